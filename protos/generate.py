@@ -1,0 +1,68 @@
+"""Turns protos/footfall/**/*.proto into protos/gen: messages, gRPC stubs and their types.
+
+The only generator. `make proto` runs it, `--check` fails when the checked-in files are not what it would write.
+The tools are the oldest supported ones on purpose: generated files refuse a runtime older than their generator.
+"""
+
+import filecmp
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import grpc_tools
+from grpc_tools import protoc
+
+ROOT = Path(__file__).parent
+GEN = ROOT / "gen"
+
+
+def generate(out: Path) -> None:
+    """Write all generated modules below `out`."""
+    protos = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("footfall/**/*.proto"))
+    well_known = Path(grpc_tools.__file__).parent / "_proto"
+    status = protoc.main(
+        [
+            "protoc",
+            f"--proto_path={ROOT}",
+            f"--proto_path={well_known}",
+            f"--python_out={out}",
+            f"--grpc_python_out={out}",
+            f"--mypy_out=quiet:{out}",
+            f"--mypy_grpc_out=quiet:{out}",
+            *protos,
+        ]
+    )
+    if status:
+        sys.exit(f"protoc failed with status {status}")
+    for name in ("event", "collector", "identity", "history"):
+        (out / "footfall" / name / "v1" / "__init__.py").touch()
+        (out / "footfall" / name / "__init__.py").touch()
+    (out / "footfall" / "py.typed").touch()
+
+
+def is_stale(fresh: Path, checked_in: Path) -> bool:
+    """Whether the two trees differ in any file."""
+
+    def files(tree: Path) -> set[str]:
+        return {str(p.relative_to(tree)) for p in tree.rglob("*") if p.is_file() and p.suffix != ".pyc"}
+
+    names = files(fresh)
+    return names != files(checked_in) or bool(filecmp.cmpfiles(fresh, checked_in, names, shallow=False)[1])
+
+
+def main() -> None:
+    """Write protos/gen anew, or with --check compare only."""
+    with tempfile.TemporaryDirectory() as temporary:
+        fresh = Path(temporary)
+        generate(fresh)
+        if sys.argv[1:] == ["--check"]:
+            if is_stale(fresh, GEN):
+                sys.exit("protos/gen is stale: run `make proto` and commit the result")
+            return
+        shutil.rmtree(GEN, ignore_errors=True)
+        shutil.copytree(fresh, GEN)
+
+
+if __name__ == "__main__":
+    main()
