@@ -1,0 +1,56 @@
+"""What every test may ask for: real stores on free ports, and names of its own in them instead of cleaning up.
+
+REDIS_URL and MONGO_URL in the environment name other servers to test against (a real mongod, a Redis). They must be
+there for tests alone: databases of that Redis are emptied.
+"""
+
+import itertools
+import os
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from redis.asyncio import Redis
+
+from tests.tools.stores import running_mongo, running_valkey
+
+REDIS_DATABASES = 4096
+
+_database_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Valkey (or Redis) server with the settings of deploy/valkey.conf."""
+    if url := os.environ.get("REDIS_URL"):
+        yield url.rstrip("/")
+        return
+    with running_valkey(tmp_path_factory.mktemp("valkey"), "--databases", str(REDIS_DATABASES)) as url:
+        yield url
+
+
+@pytest.fixture
+async def redis_database_url(redis_url: str) -> str:
+    """An empty database of that server for one test alone: log streams and their groups have fixed names."""
+    async with Redis.from_url(redis_url) as redis:
+        databases = int((await redis.config_get("databases"))["databases"] or 1)
+    url = f"{redis_url}/{next(_database_numbers) % databases}"
+    async with Redis.from_url(url) as redis:
+        await redis.flushdb()
+    return url
+
+
+@pytest.fixture(scope="session")
+def mongo_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A MongoDB-wire server."""
+    if url := os.environ.get("MONGO_URL"):
+        yield url
+        return
+    with running_mongo(tmp_path_factory.mktemp("mongo")) as url:
+        yield url
+
+
+@pytest.fixture
+def mongo_database() -> str:
+    """The name of a database nobody else uses."""
+    return f"test_{uuid.uuid4().hex}"
