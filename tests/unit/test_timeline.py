@@ -1,0 +1,236 @@
+"""The rules of a visit: each row of the transition table (design 3.1), and what makes it safe to merge in any order."""
+
+import random
+
+import pytest
+from footfall_timeline import (
+    ANONYMOUS,
+    Assurance,
+    Fold,
+    Kind,
+    Rule,
+    Stamp,
+    State,
+    Timeline,
+    Transition,
+    decode,
+    encode,
+    erase,
+    merge,
+    normalize_uuid,
+    order_key,
+    page_id,
+    partition,
+    session_id,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+VISIT = "d23f0824-128b-4f33-8c5c-7fd0a6a3a450"
+
+
+def event_id(number: int) -> str:
+    return f"00000000-0000-4000-8000-{number:012d}"
+
+
+def user_info(at: int, identity: str) -> Transition:
+    return Transition(at, event_id(at), Kind.USER_INFO, Assurance.CLAIMED, identity)
+
+
+def sign_in(at: int, identity: str) -> Transition:
+    return Transition(at, event_id(at), Kind.SIGN_IN, Assurance.CLAIMED, identity)
+
+
+def sign_out(at: int) -> Transition:
+    return Transition(at, event_id(at), Kind.SIGN_OUT, Assurance.NONE, "")
+
+
+def fold(*transitions: Transition) -> Fold:
+    return Fold(VISIT, merge(transitions))
+
+
+def recognized(identity: str) -> Stamp:
+    return Stamp(State.RECOGNIZED, identity, "", Assurance.CLAIMED)
+
+
+def authenticated(identity: str, signed_in_at: int) -> Stamp:
+    return Stamp(State.AUTHENTICATED, identity, session_id(VISIT, event_id(signed_in_at)), Assurance.CLAIMED)
+
+
+def other_event_at(folded: Fold, at: int) -> Stamp:
+    """The stamp of an event that is no transition."""
+    return folded.stamp_at(at, "ffffffff-0000-4000-8000-000000000000")
+
+
+class TestTransitionTable:
+    def test_a_visit_without_transitions_is_anonymous(self) -> None:
+        assert fold().stamp == ANONYMOUS
+
+    def test_user_info_recognizes_an_anonymous_visitor(self) -> None:
+        assert fold(user_info(1, "ann")).stamp == recognized("ann")
+
+    def test_user_info_of_another_identity_replaces_a_recognized_one(self) -> None:
+        folded = fold(user_info(1, "ann"), user_info(2, "bob"))
+        assert folded.stamp == recognized("bob")
+        assert [(a.identity, a.scope) for a in folded.associations] == [
+            ("ann", State.RECOGNIZED),
+            ("bob", State.RECOGNIZED),
+        ]
+
+    def test_user_info_of_the_signed_in_identity_changes_nothing(self) -> None:
+        folded = fold(sign_in(1, "ann"), user_info(2, "ann"))
+        assert folded.stamp == folded.stamp_at(2, event_id(2)) == authenticated("ann", 1)
+        assert folded.steps[-1].rule is Rule.USER_INFO_SAME_IDENTITY
+
+    def test_user_info_of_another_identity_while_signed_in_owns_only_its_own_event(self) -> None:
+        folded = fold(sign_in(1, "ann"), user_info(3, "bob"))
+        assert folded.stamp_at(3, event_id(3)) == recognized("bob")
+        assert other_event_at(folded, 2) == other_event_at(folded, 4) == authenticated("ann", 1)
+        assert [(a.identity, a.scope) for a in folded.associations] == [
+            ("ann", State.AUTHENTICATED),
+            ("bob", State.RECOGNIZED),
+        ]
+
+    @pytest.mark.parametrize("before", [(), (user_info(1, "ann"),), (user_info(1, "bob"),)])
+    def test_sign_in_authenticates_from_any_state_and_opens_a_session(self, before: Timeline) -> None:
+        folded = fold(*before, sign_in(2, "bob"))
+        assert folded.stamp == authenticated("bob", 2)
+        assert [(s.identity, s.start_ms, s.end_ms) for s in folded.sessions] == [("bob", 2, None)]
+
+    def test_sign_in_of_another_identity_closes_the_first_session_at_that_instant(self) -> None:
+        folded = fold(sign_in(1, "ann"), sign_in(5, "bob"))
+        assert folded.stamp == authenticated("bob", 5)
+        assert [(s.identity, s.start_ms, s.end_ms, s.end_event_id) for s in folded.sessions] == [
+            ("ann", 1, 5, event_id(5)),
+            ("bob", 5, None, ""),
+        ]
+        assert [a.scope for a in folded.associations] == [State.RECOGNIZED, State.AUTHENTICATED]
+
+    def test_sign_in_of_the_same_identity_keeps_the_session(self) -> None:
+        folded = fold(sign_in(1, "ann"), sign_in(5, "ann"))
+        assert folded.stamp == authenticated("ann", 1)
+        assert len(folded.sessions) == 1
+
+    def test_sign_out_falls_to_recognized_and_still_carries_the_session_itself(self) -> None:
+        folded = fold(sign_in(1, "ann"), sign_out(5))
+        assert folded.stamp == recognized("ann")
+        assert folded.stamp_at(5, event_id(5)) == recognized("ann")._replace(session_id=folded.sessions[0].session_id)
+        assert folded.sessions[0].end_ms == 5
+        assert folded.associations[0].scope is State.RECOGNIZED
+
+    @pytest.mark.parametrize("before", [(), (user_info(1, "ann"),)])
+    def test_sign_out_without_a_session_has_no_effect(self, before: Timeline) -> None:
+        assert fold(*before, sign_out(2)).stamp == fold(*before).stamp
+
+    def test_earlier_events_are_not_back_filled(self) -> None:
+        folded = fold(sign_in(5, "ann"))
+        assert other_event_at(folded, 4) == ANONYMOUS
+
+    def test_signing_in_again_after_signing_out_opens_a_second_session(self) -> None:
+        folded = fold(sign_in(1, "ann"), sign_out(2), sign_in(3, "ann"))
+        assert [(s.start_ms, s.end_ms) for s in folded.sessions] == [(1, 2), (3, None)]
+        assert folded.associations[0].scope is State.AUTHENTICATED
+
+
+class TestErasure:
+    def test_an_erased_sign_in_leaves_nobody(self) -> None:
+        folded = Fold(VISIT, erase((sign_in(1, "ann"), sign_out(3)), "ann", 10))
+        assert folded.stamp == other_event_at(folded, 2) == ANONYMOUS
+        assert (folded.sessions, folded.associations) == ([], [])
+
+    def test_an_erased_sign_in_still_closes_another_persons_session(self) -> None:
+        folded = Fold(VISIT, erase((sign_in(1, "ann"), sign_in(2, "bob")), "bob", 10))
+        assert [(s.identity, s.end_ms) for s in folded.sessions] == [("ann", 2)]
+        assert folded.stamp == ANONYMOUS
+
+    def test_an_erased_user_info_leaves_another_persons_session_open(self) -> None:
+        folded = Fold(VISIT, erase((sign_in(1, "ann"), user_info(2, "bob")), "bob", 10))
+        assert folded.stamp == authenticated("ann", 1)
+        assert folded.stamp_at(2, event_id(2)) == ANONYMOUS
+
+    def test_what_happened_after_the_erasure_stays(self) -> None:
+        assert erase((user_info(11, "ann"),), "ann", 10) == (user_info(11, "ann"),)
+
+    def test_the_marker_wins_over_a_late_copy(self) -> None:
+        erased = erase((user_info(1, "ann"),), "ann", 10)
+        assert merge(erased, (user_info(1, "ann"),)) == merge((user_info(1, "ann"),), erased) == erased
+
+
+transitions = st.builds(
+    lambda at, number, kind, assurance, identity: Transition(
+        at, event_id(number), kind, assurance, "" if kind is Kind.SIGN_OUT else identity
+    ),
+    st.integers(0, 30),
+    st.integers(0, 12),
+    st.sampled_from(Kind),
+    st.sampled_from(Assurance),
+    st.sampled_from(["ann", "bob", "é|x", "", "\U0001f600"]),
+)
+timelines = st.lists(transitions, max_size=12).map(merge)
+
+
+class TestMerge:
+    @given(timelines, timelines, timelines)
+    def test_is_commutative_associative_and_idempotent(self, a: Timeline, b: Timeline, c: Timeline) -> None:
+        assert merge(a, b) == merge(b, a)
+        assert merge(merge(a, b), c) == merge(a, merge(b, c))
+        assert merge(a, a) == a
+
+    @given(st.lists(transitions, max_size=12), st.randoms(use_true_random=False))
+    def test_the_fold_does_not_depend_on_arrival(self, arrived: list[Transition], chance: random.Random) -> None:
+        expected = Fold(VISIT, merge(arrived)).steps
+        again = arrived + chance.sample(arrived, len(arrived) // 2)
+        chance.shuffle(again)
+        timeline: Timeline = ()
+        while again:
+            size = chance.randint(1, 3)
+            timeline, again = merge(timeline, again[:size]), again[size:]
+        assert Fold(VISIT, timeline).steps == expected
+
+    @given(timelines, timelines)
+    def test_the_encoded_form_sorts_as_transitions_do(self, a: Timeline, b: Timeline) -> None:
+        for one in a:
+            assert decode(one.event_id, encode(one)) == one
+            for other in b:
+                if one.event_id == other.event_id:
+                    assert (encode(one).encode() < encode(other).encode()) == (one < other)
+
+
+class TestFold:
+    @given(timelines)
+    def test_stretches_say_the_same_as_stamps_for_every_key(self, timeline: Timeline) -> None:
+        folded = Fold(VISIT, timeline)
+        stretches = list(folded.stretches())
+        for at in range(31):
+            for number in range(13):
+                key = order_key(at, event_id(number))
+                [stamp] = [s.stamp for s in stretches if s.start <= key and (s.stop is None or key < s.stop)]
+                assert stamp == folded.stamp_at(at, event_id(number))
+
+    @given(timelines)
+    def test_a_session_is_open_exactly_while_authenticated(self, timeline: Timeline) -> None:
+        folded = Fold(VISIT, timeline)
+        open_sessions = [s.session_id for s in folded.sessions if s.end_ms is None]
+        assert open_sessions == ([folded.stamp.session_id] if folded.stamp.state is State.AUTHENTICATED else [])
+        assert all(s.end_ms is None or s.start_ms <= s.end_ms for s in folded.sessions)
+
+
+class TestIds:
+    def test_uuids_are_normalized_to_dashed_lower_case(self) -> None:
+        assert normalize_uuid("6B0D549B6F03475A9600A35A099950D8") == "6b0d549b-6f03-475a-9600-a35a099950d8"
+        assert normalize_uuid(VISIT.upper()) == VISIT
+
+    @pytest.mark.parametrize(
+        "text", ["", "x", VISIT[:-1], "{" + VISIT + "}", "6b0d549b-6f03475a9600a35a099950d8", "٣" * 32]
+    )
+    def test_what_is_no_uuid_is_refused(self, text: str) -> None:
+        with pytest.raises(ValueError, match="not a UUID"):
+            normalize_uuid(text)
+
+    def test_derived_ids_depend_only_on_what_caused_them(self) -> None:
+        assert session_id(VISIT, event_id(1)) == session_id(VISIT, event_id(1)) != session_id(VISIT, event_id(2))
+        assert page_id(VISIT, "A") != page_id(VISIT, "B")
+
+    def test_a_visit_keeps_its_partition(self) -> None:
+        assert {partition(VISIT, 16) for _ in range(3)} == {partition(VISIT, 16)}
+        assert partition(VISIT, 1) == 0

@@ -1,0 +1,223 @@
+"""Turns the timeline of a visit into who the visitor was at each moment: stamps, sessions, associations."""
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import IntEnum, StrEnum
+from functools import cached_property
+from typing import NamedTuple
+
+from footfall_timeline.ids import order_key, session_id
+from footfall_timeline.transitions import Assurance, Kind, Timeline, Transition
+
+
+class State(IntEnum):
+    """Who a visitor is taken to be. The numbers are those of footfall.identity.v1.VisitorState."""
+
+    ANONYMOUS = 1
+    RECOGNIZED = 2
+    AUTHENTICATED = 3
+
+
+class Rule(StrEnum):
+    """The row of the transition table (design 3.1) that a transition fell under."""
+
+    USER_INFO_RECOGNIZES = "user_info.recognizes"
+    USER_INFO_SAME_IDENTITY = "user_info.same_identity"
+    USER_INFO_OTHER_IDENTITY = "user_info.other_identity"
+    SIGN_IN_OPENS_SESSION = "sign_in.opens_session"
+    SIGN_IN_SAME_IDENTITY = "sign_in.same_identity"
+    SIGN_IN_OTHER_IDENTITY = "sign_in.other_identity"
+    SIGN_OUT_CLOSES_SESSION = "sign_out.closes_session"
+    SIGN_OUT_WITHOUT_SESSION = "sign_out.without_session"
+    ERASED = "erased"
+
+
+EFFECTS = {
+    Rule.USER_INFO_RECOGNIZES: "The visitor is Recognized as the identity named. Earlier events keep their owner.",
+    Rule.USER_INFO_SAME_IDENTITY: "The profile is merged. The visitor stays Authenticated; the session goes on.",
+    Rule.USER_INFO_OTHER_IDENTITY: "The identity named is associated as Recognized and owns this one event. "
+    "Who is signed in stays the active identity, because a UserInfo never ends a session.",
+    Rule.SIGN_IN_OPENS_SESSION: "The visitor is Authenticated and a session opens. Earlier events keep their owner.",
+    Rule.SIGN_IN_SAME_IDENTITY: "Nothing changes: this identity is signed in already, and its session goes on.",
+    Rule.SIGN_IN_OTHER_IDENTITY: "The session of the identity signed in before closes, its association falls to "
+    "Recognized, and a session of the identity named opens.",
+    Rule.SIGN_OUT_CLOSES_SESSION: "The session closes and the visitor falls to Recognized. The identity stays the "
+    "active one.",
+    Rule.SIGN_OUT_WITHOUT_SESSION: "Nothing changes: nobody is signed in.",
+    Rule.ERASED: "It named a person who has been erased. A session open until then closes if this was a SignIn.",
+}
+"""What a transition under each rule changed, and what it did not and why, in words."""
+
+
+class Stamp(NamedTuple):
+    """Who the visitor was at one moment. `identity` and `session_id` are empty when there is none."""
+
+    state: State
+    identity: str
+    session_id: str
+    assurance: Assurance
+
+
+ANONYMOUS = Stamp(State.ANONYMOUS, "", "", Assurance.NONE)
+
+
+class Step(NamedTuple):
+    """What one transition did: the stamp before it, the stamp of its own event, and the stamp of what follows."""
+
+    transition: Transition
+    rule: Rule
+    before: Stamp
+    own: Stamp
+    after: Stamp
+
+
+class Stretch(NamedTuple):
+    """All events with start <= order key < stop (None: no end) have this stamp."""
+
+    start: str
+    stop: str | None
+    stamp: Stamp
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """From a SignIn to what closed it. `end_ms` is None and `end_event_id` empty while open."""
+
+    session_id: str
+    identity: str
+    start_ms: int
+    assurance: Assurance
+    start_event_id: str
+    end_ms: int | None = None
+    end_event_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Association:
+    """That a visit has to do with an identity: first and last transition that named it, and its scope now."""
+
+    identity: str
+    scope: State
+    first: Transition
+    last: Transition
+
+
+class Fold:
+    """A timeline read from its beginning to its end."""
+
+    def __init__(self, visit_id: str, timeline: Timeline) -> None:
+        self.visit_id = visit_id
+        self.steps: list[Step] = []
+        self._keys: list[str] = []
+        stamp = ANONYMOUS
+        for transition in timeline:
+            step = _step(visit_id, stamp, transition)
+            self.steps.append(step)
+            self._keys.append(transition.order_key)
+            stamp = step.after
+        self.stamp = stamp
+        """The stamp after the last transition."""
+
+    def stamp_at(self, event_time_ms: int, event_id: str) -> Stamp:
+        """The stamp of the event with this key: the fold of all transitions with a key up to its own."""
+        key = order_key(event_time_ms, event_id)
+        position = bisect_right(self._keys, key)
+        if not position:
+            return ANONYMOUS
+        step = self.steps[position - 1]
+        return step.own if self._keys[position - 1] == key else step.after
+
+    def stretches(self, from_key: str = "") -> Iterator[Stretch]:
+        """The stamps of all events from the transition at `from_key` on, as ranges of order keys without gaps.
+
+        `from_key` must be the key of a transition, or "" to begin with the events before the first one.
+        """
+        if not from_key:
+            yield Stretch("", self._keys[0] if self._keys else None, ANONYMOUS)
+        for position, step in enumerate(self.steps):
+            key = self._keys[position]
+            if key < from_key:
+                continue
+            stop = self._keys[position + 1] if position + 1 < len(self._keys) else None
+            if step.own == step.after:
+                yield Stretch(key, stop, step.after)
+            else:
+                # Keys have one length, so key + "\0" is the smallest string after this event.
+                yield Stretch(key, key + "\0", step.own)
+                yield Stretch(key + "\0", stop, step.after)
+
+    @cached_property
+    def sessions(self) -> list[Session]:
+        """The sessions of the visit, in order."""
+        sessions: list[Session] = []
+        for step in self.steps:
+            transition = step.transition
+            if step.before.session_id and step.after.session_id != step.before.session_id:
+                sessions[-1] = replace(sessions[-1], end_ms=transition.event_time_ms, end_event_id=transition.event_id)
+            if step.after.session_id and step.after.session_id != step.before.session_id:
+                sessions.append(
+                    Session(
+                        step.after.session_id,
+                        transition.identity,
+                        transition.event_time_ms,
+                        transition.assurance,
+                        transition.event_id,
+                    )
+                )
+        return sessions
+
+    @cached_property
+    def associations(self) -> list[Association]:
+        """The identities the visit has to do with, by the transition that first named them."""
+        first: dict[str, Transition] = {}
+        last: dict[str, Transition] = {}
+        for step in self.steps:
+            if step.transition.identity:
+                first.setdefault(step.transition.identity, step.transition)
+                last[step.transition.identity] = step.transition
+        signed_in = self.stamp.identity if self.stamp.state is State.AUTHENTICATED else ""
+        return [
+            Association(
+                identity,
+                State.AUTHENTICATED if identity == signed_in else State.RECOGNIZED,
+                transition,
+                last[identity],
+            )
+            for identity, transition in first.items()
+        ]
+
+
+def _step(visit_id: str, before: Stamp, transition: Transition) -> Step:
+    """One row of the transition table."""
+    is_signed_in = before.state is State.AUTHENTICATED
+
+    def step(rule: Rule, *, after: Stamp = before, own: Stamp | None = None) -> Step:
+        return Step(transition, rule, before, own or after, after)
+
+    if transition.is_erased:
+        # Nobody is known from here on, but an erased UserInfo never ended another person's session.
+        if transition.kind is Kind.USER_INFO and is_signed_in:
+            return step(Rule.ERASED, own=ANONYMOUS)
+        return step(Rule.ERASED, after=ANONYMOUS)
+
+    recognized = Stamp(State.RECOGNIZED, transition.identity, "", transition.assurance)
+    match transition.kind:
+        case Kind.USER_INFO:
+            if not is_signed_in:
+                return step(Rule.USER_INFO_RECOGNIZES, after=recognized)
+            if transition.identity == before.identity:
+                return step(Rule.USER_INFO_SAME_IDENTITY)
+            return step(Rule.USER_INFO_OTHER_IDENTITY, own=recognized)
+        case Kind.SIGN_IN:
+            if is_signed_in and transition.identity == before.identity:
+                return step(Rule.SIGN_IN_SAME_IDENTITY)
+            rule = Rule.SIGN_IN_OTHER_IDENTITY if is_signed_in else Rule.SIGN_IN_OPENS_SESSION
+            opened = session_id(visit_id, transition.event_id)
+            return step(rule, after=recognized._replace(state=State.AUTHENTICATED, session_id=opened))
+        case Kind.SIGN_OUT:
+            if not is_signed_in:
+                return step(Rule.SIGN_OUT_WITHOUT_SESSION)
+            after = before._replace(state=State.RECOGNIZED, session_id="")
+            # The SignOut is the session's last event.
+            return step(Rule.SIGN_OUT_CLOSES_SESSION, after=after, own=after._replace(session_id=before.session_id))

@@ -1,0 +1,46 @@
+"""Turns what a browser sends into ids and keys, so that a retry, a replay or a second reader computes the same."""
+
+import re
+import uuid
+import zlib
+from functools import lru_cache
+
+UUID_FORMS = re.compile(r"[0-9a-fA-F]{8}(-?)[0-9a-fA-F]{4}\1[0-9a-fA-F]{4}\1[0-9a-fA-F]{4}\1[0-9a-fA-F]{12}")
+
+
+def normalize_uuid(text: str) -> str:
+    """The dashed lower-case form of a UUID given dashed or as 32 hex digits, in any case.
+
+    Raises ValueError for anything else, also for forms that `uuid.UUID` would accept (braces, `urn:uuid:`).
+    """
+    if not UUID_FORMS.fullmatch(text):
+        raise ValueError("not a UUID")
+    digits = text.replace("-", "").lower()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def order_key(event_time_ms: int, event_id: str) -> str:
+    """The key everything in a visit is ordered by: sorts as (event_time_ms, event_id) does. 49 characters."""
+    return f"{event_time_ms:013d}{event_id}"
+
+
+def partition(visit_id: str, partitions: int) -> int:
+    """Which of `partitions` a visit belongs to, 0-based. Never changes for a given pair."""
+    return zlib.crc32(visit_id.encode()) % partitions
+
+
+def session_id(visit_id: str, sign_in_event_id: str) -> str:
+    """The session a SignIn opens: UUIDv5 of the visit and the SignIn's event id."""
+    return str(uuid.uuid5(uuid.UUID(visit_id), f"session/{sign_in_event_id}"))
+
+
+@lru_cache(maxsize=65_536)
+def page_id(visit_id: str, browser_page_id: str) -> str:
+    """The page entry: UUIDv5 of the visit and the id the browser gave the page."""
+    return str(uuid.uuid5(uuid.UUID(visit_id), f"page/{browser_page_id}"))
+
+
+@lru_cache(maxsize=65_536)
+def user_agent_id(visit_id: str, user_agent: str) -> str:
+    """The user-agent record of a visit: UUIDv5 of the visit and the user agent."""
+    return str(uuid.uuid5(uuid.UUID(visit_id), f"userAgent/{user_agent}"))
