@@ -1,0 +1,74 @@
+"""A neighbour that is down is no special mode: beacons are accepted, what was missed is caught up (design section 8)."""
+
+import uuid
+
+import httpx
+from tests.tools.suite import Suite
+
+from tests.tools.eventually import eventually
+from tests.tools.visits import event, now_ms
+
+
+async def test_beacons_are_accepted_while_identity_is_down_and_it_is_right_after_its_return(suite: Suite) -> None:
+    visit_id = str(uuid.uuid4())
+    async with suite.http() as http:
+        suite.stop("identity")
+        try:
+            for number, name in enumerate(["PageEntered", "SignIn", "PageExited"]):
+                user = "dana" if name == "SignIn" else None
+                answer = await http.post("/beacon", json=event(name, visit_id, now_ms() + number, user))
+                assert answer.status_code == 204, answer.text
+            assert (await http.get(f"/api/v1/visits/{visit_id}/visitor")).status_code == 503
+        finally:
+            suite.start("identity")
+
+        async def authenticated() -> bool:
+            answer = await http.get(f"/api/v1/visits/{visit_id}/visitor")
+            return answer.status_code == 200 and answer.json()["state"] == "AUTHENTICATED"
+
+        await eventually(authenticated, timeout=20)
+        await eventually(lambda: _is_listed(http, "dana"), timeout=10)
+
+
+async def test_history_turns_unready_without_its_store_and_beacons_are_accepted(suite: Suite) -> None:
+    visit_id = str(uuid.uuid4())
+    async with suite.http() as http:
+        suite.stop("mongo")
+        try:
+            await eventually(lambda: _ready_status(http, 503), timeout=20)
+            answer = await http.post("/beacon", json=event("PageEntered", visit_id, now_ms()))
+            assert answer.status_code == 204
+        finally:
+            suite.start("mongo")
+        await eventually(lambda: _ready_status(http, 200), timeout=30)
+
+        async def stored() -> bool:
+            return (await http.get(f"/server/data/visits/{visit_id}/events")).status_code == 200
+
+        await eventually(stored, timeout=20)
+
+
+async def test_beacons_are_refused_while_the_log_is_down_and_accepted_after(suite: Suite) -> None:
+    beacon = event("PageEntered", str(uuid.uuid4()), now_ms())
+    async with suite.http() as http:
+        suite.stop("valkey")
+        try:
+            answer = await http.post("/beacon", json=beacon)
+            assert answer.status_code == 503
+            assert int(answer.headers["Retry-After"]) >= 1
+        finally:
+            suite.start("valkey")
+
+        async def accepted() -> bool:
+            return (await http.post("/beacon", json=beacon)).status_code == 204
+
+        await eventually(accepted, timeout=20)
+        await eventually(lambda: _ready_status(http, 200), timeout=30)
+
+
+async def _ready_status(http: httpx.AsyncClient, status: int) -> bool:
+    return (await http.get("/readyz")).status_code == status
+
+
+async def _is_listed(http: httpx.AsyncClient, identity_id: str) -> bool:
+    return (await http.get(f"/server/data/identities/{identity_id}")).status_code == 200
