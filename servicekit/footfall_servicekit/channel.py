@@ -1,0 +1,92 @@
+"""Turns a target into a channel, and a call's remaining time into a deadline.
+
+The only place where gRPC options are written, the server's too: both ends must agree on keepalive.
+"""
+
+import json
+
+import grpc
+from grpc.aio import Channel, ServicerContext
+
+from footfall_servicekit import logs
+
+Options = list[tuple[str, int | str]]
+
+REQUEST_ID_KEY = "x-request-id"
+DEFAULT_MESSAGE_BYTES = 4 * 1024 * 1024
+
+_CLIENT_PING_MS = 30_000
+# Strictly below the client's interval: a ping that comes earlier is a strike, and two strikes close the connection.
+_SERVER_LEAST_PING_MS = 10_000
+_PING_TIMEOUT_MS = 5_000
+# Connections are closed now and then so that callers look up the name again and find new replicas.
+_CONNECTION_AGE_MS = 600_000
+_CONNECTION_AGE_GRACE_MS = 60_000
+
+_SERVICE_CONFIG = json.dumps(
+    {
+        "loadBalancingConfig": [{"round_robin": {}}],
+        "methodConfig": [
+            {
+                "name": [{}],
+                "retryPolicy": {
+                    "maxAttempts": 3,
+                    "initialBackoff": "0.05s",
+                    "maxBackoff": "0.5s",
+                    "backoffMultiplier": 2,
+                    "retryableStatusCodes": ["UNAVAILABLE"],
+                },
+            }
+        ],
+        # A failure costs one token of ten, a success earns a tenth, retries end at five: no storm when a peer is down.
+        "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
+    }
+)
+
+
+def open_channel(target: str, max_message_bytes: int = DEFAULT_MESSAGE_BYTES) -> Channel:
+    """Open the channel to a service, e.g. `dns:///name:50051`. One a target and process; close it at the end.
+
+    It connects by itself, also when the peer appears later. Calls that fail with UNAVAILABLE before an answer are tried
+    up to three times within their deadline; no other layer retries.
+    """
+    options: Options = [
+        ("grpc.service_config", _SERVICE_CONFIG),
+        ("grpc.keepalive_time_ms", _CLIENT_PING_MS),
+        ("grpc.keepalive_timeout_ms", _PING_TIMEOUT_MS),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 2_000),
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", max_message_bytes),
+    ]
+    return grpc.aio.insecure_channel(target, options=options)
+
+
+def server_options(max_message_bytes: int) -> Options:
+    """Return the options of a server whose clients use `open_channel`."""
+    return [
+        ("grpc.so_reuseport", 0),  # on by default: two processes would share a port without an error
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", _SERVER_LEAST_PING_MS),
+        ("grpc.max_connection_age_ms", _CONNECTION_AGE_MS),
+        ("grpc.max_connection_age_grace_ms", _CONNECTION_AGE_GRACE_MS),
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", max_message_bytes),
+    ]
+
+
+def remaining(context: "ServicerContext[object, object]", ceiling_s: float, margin_s: float = 0.05) -> float:
+    """Return the timeout, in seconds, of a call made on behalf of the call in `context`.
+
+    It is what is left of that call's own deadline less `margin_s` for the answer to travel, at most `ceiling_s`.
+    """
+    left: float | None = context.time_remaining()  # None without a deadline, whatever the stub says
+    return ceiling_s if left is None else max(0.0, min(ceiling_s, left - margin_s))
+
+
+def forwarded() -> tuple[tuple[str, str], ...]:
+    """Return the metadata that lets a neighbour log a call under the id of the request being served here."""
+    current = logs.request_id.get()
+    return ((REQUEST_ID_KEY, current),) if current else ()

@@ -1,0 +1,128 @@
+"""Turns a refusal into google.rpc.Status with its details, and such a status back into plain fields.
+
+Service code raises `RequestError`; the interceptor sends it. A caller reads the other side with `details_of`.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
+
+import grpc
+from google.protobuf.message import DecodeError, Message
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]  # ships none
+
+DOMAIN = "footfall"
+DETAILS_KEY = "grpc-status-details-bin"
+
+
+class RequestError(Exception):
+    """A call that ends with a status other than OK, for a reason its caller is meant to read.
+
+    `message` goes to the caller and to the log: it never quotes personal data. `reason` is one UPPER_SNAKE word that
+    programs may branch on.
+    """
+
+    def __init__(self, code: grpc.StatusCode, reason: str, message: str, *details: Message, **metadata: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+        self.message = message
+        self.details = (error_details_pb2.ErrorInfo(domain=DOMAIN, reason=reason, metadata=metadata), *details)
+
+    @classmethod
+    def invalid(cls, field: str, rule: str, *more: tuple[str, str]) -> Self:
+        """INVALID_ARGUMENT: `field` (a path such as `page_size`) breaks `rule`; `more` are further (field, rule)s."""
+        return cls.invalid_fields([(field, rule), *more])
+
+    @classmethod
+    def invalid_fields(cls, violations: Iterable[tuple[str, str]]) -> Self:
+        """INVALID_ARGUMENT with every (field, rule) that was broken, so that the caller can mend all at once."""
+        listed = [
+            error_details_pb2.BadRequest.FieldViolation(field=field, description=rule) for field, rule in violations
+        ]
+        message = "; ".join(f"{violation.field}: {violation.description}" for violation in listed)
+        bad_request = error_details_pb2.BadRequest(field_violations=listed)
+        return cls(grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD", message, bad_request)
+
+    @classmethod
+    def not_found(cls, resource_type: str, name: str) -> Self:
+        """NOT_FOUND. `name` goes back to the caller who sent it, in ResourceInfo, and not into the message."""
+        info = error_details_pb2.ResourceInfo(resource_type=resource_type, resource_name=name)
+        return cls(grpc.StatusCode.NOT_FOUND, "RESOURCE_NOT_FOUND", f"no such {resource_type}", info)
+
+    @classmethod
+    def failed_precondition(cls, reason: str, message: str) -> Self:
+        """FAILED_PRECONDITION: the state forbids it; sending the same again will not help until the state changes."""
+        return cls(grpc.StatusCode.FAILED_PRECONDITION, reason, message)
+
+    @classmethod
+    def exhausted(cls, message: str, retry_ms: int, reason: str = "LIMIT_REACHED") -> Self:
+        """RESOURCE_EXHAUSTED: a bound or quota is reached; worth trying again after `retry_ms`."""
+        return cls(grpc.StatusCode.RESOURCE_EXHAUSTED, reason, message, _retry_info(retry_ms))
+
+    @classmethod
+    def unavailable(cls, message: str, retry_ms: int, reason: str = "DEPENDENCY_UNAVAILABLE") -> Self:
+        """UNAVAILABLE: something this service needs does not answer; worth trying again after `retry_ms`."""
+        return cls(grpc.StatusCode.UNAVAILABLE, reason, message, _retry_info(retry_ms))
+
+    @classmethod
+    def permission_denied(cls, message: str, reason: str = "NOT_ALLOWED") -> Self:
+        """PERMISSION_DENIED: this caller may not do this."""
+        return cls(grpc.StatusCode.PERMISSION_DENIED, reason, message)
+
+    @classmethod
+    def unimplemented(cls, method: str) -> Self:
+        """UNIMPLEMENTED: the contract names the method, this server does not serve it."""
+        return cls(grpc.StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED", f"{method} is not served here")
+
+    @property
+    def trailing_metadata(self) -> tuple[tuple[str, bytes], ...]:
+        """The google.rpc.Status, serialized where gRPC expects it."""
+        status = status_pb2.Status(code=self.code.value[0], message=self.message)
+        for detail in self.details:
+            status.details.add().Pack(detail)
+        return ((DETAILS_KEY, status.SerializeToString()),)
+
+
+def _retry_info(retry_ms: int) -> error_details_pb2.RetryInfo:
+    info = error_details_pb2.RetryInfo()
+    info.retry_delay.FromMilliseconds(retry_ms)
+    return info
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorDetails:
+    """What a failed call says; one that no RequestError ended, such as a lost connection, has only code and message."""
+
+    code: grpc.StatusCode
+    message: str
+    reason: str = ""
+    violations: tuple[tuple[str, str], ...] = ()
+    resource_type: str | None = None
+    retry_ms: int | None = None
+
+
+def details_of(error: grpc.aio.AioRpcError) -> ErrorDetails:
+    """Read the details of a failed call. Never raises: details that cannot be parsed are as good as none."""
+    info, bad, resource, retry = (
+        error_details_pb2.ErrorInfo(),
+        error_details_pb2.BadRequest(),
+        error_details_pb2.ResourceInfo(),
+        error_details_pb2.RetryInfo(),
+    )
+    raw = next((value for key, value in error.trailing_metadata() or () if key == DETAILS_KEY), b"")
+    found: set[str] = set()
+    try:
+        status = status_pb2.Status.FromString(raw if isinstance(raw, bytes) else b"")
+        for detail in status.details:
+            found |= {known.DESCRIPTOR.name for known in (info, bad, resource, retry) if detail.Unpack(known)}
+    except DecodeError:
+        found.clear()
+    return ErrorDetails(
+        code=error.code(),
+        message=error.details() or "",
+        reason=info.reason,
+        violations=tuple((violation.field, violation.description) for violation in bad.field_violations),
+        resource_type=resource.resource_type or None,
+        retry_ms=retry.retry_delay.ToMilliseconds() if "RetryInfo" in found else None,
+    )

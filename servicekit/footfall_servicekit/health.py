@@ -1,0 +1,70 @@
+"""Turns the process's readiness into grpc.health.v1 answers, one for the process ("") and one for each of its services.
+
+The servicer of grpcio-health-checking is not used: its Watch loses watchers (one that leaves takes the condition of all
+others with it), and an open Watch makes a server's stop wait out the whole grace.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # ships none
+
+from footfall_servicekit import metrics
+
+SERVICE_NAME = "grpc.health.v1.Health"
+
+
+class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # the package has no types
+    """Not serving until told."""
+
+    def __init__(self, services: Iterable[str]) -> None:
+        self._services = frozenset(("", *services))
+        self._serving = False
+        self._ended = False
+        self._changed = asyncio.Event()
+
+    @property
+    def serving(self) -> bool:
+        """What callers are told now."""
+        return self._serving
+
+    def report(self, *, serving: bool) -> None:
+        """Answer so from now on and tell the watchers."""
+        self._serving = serving
+        metrics.READY.set(serving)
+        self._pulse()
+
+    def end(self) -> None:
+        """End every Watch, for good: nothing else would let the server stop before its grace is over."""
+        self._ended = True
+        self._pulse()
+
+    def _pulse(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _answer(self, service: str) -> Any:
+        answers = health_pb2.HealthCheckResponse
+        if service not in self._services:
+            return answers(status=answers.SERVICE_UNKNOWN)
+        return answers(status=answers.SERVING if self._serving else answers.NOT_SERVING)
+
+    async def Check(self, request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:  # noqa: N802
+        """Answer once; NOT_FOUND for a service that is not of this process."""
+        if request.service not in self._services:
+            await context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
+        return self._answer(request.service)
+
+    async def Watch(self, request: Any, _context: "grpc.aio.ServicerContext[Any, Any]") -> AsyncIterator[Any]:  # noqa: N802
+        """Answer now and at each change, until the caller leaves or the server stops."""
+        told = None
+        while not self._ended:
+            changed = self._changed
+            answer = self._answer(request.service)
+            if answer != told:
+                told = answer
+                yield answer
+                continue  # it may have changed while the answer was written
+            await changed.wait()

@@ -1,0 +1,151 @@
+"""Turns each call into a bounded, counted, logged one, and what its handler raises into a status fit for callers."""
+
+import asyncio
+import inspect
+import os
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from typing import Any, TypeAlias
+
+import grpc
+import structlog
+
+from footfall_servicekit import health, logs, metrics
+from footfall_servicekit.channel import REQUEST_ID_KEY
+from footfall_servicekit.errors import RequestError
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"  # generic in the stubs only
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Behaviour = Callable[[Any, Context], Awaitable[Any]]
+
+_log = structlog.get_logger()
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+_LONGEST_REQUEST_ID = 64
+
+
+class ServerInterceptor(grpc.aio.ServerInterceptor):
+    """The one interceptor of a server. It never reads a message."""
+
+    def __init__(self, ceiling_s: float) -> None:
+        """Let no unary call run longer than `ceiling_s`; a stream may last as long as its caller wants."""
+        self._ceiling_s = ceiling_s
+        self._wrapped: dict[str, Handler] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable["Handler | None"]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> "Handler | None":
+        """Return the method's handler, wrapped when it is first called; None for a method nobody serves."""
+        method = handler_call_details.method
+        wrapped = self._wrapped.get(method)
+        if wrapped is None:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                return None
+            wrapped = self._wrapped[method] = _wrap(method, handler, self._ceiling_s)
+        return wrapped
+
+
+def _wrap(method: str, handler: Handler, ceiling_s: float) -> Handler:
+    kind = f"{'stream' if handler.request_streaming else 'unary'}_{'stream' if handler.response_streaming else 'unary'}"
+    behaviour = _as_coroutine(method, getattr(handler, kind))
+    call = _Call(method, behaviour, None if handler.response_streaming else ceiling_s)
+    make: Callable[..., Handler] = getattr(grpc, f"{kind}_rpc_method_handler")
+    return make(call.serve, handler.request_deserializer, handler.response_serializer)
+
+
+def _as_coroutine(method: str, behaviour: Callable[[Any, Context], Any]) -> Behaviour:
+    """Give the shapes a handler may have one: a coroutine that returns its answer or writes its answers itself."""
+    if inspect.isasyncgenfunction(behaviour):
+
+        async def write_all(request: Any, context: Context) -> None:
+            async with aclosing(behaviour(request, context)) as answers:
+                async for answer in answers:
+                    await context.write(answer)
+
+        return write_all
+    if inspect.iscoroutinefunction(behaviour):
+        return behaviour
+
+    async def refuse(_request: Any, _context: Context) -> None:
+        # Not a coroutine: the placeholder that generated code has for a method the service did not write.
+        raise RequestError.unimplemented(method)
+
+    return refuse
+
+
+class _Call:
+    """One method, with its metrics looked up once."""
+
+    def __init__(self, method: str, behaviour: Behaviour, ceiling_s: float | None) -> None:
+        self._method = method
+        self._behaviour = behaviour
+        self._ceiling_s = ceiling_s
+        self._seconds = metrics.RPC_SECONDS.labels(method)
+        self._in_flight = metrics.RPC_IN_FLIGHT.labels(method)
+        self._ended = {code: metrics.RPC_CALLS.labels(method, code.name) for code in grpc.StatusCode}
+        self._quiet = method.startswith(f"/{health.SERVICE_NAME}/")
+
+    async def serve(self, request: Any, context: Context) -> Any:
+        """Run the handler; this is what gRPC calls, in a task of its own."""
+        logs.request_id.set(_request_id(context))
+        started = time.perf_counter()
+        self._in_flight.inc()
+        code = grpc.StatusCode.CANCELLED
+        try:
+            answer = await self._answer(request, context)
+            code = _code_of(context)
+        except RequestError as refusal:
+            code = refusal.code
+            await context.abort(refusal.code, refusal.message, refusal.trailing_metadata)
+        except grpc.aio.AbortError:
+            code = _code_of(context)
+            raise
+        except asyncio.CancelledError:  # the caller left, its deadline passed, or the server's grace is over
+            left: float | None = context.time_remaining()
+            if left is not None and left <= 0:
+                code = grpc.StatusCode.DEADLINE_EXCEEDED
+            raise
+        else:
+            return answer
+        finally:
+            self._record(code, time.perf_counter() - started)
+
+    async def _answer(self, request: Any, context: Context) -> Any:
+        limit = asyncio.timeout(self._ceiling_s)
+        try:
+            async with limit:
+                return await self._behaviour(request, context)
+        except (RequestError, grpc.aio.AbortError):
+            raise
+        except Exception as error:
+            if isinstance(error, TimeoutError) and limit.expired():
+                message = "the call took longer than this server allows"
+                raise RequestError(grpc.StatusCode.DEADLINE_EXCEEDED, "CEILING_REACHED", message) from None
+            current = logs.request_id.get()
+            _log.exception("unhandled exception", method=self._method)
+            message = f"internal error, request id {current}"
+            raise RequestError(grpc.StatusCode.INTERNAL, "INTERNAL", message, request_id=current) from None
+
+    def _record(self, code: grpc.StatusCode, seconds: float) -> None:
+        self._in_flight.dec()
+        self._seconds.observe(seconds)
+        self._ended[code].inc()
+        write_line = _log.debug if self._quiet else _log.info
+        write_line("rpc", method=self._method, code=code.name, ms=round(seconds * 1000, 2))
+
+
+def _request_id(context: Context) -> str:
+    """Return the caller's id of the request when it is fit for a log line, else a new one."""
+    for key, value in context.invocation_metadata() or ():
+        if key == REQUEST_ID_KEY and isinstance(value, str) and len(value) <= _LONGEST_REQUEST_ID and value.isalnum():
+            return value
+    return os.urandom(16).hex()
+
+
+def _code_of(context: Context) -> grpc.StatusCode:
+    """Return the status a handler set or aborted with; gRPC gives it as a number, whatever the stub says."""
+    code: Any = context.code()
+    return code if isinstance(code, grpc.StatusCode) else _CODES[code or 0]

@@ -1,0 +1,82 @@
+"""Turns log calls, structlog's and the standard library's alike, into one line of JSON each on stdout.
+
+No personal data is ever logged. The text of an exception may quote what a person sent (a store's error repeats the
+document it refused), so it is written at level debug only; type and stack are always written.
+"""
+
+import logging
+import sys
+import traceback
+from contextvars import ContextVar
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+request_id: ContextVar[str] = ContextVar("request_id", default="")
+"""The id of the request being served; also sent on to neighbours and written into each log line."""
+
+
+def configure(service: str, level: str) -> None:
+    """Route all logging of this process to stdout. Call once, before the first channel or server is made."""
+    threshold = logging.getLevelNamesMapping()[level.upper()]
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _RequestAndService(service),
+        _StackWithoutText(with_text=threshold <= logging.DEBUG),
+    ]
+    rendered = structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[*shared, rendered],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=structlog.WriteLoggerFactory(sys.stdout),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, rendered],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    # Libraries talk at level info about what is their own business.
+    root.setLevel(threshold if threshold <= logging.DEBUG else max(threshold, logging.WARNING))
+
+
+class _RequestAndService:
+    def __init__(self, service: str) -> None:
+        self._service = service
+
+    def __call__(self, _logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+        line["service"] = self._service
+        if current := request_id.get():
+            line["request_id"] = current
+        return line
+
+
+class _StackWithoutText:
+    def __init__(self, *, with_text: bool) -> None:
+        self._with_text = with_text
+
+    def __call__(self, _logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+        info = line.pop("exc_info", None)
+        if info is True:
+            info = sys.exc_info()
+        error = info[1] if isinstance(info, tuple) else info
+        if isinstance(error, BaseException):
+            line["exception"] = type(error).__qualname__
+            line["stack"] = "".join(traceback.format_exception(error) if self._with_text else _frames(error))
+        return line
+
+
+def _frames(error: BaseException) -> list[str]:
+    """Return the frames of an exception and of those that led to it, the first cause first, by type and place only."""
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return [
+        *(_frames(cause) if cause else ()),
+        *traceback.format_tb(error.__traceback__),
+        f"{type(error).__qualname__}\n",
+    ]

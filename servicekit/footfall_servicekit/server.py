@@ -1,0 +1,200 @@
+"""Turns servicers into a running process: bind, health, reflection, readiness, background work, and a stop in order."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any
+
+import grpc
+import structlog
+import uvloop
+from google.protobuf import descriptor_pool
+from google.protobuf.internal import api_implementation
+from grpc_health.v1 import health_pb2_grpc  # type: ignore[import-untyped]  # ships none
+from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  # ships none
+
+from footfall_servicekit import logs
+from footfall_servicekit.channel import server_options
+from footfall_servicekit.health import SERVICE_NAME as HEALTH_NAME
+from footfall_servicekit.health import Health
+from footfall_servicekit.interceptor import ServerInterceptor
+from footfall_servicekit.metrics import MetricsPort
+from footfall_servicekit.settings import ServiceSettings
+
+Servicers = Mapping[str, Callable[[grpc.aio.Server], None]]
+"""Full name of a gRPC service -> what adds its servicer to a server: `partial(add_XServicer_to_server, X())`."""
+Work = Callable[[], Coroutine[Any, Any, None]]
+
+_log = structlog.get_logger()
+
+_READY_POLL_S = 0.5
+_READY_TIMEOUT_S = 2.0
+# One success is believed at the start; after that, changes of mind take this many answers in a row.
+_FAILURES_TO_UNREADY = 3
+_SUCCESSES_TO_READY = 2
+
+
+async def _always_ready() -> bool:
+    return True
+
+
+class Server:
+    """One process's gRPC server and what lives and dies with it.
+
+    `ready` says whether the dependencies answer; an exception counts as no. `background` work runs from start to stop;
+    it may end by itself, but when it raises, the process stops with exit code 1. `close` runs last, in the order given.
+    `stopping` is set when streams without an end of their own must end: hand it to servicers that have such.
+    """
+
+    def __init__(
+        self,
+        settings: ServiceSettings,
+        servicers: Servicers,
+        *,
+        ready: Callable[[], Awaitable[bool]] = _always_ready,
+        background: Sequence[Work] = (),
+        close: Sequence[Work] = (),
+        stopping: asyncio.Event | None = None,
+    ) -> None:
+        self._settings = settings
+        self._servicers = servicers
+        self._ready = ready
+        self._background = background
+        self._close = close
+        self._stopping = stopping or asyncio.Event()
+        self._health = Health(servicers)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._metrics: MetricsPort | None = None
+        self._asked_to_stop = asyncio.Event()
+        self._in_a_hurry = asyncio.Event()
+        self._exit_code = 0
+        self.port = 0
+
+    async def start(self) -> int:
+        """Bind, serve, and return the port.
+
+        Raises RuntimeError or OSError when a port is taken, KeyError for a service that no loaded proto defines.
+        """
+        settings = self._settings
+        self._grpc = grpc.aio.server(
+            interceptors=[ServerInterceptor(settings.rpc_ceiling_ms / 1000)],
+            options=server_options(settings.max_message_bytes),
+            maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
+        )
+        for name, add in self._servicers.items():
+            descriptor_pool.Default().FindServiceByName(name)  # a misspelt name would make health and reflection lie
+            add(self._grpc)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        reflection.enable_server_reflection((*self._servicers, HEALTH_NAME, reflection.SERVICE_NAME), self._grpc)
+        self.port = self._grpc.add_insecure_port(f"{settings.host}:{settings.port}")
+        if settings.metrics_port is not None:
+            self._metrics = MetricsPort(settings.host, settings.metrics_port)
+        await self._grpc.start()
+        self._tasks = [asyncio.create_task(self._own(work)) for work in (self._poll_readiness, *self._background)]
+        _log.info("listening", port=self.port, metrics_port=self._metrics and self._metrics.port)
+        return self.port
+
+    def request_stop(self) -> None:
+        """Ask for the ordered stop; asked again, skip what is left of it but closing."""
+        if self._asked_to_stop.is_set():
+            self._in_a_hurry.set()
+        self._asked_to_stop.set()
+
+    async def stop(self) -> int:
+        """Stop now; see `stopped`."""
+        self.request_stop()
+        return await self.stopped()
+
+    async def stopped(self) -> int:
+        """Wait until a stop is asked for, carry it out, and return the exit code: 1 when something had died, else 0."""
+        await self._asked_to_stop.wait()
+        _log.info("stopping")
+        self._health.report(serving=False)
+        await self._unless_in_a_hurry(asyncio.sleep(self._settings.lame_duck_ms / 1000))
+        self._stopping.set()
+        self._health.end()
+        await self._unless_in_a_hurry(self._grpc.stop(self._settings.stop_grace_ms / 1000))
+        await self._grpc.stop(None)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for close in self._close:
+            try:
+                await close()
+            except Exception:
+                _log.exception("closing failed", work=_name(close))
+                self._exit_code = 1
+        if self._metrics:
+            self._metrics.close()
+        _log.info("stopped", exit_code=self._exit_code)
+        return self._exit_code
+
+    async def _unless_in_a_hurry(self, step: Coroutine[Any, Any, None]) -> None:
+        hurry = asyncio.create_task(self._in_a_hurry.wait())
+        doing = asyncio.create_task(step)
+        try:
+            await asyncio.wait((hurry, doing), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            hurry.cancel()
+            doing.cancel()
+            await asyncio.gather(hurry, doing, return_exceptions=True)
+
+    async def _own(self, work: Work) -> None:
+        try:
+            await work()
+        except Exception:
+            _log.exception("background work died; the process stops", work=_name(work))
+            self._exit_code = 1
+            self._asked_to_stop.set()
+
+    async def _poll_readiness(self) -> None:
+        """Report serving from the first success on; then believe a change only after several answers in a row."""
+        against = 0
+        needed = 1
+        while True:
+            against = against + 1 if await self._is_ready() != self._health.serving else 0
+            if against >= needed and not self._asked_to_stop.is_set():
+                serving = not self._health.serving
+                self._health.report(serving=serving)
+                _log.info("serving" if serving else "not serving: a dependency does not answer")
+                against, needed = 0, _FAILURES_TO_UNREADY if serving else _SUCCESSES_TO_READY
+            await asyncio.sleep(_READY_POLL_S)
+
+    async def _is_ready(self) -> bool:
+        try:
+            async with asyncio.timeout(_READY_TIMEOUT_S):
+                return await self._ready()
+        except Exception as error:  # whatever it is, it is no success
+            _log.debug("readiness check failed", reason=type(error).__qualname__)
+            return False
+
+
+def _name(work: Callable[..., Any]) -> str:
+    return getattr(work, "__qualname__", repr(work))
+
+
+async def serve(
+    settings: ServiceSettings,
+    servicers: Servicers,
+    *,
+    ready: Callable[[], Awaitable[bool]] = _always_ready,
+    background: Sequence[Work] = (),
+    close: Sequence[Work] = (),
+    stopping: asyncio.Event | None = None,
+) -> int:
+    """Serve until SIGTERM or SIGINT, stop in order, and return the exit code. A second signal skips to closing."""
+    server = Server(settings, servicers, ready=ready, background=background, close=close, stopping=stopping)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, server.request_stop)
+    await server.start()
+    return await server.stopped()
+
+
+def run(settings: ServiceSettings, service_name: str, main: Callable[[], Coroutine[Any, Any, int]]) -> None:
+    """Run a process's main coroutine on uvloop and exit with what it returns."""
+    logs.configure(service_name, settings.log_level)
+    if (implementation := api_implementation.Type()) != "upb":
+        sys.exit(f"protobuf runs on {implementation!r}, which is many times slower: install a wheel that has upb")
+    sys.exit(uvloop.run(main()))

@@ -1,0 +1,131 @@
+"""Turns the environment into one checked, typed settings object, and that class into the table of a README.
+
+A service derives its class from `ServiceSettings` and sets `model_config = SettingsConfigDict(env_prefix="NAME_")`.
+What one process owns carries the prefix; what the whole deployment must agree on is made with `shared` and has none.
+"""
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import Field, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+BEGIN, END = "<!-- settings: begin -->", "<!-- settings: end -->"
+
+
+def shared(name: str, default: Any, description: str, **constraints: Any) -> Any:
+    """Make a field read from the environment variable `name` as it is, without the service's prefix."""
+    return Field(default, validation_alias=name, description=description, **constraints)
+
+
+class ServiceSettings(BaseSettings):
+    """What every process of the suite can be told. Immutable; read once at start."""
+
+    model_config = SettingsConfigDict(frozen=True, hide_input_in_errors=True)
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(0, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
+    metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="Port of the Prometheus metrics, on the same address; unset serves none."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = shared(
+        "LOG_LEVEL",
+        "info",
+        "Least level logged: `debug`, `info`, `warning` or `error`. `debug` may quote what was sent.",
+    )
+    lame_duck_ms: int = Field(
+        500,
+        ge=0,
+        le=60_000,
+        description="Pause between reporting NOT_SERVING and refusing calls, for balancers to notice.",
+    )
+    stop_grace_ms: int = Field(
+        5_000, ge=0, le=300_000, description="Time that calls in flight get to end when stopping."
+    )
+    max_concurrent_rpcs: int = Field(
+        256, ge=1, le=100_000, description="Calls served at once; more are refused with RESOURCE_EXHAUSTED."
+    )
+    max_message_bytes: int = Field(4 * 1024 * 1024, ge=1024, description="Largest message received or sent, in bytes.")
+    rpc_ceiling_ms: int = Field(
+        30_000, ge=1, description="Longest that one unary call may run, whatever deadline its caller has set."
+    )
+
+
+SettingsT = TypeVar("SettingsT", bound=BaseSettings)
+
+
+def variable(cls: type[BaseSettings], field_name: str) -> str:
+    """Return the environment variable that sets a field."""
+    alias = cls.model_fields[field_name].validation_alias
+    return alias if isinstance(alias, str) else f"{cls.model_config.get('env_prefix', '')}{field_name}".upper()
+
+
+def load(cls: type[SettingsT]) -> SettingsT:
+    """Read the environment. When anything is wrong, name all of it on stderr, without the values, and exit with 2."""
+    try:
+        return cls()
+    except ValidationError as error:
+        problems = [_problem(cls, tuple(item["loc"]), item["msg"]) for item in error.errors(include_input=False)]
+    except SettingsError as error:
+        problems = [str(error)]
+    sys.stderr.write("".join(f"{problem}\n" for problem in ("The settings are wrong:", *problems)))
+    raise SystemExit(2)
+
+
+def _problem(cls: type[BaseSettings], location: tuple[int | str, ...], rule: str) -> str:
+    rule = rule.removeprefix("Value error, ").replace("Input should", "should")
+    if not location:  # a rule between several settings names them itself
+        return f"  {rule}"
+    name, *inside = map(str, location)
+    name = variable(cls, name) if name in cls.model_fields else name
+    return f"  {'.'.join((name, *inside))}: {rule}"
+
+
+def table(cls: type[BaseSettings]) -> str:
+    """Return the Markdown table of all settings: variable, default, meaning."""
+    rows = ["| Variable | Default | Meaning |", "|---|---|---|"]
+    for name, field in cls.model_fields.items():
+        meaning = (field.description or "").replace("|", "\\|")
+        rows.append(f"| `{variable(cls, name)}` | {_shown_default(field)} | {meaning} |")
+    return "\n".join(rows)
+
+
+def _shown_default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    default = field.get_default(call_default_factory=True, validated_data={})
+    if default is None or default == "" or isinstance(default, SecretStr):
+        return "unset"
+    return f"`{default}`"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write the table between the marks in a README, or with --check exit with 1 when it is out of date."""
+    parser = argparse.ArgumentParser(prog="python -m footfall_servicekit.settings", description=main.__doc__)
+    parser.add_argument("settings_class", metavar="package.module:Class")
+    parser.add_argument("readme", type=Path)
+    parser.add_argument("--check", action="store_true")
+    options = parser.parse_args(arguments)
+    module, _, name = options.settings_class.partition(":")
+    cls = getattr(importlib.import_module(module), name)
+    before = options.readme.read_text(encoding="utf-8")
+    head, begin, rest = before.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not (begin and end):
+        parser.error(f"{options.readme} has no marks {BEGIN} and {END}")
+    after = f"{head}{BEGIN}\n{table(cls)}\n{END}{tail}"
+    if after == before:
+        return 0
+    if options.check:
+        sys.stderr.write(f"{options.readme}: the table of settings is out of date\n")
+        return 1
+    options.readme.write_text(after, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
