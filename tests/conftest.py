@@ -13,6 +13,7 @@ import pytest
 from redis.asyncio import Redis
 
 from tests.tools.stores import running_mongo, running_valkey
+from tests.tools.suite import Suite, running_suite
 
 REDIS_DATABASES = 4096
 
@@ -54,3 +55,10 @@ def mongo_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def mongo_database() -> str:
     """The name of a database nobody else uses."""
     return f"test_{uuid.uuid4().hex}"
+
+
+@pytest.fixture(scope="session")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
+    """The whole suite as `make run` starts it, on stores and ports of its own. Who stops a program starts it again."""
+    with running_suite(tmp_path_factory.mktemp("suite")) as suite:
+        yield suite

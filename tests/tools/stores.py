@@ -10,17 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from deploy.embedded import program_command, valkey_server
+from tests.tools.suite import free_ports
 
 START_SECONDS = 20.0
 STOP_SECONDS = 10.0
-
-
-def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager
@@ -39,7 +32,7 @@ def running_mongo(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def _running(program: str, folder: Path, *options: str) -> Iterator[int]:
-    port = free_port()
+    [port] = free_ports(1)
     (folder / program).mkdir(exist_ok=True)
     command = program_command(
         program,

@@ -1,0 +1,150 @@
+"""Turns a checkout into the running suite, in the foreground: checks, credentials, where to look, then supervisord."""
+
+import os
+import secrets
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+from deploy.embedded import DEFAULT_PORTS, ROOT, Credentials, Refusal, prepare, suite_environment, supervisord_command
+
+
+def read_credentials(data_dir: Path) -> tuple[Credentials, bool]:
+    """The credentials of the environment, else of the data folder, else new ones kept there; and whether they are new.
+
+    Raises:
+        Refusal: only one of API_USER and API_PASSWORD is set, or the file does not hold `user:password`.
+
+    """
+    user, password = os.environ.get("API_USER", ""), os.environ.get("API_PASSWORD", "")
+    if user and password:
+        return Credentials(user, password), False
+    if user or password:
+        raise Refusal("API_USER and API_PASSWORD must be set both, or neither.")
+    file = data_dir / "credentials"
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        user, colon, password = file.read_text(encoding="utf-8").strip().partition(":")
+        if not (user and colon and password):
+            raise Refusal(f"{file} must hold user:password; remove it to get new credentials.") from None
+        return Credentials(user, password), False
+    new = Credentials("footfall", secrets.token_urlsafe(18))
+    with os.fdopen(descriptor, "w", encoding="utf-8") as output:
+        output.write(f"{new.user}:{new.password}\n")
+    return new, True
+
+
+def read_ports() -> dict[str, int]:
+    """The port of every program, from the environment or by default.
+
+    Raises:
+        Refusal: one is no port number, or somebody listens there already; the text names all that are taken.
+
+    """
+    ports, taken = {}, []
+    with ExitStack() as held:  # until all are checked, so that one number given twice is seen too
+        for name, default in DEFAULT_PORTS.items():
+            text = os.environ.get(name, str(default))
+            if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
+                raise Refusal(f"{name} must be a port number from 1 to 65535.")
+            ports[name] = int(text)
+            try:
+                held.enter_context(socket.create_server(("127.0.0.1", ports[name])))
+            except OSError as error:
+                taken.append(f"  {name}={ports[name]}: {error.strerror}")
+    if taken:
+        raise Refusal(
+            "\n".join(
+                ["These ports cannot be had. Is the suite running already? Else move them by the environment:", *taken]
+            )
+        )
+    return ports
+
+
+def announce(environment: Mapping[str, str], *, new_credentials: bool) -> None:
+    """Print where to look. The password is shown once, when it is made."""
+    data_dir = Path(environment["DATA_DIR"])
+    gateway = f"http://127.0.0.1:{environment['GATEWAY_PORT']}"
+    file = data_dir / "credentials"
+    if os.environ.get("API_USER"):
+        credentials, sign_in = "API_USER and API_PASSWORD of the environment", "$API_USER:$API_PASSWORD"
+    else:
+        credentials, sign_in = str(file), f"$(cat {shlex.quote(str(file))})"
+    if new_credentials:
+        credentials = f"{environment['API_USER']}:{environment['API_PASSWORD']} (made now, kept in {file})"
+    print(
+        f"""Footfall starts. Ctrl-C stops it; what it has stored stays in {data_dir}
+
+  gateway      {gateway}   demo shop: /demo   API: /docs
+  gRPC         collector {environment["COLLECTOR_TARGET"]}, identity {environment["IDENTITY_TARGET"]}, \
+history {environment["HISTORY_TARGET"]}
+  stores       {environment["REDIS_URL"]}, {environment["MONGO_URL"]}
+  credentials  {credentials}
+  logs         {data_dir / "log"}
+
+  curl -u "{sign_in}" {gateway}/server/data/identities
+""",
+        flush=True,
+    )
+
+
+def run_supervisord(environment: Mapping[str, str]) -> int:
+    """Run the suite until it ends or a signal asks for its end; everything has ended when this returns.
+
+    supervisord gets a session of its own and a pipe to write to: a closed terminal would make it restart everything and
+    then fail on its first line of output, leaving its programs behind.
+    """
+    process: subprocess.Popen[bytes] | None = None
+    asked_to_stop = False
+
+    def stop(*_: object) -> None:
+        nonlocal asked_to_stop
+        asked_to_stop = True
+        if process:
+            process.terminate()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+    process = subprocess.Popen(
+        supervisord_command(),
+        cwd=ROOT,
+        env=os.environ | environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    if asked_to_stop:
+        process.terminate()
+    assert process.stdout  # noqa: S101 - for mypy: it is a pipe
+    for line in process.stdout:
+        try:
+            os.write(1, line)
+        except OSError:  # nobody looks any more
+            stop()
+    return process.wait()
+
+
+def main() -> int:
+    """Run the embedded suite in the foreground, or say what is in the way."""
+    data_dir = Path(os.environ.get("DATA_DIR") or ROOT / ".data").expanduser().resolve()
+    try:
+        ports = read_ports()
+        prepare(data_dir)
+        credentials, new = read_credentials(data_dir)
+        environment = suite_environment(data_dir, ports, credentials)
+    except Refusal as refusal:
+        sys.stderr.write(f"{refusal}\n")
+        return 1
+    announce(environment, new_credentials=new)
+    return run_supervisord(environment)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

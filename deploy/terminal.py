@@ -1,0 +1,50 @@
+"""Turns the output of the suite's programs into the few lines that belong on the terminal of `make run`.
+
+A supervisor event listener: its stdin and stdout are spoken for, what it shows goes to stderr. Shown are warnings and
+errors, everything that is no log line (a traceback, a refused setting), and once that the suite serves.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+from collections import defaultdict
+
+from supervisor.childutils import eventdata, listener
+
+from deploy.embedded import is_ready
+
+QUIET = {"debug", "info"}
+
+
+def shown(line: str) -> bool:
+    """Whether a line of a program's output belongs on the terminal."""
+    try:
+        return json.loads(line).get("level") not in QUIET
+    except (ValueError, AttributeError):
+        return bool(line.strip())
+
+
+def show_when_ready(gateway_port: int) -> None:
+    """Wait until the gateway says that everything serves, then show it."""
+    while not is_ready(gateway_port):
+        time.sleep(0.2)
+    sys.stderr.write(f"Footfall serves at http://127.0.0.1:{gateway_port}\n")
+
+
+def main() -> None:
+    """Show what supervisord passes on, until it ends this process."""
+    threading.Thread(target=show_when_ready, args=(int(os.environ["GATEWAY_PORT"]),), daemon=True).start()
+    unfinished: dict[str, str] = defaultdict(str)
+    while True:
+        _, payload = listener.wait()
+        process, data = eventdata(payload)
+        name = process["processname"]
+        *lines, unfinished[name] = (unfinished[name] + data).split("\n")
+        sys.stderr.write("".join(f"{name}: {line}\n" for line in lines if shown(line)))
+        listener.ok()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""Turns supervisord.conf into a suite on ports of its own, whose programs can be killed, stopped and started by name.
+
+`make run` is deploy/run.py.
+"""
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+from xmlrpc.client import ServerProxy
+
+import grpc
+import httpx
+from supervisor.xmlrpc import SupervisorTransport
+
+from deploy.embedded import DEFAULT_PORTS, ROOT, Credentials, is_ready, prepare, suite_environment, supervisord_command
+
+Program = Literal["valkey", "mongo", "collector", "identity", "history", "gateway"]
+
+START_SECONDS = 30.0
+STOP_SECONDS = 20.0
+
+
+class Suite:
+    """A running suite, as its clients see it, and its programs, as an operator sees them."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self.data_dir = Path(environment["DATA_DIR"])
+        self.url = f"http://127.0.0.1:{environment['GATEWAY_PORT']}"
+        self.targets = {name: environment[f"{name.upper()}_TARGET"] for name in ("collector", "identity", "history")}
+        self.redis_url = environment["REDIS_URL"]
+        self.mongo_url = environment["MONGO_URL"]
+        self.credentials = Credentials(environment["API_USER"], environment["API_PASSWORD"])
+
+    def http(self) -> httpx.AsyncClient:
+        """A client of the gateway that may do everything. To be closed by its user."""
+        return httpx.AsyncClient(base_url=self.url, auth=self.credentials, timeout=10)
+
+    def channel(self, service: str) -> grpc.aio.Channel:
+        """A plain gRPC channel to a service: no retries, no deadlines. To be closed by its user."""
+        return grpc.aio.insecure_channel(self.targets[service])
+
+    def pid(self, program: Program) -> int | None:
+        """The process id of a program; None while it does not run."""
+        pid: int = self._call("getProcessInfo", _full_name(program))["pid"]
+        return pid or None
+
+    def kill(self, program: Program, number: signal.Signals = signal.SIGKILL) -> None:
+        """Send a running program a signal, SIGKILL by default. supervisord starts it again when it dies of it.
+
+        Raises:
+            ProcessLookupError: it does not run.
+
+        """
+        pid = self.pid(program)
+        if pid is None:
+            raise ProcessLookupError(f"{program} does not run")
+        os.kill(pid, number)
+
+    def stop(self, program: Program) -> None:
+        """Stop a program in order and keep it stopped; returns when it has ended."""
+        self._call("stopProcess", _full_name(program))
+
+    def start(self, program: Program) -> None:
+        """Start a program that was stopped; returns when it has run for a second, ready or not."""
+        self._call("startProcess", _full_name(program))
+
+    def _call(self, method: str, *arguments: str) -> Any:
+        transport = SupervisorTransport(
+            "owner", "the-mode-of-the-socket-is-the-lock", f"unix://{self.data_dir / 'sock'}"
+        )
+        try:
+            return getattr(ServerProxy("http://127.0.0.1", transport=transport).supervisor, method)(*arguments)
+        finally:
+            transport.close()
+
+
+def _full_name(program: Program) -> str:
+    return f"{'stores' if program in ('valkey', 'mongo') else 'suite'}:{program}"
+
+
+def free_ports(count: int) -> list[int]:
+    """TCP ports of the loopback interface that nobody listens on at this moment."""
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [one.getsockname()[1] for one in sockets]
+
+
+@contextmanager
+def running_suite(data_dir: Path, settings: Mapping[str, str] = MappingProxyType({})) -> Iterator[Suite]:
+    """A whole suite with its data in `data_dir`, on free ports; ready when it is given, ended afterwards.
+
+    `settings` are environment variables of the programs, beside those of this process.
+
+    Raises:
+        RuntimeError: it did not get ready, or did not end in time; the text ends with what it wrote last.
+
+    """
+    prepare(data_dir)
+    ports = dict(zip(DEFAULT_PORTS, free_ports(len(DEFAULT_PORTS)), strict=True))
+    environment = suite_environment(data_dir, ports, Credentials("tester", secrets.token_urlsafe(18)))
+    with (data_dir / "log" / "output.log").open("ab") as output:
+        process = subprocess.Popen(
+            supervisord_command(),
+            cwd=ROOT,
+            env={**os.environ, **environment, **settings},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+    suite = Suite(environment)
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not is_ready(ports["GATEWAY_PORT"]):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"The suite does not get ready:\n{_last_output(data_dir)}")
+            time.sleep(0.05)
+        yield suite
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise RuntimeError(f"The suite does not end:\n{_last_output(data_dir)}") from None
+
+
+def _last_output(data_dir: Path) -> str:
+    return "\n".join(
+        f"--- {log.name}\n{log.read_text(errors='replace')[-2000:]}" for log in sorted((data_dir / "log").glob("*.log"))
+    )
