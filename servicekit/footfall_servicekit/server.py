@@ -20,7 +20,7 @@ from footfall_servicekit.health import SERVICE_NAME as HEALTH_NAME
 from footfall_servicekit.health import Health
 from footfall_servicekit.interceptor import ServerInterceptor
 from footfall_servicekit.metrics import MetricsPort
-from footfall_servicekit.settings import ServiceSettings
+from footfall_servicekit.settings import ProcessSettings, ServiceSettings
 
 Servicers = Mapping[str, Callable[[grpc.aio.Server], None]]
 """Full name of a gRPC service -> what adds its servicer to a server: `partial(add_XServicer_to_server, X())`."""
@@ -192,7 +192,7 @@ async def serve(
     return await server.stopped()
 
 
-def run(settings: ServiceSettings, service_name: str, main: Callable[[], Coroutine[Any, Any, int]]) -> None:
+def run(settings: ProcessSettings, service_name: str, main: Callable[[], Coroutine[Any, Any, int]]) -> None:
     """Run a process's main coroutine on uvloop and exit with what it returns."""
     logs.configure(service_name, settings.log_level)
     if (implementation := api_implementation.Type()) != "upb":

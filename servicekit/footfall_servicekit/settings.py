@@ -1,7 +1,8 @@
 """Turns the environment into one checked, typed settings object, and that class into the table of a README.
 
-A service derives its class from `ServiceSettings` and sets `model_config = SettingsConfigDict(env_prefix="NAME_")`.
-What one process owns carries the prefix; what the whole deployment must agree on is made with `shared` and has none.
+A service derives its class from `ServiceSettings`, or from `ProcessSettings` when it serves no gRPC, and sets
+`model_config = SettingsConfigDict(env_prefix="NAME_")`. What one process owns carries the prefix; what the whole
+deployment must agree on is made with `shared` and has none.
 """
 
 import argparse
@@ -22,16 +23,13 @@ def shared(name: str, default: Any, description: str, **constraints: Any) -> Any
     return Field(default, validation_alias=name, description=description, **constraints)
 
 
-class ServiceSettings(BaseSettings):
+class ProcessSettings(BaseSettings):
     """What every process of the suite can be told. Immutable; read once at start."""
 
     model_config = SettingsConfigDict(frozen=True, hide_input_in_errors=True)
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(0, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
-    metrics_port: int | None = Field(
-        None, ge=0, le=65535, description="Port of the Prometheus metrics, on the same address; unset serves none."
-    )
     log_level: Literal["debug", "info", "warning", "error"] = shared(
         "LOG_LEVEL",
         "info",
@@ -45,6 +43,14 @@ class ServiceSettings(BaseSettings):
     )
     stop_grace_ms: int = Field(
         5_000, ge=0, le=300_000, description="Time that calls in flight get to end when stopping."
+    )
+
+
+class ServiceSettings(ProcessSettings):
+    """What every gRPC service can be told besides."""
+
+    metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="Port of the Prometheus metrics, on the same address; unset serves none."
     )
     max_concurrent_rpcs: int = Field(
         256, ge=1, le=100_000, description="Calls served at once; more are refused with RESOURCE_EXHAUSTED."
