@@ -28,7 +28,7 @@ from footfall.identity.v1 import visitor_pb2 as footfall_dot_identity_dot_v1_dot
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)footfall/history/v1/history_service.proto\x12\x13\x66ootfall.history.v1\x1a\x1d\x66ootfall/event/v1/event.proto\x1a\x1f\x66ootfall/history/v1/visit.proto\x1a\"footfall/identity/v1/visitor.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\'\n\x13\x45xplainVisitRequest\x12\x10\n\x08visit_id\x18\x01 \x01(\t\"y\n\x14\x45xplainVisitResponse\x12)\n\x05visit\x18\x01 \x01(\x0b\x32\x1a.footfall.history.v1.Visit\x12\x36\n\x0c\x65xplanations\x18\x02 \x03(\x0b\x32 .footfall.history.v1.Explanation\"#\n\x0fGetVisitRequest\x12\x10\n\x08visit_id\x18\x01 \x01(\t\"=\n\x10GetVisitResponse\x12)\n\x05visit\x18\x01 \x01(\x0b\x32\x1a.footfall.history.v1.Visit\"\x88\x01\n\x05Scope\x12\x0c\n\x04site\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x61ge_seconds\x18\x04 \x01(\x03\"\xa7\x01\n\x11ListVisitsRequest\x12\x13\n\x0bidentity_id\x18\x01 \x01(\t\x12\x17\n\x0fglobal_visit_id\x18\x02 \x01(\t\x12\x12\n\nuser_agent\x18\x03 \x01(\t\x12)\n\x05scope\x18\x04 \x01(\x0b\x32\x1a.footfall.history.v1.Scope\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\"Y\n\x12ListVisitsResponse\x12*\n\x06visits\x18\x01 \x03(\x0b\x32\x1a.footfall.history.v1.Visit\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"!\n\x0eGetPageRequest\x12\x0f\n\x07page_id\x18\x01 \x01(\t\":\n\x0fGetPageResponse\x12\'\n\x04page\x18\x01 \x01(\x0b\x32\x19.footfall.history.v1.Page\"\xdd\x01\n\x10ListPagesRequest\x12\x12\n\x08visit_id\x18\x01 \x01(\tH\x00\x12\x15\n\x0bidentity_id\x18\x02 \x01(\tH\x00\x12\x14\n\nsession_id\x18\x03 \x01(\tH\x00\x12\x0b\n\x03url\x18\x04 \x01(\t\x12\r\n\x05title\x18\x05 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x06 \x01(\t\x12)\n\x05scope\x18\x07 \x01(\x0b\x32\x1a.footfall.history.v1.Scope\x12\x11\n\tpage_size\x18\x08 \x01(\x05\x12\x12\n\npage_token\x18\t \x01(\tB\x08\n\x06parent\"V\n\x11ListPagesResponse\x12(\n\x05pages\x18\x01 \x03(\x0b\x32\x19.footfall.history.v1.Page\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x11GetSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"C\n\x12GetSessionResponse\x12-\n\x07session\x18\x01 \x01(\x0b\x32\x1c.footfall.history.v1.Session\"\xb9\x01\n\x13ListSessionsRequest\x12\x12\n\x08visit_id\x18\x01 \x01(\tH\x00\x12\x15\n\x0bidentity_id\x18\x02 \x01(\tH\x00\x12\x1b\n\x13session_identity_id\x18\x03 \x01(\t\x12)\n\x05scope\x18\x04 \x01(\x0b\x32\x1a.footfall.history.v1.Scope\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\tB\x08\n\x06parent\"_\n\x14ListSessionsResponse\x12.\n\x08sessions\x18\x01 \x03(\x0b\x32\x1c.footfall.history.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"5\n\x0fGetEventRequest\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x10\n\x08visit_id\x18\x02 \x01(\t\"C\n\x10GetEventResponse\x12/\n\x05\x65vent\x18\x01 \x01(\x0b\x32 .footfall.history.v1.StoredEvent\"\xda\x02\n\x11ListEventsRequest\x12\x12\n\x08visit_id\x18\x01 \x01(\tH\x00\x12\x15\n\x0bidentity_id\x18\x02 \x01(\tH\x00\x12\x14\n\nsession_id\x18\x03 \x01(\tH\x00\x12\x11\n\x07page_id\x18\x04 \x01(\tH\x00\x12\x12\n\nevent_name\x18\x05 \x01(\t\x12\x30\n\nevent_type\x18\x06 \x01(\x0e\x32\x1c.footfall.event.v1.EventType\x12\x10\n\x08\x63\x61tegory\x18\x07 \x01(\t\x12\x0b\n\x03url\x18\x08 \x01(\t\x12\x17\n\x0fglobal_visit_id\x18\t \x01(\t\x12\x17\n\x0f\x62rowser_page_id\x18\n \x01(\t\x12)\n\x05scope\x18\x0b \x01(\x0b\x32\x1a.footfall.history.v1.Scope\x12\x11\n\tpage_size\x18\x0c \x01(\x05\x12\x12\n\npage_token\x18\r \x01(\tB\x08\n\x06parent\"_\n\x12ListEventsResponse\x12\x30\n\x06\x65vents\x18\x01 \x03(\x0b\x32 .footfall.history.v1.StoredEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x88\x01\n\x1aListVisitIdentitiesRequest\x12\x10\n\x08visit_id\x18\x01 \x01(\t\x12\x31\n\x05scope\x18\x02 \x01(\x0e\x32\".footfall.identity.v1.VisitorState\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"n\n\x1bListVisitIdentitiesResponse\x12\x36\n\x0c\x61ssociations\x18\x01 \x03(\x0b\x32 .footfall.history.v1.Association\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"K\n\x13StreamEventsRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x10\n\x08visit_id\x18\x02 \x01(\t\x12\x14\n\x0cresume_token\x18\x03 \x01(\t\"]\n\x14StreamEventsResponse\x12/\n\x05\x65vent\x18\x01 \x01(\x0b\x32 .footfall.history.v1.StoredEvent\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\",\n\x15\x45xportIdentityRequest\x12\x13\n\x0bidentity_id\x18\x01 \x01(\t\"\xdc\x01\n\x16\x45xportIdentityResponse\x12+\n\x05visit\x18\x01 \x01(\x0b\x32\x1a.footfall.history.v1.VisitH\x00\x12\x31\n\x05\x65vent\x18\x02 \x01(\x0b\x32 .footfall.history.v1.StoredEventH\x00\x12/\n\x07session\x18\x03 \x01(\x0b\x32\x1c.footfall.history.v1.SessionH\x00\x12)\n\x04page\x18\x04 \x01(\x0b\x32\x19.footfall.history.v1.PageH\x00\x42\x06\n\x04item\"X\n\x14\x45raseIdentityRequest\x12\x13\n\x0bidentity_id\x18\x01 \x01(\t\x12+\n\x07\x65rasure\x18\x02 \x01(\x0b\x32\x1a.footfall.event.v1.Erasure\"A\n\x15\x45raseIdentityResponse\x12\x13\n\x0bvisit_count\x18\x01 \x01(\x03\x12\x13\n\x0b\x65vent_count\x18\x02 \x01(\x03\x32\x91\n\n\x0eHistoryService\x12\x63\n\x0c\x45xplainVisit\x12(.footfall.history.v1.ExplainVisitRequest\x1a).footfall.history.v1.ExplainVisitResponse\x12W\n\x08GetVisit\x12$.footfall.history.v1.GetVisitRequest\x1a%.footfall.history.v1.GetVisitResponse\x12]\n\nListVisits\x12&.footfall.history.v1.ListVisitsRequest\x1a\'.footfall.history.v1.ListVisitsResponse\x12T\n\x07GetPage\x12#.footfall.history.v1.GetPageRequest\x1a$.footfall.history.v1.GetPageResponse\x12Z\n\tListPages\x12%.footfall.history.v1.ListPagesRequest\x1a&.footfall.history.v1.ListPagesResponse\x12]\n\nGetSession\x12&.footfall.history.v1.GetSessionRequest\x1a\'.footfall.history.v1.GetSessionResponse\x12\x63\n\x0cListSessions\x12(.footfall.history.v1.ListSessionsRequest\x1a).footfall.history.v1.ListSessionsResponse\x12W\n\x08GetEvent\x12$.footfall.history.v1.GetEventRequest\x1a%.footfall.history.v1.GetEventResponse\x12]\n\nListEvents\x12&.footfall.history.v1.ListEventsRequest\x1a\'.footfall.history.v1.ListEventsResponse\x12x\n\x13ListVisitIdentities\x12/.footfall.history.v1.ListVisitIdentitiesRequest\x1a\x30.footfall.history.v1.ListVisitIdentitiesResponse\x12\x65\n\x0cStreamEvents\x12(.footfall.history.v1.StreamEventsRequest\x1a).footfall.history.v1.StreamEventsResponse0\x01\x12k\n\x0e\x45xportIdentity\x12*.footfall.history.v1.ExportIdentityRequest\x1a+.footfall.history.v1.ExportIdentityResponse0\x01\x12\x66\n\rEraseIdentity\x12).footfall.history.v1.EraseIdentityRequest\x1a*.footfall.history.v1.EraseIdentityResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)footfall/history/v1/history_service.proto\x12\x13\x66ootfall.history.v1\x1a\x1d\x66ootfall/event/v1/event.proto\x1a\x1f\x66ootfall/history/v1/visit.proto\x1a\"footfall/identity/v1/visitor.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\'\n\x13\x45xplainVisitRequest\x12\x10\n\x08visit_id\x18\x01 \x01(\t\"y\n\x14\x45xplainVisitResponse\x12)\n\x05visit\x18\x01 \x01(\x0b\x32\x1a.footfall.history.v1.Visit\x12\x36\n\x0c\x65xplanations\x18\x02 \x03(\x0b\x32 .footfall.history.v1.Explanation\"#\n\x0fGetVisitRequest\x12\x10\n\x08visit_id\x18\x01 \x01(\t\"=\n\x10GetVisitResponse\x12)\n\x05visit\x18\x01 \x01(\x0b\x32\x1a.footfall.history.v1.Visit\"\x88\x01\n\x05Scope\x12\x0c\n\x04site\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x61ge_seconds\x18\x04 \x01(\x03\"\'\n\x08Position\x12\x0f\n\x07time_ms\x18\x01 \x01(\x03\x12\n\n\x02id\x18\x02 \x01(\t\"\xd5\x01\n\x11ListVisitsRequest\x12\x13\n\x0bidentity_id\x18\x01 \x01(\t\x12\x17\n\x0fglobal_visit_id\x18\x02 \x01(\t\x12\x12\n\nuser_agent\x18\x03 \x01(\t\x12)\n\x05scope\x18\x04 \x01(\x0b\x32\x1a.footfall.history.v1.Scope\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\x12,\n\x05start\x18\x07 \x01(\x0b\x32\x1d.footfall.history.v1.Position\"\x86\x01\n\x12ListVisitsResponse\x12*\n\x06visits\x18\x01 \x03(\x0b\x32\x1a.footfall.history.v1.Visit\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12+\n\x04next\x18\x03 \x01(\x0b\x32\x1d.footfall.history.v1.Position\"!\n\x0eGetPageRequest\x12\x0f\n\x07page_id\x18\x01 \x01(\t\":\n\x0fGetPageResponse\x12\'\n\x04page\x18\x01 \x01(\x0b\x32\x19.footfall.history.v1.Page\"\x8b\x02\n\x10ListPagesRequest\x12\x12\n\x08visit_id\x18\x01 \x01(\tH\x00\x12\x15\n\x0bidentity_id\x18\x02 \x01(\tH\x00\x12\x14\n\nsession_id\x18\x03 \x01(\tH\x00\x12\x0b\n\x03url\x18\x04 \x01(\t\x12\r\n\x05title\x18\x05 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x06 \x01(\t\x12)\n\x05scope\x18\x07 \x01(\x0b\x32\x1a.footfall.history.v1.Scope\x12\x11\n\tpage_size\x18\x08 \x01(\x05\x12\x12\n\npage_token\x18\t \x01(\t\x12,\n\x05start\x18\n \x01(\x0b\x32\x1d.footfall.history.v1.PositionB\x08\n\x06parent\"\x83\x01\n\x11ListPagesResponse\x12(\n\x05pages\x18\x01 \x03(\x0b\x32\x19.footfall.history.v1.Page\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12+\n\x04next\x18\x03 \x01(\x0b\x32\x1d.footfall.history.v1.Position\"\'\n\x11GetSessionRequest\x12\x12\n\nsession_id\x18\x01 \x01(\t\"C\n\x12GetSessionResponse\x12-\n\x07session\x18\x01 \x01(\x0b\x32\x1c.footfall.history.v1.Session\"\xe7\x01\n\x13ListSessionsRequest\x12\x12\n\x08visit_id\x18\x01 \x01(\tH\x00\x12\x15\n\x0bidentity_id\x18\x02 \x01(\tH\x00\x12\x1b\n\x13session_identity_id\x18\x03 \x01(\t\x12)\n\x05scope\x18\x04 \x01(\x0b\x32\x1a.footfall.history.v1.Scope\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\x12,\n\x05start\x18\x07 \x01(\x0b\x32\x1d.footfall.history.v1.PositionB\x08\n\x06parent\"\x8c\x01\n\x14ListSessionsResponse\x12.\n\x08sessions\x18\x01 \x03(\x0b\x32\x1c.footfall.history.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12+\n\x04next\x18\x03 \x01(\x0b\x32\x1d.footfall.history.v1.Position\"5\n\x0fGetEventRequest\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x10\n\x08visit_id\x18\x02 \x01(\t\"C\n\x10GetEventResponse\x12/\n\x05\x65vent\x18\x01 \x01(\x0b\x32 .footfall.history.v1.StoredEvent\"\x88\x03\n\x11ListEventsRequest\x12\x12\n\x08visit_id\x18\x01 \x01(\tH\x00\x12\x15\n\x0bidentity_id\x18\x02 \x01(\tH\x00\x12\x14\n\nsession_id\x18\x03 \x01(\tH\x00\x12\x11\n\x07page_id\x18\x04 \x01(\tH\x00\x12\x12\n\nevent_name\x18\x05 \x01(\t\x12\x30\n\nevent_type\x18\x06 \x01(\x0e\x32\x1c.footfall.event.v1.EventType\x12\x10\n\x08\x63\x61tegory\x18\x07 \x01(\t\x12\x0b\n\x03url\x18\x08 \x01(\t\x12\x17\n\x0fglobal_visit_id\x18\t \x01(\t\x12\x17\n\x0f\x62rowser_page_id\x18\n \x01(\t\x12)\n\x05scope\x18\x0b \x01(\x0b\x32\x1a.footfall.history.v1.Scope\x12\x11\n\tpage_size\x18\x0c \x01(\x05\x12\x12\n\npage_token\x18\r \x01(\t\x12,\n\x05start\x18\x0e \x01(\x0b\x32\x1d.footfall.history.v1.PositionB\x08\n\x06parent\"\x8c\x01\n\x12ListEventsResponse\x12\x30\n\x06\x65vents\x18\x01 \x03(\x0b\x32 .footfall.history.v1.StoredEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12+\n\x04next\x18\x03 \x01(\x0b\x32\x1d.footfall.history.v1.Position\"\x88\x01\n\x1aListVisitIdentitiesRequest\x12\x10\n\x08visit_id\x18\x01 \x01(\t\x12\x31\n\x05scope\x18\x02 \x01(\x0e\x32\".footfall.identity.v1.VisitorState\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"n\n\x1bListVisitIdentitiesResponse\x12\x36\n\x0c\x61ssociations\x18\x01 \x03(\x0b\x32 .footfall.history.v1.Association\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"K\n\x13StreamEventsRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x10\n\x08visit_id\x18\x02 \x01(\t\x12\x14\n\x0cresume_token\x18\x03 \x01(\t\"]\n\x14StreamEventsResponse\x12/\n\x05\x65vent\x18\x01 \x01(\x0b\x32 .footfall.history.v1.StoredEvent\x12\x14\n\x0cresume_token\x18\x02 \x01(\t\",\n\x15\x45xportIdentityRequest\x12\x13\n\x0bidentity_id\x18\x01 \x01(\t\"\xdc\x01\n\x16\x45xportIdentityResponse\x12+\n\x05visit\x18\x01 \x01(\x0b\x32\x1a.footfall.history.v1.VisitH\x00\x12\x31\n\x05\x65vent\x18\x02 \x01(\x0b\x32 .footfall.history.v1.StoredEventH\x00\x12/\n\x07session\x18\x03 \x01(\x0b\x32\x1c.footfall.history.v1.SessionH\x00\x12)\n\x04page\x18\x04 \x01(\x0b\x32\x19.footfall.history.v1.PageH\x00\x42\x06\n\x04item\"X\n\x14\x45raseIdentityRequest\x12\x13\n\x0bidentity_id\x18\x01 \x01(\t\x12+\n\x07\x65rasure\x18\x02 \x01(\x0b\x32\x1a.footfall.event.v1.Erasure\"A\n\x15\x45raseIdentityResponse\x12\x13\n\x0bvisit_count\x18\x01 \x01(\x03\x12\x13\n\x0b\x65vent_count\x18\x02 \x01(\x03\x32\x91\n\n\x0eHistoryService\x12\x63\n\x0c\x45xplainVisit\x12(.footfall.history.v1.ExplainVisitRequest\x1a).footfall.history.v1.ExplainVisitResponse\x12W\n\x08GetVisit\x12$.footfall.history.v1.GetVisitRequest\x1a%.footfall.history.v1.GetVisitResponse\x12]\n\nListVisits\x12&.footfall.history.v1.ListVisitsRequest\x1a\'.footfall.history.v1.ListVisitsResponse\x12T\n\x07GetPage\x12#.footfall.history.v1.GetPageRequest\x1a$.footfall.history.v1.GetPageResponse\x12Z\n\tListPages\x12%.footfall.history.v1.ListPagesRequest\x1a&.footfall.history.v1.ListPagesResponse\x12]\n\nGetSession\x12&.footfall.history.v1.GetSessionRequest\x1a\'.footfall.history.v1.GetSessionResponse\x12\x63\n\x0cListSessions\x12(.footfall.history.v1.ListSessionsRequest\x1a).footfall.history.v1.ListSessionsResponse\x12W\n\x08GetEvent\x12$.footfall.history.v1.GetEventRequest\x1a%.footfall.history.v1.GetEventResponse\x12]\n\nListEvents\x12&.footfall.history.v1.ListEventsRequest\x1a\'.footfall.history.v1.ListEventsResponse\x12x\n\x13ListVisitIdentities\x12/.footfall.history.v1.ListVisitIdentitiesRequest\x1a\x30.footfall.history.v1.ListVisitIdentitiesResponse\x12\x65\n\x0cStreamEvents\x12(.footfall.history.v1.StreamEventsRequest\x1a).footfall.history.v1.StreamEventsResponse0\x01\x12k\n\x0e\x45xportIdentity\x12*.footfall.history.v1.ExportIdentityRequest\x1a+.footfall.history.v1.ExportIdentityResponse0\x01\x12\x66\n\rEraseIdentity\x12).footfall.history.v1.EraseIdentityRequest\x1a*.footfall.history.v1.EraseIdentityResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,50 +45,52 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETVISITRESPONSE']._serialized_end=461
   _globals['_SCOPE']._serialized_start=464
   _globals['_SCOPE']._serialized_end=600
-  _globals['_LISTVISITSREQUEST']._serialized_start=603
-  _globals['_LISTVISITSREQUEST']._serialized_end=770
-  _globals['_LISTVISITSRESPONSE']._serialized_start=772
-  _globals['_LISTVISITSRESPONSE']._serialized_end=861
-  _globals['_GETPAGEREQUEST']._serialized_start=863
-  _globals['_GETPAGEREQUEST']._serialized_end=896
-  _globals['_GETPAGERESPONSE']._serialized_start=898
-  _globals['_GETPAGERESPONSE']._serialized_end=956
-  _globals['_LISTPAGESREQUEST']._serialized_start=959
-  _globals['_LISTPAGESREQUEST']._serialized_end=1180
-  _globals['_LISTPAGESRESPONSE']._serialized_start=1182
-  _globals['_LISTPAGESRESPONSE']._serialized_end=1268
-  _globals['_GETSESSIONREQUEST']._serialized_start=1270
-  _globals['_GETSESSIONREQUEST']._serialized_end=1309
-  _globals['_GETSESSIONRESPONSE']._serialized_start=1311
-  _globals['_GETSESSIONRESPONSE']._serialized_end=1378
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=1381
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=1566
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1568
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1663
-  _globals['_GETEVENTREQUEST']._serialized_start=1665
-  _globals['_GETEVENTREQUEST']._serialized_end=1718
-  _globals['_GETEVENTRESPONSE']._serialized_start=1720
-  _globals['_GETEVENTRESPONSE']._serialized_end=1787
-  _globals['_LISTEVENTSREQUEST']._serialized_start=1790
-  _globals['_LISTEVENTSREQUEST']._serialized_end=2136
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=2138
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=2233
-  _globals['_LISTVISITIDENTITIESREQUEST']._serialized_start=2236
-  _globals['_LISTVISITIDENTITIESREQUEST']._serialized_end=2372
-  _globals['_LISTVISITIDENTITIESRESPONSE']._serialized_start=2374
-  _globals['_LISTVISITIDENTITIESRESPONSE']._serialized_end=2484
-  _globals['_STREAMEVENTSREQUEST']._serialized_start=2486
-  _globals['_STREAMEVENTSREQUEST']._serialized_end=2561
-  _globals['_STREAMEVENTSRESPONSE']._serialized_start=2563
-  _globals['_STREAMEVENTSRESPONSE']._serialized_end=2656
-  _globals['_EXPORTIDENTITYREQUEST']._serialized_start=2658
-  _globals['_EXPORTIDENTITYREQUEST']._serialized_end=2702
-  _globals['_EXPORTIDENTITYRESPONSE']._serialized_start=2705
-  _globals['_EXPORTIDENTITYRESPONSE']._serialized_end=2925
-  _globals['_ERASEIDENTITYREQUEST']._serialized_start=2927
-  _globals['_ERASEIDENTITYREQUEST']._serialized_end=3015
-  _globals['_ERASEIDENTITYRESPONSE']._serialized_start=3017
-  _globals['_ERASEIDENTITYRESPONSE']._serialized_end=3082
-  _globals['_HISTORYSERVICE']._serialized_start=3085
-  _globals['_HISTORYSERVICE']._serialized_end=4382
+  _globals['_POSITION']._serialized_start=602
+  _globals['_POSITION']._serialized_end=641
+  _globals['_LISTVISITSREQUEST']._serialized_start=644
+  _globals['_LISTVISITSREQUEST']._serialized_end=857
+  _globals['_LISTVISITSRESPONSE']._serialized_start=860
+  _globals['_LISTVISITSRESPONSE']._serialized_end=994
+  _globals['_GETPAGEREQUEST']._serialized_start=996
+  _globals['_GETPAGEREQUEST']._serialized_end=1029
+  _globals['_GETPAGERESPONSE']._serialized_start=1031
+  _globals['_GETPAGERESPONSE']._serialized_end=1089
+  _globals['_LISTPAGESREQUEST']._serialized_start=1092
+  _globals['_LISTPAGESREQUEST']._serialized_end=1359
+  _globals['_LISTPAGESRESPONSE']._serialized_start=1362
+  _globals['_LISTPAGESRESPONSE']._serialized_end=1493
+  _globals['_GETSESSIONREQUEST']._serialized_start=1495
+  _globals['_GETSESSIONREQUEST']._serialized_end=1534
+  _globals['_GETSESSIONRESPONSE']._serialized_start=1536
+  _globals['_GETSESSIONRESPONSE']._serialized_end=1603
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=1606
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=1837
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1840
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1980
+  _globals['_GETEVENTREQUEST']._serialized_start=1982
+  _globals['_GETEVENTREQUEST']._serialized_end=2035
+  _globals['_GETEVENTRESPONSE']._serialized_start=2037
+  _globals['_GETEVENTRESPONSE']._serialized_end=2104
+  _globals['_LISTEVENTSREQUEST']._serialized_start=2107
+  _globals['_LISTEVENTSREQUEST']._serialized_end=2499
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=2502
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=2642
+  _globals['_LISTVISITIDENTITIESREQUEST']._serialized_start=2645
+  _globals['_LISTVISITIDENTITIESREQUEST']._serialized_end=2781
+  _globals['_LISTVISITIDENTITIESRESPONSE']._serialized_start=2783
+  _globals['_LISTVISITIDENTITIESRESPONSE']._serialized_end=2893
+  _globals['_STREAMEVENTSREQUEST']._serialized_start=2895
+  _globals['_STREAMEVENTSREQUEST']._serialized_end=2970
+  _globals['_STREAMEVENTSRESPONSE']._serialized_start=2972
+  _globals['_STREAMEVENTSRESPONSE']._serialized_end=3065
+  _globals['_EXPORTIDENTITYREQUEST']._serialized_start=3067
+  _globals['_EXPORTIDENTITYREQUEST']._serialized_end=3111
+  _globals['_EXPORTIDENTITYRESPONSE']._serialized_start=3114
+  _globals['_EXPORTIDENTITYRESPONSE']._serialized_end=3334
+  _globals['_ERASEIDENTITYREQUEST']._serialized_start=3336
+  _globals['_ERASEIDENTITYREQUEST']._serialized_end=3424
+  _globals['_ERASEIDENTITYRESPONSE']._serialized_start=3426
+  _globals['_ERASEIDENTITYRESPONSE']._serialized_end=3491
+  _globals['_HISTORYSERVICE']._serialized_start=3494
+  _globals['_HISTORYSERVICE']._serialized_end=4791
 # @@protoc_insertion_point(module_scope)

@@ -161,6 +161,34 @@ class Scope(_message.Message):
 Global___Scope: _TypeAlias = Scope  # noqa: Y015
 
 @_typing.final
+class Position(_message.Message):
+    """A place in a collection. Unlike a page token it can be written down by whoever knows an item: the cursors of the
+    HTTP API hold it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIME_MS_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    time_ms: _builtins.int
+    """Milliseconds since the epoch: an event's event time, or the start of a visit, page or session."""
+    id: _builtins.str
+    """The id of the event, visit, page or session."""
+    def __init__(
+        self,
+        *,
+        time_ms: _builtins.int = ...,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "time_ms", b"time_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Position: _TypeAlias = Position  # noqa: Y015
+
+@_typing.final
 class ListVisitsRequest(_message.Message):
     """Which visits, and paging."""
 
@@ -172,6 +200,7 @@ class ListVisitsRequest(_message.Message):
     SCOPE_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
     identity_id: _builtins.str
     """Only visits associated with this identity."""
     global_visit_id: _builtins.str
@@ -186,6 +215,10 @@ class ListVisitsRequest(_message.Message):
     def scope(self) -> Global___Scope:
         """Site and time."""
 
+    @_builtins.property
+    def start(self) -> Global___Position:
+        """Begin with the first item at or after this place; instead of `page_token`."""
+
     def __init__(
         self,
         *,
@@ -195,10 +228,11 @@ class ListVisitsRequest(_message.Message):
         scope: Global___Scope | None = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        start: Global___Position | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["global_visit_id", b"global_visit_id", "identity_id", b"identity_id", "page_size", b"page_size", "page_token", b"page_token", "scope", b"scope", "user_agent", b"user_agent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["global_visit_id", b"global_visit_id", "identity_id", b"identity_id", "page_size", b"page_size", "page_token", b"page_token", "scope", b"scope", "start", b"start", "user_agent", b"user_agent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -212,21 +246,27 @@ class ListVisitsResponse(_message.Message):
 
     VISITS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    NEXT_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty on the last one."""
     @_builtins.property
     def visits(self) -> _containers.RepeatedCompositeFieldContainer[_visit_pb2.Visit]:
         """By start time, then visit_id."""
 
+    @_builtins.property
+    def next(self) -> Global___Position:
+        """Where the next page begins: its first item. Absent on the last page."""
+
     def __init__(
         self,
         *,
         visits: _abc.Iterable[_visit_pb2.Visit] | None = ...,
         next_page_token: _builtins.str = ...,
+        next: Global___Position | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["next", b"next"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "visits", b"visits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next", b"next", "next_page_token", b"next_page_token", "visits", b"visits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -293,6 +333,7 @@ class ListPagesRequest(_message.Message):
     SCOPE_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
     visit_id: _builtins.str
     """Of this visit."""
     identity_id: _builtins.str
@@ -313,6 +354,10 @@ class ListPagesRequest(_message.Message):
     def scope(self) -> Global___Scope:
         """Site and time."""
 
+    @_builtins.property
+    def start(self) -> Global___Position:
+        """Begin with the first item at or after this place; instead of `page_token`."""
+
     def __init__(
         self,
         *,
@@ -325,10 +370,11 @@ class ListPagesRequest(_message.Message):
         scope: Global___Scope | None = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        start: Global___Position | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["identity_id", b"identity_id", "parent", b"parent", "scope", b"scope", "session_id", b"session_id", "visit_id", b"visit_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["identity_id", b"identity_id", "parent", b"parent", "scope", b"scope", "session_id", b"session_id", "start", b"start", "visit_id", b"visit_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "identity_id", b"identity_id", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "scope", b"scope", "session_id", b"session_id", "title", b"title", "url", b"url", "visit_id", b"visit_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "identity_id", b"identity_id", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "scope", b"scope", "session_id", b"session_id", "start", b"start", "title", b"title", "url", b"url", "visit_id", b"visit_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_parent: _TypeAlias = _typing.Literal["visit_id", "identity_id", "session_id"]  # noqa: Y015
     _WhichOneofArgType_parent: _TypeAlias = _typing.Literal["parent", b"parent"]  # noqa: Y015
@@ -344,21 +390,27 @@ class ListPagesResponse(_message.Message):
 
     PAGES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    NEXT_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty on the last one."""
     @_builtins.property
     def pages(self) -> _containers.RepeatedCompositeFieldContainer[_visit_pb2.Page]:
         """By start time, then page_id."""
 
+    @_builtins.property
+    def next(self) -> Global___Position:
+        """Where the next page begins: its first item. Absent on the last page."""
+
     def __init__(
         self,
         *,
         pages: _abc.Iterable[_visit_pb2.Page] | None = ...,
         next_page_token: _builtins.str = ...,
+        next: Global___Position | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["next", b"next"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "pages", b"pages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next", b"next", "next_page_token", b"next_page_token", "pages", b"pages"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -422,6 +474,7 @@ class ListSessionsRequest(_message.Message):
     SCOPE_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
     visit_id: _builtins.str
     """Of this visit."""
     identity_id: _builtins.str
@@ -436,6 +489,10 @@ class ListSessionsRequest(_message.Message):
     def scope(self) -> Global___Scope:
         """Site and time."""
 
+    @_builtins.property
+    def start(self) -> Global___Position:
+        """Begin with the first item at or after this place; instead of `page_token`."""
+
     def __init__(
         self,
         *,
@@ -445,10 +502,11 @@ class ListSessionsRequest(_message.Message):
         scope: Global___Scope | None = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        start: Global___Position | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["identity_id", b"identity_id", "parent", b"parent", "scope", b"scope", "visit_id", b"visit_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["identity_id", b"identity_id", "parent", b"parent", "scope", b"scope", "start", b"start", "visit_id", b"visit_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity_id", b"identity_id", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "scope", b"scope", "session_identity_id", b"session_identity_id", "visit_id", b"visit_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity_id", b"identity_id", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "scope", b"scope", "session_identity_id", b"session_identity_id", "start", b"start", "visit_id", b"visit_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_parent: _TypeAlias = _typing.Literal["visit_id", "identity_id"]  # noqa: Y015
     _WhichOneofArgType_parent: _TypeAlias = _typing.Literal["parent", b"parent"]  # noqa: Y015
@@ -464,21 +522,27 @@ class ListSessionsResponse(_message.Message):
 
     SESSIONS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    NEXT_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty on the last one."""
     @_builtins.property
     def sessions(self) -> _containers.RepeatedCompositeFieldContainer[_visit_pb2.Session]:
         """By start time, then session_id."""
 
+    @_builtins.property
+    def next(self) -> Global___Position:
+        """Where the next page begins: its first item. Absent on the last page."""
+
     def __init__(
         self,
         *,
         sessions: _abc.Iterable[_visit_pb2.Session] | None = ...,
         next_page_token: _builtins.str = ...,
+        next: Global___Position | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["next", b"next"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "sessions", b"sessions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next", b"next", "next_page_token", b"next_page_token", "sessions", b"sessions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -553,6 +617,7 @@ class ListEventsRequest(_message.Message):
     SCOPE_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
     visit_id: _builtins.str
     """Of this visit."""
     identity_id: _builtins.str
@@ -581,6 +646,10 @@ class ListEventsRequest(_message.Message):
     def scope(self) -> Global___Scope:
         """Site and time."""
 
+    @_builtins.property
+    def start(self) -> Global___Position:
+        """Begin with the first item at or after this place; instead of `page_token`."""
+
     def __init__(
         self,
         *,
@@ -597,10 +666,11 @@ class ListEventsRequest(_message.Message):
         scope: Global___Scope | None = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        start: Global___Position | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["identity_id", b"identity_id", "page_id", b"page_id", "parent", b"parent", "scope", b"scope", "session_id", b"session_id", "visit_id", b"visit_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["identity_id", b"identity_id", "page_id", b"page_id", "parent", b"parent", "scope", b"scope", "session_id", b"session_id", "start", b"start", "visit_id", b"visit_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["browser_page_id", b"browser_page_id", "category", b"category", "event_name", b"event_name", "event_type", b"event_type", "global_visit_id", b"global_visit_id", "identity_id", b"identity_id", "page_id", b"page_id", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "scope", b"scope", "session_id", b"session_id", "url", b"url", "visit_id", b"visit_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["browser_page_id", b"browser_page_id", "category", b"category", "event_name", b"event_name", "event_type", b"event_type", "global_visit_id", b"global_visit_id", "identity_id", b"identity_id", "page_id", b"page_id", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "scope", b"scope", "session_id", b"session_id", "start", b"start", "url", b"url", "visit_id", b"visit_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_parent: _TypeAlias = _typing.Literal["visit_id", "identity_id", "session_id", "page_id"]  # noqa: Y015
     _WhichOneofArgType_parent: _TypeAlias = _typing.Literal["parent", b"parent"]  # noqa: Y015
@@ -616,21 +686,27 @@ class ListEventsResponse(_message.Message):
 
     EVENTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    NEXT_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty on the last one."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_visit_pb2.StoredEvent]:
         """By event time, then event_id."""
 
+    @_builtins.property
+    def next(self) -> Global___Position:
+        """Where the next page begins: its first item. Absent on the last page."""
+
     def __init__(
         self,
         *,
         events: _abc.Iterable[_visit_pb2.StoredEvent] | None = ...,
         next_page_token: _builtins.str = ...,
+        next: Global___Position | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["next", b"next"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "next", b"next", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
