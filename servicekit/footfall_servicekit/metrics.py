@@ -15,7 +15,7 @@ RPC_SECONDS = Histogram(
 RPC_IN_FLIGHT = Gauge("rpc_in_flight", "Calls being served now.", ["method"])
 READY = Gauge("process_ready", "1 while the process reports itself as serving, else 0.")
 
-STREAM_READ = Counter("stream_entries_total", "Entries handled and acknowledged.", ["stream", "group"])
+STREAM_HANDLED = Counter("stream_handled_total", "Entries handled and acknowledged.", ["stream", "group"])
 STREAM_RECLAIMED = Counter(
     "stream_reclaimed_total",
     "Entries taken over because whoever held them did not acknowledge them.",
@@ -23,6 +23,11 @@ STREAM_RECLAIMED = Counter(
 )
 STREAM_FAILURES = Counter(
     "stream_failures_total", "Batches whose handler failed; their entries are tried again.", ["stream", "group"]
+)
+STREAM_LOST = Counter(
+    "stream_lost_entries_total",
+    "Entries removed from the stream before the group had handled them.",
+    ["stream", "group"],
 )
 STREAM_LAG = Gauge(
     "stream_lag_entries",
