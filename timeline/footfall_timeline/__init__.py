@@ -12,7 +12,15 @@ from footfall_timeline.fold import (
     Step,
     Stretch,
 )
-from footfall_timeline.ids import normalize_uuid, order_key, page_id, partition, session_id, user_agent_id
+from footfall_timeline.ids import (
+    identity_hash,
+    normalize_uuid,
+    order_key,
+    page_id,
+    partition,
+    session_id,
+    user_agent_id,
+)
 from footfall_timeline.transitions import Assurance, Kind, Timeline, Transition, decode, encode, erase, merge
 
 __all__ = [
@@ -33,6 +41,7 @@ __all__ = [
     "decode",
     "encode",
     "erase",
+    "identity_hash",
     "merge",
     "normalize_uuid",
     "order_key",

@@ -1,5 +1,6 @@
 """Turns what a browser sends into ids and keys, so that a retry, a replay or a second reader computes the same."""
 
+import hmac
 import re
 import uuid
 import zlib
@@ -32,6 +33,11 @@ def partition(visit_id: str, partitions: int) -> int:
 def session_id(visit_id: str, sign_in_event_id: str) -> str:
     """The session a SignIn opens: UUIDv5 of the visit and the SignIn's event id."""
     return str(uuid.uuid5(uuid.UUID(visit_id), f"session/{sign_in_event_id}"))
+
+
+def identity_hash(erasure_key: str, identity: str) -> bytes:
+    """What stands for an erased identity in the log and in tombstones: HMAC-SHA256 under ERASURE_KEY. 32 bytes."""
+    return hmac.digest(erasure_key.encode(), identity.encode(), "sha256")
 
 
 @lru_cache(maxsize=65_536)
