@@ -1,0 +1,73 @@
+// Commands: `_gt.push([name, ...])`, in every spelling that pages use.
+
+/** What the visitor has answered, as the page reports it. @type {boolean|undefined} */
+let consent;
+let isConfigured = false;
+let isStarted = false;
+
+/** Calls made before the start, in order. @type {unknown[][]} */
+const held = [];
+
+/**
+ * Raises an event of the current page, with its data as they are now.
+ * @param {string} name
+ * @param {object} data
+ */
+function raise(name, data) {
+  ensurePage();
+  write(name, data);
+  // The page's own farewell may come after ours.
+  if (page.isGone) flushNow();
+}
+
+/** @type {Object<string, (...args: any[]) => void>} */
+const commands = {
+  /** @param {Config} options */
+  config(options) {
+    Object.assign(config, options);
+    isConfigured = true;
+    if (isStarted) loadRules();
+  },
+
+  /** @param {boolean} isGranted */
+  consent(isGranted) {
+    consent = isGranted;
+    // Later, for a `config` may follow in the same queue.
+    if (isGranted) setTimeout(safely(start));
+    else stop();
+  },
+
+  /**
+   * 8.5: ['event', name, {data: {...}}]; 8.1: ['event', {eventName: name, ...data}].
+   * @param {string|{eventName: string}} what
+   * @param {{data?: object}} [options]
+   */
+  event(what, options) {
+    const { eventName, ...rest } = typeof what === 'string' ? { eventName: what, ...options } : what;
+    const data = typeof what === 'string' && options && options.data;
+    raise(eventName.replace(/^send(?=(SignIn|SignOut|UserInfo)$)/, ''), data || rest);
+  },
+
+  /** @param {(ids: {visitID: string, globalVisitID: string, pageID: string}) => void} callback */
+  getIDs(callback) {
+    ensurePage();
+    setTimeout(callback, 0, { visitID: page.visitID, globalVisitID: globalVisitID(), pageID: page.id });
+  },
+};
+
+IDENTITY_EVENTS.forEach((name) => {
+  commands['send' + name] = (options) => raise(name, options || {});
+});
+
+/** @param {any[]} call */
+function run([name, ...args]) {
+  if (Object.keys(commands).includes(name)) commands[name](...args);
+  else debug('no such command', name);
+}
+
+/** @param {any[]} call */
+function accept(call) {
+  const isSetting = call[0] === 'config' || call[0] === 'consent';
+  if (isStarted || isSetting) run(call);
+  else if (consent !== false && held.length < MAX_EVENTS) held.push(call);
+}

@@ -1,0 +1,199 @@
+// Delivery: brings waiting events to the gateway, in batches, until it confirms them.
+
+const BATCH_AFTER_EVENTS = 20;
+const BATCH_AFTER_MS = 2000;
+const MAX_BATCH_EVENTS = 100;
+// Browsers let 64 KiB of requests outlive their page.
+const KEEPALIVE_BYTES = 64 * 1024;
+// What a request has around its events, at most.
+const HEAD_BYTES = 500;
+const ANSWER_TIMEOUT_MS = 15000;
+const LEASE_MS = 20000;
+const FIRST_PAUSE_MS = 1000;
+const MAX_PAUSE_MS = 60000;
+const MAX_RETRY_AFTER_MS = 600000;
+
+const tab = randomID();
+
+/** Missing on http: pages, refused in sandboxes. @type {LockManager|undefined} */
+let locks = navigator.locks;
+
+/** Keys of the events on their way from this page. @type {Set<string>} */
+const underway = new Set();
+let bytesUnderway = 0;
+let batchLimit = MAX_BATCH_EVENTS;
+let failures = 0;
+let unsent = 0;
+let flushing = false;
+let flushAgain = false;
+/** @type {number|undefined} */
+let timer;
+let due = Infinity;
+
+/** Flushes no later than in so many milliseconds. @param {number} delay */
+function schedule(delay) {
+  if (Date.now() + delay >= due) return;
+  clearTimeout(timer);
+  due = Date.now() + delay;
+  timer = setTimeout(flush, delay);
+}
+
+/** Takes note of a new event. @param {boolean} urgent */
+function noteEvent(urgent) {
+  unsent += 1;
+  if (urgent || unsent >= BATCH_AFTER_EVENTS) flush();
+  else schedule(BATCH_AFTER_MS);
+}
+
+/** Sends one batch as soon as no other tab is sending, and goes on while there is more. */
+function flush() {
+  clearTimeout(timer);
+  due = Infinity;
+  unsent = 0;
+  flushAgain = flushing;
+  if (flushing) return;
+  flushing = true;
+  alone(sendBatch)
+    .catch(debug)
+    .then((pause) => {
+      flushing = false;
+      if (flushAgain) schedule(0);
+      else if (pause !== undefined) schedule(Number(pause));
+    });
+}
+
+/**
+ * Runs the task while no other tab of this site runs it.
+ * @param {() => Promise<number|undefined>} task
+ * @returns {Promise<number|undefined|void>}
+ */
+function alone(task) {
+  if (locks) return /** @type {Promise<any>} */ (locks.request('_gt', task));
+  const [holder, until] = (get('_gt_lease') || '').split('.');
+  if (holder && holder !== tab && Number(until) > Date.now()) return Promise.resolve(FIRST_PAUSE_MS);
+  put('_gt_lease', tab + '.' + (Date.now() + LEASE_MS));
+  // Another tab may have written at the same moment: the later one has it.
+  return new Promise((resolve) => setTimeout(resolve, 50)).then(() =>
+    holdsLease() ? task().finally(endLease) : FIRST_PAUSE_MS);
+}
+
+function holdsLease() {
+  return (get('_gt_lease') || '').startsWith(tab);
+}
+
+function endLease() {
+  if (holdsLease()) remove('_gt_lease');
+}
+
+/** @returns {Promise<number|undefined>} milliseconds until the next batch, undefined when nothing is left */
+async function sendBatch() {
+  const pause = Math.min(Number(get('_gt_pause')) - Date.now(), MAX_RETRY_AFTER_MS);
+  const batch = batchOf(waiting().filter(({ key }) => !underway.has(key)), KEEPALIVE_BYTES);
+  if (!batch.length) return undefined;
+  return pause > 0 ? pause : post(batch);
+}
+
+/** The oldest events that fit into one request. @param {Item[]} items @param {number} bytes */
+function batchOf(items, bytes) {
+  let room = bytes - HEAD_BYTES;
+  return items
+    .filter(({ site }) => site === items[0].site)
+    .slice(0, batchLimit)
+    .filter((item) => (room -= item.bytes + 1) >= 0)
+    .map((item) => ({ ...item, text: get(item.key) }))
+    .filter(({ text }) => text);
+}
+
+/**
+ * Sends these events and takes what the gateway confirms out of the queue.
+ * @param {(Item & {text: string|null})[]} items of one site
+ * @returns {Promise<number>} milliseconds until the next request
+ */
+async function post(items) {
+  const lost = lostCount();
+  const head = JSON.stringify({ sentAt: Date.now(), site: items[0].site || undefined, dropped: lost || undefined });
+  const body = head.slice(0, -1) + ',"events":[' + items.map(({ text }) => text).join() + ']}';
+  const bytes = items.reduce((sum, item) => sum + item.bytes + 1, HEAD_BYTES);
+  items.forEach(({ key }) => underway.add(key));
+  bytesUnderway += bytes;
+  try {
+    return await settle(items, lost, await request(body));
+  } catch (error) {
+    debug(error);
+    return backOff(null);
+  } finally {
+    items.forEach(({ key }) => underway.delete(key));
+    bytesUnderway -= bytes;
+  }
+}
+
+/** @param {string} body */
+function request(body) {
+  const abort = new AbortController();
+  setTimeout(() => abort.abort(), ANSWER_TIMEOUT_MS);
+  return fetch(endpoint() + '/beacon', {
+    method: 'POST',
+    body,
+    keepalive: bytesUnderway <= KEEPALIVE_BYTES,
+    // A gateway under the site's own domain renews the cookies by HTTP, so that Safari keeps them.
+    credentials: 'include',
+    signal: abort.signal,
+  });
+}
+
+/**
+ * Takes out of the queue what the answer says is settled.
+ * @param {Item[]} items
+ * @param {number} lost how many lost events the request has reported
+ * @param {Response} response
+ * @returns {Promise<number>} milliseconds until the next request
+ */
+async function settle(items, lost, response) {
+  const { status } = response;
+  debug(status, items);
+  const isAnswer = status === 200 || status === 400;
+  /** @type {{rejected?: {index: number, retry?: boolean}[]}} */
+  const { rejected } = status === 204 ? { rejected: [] } : isAnswer ? await response.json() : {};
+  if (rejected) {
+    const again = rejected.filter(({ retry }) => retry).map(({ index }) => index);
+    items.forEach(({ key }, index) => again.includes(index) || discard(key));
+    countLost(rejected.length - again.length - lost);
+    if (again.length) return backOff(response);
+    batchLimit = MAX_BATCH_EVENTS;
+    failures = 0;
+    remove('_gt_pause');
+  } else if (status !== 413 && status !== 400) return backOff(response);
+  else if (items.length > 1) batchLimit = items.length >> 1; // one of them is too much for the gateway: find it
+  else {
+    discard(items[0].key);
+    countLost(1);
+  }
+  return 0;
+}
+
+/**
+ * Pauses the sending of all tabs, longer each time, and at least as long as the gateway says.
+ * @param {Response|null} response
+ */
+function backOff(response) {
+  const after = Number(response && response.headers.get('Retry-After')) * 1000;
+  const growing = Math.min(FIRST_PAUSE_MS * 2 ** failures, MAX_PAUSE_MS) * (0.5 + Math.random() / 2);
+  const pause = Math.max(Math.min(after || 0, MAX_RETRY_AFTER_MS), growing);
+  failures += 1;
+  if (isStarted) put('_gt_pause', Date.now() + pause);
+  return pause;
+}
+
+/** Tries again without waiting out the pause. */
+function flushAtOnce() {
+  failures = 0;
+  remove('_gt_pause');
+  flush();
+}
+
+/** Sends what this page still has, with no time to wait for a turn; what is not confirmed the next page sends again. */
+function flushNow() {
+  const items = waiting().filter(({ key }) => own.has(key) && !underway.has(key));
+  const batch = batchOf(items, KEEPALIVE_BYTES - bytesUnderway);
+  if (batch.length) post(batch);
+}

@@ -1,0 +1,74 @@
+// Queue: the events that no server has confirmed yet, one storage item each.
+// An item is written once and removed once, so that tabs, which may be separate processes, never overwrite each other.
+// Its key says all that sorting and bounding need: _gt_e.<timestamp>.<eventID>.<bytes>.<site>
+
+const MAX_AGE_MS = 7 * 24 * 60 * 60 * 1000;
+const MAX_EVENTS = 1000;
+const MAX_QUEUE_BYTES = 1000000;
+const MAX_EVENT_BYTES = 64000; // an event fits into a request that outlives its page
+
+/** @typedef {{key: string, time: number, bytes: number, site: string}} Item */
+
+/** Keys of the events this page has raised. @type {Set<string>} */
+const own = new Set();
+
+/**
+ * Keeps an event until it is confirmed.
+ * @param {{timestamp: number, eventID: string}} event
+ * @param {string} prefix '_gt_e', or '_gt_x' for one that counts only once the visit has gone idle
+ * @returns {string} its key
+ */
+function keep(event, prefix) {
+  const text = JSON.stringify(event);
+  const bytes = new Blob([text]).size;
+  if (bytes > MAX_EVENT_BYTES) {
+    countLost(1);
+    return '';
+  }
+  const key = [prefix, event.timestamp, event.eventID, bytes, config.site || ''].join('.');
+  put(key, text);
+  own.add(key);
+  return key;
+}
+
+/** @param {string} key */
+function discard(key) {
+  remove(key);
+  own.delete(key);
+}
+
+/**
+ * Counts events that no server will ever see; the next batch reports them.
+ * @param {number} count negative once reported
+ */
+function countLost(count) {
+  if (count) put('_gt_lost', lostCount() + count);
+}
+
+function lostCount() {
+  return Number(get('_gt_lost'));
+}
+
+/** The waiting events, oldest first, after dropping what is too old or too much (the oldest). @returns {Item[]} */
+function waiting() {
+  let count = 0;
+  let total = 0;
+  return keys()
+    .map((key) => {
+      const [prefix, time, , bytes, ...site] = key.split('.');
+      return { key, prefix, time: Number(time), bytes: Number(bytes), site: site.join('.') };
+    })
+    .filter(({ prefix, time }) => prefix === '_gt_e' || (prefix === '_gt_x' && isIdle(time)))
+    .sort((a, b) => b.time - a.time)
+    .filter(({ key, time, bytes }) => {
+      count += 1;
+      total += bytes;
+      const fits = count <= MAX_EVENTS && total <= MAX_QUEUE_BYTES && Date.now() - time <= MAX_AGE_MS;
+      if (!fits && get(key)) {
+        discard(key);
+        countLost(1);
+      }
+      return fits;
+    })
+    .reverse();
+}
