@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 
 from footfall_servicekit import health, logs, metrics
 from footfall_servicekit.channel import REQUEST_ID_KEY
@@ -25,7 +26,7 @@ _LONGEST_REQUEST_ID = 64
 
 
 class ServerInterceptor(grpc.aio.ServerInterceptor):
-    """The one interceptor of a server. It never reads a message."""
+    """The one interceptor of a server. It looks into no message."""
 
     def __init__(self, ceiling_s: float) -> None:
         """Let no unary call run longer than `ceiling_s`; a stream may last as long as its caller wants."""
@@ -51,9 +52,35 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
 def _wrap(method: str, handler: Handler, ceiling_s: float) -> Handler:
     kind = f"{'stream' if handler.request_streaming else 'unary'}_{'stream' if handler.response_streaming else 'unary'}"
     behaviour = _as_coroutine(method, getattr(handler, kind))
+    parse, serialize = handler.request_deserializer, handler.response_serializer
+    # What fails outside the handler it calls, gRPC tells the caller in full: so single messages are converted inside.
+    if not handler.request_streaming:
+        behaviour, parse = _parsing(behaviour, parse), None
+    if not handler.response_streaming:
+        behaviour, serialize = _serializing(behaviour, serialize), None
     call = _Call(method, behaviour, None if handler.response_streaming else ceiling_s)
     make: Callable[..., Handler] = getattr(grpc, f"{kind}_rpc_method_handler")
-    return make(call.serve, handler.request_deserializer, handler.response_serializer)
+    return make(call.serve, parse, serialize)
+
+
+def _parsing(behaviour: Behaviour, parse: Any) -> Behaviour:
+    async def parsing(raw: bytes, context: Context) -> Any:
+        try:
+            request = parse(raw)
+        except DecodeError:
+            message = "the request is not a message of the type that this method takes"
+            raise RequestError(grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED_MESSAGE", message) from None
+        return await behaviour(request, context)
+
+    return parsing
+
+
+def _serializing(behaviour: Behaviour, serialize: Any) -> Behaviour:
+    async def serializing(request: Any, context: Context) -> bytes:
+        raw: bytes = serialize(await behaviour(request, context))
+        return raw
+
+    return serializing
 
 
 def _as_coroutine(method: str, behaviour: Callable[[Any, Context], Any]) -> Behaviour:

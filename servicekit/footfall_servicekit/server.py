@@ -143,7 +143,10 @@ class Server:
     async def _own(self, work: Work) -> None:
         try:
             await work()
-        except Exception:
+        except (Exception, asyncio.CancelledError):
+            if self._asked_to_stop.is_set():
+                raise
+            # A cancellation that nobody here asked for is a death too: a lost gRPC call ends the one who awaits it so.
             _log.exception("background work died; the process stops", work=_name(work))
             self._exit_code = 1
             self._asked_to_stop.set()

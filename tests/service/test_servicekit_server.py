@@ -1,0 +1,438 @@
+"""What a caller and an operator see of a server that the service kit runs: statuses, health, metrics, the stop."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+from footfall_servicekit import logs, metrics
+from footfall_servicekit.channel import forwarded, open_channel, remaining
+from footfall_servicekit.errors import ErrorDetails, RequestError, details_of
+from footfall_servicekit.server import Server
+from footfall_servicekit.settings import ServiceSettings
+from google.protobuf import descriptor_pb2, descriptor_pool, wrappers_pb2
+from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # ships none
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc  # type: ignore[import-untyped]  # ships none
+
+from tests.tools.eventually import eventually
+
+SERVICE = "servicekit.test.v1.Answering"
+Text = wrappers_pb2.StringValue
+Behaviour = Callable[[Any, Any], Any]
+HEALTH = health_pb2.HealthCheckResponse
+
+
+def _declare_service() -> None:
+    file = descriptor_pb2.FileDescriptorProto(
+        name="servicekit/test/v1/answering.proto",
+        package="servicekit.test.v1",
+        syntax="proto3",
+        dependency=["google/protobuf/wrappers.proto"],
+    )
+    service = file.service.add(name="Answering")
+    text = ".google.protobuf.StringValue"
+    service.method.add(name="Answer", input_type=text, output_type=text)
+    service.method.add(name="Stream", input_type=text, output_type=text, server_streaming=True)
+    descriptor_pool.Default().Add(file)
+
+
+_declare_service()
+
+
+async def echo(request: Text, _context: Any) -> Text:
+    return request
+
+
+def add(answer: Behaviour = echo, stream: Behaviour | None = None) -> Callable[[grpc.aio.Server], None]:
+    """What adds the service with these two behaviours to a server, as generated code would."""
+    handlers: dict[str, Any] = {
+        "Answer": grpc.unary_unary_rpc_method_handler(answer, Text.FromString, Text.SerializeToString)
+    }
+    if stream:
+        handlers["Stream"] = grpc.unary_stream_rpc_method_handler(stream, Text.FromString, Text.SerializeToString)
+    generic = grpc.method_handlers_generic_handler(SERVICE, handlers)
+    return lambda server: server.add_generic_rpc_handlers((generic,))
+
+
+def settings(**changes: Any) -> ServiceSettings:
+    return ServiceSettings(**({"lame_duck_ms": 0} | changes))
+
+
+class Client:
+    """Both methods of the service, and health, over one channel."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.channel = channel
+        self.answer: Any = channel.unary_unary(f"/{SERVICE}/Answer", Text.SerializeToString, Text.FromString)
+        self.stream: Any = channel.unary_stream(f"/{SERVICE}/Stream", Text.SerializeToString, Text.FromString)
+        self.health: Any = health_pb2_grpc.HealthStub(channel)
+
+    async def is_serving(self, service: str = "") -> bool:
+        answer = await self.health.Check(health_pb2.HealthCheckRequest(service=service))
+        return bool(answer.status == HEALTH.SERVING)
+
+
+@asynccontextmanager
+async def running(server: Server) -> AsyncIterator[Client]:
+    port = await server.start()
+    channel = open_channel(f"127.0.0.1:{port}")
+    try:
+        yield Client(channel)
+    finally:
+        await channel.close()
+        await server.stop()
+
+
+async def failure(call: Awaitable[object]) -> ErrorDetails:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return details_of(caught.value)
+
+
+def raising(error: Exception) -> Behaviour:
+    async def behaviour(_request: Text, _context: Any) -> Text:
+        raise error
+
+    return behaviour
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (
+            RequestError.invalid("page_size", "must not be negative", ("filter.site", "must be known")),
+            ErrorDetails(
+                grpc.StatusCode.INVALID_ARGUMENT,
+                "page_size: must not be negative; filter.site: must be known",
+                "INVALID_FIELD",
+                violations=(("page_size", "must not be negative"), ("filter.site", "must be known")),
+            ),
+        ),
+        (
+            RequestError.not_found("book", "books/a b"),
+            ErrorDetails(grpc.StatusCode.NOT_FOUND, "no such book", "RESOURCE_NOT_FOUND", resource_type="book"),
+        ),
+        (
+            RequestError.failed_precondition("BOOK_LENT", "it is lent"),
+            ErrorDetails(grpc.StatusCode.FAILED_PRECONDITION, "it is lent", "BOOK_LENT"),
+        ),
+        (
+            RequestError.exhausted("too many", 250),
+            ErrorDetails(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many", "LIMIT_REACHED", retry_ms=250),
+        ),
+        (
+            RequestError.permission_denied("not yours"),
+            ErrorDetails(grpc.StatusCode.PERMISSION_DENIED, "not yours", "NOT_ALLOWED"),
+        ),
+        (
+            RequestError.unavailable("no store", 0),
+            ErrorDetails(grpc.StatusCode.UNAVAILABLE, "no store", "DEPENDENCY_UNAVAILABLE", retry_ms=0),
+        ),
+    ],
+    ids=lambda value: value.reason if isinstance(value, RequestError) else "",
+)
+async def test_a_refusal_reaches_the_caller_with_its_details(error: RequestError, expected: ErrorDetails) -> None:
+    async with running(Server(settings(), {SERVICE: add(raising(error))})) as client:
+        assert await failure(client.answer(Text(), timeout=5)) == expected
+
+
+async def test_an_unhandled_exception_tells_the_caller_an_id_and_nothing_else() -> None:
+    server = Server(settings(), {SERVICE: add(raising(ValueError("the secret of ada@example.com")))})
+    async with running(server) as client:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await client.answer(Text(), timeout=5, metadata=(("x-request-id", "abc123"),))
+    error = caught.value
+    assert error.code() is grpc.StatusCode.INTERNAL
+    assert error.details() == "internal error, request id abc123"
+    everything = f"{error!r} {[*(error.trailing_metadata() or ())]} {[*(error.initial_metadata() or ())]}"
+    assert "ada" not in everything
+    assert "ValueError" not in everything
+
+
+async def test_an_exception_in_a_stream_tells_no_more_and_what_came_before_arrives() -> None:
+    async def stream(request: Text, _context: Any) -> AsyncIterator[Text]:
+        yield request
+        raise ValueError("secret")
+
+    async with running(Server(settings(), {SERVICE: add(stream=stream)})) as client:
+        call = client.stream(Text(value="first"), timeout=5)
+        assert (await call.read()).value == "first"
+        problem = await failure(call.read())
+    assert problem.code is grpc.StatusCode.INTERNAL
+    assert "secret" not in problem.message
+
+
+async def test_a_method_that_the_service_did_not_write_is_unimplemented() -> None:
+    def placeholder(_request: Text, context: Any) -> Text:  # as generated code has it
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        raise NotImplementedError
+
+    async with running(Server(settings(), {SERVICE: add(placeholder, placeholder)})) as client:
+        assert (await failure(client.answer(Text(), timeout=5))).code is grpc.StatusCode.UNIMPLEMENTED
+        assert (await failure(client.stream(Text(), timeout=5).read())).code is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_a_message_that_cannot_be_parsed_is_refused_without_a_word_of_it() -> None:
+    async with running(Server(settings(), {SERVICE: add()})) as client:
+        send_raw: Any = client.channel.unary_unary(f"/{SERVICE}/Answer")
+        problem = await failure(send_raw(b"\xffsecret", timeout=5))
+    assert problem.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "secret" not in problem.message
+
+
+async def test_no_call_outlives_the_ceiling_of_its_server() -> None:
+    cancelled = asyncio.Event()
+
+    async def slow(_request: Text, _context: Any) -> Text:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            cancelled.set()
+        return Text()
+
+    async with running(Server(settings(rpc_ceiling_ms=50), {SERVICE: add(slow)})) as client:
+        problem = await failure(client.answer(Text(), timeout=30))
+        assert (problem.code, problem.reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "CEILING_REACHED")
+        assert cancelled.is_set()
+
+
+async def test_a_timeout_of_the_handlers_own_is_no_ceiling() -> None:
+    async with running(Server(settings(), {SERVICE: add(raising(TimeoutError()))})) as client:
+        assert (await failure(client.answer(Text(), timeout=5))).code is grpc.StatusCode.INTERNAL
+
+
+async def test_a_call_made_for_another_gets_what_is_left_of_its_time() -> None:
+    async def tell(_request: Text, context: Any) -> Text:
+        return Text(value=str(remaining(context, ceiling_s=10.0, margin_s=0.5)))
+
+    async with running(Server(settings(), {SERVICE: add(tell)})) as client:
+        assert 1.0 < float((await client.answer(Text(), timeout=2)).value) <= 1.5
+        assert float((await client.answer(Text(), timeout=0.4)).value) == 0.0
+        assert float((await client.answer(Text(), timeout=60)).value) == 10.0
+        assert float((await client.answer(Text())).value) == 10.0
+
+
+@pytest.mark.parametrize(("sent", "kept"), [("abc123", True), ("two\twords", False), ("x" * 65, False), ("", False)])
+async def test_a_request_keeps_its_id_across_services_when_it_is_fit_for_a_log(sent: str, *, kept: bool) -> None:
+    async def tell(_request: Text, _context: Any) -> Text:
+        assert forwarded() == (("x-request-id", logs.request_id.get()),)
+        return Text(value=logs.request_id.get())
+
+    async with running(Server(settings(), {SERVICE: add(tell)})) as client:
+        metadata = (("x-request-id", sent),) if "\t" not in sent else (("x-request-id", "two words"),)
+        told = (await client.answer(Text(), timeout=5, metadata=metadata)).value
+    assert (told == sent) is kept
+    assert len(told) in (len(sent), 32)
+
+
+async def test_every_call_is_counted_by_its_code() -> None:
+    def counted(code: str) -> float:
+        return float(metrics.RPC_CALLS.labels(f"/{SERVICE}/Answer", code)._value.get())
+
+    async def picky(request: Text, context: Any) -> Text:
+        if request.value == "abort":
+            await context.abort(grpc.StatusCode.ABORTED, "no")
+        if request.value == "slow":
+            await asyncio.sleep(60)
+        return request
+
+    before = {code: counted(code) for code in ("OK", "ABORTED", "DEADLINE_EXCEEDED", "CANCELLED")}
+    async with running(Server(settings(), {SERVICE: add(picky)})) as client:
+        await client.answer(Text(), timeout=5)
+        assert (await failure(client.answer(Text(value="abort"), timeout=5))).code is grpc.StatusCode.ABORTED
+        await failure(client.answer(Text(value="slow"), timeout=0.1))
+        leaving = asyncio.ensure_future(client.answer(Text(value="slow"), timeout=5))
+        in_flight = metrics.RPC_IN_FLIGHT.labels(f"/{SERVICE}/Answer")._value
+        await eventually(lambda: in_flight.get() == 1)
+        leaving.cancel()
+        await eventually(lambda: all(counted(code) == before[code] + 1 for code in before))
+        assert in_flight.get() == 0
+
+
+async def test_health_follows_readiness_after_several_answers_in_a_row() -> None:
+    answers = [False]
+
+    async def ready() -> bool:
+        if answers[0] is None:
+            raise ConnectionError
+        return answers[0]
+
+    async with running(Server(settings(), {SERVICE: add()}, ready=ready)) as client:
+        assert not await client.is_serving()
+        assert not await client.is_serving(SERVICE)
+        with pytest.raises(grpc.aio.AioRpcError, match="NOT_FOUND"):
+            await client.is_serving("someone.else")
+        answers[0] = True
+        await eventually(client.is_serving)
+        assert await client.is_serving(SERVICE)
+        watch = client.health.Watch(health_pb2.HealthCheckRequest(service=SERVICE))
+        other = client.health.Watch(health_pb2.HealthCheckRequest(service=SERVICE))
+        leaving = client.health.Watch(health_pb2.HealthCheckRequest(service=SERVICE))
+        for call in (watch, other, leaving):
+            assert (await call.read()).status == HEALTH.SERVING
+        leaving.cancel()
+        answers[0] = None  # type: ignore[call-overload]
+        for call in (watch, other):
+            assert (await asyncio.wait_for(call.read(), 5)).status == HEALTH.NOT_SERVING
+
+
+async def test_open_streams_do_not_hold_up_a_stop_and_calls_in_flight_end_well() -> None:
+    stopping = asyncio.Event()
+    order: list[str] = []
+
+    async def slow(_request: Text, _context: Any) -> Text:
+        await asyncio.sleep(0.3)
+        order.append("call ended")
+        return Text(value="done")
+
+    async def endless(request: Text, _context: Any) -> AsyncIterator[Text]:
+        yield request
+        await stopping.wait()
+
+    async def background() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            order.append("background cancelled")
+
+    async def close() -> None:
+        order.append("closed")
+
+    server = Server(
+        settings(stop_grace_ms=30_000),
+        {SERVICE: add(slow, endless)},
+        background=[background],
+        close=[close],
+        stopping=stopping,
+    )
+    port = await server.start()
+    async with open_channel(f"127.0.0.1:{port}") as channel:
+        client = Client(channel)
+        watch = client.health.Watch(health_pb2.HealthCheckRequest())
+        await eventually(client.is_serving)
+        await watch.read()
+        stream = client.stream(Text())
+        await stream.read()
+        in_flight = asyncio.ensure_future(client.answer(Text(), timeout=5))
+        await eventually(lambda: metrics.RPC_IN_FLIGHT.labels(f"/{SERVICE}/Answer")._value.get() == 1)
+        started = time.monotonic()
+        assert await server.stop() == 0
+        assert time.monotonic() - started < 1
+        assert (await in_flight).value == "done"
+        assert (await watch.read()).status == HEALTH.NOT_SERVING
+        assert await watch.read() is grpc.aio.EOF
+        assert await stream.read() is grpc.aio.EOF
+    assert order == ["call ended", "background cancelled", "closed"]
+
+
+async def test_asked_twice_a_stop_waits_for_nothing() -> None:
+    async def slow(_request: Text, _context: Any) -> Text:
+        await asyncio.sleep(60)
+        return Text()
+
+    closed = asyncio.Event()
+
+    async def close() -> None:
+        closed.set()
+
+    server = Server(settings(lame_duck_ms=60_000, stop_grace_ms=60_000), {SERVICE: add(slow)}, close=[close])
+    port = await server.start()
+    async with open_channel(f"127.0.0.1:{port}") as channel:
+        in_flight = asyncio.ensure_future(Client(channel).answer(Text()))
+        await eventually(lambda: metrics.RPC_IN_FLIGHT.labels(f"/{SERVICE}/Answer")._value.get() == 1)
+        server.request_stop()
+        server.request_stop()
+        started = time.monotonic()
+        await server.stopped()
+        assert time.monotonic() - started < 1
+        assert closed.is_set()
+        assert (await failure(in_flight)).code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broken"), asyncio.CancelledError()], ids=["error", "cancelled"])
+async def test_a_process_whose_background_work_dies_stops_with_exit_code_1(error: BaseException) -> None:
+    async def background() -> None:
+        raise error
+
+    server = Server(settings(), {SERVICE: add()}, background=[background])
+    await server.start()
+    assert await asyncio.wait_for(server.stopped(), 5) == 1
+
+
+async def test_background_work_may_end_and_a_failing_close_does_not_keep_the_others_from_closing() -> None:
+    closed = asyncio.Event()
+
+    async def background() -> None:
+        pass
+
+    async def fail() -> None:
+        raise OSError
+
+    async def close() -> None:
+        closed.set()
+
+    server = Server(settings(), {SERVICE: add()}, background=[background], close=[fail, close])
+    async with running(server) as client:
+        await eventually(client.is_serving)
+    assert closed.is_set()
+
+
+async def test_reflection_lists_what_is_served_and_describes_it() -> None:
+    async with running(Server(settings(), {SERVICE: add()})) as client:
+        requests = [
+            reflection_pb2.ServerReflectionRequest(list_services=""),
+            reflection_pb2.ServerReflectionRequest(file_containing_symbol=SERVICE),
+        ]
+        stub: Any = reflection_pb2_grpc.ServerReflectionStub(client.channel)
+        listed, described = [answer async for answer in stub.ServerReflectionInfo(iter(requests))]
+    assert {SERVICE, "grpc.health.v1.Health"} <= {one.name for one in listed.list_services_response.service}
+    assert described.file_descriptor_response.file_descriptor_proto
+
+
+async def test_a_taken_port_is_an_error_and_not_shared() -> None:
+    first = Server(settings(), {SERVICE: add()})
+    async with running(first):
+        second = Server(settings(port=first.port), {SERVICE: add()})
+        with pytest.raises(RuntimeError):
+            await second.start()
+        assert await second.stop() == 0
+
+
+async def test_a_service_that_no_proto_defines_is_refused_at_the_start() -> None:
+    server = Server(settings(), {"servicekit.test.v1.Misspelt": add()})
+    with pytest.raises(KeyError):
+        await server.start()
+    await server.stop()
+
+
+async def test_a_caller_that_came_early_reaches_a_server_that_comes_later() -> None:
+    first = Server(settings(), {SERVICE: add()})
+    port = await first.start()
+    await first.stop()
+    async with open_channel(f"127.0.0.1:{port}") as channel:
+        client = Client(channel)
+        assert (await failure(client.answer(Text(), timeout=5))).code is grpc.StatusCode.UNAVAILABLE
+        async with running(Server(settings(port=port), {SERVICE: add()})):
+            answer = await client.answer(Text(value="hello"), timeout=10, wait_for_ready=True)
+            assert answer.value == "hello"
+
+
+async def test_what_is_unavailable_is_tried_again_and_nothing_else() -> None:
+    calls: list[str] = []
+
+    async def third_time(request: Text, _context: Any) -> Text:
+        calls.append(request.value)
+        if request.value == "exhausted":
+            raise RequestError.exhausted("full", 1)
+        if len(calls) < 3:
+            raise RequestError.unavailable("not yet", 1)
+        return request
+
+    async with running(Server(settings(), {SERVICE: add(third_time)})) as client:
+        await client.answer(Text(value="again"), timeout=5)
+        assert calls == ["again"] * 3
+        await failure(client.answer(Text(value="exhausted"), timeout=5))
+        assert calls == ["again"] * 3 + ["exhausted"]
