@@ -1,0 +1,1 @@
+"""Identity: who visitors are, live, and which contacts they are."""

@@ -1,0 +1,72 @@
+"""Turns the environment into what identity is told."""
+
+from typing import Self
+
+from footfall_servicekit.settings import ServiceSettings, shared
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import SettingsConfigDict
+
+DAY_MS = 86_400_000
+MINUTE_MS = 60_000
+
+
+class IdentitySettings(ServiceSettings):
+    """Settings of identity."""
+
+    model_config = SettingsConfigDict(env_prefix="IDENTITY_")
+
+    port: int = Field(50052, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
+    redis_url: str = shared(
+        "REDIS_URL", "redis://127.0.0.1:16379", "The Redis or Valkey that holds log and live state.", repr=False
+    )
+    mongo_url: str = shared(
+        "MONGO_URL", "mongodb://127.0.0.1:37017", "The MongoDB that holds identities and contacts.", repr=False
+    )
+    mongo_database: str = shared("MONGO_DATABASE", "footfall", "Its database.", min_length=1)
+    partitions: int = shared(
+        "PARTITIONS",
+        1,
+        "Parts the log and the live state are divided into. Fixed by the first start on an empty Redis.",
+        ge=1,
+        le=100,
+    )
+    max_event_age_days: int = shared(
+        "MAX_EVENT_AGE_DAYS", 7, "Events that happened longer ago are rejected as `too_old`.", ge=1, le=3_650
+    )
+    idle_minutes: int = shared(
+        "IDLE_MINUTES", 30, "A visit without an event for so long is over and no longer listed as live.", ge=1
+    )
+    erasure_key: SecretStr | None = shared(
+        "ERASURE_KEY",
+        None,
+        "Secret that erased people are remembered under, as a keyed hash. Without it nobody can be erased. "
+        "Set it before the first visit and never change it.",
+        min_length=16,
+    )
+    retention_days: int = Field(
+        8,
+        ge=1,
+        description="How long the timeline of a visit is kept after its last event. Must be above "
+        "`MAX_EVENT_AGE_DAYS`: an event must not be accepted again after its visit is forgotten.",
+    )
+    changes_kept: int = Field(
+        10_000, ge=100, description="Changes a partition that a watcher can resume behind. About 300 bytes each."
+    )
+    redis_timeout_ms: int = Field(
+        2_000, ge=1_100, le=30_000, description="Longest wait for an answer of Redis. (Reading the log blocks for 1 s.)"
+    )
+    mongo_timeout_ms: int = Field(2_000, ge=1, le=30_000, description="Longest wait for an answer of MongoDB.")
+
+    @model_validator(mode="after")
+    def _keep_timelines_longer_than_events_are_accepted(self) -> Self:
+        if self.retention_days <= self.max_event_age_days:
+            raise ValueError(
+                f"IDENTITY_RETENTION_DAYS ({self.retention_days}) must be greater than MAX_EVENT_AGE_DAYS "
+                f"({self.max_event_age_days}): an event must not be accepted again after its visit is forgotten"
+            )
+        return self
+
+    @property
+    def erasure_secret(self) -> str:
+        """The erasure key, empty when there is none."""
+        return self.erasure_key.get_secret_value() if self.erasure_key else ""
