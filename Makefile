@@ -3,7 +3,8 @@
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 distributions := protos timeline servicekit services/collector services/identity services/history gateway
-compile := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
+compile := uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
+table := .venv/bin/python -m footfall_servicekit.settings
 
 .PHONY: help install run test lint types proto released settings requirements wheels up
 
@@ -37,11 +38,15 @@ released: install ## take the contract as it is now for the one that later ones 
 	@cd protos && buf build --exclude-source-info -o released.binpb
 
 settings: install ## write the tables of settings in the READMEs anew
-	@.venv/bin/python -m footfall_servicekit.settings footfall_collector.settings:CollectorSettings services/collector/README.md
+	@$(table) footfall_collector.settings:CollectorSettings services/collector/README.md
+	@$(table) footfall_identity.settings:IdentitySettings services/identity/README.md
+	@$(table) footfall_history.settings:HistorySettings services/history/README.md
+	@$(table) footfall_gateway.settings:GatewaySettings gateway/README.md
 
 requirements: install ## pin all versions anew
 	@$(compile) requirements.in -o requirements.txt
 	@$(compile) --prerelease=if-necessary-or-explicit requirements-dev.in -o requirements-dev.txt
+	@$(compile) requirements-build.in -o requirements-build.txt
 
 wheels: install ## build every distribution into dist/
 	@.venv/bin/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist $(addprefix ./,$(distributions))

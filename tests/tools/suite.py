@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from xmlrpc.client import ServerProxy
 
 import grpc
@@ -23,6 +23,7 @@ from supervisor.xmlrpc import SupervisorTransport
 from deploy.embedded import DEFAULT_PORTS, ROOT, Credentials, is_ready, prepare, suite_environment, supervisord_command
 
 Program = Literal["valkey", "mongo", "collector", "identity", "history", "gateway"]
+PROGRAMS: tuple[Program, ...] = get_args(Program)
 
 START_SECONDS = 30.0
 STOP_SECONDS = 20.0
@@ -51,6 +52,11 @@ class Suite:
         """The process id of a program; None while it does not run."""
         pid: int = self._call("getProcessInfo", _full_name(program))["pid"]
         return pid or None
+
+    def supervisor_pid(self) -> int:
+        """The process id of supervisord."""
+        pid: int = self._call("getPID")
+        return pid
 
     def kill(self, program: Program, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a running program a signal, SIGKILL by default. supervisord starts it again when it dies of it.

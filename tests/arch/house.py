@@ -1,0 +1,45 @@
+"""What the tests of the house's rules ask about its distributions."""
+
+import ast
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from deploy.embedded import ROOT
+
+
+class Imports(NamedTuple):
+    """A source file and the top-level packages it imports."""
+
+    file: Path
+    packages: frozenset[str]
+
+
+SERVICES = {
+    "collector": ROOT / "services" / "collector",
+    "identity": ROOT / "services" / "identity",
+    "history": ROOT / "services" / "history",
+    "gateway": ROOT / "gateway",
+}
+SERVICEKIT = ROOT / "servicekit" / "footfall_servicekit"
+
+
+def package(service: str) -> Path:
+    """The folder of a service's Python package."""
+    return SERVICES[service] / f"footfall_{service}"
+
+
+def imports(folder: Path) -> Iterator[Imports]:
+    """The imports of every source file below a folder."""
+    for file in sorted(folder.rglob("*.py")):
+        nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+        names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+        names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
+        yield Imports(file, frozenset(name.partition(".")[0] for name in names))
+
+
+def own_dependencies(service: str) -> list[str]:
+    """The distributions of this house that a service declares it needs, without their prefix."""
+    project = tomllib.loads((SERVICES[service] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return sorted(name.removeprefix("footfall-") for name in project["dependencies"] if name.startswith("footfall-"))

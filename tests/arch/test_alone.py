@@ -1,0 +1,97 @@
+"""Each service stands alone: its wheel and what it declares, in an empty environment, start, answer and end in order.
+
+Versions come from requirements.txt; a package used but not declared is missing here.
+"""
+
+import http.client
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from deploy.embedded import ROOT
+from tests.arch.house import SERVICES, own_dependencies
+from tests.tools.eventually import eventually
+from tests.tools.suite import free_ports
+
+SCRIPTS = Path(sys.executable).parent
+DISTRIBUTIONS = ["protos", "timeline", "servicekit", "services/collector", "services/identity", "services/history"]
+
+
+@pytest.fixture(scope="session")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of all wheels, built from the sources."""
+    folder = tmp_path_factory.mktemp("wheels")
+    sources = [ROOT / name for name in [*DISTRIBUTIONS, "gateway"]]
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir"]
+    subprocess.run([*build, folder, *sources], check=True)
+    return folder
+
+
+@pytest.fixture
+def installed(request: pytest.FixtureRequest, wheels: Path, tmp_path: Path) -> tuple[str, Path]:
+    """A service and the scripts folder of an environment with nothing else in it."""
+    service: str = request.param
+    own = [*own_dependencies(service), service]
+    files = [next(wheels.glob(f"footfall_{name}-*.whl")) for name in own]
+    environment = tmp_path / "environment"
+    uv = str(SCRIPTS / "uv")
+    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, environment], check=True)
+    install = [uv, "pip", "install", "--quiet", f"--python={environment}", "--constraint=requirements.txt"]
+    subprocess.run([*install, *files], cwd=ROOT, check=True)
+    return service, environment / "bin"
+
+
+@contextmanager
+def running(scripts: Path, service: str, settings: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    process = subprocess.Popen([scripts / f"footfall-{service}"], env=settings)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("installed", SERVICES, indirect=True, ids=str)
+async def test_a_service_installs_alone_starts_answers_and_ends_in_order(
+    installed: tuple[str, Path], redis_database_url: str, mongo_url: str, mongo_database: str
+) -> None:
+    service, scripts = installed
+    [port] = free_ports(1)
+    settings = {
+        f"{service.upper()}_PORT": str(port),
+        "REDIS_URL": redis_database_url,
+        "MONGO_URL": mongo_url,
+        "MONGO_DATABASE": mongo_database,
+        "LC_ALL": "C.UTF-8",
+    }
+
+    with running(scripts, service, settings) as process:
+
+        def answers() -> bool:
+            if process.poll() is not None:
+                raise RuntimeError(f"{service} has ended with {process.returncode}")
+            if service == "gateway":
+                return http_status(port, "/healthz") == http.client.OK
+            probe = [str(scripts / "python"), "-m", "footfall_servicekit.probe", f"127.0.0.1:{port}"]
+            return subprocess.run(probe, stderr=subprocess.DEVNULL, check=False).returncode == os.EX_OK
+
+        await eventually(answers, timeout=20, every=0.2)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=10) == 0
+
+
+def http_status(port: int, path: str) -> int | None:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    except OSError:
+        return None
+    finally:
+        connection.close()

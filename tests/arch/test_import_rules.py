@@ -1,0 +1,81 @@
+"""The rules of imports that import-linter cannot say (architecture, import rules 2 and 4)."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from deploy.embedded import ROOT
+from tests.arch.house import SERVICEKIT, SERVICES, imports, package
+
+DOMAIN = re.compile(
+    r"visit|beacon|identit|contact|sign_?(in|out)|timeline|transition|collector|history|gateway|tracker", re.IGNORECASE
+)
+
+
+def importers(folder: Path, *packages: str) -> set[str]:
+    return {found.file.name for found in imports(folder) if found.packages & set(packages)}
+
+
+def test_the_service_kit_knows_no_word_of_the_domain() -> None:
+    words = [
+        f"{file.name}:{number}: {line.strip()}"
+        for file in SERVICEKIT.glob("*.py")
+        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1)
+        if DOMAIN.search(line)
+    ]
+    assert words == []
+
+
+def test_the_service_kit_stays_small() -> None:
+    lines = [line for file in SERVICEKIT.glob("*.py") for line in file.read_text(encoding="utf-8").splitlines()]
+    # About a thousand, blank lines aside: what only one service needs does not belong in it.
+    assert sum(bool(line.strip()) for line in lines) <= 1_100
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_each_store_is_known_to_one_file_of_a_service(service: str) -> None:
+    assert len(importers(package(service), "motor", "pymongo", "bson", "gridfs")) <= 1
+    assert len(importers(package(service), "redis", "hiredis")) <= 1
+
+
+def test_redis_is_known_to_one_file_of_the_service_kit_and_mongodb_to_none() -> None:
+    assert importers(SERVICEKIT, "redis", "hiredis") == {"stream.py"}
+    assert importers(SERVICEKIT, "motor", "pymongo", "bson", "gridfs") == set()
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_grpc_is_known_to_the_service_and_to_the_one_file_that_calls_neighbours(service: str) -> None:
+    assert len(importers(package(service), "grpc") - {"service.py"}) <= 1
+
+
+def test_logging_is_configured_in_the_service_kit_alone() -> None:
+    configures = re.compile(
+        r"structlog\.(configure|stdlib\.recreate_defaults)|logging\.(basicConfig|config)|setLevel\("
+    )
+    folders = [SERVICEKIT.parent, ROOT / "timeline", *SERVICES.values()]
+    found = {
+        file.relative_to(ROOT).as_posix()
+        for folder in folders
+        for file in folder.rglob("*.py")
+        if configures.search(file.read_text(encoding="utf-8"))
+    }
+    assert found == {"servicekit/footfall_servicekit/logs.py"}
+
+
+def test_no_file_names_a_package_index_or_a_place_on_the_machine_it_was_written_on() -> None:
+    # In pieces, so that this file does not find itself.
+    forbidden = re.compile(
+        "|".join(["pypi" + r"\.org", "python" + "hosted", "/opt/" + "pypi", "/work/" + r"\w", "/root/"])
+    )
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    found = []
+    for name in filter(None, listed.split("\0")):
+        try:
+            text = (ROOT / name).read_text(encoding="utf-8")
+        except (UnicodeDecodeError, FileNotFoundError):  # an image, or removed and not yet committed
+            continue
+        if forbidden.search(text):
+            found.append(name)
+    assert found == []

@@ -1,0 +1,111 @@
+"""The settings as written down (README tables, containers, the embedded run) are those the services read."""
+
+import importlib
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml  # type: ignore[import-untyped]
+from footfall_servicekit.settings import BEGIN, END, ServiceSettings, table, variable
+
+from deploy.embedded import DEFAULT_PORTS, ROOT, Credentials, suite_environment
+from tests.arch.house import SERVICES, own_dependencies
+
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+BACKING = {"valkey": 6379, "mongo": 27017}
+
+every_service = pytest.mark.parametrize("service", SERVICES)
+
+
+def settings_class(service: str) -> type[ServiceSettings]:
+    module = importlib.import_module(f"footfall_{service}.settings")
+    cls: type[ServiceSettings] = getattr(module, f"{service.capitalize()}Settings")
+    return cls
+
+
+def variables(service: str) -> dict[str, Any]:
+    """By environment variable, the default of each setting of a service."""
+    cls = settings_class(service)
+    return {variable(cls, name): field.default for name, field in cls.model_fields.items()}
+
+
+def dockerfile(service: str) -> dict[str, list[str]]:
+    """By instruction, the arguments of a service's Dockerfile."""
+    found: dict[str, list[str]] = {}
+    for line in (SERVICES[service] / "Dockerfile").read_text(encoding="utf-8").splitlines():
+        instruction, _, arguments = line.partition(" ")
+        found.setdefault(instruction, []).append(arguments)
+    return found
+
+
+@every_service
+def test_the_table_in_the_readme_is_up_to_date(service: str) -> None:
+    readme = (SERVICES[service] / "README.md").read_text(encoding="utf-8")
+    assert f"{BEGIN}\n{table(settings_class(service))}\n{END}" in readme, "run `make settings`"
+
+
+@every_service
+def test_a_service_reads_what_the_embedded_run_says(service: str) -> None:
+    assert variables(service)[f"{service.upper()}_PORT"] == DEFAULT_PORTS[f"{service.upper()}_PORT"]
+    told = suite_environment(Path("/data"), DEFAULT_PORTS, Credentials("user", "password"))
+    for name, default in variables(service).items():
+        if name in told and name not in ("API_USER", "API_PASSWORD"):
+            assert told[name] == str(default)
+
+
+@every_service
+def test_compose_tells_a_service_only_what_it_reads_and_everything_that_differs(service: str) -> None:
+    known = variables(service)
+    told = COMPOSE["services"][service]["environment"]
+    assert set(told) <= set(known)
+    addresses = {name for name in known if name.endswith(("_URL", "_TARGET"))}
+    assert addresses <= set(told), "the default of an address is this machine, which a container is not"
+
+
+@every_service
+def test_addresses_in_compose_are_those_of_its_containers(service: str) -> None:
+    ports = BACKING | {name: DEFAULT_PORTS[f"{name.upper()}_PORT"] for name in SERVICES}
+    for name, value in COMPOSE["services"][service]["environment"].items():
+        if name.endswith(("_URL", "_TARGET")):
+            host, port = re.fullmatch(r"(?:redis://|mongodb://|dns:///)(\w+):(\d+)", value).groups()  # type: ignore[union-attr]
+            assert host in COMPOSE["services"]
+            assert int(port) == ports[host]
+
+
+@every_service
+def test_every_container_has_a_health_check_of_its_own_port(service: str) -> None:
+    check = " ".join(COMPOSE["services"][service]["healthcheck"]["test"])
+    assert f"127.0.0.1:{DEFAULT_PORTS[f'{service.upper()}_PORT']}" in check
+
+
+@every_service
+def test_an_image_holds_the_wheels_that_the_service_needs_and_starts_it(service: str) -> None:
+    path = SERVICES[service].relative_to(ROOT).as_posix()
+    assert COMPOSE["services"][service]["build"] == {"context": ".", "dockerfile": f"{path}/Dockerfile"}
+    image = dockerfile(service)
+    sources = {*own_dependencies(service), path}
+    built = image["RUN"][1].split(" --wheel-dir /wheels ")[1].split()
+    assert {source.removeprefix("./") for source in built} == sources
+    assert {copied.split("/ ")[0] for copied in image["COPY"] if copied.endswith("/")} >= sources
+    project = tomllib.loads((SERVICES[service] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    [script] = project["scripts"]
+    assert image["CMD"] == [f'["{script}"]']
+    assert image["USER"] == ["10001:10001"]
+
+
+@every_service
+def test_an_image_listens_where_the_service_does_by_default(service: str) -> None:
+    image = dockerfile(service)
+    assert image["EXPOSE"] == [str(variables(service)[f"{service.upper()}_PORT"])]
+    for assignment in image["ENV"]:
+        assert assignment.partition("=")[0] in variables(service)
+    assert f"{service.upper()}_HOST=0.0.0.0" in image["ENV"]
+
+
+def test_compose_starts_redis_with_the_settings_of_the_embedded_run() -> None:
+    valkey = COMPOSE["services"]["valkey"]
+    [file] = [volume.split(":") for volume in valkey["volumes"] if volume.startswith("./")]
+    assert file[0] == "./deploy/valkey.conf"
+    assert valkey["command"][:2] == ["valkey-server", file[1]]

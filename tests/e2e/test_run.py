@@ -1,0 +1,137 @@
+"""`make run`, as a developer meets it: it says where to look, nothing stays dead, nothing is lost, nothing is left."""
+
+import os
+import signal
+import stat
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from deploy.embedded import DEFAULT_PORTS, ROOT, Credentials, is_ready, suite_environment
+from tests.tools.eventually import eventually
+from tests.tools.suite import PROGRAMS, Suite, free_ports
+from tests.tools.visits import event, now_ms
+
+STOP_SECONDS = 15
+
+
+class Run:
+    """One `make run` in a process group of its own."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.ports = dict(zip(DEFAULT_PORTS, free_ports(len(DEFAULT_PORTS)), strict=True))
+        self.data_dir = data_dir
+        self._output = data_dir.with_suffix(".out")
+        settings = {name: str(port) for name, port in self.ports.items()} | {"DATA_DIR": str(data_dir)}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("API_")}
+        with self._output.open("wb") as output:
+            self.process = subprocess.Popen(
+                ["make", "run"],
+                cwd=ROOT,
+                env=inherited | settings,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    @property
+    def output(self) -> str:
+        """All it has written so far."""
+        return self._output.read_text(encoding="utf-8")
+
+    def suite(self) -> Suite:
+        """Its programs and clients, with the credentials of its file."""
+        user, _, password = (self.data_dir / "credentials").read_text(encoding="utf-8").strip().partition(":")
+        return Suite(suite_environment(self.data_dir, self.ports, Credentials(user, password)))
+
+    async def ready(self) -> Suite:
+        """Wait until everything serves."""
+        await eventually(lambda: is_ready(self.ports["GATEWAY_PORT"]), timeout=30)
+        return self.suite()
+
+
+@contextmanager
+def make_run(data_dir: Path) -> Iterator[Run]:
+    run = Run(data_dir)
+    try:
+        yield run
+    finally:
+        if run.process.poll() is None:
+            os.killpg(run.process.pid, signal.SIGTERM)
+            run.process.wait(2 * STOP_SECONDS)
+
+
+def all_pids(suite: Suite) -> list[int]:
+    pids = [suite.pid(program) for program in PROGRAMS]
+    assert None not in pids
+    return [suite.supervisor_pid(), *(pid for pid in pids if pid)]
+
+
+def assert_ended(run: Run, pids: list[int], asked_at: float) -> None:
+    run.process.wait(STOP_SECONDS)
+    assert time.monotonic() - asked_at < STOP_SECONDS
+    assert [pid for pid in pids if Path(f"/proc/{pid}").exists()] == []
+    for port in run.ports.values():
+        assert not is_ready(port)
+
+
+@pytest.mark.timeout(150)
+async def test_a_run_says_where_to_look_survives_a_kill_stops_clean_and_finds_its_data_again(tmp_path: Path) -> None:
+    visit_id = str(uuid.uuid4())
+    data_dir = tmp_path / "data"
+
+    with make_run(data_dir) as first:
+        suite = await first.ready()
+        credentials = ":".join(suite.credentials)
+        for shown in (suite.url, "/demo", "/docs", str(data_dir / "credentials"), credentials, *suite.targets.values()):
+            assert shown in first.output
+        assert stat.S_IMODE((data_dir / "credentials").stat().st_mode) == 0o600
+        await eventually(lambda: f"Footfall serves at {suite.url}" in first.output)
+
+        for program in PROGRAMS:
+            killed = suite.pid(program)
+            suite.kill(program)
+            await eventually(lambda: suite.pid(program) not in (None, killed), timeout=10)  # noqa: B023 - awaited here
+        await first.ready()
+
+        async with suite.http() as http:
+            answer = await http.post("/beacon", json=event("PageEntered", visit_id, now_ms()))
+            assert answer.status_code == 204
+        pids, asked_at = all_pids(suite), time.monotonic()
+        first.process.send_signal(signal.SIGTERM)
+        assert_ended(first, pids, asked_at)
+
+    with make_run(data_dir) as second:
+        suite = await second.ready()
+        assert suite.credentials.password not in second.output
+
+        async def found() -> None:
+            answer = await http.get(f"/server/data/visits/{visit_id}/events")
+            assert answer.status_code == 200
+            assert [item["visitID"] for item in answer.json()] == [visit_id]
+
+        async with suite.http() as http:
+            await eventually(found)
+        pids, asked_at = all_pids(suite), time.monotonic()
+        os.killpg(second.process.pid, signal.SIGINT)  # as Ctrl-C does
+        assert_ended(second, pids, asked_at)
+
+
+def test_a_second_run_on_the_same_ports_is_refused_with_their_names(suite: Suite) -> None:
+    taken = suite.targets["history"].rpartition(":")[2]
+    refused = subprocess.run(
+        ["make", "run"],
+        cwd=ROOT,
+        env=os.environ | {"HISTORY_PORT": taken, "DATA_DIR": str(suite.data_dir)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert refused.returncode != 0
+    assert f"HISTORY_PORT={taken}: Address already in use" in refused.stderr
