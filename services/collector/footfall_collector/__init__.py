@@ -1,0 +1,1 @@
+"""Admits events, normalises them and appends them to the log."""

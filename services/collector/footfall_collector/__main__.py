@@ -1,0 +1,51 @@
+"""Turns settings into parts, and the parts into the running collector."""
+
+from functools import partial
+
+from footfall.collector.v1 import collector_service_pb2_grpc as collector_grpc
+from footfall_servicekit.channel import open_channel
+from footfall_servicekit.server import run, serve
+from footfall_servicekit.settings import load
+
+from footfall_collector.admission import DAY_MS, Admission
+from footfall_collector.event_log import EventLog
+from footfall_collector.pipeline import Pipeline
+from footfall_collector.resolver import Resolver
+from footfall_collector.service import CollectorService
+from footfall_collector.settings import CollectorSettings
+from footfall_collector.sites import OpenSites
+
+SERVICE_NAME = "footfall.collector.v1.CollectorService"
+
+
+async def collect(settings: CollectorSettings) -> int:
+    """Serve until told to stop; return the exit code."""
+    log = EventLog.open(
+        settings.redis_url,
+        settings.partitions,
+        bound_bytes=settings.log_bound_bytes,
+        timeout_ms=settings.log_timeout_ms,
+        ack_replicas=settings.log_ack_replicas,
+        is_volatile_allowed=settings.allow_volatile_log,
+    )
+    channel = open_channel(settings.identity_target)
+    admission = Admission(OpenSites(), settings.max_event_age_days * DAY_MS)
+    pipeline = Pipeline(admission, log, Resolver(channel), settings.partitions)
+    service = CollectorService(pipeline, settings.identity_timeout_ms / 1000)
+    return await serve(
+        settings,
+        {SERVICE_NAME: partial(collector_grpc.add_CollectorServiceServicer_to_server, service)},
+        ready=log.is_ready,
+        background=[log.check],
+        close=[channel.close, log.close],
+    )
+
+
+def main() -> None:
+    """Run the collector; the entry point `footfall-collector`."""
+    settings = load(CollectorSettings)
+    run(settings, "collector", partial(collect, settings))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""Turns a batch as sent into a batch as logged: the one step that owns clock, proof, robots and site.
+
+Everything after it is a pure function of what it wrote. It works in place, and is itself a function of the batch and
+of the time at which a request without a time of arrival came in.
+"""
+
+from typing import Final, NamedTuple
+
+from footfall.collector.v1 import collector_service_pb2 as collector
+from footfall.event.v1 import event_pb2
+from footfall.event.v1.event_pb2 import Event, EventBatch
+from footfall_timeline import page_id, user_agent_id
+
+from footfall_collector.claim import KINDS, take_claim
+from footfall_collector.normalize import STEPS
+from footfall_collector.sender import Sender, cut_down
+from footfall_collector.sites import OpenSites
+
+DAY_MS: Final = 86_400_000
+_SIGN_OUT = event_pb2.TRANSITION_KIND_SIGN_OUT
+
+
+class Rejection(NamedTuple):
+    """Why an event is refused for good. The message names the field and its rule and quotes nothing."""
+
+    reason: collector.RejectReason.ValueType
+    message: str
+
+
+_TOO_OLD = Rejection(collector.REJECT_REASON_TOO_OLD, "timestamp: happened longer ago than this server accepts")
+_NO_USER = Rejection(
+    collector.REJECT_REASON_INVALID_USER_ID, "data.userID: must be a string of 1 to 512 characters or an integer"
+)
+_UNKNOWN_SITE = Rejection(collector.REJECT_REASON_UNKNOWN_SITE, "site: not known here, or not for this origin")
+
+
+class Admission:
+    """The rules of one deployment."""
+
+    def __init__(self, sites: OpenSites, max_event_age_ms: int) -> None:
+        self._sites = sites
+        self._max_event_age_ms = max_event_age_ms
+
+    def admit(self, batch: EventBatch, now_ms: int) -> dict[int, Rejection]:
+        """Admit a batch in place; return what was refused, by position. Refused events are left half done.
+
+        Every `context_index` must be in range.
+        """
+        senders = [cut_down(context, now_ms) for context in batch.contexts]
+        rejected: dict[int, Rejection] = {}
+        for position, event in enumerate(batch.events):
+            rejection = self._admit(event, senders[event.context_index])
+            if rejection is not None:
+                rejected[position] = rejection
+        return rejected
+
+    def _admit(self, event: Event, sender: Sender) -> Rejection | None:
+        for step, reason in STEPS:
+            broken_rule = step(event)
+            if broken_rule is not None:
+                return Rejection(reason, broken_rule)
+        site = self._sites.find(event.site or sender.site, sender.origin)
+        if site is None:
+            return _UNKNOWN_SITE
+        event.site = site.name
+        happened_ms = event_time(event.timestamp_ms, sender.received_ms, sender.sent_ms)
+        if happened_ms < sender.received_ms - self._max_event_age_ms:
+            return _TOO_OLD
+        event.event_time_ms = happened_ms
+        visit, page = event.visit_id, event.browser_page_id
+        event.page_id = page_id(visit, page) if page else ""
+        event.user_agent_id = user_agent_id(visit, sender.user_agent) if sender.user_agent else ""
+        return _identify(event)
+
+
+def event_time(timestamp_ms: int, received_ms: int, sent_ms: int) -> int:
+    """When an event happened (design 3.2), in milliseconds since the epoch. `sent_ms` 0: not told.
+
+    A clock that is right within a day is believed. One that is further off is corrected by what it showed when the
+    event was sent. Of one that is unknown only what fits the time of arrival is believed.
+    """
+    if sent_ms:
+        clock_lag = received_ms - sent_ms
+        happened_ms = timestamp_ms if abs(clock_lag) <= DAY_MS else timestamp_ms + clock_lag
+    else:
+        happened_ms = timestamp_ms if abs(received_ms - timestamp_ms) <= DAY_MS else received_ms
+    return received_ms if happened_ms > received_ms + DAY_MS else happened_ms
+
+
+def _identify(event: Event) -> Rejection | None:
+    """Decide what the event does to its visit, whom it names and how far that is to be trusted.
+
+    All four fields are written for every event: what a sender put there says nothing.
+    """
+    kind = KINDS.get(event.event_name)
+    if kind is None:
+        for field in ("transition", "identity_id", "assurance", "assurance_reason"):
+            event.ClearField(field)
+        return None
+    claim = take_claim(event)
+    if claim is None:
+        return _NO_USER
+    event.transition = kind
+    event.identity_id = claim.user_id
+    if kind == _SIGN_OUT:
+        event.ClearField("assurance")
+        event.ClearField("assurance_reason")
+    else:
+        event.assurance = event_pb2.ASSURANCE_CLAIMED
+        event.assurance_reason = "no_key"
+    return None

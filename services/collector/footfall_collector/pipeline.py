@@ -1,0 +1,97 @@
+"""Turns a batch as sent into entries of the log and an outcome for each event: admit, append, resolve."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence, Set
+from itertools import chain
+from typing import Final
+
+from footfall.collector.v1 import collector_service_pb2 as collector
+from footfall.event.v1.event_pb2 import EventBatch
+from footfall_timeline import partition
+
+from footfall_collector import metrics
+from footfall_collector.admission import Admission, Rejection
+from footfall_collector.event_log import EventLog
+from footfall_collector.resolver import Resolver
+
+_NOWHERE: Final = -1
+_STORED = collector.Outcome(status=collector.OUTCOME_STATUS_STORED)
+_UNAVAILABLE = collector.Outcome(
+    status=collector.OUTCOME_STATUS_UNAVAILABLE, message="its part of the log did not take it; send it again"
+)
+
+
+class Pipeline:
+    """What happens to a batch. Batches may run side by side."""
+
+    def __init__(self, admission: Admission, log: EventLog, resolver: Resolver, partitions: int) -> None:
+        self._admission = admission
+        self._log = log
+        self._resolver = resolver
+        self._partitions = partitions
+
+    async def collect(self, batch: EventBatch, resolve_timeout_s: Callable[[], float]) -> collector.CollectResponse:
+        """Store a batch, which is used up by it, and say what became of each event.
+
+        `resolve_timeout_s` says, once the events are stored, how long the caller can wait for identity. Raises
+        LogFullError and LogUnavailableError.
+        """
+        metrics.BATCH_EVENTS.observe(len(batch.events))
+        rejected = self._admission.admit(batch, time.time_ns() // 1_000_000)
+        places = self._places(batch, rejected)
+        entries = split(batch, places)
+        refused: Set[int] = set()
+        if entries:
+            refused = await self._log.append({place: entry.SerializeToString() for place, entry in entries.items()})
+            stored = (entry.events for place, entry in entries.items() if place not in refused)
+            await self._resolver.resolve(chain.from_iterable(stored), resolve_timeout_s())
+        return _answer(places, rejected, refused)
+
+    def _places(self, batch: EventBatch, rejected: Mapping[int, Rejection]) -> list[int]:
+        """Return the partition of each event, in their order; that of a rejected one is nowhere."""
+        if self._partitions == 1:
+            places = [0] * len(batch.events)
+        else:
+            places = [partition(event.visit_id, self._partitions) for event in batch.events]
+        for position in rejected:
+            places[position] = _NOWHERE
+        return places
+
+
+def split(batch: EventBatch, places: Sequence[int]) -> dict[int, EventBatch]:
+    """Return one batch for each place that is somewhere, with its events in order and the contexts they came with."""
+    if len(set(places)) == 1:
+        return {} if places[0] == _NOWHERE else {places[0]: batch}
+    entries: dict[int, EventBatch] = {}
+    context_indices: dict[tuple[int, int], int] = {}
+    for event, place in zip(batch.events, places, strict=True):
+        if place == _NOWHERE:
+            continue
+        entry = entries.get(place)
+        if entry is None:
+            entry = entries[place] = EventBatch()
+        index = context_indices.get((place, event.context_index))
+        if index is None:
+            index = context_indices[place, event.context_index] = len(entry.contexts)
+            entry.contexts.append(batch.contexts[event.context_index])
+        event.context_index = index
+        entry.events.append(event)
+    return entries
+
+
+def _answer(places: Sequence[int], rejected: Mapping[int, Rejection], refused: Set[int]) -> collector.CollectResponse:
+    stored_count = sum(place != _NOWHERE and place not in refused for place in places)
+    metrics.EVENTS_STORED.inc(stored_count)
+    response = collector.CollectResponse(stored_count=stored_count)
+    if stored_count == len(places):
+        return response
+    metrics.EVENTS_UNAVAILABLE.inc(len(places) - len(rejected) - stored_count)
+    for position, place in enumerate(places):
+        if rejection := rejected.get(position):
+            metrics.EVENTS_REJECTED[rejection.reason].inc()
+            response.outcomes.add(
+                status=collector.OUTCOME_STATUS_REJECTED, reason=rejection.reason, message=rejection.message
+            )
+        else:
+            response.outcomes.append(_UNAVAILABLE if place in refused else _STORED)
+    return response

@@ -1,0 +1,61 @@
+"""Turns stored events into a call to identity, so that live states are right at once. The log brings what it misses."""
+
+import time
+from collections.abc import Iterable
+from typing import Final
+
+import grpc
+from footfall.event.v1.event_pb2 import Event
+from footfall.identity.v1 import identity_service_pb2 as identity
+from footfall.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
+from footfall_servicekit.channel import forwarded
+
+from footfall_collector import metrics
+from footfall_collector.rare_line import RareLine
+
+PAUSE_S: Final = 1.0
+
+
+class Resolver:
+    """Calls identity. After a failure it leaves identity alone for a second, then lets one batch try."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._resolve_events = IdentityServiceStub(channel).ResolveEvents
+        self._is_answering = True
+        self._try_at = 0.0
+        self._failed = RareLine("identity does not answer; it gets the events by the log")
+
+    async def resolve(self, events: Iterable[Event], timeout_s: float) -> None:
+        """Let identity know. Never raises, and succeeds in nothing the log would not do later.
+
+        Takes from the events what identity does not need.
+        """
+        if not self._may_try(timeout_s):
+            metrics.RESOLVES_SKIPPED.inc()
+            return
+        request = identity.ResolveEventsRequest()
+        for event in events:
+            if not event.transition:
+                event.ClearField("data_json")
+            request.events.append(event)
+        try:
+            await self._resolve_events(request, timeout=timeout_s, metadata=forwarded())
+        except grpc.aio.AioRpcError as error:
+            self._is_answering = False
+            self._try_at = time.monotonic() + PAUSE_S
+            metrics.RESOLVES_FAILED.inc()
+            self._failed.warn(code=error.code().name)
+        else:
+            self._is_answering = True
+            metrics.RESOLVES_ANSWERED.inc()
+
+    def _may_try(self, timeout_s: float) -> bool:
+        if timeout_s <= 0:
+            return False
+        if self._is_answering:
+            return True
+        now = time.monotonic()
+        if now < self._try_at:
+            return False
+        self._try_at = now + timeout_s  # this one tries; the others go on without until it knows
+        return True

@@ -1,0 +1,49 @@
+"""Turns the environment into what the collector is told."""
+
+from footfall_servicekit.settings import ServiceSettings, shared
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+
+class CollectorSettings(ServiceSettings):
+    """Settings of the collector."""
+
+    model_config = SettingsConfigDict(env_prefix="COLLECTOR_")
+
+    port: int = Field(50051, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
+    redis_url: str = shared(
+        "REDIS_URL", "redis://127.0.0.1:16379", "The Redis or Valkey that holds the event log.", repr=False
+    )
+    partitions: int = shared(
+        "PARTITIONS",
+        1,
+        "Parts the log and the live state are divided into. Fixed by the first start on an empty Redis.",
+        ge=1,
+        le=100,
+    )
+    identity_target: str = shared("IDENTITY_TARGET", "127.0.0.1:50052", "gRPC target of identity.")
+    identity_timeout_ms: int = Field(
+        1_000,
+        ge=1,
+        le=30_000,
+        description="Longest that a batch waits for identity. Later its events reach it by the log.",
+    )
+    max_event_age_days: int = shared(
+        "MAX_EVENT_AGE_DAYS", 7, "Events that happened longer ago are rejected as `too_old`.", ge=1, le=3_650
+    )
+    log_bound_bytes: int = Field(
+        512 * 1024 * 1024,
+        ge=1024,
+        description="Memory of the log in Redis above which events are refused until it is drained. "
+        "Keep it well below Redis's `maxmemory`.",
+    )
+    log_timeout_ms: int = Field(
+        2_000, ge=1, le=30_000, description="Longest wait for an answer of Redis before events count as not stored."
+    )
+    log_ack_replicas: int = shared(
+        "LOG_ACK_REPLICAS", 0, "Replicas of Redis that must have an event on disk too before it counts as stored.", ge=0
+    )
+    allow_volatile_log: bool = Field(
+        False,
+        description="Start although Redis is set so that a crash loses events it has confirmed. Not for production.",
+    )

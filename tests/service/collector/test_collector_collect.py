@@ -1,0 +1,224 @@
+"""The collector as a process, over a real channel, with a real log and a neighbour that may be missing."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+from footfall.collector.v1 import collector_service_pb2 as collector
+from footfall.event.v1.event_pb2 import EventBatch
+from footfall_collector.event_log import stream_key
+from footfall_servicekit.errors import details_of
+from footfall_timeline import partition
+from redis.asyncio import Redis
+
+from tests.service.collector.conftest import Collector, RememberingIdentity, Running
+from tests.tools.batches import batch, context, message, new_uuid
+
+STORED = collector.OUTCOME_STATUS_STORED
+REJECTED = collector.OUTCOME_STATUS_REJECTED
+UNAVAILABLE = collector.OUTCOME_STATUS_UNAVAILABLE
+
+
+def client(url: str) -> Any:
+    """A plain client; its commands are typed as sync or async at once."""
+    return Redis.from_url(url)
+
+
+@pytest.fixture
+async def redis(redis_database_url: str) -> AsyncIterator[Any]:
+    """What a collector of a test's own writes to."""
+    async with client(redis_database_url) as redis:
+        yield redis
+
+
+@pytest.fixture
+async def common_redis(own_redis_url: str) -> AsyncIterator[Any]:
+    """What the collector with default settings writes to."""
+    async with client(own_redis_url) as redis:
+        yield redis
+
+
+async def logged(redis: Any, number: int = 0) -> list[EventBatch]:
+    """The entries of a partition's log."""
+    return [EventBatch.FromString(fields[b"b"]) for _, fields in await redis.xrange(stream_key(number))]
+
+
+async def logged_about(redis: Any, visit_id: str) -> list[EventBatch]:
+    """The entries that hold events of a visit."""
+    return [entry for entry in await logged(redis) if any(event.visit_id == visit_id for event in entry.events)]
+
+
+async def test_a_batch_becomes_one_entry_and_identity_hears_of_it(
+    service: Collector, common_redis: Any, remembering_identity: RememberingIdentity
+) -> None:
+    visit_id = new_uuid()
+    sent = batch(
+        message("VisitStarted", {"timezoneOffset": -60}, visit_id=visit_id),
+        message("SignIn", {"userId": "dana"}, visit_id=visit_id),
+    )
+    assert await service.collect(sent) == collector.CollectResponse(stored_count=2)
+    [entry] = await logged_about(common_redis, visit_id)
+    assert [event.event_id for event in entry.events] == [event.event_id for event in sent.events]
+    assert [event.data_json for event in entry.events] == [b'{"timezoneOffset": -60}', b'{"userID":"dana"}']
+    assert entry.contexts[0].address == "203.0.113.0"
+    [told] = remembering_identity.calls_about(visit_id)
+    entry.events[0].ClearField("data_json")  # only what names somebody needs its data there
+    assert told == list(entry.events)
+
+
+async def test_every_event_has_an_outcome_in_its_place_and_the_good_ones_are_stored(
+    service: Collector, common_redis: Any, remembering_identity: RememberingIdentity
+) -> None:
+    good, late = message(), message("AddToCart")
+    answer = await service.collect(batch(message(visit_id="SECRET"), good, message(url="u" * 9_000), late))
+    assert [(outcome.status, outcome.reason, outcome.message) for outcome in answer.outcomes] == [
+        (REJECTED, collector.REJECT_REASON_INVALID_VISIT_ID, "visitID: must be a UUID"),
+        (STORED, 0, ""),
+        (REJECTED, collector.REJECT_REASON_INVALID_URL, "url: must have at most 8,192 characters"),
+        (STORED, 0, ""),
+    ]
+    assert answer.stored_count == 2
+    [entry] = await logged_about(common_redis, good.visit_id)
+    [told] = remembering_identity.calls_about(good.visit_id)
+    expected = [good.event_id, late.event_id]
+    assert [event.event_id for event in entry.events] == [event.event_id for event in told] == expected
+    assert "SECRET" not in service.output()
+
+
+async def test_a_batch_of_bad_events_touches_neither_log_nor_identity(
+    service: Collector, common_redis: Any, remembering_identity: RememberingIdentity
+) -> None:
+    before = await common_redis.xlen(stream_key(0)), len(remembering_identity.calls)
+    answer = await service.collect(batch(message(""), message("")))
+    assert (answer.stored_count, len(answer.outcomes)) == (0, 2)
+    assert (await common_redis.xlen(stream_key(0)), len(remembering_identity.calls)) == before
+
+
+async def test_what_is_no_batch_is_refused_as_a_whole(service: Collector) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await service.collect(EventBatch())
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert details_of(refused.value).violations == (("batch.events", "must be 1 to 1000 events"),)
+
+
+async def test_the_greatest_batch_is_taken(service: Collector, common_redis: Any) -> None:
+    visit_id = new_uuid()
+    sent = batch(*(message(data={"text": "x" * 900}, visit_id=visit_id) for _ in range(1_000)))
+    assert (await service.collect(sent)).stored_count == 1_000
+    [entry] = await logged_about(common_redis, visit_id)
+    assert len(entry.events) == 1_000
+
+
+async def test_batches_run_side_by_side(service: Collector, remembering_identity: RememberingIdentity) -> None:
+    remembering_identity.delay_s = 0.3
+    try:
+        started = time.monotonic()
+        answers = await asyncio.gather(*(service.collect(batch(message())) for _ in range(20)))
+        assert time.monotonic() - started < 2
+    finally:
+        remembering_identity.delay_s = 0
+    assert [answer.stored_count for answer in answers] == [1] * 20
+
+
+async def test_each_partition_gets_the_events_of_its_visits_with_their_contexts_alone(
+    running_collector: Running, redis: Any
+) -> None:
+    visits = [new_uuid() for _ in range(30)]
+    sent = batch(
+        *(message(visit_id=visit, context_index=number) for number, visit in enumerate(visits)),
+        contexts=[context(traceparent=visit) for visit in visits],
+    )
+    async with running_collector(PARTITIONS=4) as service:
+        assert (await service.collect(sent)).stored_count == 30
+    for number in range(4):
+        [entry] = await logged(redis, number)
+        mine = [visit for visit in visits if partition(visit, 4) == number]
+        assert [event.visit_id for event in entry.events] == mine
+        assert [entry.contexts[event.context_index].traceparent for event in entry.events] == mine
+        assert len(entry.contexts) == len(mine)
+
+
+async def test_a_partition_that_refuses_makes_its_events_unavailable(
+    running_collector: Running, redis: Any, remembering_identity: RememberingIdentity
+) -> None:
+    await redis.set(stream_key(1), "not a stream")
+    sent = batch(*(message() for _ in range(20)), message(""))
+    is_lost = [partition(event.visit_id, 2) == 1 for event in sent.events]
+    async with running_collector(PARTITIONS=2) as service:
+        answer = await service.collect(sent)
+    expected = [UNAVAILABLE if lost else STORED for lost in is_lost[:-1]]
+    assert [outcome.status for outcome in answer.outcomes] == [*expected, REJECTED]
+    assert answer.stored_count == expected.count(STORED)
+    assert len(remembering_identity.calls[-1]) == answer.stored_count
+
+
+class TestLog:
+    async def test_a_full_log_refuses_with_the_time_to_wait(self, running_collector: Running) -> None:
+        async with running_collector(COLLECTOR_LOG_BOUND_BYTES=1_024) as service:
+            await service.collect(batch(message(data={"text": "x" * 10_000})))
+            await asyncio.sleep(1.1)  # until it samples again
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await service.collect(batch(message()))
+        details = details_of(refused.value)
+        assert (details.code, details.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "LOG_FULL")
+        assert details.retry_ms
+
+    async def test_a_redis_that_does_not_answer_is_unavailable_with_the_time_to_wait(
+        self, running_collector: Running, redis: Any
+    ) -> None:
+        async with running_collector(COLLECTOR_LOG_TIMEOUT_MS=200) as service:
+            await redis.execute_command("CLIENT", "PAUSE", 1_000)
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await service.collect(batch(message()))
+            await redis.ping()
+            assert (await service.collect(batch(message()))).stored_count == 1
+        details = details_of(refused.value)
+        assert (details.code, details.reason) == (grpc.StatusCode.UNAVAILABLE, "LOG_UNAVAILABLE")
+        assert details.retry_ms
+
+    async def test_another_number_of_partitions_ends_the_process(self, running_collector: Running) -> None:
+        async with running_collector(PARTITIONS=2):
+            pass
+        async with running_collector(PARTITIONS=3) as service:
+            assert service.process.wait(10) == 1
+            assert "Set PARTITIONS=2 for every service" in service.output()
+
+
+class TestIdentityDown:
+    async def test_nobody_there_costs_nothing(self, running_collector: Running, redis: Any) -> None:
+        async with running_collector(IDENTITY_TARGET="127.0.0.1:1") as service:
+            for _ in range(5):
+                assert (await service.collect(batch(message("SignIn", {"userID": "dana"})))).stored_count == 1
+            assert service.output().count("identity does not answer") == 1
+        assert len(await logged(redis)) == 5
+
+    async def test_a_slow_one_is_waited_for_once_and_then_left_alone(
+        self, running_collector: Running, remembering_identity: RememberingIdentity
+    ) -> None:
+        visit_id = new_uuid()
+        remembering_identity.delay_s = 30
+        async with running_collector(COLLECTOR_IDENTITY_TIMEOUT_MS=300) as service:
+            started = time.monotonic()
+            for _ in range(20):
+                assert (await service.collect(batch(message(visit_id=visit_id)))).stored_count == 1
+            assert time.monotonic() - started < 1.0
+            assert len(remembering_identity.calls_about(visit_id)) == 1
+
+            remembering_identity.delay_s = 0
+            await asyncio.sleep(1.1)  # the pause it is given
+            await service.collect(batch(message(visit_id=visit_id)))
+            await service.collect(batch(message(visit_id=visit_id)))
+            assert len(remembering_identity.calls_about(visit_id)) == 3
+
+    async def test_the_callers_deadline_is_kept(
+        self, running_collector: Running, remembering_identity: RememberingIdentity
+    ) -> None:
+        remembering_identity.delay_s = 30
+        try:
+            async with running_collector(COLLECTOR_IDENTITY_TIMEOUT_MS=10_000) as service:
+                assert (await service.collect(batch(message()), timeout_s=1)).stored_count == 1
+        finally:
+            remembering_identity.delay_s = 0

@@ -1,0 +1,258 @@
+"""The event log on a real Valkey: what is on disk when an append returns, and what keeps it from returning."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from footfall_collector.event_log import (
+    PARTITIONS_KEY,
+    EventLog,
+    LogFullError,
+    LogMisconfiguredError,
+    LogUnavailableError,
+    stream_key,
+)
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from tests.tools.eventually import eventually
+from tests.tools.stores import running_valkey
+
+MEGABYTE = 1024 * 1024
+
+
+@asynccontextmanager
+async def opened(url: str, partitions: int = 1, **options: Any) -> AsyncIterator[EventLog]:
+    """A log that has not looked at Redis yet."""
+    log = EventLog.open(url, partitions, **{"bound_bytes": 64 * MEGABYTE, "timeout_ms": 1_000} | options)
+    try:
+        yield log
+    finally:
+        await log.close()
+
+
+def client(url: str) -> Any:
+    """A plain client; its commands are typed as sync or async at once."""
+    return Redis.from_url(url)
+
+
+@pytest.fixture
+async def redis(redis_database_url: str) -> AsyncIterator[Any]:
+    async with client(redis_database_url) as redis:
+        yield redis
+
+
+@pytest.fixture
+def own_valkey(tmp_path: Path) -> Iterator[str]:
+    """A server that may be harmed."""
+    with running_valkey(tmp_path) as url:
+        yield url
+
+
+async def entries(redis: Any, partition: int = 0) -> list[dict[bytes, bytes]]:
+    """What a partition's stream holds."""
+    return [fields for _, fields in await redis.xrange(stream_key(partition))]
+
+
+async def test_each_partition_gets_its_entry(redis_database_url: str, redis: Any) -> None:
+    async with opened(redis_database_url, 3) as log:
+        await log.check()
+        assert await log.append({0: b"zero", 2: b"two"}) == set()
+        assert await log.append({2: b"more"}) == set()
+    assert await entries(redis, 0) == [{b"b": b"zero"}]
+    assert await entries(redis, 1) == []
+    assert await entries(redis, 2) == [{b"b": b"two"}, {b"b": b"more"}]
+
+
+async def test_all_keys_of_a_partition_share_a_slot() -> None:
+    assert [stream_key(0), stream_key(15)] == ["log:{p00}", "log:{p15}"]
+
+
+async def test_appends_run_side_by_side(redis_database_url: str, redis: Any) -> None:
+    async with opened(redis_database_url) as log:
+        await log.check()
+        await asyncio.gather(*(log.append({0: str(number).encode()}) for number in range(50)))
+    assert {int(fields[b"b"]) for fields in await entries(redis)} == set(range(50))
+
+
+async def test_a_partition_that_refuses_costs_the_others_nothing(redis_database_url: str, redis: Any) -> None:
+    await redis.set(stream_key(1), "not a stream")
+    async with opened(redis_database_url, 3) as log:
+        await log.check()
+        assert await log.append({0: b"zero", 1: b"one", 2: b"two"}) == {1}
+        assert await entries(redis, 0) == [{b"b": b"zero"}]
+        assert await entries(redis, 2) == [{b"b": b"two"}]
+        with pytest.raises(LogUnavailableError):
+            await log.append({1: b"one"})
+
+
+class TestBound:
+    async def test_above_the_bound_nothing_is_appended_until_the_log_is_drained(
+        self, redis_database_url: str, redis: Redis
+    ) -> None:
+        async with opened(redis_database_url, 2, bound_bytes=MEGABYTE) as log:
+            await log.check()
+            await log.append({0: b"x" * 700_000, 1: b"x" * 700_000})
+
+            async def is_accepted() -> bool:
+                try:
+                    return not await log.append({0: b"small"})
+                except LogFullError:
+                    return False
+
+            async def is_refused() -> bool:
+                return not await is_accepted()
+
+            await eventually(is_refused, every=0.2)
+            length = await redis.xlen(stream_key(0))
+            assert await is_refused()
+            assert await redis.xlen(stream_key(0)) == length
+            await redis.xtrim(stream_key(1), maxlen=0)
+            await eventually(is_accepted, every=0.2)
+
+    async def test_it_is_sampled_once_a_second_at_most(self, redis_database_url: str, redis: Any) -> None:
+        async with opened(redis_database_url, 2) as log:
+            await log.check()
+            before = await redis.info("commandstats")
+            started = time.monotonic()
+            for _ in range(200):
+                await log.append({0: b"x"})
+            seconds = time.monotonic() - started
+            after = await redis.info("commandstats")
+        calls = [stats.get("cmdstat_memory|usage", {}).get("calls", 0) for stats in (before, after)]
+        assert calls[1] - calls[0] <= 2 * (seconds + 1)
+
+    async def test_a_server_without_memory_left_counts_as_a_full_log(self, own_valkey: str) -> None:
+        async with opened(own_valkey) as log, client(own_valkey) as redis:
+            await log.check()
+            await redis.config_set("maxmemory", 1)
+            with pytest.raises(LogFullError):
+                await log.append({0: b"x"})
+            await redis.config_set("maxmemory", 0)
+            assert await log.append({0: b"x"}) == set()
+
+
+class TestPartitions:
+    async def test_their_number_is_kept_with_the_data(self, redis_database_url: str, redis: Any) -> None:
+        async with opened(redis_database_url, 4) as log:
+            await log.check()
+        assert await redis.get(PARTITIONS_KEY) == b"4"
+        async with opened(redis_database_url, 4) as log:
+            await log.check()
+            assert await log.is_ready()
+
+    async def test_another_number_refuses_to_start_and_says_the_way_out(self, redis_database_url: str) -> None:
+        async with opened(redis_database_url, 4) as log:
+            await log.check()
+        async with opened(redis_database_url, 5) as log:
+            with pytest.raises(LogMisconfiguredError, match="Set PARTITIONS=4 for every service"):
+                await log.check()
+            assert not await log.is_ready()
+            with pytest.raises(LogUnavailableError):
+                await log.append({0: b"x"})
+
+
+class TestDurability:
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("appendonly", "no"),
+            ("appendfsync", "everysec"),
+            ("no-appendfsync-on-rewrite", "yes"),
+            ("maxmemory-policy", "allkeys-lru"),
+        ],
+    )
+    async def test_a_server_that_may_lose_what_it_confirms_is_refused(
+        self, tmp_path: Path, name: str, value: str
+    ) -> None:
+        with running_valkey(tmp_path, f"--{name}", value) as url:
+            async with opened(url) as log:
+                with pytest.raises(LogMisconfiguredError, match=f"'{name}': '{value}'.*COLLECTOR_ALLOW_VOLATILE_LOG"):
+                    await log.check()
+            async with opened(url, is_volatile_allowed=True) as log:
+                await log.check()
+                assert await log.append({0: b"x"}) == set()
+
+    async def test_a_server_that_does_not_tell_its_settings_is_believed(self, own_valkey: str) -> None:
+        async with client(own_valkey) as redis:
+            await redis.execute_command("ACL", "SETUSER", "managed", "on", ">pw", "~*", "+@all", "-config")
+        async with opened(own_valkey.replace("//", "//managed:pw@")) as log:
+            await log.check()
+            assert await log.append({0: b"x"}) == set()
+
+    async def test_what_was_confirmed_survives_a_crash(self, tmp_path: Path) -> None:
+        with running_valkey(tmp_path, "--enable-debug-command", "yes") as url:
+            async with opened(url) as log, client(url) as redis:
+                await log.check()
+                await log.append({0: b"kept"})
+                with pytest.raises(RedisConnectionError):
+                    await redis.execute_command("DEBUG", "SEGFAULT")
+        with running_valkey(tmp_path) as url:
+            async with client(url) as redis:
+                assert await entries(redis) == [{b"b": b"kept"}]
+
+
+class TestReplicas:
+    async def test_an_append_waits_for_the_replicas_demanded(self, tmp_path: Path) -> None:
+        for name in ("primary", "replica"):
+            (tmp_path / name).mkdir()
+        with running_valkey(tmp_path / "primary", "--repl-diskless-sync-delay", "0") as url:
+            async with opened(url, ack_replicas=1) as log:
+                await log.check()
+                with pytest.raises(LogUnavailableError):
+                    await log.append({0: b"alone"})
+                port = url.rpartition(":")[2]
+                with running_valkey(tmp_path / "replica", "--replicaof", f"127.0.0.1 {port}") as replica_url:
+
+                    async def is_confirmed() -> bool:
+                        try:
+                            return not await log.append({0: b"copied"})
+                        except LogUnavailableError:
+                            return False
+
+                    await eventually(is_confirmed, timeout=20)
+                    async with client(replica_url) as replica:
+                        assert {b"b": b"copied"} in await entries(replica)
+
+
+class TestRedisDown:
+    async def test_an_append_fails_and_the_log_is_not_ready(self, tmp_path: Path) -> None:
+        with running_valkey(tmp_path) as url:
+            log = EventLog.open(url, 1, bound_bytes=MEGABYTE, timeout_ms=1_000)
+            await log.check()
+            await log.append({0: b"x"})
+        with pytest.raises(LogUnavailableError):
+            await log.append({0: b"y"})
+        with pytest.raises(RedisConnectionError):
+            await log.is_ready()
+        await log.close()
+
+    async def test_a_frozen_server_is_given_up_after_the_timeout(self, own_valkey: str) -> None:
+        async with opened(own_valkey, timeout_ms=300) as log, client(own_valkey) as redis:
+            await log.check()
+            await redis.execute_command("CLIENT", "PAUSE", 2_000)
+            started = time.monotonic()
+            with pytest.raises(LogUnavailableError):
+                await log.append({0: b"x"})
+            assert time.monotonic() - started < 1.0
+
+    async def test_a_connection_that_died_while_idle_costs_nothing(self, own_valkey: str) -> None:
+        async with opened(own_valkey) as log, client(own_valkey) as redis:
+            await log.check()
+            await log.append({0: b"x"})
+            await redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            assert await log.append({0: b"y"}) == set()
+
+    async def test_it_waits_for_a_server_that_does_not_answer_yet(self, own_valkey: str) -> None:
+        async with opened(own_valkey, timeout_ms=300) as log, client(own_valkey) as redis:
+            await redis.execute_command("CLIENT", "PAUSE", 1_000)
+            checking = asyncio.create_task(log.check())
+            with pytest.raises(LogUnavailableError):
+                await log.append({0: b"x"})
+            await checking
+            assert await log.is_ready()
+            assert await log.append({0: b"x"}) == set()

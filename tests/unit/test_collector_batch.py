@@ -1,0 +1,54 @@
+"""What is wrong with a batch as a whole, and how a batch is split over partitions."""
+
+import pytest
+from footfall.event.v1 import event_pb2
+from footfall.event.v1.event_pb2 import EventBatch
+from footfall_collector.pipeline import split
+from footfall_collector.service import check
+from footfall_servicekit.errors import RequestError
+
+from tests.tools.batches import batch, context, message, new_uuid
+
+
+@pytest.mark.parametrize(
+    ("sent", "field"),
+    [
+        (EventBatch(), "batch.events"),
+        (batch(*(message() for _ in range(1_001))), "batch.events"),
+        (batch(*(message(data={"text": "x" * 60_000}) for _ in range(18))), "batch.events"),
+        (batch(message(context_index=1)), "batch.events.context_index"),
+        (EventBatch(events=[message()]), "batch.events.context_index"),
+        (batch(message(), contexts=[context(received_time_ms=1)]), "batch.contexts.received_time_ms"),
+        (batch(message(), contexts=[context(received_time_ms=-1)]), "batch.contexts.received_time_ms"),
+        (batch(message(), contexts=[context(received_time_ms=10**13)]), "batch.contexts.received_time_ms"),
+        (EventBatch(erasure=event_pb2.Erasure(erasure_id=new_uuid())), "batch.events"),
+        (EventBatch(events=[message()], contexts=[context()], erasure=event_pb2.Erasure()), "batch.erasure"),
+    ],
+)
+def test_what_is_wrong_with_a_batch_names_its_field(sent: EventBatch, field: str) -> None:
+    with pytest.raises(RequestError, match=rf"^{field}: must ") as refused:
+        check(sent)
+    assert refused.value.reason == "INVALID_FIELD"
+
+
+def test_contexts_do_not_count_into_the_size_of_a_batch() -> None:
+    events = [message(data={"text": "x" * 800}, context_index=number) for number in range(1_000)]
+    check(batch(*events, contexts=[context(traceparent="x" * 500) for _ in range(1_000)]))
+
+
+def test_a_batch_for_one_place_is_not_copied() -> None:
+    sent = batch(message(), message())
+    assert split(sent, [3, 3])[3] is sent
+    assert split(sent, [-1, -1]) == {}
+
+
+def test_each_place_gets_its_events_in_order_with_the_contexts_they_came_with() -> None:
+    contexts = [context(traceparent=name) for name in "abc"]
+    indices = [2, 0, 2, 1, 0]
+    events = [message(context_index=index) for index in indices]
+    entries = split(batch(*events, contexts=contexts), [1, 0, 1, -1, 1])
+    assert sorted(entries) == [0, 1]
+    assert [event.event_id for event in entries[0].events] == [events[1].event_id]
+    assert [event.event_id for event in entries[1].events] == [events[position].event_id for position in (0, 2, 4)]
+    assert [c.traceparent for c in entries[0].contexts] == ["a"]
+    assert [entries[1].contexts[event.context_index].traceparent for event in entries[1].events] == ["c", "c", "a"]
