@@ -100,10 +100,11 @@ def raising(error: Exception) -> Behaviour:
 
 
 @pytest.mark.parametrize(
-    ("error", "expected"),
+    ("make", "arguments", "expected"),
     [
         (
-            RequestError.invalid("page_size", "must not be negative", ("filter.site", "must be known")),
+            RequestError.invalid,
+            ("page_size", "must not be negative", ("filter.site", "must be known")),
             ErrorDetails(
                 grpc.StatusCode.INVALID_ARGUMENT,
                 "page_size: must not be negative; filter.site: must be known",
@@ -112,30 +113,37 @@ def raising(error: Exception) -> Behaviour:
             ),
         ),
         (
-            RequestError.not_found("book", "books/a b"),
+            RequestError.not_found,
+            ("book", "books/a b"),
             ErrorDetails(grpc.StatusCode.NOT_FOUND, "no such book", "RESOURCE_NOT_FOUND", resource_type="book"),
         ),
         (
-            RequestError.failed_precondition("BOOK_LENT", "it is lent"),
+            RequestError.failed_precondition,
+            ("BOOK_LENT", "it is lent"),
             ErrorDetails(grpc.StatusCode.FAILED_PRECONDITION, "it is lent", "BOOK_LENT"),
         ),
         (
-            RequestError.exhausted("too many", 250),
+            RequestError.exhausted,
+            ("too many", 250),
             ErrorDetails(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many", "LIMIT_REACHED", retry_ms=250),
         ),
         (
-            RequestError.permission_denied("not yours"),
+            RequestError.permission_denied,
+            ("not yours",),
             ErrorDetails(grpc.StatusCode.PERMISSION_DENIED, "not yours", "NOT_ALLOWED"),
         ),
         (
-            RequestError.unavailable("no store", 0),
+            RequestError.unavailable,
+            ("no store", 0),
             ErrorDetails(grpc.StatusCode.UNAVAILABLE, "no store", "DEPENDENCY_UNAVAILABLE", retry_ms=0),
         ),
     ],
-    ids=lambda value: value.reason if isinstance(value, RequestError) else "",
+    ids=lambda value: value.reason if isinstance(value, ErrorDetails) else "",
 )
-async def test_a_refusal_reaches_the_caller_with_its_details(error: RequestError, expected: ErrorDetails) -> None:
-    async with running(Server(settings(), {SERVICE: add(raising(error))})) as client:
+async def test_a_refusal_reaches_the_caller_with_its_details(
+    make: Callable[..., RequestError], arguments: tuple[Any, ...], expected: ErrorDetails
+) -> None:
+    async with running(Server(settings(), {SERVICE: add(raising(make(*arguments)))})) as client:
         assert await failure(client.answer(Text(), timeout=5)) == expected
 
 
@@ -244,8 +252,9 @@ async def test_every_call_is_counted_by_its_code() -> None:
         await client.answer(Text(), timeout=5)
         assert (await failure(client.answer(Text(value="abort"), timeout=5))).code is grpc.StatusCode.ABORTED
         await failure(client.answer(Text(value="slow"), timeout=0.1))
-        leaving = asyncio.ensure_future(client.answer(Text(value="slow"), timeout=5))
         in_flight = metrics.RPC_IN_FLIGHT.labels(f"/{SERVICE}/Answer")._value
+        await eventually(lambda: in_flight.get() == 0)
+        leaving = client.answer(Text(value="slow"), timeout=5)
         await eventually(lambda: in_flight.get() == 1)
         leaving.cancel()
         await eventually(lambda: all(counted(code) == before[code] + 1 for code in before))
@@ -352,8 +361,8 @@ async def test_asked_twice_a_stop_waits_for_nothing() -> None:
         assert (await failure(in_flight)).code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 
 
-@pytest.mark.parametrize("error", [RuntimeError("broken"), asyncio.CancelledError()], ids=["error", "cancelled"])
-async def test_a_process_whose_background_work_dies_stops_with_exit_code_1(error: BaseException) -> None:
+@pytest.mark.parametrize("error", [RuntimeError, asyncio.CancelledError])
+async def test_a_process_whose_background_work_dies_stops_with_exit_code_1(error: type[BaseException]) -> None:
     async def background() -> None:
         raise error
 
