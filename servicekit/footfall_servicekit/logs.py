@@ -1,6 +1,6 @@
 """Turns log calls, structlog's and the standard library's alike, into one line of JSON each on stdout.
 
-No personal data is ever logged. The text of an exception may quote what a person sent (a store's error repeats the
+No personal data is ever logged. The text of an exception may quote what somebody sent (a store's error repeats the
 document it refused), so it is written at level debug only; type and stack are always written.
 """
 

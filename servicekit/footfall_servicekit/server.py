@@ -191,7 +191,12 @@ async def serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.request_stop)
-    await server.start()
+    try:
+        await server.start()
+    except (OSError, RuntimeError) as error:
+        _log.error("cannot listen", reason=str(error))
+        await server.stop()
+        return 1
     return await server.stopped()
 
 

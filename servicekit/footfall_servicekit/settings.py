@@ -7,6 +7,7 @@ deployment must agree on is made with `shared` and has none.
 
 import argparse
 import importlib
+import re
 import sys
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -26,23 +27,28 @@ def shared(name: str, default: Any, description: str, **constraints: Any) -> Any
 class ProcessSettings(BaseSettings):
     """What every process of the suite can be told. Immutable; read once at start."""
 
-    model_config = SettingsConfigDict(frozen=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        frozen=True,
+        env_ignore_empty=True,  # a variable set to nothing is a variable not set
+        hide_input_in_errors=True,
+        validate_by_name=True,  # tests give a shared setting by its field's name
+    )
 
-    host: str = Field("127.0.0.1", description="Address to listen on.")
-    port: int = Field(0, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(default=0, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
     log_level: Literal["debug", "info", "warning", "error"] = shared(
         "LOG_LEVEL",
         "info",
         "Least level logged: `debug`, `info`, `warning` or `error`. `debug` may quote what was sent.",
     )
     lame_duck_ms: int = Field(
-        500,
+        default=500,
         ge=0,
         le=60_000,
         description="Pause between reporting NOT_SERVING and refusing calls, for balancers to notice.",
     )
     stop_grace_ms: int = Field(
-        5_000, ge=0, le=300_000, description="Time that calls in flight get to end when stopping."
+        default=5_000, ge=0, le=300_000, description="Time that calls in flight get to end when stopping."
     )
 
 
@@ -50,14 +56,19 @@ class ServiceSettings(ProcessSettings):
     """What every gRPC service can be told besides."""
 
     metrics_port: int | None = Field(
-        None, ge=0, le=65535, description="Port of the Prometheus metrics, on the same address; unset serves none."
+        default=None,
+        ge=0,
+        le=65535,
+        description="Port of the Prometheus metrics, on the same address; unset serves none.",
     )
     max_concurrent_rpcs: int = Field(
-        256, ge=1, le=100_000, description="Calls served at once; more are refused with RESOURCE_EXHAUSTED."
+        default=256, ge=1, le=100_000, description="Calls served at once; more are refused with RESOURCE_EXHAUSTED."
     )
-    max_message_bytes: int = Field(4 * 1024 * 1024, ge=1024, description="Largest message received or sent, in bytes.")
+    max_message_bytes: int = Field(
+        default=4 * 1024 * 1024, ge=1024, description="Largest message received or sent, in bytes."
+    )
     rpc_ceiling_ms: int = Field(
-        30_000, ge=1, description="Longest that one unary call may run, whatever deadline its caller has set."
+        default=30_000, ge=1, description="Longest that one unary call may run, whatever deadline its caller has set."
     )
 
 
@@ -83,7 +94,7 @@ def load(cls: type[SettingsT]) -> SettingsT:
 
 
 def _problem(cls: type[BaseSettings], location: tuple[int | str, ...], rule: str) -> str:
-    rule = rule.removeprefix("Value error, ").replace("Input should", "should")
+    rule = re.sub("^Value error, |^(Input|Value|String) (?=should)", "", rule)
     if not location:  # a rule between several settings names them itself
         return f"  {rule}"
     name, *inside = map(str, location)

@@ -1,0 +1,197 @@
+"""What an operator sees of a process that the service kit runs: exit codes, signals, ports, and lines of JSON."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+from footfall_servicekit.channel import open_channel
+from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # ships none
+
+from tests.tools.eventually import eventually
+from tests.tools.suite import free_ports
+
+PROGRAM = """
+import asyncio, logging, sys
+import structlog
+from pydantic_settings import SettingsConfigDict
+from footfall_servicekit.server import run, serve
+from footfall_servicekit.settings import ServiceSettings, load
+
+class Settings(ServiceSettings):
+    model_config = SettingsConfigDict(env_prefix="TRIAL_")
+
+async def work():
+    logging.getLogger("library").warning("from a %s", "library")
+    try:
+        raise ValueError("quotes ada@example.com")
+    except ValueError:
+        structlog.get_logger().exception("it failed")
+    if "die" in sys.argv:
+        raise RuntimeError("quotes ada@example.com")
+    await asyncio.sleep(3600)
+
+async def close():
+    structlog.get_logger().info("closed")
+
+settings = load(Settings)
+
+async def main():
+    return await serve(settings, {}, background=[work], close=[close])
+
+run(settings, "trial", main)
+"""
+
+
+class Process:
+    """A running trial process and what it has printed."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.lines: list[dict[str, Any]] = []
+        self.raw = b""
+
+    async def read(self) -> None:
+        assert self.process.stdout
+        async for line in self.process.stdout:
+            self.raw += line
+            self.lines.append(json.loads(line))
+
+    def line(self, event: str) -> dict[str, Any]:
+        found = [line for line in self.lines if line["event"] == event]
+        assert found, f"no line {event!r} in {self.lines}"
+        return found[0]
+
+    async def port(self) -> int:
+        return int((await eventually(lambda: self.line("listening"), timeout=20))["port"])
+
+
+@asynccontextmanager
+async def running(*arguments: str, **environment: str) -> AsyncIterator[Process]:
+    process = Process(
+        await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            PROGRAM,
+            *arguments,
+            env={key: value for key, value in os.environ.items() if key != "LOG_LEVEL"} | environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+    )
+    reading = asyncio.create_task(process.read())
+    try:
+        yield process
+    finally:
+        if process.process.returncode is None:
+            process.process.kill()
+        await process.process.wait()
+        await reading
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_stops_the_process_in_order_with_exit_code_0(number: signal.Signals) -> None:
+    async with running(TRIAL_LAME_DUCK_MS="100") as process:
+        port = await process.port()
+        async with open_channel(f"127.0.0.1:{port}") as channel:
+            watch: Any = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+            await eventually(lambda: process.line("serving"))
+            process.process.send_signal(number)
+            told = [answer.status async for answer in watch]
+            assert told[-1] == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert await asyncio.wait_for(process.process.wait(), 5) == 0
+    names = [line["event"] for line in process.lines]
+    assert names[-3:] == ["stopping", "closed", "stopped"] or names[-4:-1] == ["stopping", "rpc", "closed"]
+
+
+async def test_a_second_signal_skips_to_closing() -> None:
+    async with running(TRIAL_LAME_DUCK_MS="60000") as process:
+        await process.port()
+        process.process.terminate()
+        await eventually(lambda: process.line("stopping"))
+        started = time.monotonic()
+        process.process.terminate()
+        assert await asyncio.wait_for(process.process.wait(), 5) == 0
+        assert time.monotonic() - started < 2
+    assert process.line("closed")
+
+
+async def test_background_work_that_dies_takes_the_process_down_and_says_why() -> None:
+    async with running("die", TRIAL_LAME_DUCK_MS="0") as process:
+        assert await asyncio.wait_for(process.process.wait(), 20) == 1
+    line = process.line("background work died; the process stops")
+    assert (line["work"], line["exception"]) == ("work", "RuntimeError")
+    assert process.line("closed")
+
+
+async def test_every_line_is_json_and_quotes_no_exception_unless_debugging() -> None:
+    async with running() as process:
+        await process.port()
+        await eventually(lambda: process.line("it failed"))
+        line = process.line("from a library")
+        assert (line["service"], line["level"], line["logger"]) == ("trial", "warning", "library")
+    assert "in work" in process.line("it failed")["stack"]
+    assert process.line("it failed")["exception"] == "ValueError"
+    assert b"ada@" not in process.raw
+    async with running(LOG_LEVEL="debug") as process:
+        await process.port()
+        assert "ada@example.com" in (await eventually(lambda: process.line("it failed")))["stack"]
+
+
+async def test_metrics_are_served_only_on_a_port_that_is_set() -> None:
+    [metrics_port] = free_ports(1)
+    async with running(TRIAL_METRICS_PORT=str(metrics_port)) as process:
+        await process.port()
+        await eventually(lambda: process.line("serving"))
+        async with httpx.AsyncClient() as client:
+            text = (await client.get(f"http://127.0.0.1:{metrics_port}/metrics")).text
+    assert "process_ready 1.0" in text
+    assert process.line("listening")["metrics_port"] == metrics_port
+    async with running() as process:
+        await process.port()
+        assert process.line("listening")["metrics_port"] is None
+
+
+async def test_a_port_in_use_ends_the_process_with_a_line_that_names_it() -> None:
+    async with running() as first:
+        port = await first.port()
+        async with running(TRIAL_PORT=str(port)) as second:
+            assert await asyncio.wait_for(second.process.wait(), 20) == 1
+    assert str(port) in second.line("cannot listen")["reason"]
+
+
+async def test_wrong_settings_end_the_process_with_all_of_them_named() -> None:
+    async with running(TRIAL_PORT="high", TRIAL_STOP_GRACE_MS="-1", LOG_LEVEL="loud") as process:
+        assert process.process.stderr
+        said = (await process.process.stderr.read()).decode()
+        assert await process.process.wait() == 2
+    assert [line.split(":")[0].strip() for line in said.splitlines()[1:]] == [
+        "TRIAL_PORT",
+        "LOG_LEVEL",
+        "TRIAL_STOP_GRACE_MS",
+    ]
+    assert "loud" not in said
+
+
+async def test_a_channel_to_a_process_that_is_killed_finds_the_next_one() -> None:
+    request = health_pb2.HealthCheckRequest()
+    async with running() as first:
+        port = await first.port()
+        async with open_channel(f"127.0.0.1:{port}") as channel:
+            check: Any = health_pb2_grpc.HealthStub(channel).Check
+            await check(request, timeout=5)
+            first.process.kill()
+            await first.process.wait()
+            with pytest.raises(grpc.aio.AioRpcError, match="UNAVAILABLE"):
+                await check(request, timeout=5)
+            async with running(TRIAL_PORT=str(port)) as second:
+                await second.port()
+                await check(request, timeout=10, wait_for_ready=True)
