@@ -1,0 +1,191 @@
+"""Turns HTTP requests of browsers into stored events: a bare ASGI endpoint, dispatched before any framework."""
+
+import asyncio
+import base64
+import binascii
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+from urllib.parse import parse_qs
+
+import msgspec
+
+from footfall_gateway import metrics
+from footfall_gateway.cors import Cors, RawHeaders
+from footfall_gateway.envelope import BeaconError, TooManyEventsError, read
+from footfall_gateway.intake import Intake, Outcome, Sender, now_ms
+from footfall_gateway.problem import Problem
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+MAX_BODY = 1024 * 1024
+MAX_DISCARDED = 8 * 1024 * 1024
+"""So much of an oversized body is read, so that its sender sees the answer instead of a reset connection."""
+
+PIXEL = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7")
+
+_LONGEST_USER_AGENT = 1_024
+_LONGEST_HEADER = 256
+_RETRY_S = b"2"
+_HEADERS = {b"content-type", b"origin", b"user-agent", b"traceparent"}
+_CONTENT_TYPES = {b"application/json", b"text/plain"}
+_JSON: RawHeaders = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+_GIF: RawHeaders = [(b"content-type", b"image/gif"), (b"cache-control", b"no-store")]
+_encode = msgspec.json.Encoder().encode
+
+
+class RejectedEvent(msgspec.Struct, omit_defaults=True):
+    """An event that was not stored. `retry`: not for good, send it again."""
+
+    index: int
+    event_id: str | None = msgspec.field(name="eventID")
+    reason: str
+    message: str
+    retry: bool = False
+
+
+class BeaconAnswer(msgspec.Struct, omit_defaults=True):
+    """What became of a beacon of which not everything was stored. `message`: what is wrong with it as a whole."""
+
+    accepted: int
+    rejected: list[RejectedEvent]
+    message: str = ""
+
+
+class ClientGoneError(Exception):
+    """The client has closed the connection; nobody is left to answer."""
+
+
+class BeaconEndpoint:
+    """`POST /beacon` and `GET /beacon.gif` (design section 4), open to everybody.
+
+    A 2xx is given only for what is on disk.
+    """
+
+    paths = frozenset(("/beacon", "/beacon.gif"))
+
+    def __init__(self, intake: Intake, cors: Cors, body_timeout_s: float) -> None:
+        self._intake = intake
+        self._cors = cors
+        self._body_timeout_s = body_timeout_s
+        self._counted = {status: metrics.BEACONS.labels(str(status)) for status in (200, 204, 400, 503)}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        received_ms = now_ms()
+        headers = _picked(scope["headers"])
+        origin = headers.get(b"origin", b"")
+        is_pixel = scope["path"] == "/beacon.gif"
+        if scope["method"] == "OPTIONS":
+            await _respond(send, 204, self._cors.preflight(origin) if not is_pixel else [(b"allow", b"GET")])
+            return
+        try:
+            body = _pixel_body(scope) if is_pixel else await self._posted(scope, headers, receive)
+            sender = _sender(scope, headers, received_ms)
+            outcome = await self._intake.store(sender, read(body), len(body))
+            status, answer, extra = _told(outcome)
+        except ClientGoneError:
+            return
+        except BeaconError as error:
+            status = 413 if isinstance(error, TooManyEventsError) else 400
+            answer, extra = BeaconAnswer(0, [], str(error)), []
+        except Problem as problem:
+            status, answer = problem.status, BeaconAnswer(0, [], problem.message)
+            extra = [(name.encode(), value.encode()) for name, value in problem.headers.items()]
+        (self._counted.get(status) or metrics.BEACONS.labels(str(status))).inc()
+        cors = self._cors.headers(origin)
+        if answer:
+            await _respond(send, status, [*_JSON, *cors, *extra], _encode(answer))
+        elif is_pixel:
+            await _respond(send, 200, [*_GIF, *cors], PIXEL)
+        else:
+            await _respond(send, 204, cors)
+
+    async def _posted(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+        if scope["method"] != "POST":
+            raise Problem(405, "only POST", allow="POST, OPTIONS")
+        media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if media_type not in _CONTENT_TYPES:
+            raise Problem(415, "Content-Type: must be application/json or text/plain")
+        return await read_body(receive, self._body_timeout_s)
+
+
+async def read_body(receive: Receive, timeout_s: float) -> bytes:
+    """The body of a request, at most 1 MiB.
+
+    Raises:
+        Problem: 413, it is larger; 408, it did not arrive in time.
+        ClientGoneError: the connection was closed first.
+
+    """
+    parts: list[bytes] = []
+    size, more = 0, True
+    try:
+        async with asyncio.timeout(timeout_s):
+            while more and size <= MAX_DISCARDED:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGoneError
+                part = message.get("body", b"")
+                size += len(part)
+                if size <= MAX_BODY:
+                    parts.append(part)
+                more = message.get("more_body", False)
+    except TimeoutError:
+        raise Problem(408, "the body took too long to arrive", connection="close") from None
+    if size > MAX_BODY:
+        raise Problem(413, f"the body has more than {MAX_BODY} bytes", connection="close")
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _pixel_body(scope: Scope) -> bytes:
+    if scope["method"] != "GET":
+        raise Problem(405, "only GET", allow="GET, OPTIONS")
+    query = scope["query_string"]
+    if len(query) > MAX_BODY:
+        raise Problem(413, f"the query has more than {MAX_BODY} bytes")
+    values = parse_qs(query.decode("latin-1")).get("e")
+    if not values:
+        raise BeaconError("e: must be given")
+    text = values[0].rstrip("=")
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raise BeaconError("e: is not base64url") from None
+
+
+def _picked(raw: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """The headers that count here."""
+    return {name: value for name, value in raw if name in _HEADERS}
+
+
+def _sender(scope: Scope, headers: dict[bytes, bytes], received_ms: int) -> Sender:
+    client = scope["client"]
+    return Sender(
+        received_ms,
+        origin=headers.get(b"origin", b"")[:_LONGEST_HEADER].decode("latin-1"),
+        user_agent=headers.get(b"user-agent", b"")[:_LONGEST_USER_AGENT].decode("latin-1"),
+        address=client[0] if client else "",
+        traceparent=headers.get(b"traceparent", b"")[:_LONGEST_HEADER].decode("latin-1"),
+    )
+
+
+def _told(outcome: Outcome) -> tuple[int, BeaconAnswer | None, RawHeaders]:
+    """Status, body and further headers for an outcome."""
+    if not outcome.rejections:
+        return 204, None, []
+    rejected = [RejectedEvent(*rejection) for rejection in outcome.rejections]
+    answer = BeaconAnswer(outcome.accepted, rejected)
+    if outcome.accepted:
+        return 200, answer, []
+    if any(rejection.is_retryable for rejection in outcome.rejections):
+        return 503, answer, [(b"retry-after", _RETRY_S)]
+    return 400, answer, []
+
+
+async def _respond(send: Send, status: int, headers: RawHeaders, body: bytes = b"") -> None:
+    if status != 204:
+        headers = [*headers, (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,185 @@
+"""Turns the body of a beacon into typed events, each decoded on its own, so that a bad one never costs the others."""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+
+MAX_EVENTS = 1_000
+MAX_EVENT_BYTES = 64 * 1024
+
+_INT64_MAX = 2**63 - 1
+_LONGEST_ECHO = 64
+
+
+class BeaconError(Exception):
+    """The body is no beacon; the text names what is wrong, and quotes nothing of it."""
+
+
+class TooManyEventsError(BeaconError):
+    """More events than one beacon may bring."""
+
+
+class BeaconEvent(msgspec.Struct, gc=False):
+    """One event in the envelope of gwe-facts 2.1. `null` is taken as not given; other keys are ignored.
+
+    Only types are checked here. Everything else is admission's, in the collector.
+    """
+
+    event_name: str | None = msgspec.field(name="eventName", default=None)
+    event_id: str | None = msgspec.field(name="eventID", default=None)
+    visit_id: str | None = msgspec.field(name="visitID", default=None)
+    timestamp: int | None = None
+    page_id: str | None = msgspec.field(name="pageID", default=None)
+    url: str | None = None
+    category: str | None = None
+    language_code: str | None = msgspec.field(name="languageCode", default=None)
+    global_visit_id: str | None = msgspec.field(name="globalVisitID", default=None)
+    site: str | None = None
+    event_type: str | None = msgspec.field(name="eventType", default=None)
+    """Type-checked and not passed on: the type follows from the name."""
+    data: msgspec.Raw = msgspec.Raw()
+    """Verbatim; empty when not given."""
+
+
+class Rejection(NamedTuple):
+    """Why the event at a position of a beacon was not stored. `is_retryable`: not for good, send it again."""
+
+    position: int
+    event_id: str | None
+    reason: str
+    message: str
+    is_retryable: bool = False
+
+
+class Envelope(NamedTuple):
+    """A beacon as decoded: the events, where in the beacon each stood, and what is not even an event."""
+
+    events: list[BeaconEvent]
+    positions: list[int]
+    rejections: list[Rejection]
+    sent_ms: int
+    site: str | None
+
+
+class _Batch(msgspec.Struct, gc=False):
+    """What a JSON object has when it is no single event; of a single event `sentAt` and `site` count as well."""
+
+    events: list[msgspec.Raw] | None = None
+    sent_at: int | None = msgspec.field(name="sentAt", default=None)
+    site: str | None = None
+
+
+class _OnlyId(msgspec.Struct, gc=False):
+    event_id: str | None = msgspec.field(name="eventID", default=None)
+
+
+_decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_batch = msgspec.json.Decoder(_Batch).decode
+_decode_event = msgspec.json.Decoder(BeaconEvent).decode
+_decode_only_id = msgspec.json.Decoder(_OnlyId).decode
+
+# Any escape of a JSON string. Pairs of backslashes and of surrogates are consumed whole, so that what is left alone is.
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<lone>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
+)
+
+
+def read(body: bytes) -> Envelope:
+    """Decode a body: one event, an array of them, or `{"sentAt": ms, "events": [...], "site": "..."}`.
+
+    Raises:
+        BeaconError: it is not UTF-8, not JSON, empty, or `sentAt`, `site` or `events` has the wrong type.
+        TooManyEventsError: more than 1,000 events.
+
+    """
+    if not body.isascii():
+        try:
+            body.decode()
+        except UnicodeDecodeError:
+            raise BeaconError("the body is not UTF-8") from None
+    try:
+        items, batch = _split(body)
+    except msgspec.ValidationError as error:
+        raise BeaconError(words(error)) from None
+    except RecursionError:
+        raise BeaconError("the body is nested too deeply") from None
+    except msgspec.DecodeError:
+        # A page that cuts a text in the middle of an emoji sends half of a surrogate pair. That is no text, but no
+        # reason to lose the visit either.
+        mended = _ESCAPE.sub(lambda found: rb"\ufffd" if found["lone"] else found[0], body)
+        if mended == body:
+            raise BeaconError("the body is not JSON") from None
+        return read(mended)
+    if not items:
+        raise BeaconError("events: must not be empty")
+    if len(items) > MAX_EVENTS:
+        raise TooManyEventsError(f"events: at most {MAX_EVENTS} in one beacon")
+    return _decode(items, batch)
+
+
+def words(error: msgspec.ValidationError, whole: str = "body") -> str:
+    """What msgspec found wrong, as `field: rule`; `whole` stands for what is wrong as a whole."""
+    rule, _, path = str(error).partition(" - at `$")
+    rule = rule[:1].lower() + rule[1:].replace("`", "").replace(" | null", "")
+    path = path.rstrip("`").lstrip(".")
+    return f"{path or whole}: {rule}"
+
+
+def _split(body: bytes) -> tuple[Sequence[bytes | msgspec.Raw], _Batch]:
+    if body.lstrip(b" \t\r\n").startswith(b"["):
+        return _decode_list(body), _Batch()
+    batch = _decode_batch(body)
+    return ([body] if batch.events is None else batch.events), batch
+
+
+def _decode(items: Sequence[bytes | msgspec.Raw], batch: _Batch) -> Envelope:
+    events: list[BeaconEvent] = []
+    positions: list[int] = []
+    rejections: list[Rejection] = []
+    for index, item in enumerate(items):
+        item_bytes = bytes(item)
+        try:
+            events.append(_event(item_bytes))
+            positions.append(index)
+        except msgspec.ValidationError as error:
+            rejections.append(Rejection(index, _id_of(item_bytes), "malformed", words(error, "event")))
+        except _TooLargeError:
+            rule = f"event: at most {MAX_EVENT_BYTES} bytes"
+            rejections.append(Rejection(index, _id_of(item_bytes), "too_large", rule))
+    return Envelope(events, positions, rejections, fitting(batch.sent_at or 0), batch.site)
+
+
+class _TooLargeError(Exception):
+    """The event is larger than 64 KiB."""
+
+
+def _event(item: bytes) -> BeaconEvent:
+    if len(item) > MAX_EVENT_BYTES:
+        raise _TooLargeError
+    event = _decode_event(item)
+    data = bytes(event.data)
+    if not data.startswith(b"{"):
+        if data not in {b"", b"null"}:
+            raise msgspec.ValidationError("Expected `object` - at `$.data`")
+        event.data = msgspec.Raw()
+    return event
+
+
+def _id_of(item: bytes) -> str | None:
+    try:
+        return echo(_decode_only_id(item).event_id)
+    except msgspec.ValidationError:
+        return None
+
+
+def echo(event_id: str | None) -> str | None:
+    """An event id as it may go back into an answer: cut, because it may be anything."""
+    return event_id and event_id[:_LONGEST_ECHO]
+
+
+def fitting(number: int) -> int:
+    """The number, or the nearest that a 64-bit field holds. Admission refuses both ends."""
+    return max(-_INT64_MAX, min(_INT64_MAX, number))

@@ -1,0 +1,156 @@
+"""Turns the beacons that leave together into one Collect, and its answer into the outcome of each beacon."""
+
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from footfall.collector.v1 import collector_service_pb2 as collector
+from footfall.event.v1.event_pb2 import EventBatch
+
+from footfall_gateway import metrics
+from footfall_gateway.envelope import Envelope, Rejection, echo, fitting
+from footfall_gateway.group_commit import Bounds, FullError, GroupCommit
+from footfall_gateway.problem import Problem
+
+_CONTEXT_BYTES = 256
+"""About what a request's own fields (user agent, origin, address) take on the wire."""
+_FULL_RETRY_S = 1
+_MS = 1_000_000
+
+_REASONS = {number: name.removeprefix("REJECT_REASON_").lower() for name, number in collector.RejectReason.items()}
+_ACCEPTED = {collector.OUTCOME_STATUS_STORED, collector.OUTCOME_STATUS_SUPPRESSED}
+
+_accepted = metrics.EVENTS.labels("accepted")
+_rejected = metrics.EVENTS.labels("rejected")
+_unavailable = metrics.EVENTS.labels("unavailable")
+
+
+def now_ms() -> int:
+    """The server's clock, in milliseconds since the epoch."""
+    return time.time_ns() // _MS
+
+
+@dataclass(slots=True)
+class Sender:
+    """What the events of one request have in common: fields of footfall.event.v1.EventContext."""
+
+    received_ms: int
+    origin: str = ""
+    user_agent: str = ""
+    address: str = ""
+    traceparent: str = ""
+
+
+class Beacon(NamedTuple):
+    """A decoded beacon on its way to the collector."""
+
+    sender: Sender
+    envelope: Envelope
+
+
+class Outcome(NamedTuple):
+    """What became of a beacon's events."""
+
+    accepted: int
+    rejections: list[Rejection]
+
+
+class Intake:
+    """The one way in for events, whether by beacon or by POST."""
+
+    def __init__(
+        self,
+        collect: Callable[[collector.CollectRequest], Awaitable[collector.CollectResponse]],
+        bounds: Bounds,
+    ) -> None:
+        self._collect = collect
+        self._commit: GroupCommit[Beacon, list[Rejection]] = GroupCommit(self._send, bounds)
+
+    async def store(self, sender: Sender, envelope: Envelope, size: int) -> Outcome:
+        """Return when every event is on disk or rejected. `size` is that of the body, in bytes.
+
+        Raises:
+            Problem: 503, when it is not known of any event that it is stored. Sending the same again is safe.
+
+        """
+        rejections = envelope.rejections
+        if envelope.events:
+            try:
+                waiter = self._commit.submit(Beacon(sender, envelope), len(envelope.events), size + _CONTEXT_BYTES)
+            except FullError:
+                raise Problem(503, "too many events are waiting", retry_s=_FULL_RETRY_S) from None
+            refused = await waiter
+            if refused:
+                rejections = sorted(rejections + refused)
+        accepted = len(envelope.events) + len(envelope.rejections) - len(rejections)
+        _count(accepted, rejections)
+        return Outcome(accepted, rejections)
+
+    async def close(self) -> None:
+        """Take nothing more, and return when all that was taken has its outcome."""
+        await self._commit.close()
+
+    async def _send(self, beacons: list[Beacon]) -> list[list[Rejection]]:
+        request = collector.CollectRequest(batch=batch_of(beacons))
+        count = len(request.batch.events)
+        metrics.BATCH_EVENTS.observe(count)
+        with metrics.COLLECT_SECONDS.time():
+            response = await self._collect(request)
+        if response.stored_count == count:
+            return [[] for _ in beacons]
+        if len(response.outcomes) != count:  # no outcome is no promise
+            raise Problem(503, "the event log gave no clear answer", retry_s=_FULL_RETRY_S)
+        outcomes = iter(response.outcomes)
+        return [_rejections(beacon.envelope, outcomes) for beacon in beacons]
+
+
+def batch_of(beacons: list[Beacon]) -> EventBatch:
+    """The beacons as one batch: a context each, events in order."""
+    batch = EventBatch()
+    add_context, add_event = batch.contexts.add, batch.events.add
+    for index, (sender, envelope) in enumerate(beacons):
+        add_context(
+            received_time_ms=sender.received_ms,
+            sent_time_ms=envelope.sent_ms,
+            site=envelope.site,
+            origin=sender.origin,
+            user_agent=sender.user_agent,
+            address=sender.address,
+            traceparent=sender.traceparent,
+        )
+        for event in envelope.events:
+            add_event(
+                event_id=event.event_id,
+                event_name=event.event_name,
+                visit_id=event.visit_id,
+                global_visit_id=event.global_visit_id,
+                browser_page_id=event.page_id,
+                category=event.category,
+                url=event.url,
+                language_code=event.language_code,
+                timestamp_ms=fitting(event.timestamp or 0),
+                data_json=bytes(event.data),
+                site=event.site,
+                context_index=index,
+            )
+    return batch
+
+
+def _rejections(envelope: Envelope, outcomes: Iterator[collector.Outcome]) -> list[Rejection]:
+    rejections = []
+    for event, position, outcome in zip(envelope.events, envelope.positions, outcomes, strict=False):
+        event_id = echo(event.event_id)
+        if outcome.status == collector.OUTCOME_STATUS_REJECTED:
+            rejections.append(Rejection(position, event_id, _REASONS.get(outcome.reason, "rejected"), outcome.message))
+        elif outcome.status not in _ACCEPTED:
+            rejections.append(Rejection(position, event_id, "unavailable", "event: not stored, send it again", True))
+    return rejections
+
+
+def _count(accepted: int, rejections: list[Rejection]) -> None:
+    _accepted.inc(accepted)
+    if rejections:
+        unavailable = sum(rejection.is_retryable for rejection in rejections)
+        _unavailable.inc(unavailable)
+        _rejected.inc(len(rejections) - unavailable)

@@ -1,0 +1,135 @@
+"""Turns calls on collector, identity and history into answers or Problems: the one file here that knows gRPC."""
+
+import asyncio
+import math
+from collections.abc import AsyncIterator
+from typing import TypeVar
+
+import grpc
+import structlog
+from footfall.collector.v1.collector_service_pb2 import CollectRequest, CollectResponse
+from footfall.collector.v1.collector_service_pb2_grpc import CollectorServiceStub
+from footfall.history.v1.history_service_pb2_grpc import HistoryServiceStub
+from footfall.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
+from footfall_servicekit.channel import forwarded, open_channel
+from footfall_servicekit.errors import ErrorDetails, details_of
+from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # ships none
+
+from footfall_gateway.problem import Problem
+from footfall_gateway.settings import GatewaySettings
+
+Request = TypeVar("Request")
+Answer = TypeVar("Answer")
+
+_HEALTH_TIMEOUT_S = 1.0
+_RETRY_S = 2
+"""What clients are told when a neighbour does not say when to come again."""
+
+_log = structlog.get_logger()
+
+_STATUS = {
+    grpc.StatusCode.INVALID_ARGUMENT: 400,
+    grpc.StatusCode.OUT_OF_RANGE: 400,
+    grpc.StatusCode.PERMISSION_DENIED: 403,
+    grpc.StatusCode.NOT_FOUND: 404,
+    grpc.StatusCode.ALREADY_EXISTS: 409,
+    grpc.StatusCode.FAILED_PRECONDITION: 409,
+    grpc.StatusCode.ABORTED: 409,
+    grpc.StatusCode.UNIMPLEMENTED: 501,
+    grpc.StatusCode.UNAVAILABLE: 503,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 503,
+    grpc.StatusCode.CANCELLED: 503,
+    grpc.StatusCode.DEADLINE_EXCEEDED: 504,
+}
+_PARAMETERS = {"page_token": "page_start"}
+"""Fields of the contract that the HTTP APIs call otherwise."""
+
+
+class Neighbours:
+    """The three services, one channel each. Make it in the running loop; close it last."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._channels = {
+            name: open_channel(target)
+            for name, target in (
+                ("collector", settings.collector_target),
+                ("identity", settings.identity_target),
+                ("history", settings.history_target),
+            )
+        }
+        self._health = {name: health_pb2_grpc.HealthStub(channel) for name, channel in self._channels.items()}
+        self._collect = CollectorServiceStub(self._channels["collector"]).Collect
+        self.identity = IdentityServiceStub(self._channels["identity"])
+        self.history = HistoryServiceStub(self._channels["history"])
+        self._query_s = settings.query_timeout_ms / 1000
+        self._collect_s = settings.collect_timeout_ms / 1000
+
+    async def collect(self, request: CollectRequest) -> CollectResponse:
+        """Store a batch. Raises Problem 503 when it is not known to be stored, for whatever reason."""
+        try:
+            return await self._collect(request, timeout=self._collect_s, metadata=forwarded())
+        except grpc.aio.AioRpcError as error:
+            details = details_of(error)
+            _log.warning("collect failed", code=details.code.name, reason=details.reason)
+            raise Problem(503, "the event log does not answer", retry_s=_retry_s(details)) from error
+
+    async def ask(self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Answer], request: Request) -> Answer:
+        """Call a method of `identity` or `history`. Raises the Problem that its error means to our client."""
+        try:
+            return await method(request, timeout=self._query_s, metadata=forwarded())
+        except grpc.aio.AioRpcError as error:
+            raise _problem(details_of(error)) from error
+
+    async def stream(
+        self, method: grpc.aio.UnaryStreamMultiCallable[Request, Answer], request: Request
+    ) -> AsyncIterator[Answer]:
+        """Call a streaming method, which may take as long as it wants. Raises as `ask` does, at any item."""
+        try:
+            async for answer in method(request, metadata=forwarded()):
+                yield answer
+        except grpc.aio.AioRpcError as error:
+            raise _problem(details_of(error)) from error
+
+    async def serving(self) -> dict[str, bool]:
+        """By name, which of the services say that they serve."""
+        answers = await asyncio.gather(*map(_is_serving, self._health.values()))
+        return dict(zip(self._health, answers, strict=True))
+
+    async def close(self) -> None:
+        """Close the channels; calls under way end with an error."""
+        await asyncio.gather(*(channel.close() for channel in self._channels.values()))
+
+
+async def _is_serving(health: health_pb2_grpc.HealthStub) -> bool:
+    try:
+        answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=_HEALTH_TIMEOUT_S)
+    except grpc.aio.AioRpcError:
+        return False
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _problem(details: ErrorDetails) -> Problem:
+    status = _STATUS.get(details.code, 500)
+    if status >= 500:
+        _log.warning("neighbour failed", code=details.code.name, reason=details.reason)
+    match status:
+        case 400 if details.violations:
+            broken = [f"{_PARAMETERS.get(field, field)}: {rule}" for field, rule in details.violations]
+            return Problem(400, "; ".join(broken))
+        case 404:
+            return Problem(404, f"no such {details.resource_type or 'resource'}")
+        case 403 | 409 | 400:
+            # Only what a RequestError says is meant for clients.
+            return Problem(status, details.message if details.reason else "refused")
+        case 501:
+            return Problem(501, "not served yet")
+        case 503:
+            return Problem(503, "a service that knows the answer is not available", retry_s=_retry_s(details))
+        case 504:
+            return Problem(504, "a service that knows the answer took too long")
+        case _:
+            return Problem(500, "internal error")
+
+
+def _retry_s(details: ErrorDetails) -> int:
+    return max(1, math.ceil(details.retry_ms / 1000)) if details.retry_ms is not None else _RETRY_S

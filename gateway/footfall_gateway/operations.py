@@ -1,0 +1,225 @@
+"""Turns a table of operations into routes. The same table describes them: see openapi.py."""
+
+import os
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
+from urllib.parse import parse_qsl, unquote
+
+import msgspec
+import structlog
+from footfall_servicekit import logs
+from footfall_timeline import normalize_uuid
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from footfall_gateway import metrics
+from footfall_gateway.auth import EVERYBODY, Authenticator, Principal
+from footfall_gateway.auth import Scope as Permission
+from footfall_gateway.beacon import ClientGoneError, read_body
+from footfall_gateway.envelope import words
+from footfall_gateway.problem import Problem
+
+Query = TypeVar("Query", bound=msgspec.Struct)
+Body = TypeVar("Body")
+Method = Literal["GET", "POST", "PUT", "DELETE"]
+
+JSON = "application/json; charset=UTF-8"
+"""Spelled as the original spells it."""
+
+_BODY_TIMEOUT_S = 10.0
+_MOST_PARAMETERS = 100
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+_log = structlog.get_logger()
+
+
+class NoQuery(msgspec.Struct):
+    """An operation without query parameters."""
+
+
+@dataclass(slots=True)
+class Call(Generic[Query, Body]):
+    """One request, decoded."""
+
+    path: Mapping[str, str]
+    query: Query
+    body: Body
+    principal: Principal
+    headers: Mapping[str, str]
+    address: str
+
+    def uuid(self, name: str, resource: str) -> str:
+        """The path parameter `name` in its stored form.
+
+        Raises:
+            Problem: 404. What is no UUID names no resource.
+
+        """
+        try:
+            return normalize_uuid(self.path[name])
+        except ValueError:
+            raise Problem(404, f"no such {resource}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Operation(Generic[Query, Body]):
+    """One method on one path: what is called, what it takes and what it answers."""
+
+    name: str
+    method: Method
+    path: str
+    handler: Callable[[Call[Query, Body]], Awaitable[Response]]
+    """Its docstring describes the operation."""
+    query: type[Query]
+    answer: Any = None
+    """Type of the body of a 200; None when there is none."""
+    body: type[Body] | None = None
+    permission: Permission | None = Permission.READ
+    """None: open to everybody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """Operations that are served below the same prefixes and answer errors alike."""
+
+    prefixes: tuple[str, ...]
+    operations: Sequence[Operation[Any, Any]]
+    error: Callable[[Problem], Response]
+
+
+def json_answer(body: Any, **headers: str) -> Response:
+    """200 with a compact JSON body."""
+    return Response(
+        msgspec.json.encode(body),
+        headers={"content-type": JSON} | {name.replace("_", "-"): value for name, value in headers.items()},
+    )
+
+
+def routes(api: Api, authenticator: Authenticator) -> list[Route]:
+    """One route a path and prefix."""
+    by_path: dict[str, dict[str, Operation[Any, Any]]] = {}
+    for operation in api.operations:
+        by_path.setdefault(operation.path, {})[operation.method] = operation
+    return [
+        Route(prefix + path, _PathEndpoint(operations, api.error, authenticator))
+        for prefix in api.prefixes
+        for path, operations in by_path.items()
+    ]
+
+
+class _PathEndpoint:
+    """The operations of one path, as an ASGI application."""
+
+    def __init__(
+        self,
+        operations: Mapping[str, Operation[Any, Any]],
+        error: Callable[[Problem], Response],
+        authenticator: Authenticator,
+    ) -> None:
+        self._operations = operations
+        self._error = error
+        self._authenticator = authenticator
+        allowed = {*operations, "OPTIONS"} | ({"HEAD"} if "GET" in operations else set())
+        self._allow = ", ".join(sorted(allowed))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        logs.request_id.set(_request_id(headers))
+        operation = self._operations.get("GET" if scope["method"] == "HEAD" else scope["method"])
+        principal = None
+        try:
+            if operation is None:
+                response = self._without_operation(scope["method"])
+            else:
+                if operation.permission:
+                    principal = self._authenticator.authenticate(headers.get("authorization", ""))
+                response = await operation.handler(await _call(operation, scope, receive, headers, principal))
+        except ClientGoneError:
+            return
+        except Problem as problem:
+            response = self._error(problem)
+        except Exception:
+            _log.exception("request failed", operation=operation and operation.name)
+            response = self._error(Problem(500, "internal error"))
+        _account(operation, response.status_code, time.perf_counter() - started, principal)
+        await response(scope, receive, send)
+
+    def _without_operation(self, method: str) -> Response:
+        if method == "OPTIONS":
+            return Response(status_code=204, headers={"allow": self._allow})
+        raise Problem(405, "method not allowed here", allow=self._allow)
+
+
+async def _call(
+    operation: Operation[Any, Any],
+    scope: Scope,
+    receive: Receive,
+    headers: Mapping[str, str],
+    principal: Principal | None,
+) -> Call[Any, Any]:
+    body = None
+    if operation.body is not None:
+        body = decoded(await read_body(receive, _BODY_TIMEOUT_S), operation.body)
+    return Call(
+        path={name: _unquoted(value) for name, value in scope["path_params"].items()},
+        query=_query(scope["query_string"], operation.query),
+        body=body,
+        principal=principal or EVERYBODY,
+        headers=headers,
+        address=scope["client"][0] if scope["client"] else "",
+    )
+
+
+def _query(raw: bytes, query: type[Query]) -> Query:
+    try:
+        pairs = parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MOST_PARAMETERS)
+    except UnicodeDecodeError:
+        raise Problem(400, "query: is not percent-encoded UTF-8") from None
+    except ValueError:
+        raise Problem(400, f"query: at most {_MOST_PARAMETERS} parameters") from None
+    try:
+        return msgspec.convert(dict(pairs), query, strict=False)
+    except msgspec.ValidationError as error:
+        raise Problem(400, words(error)) from None
+
+
+def decoded(raw: bytes, body: type[Body]) -> Body:
+    """The body of a request.
+
+    Raises:
+        Problem: 400, it is not JSON, or not what it should be.
+
+    """
+    try:
+        return msgspec.json.decode(raw, type=body)
+    except msgspec.ValidationError as error:
+        raise Problem(400, words(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Problem(400, "the body is not JSON") from None
+
+
+def _unquoted(segment: str) -> str:
+    """One segment of the raw path: routed while encoded, so an id may hold `/` (`%2F`), `#`, `%` and anything else."""
+    try:
+        return unquote(segment, errors="strict")
+    except UnicodeDecodeError:
+        raise Problem(400, "path: is not percent-encoded UTF-8") from None
+
+
+def _request_id(headers: Mapping[str, str]) -> str:
+    given = headers.get("x-request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else os.urandom(8).hex()
+
+
+def _account(operation: Operation[Any, Any] | None, status: int, seconds: float, principal: Principal | None) -> None:
+    """Count and log a request: by operation, because paths and queries name people."""
+    name = operation.name if operation else "none"
+    metrics.REQUESTS.labels(name, str(status)).inc()
+    metrics.REQUEST_SECONDS.labels(name).observe(seconds)
+    write = _log.info if operation and operation.permission else _log.debug  # probes come every few seconds
+    write("request", operation=name, status=status, ms=round(seconds * 1000, 1), client=principal and principal.name)

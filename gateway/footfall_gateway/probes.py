@@ -1,0 +1,55 @@
+"""Turns the state of this process and its neighbours into /healthz, /readyz and /metrics."""
+
+import msgspec
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.responses import Response
+
+from footfall_gateway.neighbours import Neighbours
+from footfall_gateway.operations import JSON, Api, Call, NoQuery, Operation, json_answer
+from footfall_gateway.problem import problem_response
+
+
+class Health(msgspec.Struct):
+    """The process answers."""
+
+    status: str = "ok"
+
+
+class Readiness(msgspec.Struct):
+    """Whether everything serves, and which service does."""
+
+    ready: bool
+    services: dict[str, bool]
+
+
+class Probes:
+    """What operators ask."""
+
+    def __init__(self, neighbours: Neighbours) -> None:
+        self._neighbours = neighbours
+        self.is_stopping = False
+        """Set when the process is about to stop: balancers shall look elsewhere."""
+
+    def api(self) -> Api:
+        """The operations."""
+        operations = [
+            Operation("getHealth", "GET", "/healthz", self.health, NoQuery, Health, permission=None),
+            Operation("getReadiness", "GET", "/readyz", self.readiness, NoQuery, Readiness, permission=None),
+            Operation("getMetrics", "GET", "/metrics", self.metrics, NoQuery, str, permission=None),
+        ]
+        return Api(("",), operations, problem_response)
+
+    async def health(self, _call: Call[NoQuery, None]) -> Response:
+        """Whether the process is alive."""
+        return json_answer(Health())
+
+    async def readiness(self, _call: Call[NoQuery, None]) -> Response:
+        """200 while collector, identity and history all serve, else 503."""
+        services = await self._neighbours.serving()
+        ready = all(services.values()) and not self.is_stopping
+        body = msgspec.json.encode(Readiness(ready, services))
+        return Response(body, 200 if ready else 503, {"content-type": JSON})
+
+    async def metrics(self, _call: Call[NoQuery, None]) -> Response:
+        """Metrics in the Prometheus text format."""
+        return Response(generate_latest(), headers={"content-type": CONTENT_TYPE_LATEST})

@@ -1,0 +1,132 @@
+"""Turns the application into a running HTTP server: bind, serve, and a stop in order."""
+
+import asyncio
+import logging
+import math
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import structlog
+import uvicorn
+from starlette.types import ASGIApp
+
+from footfall_gateway import app
+from footfall_gateway.cors import Cors, SitesFileError, read_origins
+from footfall_gateway.group_commit import Bounds
+from footfall_gateway.intake import Intake
+from footfall_gateway.neighbours import Neighbours
+from footfall_gateway.probes import Probes
+from footfall_gateway.settings import GatewaySettings
+
+_BACKLOG = 2_048
+_KEEP_ALIVE_S = 65
+"""Longer than the usual 60 s of balancers, so that it is they who close an idle connection."""
+
+_log = structlog.get_logger()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server without its own handling of signals: a stop here has more steps."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Gateway:
+    """One gateway process: what it holds, and when it lets go of it."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        """Needs the running loop. Raises SitesFileError."""
+        self._settings = settings
+        self._neighbours = Neighbours(settings)
+        self._intake = Intake(
+            self._neighbours.collect,
+            Bounds(
+                group_count=settings.group_events,
+                group_size=settings.group_bytes,
+                linger_ms=settings.linger_ms,
+                groups_in_flight=settings.groups_in_flight,
+                waiting_count=settings.waiting_events,
+                waiting_size=settings.waiting_bytes,
+            ),
+        )
+        self._probes = Probes(self._neighbours)
+        cors = Cors(read_origins(settings.sites_file))
+        self._server = _Server(
+            _uvicorn_config(app.build(settings, self._neighbours, self._intake, self._probes, cors), settings)
+        )
+        self._serving: asyncio.Task[None]
+        self._asked_to_stop = asyncio.Event()
+        self._in_a_hurry = asyncio.Event()
+        self.port = 0
+
+    async def start(self) -> int:
+        """Bind, serve, and return the port. Raises OSError when it is taken."""
+        settings = self._settings
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        listener = socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
+        self.port = listener.getsockname()[1]
+        self._serving = asyncio.create_task(self._server.serve([listener]))
+        _log.info("listening", port=self.port)
+        return self.port
+
+    def request_stop(self) -> None:
+        """Ask for the ordered stop; asked again, do not wait for requests under way."""
+        if self._asked_to_stop.is_set():
+            self._in_a_hurry.set()
+            self._server.force_exit = True
+        self._asked_to_stop.set()
+
+    async def stopped(self) -> int:
+        """Wait until a stop is asked for, or the server dies; carry the stop out, and return the exit code."""
+        asked = asyncio.create_task(self._asked_to_stop.wait())
+        await asyncio.wait((asked, self._serving), return_when=asyncio.FIRST_COMPLETED)
+        asked.cancel()
+        self._probes.is_stopping = True
+        if not self._serving.done():
+            _log.info("stopping")
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._in_a_hurry.wait(), self._settings.lame_duck_ms / 1000)
+        self._server.should_exit = True
+        await asyncio.wait((self._serving,))
+        exit_code = 1 if self._serving.exception() else 0
+        await self._intake.close()
+        await self._neighbours.close()
+        _log.info("stopped", exit_code=exit_code)
+        return exit_code
+
+
+async def serve(settings: GatewaySettings) -> int:
+    """Serve until SIGTERM or SIGINT, and return the exit code. A second signal skips waiting for requests."""
+    try:
+        gateway = Gateway(settings)
+    except SitesFileError as error:
+        sys.stderr.write(f"The settings are wrong:\n  {error}\n")
+        return 2
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, gateway.request_stop)
+    await gateway.start()
+    return await gateway.stopped()
+
+
+def _uvicorn_config(application: ASGIApp, settings: GatewaySettings) -> uvicorn.Config:
+    # Its lines at level warning are about what strangers send; anybody could fill the log with them.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    return uvicorn.Config(
+        application,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=settings.trusted_proxies,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+        timeout_graceful_shutdown=math.ceil(settings.stop_grace_ms / 1000),
+    )

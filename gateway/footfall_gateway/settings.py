@@ -1,0 +1,64 @@
+"""Turns the environment into what the gateway is told."""
+
+from pathlib import Path
+from typing import Self
+
+from footfall_servicekit.settings import ProcessSettings, shared
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import SettingsConfigDict
+
+
+class GatewaySettings(ProcessSettings):
+    """Settings of the gateway."""
+
+    model_config = SettingsConfigDict(env_prefix="GATEWAY_")
+
+    port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
+    collector_target: str = shared("COLLECTOR_TARGET", "127.0.0.1:50051", "gRPC target of the collector.")
+    identity_target: str = shared("IDENTITY_TARGET", "127.0.0.1:50052", "gRPC target of identity.")
+    history_target: str = shared("HISTORY_TARGET", "127.0.0.1:50053", "gRPC target of history.")
+    sites_file: Path | None = shared(
+        "SITES_FILE", None, "TOML file of the sites. Here only their `origins` count: pages that may read answers."
+    )
+
+    api_user: str = shared("API_USER", "", "User of the data and `/api/v1` routes (HTTP Basic). Holds every scope.")
+    api_password: SecretStr = shared("API_PASSWORD", SecretStr(""), "That user's password.")
+    open_api: bool = Field(
+        False,
+        description="Serve the data and `/api/v1` routes to everybody, without authentication.",
+    )
+    trusted_proxies: str = Field(
+        "",
+        description="Addresses or networks, separated by commas, whose `X-Forwarded-For` and `X-Forwarded-Proto` "
+        "are believed. Empty: nobody's.",
+    )
+
+    group_events: int = Field(1_000, ge=1, le=1_000, description="Events that leave in one `Collect` at most.")
+    group_bytes: int = Field(
+        1024 * 1024, ge=1024, le=1024 * 1024, description="Bytes that leave in one `Collect` at most."
+    )
+    linger_ms: float = Field(
+        2.0, ge=0, le=1_000, description="How long a beacon waits for company while others are under way, in ms."
+    )
+    groups_in_flight: int = Field(4, ge=1, le=256, description="`Collect` calls under way at once.")
+    waiting_events: int = Field(
+        50_000, ge=1_000, description="Events that may wait to leave; beacons beyond are answered 503."
+    )
+    waiting_bytes: int = Field(
+        64 * 1024 * 1024, ge=1024 * 1024, description="Bytes that may wait to leave; beacons beyond are answered 503."
+    )
+    collect_timeout_ms: int = Field(
+        5_000, ge=1, le=60_000, description="Longest that a beacon waits for the collector before it is answered 503."
+    )
+    query_timeout_ms: int = Field(10_000, ge=1, le=60_000, description="Longest that a query may take before 504.")
+    body_timeout_ms: int = Field(
+        10_000, ge=1, le=300_000, description="Longest that the body of a request may take to arrive before 408."
+    )
+
+    @model_validator(mode="after")
+    def _user_needs_password(self) -> Self:
+        if bool(self.api_user) != bool(self.api_password.get_secret_value()):
+            raise ValueError("API_USER and API_PASSWORD: must be set both, or neither")
+        if ":" in self.api_user:
+            raise ValueError("API_USER: must not hold a colon")
+        return self

@@ -1,0 +1,70 @@
+"""A real gateway process's parts on a free port, before a collector whose answers a test decides."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+from footfall.collector.v1 import collector_service_pb2 as collector
+from footfall.collector.v1 import collector_service_pb2_grpc as collector_grpc
+from footfall.event.v1.event_pb2 import EventBatch
+from footfall_gateway.serving import Gateway
+from footfall_gateway.settings import GatewaySettings
+from footfall_servicekit.interceptor import ServerInterceptor
+
+Collect = Callable[[EventBatch], Awaitable[collector.CollectResponse]]
+
+
+@dataclass
+class ScriptedCollector(collector_grpc.CollectorServiceServicer):
+    """Answers as `answer` says, and keeps what it was asked."""
+
+    batches: list[EventBatch] = field(default_factory=list)
+    answer: Collect | None = None
+    target: str = ""
+
+    async def Collect(  # noqa: N802
+        self, request: collector.CollectRequest, _context: Any
+    ) -> collector.CollectResponse:
+        self.batches.append(request.batch)
+        if self.answer:
+            return await self.answer(request.batch)
+        return collector.CollectResponse(stored_count=len(request.batch.events))
+
+
+@pytest.fixture
+async def scripted_collector() -> AsyncIterator[ScriptedCollector]:
+    """A gRPC server that implements CollectorService."""
+    server = grpc.aio.server(interceptors=[ServerInterceptor(ceiling_s=30)])
+    servicer = ScriptedCollector()
+    collector_grpc.add_CollectorServiceServicer_to_server(servicer, server)
+    servicer.target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    await server.start()
+    yield servicer
+    await server.stop(None)
+
+
+@asynccontextmanager
+async def running_gateway(**settings: Any) -> AsyncIterator[httpx.AsyncClient]:
+    """A gateway with these settings; gives a client of it."""
+    defaults: dict[str, Any] = {"port": 0, "lame_duck_ms": 0, "API_USER": "tester", "API_PASSWORD": "secret"}
+    gateway = Gateway(GatewaySettings(**defaults | settings))
+    port = await gateway.start()
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", auth=("tester", "secret")) as client:
+        try:
+            yield client
+        finally:
+            gateway.request_stop()
+            assert await gateway.stopped() == 0
+
+
+@pytest.fixture
+async def http(scripted_collector: ScriptedCollector) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a gateway whose collector is the scripted one and whose other neighbours are away."""
+    async with running_gateway(
+        COLLECTOR_TARGET=scripted_collector.target, IDENTITY_TARGET="127.0.0.1:1", HISTORY_TARGET="127.0.0.1:1"
+    ) as client:
+        yield client
