@@ -52,6 +52,7 @@ class IdentitySettings(ServiceSettings):
     changes_kept: int = Field(
         10_000, ge=100, description="Changes a partition that a watcher can resume behind. About 300 bytes each."
     )
+    copy_name: bool = Field(False, description="Show `data.name` of SignIn and UserInfo events as the identity's name.")
     redis_timeout_ms: int = Field(
         2_000, ge=1_100, le=30_000, description="Longest wait for an answer of Redis. (Reading the log blocks for 1 s.)"
     )

@@ -10,6 +10,7 @@ from typing import Any, Final, Self
 
 import structlog
 from footfall_servicekit.errors import RequestError
+from footfall_servicekit.stream import Handler, StreamReader
 from footfall_timeline import encode, identity_hash, partition
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -24,6 +25,7 @@ REFRESH_MS: Final = 86_400_000
 """The expiry of a visit is moved at most so often, because moving it costs as much as merging."""
 
 _PARTITIONS_KEY: Final = "log:partitions"  # written by the collector
+_ENTRIES_A_BATCH: Final = 32  # of up to 1,000 events; together well within the time after which they are taken over
 _RETRY_MS: Final = 1_000
 _UNAVAILABLE: Final = (RedisConnectionError, RedisTimeoutError, OutOfMemoryError, ReadOnlyError)
 
@@ -145,6 +147,10 @@ class VisitorStore:
             for visit_id, fields in zip(wanted, answers, strict=True)
             if fields
         }
+
+    def log_readers(self, group: str, handler: Handler) -> list[StreamReader]:
+        """A reader for the log of each partition."""
+        return [StreamReader(self._redis, keys.log, group, handler, batch=_ENTRIES_A_BATCH) for keys in self._keys]
 
     async def check(self) -> None:
         """Wait until Redis answers, then make sure that its data was made with as many partitions.

@@ -1,0 +1,144 @@
+"""Timelines in Redis: whatever arrives how often, in which order and beside what, the result is the pure merge."""
+
+import asyncio
+import random
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from footfall.event.v1.event_pb2 import Event
+from footfall_identity.visit_record import touches, transition_of
+from footfall_identity.visitor_store import REFRESH_MS, VisitorStore
+from footfall_timeline import Kind, State, Transition, identity_hash, merge
+
+from tests.tools.identity import (
+    DAY_MS,
+    ERASURE_KEY,
+    KEEP_MS,
+    admitted,
+    key,
+    new_id,
+    now_ms,
+    random_visit,
+    resolve,
+    scattered,
+)
+
+
+def pure(events: Iterable[Event]) -> tuple[Transition, ...]:
+    return merge([t for t in map(transition_of, events) if t])
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_parallel_merges_of_split_and_shuffled_visits_equal_the_pure_merge(
+    store: VisitorStore, seed: int
+) -> None:
+    chance = random.Random(seed)  # noqa: S311
+    visits = [random_visit(chance, ["ann", "bob", "o'neil|7"]) for _ in range(4)]
+    batches = scattered([event for visit in visits for event in visit], chance)
+    await asyncio.gather(*(resolve(store, *batch) for batch in batches))
+    records = await store.get(visit[0].visit_id for visit in visits)
+    for events in visits:
+        record = records[events[0].visit_id]
+        assert record.timeline == pure(events)
+        assert (record.first_ms, record.last_ms) == (events[0].event_time_ms, events[-1].event_time_ms)
+        assert record.url == max((event.event_time_ms, event.url) for event in events)[1]
+        assert (record.site, record.global_visit_id) == (events[0].site, events[0].global_visit_id)
+
+
+async def test_of_different_events_with_one_id_the_smaller_stays(store: VisitorStore) -> None:
+    visit_id, event_id, at = new_id(), new_id(), now_ms()
+    entries = [admitted("SignIn", visit_id, at, user, event_id=event_id) for user in ("bob", "ann", "Émile", "ann|x")]
+    for event in entries:
+        await resolve(store, event)
+    assert (await store.get([visit_id]))[visit_id].timeline == pure(entries)
+    assert pure(entries)[0].identity == "ann"
+
+
+async def test_what_an_erased_person_leaves_wins_over_what_it_replaces(store: VisitorStore) -> None:
+    visit_id = new_id()
+    event = admitted("SignIn", visit_id, now_ms(), "ann")
+    [touch] = touches([(event, transition_of(event))])
+    await store.merge([touch])
+    touch.transitions = [t._replace(identity="") for t in touch.transitions]
+    [record] = await store.merge([touch])
+    assert record.timeline[0].is_erased
+    assert await resolve(store, event) == []
+
+
+async def test_only_visits_whose_timeline_changed_are_answered(store: VisitorStore) -> None:
+    visit_id, at = new_id(), now_ms()
+    page, sign_in = admitted("PageEntered", visit_id, at), admitted("SignIn", visit_id, at + 1, "ann")
+    assert await resolve(store, page) == []
+    [record] = await resolve(store, page, sign_in)
+    assert record.fold.stamp.state is State.AUTHENTICATED
+    assert await resolve(store, page, sign_in) == []
+    assert await resolve(store, page, answer_all=True) == []
+    assert await resolve(store, sign_in, answer_all=True) == [record]
+
+
+async def test_each_change_is_in_the_stream_of_changes_once(store: VisitorStore, redis: Any) -> None:
+    visit_id, at = new_id(), now_ms()
+    sign_in, sign_out = admitted("SignIn", visit_id, at, "ann"), admitted("SignOut", visit_id, at + 1)
+    for event in (sign_in, sign_out, sign_in, admitted("PageEntered", visit_id, at)):
+        await resolve(store, event)
+    changes = [fields for _, fields in await redis.xrange(key("changes", visit_id))]
+    assert [set(fields) for fields in changes] == [
+        {b"visit", sign_in.event_id.encode()},
+        {b"visit", sign_out.event_id.encode()},
+    ]
+
+
+async def test_a_visit_is_live_by_when_its_last_event_happened(store: VisitorStore, redis: Any) -> None:
+    live, idle, now = new_id(), new_id(), now_ms()
+    await resolve(store, admitted("PageEntered", live, now), admitted("PageEntered", idle, now - 31 * 60_000))
+    assert await redis.zscore(f"{key('live', live)}:anonymous", live) == now
+    assert await redis.zscore(f"{key('live', idle)}:anonymous", idle) is None
+    await resolve(store, admitted("SignIn", live, now - 5, "ann"))
+    assert await redis.zscore(f"{key('live', live)}:anonymous", live) is None
+    assert await redis.zscore(f"{key('live', live)}:known", live) == now
+
+
+async def test_a_timeline_outlives_its_last_touch_by_the_retention_and_so_does_the_index(
+    store: VisitorStore, redis: Any
+) -> None:
+    visit_id = new_id()
+    name = f"{key('visit', visit_id)}:{visit_id}"
+    person = f"{key('person', visit_id)}:{identity_hash(ERASURE_KEY, 'ann').hex()}"
+    await resolve(store, admitted("SignIn", visit_id, now_ms(), "ann"))
+    for _ in range(2):
+        assert KEEP_MS <= await redis.pttl(name) <= KEEP_MS + REFRESH_MS
+        assert await redis.pttl(person) > await redis.pttl(name)
+        assert await redis.zrange(person, 0, -1) == [visit_id.encode()]
+        # A week later; the person is not named again.
+        await redis.pexpire(name, DAY_MS)
+        await redis.delete(person)
+        await resolve(store, admitted("PageEntered", visit_id, now_ms()))
+
+
+async def test_events_that_a_tombstone_covers_name_nobody(store: VisitorStore, redis: Any) -> None:
+    visit_id, erased_at = new_id(), now_ms()
+    person = identity_hash(ERASURE_KEY, "ann").hex()
+    await redis.hset(key("tombstones", visit_id), person, f"{erased_at:013d}")
+    await resolve(store, admitted("SignIn", visit_id, erased_at, "ann"))
+    assert not await redis.exists(f"{key('person', visit_id)}:{person}")
+    [record] = await resolve(store, admitted("SignIn", visit_id, erased_at + 1, "ann"))
+    assert [(t.kind, t.identity) for t in record.timeline] == [(Kind.SIGN_IN, ""), (Kind.SIGN_IN, "ann")]
+    values = await redis.xrange(key("changes", visit_id))
+    assert b"ann" not in repr(values[0]).encode()
+
+
+async def test_a_live_visit_takes_at_most_500_bytes(store: VisitorStore, redis: Any) -> None:
+    visits = [new_id() for _ in range(2_000)]
+    url = "https://shop.example/loans/cars/compare?make=volvo&page=3&sort=price-ascending"
+    for start in range(0, len(visits), 500):
+        await resolve(store, *(admitted("PageEntered", v, now_ms(), url=url) for v in visits[start : start + 500]))
+        # Every twentieth visitor signs in.
+        known = visits[start : start + 500 : 20]
+        await resolve(store, *(admitted("SignIn", v, now_ms(), f"{v[:8]}@mail.example") for v in known))
+    used = 0
+    async for name in redis.scan_iter(count=1_000):
+        if not name.startswith(b"changes:"):  # bounded by number, not by visits
+            used += await redis.memory_usage(name, samples=0)
+    print(f"{used / len(visits):.0f} bytes a live visit")  # noqa: T201
+    assert used / len(visits) <= 500

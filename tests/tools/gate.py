@@ -1,0 +1,62 @@
+"""Turns a server into one that can be cut off and let back, on a port that stays the same."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from urllib.parse import urlsplit
+
+
+class Gate:
+    """Forwards connections while open. Closing breaks those that are there and refuses new ones."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._behind = (parts.hostname or "", parts.port or 0)
+        self._scheme = parts.scheme
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        """Where the server is to be reached through the gate."""
+        return f"{self._scheme}://127.0.0.1:{self.port}"
+
+    async def open(self) -> None:
+        self._server = await asyncio.start_server(self._forward, "127.0.0.1", self.port)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there_reader, there_writer = await asyncio.open_connection(*self._behind)
+        pipes = [asyncio.create_task(_pipe(reader, there_writer)), asyncio.create_task(_pipe(there_reader, writer))]
+        self._tasks.update(pipes)
+        await asyncio.wait(pipes)
+        self._tasks.difference_update(pipes)
+
+
+async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        with suppress(ConnectionError):
+            while data := await reader.read(65_536):
+                writer.write(data)
+                await writer.drain()
+    finally:
+        writer.close()
+
+
+@asynccontextmanager
+async def gate_before(url: str) -> AsyncIterator[Gate]:
+    """An open gate before the server at `url`."""
+    gate = Gate(url)
+    await gate.open()
+    try:
+        yield gate
+    finally:
+        await gate.close()

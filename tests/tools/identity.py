@@ -1,0 +1,95 @@
+"""Turns a few words into events as admission leaves them, for tests of identity."""
+
+import json
+import random
+import time
+import uuid
+from typing import Any
+
+from footfall.event.v1 import event_pb2
+from footfall.event.v1.event_pb2 import Event, EventBatch
+from footfall_identity.visit_record import VisitRecord, touches, transition_of
+from footfall_identity.visitor_store import VisitorStore
+from footfall_timeline import Assurance, Kind, partition
+
+ERASURE_KEY = "erasure key of the tests"
+DAY_MS = 86_400_000
+KEEP_MS = 8 * DAY_MS
+PARTITIONS = 3
+
+KINDS = {"UserInfo": Kind.USER_INFO, "SignIn": Kind.SIGN_IN, "SignOut": Kind.SIGN_OUT}
+
+
+def now_ms() -> int:
+    """The time now, in milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000
+
+
+def new_id() -> str:
+    """An id as it is stored."""
+    return str(uuid.uuid4())
+
+
+def admitted(name: str, visit_id: str, at_ms: int, user: str = "", **more: Any) -> Event:
+    """One event of a visit. `data` is a dict; what else is given replaces a field of the message."""
+    data = more.pop("data", {}) | ({"userID": user} if user else {})
+    kind = KINDS.get(name)
+    fields: dict[str, Any] = {
+        "event_id": new_id(),
+        "event_name": name,
+        "event_type": event_pb2.EVENT_TYPE_SYSTEM,
+        "visit_id": visit_id,
+        "global_visit_id": "6513270e-269e-4d37-b2a7-4de452e6b438",
+        "url": "https://shop.example/loans",
+        "site": "default",
+        "timestamp_ms": at_ms,
+        "event_time_ms": at_ms,
+        "data_json": json.dumps(data).encode(),
+        "transition": kind.value if kind else 0,
+        "identity_id": user,
+        "assurance": Assurance.CLAIMED.value if user else 0,
+    }
+    return Event(**(fields | more))
+
+
+def random_visit(chance: random.Random, people: list[str], *, length: int = 20) -> list[Event]:
+    """The events of one visit in order: pages, among them people signing in and out as they like."""
+    visit_id = str(uuid.UUID(int=chance.getrandbits(128), version=4))
+    at_ms = now_ms() - 600_000
+    events = [admitted("VisitStarted", visit_id, at_ms)]
+    for number in range(length):
+        at_ms += chance.choice([0, 1, 250, 4_000])  # now and then the event id decides
+        name = chance.choice(["PageEntered", "UserInfo", "SignIn", "SignOut"])
+        user = chance.choice(people) if name in {"UserInfo", "SignIn"} else ""
+        data = {chance.choice(["name", "a.b", "$c", "location"]): number} if user else {}
+        events.append(admitted(name, visit_id, at_ms, user, url=f"https://shop.example/{number}", data=data))
+    return events
+
+
+def scattered(events: list[Event], chance: random.Random) -> list[list[Event]]:
+    """The events as a bad network brings them: shuffled, some twice, in batches of one to four."""
+    arriving = events + chance.sample(events, len(events) // 2)
+    chance.shuffle(arriving)
+    batches = []
+    while arriving:
+        size = chance.randint(1, 4)
+        batches.append(arriving[:size])
+        arriving = arriving[size:]
+    return batches
+
+
+def key(kind: str, visit_id: str) -> str:
+    """The name of a key of the partition that a visit belongs to."""
+    return f"{kind}:{{p{partition(visit_id, PARTITIONS):02d}}}"
+
+
+async def resolve(store: VisitorStore, *events: Event, answer_all: bool = False) -> list[VisitRecord]:
+    """Merge events as ResolveEvents does."""
+    return await store.merge(touches((event, transition_of(event)) for event in events), answer_all=answer_all)
+
+
+async def append(redis: Any, *events: Event) -> None:
+    """Append events to the log, one entry a visit."""
+    for visit_id in {event.visit_id: None for event in events}:
+        batch = EventBatch(events=[event for event in events if event.visit_id == visit_id])
+        await redis.xadd(key("log", visit_id), {"b": batch.SerializeToString()})
