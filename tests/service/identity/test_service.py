@@ -128,22 +128,25 @@ async def test_without_mongodb_live_state_goes_on_and_identities_come_with_its_r
 ) -> None:
     visit_id, at = new_id(), now_ms()
     sign_in, sign_out = admitted("SignIn", visit_id, at, "ann"), admitted("SignOut", visit_id, at + 1)
-    async with gate_before(mongo_url) as gate:
-        async with running_identity(MONGO_URL=gate.url) as identity, identity.stub() as stub:
-            await append(redis, sign_in)
-            await eventually(lambda: identity_of(stub, "ann"))
-            await gate.close()
-            answer = await stub.ResolveEvents(pb.ResolveEventsRequest(events=[sign_out]), timeout=1)
-            await append(redis, sign_out, admitted("SignIn", new_id(), at, "bob"))
-            visitor = await stub.GetVisitor(pb.GetVisitorRequest(visit_id=visit_id), timeout=2)
-            assert list(answer.visitors) == [visitor.visitor]
-            with pytest.raises(grpc.aio.AioRpcError) as refused:
-                await stub.GetIdentity(pb.GetIdentityRequest(identity_id="ann"))
-            assert details_of(refused.value).code is grpc.StatusCode.UNAVAILABLE
-            assert details_of(refused.value).retry_ms
-            await gate.open()
-            await eventually(lambda: identity_of(stub, "bob"), timeout=20)
-            assert (await identity_of(stub, "ann")).visit_scope == RECOGNIZED
+    async with (
+        gate_before(mongo_url) as gate,
+        running_identity(MONGO_URL=gate.url) as identity,
+        identity.stub() as stub,
+    ):
+        await append(redis, sign_in)
+        await eventually(lambda: identity_of(stub, "ann"))
+        await gate.close()
+        answer = await stub.ResolveEvents(pb.ResolveEventsRequest(events=[sign_out]), timeout=1)
+        await append(redis, sign_out, admitted("SignIn", new_id(), at, "bob"))
+        visitor = await stub.GetVisitor(pb.GetVisitorRequest(visit_id=visit_id), timeout=2)
+        assert list(answer.visitors) == [visitor.visitor]
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.GetIdentity(pb.GetIdentityRequest(identity_id="ann"))
+        assert details_of(refused.value).code is grpc.StatusCode.UNAVAILABLE
+        assert details_of(refused.value).retry_ms
+        await gate.open()
+        await eventually(lambda: identity_of(stub, "bob"), timeout=20)
+        assert (await identity_of(stub, "ann")).visit_scope == RECOGNIZED
 
 
 async def test_a_call_while_redis_is_away_is_unavailable_and_the_next_one_works(
