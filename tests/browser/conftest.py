@@ -20,3 +20,13 @@ async def browser() -> AsyncIterator[Browser]:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield browser
         await browser.close()
+
+
+@pytest.fixture(scope="session")
+async def shop_browser() -> AsyncIterator[Browser]:
+    """A browser for which every host of `shop.test` is this machine."""
+    async with async_playwright() as playwright:
+        resolver = "--host-resolver-rules=MAP *.shop.test 127.0.0.1"
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, resolver])
+        yield browser
+        await browser.close()

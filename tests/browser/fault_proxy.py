@@ -54,6 +54,10 @@ class FaultProxy:
         events = [event for beacon in self.beacons for event in beacon["events"]]
         return [event for event in events if name in {None, event["eventName"]}]
 
+    def events(self) -> list[dict[str, Any]]:
+        """Every event that was sent, once, by its time."""
+        return sorted({event["eventID"]: event for event in self.sent()}.values(), key=lambda event: event["timestamp"])
+
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, one request."""
         try:

@@ -17,7 +17,9 @@ SNIPPET = """
 """
 
 
-def page(gateway: str, *, title: str = "Shop", config: str = "{}", script: str = "", body: str = "<h1>Shop</h1>") -> str:
+def page(
+    gateway: str, *, title: str = "Shop", config: str = "{}", script: str = "", body: str = "<h1>Shop</h1>"
+) -> str:
     """A page that carries the tracker; `config` and `script` are JavaScript."""
     snippet = SNIPPET.format(gateway=gateway, config=config)
     return f"<!doctype html><meta charset=utf-8><title>{title}</title><script>{snippet}{script}</script>{body}"
@@ -37,7 +39,8 @@ async def running_website(pages: Mapping[str, str], **headers: str) -> AsyncIter
             kind = "text/javascript" if path.endswith(".js") else "text/xml" if path.endswith(".xml") else "text/html"
             writer.write(
                 f"HTTP/1.1 {status}\r\ncontent-type: {kind}; charset=utf-8\r\n{extra}"
-                f"content-length: {len(body)}\r\nconnection: close\r\n\r\n".encode() + body
+                f"content-length: {len(body)}\r\nconnection: close\r\n\r\n".encode()
+                + body
             )
             await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError):

@@ -13,7 +13,7 @@ const FIRST_PAUSE_MS = 1000;
 const MAX_PAUSE_MS = 60000;
 const MAX_RETRY_AFTER_MS = 600000;
 
-const tab = randomID();
+const tab = Math.random().toString(36).slice(2);
 
 /** Missing on http: pages, refused in sandboxes. @type {LockManager|undefined} */
 let locks = navigator.locks;
@@ -111,7 +111,8 @@ function batchOf(items, bytes) {
  */
 async function post(items) {
   const lost = lostCount();
-  const head = JSON.stringify({ sentAt: Date.now(), site: items[0].site || undefined, dropped: lost || undefined });
+  const { domain } = config;
+  const head = JSON.stringify({ sentAt: Date.now(), site: items[0].site || undefined, domain, dropped: lost || undefined });
   const body = head.slice(0, -1) + ',"events":[' + items.map(({ text }) => text).join() + ']}';
   const bytes = items.reduce((sum, item) => sum + item.bytes + 1, HEAD_BYTES);
   items.forEach(({ key }) => underway.add(key));
@@ -135,8 +136,8 @@ function request(body) {
     method: 'POST',
     body,
     keepalive: bytesUnderway <= KEEPALIVE_BYTES,
-    // A gateway under the site's own domain renews the cookies by HTTP, so that Safari keeps them.
-    credentials: 'include',
+    // A gateway under the site's domain renews the cookie by HTTP, so that Safari keeps it.
+    credentials: config.domain ? 'include' : 'same-origin',
     signal: abort.signal,
   });
 }
@@ -152,9 +153,10 @@ async function settle(items, lost, response) {
   const { status } = response;
   debug(status, items);
   const isAnswer = status === 200 || status === 400;
-  /** @type {{rejected?: {index: number, retry?: boolean}[]}} */
-  const { rejected } = status === 204 ? { rejected: [] } : isAnswer ? await response.json() : {};
-  if (rejected) {
+  /** @type {{accepted?: number, rejected?: {index: number, retry?: boolean}[]}} */
+  const { accepted = 0, rejected = [] } =
+    status === 204 ? { accepted: items.length } : isAnswer ? await response.json() : {};
+  if (accepted + rejected.length === items.length) {
     const again = rejected.filter(({ retry }) => retry).map(({ index }) => index);
     items.forEach(({ key }, index) => again.includes(index) || discard(key));
     countLost(rejected.length - again.length - lost);

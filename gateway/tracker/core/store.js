@@ -6,8 +6,12 @@ const memory = new Map();
 /** @type {Storage|null} */
 let disk = null;
 
+/** Where cookies are, unless the document is sandboxed. */
+let cookies = { cookie: '' };
+
 function openStore() {
   try {
+    if (document.cookie !== null) cookies = document;
     disk = localStorage;
     if (!isQuiet()) return;
     // For a quiet visitor nothing outlives the tab.
@@ -48,7 +52,7 @@ function keys() {
 
 /** @param {string} name */
 function readCookie(name) {
-  const found = isQuiet() ? null : document.cookie.match('(?:^|; )' + name + '=([^;]*)');
+  const found = isQuiet() ? null : cookies.cookie.match('(?:^|; )' + name + '=([^;]*)');
   return found ? found[1] : '';
 }
 
@@ -58,7 +62,7 @@ function readCookie(name) {
  * @param {number} [maxAge] seconds; without it the cookie ends with the browser
  */
 function writeCookie(name, value, maxAge) {
-  document.cookie = name + '=' + value + '; Path=/; SameSite=Lax' + (isSecure ? '; Secure' : '') +
+  cookies.cookie = name + '=' + value + '; Path=/; SameSite=Lax' + (isSecure ? '; Secure' : '') +
     (config.domain ? '; Domain=' + config.domain : '') + (maxAge === undefined ? '' : '; Max-Age=' + maxAge);
 }
 

@@ -1,0 +1,155 @@
+"""What the tracker keeps in a browser, and what it does for those who do not want to be followed."""
+
+import re
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, Page
+
+from tests.browser.visitor import ids, names_on_the_wire, queue_is_empty, sent_at_once, visiting
+from tests.browser.website import page
+from tests.tools.suite import Suite
+
+ENTERED = ["VisitStarted", "PageEntered"]
+YEAR_S = 365 * 24 * 60 * 60
+REFUSE_COOKIES = """
+  Object.defineProperty(Document.prototype, 'cookie', { get: () => '', set: () => {} });
+"""
+REFUSE_STORAGE = """
+  for (const name of ['localStorage', 'sessionStorage']) {
+    Object.defineProperty(window, name, { get() { throw new DOMException('denied', 'SecurityError'); } });
+  }
+"""
+GPC = "Object.defineProperty(Navigator.prototype, 'globalPrivacyControl', { value: true });"
+DNT = "Object.defineProperty(Navigator.prototype, 'doNotTrack', { value: '1' });"
+
+
+async def stored_keys(tab: Page) -> dict[str, list[str]]:
+    keys: dict[str, list[str]] = await tab.evaluate(
+        "({ local: Object.keys(localStorage), session: Object.keys(sessionStorage) })"
+    )
+    return keys
+
+
+async def cookies(tab: Page) -> dict[str, Any]:
+    return {cookie["name"]: cookie for cookie in await tab.context.cookies()}
+
+
+async def test_first_party_cookies_and_nothing_else_once_all_is_sent(browser: Browser, suite: Suite) -> None:
+    async with visiting(browser, suite) as visitor:
+        await visitor.open()
+        started, _ = await names_on_the_wire(visitor, ENTERED)
+        found = await cookies(visitor.page)
+        assert sorted(found) == ["_gt_gvid", "_gt_vid"]
+        assert found["_gt_gvid"]["value"] == started["globalVisitID"]
+        assert re.fullmatch(rf"{started['visitID']}\.\d{{13}}", found["_gt_vid"]["value"])
+        now_s = await visitor.page.evaluate("Date.now() / 1000")
+        assert found["_gt_gvid"]["expires"] == pytest.approx(now_s + YEAR_S, abs=60)
+        assert found["_gt_vid"]["expires"] == -1, "until the browser is closed"
+        for cookie in found.values():
+            assert (cookie["path"], cookie["sameSite"], cookie["httpOnly"]) == ("/", "Lax", False)
+        await visitor.page.wait_for_function("Object.keys(localStorage).length === 0")
+
+
+@pytest.mark.parametrize("refusal", [REFUSE_COOKIES, REFUSE_STORAGE, REFUSE_COOKIES + REFUSE_STORAGE])
+async def test_refusals_cost_nothing_but_memory(browser: Browser, suite: Suite, refusal: str) -> None:
+    async with visiting(browser, suite) as visitor:
+        await visitor.context.add_init_script(refusal)
+        await visitor.open()
+        first = await ids(visitor.page)
+        await visitor.page.evaluate("_gt.push(['event', 'A'])")
+        await names_on_the_wire(visitor, [*ENTERED, "A"])
+        await visitor.open("/next")
+        second = await ids(visitor.page)
+        both_refused = refusal == REFUSE_COOKIES + REFUSE_STORAGE
+        assert (first["visitID"] == second["visitID"]) is not both_refused
+        assert visitor.page_errors == []
+
+
+async def test_a_full_disk_is_no_reason_to_lose_an_event(browser: Browser, suite: Suite) -> None:
+    async with visiting(browser, suite) as visitor:
+        await visitor.context.add_init_script("Storage.prototype.setItem = () => { throw new Error('full'); };")
+        await visitor.open()
+        await visitor.page.evaluate("_gt.push(['event', 'A'])")
+        await names_on_the_wire(visitor, [*ENTERED, "A"])
+
+
+async def test_sub_domains_share_a_visit_with_the_domain_option(suite: Suite, shop_browser: Browser) -> None:
+    html = page("{gateway}", config="{ domain: 'shop.test' }")
+    async with visiting(shop_browser, suite, {"*": html}) as visitor:
+        port = visitor.origin.rpartition(":")[2]
+        answers = []
+        for host in ("www.shop.test", "help.shop.test"):
+            await visitor.page.goto(f"http://{host}:{port}/")
+            answers.append(await ids(visitor.page))
+        assert answers[0]["visitID"] == answers[1]["visitID"]
+        assert answers[0]["globalVisitID"] == answers[1]["globalVisitID"]
+        assert {cookie["domain"] for cookie in (await cookies(visitor.page)).values()} == {".shop.test"}
+
+
+async def test_two_tabs_without_web_locks_take_turns(suite: Suite, shop_browser: Browser) -> None:
+    # A plain http: host is no secure context: browsers offer it no Web Locks.
+    async with visiting(shop_browser, suite) as visitor:
+        shop = f"http://www.shop.test:{visitor.origin.rpartition(':')[2]}/"
+        second = await visitor.new_tab()
+        for tab in (visitor.page, second):
+            await tab.goto(shop)
+        assert not await second.evaluate("'locks' in navigator")
+        for tab in (visitor.page, second):
+            await tab.evaluate("_gt.push(['event', 'A'])")
+        await names_on_the_wire(visitor, ["VisitStarted", "PageEntered", "PageEntered", "A", "A"])
+        await second.wait_for_function("Object.keys(localStorage).length === 0")
+        assert len(visitor.proxy.sent()) == 5, "each event sent once"
+
+
+async def test_nothing_is_sent_or_stored_before_consent(browser: Browser, suite: Suite) -> None:
+    html = page("{gateway}", config="{ consent: 'required' }", script="_gt.push(['event', 'Early']);")
+    async with visiting(browser, suite, {"*": html}) as visitor:
+        await visitor.page.goto(visitor.origin)
+        await visitor.page.goto(visitor.origin)
+        await visitor.page.wait_for_timeout(300)
+        assert visitor.proxy.beacons == []
+        assert await cookies(visitor.page) == {}
+        assert await stored_keys(visitor.page) == {"local": [], "session": []}
+        await visitor.page.evaluate("_gt.push(['consent', true])")
+        await names_on_the_wire(visitor, [*ENTERED, "Early"])
+
+
+async def test_withdrawn_consent_leaves_no_trace(browser: Browser, suite: Suite) -> None:
+    async with visiting(browser, suite, {"/": page("{gateway}"), "/plain": "<title>Plain</title>"}) as visitor:
+        await visitor.open()
+        await visitor.page.evaluate("_gt.push(['consent', false], ['event', 'Late'])")
+        await visitor.page.goto(visitor.origin + "/plain")
+        assert visitor.proxy.beacons == []
+        assert await cookies(visitor.page) == {}
+        assert await stored_keys(visitor.page) == {"local": [], "session": []}
+
+
+async def test_consent_given_again_starts_a_new_visit_of_an_unknown_browser(browser: Browser, suite: Suite) -> None:
+    async with visiting(browser, suite) as visitor:
+        await visitor.open()
+        before = await ids(visitor.page)
+        await visitor.page.evaluate("_gt.push(['consent', false], ['consent', true])")
+        after = await ids(visitor.page)
+        assert not set(before.values()) & set(after.values())
+        await names_on_the_wire(visitor, ENTERED)
+
+
+@pytest.mark.parametrize("signal", [GPC, DNT])
+async def test_privacy_signals_are_honoured_when_configured(browser: Browser, suite: Suite, signal: str) -> None:
+    pages = {"/": page("{gateway}"), "/quiet": page("{gateway}", config="{ privacySignals: true }")}
+    async with visiting(browser, suite, pages) as visitor:
+        await visitor.context.add_init_script(signal)
+        await visitor.open("/")
+        assert len(await cookies(visitor.page)) == 2, "not configured"
+        await visitor.open("/quiet")
+        first = await ids(visitor.page)
+        await visitor.open("/quiet")
+        assert first["globalVisitID"] == ""
+        assert (await ids(visitor.page))["visitID"] == first["visitID"], "one visit in one tab"
+        assert await cookies(visitor.page) == {}, "earlier ones are gone"
+        assert (await stored_keys(visitor.page))["local"] == []
+        other_tab = await visitor.open("/quiet", await visitor.new_tab())
+        assert (await ids(other_tab))["visitID"] != first["visitID"], "no id across visits"
+        await sent_at_once(visitor.page)
+        assert await queue_is_empty(visitor.page)
