@@ -89,6 +89,25 @@ async def test_a_sign_out_in_another_entry_ends_the_scope(store: VisitorStore, l
     assert not record.newest.is_signed_in
 
 
+async def test_a_timeline_that_changes_while_the_record_is_written_is_looked_at_again(
+    store: VisitorStore, links: LinkStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visit_id, at = new_id(), now_ms()
+    consumer, change = LogConsumer(store, links), links.change
+    others = [entry(admitted("SignOut", visit_id, at + 1))]
+
+    async def change_after_another_consumer(*arguments: Any) -> Any:
+        while others:
+            await consumer.handle([others.pop()])  # finds no record yet to write into
+        return await change(*arguments)
+
+    monkeypatch.setattr(links, "change", change_after_another_consumer)
+    await consumer.handle([entry(admitted("SignIn", visit_id, at, "ann"))])
+    record = (await links.get(["ann"]))["ann"]
+    assert record.newest is not None
+    assert not record.newest.is_signed_in
+
+
 async def test_what_is_not_as_admission_leaves_it_is_skipped_alone(store: VisitorStore, links: LinkStore) -> None:
     visit_id, at = new_id(), now_ms()
     bad = [
