@@ -8,7 +8,7 @@ from footfall.collector.v1 import collector_service_pb2 as collector
 from footfall.event.v1 import event_pb2
 from footfall.event.v1.event_pb2 import Event, EventBatch, EventContext
 from footfall_collector.admission import DAY_MS, Admission, event_time
-from footfall_collector.sites import OpenSites
+from footfall_collector.sites import Sites
 from footfall_timeline import page_id, user_agent_id
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +18,7 @@ from tests.tools.batches import CHROME, batch, context, message
 NOW = 1_767_606_012_466
 VISIT = "d23f0824-128b-4f33-8c5c-7fd0a6a3a450"
 
-admission = Admission(OpenSites(), 7 * DAY_MS)
+admission = Admission(Sites(), max_event_age_ms=7 * DAY_MS, token_leeway_s=30)
 
 
 def admitted(event: Event, **fields: Any) -> Event:

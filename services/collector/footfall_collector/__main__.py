@@ -1,5 +1,6 @@
 """Turns settings into parts, and the parts into the running collector."""
 
+import sys
 from functools import partial
 
 from footfall.collector.v1 import collector_service_pb2_grpc as collector_grpc
@@ -13,12 +14,12 @@ from footfall_collector.pipeline import Pipeline
 from footfall_collector.resolver import Resolver
 from footfall_collector.service import CollectorService
 from footfall_collector.settings import CollectorSettings
-from footfall_collector.sites import OpenSites
+from footfall_collector.sites import Sites, SitesFileError
 
 SERVICE_NAME = "footfall.collector.v1.CollectorService"
 
 
-async def collect(settings: CollectorSettings) -> int:
+async def collect(settings: CollectorSettings, sites: Sites) -> int:
     """Serve until told to stop; return the exit code."""
     log = EventLog.open(
         settings.redis_url,
@@ -29,7 +30,9 @@ async def collect(settings: CollectorSettings) -> int:
         is_volatile_allowed=settings.allow_volatile_log,
     )
     channel = open_channel(settings.identity_target)
-    admission = Admission(OpenSites(), settings.max_event_age_days * DAY_MS)
+    admission = Admission(
+        sites, max_event_age_ms=settings.max_event_age_days * DAY_MS, token_leeway_s=settings.token_leeway_s
+    )
     pipeline = Pipeline(admission, log, Resolver(channel), settings.partitions)
     service = CollectorService(pipeline, settings.identity_timeout_ms / 1000)
     return await serve(
@@ -44,7 +47,12 @@ async def collect(settings: CollectorSettings) -> int:
 def main() -> None:
     """Run the collector; the entry point `footfall-collector`."""
     settings = load(CollectorSettings)
-    run(settings, "collector", partial(collect, settings))
+    try:
+        sites = Sites.load(settings.sites_file)
+    except SitesFileError as error:
+        sys.stderr.write(f"SITES_FILE is wrong:\n{error}\n")
+        sys.exit(2)
+    run(settings, "collector", partial(collect, settings, sites))
 
 
 if __name__ == "__main__":

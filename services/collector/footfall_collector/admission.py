@@ -13,11 +13,18 @@ from footfall_timeline import page_id, user_agent_id
 
 from footfall_collector.claim import KINDS, take_claim
 from footfall_collector.normalize import STEPS
+from footfall_collector.proof import Verdict, judge
 from footfall_collector.sender import Sender, cut_down
-from footfall_collector.sites import OpenSites
+from footfall_collector.sites import Site, Sites
 
 DAY_MS: Final = 86_400_000
-_SIGN_OUT = event_pb2.TRANSITION_KIND_SIGN_OUT
+_SIGN_IN = event_pb2.TRANSITION_KIND_SIGN_IN
+_CLAIMED: Final = {
+    event_pb2.TRANSITION_KIND_USER_INFO: (event_pb2.ASSURANCE_CLAIMED, "user_info"),
+    _SIGN_IN: (event_pb2.ASSURANCE_CLAIMED, "no_key"),
+    event_pb2.TRANSITION_KIND_SIGN_OUT: (event_pb2.ASSURANCE_UNSPECIFIED, ""),
+}
+"""How far an event is to be trusted on its own word, and why no further."""
 
 
 class Rejection(NamedTuple):
@@ -27,6 +34,7 @@ class Rejection(NamedTuple):
     message: str
 
 
+_BOT = Rejection(collector.REJECT_REASON_BOT, "User-Agent: a robot's, and the site refuses robots")
 _TOO_OLD = Rejection(collector.REJECT_REASON_TOO_OLD, "timestamp: happened longer ago than this server accepts")
 _NO_USER = Rejection(
     collector.REJECT_REASON_INVALID_USER_ID, "data.userID: must be a string of 1 to 512 characters or an integer"
@@ -37,9 +45,10 @@ _UNKNOWN_SITE = Rejection(collector.REJECT_REASON_UNKNOWN_SITE, "site: not known
 class Admission:
     """The rules of one deployment."""
 
-    def __init__(self, sites: OpenSites, max_event_age_ms: int) -> None:
+    def __init__(self, sites: Sites, *, max_event_age_ms: int, token_leeway_s: float) -> None:
         self._sites = sites
         self._max_event_age_ms = max_event_age_ms
+        self._token_leeway_s = token_leeway_s
 
     def admit(self, batch: EventBatch, now_ms: int) -> dict[int, Rejection]:
         """Admit a batch in place; return what was refused, by position. Refused events are left half done.
@@ -62,6 +71,8 @@ class Admission:
         site = self._sites.find(event.site or sender.site, sender.origin)
         if site is None:
             return _UNKNOWN_SITE
+        if sender.is_robot and site.refuses_bots:
+            return _BOT
         event.site = site.name
         happened_ms = event_time(event.timestamp_ms, sender.received_ms, sender.sent_ms)
         if happened_ms < sender.received_ms - self._max_event_age_ms:
@@ -70,7 +81,42 @@ class Admission:
         visit, page = event.visit_id, event.browser_page_id
         event.page_id = page_id(visit, page) if page else ""
         event.user_agent_id = user_agent_id(visit, sender.user_agent) if sender.user_agent else ""
-        return _identify(event)
+        return self._identify(event, site, sender.received_ms)
+
+    def _identify(self, event: Event, site: Site, received_ms: int) -> Rejection | None:
+        """Decide what the event does to its visit, whom it names and how far that is to be trusted.
+
+        All four fields are written for every event: what a sender put there says nothing.
+        """
+        kind = KINDS.get(event.event_name)
+        if kind is None:
+            event.ClearField("transition")
+            event.ClearField("identity_id")
+            event.ClearField("assurance")
+            event.ClearField("assurance_reason")
+            return None
+        claim = take_claim(event)
+        if claim is None:
+            return _NO_USER
+        event.transition = kind
+        event.identity_id = claim.user_id
+        event.assurance, event.assurance_reason = _CLAIMED[kind]
+        if kind == _SIGN_IN and site.keys:
+            verdict = judge(
+                claim.token,
+                site.keys,
+                site=site.name,
+                visit_id=event.visit_id,
+                user_id=claim.user_id,
+                received_ms=received_ms,
+                leeway_s=self._token_leeway_s,
+            )
+            event.assurance_reason = verdict
+            if verdict is Verdict.VALID:
+                event.assurance = event_pb2.ASSURANCE_PROVEN
+            else:
+                event.transition = event_pb2.TRANSITION_KIND_USER_INFO
+        return None
 
 
 def event_time(timestamp_ms: int, received_ms: int, sent_ms: int) -> int:
@@ -85,27 +131,3 @@ def event_time(timestamp_ms: int, received_ms: int, sent_ms: int) -> int:
     else:
         happened_ms = timestamp_ms if abs(received_ms - timestamp_ms) <= DAY_MS else received_ms
     return received_ms if happened_ms > received_ms + DAY_MS else happened_ms
-
-
-def _identify(event: Event) -> Rejection | None:
-    """Decide what the event does to its visit, whom it names and how far that is to be trusted.
-
-    All four fields are written for every event: what a sender put there says nothing.
-    """
-    kind = KINDS.get(event.event_name)
-    if kind is None:
-        for field in ("transition", "identity_id", "assurance", "assurance_reason"):
-            event.ClearField(field)
-        return None
-    claim = take_claim(event)
-    if claim is None:
-        return _NO_USER
-    event.transition = kind
-    event.identity_id = claim.user_id
-    if kind == _SIGN_OUT:
-        event.ClearField("assurance")
-        event.ClearField("assurance_reason")
-    else:
-        event.assurance = event_pb2.ASSURANCE_CLAIMED
-        event.assurance_reason = "no_key"
-    return None

@@ -1,5 +1,7 @@
 """Turns the environment into what the collector is told."""
 
+from pathlib import Path
+
 from footfall_servicekit.settings import ServiceSettings, shared
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -30,6 +32,14 @@ class CollectorSettings(ServiceSettings):
     )
     max_event_age_days: int = shared(
         "MAX_EVENT_AGE_DAYS", 7, "Events that happened longer ago are rejected as `too_old`.", ge=1, le=3_650
+    )
+    sites_file: Path | None = shared(
+        "SITES_FILE",
+        None,
+        "TOML file of the sites: name, origins, sign-in keys. Unset: a site is whatever calls itself one.",
+    )
+    token_leeway_s: float = Field(
+        30, ge=0, le=3_600, description="How far the clock of a server that signs SignIn tokens may be off, in seconds."
     )
     log_bound_bytes: int = Field(
         512 * 1024 * 1024,

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -185,6 +186,15 @@ class TestLog:
         async with running_collector(PARTITIONS=3) as service:
             assert service.process.wait(10) == 1
             assert "Set PARTITIONS=2 for every service" in service.output()
+
+
+async def test_a_wrong_sites_file_ends_the_process_and_is_explained(running_collector: Running, tmp_path: Path) -> None:
+    file = tmp_path / "sites.toml"
+    file.write_text('[[site]]\nname = "the shop"')
+    async with running_collector(SITES_FILE=file) as service:
+        assert service.process.wait(10) == 2
+        assert "site 'the shop': the name must have" in service.output()
+        assert "Traceback" not in service.output()
 
 
 class TestIdentityDown:

@@ -1,0 +1,229 @@
+"""Signed SignIn tokens: what proves a sign-in, and that nothing else does."""
+
+import base64
+import hashlib
+import hmac
+import json
+import random
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from footfall.event.v1 import event_pb2
+from footfall.event.v1.event_pb2 import Event
+from footfall_collector.admission import DAY_MS, Admission
+from footfall_collector.proof import SigningKey
+from footfall_collector.sites import Site, Sites
+
+from tests.tools.batches import batch, context, message, new_uuid
+
+NOW_S = 1_767_606_012
+LEEWAY_S = 30
+VISIT = "d23f0824-128b-4f33-8c5c-7fd0a6a3a450"
+SECRET = "the shop's secret, at least 32 bytes"
+OLD_SECRET = "the shop's secret before the last one"
+OTHER_SECRET = "somebody else's secret, just as long"
+PRIVATE = Ed25519PrivateKey.generate()
+PUBLIC_PEM = PRIVATE.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+SHOP = Site(
+    "shop",
+    keys=(
+        SigningKey.from_secret("old", OLD_SECRET),
+        SigningKey.from_secret("new", SECRET),
+        SigningKey.from_public_key("ed", PUBLIC_PEM),
+    ),
+)
+admission = Admission(
+    Sites([SHOP, Site("bank", keys=(SigningKey.from_secret("new", OTHER_SECRET),)), Site("blog")]),
+    max_event_age_ms=7 * DAY_MS,
+    token_leeway_s=LEEWAY_S,
+)
+
+
+def claims(**changes: Any) -> dict[str, Any]:
+    """What a good token says; None removes a claim."""
+    good = {"sub": "dana", "aud": "shop", "visitID": VISIT, "iat": NOW_S - 5, "exp": NOW_S + 60}
+    return {name: value for name, value in (good | changes).items() if value is not None}
+
+
+def token(key: Any = SECRET, algorithm: str = "HS256", kid: str | None = None, **changes: Any) -> str:
+    return jwt.encode(claims(**changes), key, algorithm, headers={"kid": kid} if kid else None)
+
+
+def signed_in(
+    given: Any, user: Any = "dana", site: str = "shop", name: str = "SignIn", received_s: float = NOW_S
+) -> Event:
+    """The event after admission of a SignIn that carries this token."""
+    data = {"userID": user} | ({} if given is None else {"token": given})
+    received_ms = int(received_s * 1000)
+    sent = batch(
+        message(name, data, visit_id=VISIT, site=site, timestamp_ms=received_ms),
+        contexts=[context(received_time_ms=received_ms)],
+    )
+    assert admission.admit(sent, received_ms) == {}
+    [event] = sent.events
+    assert json.loads(event.data_json) == {"userID": user}
+    return event
+
+
+def unsigned(header: dict[str, Any], body: dict[str, Any], signature: bytes = b"") -> str:
+    parts = (json.dumps(header).encode(), json.dumps(body).encode(), signature)
+    return ".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts)
+
+
+def hmac_signed(algorithm: str, material: bytes) -> str:
+    """A good token signed with any bytes: the library itself refuses some."""
+    header = {"alg": algorithm, "typ": "JWT"}
+    signing_input = unsigned(header, claims()).rpartition(".")[0].encode()
+    digest = {"HS256": hashlib.sha256, "HS512": hashlib.sha512}[algorithm]
+    return unsigned(header, claims(), hmac.digest(material, signing_input, digest))
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        pytest.param(token(), id="no key id"),
+        pytest.param(token(kid="new"), id="key id"),
+        pytest.param(token(OLD_SECRET, kid="old"), id="the key before"),
+        pytest.param(token(PRIVATE, "EdDSA"), id="EdDSA"),
+        pytest.param(token(PRIVATE, "EdDSA", kid="ed"), id="EdDSA with key id"),
+        pytest.param(token(aud=["bank", "shop"]), id="for two sites"),
+        pytest.param(token(visitID=VISIT.replace("-", "").upper()), id="the visit in its other form"),
+        pytest.param(token(iat=NOW_S + LEEWAY_S), id="issued by a clock that is a little fast"),
+        pytest.param(token(exp=NOW_S - LEEWAY_S + 1), id="expired by a clock that is a little slow"),
+        pytest.param(token(iat=NOW_S - 0.5, exp=NOW_S + 0.5, nbf=NOW_S), id="fractions of seconds"),
+    ],
+)
+def test_a_signed_token_proves_the_sign_in(good: str) -> None:
+    event = signed_in(good)
+    assert event.transition == event_pb2.TRANSITION_KIND_SIGN_IN
+    assert (event.assurance, event.assurance_reason) == (event_pb2.ASSURANCE_PROVEN, "token_valid")
+    assert event.identity_id == "dana"
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (None, "token_missing"),
+        ("", "token_forged"),
+        ("a.b.c", "token_forged"),
+        (token()[:-4] + "AAAA", "token_forged"),
+        (token(OTHER_SECRET), "token_forged"),
+        (token(kid="old"), "token_forged"),
+        (token(kid="unknown"), "token_forged"),
+        (token(Ed25519PrivateKey.generate(), "EdDSA"), "token_forged"),
+        (hmac_signed("HS512", SECRET.encode()), "token_forged"),
+        (unsigned({"alg": "none"}, claims()), "token_forged"),
+        (unsigned({"alg": "None", "typ": "JWT"}, claims()), "token_forged"),
+        (unsigned({"alg": ["HS256"]}, claims()), "token_forged"),
+        (unsigned({"alg": "HS256", "kid": {"a": 1}}, claims()), "token_forged"),
+        (unsigned({"alg": "HS256", "b64": False, "crit": ["b64"]}, {}), "token_forged"),
+        (17, "token_forged"),
+        ({"alg": "HS256"}, "token_forged"),
+        (token(sub=None), "token_incomplete"),
+        (token(aud=None), "token_incomplete"),
+        (token(visitID=None), "token_incomplete"),
+        (token(exp=None), "token_incomplete"),
+        (token(iat=None), "token_incomplete"),
+        (token(visitID=7), "token_incomplete"),
+        (token(aud=[7]), "token_incomplete"),
+        (token(aud="bank"), "token_other_site"),
+        (token(aud=[]), "token_other_site"),
+        (token(aud="shop2"), "token_other_site"),
+        (token(visitID=new_uuid()), "token_other_visit"),
+        (token(visitID="x"), "token_other_visit"),
+        (token(sub="bob"), "token_wrong_subject"),
+        (token(sub="Dana"), "token_wrong_subject"),
+        (token(sub=""), "token_wrong_subject"),
+        (token(exp=NOW_S - LEEWAY_S), "token_expired"),
+        (token(iat=0, exp=1), "token_expired"),
+        (token(iat=NOW_S + LEEWAY_S + 1), "token_not_yet_valid"),
+        (token(nbf=NOW_S + LEEWAY_S + 1), "token_not_yet_valid"),
+    ],
+)
+def test_without_a_valid_token_a_sign_in_counts_as_a_user_info(bad: Any, reason: str) -> None:
+    event = signed_in(bad)
+    assert event.transition == event_pb2.TRANSITION_KIND_USER_INFO
+    assert (event.assurance, event.assurance_reason) == (event_pb2.ASSURANCE_CLAIMED, reason)
+    assert (event.event_name, event.identity_id) == ("SignIn", "dana")
+
+
+def test_a_public_key_is_no_secret() -> None:
+    raw = PRIVATE.public_key().public_bytes_raw()
+    for material in (PUBLIC_PEM.encode(), PUBLIC_PEM.strip().encode(), raw):
+        assert signed_in(hmac_signed("HS256", material)).assurance_reason == "token_forged"
+    assert signed_in(hmac_signed("HS256", SECRET.encode())).assurance_reason == "token_valid"
+
+
+def test_a_token_is_judged_against_the_time_the_request_arrived() -> None:
+    good = token()
+    assert signed_in(good, received_s=NOW_S + 60 + LEEWAY_S - 1).assurance_reason == "token_valid"
+    assert signed_in(good, received_s=NOW_S + 60 + LEEWAY_S).assurance_reason == "token_expired"
+    assert signed_in(good, received_s=NOW_S).assurance_reason == "token_valid"
+
+
+def test_a_numeric_user_id_is_signed_as_its_decimal_text() -> None:
+    assert signed_in(token(sub="42"), user=42).assurance_reason == "token_valid"
+
+
+def test_without_a_key_a_sign_in_is_believed_and_its_token_dropped_unread() -> None:
+    for given in (None, token(), "rubbish"):
+        event = signed_in(given, site="blog")
+        assert event.transition == event_pb2.TRANSITION_KIND_SIGN_IN
+        assert (event.assurance, event.assurance_reason) == (event_pb2.ASSURANCE_CLAIMED, "no_key")
+
+
+def test_a_user_info_stays_a_claim_whatever_it_carries() -> None:
+    event = signed_in(token(), name="UserInfo")
+    assert event.transition == event_pb2.TRANSITION_KIND_USER_INFO
+    assert (event.assurance, event.assurance_reason) == (event_pb2.ASSURANCE_CLAIMED, "user_info")
+
+
+def test_keys_of_one_site_prove_nothing_on_another() -> None:
+    assert signed_in(token(aud="bank"), site="bank").assurance_reason == "token_forged"
+    assert signed_in(token(OTHER_SECRET, aud="bank"), site="bank").assurance_reason == "token_valid"
+
+
+def test_a_key_does_not_show_itself() -> None:
+    assert SECRET not in repr(SHOP)
+
+
+def test_of_a_thousand_bad_tokens_none_signs_anybody_in() -> None:
+    chance = random.Random(7)  # noqa: S311
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_."
+
+    def forged() -> str:
+        good = token(chance.choice([SECRET, OLD_SECRET]))
+        place = chance.randrange(len(good) - 1)  # the last character has bits that mean nothing
+        return good[:place] + chance.choice([c for c in alphabet if c != good[place]]) + good[place + 1 :]
+
+    bad: list[Callable[[], str]] = [
+        forged,
+        lambda: token(chance.randbytes(32)),
+        lambda: token(Ed25519PrivateKey.generate(), "EdDSA", kid="ed"),
+        lambda: unsigned({"alg": chance.choice(["none", "NONE", "", "HS256"])}, claims(), chance.randbytes(3)),
+        lambda: token(iat=NOW_S - chance.randint(100, 10**6), exp=NOW_S - chance.randint(LEEWAY_S, 99)),
+        lambda: token(visitID=new_uuid()),
+        lambda: token(aud=chance.choice(["bank", "blog", "SHOP", "shop ", "*"])),
+        lambda: token(OTHER_SECRET, aud="bank"),
+        lambda: token(sub=chance.choice(["bob", "admin", "dana ", "DANA"])),
+        lambda: "".join(chance.choices(alphabet, k=chance.randint(0, 200))),
+    ]
+    reasons: Counter[str] = Counter()
+    for number in range(1_000):
+        event = signed_in(bad[number % len(bad)]())
+        assert event.transition == event_pb2.TRANSITION_KIND_USER_INFO
+        assert event.assurance == event_pb2.ASSURANCE_CLAIMED
+        reasons[event.assurance_reason] += 1
+    assert set(reasons) == {
+        "token_forged",
+        "token_expired",
+        "token_other_visit",
+        "token_other_site",
+        "token_wrong_subject",
+    }
