@@ -5,6 +5,7 @@ Service code raises `RequestError`; the interceptor sends it. A caller reads the
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Self
 
 import grpc
@@ -13,6 +14,8 @@ from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-unty
 
 DOMAIN = "footfall"
 DETAILS_KEY = "grpc-status-details-bin"
+
+_MOST_VIOLATIONS = 20  # a status travels in a header, which must stay below 8 KiB
 
 
 class RequestError(Exception):
@@ -36,9 +39,10 @@ class RequestError(Exception):
 
     @classmethod
     def invalid_fields(cls, violations: Iterable[tuple[str, str]]) -> Self:
-        """INVALID_ARGUMENT with every (field, rule) that was broken, so that the caller can mend all at once."""
+        """INVALID_ARGUMENT with the first 20 (field, rule)s that were broken, to be mended all at once."""
         listed = [
-            error_details_pb2.BadRequest.FieldViolation(field=field, description=rule) for field, rule in violations
+            error_details_pb2.BadRequest.FieldViolation(field=field, description=rule)
+            for field, rule in islice(violations, _MOST_VIOLATIONS)
         ]
         message = "; ".join(f"{violation.field}: {violation.description}" for violation in listed)
         bad_request = error_details_pb2.BadRequest(field_violations=listed)

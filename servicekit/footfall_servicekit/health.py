@@ -25,11 +25,6 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # the packa
         self._ended = False
         self._changed = asyncio.Event()
 
-    @property
-    def serving(self) -> bool:
-        """What callers are told now."""
-        return self._serving
-
     def report(self, *, serving: bool) -> None:
         """Answer so from now on and tell the watchers."""
         self._serving = serving

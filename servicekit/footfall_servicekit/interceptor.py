@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import os
+import re
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
@@ -22,7 +23,7 @@ Behaviour = Callable[[Any, Context], Awaitable[Any]]
 
 _log = structlog.get_logger()
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
-_LONGEST_REQUEST_ID = 64
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class ServerInterceptor(grpc.aio.ServerInterceptor):
@@ -167,7 +168,7 @@ class _Call:
 def _request_id(context: Context) -> str:
     """Return the caller's id of the request when it is fit for a log line, else a new one."""
     for key, value in context.invocation_metadata() or ():
-        if key == REQUEST_ID_KEY and isinstance(value, str) and len(value) <= _LONGEST_REQUEST_ID and value.isalnum():
+        if key == REQUEST_ID_KEY and isinstance(value, str) and _REQUEST_ID.fullmatch(value):
             return value
     return os.urandom(16).hex()
 

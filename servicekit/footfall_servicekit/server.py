@@ -30,7 +30,6 @@ _log = structlog.get_logger()
 
 _READY_POLL_S = 0.5
 _READY_TIMEOUT_S = 2.0
-# One success is believed at the start; after that, changes of mind take this many answers in a row.
 _FAILURES_TO_UNREADY = 3
 _SUCCESSES_TO_READY = 2
 
@@ -152,25 +151,30 @@ class Server:
             self._asked_to_stop.set()
 
     async def _poll_readiness(self) -> None:
-        """Report serving from the first success on; then believe a change only after several answers in a row."""
-        against = 0
-        needed = 1
+        """Report the first answer and the first success at once, then a change only after several answers in a row."""
+        told: bool | None = None
+        against, needed = 0, 1
         while True:
-            against = against + 1 if await self._is_ready() != self._health.serving else 0
+            reason = await self._why_not_ready()
+            serving = reason is None
+            against = against + 1 if serving != told else 0
             if against >= needed and not self._asked_to_stop.is_set():
-                serving = not self._health.serving
+                told, against = serving, 0
                 self._health.report(serving=serving)
-                _log.info("serving" if serving else "not serving: a dependency does not answer")
-                against, needed = 0, _FAILURES_TO_UNREADY if serving else _SUCCESSES_TO_READY
+                if serving:
+                    needed = _FAILURES_TO_UNREADY
+                    _log.info("serving")
+                else:
+                    needed = _SUCCESSES_TO_READY if needed > 1 else 1
+                    _log.warning("not serving", reason=reason)
             await asyncio.sleep(_READY_POLL_S)
 
-    async def _is_ready(self) -> bool:
+    async def _why_not_ready(self) -> str | None:
         try:
             async with asyncio.timeout(_READY_TIMEOUT_S):
-                return await self._ready()
+                return None if await self._ready() else "a dependency does not answer"
         except Exception as error:  # whatever it is, it is no success
-            _log.debug("readiness check failed", reason=type(error).__qualname__)
-            return False
+            return type(error).__qualname__
 
 
 def _name(work: Callable[..., Any]) -> str:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import ResponseError
+from redis.exceptions import RedisError, ResponseError
 
 from footfall_servicekit import metrics
 
@@ -99,7 +99,8 @@ class StreamReader:
             except Exception as error:  # the handler's or the store's; the entries are safe in the group
                 self._certain = False
                 about = {"stream": self._stream, "group": self._group, "reason": type(error).__qualname__}
-                _log.warning("reading failed", **about, pause_s=pause_s, exc_info=error)
+                stack = None if isinstance(error, RedisError) else error  # where a store is away from says nothing
+                _log.warning("reading failed", **about, pause_s=pause_s, exc_info=stack)
                 await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))  # noqa: S311  # jitter is no secret
                 pause_s = min(pause_s * 2, _LAST_PAUSE_S)
 

@@ -35,6 +35,7 @@ async def work():
         raise ValueError("quotes ada@example.com")
     except ValueError:
         structlog.get_logger().exception("it failed")
+        logging.getLogger("library").exception("the library failed")
     if "die" in sys.argv:
         raise RuntimeError("quotes ada@example.com")
     await asyncio.sleep(3600)
@@ -135,11 +136,12 @@ async def test_background_work_that_dies_takes_the_process_down_and_says_why() -
 async def test_every_line_is_json_and_quotes_no_exception_unless_debugging() -> None:
     async with running() as process:
         await process.port()
-        await eventually(lambda: process.line("it failed"))
+        await eventually(lambda: process.line("the library failed"))
         line = process.line("from a library")
         assert (line["service"], line["level"], line["logger"]) == ("trial", "warning", "library")
     assert "in work" in process.line("it failed")["stack"]
     assert process.line("it failed")["exception"] == "ValueError"
+    assert process.line("the library failed")["exception"] == "ValueError"
     assert b"ada@" not in process.raw
     async with running(LOG_LEVEL="debug") as process:
         await process.port()

@@ -223,15 +223,14 @@ async def test_a_call_made_for_another_gets_what_is_left_of_its_time() -> None:
         assert float((await client.answer(Text())).value) == 10.0
 
 
-@pytest.mark.parametrize(("sent", "kept"), [("abc123", True), ("two\twords", False), ("x" * 65, False), ("", False)])
+@pytest.mark.parametrize(("sent", "kept"), [("abc-123", True), ("two words", False), ("x" * 65, False), ("", False)])
 async def test_a_request_keeps_its_id_across_services_when_it_is_fit_for_a_log(sent: str, *, kept: bool) -> None:
     async def tell(_request: Text, _context: Any) -> Text:
         assert forwarded() == (("x-request-id", logs.request_id.get()),)
         return Text(value=logs.request_id.get())
 
     async with running(Server(settings(), {SERVICE: add(tell)})) as client:
-        metadata = (("x-request-id", sent),) if "\t" not in sent else (("x-request-id", "two words"),)
-        told = (await client.answer(Text(), timeout=5, metadata=metadata)).value
+        told = (await client.answer(Text(), timeout=5, metadata=(("x-request-id", sent),))).value
     assert (told == sent) is kept
     assert len(told) in (len(sent), 32)
 

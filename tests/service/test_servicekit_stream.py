@@ -4,6 +4,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from deploy.embedded import valkey_server
-from tests.tools.eventually import eventually
+from tests.tools.eventually import eventually as eventually_within
 from tests.tools.suite import free_ports
 
 GROUP = "readers"
+
+eventually = partial(eventually_within, timeout=20.0)
 
 
 @pytest.fixture
