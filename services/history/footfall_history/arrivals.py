@@ -1,0 +1,76 @@
+"""Turns batches as logged into what they bring for each visit."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+from footfall.event.v1.event_pb2 import Event, EventBatch, EventContext
+from footfall_timeline import Transition
+
+from footfall_history.documents import Document, UnfitEventError, event_document, has_same_content, transition_of
+
+_START_FIELDS: Final = ("site", "global_visit_id", "user_agent_id", "bot")
+
+
+class Unstorable(NamedTuple):
+    """An event that cannot be stored, and why."""
+
+    event: Event
+    context: EventContext
+    reason: str
+
+
+@dataclass
+class Arrival:
+    """What a batch brings for one visit. `events` are by document id, each the first of its id in the batch."""
+
+    events: dict[str, Document] = field(default_factory=dict)
+    sources: dict[str, tuple[Event, EventContext]] = field(default_factory=dict)
+    transitions: list[Transition] = field(default_factory=list)
+    conflicts: set[str] = field(default_factory=set)
+    start: Document = field(default_factory=dict)
+    received_ms: int = 0
+
+    def add(self, event: Event, context: EventContext) -> None:
+        """Take in one event. Raises UnfitEventError and then takes in nothing."""
+        document = event_document(event, context)
+        transition = transition_of(event)
+        if transition:
+            self.transitions.append(transition)
+        self.received_ms = max(self.received_ms, context.received_time_ms)
+        document_id = document["_id"]
+        known = self.events.setdefault(document_id, document)
+        if known is not document:
+            if not has_same_content(known, document):
+                self.conflicts.add(document_id)
+            return
+        self.sources[document_id] = event, context
+        if not self.start or document["order_key"] < self.start["start_key"]:
+            self.start = {name: document[name] for name in _START_FIELDS if name in document}
+            self.start["start_key"] = document["order_key"]
+            if context.user_agent:
+                self.start["user_agent"] = context.user_agent
+
+    def unstorable(self, reason: str) -> list[Unstorable]:
+        """All its events, for one reason."""
+        return [Unstorable(event, context, reason) for event, context in self.sources.values()]
+
+
+Arrivals = dict[str, Arrival]
+
+
+def by_visit(batches: Iterable[EventBatch], unstorable: list[Unstorable]) -> Arrivals:
+    """Sort events by visit; those that are unfit go to `unstorable`."""
+    arrivals: Arrivals = {}
+    for batch in batches:
+        contexts = batch.contexts
+        for event in batch.events:
+            context = contexts[event.context_index] if event.context_index < len(contexts) else EventContext()
+            arrival = arrivals.get(event.visit_id) or Arrival()
+            try:
+                arrival.add(event, context)
+            except UnfitEventError as error:
+                unstorable.append(Unstorable(event, context, str(error)))
+            else:
+                arrivals[event.visit_id] = arrival
+    return arrivals

@@ -1,0 +1,157 @@
+"""Turns admitted events into the documents history stores, and such documents back into messages.
+
+A document is flat and holds only what is not empty. Its stamp (`rev`, `state`, `identity_id`, `session_id`) is the one
+part that ever changes, but for an erasure, which takes out whom the event names and its data.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+from footfall.event.v1.event_pb2 import Event, EventContext
+from footfall.history.v1.visit_pb2 import StoredEvent
+from footfall_timeline import Assurance, Kind, Stamp, Transition, normalize_uuid, order_key
+
+Document = dict[str, Any]
+
+PAGE_ENTERED: Final = "PageEntered"
+PAGE_EXITED: Final = "PageExited"
+
+# What a sender says of an event. The same again is a retry, anything else under the same id a conflict. The times of
+# admission are no part of it: a retry may be given another event time when the browser's clock is wrong.
+_CONTENT: Final = (
+    "event_name",
+    "global_visit_id",
+    "browser_page_id",
+    "category",
+    "url",
+    "language_code",
+    "timestamp_ms",
+    "data_json",
+)
+_ADMITTED: Final = ("event_type", "site", "page_id", "user_agent_id", "transition", "assurance", "assurance_reason")
+_LATEST_MS: Final = 10**13 - 1  # order keys have thirteen digits
+_ERASABLE: Final = ("names_identity_id", "data_json", "title")
+
+
+class UnfitEventError(Exception):
+    """An event that cannot be stored, now or ever. The text says why and quotes nothing of it."""
+
+
+class _Titled(msgspec.Struct):
+    title: Any = None
+
+
+_decode_titled = msgspec.json.Decoder(_Titled).decode
+
+
+def event_document(event: Event, context: EventContext) -> Document:
+    """The document of an event as admitted, without a stamp. Raises UnfitEventError."""
+    visit_id, event_id, at_ms = event.visit_id, event.event_id, event.event_time_ms
+    try:
+        is_spelled_well = normalize_uuid(visit_id) == visit_id and normalize_uuid(event_id) == event_id
+    except ValueError:
+        is_spelled_well = False
+    if not is_spelled_well:
+        raise UnfitEventError("visit_id or event_id is no UUID in dashed lower case")
+    if not 0 < at_ms <= _LATEST_MS:
+        raise UnfitEventError("event_time_ms is out of range")
+    document: Document = {
+        "_id": document_id(visit_id, event_id),
+        "visit_id": visit_id,
+        "event_id": event_id,
+        "order_key": order_key(at_ms, event_id),
+        "received_ms": context.received_time_ms,
+    }
+    for field in (*_CONTENT, *_ADMITTED):
+        if value := getattr(event, field):
+            document[field] = value
+    if event.category:
+        document["categories"] = [name for part in event.category.split(";") if (name := part.strip())]
+    if event.identity_id:
+        document["names_identity_id"] = event.identity_id
+    if event.event_name == PAGE_ENTERED and (title := _title(event.data_json)):
+        document["title"] = title
+    if context.address:
+        document["address"] = context.address
+    if context.bot:
+        document["bot"] = True
+    return document
+
+
+def document_id(visit_id: str, event_id: str) -> str:
+    """The unique key of an event. It begins with the visit, so that a sharded collection can keep a visit together."""
+    return visit_id + event_id
+
+
+def _title(data_json: bytes) -> str:
+    try:
+        title = _decode_titled(data_json).title
+    except msgspec.DecodeError:
+        return ""
+    return title if isinstance(title, str) else ""
+
+
+def transition_of(event: Event) -> Transition | None:
+    """What an admitted event does to its visit's timeline. Raises UnfitEventError."""
+    if not event.transition:
+        return None
+    try:
+        kind, assurance = Kind(event.transition), Assurance(event.assurance)
+    except ValueError:
+        raise UnfitEventError("transition or assurance is unknown to this version") from None
+    identity = "" if kind is Kind.SIGN_OUT else event.identity_id
+    if kind is not Kind.SIGN_OUT and not identity:
+        raise UnfitEventError("an identifying event names nobody")
+    return Transition(event.event_time_ms, event.event_id, kind, assurance, identity)
+
+
+def has_same_content(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two documents of one event id are one event, sent twice. What was erased can no longer differ."""
+    fields = [name for name in _CONTENT if name != "data_json" or not (one.get("erased") or other.get("erased"))]
+    return all(one.get(name) == other.get(name) for name in fields)
+
+
+def stamp_fields(stamp: Stamp, rev: int, *, is_erased: bool) -> tuple[Document, list[str]]:
+    """The fields a stamped document has, and the names of those it must not have.
+
+    `is_erased`: the event belongs to somebody who has been forgotten, so it loses its data as well.
+    """
+    fields: Document = {"rev": rev, "state": int(stamp.state)}
+    if stamp.identity:
+        fields["identity_id"] = stamp.identity
+    if stamp.session_id:
+        fields["session_id"] = stamp.session_id
+    if is_erased:
+        fields["erased"] = True
+    without = [name for name in ("identity_id", "session_id") if name not in fields]
+    return fields, [*without, *_ERASABLE] if is_erased else without
+
+
+def event_time_ms(key: str) -> int:
+    """The event time in an order key."""
+    return int(key[:13])
+
+
+def stored_event(document: Mapping[str, Any]) -> StoredEvent:
+    """The message of a stored document."""
+    stored = StoredEvent(
+        address=document.get("address", ""),
+        bot=document.get("bot", False),
+        conflict=document.get("conflict", False),
+    )
+    stored.received_time.FromMilliseconds(document["received_ms"])
+    stamp = stored.stamp
+    stamp.state = document["state"]
+    stamp.identity_id = document.get("identity_id", "")
+    stamp.session_id = document.get("session_id", "")
+    stamp.revision = document["rev"]
+    event = stored.event
+    event.visit_id = document["visit_id"]
+    event.event_id = document["event_id"]
+    event.event_time_ms = event_time_ms(document["order_key"])
+    event.identity_id = document.get("names_identity_id", "")
+    for field in (*_CONTENT, *_ADMITTED):
+        if field in document:
+            setattr(event, field, document[field])
+    return stored

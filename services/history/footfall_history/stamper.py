@@ -1,0 +1,224 @@
+"""Turns admitted events into stored ones that say who the visitor was: the stamping protocol of design 3.4.
+
+For an entry of the log and a visit the protocol is: (1) merge the entry's transitions into the visit document
+atomically, rev += 1 iff that changed it; (2) read (timeline, rev); (3) insert the events with stamp and rev, ignoring
+duplicates; (4) read (timeline, rev') again; (5) with the condition `stored rev < rev'` stamp anew: if the entry has
+transitions, whether or not step 1 changed anything, every stretch from its earliest one on; and if rev' is not rev, or
+an insert was a duplicate, the entry's own events; (6) acknowledge after a journaled write.
+
+Why it converges: a timeline changes only by merges in one document, so its states form a chain by rev; a stamp's rev
+never falls; writers write, then read. Take an event E and a transition T. If T merged before E's writer read again,
+that writer stamps E with T. Otherwise E was inserted before T merged, and T's writer finds E in step 5.
+
+Why that stays true here:
+- Of a batch. Each step is done for all entries and visits before the next begins, so for each entry and visit taken
+  alone the steps still follow one another. Merging the transitions of several entries at once is merging them one
+  after the other with nobody in between. The stretches from the earliest transition of all hold those of each.
+- With remembered visits. Step 2 may use a timeline read long ago: its rev tells step 4 so, and the entry's own events
+  are stamped anew. Step 1 may find in it that nothing is to merge: what a timeline has, it keeps. To change one, it
+  must still be the stored one, because the write names its rev.
+- With a look before step 5. It asks after step 4 which events of the stretches are behind rev', and leaves stretches
+  without any alone. Every E that T's writer must find was there before T merged. What is inserted later is the
+  business of its own writer, who reads after that.
+- When a visit expires in between. Step 4 misses it; the protocol begins again for it.
+
+A crash at any point leaves the entries unacknowledged, and every step can be done twice.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from footfall.event.v1.event_pb2 import EventBatch
+
+from footfall_history import metrics
+from footfall_history.arrivals import Arrivals, Unstorable, by_visit
+from footfall_history.documents import Document, has_same_content, stamp_fields
+from footfall_history.store import Restamp, Store
+from footfall_history.visit import Piece, Visit
+
+_REMEMBERED_VISITS: Final = 10_000
+# Visits are kept a day longer than events, so noting their last event once a day is enough.
+_TOUCH_EVERY_MS: Final = 86_400_000
+
+
+class Stamper:
+    """Stores batches of events. Several may work on the same visits at once, in one process or many."""
+
+    def __init__(self, store: Store, consumer: str) -> None:
+        self._store = store
+        self._consumer = consumer
+        self._remembered: OrderedDict[str, Visit] = OrderedDict()
+
+    async def keep(self, batches: Iterable[EventBatch]) -> list[Unstorable]:
+        """Store all events of these batches but those returned. When it returns, what it did is on disk.
+
+        Raises `store.Unavailable`; the same batches can then be given again, to any stamper.
+        """
+        unstorable: list[Unstorable] = []
+        arrivals = by_visit(batches, unstorable)
+        while arrivals:
+            visits = await self._merge(arrivals, unstorable)
+            duplicates = await self._insert(arrivals, visits, unstorable)
+            current = {
+                visit_id: visit
+                for visit_id, visit in (await self._read(arrivals)).items()
+                if visit.merged(arrivals[visit_id].transitions) is visit  # else it expired, and somebody began it anew
+            }
+            await self._stamp_anew(arrivals, visits, current, duplicates)
+            self._remember(current.values())
+            arrivals = {visit_id: arrival for visit_id, arrival in arrivals.items() if visit_id not in current}
+        await self._store.journal(self._consumer, time.time_ns() // 1_000_000)
+        metrics.UNSTORABLE.inc(len(unstorable))
+        return unstorable
+
+    async def _merge(self, arrivals: Arrivals, unstorable: list[Unstorable]) -> dict[str, Visit]:
+        """Steps 1 and 2, until there is nothing left to merge. Takes visits that are refused out of `arrivals`."""
+        visits = {visit_id: visit for visit_id in arrivals if (visit := self._remembered.get(visit_id))}
+        visits |= await self._read(visit_id for visit_id in arrivals if visit_id not in visits)
+        open_ids = set(arrivals)
+        while open_ids:
+            begun, changed = _plan(arrivals, visits, open_ids)
+            refusals = await self._store.begin_visits([visit.document() for visit in begun.values()])
+            written, refused = await self._store.replace_timelines(
+                [(visit_id, visit.timeline_fields()) for visit_id, visit in changed.items()]
+            )
+            open_ids = refusals.duplicates
+            visits |= {visit_id: visit for visit_id, visit in begun.items() if visit_id not in open_ids}
+            if written + len(refused) == len(changed):
+                visits |= changed
+            else:  # somebody else wrote one of them, and only reading tells which
+                open_ids |= changed.keys()
+            for visit_id, reason in (refusals.refused | refused).items():
+                unstorable += arrivals.pop(visit_id).unstorable(reason)
+                visits.pop(visit_id)
+                open_ids.discard(visit_id)
+            for visit_id in open_ids:
+                visits.pop(visit_id, None)
+            visits |= await self._read(open_ids)
+        await self._move(arrivals, visits)
+        return visits
+
+    async def _move(self, arrivals: Arrivals, visits: Mapping[str, Visit]) -> None:
+        """Note what is not in the timeline: an earlier start, and now and then that the visit goes on."""
+        starts = {
+            visit_id: arrival.start
+            for visit_id, arrival in arrivals.items()
+            if arrival.start["start_key"] < visits[visit_id].start["start_key"]
+        }
+        touched = {
+            visit_id: arrival.received_ms
+            for visit_id, arrival in arrivals.items()
+            if arrival.received_ms > visits[visit_id].touched_ms + _TOUCH_EVERY_MS
+        }
+        await self._store.move_visits(starts, touched, max(touched.values(), default=0))
+
+    async def _insert(
+        self, arrivals: Arrivals, visits: Mapping[str, Visit], unstorable: list[Unstorable]
+    ) -> dict[str, set[str]]:
+        """Step 3. Returns the duplicates by visit."""
+        documents = []
+        for visit_id, arrival in arrivals.items():
+            visit = visits[visit_id]
+            for document in arrival.events.values():
+                piece = visit.piece_at(document["order_key"])
+                fields, without = stamp_fields(piece.stamp, visit.rev, is_erased=piece.is_erased)
+                documents.append({name: document[name] for name in document if name not in without} | fields)
+        refusals = await self._store.insert_events(documents)
+        duplicates: dict[str, set[str]] = {}
+        for document in documents:
+            if document["_id"] in refusals.duplicates:
+                duplicates.setdefault(document["visit_id"], set()).add(document["_id"])
+            elif reason := refusals.refused.get(document["_id"]):
+                unstorable.append(Unstorable(*arrivals[document["visit_id"]].sources[document["_id"]], reason))
+        metrics.DUPLICATE.inc(len(refusals.duplicates))
+        metrics.STORED.inc(len(documents) - len(refusals.duplicates) - len(refusals.refused))
+        return duplicates
+
+    async def _stamp_anew(
+        self,
+        arrivals: Arrivals,
+        visits: Mapping[str, Visit],
+        current: Mapping[str, Visit],
+        duplicates: Mapping[str, set[str]],
+    ) -> None:
+        """Step 5."""
+        restamps = await self._stretches_behind(arrivals, current)
+        conflicts = set().union(*(arrival.conflicts for arrival in arrivals.values()))
+        known = {
+            document["_id"]: document for document in await self._store.read_events(set().union(*duplicates.values()))
+        }
+        for visit_id, visit in current.items():
+            behind: dict[Piece, list[str]] = {}
+            arrival, repeated = arrivals[visit_id], duplicates.get(visit_id, set())
+            for document_id, document in arrival.events.items():
+                if document_id not in repeated:
+                    stored, rev = document, visits[visit_id].rev
+                elif document_id in known:  # else it has expired
+                    stored, rev = known[document_id], known[document_id]["rev"]
+                    if not has_same_content(stored, document):
+                        conflicts.add(document_id)
+                else:
+                    continue
+                if rev < visit.rev:
+                    behind.setdefault(visit.piece_at(stored["order_key"]), []).append(document_id)
+            restamps += [_restamp({"_id": {"$in": ids}}, piece, visit.rev) for piece, ids in behind.items()]
+        metrics.RESTAMPED.inc(await self._store.restamp(restamps))
+        metrics.CONFLICTS.inc(len(conflicts))
+        await self._store.flag_conflicts(conflicts)
+
+    async def _stretches_behind(self, arrivals: Arrivals, current: Mapping[str, Visit]) -> list[Restamp]:
+        """For visits with transitions, the stretches from the earliest on that hold events stamped before."""
+        from_keys = {
+            visit_id: visit.earliest_of(arrivals[visit_id].transitions)
+            for visit_id, visit in current.items()
+            if arrivals[visit_id].transitions
+        }
+        if not from_keys:
+            return []
+        latest_rev = max(current[visit_id].rev for visit_id in from_keys)
+        behind = await self._store.events_behind(from_keys, min(from_keys.values()), latest_rev)
+        pieces = {
+            (visit_id, current[visit_id].piece_at(event["order_key"]))
+            for event in behind
+            if event["order_key"] >= from_keys[visit_id := event["visit_id"]] and event["rev"] < current[visit_id].rev
+        }
+        return [
+            _restamp({"visit_id": visit_id, "order_key": _between(piece)}, piece, current[visit_id].rev)
+            for visit_id, piece in pieces
+        ]
+
+    async def _read(self, visit_ids: Iterable[str]) -> dict[str, Visit]:
+        visits = map(Visit.from_document, await self._store.read_visits(visit_ids))
+        return {visit.visit_id: visit for visit in visits}
+
+    def _remember(self, visits: Iterable[Visit]) -> None:
+        for visit in visits:
+            self._remembered[visit.visit_id] = visit
+            self._remembered.move_to_end(visit.visit_id)
+        while len(self._remembered) > _REMEMBERED_VISITS:
+            self._remembered.popitem(last=False)
+
+
+def _plan(
+    arrivals: Arrivals, visits: Mapping[str, Visit], open_ids: Iterable[str]
+) -> tuple[dict[str, Visit], dict[str, Visit]]:
+    """The visits to begin and those to change, as they will be."""
+    begun, changed = {}, {}
+    for visit_id in open_ids:
+        arrival, known = arrivals[visit_id], visits.get(visit_id)
+        if known is None:
+            visit = Visit.begun(visit_id, arrival.start, arrival.received_ms)
+            begun[visit_id] = visit.merged(arrival.transitions)
+        elif (visit := known.merged(arrival.transitions)) is not known:
+            changed[visit_id] = visit
+    return begun, changed
+
+
+def _restamp(where: Document, piece: Piece, rev: int) -> Restamp:
+    return Restamp(where, *stamp_fields(piece.stamp, rev, is_erased=piece.is_erased))
+
+
+def _between(piece: Piece) -> Document:
+    return {"$gte": piece.start} | ({"$lt": piece.stop} if piece.stop is not None else {})

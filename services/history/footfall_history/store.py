@@ -1,0 +1,223 @@
+"""Turns what history keeps and asks into commands to MongoDB: the one file that knows the driver.
+
+Collections: `events` (a document an event), `visits` (one a visit) and `consumers` (one a consumer of the log).
+Everything is read from the primary: the stamping protocol rests on reading what was written before.
+"""
+
+import asyncio
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, Self
+
+from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection
+from pymongo import ASCENDING, ReadPreference, UpdateMany, UpdateOne
+from pymongo.errors import BulkWriteError, ConnectionFailure
+from pymongo.write_concern import WriteConcern
+
+from footfall_history.documents import Document
+
+Unavailable = ConnectionFailure
+"""What every method raises when MongoDB does not answer."""
+
+_DUPLICATE_KEY: Final = 11000
+# Ids are asked for in groups of this many, side by side. SecantusDB compares each document with each id of an `$in`:
+# measured there, a group of 50 costs 0.1 ms an id, one of 500 costs 0.7 ms.
+_IDS_A_QUERY: Final = 50
+_SELECTION_TIMEOUT_MS: Final = 2_000
+_SOCKET_TIMEOUT_MS: Final = 60_000
+
+Index = tuple[list[tuple[str, int]], dict[str, Any]]
+
+
+def _index(*fields: str, **options: Any) -> Index:
+    return [(field, ASCENDING) for field in fields], options
+
+
+INDEXES: Final[dict[str, list[Index]]] = {
+    "events": [
+        # The events of a visit in order; the ranges that are stamped anew.
+        _index("visit_id", "order_key"),
+        # The events of an identity in order. Most events belong to nobody and stay out of it.
+        _index("identity_id", "order_key", partialFilterExpression={"identity_id": {"$gt": ""}}),
+        # A page with its events in order.
+        _index("page_id", "order_key"),
+        # An event whose visit is not told.
+        _index("event_id"),
+    ],
+    "visits": [
+        # Visits in order, of all sites or one; what has expired.
+        _index("start_key"),
+        _index("site", "start_key"),
+        # The visits of an identity, of a device, of a user agent, in order.
+        _index("identities", "start_key"),
+        _index("global_visit_id", "start_key"),
+        _index("user_agent", "start_key"),
+        # The visit of a session.
+        _index("session_ids"),
+    ],
+}
+"""Every index but those on `_id`. Each costs SecantusDB about 50 µs a document written: none without a query."""
+
+
+class Refusals(NamedTuple):
+    """Which documents of a bulk write were not taken: because the key exists, or for a reason of the server's."""
+
+    duplicates: set[str]
+    refused: dict[str, str]
+
+
+class Restamp(NamedTuple):
+    """Events matching `where` get these fields and lose those, unless they have the stamp of as late a revision."""
+
+    where: Document
+    fields: Document
+    without: Collection[str]
+
+
+class Store:
+    """History's part of one MongoDB database. Methods raise `Unavailable` when it does not answer."""
+
+    def __init__(self, client: "AsyncIOMotorClient[Any]", database: str) -> None:
+        self._client = client
+        self._database = client.get_database(database, read_preference=ReadPreference.PRIMARY)
+        self.events: AsyncIOMotorCollection[Any] = self._database["events"]
+        self.visits: AsyncIOMotorCollection[Any] = self._database["visits"]
+        journaled = WriteConcern(**{**self._database.write_concern.document, "j": True})
+        self._consumers = self._database.get_collection("consumers", write_concern=journaled)
+
+    @classmethod
+    def open(cls, url: str, database: str) -> Self:
+        """Return the store at a MongoDB URL without connecting yet."""
+        client: AsyncIOMotorClient[Any] = AsyncIOMotorClient(
+            url,
+            serverSelectionTimeoutMS=_SELECTION_TIMEOUT_MS,
+            connectTimeoutMS=_SELECTION_TIMEOUT_MS,
+            socketTimeoutMS=_SOCKET_TIMEOUT_MS,
+        )
+        return cls(client, database)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    async def is_ready(self) -> bool:
+        """Whether MongoDB answers."""
+        return bool((await self._database.command("ping"))["ok"])
+
+    async def create_indexes(self) -> None:
+        """Create the indexes that are not there yet."""
+        for collection, indexes in INDEXES.items():
+            for keys, options in indexes:
+                await self._database[collection].create_index(keys, **options)
+
+    # Visits, for the consumer
+
+    async def read_visits(self, visit_ids: Iterable[str]) -> list[Document]:
+        """The visits with these ids that exist: what the consumer needs of them."""
+        fields = ["rev", "timeline", "identities", "start_key", "touched_ms"]
+        return await _by_ids(self.visits, "_id", visit_ids, fields)
+
+    async def begin_visits(self, documents: Sequence[Document]) -> Refusals:
+        """Store new visits; duplicates were there already."""
+        return await _insert(self.visits, documents)
+
+    async def replace_timelines(self, changes: Sequence[tuple[str, Document]]) -> tuple[int, dict[str, str]]:
+        """Write the next revision of timelines, each only where the stored one is the revision before.
+
+        Return how many were written, and by visit why the server refused.
+        """
+        if not changes:
+            return 0, {}
+        operations = [
+            UpdateOne({"_id": visit_id, "rev": fields["rev"] - 1}, {"$set": fields}) for visit_id, fields in changes
+        ]
+        try:
+            return (await self.visits.bulk_write(operations, ordered=False)).matched_count, {}
+        except BulkWriteError as error:
+            details = error.details or {}
+            refused = {changes[e["index"]][0]: _reason(e) for e in details["writeErrors"]}
+            return details["nMatched"], refused
+
+    async def move_visits(
+        self, starts: Mapping[str, Mapping[str, Any]], touched: Collection[str], touched_ms: int
+    ) -> None:
+        """Let visits start earlier, where that is earlier; keep those just touched from expiring."""
+        operations: list[UpdateOne | UpdateMany] = [
+            UpdateOne({"_id": visit_id, "start_key": {"$gt": start["start_key"]}}, {"$set": start})
+            for visit_id, start in starts.items()
+        ]
+        if touched:
+            operations.append(UpdateMany({"_id": {"$in": [*touched]}}, {"$max": {"touched_ms": touched_ms}}))
+        if operations:
+            await self.visits.bulk_write(operations, ordered=False)
+
+    # Events, for the consumer
+
+    async def insert_events(self, documents: Sequence[Document]) -> Refusals:
+        """Store new events; duplicates were there already and stay as they are."""
+        return await _insert(self.events, documents)
+
+    async def read_events(self, ids: Iterable[str]) -> list[Document]:
+        """The events with these document ids."""
+        return await _by_ids(self.events, "_id", ids)
+
+    async def events_behind(self, visit_ids: Iterable[str], from_key: str, rev: int) -> list[Document]:
+        """Of events in these visits from a key on and stamped before this revision: `visit_id`, `order_key`, `rev`."""
+        where = {"order_key": {"$gte": from_key}, "rev": {"$lt": rev}}
+        return await _by_ids(self.events, "visit_id", visit_ids, ["visit_id", "order_key", "rev"], where)
+
+    async def restamp(self, restamps: Sequence[Restamp]) -> int:
+        """Stamp events anew where their stamp is of an earlier revision; return how many."""
+        operations = [
+            UpdateMany(
+                where | {"rev": {"$lt": fields["rev"]}},
+                {"$set": fields} | ({"$unset": dict.fromkeys(without, "")} if without else {}),
+            )
+            for where, fields, without in restamps
+        ]
+        return (await self.events.bulk_write(operations, ordered=False)).matched_count if operations else 0
+
+    async def flag_conflicts(self, ids: Collection[str]) -> None:
+        """Note on events that others came under the same id."""
+        if ids:
+            await self.events.update_many({"_id": {"$in": [*ids]}}, {"$set": {"conflict": True}})
+
+    async def journal(self, consumer: str, now_ms: int) -> None:
+        """Return only when this and with it every write before it is on disk.
+
+        The server writes one journal, in order, so one small write that waits for it does for a whole batch.
+        """
+        await self._consumers.update_one({"_id": consumer}, {"$set": {"written_ms": now_ms}}, upsert=True)
+
+
+async def _insert(collection: "AsyncIOMotorCollection[Any]", documents: Sequence[Document]) -> Refusals:
+    refusals = Refusals(set(), {})
+    if not documents:
+        return refusals
+    try:
+        await collection.insert_many(documents, ordered=False)
+    except BulkWriteError as error:
+        for problem in (error.details or {})["writeErrors"]:
+            document_id = documents[problem["index"]]["_id"]
+            if problem["code"] == _DUPLICATE_KEY:
+                refusals.duplicates.add(document_id)
+            else:
+                refusals.refused[document_id] = _reason(problem)
+    return refusals
+
+
+def _reason(problem: Mapping[str, Any]) -> str:
+    """Why the server refused, without its text, which quotes the document."""
+    return f"MongoDB refuses it with code {problem['code']}"
+
+
+async def _by_ids(
+    collection: "AsyncIOMotorCollection[Any]",
+    field: str,
+    ids: Iterable[str],
+    fields: Sequence[str] | None = None,
+    where: Document | None = None,
+) -> list[Document]:
+    wanted = list(ids)
+    groups = [wanted[start : start + _IDS_A_QUERY] for start in range(0, len(wanted), _IDS_A_QUERY)]
+    queries = [collection.find({field: {"$in": group}} | (where or {}), fields).to_list(None) for group in groups]
+    return [document for found in await asyncio.gather(*queries) for document in found]

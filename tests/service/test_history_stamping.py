@@ -1,0 +1,110 @@
+"""Competing consumers, duplicates, shuffles and crashes between steps: every stamp is the fold of the sorted events.
+
+FOOTFALL_STAMPING_ROUNDS=50 runs longer, FOOTFALL_SEED picks others.
+"""
+
+import asyncio
+import os
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from footfall.event.v1.event_pb2 import EventBatch
+from footfall_history.stamper import Stamper
+from footfall_history.store import Store
+from footfall_timeline import Fold, merge, normalize_uuid, order_key
+
+from tests.tools.history import entry
+from tests.tools.visits import Event, random_visit, scattered, transitions
+
+ROUNDS = int(os.environ.get("FOOTFALL_STAMPING_ROUNDS", "12"))
+SEED = int(os.environ.get("FOOTFALL_SEED", "1"))
+VISITS = 2  # few, so that consumers meet in them
+CONSUMERS = 4
+CRASH_RATE = 0.02
+
+
+class CrashError(Exception):
+    """The process dies here."""
+
+
+class UnreliableStore:
+    """A store whose user now and then dies before or after a command, and is slow at random."""
+
+    def __init__(self, store: Store, chance: random.Random) -> None:
+        self._store = store
+        self._chance = chance
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        command = getattr(self._store, name)
+
+        async def unreliable(*arguments: Any) -> Any:
+            # What was read may be long out of date when it is used to write.
+            await self._maybe_crash([0, 0, 0.03] if name in {"insert_events", "restamp"} else [0, 0, 0.001, 0.01])
+            answer = await command(*arguments)
+            await self._maybe_crash([0])
+            return answer
+
+        return unreliable
+
+    async def _maybe_crash(self, delays_s: list[float]) -> None:
+        await asyncio.sleep(self._chance.choice(delays_s))
+        if self._chance.random() < CRASH_RATE:
+            raise CrashError
+
+
+@pytest.fixture
+async def store(mongo_url: str, mongo_database: str) -> AsyncIterator[Store]:
+    store = Store.open(mongo_url, mongo_database)
+    await store.create_indexes()
+    yield store
+    store.close()
+
+
+async def consume(log: list[EventBatch], unacknowledged: set[int], store: Store, chance: random.Random) -> None:
+    """Take entries, also such as another consumer is at work on, until all are acknowledged; die and come again."""
+    stamper = None
+    while unacknowledged:
+        stamper = stamper or Stamper(UnreliableStore(store, chance), "consumer")  # type: ignore[arg-type]
+        taken = chance.sample(sorted(unacknowledged), min(len(unacknowledged), chance.randint(1, 4)))
+        try:
+            assert await stamper.keep([log[number] for number in taken]) == []
+        except CrashError:
+            stamper = None
+        else:
+            unacknowledged.difference_update(taken)
+
+
+@pytest.mark.timeout(60 + 5 * ROUNDS)
+async def test_every_stamp_is_the_fold_of_the_sorted_events(store: Store) -> None:
+    for round_ in range(ROUNDS):
+        await play_round(store, random.Random(f"{SEED}/{round_}"))  # noqa: S311 - repeatable, not secret
+
+
+async def play_round(store: Store, chance: random.Random) -> None:
+    """Store a few visits by several consumers at once, and compare."""
+    visits = [random_visit(chance) for _ in range(VISITS)]
+    log = [entry(beacon) for visit in visits for beacon in scattered(visit, chance)]
+    chance.shuffle(log)
+    unacknowledged = set(range(len(log)))
+    async with asyncio.TaskGroup() as consumers:
+        for _ in range(CONSUMERS):
+            consumers.create_task(consume(log, unacknowledged, store, chance))
+    for visit in visits:
+        await assert_stamped_right(store, visit)
+
+
+async def assert_stamped_right(store: Store, events: list[Event]) -> None:
+    """Compare all of a visit's events in the store with what the pure rules say."""
+    visit_id = events[0]["visitID"]
+    folded = Fold(visit_id, merge(transitions(events)))
+    ids = [(event["timestamp"], normalize_uuid(event["eventID"])) for event in events]
+    stored = [document async for document in store.events.find({"visit_id": visit_id})]
+    assert {
+        document["event_id"]: (document["state"], document.get("identity_id", ""), document.get("session_id", ""))
+        for document in stored
+    } == {event_id: folded.stamp_at(at_ms, event_id)[:3] for at_ms, event_id in ids}
+    assert len(stored) == len(events)
+    [visit] = await store.read_visits([visit_id])
+    assert visit["start_key"] == min(order_key(*event) for event in ids)
