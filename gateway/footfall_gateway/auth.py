@@ -1,70 +1,165 @@
 """Turns the Authorization header into who is asking and what they may do."""
 
+import asyncio
 import base64
 import binascii
 import hashlib
 import hmac
+import os
+import time
 from dataclasses import dataclass
-from enum import StrEnum
 
+import structlog
+from limits import RateLimitItemPerMinute
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import FixedWindowRateLimiter
+
+from footfall_gateway.keys import Key, KeyFile, KeysFileError, Scope, id_in, is_proof
 from footfall_gateway.problem import Problem
 from footfall_gateway.settings import GatewaySettings
 
+_log = structlog.get_logger()
 
-class Scope(StrEnum):
-    """What a client may be allowed to do."""
-
-    READ = "read"
-    CONTACTS = "contacts"
-    ERASE = "erase"
+_CHALLENGE = 'Basic realm="Footfall", charset="UTF-8", Bearer realm="Footfall"'
+_REMEMBERED_S = 60.0
+_MOST_REMEMBERED = 10_000
+_HASHES_AT_ONCE = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who is asking."""
+    """Who is asking. `sites` empty: all of them."""
 
     name: str
     scopes: frozenset[Scope]
+    sites: frozenset[str] = frozenset()
+
+    def must_hold(self, scope: Scope) -> None:
+        """Raises Problem 403 when this client may not do that."""
+        if scope not in self.scopes:
+            raise Problem(403, f"this key has no scope `{scope}`")
+
+    def site(self, asked: str) -> str:
+        """The site to ask for, when a client asks for `asked`; empty: all.
+
+        Raises:
+            Problem: 403, it may not see that site; 400, it must say which of several.
+
+        """
+        if not self.sites or asked in self.sites:
+            return asked
+        if asked:
+            raise Problem(403, "site: this key may not see it")
+        if len(self.sites) > 1:
+            raise Problem.parameter("site", "must be given, because this key may see several")
+        return next(iter(self.sites))
+
+    def may_see(self, site: str) -> bool:
+        """Whether something of this site may be shown."""
+        return not self.sites or site in self.sites
+
+    def must_see_all(self) -> None:
+        """Raises Problem 403 when this client is limited to sites: an identity belongs to none."""
+        if self.sites:
+            raise Problem(403, "this key is limited to sites")
 
 
 EVERYBODY = Principal("everybody", frozenset(Scope))
 
-_CHALLENGE = 'Basic realm="Footfall", charset="UTF-8"'
-
 
 class Authenticator:
-    """Knows the credentials of this deployment."""
+    """Knows the credentials of this deployment.
+
+    A credential once verified is remembered for a minute by a keyed digest, so that not every request pays for the
+    hash; a change of the file of keys forgets all at once. Failed attempts are limited by address. Clients that are
+    remembered are not, so that nobody who is at work is locked out by a neighbour's failures.
+    """
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._is_open = settings.open_api
         self._user = settings.api_user
-        self._digest = _digest(settings.api_user, settings.api_password.get_secret_value()) if self._user else None
+        self._digest_key = os.urandom(32)
+        self._user_digest = self._digest(f"{settings.api_user}:{settings.api_password.get_secret_value()}")
+        self._file = KeyFile(settings.keys_file) if settings.keys_file else None
+        self._remembered: dict[bytes, tuple[float, Principal]] = {}
+        self._hashing = asyncio.Semaphore(_HASHES_AT_ONCE)
+        self._limit = RateLimitItemPerMinute(settings.failed_logins_per_minute)
+        self._failures = FixedWindowRateLimiter(MemoryStorage())
+        if not (self._is_open or self._user or (self._file and self._keys(self._file))):
+            _log.warning("no credentials are set: the data and /api/v1 routes answer 401 to everybody")
 
-    def authenticate(self, authorization: str) -> Principal:
+    async def authenticate(self, authorization: str, address: str) -> Principal:
         """Who holds the credentials in this header.
 
         Raises:
-            Problem: 401, they are missing or wrong.
+            Problem: 401, they are missing or wrong; 429, too many attempts from this address have failed.
 
         """
         if self._is_open:
             return EVERYBODY
+        keys = self._keys(self._file) if self._file else {}
+        if not authorization:
+            raise _refusal()
+        digest = self._digest(authorization)
+        until, principal = self._remembered.get(digest, (0.0, EVERYBODY))
+        if time.monotonic() < until:
+            return principal
+        if not await self._failures.test(self._limit, address):
+            stats = await self._failures.get_window_stats(self._limit, address)
+            raise Problem(429, "too many failed attempts", retry_s=max(1, int(stats.reset_time - time.time()) + 1))
+        found = await self._verified(authorization, keys)
+        if found is None:
+            await self._failures.hit(self._limit, address)
+            raise _refusal()
+        if len(self._remembered) >= _MOST_REMEMBERED:
+            self._remembered.clear()
+        self._remembered[digest] = (time.monotonic() + _REMEMBERED_S, found)
+        return found
+
+    async def _verified(self, authorization: str, keys: dict[str, Key]) -> Principal | None:
         scheme, _, credentials = authorization.partition(" ")
-        if scheme.lower() == "basic" and self._digest:
-            user, password = _basic(credentials.strip())
-            # Digests have one length, so that the comparison tells nothing, not even the length.
-            if hmac.compare_digest(_digest(user, password), self._digest):
-                return Principal(self._user, frozenset(Scope))
-        raise Problem(401, "credentials are missing or wrong", www_authenticate=_CHALLENGE)
+        match scheme.lower():
+            case "bearer":
+                return await self._of_key(credentials.strip(), keys)
+            case "basic":
+                pair = _basic(credentials.strip())
+                # Digests have one length: the comparison does not tell how long the password is.
+                if self._user and hmac.compare_digest(self._digest(pair), self._user_digest):
+                    return Principal(self._user, frozenset(Scope))
+                # Clients of the original speak only Basic: the token is the password, the user is theirs to choose.
+                return await self._of_key(pair.partition(":")[2], keys)
+            case _:
+                return None
+
+    async def _of_key(self, token: str, keys: dict[str, Key]) -> Principal | None:
+        key = keys.get(id_in(token) or "")
+        if key is None or (key.expire_ms is not None and key.expire_ms <= time.time() * 1000):
+            return None
+        async with self._hashing:
+            if not await asyncio.to_thread(is_proof, key, token):
+                return None
+        return Principal(key.name, frozenset(key.scopes), frozenset(key.sites))
+
+    def _keys(self, file: KeyFile) -> dict[str, Key]:
+        try:
+            keys, is_changed = file.read()
+        except KeysFileError as error:
+            _log.error("the file of keys cannot be used; no key is valid", reason=str(error))
+            keys, is_changed = {}, True
+        if is_changed:
+            self._remembered.clear()
+        return keys
+
+    def _digest(self, text: str) -> bytes:
+        return hmac.digest(self._digest_key, text.encode(errors="surrogateescape"), hashlib.sha256)
 
 
-def _basic(credentials: str) -> tuple[str, str]:
+def _refusal() -> Problem:
+    return Problem(401, "credentials are missing or wrong", www_authenticate=_CHALLENGE)
+
+
+def _basic(credentials: str) -> str:
     try:
-        user, _, password = base64.b64decode(credentials, validate=True).decode().partition(":")
+        return base64.b64decode(credentials, validate=True).decode()
     except (binascii.Error, ValueError):
-        return "", ""
-    return user, password
-
-
-def _digest(user: str, password: str) -> bytes:
-    return hashlib.sha256(f"{user}:{password}".encode()).digest()
+        return ""

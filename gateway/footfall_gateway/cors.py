@@ -3,6 +3,8 @@
 import tomllib
 from pathlib import Path
 
+import msgspec
+
 RawHeaders = list[tuple[bytes, bytes]]
 
 _LARGEST_CACHE = 1_024
@@ -13,8 +15,16 @@ class SitesFileError(Exception):
     """SITES_FILE cannot be used; the text says why."""
 
 
+class _Site(msgspec.Struct):
+    origins: list[str] = []
+
+
+class _SitesFile(msgspec.Struct):
+    site: list[_Site]
+
+
 def read_origins(sites_file: Path | None) -> frozenset[str] | None:
-    """The origins of all sites; None when there is a site that does not limit them.
+    """The origins of all sites, exact or as `https://*.shop.example`; None when there is a site that takes any.
 
     The union will do: which site an event may name is admission's decision, and an answer tells a page nothing but what
     became of the events it sent itself.
@@ -26,12 +36,14 @@ def read_origins(sites_file: Path | None) -> frozenset[str] | None:
     if sites_file is None:
         return None
     try:
-        sites = tomllib.loads(sites_file.read_text(encoding="utf-8"))["site"]
-        limits = [site.get("origins", []) for site in sites]
-        origins = [origin.rstrip("/").lower() for limit in limits for origin in limit]
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, LookupError, TypeError, AttributeError) as error:
-        raise SitesFileError(f"SITES_FILE: {sites_file}: {type(error).__name__}: {error}") from error
-    return frozenset(origins) if all(limits) else None
+        sites = msgspec.convert(tomllib.loads(sites_file.read_text(encoding="utf-8")), _SitesFile).site
+    except OSError as error:
+        raise SitesFileError(f"SITES_FILE: {sites_file}: {error.strerror}") from None
+    except ValueError as error:  # not UTF-8, not TOML, or not of this form; none of these texts quotes a key
+        raise SitesFileError(f"SITES_FILE: {sites_file}: {error}") from None
+    if not all(site.origins for site in sites):
+        return None
+    return frozenset(origin.rstrip("/").lower() for site in sites for origin in site.origins)
 
 
 class Cors:
@@ -42,28 +54,30 @@ class Cors:
         self._cache: dict[bytes, RawHeaders] = {}
 
     def headers(self, origin: bytes) -> RawHeaders:
-        """The headers of an answer to a page of this origin; none when it is not allowed to read it."""
+        """The headers of an answer to a page of this origin; it is not named when it may not read it."""
         cached = self._cache.get(origin)
         if cached is None:
             if len(self._cache) >= _LARGEST_CACHE:
                 self._cache.clear()
-            cached = self._cache[origin] = self._make(origin)
+            allowed = [(b"access-control-allow-origin", origin)] if self._is_allowed(origin) else []
+            cached = self._cache[origin] = [*allowed, (b"vary", b"origin")]
         return cached
 
     def preflight(self, origin: bytes) -> RawHeaders:
         """The headers of an answer to OPTIONS."""
-        allowed = self.headers(origin)
-        if len(allowed) < 2:
-            return allowed
         return [
-            *allowed,
+            *self.headers(origin),
             (b"access-control-allow-methods", b"POST"),
             (b"access-control-allow-headers", b"content-type"),
             (b"access-control-max-age", _PREFLIGHT_AGE_S),
         ]
 
-    def _make(self, origin: bytes) -> RawHeaders:
-        vary = (b"vary", b"origin")
-        if not origin or (self._origins is not None and origin.decode("latin-1").lower() not in self._origins):
-            return [vary]
-        return [(b"access-control-allow-origin", origin), vary]
+    def _is_allowed(self, origin: bytes) -> bool:
+        if self._origins is None:
+            return bool(origin)
+        text = origin.decode("latin-1").lower()
+        scheme, _, host = text.partition("://")
+        # For https://a.b.shop.example: itself, https://*.b.shop.example, https://*.shop.example, https://*.example
+        labels = host.split(".")
+        wildcards = (f"{scheme}://*.{'.'.join(labels[number:])}" for number in range(1, len(labels)))
+        return text in self._origins or any(wildcard in self._origins for wildcard in wildcards)

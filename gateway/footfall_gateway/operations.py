@@ -18,9 +18,9 @@ from starlette.types import Receive, Scope, Send
 
 from footfall_gateway import metrics
 from footfall_gateway.auth import EVERYBODY, Authenticator, Principal
-from footfall_gateway.auth import Scope as Permission
 from footfall_gateway.beacon import ClientGoneError, read_body
 from footfall_gateway.envelope import words
+from footfall_gateway.keys import Scope as Permission
 from footfall_gateway.problem import Problem
 
 Query = TypeVar("Query", bound=msgspec.Struct)
@@ -136,8 +136,7 @@ class _PathEndpoint:
             if operation is None:
                 response = self._without_operation(scope["method"])
             else:
-                if operation.permission:
-                    principal = self._authenticator.authenticate(headers.get("authorization", ""))
+                principal = await self._admit(operation, headers, _address(scope))
                 response = await operation.handler(await _call(operation, scope, receive, headers, principal))
         except ClientGoneError:
             return
@@ -148,6 +147,13 @@ class _PathEndpoint:
             response = self._error(Problem(500, "internal error"))
         _account(operation, response.status_code, time.perf_counter() - started, principal)
         await response(scope, receive, send)
+
+    async def _admit(self, operation: Operation[Any, Any], headers: Mapping[str, str], address: str) -> Principal:
+        if operation.permission is None:
+            return EVERYBODY
+        principal = await self._authenticator.authenticate(headers.get("authorization", ""), address)
+        principal.must_hold(operation.permission)
+        return principal
 
     def _without_operation(self, method: str) -> Response:
         if method == "OPTIONS":
@@ -160,7 +166,7 @@ async def _call(
     scope: Scope,
     receive: Receive,
     headers: Mapping[str, str],
-    principal: Principal | None,
+    principal: Principal,
 ) -> Call[Any, Any]:
     body = None
     if operation.body is not None:
@@ -169,10 +175,14 @@ async def _call(
         path={name: _unquoted(value) for name, value in scope["path_params"].items()},
         query=_query(scope["query_string"], operation.query),
         body=body,
-        principal=principal or EVERYBODY,
+        principal=principal,
         headers=headers,
-        address=scope["client"][0] if scope["client"] else "",
+        address=_address(scope),
     )
+
+
+def _address(scope: Scope) -> str:
+    return scope["client"][0] if scope["client"] else ""
 
 
 def _query(raw: bytes, query: type[Query]) -> Query:

@@ -23,6 +23,12 @@ class GatewaySettings(ProcessSettings):
 
     api_user: str = shared("API_USER", "", "User of the data and `/api/v1` routes (HTTP Basic). Holds every scope.")
     api_password: SecretStr = shared("API_PASSWORD", SecretStr(""), "That user's password.")
+    keys_file: Path | None = Field(
+        None, description="File of API keys, written by `footfall-gateway keys`. Unset: no keys but API_USER."
+    )
+    failed_logins_per_minute: int = Field(
+        20, ge=1, le=100_000, description="Failed attempts from one address before further ones are answered 429."
+    )
     open_api: bool = Field(
         False,
         description="Serve the data and `/api/v1` routes to everybody, without authentication.",

@@ -303,7 +303,7 @@ async def limited(scripted_collector: ScriptedCollector, tmp_path: Path) -> Asyn
     """A gateway whose sites limit their origins."""
     sites = tmp_path / "sites.toml"
     sites.write_text(
-        '[[site]]\nname = "shop"\norigins = ["https://shop.example"]\n'
+        '[[site]]\nname = "shop"\norigins = ["https://shop.example", "https://*.shop.example"]\n'
         '[[site]]\nname = "bank"\norigins = ["https://bank.example:8443"]\n'
     )
     async with running_gateway(COLLECTOR_TARGET=scripted_collector.target, SITES_FILE=sites) as client:
@@ -314,7 +314,9 @@ async def limited(scripted_collector: ScriptedCollector, tmp_path: Path) -> Asyn
     ("origin", "allowed"),
     [
         ("https://shop.example", True),
+        ("https://www.eu.shop.example", True),
         ("https://bank.example:8443", True),
+        ("http://www.shop.example", False),
         ("https://bank.example", False),
         ("https://shop.example.evil.example", False),
         ("null", False),

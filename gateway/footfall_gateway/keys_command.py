@@ -1,0 +1,107 @@
+"""Turns `footfall-gateway keys ...` into changes of the file of API keys. Running gateways notice at once."""
+
+import argparse
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from footfall_gateway.keys import Key, KeyFile, KeysFileError, NoSuchKeyError, Scope, new_token
+
+_DAY_MS = 86_400_000
+
+
+def run(arguments: list[str], default_file: Path | None) -> int:
+    """Carry out one command; the exit code."""
+    options = _parser(default_file).parse_args(arguments)
+    if not options.file:
+        sys.stderr.write("Which file? Set GATEWAY_KEYS_FILE or give --file.\n")
+        return 2
+    try:
+        options.run(KeyFile(options.file), options)
+    except KeysFileError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    except NoSuchKeyError as error:
+        sys.stderr.write(f"no such key: {error}\n")
+        return 1
+    return 0
+
+
+def _parser(default_file: Path | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="footfall-gateway keys", description="Keys of the data and /api/v1 routes.")
+    parser.add_argument("--file", type=Path, default=default_file, help="file of keys (GATEWAY_KEYS_FILE)")
+    commands = parser.add_subparsers(required=True)
+
+    create = commands.add_parser("create", help="make a key and print its token, once")
+    create.add_argument("name", help="who will use it, for people and for logs")
+    create.add_argument("--scope", action="append", type=Scope, choices=list(Scope), help="repeatable; default: read")
+    create.add_argument("--site", action="append", default=[], help="repeatable; default: all sites")
+    create.add_argument("--days", type=int, help="days until it expires; default: never")
+    create.set_defaults(run=_create)
+
+    listing = commands.add_parser("list", help="print all keys, without tokens")
+    listing.set_defaults(run=_list)
+
+    rotate = commands.add_parser("rotate", help="give a key a new token and print it, once; the old one ends now")
+    rotate.add_argument("id")
+    rotate.set_defaults(run=_rotate)
+
+    revoke = commands.add_parser("revoke", help="remove a key; its token ends now")
+    revoke.add_argument("id")
+    revoke.set_defaults(run=_revoke)
+    return parser
+
+
+def _create(file: KeyFile, options: argparse.Namespace) -> None:
+    token, key_id, token_hash = new_token()
+    now_ms = time.time_ns() // 1_000_000
+    key = Key(
+        id=key_id,
+        name=options.name,
+        hash=token_hash,
+        scopes=options.scope or [Scope.READ],
+        sites=options.site,
+        create_ms=now_ms,
+        expire_ms=now_ms + options.days * _DAY_MS if options.days else None,
+    )
+    with file.changing() as keys:
+        keys[key_id] = key
+    _print(token)
+
+
+def _list(file: KeyFile, _options: argparse.Namespace) -> None:
+    for key in file.read()[0].values():
+        ends = "never expires" if key.expire_ms is None else f"expires {_day(key.expire_ms)}"
+        sites = ",".join(key.sites) or "all sites"
+        _print("\t".join((key.id, key.name, ",".join(key.scopes), sites, f"made {_day(key.create_ms)}", ends)))
+
+
+def _rotate(file: KeyFile, options: argparse.Namespace) -> None:
+    token, new_id, token_hash = new_token()
+    with file.changing() as keys:
+        old = _taken(keys, options.id)
+        keys[new_id] = msgspec.structs.replace(old, id=new_id, hash=token_hash)
+    _print(token)
+
+
+def _revoke(file: KeyFile, options: argparse.Namespace) -> None:
+    with file.changing() as keys:
+        _taken(keys, options.id)
+
+
+def _taken(keys: dict[str, Key], key_id: str) -> Key:
+    try:
+        return keys.pop(key_id)
+    except KeyError:
+        raise NoSuchKeyError(key_id) from None
+
+
+def _day(ms: int) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).date().isoformat()
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(f"{line}\n")

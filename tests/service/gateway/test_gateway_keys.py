@@ -1,0 +1,135 @@
+"""Who may ask: Basic, bearer tokens, scopes, and what happens to those who guess."""
+
+import stat
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+from footfall_gateway import keys_command
+
+from tests.service.gateway.conftest import running_gateway
+
+VISIT = "/server/data/visits/not-a-uuid"
+"""Answered 404 without asking anybody, once the credentials are right."""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "keys.json"
+
+
+@pytest.fixture
+async def http(file: Path) -> AsyncIterator[httpx.AsyncClient]:
+    async with (
+        running_gateway(keys_file=file, failed_logins_per_minute=5) as client,
+        httpx.AsyncClient(base_url=client.base_url) as nobody,
+    ):
+        yield nobody
+
+
+def command(capsys: pytest.CaptureFixture[str], file: Path, *arguments: str) -> str:
+    """The line a command prints; log lines may stand before it."""
+    assert keys_command.run([*arguments], file) == 0
+    return capsys.readouterr().out.splitlines()[-1]
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
+
+
+async def test_without_credentials_the_data_routes_ask_for_them_and_nothing_else_does(http: httpx.AsyncClient) -> None:
+    for path in (VISIT, "/backend/data/identities", "/api/v1/visits/x/visitor"):
+        answer = await http.get(path)
+        assert answer.status_code == 401
+        assert answer.headers["WWW-Authenticate"].startswith('Basic realm="Footfall"')
+    for path in ("/healthz", "/metrics"):
+        assert (await http.get(path)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    ["Basic", "Basic !", "Basic dGVzdGVyOndyb25n", "Bearer x", "Bearer ffk_000000000000_" + "x" * 43, "Negotiate x"],
+)
+async def test_wrong_credentials_are_401(http: httpx.AsyncClient, authorization: str) -> None:
+    assert (await http.get(VISIT, headers={"Authorization": authorization})).status_code == 401
+
+
+async def test_the_user_of_the_settings_holds_every_scope(http: httpx.AsyncClient) -> None:
+    assert (await http.get(VISIT, auth=("tester", "secret"))).status_code == 404
+
+
+async def test_a_token_works_as_bearer_and_as_the_password_of_basic(
+    http: httpx.AsyncClient, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    token = command(capsys, file, "create", "desktop")
+    assert (await http.get(VISIT, headers=bearer(token))).status_code == 404
+    assert (await http.get(VISIT, auth=("any user", token))).status_code == 404
+
+
+def test_the_file_holds_no_token_and_is_readable_by_its_owner_only(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    token = command(capsys, file, "create", "desktop", "--site", "shop", "--days", "30")
+    assert token not in file.read_text()
+    assert token.rpartition("_")[2] not in file.read_text()
+    assert "$argon2id$" in file.read_text()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    listed = command(capsys, file, "list")
+    assert "desktop" in listed
+    assert "shop" in listed
+    assert token not in listed
+
+
+async def test_a_revoked_or_rotated_token_ends_at_once(
+    http: httpx.AsyncClient, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = command(capsys, file, "create", "desktop")
+    assert (await http.get(VISIT, headers=bearer(first))).status_code == 404
+    second = command(capsys, file, "rotate", first.split("_")[1])
+    assert (await http.get(VISIT, headers=bearer(first))).status_code == 401
+    assert (await http.get(VISIT, headers=bearer(second))).status_code == 404
+    command(capsys, file, "revoke", second.split("_")[1])
+    assert (await http.get(VISIT, headers=bearer(second))).status_code == 401
+
+
+async def test_an_expired_token_is_401(http: httpx.AsyncClient, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    token = command(capsys, file, "create", "desktop", "--days", "-1")
+    assert (await http.get(VISIT, headers=bearer(token))).status_code == 401
+
+
+async def test_guessing_is_limited_but_does_not_lock_out_who_is_at_work(
+    http: httpx.AsyncClient, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    token = command(capsys, file, "create", "desktop")
+    assert (await http.get(VISIT, headers=bearer(token))).status_code == 404
+    guesses = [(await http.get(VISIT, auth=("tester", f"guess {n}"))).status_code for n in range(8)]
+    assert guesses == [401] * 5 + [429] * 3
+    refused = await http.get(VISIT, auth=("tester", "secret"))
+    assert (refused.status_code, refused.json()["code"]) == (429, 429)
+    assert 1 <= int(refused.headers["Retry-After"]) <= 61
+    assert (await http.get(VISIT, headers=bearer(token))).status_code == 404
+
+
+@pytest.fixture
+def broken_file(file: Path) -> None:
+    file.write_text("not JSON")
+
+
+@pytest.mark.usefixtures("broken_file")
+async def test_a_file_of_keys_that_is_none_lets_nobody_in_and_hurts_nobody_else(http: httpx.AsyncClient) -> None:
+    assert (await http.get(VISIT, headers=bearer("ffk_000000000000_" + "x" * 43))).status_code == 401
+    assert (await http.get(VISIT, auth=("tester", "secret"))).status_code == 404
+
+
+def test_a_command_about_no_key_says_so(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert keys_command.run(["revoke", "000000000000"], file) == 1
+    assert "no such key" in capsys.readouterr().err
+    assert keys_command.run(["list"], None) == 2
+
+
+async def test_an_open_api_needs_an_explicit_setting() -> None:
+    async with running_gateway(open_api=True) as client:
+        assert (await client.get(VISIT, auth=None)).status_code == 404
+    async with running_gateway(API_USER="", API_PASSWORD="") as client:
+        assert (await client.get(VISIT)).status_code == 401
