@@ -13,8 +13,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, NamedTuple
 
 import structlog
+from redis import exceptions as redis_errors
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
 
 from footfall_servicekit import metrics
 
@@ -99,8 +99,10 @@ class StreamReader:
             except Exception as error:  # the handler's or the store's; the entries are safe in the group
                 self._certain = False
                 about = {"stream": self._stream, "group": self._group, "reason": type(error).__qualname__}
-                stack = None if isinstance(error, RedisError) else error  # where a store is away from says nothing
-                _log.warning("reading failed", **about, pause_s=pause_s, exc_info=stack)
+                is_away = isinstance(
+                    error, redis_errors.ConnectionError | redis_errors.TimeoutError
+                )  # a stack would say nothing more
+                _log.warning("reading failed", **about, pause_s=pause_s, exc_info=None if is_away else error)
                 await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))  # noqa: S311  # jitter is no secret
                 pause_s = min(pause_s * 2, _LAST_PAUSE_S)
 
@@ -116,7 +118,7 @@ class StreamReader:
     async def _create_group(self) -> None:
         try:
             await self._redis.xgroup_create(self._stream, self._group, id="0", mkstream=True)
-        except ResponseError as error:
+        except redis_errors.ResponseError as error:
             if not str(error).startswith("BUSYGROUP"):  # it is there already
                 raise
 
@@ -131,7 +133,7 @@ class StreamReader:
         gone = [entry_id for entry_id, fields in raw if PAYLOAD_FIELD not in fields]
         if gone:
             await self._give_up(gone)
-        return [Entry(entry_id.decode(), fields[PAYLOAD_FIELD]) for entry_id, fields in raw if fields]
+        return [Entry(entry_id.decode(), fields[PAYLOAD_FIELD]) for entry_id, fields in raw if PAYLOAD_FIELD in fields]
 
     async def _handle(self, entries: list[Entry]) -> None:
         try:
