@@ -11,6 +11,7 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -21,6 +22,42 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _ResourceKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ResourceKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ResourceKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RESOURCE_KIND_UNSPECIFIED: _ResourceKind.ValueType  # 0
+    """None."""
+    RESOURCE_KIND_VISIT: _ResourceKind.ValueType  # 1
+    """Visits."""
+    RESOURCE_KIND_IDENTITY: _ResourceKind.ValueType  # 2
+    """Identities."""
+    RESOURCE_KIND_SESSION: _ResourceKind.ValueType  # 3
+    """Sessions."""
+    RESOURCE_KIND_PAGE: _ResourceKind.ValueType  # 4
+    """Page entries."""
+    RESOURCE_KIND_EVENT: _ResourceKind.ValueType  # 5
+    """Events."""
+
+class ResourceKind(_ResourceKind, metaclass=_ResourceKindEnumTypeWrapper):
+    """Kinds of resources."""
+
+RESOURCE_KIND_UNSPECIFIED: ResourceKind.ValueType  # 0
+"""None."""
+RESOURCE_KIND_VISIT: ResourceKind.ValueType  # 1
+"""Visits."""
+RESOURCE_KIND_IDENTITY: ResourceKind.ValueType  # 2
+"""Identities."""
+RESOURCE_KIND_SESSION: ResourceKind.ValueType  # 3
+"""Sessions."""
+RESOURCE_KIND_PAGE: ResourceKind.ValueType  # 4
+"""Page entries."""
+RESOURCE_KIND_EVENT: ResourceKind.ValueType  # 5
+"""Events."""
+Global___ResourceKind: _TypeAlias = ResourceKind  # noqa: Y015
 
 @_typing.final
 class ExplainVisitRequest(_message.Message):
@@ -773,6 +810,130 @@ class ListVisitIdentitiesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListVisitIdentitiesResponse: _TypeAlias = ListVisitIdentitiesResponse  # noqa: Y015
+
+@_typing.final
+class StreamRelatedRequest(_message.Message):
+    """Whose, and what of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_KIND_FIELD_NUMBER: _builtins.int
+    PARENT_IDS_FIELD_NUMBER: _builtins.int
+    KINDS_FIELD_NUMBER: _builtins.int
+    DETAILED_KINDS_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    MAX_ITEMS_FIELD_NUMBER: _builtins.int
+    parent_kind: Global___ResourceKind.ValueType
+    """What the parents are: identities, visits, sessions or page entries."""
+    max_items: _builtins.int
+    """At most this many items in all; 0 means 10,000, which is also the most."""
+    @_builtins.property
+    def parent_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Their ids, at most 1,000."""
+
+    @_builtins.property
+    def kinds(self) -> _containers.RepeatedScalarFieldContainer[Global___ResourceKind.ValueType]:
+        """What to give: of identities visits, pages, sessions and events; of visits pages, sessions and events; of sessions
+        pages and events; of page entries events.
+        """
+
+    @_builtins.property
+    def detailed_kinds(self) -> _containers.RepeatedScalarFieldContainer[Global___ResourceKind.ValueType]:
+        """Those of `kinds` that are given whole; of the others only ids are filled in."""
+
+    @_builtins.property
+    def scope(self) -> Global___Scope:
+        """Site and time, of the items."""
+
+    def __init__(
+        self,
+        *,
+        parent_kind: Global___ResourceKind.ValueType = ...,
+        parent_ids: _abc.Iterable[_builtins.str] | None = ...,
+        kinds: _abc.Iterable[Global___ResourceKind.ValueType] | None = ...,
+        detailed_kinds: _abc.Iterable[Global___ResourceKind.ValueType] | None = ...,
+        scope: Global___Scope | None = ...,
+        max_items: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detailed_kinds", b"detailed_kinds", "kinds", b"kinds", "max_items", b"max_items", "parent_ids", b"parent_ids", "parent_kind", b"parent_kind", "scope", b"scope"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamRelatedRequest: _TypeAlias = StreamRelatedRequest  # noqa: Y015
+
+@_typing.final
+class StreamRelatedResponse(_message.Message):
+    """Some of what belongs to the parents."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___RelatedItem]:
+        """The next items."""
+
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___RelatedItem] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamRelatedResponse: _TypeAlias = StreamRelatedResponse  # noqa: Y015
+
+@_typing.final
+class RelatedItem(_message.Message):
+    """One thing that belongs to one parent."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARENT_ID_FIELD_NUMBER: _builtins.int
+    VISIT_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
+    PAGE_FIELD_NUMBER: _builtins.int
+    EVENT_FIELD_NUMBER: _builtins.int
+    parent_id: _builtins.str
+    """The parent, as spelled in the request."""
+    @_builtins.property
+    def visit(self) -> _visit_pb2.Visit:
+        """A visit associated with the identity."""
+
+    @_builtins.property
+    def session(self) -> _visit_pb2.Session:
+        """A session."""
+
+    @_builtins.property
+    def page(self) -> _visit_pb2.Page:
+        """A page entry."""
+
+    @_builtins.property
+    def event(self) -> _visit_pb2.StoredEvent:
+        """An event."""
+
+    def __init__(
+        self,
+        *,
+        parent_id: _builtins.str = ...,
+        visit: _visit_pb2.Visit | None = ...,
+        session: _visit_pb2.Session | None = ...,
+        page: _visit_pb2.Page | None = ...,
+        event: _visit_pb2.StoredEvent | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "item", b"item", "page", b"page", "session", b"session", "visit", b"visit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "item", b"item", "page", b"page", "parent_id", b"parent_id", "session", b"session", "visit", b"visit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_item: _TypeAlias = _typing.Literal["visit", "session", "page", "event"]  # noqa: Y015
+    _WhichOneofArgType_item: _TypeAlias = _typing.Literal["item", b"item"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_item) -> _WhichOneofReturnType_item | None: ...
+
+Global___RelatedItem: _TypeAlias = RelatedItem  # noqa: Y015
 
 @_typing.final
 class StreamEventsRequest(_message.Message):

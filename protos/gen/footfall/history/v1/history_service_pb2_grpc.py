@@ -87,6 +87,11 @@ class HistoryServiceStub(object):
                 request_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.ListVisitIdentitiesRequest.SerializeToString,
                 response_deserializer=footfall_dot_history_dot_v1_dot_history__service__pb2.ListVisitIdentitiesResponse.FromString,
                 _registered_method=True)
+        self.StreamRelated = channel.unary_stream(
+                '/footfall.history.v1.HistoryService/StreamRelated',
+                request_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.StreamRelatedRequest.SerializeToString,
+                response_deserializer=footfall_dot_history_dot_v1_dot_history__service__pb2.StreamRelatedResponse.FromString,
+                _registered_method=True)
         self.StreamEvents = channel.unary_stream(
                 '/footfall.history.v1.HistoryService/StreamEvents',
                 request_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.StreamEventsRequest.SerializeToString,
@@ -180,6 +185,15 @@ class HistoryServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StreamRelated(self, request, context):
+        """What belongs to several parents at once, for answers that embed it: one query a kind, however many parents.
+        Each parent's items of a kind come together, in the order of the kind's list. FAILED_PRECONDITION with reason
+        TOO_MANY_ITEMS when there are more than `max_items`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def StreamEvents(self, request, context):
         """Streams stored events as they arrive, after `resume_token` when given. At least once.
         """
@@ -253,6 +267,11 @@ def add_HistoryServiceServicer_to_server(servicer, server):
                     servicer.ListVisitIdentities,
                     request_deserializer=footfall_dot_history_dot_v1_dot_history__service__pb2.ListVisitIdentitiesRequest.FromString,
                     response_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.ListVisitIdentitiesResponse.SerializeToString,
+            ),
+            'StreamRelated': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamRelated,
+                    request_deserializer=footfall_dot_history_dot_v1_dot_history__service__pb2.StreamRelatedRequest.FromString,
+                    response_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.StreamRelatedResponse.SerializeToString,
             ),
             'StreamEvents': grpc.unary_stream_rpc_method_handler(
                     servicer.StreamEvents,
@@ -543,6 +562,33 @@ class HistoryService(object):
             '/footfall.history.v1.HistoryService/ListVisitIdentities',
             footfall_dot_history_dot_v1_dot_history__service__pb2.ListVisitIdentitiesRequest.SerializeToString,
             footfall_dot_history_dot_v1_dot_history__service__pb2.ListVisitIdentitiesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamRelated(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/footfall.history.v1.HistoryService/StreamRelated',
+            footfall_dot_history_dot_v1_dot_history__service__pb2.StreamRelatedRequest.SerializeToString,
+            footfall_dot_history_dot_v1_dot_history__service__pb2.StreamRelatedResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -56,6 +56,11 @@ class HistoryServiceStub:
     """Events of a visit, an identity, a session or a page."""
     ListVisitIdentities: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.ListVisitIdentitiesRequest, _history_service_pb2.ListVisitIdentitiesResponse]
     """The identities a visit is associated with, by their first transition."""
+    StreamRelated: _grpc.UnaryStreamMultiCallable[_history_service_pb2.StreamRelatedRequest, _history_service_pb2.StreamRelatedResponse]
+    """What belongs to several parents at once, for answers that embed it: one query a kind, however many parents.
+    Each parent's items of a kind come together, in the order of the kind's list. FAILED_PRECONDITION with reason
+    TOO_MANY_ITEMS when there are more than `max_items`.
+    """
     StreamEvents: _grpc.UnaryStreamMultiCallable[_history_service_pb2.StreamEventsRequest, _history_service_pb2.StreamEventsResponse]
     """Streams stored events as they arrive, after `resume_token` when given. At least once."""
     ExportIdentity: _grpc.UnaryStreamMultiCallable[_history_service_pb2.ExportIdentityRequest, _history_service_pb2.ExportIdentityResponse]
@@ -91,6 +96,11 @@ class HistoryServiceAsyncStub(HistoryServiceStub):
     """Events of a visit, an identity, a session or a page."""
     ListVisitIdentities: _aio.UnaryUnaryMultiCallable[_history_service_pb2.ListVisitIdentitiesRequest, _history_service_pb2.ListVisitIdentitiesResponse]  # type: ignore[assignment]
     """The identities a visit is associated with, by their first transition."""
+    StreamRelated: _aio.UnaryStreamMultiCallable[_history_service_pb2.StreamRelatedRequest, _history_service_pb2.StreamRelatedResponse]  # type: ignore[assignment]
+    """What belongs to several parents at once, for answers that embed it: one query a kind, however many parents.
+    Each parent's items of a kind come together, in the order of the kind's list. FAILED_PRECONDITION with reason
+    TOO_MANY_ITEMS when there are more than `max_items`.
+    """
     StreamEvents: _aio.UnaryStreamMultiCallable[_history_service_pb2.StreamEventsRequest, _history_service_pb2.StreamEventsResponse]  # type: ignore[assignment]
     """Streams stored events as they arrive, after `resume_token` when given. At least once."""
     ExportIdentity: _aio.UnaryStreamMultiCallable[_history_service_pb2.ExportIdentityRequest, _history_service_pb2.ExportIdentityResponse]  # type: ignore[assignment]
@@ -183,6 +193,17 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_history_service_pb2.ListVisitIdentitiesResponse, _abc.Awaitable[_history_service_pb2.ListVisitIdentitiesResponse]]:
         """The identities a visit is associated with, by their first transition."""
+
+    @_abc_1.abstractmethod
+    def StreamRelated(
+        self,
+        request: _history_service_pb2.StreamRelatedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_history_service_pb2.StreamRelatedResponse], _abc.AsyncIterator[_history_service_pb2.StreamRelatedResponse]]:
+        """What belongs to several parents at once, for answers that embed it: one query a kind, however many parents.
+        Each parent's items of a kind come together, in the order of the kind's list. FAILED_PRECONDITION with reason
+        TOO_MANY_ITEMS when there are more than `max_items`.
+        """
 
     @_abc_1.abstractmethod
     def StreamEvents(
