@@ -812,6 +812,68 @@ class ListVisitIdentitiesResponse(_message.Message):
 Global___ListVisitIdentitiesResponse: _TypeAlias = ListVisitIdentitiesResponse  # noqa: Y015
 
 @_typing.final
+class ListIdentityIdsRequest(_message.Message):
+    """Which identities, and paging."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_AGENT_FIELD_NUMBER: _builtins.int
+    SITE_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    user_agent: _builtins.str
+    """The user agent, exactly. Required."""
+    site: _builtins.str
+    """Only by visits of this website; empty: all."""
+    page_size: _builtins.int
+    """At most this many; 0 means 50; more than 1,000 is taken as 1,000."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before; its other fields must be the same."""
+    def __init__(
+        self,
+        *,
+        user_agent: _builtins.str = ...,
+        site: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "site", b"site", "user_agent", b"user_agent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListIdentityIdsRequest: _TypeAlias = ListIdentityIdsRequest  # noqa: Y015
+
+@_typing.final
+class ListIdentityIdsResponse(_message.Message):
+    """A page of ids."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDENTITY_IDS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty on the last one."""
+    @_builtins.property
+    def identity_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """In the order of their characters' code points."""
+
+    def __init__(
+        self,
+        *,
+        identity_ids: _abc.Iterable[_builtins.str] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity_ids", b"identity_ids", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListIdentityIdsResponse: _TypeAlias = ListIdentityIdsResponse  # noqa: Y015
+
+@_typing.final
 class StreamRelatedRequest(_message.Message):
     """Whose, and what of it."""
 

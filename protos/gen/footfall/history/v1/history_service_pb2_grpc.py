@@ -87,6 +87,11 @@ class HistoryServiceStub(object):
                 request_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.ListVisitIdentitiesRequest.SerializeToString,
                 response_deserializer=footfall_dot_history_dot_v1_dot_history__service__pb2.ListVisitIdentitiesResponse.FromString,
                 _registered_method=True)
+        self.ListIdentityIds = channel.unary_unary(
+                '/footfall.history.v1.HistoryService/ListIdentityIds',
+                request_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.ListIdentityIdsRequest.SerializeToString,
+                response_deserializer=footfall_dot_history_dot_v1_dot_history__service__pb2.ListIdentityIdsResponse.FromString,
+                _registered_method=True)
         self.StreamRelated = channel.unary_stream(
                 '/footfall.history.v1.HistoryService/StreamRelated',
                 request_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.StreamRelatedRequest.SerializeToString,
@@ -185,6 +190,13 @@ class HistoryServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListIdentityIds(self, request, context):
+        """Ids of the identities that have a visit with exactly this user agent, by id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def StreamRelated(self, request, context):
         """What belongs to several parents at once, for answers that embed it: one query a kind, however many parents.
         Each parent's items of a kind come together, in the order of the kind's list. FAILED_PRECONDITION with reason
@@ -267,6 +279,11 @@ def add_HistoryServiceServicer_to_server(servicer, server):
                     servicer.ListVisitIdentities,
                     request_deserializer=footfall_dot_history_dot_v1_dot_history__service__pb2.ListVisitIdentitiesRequest.FromString,
                     response_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.ListVisitIdentitiesResponse.SerializeToString,
+            ),
+            'ListIdentityIds': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListIdentityIds,
+                    request_deserializer=footfall_dot_history_dot_v1_dot_history__service__pb2.ListIdentityIdsRequest.FromString,
+                    response_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.ListIdentityIdsResponse.SerializeToString,
             ),
             'StreamRelated': grpc.unary_stream_rpc_method_handler(
                     servicer.StreamRelated,
@@ -562,6 +579,33 @@ class HistoryService(object):
             '/footfall.history.v1.HistoryService/ListVisitIdentities',
             footfall_dot_history_dot_v1_dot_history__service__pb2.ListVisitIdentitiesRequest.SerializeToString,
             footfall_dot_history_dot_v1_dot_history__service__pb2.ListVisitIdentitiesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListIdentityIds(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/footfall.history.v1.HistoryService/ListIdentityIds',
+            footfall_dot_history_dot_v1_dot_history__service__pb2.ListIdentityIdsRequest.SerializeToString,
+            footfall_dot_history_dot_v1_dot_history__service__pb2.ListIdentityIdsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -56,6 +56,8 @@ class HistoryServiceStub:
     """Events of a visit, an identity, a session or a page."""
     ListVisitIdentities: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.ListVisitIdentitiesRequest, _history_service_pb2.ListVisitIdentitiesResponse]
     """The identities a visit is associated with, by their first transition."""
+    ListIdentityIds: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.ListIdentityIdsRequest, _history_service_pb2.ListIdentityIdsResponse]
+    """Ids of the identities that have a visit with exactly this user agent, by id."""
     StreamRelated: _grpc.UnaryStreamMultiCallable[_history_service_pb2.StreamRelatedRequest, _history_service_pb2.StreamRelatedResponse]
     """What belongs to several parents at once, for answers that embed it: one query a kind, however many parents.
     Each parent's items of a kind come together, in the order of the kind's list. FAILED_PRECONDITION with reason
@@ -96,6 +98,8 @@ class HistoryServiceAsyncStub(HistoryServiceStub):
     """Events of a visit, an identity, a session or a page."""
     ListVisitIdentities: _aio.UnaryUnaryMultiCallable[_history_service_pb2.ListVisitIdentitiesRequest, _history_service_pb2.ListVisitIdentitiesResponse]  # type: ignore[assignment]
     """The identities a visit is associated with, by their first transition."""
+    ListIdentityIds: _aio.UnaryUnaryMultiCallable[_history_service_pb2.ListIdentityIdsRequest, _history_service_pb2.ListIdentityIdsResponse]  # type: ignore[assignment]
+    """Ids of the identities that have a visit with exactly this user agent, by id."""
     StreamRelated: _aio.UnaryStreamMultiCallable[_history_service_pb2.StreamRelatedRequest, _history_service_pb2.StreamRelatedResponse]  # type: ignore[assignment]
     """What belongs to several parents at once, for answers that embed it: one query a kind, however many parents.
     Each parent's items of a kind come together, in the order of the kind's list. FAILED_PRECONDITION with reason
@@ -193,6 +197,14 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_history_service_pb2.ListVisitIdentitiesResponse, _abc.Awaitable[_history_service_pb2.ListVisitIdentitiesResponse]]:
         """The identities a visit is associated with, by their first transition."""
+
+    @_abc_1.abstractmethod
+    def ListIdentityIds(
+        self,
+        request: _history_service_pb2.ListIdentityIdsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_history_service_pb2.ListIdentityIdsResponse, _abc.Awaitable[_history_service_pb2.ListIdentityIdsResponse]]:
+        """Ids of the identities that have a visit with exactly this user agent, by id."""
 
     @_abc_1.abstractmethod
     def StreamRelated(
