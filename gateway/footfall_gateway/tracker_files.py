@@ -26,13 +26,15 @@ class BrowserFile:
     gzip_etag: str
     version: str
     """Changes with the content. A request with `?v=<version>` may be cached for good, any other only for a while."""
-    content_type: str = "text/javascript; charset=utf-8"
+    content_type: str
+    max_age_s: int = 3600
+    """How long that while is, in seconds."""
 
     def cache_control(self, requested_version: str | None) -> str:
         """The Cache-Control of an answer, given the request's `v` parameter."""
         if requested_version == self.version:
             return "public, max-age=31536000, immutable"
-        return "public, max-age=3600, stale-while-revalidate=86400"
+        return f"public, max-age={self.max_age_s}"
 
 
 def load_tracker_files(folder: Path | None = None) -> dict[str, BrowserFile]:
@@ -41,9 +43,9 @@ def load_tracker_files(folder: Path | None = None) -> dict[str, BrowserFile]:
     Raises FileNotFoundError when a part is missing from `folder`.
     """
     folder = folder or asset_folder("tracker")
-    dsl = _browser_file((folder / "dsl.js").read_text("utf-8"))
+    dsl = _script((folder / "dsl.js").read_text("utf-8"))
     source = "\n".join((folder / "core" / f"{part}.js").read_text("utf-8") for part in _CORE_PARTS)
-    core = _browser_file(source.replace("DSL_VERSION", dsl.version))
+    core = _script(source.replace("DSL_VERSION", dsl.version))
     return {DSL_SCRIPT_PATH: dsl, **dict.fromkeys(SCRIPT_PATHS, core)}
 
 
@@ -54,12 +56,8 @@ def asset_folder(name: str) -> Path:
     return packed if packed.is_dir() else package.parent / name
 
 
-def _browser_file(source: str) -> BrowserFile:
-    minified = str(rjsmin.jsmin("(function () {'use strict';\n" + source + "\n})();"))
-    # rjsmin keeps names. Those in capitals are our constants and nothing else, so they can be had for two bytes.
-    for number, name in enumerate(dict.fromkeys(re.findall(r"\bconst ([A-Z][A-Z_]+)=", minified))):
-        minified = re.sub(rf"\b{name}\b", f"${number}", minified)
-    body = minified.encode()
+def packed(body: bytes, content_type: str, max_age_s: int = 3600) -> BrowserFile:
+    """Content as it will be sent."""
     version = hashlib.sha256(body).hexdigest()[:16]
     return BrowserFile(
         body=body,
@@ -67,4 +65,14 @@ def _browser_file(source: str) -> BrowserFile:
         etag=f'"{version}"',
         gzip_etag=f'"{version}-gzip"',
         version=version,
+        content_type=content_type,
+        max_age_s=max_age_s,
     )
+
+
+def _script(source: str) -> BrowserFile:
+    minified = str(rjsmin.jsmin("(function () {'use strict';\n" + source + "\n})();"))
+    # rjsmin keeps names. Those in capitals are our constants and nothing else, so they can be had for two bytes.
+    for number, name in enumerate(dict.fromkeys(re.findall(r"\bconst ([A-Z][A-Z_]+)=", minified))):
+        minified = re.sub(rf"\b{name}\b", f"${number}", minified)
+    return packed(minified.encode(), "text/javascript; charset=utf-8")
