@@ -17,6 +17,7 @@ from footfall.event.v1 import event_pb2
 from footfall.event.v1.event_pb2 import Event
 from footfall_collector.admission import DAY_MS, Admission
 from footfall_collector.proof import SigningKey
+from footfall_collector.redact import Redactor
 from footfall_collector.sites import Site, Sites
 
 from tests.tools.batches import batch, context, message, new_uuid
@@ -40,6 +41,7 @@ SHOP = Site(
 )
 admission = Admission(
     Sites([SHOP, Site("bank", keys=(SigningKey.from_secret("new", OTHER_SECRET),)), Site("blog")]),
+    Redactor(),
     max_event_age_ms=7 * DAY_MS,
     token_leeway_s=LEEWAY_S,
 )

@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from footfall.collector.v1 import collector_service_pb2 as collector
 from footfall_collector.admission import DAY_MS, Admission
+from footfall_collector.redact import Redactor
 from footfall_collector.sites import Site, Sites, SitesFileError
 
 from tests.tools.batches import CHROME, batch, context, message
@@ -86,7 +87,7 @@ class TestFind:
 
 def test_robots_are_refused_by_the_sites_that_want_it() -> None:
     sites = Sites([Site("strict", refuses_bots=True), Site("shop")])
-    admission = Admission(sites, max_event_age_ms=DAY_MS, token_leeway_s=0)
+    admission = Admission(sites, Redactor(), max_event_age_ms=DAY_MS, token_leeway_s=0)
     events = [message(site=site, context_index=index) for site in ("strict", "shop") for index in (0, 1)]
     sent = batch(*events, contexts=[context(user_agent="Googlebot/2.1"), context(user_agent=CHROME)])
     rejections = admission.admit(sent, 0)

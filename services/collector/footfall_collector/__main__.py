@@ -11,6 +11,7 @@ from footfall_servicekit.settings import load
 from footfall_collector.admission import DAY_MS, Admission
 from footfall_collector.event_log import EventLog
 from footfall_collector.pipeline import Pipeline
+from footfall_collector.redact import Redactor
 from footfall_collector.resolver import Resolver
 from footfall_collector.service import CollectorService
 from footfall_collector.settings import CollectorSettings
@@ -31,7 +32,10 @@ async def collect(settings: CollectorSettings, sites: Sites) -> int:
     )
     channel = open_channel(settings.identity_target)
     admission = Admission(
-        sites, max_event_age_ms=settings.max_event_age_days * DAY_MS, token_leeway_s=settings.token_leeway_s
+        sites,
+        Redactor(settings.redact_keys.split(",")),
+        max_event_age_ms=settings.max_event_age_days * DAY_MS,
+        token_leeway_s=settings.token_leeway_s,
     )
     pipeline = Pipeline(admission, log, Resolver(channel), settings.partitions)
     service = CollectorService(pipeline, settings.identity_timeout_ms / 1000)

@@ -1,4 +1,4 @@
-"""Turns a batch as sent into a batch as logged: the one step that owns clock, proof, robots and site.
+"""Turns a batch as sent into a batch as logged: the one step that owns clock, proof, secrets, robots and site.
 
 Everything after it is a pure function of what it wrote. It works in place, and is itself a function of the batch and
 of the time at which a request without a time of arrival came in.
@@ -14,6 +14,7 @@ from footfall_timeline import page_id, user_agent_id
 from footfall_collector.claim import KINDS, take_claim
 from footfall_collector.normalize import STEPS
 from footfall_collector.proof import Verdict, judge
+from footfall_collector.redact import Redactor
 from footfall_collector.sender import Sender, cut_down
 from footfall_collector.sites import Site, Sites
 
@@ -45,8 +46,9 @@ _UNKNOWN_SITE = Rejection(collector.REJECT_REASON_UNKNOWN_SITE, "site: not known
 class Admission:
     """The rules of one deployment."""
 
-    def __init__(self, sites: Sites, *, max_event_age_ms: int, token_leeway_s: float) -> None:
+    def __init__(self, sites: Sites, redactor: Redactor, *, max_event_age_ms: int, token_leeway_s: float) -> None:
         self._sites = sites
+        self._redactor = redactor
         self._max_event_age_ms = max_event_age_ms
         self._token_leeway_s = token_leeway_s
 
@@ -81,7 +83,17 @@ class Admission:
         visit, page = event.visit_id, event.browser_page_id
         event.page_id = page_id(visit, page) if page else ""
         event.user_agent_id = user_agent_id(visit, sender.user_agent) if sender.user_agent else ""
-        return self._identify(event, site, sender.received_ms)
+        rejection = self._identify(event, site, sender.received_ms)
+        self._redact(event)
+        return rejection
+
+    def _redact(self, event: Event) -> None:
+        url, data = event.url, event.data_json
+        masked_url, masked_data = self._redactor.text(url), self._redactor.json(data)
+        if masked_url != url:
+            event.url = masked_url
+        if masked_data != data:
+            event.data_json = masked_data
 
     def _identify(self, event: Event, site: Site, received_ms: int) -> Rejection | None:
         """Decide what the event does to its visit, whom it names and how far that is to be trusted.

@@ -41,7 +41,7 @@ def cut_down(context: EventContext, now_ms: int) -> Sender:
     return Sender(context.received_time_ms, context.sent_time_ms, context.site, context.origin, user_agent, robot)
 
 
-@lru_cache(maxsize=16_384)
+@lru_cache(maxsize=4_096)
 def is_robot(user_agent: str) -> bool:
     """Whether the user agent is a robot's, by ua-parser's data.
 

@@ -41,6 +41,11 @@ class CollectorSettings(ServiceSettings):
     token_leeway_s: float = Field(
         30, ge=0, le=3_600, description="How far the clock of a server that signs SignIn tokens may be off, in seconds."
     )
+    redact_keys: str = Field(
+        "",
+        description="Further keys, separated by commas, whose values are masked in URLs and data. "
+        "Passwords, tokens and card numbers always are.",
+    )
     log_bound_bytes: int = Field(
         512 * 1024 * 1024,
         ge=1024,

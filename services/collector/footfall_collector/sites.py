@@ -15,6 +15,7 @@ from footfall_collector.proof import Algorithm, SigningKey
 
 DEFAULT_SITE: Final = "default"
 
+_LONGEST_REMEMBERED: Final = 512  # a host name has at most 253 characters
 _SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LABEL = r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
 _ORIGIN = re.compile(rf"https?://(?:\*\.)?(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-f:.]+\])(?::[0-9]{{1,5}})?")
@@ -51,20 +52,23 @@ class Sites:
 
     def __init__(self, sites: Iterable[Site] = ()) -> None:
         self._sites = {site.name: site for site in sites}
-        # Called for every event. Few pairs are usual; hostile ones push each other out.
-        self.find = lru_cache(maxsize=4_096)(self._find)
+        self._find_known = lru_cache(maxsize=4_096)(self._find)
 
     @classmethod
     def load(cls, file: Path | None) -> Self:
         """Read SITES_FILE. Raises SitesFileError."""
         return cls() if file is None else cls(_read(file))
 
-    def _find(self, name: str, origin: str) -> Site | None:
+    def find(self, name: str, origin: str) -> Site | None:
         """Return the site of an event that names `name`, or none (""), from a page of `origin`, or no page ("").
 
         None when it is not known here, or its origins exclude the page. An event that names none belongs to the first
         site that has the origin, or else to `default`.
         """
+        # Remembered, because it is asked for every event; not what is long, because it may come from anybody.
+        return self._find_known(name, origin) if len(name) + len(origin) <= _LONGEST_REMEMBERED else None
+
+    def _find(self, name: str, origin: str) -> Site | None:
         if not self._sites:
             name = name or DEFAULT_SITE
             return Site(name) if _SITE_NAME.fullmatch(name) else None
