@@ -20,7 +20,7 @@ LAST_TIMESTAMP_MS: Final = 253_402_300_799_999  # the end of the year 9999
 SYSTEM_EVENTS: Final = frozenset({"VisitStarted", "PageEntered", "PageExited", "SignIn", "SignOut", "UserInfo"})
 
 _CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_JSON_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_JSON_STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _BRACKETS_ALIKE = bytes.maketrans(b"{}", b"[]")
 _ALL_BUT_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
 

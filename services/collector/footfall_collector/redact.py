@@ -16,17 +16,9 @@ MASK: Final = "***"
 KEPT_KEY: Final = "userID"
 """The one key whose value is stored whatever it looks like: it is the identity itself."""
 
-_SECRET_NAME = re.compile(
-    r".*pass[-_ ]?(?:w(?:or)?d|wort|phrase|code).*|.*(?:token|secret|pwd|jwt)|.*authorization"
-    r"|.*(?:api|access|private|secret|signing)[-_ .]?key|.*(?:cvv|cvc)2?|csc",
-    re.IGNORECASE | re.DOTALL,
-)
 # Every secret name and every JSON Web Token has one of these in it. Looking for all takes a microsecond.
 _HINTS = ("pass", "token", "secret", "pwd", "jwt", "auth", "key", "cvv", "cvc", "csc", "eyj")
 
-# A parameter, and one of a URL that is itself the value of a parameter.
-_PAIR = re.compile(r"(?:^|(?<=[?&#]))([^?&#=\s]+)=[^&#\s]+")
-_ENCODED_PAIR = re.compile(r"(?<=%3f|%26|%23)([^%?&#=\s]+)%3d(?:(?!%26|%23)[^&#\s])+", re.IGNORECASE)
 # Takes what it can and begins nowhere inside of that, so that hostile text costs no more than its length.
 _JWT = re.compile(r"(?<![\w-])eyJ[\w-]{8,}+\.[\w-]++\.[\w-]*+", re.ASCII)
 
@@ -56,8 +48,17 @@ class Redactor:
     """The rules of one deployment: the built-in ones and further names of keys, in any case."""
 
     def __init__(self, keys: Iterable[str] = ()) -> None:
-        self._keys = frozenset(key.strip().lower() for key in keys) - {""}
-        self._hints = (*_HINTS, *(_bytewise(key.encode()) for key in self._keys))
+        own = [key.strip().lower() for key in keys if key.strip()]
+        self._hints = (*_HINTS, *(_bytewise(key.encode()) for key in own))
+        self._secret_name = re.compile(_names(".", own), re.IGNORECASE | re.DOTALL)
+        # A parameter, and one of a URL that is itself the value of a parameter. Each looks ahead to the end of the name
+        # and never goes back into it: a text that says "password" ten thousand times costs no more than its length.
+        character = r"[^?&#=%\s]"
+        names = _names(character, own)
+        self._pair = re.compile(rf"(?:^|(?<=[?&#]))(?={character}++=)((?>{names}=))[^&#\s]+", re.IGNORECASE)
+        self._encoded_pair = re.compile(
+            rf"(?<=%3f|%26|%23)(?={character}++%3d)((?>{names}%3d))(?:(?!%26|%23)[^&#\s])+", re.IGNORECASE
+        )
 
     def text(self, text: str) -> str:
         """Mask the secrets of a URL, or of any text: parameters with secret names, JSON Web Tokens, card numbers."""
@@ -89,7 +90,7 @@ class Redactor:
             if name == KEPT_KEY:
                 continue
             value = bytes(raw)
-            if not self._is_secret(name):
+            if not self._secret_name.fullmatch(name):
                 masked = self.json(value)
             else:
                 masked = value if value in _NO_SECRETS else _MASK_JSON
@@ -105,26 +106,33 @@ class Redactor:
 
     def _text(self, text: str) -> str:
         if "=" in text:
-            text = _PAIR.sub(lambda pair: self._masked(pair, "="), text)
+            text = self._pair.sub(rf"\1{MASK}", text)
         if "%3" in text:
-            text = _ENCODED_PAIR.sub(lambda pair: self._masked(pair, "%3D"), text)
+            text = self._encoded_pair.sub(rf"\1{MASK}", text)
         if "eyJ" in text:
             text = _JWT.sub(MASK, text)
         return _CARD_SHAPE.sub(lambda shape: MASK if _is_card_number(shape[0]) else shape[0], text)
 
-    def _masked(self, pair: re.Match[str], equals: str) -> str:
-        return f"{pair[1]}{equals}{MASK}" if self._is_secret(pair[1]) else pair[0]
-
     def _may_hold_secret(self, text: bytes) -> bool:
         """Whether a closer look is worth its while. Nearly always not."""
         lower = _bytewise(text)
-        for hint in self._hints:
+        for hint in self._hints:  # five times as fast as any(), for every event
             if hint in lower:
                 return True
         return len(text.translate(None, _NOT_DIGITS)) >= _LEAST_CARD_DIGITS
 
-    def _is_secret(self, name: str) -> bool:
-        return name.lower() in self._keys or _SECRET_NAME.fullmatch(name) is not None
+
+def _names(character: str, own: Iterable[str]) -> str:
+    """A pattern of all names of secrets, in which `character` is what a name can be made of."""
+    any_ = f"{character}*"
+    built_in = (
+        rf"{any_}pass[-_ ]?(?:w(?:or)?d|wort|phrase|code){any_}",
+        rf"{any_}(?:token|secret|pwd|jwt|authorization)",
+        rf"{any_}(?:api|access|private|secret|signing)[-_ .]?key",
+        rf"{any_}(?:cvv|cvc)2?",
+        "csc",
+    )
+    return f"(?:{'|'.join((*built_in, *map(re.escape, own)))})"
 
 
 def _bytewise(text: bytes) -> str:
