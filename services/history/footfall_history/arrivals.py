@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from footfall.event.v1.event_pb2 import Event, EventBatch, EventContext
-from footfall_timeline import Transition
+from footfall_timeline import Transition, order_key
 
 from footfall_history.documents import Document, UnfitEventError, event_document, has_same_content, transition_of
 
@@ -22,7 +22,11 @@ class Unstorable(NamedTuple):
 
 @dataclass
 class Arrival:
-    """What a batch brings for one visit. `events` are by document id, each the first of its id in the batch."""
+    """What a batch brings for one visit.
+
+    `events` are by document id, each the first of its id in the batch; `sources` what they were made from. `start` is
+    what the earliest of them says of the visit; its `start_key` sorts visits by (start, id).
+    """
 
     events: dict[str, Document] = field(default_factory=dict)
     sources: dict[str, tuple[Event, EventContext]] = field(default_factory=dict)
@@ -45,9 +49,10 @@ class Arrival:
                 self.conflicts.add(document_id)
             return
         self.sources[document_id] = event, context
-        if not self.start or document["order_key"] < self.start["start_key"]:
+        start_key = order_key(event.event_time_ms, event.visit_id)
+        if not self.start or start_key < self.start["start_key"]:
             self.start = {name: document[name] for name in _START_FIELDS if name in document}
-            self.start["start_key"] = document["order_key"]
+            self.start["start_key"] = start_key
             if context.user_agent:
                 self.start["user_agent"] = context.user_agent
 

@@ -17,6 +17,9 @@ Document = dict[str, Any]
 PAGE_ENTERED: Final = "PageEntered"
 PAGE_EXITED: Final = "PageExited"
 
+TIME_DIGITS: Final = 13
+"""How much of an order key is its time."""
+
 # What a sender says of an event. The same again is a retry, anything else under the same id a conflict. The times of
 # admission are no part of it: a retry may be given another event time when the browser's clock is wrong.
 _CONTENT: Final = (
@@ -30,7 +33,7 @@ _CONTENT: Final = (
     "data_json",
 )
 _ADMITTED: Final = ("event_type", "site", "page_id", "user_agent_id", "transition", "assurance", "assurance_reason")
-_LATEST_MS: Final = 10**13 - 1  # order keys have thirteen digits
+_LATEST_MS: Final = 10**TIME_DIGITS - 1
 _ERASABLE: Final = ("names_identity_id", "data_json", "title")
 
 
@@ -130,7 +133,7 @@ def stamp_fields(stamp: Stamp, rev: int, *, is_erased: bool) -> tuple[Document, 
 
 def event_time_ms(key: str) -> int:
     """The event time in an order key."""
-    return int(key[:13])
+    return int(key[:TIME_DIGITS])
 
 
 def stored_event(document: Mapping[str, Any]) -> StoredEvent:

@@ -25,7 +25,6 @@ Why that stays true here:
 A crash at any point leaves the entries unacknowledged, and every step can be done twice.
 """
 
-import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -46,9 +45,8 @@ _TOUCH_EVERY_MS: Final = 86_400_000
 class Stamper:
     """Stores batches of events. Several may work on the same visits at once, in one process or many."""
 
-    def __init__(self, store: Store, consumer: str) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
-        self._consumer = consumer
         self._remembered: OrderedDict[str, Visit] = OrderedDict()
 
     async def keep(self, batches: Iterable[EventBatch]) -> list[Unstorable]:
@@ -69,7 +67,7 @@ class Stamper:
             await self._stamp_anew(arrivals, visits, current, duplicates)
             self._remember(current.values())
             arrivals = {visit_id: arrival for visit_id, arrival in arrivals.items() if visit_id not in current}
-        await self._store.journal(self._consumer, time.time_ns() // 1_000_000)
+        await self._store.journal()
         metrics.UNSTORABLE.inc(len(unstorable))
         return unstorable
 

@@ -1,13 +1,15 @@
 """Turns what history keeps and asks into commands to MongoDB: the one file that knows the driver.
 
-Collections: `events` (a document an event), `visits` (one a visit) and `consumers` (one a consumer of the log).
+Collections: `events` (a document an event), `visits` (one a visit) and `marks` (one in all, see `Store.journal`).
 Everything is read from the primary: the stamping protocol rests on reading what was written before.
 """
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Self
 
+import structlog
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection
 from pymongo import ASCENDING, ReadPreference, UpdateMany, UpdateOne
 from pymongo.errors import BulkWriteError, ConnectionFailure
@@ -22,8 +24,11 @@ _DUPLICATE_KEY: Final = 11000
 # Ids are asked for in groups of this many, side by side. SecantusDB compares each document with each id of an `$in`:
 # measured there, a group of 50 costs 0.1 ms an id, one of 500 costs 0.7 ms.
 _IDS_A_QUERY: Final = 50
-_SELECTION_TIMEOUT_MS: Final = 2_000
-_SOCKET_TIMEOUT_MS: Final = 60_000
+# For an answer once asked: long, because a bulk write may take long; not for ever, because a server may freeze.
+_SOCKET_TIMEOUT_MS: Final = 30_000
+_RETRY_S: Final = 0.5
+
+_log = structlog.get_logger()
 
 Index = tuple[list[tuple[str, int]], dict[str, Any]]
 
@@ -81,33 +86,41 @@ class Store:
         self._database = client.get_database(database, read_preference=ReadPreference.PRIMARY)
         self.events: AsyncIOMotorCollection[Any] = self._database["events"]
         self.visits: AsyncIOMotorCollection[Any] = self._database["visits"]
+        self._is_prepared = False
         journaled = WriteConcern(**{**self._database.write_concern.document, "j": True})
-        self._consumers = self._database.get_collection("consumers", write_concern=journaled)
+        self._marks = self._database.get_collection("marks", write_concern=journaled)
 
     @classmethod
-    def open(cls, url: str, database: str) -> Self:
-        """Return the store at a MongoDB URL without connecting yet."""
+    def open(cls, url: str, database: str, timeout_ms: int) -> Self:
+        """Return the store at a MongoDB URL without connecting yet. It waits so long for a server to ask, no longer."""
         client: AsyncIOMotorClient[Any] = AsyncIOMotorClient(
             url,
-            serverSelectionTimeoutMS=_SELECTION_TIMEOUT_MS,
-            connectTimeoutMS=_SELECTION_TIMEOUT_MS,
+            serverSelectionTimeoutMS=timeout_ms,
+            connectTimeoutMS=timeout_ms,
             socketTimeoutMS=_SOCKET_TIMEOUT_MS,
         )
         return cls(client, database)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close the connections."""
         self._client.close()
 
-    async def is_ready(self) -> bool:
-        """Whether MongoDB answers."""
-        return bool((await self._database.command("ping"))["ok"])
+    async def prepare(self) -> None:
+        """Wait until MongoDB answers, then create the indexes not there yet. Until then queries may be slow."""
+        while not self._is_prepared:
+            try:
+                for collection, indexes in INDEXES.items():
+                    for keys, options in indexes:
+                        await self._database[collection].create_index(keys, **options)
+            except Unavailable as error:
+                _log.warning("MongoDB does not answer", error=type(error).__name__)
+                await asyncio.sleep(_RETRY_S)
+            else:
+                self._is_prepared = True
 
-    async def create_indexes(self) -> None:
-        """Create the indexes that are not there yet."""
-        for collection, indexes in INDEXES.items():
-            for keys, options in indexes:
-                await self._database[collection].create_index(keys, **options)
+    async def is_ready(self) -> bool:
+        """Whether MongoDB answers, and quickly."""
+        return self._is_prepared and bool((await self._database.command("ping"))["ok"])
 
     # Visits, for the consumer
 
@@ -181,12 +194,46 @@ class Store:
         if ids:
             await self.events.update_many({"_id": {"$in": [*ids]}}, {"$set": {"conflict": True}})
 
-    async def journal(self, consumer: str, now_ms: int) -> None:
+    async def journal(self) -> None:
         """Return only when this and with it every write before it is on disk.
 
         The server writes one journal, in order, so one small write that waits for it does for a whole batch.
         """
-        await self._consumers.update_one({"_id": consumer}, {"$set": {"written_ms": now_ms}}, upsert=True)
+        written_ms = time.time_ns() // 1_000_000
+        await self._marks.update_one({"_id": "journal"}, {"$set": {"written_ms": written_ms}}, upsert=True)
+
+    # Questions
+
+    async def find_visits(self, where: Document, limit: int) -> list[Document]:
+        """The first visits in order that match, whole."""
+        return await self.visits.find(where).sort("start_key", ASCENDING).limit(limit).to_list(None)
+
+    def each_visit(self, where: Document) -> AsyncIterator[Document]:
+        """All visits in order that match, whole, fetched as they are needed."""
+        cursor: AsyncIterator[Document] = self.visits.find(where).sort("start_key", ASCENDING)
+        return cursor
+
+    async def last_keys(self, visit_ids: Sequence[str]) -> dict[str, str]:
+        """By visit, the order key of its last event; visits without events are left out."""
+        group = {"$group": {"_id": "$visit_id", "last": {"$max": "$order_key"}}}
+        queries = [
+            self.events.aggregate([{"$match": {"visit_id": {"$in": ids}}}, group]).to_list(None)
+            for ids in _groups(visit_ids)
+        ]
+        return {found["_id"]: found["last"] for answer in await asyncio.gather(*queries) for found in answer}
+
+    async def find_events(self, where: Document, limit: int) -> list[Document]:
+        """The first events in order that match."""
+        return await self.events.find(where).sort("order_key", ASCENDING).limit(limit).to_list(None)
+
+    def each_event(self, where: Document) -> AsyncIterator[Document]:
+        """All events in order that match, fetched as they are needed."""
+        cursor: AsyncIterator[Document] = self.events.find(where).sort("order_key", ASCENDING)
+        return cursor
+
+    async def page_events(self, page_ids: Iterable[str], names: Sequence[str]) -> list[Document]:
+        """Of these pages the events with these names."""
+        return await _by_ids(self.events, "page_id", page_ids, where={"event_name": {"$in": [*names]}})
 
 
 async def _insert(collection: "AsyncIOMotorCollection[Any]", documents: Sequence[Document]) -> Refusals:
@@ -217,7 +264,11 @@ async def _by_ids(
     fields: Sequence[str] | None = None,
     where: Document | None = None,
 ) -> list[Document]:
-    wanted = list(ids)
-    groups = [wanted[start : start + _IDS_A_QUERY] for start in range(0, len(wanted), _IDS_A_QUERY)]
-    queries = [collection.find({field: {"$in": group}} | (where or {}), fields).to_list(None) for group in groups]
+    queries = [
+        collection.find({field: {"$in": group}} | (where or {}), fields).to_list(None) for group in _groups([*ids])
+    ]
     return [document for found in await asyncio.gather(*queries) for document in found]
+
+
+def _groups(ids: Sequence[str]) -> list[Sequence[str]]:
+    return [ids[start : start + _IDS_A_QUERY] for start in range(0, len(ids), _IDS_A_QUERY)]

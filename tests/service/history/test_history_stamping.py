@@ -6,7 +6,7 @@ FOOTFALL_STAMPING_ROUNDS=50 runs longer, FOOTFALL_SEED picks others.
 import asyncio
 import os
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -54,19 +54,11 @@ class UnreliableStore:
             raise CrashError
 
 
-@pytest.fixture
-async def store(mongo_url: str, mongo_database: str) -> AsyncIterator[Store]:
-    store = Store.open(mongo_url, mongo_database)
-    await store.create_indexes()
-    yield store
-    store.close()
-
-
 async def consume(log: list[EventBatch], unacknowledged: set[int], store: Store, chance: random.Random) -> None:
     """Take entries, also such as another consumer is at work on, until all are acknowledged; die and come again."""
     stamper = None
     while unacknowledged:
-        stamper = stamper or Stamper(UnreliableStore(store, chance), "consumer")  # type: ignore[arg-type]
+        stamper = stamper or Stamper(UnreliableStore(store, chance))  # type: ignore[arg-type]
         taken = chance.sample(sorted(unacknowledged), min(len(unacknowledged), chance.randint(1, 4)))
         try:
             assert await stamper.keep([log[number] for number in taken]) == []
@@ -107,4 +99,4 @@ async def assert_stamped_right(store: Store, events: list[Event]) -> None:
     } == {event_id: folded.stamp_at(at_ms, event_id)[:3] for at_ms, event_id in ids}
     assert len(stored) == len(events)
     [visit] = await store.read_visits([visit_id])
-    assert visit["start_key"] == min(order_key(*event) for event in ids)
+    assert visit["start_key"] == order_key(min(event["timestamp"] for event in events), visit_id)

@@ -1,0 +1,53 @@
+"""Turns settings into parts, and the parts into the running history service."""
+
+from functools import partial
+
+from footfall.history.v1 import history_service_pb2_grpc as history_grpc
+from footfall_servicekit.server import run, serve
+from footfall_servicekit.settings import load
+
+from footfall_history.consumer import LogConsumer
+from footfall_history.identities import Identities
+from footfall_history.log import Log
+from footfall_history.reader import Reader
+from footfall_history.service import HistoryService
+from footfall_history.settings import MINUTE_MS, HistorySettings
+from footfall_history.stamper import Stamper
+from footfall_history.store import Store
+
+SERVICE_NAME = "footfall.history.v1.HistoryService"
+
+
+async def keep_history(settings: HistorySettings) -> int:
+    """Serve until told to stop; return the exit code."""
+    store = Store.open(settings.mongo_url, settings.mongo_database, settings.mongo_timeout_ms)
+    log = Log.open(settings.redis_url, settings.partitions, settings.redis_timeout_ms)
+    identities = Identities(settings.identity_target, settings.identity_timeout_ms)
+    readers = log.readers(LogConsumer(log, Stamper(store)).handle)
+    service = HistoryService(Reader(store, settings.idle_minutes * MINUTE_MS), identities)  # type: ignore[abstract]
+
+    async def is_ready() -> bool:
+        return await store.is_ready() and await log.is_ready()
+
+    return await serve(
+        settings,
+        {SERVICE_NAME: partial(history_grpc.add_HistoryServiceServicer_to_server, service)},
+        ready=is_ready,
+        background=[
+            log.check,
+            store.prepare,
+            partial(log.keep_trimmed, settings.log_kept_minutes * MINUTE_MS),
+            *(reader.run for reader in readers),
+        ],
+        close=[identities.close, log.close, store.close],
+    )
+
+
+def main() -> None:
+    """Run history; the entry point `footfall-history`."""
+    settings = load(HistorySettings)
+    run(settings, "history", partial(keep_history, settings))
+
+
+if __name__ == "__main__":
+    main()

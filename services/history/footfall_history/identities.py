@@ -1,0 +1,41 @@
+"""Turns identity ids into what the identity service knows of them: the one file that calls a neighbour."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+import structlog
+from footfall.identity.v1.identity_pb2 import Identity
+from footfall.identity.v1.identity_service_pb2 import BatchGetIdentitiesRequest
+from footfall.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
+from footfall_servicekit.channel import forwarded, open_channel, remaining
+
+_log = structlog.get_logger()
+
+
+class Identities:
+    """The identity service. Make it in the running loop."""
+
+    def __init__(self, target: str, timeout_ms: int) -> None:
+        self._channel = open_channel(target)
+        self._stub = IdentityServiceStub(self._channel)
+        self._timeout_s = timeout_ms / 1000
+
+    async def get(self, ids: Sequence[str], context: "grpc.aio.ServicerContext[Any, Any]") -> dict[str, Identity]:
+        """Those it knows, at most 1,000, on behalf of the call in `context`. None when it does not answer."""
+        if not ids:
+            return {}
+        try:
+            answer = await self._stub.BatchGetIdentities(
+                BatchGetIdentitiesRequest(identity_ids=ids),
+                timeout=remaining(context, self._timeout_s),
+                metadata=forwarded(),
+            )
+        except grpc.aio.AioRpcError as error:
+            _log.warning("identity does not answer; its identities are given by id alone", code=error.code().name)
+            return {}
+        return {identity.identity_id: identity for identity in answer.identities}
+
+    async def close(self) -> None:
+        """Close the channel."""
+        await self._channel.close()

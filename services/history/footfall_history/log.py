@@ -1,0 +1,104 @@
+"""Turns the log's streams in Redis into readers, and what cannot be stored into dead letters: the file for Redis."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from typing import Any, Final, Self
+
+import structlog
+from footfall.event.v1.event_pb2 import EventBatch
+from footfall_servicekit.stream import Entry, StreamReader, trim
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from footfall_history.arrivals import Unstorable
+
+GROUP: Final = "history"
+_ALL_GROUPS: Final = ("identity", GROUP)
+_PARTITIONS_KEY: Final = "log:partitions"
+# Entries are small when traffic is: many of them still make one good batch.
+_ENTRIES_A_BATCH: Final = 256
+_TRIM_EVERY_S: Final = 30.0
+_RETRY_S: Final = 0.5
+
+_log = structlog.get_logger()
+
+
+class Log:
+    """The log of one deployment, as history reads it."""
+
+    def __init__(self, redis: "Redis", partitions: int) -> None:
+        self._redis: Any = redis
+        self._partitions = partitions
+        self._is_checked = False
+
+    @classmethod
+    def open(cls, url: str, partitions: int, timeout_ms: int) -> Self:
+        """Return the log at a Redis URL without connecting yet."""
+        seconds = timeout_ms / 1000
+        return cls(Redis.from_url(url, socket_timeout=seconds, socket_connect_timeout=seconds), partitions)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._redis.aclose()
+
+    async def check(self) -> None:
+        """Wait until Redis answers, then make sure that the log in it has as many partitions.
+
+        Raises:
+            RuntimeError: it has another number, and visits keep their partition.
+
+        """
+        while not self._is_checked:
+            try:
+                made_with = int(await self._redis.get(_PARTITIONS_KEY) or self._partitions)
+            except RedisError as error:
+                _log.warning("Redis does not answer", error=type(error).__name__)
+                await asyncio.sleep(_RETRY_S)
+                continue
+            if made_with != self._partitions:
+                problem = (
+                    f"PARTITIONS is {self._partitions}, but the log in this Redis was made with {made_with}. "
+                    f"Set PARTITIONS={made_with} for every service, or start with an empty Redis."
+                )
+                _log.error("refusing to start", problem=problem)
+                raise RuntimeError(problem)
+            self._is_checked = True
+
+    async def is_ready(self) -> bool:
+        """Whether the log can be read now. Raises RedisError when Redis does not answer."""
+        return self._is_checked and bool(await self._redis.ping())
+
+    def readers(self, handle: Callable[[int, list[Entry]], Awaitable[None]]) -> list[StreamReader]:
+        """A reader of each partition, which gives its batches to `handle` with the partition's number."""
+        return [
+            StreamReader(self._redis, _key("log", number), GROUP, partial(handle, number), batch=_ENTRIES_A_BATCH)
+            for number in range(self._partitions)
+        ]
+
+    async def put_aside(self, partition: int, unstorable: Iterable[Unstorable]) -> None:
+        """Keep each of these events, with its reason, in the partition's dead-letter stream."""
+        pipeline = self._redis.pipeline(transaction=False)
+        for event, context, reason in unstorable:
+            alone = EventBatch(contexts=[context], events=[event])
+            alone.events[0].context_index = 0
+            pipeline.xadd(_key("dead", partition), {"b": alone.SerializeToString(), "reason": reason})
+        await pipeline.execute()
+
+    async def put_aside_entry(self, partition: int, entry: Entry, reason: str) -> None:
+        """Keep an entry that holds no events one could take out."""
+        await self._redis.xadd(_key("dead", partition), {"b": entry.payload, "reason": reason, "entry": entry.id})
+
+    async def keep_trimmed(self, kept_ms: int) -> None:
+        """Remove what every reader of the log is done with, some time after; until cancelled."""
+        while True:
+            for number in range(self._partitions):
+                try:
+                    await trim(self._redis, _key("log", number), _ALL_GROUPS, kept_ms)
+                except RedisError as error:
+                    _log.warning("cannot trim the log", error=type(error).__name__)
+            await asyncio.sleep(_TRIM_EVERY_S)
+
+
+def _key(kind: str, partition: int) -> str:
+    return f"{kind}:{{p{partition:02d}}}"

@@ -1,0 +1,153 @@
+"""Turns calls of HistoryService into questions to the reader, and its answers into responses."""
+
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from typing import Any, Final, TypeVar
+
+from footfall.history.v1 import history_service_pb2 as pb
+from footfall.history.v1 import visit_pb2
+from footfall.history.v1.history_service_pb2_grpc import HistoryServiceServicer
+from footfall_servicekit import paging
+from footfall_servicekit.errors import RequestError
+from google.protobuf.message import Message
+from grpc.aio import ServicerContext
+
+from footfall_history import query, views
+from footfall_history.identities import Identities
+from footfall_history.reader import Reader
+from footfall_history.store import Unavailable
+from footfall_history.visit import Visit
+
+Context = ServicerContext[Any, Any]
+Request = TypeVar("Request", bound=Message)
+Response = TypeVar("Response", bound=Message)
+Found = TypeVar("Found")
+Method = Callable[["HistoryService", Request, Context], Coroutine[Any, Any, Response]]
+
+_RETRY_MS: Final = 1_000
+
+
+def _answered(method: "Method[Request, Response]") -> "Method[Request, Response]":
+    """A method that says UNAVAILABLE, with the time to wait, when MongoDB does not answer."""
+
+    @wraps(method)
+    async def answer(self: "HistoryService", request: Request, context: Context) -> Response:
+        try:
+            return await method(self, request, context)
+        except Unavailable as error:
+            raise RequestError.unavailable("the store of history does not answer", _RETRY_MS) from error
+
+    return answer
+
+
+class HistoryService(HistoryServiceServicer):
+    """The contract in history_service.proto."""
+
+    def __init__(self, reader: Reader, identities: Identities) -> None:
+        self._reader = reader
+        self._identities = identities
+
+    @_answered
+    async def GetVisit(self, request: pb.GetVisitRequest, _context: Context) -> pb.GetVisitResponse:  # noqa: N802
+        """One visit."""
+        visit, _ = await self._visit(request.visit_id)
+        return pb.GetVisitResponse(visit=visit)
+
+    @_answered
+    async def ExplainVisit(self, request: pb.ExplainVisitRequest, _context: Context) -> pb.ExplainVisitResponse:  # noqa: N802
+        """The timeline of a visit."""
+        visit, known = await self._visit(request.visit_id)
+        return pb.ExplainVisitResponse(visit=visit, explanations=await self._reader.explanations(known))
+
+    @_answered
+    async def ListVisits(self, request: pb.ListVisitsRequest, _context: Context) -> pb.ListVisitsResponse:  # noqa: N802
+        """Visits by identity, device, user agent, site and time."""
+        window = query.window(request, age_of_start=True)
+        page = await self._reader.visits(query.visit_conditions(request), window)
+        response = pb.ListVisitsResponse(visits=page.items)
+        query.point_to_next(response, request, page.next_key)
+        return response
+
+    @_answered
+    async def GetPage(self, request: pb.GetPageRequest, _context: Context) -> pb.GetPageResponse:  # noqa: N802
+        """One page entry."""
+        page_id = query.uuid_of(request.page_id, "page_id")
+        return pb.GetPageResponse(page=_known(await self._reader.page(page_id), "Page", page_id))
+
+    @_answered
+    async def ListPages(self, request: pb.ListPagesRequest, _context: Context) -> pb.ListPagesResponse:  # noqa: N802
+        """Page entries of a visit, an identity or a session."""
+        window, conditions = query.window(request), query.event_conditions(request)
+        parent = await self._reader.of_parent(*query.parent_of(request))
+        page = await self._reader.pages(parent | conditions, window)
+        response = pb.ListPagesResponse(pages=page.items)
+        query.point_to_next(response, request, page.next_key)
+        return response
+
+    @_answered
+    async def GetSession(self, request: pb.GetSessionRequest, _context: Context) -> pb.GetSessionResponse:  # noqa: N802
+        """One session."""
+        session_id = query.uuid_of(request.session_id, "session_id")
+        return pb.GetSessionResponse(session=_known(await self._reader.session(session_id), "Session", session_id))
+
+    @_answered
+    async def ListSessions(self, request: pb.ListSessionsRequest, _context: Context) -> pb.ListSessionsResponse:  # noqa: N802
+        """Sessions of a visit or an identity."""
+        window = query.window(request, age_of_start=True)
+        conditions, identity = query.session_conditions(request)
+        page = await self._reader.sessions(conditions, identity, window)
+        response = pb.ListSessionsResponse(sessions=page.items)
+        query.point_to_next(response, request, page.next_key)
+        return response
+
+    @_answered
+    async def GetEvent(self, request: pb.GetEventRequest, _context: Context) -> pb.GetEventResponse:  # noqa: N802
+        """One event."""
+        event_id = query.uuid_of(request.event_id, "event_id")
+        visit_id = query.uuid_of(request.visit_id, "visit_id") if request.visit_id else ""
+        return pb.GetEventResponse(event=_known(await self._reader.event(event_id, visit_id), "Event", event_id))
+
+    @_answered
+    async def ListEvents(self, request: pb.ListEventsRequest, _context: Context) -> pb.ListEventsResponse:  # noqa: N802
+        """Events of a visit, an identity, a session or a page."""
+        window, conditions = query.window(request), query.event_conditions(request)
+        parent = await self._reader.of_parent(*query.parent_of(request))
+        page = await self._reader.events(parent | conditions, window)
+        response = pb.ListEventsResponse(events=page.items)
+        query.point_to_next(response, request, page.next_key)
+        return response
+
+    @_answered
+    async def ListVisitIdentities(  # noqa: N802
+        self, request: pb.ListVisitIdentitiesRequest, context: Context
+    ) -> pb.ListVisitIdentitiesResponse:
+        """The identities a visit is associated with, as identity knows them or by id alone when it does not answer."""
+        window = query.page_window(request)
+        _, known = await self._visit(request.visit_id)
+        page = window.cut(
+            [
+                (association.first.order_key, association)
+                for association in known.fold.associations
+                if window.contains(association.first.order_key) and request.scope in {0, association.scope}
+            ]
+        )
+        identities = await self._identities.get([association.identity for association in page.items], context)
+        response = pb.ListVisitIdentitiesResponse(
+            associations=[
+                views.association_message(known.visit_id, association, identities.get(association.identity))
+                for association in page.items
+            ]
+        )
+        if page.next_key:
+            response.next_page_token = paging.encode(page.next_key, paging.fingerprint(request))
+        return response
+
+    async def _visit(self, text: str) -> tuple[visit_pb2.Visit, Visit]:
+        visit_id = query.uuid_of(text, "visit_id")
+        return _known(await self._reader.visit(visit_id), "Visit", visit_id)
+
+
+def _known(found: Found | None, resource_type: str, name: str) -> Found:
+    if found is None:
+        raise RequestError.not_found(resource_type, name)
+    return found

@@ -1,0 +1,78 @@
+"""Turns the environment into what history is told."""
+
+from typing import Self
+
+from footfall_servicekit.settings import ServiceSettings, shared
+from pydantic import Field, model_validator
+from pydantic_settings import SettingsConfigDict
+
+DAY_MS = 86_400_000
+MINUTE_MS = 60_000
+
+_LIVE_RETENTION_MARGIN_DAYS = 1
+
+
+class HistorySettings(ServiceSettings):
+    """Settings of history."""
+
+    model_config = SettingsConfigDict(env_prefix="HISTORY_")
+
+    port: int = Field(default=50053, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
+    redis_url: str = shared(
+        "REDIS_URL", "redis://127.0.0.1:16379", "The Redis or Valkey that holds the event log.", repr=False
+    )
+    mongo_url: str = shared(
+        "MONGO_URL", "mongodb://127.0.0.1:37017", "The MongoDB that holds events and visits.", repr=False
+    )
+    mongo_database: str = shared("MONGO_DATABASE", "footfall", "Its database.", min_length=1)
+    identity_target: str = shared("IDENTITY_TARGET", "127.0.0.1:50052", "gRPC target of identity.")
+    identity_timeout_ms: int = Field(
+        default=500,
+        ge=1,
+        le=30_000,
+        description="Longest that a query waits for identity's documents. Later it goes without.",
+    )
+    partitions: int = shared(
+        "PARTITIONS",
+        1,
+        "Parts the log and the live state are divided into. Fixed by the first start on an empty Redis.",
+        ge=1,
+        le=100,
+    )
+    max_event_age_days: int = shared(
+        "MAX_EVENT_AGE_DAYS", 7, "Events that happened longer ago are rejected as `too_old`.", ge=1, le=3_650
+    )
+    idle_minutes: int = shared(
+        "IDLE_MINUTES", 30, "A visit without an event for so long is over and no longer listed as live.", ge=1
+    )
+    retention_days: int = Field(
+        default=30,
+        ge=1,
+        description="How long events are kept after they happened. Must be above `MAX_EVENT_AGE_DAYS` by more than "
+        f"{_LIVE_RETENTION_MARGIN_DAYS}: the live state forgets a visit first, history last.",
+    )
+    log_kept_minutes: int = Field(
+        default=10,
+        ge=1,
+        description="How long entries stay in the log after both identity and history have read them. A stream of "
+        "events can be resumed that far back.",
+    )
+    redis_timeout_ms: int = Field(
+        default=2_000,
+        ge=1_100,
+        le=30_000,
+        description="Longest wait for an answer of Redis. (Reading the log blocks for 1 s.)",
+    )
+    mongo_timeout_ms: int = Field(
+        default=2_000, ge=1, le=30_000, description="Longest wait for a MongoDB server that can be asked."
+    )
+
+    @model_validator(mode="after")
+    def _keep_events_longest(self) -> Self:
+        if self.retention_days <= self.max_event_age_days + _LIVE_RETENTION_MARGIN_DAYS:
+            raise ValueError(
+                f"HISTORY_RETENTION_DAYS ({self.retention_days}) must be greater than MAX_EVENT_AGE_DAYS "
+                f"({self.max_event_age_days}) + {_LIVE_RETENTION_MARGIN_DAYS}: an event must not be accepted again "
+                "after it is forgotten"
+            )
+        return self

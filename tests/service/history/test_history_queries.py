@@ -1,0 +1,265 @@
+"""What history answers about visits it has stored."""
+
+import uuid
+from typing import Any
+
+import grpc
+import pytest
+from footfall.event.v1 import event_pb2
+from footfall.history.v1 import history_service_pb2 as pb
+from footfall.identity.v1 import visitor_pb2
+from footfall_history.stamper import Stamper
+from footfall_servicekit.errors import details_of
+
+from tests.tools.batches import CHROME
+from tests.tools.history import entry
+from tests.tools.stories import MINUTE_MS, Story
+from tests.tools.visits import event, now_ms
+
+
+@pytest.fixture
+async def dana(stamper: Stamper) -> Story:
+    """A visit that has been stored."""
+    story = Story("dana@shop.example")
+    assert await stamper.keep([story.entry()]) == []
+    return story
+
+
+def names(answer: pb.ListEventsResponse) -> list[str]:
+    return [stored.event.event_name for stored in answer.events]
+
+
+async def test_a_visit_says_who_came_when_and_how_it_ended(stub: Any, dana: Story) -> None:
+    visit = (await stub.GetVisit(pb.GetVisitRequest(visit_id=dana.visit_id.replace("-", "").upper()))).visit
+    assert (visit.visit_id, visit.global_visit_id, visit.site) == (dana.visit_id, dana.device, "default")
+    assert visit.start_time.ToMilliseconds() == dana.at_ms
+    assert visit.last_event_time.ToMilliseconds() == dana.at_ms + 5_000
+    assert (visit.user_agent, visit.revision, visit.ended) == (CHROME, 1, False)
+    assert (visit.state, visit.identity_id) == (visitor_pb2.VISITOR_STATE_RECOGNIZED, dana.person)
+    assert visit.active_session_id == ""
+
+
+async def test_a_visit_is_over_when_nothing_has_happened_for_the_idle_time(stub: Any, stamper: Stamper) -> None:
+    story = Story("dana", now_ms() - 31 * MINUTE_MS)
+    await stamper.keep([story.entry()])
+    assert (await stub.GetVisit(pb.GetVisitRequest(visit_id=story.visit_id))).visit.ended
+
+
+async def test_a_visit_starts_with_its_earliest_event_whenever_that_arrives(stub: Any, stamper: Stamper) -> None:
+    story = Story("dana")
+    await stamper.keep([entry(story.events[3:])])
+    await stamper.keep([entry(story.events[:3], user_agent="an earlier one")])
+    visit = (await stub.GetVisit(pb.GetVisitRequest(visit_id=story.visit_id))).visit
+    assert (visit.start_time.ToMilliseconds(), visit.user_agent) == (story.at_ms, "an earlier one")
+
+
+async def test_events_of_a_visit_come_in_order_with_their_stamps(stub: Any, dana: Story) -> None:
+    answer = await stub.ListEvents(pb.ListEventsRequest(visit_id=dana.visit_id))
+    ids = [stored.event.event_id for stored in answer.events]
+    assert set(ids) == {dana.event_id(position) for position in range(7)}
+    assert [(e.event.event_time_ms, e.event.event_id) for e in answer.events] == sorted(
+        (e.event.event_time_ms, e.event.event_id) for e in answer.events
+    )
+    stamps = {e.event.event_id: e.stamp for e in answer.events}
+    assert stamps[dana.event_id(1)].state == visitor_pb2.VISITOR_STATE_ANONYMOUS
+    for position in (2, 3, 6):
+        assert stamps[dana.event_id(position)].identity_id == dana.person
+        assert stamps[dana.event_id(position)].session_id == dana.session_id
+    assert stamps[dana.event_id(6)].state == visitor_pb2.VISITOR_STATE_RECOGNIZED
+    assert answer.next_page_token == ""
+
+
+async def test_an_event_comes_back_as_it_was_admitted(stub: Any, stamper: Stamper) -> None:
+    story = Story("dana")
+    batch = story.entry()
+    await stamper.keep([batch])
+    for sent in batch.events:
+        stored = (await stub.GetEvent(pb.GetEventRequest(event_id=sent.event_id))).event
+        assert stored.event == sent
+        assert stored.received_time.ToMilliseconds() == batch.contexts[0].received_time_ms
+        assert stored.address == batch.contexts[0].address
+
+
+async def test_an_event_id_used_by_two_visits_means_the_one_received_first(stub: Any, stamper: Stamper) -> None:
+    first = event("AddToCart", str(uuid.uuid4()), now_ms())
+    second = first | {"visitID": str(uuid.uuid4())}
+    await stamper.keep([entry([second], received_time_ms=now_ms() + 1), entry([first], received_time_ms=now_ms())])
+    found = (await stub.GetEvent(pb.GetEventRequest(event_id=first["eventID"]))).event
+    assert found.event.visit_id == first["visitID"]
+    found = (await stub.GetEvent(pb.GetEventRequest(event_id=first["eventID"], visit_id=second["visitID"]))).event
+    assert found.event.visit_id == second["visitID"]
+
+
+async def test_the_first_stored_wins_and_other_content_is_flagged(stub: Any, stamper: Stamper) -> None:
+    first, again = event("AddToCart", str(uuid.uuid4()), now_ms(), data={"sku": "A-1"}), now_ms() + 1
+    other = event("AddToCart", first["visitID"], now_ms(), data={"sku": "A-2"})
+    await stamper.keep([entry([first, other])])
+    await stamper.keep([entry([first], received_time_ms=again), entry([other | {"data": {"sku": "B"}}])])
+    answer = await stub.ListEvents(pb.ListEventsRequest(visit_id=first["visitID"]))
+    stored = {found.event.data_json: found.conflict for found in answer.events}
+    assert stored == {b'{"sku": "A-1"}': False, b'{"sku": "A-2"}': True}
+
+
+async def test_a_visits_session_runs_from_sign_in_to_sign_out(stub: Any, dana: Story) -> None:
+    [session] = (await stub.ListSessions(pb.ListSessionsRequest(visit_id=dana.visit_id))).sessions
+    assert (session.session_id, session.identity_id, session.visit_id) == (dana.session_id, dana.person, dana.visit_id)
+    assert session.start_time.ToMilliseconds() == dana.at_ms + 2_000
+    assert session.end_time.ToMilliseconds() == dana.at_ms + 5_000
+    assert (session.start_event_id, session.end_event_id) == (dana.event_id(2), dana.event_id(6))
+    assert (await stub.GetSession(pb.GetSessionRequest(session_id=dana.session_id))).session == session
+    others = pb.ListSessionsRequest(visit_id=dana.visit_id, session_identity_id="somebody else")
+    assert not (await stub.ListSessions(others)).sessions
+
+
+async def test_a_visits_identities_are_known_by_id_while_identity_does_not_answer(stub: Any, dana: Story) -> None:
+    request = pb.ListVisitIdentitiesRequest(visit_id=dana.visit_id)
+    [association] = (await stub.ListVisitIdentities(request)).associations
+    assert association.identity.identity_id == dana.person
+    assert association.scope == association.identity.visit_scope == visitor_pb2.VISITOR_STATE_RECOGNIZED
+    assert association.create_time.ToMilliseconds() == dana.at_ms + 2_000
+    request.scope = visitor_pb2.VISITOR_STATE_AUTHENTICATED
+    assert not (await stub.ListVisitIdentities(request)).associations
+
+
+async def test_pages_have_their_title_and_time_and_belong_to_who_entered_them(stub: Any, dana: Story) -> None:
+    loans, cart = (await stub.ListPages(pb.ListPagesRequest(visit_id=dana.visit_id))).pages
+    assert (loans.page_id, loans.title, loans.identity_id) == (dana.loans, "Loans", "")
+    assert loans.end_time.ToMilliseconds() - loans.start_time.ToMilliseconds() == 3_999
+    assert (cart.page_id, cart.title, cart.identity_id) == (dana.cart, "Cart", dana.person)
+    assert not cart.HasField("end_time")
+    assert (await stub.GetPage(pb.GetPageRequest(page_id=dana.loans))).page == loans
+    for request in (
+        pb.ListPagesRequest(identity_id=dana.person),
+        pb.ListPagesRequest(session_id=dana.session_id),
+        pb.ListPagesRequest(visit_id=dana.visit_id, title="Cart"),
+        pb.ListPagesRequest(visit_id=dana.visit_id, url="https://shop.example/cart"),
+    ):
+        assert list((await stub.ListPages(request)).pages) == [cart]
+
+
+async def test_events_are_found_by_every_parent(stub: Any, dana: Story) -> None:
+    for request, positions in (
+        (pb.ListEventsRequest(identity_id=dana.person), {2, 3, 4, 5, 6}),
+        (pb.ListEventsRequest(session_id=dana.session_id), {2, 3, 4, 5, 6}),
+        (pb.ListEventsRequest(page_id=dana.loans), {0, 1, 2, 3, 4}),
+    ):
+        answer = await stub.ListEvents(request)
+        assert {found.event.event_id for found in answer.events} == {dana.event_id(n) for n in positions}
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ({"event_name": "AddToCart"}, ["AddToCart"]),
+        ({"event_type": event_pb2.EVENT_TYPE_BUSINESS}, ["AddToCart"]),
+        ({"category": "bikes"}, ["AddToCart"]),
+        ({"category": "bike"}, []),
+        ({"category": "all categories", "event_name": "VisitStarted"}, []),
+        ({"category": "all categories", "event_name": "SignIn"}, ["SignIn"]),
+        ({"url": "https://shop.example/cart"}, ["PageEntered"]),
+        ({"url": "https://shop.example/"}, []),
+        ({"global_visit_id": str(uuid.uuid4())}, []),
+        ({"scope": pb.Scope(site="elsewhere")}, []),
+        ({"scope": pb.Scope(age_seconds=3600), "event_name": "SignIn"}, ["SignIn"]),
+    ],
+)
+async def test_events_are_filtered(stub: Any, dana: Story, filters: dict[str, Any], expected: list[str]) -> None:
+    assert names(await stub.ListEvents(pb.ListEventsRequest(visit_id=dana.visit_id, **filters))) == expected
+
+
+async def test_age_goes_by_when_the_server_received_and_times_by_when_it_happened(stub: Any, stamper: Stamper) -> None:
+    story = Story("dana", received_time_ms=now_ms() - 10_000)
+    await stamper.keep([story.entry()])
+    young = pb.ListEventsRequest(visit_id=story.visit_id, scope=pb.Scope(age_seconds=5))
+    assert names(await stub.ListEvents(young)) == []
+    some = pb.ListEventsRequest(visit_id=story.visit_id)
+    some.scope.start_time.FromMilliseconds(story.at_ms + 2_000)
+    some.scope.end_time.FromMilliseconds(story.at_ms + 4_000)
+    assert names(await stub.ListEvents(some)) == ["SignIn", "AddToCart"]
+
+
+async def test_visits_are_found_by_identity_device_user_agent_site_and_time(stub: Any, stamper: Stamper) -> None:
+    person, agent = f"{uuid.uuid4()}@shop.example", f"agent {uuid.uuid4()}"
+    stories = [Story(person, now_ms() - minutes * MINUTE_MS, user_agent=agent) for minutes in (3, 2, 1)]
+    await stamper.keep([story.entry() for story in stories])
+    between = pb.Scope()
+    between.start_time.FromMilliseconds(stories[1].at_ms)
+    between.end_time.FromMilliseconds(stories[2].at_ms)
+    for filters, expected in (
+        ({"identity_id": person}, stories),
+        ({"user_agent": agent}, stories),
+        ({"global_visit_id": stories[0].device}, stories[:1]),
+        ({"identity_id": person, "global_visit_id": stories[1].device}, stories[1:2]),
+        ({"identity_id": person, "scope": pb.Scope(site="elsewhere")}, []),
+        ({"scope": pb.Scope(site="default")}, stories),
+        ({"identity_id": person, "scope": pb.Scope(age_seconds=90)}, stories[2:]),
+        ({"identity_id": person, "scope": between}, stories[1:2]),
+    ):
+        found = (await stub.ListVisits(pb.ListVisitsRequest(**filters))).visits
+        assert [visit.visit_id for visit in found] == [story.visit_id for story in expected], filters
+
+
+async def test_sessions_of_an_identity_come_from_all_its_visits_in_order(stub: Any, stamper: Stamper) -> None:
+    person = f"{uuid.uuid4()}"
+    early, late = Story(person, now_ms() - 9 * MINUTE_MS), Story(person, now_ms() - 8 * MINUTE_MS)
+    again = event("SignIn", early.visit_id, now_ms() - 7 * MINUTE_MS, person)
+    await stamper.keep([early.entry(), late.entry(), entry([again])])
+    whole = (await stub.ListSessions(pb.ListSessionsRequest(identity_id=person))).sessions
+    assert [session.visit_id for session in whole] == [early.visit_id, late.visit_id, early.visit_id]
+    request, paged = pb.ListSessionsRequest(identity_id=person, page_size=1), []
+    while True:
+        answer = await stub.ListSessions(request)
+        paged += answer.sessions
+        if not answer.next_page_token:
+            break
+        request.page_token = answer.next_page_token
+    assert paged == list(whole)
+
+
+async def test_a_visit_is_explained_step_by_step(stub: Any, dana: Story) -> None:
+    answer = await stub.ExplainVisit(pb.ExplainVisitRequest(visit_id=dana.visit_id))
+    assert answer.visit.visit_id == dana.visit_id
+    sign_in, sign_out = answer.explanations
+    assert (sign_in.event_id, sign_in.event_name, sign_in.rule) == (dana.event_id(2), "SignIn", "sign_in.opens_session")
+    assert (sign_in.assurance, sign_in.assurance_reason) == (event_pb2.ASSURANCE_CLAIMED, "no_key")
+    assert sign_in.before.state == visitor_pb2.VISITOR_STATE_ANONYMOUS
+    assert sign_in.after.session_id == dana.session_id
+    assert "session opens" in sign_in.effect
+    assert (sign_out.event_name, sign_out.rule) == ("SignOut", "sign_out.closes_session")
+
+
+@pytest.mark.parametrize(
+    ("method", "request_", "field"),
+    [
+        ("GetVisit", pb.GetVisitRequest(visit_id="x"), "visit_id"),
+        ("ListEvents", pb.ListEventsRequest(), "parent"),
+        ("ListEvents", pb.ListEventsRequest(identity_id="x" * 513), "identity_id"),
+        ("ListEvents", pb.ListEventsRequest(page_id="7"), "page_id"),
+        ("ListEvents", pb.ListEventsRequest(identity_id="x", page_size=-1), "page_size"),
+        ("ListEvents", pb.ListEventsRequest(identity_id="x", page_token="x"), "page_token"),
+        ("ListEvents", pb.ListEventsRequest(identity_id="x", start=pb.Position(time_ms=10**13)), "start.time_ms"),
+        ("ListEvents", pb.ListEventsRequest(identity_id="x", scope=pb.Scope(age_seconds=-1)), "scope.age_seconds"),
+        ("ListVisits", pb.ListVisitsRequest(global_visit_id="x"), "global_visit_id"),
+    ],
+)
+async def test_a_bad_request_is_told_its_field(stub: Any, method: str, request_: Any, field: str) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await getattr(stub, method)(request_)
+    details = details_of(raised.value)
+    assert details.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert [violation[0] for violation in details.violations] == [field]
+
+
+@pytest.mark.parametrize("resource", ["Visit", "Page", "Session", "Event"])
+async def test_what_is_not_known_is_not_found(stub: Any, resource: str) -> None:
+    request = getattr(pb, f"Get{resource}Request")(**{f"{resource.lower()}_id": str(uuid.uuid4())})
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await getattr(stub, f"Get{resource}")(request)
+    details = details_of(raised.value)
+    assert (details.code, details.resource_type) == (grpc.StatusCode.NOT_FOUND, resource)
+
+
+async def test_of_what_is_not_known_there_is_nothing(stub: Any) -> None:
+    for parent in ("visit_id", "identity_id", "session_id", "page_id"):
+        request: dict[str, Any] = {parent: str(uuid.uuid4())}
+        assert names(await stub.ListEvents(pb.ListEventsRequest(**request))) == []

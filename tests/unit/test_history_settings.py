@@ -1,0 +1,11 @@
+"""Settings of history that would lose what was promised are refused."""
+
+import pytest
+from footfall_history.settings import HistorySettings
+from pydantic import ValidationError
+
+
+def test_events_must_be_kept_longer_than_the_live_state_which_is_kept_longer_than_events_are_accepted() -> None:
+    assert HistorySettings(max_event_age_days=7, retention_days=9).retention_days == 9
+    with pytest.raises(ValidationError, match="must be greater than MAX_EVENT_AGE_DAYS"):
+        HistorySettings(max_event_age_days=7, retention_days=8)
