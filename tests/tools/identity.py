@@ -10,6 +10,7 @@ from footfall.event.v1 import event_pb2
 from footfall.event.v1.event_pb2 import Event, EventBatch
 from footfall_identity.visit_record import VisitRecord, touches, transition_of
 from footfall_identity.visitor_store import VisitorStore
+from footfall_servicekit.stream import Entry
 from footfall_timeline import Assurance, Kind, partition
 
 ERASURE_KEY = "erasure key of the tests"
@@ -86,6 +87,11 @@ def key(kind: str, visit_id: str) -> str:
 async def resolve(store: VisitorStore, *events: Event, answer_all: bool = False) -> list[VisitRecord]:
     """Merge events as ResolveEvents does."""
     return await store.merge(touches((event, transition_of(event)) for event in events), answer_all=answer_all)
+
+
+def entry(*events: Event) -> Entry:
+    """An entry of the log as its consumer gets it."""
+    return Entry("1-0", EventBatch(events=events).SerializeToString())
 
 
 async def append(redis: Any, *events: Event) -> None:

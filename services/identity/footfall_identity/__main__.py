@@ -1,5 +1,6 @@
 """Turns settings into parts, and the parts into the running identity service."""
 
+import asyncio
 from functools import partial
 
 from footfall.identity.v1 import identity_service_pb2_grpc as identity_grpc
@@ -7,35 +8,55 @@ from footfall_servicekit.server import run, serve
 from footfall_servicekit.settings import load
 
 from footfall_identity.consumer import GROUP, LogConsumer
+from footfall_identity.erasure import Eraser
 from footfall_identity.link_store import LinkStore
+from footfall_identity.linking import Linking
+from footfall_identity.partitions import Partitions
+from footfall_identity.person_store import PersonStore
 from footfall_identity.service import IdentityService
 from footfall_identity.settings import DAY_MS, MINUTE_MS, IdentitySettings
 from footfall_identity.visitor_store import VisitorStore
+from footfall_identity.watch import ChangeFeed
 
 SERVICE_NAME = "footfall.identity.v1.IdentityService"
 
 
 async def identify(settings: IdentitySettings) -> int:
     """Serve until told to stop; return the exit code."""
-    visitors = VisitorStore.open(
-        settings.redis_url,
-        settings.partitions,
-        timeout_ms=settings.redis_timeout_ms,
+    secret, region = settings.erasure_secret, settings.phone_region
+    stopping = asyncio.Event()
+    partitions = Partitions.open(settings.redis_url, settings.partitions, timeout_ms=settings.redis_timeout_ms)
+    visitors = VisitorStore(
+        partitions,
         keep_ms=settings.retention_days * DAY_MS,
         idle_ms=settings.idle_minutes * MINUTE_MS,
         changes_kept=settings.changes_kept,
-        erasure_secret=settings.erasure_secret,
+        erasure_secret=secret,
     )
-    links = LinkStore.open(settings.mongo_url, settings.mongo_database, timeout_ms=settings.mongo_timeout_ms)
-    consumer = LogConsumer(visitors, links)
-    readers = visitors.log_readers(GROUP, consumer.handle)
-    service = IdentityService(visitors, links, copy_name=settings.copy_name)  # type: ignore[abstract]
+    persons = PersonStore(partitions, visitors)
+    links = LinkStore.open(
+        settings.mongo_url, settings.mongo_database, timeout_ms=settings.mongo_timeout_ms, erasure_secret=secret
+    )
+    linking = Linking(links, region)
+    eraser = Eraser(partitions, persons, links, secret=secret, ack_replicas=settings.log_ack_replicas)
+    feed = ChangeFeed(visitors, links, partitions.numbers, most_waiting=settings.watch_waiting, stopping=stopping)
+    consumer = LogConsumer(visitors, persons, links, linking, eraser, phone_region=region)
+    service = IdentityService(settings, partitions, visitors, links, linking=linking, eraser=eraser, feed=feed)
+    readers = partitions.log_readers(GROUP, consumer.handle)
     return await serve(
         settings,
         {SERVICE_NAME: partial(identity_grpc.add_IdentityServiceServicer_to_server, service)},
-        ready=visitors.is_ready,
-        background=[visitors.check, links.prepare, *(reader.run for reader in readers)],
-        close=[links.close, visitors.close],
+        ready=partitions.is_ready,
+        background=[
+            partitions.check,
+            links.prepare,
+            eraser.restore,
+            linking.finish_forever,
+            feed.run,
+            *(reader.run for reader in readers),
+        ],
+        close=[links.close, partitions.close],
+        stopping=stopping,
     )
 
 

@@ -1,6 +1,7 @@
 """Turns what events say of an identity into the one record kept of it, whatever their order and repetition."""
 
 from collections.abc import Iterable
+from functools import reduce
 from itertools import chain
 
 import msgspec
@@ -8,10 +9,14 @@ from footfall.event.v1.event_pb2 import Event
 from footfall_timeline import State, Transition
 from msgspec.structs import replace
 
+from footfall_identity.matching import Rule, Sign, Signs, Status, signs_of
+
 MOST_PROFILE_KEYS = 100
 LONGEST_PROFILE_KEY = 256
 LONGEST_PROFILE_VALUE = 4_096
 """What one sender can make of a document has a bound; history keeps every event's data whole."""
+
+SIGN_KEYS = {"email", "phone", "firstName", "lastName"}
 
 _decode_data = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -38,17 +43,54 @@ class Association(msgspec.Struct, frozen=True):
     rev: int = 0
     is_signed_in: bool = False
 
+    @property
+    def scope(self) -> State:
+        """How sure it is that the visitor is this identity."""
+        return State.AUTHENTICATED if self.is_signed_in else State.RECOGNIZED
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One decision about which contact an identity is. It ended when the next one was made.
+
+    `sign` is what a rule rested on; `refused_id` is the contact that an unlinking by hand ruled out.
+    """
+
+    at_ms: int
+    status: Status
+    rule: Rule
+    actor: str
+    contact_id: str = ""
+    candidates: tuple[str, ...] = ()
+    sign: Sign | None = None
+    refused_id: str = ""
+
 
 class IdentityRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is known of an identity. `rev` is another with every write; `first_ms` is None for one never seen."""
+    """What is known of an identity, and which contact it is.
+
+    `rev` is another with every write. `first_ms` is None until an event has named it. `is_due` says that what it is
+    matched by has changed since the last decision. `location`, `keys`, `contact_id` and `by_hand` follow from the rest
+    and are there to be searched for; `hash` is what stands for the identity once it is erased.
+    """
 
     identity_id: str = msgspec.field(name="_id")
     rev: str = ""
+    hash: str = ""
     first_ms: int | None = None
     newest: Association | None = None
     profile: tuple[ProfileValue, ...] = ()
     location: str = ""
+    signs: Signs = Signs()
+    keys: tuple[str, ...] = ()
+    is_due: bool = False
+    decisions: tuple[Decision, ...] = ()
     contact_id: str = ""
+    by_hand: str = ""
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether there is nothing to keep."""
+        return self.first_ms is None and not self.decisions
 
 
 class Naming(msgspec.Struct, frozen=True):
@@ -57,23 +99,23 @@ class Naming(msgspec.Struct, frozen=True):
     transition: Transition
     visit_id: str
     profile: tuple[ProfileValue, ...]
+    signs: Signs
 
     @classmethod
-    def of(cls, event: Event, transition: Transition) -> "Naming":
+    def of(cls, event: Event, transition: Transition, phone_region: str | None) -> "Naming":
         """Read the data of a SignIn or UserInfo. Data that is no JSON object says nothing."""
-        return cls(transition, event.visit_id, tuple(_profile(event.data_json, transition.order_key)))
-
-
-def _profile(data_json: bytes, at: str) -> list[ProfileValue]:
-    try:
-        fields = _decode_data(data_json or b"{}")
-        return [
-            ProfileValue(key, text.decode(), at)
+        at = transition.order_key
+        try:
+            fields = {key: bytes(value).decode() for key, value in _decode_data(event.data_json or b"{}").items()}
+        except ValueError:  # DecodeError is one
+            fields = {}
+        profile = tuple(
+            ProfileValue(key, value, at)
             for key, value in fields.items()
-            if len(key) <= LONGEST_PROFILE_KEY and len(text := bytes(value)) <= LONGEST_PROFILE_VALUE
-        ]
-    except ValueError:  # DecodeError is one
-        return []
+            if len(key) <= LONGEST_PROFILE_KEY and len(value) <= LONGEST_PROFILE_VALUE
+        )
+        texts = {key: text(value) for key, value in fields.items() if key in SIGN_KEYS}
+        return cls(transition, event.visit_id, profile, signs_of(transition, event.visit_id, texts, phone_region))
 
 
 class VisitNow(msgspec.Struct, frozen=True):
@@ -101,7 +143,44 @@ def merged(record: IdentityRecord, namings: Iterable[Naming], visits: Iterable[V
             is_signed_in = visit.signed_in == record.identity_id
             newest = replace(newest, rev=visit.rev, is_signed_in=is_signed_in)
     profile = newest_values(record.profile, *(naming.profile for naming in namings))
-    return replace(record, first_ms=first_ms, newest=newest, profile=profile, location=text_value(profile, "location"))
+    signs = reduce(Signs.merged, (naming.signs for naming in namings), record.signs)
+    return _with_searchable(replace(record, first_ms=first_ms, newest=newest, profile=profile, signs=signs))
+
+
+def _with_searchable(record: IdentityRecord) -> IdentityRecord:
+    keys = tuple(sorted(sign.key for _, sign in record.signs.ranked()))
+    is_due = record.is_due or keys != record.keys
+    return replace(record, location=text_value(record.profile, "location"), keys=keys, is_due=is_due)
+
+
+def erased(record: IdentityRecord, erase_time_ms: int) -> IdentityRecord:
+    """The record without what events up to a moment said, and without decisions made until then.
+
+    Should later events be in it already, `first_ms` becomes the earliest of them that still shows.
+    """
+    last = f"{erase_time_ms:013d}~"  # above every order key of that moment
+    signs = Signs(**{name: sign for name, sign in _given(record.signs) if sign.at > last})
+    profile = tuple(value for value in record.profile if value.at > last)
+    newest = record.newest if record.newest and record.newest.at > last else None
+    first_ms = record.first_ms
+    if first_ms is not None and first_ms <= erase_time_ms:
+        later = [sign.at for _, sign in _given(signs)] + [value.at for value in profile]
+        later += [newest.at] if newest else []
+        first_ms = min((int(at[:13]) for at in later), default=None)
+    decisions = tuple(decision for decision in record.decisions if decision.at_ms > erase_time_ms)
+    kept = replace(record, first_ms=first_ms, newest=newest, profile=profile, signs=signs, decisions=decisions)
+    return standing(_with_searchable(kept))
+
+
+def _given(signs: Signs) -> list[tuple[str, Sign]]:
+    return [(name, sign) for name in Signs.__struct_fields__ if (sign := getattr(signs, name))]
+
+
+def standing(record: IdentityRecord) -> IdentityRecord:
+    """The record with what its decisions come to: the contact it is linked to, and the one chosen by hand."""
+    by_hand = next((d.contact_id for d in reversed(record.decisions) if d.rule is Rule.MANUAL), "")
+    contact_id = record.decisions[-1].contact_id if record.decisions else ""
+    return replace(record, by_hand=by_hand, contact_id=contact_id)
 
 
 def newest_values(*parts: Iterable[ProfileValue]) -> tuple[ProfileValue, ...]:
@@ -122,24 +201,19 @@ def _age(value: ProfileValue) -> tuple[str, str, str]:
     return value.at, value.key, value.value
 
 
+def text(value: str) -> str:
+    """A JSON text's value when it is a string, else ""."""
+    try:
+        return msgspec.json.decode(value, type=str)
+    except msgspec.DecodeError:
+        return ""
+
+
 def text_value(profile: Iterable[ProfileValue], key: str) -> str:
     """The value of a key when it is a string, else ""."""
-    for value in profile:
-        if value.key == key:
-            try:
-                return msgspec.json.decode(value.value, type=str)
-            except msgspec.DecodeError:
-                return ""
-    return ""
+    return next((text(value.value) for value in profile if value.key == key), "")
 
 
 def profile_json(record: IdentityRecord) -> bytes:
     """The profile as one JSON object, every value as it was sent."""
     return msgspec.json.encode({value.key: msgspec.Raw(value.value.encode()) for value in record.profile})
-
-
-def scope(record: IdentityRecord) -> State | None:
-    """State of the newest association; None when no event has named it."""
-    if record.newest is None:
-        return None
-    return State.AUTHENTICATED if record.newest.is_signed_in else State.RECOGNIZED

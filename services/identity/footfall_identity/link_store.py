@@ -1,24 +1,33 @@
-"""Turns records of identities into documents of MongoDB and back, each write conditional on what was read."""
+"""Turns records of identities, contacts and erasures into documents of MongoDB and back; the one file that asks it.
+
+Every write is conditional on what was read: it names the `rev` it replaces, and no `rev` is ever used twice.
+"""
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 from uuid import uuid4
 
 import msgspec
 import structlog
 from footfall_servicekit.errors import RequestError
+from footfall_timeline import identity_hash
 from motor.motor_asyncio import AsyncIOMotorClient
-from msgspec.structs import replace
-from pymongo import InsertOne, ReplaceOne, WriteConcern
+from pymongo import DeleteOne, InsertOne, ReplaceOne, WriteConcern
 from pymongo.errors import BulkWriteError, ConnectionFailure, ExecutionTimeout
 
+from footfall_identity.contact_record import ContactRecord
 from footfall_identity.identity_record import IdentityRecord
 
 Change = Callable[[IdentityRecord], IdentityRecord]
 """What to make of a record. Applied again to its own result it must change nothing."""
+
+Record = TypeVar("Record", IdentityRecord, ContactRecord)
+
+MOST_MATCHES: Final = 1_000
+"""Contacts looked at when one identity is matched. More of them would be as ambiguous."""
 
 _DUPLICATE_KEY: Final = 11_000
 _RETRY_MS: Final = 1_000
@@ -28,33 +37,51 @@ _LEAVE_ALONE_S: Final = 1.0
 _log = structlog.get_logger()
 
 
-class LinkStore:
-    """Identities in MongoDB. Unless they say so, methods raise RequestError (UNAVAILABLE) when it does not answer."""
+class Tombstone(msgspec.Struct, frozen=True):
+    """That somebody was erased: the keyed hash of the identity, the moment up to which, and who asked.
 
-    def __init__(self, client: Any, database: str) -> None:
+    `key_check` tells whether ERASURE_KEY is still the one that the hash was made with.
+    """
+
+    erasure_id: str = msgspec.field(name="_id")
+    hash: str
+    erase_time_ms: int
+    actor: str
+    key_check: str
+
+
+class LinkStore:
+    """Identities, contacts and tombstones. Unless they say so, methods raise RequestError (UNAVAILABLE) in its absence.
+
+    What is written is journaled after `make_durable`.
+    """
+
+    def __init__(self, client: Any, database: str, erasure_secret: str) -> None:
         self._client = client
+        self._erasure_secret = erasure_secret
         self._identities = client[database]["identities"]
-        self._marks = client[database].get_collection("identity_marks", write_concern=WriteConcern(j=True))
+        self._contacts = client[database]["contacts"]
+        durable = WriteConcern(j=True)
+        self._tombstones = client[database].get_collection("tombstones", write_concern=durable)
+        self._marks = client[database].get_collection("identity_marks", write_concern=durable)
         self._try_again_at = 0.0
 
     @classmethod
-    def open(cls, url: str, database: str, *, timeout_ms: int) -> Self:
+    def open(cls, url: str, database: str, *, timeout_ms: int, erasure_secret: str) -> Self:
         """Return the store at a MongoDB URL without connecting yet."""
         client: Any = AsyncIOMotorClient(
-            url,
-            serverSelectionTimeoutMS=timeout_ms,
-            connectTimeoutMS=timeout_ms,
-            socketTimeoutMS=timeout_ms,
-            tz_aware=True,
+            url, serverSelectionTimeoutMS=timeout_ms, connectTimeoutMS=timeout_ms, socketTimeoutMS=timeout_ms
         )
-        return cls(client, database)
+        return cls(client, database, erasure_secret)
 
     async def prepare(self) -> None:
         """Wait until MongoDB answers, then make sure that it has the indexes. Until then queries may be slow."""
         while True:
             try:
-                await self._identities.create_index("location", sparse=True)
-                await self._identities.create_index("contact_id", sparse=True)
+                for field in ("location", "hash", "keys", "contact_id", "by_hand", "is_due"):
+                    await self._identities.create_index(field, sparse=True)
+                for field in ("keys", "is_stale"):
+                    await self._contacts.create_index(field, sparse=True)
             except _UNAVAILABLE as error:
                 _log.warning("MongoDB does not answer", error=type(error).__name__)
                 await asyncio.sleep(_RETRY_MS / 1000)
@@ -72,6 +99,13 @@ class LinkStore:
         query: dict[str, Any] = {"_id": {"$gt": after}, "first_ms": {"$gte": 0}}
         if location:
             query["location"] = location
+        return await self._find(query, size)
+
+    async def linked_to(self, contact_id: str, size: int) -> list[IdentityRecord]:
+        """Identities linked to a contact, by id, at most `size`."""
+        return await self._find({"contact_id": contact_id}, size)
+
+    async def _find(self, query: dict[str, Any], size: int) -> list[IdentityRecord]:
         async with _answering():
             documents = await self._identities.find(query).sort("_id", 1).limit(size).to_list(None)
         return [msgspec.convert(document, IdentityRecord) for document in documents]
@@ -93,42 +127,122 @@ class LinkStore:
         return {document["_id"]: document["contact_id"] for document in documents}
 
     async def change(self, changes: Mapping[str, Change]) -> dict[str, IdentityRecord]:
-        """Apply to each identity its change, atomically each, and return the results. An unknown one starts empty.
+        """Apply to each identity its change, atomically each, and return the results.
 
-        Written, but journaled only after `make_durable`.
+        An unknown one starts empty but for its hash; one that ends blank is removed.
         """
         results: dict[str, IdentityRecord] = {}
         while len(results) < len(changes):
             missing = [identity_id for identity_id in changes if identity_id not in results]
             known = await self.get(missing)
-            writes: list[InsertOne[Any] | ReplaceOne[Any]] = []
-            written: dict[str, IdentityRecord] = {}
+            pairs: list[tuple[IdentityRecord | None, IdentityRecord]] = []
             for identity_id in missing:
-                before = known.get(identity_id) or IdentityRecord(identity_id=identity_id)
-                after = changes[identity_id](before)
-                if after == before:
+                before = known.get(identity_id)
+                start = before or self._blank(identity_id)
+                after = changes[identity_id](start)
+                if after == start:
                     results[identity_id] = after
-                    continue
-                written[identity_id] = after = replace(after, rev=uuid4().hex)
-                document = msgspec.to_builtins(after)
-                # A rev is never used twice, also not by a document that takes the place of one deleted.
-                condition = {"_id": identity_id, "rev": before.rev}
-                writes.append(ReplaceOne(condition, document) if before.rev else InsertOne(document))
+                else:
+                    pairs.append((before, after))
             # When some have failed it is not known which; those that have not will be found as they should be.
-            if writes and await self._write(writes):
-                results |= written
+            if await self.replace(pairs):
+                results |= {after.identity_id: after for _, after in pairs}
         return results
 
-    async def _write(self, writes: list[InsertOne[Any] | ReplaceOne[Any]]) -> bool:
-        """Whether all of them found what they expected."""
+    def _blank(self, identity_id: str) -> IdentityRecord:
+        secret = self._erasure_secret
+        return IdentityRecord(identity_id=identity_id, hash=identity_hash(secret, identity_id).hex() if secret else "")
+
+    async def replace(self, pairs: "list[tuple[IdentityRecord | None, IdentityRecord]]") -> bool:
+        """Write each second record in the place of the first; whether all of the first were still there."""
+        return await self._replace(self._identities, pairs)
+
+    async def _replace(self, collection: Any, pairs: "list[tuple[Record | None, Record]]") -> bool:
+        writes: list[InsertOne[Any] | ReplaceOne[Any] | DeleteOne] = []
+        for before, after in pairs:
+            document = msgspec.to_builtins(msgspec.structs.replace(after, rev=uuid4().hex))
+            if before is None:
+                writes.append(InsertOne(document))
+                continue
+            condition = {"_id": document["_id"], "rev": before.rev}
+            writes.append(DeleteOne(condition) if after.is_blank else ReplaceOne(condition, document))
+        if not writes:
+            return True
         try:
             async with _answering():
-                done = await self._identities.bulk_write(writes, ordered=False)
+                done = await collection.bulk_write(writes, ordered=False)
         except BulkWriteError as error:
             if any(failure["code"] != _DUPLICATE_KEY for failure in error.details["writeErrors"]):
                 raise
             return False
-        return bool(done.matched_count + done.inserted_count == len(writes))
+        return bool(done.matched_count + done.inserted_count + done.deleted_count == len(writes))
+
+    async def contact(self, contact_id: str) -> ContactRecord | None:
+        """A contact, also one that is being deleted."""
+        async with _answering():
+            document = await self._contacts.find_one({"_id": contact_id})
+        return msgspec.convert(document, ContactRecord) if document else None
+
+    async def replace_contact(self, before: ContactRecord | None, after: ContactRecord) -> bool:
+        """Write a contact in the place of another version; whether that was still there."""
+        return await self._replace(self._contacts, [(before, after)])
+
+    async def contacts_that_match(self, keys: Iterable[str]) -> dict[str, list[str]]:
+        """For each of these keys the contacts that have it."""
+        wanted = list(keys)
+        queries = [self._contacts.find({"keys": key}, {"_id": 1}).limit(MOST_MATCHES) for key in wanted]
+        async with _answering():
+            answers = await asyncio.gather(*(query.to_list(None) for query in queries))
+        return {
+            key: [document["_id"] for document in documents] for key, documents in zip(wanted, answers, strict=True)
+        }
+
+    async def contacts_that_exist(self, contact_ids: Iterable[str]) -> set[str]:
+        """Those of these contacts that are there and not deleted."""
+        wanted = list(contact_ids)
+        if not wanted:
+            return set()
+        async with _answering():
+            documents = await self._contacts.find({"_id": {"$in": wanted}}, {"is_deleted": 1}).to_list(None)
+        return {document["_id"] for document in documents if not document.get("is_deleted")}
+
+    async def touched_by(self, contact: ContactRecord) -> list[str]:
+        """The identities whose contact may be another now that this one has changed."""
+        found: set[str] = set()
+        queries: list[dict[str, Any]] = [{"contact_id": contact.contact_id}, {"by_hand": contact.contact_id}]
+        if contact.stale_keys:
+            queries.append({"keys": {"$in": list(contact.stale_keys)}})
+        for query in queries:
+            async with _answering():
+                documents = await self._identities.find(query, {"_id": 1}).to_list(None)
+            found |= {document["_id"] for document in documents}
+        return sorted(found)
+
+    async def unfinished(self, size: int) -> tuple[list[str], list[ContactRecord]]:
+        """Identities to be judged, and contacts whose identities are to be: left over by whoever did not come to it."""
+        async with _answering():
+            due = await self._identities.find({"is_due": True}, {"_id": 1}).limit(size).to_list(None)
+            stale = await self._contacts.find({"is_stale": True}).limit(size).to_list(None)
+        return [document["_id"] for document in due], [msgspec.convert(document, ContactRecord) for document in stale]
+
+    async def put_tombstone(self, tombstone: Tombstone) -> None:
+        """Remember an erasure, journaled. One that is known stays as it is."""
+        document = msgspec.to_builtins(tombstone)
+        condition = {"_id": document.pop("_id")}
+        async with _answering():
+            await self._tombstones.update_one(condition, {"$setOnInsert": document}, upsert=True)
+
+    async def tombstones(self) -> list[Tombstone]:
+        """All erasures."""
+        async with _answering():
+            documents = await self._tombstones.find({}).to_list(None)
+        return [msgspec.convert(document, Tombstone) for document in documents]
+
+    async def hashed(self, identity_hash: str) -> list[str]:
+        """The identities that a hash stands for: one or none."""
+        async with _answering():
+            documents = await self._identities.find({"hash": identity_hash}, {"_id": 1}).to_list(None)
+        return [document["_id"] for document in documents]
 
     async def make_durable(self) -> None:
         """Return when all that was written before is in the journal: one write that waits for it instead of each."""

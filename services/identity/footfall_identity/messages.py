@@ -3,16 +3,26 @@
 from collections.abc import Mapping
 
 from footfall.event.v1 import event_pb2
-from footfall.identity.v1 import identity_pb2, visitor_pb2
+from footfall.identity.v1 import contact_pb2, identity_pb2, visitor_pb2
+from footfall_timeline import State
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from footfall_identity.identity_record import IdentityRecord, profile_json, scope, text_value
+from footfall_identity.contact_record import ContactRecord
+from footfall_identity.identity_record import Decision, IdentityRecord, profile_json, text_value
+from footfall_identity.matching import ATTRIBUTES
 from footfall_identity.visit_record import VisitRecord
+
+ORDER_KEY_TIME_DIGITS = 13
 
 
 def timestamp(milliseconds: int) -> Timestamp:
     """A moment, from milliseconds since the epoch."""
     return Timestamp(seconds=milliseconds // 1000, nanos=milliseconds % 1000 * 1_000_000)
+
+
+def state(of: State) -> visitor_pb2.VisitorState.ValueType:
+    """A state; the numbers are the same."""
+    return visitor_pb2.VisitorState.ValueType(of)
 
 
 def visitor(record: VisitRecord, contact_ids: Mapping[str, str]) -> visitor_pb2.Visitor:
@@ -22,7 +32,7 @@ def visitor(record: VisitRecord, contact_ids: Mapping[str, str]) -> visitor_pb2.
         visit_id=record.visit_id,
         global_visit_id=record.global_visit_id,
         site=record.site,
-        state=visitor_pb2.VisitorState.ValueType(stamp.state),
+        state=state(stamp.state),
         identity_id=stamp.identity,
         session_id=stamp.session_id,
         contact_id=contact_ids.get(stamp.identity, ""),
@@ -42,10 +52,55 @@ def identity(record: IdentityRecord, *, copy_name: bool) -> identity_pb2.Identit
         contact_id=record.contact_id,
         profile_json=profile_json(record),
     )
-    state = scope(record)
-    if record.newest is not None and state is not None and record.first_ms is not None:
-        message.visit_scope = visitor_pb2.VisitorState.ValueType(state)
+    if record.newest is not None and record.first_ms is not None:
+        message.visit_scope = state(record.newest.scope)
         message.last_visit_id = record.newest.visit_id
         message.create_time.CopyFrom(timestamp(record.first_ms))
-        message.update_time.CopyFrom(timestamp(int(record.newest.at[:13])))
+        message.update_time.CopyFrom(timestamp(int(record.newest.at[:ORDER_KEY_TIME_DIGITS])))
     return message
+
+
+def contact(record: ContactRecord) -> contact_pb2.Contact:
+    """A contact."""
+    return contact_pb2.Contact(
+        contact_id=record.contact_id,
+        email_addresses=record.email_addresses,
+        phone_numbers=record.phone_numbers,
+        first_name=record.first_name,
+        last_name=record.last_name,
+        title=record.title,
+        create_time=timestamp(record.create_ms),
+        update_time=timestamp(record.update_ms),
+    )
+
+
+def contact_links(record: IdentityRecord) -> list[contact_pb2.ContactLink]:
+    """Every decision about an identity, newest first. Each but the newest ended when the next was made."""
+    ends = [decision.at_ms for decision in record.decisions[1:]] + [None]
+    links = [_contact_link(record, decision, end) for decision, end in zip(record.decisions, ends, strict=True)]
+    return links[::-1]
+
+
+def _contact_link(record: IdentityRecord, decision: Decision, end_ms: int | None) -> contact_pb2.ContactLink:
+    evidence = []
+    if decision.sign is not None:
+        evidence = [
+            contact_pb2.LinkEvidence(
+                visit_id=decision.sign.visit_id,
+                event_id=decision.sign.at[ORDER_KEY_TIME_DIGITS:],
+                attribute=attribute,
+                assurance=event_pb2.Assurance.ValueType(decision.sign.assurance),
+            )
+            for attribute in ATTRIBUTES[decision.rule]
+        ]
+    return contact_pb2.ContactLink(
+        identity_id=record.identity_id,
+        contact_id=decision.contact_id,
+        status=contact_pb2.LinkStatus.ValueType(decision.status),
+        rule=contact_pb2.LinkRule.ValueType(decision.rule),
+        candidate_contact_ids=decision.candidates,
+        actor=decision.actor,
+        create_time=timestamp(decision.at_ms),
+        end_time=None if end_ms is None else timestamp(end_ms),
+        evidence=evidence,
+    )

@@ -1,6 +1,6 @@
 """Every metric of identity with its meaning."""
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 RESOLVE_EVENTS = Histogram(
     "identity_resolve_events", "Events in a ResolveEvents call.", buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000)
@@ -8,4 +8,8 @@ RESOLVE_EVENTS = Histogram(
 TIMELINES_CHANGED = Counter("identity_timelines_changed_total", "Visits whose timeline a batch changed.")
 LOG_SKIPPED = Counter(
     "identity_log_skipped_total", "Events or entries of the log skipped because they are not as admission leaves them."
+)
+WATCHERS = Gauge("identity_watchers", "Calls of WatchVisitors being served.")
+WATCHERS_TOO_SLOW = Counter(
+    "identity_watchers_too_slow_total", "Calls of WatchVisitors ended because they did not read."
 )

@@ -1,23 +1,29 @@
 """Turns calls of IdentityService into questions to the stores, and their answers into messages."""
 
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
-from footfall.event.v1.event_pb2 import Event
 from footfall.identity.v1 import identity_service_pb2 as pb
+from footfall.identity.v1.identity_pb2 import Identity
 from footfall.identity.v1.identity_service_pb2_grpc import IdentityServiceServicer
 from footfall_servicekit import paging
 from footfall_servicekit.errors import RequestError
-from footfall_timeline import Transition, normalize_uuid
 from grpc.aio import ServicerContext
 
-from footfall_identity import messages, metrics
+from footfall_identity import messages, metrics, requests
+from footfall_identity.contact_record import ContactRecord
+from footfall_identity.erasure import Eraser
+from footfall_identity.identity_record import IdentityRecord
 from footfall_identity.link_store import LinkStore
-from footfall_identity.visit_record import touches, transition_of
-from footfall_identity.visitor_store import VisitorStore
+from footfall_identity.linking import Linking
+from footfall_identity.live import live_page
+from footfall_identity.partitions import Partitions
+from footfall_identity.settings import MINUTE_MS, IdentitySettings
+from footfall_identity.visit_record import touches
+from footfall_identity.visitor_store import VisitorStore, now_ms
+from footfall_identity.watch import ChangeFeed
 
-MOST_EVENTS: Final = 1_000
-MOST_IDENTITIES: Final = 1_000
-LONGEST_IDENTITY: Final = 512
+MOST_IDENTITIES_OF_A_PERSON: Final = 1_000
 
 Context = ServicerContext[Any, Any]
 
@@ -25,49 +31,83 @@ Context = ServicerContext[Any, Any]
 class IdentityService(IdentityServiceServicer):
     """The contract in identity_service.proto."""
 
-    def __init__(self, visitors: VisitorStore, links: LinkStore, *, copy_name: bool) -> None:
+    def __init__(
+        self,
+        settings: IdentitySettings,
+        partitions: Partitions,
+        visitors: VisitorStore,
+        links: LinkStore,
+        *,
+        linking: Linking,
+        eraser: Eraser,
+        feed: ChangeFeed,
+    ) -> None:
+        self._settings = settings
+        self._partitions = partitions
         self._visitors = visitors
         self._links = links
-        self._copy_name = copy_name
+        self._linking = linking
+        self._eraser = eraser
+        self._feed = feed
 
     async def ResolveEvents(self, request: pb.ResolveEventsRequest, _context: Context) -> pb.ResolveEventsResponse:  # noqa: N802
         """Merge events into timelines. Asks Redis only, so `contact_id` stays empty in the answer."""
         metrics.RESOLVE_EVENTS.observe(len(request.events))
-        changed = await self._visitors.merge(touches(_admitted(request)))
+        changed = await self._visitors.merge(touches(requests.admitted(request.events)))
         metrics.TIMELINES_CHANGED.inc(len(changed))
         return pb.ResolveEventsResponse(visitors=[messages.visitor(record, {}) for record in changed])
 
     async def GetVisitor(self, request: pb.GetVisitorRequest, _context: Context) -> pb.GetVisitorResponse:  # noqa: N802
         """The live state of a visit. Without `contact_id` while MongoDB does not answer."""
-        visit_id = _visit_id(request.visit_id)
+        visit_id = requests.visit_id(request.visit_id)
         record = (await self._visitors.get([visit_id])).get(visit_id)
         if record is None:
             raise RequestError.not_found("Visitor", visit_id)
         contact_ids = await self._links.contact_ids([record.fold.stamp.identity])
         return pb.GetVisitorResponse(visitor=messages.visitor(record, contact_ids))
 
+    async def ListVisitors(self, request: pb.ListVisitorsRequest, _context: Context) -> pb.ListVisitorsResponse:  # noqa: N802
+        """Who is on the site now. A page may be short although there are more, when few visitors match the filter."""
+        same = paging.fingerprint(request)
+        page = await live_page(
+            self._visitors,
+            self._partitions.numbers,
+            state=requests.state(request.state),
+            site=request.site,
+            below=requests.live_position(paging.decode(request.page_token, same)),
+            size=paging.page_size(request.page_size),
+        )
+        contact_ids = await self._links.contact_ids({record.fold.stamp.identity for record in page.visits})
+        return pb.ListVisitorsResponse(
+            visitors=[messages.visitor(record, contact_ids) for record in page.visits],
+            next_page_token=paging.encode("{}-{}".format(*page.below), same) if page.below else "",
+        )
+
+    async def WatchVisitors(  # noqa: N802
+        self, request: pb.WatchVisitorsRequest, _context: Context
+    ) -> AsyncIterator[pb.WatchVisitorsResponse]:
+        """Transitions as they happen, each once and with where to resume."""
+        async for message in self._feed.watch(request.site, request.resume_token):
+            yield message
+
     async def GetIdentity(self, request: pb.GetIdentityRequest, _context: Context) -> pb.GetIdentityResponse:  # noqa: N802
         """One identity that an event has named."""
-        identity_id = _identity_id(request.identity_id)
+        identity_id = requests.identity_id(request.identity_id)
         record = (await self._links.get([identity_id])).get(identity_id)
         if record is None or record.first_ms is None:
             raise RequestError.not_found("Identity", identity_id)
-        return pb.GetIdentityResponse(identity=messages.identity(record, copy_name=self._copy_name))
+        return pb.GetIdentityResponse(identity=self._identity(record))
 
     async def BatchGetIdentities(  # noqa: N802
         self, request: pb.BatchGetIdentitiesRequest, _context: Context
     ) -> pb.BatchGetIdentitiesResponse:
         """Several identities, in the order asked for; unknown ones are left out."""
-        if len(request.identity_ids) > MOST_IDENTITIES:
-            raise RequestError.invalid("identity_ids", f"must be at most {MOST_IDENTITIES}")
+        if len(request.identity_ids) > requests.MOST_IDENTITIES:
+            raise RequestError.invalid("identity_ids", f"must be at most {requests.MOST_IDENTITIES}")
         found = await self._links.get(request.identity_ids)
         records = [found[identity_id] for identity_id in request.identity_ids if identity_id in found]
         return pb.BatchGetIdentitiesResponse(
-            identities=[
-                messages.identity(record, copy_name=self._copy_name)
-                for record in records
-                if record.first_ms is not None
-            ]
+            identities=[self._identity(record) for record in records if record.first_ms is not None]
         )
 
     async def ListIdentities(self, request: pb.ListIdentitiesRequest, _context: Context) -> pb.ListIdentitiesResponse:  # noqa: N802
@@ -76,32 +116,82 @@ class IdentityService(IdentityServiceServicer):
         size = paging.page_size(request.page_size)
         after = paging.decode(request.page_token, same)
         records = await self._links.page(after or "", size + 1, request.location)
-        token = paging.encode(records[size - 1].identity_id, same) if len(records) > size else ""
-        identities = [messages.identity(record, copy_name=self._copy_name) for record in records[:size]]
-        return pb.ListIdentitiesResponse(identities=identities, next_page_token=token)
+        return pb.ListIdentitiesResponse(
+            identities=[self._identity(record) for record in records[:size]],
+            next_page_token=paging.encode(records[size - 1].identity_id, same) if len(records) > size else "",
+        )
 
+    def _identity(self, record: IdentityRecord) -> Identity:
+        return messages.identity(record, copy_name=self._settings.copy_name)
 
-def _admitted(request: pb.ResolveEventsRequest) -> list[tuple[Event, Transition | None]]:
-    if len(request.events) > MOST_EVENTS:
-        raise RequestError.invalid("events", f"must be at most {MOST_EVENTS}")
-    admitted = []
-    for position, event in enumerate(request.events):
-        try:
-            admitted.append((event, transition_of(event)))
-        except ValueError as error:
-            field, _, rule = str(error).partition(": ")
-            raise RequestError.invalid(f"events[{position}].{field}", rule) from None
-    return admitted
+    async def UpsertContact(self, request: pb.UpsertContactRequest, _context: Context) -> pb.UpsertContactResponse:  # noqa: N802
+        """Create or replace a contact; links it touches are right when this returns."""
+        given = requests.contact(request.contact, self._settings.phone_region)
+        return pb.UpsertContactResponse(contact=messages.contact(await self._linking.upsert(given)))
 
+    async def GetContact(self, request: pb.GetContactRequest, _context: Context) -> pb.GetContactResponse:  # noqa: N802
+        """One contact."""
+        return pb.GetContactResponse(contact=messages.contact(await self._contact(request.contact_id)))
 
-def _visit_id(text: str) -> str:
-    try:
-        return normalize_uuid(text)
-    except ValueError:
-        raise RequestError.invalid("visit_id", "must be a UUID") from None
+    async def _contact(self, contact_id: str) -> ContactRecord:
+        record = await self._links.contact(requests.contact_id(contact_id))
+        if record is None or record.is_deleted:
+            raise RequestError.not_found("Contact", contact_id)
+        return record
 
+    async def DeleteContact(self, request: pb.DeleteContactRequest, _context: Context) -> pb.DeleteContactResponse:  # noqa: N802
+        """Remove a contact; links it touches are right when this returns."""
+        contact_id = requests.contact_id(request.contact_id)
+        if not await self._linking.delete(contact_id):
+            raise RequestError.not_found("Contact", contact_id)
+        return pb.DeleteContactResponse()
 
-def _identity_id(text: str) -> str:
-    if not 1 <= len(text) <= LONGEST_IDENTITY:
-        raise RequestError.invalid("identity_id", f"must be 1 to {LONGEST_IDENTITY} characters")
-    return text
+    async def LinkContact(self, request: pb.LinkContactRequest, _context: Context) -> pb.LinkContactResponse:  # noqa: N802
+        """Link by hand."""
+        identity_id, contact_id = requests.identity_id(request.identity_id), requests.contact_id(request.contact_id)
+        record = await self._linking.link(identity_id, contact_id, requests.actor(request.actor))
+        return pb.LinkContactResponse(link=messages.contact_links(record)[0])
+
+    async def UnlinkContact(self, request: pb.UnlinkContactRequest, _context: Context) -> pb.UnlinkContactResponse:  # noqa: N802
+        """Undo a link by hand."""
+        identity_id = requests.identity_id(request.identity_id)
+        record = await self._linking.unlink(identity_id, requests.actor(request.actor))
+        return pb.UnlinkContactResponse(link=messages.contact_links(record)[0])
+
+    async def ListContactLinks(  # noqa: N802
+        self, request: pb.ListContactLinksRequest, _context: Context
+    ) -> pb.ListContactLinksResponse:
+        """Every link of an identity made and undone, newest first. Position: how many are older than the last shown."""
+        identity_id = requests.identity_id(request.identity_id)
+        same = paging.fingerprint(request)
+        size = paging.page_size(request.page_size)
+        older = paging.decode(request.page_token, same)
+        record = (await self._links.get([identity_id])).get(identity_id)
+        if record is None:
+            raise RequestError.not_found("Identity", identity_id)
+        links = messages.contact_links(record)
+        start = 0 if older is None else max(0, len(links) - int(older))
+        left = len(links) - start - size
+        return pb.ListContactLinksResponse(
+            links=links[start : start + size], next_page_token=paging.encode(str(left), same) if left > 0 else ""
+        )
+
+    async def GetPerson(self, request: pb.GetPersonRequest, _context: Context) -> pb.GetPersonResponse:  # noqa: N802
+        """A contact with all identities linked to it, also those that no event has named yet."""
+        contact = await self._contact(request.contact_id)
+        records = await self._links.linked_to(contact.contact_id, MOST_IDENTITIES_OF_A_PERSON)
+        return pb.GetPersonResponse(
+            contact=messages.contact(contact), identities=[self._identity(record) for record in records]
+        )
+
+    async def EraseIdentity(self, request: pb.EraseIdentityRequest, _context: Context) -> pb.EraseIdentityResponse:  # noqa: N802
+        """Forget a person."""
+        identity_id = requests.identity_id(request.identity_id)
+        erased = await self._eraser.erase(identity_id, requests.actor(request.actor))
+        return pb.EraseIdentityResponse(
+            erasure=erased.erasure,
+            visit_count=erased.visit_count,
+            identity_erased=erased.identity_erased,
+            link_count=erased.link_count,
+            log_clean_time=messages.timestamp(now_ms() + self._settings.log_kept_minutes * MINUTE_MS),
+        )

@@ -49,6 +49,20 @@ class IdentitySettings(ServiceSettings):
         description="How long the timeline of a visit is kept after its last event. Must be above "
         "`MAX_EVENT_AGE_DAYS`: an event must not be accepted again after its visit is forgotten.",
     )
+    phone_region: str | None = Field(
+        None,
+        pattern="^[A-Z]{2}$",
+        description="Country of telephone numbers without `+`, for instance `DE`. Unset: such numbers match nothing.",
+    )
+    log_ack_replicas: int = shared(
+        "LOG_ACK_REPLICAS", 0, "Replicas of Redis that must have an event on disk too before it counts as stored.", ge=0
+    )
+    log_kept_minutes: int = Field(
+        10, ge=1, description="How long the log keeps what all have read, for `log_clean_time` of an erasure."
+    )
+    watch_waiting: int = Field(
+        1_000, ge=10, description="Messages that may wait for a slow watcher before it is ended. About 500 bytes each."
+    )
     changes_kept: int = Field(
         10_000, ge=100, description="Changes a partition that a watcher can resume behind. About 300 bytes each."
     )

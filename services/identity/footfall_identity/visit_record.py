@@ -31,6 +31,21 @@ class Touch:
     url: str
     transitions: list[Transition] = field(default_factory=list)
 
+    @classmethod
+    def of(cls, record: "VisitRecord", transitions: list[Transition]) -> "Touch":
+        """What only changes transitions of a visit."""
+        no_url_ms = 0
+        return cls(
+            record.visit_id,
+            record.first_ms,
+            record.last_ms,
+            record.site,
+            record.global_visit_id,
+            no_url_ms,
+            "",
+            transitions,
+        )
+
     def add(self, event: Event, transition: Transition | None) -> None:
         """Take in one more event of the visit."""
         event_time_ms, global_visit_id, url = event.event_time_ms, event.global_visit_id, event.url

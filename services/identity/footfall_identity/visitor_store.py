@@ -1,84 +1,35 @@
-"""Turns what batches bring into timelines in Redis, one script call a partition, and reads visits back."""
+"""Turns what batches bring into timelines in Redis, one script call a partition, and reads visits and changes back."""
 
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
-from importlib.resources import files
-from typing import Any, Final, Self
+from collections.abc import Iterable, Sequence
+from typing import Final
 
-import structlog
-from footfall_servicekit.errors import RequestError
-from footfall_servicekit.stream import Handler, StreamReader
-from footfall_timeline import encode, identity_hash, partition
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from footfall_timeline import encode, identity_hash
 
+from footfall_identity.partitions import PartitionKeys, Partitions, answering
 from footfall_identity.visit_record import Touch, VisitRecord, identities
 
 REFRESH_MS: Final = 86_400_000
 """The expiry of a visit is moved at most so often, because moving it costs as much as merging."""
 
-_PARTITIONS_KEY: Final = "log:partitions"  # written by the collector
-_ENTRIES_A_BATCH: Final = 32  # of up to 1,000 events; together well within the time after which they are taken over
-_RETRY_MS: Final = 1_000
-_UNAVAILABLE: Final = (RedisConnectionError, RedisTimeoutError, OutOfMemoryError, ReadOnlyError)
-
-_log = structlog.get_logger()
-
-
-class PartitionKeys:
-    """The names of a partition's keys. They share one hash tag, so one slot of a Redis Cluster."""
-
-    def __init__(self, number: int) -> None:
-        tag = f"{{p{number:02d}}}"
-        self.visit = f"visit:{tag}:"
-        self.person = f"person:{tag}:"
-        self.live_anonymous = f"live:{tag}:anonymous"
-        self.live_known = f"live:{tag}:known"
-        self.changes = f"changes:{tag}"
-        self.tombstones = f"tombstones:{tag}"
-        self.log = f"log:{tag}"
+Position = tuple[int, str]
+"""A visit's place among those that are live: its last event time in milliseconds, and its id."""
 
 
 class VisitorStore:
     """The live state of every visit. All methods raise RequestError (UNAVAILABLE) when Redis does not answer."""
 
     def __init__(
-        self,
-        redis: Redis,
-        partitions: int,
-        *,
-        keep_ms: int,
-        idle_ms: int,
-        changes_kept: int,
-        erasure_secret: str,
+        self, partitions: Partitions, *, keep_ms: int, idle_ms: int, changes_kept: int, erasure_secret: str
     ) -> None:
-        self._redis: Any = redis  # its commands are typed as sync or async at once
-        self._keys = [PartitionKeys(number) for number in range(partitions)]
+        self._partitions = partitions
         self._keep_ms = keep_ms
         self._idle_ms = idle_ms
         self._changes_kept = changes_kept
         self._erasure_secret = erasure_secret
-        self._merge = self._redis.register_script(files(__package__).joinpath("merge.lua").read_text())
-        self._is_checked = False
-
-    @classmethod
-    def open(cls, url: str, partitions: int, *, timeout_ms: int, **more: Any) -> Self:
-        """Return the store at a Redis URL without connecting yet."""
-        redis = Redis.from_url(
-            url,
-            socket_timeout=timeout_ms / 1000,
-            socket_connect_timeout=timeout_ms / 1000,
-            # Once more and at once: a connection that has died while idle shows only when it is used.
-            retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
-        )
-        return cls(redis, partitions, **more)
+        self._merge_script = partitions.script("merge.lua")
 
     async def merge(self, touches: Sequence[Touch], *, answer_all: bool = False) -> list[VisitRecord]:
         """Merge what a batch brings; each partition at once or not at all, and any of it again without harm.
@@ -88,48 +39,48 @@ class VisitorStore:
         """
         parts: dict[int, list[Touch]] = defaultdict(list)
         for touch in touches:
-            parts[partition(touch.visit_id, len(self._keys))].append(touch)
-        async with _answering():
+            parts[self._partitions.number_of(touch.visit_id)].append(touch)
+        async with answering():
             answers = await asyncio.gather(
-                *(self._merge_part(self._keys[number], part, answer_all) for number, part in parts.items())
+                *(self._merge_part(self._partitions.keys[number], part, answer_all) for number, part in parts.items())
             )
         found = {record.visit_id: record for answer in answers for record in answer}
         return [found[touch.visit_id] for touch in touches if touch.visit_id in found]
 
     async def _merge_part(self, keys: PartitionKeys, part: list[Touch], answer_all: bool) -> list[VisitRecord]:
-        now_ms = time.time_ns() // 1_000_000
+        now = now_ms()
         names: list[str] = [keys.live_anonymous, keys.live_known, keys.changes, keys.tombstones]
-        live_after, answered = f"{now_ms - self._idle_ms:013d}", "1" if answer_all else "0"
-        arguments: list[str | int] = [live_after, self._keep_ms, REFRESH_MS, self._changes_kept, now_ms]
-        arguments += (keys.person, answered)
+        arguments: list[str | int] = [f"{now - self._idle_ms:013d}", self._keep_ms, REFRESH_MS, self._changes_kept, now]
+        arguments += (keys.person, "1" if answer_all else "0")
         for touch in part:
             names.append(keys.visit + touch.visit_id)
             arguments += (f"{touch.first_ms:013d}", touch.site, f"{touch.last_ms:013d}")
             arguments += (f"{touch.url_ms:013d}", touch.url, touch.global_visit_id, len(touch.transitions))
             for transition in touch.transitions:
-                arguments += (transition.event_id, encode(transition), self._hash(transition.identity))
+                arguments += (transition.event_id, encode(transition), self.person(transition.identity))
         records, to_refresh = [], []
-        for visit_id, is_asked_for, must_refresh, flat in await self._merge(names, arguments):
+        for visit_id, is_asked_for, must_refresh, flat in await self._merge_script(names, arguments):
             record = VisitRecord.from_hash(visit_id.decode(), zip(flat[::2], flat[1::2], strict=True))
             if is_asked_for:
                 records.append(record)
             if must_refresh:
                 to_refresh.append(record)
-        if to_refresh and self._erasure_secret:
-            await self._refresh_persons(keys, to_refresh, now_ms)
+        await self.index_persons(to_refresh)
         return records
 
-    async def _refresh_persons(self, keys: PartitionKeys, records: list[VisitRecord], now_ms: int) -> None:
-        """Keep the index from people to visits as long as the visits. It lives a refresh longer, so one may fail."""
-        pipeline = self._redis.pipeline(transaction=False)
+    async def index_persons(self, records: Iterable[VisitRecord]) -> None:
+        """Let visits be found by whom they name as long as they are kept and two refreshes longer: one may fail."""
+        pipeline = self._partitions.redis.pipeline(transaction=False)
         for record in records:
-            for identity in identities(record.timeline):
-                key = keys.person + self._hash(identity)
-                pipeline.zadd(key, {record.visit_id: now_ms})
-                pipeline.pexpire(key, self._keep_ms + 2 * REFRESH_MS)
-        await pipeline.execute()
+            prefix = self._partitions.keys_of(record.visit_id).person
+            for person in filter(None, map(self.person, identities(record.timeline))):
+                pipeline.zadd(prefix + person, {record.visit_id: now_ms()})
+                pipeline.pexpire(prefix + person, self._keep_ms + 2 * REFRESH_MS)
+        async with answering():
+            await pipeline.execute()
 
-    def _hash(self, identity: str) -> str:
+    def person(self, identity: str) -> str:
+        """The hash that stands for somebody here; empty for nobody, and without an erasure key."""
         if not identity or not self._erasure_secret:
             return ""
         return identity_hash(self._erasure_secret, identity).hex()
@@ -137,10 +88,10 @@ class VisitorStore:
     async def get(self, visit_ids: Iterable[str]) -> dict[str, VisitRecord]:
         """The visits of these that are remembered, by id."""
         wanted = list(visit_ids)
-        pipeline = self._redis.pipeline(transaction=False)
+        pipeline = self._partitions.redis.pipeline(transaction=False)
         for visit_id in wanted:
-            pipeline.hgetall(self._keys[partition(visit_id, len(self._keys))].visit + visit_id)
-        async with _answering():
+            pipeline.hgetall(self._partitions.keys_of(visit_id).visit + visit_id)
+        async with answering():
             answers = await pipeline.execute()
         return {
             visit_id: VisitRecord.from_hash(visit_id, fields.items())
@@ -148,43 +99,45 @@ class VisitorStore:
             if fields
         }
 
-    def log_readers(self, group: str, handler: Handler) -> list[StreamReader]:
-        """A reader for the log of each partition."""
-        return [StreamReader(self._redis, keys.log, group, handler, batch=_ENTRIES_A_BATCH) for keys in self._keys]
+    async def live(self, number: int, *, is_known: bool, below: Position | None, size: int) -> list[Position]:
+        """Visits of a partition that are on the site now, latest first, the first `size` or fewer below a position.
 
-    async def check(self) -> None:
-        """Wait until Redis answers, then make sure that its data was made with as many partitions.
-
-        Raises:
-            RuntimeError: it was made with another number, and visits keep their partition.
-
+        Those whose timeline has ever named somebody, or the others. Empty only when there are none.
         """
-        while not self._is_checked:
-            try:
-                made_with = int(await self._redis.get(_PARTITIONS_KEY) or 0)
-            except RedisError as error:
-                _log.warning("Redis does not answer", error=type(error).__name__)
-                await asyncio.sleep(_RETRY_MS / 1000)
-                continue
-            if made_with not in {0, len(self._keys)}:
-                problem = f"PARTITIONS is {len(self._keys)}, but the data in this Redis was made with {made_with}"
-                _log.error("refusing to start", problem=problem)
-                raise RuntimeError(problem)
-            self._is_checked = True
+        keys = self._partitions.keys[number]
+        key = keys.live_known if is_known else keys.live_anonymous
+        latest_ms, offset = (below[0] if below else "+inf"), 0
+        while True:
+            async with answering():
+                rows = await self._partitions.redis.zrevrangebyscore(
+                    key, latest_ms, now_ms() - self._idle_ms, start=offset, num=size, withscores=True
+                )
+            positions = [(int(score), member.decode()) for member, score in rows]
+            found = [position for position in positions if below is None or position < below]
+            if found or len(positions) < size:
+                return found
+            offset += size  # all of these have the time of `below`
 
-    async def is_ready(self) -> bool:
-        """Whether events can be resolved now. Raises RedisError when Redis does not answer."""
-        return self._is_checked and bool(await self._redis.ping())
+    async def changes(self, number: int, after: str, size: int) -> list[tuple[str, dict[bytes, bytes]]]:
+        """Entries of a partition's stream of changes after one, in order, at most `size`."""
+        async with answering():
+            entries = await self._partitions.redis.xrange(
+                self._partitions.keys[number].changes, f"({after}", count=size
+            )
+        return [(entry_id.decode(), fields) for entry_id, fields in entries]
 
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._redis.aclose()
+    async def bounds_of_changes(self, number: int) -> tuple[str, str]:
+        """The position from which on all changes of a partition are there, and that of the last one."""
+        pipeline = self._partitions.redis.pipeline(transaction=False)
+        pipeline.xinfo_stream(self._partitions.keys[number].changes)
+        async with answering():
+            [about] = await pipeline.execute(raise_on_error=False)
+        if isinstance(about, Exception):  # there is no such stream yet
+            return "0-0", "0-0"
+        first = about["first-entry"][0].decode() if about["entries-added"] > about["length"] else "0-0"
+        return first, about["last-generated-id"].decode()
 
 
-@asynccontextmanager
-async def _answering() -> AsyncIterator[None]:
-    try:
-        yield
-    except _UNAVAILABLE as error:
-        _log.warning("Redis does not answer", error=type(error).__name__)
-        raise RequestError.unavailable("the live state does not answer", _RETRY_MS) from None
+def now_ms() -> int:
+    """The time now, in milliseconds since the epoch."""
+    return time.time_ns() // 1_000_000

@@ -11,7 +11,12 @@ from typing import Any
 import grpc
 import pytest
 from footfall.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
+from footfall_identity.consumer import LogConsumer
+from footfall_identity.erasure import Eraser
 from footfall_identity.link_store import LinkStore
+from footfall_identity.linking import Linking
+from footfall_identity.partitions import Partitions
+from footfall_identity.person_store import PersonStore
 from footfall_identity.visitor_store import VisitorStore
 from redis.asyncio import Redis
 
@@ -28,28 +33,48 @@ async def redis(redis_database_url: str) -> AsyncIterator[Any]:
 
 
 @pytest.fixture
-async def store(redis_database_url: str) -> AsyncIterator[VisitorStore]:
+async def partitions(redis_database_url: str) -> AsyncIterator[Partitions]:
+    """The Redis of this test as identity sees it."""
+    partitions = Partitions.open(redis_database_url, PARTITIONS, timeout_ms=2_000)
+    yield partitions
+    await partitions.close()
+
+
+@pytest.fixture
+def store(partitions: Partitions) -> VisitorStore:
     """Timelines in the Redis of this test."""
-    store = VisitorStore.open(
-        redis_database_url,
-        PARTITIONS,
-        timeout_ms=2_000,
-        keep_ms=KEEP_MS,
-        idle_ms=30 * 60_000,
-        changes_kept=1_000,
-        erasure_secret=ERASURE_KEY,
+    return VisitorStore(
+        partitions, keep_ms=KEEP_MS, idle_ms=30 * 60_000, changes_kept=1_000, erasure_secret=ERASURE_KEY
     )
-    yield store
-    await store.close()
 
 
 @pytest.fixture
 async def links(mongo_url: str, mongo_database: str) -> AsyncIterator[LinkStore]:
-    """Identities in a database of this test."""
-    links = LinkStore.open(mongo_url, mongo_database, timeout_ms=2_000)
+    """Identities and contacts in a database of this test."""
+    links = LinkStore.open(mongo_url, mongo_database, timeout_ms=2_000, erasure_secret=ERASURE_KEY)
     await links.prepare()
     yield links
     await links.close()
+
+
+@pytest.fixture
+def linking(links: LinkStore) -> Linking:
+    """What decides about links there."""
+    return Linking(links, "DE")
+
+
+@pytest.fixture
+def eraser(partitions: Partitions, store: VisitorStore, links: LinkStore) -> Eraser:
+    """What forgets people here and there."""
+    return Eraser(partitions, PersonStore(partitions, store), links, secret=ERASURE_KEY, ack_replicas=0)
+
+
+@pytest.fixture
+def consumer(
+    partitions: Partitions, store: VisitorStore, links: LinkStore, linking: Linking, eraser: Eraser
+) -> LogConsumer:
+    """What reads the log. It keeps nothing, so one is as good as several."""
+    return LogConsumer(store, PersonStore(partitions, store), links, linking, eraser, phone_region="DE")
 
 
 class Identity:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from footfall.event.v1.event_pb2 import Event, EventBatch
+from footfall.event.v1.event_pb2 import Event
 from footfall_identity.consumer import LogConsumer
 from footfall_identity.identity_record import IdentityRecord
 from footfall_identity.link_store import LinkStore
@@ -15,11 +15,7 @@ from footfall_identity.visitor_store import VisitorStore
 from footfall_servicekit.stream import Entry
 from footfall_timeline import Fold, State, merge, order_key
 
-from tests.tools.identity import admitted, new_id, now_ms, random_visit, resolve, scattered
-
-
-def entry(*events: Event) -> Entry:
-    return Entry("1-0", EventBatch(events=events).SerializeToString())
+from tests.tools.identity import admitted, entry, new_id, now_ms, random_visit, resolve, scattered
 
 
 def model(events: Sequence[Event]) -> dict[str, dict[str, Any]]:
@@ -54,61 +50,63 @@ def as_modelled(record: IdentityRecord) -> dict[str, Any]:
 
 @pytest.mark.parametrize("seed", range(12))
 async def test_any_order_repetition_and_company_gives_the_records_of_the_model(
-    store: VisitorStore, links: LinkStore, seed: int
+    consumer: LogConsumer, store: VisitorStore, links: LinkStore, seed: int
 ) -> None:
     chance = random.Random(seed)  # noqa: S311
     events = [event for _ in range(4) for event in random_visit(chance, ["ann", "bob", "cy"], length=8)]
     batches = scattered(events, chance)
-    consumers = [LogConsumer(store, links) for _ in range(3)]
 
     async def resolve_or_not(batch: list[Event]) -> None:
         if chance.random() < 0.7:
             await resolve(store, *batch)
 
-    async def consume(consumer: LogConsumer, mine: list[list[Event]]) -> None:
+    async def consume(mine: list[list[Event]]) -> None:
         for batch in mine:
-            await consumer.handle([entry(*batch)])
+            await consumer.handle(0, [entry(*batch)])
 
     shares = [batches[number::3] for number in range(3)]
     shares[0] += chance.sample(batches, 2)  # delivered twice
     await asyncio.gather(
         *(resolve_or_not(batch) for batch in batches),
-        *(consume(consumer, share) for consumer, share in zip(consumers, shares, strict=True)),
+        *(consume(share) for share in shares),
     )
     expected = model(events)
     assert {name: as_modelled(record) for name, record in (await links.get(expected)).items()} == expected
 
 
-async def test_a_sign_out_in_another_entry_ends_the_scope(store: VisitorStore, links: LinkStore) -> None:
+async def test_a_sign_out_in_another_entry_ends_the_scope(
+    consumer: LogConsumer, store: VisitorStore, links: LinkStore
+) -> None:
     visit_id, at = new_id(), now_ms()
-    consumer = LogConsumer(store, links)
-    await consumer.handle([entry(admitted("SignIn", visit_id, at, "ann"))])
-    await consumer.handle([entry(admitted("SignOut", visit_id, at + 1))])
+    await consumer.handle(0, [entry(admitted("SignIn", visit_id, at, "ann"))])
+    await consumer.handle(0, [entry(admitted("SignOut", visit_id, at + 1))])
     record = (await links.get(["ann"]))["ann"]
     assert record.newest is not None
     assert not record.newest.is_signed_in
 
 
 async def test_a_timeline_that_changes_while_the_record_is_written_is_looked_at_again(
-    store: VisitorStore, links: LinkStore, monkeypatch: pytest.MonkeyPatch
+    consumer: LogConsumer, store: VisitorStore, links: LinkStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     visit_id, at = new_id(), now_ms()
-    consumer, change = LogConsumer(store, links), links.change
+    change = links.change
     others = [entry(admitted("SignOut", visit_id, at + 1))]
 
     async def change_after_another_consumer(*arguments: Any) -> Any:
         while others:
-            await consumer.handle([others.pop()])  # finds no record yet to write into
+            await consumer.handle(0, [others.pop()])  # finds no record yet to write into
         return await change(*arguments)
 
     monkeypatch.setattr(links, "change", change_after_another_consumer)
-    await consumer.handle([entry(admitted("SignIn", visit_id, at, "ann"))])
+    await consumer.handle(0, [entry(admitted("SignIn", visit_id, at, "ann"))])
     record = (await links.get(["ann"]))["ann"]
     assert record.newest is not None
     assert not record.newest.is_signed_in
 
 
-async def test_what_is_not_as_admission_leaves_it_is_skipped_alone(store: VisitorStore, links: LinkStore) -> None:
+async def test_what_is_not_as_admission_leaves_it_is_skipped_alone(
+    consumer: LogConsumer, store: VisitorStore, links: LinkStore
+) -> None:
     visit_id, at = new_id(), now_ms()
     bad = [
         admitted("SignIn", "../etc", at, "ann"),
@@ -119,26 +117,26 @@ async def test_what_is_not_as_admission_leaves_it_is_skipped_alone(store: Visito
         admitted("SignIn", visit_id, at, "ann", event_time_ms=10**13),
     ]
     unreadable = admitted("SignIn", visit_id, at + 1, "ann", data_json=b'{"name": oops')
-    consumer = LogConsumer(store, links)
     await consumer.handle(
-        [entry(*bad), Entry("2-0", b"\xff no batch"), entry(unreadable, admitted("SignOut", visit_id, at + 2))]
+        0, [entry(*bad), Entry("2-0", b"\xff no batch"), entry(unreadable, admitted("SignOut", visit_id, at + 2))]
     )
     record = (await links.get(["ann"]))["ann"]
     assert (record.first_ms, record.profile) == (at + 1, ())
     assert len((await store.get([visit_id]))[visit_id].timeline) == 2
 
 
-async def test_a_profile_keeps_types_odd_keys_and_has_a_bound(store: VisitorStore, links: LinkStore) -> None:
+async def test_a_profile_keeps_types_odd_keys_and_has_a_bound(
+    consumer: LogConsumer, store: VisitorStore, links: LinkStore
+) -> None:
     visit_id, at = new_id(), now_ms()
     odd = {"a.b": 1.50, "$set": None, "": "", "n\u0000l": [1, {"x": "é"}], "location": "Köln", "big": "x" * 5_000}
-    consumer = LogConsumer(store, links)
     first = admitted("UserInfo", visit_id, at, "ann", data=odd)
-    await consumer.handle([entry(first)])
+    await consumer.handle(0, [entry(first)])
     record = (await links.get(["ann"]))["ann"]
     assert {v.key for v in record.profile} == {"a.b", "$set", "", "n\u0000l", "location", "userID"}
     assert record.location == "Köln"
     many = [admitted("UserInfo", visit_id, at + n, "ann", data={f"k{n:03d}": n}) for n in range(1, 200)]
     for events in (many[:90], many[150:], many[80:160], [first]):
-        await consumer.handle([entry(*events)])
+        await consumer.handle(0, [entry(*events)])
     record = (await links.get(["ann"]))["ann"]
     assert [v.key for v in record.profile] == [*(f"k{n:03d}" for n in range(101, 200)), "userID"]

@@ -1,0 +1,58 @@
+"""Turns what a caller says of a contact into the record kept of it."""
+
+import msgspec
+from msgspec.structs import replace
+
+from footfall_identity.matching import contact_keys
+
+
+class ContactRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A contact. `rev` is another with every write.
+
+    `keys` is what it is matched by now; `stale_keys` holds besides them those of former versions, as long as `is_stale`
+    says that identities with such keys have not been judged anew. A deleted one stays until they have.
+    """
+
+    contact_id: str = msgspec.field(name="_id")
+    rev: str = ""
+    email_addresses: tuple[str, ...] = ()
+    phone_numbers: tuple[str, ...] = ()
+    first_name: str = ""
+    last_name: str = ""
+    title: str = ""
+    create_ms: int = 0
+    update_ms: int = 0
+    keys: tuple[str, ...] = ()
+    stale_keys: tuple[str, ...] = ()
+    is_stale: bool = False
+    is_deleted: bool = False
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether there is nothing to keep."""
+        return self.is_deleted and not self.is_stale
+
+
+def replaced(before: ContactRecord | None, given: ContactRecord, now_ms: int, region: str | None) -> ContactRecord:
+    """The record after `given` has taken the place of `before`, which it is when nothing differs."""
+    keys = contact_keys(given.email_addresses, given.phone_numbers, given.first_name, given.last_name, region)
+    known = before if before and not before.is_deleted else None
+    after = replace(given, keys=keys, create_ms=known.create_ms if known else now_ms, update_ms=now_ms)
+    if known and _content(known) == _content(after):
+        return known
+    return _stale(before, after)
+
+
+def deleted(before: ContactRecord, now_ms: int) -> ContactRecord:
+    """The record of a contact that is to go once the identities it touched have been judged anew."""
+    return _stale(before, ContactRecord(contact_id=before.contact_id, update_ms=now_ms, is_deleted=True))
+
+
+def _stale(before: ContactRecord | None, after: ContactRecord) -> ContactRecord:
+    former = {*before.keys, *before.stale_keys} if before else set()
+    rev = before.rev if before else ""
+    return replace(after, rev=rev, stale_keys=tuple(sorted(former | {*after.keys})), is_stale=True)
+
+
+def _content(record: ContactRecord) -> ContactRecord:
+    return replace(record, rev="", create_ms=0, update_ms=0, stale_keys=(), is_stale=False)

@@ -1,0 +1,77 @@
+"""Turns verdicts of rules and choices made by hand into the decisions kept of an identity."""
+
+from msgspec.structs import replace
+
+from footfall_identity.identity_record import Decision, IdentityRecord, standing
+from footfall_identity.matching import Rule, Status, Verdict
+
+MOST_DECISIONS = 1_000
+"""Beyond it the oldest ones made by rules are dropped: a page that signs in with ever other data must have a bound."""
+
+RULE_ACTOR = "rule"
+
+
+def refused(record: IdentityRecord) -> set[str]:
+    """The contacts that somebody has ruled out and not chosen since."""
+    ruled_out: set[str] = set()
+    for decision in record.decisions:
+        if decision.rule is Rule.MANUAL:
+            ruled_out |= {decision.refused_id} - {""}
+            ruled_out.discard(decision.contact_id)
+    return ruled_out
+
+
+def judged(record: IdentityRecord, verdict: Verdict, now_ms: int) -> IdentityRecord:
+    """The record with the verdict in force. A verdict that stands already is no new decision."""
+    record = replace(record, is_due=False)
+    if _is_standing(record, verdict):
+        return record
+    actor = RULE_ACTOR
+    if verdict.rule is Rule.MANUAL:  # the contact chosen by hand is back
+        actor = next(d.actor for d in reversed(record.decisions) if d.rule is Rule.MANUAL)
+    decision = Decision(
+        at_ms=now_ms,
+        status=verdict.status,
+        rule=verdict.rule,
+        actor=actor,
+        contact_id=verdict.contact_id,
+        candidates=verdict.candidates,
+        sign=verdict.sign,
+    )
+    return _with(record, decision)
+
+
+def _is_standing(record: IdentityRecord, verdict: Verdict) -> bool:
+    if not record.decisions:
+        return verdict.status is Status.UNLINKED
+    last = record.decisions[-1]
+    if verdict.status is Status.UNLINKED:
+        return last.status is Status.UNLINKED
+    known = (last.status, last.rule, last.contact_id, last.candidates)
+    return known == (verdict.status, verdict.rule, verdict.contact_id, verdict.candidates)
+
+
+def linked_by_hand(record: IdentityRecord, contact_id: str, actor: str, now_ms: int) -> IdentityRecord:
+    """The record with a contact chosen; unchanged when that choice stands."""
+    if record.by_hand == contact_id:
+        return record
+    decision = Decision(at_ms=now_ms, status=Status.LINKED, rule=Rule.MANUAL, actor=actor, contact_id=contact_id)
+    return replace(_with(record, decision), is_due=True)
+
+
+def unlinked_by_hand(record: IdentityRecord, actor: str, now_ms: int) -> IdentityRecord:
+    """The record with its contact ruled out; unchanged when it is linked to none."""
+    if not record.contact_id:
+        return record
+    decision = Decision(
+        at_ms=now_ms, status=Status.UNLINKED, rule=Rule.MANUAL, actor=actor, refused_id=record.contact_id
+    )
+    return replace(_with(record, decision), is_due=True)
+
+
+def _with(record: IdentityRecord, decision: Decision) -> IdentityRecord:
+    decisions = (*record.decisions, decision)
+    if len(decisions) > MOST_DECISIONS:
+        oldest = next((d for d in decisions if d.rule is not Rule.MANUAL), None)
+        decisions = tuple(d for d in decisions if d is not oldest)
+    return standing(replace(record, decisions=decisions))

@@ -1,0 +1,126 @@
+"""Turns the wish to forget a person into tombstones and log records, and these into stores that name them nowhere.
+
+The order: the tombstone in MongoDB, which is what a loss of Redis leaves; the record in every partition's log, for
+history and for replays; then what identity itself holds. Whoever is interrupted is asked again, or the log's consumer
+goes on.
+"""
+
+import asyncio
+from functools import partial
+from typing import Final, NamedTuple
+from uuid import uuid4
+
+import structlog
+from footfall.event.v1.event_pb2 import Erasure, EventBatch
+from footfall_servicekit.errors import RequestError
+from footfall_timeline import identity_hash
+
+from footfall_identity.identity_record import erased
+from footfall_identity.link_store import LinkStore, Tombstone
+from footfall_identity.partitions import Partitions
+from footfall_identity.person_store import PersonStore
+from footfall_identity.visitor_store import now_ms
+
+_RETRY_S: Final = 1.0
+
+_log = structlog.get_logger()
+
+
+class Erased(NamedTuple):
+    """What was erased."""
+
+    erasure: Erasure
+    visit_count: int
+    identity_erased: bool
+    link_count: int
+
+
+class Eraser:
+    """Forgets people. Its methods raise RequestError (UNAVAILABLE) when a store does not answer."""
+
+    def __init__(
+        self, partitions: Partitions, persons: PersonStore, links: LinkStore, *, secret: str, ack_replicas: int
+    ) -> None:
+        self._partitions = partitions
+        self._persons = persons
+        self._links = links
+        self._secret = secret
+        self._key_check = identity_hash(secret, "").hex()[:16] if secret else ""
+        self._ack_replicas = ack_replicas
+
+    async def erase(self, identity_id: str, actor: str) -> Erased:
+        """Forget a person: all events known to name them, and all until now.
+
+        Raises RequestError (FAILED_PRECONDITION) when there is no key to remember the erasure under.
+        """
+        if not self._secret:
+            raise RequestError.failed_precondition("NO_ERASURE_KEY", "ERASURE_KEY is not set, so nobody can be erased")
+        person = identity_hash(self._secret, identity_id)
+        record = (await self._links.get([identity_id])).get(identity_id)
+        erasure = Erasure(
+            identity_hash=person,
+            erase_time_ms=await self._latest_ms(identity_id, record.newest.at if record and record.newest else ""),
+            erasure_id=str(uuid4()),
+        )
+        await self._remember(erasure, actor)
+        await self._partitions.append_to_logs(EventBatch(erasure=erasure).SerializeToString(), self._ack_replicas)
+        counts = [await self._erase_visits(number, erasure) for number in self._partitions.numbers]
+        links = await self._erase_identities([identity_id], erasure)
+        return Erased(erasure, sum(counts), record is not None and record.first_ms is not None, links)
+
+    async def _latest_ms(self, identity_id: str, newest_at: str) -> int:
+        """Now, or when the last event happened that names the person: by a clock that runs fast that may be later."""
+        person = identity_hash(self._secret, identity_id).hex()
+        named = [t for record in await self._persons.named(person) for t in record.timeline]
+        times = [t.event_time_ms for t in named if t.identity == identity_id]
+        return max(now_ms(), int(newest_at[:13] or 0), *times)
+
+    async def apply(self, number: int, erasure: Erasure) -> None:
+        """Erase what an erasure found in a partition's log is about. Applied again, it changes nothing."""
+        await self._remember(erasure, actor="")
+        await self._erase_visits(number, erasure)
+        await self._erase_identities(await self._links.hashed(erasure.identity_hash.hex()), erasure)
+
+    async def _remember(self, erasure: Erasure, actor: str) -> None:
+        tombstone = Tombstone(
+            erasure_id=erasure.erasure_id,
+            hash=erasure.identity_hash.hex(),
+            erase_time_ms=erasure.erase_time_ms,
+            actor=actor,
+            key_check=self._key_check,
+        )
+        await self._links.put_tombstone(tombstone)
+
+    async def _erase_visits(self, number: int, erasure: Erasure) -> int:
+        return await self._persons.erase(number, erasure.identity_hash.hex(), erasure.erase_time_ms)
+
+    async def _erase_identities(self, identity_ids: list[str], erasure: Erasure) -> int:
+        """How many decisions about links went with them."""
+        before = await self._links.get(identity_ids)
+        change = partial(erased, erase_time_ms=erasure.erase_time_ms)
+        after = await self._links.change(dict.fromkeys(before, change))
+        await self._links.make_durable()
+        return sum(len(before[i].decisions) - len(after[i].decisions) for i in before)
+
+    async def restore(self) -> None:
+        """Wait until the stores answer, then make sure that Redis remembers everybody whom MongoDB does.
+
+        Raises:
+            RuntimeError: they were erased under another ERASURE_KEY, so events that name them would not be recognised.
+
+        """
+        while True:
+            try:
+                tombstones = await self._links.tombstones()
+                if any(tombstone.key_check != self._key_check for tombstone in tombstones):
+                    problem = "ERASURE_KEY is not the one that people were erased under: they would come back"
+                    _log.error("refusing to run", problem=problem)
+                    raise RuntimeError(problem)
+                for number in self._partitions.numbers:
+                    if await self._persons.count_tombstones(number) < len({t.hash for t in tombstones}):
+                        for tombstone in tombstones:
+                            await self._persons.erase(number, tombstone.hash, tombstone.erase_time_ms)
+            except RequestError:
+                await asyncio.sleep(_RETRY_S)
+            else:
+                return

@@ -1,0 +1,59 @@
+"""Turns the live sets of all partitions into pages of visitors, latest activity first."""
+
+import asyncio
+from itertools import product
+from typing import Final, NamedTuple
+
+from footfall_timeline import State
+
+from footfall_identity.visit_record import VisitRecord
+from footfall_identity.visitor_store import Position, VisitorStore
+
+MOST_EXAMINED: Final = 5_000
+"""Visits looked at for one page. When so many do not match the filter, the page is short and there may be more."""
+
+_LEAST_A_LOOK: Final = 100
+
+
+class LivePage(NamedTuple):
+    """Some visits, and the position below which there may be more; None when there are none."""
+
+    visits: list[VisitRecord]
+    below: Position | None
+
+
+async def live_page(
+    visitors: VisitorStore, numbers: range, *, state: State | None, site: str, below: Position | None, size: int
+) -> LivePage:
+    """The first `size` live visits below a position that are in a state (None: any) and on a site (empty: any).
+
+    A visit with new activity moves to the front: within one listing none comes twice, and who moves may be missed.
+    """
+    # A visit that has named nobody is anonymous, but not the other way round: people sign out and are erased.
+    sets = [*product(numbers, [True])] if state not in {None, State.ANONYMOUS} else [*product(numbers, [True, False])]
+    found: list[VisitRecord] = []
+    examined = 0
+    while examined < MOST_EXAMINED:
+        look = max(_LEAST_A_LOOK, size - len(found))
+        parts = await asyncio.gather(
+            *(visitors.live(number, is_known=is_known, below=below, size=look) for number, is_known in sets)
+        )
+        # Below the last one of a part that may go on, another part's visits are not the next ones.
+        horizon = max((part[-1] for part in parts if len(part) >= look), default=None)
+        positions = sorted({p for part in parts for p in part if horizon is None or p >= horizon}, reverse=True)
+        records = await visitors.get(visit_id for _, visit_id in positions)
+        for position in positions:
+            record = records.get(position[1])
+            if record is not None and _matches(record, state, site):
+                if len(found) == size:
+                    return LivePage(found, below)
+                found.append(record)
+            below = position
+        examined += len(positions)
+        if horizon is None:
+            return LivePage(found, None)
+    return LivePage(found, below)
+
+
+def _matches(record: VisitRecord, state: State | None, site: str) -> bool:
+    return (state is None or record.fold.stamp.state is state) and (not site or record.site == site)

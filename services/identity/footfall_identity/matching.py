@@ -1,0 +1,177 @@
+"""Turns what SignIns and the contact directory say into folded keys, and equal keys into which contact an identity is.
+
+The rule is design 3.5. Keys of both sides are made here, so that what compares equal is equal text in both stores.
+"""
+
+import unicodedata
+from collections.abc import Container, Iterable, Mapping, Sequence
+from enum import IntEnum
+
+import msgspec
+import phonenumbers
+from email_validator import EmailNotValidError, validate_email
+from footfall_timeline import Kind, Transition
+
+LONGEST_EMAIL = 254
+LONGEST_PHONE = 64
+LONGEST_NAME = 256
+MOST_CANDIDATES = 100
+
+
+class Rule(IntEnum):
+    """What decides. The numbers are those of footfall.identity.v1.LinkRule; the three of rules are tried in order."""
+
+    NONE = 0
+    EMAIL_ADDRESS = 1
+    PHONE_NUMBER = 2
+    NAME = 3
+    MANUAL = 4
+
+
+class Status(IntEnum):
+    """Where an identity stands. The numbers are those of footfall.identity.v1.LinkStatus."""
+
+    LINKED = 1
+    AMBIGUOUS = 2
+    UNLINKED = 3
+
+
+ATTRIBUTES = {
+    Rule.EMAIL_ADDRESS: ("EmailAddress",),
+    Rule.PHONE_NUMBER: ("PhoneNumber",),
+    Rule.NAME: ("FirstName", "LastName"),
+}
+"""What each rule compares, by the contact center's names."""
+
+
+class Sign(msgspec.Struct, frozen=True, order=True):
+    """An attribute of an identity as a folded key, and the SignIn that gave it: its order key, visit and assurance."""
+
+    at: str
+    visit_id: str
+    key: str
+    assurance: int
+
+
+class Signs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The newest SignIn that gave each attribute. `user_id` stands in for an e-mail address that none gave."""
+
+    email: Sign | None = None
+    user_id: Sign | None = None
+    phone: Sign | None = None
+    name: Sign | None = None
+
+    def merged(self, other: "Signs") -> "Signs":
+        """The newer of each."""
+
+        def newer(one: Sign | None, another: Sign | None) -> Sign | None:
+            return max(one, another) if one and another else one or another
+
+        return Signs(
+            email=newer(self.email, other.email),
+            user_id=newer(self.user_id, other.user_id),
+            phone=newer(self.phone, other.phone),
+            name=newer(self.name, other.name),
+        )
+
+    def ranked(self) -> list[tuple[Rule, Sign]]:
+        """What there is to match by, in the order it is tried."""
+        ranked = [
+            (Rule.EMAIL_ADDRESS, self.email or self.user_id),
+            (Rule.PHONE_NUMBER, self.phone),
+            (Rule.NAME, self.name),
+        ]
+        return [(rule, sign) for rule, sign in ranked if sign]
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """Where an identity stands, by which rule, with which contact or candidates, resting on which sign."""
+
+    status: Status
+    rule: Rule = Rule.NONE
+    contact_id: str = ""
+    candidates: tuple[str, ...] = ()
+    sign: Sign | None = None
+
+
+def signs_of(transition: Transition, visit_id: str, data: Mapping[str, object], region: str | None) -> Signs:
+    """What a SignIn says of the person. Other events say nothing: a UserInfo is a memory, or an unproven claim.
+
+    First and last name count only together, from one event.
+    """
+    if transition.kind is not Kind.SIGN_IN:
+        return Signs()
+
+    def sign(key: str) -> Sign | None:
+        return Sign(transition.order_key, visit_id, key, transition.assurance.value) if key else None
+
+    def text(name: str) -> str:
+        value = data.get(name)
+        return value if isinstance(value, str) else ""
+
+    return Signs(
+        email=sign(email_key(text("email"))),
+        user_id=sign(email_key(transition.identity)),
+        phone=sign(phone_key(text("phone"), region)),
+        name=sign(name_key(text("firstName"), text("lastName"))),
+    )
+
+
+def email_key(text: str) -> str:
+    """The key of an e-mail address; empty when it is none. Case does not tell two addresses apart."""
+    if len(text) > LONGEST_EMAIL:
+        return ""
+    try:
+        return "email:" + validate_email(text.strip(), check_deliverability=False).normalized.casefold()
+    except EmailNotValidError:
+        return ""
+
+
+def phone_key(text: str, region: str | None) -> str:
+    """The key of a telephone number, in E.164 form; empty when it is none. Without `+` it is one of `region`."""
+    if len(text) > LONGEST_PHONE:
+        return ""
+    try:
+        number = phonenumbers.parse(text, region)
+    except phonenumbers.NumberParseException:
+        return ""
+    # Not is_valid_number: new ranges of numbers are in use long before a library knows them.
+    if phonenumbers.is_possible_number_with_reason(number) != phonenumbers.ValidationResult.IS_POSSIBLE:
+        return ""
+    key = "phone:" + phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
+    return f"{key};ext={number.extension}" if number.extension else key
+
+
+def name_key(first: str, last: str) -> str:
+    """The key of a first and last name; empty when either is."""
+    if max(len(first), len(last)) > LONGEST_NAME:
+        return ""
+    first, last = (" ".join(unicodedata.normalize("NFKC", part).casefold().split()) for part in (first, last))
+    return f"name:{first}\t{last}" if first and last else ""
+
+
+def contact_keys(
+    emails: Iterable[str], phones: Iterable[str], first: str, last: str, region: str | None
+) -> tuple[str, ...]:
+    """All keys that a contact is matched by."""
+    keys = {*map(email_key, emails), *(phone_key(phone, region) for phone in phones), name_key(first, last)}
+    return tuple(sorted(keys - {""}))
+
+
+def verdict(
+    signs: Signs, by_hand: str, refused: Container[str], existing: Container[str], matches: Mapping[str, Sequence[str]]
+) -> Verdict:
+    """Which contact an identity is.
+
+    `by_hand` is the contact that a person chose, `refused` those that one ruled out; `existing` holds the contacts
+    that exist, as far as they were chosen, and `matches` those that have a key. The first rule that finds any decides.
+    """
+    if by_hand and by_hand in existing:
+        return Verdict(Status.LINKED, Rule.MANUAL, by_hand)
+    for rule, sign in signs.ranked():
+        found = sorted(contact_id for contact_id in matches.get(sign.key, ()) if contact_id not in refused)
+        if len(found) == 1:
+            return Verdict(Status.LINKED, rule, found[0], sign=sign)
+        if found:
+            return Verdict(Status.AMBIGUOUS, rule, candidates=tuple(found[:MOST_CANDIDATES]), sign=sign)
+    return Verdict(Status.UNLINKED)

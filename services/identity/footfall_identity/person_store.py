@@ -1,0 +1,102 @@
+"""Turns the hash of a person into the visits that name them, and these into visits that name nobody.
+
+Merges look up tombstones in the script that writes timelines and the index of persons. So a merge either finds the
+tombstone, or what it wrote is found through the index by whoever has written the tombstone.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Final
+
+from footfall_timeline import Timeline, Transition
+
+from footfall_identity.changes import Change
+from footfall_identity.partitions import Partitions, answering
+from footfall_identity.visit_record import Touch, VisitRecord, identities
+from footfall_identity.visitor_store import VisitorStore
+
+_CHANGES_A_READ: Final = 1_000
+
+
+class PersonStore:
+    """Whom live state names. All methods raise RequestError (UNAVAILABLE) when Redis does not answer."""
+
+    def __init__(self, partitions: Partitions, visitors: VisitorStore) -> None:
+        self._partitions = partitions
+        self._visitors = visitors
+        self._forget = partitions.script("forget.lua")
+        self._set_later = partitions.script("set_later.lua")
+
+    async def named(self, person: str) -> list[VisitRecord]:
+        """The visits whose timeline names somebody."""
+        parts = await asyncio.gather(*(self._named(number, person) for number in self._partitions.numbers))
+        return [record for part in parts for record in part]
+
+    async def _named(self, number: int, person: str) -> list[VisitRecord]:
+        async with answering():
+            visit_ids = await self._partitions.redis.zrange(self._partitions.keys[number].person + person, 0, -1)
+        records = await self._visitors.get(visit_id.decode() for visit_id in visit_ids)
+        return [record for record in records.values() if self._names(record, person)]
+
+    def _names(self, record: VisitRecord, person: str) -> bool:
+        return any(self._visitors.person(identity) == person for identity in identities(record.timeline))
+
+    async def tombstones(self, pairs: Iterable[tuple[str, str]]) -> dict[str, int]:
+        """Of these (visit id, identity) the identities that have been erased, and up to when."""
+        wanted = [(visit_id, identity) for visit_id, identity in pairs if self._visitors.person(identity)]
+        pipeline = self._partitions.redis.pipeline(transaction=False)
+        for visit_id, identity in wanted:
+            pipeline.hget(self._partitions.keys_of(visit_id).tombstones, self._visitors.person(identity))
+        async with answering():
+            answers = await pipeline.execute()
+        return {identity: int(ms) for (_, identity), ms in zip(wanted, answers, strict=True) if ms}
+
+    async def count_tombstones(self, number: int) -> int:
+        """How many erased people a partition remembers."""
+        async with answering():
+            return int(await self._partitions.redis.hlen(self._partitions.keys[number].tombstones))
+
+    async def erase(self, number: int, person: str, erase_time_ms: int) -> int:
+        """Erase somebody from a partition, also from events that come later but happened before.
+
+        Returns how many visits had named them. Again, it changes nothing.
+        """
+        keys = self._partitions.keys[number]
+        async with answering():
+            await self._set_later([keys.tombstones], [person, f"{erase_time_ms:013d}"])
+        records = await self._named(number, person)
+        erased = [(record, self._erased(record.timeline, person, erase_time_ms)) for record in records]
+        touches = [Touch.of(record, transitions) for record, transitions in erased if transitions]
+        await self._visitors.merge(touches)
+        await self._forget_visits(number, person, [touch.visit_id for touch in touches])
+        await self._forget_changes(number, person, erase_time_ms)
+        return len(touches)
+
+    def _erased(self, timeline: Timeline, person: str, erase_time_ms: int) -> list[Transition]:
+        return [
+            transition._replace(identity="")
+            for transition in timeline
+            if transition.event_time_ms <= erase_time_ms and self._visitors.person(transition.identity) == person
+        ]
+
+    async def _forget_visits(self, number: int, person: str, visit_ids: list[str]) -> None:
+        """Take visits out of the index, but for those that name the person again, by a later event."""
+        if not visit_ids:
+            return
+        async with answering():
+            await self._partitions.redis.zrem(self._partitions.keys[number].person + person, *visit_ids)
+        again = await self._visitors.get(visit_ids)
+        await self._visitors.index_persons(record for record in again.values() if self._names(record, person))
+
+    async def _forget_changes(self, number: int, person: str, erase_time_ms: int) -> None:
+        to_forget = []
+        after = "0-0"
+        while entries := await self._visitors.changes(number, after, _CHANGES_A_READ):
+            after = entries[-1][0]
+            for entry_id, fields in entries:
+                named = [t for _, new, old in Change.read(entry_id, fields).entries for t in (new, old) if t]
+                if self._erased(tuple(named), person, erase_time_ms):
+                    to_forget.append(entry_id)
+        if to_forget:
+            async with answering():
+                await self._forget([self._partitions.keys[number].changes], to_forget)

@@ -1,0 +1,184 @@
+"""Links between identities and contacts: right after every change, and after changes at the same moment."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterator
+
+import pytest
+from footfall_identity.consumer import LogConsumer
+from footfall_identity.contact_record import ContactRecord
+from footfall_identity.decisions import refused
+from footfall_identity.identity_record import IdentityRecord
+from footfall_identity.link_store import LinkStore
+from footfall_identity.linking import Linking
+from footfall_identity.matching import Rule, Status, verdict
+from footfall_servicekit.errors import RequestError
+
+from tests.tools.eventually import eventually
+from tests.tools.identity import admitted, entry, new_id, now_ms
+
+
+async def sign_in(consumer: LogConsumer, name: str, **data: str) -> None:
+    await consumer.handle(0, [entry(admitted("SignIn", new_id(), now_ms(), name, data=data))])
+
+
+def contact(contact_id: str, *emails: str, phones: tuple[str, ...] = (), name: str = " ") -> ContactRecord:
+    first, last = name.split(" ")
+    return ContactRecord(
+        contact_id=contact_id, email_addresses=emails, phone_numbers=phones, first_name=first, last_name=last
+    )
+
+
+async def record_of(links: LinkStore, identity_id: str) -> IdentityRecord:
+    return (await links.get([identity_id]))[identity_id]
+
+
+def decisions(record: IdentityRecord) -> list[tuple[Status, Rule, str]]:
+    return [(decision.status, decision.rule, decision.contact_id) for decision in record.decisions]
+
+
+async def test_a_sign_in_links_to_the_contact_with_its_address(
+    consumer: LogConsumer, links: LinkStore, linking: Linking
+) -> None:
+    await linking.upsert(contact("c1", "Ann@Shop.example"))
+    await sign_in(consumer, "ann", email="ann@shop.example")
+    record = await record_of(links, "ann")
+    assert record.contact_id == "c1"
+    assert record.decisions[0].actor == "rule"
+    assert record.decisions[0].sign == record.signs.email
+
+
+async def test_every_change_of_a_contact_is_followed(consumer: LogConsumer, links: LinkStore, linking: Linking) -> None:
+    await sign_in(consumer, "ann@shop.example", phone="030 1234567", firstName="Ann", lastName="Lee")
+    steps: list[tuple[Callable[[], Awaitable[object]], tuple[Status, Rule, str]]] = [
+        (lambda: linking.upsert(contact("c1", name="ann LEE")), (Status.LINKED, Rule.NAME, "c1")),
+        (lambda: linking.upsert(contact("c2", phones=("+49301234567",))), (Status.LINKED, Rule.PHONE_NUMBER, "c2")),
+        (lambda: linking.upsert(contact("c1", "ann@shop.example")), (Status.LINKED, Rule.EMAIL_ADDRESS, "c1")),
+        (lambda: linking.upsert(contact("c3", "Ann@shop.example")), (Status.AMBIGUOUS, Rule.EMAIL_ADDRESS, "")),
+        (lambda: linking.delete("c1"), (Status.LINKED, Rule.EMAIL_ADDRESS, "c3")),
+        (lambda: linking.upsert(contact("c3", "other@shop.example")), (Status.LINKED, Rule.PHONE_NUMBER, "c2")),
+        (lambda: linking.delete("c2"), (Status.UNLINKED, Rule.NONE, "")),
+    ]
+    for change, _ in steps:
+        await change()
+    assert decisions(await record_of(links, "ann@shop.example")) == [decided for _, decided in steps]
+    ambiguous = (await record_of(links, "ann@shop.example")).decisions[3]
+    assert ambiguous.candidates == ("c1", "c3")
+    assert await linking.delete("c2") is False
+
+
+async def test_the_same_again_is_no_decision(consumer: LogConsumer, links: LinkStore, linking: Linking) -> None:
+    for _ in range(2):
+        first = await linking.upsert(contact("c1", "ann@shop.example"))
+        await sign_in(consumer, "ann@shop.example")
+    assert (await linking.upsert(contact("c1", "ann@shop.example"))).update_ms == first.update_ms
+    assert decisions(await record_of(links, "ann@shop.example")) == [(Status.LINKED, Rule.EMAIL_ADDRESS, "c1")]
+
+
+async def test_what_a_person_decides_stays_won(consumer: LogConsumer, links: LinkStore, linking: Linking) -> None:
+    await linking.upsert(contact("c1", "ann@shop.example"))
+    await linking.upsert(contact("c2"))
+    await sign_in(consumer, "ann@shop.example")
+    assert (await linking.link("ann@shop.example", "c2", "agent")).contact_id == "c2"
+    await sign_in(consumer, "ann@shop.example", firstName="Ann", lastName="Lee")
+    assert (await record_of(links, "ann@shop.example")).contact_id == "c2"
+    unlinked = await linking.unlink("ann@shop.example", "agent")
+    assert (unlinked.contact_id, refused(unlinked)) == ("c1", {"c2"})  # c1 is what the rules say
+    assert (await linking.unlink("ann@shop.example", "agent")).contact_id == ""
+    await linking.upsert(contact("c1", "ann@shop.example", "more@shop.example"))
+    assert (await record_of(links, "ann@shop.example")).contact_id == ""
+    assert [d.actor for d in (await record_of(links, "ann@shop.example")).decisions] == [
+        "rule",
+        "agent",
+        "agent",
+        "rule",
+        "agent",
+    ]
+
+
+async def test_an_identity_can_be_linked_before_it_is_seen(
+    consumer: LogConsumer, links: LinkStore, linking: Linking
+) -> None:
+    await linking.upsert(contact("c1"))
+    await linking.link("ann", "c1", "agent")
+    assert await links.page("", 10, "") == []
+    await sign_in(consumer, "ann")
+    assert [record.contact_id for record in await links.page("", 10, "")] == ["c1"]
+    assert [record.identity_id for record in await links.linked_to("c1", 10)] == ["ann"]
+
+
+async def test_what_cannot_be_decided_is_refused(linking: Linking) -> None:
+    with pytest.raises(RequestError) as missing:
+        await linking.link("ann", "nobody", "agent")
+    assert missing.value.reason == "RESOURCE_NOT_FOUND"
+    with pytest.raises(RequestError) as unlinked:
+        await linking.unlink("ann", "agent")
+    assert unlinked.value.reason == "NOT_LINKED"
+
+
+async def test_what_a_crash_left_is_finished(
+    consumer: LogConsumer, links: LinkStore, linking: Linking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def crash(_identity_ids: object) -> dict[str, IdentityRecord]:
+        raise RequestError.unavailable("crash", 1)
+
+    async def is_finished() -> bool:
+        is_linked = (await record_of(links, "ann@shop.example")).contact_id == "c1"
+        return is_linked and await links.unfinished(10) == ([], [])
+
+    await sign_in(consumer, "ann@shop.example")
+    with monkeypatch.context() as patch, pytest.raises(RequestError):
+        patch.setattr(linking, "judge", crash)
+        await linking.upsert(contact("c1", "ann@shop.example"))
+    assert not await is_finished()
+    finishing = asyncio.create_task(linking.finish_forever())
+    try:
+        await eventually(is_finished)
+    finally:
+        finishing.cancel()
+
+
+@pytest.mark.parametrize("seed", range(25))
+async def test_changes_at_the_same_moment_end_as_if_in_sequence(
+    consumer: LogConsumer, links: LinkStore, linking: Linking, seed: int
+) -> None:
+    chance = random.Random(seed)  # noqa: S311
+    people, emails = ["ann", "bob"], ["a@shop.example", "b@shop.example"]
+
+    def actions() -> Iterator[Awaitable[object]]:
+        for _ in range(10):
+            pick = chance.random()
+            contact_id, email, person = f"c{chance.randint(1, 3)}", chance.choice(emails), chance.choice(people)
+            if pick < 0.4:
+                yield linking.upsert(contact(contact_id, *chance.sample(emails, chance.randint(0, 2))))
+            elif pick < 0.5:
+                yield linking.delete(contact_id)
+            elif pick < 0.6:
+                yield _if_possible(linking.link(person, contact_id, "agent"))
+            elif pick < 0.7:
+                yield _if_possible(linking.unlink(person, "agent"))
+            else:
+                yield sign_in(consumer, person, email=email)
+
+    await asyncio.gather(*actions())
+    for record in (await links.get(people)).values():
+        by_hand = {record.by_hand} if record.by_hand else set()
+        expected = verdict(
+            record.signs,
+            record.by_hand,
+            refused(record),
+            await links.contacts_that_exist(by_hand),
+            await links.contacts_that_match(record.keys),
+        )
+        last = record.decisions[-1] if record.decisions else None
+        assert (last.status if last else Status.UNLINKED) is expected.status
+        assert record.contact_id == expected.contact_id
+        assert (last.candidates if last else ()) == expected.candidates
+        assert not record.is_due
+
+
+async def _if_possible(action: Awaitable[object]) -> None:
+    try:
+        await action
+    except RequestError as refusal:
+        assert refusal.reason in {"NOT_LINKED", "RESOURCE_NOT_FOUND"}  # noqa: PT017
