@@ -44,6 +44,10 @@ def installed(request: pytest.FixtureRequest, wheels: Path, tmp_path: Path) -> t
     subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, environment], check=True)
     install = [uv, "pip", "install", "--quiet", f"--python={environment}", "--constraint=requirements.txt"]
     subprocess.run([*install, *files], cwd=ROOT, check=True)
+    freeze = [uv, "pip", "freeze", "--quiet", f"--python={environment}"]
+    versions = subprocess.run(freeze, check=True, capture_output=True, text=True).stdout.splitlines()
+    pinned = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    assert [line for line in versions if not line.startswith("footfall-") and f"{line} " not in pinned] == []
     return service, environment / "bin"
 
 
