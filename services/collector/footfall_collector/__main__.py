@@ -22,7 +22,7 @@ SERVICE_NAME = "footfall.collector.v1.CollectorService"
 
 async def collect(settings: CollectorSettings, sites: Sites) -> int:
     """Serve until told to stop; return the exit code."""
-    log = EventLog.open(
+    log = EventLog(
         settings.redis_url,
         settings.partitions,
         bound_bytes=settings.log_bound_bytes,

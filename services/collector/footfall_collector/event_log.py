@@ -3,11 +3,11 @@
 import asyncio
 import time
 from collections.abc import Mapping
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import structlog
 from footfall_servicekit.stream import PAYLOAD_FIELD
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -30,6 +30,7 @@ _SAMPLE_EVERY_S: Final = 1.0
 # Redis extrapolates a stream's size from its oldest nodes (4 KiB, or one entry, each). The default of 5 would let a few
 # odd entries decide; this many take it about 0.1 ms.
 _SAMPLED_NODES: Final = 1_000
+_CONNECTIONS: Final = 64  # appends side by side; Redis confirms those that come together with one fsync
 _START_RETRY_S: Final = 0.5
 
 _log = structlog.get_logger()
@@ -57,29 +58,6 @@ class EventLog:
 
     def __init__(
         self,
-        redis: Redis,
-        partitions: int,
-        *,
-        bound_bytes: int,
-        ack_replicas: int,
-        ack_timeout_ms: int,
-        is_volatile_allowed: bool,
-    ) -> None:
-        self._redis = redis
-        self._streams = [stream_key(number) for number in range(partitions)]
-        self._bound_bytes = bound_bytes
-        self._ack_replicas = ack_replicas
-        self._ack_timeout_ms = ack_timeout_ms
-        self._is_volatile_allowed = is_volatile_allowed
-        self._is_checked = False
-        self._is_full = False
-        self._sample_at = 0.0
-        self._failed = RareLine("the log does not confirm appends")
-        metrics.LOG_BOUND_BYTES.set(bound_bytes)
-
-    @classmethod
-    def open(
-        cls,
         url: str,
         partitions: int,
         *,
@@ -87,25 +65,30 @@ class EventLog:
         timeout_ms: int,
         ack_replicas: int = 0,
         is_volatile_allowed: bool = False,
-    ) -> Self:
-        """Return the log at a Redis URL without connecting yet."""
-        # With replicas to wait for, Redis itself gives up after half of the time, so that its answer still arrives.
-        redis = Redis.from_url(
+    ) -> None:
+        """Take the log at a Redis URL, without connecting yet."""
+        pool = BlockingConnectionPool.from_url(
             url,
+            max_connections=_CONNECTIONS,
+            timeout=timeout_ms / 1000,
             socket_timeout=timeout_ms / 1000,
             socket_connect_timeout=timeout_ms / 1000,
             # Once more and at once: a connection that has died while idle shows only when it is used. After a timeout
             # never again: the caller has waited long enough.
             retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
         )
-        return cls(
-            redis,
-            partitions,
-            bound_bytes=bound_bytes,
-            ack_replicas=ack_replicas,
-            ack_timeout_ms=timeout_ms // 2,
-            is_volatile_allowed=is_volatile_allowed,
-        )
+        self._redis = Redis.from_pool(pool)
+        self._streams = [stream_key(number) for number in range(partitions)]
+        self._bound_bytes = bound_bytes
+        self._ack_replicas = ack_replicas
+        # Redis gives up waiting for replicas after half of the time, so that its answer still arrives.
+        self._ack_timeout_ms = timeout_ms // 2
+        self._is_volatile_allowed = is_volatile_allowed
+        self._is_checked = False
+        self._is_full = False
+        self._sample_at = 0.0
+        self._failed = RareLine("the log does not confirm appends")
+        metrics.LOG_BOUND_BYTES.set(bound_bytes)
 
     async def check(self) -> None:
         """Wait until Redis answers, then make sure that it holds this log and keeps what it confirms.

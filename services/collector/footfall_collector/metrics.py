@@ -5,7 +5,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 _EVENTS = Counter(
     "collector_events_total",
-    "Events that got an outcome: `stored`, `unavailable`, or `rejected` with the reason.",
+    "Events by what became of them: `stored`, `unavailable` (send it again), or `rejected` for good with the reason.",
     ["outcome", "reason"],
 )
 EVENTS_STORED = _EVENTS.labels("stored", "")

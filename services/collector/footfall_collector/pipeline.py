@@ -11,7 +11,7 @@ from footfall_timeline import partition
 
 from footfall_collector import metrics
 from footfall_collector.admission import Admission, Rejection
-from footfall_collector.event_log import EventLog
+from footfall_collector.event_log import EventLog, LogFullError, LogUnavailableError
 from footfall_collector.resolver import Resolver
 
 _NOWHERE: Final = -1
@@ -42,7 +42,11 @@ class Pipeline:
         entries = split(batch, places)
         refused: Set[int] = set()
         if entries:
-            refused = await self._log.append({place: entry.SerializeToString() for place, entry in entries.items()})
+            try:
+                refused = await self._log.append({place: entry.SerializeToString() for place, entry in entries.items()})
+            except (LogFullError, LogUnavailableError):
+                metrics.EVENTS_UNAVAILABLE.inc(len(places))
+                raise
             stored = (entry.events for place, entry in entries.items() if place not in refused)
             await self._resolver.resolve(chain.from_iterable(stored), resolve_timeout_s())
         return _answer(places, rejected, refused)

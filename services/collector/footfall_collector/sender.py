@@ -30,7 +30,10 @@ class Sender(NamedTuple):
 
 
 def cut_down(context: EventContext, now_ms: int) -> Sender:
-    """Cut a context, in place, to what the log may keep of it. A request without a time of arrival arrived now."""
+    """Cut a context, in place, to what the log may keep of it. A request without a time of arrival arrived now.
+
+    Its site and origin go too: what they decide is in each event.
+    """
     if not context.received_time_ms:
         context.received_time_ms = now_ms
     user_agent = context.user_agent
@@ -38,7 +41,10 @@ def cut_down(context: EventContext, now_ms: int) -> Sender:
         context.user_agent = user_agent = user_agent[:MAX_USER_AGENT]
     context.bot = robot = is_robot(user_agent)
     context.address = cut_address(context.address)
-    return Sender(context.received_time_ms, context.sent_time_ms, context.site, context.origin, user_agent, robot)
+    sender = Sender(context.received_time_ms, context.sent_time_ms, context.site, context.origin, user_agent, robot)
+    context.ClearField("site")
+    context.ClearField("origin")
+    return sender
 
 
 @lru_cache(maxsize=4_096)

@@ -20,6 +20,7 @@ MAX_EVENTS_BYTES: Final = 1024 * 1024
 _EARLIEST_RECEIVED_MS: Final = 10**12
 _LATEST_RECEIVED_MS: Final = 10**13 - 86_400_001
 
+_ANSWER_TRAVELS_S: Final = 0.25  # kept of the caller's deadline: a stored batch that is answered late is sent again
 _RETRY_FULL_MS: Final = 5_000
 _RETRY_UNAVAILABLE_MS: Final = 1_000
 
@@ -38,7 +39,8 @@ class CollectorService(CollectorServiceServicer):
         batch = request.batch
         check(batch)
         try:
-            return await self._pipeline.collect(batch, partial(remaining, context, self._identity_timeout_s))
+            resolve_timeout_s = partial(remaining, context, self._identity_timeout_s, _ANSWER_TRAVELS_S)
+            return await self._pipeline.collect(batch, resolve_timeout_s)
         except LogFullError:
             raise RequestError.exhausted("the event log has reached its bound", _RETRY_FULL_MS, "LOG_FULL") from None
         except LogUnavailableError:

@@ -28,7 +28,7 @@ MEGABYTE = 1024 * 1024
 @asynccontextmanager
 async def opened(url: str, partitions: int = 1, **options: Any) -> AsyncIterator[EventLog]:
     """A log that has not looked at Redis yet."""
-    log = EventLog.open(url, partitions, **{"bound_bytes": 64 * MEGABYTE, "timeout_ms": 1_000} | options)
+    log = EventLog(url, partitions, **{"bound_bytes": 64 * MEGABYTE, "timeout_ms": 1_000} | options)
     try:
         yield log
     finally:
@@ -75,8 +75,8 @@ async def test_all_keys_of_a_partition_share_a_slot() -> None:
 async def test_appends_run_side_by_side(redis_database_url: str, redis: Any) -> None:
     async with opened(redis_database_url) as log:
         await log.check()
-        await asyncio.gather(*(log.append({0: str(number).encode()}) for number in range(50)))
-    assert {int(fields[b"b"]) for fields in await entries(redis)} == set(range(50))
+        await asyncio.gather(*(log.append({0: str(number).encode()}) for number in range(300)))
+    assert {int(fields[b"b"]) for fields in await entries(redis)} == set(range(300))
 
 
 async def test_a_partition_that_refuses_costs_the_others_nothing(redis_database_url: str, redis: Any) -> None:
@@ -222,7 +222,7 @@ class TestReplicas:
 class TestRedisDown:
     async def test_an_append_fails_and_the_log_is_not_ready(self, tmp_path: Path) -> None:
         with running_valkey(tmp_path) as url:
-            log = EventLog.open(url, 1, bound_bytes=MEGABYTE, timeout_ms=1_000)
+            log = EventLog(url, 1, bound_bytes=MEGABYTE, timeout_ms=1_000)
             await log.check()
             await log.append({0: b"x"})
         with pytest.raises(LogUnavailableError):
