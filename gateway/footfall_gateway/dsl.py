@@ -140,7 +140,7 @@ class _Checker:
             self._fault(f"<{name}> has no place in <{parent}>" if parent else f"the root is <properties>, not <{name}>")
         required = _REQUIRED.get(name)
         if required and not attributes.get(required, "").strip():
-            self._fault(f"<{name}> needs a {required}")
+            self._fault(f"<{name}> needs the attribute {required}")
         if name == "event":
             self._has_trigger = False
         if name == "trigger":

@@ -1,9 +1,10 @@
 """A real Chromium, and the gateway it talks to."""
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser, Page, async_playwright
 
 CHROMIUM = "/usr/bin/chromium"
 # A closed network: Chromium looks for its maker's hosts at every start unless told not to.
@@ -11,6 +12,15 @@ FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
+
+
+@asynccontextmanager
+async def browser_session(profile: str) -> AsyncIterator[Page]:
+    """A browser from its start to its end, with its memory in a folder; its one tab."""
+    async with async_playwright() as playwright:
+        context = await playwright.chromium.launch_persistent_context(profile, executable_path=CHROMIUM, args=FLAGS)
+        yield context.pages[0]
+        await context.close()
 
 
 @pytest.fixture(scope="session")

@@ -102,7 +102,7 @@ function leavePage(at) {
   if (!page.hiddenExit || !isIdle(page.hiddenAt)) {
     cameBack();
     writeExit(at, '_gt_e');
-    }
+  }
   page.hiddenExit = '';
   page.isOpen = false;
 }
