@@ -1,20 +1,23 @@
-"""Turns settings into a running gateway, or into one command on its keys."""
+"""Turns settings into a running gateway, or into one command about its files."""
 
 import sys
 
 from footfall_servicekit.server import run
 from footfall_servicekit.settings import load
 
-from footfall_gateway import keys_command
+from footfall_gateway import dsl, keys_command
 from footfall_gateway.serving import serve
 from footfall_gateway.settings import GatewaySettings
 
 
 def main() -> None:
-    """Serve until SIGTERM or SIGINT, or carry out `keys ...`; then exit."""
+    """Serve until SIGTERM or SIGINT, or carry out `keys ...` or `check-dsl ...`; then exit."""
+    match sys.argv[1:]:
+        case ["keys", *arguments]:
+            sys.exit(keys_command.run(arguments, load(GatewaySettings).keys_file))
+        case ["check-dsl", *arguments]:
+            sys.exit(dsl.run(arguments))
     settings = load(GatewaySettings)
-    if sys.argv[1:2] == ["keys"]:
-        sys.exit(keys_command.run(sys.argv[2:], settings.keys_file))
     run(settings, "gateway", lambda: serve(settings))
 
 

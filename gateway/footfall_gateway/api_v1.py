@@ -1,63 +1,84 @@
 """Turns Footfall's own operations (`/api/v1`, design section 4) into questions for identity and history."""
 
+from typing import Annotated, Any
+
 import msgspec
+from footfall.history.v1 import history_service_pb2 as history
 from footfall.identity.v1 import identity_service_pb2 as identity
 from footfall.identity.v1 import visitor_pb2
+from msgspec import Meta
 from starlette.responses import Response
 
+from footfall_gateway import api_v1_resources as resources
+from footfall_gateway.contacts_api import ContactsApi
 from footfall_gateway.neighbours import Neighbours
 from footfall_gateway.operations import Api, Call, NoQuery, Operation, json_answer
-from footfall_gateway.problem import problem_response
-from footfall_gateway.resources import milliseconds
+from footfall_gateway.privacy_api import PrivacyApi
+from footfall_gateway.problem import PROBLEM_DETAILS, Problem
 
 PREFIX = "/api/v1"
 
 
-class Visitor(msgspec.Struct, rename="camel"):
-    """Who a visitor is, live."""
+class VisitorsQuery(msgspec.Struct):
+    """Which visitors."""
 
-    visit_id: str
-    global_visit_id: str | None
-    site: str
-    state: str
-    """`ANONYMOUS`, `RECOGNIZED` or `AUTHENTICATED`."""
-    identity_id: str | None
-    session_id: str | None
-    contact_id: str | None
-    last_event_time: int
-    """Milliseconds since the epoch."""
+    state: Annotated[resources.State | None, Meta(description="Only visitors in this state.")] = None
+    site: Annotated[str, Meta(description="Only visitors of this website.")] = ""
+    page_size: Annotated[int, Meta(description="At most so many.", ge=1, le=1_000)] = 50
+    page_token: Annotated[str, Meta(description="`nextPageToken` of the page before.")] = ""
 
 
-def visitor(live: visitor_pb2.Visitor) -> Visitor:
-    """A visitor as the API answers it."""
-    return Visitor(
-        visit_id=live.visit_id,
-        global_visit_id=live.global_visit_id or None,
-        site=live.site,
-        state=visitor_pb2.VisitorState.Name(live.state).removeprefix("VISITOR_STATE_"),
-        identity_id=live.identity_id or None,
-        session_id=live.session_id or None,
-        contact_id=live.contact_id or None,
-        last_event_time=milliseconds(live.last_event_time),
-    )
+def api(neighbours: Neighbours) -> Api:
+    """All operations below /api/v1."""
+    operations = [
+        *VisitorsApi(neighbours).operations(),
+        *ContactsApi(neighbours).operations(),
+        *PrivacyApi(neighbours).operations(),
+    ]
+    return Api("Footfall", (PREFIX,), operations, PROBLEM_DETAILS)
 
 
-class ApiV1:
-    """The operations below /api/v1."""
+class VisitorsApi:
+    """Who is on the site, and why we say so."""
 
     def __init__(self, neighbours: Neighbours) -> None:
         self._ask = neighbours.ask
         self._identity = neighbours.identity
+        self._history = neighbours.history
 
-    def api(self) -> Api:
+    def operations(self) -> list[Operation[Any, Any]]:
         """The operations."""
-        operations = [
-            Operation("getVisitor", "GET", "/visits/{visitId}/visitor", self.visitor, NoQuery, Visitor),
+        return [
+            Operation("listVisitors", "GET", "/visitors", self.visitors, VisitorsQuery, resources.Visitors),
+            Operation("getVisitor", "GET", "/visits/{visitId}/visitor", self.visitor, NoQuery, resources.Visitor),
+            Operation("explainVisit", "GET", "/visits/{visitId}/explain", self.explain, NoQuery, resources.Explanation),
         ]
-        return Api((PREFIX,), operations, problem_response)
+
+    async def visitors(self, call: Call[VisitorsQuery, None]) -> Response:
+        """Who is on the site now, latest activity first."""
+        query = call.query
+        request = identity.ListVisitorsRequest(
+            state=resources.STATES[query.state] if query.state else visitor_pb2.VISITOR_STATE_UNSPECIFIED,
+            site=call.principal.site(query.site),
+            page_size=query.page_size,
+            page_token=query.page_token,
+        )
+        answer = await self._ask(self._identity.ListVisitors, request)
+        found = [resources.visitor(live) for live in answer.visitors]
+        return json_answer(resources.Visitors(found, answer.next_page_token or None))
 
     async def visitor(self, call: Call[NoQuery, None]) -> Response:
         """The live state of a visit."""
         request = identity.GetVisitorRequest(visit_id=call.uuid("visitId", "visit"))
-        answer = await self._ask(self._identity.GetVisitor, request)
-        return json_answer(visitor(answer.visitor))
+        live = (await self._ask(self._identity.GetVisitor, request)).visitor
+        if not call.principal.may_see(live.site):
+            raise Problem(404, "no such visit")
+        return json_answer(resources.visitor(live))
+
+    async def explain(self, call: Call[NoQuery, None]) -> Response:
+        """The timeline of a visit: every transition with its rule, its evidence and its assurance."""
+        request = history.ExplainVisitRequest(visit_id=call.uuid("visitId", "visit"))
+        answer = await self._ask(self._history.ExplainVisit, request)
+        if not call.principal.may_see(answer.visit.site):
+            raise Problem(404, "no such visit")
+        return json_answer(resources.explanation(answer))

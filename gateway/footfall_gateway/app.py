@@ -1,46 +1,86 @@
-"""Turns settings into the ASGI application: the beacon before any framework, everything else by Starlette's router."""
+"""Turns the parts of a gateway into its ASGI application: the beacon before any framework, the rest by routes."""
+
+from collections.abc import Callable
+from functools import partial
 
 from starlette.routing import BaseRoute, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from footfall_gateway.api_v1 import ApiV1
+from footfall_gateway import api_v1, openapi
 from footfall_gateway.auth import Authenticator
 from footfall_gateway.beacon import BeaconEndpoint
-from footfall_gateway.cors import Cors
+from footfall_gateway.cors import Cors, read_origins
+from footfall_gateway.dsl import DslFile
+from footfall_gateway.files import Files, folder
 from footfall_gateway.history_api import HistoryApi
 from footfall_gateway.intake import Intake
 from footfall_gateway.neighbours import Neighbours
-from footfall_gateway.operations import routes
+from footfall_gateway.operations import Api, routes
 from footfall_gateway.probes import Probes
-from footfall_gateway.problem import Problem, problem_response
+from footfall_gateway.problem import HISTORY_ERRORS, PROBLEM_DETAILS, Problem
 from footfall_gateway.settings import GatewaySettings
+from footfall_gateway.tracker_files import BrowserFile, asset_folder, load_tracker_files, packed
+
+HISTORY_PREFIXES = ("/server/data", "/backend/data")
+"""Of 8.5 and of 8.1."""
+DSL_PATH = "/server/resources/dsl/domain-model.xml"
 
 
-def build(settings: GatewaySettings, neighbours: Neighbours, intake: Intake, probes: Probes, cors: Cors) -> ASGIApp:
-    """The whole HTTP surface."""
+def build(settings: GatewaySettings, neighbours: Neighbours, intake: Intake, probes: Probes) -> ASGIApp:
+    """The whole HTTP surface.
+
+    Raises:
+        SitesFileError: SITES_FILE cannot be used.
+        DslFileError: DSL_FILE cannot be used.
+
+    """
     authenticator = Authenticator(settings)
-    apis = [HistoryApi(neighbours).api(), ApiV1(neighbours).api(), probes.api()]
-    table: list[BaseRoute] = [route for api in apis for route in routes(api, authenticator)]
+    body_timeout_s = settings.body_timeout_ms / 1000
+    apis = [
+        Api("History", HISTORY_PREFIXES, HistoryApi(neighbours).operations(), HISTORY_ERRORS),
+        api_v1.api(neighbours),
+        probes.api(),
+    ]
+    table: list[BaseRoute] = [route for api in apis for route in routes(api, authenticator, body_timeout_s)]
     return _Dispatcher(
-        BeaconEndpoint(intake, cors, settings.body_timeout_ms / 1000),
+        BeaconEndpoint(intake, Cors(read_origins(settings.sites_file)), body_timeout_s),
+        _files(settings, openapi.describe(apis)),
         Router(table, redirect_slashes=False, default=_not_found),
     )
+
+
+def _files(settings: GatewaySettings, description: bytes) -> Files:
+    known = load_tracker_files()
+    known["/openapi.json"] = packed(description, "application/json", 60)
+    for name in ("docs", "console", "demo"):
+        known.update(folder(f"/{name}", asset_folder(name)))
+    files: dict[str, Callable[[], BrowserFile]] = {path: partial(_same, file) for path, file in known.items()}
+    return Files({**files, DSL_PATH: DslFile(settings.dsl_file).current})
+
+
+def _same(file: BrowserFile) -> BrowserFile:
+    return file
 
 
 class _Dispatcher:
     """Routes on the raw path: `%2F` in an id is no separator, and each segment is decoded by itself later."""
 
-    def __init__(self, beacon: BeaconEndpoint, router: Router) -> None:
+    def __init__(self, beacon: BeaconEndpoint, files: Files, router: Router) -> None:
         self._beacon = beacon
+        self._files = files
         self._router = router
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["path"] in BeaconEndpoint.paths:
+        path = scope["path"]
+        if path in BeaconEndpoint.paths:
             await self._beacon(scope, receive, send)
-            return
-        scope["path"] = scope["raw_path"].decode("ascii")
-        await self._router(scope, receive, send)
+        elif path in self._files:
+            await self._files(scope, receive, send)
+        else:
+            scope["path"] = scope["raw_path"].decode("ascii")
+            await self._router(scope, receive, send)
 
 
 async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
-    await problem_response(Problem(404, "nothing is here"))(scope, receive, send)
+    style = HISTORY_ERRORS if scope["path"].startswith(HISTORY_PREFIXES) else PROBLEM_DETAILS
+    await style.response(Problem(404, "nothing is here"))(scope, receive, send)

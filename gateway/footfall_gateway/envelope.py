@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -19,6 +19,9 @@ class BeaconError(Exception):
 
 class TooManyEventsError(BeaconError):
     """More events than one beacon may bring."""
+
+
+JsonObject = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": ["object", "null"]})]
 
 
 class BeaconEvent(msgspec.Struct, gc=False):
@@ -39,7 +42,7 @@ class BeaconEvent(msgspec.Struct, gc=False):
     site: str | None = None
     event_type: str | None = msgspec.field(name="eventType", default=None)
     """Type-checked and not passed on: the type follows from the name."""
-    data: msgspec.Raw = msgspec.Raw()
+    data: JsonObject = msgspec.field(default_factory=msgspec.Raw)
     """Verbatim; empty when not given."""
 
 

@@ -1,9 +1,7 @@
 """Turns files held in memory into answers: precompressed, with entity tags, readable from every origin."""
 
-import gzip
-import hashlib
 import mimetypes
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -11,8 +9,8 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from footfall_gateway.problem import Problem, problem_response
-from footfall_gateway.tracker_files import BrowserFile
+from footfall_gateway.problem import PROBLEM_DETAILS, Problem
+from footfall_gateway.tracker_files import BrowserFile, packed
 
 PAGE_POLICY = (
     "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; "
@@ -20,13 +18,13 @@ PAGE_POLICY = (
 )
 """Content-Security-Policy of every page: nothing from elsewhere, nothing inline, in nobody's frame."""
 
-_COMPRESSIBLE = ("text/", "application/json", "application/xml", "image/svg+xml")
+_PAGE_AGE_S = 60
 
 
 class Files:
-    """Answers GET and HEAD for the paths it knows."""
+    """Answers GET and HEAD for the paths it knows; each path with what gives its present content."""
 
-    def __init__(self, files: Mapping[str, BrowserFile]) -> None:
+    def __init__(self, files: Mapping[str, Callable[[], BrowserFile]]) -> None:
         self._files = files
 
     def __contains__(self, path: str) -> bool:
@@ -34,57 +32,45 @@ class Files:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request for a path that is known."""
-        await self._answer(self._files[scope["path"]], scope)(scope, receive, send)
-
-    def _answer(self, file: BrowserFile, scope: Scope) -> Response:
-        if scope["method"] not in {"GET", "HEAD"}:
-            return problem_response(Problem(405, "method not allowed here", allow="GET, HEAD"))
-        asked = Headers(scope=scope)
-        is_gzipped = "gzip" in asked.get("accept-encoding", "") and len(file.gzipped) < len(file.body)
-        version = parse_qs(scope["query_string"].decode("latin-1")).get("v", [None])[0]
-        headers = {
-            "etag": file.gzip_etag if is_gzipped else file.etag,
-            "cache-control": file.cache_control(version),
-            "vary": "accept-encoding",
-            # Pages of every site load the script and fetch the DSL; nothing here is anybody's secret.
-            "access-control-allow-origin": "*",
-            "cross-origin-resource-policy": "cross-origin",
-            "x-content-type-options": "nosniff",
-        }
-        if file.content_type.startswith("text/html"):
-            headers |= {"content-security-policy": PAGE_POLICY, "referrer-policy": "same-origin"}
-        if headers["etag"] in (tag.strip() for tag in asked.get("if-none-match", "").split(",")):
-            return Response(status_code=304, headers=headers)
-        headers["content-type"] = file.content_type
-        if is_gzipped:
-            headers["content-encoding"] = "gzip"
-        return Response(file.gzipped if is_gzipped else file.body, headers=headers)
+        await _answer(self._files[scope["path"]](), scope)(scope, receive, send)
 
 
-def packed(body: bytes, content_type: str) -> BrowserFile:
-    """A file as it will be sent."""
-    version = hashlib.sha256(body).hexdigest()[:16]
-    is_compressible = content_type.startswith(_COMPRESSIBLE)
-    return BrowserFile(
-        body=body,
-        gzipped=gzip.compress(body, compresslevel=9, mtime=0) if is_compressible else body,
-        etag=f'"{version}"',
-        gzip_etag=f'"{version}-gzip"',
-        version=version,
-        content_type=content_type,
-    )
+def _answer(file: BrowserFile, scope: Scope) -> Response:
+    if scope["method"] not in {"GET", "HEAD"}:
+        return PROBLEM_DETAILS.response(Problem(405, "method not allowed here", allow="GET, HEAD"))
+    asked = Headers(scope=scope)
+    is_gzipped = "gzip" in asked.get("accept-encoding", "") and len(file.gzipped) < len(file.body)
+    version = parse_qs(scope["query_string"].decode("latin-1")).get("v", [None])[0]
+    headers = {
+        "etag": file.gzip_etag if is_gzipped else file.etag,
+        "cache-control": file.cache_control(version),
+        "vary": "accept-encoding",
+        # Pages of every site load the script and fetch the DSL; nothing here is anybody's secret.
+        "access-control-allow-origin": "*",
+        "cross-origin-resource-policy": "cross-origin",
+        "x-content-type-options": "nosniff",
+    }
+    if file.content_type.startswith("text/html"):
+        headers |= {"content-security-policy": PAGE_POLICY, "referrer-policy": "same-origin"}
+    if headers["etag"] in (tag.strip() for tag in asked.get("if-none-match", "").split(",")):
+        return Response(status_code=304, headers=headers)
+    headers["content-type"] = file.content_type
+    if is_gzipped:
+        headers["content-encoding"] = "gzip"
+    return Response(file.gzipped if is_gzipped else file.body, headers=headers)
 
 
 def folder(prefix: str, root: Path) -> Iterator[tuple[str, BrowserFile]]:
-    """Every file below a folder, by URL path; `index.html` is also the folder itself."""
+    """Every file below a folder, by URL path; `index.html` is also the folder itself, with and without a slash."""
     for file in sorted(root.rglob("*")):
         if not file.is_file():
             continue
         content_type = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
         if content_type.startswith("text/"):
             content_type += "; charset=utf-8"
-        found = packed(file.read_bytes(), content_type)
+        found = packed(file.read_bytes(), content_type, _PAGE_AGE_S)
         path = f"{prefix}/{file.relative_to(root).as_posix()}"
         yield path, found
         if file.name == "index.html":
             yield path.removesuffix("index.html"), found
+            yield path.removesuffix("/index.html"), found

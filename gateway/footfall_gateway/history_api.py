@@ -1,14 +1,15 @@
-"""Turns the operations of the original's History API (gwe-facts 4.5) into questions for history and identity.
+"""Turns the reading operations of the original's History API (gwe-facts 4.5) into questions for history and identity.
 
 An empty collection is 204 when what it belongs to exists, and 404 otherwise.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
+import msgspec
 from footfall.history.v1 import history_service_pb2 as history
+from footfall.identity.v1 import identity_pb2, visitor_pb2
 from footfall.identity.v1 import identity_service_pb2 as identity
-from footfall.identity.v1 import visitor_pb2
 from starlette.responses import Response
 
 from footfall_gateway import resources
@@ -16,148 +17,159 @@ from footfall_gateway.cursors import cursor, position
 from footfall_gateway.history_queries import (
     EventsQuery,
     IdentitiesQuery,
+    IdentityQuery,
     PagesQuery,
     Scoped,
     VisitIdentitiesQuery,
     VisitSessionsQuery,
     VisitsQuery,
 )
+from footfall_gateway.lookup import Lookup, Parent, parent
 from footfall_gateway.neighbours import Neighbours
-from footfall_gateway.operations import Api, Call, NoQuery, Operation, json_answer
-from footfall_gateway.problem import history_error_response
+from footfall_gateway.operations import Call, NoQuery, Operation, json_answer
+from footfall_gateway.related import Related
 from footfall_gateway.resources import Event, Identity, Page, Session, Visit
-
-PREFIXES = ("/server/data", "/backend/data")
 
 _SCOPES = {
     None: visitor_pb2.VISITOR_STATE_UNSPECIFIED,
     "Authenticated": visitor_pb2.VISITOR_STATE_AUTHENTICATED,
     "Recognized": visitor_pb2.VISITOR_STATE_RECOGNIZED,
 }
+_PAGE_START = {"page_token": "page_start"}
 
-
-class Parent(NamedTuple):
-    """What a collection belongs to: `visit`, `identity`, `session` or `page`, and its id."""
-
-    kind: str
-    id: str
+_OF_PERSON = ("visits", "pages", "sessions", "events")
+_OF_VISIT = ("pages", "sessions", "events")
+_OF_SESSION = ("pages", "events")
+_OF_PAGE = ("events",)
 
 
 class HistoryApi:
-    """The History REST API."""
+    """What can be read by the History REST API."""
 
     def __init__(self, neighbours: Neighbours) -> None:
         self._ask = neighbours.ask
         self._history = neighbours.history
         self._identity = neighbours.identity
+        self._lookup = Lookup(neighbours)
+        self._related = Related(neighbours)
 
-    def api(self) -> Api:
-        """Its operations."""
-        operations = [
-            _get("listIdentities", "/identities", self.identities, IdentitiesQuery, list[Identity]),
-            _get("getIdentity", "/identities/{identityId}", self.identity, NoQuery, Identity),
-            _get("listIdentityVisits", "/identities/{identityId}/visits", self.visits, VisitsQuery, list[Visit]),
-            _get("listIdentityEvents", "/identities/{identityId}/events", self.events, EventsQuery, list[Event]),
-            _get("listIdentityPages", "/identities/{identityId}/pages", self.pages, PagesQuery, list[Page]),
-            _get("listIdentitySessions", "/identities/{identityId}/sessions", self.sessions, Scoped, list[Session]),
-            _get("getVisit", "/visits/{visitId}", self.visit, NoQuery, Visit),
-            _get(
-                "listVisitIdentities",
-                "/visits/{visitId}/identities",
-                self.visit_identities,
-                VisitIdentitiesQuery,
-                list[Identity],
-            ),
-            _get("listVisitEvents", "/visits/{visitId}/events", self.events, EventsQuery, list[Event]),
-            _get("listVisitPages", "/visits/{visitId}/pages", self.pages, PagesQuery, list[Page]),
-            _get("listVisitSessions", "/visits/{visitId}/sessions", self.sessions, VisitSessionsQuery, list[Session]),
-            _get("getSession", "/sessions/{sessionId}", self.session, NoQuery, Session),
-            _get("listSessionEvents", "/sessions/{sessionId}/events", self.events, EventsQuery, list[Event]),
-            _get("listSessionPages", "/sessions/{sessionId}/pages", self.pages, PagesQuery, list[Page]),
-            _get("getPage", "/pages/{pageId}", self.page, NoQuery, Page),
-            _get("listPageEvents", "/pages/{pageId}/events", self.events, EventsQuery, list[Event]),
+    def operations(self) -> list[Operation[Any, Any]]:
+        """The operations."""
+        person, visit = "/identities/{identityId}", "/visits/{visitId}"
+        session, page = "/sessions/{sessionId}", "/pages/{pageId}"
+        people, visits, sessions, pages = list[Identity], list[Visit], list[Session], list[Page]
+        events, of_visit = list[Event], VisitIdentitiesQuery
+        return [
+            _get("listIdentities", "/identities", self.identities, IdentitiesQuery, people, *_OF_PERSON),
+            _get("getIdentity", person, self.identity, IdentityQuery, Identity, *_OF_PERSON),
+            _get("listIdentityVisits", f"{person}/visits", self.visits, VisitsQuery, visits, *_OF_VISIT),
+            _get("listIdentityEvents", f"{person}/events", self.events, EventsQuery, events),
+            _get("listIdentityPages", f"{person}/pages", self.pages, PagesQuery, pages, *_OF_PAGE),
+            _get("listIdentitySessions", f"{person}/sessions", self.sessions, Scoped, sessions, *_OF_SESSION),
+            _get("getVisit", visit, self.visit, NoQuery, Visit, *_OF_VISIT),
+            _get("listVisitIdentities", f"{visit}/identities", self.visit_identities, of_visit, people, *_OF_PERSON),
+            _get("listVisitEvents", f"{visit}/events", self.events, EventsQuery, events),
+            _get("listVisitPages", f"{visit}/pages", self.pages, PagesQuery, pages, *_OF_PAGE),
+            _get("listVisitSessions", f"{visit}/sessions", self.sessions, VisitSessionsQuery, sessions, *_OF_SESSION),
+            _get("getSession", session, self.session, NoQuery, Session, *_OF_SESSION),
+            _get("listSessionEvents", f"{session}/events", self.events, EventsQuery, events),
+            _get("listSessionPages", f"{session}/pages", self.pages, PagesQuery, pages, *_OF_PAGE),
+            _get("getPage", page, self.page, NoQuery, Page, *_OF_PAGE),
+            _get("listPageEvents", f"{page}/events", self.events, EventsQuery, events),
             _get("getEvent", "/events/{eventId}", self.event, NoQuery, Event),
         ]
-        return Api(PREFIXES, operations, history_error_response)
 
     async def identities(self, call: Call[IdentitiesQuery, None]) -> Response:
         """All identities, by identityId."""
-        query = call.query
-        request = identity.ListIdentitiesRequest(
-            page_size=query.page_size, page_token=query.page_start, location=query.location
-        )
-        answer = await self._ask(self._identity.ListIdentities, request)
-        return _collection([resources.identity(found) for found in answer.identities], answer.next_page_token)
+        call.principal.must_see_all()
+        if call.query.user_agent:
+            known, next_page = await self._by_user_agent(call.query)
+        else:
+            request = identity.ListIdentitiesRequest(
+                page_size=call.query.page_size, page_token=call.query.page_start, location=call.query.location
+            )
+            answer = await self._ask(self._identity.ListIdentities, request, _PAGE_START)
+            known, next_page = answer.identities, answer.next_page_token
+        found = {one.identity_id: resources.identity(one) for one in known}
+        await self._embed("identity", found, call)
+        return _collection(found.values(), next_page)
 
-    async def identity(self, call: Call[NoQuery, None]) -> Response:
+    async def identity(self, call: Call[IdentityQuery, None]) -> Response:
         """An identity."""
-        request = identity.GetIdentityRequest(identity_id=call.path["identityId"])
-        answer = await self._ask(self._identity.GetIdentity, request)
-        return json_answer(resources.identity(answer.identity))
+        found = resources.identity(await self._lookup.identity(call.path["identityId"]))
+        await self._embed("identity", {found.identity_id: found}, call)
+        return json_answer(found)
 
     async def visit(self, call: Call[NoQuery, None]) -> Response:
         """A visit."""
-        request = history.GetVisitRequest(visit_id=call.uuid("visitId", "visit"))
-        return json_answer(resources.visit((await self._ask(self._history.GetVisit, request)).visit))
+        found = resources.visit(await self._lookup.visit(call.uuid("visitId", "visit"), call.principal))
+        await self._embed("visit", {found.visit_id: found}, call)
+        return json_answer(found)
 
     async def session(self, call: Call[NoQuery, None]) -> Response:
         """A session."""
-        request = history.GetSessionRequest(session_id=call.uuid("sessionId", "session"))
-        return json_answer(resources.session((await self._ask(self._history.GetSession, request)).session))
+        found = resources.session(await self._lookup.session(call.uuid("sessionId", "session"), call.principal))
+        await self._embed("session", {found.session_id: found}, call)
+        return json_answer(found)
 
     async def page(self, call: Call[NoQuery, None]) -> Response:
         """A page entry."""
-        request = history.GetPageRequest(page_id=call.uuid("pageId", "page"))
-        return json_answer(resources.page((await self._ask(self._history.GetPage, request)).page))
+        found = resources.page(await self._lookup.page(call.uuid("pageId", "page"), call.principal))
+        await self._embed("page", {found.page_id: found}, call)
+        return json_answer(found)
 
     async def event(self, call: Call[NoQuery, None]) -> Response:
         """An event; the first received when several visits have used its id."""
-        request = history.GetEventRequest(event_id=call.uuid("eventId", "event"))
-        return json_answer(resources.event((await self._ask(self._history.GetEvent, request)).event))
+        return json_answer(resources.event(await self._lookup.event(call.uuid("eventId", "event"), call.principal)))
 
     async def visit_identities(self, call: Call[VisitIdentitiesQuery, None]) -> Response:
         """The identities a visit is associated with, each with the scope it has there."""
-        parent = _parent(call)
+        of = parent(call)
         request = history.ListVisitIdentitiesRequest(
-            visit_id=parent.id,
+            visit_id=of.id,
             scope=_SCOPES[call.query.association],
             page_size=call.query.page_size,
             page_token=call.query.page_start,
         )
-        answer = await self._ask(self._history.ListVisitIdentities, request)
-        found = [resources.visit_identity(association) for association in answer.associations]
-        if not found:
-            await self._must_exist(parent)
-        return _collection(found, answer.next_page_token)
+        answer = await self._ask(self._history.ListVisitIdentities, request, _PAGE_START)
+        if call.principal.sites or not answer.associations:
+            await self._lookup.must_exist(of, call.principal)
+        found = {one.identity.identity_id: resources.visit_identity(one) for one in answer.associations}
+        await self._embed("identity", found, call)
+        return _collection(found.values(), answer.next_page_token)
 
     async def visits(self, call: Call[VisitsQuery, None]) -> Response:
         """The visits associated with an identity."""
-        query, parent = call.query, _parent(call)
-        request = history.ListVisitsRequest(
-            identity_id=parent.id, global_visit_id=query.global_visit_id, user_agent=query.user_agent
-        )
-        answer = await self._list(self._history.ListVisits, request, query, parent)
-        return await self._answer([resources.visit(visit) for visit in answer.visits], answer, parent)
+        of, query = parent(call), call.query
+        request = history.ListVisitsRequest(global_visit_id=query.global_visit_id, user_agent=query.user_agent)
+        answer = await self._part(self._history.ListVisits, request, call, of)
+        found = {visit.visit_id: resources.visit(visit) for visit in answer.visits}
+        await self._embed("visit", found, call)
+        return _collection(found.values(), _next(answer, of))
 
     async def pages(self, call: Call[PagesQuery, None]) -> Response:
         """The page entries of a visit, an identity or a session."""
-        query, parent = call.query, _parent(call)
+        of, query = parent(call), call.query
         request = history.ListPagesRequest(url=query.url, title=query.title, category=query.category)
-        answer = await self._list(self._history.ListPages, request, query, parent)
-        return await self._answer([resources.page(page) for page in answer.pages], answer, parent)
+        answer = await self._part(self._history.ListPages, request, call, of)
+        found = {page.page_id: resources.page(page) for page in answer.pages}
+        await self._embed("page", found, call)
+        return _collection(found.values(), _next(answer, of))
 
     async def sessions(self, call: Call[Scoped, None]) -> Response:
         """The sessions of a visit or an identity."""
-        query, parent = call.query, _parent(call)
+        of, query = parent(call), call.query
         request = history.ListSessionsRequest()
         if isinstance(query, VisitSessionsQuery):
             request.session_identity_id = query.identity_id
-        answer = await self._list(self._history.ListSessions, request, query, parent)
-        return await self._answer([resources.session(session) for session in answer.sessions], answer, parent)
+        answer = await self._part(self._history.ListSessions, request, call, of)
+        found = {session.session_id: resources.session(session) for session in answer.sessions}
+        await self._embed("session", found, call)
+        return _collection(found.values(), _next(answer, of))
 
     async def events(self, call: Call[EventsQuery, None]) -> Response:
         """The events of a visit, an identity, a session or a page entry."""
-        query, parent = call.query, _parent(call)
+        of, query = parent(call), call.query
         request = history.ListEventsRequest(
             event_name=query.event_name,
             event_type=query.type_number(),
@@ -166,48 +178,60 @@ class HistoryApi:
             global_visit_id=query.global_visit_id,
             browser_page_id=query.browser_page_id,
         )
-        answer = await self._list(self._history.ListEvents, request, query, parent)
-        return await self._answer([resources.event(event) for event in answer.events], answer, parent)
+        answer = await self._part(self._history.ListEvents, request, call, of)
+        return _collection([resources.event(event) for event in answer.events], _next(answer, of))
 
-    async def _list(self, method: Any, request: Any, query: Scoped, parent: Parent) -> Any:
-        """Ask for one page of what belongs to a parent."""
-        setattr(request, f"{parent.kind}_id", parent.id)
-        request.scope.CopyFrom(query.scope())
+    async def _part(self, method: Any, request: Any, call: Call[Any, None], of: Parent) -> Any:
+        """The asked part of a collection. Raises Problem 404 when it is empty because its parent is not there."""
+        query: Scoped = call.query
+        setattr(request, f"{of.kind}_id", of.id)
+        request.scope.CopyFrom(query.scope(call.principal.site(query.site)))
         request.page_size = query.page_size
-        if start := position(parent.id, query.page_start):
+        if start := position(of.id, query.page_start):
             request.start.CopyFrom(start)
-        return await self._ask(method, request)
+        answer = await self._ask(method, request)
+        if not answer.ListFields():
+            await self._lookup.must_exist(of, call.principal)
+        return answer
 
-    async def _answer(self, items: Sequence[Any], answer: Any, parent: Parent) -> Response:
-        if not items:
-            await self._must_exist(parent)
-        return _collection(items, cursor(parent.id, answer.next) if answer.HasField("next") else "")
+    async def _by_user_agent(self, query: IdentitiesQuery) -> tuple[Sequence[identity_pb2.Identity], str]:
+        """One part of the identities seen with a user agent, and where the next one begins."""
+        request = history.ListIdentityIdsRequest(
+            user_agent=query.user_agent, page_size=query.page_size, page_token=query.page_start
+        )
+        while True:
+            ids = await self._ask(self._history.ListIdentityIds, request, _PAGE_START)
+            batch = identity.BatchGetIdentitiesRequest(identity_ids=ids.identity_ids)
+            known = (await self._ask(self._identity.BatchGetIdentities, batch)).identities if ids.identity_ids else []
+            found = [one for one in known if query.location in {"", one.location}]
+            if found or not ids.next_page_token:
+                return found, ids.next_page_token
+            request.page_token = ids.next_page_token
 
-    async def _must_exist(self, parent: Parent) -> None:
-        """Tell an empty collection from one of nothing. Raises Problem 404."""
-        match parent.kind:
-            case "visit":
-                await self._ask(self._history.GetVisit, history.GetVisitRequest(visit_id=parent.id))
-            case "session":
-                await self._ask(self._history.GetSession, history.GetSessionRequest(session_id=parent.id))
-            case "page":
-                await self._ask(self._history.GetPage, history.GetPageRequest(page_id=parent.id))
-            case "identity":
-                await self._ask(self._identity.GetIdentity, identity.GetIdentityRequest(identity_id=parent.id))
-
-
-def _get(name: str, path: str, handler: Callable[[Any], Any], query: type[Any], answer: Any) -> Operation[Any, Any]:
-    return Operation(name, "GET", path, handler, query, answer)
-
-
-def _parent(call: Call[Any, Any]) -> Parent:
-    """The one resource that the path names."""
-    ((name, value),) = call.path.items()
-    kind = name.removesuffix("Id")
-    return Parent(kind, value if kind == "identity" else call.uuid(name, kind))
+    async def _embed(self, kind: str, found: Mapping[str, Any], call: Call[Any, None]) -> None:
+        """Fill in what is to be included. What belongs to a visit is of its site; an identity has been everywhere."""
+        if call.includes:
+            site = call.principal.site(call.query.site) if kind == "identity" else ""
+            await self._related.embed(kind, found, call.includes, site)
 
 
-def _collection(items: Sequence[Any], next_page: str) -> Response:
-    if not items:
+def _get(
+    name: str,
+    path: str,
+    handler: Callable[[Any], Any],
+    query: type[msgspec.Struct],
+    answer: Any,
+    *includes: str,
+) -> Operation[Any, Any]:
+    return Operation(name, "GET", path, handler, query, answer, includes=includes)
+
+
+def _next(answer: Any, of: Parent) -> str:
+    return cursor(of.id, answer.next) if answer.HasField("next") else ""
+
+
+def _collection(items: Iterable[Any], next_page: str) -> Response:
+    listed = list(items)
+    if not listed:
         return Response(status_code=204)
-    return json_answer(items, **({"Paging_Next": next_page} if next_page else {}))
+    return json_answer(listed, **({"Paging_Next": next_page} if next_page else {}))

@@ -18,6 +18,7 @@ _EVENT_TYPES = {
 
 
 Site = Annotated[str, Meta(description="Only this website.")]
+IncludedSite = Annotated[str, Meta(description="Of what is included, only what is of this website.")]
 From = Annotated[
     int, Meta(description="Only what happened (or began) at or after this moment, in ms.", ge=0, le=_LAST_MS)
 ]
@@ -46,9 +47,9 @@ class Scoped(Paged, kw_only=True):
     from_ms: From | None = msgspec.field(name="from", default=None)
     to_ms: To | None = msgspec.field(name="to", default=None)
 
-    def scope(self) -> Scope:
-        """The limits as history takes them."""
-        scope = Scope(site=self.site, age_seconds=self.age or 0)
+    def scope(self, site: str) -> Scope:
+        """The limits as history takes them; `site` is the one that the client may ask for."""
+        scope = Scope(site=site, age_seconds=self.age or 0)
         if self.from_ms is not None:
             scope.start_time.FromMilliseconds(self.from_ms)
         if self.to_ms is not None:
@@ -108,14 +109,27 @@ class VisitsQuery(Scoped, kw_only=True):
     )
 
 
+class IdentityQuery(msgspec.Struct, kw_only=True):
+    """What of an identity."""
+
+    site: IncludedSite = ""
+
+
 class IdentitiesQuery(Paged, kw_only=True):
     """Which identities."""
+
+    site: IncludedSite = ""
+    user_agent: Annotated[str, Meta(description="Only identities with a visit with exactly this user agent.")] = (
+        msgspec.field(name="userAgent", default="")
+    )
 
     location: Annotated[str, Meta(description="Only identities whose location is exactly this.")] = ""
 
 
 class VisitIdentitiesQuery(Paged, kw_only=True):
     """Which identities of a visit."""
+
+    site: IncludedSite = ""
 
     association: Annotated[
         Literal["Authenticated", "Recognized"] | None,

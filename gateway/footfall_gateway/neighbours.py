@@ -2,7 +2,8 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Mapping
 from typing import TypeVar
 
 import grpc
@@ -41,8 +42,7 @@ _STATUS = {
     grpc.StatusCode.CANCELLED: 503,
     grpc.StatusCode.DEADLINE_EXCEEDED: 504,
 }
-_PARAMETERS = {"page_token": "page_start"}
-"""Fields of the contract that the HTTP APIs call otherwise."""
+_NO_PARAMETERS: Mapping[str, str] = {}
 
 
 class Neighbours:
@@ -73,22 +73,35 @@ class Neighbours:
             _log.warning("collect failed", code=details.code.name, reason=details.reason)
             raise Problem(503, "the event log does not answer", retry_s=_retry_s(details)) from error
 
-    async def ask(self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Answer], request: Request) -> Answer:
-        """Call a method of `identity` or `history`. Raises the Problem that its error means to our client."""
+    async def ask(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Request, Answer],
+        request: Request,
+        parameters: Mapping[str, str] = _NO_PARAMETERS,
+    ) -> Answer:
+        """Call a method of `identity` or `history`. Raises the Problem that its error means to our client.
+
+        `parameters` say what our client calls a field of the request, where that is not its name in camel case.
+        """
         try:
             return await method(request, timeout=self._query_s, metadata=forwarded())
         except grpc.aio.AioRpcError as error:
-            raise _problem(details_of(error)) from error
+            raise _problem(details_of(error), parameters) from error
 
     async def stream(
-        self, method: grpc.aio.UnaryStreamMultiCallable[Request, Answer], request: Request
+        self,
+        method: grpc.aio.UnaryStreamMultiCallable[Request, Answer],
+        request: Request,
+        *,
+        is_endless: bool = False,
     ) -> AsyncIterator[Answer]:
-        """Call a streaming method, which may take as long as it wants. Raises as `ask` does, at any item."""
+        """Call a streaming method, which may last as long as a query unless it is endless. Raises as `ask` does."""
         try:
-            async for answer in method(request, metadata=forwarded()):
+            timeout = None if is_endless else self._query_s
+            async for answer in method(request, timeout=timeout, metadata=forwarded()):
                 yield answer
         except grpc.aio.AioRpcError as error:
-            raise _problem(details_of(error)) from error
+            raise _problem(details_of(error), _NO_PARAMETERS) from error
 
     async def serving(self) -> dict[str, bool]:
         """By name, which of the services say that they serve."""
@@ -108,13 +121,13 @@ async def _is_serving(health: health_pb2_grpc.HealthStub) -> bool:
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
-def _problem(details: ErrorDetails) -> Problem:
+def _problem(details: ErrorDetails, parameters: Mapping[str, str]) -> Problem:
     status = _STATUS.get(details.code, 500)
     if status >= 500:
         _log.warning("neighbour failed", code=details.code.name, reason=details.reason)
     match status:
         case 400 if details.violations:
-            broken = [f"{_PARAMETERS.get(field, field)}: {rule}" for field, rule in details.violations]
+            broken = [f"{parameters.get(field) or _camel(field)}: {rule}" for field, rule in details.violations]
             return Problem(400, "; ".join(broken))
         case 404:
             return Problem(404, f"no such {details.resource_type or 'resource'}")
@@ -129,6 +142,14 @@ def _problem(details: ErrorDetails) -> Problem:
             return Problem(504, "a service that knows the answer took too long")
         case _:
             return Problem(500, "internal error")
+
+
+def _camel(field: str) -> str:
+    """What the HTTP API calls a field: `contact.email_addresses` is `emailAddresses`; `page_*` keep their names."""
+    name = field.rpartition(".")[2]
+    if name.startswith("page_"):
+        return name
+    return re.sub(r"_([a-z])", lambda found: found[1].upper(), name)
 
 
 def _retry_s(details: ErrorDetails) -> int:

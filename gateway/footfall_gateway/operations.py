@@ -4,7 +4,7 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import parse_qsl, unquote
 
@@ -21,7 +21,8 @@ from footfall_gateway.auth import EVERYBODY, Authenticator, Principal
 from footfall_gateway.beacon import ClientGoneError, read_body
 from footfall_gateway.envelope import words
 from footfall_gateway.keys import Scope as Permission
-from footfall_gateway.problem import Problem
+from footfall_gateway.problem import ErrorStyle, Problem
+from footfall_gateway.related import Includes, includes
 
 Query = TypeVar("Query", bound=msgspec.Struct)
 Body = TypeVar("Body")
@@ -30,7 +31,6 @@ Method = Literal["GET", "POST", "PUT", "DELETE"]
 JSON = "application/json; charset=UTF-8"
 """Spelled as the original spells it."""
 
-_BODY_TIMEOUT_S = 10.0
 _MOST_PARAMETERS = 100
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -47,6 +47,7 @@ class Call(Generic[Query, Body]):
 
     path: Mapping[str, str]
     query: Query
+    includes: Includes
     body: Body
     principal: Principal
     headers: Mapping[str, str]
@@ -80,15 +81,22 @@ class Operation(Generic[Query, Body]):
     body: type[Body] | None = None
     permission: Permission | None = Permission.READ
     """None: open to everybody."""
+    includes: tuple[str, ...] = ()
+    """What `include_*` may name."""
+    media_type: str = JSON
+    """Of a 200."""
+    also: Mapping[int, Any] = field(default_factory=dict)
+    """Types of bodies of further statuses that are answers and not errors."""
 
 
 @dataclass(frozen=True, slots=True)
 class Api:
     """Operations that are served below the same prefixes and answer errors alike."""
 
+    tag: str
     prefixes: tuple[str, ...]
     operations: Sequence[Operation[Any, Any]]
-    error: Callable[[Problem], Response]
+    style: ErrorStyle
 
 
 def json_answer(body: Any, **headers: str) -> Response:
@@ -99,13 +107,13 @@ def json_answer(body: Any, **headers: str) -> Response:
     )
 
 
-def routes(api: Api, authenticator: Authenticator) -> list[Route]:
+def routes(api: Api, authenticator: Authenticator, body_timeout_s: float) -> list[Route]:
     """One route a path and prefix."""
     by_path: dict[str, dict[str, Operation[Any, Any]]] = {}
     for operation in api.operations:
         by_path.setdefault(operation.path, {})[operation.method] = operation
     return [
-        Route(prefix + path, _PathEndpoint(operations, api.error, authenticator))
+        Route(prefix + path, _PathEndpoint(operations, api.style, authenticator, body_timeout_s))
         for prefix in api.prefixes
         for path, operations in by_path.items()
     ]
@@ -117,12 +125,14 @@ class _PathEndpoint:
     def __init__(
         self,
         operations: Mapping[str, Operation[Any, Any]],
-        error: Callable[[Problem], Response],
+        style: ErrorStyle,
         authenticator: Authenticator,
+        body_timeout_s: float,
     ) -> None:
         self._operations = operations
-        self._error = error
+        self._style = style
         self._authenticator = authenticator
+        self._body_timeout_s = body_timeout_s
         allowed = {*operations, "OPTIONS"} | ({"HEAD"} if "GET" in operations else set())
         self._allow = ", ".join(sorted(allowed))
 
@@ -137,14 +147,15 @@ class _PathEndpoint:
                 response = self._without_operation(scope["method"])
             else:
                 principal = await self._admit(operation, headers, _address(scope))
-                response = await operation.handler(await _call(operation, scope, receive, headers, principal))
+                body = await self._body(operation, receive)
+                response = await operation.handler(_call(operation, scope, headers, principal, body))
         except ClientGoneError:
             return
         except Problem as problem:
-            response = self._error(problem)
+            response = self._style.response(problem)
         except Exception:
             _log.exception("request failed", operation=operation and operation.name)
-            response = self._error(Problem(500, "internal error"))
+            response = self._style.response(Problem(500, "internal error"))
         _account(operation, response.status_code, time.perf_counter() - started, principal)
         await response(scope, receive, send)
 
@@ -155,25 +166,25 @@ class _PathEndpoint:
         principal.must_hold(operation.permission)
         return principal
 
+    async def _body(self, operation: Operation[Any, Any], receive: Receive) -> Any:
+        if operation.body is None:
+            return None
+        return decoded(await read_body(receive, self._body_timeout_s), operation.body)
+
     def _without_operation(self, method: str) -> Response:
         if method == "OPTIONS":
             return Response(status_code=204, headers={"allow": self._allow})
         raise Problem(405, "method not allowed here", allow=self._allow)
 
 
-async def _call(
-    operation: Operation[Any, Any],
-    scope: Scope,
-    receive: Receive,
-    headers: Mapping[str, str],
-    principal: Principal,
+def _call(
+    operation: Operation[Any, Any], scope: Scope, headers: Mapping[str, str], principal: Principal, body: Any
 ) -> Call[Any, Any]:
-    body = None
-    if operation.body is not None:
-        body = decoded(await read_body(receive, _BODY_TIMEOUT_S), operation.body)
+    values = _values(scope["query_string"])
     return Call(
         path={name: _unquoted(value) for name, value in scope["path_params"].items()},
-        query=_query(scope["query_string"], operation.query),
+        query=_typed(values, operation.query),
+        includes=includes(values, operation.includes),
         body=body,
         principal=principal,
         headers=headers,
@@ -185,15 +196,20 @@ def _address(scope: Scope) -> str:
     return scope["client"][0] if scope["client"] else ""
 
 
-def _query(raw: bytes, query: type[Query]) -> Query:
+def _values(raw: bytes) -> dict[str, str]:
     try:
-        pairs = parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MOST_PARAMETERS)
+        return dict(
+            parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MOST_PARAMETERS)
+        )
     except UnicodeDecodeError:
         raise Problem(400, "query: is not percent-encoded UTF-8") from None
     except ValueError:
         raise Problem(400, f"query: at most {_MOST_PARAMETERS} parameters") from None
+
+
+def _typed(values: Mapping[str, str], query: type[Query]) -> Query:
     try:
-        return msgspec.convert(dict(pairs), query, strict=False)
+        return msgspec.convert(values, query, strict=False)
     except msgspec.ValidationError as error:
         raise Problem(400, words(error)) from None
 

@@ -6,7 +6,9 @@ from starlette.responses import Response
 
 from footfall_gateway.neighbours import Neighbours
 from footfall_gateway.operations import JSON, Api, Call, NoQuery, Operation, json_answer
-from footfall_gateway.problem import problem_response
+from footfall_gateway.problem import PROBLEM_DETAILS
+
+_METRICS = CONTENT_TYPE_LATEST
 
 
 class Health(msgspec.Struct):
@@ -34,10 +36,21 @@ class Probes:
         """The operations."""
         operations = [
             Operation("getHealth", "GET", "/healthz", self.health, NoQuery, Health, permission=None),
-            Operation("getReadiness", "GET", "/readyz", self.readiness, NoQuery, Readiness, permission=None),
-            Operation("getMetrics", "GET", "/metrics", self.metrics, NoQuery, str, permission=None),
+            Operation(
+                "getReadiness",
+                "GET",
+                "/readyz",
+                self.readiness,
+                NoQuery,
+                Readiness,
+                permission=None,
+                also={503: Readiness},
+            ),
+            Operation(
+                "getMetrics", "GET", "/metrics", self.metrics, NoQuery, str, permission=None, media_type=_METRICS
+            ),
         ]
-        return Api(("",), operations, problem_response)
+        return Api("Operations", ("",), operations, PROBLEM_DETAILS)
 
     async def health(self, _call: Call[NoQuery, None]) -> Response:
         """Whether the process is alive."""

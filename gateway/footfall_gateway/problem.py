@@ -1,5 +1,7 @@
 """Turns what went wrong with a request into an answer: `{"code","message"}` for the History API, RFC 9457 elsewhere."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from http import HTTPStatus
 
 import msgspec
@@ -24,7 +26,7 @@ class Problem(Exception):  # noqa: N818 - a problem is what the answer's media t
 
 
 class ProblemDetails(msgspec.Struct):
-    """The body of an error: application/problem+json (RFC 9457)."""
+    """What went wrong (RFC 9457)."""
 
     type: str
     title: str
@@ -33,28 +35,31 @@ class ProblemDetails(msgspec.Struct):
 
 
 class HistoryError(msgspec.Struct):
-    """The body of an error of the History API."""
+    """What went wrong, as the History API says it."""
 
     code: int
     message: str
 
 
-def problem_response(problem: Problem) -> Response:
-    """The answer of every route but the History API's."""
-    body = ProblemDetails("about:blank", _phrase(problem.status), problem.status, problem.message)
-    return _response(problem, body, "application/problem+json")
+@dataclass(frozen=True, slots=True)
+class ErrorStyle:
+    """How an API answers errors."""
+
+    media_type: str
+    body: type[msgspec.Struct]
+    make: Callable[[Problem], msgspec.Struct]
+
+    def response(self, problem: Problem) -> Response:
+        """The answer that tells of a problem."""
+        headers = {"content-type": self.media_type, **problem.headers}
+        return Response(msgspec.json.encode(self.make(problem)), problem.status, headers)
 
 
-def history_error_response(problem: Problem) -> Response:
-    """The answer of the History API's routes."""
-    return _response(problem, HistoryError(problem.status, problem.message), "application/json; charset=UTF-8")
-
-
-def _response(problem: Problem, body: msgspec.Struct, media_type: str) -> Response:
-    # The header as it is: Starlette would add a charset of its own spelling to a media type.
-    headers = {"content-type": media_type, **problem.headers}
-    return Response(msgspec.json.encode(body), problem.status, headers)
-
-
-def _phrase(status: int) -> str:
-    return HTTPStatus(status).phrase
+PROBLEM_DETAILS = ErrorStyle(
+    "application/problem+json",
+    ProblemDetails,
+    lambda problem: ProblemDetails("about:blank", HTTPStatus(problem.status).phrase, problem.status, problem.message),
+)
+HISTORY_ERRORS = ErrorStyle(
+    "application/json; charset=UTF-8", HistoryError, lambda problem: HistoryError(problem.status, problem.message)
+)

@@ -4,6 +4,8 @@ Absent lists and values are `null`, times are milliseconds, durations whole seco
 (gwe-facts 2.2 and 4.6 to 4.9).
 """
 
+from typing import Annotated
+
 import msgspec
 from footfall.event.v1 import event_pb2
 from footfall.history.v1 import visit_pb2
@@ -33,7 +35,7 @@ class Event(msgspec.Struct):
     """When it happened by the browser's clock."""
     visit_id: str = msgspec.field(name="visitID")
     page_id: str | None = msgspec.field(name="pageID")
-    data: msgspec.Raw
+    data: Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "object"})]
     language_code: str | None = msgspec.field(name="languageCode")
 
 

@@ -14,7 +14,8 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from footfall_gateway import app
-from footfall_gateway.cors import Cors, SitesFileError, read_origins
+from footfall_gateway.cors import SitesFileError
+from footfall_gateway.dsl import DslFileError
 from footfall_gateway.group_commit import Bounds
 from footfall_gateway.intake import Intake
 from footfall_gateway.neighbours import Neighbours
@@ -40,7 +41,7 @@ class Gateway:
     """One gateway process: what it holds, and when it lets go of it."""
 
     def __init__(self, settings: GatewaySettings) -> None:
-        """Needs the running loop. Raises SitesFileError."""
+        """Needs the running loop. Raises SitesFileError or DslFileError."""
         self._settings = settings
         self._neighbours = Neighbours(settings)
         self._intake = Intake(
@@ -55,10 +56,8 @@ class Gateway:
             ),
         )
         self._probes = Probes(self._neighbours)
-        cors = Cors(read_origins(settings.sites_file))
-        self._server = _Server(
-            _uvicorn_config(app.build(settings, self._neighbours, self._intake, self._probes, cors), settings)
-        )
+        application = app.build(settings, self._neighbours, self._intake, self._probes)
+        self._server = _Server(_uvicorn_config(application, settings))
         self._serving: asyncio.Task[None]
         self._asked_to_stop = asyncio.Event()
         self._in_a_hurry = asyncio.Event()
@@ -104,7 +103,7 @@ async def serve(settings: GatewaySettings) -> int:
     """Serve until SIGTERM or SIGINT, and return the exit code. A second signal skips waiting for requests."""
     try:
         gateway = Gateway(settings)
-    except SitesFileError as error:
+    except (SitesFileError, DslFileError) as error:
         sys.stderr.write(f"The settings are wrong:\n  {error}\n")
         return 2
     loop = asyncio.get_running_loop()

@@ -20,6 +20,9 @@ class GatewaySettings(ProcessSettings):
     sites_file: Path | None = shared(
         "SITES_FILE", None, "TOML file of the sites. Here only their `origins` count: pages that may read answers."
     )
+    dsl_file: Path | None = shared(
+        "DSL_FILE", None, "The `domain-model.xml` to serve; a change is seen at once. Unset: the one with `Timeout-30`."
+    )
 
     api_user: str = shared("API_USER", "", "User of the data and `/api/v1` routes (HTTP Basic). Holds every scope.")
     api_password: SecretStr = shared("API_PASSWORD", SecretStr(""), "That user's password.")

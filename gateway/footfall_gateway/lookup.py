@@ -1,0 +1,81 @@
+"""Turns ids of paths into the resources they name, if there are such and the client may see them."""
+
+from typing import Any, NamedTuple
+
+from footfall.history.v1 import history_service_pb2 as history
+from footfall.history.v1 import visit_pb2
+from footfall.identity.v1 import identity_pb2
+from footfall.identity.v1 import identity_service_pb2 as identity
+
+from footfall_gateway.auth import Principal
+from footfall_gateway.neighbours import Neighbours
+from footfall_gateway.operations import Call
+from footfall_gateway.problem import Problem
+
+
+class Parent(NamedTuple):
+    """What a collection belongs to: `visit`, `identity`, `session` or `page`, and its id."""
+
+    kind: str
+    id: str
+
+
+def parent(call: Call[Any, Any]) -> Parent:
+    """The one resource that the path names. Raises Problem 404 when its id is none."""
+    ((name, value),) = call.path.items()
+    kind = name.removesuffix("Id")
+    return Parent(kind, value if kind == "identity" else call.uuid(name, kind))
+
+
+class Lookup:
+    """Finds one resource. Every method raises Problem 404 when there is none for this client."""
+
+    def __init__(self, neighbours: Neighbours) -> None:
+        self._ask = neighbours.ask
+        self._history = neighbours.history
+        self._identity = neighbours.identity
+
+    async def identity(self, identity_id: str) -> identity_pb2.Identity:
+        """An identity; it belongs to no site."""
+        request = identity.GetIdentityRequest(identity_id=identity_id)
+        return (await self._ask(self._identity.GetIdentity, request)).identity
+
+    async def visit(self, visit_id: str, principal: Principal, named: str = "visit") -> visit_pb2.Visit:
+        """A visit; `named` is what was asked for."""
+        visit = (await self._ask(self._history.GetVisit, history.GetVisitRequest(visit_id=visit_id))).visit
+        if not principal.may_see(visit.site):
+            raise Problem(404, f"no such {named}")
+        return visit
+
+    async def session(self, session_id: str, principal: Principal) -> visit_pb2.Session:
+        """A session; its site is its visit's."""
+        session = (await self._ask(self._history.GetSession, history.GetSessionRequest(session_id=session_id))).session
+        if principal.sites:
+            await self.visit(session.visit_id, principal, "session")
+        return session
+
+    async def page(self, page_id: str, principal: Principal) -> visit_pb2.Page:
+        """A page entry; its site is its visit's."""
+        page = (await self._ask(self._history.GetPage, history.GetPageRequest(page_id=page_id))).page
+        if principal.sites:
+            await self.visit(page.visit_id, principal, "page")
+        return page
+
+    async def event(self, event_id: str, principal: Principal) -> visit_pb2.StoredEvent:
+        """An event; the first received when several visits have used its id."""
+        event = (await self._ask(self._history.GetEvent, history.GetEventRequest(event_id=event_id))).event
+        if not principal.may_see(event.event.site):
+            raise Problem(404, "no such event")
+        return event
+
+    async def must_exist(self, parent: Parent, principal: Principal) -> None:
+        """Tell an empty collection from one of nothing."""
+        match parent.kind:
+            case "visit":
+                await self.visit(parent.id, principal)
+            case "session":
+                await self.session(parent.id, principal)
+            case "page":
+                await self.page(parent.id, principal)
+            case "identity":
+                await self.identity(parent.id)
