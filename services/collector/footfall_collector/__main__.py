@@ -27,6 +27,7 @@ async def collect(settings: CollectorSettings, sites: Sites) -> int:
         settings.partitions,
         bound_bytes=settings.log_bound_bytes,
         timeout_ms=settings.log_timeout_ms,
+        max_appends=settings.max_concurrent_rpcs,
         ack_replicas=settings.log_ack_replicas,
         is_volatile_allowed=settings.allow_volatile_log,
     )

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import structlog
 from footfall_servicekit.stream import PAYLOAD_FIELD
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -30,7 +30,7 @@ _SAMPLE_EVERY_S: Final = 1.0
 # Redis extrapolates a stream's size from its oldest nodes (4 KiB, or one entry, each). The default of 5 would let a few
 # odd entries decide; this many take it about 0.1 ms.
 _SAMPLED_NODES: Final = 1_000
-_CONNECTIONS: Final = 64  # appends side by side; Redis confirms those that come together with one fsync
+_OTHER_CONNECTIONS: Final = 2  # for the checks at the start and of readiness
 _START_RETRY_S: Final = 0.5
 
 _log = structlog.get_logger()
@@ -63,21 +63,20 @@ class EventLog:
         *,
         bound_bytes: int,
         timeout_ms: int,
+        max_appends: int,
         ack_replicas: int = 0,
         is_volatile_allowed: bool = False,
     ) -> None:
-        """Take the log at a Redis URL, without connecting yet."""
-        pool = BlockingConnectionPool.from_url(
+        """Take the log at a Redis URL, without connecting yet. Beyond `max_appends` side by side, appends fail."""
+        self._redis = Redis.from_url(
             url,
-            max_connections=_CONNECTIONS,
-            timeout=timeout_ms / 1000,
+            max_connections=max_appends + _OTHER_CONNECTIONS,
             socket_timeout=timeout_ms / 1000,
             socket_connect_timeout=timeout_ms / 1000,
             # Once more and at once: a connection that has died while idle shows only when it is used. After a timeout
             # never again: the caller has waited long enough.
             retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
         )
-        self._redis = Redis.from_pool(pool)
         self._streams = [stream_key(number) for number in range(partitions)]
         self._bound_bytes = bound_bytes
         self._ack_replicas = ack_replicas

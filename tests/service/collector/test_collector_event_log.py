@@ -28,7 +28,7 @@ MEGABYTE = 1024 * 1024
 @asynccontextmanager
 async def opened(url: str, partitions: int = 1, **options: Any) -> AsyncIterator[EventLog]:
     """A log that has not looked at Redis yet."""
-    log = EventLog(url, partitions, **{"bound_bytes": 64 * MEGABYTE, "timeout_ms": 1_000} | options)
+    log = EventLog(url, partitions, **{"bound_bytes": 64 * MEGABYTE, "timeout_ms": 1_000, "max_appends": 300} | options)
     try:
         yield log
     finally:
@@ -222,7 +222,7 @@ class TestReplicas:
 class TestRedisDown:
     async def test_an_append_fails_and_the_log_is_not_ready(self, tmp_path: Path) -> None:
         with running_valkey(tmp_path) as url:
-            log = EventLog(url, 1, bound_bytes=MEGABYTE, timeout_ms=1_000)
+            log = EventLog(url, 1, bound_bytes=MEGABYTE, timeout_ms=1_000, max_appends=1)
             await log.check()
             await log.append({0: b"x"})
         with pytest.raises(LogUnavailableError):
