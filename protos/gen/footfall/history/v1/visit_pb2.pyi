@@ -38,6 +38,7 @@ class Visit(_message.Message):
     IDENTITY_ID_FIELD_NUMBER: _builtins.int
     REVISION_FIELD_NUMBER: _builtins.int
     ENDED_FIELD_NUMBER: _builtins.int
+    USER_AGENT_DETAILS_FIELD_NUMBER: _builtins.int
     visit_id: _builtins.str
     """The visit."""
     global_visit_id: _builtins.str
@@ -66,6 +67,10 @@ class Visit(_message.Message):
     def last_event_time(self) -> _timestamp_pb2.Timestamp:
         """When its last event happened."""
 
+    @_builtins.property
+    def user_agent_details(self) -> Global___UserAgent:
+        """The browser as ua-parser's data knows it; absent without a user agent. In the answer of GetVisit only."""
+
     def __init__(
         self,
         *,
@@ -81,14 +86,61 @@ class Visit(_message.Message):
         identity_id: _builtins.str = ...,
         revision: _builtins.int = ...,
         ended: _builtins.bool = ...,
+        user_agent_details: Global___UserAgent | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["last_event_time", b"last_event_time", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_event_time", b"last_event_time", "start_time", b"start_time", "user_agent_details", b"user_agent_details"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_session_id", b"active_session_id", "ended", b"ended", "global_visit_id", b"global_visit_id", "identity_id", b"identity_id", "last_event_time", b"last_event_time", "revision", b"revision", "site", b"site", "start_time", b"start_time", "state", b"state", "user_agent", b"user_agent", "user_agent_id", b"user_agent_id", "visit_id", b"visit_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_session_id", b"active_session_id", "ended", b"ended", "global_visit_id", b"global_visit_id", "identity_id", b"identity_id", "last_event_time", b"last_event_time", "revision", b"revision", "site", b"site", "start_time", b"start_time", "state", b"state", "user_agent", b"user_agent", "user_agent_details", b"user_agent_details", "user_agent_id", b"user_agent_id", "visit_id", b"visit_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Visit: _TypeAlias = Visit  # noqa: Y015
+
+@_typing.final
+class UserAgent(_message.Message):
+    """What a user agent says of itself. Empty where it says nothing that is known."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    USER_AGENT_ID_FIELD_NUMBER: _builtins.int
+    FAMILY_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    OS_FIELD_NUMBER: _builtins.int
+    OS_VERSION_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
+    BOT_FIELD_NUMBER: _builtins.int
+    user_agent_id: _builtins.str
+    """UUIDv5 of the visit and its user agent."""
+    family: _builtins.str
+    """Family of the browser, for instance `Chrome`."""
+    version: _builtins.str
+    """Its version, for instance `142.0.0`."""
+    os: _builtins.str
+    """Family of the operating system, for instance `Windows`."""
+    os_version: _builtins.str
+    """Its version."""
+    device: _builtins.str
+    """Family of the device, for instance `iPhone`."""
+    bot: _builtins.bool
+    """It is a known robot's."""
+    def __init__(
+        self,
+        *,
+        user_agent_id: _builtins.str = ...,
+        family: _builtins.str = ...,
+        version: _builtins.str = ...,
+        os: _builtins.str = ...,
+        os_version: _builtins.str = ...,
+        device: _builtins.str = ...,
+        bot: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bot", b"bot", "device", b"device", "family", b"family", "os", b"os", "os_version", b"os_version", "user_agent_id", b"user_agent_id", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UserAgent: _TypeAlias = UserAgent  # noqa: Y015
 
 @_typing.final
 class StoredEvent(_message.Message):
