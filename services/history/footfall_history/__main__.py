@@ -1,5 +1,6 @@
 """Turns settings into parts, and the parts into the running history service."""
 
+import asyncio
 from functools import partial
 
 from footfall.history.v1 import history_service_pb2_grpc as history_grpc
@@ -7,27 +8,41 @@ from footfall_servicekit.server import run, serve
 from footfall_servicekit.settings import load
 
 from footfall_history.consumer import LogConsumer
+from footfall_history.erasure import Eraser
 from footfall_history.identities import Identities
+from footfall_history.live import LiveTail
 from footfall_history.log import Log
 from footfall_history.reader import Reader
+from footfall_history.retention import keep_swept
 from footfall_history.service import HistoryService
-from footfall_history.settings import MINUTE_MS, HistorySettings
+from footfall_history.settings import DAY_MS, MINUTE_MS, HistorySettings
 from footfall_history.stamper import Stamper
 from footfall_history.store import Store
+from footfall_history.tombstones import Tombstones
 
 SERVICE_NAME = "footfall.history.v1.HistoryService"
 
 
 async def keep_history(settings: HistorySettings) -> int:
     """Serve until told to stop; return the exit code."""
+    stopping = asyncio.Event()
     store = Store.open(settings.mongo_url, settings.mongo_database, settings.mongo_timeout_ms)
     log = Log.open(settings.redis_url, settings.partitions, settings.redis_timeout_ms)
     identities = Identities(settings.identity_target, settings.identity_timeout_ms)
-    readers = log.readers(LogConsumer(log, Stamper(store)).handle)
-    service = HistoryService(Reader(store, settings.idle_minutes * MINUTE_MS), identities)  # type: ignore[abstract]
+    tombstones = Tombstones(store, settings.erasure_secret)
+    eraser = Eraser(store, tombstones)
+    consumer = LogConsumer(log, Stamper(store, tombstones), eraser)
+    tail = LiveTail(log, store, tombstones, stopping)
+    service = HistoryService(store, Reader(store, settings.idle_minutes * MINUTE_MS), identities, tail, eraser)
 
     async def is_ready() -> bool:
         return await store.is_ready() and await log.is_ready()
+
+    async def consume() -> None:
+        await tombstones.check()  # before anything of an erased person could be merged
+        async with asyncio.TaskGroup() as readers:
+            for reader in log.readers(consumer.handle):
+                readers.create_task(reader.run())
 
     return await serve(
         settings,
@@ -36,10 +51,12 @@ async def keep_history(settings: HistorySettings) -> int:
         background=[
             log.check,
             store.prepare,
+            consume,
             partial(log.keep_trimmed, settings.log_kept_minutes * MINUTE_MS),
-            *(reader.run for reader in readers),
+            partial(keep_swept, store, settings.retention_days * DAY_MS),
         ],
         close=[identities.close, log.close, store.close],
+        stopping=stopping,
     )
 
 

@@ -7,6 +7,7 @@ from footfall.event.v1.event_pb2 import EventBatch
 from footfall_servicekit.stream import Entry
 from google.protobuf.message import DecodeError
 
+from footfall_history.erasure import Eraser
 from footfall_history.log import Log
 from footfall_history.stamper import Stamper
 
@@ -19,9 +20,10 @@ _log = structlog.get_logger()
 class LogConsumer:
     """Handles entries of the log. Any entry may come again, in any order, to any number of consumers."""
 
-    def __init__(self, log: Log, stamper: Stamper) -> None:
+    def __init__(self, log: Log, stamper: Stamper, eraser: Eraser) -> None:
         self._log = log
         self._stamper = stamper
+        self._eraser = eraser
 
     async def handle(self, partition: int, entries: list[Entry]) -> None:
         """Return when every event of these entries is on disk, stored or put aside.
@@ -40,6 +42,9 @@ class LogConsumer:
                 reasons = sorted({item.reason for item in unstorable})
                 _log.error("put aside events of the log", count=len(unstorable), partition=partition, reasons=reasons)
                 await self._log.put_aside(partition, unstorable)
+        for batch in batches:
+            if batch.HasField("erasure"):
+                await self._eraser.apply(batch.erasure)
 
 
 def _parts(batches: list[EventBatch]) -> Iterator[list[EventBatch]]:

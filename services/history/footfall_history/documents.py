@@ -34,7 +34,8 @@ _CONTENT: Final = (
 )
 _ADMITTED: Final = ("event_type", "site", "page_id", "user_agent_id", "transition", "assurance", "assurance_reason")
 _LATEST_MS: Final = 10**TIME_DIGITS - 1
-_ERASABLE: Final = ("names_identity_id", "data_json", "title")
+ERASABLE: Final = ("names_identity_id", "data_json", "title")
+"""What an event that has been erased no longer says, besides whose it was."""
 
 
 class UnfitEventError(Exception):
@@ -115,6 +116,11 @@ def has_same_content(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return all(one.get(name) == other.get(name) for name in fields)
 
 
+def erased(document: Document) -> Document:
+    """An event without what erasing takes from it, its stamp aside."""
+    return {name: value for name, value in document.items() if name not in ERASABLE} | {"erased": True}
+
+
 def stamp_fields(stamp: Stamp, rev: int, *, is_erased: bool) -> tuple[Document, list[str]]:
     """The fields a stamped document has, and the names of those it must not have.
 
@@ -128,7 +134,7 @@ def stamp_fields(stamp: Stamp, rev: int, *, is_erased: bool) -> tuple[Document, 
     if is_erased:
         fields["erased"] = True
     without = [name for name in ("identity_id", "session_id") if name not in fields]
-    return fields, [*without, *_ERASABLE] if is_erased else without
+    return fields, [*without, *ERASABLE] if is_erased else without
 
 
 def event_time_ms(key: str) -> int:

@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
-from typing import Any, Final, Self
+from typing import Any, Final, NamedTuple, Self
 
 import structlog
 from footfall.event.v1.event_pb2 import EventBatch
-from footfall_servicekit.stream import Entry, StreamReader, trim
+from footfall_servicekit.stream import PAYLOAD_FIELD, Entry, StreamReader, trim
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from footfall_history.arrivals import Unstorable
 
@@ -18,10 +18,23 @@ _ALL_GROUPS: Final = ("identity", GROUP)
 _PARTITIONS_KEY: Final = "log:partitions"
 # Entries are small when traffic is: many of them still make one good batch.
 _ENTRIES_A_BATCH: Final = 256
+_ENTRIES_A_READ: Final = 64
+_BLOCK_MS: Final = 1_000
 _TRIM_EVERY_S: Final = 30.0
 _RETRY_S: Final = 0.5
 
 _log = structlog.get_logger()
+
+
+class Position(NamedTuple):
+    """A place in a partition's stream: behind the entry with this id, which is the `ordinal`-th ever appended there."""
+
+    id: str
+    ordinal: int
+
+
+Unavailable = RedisError
+"""What methods raise when Redis does not answer."""
 
 
 class Log:
@@ -29,7 +42,7 @@ class Log:
 
     def __init__(self, redis: "Redis", partitions: int) -> None:
         self._redis: Any = redis
-        self._partitions = partitions
+        self.partitions = partitions
         self._is_checked = False
 
     @classmethod
@@ -51,14 +64,14 @@ class Log:
         """
         while not self._is_checked:
             try:
-                made_with = int(await self._redis.get(_PARTITIONS_KEY) or self._partitions)
+                made_with = int(await self._redis.get(_PARTITIONS_KEY) or self.partitions)
             except RedisError as error:
                 _log.warning("Redis does not answer", error=type(error).__name__)
                 await asyncio.sleep(_RETRY_S)
                 continue
-            if made_with != self._partitions:
+            if made_with != self.partitions:
                 problem = (
-                    f"PARTITIONS is {self._partitions}, but the log in this Redis was made with {made_with}. "
+                    f"PARTITIONS is {self.partitions}, but the log in this Redis was made with {made_with}. "
                     f"Set PARTITIONS={made_with} for every service, or start with an empty Redis."
                 )
                 _log.error("refusing to start", problem=problem)
@@ -73,7 +86,38 @@ class Log:
         """A reader of each partition, which gives its batches to `handle` with the partition's number."""
         return [
             StreamReader(self._redis, _key("log", number), GROUP, partial(handle, number), batch=_ENTRIES_A_BATCH)
-            for number in range(self._partitions)
+            for number in range(self.partitions)
+        ]
+
+    async def end(self, number: int) -> Position:
+        """The place behind the last entry of a partition."""
+        about = await self._about(number)
+        return Position(about["last-generated-id"].decode(), about["entries-added"])
+
+    async def reaches_back_to(self, number: int, position: Position) -> bool:
+        """Whether every entry behind a place is still there. An entry is removed only when all before it are."""
+        about = await self._about(number)
+        removed = about["entries-added"] - about["length"]
+        return bool(removed <= position.ordinal <= about["entries-added"])
+
+    async def _about(self, number: int) -> dict[str, Any]:
+        try:
+            answer: dict[str, Any] = await self._redis.xinfo_stream(_key("log", number))
+        except ResponseError:  # nothing has been appended yet
+            return {"last-generated-id": b"0-0", "entries-added": 0, "length": 0}
+        return answer
+
+    async def read_behind(self, number: int, position: Position) -> list[tuple[Entry, Position]]:
+        """The next entries behind a place, each with the place behind it; none when none has come within a second."""
+        key = _key("log", number)
+        answer = await self._redis.xread({key: position.id}, count=_ENTRIES_A_READ, block=_BLOCK_MS)
+        entries = answer[0][1] if answer else []
+        return [
+            (
+                Entry(entry_id.decode(), fields.get(PAYLOAD_FIELD, b"")),
+                Position(entry_id.decode(), position.ordinal + ahead),
+            )
+            for ahead, (entry_id, fields) in enumerate(entries, 1)
         ]
 
     async def put_aside(self, partition: int, unstorable: Iterable[Unstorable]) -> None:
@@ -92,7 +136,7 @@ class Log:
     async def keep_trimmed(self, kept_ms: int) -> None:
         """Remove what every reader of the log is done with, some time after; until cancelled."""
         while True:
-            for number in range(self._partitions):
+            for number in range(self.partitions):
                 try:
                     await trim(self._redis, _key("log", number), _ALL_GROUPS, kept_ms)
                 except RedisError as error:

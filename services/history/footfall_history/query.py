@@ -62,15 +62,20 @@ def window(request: Any, *, age_of_start: bool = False) -> Window:
 
     Raises RequestError for a token that is not its own, a size below 0, an impossible place.
     """
-    page, scope = page_window(request), request.scope
-    lower = max(page.lower, _time_key(scope, "start_time"))
-    if age_of_start and (since_ms := received_since(scope)):
-        lower = max(lower, _key(since_ms))
+    page, times = page_window(request), scope_window(request.scope, age_of_start=age_of_start)
+    lower = max(page.lower, times.lower)
     if request.HasField("start"):
         if request.page_token:
             raise RequestError.invalid("start", "must not be given with page_token")
         lower = max(lower, position_key(request.start))
-    return Window(lower, _time_key(scope, "end_time"), page.size)
+    return Window(lower, times.upper, page.size)
+
+
+def scope_window(scope: pb.Scope, *, age_of_start: bool) -> Window:
+    """The window of the times of a scope, and with `age_of_start` of its age, of any size. Raises RequestError."""
+    since_ms = received_since(scope) if age_of_start else 0
+    lower = max(_time_key(scope, "start_time"), _key(since_ms) if since_ms else "")
+    return Window(lower, _time_key(scope, "end_time"), 0)
 
 
 def page_window(request: Any) -> Window:
@@ -150,9 +155,15 @@ def event_conditions(request: pb.ListEventsRequest | pb.ListPagesRequest) -> Doc
         conditions["category"] = {"$gt": ""}
     elif request.category:
         conditions["categories"] = request.category
-    if request.scope.site:
-        conditions["site"] = request.scope.site
-    if since_ms := received_since(request.scope):
+    return conditions | scope_conditions(request.scope)
+
+
+def scope_conditions(scope: pb.Scope) -> Document:
+    """What a scope demands of an event, besides its key. Raises RequestError."""
+    conditions: Document = {}
+    if scope.site:
+        conditions["site"] = scope.site
+    if since_ms := received_since(scope):
         conditions["received_ms"] = {"$gte": since_ms}
     return conditions
 
@@ -178,3 +189,10 @@ def session_conditions(request: pb.ListSessionsRequest) -> tuple[Document, str]:
     if request.scope.site:
         conditions["site"] = request.scope.site
     return conditions, request.session_identity_id or (parent_id if field == "identity_id" else "")
+
+
+def identity_conditions(request: pb.ListIdentityIdsRequest) -> Document:
+    """What a request for the ids of identities demands of their visits. Raises RequestError."""
+    if not request.user_agent:
+        raise RequestError.invalid("user_agent", "is required")
+    return {"user_agent": request.user_agent} | ({"site": request.site} if request.site else {})

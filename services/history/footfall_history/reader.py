@@ -5,9 +5,10 @@
 
 import time
 from bisect import insort
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from operator import itemgetter
 
+from footfall.history.v1 import history_service_pb2 as pb2
 from footfall.history.v1 import visit_pb2 as pb
 from footfall_timeline import order_key
 
@@ -19,6 +20,7 @@ from footfall_history.visit import Visit
 
 # How many events more than a page are read, so that its last millisecond is whole.
 _TIES = 16
+_CHUNK = 200
 
 
 class Reader:
@@ -33,7 +35,7 @@ class Reader:
         documents = await self._store.find_visits({"_id": visit_id}, 1)
         if not documents:
             return None
-        [message] = await self._visit_messages(documents)
+        [message] = await self.visit_messages(documents)
         return message, Visit.from_document(documents[0])
 
     async def visits(self, conditions: Document, window: Window) -> Page[pb.Visit]:
@@ -41,9 +43,10 @@ class Reader:
         where = conditions | {"start_key": window.bounds}
         found = await self._store.find_visits(where, window.size + 1)
         keys = [document["start_key"] for document in found]
-        return window.cut(list(zip(keys, await self._visit_messages(found), strict=True)))
+        return window.cut(list(zip(keys, await self.visit_messages(found), strict=True)))
 
-    async def _visit_messages(self, documents: Sequence[Document]) -> list[pb.Visit]:
+    async def visit_messages(self, documents: Sequence[Document]) -> list[pb.Visit]:
+        """The messages of visits as stored."""
         last = await self._store.last_keys([document["_id"] for document in documents])
         now_ms = time.time_ns() // 1_000_000
         return [views.visit_message(each, last.get(each["_id"]), now_ms, self._idle_ms) for each in documents]
@@ -85,7 +88,7 @@ class Reader:
 
     async def page(self, page_id: str) -> pb.Page | None:
         """A page entry; None when it is not known."""
-        found = await self._page_entries([page_id])
+        found = await self.page_entries([page_id])
         return views.page_message(*found[page_id]) if found else None
 
     async def pages(self, conditions: Document, window: Window) -> Page[pb.Page]:
@@ -105,7 +108,7 @@ class Reader:
                 events = [event for event in events if not event["order_key"].startswith(last)]
             keys = {event["_id"]: event["order_key"][:TIME_DIGITS] + event["page_id"] for event in events}
             asked_for = [event for event in events if window.contains(keys[event["_id"]])]
-            entries = await self._page_entries({event["page_id"] for event in asked_for})
+            entries = await self.page_entries({event["page_id"] for event in asked_for})
             # A page that was entered twice under one id is the first of the two.
             first = sorted(
                 ((keys[entry[0]["_id"]], entry) for entry in entries.values() if entry[0]["_id"] in keys),
@@ -115,14 +118,41 @@ class Reader:
                 return window.cut([(key, views.page_message(*entry)) for key, entry in first])
             limit *= 2
 
-    async def _page_entries(self, page_ids: Iterable[str]) -> dict[str, tuple[Document, Document | None]]:
-        return views.entries_and_exits(await self._store.page_events(page_ids, [PAGE_ENTERED, PAGE_EXITED]))
+    async def page_entries(self, page_ids: Iterable[str]) -> dict[str, tuple[Document, Document | None]]:
+        """By page id, the PageEntered and, if it is known, the PageExited."""
+        names = {"event_name": {"$in": [PAGE_ENTERED, PAGE_EXITED]}}
+        return views.entries_and_exits(await self._store.events_with("page_id", page_ids, names))
 
     async def explanations(self, visit: Visit) -> list[pb.Explanation]:
         """The transitions of a visit, each with the event that is its evidence."""
         ids = [document_id(visit.visit_id, transition.event_id) for transition in visit.timeline]
         evidence = {event["event_id"]: event for event in await self._store.read_events(ids)}
         return list(views.explanations(visit, evidence))
+
+    async def export(self, identity: str) -> AsyncGenerator[pb2.ExportIdentityResponse, None]:
+        """Everything that is known of an identity: its visits, sessions, pages and events, each in order."""
+        async for visits in _chunks(self._store.each_visit({"identities": identity})):
+            for visit in await self.visit_messages(visits):
+                yield pb2.ExportIdentityResponse(visit=visit)
+        async for visits in _chunks(self._store.each_visit({"identities": identity})):
+            for document in visits:
+                for session in Visit.from_document(document).fold.sessions:
+                    if session.identity == identity:
+                        yield pb2.ExportIdentityResponse(session=views.session_message(document["_id"], session))
+        of_identity = {"identity_id": identity}
+        async for events in _chunks(self._store.each_event(of_identity | {"event_name": PAGE_ENTERED})):
+            entries = await self.page_entries({event["page_id"] for event in events if "page_id" in event})
+            for event in events:
+                entry = entries.get(event.get("page_id", ""))
+                if entry and entry[0]["_id"] == event["_id"]:
+                    yield pb2.ExportIdentityResponse(page=views.page_message(*entry))
+        async for event in self._store.each_event(of_identity):
+            yield pb2.ExportIdentityResponse(event=stored_event(event))
+
+    async def identity_ids(self, conditions: Document, from_id: str, size: int) -> Page[str]:
+        """The identities of visits, by id."""
+        found = await self._store.identity_ids(conditions, from_id, size + 1)
+        return Page(found[:size], found[size] if len(found) > size else "")
 
     async def of_parent(self, field: str, parent_id: str) -> Document:
         """What a condition on events must say to mean those of a visit, an identity, a session or a page."""
@@ -131,3 +161,14 @@ class Reader:
         visits = await self._store.find_visits({"session_ids": parent_id}, 1)
         # Of a session that is not known there are none, and no visit's id is empty.
         return {"visit_id": visits[0]["_id"] if visits else "", "session_id": parent_id}
+
+
+async def _chunks(documents: AsyncIterator[Document]) -> AsyncIterator[list[Document]]:
+    chunk: list[Document] = []
+    async for document in documents:
+        chunk.append(document)
+        if len(chunk) == _CHUNK:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

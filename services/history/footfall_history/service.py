@@ -1,6 +1,7 @@
 """Turns calls of HistoryService into questions to the reader, and its answers into responses."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
+from contextlib import aclosing
 from functools import wraps
 from typing import Any, Final, TypeVar
 
@@ -12,10 +13,14 @@ from footfall_servicekit.errors import RequestError
 from google.protobuf.message import Message
 from grpc.aio import ServicerContext
 
-from footfall_history import query, views
+from footfall_history import log, query, store, views
+from footfall_history.erasure import Eraser
 from footfall_history.identities import Identities
+from footfall_history.live import LiveTail
 from footfall_history.reader import Reader
-from footfall_history.store import Unavailable
+from footfall_history.related import Related
+from footfall_history.store import Store
+from footfall_history.user_agents import user_agent
 from footfall_history.visit import Visit
 
 Context = ServicerContext[Any, Any]
@@ -24,7 +29,14 @@ Response = TypeVar("Response", bound=Message)
 Found = TypeVar("Found")
 Method = Callable[["HistoryService", Request, Context], Coroutine[Any, Any, Response]]
 
+_UNAVAILABLE: Final = (store.Unavailable, log.Unavailable)
 _RETRY_MS: Final = 1_000
+
+
+Answers = Callable[["HistoryService", Request, Context], AsyncGenerator[Response, None]]
+
+# A message of a stream is sent when it has grown so large: far below what a channel takes.
+_MESSAGE_BYTES: Final = 256 * 1024
 
 
 def _answered(method: "Method[Request, Response]") -> "Method[Request, Response]":
@@ -34,23 +46,47 @@ def _answered(method: "Method[Request, Response]") -> "Method[Request, Response]
     async def answer(self: "HistoryService", request: Request, context: Context) -> Response:
         try:
             return await method(self, request, context)
-        except Unavailable as error:
-            raise RequestError.unavailable("the store of history does not answer", _RETRY_MS) from error
+        except _UNAVAILABLE as error:
+            raise _unavailable() from error
 
     return answer
+
+
+def _streamed(method: "Answers[Request, Response]") -> "Answers[Request, Response]":
+    """The same of a method that streams, at any message."""
+
+    @wraps(method)
+    async def answers(self: "HistoryService", request: Request, context: Context) -> AsyncGenerator[Response, None]:
+        try:
+            async with aclosing(method(self, request, context)) as found:
+                async for answer in found:
+                    yield answer
+        except _UNAVAILABLE as error:
+            raise _unavailable() from error
+
+    return answers
+
+
+def _unavailable() -> RequestError:
+    return RequestError.unavailable("a store of history does not answer", _RETRY_MS)
 
 
 class HistoryService(HistoryServiceServicer):
     """The contract in history_service.proto."""
 
-    def __init__(self, reader: Reader, identities: Identities) -> None:
+    def __init__(self, store: Store, reader: Reader, identities: Identities, tail: LiveTail, eraser: Eraser) -> None:
+        self._store = store
         self._reader = reader
         self._identities = identities
+        self._tail = tail
+        self._eraser = eraser
 
     @_answered
     async def GetVisit(self, request: pb.GetVisitRequest, _context: Context) -> pb.GetVisitResponse:  # noqa: N802
         """One visit."""
         visit, _ = await self._visit(request.visit_id)
+        if visit.user_agent:
+            visit.user_agent_details.CopyFrom(user_agent(visit.user_agent, visit.user_agent_id))
         return pb.GetVisitResponse(visit=visit)
 
     @_answered
@@ -141,6 +177,60 @@ class HistoryService(HistoryServiceServicer):
         if page.next_key:
             response.next_page_token = paging.encode(page.next_key, paging.fingerprint(request))
         return response
+
+    @_answered
+    async def ListIdentityIds(  # noqa: N802
+        self, request: pb.ListIdentityIdsRequest, _context: Context
+    ) -> pb.ListIdentityIdsResponse:
+        """Identities seen with a user agent."""
+        window = query.page_window(request)
+        page = await self._reader.identity_ids(query.identity_conditions(request), window.lower, window.size)
+        response = pb.ListIdentityIdsResponse(identity_ids=page.items)
+        if page.next_key:
+            response.next_page_token = paging.encode(page.next_key, paging.fingerprint(request))
+        return response
+
+    @_streamed
+    async def StreamRelated(  # noqa: N802
+        self, request: pb.StreamRelatedRequest, _context: Context
+    ) -> AsyncGenerator[pb.StreamRelatedResponse, None]:
+        """What belongs to several parents."""
+        response, size = pb.StreamRelatedResponse(), 0
+        async for item in Related(self._store, self._reader, request).items():
+            response.items.append(item)
+            size += item.ByteSize()
+            if size >= _MESSAGE_BYTES:
+                yield response
+                response, size = pb.StreamRelatedResponse(), 0
+        if response.items:
+            yield response
+
+    @_streamed
+    async def StreamEvents(  # noqa: N802
+        self, request: pb.StreamEventsRequest, _context: Context
+    ) -> AsyncGenerator[pb.StreamEventsResponse, None]:
+        """Events as they arrive."""
+        async with aclosing(self._tail.events(request)) as answers:
+            async for answer in answers:
+                yield answer
+
+    @_streamed
+    async def ExportIdentity(  # noqa: N802
+        self, request: pb.ExportIdentityRequest, _context: Context
+    ) -> AsyncGenerator[pb.ExportIdentityResponse, None]:
+        """Everything known of an identity."""
+        async with aclosing(self._reader.export(query.identity_of(request.identity_id))) as answers:
+            async for answer in answers:
+                yield answer
+
+    @_answered
+    async def EraseIdentity(self, request: pb.EraseIdentityRequest, _context: Context) -> pb.EraseIdentityResponse:  # noqa: N802
+        """Forget a person."""
+        identity, erasure = query.identity_of(request.identity_id), request.erasure
+        if not erasure.erasure_id:
+            raise RequestError.invalid("erasure.erasure_id", "is required")
+        erased = await self._eraser.erase(identity, erasure)
+        return pb.EraseIdentityResponse(visit_count=erased.visit_count, event_count=erased.event_count)
 
     async def _visit(self, text: str) -> tuple[visit_pb2.Visit, Visit]:
         visit_id = query.uuid_of(text, "visit_id")

@@ -3,7 +3,7 @@
 from typing import Self
 
 from footfall_servicekit.settings import ServiceSettings, shared
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
 DAY_MS = 86_400_000
@@ -45,6 +45,13 @@ class HistorySettings(ServiceSettings):
     idle_minutes: int = shared(
         "IDLE_MINUTES", 30, "A visit without an event for so long is over and no longer listed as live.", ge=1
     )
+    erasure_key: SecretStr | None = shared(
+        "ERASURE_KEY",
+        None,
+        "Secret that erased people are remembered under, as a keyed hash. Without it nobody can be erased. "
+        "Set it before the first visit and never change it.",
+        min_length=16,
+    )
     retention_days: int = Field(
         default=30,
         ge=1,
@@ -76,3 +83,8 @@ class HistorySettings(ServiceSettings):
                 "after it is forgotten"
             )
         return self
+
+    @property
+    def erasure_secret(self) -> str:
+        """The erasure key, empty when there is none."""
+        return self.erasure_key.get_secret_value() if self.erasure_key else ""

@@ -27,14 +27,17 @@ A crash at any point leaves the entries unacknowledged, and every step can be do
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Final
 
 from footfall.event.v1.event_pb2 import EventBatch
 
 from footfall_history import metrics
 from footfall_history.arrivals import Arrivals, Unstorable, by_visit
-from footfall_history.documents import Document, has_same_content, stamp_fields
-from footfall_history.store import Restamp, Store
+from footfall_history.documents import has_same_content
+from footfall_history.restamping import erase_in_visit, restamp_piece, stretches_behind
+from footfall_history.store import Store
+from footfall_history.tombstones import EraseTimes, Tombstones
 from footfall_history.visit import Piece, Visit
 
 _REMEMBERED_VISITS: Final = 10_000
@@ -45,8 +48,9 @@ _TOUCH_EVERY_MS: Final = 86_400_000
 class Stamper:
     """Stores batches of events. Several may work on the same visits at once, in one process or many."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, tombstones: Tombstones) -> None:
         self._store = store
+        self._tombstones = tombstones
         self._remembered: OrderedDict[str, Visit] = OrderedDict()
 
     async def keep(self, batches: Iterable[EventBatch]) -> list[Unstorable]:
@@ -57,30 +61,51 @@ class Stamper:
         unstorable: list[Unstorable] = []
         arrivals = by_visit(batches, unstorable)
         while arrivals:
-            visits = await self._merge(arrivals, unstorable)
-            duplicates = await self._insert(arrivals, visits, unstorable)
+            visits, forgotten = await self._merge(arrivals, unstorable)
+            duplicates = await self._insert(arrivals, visits, forgotten, unstorable)
             current = {
                 visit_id: visit
                 for visit_id, visit in (await self._read(arrivals)).items()
                 if visit.merged(arrivals[visit_id].transitions) is visit  # else it expired, and somebody began it anew
             }
             await self._stamp_anew(arrivals, visits, current, duplicates)
+            for visit_id, visit in current.items():
+                for identity in forgotten.keys() & visit.identities:
+                    await erase_in_visit(self._store, self._tombstones.fields, visit_id, identity, forgotten[identity])
             self._remember(current.values())
             arrivals = {visit_id: arrival for visit_id, arrival in arrivals.items() if visit_id not in current}
         await self._store.journal()
         metrics.UNSTORABLE.inc(len(unstorable))
         return unstorable
 
-    async def _merge(self, arrivals: Arrivals, unstorable: list[Unstorable]) -> dict[str, Visit]:
-        """Steps 1 and 2, until there is nothing left to merge. Takes visits that are refused out of `arrivals`."""
+    async def _merge(self, arrivals: Arrivals, unstorable: list[Unstorable]) -> tuple[dict[str, Visit], EraseTimes]:
+        """Steps 1 and 2. Takes visits that are refused out of `arrivals`; returns too who has been forgotten.
+
+        That is looked up after merging, and whoever erases looks for visits after noting it: one of the two sees the
+        other, so nobody comes back.
+        """
         visits = {visit_id: visit for visit_id in arrivals if (visit := self._remembered.get(visit_id))}
         visits |= await self._read(visit_id for visit_id in arrivals if visit_id not in visits)
+        await self._change(arrivals, visits, {}, unstorable)
+        named = {one.identity for arrival in arrivals.values() for one in arrival.transitions if one.identity}
+        forgotten = await self._tombstones.of(named)
+        if forgotten:
+            await self._change(arrivals, visits, forgotten, unstorable)
+        await self._move(arrivals, visits)
+        return visits, forgotten
+
+    async def _change(
+        self, arrivals: Arrivals, visits: dict[str, Visit], forgotten: EraseTimes, unstorable: list[Unstorable]
+    ) -> None:
+        """Bring `visits` and what is stored to where there is nothing left to merge or to forget."""
         open_ids = set(arrivals)
         while open_ids:
-            begun, changed = _plan(arrivals, visits, open_ids)
-            refusals = await self._store.begin_visits([visit.document() for visit in begun.values()])
+            begun, changed = _plan(arrivals, visits, open_ids, forgotten)
+            refusals = await self._store.begin_visits(
+                [visit.document() | self._tombstones.fields(visit) for visit in begun.values()]
+            )
             written, refused = await self._store.replace_timelines(
-                [(visit_id, visit.timeline_fields()) for visit_id, visit in changed.items()]
+                [(visit_id, self._tombstones.fields(visit)) for visit_id, visit in changed.items()]
             )
             open_ids = refusals.duplicates
             visits |= {visit_id: visit for visit_id, visit in begun.items() if visit_id not in open_ids}
@@ -90,13 +115,11 @@ class Stamper:
                 open_ids |= changed.keys()
             for visit_id, reason in (refusals.refused | refused).items():
                 unstorable += arrivals.pop(visit_id).unstorable(reason)
-                visits.pop(visit_id)
+                visits.pop(visit_id, None)
                 open_ids.discard(visit_id)
             for visit_id in open_ids:
                 visits.pop(visit_id, None)
             visits |= await self._read(open_ids)
-        await self._move(arrivals, visits)
-        return visits
 
     async def _move(self, arrivals: Arrivals, visits: Mapping[str, Visit]) -> None:
         """Note what is not in the timeline: an earlier start, and now and then that the visit goes on."""
@@ -113,16 +136,18 @@ class Stamper:
         await self._store.move_visits(starts, touched, max(touched.values(), default=0))
 
     async def _insert(
-        self, arrivals: Arrivals, visits: Mapping[str, Visit], unstorable: list[Unstorable]
+        self,
+        arrivals: Arrivals,
+        visits: Mapping[str, Visit],
+        forgotten: EraseTimes,
+        unstorable: list[Unstorable],
     ) -> dict[str, set[str]]:
         """Step 3. Returns the duplicates by visit."""
-        documents = []
-        for visit_id, arrival in arrivals.items():
-            visit = visits[visit_id]
-            for document in arrival.events.values():
-                piece = visit.piece_at(document["order_key"])
-                fields, without = stamp_fields(piece.stamp, visit.rev, is_erased=piece.is_erased)
-                documents.append({name: document[name] for name in document if name not in without} | fields)
+        documents = [
+            visits[visit_id].stamped(document, forgotten)
+            for visit_id, arrival in arrivals.items()
+            for document in arrival.events.values()
+        ]
         refusals = await self._store.insert_events(documents)
         duplicates: dict[str, set[str]] = {}
         for document in documents:
@@ -142,7 +167,12 @@ class Stamper:
         duplicates: Mapping[str, set[str]],
     ) -> None:
         """Step 5."""
-        restamps = await self._stretches_behind(arrivals, current)
+        from_keys = {
+            visit_id: visit.earliest_of(arrivals[visit_id].transitions)
+            for visit_id, visit in current.items()
+            if arrivals[visit_id].transitions
+        }
+        restamps = await stretches_behind(self._store, current, from_keys)
         conflicts = set().union(*(arrival.conflicts for arrival in arrivals.values()))
         known = {
             document["_id"]: document for document in await self._store.read_events(set().union(*duplicates.values()))
@@ -161,31 +191,10 @@ class Stamper:
                     continue
                 if rev < visit.rev:
                     behind.setdefault(visit.piece_at(stored["order_key"]), []).append(document_id)
-            restamps += [_restamp({"_id": {"$in": ids}}, piece, visit.rev) for piece, ids in behind.items()]
+            restamps += [restamp_piece({"_id": {"$in": ids}}, piece, visit.rev) for piece, ids in behind.items()]
         metrics.RESTAMPED.inc(await self._store.restamp(restamps))
         metrics.CONFLICTS.inc(len(conflicts))
         await self._store.flag_conflicts(conflicts)
-
-    async def _stretches_behind(self, arrivals: Arrivals, current: Mapping[str, Visit]) -> list[Restamp]:
-        """For visits with transitions, the stretches from the earliest on that hold events stamped before."""
-        from_keys = {
-            visit_id: visit.earliest_of(arrivals[visit_id].transitions)
-            for visit_id, visit in current.items()
-            if arrivals[visit_id].transitions
-        }
-        if not from_keys:
-            return []
-        latest_rev = max(current[visit_id].rev for visit_id in from_keys)
-        behind = await self._store.events_behind(from_keys, min(from_keys.values()), latest_rev)
-        pieces = {
-            (visit_id, current[visit_id].piece_at(event["order_key"]))
-            for event in behind
-            if event["order_key"] >= from_keys[visit_id := event["visit_id"]] and event["rev"] < current[visit_id].rev
-        }
-        return [
-            _restamp({"visit_id": visit_id, "order_key": _between(piece)}, piece, current[visit_id].rev)
-            for visit_id, piece in pieces
-        ]
 
     async def _read(self, visit_ids: Iterable[str]) -> dict[str, Visit]:
         visits = map(Visit.from_document, await self._store.read_visits(visit_ids))
@@ -200,23 +209,16 @@ class Stamper:
 
 
 def _plan(
-    arrivals: Arrivals, visits: Mapping[str, Visit], open_ids: Iterable[str]
+    arrivals: Arrivals, visits: Mapping[str, Visit], open_ids: Iterable[str], forgotten: EraseTimes
 ) -> tuple[dict[str, Visit], dict[str, Visit]]:
     """The visits to begin and those to change, as they will be."""
     begun, changed = {}, {}
     for visit_id in open_ids:
         arrival, known = arrivals[visit_id], visits.get(visit_id)
+        visit = known or Visit.begun(visit_id, arrival.start, arrival.received_ms)
+        visit = visit.merged(arrival.transitions).with_forgotten(forgotten)
         if known is None:
-            visit = Visit.begun(visit_id, arrival.start, arrival.received_ms)
-            begun[visit_id] = visit.merged(arrival.transitions)
-        elif (visit := known.merged(arrival.transitions)) is not known:
-            changed[visit_id] = visit
+            begun[visit_id] = visit
+        elif visit is not known:
+            changed[visit_id] = replace(visit, rev=known.rev + 1)
     return begun, changed
-
-
-def _restamp(where: Document, piece: Piece, rev: int) -> Restamp:
-    return Restamp(where, *stamp_fields(piece.stamp, rev, is_erased=piece.is_erased))
-
-
-def _between(piece: Piece) -> Document:
-    return {"$gte": piece.start} | ({"$lt": piece.stop} if piece.stop is not None else {})

@@ -1,17 +1,19 @@
 """Turns what history keeps and asks into commands to MongoDB: the one file that knows the driver.
 
-Collections: `events` (a document an event), `visits` (one a visit) and `marks` (one in all, see `Store.journal`).
+Collections: `events` (a document an event), `visits` (one a visit), `history_tombstones` (one an erased identity) and
+`history_marks` (one in all, see `Store.journal`).
 Everything is read from the primary: the stamping protocol rests on reading what was written before.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, Self
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import structlog
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection
-from pymongo import ASCENDING, ReadPreference, UpdateMany, UpdateOne
+from pymongo import ASCENDING, ReadPreference, ReturnDocument, UpdateMany, UpdateOne
 from pymongo.errors import BulkWriteError, ConnectionFailure
 from pymongo.write_concern import WriteConcern
 
@@ -30,6 +32,7 @@ _RETRY_S: Final = 0.5
 
 _log = structlog.get_logger()
 
+Answer = TypeVar("Answer")
 Index = tuple[list[tuple[str, int]], dict[str, Any]]
 
 
@@ -58,6 +61,8 @@ INDEXES: Final[dict[str, list[Index]]] = {
         _index("user_agent", "start_key"),
         # The visit of a session.
         _index("session_ids"),
+        # The visits of somebody who is to be erased and known by a keyed hash only.
+        _index("identity_hashes"),
     ],
 }
 """Every index but those on `_id`. Each costs SecantusDB about 50 µs a document written: none without a query."""
@@ -88,7 +93,8 @@ class Store:
         self.visits: AsyncIOMotorCollection[Any] = self._database["visits"]
         self._is_prepared = False
         journaled = WriteConcern(**{**self._database.write_concern.document, "j": True})
-        self._marks = self._database.get_collection("marks", write_concern=journaled)
+        self._marks = self._database.get_collection("history_marks", write_concern=journaled)
+        self._tombstones = self._database.get_collection("history_tombstones", write_concern=journaled)
 
     @classmethod
     def open(cls, url: str, database: str, timeout_ms: int) -> Self:
@@ -107,16 +113,10 @@ class Store:
 
     async def prepare(self) -> None:
         """Wait until MongoDB answers, then create the indexes not there yet. Until then queries may be slow."""
-        while not self._is_prepared:
-            try:
-                for collection, indexes in INDEXES.items():
-                    for keys, options in indexes:
-                        await self._database[collection].create_index(keys, **options)
-            except Unavailable as error:
-                _log.warning("MongoDB does not answer", error=type(error).__name__)
-                await asyncio.sleep(_RETRY_S)
-            else:
-                self._is_prepared = True
+        for collection, indexes in INDEXES.items():
+            for keys, options in indexes:
+                await _when_answering(partial(self._database[collection].create_index, keys, **options))
+        self._is_prepared = True
 
     async def is_ready(self) -> bool:
         """Whether MongoDB answers, and quickly."""
@@ -175,8 +175,8 @@ class Store:
 
     async def events_behind(self, visit_ids: Iterable[str], from_key: str, rev: int) -> list[Document]:
         """Of events in these visits from a key on and stamped before this revision: `visit_id`, `order_key`, `rev`."""
-        where = {"order_key": {"$gte": from_key}, "rev": {"$lt": rev}}
-        return await _by_ids(self.events, "visit_id", visit_ids, ["visit_id", "order_key", "rev"], where)
+        where: Document = {"order_key": {"$gte": from_key}, "rev": {"$lt": rev}}
+        return await _by_ids(self.events, "visit_id", visit_ids, ["visit_id", "order_key", "rev"], where=where)
 
     async def restamp(self, restamps: Sequence[Restamp]) -> int:
         """Stamp events anew where their stamp is of an earlier revision; return how many."""
@@ -188,6 +188,12 @@ class Store:
             for where, fields, without in restamps
         ]
         return (await self.events.bulk_write(operations, ordered=False)).matched_count if operations else 0
+
+    async def forget_named(self, visit_id: str, identity: str, upper_key: str, without: Collection[str]) -> int:
+        """Erase what events of a visit below a key say, if they name this identity; return how many did."""
+        where = {"visit_id": visit_id, "names_identity_id": identity, "order_key": {"$lt": upper_key}}
+        change = {"$set": {"erased": True}, "$unset": dict.fromkeys(without, "")}
+        return (await self.events.update_many(where, change)).modified_count
 
     async def flag_conflicts(self, ids: Collection[str]) -> None:
         """Note on events that others came under the same id."""
@@ -201,6 +207,50 @@ class Store:
         """
         written_ms = time.time_ns() // 1_000_000
         await self._marks.update_one({"_id": "journal"}, {"$set": {"written_ms": written_ms}}, upsert=True)
+
+    # Tombstones
+
+    async def tombstones(self, hashes: Collection[str]) -> dict[str, int]:
+        """Of these keyed hashes those of erased identities, with the moment they were erased up to."""
+        found = await self._tombstones.find({"_id": {"$in": [*hashes]}}, ["erase_time_ms"]).to_list(None)
+        return {tombstone["_id"]: tombstone["erase_time_ms"] for tombstone in found}
+
+    async def put_tombstone(self, identity_hash: str, erase_time_ms: int, key_check: str) -> None:
+        """Remember an erasure. On disk when it returns."""
+        change = {"$max": {"erase_time_ms": erase_time_ms}, "$set": {"key_check": key_check}}
+        await self._tombstones.update_one({"_id": identity_hash}, change, upsert=True)
+
+    async def count_erased(self, identity_hash: str, erasure_id: str, visits: int, events: int) -> tuple[int, int]:
+        """Add to what an erasure has erased, and return the sums."""
+        counts = {f"erasures.{erasure_id}.visits": visits, f"erasures.{erasure_id}.events": events}
+        tombstone = await self._tombstones.find_one_and_update(
+            {"_id": identity_hash}, {"$inc": counts}, return_document=ReturnDocument.AFTER
+        )
+        sums = tombstone["erasures"][erasure_id]
+        return sums["visits"], sums["events"]
+
+    async def has_tombstones_of_other_keys(self, key_check: str) -> bool:
+        """Whether anybody has been erased under a key other than that with this check. Waits until MongoDB answers."""
+        other = {"key_check": {"$ne": key_check}}
+        return await _when_answering(lambda: self._tombstones.find_one(other, ["_id"])) is not None
+
+    # Retention
+
+    async def remove_before(self, upper_key: str, touched_ms: int) -> int:
+        """Remove events below a key, and the visits that were touched before then; return how many events.
+
+        Visits go last, so that a sweep that is cut short finds them again.
+        """
+        removed = 0
+        expired = self.visits.find({"start_key": {"$lt": upper_key}}, ["_id", "touched_ms"]).batch_size(_IDS_A_QUERY)
+        while visits := await expired.to_list(_IDS_A_QUERY):
+            ids = [visit["_id"] for visit in visits]
+            events = await self.events.delete_many({"visit_id": {"$in": ids}, "order_key": {"$lt": upper_key}})
+            removed += events.deleted_count
+            over = [visit["_id"] for visit in visits if visit["touched_ms"] < touched_ms]
+            if over:
+                await self.visits.delete_many({"_id": {"$in": over}, "touched_ms": {"$lt": touched_ms}})
+        return removed
 
     # Questions
 
@@ -231,9 +281,44 @@ class Store:
         cursor: AsyncIterator[Document] = self.events.find(where).sort("order_key", ASCENDING)
         return cursor
 
-    async def page_events(self, page_ids: Iterable[str], names: Sequence[str]) -> list[Document]:
-        """Of these pages the events with these names."""
-        return await _by_ids(self.events, "page_id", page_ids, where={"event_name": {"$in": [*names]}})
+    async def identity_ids(self, where: Document, from_id: str, limit: int) -> list[str]:
+        """The first identities in order, from an id on, of the visits that match."""
+        found = await self.visits.aggregate(
+            [
+                {"$match": where},
+                {"$unwind": "$identities"},
+                {"$match": {"identities": {"$gte": from_id}}},
+                {"$group": {"_id": "$identities"}},
+                {"$sort": {"_id": ASCENDING}},
+                {"$limit": limit},
+            ]
+        ).to_list(None)
+        return [group["_id"] for group in found]
+
+    async def visits_with(self, field: str, values: Iterable[str], limit: int) -> list[Document]:
+        """The visits that have any of these values in a field, whole; at most `limit` of a group of values."""
+        return await _by_ids(self.visits, field, values, limit=limit)
+
+    async def events_with(
+        self,
+        field: str,
+        values: Iterable[str],
+        where: Document,
+        *,
+        fields: Sequence[str] | None = None,
+        limit: int = 0,
+    ) -> list[Document]:
+        """The events that have any of these values in a field and match; at most `limit` of a group of values."""
+        return await _by_ids(self.events, field, values, fields, where=where, limit=limit)
+
+
+async def _when_answering(ask: Callable[[], Awaitable[Answer]]) -> Answer:
+    while True:
+        try:
+            return await ask()
+        except Unavailable as error:
+            _log.warning("MongoDB does not answer", error=type(error).__name__)
+            await asyncio.sleep(_RETRY_S)
 
 
 async def _insert(collection: "AsyncIOMotorCollection[Any]", documents: Sequence[Document]) -> Refusals:
@@ -262,10 +347,13 @@ async def _by_ids(
     field: str,
     ids: Iterable[str],
     fields: Sequence[str] | None = None,
+    *,
     where: Document | None = None,
+    limit: int = 0,
 ) -> list[Document]:
     queries = [
-        collection.find({field: {"$in": group}} | (where or {}), fields).to_list(None) for group in _groups([*ids])
+        collection.find({field: {"$in": group}} | (where or {}), fields).limit(limit).to_list(None)
+        for group in _groups([*ids])
     ]
     return [document for found in await asyncio.gather(*queries) for document in found]
 

@@ -1,7 +1,7 @@
 """Turns the document of a visit into its timeline, and the timeline into the stamps of its events."""
 
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple, Self
@@ -15,10 +15,11 @@ from footfall_timeline import (
     Transition,
     decode,
     encode,
+    erase,
     merge,
 )
 
-from footfall_history.documents import Document
+from footfall_history.documents import Document, erased, event_time_ms, stamp_fields
 
 
 class Piece(NamedTuple):
@@ -66,10 +67,34 @@ class Visit:
             document["touched_ms"],
         )
 
-    def merged(self, transitions: Iterable[Transition]) -> Self:
+    def merged(self, transitions: Sequence[Transition]) -> Self:
         """The visit with these transitions in its timeline: `self` when they change nothing, else the next revision."""
-        named = {transition.identity for transition in transitions if transition.identity}
-        return self._changed(merge(self.timeline, transitions), self.identities | named)
+        if not transitions:
+            return self
+        timeline = merge(self.timeline, transitions)
+        erased = {transition.event_id for transition in timeline if transition.is_erased}
+        named = {one.identity for one in transitions if one.identity and one.event_id not in erased}
+        return self._changed(timeline, self.identities | named)
+
+    def erased(self, identity: str, erase_time_ms: int) -> Self:
+        """The visit with what named this identity up to a moment erased: `self` or the next revision."""
+        return self._changed(erase(self.timeline, identity, erase_time_ms), self.identities)
+
+    def with_forgotten(self, forgotten: Mapping[str, int]) -> Self:
+        """The visit with everybody erased who has been, each up to the moment given: `self` or the next revision."""
+        visit = self
+        for identity in forgotten.keys() & self.identities:
+            visit = visit.erased(identity, forgotten[identity])
+        return visit if visit is self else replace(visit, rev=self.rev + 1)
+
+    def without(self, identity: str) -> Self:
+        """The visit no longer known as one of this identity, unless its timeline names it: `self` or the next revision.
+
+        To be stored only when no event names it either: by `identities` such events are found.
+        """
+        if any(transition.identity == identity for transition in self.timeline):
+            return self
+        return self._changed(self.timeline, self.identities - {identity})
 
     def _changed(self, timeline: Timeline, identities: frozenset[str]) -> Self:
         if timeline == self.timeline and identities == self.identities:
@@ -86,8 +111,8 @@ class Visit:
         }
 
     def document(self) -> Document:
-        """The visit as it is stored first."""
-        return {"_id": self.visit_id, "touched_ms": self.touched_ms, **self.start, **self.timeline_fields()}
+        """The visit as it is stored first, but for what follows from the timeline."""
+        return {"_id": self.visit_id, "touched_ms": self.touched_ms, **self.start}
 
     @cached_property
     def fold(self) -> Fold:
@@ -105,10 +130,13 @@ class Visit:
         pieces, starts = self._pieces
         return pieces[bisect_right(starts, order_key) - 1]
 
-    def pieces_since(self, order_key: str) -> list[Piece]:
-        """All pieces that reach beyond `order_key`."""
-        pieces, starts = self._pieces
-        return pieces[max(0, bisect_right(starts, order_key) - 1) :]
+    def stamped(self, event: Document, forgotten: Mapping[str, int]) -> Document:
+        """An event of this visit, not yet stamped, as it is stored."""
+        if event_time_ms(event["order_key"]) <= forgotten.get(event.get("names_identity_id", ""), -1):
+            event = erased(event)  # also when the timeline has another identity under this event's id
+        piece = self.piece_at(event["order_key"])
+        fields, without = stamp_fields(piece.stamp, self.rev, is_erased=piece.is_erased)
+        return {name: value for name, value in event.items() if name not in without} | fields
 
     def earliest_of(self, transitions: Iterable[Transition]) -> str:
         """The smallest order key under which the timeline has any of these transitions, all of them merged before.

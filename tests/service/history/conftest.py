@@ -1,5 +1,6 @@
 """Stores of history, its service over them, and running history processes."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -13,18 +14,23 @@ import grpc
 import pytest
 from footfall.history.v1 import history_service_pb2_grpc as history_grpc
 from footfall_history.__main__ import SERVICE_NAME
+from footfall_history.erasure import Eraser
 from footfall_history.identities import Identities
+from footfall_history.live import LiveTail
+from footfall_history.log import Log
 from footfall_history.reader import Reader
 from footfall_history.service import HistoryService
 from footfall_history.settings import HistorySettings
 from footfall_history.stamper import Stamper
 from footfall_history.store import Store
+from footfall_history.tombstones import Tombstones
 from footfall_servicekit.server import Server
 
 from tests.tools.eventually import eventually
 from tests.tools.suite import free_ports
 
 IDLE_MS = 30 * 60_000
+ERASURE_KEY = "erasure key of the tests"
 
 
 @pytest.fixture
@@ -37,19 +43,35 @@ async def store(mongo_url: str, mongo_database: str) -> AsyncIterator[Store]:
 
 
 @pytest.fixture
-def stamper(store: Store) -> Stamper:
-    """What writes to that store."""
-    return Stamper(store)
+def tombstones(store: Store) -> Tombstones:
+    """Who has been erased there."""
+    return Tombstones(store, ERASURE_KEY)
 
 
 @pytest.fixture
-async def stub(store: Store) -> AsyncIterator[Any]:
-    """A client of a service over that store, whose neighbour identity does not answer."""
+def stamper(store: Store, tombstones: Tombstones) -> Stamper:
+    """What writes to that store."""
+    return Stamper(store, tombstones)
+
+
+@pytest.fixture
+async def log(redis_database_url: str) -> AsyncIterator[Log]:
+    """An empty log."""
+    log = Log.open(redis_database_url, 1, 2_000)
+    yield log
+    await log.close()
+
+
+@pytest.fixture
+async def stub(store: Store, tombstones: Tombstones, log: Log) -> AsyncIterator[Any]:
+    """A client of a service over that store and log, whose neighbour identity does not answer."""
     [nobody] = free_ports(1)
     identities = Identities(f"127.0.0.1:{nobody}", 200)
-    service = HistoryService(Reader(store, IDLE_MS), identities)  # type: ignore[abstract]
+    stopping = asyncio.Event()
+    tail = LiveTail(log, store, tombstones, stopping)
+    service = HistoryService(store, Reader(store, IDLE_MS), identities, tail, Eraser(store, tombstones))
     add = partial(history_grpc.add_HistoryServiceServicer_to_server, service)
-    server = Server(HistorySettings(port=0, lame_duck_ms=0), {SERVICE_NAME: add})
+    server = Server(HistorySettings(port=0, lame_duck_ms=0), {SERVICE_NAME: add}, stopping=stopping)
     port = await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         yield history_grpc.HistoryServiceStub(channel)
@@ -111,6 +133,7 @@ def running_history(redis_database_url: str, mongo_url: str, mongo_database: str
             "REDIS_URL": redis_database_url,
             "MONGO_URL": mongo_url,
             "MONGO_DATABASE": mongo_database,
+            "ERASURE_KEY": ERASURE_KEY,
         }
         with _running(tmp_path, defaults | settings) as started:
             await started.has_started()

@@ -13,8 +13,10 @@ import pytest
 from footfall.event.v1.event_pb2 import EventBatch
 from footfall_history.stamper import Stamper
 from footfall_history.store import Store
+from footfall_history.tombstones import Tombstones
 from footfall_timeline import Fold, merge, normalize_uuid, order_key
 
+from tests.service.history.conftest import ERASURE_KEY
 from tests.tools.history import entry
 from tests.tools.visits import Event, random_visit, scattered, transitions
 
@@ -54,11 +56,15 @@ class UnreliableStore:
             raise CrashError
 
 
+def new_stamper(store: Any) -> Stamper:
+    return Stamper(store, Tombstones(store, ERASURE_KEY))
+
+
 async def consume(log: list[EventBatch], unacknowledged: set[int], store: Store, chance: random.Random) -> None:
     """Take entries, also such as another consumer is at work on, until all are acknowledged; die and come again."""
     stamper = None
     while unacknowledged:
-        stamper = stamper or Stamper(UnreliableStore(store, chance))  # type: ignore[arg-type]
+        stamper = stamper or new_stamper(UnreliableStore(store, chance))
         taken = chance.sample(sorted(unacknowledged), min(len(unacknowledged), chance.randint(1, 4)))
         try:
             assert await stamper.keep([log[number] for number in taken]) == []

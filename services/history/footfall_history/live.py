@@ -1,0 +1,144 @@
+"""Turns the log into a stream of stamped events as they arrive, which can be resumed where it was left.
+
+It reads the log's streams themselves, not MongoDB: so it skips nothing that arrives late for its time. What it says of
+an event is what the consumer stores, as far as the visit is known at that moment.
+"""
+
+import asyncio
+import base64
+import re
+from collections.abc import AsyncGenerator, Sequence
+from typing import Final
+
+from footfall.event.v1.event_pb2 import Event, EventBatch
+from footfall.history.v1.history_service_pb2 import StreamEventsRequest, StreamEventsResponse
+from footfall.history.v1.visit_pb2 import StoredEvent
+from footfall_servicekit.errors import RequestError
+from footfall_servicekit.stream import Entry
+from footfall_timeline import partition
+from google.protobuf.message import DecodeError
+
+from footfall_history import query
+from footfall_history.arrivals import by_visit
+from footfall_history.documents import document_id, stored_event
+from footfall_history.log import Log, Position
+from footfall_history.store import Store
+from footfall_history.tombstones import Tombstones
+from footfall_history.visit import Visit
+
+Positions = dict[int, Position]
+"""By partition, behind which entry to go on."""
+
+_PLACE: Final = re.compile(r"(\d{1,3})=(\d{1,20}-\d{1,20})/(\d{1,20})")
+
+
+class LiveTail:
+    """Streams of events as they arrive. Each watcher reads for itself, as quickly as it takes what it is given."""
+
+    def __init__(self, log: Log, store: Store, tombstones: Tombstones, stopping: asyncio.Event) -> None:
+        self._log = log
+        self._store = store
+        self._tombstones = tombstones
+        self._stopping = stopping
+
+    async def events(self, request: StreamEventsRequest) -> AsyncGenerator[StreamEventsResponse, None]:
+        """Events of a site or a visit, until the service stops.
+
+        Raises RequestError for a token that is none, and when the log no longer holds what follows.
+        """
+        visit_id = query.uuid_of(request.visit_id, "visit_id") if request.visit_id else ""
+        positions = await self._begin(visit_id, request.resume_token)
+        reading = {number: asyncio.create_task(self._read(number, place)) for number, place in positions.items()}
+        stop = asyncio.create_task(self._stopping.wait())
+        try:
+            while not stop.done():
+                await asyncio.wait((*reading.values(), stop), return_when=asyncio.FIRST_COMPLETED)
+                for number in [number for number, task in reading.items() if task.done()]:
+                    for events, place in await reading[number]:
+                        wanted = [event for event in events if _is_wanted(event, request.site, visit_id)]
+                        for event in wanted[:-1]:
+                            yield StreamEventsResponse(event=event, resume_token=_token(positions))
+                        positions[number] = place
+                        for event in wanted[-1:]:
+                            yield StreamEventsResponse(event=event, resume_token=_token(positions))
+                    reading[number] = asyncio.create_task(self._read(number, positions[number]))
+        finally:
+            tasks = (*reading.values(), stop)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _begin(self, visit_id: str, token: str) -> Positions:
+        """Where to begin in each partition that matters."""
+        count = self._log.partitions
+        numbers = [partition(visit_id, count)] if visit_id else range(count)
+        if not token:
+            return {number: await self._log.end(number) for number in numbers}
+        positions = _positions(token)
+        if positions.keys() != set(numbers):
+            raise RequestError.invalid("resume_token", "must come with the visit_id, or none, that it was given for")
+        return positions
+
+    async def _read(self, number: int, place: Position) -> list[tuple[list[StoredEvent], Position]]:
+        """The events of the next entries, and the place behind each.
+
+        Raises RequestError when entries are gone that should have been among them: also whoever takes events too
+        slowly can be overtaken by the trimming of the log.
+        """
+        entries = await self._log.read_behind(number, place)
+        if not await self._log.reaches_back_to(number, place):
+            message = "the log no longer holds what follows resume_token; list the events since, and begin without one"
+            raise RequestError.failed_precondition("LOG_TRIMMED", message)
+        batches = [_batch(entry) for entry, _ in entries]
+        stamped = await self._stamped(batches)
+        return [
+            ([stamped[key] for event in batch.events if (key := _key(event)) in stamped], behind)
+            for batch, (_, behind) in zip(batches, entries, strict=True)
+        ]
+
+    async def _stamped(self, batches: Sequence[EventBatch]) -> dict[str, StoredEvent]:
+        """By document id, the events as they are stored by what is known of their visits now and by these batches."""
+        arrivals = by_visit(batches, unstorable=[])
+        documents = await self._store.read_visits(arrivals)
+        known = {document["_id"]: Visit.from_document(document) for document in documents}
+        named = {one.identity for arrival in arrivals.values() for one in arrival.transitions if one.identity}
+        forgotten = await self._tombstones.of(named)
+        stamped = {}
+        for visit_id, arrival in arrivals.items():
+            visit = known.get(visit_id) or Visit.begun(visit_id, arrival.start, arrival.received_ms)
+            visit = visit.merged(arrival.transitions).with_forgotten(forgotten)
+            for key, document in arrival.events.items():
+                stamped[key] = stored_event(visit.stamped(document, forgotten))
+        return stamped
+
+
+def _batch(entry: Entry) -> EventBatch:
+    try:
+        return EventBatch.FromString(entry.payload)
+    except DecodeError:  # the consumer puts it aside
+        return EventBatch()
+
+
+def _key(event: Event) -> str:
+    return document_id(event.visit_id, event.event_id)
+
+
+def _is_wanted(stored: StoredEvent, site: str, visit_id: str) -> bool:
+    return site in {"", stored.event.site} and visit_id in {"", stored.event.visit_id}
+
+
+def _token(positions: Positions) -> str:
+    text = ",".join(f"{number}={place.id}/{place.ordinal}" for number, place in positions.items())
+    return base64.urlsafe_b64encode(text.encode()).decode()
+
+
+def _positions(token: str) -> Positions:
+    """The places a token stands for. Raises RequestError."""
+    try:
+        text = base64.b64decode(token, altchars=b"-_", validate=True).decode("ascii")
+    except ValueError:
+        text = ""
+    parts = [_PLACE.fullmatch(part) for part in text.split(",")]
+    if not all(parts):
+        raise RequestError.invalid("resume_token", "must be a token that this method gave")
+    return {int(part[1]): Position(part[2], int(part[3])) for part in parts if part}

@@ -1,0 +1,41 @@
+"""Turns the age of visits into what is removed: events by when they happened, a visit when its last event is gone.
+
+No TTL index does this. One on events would be a fifth index to write with every event, and SecantusDB honours TTL by
+reading whole collections under its global lock, once a minute. Here the index that finds visits by their start, and
+that of a visit's events, serve as well, and the order of removal is ours.
+"""
+
+import asyncio
+import time
+from typing import Final
+
+import structlog
+from footfall_timeline import order_key
+
+from footfall_history import metrics
+from footfall_history.store import Store, Unavailable
+
+_SWEEP_EVERY_S: Final = 600.0
+# A visit notes its last event to the day; its document is kept as much longer.
+_TOUCHED_WITHIN_MS: Final = 86_400_000
+
+_log = structlog.get_logger()
+
+
+async def keep_swept(store: Store, kept_ms: int) -> None:
+    """Remove what has expired, again and again, until cancelled. Any number of processes may do so at once."""
+    while True:
+        try:
+            await sweep(store, kept_ms)
+        except Unavailable as error:
+            _log.warning("cannot remove what has expired", error=type(error).__name__)
+        await asyncio.sleep(_SWEEP_EVERY_S)
+
+
+async def sweep(store: Store, kept_ms: int) -> None:
+    """Remove events that happened longer ago than `kept_ms`, and the visits nobody has come back to since."""
+    horizon_ms = time.time_ns() // 1_000_000 - kept_ms
+    removed = await store.remove_before(order_key(horizon_ms, ""), horizon_ms - _TOUCHED_WITHIN_MS)
+    metrics.EXPIRED.inc(removed)
+    if removed:
+        _log.info("removed what has expired", events=removed)

@@ -1,0 +1,56 @@
+"""Turns identities into keyed hashes, and those into whether and up to when they have been erased."""
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+
+import structlog
+from footfall_timeline import identity_hash
+
+from footfall_history.documents import Document
+from footfall_history.store import Store
+from footfall_history.visit import Visit
+
+_log = structlog.get_logger()
+
+EraseTimes = Mapping[str, int]
+"""By erased identity, up to which moment what names it is to be forgotten, in milliseconds since the epoch."""
+
+
+class Tombstones:
+    """Who has been erased. Without a key nobody has, and nobody can be."""
+
+    def __init__(self, store: Store, erasure_key: str) -> None:
+        self._store = store
+        self.has_key = bool(erasure_key)
+        self.key_check = identity_hash(erasure_key, "").hex()[:16] if erasure_key else ""
+        # The identities of live visitors come again with each of their events' transitions.
+        self._hash = lru_cache(maxsize=16_384)(lambda identity: identity_hash(erasure_key, identity).hex())
+
+    def fields(self, visit: Visit) -> Document:
+        """What follows from a visit's timeline, with the hashes by which an erasure, which names nobody, finds it."""
+        fields = visit.timeline_fields()
+        if self.has_key:
+            fields["identity_hashes"] = sorted(map(self._hash, visit.identities))
+        return fields
+
+    def hash_of(self, identity: str) -> str:
+        """What stands for an identity here and in the log, in hexadecimal."""
+        return self._hash(identity)
+
+    async def of(self, identities: Iterable[str]) -> EraseTimes:
+        """Those of these identities that have been erased. Raises `store.Unavailable`."""
+        by_hash = {self._hash(identity): identity for identity in identities} if self.has_key else {}
+        found = await self._store.tombstones(by_hash) if by_hash else {}
+        return {by_hash[hashed]: erase_time_ms for hashed, erase_time_ms in found.items()}
+
+    async def check(self) -> None:
+        """Wait until MongoDB answers, then make sure that everybody erased here was erased under this key.
+
+        Raises:
+            RuntimeError: somebody was not, so events that name them would not be recognised.
+
+        """
+        if await self._store.has_tombstones_of_other_keys(self.key_check):
+            problem = "people were erased here under an ERASURE_KEY that is not the one set now: they would come back"
+            _log.error("refusing to start", problem=problem)
+            raise RuntimeError(problem)
