@@ -3,17 +3,19 @@
 from collections.abc import Callable
 from functools import partial
 
+from starlette.responses import RedirectResponse
 from starlette.routing import BaseRoute, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from footfall_gateway import api_v1, openapi
 from footfall_gateway.auth import Authenticator
 from footfall_gateway.beacon import BeaconEndpoint
-from footfall_gateway.cors import Cors, read_origins
 from footfall_gateway.dsl import DslFile
 from footfall_gateway.files import Files, folder
 from footfall_gateway.history_api import HistoryApi
+from footfall_gateway.history_posts import HistoryPosts
 from footfall_gateway.intake import Intake
+from footfall_gateway.lookup import Lookup
 from footfall_gateway.neighbours import Neighbours
 from footfall_gateway.operations import Api, routes
 from footfall_gateway.probes import Probes
@@ -26,24 +28,28 @@ HISTORY_PREFIXES = ("/server/data", "/backend/data")
 DSL_PATH = "/server/resources/dsl/domain-model.xml"
 
 
-def build(settings: GatewaySettings, neighbours: Neighbours, intake: Intake, probes: Probes) -> ASGIApp:
+def build(
+    settings: GatewaySettings, neighbours: Neighbours, intake: Intake, beacons: BeaconEndpoint, probes: Probes
+) -> ASGIApp:
     """The whole HTTP surface.
 
     Raises:
-        SitesFileError: SITES_FILE cannot be used.
         DslFileError: DSL_FILE cannot be used.
 
     """
     authenticator = Authenticator(settings)
-    body_timeout_s = settings.body_timeout_ms / 1000
+    lookup = Lookup(neighbours)
+    history = [*HistoryApi(neighbours, lookup).operations(), *HistoryPosts(intake, lookup).operations()]
     apis = [
-        Api("History", HISTORY_PREFIXES, HistoryApi(neighbours).operations(), HISTORY_ERRORS),
+        Api("History", HISTORY_PREFIXES, history, HISTORY_ERRORS),
         api_v1.api(neighbours),
         probes.api(),
     ]
-    table: list[BaseRoute] = [route for api in apis for route in routes(api, authenticator, body_timeout_s)]
+    table: list[BaseRoute] = [
+        route for api in apis for route in routes(api, authenticator, settings.body_timeout_ms / 1000)
+    ]
     return _Dispatcher(
-        BeaconEndpoint(intake, Cors(read_origins(settings.sites_file)), body_timeout_s),
+        beacons,
         _files(settings, openapi.describe(apis)),
         Router(table, redirect_slashes=False, default=_not_found),
     )
@@ -52,8 +58,8 @@ def build(settings: GatewaySettings, neighbours: Neighbours, intake: Intake, pro
 def _files(settings: GatewaySettings, description: bytes) -> Files:
     known = load_tracker_files()
     known["/openapi.json"] = packed(description, "application/json", 60)
-    for name in ("docs", "console", "demo"):
-        known.update(folder(f"/{name}", asset_folder(name)))
+    known.update(folder("/docs", asset_folder("docs")))
+    known.update(folder("/demo", asset_folder("console") / "demo"))
     files: dict[str, Callable[[], BrowserFile]] = {path: partial(_same, file) for path, file in known.items()}
     return Files({**files, DSL_PATH: DslFile(settings.dsl_file).current})
 
@@ -82,5 +88,8 @@ class _Dispatcher:
 
 
 async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["path"] == "/":
+        await RedirectResponse("/docs/", 307)(scope, receive, send)
+        return
     style = HISTORY_ERRORS if scope["path"].startswith(HISTORY_PREFIXES) else PROBLEM_DETAILS
     await style.response(Problem(404, "nothing is here"))(scope, receive, send)

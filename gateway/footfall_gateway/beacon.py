@@ -4,14 +4,14 @@ import asyncio
 import base64
 import binascii
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
 import msgspec
 
 from footfall_gateway import metrics
 from footfall_gateway.cors import Cors, RawHeaders
-from footfall_gateway.envelope import BeaconError, TooManyEventsError, read
+from footfall_gateway.envelope import BeaconError, Envelope, Rejection, TooManyEventsError, read
 from footfall_gateway.intake import Intake, Outcome, Sender, now_ms
 from footfall_gateway.problem import Problem
 
@@ -57,10 +57,19 @@ class ClientGoneError(Exception):
     """The client has closed the connection; nobody is left to answer."""
 
 
+class Stored(NamedTuple):
+    """A beacon on its way to disk. `refused` is done when it is there, and holds what is not."""
+
+    origin: bytes
+    envelope: Envelope
+    refused: asyncio.Future[list[Rejection]]
+
+
 class BeaconEndpoint:
     """`POST /beacon` and `GET /beacon.gif` (design section 4), open to everybody.
 
-    A 2xx is given only for what is on disk.
+    A 2xx is given only for what is on disk. An ASGI application, and `begin`, `success` and `answer` for a server that
+    has read a whole POST before it would call one (beacon_protocol.py).
     """
 
     paths = frozenset(("/beacon", "/beacon.gif"))
@@ -69,6 +78,8 @@ class BeaconEndpoint:
         self._intake = intake
         self._cors = cors
         self._body_timeout_s = body_timeout_s
+        self._successes: dict[bytes, bytes] = {}
+        self._successes_with: RawHeaders = []
         self._counted = {status: metrics.BEACONS.labels(str(status)) for status in (200, 204, 400, 503)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -82,18 +93,64 @@ class BeaconEndpoint:
             return
         try:
             body = _pixel_body(scope) if is_pixel else await self._posted(scope, headers, receive)
-            sender = _sender(scope, headers, received_ms)
-            outcome = await self._intake.store(sender, read(body), len(body))
-            status, answer, extra = _told(outcome)
+            outcome = await self._intake.store(_sender(scope, headers, received_ms), read(body), len(body))
         except ClientGoneError:
             return
-        except BeaconError as error:
-            status = 413 if isinstance(error, TooManyEventsError) else 400
-            answer, extra = BeaconAnswer(0, [], str(error)), []
+        except (BeaconError, Problem) as error:
+            await self._refuse(send, origin, error)
+        else:
+            await self._tell(send, origin, outcome, is_pixel=is_pixel)
+
+    def begin(self, scope: Scope, body: bytes) -> "Stored | None":
+        """Begin to store a POST that has arrived whole; None, and nothing begun, when there is any fault in it."""
+        headers = _picked(scope["headers"])
+        try:
+            _check_type(headers)
+            envelope = read(body)
+            if envelope.rejections:
+                return None
+            sender = _sender(scope, headers, now_ms())
+            return Stored(headers.get(b"origin", b""), envelope, self._intake.begin(sender, envelope, len(body)))
+        except (BeaconError, Problem):
+            return None
+
+    def success(self, stored: "Stored", default_headers: RawHeaders) -> bytes | None:
+        """The whole answer, with these headers of the server, when all was stored; else None."""
+        if stored.refused.exception() or stored.refused.result():
+            return None
+        self._intake.outcome(stored.envelope, [])
+        self._counted[204].inc()
+        if default_headers is not self._successes_with:  # the server's date has moved on
+            self._successes, self._successes_with = {}, default_headers
+        answer = self._successes.get(stored.origin)
+        if answer is None:
+            lines = [b"%b: %b\r\n" % header for header in (*default_headers, *self._cors.headers(stored.origin))]
+            answer = self._successes[stored.origin] = b"".join([b"HTTP/1.1 204 No Content\r\n", *lines, b"\r\n"])
+        return answer
+
+    async def answer(self, stored: "Stored", _scope: Scope, _receive: Receive, send: Send) -> None:
+        """Answer, as an ASGI application, what was begun and has ended."""
+        try:
+            outcome = self._intake.outcome(stored.envelope, await stored.refused)
         except Problem as problem:
-            status, answer = problem.status, BeaconAnswer(0, [], problem.message)
-            extra = [(name.encode(), value.encode()) for name, value in problem.headers.items()]
-        (self._counted.get(status) or metrics.BEACONS.labels(str(status))).inc()
+            await self._refuse(send, stored.origin, problem)
+        else:
+            await self._tell(send, stored.origin, outcome, is_pixel=False)
+
+    async def _refuse(self, send: Send, origin: bytes, error: BeaconError | Problem) -> None:
+        if isinstance(error, Problem):
+            status, message = error.status, error.message
+            extra = [(name.encode(), value.encode()) for name, value in error.headers.items()]
+        else:
+            status, message, extra = (413 if isinstance(error, TooManyEventsError) else 400), str(error), []
+        self._count(status)
+        await _respond(
+            send, status, [*_JSON, *self._cors.headers(origin), *extra], _encode(BeaconAnswer(0, [], message))
+        )
+
+    async def _tell(self, send: Send, origin: bytes, outcome: Outcome, *, is_pixel: bool) -> None:
+        status, answer, extra = _told(outcome)
+        self._count(status)
         cors = self._cors.headers(origin)
         if answer:
             await _respond(send, status, [*_JSON, *cors, *extra], _encode(answer))
@@ -102,13 +159,20 @@ class BeaconEndpoint:
         else:
             await _respond(send, 204, cors)
 
+    def _count(self, status: int) -> None:
+        (self._counted.get(status) or metrics.BEACONS.labels(str(status))).inc()
+
     async def _posted(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> bytes:
         if scope["method"] != "POST":
             raise Problem(405, "only POST", allow="POST, OPTIONS")
-        media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-        if media_type not in _CONTENT_TYPES:
-            raise Problem(415, "Content-Type: must be application/json or text/plain")
+        _check_type(headers)
         return await read_body(receive, self._body_timeout_s)
+
+
+def _check_type(headers: dict[bytes, bytes]) -> None:
+    media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if media_type not in _CONTENT_TYPES:
+        raise Problem(415, "Content-Type: must be application/json or text/plain")
 
 
 async def read_body(receive: Receive, timeout_s: float) -> bytes:

@@ -6,7 +6,7 @@ from pathlib import Path
 from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from footfall_gateway.problem import PROBLEM_DETAILS, Problem
@@ -18,6 +18,9 @@ PAGE_POLICY = (
 )
 """Content-Security-Policy of every page: nothing from elsewhere, nothing inline, in nobody's frame."""
 
+DEMO_POLICY = f"{PAGE_POLICY}; script-src 'self' 'unsafe-eval'"
+"""The demo shop stands for a customer's site, and the DSL's expressions are evaluated there."""
+
 _PAGE_AGE_S = 60
 
 
@@ -28,11 +31,14 @@ class Files:
         self._files = files
 
     def __contains__(self, path: str) -> bool:
-        return path in self._files
+        return path in self._files or f"{path}/" in self._files
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request for a path that is known."""
-        await _answer(self._files[scope["path"]](), scope)(scope, receive, send)
+        present = self._files.get(scope["path"])
+        # A folder's page names its neighbours relative to the folder.
+        response = _answer(present(), scope) if present else RedirectResponse(f"{scope['path']}/", 308)
+        await response(scope, receive, send)
 
 
 def _answer(file: BrowserFile, scope: Scope) -> Response:
@@ -51,7 +57,8 @@ def _answer(file: BrowserFile, scope: Scope) -> Response:
         "x-content-type-options": "nosniff",
     }
     if file.content_type.startswith("text/html"):
-        headers |= {"content-security-policy": PAGE_POLICY, "referrer-policy": "same-origin"}
+        policy = DEMO_POLICY if scope["path"].startswith("/demo/") else PAGE_POLICY
+        headers |= {"content-security-policy": policy, "referrer-policy": "same-origin"}
     if headers["etag"] in (tag.strip() for tag in asked.get("if-none-match", "").split(",")):
         return Response(status_code=304, headers=headers)
     headers["content-type"] = file.content_type
@@ -61,7 +68,7 @@ def _answer(file: BrowserFile, scope: Scope) -> Response:
 
 
 def folder(prefix: str, root: Path) -> Iterator[tuple[str, BrowserFile]]:
-    """Every file below a folder, by URL path; `index.html` is also the folder itself, with and without a slash."""
+    """Every file below a folder, by URL path; `index.html` is also the folder itself."""
     for file in sorted(root.rglob("*")):
         if not file.is_file():
             continue
@@ -73,4 +80,3 @@ def folder(prefix: str, root: Path) -> Iterator[tuple[str, BrowserFile]]:
         yield path, found
         if file.name == "index.html":
             yield path.removesuffix("index.html"), found
-            yield path.removesuffix("/index.html"), found

@@ -46,11 +46,11 @@ _OF_PAGE = ("events",)
 class HistoryApi:
     """What can be read by the History REST API."""
 
-    def __init__(self, neighbours: Neighbours) -> None:
+    def __init__(self, neighbours: Neighbours, lookup: Lookup) -> None:
         self._ask = neighbours.ask
         self._history = neighbours.history
         self._identity = neighbours.identity
-        self._lookup = Lookup(neighbours)
+        self._lookup = lookup
         self._related = Related(neighbours)
 
     def operations(self) -> list[Operation[Any, Any]]:

@@ -1,5 +1,6 @@
 """Turns the beacons that leave together into one Collect, and its answer into the outcome of each beacon."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -74,15 +75,24 @@ class Intake:
             Problem: 503, when it is not known of any event that it is stored. Sending the same again is safe.
 
         """
-        rejections = envelope.rejections
-        if envelope.events:
-            try:
-                waiter = self._commit.submit(Beacon(sender, envelope), len(envelope.events), size + _CONTEXT_BYTES)
-            except FullError:
-                raise Problem(503, "too many events are waiting", retry_s=_FULL_RETRY_S) from None
-            refused = await waiter
-            if refused:
-                rejections = sorted(rejections + refused)
+        refused = await self.begin(sender, envelope, size) if envelope.events else []
+        return self.outcome(envelope, refused)
+
+    def begin(self, sender: Sender, envelope: Envelope, size: int) -> asyncio.Future[list[Rejection]]:
+        """Begin to store what has events, without waiting. The future holds what `outcome` needs, or raises as `store`.
+
+        Raises:
+            Problem: 503, when too much is waiting.
+
+        """
+        try:
+            return self._commit.submit(Beacon(sender, envelope), len(envelope.events), size + _CONTEXT_BYTES)
+        except FullError:
+            raise Problem(503, "too many events are waiting", retry_s=_FULL_RETRY_S) from None
+
+    def outcome(self, envelope: Envelope, refused: list[Rejection]) -> Outcome:
+        """What became of a beacon, now that it is known what the collector refused of it. To be called once."""
+        rejections = sorted(envelope.rejections + refused) if refused else envelope.rejections
         accepted = len(envelope.events) + len(envelope.rejections) - len(rejections)
         _count(accepted, rejections)
         return Outcome(accepted, rejections)

@@ -61,9 +61,10 @@ class Lookup:
             await self.visit(page.visit_id, principal, "page")
         return page
 
-    async def event(self, event_id: str, principal: Principal) -> visit_pb2.StoredEvent:
-        """An event; the first received when several visits have used its id."""
-        event = (await self._ask(self._history.GetEvent, history.GetEventRequest(event_id=event_id))).event
+    async def event(self, event_id: str, principal: Principal, visit_id: str = "") -> visit_pb2.StoredEvent:
+        """An event of a visit; without one the first received, when several visits have used its id."""
+        request = history.GetEventRequest(event_id=event_id, visit_id=visit_id)
+        event = (await self._ask(self._history.GetEvent, request)).event
         if not principal.may_see(event.event.site):
             raise Problem(404, "no such event")
         return event

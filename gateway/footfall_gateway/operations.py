@@ -83,6 +83,8 @@ class Operation(Generic[Query, Body]):
     """None: open to everybody."""
     includes: tuple[str, ...] = ()
     """What `include_*` may name."""
+    decode: Callable[[bytes], Body] | None = None
+    """What reads a body that is not simply the JSON of its type; may raise Problem."""
     media_type: str = JSON
     """Of a 200."""
     also: Mapping[int, Any] = field(default_factory=dict)
@@ -169,7 +171,8 @@ class _PathEndpoint:
     async def _body(self, operation: Operation[Any, Any], receive: Receive) -> Any:
         if operation.body is None:
             return None
-        return decoded(await read_body(receive, self._body_timeout_s), operation.body)
+        raw = await read_body(receive, self._body_timeout_s)
+        return operation.decode(raw) if operation.decode else _decoded(raw, operation.body)
 
     def _without_operation(self, method: str) -> Response:
         if method == "OPTIONS":
@@ -214,13 +217,7 @@ def _typed(values: Mapping[str, str], query: type[Query]) -> Query:
         raise Problem(400, words(error)) from None
 
 
-def decoded(raw: bytes, body: type[Body]) -> Body:
-    """The body of a request.
-
-    Raises:
-        Problem: 400, it is not JSON, or not what it should be.
-
-    """
+def _decoded(raw: bytes, body: type[Body]) -> Body:
     try:
         return msgspec.json.decode(raw, type=body)
     except msgspec.ValidationError as error:

@@ -7,7 +7,6 @@ Absent lists and values are `null`, times are milliseconds, durations whole seco
 from typing import Annotated
 
 import msgspec
-from footfall.event.v1 import event_pb2
 from footfall.history.v1 import visit_pb2
 from footfall.identity.v1 import identity_pb2, visitor_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -15,7 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 NO_SESSION = "00000000-0000-1000-8000-000000000000"
 """`activeSessionId` of a visit without one."""
 
-_TYPES = {event_pb2.EVENT_TYPE_SYSTEM: "SYSTEM", event_pb2.EVENT_TYPE_BUSINESS: "BUSINESS"}
+_SYSTEM_EVENTS = {"VisitStarted", "PageEntered", "PageExited", "SignIn", "SignOut", "UserInfo"}
 
 
 class Event(msgspec.Struct):
@@ -111,7 +110,7 @@ def event(stored: visit_pb2.StoredEvent) -> Event:
     return Event(
         event_id=admitted.event_id,
         category=admitted.category,
-        event_type=_TYPES.get(admitted.event_type, "BUSINESS"),
+        event_type=event_type(admitted.event_name),
         event_name=admitted.event_name,
         server_timestamp=milliseconds(stored.received_time),
         browser_page_id=admitted.browser_page_id or None,
@@ -123,6 +122,11 @@ def event(stored: visit_pb2.StoredEvent) -> Event:
         data=msgspec.Raw(admitted.data_json or b"{}"),
         language_code=admitted.language_code or None,
     )
+
+
+def event_type(event_name: str) -> str:
+    """`SYSTEM` or `BUSINESS`: the type follows from the name."""
+    return "SYSTEM" if event_name in _SYSTEM_EVENTS else "BUSINESS"
 
 
 def page(stored: visit_pb2.Page) -> Page:

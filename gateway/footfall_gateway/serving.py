@@ -14,7 +14,9 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from footfall_gateway import app
-from footfall_gateway.cors import SitesFileError
+from footfall_gateway.beacon import BeaconEndpoint
+from footfall_gateway.beacon_protocol import beacon_protocol
+from footfall_gateway.cors import Cors, SitesFileError, read_origins
 from footfall_gateway.dsl import DslFileError
 from footfall_gateway.group_commit import Bounds
 from footfall_gateway.intake import Intake
@@ -56,8 +58,9 @@ class Gateway:
             ),
         )
         self._probes = Probes(self._neighbours)
-        application = app.build(settings, self._neighbours, self._intake, self._probes)
-        self._server = _Server(_uvicorn_config(application, settings))
+        beacons = BeaconEndpoint(self._intake, Cors(read_origins(settings.sites_file)), settings.body_timeout_ms / 1000)
+        application = app.build(settings, self._neighbours, self._intake, beacons, self._probes)
+        self._server = _Server(_uvicorn_config(application, beacons, settings))
         self._serving: asyncio.Task[None]
         self._asked_to_stop = asyncio.Event()
         self._in_a_hurry = asyncio.Event()
@@ -113,12 +116,12 @@ async def serve(settings: GatewaySettings) -> int:
     return await gateway.stopped()
 
 
-def _uvicorn_config(application: ASGIApp, settings: GatewaySettings) -> uvicorn.Config:
+def _uvicorn_config(application: ASGIApp, beacons: BeaconEndpoint, settings: GatewaySettings) -> uvicorn.Config:
     # Its lines at level warning are about what strangers send; anybody could fill the log with them.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     return uvicorn.Config(
         application,
-        http="httptools",
+        http=beacon_protocol(beacons, settings.trusted_proxies),
         ws="none",
         lifespan="off",
         log_config=None,

@@ -1,0 +1,170 @@
+// Turns /openapi.json into a page to read and try it. Nothing is loaded from elsewhere, nothing is put into HTML as text.
+'use strict';
+
+const METHODS = ['get', 'post', 'put', 'delete'];
+let description;
+
+/** An element with attributes and children. */
+function element(tag, attributes, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes || {})) {
+    if (name.startsWith('on')) made.addEventListener(name.slice(2), value);
+    else if (value !== undefined && value !== false) made.setAttribute(name, value === true ? '' : value);
+  }
+  made.append(...children.filter((child) => child !== undefined && child !== ''));
+  return made;
+}
+
+/** Every operation, in the order of the description; those of the older prefix are the same again. */
+function operations() {
+  return Object.entries(description.paths)
+    .filter(([path]) => !path.startsWith('/backend/'))
+    .flatMap(([path, methods]) =>
+      METHODS.filter((method) => methods[method]).map((method) => ({ path, method, ...methods[method] })));
+}
+
+/** A path that may be broken before each slash. */
+function breakable(path) {
+  return path.split(/(?=\/)/).flatMap((part) => [document.createElement('wbr'), part]);
+}
+
+/** Text without the marks of code. */
+function plain(text) {
+  return (text || '').replaceAll('`', '');
+}
+
+function showList() {
+  const words = document.getElementById('find').value.toLowerCase().split(/\s+/).filter(Boolean);
+  const tags = new Map();
+  for (const operation of operations()) {
+    const text = `${operation.method} ${operation.path} ${operation.summary} ${operation.operationId}`.toLowerCase();
+    if (!words.every((word) => text.includes(word))) continue;
+    if (!tags.has(operation.tags[0])) tags.set(operation.tags[0], []);
+    tags.get(operation.tags[0]).push(operation);
+  }
+  document.getElementById('list').replaceChildren(...[...tags].flatMap(([tag, members]) => [
+    element('h2', {}, tag),
+    ...members.map((operation) => element('button', {
+      type: 'button',
+      title: operation.summary,
+      'aria-current': String(location.hash.slice(1) === operation.operationId),
+      onclick: () => { location.hash = operation.operationId; },
+    }, element('span', { class: `method ${operation.method}` }, operation.method.toUpperCase()), element('span', {}, ...breakable(operation.path)))),
+  ]));
+}
+
+/** The schema itself, where there may be a reference to it. */
+function resolved(schema) {
+  return schema && schema.$ref ? description.components.schemas[schema.$ref.split('/').pop()] : schema || {};
+}
+
+/** A schema in a few words, its parts unfolded once. */
+function sketch(schema, depth = 0) {
+  const found = resolved(schema);
+  if (found.enum) return found.enum.map((value) => JSON.stringify(value)).join(' | ');
+  const choices = found.anyOf || found.oneOf;
+  if (choices) return choices.map((one) => sketch(one, depth)).join(depth ? ' | ' : '\nor ');
+  if (found.type === 'array') return `[${sketch(found.items, depth + 1)}]`;
+  if (found.properties) {
+    const name = schema.$ref ? schema.$ref.split('/').pop() : 'object';
+    if (depth > 1) return name;
+    const indent = '  '.repeat(depth + 1);
+    const lines = Object.entries(found.properties).map(([key, value]) => `${indent}${key}: ${sketch(value, depth + 1)}`);
+    return `{\n${lines.join('\n')}\n${'  '.repeat(depth)}}`;
+  }
+  return [].concat(found.type || 'any').join(' | ');
+}
+
+function field(parameter) {
+  const schema = parameter.schema || {};
+  const attributes = { name: `${parameter.in}:${parameter.name}`, required: parameter.required };
+  const values = schema.enum || (schema.type === 'boolean' ? ['true', 'false'] : undefined);
+  const input = values
+    ? element('select', attributes, element('option', { value: '' }, ''), ...values.map((value) => element('option', { value }, value)))
+    : element('input', { ...attributes, placeholder: schema.default === undefined ? '' : String(schema.default) });
+  return element('label', {}, parameter.name, input, element('small', {}, plain(parameter.description)));
+}
+
+function showOperation() {
+  const operation = operations().find((one) => one.operationId === location.hash.slice(1));
+  showList();
+  if (!operation) return;
+  const content = operation.requestBody && operation.requestBody.content['application/json'];
+  const answer = element('div', {});
+  const form = element('form', { onsubmit: (event) => send(event, operation, answer) },
+    element('div', { class: 'fields' }, ...(operation.parameters || []).map(field)),
+    content ? element('label', {}, 'Body', element('textarea', { name: 'body', spellcheck: 'false' }, '{}')) : '',
+    element('button', { class: 'send' }, 'Send'));
+  document.getElementById('main').replaceChildren(
+    element('h2', {}, element('span', { class: `method ${operation.method}` }, operation.method.toUpperCase()), ` ${operation.path}`),
+    element('p', {}, `${operation.summary}.`),
+    operation.description ? element('p', { class: 'meta' }, plain(operation.description)) : '',
+    element('p', { class: 'meta' }, operation['x-scope'] ? `Needs the scope ${operation['x-scope']}.` : 'Open to everybody.'),
+    form, answer,
+    content ? element('h3', {}, 'Body') : '',
+    content ? element('pre', {}, sketch(content.schema)) : '',
+    element('h3', {}, 'Answers'),
+    element('table', {}, element('tbody', {}, ...Object.entries(operation.responses).map(answerRow))));
+}
+
+function answerRow([status, response]) {
+  const schemas = Object.values(response.content || {}).map((one) => one.schema).filter(Boolean);
+  const isError = status >= '400' || status === 'default';
+  return element('tr', {}, element('td', {}, status),
+    element('td', {}, response.description, schemas.length && !isError ? element('pre', {}, sketch(schemas[0])) : ''));
+}
+
+function authorization() {
+  const { user, secret } = document.getElementById('sign-in').elements;
+  if (!secret.value) return {};
+  if (!user.value) return { Authorization: `Bearer ${secret.value}` };
+  const bytes = new TextEncoder().encode(`${user.value}:${secret.value}`);
+  return { Authorization: `Basic ${btoa(String.fromCharCode(...bytes))}` };
+}
+
+async function send(event, operation, answer) {
+  event.preventDefault();
+  const values = new FormData(event.target);
+  const query = new URLSearchParams();
+  let path = operation.path;
+  for (const [name, value] of values) {
+    if (name.startsWith('path:')) path = path.replace(`{${name.slice(5)}}`, encodeURIComponent(value));
+    if (name.startsWith('query:') && value) query.set(name.slice(6), value);
+  }
+  const url = query.size ? `${path}?${query}` : path;
+  const body = values.get('body');
+  const button = event.target.querySelector('.send');
+  button.disabled = true;
+  try {
+    const headers = { ...authorization(), ...(body === null ? {} : { 'Content-Type': 'application/json' }) };
+    // Without credentials of the browser's own: its sign-in window would stand in the way.
+    const response = await fetch(url, { method: operation.method.toUpperCase(), headers, body, credentials: 'omit' });
+    show(answer, operation, url, response, await response.text());
+  } catch (error) {
+    answer.replaceChildren(element('p', { class: 'status bad' }, `No answer: ${error.message}`));
+  } finally {
+    button.disabled = false;
+  }
+}
+
+function show(answer, operation, url, response, text) {
+  let shown = text;
+  try { shown = JSON.stringify(JSON.parse(text), null, 2); } catch { /* shown as it is */ }
+  const next = response.headers.get('Paging-Next');
+  answer.replaceChildren(
+    element('h3', {}, 'Answer'),
+    element('p', { class: 'meta' }, `${operation.method.toUpperCase()} ${url}`),
+    element('p', { class: response.ok ? 'status' : 'status bad' }, `${response.status} ${response.statusText}`),
+    next ? element('p', { class: 'meta' }, `Paging-Next: ${next}`) : '',
+    shown ? element('pre', {}, shown) : '');
+}
+
+async function start() {
+  description = await (await fetch('/openapi.json')).json();
+  document.getElementById('about').textContent = plain(description.info.description);
+  document.getElementById('find').addEventListener('input', showList);
+  addEventListener('hashchange', showOperation);
+  showOperation();
+}
+
+start();

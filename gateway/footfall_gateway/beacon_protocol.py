@@ -1,0 +1,104 @@
+"""Turns a beacon that arrives in one piece into its answer, without a task and without ASGI messages.
+
+Only the usual case is here: a POST that is all there when its head has been read, has no fault, and is stored whole.
+All else goes to the same endpoint the way of every request. Why: docs/adr/0008-beacons-before-asgi.md.
+"""
+
+import asyncio
+from functools import partial
+from typing import Any, cast
+
+from starlette.types import Receive, Scope, Send
+from uvicorn.config import Config
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from footfall_gateway.beacon import BeaconEndpoint, Stored
+
+
+def beacon_protocol(endpoint: BeaconEndpoint, trusted_proxies: str) -> Any:
+    """What uvicorn takes for the class of its connections' protocol. `trusted_proxies` as uvicorn has it."""
+    proxies = ProxyHeadersMiddleware(_nothing, trusted_proxies) if trusted_proxies else None  # type: ignore[arg-type]  # its types name TypedDicts
+    return partial(_BeaconProtocol, endpoint, proxies)
+
+
+async def _nothing(_scope: Scope, _receive: Receive, _send: Send) -> None:
+    pass
+
+
+class _BeaconProtocol(HttpToolsProtocol):
+    def __init__(
+        self,
+        endpoint: BeaconEndpoint,
+        proxies: ProxyHeadersMiddleware | None,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._endpoint = endpoint
+        self._proxies = proxies
+        self._is_reading_head = False
+        self._held: tuple[RequestResponseCycle, Any] | None = None
+
+    def on_headers_complete(self) -> None:
+        self._is_reading_head = True
+        super().on_headers_complete()
+        self._is_reading_head = False
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Hold a beacon back until all of it has been read that is there already."""
+        scope = cycle.scope
+        if (
+            self._is_reading_head  # else it has waited for the answer to an earlier request
+            and scope["path"] == "/beacon"
+            and scope["method"] == "POST"
+            and not cycle.waiting_for_100_continue
+        ):
+            self._held = cycle, app
+        else:
+            super()._start_asgi_task(cycle, app)
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        if self._held is None or self._held[0] is not self.cycle:
+            return
+        cycle, app = self._held
+        self._held = None
+        if self._proxies:
+            _run_through(self._proxies, cycle.scope)
+        stored = self._endpoint.begin(cast("Scope", cycle.scope), bytes(cycle.body))
+        if stored is None:
+            super()._start_asgi_task(cycle, app)
+        else:
+            stored.refused.add_done_callback(partial(self._answer, cycle, stored))
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._held:  # part of it is still to come
+            super()._start_asgi_task(*self._held)
+            self._held = None
+
+    def _answer(self, cycle: RequestResponseCycle, stored: Stored, _refused: object) -> None:
+        if cycle.disconnected:
+            return
+        default_headers = self.server_state.default_headers
+        answer = None if self.flow.write_paused else self._endpoint.success(stored, default_headers)
+        if answer is None:
+            super()._start_asgi_task(cycle, partial(self._endpoint.answer, stored))
+            return
+        self.transport.write(answer if cycle.keep_alive else answer[:-2] + b"connection: close\r\n\r\n")
+        cycle.response_complete = True
+        if not cycle.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+
+
+def _run_through(proxies: ProxyHeadersMiddleware, scope: Any) -> None:
+    """Put the client's own address into the scope. Nothing in there waits, so one step is all."""
+    try:
+        proxies(scope, None, None).send(None)  # type: ignore[arg-type]  # nothing receives or sends
+    except StopIteration:
+        return
