@@ -6,9 +6,9 @@ import uuid
 from typing import Any
 
 import pytest
-from tests.tools.suite import Suite
 
 from tests.tools.eventually import eventually
+from tests.tools.suite import Suite
 from tests.tools.visits import Event, event, now_ms
 
 DAY_MS = 86_400_000

@@ -2,9 +2,8 @@
 
 import uuid
 
-from tests.tools.suite import Suite
-
 from tests.tools.eventually import eventually
+from tests.tools.suite import Suite
 from tests.tools.visits import event, now_ms
 
 

@@ -1,4 +1,4 @@
-"""Random visits through a bad network into the real suite: every stamp in history is the pure fold of the sorted events.
+"""Random visits through a bad network into the real suite: every stamp in history is the fold of the sorted events.
 
 FOOTFALL_RANDOM_VISITS=2000 runs the long form; `make test` runs a short one.
 """
@@ -6,15 +6,16 @@ FOOTFALL_RANDOM_VISITS=2000 runs the long form; `make test` runs a short one.
 import asyncio
 import os
 import random
+from functools import partial
 
 import grpc
 import pytest
 from footfall.history.v1 import history_service_pb2, history_service_pb2_grpc
 from footfall.identity.v1 import identity_service_pb2, identity_service_pb2_grpc
-from footfall_timeline import Fold, Stamp, merge, normalize_uuid
-from tests.tools.suite import Suite
+from footfall_timeline import Fold, Stamp, State, merge, normalize_uuid
 
 from tests.tools.eventually import eventually
+from tests.tools.suite import Suite
 from tests.tools.visits import Event, random_visit, scattered, transitions
 
 VISITS = int(os.environ.get("FOOTFALL_RANDOM_VISITS", "150"))
@@ -48,7 +49,7 @@ async def test_every_stamp_is_the_fold_of_the_sorted_events(suite: Suite) -> Non
             suite.kill("history")
 
         for events in visits:
-            await eventually(lambda events=events: stamps_are_right(history, events), timeout=30)
+            await eventually(partial(stamps_are_right, history, events), timeout=90)
             await live_state_is_right(identity, events)
 
 
@@ -60,7 +61,7 @@ async def stamps_are_right(channel: grpc.aio.Channel, events: list[Event]) -> No
         answer = await stub.ListEvents(request, timeout=5, wait_for_ready=True)
     except grpc.aio.AioRpcError as error:
         raise AssertionError(f"history answers {error.code()}") from error
-    stored = {e.event.event_id: (e.stamp.state, e.stamp.identity_id, e.stamp.session_id) for e in answer.events}
+    stored = {e.event.event_id: (State(e.stamp.state), e.stamp.identity_id, e.stamp.session_id) for e in answer.events}
     assert stored == {event_id: stamp[:3] for event_id, stamp in expected_stamps(events).items()}
     keys = [(e.event.event_time_ms, e.event.event_id) for e in answer.events]
     assert keys == sorted(keys)
@@ -72,4 +73,4 @@ async def live_state_is_right(channel: grpc.aio.Channel, events: list[Event]) ->
     request = identity_service_pb2.GetVisitorRequest(visit_id=events[0]["visitID"])
     visitor = (await stub.GetVisitor(request, timeout=5)).visitor
     expected = Fold(events[0]["visitID"], merge(transitions(events))).stamp
-    assert (visitor.state, visitor.identity_id, visitor.session_id) == expected[:3]
+    assert (State(visitor.state), visitor.identity_id, visitor.session_id) == expected[:3]

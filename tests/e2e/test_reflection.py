@@ -7,8 +7,8 @@ import uuid
 from pathlib import Path
 
 import pytest
-from tests.tools.suite import Suite
 
+from tests.tools.suite import Suite
 from tests.tools.visits import now_ms
 
 BUF = Path(sys.executable).parent / "buf"

@@ -1,0 +1,222 @@
+"""Whatever is sent, in whatever order, with whatever restarts in between: the suite says what the reference says.
+
+`make test` runs 100 examples; FOOTFALL_EXAMPLES=1000 is for the night.
+"""
+
+import asyncio
+import json
+import os
+import time
+import uuid
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+from urllib.parse import quote
+
+import grpc
+import httpx
+import pytest
+from footfall.history.v1 import history_service_pb2, history_service_pb2_grpc
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+
+from tests.tools.eventually import eventually
+from tests.tools.reference import Reference, Sent
+from tests.tools.suite import Suite
+from tests.tools.visits import event, now_ms
+
+EXAMPLES = int(os.environ.get("FOOTFALL_EXAMPLES", "100"))
+STEPS = 20
+STATES = {1: "ANONYMOUS", 2: "RECOGNIZED", 3: "AUTHENTICATED"}
+# Rare enough that a run is not made of them: each costs a second or two.
+RESTART_ONE_IN = 60
+
+positions = st.integers(0, 2)
+
+
+@pytest.mark.timeout(120 + 3 * EXAMPLES)
+def test_the_suite_says_what_the_reference_says(suite: Suite) -> None:
+    class Machine(Visitors):
+        running = suite
+
+    run_state_machine_as_test(
+        Machine,
+        settings=settings(
+            max_examples=EXAMPLES,
+            stateful_step_count=STEPS,
+            deadline=None,
+            derandomize="FOOTFALL_EXAMPLES" not in os.environ,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+class Visitors(RuleBasedStateMachine):
+    """Three visits, three people and three contacts, all with names of this example's own."""
+
+    running: Suite
+
+    @initialize()
+    def begin(self) -> None:
+        self.http = httpx.Client(base_url=self.running.url, auth=self.running.credentials, timeout=10)
+        self.channel = grpc.insecure_channel(self.running.targets["history"])
+        self.history = history_service_pb2_grpc.HistoryServiceStub(self.channel)
+        self.reference = Reference()
+        mark = uuid.uuid4().hex[:8]
+        self.visit_ids = [str(uuid.uuid4()) for _ in range(3)]
+        self.people = [f"ann.{mark}@shop.example", f"o'neil/çelik #7 {mark}", f"bob{mark}"]
+        self.contact_ids = [f"contact-{n}-{mark}" for n in range(3)]
+        self.emails = [self.people[0], f"home.{mark}@mail.example"]
+        self.phones = [f"+4930{uuid.uuid4().int % 10**8:08d}" for _ in range(2)]
+        self.first_names = [f"Ann{mark}", f"Bob{mark}"]
+        self.started_ms = now_ms() - 1_800_000
+
+    @rule(
+        visit=positions,
+        name=st.sampled_from(["PageEntered", "AddToCart", "UserInfo", "SignIn", "SignIn", "SignOut"]),
+        person=positions,
+        seconds=st.integers(0, 20),
+        given=st.fixed_dictionaries({}, optional={"email": positions, "phone": positions, "firstName": positions}),
+        is_now=st.sampled_from([False, False, False, True]),
+        again=st.booleans(),
+    )
+    def something_happens(
+        self, *, visit: int, name: str, person: int, seconds: int, given: dict[str, int], is_now: bool, again: bool
+    ) -> None:
+        """An event, early or late by up to twenty seconds of the visit, or now; perhaps twice."""
+        user = self.people[person] if name in {"UserInfo", "SignIn"} else ""
+        known: dict[str, list[str]] = {"email": self.emails, "phone": self.phones, "firstName": self.first_names}
+        data = {key: known[key][number % 2] for key, number in given.items()} if name == "SignIn" else {}
+        if "firstName" in data:
+            data["lastName"] = "Miller"
+        at_ms = now_ms() if is_now else self.started_ms + 1_000 * seconds
+        sent = event(name, self.visit_ids[visit], at_ms, user or None, data=data)
+        for _ in range(1 + again):
+            self._until(lambda: self.http.post("/beacon", json=[sent]), 204)
+        event_id = str(uuid.UUID(sent["eventID"]))
+        events = self.reference.visits.setdefault(self.visit_ids[visit], {})
+        events[event_id] = Sent(at_ms, event_id, name, user, data)
+
+    @rule(contact=positions, emails=st.sets(positions, max_size=2), phone=st.booleans(), first_name=positions)
+    def the_directory_changes(self, contact: int, emails: set[int], phone: bool, first_name: int) -> None:
+        """A contact is written. Its spelling differs from the page's; the reference has the page's."""
+        known = {
+            "emailAddresses": sorted({self.emails[number % 2] for number in emails}),
+            "phoneNumbers": self.phones[:1] if phone else [],
+            "firstName": self.first_names[first_name] if first_name < 2 else "",
+        }
+        body = {
+            "emailAddresses": [email.upper() for email in known["emailAddresses"]],
+            "phoneNumbers": [f"{number[:3]} ({number[3:5]}) {number[5:]}" for number in known["phoneNumbers"]],
+            "firstName": str(known["firstName"]).upper(),
+            "lastName": " MILLER",
+        }
+        self._until(lambda: self.http.put(f"/api/v1/contacts/{self.contact_ids[contact]}", json=body), 200)
+        self.reference.contacts[self.contact_ids[contact]] = known
+
+    @rule(contact=positions)
+    def a_contact_is_deleted(self, contact: int) -> None:
+        contact_id = self.contact_ids[contact]
+        known = self.reference.contacts.pop(contact_id, None)
+        self._until(lambda: self.http.delete(f"/api/v1/contacts/{contact_id}"), 204 if known else 404)
+
+    @precondition(lambda self: self.reference.contacts)
+    @rule(person=positions, contact=positions)
+    def somebody_links_by_hand(self, person: int, contact: int) -> None:
+        contact_ids = sorted(self.reference.contacts)
+        contact_id, user = contact_ids[contact % len(contact_ids)], self.people[person]
+        self._until(lambda: self.http.put(self._of(user, "contact"), json={"contactId": contact_id}), 200)
+        self.reference.by_hand.setdefault(user, []).append(("link", contact_id))
+
+    @rule(person=positions)
+    def somebody_unlinks_by_hand(self, person: int) -> None:
+        """Only what is linked: what rules have linked is waited for first, because they need a moment."""
+        user = self.people[person]
+        contact_id, _ = self.reference.contact_of(user)
+        if not contact_id:
+            return
+        self._eventually(lambda: self._linked_contact(user) == contact_id)
+        self._until(lambda: self.http.delete(self._of(user, "contact")), 204)
+        self.reference.by_hand.setdefault(user, []).append(("unlink", contact_id))
+
+    @rule(person=positions, is_meant=st.sampled_from([False, False, True]))
+    def somebody_is_erased(self, person: int, is_meant: bool) -> None:
+        if not is_meant:
+            return
+        user = self.people[person]
+        time.sleep(0.002)
+        self._until(lambda: self.http.delete(f"/api/v1/identities/{quote(user, safe='')}"), 200)
+        self.reference.erased[user] = now_ms()
+        self.reference.by_hand.pop(user, None)
+        time.sleep(0.002)
+
+    @rule(program=st.sampled_from(["identity", "identity", "valkey", "history"]), lot=st.integers(1, RESTART_ONE_IN))
+    def a_program_dies(self, program: Any, lot: int) -> None:
+        if lot == RESTART_ONE_IN:
+            self.running.kill(program)
+
+    def teardown(self) -> None:
+        """Compare everything, as soon as it has had the time to become right."""
+        if not hasattr(self, "http"):
+            return
+        with self.http, self.channel:
+            for visit_id in self.reference.visits:
+                self._eventually(partial(self._visit_is_right, visit_id))
+            for user in self.people:
+                self._eventually(partial(self._person_is_right, user))
+
+    def _visit_is_right(self, visit_id: str) -> None:
+        walk = self.reference.walk(visit_id)
+        visitor = self._json(f"/api/v1/visits/{visit_id}/visitor")
+        live = visitor["state"], visitor["identityId"] or "", visitor["sessionId"] or ""
+        assert live == walk.last
+        request = history_service_pb2.ListEventsRequest(visit_id=visit_id, page_size=1000)
+        try:
+            stored = self.history.ListEvents(request, timeout=5, wait_for_ready=True).events
+        except grpc.RpcError as error:
+            raise AssertionError from error
+        stamps = {e.event.event_id: (STATES[e.stamp.state], e.stamp.identity_id, e.stamp.session_id) for e in stored}
+        assert stamps == walk.stamps
+        assert [e.event.event_id for e in stored] == [
+            e.event_id for e in sorted(self.reference.visits[visit_id].values())
+        ]
+        sessions = self._json(f"/server/data/visits/{visit_id}/sessions") or []
+        assert {s["sessionId"]: (s["identityId"], s["startDate"], s["endDate"]) for s in sessions} == walk.sessions
+        identities = self._json(f"/server/data/visits/{visit_id}/identities") or []
+        assert {i["identityId"]: i["visitScope"].upper() for i in identities} == walk.scopes
+
+    def _person_is_right(self, user: str) -> None:
+        contact_id, candidates = self.reference.contact_of(user)
+        if user in self.reference.people() or self.reference.by_hand.get(user):
+            assert self._linked_contact(user) == contact_id
+            links = self._json(self._of(user, "links"))["links"]
+            in_force = links[0] if links else {"candidateContactIds": []}
+            assert sorted(in_force["candidateContactIds"]) == candidates, json.dumps(links)
+        else:
+            assert self.http.get(f"/server/data/identities/{quote(user, safe='')}").status_code == 404
+
+    def _linked_contact(self, user: str) -> str:
+        return str(self._json(f"/server/data/identities/{quote(user, safe='')}")["entityInCS"] or "")
+
+    @staticmethod
+    def _of(user: str, what: str) -> str:
+        return f"/api/v1/identities/{quote(user, safe='')}/{what}"
+
+    def _json(self, path: str) -> Any:
+        """The body of a GET; None for 204. What is not there yet, or cannot be asked now, is an AssertionError."""
+        answer = self.http.get(path)
+        assert answer.status_code in {200, 204}, f"{path}: {answer.status_code} {answer.text}"
+        return answer.json() if answer.status_code == 200 else None
+
+    @staticmethod
+    def _until(request: Callable[[], httpx.Response], status: int) -> None:
+        """Send until the answer is no 503: the retry that every client owes us."""
+        deadline = time.monotonic() + 30
+        while (answer := request()).status_code in {503, 504} and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert answer.status_code == status, answer.text
+
+    @staticmethod
+    def _eventually(check: Callable[[], Any]) -> None:
+        asyncio.run(eventually(check, timeout=30))
