@@ -66,7 +66,7 @@ class Reader:
         """
         found: list[tuple[str, pb.Session]] = []
         async for document in self._store.each_visit(conditions):
-            if len(found) > window.size and found[-1][0] < document["start_key"]:
+            if len(found) > window.size and found[-1][0][:TIME_DIGITS] < document["start_key"][:TIME_DIGITS]:
                 break
             for session in Visit.from_document(document).fold.sessions:
                 key = order_key(session.start_ms, session.session_id)
@@ -107,15 +107,15 @@ class Reader:
                 last = events[-1]["order_key"][:TIME_DIGITS]
                 events = [event for event in events if not event["order_key"].startswith(last)]
             keys = {event["_id"]: event["order_key"][:TIME_DIGITS] + event["page_id"] for event in events}
-            asked_for = [event for event in events if window.contains(keys[event["_id"]])]
-            entries = await self.page_entries({event["page_id"] for event in asked_for})
-            # A page that was entered twice under one id is the first of the two.
-            first = sorted(
-                ((keys[entry[0]["_id"]], entry) for entry in entries.values() if entry[0]["_id"] in keys),
-                key=itemgetter(0),
-            )
-            if are_all or len(first) > window.size:
-                return window.cut([(key, views.page_message(*entry)) for key, entry in first])
+            page_ids = {event["page_id"] for event in events if window.contains(keys[event["_id"]])}
+            found = [
+                (key, views.page_message(entered, exited))
+                for entered, exited in (await self.page_entries(page_ids)).values()
+                # A page that was entered twice under one id is the first of the two.
+                if (key := keys.get(entered["_id"])) and window.contains(key)
+            ]
+            if are_all or len(found) > window.size:
+                return window.cut(sorted(found, key=itemgetter(0)))
             limit *= 2
 
     async def page_entries(self, page_ids: Iterable[str]) -> dict[str, tuple[Document, Document | None]]:

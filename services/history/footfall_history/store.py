@@ -29,6 +29,8 @@ _IDS_A_QUERY: Final = 50
 # For an answer once asked: long, because a bulk write may take long; not for ever, because a server may freeze.
 _SOCKET_TIMEOUT_MS: Final = 30_000
 _RETRY_S: Final = 0.5
+_ONE_ANSWER: Final = 100_000
+"""Documents that the server may answer with at once, as far as they fit into 16 MB; by default it is 101."""
 
 _log = structlog.get_logger()
 
@@ -256,7 +258,7 @@ class Store:
 
     async def find_visits(self, where: Document, limit: int) -> list[Document]:
         """The first visits in order that match, whole."""
-        return await self.visits.find(where).sort("start_key", ASCENDING).limit(limit).to_list(None)
+        return await self.visits.find(where, batch_size=limit).sort("start_key", ASCENDING).limit(limit).to_list(None)
 
     def each_visit(self, where: Document) -> AsyncIterator[Document]:
         """All visits in order that match, whole, fetched as they are needed."""
@@ -274,7 +276,7 @@ class Store:
 
     async def find_events(self, where: Document, limit: int) -> list[Document]:
         """The first events in order that match."""
-        return await self.events.find(where).sort("order_key", ASCENDING).limit(limit).to_list(None)
+        return await self.events.find(where, batch_size=limit).sort("order_key", ASCENDING).limit(limit).to_list(None)
 
     def each_event(self, where: Document) -> AsyncIterator[Document]:
         """All events in order that match, fetched as they are needed."""
@@ -352,7 +354,9 @@ async def _by_ids(
     limit: int = 0,
 ) -> list[Document]:
     queries = [
-        collection.find({field: {"$in": group}} | (where or {}), fields).limit(limit).to_list(None)
+        collection.find({field: {"$in": group}} | (where or {}), fields, batch_size=_ONE_ANSWER)
+        .limit(limit)
+        .to_list(None)
         for group in _groups([*ids])
     ]
     return [document for found in await asyncio.gather(*queries) for document in found]
