@@ -159,9 +159,9 @@ def test_hostile_text_costs_no_more_than_its_length(piece: str, around: str) -> 
     seconds = []
     for size in (15_000, 60_000):
         text = around.format(piece * (size // len(piece))).encode()
-        started = time.perf_counter()
+        started = time.process_time()
         redactor.json(b'{"key":"%s","%s":1}' % (text, text))
-        seconds.append(time.perf_counter() - started)
+        seconds.append(time.process_time() - started)
     assert seconds[1] < 0.2 + 8 * seconds[0]
 
 

@@ -27,6 +27,8 @@ class RememberingIdentity:
     def __init__(self) -> None:
         self.calls: list[list[Event]] = []
         self.delay_s = 0.0
+        self.most_at_once = 0
+        self._at_once = 0
         self.server = grpc.aio.server()
         self.target = f"127.0.0.1:{self.server.add_insecure_port('127.0.0.1:0')}"
         handler = grpc.unary_unary_rpc_method_handler(
@@ -42,7 +44,12 @@ class RememberingIdentity:
         self, request: identity.ResolveEventsRequest, _context: Any
     ) -> identity.ResolveEventsResponse:
         self.calls.append(list(request.events))
-        await asyncio.sleep(self.delay_s)
+        self._at_once += 1
+        self.most_at_once = max(self.most_at_once, self._at_once)
+        try:
+            await asyncio.sleep(self.delay_s)
+        finally:
+            self._at_once -= 1
         return identity.ResolveEventsResponse()
 
     def calls_about(self, visit_id: str) -> list[list[Event]]:

@@ -11,6 +11,7 @@ import pytest
 from footfall.collector.v1 import collector_service_pb2 as collector
 from footfall.event.v1.event_pb2 import EventBatch
 from footfall_collector.event_log import stream_key
+from footfall_collector.resolver import PAUSE_S
 from footfall_servicekit.errors import details_of
 from footfall_timeline import partition
 from redis.asyncio import Redis
@@ -114,14 +115,13 @@ async def test_the_greatest_batch_is_taken(service: Collector, common_redis: Any
 
 
 async def test_batches_run_side_by_side(service: Collector, remembering_identity: RememberingIdentity) -> None:
-    remembering_identity.delay_s = 0.3
+    remembering_identity.delay_s = 0.5
     try:
-        started = time.monotonic()
         answers = await asyncio.gather(*(service.collect(batch(message())) for _ in range(20)))
-        assert time.monotonic() - started < 2
     finally:
         remembering_identity.delay_s = 0
     assert [answer.stored_count for answer in answers] == [1] * 20
+    assert remembering_identity.most_at_once > 1
 
 
 async def test_each_partition_gets_the_events_of_its_visits_with_their_contexts_alone(
@@ -170,8 +170,8 @@ class TestLog:
     async def test_a_redis_that_does_not_answer_is_unavailable_with_the_time_to_wait(
         self, running_collector: Running, redis: Any
     ) -> None:
-        async with running_collector(COLLECTOR_LOG_TIMEOUT_MS=200) as service:
-            await redis.execute_command("CLIENT", "PAUSE", 1_000)
+        async with running_collector(COLLECTOR_LOG_TIMEOUT_MS=1_000) as service:
+            await redis.execute_command("CLIENT", "PAUSE", 2_500)
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await service.collect(batch(message()))
             await redis.ping()
@@ -210,18 +210,18 @@ class TestIdentityDown:
     ) -> None:
         visit_id = new_uuid()
         remembering_identity.delay_s = 30
-        async with running_collector(COLLECTOR_IDENTITY_TIMEOUT_MS=300) as service:
+        async with running_collector(COLLECTOR_IDENTITY_TIMEOUT_MS=400) as service:
             started = time.monotonic()
             for _ in range(20):
                 assert (await service.collect(batch(message(visit_id=visit_id)))).stored_count == 1
-            assert time.monotonic() - started < 1.0
-            assert len(remembering_identity.calls_about(visit_id)) == 1
+            calls = len(remembering_identity.calls_about(visit_id))
+            assert 1 <= calls <= 1 + (time.monotonic() - started) / PAUSE_S
 
             remembering_identity.delay_s = 0
-            await asyncio.sleep(1.1)  # the pause it is given
+            await asyncio.sleep(PAUSE_S + 0.4)
             await service.collect(batch(message(visit_id=visit_id)))
             await service.collect(batch(message(visit_id=visit_id)))
-            assert len(remembering_identity.calls_about(visit_id)) == 3
+            assert len(remembering_identity.calls_about(visit_id)) == calls + 2
 
     async def test_the_callers_deadline_is_kept(
         self, running_collector: Running, remembering_identity: RememberingIdentity
@@ -229,6 +229,6 @@ class TestIdentityDown:
         remembering_identity.delay_s = 30
         try:
             async with running_collector(COLLECTOR_IDENTITY_TIMEOUT_MS=10_000) as service:
-                assert (await service.collect(batch(message()), timeout_s=1)).stored_count == 1
+                assert (await service.collect(batch(message()), timeout_s=3)).stored_count == 1
         finally:
             remembering_identity.delay_s = 0

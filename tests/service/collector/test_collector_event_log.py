@@ -28,7 +28,9 @@ MEGABYTE = 1024 * 1024
 @asynccontextmanager
 async def opened(url: str, partitions: int = 1, **options: Any) -> AsyncIterator[EventLog]:
     """A log that has not looked at Redis yet."""
-    log = EventLog(url, partitions, **{"bound_bytes": 64 * MEGABYTE, "timeout_ms": 1_000, "max_appends": 300} | options)
+    log = EventLog(
+        url, partitions, **{"bound_bytes": 64 * MEGABYTE, "timeout_ms": 10_000, "max_appends": 100} | options
+    )
     try:
         yield log
     finally:
@@ -75,8 +77,8 @@ async def test_all_keys_of_a_partition_share_a_slot() -> None:
 async def test_appends_run_side_by_side(redis_database_url: str, redis: Any) -> None:
     async with opened(redis_database_url) as log:
         await log.check()
-        await asyncio.gather(*(log.append({0: str(number).encode()}) for number in range(300)))
-    assert {int(fields[b"b"]) for fields in await entries(redis)} == set(range(300))
+        await asyncio.gather(*(log.append({0: str(number).encode()}) for number in range(100)))
+    assert {int(fields[b"b"]) for fields in await entries(redis)} == set(range(100))
 
 
 async def test_a_partition_that_refuses_costs_the_others_nothing(redis_database_url: str, redis: Any) -> None:
@@ -201,7 +203,7 @@ class TestReplicas:
         for name in ("primary", "replica"):
             (tmp_path / name).mkdir()
         with running_valkey(tmp_path / "primary", "--repl-diskless-sync-delay", "0") as url:
-            async with opened(url, ack_replicas=1) as log:
+            async with opened(url, ack_replicas=1, timeout_ms=2_000) as log:
                 await log.check()
                 with pytest.raises(LogUnavailableError):
                     await log.append({0: b"alone"})
@@ -232,13 +234,13 @@ class TestRedisDown:
         await log.close()
 
     async def test_a_frozen_server_is_given_up_after_the_timeout(self, own_valkey: str) -> None:
-        async with opened(own_valkey, timeout_ms=300) as log, client(own_valkey) as redis:
+        async with opened(own_valkey, timeout_ms=500) as log, client(own_valkey) as redis:
             await log.check()
-            await redis.execute_command("CLIENT", "PAUSE", 2_000)
+            await redis.execute_command("CLIENT", "PAUSE", 5_000)
             started = time.monotonic()
             with pytest.raises(LogUnavailableError):
                 await log.append({0: b"x"})
-            assert time.monotonic() - started < 1.0
+            assert time.monotonic() - started < 4
 
     async def test_a_connection_that_died_while_idle_costs_nothing(self, own_valkey: str) -> None:
         async with opened(own_valkey) as log, client(own_valkey) as redis:
@@ -248,8 +250,8 @@ class TestRedisDown:
             assert await log.append({0: b"y"}) == set()
 
     async def test_it_waits_for_a_server_that_does_not_answer_yet(self, own_valkey: str) -> None:
-        async with opened(own_valkey, timeout_ms=300) as log, client(own_valkey) as redis:
-            await redis.execute_command("CLIENT", "PAUSE", 1_000)
+        async with opened(own_valkey, timeout_ms=1_000) as log, client(own_valkey) as redis:
+            await redis.execute_command("CLIENT", "PAUSE", 2_000)
             checking = asyncio.create_task(log.check())
             with pytest.raises(LogUnavailableError):
                 await log.append({0: b"x"})
