@@ -7,7 +7,7 @@ from starlette.responses import RedirectResponse
 from starlette.routing import BaseRoute, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from footfall_gateway import api_v1, openapi
+from footfall_gateway import api_v1, cookies, openapi
 from footfall_gateway.auth import Authenticator
 from footfall_gateway.beacon import BeaconEndpoint
 from footfall_gateway.dsl import DslFile
@@ -43,6 +43,7 @@ def build(
     apis = [
         Api("History", HISTORY_PREFIXES, history, HISTORY_ERRORS),
         api_v1.api(neighbours),
+        cookies.api(),
         probes.api(),
     ]
     table: list[BaseRoute] = [

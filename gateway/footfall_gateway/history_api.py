@@ -27,8 +27,9 @@ from footfall_gateway.history_queries import (
 from footfall_gateway.lookup import Lookup, Parent, parent
 from footfall_gateway.neighbours import Neighbours
 from footfall_gateway.operations import Call, NoQuery, Operation, json_answer
+from footfall_gateway.problem import Problem
 from footfall_gateway.related import Related
-from footfall_gateway.resources import Event, Identity, Page, Session, Visit
+from footfall_gateway.resources import Event, Identity, Page, Session, UserAgent, Visit
 
 _SCOPES = {
     None: visitor_pb2.VISITOR_STATE_UNSPECIFIED,
@@ -67,6 +68,7 @@ class HistoryApi:
             _get("listIdentityPages", f"{person}/pages", self.pages, PagesQuery, pages, *_OF_PAGE),
             _get("listIdentitySessions", f"{person}/sessions", self.sessions, Scoped, sessions, *_OF_SESSION),
             _get("getVisit", visit, self.visit, NoQuery, Visit, *_OF_VISIT),
+            _get("getVisitUserAgent", f"{visit}/userAgent", self.user_agent, NoQuery, UserAgent),
             _get("listVisitIdentities", f"{visit}/identities", self.visit_identities, of_visit, people, *_OF_PERSON),
             _get("listVisitEvents", f"{visit}/events", self.events, EventsQuery, events),
             _get("listVisitPages", f"{visit}/pages", self.pages, PagesQuery, pages, *_OF_PAGE),
@@ -105,6 +107,13 @@ class HistoryApi:
         found = resources.visit(await self._lookup.visit(call.uuid("visitId", "visit"), call.principal))
         await self._embed("visit", {found.visit_id: found}, call)
         return json_answer(found)
+
+    async def user_agent(self, call: Call[NoQuery, None]) -> Response:
+        """The user agent of a visit, taken apart: the record that `userAgentId` names."""
+        visit = await self._lookup.visit(call.uuid("visitId", "visit"), call.principal)
+        if not visit.user_agent_id:
+            raise Problem(404, "no such user agent")
+        return json_answer(resources.user_agent(visit))
 
     async def session(self, call: Call[NoQuery, None]) -> Response:
         """A session."""

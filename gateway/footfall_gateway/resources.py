@@ -86,6 +86,19 @@ class Visit(msgspec.Struct, rename="camel"):
     user_agent_id: str | None = None
 
 
+class UserAgent(msgspec.Struct, rename="camel"):
+    """What the browser of a visit says of itself; empty where it says nothing that is known. Not of the original."""
+
+    user_agent_id: str
+    user_agent: str
+    family: str
+    version: str
+    os: str
+    os_version: str
+    device: str
+    bot: bool
+
+
 class Identity(msgspec.Struct, rename="camel"):
     """A person under one identifier of a website."""
 
@@ -167,6 +180,21 @@ def visit(stored: visit_pb2.Visit) -> Visit:
         active_session_id=stored.active_session_id or NO_SESSION,
         global_visit_id=stored.global_visit_id or None,
         user_agent_id=stored.user_agent_id or None,
+    )
+
+
+def user_agent(stored: visit_pb2.Visit) -> UserAgent:
+    """The record that a visit's `userAgentId` names."""
+    details = stored.user_agent_details
+    return UserAgent(
+        user_agent_id=stored.user_agent_id,
+        user_agent=stored.user_agent,
+        family=details.family,
+        version=details.version,
+        os=details.os,
+        os_version=details.os_version,
+        device=details.device,
+        bot=details.bot,
     )
 
 

@@ -20,8 +20,8 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 def post(*events: dict[str, Any], version: str = "1.1", headers: str = "") -> bytes:
     body = json.dumps(list(events)).encode()
-    head = f"POST /beacon HTTP/{version}\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\n{headers}"
-    return f"{head}\r\n".encode() + body
+    fixed = f"Host: x\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\n"
+    return f"POST /beacon HTTP/{version}\r\n{fixed}{headers}\r\n".encode() + body
 
 
 def page(**more: Any) -> dict[str, Any]:
