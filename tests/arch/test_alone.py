@@ -85,7 +85,7 @@ async def test_a_service_installs_alone_starts_answers_and_ends_in_order(
             probe = [str(scripts / "python"), "-m", "footfall_servicekit.probe", f"127.0.0.1:{port}"]
             return subprocess.run(probe, stderr=subprocess.DEVNULL, check=False).returncode == os.EX_OK
 
-        await eventually(answers, timeout=20, every=0.2)
+        await eventually(answers, timeout=60, every=0.2)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=10) == 0
 

@@ -51,7 +51,7 @@ class Run:
 
     async def ready(self) -> Suite:
         """Wait until everything serves."""
-        await eventually(lambda: is_ready(self.ports["GATEWAY_PORT"]), timeout=30)
+        await eventually(lambda: is_ready(self.ports["GATEWAY_PORT"]), timeout=60)
         return self.suite()
 
 
@@ -80,7 +80,7 @@ def assert_ended(run: Run, pids: list[int], asked_at: float) -> None:
         assert not is_ready(port)
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(300)
 async def test_a_run_says_where_to_look_survives_a_kill_stops_clean_and_finds_its_data_again(tmp_path: Path) -> None:
     visit_id = str(uuid.uuid4())
     data_dir = tmp_path / "data"
@@ -93,10 +93,10 @@ async def test_a_run_says_where_to_look_survives_a_kill_stops_clean_and_finds_it
         assert stat.S_IMODE((data_dir / "credentials").stat().st_mode) == 0o600
         await eventually(lambda: f"Footfall serves at {suite.url}" in first.output)
 
+        killed = [suite.pid(program) for program in PROGRAMS]
         for program in PROGRAMS:
-            killed = suite.pid(program)
             suite.kill(program)
-            await eventually(lambda: suite.pid(program) not in (None, killed), timeout=10)  # noqa: B023 - awaited here
+        await eventually(lambda: not {suite.pid(program) for program in PROGRAMS} & {None, *killed}, timeout=30)
         await first.ready()
 
         async with suite.http() as http:

@@ -25,8 +25,8 @@ from deploy.embedded import DEFAULT_PORTS, ROOT, Credentials, is_ready, prepare,
 Program = Literal["valkey", "mongo", "collector", "identity", "history", "gateway"]
 PROGRAMS: tuple[Program, ...] = get_args(Program)
 
-START_SECONDS = 30.0
-STOP_SECONDS = 20.0
+START_SECONDS = 60.0
+STOP_SECONDS = 30.0
 
 
 class Suite:
