@@ -56,6 +56,8 @@ class StreamReader:
 
     Batches follow one another, in the order of the stream as long as nothing fails. When the handler raises, its
     entries stay pending and come again after a pause; skipping one that can never work is the handler's business.
+    While batches are not full they begin at most every `gather_ms`: a large batch costs a store much less than several
+    small ones. What comes after a pause as long is handled at once.
     Entries that another consumer has held for `min_idle_ms` are taken over, so that must be longer than a batch takes.
     The client's socket timeout must be longer than `block_ms`.
     """
@@ -68,6 +70,7 @@ class StreamReader:
         handler: Handler,
         *,
         batch: int = 128,
+        gather_ms: int = 250,
         block_ms: int = 1_000,
         min_idle_ms: int = 10_000,
     ) -> None:
@@ -76,6 +79,7 @@ class StreamReader:
         self._group = group
         self._handler = handler
         self._batch = batch
+        self._gather_s = gather_ms / 1000
         self._block_ms = block_ms
         self._min_idle_ms = min_idle_ms
         self.consumer = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}"
@@ -113,7 +117,10 @@ class StreamReader:
         if time.monotonic() >= self._housekeeping_due:
             await self._keep_house()
         if entries := await self._read():
+            read_at = time.monotonic()
             await _finish(self._handle(entries))
+            if len(entries) < self._batch:
+                await asyncio.sleep(max(0.0, read_at + self._gather_s - time.monotonic()))
 
     async def _create_group(self) -> None:
         try:

@@ -87,6 +87,17 @@ async def test_entries_from_before_the_group_and_after_are_handled_in_order_and_
     assert await pending(redis, stream) == 0
 
 
+async def test_entries_that_trickle_in_are_handled_together(redis: Any, stream: str) -> None:
+    handler = Handler()
+    async with running(reader(redis, stream, handler, gather_ms=1_000)):
+        await append(redis, stream, b"1")
+        await eventually(lambda: handler.payloads == [b"1"])
+        for payload in (b"2", b"3", b"4"):
+            await append(redis, stream, payload)
+        await eventually(lambda: len(handler.payloads) == 4)
+    assert handler.batches == [[b"1"], [b"2", b"3", b"4"]]
+
+
 async def test_what_a_handler_failed_at_comes_again_until_it_succeeds(redis: Any, stream: str) -> None:
     handler = Handler()
     handler.failures_left = 2
