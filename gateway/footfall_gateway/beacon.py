@@ -28,6 +28,8 @@ PIXEL = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRA
 _LONGEST_USER_AGENT = 1_024
 _LONGEST_HEADER = 256
 _RETRY_S = b"2"
+_READABLE = (b"access-control-expose-headers", b"retry-after")
+"""Or pages of other origins would not see how long to wait."""
 _HEADERS = {b"content-type", b"origin", b"user-agent", b"traceparent"}
 _CONTENT_TYPES = {b"application/json", b"text/plain"}
 _JSON: RawHeaders = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
@@ -141,6 +143,7 @@ class BeaconEndpoint:
         if isinstance(error, Problem):
             status, message = error.status, error.message
             extra = [(name.encode(), value.encode()) for name, value in error.headers.items()]
+            extra += [_READABLE] * ("retry-after" in error.headers)
         else:
             status, message, extra = (413 if isinstance(error, TooManyEventsError) else 400), str(error), []
         self._count(status)
@@ -244,7 +247,7 @@ def _told(outcome: Outcome) -> tuple[int, BeaconAnswer | None, RawHeaders]:
     if outcome.accepted:
         return 200, answer, []
     if any(rejection.is_retryable for rejection in outcome.rejections):
-        return 503, answer, [(b"retry-after", _RETRY_S)]
+        return 503, answer, [(b"retry-after", _RETRY_S), _READABLE]
     return 400, answer, []
 
 

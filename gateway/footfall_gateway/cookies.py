@@ -31,7 +31,7 @@ def api() -> Api:
 
 async def renew_cookie(call: Call[CookieQuery, None]) -> Response:
     """Let the tracker's cookie `_gt_gvid` live another year, on a domain that both the page and this host are under."""
-    origin, domain = call.headers.get("origin", ""), call.query.domain.lower()
+    origin, domain = call.headers.get("origin", ""), call.query.domain.lower().removeprefix(".")
     hosts = (_host(origin), _host("//" + call.headers.get("host", "")))
     if not _DOMAIN.fullmatch(domain) or not all(f".{host}".endswith(f".{domain}") for host in hosts):
         raise Problem.parameter("domain", "must be a domain that page and gateway are under")

@@ -87,6 +87,43 @@ async def test_sub_domains_share_a_visit_with_the_domain_option(suite: Suite, sh
         assert {cookie["domain"] for cookie in (await cookies(visitor.page)).values()} == {".shop.test"}
 
 
+async def test_a_gateway_under_the_domain_sets_the_cookie_by_http(suite: Suite, shop_browser: Browser) -> None:
+    # The script's own cookie is refused, so what is there afterwards has come by HTTP.
+    config = "{ domain: 'shop.test', httpEndpoint: '{gateway}'.replace('127.0.0.1', 'visits.shop.test') }"
+    async with visiting(shop_browser, suite, {"*": page("{gateway}", config=config)}) as visitor:
+        await visitor.context.add_init_script(
+            "Object.defineProperty(Document.prototype, 'cookie', { get: () => '', set: () => {} });"
+        )
+        async with visitor.page.expect_event("requestfinished", lambda request: "/cookie?" in request.url):
+            await visitor.page.goto(f"http://www.shop.test:{visitor.origin.rpartition(':')[2]}/")
+        cookie = (await cookies(visitor.page))["_gt_gvid"]
+        assert cookie["value"] == (await ids(visitor.page))["globalVisitID"]
+        assert (cookie["domain"], cookie["sameSite"], cookie["httpOnly"]) == (".shop.test", "Lax", False)
+        assert cookie["expires"] > await visitor.page.evaluate("Date.now() / 1000") + YEAR_S - 60
+        await names_on_the_wire(visitor, ENTERED)
+
+
+@pytest.mark.parametrize(
+    ("origin", "domain", "visitor"),
+    [
+        ("https://evil.example", "shop.test", "81b5f6c2-9d0f-4b52-9f6c-0f4d8f9d3f11"),
+        ("https://www.shop.test", "test", "81b5f6c2-9d0f-4b52-9f6c-0f4d8f9d3f11"),
+        ("https://www.shop.test", "other.test", "81b5f6c2-9d0f-4b52-9f6c-0f4d8f9d3f11"),
+        ("https://www.shop.test", "shop.test; HttpOnly", "81b5f6c2-9d0f-4b52-9f6c-0f4d8f9d3f11"),
+        ("https://www.shop.test", "shop.test", "x; Domain=evil.example"),
+        ("https://[", "shop.test", "81b5f6c2-9d0f-4b52-9f6c-0f4d8f9d3f11"),
+        ("", "shop.test", "81b5f6c2-9d0f-4b52-9f6c-0f4d8f9d3f11"),
+    ],
+)
+async def test_cookies_are_set_for_nobody_else(suite: Suite, origin: str, domain: str, visitor: str) -> None:
+    async with suite.http() as http:
+        answer = await http.post(
+            "/cookie", params={"domain": domain, "id": visitor}, headers={"Host": "visits.shop.test", "Origin": origin}
+        )
+    assert answer.status_code == 400
+    assert "set-cookie" not in answer.headers
+
+
 async def test_two_tabs_without_web_locks_take_turns(suite: Suite, shop_browser: Browser) -> None:
     # A plain http: host is no secure context: browsers offer it no Web Locks.
     async with visiting(shop_browser, suite) as visitor:

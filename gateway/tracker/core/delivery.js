@@ -111,8 +111,7 @@ function batchOf(items, bytes) {
  */
 async function post(items) {
   const lost = lostCount();
-  const { domain } = config;
-  const head = JSON.stringify({ sentAt: Date.now(), site: items[0].site || undefined, domain, dropped: lost || undefined });
+  const head = JSON.stringify({ sentAt: Date.now(), site: items[0].site || undefined, dropped: lost || undefined });
   const body = head.slice(0, -1) + ',"events":[' + items.map(({ text }) => text).join() + ']}';
   const bytes = items.reduce((sum, item) => sum + item.bytes + 1, HEAD_BYTES);
   items.forEach(({ key }) => underway.add(key));
@@ -136,8 +135,6 @@ function request(body) {
     method: 'POST',
     body,
     keepalive: bytesUnderway <= KEEPALIVE_BYTES,
-    // A gateway under the site's domain renews the cookie by HTTP, so that Safari keeps it.
-    credentials: config.domain ? 'include' : 'same-origin',
     signal: abort.signal,
   });
 }

@@ -50,6 +50,15 @@ function globalVisitID(isVisitStart) {
   if (isQuiet()) return '';
   const known = recall('_gt_gvid');
   const id = isVisitStyleID(known) ? known : visitStyleID();
-  if (isVisitStart || id !== known) remember('_gt_gvid', id, YEAR_S);
+  if (isVisitStart || id !== known) {
+    remember('_gt_gvid', id, YEAR_S);
+    // A gateway under the site's domain sets it by HTTP as well: Safari keeps what scripts set for a week.
+    if (config.domain) safely(renewByHTTP)(id);
+  }
   return id;
+}
+
+/** @param {string} id */
+function renewByHTTP(id) {
+  navigator.sendBeacon(endpoint() + '/cookie?domain=' + config.domain + '&id=' + id);
 }

@@ -126,6 +126,7 @@ async def test_outcomes_become_one_answer(
     answer = await http.post("/beacon", json=events)
     assert answer.status_code == status
     assert ("Retry-After" in answer.headers) == (status == 503)
+    assert ("Access-Control-Expose-Headers" in answer.headers) == (status == 503)
     if rejected is None:
         assert not answer.content
         return
@@ -169,6 +170,7 @@ async def test_a_collector_that_cannot_store_is_503_with_the_time_to_come_again(
     scripted_collector.answer = refuse
     answer = await http.post("/beacon", json=page())
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "7")
+    assert answer.headers["Access-Control-Expose-Headers"] == "retry-after", "pages of other origins may read it"
 
 
 async def test_a_broken_collector_is_503_and_says_nothing_of_itself(
