@@ -9,9 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 from playwright.async_api import Browser
-from tests.tools.suite import Suite
 
 from tests.tools.eventually import eventually
+from tests.tools.suite import Suite
 
 PAGE = """<!doctype html><meta charset="utf-8"><title>{name}</title><body>
 <script>

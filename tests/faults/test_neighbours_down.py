@@ -1,11 +1,11 @@
-"""A neighbour that is down is no special mode: beacons are accepted, what was missed is caught up (design section 8)."""
+"""A neighbour that is down is no special mode: beacons are accepted, what was missed is caught up (design 8)."""
 
 import uuid
 
 import httpx
-from tests.tools.suite import Suite
 
 from tests.tools.eventually import eventually
+from tests.tools.suite import Suite
 from tests.tools.visits import event, now_ms
 
 
