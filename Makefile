@@ -5,7 +5,7 @@ distributions := protos timeline servicekit services/collector services/identity
 compile := $(bin)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 table := $(bin)/python -m footfall_servicekit.settings
 
-.PHONY: help install run test lint types proto released settings requirements wheels up
+.PHONY: help install run test bench lint types proto released settings requirements wheels up
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -20,6 +20,10 @@ test: install lint types ## lint, check types and rules, and run all tests again
 	@deploy/install-chromium
 	@$(bin)/pytest
 
+bench: install ## load the whole suite beside the bare floor, and write docs/performance.md (6 minutes, Linux)
+	@bench/install-wrk
+	@$(bin)/python -m bench
+
 lint: install ## check format, style, imports and the contract
 	@$(bin)/ruff format --quiet --check .
 	@$(bin)/ruff check --quiet .
@@ -28,7 +32,7 @@ lint: install ## check format, style, imports and the contract
 	@cd protos && $(bin)/buf lint && $(bin)/buf breaking --against released.binpb
 
 types: install ## check types
-	@$(bin)/mypy $(distributions) deploy tests
+	@$(bin)/mypy $(distributions) deploy bench tests
 
 proto: install ## generate protos/gen anew
 	@PATH="$(bin):$$PATH" python protos/generate.py
