@@ -3,7 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -161,6 +161,23 @@ async def test_a_reader_that_is_stopped_ends_the_batch_in_hand(redis: Any, strea
         await asyncio.wait_for(begun.wait(), 5)
     assert ended.is_set()
     assert await pending(redis, stream) == 0
+
+
+async def test_a_cancellation_that_the_client_of_redis_loses_ends_a_reader_all_the_same(
+    redis: Any, stream: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading = reader(redis, stream, Handler())
+    step = reading._step
+
+    async def step_that_loses_it() -> None:
+        with suppress(asyncio.CancelledError):
+            await step()
+
+    monkeypatch.setattr(reading, "_step", step_that_loses_it)
+    task = asyncio.create_task(reading.run())
+    await asyncio.sleep(0.1)
+    task.cancel()
+    await asyncio.wait_for(task, 5)
 
 
 async def test_entries_removed_before_they_were_handled_are_given_up(redis: Any, stream: str) -> None:
