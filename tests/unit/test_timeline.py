@@ -1,6 +1,7 @@
 """The rules of a visit: each row of the transition table (design 3.1), and what makes it safe to merge in any order."""
 
 import random
+import uuid
 
 import pytest
 from footfall_timeline import (
@@ -230,6 +231,10 @@ class TestIds:
     def test_derived_ids_depend_only_on_what_caused_them(self) -> None:
         assert session_id(VISIT, event_id(1)) == session_id(VISIT, event_id(1)) != session_id(VISIT, event_id(2))
         assert page_id(VISIT, "A") != page_id(VISIT, "B")
+
+    @pytest.mark.parametrize("name", ["", "8D116ECE173847D9BD9C172411E20B8F", "ключ", *map(str, range(16))])
+    def test_are_uuids_version_5(self, name: str) -> None:
+        assert page_id(VISIT, name) == str(uuid.uuid5(uuid.UUID(VISIT), f"page/{name}"))
 
     def test_a_visit_keeps_its_partition(self) -> None:
         assert {partition(VISIT, 16) for _ in range(3)} == {partition(VISIT, 16)}
