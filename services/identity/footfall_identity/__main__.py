@@ -39,7 +39,7 @@ async def identify(settings: IdentitySettings) -> int:
     )
     linking = Linking(links, region)
     eraser = Eraser(partitions, persons, links, secret=secret, ack_replicas=settings.log_ack_replicas)
-    feed = ChangeFeed(visitors, links, partitions.numbers, most_waiting=settings.watch_waiting, stopping=stopping)
+    feed = ChangeFeed(visitors, links, partitions.numbers, kept=settings.watch_kept, stopping=stopping)
     consumer = LogConsumer(visitors, persons, links, linking, eraser, phone_region=region)
     service = IdentityService(settings, partitions, visitors, links, linking=linking, eraser=eraser, feed=feed)
     readers = partitions.log_readers(GROUP, consumer.handle)

@@ -15,10 +15,11 @@ from footfall.event.v1.event_pb2 import Erasure, EventBatch
 from footfall_servicekit.errors import RequestError
 from footfall_timeline import identity_hash
 
-from footfall_identity.identity_record import erased
+from footfall_identity.identity_record import ORDER_KEY_TIME_DIGITS, IdentityRecord, erased
 from footfall_identity.link_store import LinkStore, Tombstone
 from footfall_identity.partitions import Partitions
 from footfall_identity.person_store import PersonStore
+from footfall_identity.visit_record import VisitRecord
 from footfall_identity.visitor_store import now_ms
 
 _RETRY_S: Final = 1.0
@@ -56,24 +57,20 @@ class Eraser:
         if not self._secret:
             raise RequestError.failed_precondition("NO_ERASURE_KEY", "ERASURE_KEY is not set, so nobody can be erased")
         person = identity_hash(self._secret, identity_id)
-        record = (await self._links.get([identity_id])).get(identity_id)
+        visits = await self._persons.named(person.hex())
+        known = (await self._links.get([identity_id])).get(identity_id) or IdentityRecord(identity_id=identity_id)
         erasure = Erasure(
             identity_hash=person,
-            erase_time_ms=await self._latest_ms(identity_id, record.newest.at if record and record.newest else ""),
+            erase_time_ms=max([now_ms(), *_times(identity_id, visits, known)]),
             erasure_id=str(uuid4()),
         )
         await self._remember(erasure, actor)
         await self._partitions.append_to_logs(EventBatch(erasure=erasure).SerializeToString(), self._ack_replicas)
-        counts = [await self._erase_visits(number, erasure) for number in self._partitions.numbers]
-        links = await self._erase_identities([identity_id], erasure)
-        return Erased(erasure, sum(counts), record is not None and record.first_ms is not None, links)
-
-    async def _latest_ms(self, identity_id: str, newest_at: str) -> int:
-        """Now, or when the last event happened that names the person: by a clock that runs fast that may be later."""
-        person = identity_hash(self._secret, identity_id).hex()
-        named = [t for record in await self._persons.named(person) for t in record.timeline]
-        times = [t.event_time_ms for t in named if t.identity == identity_id]
-        return max(now_ms(), int(newest_at[:13] or 0), *times)
+        for number in self._partitions.numbers:
+            await self._erase_visits(number, erasure)
+        await self._erase_identities([identity_id], erasure)
+        # Counted beforehand, because the log's consumers erase as well.
+        return Erased(erasure, len(visits), known.first_ms is not None, len(known.decisions))
 
     async def apply(self, number: int, erasure: Erasure) -> None:
         """Erase what an erasure found in a partition's log is about. Applied again, it changes nothing."""
@@ -91,16 +88,13 @@ class Eraser:
         )
         await self._links.put_tombstone(tombstone)
 
-    async def _erase_visits(self, number: int, erasure: Erasure) -> int:
-        return await self._persons.erase(number, erasure.identity_hash.hex(), erasure.erase_time_ms)
+    async def _erase_visits(self, number: int, erasure: Erasure) -> None:
+        await self._persons.erase(number, erasure.identity_hash.hex(), erasure.erase_time_ms)
 
-    async def _erase_identities(self, identity_ids: list[str], erasure: Erasure) -> int:
-        """How many decisions about links went with them."""
-        before = await self._links.get(identity_ids)
+    async def _erase_identities(self, identity_ids: list[str], erasure: Erasure) -> None:
         change = partial(erased, erase_time_ms=erasure.erase_time_ms)
-        after = await self._links.change(dict.fromkeys(before, change))
+        await self._links.change(dict.fromkeys(identity_ids, change))
         await self._links.make_durable()
-        return sum(len(before[i].decisions) - len(after[i].decisions) for i in before)
 
     async def restore(self) -> None:
         """Wait until the stores answer, then make sure that Redis remembers everybody whom MongoDB does.
@@ -124,3 +118,9 @@ class Eraser:
                 await asyncio.sleep(_RETRY_S)
             else:
                 return
+
+
+def _times(identity_id: str, visits: list[VisitRecord], record: IdentityRecord) -> list[int]:
+    """When events happened that name a person. By a clock that runs fast that may be later than now."""
+    newest = [int(record.newest.at[:ORDER_KEY_TIME_DIGITS])] if record.newest else []
+    return newest + [t.event_time_ms for visit in visits for t in visit.timeline if t.identity == identity_id]

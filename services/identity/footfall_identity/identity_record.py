@@ -16,6 +16,9 @@ LONGEST_PROFILE_KEY = 256
 LONGEST_PROFILE_VALUE = 4_096
 """What one sender can make of a document has a bound; history keeps every event's data whole."""
 
+ORDER_KEY_TIME_DIGITS = 13
+"""An order key is so many digits of event time, and the event's id."""
+
 SIGN_KEYS = {"email", "phone", "firstName", "lastName"}
 
 _decode_data = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -154,7 +157,7 @@ def _with_searchable(record: IdentityRecord) -> IdentityRecord:
 
 
 def erased(record: IdentityRecord, erase_time_ms: int) -> IdentityRecord:
-    """The record without what events up to a moment said, and without decisions made until then.
+    """The record without what events up to a moment said, and without decisions that rest on it or were made till then.
 
     Should later events be in it already, `first_ms` becomes the earliest of them that still shows.
     """
@@ -166,10 +169,16 @@ def erased(record: IdentityRecord, erase_time_ms: int) -> IdentityRecord:
     if first_ms is not None and first_ms <= erase_time_ms:
         later = [sign.at for _, sign in _given(signs)] + [value.at for value in profile]
         later += [newest.at] if newest else []
-        first_ms = min((int(at[:13]) for at in later), default=None)
-    decisions = tuple(decision for decision in record.decisions if decision.at_ms > erase_time_ms)
-    kept = replace(record, first_ms=first_ms, newest=newest, profile=profile, signs=signs, decisions=decisions)
-    return standing(_with_searchable(kept))
+        first_ms = min((int(at[:ORDER_KEY_TIME_DIGITS]) for at in later), default=None)
+    decisions: tuple[Decision, ...] = ()
+    for decision in record.decisions:
+        # When it was made says nothing: a rule may just have rested on an event of before.
+        is_later = decision.sign.at > last if decision.sign else bool(decisions)
+        if is_later or (decision.rule is Rule.MANUAL and decision.at_ms > erase_time_ms):
+            decisions += (decision,)
+    is_due = record.is_due or decisions != record.decisions
+    kept = replace(record, first_ms=first_ms, newest=newest, profile=profile, signs=signs)
+    return standing(_with_searchable(replace(kept, decisions=decisions, is_due=is_due)))
 
 
 def _given(signs: Signs) -> list[tuple[str, Sign]]:

@@ -29,7 +29,7 @@ async def live_page(
 
     A visit with new activity moves to the front: within one listing none comes twice, and who moves may be missed.
     """
-    # A visit that has named nobody is anonymous, but not the other way round: people sign out and are erased.
+    # A visit without a timeline is anonymous, but not the other way round: people are erased.
     sets = [*product(numbers, [True])] if state not in {None, State.ANONYMOUS} else [*product(numbers, [True, False])]
     found: list[VisitRecord] = []
     examined = 0

@@ -8,11 +8,15 @@ from footfall_timeline import State
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from footfall_identity.contact_record import ContactRecord
-from footfall_identity.identity_record import Decision, IdentityRecord, profile_json, text_value
+from footfall_identity.identity_record import (
+    ORDER_KEY_TIME_DIGITS,
+    Decision,
+    IdentityRecord,
+    profile_json,
+    text_value,
+)
 from footfall_identity.matching import ATTRIBUTES
 from footfall_identity.visit_record import VisitRecord
-
-ORDER_KEY_TIME_DIGITS = 13
 
 
 def timestamp(milliseconds: int) -> Timestamp:

@@ -56,10 +56,10 @@ class PersonStore:
         async with answering():
             return int(await self._partitions.redis.hlen(self._partitions.keys[number].tombstones))
 
-    async def erase(self, number: int, person: str, erase_time_ms: int) -> int:
+    async def erase(self, number: int, person: str, erase_time_ms: int) -> None:
         """Erase somebody from a partition, also from events that come later but happened before.
 
-        Returns how many visits had named them. Again, it changes nothing.
+        Again, it changes nothing.
         """
         keys = self._partitions.keys[number]
         async with answering():
@@ -70,7 +70,6 @@ class PersonStore:
         await self._visitors.merge(touches)
         await self._forget_visits(number, person, [touch.visit_id for touch in touches])
         await self._forget_changes(number, person, erase_time_ms)
-        return len(touches)
 
     def _erased(self, timeline: Timeline, person: str, erase_time_ms: int) -> list[Transition]:
         return [

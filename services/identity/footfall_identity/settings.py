@@ -60,8 +60,10 @@ class IdentitySettings(ServiceSettings):
     log_kept_minutes: int = Field(
         10, ge=1, description="How long the log keeps what all have read, for `log_clean_time` of an erasure."
     )
-    watch_waiting: int = Field(
-        1_000, ge=10, description="Messages that may wait for a slow watcher before it is ended. About 500 bytes each."
+    watch_kept: int = Field(
+        10_000,
+        ge=100,
+        description="Messages kept in memory for watchers, about 1,000 bytes each. One further behind is ended.",
     )
     changes_kept: int = Field(
         10_000, ge=100, description="Changes a partition that a watcher can resume behind. About 300 bytes each."

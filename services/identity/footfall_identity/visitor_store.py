@@ -100,23 +100,26 @@ class VisitorStore:
         }
 
     async def live(self, number: int, *, is_known: bool, below: Position | None, size: int) -> list[Position]:
-        """Visits of a partition that are on the site now, latest first, the first `size` or fewer below a position.
+        """Visits of a partition that are on the site now, latest first, the first `size` below a position.
 
-        Those whose timeline has ever named somebody, or the others. Empty only when there are none.
+        Those with a timeline, or those without.
         """
         keys = self._partitions.keys[number]
         key = keys.live_known if is_known else keys.live_anonymous
-        latest_ms, offset = (below[0] if below else "+inf"), 0
+        latest_ms = below[0] if below else "+inf"
+        found: list[Position] = []
+        offset = 0
         while True:
             async with answering():
                 rows = await self._partitions.redis.zrevrangebyscore(
-                    key, latest_ms, now_ms() - self._idle_ms, start=offset, num=size, withscores=True
+                    key, latest_ms, now_ms() - self._idle_ms, start=offset, num=size + 1, withscores=True
                 )
             positions = [(int(score), member.decode()) for member, score in rows]
-            found = [position for position in positions if below is None or position < below]
-            if found or len(positions) < size:
-                return found
-            offset += size  # all of these have the time of `below`
+            # Others of the very moment of `below` may come before it.
+            found += [position for position in positions if below is None or position < below]
+            if len(found) >= size or len(rows) <= size:
+                return found[:size]
+            offset += len(rows)
 
     async def changes(self, number: int, after: str, size: int) -> list[tuple[str, dict[bytes, bytes]]]:
         """Entries of a partition's stream of changes after one, in order, at most `size`."""

@@ -1,9 +1,8 @@
-"""Turns the streams of changes into messages for any number of watchers, each with a queue of its own."""
+"""Turns the streams of changes into messages, once for all watchers of this process."""
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Final
 
@@ -27,73 +26,39 @@ _log = structlog.get_logger()
 Message = pb.WatchVisitorsResponse
 
 
-class Watcher:
-    """One watcher's queue. Bounded: what does not fit ends it, after it has been given what did."""
-
-    def __init__(self, site: str, most_waiting: int) -> None:
-        self._site = site
-        self._most_waiting = most_waiting
-        self._queue: asyncio.Queue[Message | RequestError] = asyncio.Queue()
-        self._has_ended = False
-
-    def give(self, message: Message) -> None:
-        """Queue a message, unless it is of another site or the queue is full or closed."""
-        if self._has_ended or not self.wants(message):
-            return
-        if self._queue.qsize() >= self._most_waiting:
-            metrics.WATCHERS_TOO_SLOW.inc()
-            self.end(RequestError.exhausted("the watcher reads too slowly; resume", _RETRY_MS, "WATCHER_TOO_SLOW"))
-        else:
-            self._queue.put_nowait(message)
-
-    def wants(self, message: Message) -> bool:
-        """Whether it is of the site that is watched."""
-        return not self._site or message.visitor.site == self._site
-
-    def end(self, reason: RequestError) -> None:
-        """Let the watcher have what is queued, and then the reason."""
-        self._has_ended = True
-        self._queue.put_nowait(reason)
-
-    async def messages(self) -> AsyncIterator[Message]:
-        """What comes, until it ends by a RequestError."""
-        while True:
-            item = await self._queue.get()
-            if isinstance(item, RequestError):
-                raise item
-            yield item
-
-
 class ChangeFeed:
-    """One reader of all changes for all watchers of this process."""
+    """Reads all changes and keeps the newest messages; each watcher goes through them at its own pace.
+
+    So a watcher costs no memory of its own. One that is slower than the messages are dropped is ended.
+    """
 
     def __init__(
-        self, visitors: VisitorStore, links: LinkStore, numbers: range, *, most_waiting: int, stopping: asyncio.Event
+        self, visitors: VisitorStore, links: LinkStore, numbers: range, *, kept: int, stopping: asyncio.Event
     ) -> None:
         self._visitors = visitors
         self._links = links
         self._numbers = numbers
-        self._most_waiting = most_waiting
+        self._most_kept = kept
         self._stopping = stopping
-        self._positions: list[str] = []
-        self._watchers: set[Watcher] = set()
+        self._positions: list[str] = []  # what has been read of each partition
+        self._kept: dict[int, Message] = {}
+        self._next = 0
         self._has_begun = asyncio.Event()
+        self._has_more = asyncio.Event()
 
     async def run(self) -> None:
-        """Read until cancelled; end the watchers when the process stops."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._end_watchers())
-            while True:
-                try:
-                    await self._read()
-                except RequestError as error:
-                    _log.warning("cannot read changes", reason=error.reason)
-                await asyncio.sleep(_POLL_S)
+        """Read until the process stops, and let the watchers know."""
+        while not self._stopping.is_set():
+            try:
+                await self._read()
+            except RequestError as error:
+                _log.warning("cannot read changes", reason=error.reason)
+            await asyncio.sleep(_POLL_S)
+        self._wake()
 
-    async def _end_watchers(self) -> None:
-        await self._stopping.wait()
-        for watcher in self._watchers:
-            watcher.end(_stopping())
+    def _wake(self) -> None:
+        self._has_more.set()
+        self._has_more = asyncio.Event()
 
     async def _read(self) -> None:
         if not self._has_begun.is_set():
@@ -101,38 +66,39 @@ class ChangeFeed:
             self._has_begun.set()
         for number in self._numbers:
             positions = list(self._positions)
-            # All waiting is done before the first message: a watcher who comes gets all of them or, from then on, none.
+            # All waiting is done before the first message, so what is kept and what has been read go together.
             async for message in self._messages(number, positions, until=None):
-                for watcher in self._watchers:
-                    watcher.give(message)
-            self._positions = positions
+                self._kept[self._next] = message
+                self._kept.pop(self._next - self._most_kept, None)
+                self._next += 1
+            if positions != self._positions:
+                self._positions = positions
+                self._wake()
 
     async def _messages(self, number: int, positions: list[str], until: str | None) -> AsyncIterator[Message]:
         """The changes of a partition after its position, up to another if given. Moves the position along."""
         changes = await self._changes(number, positions[number])
+        if not changes:
+            return
         records = await self._visitors.get({change.visit_id: None for change in changes})
-        # Of these visits the records may have more changes already, which must be known to be taken back.
-        last = changes[-1].position if changes else positions[number]
-        later = (
-            [change for change in await self._changes(number, last) if change.visit_id in records] if changes else []
-        )
+        # These may have had more changes by then, which must be known to be taken back.
+        later = await self._changes(number, changes[-1].position)
+        last = _order(until or changes[-1].position)
         seen = {visit_id: record.timeline for visit_id, record in records.items()}
-        identities = {record.fold.stamp.identity for record in records.values()}
-        contact_ids = await self._links.contact_ids(identities)
-        for step in steps([*changes, *later], seen):
-            position = step.change.position
-            if _order(position) > _order(until or last):
+        contact_ids = await self._links.contact_ids({record.fold.stamp.identity for record in records.values()})
+        for change, before, after in steps([*changes, *later], seen):
+            if _order(change.position) > last:
                 return
-            positions[number] = position
-            record = records.get(step.change.visit_id)
+            positions[number] = change.position
+            record = records.get(change.visit_id)
             if record is None:
                 continue  # forgotten meanwhile
-            before, after = replace(record, timeline=step.before), replace(record, timeline=step.after)
+            old = replace(record, timeline=before).fold.stamp
             yield Message(
-                visitor=messages.visitor(after, contact_ids),
-                previous_state=messages.state(before.fold.stamp.state),
-                previous_identity_id=before.fold.stamp.identity,
-                change_time=messages.timestamp(step.change.time_ms),
+                visitor=messages.visitor(replace(record, timeline=after), contact_ids),
+                previous_state=messages.state(old.state),
+                previous_identity_id=old.identity,
+                change_time=messages.timestamp(change.time_ms),
                 resume_token=".".join(positions),
             )
 
@@ -153,28 +119,30 @@ class ChangeFeed:
         """
         positions = await self._resumed(resume_token) if resume_token else None
         await self._has_begun.wait()
-        with self._watcher(site) as watcher:
-            now = list(self._positions)
+        with metrics.WATCHERS.track_inprogress():
+            at, now = self._next, list(self._positions)
             if positions is not None:
                 for number in self._numbers:
                     async for message in self._messages(number, positions, until=now[number]):
-                        if watcher.wants(message):
+                        if site in {"", message.visitor.site}:
                             yield message
-            async for message in watcher.messages():
-                yield message
+            async for message in self._kept_from(at):
+                if site in {"", message.visitor.site}:
+                    yield message
 
-    @contextmanager
-    def _watcher(self, site: str) -> Iterator[Watcher]:
-        watcher = Watcher(site, self._most_waiting)
-        if self._stopping.is_set():
-            watcher.end(_stopping())
-        self._watchers.add(watcher)
-        metrics.WATCHERS.inc()
-        try:
-            yield watcher
-        finally:
-            self._watchers.discard(watcher)
-            metrics.WATCHERS.dec()
+    async def _kept_from(self, at: int) -> AsyncIterator[Message]:
+        while True:
+            has_more = self._has_more
+            while at < self._next:
+                message = self._kept.get(at)
+                if message is None:
+                    metrics.WATCHERS_TOO_SLOW.inc()
+                    raise RequestError.exhausted("the watcher reads too slowly; resume", _RETRY_MS, "WATCHER_TOO_SLOW")
+                yield message
+                at += 1
+            if self._stopping.is_set():
+                raise RequestError.unavailable("the server stops; resume", _RETRY_MS, "STOPPING")
+            await has_more.wait()
 
     async def _resumed(self, token: str) -> list[str]:
         positions = token.split(".")
@@ -186,10 +154,6 @@ class ChangeFeed:
                 message = "changes after resume_token are no longer kept: list the visitors and watch from now on"
                 raise RequestError.failed_precondition("RESUME_TOKEN_EXPIRED", message)
         return positions
-
-
-def _stopping() -> RequestError:
-    return RequestError.unavailable("the server stops; resume", _RETRY_MS, "STOPPING")
 
 
 def _order(position: str) -> tuple[int, int]:

@@ -1,0 +1,242 @@
+"""Erasing a person: what names them goes, what comes late is not believed, what they do later makes them new."""
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator
+from typing import Any, NamedTuple
+
+import grpc
+import pytest
+from bson import encode as bson
+from footfall.event.v1.event_pb2 import EventBatch
+from footfall.identity.v1 import identity_service_pb2 as pb
+from footfall_identity.consumer import LogConsumer
+from footfall_identity.contact_record import ContactRecord
+from footfall_identity.erasure import Eraser
+from footfall_identity.link_store import LinkStore
+from footfall_identity.linking import Linking
+from footfall_identity.visitor_store import VisitorStore
+from footfall_servicekit.errors import details_of
+from footfall_servicekit.stream import Entry
+from footfall_timeline import identity_hash, partition
+from motor.motor_asyncio import AsyncIOMotorClient
+
+from tests.service.identity.conftest import Running
+from tests.tools.eventually import eventually
+from tests.tools.identity import ERASURE_KEY, PARTITIONS, admitted, append, entry, new_id, now_ms, resolve
+
+PERSON = "somebody.to.forget@shop.example"
+HOUR_MS = 3_600_000
+
+
+class Stores(NamedTuple):
+    """What identity owns."""
+
+    redis: Any
+    mongo: Any
+
+    async def places_of(self, text: str) -> list[str]:
+        """Keys and collections with these bytes in name or value: as DUMP gives it, and as commands show it."""
+        places = []
+        async for key in self.redis.scan_iter(count=1_000):
+            held = key + await self.redis.dump(key) + repr(await _value(self.redis, key)).encode()
+            if text.encode() in held and not key.startswith(b"log:"):
+                places.append(key.decode())
+        for name in await self.mongo.list_collection_names():
+            documents = await self.mongo[name].find({}).to_list(None)
+            places += [name for document in documents if text.encode() in bson(document)]
+        return places
+
+
+@pytest.fixture
+async def stores(redis: Any, mongo_url: str, mongo_database: str) -> AsyncIterator[Stores]:
+    client: Any = AsyncIOMotorClient(mongo_url)
+    yield Stores(redis, client[mongo_database])
+    client.close()
+
+
+async def _value(redis: Any, key: bytes) -> Any:
+    kind = (await redis.type(key)).decode()
+    read: dict[str, Any] = {
+        "hash": lambda: redis.hgetall(key),
+        "zset": lambda: redis.zrange(key, 0, -1),
+        "stream": lambda: redis.xrange(key),
+        "string": lambda: redis.get(key),
+    }
+    return await read[kind]()
+
+
+async def handle_all(consumer: LogConsumer, redis: Any) -> None:
+    """Hand the whole log to the consumer, from its beginning."""
+    for number in range(PARTITIONS):
+        entries = await redis.xrange(f"log:{{p{number:02d}}}")
+        await consumer.handle(number, [Entry(entry_id.decode(), fields[b"b"]) for entry_id, fields in entries])
+
+
+@pytest.fixture
+async def known_person(redis: Any, consumer: LogConsumer, store: VisitorStore, linking: Linking) -> list[str]:
+    """Somebody who was on three visits, two of them with another, and is linked to a contact. Returns the visits."""
+    visits = [new_id() for _ in range(3)]
+    await linking.upsert(ContactRecord(contact_id="c1", phone_numbers=("+49301234567",)))
+    for number, visit_id in enumerate(visits):
+        at = now_ms() - 10_000
+        events = [
+            admitted("UserInfo", visit_id, at, PERSON, data={"name": PERSON}),
+            admitted("SignIn", visit_id, at + 1, PERSON, data={"phone": "030 1234567"}),
+            admitted("SignOut", visit_id, at + 2),
+        ]
+        if number:
+            events.append(admitted("SignIn", visit_id, at + 3, "bob"))
+        await resolve(store, *events)
+        await append(redis, *events)
+    await handle_all(consumer, redis)
+    return visits
+
+
+async def test_nothing_names_them_afterwards_also_not_after_replaying_the_log(
+    known_person: list[str], eraser: Eraser, consumer: LogConsumer, stores: Stores
+) -> None:
+    assert {place.partition(":")[0] for place in await stores.places_of(PERSON)} == {"visit", "changes", "identities"}
+    erased = await eraser.erase(PERSON, "officer")
+    assert (erased.visit_count, erased.identity_erased, erased.link_count) == (3, True, 1)
+    assert await stores.places_of(PERSON) == []
+    await handle_all(consumer, stores.redis)
+    assert await stores.places_of(PERSON) == []
+
+
+async def test_replaying_the_log_into_empty_stores_brings_nobody_back(
+    known_person: list[str], eraser: Eraser, consumer: LogConsumer, links: LinkStore, stores: Stores
+) -> None:
+    await eraser.erase(PERSON, "officer")
+    await stores.mongo.client.drop_database(stores.mongo.name)
+    async for key in stores.redis.scan_iter():
+        if not key.startswith(b"log:"):
+            await stores.redis.delete(key)
+    await handle_all(consumer, stores.redis)
+    assert await stores.places_of(PERSON) == []
+    assert list(await links.get([PERSON, "bob"])) == ["bob"]
+
+
+async def test_others_of_the_same_visits_keep_everything(
+    known_person: list[str], eraser: Eraser, store: VisitorStore, links: LinkStore, redis: Any
+) -> None:
+    before = (await links.get(["bob"]))["bob"]
+    await eraser.erase(PERSON, "officer")
+    assert (await links.get(["bob"]))["bob"] == before
+    records = await store.get(known_person)
+    assert [record.fold.stamp.identity for record in records.values()] == ["", "bob", "bob"]
+    for number in range(PARTITIONS):
+        for _, fields in await redis.xrange(f"changes:{{p{number:02d}}}"):
+            assert b"visit" in fields  # what is left is whole
+
+
+async def test_events_of_before_stay_unbelieved_and_those_of_later_make_somebody_new(
+    known_person: list[str], eraser: Eraser, consumer: LogConsumer, store: VisitorStore, links: LinkStore
+) -> None:
+    erased_at = (await eraser.erase(PERSON, "officer")).erasure.erase_time_ms
+    visit_id = new_id()
+    late = admitted("SignIn", visit_id, erased_at - 1, PERSON, data={"name": "old"})
+    new = admitted("UserInfo", visit_id, erased_at + 1, PERSON, data={"age": 41})
+    await resolve(store, late)
+    await consumer.handle(partition(visit_id, PARTITIONS), [entry(late)])
+    assert await links.get([PERSON]) == {}
+    await consumer.handle(partition(visit_id, PARTITIONS), [entry(late, new)])
+    record = (await links.get([PERSON]))[PERSON]
+    assert record.first_ms == erased_at + 1
+    assert {value.key for value in record.profile} == {"age", "userID"}
+    assert record.decisions == ()
+    # Forgotten again, also what was new.
+    assert (await eraser.erase(PERSON, "officer")).visit_count == 1
+    assert await links.get([PERSON]) == {}
+
+
+async def test_a_clock_that_runs_fast_does_not_outrun_an_erasure(
+    eraser: Eraser, consumer: LogConsumer, store: VisitorStore, links: LinkStore
+) -> None:
+    event = admitted("SignIn", new_id(), now_ms() + HOUR_MS, PERSON)
+    await resolve(store, event)
+    assert (await eraser.erase(PERSON, "officer")).erasure.erase_time_ms >= event.event_time_ms
+    await consumer.handle(partition(event.visit_id, PARTITIONS), [entry(event)])
+    assert await links.get([PERSON]) == {}
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_whatever_happens_at_the_same_moment_nothing_of_before_stays(
+    eraser: Eraser, consumer: LogConsumer, *, store: VisitorStore, linking: Linking, stores: Stores, seed: int
+) -> None:
+    chance = random.Random(seed)  # noqa: S311
+    await linking.upsert(ContactRecord(contact_id="c1", phone_numbers=("+49301234567",)))
+    events = [
+        admitted("SignIn", new_id(), now_ms() - 1_000 + n, PERSON, data={"phone": "+49301234567"}) for n in range(8)
+    ]
+
+    async def arrive(event: Any) -> None:
+        await asyncio.sleep(chance.random() * 0.02)
+        await resolve(store, event)
+        await consumer.handle(partition(event.visit_id, PARTITIONS), [entry(event)])
+
+    async def erase() -> None:
+        await asyncio.sleep(chance.random() * 0.02)
+        await eraser.erase(PERSON, "officer")
+
+    await asyncio.gather(*map(arrive, events), erase())
+    assert await stores.places_of(PERSON) == []
+
+
+async def test_a_redis_that_was_lost_learns_of_erasures_from_mongodb(
+    known_person: list[str], eraser: Eraser, redis: Any, store: VisitorStore
+) -> None:
+    erased_at = (await eraser.erase(PERSON, "officer")).erasure.erase_time_ms
+    await redis.flushdb()
+    late = admitted("SignIn", new_id(), erased_at, PERSON)
+    await resolve(store, late)
+    await eraser.restore()
+    assert (await store.get([late.visit_id]))[late.visit_id].timeline[0].is_erased
+
+
+async def test_an_erasure_answers_what_history_needs_and_is_in_every_partitions_log(
+    running_identity: Running, redis: Any
+) -> None:
+    visit_id = new_id()
+    event = admitted("SignIn", visit_id, now_ms(), PERSON)
+    async with running_identity() as identity, identity.stub() as stub:
+        await stub.ResolveEvents(pb.ResolveEventsRequest(events=[event]))
+        await append(redis, event)
+        await eventually(lambda: _is_known(stub))
+        answer = await stub.EraseIdentity(pb.EraseIdentityRequest(identity_id=PERSON, actor="officer"))
+        assert (answer.visit_count, answer.identity_erased, answer.link_count) == (1, True, 0)
+        assert answer.erasure.identity_hash == identity_hash(ERASURE_KEY, PERSON)
+        assert answer.log_clean_time.ToMilliseconds() > now_ms()
+        for number in range(PARTITIONS):
+            *_, (_, fields) = await redis.xrange(f"log:{{p{number:02d}}}")
+            assert EventBatch.FromString(fields[b"b"]).erasure == answer.erasure
+        visitor = (await stub.GetVisitor(pb.GetVisitorRequest(visit_id=visit_id))).visitor
+        assert (visitor.identity_id, visitor.session_id) == ("", "")
+        assert json.dumps(PERSON) not in identity.output()
+        assert PERSON not in identity.output()
+
+
+async def _is_known(stub: Any) -> bool:
+    try:
+        await stub.GetIdentity(pb.GetIdentityRequest(identity_id=PERSON))
+    except grpc.aio.AioRpcError:
+        return False
+    return True
+
+
+async def test_without_a_key_nobody_can_be_erased(running_identity: Running) -> None:
+    async with running_identity(ERASURE_KEY="") as identity, identity.stub() as stub:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.EraseIdentity(pb.EraseIdentityRequest(identity_id=PERSON, actor="officer"))
+        details = details_of(refused.value)
+        assert (details.code, details.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "NO_ERASURE_KEY")
+        assert "ERASURE_KEY" in details.message
+
+
+async def test_another_key_than_people_were_erased_under_is_refused(running_identity: Running) -> None:
+    async with running_identity() as identity, identity.stub() as stub:
+        await stub.EraseIdentity(pb.EraseIdentityRequest(identity_id=PERSON, actor="officer"))
+    async with running_identity(ERASURE_KEY="another key of some length") as identity:
+        assert await asyncio.to_thread(identity.process.wait, 10) == 1
+        assert "would come back" in identity.output()

@@ -1,0 +1,265 @@
+"""Who is on the site now, and what happens there, as contact-center services see it."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+from footfall.identity.v1 import identity_service_pb2 as pb
+from footfall.identity.v1 import visitor_pb2
+from footfall_identity.live import live_page
+from footfall_identity.partitions import Partitions
+from footfall_identity.visitor_store import VisitorStore
+from footfall_servicekit.errors import details_of
+from footfall_timeline import State
+
+from tests.service.identity.conftest import Running
+from tests.tools.eventually import eventually
+from tests.tools.identity import admitted, new_id, now_ms, resolve
+
+ANONYMOUS, RECOGNIZED, AUTHENTICATED = (
+    visitor_pb2.VISITOR_STATE_ANONYMOUS,
+    visitor_pb2.VISITOR_STATE_RECOGNIZED,
+    visitor_pb2.VISITOR_STATE_AUTHENTICATED,
+)
+MINUTE_MS = 60_000
+
+
+@pytest.mark.parametrize("size", [1, 7, 100])
+async def test_pages_of_any_size_list_each_matching_visit_once_latest_first(
+    partitions: Partitions, store: VisitorStore, size: int
+) -> None:
+    chance = random.Random(size)  # noqa: S311
+    now = now_ms()
+    visits: list[tuple[int, str, State, str]] = []
+    for _ in range(60):
+        visit_id, site, state = new_id(), chance.choice("xy"), chance.choice(list(State))
+        at = now - chance.choice([0, 1, chance.randint(2, 40 * MINUTE_MS)])
+        names = {
+            State.ANONYMOUS: chance.choice([["PageEntered"], ["SignOut"]]),
+            State.RECOGNIZED: ["UserInfo"],
+            State.AUTHENTICATED: ["SignIn"],
+        }[state]
+        person = "ann" if state is not State.ANONYMOUS else ""
+        await resolve(store, *(admitted(name, visit_id, at, person, site=site) for name in names))
+        if at > now - 30 * MINUTE_MS + 1_000:
+            visits.append((at, visit_id, state, site))
+    for wanted, site in [
+        (None, ""),
+        (State.ANONYMOUS, ""),
+        (State.RECOGNIZED, "x"),
+        (State.AUTHENTICATED, ""),
+        (None, "y"),
+    ]:
+        found: list[str] = []
+        below = None
+        while True:
+            page = await live_page(store, partitions.numbers, state=wanted, site=site, below=below, size=size)
+            found += [record.visit_id for record in page.visits]
+            assert len(page.visits) <= size
+            below = page.below
+            if below is None:
+                break
+        expected = [v for v in sorted(visits, reverse=True) if wanted in {None, v[2]} and site in {"", v[3]}]
+        assert found == [visit_id for _, visit_id, _, _ in expected]
+
+
+async def test_any_number_of_visits_may_have_the_same_moment(partitions: Partitions, store: VisitorStore) -> None:
+    at = now_ms()
+    visits = [new_id() for _ in range(350)]
+    await resolve(store, *(admitted("PageEntered", visit_id, at) for visit_id in visits))
+    found: list[str] = []
+    below = None
+    while len(found) < len(visits):
+        page = await live_page(store, partitions.numbers, state=None, site="", below=below, size=100)
+        found += [record.visit_id for record in page.visits]
+        below = page.below
+    assert found == sorted(visits, reverse=True)
+    assert below is None
+
+
+async def test_a_page_looks_at_a_bounded_number_of_visits(
+    partitions: Partitions, store: VisitorStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("footfall_identity.live.MOST_EXAMINED", 100)
+    at = now_ms()
+    wanted = admitted("SignIn", new_id(), at - 10_000, "ann")
+    await resolve(store, *(admitted("UserInfo", new_id(), at - n, "bob") for n in range(400)), wanted)
+    page = await live_page(store, partitions.numbers, state=State.AUTHENTICATED, site="", below=None, size=10)
+    assert page.visits == []
+    assert page.below is not None
+    looks = 1
+    while not page.visits:
+        page = await live_page(store, partitions.numbers, state=State.AUTHENTICATED, site="", below=page.below, size=10)
+        looks += 1
+    assert [record.visit_id for record in page.visits] == [wanted.visit_id]
+    assert looks <= 5
+
+
+async def test_visitors_are_listed_with_tokens_of_their_request(running_identity: Running) -> None:
+    events = [admitted("SignIn", new_id(), now_ms() + n, "ann") for n in range(3)]
+    async with running_identity() as identity, identity.stub() as stub:
+        await stub.ResolveEvents(pb.ResolveEventsRequest(events=events))
+        request = pb.ListVisitorsRequest(state=AUTHENTICATED, page_size=2)
+        first = await stub.ListVisitors(request)
+        assert [v.visit_id for v in first.visitors] == [events[2].visit_id, events[1].visit_id]
+        request.page_token = first.next_page_token
+        second = await stub.ListVisitors(request)
+        assert [v.visit_id for v in second.visitors] == [events[0].visit_id]
+        assert second.next_page_token == ""
+        request.site = "other"
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.ListVisitors(request)
+        assert details_of(refused.value).violations[0][0] == "page_token"
+
+
+class Watching:
+    """A call of WatchVisitors that keeps what it gets."""
+
+    def __init__(self, stub: Any, request: pb.WatchVisitorsRequest) -> None:
+        self._call = stub.WatchVisitors(request)
+        self.messages: list[Any] = []
+        self.task = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        async for message in self._call:
+            self.messages.append(message)
+
+    async def has_begun(self) -> None:
+        await self._call.initial_metadata()
+
+    async def has(self, count: int) -> list[Any]:
+        await eventually(lambda: len(self.messages) >= count)
+        assert len(self.messages) == count
+        return self.messages
+
+    async def end(self) -> None:
+        self._call.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
+
+def told(message: Any) -> tuple[str, int, str, int, str]:
+    visitor = message.visitor
+    return (visitor.visit_id, message.previous_state, message.previous_identity_id, visitor.state, visitor.identity_id)
+
+
+async def visit_of(stub: Any, *names: str, person: str = "ann", site: str = "default") -> str:
+    """Resolve some events of a new visit, one call each."""
+    visit_id, at = new_id(), now_ms()
+    for number, name in enumerate(names):
+        user = "" if name in {"SignOut", "PageEntered"} else person
+        event = admitted(name, visit_id, at + number, user, site=site)
+        await stub.ResolveEvents(pb.ResolveEventsRequest(events=[event]))
+    return visit_id
+
+
+@pytest.fixture
+async def stub(running_identity: Running) -> AsyncIterator[Any]:
+    async with running_identity() as identity, identity.stub() as stub:
+        yield stub
+
+
+async def watching(stub: Any, **request: str) -> Watching:
+    """Begin to watch, and return once the server reads."""
+    watching = Watching(stub, pb.WatchVisitorsRequest(**request))
+    await asyncio.sleep(0.3)
+    return watching
+
+
+async def test_each_transition_is_told_with_the_state_before(stub: Any) -> None:
+    watched = await watching(stub)
+    visit_id = await visit_of(stub, "PageEntered", "UserInfo", "SignIn", "SignOut")
+    assert [told(message) for message in await watched.has(3)] == [
+        (visit_id, ANONYMOUS, "", RECOGNIZED, "ann"),
+        (visit_id, RECOGNIZED, "ann", AUTHENTICATED, "ann"),
+        (visit_id, AUTHENTICATED, "ann", RECOGNIZED, "ann"),
+    ]
+    assert abs(watched.messages[0].change_time.ToMilliseconds() - now_ms()) < 10_000
+    await watched.end()
+
+
+async def test_a_watcher_resumes_after_any_message_and_misses_nothing(stub: Any) -> None:
+    watched = await watching(stub)
+    for person in ("ann", "bob", "cy", "di", "ed"):
+        await visit_of(stub, "SignIn", "SignOut", person=person)
+    messages = list(await watched.has(10))
+    await watched.end()
+    for number in (0, 4, 9):
+        resumed = await watching(stub, resume_token=messages[number].resume_token)
+        await visit_of(stub, "SignIn", person="late")
+        expected = {told(message) for message in messages[number + 1 :]}
+        got = await resumed.has(len(messages) - number)
+        assert {told(message) for message in got[:-1]} == expected
+        assert got[-1].visitor.identity_id == "late"
+        await resumed.end()
+        messages.append(got[-1])
+
+
+async def test_only_the_site_asked_for_is_told(stub: Any) -> None:
+    watched = await watching(stub, site="shop")
+    await visit_of(stub, "SignIn")
+    visit_id = await visit_of(stub, "SignIn", site="shop")
+    assert [message.visitor.visit_id for message in await watched.has(1)] == [visit_id]
+    await watched.end()
+
+
+@pytest.mark.parametrize("token", ["x", "1-0", "1-0.1-0.1-0.1-0", "1-0.1-0.a-0", "9" * 50])
+async def test_a_foreign_token_is_refused(stub: Any, token: str) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await stub.WatchVisitors(pb.WatchVisitorsRequest(resume_token=token)).read()
+    assert details_of(refused.value).violations[0][0] == "resume_token"
+
+
+async def test_a_token_whose_changes_are_gone_is_refused(running_identity: Running, redis: Any) -> None:
+    async with running_identity(IDENTITY_CHANGES_KEPT=100) as identity, identity.stub() as stub:
+        watched = await watching(stub)
+        events = [admitted("SignIn", new_id(), now_ms(), "ann") for _ in range(1_000)]
+        await stub.ResolveEvents(pb.ResolveEventsRequest(events=events))
+        await eventually(lambda: len(watched.messages) > 10)
+        await watched.end()
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.WatchVisitors(pb.WatchVisitorsRequest(resume_token=watched.messages[0].resume_token)).read()
+        assert details_of(refused.value).reason == "RESUME_TOKEN_EXPIRED"
+
+
+async def test_a_watcher_that_does_not_read_is_ended_and_can_resume(running_identity: Running) -> None:
+    async with running_identity(IDENTITY_WATCH_KEPT=100) as identity, identity.stub() as stub:
+        slow = stub.WatchVisitors(pb.WatchVisitorsRequest())
+        await asyncio.sleep(0.3)
+        await visit_of(stub, "SignIn")
+        token = (await anext(aiter(slow))).resume_token
+        total = 0
+        # Until the transport's own buffers are full too.
+        for _ in range(20):
+            url = "https://shop.example/" + "x" * 2_000
+            events = [admitted("SignIn", new_id(), now_ms(), "ann", url=url) for _ in range(100)]
+            await stub.ResolveEvents(pb.ResolveEventsRequest(events=events))
+            total += len(events)
+        await asyncio.sleep(1)  # so that all of them have been dropped
+        visits: set[str] = set()
+        ended = None
+        while len(visits) < total:
+            try:
+                async for message in slow:
+                    visits.add(message.visitor.visit_id)
+                    token = message.resume_token
+                    if len(visits) == total:
+                        break
+            except grpc.aio.AioRpcError as error:
+                ended = details_of(error)
+                assert len(visits) < total
+                slow = stub.WatchVisitors(pb.WatchVisitorsRequest(resume_token=token))
+        assert ended is not None
+        assert ended.reason == "WATCHER_TOO_SLOW"
+
+
+async def test_watchers_end_at_once_when_the_process_stops(running_identity: Running) -> None:
+    async with running_identity() as identity, identity.stub() as stub:
+        watched = await watching(stub)
+        identity.process.terminate()
+        with pytest.raises(grpc.aio.AioRpcError) as ended:
+            await asyncio.wait_for(watched.task, 3)
+        assert details_of(ended.value).reason == "STOPPING"
+        assert await asyncio.to_thread(identity.process.wait, 10) == 0
