@@ -1,6 +1,7 @@
 """Turns records into the messages of the contract."""
 
 from collections.abc import Mapping
+from itertools import zip_longest
 
 from footfall.event.v1 import event_pb2
 from footfall.identity.v1 import contact_pb2, identity_pb2, visitor_pb2
@@ -80,8 +81,8 @@ def contact(record: ContactRecord) -> contact_pb2.Contact:
 
 def contact_links(record: IdentityRecord) -> list[contact_pb2.ContactLink]:
     """Every decision about an identity, newest first. Each but the newest ended when the next was made."""
-    ends = [decision.at_ms for decision in record.decisions[1:]] + [None]
-    links = [_contact_link(record, decision, end) for decision, end in zip(record.decisions, ends, strict=True)]
+    ends = [decision.at_ms for decision in record.decisions[1:]]
+    links = [_contact_link(record, decision, end) for decision, end in zip_longest(record.decisions, ends)]
     return links[::-1]
 
 
