@@ -7,6 +7,7 @@ the tests (tests/tools/suite.py) start the suite from the same ones.
 import http.client
 import importlib.util
 import os
+import secrets
 import shlex
 import sys
 from collections.abc import Mapping
@@ -105,6 +106,23 @@ def prepare(data_dir: Path) -> None:
             (data_dir / name).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise Refusal(f"DATA_DIR cannot be used: {error}") from error
+
+
+def kept_secret(file: Path, new: str) -> tuple[str, bool]:
+    """What a file holds, which is `new` when there was none; and whether it is new. Its owner alone can read it."""
+    try:
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return file.read_text(encoding="utf-8").strip(), False
+    with os.fdopen(descriptor, "w", encoding="utf-8") as output:
+        output.write(f"{new}\n")
+    return new, True
+
+
+def erasure_key(data_dir: Path) -> dict[str, str]:
+    """The secret that erased people are remembered under: the environment's, else one kept in the data folder."""
+    key = os.environ.get("ERASURE_KEY") or kept_secret(data_dir / "erasure.key", secrets.token_urlsafe(32))[0]
+    return {"ERASURE_KEY": key}
 
 
 def is_ready(gateway_port: int) -> bool:

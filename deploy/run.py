@@ -11,7 +11,17 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from deploy.embedded import DEFAULT_PORTS, ROOT, Credentials, Refusal, prepare, suite_environment, supervisord_command
+from deploy.embedded import (
+    DEFAULT_PORTS,
+    ROOT,
+    Credentials,
+    Refusal,
+    erasure_key,
+    kept_secret,
+    prepare,
+    suite_environment,
+    supervisord_command,
+)
 
 
 def read_credentials(data_dir: Path) -> tuple[Credentials, bool]:
@@ -27,17 +37,11 @@ def read_credentials(data_dir: Path) -> tuple[Credentials, bool]:
     if user or password:
         raise Refusal("API_USER and API_PASSWORD must be set both, or neither.")
     file = data_dir / "credentials"
-    try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        user, colon, password = file.read_text(encoding="utf-8").strip().partition(":")
-        if not (user and colon and password):
-            raise Refusal(f"{file} must hold user:password; remove it to get new credentials.") from None
-        return Credentials(user, password), False
-    new = Credentials("footfall", secrets.token_urlsafe(18))
-    with os.fdopen(descriptor, "w", encoding="utf-8") as output:
-        output.write(f"{new.user}:{new.password}\n")
-    return new, True
+    text, is_new = kept_secret(file, f"footfall:{secrets.token_urlsafe(18)}")
+    user, colon, password = text.partition(":")
+    if not (user and colon and password):
+        raise Refusal(f"{file} must hold user:password; remove it to get new credentials.")
+    return Credentials(user, password), is_new
 
 
 def read_ports() -> dict[str, int]:
@@ -138,7 +142,7 @@ def main() -> int:
         ports = read_ports()
         prepare(data_dir)
         credentials, new = read_credentials(data_dir)
-        environment = suite_environment(data_dir, ports, credentials)
+        environment = suite_environment(data_dir, ports, credentials) | erasure_key(data_dir)
     except Refusal as refusal:
         sys.stderr.write(f"{refusal}\n")
         return 1

@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import json
 import os
 import time
 import uuid
@@ -136,7 +135,7 @@ class Visitors(RuleBasedStateMachine):
         contact_id, _ = self.reference.contact_of(user)
         if not contact_id:
             return
-        self._eventually(lambda: self._linked_contact(user) == contact_id)
+        self._eventually(lambda: self._link_in_force(user)["contactId"] == contact_id)
         self._until(lambda: self.http.delete(self._of(user, "contact")), 204)
         self.reference.by_hand.setdefault(user, []).append(("unlink", contact_id))
 
@@ -160,11 +159,14 @@ class Visitors(RuleBasedStateMachine):
         """Compare everything, as soon as it has had the time to become right."""
         if not hasattr(self, "http"):
             return
-        with self.http, self.channel:
+        try:
             for visit_id in self.reference.visits:
                 self._eventually(partial(self._visit_is_right, visit_id))
             for user in self.people:
                 self._eventually(partial(self._person_is_right, user))
+        finally:
+            self.http.close()
+            self.channel.close()
 
     def _visit_is_right(self, visit_id: str) -> None:
         walk = self.reference.walk(visit_id)
@@ -188,16 +190,18 @@ class Visitors(RuleBasedStateMachine):
 
     def _person_is_right(self, user: str) -> None:
         contact_id, candidates = self.reference.contact_of(user)
-        if user in self.reference.people() or self.reference.by_hand.get(user):
-            assert self._linked_contact(user) == contact_id
-            links = self._json(self._of(user, "links"))["links"]
-            in_force = links[0] if links else {"candidateContactIds": []}
-            assert sorted(in_force["candidateContactIds"]) == candidates, json.dumps(links)
+        in_force = self._link_in_force(user)
+        assert (in_force["contactId"] or "", sorted(in_force["candidateContactIds"])) == (contact_id, candidates)
+        identity = self.http.get(f"/server/data/identities/{quote(user, safe='')}")
+        if user in self.reference.people():
+            assert identity.status_code == 200, identity.text
+            assert (identity.json()["entityInCS"] or "") == contact_id
         else:
-            assert self.http.get(f"/server/data/identities/{quote(user, safe='')}").status_code == 404
+            assert identity.status_code == 404, identity.text
 
-    def _linked_contact(self, user: str) -> str:
-        return str(self._json(f"/server/data/identities/{quote(user, safe='')}")["entityInCS"] or "")
+    def _link_in_force(self, user: str) -> dict[str, Any]:
+        links: list[dict[str, Any]] = self._json(self._of(user, "links"))["links"]
+        return links[0] if links else {"contactId": "", "candidateContactIds": []}
 
     @staticmethod
     def _of(user: str, what: str) -> str:

@@ -20,7 +20,16 @@ import grpc
 import httpx
 from supervisor.xmlrpc import SupervisorTransport
 
-from deploy.embedded import DEFAULT_PORTS, ROOT, Credentials, is_ready, prepare, suite_environment, supervisord_command
+from deploy.embedded import (
+    DEFAULT_PORTS,
+    ROOT,
+    Credentials,
+    erasure_key,
+    is_ready,
+    prepare,
+    suite_environment,
+    supervisord_command,
+)
 
 Program = Literal["valkey", "mongo", "collector", "identity", "history", "gateway"]
 PROGRAMS: tuple[Program, ...] = get_args(Program)
@@ -111,7 +120,9 @@ def running_suite(data_dir: Path, settings: Mapping[str, str] = MappingProxyType
     """
     prepare(data_dir)
     ports = dict(zip(DEFAULT_PORTS, free_ports(len(DEFAULT_PORTS)), strict=True))
-    environment = suite_environment(data_dir, ports, Credentials("tester", secrets.token_urlsafe(18)))
+    environment = suite_environment(data_dir, ports, Credentials("tester", secrets.token_urlsafe(18))) | erasure_key(
+        data_dir
+    )
     with (data_dir / "log" / "output.log").open("ab") as output:
         process = subprocess.Popen(
             supervisord_command(),
