@@ -6,6 +6,7 @@ there for tests alone: databases of that Redis are emptied.
 
 import itertools
 import os
+import signal
 import uuid
 from collections.abc import Iterator
 
@@ -18,6 +19,11 @@ from tests.tools.suite import Suite, running_suite
 REDIS_DATABASES = 4096
 
 _database_numbers = itertools.count(1)
+
+
+def pytest_configure() -> None:
+    """Let a run that is terminated end its servers, as one that is interrupted does."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
