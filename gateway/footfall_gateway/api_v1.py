@@ -6,7 +6,7 @@ import msgspec
 from footfall.history.v1 import history_service_pb2 as history
 from footfall.identity.v1 import identity_service_pb2 as identity
 from footfall.identity.v1 import visitor_pb2
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 from starlette.responses import Response
 
 from footfall_gateway import api_v1_resources as resources
@@ -22,7 +22,7 @@ PREFIX = "/api/v1"
 class VisitorsQuery(msgspec.Struct):
     """Which visitors."""
 
-    state: Annotated[resources.State | None, Meta(description="Only visitors in this state.")] = None
+    state: Annotated[resources.State, Meta(description="Only visitors in this state.")] | UnsetType = UNSET
     site: Annotated[str, Meta(description="Only visitors of this website.")] = ""
     page_size: Annotated[int, Meta(description="At most so many.", ge=1, le=1_000)] = 50
     page_token: Annotated[str, Meta(description="`nextPageToken` of the page before.")] = ""

@@ -9,6 +9,7 @@ from msgspec import Meta
 from starlette.responses import Response
 
 from footfall_gateway import api_v1_resources as resources
+from footfall_gateway.history_queries import IdentityQuery
 from footfall_gateway.keys import Scope
 from footfall_gateway.neighbours import Neighbours
 from footfall_gateway.operations import Call, NoQuery, Operation, json_answer
@@ -41,7 +42,7 @@ class ContactsApi:
             Operation("putContact", "PUT", contact, self.put, NoQuery, made, body=given, permission=manage),
             Operation("getContact", "GET", contact, self.get, NoQuery, made),
             Operation("deleteContact", "DELETE", contact, self.delete, NoQuery, permission=manage),
-            Operation("getPerson", "GET", f"{contact}/person", self.person, NoQuery, resources.Person),
+            Operation("getPerson", "GET", f"{contact}/person", self.person, IdentityQuery, resources.Person),
             Operation("linkContact", "PUT", link, self.link, NoQuery, resources.Link, resources.LinkBody, manage),
             Operation("unlinkContact", "DELETE", link, self.unlink, NoQuery, permission=manage),
             Operation("listLinks", "GET", "/identities/{identityId}/links", self.links, LinksQuery, resources.Links),
@@ -72,12 +73,12 @@ class ContactsApi:
         await self._ask(self._identity.DeleteContact, identity.DeleteContactRequest(contact_id=call.path["contactId"]))
         return Response(status_code=204)
 
-    async def person(self, call: Call[NoQuery, None]) -> Response:
+    async def person(self, call: Call[IdentityQuery, None]) -> Response:
         """The person: a contact, all identities linked to it, and their visits."""
         request = identity.GetPersonRequest(contact_id=call.path["contactId"])
         answer = await self._ask(self._identity.GetPerson, request)
         identities = {found.identity_id: history_identity(found) for found in answer.identities}
-        await self._related.embed("identity", identities, {"visits": True}, call.principal.site(""))
+        await self._related.embed("identity", identities, {"visits": True}, call.principal.site(call.query.site))
         return json_answer(resources.Person(resources.contact(answer.contact), list(identities.values())))
 
     async def link(self, call: Call[NoQuery, resources.LinkBody]) -> Response:

@@ -10,6 +10,7 @@ import msgspec
 from footfall.history.v1 import history_service_pb2 as history
 from footfall.identity.v1 import identity_pb2, visitor_pb2
 from footfall.identity.v1 import identity_service_pb2 as identity
+from msgspec import UNSET
 from starlette.responses import Response
 
 from footfall_gateway import resources
@@ -32,7 +33,7 @@ from footfall_gateway.related import Related
 from footfall_gateway.resources import Event, Identity, Page, Session, UserAgent, Visit
 
 _SCOPES = {
-    None: visitor_pb2.VISITOR_STATE_UNSPECIFIED,
+    UNSET: visitor_pb2.VISITOR_STATE_UNSPECIFIED,
     "Authenticated": visitor_pb2.VISITOR_STATE_AUTHENTICATED,
     "Recognized": visitor_pb2.VISITOR_STATE_RECOGNIZED,
 }

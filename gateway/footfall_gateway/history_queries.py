@@ -5,13 +5,13 @@ from typing import Annotated, Literal
 import msgspec
 from footfall.event.v1 import event_pb2
 from footfall.history.v1.history_service_pb2 import Scope
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 _LAST_MS = 253_402_300_799_999
 """The end of the year 9999."""
 
 _EVENT_TYPES = {
-    None: event_pb2.EVENT_TYPE_UNSPECIFIED,
+    UNSET: event_pb2.EVENT_TYPE_UNSPECIFIED,
     "SYSTEM": event_pb2.EVENT_TYPE_SYSTEM,
     "BUSINESS": event_pb2.EVENT_TYPE_BUSINESS,
 }
@@ -42,17 +42,17 @@ class Paged(msgspec.Struct, kw_only=True):
 class Scoped(Paged, kw_only=True):
     """Limits that every collection of what happened takes."""
 
-    age: Age | None = None
+    age: Age | UnsetType = UNSET
     site: Site = ""
-    from_ms: From | None = msgspec.field(name="from", default=None)
-    to_ms: To | None = msgspec.field(name="to", default=None)
+    from_ms: From | UnsetType = msgspec.field(name="from", default=UNSET)
+    to_ms: To | UnsetType = msgspec.field(name="to", default=UNSET)
 
     def scope(self, site: str) -> Scope:
         """The limits as history takes them; `site` is the one that the client may ask for."""
         scope = Scope(site=site, age_seconds=self.age or 0)
-        if self.from_ms is not None:
+        if self.from_ms is not UNSET:
             scope.start_time.FromMilliseconds(self.from_ms)
-        if self.to_ms is not None:
+        if self.to_ms is not UNSET:
             scope.end_time.FromMilliseconds(self.to_ms)
         return scope
 
@@ -63,7 +63,7 @@ class EventsQuery(Scoped, kw_only=True):
     event_name: Annotated[str, Meta(description="Only events of this name.")] = msgspec.field(
         name="eventName", default=""
     )
-    event_type: Literal["SYSTEM", "BUSINESS"] | None = msgspec.field(name="eventType", default=None)
+    event_type: Literal["SYSTEM", "BUSINESS"] | UnsetType = msgspec.field(name="eventType", default=UNSET)
     category: Category = ""
     url: Url = ""
     global_visit_id: Annotated[str, Meta(description="Only events of this device.")] = msgspec.field(
@@ -131,7 +131,6 @@ class VisitIdentitiesQuery(Paged, kw_only=True):
 
     site: IncludedSite = ""
 
-    association: Annotated[
-        Literal["Authenticated", "Recognized"] | None,
-        Meta(description="Only identities the visit is so associated with."),
-    ] = None
+    association: (
+        Annotated[Literal["Authenticated", "Recognized"], Meta(description="Only those so associated.")] | UnsetType
+    ) = UNSET

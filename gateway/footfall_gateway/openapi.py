@@ -118,7 +118,8 @@ def _path_parameters(path: str) -> list[Schema]:
 
 def _query_parameters(operation: Operation[Any, Any]) -> list[Schema]:
     definition = msgspec.json.schema_components([operation.query])[1][operation.query.__name__]
-    parameters = [_query_parameter(name, schema) for name, schema in definition["properties"].items()]
+    required = definition["required"]
+    parameters = [_query_parameter(name, schema, required) for name, schema in definition["properties"].items()]
     for name in operation.includes:
         for parameter, text in (
             (f"include_{name}", f"Include the ids of the {name}."),
@@ -129,17 +130,12 @@ def _query_parameters(operation: Operation[Any, Any]) -> list[Schema]:
     return parameters
 
 
-def _query_parameter(name: str, schema: Schema) -> Schema:
+def _query_parameter(name: str, schema: Schema, required: Iterable[str]) -> Schema:
     given = dict(schema)
     description = given.pop("description", "")
-    if given.get("default") in {None, ""}:
-        given.pop("default", None)  # not given
-    if "anyOf" in given:  # a parameter that is not given is no null
-        (given,) = (one for one in given["anyOf"] if one.get("type") != "null")
-    elif isinstance(given.get("enum"), list):
-        given["enum"] = [value for value in given["enum"] if value is not None]
-    description = given.pop("description", "") or description
-    return {"name": name, "in": "query", "description": description, "schema": given}
+    if given.get("default") == "":
+        del given["default"]  # the same as not given
+    return {"name": name, "in": "query", "description": description, "required": name in required, "schema": given}
 
 
 def _responses(operation: Operation[Any, Any], api: Api, schemas: _Schemas) -> Schema:

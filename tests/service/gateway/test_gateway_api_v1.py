@@ -1,0 +1,186 @@
+"""Footfall's own operations over the running suite: live visitors, explanations, contacts, links, export, erasure."""
+
+import json
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+
+from tests.tools.eventually import eventually
+from tests.tools.suite import Suite
+from tests.tools.visits import event, now_ms
+
+NOBODY = "00000000-0000-4000-8000-000000000000"
+
+
+@pytest.fixture(scope="module")
+async def http(suite: Suite) -> AsyncIterator[httpx.AsyncClient]:
+    async with suite.http() as client:
+        yield client
+
+
+def new_person() -> str:
+    return f"dana/{uuid.uuid4().hex[:12]}@example.com"
+
+
+async def signed_in(http: httpx.AsyncClient, person: str, **data: Any) -> str:
+    """A visit in which this person signs in; the id of the visit."""
+    visit = str(uuid.uuid4())
+    events = [event("PageEntered", visit, now_ms() - 2), event("SignIn", visit, now_ms() - 1, person, data=data)]
+    assert (await http.post("/beacon", json=events)).status_code == 204
+
+    async def is_known() -> bool:
+        answers = [
+            await http.get(path)
+            for path in (f"/server/data/identities/{quote(person, safe='')}", f"/server/data/visits/{visit}/identities")
+        ]
+        return [answer.status_code for answer in answers] == [200, 200]
+
+    await eventually(is_known)
+    return visit
+
+
+async def test_a_visitor_is_live_at_once(http: httpx.AsyncClient) -> None:
+    visit, at_ms = str(uuid.uuid4()), now_ms()
+    assert (await http.post("/beacon", json=event("PageEntered", visit, at_ms))).status_code == 204
+    answer = await http.get(f"/api/v1/visits/{visit}/visitor")
+    assert answer.json() == {
+        "visitId": visit,
+        "globalVisitId": None,
+        "site": "default",
+        "state": "ANONYMOUS",
+        "identityId": None,
+        "sessionId": None,
+        "contactId": None,
+        "lastEventTime": at_ms,
+    }
+
+
+async def test_visitors_are_listed_by_state_in_parts(http: httpx.AsyncClient) -> None:
+    visits = [await signed_in(http, new_person()) for _ in range(3)]
+    found: list[str] = []
+    query: dict[str, str] = {"state": "AUTHENTICATED", "page_size": "2"}
+    while len(found) < 500:
+        answer = (await http.get("/api/v1/visitors", params=query)).json()
+        found += [visitor["visitId"] for visitor in answer["visitors"]]
+        assert {visitor["state"] for visitor in answer["visitors"]} <= {"AUTHENTICATED"}
+        if not answer["nextPageToken"]:
+            break
+        query["page_token"] = answer["nextPageToken"]
+    assert set(visits) <= set(found)
+    assert len(found) == len(set(found))
+
+
+async def test_a_visit_explains_itself(http: httpx.AsyncClient) -> None:
+    person = new_person()
+    visit = await signed_in(http, person)
+    explained = (await http.get(f"/api/v1/visits/{visit}/explain")).json()
+    assert (explained["visitId"], explained["state"], explained["identityId"]) == (visit, "AUTHENTICATED", person)
+    [step] = explained["transitions"]
+    assert (step["rule"], step["assurance"]) == ("sign_in.opens_session", "claimed")
+    assert step["effect"]
+    assert [evidence["eventName"] for evidence in step["evidence"]] == ["SignIn"]
+    assert (step["before"]["state"], step["after"]["state"]) == ("ANONYMOUS", "AUTHENTICATED")
+    assert step["after"]["identityId"] == person
+
+
+async def test_a_contact_is_stored_replaced_and_removed(http: httpx.AsyncClient) -> None:
+    path = f"/api/v1/contacts/{quote(f'C/{uuid.uuid4()}', safe='')}"
+    assert (await http.get(path)).status_code == 404
+    body = {"emailAddresses": [f"{uuid.uuid4().hex}@example.com"], "firstName": "Dana", "lastName": "Čech"}
+    stored = await http.put(path, json=body)
+    assert stored.status_code == 200, stored.text
+    assert {key: stored.json()[key] for key in body} == body
+    assert (await http.get(path)).json() == stored.json()
+    assert (await http.put(path, json={"lastName": "Novák"})).json()["emailAddresses"] == []
+    assert (await http.delete(path)).status_code == 204
+    assert (await http.get(path)).status_code == 404
+    refused = await http.put(path, json={"emailAddresses": ["not an address"]})
+    assert (refused.status_code, refused.headers["Content-Type"]) == (400, "application/problem+json")
+    assert refused.json()["detail"].startswith("emailAddresses")
+
+
+async def test_a_person_is_linked_by_rule_and_by_hand_and_unlinked(http: httpx.AsyncClient) -> None:
+    person = new_person()
+    visit = await signed_in(http, person)
+    by_mail, by_hand = f"C-{uuid.uuid4()}", f"C-{uuid.uuid4()}"
+    assert (await http.put(f"/api/v1/contacts/{by_hand}", json={"lastName": "Other"})).status_code == 200
+    assert (await http.put(f"/api/v1/contacts/{by_mail}", json={"emailAddresses": [person]})).status_code in {200, 400}
+    identity = f"/api/v1/identities/{quote(person, safe='')}"
+
+    linked = await http.put(f"{identity}/contact", json={"contactId": by_hand, "actor": "agent 7"})
+    assert linked.status_code == 200, linked.text
+    assert (linked.json()["contactId"], linked.json()["status"], linked.json()["rule"]) == (by_hand, "linked", "manual")
+    assert linked.json()["actor"].endswith("/agent 7")
+    known = (await http.get(f"/server/data/identities/{quote(person, safe='')}")).json()
+    assert known["entityInCS"] == by_hand
+
+    found = (await http.get(f"/api/v1/contacts/{by_hand}/person")).json()
+    assert found["contact"]["lastName"] == "Other"
+    assert [(one["identityId"], one["visitIds"]) for one in found["identities"]] == [(person, [visit])]
+
+    assert (await http.delete(f"{identity}/contact")).status_code == 204
+    links = (await http.get(f"{identity}/links")).json()
+    assert links["nextPageToken"] is None
+    assert by_hand in [link["contactId"] for link in links["links"]]
+    assert links["links"][0]["endTime"] is None
+    assert all(link["endTime"] for link in links["links"][1:])
+    missing = await http.put(f"{identity}/contact", json={"contactId": "nobody's"})
+    assert missing.status_code == 404
+
+
+async def test_an_export_holds_everything_one_object_a_line(http: httpx.AsyncClient) -> None:
+    person = new_person()
+    visit = await signed_in(http, person, email="dana@example.com")
+    path = f"/api/v1/identities/{quote(person, safe='')}/export"
+    answer = await http.get(path)
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "application/x-ndjson")
+    lines = [json.loads(line) for line in answer.text.splitlines()]
+    assert lines[0]["identity"]["identityId"] == person
+    assert lines[0]["profile"]["email"] == "dana@example.com"
+    kinds = [next(iter(line)) for line in lines[1:]]
+    assert {"visit", "session", "event"} <= set(kinds)
+    assert [line["visit"]["visitId"] for line in lines if "visit" in line] == [visit]
+    assert [line["event"]["eventName"] for line in lines if "event" in line] == ["SignIn"]
+    assert (await http.get("/api/v1/identities/nobody/export")).status_code == 404
+
+
+async def test_an_erased_person_is_nowhere(http: httpx.AsyncClient) -> None:
+    person = new_person()
+    visit = await signed_in(http, person, secret="of hers")
+    identity = quote(person, safe="")
+    erased = await http.delete(f"/api/v1/identities/{identity}")
+    assert erased.status_code == 200, erased.text
+    assert erased.json()["identityErased"] is True
+    assert (erased.json()["visits"], erased.json()["events"]) == (1, 1)
+    assert erased.json()["logCleanTime"] > now_ms()
+    assert (await http.get(f"/server/data/identities/{identity}")).status_code == 404
+    assert person not in (await http.get(f"/server/data/visits/{visit}/events")).text
+    assert (await http.get(f"/api/v1/visits/{visit}/visitor")).json()["identityId"] is None
+    again = await http.delete(f"/api/v1/identities/{identity}")
+    assert (again.status_code, again.json()["identityErased"]) == (200, False)
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        (f"/visits/{NOBODY}/visitor", 404),
+        ("/visits/x/visitor", 404),
+        (f"/visits/{NOBODY}/explain", 404),
+        ("/contacts/nobody", 404),
+        ("/contacts/nobody/person", 404),
+        ("/visitors?state=anonymous", 400),
+        ("/visitors?page_size=0", 400),
+        ("/visitors?page_token=x", 400),
+        ("/nothing", 404),
+    ],
+)
+async def test_errors_are_problem_details(http: httpx.AsyncClient, path: str, status: int) -> None:
+    answer = await http.get(f"/api/v1{path}")
+    assert answer.status_code == status, answer.text
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert list(answer.json()) == ["type", "title", "status", "detail"]
+    assert answer.json()["status"] == status

@@ -1,0 +1,73 @@
+"""Files for browsers: the tracking script under all its names, the DSL, the demo; cached, compressed, unsniffed."""
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from tests.service.gateway.conftest import running_gateway
+
+SCRIPTS = ["/tracker.js", "/server/resources/js/build/GPE.min.js", "/server/resources/js/build/GTC.min.js"]
+DSL = "/server/resources/dsl/domain-model.xml"
+
+
+@pytest.fixture(scope="module")
+async def http() -> AsyncIterator[httpx.AsyncClient]:
+    async with running_gateway() as client:
+        client.auth = httpx.Auth()  # nobody in particular
+        yield client
+
+
+async def test_the_script_has_three_names_and_one_content(http: httpx.AsyncClient) -> None:
+    answers = [await http.get(path) for path in SCRIPTS]
+    assert {answer.content for answer in answers} == {answers[0].content}
+    assert {answer.headers["Content-Type"] for answer in answers} == {"text/javascript; charset=utf-8"}
+
+
+@pytest.mark.parametrize("path", [*SCRIPTS, DSL, "/demo/", "/docs/"])
+async def test_a_file_is_open_compressed_and_known_again(http: httpx.AsyncClient, path: str) -> None:
+    plain = await http.get(path, headers={"Accept-Encoding": "identity"})
+    packed = await http.get(path, headers={"Accept-Encoding": "gzip"})
+    assert (plain.status_code, packed.status_code) == (200, 200)
+    assert plain.content == packed.content
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert "Content-Encoding" not in plain.headers
+    assert plain.headers["ETag"] != packed.headers["ETag"]
+    for answer in (plain, packed):
+        assert answer.headers["Access-Control-Allow-Origin"] == "*"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Cache-Control"].startswith("public, max-age=")
+        encoding = answer.request.headers["Accept-Encoding"]
+        again = await http.get(path, headers={"Accept-Encoding": encoding, "If-None-Match": answer.headers["ETag"]})
+        assert (again.status_code, again.content, again.headers["ETag"]) == (304, b"", answer.headers["ETag"])
+
+
+async def test_the_script_asked_for_by_version_may_be_kept_for_good(http: httpx.AsyncClient) -> None:
+    etag = (await http.get("/tracker.js", headers={"Accept-Encoding": "identity"})).headers["ETag"]
+    kept = await http.get("/tracker.js", params={"v": etag.strip('"')})
+    assert kept.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+    other = await http.get("/tracker.js", params={"v": "other"})
+    assert "immutable" not in other.headers["Cache-Control"]
+
+
+async def test_head_has_the_headers_and_no_body_and_other_methods_are_refused(http: httpx.AsyncClient) -> None:
+    head, get = await http.head("/tracker.js"), await http.get("/tracker.js")
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["Content-Length"] == get.headers["Content-Length"]
+    refused = await http.post("/tracker.js")
+    assert (refused.status_code, refused.headers["Allow"]) == (405, "GET, HEAD")
+
+
+@pytest.mark.parametrize("path", ["/demo/../settings.py", "/demo/%2e%2e/shop.js", "/demo/nothing", "/%00"])
+async def test_nothing_else_is_served(http: httpx.AsyncClient, path: str) -> None:
+    answer = await http.get(httpx.URL(str(http.base_url), raw_path=path.encode()))
+    assert answer.status_code == 404
+
+
+async def test_every_page_refuses_frames_inline_scripts_and_other_hosts(http: httpx.AsyncClient) -> None:
+    for path in ("/demo/", "/demo/cart.html", "/docs/"):
+        policy = (await http.get(path)).headers["Content-Security-Policy"]
+        assert "default-src 'self'" in policy
+        assert "frame-ancestors 'none'" in policy
+        assert "unsafe-inline" not in policy
+    assert "unsafe-eval" not in (await http.get("/docs/")).headers["Content-Security-Policy"]

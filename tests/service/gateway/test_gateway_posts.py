@@ -1,0 +1,127 @@
+"""POST of visits and events: the rules and the durability of a beacon, answered with what was created."""
+
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from footfall_timeline import page_id, user_agent_id
+
+from tests.service.gateway.conftest import ScriptedCollector, running_gateway
+from tests.tools.suite import Suite
+from tests.tools.visits import now_ms
+
+DAY_MS = 86_400_000
+
+
+@pytest.fixture(scope="module")
+async def http(suite: Suite) -> AsyncIterator[httpx.AsyncClient]:
+    async with suite.http() as client:
+        yield client
+
+
+async def test_a_visit_is_created_and_answered_as_it_will_be_read(http: httpx.AsyncClient) -> None:
+    device, started = str(uuid.uuid4()), now_ms() - 5_000
+    answer = await http.post(
+        "/server/data/visits", json={"globalVisitID": device, "userAgent": "Kiosk/1", "startDate": started}
+    )
+    assert answer.status_code == 200, answer.text
+    visit = answer.json()
+    assert list(visit)[6:] == [
+        "visitId",
+        "startDate",
+        "endDate",
+        "activeSessionId",
+        "globalVisitID",
+        "userAgentId",
+    ]
+    assert (visit["globalVisitID"], visit["startDate"], visit["endDate"]) == (device, started, 0)
+    assert visit["userAgentId"] == user_agent_id(visit["visitId"], "Kiosk/1")
+    assert (await http.get(f"/server/data/visits/{visit['visitId']}")).content == answer.content
+    [event] = (await http.get(f"/backend/data/visits/{visit['visitId']}/events")).json()
+    assert (event["eventName"], event["timestamp"]) == ("VisitStarted", started)
+
+
+async def test_an_event_of_an_unknown_visit_is_created_and_the_visit_with_it(http: httpx.AsyncClient) -> None:
+    visit_id, browser_page = str(uuid.uuid4()), "8D116ECE173847D9BD9C172411E20B8F"
+    before = now_ms()
+    answer = await http.post(
+        f"/server/data/visits/{visit_id.replace('-', '').upper()}/events",
+        json={"eventName": "AddToCart", "visitID": str(uuid.uuid4()), "pageID": browser_page, "data": {"sku": "A"}},
+    )
+    assert answer.status_code == 200, answer.text
+    event = answer.json()
+    assert (event["visitID"], event["eventType"], event["data"]) == (visit_id, "BUSINESS", {"sku": "A"})
+    assert before <= event["timestamp"] <= now_ms()
+    assert uuid.UUID(event["eventID"]).version == 1
+    assert event["pageID"] == page_id(visit_id, browser_page)
+    assert (await http.get(f"/server/data/events/{event['eventID']}")).content == answer.content
+    assert (await http.get(f"/server/data/visits/{visit_id}")).status_code == 200
+
+
+async def test_a_posted_sign_in_identifies_the_visitor(http: httpx.AsyncClient) -> None:
+    visit_id, person = str(uuid.uuid4()), f"dana-{uuid.uuid4()}"
+    answer = await http.post(
+        f"/server/data/visits/{visit_id}/events", json={"eventName": "SignIn", "data": {"userID": person}}
+    )
+    assert answer.status_code == 200
+    visitor = (await http.get(f"/api/v1/visits/{visit_id}/visitor")).json()
+    assert (visitor["state"], visitor["identityId"]) == ("AUTHENTICATED", person)
+
+
+async def test_the_same_event_again_is_the_one_stored_first(http: httpx.AsyncClient) -> None:
+    path, event_id = f"/server/data/visits/{uuid.uuid4()}/events", str(uuid.uuid4())
+    first = await http.post(path, json={"eventName": "A", "eventID": event_id, "timestamp": now_ms()})
+    again = await http.post(path, json={"eventName": "B", "eventID": event_id, "timestamp": now_ms()})
+    assert first.status_code == again.status_code == 200
+    assert again.content == first.content
+    assert len((await http.get(path)).json()) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "words"),
+    [
+        ("/visits", "[]", "body: expected object, got array"),
+        ("/visits", '{"startDate":"now"}', "startDate: expected int, got str"),
+        ("/visits", '{"globalVisitID":"x"}', "globalVisitID: "),
+        ("/visits", f'{{"startDate":{now_ms() - 9 * DAY_MS},"visitId":"x"}}', "visitID: "),
+        ("/visits/{visit}/events", "{", "the body is not JSON"),
+        ("/visits/{visit}/events", "[]", "events: must not be empty"),
+        ("/visits/{visit}/events", "[{},{}]", "body: must be one event"),
+        ("/visits/{visit}/events", "{}", "eventName: "),
+        ("/visits/{visit}/events", '{"eventName":"A","timestamp":"x"}', "timestamp: expected int, got str"),
+        ("/visits/{visit}/events", '{"eventName":"A","data":[]}', "data: expected object"),
+        ("/visits/{visit}/events", '{"eventName":"SignIn"}', "data.userID: "),
+    ],
+)
+async def test_what_breaks_a_rule_is_400_and_named(http: httpx.AsyncClient, path: str, body: str, words: str) -> None:
+    answer = await http.post("/server/data" + path.format(visit=uuid.uuid4()), content=body)
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["code"] == 400
+    assert answer.json()["message"].startswith(words)
+
+
+async def test_an_event_of_no_visit_is_404(http: httpx.AsyncClient) -> None:
+    assert (await http.post("/server/data/visits/x/events", json={"eventName": "A"})).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/visits", {"userAgent": "Kiosk/1"}), ("/visits/{visit}/events", {"eventName": "AddToCart", "data": {"n": 1}})],
+)
+async def test_while_history_is_away_what_was_sent_is_answered(
+    scripted_collector: ScriptedCollector, path: str, body: dict[str, Any]
+) -> None:
+    visit_id = str(uuid.uuid4())
+    async with running_gateway(COLLECTOR_TARGET=scripted_collector.target, HISTORY_TARGET="127.0.0.1:1") as http:
+        answer = await http.post("/server/data" + path.format(visit=visit_id), json=body)
+    assert answer.status_code == 200
+    [batch] = scripted_collector.batches
+    [event] = batch.events
+    if path == "/visits":
+        assert answer.json()["visitId"] == event.visit_id
+        assert batch.contexts[0].user_agent == "Kiosk/1"
+    else:
+        assert (answer.json()["eventID"], answer.json()["visitID"]) == (event.event_id, visit_id)
+        assert answer.json()["data"] == {"n": 1}
