@@ -56,12 +56,18 @@ async def all_settled(visitor: Visitor) -> None:
         await sent_at_once(visitor.page)
         return await queue_is_empty(visitor.page)
 
-    await eventually(check, timeout=10, every=0.1)
+    await eventually(check, timeout=20, every=0.1)
 
 
-async def probes_stored(visitor: Visitor) -> int:
-    events = await visitor.stored((await ids(visitor.page))["visitID"])
-    return sum(event["eventName"] == "Probe" for event in events)
+async def probes_stored(visitor: Visitor, expected: int) -> None:
+    """Wait until History has so many probes of the running visit, each once."""
+    visit_id = (await ids(visitor.page))["visitID"]
+
+    async def check() -> None:
+        numbers = [e["data"]["n"] for e in await visitor.stored(visit_id) if e["eventName"] == "Probe"]
+        assert len(numbers) == expected
+
+    await eventually(check, timeout=20)
 
 
 async def test_a_rejected_event_is_dropped_and_reported_once(browser: Browser, suite: Suite) -> None:
@@ -105,8 +111,7 @@ async def test_a_batch_too_large_is_split(browser: Browser, suite: Suite) -> Non
         await visitor.open()
         await raise_events(visitor.page, 18)
         await all_settled(visitor)
-        await eventually(lambda: probes_stored(visitor), timeout=5)
-        assert await probes_stored(visitor) == 18
+        await probes_stored(visitor, 18)
 
 
 async def test_an_event_that_spoils_every_batch_is_let_go(browser: Browser, suite: Suite) -> None:
@@ -121,7 +126,7 @@ async def test_an_event_that_spoils_every_batch_is_let_go(browser: Browser, suit
         await raise_events(visitor.page, 1, "Bad")
         await raise_events(visitor.page, 5)
         await all_settled(visitor)
-        assert await probes_stored(visitor) == 10
+        await probes_stored(visitor, 10)
         assert [beacon["dropped"] for beacon in visitor.proxy.beacons if "dropped" in beacon][-1:] in ([], [1])
 
 
@@ -139,10 +144,10 @@ async def test_an_answer_that_is_not_the_gateways_settles_nothing(browser: Brows
             await raise_events(visitor.page, 1)
             before = len(visitor.proxy.beacons)
             await sent_at_once(visitor.page)
-            await eventually(lambda before=before: len(visitor.proxy.beacons) > before)  # type: ignore[misc]
+            await eventually(lambda before=before: len(visitor.proxy.beacons) > before, timeout=20)  # type: ignore[misc]
             visitor.proxy.forward = forward
         await all_settled(visitor)
-        assert await probes_stored(visitor) == 4
+        await probes_stored(visitor, 4)
 
 
 async def test_retry_after_holds_back_all_pages(browser: Browser, suite: Suite) -> None:
@@ -150,12 +155,12 @@ async def test_retry_after_holds_back_all_pages(browser: Browser, suite: Suite) 
         answering(visitor.proxy, lambda _: ("429 Too Many Requests", ""), retry_after="2")
         await visitor.open()
         await visitor.page.evaluate("_gt.push(['sendSignIn', { userID: 'dana' }])")
-        await eventually(lambda: len(visitor.proxy.beacons) == 1)
+        await eventually(lambda: len(visitor.proxy.beacons) == 1, timeout=20)
         refused = time.monotonic()
         await visitor.page.wait_for_function("localStorage._gt_pause")
         second = await visitor.open("/second", await visitor.new_tab())
         await second.evaluate("_gt.push(['sendSignIn', { userID: 'dana' }])")
-        await eventually(lambda: len(visitor.proxy.beacons) > 1)
+        await eventually(lambda: len(visitor.proxy.beacons) > 1, timeout=20)
         assert time.monotonic() - refused > 1.9
 
 
@@ -177,7 +182,7 @@ async def test_large_events_go_in_several_requests_that_outlive_the_page(browser
         )
         await visitor.open("/next")
         await all_settled(visitor)
-        await eventually(lambda: probes_stored(visitor))
+        await probes_stored(visitor, 4)
         events = await visitor.stored(visit_id)
         assert [event["data"]["n"] for event in events if event["eventName"] == "Probe"] == [0, 1, 2, 3]
 

@@ -74,7 +74,7 @@ async def test_a_purchase(browser: Browser, suite: Suite) -> None:
             for event, (_, _, data) in zip(events, BOUGHT, strict=True):
                 assert data is None or as_in(shop, data) == event["data"]
 
-        await eventually(history_is_exact, timeout=10)
+        await eventually(history_is_exact, timeout=20)
         [identity] = (await http.get(f"/server/data/visits/{visit_id}/identities")).json()
         assert (identity["identityId"], identity["visitScope"]) == ("dana@example.com", "Recognized")
         [session] = (
@@ -114,4 +114,4 @@ async def test_a_remembered_customer_is_recognized_in_the_next_browser_session(s
             events = (await http.get(f"/server/data/visits/{second['visitID']}/events?eventName=UserInfo")).json()
             assert [event["data"] for event in events] == [DANA], "once a browser session"
 
-        await eventually(recognized, timeout=10)
+        await eventually(recognized, timeout=20)

@@ -1,5 +1,6 @@
 """Business events from a domain-model.xml, by mouse and keyboard, with the page's jQuery and without."""
 
+import sysconfig
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,8 +14,12 @@ from tests.browser.website import page, running_website
 from tests.tools.eventually import eventually
 from tests.tools.suite import Suite
 
-# Debian's libjs-jquery.
-JQUERY = Path("/usr/share/javascript/jquery/jquery.min.js").read_text()
+# Of XStatic-jQuery from PyPI, or of Debian's libjs-jquery.
+JQUERY_FILES = (
+    Path(sysconfig.get_path("purelib"), "xstatic/pkg/jquery/data/jquery.js"),
+    Path("/usr/share/javascript/jquery/jquery.js"),
+)
+JQUERY = next(file for file in JQUERY_FILES if file.exists()).read_text()
 FORM = """
   <table><tr><td id="gobutton"><input type="button" value="Go"></td></tr></table>
   <form><input class="searchfield" value="loans"><input type="checkbox" class="searchfield"></form>
@@ -39,7 +44,14 @@ CLICK_MORE = 'element="#more" action="click" url="" count="1"'
 
 @asynccontextmanager
 async def on_page(
-    browser: Browser, suite: Suite, xml: str, *, body: str = FORM, script: str = "", has_jquery: bool = False
+    browser: Browser,
+    suite: Suite,
+    xml: str,
+    *,
+    body: str = FORM,
+    script: str = "",
+    has_jquery: bool = False,
+    has_clock: bool = False,
 ) -> AsyncIterator[Visitor]:
     """A visitor on a page whose configuration names this DSL; its events are installed."""
     config = "{ dslResource: location.origin + '/rules.xml' }"
@@ -50,6 +62,8 @@ async def on_page(
         "/jquery.js": JQUERY if has_jquery else "",
     }
     async with visiting(browser, suite, pages) as visitor:
+        if has_clock:
+            await visitor.page.clock.install()
         async with visitor.page.expect_response("**/rules.xml"):
             await visitor.open()
         await visitor.page.wait_for_function("document.readyState === 'complete'")
@@ -65,7 +79,7 @@ async def raised(visitor: Visitor, *expected: dict[str, Any], name: str = "Raise
         await sent_at_once(visitor.page)
         assert [event["data"] for event in visitor.proxy.events() if event["eventName"] == name] == list(expected)
 
-    await eventually(check)
+    await eventually(check, timeout=20)
 
 
 SAMPLES = rules(
@@ -135,29 +149,34 @@ async def test_what_happens_to_the_page(browser: Browser, suite: Suite) -> None:
         await visitor.page.mouse.wheel(0, 100)
         for name in ("Ready", "Load"):
             await raised(visitor, {}, name=name)
-        await eventually(lambda: len(visitor.proxy.sent("Scroll")) > 0 or sent_at_once(visitor.page))
+
+        async def scrolled() -> bool:
+            await sent_at_once(visitor.page)
+            return len(visitor.proxy.sent("Scroll")) > 0
+
+        await eventually(scrolled, timeout=20)
         assert visitor.proxy.sent("Unload") == []
         await visitor.page.goto("about:blank")
-        await eventually(lambda: len(visitor.proxy.sent("Unload")) == 1)
+        await eventually(lambda: len(visitor.proxy.sent("Unload")) == 1, timeout=20)
 
 
 async def test_timers(browser: Browser, suite: Suite) -> None:
     xml = rules(
-        rule('element="" action="timer:300" type="timeout" count="1"', "Once"),
-        rule('element="" action="timer:150" type="timeout" count="3"', "ThirdTime"),
-        rule('element="" action="timer:600" type="nomove"', "Still"),
-        rule('element="" action="timer:100" type="timeout"', "Unfocused", postcondition="document.hasFocus() === 7"),
+        rule('element="" action="timer:30000" type="timeout" count="1"', "Once"),
+        rule('element="" action="timer:10000" type="timeout" count="3"', "ThirdTime"),
+        rule('element="" action="timer:60000" type="nomove"', "Still"),
+        rule('element="" action="timer:10000" type="timeout"', "Unfocused", postcondition="document.hasFocus() === 7"),
     )
-    async with on_page(browser, suite, xml) as visitor:
-        for x in range(8):
-            await visitor.page.mouse.move(10 + x, 10)
-            await visitor.page.wait_for_timeout(100)
-        await raised(visitor, {}, name="Once")
-        await raised(visitor, {}, name="ThirdTime")
-        assert visitor.proxy.sent("Still") == []
-        await visitor.page.wait_for_timeout(650)
-        await raised(visitor, {}, name="Still")
-        await raised(visitor, {}, name="Once")
+    async with on_page(browser, suite, xml, has_clock=True) as visitor:
+        await visitor.page.clock.fast_forward("00:45")
+        for name in ("Once", "ThirdTime"):
+            await raised(visitor, {}, name=name)
+        await visitor.page.mouse.move(10, 10)
+        await visitor.page.clock.fast_forward("00:40")
+        await raised(visitor, name="Still")
+        await visitor.page.clock.fast_forward("00:40")
+        for name in ("Still", "Once", "ThirdTime"):
+            await raised(visitor, {}, name=name)
         await raised(visitor, name="Unfocused")
 
 

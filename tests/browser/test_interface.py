@@ -1,11 +1,12 @@
 """`_gt.push`: every spelling that pages of the original use, before and after the script is there."""
 
 import re
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from playwright.async_api import Browser
 
-from tests.browser.visitor import ids, names_on_the_wire, sent_at_once, visiting
+from tests.browser.visitor import ids, names_on_the_wire, raise_events, sent_at_once, visiting
 from tests.browser.website import page
 from tests.tools.eventually import eventually
 from tests.tools.suite import Suite
@@ -128,7 +129,7 @@ async def instrumentation_works(browser: Browser, suite: Suite, script: str) -> 
         async def stored() -> bool:
             return len(await visitor.stored(visit_id)) == 4
 
-        await eventually(stored)
+        await eventually(stored, timeout=20)
         assert visitor.page_errors == []
 
 
@@ -172,7 +173,7 @@ async def test_nonsense_is_ignored_without_an_error(browser: Browser, suite: Sui
         await visitor.open()
         await visitor.page.evaluate(nonsense)
         await sent_at_once(visitor.page)
-        await eventually(lambda: len(visitor.proxy.sent("Sane")) == 2)
+        await eventually(lambda: len(visitor.proxy.sent("Sane")) == 2, timeout=20)
         assert visitor.page_errors == []
 
 
@@ -191,15 +192,30 @@ async def test_debug_tells_the_console(browser: Browser, suite: Suite) -> None:
         lines: list[str] = []
         visitor.page.on("console", lambda message: lines.append(message.text))
         await visitor.open()
-        await eventually(lambda: any(line.startswith("[_gt]") and "VisitStarted" in line for line in lines))
+        await eventually(lambda: any(line.startswith("[_gt]") and "VisitStarted" in line for line in lines), timeout=20)
 
 
 async def test_events_leave_in_batches_and_identities_at_once(browser: Browser, suite: Suite) -> None:
     async with visiting(browser, suite) as visitor:
-        await visitor.open()
-        await visitor.page.wait_for_timeout(500)
+        # In a page where no time passes by itself, what is sent is sent at once.
+        await visitor.page.clock.install()
+        await visitor.page.clock.pause_at(datetime.now(UTC) + timedelta(seconds=1))
+        await visitor.page.goto(visitor.origin)
+        await visitor.page.wait_for_function("document.cookie")
+
+        async def sizes(*expected: int) -> None:
+            def check() -> None:
+                assert [len(beacon["events"]) for beacon in visitor.proxy.beacons] == list(expected)
+
+            await eventually(check, timeout=20)
+
+        await visitor.page.clock.run_for(1_900)
         assert visitor.proxy.beacons == [], "held back for two seconds"
+        await visitor.page.clock.run_for(200)
+        await sizes(2)
+        await raise_events(visitor.page, 19)
         await visitor.page.evaluate("_gt.push(['sendSignIn', { userID: 'dana' }])")
-        await eventually(lambda: [len(b["events"]) for b in visitor.proxy.beacons] == [3], timeout=0.5)
-        await visitor.page.evaluate("for (let n = 0; n < 20; n++) _gt.push(['event', 'Probe', { data: { n } }])")
-        await eventually(lambda: [len(b["events"]) for b in visitor.proxy.beacons] == [3, 20], timeout=0.5)
+        await sizes(2, 20)
+        await visitor.page.clock.run_for(10)
+        await raise_events(visitor.page, 20)
+        await sizes(2, 20, 20)

@@ -175,7 +175,7 @@ async def test_a_tab_follows_into_the_visit_another_tab_has_started(browser: Bro
                 and len({e["visitID"] for e in events}) == 2
             )
 
-        await eventually(split_cleanly)
+        await eventually(split_cleanly, timeout=20)
 
 
 async def test_timestamps_increase_though_the_clock_goes_back(browser: Browser, suite: Suite) -> None:

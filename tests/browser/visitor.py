@@ -99,4 +99,4 @@ async def names_on_the_wire(visitor: Visitor, expected: list[str]) -> list[Event
         assert [event["eventName"] for event in visitor.proxy.events()] == expected
         return visitor.proxy.events()
 
-    return await eventually(check, timeout=6, every=0.05)
+    return await eventually(check, timeout=20, every=0.05)
