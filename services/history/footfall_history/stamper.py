@@ -74,6 +74,8 @@ class Stamper:
                     await erase_in_visit(self._store, self._tombstones.fields, visit_id, identity, forgotten[identity])
             self._remember(current.values())
             arrivals = {visit_id: arrival for visit_id, arrival in arrivals.items() if visit_id not in current}
+            for visit_id in arrivals:
+                self._remembered.pop(visit_id, None)
         await self._store.journal()
         metrics.UNSTORABLE.inc(len(unstorable))
         return unstorable

@@ -4,9 +4,10 @@ FOOTFALL_STAMPING_ROUNDS=50 runs longer, FOOTFALL_SEED picks others.
 """
 
 import asyncio
+import inspect
 import os
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -38,8 +39,10 @@ class UnreliableStore:
         self._store = store
         self._chance = chance
 
-    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+    def __getattr__(self, name: str) -> Callable[..., Any]:
         command = getattr(self._store, name)
+        if not inspect.iscoroutinefunction(command):
+            return command  # type: ignore[no-any-return]
 
         async def unreliable(*arguments: Any) -> Any:
             # What was read may be long out of date when it is used to write.

@@ -1,0 +1,136 @@
+"""The live tail: what arrives comes out, stamped, and can be taken up again where it was left."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+from footfall.event.v1.event_pb2 import EventBatch
+from footfall.history.v1 import history_service_pb2 as pb
+from footfall.identity.v1 import visitor_pb2
+from footfall_history.log import Log
+from footfall_history.stamper import Stamper
+from footfall_servicekit.errors import details_of
+from redis.asyncio import Redis
+
+from tests.tools.eventually import eventually
+from tests.tools.history import entry
+from tests.tools.stories import Story
+from tests.tools.visits import event, now_ms
+
+LOG = "log:{p00}"
+
+
+@pytest.fixture
+async def redis(redis_database_url: str) -> AsyncIterator[Any]:
+    async with Redis.from_url(redis_database_url) as redis:
+        yield redis
+
+
+async def append(redis: Any, *batches: EventBatch) -> None:
+    for batch in batches:
+        await redis.xadd(LOG, {"b": batch.SerializeToString()})
+
+
+async def watching(redis: Any) -> bool:
+    return any(client["cmd"] == "xread" and int(client["age"]) >= 0 for client in await redis.client_list())
+
+
+async def take(call: Any, count: int) -> list[Any]:
+    async with asyncio.timeout(5):
+        return [await call.read() for _ in range(count)]
+
+
+async def test_events_come_as_they_arrive_stamped_as_they_are_stored(stub: Any, stamper: Stamper, redis: Any) -> None:
+    story = Story("dana")
+    call = stub.StreamEvents(pb.StreamEventsRequest())
+    await eventually(lambda: watching(redis))
+    await append(redis, entry(story.events[:3]), entry(story.events[3:]))
+    live = [answer.event for answer in await take(call, 3)]
+    await stamper.keep([entry(story.events[:3])])  # what follows finds the sign-in in the store
+    live += [answer.event for answer in await take(call, 4)]
+    call.cancel()
+    assert [stored.event.event_id for stored in live] == [story.event_id(n) for n in range(7)]
+    assert live[2].stamp.session_id == story.session_id
+    assert live[1].stamp.state == visitor_pb2.VISITOR_STATE_ANONYMOUS
+    assert live[5].event.data_json == b'{"title": "Cart"}'
+
+
+async def test_a_stream_goes_on_behind_the_token_and_gives_nothing_twice_between_entries(stub: Any, redis: Any) -> None:
+    visit_id = str(uuid.uuid4())
+    clicks = [event("AddToCart", visit_id, now_ms() + n) for n in range(6)]
+    call = stub.StreamEvents(pb.StreamEventsRequest(visit_id=visit_id))
+    await eventually(lambda: watching(redis))
+    await append(redis, *(entry([click]) for click in clicks[:3]))
+    answers = await take(call, 3)
+    call.cancel()
+    await append(redis, *(entry([click]) for click in clicks[3:]))
+    call = stub.StreamEvents(pb.StreamEventsRequest(visit_id=visit_id, resume_token=answers[1].resume_token))
+    again = await take(call, 4)
+    call.cancel()
+    assert [answer.event.event.timestamp_ms for answer in again] == [click["timestamp"] for click in clicks[2:]]
+
+
+async def test_an_entry_left_in_its_middle_comes_again_whole(stub: Any, redis: Any) -> None:
+    story = Story("dana")
+    call = stub.StreamEvents(pb.StreamEventsRequest())
+    await eventually(lambda: watching(redis))
+    await append(redis, story.entry())
+    answers = await take(call, 4)
+    call.cancel()
+    call = stub.StreamEvents(pb.StreamEventsRequest(resume_token=answers[3].resume_token))
+    assert len(await take(call, 7)) == 7
+    call.cancel()
+
+
+async def test_only_the_site_or_visit_asked_for_comes(stub: Any, redis: Any) -> None:
+    here, there = (event("AddToCart", str(uuid.uuid4()), now_ms(), site=site) for site in ("here", "there"))
+    by_site = stub.StreamEvents(pb.StreamEventsRequest(site="there"))
+    by_visit = stub.StreamEvents(pb.StreamEventsRequest(visit_id=there["visitID"].upper()))
+    await eventually(lambda: watching(redis))
+    await asyncio.sleep(0.1)  # both, not one of them
+    await append(redis, entry([here]), entry([there]))
+    for call in (by_site, by_visit):
+        [answer] = await take(call, 1)
+        assert answer.event.event.visit_id == there["visitID"]
+        call.cancel()
+
+
+async def test_a_token_older_than_the_log_is_refused_with_what_to_do(stub: Any, redis: Any) -> None:
+    clicks = [entry([event("AddToCart", str(uuid.uuid4()), now_ms())]) for _ in range(4)]
+    call = stub.StreamEvents(pb.StreamEventsRequest())
+    await eventually(lambda: watching(redis))
+    await append(redis, *clicks[:2])
+    first, second = await take(call, 2)
+    call.cancel()
+    await redis.xtrim(LOG, maxlen=0, approximate=False)
+    await append(redis, *clicks[2:])
+    call = stub.StreamEvents(pb.StreamEventsRequest(resume_token=second.resume_token))
+    assert len(await take(call, 2)) == 2  # nothing behind it was removed
+    call.cancel()
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await take(stub.StreamEvents(pb.StreamEventsRequest(resume_token=first.resume_token)), 1)
+    details = details_of(raised.value)
+    assert (details.code, details.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "LOG_TRIMMED")
+    assert "list the events since" in details.message
+
+
+@pytest.mark.parametrize("token", ["x", "====", "MA==", "NT0wLTAvMA=="])
+async def test_what_is_no_token_is_refused(stub: Any, token: str) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await take(stub.StreamEvents(pb.StreamEventsRequest(resume_token=token)), 1)
+    assert [violation[0] for violation in details_of(raised.value).violations] == ["resume_token"]
+
+
+async def test_a_gap_of_one_entry_is_told_from_none(redis: Any, log: Log) -> None:
+    before = await log.end(0)
+    await append(redis, entry([event("AddToCart", str(uuid.uuid4()), now_ms())]))
+    [(_, behind)] = await log.read_behind(0, before)
+    assert behind == await log.end(0)
+    await redis.xtrim(LOG, maxlen=0, approximate=False)
+    assert await log.reaches_back_to(0, behind)
+    assert not await log.reaches_back_to(0, before)
+    await redis.delete(LOG)
+    assert not await log.reaches_back_to(0, behind)  # the log itself was lost

@@ -1,0 +1,50 @@
+"""What is older than the retention time goes, and nothing else."""
+
+from footfall_history.retention import sweep
+from footfall_history.settings import DAY_MS
+from footfall_history.stamper import Stamper
+from footfall_history.store import Store
+
+from tests.tools.history import entry
+from tests.tools.stories import Story
+from tests.tools.visits import event, now_ms
+
+KEPT_MS = 30 * DAY_MS
+
+
+async def ids(store: Store, visit_id: str) -> set[str]:
+    return {found["event_id"] async for found in store.events.find({"visit_id": visit_id})}
+
+
+async def test_events_go_by_when_they_happened_and_visits_when_nobody_has_come_since(
+    store: Store, stamper: Stamper
+) -> None:
+    old, older = now_ms() - KEPT_MS - 5_000, now_ms() - KEPT_MS - 2 * DAY_MS
+    gone = Story("ann", older, received_time_ms=older)
+    young = Story("cy", now_ms() - KEPT_MS + 10_000)
+    # A visit that never ends keeps its young events, and its timeline says who they belong to.
+    endless = Story("bob", older, received_time_ms=older)
+    late = event("AddToCart", endless.visit_id, now_ms())
+    back = event("UserInfo", endless.visit_id, old + 10_000, "bob")
+    await stamper.keep([gone.entry(), young.entry(), endless.entry()])
+    await stamper.keep([entry([back, late])])
+
+    await sweep(store, KEPT_MS)
+
+    assert await ids(store, gone.visit_id) == set()
+    assert await ids(store, young.visit_id) == {young.event_id(n) for n in range(7)}
+    assert len(await ids(store, endless.visit_id)) == 2
+    assert {visit["_id"] for visit in await store.find_visits({}, 0)} == {young.visit_id, endless.visit_id}
+    [stored] = await store.find_events({"visit_id": endless.visit_id, "event_name": "AddToCart"}, 0)
+    assert stored["identity_id"] == "bob"
+
+
+async def test_events_of_a_visit_that_was_removed_begin_it_anew(store: Store, stamper: Stamper) -> None:
+    story = Story("ann")
+    await stamper.keep([entry(story.events[:4])])  # the stamper remembers the visit
+    await store.visits.delete_one({"_id": story.visit_id})
+    await stamper.keep([entry(story.events[4:5]), entry(story.events[2:3])])
+    [visit] = await store.read_visits([story.visit_id])
+    assert list(visit["timeline"]) == [story.event_id(2)]
+    events = await store.find_events({"visit_id": story.visit_id, "event_name": "PageExited"}, 0)
+    assert [found["identity_id"] for found in events] == ["ann"]
