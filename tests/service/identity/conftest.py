@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
@@ -20,9 +21,13 @@ from footfall_identity.person_store import PersonStore
 from footfall_identity.visitor_store import VisitorStore
 from redis.asyncio import Redis
 
+from tests.conftest import REDIS_DATABASES
 from tests.tools.eventually import eventually
 from tests.tools.identity import ERASURE_KEY, KEEP_MS, PARTITIONS
 from tests.tools.suite import free_ports
+
+# Long, because these tests may share a machine with a load run.
+TIMEOUT_MS = 20_000
 
 
 @pytest.fixture
@@ -35,7 +40,7 @@ async def redis(redis_database_url: str) -> AsyncIterator[Any]:
 @pytest.fixture
 async def partitions(redis_database_url: str) -> AsyncIterator[Partitions]:
     """The Redis of this test as identity sees it."""
-    partitions = Partitions.open(redis_database_url, PARTITIONS, timeout_ms=2_000)
+    partitions = Partitions.open(redis_database_url, PARTITIONS, timeout_ms=TIMEOUT_MS)
     yield partitions
     await partitions.close()
 
@@ -51,7 +56,7 @@ def store(partitions: Partitions) -> VisitorStore:
 @pytest.fixture
 async def links(mongo_url: str, mongo_database: str) -> AsyncIterator[LinkStore]:
     """Identities and contacts in a database of this test."""
-    links = LinkStore.open(mongo_url, mongo_database, timeout_ms=2_000, erasure_secret=ERASURE_KEY)
+    links = LinkStore.open(mongo_url, mongo_database, timeout_ms=TIMEOUT_MS, erasure_secret=ERASURE_KEY)
     await links.prepare()
     yield links
     await links.close()
@@ -143,8 +148,13 @@ def running_identity(redis_database_url: str, mongo_url: str, mongo_database: st
 
 @pytest.fixture(scope="module")
 async def shared_stub(redis_url: str, mongo_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Any]:
-    """A client of an identity with default settings, for tests that bring ids of their own and leave the log alone."""
-    settings: dict[str, object] = {"REDIS_URL": redis_url, "MONGO_URL": mongo_url, "MONGO_DATABASE": "test_shared"}
+    """A client of one identity for many tests, which bring ids and sites of their own and leave its log alone."""
+    settings: dict[str, object] = {
+        "REDIS_URL": f"{redis_url}/{REDIS_DATABASES - 1}",
+        "MONGO_URL": mongo_url,
+        "MONGO_DATABASE": f"test_{uuid.uuid4().hex}",
+        "PARTITIONS": PARTITIONS,
+    }
     with _running(tmp_path_factory.mktemp("identity"), settings) as identity:
         await identity.has_started()
         async with identity.stub() as stub:

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -156,9 +155,9 @@ async def visit_of(stub: Any, *names: str, person: str = "ann", site: str = "def
 
 
 @pytest.fixture
-async def stub(running_identity: Running) -> AsyncIterator[Any]:
-    async with running_identity() as identity, identity.stub() as stub:
-        yield stub
+def site() -> str:
+    """A site that no other test sends events of."""
+    return new_id()
 
 
 async def watching(stub: Any, **request: str) -> Watching:
@@ -168,27 +167,28 @@ async def watching(stub: Any, **request: str) -> Watching:
     return watching
 
 
-async def test_each_transition_is_told_with_the_state_before(stub: Any) -> None:
-    watched = await watching(stub)
-    visit_id = await visit_of(stub, "PageEntered", "UserInfo", "SignIn", "SignOut")
+async def test_each_transition_is_told_with_the_state_before(shared_stub: Any, site: str) -> None:
+    watched = await watching(shared_stub, site=site)
+    await visit_of(shared_stub, "SignIn", site="another")
+    visit_id = await visit_of(shared_stub, "PageEntered", "UserInfo", "SignIn", "SignOut", site=site)
     assert [told(message) for message in await watched.has(3)] == [
         (visit_id, ANONYMOUS, "", RECOGNIZED, "ann"),
         (visit_id, RECOGNIZED, "ann", AUTHENTICATED, "ann"),
         (visit_id, AUTHENTICATED, "ann", RECOGNIZED, "ann"),
     ]
-    assert abs(watched.messages[0].change_time.ToMilliseconds() - now_ms()) < 10_000
+    assert abs(watched.messages[0].change_time.ToMilliseconds() - now_ms()) < 60_000
     await watched.end()
 
 
-async def test_a_watcher_resumes_after_any_message_and_misses_nothing(stub: Any) -> None:
-    watched = await watching(stub)
+async def test_a_watcher_resumes_after_any_message_and_misses_nothing(shared_stub: Any, site: str) -> None:
+    watched = await watching(shared_stub, site=site)
     for person in ("ann", "bob", "cy", "di", "ed"):
-        await visit_of(stub, "SignIn", "SignOut", person=person)
+        await visit_of(shared_stub, "SignIn", "SignOut", person=person, site=site)
     messages = list(await watched.has(10))
     await watched.end()
     for number in (0, 4, 9):
-        resumed = await watching(stub, resume_token=messages[number].resume_token)
-        await visit_of(stub, "SignIn", person="late")
+        resumed = await watching(shared_stub, site=site, resume_token=messages[number].resume_token)
+        await visit_of(shared_stub, "SignIn", person="late", site=site)
         expected = {told(message) for message in messages[number + 1 :]}
         got = await resumed.has(len(messages) - number)
         assert {told(message) for message in got[:-1]} == expected
@@ -197,18 +197,10 @@ async def test_a_watcher_resumes_after_any_message_and_misses_nothing(stub: Any)
         messages.append(got[-1])
 
 
-async def test_only_the_site_asked_for_is_told(stub: Any) -> None:
-    watched = await watching(stub, site="shop")
-    await visit_of(stub, "SignIn")
-    visit_id = await visit_of(stub, "SignIn", site="shop")
-    assert [message.visitor.visit_id for message in await watched.has(1)] == [visit_id]
-    await watched.end()
-
-
 @pytest.mark.parametrize("token", ["x", "1-0", "1-0.1-0.1-0.1-0", "1-0.1-0.a-0", "9" * 50])
-async def test_a_foreign_token_is_refused(stub: Any, token: str) -> None:
+async def test_a_foreign_token_is_refused(shared_stub: Any, token: str) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await stub.WatchVisitors(pb.WatchVisitorsRequest(resume_token=token)).read()
+        await shared_stub.WatchVisitors(pb.WatchVisitorsRequest(resume_token=token)).read()
     assert details_of(refused.value).violations[0][0] == "resume_token"
 
 
