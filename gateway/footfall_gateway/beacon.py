@@ -14,6 +14,7 @@ from footfall_gateway.cors import Cors, RawHeaders
 from footfall_gateway.envelope import BeaconError, Envelope, Rejection, TooManyEventsError, read
 from footfall_gateway.intake import Intake, Outcome, Sender, now_ms
 from footfall_gateway.problem import Problem
+from footfall_gateway.ratelimit import RateLimiter
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -76,9 +77,10 @@ class BeaconEndpoint:
 
     paths = frozenset(("/beacon", "/beacon.gif"))
 
-    def __init__(self, intake: Intake, cors: Cors, body_timeout_s: float) -> None:
+    def __init__(self, intake: Intake, cors: Cors, limiter: RateLimiter, body_timeout_s: float) -> None:
         self._intake = intake
         self._cors = cors
+        self._limiter = limiter
         self._body_timeout_s = body_timeout_s
         self._successes: dict[bytes, bytes] = {}
         self._successes_with: RawHeaders = []
@@ -93,9 +95,13 @@ class BeaconEndpoint:
         if scope["method"] == "OPTIONS":
             await _respond(send, 204, self._cors.preflight(origin) if not is_pixel else [(b"allow", b"GET")])
             return
+        sender = _sender(scope, headers, received_ms)
         try:
+            self._admit(sender)
             body = _pixel_body(scope) if is_pixel else await self._posted(scope, headers, receive)
-            outcome = await self._intake.store(_sender(scope, headers, received_ms), read(body), len(body))
+            envelope = read(body)
+            self._limiter.add(sender.address, len(envelope.events) - 1)
+            outcome = await self._intake.store(sender, envelope, len(body))
         except ClientGoneError:
             return
         except (BeaconError, Problem) as error:
@@ -112,6 +118,9 @@ class BeaconEndpoint:
             if envelope.rejections:
                 return None
             sender = _sender(scope, headers, now_ms())
+            if self._limiter.wait_s(sender.address):
+                return None
+            self._limiter.add(sender.address, len(envelope.events))
             return Stored(headers.get(b"origin", b""), envelope, self._intake.begin(sender, envelope, len(body)))
         except (BeaconError, Problem):
             return None
@@ -164,6 +173,12 @@ class BeaconEndpoint:
 
     def _count(self, status: int) -> None:
         (self._counted.get(status) or metrics.BEACONS.labels(str(status))).inc()
+
+    def _admit(self, sender: Sender) -> None:
+        """Count a request before anything is read of it. Raises Problem 429."""
+        if wait_s := self._limiter.wait_s(sender.address):
+            raise Problem(429, "too many events from this address", retry_s=wait_s)
+        self._limiter.add(sender.address, 1)
 
     async def _posted(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> bytes:
         if scope["method"] != "POST":

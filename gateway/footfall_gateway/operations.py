@@ -34,6 +34,11 @@ JSON = "application/json; charset=UTF-8"
 _MOST_PARAMETERS = 100
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
+_EVERY_ANSWER = (
+    ("cache-control", "no-store"),  # most of it is about people
+    ("x-content-type-options", "nosniff"),
+)
+
 _log = structlog.get_logger()
 
 
@@ -159,6 +164,9 @@ class _PathEndpoint:
             _log.exception("request failed", operation=operation and operation.name)
             response = self._style.response(Problem(500, "internal error"))
         _account(operation, response.status_code, time.perf_counter() - started, principal)
+        response.headers["x-request-id"] = logs.request_id.get()
+        for name, value in _EVERY_ANSWER:
+            response.headers.setdefault(name, value)
         await response(scope, receive, send)
 
     async def _admit(self, operation: Operation[Any, Any], headers: Mapping[str, str], address: str) -> Principal:

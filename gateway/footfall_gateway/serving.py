@@ -22,6 +22,7 @@ from footfall_gateway.group_commit import Bounds
 from footfall_gateway.intake import Intake
 from footfall_gateway.neighbours import Neighbours
 from footfall_gateway.probes import Probes
+from footfall_gateway.ratelimit import RateLimiter
 from footfall_gateway.settings import GatewaySettings
 
 _BACKLOG = 2_048
@@ -58,10 +59,15 @@ class Gateway:
             ),
         )
         self._probes = Probes(self._neighbours)
-        beacons = BeaconEndpoint(self._intake, Cors(read_origins(settings.sites_file)), settings.body_timeout_ms / 1000)
+        self._limiter = RateLimiter(
+            settings.rate_limit_per_address, settings.redis_url, includes_loopback=settings.rate_limit_loopback
+        )
+        cors = Cors(read_origins(settings.sites_file))
+        beacons = BeaconEndpoint(self._intake, cors, self._limiter, settings.body_timeout_ms / 1000)
         application = app.build(settings, self._neighbours, self._intake, beacons, self._probes)
         self._server = _Server(_uvicorn_config(application, beacons, settings))
         self._serving: asyncio.Task[None]
+        self._sharing: asyncio.Task[None]
         self._asked_to_stop = asyncio.Event()
         self._in_a_hurry = asyncio.Event()
         self.port = 0
@@ -73,6 +79,7 @@ class Gateway:
         listener = socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
         self.port = listener.getsockname()[1]
         self._serving = asyncio.create_task(self._server.serve([listener]))
+        self._sharing = asyncio.create_task(self._limiter.share())
         _log.info("listening", port=self.port)
         return self.port
 
@@ -96,7 +103,10 @@ class Gateway:
         self._server.should_exit = True
         await asyncio.wait((self._serving,))
         exit_code = 1 if self._serving.exception() else 0
+        self._sharing.cancel()
+        await asyncio.gather(self._sharing, return_exceptions=True)
         await self._intake.close()
+        await self._limiter.close()
         await self._neighbours.close()
         _log.info("stopped", exit_code=exit_code)
         return exit_code

@@ -24,6 +24,20 @@ class GatewaySettings(ProcessSettings):
         "DSL_FILE", None, "The `domain-model.xml` to serve; a change is seen at once. Unset: the one with `Timeout-30`."
     )
 
+    rate_limit_per_address: int = shared(
+        "RATE_LIMIT_PER_ADDRESS",
+        30_000,
+        "Events a minute that beacons of one address may bring; more are answered 429. 0: no limit.",
+        ge=0,
+    )
+    rate_limit_loopback: bool = Field(False, description="Limit the addresses of this machine too.")
+    redis_url: str = shared(
+        "REDIS_URL",
+        "redis://127.0.0.1:16379",
+        "The Redis or Valkey through which gateways share what addresses have used. Without it each counts for itself.",
+        repr=False,
+    )
+
     api_user: str = shared("API_USER", "", "User of the data and `/api/v1` routes (HTTP Basic). Holds every scope.")
     api_password: SecretStr = shared("API_PASSWORD", SecretStr(""), "That user's password.")
     keys_file: Path | None = Field(

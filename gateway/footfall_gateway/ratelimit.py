@@ -1,0 +1,119 @@
+"""Turns what an address has sent in this minute into how long it must wait; gateways share their counts through Redis.
+
+A beacon never waits for Redis. Each gateway counts by itself; of addresses that come near the limit it tells the shared
+count once a second, and learns from it who has spent the minute elsewhere. Without Redis each gateway is on its own.
+"""
+
+import asyncio
+import ipaddress
+import math
+import time
+from functools import lru_cache
+
+import structlog
+from limits import RateLimitItemPerMinute
+from limits.aio.storage import RedisStorage
+from limits.aio.strategies import FixedWindowRateLimiter
+from limits.errors import StorageError
+
+_WINDOW_S = 60.0
+_SHARE_EVERY_S = 1.0
+# Addresses that have used this part of the limit here are worth a word to the others.
+_SHARED_FROM = 1 / 10
+_MOST_ADDRESSES = 200_000
+
+_log = structlog.get_logger()
+
+
+class RateLimiter:
+    """Counts events by address. `per_minute` 0: no limit. Loopback is exempt unless said otherwise."""
+
+    def __init__(self, per_minute: int, redis_url: str, *, includes_loopback: bool = False) -> None:
+        self._limit = per_minute
+        self._includes_loopback = includes_loopback
+        self._item = RateLimitItemPerMinute(max(1, per_minute))
+        self._storage = RedisStorage(
+            f"async+{redis_url}",
+            wrap_exceptions=True,
+            implementation="redispy",
+            key_prefix="rate",
+            socket_timeout=_SHARE_EVERY_S,
+        )
+        self._strategy = FixedWindowRateLimiter(self._storage)
+        self._window_end = time.monotonic() + _WINDOW_S
+        self._used: dict[str, int] = {}
+        self._told: dict[str, int] = {}
+        self._refused_until: dict[str, float] = {}
+
+    def wait_s(self, address: str) -> int:
+        """Seconds until this address may send again; 0: now."""
+        if not self._limit:
+            return 0
+        now = time.monotonic()
+        self._turn(now)
+        key = _key(address)
+        until = self._refused_until.get(key, 0.0)
+        if until <= now:
+            if self._used.get(key, 0) < self._limit:
+                return 0
+            until = self._window_end
+        return max(1, math.ceil(until - now))
+
+    def add(self, address: str, events: int) -> None:
+        """Count events of an address."""
+        if self._limit and (self._includes_loopback or not _is_loopback(address)):
+            key = _key(address)
+            self._used[key] = self._used.get(key, 0) + events
+
+    async def share(self) -> None:
+        """Compare counts with the other gateways, for ever."""
+        is_alone = False
+        while self._limit:
+            await asyncio.sleep(_SHARE_EVERY_S)
+            try:
+                await self._tell()
+            except StorageError as error:
+                if not is_alone:
+                    _log.warning("rate limits are not shared", reason=type(error.storage_error).__qualname__)
+                is_alone = True
+            else:
+                is_alone = False
+
+    async def close(self) -> None:
+        """Close the connections to Redis."""
+        await self._storage.bridge.storage.aclose()  # type: ignore[attr-defined]  # redis-py's client
+
+    async def _tell(self) -> None:
+        near = self._limit * _SHARED_FROM
+        for key, used in [*self._used.items()]:
+            untold = used - self._told.get(key, 0)
+            if used < near or not untold:
+                continue
+            self._told[key] = used
+            if not await self._strategy.hit(self._item, key, cost=untold):
+                stats = await self._strategy.get_window_stats(self._item, key)
+                self._refused_until[key] = time.monotonic() + max(0.0, stats.reset_time - time.time())
+
+    def _turn(self, now: float) -> None:
+        """Begin a new minute when it is time, or when the counts themselves have become a burden."""
+        if now >= self._window_end or len(self._used) > _MOST_ADDRESSES:
+            self._window_end = now + _WINDOW_S
+            self._used.clear()
+            self._told.clear()
+            self._refused_until = {key: until for key, until in self._refused_until.items() if until > now}
+
+
+@lru_cache(maxsize=65_536)
+def _key(address: str) -> str:
+    """What is counted: an IPv4 address, or the /64 of an IPv6 one, of which a host has as many as it likes."""
+    address = address.removeprefix("::ffff:")
+    if ":" not in address:
+        return address
+    try:
+        return str(ipaddress.IPv6Network((address.partition("%")[0], 64), strict=False))
+    except ValueError:
+        return address
+
+
+def _is_loopback(address: str) -> bool:
+    return address.startswith(("127.", "::ffff:127.")) or address in {"::1", ""}

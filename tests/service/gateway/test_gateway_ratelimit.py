@@ -1,0 +1,98 @@
+"""Rate limits by address: enforced by each gateway at once, by all together soon; no beacon waits for Redis."""
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from typing import Any
+
+import httpx
+import pytest
+from footfall_gateway.ratelimit import RateLimiter
+
+from tests.service.gateway.conftest import ScriptedCollector, running_gateway
+from tests.tools.eventually import eventually
+from tests.tools.visits import event, new_id, now_ms
+
+Running = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
+AWAY = "redis://127.0.0.1:1"
+
+
+@pytest.fixture
+def gateway(scripted_collector: ScriptedCollector) -> Running:
+    """A gateway with a limit of 10 events a minute, loopback included."""
+    return partial(
+        running_gateway, COLLECTOR_TARGET=scripted_collector.target, RATE_LIMIT_PER_ADDRESS=10, rate_limit_loopback=True
+    )
+
+
+def page(count: int = 1) -> list[dict[str, Any]]:
+    return [event("PageEntered", new_id(), now_ms()) for _ in range(count)]
+
+
+async def test_an_address_that_has_used_its_minute_must_wait(gateway: Running) -> None:
+    async with gateway(REDIS_URL=AWAY) as http:
+        assert (await http.post("/beacon", json=page(9))).status_code == 204
+        assert (
+            await http.post("/beacon", content=b"not JSON", headers={"Content-Type": "text/plain"})
+        ).status_code == 400
+        for refused in (await http.post("/beacon", json=page()), await http.get("/beacon.gif?e=e30")):
+            assert refused.status_code == 429
+            assert 1 <= int(refused.headers["Retry-After"]) <= 60
+            assert refused.json()["message"] == "too many events from this address"
+        assert (await http.get("/healthz")).status_code == 200
+
+
+async def test_loopback_is_exempt_by_default_and_0_is_no_limit(gateway: Running) -> None:
+    for settings in ({"rate_limit_loopback": False}, {"RATE_LIMIT_PER_ADDRESS": 0}):
+        async with gateway(REDIS_URL=AWAY, **settings) as http:
+            answers = [await http.post("/beacon", json=page(9)) for _ in range(3)]
+            assert [answer.status_code for answer in answers] == [204] * 3
+
+
+async def test_addresses_behind_a_trusted_proxy_are_counted_each_for_itself(gateway: Running) -> None:
+    async with gateway(REDIS_URL=AWAY, trusted_proxies="127.0.0.1", rate_limit_loopback=False) as http:
+        first, second = ({"X-Forwarded-For": address} for address in ("203.0.113.7", "203.0.113.8"))
+        assert (await http.post("/beacon", json=page(10), headers=first)).status_code == 204
+        assert (await http.post("/beacon", json=page(), headers=first)).status_code == 429
+        assert (await http.post("/beacon", json=page(), headers=second)).status_code == 204
+
+
+async def test_nobody_else_can_say_where_a_beacon_comes_from(
+    gateway: Running, scripted_collector: ScriptedCollector
+) -> None:
+    async with gateway(REDIS_URL=AWAY) as http:
+        await http.post("/beacon", json=page(), headers={"X-Forwarded-For": "203.0.113.7"})
+    assert scripted_collector.batches[0].contexts[0].address == "127.0.0.1"
+
+
+async def test_gateways_share_what_an_address_has_used(gateway: Running, redis_database_url: str) -> None:
+    async with gateway(REDIS_URL=redis_database_url) as one, gateway(REDIS_URL=redis_database_url) as other:
+        assert (await one.post("/beacon", json=page(6))).status_code == 204
+        assert (await other.post("/beacon", json=page(6))).status_code == 204
+
+        async def is_refused_somewhere() -> bool:
+            answers = [
+                await http.post("/beacon", content=b"{", headers={"Content-Type": "text/plain"})
+                for http in (one, other)
+            ]
+            return 429 in [answer.status_code for answer in answers]
+
+        await eventually(is_refused_somewhere, timeout=5, every=0.5)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "are_one"),
+    [
+        ("203.0.113.7", "203.0.113.7", True),
+        ("203.0.113.7", "::ffff:203.0.113.7", True),
+        ("203.0.113.7", "203.0.113.8", False),
+        ("2001:db8::1", "2001:db8::ffff", True),
+        ("2001:db8::1", "2001:db8:0:1::1", False),
+        ("fe80::1%eth0", "fe80::2%eth1", True),
+        ("not an address", "not an address", True),
+    ],
+)
+def test_what_counts_as_one_address(one: str, other: str, are_one: bool) -> None:
+    limiter = RateLimiter(5, AWAY)
+    limiter.add(one, 5)
+    assert bool(limiter.wait_s(other)) == are_one
