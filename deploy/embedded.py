@@ -73,6 +73,7 @@ def suite_environment(data_dir: Path, ports: Mapping[str, int], credentials: Cre
         "HISTORY_TARGET": address("HISTORY_PORT"),
         "API_USER": credentials.user,
         "API_PASSWORD": credentials.password,
+        "GATEWAY_KEYS_FILE": os.environ.get("GATEWAY_KEYS_FILE") or str(data_dir / "keys.json"),
     }
 
 
