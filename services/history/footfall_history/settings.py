@@ -58,11 +58,12 @@ class HistorySettings(ServiceSettings):
         description="How long events are kept after they happened. Must be above `MAX_EVENT_AGE_DAYS` by more than "
         f"{_LIVE_RETENTION_MARGIN_DAYS}: the live state forgets a visit first, history last.",
     )
-    log_kept_minutes: int = Field(
-        default=10,
-        ge=1,
-        description="How long entries stay in the log after both identity and history have read them. A stream of "
+    log_kept_minutes: int = shared(
+        "LOG_KEPT_MINUTES",
+        10,
+        "How long entries stay in the log after both identity and history have read them. A stream of "
         "events can be resumed that far back.",
+        ge=1,
     )
     redis_timeout_ms: int = Field(
         default=2_000,
