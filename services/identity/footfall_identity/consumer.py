@@ -16,6 +16,7 @@ from footfall_identity.identity_record import Naming, VisitNow, erased, merged
 from footfall_identity.link_store import LinkStore
 from footfall_identity.linking import Linking
 from footfall_identity.person_store import PersonStore
+from footfall_identity.recent import RecentEvents
 from footfall_identity.visit_record import VisitRecord, touches, transition_of
 from footfall_identity.visitor_store import VisitorStore
 
@@ -42,9 +43,10 @@ class LogConsumer:
         visitors: VisitorStore,
         persons: PersonStore,
         links: LinkStore,
+        *,
         linking: Linking,
         eraser: Eraser,
-        *,
+        recent: RecentEvents,
         phone_region: str | None,
     ) -> None:
         self._visitors = visitors
@@ -52,6 +54,7 @@ class LogConsumer:
         self._links = links
         self._linking = linking
         self._eraser = eraser
+        self._recent = recent
         self._phone_region = phone_region
 
     async def handle(self, number: int, entries: list[Entry]) -> None:
@@ -60,7 +63,7 @@ class LogConsumer:
         erasures: list[Erasure] = []
         for entry in entries:
             _read(entry, admitted, erasures)
-        visits = await self._merge(admitted)
+        visits = await self._merge([each for each in admitted if each[0] not in self._recent])
         if visits:
             await self._write(self._namings(admitted, visits), visits)
         for erasure in erasures:

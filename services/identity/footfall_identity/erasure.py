@@ -73,7 +73,13 @@ class Eraser:
         return Erased(erasure, len(visits), known.first_ms is not None, len(known.decisions))
 
     async def apply(self, number: int, erasure: Erasure) -> None:
-        """Erase what an erasure found in a partition's log is about. Applied again, it changes nothing."""
+        """Erase what an erasure found in a partition's log is about. Applied again, it changes nothing.
+
+        Raises RuntimeError without a key: then it cannot be known who that is, and it must not be passed over.
+        """
+        if not self._secret:
+            _log.error("an erasure waits in the log until ERASURE_KEY is set, and so does what follows it")
+            raise RuntimeError("ERASURE_KEY is not set")
         await self._remember(erasure, actor="")
         await self._erase_visits(number, erasure)
         await self._erase_identities(await self._links.hashed(erasure.identity_hash.hex()), erasure)
@@ -106,18 +112,29 @@ class Eraser:
         while True:
             try:
                 tombstones = await self._links.tombstones()
-                if any(tombstone.key_check != self._key_check for tombstone in tombstones):
-                    problem = "ERASURE_KEY is not the one that people were erased under: they would come back"
-                    _log.error("refusing to run", problem=problem)
-                    raise RuntimeError(problem)
-                for number in self._partitions.numbers:
-                    if await self._persons.count_tombstones(number) < len({t.hash for t in tombstones}):
-                        for tombstone in tombstones:
-                            await self._persons.erase(number, tombstone.hash, tombstone.erase_time_ms)
+                self._check_key(tombstones)
+                await self._restore(tombstones)
             except RequestError:
                 await asyncio.sleep(_RETRY_S)
             else:
                 return
+
+    def _check_key(self, tombstones: list[Tombstone]) -> None:
+        if any(tombstone.key_check != self._key_check for tombstone in tombstones):
+            problem = "people were erased here under an ERASURE_KEY that is not the one set now: they would come back"
+            _log.error("refusing to run", problem=problem)
+            raise RuntimeError(problem)
+
+    async def _restore(self, tombstones: list[Tombstone]) -> None:
+        people = {tombstone.hash for tombstone in tombstones}
+        remembered = [await self._persons.count_tombstones(number) for number in self._partitions.numbers]
+        if min(remembered) >= len(people):
+            return
+        for tombstone in tombstones:
+            erasure = Erasure(identity_hash=bytes.fromhex(tombstone.hash), erase_time_ms=tombstone.erase_time_ms)
+            for number in self._partitions.numbers:
+                await self._erase_visits(number, erasure)
+            await self._erase_identities(await self._links.hashed(tombstone.hash), erasure)
 
 
 def _times(identity_id: str, visits: list[VisitRecord], record: IdentityRecord) -> list[int]:

@@ -18,6 +18,7 @@ from footfall_identity.link_store import LinkStore
 from footfall_identity.linking import Linking
 from footfall_identity.live import live_page
 from footfall_identity.partitions import Partitions
+from footfall_identity.recent import RecentEvents
 from footfall_identity.settings import MINUTE_MS, IdentitySettings
 from footfall_identity.visit_record import touches
 from footfall_identity.visitor_store import VisitorStore, now_ms
@@ -41,6 +42,7 @@ class IdentityService(IdentityServiceServicer):
         linking: Linking,
         eraser: Eraser,
         feed: ChangeFeed,
+        recent: RecentEvents,
     ) -> None:
         self._settings = settings
         self._partitions = partitions
@@ -49,11 +51,13 @@ class IdentityService(IdentityServiceServicer):
         self._linking = linking
         self._eraser = eraser
         self._feed = feed
+        self._recent = recent
 
     async def ResolveEvents(self, request: pb.ResolveEventsRequest, _context: Context) -> pb.ResolveEventsResponse:  # noqa: N802
         """Merge events into timelines. Asks Redis only, so `contact_id` stays empty in the answer."""
         metrics.RESOLVE_EVENTS.observe(len(request.events))
         changed = await self._visitors.merge(touches(requests.admitted(request.events)))
+        self._recent.add(request.events)
         metrics.TIMELINES_CHANGED.inc(len(changed))
         return pb.ResolveEventsResponse(visitors=[messages.visitor(record, {}) for record in changed])
 

@@ -57,8 +57,12 @@ class IdentitySettings(ServiceSettings):
     log_ack_replicas: int = shared(
         "LOG_ACK_REPLICAS", 0, "Replicas of Redis that must have an event on disk too before it counts as stored.", ge=0
     )
-    log_kept_minutes: int = Field(
-        10, ge=1, description="How long the log keeps what all have read, for `log_clean_time` of an erasure."
+    log_kept_minutes: int = shared(
+        "LOG_KEPT_MINUTES",
+        10,
+        "How long entries stay in the log after both identity and history have read them: an erasure answers when "
+        "the log will be clean.",
+        ge=1,
     )
     watch_kept: int = Field(
         10_000,

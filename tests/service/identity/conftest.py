@@ -18,6 +18,7 @@ from footfall_identity.link_store import LinkStore
 from footfall_identity.linking import Linking
 from footfall_identity.partitions import Partitions
 from footfall_identity.person_store import PersonStore
+from footfall_identity.recent import RecentEvents
 from footfall_identity.visitor_store import VisitorStore
 from redis.asyncio import Redis
 
@@ -79,7 +80,9 @@ def consumer(
     partitions: Partitions, store: VisitorStore, links: LinkStore, linking: Linking, eraser: Eraser
 ) -> LogConsumer:
     """What reads the log. It keeps nothing, so one is as good as several."""
-    return LogConsumer(store, PersonStore(partitions, store), links, linking, eraser, phone_region="DE")
+    return LogConsumer(
+        store, PersonStore(partitions, store), links, linking, eraser, recent=RecentEvents(), phone_region="DE"
+    )
 
 
 class Identity:

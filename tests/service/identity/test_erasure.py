@@ -185,14 +185,15 @@ async def test_whatever_happens_at_the_same_moment_nothing_of_before_stays(
 
 
 async def test_a_redis_that_was_lost_learns_of_erasures_from_mongodb(
-    known_person: list[str], eraser: Eraser, redis: Any, store: VisitorStore
+    known_person: list[str], eraser: Eraser, consumer: LogConsumer, stores: Stores
 ) -> None:
     erased_at = (await eraser.erase(PERSON, "officer")).erasure.erase_time_ms
-    await redis.flushdb()
+    await stores.redis.flushdb()
     late = admitted("SignIn", new_id(), erased_at, PERSON)
-    await resolve(store, late)
+    await consumer.handle(partition(late.visit_id, PARTITIONS), [entry(late)])
+    assert await stores.places_of(PERSON) != []
     await eraser.restore()
-    assert (await store.get([late.visit_id]))[late.visit_id].timeline[0].is_erased
+    assert await stores.places_of(PERSON) == []
 
 
 async def test_an_erasure_answers_what_history_needs_and_is_in_every_partitions_log(
