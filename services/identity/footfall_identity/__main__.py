@@ -42,7 +42,7 @@ async def identify(settings: IdentitySettings) -> int:
     eraser = Eraser(partitions, persons, links, secret=secret, ack_replicas=settings.log_ack_replicas)
     feed = ChangeFeed(visitors, links, partitions.numbers, kept=settings.watch_kept, stopping=stopping)
     recent = RecentEvents()
-    consumer = LogConsumer(visitors, persons, links, linking, eraser, recent=recent, phone_region=region)
+    consumer = LogConsumer(visitors, persons, links, linking=linking, eraser=eraser, recent=recent, phone_region=region)
     service = IdentityService(
         settings, partitions, visitors, links, linking=linking, eraser=eraser, feed=feed, recent=recent
     )

@@ -81,7 +81,13 @@ def consumer(
 ) -> LogConsumer:
     """What reads the log. It keeps nothing, so one is as good as several."""
     return LogConsumer(
-        store, PersonStore(partitions, store), links, linking, eraser, recent=RecentEvents(), phone_region="DE"
+        store,
+        PersonStore(partitions, store),
+        links,
+        linking=linking,
+        eraser=eraser,
+        recent=RecentEvents(),
+        phone_region="DE",
     )
 
 
