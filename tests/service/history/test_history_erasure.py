@@ -200,14 +200,14 @@ async def test_erasing_beside_competing_consumers_that_crash(store: Store, perso
     chance.shuffle(log)
     unread, erasure = set(range(len(log))), erasure_of(person)
 
-    def unreliable(crash: bool = True) -> Any:
-        return UnreliableStore(store, chance) if crash else store
+    remains: set[asyncio.Task[Any]] = set()
+    unreliable: Any = UnreliableStore(store, chance, remains)
 
     async def consume() -> None:
         while unread:
             taken = chance.sample(sorted(unread), min(len(unread), 4))
             try:
-                await Stamper(unreliable(), Tombstones(unreliable(), ERASURE_KEY)).keep([log[n] for n in taken])
+                await Stamper(unreliable, Tombstones(unreliable, ERASURE_KEY)).keep([log[n] for n in taken])
                 unread.difference_update(taken)
             except CrashError:
                 continue
@@ -216,13 +216,14 @@ async def test_erasing_beside_competing_consumers_that_crash(store: Store, perso
         await asyncio.sleep(chance.random() * 0.3)
         while True:
             try:
-                return await Eraser(unreliable(), Tombstones(unreliable(), ERASURE_KEY)).apply(erasure)
+                return await Eraser(unreliable, Tombstones(unreliable, ERASURE_KEY)).apply(erasure)
             except CrashError:
                 continue
 
     async with asyncio.TaskGroup() as tasks:
         for work in (consume, consume, consume, erase_now):
             tasks.create_task(work())
+    await asyncio.gather(*remains)
 
     assert not await is_anywhere(store, person)
     for events in visits:

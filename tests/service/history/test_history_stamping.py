@@ -7,7 +7,7 @@ import asyncio
 import inspect
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -33,11 +33,15 @@ class CrashError(Exception):
 
 
 class UnreliableStore:
-    """A store whose user now and then dies before or after a command, and is slow at random."""
+    """A store whose user is slow at random, and now and then dies before, after or during a command.
 
-    def __init__(self, store: Store, chance: random.Random) -> None:
+    A command during which its user died may be carried out much later: `remains` are such.
+    """
+
+    def __init__(self, store: Store, chance: random.Random, remains: set[asyncio.Task[Any]]) -> None:
         self._store = store
         self._chance = chance
+        self._remains = remains
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         command = getattr(self._store, name)
@@ -47,11 +51,18 @@ class UnreliableStore:
         async def unreliable(*arguments: Any) -> Any:
             # What was read may be long out of date when it is used to write.
             await self._maybe_crash([0, 0, 0.03] if name in {"insert_events", "restamp"} else [0, 0, 0.001, 0.01])
+            if self._chance.random() < CRASH_RATE:
+                self._remains.add(asyncio.create_task(self._late(command(*arguments))))
+                raise CrashError
             answer = await command(*arguments)
             await self._maybe_crash([0])
             return answer
 
         return unreliable
+
+    async def _late(self, command: Coroutine[Any, Any, Any]) -> None:
+        await asyncio.sleep(self._chance.choice([0, 0.01, 0.1]))
+        await command
 
     async def _maybe_crash(self, delays_s: list[float]) -> None:
         await asyncio.sleep(self._chance.choice(delays_s))
@@ -63,11 +74,11 @@ def new_stamper(store: Any) -> Stamper:
     return Stamper(store, Tombstones(store, ERASURE_KEY))
 
 
-async def consume(log: list[EventBatch], unacknowledged: set[int], store: Store, chance: random.Random) -> None:
+async def consume(log: list[EventBatch], unacknowledged: set[int], store: Any, chance: random.Random) -> None:
     """Take entries, also such as another consumer is at work on, until all are acknowledged; die and come again."""
     stamper = None
     while unacknowledged:
-        stamper = stamper or new_stamper(UnreliableStore(store, chance))
+        stamper = stamper or new_stamper(store)
         taken = chance.sample(sorted(unacknowledged), min(len(unacknowledged), chance.randint(1, 4)))
         try:
             assert await stamper.keep([log[number] for number in taken]) == []
@@ -89,9 +100,11 @@ async def play_round(store: Store, chance: random.Random) -> None:
     log = [entry(beacon) for visit in visits for beacon in scattered(visit, chance)]
     chance.shuffle(log)
     unacknowledged = set(range(len(log)))
+    remains: set[asyncio.Task[Any]] = set()
     async with asyncio.TaskGroup() as consumers:
         for _ in range(CONSUMERS):
-            consumers.create_task(consume(log, unacknowledged, store, chance))
+            consumers.create_task(consume(log, unacknowledged, UnreliableStore(store, chance, remains), chance))
+    await asyncio.gather(*remains)
     for visit in visits:
         await assert_stamped_right(store, visit)
 
