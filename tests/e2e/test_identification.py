@@ -200,8 +200,11 @@ class Visitors(RuleBasedStateMachine):
             assert identity.status_code == 404, identity.text
 
     def _link_in_force(self, user: str) -> dict[str, Any]:
+        none = {"contactId": "", "candidateContactIds": []}
+        if self.http.get(self._of(user, "links")).status_code == 404:  # nobody has heard of this identity
+            return none
         links: list[dict[str, Any]] = self._json(self._of(user, "links"))["links"]
-        return links[0] if links else {"contactId": "", "candidateContactIds": []}
+        return links[0] if links else none
 
     @staticmethod
     def _of(user: str, what: str) -> str:
