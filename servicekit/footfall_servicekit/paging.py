@@ -3,12 +3,14 @@
 import base64
 import binascii
 import hashlib
+from collections.abc import Sequence
 
 from google.protobuf.message import Message
 
 from footfall_servicekit.errors import RequestError
 
 _FINGERPRINT_BYTES = 8
+_PAGE_BYTES = 2 * 1024 * 1024  # half of what a channel takes by default
 
 
 def fingerprint(request: Message) -> bytes:
@@ -40,6 +42,19 @@ def decode(token: str, request_fingerprint: bytes) -> str | None:
     if raw[:_FINGERPRINT_BYTES] != request_fingerprint:
         raise RequestError.invalid("page_token", "must come with the request that it was returned to, unchanged")
     return position
+
+
+def fitting(items: Sequence[Message]) -> int:
+    """Return how many of these, from the first on and at least one, go well into one message that a channel takes.
+
+    A page may be shorter than was asked for; its token says that there is more.
+    """
+    size = 0
+    for count, item in enumerate(items):
+        size += item.ByteSize()
+        if size > _PAGE_BYTES:
+            return max(1, count)
+    return len(items)
 
 
 def page_size(requested: int, default: int = 50, maximum: int = 1_000) -> int:

@@ -2,7 +2,7 @@
 
 import pytest
 from footfall_servicekit.errors import RequestError
-from footfall_servicekit.paging import decode, encode, fingerprint, page_size
+from footfall_servicekit.paging import decode, encode, fingerprint, fitting, page_size
 from google.longrunning.operations_proto_pb2 import ListOperationsRequest  # type: ignore[import-untyped]  # ships none
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,6 +40,13 @@ def test_a_token_is_good_for_its_own_request_whatever_the_page_and_its_size() ->
 @pytest.mark.parametrize(("requested", "given_size"), [(0, 50), (1, 1), (1000, 1000), (1001, 1000)])
 def test_the_page_size_has_a_default_and_a_maximum(requested: int, given_size: int) -> None:
     assert page_size(requested) == given_size
+
+
+@pytest.mark.parametrize(
+    ("sizes", "fit"), [([], 0), ([10, 10], 2), ([3_000_000, 10], 1), ([1_000_000, 1_000_000, 1_000_000], 2)]
+)
+def test_a_page_holds_what_goes_into_one_message_and_at_least_one(sizes: list[int], fit: int) -> None:
+    assert fitting([ListOperationsRequest(name="x" * size) for size in sizes]) == fit
 
 
 def test_a_negative_page_size_is_refused() -> None:

@@ -22,6 +22,8 @@ ALL_CATEGORIES: Final = "all categories"
 LONGEST_IDENTITY: Final = 512
 
 _LATEST_MS: Final = 10**13 - 1
+# A page must fit into a message, which has 4 MiB: a thousand events may have more.
+_PAGE_BYTES: Final = 3 * 1024 * 1024
 
 Item = TypeVar("Item")
 
@@ -52,9 +54,10 @@ class Window:
         return self.lower <= key and not (self.upper and key >= self.upper)
 
     def cut(self, keyed: Sequence[tuple[str, Item]]) -> Page[Item]:
-        """A page of items with their keys, of which there may be more than fit."""
+        """A page of items with their keys, of which there may be more than fit, in number or as messages in bytes."""
         items = [item for _, item in keyed[: self.size]]
-        return Page(items, keyed[self.size][0] if len(keyed) > self.size else "")
+        count = paging.fitting([item for item in items if isinstance(item, Message)]) or len(items)
+        return Page(items[:count], keyed[count][0] if len(keyed) > count else "")
 
 
 def window(request: Any, *, age_of_start: bool = False) -> Window:

@@ -120,9 +120,11 @@ class IdentityService(IdentityServiceServicer):
         size = paging.page_size(request.page_size)
         after = paging.decode(request.page_token, same)
         records = await self._links.page(after or "", size + 1, request.location)
+        identities = [self._identity(record) for record in records[:size]]
+        count = paging.fitting(identities)
         return pb.ListIdentitiesResponse(
-            identities=[self._identity(record) for record in records[:size]],
-            next_page_token=paging.encode(records[size - 1].identity_id, same) if len(records) > size else "",
+            identities=identities[:count],
+            next_page_token=paging.encode(records[count - 1].identity_id, same) if len(records) > count else "",
         )
 
     def _identity(self, record: IdentityRecord) -> Identity:

@@ -95,6 +95,22 @@ async def test_a_cursor_has_the_documented_form_and_names_the_first_of_the_next_
     assert cursor == f"{names['visit']}#{whole[2]['timestamp']}#{whole[2]['eventID']}"
 
 
+async def test_events_too_large_for_one_message_come_in_shorter_parts(http: httpx.AsyncClient) -> None:
+    visit, started = str(uuid.uuid4()), now_ms() - 60_000
+    for start in range(0, 90, 15):
+        events = [event("Click", visit, started + start + n, data={"text": "x" * 60_000}) for n in range(15)]
+        assert (await http.post("/beacon", json={"sentAt": now_ms(), "events": events})).status_code == 204
+
+    async def all_are_read() -> None:
+        read = [part async for part in parts(http, f"/visits/{visit}/events", 1000)]
+        assert [one["timestamp"] for part in read for one in part] == [started + n for n in range(90)]
+        assert len(read) > 2
+
+    await eventually(all_are_read, timeout=10)
+    whole = await http.get(f"/server/data/visits/{visit}?include_events=true&include_events_detail=true")
+    assert len(whole.json()["events"]) == 90
+
+
 async def test_a_cursor_of_another_collection_is_refused(http: httpx.AsyncClient, names: dict[str, str]) -> None:
     cursor = (await http.get(f"/server/data/visits/{names['visit']}/events?page_size=1")).headers["Paging-Next"]
     answer = await http.get(f"/server/data/identities/{names['person']}/events", params={"page_start": cursor})

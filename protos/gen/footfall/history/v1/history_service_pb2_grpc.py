@@ -27,7 +27,8 @@ if _version_not_supported:
 
 class HistoryServiceStub(object):
     """Answers who did what and when, from the stored log. Collections are ordered by event time, then id,
-    ascending; pages by token, default 50, at most 1,000. NOT_FOUND names the missing resource;
+    ascending; pages by token, default 50, at most 1,000, and fewer than asked for where more would not go into one
+    message. NOT_FOUND names the missing resource;
     INVALID_ARGUMENT names field and rule.
     """
 
@@ -116,7 +117,8 @@ class HistoryServiceStub(object):
 
 class HistoryServiceServicer(object):
     """Answers who did what and when, from the stored log. Collections are ordered by event time, then id,
-    ascending; pages by token, default 50, at most 1,000. NOT_FOUND names the missing resource;
+    ascending; pages by token, default 50, at most 1,000, and fewer than asked for where more would not go into one
+    message. NOT_FOUND names the missing resource;
     INVALID_ARGUMENT names field and rule.
     """
 
@@ -315,7 +317,8 @@ def add_HistoryServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class HistoryService(object):
     """Answers who did what and when, from the stored log. Collections are ordered by event time, then id,
-    ascending; pages by token, default 50, at most 1,000. NOT_FOUND names the missing resource;
+    ascending; pages by token, default 50, at most 1,000, and fewer than asked for where more would not go into one
+    message. NOT_FOUND names the missing resource;
     INVALID_ARGUMENT names field and rule.
     """
 

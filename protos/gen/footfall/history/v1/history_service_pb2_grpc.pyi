@@ -28,7 +28,8 @@ GRPC_VERSION: str
 
 class HistoryServiceStub:
     """Answers who did what and when, from the stored log. Collections are ordered by event time, then id,
-    ascending; pages by token, default 50, at most 1,000. NOT_FOUND names the missing resource;
+    ascending; pages by token, default 50, at most 1,000, and fewer than asked for where more would not go into one
+    message. NOT_FOUND names the missing resource;
     INVALID_ARGUMENT names field and rule.
     """
 
@@ -73,7 +74,8 @@ class HistoryServiceStub:
 @_typing.type_check_only
 class HistoryServiceAsyncStub(HistoryServiceStub):
     """Answers who did what and when, from the stored log. Collections are ordered by event time, then id,
-    ascending; pages by token, default 50, at most 1,000. NOT_FOUND names the missing resource;
+    ascending; pages by token, default 50, at most 1,000, and fewer than asked for where more would not go into one
+    message. NOT_FOUND names the missing resource;
     INVALID_ARGUMENT names field and rule.
     """
 
@@ -114,7 +116,8 @@ class HistoryServiceAsyncStub(HistoryServiceStub):
 
 class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
     """Answers who did what and when, from the stored log. Collections are ordered by event time, then id,
-    ascending; pages by token, default 50, at most 1,000. NOT_FOUND names the missing resource;
+    ascending; pages by token, default 50, at most 1,000, and fewer than asked for where more would not go into one
+    message. NOT_FOUND names the missing resource;
     INVALID_ARGUMENT names field and rule.
     """
 
