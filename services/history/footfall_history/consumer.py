@@ -1,10 +1,10 @@
 """Turns entries of the log into stored events: decodes, stores in batches of a good size, puts aside what cannot be."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-import structlog
-from footfall.event.v1.event_pb2 import EventBatch
+from footfall.event.v1.event_pb2 import Erasure, EventBatch
 from footfall_servicekit.stream import Entry
+from footfall_timeline import normalize_uuid
 from google.protobuf.message import DecodeError
 
 from footfall_history.erasure import Eraser
@@ -13,8 +13,7 @@ from footfall_history.stamper import Stamper
 
 # Large enough to make the cost of a command small beside that of its documents, small enough to be done in a second.
 _EVENTS_A_BATCH = 1_000
-
-_log = structlog.get_logger()
+_HASH_BYTES = 32
 
 
 class LogConsumer:
@@ -30,24 +29,34 @@ class LogConsumer:
 
         Raises what the stores raise when they do not answer.
         """
-        batches = []
+        decoded = []
         for entry in entries:
             try:
-                batches.append(EventBatch.FromString(entry.payload))
+                decoded.append((entry, EventBatch.FromString(entry.payload)))
             except DecodeError:
-                _log.error("put aside an entry of the log that is no EventBatch", entry=entry.id, partition=partition)
                 await self._log.put_aside_entry(partition, entry, "not an EventBatch")
-        for part in _parts(batches):
+        for part in _parts(batch for _, batch in decoded):
             if unstorable := await self._stamper.keep(part):
-                reasons = sorted({item.reason for item in unstorable})
-                _log.error("put aside events of the log", count=len(unstorable), partition=partition, reasons=reasons)
                 await self._log.put_aside(partition, unstorable)
-        for batch in batches:
+        for entry, batch in decoded:
             if batch.HasField("erasure"):
-                await self._eraser.apply(batch.erasure)
+                await self._erase(partition, entry, batch.erasure)
+
+    async def _erase(self, partition: int, entry: Entry, erasure: Erasure) -> None:
+        if len(erasure.identity_hash) == _HASH_BYTES and _is_uuid(erasure.erasure_id):
+            await self._eraser.apply(erasure)
+        else:
+            await self._log.put_aside_entry(partition, entry, "an erasure without a hash or an id")
 
 
-def _parts(batches: list[EventBatch]) -> Iterator[list[EventBatch]]:
+def _is_uuid(text: str) -> bool:
+    try:
+        return normalize_uuid(text) == text
+    except ValueError:
+        return False
+
+
+def _parts(batches: Iterable[EventBatch]) -> Iterator[list[EventBatch]]:
     """The batches in order, in lists of about _EVENTS_A_BATCH events."""
     part: list[EventBatch] = []
     count = 0

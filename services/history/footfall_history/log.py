@@ -1,7 +1,7 @@
 """Turns the log's streams in Redis into readers, and what cannot be stored into dead letters: the file for Redis."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from typing import Any, Final, NamedTuple, Self
 
@@ -120,8 +120,12 @@ class Log:
             for ahead, (entry_id, fields) in enumerate(entries, 1)
         ]
 
-    async def put_aside(self, partition: int, unstorable: Iterable[Unstorable]) -> None:
+    async def put_aside(self, partition: int, unstorable: Collection[Unstorable]) -> None:
         """Keep each of these events, with its reason, in the partition's dead-letter stream."""
+        reasons = sorted({item.reason for item in unstorable})
+        _log.error(
+            "put aside events that cannot be stored", partition=partition, count=len(unstorable), reasons=reasons
+        )
         pipeline = self._redis.pipeline(transaction=False)
         for event, context, reason in unstorable:
             alone = EventBatch(contexts=[context], events=[event])
@@ -131,6 +135,7 @@ class Log:
 
     async def put_aside_entry(self, partition: int, entry: Entry, reason: str) -> None:
         """Keep an entry that holds no events one could take out."""
+        _log.error("put aside an entry that cannot be read", partition=partition, entry=entry.id, reason=reason)
         await self._redis.xadd(_key("dead", partition), {"b": entry.payload, "reason": reason, "entry": entry.id})
 
     async def keep_trimmed(self, kept_ms: int) -> None:

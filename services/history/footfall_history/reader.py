@@ -78,8 +78,8 @@ class Reader:
     async def event(self, event_id: str, visit_id: str) -> pb.StoredEvent | None:
         """An event; the one received first when no visit is given and several have used its id."""
         where = {"_id": document_id(visit_id, event_id)} if visit_id else {"event_id": event_id}
-        found = await self._store.find_events(where, 0)
-        return stored_event(min(found, key=lambda event: event["received_ms"])) if found else None
+        found = await self._store.first_received(where)
+        return stored_event(found) if found else None
 
     async def events(self, conditions: Document, window: Window) -> Page[pb.StoredEvent]:
         """Events by event time, then id."""

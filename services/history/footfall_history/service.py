@@ -226,10 +226,9 @@ class HistoryService(HistoryServiceServicer):
     @_answered
     async def EraseIdentity(self, request: pb.EraseIdentityRequest, _context: Context) -> pb.EraseIdentityResponse:  # noqa: N802
         """Forget a person."""
-        identity, erasure = query.identity_of(request.identity_id), request.erasure
-        if not erasure.erasure_id:
-            raise RequestError.invalid("erasure.erasure_id", "is required")
-        erased = await self._eraser.erase(identity, erasure)
+        identity = query.identity_of(request.identity_id)
+        request.erasure.erasure_id = query.uuid_of(request.erasure.erasure_id, "erasure.erasure_id")
+        erased = await self._eraser.erase(identity, request.erasure)
         return pb.EraseIdentityResponse(visit_count=erased.visit_count, event_count=erased.event_count)
 
     async def _visit(self, text: str) -> tuple[visit_pb2.Visit, Visit]:

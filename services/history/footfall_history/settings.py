@@ -55,7 +55,8 @@ class HistorySettings(ServiceSettings):
     retention_days: int = Field(
         default=30,
         ge=1,
-        description="How long events are kept after they happened. Must be above `MAX_EVENT_AGE_DAYS` by more than "
+        description="How long events are kept after they happened, and up to a day more. Must be above "
+        "`MAX_EVENT_AGE_DAYS` by more than "
         f"{_LIVE_RETENTION_MARGIN_DAYS}: the live state forgets a visit first, history last.",
     )
     log_kept_minutes: int = shared(

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import structlog
+from footfall_timeline import order_key
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection
 from pymongo import ASCENDING, ReadPreference, ReturnDocument, UpdateMany, UpdateOne
 from pymongo.errors import BulkWriteError, ConnectionFailure
@@ -50,8 +51,8 @@ INDEXES: Final[dict[str, list[Index]]] = {
         _index("identity_id", "order_key", partialFilterExpression={"identity_id": {"$gt": ""}}),
         # A page with its events in order.
         _index("page_id", "order_key"),
-        # An event whose visit is not told.
-        _index("event_id"),
+        # An event whose visit is not told: the first received.
+        _index("event_id", "received_ms"),
     ],
     "visits": [
         # Visits in order, of all sites or one; what has expired.
@@ -148,9 +149,8 @@ class Store:
         try:
             return (await self.visits.bulk_write(operations, ordered=False)).matched_count, {}
         except BulkWriteError as error:
-            details = error.details or {}
-            refused = {changes[e["index"]][0]: _reason(e) for e in details["writeErrors"]}
-            return details["nMatched"], refused
+            refused = {changes[problem["index"]][0]: _reason(problem) for problem in _refusals(error)}
+            return (error.details or {})["nMatched"], refused
 
     async def move_visits(
         self, starts: Mapping[str, Mapping[str, Any]], touched: Collection[str], touched_ms: int
@@ -238,20 +238,21 @@ class Store:
 
     # Retention
 
-    async def remove_before(self, upper_key: str, touched_ms: int) -> int:
-        """Remove events below a key, and the visits that were touched before then; return how many events.
+    async def remove_before(self, at_ms: int) -> int:
+        """Remove events that happened before a moment, and visits that have none left and were touched before it.
 
-        Visits go last, so that a sweep that is cut short finds them again.
+        Return how many events. Visits go last, so that a sweep that is cut short finds them again.
         """
+        upper = {"$lt": order_key(at_ms, "")}
         removed = 0
-        expired = self.visits.find({"start_key": {"$lt": upper_key}}, ["_id", "touched_ms"]).batch_size(_IDS_A_QUERY)
+        expired = self.visits.find({"start_key": upper}, ["_id", "touched_ms"], batch_size=_IDS_A_QUERY)
         while visits := await expired.to_list(_IDS_A_QUERY):
             ids = [visit["_id"] for visit in visits]
-            events = await self.events.delete_many({"visit_id": {"$in": ids}, "order_key": {"$lt": upper_key}})
-            removed += events.deleted_count
-            over = [visit["_id"] for visit in visits if visit["touched_ms"] < touched_ms]
+            removed += (await self.events.delete_many({"visit_id": {"$in": ids}, "order_key": upper})).deleted_count
+            in_use = await self.last_keys(ids)
+            over = [visit["_id"] for visit in visits if visit["_id"] not in in_use and visit["touched_ms"] < at_ms]
             if over:
-                await self.visits.delete_many({"_id": {"$in": over}, "touched_ms": {"$lt": touched_ms}})
+                await self.visits.delete_many({"_id": {"$in": over}, "touched_ms": {"$lt": at_ms}})
         return removed
 
     # Questions
@@ -277,6 +278,11 @@ class Store:
     async def find_events(self, where: Document, limit: int) -> list[Document]:
         """The first events in order that match."""
         return await self.events.find(where, batch_size=limit).sort("order_key", ASCENDING).limit(limit).to_list(None)
+
+    async def first_received(self, where: Document) -> Document | None:
+        """Of the events that match the one received first."""
+        found: Document | None = await self.events.find_one(where, sort=[("received_ms", ASCENDING)])
+        return found
 
     def each_event(self, where: Document) -> AsyncIterator[Document]:
         """All events in order that match, fetched as they are needed."""
@@ -330,12 +336,21 @@ async def _insert(collection: "AsyncIOMotorCollection[Any]", documents: Sequence
     try:
         await collection.insert_many(documents, ordered=False)
     except BulkWriteError as error:
-        for problem in (error.details or {})["writeErrors"]:
+        for problem in _refusals(error):
             document_id = documents[problem["index"]]["_id"]
             if problem["code"] == _DUPLICATE_KEY:
                 refusals.duplicates.add(document_id)
             else:
                 refusals.refused[document_id] = _reason(problem)
+    return refusals
+
+
+def _refusals(error: BulkWriteError) -> list[Mapping[str, Any]]:
+    """Which writes the server refused one by one. Raises the error when it is not known how far the others went."""
+    details = error.details or {}
+    if details.get("writeConcernErrors"):
+        raise error
+    refusals: list[Mapping[str, Any]] = details["writeErrors"]
     return refusals
 
 

@@ -72,8 +72,8 @@ class Visit:
         if not transitions:
             return self
         timeline = merge(self.timeline, transitions)
-        erased = {transition.event_id for transition in timeline if transition.is_erased}
-        named = {one.identity for one in transitions if one.identity and one.event_id not in erased}
+        forgotten = {transition.event_id for transition in timeline if transition.is_erased}
+        named = {one.identity for one in transitions if one.identity and one.event_id not in forgotten}
         return self._changed(timeline, self.identities | named)
 
     def erased(self, identity: str, erase_time_ms: int) -> Self:

@@ -147,7 +147,7 @@ QUESTIONS: dict[str, Ask] = {
         watched.related(PAGE, [story.loans for story in watched.stories], EVENT).items()
     ),
     "export": lambda watched: all_of(watched.reader.export(PERSON)),
-    "sweep": lambda watched: watched.store.remove_before("0001", 0),
+    "sweep": lambda watched: watched.store.remove_before(now_ms() - MINUTE_MS // 2),
 }
 
 

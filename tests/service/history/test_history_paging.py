@@ -85,6 +85,14 @@ async def test_pages_neither_skip_nor_repeat_while_events_arrive(
     assert written
 
 
+async def test_a_page_of_large_events_is_cut_to_what_a_message_holds(stub: Any, stamper: Stamper) -> None:
+    visit_id = str(uuid.uuid4())
+    large = [event("AddToCart", visit_id, START_MS + n, data={"text": "x" * 60_000}) for n in range(120)]
+    await stamper.keep([entry(large)])
+    request = pb.ListEventsRequest(visit_id=visit_id, page_size=1000)
+    assert await walk(stub, request, by_token) == [str(uuid.UUID(one["eventID"])) for one in large]
+
+
 async def test_a_token_is_good_for_its_request_only(stub: Any, stamper: Stamper) -> None:
     await stamper.keep([entry(visit_of(PERSON, random.Random(1)))])  # noqa: S311
     answer = await stub.ListEvents(pb.ListEventsRequest(identity_id=PERSON, page_size=5))

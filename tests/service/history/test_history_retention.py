@@ -10,6 +10,7 @@ from tests.tools.stories import Story
 from tests.tools.visits import event, now_ms
 
 KEPT_MS = 30 * DAY_MS
+HORIZON_MS = KEPT_MS + DAY_MS
 
 
 async def ids(store: Store, visit_id: str) -> set[str]:
@@ -19,13 +20,13 @@ async def ids(store: Store, visit_id: str) -> set[str]:
 async def test_events_go_by_when_they_happened_and_visits_when_nobody_has_come_since(
     store: Store, stamper: Stamper
 ) -> None:
-    old, older = now_ms() - KEPT_MS - 5_000, now_ms() - KEPT_MS - 2 * DAY_MS
+    old, older = now_ms() - HORIZON_MS - 15_000, now_ms() - HORIZON_MS - 2 * DAY_MS
     gone = Story("ann", older, received_time_ms=older)
-    young = Story("cy", now_ms() - KEPT_MS + 10_000)
+    young = Story("cy", now_ms() - HORIZON_MS + 10_000)
     # A visit that never ends keeps its young events, and its timeline says who they belong to.
     endless = Story("bob", older, received_time_ms=older)
     late = event("AddToCart", endless.visit_id, now_ms())
-    back = event("UserInfo", endless.visit_id, old + 10_000, "bob")
+    back = event("UserInfo", endless.visit_id, old + 30_000, "bob")
     await stamper.keep([gone.entry(), young.entry(), endless.entry()])
     await stamper.keep([entry([back, late])])
 
