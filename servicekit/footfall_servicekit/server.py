@@ -1,6 +1,7 @@
 """Turns servicers into a running process: bind, health, reflection, readiness, background work, and a stop in order."""
 
 import asyncio
+import gc
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
@@ -209,4 +210,7 @@ def run(settings: ProcessSettings, service_name: str, main: Callable[[], Corouti
     logs.configure(service_name, settings.log_level)
     if (implementation := api_implementation.Type()) != "upb":
         sys.exit(f"protobuf runs on {implementation!r}, which is many times slower: install a wheel that has upb")
+    # What has been imported stays. Looking through it again takes a full collection 10 to 40 ms, while calls wait.
+    gc.collect()
+    gc.freeze()
     sys.exit(uvloop.run(main()))
