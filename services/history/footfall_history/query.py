@@ -22,8 +22,6 @@ ALL_CATEGORIES: Final = "all categories"
 LONGEST_IDENTITY: Final = 512
 
 _LATEST_MS: Final = 10**13 - 1
-# A page must fit into a message, which has 4 MiB: a thousand events may have more.
-_PAGE_BYTES: Final = 3 * 1024 * 1024
 
 Item = TypeVar("Item")
 
