@@ -85,7 +85,7 @@ class Authenticator:
         self._hashing = asyncio.Semaphore(_HASHES_AT_ONCE)
         self._limit = RateLimitItemPerMinute(settings.failed_logins_per_minute)
         self._failures = FixedWindowRateLimiter(MemoryStorage())
-        if not (self._is_open or self._user or (self._file and self._keys(self._file))):
+        if not (self._is_open or self._user or self._keys()):
             _log.warning("no credentials are set: the data and /api/v1 routes answer 401 to everybody")
 
     async def authenticate(self, authorization: str, address: str) -> Principal:
@@ -97,7 +97,7 @@ class Authenticator:
         """
         if self._is_open:
             return EVERYBODY
-        keys = self._keys(self._file) if self._file else {}
+        keys = self._keys()
         if not authorization:
             raise _refusal()
         digest = self._digest(authorization)
@@ -136,13 +136,17 @@ class Authenticator:
         if key is None or (key.expire_ms is not None and key.expire_ms <= time.time() * 1000):
             return None
         async with self._hashing:
-            if not await asyncio.to_thread(is_proof, key, token):
-                return None
+            is_proven = await asyncio.to_thread(is_proof, key, token)
+        # Meanwhile it may have been revoked, and whoever noticed has forgotten it already.
+        if not is_proven or self._keys().get(key.id) != key:
+            return None
         return Principal(key.name, frozenset(key.scopes), frozenset(key.sites))
 
-    def _keys(self, file: KeyFile) -> dict[str, Key]:
+    def _keys(self) -> dict[str, Key]:
+        if self._file is None:
+            return {}
         try:
-            keys, is_changed = file.read()
+            keys, is_changed = self._file.read()
         except KeysFileError as error:
             _log.error("the file of keys cannot be used; no key is valid", reason=str(error))
             keys, is_changed = {}, True
@@ -151,7 +155,7 @@ class Authenticator:
         return keys
 
     def _digest(self, text: str) -> bytes:
-        return hmac.digest(self._digest_key, text.encode(errors="surrogateescape"), hashlib.sha256)
+        return hmac.digest(self._digest_key, text.encode(), hashlib.sha256)
 
 
 def _refusal() -> Problem:

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import TypeVar
 
 import grpc
@@ -94,14 +94,16 @@ class Neighbours:
         request: Request,
         *,
         is_endless: bool = False,
-    ) -> AsyncIterator[Answer]:
+    ) -> AsyncGenerator[Answer, None]:
         """Call a streaming method, which may last as long as a query unless it is endless. Raises as `ask` does."""
+        call = method(request, timeout=None if is_endless else self._query_s, metadata=forwarded())
         try:
-            timeout = None if is_endless else self._query_s
-            async for answer in method(request, timeout=timeout, metadata=forwarded()):
+            async for answer in call:
                 yield answer
         except grpc.aio.AioRpcError as error:
             raise _problem(details_of(error), _NO_PARAMETERS) from error
+        finally:
+            call.cancel()  # a reader that has left early
 
     async def serving(self) -> dict[str, bool]:
         """By name, which of the services say that they serve."""

@@ -56,7 +56,6 @@ class Call(Generic[Query, Body]):
     body: Body
     principal: Principal
     headers: Mapping[str, str]
-    address: str
 
     def uuid(self, name: str, resource: str) -> str:
         """The path parameter `name` in its stored form.
@@ -153,7 +152,7 @@ class _PathEndpoint:
             if operation is None:
                 response = self._without_operation(scope["method"])
             else:
-                principal = await self._admit(operation, headers, _address(scope))
+                principal = await self._admit(operation, headers, scope["client"])
                 body = await self._body(operation, receive)
                 response = await operation.handler(_call(operation, scope, headers, principal, body))
         except ClientGoneError:
@@ -169,9 +168,12 @@ class _PathEndpoint:
             response.headers.setdefault(name, value)
         await response(scope, receive, send)
 
-    async def _admit(self, operation: Operation[Any, Any], headers: Mapping[str, str], address: str) -> Principal:
+    async def _admit(
+        self, operation: Operation[Any, Any], headers: Mapping[str, str], client: tuple[str, int] | None
+    ) -> Principal:
         if operation.permission is None:
             return EVERYBODY
+        address = client[0] if client else ""
         principal = await self._authenticator.authenticate(headers.get("authorization", ""), address)
         principal.must_hold(operation.permission)
         return principal
@@ -199,12 +201,7 @@ def _call(
         body=body,
         principal=principal,
         headers=headers,
-        address=_address(scope),
     )
-
-
-def _address(scope: Scope) -> str:
-    return scope["client"][0] if scope["client"] else ""
 
 
 def _values(raw: bytes) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Turns `include_*` parameters into the lists inside resources, with one call however many resources there are."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, NamedTuple
 
 import msgspec
@@ -9,6 +10,9 @@ from footfall.history.v1 import history_service_pb2 as history
 from footfall_gateway import resources
 from footfall_gateway.neighbours import Neighbours
 from footfall_gateway.problem import Problem
+
+_MOST_BYTES = 32 * 1024 * 1024
+"""Of one answer. History bounds the number of items."""
 
 Includes = Mapping[str, bool]
 """What to include: `visits`, `pages`, `sessions`, `events`; True: whole objects beside their ids."""
@@ -88,16 +92,21 @@ class Related:
             detailed_kinds=[_KINDS[name].number for name, with_detail in wanted.items() if with_detail],
             scope=history.Scope(site=site),
         )
+        names = " and ".join(f"include_{name}" for name in wanted)
+        too_much = Problem.parameter(names, "too much for one answer; take a smaller page_size, or the list itself")
+        size = 0
         try:
-            async for answer in self._stream(self._related, request):
-                for item in answer.items:
-                    _add(parents[item.parent_id], item, wanted)
+            async with aclosing(self._stream(self._related, request)) as answers:
+                async for answer in answers:
+                    size += answer.ByteSize()
+                    if size > _MOST_BYTES:
+                        raise too_much
+                    for item in answer.items:
+                        _add(parents[item.parent_id], item, wanted)
         except Problem as problem:
-            if problem.status != 409:
-                raise
-            names = " and ".join(f"include_{name}" for name in wanted)
-            rule = "too much for one answer; take a smaller page_size, or the list itself"
-            raise Problem.parameter(names, rule) from None
+            if problem.status == 409:
+                raise too_much from None
+            raise
 
 
 def _add(resource: Any, item: history.RelatedItem, wanted: Includes) -> None:
