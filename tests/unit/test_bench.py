@@ -1,0 +1,65 @@
+"""What the load runs compute from what they see."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from bench import report
+from bench.load import Load, Profile
+from bench.machine import description, usage
+from bench.meter import Cost, State
+from bench.report import Rounds
+from bench.visitors import visit_id
+
+
+def state(at_s: float, cpu_s: float, events: int, batches: int) -> State:
+    return State(at_s, {"gateway": cpu_s}, {"gateway": 1_000}, events, batches, redis_turns=events)
+
+
+def load(requests: int, failed: int = 0) -> Load:
+    return Load(requests, seconds=2.0, failed=failed, p50_ms=1.0, p99_ms=2.0, max_ms=3.0)
+
+
+def cost(events: int) -> Cost:
+    return Cost(events, cpu_us={}, events_a_batch=1, fsyncs_a_second=1, memory={})
+
+
+def test_cost_is_by_accepted_event() -> None:
+    found = state(12.0, 3.0, 2_100, 30).since(state(10.0, 1.0, 100, 10))
+    assert found == Cost(2_000, {"gateway": 1_000.0}, 100, 1_000, {"gateway": 1_000})
+
+
+def test_a_ratio_is_the_median_of_the_rounds_own_ratios() -> None:
+    rounds = Rounds(Profile("one", 1, 64))
+    for floor, events in ((1_000, 500), (2_000, 500), (500, 400)):
+        rounds.floor.append(load(floor))
+        rounds.suite.append(load(events, failed=1))
+        rounds.costs.append(cost(events))
+    assert rounds.ratio == 0.5
+    assert rounds.events_a_second == 250
+    assert rounds.failed == 3
+
+
+def test_only_what_is_between_the_marks_is_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = tmp_path / "performance.md"
+    page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
+    monkeypatch.setattr(report, "PAGE", page)
+    report.write("new")
+    assert page.read_text() == f"before\n{report.BEGIN}\nnew\n{report.END}\nafter\n"
+
+
+def test_a_process_has_used_something() -> None:
+    used = usage(os.getpid())
+    assert used.cpu_s > 0
+    assert used.memory > 1_000_000
+
+
+def test_the_machine_and_the_versions_are_named() -> None:
+    assert all(word in description() for word in ("cores", "GiB", "Python", "grpcio", "SecantusDB"))
+
+
+def test_known_visits_are_uuids_as_the_load_script_writes_them() -> None:
+    assert visit_id(255) == "00000000-0000-4000-8000-0000000000ff"
+    script = (Path(report.__file__).parent / "beacons.lua").read_text()
+    assert "'00000000-0000-4000-8000-%012x'" in script
