@@ -6,6 +6,8 @@
 import argparse
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,22 +43,38 @@ FULL = Extent(rounds=3, seconds=4, quiet_seconds=20, fill_seconds=3, known_visit
 QUICK = Extent(rounds=1, seconds=2, quiet_seconds=5, fill_seconds=1, known_visitors=20_000)
 
 
-def measure(suite: Suite, floor_url: str, extent: Extent) -> Results:
-    """Everything, in order."""
-    started = time.monotonic()
-    meter = Meter(suite)
-    for url in (floor_url, suite.url):
-        run(url, PROFILES[0], 2)  # to warm up
+def compare(extent: Extent) -> list[Rounds]:
+    """The suite and the floor in turn, under every profile."""
     all_rounds = [Rounds(profile) for profile in PROFILES]
-    for _ in range(extent.rounds):
-        for rounds in all_rounds:
-            one_round(suite, meter, floor_url, rounds, extent.seconds)
-    meter.drain()
+    with running_floor() as floor_url, fresh_suite() as suite:
+        meter = Meter(suite)
+        for url in (floor_url, suite.url):
+            run(url, PROFILES[0], extent.seconds)  # to warm up
+        for _ in range(extent.rounds):
+            for rounds in all_rounds:
+                one_round(suite, meter, floor_url, rounds, extent.seconds)
+    return all_rounds
+
+
+def measure(extent: Extent) -> Results:
+    """Everything, in order; what follows the comparison on a suite without its backlog."""
+    started = time.monotonic()
+    all_rounds = compare(extent)
     peak = max(rounds.events_a_second for rounds in all_rounds if rounds.profile.events == 1)
-    quiet = at_rate(suite, meter, peak / 4, extent.quiet_seconds)
-    ingested = ingest.measure(suite, meter, "footfall", extent.fill_seconds)
-    known = visitors.measure(suite, meter, extent.known_visitors, extent.seconds)
+    with fresh_suite() as suite:
+        meter = Meter(suite)
+        at_rate(suite, meter, peak / 4, extent.seconds)  # to warm up
+        quiet = at_rate(suite, meter, peak / 4, extent.quiet_seconds)
+        ingested = ingest.measure(suite, meter, "footfall", extent.fill_seconds)
+        known = visitors.measure(suite, meter, extent.known_visitors, extent.seconds)
     return Results(all_rounds, quiet, ingested, known, time.monotonic() - started)
+
+
+@contextmanager
+def fresh_suite() -> Iterator[Suite]:
+    """A suite that has seen nothing yet."""
+    with tempfile.TemporaryDirectory(prefix="footfall-bench-") as folder, running_suite(Path(folder)) as suite:
+        yield suite
 
 
 def one_round(suite: Suite, meter: Meter, floor_url: str, rounds: Rounds, seconds: int) -> None:
@@ -83,12 +101,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short round; prints and leaves the page as it is")
     is_quick = parser.parse_args().quick
-    with (
-        tempfile.TemporaryDirectory(prefix="footfall-bench-") as folder,
-        running_floor() as floor_url,
-        running_suite(Path(folder)) as suite,
-    ):
-        section = report.text(measure(suite, floor_url, QUICK if is_quick else FULL))
+    section = report.text(measure(QUICK if is_quick else FULL))
     print(section)
     if not is_quick:
         report.write(section)

@@ -84,10 +84,10 @@ class Meter:
         groups = {about["name"].decode(): about for about in self.redis.xinfo_groups("log:{p00}")}
         return {name: (groups[name]["lag"] or 0) + groups[name]["pending"] for name in GROUPS}
 
-    def drain(self) -> float:
-        """Wait until every consumer of the log has caught up; return the seconds. Raises TimeoutError."""
+    def drain(self, *groups: str) -> float:
+        """Wait until these groups of consumers have read the whole log; return the seconds. Raises TimeoutError."""
         started = time.monotonic()
-        while any(self.waiting_entries().values()):
+        while any(self.waiting_entries()[name] for name in groups):
             if time.monotonic() > started + DRAIN_SECONDS:
                 raise TimeoutError(f"the log is not drained: {self.waiting_entries()}")
             time.sleep(0.02)

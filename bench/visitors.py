@@ -37,26 +37,24 @@ def visit_id(number: int) -> str:
 
 def measure(suite: Suite, meter: Meter, many: int, seconds: int) -> Visitors:
     """Measure with few, make them many, measure again."""
-    meter.drain()
-    _make_known(suite, 0, FEW)
-    few_us = _path_us(suite, meter, FEW, seconds)
-    meter.drain()
-    before = meter.redis.info("memory")["used_memory"]
-    _make_known(suite, FEW, many)
-    bytes_each = (meter.redis.info("memory")["used_memory"] - before) / (many - FEW)
-    return Visitors(many, bytes_each, few_us, _path_us(suite, meter, many, seconds))
+    with meter.holding("history", "mongo"):
+        _make_known(suite, 0, FEW)
+        few_us = _path_us(suite, meter, FEW, seconds)
+        before = meter.redis.info("memory")["used_memory"]
+        _make_known(suite, FEW, many)
+        bytes_each = (meter.redis.info("memory")["used_memory"] - before) / (many - FEW)
+        return Visitors(many, bytes_each, few_us, _path_us(suite, meter, many, seconds))
 
 
 def _path_us(suite: Suite, meter: Meter, known: int, seconds: int) -> float:
     """The least of a few runs: what disturbs a run only ever adds."""
     costs = []
     for _ in range(ROUNDS):
-        with meter.holding("history", "mongo"):
-            before = meter.state()
-            run(suite.url, PROFILE, seconds, known_visits=known)
-            cost = meter.state().since(before)
+        before = meter.state()
+        run(suite.url, PROFILE, seconds, known_visits=known)
+        cost = meter.state().since(before)
         costs.append(sum(cost.cpu_us[name] for name in PATH))
-        meter.drain()
+        meter.drain("identity")
     return min(costs)
 
 
