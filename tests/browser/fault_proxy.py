@@ -11,6 +11,8 @@ from enum import Enum
 from typing import Any
 from urllib.parse import urlsplit
 
+from tests.browser.website import serving
+
 RETRY_AFTER_S = 1
 
 
@@ -60,22 +62,17 @@ class FaultProxy:
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, one request."""
-        try:
-            request = await _read_request(reader)
-            is_beacon = request.target.startswith("/beacon") and request.method == "POST"
-            fault = self.fault if is_beacon else Fault.NONE
-            if is_beacon:
-                self.beacons.append(json.loads(request.body))
-            answer = await self._answer(request, fault)
-            if answer is None:
-                _reset(writer)
-                return
-            writer.write(answer)
-            await writer.drain()
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
+        request = await _read_request(reader)
+        is_beacon = request.target.startswith("/beacon") and request.method == "POST"
+        fault = self.fault if is_beacon else Fault.NONE
+        if is_beacon:
+            self.beacons.append(json.loads(request.body))
+        answer = await self._answer(request, fault)
+        if answer is None:
+            _reset(writer)
+            return
+        writer.write(answer)
+        await writer.drain()
 
     async def _answer(self, request: Request, fault: Fault) -> bytes | None:
         if fault is Fault.RESET:
@@ -90,9 +87,7 @@ class FaultProxy:
 async def running_fault_proxy(forward: Callable[[Request], Awaitable[bytes]]) -> AsyncIterator[FaultProxy]:
     """A proxy on a free port."""
     proxy = FaultProxy(forward)
-    server = await asyncio.start_server(proxy.handle, "127.0.0.1", 0)
-    proxy.port = server.sockets[0].getsockname()[1]
-    async with server:
+    async with serving(proxy.handle) as proxy.port:
         yield proxy
 
 
