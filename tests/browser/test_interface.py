@@ -6,7 +6,7 @@ from typing import Any
 
 from playwright.async_api import Browser
 
-from tests.browser.visitor import ids, names_on_the_wire, raise_events, sent_at_once, visiting
+from tests.browser.visitor import ids, names_on_the_wire, queue_is_empty, raise_events, sent_at_once, visiting
 from tests.browser.website import page
 from tests.tools.eventually import eventually
 from tests.tools.suite import Suite
@@ -208,6 +208,8 @@ async def test_events_leave_in_batches_and_identities_at_once(browser: Browser, 
                 assert [len(beacon["events"]) for beacon in visitor.proxy.beacons] == list(expected)
 
             await eventually(check, timeout=20)
+            # What is raised while an answer is awaited leaves after it, by a timer, and time stands still here.
+            await eventually(lambda: queue_is_empty(visitor.page), timeout=20)
 
         await visitor.page.clock.run_for(1_900)
         assert visitor.proxy.beacons == [], "held back for two seconds"
