@@ -66,7 +66,8 @@ def measure(extent: Extent) -> Results:
         at_rate(suite, meter, peak / 4, extent.seconds)  # to warm up
         quiet = at_rate(suite, meter, peak / 4, extent.quiet_seconds)
         ingested = ingest.measure(suite, meter, "footfall", extent.fill_seconds)
-        known = visitors.measure(suite, meter, extent.known_visitors, extent.seconds)
+    with fresh_suite() as few, fresh_suite() as many:
+        known = visitors.measure(few, many, extent.known_visitors, extent.seconds)
     return Results(all_rounds, quiet, ingested, known, time.monotonic() - started)
 
 

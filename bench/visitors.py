@@ -3,6 +3,7 @@
 import time
 import uuid
 from dataclasses import dataclass
+from statistics import median
 
 import grpc
 from footfall.event.v1 import event_pb2
@@ -11,13 +12,13 @@ from footfall.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
 
 from bench.load import Profile, run
 from bench.meter import Meter
-from tests.tools.suite import Suite
+from tests.tools.suite import Program, Suite
 
 BATCH = 1_000
 FEW = 1_000
-PATH = ("gateway", "collector", "identity", "valkey")
+PATH: tuple[Program, ...] = ("gateway", "collector", "identity", "valkey")
 PROFILE = Profile("known visitors", 10, 64)
-ROUNDS = 2
+ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -35,27 +36,32 @@ def visit_id(number: int) -> str:
     return f"00000000-0000-4000-8000-{number:012x}"
 
 
-def measure(suite: Suite, meter: Meter, many: int, seconds: int) -> Visitors:
-    """Measure with few, make them many, measure again."""
-    with meter.holding("history", "mongo"):
-        _make_known(suite, 0, FEW)
-        few_us = _path_us(suite, meter, FEW, seconds)
-        before = meter.redis.info("memory")["used_memory"]
-        _make_known(suite, FEW, many)
-        bytes_each = (meter.redis.info("memory")["used_memory"] - before) / (many - FEW)
-        return Visitors(many, bytes_each, few_us, _path_us(suite, meter, many, seconds))
+def measure(few: Suite, many: Suite, count: int, seconds: int) -> Visitors:
+    """Let one suite know FEW visitors and another `count`, then load them in turn, each while the other is held."""
+    few_meter, many_meter = Meter(few), Meter(many)
+    few_us, many_us = [], []
+    with few_meter.holding("history", "mongo"), many_meter.holding("history", "mongo"):
+        _make_known(few, 0, FEW)
+        _make_known(many, 0, FEW)
+        before = many_meter.redis.info("memory")["used_memory"]
+        _make_known(many, FEW, count)
+        bytes_each = (many_meter.redis.info("memory")["used_memory"] - before) / (count - FEW)
+        while many_meter.redis.info("persistence")["aof_rewrite_in_progress"]:
+            time.sleep(0.1)
+        for _ in range(ROUNDS):
+            with many_meter.holding(*PATH):
+                few_us.append(_path_us(few, few_meter, FEW, seconds))
+            with few_meter.holding(*PATH):
+                many_us.append(_path_us(many, many_meter, count, seconds))
+    return Visitors(count, bytes_each, median(few_us), median(many_us))
 
 
 def _path_us(suite: Suite, meter: Meter, known: int, seconds: int) -> float:
-    """The least of a few runs: what disturbs a run only ever adds."""
-    costs = []
-    for _ in range(ROUNDS):
-        before = meter.state()
-        run(suite.url, PROFILE, seconds, known_visits=known)
-        cost = meter.state().since(before)
-        costs.append(sum(cost.cpu_us[name] for name in PATH))
-        meter.drain("identity")
-    return min(costs)
+    before = meter.state()
+    run(suite.url, PROFILE, seconds, known_visits=known)
+    cost = meter.state().since(before)
+    meter.drain("identity")
+    return sum(cost.cpu_us[name] for name in PATH)
 
 
 def _make_known(suite: Suite, start: int, stop: int) -> None:
