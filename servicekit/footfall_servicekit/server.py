@@ -160,6 +160,8 @@ class Server:
             serving = reason is None
             against = against + 1 if serving != told else 0
             if against >= needed and not self._asked_to_stop.is_set():
+                # At the start it is no news that a dependency is still missing.
+                write_line = _log.info if told is None else _log.warning
                 told, against = serving, 0
                 self._health.report(serving=serving)
                 if serving:
@@ -167,7 +169,7 @@ class Server:
                     _log.info("serving")
                 else:
                     needed = _SUCCESSES_TO_READY if needed > 1 else 1
-                    _log.warning("not serving", reason=reason)
+                    write_line("not serving", reason=reason)
             await asyncio.sleep(_READY_POLL_S)
 
     async def _why_not_ready(self) -> str | None:
