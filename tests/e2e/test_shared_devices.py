@@ -68,7 +68,8 @@ async def test_two_people_behind_one_nat_with_the_same_browser_stay_two(suite: S
 async def expect_owners(http: httpx.AsyncClient, steps: list[Step], *, is_backwards: bool = False) -> None:
     visit_id, mark, started = str(uuid.uuid4()), uuid.uuid4().hex[:8], now_ms() - 60_000
     sent = [
-        event(name, visit_id, started + int(after * 1000), user and f"{user}.{mark}") for after, name, user, _ in steps
+        event(name, visit_id, started + round(after * 1000), user and f"{user}.{mark}")
+        for after, name, user, _ in steps
     ]
     for one in reversed(sent) if is_backwards else sent:
         assert (await http.post("/beacon", json=one)).status_code == 204
