@@ -8,6 +8,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -153,7 +154,8 @@ class Visitors(RuleBasedStateMachine):
     @rule(program=st.sampled_from(["identity", "identity", "valkey", "history"]), lot=st.integers(1, RESTART_ONE_IN))
     def a_program_dies(self, program: Any, lot: int) -> None:
         if lot == RESTART_ONE_IN:
-            self.running.kill(program)
+            with suppress(ProcessLookupError):  # it is being started again already
+                self.running.kill(program)
 
     def teardown(self) -> None:
         """Compare everything, as soon as it has had the time to become right."""
