@@ -63,10 +63,11 @@ def test_logging_is_configured_in_the_service_kit_alone() -> None:
 
 
 def test_no_file_names_a_package_index_or_a_place_on_the_machine_it_was_written_on() -> None:
-    forbidden = re.compile(r"pypi\.org|pythonhosted|/opt/pypi|/work/\w|/root/")
+    # In brackets, so that this file passes too.
+    forbidden = re.compile(r"py[p]i\.org|python[h]osted|/o[p]t/pypi|/w[o]rk/\w|/r[o]ot/")
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
     found = []
-    for name in {*listed.split("\0")} - {"", Path(__file__).relative_to(ROOT).as_posix()}:
+    for name in filter(None, listed.split("\0")):
         try:
             text = (ROOT / name).read_text(encoding="utf-8")
         except (UnicodeDecodeError, FileNotFoundError):  # an image, or removed and not yet committed
