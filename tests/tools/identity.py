@@ -2,7 +2,6 @@
 
 import json
 import random
-import time
 import uuid
 from typing import Any
 
@@ -13,17 +12,14 @@ from footfall_identity.visitor_store import VisitorStore
 from footfall_servicekit.stream import Entry
 from footfall_timeline import Assurance, Kind, partition
 
+from tests.tools.visits import now_ms
+
 ERASURE_KEY = "erasure key of the tests"
 DAY_MS = 86_400_000
 KEEP_MS = 8 * DAY_MS
 PARTITIONS = 3
 
 KINDS = {"UserInfo": Kind.USER_INFO, "SignIn": Kind.SIGN_IN, "SignOut": Kind.SIGN_OUT}
-
-
-def now_ms() -> int:
-    """The time now, in milliseconds since the epoch."""
-    return time.time_ns() // 1_000_000
 
 
 def new_id() -> str:

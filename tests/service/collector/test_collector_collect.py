@@ -16,8 +16,9 @@ from footfall_servicekit.errors import details_of
 from footfall_timeline import partition
 from redis.asyncio import Redis
 
-from tests.service.collector.conftest import Collector, RememberingIdentity, Running
+from tests.service.collector.conftest import RememberingIdentity, collect
 from tests.tools.batches import batch, context, message, new_uuid
+from tests.tools.process import Running, ServiceProcess
 
 STORED = collector.OUTCOME_STATUS_STORED
 REJECTED = collector.OUTCOME_STATUS_REJECTED
@@ -54,14 +55,14 @@ async def logged_about(redis: Any, visit_id: str) -> list[EventBatch]:
 
 
 async def test_a_batch_becomes_one_entry_and_identity_hears_of_it(
-    service: Collector, common_redis: Any, remembering_identity: RememberingIdentity
+    service: ServiceProcess, common_redis: Any, remembering_identity: RememberingIdentity
 ) -> None:
     visit_id = new_uuid()
     sent = batch(
         message("VisitStarted", {"timezoneOffset": -60}, visit_id=visit_id),
         message("SignIn", {"userId": "dana"}, visit_id=visit_id),
     )
-    assert await service.collect(sent) == collector.CollectResponse(stored_count=2)
+    assert await collect(service, sent) == collector.CollectResponse(stored_count=2)
     [entry] = await logged_about(common_redis, visit_id)
     assert [event.event_id for event in entry.events] == [event.event_id for event in sent.events]
     assert [event.data_json for event in entry.events] == [b'{"timezoneOffset": -60}', b'{"userID":"dana"}']
@@ -72,10 +73,10 @@ async def test_a_batch_becomes_one_entry_and_identity_hears_of_it(
 
 
 async def test_every_event_has_an_outcome_in_its_place_and_the_good_ones_are_stored(
-    service: Collector, common_redis: Any, remembering_identity: RememberingIdentity
+    service: ServiceProcess, common_redis: Any, remembering_identity: RememberingIdentity
 ) -> None:
     good, late = message(), message("AddToCart")
-    answer = await service.collect(batch(message(visit_id="SECRET"), good, message(url="u" * 9_000), late))
+    answer = await collect(service, batch(message(visit_id="SECRET"), good, message(url="u" * 9_000), late))
     assert [(outcome.status, outcome.reason, outcome.message) for outcome in answer.outcomes] == [
         (REJECTED, collector.REJECT_REASON_INVALID_VISIT_ID, "visitID: must be a UUID"),
         (STORED, 0, ""),
@@ -91,33 +92,33 @@ async def test_every_event_has_an_outcome_in_its_place_and_the_good_ones_are_sto
 
 
 async def test_a_batch_of_bad_events_touches_neither_log_nor_identity(
-    service: Collector, common_redis: Any, remembering_identity: RememberingIdentity
+    service: ServiceProcess, common_redis: Any, remembering_identity: RememberingIdentity
 ) -> None:
     before = await common_redis.xlen(stream_key(0)), len(remembering_identity.calls)
-    answer = await service.collect(batch(message(""), message("")))
+    answer = await collect(service, batch(message(""), message("")))
     assert (answer.stored_count, len(answer.outcomes)) == (0, 2)
     assert (await common_redis.xlen(stream_key(0)), len(remembering_identity.calls)) == before
 
 
-async def test_what_is_no_batch_is_refused_as_a_whole(service: Collector) -> None:
+async def test_what_is_no_batch_is_refused_as_a_whole(service: ServiceProcess) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as refused:
-        await service.collect(EventBatch())
+        await collect(service, EventBatch())
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert details_of(refused.value).violations == (("batch.events", "must be 1 to 1000 events"),)
 
 
-async def test_the_greatest_batch_is_taken(service: Collector, common_redis: Any) -> None:
+async def test_the_greatest_batch_is_taken(service: ServiceProcess, common_redis: Any) -> None:
     visit_id = new_uuid()
     sent = batch(*(message(data={"text": "x" * 900}, visit_id=visit_id) for _ in range(1_000)))
-    assert (await service.collect(sent)).stored_count == 1_000
+    assert (await collect(service, sent)).stored_count == 1_000
     [entry] = await logged_about(common_redis, visit_id)
     assert len(entry.events) == 1_000
 
 
-async def test_batches_run_side_by_side(service: Collector, remembering_identity: RememberingIdentity) -> None:
+async def test_batches_run_side_by_side(service: ServiceProcess, remembering_identity: RememberingIdentity) -> None:
     remembering_identity.delay_s = 0.5
     try:
-        answers = await asyncio.gather(*(service.collect(batch(message())) for _ in range(20)))
+        answers = await asyncio.gather(*(collect(service, batch(message())) for _ in range(20)))
     finally:
         remembering_identity.delay_s = 0
     assert [answer.stored_count for answer in answers] == [1] * 20
@@ -133,7 +134,7 @@ async def test_each_partition_gets_the_events_of_its_visits_with_their_contexts_
         contexts=[context(traceparent=visit) for visit in visits],
     )
     async with running_collector(PARTITIONS=4) as service:
-        assert (await service.collect(sent)).stored_count == 30
+        assert (await collect(service, sent)).stored_count == 30
     for number in range(4):
         [entry] = await logged(redis, number)
         mine = [visit for visit in visits if partition(visit, 4) == number]
@@ -149,7 +150,7 @@ async def test_a_partition_that_refuses_makes_its_events_unavailable(
     sent = batch(*(message() for _ in range(20)), message(""))
     is_lost = [partition(event.visit_id, 2) == 1 for event in sent.events]
     async with running_collector(PARTITIONS=2) as service:
-        answer = await service.collect(sent)
+        answer = await collect(service, sent)
     expected = [UNAVAILABLE if lost else STORED for lost in is_lost[:-1]]
     assert [outcome.status for outcome in answer.outcomes] == [*expected, REJECTED]
     assert answer.stored_count == expected.count(STORED)
@@ -159,10 +160,10 @@ async def test_a_partition_that_refuses_makes_its_events_unavailable(
 class TestLog:
     async def test_a_full_log_refuses_with_the_time_to_wait(self, running_collector: Running) -> None:
         async with running_collector(COLLECTOR_LOG_BOUND_BYTES=1_024) as service:
-            await service.collect(batch(message(data={"text": "x" * 10_000})))
+            await collect(service, batch(message(data={"text": "x" * 10_000})))
             await asyncio.sleep(1.1)  # until it samples again
             with pytest.raises(grpc.aio.AioRpcError) as refused:
-                await service.collect(batch(message()))
+                await collect(service, batch(message()))
         details = details_of(refused.value)
         assert (details.code, details.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "LOG_FULL")
         assert details.retry_ms
@@ -173,9 +174,9 @@ class TestLog:
         async with running_collector(COLLECTOR_LOG_TIMEOUT_MS=1_000) as service:
             await redis.execute_command("CLIENT", "PAUSE", 2_500)
             with pytest.raises(grpc.aio.AioRpcError) as refused:
-                await service.collect(batch(message()))
+                await collect(service, batch(message()))
             await redis.ping()
-            assert (await service.collect(batch(message()))).stored_count == 1
+            assert (await collect(service, batch(message()))).stored_count == 1
         details = details_of(refused.value)
         assert (details.code, details.reason) == (grpc.StatusCode.UNAVAILABLE, "LOG_UNAVAILABLE")
         assert details.retry_ms
@@ -201,7 +202,7 @@ class TestIdentityDown:
     async def test_nobody_there_costs_nothing(self, running_collector: Running, redis: Any) -> None:
         async with running_collector(IDENTITY_TARGET="127.0.0.1:1") as service:
             for _ in range(5):
-                assert (await service.collect(batch(message("SignIn", {"userID": "dana"})))).stored_count == 1
+                assert (await collect(service, batch(message("SignIn", {"userID": "dana"})))).stored_count == 1
             assert service.output().count("identity does not answer") == 1
         assert len(await logged(redis)) == 5
 
@@ -213,14 +214,14 @@ class TestIdentityDown:
         async with running_collector(COLLECTOR_IDENTITY_TIMEOUT_MS=400) as service:
             started = time.monotonic()
             for _ in range(20):
-                assert (await service.collect(batch(message(visit_id=visit_id)))).stored_count == 1
+                assert (await collect(service, batch(message(visit_id=visit_id)))).stored_count == 1
             calls = len(remembering_identity.calls_about(visit_id))
             assert 1 <= calls <= 1 + (time.monotonic() - started) / PAUSE_S
 
             remembering_identity.delay_s = 0
             await asyncio.sleep(PAUSE_S + 0.4)
-            await service.collect(batch(message(visit_id=visit_id)))
-            await service.collect(batch(message(visit_id=visit_id)))
+            await collect(service, batch(message(visit_id=visit_id)))
+            await collect(service, batch(message(visit_id=visit_id)))
             assert len(remembering_identity.calls_about(visit_id)) == calls + 2
 
     async def test_the_callers_deadline_is_kept(
@@ -229,6 +230,6 @@ class TestIdentityDown:
         remembering_identity.delay_s = 30
         try:
             async with running_collector(COLLECTOR_IDENTITY_TIMEOUT_MS=10_000) as service:
-                assert (await service.collect(batch(message()), timeout_s=3)).stored_count == 1
+                assert (await collect(service, batch(message()), timeout_s=3)).stored_count == 1
         finally:
             remembering_identity.delay_s = 0

@@ -1,11 +1,7 @@
 """Stores of history, its service over them, and running history processes."""
 
 import asyncio
-import os
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +22,7 @@ from footfall_history.store import Store
 from footfall_history.tombstones import Tombstones
 from footfall_servicekit.server import Server
 
-from tests.tools.eventually import eventually
+from tests.tools.process import Running, running_service
 from tests.tools.suite import free_ports
 
 IDLE_MS = 30 * 60_000
@@ -79,64 +75,15 @@ async def stub(store: Store, tombstones: Tombstones, log: Log) -> AsyncIterator[
     await identities.close()
 
 
-class History:
-    """A history process, as its clients and its operator see it."""
-
-    def __init__(self, port: int, process: "subprocess.Popen[bytes]", output: Path) -> None:
-        self.target = f"127.0.0.1:{port}"
-        self.process = process
-        self._output = output
-
-    def output(self) -> str:
-        return self._output.read_text()
-
-    async def has_started(self) -> None:
-        """Wait until it serves or has ended."""
-        await eventually(lambda: '"serving"' in self.output() or self.process.poll() is not None, timeout=20)
-
-    @asynccontextmanager
-    async def stub(self) -> AsyncIterator[Any]:
-        """A client of its own."""
-        async with grpc.aio.insecure_channel(self.target) as channel:
-            yield history_grpc.HistoryServiceStub(channel)
-
-
-Running = Callable[..., AbstractAsyncContextManager[History]]
-
-
-@contextmanager
-def _running(folder: Path, settings: dict[str, object]) -> Iterator[History]:
-    [port] = free_ports(1)
-    environment = {"HISTORY_PORT": port, "HISTORY_LAME_DUCK_MS": 0} | settings
-    output = folder / f"history-{port}.log"
-    with output.open("wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "footfall_history"],
-            env=os.environ | {name: str(value) for name, value in environment.items()},
-            stdout=file,
-            stderr=file,
-        )
-    try:
-        yield History(port, process, output)
-    finally:
-        process.terminate()
-        process.wait(15)
-
-
 @pytest.fixture
 def running_history(redis_database_url: str, mongo_url: str, mongo_database: str, tmp_path: Path) -> Running:
     """Starts history processes on an empty log and an empty database; keywords are environment variables."""
-
-    @asynccontextmanager
-    async def running(**settings: object) -> AsyncIterator[History]:
-        defaults: dict[str, object] = {
-            "REDIS_URL": redis_database_url,
-            "MONGO_URL": mongo_url,
-            "MONGO_DATABASE": mongo_database,
-            "ERASURE_KEY": ERASURE_KEY,
-        }
-        with _running(tmp_path, defaults | settings) as started:
-            await started.has_started()
-            yield started
-
-    return running
+    return partial(
+        running_service,
+        "history",
+        tmp_path,
+        REDIS_URL=redis_database_url,
+        MONGO_URL=mongo_url,
+        MONGO_DATABASE=mongo_database,
+        ERASURE_KEY=ERASURE_KEY,
+    )

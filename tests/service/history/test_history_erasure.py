@@ -19,10 +19,11 @@ from footfall_servicekit.errors import details_of
 from footfall_timeline import Fold, erase, identity_hash, merge, normalize_uuid
 from redis.asyncio import Redis
 
-from tests.service.history.conftest import ERASURE_KEY, Running
+from tests.service.history.conftest import ERASURE_KEY
 from tests.service.history.test_history_stamping import CrashError, UnreliableStore
 from tests.tools.eventually import eventually
 from tests.tools.history import entry
+from tests.tools.process import Running
 from tests.tools.stories import Story
 from tests.tools.visits import Event, event, now_ms, random_visit, scattered, transitions
 

@@ -13,10 +13,10 @@ from footfall_history.log import GROUP, Log
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # ships none
 from redis.asyncio import Redis
 
-from tests.service.history.conftest import History, Running
 from tests.tools.eventually import eventually
 from tests.tools.gate import gate_before
 from tests.tools.history import entry, logged
+from tests.tools.process import Running, ServiceProcess
 from tests.tools.stories import Story
 from tests.tools.visits import event, now_ms
 
@@ -39,7 +39,7 @@ async def has_events(stub: Any, visit_id: str, count: int) -> bool:
     return len(answer.events) == count
 
 
-async def is_serving(history: History) -> bool:
+async def is_serving(history: ServiceProcess) -> bool:
     async with grpc.aio.insecure_channel(history.target) as channel:
         answer = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), wait_for_ready=True)
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
@@ -116,7 +116,7 @@ async def test_readiness_turns_with_each_store_and_turns_back(
                 await eventually(partial(has_events, stub, story.visit_id, 7), timeout=15)
 
 
-async def is_unready(history: History) -> bool:
+async def is_unready(history: ServiceProcess) -> bool:
     return not await is_serving(history)
 
 

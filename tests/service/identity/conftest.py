@@ -1,17 +1,12 @@
 """Stores of identity, and running identity processes."""
 
-import os
-import subprocess
-import sys
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
-from footfall.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
 from footfall_identity.consumer import LogConsumer
 from footfall_identity.erasure import Eraser
 from footfall_identity.link_store import LinkStore
@@ -23,9 +18,8 @@ from footfall_identity.visitor_store import VisitorStore
 from redis.asyncio import Redis
 
 from tests.conftest import REDIS_DATABASES
-from tests.tools.eventually import eventually
 from tests.tools.identity import ERASURE_KEY, KEEP_MS, PARTITIONS
-from tests.tools.suite import free_ports
+from tests.tools.process import Running, running_service
 
 # Long, because these tests may share a machine with a load run.
 TIMEOUT_MS = 20_000
@@ -91,80 +85,34 @@ def consumer(
     )
 
 
-class Identity:
-    """An identity process, as its clients and its operator see it."""
-
-    def __init__(self, port: int, process: "subprocess.Popen[bytes]", output: Path) -> None:
-        self.target = f"127.0.0.1:{port}"
-        self.process = process
-        self._output = output
-
-    def output(self) -> str:
-        return self._output.read_text()
-
-    async def has_started(self) -> None:
-        """Wait until it serves or has ended."""
-        await eventually(lambda: '"serving"' in self.output() or self.process.poll() is not None, timeout=20)
-
-    @asynccontextmanager
-    async def stub(self) -> AsyncIterator[Any]:
-        """A client of its own."""
-        async with grpc.aio.insecure_channel(self.target) as channel:
-            yield IdentityServiceStub(channel)
-
-
-Running = Callable[..., AbstractAsyncContextManager[Identity]]
-
-
-@contextmanager
-def _running(folder: Path, settings: dict[str, object]) -> Iterator[Identity]:
-    [port] = free_ports(1)
-    environment = {"IDENTITY_PORT": port, "IDENTITY_LAME_DUCK_MS": 0, "IDENTITY_MONGO_TIMEOUT_MS": 500} | settings
-    output = folder / f"identity-{port}.log"
-    with output.open("wb") as file:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "footfall_identity"],
-            env=os.environ | {name: str(value) for name, value in environment.items()},
-            stdout=file,
-            stderr=file,
-        )
-    try:
-        yield Identity(port, process, output)
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
 @pytest.fixture
 def running_identity(redis_database_url: str, mongo_url: str, mongo_database: str, tmp_path: Path) -> Running:
     """Starts identity on empty databases; keywords are environment variables."""
-
-    @asynccontextmanager
-    async def running(**settings: object) -> AsyncIterator[Identity]:
-        defaults: dict[str, object] = {
-            "REDIS_URL": redis_database_url,
-            "MONGO_URL": mongo_url,
-            "MONGO_DATABASE": mongo_database,
-            "PARTITIONS": PARTITIONS,
-            "ERASURE_KEY": ERASURE_KEY,
-        }
-        with _running(tmp_path, defaults | settings) as started:
-            await started.has_started()
-            yield started
-
-    return running
+    return partial(
+        running_service,
+        "identity",
+        tmp_path,
+        REDIS_URL=redis_database_url,
+        MONGO_URL=mongo_url,
+        MONGO_DATABASE=mongo_database,
+        IDENTITY_MONGO_TIMEOUT_MS=500,
+        PARTITIONS=PARTITIONS,
+        ERASURE_KEY=ERASURE_KEY,
+    )
 
 
 @pytest.fixture(scope="module")
 async def shared_stub(redis_url: str, mongo_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Any]:
     """A client of one identity for many tests, which bring ids and sites of their own and leave its log alone."""
-    settings: dict[str, object] = {
-        "REDIS_URL": f"{redis_url}/{REDIS_DATABASES - 1}",
-        "MONGO_URL": mongo_url,
-        "MONGO_DATABASE": f"test_{uuid.uuid4().hex}",
-        "PARTITIONS": PARTITIONS,
-    }
-    with _running(tmp_path_factory.mktemp("identity"), settings) as identity:
-        await identity.has_started()
-        async with identity.stub() as stub:
-            yield stub
+    async with (
+        running_service(
+            "identity",
+            tmp_path_factory.mktemp("identity"),
+            REDIS_URL=f"{redis_url}/{REDIS_DATABASES - 1}",
+            MONGO_URL=mongo_url,
+            MONGO_DATABASE=f"test_{uuid.uuid4().hex}",
+            PARTITIONS=PARTITIONS,
+        ) as identity,
+        identity.stub() as stub,
+    ):
+        yield stub

@@ -8,9 +8,10 @@ from footfall.identity.v1 import contact_pb2, visitor_pb2
 from footfall.identity.v1 import identity_service_pb2 as pb
 from footfall_servicekit.errors import details_of
 
-from tests.service.identity.conftest import Running
 from tests.tools.eventually import eventually
-from tests.tools.identity import admitted, append, new_id, now_ms
+from tests.tools.identity import admitted, append, new_id
+from tests.tools.process import Running
+from tests.tools.visits import now_ms
 
 LINKED, AMBIGUOUS, UNLINKED = (
     contact_pb2.LINK_STATUS_LINKED,

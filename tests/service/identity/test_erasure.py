@@ -22,9 +22,10 @@ from footfall_servicekit.stream import Entry
 from footfall_timeline import identity_hash, partition
 from motor.motor_asyncio import AsyncIOMotorClient
 
-from tests.service.identity.conftest import Running
 from tests.tools.eventually import eventually
-from tests.tools.identity import ERASURE_KEY, PARTITIONS, admitted, append, entry, new_id, now_ms, resolve
+from tests.tools.identity import ERASURE_KEY, PARTITIONS, admitted, append, entry, new_id, resolve
+from tests.tools.process import Running
+from tests.tools.visits import now_ms
 
 PERSON = "somebody.to.forget@shop.example"
 HOUR_MS = 3_600_000

@@ -15,7 +15,8 @@ from footfall_identity.matching import Rule, Status, verdict
 from footfall_servicekit.errors import RequestError
 
 from tests.tools.eventually import eventually
-from tests.tools.identity import admitted, entry, new_id, now_ms
+from tests.tools.identity import admitted, entry, new_id
+from tests.tools.visits import now_ms
 
 
 async def sign_in(consumer: LogConsumer, name: str, **data: str) -> None:

@@ -14,9 +14,10 @@ from footfall_identity.visitor_store import VisitorStore
 from footfall_servicekit.errors import details_of
 from footfall_timeline import State
 
-from tests.service.identity.conftest import Running
 from tests.tools.eventually import eventually
-from tests.tools.identity import admitted, new_id, now_ms, resolve
+from tests.tools.identity import admitted, new_id, resolve
+from tests.tools.process import Running
+from tests.tools.visits import now_ms
 
 ANONYMOUS, RECOGNIZED, AUTHENTICATED = (
     visitor_pb2.VISITOR_STATE_ANONYMOUS,

@@ -12,10 +12,11 @@ from footfall_servicekit.errors import details_of
 from footfall_timeline import session_id
 from redis.asyncio import Redis
 
-from tests.service.identity.conftest import Running
 from tests.tools.eventually import eventually
 from tests.tools.gate import gate_before
-from tests.tools.identity import admitted, append, new_id, now_ms
+from tests.tools.identity import admitted, append, new_id
+from tests.tools.process import Running
+from tests.tools.visits import now_ms
 
 AUTHENTICATED = visitor_pb2.VISITOR_STATE_AUTHENTICATED
 RECOGNIZED = visitor_pb2.VISITOR_STATE_RECOGNIZED

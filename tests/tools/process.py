@@ -1,0 +1,83 @@
+"""Turns the name of a service and its settings into a running process of it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import grpc
+from footfall.collector.v1.collector_service_pb2_grpc import CollectorServiceStub
+from footfall.history.v1.history_service_pb2_grpc import HistoryServiceStub
+from footfall.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
+
+from tests.tools.eventually import eventually
+from tests.tools.suite import free_ports
+
+Service = Literal["collector", "identity", "history"]
+STUBS: Mapping[Service, Any] = {
+    "collector": CollectorServiceStub,
+    "identity": IdentityServiceStub,
+    "history": HistoryServiceStub,
+}
+
+START_SECONDS = 20.0
+STOP_SECONDS = 15.0
+
+
+class ServiceProcess:
+    """A process of one service, as its clients and its operator see it."""
+
+    def __init__(self, service: Service, port: int, process: "subprocess.Popen[bytes]", output: Path) -> None:
+        self.target = f"127.0.0.1:{port}"
+        self._stub = STUBS[service]
+        self.process = process
+        self._output = output
+
+    def output(self) -> str:
+        """All it has logged."""
+        return self._output.read_text()
+
+    @asynccontextmanager
+    async def stub(self) -> AsyncIterator[Any]:
+        """A client with a channel of its own."""
+        async with grpc.aio.insecure_channel(self.target) as channel:
+            yield self._stub(channel)
+
+
+Running = Callable[..., AbstractAsyncContextManager[ServiceProcess]]
+
+
+@asynccontextmanager
+async def running_service(service: Service, folder: Path, **settings: object) -> AsyncIterator[ServiceProcess]:
+    """A process of a service, on a free port, that logs into `folder`; given when it serves or has ended already.
+
+    `settings` are environment variables beside those of this process.
+    """
+    with _running(service, folder, settings) as started:
+        await eventually(
+            lambda: '"serving"' in started.output() or started.process.poll() is not None, timeout=START_SECONDS
+        )
+        yield started
+
+
+@contextmanager
+def _running(service: Service, folder: Path, settings: dict[str, object]) -> Iterator[ServiceProcess]:
+    [port] = free_ports(1)
+    prefix = service.upper()
+    environment = {f"{prefix}_PORT": port, f"{prefix}_LAME_DUCK_MS": 0} | settings
+    output = folder / f"{service}-{port}.log"
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"footfall_{service}"],
+            env=os.environ | {name: str(value) for name, value in environment.items()},
+            stdout=file,
+            stderr=file,
+        )
+    try:
+        yield ServiceProcess(service, port, process, output)
+    finally:
+        process.terminate()
+        process.wait(STOP_SECONDS)
