@@ -18,7 +18,7 @@ run: install ## run the whole suite embedded, until Ctrl-C
 
 test: install lint types ## lint, check types and rules, and run all tests against real servers
 	@deploy/install-chromium
-	@$(bin)/pytest
+	@$(bin)/pytest --numprocesses 3 --dist loadfile
 
 bench: install ## load the whole suite beside the bare floor, and write docs/performance.md (6 minutes, Linux)
 	@bench/install-wrk
