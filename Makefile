@@ -5,10 +5,10 @@ distributions := protos timeline servicekit services/collector services/identity
 compile := $(bin)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 table := $(bin)/python -m footfall_servicekit.settings
 
-.PHONY: help install run test bench lint types proto released settings requirements wheels up
+.PHONY: help install run test bench bench-history lint types proto released settings requirements wheels up
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
 install: ## make .venv, or bring it up to date; every other command does it first
 	@deploy/install
@@ -23,6 +23,9 @@ test: install lint types ## lint, check types and rules, and run all tests again
 bench: install ## load the whole suite beside the bare floor, and write docs/performance.md (6 minutes, Linux)
 	@bench/install-wrk
 	@$(bin)/python -m bench
+
+bench-history: install ## compare queries over 10,000 and 1,000,000 events, and write docs/performance.md (8 minutes, Linux)
+	@$(bin)/python -m bench.history
 
 lint: install ## check format, style, imports and the contract
 	@$(bin)/ruff format --quiet --check .

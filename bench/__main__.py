@@ -4,19 +4,16 @@
 """
 
 import argparse
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
-from bench import ingest, report, visitors
+from bench import ingest, page, report, visitors
 from bench.floor import running_floor
 from bench.load import Profile, run
 from bench.meter import Meter
 from bench.report import Quiet, Results, Rounds
-from tests.tools.suite import PROGRAMS, Suite, running_suite
+from bench.suite import fresh_suite
+from tests.tools.suite import PROGRAMS, Suite
 
 PROFILES = (
     Profile("1 event", 1, 64),
@@ -71,13 +68,6 @@ def measure(extent: Extent) -> Results:
     return Results(all_rounds, quiet, ingested, known, time.monotonic() - started)
 
 
-@contextmanager
-def fresh_suite() -> Iterator[Suite]:
-    """A suite that has seen nothing yet."""
-    with tempfile.TemporaryDirectory(prefix="footfall-bench-") as folder, running_suite(Path(folder)) as suite:
-        yield suite
-
-
 def one_round(suite: Suite, meter: Meter, floor_url: str, rounds: Rounds, seconds: int) -> None:
     """First the floor, with the whole suite held, then the suite."""
     with meter.holding(*PROGRAMS):
@@ -105,7 +95,7 @@ def main() -> None:
     section = report.text(measure(QUICK if is_quick else FULL))
     print(section)
     if not is_quick:
-        report.write(section)
+        page.write(section, "make bench")
 
 
 if __name__ == "__main__":

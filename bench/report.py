@@ -1,21 +1,15 @@
-"""Turns what was measured into text, for the terminal and for docs/performance.md."""
+"""Turns what `make bench` has measured into text."""
 
-import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import median
 
-from bench import machine
 from bench.ingest import Ingest
 from bench.load import Load, Profile
 from bench.meter import Cost
+from bench.page import measured, table
 from bench.visitors import FEW, PATH, Visitors
-from deploy.embedded import ROOT
 from tests.tools.suite import PROGRAMS
-
-PAGE = ROOT / "docs" / "performance.md"
-BEGIN = "<!-- measured: `make bench` writes this -->"
-END = "<!-- end of what `make bench` writes -->"
 
 
 @dataclass
@@ -73,17 +67,16 @@ class Results:
 
 def text(results: Results) -> str:
     """The measured section, in Markdown."""
-    today = time.strftime("%Y-%m-%d", time.gmtime())
     memory = results.rounds[-1].costs[-1].memory
     ingest = results.ingest
     return "\n".join(
         [
-            f"Measured on {today} in {results.seconds:.0f} s on {machine.description()}.",
+            measured(results.seconds),
             "The load generator, the floor, all services and both stores share these cores.",
             "",
             *_goals(results),
             "",
-            *_table(
+            *table(
                 "a beacon|connections|floor, requests/s|stored, events/s|**events a floor request**|p50 / p99 ms"
                 "|events a batch|fsyncs/s|entries unread by history|not 2xx",
                 [_row(each) for each in results.rounds],
@@ -92,7 +85,7 @@ def text(results: Results) -> str:
             "CPU an event, in µs, by process. `wrk` is the load generator; `history` and `mongo` also work off what",
             "earlier runs left.",
             "",
-            *_table(
+            *table(
                 "|".join(("a beacon", "connections", *PROGRAMS, "wrk")), [_cpu_row(each) for each in results.rounds]
             ),
             "",
@@ -131,13 +124,7 @@ def _goals(results: Results) -> list[str]:
             "≤ 1.15",
         ),
     ]
-    return _table("|measured|goal", rows)
-
-
-def _table(head: str, rows: Iterable[Sequence[str]]) -> list[str]:
-    columns = head.split("|")
-    lines = [columns, ["---", *["--:"] * (len(columns) - 1)], *rows]
-    return [f"| {' | '.join(line)} |" for line in lines]
+    return table("|measured|goal", rows)
 
 
 def _list(title: str, figures: Mapping[str, float], unit: int) -> str:
@@ -165,10 +152,3 @@ def _cpu_row(rounds: Rounds) -> list[str]:
     wrk = median(load.cpu_s / max(cost.events, 1) * 1e6 for cost, load in zip(rounds.costs, rounds.suite, strict=True))
     figures = [f"{each:.1f}" for each in (*by_program, wrk)]
     return [rounds.profile.name, f"{rounds.profile.connections}", *figures]
-
-
-def write(section: str) -> None:
-    """Put the section between the marks of docs/performance.md."""
-    page = PAGE.read_text(encoding="utf-8")
-    before, _, rest = page.partition(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n{section}\n{END}{rest.partition(END)[2]}", encoding="utf-8")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import report
-from bench.load import Load, Profile
+from bench import page
+from bench.load import SCRIPT, Load, Profile
 from bench.machine import description, usage
 from bench.meter import Cost, State
 from bench.report import Rounds
@@ -42,11 +42,15 @@ def test_a_ratio_is_the_median_of_the_rounds_own_ratios() -> None:
 
 
 def test_only_what_is_between_the_marks_is_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = tmp_path / "performance.md"
-    page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
-    monkeypatch.setattr(report, "PAGE", page)
-    report.write("new")
-    assert page.read_text() == f"before\n{report.BEGIN}\nnew\n{report.END}\nafter\n"
+    def marked(command: str, section: str) -> str:
+        return f"<!-- measured: `{command}` writes this -->\n{section}\n<!-- end of what `{command}` writes -->\n"
+
+    before, after = f"before\n{marked('make bench', 'another')}", f"between\n{marked('make benches', 'another')}after\n"
+    file = tmp_path / "performance.md"
+    file.write_text(before + marked("make bench-history", "old") + after)
+    monkeypatch.setattr(page, "PAGE", file)
+    page.write("new", "make bench-history")
+    assert file.read_text() == before + marked("make bench-history", "new") + after
 
 
 def test_a_process_has_used_something() -> None:
@@ -61,5 +65,4 @@ def test_the_machine_and_the_versions_are_named() -> None:
 
 def test_known_visits_are_uuids_as_the_load_script_writes_them() -> None:
     assert visit_id(255) == "00000000-0000-4000-8000-0000000000ff"
-    script = (Path(report.__file__).parent / "beacons.lua").read_text()
-    assert "'00000000-0000-4000-8000-%012x'" in script
+    assert "'00000000-0000-4000-8000-%012x'" in SCRIPT.read_text()

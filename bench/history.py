@@ -1,0 +1,172 @@
+"""Turns two numbers of stored events into what the commonest queries take with each, and into their ratios.
+
+`make bench-history` measures and writes docs/performance.md; `python -m bench.history --quick` only prints.
+"""
+
+import argparse
+import asyncio
+import random
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from statistics import quantiles
+from typing import Any, Literal, NamedTuple
+
+import grpc
+from footfall.history.v1 import history_service_pb2 as pb
+from footfall.history.v1.history_service_pb2_grpc import HistoryServiceStub
+from footfall_history.store import Store
+from footfall_history.tombstones import Tombstones
+from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # ships none
+
+from bench.page import measured, table, write
+from bench.past import Past, fill
+from bench.suite import fresh_suite
+from deploy.embedded import erasure_key
+from tests.tools.suite import Suite
+
+ITEMS = 100
+INDEXES_SECONDS = 400.0
+ANSWER_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How many events are stored, on one side and on the other, and how often each query is asked there."""
+
+    few: int
+    many: int
+    samples: int
+
+
+FULL = Extent(10_000, 1_000_000, 500)
+QUICK = Extent(10_000, 50_000, 50)
+
+
+class Query(NamedTuple):
+    """A list of what belongs to a parent."""
+
+    items: Literal["events", "visits", "pages"]
+    parent: Literal["a visit", "an identity"]
+
+
+QUERIES = (
+    Query("events", "a visit"),
+    Query("events", "an identity"),
+    Query("visits", "an identity"),
+    Query("pages", "a visit"),
+)
+
+
+@dataclass
+class Side:
+    """A history with so many events, and what its answers took, in milliseconds."""
+
+    past: Past
+    stub: Any
+    fill_s: float
+    indexes_s: float
+    took_ms: dict[Query, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    def ask(self, query: Query, chance: random.Random) -> float:
+        """Ask for the first items of somebody; return the milliseconds. Raises RuntimeError for fewer."""
+        of = (
+            {"visit_id": chance.choice(self.past.long_visits)}
+            if query.parent == "a visit"
+            else {"identity_id": chance.choice(self.past.identities)}
+        )
+        method = f"List{query.items.title()}"
+        request = getattr(pb, f"{method}Request")(page_size=ITEMS, **of)
+        started = time.perf_counter()
+        response = getattr(self.stub, method)(request, timeout=ANSWER_SECONDS)
+        took_ms = (time.perf_counter() - started) * 1000
+        if len(getattr(response, query.items)) != ITEMS:
+            raise RuntimeError(f"not {ITEMS} {query.items}")
+        return took_ms
+
+    def percentiles(self, query: Query) -> tuple[float, float]:
+        """p50 and p99."""
+        cuts = quantiles(self.took_ms[query], n=100, method="inclusive")
+        return cuts[49], cuts[98]
+
+
+@contextmanager
+def filled(events: int) -> Iterator[Side]:
+    """A suite of its own whose history has so many events, and serves."""
+    past = Past(events)
+    with fresh_suite() as suite, grpc.insecure_channel(suite.targets["history"]) as channel:
+        suite.stop("history")
+        times = [time.monotonic()]
+        asyncio.run(_fill(suite, past))
+        times.append(time.monotonic())
+        suite.start("history")
+        _wait_until_serving(channel)
+        times.append(time.monotonic())
+        yield Side(past, HistoryServiceStub(channel), times[1] - times[0], times[2] - times[1])
+
+
+async def _fill(suite: Suite, past: Past) -> None:
+    store = Store.open(suite.mongo_url, "footfall", 2_000)
+    await fill(store, past, Tombstones(store, erasure_key(suite.data_dir)["ERASURE_KEY"]))
+    await store.close()
+
+
+def _wait_until_serving(channel: grpc.Channel) -> None:
+    """Wait until history has made its indexes."""
+    request = health_pb2.HealthCheckRequest()
+    for answer in health_pb2_grpc.HealthStub(channel).Watch(request, timeout=INDEXES_SECONDS, wait_for_ready=True):
+        if answer.status == health_pb2.HealthCheckResponse.SERVING:
+            return
+
+
+def measure(extent: Extent) -> str:
+    """Ask both sides every query in turn; return the section of the report."""
+    started = time.monotonic()
+    with filled(extent.few) as few, filled(extent.many) as many:
+        chance = random.Random(4)  # noqa: S311 - which parents are asked for is no secret
+        for number in range(extent.samples):
+            for query in QUERIES:
+                for side in (few, many) if number % 2 else (many, few):
+                    side.took_ms[query].append(side.ask(query, chance))
+    return text(extent, few, many, time.monotonic() - started)
+
+
+def text(extent: Extent, few: Side, many: Side, seconds: float) -> str:
+    """The measured section, in Markdown."""
+    heads = [f"{percentile} with {extent.few:,}|with {extent.many:,}|**ratio**" for percentile in ("p50", "p99")]
+    return "\n".join(
+        [
+            measured(seconds),
+            f"Milliseconds until a gRPC client of history has {ITEMS} items; {extent.samples} answers a figure.",
+            "Goal: ratios below 1.5.",
+            "",
+            *table("|".join(("", *heads)), [_row(query, few, many) for query in QUERIES]),
+            "",
+            f"To store {extent.many:,} events without indexes took {many.fill_s:.0f} s. History, started after that,",
+            f"made its indexes and served {many.indexes_s:.0f} s later.",
+        ]
+    )
+
+
+def _row(query: Query, few: Side, many: Side) -> list[str]:
+    figures = []
+    for one, other in zip(few.percentiles(query), many.percentiles(query), strict=True):
+        figures += [f"{one:.1f}", f"{other:.1f}", f"**{other / one:.2f}**"]
+    return [f"{query.items} of {query.parent}", *figures]
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(prog="bench.history", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="few events; prints and leaves the page as it is")
+    is_quick = parser.parse_args().quick
+    section = measure(QUICK if is_quick else FULL)
+    print(section)
+    if not is_quick:
+        write(section, "make bench-history")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,25 @@
+"""That what `make bench-history` fills a store with is what the consumer would have stored."""
+
+from itertools import islice
+from operator import itemgetter
+
+from footfall_history.stamper import Stamper
+from footfall_history.store import Store
+from footfall_history.tombstones import Tombstones
+
+from bench.past import EVENTS_A_PERSON, Past, documents
+
+
+async def test_the_documents_of_a_past_are_those_the_consumer_stores(
+    store: Store, stamper: Stamper, tombstones: Tombstones
+) -> None:
+    entries = list(islice(Past(EVENTS_A_PERSON).visits(), 4))
+    visits, events = documents(entries, tombstones)
+    assert await stamper.keep(entries) == []
+    assert await store.find_visits({}, len(entries)) == sorted(visits, key=itemgetter("start_key"))
+    assert await store.find_events({}, len(events) + 1) == events
+
+
+def test_a_past_has_as_many_events_as_it_says() -> None:
+    past = Past(2 * EVENTS_A_PERSON)
+    assert sum(len(entry.events) for entry in past.visits()) == past.events
