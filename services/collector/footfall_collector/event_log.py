@@ -138,11 +138,11 @@ class EventLog:
         """Whether appends can succeed now. Raises RedisError when Redis does not answer."""
         return self._is_checked and bool(await self._redis.ping())
 
-    async def append(self, entries: Mapping[int, bytes]) -> set[int]:
-        """Append one entry to each of these partitions, and return the partitions that did not take theirs.
+    async def append(self, entries: Mapping[int, bytes]) -> dict[int, str]:
+        """Append one entry to each of these partitions, and return the ids of the entries by partition.
 
-        All others are on disk, here and on as many replicas as demanded. Raises LogFullError and LogUnavailableError;
-        the latter also when no partition took its entry.
+        They are on disk, here and on as many replicas as demanded; a partition that is missing did not take its entry.
+        Raises LogFullError and LogUnavailableError; the latter also when no partition took its entry.
         """
         started = time.perf_counter()
         try:
@@ -155,7 +155,7 @@ class EventLog:
             self._failed.warn(error=type(error).__name__)
             raise LogUnavailableError from error
         metrics.APPEND_SECONDS.observe(time.perf_counter() - started)
-        return self._refused(entries, answers)
+        return self._appended(entries, answers)
 
     async def _write(self, entries: Mapping[int, bytes]) -> list[Any]:
         """One round trip. WAITAOF speaks of the writes of its own connection, so it must go with them."""
@@ -173,20 +173,23 @@ class EventLog:
             raise LogUnavailableError
         return answers
 
-    def _refused(self, entries: Mapping[int, bytes], answers: list[Any]) -> set[int]:
+    def _appended(self, entries: Mapping[int, bytes], answers: list[Any]) -> dict[int, str]:
         errors = {
             partition: answer
             for partition, answer in zip(entries, answers, strict=True)
             if isinstance(answer, Exception)
         }
-        if not errors:
-            return set()
-        if any(isinstance(error, OutOfMemoryError) for error in errors.values()) and len(errors) == len(entries):
-            raise LogFullError
-        self._failed.warn(error=type(next(iter(errors.values()))).__name__, partitions=sorted(errors))
-        if len(errors) == len(entries):
-            raise LogUnavailableError
-        return set(errors)
+        if errors:
+            if any(isinstance(error, OutOfMemoryError) for error in errors.values()) and len(errors) == len(entries):
+                raise LogFullError
+            self._failed.warn(error=type(next(iter(errors.values()))).__name__, partitions=sorted(errors))
+            if len(errors) == len(entries):
+                raise LogUnavailableError
+        return {
+            partition: entry_id.decode()
+            for partition, entry_id in zip(entries, answers, strict=True)
+            if partition not in errors
+        }
 
     async def _has_reached_bound(self) -> bool:
         """Whether the log was above its bound when last sampled, which is at most a second ago."""

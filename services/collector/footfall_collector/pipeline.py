@@ -40,16 +40,16 @@ class Pipeline:
         rejected = self._admission.admit(batch, time.time_ns() // 1_000_000)
         places = self._places(batch, rejected)
         entries = split(batch, places)
-        refused: Set[int] = set()
+        stored: Mapping[int, str] = {}
         if entries:
             try:
-                refused = await self._log.append({place: entry.SerializeToString() for place, entry in entries.items()})
+                stored = await self._log.append({place: entry.SerializeToString() for place, entry in entries.items()})
             except (LogFullError, LogUnavailableError):
                 metrics.EVENTS_UNAVAILABLE.inc(len(places))
                 raise
-            stored = (entry.events for place, entry in entries.items() if place not in refused)
-            await self._resolver.resolve(chain.from_iterable(stored), resolve_timeout_s())
-        return _answer(places, rejected, refused)
+            events = chain.from_iterable(entries[place].events for place in stored)
+            await self._resolver.resolve(events, stored, resolve_timeout_s())
+        return _answer(places, rejected, entries.keys() - stored.keys())
 
     def _places(self, batch: EventBatch, rejected: Mapping[int, Rejection]) -> list[int]:
         """Return the partition of each event, in their order; that of a rejected one is nowhere."""

@@ -1,7 +1,7 @@
 """Turns stored events into a call to identity, so that live states are right at once. The log brings what it misses."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 import grpc
@@ -25,19 +25,22 @@ class Resolver:
         self._try_at = 0.0
         self._failed = RareLine("identity does not answer; it gets the events by the log")
 
-    async def resolve(self, events: Iterable[Event], timeout_s: float) -> None:
+    async def resolve(self, events: Iterable[Event], entries: Mapping[int, str], timeout_s: float) -> None:
         """Let identity know. Never raises, and succeeds in nothing the log would not do later.
 
-        Takes from the events what identity does not need.
+        `entries` are the ids of the log's entries that hold these events, by partition. Takes from the events what
+        identity does not need.
         """
         if not self._may_try(timeout_s):
             metrics.RESOLVES_SKIPPED.inc()
             return
         request = identity.ResolveEventsRequest()
-        for event in events:
+        for event in telling(events):
             if not event.transition:
                 event.ClearField("data_json")
             request.events.append(event)
+        for partition, entry_id in entries.items():
+            request.entries.add(partition=partition, entry_id=entry_id)
         try:
             await self._resolve_events(request, timeout=timeout_s, metadata=forwarded())
         except grpc.aio.AioRpcError as error:
@@ -59,3 +62,29 @@ class Resolver:
             return False
         self._try_at = now + timeout_s  # this one tries; the others go on without until it knows
         return True
+
+
+def telling(events: Iterable[Event]) -> Iterator[Event]:
+    """The events that tell identity all: those that identify, and of the others of a visit the first and the last.
+
+    Where these do not agree in what identity keeps of them, it is the first and the last of each kind. What happened in
+    between changes nothing there; of a beacon with ten events two are enough.
+    """
+    first: dict[tuple[object, ...], tuple[int, str, Event]] = {}
+    last: dict[tuple[object, ...], tuple[int, str, Event]] = {}
+    for event in events:
+        if event.transition:
+            yield event
+            continue
+        at, url = event.event_time_ms, event.url
+        kind = event.visit_id, event.site, event.global_visit_id, not url
+        if kind not in first:
+            first[kind] = last[kind] = (at, url, event)
+        elif (at, url) > last[kind][:2]:
+            last[kind] = (at, url, event)
+        elif at < first[kind][0]:
+            first[kind] = (at, url, event)
+    for kind, earliest in first.items():
+        yield earliest[2]
+        if last[kind] is not earliest:
+            yield last[kind][2]

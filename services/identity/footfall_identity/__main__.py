@@ -13,7 +13,7 @@ from footfall_identity.link_store import LinkStore
 from footfall_identity.linking import Linking
 from footfall_identity.partitions import Partitions
 from footfall_identity.person_store import PersonStore
-from footfall_identity.recent import RecentEvents
+from footfall_identity.recent import RecentEntries
 from footfall_identity.service import IdentityService
 from footfall_identity.settings import DAY_MS, MINUTE_MS, IdentitySettings
 from footfall_identity.visitor_store import VisitorStore
@@ -41,7 +41,7 @@ async def identify(settings: IdentitySettings) -> int:
     linking = Linking(links, region)
     eraser = Eraser(partitions, persons, links, secret=secret, ack_replicas=settings.log_ack_replicas)
     feed = ChangeFeed(visitors, links, partitions.numbers, kept=settings.watch_kept, stopping=stopping)
-    recent = RecentEvents()
+    recent = RecentEntries()
     consumer = LogConsumer(visitors, persons, links, linking=linking, eraser=eraser, recent=recent, phone_region=region)
     service = IdentityService(
         settings, partitions, visitors, links, linking=linking, eraser=eraser, feed=feed, recent=recent

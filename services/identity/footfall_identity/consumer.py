@@ -16,7 +16,7 @@ from footfall_identity.identity_record import Naming, VisitNow, erased, merged
 from footfall_identity.link_store import LinkStore
 from footfall_identity.linking import Linking
 from footfall_identity.person_store import PersonStore
-from footfall_identity.recent import RecentEvents
+from footfall_identity.recent import RecentEntries
 from footfall_identity.visit_record import VisitRecord, touches, transition_of
 from footfall_identity.visitor_store import VisitorStore
 
@@ -46,7 +46,7 @@ class LogConsumer:
         *,
         linking: Linking,
         eraser: Eraser,
-        recent: RecentEvents,
+        recent: RecentEntries,
         phone_region: str | None,
     ) -> None:
         self._visitors = visitors
@@ -62,8 +62,8 @@ class LogConsumer:
         admitted: list[Admitted] = []
         erasures: list[Erasure] = []
         for entry in entries:
-            _read(entry, admitted, erasures)
-        visits = await self._merge([each for each in admitted if each[0] not in self._recent])
+            _read(entry, admitted, erasures, is_merged=(number, entry.id) in self._recent)
+        visits = await self._merge(admitted)
         if visits:
             await self._write(self._namings(admitted, visits), visits)
         for erasure in erasures:
@@ -117,8 +117,8 @@ class LogConsumer:
         return [identity for identity, record in changed.items() if record.is_due]
 
 
-def _read(entry: Entry, admitted: list[Admitted], erasures: list[Erasure]) -> None:
-    """Add the events of an entry, each with its transition, and its erasure.
+def _read(entry: Entry, admitted: list[Admitted], erasures: list[Erasure], *, is_merged: bool) -> None:
+    """Add the events of an entry, each with its transition, and its erasure; of what is merged only transitions.
 
     What is not as admission or EraseIdentity leaves it is counted and left out.
     """
@@ -135,6 +135,8 @@ def _read(entry: Entry, admitted: list[Admitted], erasures: list[Erasure]) -> No
             metrics.LOG_SKIPPED.inc()
             _log.error("skipped an erasure of the log: identity_hash or erasure_id is missing", entry=entry.id)
     for position, event in enumerate(batch.events):
+        if is_merged and not event.transition:
+            continue
         try:
             admitted.append((event, transition_of(event)))
         except ValueError as error:

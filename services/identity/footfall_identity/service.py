@@ -18,7 +18,7 @@ from footfall_identity.link_store import LinkStore
 from footfall_identity.linking import Linking
 from footfall_identity.live import live_page
 from footfall_identity.partitions import Partitions
-from footfall_identity.recent import RecentEvents
+from footfall_identity.recent import RecentEntries
 from footfall_identity.settings import MINUTE_MS, IdentitySettings
 from footfall_identity.visit_record import touches
 from footfall_identity.visitor_store import VisitorStore, now_ms
@@ -42,7 +42,7 @@ class IdentityService(IdentityServiceServicer):
         linking: Linking,
         eraser: Eraser,
         feed: ChangeFeed,
-        recent: RecentEvents,
+        recent: RecentEntries,
     ) -> None:
         self._settings = settings
         self._partitions = partitions
@@ -57,7 +57,7 @@ class IdentityService(IdentityServiceServicer):
         """Merge events into timelines. Asks Redis only, so `contact_id` stays empty in the answer."""
         metrics.RESOLVE_EVENTS.observe(len(request.events))
         changed = await self._visitors.merge(touches(requests.admitted(request.events)))
-        self._recent.add(request.events)
+        self._recent.add((entry.partition, entry.entry_id) for entry in request.entries)
         metrics.TIMELINES_CHANGED.inc(len(changed))
         return pb.ResolveEventsResponse(visitors=[messages.visitor(record, {}) for record in changed])
 

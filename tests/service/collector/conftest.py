@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 from footfall.collector.v1 import collector_service_pb2 as collector
-from footfall.event.v1.event_pb2 import Event, EventBatch
+from footfall.event.v1.event_pb2 import EventBatch
 from footfall.identity.v1 import identity_service_pb2 as identity
 
 from tests.tools.process import Running, ServiceProcess, running_service
@@ -17,10 +17,10 @@ from tests.tools.stores import running_valkey
 
 
 class RememberingIdentity:
-    """Serves ResolveEvents alone: remembers the events it gets, and can be told to be slow."""
+    """Serves ResolveEvents alone: remembers the requests it gets, and can be told to be slow."""
 
     def __init__(self) -> None:
-        self.calls: list[list[Event]] = []
+        self.calls: list[identity.ResolveEventsRequest] = []
         self.delay_s = 0.0
         self.most_at_once = 0
         self._at_once = 0
@@ -38,7 +38,7 @@ class RememberingIdentity:
     async def resolve_events(
         self, request: identity.ResolveEventsRequest, _context: Any
     ) -> identity.ResolveEventsResponse:
-        self.calls.append(list(request.events))
+        self.calls.append(request)
         self._at_once += 1
         self.most_at_once = max(self.most_at_once, self._at_once)
         try:
@@ -47,8 +47,8 @@ class RememberingIdentity:
             self._at_once -= 1
         return identity.ResolveEventsResponse()
 
-    def calls_about(self, visit_id: str) -> list[list[Event]]:
-        return [call for call in self.calls if any(event.visit_id == visit_id for event in call)]
+    def calls_about(self, visit_id: str) -> list[identity.ResolveEventsRequest]:
+        return [call for call in self.calls if any(event.visit_id == visit_id for event in call.events)]
 
 
 async def collect(service: ServiceProcess, batch: EventBatch, timeout_s: float = 10) -> collector.CollectResponse:

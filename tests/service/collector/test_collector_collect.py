@@ -69,7 +69,9 @@ async def test_a_batch_becomes_one_entry_and_identity_hears_of_it(
     assert entry.contexts[0].address == "203.0.113.0"
     [told] = remembering_identity.calls_about(visit_id)
     entry.events[0].ClearField("data_json")  # only what names somebody needs its data there
-    assert told == list(entry.events)
+    assert sorted(told.events, key=str) == sorted(entry.events, key=str)
+    [named] = told.entries
+    assert await common_redis.xrange(stream_key(named.partition), named.entry_id, named.entry_id)
 
 
 async def test_every_event_has_an_outcome_in_its_place_and_the_good_ones_are_stored(
@@ -87,7 +89,7 @@ async def test_every_event_has_an_outcome_in_its_place_and_the_good_ones_are_sto
     [entry] = await logged_about(common_redis, good.visit_id)
     [told] = remembering_identity.calls_about(good.visit_id)
     expected = [good.event_id, late.event_id]
-    assert [event.event_id for event in entry.events] == [event.event_id for event in told] == expected
+    assert [event.event_id for event in entry.events] == [event.event_id for event in told.events] == expected
     assert "SECRET" not in service.output()
 
 
@@ -154,7 +156,8 @@ async def test_a_partition_that_refuses_makes_its_events_unavailable(
     expected = [UNAVAILABLE if lost else STORED for lost in is_lost[:-1]]
     assert [outcome.status for outcome in answer.outcomes] == [*expected, REJECTED]
     assert answer.stored_count == expected.count(STORED)
-    assert len(remembering_identity.calls[-1]) == answer.stored_count
+    assert len(remembering_identity.calls[-1].events) == answer.stored_count
+    assert [entry.partition for entry in remembering_identity.calls[-1].entries] == [0]
 
 
 class TestLog:

@@ -13,7 +13,7 @@ from footfall_identity.link_store import LinkStore
 from footfall_identity.linking import Linking
 from footfall_identity.partitions import Partitions
 from footfall_identity.person_store import PersonStore
-from footfall_identity.recent import RecentEvents
+from footfall_identity.recent import RecentEntries
 from footfall_identity.visitor_store import VisitorStore
 from redis.asyncio import Redis
 
@@ -70,8 +70,20 @@ def eraser(partitions: Partitions, store: VisitorStore, links: LinkStore) -> Era
 
 
 @pytest.fixture
+def recent() -> RecentEntries:
+    """The entries it need not merge."""
+    return RecentEntries()
+
+
+@pytest.fixture
 def consumer(
-    partitions: Partitions, store: VisitorStore, links: LinkStore, linking: Linking, eraser: Eraser
+    partitions: Partitions,
+    store: VisitorStore,
+    links: LinkStore,
+    linking: Linking,
+    eraser: Eraser,
+    *,
+    recent: RecentEntries,
 ) -> LogConsumer:
     """What reads the log. It keeps nothing, so one is as good as several."""
     return LogConsumer(
@@ -80,7 +92,7 @@ def consumer(
         links,
         linking=linking,
         eraser=eraser,
-        recent=RecentEvents(),
+        recent=recent,
         phone_region="DE",
     )
 

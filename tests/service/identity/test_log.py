@@ -10,6 +10,7 @@ from footfall.event.v1.event_pb2 import Event
 from footfall_identity.consumer import LogConsumer
 from footfall_identity.identity_record import IdentityRecord
 from footfall_identity.link_store import LinkStore
+from footfall_identity.recent import RecentEntries
 from footfall_identity.visit_record import transition_of
 from footfall_identity.visitor_store import VisitorStore
 from footfall_servicekit.stream import Entry
@@ -103,6 +104,19 @@ async def test_a_timeline_that_changes_while_the_record_is_written_is_looked_at_
     record = (await links.get(["ann"]))["ann"]
     assert record.newest is not None
     assert not record.newest.is_signed_in
+
+
+async def test_of_an_entry_merged_before_only_what_identifies_is_looked_at(
+    consumer: LogConsumer, store: VisitorStore, links: LinkStore, recent: RecentEntries
+) -> None:
+    visit_id, at = new_id(), now_ms()
+    events = [admitted("SignIn", visit_id, at, "ann"), admitted("PageEntered", visit_id, at + 5)]
+    recent.add([(0, entry(*events).id)])
+    await consumer.handle(0, [entry(*events)])
+    assert (await store.get([visit_id]))[visit_id].last_ms == at
+    assert "ann" in await links.get(["ann"])
+    await consumer.handle(1, [entry(*events)])
+    assert (await store.get([visit_id]))[visit_id].last_ms == at + 5
 
 
 async def test_what_is_not_as_admission_leaves_it_is_skipped_alone(

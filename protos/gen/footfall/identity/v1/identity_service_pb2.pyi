@@ -30,24 +30,59 @@ class ResolveEventsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     EVENTS_FIELD_NUMBER: _builtins.int
+    ENTRIES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
         """At most 1,000. Only identifying events need their data; of others visit_id, event_id,
-        event_time_ms, site, global_visit_id and url are read.
+        event_time_ms, site, global_visit_id and url are read. Of several that are not identifying, are
+        of one visit and agree in site, global_visit_id and having a url, the first and last are enough.
+        """
+
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogEntry]:
+        """The entries of the log that hold the events these stand for, and none but those. When the log
+        brings them, only what identifies is looked at. Empty: everything is merged once more.
         """
 
     def __init__(
         self,
         *,
         events: _abc.Iterable[_event_pb2.Event] | None = ...,
+        entries: _abc.Iterable[Global___LogEntry] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "events", b"events"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResolveEventsRequest: _TypeAlias = ResolveEventsRequest  # noqa: Y015
+
+@_typing.final
+class LogEntry(_message.Message):
+    """Names an entry of the log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTITION_FIELD_NUMBER: _builtins.int
+    ENTRY_ID_FIELD_NUMBER: _builtins.int
+    partition: _builtins.int
+    """The partition."""
+    entry_id: _builtins.str
+    """The id of the entry in the stream of that partition."""
+    def __init__(
+        self,
+        *,
+        partition: _builtins.int = ...,
+        entry_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry_id", b"entry_id", "partition", b"partition"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogEntry: _TypeAlias = LogEntry  # noqa: Y015
 
 @_typing.final
 class ResolveEventsResponse(_message.Message):
