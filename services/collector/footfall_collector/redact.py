@@ -6,6 +6,7 @@ purpose can. What nothing is removed from stays as sent, to the byte.
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -38,6 +39,11 @@ _CARD = re.compile(
 )
 _DOUBLED = str.maketrans("0123456789", "0246813579")  # the digits of each digit's double, added
 
+# Addresses of pages come again with every event, so what they look like without secrets is remembered. Not of long
+# ones, which may come from anybody.
+_LONGEST_REMEMBERED: Final = 512
+_MOST_REMEMBERED: Final = 8_192
+
 _MASK_JSON: Final = msgspec.json.encode(MASK)
 _NO_SECRETS: Final = frozenset({b"null", b"true", b"false", b'""'})
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -60,9 +66,13 @@ class Redactor:
         self._encoded_pair = re.compile(
             rf"(?<=%3f|%26|%23)(?={character}++%3d)((?>{names}%3d))(?:(?!%26|%23)[^&#\s])+", re.IGNORECASE
         )
+        self._known_text = lru_cache(maxsize=_MOST_REMEMBERED)(self._any_text)
 
     def text(self, text: str) -> str:
         """Mask the secrets of a URL, or of any text: parameters with secret names, JSON Web Tokens, card numbers."""
+        return self._known_text(text) if len(text) <= _LONGEST_REMEMBERED else self._any_text(text)
+
+    def _any_text(self, text: str) -> str:
         return self._text(text) if self._may_hold_secret(text.encode()) else text
 
     def json(self, json: bytes) -> bytes:
@@ -70,6 +80,8 @@ class Redactor:
 
         Where something is masked, the objects and lists around it lose what white space they had.
         """
+        if len(json) <= len("{}"):
+            return json
         first = json.lstrip()[:1]
         if first not in {b"{", b"[", b'"'}:
             is_card = len(json) >= _LEAST_CARD_DIGITS and json.isdigit() and _is_card_number(json.decode())

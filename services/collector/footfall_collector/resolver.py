@@ -70,8 +70,8 @@ def telling(events: Iterable[Event]) -> Iterator[Event]:
     Where these do not agree in what identity keeps of them, it is the first and the last of each kind. What happened in
     between changes nothing there; of a beacon with ten events two are enough.
     """
-    first: dict[tuple[object, ...], tuple[int, str, Event]] = {}
-    last: dict[tuple[object, ...], tuple[int, str, Event]] = {}
+    first: dict[tuple[str, str, str, bool], tuple[int, str, Event]] = {}
+    last = first.copy()
     for event in events:
         if event.transition:
             yield event
