@@ -40,13 +40,13 @@ def identity_hash(erasure_key: str, identity: str) -> bytes:
     return hmac.digest(erasure_key.encode(), identity.encode(), "sha256")
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=16_384)
 def page_id(visit_id: str, browser_page_id: str) -> str:
     """The page entry: UUIDv5 of the visit and the id the browser gave the page."""
     return _uuid5(visit_id, f"page/{browser_page_id}")
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=16_384)
 def user_agent_id(visit_id: str, user_agent: str) -> str:
     """The user-agent record of a visit: UUIDv5 of the visit and the user agent."""
     return _uuid5(visit_id, f"userAgent/{user_agent}")

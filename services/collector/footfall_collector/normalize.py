@@ -26,7 +26,7 @@ _BRACKET_STEPS = bytes.maketrans(b"{[]}", b"\x01\x01\xff\xff")  # up one, down o
 _ALL_BUT_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
 
 # The ids of visits and devices come again with every event. Their plain values are kept, never messages.
-_known_uuid = lru_cache(maxsize=65_536)(normalize_uuid)
+_known_uuid = lru_cache(maxsize=16_384)(normalize_uuid)
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 
 

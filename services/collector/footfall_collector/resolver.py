@@ -15,6 +15,9 @@ from footfall_collector.rare_line import RareLine
 
 PAUSE_S: Final = 1.0
 
+_Kind = tuple[str, str, str, bool]  # visit, site, device, whether without an address of a page
+_Told = tuple[int, str, Event]  # when, the address of the page, all
+
 
 class Resolver:
     """Calls identity. After a failure it leaves identity alone for a second, then lets one batch try."""
@@ -70,8 +73,8 @@ def telling(events: Iterable[Event]) -> Iterator[Event]:
     Where these do not agree in what identity keeps of them, it is the first and the last of each kind. What happened in
     between changes nothing there; of a beacon with ten events two are enough.
     """
-    first: dict[tuple[str, str, str, bool], tuple[int, str, Event]] = {}
-    last = first.copy()
+    first: dict[_Kind, _Told] = {}
+    last: dict[_Kind, _Told] = {}
     for event in events:
         if event.transition:
             yield event
