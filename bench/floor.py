@@ -13,7 +13,7 @@ import uvloop
 from starlette.types import Receive, Scope, Send
 
 from deploy.embedded import ROOT
-from tests.tools.suite import free_ports
+from tests.tools.ports import free_ports
 
 START_SECONDS = 10.0
 

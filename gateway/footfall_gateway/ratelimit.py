@@ -11,13 +11,14 @@ import time
 from functools import lru_cache
 
 import structlog
+from footfall_servicekit.partitions import pool
 from limits import RateLimitItemPerMinute
 from limits.aio.storage import RedisStorage
 from limits.aio.strategies import FixedWindowRateLimiter
 from limits.errors import StorageError
 
 _WINDOW_S = 60.0
-_SHARE_EVERY_S = 1.0
+_SHARE_EVERY_MS = 1_000
 # Addresses that have used this part of the limit here are worth a word to the others.
 _SHARED_FROM = 1 / 10
 _MOST_ADDRESSES = 200_000
@@ -32,12 +33,14 @@ class RateLimiter:
         self._limit = per_minute
         self._includes_loopback = includes_loopback
         self._item = RateLimitItemPerMinute(max(1, per_minute))
+        # The braces put all counts into one slot of a Redis Cluster, for which one client will do.
+        self._pool = pool(redis_url, "{rate}", timeout_ms=_SHARE_EVERY_MS)
         self._storage = RedisStorage(
             f"async+{redis_url}",
             wrap_exceptions=True,
             implementation="redispy",
-            key_prefix="rate",
-            socket_timeout=_SHARE_EVERY_S,
+            key_prefix="{rate}",
+            connection_pool=self._pool,  # type: ignore[arg-type]  # it says what it wants in its docstring only
         )
         self._strategy = FixedWindowRateLimiter(self._storage)
         self._window_end = time.monotonic() + _WINDOW_S
@@ -69,7 +72,7 @@ class RateLimiter:
         """Compare counts with the other gateways, for ever."""
         is_alone = False
         while self._limit:
-            await asyncio.sleep(_SHARE_EVERY_S)
+            await asyncio.sleep(_SHARE_EVERY_MS / 1000)
             try:
                 await self._tell()
             except StorageError as error:
@@ -81,7 +84,7 @@ class RateLimiter:
 
     async def close(self) -> None:
         """Close the connections to Redis."""
-        await self._storage.bridge.storage.aclose()  # type: ignore[attr-defined]  # redis-py's client
+        await self._pool.aclose()
 
     async def _tell(self) -> None:
         near = self._limit * _SHARED_FROM

@@ -34,7 +34,8 @@ class GatewaySettings(ProcessSettings):
     redis_url: str = shared(
         "REDIS_URL",
         "redis://127.0.0.1:16379",
-        "The Redis or Valkey through which gateways share what addresses have used. Without it each counts for itself.",
+        "The Redis or Valkey through which gateways share what addresses have used; of a cluster any node, or a name "
+        "of several. Without it each counts for itself.",
         repr=False,
     )
 

@@ -17,6 +17,7 @@ from redis import exceptions as redis_errors
 from redis.asyncio import Redis
 
 from footfall_servicekit import metrics
+from footfall_servicekit.partitions import AWAY
 
 PAYLOAD_FIELD = b"b"
 """The one field of every entry."""
@@ -104,9 +105,7 @@ class StreamReader:
             except Exception as error:  # the handler's or the store's; the entries are safe in the group
                 self._certain = False
                 about = {"stream": self._stream, "group": self._group, "reason": type(error).__qualname__}
-                is_away = isinstance(
-                    error, redis_errors.ConnectionError | redis_errors.TimeoutError
-                )  # a stack would say nothing more
+                is_away = isinstance(error, AWAY)  # a stack would say nothing more
                 _log.warning("reading failed", **about, pause_s=pause_s, exc_info=None if is_away else error)
                 await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))  # noqa: S311  # jitter is no secret
                 pause_s = min(pause_s * 2, _LAST_PAUSE_S)

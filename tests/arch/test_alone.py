@@ -17,7 +17,7 @@ import pytest
 from deploy.embedded import ROOT
 from tests.arch.house import SERVICES, own_dependencies
 from tests.tools.eventually import eventually
-from tests.tools.suite import free_ports
+from tests.tools.ports import free_ports
 
 SCRIPTS = Path(sys.executable).parent
 DISTRIBUTIONS = ["protos", "timeline", "servicekit", "services/collector", "services/identity", "services/history"]

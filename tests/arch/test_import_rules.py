@@ -30,8 +30,9 @@ def test_the_service_kit_knows_no_word_of_the_domain() -> None:
 
 def test_the_service_kit_stays_small() -> None:
     lines = [line for file in SERVICEKIT.glob("*.py") for line in file.read_text(encoding="utf-8").splitlines()]
-    # About a thousand, blank lines aside: what only one service needs does not belong in it.
-    assert sum(bool(line.strip()) for line in lines) <= 1_100
+    # About a thousand, blank lines aside, and what a Redis Cluster takes: what only one service needs does not belong
+    # in it.
+    assert sum(bool(line.strip()) for line in lines) <= 1_250
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -40,8 +41,8 @@ def test_each_store_is_known_to_one_file_of_a_service(service: str) -> None:
     assert len(importers(package(service), "redis", "hiredis")) <= 1
 
 
-def test_redis_is_known_to_one_file_of_the_service_kit_and_mongodb_to_none() -> None:
-    assert importers(SERVICEKIT, "redis", "hiredis") == {"stream.py"}
+def test_redis_is_known_to_two_files_of_the_service_kit_and_mongodb_to_none() -> None:
+    assert importers(SERVICEKIT, "redis", "hiredis") == {"partitions.py", "stream.py"}
     assert importers(SERVICEKIT, "motor", "pymongo", "bson", "gridfs") == set()
 
 

@@ -14,7 +14,8 @@ import pytest
 
 from deploy.embedded import DEFAULT_PORTS, ROOT, Credentials, is_ready, suite_environment
 from tests.tools.eventually import eventually
-from tests.tools.suite import PROGRAMS, Suite, free_ports
+from tests.tools.ports import free_ports
+from tests.tools.suite import PROGRAMS, Suite
 from tests.tools.visits import event, now_ms
 
 STOP_SECONDS = 15

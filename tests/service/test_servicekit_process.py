@@ -17,7 +17,7 @@ from footfall_servicekit.channel import open_channel
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # ships none
 
 from tests.tools.eventually import eventually
-from tests.tools.suite import free_ports
+from tests.tools.ports import free_ports
 
 PROGRAM = """
 import asyncio, logging, sys

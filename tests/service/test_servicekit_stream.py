@@ -15,7 +15,7 @@ from redis.exceptions import RedisError
 
 from deploy.embedded import valkey_server
 from tests.tools.eventually import eventually as eventually_within
-from tests.tools.suite import free_ports
+from tests.tools.ports import free_ports
 
 GROUP = "readers"
 

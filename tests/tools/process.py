@@ -14,7 +14,7 @@ from footfall.history.v1.history_service_pb2_grpc import HistoryServiceStub
 from footfall.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
 
 from tests.tools.eventually import eventually
-from tests.tools.suite import free_ports
+from tests.tools.ports import free_ports
 
 Service = Literal["collector", "identity", "history"]
 STUBS: Mapping[Service, Any] = {

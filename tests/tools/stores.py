@@ -5,15 +5,20 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from deploy.embedded import program_command, valkey_server
-from tests.tools.suite import free_ports
+from tests.tools.ports import free_ports
 
 START_SECONDS = 20.0
 STOP_SECONDS = 10.0
+SLOTS = 16_384
 
 
 @contextmanager
@@ -21,6 +26,89 @@ def running_valkey(folder: Path, *options: str) -> Iterator[str]:
     """A Valkey server with its data in `folder`; gives its URL. `options` are added to its command line."""
     with _running("valkey", folder, *options) as port:
         yield f"redis://127.0.0.1:{port}"
+
+
+@contextmanager
+def running_cluster(folder: Path) -> Iterator[list[str]]:
+    """A Valkey cluster of three primaries; gives their URLs."""
+    with running_nodes(folder, 3) as urls:
+        form_cluster(urls)
+        yield urls
+
+
+@contextmanager
+def running_nodes(folder: Path, count: int) -> Iterator[list[str]]:
+    """Valkey servers that have yet to form a cluster; gives their URLs."""
+    with ExitStack() as nodes:
+        urls = []
+        for number in range(count):
+            own = folder / f"node{number}"
+            own.mkdir()
+            urls.append(nodes.enter_context(running_valkey(own, *_member_options())))
+        yield urls
+
+
+def cluster_member(folder: Path) -> Path:
+    """A program to be run in the place of valkey-server: one that can become a member of a cluster."""
+    program = folder / "cluster-member"
+    program.write_text(f'#!/bin/sh\nexec "{valkey_server()}" "$@" {" ".join(_member_options())}\n', encoding="utf-8")
+    program.chmod(0o700)
+    return program
+
+
+def _member_options() -> list[str]:
+    # By default the members talk on ports 10,000 above, which need not exist, and a replica waits 5 s for company.
+    return f"--cluster-enabled yes --cluster-port {free_ports(1)[0]} --repl-diskless-sync-delay 0".split()
+
+
+def form_cluster(urls: Sequence[str]) -> None:
+    """Let empty nodes know each other and share the slots evenly; returns when all of them serve."""
+    deadline = time.monotonic() + START_SECONDS
+    with ExitStack() as closing:
+        nodes: list[Any] = [closing.enter_context(Redis.from_url(url, decode_responses=True)) for url in urls]
+        while not _answers(nodes[0]):
+            _pause(deadline)
+        bounds = [SLOTS * number // len(nodes) for number in range(len(nodes) + 1)]
+        for node, start, end in zip(nodes, bounds, bounds[1:], strict=False):
+            node.execute_command("CLUSTER", "ADDSLOTSRANGE", start, end - 1)
+            _meet(node, nodes[0])
+        while not all(_knows_all_slots(node) for node in nodes):
+            _pause(deadline)
+
+
+def replicate(url: str, spare: str) -> None:
+    """Make an empty node the replica of a member of a cluster; returns when it is up to date."""
+    deadline = time.monotonic() + START_SECONDS
+    with Redis.from_url(url, decode_responses=True) as primary, Redis.from_url(spare, decode_responses=True) as replica:
+        _meet(replica, primary)
+        while not _knows_all_slots(replica):
+            _pause(deadline)
+        replica.execute_command("CLUSTER", "REPLICATE", primary.execute_command("CLUSTER", "MYID"))
+        while not primary.execute_command("WAIT", 1, 100):
+            _pause(deadline)
+
+
+def _meet(node: Any, member: Any) -> None:
+    port = member.connection_pool.connection_kwargs["port"]
+    node.execute_command("CLUSTER", "MEET", "127.0.0.1", port, member.config_get("cluster-port")["cluster-port"])
+
+
+def _answers(node: Any) -> bool:
+    try:
+        return bool(node.ping())
+    except RedisConnectionError:
+        return False
+
+
+def _knows_all_slots(node: Any) -> bool:
+    info = node.execute_command("CLUSTER", "INFO")
+    return f"cluster_slots_ok:{SLOTS}\r" in info and "cluster_state:ok" in info
+
+
+def _pause(deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise RuntimeError("the cluster does not form")
+    time.sleep(0.02)
 
 
 @contextmanager

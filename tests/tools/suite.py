@@ -1,16 +1,15 @@
 """Turns supervisord.conf into a suite on ports of its own, whose programs can be killed, stopped and started by name.
 
-`make run` is deploy/run.py.
+`make run` is deploy/run.py. With FOOTFALL_CLUSTER=1 in the environment of the tests every suite has a Valkey cluster.
 """
 
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, get_args
@@ -30,9 +29,13 @@ from deploy.embedded import (
     suite_environment,
     supervisord_command,
 )
+from tests.tools.ports import free_ports
+from tests.tools.stores import cluster_member, form_cluster, running_nodes
 
 Program = Literal["valkey", "mongo", "collector", "identity", "history", "gateway"]
 PROGRAMS: tuple[Program, ...] = get_args(Program)
+
+ON_CLUSTER = bool(os.environ.get("FOOTFALL_CLUSTER"))
 
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
@@ -42,6 +45,7 @@ class Suite:
     """A running suite, as its clients see it, and its programs, as an operator sees them."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
+        self.environment = environment
         self.data_dir = Path(environment["DATA_DIR"])
         self.url = f"http://127.0.0.1:{environment['GATEWAY_PORT']}"
         self.targets = {name: environment[f"{name.upper()}_TARGET"] for name in ("collector", "identity", "history")}
@@ -101,18 +105,14 @@ def _full_name(program: Program) -> str:
     return f"{'stores' if program in ('valkey', 'mongo') else 'suite'}:{program}"
 
 
-def free_ports(count: int) -> list[int]:
-    """TCP ports of the loopback interface that nobody listens on at this moment."""
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [one.getsockname()[1] for one in sockets]
-
-
 @contextmanager
-def running_suite(data_dir: Path, settings: Mapping[str, str] = MappingProxyType({})) -> Iterator[Suite]:
+def running_suite(
+    data_dir: Path, settings: Mapping[str, str] = MappingProxyType({}), *, on_cluster: bool = ON_CLUSTER
+) -> Iterator[Suite]:
     """A whole suite with its data in `data_dir`, on free ports; ready when it is given, ended afterwards.
 
-    `settings` are environment variables of the programs, beside those of this process.
+    `settings` are environment variables of the programs, beside those of this process. On a cluster the program
+    `valkey` is one node of three.
 
     Raises:
         RuntimeError: it did not get ready, or did not end in time; the text ends with what it wrote last.
@@ -123,29 +123,34 @@ def running_suite(data_dir: Path, settings: Mapping[str, str] = MappingProxyType
     environment = suite_environment(data_dir, ports, Credentials("tester", secrets.token_urlsafe(18))) | erasure_key(
         data_dir
     )
-    with (data_dir / "log" / "output.log").open("ab") as output:
-        process = subprocess.Popen(
-            supervisord_command(),
-            cwd=ROOT,
-            env={**os.environ, **environment, **settings},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-        )
-    suite = Suite(environment)
-    try:
-        deadline = time.monotonic() + START_SECONDS
-        while not is_ready(ports["GATEWAY_PORT"]):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"The suite does not get ready:\n{_last_output(data_dir)}")
-            time.sleep(0.05)
-        yield suite
-    finally:
-        process.terminate()
+    if on_cluster:
+        environment |= {"VALKEY_SERVER": str(cluster_member(data_dir)), "PARTITIONS": "16"}
+    with running_nodes(data_dir, 2 if on_cluster else 0) as other_nodes:
+        suite = Suite({**environment, **settings})
+        with (data_dir / "log" / "output.log").open("ab") as output:
+            process = subprocess.Popen(
+                supervisord_command(),
+                cwd=ROOT,
+                env={**os.environ, **suite.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
         try:
-            process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            raise RuntimeError(f"The suite does not end:\n{_last_output(data_dir)}") from None
+            if other_nodes:
+                form_cluster([suite.redis_url, *other_nodes])
+            deadline = time.monotonic() + START_SECONDS
+            while not is_ready(ports["GATEWAY_PORT"]):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError(f"The suite does not get ready:\n{_last_output(data_dir)}")
+                time.sleep(0.05)
+            yield suite
+        finally:
+            process.terminate()
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                raise RuntimeError(f"The suite does not end:\n{_last_output(data_dir)}") from None
 
 
 def _last_output(data_dir: Path) -> str:

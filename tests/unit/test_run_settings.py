@@ -8,7 +8,7 @@ import pytest
 
 from deploy.embedded import DEFAULT_PORTS, Refusal, prepare
 from deploy.run import read_credentials, read_ports
-from tests.tools.suite import free_ports
+from tests.tools.ports import free_ports
 
 
 @pytest.fixture(autouse=True)

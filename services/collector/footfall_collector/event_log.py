@@ -6,17 +6,12 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import structlog
+from footfall_servicekit.partitions import Address, Node, PartitionedRedis, hash_tag
 from footfall_servicekit.stream import PAYLOAD_FIELD
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
 from footfall_collector import metrics
 from footfall_collector.rare_line import RareLine
-
-PARTITIONS_KEY: Final = "log:partitions"
 
 _DURABLE: Final = {
     "appendonly": "yes",
@@ -31,7 +26,6 @@ _SAMPLE_EVERY_S: Final = 1.0
 # odd entries decide; this many take it about 0.1 ms.
 _SAMPLED_NODES: Final = 1_000
 _OTHER_CONNECTIONS: Final = 2  # for the checks at the start and of readiness
-_START_RETRY_S: Final = 0.5
 
 _log = structlog.get_logger()
 
@@ -49,8 +43,8 @@ class LogMisconfiguredError(Exception):
 
 
 def stream_key(partition: int) -> str:
-    """The stream of a partition. All keys of a partition share one Redis Cluster slot."""
-    return f"log:{{p{partition:02d}}}"
+    """The stream of a partition."""
+    return f"log:{hash_tag(partition)}"
 
 
 class EventLog:
@@ -68,141 +62,119 @@ class EventLog:
         is_volatile_allowed: bool = False,
     ) -> None:
         """Take the log at a Redis URL, without connecting yet. Beyond `max_appends` side by side, appends fail."""
-        self._redis = Redis.from_url(
-            url,
-            max_connections=max_appends + _OTHER_CONNECTIONS,
-            socket_timeout=timeout_ms / 1000,
-            socket_connect_timeout=timeout_ms / 1000,
-            # Once more and at once: a connection that has died while idle shows only when it is used. After a timeout
-            # never again: the caller has waited long enough.
-            retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
+        self._redis = PartitionedRedis(
+            url, partitions, timeout_ms=timeout_ms, max_connections=max_appends + _OTHER_CONNECTIONS
         )
-        self._streams = [stream_key(number) for number in range(partitions)]
         self._bound_bytes = bound_bytes
         self._ack_replicas = ack_replicas
         # Redis gives up waiting for replicas after half of the time, so that its answer still arrives.
         self._ack_timeout_ms = timeout_ms // 2
         self._is_volatile_allowed = is_volatile_allowed
-        self._is_checked = False
-        self._is_full = False
-        self._sample_at = 0.0
+        self._durable: set[Address] = set()
+        self._bytes = dict.fromkeys(range(partitions), 0)
+        self._sample_at: dict[Address, float] = {}
         self._failed = RareLine("the log does not confirm appends")
         metrics.LOG_BOUND_BYTES.set(bound_bytes)
 
     async def check(self) -> None:
         """Wait until Redis answers, then make sure that it holds this log and keeps what it confirms.
 
-        Until then appends fail. Raises LogMisconfiguredError.
+        Until then appends fail. Raises WrongPartitionsError and LogMisconfiguredError.
         """
-        while not self._is_checked:
+        await self._redis.check()
+        for node in self._redis.nodes():
             try:
-                await self._check_partitions()
-                await self._check_durability()
-                self._is_checked = True
-            except RedisError as error:
+                await self._check_durability(node)
+            except RedisError as error:  # checked again before anything is appended there
                 self._failed.warn(error=type(error).__name__)
-                await asyncio.sleep(_START_RETRY_S)
             except LogMisconfiguredError as error:
                 _log.error("refusing to start", problem=str(error))
                 raise
 
-    async def _check_partitions(self) -> None:
-        mine = len(self._streams)
-        await self._redis.set(PARTITIONS_KEY, mine, nx=True)
-        kept = int(await self._redis.get(PARTITIONS_KEY) or mine)
-        if kept != mine:
-            raise LogMisconfiguredError(
-                f"PARTITIONS is {mine}, but the data in this Redis was made with {kept}, and visits keep their "
-                f"partition. Set PARTITIONS={kept} for every service, or start with an empty Redis."
-            )
-
-    async def _check_durability(self) -> None:
+    async def _check_durability(self, node: Node) -> None:
+        if node.address in self._durable:
+            return
         try:
-            answer = await self._redis.config_get(*_DURABLE)
+            answer = await node.client.config_get(*_DURABLE)
         except ResponseError:
             # Managed servers often forbid CONFIG. They are set up elsewhere.
             _log.warning("cannot see how durable Redis is: it does not allow CONFIG GET", demanded=_DURABLE)
-            return
+            answer = _DURABLE
         wrong = {name: answer.get(name) for name, value in _DURABLE.items() if answer.get(name) != value}
-        if not wrong:
-            return
-        if self._is_volatile_allowed:
+        if wrong and not self._is_volatile_allowed:
+            raise LogMisconfiguredError(
+                f"Redis may lose events it has confirmed: it has {wrong}, the log needs {_DURABLE}. Change Redis's "
+                "configuration, or set COLLECTOR_ALLOW_VOLATILE_LOG=true if losing events is acceptable."
+            )
+        if wrong:
             _log.warning("Redis may lose events it has confirmed, and that is allowed here", settings=wrong)
-            return
-        raise LogMisconfiguredError(
-            f"Redis may lose events it has confirmed: it has {wrong}, the log needs {_DURABLE}. Change Redis's "
-            "configuration, or set COLLECTOR_ALLOW_VOLATILE_LOG=true if losing events is acceptable."
-        )
+        self._durable.add(node.address)
 
     async def is_ready(self) -> bool:
-        """Whether appends can succeed now. Raises RedisError when Redis does not answer."""
-        return self._is_checked and bool(await self._redis.ping())
+        """Whether appends can succeed now."""
+        return await self._redis.is_ready()
 
     async def append(self, entries: Mapping[int, bytes]) -> dict[int, str]:
         """Append one entry to each of these partitions, and return the ids of the entries by partition.
 
         They are on disk, here and on as many replicas as demanded; a partition that is missing did not take its entry.
-        Raises LogFullError and LogUnavailableError; the latter also when no partition took its entry.
+        Raises LogFullError and LogUnavailableError when no partition took its entry.
         """
         started = time.perf_counter()
-        try:
-            if not self._is_checked:
-                raise LogUnavailableError
-            if await self._has_reached_bound():
-                raise LogFullError
-            answers = await self._write(entries)
-        except RedisError as error:
-            self._failed.warn(error=type(error).__name__)
-            raise LogUnavailableError from error
+        if not self._redis.is_checked:
+            raise LogUnavailableError
+        parts = await asyncio.gather(*(self._append_to(node, entries) for node in self._redis.nodes(entries)))
         metrics.APPEND_SECONDS.observe(time.perf_counter() - started)
-        return self._appended(entries, answers)
+        return self._appended({number: answer for part in parts for number, answer in part.items()})
 
-    async def _write(self, entries: Mapping[int, bytes]) -> list[Any]:
+    async def _append_to(self, node: Node, entries: Mapping[int, bytes]) -> dict[int, Any]:
+        """By partition, what a node answers; what is an Exception was not stored, or nobody can say."""
+        try:
+            await self._check_durability(node)
+            if await self._is_full(node):
+                return dict.fromkeys(node.numbers, LogFullError())
+            return dict(zip(node.numbers, await self._write(node, entries), strict=True))
+        except (RedisError, LogUnavailableError, LogMisconfiguredError) as error:
+            return dict.fromkeys(node.numbers, error)
+
+    async def _write(self, node: Node, entries: Mapping[int, bytes]) -> list[Any]:
         """One round trip. WAITAOF speaks of the writes of its own connection, so it must go with them."""
-        pipeline = self._redis.pipeline(transaction=False)
-        for partition, entry in entries.items():
-            pipeline.execute_command("XADD", self._streams[partition], "*", PAYLOAD_FIELD, entry)
+        pipeline = node.client.pipeline(transaction=False)
+        for number in node.numbers:
+            pipeline.execute_command("XADD", stream_key(number), "*", PAYLOAD_FIELD, entries[number])
         if not self._ack_replicas:
-            return await pipeline.execute(raise_on_error=False)
+            answers: list[Any] = await pipeline.execute(raise_on_error=False)
+            return answers
         pipeline.execute_command("WAITAOF", 1, self._ack_replicas, self._ack_timeout_ms)
         *answers, confirmed = await pipeline.execute(raise_on_error=False)
         if isinstance(confirmed, Exception):
             raise confirmed
         if confirmed[1] < self._ack_replicas:
-            self._failed.warn(error="too few replicas", confirmed=confirmed[1], demanded=self._ack_replicas)
-            raise LogUnavailableError
+            raise LogUnavailableError(f"only {confirmed[1]} of {self._ack_replicas} replicas have confirmed")
         return answers
 
-    def _appended(self, entries: Mapping[int, bytes], answers: list[Any]) -> dict[int, str]:
-        errors = {
-            partition: answer
-            for partition, answer in zip(entries, answers, strict=True)
-            if isinstance(answer, Exception)
-        }
-        if errors:
-            if any(isinstance(error, OutOfMemoryError) for error in errors.values()) and len(errors) == len(entries):
-                raise LogFullError
-            self._failed.warn(error=type(next(iter(errors.values()))).__name__, partitions=sorted(errors))
-            if len(errors) == len(entries):
-                raise LogUnavailableError
-        return {
-            partition: entry_id.decode()
-            for partition, entry_id in zip(entries, answers, strict=True)
-            if partition not in errors
-        }
+    def _appended(self, answers: Mapping[int, Any]) -> dict[int, str]:
+        errors = {number: answer for number, answer in answers.items() if isinstance(answer, Exception)}
+        full = {number for number, error in errors.items() if isinstance(error, LogFullError | OutOfMemoryError)}
+        for error in [error for number, error in errors.items() if number not in full][:1]:
+            self._failed.warn(error=type(error).__name__, reason=str(error), partitions=sorted(errors.keys() - full))
+        if len(errors) == len(answers):
+            raise LogFullError if full else LogUnavailableError
+        return {number: entry_id.decode() for number, entry_id in answers.items() if number not in errors}
 
-    async def _has_reached_bound(self) -> bool:
-        """Whether the log was above its bound when last sampled, which is at most a second ago."""
+    async def _is_full(self, node: Node) -> bool:
+        """Whether a node's part of the log was above the bound when last sampled, which is at most a second ago."""
+        held = [number for each in self._redis.nodes() if each.address == node.address for number in each.numbers]
         now = time.monotonic()
-        if now >= self._sample_at:
-            self._sample_at = now + _SAMPLE_EVERY_S  # before waiting, so that appends side by side do not sample too
-            pipeline = self._redis.pipeline(transaction=False)
-            for stream in self._streams:
-                pipeline.memory_usage(stream, samples=_SAMPLED_NODES)
-            size = sum(used or 0 for used in await pipeline.execute())
-            metrics.LOG_BYTES.set(size)
-            self._is_full = size >= self._bound_bytes
-        return self._is_full
+        if now >= self._sample_at.get(node.address, 0.0):
+            # Noted before waiting, so that appends side by side do not sample too.
+            self._sample_at[node.address] = now + _SAMPLE_EVERY_S
+            pipeline = node.client.pipeline(transaction=False)
+            for number in held:
+                pipeline.memory_usage(stream_key(number), samples=_SAMPLED_NODES)
+            self._bytes |= {n: used or 0 for n, used in zip(held, await pipeline.execute(), strict=True)}
+            metrics.LOG_BYTES.set(sum(self._bytes.values()))
+        return sum(self._bytes[number] for number in held) >= self._bound_bytes
 
     async def close(self) -> None:
         """Close the connections."""

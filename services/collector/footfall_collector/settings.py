@@ -14,7 +14,10 @@ class CollectorSettings(ServiceSettings):
 
     port: int = Field(50051, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
     redis_url: str = shared(
-        "REDIS_URL", "redis://127.0.0.1:16379", "The Redis or Valkey that holds the event log.", repr=False
+        "REDIS_URL",
+        "redis://127.0.0.1:16379",
+        "The Redis or Valkey that holds the event log; of a cluster any node, or a name of several.",
+        repr=False,
     )
     partitions: int = shared(
         "PARTITIONS",
@@ -49,14 +52,17 @@ class CollectorSettings(ServiceSettings):
     log_bound_bytes: int = Field(
         512 * 1024 * 1024,
         ge=1024,
-        description="Memory of the log in Redis above which events are refused until it is drained. "
-        "Keep it well below Redis's `maxmemory`.",
+        description="Memory of the log in Redis, in each node of a cluster, above which events are refused until it is "
+        "drained. Keep it well below Redis's `maxmemory`.",
     )
     log_timeout_ms: int = Field(
         2_000, ge=1, le=30_000, description="Longest wait for an answer of Redis before events count as not stored."
     )
     log_ack_replicas: int = shared(
-        "LOG_ACK_REPLICAS", 0, "Replicas of Redis that must have an event on disk too before it counts as stored.", ge=0
+        "LOG_ACK_REPLICAS",
+        0,
+        "Replicas of each primary of Redis that must have an event on disk too before it counts as stored.",
+        ge=0,
     )
     allow_volatile_log: bool = Field(
         False,

@@ -27,7 +27,7 @@ async def keep_history(settings: HistorySettings) -> int:
     """Serve until told to stop; return the exit code."""
     stopping = asyncio.Event()
     store = Store.open(settings.mongo_url, settings.mongo_database, settings.mongo_timeout_ms)
-    log = Log.open(settings.redis_url, settings.partitions, settings.redis_timeout_ms)
+    log = Log(settings.redis_url, settings.partitions, settings.redis_timeout_ms)
     identities = Identities(settings.identity_target, settings.identity_timeout_ms)
     tombstones = Tombstones(store, settings.erasure_secret)
     eraser = Eraser(store, tombstones)

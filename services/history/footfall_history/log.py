@@ -3,25 +3,23 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from functools import partial
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple
 
 import structlog
 from footfall.event.v1.event_pb2 import EventBatch
+from footfall_servicekit.partitions import PartitionedRedis, hash_tag
 from footfall_servicekit.stream import PAYLOAD_FIELD, Entry, StreamReader, trim
-from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from footfall_history.arrivals import Unstorable
 
 GROUP: Final = "history"
 _ALL_GROUPS: Final = ("identity", GROUP)
-_PARTITIONS_KEY: Final = "log:partitions"
 # Entries are small when traffic is: many of them still make one good batch.
 _ENTRIES_A_BATCH: Final = 256
 _ENTRIES_A_READ: Final = 64
 _BLOCK_MS: Final = 1_000
 _TRIM_EVERY_S: Final = 30.0
-_RETRY_S: Final = 0.5
 
 _log = structlog.get_logger()
 
@@ -40,52 +38,20 @@ Unavailable = RedisError
 class Log:
     """The log of one deployment, as history reads it."""
 
-    def __init__(self, redis: "Redis", partitions: int) -> None:
-        self._redis: Any = redis
+    def __init__(self, url: str, partitions: int, timeout_ms: int) -> None:
+        """Take the log at a Redis URL, without connecting yet."""
+        self._redis = PartitionedRedis(url, partitions, timeout_ms=timeout_ms)
         self.partitions = partitions
-        self._is_checked = False
-
-    @classmethod
-    def open(cls, url: str, partitions: int, timeout_ms: int) -> Self:
-        """Return the log at a Redis URL without connecting yet."""
-        seconds = timeout_ms / 1000
-        return cls(Redis.from_url(url, socket_timeout=seconds, socket_connect_timeout=seconds), partitions)
-
-    async def close(self) -> None:
-        """Close the connections."""
-        await self._redis.aclose()
-
-    async def check(self) -> None:
-        """Wait until Redis answers, then make sure that the log in it has as many partitions.
-
-        Raises:
-            RuntimeError: it has another number, and visits keep their partition.
-
-        """
-        while not self._is_checked:
-            try:
-                made_with = int(await self._redis.get(_PARTITIONS_KEY) or self.partitions)
-            except RedisError as error:
-                _log.warning("Redis does not answer", error=type(error).__name__)
-                await asyncio.sleep(_RETRY_S)
-                continue
-            if made_with != self.partitions:
-                problem = (
-                    f"PARTITIONS is {self.partitions}, but the log in this Redis was made with {made_with}. "
-                    f"Set PARTITIONS={made_with} for every service, or start with an empty Redis."
-                )
-                _log.error("refusing to start", problem=problem)
-                raise RuntimeError(problem)
-            self._is_checked = True
-
-    async def is_ready(self) -> bool:
-        """Whether the log can be read now. Raises RedisError when Redis does not answer."""
-        return self._is_checked and bool(await self._redis.ping())
+        self.check = self._redis.check
+        self.is_ready = self._redis.is_ready
+        self.close = self._redis.aclose
 
     def readers(self, handle: Callable[[int, list[Entry]], Awaitable[None]]) -> list[StreamReader]:
         """A reader of each partition, which gives its batches to `handle` with the partition's number."""
         return [
-            StreamReader(self._redis, _key("log", number), GROUP, partial(handle, number), batch=_ENTRIES_A_BATCH)
+            StreamReader(
+                self._redis[number], _key("log", number), GROUP, partial(handle, number), batch=_ENTRIES_A_BATCH
+            )
             for number in range(self.partitions)
         ]
 
@@ -102,7 +68,7 @@ class Log:
 
     async def _about(self, number: int) -> dict[str, Any]:
         try:
-            answer: dict[str, Any] = await self._redis.xinfo_stream(_key("log", number))
+            answer: dict[str, Any] = await self._redis[number].xinfo_stream(_key("log", number))
         except ResponseError:  # nothing has been appended yet
             return {"last-generated-id": b"0-0", "entries-added": 0, "length": 0}
         return answer
@@ -110,7 +76,7 @@ class Log:
     async def read_behind(self, number: int, position: Position) -> list[tuple[Entry, Position]]:
         """The next entries behind a place, each with the place behind it; none when none has come within a second."""
         key = _key("log", number)
-        answer = await self._redis.xread({key: position.id}, count=_ENTRIES_A_READ, block=_BLOCK_MS)
+        answer = await self._redis[number].xread({key: position.id}, count=_ENTRIES_A_READ, block=_BLOCK_MS)
         entries = answer[0][1] if answer else []
         return [
             (
@@ -126,7 +92,7 @@ class Log:
         _log.error(
             "put aside events that cannot be stored", partition=partition, count=len(unstorable), reasons=reasons
         )
-        pipeline = self._redis.pipeline(transaction=False)
+        pipeline = self._redis[partition].pipeline(transaction=False)
         for event, context, reason in unstorable:
             alone = EventBatch(contexts=[context], events=[event])
             alone.events[0].context_index = 0
@@ -136,18 +102,20 @@ class Log:
     async def put_aside_entry(self, partition: int, entry: Entry, reason: str) -> None:
         """Keep an entry that holds no events one could take out."""
         _log.error("put aside an entry that cannot be read", partition=partition, entry=entry.id, reason=reason)
-        await self._redis.xadd(_key("dead", partition), {"b": entry.payload, "reason": reason, "entry": entry.id})
+        await self._redis[partition].xadd(
+            _key("dead", partition), {"b": entry.payload, "reason": reason, "entry": entry.id}
+        )
 
     async def keep_trimmed(self, kept_ms: int) -> None:
         """Remove what every reader of the log is done with, some time after; until cancelled."""
         while True:
             for number in range(self.partitions):
                 try:
-                    await trim(self._redis, _key("log", number), _ALL_GROUPS, kept_ms)
+                    await trim(self._redis[number], _key("log", number), _ALL_GROUPS, kept_ms)
                 except RedisError as error:
                     _log.warning("cannot trim the log", error=type(error).__name__)
             await asyncio.sleep(_TRIM_EVERY_S)
 
 
 def _key(kind: str, partition: int) -> str:
-    return f"{kind}:{{p{partition:02d}}}"
+    return f"{kind}:{hash_tag(partition)}"

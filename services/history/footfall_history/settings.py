@@ -19,7 +19,10 @@ class HistorySettings(ServiceSettings):
 
     port: int = Field(default=50053, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
     redis_url: str = shared(
-        "REDIS_URL", "redis://127.0.0.1:16379", "The Redis or Valkey that holds the event log.", repr=False
+        "REDIS_URL",
+        "redis://127.0.0.1:16379",
+        "The Redis or Valkey that holds the event log; of a cluster any node, or a name of several.",
+        repr=False,
     )
     mongo_url: str = shared(
         "MONGO_URL", "mongodb://127.0.0.1:37017", "The MongoDB that holds events and visits.", repr=False

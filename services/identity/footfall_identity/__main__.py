@@ -26,7 +26,7 @@ async def identify(settings: IdentitySettings) -> int:
     """Serve until told to stop; return the exit code."""
     secret, region = settings.erasure_secret, settings.phone_region
     stopping = asyncio.Event()
-    partitions = Partitions.open(settings.redis_url, settings.partitions, timeout_ms=settings.redis_timeout_ms)
+    partitions = Partitions(settings.redis_url, settings.partitions, timeout_ms=settings.redis_timeout_ms)
     visitors = VisitorStore(
         partitions,
         keep_ms=settings.retention_days * DAY_MS,
@@ -50,16 +50,16 @@ async def identify(settings: IdentitySettings) -> int:
     return await serve(
         settings,
         {SERVICE_NAME: partial(identity_grpc.add_IdentityServiceServicer_to_server, service)},
-        ready=partitions.is_ready,
+        ready=partitions.redis.is_ready,
         background=[
-            partitions.check,
+            partitions.redis.check,
             links.prepare,
             eraser.restore,
             linking.finish_forever,
             feed.run,
             *(reader.run for reader in readers),
         ],
-        close=[links.close, partitions.close],
+        close=[links.close, partitions.redis.aclose],
         stopping=stopping,
     )
 

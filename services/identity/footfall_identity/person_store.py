@@ -34,7 +34,9 @@ class PersonStore:
 
     async def _named(self, number: int, person: str) -> list[VisitRecord]:
         async with answering():
-            visit_ids = await self._partitions.redis.zrange(self._partitions.keys[number].person + person, 0, -1)
+            visit_ids = await self._partitions.redis[number].zrange(
+                self._partitions.keys[number].person + person, 0, -1
+            )
         records = await self._visitors.get(visit_id.decode() for visit_id in visit_ids)
         return [record for record in records.values() if self._names(record, person)]
 
@@ -44,17 +46,19 @@ class PersonStore:
     async def tombstones(self, pairs: Iterable[tuple[str, str]]) -> dict[str, int]:
         """Of these (visit id, identity) the identities that have been erased, and up to when."""
         wanted = [(visit_id, identity) for visit_id, identity in pairs if self._visitors.person(identity)]
-        pipeline = self._partitions.redis.pipeline(transaction=False)
-        for visit_id, identity in wanted:
-            pipeline.hget(self._partitions.keys_of(visit_id).tombstones, self._visitors.person(identity))
-        async with answering():
-            answers = await pipeline.execute()
+        numbers = [self._partitions.number_of(visit_id) for visit_id, _ in wanted]
+        answers = await self._partitions.ask(
+            [
+                (number, "HGET", self._partitions.keys[number].tombstones, self._visitors.person(identity))
+                for number, (_, identity) in zip(numbers, wanted, strict=True)
+            ]
+        )
         return {identity: int(ms) for (_, identity), ms in zip(wanted, answers, strict=True) if ms}
 
     async def count_tombstones(self, number: int) -> int:
         """How many erased people a partition remembers."""
         async with answering():
-            return int(await self._partitions.redis.hlen(self._partitions.keys[number].tombstones))
+            return int(await self._partitions.redis[number].hlen(self._partitions.keys[number].tombstones))
 
     async def erase(self, number: int, person: str, erase_time_ms: int) -> None:
         """Erase somebody from a partition, also from events that come later but happened before.
@@ -63,7 +67,7 @@ class PersonStore:
         """
         keys = self._partitions.keys[number]
         async with answering():
-            await self._set_later([keys.tombstones], [person, f"{erase_time_ms:013d}"])
+            await self._set_later(number, [keys.tombstones], [person, f"{erase_time_ms:013d}"])
         records = await self._named(number, person)
         erased = [(record, self._erased(record.timeline, person, erase_time_ms)) for record in records]
         touches = [Touch.of(record, transitions) for record, transitions in erased if transitions]
@@ -83,9 +87,9 @@ class PersonStore:
         if not visit_ids:
             return
         async with answering():
-            await self._partitions.redis.zrem(self._partitions.keys[number].person + person, *visit_ids)
+            await self._partitions.redis[number].zrem(self._partitions.keys[number].person + person, *visit_ids)
         again = await self._visitors.get(visit_ids)
-        await self._visitors.index_persons(record for record in again.values() if self._names(record, person))
+        await self._visitors.index_persons(number, (record for record in again.values() if self._names(record, person)))
 
     async def _forget_changes(self, number: int, person: str, erase_time_ms: int) -> None:
         to_forget = []
@@ -98,4 +102,4 @@ class PersonStore:
                     to_forget.append(entry_id)
         if to_forget:
             async with answering():
-                await self._forget([self._partitions.keys[number].changes], to_forget)
+                await self._forget(number, [self._partitions.keys[number].changes], to_forget)

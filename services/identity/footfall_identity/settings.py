@@ -17,7 +17,10 @@ class IdentitySettings(ServiceSettings):
 
     port: int = Field(50052, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
     redis_url: str = shared(
-        "REDIS_URL", "redis://127.0.0.1:16379", "The Redis or Valkey that holds log and live state.", repr=False
+        "REDIS_URL",
+        "redis://127.0.0.1:16379",
+        "The Redis or Valkey that holds log and live state; of a cluster any node, or a name of several.",
+        repr=False,
     )
     mongo_url: str = shared(
         "MONGO_URL", "mongodb://127.0.0.1:37017", "The MongoDB that holds identities and contacts.", repr=False
@@ -55,7 +58,10 @@ class IdentitySettings(ServiceSettings):
         description="Country of telephone numbers without `+`, for instance `DE`. Unset: such numbers match nothing.",
     )
     log_ack_replicas: int = shared(
-        "LOG_ACK_REPLICAS", 0, "Replicas of Redis that must have an event on disk too before it counts as stored.", ge=0
+        "LOG_ACK_REPLICAS",
+        0,
+        "Replicas of each primary of Redis that must have an event on disk too before it counts as stored.",
+        ge=0,
     )
     log_kept_minutes: int = shared(
         "LOG_KEPT_MINUTES",

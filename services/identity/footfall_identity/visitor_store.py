@@ -8,7 +8,7 @@ from typing import Final
 
 from footfall_timeline import encode, identity_hash
 
-from footfall_identity.partitions import PartitionKeys, Partitions, answering
+from footfall_identity.partitions import Partitions, answering
 from footfall_identity.visit_record import Touch, VisitRecord, identities
 
 REFRESH_MS: Final = 86_400_000
@@ -42,13 +42,14 @@ class VisitorStore:
             parts[self._partitions.number_of(touch.visit_id)].append(touch)
         async with answering():
             answers = await asyncio.gather(
-                *(self._merge_part(self._partitions.keys[number], part, answer_all) for number, part in parts.items())
+                *(self._merge_part(number, part, answer_all) for number, part in parts.items())
             )
         found = {record.visit_id: record for answer in answers for record in answer}
         return [found[touch.visit_id] for touch in touches if touch.visit_id in found]
 
-    async def _merge_part(self, keys: PartitionKeys, part: list[Touch], answer_all: bool) -> list[VisitRecord]:
+    async def _merge_part(self, number: int, part: list[Touch], answer_all: bool) -> list[VisitRecord]:
         now = now_ms()
+        keys = self._partitions.keys[number]
         names: list[str] = [keys.live_anonymous, keys.live_known, keys.changes, keys.tombstones]
         arguments: list[str | int] = [f"{now - self._idle_ms:013d}", self._keep_ms, REFRESH_MS, self._changes_kept, now]
         arguments += (keys.person, "1" if answer_all else "0")
@@ -59,20 +60,20 @@ class VisitorStore:
             for transition in touch.transitions:
                 arguments += (transition.event_id, encode(transition), self.person(transition.identity))
         records, to_refresh = [], []
-        for visit_id, is_asked_for, must_refresh, flat in await self._merge_script(names, arguments):
+        for visit_id, is_asked_for, must_refresh, flat in await self._merge_script(number, names, arguments):
             record = VisitRecord.from_hash(visit_id.decode(), zip(flat[::2], flat[1::2], strict=True))
             if is_asked_for:
                 records.append(record)
             if must_refresh:
                 to_refresh.append(record)
-        await self.index_persons(to_refresh)
+        await self.index_persons(number, to_refresh)
         return records
 
-    async def index_persons(self, records: Iterable[VisitRecord]) -> None:
+    async def index_persons(self, number: int, records: Iterable[VisitRecord]) -> None:
         """Let visits be found by whom they name as long as they are kept and two refreshes longer: one may fail."""
-        pipeline = self._partitions.redis.pipeline(transaction=False)
+        prefix = self._partitions.keys[number].person
+        pipeline = self._partitions.redis[number].pipeline(transaction=False)
         for record in records:
-            prefix = self._partitions.keys_of(record.visit_id).person
             for person in filter(None, map(self.person, identities(record.timeline))):
                 pipeline.zadd(prefix + person, {record.visit_id: now_ms()})
                 pipeline.pexpire(prefix + person, self._keep_ms + 2 * REFRESH_MS)
@@ -88,11 +89,13 @@ class VisitorStore:
     async def get(self, visit_ids: Iterable[str]) -> dict[str, VisitRecord]:
         """The visits of these that are remembered, by id."""
         wanted = list(visit_ids)
-        pipeline = self._partitions.redis.pipeline(transaction=False)
-        for visit_id in wanted:
-            pipeline.hgetall(self._partitions.keys_of(visit_id).visit + visit_id)
-        async with answering():
-            answers = await pipeline.execute()
+        numbers = [self._partitions.number_of(visit_id) for visit_id in wanted]
+        keys = [
+            self._partitions.keys[number].visit + visit_id for number, visit_id in zip(numbers, wanted, strict=True)
+        ]
+        answers = await self._partitions.ask(
+            [(number, "HGETALL", key) for number, key in zip(numbers, keys, strict=True)]
+        )
         return {
             visit_id: VisitRecord.from_hash(visit_id, fields.items())
             for visit_id, fields in zip(wanted, answers, strict=True)
@@ -111,7 +114,7 @@ class VisitorStore:
         offset = 0
         while True:
             async with answering():
-                rows = await self._partitions.redis.zrevrangebyscore(
+                rows = await self._partitions.redis[number].zrevrangebyscore(
                     key, latest_ms, now_ms() - self._idle_ms, start=offset, num=size + 1, withscores=True
                 )
             positions = [(int(score), member.decode()) for member, score in rows]
@@ -124,14 +127,14 @@ class VisitorStore:
     async def changes(self, number: int, after: str, size: int) -> list[tuple[str, dict[bytes, bytes]]]:
         """Entries of a partition's stream of changes after one, in order, at most `size`."""
         async with answering():
-            entries = await self._partitions.redis.xrange(
+            entries = await self._partitions.redis[number].xrange(
                 self._partitions.keys[number].changes, f"({after}", count=size
             )
         return [(entry_id.decode(), fields) for entry_id, fields in entries]
 
     async def bounds_of_changes(self, number: int) -> tuple[str, str]:
         """The position from which on all changes of a partition are there, and that of the last one."""
-        pipeline = self._partitions.redis.pipeline(transaction=False)
+        pipeline = self._partitions.redis[number].pipeline(transaction=False)
         pipeline.xinfo_stream(self._partitions.keys[number].changes)
         async with answering():
             [about] = await pipeline.execute(raise_on_error=False)

@@ -3,10 +3,10 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
-import structlog
 from footfall.identity.v1 import identity_service_pb2 as pb
 from footfall_servicekit.errors import RequestError
 
@@ -20,8 +20,6 @@ _CHANGES_A_READ: Final = 1_000
 _RETRY_MS: Final = 100
 
 _TOKEN = re.compile(r"\d{1,20}-\d{1,20}(\.\d{1,20}-\d{1,20})*")
-
-_log = structlog.get_logger()
 
 Message = pb.WatchVisitorsResponse
 
@@ -48,32 +46,36 @@ class ChangeFeed:
 
     async def run(self) -> None:
         """Read until the process stops, and let the watchers know."""
-        while not self._stopping.is_set():
-            try:
-                await self._read()
-            except RequestError as error:
-                _log.warning("cannot read changes", reason=error.reason)
+        while not self._has_begun.is_set() and not self._stopping.is_set():
+            with suppress(RequestError):  # logged where it was raised, here and below
+                self._positions = [(await self._visitors.bounds_of_changes(number))[1] for number in self._numbers]
+                self._has_begun.set()
             await asyncio.sleep(_POLL_S)
+        async with asyncio.TaskGroup() as following:
+            for number in self._numbers:
+                following.create_task(self._follow(number))
         self._wake()
+
+    async def _follow(self, number: int) -> None:
+        """Read one partition; one that does not answer does not hold up the others."""
+        while not self._stopping.is_set():
+            with suppress(RequestError):
+                await self._read(number)
+            await asyncio.sleep(_POLL_S)
 
     def _wake(self) -> None:
         self._has_more.set()
         self._has_more = asyncio.Event()
 
-    async def _read(self) -> None:
-        if not self._has_begun.is_set():
-            self._positions = [(await self._visitors.bounds_of_changes(number))[1] for number in self._numbers]
-            self._has_begun.set()
-        for number in self._numbers:
-            positions = list(self._positions)
-            # All waiting is done before the first message, so what is kept and what has been read go together.
-            async for message in self._messages(number, positions, until=None):
-                self._kept[self._next] = message
-                self._kept.pop(self._next - self._most_kept, None)
-                self._next += 1
-            if positions != self._positions:
-                self._positions = positions
-                self._wake()
+    async def _read(self, number: int) -> None:
+        before = self._positions[number]
+        # All waiting is done before the first message, so what is kept and what has been read go together.
+        async for message in self._messages(number, self._positions, until=None):
+            self._kept[self._next] = message
+            self._kept.pop(self._next - self._most_kept, None)
+            self._next += 1
+        if self._positions[number] != before:
+            self._wake()
 
     async def _messages(self, number: int, positions: list[str], until: str | None) -> AsyncIterator[Message]:
         """The changes of a partition after its position, up to another if given. Moves the position along."""

@@ -22,8 +22,8 @@ from footfall_history.store import Store
 from footfall_history.tombstones import Tombstones
 from footfall_servicekit.server import Server
 
+from tests.tools.ports import free_ports
 from tests.tools.process import Running, running_service
-from tests.tools.suite import free_ports
 
 IDLE_MS = 30 * 60_000
 ERASURE_KEY = "erasure key of the tests"
@@ -53,7 +53,7 @@ def stamper(store: Store, tombstones: Tombstones) -> Stamper:
 @pytest.fixture
 async def log(redis_database_url: str) -> AsyncIterator[Log]:
     """An empty log."""
-    log = Log.open(redis_database_url, 1, 2_000)
+    log = Log(redis_database_url, 1, 2_000)
     yield log
     await log.close()
 

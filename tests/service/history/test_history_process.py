@@ -130,7 +130,7 @@ async def test_a_log_of_another_number_of_partitions_is_refused(running_history:
 async def test_the_log_is_trimmed_when_identity_and_history_are_done_with_it(
     redis: Any, redis_database_url: str
 ) -> None:
-    log = Log.open(redis_database_url, 1, 2_000)
+    log = Log(redis_database_url, 1, 2_000)
     ids = await append(redis, *(entry([event("AddToCart", Story("dana").visit_id, now_ms())]) for _ in range(3)))
     for group, last in (("identity", ids[2]), ("history", ids[1])):
         await redis.xgroup_create(LOG, group, id="0")

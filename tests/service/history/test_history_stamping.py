@@ -122,3 +122,14 @@ async def assert_stamped_right(store: Store, events: list[Event]) -> None:
     assert len(stored) == len(events)
     [visit] = await store.read_visits([visit_id])
     assert visit["start_key"] == order_key(min(event["timestamp"] for event in events), visit_id)
+
+
+async def test_unique_keys_begin_with_the_visit(stamper: Stamper, store: Store) -> None:
+    visits = [random_visit(random.Random(number)) for number in range(2)]  # noqa: S311
+    await stamper.keep([entry(events) for events in visits])
+    for collection in (store.events, store.visits):
+        indexes = await collection.index_information()
+        assert [name for name, index in indexes.items() if index.get("unique") and name != "_id_"] == []
+    visit_ids = {events[0]["visitID"] for events in visits}
+    assert {visit["_id"] async for visit in store.visits.find({})} == visit_ids
+    assert {stored["_id"][:36] async for stored in store.events.find({})} == visit_ids

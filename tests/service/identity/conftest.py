@@ -35,9 +35,9 @@ async def redis(redis_database_url: str) -> AsyncIterator[Any]:
 @pytest.fixture
 async def partitions(redis_database_url: str) -> AsyncIterator[Partitions]:
     """The Redis of this test as identity sees it."""
-    partitions = Partitions.open(redis_database_url, PARTITIONS, timeout_ms=TIMEOUT_MS)
+    partitions = Partitions(redis_database_url, PARTITIONS, timeout_ms=TIMEOUT_MS)
     yield partitions
-    await partitions.close()
+    await partitions.redis.aclose()
 
 
 @pytest.fixture

@@ -1,0 +1,216 @@
+"""Turns a Redis URL into a client for each partition, whichever node of a Redis Cluster holds it, or a single Redis.
+
+All keys of a partition have one hash tag, so one slot of a cluster. Nobody is asked beforehand which node holds which
+slot: one that does not hold it answers MOVED and names the one that does. So a single Redis is a cluster that never
+says MOVED, there is nothing to set, and a node that is down costs its own partitions and no others.
+"""
+
+import asyncio
+import random
+from collections import defaultdict
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any, Final, NamedTuple
+
+import structlog
+from redis import exceptions as redis_errors
+from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.connection import Connection, SSLConnection, parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.crc import key_slot
+
+AWAY: Final = (
+    redis_errors.ConnectionError,
+    redis_errors.TimeoutError,
+    redis_errors.ReadOnlyError,
+    redis_errors.ClusterDownError,
+    redis_errors.AskError,  # MovedError is one
+    redis_errors.TryAgainError,
+)
+"""What is raised when the node of a partition does not answer or does not hold it any more: it may soon."""
+
+COUNT_KEY: Final = "log:partitions"
+
+_RETRY_S: Final = 0.5
+_PING_S: Final = 1.0
+
+_log = structlog.get_logger()
+
+
+def hash_tag(number: int) -> str:
+    """What every key of a partition has in its name."""
+    return f"{{p{number:02d}}}"
+
+
+class Address(NamedTuple):
+    """Where a node listens."""
+
+    host: str
+    port: int
+
+
+class Places:
+    """Which node holds which slot, as far as it is known."""
+
+    def __init__(self, first: Address) -> None:
+        self._first = first
+        self._by_slot: dict[int, Address] = {}
+
+    def of(self, slot: int) -> Address:
+        """The node to be asked."""
+        return self._by_slot.get(slot, self._first)
+
+    def moved(self, slot: int, address: Address) -> None:
+        """A node has named another one."""
+        self._by_slot[slot] = address
+
+    def lost(self, slot: int, address: Address) -> None:
+        """A node cannot be reached; another may know who has taken its place."""
+        others = sorted({self._first, *self._by_slot.values()} - {address})
+        if others and self.of(slot) == address:
+            self._by_slot[slot] = random.choice(others)  # noqa: S311  # no secret
+
+
+class _SlotConnection(Connection):
+    """A connection to the node that holds a slot, wherever that is by now."""
+
+    def __init__(self, *, places: Places, slot: int, **options: Any) -> None:
+        super().__init__(**options)
+        self._places = places
+        self._slot = slot
+
+    async def connect_check_health(self, *args: Any, **options: Any) -> None:
+        """Connect; called by redis-py before each use."""
+        address = self._places.of(self._slot)
+        if (self.host, self.port) != address:
+            await self.disconnect()
+            self.host, self.port = address
+        try:
+            await super().connect_check_health(*args, **options)
+        except (redis_errors.ConnectionError, redis_errors.TimeoutError):
+            self._places.lost(self._slot, address)
+            raise
+
+    async def read_response(self, *args: Any, **options: Any) -> Any:
+        """Read an answer, and remember it when it names another node."""
+        try:
+            return await super().read_response(*args, **options)
+        except redis_errors.MovedError as error:
+            self._places.moved(error.slot_id, Address(error.host or self.host, error.port))
+            raise
+
+
+class _EncryptedSlotConnection(_SlotConnection, SSLConnection):
+    pass
+
+
+def pool(
+    url: str, key: str, *, timeout_ms: int, max_connections: int | None = None, places: Places | None = None
+) -> ConnectionPool:
+    """Connections for a key and all that have its hash tag. Its user closes it."""
+    options: dict[str, Any] = dict(parse_url(url))
+    is_encrypted = issubclass(options.pop("connection_class", Connection), SSLConnection)
+    return ConnectionPool(
+        connection_class=_EncryptedSlotConnection if is_encrypted else _SlotConnection,
+        max_connections=max_connections,
+        socket_timeout=timeout_ms / 1000,
+        socket_connect_timeout=timeout_ms / 1000,
+        # Once more and at once: a connection that has died while idle shows only when it is used, and a node that says
+        # MOVED has done nothing. After a timeout never again: the caller has waited long enough.
+        retry=Retry(NoBackoff(), 1, supported_errors=(redis_errors.ConnectionError, redis_errors.MovedError)),
+        places=places or Places(_address(options)),
+        slot=key_slot(key.encode()),
+        **options,
+    )
+
+
+def _address(options: dict[str, Any]) -> Address:
+    return Address(options.get("host", "localhost"), options.get("port", 6379))
+
+
+class Node(NamedTuple):
+    """A node, a client of it, and partitions that it holds."""
+
+    address: Address
+    client: Any  # a Redis; its commands are typed as sync or async at once
+    numbers: list[int]
+
+
+class WrongPartitionsError(Exception):
+    """The data was made with another number of partitions. The text says what to do."""
+
+
+class PartitionedRedis:
+    """The Redis of a deployment. Connects when it is used."""
+
+    def __init__(self, url: str, count: int, *, timeout_ms: int, max_connections: int | None = None) -> None:
+        """Take the Redis at a URL: any node of a cluster. `max_connections` is for each partition, 100 by default."""
+        options = dict(parse_url(url))
+        self._places = Places(_address(options))
+        self._slots = [key_slot(hash_tag(number).encode()) for number in range(count)]
+
+        def client(key: str) -> Any:
+            connections = pool(url, key, timeout_ms=timeout_ms, max_connections=max_connections, places=self._places)
+            return Redis.from_pool(connections)
+
+        self._clients = [client(hash_tag(number)) for number in range(count)]
+        self._of_count = client(COUNT_KEY)
+        self.is_checked = False
+
+    @property
+    def numbers(self) -> range:
+        """The numbers of the partitions."""
+        return range(len(self._clients))
+
+    def __getitem__(self, number: int) -> Any:
+        """The client for the keys of a partition, and for no others."""
+        return self._clients[number]
+
+    def nodes(self, numbers: Iterable[int] | None = None) -> list[Node]:
+        """The nodes that hold these partitions (all by default), as far as is known. A command may still be MOVED."""
+        found: dict[Address, list[int]] = defaultdict(list)
+        for number in self.numbers if numbers is None else numbers:
+            found[self._places.of(self._slots[number])].append(number)
+        return [Node(address, self._clients[group[0]], group) for address, group in found.items()]
+
+    async def check(self) -> None:
+        """Wait until Redis answers, then make sure that its data was made with as many partitions.
+
+        The first to ask an empty Redis decides. Raises WrongPartitionsError.
+        """
+        mine = len(self._clients)
+        while not self.is_checked:
+            try:
+                await self._of_count.set(COUNT_KEY, mine, nx=True)
+                made_with = int(await self._of_count.get(COUNT_KEY))
+            except redis_errors.RedisError as error:
+                _log.warning("Redis does not answer", error=type(error).__name__)
+                await asyncio.sleep(_RETRY_S)
+                continue
+            if made_with != mine:
+                problem = (
+                    f"PARTITIONS is {mine}, but the data in this Redis was made with {made_with}, and what is there "
+                    f"keeps its partition. Set PARTITIONS={made_with} for every service, or start with an empty Redis."
+                )
+                _log.error("refusing to start", problem=problem)
+                raise WrongPartitionsError(problem)
+            await self._find_nodes()
+            self.is_checked = True
+
+    async def _find_nodes(self) -> None:
+        """Ask for something in each partition, so that its node is known if it answers."""
+        asking = (client.exists(hash_tag(number)) for number, client in enumerate(self._clients))
+        await asyncio.gather(*asking, return_exceptions=True)
+
+    async def is_ready(self) -> bool:
+        """Whether the data is as it must be and a node answers within a second: one down must not stop the others."""
+        for node in self.nodes() if self.is_checked else ():
+            with suppress(redis_errors.RedisError, TimeoutError):
+                async with asyncio.timeout(_PING_S):
+                    return bool(await node.client.ping())
+        return False
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await asyncio.gather(*(client.aclose() for client in (*self._clients, self._of_count)))
