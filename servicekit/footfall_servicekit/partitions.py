@@ -53,8 +53,9 @@ class Address(NamedTuple):
 class Places:
     """Which node holds which slot, as far as it is known."""
 
-    def __init__(self, first: Address) -> None:
-        self._first = first
+    def __init__(self, url: str) -> None:
+        options = parse_url(url)
+        self._first = Address(options.get("host", "localhost"), options.get("port", 6379))
         self._by_slot: dict[int, Address] = {}
 
     def of(self, slot: int) -> Address:
@@ -66,7 +67,7 @@ class Places:
         self._by_slot[slot] = address
 
     def lost(self, slot: int, address: Address) -> None:
-        """A node cannot be reached; another may know who has taken its place."""
+        """A node cannot be reached, or knows nobody; another may know who has taken its place."""
         others = sorted({self._first, *self._by_slot.values()} - {address})
         if others and self.of(slot) == address:
             self._by_slot[slot] = random.choice(others)  # noqa: S311  # no secret
@@ -93,11 +94,14 @@ class _SlotConnection(Connection):
             raise
 
     async def read_response(self, *args: Any, **options: Any) -> Any:
-        """Read an answer, and remember it when it names another node."""
+        """Read an answer, and remember what it says about where slots are."""
         try:
             return await super().read_response(*args, **options)
         except redis_errors.MovedError as error:
             self._places.moved(error.slot_id, Address(error.host or self.host, error.port))
+            raise
+        except redis_errors.ClusterDownError:
+            self._places.lost(self._slot, Address(self.host, self.port))
             raise
 
 
@@ -119,14 +123,10 @@ def pool(
         # Once more and at once: a connection that has died while idle shows only when it is used, and a node that says
         # MOVED has done nothing. After a timeout never again: the caller has waited long enough.
         retry=Retry(NoBackoff(), 1, supported_errors=(redis_errors.ConnectionError, redis_errors.MovedError)),
-        places=places or Places(_address(options)),
+        places=places or Places(url),
         slot=key_slot(key.encode()),
         **options,
     )
-
-
-def _address(options: dict[str, Any]) -> Address:
-    return Address(options.get("host", "localhost"), options.get("port", 6379))
 
 
 class Node(NamedTuple):
@@ -146,8 +146,7 @@ class PartitionedRedis:
 
     def __init__(self, url: str, count: int, *, timeout_ms: int, max_connections: int | None = None) -> None:
         """Take the Redis at a URL: any node of a cluster. `max_connections` is for each partition, 100 by default."""
-        options = dict(parse_url(url))
-        self._places = Places(_address(options))
+        self._places = Places(url)
         self._slots = [key_slot(hash_tag(number).encode()) for number in range(count)]
 
         def client(key: str) -> Any:
