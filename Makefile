@@ -5,7 +5,7 @@ distributions := protos timeline servicekit services/collector services/identity
 compile := $(bin)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 table := $(bin)/python -m footfall_servicekit.settings
 
-.PHONY: help install run test bench bench-history lint types proto released settings requirements wheels up
+.PHONY: help install run test bench bench-history lint types proto released settings requirements audit wheels up
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -53,6 +53,10 @@ requirements: install ## pin all versions anew
 	@$(compile) requirements.in -o requirements.txt
 	@$(compile) --prerelease=if-necessary-or-explicit requirements-dev.in -o requirements-dev.txt
 	@$(compile) requirements-build.in -o requirements-build.txt
+
+audit: install ## ask the vulnerability service of PyPI about every pinned version
+	@$(bin)/pip-audit --strict --disable-pip --require-hashes --progress-spinner=off \
+	    -r requirements.txt -r requirements-dev.txt -r requirements-build.txt
 
 wheels: install ## build every distribution into dist/
 	@$(bin)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist $(addprefix ./,$(distributions))

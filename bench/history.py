@@ -24,7 +24,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-un
 from bench.page import measured, table, write
 from bench.past import Past, fill
 from bench.suite import fresh_suite
-from deploy.embedded import erasure_key
+from deploy.embedded import kept_keys
 from tests.tools.suite import Suite
 
 ITEMS = 100
@@ -109,7 +109,7 @@ def filled(events: int) -> Iterator[Side]:
 
 async def _fill(suite: Suite, past: Past) -> None:
     store = Store.open(suite.mongo_url, "footfall", 2_000)
-    await fill(store, past, Tombstones(store, erasure_key(suite.data_dir)["ERASURE_KEY"]))
+    await fill(store, past, Tombstones(store, kept_keys(suite.data_dir)["ERASURE_KEY"]))
     await store.close()
 
 

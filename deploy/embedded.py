@@ -120,10 +120,12 @@ def kept_secret(file: Path, new: str) -> tuple[str, bool]:
     return new, True
 
 
-def erasure_key(data_dir: Path) -> dict[str, str]:
-    """The secret that erased people are remembered under: the environment's, else one kept in the data folder."""
-    key = os.environ.get("ERASURE_KEY") or kept_secret(data_dir / "erasure.key", secrets.token_urlsafe(32))[0]
-    return {"ERASURE_KEY": key}
+def kept_keys(data_dir: Path) -> dict[str, str]:
+    """The secrets that people are named under where their names must not be: the environment's, else ones kept here."""
+    return {
+        name: os.environ.get(name) or kept_secret(data_dir / file, secrets.token_urlsafe(32))[0]
+        for name, file in (("ERASURE_KEY", "erasure.key"), ("GATEWAY_AUDIT_KEY", "audit.key"))
+    }
 
 
 def is_ready(gateway_port: int) -> bool:

@@ -16,7 +16,7 @@ from deploy.embedded import (
     ROOT,
     Credentials,
     Refusal,
-    erasure_key,
+    kept_keys,
     kept_secret,
     prepare,
     suite_environment,
@@ -142,7 +142,7 @@ def main() -> int:
         ports = read_ports()
         prepare(data_dir)
         credentials, new = read_credentials(data_dir)
-        environment = suite_environment(data_dir, ports, credentials) | erasure_key(data_dir)
+        environment = suite_environment(data_dir, ports, credentials) | kept_keys(data_dir)
     except Refusal as refusal:
         sys.stderr.write(f"{refusal}\n")
         return 1

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 from redis.asyncio import Redis
 
 from tests.tools.stores import running_mongo, running_valkey
@@ -22,8 +23,11 @@ _database_numbers = itertools.count(1)
 
 
 def pytest_configure() -> None:
-    """Let a run that is terminated end its servers, as one that is interrupted does."""
+    """Let a run that is terminated end its servers, as one that is interrupted does; time no example of Hypothesis."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # How long an example takes says more about what else the machine does.
+    settings.register_profile("shared machine", deadline=None)
+    settings.load_profile("shared machine")
 
 
 @pytest.fixture(scope="session")

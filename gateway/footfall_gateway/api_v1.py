@@ -72,7 +72,7 @@ class VisitorsApi:
         request = identity.GetVisitorRequest(visit_id=call.uuid("visitId", "visit"))
         live = (await self._ask(self._identity.GetVisitor, request)).visitor
         if not call.principal.may_see(live.site):
-            raise Problem(404, "no such visit")
+            raise Problem(404, "no such visitor")
         return json_answer(resources.visitor(live))
 
     async def explain(self, call: Call[NoQuery, None]) -> Response:

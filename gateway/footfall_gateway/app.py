@@ -8,6 +8,7 @@ from starlette.routing import BaseRoute, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from footfall_gateway import api_v1, cookies, openapi
+from footfall_gateway.audit import Audit
 from footfall_gateway.auth import Authenticator
 from footfall_gateway.beacon import BeaconEndpoint
 from footfall_gateway.dsl import DslFile
@@ -17,7 +18,7 @@ from footfall_gateway.history_posts import HistoryPosts
 from footfall_gateway.intake import Intake
 from footfall_gateway.lookup import Lookup
 from footfall_gateway.neighbours import Neighbours
-from footfall_gateway.operations import Api, routes
+from footfall_gateway.operations import Api, Gate, routes
 from footfall_gateway.probes import Probes
 from footfall_gateway.problem import HISTORY_ERRORS, PROBLEM_DETAILS, Problem
 from footfall_gateway.settings import GatewaySettings
@@ -37,7 +38,7 @@ def build(
         DslFileError: DSL_FILE cannot be used.
 
     """
-    authenticator = Authenticator(settings)
+    gate = Gate(Authenticator(settings), Audit(settings.audit_secret), settings.body_timeout_ms / 1000)
     lookup = Lookup(neighbours)
     history = [*HistoryApi(neighbours, lookup).operations(), *HistoryPosts(intake, lookup).operations()]
     apis = [
@@ -46,9 +47,7 @@ def build(
         cookies.api(),
         probes.api(),
     ]
-    table: list[BaseRoute] = [
-        route for api in apis for route in routes(api, authenticator, settings.body_timeout_ms / 1000)
-    ]
+    table: list[BaseRoute] = [route for api in apis for route in routes(api, gate)]
     return _Dispatcher(
         beacons,
         _files(settings, openapi.describe(apis)),

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import binascii
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs
@@ -10,11 +11,12 @@ from urllib.parse import parse_qs
 import msgspec
 
 from footfall_gateway import metrics
-from footfall_gateway.cors import Cors, RawHeaders
+from footfall_gateway.cors import LONGEST_ORIGIN, Cors, RawHeaders
 from footfall_gateway.envelope import BeaconError, Envelope, Rejection, TooManyEventsError, read
 from footfall_gateway.intake import Intake, Outcome, Sender, now_ms
 from footfall_gateway.problem import Problem
 from footfall_gateway.ratelimit import RateLimiter
+from footfall_gateway.sites import Sites
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -27,14 +29,16 @@ MAX_DISCARDED = 8 * 1024 * 1024
 PIXEL = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7")
 
 _LONGEST_USER_AGENT = 1_024
-_LONGEST_HEADER = 256
+_LONGEST_TRACEPARENT = 256
+_MOST_REMEMBERED = 1_024
 _RETRY_S = b"2"
 _READABLE = (b"access-control-expose-headers", b"retry-after")
 """Or pages of other origins would not see how long to wait."""
 _HEADERS = {b"content-type", b"origin", b"user-agent", b"traceparent"}
 _CONTENT_TYPES = {b"application/json", b"text/plain"}
-_JSON: RawHeaders = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
-_GIF: RawHeaders = [(b"content-type", b"image/gif"), (b"cache-control", b"no-store")]
+_NO_STORE: RawHeaders = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
+_JSON: RawHeaders = [(b"content-type", b"application/json"), *_NO_STORE]
+_GIF: RawHeaders = [(b"content-type", b"image/gif"), *_NO_STORE]
 _encode = msgspec.json.Encoder().encode
 
 
@@ -77,9 +81,10 @@ class BeaconEndpoint:
 
     paths = frozenset(("/beacon", "/beacon.gif"))
 
-    def __init__(self, intake: Intake, cors: Cors, limiter: RateLimiter, body_timeout_s: float) -> None:
+    def __init__(self, intake: Intake, sites: Sites, limiter: RateLimiter, body_timeout_s: float) -> None:
         self._intake = intake
-        self._cors = cors
+        self._sites = sites
+        self._cors = Cors(sites)
         self._limiter = limiter
         self._body_timeout_s = body_timeout_s
         self._successes: dict[bytes, bytes] = {}
@@ -101,6 +106,7 @@ class BeaconEndpoint:
             body = _pixel_body(scope) if is_pixel else await self._posted(scope, headers, receive)
             envelope = read(body)
             self._limiter.add(sender.address, len(envelope.events) - 1)
+            self._admit_to_sites(envelope, sender)
             outcome = await self._intake.store(sender, envelope, len(body))
         except ClientGoneError:
             return
@@ -120,6 +126,7 @@ class BeaconEndpoint:
             sender = _sender(scope, headers, now_ms())
             if self._limiter.wait_s(sender.address):
                 return None
+            self._admit_to_sites(envelope, sender)
             self._limiter.add(sender.address, len(envelope.events))
             return Stored(headers.get(b"origin", b""), envelope, self._intake.begin(sender, envelope, len(body)))
         except (BeaconError, Problem):
@@ -136,7 +143,9 @@ class BeaconEndpoint:
         answer = self._successes.get(stored.origin)
         if answer is None:
             lines = [b"%b: %b\r\n" % header for header in (*default_headers, *self._cors.headers(stored.origin))]
-            answer = self._successes[stored.origin] = b"".join([b"HTTP/1.1 204 No Content\r\n", *lines, b"\r\n"])
+            answer = b"".join([b"HTTP/1.1 204 No Content\r\n", *lines, b"\r\n"])
+            if len(self._successes) < _MOST_REMEMBERED and len(stored.origin) <= LONGEST_ORIGIN:
+                self._successes[stored.origin] = answer
         return answer
 
     async def answer(self, stored: "Stored", _scope: Scope, _receive: Receive, send: Send) -> None:
@@ -179,6 +188,19 @@ class BeaconEndpoint:
         if wait_s := self._limiter.wait_s(sender.address):
             raise Problem(429, "too many events from this address", retry_s=wait_s)
         self._limiter.add(sender.address, 1)
+
+    def _admit_to_sites(self, envelope: Envelope, sender: Sender) -> None:
+        """Count events for their sites. Raises Problem 429, and counts none, when one of these has had enough."""
+        limit = self._limiter.sites
+        if not limit:
+            return
+        find, origin = self._sites.find, sender.origin
+        counts = Counter(find(event.site or envelope.site or "", origin) for event in envelope.events)
+        del counts[""]  # admission refuses them
+        if wait_s := max(map(limit.wait_s, counts), default=0):
+            raise Problem(429, "too many events for this site", retry_s=wait_s)
+        for site, events in counts.items():
+            limit.add(site, events)
 
     async def _posted(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> bytes:
         if scope["method"] != "POST":
@@ -246,10 +268,11 @@ def _sender(scope: Scope, headers: dict[bytes, bytes], received_ms: int) -> Send
     client = scope["client"]
     return Sender(
         received_ms,
-        origin=headers.get(b"origin", b"")[:_LONGEST_HEADER].decode("latin-1"),
+        # Longer than any there is, so that what is cut ends in no site's name by that.
+        origin=headers.get(b"origin", b"")[: LONGEST_ORIGIN + 1].decode("latin-1"),
         user_agent=headers.get(b"user-agent", b"")[:_LONGEST_USER_AGENT].decode("latin-1"),
         address=client[0] if client else "",
-        traceparent=headers.get(b"traceparent", b"")[:_LONGEST_HEADER].decode("latin-1"),
+        traceparent=headers.get(b"traceparent", b"")[:_LONGEST_TRACEPARENT].decode("latin-1"),
     )
 
 

@@ -11,10 +11,11 @@ from typing import Any, cast
 from starlette.types import Receive, Scope, Send
 from uvicorn.config import Config
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from footfall_gateway.beacon import BeaconEndpoint, Stored
+from footfall_gateway.connection import BoundedConnection
 
 
 def beacon_protocol(endpoint: BeaconEndpoint, trusted_proxies: str) -> Any:
@@ -27,7 +28,7 @@ async def _nothing(_scope: Scope, _receive: Receive, _send: Send) -> None:
     pass
 
 
-class _BeaconProtocol(HttpToolsProtocol):
+class _BeaconProtocol(BoundedConnection):
     def __init__(
         self,
         endpoint: BeaconEndpoint,

@@ -21,6 +21,9 @@ PAGE_POLICY = (
 DEMO_POLICY = f"{PAGE_POLICY}; script-src 'self' 'unsafe-eval'"
 """The demo shop stands for a customer's site, and the DSL's expressions are evaluated there."""
 
+_DOCUMENTS = ("text/html", "image/svg+xml", "application/xml")
+"""What a browser may show as a page, with what scripts there are in it."""
+
 _PAGE_AGE_S = 60
 
 
@@ -56,7 +59,7 @@ def _answer(file: BrowserFile, scope: Scope) -> Response:
         "cross-origin-resource-policy": "cross-origin",
         "x-content-type-options": "nosniff",
     }
-    if file.content_type.startswith("text/html"):
+    if file.content_type.startswith(_DOCUMENTS):
         policy = DEMO_POLICY if scope["path"].startswith("/demo/") else PAGE_POLICY
         headers |= {"content-security-policy": policy, "referrer-policy": "same-origin"}
     if headers["etag"] in (tag.strip() for tag in asked.get("if-none-match", "").split(",")):

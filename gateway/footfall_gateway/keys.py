@@ -38,6 +38,10 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     create_ms: int
     expire_ms: int | None = None
 
+    def has_expired(self, now_ms: float) -> bool:
+        """Whether its time is over."""
+        return self.expire_ms is not None and self.expire_ms <= now_ms
+
 
 class KeysFileError(Exception):
     """The file of keys cannot be used; the text says why."""
@@ -66,6 +70,10 @@ def is_proof(key: Key, token: str) -> bool:
         return _hasher.verify(key.hash, token)
     except VerificationError:
         return False
+
+
+NOBODYS_KEY = Key(id="", name="", hash=new_token()[2], scopes=[], sites=[], create_ms=0)
+"""In the place of a key that is not there. Nobody has its token, and no file holds it."""
 
 
 class KeyFile:

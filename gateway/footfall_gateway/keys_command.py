@@ -1,6 +1,7 @@
 """Turns `footfall-gateway keys ...` into changes of the file of API keys. Running gateways notice at once."""
 
 import argparse
+import os
 import sys
 import time
 from datetime import UTC, datetime
@@ -68,6 +69,7 @@ def _create(file: KeyFile, options: argparse.Namespace) -> None:
         expire_ms=now_ms + options.days * _DAY_MS if options.days else None,
     )
     with file.changing() as keys:
+        _note(file, "create", key)
         keys[key_id] = key
     _print(token)
 
@@ -83,13 +85,14 @@ def _rotate(file: KeyFile, options: argparse.Namespace) -> None:
     token, new_id, token_hash = new_token()
     with file.changing() as keys:
         old = _taken(keys, options.id)
-        keys[new_id] = msgspec.structs.replace(old, id=new_id, hash=token_hash)
+        new = keys[new_id] = msgspec.structs.replace(old, id=new_id, hash=token_hash)
+        _note(file, f"rotate {old.id}", new)
     _print(token)
 
 
 def _revoke(file: KeyFile, options: argparse.Namespace) -> None:
     with file.changing() as keys:
-        _taken(keys, options.id)
+        _note(file, "revoke", _taken(keys, options.id))
 
 
 def _taken(keys: dict[str, Key], key_id: str) -> Key:
@@ -97,6 +100,22 @@ def _taken(keys: dict[str, Key], key_id: str) -> Key:
         return keys.pop(key_id)
     except KeyError:
         raise NoSuchKeyError(key_id) from None
+
+
+def _note(file: KeyFile, action: str, key: Key) -> None:
+    """Add a line to the file's record of changes, before the change, so that there is none without its line."""
+    line = {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "uid": os.getuid(),
+        "action": action,
+        "key": key.id,
+        "name": key.name,
+        "scopes": key.scopes,
+        "sites": key.sites,
+    }
+    descriptor = os.open(file.path.with_suffix(".audit"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    with os.fdopen(descriptor, "wb") as record:
+        record.write(msgspec.json.encode(line) + b"\n")
 
 
 def _day(ms: int) -> str:

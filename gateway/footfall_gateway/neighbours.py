@@ -132,7 +132,8 @@ def _problem(details: ErrorDetails, parameters: Mapping[str, str]) -> Problem:
             broken = [f"{parameters.get(field) or _camel(field)}: {rule}" for field, rule in details.violations]
             return Problem(400, "; ".join(broken))
         case 404:
-            return Problem(404, f"no such {details.resource_type or 'resource'}")
+            # In the words of what is there but not for this client: see lookup.py.
+            return Problem(404, f"no such {(details.resource_type or 'resource').lower()}")
         case 403 | 409 | 400:
             # Only what a RequestError says is meant for clients.
             return Problem(status, details.message if details.reason else "refused")

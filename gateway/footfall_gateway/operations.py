@@ -17,6 +17,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from footfall_gateway import metrics
+from footfall_gateway.audit import Audit
 from footfall_gateway.auth import EVERYBODY, Authenticator, Principal
 from footfall_gateway.beacon import ClientGoneError, read_body
 from footfall_gateway.envelope import words
@@ -37,6 +38,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _EVERY_ANSWER = (
     ("cache-control", "no-store"),  # most of it is about people
     ("x-content-type-options", "nosniff"),
+    ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
 )
 
 _log = structlog.get_logger()
@@ -113,32 +115,42 @@ def json_answer(body: Any, **headers: str) -> Response:
     )
 
 
-def routes(api: Api, authenticator: Authenticator, body_timeout_s: float) -> list[Route]:
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What every request to an operation passes."""
+
+    authenticator: Authenticator
+    audit: Audit
+    body_timeout_s: float
+
+
+def routes(api: Api, gate: Gate) -> list[Route]:
     """One route a path and prefix."""
     by_path: dict[str, dict[str, Operation[Any, Any]]] = {}
     for operation in api.operations:
         by_path.setdefault(operation.path, {})[operation.method] = operation
     return [
-        Route(prefix + path, _PathEndpoint(operations, api.style, authenticator, body_timeout_s))
+        Route(prefix + path, _PathEndpoint(operations, api.style, gate))
         for prefix in api.prefixes
         for path, operations in by_path.items()
     ]
 
 
+@dataclass(slots=True)
+class _Seen:
+    """What is known of a request by the time it is answered: who asks, and about whom."""
+
+    principal: Principal | None = None
+    whose: Mapping[str, str] = field(default_factory=dict)
+
+
 class _PathEndpoint:
     """The operations of one path, as an ASGI application."""
 
-    def __init__(
-        self,
-        operations: Mapping[str, Operation[Any, Any]],
-        style: ErrorStyle,
-        authenticator: Authenticator,
-        body_timeout_s: float,
-    ) -> None:
+    def __init__(self, operations: Mapping[str, Operation[Any, Any]], style: ErrorStyle, gate: Gate) -> None:
         self._operations = operations
         self._style = style
-        self._authenticator = authenticator
-        self._body_timeout_s = body_timeout_s
+        self._gate = gate
         allowed = {*operations, "OPTIONS"} | ({"HEAD"} if "GET" in operations else set())
         self._allow = ", ".join(sorted(allowed))
 
@@ -147,14 +159,12 @@ class _PathEndpoint:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         logs.request_id.set(_request_id(headers))
         operation = self._operations.get("GET" if scope["method"] == "HEAD" else scope["method"])
-        principal = None
+        seen = _Seen()
         try:
             if operation is None:
                 response = self._without_operation(scope["method"])
             else:
-                principal = await self._admit(operation, headers, scope["client"])
-                body = await self._body(operation, receive)
-                response = await operation.handler(_call(operation, scope, headers, principal, body))
+                response = await operation.handler(await self._call(operation, scope, headers, receive, seen))
         except ClientGoneError:
             return
         except Problem as problem:
@@ -162,26 +172,42 @@ class _PathEndpoint:
         except Exception:
             _log.exception("request failed", operation=operation and operation.name)
             response = self._style.response(Problem(500, "internal error"))
-        _account(operation, response.status_code, time.perf_counter() - started, principal)
+        _account(operation, response.status_code, time.perf_counter() - started, seen)
         response.headers["x-request-id"] = logs.request_id.get()
         for name, value in _EVERY_ANSWER:
             response.headers.setdefault(name, value)
         await response(scope, receive, send)
 
-    async def _admit(
-        self, operation: Operation[Any, Any], headers: Mapping[str, str], client: tuple[str, int] | None
-    ) -> Principal:
-        if operation.permission is None:
-            return EVERYBODY
-        address = client[0] if client else ""
-        principal = await self._authenticator.authenticate(headers.get("authorization", ""), address)
-        principal.must_hold(operation.permission)
-        return principal
+    async def _call(
+        self,
+        operation: Operation[Any, Any],
+        scope: Scope,
+        headers: Mapping[str, str],
+        receive: Receive,
+        seen: "_Seen",
+    ) -> Call[Any, Any]:
+        if operation.permission:
+            address = scope["client"][0] if scope["client"] else ""
+            seen.principal = await self._gate.authenticator.authenticate(headers.get("authorization", ""), address)
+        path = {name: _unquoted(value) for name, value in scope["path_params"].items()}
+        if operation.permission and seen.principal:
+            seen.whose = self._gate.audit.whose(path)
+            seen.principal.must_hold(operation.permission)
+            _must_not_be_a_page_s(operation.method, headers)
+        values = _values(scope["query_string"])
+        return Call(
+            path=path,
+            query=_typed(values, operation.query),
+            includes=includes(values, operation.includes),
+            body=await self._body(operation, receive),
+            principal=seen.principal or EVERYBODY,
+            headers=headers,
+        )
 
     async def _body(self, operation: Operation[Any, Any], receive: Receive) -> Any:
         if operation.body is None:
             return None
-        raw = await read_body(receive, self._body_timeout_s)
+        raw = await read_body(receive, self._gate.body_timeout_s)
         return operation.decode(raw) if operation.decode else _decoded(raw, operation.body)
 
     def _without_operation(self, method: str) -> Response:
@@ -190,18 +216,10 @@ class _PathEndpoint:
         raise Problem(405, "method not allowed here", allow=self._allow)
 
 
-def _call(
-    operation: Operation[Any, Any], scope: Scope, headers: Mapping[str, str], principal: Principal, body: Any
-) -> Call[Any, Any]:
-    values = _values(scope["query_string"])
-    return Call(
-        path={name: _unquoted(value) for name, value in scope["path_params"].items()},
-        query=_typed(values, operation.query),
-        includes=includes(values, operation.includes),
-        body=body,
-        principal=principal,
-        headers=headers,
-    )
+def _must_not_be_a_page_s(method: Method, headers: Mapping[str, str]) -> None:
+    """Raises Problem 403 for what a page of another origin changes with the credentials its browser remembers of us."""
+    if method != "GET" and headers.get("sec-fetch-site") in {"cross-site", "same-site"}:
+        raise Problem(403, "a page of another origin may not do that")
 
 
 def _values(raw: bytes) -> dict[str, str]:
@@ -244,10 +262,18 @@ def _request_id(headers: Mapping[str, str]) -> str:
     return given if _REQUEST_ID.fullmatch(given) else os.urandom(8).hex()
 
 
-def _account(operation: Operation[Any, Any] | None, status: int, seconds: float, principal: Principal | None) -> None:
-    """Count and log a request: by operation, because paths and queries name people."""
+def _account(operation: Operation[Any, Any] | None, status: int, seconds: float, seen: _Seen) -> None:
+    """Count and log a request: by operation, because paths and queries name people; docs/security.md: Audit."""
     name = operation.name if operation else "none"
     metrics.REQUESTS.labels(name, str(status)).inc()
     metrics.REQUEST_SECONDS.labels(name).observe(seconds)
     write = _log.info if operation and operation.permission else _log.debug  # probes come every few seconds
-    write("request", operation=name, status=status, ms=round(seconds * 1000, 1), client=principal and principal.name)
+    write(
+        "request",
+        operation=name,
+        status=status,
+        ms=round(seconds * 1000, 1),
+        client=seen.principal and seen.principal.name,
+        key=seen.principal and seen.principal.key_id,
+        whose=seen.whose,
+    )

@@ -51,7 +51,7 @@ class ErrorStyle:
 
     def response(self, problem: Problem) -> Response:
         """The answer that tells of a problem."""
-        headers = {"content-type": self.media_type, **problem.headers}
+        headers = {"content-type": self.media_type, "x-content-type-options": "nosniff", **problem.headers}
         return Response(msgspec.json.encode(self.make(problem)), problem.status, headers)
 
 

@@ -1,6 +1,6 @@
-"""Turns what an address has sent in this minute into how long it must wait; gateways share their counts through Redis.
+"""Turns what an address or a site has sent in this minute into how long it must wait; gateways share counts by Redis.
 
-A beacon never waits for Redis. Each gateway counts by itself; of addresses that come near the limit it tells the shared
+A beacon never waits for Redis. Each gateway counts by itself; of those who come near the limit it tells the shared
 count once a second, and learns from it who has spent the minute elsewhere. Without Redis each gateway is on its own.
 """
 
@@ -19,20 +19,74 @@ from limits.errors import StorageError
 
 _WINDOW_S = 60.0
 _SHARE_EVERY_MS = 1_000
-# Addresses that have used this part of the limit here are worth a word to the others.
+# Who has used this part of the limit here is worth a word to the others.
 _SHARED_FROM = 1 / 10
-_MOST_ADDRESSES = 200_000
+_MOST_COUNTED = 200_000
 
 _log = structlog.get_logger()
 
 
-class RateLimiter:
-    """Counts events by address. `per_minute` 0: no limit. Loopback is exempt unless said otherwise."""
+class MinuteLimit:
+    """Events of this minute, by whom they count for. `per_minute` 0: no limit. `name` is its own among those shared."""
 
-    def __init__(self, per_minute: int, redis_url: str, *, includes_loopback: bool = False) -> None:
+    def __init__(self, name: str, per_minute: int) -> None:
+        self._name = name
         self._limit = per_minute
-        self._includes_loopback = includes_loopback
         self._item = RateLimitItemPerMinute(max(1, per_minute))
+        self._window_end = time.monotonic() + _WINDOW_S
+        self._used: dict[str, int] = {}
+        self._told: dict[str, int] = {}
+        self._refused_until: dict[str, float] = {}
+
+    def __bool__(self) -> bool:
+        return self._limit > 0
+
+    def wait_s(self, key: str) -> int:
+        """Seconds until this one may send again; 0: now."""
+        if not self._limit:
+            return 0
+        now = time.monotonic()
+        self._turn(now)
+        until = self._refused_until.get(key, 0.0)
+        if until <= now:
+            if self._used.get(key, 0) < self._limit:
+                return 0
+            until = self._window_end
+        return max(1, math.ceil(until - now))
+
+    def add(self, key: str, events: int) -> None:
+        """Count events."""
+        if self._limit:
+            self._used[key] = self._used.get(key, 0) + events
+
+    async def tell(self, strategy: FixedWindowRateLimiter) -> None:
+        """Add to the shared counts what is new here. Raises StorageError."""
+        near = self._limit * _SHARED_FROM
+        for key, used in [*self._used.items()]:
+            untold = used - self._told.get(key, 0)
+            if used < near or not untold:
+                continue
+            self._told[key] = used
+            if not await strategy.hit(self._item, self._name, key, cost=untold):
+                stats = await strategy.get_window_stats(self._item, self._name, key)
+                self._refused_until[key] = time.monotonic() + max(0.0, stats.reset_time - time.time())
+
+    def _turn(self, now: float) -> None:
+        """Begin a new minute when it is time, or when the counts themselves have become a burden."""
+        if now >= self._window_end or len(self._used) > _MOST_COUNTED:
+            self._window_end = now + _WINDOW_S
+            self._used.clear()
+            self._told.clear()
+            self._refused_until = {key: until for key, until in self._refused_until.items() if until > now}
+
+
+class RateLimiter:
+    """The limits of this deployment. Addresses of this machine are exempt unless said otherwise."""
+
+    def __init__(self, per_address: int, per_site: int, redis_url: str, *, includes_loopback: bool = False) -> None:
+        self._addresses = MinuteLimit("address", per_address)
+        self.sites = MinuteLimit("site", per_site)
+        self._includes_loopback = includes_loopback
         # The braces put all counts into one slot of a Redis Cluster, for which one client will do.
         self._pool = pool(redis_url, "{rate}", timeout_ms=_SHARE_EVERY_MS)
         self._storage = RedisStorage(
@@ -42,39 +96,26 @@ class RateLimiter:
             key_prefix="{rate}",
             connection_pool=self._pool,  # type: ignore[arg-type]  # it says what it wants in its docstring only
         )
-        self._strategy = FixedWindowRateLimiter(self._storage)
-        self._window_end = time.monotonic() + _WINDOW_S
-        self._used: dict[str, int] = {}
-        self._told: dict[str, int] = {}
-        self._refused_until: dict[str, float] = {}
 
     def wait_s(self, address: str) -> int:
         """Seconds until this address may send again; 0: now."""
-        if not self._limit:
-            return 0
-        now = time.monotonic()
-        self._turn(now)
-        key = _key(address)
-        until = self._refused_until.get(key, 0.0)
-        if until <= now:
-            if self._used.get(key, 0) < self._limit:
-                return 0
-            until = self._window_end
-        return max(1, math.ceil(until - now))
+        return self._addresses.wait_s(_key(address))
 
     def add(self, address: str, events: int) -> None:
         """Count events of an address."""
-        if self._limit and (self._includes_loopback or not _is_loopback(address)):
-            key = _key(address)
-            self._used[key] = self._used.get(key, 0) + events
+        if self._addresses and (self._includes_loopback or not _is_loopback(address)):
+            self._addresses.add(_key(address), events)
 
     async def share(self) -> None:
         """Compare counts with the other gateways, for ever."""
+        limits = [limit for limit in (self._addresses, self.sites) if limit]
+        strategy = FixedWindowRateLimiter(self._storage)
         is_alone = False
-        while self._limit:
+        while limits:
             await asyncio.sleep(_SHARE_EVERY_MS / 1000)
             try:
-                await self._tell()
+                for limit in limits:
+                    await limit.tell(strategy)
             except StorageError as error:
                 if not is_alone:
                     _log.warning("rate limits are not shared", reason=type(error.storage_error).__qualname__)
@@ -85,25 +126,6 @@ class RateLimiter:
     async def close(self) -> None:
         """Close the connections to Redis."""
         await self._pool.aclose()
-
-    async def _tell(self) -> None:
-        near = self._limit * _SHARED_FROM
-        for key, used in [*self._used.items()]:
-            untold = used - self._told.get(key, 0)
-            if used < near or not untold:
-                continue
-            self._told[key] = used
-            if not await self._strategy.hit(self._item, key, cost=untold):
-                stats = await self._strategy.get_window_stats(self._item, key)
-                self._refused_until[key] = time.monotonic() + max(0.0, stats.reset_time - time.time())
-
-    def _turn(self, now: float) -> None:
-        """Begin a new minute when it is time, or when the counts themselves have become a burden."""
-        if now >= self._window_end or len(self._used) > _MOST_ADDRESSES:
-            self._window_end = now + _WINDOW_S
-            self._used.clear()
-            self._told.clear()
-            self._refused_until = {key: until for key, until in self._refused_until.items() if until > now}
 
 
 @lru_cache(maxsize=65_536)

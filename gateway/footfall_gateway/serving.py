@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import cast
 
 import structlog
 import uvicorn
@@ -16,7 +17,7 @@ from starlette.types import ASGIApp
 from footfall_gateway import app
 from footfall_gateway.beacon import BeaconEndpoint
 from footfall_gateway.beacon_protocol import beacon_protocol
-from footfall_gateway.cors import Cors, SitesFileError, read_origins
+from footfall_gateway.connection import BoundedConnection, cut_off_slow_clients
 from footfall_gateway.dsl import DslFileError
 from footfall_gateway.group_commit import Bounds
 from footfall_gateway.intake import Intake
@@ -24,6 +25,7 @@ from footfall_gateway.neighbours import Neighbours
 from footfall_gateway.probes import Probes
 from footfall_gateway.ratelimit import RateLimiter
 from footfall_gateway.settings import GatewaySettings
+from footfall_gateway.sites import Sites, SitesFileError
 
 _BACKLOG = 2_048
 _KEEP_ALIVE_S = 65
@@ -60,14 +62,18 @@ class Gateway:
         )
         self._probes = Probes(self._neighbours)
         self._limiter = RateLimiter(
-            settings.rate_limit_per_address, settings.redis_url, includes_loopback=settings.rate_limit_loopback
+            settings.rate_limit_per_address,
+            settings.rate_limit_per_site,
+            settings.redis_url,
+            includes_loopback=settings.rate_limit_loopback,
         )
-        cors = Cors(read_origins(settings.sites_file))
-        beacons = BeaconEndpoint(self._intake, cors, self._limiter, settings.body_timeout_ms / 1000)
+        beacons = BeaconEndpoint(
+            self._intake, Sites(settings.sites_file), self._limiter, settings.body_timeout_ms / 1000
+        )
         application = app.build(settings, self._neighbours, self._intake, beacons, self._probes)
         self._server = _Server(_uvicorn_config(application, beacons, settings))
         self._serving: asyncio.Task[None]
-        self._sharing: asyncio.Task[None]
+        self._watching: list[asyncio.Task[None]]
         self._asked_to_stop = asyncio.Event()
         self._in_a_hurry = asyncio.Event()
         self.port = 0
@@ -79,7 +85,9 @@ class Gateway:
         listener = socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
         self.port = listener.getsockname()[1]
         self._serving = asyncio.create_task(self._server.serve([listener]))
-        self._sharing = asyncio.create_task(self._limiter.share())
+        connections = cast("set[BoundedConnection]", self._server.server_state.connections)
+        cutting = cut_off_slow_clients(connections, settings.client_timeout_ms / 1000)
+        self._watching = [asyncio.create_task(work) for work in (self._limiter.share(), cutting)]
         _log.info("listening", port=self.port)
         return self.port
 
@@ -103,8 +111,9 @@ class Gateway:
         self._server.should_exit = True
         await asyncio.wait((self._serving,))
         exit_code = 1 if self._serving.exception() else 0
-        self._sharing.cancel()
-        await asyncio.gather(self._sharing, return_exceptions=True)
+        for task in self._watching:
+            task.cancel()
+        await asyncio.gather(*self._watching, return_exceptions=True)
         await self._intake.close()
         await self._limiter.close()
         await self._neighbours.close()

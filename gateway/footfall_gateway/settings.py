@@ -18,7 +18,9 @@ class GatewaySettings(ProcessSettings):
     identity_target: str = shared("IDENTITY_TARGET", "127.0.0.1:50052", "gRPC target of identity.")
     history_target: str = shared("HISTORY_TARGET", "127.0.0.1:50053", "gRPC target of history.")
     sites_file: Path | None = shared(
-        "SITES_FILE", None, "TOML file of the sites. Here only their `origins` count: pages that may read answers."
+        "SITES_FILE",
+        None,
+        "TOML file of the sites. Here only their names and `origins` count: pages that may read answers.",
     )
     dsl_file: Path | None = shared(
         "DSL_FILE", None, "The `domain-model.xml` to serve; a change is seen at once. Unset: the one with `Timeout-30`."
@@ -30,12 +32,18 @@ class GatewaySettings(ProcessSettings):
         "Events a minute that beacons of one address may bring; more are answered 429. 0: no limit.",
         ge=0,
     )
+    rate_limit_per_site: int = shared(
+        "RATE_LIMIT_PER_SITE",
+        0,
+        "Events a minute that beacons of one site may bring; more are answered 429. 0: no limit.",
+        ge=0,
+    )
     rate_limit_loopback: bool = Field(False, description="Limit the addresses of this machine too.")
     redis_url: str = shared(
         "REDIS_URL",
         "redis://127.0.0.1:16379",
-        "The Redis or Valkey through which gateways share what addresses have used; of a cluster any node, or a name "
-        "of several. Without it each counts for itself.",
+        "The Redis or Valkey through which gateways share what addresses and sites have used; of a cluster any node, "
+        "or a name of several. Without it each counts for itself.",
         repr=False,
     )
 
@@ -46,6 +54,12 @@ class GatewaySettings(ProcessSettings):
     )
     failed_logins_per_minute: int = Field(
         20, ge=1, le=100_000, description="Failed attempts from one address before further ones are answered 429."
+    )
+    audit_key: SecretStr | None = Field(
+        None,
+        min_length=16,
+        description="Secret that log lines name people and visits under, as a keyed hash: `whose`. All gateways must "
+        "have the same. Unset: the lines say who asked, but not about whom.",
     )
     open_api: bool = Field(
         False,
@@ -78,6 +92,18 @@ class GatewaySettings(ProcessSettings):
     body_timeout_ms: int = Field(
         10_000, ge=1, le=300_000, description="Longest that the body of a request may take to arrive before 408."
     )
+    client_timeout_ms: int = Field(
+        10_000,
+        ge=100,
+        le=300_000,
+        description="Longest that a client may take to send the head of a request, or to read on in an answer, before "
+        "its connection is closed.",
+    )
+
+    @property
+    def audit_secret(self) -> str:
+        """The audit key, empty when there is none."""
+        return self.audit_key.get_secret_value() if self.audit_key else ""
 
     @model_validator(mode="after")
     def _user_needs_password(self) -> Self:

@@ -104,6 +104,25 @@ def test_an_image_listens_where_the_service_does_by_default(service: str) -> Non
     assert f"{service.upper()}_HOST=0.0.0.0" in image["ENV"]
 
 
+@every_service
+def test_a_container_can_do_nothing_that_the_service_does_not_need(service: str) -> None:
+    told = COMPOSE["services"][service]
+    assert (told["read_only"], told["cap_drop"], told["security_opt"]) == (True, ["ALL"], ["no-new-privileges:true"])
+    [pod] = [
+        document["spec"]["template"]["spec"]
+        for document in yaml.safe_load_all((ROOT / "deploy" / "kubernetes.yaml").read_text(encoding="utf-8"))
+        if document["kind"] == "Deployment" and document["metadata"]["name"] == service
+    ]
+    assert pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    assert not pod["automountServiceAccountToken"]
+    [container] = pod["containers"]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
 def test_compose_starts_redis_with_the_settings_of_the_embedded_run() -> None:
     valkey = COMPOSE["services"]["valkey"]
     [file] = [volume.split(":") for volume in valkey["volumes"] if volume.startswith("./")]

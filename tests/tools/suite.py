@@ -4,6 +4,7 @@
 """
 
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -23,8 +24,8 @@ from deploy.embedded import (
     DEFAULT_PORTS,
     ROOT,
     Credentials,
-    erasure_key,
     is_ready,
+    kept_keys,
     prepare,
     suite_environment,
     supervisord_command,
@@ -34,6 +35,8 @@ from tests.tools.stores import cluster_member, form_cluster, running_nodes
 
 Program = Literal["valkey", "mongo", "collector", "identity", "history", "gateway"]
 PROGRAMS: tuple[Program, ...] = get_args(Program)
+
+ANY_METRICS_PORTS = {f"{name}_METRICS_PORT": "0" for name in ("COLLECTOR", "IDENTITY", "HISTORY")}
 
 ON_CLUSTER = bool(os.environ.get("FOOTFALL_CLUSTER"))
 
@@ -56,6 +59,12 @@ class Suite:
     def http(self) -> httpx.AsyncClient:
         """A client of the gateway that may do everything. To be closed by its user."""
         return httpx.AsyncClient(base_url=self.url, auth=self.credentials, timeout=10)
+
+    def metrics_urls(self) -> list[str]:
+        """Where every program of the suite's own shows its metrics."""
+        logs = [(self.data_dir / "log" / f"{name}.log").read_text() for name in self.targets]
+        ports = [re.findall(r'"metrics_port": (\d+)', log)[-1] for log in logs]
+        return [f"{self.url}/metrics", *(f"http://127.0.0.1:{port}/metrics" for port in ports)]
 
     def channel(self, service: str) -> grpc.aio.Channel:
         """A plain gRPC channel to a service: no retries, no deadlines. To be closed by its user."""
@@ -120,9 +129,8 @@ def running_suite(
     """
     prepare(data_dir)
     ports = dict(zip(DEFAULT_PORTS, free_ports(len(DEFAULT_PORTS)), strict=True))
-    environment = suite_environment(data_dir, ports, Credentials("tester", secrets.token_urlsafe(18))) | erasure_key(
-        data_dir
-    )
+    environment = suite_environment(data_dir, ports, Credentials("tester", secrets.token_urlsafe(18)))
+    environment |= kept_keys(data_dir) | ANY_METRICS_PORTS
     if on_cluster:
         environment |= {"VALKEY_SERVER": str(cluster_member(data_dir)), "PARTITIONS": "16"}
     with running_nodes(data_dir, 2 if on_cluster else 0) as other_nodes:

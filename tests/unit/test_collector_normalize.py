@@ -26,6 +26,11 @@ def normalized(event: Event) -> str | None:
     return None
 
 
+def named(*keys: str) -> bytes:
+    """An object in a list in an object, with these keys."""
+    return json.dumps({"a": [dict.fromkeys(keys, 0)]}).encode()
+
+
 def nested(levels: int) -> bytes:
     """An object nested this deep."""
     return b'{"a":' * (levels - 1) + b"{}" + b"}" * (levels - 1)
@@ -63,6 +68,8 @@ def nested(levels: int) -> bytes:
         ({"data": b'{"a":"\xff"}'}, "invalid_data"),
         ({"data": b'{"a":"\\ud800"}'}, "invalid_data"),
         ({"data": nested(33)}, "invalid_data"),
+        ({"data": named("k" * 257)}, "invalid_data"),
+        ({"data": named(*map(str, range(1_001)))}, "invalid_data"),
         ({"data": b'{"a":' + b"[" * 60_000}, "invalid_data"),
         ({"data": nested(10_000)}, "invalid_data"),
     ],
@@ -83,6 +90,7 @@ def test_what_breaks_a_rule_has_its_reason(fields: dict[str, Any], reason: str) 
         {"timestamp_ms": 253_402_300_799_999},
         {"data": b""},
         {"data": nested(32)},
+        {"data": named("k" * 256, *map(str, range(998)))},
         {"data": {"text": "[{" * 100}},
         {"data": {"text": '\\"[[' * 100, "list": [[]] * 100}},
     ],

@@ -17,6 +17,8 @@ Step = Callable[[Event], str | None]
 
 MAX_EVENT_BYTES: Final = 64 * 1024
 MAX_DATA_DEPTH: Final = 32
+MAX_DATA_KEYS: Final = 1_000
+LONGEST_DATA_KEY: Final = 256
 LAST_TIMESTAMP_MS: Final = 253_402_300_799_999  # the end of the year 9999
 SYSTEM_EVENTS: Final = frozenset({"VisitStarted", "PageEntered", "PageExited", "SignIn", "SignOut", "UserInfo"})
 
@@ -118,11 +120,13 @@ def check_data(event: Event) -> str | None:
     if len(data) <= 2 and data in {b"", b"{}"}:
         return None
     try:
-        _decode_object(data)
+        fields = _decode_object(data)
     except (ValueError, RecursionError):  # ValueError: also what is not UTF-8
         return "data: must be a JSON object"
     if data.count(b"{") + data.count(b"[") > MAX_DATA_DEPTH and _depth(data) > MAX_DATA_DEPTH:
         return f"data: must be nested at most {MAX_DATA_DEPTH} levels deep"
+    if len(data) > LONGEST_DATA_KEY and not _keys_fit(fields):
+        return f"data: must have at most {MAX_DATA_KEYS} keys, each of at most {LONGEST_DATA_KEY} characters"
     return None
 
 
@@ -130,6 +134,21 @@ def _depth(json: bytes) -> int:
     """How deep a valid JSON text is nested: the height of its brackets, added up in C, as hostile input has many."""
     steps = _JSON_STRINGS.sub(b"", json).translate(_BRACKET_STEPS, _ALL_BUT_BRACKETS)
     return max(accumulate(memoryview(steps).cast("b")))
+
+
+def _keys_fit(data: dict[str, Any]) -> bool:
+    """Whether the keys of all objects in it are not too many, and none too long."""
+    count, found = 0, [data]
+    while found:
+        value: Any = found.pop()
+        if isinstance(value, dict):
+            count += len(value)
+            if count > MAX_DATA_KEYS or max(map(len, value), default=0) > LONGEST_DATA_KEY:
+                return False
+            found.extend(value.values())
+        elif isinstance(value, list):
+            found.extend(value)
+    return True
 
 
 STEPS: Final[tuple[tuple[Step, collector.RejectReason.ValueType], ...]] = (

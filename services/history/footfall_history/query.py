@@ -104,8 +104,12 @@ def _time_key(scope: pb.Scope, field: str) -> str:
     if not scope.HasField(field):  # type: ignore[arg-type]
         return ""
     moment: Timestamp = getattr(scope, field)
+    try:
+        nanoseconds = moment.ToNanoseconds()
+    except ValueError:
+        raise RequestError.invalid(f"scope.{field}", "must be a moment of the years 1 to 9999") from None
     # A fraction of a millisecond does not count for events, which have none: from a moment on means from the next one.
-    return _key(-(-moment.ToNanoseconds() // 1_000_000))
+    return _key(-(-nanoseconds // 1_000_000))
 
 
 def _key(at_ms: int) -> str:

@@ -1,5 +1,6 @@
 """Turns fields of requests into checked values, or into the INVALID_ARGUMENT that names field and rule."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
@@ -18,6 +19,11 @@ MOST_IDENTITIES: Final = 1_000
 LONGEST_IDENTITY: Final = 512
 LONGEST_TEXT: Final = 256
 MOST_ADDRESSES: Final = 32
+
+
+# Tokens can be made up by whoever reads paging.py.
+_LIVE_POSITION = re.compile(r"([0-9]{1,15})-(.*)", re.DOTALL)
+_COUNT = re.compile(r"[0-9]{1,9}")
 
 
 def admitted(events: Sequence[Event]) -> list[tuple[Event, Transition | None]]:
@@ -77,8 +83,23 @@ def live_position(text: str | None) -> Position | None:
     """What a page token of ListVisitors stands for."""
     if text is None:
         return None
-    milliseconds, _, below = text.partition("-")
-    return int(milliseconds), below
+    found = _LIVE_POSITION.fullmatch(text)
+    if not found:
+        raise _no_token()
+    return int(found[1]), found[2]
+
+
+def links_position(text: str | None) -> int | None:
+    """What a page token of ListContactLinks stands for: how many links are older."""
+    if text is None:
+        return None
+    if not _COUNT.fullmatch(text):
+        raise _no_token()
+    return int(text)
+
+
+def _no_token() -> RequestError:
+    return RequestError.invalid("page_token", "must be a token that this method returned")
 
 
 def contact(given: Contact, phone_region: str | None) -> ContactRecord:

@@ -171,12 +171,12 @@ class IdentityService(IdentityServiceServicer):
         identity_id = requests.identity_id(request.identity_id)
         same = paging.fingerprint(request)
         size = paging.page_size(request.page_size)
-        older = paging.decode(request.page_token, same)
+        older = requests.links_position(paging.decode(request.page_token, same))
         record = (await self._links.get([identity_id])).get(identity_id)
         if record is None:
             raise RequestError.not_found("Identity", identity_id)
         links = messages.contact_links(record)
-        start = 0 if older is None else max(0, len(links) - int(older))
+        start = 0 if older is None else max(0, len(links) - older)
         left = len(links) - start - size
         return pb.ListContactLinksResponse(
             links=links[start : start + size], next_page_token=paging.encode(str(left), same) if left > 0 else ""

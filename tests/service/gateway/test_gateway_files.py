@@ -1,9 +1,12 @@
 """Files for browsers: the tracking script under all its names, the DSL, the demo; cached, compressed, unsniffed."""
 
+import re
 from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+from footfall_gateway.files import folder
+from footfall_gateway.tracker_files import asset_folder
 
 from tests.service.gateway.conftest import running_gateway
 
@@ -65,9 +68,29 @@ async def test_nothing_else_is_served(http: httpx.AsyncClient, path: str) -> Non
 
 
 async def test_every_page_refuses_frames_inline_scripts_and_other_hosts(http: httpx.AsyncClient) -> None:
-    for path in ("/demo/", "/demo/cart.html", "/docs/"):
-        policy = (await http.get(path)).headers["Content-Security-Policy"]
-        assert "default-src 'self'" in policy
+    folders = {"/docs": asset_folder("docs"), "/demo": asset_folder("console") / "demo"}
+    files = [path for prefix, root in folders.items() for path, _ in folder(prefix, root)]
+    for path in [*files, *SCRIPTS, DSL, "/tracker-dsl.js", "/openapi.json"]:
+        answer = await http.get(path)
+        assert answer.status_code == 200, path
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        media_type = answer.headers["Content-Type"].partition(";")[0]
+        if media_type in {"text/javascript", "text/css", "application/json"}:
+            continue
+        policy = answer.headers["Content-Security-Policy"]
+        assert "default-src 'self'" in policy, path
         assert "frame-ancestors 'none'" in policy
         assert "unsafe-inline" not in policy
-    assert "unsafe-eval" not in (await http.get("/docs/")).headers["Content-Security-Policy"]
+        assert ("unsafe-eval" in policy) == path.startswith("/demo/")
+        if media_type == "text/html":
+            assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\s(on\w+|style)=|javascript:", answer.text), path
+
+
+async def test_every_answer_of_an_api_is_kept_nowhere_sniffed_by_nobody_and_no_page(http: httpx.AsyncClient) -> None:
+    for path, methods in (await http.get("/openapi.json")).json()["paths"].items():
+        for method in methods:
+            answer = await http.request(method, re.sub(r"{\w+}", "x", path))
+            assert answer.headers["X-Content-Type-Options"] == "nosniff", path
+            assert answer.headers["Cache-Control"] == "no-store"
+            if not path.startswith("/beacon"):
+                assert answer.headers["Content-Security-Policy"] == "default-src 'none'; frame-ancestors 'none'"

@@ -1,12 +1,18 @@
 """Who may ask: Basic, bearer tokens, scopes, and what happens to those who guess."""
 
+import json
+import os
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
-from footfall_gateway import keys_command
+from footfall_gateway import auth, keys_command
+from footfall_gateway.keys import Key, is_proof
+from footfall_gateway.problem import Problem
+from footfall_gateway.settings import GatewaySettings
 
 from tests.service.gateway.conftest import running_gateway
 
@@ -126,6 +132,41 @@ def test_a_command_about_no_key_says_so(file: Path, capsys: pytest.CaptureFixtur
     assert keys_command.run(["revoke", "000000000000"], file) == 1
     assert "no such key" in capsys.readouterr().err
     assert keys_command.run(["list"], None) == 2
+
+
+async def test_a_token_of_no_key_costs_what_a_wrong_one_does(
+    file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, expired = command(capsys, file, "create", "a"), command(capsys, file, "create", "b", "--days", "-1")
+    hashed: list[str] = []
+
+    def counted(key: Key, token: str) -> bool:
+        hashed.append(token)
+        return is_proof(key, token)
+
+    monkeypatch.setattr(auth, "is_proof", counted)
+    settings: dict[str, Any] = {"keys_file": file}
+    authenticator = auth.Authenticator(GatewaySettings(**settings))
+    wrong, unknown = f"{good[:-43]}{'x' * 43}", f"ffk_000000000000_{'x' * 43}"
+    for token in (wrong, unknown, expired):
+        with pytest.raises(Problem, match="missing or wrong"):
+            await authenticator.authenticate(f"Bearer {token}", "192.0.2.1")
+    assert hashed == [wrong, unknown, expired]
+
+
+def test_every_change_of_the_keys_is_on_record(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    token = command(capsys, file, "create", "desktop", "--site", "shop")
+    old = token.split("_")[1]
+    new = command(capsys, file, "rotate", old)
+    command_line = ["revoke", new.split("_")[1]]
+    assert keys_command.run(command_line, file) == 0
+    record = file.with_suffix(".audit")
+    lines = [json.loads(line) for line in record.read_text().splitlines()]
+    expected = [("create", old), (f"rotate {old}", command_line[1]), ("revoke", command_line[1])]
+    assert [(line["action"], line["key"]) for line in lines] == expected
+    assert {(line["name"], *line["sites"], line["uid"]) for line in lines} == {("desktop", "shop", os.getuid())}
+    assert stat.S_IMODE(record.stat().st_mode) == 0o600
+    assert not [secret for secret in (token, new) if secret.rpartition("_")[2] in record.read_text()]
 
 
 async def test_an_open_api_needs_an_explicit_setting() -> None:

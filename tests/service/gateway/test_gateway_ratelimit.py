@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -80,6 +81,45 @@ async def test_gateways_share_what_an_address_has_used(gateway: Running, redis_d
         await eventually(is_refused_somewhere, timeout=5, every=0.5)
 
 
+async def test_a_site_that_has_used_its_minute_must_wait_and_the_others_need_not(
+    gateway: Running, tmp_path: Path
+) -> None:
+    (tmp_path / "sites.toml").write_text("""
+        [[site]]
+        name = "shop"
+        origins = ["https://*.shop.example"]
+        [[site]]
+        name = "blog"
+    """)
+    settings = {"RATE_LIMIT_PER_ADDRESS": 0, "RATE_LIMIT_PER_SITE": 10, "SITES_FILE": tmp_path / "sites.toml"}
+    shop, evil = {"Origin": "https://www.shop.example"}, {"Origin": "https://evil.example"}
+    async with gateway(REDIS_URL=AWAY, **settings) as http:
+        foreign = await http.post("/beacon", json={"site": "shop", "events": page(50)}, headers=evil)
+        assert foreign.status_code == 204  # not the shop's: admission refuses them
+        assert (await http.post("/beacon", json=page(10), headers=shop)).status_code == 204
+        for body in (page(), {"site": "shop", "events": page()}, [page()[0] | {"site": "blog"}, *page()]):
+            refused = await http.post("/beacon", json=body, headers=shop)
+            assert refused.status_code == 429
+            assert 1 <= int(refused.headers["Retry-After"]) <= 60
+            assert refused.json()["message"] == "too many events for this site"
+        assert (await http.post("/beacon", json={"site": "blog", "events": page()})).status_code == 204
+
+
+async def test_gateways_share_what_a_site_has_used(gateway: Running, redis_database_url: str) -> None:
+    settings = {"RATE_LIMIT_PER_ADDRESS": 0, "RATE_LIMIT_PER_SITE": 10}
+    async with (
+        gateway(REDIS_URL=redis_database_url, **settings) as one,
+        gateway(REDIS_URL=redis_database_url, **settings) as other,
+    ):
+        assert (await one.post("/beacon", json=page(6))).status_code == 204
+        assert (await other.post("/beacon", json=page(6))).status_code == 204
+
+        async def is_refused_somewhere() -> bool:
+            return 429 in [(await http.post("/beacon", json=page())).status_code for http in (one, other)]
+
+        await eventually(is_refused_somewhere, timeout=5, every=0.8)
+
+
 @pytest.mark.parametrize(
     ("one", "other", "are_one"),
     [
@@ -93,6 +133,6 @@ async def test_gateways_share_what_an_address_has_used(gateway: Running, redis_d
     ],
 )
 def test_what_counts_as_one_address(one: str, other: str, are_one: bool) -> None:
-    limiter = RateLimiter(5, AWAY)
+    limiter = RateLimiter(5, 0, AWAY)
     limiter.add(one, 5)
     assert bool(limiter.wait_s(other)) == are_one

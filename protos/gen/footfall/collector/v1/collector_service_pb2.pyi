@@ -85,7 +85,9 @@ class _RejectReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RejectRe
     REJECT_REASON_INVALID_TEXT: _RejectReason.ValueType  # 12
     """category or languageCode is too long."""
     REJECT_REASON_INVALID_DATA: _RejectReason.ValueType  # 13
-    """data is not a JSON object, or nested deeper than 32 levels."""
+    """data is not a JSON object, or nested deeper than 32 levels, or has more than 1,000 keys or one of more than 256
+    characters.
+    """
     REJECT_REASON_UNKNOWN_SITE: _RejectReason.ValueType  # 14
     """The site is not configured here, or its allowed origins exclude the sender."""
     REJECT_REASON_BOT: _RejectReason.ValueType  # 15
@@ -121,7 +123,9 @@ REJECT_REASON_INVALID_URL: RejectReason.ValueType  # 11
 REJECT_REASON_INVALID_TEXT: RejectReason.ValueType  # 12
 """category or languageCode is too long."""
 REJECT_REASON_INVALID_DATA: RejectReason.ValueType  # 13
-"""data is not a JSON object, or nested deeper than 32 levels."""
+"""data is not a JSON object, or nested deeper than 32 levels, or has more than 1,000 keys or one of more than 256
+characters.
+"""
 REJECT_REASON_UNKNOWN_SITE: RejectReason.ValueType  # 14
 """The site is not configured here, or its allowed origins exclude the sender."""
 REJECT_REASON_BOT: RejectReason.ValueType  # 15

@@ -1,0 +1,75 @@
+"""Who looked at whose history: found in the gateway's log by whoever has the audit key, and by nobody else."""
+
+import json
+import os
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+from footfall_gateway import keys_command
+
+from tests.tools.eventually import eventually
+from tests.tools.suite import Suite
+from tests.tools.visits import event, now_ms
+
+GATEWAY = Path(sys.executable).parent / "footfall-gateway"
+
+
+def whose(suite: Suite, *arguments: str, export: bytes = b"") -> set[str]:
+    """What `footfall-gateway whose` prints."""
+    environment = {"GATEWAY_AUDIT_KEY": (suite.data_dir / "audit.key").read_text().strip(), "LC_ALL": "C.UTF-8"}
+    ran = subprocess.run([GATEWAY, "whose", *arguments], env=environment, input=export, capture_output=True, check=True)
+    return set(ran.stdout.decode().split())
+
+
+async def test_an_auditor_finds_everybody_who_has_looked_at_a_person(
+    suite: Suite, capsys: pytest.CaptureFixture[str]
+) -> None:
+    person, visit = f"dana-{uuid.uuid4().hex[:8]}@example.com", str(uuid.uuid4())
+    assert keys_command.run(["create", "desktop"], suite.data_dir / "keys.json") == 0
+    token = capsys.readouterr().out.split()[-1]
+    async with suite.http() as owner, httpx.AsyncClient(base_url=suite.url) as desktop:
+        desktop.headers["Authorization"] = f"Bearer {token}"
+        assert (await owner.post("/beacon", json=event("SignIn", visit, now_ms(), person))).status_code == 204
+        path = f"/server/data/visits/{visit.upper()}/sessions"
+
+        async def is_known() -> bool:
+            return (await desktop.get(path)).status_code == 200
+
+        await eventually(is_known, timeout=15)
+        [session] = (await desktop.get(path)).json()
+        await desktop.get(f"/server/data/sessions/{session['sessionId']}")
+        await desktop.get(f"/server/data/identities/{quote(person)}")
+        await desktop.delete(f"/api/v1/identities/{quote(person)}")  # not in its scope
+        export = (await owner.get(f"/api/v1/identities/{quote(person)}/export")).content
+
+    hashes = whose(suite, export=export)
+    assert whose(suite, "identity", person) | whose(suite, "visit", visit) < hashes
+    written = (suite.data_dir / "log" / "gateway.log").read_text()
+    assert person not in written
+    assert visit not in written.lower()
+    lines: list[dict[str, Any]] = [json.loads(line) for line in written.splitlines() if '"whose": {"' in line]
+    found = [
+        (line["client"], line["key"], line["operation"], line["status"])
+        for line in lines
+        if hashes & set(line["whose"].values())
+    ]
+    key = token.split("_")[1]
+    assert {
+        ("desktop", key, "listVisitSessions", 200),
+        ("desktop", key, "getSession", 200),
+        ("desktop", key, "getIdentity", 200),
+        ("desktop", key, "eraseIdentity", 403),
+        (suite.credentials.user, "", "exportIdentity", 200),
+    } <= set(found)
+
+
+def test_without_the_key_nothing_is_told() -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "GATEWAY_AUDIT_KEY"}
+    ran = subprocess.run([GATEWAY, "whose", "visit", "x"], env=environment, capture_output=True, check=False)
+    assert (ran.returncode, ran.stdout) == (2, b"")
