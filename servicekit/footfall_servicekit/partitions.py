@@ -103,6 +103,9 @@ class _SlotConnection(Connection):
         except redis_errors.ClusterDownError:
             self._places.lost(self._slot, Address(self.host, self.port))
             raise
+        except redis_errors.ReadOnlyError:  # a primary no more; the name it was found by may be another's by now
+            self.mark_for_reconnect()  # type: ignore[no-untyped-call]  # redis-py types it not
+            raise
 
 
 class _EncryptedSlotConnection(_SlotConnection, SSLConnection):

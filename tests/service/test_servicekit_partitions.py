@@ -15,7 +15,7 @@ from redis.crc import key_slot
 from redis.exceptions import MovedError
 
 from tests.tools.eventually import eventually
-from tests.tools.stores import replicate, running_nodes
+from tests.tools.stores import replicate, running_nodes, running_valkey
 
 COUNT = 16
 
@@ -144,3 +144,16 @@ async def is_appended(redis: PartitionedRedis, number: int) -> bool:
         return bool(await redis[number].xadd(stream(number), {PAYLOAD_FIELD: b"x"}))
     except AWAY:
         return False
+
+
+async def test_a_single_redis_that_is_no_primary_any_more_is_looked_for_anew(tmp_path: Path) -> None:
+    with running_valkey(tmp_path) as url:
+        async with opened(url, 1) as redis, client(url) as server:
+            await redis.check()
+            before = await redis[0].client_id()
+            await server.replicaof("127.0.0.1", 1)
+            with pytest.raises(AWAY):
+                await redis[0].set("key", 1)
+            await server.replicaof("NO", "ONE")
+            assert await redis[0].client_id() != before
+            await redis[0].set("key", 1)

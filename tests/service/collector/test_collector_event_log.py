@@ -274,7 +274,7 @@ class TestCluster:
             assert stored == ALL.keys() - await partitions_of(cluster[2])
         with running_nodes(tmp_path, 1) as [spare]:
             replicate(cluster[0], spare)
-            async with opened(cluster[0], 16, ack_replicas=1, timeout_ms=2_000) as log:
+            async with opened(cluster[0], 16, ack_replicas=1, timeout_ms=1_000) as log:
                 await log.check()
                 confirmed = await partitions_of(cluster[0])
 

@@ -35,7 +35,9 @@ async def append(redis: Any, *batches: EventBatch) -> None:
 
 
 async def watching(redis: Any) -> bool:
-    return any(client["cmd"] == "xread" and int(client["age"]) >= 0 for client in await redis.client_list())
+    """Whether somebody waits at the log of this test: who waited at another test's may still be leaving."""
+    database = redis.connection_pool.connection_kwargs["db"]
+    return any(client["cmd"] == "xread" and int(client["db"]) == database for client in await redis.client_list())
 
 
 async def take(call: Any, count: int) -> list[Any]:

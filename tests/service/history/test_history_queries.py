@@ -81,9 +81,10 @@ async def test_an_event_comes_back_as_it_was_admitted(stub: Any, stamper: Stampe
 
 
 async def test_an_event_id_used_by_two_visits_means_the_one_received_first(stub: Any, stamper: Stamper) -> None:
-    first = event("AddToCart", str(uuid.uuid4()), now_ms())
+    at_ms = now_ms()
+    first = event("AddToCart", str(uuid.uuid4()), at_ms)
     second = first | {"visitID": str(uuid.uuid4())}
-    await stamper.keep([entry([second], received_time_ms=now_ms() + 1), entry([first], received_time_ms=now_ms())])
+    await stamper.keep([entry([second], received_time_ms=at_ms + 1), entry([first], received_time_ms=at_ms)])
     found = (await stub.GetEvent(pb.GetEventRequest(event_id=first["eventID"]))).event
     assert found.event.visit_id == first["visitID"]
     found = (await stub.GetEvent(pb.GetEventRequest(event_id=first["eventID"], visit_id=second["visitID"]))).event
