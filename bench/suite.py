@@ -9,7 +9,13 @@ from tests.tools.suite import Suite, running_suite
 
 
 @contextmanager
-def fresh_suite() -> Iterator[Suite]:
-    """A whole suite, ready when it is given. Raises RuntimeError when it does not start or end."""
-    with tempfile.TemporaryDirectory(prefix="footfall-bench-") as folder, running_suite(Path(folder)) as suite:
+def fresh_suite(**settings: str) -> Iterator[Suite]:
+    """A whole suite, ready when it is given; `settings` are environment variables of its programs.
+
+    Raises RuntimeError when it does not start or end.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="footfall-bench-") as folder,
+        running_suite(Path(folder), settings) as suite,
+    ):
         yield suite

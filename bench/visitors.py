@@ -18,17 +18,24 @@ BATCH = 1_000
 FEW = 1_000
 PATH: tuple[Program, ...] = ("gateway", "collector", "identity", "valkey")
 PROFILE = Profile("known visitors", 10, 64)
-ROUNDS = 3
+ROUNDS = 4
 
 
 @dataclass(frozen=True)
 class Visitors:
-    """`few_us` and `many_us`: CPU of the beacon's path an event with FEW and with `many` known visitors."""
+    """CPU of the beacon's path an event, by program and round, with FEW and with `many` known visitors."""
 
     many: int
     bytes_each: float
-    few_us: float
-    many_us: float
+    few_us: list[dict[str, float]]
+    many_us: list[dict[str, float]]
+
+    @property
+    def ratio(self) -> float:
+        """How much dearer many are; the median of the rounds' own ratios."""
+        return median(
+            sum(many.values()) / sum(few.values()) for few, many in zip(self.few_us, self.many_us, strict=True)
+        )
 
 
 def visit_id(number: int) -> str:
@@ -39,7 +46,8 @@ def visit_id(number: int) -> str:
 def measure(few: Suite, many: Suite, count: int, seconds: int) -> Visitors:
     """Let one suite know FEW visitors and another `count`, then load them in turn, each while the other is held."""
     few_meter, many_meter = Meter(few), Meter(many)
-    few_us, many_us = [], []
+    few_us: list[dict[str, float]] = []
+    many_us: list[dict[str, float]] = []
     with few_meter.holding("history", "mongo"), many_meter.holding("history", "mongo"):
         _make_known(few, 0, FEW)
         _make_known(many, 0, FEW)
@@ -48,20 +56,20 @@ def measure(few: Suite, many: Suite, count: int, seconds: int) -> Visitors:
         bytes_each = (many_meter.redis.info("memory")["used_memory"] - before) / (count - FEW)
         while many_meter.redis.info("persistence")["aof_rewrite_in_progress"]:
             time.sleep(0.1)
-        for _ in range(ROUNDS):
-            with many_meter.holding(*PATH):
-                few_us.append(_path_us(few, few_meter, FEW, seconds))
-            with few_meter.holding(*PATH):
-                many_us.append(_path_us(many, many_meter, count, seconds))
-    return Visitors(count, bytes_each, median(few_us), median(many_us))
+        for number in range(ROUNDS):
+            turns = [(few, few_meter, many_meter, FEW, few_us), (many, many_meter, few_meter, count, many_us)]
+            for suite, meter, other, known, measured in turns if number % 2 else reversed(turns):
+                with other.holding(*PATH):
+                    measured.append(_path_us(suite, meter, known, seconds))
+    return Visitors(count, bytes_each, few_us, many_us)
 
 
-def _path_us(suite: Suite, meter: Meter, known: int, seconds: int) -> float:
+def _path_us(suite: Suite, meter: Meter, known: int, seconds: int) -> dict[str, float]:
     before = meter.state()
     run(suite.url, PROFILE, seconds, known_visits=known)
     cost = meter.state().since(before)
     meter.drain("identity")
-    return sum(cost.cpu_us[name] for name in PATH)
+    return {name: cost.cpu_us[name] for name in PATH}
 
 
 def _make_known(suite: Suite, start: int, stop: int) -> None:

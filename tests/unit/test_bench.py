@@ -10,7 +10,8 @@ from bench.load import SCRIPT, Load, Profile
 from bench.machine import description, usage
 from bench.meter import Cost, State
 from bench.report import Rounds
-from bench.visitors import visit_id
+from bench.soak import Growth
+from bench.visitors import Visitors, visit_id
 
 
 def state(at_s: float, cpu_s: float, events: int, batches: int) -> State:
@@ -39,6 +40,16 @@ def test_a_ratio_is_the_median_of_the_rounds_own_ratios() -> None:
     assert rounds.ratio == 0.5
     assert rounds.events_a_second == 250
     assert rounds.failed == 3
+
+
+def test_many_visitors_are_compared_with_few_round_by_round() -> None:
+    few = [{"gateway": 1.0, "valkey": 1.0}, {"gateway": 2.0, "valkey": 2.0}, {"gateway": 5.0, "valkey": 5.0}]
+    many = [{"gateway": 1.0, "valkey": 2.0}, {"gateway": 2.0, "valkey": 3.0}, {"gateway": 5.0, "valkey": 9.0}]
+    assert Visitors(9, 1.0, few, many).ratio == 1.4
+
+
+def test_growth_is_the_line_through_the_samples() -> None:
+    assert Growth.of([(0.0, 100), (10.0, 300), (20.0, 200), (30.0, 400)]) == Growth(start=130, end=370, slope=8)
 
 
 def test_only_what_is_between_the_marks_is_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,103 @@
+"""Turns minutes of steady traffic into how fast the memory of each program still grows when its caches are full.
+
+`make soak` measures and writes docs/performance.md; `python -m bench.soak --quick` takes a minute and only prints.
+"""
+
+import argparse
+import time
+from dataclasses import dataclass
+from statistics import linear_regression
+
+from bench.load import Profile, run
+from bench.meter import Meter
+from bench.page import measured, table, write
+from bench.suite import fresh_suite
+from tests.tools.suite import PROGRAMS, Suite
+
+PROFILE = Profile("steady", 4, 64, sign_in_share=0.05)
+EVENTS_A_SECOND = 1_000
+"""Less than history stores on two cores, so that the log is trimmed."""
+KNOWN_VISITS = 20_000
+"""More than history remembers, so that it forgets."""
+LOG_KEPT_MINUTES = 1
+SLICE_S = 10
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Seconds until everything bounded is full, and seconds that are measured."""
+
+    warm_up_s: int
+    measured_s: int
+
+
+FULL = Extent(warm_up_s=150, measured_s=180)
+QUICK = Extent(warm_up_s=20, measured_s=40)
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Resident memory of a program: bytes at the start of what was measured and at its end, and bytes a second."""
+
+    start: float
+    end: float
+    slope: float
+
+    @classmethod
+    def of(cls, samples: list[tuple[float, int]]) -> "Growth":
+        """The line through samples of (seconds, bytes) by least squares."""
+        times, sizes = zip(*samples, strict=True)
+        slope, at_zero = linear_regression(times, sizes)
+        return cls(at_zero + slope * times[0], at_zero + slope * times[-1], slope)
+
+
+def measure(suite: Suite, extent: Extent) -> tuple[dict[str, Growth], int]:
+    """By program, how its memory grows while traffic is steady; and the entries history had yet to read at the end."""
+    meter = Meter(suite)
+    samples: dict[str, list[tuple[float, int]]] = {name: [] for name in PROGRAMS}
+    pause_ms = PROFILE.connections * PROFILE.events / EVENTS_A_SECOND * 1000
+    for passed_s in range(0, extent.warm_up_s + extent.measured_s, SLICE_S):
+        run(suite.url, PROFILE, SLICE_S, pause_ms=pause_ms, known_visits=KNOWN_VISITS)
+        if passed_s >= extent.warm_up_s:
+            state = meter.state()
+            for name in PROGRAMS:
+                samples[name].append((state.at_s, state.memory[name]))
+    return {name: Growth.of(each) for name, each in samples.items()}, meter.waiting_entries()["history"]
+
+
+def text(growths: dict[str, Growth], unread: int, extent: Extent, seconds: float) -> str:
+    """The measured section, in Markdown."""
+    rows = [
+        [name, f"{each.start / 2**20:.1f}", f"{each.end / 2**20:.1f}", f"{each.slope / 2**10:+.1f}"]
+        for name, each in growths.items()
+    ]
+    return "\n".join(
+        [
+            measured(seconds),
+            f"{EVENTS_A_SECOND:,} events a second, {PROFILE.events} a beacon, of {KNOWN_VISITS:,} visits;"
+            f" the log is kept for {LOG_KEPT_MINUTES} minute after it is read.",
+            f"Resident memory after {extent.warm_up_s} s and {extent.measured_s} s later, and the slope of the line"
+            f" through a sample every {SLICE_S} s.",
+            f"Entries that history had yet to read at the end: {unread:,}.",
+            "",
+            *table("program|MiB|MiB later|KiB/s", rows),
+        ]
+    )
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(prog="bench.soak", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a minute; prints and leaves the page as it is")
+    extent = QUICK if parser.parse_args().quick else FULL
+    started = time.monotonic()
+    with fresh_suite(LOG_KEPT_MINUTES=str(LOG_KEPT_MINUTES)) as suite:
+        growths, unread = measure(suite, extent)
+    section = text(growths, unread, extent, time.monotonic() - started)
+    print(section)
+    if extent is FULL:
+        write(section, "make soak")
+
+
+if __name__ == "__main__":
+    main()
