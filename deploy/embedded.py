@@ -9,11 +9,13 @@ import importlib.util
 import os
 import secrets
 import shlex
+import ssl
 import sys
 from collections.abc import Mapping
 from configparser import RawConfigParser
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 ROOT = Path(__file__).resolve().parent.parent
 SUPERVISORD_CONF = ROOT / "supervisord.conf"
@@ -128,9 +130,20 @@ def kept_keys(data_dir: Path) -> dict[str, str]:
     }
 
 
-def is_ready(gateway_port: int) -> bool:
-    """Whether the gateway says that everything serves; waits two seconds for the answer at most."""
-    connection = http.client.HTTPConnection("127.0.0.1", gateway_port, timeout=2)
+def gateway_url(environment: Mapping[str, str]) -> str:
+    """Where the gateway is, which serves HTTPS when it is told a certificate."""
+    scheme = "https" if environment.get("GATEWAY_TLS_CERT_FILE") else "http"
+    return f"{scheme}://127.0.0.1:{environment['GATEWAY_PORT']}"
+
+
+def is_ready(gateway: str) -> bool:
+    """Whether the gateway at this URL says that everything serves; waits two seconds for the answer at most."""
+    parts = urlsplit(gateway)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=2)
+    if parts.scheme == "https":
+        trusting = ssl.create_default_context()
+        trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE  # its certificate is for other hosts
+        connection = http.client.HTTPSConnection(parts.netloc, timeout=2, context=trusting)
     try:
         connection.request("GET", "/readyz")
         return connection.getresponse().status == http.HTTPStatus.OK

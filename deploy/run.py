@@ -16,6 +16,7 @@ from deploy.embedded import (
     ROOT,
     Credentials,
     Refusal,
+    gateway_url,
     kept_keys,
     kept_secret,
     prepare,
@@ -74,7 +75,7 @@ def read_ports() -> dict[str, int]:
 def announce(environment: Mapping[str, str], *, new_credentials: bool) -> None:
     """Print where to look. The password is shown once, when it is made."""
     data_dir = Path(environment["DATA_DIR"])
-    gateway = f"http://127.0.0.1:{environment['GATEWAY_PORT']}"
+    gateway = gateway_url(os.environ | environment)
     file = data_dir / "credentials"
     if os.environ.get("API_USER"):
         credentials, sign_in = "API_USER and API_PASSWORD of the environment", "$API_USER:$API_PASSWORD"

@@ -13,7 +13,7 @@ from collections import defaultdict
 
 from supervisor.childutils import eventdata, listener
 
-from deploy.embedded import is_ready
+from deploy.embedded import gateway_url, is_ready
 
 QUIET = {"debug", "info"}
 
@@ -26,16 +26,16 @@ def shown(line: str) -> bool:
         return bool(line.strip())
 
 
-def show_when_ready(gateway_port: int) -> None:
+def show_when_ready(gateway: str) -> None:
     """Wait until the gateway says that everything serves, then show it."""
-    while not is_ready(gateway_port):
+    while not is_ready(gateway):
         time.sleep(0.2)
-    sys.stderr.write(f"Footfall serves at http://127.0.0.1:{gateway_port}\n")
+    sys.stderr.write(f"Footfall serves at {gateway}\n")
 
 
 def main() -> None:
     """Show what supervisord passes on, until it ends this process."""
-    threading.Thread(target=show_when_ready, args=(int(os.environ["GATEWAY_PORT"]),), daemon=True).start()
+    threading.Thread(target=show_when_ready, args=(gateway_url(os.environ),), daemon=True).start()
     unfinished: dict[str, str] = defaultdict(str)
     while True:
         _, payload = listener.wait()

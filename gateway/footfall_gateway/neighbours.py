@@ -31,7 +31,6 @@ _log = structlog.get_logger()
 _STATUS = {
     grpc.StatusCode.INVALID_ARGUMENT: 400,
     grpc.StatusCode.OUT_OF_RANGE: 400,
-    grpc.StatusCode.PERMISSION_DENIED: 403,
     grpc.StatusCode.NOT_FOUND: 404,
     grpc.StatusCode.ALREADY_EXISTS: 409,
     grpc.StatusCode.FAILED_PRECONDITION: 409,
@@ -50,7 +49,7 @@ class Neighbours:
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._channels = {
-            name: open_channel(target)
+            name: open_channel(target, settings.client_tls)
             for name, target in (
                 ("collector", settings.collector_target),
                 ("identity", settings.identity_target),
@@ -134,7 +133,7 @@ def _problem(details: ErrorDetails, parameters: Mapping[str, str]) -> Problem:
         case 404:
             # In the words of what is there but not for this client: see lookup.py.
             return Problem(404, f"no such {(details.resource_type or 'resource').lower()}")
-        case 403 | 409 | 400:
+        case 409 | 400:
             # Only what a RequestError says is meant for clients.
             return Problem(status, details.message if details.reason else "refused")
         case 501:

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import math
-import signal
 import socket
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,8 @@ from typing import cast
 
 import structlog
 import uvicorn
+from footfall_servicekit.server import stopped_by_signals
+from footfall_servicekit.tls import KeyPair
 from starlette.types import ASGIApp
 
 from footfall_gateway import app
@@ -20,6 +21,7 @@ from footfall_gateway.beacon_protocol import beacon_protocol
 from footfall_gateway.connection import BoundedConnection, cut_off_slow_clients
 from footfall_gateway.dsl import DslFileError
 from footfall_gateway.group_commit import Bounds
+from footfall_gateway.https import STRICT_TRANSPORT_SECURITY, https_context
 from footfall_gateway.intake import Intake
 from footfall_gateway.neighbours import Neighbours
 from footfall_gateway.probes import Probes
@@ -128,16 +130,16 @@ async def serve(settings: GatewaySettings) -> int:
     except (SitesFileError, DslFileError) as error:
         sys.stderr.write(f"The settings are wrong:\n  {error}\n")
         return 2
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, gateway.request_stop)
-    await gateway.start()
-    return await gateway.stopped()
+    with stopped_by_signals(gateway.request_stop):
+        await gateway.start()
+        return await gateway.stopped()
 
 
 def _uvicorn_config(application: ASGIApp, beacons: BeaconEndpoint, settings: GatewaySettings) -> uvicorn.Config:
     # Its lines at level warning are about what strangers send; anybody could fill the log with them.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    certificate, key = settings.tls_cert_file, settings.tls_key_file
+    tls = https_context(KeyPair(certificate, key)) if certificate and key else None
     return uvicorn.Config(
         application,
         http=beacon_protocol(beacons, settings.trusted_proxies),
@@ -146,6 +148,8 @@ def _uvicorn_config(application: ASGIApp, beacons: BeaconEndpoint, settings: Gat
         log_config=None,
         access_log=False,
         server_header=False,
+        headers=[STRICT_TRANSPORT_SECURITY] if tls else None,
+        ssl_context_factory=(lambda _config, _default: tls) if tls else None,
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies,
         timeout_keep_alive=_KEEP_ALIVE_S,

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Self
 
-from footfall_servicekit.settings import ProcessSettings, shared
-from pydantic import Field, SecretStr, model_validator
+from footfall_servicekit.settings import ProcessSettings, StoreUrl, check_pair, shared
+from pydantic import Field, FilePath, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
 
@@ -14,6 +14,10 @@ class GatewaySettings(ProcessSettings):
     model_config = SettingsConfigDict(env_prefix="GATEWAY_")
 
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
+    tls_cert_file: FilePath | None = Field(
+        None, description="Certificate chain (PEM) to serve HTTPS with; a change is seen at once. Unset: HTTP."
+    )
+    tls_key_file: FilePath | None = Field(None, description="Its key (PEM, not encrypted).")
     collector_target: str = shared("COLLECTOR_TARGET", "127.0.0.1:50051", "gRPC target of the collector.")
     identity_target: str = shared("IDENTITY_TARGET", "127.0.0.1:50052", "gRPC target of identity.")
     history_target: str = shared("HISTORY_TARGET", "127.0.0.1:50053", "gRPC target of history.")
@@ -39,7 +43,7 @@ class GatewaySettings(ProcessSettings):
         ge=0,
     )
     rate_limit_loopback: bool = Field(False, description="Limit the addresses of this machine too.")
-    redis_url: str = shared(
+    redis_url: StoreUrl = shared(
         "REDIS_URL",
         "redis://127.0.0.1:16379",
         "The Redis or Valkey through which gateways share what addresses and sites have used; of a cluster any node, "
@@ -104,6 +108,11 @@ class GatewaySettings(ProcessSettings):
     def audit_secret(self) -> str:
         """The audit key, empty when there is none."""
         return self.audit_key.get_secret_value() if self.audit_key else ""
+
+    @model_validator(mode="after")
+    def _https_is_usable(self) -> Self:
+        check_pair(self, "tls_cert_file", "tls_key_file")
+        return self
 
     @model_validator(mode="after")
     def _user_needs_password(self) -> Self:

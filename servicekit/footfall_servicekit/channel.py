@@ -4,11 +4,15 @@ The only place where gRPC options are written, the server's too: both ends must 
 """
 
 import json
+import time
+from functools import partial
+from typing import Any, cast
 
 import grpc
 from grpc.aio import Channel, ServicerContext
 
 from footfall_servicekit import logs
+from footfall_servicekit.tls import ClientTls, channel_credentials
 
 Options = list[tuple[str, int | str]]
 
@@ -22,6 +26,8 @@ _PING_TIMEOUT_MS = 5_000
 # Connections are closed now and then so that callers look up the name again and find new replicas.
 _CONNECTION_AGE_MS = 600_000
 _CONNECTION_AGE_GRACE_MS = 60_000
+# How often a client looks whether its certificate files have changed.
+_FILES_LOOK_S = 1.0
 
 _SERVICE_CONFIG = json.dumps(
     {
@@ -44,11 +50,12 @@ _SERVICE_CONFIG = json.dumps(
 )
 
 
-def open_channel(target: str, max_message_bytes: int = DEFAULT_MESSAGE_BYTES) -> Channel:
+def open_channel(target: str, tls: ClientTls | None = None, max_message_bytes: int = DEFAULT_MESSAGE_BYTES) -> Channel:
     """Open the channel to a service, e.g. `dns:///name:50051`. One a target and process; close it at the end.
 
     It connects by itself, also when the peer appears later. Calls that fail with UNAVAILABLE before an answer are tried
-    up to three times within their deadline; no other layer retries.
+    up to three times within their deadline; no other layer retries. With `tls` the server's certificate must hold the
+    target's name. Raises OSError when the files cannot be used.
     """
     options: Options = [
         ("grpc.service_config", _SERVICE_CONFIG),
@@ -61,7 +68,52 @@ def open_channel(target: str, max_message_bytes: int = DEFAULT_MESSAGE_BYTES) ->
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
     ]
-    return grpc.aio.insecure_channel(target, options=options)
+    if tls is None:
+        return grpc.aio.insecure_channel(target, options=options)
+    return cast("Channel", _FollowingChannel(target, options, tls))
+
+
+class _FollowingChannel:
+    """A channel that is opened anew when its certificate files have changed: of a channel, what stubs and owners use.
+
+    Calls under way end on the connection they have: gRPC keeps it for them, also when nobody holds its channel.
+    """
+
+    def __init__(self, target: str, options: Options, tls: ClientTls) -> None:
+        self._credentials = channel_credentials(tls)
+        self._open = partial(grpc.aio.secure_channel, target, options=options)
+        self._channel = self._open(self._credentials.latest)
+        self._methods: dict[str, Any] = {}
+        self._look_at = time.monotonic() + _FILES_LOOK_S
+
+    def unary_unary(self, method: str, *arguments: Any, **options: Any) -> Any:
+        return partial(self._call, "unary_unary", method, arguments, options)
+
+    def unary_stream(self, method: str, *arguments: Any, **options: Any) -> Any:
+        return partial(self._call, "unary_stream", method, arguments, options)
+
+    def _call(
+        self, kind: str, method: str, arguments: tuple[Any, ...], options: dict[str, Any], request: Any, **about: Any
+    ) -> Any:
+        now = time.monotonic()
+        if now >= self._look_at:
+            self._look_at = now + _FILES_LOOK_S
+            if credentials := self._credentials.renewed():
+                self._methods.clear()
+                self._channel = self._open(credentials)
+        call = self._methods.get(method)
+        if call is None:
+            call = self._methods[method] = getattr(self._channel, kind)(method, *arguments, **options)
+        return call(request, **about)
+
+    async def close(self, grace: float | None = None) -> None:
+        await self._channel.close(grace)
+
+    async def __aenter__(self) -> "_FollowingChannel":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
 
 def server_options(max_message_bytes: int) -> Options:

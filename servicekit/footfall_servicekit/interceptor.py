@@ -14,6 +14,7 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from footfall_servicekit import health, logs, metrics
+from footfall_servicekit.access import Access
 from footfall_servicekit.channel import REQUEST_ID_KEY
 from footfall_servicekit.errors import RequestError
 
@@ -29,9 +30,13 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 class ServerInterceptor(grpc.aio.ServerInterceptor):
     """The one interceptor of a server. It looks into no message."""
 
-    def __init__(self, ceiling_s: float) -> None:
-        """Let no unary call run longer than `ceiling_s`; a stream may last as long as its caller wants."""
+    def __init__(self, ceiling_s: float, access: Access | None = None) -> None:
+        """Let no unary call run longer than `ceiling_s`; a stream may last as long as its caller wants.
+
+        With `access`, let nobody call what is not for their role.
+        """
         self._ceiling_s = ceiling_s
+        self._access = access
         self._wrapped: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -46,11 +51,11 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
             handler = await continuation(handler_call_details)
             if handler is None:
                 return None
-            wrapped = self._wrapped[method] = _wrap(method, handler, self._ceiling_s)
+            wrapped = self._wrapped[method] = _wrap(method, handler, self._ceiling_s, self._access)
         return wrapped
 
 
-def _wrap(method: str, handler: Handler, ceiling_s: float) -> Handler:
+def _wrap(method: str, handler: Handler, ceiling_s: float, access: Access | None) -> Handler:
     kind = f"{'stream' if handler.request_streaming else 'unary'}_{'stream' if handler.response_streaming else 'unary'}"
     behaviour = _as_coroutine(method, getattr(handler, kind))
     parse, serialize = handler.request_deserializer, handler.response_serializer
@@ -59,6 +64,8 @@ def _wrap(method: str, handler: Handler, ceiling_s: float) -> Handler:
         behaviour, parse = _parsing(behaviour, parse), None
     if not handler.response_streaming:
         behaviour, serialize = _serializing(behaviour, serialize), None
+    if access:
+        behaviour = _for_roles(behaviour, method, access)
     call = _Call(method, behaviour, None if handler.response_streaming else ceiling_s)
     make: Callable[..., Handler] = getattr(grpc, f"{kind}_rpc_method_handler")
     return make(call.serve, parse, serialize)
@@ -82,6 +89,14 @@ def _serializing(behaviour: Behaviour, serialize: Any) -> Behaviour:
         return raw
 
     return serializing
+
+
+def _for_roles(behaviour: Behaviour, method: str, access: Access) -> Behaviour:
+    async def checking(request: Any, context: Context) -> Any:
+        access.check(method, context)
+        return await behaviour(request, context)
+
+    return checking
 
 
 def _as_coroutine(method: str, behaviour: Callable[[Any, Context], Any]) -> Behaviour:

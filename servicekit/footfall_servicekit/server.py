@@ -4,7 +4,9 @@ import asyncio
 import gc
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 import grpc
@@ -16,12 +18,14 @@ from grpc_health.v1 import health_pb2_grpc  # type: ignore[import-untyped]  # sh
 from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  # ships none
 
 from footfall_servicekit import logs
+from footfall_servicekit.access import Access, AccessTable
 from footfall_servicekit.channel import server_options
 from footfall_servicekit.health import SERVICE_NAME as HEALTH_NAME
 from footfall_servicekit.health import Health
 from footfall_servicekit.interceptor import ServerInterceptor
 from footfall_servicekit.metrics import MetricsPort
 from footfall_servicekit.settings import ProcessSettings, ServiceSettings
+from footfall_servicekit.tls import server_credentials
 
 Servicers = Mapping[str, Callable[[grpc.aio.Server], None]]
 """Full name of a gRPC service -> what adds its servicer to a server: `partial(add_XServicer_to_server, X())`."""
@@ -42,8 +46,9 @@ async def _always_ready() -> bool:
 class Server:
     """One process's gRPC server and what lives and dies with it.
 
-    `ready` says whether the dependencies answer; an exception counts as no. `background` work runs from start to stop;
-    it may end by itself, but when it raises, the process stops with exit code 1. `close` runs last, in the order given.
+    `access` holds where clients must show certificates. `ready` says whether the dependencies answer; an exception
+    counts as no. `background` work runs from start to stop; it may end by itself, but when it raises, the process stops
+    with exit code 1. `close` runs last, in the order given.
     `stopping` is set when streams without an end of their own must end: hand it to servicers that have such.
     """
 
@@ -52,6 +57,7 @@ class Server:
         settings: ServiceSettings,
         servicers: Servicers,
         *,
+        access: AccessTable = MappingProxyType({}),
         ready: Callable[[], Awaitable[bool]] = _always_ready,
         background: Sequence[Work] = (),
         close: Sequence[Work] = (),
@@ -59,6 +65,7 @@ class Server:
     ) -> None:
         self._settings = settings
         self._servicers = servicers
+        self._access = Access(access, settings.client_roles) if settings.grpc_tls_client_ca_file else None
         self._ready = ready
         self._background = background
         self._close = close
@@ -78,7 +85,7 @@ class Server:
         """
         settings = self._settings
         self._grpc = grpc.aio.server(
-            interceptors=[ServerInterceptor(settings.rpc_ceiling_ms / 1000)],
+            interceptors=[ServerInterceptor(settings.rpc_ceiling_ms / 1000, self._access)],
             options=server_options(settings.max_message_bytes),
             maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
         )
@@ -87,7 +94,12 @@ class Server:
             add(self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         reflection.enable_server_reflection((*self._servicers, HEALTH_NAME, reflection.SERVICE_NAME), self._grpc)
-        self.port = self._grpc.add_insecure_port(f"{settings.host}:{settings.port}")
+        address = f"{settings.host}:{settings.port}"
+        if pair := settings.grpc_pair:
+            credentials = server_credentials(pair, settings.grpc_tls_client_ca_file)
+            self.port = self._grpc.add_secure_port(address, credentials)
+        else:
+            self.port = self._grpc.add_insecure_port(address)
         if settings.metrics_port is not None:
             self._metrics = MetricsPort(settings.host, settings.metrics_port)
         await self._grpc.start()
@@ -188,23 +200,44 @@ async def serve(
     settings: ServiceSettings,
     servicers: Servicers,
     *,
+    access: AccessTable = MappingProxyType({}),
     ready: Callable[[], Awaitable[bool]] = _always_ready,
     background: Sequence[Work] = (),
     close: Sequence[Work] = (),
     stopping: asyncio.Event | None = None,
 ) -> int:
     """Serve until SIGTERM or SIGINT, stop in order, and return the exit code. A second signal skips to closing."""
-    server = Server(settings, servicers, ready=ready, background=background, close=close, stopping=stopping)
+    server = Server(
+        settings, servicers, access=access, ready=ready, background=background, close=close, stopping=stopping
+    )
+    with stopped_by_signals(server.request_stop):
+        try:
+            await server.start()
+        except (OSError, RuntimeError) as error:
+            _log.error("cannot listen", reason=str(error))
+            await server.stop()
+            return 1
+        return await server.stopped()
+
+
+@contextmanager
+def stopped_by_signals(request_stop: Callable[[], None]) -> Iterator[None]:
+    """Let SIGTERM and SIGINT ask for a stop; afterwards they do nothing, and the process is about to end."""
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, server.request_stop)
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    for number in numbers:
+        loop.add_signal_handler(number, request_stop)
     try:
-        await server.start()
-    except (OSError, RuntimeError) as error:
-        _log.error("cannot listen", reason=str(error))
-        await server.stop()
-        return 1
-    return await server.stopped()
+        yield
+    finally:
+        # The loop never forgets a handler, and with it all that it knows of: gRPC with TLS would wait for two seconds
+        # at the end of the process for its channels and servers to go.
+        for number in numbers:
+            loop.add_signal_handler(number, _do_nothing)
+
+
+def _do_nothing() -> None:
+    pass
 
 
 def run(settings: ProcessSettings, service_name: str, main: Callable[[], Coroutine[Any, Any, int]]) -> None:

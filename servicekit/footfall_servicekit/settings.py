@@ -10,11 +10,13 @@ import importlib
 import re
 import sys
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import AfterValidator, Field, FilePath, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from footfall_servicekit.tls import ClientTls, KeyPair, check_authorities, server_context
 
 BEGIN, END = "<!-- settings: begin -->", "<!-- settings: end -->"
 
@@ -22,6 +24,17 @@ BEGIN, END = "<!-- settings: begin -->", "<!-- settings: end -->"
 def shared(name: str, default: Any, description: str, **constraints: Any) -> Any:
     """Make a field read from the environment variable `name` as it is, without the service's prefix."""
     return Field(default, validation_alias=name, description=description, **constraints)
+
+
+def _check_store_url(url: str) -> str:
+    # Taken apart wrongly, it would fail later, with an error that quotes a part of the password.
+    if not re.fullmatch(r"[a-z+]+://([^@/?#]+@)?[^@/?#]*([/?][^@]*)?", url):
+        raise ValueError("must be a URL; `@`, `/`, `?` and `#` in a user or password are written `%40` and so on")
+    return url
+
+
+StoreUrl = Annotated[str, AfterValidator(_check_store_url)]
+"""URL of a store, which may hold a user and a password: give its field `repr=False`."""
 
 
 class ProcessSettings(BaseSettings):
@@ -50,6 +63,32 @@ class ProcessSettings(BaseSettings):
     stop_grace_ms: int = Field(
         default=5_000, ge=0, le=300_000, description="Time that calls in flight get to end when stopping."
     )
+    grpc_tls_ca_file: FilePath | None = shared(
+        "GRPC_TLS_CA_FILE", None, "Authorities (PEM) that must have signed a gRPC server's certificate. Unset: no TLS."
+    )
+    grpc_tls_cert_file: FilePath | None = Field(
+        default=None, description="Certificate chain (PEM) shown to gRPC peers, whether they call or are called."
+    )
+    grpc_tls_key_file: FilePath | None = Field(default=None, description="Its key (PEM, not encrypted).")
+
+    @model_validator(mode="after")
+    def _grpc_tls_is_usable(self) -> Self:
+        check_pair(self, "grpc_tls_cert_file", "grpc_tls_key_file")
+        if self.grpc_tls_cert_file and not self.grpc_tls_ca_file:
+            raise ValueError(f"GRPC_TLS_CA_FILE: must be set where {variable(type(self), 'grpc_tls_cert_file')} is")
+        _check_authorities(self, "grpc_tls_ca_file")
+        return self
+
+    @property
+    def grpc_pair(self) -> KeyPair | None:
+        """What is shown to gRPC peers."""
+        certificate, key = self.grpc_tls_cert_file, self.grpc_tls_key_file
+        return KeyPair(certificate, key) if certificate and key else None
+
+    @property
+    def client_tls(self) -> ClientTls | None:
+        """What gRPC channels are opened with; None for channels without TLS."""
+        return ClientTls(self.grpc_tls_ca_file, self.grpc_pair) if self.grpc_tls_ca_file else None
 
 
 class ServiceSettings(ProcessSettings):
@@ -70,6 +109,37 @@ class ServiceSettings(ProcessSettings):
     rpc_ceiling_ms: int = Field(
         default=30_000, ge=1, description="Longest that one unary call may run, whatever deadline its caller has set."
     )
+    grpc_tls_client_ca_file: FilePath | None = shared(
+        "GRPC_TLS_CLIENT_CA_FILE",
+        None,
+        "Authorities (PEM) that must have signed a gRPC client's certificate: mutual TLS. Unset: it needs none.",
+    )
+    grpc_client_roles: str = shared(
+        "GRPC_CLIENT_ROLES",
+        "",
+        "The roles of clients, with mutual TLS: `name=role`, separated by commas. A name is a URI or DNS name in a "
+        "certificate, or the common name of one that has neither. Unset: each name is a role itself.",
+    )
+
+    @model_validator(mode="after")
+    def _mutual_tls_is_whole(self) -> Self:
+        certificate = variable(type(self), "grpc_tls_cert_file")
+        if self.grpc_tls_ca_file and not self.grpc_tls_cert_file:
+            raise ValueError(f"{certificate}: must be set where GRPC_TLS_CA_FILE is")
+        if self.grpc_tls_client_ca_file and not self.grpc_tls_cert_file:
+            raise ValueError(f"{certificate}: must be set where GRPC_TLS_CLIENT_CA_FILE is")
+        if self.grpc_client_roles and not self.grpc_tls_client_ca_file:
+            raise ValueError("GRPC_CLIENT_ROLES: needs GRPC_TLS_CLIENT_CA_FILE, without which clients have no names")
+        if not all(name and role for name, role in self.client_roles):
+            raise ValueError("GRPC_CLIENT_ROLES: must be `name=role`, separated by commas")
+        _check_authorities(self, "grpc_tls_client_ca_file")
+        return self
+
+    @property
+    def client_roles(self) -> list[tuple[str, str]]:
+        """The names in certificates, each with a role that it gives."""
+        pairs = (item.strip().rpartition("=") for item in self.grpc_client_roles.split(",") if item.strip())
+        return [(name, role) for name, _, role in pairs]
 
 
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)
@@ -79,6 +149,32 @@ def variable(cls: type[BaseSettings], field_name: str) -> str:
     """Return the environment variable that sets a field."""
     alias = cls.model_fields[field_name].validation_alias
     return alias if isinstance(alias, str) else f"{cls.model_config.get('env_prefix', '')}{field_name}".upper()
+
+
+def check_pair(settings: BaseSettings, certificate_field: str, key_field: str) -> None:
+    """Raises ValueError unless both fields are unset, or name the files of a certificate and its key."""
+    certificate, key = getattr(settings, certificate_field), getattr(settings, key_field)
+    names = f"{variable(type(settings), certificate_field)} and {variable(type(settings), key_field)}"
+    if bool(certificate) != bool(key):
+        raise ValueError(f"{names}: must be set both, or neither")
+    if certificate:
+        try:
+            server_context(KeyPair(certificate, key))
+        except OSError as error:
+            raise ValueError(f"{names}: must be a certificate and its key, in PEM ({_reason(error)})") from error
+
+
+def _check_authorities(settings: BaseSettings, field: str) -> None:
+    if file := getattr(settings, field):
+        try:
+            check_authorities(file)
+        except OSError as error:
+            name = variable(type(settings), field)
+            raise ValueError(f"{name}: must hold certificates, in PEM ({_reason(error)})") from error
+
+
+def _reason(error: OSError) -> str:
+    return getattr(error, "reason", None) or error.strerror or type(error).__name__
 
 
 def load(cls: type[SettingsT]) -> SettingsT:

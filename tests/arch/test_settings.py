@@ -14,6 +14,8 @@ from deploy.embedded import DEFAULT_PORTS, ROOT, Credentials, suite_environment
 from tests.arch.house import SERVICES, own_dependencies
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+COMPOSE_TLS: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.tls.yml").read_text(encoding="utf-8"))
+KUBERNETES_TLS: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "kustomization.yaml").read_text(encoding="utf-8"))
 BACKING = {"valkey": 6379, "mongo": 27017}
 
 every_service = pytest.mark.parametrize("service", SERVICES)
@@ -78,6 +80,19 @@ def test_addresses_in_compose_are_those_of_its_containers(service: str) -> None:
 def test_every_container_has_a_health_check_of_its_own_port(service: str) -> None:
     check = " ".join(COMPOSE["services"][service]["healthcheck"]["test"])
     assert f"127.0.0.1:{DEFAULT_PORTS[f'{service.upper()}_PORT']}" in check
+
+
+@every_service
+def test_compose_and_kubernetes_tell_a_service_all_settings_of_tls(service: str) -> None:
+    # Without GRPC_CLIENT_ROLES: the names in the certificates are the roles.
+    known = {name for name in variables(service) if "_TLS_" in name}
+    added = COMPOSE_TLS["services"][service]
+    assert set(added["environment"]) == known
+    if service != "gateway":
+        assert added["healthcheck"]["test"][-1] in COMPOSE["services"][service]["healthcheck"]["test"]
+    [patch] = [patch for patch in KUBERNETES_TLS["patches"] if patch["target"]["name"] == service]
+    values = {step["path"].rpartition("/")[2]: step["value"] for step in yaml.safe_load(patch["patch"])}
+    assert {one["name"] for one in values["env"]} == known
 
 
 @every_service

@@ -29,7 +29,7 @@ async def owner(suite: Suite) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture(scope="module")
 async def stranger(suite: Suite) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=suite.url) as client:
+    async with suite.http(auth=None) as client:
         yield client
 
 
@@ -93,7 +93,7 @@ async def test_who_guesses_an_id_cannot_tell_what_is_hidden_from_what_is_not_the
     token = capsys.readouterr().out.split()[-1]
     events = (await owner.get(f"/server/data/visits/{visit}/events")).json()
     sessions = (await owner.get(f"/server/data/visits/{visit}/sessions")).json()
-    async with httpx.AsyncClient(base_url=suite.url, headers={"Authorization": f"Bearer {token}"}) as guesser:
+    async with suite.http(auth=None, headers={"Authorization": f"Bearer {token}"}) as guesser:
         for path, there in (
             ("/server/data/visits/{}", visit),
             ("/server/data/visits/{}/events", visit),
@@ -112,7 +112,9 @@ async def test_who_guesses_an_id_cannot_tell_what_is_hidden_from_what_is_not_the
 def test_an_id_is_no_path(suite: Suite) -> None:
     """By a client that sends paths as they are."""
     authorization = base64.b64encode(":".join(suite.credentials).encode()).decode()
-    with closing(http.client.HTTPConnection(suite.url.removeprefix("http://"), timeout=10)) as connection:
+    host, tls = suite.url.rpartition("/")[2], suite.tls
+    https, plain = http.client.HTTPSConnection, http.client.HTTPConnection
+    with closing(https(host, timeout=10, context=tls) if tls else plain(host, timeout=10)) as connection:
         for name in (
             "..",
             "../../etc/passwd",

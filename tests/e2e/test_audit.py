@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import httpx
 import pytest
 from footfall_gateway import keys_command
 
@@ -33,7 +32,7 @@ async def test_an_auditor_finds_everybody_who_has_looked_at_a_person(
     person, visit = f"dana-{uuid.uuid4().hex[:8]}@example.com", str(uuid.uuid4())
     assert keys_command.run(["create", "desktop"], suite.data_dir / "keys.json") == 0
     token = capsys.readouterr().out.split()[-1]
-    async with suite.http() as owner, httpx.AsyncClient(base_url=suite.url) as desktop:
+    async with suite.http() as owner, suite.http(auth=None) as desktop:
         desktop.headers["Authorization"] = f"Bearer {token}"
         assert (await owner.post("/beacon", json=event("SignIn", visit, now_ms(), person))).status_code == 204
         path = f"/server/data/visits/{visit.upper()}/sessions"

@@ -70,8 +70,8 @@ class Doors(NamedTuple):
 def doors(suite: Suite) -> Iterator[Doors]:
     """With somebody to ask about; afterwards no log may tell of a fault."""
     sizes = {log: log.stat().st_size for log in suite.data_dir.glob("log/*.log")}
-    channels = {name: grpc.insecure_channel(target) for name, target in suite.targets.items()}
-    with httpx.Client(base_url=suite.url, auth=suite.credentials, timeout=30) as http:
+    channels = {name: suite.blocking_channel(name) for name in suite.targets}
+    with suite.blocking_http(timeout=30) as http:
         signed_in = event("SignIn", VISIT, now_ms(), PERSON)
         assert http.post("/beacon", json=[signed_in]).status_code == 204
         yield Doors(http, channels)

@@ -59,8 +59,8 @@ class Visitors(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.http = httpx.Client(base_url=self.running.url, auth=self.running.credentials, timeout=10)
-        self.channel = grpc.insecure_channel(self.running.targets["history"])
+        self.http = self.running.blocking_http()
+        self.channel = self.running.blocking_channel("history")
         self.history = history_service_pb2_grpc.HistoryServiceStub(self.channel)
         self.reference = Reference()
         mark = uuid.uuid4().hex[:8]

@@ -209,11 +209,10 @@ async def send_garbage(suite: Suite, http: httpx.AsyncClient, person: Person) ->
     """What is no request, or has the wrong credentials."""
     assert (await http.get("/server/data/visits/x", auth=(person.email, person.password))).status_code == 401
     bearer = {"Authorization": f"Bearer {person.signed}"}
-    async with httpx.AsyncClient(base_url=suite.url) as stranger:
+    async with suite.http(auth=None) as stranger:
         assert (await stranger.get("/server/data/visits/x", headers=bearer)).status_code == 401
-    host, _, port = suite.url.removeprefix("http://").partition(":")
-    for target in ((host, int(port)), *(("127.0.0.1", int(at.rpartition(":")[2])) for at in suite.targets.values())):
-        reader, writer = await asyncio.open_connection(*target)
+    for address in (suite.url, *suite.targets.values()):
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(address.rpartition(":")[2]))
         writer.write(f"POST /{person.email} HTTP/1.1\r\n{person.first_name}\r\nX: {url(person)}\r\n\r\n".encode())
         async with asyncio.timeout(10):
             await reader.read()

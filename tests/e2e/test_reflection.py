@@ -7,6 +7,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 from tests.tools.suite import Suite
 from tests.tools.visits import now_ms
@@ -14,10 +15,15 @@ from tests.tools.visits import now_ms
 BUF = Path(sys.executable).parent / "buf"
 
 
-async def buf_curl(*arguments: str) -> str:
+async def buf_curl(suite: Suite, service: str, method: str, *arguments: str) -> str:
     """What `buf curl` prints; fails the test when it fails."""
+    address, transport = f"http://{suite.targets[service]}{method}", ["--http2-prior-knowledge"]
+    if suite.authority:
+        certificate, key = suite.authority.issue("client-curl", [x509.DNSName("gateway")])
+        address = address.replace("http:", "https:")
+        transport = ["--cacert", str(suite.authority.file), "--cert", str(certificate), "--key", str(key)]
     process = await asyncio.create_subprocess_exec(
-        BUF, "curl", "--http2-prior-knowledge", "--protocol", "grpc", *arguments,
+        BUF, "curl", "--protocol", "grpc", *transport, address, *arguments,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     out, err = await process.communicate()
@@ -34,10 +40,10 @@ async def buf_curl(*arguments: str) -> str:
     ],
 )
 async def test_each_service_lists_itself_and_is_serving(suite: Suite, service: str, full_name: str) -> None:
-    address = f"http://{suite.targets[service]}"
-    assert full_name in (await buf_curl(address, "--list-methods"))
+    assert full_name in (await buf_curl(suite, service, "", "--list-methods"))
     for name in ("", full_name):
-        health = await buf_curl(f"{address}/grpc.health.v1.Health/Check", "-d", json.dumps({"service": name}))
+        request = json.dumps({"service": name})
+        health = await buf_curl(suite, service, "/grpc.health.v1.Health/Check", "-d", request)
         assert json.loads(health) == {"status": "SERVING"}
 
 
@@ -50,9 +56,10 @@ async def test_a_visit_goes_in_and_comes_out_by_grpc_alone(suite: Suite) -> None
         "timestampMs": now_ms(),
         "dataJson": "eyJ1c2VySUQiOiJkYW5hIn0=",
     }
-    collect = f"http://{suite.targets['collector']}/footfall.collector.v1.CollectorService/Collect"
-    collected = await buf_curl(collect, "-d", json.dumps({"batch": {"contexts": [{}], "events": [sign_in]}}))
+    batch = json.dumps({"batch": {"contexts": [{}], "events": [sign_in]}})
+    collected = await buf_curl(suite, "collector", "/footfall.collector.v1.CollectorService/Collect", "-d", batch)
     assert json.loads(collected) == {"storedCount": 1}
-    get_visitor = f"http://{suite.targets['identity']}/footfall.identity.v1.IdentityService/GetVisitor"
-    visitor = json.loads(await buf_curl(get_visitor, "-d", json.dumps({"visitId": visit_id})))["visitor"]
+    visit = json.dumps({"visitId": visit_id})
+    found = await buf_curl(suite, "identity", "/footfall.identity.v1.IdentityService/GetVisitor", "-d", visit)
+    visitor = json.loads(found)["visitor"]
     assert (visitor["state"], visitor["identityId"]) == ("VISITOR_STATE_AUTHENTICATED", "dana")

@@ -26,6 +26,7 @@ class Run:
 
     def __init__(self, data_dir: Path) -> None:
         self.ports = dict(zip(DEFAULT_PORTS, free_ports(len(DEFAULT_PORTS)), strict=True))
+        self.url = f"http://127.0.0.1:{self.ports['GATEWAY_PORT']}"
         self.data_dir = data_dir
         self._output = data_dir.with_suffix(".out")
         settings = {name: str(port) for name, port in self.ports.items()} | {"DATA_DIR": str(data_dir)}
@@ -52,7 +53,7 @@ class Run:
 
     async def ready(self) -> Suite:
         """Wait until everything serves."""
-        await eventually(lambda: is_ready(self.ports["GATEWAY_PORT"]), timeout=60)
+        await eventually(lambda: is_ready(self.url), timeout=60)
         return self.suite()
 
 
@@ -78,7 +79,7 @@ def assert_ended(run: Run, pids: list[int], asked_at: float) -> None:
     assert time.monotonic() - asked_at < STOP_SECONDS
     assert [pid for pid in pids if Path(f"/proc/{pid}").exists()] == []
     for port in run.ports.values():
-        assert not is_ready(port)
+        assert not is_ready(f"http://127.0.0.1:{port}")
 
 
 @pytest.mark.timeout(300)

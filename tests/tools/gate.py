@@ -1,15 +1,20 @@
 """Turns a server into one that can be cut off and let back, on a port that stays the same."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit
 
 
 class Gate:
-    """Forwards connections while open. Closing breaks those that are there and refuses new ones."""
+    """Forwards connections while open. Closing breaks those that are there and refuses new ones.
 
-    def __init__(self, url: str) -> None:
+    With `tls` it speaks TLS to its clients, and none to the server.
+    """
+
+    def __init__(self, url: str, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
         parts = urlsplit(url)
         self._behind = (parts.hostname or "", parts.port or 0)
         self._scheme = parts.scheme
@@ -23,7 +28,7 @@ class Gate:
         return f"{self._scheme}://127.0.0.1:{self.port}"
 
     async def open(self) -> None:
-        self._server = await asyncio.start_server(self._forward, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._forward, "127.0.0.1", self.port, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
@@ -52,9 +57,9 @@ async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 @asynccontextmanager
-async def gate_before(url: str) -> AsyncIterator[Gate]:
+async def gate_before(url: str, tls: ssl.SSLContext | None = None) -> AsyncIterator[Gate]:
     """An open gate before the server at `url`."""
-    gate = Gate(url)
+    gate = Gate(url, tls)
     await gate.open()
     try:
         yield gate

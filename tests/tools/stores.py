@@ -112,9 +112,9 @@ def _pause(deadline: float) -> None:
 
 
 @contextmanager
-def running_mongo(folder: Path) -> Iterator[str]:
-    """A MongoDB-wire server with its data in `folder`; gives its URL."""
-    with _running("mongo", folder) as port:
+def running_mongo(folder: Path, *options: str) -> Iterator[str]:
+    """A MongoDB-wire server with its data in `folder`; gives its URL. `options` are added to its command line."""
+    with _running("mongo", folder, *options) as port:
         yield f"mongodb://127.0.0.1:{port}"
 
 

@@ -1,12 +1,14 @@
 """Turns supervisord.conf into a suite on ports of its own, whose programs can be killed, stopped and started by name.
 
-`make run` is deploy/run.py. With FOOTFALL_CLUSTER=1 in the environment of the tests every suite has a Valkey cluster.
+`make run` is deploy/run.py. In the environment of the tests FOOTFALL_CLUSTER=1 gives every suite a Valkey cluster,
+FOOTFALL_MUTUAL_TLS=1 lets it serve HTTPS, and gRPC by mutual TLS alone.
 """
 
 import os
 import re
 import secrets
 import signal
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -18,12 +20,15 @@ from xmlrpc.client import ServerProxy
 
 import grpc
 import httpx
+from cryptography import x509
 from supervisor.xmlrpc import SupervisorTransport
 
+from deploy.certificates import Authority
 from deploy.embedded import (
     DEFAULT_PORTS,
     ROOT,
     Credentials,
+    gateway_url,
     is_ready,
     kept_keys,
     prepare,
@@ -39,6 +44,7 @@ PROGRAMS: tuple[Program, ...] = get_args(Program)
 ANY_METRICS_PORTS = {f"{name}_METRICS_PORT": "0" for name in ("COLLECTOR", "IDENTITY", "HISTORY")}
 
 ON_CLUSTER = bool(os.environ.get("FOOTFALL_CLUSTER"))
+MUTUAL_TLS = bool(os.environ.get("FOOTFALL_MUTUAL_TLS"))
 
 START_SECONDS = 60.0
 STOP_SECONDS = 30.0
@@ -47,18 +53,33 @@ STOP_SECONDS = 30.0
 class Suite:
     """A running suite, as its clients see it, and its programs, as an operator sees them."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(self, environment: Mapping[str, str], authority: Authority | None = None) -> None:
         self.environment = environment
         self.data_dir = Path(environment["DATA_DIR"])
-        self.url = f"http://127.0.0.1:{environment['GATEWAY_PORT']}"
+        self.url = gateway_url(environment)
         self.targets = {name: environment[f"{name.upper()}_TARGET"] for name in ("collector", "identity", "history")}
         self.redis_url = environment["REDIS_URL"]
         self.mongo_url = environment["MONGO_URL"]
         self.credentials = Credentials(environment["API_USER"], environment["API_PASSWORD"])
+        self.authority = authority
+        """Of all its certificates; None without TLS."""
 
-    def http(self) -> httpx.AsyncClient:
-        """A client of the gateway that may do everything. To be closed by its user."""
-        return httpx.AsyncClient(base_url=self.url, auth=self.credentials, timeout=10)
+    @property
+    def tls(self) -> ssl.SSLContext | None:
+        """What clients of the gateway connect with; None without TLS."""
+        return ssl.create_default_context(cafile=self.authority.file) if self.authority else None
+
+    def http(self, **more: Any) -> httpx.AsyncClient:
+        """A client of the gateway that may do everything, unless told otherwise. To be closed by its user."""
+        return httpx.AsyncClient(**self._http_options | more)
+
+    def blocking_http(self, **more: Any) -> httpx.Client:
+        """The same for code that is not asynchronous."""
+        return httpx.Client(**self._http_options | more)
+
+    @property
+    def _http_options(self) -> dict[str, Any]:
+        return {"base_url": self.url, "auth": self.credentials, "timeout": 10, "verify": self.tls or True}
 
     def metrics_urls(self) -> list[str]:
         """Where every program of the suite's own shows its metrics."""
@@ -68,7 +89,22 @@ class Suite:
 
     def channel(self, service: str) -> grpc.aio.Channel:
         """A plain gRPC channel to a service: no retries, no deadlines. To be closed by its user."""
-        return grpc.aio.insecure_channel(self.targets[service])
+        if self.authority is None:
+            return grpc.aio.insecure_channel(self.targets[service])
+        return grpc.aio.secure_channel(self.targets[service], self.channel_credentials("gateway"))
+
+    def blocking_channel(self, service: str) -> grpc.Channel:
+        """The same for code that is not asynchronous."""
+        if self.authority is None:
+            return grpc.insecure_channel(self.targets[service])
+        return grpc.secure_channel(self.targets[service], self.channel_credentials("gateway"))
+
+    def channel_credentials(self, role: str) -> grpc.ChannelCredentials:
+        """What a client of that role shows to the services of a suite with TLS."""
+        authority = self.authority
+        assert authority
+        certificate, key = authority.issue(f"client-{role}", [x509.DNSName(role)])
+        return grpc.ssl_channel_credentials(authority.file.read_bytes(), key.read_bytes(), certificate.read_bytes())
 
     def pid(self, program: Program) -> int | None:
         """The process id of a program; None while it does not run."""
@@ -114,9 +150,23 @@ def _full_name(program: Program) -> str:
     return f"{'stores' if program in ('valkey', 'mongo') else 'suite'}:{program}"
 
 
+def mutual_tls(authority: Authority) -> dict[str, str]:
+    """The settings of a suite on HTTPS and mutual TLS, with new certificates; a program's role is its name."""
+    settings = {"GRPC_TLS_CA_FILE": str(authority.file), "GRPC_TLS_CLIENT_CA_FILE": str(authority.file)}
+    for service in ("collector", "identity", "history", "gateway"):
+        certificate, key = map(str, authority.issue(service))
+        prefix = f"{service.upper()}_GRPC_TLS"
+        settings |= {f"{prefix}_CERT_FILE": certificate, f"{prefix}_KEY_FILE": key}
+    return settings | {"GATEWAY_TLS_CERT_FILE": certificate, "GATEWAY_TLS_KEY_FILE": key}
+
+
 @contextmanager
 def running_suite(
-    data_dir: Path, settings: Mapping[str, str] = MappingProxyType({}), *, on_cluster: bool = ON_CLUSTER
+    data_dir: Path,
+    settings: Mapping[str, str] = MappingProxyType({}),
+    *,
+    on_cluster: bool = ON_CLUSTER,
+    is_mutual_tls: bool = MUTUAL_TLS,
 ) -> Iterator[Suite]:
     """A whole suite with its data in `data_dir`, on free ports; ready when it is given, ended afterwards.
 
@@ -131,10 +181,13 @@ def running_suite(
     ports = dict(zip(DEFAULT_PORTS, free_ports(len(DEFAULT_PORTS)), strict=True))
     environment = suite_environment(data_dir, ports, Credentials("tester", secrets.token_urlsafe(18)))
     environment |= kept_keys(data_dir) | ANY_METRICS_PORTS
+    authority = Authority(data_dir / "tls") if is_mutual_tls else None
+    if authority:
+        environment |= mutual_tls(authority)
     if on_cluster:
         environment |= {"VALKEY_SERVER": str(cluster_member(data_dir)), "PARTITIONS": "16"}
     with running_nodes(data_dir, 2 if on_cluster else 0) as other_nodes:
-        suite = Suite({**environment, **settings})
+        suite = Suite({**environment, **settings}, authority)
         with (data_dir / "log" / "output.log").open("ab") as output:
             process = subprocess.Popen(
                 supervisord_command(),
@@ -148,7 +201,7 @@ def running_suite(
             if other_nodes:
                 form_cluster([suite.redis_url, *other_nodes])
             deadline = time.monotonic() + START_SECONDS
-            while not is_ready(ports["GATEWAY_PORT"]):
+            while not is_ready(suite.url):
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise RuntimeError(f"The suite does not get ready:\n{_last_output(data_dir)}")
                 time.sleep(0.05)

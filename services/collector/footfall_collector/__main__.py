@@ -8,6 +8,7 @@ from footfall_servicekit.channel import open_channel
 from footfall_servicekit.server import run, serve
 from footfall_servicekit.settings import load
 
+from footfall_collector.access import ACCESS
 from footfall_collector.admission import DAY_MS, Admission
 from footfall_collector.event_log import EventLog
 from footfall_collector.pipeline import Pipeline
@@ -31,7 +32,7 @@ async def collect(settings: CollectorSettings, sites: Sites) -> int:
         ack_replicas=settings.log_ack_replicas,
         is_volatile_allowed=settings.allow_volatile_log,
     )
-    channel = open_channel(settings.identity_target)
+    channel = open_channel(settings.identity_target, settings.client_tls)
     admission = Admission(
         sites,
         Redactor(settings.redact_keys.split(",")),
@@ -43,6 +44,7 @@ async def collect(settings: CollectorSettings, sites: Sites) -> int:
     return await serve(
         settings,
         {SERVICE_NAME: partial(collector_grpc.add_CollectorServiceServicer_to_server, service)},
+        access=ACCESS,
         ready=log.is_ready,
         background=[log.check],
         close=[channel.close, log.close],

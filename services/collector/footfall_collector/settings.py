@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from footfall_servicekit.settings import ServiceSettings, shared
+from footfall_servicekit.settings import ServiceSettings, StoreUrl, shared
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
@@ -13,7 +13,7 @@ class CollectorSettings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="COLLECTOR_")
 
     port: int = Field(50051, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
-    redis_url: str = shared(
+    redis_url: StoreUrl = shared(
         "REDIS_URL",
         "redis://127.0.0.1:16379",
         "The Redis or Valkey that holds the event log; of a cluster any node, or a name of several.",

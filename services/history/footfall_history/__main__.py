@@ -7,6 +7,7 @@ from footfall.history.v1 import history_service_pb2_grpc as history_grpc
 from footfall_servicekit.server import run, serve
 from footfall_servicekit.settings import load
 
+from footfall_history.access import ACCESS
 from footfall_history.consumer import LogConsumer
 from footfall_history.erasure import Eraser
 from footfall_history.identities import Identities
@@ -28,7 +29,7 @@ async def keep_history(settings: HistorySettings) -> int:
     stopping = asyncio.Event()
     store = Store.open(settings.mongo_url, settings.mongo_database, settings.mongo_timeout_ms)
     log = Log(settings.redis_url, settings.partitions, settings.redis_timeout_ms)
-    identities = Identities(settings.identity_target, settings.identity_timeout_ms)
+    identities = Identities(settings.identity_target, settings.identity_timeout_ms, settings.client_tls)
     tombstones = Tombstones(store, settings.erasure_secret)
     eraser = Eraser(store, tombstones)
     consumer = LogConsumer(log, Stamper(store, tombstones), eraser)
@@ -47,6 +48,7 @@ async def keep_history(settings: HistorySettings) -> int:
     return await serve(
         settings,
         {SERVICE_NAME: partial(history_grpc.add_HistoryServiceServicer_to_server, service)},
+        access=ACCESS,
         ready=is_ready,
         background=[
             log.check,

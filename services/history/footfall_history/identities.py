@@ -9,6 +9,7 @@ from footfall.identity.v1.identity_pb2 import Identity
 from footfall.identity.v1.identity_service_pb2 import BatchGetIdentitiesRequest
 from footfall.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
 from footfall_servicekit.channel import forwarded, open_channel, remaining
+from footfall_servicekit.tls import ClientTls
 
 _log = structlog.get_logger()
 
@@ -16,8 +17,8 @@ _log = structlog.get_logger()
 class Identities:
     """The identity service. Make it in the running loop."""
 
-    def __init__(self, target: str, timeout_ms: int) -> None:
-        self._channel = open_channel(target)
+    def __init__(self, target: str, timeout_ms: int, tls: ClientTls | None = None) -> None:
+        self._channel = open_channel(target, tls)
         self._stub = IdentityServiceStub(self._channel)
         self._timeout_s = timeout_ms / 1000
 

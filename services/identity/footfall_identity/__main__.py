@@ -7,6 +7,7 @@ from footfall.identity.v1 import identity_service_pb2_grpc as identity_grpc
 from footfall_servicekit.server import run, serve
 from footfall_servicekit.settings import load
 
+from footfall_identity.access import ACCESS
 from footfall_identity.consumer import GROUP, LogConsumer
 from footfall_identity.erasure import Eraser
 from footfall_identity.link_store import LinkStore
@@ -50,6 +51,7 @@ async def identify(settings: IdentitySettings) -> int:
     return await serve(
         settings,
         {SERVICE_NAME: partial(identity_grpc.add_IdentityServiceServicer_to_server, service)},
+        access=ACCESS,
         ready=partitions.redis.is_ready,
         background=[
             partitions.redis.check,

@@ -2,7 +2,7 @@
 
 from typing import Self
 
-from footfall_servicekit.settings import ServiceSettings, shared
+from footfall_servicekit.settings import ServiceSettings, StoreUrl, shared
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
@@ -16,13 +16,13 @@ class IdentitySettings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="IDENTITY_")
 
     port: int = Field(50052, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
-    redis_url: str = shared(
+    redis_url: StoreUrl = shared(
         "REDIS_URL",
         "redis://127.0.0.1:16379",
         "The Redis or Valkey that holds log and live state; of a cluster any node, or a name of several.",
         repr=False,
     )
-    mongo_url: str = shared(
+    mongo_url: StoreUrl = shared(
         "MONGO_URL", "mongodb://127.0.0.1:37017", "The MongoDB that holds identities and contacts.", repr=False
     )
     mongo_database: str = shared("MONGO_DATABASE", "footfall", "Its database.", min_length=1)

@@ -1,0 +1,54 @@
+"""Turns the names in a caller's certificate into roles, and roles into the methods that they may call."""
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+import grpc
+import structlog
+from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  # ships none
+
+from footfall_servicekit import health
+from footfall_servicekit.errors import RequestError
+
+AccessTable = Mapping[str, Collection[str]]
+"""By role, the names of the methods that it may call. What is in no list may be called by nobody."""
+
+_FOR_ALL = {health.SERVICE_NAME, reflection.SERVICE_NAME}
+"""They answer everybody who has a certificate: whether this serves, and what, is no secret among those."""
+
+_log = structlog.get_logger()
+
+
+class Access:
+    """Who may call what, where callers show certificates."""
+
+    def __init__(self, table: AccessTable, roles: Collection[tuple[str, str]]) -> None:
+        """`roles` are pairs of a name in certificates and a role. Without any, each name is a role itself."""
+        self._table = table
+        self._roles = roles
+
+    def check(self, method: str, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
+        """Let the call of a method ("/service/name") in `context` pass.
+
+        Raises:
+            RequestError: PERMISSION_DENIED: no role of the caller may call the method.
+
+        """
+        service, _, name = method.removeprefix("/").partition("/")
+        if service in _FOR_ALL:
+            return
+        names = _names(context)
+        roles = {role for known, role in self._roles if known in names} if self._roles else names
+        if not any(name in self._table.get(role, ()) for role in roles):
+            _log.warning("a client called what is not for its role", method=method, names=sorted(names))
+            raise RequestError.permission_denied(f"the role of this client may not call {name}", "ROLE_NOT_ALLOWED")
+
+
+def _names(context: "grpc.aio.ServicerContext[Any, Any]") -> set[str]:
+    """The alternative names (URIs, DNS names) of the caller's certificate; one without any has its common name.
+
+    RFC 6125, 6.4.4: a common name beside alternative names is no name.
+    """
+    found: Mapping[str, Iterable[bytes]] = context.auth_context()
+    raw = found.get("x509_subject_alternative_name") or found.get("x509_common_name", [])
+    return {name.decode("utf-8", "replace") for name in raw}
