@@ -53,7 +53,7 @@ class CollectorSettings(ServiceSettings):
         512 * 1024 * 1024,
         ge=1024,
         description="Memory of the log in Redis, in each node of a cluster, above which events are refused until it is "
-        "drained. Keep it well below Redis's `maxmemory`.",
+        "drained. What identity and history have read goes first. Keep it well below Redis's `maxmemory`.",
     )
     log_timeout_ms: int = Field(
         2_000, ge=1, le=30_000, description="Longest wait for an answer of Redis before events count as not stored."

@@ -65,8 +65,8 @@ class HistorySettings(ServiceSettings):
     log_kept_minutes: int = shared(
         "LOG_KEPT_MINUTES",
         10,
-        "How long entries stay in the log after both identity and history have read them. A stream of "
-        "events can be resumed that far back.",
+        "How long entries stay in the log after both identity and history have read them, unless the log has reached "
+        "its bound. A stream of events can be resumed that far back.",
         ge=1,
     )
     redis_timeout_ms: int = Field(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from footfall_collector.event_log import (
+    READERS,
     EventLog,
     LogFullError,
     LogMisconfiguredError,
@@ -60,6 +61,13 @@ async def entries(redis: Any, partition: int = 0) -> list[dict[bytes, bytes]]:
     return [fields for _, fields in await redis.xrange(stream_key(partition))]
 
 
+async def takes_more(log: EventLog) -> bool:
+    try:
+        return bool(await log.append({0: b"small"}))
+    except LogFullError:
+        return False
+
+
 async def test_each_partition_gets_its_entry(redis_database_url: str, redis: Any) -> None:
     async with opened(redis_database_url, 3) as log:
         await log.check()
@@ -102,21 +110,12 @@ class TestBound:
             await log.check()
             await log.append({0: b"x" * 700_000, 1: b"x" * 700_000})
 
-            async def is_accepted() -> bool:
-                try:
-                    return bool(await log.append({0: b"small"}))
-                except LogFullError:
-                    return False
-
-            async def is_refused() -> bool:
-                return not await is_accepted()
-
-            await eventually(is_refused, every=0.2)
+            assert not await takes_more(log)
             length = await redis.xlen(stream_key(0))
-            assert await is_refused()
+            assert not await takes_more(log)
             assert await redis.xlen(stream_key(0)) == length
             await redis.xtrim(stream_key(1), maxlen=0)
-            await eventually(is_accepted, every=0.2)
+            await eventually(lambda: takes_more(log), every=0.2)
 
     async def test_it_is_sampled_once_a_second_at_most(self, redis_database_url: str, redis: Any) -> None:
         async with opened(redis_database_url, 2) as log:
@@ -138,6 +137,19 @@ class TestBound:
                 await log.append({0: b"x"})
             await redis.config_set("maxmemory", 0)
             assert await log.append({0: b"x"})
+
+    async def test_what_every_reader_has_read_makes_room_at_once(self, redis_database_url: str, redis: Any) -> None:
+        async with opened(redis_database_url, bound_bytes=MEGABYTE) as log:
+            await log.check()
+            for group in READERS:
+                await redis.xgroup_create(stream_key(0), group, id="0", mkstream=True)
+            for _ in range(2):
+                await log.append({0: b"x" * 600_000})
+            assert not await takes_more(log)
+            for group in READERS:
+                [[_, read]] = await redis.xreadgroup(group, "reader", {stream_key(0): ">"})
+                await redis.xack(stream_key(0), group, *(entry_id for entry_id, _ in read))
+            await eventually(lambda: takes_more(log), every=0.2)
 
 
 class TestPartitions:
@@ -221,6 +233,8 @@ class TestReplicas:
                     await eventually(is_confirmed, timeout=20)
                     async with client(replica_url) as replica:
                         assert {b"b": b"copied"} in await entries(replica)
+                with pytest.raises(LogUnavailableError):
+                    await log.append({0: b"alone again"})
 
 
 ALL = dict.fromkeys(range(16), b"x")
