@@ -28,6 +28,7 @@ _FIRST_PAUSE_S = 0.1
 _LAST_PAUSE_S = 5.0
 _FINISH_S = 3.0
 _FORGOTTEN_AFTER_MS = 3_600_000
+_ENTRIES_A_READ = 8
 
 # In one script, so that no entry can be given to a consumer between the look and the removal: removing one that holds
 # entries would lose them.
@@ -60,6 +61,7 @@ class StreamReader:
     While batches are not full they begin at most every `gather_ms`: a large batch costs a store much less than several
     small ones. What comes after a pause as long is handled at once.
     Entries that another consumer has held for `min_idle_ms` are taken over, so that must be longer than a batch takes.
+    A batch has at most `batch` entries, and no more once it has `batch_bytes`: a long one would be taken over.
     The client's socket timeout must be longer than `block_ms`.
     """
 
@@ -71,6 +73,7 @@ class StreamReader:
         handler: Handler,
         *,
         batch: int = 128,
+        batch_bytes: int = 1024 * 1024,
         gather_ms: int = 250,
         block_ms: int = 1_000,
         min_idle_ms: int = 10_000,
@@ -80,6 +83,7 @@ class StreamReader:
         self._group = group
         self._handler = handler
         self._batch = batch
+        self._batch_bytes = batch_bytes
         self._gather_s = gather_ms / 1000
         self._block_ms = block_ms
         self._min_idle_ms = min_idle_ms
@@ -119,7 +123,7 @@ class StreamReader:
         if entries := await self._read():
             read_at = time.monotonic()
             await _finish(self._handle(entries))
-            if len(entries) < self._batch:
+            if not self._has_more:
                 await asyncio.sleep(max(0.0, read_at + self._gather_s - time.monotonic()))
 
     async def _create_group(self) -> None:
@@ -130,17 +134,27 @@ class StreamReader:
                 raise
 
     async def _read(self) -> list[Entry]:
-        """Return what this consumer holds unacknowledged, oldest first; when that is nothing, wait for what is new."""
+        """Return what this consumer holds unacknowledged, oldest first; when that is nothing, wait for what is new.
+
+        A few entries at a time, as one does not see how large they are before.
+        """
         start, block = ("0", None) if self._own_first else (">", self._block_ms)
-        answer = await self._redis.xreadgroup(
-            self._group, self.consumer, {self._stream: start}, count=self._batch, block=block
-        )
-        raw = answer[0][1] if answer else []
-        self._own_first = self._own_first and bool(raw)
-        gone = [entry_id for entry_id, fields in raw if PAYLOAD_FIELD not in fields]
-        if gone:
-            await self._give_up(gone)
-        return [Entry(entry_id.decode(), fields[PAYLOAD_FIELD]) for entry_id, fields in raw if PAYLOAD_FIELD in fields]
+        entries: list[Entry] = []
+        size, self._has_more = 0, True
+        while self._has_more and len(entries) < self._batch and size < self._batch_bytes:
+            count = min(_ENTRIES_A_READ, self._batch - len(entries))
+            answer = await self._redis.xreadgroup(
+                self._group, self.consumer, {self._stream: start}, count=count, block=block
+            )
+            raw = answer[0][1] if answer else []
+            self._own_first = bool(raw) if start == "0" else self._own_first
+            if gone := [entry_id for entry_id, fields in raw if PAYLOAD_FIELD not in fields]:
+                await self._give_up(gone)
+            entries += (Entry(each.decode(), fields[PAYLOAD_FIELD]) for each, fields in raw if PAYLOAD_FIELD in fields)
+            size = sum(len(entry.payload) for entry in entries)
+            self._has_more = len(raw) == count
+            start, block = (raw[-1][0] if raw and start != ">" else ">"), None
+        return entries
 
     async def _handle(self, entries: list[Entry]) -> None:
         try:

@@ -107,6 +107,17 @@ async def test_what_a_handler_failed_at_comes_again_until_it_succeeds(redis: Any
     assert await pending(redis, stream) == 0
 
 
+async def test_large_entries_make_batches_of_few_also_when_they_come_again(redis: Any, stream: str) -> None:
+    payloads = [b"%03d" % number + b"x" * 1_000 for number in range(60)]
+    await append(redis, stream, *payloads)
+    handler = Handler()
+    handler.failures_left = 2
+    async with running(reader(redis, stream, handler, batch_bytes=10_000)):
+        await eventually(lambda: handler.payloads == payloads)
+    assert [len(batch) for batch in handler.batches] == [16, 16, 16, 12]
+    assert await pending(redis, stream) == 0
+
+
 async def test_what_a_dead_reader_left_is_taken_over(redis: Any, stream: str) -> None:
     ids = await append(redis, stream, *(b"%d" % number for number in range(50)))
     await redis.xgroup_create(stream, GROUP, id="0")
