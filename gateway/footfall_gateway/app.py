@@ -11,6 +11,7 @@ from footfall_gateway import api_v1, cookies, openapi
 from footfall_gateway.audit import Audit
 from footfall_gateway.auth import Authenticator
 from footfall_gateway.beacon import BeaconEndpoint
+from footfall_gateway.bodies import Bodies
 from footfall_gateway.dsl import DslFile
 from footfall_gateway.files import Files, folder
 from footfall_gateway.history_api import HistoryApi
@@ -30,7 +31,13 @@ DSL_PATH = "/server/resources/dsl/domain-model.xml"
 
 
 def build(
-    settings: GatewaySettings, neighbours: Neighbours, intake: Intake, beacons: BeaconEndpoint, probes: Probes
+    settings: GatewaySettings,
+    neighbours: Neighbours,
+    intake: Intake,
+    beacons: BeaconEndpoint,
+    probes: Probes,
+    *,
+    bodies: Bodies,
 ) -> ASGIApp:
     """The whole HTTP surface.
 
@@ -38,7 +45,7 @@ def build(
         DslFileError: DSL_FILE cannot be used.
 
     """
-    gate = Gate(Authenticator(settings), Audit(settings.audit_secret), settings.body_timeout_ms / 1000)
+    gate = Gate(Authenticator(settings), Audit(settings.audit_secret), bodies)
     lookup = Lookup(neighbours)
     history = [*HistoryApi(neighbours, lookup).operations(), *HistoryPosts(intake, lookup).operations()]
     apis = [

@@ -11,6 +11,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from footfall_gateway import metrics
+from footfall_gateway.bodies import MAX_BODY, Bodies, ClientGoneError, Receive
 from footfall_gateway.cors import LONGEST_ORIGIN, Cors, RawHeaders
 from footfall_gateway.envelope import BeaconError, Envelope, Rejection, TooManyEventsError, read
 from footfall_gateway.intake import Intake, Outcome, Sender, now_ms
@@ -19,12 +20,7 @@ from footfall_gateway.ratelimit import RateLimiter
 from footfall_gateway.sites import Sites
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-
-MAX_BODY = 1024 * 1024
-MAX_DISCARDED = 8 * 1024 * 1024
-"""So much of an oversized body is read, so that its sender sees the answer instead of a reset connection."""
 
 PIXEL = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7")
 
@@ -60,10 +56,6 @@ class BeaconAnswer(msgspec.Struct, omit_defaults=True):
     message: str = ""
 
 
-class ClientGoneError(Exception):
-    """The client has closed the connection; nobody is left to answer."""
-
-
 class Stored(NamedTuple):
     """A beacon on its way to disk. `refused` is done when it is there, and holds what is not."""
 
@@ -81,12 +73,12 @@ class BeaconEndpoint:
 
     paths = frozenset(("/beacon", "/beacon.gif"))
 
-    def __init__(self, intake: Intake, sites: Sites, limiter: RateLimiter, body_timeout_s: float) -> None:
+    def __init__(self, intake: Intake, sites: Sites, limiter: RateLimiter, bodies: Bodies) -> None:
         self._intake = intake
         self._sites = sites
         self._cors = Cors(sites)
         self._limiter = limiter
-        self._body_timeout_s = body_timeout_s
+        self._bodies = bodies
         self._successes: dict[bytes, bytes] = {}
         self._successes_with: RawHeaders = []
         self._counted = {status: metrics.BEACONS.labels(str(status)) for status in (200, 204, 400, 503)}
@@ -206,41 +198,13 @@ class BeaconEndpoint:
         if scope["method"] != "POST":
             raise Problem(405, "only POST", allow="POST, OPTIONS")
         _check_type(headers)
-        return await read_body(receive, self._body_timeout_s)
+        return await self._bodies.read(receive)
 
 
 def _check_type(headers: dict[bytes, bytes]) -> None:
     media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if media_type not in _CONTENT_TYPES:
         raise Problem(415, "Content-Type: must be application/json or text/plain")
-
-
-async def read_body(receive: Receive, timeout_s: float) -> bytes:
-    """The body of a request, at most 1 MiB.
-
-    Raises:
-        Problem: 413, it is larger; 408, it did not arrive in time.
-        ClientGoneError: the connection was closed first.
-
-    """
-    parts: list[bytes] = []
-    size, more = 0, True
-    try:
-        async with asyncio.timeout(timeout_s):
-            while more and size <= MAX_DISCARDED:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientGoneError
-                part = message.get("body", b"")
-                size += len(part)
-                if size <= MAX_BODY:
-                    parts.append(part)
-                more = message.get("more_body", False)
-    except TimeoutError:
-        raise Problem(408, "the body took too long to arrive", connection="close") from None
-    if size > MAX_BODY:
-        raise Problem(413, f"the body has more than {MAX_BODY} bytes", connection="close")
-    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _pixel_body(scope: Scope) -> bytes:

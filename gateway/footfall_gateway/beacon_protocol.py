@@ -6,16 +6,20 @@ All else goes to the same endpoint the way of every request. Why: docs/adr/0008-
 
 import asyncio
 from functools import partial
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from starlette.types import Receive, Scope, Send
 from uvicorn.config import Config
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+from uvicorn.protocols.http.flow_control import service_unavailable
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from footfall_gateway.beacon import BeaconEndpoint, Stored
 from footfall_gateway.connection import BoundedConnection
+
+_ALIVE: Final = "/healthz"  # whoever does not get an answer there restarts this process
+_REFUSAL: Final = [(b"content-length", b"0"), (b"connection", b"close"), (b"retry-after", b"1")]
 
 
 def beacon_protocol(endpoint: BeaconEndpoint, trusted_proxies: str) -> Any:
@@ -26,6 +30,11 @@ def beacon_protocol(endpoint: BeaconEndpoint, trusted_proxies: str) -> Any:
 
 async def _nothing(_scope: Scope, _receive: Receive, _send: Send) -> None:
     pass
+
+
+async def _refuse(_scope: Any, _receive: Any, send: Any) -> None:
+    await send({"type": "http.response.start", "status": 503, "headers": _REFUSAL})
+    await send({"type": "http.response.body", "body": b""})
 
 
 class _BeaconProtocol(BoundedConnection):
@@ -52,7 +61,9 @@ class _BeaconProtocol(BoundedConnection):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         """Hold a beacon back until all of it has been read that is there already."""
         scope = cycle.scope
-        if (
+        if app is service_unavailable:  # uvicorn's answer to too many connections, without the time to wait
+            super()._start_asgi_task(cycle, self.app if scope["path"] == _ALIVE else _refuse)
+        elif (
             self._is_reading_head  # else it has waited for the answer to an earlier request
             and scope["path"] == "/beacon"
             and scope["method"] == "POST"

@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 from footfall_gateway import metrics
 from footfall_gateway.audit import Audit
 from footfall_gateway.auth import EVERYBODY, Authenticator, Principal
-from footfall_gateway.beacon import ClientGoneError, read_body
+from footfall_gateway.bodies import Bodies, ClientGoneError
 from footfall_gateway.envelope import words
 from footfall_gateway.keys import Scope as Permission
 from footfall_gateway.problem import ErrorStyle, Problem
@@ -121,7 +121,7 @@ class Gate:
 
     authenticator: Authenticator
     audit: Audit
-    body_timeout_s: float
+    bodies: Bodies
 
 
 def routes(api: Api, gate: Gate) -> list[Route]:
@@ -207,7 +207,7 @@ class _PathEndpoint:
     async def _body(self, operation: Operation[Any, Any], receive: Receive) -> Any:
         if operation.body is None:
             return None
-        raw = await read_body(receive, self._gate.body_timeout_s)
+        raw = await self._gate.bodies.read(receive)
         return operation.decode(raw) if operation.decode else _decoded(raw, operation.body)
 
     def _without_operation(self, method: str) -> Response:

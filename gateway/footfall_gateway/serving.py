@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 from footfall_gateway import app
 from footfall_gateway.beacon import BeaconEndpoint
 from footfall_gateway.beacon_protocol import beacon_protocol
+from footfall_gateway.bodies import Bodies
 from footfall_gateway.connection import BoundedConnection, cut_off_slow_clients
 from footfall_gateway.dsl import DslFileError
 from footfall_gateway.group_commit import Bounds
@@ -69,10 +70,9 @@ class Gateway:
             settings.redis_url,
             includes_loopback=settings.rate_limit_loopback,
         )
-        beacons = BeaconEndpoint(
-            self._intake, Sites(settings.sites_file), self._limiter, settings.body_timeout_ms / 1000
-        )
-        application = app.build(settings, self._neighbours, self._intake, beacons, self._probes)
+        bodies = Bodies(settings.body_timeout_ms / 1000, settings.reading_bytes)
+        beacons = BeaconEndpoint(self._intake, Sites(settings.sites_file), self._limiter, bodies)
+        application = app.build(settings, self._neighbours, self._intake, beacons, self._probes, bodies=bodies)
         self._server = _Server(_uvicorn_config(application, beacons, settings))
         self._serving: asyncio.Task[None]
         self._watching: list[asyncio.Task[None]]
@@ -152,6 +152,7 @@ def _uvicorn_config(application: ASGIApp, beacons: BeaconEndpoint, settings: Gat
         ssl_context_factory=(lambda _config, _default: tls) if tls else None,
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies,
+        limit_concurrency=settings.connections + 1,  # it refuses the one that reaches the limit
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=math.ceil(settings.stop_grace_ms / 1000),
     )

@@ -89,6 +89,14 @@ class GatewaySettings(ProcessSettings):
     waiting_bytes: int = Field(
         64 * 1024 * 1024, ge=1024 * 1024, description="Bytes that may wait to leave; beacons beyond are answered 503."
     )
+    reading_bytes: int = Field(
+        64 * 1024 * 1024,
+        ge=1024 * 1024,
+        description="Bytes of bodies that may be arriving at once; requests beyond are answered 503.",
+    )
+    connections: int = Field(
+        10_000, ge=1, description="Connections served at once; requests on further ones are answered 503."
+    )
     collect_timeout_ms: int = Field(
         5_000, ge=1, le=60_000, description="Longest that a beacon waits for the collector before it is answered 503."
     )

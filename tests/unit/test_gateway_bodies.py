@@ -1,0 +1,54 @@
+"""Bodies that arrive at the same time share the room there is for them."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from footfall_gateway.bodies import Bodies, ClientGoneError
+from footfall_gateway.problem import Problem
+
+
+class Arriving:
+    """A body of which parts arrive when a test says so."""
+
+    def __init__(self, *parts: bytes) -> None:
+        self._messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        for part in parts:
+            self._messages.put_nowait({"type": "http.request", "body": part, "more_body": True})
+
+    async def receive(self) -> dict[str, Any]:
+        message = await self._messages.get()
+        self._messages.task_done()
+        return message
+
+    def end(self) -> None:
+        self._messages.put_nowait({"type": "http.request", "body": b""})
+
+    def leave(self) -> None:
+        self._messages.put_nowait({"type": "http.disconnect"})
+
+    async def begun(self, bodies: Bodies) -> "asyncio.Task[bytes]":
+        """Its reader, which has read what is there."""
+        task = asyncio.create_task(bodies.read(self.receive))
+        await self._messages.join()
+        return task
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+async def test_what_finds_no_room_is_refused_until_others_have_made_some(leaves: bool) -> None:
+    bodies = Bodies(timeout_s=10, most_bytes=1_000)
+    first, second = Arriving(b"1" * 300, b"1" * 300), Arriving(b"2" * 300, b"2" * 300)
+    reading = await first.begun(bodies)
+    with pytest.raises(Problem) as refused:
+        await bodies.read(second.receive)
+    assert (refused.value.status, refused.value.headers) == (503, {"retry-after": "1", "connection": "close"})
+    if leaves:
+        first.leave()
+        with pytest.raises(ClientGoneError):
+            await reading
+    else:
+        first.end()
+        assert await reading == b"1" * 600
+    again = Arriving(b"3" * 1_000)
+    again.end()
+    assert await bodies.read(again.receive) == b"3" * 1_000
