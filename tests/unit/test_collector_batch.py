@@ -8,6 +8,7 @@ from footfall_collector.service import check
 from footfall_servicekit.errors import RequestError
 
 from tests.tools.batches import batch, context, message, new_uuid
+from tests.tools.later import knows_later, later
 
 
 @pytest.mark.parametrize(
@@ -52,3 +53,10 @@ def test_each_place_gets_its_events_in_order_with_the_contexts_they_came_with() 
     assert [event.event_id for event in entries[1].events] == [events[position].event_id for position in (0, 2, 4)]
     assert [c.traceparent for c in entries[0].contexts] == ["a"]
     assert [entries[1].contexts[event.context_index].traceparent for event in entries[1].events] == ["c", "c", "a"]
+
+
+def test_what_a_later_version_says_besides_goes_to_every_place() -> None:
+    sent = later(batch(later(message()), later(message()), contexts=[later(context())]))
+    entries = split(sent, [0, 1])
+    for entry in entries.values():
+        assert [knows_later(part) for part in (entry, entry.events[0], entry.contexts[0])] == [True] * 3

@@ -9,6 +9,7 @@ from footfall_timeline import (
     Assurance,
     Fold,
     Kind,
+    LaterVersionError,
     Rule,
     Stamp,
     State,
@@ -195,6 +196,13 @@ class TestMerge:
             for other in b:
                 if one.event_id == other.event_id:
                     assert (encode(one).encode() < encode(other).encode()) == (one < other)
+
+    @pytest.mark.parametrize(
+        "text", ["!2|1700000000000|2|1|ann", "1700000000000|4|1|ann", "1700000000000|2|3|ann", "1700000000000|2"]
+    )
+    def test_what_a_later_version_has_encoded_is_told_apart(self, text: str) -> None:
+        with pytest.raises(LaterVersionError):
+            decode(event_id(1), text)
 
 
 class TestFold:

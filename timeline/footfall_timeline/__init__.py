@@ -21,7 +21,17 @@ from footfall_timeline.ids import (
     session_id,
     user_agent_id,
 )
-from footfall_timeline.transitions import Assurance, Kind, Timeline, Transition, decode, encode, erase, merge
+from footfall_timeline.transitions import (
+    Assurance,
+    Kind,
+    LaterVersionError,
+    Timeline,
+    Transition,
+    decode,
+    encode,
+    erase,
+    merge,
+)
 
 __all__ = [
     "ANONYMOUS",
@@ -30,6 +40,7 @@ __all__ = [
     "Assurance",
     "Fold",
     "Kind",
+    "LaterVersionError",
     "Rule",
     "Session",
     "Stamp",

@@ -72,12 +72,23 @@ def erase(timeline: Iterable[Transition], identity: str, erase_time_ms: int) -> 
     )
 
 
+class LaterVersionError(ValueError):
+    """What is stored was written by a later version, and this one cannot tell what it means."""
+
+
 def encode(transition: Transition) -> str:
-    """A transition without its event id, as stores keep it. Encoded entries of one event id sort as transitions do."""
+    """A transition without its event id, as stores keep it. Encoded entries of one event id sort as transitions do.
+
+    This is version 1, told by its first character, a digit. A later version shall begin with a character below the
+    digits, so that it stays when an earlier one merges the same event.
+    """
     return f"{transition.event_time_ms:013d}|{transition.kind.value}|{transition.assurance.value}|{transition.identity}"
 
 
 def decode(event_id: str, text: str) -> Transition:
-    """The inverse of `encode`. Raises ValueError for a text that `encode` has not made."""
-    event_time_ms, kind, assurance, identity = text.split("|", 3)
-    return Transition(int(event_time_ms), event_id, Kind(int(kind)), Assurance(int(assurance)), identity)
+    """The inverse of `encode`. Raises LaterVersionError for a text that this version's `encode` has not made."""
+    try:
+        event_time_ms, kind, assurance, identity = text.split("|", 3)
+        return Transition(int(event_time_ms), event_id, Kind(int(kind)), Assurance(int(assurance)), identity)
+    except ValueError:
+        raise LaterVersionError("a transition of a later version") from None

@@ -63,21 +63,28 @@ class Pipeline:
 
 
 def split(batch: EventBatch, places: Sequence[int]) -> dict[int, EventBatch]:
-    """Return one batch for each place that is somewhere, with its events in order and the contexts they came with."""
+    """Return one batch for each place that is somewhere, with its events in order and the contexts they came with.
+
+    Uses up the batch.
+    """
     if len(set(places)) == 1:
         return {} if places[0] == _NOWHERE else {places[0]: batch}
+    contexts, events = [*batch.contexts], [*batch.events]
+    batch.ClearField("contexts")
+    batch.ClearField("events")  # what is left, if anything, is fields that only later versions know
     entries: dict[int, EventBatch] = {}
     context_indices: dict[tuple[int, int], int] = {}
-    for event, place in zip(batch.events, places, strict=True):
+    for event, place in zip(events, places, strict=True):
         if place == _NOWHERE:
             continue
         entry = entries.get(place)
         if entry is None:
             entry = entries[place] = EventBatch()
+            entry.CopyFrom(batch)
         index = context_indices.get((place, event.context_index))
         if index is None:
             index = context_indices[place, event.context_index] = len(entry.contexts)
-            entry.contexts.append(batch.contexts[event.context_index])
+            entry.contexts.append(contexts[event.context_index])
         event.context_index = index
         entry.events.append(event)
     return entries

@@ -10,6 +10,7 @@ from footfall.history.v1 import visit_pb2
 from footfall.history.v1.history_service_pb2_grpc import HistoryServiceServicer
 from footfall_servicekit import paging
 from footfall_servicekit.errors import RequestError
+from footfall_timeline import LaterVersionError
 from google.protobuf.message import Message
 from grpc.aio import ServicerContext
 
@@ -29,7 +30,8 @@ Response = TypeVar("Response", bound=Message)
 Found = TypeVar("Found")
 Method = Callable[["HistoryService", Request, Context], Coroutine[Any, Any, Response]]
 
-_UNAVAILABLE: Final = (store.Unavailable, log.Unavailable)
+# A later version will read what it has written, while it replaces this one.
+_UNAVAILABLE: Final = (store.Unavailable, log.Unavailable, LaterVersionError)
 _RETRY_MS: Final = 1_000
 
 
@@ -40,7 +42,7 @@ _MESSAGE_BYTES: Final = 256 * 1024
 
 
 def _answered(method: "Method[Request, Response]") -> "Method[Request, Response]":
-    """A method that says UNAVAILABLE, with the time to wait, when MongoDB does not answer."""
+    """A method that says UNAVAILABLE, with the time to wait, when a store does not answer, or with what it can read."""
 
     @wraps(method)
     async def answer(self: "HistoryService", request: Request, context: Context) -> Response:
@@ -68,7 +70,7 @@ def _streamed(method: "Answers[Request, Response]") -> "Answers[Request, Respons
 
 
 def _unavailable() -> RequestError:
-    return RequestError.unavailable("a store of history does not answer", _RETRY_MS)
+    return RequestError.unavailable("a store of history does not answer what this version can read", _RETRY_MS)
 
 
 class HistoryService(HistoryServiceServicer):

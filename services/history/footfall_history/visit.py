@@ -57,7 +57,7 @@ class Visit:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
-        """A visit as stored."""
+        """A visit as stored. Raises LaterVersionError."""
         return cls(
             document["_id"],
             document["rev"],

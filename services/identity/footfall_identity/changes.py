@@ -19,7 +19,7 @@ class Change(NamedTuple):
 
     @classmethod
     def read(cls, position: str, fields: Mapping[bytes, bytes]) -> Self:
-        """Read what merge.lua writes."""
+        """Read what merge.lua writes. Raises LaterVersionError."""
         texts = {name.decode(): value.decode() for name, value in fields.items()}
         visit_id = texts.pop("visit")
         entries = []

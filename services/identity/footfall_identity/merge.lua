@@ -6,6 +6,7 @@
 --       global_visit_id, number of transitions, and of each: event id, entry, hash of its identity ('' if none).
 -- Answers a list of {visit id, 1 if asked for, 1 if its person keys must be refreshed, its hash}.
 --
+-- A summary begins with a digit; one that does not is a later version's, as with entries (footfall_timeline.encode).
 -- Times have 13 digits. Keys of persons are made here, because one cannot know them all beforehand; they have the
 -- partition's hash tag, so they are in its slot.
 local LIVE_ANONYMOUS, LIVE_KNOWN, CHANGES, TOMBSTONES = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -92,6 +93,7 @@ for k = 5, #KEYS do
   local summary = redis.call('HGET', key, 'visit')
   if summary then
     local a, b, c, d, e, f, g = summary:match(SUMMARY)
+    if not a then return redis.error_reply('LATERVERSION of a visit') end
     if pair_less(a, f, first_ms, site) then first_ms, site = a, f end
     if last_ms < b then last_ms = b end
     if not pair_less(c, g, url_ms, url) then url_ms, url = c, g end

@@ -11,8 +11,8 @@ import structlog
 from footfall_servicekit.errors import RequestError
 from footfall_servicekit.partitions import AWAY, Node, PartitionedRedis, hash_tag
 from footfall_servicekit.stream import PAYLOAD_FIELD, Entry, StreamReader
-from footfall_timeline import partition
-from redis.exceptions import OutOfMemoryError
+from footfall_timeline import LaterVersionError, partition
+from redis.exceptions import OutOfMemoryError, ResponseError
 
 _ENTRIES_A_BATCH: Final = 32  # of up to 1,000 events: done well within the time after which others take them over
 _WAIT_FOR_REPLICAS_MS: Final = 1_000
@@ -105,9 +105,23 @@ class Partitions:
 
 @asynccontextmanager
 async def answering() -> AsyncIterator[None]:
-    """Raise RequestError (UNAVAILABLE) when Redis does not answer what is asked inside."""
+    """Raise RequestError (UNAVAILABLE) when Redis does not answer what is asked and read inside.
+
+    Also when a later version has written it: while that replaces this one, it will answer instead.
+    """
     try:
         yield
     except (*AWAY, OutOfMemoryError) as error:
         _log.warning("Redis does not answer", error=type(error).__name__)
         raise RequestError.unavailable("the live state does not answer", _RETRY_MS) from None
+    except LaterVersionError:
+        raise _later_version() from None
+    except ResponseError as error:
+        if str(error).startswith("LATERVERSION"):
+            raise _later_version() from None
+        raise
+
+
+def _later_version() -> RequestError:
+    _log.warning("a later version has written a visit, which this one cannot read")
+    return RequestError.unavailable("a later version has written the visit", _RETRY_MS, "LATER_VERSION")

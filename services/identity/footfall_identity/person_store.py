@@ -10,7 +10,6 @@ from typing import Final
 
 from footfall_timeline import Timeline, Transition
 
-from footfall_identity.changes import Change
 from footfall_identity.partitions import Partitions, answering
 from footfall_identity.visit_record import Touch, VisitRecord, identities
 from footfall_identity.visitor_store import VisitorStore
@@ -94,12 +93,12 @@ class PersonStore:
     async def _forget_changes(self, number: int, person: str, erase_time_ms: int) -> None:
         to_forget = []
         after = "0-0"
-        while entries := await self._visitors.changes(number, after, _CHANGES_A_READ):
-            after = entries[-1][0]
-            for entry_id, fields in entries:
-                named = [t for _, new, old in Change.read(entry_id, fields).entries for t in (new, old) if t]
+        while changes := await self._visitors.changes(number, after, _CHANGES_A_READ):
+            after = changes[-1].position
+            for change in changes:
+                named = [t for _, new, old in change.entries for t in (new, old) if t]
                 if self._erased(tuple(named), person, erase_time_ms):
-                    to_forget.append(entry_id)
+                    to_forget.append(change.position)
         if to_forget:
             async with answering():
                 await self._forget(number, [self._partitions.keys[number].changes], to_forget)

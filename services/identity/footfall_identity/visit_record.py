@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from footfall.event.v1.event_pb2 import Event
-from footfall_timeline import Assurance, Fold, Kind, Timeline, Transition, decode
+from footfall_timeline import Assurance, Fold, Kind, LaterVersionError, Timeline, Transition, decode
 
 SUMMARY_FIELD = b"visit"
 """The one field of a visit's hash that is no transition. No event id looks like it."""
@@ -122,13 +122,15 @@ class VisitRecord:
 
     @classmethod
     def from_hash(cls, visit_id: str, fields: Iterable[tuple[bytes, bytes]]) -> "VisitRecord":
-        """Read what merge.lua keeps."""
+        """Read what merge.lua keeps. Raises LaterVersionError."""
         summary, transitions = b"", []
         for name, value in fields:
             if name == SUMMARY_FIELD:
                 summary = value
             else:
                 transitions.append(decode(name.decode(), value.decode()))
+        if not summary[:1].isdigit():
+            raise LaterVersionError("a visit of a later version")
         first, last, _url_ms, rev, global_visit_id, site, url = summary.decode().split("\n", 6)
         timeline = tuple(sorted(transitions))
         return cls(visit_id, site, global_visit_id, int(first), int(last), url, int(rev), timeline)

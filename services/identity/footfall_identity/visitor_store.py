@@ -8,6 +8,7 @@ from typing import Final
 
 from footfall_timeline import encode, identity_hash
 
+from footfall_identity.changes import Change
 from footfall_identity.partitions import Partitions, answering
 from footfall_identity.visit_record import Touch, VisitRecord, identities
 
@@ -19,7 +20,10 @@ Position = tuple[int, str]
 
 
 class VisitorStore:
-    """The live state of every visit. All methods raise RequestError (UNAVAILABLE) when Redis does not answer."""
+    """The live state of every visit. All methods raise RequestError (UNAVAILABLE) when Redis does not answer.
+
+    Also, with the reason LATER_VERSION, when it answers with what a later version has written.
+    """
 
     def __init__(
         self, partitions: Partitions, *, keep_ms: int, idle_ms: int, changes_kept: int, erasure_secret: str
@@ -96,11 +100,12 @@ class VisitorStore:
         answers = await self._partitions.ask(
             [(number, "HGETALL", key) for number, key in zip(numbers, keys, strict=True)]
         )
-        return {
-            visit_id: VisitRecord.from_hash(visit_id, fields.items())
-            for visit_id, fields in zip(wanted, answers, strict=True)
-            if fields
-        }
+        async with answering():
+            return {
+                visit_id: VisitRecord.from_hash(visit_id, fields.items())
+                for visit_id, fields in zip(wanted, answers, strict=True)
+                if fields
+            }
 
     async def live(self, number: int, *, is_known: bool, below: Position | None, size: int) -> list[Position]:
         """Visits of a partition that are on the site now, latest first, the first `size` below a position.
@@ -124,13 +129,13 @@ class VisitorStore:
                 return found[:size]
             offset += len(rows)
 
-    async def changes(self, number: int, after: str, size: int) -> list[tuple[str, dict[bytes, bytes]]]:
-        """Entries of a partition's stream of changes after one, in order, at most `size`."""
+    async def changes(self, number: int, after: str, size: int) -> list[Change]:
+        """What a partition's stream of changes has after a position, in order, at most `size`."""
         async with answering():
             entries = await self._partitions.redis[number].xrange(
                 self._partitions.keys[number].changes, f"({after}", count=size
             )
-        return [(entry_id.decode(), fields) for entry_id, fields in entries]
+            return [Change.read(entry_id.decode(), fields) for entry_id, fields in entries]
 
     async def bounds_of_changes(self, number: int) -> tuple[str, str]:
         """The position from which on all changes of a partition are there, and that of the last one."""

@@ -108,10 +108,10 @@ class ChangeFeed:
         changes: list[Change] = []
         while True:
             part = await self._visitors.changes(number, after, _CHANGES_A_READ)
-            changes += (Change.read(position, fields) for position, fields in part)
+            changes += part
             if len(part) < _CHANGES_A_READ:
                 return changes
-            after = part[-1][0]
+            after = part[-1].position
 
     async def watch(self, site: str, resume_token: str) -> AsyncIterator[Message]:
         """Changes as they happen, after those that came since `resume_token` when it is given.

@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 
 from tests.service.collector.conftest import RememberingIdentity, collect
 from tests.tools.batches import batch, context, message, new_uuid
+from tests.tools.later import knows_later, later
 from tests.tools.process import Running, ServiceProcess
 
 STORED = collector.OUTCOME_STATUS_STORED
@@ -158,6 +159,17 @@ async def test_a_partition_that_refuses_makes_its_events_unavailable(
     assert answer.stored_count == expected.count(STORED)
     assert len(remembering_identity.calls[-1].events) == answer.stored_count
     assert [entry.partition for entry in remembering_identity.calls[-1].entries] == [0]
+
+
+async def test_what_a_later_gateway_says_besides_is_passed_on(
+    service: ServiceProcess, common_redis: Any, remembering_identity: RememberingIdentity
+) -> None:
+    event = later(message("SignIn", {"userID": "dana"}))
+    assert (await collect(service, later(batch(event, contexts=[later(context())])))).stored_count == 1
+    [entry] = await logged_about(common_redis, event.visit_id)
+    assert [knows_later(part) for part in (entry, entry.events[0], entry.contexts[0])] == [True] * 3
+    [told] = remembering_identity.calls_about(event.visit_id)
+    assert knows_later(told.events[0])
 
 
 class TestLog:
