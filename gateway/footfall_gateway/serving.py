@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import math
+import resource
 import socket
 import sys
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ from footfall_gateway.settings import GatewaySettings
 from footfall_gateway.sites import Sites, SitesFileError
 
 _BACKLOG = 2_048
+_OTHER_FILES = 100  # what a gateway has open beside its clients' connections
 _KEEP_ALIVE_S = 65
 """Longer than the usual 60 s of balancers, so that it is they who close an idle connection."""
 
@@ -135,6 +137,15 @@ async def serve(settings: GatewaySettings) -> int:
         return await gateway.stopped()
 
 
+def _connections(wanted: int) -> int:
+    """How many of these connections the system allows, once asked: too many would leave no socket for neighbours."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = wanted + _OTHER_FILES if hard == resource.RLIM_INFINITY else min(wanted + _OTHER_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < files:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+    return files - _OTHER_FILES
+
+
 def _uvicorn_config(application: ASGIApp, beacons: BeaconEndpoint, settings: GatewaySettings) -> uvicorn.Config:
     # Its lines at level warning are about what strangers send; anybody could fill the log with them.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
@@ -152,7 +163,7 @@ def _uvicorn_config(application: ASGIApp, beacons: BeaconEndpoint, settings: Gat
         ssl_context_factory=(lambda _config, _default: tls) if tls else None,
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies,
-        limit_concurrency=settings.connections + 1,  # it refuses the one that reaches the limit
+        limit_concurrency=_connections(settings.connections) + 1,  # it refuses the one that reaches the limit
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=math.ceil(settings.stop_grace_ms / 1000),
     )

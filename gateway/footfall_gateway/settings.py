@@ -95,14 +95,20 @@ class GatewaySettings(ProcessSettings):
         description="Bytes of bodies that may be arriving at once; requests beyond are answered 503.",
     )
     connections: int = Field(
-        10_000, ge=1, description="Connections served at once; requests on further ones are answered 503."
+        10_000,
+        ge=1,
+        description="Connections served at once, as far as the system allows open files; requests on further "
+        "ones are answered 503.",
     )
     collect_timeout_ms: int = Field(
         5_000, ge=1, le=60_000, description="Longest that a beacon waits for the collector before it is answered 503."
     )
     query_timeout_ms: int = Field(10_000, ge=1, le=60_000, description="Longest that a query may take before 504.")
     body_timeout_ms: int = Field(
-        10_000, ge=1, le=300_000, description="Longest that the body of a request may take to arrive before 408."
+        10_000,
+        ge=1,
+        le=300_000,
+        description="Longest that the body of a request may take to arrive before 408.",
     )
     client_timeout_ms: int = Field(
         10_000,

@@ -1,6 +1,7 @@
 """Connections beyond what a gateway serves at once: refused with the time to wait, and only they."""
 
 import asyncio
+import resource
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -32,3 +33,15 @@ async def test_requests_on_more_connections_than_it_serves_are_refused_but_for_w
             return (await http.post("/beacon", json=page)).status_code == 204
 
         await eventually(is_taken)
+
+
+async def test_it_asks_the_system_for_as_many_files_as_its_connections_need(
+    scripted_collector: ScriptedCollector,
+) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (500, before[1]))
+    try:
+        async with running_gateway(COLLECTOR_TARGET=scripted_collector.target, connections=600):
+            assert resource.getrlimit(resource.RLIMIT_NOFILE) == (700, before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
