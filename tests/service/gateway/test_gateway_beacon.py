@@ -16,6 +16,7 @@ from footfall_servicekit.errors import RequestError
 
 from tests.service.gateway.conftest import ScriptedCollector, running_gateway
 from tests.tools.eventually import eventually
+from tests.tools.later import later
 from tests.tools.visits import event, new_id, now_ms
 
 VISIT = "d23f0824-128b-4f33-8c5c-7fd0a6a3a450"
@@ -27,6 +28,9 @@ REJECTED = collector.Outcome(
 )
 UNAVAILABLE = collector.Outcome(status=collector.OUTCOME_STATUS_UNAVAILABLE)
 SUPPRESSED = collector.Outcome(status=collector.OUTCOME_STATUS_SUPPRESSED)
+# What a later collector may answer: a status and a reason with the number 99.
+LATER_STATUS = collector.Outcome.FromString(b"\x08\x63")
+LATER_REASON = collector.Outcome.FromString(REJECTED.SerializeToString() + b"\x10\x63")
 
 
 def page(**more: Any) -> dict[str, Any]:
@@ -112,6 +116,8 @@ async def test_what_is_no_beacon_is_refused_in_words(
         ([UNAVAILABLE, STORED], 200, [(0, "unavailable", True)]),
         ([UNAVAILABLE, REJECTED], 503, [(0, "unavailable", True), (1, "too_old", None)]),
         ([UNAVAILABLE, UNAVAILABLE], 503, [(0, "unavailable", True), (1, "unavailable", True)]),
+        ([later(STORED), LATER_REASON], 200, [(1, "rejected", None)]),
+        ([STORED, LATER_STATUS], 200, [(1, "unavailable", True)]),  # that is no promise
     ],
 )
 async def test_outcomes_become_one_answer(
