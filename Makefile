@@ -5,7 +5,7 @@ distributions := protos timeline servicekit services/collector services/identity
 compile := $(bin)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 table := $(bin)/python -m footfall_servicekit.settings
 
-.PHONY: help install run test bench bench-history soak lint types proto released settings requirements audit wheels up
+.PHONY: help install run test chaos bench bench-history soak lint types proto released settings requirements audit wheels up
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -19,6 +19,9 @@ run: install ## run the whole suite embedded, until Ctrl-C
 test: install lint types ## lint, check types and rules, and run all tests against real servers
 	@deploy/install-chromium
 	@$(bin)/pytest --numprocesses 3 --dist loadfile
+
+chaos: install ## kill and freeze programs under load, and count what is lost: nothing (6 minutes, Linux)
+	@$(bin)/python -m tests.chaos
 
 bench: install ## load the whole suite beside the bare floor, and write docs/performance.md (6 minutes, Linux)
 	@bench/install-wrk

@@ -3,9 +3,10 @@
 import uuid
 
 import httpx
+import pytest
 
 from tests.tools.eventually import eventually
-from tests.tools.suite import Suite
+from tests.tools.suite import Program, Suite
 from tests.tools.visits import event, now_ms
 
 
@@ -64,6 +65,36 @@ async def test_beacons_are_refused_while_the_log_is_down_and_accepted_after(suit
 
         await eventually(accepted, timeout=20)
         await eventually(lambda: _ready_status(http, 200), timeout=30)
+
+
+@pytest.mark.parametrize("program", ["identity", "history", "mongo"])
+async def test_a_frozen_neighbour_that_a_beacon_does_not_need_holds_it_up_for_a_deadline_at_most(
+    suite: Suite, program: Program
+) -> None:
+    async with suite.http() as http:
+        with suite.frozen(program):
+            for _ in range(3):
+                answer = await http.post(
+                    "/beacon", json=event("SignIn", str(uuid.uuid4()), now_ms(), "dana"), timeout=4
+                )
+                assert answer.status_code == 204
+
+
+@pytest.mark.parametrize("program", ["valkey", "collector"])
+async def test_beacons_are_refused_while_what_they_need_is_frozen_and_accepted_after(
+    suite: Suite, program: Program
+) -> None:
+    beacon = event("PageEntered", str(uuid.uuid4()), now_ms())
+    async with suite.http() as http:
+        with suite.frozen(program):
+            answer = await http.post("/beacon", json=beacon)
+            assert answer.status_code == 503
+            assert int(answer.headers["Retry-After"]) >= 1
+
+        async def accepted() -> bool:
+            return (await http.post("/beacon", json=beacon)).status_code == 204
+
+        await eventually(accepted, timeout=20)
 
 
 async def _ready_status(http: httpx.AsyncClient, status: int) -> bool:

@@ -106,6 +106,10 @@ class Suite:
         certificate, key = authority.issue(f"client-{role}", [x509.DNSName(role)])
         return grpc.ssl_channel_credentials(authority.file.read_bytes(), key.read_bytes(), certificate.read_bytes())
 
+    def is_ready(self) -> bool:
+        """Whether the gateway says that everything serves; waits two seconds for the answer at most."""
+        return is_ready(self.url)
+
     def pid(self, program: Program) -> int | None:
         """The process id of a program; None while it does not run."""
         pid: int = self._call("getProcessInfo", _full_name(program))["pid"]
@@ -127,6 +131,23 @@ class Suite:
         if pid is None:
             raise ProcessLookupError(f"{program} does not run")
         os.kill(pid, number)
+
+    @contextmanager
+    def frozen(self, program: Program) -> Iterator[None]:
+        """Hold a running program still: it keeps its connections, and answers nothing.
+
+        Raises:
+            ProcessLookupError: it does not run.
+
+        """
+        self.kill(program, signal.SIGSTOP)
+        pid = self.pid(program)
+        try:
+            while "\nState:\tT" not in Path(f"/proc/{pid}/status").read_text():
+                time.sleep(0.001)
+            yield
+        finally:
+            self.kill(program, signal.SIGCONT)
 
     def stop(self, program: Program) -> None:
         """Stop a program in order and keep it stopped; returns when it has ended."""

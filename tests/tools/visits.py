@@ -3,6 +3,7 @@
 import random
 import time
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from footfall_timeline import Assurance, Kind, Transition, normalize_uuid
@@ -39,10 +40,10 @@ def event(name: str, visit_id: str, at_ms: int, user: str | None = None, **more:
     } | more
 
 
-def random_visit(chance: random.Random, *, longest: int = 24) -> list[Event]:
+def random_visit(chance: random.Random, known: Sequence[str] = PEOPLE, *, longest: int = 24) -> list[Event]:
     """The events of one visit in order: pages and clicks, among them people signing in and out as they like."""
     visit_id = str(uuid.UUID(int=chance.getrandbits(128), version=4))
-    people = chance.sample(PEOPLE, chance.randint(1, 3))
+    people = chance.sample(known, chance.randint(1, 3))
     at_ms = now_ms() - 3_600_000
     events = [event("VisitStarted", visit_id, at_ms)]
     for _ in range(chance.randint(2, longest)):
