@@ -74,7 +74,7 @@ class Meter:
             time.monotonic(),
             {name: each.cpu_s for name, each in used.items()},
             {name: each.memory for name, each in used.items()},
-            samples["footfall_gateway_events_total", "accepted"],
+            samples["footfall_gateway_events_total", "stored"],
             samples["footfall_gateway_batch_events_count", ""],
             self.redis.info("stats")["eventloop_cycles"],
         )

@@ -15,6 +15,7 @@ from footfall_gateway.neighbours import Neighbours
 from footfall_gateway.operations import Api, Call, NoQuery, Operation, json_answer
 from footfall_gateway.privacy_api import PrivacyApi
 from footfall_gateway.problem import PROBLEM_DETAILS, Problem
+from footfall_gateway.receipts_api import ReceiptsApi
 
 PREFIX = "/api/v1"
 
@@ -34,6 +35,7 @@ def api(neighbours: Neighbours) -> Api:
         *VisitorsApi(neighbours).operations(),
         *ContactsApi(neighbours).operations(),
         *PrivacyApi(neighbours).operations(),
+        *ReceiptsApi(neighbours).operations(),
     ]
     return Api("Footfall", (PREFIX,), operations, PROBLEM_DETAILS)
 

@@ -236,12 +236,13 @@ def _transition(step: visit_pb2.Explanation) -> Transition:
         assurance=_ASSURANCES.get(step.assurance),
         assurance_reason=step.assurance_reason or None,
         evidence=[Evidence(step.event_id, step.event_name, milliseconds(step.event_time))],
-        before=_moment(step.before),
-        after=_moment(step.after),
+        before=moment(step.before),
+        after=moment(step.after),
     )
 
 
-def _moment(stamp: visit_pb2.Stamp) -> Moment:
+def moment(stamp: visit_pb2.Stamp) -> Moment:
+    """Who a visitor was, as the API answers it."""
     return Moment(_state(stamp.state), stamp.identity_id or None, stamp.session_id or None)
 
 

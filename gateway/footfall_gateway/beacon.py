@@ -30,7 +30,7 @@ _MOST_REMEMBERED = 1_024
 _RETRY_S = b"2"
 _READABLE = (b"access-control-expose-headers", b"retry-after")
 """Or pages of other origins would not see how long to wait."""
-_HEADERS = {b"content-type", b"origin", b"user-agent", b"traceparent"}
+_HEADERS = {b"content-type", b"origin", b"user-agent", b"traceparent", b"sec-gpc"}
 _CONTENT_TYPES = {b"application/json", b"text/plain"}
 _NO_STORE: RawHeaders = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
 _JSON: RawHeaders = [(b"content-type", b"application/json"), *_NO_STORE]
@@ -237,6 +237,7 @@ def _sender(scope: Scope, headers: dict[bytes, bytes], received_ms: int) -> Send
         user_agent=headers.get(b"user-agent", b"")[:_LONGEST_USER_AGENT].decode("latin-1"),
         address=client[0] if client else "",
         traceparent=headers.get(b"traceparent", b"")[:_LONGEST_TRACEPARENT].decode("latin-1"),
+        global_privacy_control=headers.get(b"sec-gpc") == b"1",
     )
 
 

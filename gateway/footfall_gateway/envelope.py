@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
@@ -11,6 +11,8 @@ MAX_EVENT_BYTES = 64 * 1024
 
 _INT64_MAX = 2**63 - 1
 _LONGEST_ECHO = 64
+_MOST_DROPPED = 10_000
+"""A tracking script's queue holds a thousand."""
 
 
 class BeaconError(Exception):
@@ -57,21 +59,26 @@ class Rejection(NamedTuple):
 
 
 class Envelope(NamedTuple):
-    """A beacon as decoded: the events, where in the beacon each stood, and what is not even an event."""
+    """A beacon as decoded: the events, where in the beacon each stood, and what is not even an event.
+
+    `dropped`: so many the sender has lost since it last said so.
+    """
 
     events: list[BeaconEvent]
     positions: list[int]
     rejections: list[Rejection]
     sent_ms: int
     site: str | None
+    dropped: int = 0
 
 
 class _Batch(msgspec.Struct, gc=False):
-    """What a JSON object has when it is no single event; of a single event `sentAt` and `site` count as well."""
+    """What a JSON object has when it is no single event; of a single event all but `events` counts as well."""
 
     events: list[msgspec.Raw] | None = None
     sent_at: int | None = msgspec.field(name="sentAt", default=None)
     site: str | None = None
+    dropped: Any = 0
 
 
 class _Object(BeaconEvent, gc=False):
@@ -79,6 +86,7 @@ class _Object(BeaconEvent, gc=False):
 
     events: list[BeaconEvent] | None = None
     sent_at: int | None = msgspec.field(name="sentAt", default=None)
+    dropped: Any = 0
 
 
 class _OnlyId(msgspec.Struct, gc=False):
@@ -148,17 +156,17 @@ def _read_at_once(body: bytes) -> Envelope | None:
     try:
         found = _decode_faultless(body)
         if isinstance(found, list):
-            events, sent_ms, site = found, 0, None
+            events, sent_ms, site, dropped = found, 0, None, 0
         else:
             events = [found] if found.events is None else found.events
-            sent_ms, site = found.sent_at or 0, found.site
+            sent_ms, site, dropped = found.sent_at or 0, found.site, found.dropped
         for event in events:
             _check_data(event)
     except (msgspec.DecodeError, RecursionError):
         return None
     if not 1 <= len(events) <= MAX_EVENTS:
         return None
-    return Envelope(events, [*range(len(events))], [], fitting(sent_ms), site)
+    return Envelope(events, [*range(len(events))], [], fitting(sent_ms), site, _believable(dropped))
 
 
 def _split(body: bytes) -> tuple[Sequence[bytes | msgspec.Raw], _Batch]:
@@ -182,7 +190,12 @@ def _decode(items: Sequence[bytes | msgspec.Raw], batch: _Batch) -> Envelope:
         except _TooLargeError:
             rule = f"event: at most {MAX_EVENT_BYTES} bytes"
             rejections.append(Rejection(index, _id_of(item_bytes), "too_large", rule))
-    return Envelope(events, positions, rejections, fitting(batch.sent_at or 0), batch.site)
+    return Envelope(events, positions, rejections, fitting(batch.sent_at or 0), batch.site, _believable(batch.dropped))
+
+
+def _believable(dropped: object) -> int:
+    """How many events the sender says it has lost, which is worth no refusal. Anybody can say anything."""
+    return min(dropped, _MOST_DROPPED) if isinstance(dropped, int) and dropped > 0 else 0
 
 
 class _TooLargeError(Exception):

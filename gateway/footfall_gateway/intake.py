@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from footfall.collector.v1 import collector_service_pb2 as collector
 from footfall.event.v1.event_pb2 import EventBatch
+from prometheus_client import Counter
 
 from footfall_gateway import metrics
 from footfall_gateway.envelope import Envelope, Rejection, echo, fitting
@@ -20,11 +21,9 @@ _FULL_RETRY_S = 1
 _MS = 1_000_000
 
 _REASONS = {number: name.removeprefix("REJECT_REASON_").lower() for name, number in collector.RejectReason.items()}
-_ACCEPTED = {collector.OUTCOME_STATUS_STORED, collector.OUTCOME_STATUS_SUPPRESSED}
-
-_accepted = metrics.EVENTS.labels("accepted")
-_rejected = metrics.EVENTS.labels("rejected")
-_unavailable = metrics.EVENTS.labels("unavailable")
+_stored = metrics.EVENTS.labels("stored", "")
+_suppressed = metrics.EVENTS.labels("suppressed", "")
+_unavailable = metrics.EVENTS.labels("unavailable", "")
 
 
 def now_ms() -> int:
@@ -41,6 +40,7 @@ class Sender:
     user_agent: str = ""
     address: str = ""
     traceparent: str = ""
+    global_privacy_control: bool = False
 
 
 class Beacon(NamedTuple):
@@ -75,7 +75,16 @@ class Intake:
             Problem: 503, when it is not known of any event that it is stored. Sending the same again is safe.
 
         """
-        refused = await self.begin(sender, envelope, size) if envelope.events else []
+        for rejection in envelope.rejections:
+            metrics.EVENTS.labels("rejected", rejection.reason).inc()
+        refused: list[Rejection] = []
+        if envelope.events:
+            try:
+                waiting = self.begin(sender, envelope, size)
+            except Problem:
+                _unavailable.inc(len(envelope.events))
+                raise
+            refused = await waiting
         return self.outcome(envelope, refused)
 
     def begin(self, sender: Sender, envelope: Envelope, size: int) -> asyncio.Future[list[Rejection]]:
@@ -92,10 +101,10 @@ class Intake:
 
     def outcome(self, envelope: Envelope, refused: list[Rejection]) -> Outcome:
         """What became of a beacon, now that it is known what the collector refused of it. To be called once."""
+        if envelope.dropped:  # told again when the answer is lost
+            metrics.LOST_BY_BROWSERS.inc(envelope.dropped)
         rejections = sorted(envelope.rejections + refused) if refused else envelope.rejections
-        accepted = len(envelope.events) + len(envelope.rejections) - len(rejections)
-        _count(accepted, rejections)
-        return Outcome(accepted, rejections)
+        return Outcome(len(envelope.events) + len(envelope.rejections) - len(rejections), rejections)
 
     async def close(self) -> None:
         """Take nothing more, and return when all that was taken has its outcome."""
@@ -105,14 +114,25 @@ class Intake:
         request = collector.CollectRequest(batch=batch_of(beacons))
         count = len(request.batch.events)
         metrics.BATCH_EVENTS.observe(count)
-        with metrics.COLLECT_SECONDS.time():
-            response = await self._collect(request)
+        try:
+            response = await self._answer(request, count)
+        except Problem:
+            _unavailable.inc(count)
+            raise
         if response.stored_count == count:
+            _stored.inc(count)
             return [[] for _ in beacons]
-        if len(response.outcomes) != count:  # no outcome is no promise
-            raise Problem(503, "the event log gave no clear answer", retry_s=_FULL_RETRY_S)
+        for outcome in response.outcomes:
+            _counter(outcome).inc()
         outcomes = iter(response.outcomes)
         return [_rejections(beacon.envelope, outcomes) for beacon in beacons]
+
+    async def _answer(self, request: collector.CollectRequest, count: int) -> collector.CollectResponse:
+        with metrics.COLLECT_SECONDS.time():
+            response = await self._collect(request)
+        if response.stored_count != count and len(response.outcomes) != count:  # no outcome is no promise
+            raise Problem(503, "the event log gave no clear answer", retry_s=_FULL_RETRY_S)
+        return response
 
 
 def batch_of(beacons: list[Beacon]) -> EventBatch:
@@ -128,6 +148,7 @@ def batch_of(beacons: list[Beacon]) -> EventBatch:
             user_agent=sender.user_agent,
             address=sender.address,
             traceparent=sender.traceparent,
+            global_privacy_control=sender.global_privacy_control,
         )
         for event in envelope.events:
             add_event(
@@ -152,15 +173,23 @@ def _rejections(envelope: Envelope, outcomes: Iterator[collector.Outcome]) -> li
     for event, position, outcome in zip(envelope.events, envelope.positions, outcomes, strict=False):
         event_id = echo(event.event_id)
         if outcome.status == collector.OUTCOME_STATUS_REJECTED:
-            rejections.append(Rejection(position, event_id, _REASONS.get(outcome.reason, "rejected"), outcome.message))
-        elif outcome.status not in _ACCEPTED:
+            rejections.append(Rejection(position, event_id, _reason(outcome), outcome.message))
+        elif outcome.status not in (collector.OUTCOME_STATUS_STORED, collector.OUTCOME_STATUS_SUPPRESSED):
             rejections.append(Rejection(position, event_id, "unavailable", "event: not stored, send it again", True))
     return rejections
 
 
-def _count(accepted: int, rejections: list[Rejection]) -> None:
-    _accepted.inc(accepted)
-    if rejections:
-        unavailable = sum(rejection.is_retryable for rejection in rejections)
-        _unavailable.inc(unavailable)
-        _rejected.inc(len(rejections) - unavailable)
+def _counter(outcome: collector.Outcome) -> Counter:
+    match outcome.status:
+        case collector.OUTCOME_STATUS_STORED:
+            return _stored
+        case collector.OUTCOME_STATUS_SUPPRESSED:
+            return _suppressed
+        case collector.OUTCOME_STATUS_REJECTED:
+            return metrics.EVENTS.labels("rejected", _reason(outcome))
+        case _:
+            return _unavailable
+
+
+def _reason(outcome: collector.Outcome) -> str:
+    return _REASONS.get(outcome.reason, "rejected")

@@ -5,8 +5,13 @@ from prometheus_client import Counter, Histogram
 BEACONS = Counter("footfall_gateway_beacons_total", "Beacons answered, by HTTP status.", ["status"])
 EVENTS = Counter(
     "footfall_gateway_events_total",
-    "Events of beacons and POSTs by outcome: `accepted`, `rejected` for good, or `unavailable`.",
-    ["outcome"],
+    "Events of beacons and POSTs by what became of them, each once: `stored`, `suppressed` (consent), `unavailable` "
+    "(to be sent again), or `rejected` for good with the reason.",
+    ["outcome", "reason"],
+)
+LOST_BY_BROWSERS = Counter(
+    "footfall_gateway_lost_by_browsers_total",
+    "Events that tracking scripts say they have lost before they could send them: too old, too many, or refused.",
 )
 BATCH_EVENTS = Histogram(
     "footfall_gateway_batch_events",

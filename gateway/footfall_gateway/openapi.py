@@ -30,6 +30,8 @@ class BeaconEnvelope(msgspec.Struct, rename="camel"):
     events: list[BeaconEvent]
     sent_at: int | None = None
     site: str | None = None
+    dropped: int | None = None
+    """Events that were lost before they could be sent, since the last beacon that was answered."""
 
 
 def describe(apis: Iterable[Api]) -> bytes:

@@ -96,6 +96,20 @@ def test_robots_are_refused_by_the_sites_that_want_it() -> None:
     }
 
 
+def test_nothing_is_kept_of_visitors_who_object_by_the_sites_that_honour_it() -> None:
+    sites = Sites([Site("private", honours_gpc=True), Site("shop")])
+    admission = Admission(sites, Redactor(), max_event_age_ms=DAY_MS, token_leeway_s=0)
+    events = [message(site=site, context_index=index) for site in ("private", "shop") for index in (0, 1)]
+    unfit = message(event_id="x", site="private")
+    sent = batch(*events, unfit, contexts=[context(global_privacy_control=True), context()])
+    outcomes = admission.admit(sent, 0)
+    assert {position: outcome.status for position, outcome in outcomes.items()} == {
+        0: collector.OUTCOME_STATUS_SUPPRESSED,
+        4: collector.OUTCOME_STATUS_REJECTED,
+    }
+    assert not sent.contexts[0].global_privacy_control, "not logged"
+
+
 class TestFile:
     def test_all_it_can_say(self, tmp_path: Path) -> None:
         (tmp_path / "secret").write_text(f"{SECRET}\n")
@@ -107,6 +121,7 @@ class TestFile:
             name = "shop"
             origins = ["https://Shop.example/", "https://*.shop.example", "http://localhost:8080", "http://[::1]:80"]
             refuse_bots = true
+            honour_global_privacy_control = true
             [[site.keys]]
             id = "a"
             algorithm = "HS256"
@@ -131,7 +146,7 @@ class TestFile:
         shop, blog = sites.find("shop", ""), sites.find("blog", "")
         assert shop
         assert blog == Site("blog")
-        assert shop.refuses_bots
+        assert (shop.refuses_bots, shop.honours_gpc) == (True, True)
         assert shop.origins[0] == "https://shop.example"
         assert [(key.key_id, key.algorithm) for key in shop.keys] == [
             ("a", "HS256"),

@@ -82,6 +82,13 @@ def test_null_counts_as_not_given_and_other_keys_are_ignored() -> None:
     assert (event.event_name, event.url, event.timestamp, bytes(event.data)) == ("A", None, None, b"")
 
 
+@pytest.mark.parametrize(
+    ("told", "believed"), [("7", 7), ("0", 0), ("-1", 0), ("1e30", 0), ('"7"', 0), ("null", 0), (str(10**18), 10_000)]
+)
+def test_how_many_events_a_browser_has_lost_is_believed_within_reason(told: str, believed: int) -> None:
+    assert read(b'{"events":[{"eventName":"A"}],"dropped":%b}' % told.encode()).dropped == believed
+
+
 def test_data_is_kept_verbatim() -> None:
     data = b'{ "b" :1.50, "a":"\\u00e9\xc3\xa9", "a":{"n":1e400} }'
     [event] = read(b'{"data":' + data + b"}").events

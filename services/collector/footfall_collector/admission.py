@@ -1,10 +1,10 @@
-"""Turns a batch as sent into a batch as logged: the one step that owns clock, proof, secrets, robots and site.
+"""Turns a batch as sent into a batch as logged: the one step that owns clock, proof, consent, secrets, robots and site.
 
 Everything after it is a pure function of what it wrote. It works in place, and is itself a function of the batch and
 of the time at which a request without a time of arrival came in.
 """
 
-from typing import Final, NamedTuple
+from typing import Final
 
 from footfall.collector.v1 import collector_service_pb2 as collector
 from footfall.event.v1 import event_pb2
@@ -28,19 +28,20 @@ _CLAIMED: Final = {
 """How far an event is to be trusted on its own word, and why no further."""
 
 
-class Rejection(NamedTuple):
-    """Why an event is refused for good. The message names the field and its rule and quotes nothing."""
-
-    reason: collector.RejectReason.ValueType
-    message: str
+def _rejection(reason: collector.RejectReason.ValueType, message: str) -> collector.Outcome:
+    """That an event is refused for good. The message names the field and its rule and quotes nothing."""
+    return collector.Outcome(status=collector.OUTCOME_STATUS_REJECTED, reason=reason, message=message)
 
 
-_BOT = Rejection(collector.REJECT_REASON_BOT, "User-Agent: a robot's, and the site refuses robots")
-_TOO_OLD = Rejection(collector.REJECT_REASON_TOO_OLD, "timestamp: happened longer ago than this server accepts")
-_NO_USER = Rejection(
+_BOT = _rejection(collector.REJECT_REASON_BOT, "User-Agent: a robot's, and the site refuses robots")
+_TOO_OLD = _rejection(collector.REJECT_REASON_TOO_OLD, "timestamp: happened longer ago than this server accepts")
+_NO_USER = _rejection(
     collector.REJECT_REASON_INVALID_USER_ID, "data.userID: must be a string of 1 to 512 characters or an integer"
 )
-_UNKNOWN_SITE = Rejection(collector.REJECT_REASON_UNKNOWN_SITE, "site: not known here, or not for this origin")
+_UNKNOWN_SITE = _rejection(collector.REJECT_REASON_UNKNOWN_SITE, "site: not known here, or not for this origin")
+_SUPPRESSED = collector.Outcome(
+    status=collector.OUTCOME_STATUS_SUPPRESSED, message="Sec-GPC: given, and the site honours it"
+)
 
 
 class Admission:
@@ -52,27 +53,31 @@ class Admission:
         self._max_event_age_ms = max_event_age_ms
         self._token_leeway_s = token_leeway_s
 
-    def admit(self, batch: EventBatch, now_ms: int) -> dict[int, Rejection]:
-        """Admit a batch in place; return what was refused, by position. Refused events are left half done.
+    def admit(self, batch: EventBatch, now_ms: int) -> dict[int, collector.Outcome]:
+        """Admit a batch in place; return what becomes of those that are not to be logged, by position.
+
+        These are rejected or suppressed, and left half done.
 
         Every `context_index` must be in range.
         """
         senders = [cut_down(context, now_ms) for context in batch.contexts]
-        rejected: dict[int, Rejection] = {}
+        turned_away: dict[int, collector.Outcome] = {}
         for position, event in enumerate(batch.events):
-            rejection = self._admit(event, senders[event.context_index])
-            if rejection is not None:
-                rejected[position] = rejection
-        return rejected
+            outcome = self._admit(event, senders[event.context_index])
+            if outcome is not None:
+                turned_away[position] = outcome
+        return turned_away
 
-    def _admit(self, event: Event, sender: Sender) -> Rejection | None:
+    def _admit(self, event: Event, sender: Sender) -> collector.Outcome | None:
         for step, reason in STEPS:
             broken_rule = step(event)
             if broken_rule is not None:
-                return Rejection(reason, broken_rule)
+                return _rejection(reason, broken_rule)
         site = self._sites.find(event.site or sender.site, sender.origin)
         if site is None:
             return _UNKNOWN_SITE
+        if sender.sends_gpc and site.honours_gpc:
+            return _SUPPRESSED
         if sender.is_robot and site.refuses_bots:
             return _BOT
         event.site = site.name
@@ -95,7 +100,7 @@ class Admission:
         if masked_data != data:
             event.data_json = masked_data
 
-    def _identify(self, event: Event, site: Site, received_ms: int) -> Rejection | None:
+    def _identify(self, event: Event, site: Site, received_ms: int) -> collector.Outcome | None:
         """Decide what the event does to its visit, whom it names and how far that is to be trusted.
 
         All four fields are written for every event: what a sender put there says nothing.

@@ -5,11 +5,13 @@ from prometheus_client import Counter, Gauge, Histogram
 
 _EVENTS = Counter(
     "collector_events_total",
-    "Events by what became of them: `stored`, `unavailable` (send it again), or `rejected` for good with the reason.",
+    "Events by what became of them, each once: `stored`, `unavailable` (send it again), `suppressed` (consent), or "
+    "`rejected` for good with the reason.",
     ["outcome", "reason"],
 )
 EVENTS_STORED = _EVENTS.labels("stored", "")
 EVENTS_UNAVAILABLE = _EVENTS.labels("unavailable", "")
+EVENTS_SUPPRESSED = _EVENTS.labels("suppressed", "")
 EVENTS_REJECTED = {
     number: _EVENTS.labels("rejected", name.removeprefix("REJECT_REASON_").lower())
     for name, number in collector.RejectReason.items()

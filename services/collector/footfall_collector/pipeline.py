@@ -1,7 +1,7 @@
 """Turns a batch as sent into entries of the log and an outcome for each event: admit, append, resolve."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from itertools import chain
 from typing import Final
 
@@ -10,8 +10,8 @@ from footfall.event.v1.event_pb2 import EventBatch
 from footfall_timeline import partition
 
 from footfall_collector import metrics
-from footfall_collector.admission import Admission, Rejection
-from footfall_collector.event_log import EventLog, LogFullError, LogUnavailableError
+from footfall_collector.admission import Admission
+from footfall_collector.event_log import EventLog
 from footfall_collector.resolver import Resolver
 
 _NOWHERE: Final = -1
@@ -37,27 +37,29 @@ class Pipeline:
         LogFullError and LogUnavailableError.
         """
         metrics.BATCH_EVENTS.observe(len(batch.events))
-        rejected = self._admission.admit(batch, time.time_ns() // 1_000_000)
-        places = self._places(batch, rejected)
+        turned_away = self._admission.admit(batch, time.time_ns() // 1_000_000)
+        places = self._places(batch, turned_away)
         entries = split(batch, places)
         stored: Mapping[int, str] = {}
         if entries:
             try:
                 stored = await self._log.append({place: entry.SerializeToString() for place, entry in entries.items()})
-            except (LogFullError, LogUnavailableError):
+            except BaseException:  # also a caller who is gone: nobody hears that it is stored
                 metrics.EVENTS_UNAVAILABLE.inc(len(places))
                 raise
+        answer = _answer(places, turned_away, entries.keys() - stored.keys())
+        if stored:
             events = chain.from_iterable(entries[place].events for place in stored)
             await self._resolver.resolve(events, stored, resolve_timeout_s())
-        return _answer(places, rejected, entries.keys() - stored.keys())
+        return answer
 
-    def _places(self, batch: EventBatch, rejected: Mapping[int, Rejection]) -> list[int]:
-        """Return the partition of each event, in their order; that of a rejected one is nowhere."""
+    def _places(self, batch: EventBatch, turned_away: Iterable[int]) -> list[int]:
+        """Return the partition of each event, in their order; that of one not to be logged is nowhere."""
         if self._partitions == 1:
             places = [0] * len(batch.events)
         else:
             places = [partition(event.visit_id, self._partitions) for event in batch.events]
-        for position in rejected:
+        for position in turned_away:
             places[position] = _NOWHERE
         return places
 
@@ -90,19 +92,23 @@ def split(batch: EventBatch, places: Sequence[int]) -> dict[int, EventBatch]:
     return entries
 
 
-def _answer(places: Sequence[int], rejected: Mapping[int, Rejection], refused: Set[int]) -> collector.CollectResponse:
+def _answer(
+    places: Sequence[int], turned_away: Mapping[int, collector.Outcome], refused: Set[int]
+) -> collector.CollectResponse:
+    """Say what became of each event, and count it."""
     stored_count = sum(place != _NOWHERE and place not in refused for place in places)
     metrics.EVENTS_STORED.inc(stored_count)
     response = collector.CollectResponse(stored_count=stored_count)
     if stored_count == len(places):
         return response
-    metrics.EVENTS_UNAVAILABLE.inc(len(places) - len(rejected) - stored_count)
-    for position, place in enumerate(places):
-        if rejection := rejected.get(position):
-            metrics.EVENTS_REJECTED[rejection.reason].inc()
-            response.outcomes.add(
-                status=collector.OUTCOME_STATUS_REJECTED, reason=rejection.reason, message=rejection.message
-            )
+    metrics.EVENTS_UNAVAILABLE.inc(len(places) - len(turned_away) - stored_count)
+    for outcome in turned_away.values():
+        if outcome.status == collector.OUTCOME_STATUS_SUPPRESSED:
+            metrics.EVENTS_SUPPRESSED.inc()
         else:
-            response.outcomes.append(_UNAVAILABLE if place in refused else _STORED)
+            metrics.EVENTS_REJECTED[outcome.reason].inc()
+    response.outcomes.extend(
+        turned_away.get(position) or (_UNAVAILABLE if place in refused else _STORED)
+        for position, place in enumerate(places)
+    )
     return response

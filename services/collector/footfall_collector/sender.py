@@ -27,12 +27,13 @@ class Sender(NamedTuple):
     origin: str
     user_agent: str
     is_robot: bool
+    sends_gpc: bool
 
 
 def cut_down(context: EventContext, now_ms: int) -> Sender:
     """Cut a context, in place, to what the log may keep of it. A request without a time of arrival arrived now.
 
-    Its site and origin go too: what they decide is in each event.
+    Its site, origin and privacy signal go too: what they decide is in each event, or that there is none.
     """
     if not context.received_time_ms:
         context.received_time_ms = now_ms
@@ -41,9 +42,18 @@ def cut_down(context: EventContext, now_ms: int) -> Sender:
         context.user_agent = user_agent = user_agent[:MAX_USER_AGENT]
     context.bot = robot = is_robot(user_agent)
     context.address = cut_address(context.address)
-    sender = Sender(context.received_time_ms, context.sent_time_ms, context.site, context.origin, user_agent, robot)
+    sender = Sender(
+        context.received_time_ms,
+        context.sent_time_ms,
+        context.site,
+        context.origin,
+        user_agent,
+        robot,
+        context.global_privacy_control,
+    )
     context.ClearField("site")
     context.ClearField("origin")
+    context.ClearField("global_privacy_control")
     return sender
 
 

@@ -30,13 +30,15 @@ class Site:
     """A website.
 
     `origins` are exact, or `https://*.example.com` for every name below that one; none of them: pages of any origin.
-    With `keys`, a SignIn must be signed by one of them.
+    With `keys`, a SignIn must be signed by one of them. `honours_gpc`: nothing is kept of visitors whose browser sends
+    Global Privacy Control.
     """
 
     name: str
     origins: tuple[str, ...] = ()
     keys: tuple[SigningKey, ...] = ()
     refuses_bots: bool = False
+    honours_gpc: bool = False
 
     def allows(self, origin: str) -> bool:
         """Whether a page of this origin may report for the site. What is no browser's request has no origin."""
@@ -103,6 +105,7 @@ class _Site(msgspec.Struct, forbid_unknown_fields=True):
     name: str
     origins: list[str] = []
     refuse_bots: bool = False
+    honour_global_privacy_control: bool = False
     keys: list[_Key] = []
 
 
@@ -144,7 +147,7 @@ def _site(given: _Site, folder: Path, problems: list[str]) -> Site:
             keys.append(_key(key, folder))
         except ValueError as error:
             problems.append(f"{where}: key {key.id!r}: {error}")
-    return Site(given.name, origins, tuple(keys), given.refuse_bots)
+    return Site(given.name, origins, tuple(keys), given.refuse_bots, given.honour_global_privacy_control)
 
 
 def _key(given: _Key, folder: Path) -> SigningKey:

@@ -1,19 +1,23 @@
-"""Turns settings into parts, and the parts into the running history service."""
+"""Turns settings into parts, and the parts into the running history service, or into one command."""
 
 import asyncio
+import sys
 from functools import partial
 
 from footfall.history.v1 import history_service_pb2_grpc as history_grpc
 from footfall_servicekit.server import run, serve
 from footfall_servicekit.settings import load
 
+from footfall_history import dead_letters_command
 from footfall_history.access import ACCESS
 from footfall_history.consumer import LogConsumer
+from footfall_history.dead_letters import DeadLetters
 from footfall_history.erasure import Eraser
 from footfall_history.identities import Identities
 from footfall_history.live import LiveTail
 from footfall_history.log import Log
 from footfall_history.reader import Reader
+from footfall_history.receipts import Receipts
 from footfall_history.retention import keep_swept
 from footfall_history.service import HistoryService
 from footfall_history.settings import DAY_MS, MINUTE_MS, HistorySettings
@@ -31,10 +35,12 @@ async def keep_history(settings: HistorySettings) -> int:
     log = Log(settings.redis_url, settings.partitions, settings.redis_timeout_ms)
     identities = Identities(settings.identity_target, settings.identity_timeout_ms, settings.client_tls)
     tombstones = Tombstones(store, settings.erasure_secret)
-    eraser = Eraser(store, tombstones)
-    consumer = LogConsumer(log, Stamper(store, tombstones), eraser)
+    letters = DeadLetters(log, kept_ms=settings.retention_days * DAY_MS, bound=settings.dead_letters_bound)
+    reader = Reader(store, settings.idle_minutes * MINUTE_MS)
+    eraser = Eraser(store, tombstones, letters)
+    consumer = LogConsumer(letters, Stamper(store, tombstones), eraser)
     tail = LiveTail(log, store, tombstones, stopping)
-    service = HistoryService(store, Reader(store, settings.idle_minutes * MINUTE_MS), identities, tail, eraser)
+    service = HistoryService(store, reader, identities, tail, eraser, receipts=Receipts(reader, letters))
 
     async def is_ready() -> bool:
         return await store.is_ready() and await log.is_ready()
@@ -56,6 +62,7 @@ async def keep_history(settings: HistorySettings) -> int:
             consume,
             partial(log.keep_trimmed, settings.log_kept_minutes * MINUTE_MS),
             partial(keep_swept, store, settings.retention_days * DAY_MS),
+            letters.keep_counted,
         ],
         close=[identities.close, log.close, store.close],
         stopping=stopping,
@@ -63,8 +70,11 @@ async def keep_history(settings: HistorySettings) -> int:
 
 
 def main() -> None:
-    """Run history; the entry point `footfall-history`."""
+    """Run history, or carry out `dead-letters ...`; the entry point `footfall-history`."""
     settings = load(HistorySettings)
+    match sys.argv[1:]:
+        case ["dead-letters", *arguments]:
+            sys.exit(dead_letters_command.run(arguments, settings))
     run(settings, "history", partial(keep_history, settings))
 
 

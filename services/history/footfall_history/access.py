@@ -13,6 +13,7 @@ _CONTACT_CENTER: Final = [
     "GetSession",
     "ListSessions",
     "GetEvent",
+    "GetReceipt",
     "ListEvents",
     "ListVisitIdentities",
     "ListIdentityIds",

@@ -7,8 +7,9 @@ from footfall_servicekit.stream import Entry
 from footfall_timeline import normalize_uuid
 from google.protobuf.message import DecodeError
 
+from footfall_history import metrics
+from footfall_history.dead_letters import DeadLetters
 from footfall_history.erasure import Eraser
-from footfall_history.log import Log
 from footfall_history.stamper import Stamper
 
 # Large enough to make the cost of a command small beside that of its documents, small enough to be done in a second.
@@ -19,34 +20,42 @@ _HASH_BYTES = 32
 class LogConsumer:
     """Handles entries of the log. Any entry may come again, in any order, to any number of consumers."""
 
-    def __init__(self, log: Log, stamper: Stamper, eraser: Eraser) -> None:
-        self._log = log
+    def __init__(self, letters: DeadLetters, stamper: Stamper, eraser: Eraser) -> None:
+        self._letters = letters
         self._stamper = stamper
         self._eraser = eraser
 
     async def handle(self, partition: int, entries: list[Entry]) -> None:
         """Return when every event of these entries is on disk, stored or put aside.
 
-        Raises what the stores raise when they do not answer.
+        Raises what the stores raise when they do not answer, and DeadLettersFullError.
         """
         decoded = []
         for entry in entries:
             try:
                 decoded.append((entry, EventBatch.FromString(entry.payload)))
             except DecodeError:
-                await self._log.put_aside_entry(partition, entry, "not an EventBatch")
+                await self._letters.put_entry(partition, entry, "not an EventBatch")
+        stored_count = unstorable_count = 0
         for part in _parts(batch for _, batch in decoded):
-            if unstorable := await self._stamper.keep(part):
-                await self._log.put_aside(partition, unstorable)
+            kept = await self._stamper.keep(part)
+            stored_count += kept.stored_count
+            if kept.unstorable:
+                unstorable_count += await self._letters.put(partition, kept.unstorable)
+                await self._eraser.erase_letters(partition)  # whoever was erased meanwhile may not have seen them
         for entry, batch in decoded:
             if batch.HasField("erasure"):
                 await self._erase(partition, entry, batch.erasure)
+        count = sum(len(batch.events) for _, batch in decoded)
+        metrics.STORED.inc(stored_count)
+        metrics.UNSTORABLE.inc(unstorable_count)
+        metrics.DUPLICATE.inc(count - stored_count - unstorable_count)
 
     async def _erase(self, partition: int, entry: Entry, erasure: Erasure) -> None:
         if len(erasure.identity_hash) == _HASH_BYTES and _is_uuid(erasure.erasure_id):
-            await self._eraser.apply(erasure)
+            await self._eraser.apply(partition, erasure)
         else:
-            await self._log.put_aside_entry(partition, entry, "an erasure without a hash or an id")
+            await self._letters.put_entry(partition, entry, "an erasure without a hash or an id")
 
 
 def _is_uuid(text: str) -> bool:

@@ -52,11 +52,7 @@ _decode_titled = msgspec.json.Decoder(_Titled).decode
 def event_document(event: Event, context: EventContext) -> Document:
     """The document of an event as admitted, without a stamp. Raises UnfitEventError."""
     visit_id, event_id, at_ms = event.visit_id, event.event_id, event.event_time_ms
-    try:
-        is_spelled_well = normalize_uuid(visit_id) == visit_id and normalize_uuid(event_id) == event_id
-    except ValueError:
-        is_spelled_well = False
-    if not is_spelled_well:
+    if not has_stored_ids(event):
         raise UnfitEventError("visit_id or event_id is no UUID in dashed lower case")
     if not 0 < at_ms <= _LATEST_MS:
         raise UnfitEventError("event_time_ms is out of range")
@@ -81,6 +77,14 @@ def event_document(event: Event, context: EventContext) -> Document:
     if context.bot:
         document["bot"] = True
     return document
+
+
+def has_stored_ids(event: Event) -> bool:
+    """Whether an event's ids are spelled as they are stored."""
+    try:
+        return all(normalize_uuid(text) == text for text in (event.visit_id, event.event_id))
+    except ValueError:
+        return False
 
 
 def document_id(visit_id: str, event_id: str) -> str:

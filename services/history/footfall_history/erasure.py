@@ -1,13 +1,16 @@
-"""Turns erasures, from the log and from calls, into events and visits that no longer know the person."""
+"""Turns erasures, from the log and from calls, into events, visits and dead letters that do not know the person."""
 
 import asyncio
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import structlog
-from footfall.event.v1.event_pb2 import Erasure
+from footfall.event.v1.event_pb2 import Erasure, Event, EventBatch, EventContext
 from footfall_servicekit.errors import RequestError
 
-from footfall_history.documents import Document
+from footfall_history.dead_letters import DeadLetters
+from footfall_history.documents import Document, document_id
+from footfall_history.preview import preview
 from footfall_history.restamping import erase_in_visit
 from footfall_history.store import Store
 from footfall_history.tombstones import Tombstones
@@ -25,9 +28,10 @@ class Erased(NamedTuple):
 class Eraser:
     """Applies erasures, each as often as it comes."""
 
-    def __init__(self, store: Store, tombstones: Tombstones) -> None:
+    def __init__(self, store: Store, tombstones: Tombstones, letters: DeadLetters) -> None:
         self._store = store
         self._tombstones = tombstones
+        self._letters = letters
         # The log and a call bring the same erasure at about the same time: the second then finds the counts complete.
         self._one_at_a_time = asyncio.Lock()
 
@@ -37,19 +41,19 @@ class Eraser:
             raise RequestError.failed_precondition("NO_ERASURE_KEY", "ERASURE_KEY is not set, so nobody can be erased")
         if self._tombstones.hash_of(identity) != erasure.identity_hash.hex():
             raise RequestError.invalid("erasure.identity_hash", "must be that of identity_id")
-        return await self._apply(erasure, {"identities": identity})
+        return await self._apply(erasure, {"identities": identity}, range(self._letters.partitions))
 
-    async def apply(self, erasure: Erasure) -> None:
-        """Erase whom an erasure found in the log is about.
+    async def apply(self, number: int, erasure: Erasure) -> None:
+        """Erase whom an erasure found in the log of a partition is about.
 
         Raises RuntimeError without a key: then it cannot be known who that is, and it must not be passed over.
         """
         if not self._tombstones.has_key:
             _log.error("an erasure waits in the log until ERASURE_KEY is set, and so does what follows it")
             raise RuntimeError("ERASURE_KEY is not set")
-        await self._apply(erasure, {"identity_hashes": erasure.identity_hash.hex()})
+        await self._apply(erasure, {"identity_hashes": erasure.identity_hash.hex()}, [number])
 
-    async def _apply(self, erasure: Erasure, visits: Document) -> Erased:
+    async def _apply(self, erasure: Erasure, visits: Document, partitions: Iterable[int]) -> Erased:
         """Remember first, then look for visits: what a consumer merges in between it looks up itself."""
         hashed, until_ms = erasure.identity_hash.hex(), erasure.erase_time_ms
         async with self._one_at_a_time:
@@ -63,6 +67,38 @@ class Eraser:
                         )
                         visit_count += is_changed
                         event_count += events
+            for number in partitions:
+                event_count += await self.erase_letters(number)
             await self._store.journal()
             sums = await self._store.count_erased(hashed, erasure.erasure_id, visit_count, event_count)
             return Erased(*sums)
+
+    async def erase_letters(self, number: int) -> int:
+        """Remove the dead letters of a partition whose events would be stored as erased; return how many.
+
+        To be called after letters were put aside, and after visits were erased: so one of the two sees the other.
+        Whose an entry is that cannot be read nobody can tell: it expires.
+        """
+        if not self._tombstones.has_key:
+            return 0
+        letters = [(letter, batch) async for letter in self._letters.each(number) if (batch := letter.batch)]
+        stamped, unfit = await preview(self._store, self._tombstones, [batch for _, batch in letters])
+        # What is unfit for its transition alone happened in somebody's part of the visit all the same.
+        plain, unfit = await preview(self._store, self._tombstones, [_without_transition(*one) for one in unfit])
+        forgotten = await self._tombstones.of({event.identity_id for event, _, _ in unfit if event.identity_id})
+        stamped |= plain
+        gone = []
+        for letter, batch in letters:
+            [event] = batch.events
+            document = stamped.get(document_id(event.visit_id, event.event_id))
+            if document.get("erased") if document else event.identity_id in forgotten:
+                gone.append(letter)
+        await self._letters.remove(gone)
+        return len(gone)
+
+
+def _without_transition(event: Event, context: EventContext, _reason: str) -> EventBatch:
+    alone = EventBatch(contexts=[context], events=[event])
+    alone.events[0].context_index = 0
+    alone.events[0].ClearField("transition")
+    return alone

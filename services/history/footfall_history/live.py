@@ -7,7 +7,7 @@ an event is what the consumer stores, as far as the visit is known at that momen
 import asyncio
 import base64
 import re
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from typing import Final
 
 from footfall.event.v1.event_pb2 import Event, EventBatch
@@ -19,12 +19,11 @@ from footfall_timeline import partition
 from google.protobuf.message import DecodeError
 
 from footfall_history import query
-from footfall_history.arrivals import by_visit
 from footfall_history.documents import document_id, stored_event
 from footfall_history.log import Log, Position
+from footfall_history.preview import preview
 from footfall_history.store import Store
 from footfall_history.tombstones import Tombstones
-from footfall_history.visit import Visit
 
 Positions = dict[int, Position]
 """By partition, behind which entry to go on."""
@@ -90,26 +89,12 @@ class LiveTail:
             message = "the log no longer holds what follows resume_token; list the events since, and begin without one"
             raise RequestError.failed_precondition("LOG_TRIMMED", message)
         batches = [_batch(entry) for entry, _ in entries]
-        stamped = await self._stamped(batches)
+        documents, _ = await preview(self._store, self._tombstones, batches)
+        stamped = {key: stored_event(document) for key, document in documents.items()}
         return [
             ([stamped[key] for event in batch.events if (key := _key(event)) in stamped], behind)
             for batch, (_, behind) in zip(batches, entries, strict=True)
         ]
-
-    async def _stamped(self, batches: Sequence[EventBatch]) -> dict[str, StoredEvent]:
-        """By document id, the events as they are stored by what is known of their visits now and by these batches."""
-        arrivals = by_visit(batches, unstorable=[])
-        documents = await self._store.read_visits(arrivals)
-        known = {document["_id"]: Visit.from_document(document) for document in documents}
-        named = {one.identity for arrival in arrivals.values() for one in arrival.transitions if one.identity}
-        forgotten = await self._tombstones.of(named)
-        stamped = {}
-        for visit_id, arrival in arrivals.items():
-            visit = known.get(visit_id) or Visit.begun(visit_id, arrival.start, arrival.received_ms)
-            visit = visit.merged(arrival.transitions).with_forgotten(forgotten)
-            for key, document in arrival.events.items():
-                stamped[key] = stored_event(visit.stamped(document, forgotten))
-        return stamped
 
 
 def _batch(entry: Entry) -> EventBatch:

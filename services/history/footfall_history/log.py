@@ -1,17 +1,14 @@
-"""Turns the log's streams in Redis into readers, and what cannot be stored into dead letters: the file for Redis."""
+"""Turns the log's streams in Redis into readers: the one file that imports redis."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final, NamedTuple
 
 import structlog
-from footfall.event.v1.event_pb2 import EventBatch
 from footfall_servicekit.partitions import PartitionedRedis, hash_tag
 from footfall_servicekit.stream import PAYLOAD_FIELD, Entry, StreamReader, trim
 from redis.exceptions import RedisError, ResponseError
-
-from footfall_history.arrivals import Unstorable
 
 GROUP: Final = "history"
 _ALL_GROUPS: Final = ("identity", GROUP)
@@ -45,6 +42,10 @@ class Log:
         self.check = self._redis.check
         self.is_ready = self._redis.is_ready
         self.close = self._redis.aclose
+
+    def partition(self, number: int) -> Any:
+        """What asks Redis about a partition, for whoever keeps something beside its log."""
+        return self._redis[number]
 
     def readers(self, handle: Callable[[int, list[Entry]], Awaitable[None]]) -> list[StreamReader]:
         """A reader of each partition, which gives its batches to `handle` with the partition's number."""
@@ -85,26 +86,6 @@ class Log:
             )
             for ahead, (entry_id, fields) in enumerate(entries, 1)
         ]
-
-    async def put_aside(self, partition: int, unstorable: Collection[Unstorable]) -> None:
-        """Keep each of these events, with its reason, in the partition's dead-letter stream."""
-        reasons = sorted({item.reason for item in unstorable})
-        _log.error(
-            "put aside events that cannot be stored", partition=partition, count=len(unstorable), reasons=reasons
-        )
-        pipeline = self._redis[partition].pipeline(transaction=False)
-        for event, context, reason in unstorable:
-            alone = EventBatch(contexts=[context], events=[event])
-            alone.events[0].context_index = 0
-            pipeline.xadd(_key("dead", partition), {"b": alone.SerializeToString(), "reason": reason})
-        await pipeline.execute()
-
-    async def put_aside_entry(self, partition: int, entry: Entry, reason: str) -> None:
-        """Keep an entry that holds no events one could take out."""
-        _log.error("put aside an entry that cannot be read", partition=partition, entry=entry.id, reason=reason)
-        await self._redis[partition].xadd(
-            _key("dead", partition), {"b": entry.payload, "reason": reason, "entry": entry.id}
-        )
 
     async def keep_trimmed(self, kept_ms: int) -> None:
         """Remove what every reader of the log is done with, some time after; until cancelled."""

@@ -1,11 +1,12 @@
 """What history counts, with its meaning, in one place."""
 
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 
 EVENTS = Counter(
     "history_events_total",
-    "Events read from the log, by what became of them: stored, duplicate (stored before, whether or not with the same "
-    "content) or unstorable (put aside in the dead-letter stream). An entry that is read twice counts twice.",
+    "Events read from the log, each once by what became of it: `stored`, `unstorable` (put aside as a dead letter), or "
+    "`duplicate` (stored or put aside before, whether or not with the same content). Counted when entries are done; "
+    "one that is read again after a crash counts again, as duplicates.",
     ["outcome"],
 )
 STORED = EVENTS.labels("stored")
@@ -16,3 +17,8 @@ RESTAMPED = Counter(
     "history_restamped_total", "Events stamped anew because the timeline of their visit had changed after all."
 )
 EXPIRED = Counter("history_expired_total", "Events removed because they were older than the retention time.")
+DEAD_LETTERS = Gauge("history_dead_letters", "Events and entries of the log that lie aside, in all partitions.")
+OLDEST_DEAD_LETTER = Gauge(
+    "history_dead_letters_oldest_timestamp_seconds",
+    "When the oldest of these was put aside, in seconds since the epoch; 0 when there is none.",
+)

@@ -19,6 +19,7 @@ from footfall_history.erasure import Eraser
 from footfall_history.identities import Identities
 from footfall_history.live import LiveTail
 from footfall_history.reader import Reader
+from footfall_history.receipts import Receipts
 from footfall_history.related import Related
 from footfall_history.store import Store
 from footfall_history.user_agents import user_agent
@@ -76,12 +77,22 @@ def _unavailable() -> RequestError:
 class HistoryService(HistoryServiceServicer):
     """The contract in history_service.proto."""
 
-    def __init__(self, store: Store, reader: Reader, identities: Identities, tail: LiveTail, eraser: Eraser) -> None:
+    def __init__(
+        self,
+        store: Store,
+        reader: Reader,
+        identities: Identities,
+        tail: LiveTail,
+        eraser: Eraser,
+        *,
+        receipts: Receipts,
+    ) -> None:
         self._store = store
         self._reader = reader
         self._identities = identities
         self._tail = tail
         self._eraser = eraser
+        self._receipts = receipts
 
     @_answered
     async def GetVisit(self, request: pb.GetVisitRequest, _context: Context) -> pb.GetVisitResponse:  # noqa: N802
@@ -144,6 +155,14 @@ class HistoryService(HistoryServiceServicer):
         event_id = query.uuid_of(request.event_id, "event_id")
         visit_id = query.uuid_of(request.visit_id, "visit_id") if request.visit_id else ""
         return pb.GetEventResponse(event=_known(await self._reader.event(event_id, visit_id), "Event", event_id))
+
+    @_answered
+    async def GetReceipt(self, request: pb.GetReceiptRequest, _context: Context) -> pb.GetReceiptResponse:  # noqa: N802
+        """What became of one event."""
+        visit_id = query.uuid_of(request.visit_id, "visit_id")
+        event_id = query.uuid_of(request.event_id, "event_id")
+        receipt = _known(await self._receipts.get(visit_id, event_id), "Receipt", event_id)
+        return pb.GetReceiptResponse(receipt=receipt)
 
     @_answered
     async def ListEvents(self, request: pb.ListEventsRequest, _context: Context) -> pb.ListEventsResponse:  # noqa: N802

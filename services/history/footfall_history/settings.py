@@ -9,8 +9,6 @@ from pydantic_settings import SettingsConfigDict
 DAY_MS = 86_400_000
 MINUTE_MS = 60_000
 
-_LIVE_RETENTION_MARGIN_DAYS = 1
-
 
 class HistorySettings(ServiceSettings):
     """Settings of history."""
@@ -55,12 +53,24 @@ class HistorySettings(ServiceSettings):
         "Set it before the first visit and never change it.",
         min_length=16,
     )
+    live_retention_days: int = shared(
+        "IDENTITY_RETENTION_DAYS",
+        8,
+        "What identity is told. Must be above `MAX_EVENT_AGE_DAYS` and below `HISTORY_RETENTION_DAYS`: admission "
+        "refuses an event first, then the live state forgets its visit, history last.",
+        ge=1,
+    )
     retention_days: int = Field(
         default=30,
         ge=1,
-        description="How long events are kept after they happened, and up to a day more. Must be above "
-        "`MAX_EVENT_AGE_DAYS` by more than "
-        f"{_LIVE_RETENTION_MARGIN_DAYS}: the live state forgets a visit first, history last.",
+        description="How long events are kept after they happened, and up to a day more; dead letters after they were "
+        "put aside.",
+    )
+    dead_letters_bound: int = Field(
+        default=1_000,
+        ge=1,
+        description="Events of a partition that may lie aside because they cannot be stored. When so many do, its log "
+        "is not read any further until some are replayed or discarded.",
     )
     log_kept_minutes: int = shared(
         "LOG_KEPT_MINUTES",
@@ -81,11 +91,11 @@ class HistorySettings(ServiceSettings):
 
     @model_validator(mode="after")
     def _keep_events_longest(self) -> Self:
-        if self.retention_days <= self.max_event_age_days + _LIVE_RETENTION_MARGIN_DAYS:
+        if not self.max_event_age_days < self.live_retention_days < self.retention_days:
             raise ValueError(
-                f"HISTORY_RETENTION_DAYS ({self.retention_days}) must be greater than MAX_EVENT_AGE_DAYS "
-                f"({self.max_event_age_days}) + {_LIVE_RETENTION_MARGIN_DAYS}: an event must not be accepted again "
-                "after it is forgotten"
+                f"MAX_EVENT_AGE_DAYS ({self.max_event_age_days}) must be less than IDENTITY_RETENTION_DAYS "
+                f"({self.live_retention_days}), and that less than HISTORY_RETENTION_DAYS ({self.retention_days}): an "
+                "event must not be accepted again after it is forgotten"
             )
         return self
 

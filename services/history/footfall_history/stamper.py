@@ -28,7 +28,7 @@ A crash at any point leaves the entries unacknowledged, and every step can be do
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from footfall.event.v1.event_pb2 import EventBatch
 
@@ -45,6 +45,13 @@ _REMEMBERED_VISITS: Final = 10_000
 _TOUCH_EVERY_MS: Final = 86_400_000
 
 
+class Kept(NamedTuple):
+    """How many events of some batches were stored, and those that cannot be. All others had been stored before."""
+
+    stored_count: int
+    unstorable: list[Unstorable]
+
+
 class Stamper:
     """Stores batches of events. Several may work on the same visits at once, in one process or many."""
 
@@ -53,16 +60,17 @@ class Stamper:
         self._tombstones = tombstones
         self._remembered: OrderedDict[str, Visit] = OrderedDict()
 
-    async def keep(self, batches: Iterable[EventBatch]) -> list[Unstorable]:
-        """Store all events of these batches but those returned. When it returns, what it did is on disk.
+    async def keep(self, batches: Iterable[EventBatch]) -> Kept:
+        """Store all events of these batches that can be. When it returns, what it did is on disk.
 
         Raises `store.Unavailable`; the same batches can then be given again, to any stamper.
         """
+        stored: set[str] = set()
         unstorable: list[Unstorable] = []
         arrivals = by_visit(batches, unstorable)
         while arrivals:
             visits, forgotten = await self._merge(arrivals, unstorable)
-            duplicates = await self._insert(arrivals, visits, forgotten, unstorable)
+            duplicates = await self._insert(arrivals, visits, forgotten, stored, unstorable)
             current = {
                 visit_id: visit
                 for visit_id, visit in (await self._read(arrivals)).items()
@@ -77,8 +85,7 @@ class Stamper:
             for visit_id in arrivals:
                 self._remembered.pop(visit_id, None)
         await self._store.journal()
-        metrics.UNSTORABLE.inc(len(unstorable))
-        return unstorable
+        return Kept(len(stored), unstorable)
 
     async def _merge(self, arrivals: Arrivals, unstorable: list[Unstorable]) -> tuple[dict[str, Visit], EraseTimes]:
         """Steps 1 and 2. Takes visits that are refused out of `arrivals`; returns too who has been forgotten.
@@ -142,9 +149,10 @@ class Stamper:
         arrivals: Arrivals,
         visits: Mapping[str, Visit],
         forgotten: EraseTimes,
+        stored: set[str],
         unstorable: list[Unstorable],
     ) -> dict[str, set[str]]:
-        """Step 3. Returns the duplicates by visit."""
+        """Step 3. Returns the duplicates by visit; adds the others to `stored` or `unstorable`."""
         documents = [
             visits[visit_id].stamped(document, forgotten)
             for visit_id, arrival in arrivals.items()
@@ -157,8 +165,8 @@ class Stamper:
                 duplicates.setdefault(document["visit_id"], set()).add(document["_id"])
             elif reason := refusals.refused.get(document["_id"]):
                 unstorable.append(Unstorable(*arrivals[document["visit_id"]].sources[document["_id"]], reason))
-        metrics.DUPLICATE.inc(len(refusals.duplicates))
-        metrics.STORED.inc(len(documents) - len(refusals.duplicates) - len(refusals.refused))
+            else:
+                stored.add(document["_id"])
         return duplicates
 
     async def _stamp_anew(

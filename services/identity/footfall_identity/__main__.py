@@ -15,6 +15,7 @@ from footfall_identity.linking import Linking
 from footfall_identity.partitions import Partitions
 from footfall_identity.person_store import PersonStore
 from footfall_identity.recent import RecentEntries
+from footfall_identity.retention import keep_swept
 from footfall_identity.service import IdentityService
 from footfall_identity.settings import DAY_MS, MINUTE_MS, IdentitySettings
 from footfall_identity.visitor_store import VisitorStore
@@ -59,6 +60,7 @@ async def identify(settings: IdentitySettings) -> int:
             eraser.restore,
             linking.finish_forever,
             feed.run,
+            partial(keep_swept, visitors, partitions.numbers),
             *(reader.run for reader in readers),
         ],
         close=[links.close, partitions.redis.aclose],

@@ -145,8 +145,20 @@ class VisitorStore:
             [about] = await pipeline.execute(raise_on_error=False)
         if isinstance(about, Exception):  # there is no such stream yet
             return "0-0", "0-0"
-        first = about["first-entry"][0].decode() if about["entries-added"] > about["length"] else "0-0"
-        return first, about["last-generated-id"].decode()
+        last = about["last-generated-id"].decode()
+        if about["entries-added"] == about["length"]:
+            return "0-0", last
+        return about["first-entry"][0].decode() if about["length"] else last, last
+
+    async def remove_expired(self, number: int) -> None:
+        """Take out of a partition what merges do not: changes as old as a visit gets, and who was live last."""
+        keys, now = self._partitions.keys[number], now_ms()
+        pipeline = self._partitions.redis[number].pipeline(transaction=False)
+        pipeline.xtrim(keys.changes, minid=now - self._keep_ms, approximate=False)
+        for key in (keys.live_anonymous, keys.live_known):
+            pipeline.zremrangebyscore(key, "-inf", f"({now - self._idle_ms}")
+        async with answering():
+            await pipeline.execute()
 
 
 def now_ms() -> int:

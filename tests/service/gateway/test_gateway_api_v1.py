@@ -170,6 +170,8 @@ async def test_an_erased_person_is_nowhere(http: httpx.AsyncClient) -> None:
         (f"/visits/{NOBODY}/visitor", 404),
         ("/visits/x/visitor", 404),
         (f"/visits/{NOBODY}/explain", 404),
+        (f"/receipts/{NOBODY}/{NOBODY}", 404),
+        (f"/receipts/{NOBODY}/x", 404),
         ("/contacts/nobody", 404),
         ("/contacts/nobody/person", 404),
         ("/visitors?state=anonymous", 400),

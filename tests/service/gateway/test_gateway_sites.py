@@ -40,6 +40,7 @@ class Trace:
             f"/server/data/events/{self.event}",
             f"/api/v1/visits/{self.visit}/visitor",
             f"/api/v1/visits/{self.visit}/explain",
+            f"/api/v1/receipts/{self.visit}/{self.event}",
         ]
 
 

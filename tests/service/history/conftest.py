@@ -10,13 +10,15 @@ import grpc
 import pytest
 from footfall.history.v1 import history_service_pb2_grpc as history_grpc
 from footfall_history.__main__ import SERVICE_NAME
+from footfall_history.dead_letters import DeadLetters
 from footfall_history.erasure import Eraser
 from footfall_history.identities import Identities
 from footfall_history.live import LiveTail
 from footfall_history.log import Log
 from footfall_history.reader import Reader
+from footfall_history.receipts import Receipts
 from footfall_history.service import HistoryService
-from footfall_history.settings import HistorySettings
+from footfall_history.settings import DAY_MS, HistorySettings
 from footfall_history.stamper import Stamper
 from footfall_history.store import Store
 from footfall_history.tombstones import Tombstones
@@ -59,13 +61,28 @@ async def log(redis_database_url: str) -> AsyncIterator[Log]:
 
 
 @pytest.fixture
-async def stub(store: Store, tombstones: Tombstones, log: Log) -> AsyncIterator[Any]:
+def letters(log: Log) -> DeadLetters:
+    """What lies aside beside that log."""
+    return DeadLetters(log, kept_ms=30 * DAY_MS, bound=1_000)
+
+
+@pytest.fixture
+def eraser(store: Store, tombstones: Tombstones, letters: DeadLetters) -> Eraser:
+    """What forgets people in all of these."""
+    return Eraser(store, tombstones, letters)
+
+
+@pytest.fixture
+async def stub(
+    store: Store, tombstones: Tombstones, log: Log, letters: DeadLetters, eraser: Eraser
+) -> AsyncIterator[Any]:
     """A client of a service over that store and log, whose neighbour identity does not answer."""
     [nobody] = free_ports(1)
     identities = Identities(f"127.0.0.1:{nobody}", 200)
     stopping = asyncio.Event()
     tail = LiveTail(log, store, tombstones, stopping)
-    service = HistoryService(store, Reader(store, IDLE_MS), identities, tail, Eraser(store, tombstones))
+    reader = Reader(store, IDLE_MS)
+    service = HistoryService(store, reader, identities, tail, eraser, receipts=Receipts(reader, letters))
     add = partial(history_grpc.add_HistoryServiceServicer_to_server, service)
     server = Server(HistorySettings(port=0, lame_duck_ms=0), {SERVICE_NAME: add}, stopping=stopping)
     port = await server.start()

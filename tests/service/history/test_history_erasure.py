@@ -11,6 +11,8 @@ import grpc
 import pytest
 from footfall.event.v1.event_pb2 import Erasure, EventBatch
 from footfall.history.v1 import history_service_pb2 as pb
+from footfall_history.arrivals import Unstorable
+from footfall_history.dead_letters import DeadLetters
 from footfall_history.erasure import Eraser
 from footfall_history.stamper import Stamper
 from footfall_history.store import Store
@@ -22,7 +24,7 @@ from redis.asyncio import Redis
 from tests.service.history.conftest import ERASURE_KEY
 from tests.service.history.test_history_stamping import CrashError, UnreliableStore
 from tests.tools.eventually import eventually
-from tests.tools.history import entry
+from tests.tools.history import entry, logged
 from tests.tools.process import Running
 from tests.tools.stories import Story
 from tests.tools.visits import Event, event, now_ms, random_visit, scattered, transitions
@@ -192,8 +194,47 @@ async def test_without_the_key_nobody_is_erased_and_nobody_comes_back(
             assert "they would come back" in history.output()
 
 
+async def test_who_is_erased_is_in_no_dead_letter_and_nobody_else_is_taken_out(
+    stub: Any, stamper: Stamper, letters: DeadLetters, eraser: Eraser, person: str
+) -> None:
+    story, other = Story(person), Story("ann")
+    await stamper.keep([story.entry(), other.entry()])
+
+    async def put_aside(name: str, of: Story, after_ms: int, user: str | None = None, **fields: Any) -> str:
+        """Its id."""
+        batch = entry([])
+        alone = logged(event(name, of.visit_id, of.at_ms + after_ms, user), **fields)
+        await letters.put(0, [Unstorable(alone, batch.contexts[0], "for a test")])
+        return f"{alone.visit_id}/{alone.event_id}"
+
+    async def lying() -> set[str]:
+        return {letter.id async for letter in letters.each(0)}
+
+    kept = {
+        await put_aside("AddToCart", story, 1_000),  # before anybody was named
+        await put_aside("AddToCart", other, 3_000),
+        await put_aside("SignIn", other, 3_000, "ann"),
+    }
+    gone = {
+        await put_aside("AddToCart", story, 3_000),
+        await put_aside("SignIn", Story("nobody yet"), 0, person),
+        await put_aside("AddToCart", story, 3_500, transition=9),
+        await put_aside("SignIn", story, 3_500, person, event_time_ms=0),
+    }
+    assert await lying() == kept | gone
+    # SignIn, AddToCart, PageExited, PageEntered and SignOut of the visit, and the letters.
+    assert await erase_by_call(stub, person, erasure_of(person)) == (1, 5 + len(gone))
+    assert await lying() == kept
+
+    await put_aside("AddToCart", story, 3_000)  # by a consumer that had not seen the erasure yet
+    assert await eraser.erase_letters(0) == 1
+    assert await lying() == kept
+
+
 @pytest.mark.parametrize("round_", range(ROUNDS))
-async def test_erasing_beside_competing_consumers_that_crash(store: Store, person: str, round_: int) -> None:
+async def test_erasing_beside_competing_consumers_that_crash(
+    store: Store, letters: DeadLetters, person: str, round_: int
+) -> None:
     """Whatever is stored, erased and replayed at the same time: the person is gone and all stamps are right."""
     chance = random.Random(round_)  # noqa: S311 - repeatable
     visits = [renamed(random_visit(chance), person) for _ in range(4)]
@@ -217,7 +258,7 @@ async def test_erasing_beside_competing_consumers_that_crash(store: Store, perso
         await asyncio.sleep(chance.random() * 0.3)
         while True:
             try:
-                return await Eraser(unreliable, Tombstones(unreliable, ERASURE_KEY)).apply(erasure)
+                return await Eraser(unreliable, Tombstones(unreliable, ERASURE_KEY), letters).apply(0, erasure)
             except CrashError:
                 continue
 

@@ -9,6 +9,7 @@ import grpc
 import pytest
 from footfall.event.v1.event_pb2 import EventBatch
 from footfall.history.v1 import history_service_pb2 as pb
+from footfall_history.dead_letters import DeadLetters
 from footfall_history.log import GROUP, Log
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # ships none
 from redis.asyncio import Redis
@@ -20,7 +21,7 @@ from tests.tools.process import Running, ServiceProcess
 from tests.tools.stories import Story
 from tests.tools.visits import event, now_ms
 
-LOG, DEAD = "log:{p00}", "dead:{p00}"
+LOG = "log:{p00}"
 
 
 @pytest.fixture
@@ -60,7 +61,9 @@ async def is_acknowledged(redis: Any) -> bool:
     return bool((await redis.xpending(LOG, GROUP))["pending"] == 0)
 
 
-async def test_only_what_cannot_be_stored_is_put_aside_with_its_reason(running_history: Running, redis: Any) -> None:
+async def test_only_what_cannot_be_stored_is_put_aside_with_its_reason(
+    running_history: Running, redis: Any, letters: DeadLetters
+) -> None:
     story = Story("dana")
     batch = story.entry()
     nobody = logged(event("SignIn", story.visit_id, now_ms(), "dana"), identity_id="")
@@ -71,14 +74,15 @@ async def test_only_what_cannot_be_stored_is_put_aside_with_its_reason(running_h
         await append(redis, batch)
         await eventually(lambda: has_events(stub, story.visit_id, 7))
         await eventually(lambda: is_acknowledged(redis))
-    put_aside = [fields for _, fields in await redis.xrange(DEAD)]
-    assert [fields[b"reason"] for fields in put_aside] == [
-        b"not an EventBatch",
-        b"an identifying event names nobody",
-        b"visit_id or event_id is no UUID in dashed lower case",
-    ]
-    assert put_aside[0][b"b"] == b"\xff not a batch"
-    alone = EventBatch.FromString(put_aside[1][b"b"])
+    put_aside = {letter.reason: letter async for letter in letters.each(0)}
+    assert set(put_aside) == {
+        "not an EventBatch",
+        "an identifying event names nobody",
+        "visit_id or event_id is no UUID in dashed lower case",
+    }
+    assert put_aside["not an EventBatch"].payload == b"\xff not a batch"
+    assert put_aside["an identifying event names nobody"].id == f"{nobody.visit_id}/{nobody.event_id}"
+    alone = EventBatch.FromString(put_aside["an identifying event names nobody"].payload)
     assert list(alone.events) == [nobody]
     assert list(alone.contexts) == list(batch.contexts)
     assert b"SHOUTED" not in history.output().encode()

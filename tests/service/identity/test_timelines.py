@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from footfall.event.v1.event_pb2 import Event
+from footfall_identity.partitions import Partitions
 from footfall_identity.visit_record import touches, transition_of
 from footfall_identity.visitor_store import REFRESH_MS, VisitorStore
 from footfall_timeline import Kind, State, Transition, identity_hash, merge
@@ -104,6 +105,25 @@ async def test_a_timeline_outlives_its_last_touch_by_the_retention_and_so_does_t
         await redis.pexpire(name, DAY_MS)
         await redis.delete(person)
         await resolve(store, admitted("PageEntered", visit_id, now_ms()))
+
+
+async def test_changes_and_who_was_live_last_end_also_when_nothing_more_is_merged(
+    store: VisitorStore, partitions: Partitions, redis: Any
+) -> None:
+    visit_id = new_id()
+    await resolve(store, admitted("SignIn", visit_id, now_ms(), "ann"))
+    number = partitions.number_of(visit_id)
+    keys = partitions.keys[number]
+    await store.remove_expired(number)
+    assert (await redis.xlen(keys.changes), await redis.zcard(keys.live_known)) == (1, 1)
+    _, last = await store.bounds_of_changes(number)
+
+    a_minute_later = VisitorStore(
+        partitions, keep_ms=-60_000, idle_ms=-60_000, changes_kept=1_000, erasure_secret=ERASURE_KEY
+    )
+    await a_minute_later.remove_expired(number)
+    assert (await redis.xlen(keys.changes), await redis.zcard(keys.live_known)) == (0, 0)
+    assert await store.bounds_of_changes(number) == (last, last), "only whoever has seen the last one may resume"
 
 
 async def test_events_that_a_tombstone_covers_name_nobody(store: VisitorStore, redis: Any) -> None:

@@ -218,6 +218,7 @@ class EventContext(_message.Message):
     ADDRESS_FIELD_NUMBER: _builtins.int
     BOT_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
+    GLOBAL_PRIVACY_CONTROL_FIELD_NUMBER: _builtins.int
     received_time_ms: _builtins.int
     """When the request arrived, in milliseconds since the epoch. 0: the collector's own clock."""
     sent_time_ms: _builtins.int
@@ -234,6 +235,10 @@ class EventContext(_message.Message):
     """The user agent is a known robot's. Set by admission."""
     traceparent: _builtins.str
     """W3C trace context of the request, or empty."""
+    global_privacy_control: _builtins.bool
+    """The request carried `Sec-GPC: 1`: by Global Privacy Control the visitor objects to being followed. Admission
+    suppresses the events of sites that honour it, and does not log the field.
+    """
     def __init__(
         self,
         *,
@@ -245,10 +250,11 @@ class EventContext(_message.Message):
         address: _builtins.str = ...,
         bot: _builtins.bool = ...,
         traceparent: _builtins.str = ...,
+        global_privacy_control: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "bot", b"bot", "origin", b"origin", "received_time_ms", b"received_time_ms", "sent_time_ms", b"sent_time_ms", "site", b"site", "traceparent", b"traceparent", "user_agent", b"user_agent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "bot", b"bot", "global_privacy_control", b"global_privacy_control", "origin", b"origin", "received_time_ms", b"received_time_ms", "sent_time_ms", b"sent_time_ms", "site", b"site", "traceparent", b"traceparent", "user_agent", b"user_agent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -78,6 +78,11 @@ class HistoryServiceStub(object):
                 request_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.GetEventRequest.SerializeToString,
                 response_deserializer=footfall_dot_history_dot_v1_dot_history__service__pb2.GetEventResponse.FromString,
                 _registered_method=True)
+        self.GetReceipt = channel.unary_unary(
+                '/footfall.history.v1.HistoryService/GetReceipt',
+                request_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.GetReceiptRequest.SerializeToString,
+                response_deserializer=footfall_dot_history_dot_v1_dot_history__service__pb2.GetReceiptResponse.FromString,
+                _registered_method=True)
         self.ListEvents = channel.unary_unary(
                 '/footfall.history.v1.HistoryService/ListEvents',
                 request_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.ListEventsRequest.SerializeToString,
@@ -178,6 +183,14 @@ class HistoryServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetReceipt(self, request, context):
+        """What became of one event that was accepted: stored, or put aside because it cannot be. NOT_FOUND for one that
+        history does not know: never accepted, not read from the log yet, or expired.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListEvents(self, request, context):
         """Events of a visit, an identity, a session or a page.
         """
@@ -271,6 +284,11 @@ def add_HistoryServiceServicer_to_server(servicer, server):
                     servicer.GetEvent,
                     request_deserializer=footfall_dot_history_dot_v1_dot_history__service__pb2.GetEventRequest.FromString,
                     response_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.GetEventResponse.SerializeToString,
+            ),
+            'GetReceipt': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetReceipt,
+                    request_deserializer=footfall_dot_history_dot_v1_dot_history__service__pb2.GetReceiptRequest.FromString,
+                    response_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.GetReceiptResponse.SerializeToString,
             ),
             'ListEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListEvents,
@@ -528,6 +546,33 @@ class HistoryService(object):
             '/footfall.history.v1.HistoryService/GetEvent',
             footfall_dot_history_dot_v1_dot_history__service__pb2.GetEventRequest.SerializeToString,
             footfall_dot_history_dot_v1_dot_history__service__pb2.GetEventResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetReceipt(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/footfall.history.v1.HistoryService/GetReceipt',
+            footfall_dot_history_dot_v1_dot_history__service__pb2.GetReceiptRequest.SerializeToString,
+            footfall_dot_history_dot_v1_dot_history__service__pb2.GetReceiptResponse.FromString,
             options,
             channel_credentials,
             insecure,

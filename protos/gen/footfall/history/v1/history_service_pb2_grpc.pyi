@@ -53,6 +53,10 @@ class HistoryServiceStub:
     """Sessions of a visit or an identity."""
     GetEvent: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.GetEventRequest, _history_service_pb2.GetEventResponse]
     """One event by its id: the first received when several visits have used it."""
+    GetReceipt: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.GetReceiptRequest, _history_service_pb2.GetReceiptResponse]
+    """What became of one event that was accepted: stored, or put aside because it cannot be. NOT_FOUND for one that
+    history does not know: never accepted, not read from the log yet, or expired.
+    """
     ListEvents: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.ListEventsRequest, _history_service_pb2.ListEventsResponse]
     """Events of a visit, an identity, a session or a page."""
     ListVisitIdentities: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.ListVisitIdentitiesRequest, _history_service_pb2.ListVisitIdentitiesResponse]
@@ -96,6 +100,10 @@ class HistoryServiceAsyncStub(HistoryServiceStub):
     """Sessions of a visit or an identity."""
     GetEvent: _aio.UnaryUnaryMultiCallable[_history_service_pb2.GetEventRequest, _history_service_pb2.GetEventResponse]  # type: ignore[assignment]
     """One event by its id: the first received when several visits have used it."""
+    GetReceipt: _aio.UnaryUnaryMultiCallable[_history_service_pb2.GetReceiptRequest, _history_service_pb2.GetReceiptResponse]  # type: ignore[assignment]
+    """What became of one event that was accepted: stored, or put aside because it cannot be. NOT_FOUND for one that
+    history does not know: never accepted, not read from the log yet, or expired.
+    """
     ListEvents: _aio.UnaryUnaryMultiCallable[_history_service_pb2.ListEventsRequest, _history_service_pb2.ListEventsResponse]  # type: ignore[assignment]
     """Events of a visit, an identity, a session or a page."""
     ListVisitIdentities: _aio.UnaryUnaryMultiCallable[_history_service_pb2.ListVisitIdentitiesRequest, _history_service_pb2.ListVisitIdentitiesResponse]  # type: ignore[assignment]
@@ -184,6 +192,16 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_history_service_pb2.GetEventResponse, _abc.Awaitable[_history_service_pb2.GetEventResponse]]:
         """One event by its id: the first received when several visits have used it."""
+
+    @_abc_1.abstractmethod
+    def GetReceipt(
+        self,
+        request: _history_service_pb2.GetReceiptRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_history_service_pb2.GetReceiptResponse, _abc.Awaitable[_history_service_pb2.GetReceiptResponse]]:
+        """What became of one event that was accepted: stored, or put aside because it cannot be. NOT_FOUND for one that
+        history does not know: never accepted, not read from the log yet, or expired.
+        """
 
     @_abc_1.abstractmethod
     def ListEvents(

@@ -225,6 +225,84 @@ class Stamp(_message.Message):
 Global___Stamp: _TypeAlias = Stamp  # noqa: Y015
 
 @_typing.final
+class Receipt(_message.Message):
+    """What became of an event that was accepted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VISIT_ID_FIELD_NUMBER: _builtins.int
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    SITE_FIELD_NUMBER: _builtins.int
+    RECEIVED_TIME_FIELD_NUMBER: _builtins.int
+    STAMP_FIELD_NUMBER: _builtins.int
+    DEAD_LETTER_FIELD_NUMBER: _builtins.int
+    visit_id: _builtins.str
+    """The visit."""
+    event_id: _builtins.str
+    """The event."""
+    site: _builtins.str
+    """The website."""
+    @_builtins.property
+    def received_time(self) -> _timestamp_pb2.Timestamp:
+        """When the gateway received it."""
+
+    @_builtins.property
+    def stamp(self) -> Global___Stamp:
+        """It is stored: who the visitor was, by the timeline as it is known now."""
+
+    @_builtins.property
+    def dead_letter(self) -> Global___DeadLetter:
+        """It could not be stored and lies aside."""
+
+    def __init__(
+        self,
+        *,
+        visit_id: _builtins.str = ...,
+        event_id: _builtins.str = ...,
+        site: _builtins.str = ...,
+        received_time: _timestamp_pb2.Timestamp | None = ...,
+        stamp: Global___Stamp | None = ...,
+        dead_letter: Global___DeadLetter | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dead_letter", b"dead_letter", "outcome", b"outcome", "received_time", b"received_time", "stamp", b"stamp"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letter", b"dead_letter", "event_id", b"event_id", "outcome", b"outcome", "received_time", b"received_time", "site", b"site", "stamp", b"stamp", "visit_id", b"visit_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["stamp", "dead_letter"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___Receipt: _TypeAlias = Receipt  # noqa: Y015
+
+@_typing.final
+class DeadLetter(_message.Message):
+    """An event that history could not store, kept to be repaired and replayed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Why it could not be stored. Quotes nothing of it."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was put aside."""
+
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeadLetter: _TypeAlias = DeadLetter  # noqa: Y015
+
+@_typing.final
 class Page(_message.Message):
     """One time a page was entered: PageEntered with its PageExited."""
 

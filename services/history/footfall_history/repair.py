@@ -1,0 +1,109 @@
+"""Turns a dead letter's event into JSON that an operator can change, and JSON into an event that can be stored."""
+
+import base64
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+from footfall.event.v1.event_pb2 import Event, EventBatch
+from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
+
+from footfall_history.documents import UnfitEventError, event_document, transition_of
+
+_HARMLESS: Final = ("visit_id", "event_id", "event_name", "site", "event_time_ms", "transition", "assurance")
+"""What may be shown of an event unasked: nothing of it is about a person."""
+
+_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+class RepairError(Exception):
+    """What is asked for makes no event that can be stored. The text says why."""
+
+
+def shown(event: Event, *, is_whole: bool) -> bytes:
+    """An event as JSON: the fields of footfall.event.v1.Event, with `data` instead of `data_json`."""
+    fields = MessageToDict(event, preserving_proto_field_name=True)
+    if not is_whole:
+        fields = {name: fields[name] for name in _HARMLESS if name in fields}
+    elif fields.pop("data_json", None):
+        fields["data"] = msgspec.Raw(event.data_json) if _is_object(event.data_json) else None
+    return msgspec.json.format(msgspec.json.encode(fields))
+
+
+def changed(event: Event, changes: Mapping[str, str], dropped: list[str]) -> Event:
+    """The event with these fields set to what is JSON (else to the text) and those dropped. Raises RepairError."""
+    fields = MessageToDict(event, preserving_proto_field_name=True)
+    for name in dropped:
+        fields.pop("data_json" if name == "data" else name, None)
+    for name, text in changes.items():
+        try:
+            fields[name] = msgspec.json.decode(text)
+        except msgspec.DecodeError:
+            fields[name] = text
+    if "data" in changes:
+        fields["data"] = msgspec.Raw(changes["data"].encode())
+    return _event(fields)
+
+
+def read(text: bytes) -> Event:
+    """The event that a text as `shown` gives stands for. Raises RepairError."""
+    try:
+        raw = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+        return _event({name: value if name == "data" else msgspec.json.decode(value) for name, value in raw.items()})
+    except msgspec.DecodeError as error:
+        raise RepairError(f"the event is no JSON object: {error}") from None
+
+
+def _event(fields: dict[str, Any]) -> Event:
+    if "data" in fields:
+        fields["data_json"] = base64.b64encode(bytes(fields.pop("data"))).decode()
+    try:
+        return ParseDict(fields, Event())
+    except ParseError as error:
+        raise RepairError(str(error)) from None
+
+
+def check(batch: EventBatch) -> None:
+    """Raises RepairError when history would put the one event of this batch aside at sight."""
+    [event], [context] = batch.events, batch.contexts
+    try:
+        event_document(event, context)
+        transition_of(event)
+    except UnfitEventError as error:
+        raise RepairError(str(error)) from None
+    if event.data_json and not _is_object(event.data_json):
+        raise RepairError("data is no JSON object")
+
+
+def check_change(old: EventBatch | None, new: EventBatch) -> None:
+    """Raises RepairError when an event that is new in the place of another may not be.
+
+    Where the other was fit, identity has read it, and history may have merged its transition: a timeline that has two
+    different entries for one event keeps the smaller one, whichever is right.
+    """
+    check(new)
+    if old is None or not _is_fit(old):
+        return
+    [before], [after] = old.events, new.events
+    if (before.visit_id, before.event_id, transition_of(before)) != (
+        after.visit_id,
+        after.event_id,
+        transition_of(after),
+    ):
+        raise RepairError("identity has read it: its ids, its transition and whom it names can no longer be changed")
+
+
+def _is_fit(batch: EventBatch) -> bool:
+    try:
+        check(batch)
+    except RepairError:
+        return False
+    return True
+
+
+def _is_object(data: bytes) -> bool:
+    try:
+        _decode_object(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return True

@@ -1,0 +1,108 @@
+"""What lies aside lies there once, within bounds, is found by its event, and goes back as one step."""
+
+from typing import Any
+
+import pytest
+from footfall.event.v1.event_pb2 import Event, EventBatch
+from footfall_history.arrivals import Unstorable
+from footfall_history.consumer import LogConsumer
+from footfall_history.dead_letters import DeadLetters, DeadLettersFullError
+from footfall_history.erasure import Eraser
+from footfall_history.log import Log
+from footfall_history.stamper import Stamper
+from footfall_servicekit.stream import Entry
+from footfall_timeline import partition
+from redis.asyncio import Redis
+
+from tests.tools.batches import context, new_uuid
+from tests.tools.eventually import eventually
+from tests.tools.history import entry, logged
+from tests.tools.stories import Story
+from tests.tools.visits import event, now_ms
+
+DAY_MS = 86_400_000
+PARTITIONS = 3
+
+
+def unfit(**fields: Any) -> Event:
+    return logged(event("SignIn", new_uuid(), now_ms(), "dana"), transition=9, **fields)
+
+
+async def put(letters: DeadLetters, *events: Event) -> int:
+    """Put events of one partition aside."""
+    number = partition(events[0].visit_id, letters.partitions)
+    return await letters.put(number, [Unstorable(each, context(), "a reason") for each in events])
+
+
+async def all_of(letters: DeadLetters) -> list[str]:
+    return [letter.id for number in range(letters.partitions) async for letter in letters.each(number)]
+
+
+async def test_an_event_lies_aside_once_however_often_it_is_read(
+    letters: DeadLetters, stamper: Stamper, eraser: Eraser
+) -> None:
+    story = Story("dana")
+    batch = story.entry()
+    batch.events.append(unfit())
+    consumer = LogConsumer(letters, stamper, eraser)
+    for number in range(2):
+        await consumer.handle(0, [Entry(f"{number}-0", batch.SerializeToString()), Entry("9-0", b"\xff")])
+    refused = batch.events[-1]
+    assert await all_of(letters) == ["entry/9-0", f"{refused.visit_id}/{refused.event_id}"]
+    total, oldest_ms = await letters.count()
+    assert total == 2
+    assert now_ms() - 60_000 < oldest_ms <= now_ms()
+
+
+async def test_no_more_is_taken_when_too_many_lie_aside(log: Log, stamper: Stamper, eraser: Eraser) -> None:
+    letters = DeadLetters(log, kept_ms=DAY_MS, bound=1)
+    consumer = LogConsumer(letters, stamper, eraser)
+    first, second = (entry([]), entry([]))
+    first.events.append(unfit())
+    second.events.append(unfit())
+    await consumer.handle(0, [Entry("1-0", first.SerializeToString())])
+    with pytest.raises(DeadLettersFullError):
+        await consumer.handle(0, [Entry("2-0", second.SerializeToString())])
+    [letter] = [letter async for letter in letters.each(0)]
+    await letters.remove([letter])
+    await consumer.handle(0, [Entry("2-0", second.SerializeToString())])
+    assert await all_of(letters) == [f"{second.events[0].visit_id}/{second.events[0].event_id}"]
+
+
+async def test_a_letter_ends_with_its_time_and_may_come_again(log: Log) -> None:
+    refused = unfit()
+    short = DeadLetters(log, kept_ms=1, bound=1)
+    assert await put(short, refused) == 1
+
+    async def is_gone() -> bool:
+        return await short.of_event(refused.visit_id, refused.event_id) is None and await short.count() == (0, 0)
+
+    await eventually(is_gone)
+    assert await put(DeadLetters(log, kept_ms=DAY_MS, bound=1), refused) == 1
+
+
+async def test_what_is_replayed_is_in_the_log_of_its_visit_and_no_longer_aside(redis_database_url: str) -> None:
+    redis: Any = Redis.from_url(redis_database_url)  # its commands are typed as sync or async at once
+    log = Log(redis_database_url, PARTITIONS, 2_000)
+    letters = DeadLetters(log, kept_ms=DAY_MS, bound=10)
+    refused = unfit()
+    await put(letters, refused)
+    letter = await letters.of_event(refused.visit_id, refused.event_id)
+    assert letter
+    assert letter.batch
+    mended = EventBatch(contexts=letter.batch.contexts, events=[logged(event("SignOut", new_uuid(), now_ms()))])
+    moved_to = await letters.replace(letter, mended, "mended")
+    assert await all_of(letters) == [moved_to]
+    moved = await letters.find(moved_to)
+    assert moved
+    assert (moved.aside_ms, moved.reason) == (letter.aside_ms, "mended")
+
+    assert not await letters.replay(letter._replace(id=moved_to, partition=moved.partition)), "it has been changed"
+    assert await letters.replay(moved)
+    assert not await letters.replay(moved)
+    assert await all_of(letters) == []
+    [(_, fields)] = await redis.xrange(f"log:{{p{partition(mended.events[0].visit_id, PARTITIONS):02d}}}")
+    assert EventBatch.FromString(fields[b"b"]) == mended
+    assert await redis.keys("aside*") == []
+    await redis.aclose()
+    await log.close()
