@@ -1,11 +1,20 @@
 """Turns a wish for ports into numbers that nobody listens on."""
 
+import random
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+
+# Below those that systems give to whoever asks for any: a program that is started again finds its port still free.
+PORTS = range(10_000, 32_768)
 
 
 def free_ports(count: int) -> list[int]:
     """TCP ports of the loopback interface that nobody listens on at this moment."""
+    ports: list[int] = []
     with ExitStack() as held:
-        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [one.getsockname()[1] for one in sockets]
+        while len(ports) < count:
+            port = random.choice(PORTS)  # noqa: S311 - not secret
+            with suppress(OSError):
+                held.enter_context(socket.create_server(("127.0.0.1", port)))
+                ports.append(port)
+    return ports
