@@ -19,6 +19,7 @@ PROFILES = (
     Profile("1 event", 1, 64),
     Profile("1 event", 1, 512),
     Profile("10 events", 10, 64),
+    Profile("10 events", 10, 512),
     Profile("50 events", 50, 64),
     Profile("mix: 1 to 8 events, visits of 12 pages, 5% sign in", 0, 64, sign_in_share=0.05),
 )

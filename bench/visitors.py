@@ -16,6 +16,9 @@ from tests.tools.suite import Program, Suite
 
 BATCH = 1_000
 FEW = 1_000
+LIVE = 60_000
+"""Visits made live at once, to see what one takes."""
+DAYS = 7
 PATH: tuple[Program, ...] = ("gateway", "collector", "identity", "valkey")
 PROFILE = Profile("known visitors", 10, 64)
 ROUNDS = 4
@@ -44,16 +47,16 @@ def visit_id(number: int) -> str:
 
 
 def measure(few: Suite, many: Suite, count: int, seconds: int) -> Visitors:
-    """Let one suite know FEW visitors and another `count`, then load them in turn, each while the other is held."""
+    """Let one suite know FEW visitors and another `count`, then load them in turn, each while the other is held.
+
+    They were last seen at any time of the last week, so few of them are on the site when they come back.
+    """
     few_meter, many_meter = Meter(few), Meter(many)
     few_us: list[dict[str, float]] = []
     many_us: list[dict[str, float]] = []
     with few_meter.holding("history", "mongo"), many_meter.holding("history", "mongo"):
-        _make_known(few, 0, FEW)
-        _make_known(many, 0, FEW)
-        before = many_meter.redis.info("memory")["used_memory"]
-        _make_known(many, FEW, count)
-        bytes_each = (many_meter.redis.info("memory")["used_memory"] - before) / (count - FEW)
+        _make_known(few, range(FEW), DAYS)
+        _make_known(many, range(count), DAYS)
         while many_meter.redis.info("persistence")["aof_rewrite_in_progress"]:
             time.sleep(0.1)
         for number in range(ROUNDS):
@@ -61,6 +64,9 @@ def measure(few: Suite, many: Suite, count: int, seconds: int) -> Visitors:
             for suite, meter, other, known, measured in turns if number % 2 else reversed(turns):
                 with other.holding(*PATH):
                     measured.append(_path_us(suite, meter, known, seconds))
+        before = few_meter.redis.info("memory")["used_memory"]
+        _make_known(few, range(FEW, FEW + LIVE), 0)
+        bytes_each = (few_meter.redis.info("memory")["used_memory"] - before) / LIVE
     return Visitors(count, bytes_each, few_us, many_us)
 
 
@@ -72,23 +78,27 @@ def _path_us(suite: Suite, meter: Meter, known: int, seconds: int) -> dict[str, 
     return {name: cost.cpu_us[name] for name in PATH}
 
 
-def _make_known(suite: Suite, start: int, stop: int) -> None:
-    """Let identity know visits by number, one in twenty of them signed in. The log and history hear nothing of them."""
+def _make_known(suite: Suite, numbers: range, days: int) -> None:
+    """Let identity know visits by number, spread over so many days until now, one in twenty of them signed in.
+
+    The log and history hear nothing of them.
+    """
     now_ms = time.time_ns() // 1_000_000
+    apart_ms = days * 86_400_000 // len(numbers)
     with grpc.insecure_channel(suite.targets["identity"]) as channel:
         resolve = IdentityServiceStub(channel).ResolveEvents
-        for first in range(start, stop, BATCH):
-            events = [_event(number, now_ms) for number in range(first, min(first + BATCH, stop))]
+        for first in range(0, len(numbers), BATCH):
+            events = [_event(number, now_ms - number * apart_ms) for number in numbers[first : first + BATCH]]
             resolve(ResolveEventsRequest(events=events), timeout=10)
 
 
-def _event(number: int, now_ms: int) -> event_pb2.Event:
+def _event(number: int, at_ms: int) -> event_pb2.Event:
     event = event_pb2.Event(
         event_id=str(uuid.uuid4()),
         visit_id=visit_id(number),
         global_visit_id=visit_id(number),
         event_name="PageEntered",
-        event_time_ms=now_ms,
+        event_time_ms=at_ms,
         site="default",
         url=f"https://www.shop.example/catalogue/section-{number % 12}/article-{number % 9973}.html",
     )
