@@ -93,6 +93,21 @@ class _SlotConnection(Connection):
             self._places.lost(self._slot, address)
             raise
 
+    async def send_packed_command(self, *args: Any, **options: Any) -> None:
+        """Write commands, within the same time as redis-py.
+
+        It would do so by asyncio.wait_for, which costs a task a command and, before Python 3.12, may lose a
+        cancellation: what was to end goes on. Without a timeout of its own it only writes.
+        """
+        timeout_s, self.socket_timeout = self.socket_timeout, None
+        try:
+            async with asyncio.timeout(timeout_s):
+                await super().send_packed_command(*args, **options)
+        except TimeoutError:
+            raise redis_errors.TimeoutError("Timeout writing to socket") from None
+        finally:
+            self.socket_timeout = timeout_s
+
     async def read_response(self, *args: Any, **options: Any) -> Any:
         """Read an answer, and remember what it says about where slots are."""
         try:
