@@ -94,11 +94,7 @@ class _SlotConnection(Connection):
             raise
 
     async def send_packed_command(self, *args: Any, **options: Any) -> None:
-        """Write commands, within the same time as redis-py.
-
-        It would do so by asyncio.wait_for, which costs a task a command and, before Python 3.12, may lose a
-        cancellation: what was to end goes on. Without a timeout of its own it only writes.
-        """
+        """Write. redis-py would by asyncio.wait_for, which before Python 3.12 may lose a cancellation: work goes on."""
         timeout_s, self.socket_timeout = self.socket_timeout, None
         try:
             async with asyncio.timeout(timeout_s):
