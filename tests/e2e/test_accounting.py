@@ -42,7 +42,7 @@ class Counted:
 
     async def metrics(self, service: str) -> Counts:
         """By name and labels."""
-        async with httpx.AsyncClient() as http:
+        async with self.suite.http() as http:
             text = (await http.get(f"{self.urls[service]}/metrics")).text
         samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
         return {(sample.name, *filter(None, sample.labels.values())): sample.value for sample in samples}
