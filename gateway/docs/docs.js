@@ -2,7 +2,9 @@
 'use strict';
 
 const METHODS = ['get', 'post', 'put', 'delete'];
+const MOST_SHOWN = 50000; // characters of a stream, which has no end
 let description;
+let leaving = new AbortController();
 
 /** An element with attributes and children. */
 function element(tag, attributes, ...children) {
@@ -88,6 +90,8 @@ function field(parameter) {
 function showOperation() {
   const operation = operations().find((one) => one.operationId === location.hash.slice(1));
   showList();
+  leaving.abort(); // a stream that is still being shown
+  leaving = new AbortController();
   if (!operation) return;
   const content = operation.requestBody && operation.requestBody.content['application/json'];
   const answer = element('div', {});
@@ -122,24 +126,39 @@ function authorization() {
   return { Authorization: `Basic ${btoa(String.fromCharCode(...bytes))}` };
 }
 
+/** The text of an answer as it arrives. */
+async function* parts(response) {
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  for (let read = await reader.read(); !read.done; read = await reader.read()) yield read.value;
+}
+
 async function send(event, operation, answer) {
   event.preventDefault();
   const values = new FormData(event.target);
   const query = new URLSearchParams();
+  const headers = authorization();
   let path = operation.path;
   for (const [name, value] of values) {
     if (name.startsWith('path:')) path = path.replace(`{${name.slice(5)}}`, encodeURIComponent(value));
     if (name.startsWith('query:') && value) query.set(name.slice(6), value);
+    if (name.startsWith('header:') && value) headers[name.slice(7)] = value;
   }
   const url = query.size ? `${path}?${query}` : path;
   const body = values.get('body');
   const button = event.target.querySelector('.send');
   button.disabled = true;
   try {
-    const headers = { ...authorization(), ...(body === null ? {} : { 'Content-Type': 'application/json' }) };
+    if (body !== null) headers['Content-Type'] = 'application/json';
     // Without credentials of the browser's own: its sign-in window would stand in the way.
-    const response = await fetch(url, { method: operation.method.toUpperCase(), headers, body, credentials: 'omit' });
-    show(answer, operation, url, response, await response.text());
+    const options = { method: operation.method.toUpperCase(), headers, body, credentials: 'omit', signal: leaving.signal };
+    const response = await fetch(url, options);
+    let text = '';
+    if ((response.headers.get('Content-Type') || '').startsWith('text/event-stream')) {
+      for await (const part of parts(response)) show(answer, operation, url, response, text = (text + part).slice(-MOST_SHOWN));
+    } else {
+      text = await response.text();
+    }
+    show(answer, operation, url, response, text);
   } catch (error) {
     answer.replaceChildren(element('p', { class: 'status bad' }, `No answer: ${error.message}`));
   } finally {

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from footfall_gateway import api_v1_resources as resources
 from footfall_gateway.contacts_api import ContactsApi
+from footfall_gateway.live_api import LiveApi
 from footfall_gateway.neighbours import Neighbours
 from footfall_gateway.operations import Api, Call, NoQuery, Operation, json_answer
 from footfall_gateway.privacy_api import PrivacyApi
@@ -29,13 +30,14 @@ class VisitorsQuery(msgspec.Struct):
     page_token: Annotated[str, Meta(description="`nextPageToken` of the page before.")] = ""
 
 
-def api(neighbours: Neighbours) -> Api:
+def api(neighbours: Neighbours, live: LiveApi) -> Api:
     """All operations below /api/v1."""
     operations = [
         *VisitorsApi(neighbours).operations(),
         *ContactsApi(neighbours).operations(),
         *PrivacyApi(neighbours).operations(),
         *ReceiptsApi(neighbours).operations(),
+        *live.operations(),
     ]
     return Api("Footfall", (PREFIX,), operations, PROBLEM_DETAILS)
 

@@ -180,7 +180,7 @@ def visitor(live: visitor_pb2.Visitor) -> Visitor:
         visit_id=live.visit_id,
         global_visit_id=live.global_visit_id or None,
         site=live.site,
-        state=_state(live.state),
+        state=state(live.state),
         identity_id=live.identity_id or None,
         session_id=live.session_id or None,
         contact_id=live.contact_id or None,
@@ -193,7 +193,7 @@ def explanation(answer: history_service_pb2.ExplainVisitResponse) -> Explanation
     return Explanation(
         visit_id=answer.visit.visit_id,
         site=answer.visit.site,
-        state=_state(answer.visit.state),
+        state=state(answer.visit.state),
         identity_id=answer.visit.identity_id or None,
         transitions=[_transition(step) for step in answer.explanations],
     )
@@ -243,8 +243,9 @@ def _transition(step: visit_pb2.Explanation) -> Transition:
 
 def moment(stamp: visit_pb2.Stamp) -> Moment:
     """Who a visitor was, as the API answers it."""
-    return Moment(_state(stamp.state), stamp.identity_id or None, stamp.session_id or None)
+    return Moment(state(stamp.state), stamp.identity_id or None, stamp.session_id or None)
 
 
-def _state(state: visitor_pb2.VisitorState.ValueType) -> State:
-    return _STATE_NAMES.get(state, "ANONYMOUS")
+def state(number: visitor_pb2.VisitorState.ValueType) -> State:
+    """A state by its name in the API."""
+    return _STATE_NAMES.get(number, "ANONYMOUS")

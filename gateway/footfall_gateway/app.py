@@ -1,5 +1,6 @@
 """Turns the parts of a gateway into its ASGI application: the beacon before any framework, the rest by routes."""
 
+import asyncio
 from collections.abc import Callable
 from functools import partial
 
@@ -17,6 +18,7 @@ from footfall_gateway.files import Files, folder
 from footfall_gateway.history_api import HistoryApi
 from footfall_gateway.history_posts import HistoryPosts
 from footfall_gateway.intake import Intake
+from footfall_gateway.live_api import LiveApi
 from footfall_gateway.lookup import Lookup
 from footfall_gateway.neighbours import Neighbours
 from footfall_gateway.operations import Api, Gate, routes
@@ -38,19 +40,21 @@ def build(
     probes: Probes,
     *,
     bodies: Bodies,
+    stopping: asyncio.Event,
 ) -> ASGIApp:
-    """The whole HTTP surface.
+    """The whole HTTP surface. Answers that last end when `stopping` is set.
 
     Raises:
         DslFileError: DSL_FILE cannot be used.
 
     """
-    gate = Gate(Authenticator(settings), Audit(settings.audit_secret), bodies)
+    authenticator = Authenticator(settings)
+    gate = Gate(authenticator, Audit(settings.audit_secret), bodies)
     lookup = Lookup(neighbours)
     history = [*HistoryApi(neighbours, lookup).operations(), *HistoryPosts(intake, lookup).operations()]
     apis = [
         Api("History", HISTORY_PREFIXES, history, HISTORY_ERRORS),
-        api_v1.api(neighbours),
+        api_v1.api(neighbours, LiveApi(neighbours, authenticator, settings, stopping)),
         cookies.api(),
         probes.api(),
     ]

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -117,6 +118,15 @@ class Authenticator:
             self._remembered.clear()
         self._remembered[digest] = (time.monotonic() + _REMEMBERED_S, found)
         return found
+
+    def standing(self, principal: Principal) -> Callable[[], bool]:
+        """What tells from now on whether the key a client came with still holds: nobody has changed or revoked it."""
+        key = self._keys().get(principal.key_id)
+
+        def holds() -> bool:
+            return self._keys().get(principal.key_id) == key and not (key and key.has_expired(time.time() * 1000))
+
+        return holds
 
     async def _verified(self, authorization: str, keys: dict[str, Key]) -> Principal | None:
         scheme, _, credentials = authorization.partition(" ")

@@ -1,6 +1,6 @@
 """Every metric of the gateway with its meaning, in one place."""
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 BEACONS = Counter("footfall_gateway_beacons_total", "Beacons answered, by HTTP status.", ["status"])
 EVENTS = Counter(
@@ -32,3 +32,4 @@ REQUEST_SECONDS = Histogram(
     ["operation"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
 )
+LIVE_STREAMS = Gauge("footfall_gateway_live_streams", "Streams of /api/v1/live being served.")

@@ -91,6 +91,7 @@ class Neighbours:
         self,
         method: grpc.aio.UnaryStreamMultiCallable[Request, Answer],
         request: Request,
+        parameters: Mapping[str, str] = _NO_PARAMETERS,
         *,
         is_endless: bool = False,
     ) -> AsyncGenerator[Answer, None]:
@@ -100,7 +101,7 @@ class Neighbours:
             async for answer in call:
                 yield answer
         except grpc.aio.AioRpcError as error:
-            raise _problem(details_of(error), _NO_PARAMETERS) from error
+            raise _problem(details_of(error), parameters) from error
         finally:
             call.cancel()  # a reader that has left early
 

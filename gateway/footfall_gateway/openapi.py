@@ -91,7 +91,11 @@ def _operation(operation: Operation[Any, Any], api: Api, schemas: _Schemas) -> S
     described: Schema = {
         "tags": [api.tag],
         "summary": summary.rstrip("."),
-        "parameters": [*_path_parameters(operation.path), *_query_parameters(operation)],
+        "parameters": [
+            *_path_parameters(operation.path),
+            *_query_parameters(operation),
+            *_header_parameters(operation.headers),
+        ],
         "responses": _responses(operation, api, schemas),
         "security": _SECURITY if operation.permission else [],
     }
@@ -130,6 +134,13 @@ def _query_parameters(operation: Operation[Any, Any]) -> list[Schema]:
             schema = {"type": "boolean", "default": False}
             parameters.append({"name": parameter, "in": "query", "description": text, "schema": schema})
     return parameters
+
+
+def _header_parameters(headers: Mapping[str, str]) -> list[Schema]:
+    return [
+        {"name": name, "in": "header", "description": description, "schema": {"type": "string"}}
+        for name, description in headers.items()
+    ]
 
 
 def _query_parameter(name: str, schema: Schema, required: Iterable[str]) -> Schema:

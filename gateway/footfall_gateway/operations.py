@@ -91,6 +91,8 @@ class Operation(Generic[Query, Body]):
     """What `include_*` may name."""
     decode: Callable[[bytes], Body] | None = None
     """What reads a body that is not simply the JSON of its type; may raise Problem."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Request headers that it reads, each with what it says."""
     media_type: str = JSON
     """Of a 200."""
     also: Mapping[int, Any] = field(default_factory=dict)

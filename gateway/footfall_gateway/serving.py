@@ -74,7 +74,10 @@ class Gateway:
         )
         bodies = Bodies(settings.body_timeout_ms / 1000, settings.reading_bytes)
         beacons = BeaconEndpoint(self._intake, Sites(settings.sites_file), self._limiter, bodies)
-        application = app.build(settings, self._neighbours, self._intake, beacons, self._probes, bodies=bodies)
+        self._stopping = asyncio.Event()
+        application = app.build(
+            settings, self._neighbours, self._intake, beacons, self._probes, bodies=bodies, stopping=self._stopping
+        )
         self._server = _Server(_uvicorn_config(application, beacons, settings))
         self._serving: asyncio.Task[None]
         self._watching: list[asyncio.Task[None]]
@@ -112,6 +115,7 @@ class Gateway:
             _log.info("stopping")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._in_a_hurry.wait(), self._settings.lame_duck_ms / 1000)
+        self._stopping.set()
         self._server.should_exit = True
         await asyncio.wait((self._serving,))
         exit_code = 1 if self._serving.exception() else 0

@@ -100,6 +100,15 @@ class GatewaySettings(ProcessSettings):
         description="Connections served at once, as far as the system allows open files; requests on further "
         "ones are answered 503.",
     )
+    live_streams: int = Field(
+        50, ge=1, le=10_000, description="Streams of `/api/v1/live` served at once; requests beyond are answered 503."
+    )
+    heartbeat_ms: int = Field(
+        15_000,
+        ge=100,
+        le=300_000,
+        description="Longest silence of such a stream; then it sends a comment, so that proxies keep it open.",
+    )
     collect_timeout_ms: int = Field(
         5_000, ge=1, le=60_000, description="Longest that a beacon waits for the collector before it is answered 503."
     )

@@ -39,7 +39,7 @@ async def keep_history(settings: HistorySettings) -> int:
     reader = Reader(store, settings.idle_minutes * MINUTE_MS)
     eraser = Eraser(store, tombstones, letters)
     consumer = LogConsumer(letters, Stamper(store, tombstones), eraser)
-    tail = LiveTail(log, store, tombstones, stopping)
+    tail = LiveTail(log, store, tombstones, stopping, most_watchers=settings.watchers)
     service = HistoryService(store, reader, identities, tail, eraser, receipts=Receipts(reader, letters))
 
     async def is_ready() -> bool:

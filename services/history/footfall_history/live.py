@@ -8,6 +8,7 @@ import asyncio
 import base64
 import re
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Final
 
 from footfall.event.v1.event_pb2 import Event, EventBatch
@@ -18,7 +19,7 @@ from footfall_servicekit.stream import Entry
 from footfall_timeline import partition
 from google.protobuf.message import DecodeError
 
-from footfall_history import query
+from footfall_history import metrics, query
 from footfall_history.documents import document_id, stored_event
 from footfall_history.log import Log, Position
 from footfall_history.preview import preview
@@ -28,31 +29,52 @@ from footfall_history.tombstones import Tombstones
 Positions = dict[int, Position]
 """By partition, behind which entry to go on."""
 
+_RETRY_MS: Final = 5_000
 _PLACE: Final = re.compile(r"(\d{1,3})=(\d{1,20}-\d{1,20})/(\d{1,20})")
 
 
 class LiveTail:
     """Streams of events as they arrive. Each watcher reads for itself, as quickly as it takes what it is given."""
 
-    def __init__(self, log: Log, store: Store, tombstones: Tombstones, stopping: asyncio.Event) -> None:
+    def __init__(
+        self, log: Log, store: Store, tombstones: Tombstones, stopping: asyncio.Event, *, most_watchers: int
+    ) -> None:
         self._log = log
         self._store = store
         self._tombstones = tombstones
         self._stopping = stopping
+        self._most_watchers = most_watchers
+        self._watchers = 0
 
     async def events(self, request: StreamEventsRequest) -> AsyncGenerator[StreamEventsResponse, None]:
         """Events of a site or a visit, until the service stops.
 
-        Raises RequestError for a token that is none, and when the log no longer holds what follows.
+        Raises RequestError for a token that is none, when the log no longer holds what follows, and when there are as
+        many watchers as may be: each keeps connections to Redis from the consumer.
         """
+        if self._watchers >= self._most_watchers:
+            raise RequestError.exhausted("as many streams of events as may be are open", _RETRY_MS)
+        self._watchers += 1
+        try:
+            with metrics.WATCHERS.track_inprogress():
+                async with aclosing(self._events(request)) as answers:
+                    async for answer in answers:
+                        yield answer
+        finally:
+            self._watchers -= 1
+
+    async def _events(self, request: StreamEventsRequest) -> AsyncGenerator[StreamEventsResponse, None]:
         visit_id = query.uuid_of(request.visit_id, "visit_id") if request.visit_id else ""
         positions = await self._begin(visit_id, request.resume_token)
+        if request.announce_progress:
+            yield StreamEventsResponse(resume_token=_token(positions))
         reading = {number: asyncio.create_task(self._read(number, place)) for number, place in positions.items()}
         stop = asyncio.create_task(self._stopping.wait())
         try:
             while not stop.done():
                 await asyncio.wait((*reading.values(), stop), return_when=asyncio.FIRST_COMPLETED)
                 for number in [number for number, task in reading.items() if task.done()]:
+                    wanted: list[StoredEvent] | None = None
                     for events, place in await reading[number]:
                         wanted = [event for event in events if _is_wanted(event, request.site, visit_id)]
                         for event in wanted[:-1]:
@@ -60,6 +82,8 @@ class LiveTail:
                         positions[number] = place
                         for event in wanted[-1:]:
                             yield StreamEventsResponse(event=event, resume_token=_token(positions))
+                    if wanted == [] and request.announce_progress:
+                        yield StreamEventsResponse(resume_token=_token(positions))
                     reading[number] = asyncio.create_task(self._read(number, positions[number]))
         finally:
             tasks = (*reading.values(), stop)
@@ -76,6 +100,8 @@ class LiveTail:
         positions = _positions(token)
         if positions.keys() != set(numbers):
             raise RequestError.invalid("resume_token", "must come with the visit_id, or none, that it was given for")
+        for number, place in positions.items():
+            await self._must_reach_back_to(number, place)
         return positions
 
     async def _read(self, number: int, place: Position) -> list[tuple[list[StoredEvent], Position]]:
@@ -85,9 +111,7 @@ class LiveTail:
         slowly can be overtaken by the trimming of the log.
         """
         entries = await self._log.read_behind(number, place)
-        if not await self._log.reaches_back_to(number, place):
-            message = "the log no longer holds what follows resume_token; list the events since, and begin without one"
-            raise RequestError.failed_precondition("LOG_TRIMMED", message)
+        await self._must_reach_back_to(number, place)
         batches = [_batch(entry) for entry, _ in entries]
         documents, _ = await preview(self._store, self._tombstones, batches)
         stamped = {key: stored_event(document) for key, document in documents.items()}
@@ -95,6 +119,11 @@ class LiveTail:
             ([stamped[key] for event in batch.events if (key := _key(event)) in stamped], behind)
             for batch, (_, behind) in zip(batches, entries, strict=True)
         ]
+
+    async def _must_reach_back_to(self, number: int, place: Position) -> None:
+        if not await self._log.reaches_back_to(number, place):
+            message = "the log no longer holds what follows resume_token; list the events since, and begin without one"
+            raise RequestError.failed_precondition("LOG_TRIMMED", message)
 
 
 def _batch(entry: Entry) -> EventBatch:

@@ -65,7 +65,8 @@ class Log:
         """Whether every entry behind a place is still there. An entry is removed only when all before it are."""
         about = await self._about(number)
         removed = about["entries-added"] - about["length"]
-        return bool(removed <= position.ordinal <= about["entries-added"])
+        is_ours = _order(position.id) <= _order(about["last-generated-id"].decode())
+        return is_ours and bool(removed <= position.ordinal <= about["entries-added"])
 
     async def _about(self, number: int) -> dict[str, Any]:
         try:
@@ -96,6 +97,11 @@ class Log:
                 except RedisError as error:
                     _log.warning("cannot trim the log", error=type(error).__name__)
             await asyncio.sleep(_TRIM_EVERY_S)
+
+
+def _order(entry_id: str) -> tuple[int, int]:
+    milliseconds, _, sequence = entry_id.partition("-")
+    return int(milliseconds), int(sequence)
 
 
 def _key(kind: str, partition: int) -> str:

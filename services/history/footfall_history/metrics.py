@@ -13,6 +13,7 @@ STORED = EVENTS.labels("stored")
 DUPLICATE = EVENTS.labels("duplicate")
 UNSTORABLE = EVENTS.labels("unstorable")
 CONFLICTS = Counter("history_conflicts_total", "Duplicates that had other content than the event stored.")
+WATCHERS = Gauge("history_watchers", "Calls of StreamEvents being served.")
 RESTAMPED = Counter(
     "history_restamped_total", "Events stamped anew because the timeline of their visit had changed after all."
 )

@@ -72,6 +72,13 @@ class HistorySettings(ServiceSettings):
         description="Events of a partition that may lie aside because they cannot be stored. When so many do, its log "
         "is not read any further until some are replayed or discarded.",
     )
+    watchers: int = Field(
+        default=64,
+        ge=1,
+        le=80,
+        description="Streams of arriving events served at once; more are refused with RESOURCE_EXHAUSTED. Each keeps a "
+        "connection to Redis for every partition, of 100, and reads the whole log for itself.",
+    )
     log_kept_minutes: int = shared(
         "LOG_KEPT_MINUTES",
         10,

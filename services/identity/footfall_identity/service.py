@@ -91,7 +91,7 @@ class IdentityService(IdentityServiceServicer):
         self, request: pb.WatchVisitorsRequest, _context: Context
     ) -> AsyncIterator[pb.WatchVisitorsResponse]:
         """Transitions as they happen, each once and with where to resume."""
-        async for message in self._feed.watch(request.site, request.resume_token):
+        async for message in self._feed.watch(request):
             yield message
 
     async def GetIdentity(self, request: pb.GetIdentityRequest, _context: Context) -> pb.GetIdentityResponse:  # noqa: N802

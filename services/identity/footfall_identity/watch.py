@@ -113,35 +113,42 @@ class ChangeFeed:
                 return changes
             after = part[-1].position
 
-    async def watch(self, site: str, resume_token: str) -> AsyncIterator[Message]:
-        """Changes as they happen, after those that came since `resume_token` when it is given.
+    async def watch(self, request: pb.WatchVisitorsRequest) -> AsyncIterator[Message]:
+        """Changes as they happen, after those that came since its `resume_token` when it is given.
 
         Raises RequestError: INVALID_ARGUMENT for a token that is none of ours, FAILED_PRECONDITION when changes after
-        it are no longer there, RESOURCE_EXHAUSTED when the watcher is too slow, UNAVAILABLE when the process stops.
+        it are not here (any more), RESOURCE_EXHAUSTED when the watcher is too slow, UNAVAILABLE when the process stops.
         """
-        positions = await self._resumed(resume_token) if resume_token else None
+        positions = await self._resumed(request.resume_token) if request.resume_token else None
         await self._has_begun.wait()
         with metrics.WATCHERS.track_inprogress():
             at, now = self._next, list(self._positions)
+            if request.announce_progress:
+                yield Message(resume_token=".".join(positions or now))
             if positions is not None:
                 for number in self._numbers:
                     async for message in self._messages(number, positions, until=now[number]):
-                        if site in {"", message.visitor.site}:
+                        if request.site in {"", message.visitor.site}:
                             yield message
-            async for message in self._kept_from(at):
-                if site in {"", message.visitor.site}:
-                    yield message
+            async for message in self._kept_from(at, request):
+                yield message
 
-    async def _kept_from(self, at: int) -> AsyncIterator[Message]:
+    async def _kept_from(self, at: int, request: pb.WatchVisitorsRequest) -> AsyncIterator[Message]:
         while True:
             has_more = self._has_more
+            passed_over = ""  # the token of the last one, if it was not asked for
             while at < self._next:
                 message = self._kept.get(at)
                 if message is None:
                     metrics.WATCHERS_TOO_SLOW.inc()
                     raise RequestError.exhausted("the watcher reads too slowly; resume", _RETRY_MS, "WATCHER_TOO_SLOW")
-                yield message
+                is_wanted = request.site in {"", message.visitor.site}
+                passed_over = "" if is_wanted else message.resume_token
+                if is_wanted:
+                    yield message
                 at += 1
+            if passed_over and request.announce_progress:
+                yield Message(resume_token=passed_over)
             if self._stopping.is_set():
                 raise RequestError.unavailable("the server stops; resume", _RETRY_MS, "STOPPING")
             await has_more.wait()
@@ -151,9 +158,9 @@ class ChangeFeed:
         if not _TOKEN.fullmatch(token) or len(positions) != len(self._numbers):
             raise RequestError.invalid("resume_token", "must be one that this method returned")
         for number, position in zip(self._numbers, positions, strict=True):
-            first, _ = await self._visitors.bounds_of_changes(number)
-            if _order(position) < _order(first):
-                message = "changes after resume_token are no longer kept: list the visitors and watch from now on"
+            first, last = await self._visitors.bounds_of_changes(number)
+            if not _order(first) <= _order(position) <= _order(last):
+                message = "changes after resume_token are not kept here: list the visitors and watch from now on"
                 raise RequestError.failed_precondition("RESUME_TOKEN_EXPIRED", message)
         return positions
 

@@ -80,7 +80,7 @@ async def stub(
     [nobody] = free_ports(1)
     identities = Identities(f"127.0.0.1:{nobody}", 200)
     stopping = asyncio.Event()
-    tail = LiveTail(log, store, tombstones, stopping)
+    tail = LiveTail(log, store, tombstones, stopping, most_watchers=4)
     reader = Reader(store, IDLE_MS)
     service = HistoryService(store, reader, identities, tail, eraser, receipts=Receipts(reader, letters))
     add = partial(history_grpc.add_HistoryServiceServicer_to_server, service)

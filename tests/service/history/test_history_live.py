@@ -100,6 +100,29 @@ async def test_only_the_site_or_visit_asked_for_comes(stub: Any, redis: Any) -> 
         call.cancel()
 
 
+async def test_watchers_are_bounded_and_one_that_leaves_makes_room(stub: Any) -> None:
+    request = pb.StreamEventsRequest(announce_progress=True)
+    calls = [stub.StreamEvents(request) for _ in range(4)]
+    for call in calls:
+        assert (await take(call, 1))[0].resume_token
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await take(stub.StreamEvents(request), 1)
+    assert details_of(raised.value).reason == "LIMIT_REACHED"
+    calls.pop().cancel()
+
+    async def has_room() -> None:
+        call = stub.StreamEvents(request)
+        try:
+            assert await call.read() != grpc.aio.EOF
+        except grpc.aio.AioRpcError as error:
+            raise AssertionError from error
+        calls.append(call)
+
+    await eventually(has_room)
+    for call in calls:
+        call.cancel()
+
+
 async def test_a_token_older_than_the_log_is_refused_with_what_to_do(stub: Any, redis: Any) -> None:
     clicks = [entry([event("AddToCart", str(uuid.uuid4()), now_ms())]) for _ in range(4)]
     call = stub.StreamEvents(pb.StreamEventsRequest())

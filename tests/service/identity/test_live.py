@@ -161,7 +161,7 @@ def site() -> str:
     return new_id()
 
 
-async def watching(stub: Any, **request: str) -> Watching:
+async def watching(stub: Any, **request: Any) -> Watching:
     """Begin to watch, and return once the server reads."""
     watching = Watching(stub, pb.WatchVisitorsRequest(**request))
     await asyncio.sleep(0.3)

@@ -1056,22 +1056,28 @@ class StreamEventsRequest(_message.Message):
     SITE_FIELD_NUMBER: _builtins.int
     VISIT_ID_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    ANNOUNCE_PROGRESS_FIELD_NUMBER: _builtins.int
     site: _builtins.str
     """Only this website; empty: all."""
     visit_id: _builtins.str
     """Only this visit."""
     resume_token: _builtins.str
     """Continue after this message; empty: from now on."""
+    announce_progress: _builtins.bool
+    """Tell also where the stream stands without an event: messages with nothing but `resume_token`, the first at once,
+    further ones behind events that were not asked for.
+    """
     def __init__(
         self,
         *,
         site: _builtins.str = ...,
         visit_id: _builtins.str = ...,
         resume_token: _builtins.str = ...,
+        announce_progress: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["resume_token", b"resume_token", "site", b"site", "visit_id", b"visit_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["announce_progress", b"announce_progress", "resume_token", b"resume_token", "site", b"site", "visit_id", b"visit_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1089,7 +1095,7 @@ class StreamEventsResponse(_message.Message):
     """Where to resume after this message."""
     @_builtins.property
     def event(self) -> _visit_pb2.StoredEvent:
-        """The event, stamped as the timeline stood when it was stored."""
+        """The event, stamped as the timeline stood when it was stored. Absent in a message that announces progress."""
 
     def __init__(
         self,

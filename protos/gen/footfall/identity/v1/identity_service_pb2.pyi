@@ -224,19 +224,25 @@ class WatchVisitorsRequest(_message.Message):
 
     SITE_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    ANNOUNCE_PROGRESS_FIELD_NUMBER: _builtins.int
     site: _builtins.str
     """Only visitors of this site; empty: all."""
     resume_token: _builtins.str
     """Continue after this change; empty: from now on."""
+    announce_progress: _builtins.bool
+    """Tell also where the stream stands without a transition: messages with nothing but `resume_token`, the first at
+    once, further ones behind transitions that were not asked for.
+    """
     def __init__(
         self,
         *,
         site: _builtins.str = ...,
         resume_token: _builtins.str = ...,
+        announce_progress: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["resume_token", b"resume_token", "site", b"site"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["announce_progress", b"announce_progress", "resume_token", b"resume_token", "site", b"site"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -261,7 +267,7 @@ class WatchVisitorsResponse(_message.Message):
     """Where to resume after this message."""
     @_builtins.property
     def visitor(self) -> _visitor_pb2.Visitor:
-        """The visitor as it is now."""
+        """The visitor as it is now. Absent in a message that announces progress."""
 
     @_builtins.property
     def change_time(self) -> _timestamp_pb2.Timestamp:
