@@ -101,8 +101,7 @@ class StreamReader:
     async def run(self) -> None:
         """Read until cancelled, whatever happens to Redis or in the handler; the batch in hand may then end (3 s)."""
         pause_s = _FIRST_PAUSE_S
-        # Python 3.11's asyncio.wait_for, which redis-py writes with, can lose a cancellation; the task remembers it.
-        while not _is_cancelled():
+        while True:
             try:
                 await self._step()
                 pause_s = _FIRST_PAUSE_S
@@ -193,11 +192,6 @@ class StreamReader:
     def _count_lost(self, count: int) -> None:
         self._lost.inc(count)
         _log.error("entries were removed before they were handled", stream=self._stream, group=self._group, count=count)
-
-
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 async def _finish(step: Coroutine[Any, Any, None]) -> None:

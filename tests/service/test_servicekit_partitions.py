@@ -157,3 +157,19 @@ async def test_a_single_redis_that_is_no_primary_any_more_is_looked_for_anew(tmp
             await server.replicaof("NO", "ONE")
             assert await redis[0].client_id() != before
             await redis[0].set("key", 1)
+
+
+async def test_a_cancellation_ends_whoever_asks_wherever_it_meets_him(redis_database_url: str) -> None:
+    async with opened(redis_database_url, 1) as redis:
+
+        async def ask() -> None:
+            while True:
+                await redis[0].ping()
+
+        for turns in range(300):  # of the event loop: while connecting, writing and reading
+            asking = asyncio.create_task(ask())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            asking.cancel()
+            await asyncio.wait([asking], timeout=5)
+            assert asking.cancelled()
