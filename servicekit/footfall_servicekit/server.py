@@ -192,6 +192,16 @@ class Server:
             return type(error).__qualname__
 
 
+async def repeat(every_s: float, away: type[Exception], do: Callable[..., Awaitable[object]], *arguments: Any) -> None:
+    """Background work that is done at the start and then so long after each time. `away`: a store does not answer."""
+    while True:
+        try:
+            await do(*arguments)
+        except away as error:
+            _log.warning("to be done later: a store is away", work=_name(do), error=type(error).__name__)
+        await asyncio.sleep(every_s)
+
+
 def _name(work: Callable[..., Any]) -> str:
     return getattr(work, "__qualname__", repr(work))
 

@@ -3,9 +3,10 @@
 import asyncio
 import sys
 from functools import partial
+from typing import Final
 
 from footfall.history.v1 import history_service_pb2_grpc as history_grpc
-from footfall_servicekit.server import run, serve
+from footfall_servicekit.server import repeat, run, serve
 from footfall_servicekit.settings import load
 
 from footfall_history import dead_letters_command
@@ -16,22 +17,29 @@ from footfall_history.erasure import Eraser
 from footfall_history.identities import Identities
 from footfall_history.live import LiveTail
 from footfall_history.log import Log
+from footfall_history.log import Unavailable as LogUnavailable
 from footfall_history.reader import Reader
 from footfall_history.receipts import Receipts
-from footfall_history.retention import keep_swept
+from footfall_history.retention import sweep
 from footfall_history.service import HistoryService
 from footfall_history.settings import DAY_MS, MINUTE_MS, HistorySettings
 from footfall_history.stamper import Stamper
 from footfall_history.store import Store
+from footfall_history.store import Unavailable as StoreUnavailable
 from footfall_history.tombstones import Tombstones
 
 SERVICE_NAME = "footfall.history.v1.HistoryService"
+
+_COUNT_EVERY_S: Final = 5.0
+_TRIM_EVERY_S: Final = 30.0
+_SWEEP_EVERY_S: Final = 600.0
 
 
 async def keep_history(settings: HistorySettings) -> int:
     """Serve until told to stop; return the exit code."""
     stopping = asyncio.Event()
     store = Store.open(settings.mongo_url, settings.mongo_database, settings.mongo_timeout_ms)
+    log_kept_ms = settings.log_kept_minutes * MINUTE_MS
     log = Log(settings.redis_url, settings.partitions, settings.redis_timeout_ms)
     identities = Identities(settings.identity_target, settings.identity_timeout_ms, settings.client_tls)
     tombstones = Tombstones(store, settings.erasure_secret)
@@ -60,9 +68,9 @@ async def keep_history(settings: HistorySettings) -> int:
             log.check,
             store.prepare,
             consume,
-            partial(log.keep_trimmed, settings.log_kept_minutes * MINUTE_MS),
-            partial(keep_swept, store, settings.retention_days * DAY_MS),
-            letters.keep_counted,
+            *(partial(repeat, _TRIM_EVERY_S, LogUnavailable, log.trim, n, log_kept_ms) for n in range(log.partitions)),
+            partial(repeat, _SWEEP_EVERY_S, StoreUnavailable, sweep, store, settings.retention_days * DAY_MS),
+            partial(repeat, _COUNT_EVERY_S, LogUnavailable, letters.tell_metrics),
         ],
         close=[identities.close, log.close, store.close],
         stopping=stopping,

@@ -5,7 +5,6 @@ is found by its event at once, the same event lies there once however often it i
 leaves nothing behind, as an entry of a stream would in its node.
 """
 
-import asyncio
 import hashlib
 import time
 from collections.abc import AsyncIterator, Collection, Mapping
@@ -22,10 +21,9 @@ from google.protobuf.message import DecodeError
 from footfall_history import metrics
 from footfall_history.arrivals import Unstorable
 from footfall_history.documents import has_stored_ids
-from footfall_history.log import Log, Unavailable
+from footfall_history.log import Log
 
 _LETTERS_A_READ: Final = 100
-_COUNT_EVERY_S: Final = 5.0
 
 # KEYS  the set of ids, then one letter each.  ARGV  time put aside, time to expire, time before which letters have
 # expired; then for each letter: id, payload, reason.  Answers how many were not there yet.
@@ -203,17 +201,11 @@ class DeadLetters:
             oldest_ms += [int(aside_ms) for _, aside_ms in oldest]
         return total, min(oldest_ms, default=0)
 
-    async def keep_counted(self) -> None:
-        """Tell the metrics again and again, until cancelled."""
-        while True:
-            try:
-                total, oldest_ms = await self.count()
-            except Unavailable as error:
-                _log.warning("cannot count dead letters", error=type(error).__name__)
-            else:
-                metrics.DEAD_LETTERS.set(total)
-                metrics.OLDEST_DEAD_LETTER.set(oldest_ms / 1000)
-            await asyncio.sleep(_COUNT_EVERY_S)
+    async def tell_metrics(self) -> None:
+        """Count them for the metrics."""
+        total, oldest_ms = await self.count()
+        metrics.DEAD_LETTERS.set(total)
+        metrics.OLDEST_DEAD_LETTER.set(oldest_ms / 1000)
 
 
 def letter_id(batch: EventBatch) -> str:

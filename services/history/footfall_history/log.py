@@ -1,11 +1,9 @@
 """Turns the log's streams in Redis into readers: the one file that imports redis."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final, NamedTuple
 
-import structlog
 from footfall_servicekit.partitions import PartitionedRedis, hash_tag
 from footfall_servicekit.stream import PAYLOAD_FIELD, Entry, StreamReader, trim
 from redis.exceptions import RedisError, ResponseError
@@ -16,9 +14,6 @@ _ALL_GROUPS: Final = ("identity", GROUP)
 _ENTRIES_A_BATCH: Final = 256
 _ENTRIES_A_READ: Final = 64
 _BLOCK_MS: Final = 1_000
-_TRIM_EVERY_S: Final = 30.0
-
-_log = structlog.get_logger()
 
 
 class Position(NamedTuple):
@@ -88,15 +83,9 @@ class Log:
             for ahead, (entry_id, fields) in enumerate(entries, 1)
         ]
 
-    async def keep_trimmed(self, kept_ms: int) -> None:
-        """Remove what every reader of the log is done with, some time after; until cancelled."""
-        while True:
-            for number in range(self.partitions):
-                try:
-                    await trim(self._redis[number], _key("log", number), _ALL_GROUPS, kept_ms)
-                except RedisError as error:
-                    _log.warning("cannot trim the log", error=type(error).__name__)
-            await asyncio.sleep(_TRIM_EVERY_S)
+    async def trim(self, number: int, kept_ms: int) -> None:
+        """Remove from a partition what every reader of the log is done with and is older than that."""
+        await trim(self._redis[number], _key("log", number), _ALL_GROUPS, kept_ms)
 
 
 def _order(entry_id: str) -> tuple[int, int]:

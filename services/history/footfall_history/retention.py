@@ -5,34 +5,25 @@ reading whole collections under its global lock, once a minute. Here the index t
 that of a visit's events, serve as well, and the order of removal is ours.
 """
 
-import asyncio
 import time
 from typing import Final
 
 import structlog
 
 from footfall_history import metrics
-from footfall_history.store import Store, Unavailable
+from footfall_history.store import Store
 
-_SWEEP_EVERY_S: Final = 600.0
 # A visit notes its last event to the day. Waiting a day longer, nearly every visit is swept once and then gone.
 _TOUCHED_WITHIN_MS: Final = 86_400_000
 
 _log = structlog.get_logger()
 
 
-async def keep_swept(store: Store, kept_ms: int) -> None:
-    """Remove what has expired, again and again, until cancelled. Any number of processes may do so at once."""
-    while True:
-        try:
-            await sweep(store, kept_ms)
-        except Unavailable as error:
-            _log.warning("cannot remove what has expired", error=type(error).__name__)
-        await asyncio.sleep(_SWEEP_EVERY_S)
-
-
 async def sweep(store: Store, kept_ms: int) -> None:
-    """Remove events that happened longer ago than `kept_ms` and a day, and the visits left without any."""
+    """Remove events that happened longer ago than `kept_ms` and a day, and the visits left without any.
+
+    Any number of processes may do so at once. Raises `store.Unavailable`.
+    """
     removed = await store.remove_before(time.time_ns() // 1_000_000 - kept_ms - _TOUCHED_WITHIN_MS)
     metrics.EXPIRED.inc(removed)
     if removed:

@@ -2,9 +2,11 @@
 
 import asyncio
 from functools import partial
+from typing import Final
 
 from footfall.identity.v1 import identity_service_pb2_grpc as identity_grpc
-from footfall_servicekit.server import run, serve
+from footfall_servicekit.errors import RequestError
+from footfall_servicekit.server import repeat, run, serve
 from footfall_servicekit.settings import load
 
 from footfall_identity.access import ACCESS
@@ -15,13 +17,15 @@ from footfall_identity.linking import Linking
 from footfall_identity.partitions import Partitions
 from footfall_identity.person_store import PersonStore
 from footfall_identity.recent import RecentEntries
-from footfall_identity.retention import keep_swept
 from footfall_identity.service import IdentityService
 from footfall_identity.settings import DAY_MS, MINUTE_MS, IdentitySettings
 from footfall_identity.visitor_store import VisitorStore
 from footfall_identity.watch import ChangeFeed
 
 SERVICE_NAME = "footfall.identity.v1.IdentityService"
+
+_FINISH_EVERY_S: Final = 30.0
+_SWEEP_EVERY_S: Final = 600.0
 
 
 async def identify(settings: IdentitySettings) -> int:
@@ -58,9 +62,9 @@ async def identify(settings: IdentitySettings) -> int:
             partitions.redis.check,
             links.prepare,
             eraser.restore,
-            linking.finish_forever,
+            partial(repeat, _FINISH_EVERY_S, RequestError, linking.finish),
             feed.run,
-            partial(keep_swept, visitors, partitions.numbers),
+            *(partial(repeat, _SWEEP_EVERY_S, RequestError, visitors.remove_expired, n) for n in partitions.numbers),
             *(reader.run for reader in readers),
         ],
         close=[links.close, partitions.redis.aclose],

@@ -3,15 +3,13 @@
 A link is a pure function of three things that change on their own. Whoever changes one writes it first and judges
 after, so of two that change at once the later to write sees both. A judgement always writes, also when nothing is new:
 another that has read older contacts then finds the record changed and starts again. What a crash leaves undone is
-marked (`is_due`, `is_stale`) and done by `finish_forever`.
+marked (`is_due`, `is_stale`) and done by `finish`, now and then.
 """
 
-import asyncio
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final
 
-import structlog
 from footfall_servicekit.errors import RequestError
 from msgspec.structs import replace
 
@@ -23,9 +21,6 @@ from footfall_identity.matching import verdict
 from footfall_identity.visitor_store import now_ms
 
 _JUDGED_AT_ONCE: Final = 100
-_FINISH_EVERY_S: Final = 30.0
-
-_log = structlog.get_logger()
 
 
 class Linking:
@@ -113,14 +108,9 @@ class Linking:
             await self._links.make_durable()
         return changed[identity_id]
 
-    async def finish_forever(self) -> None:
-        """Now and then do what somebody began and did not come to end."""
-        while True:
-            try:
-                due, stale = await self._links.unfinished(_JUDGED_AT_ONCE)
-                await self.judge(due)
-                for contact in stale:
-                    await self._finish(contact.contact_id)
-            except RequestError as error:
-                _log.warning("cannot finish what is left of links", reason=error.reason)
-            await asyncio.sleep(_FINISH_EVERY_S)
+    async def finish(self) -> None:
+        """Do what somebody began and did not come to end. Raises RequestError (UNAVAILABLE)."""
+        due, stale = await self._links.unfinished(_JUDGED_AT_ONCE)
+        await self.judge(due)
+        for contact in stale:
+            await self._finish(contact.contact_id)

@@ -1,6 +1,5 @@
 """A history process, from the log to its answers, beside stores that come and go."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
@@ -131,23 +130,11 @@ async def test_a_log_of_another_number_of_partitions_is_refused(running_history:
         assert "Set PARTITIONS=4" in history.output()
 
 
-async def test_the_log_is_trimmed_when_identity_and_history_are_done_with_it(
-    redis: Any, redis_database_url: str
-) -> None:
-    log = Log(redis_database_url, 1, 2_000)
+async def test_the_log_is_trimmed_when_identity_and_history_are_done_with_it(redis: Any, log: Log) -> None:
     ids = await append(redis, *(entry([event("AddToCart", Story("dana").visit_id, now_ms())]) for _ in range(3)))
     for group, last in (("identity", ids[2]), ("history", ids[1])):
         await redis.xgroup_create(LOG, group, id="0")
         await redis.xreadgroup(group, "somebody", {LOG: ">"}, count=ids.index(last) + 1)
         await redis.xack(LOG, group, *ids[: ids.index(last) + 1])
-    trimming = asyncio.create_task(log.keep_trimmed(0))
-
-    async def is_trimmed() -> bool:
-        return [entry_id for entry_id, _ in await redis.xrange(LOG)] == ids[1:]
-
-    try:
-        await eventually(is_trimmed)
-    finally:
-        trimming.cancel()
-        await asyncio.wait([trimming])
-        await log.close()
+    await log.trim(0, -1_000)
+    assert [entry_id for entry_id, _ in await redis.xrange(LOG)] == ids[1:]

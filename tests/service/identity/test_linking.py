@@ -14,7 +14,6 @@ from footfall_identity.linking import Linking
 from footfall_identity.matching import Rule, Status, verdict
 from footfall_servicekit.errors import RequestError
 
-from tests.tools.eventually import eventually
 from tests.tools.identity import admitted, entry, new_id
 from tests.tools.visits import now_ms
 
@@ -133,11 +132,8 @@ async def test_what_a_crash_left_is_finished(
         with pytest.raises(RequestError):
             await linking.upsert(contact("c1", "ann@shop.example"))
     assert not await is_finished()
-    finishing = asyncio.create_task(linking.finish_forever())
-    try:
-        await eventually(is_finished)
-    finally:
-        finishing.cancel()
+    await linking.finish()
+    assert await is_finished()
 
 
 @pytest.mark.parametrize("seed", range(12))
