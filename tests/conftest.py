@@ -8,7 +8,8 @@ import itertools
 import os
 import signal
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -49,6 +50,13 @@ async def redis_database_url(redis_url: str) -> str:
     async with Redis.from_url(url) as redis:
         await redis.flushdb()
     return url
+
+
+@pytest.fixture
+async def redis(redis_database_url: str) -> AsyncIterator[Any]:
+    """A client of that database. Its commands are typed as sync or async at once."""
+    async with Redis.from_url(redis_database_url) as redis:
+        yield redis
 
 
 @pytest.fixture(scope="session")

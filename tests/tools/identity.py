@@ -63,18 +63,6 @@ def random_visit(chance: random.Random, people: list[str], *, length: int = 20) 
     return events
 
 
-def scattered(events: list[Event], chance: random.Random) -> list[list[Event]]:
-    """The events as a bad network brings them: shuffled, some twice, in batches of one to four."""
-    arriving = events + chance.sample(events, len(events) // 2)
-    chance.shuffle(arriving)
-    batches = []
-    while arriving:
-        size = chance.randint(1, 4)
-        batches.append(arriving[:size])
-        arriving = arriving[size:]
-    return batches
-
-
 def key(kind: str, visit_id: str) -> str:
     """The name of a key of the partition that a visit belongs to."""
     return f"{kind}:{{p{partition(visit_id, PARTITIONS):02d}}}"

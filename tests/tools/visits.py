@@ -4,11 +4,12 @@ import random
 import time
 import uuid
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from footfall_timeline import Assurance, Kind, Transition, normalize_uuid
 
 Event = dict[str, Any]
+AnyEvent = TypeVar("AnyEvent")
 
 PEOPLE = ["ann@shop.example", "Bob", "o'neil/çelik #7 100%", "42"]
 KINDS = {"UserInfo": Kind.USER_INFO, "SignIn": Kind.SIGN_IN, "SignOut": Kind.SIGN_OUT}
@@ -55,7 +56,7 @@ def random_visit(chance: random.Random, known: Sequence[str] = PEOPLE, *, longes
     return events
 
 
-def scattered(events: list[Event], chance: random.Random) -> list[list[Event]]:
+def scattered(events: list[AnyEvent], chance: random.Random) -> list[list[AnyEvent]]:
     """The events as a bad network brings them: shuffled, some twice, in beacons of one to four."""
     arriving = events + chance.sample(events, chance.randint(0, len(events) // 2))
     chance.shuffle(arriving)

@@ -26,22 +26,10 @@ REJECTED = collector.OUTCOME_STATUS_REJECTED
 UNAVAILABLE = collector.OUTCOME_STATUS_UNAVAILABLE
 
 
-def client(url: str) -> Any:
-    """A plain client; its commands are typed as sync or async at once."""
-    return Redis.from_url(url)
-
-
-@pytest.fixture
-async def redis(redis_database_url: str) -> AsyncIterator[Any]:
-    """What a collector of a test's own writes to."""
-    async with client(redis_database_url) as redis:
-        yield redis
-
-
 @pytest.fixture
 async def common_redis(own_redis_url: str) -> AsyncIterator[Any]:
     """What the collector with default settings writes to."""
-    async with client(own_redis_url) as redis:
+    async with Redis.from_url(own_redis_url) as redis:
         yield redis
 
 

@@ -44,12 +44,6 @@ def client(url: str) -> Any:
 
 
 @pytest.fixture
-async def redis(redis_database_url: str) -> AsyncIterator[Any]:
-    async with client(redis_database_url) as redis:
-        yield redis
-
-
-@pytest.fixture
 def own_valkey(tmp_path: Path) -> Iterator[str]:
     """A server that may be harmed."""
     with running_valkey(tmp_path) as url:

@@ -12,7 +12,6 @@ from footfall_history.log import Log
 from footfall_history.stamper import Stamper
 from footfall_servicekit.stream import Entry
 from footfall_timeline import partition
-from redis.asyncio import Redis
 
 from tests.tools.batches import context, new_uuid
 from tests.tools.eventually import eventually
@@ -81,8 +80,9 @@ async def test_a_letter_ends_with_its_time_and_may_come_again(log: Log) -> None:
     assert await put(DeadLetters(log, kept_ms=DAY_MS, bound=1), refused) == 1
 
 
-async def test_what_is_replayed_is_in_the_log_of_its_visit_and_no_longer_aside(redis_database_url: str) -> None:
-    redis: Any = Redis.from_url(redis_database_url)  # its commands are typed as sync or async at once
+async def test_what_is_replayed_is_in_the_log_of_its_visit_and_no_longer_aside(
+    redis_database_url: str, redis: Any
+) -> None:
     log = Log(redis_database_url, PARTITIONS, 2_000)
     letters = DeadLetters(log, kept_ms=DAY_MS, bound=10)
     refused = unfit()
@@ -104,5 +104,4 @@ async def test_what_is_replayed_is_in_the_log_of_its_visit_and_no_longer_aside(r
     [(_, fields)] = await redis.xrange(f"log:{{p{partition(mended.events[0].visit_id, PARTITIONS):02d}}}")
     assert EventBatch.FromString(fields[b"b"]) == mended
     assert await redis.keys("aside*") == []
-    await redis.aclose()
     await log.close()

@@ -19,7 +19,6 @@ from footfall_history.store import Store
 from footfall_history.tombstones import Tombstones
 from footfall_servicekit.errors import details_of
 from footfall_timeline import Fold, erase, identity_hash, merge, normalize_uuid
-from redis.asyncio import Redis
 
 from tests.service.history.conftest import ERASURE_KEY
 from tests.service.history.test_history_stamping import CrashError, UnreliableStore
@@ -163,10 +162,10 @@ async def test_an_erasure_must_be_that_of_the_person(stub: Any, person: str) -> 
 
 
 async def test_an_erasure_in_the_log_erases_and_counts_for_the_call(
-    running_history: Running, redis_database_url: str, store: Store, person: str
+    running_history: Running, redis: Any, store: Store, person: str
 ) -> None:
     story, erasure = Story(person), erasure_of(person)
-    async with Redis.from_url(redis_database_url) as redis, running_history() as history, history.stub() as stub:
+    async with running_history() as history, history.stub() as stub:
         for batch in (story.entry(), EventBatch(erasure=erasure), story.entry()):
             await redis.xadd("log:{p00}", {"b": batch.SerializeToString()})
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
@@ -13,7 +12,6 @@ from footfall.identity.v1 import visitor_pb2
 from footfall_history.log import Log
 from footfall_history.stamper import Stamper
 from footfall_servicekit.errors import details_of
-from redis.asyncio import Redis
 
 from tests.tools.eventually import eventually
 from tests.tools.history import entry
@@ -21,12 +19,6 @@ from tests.tools.stories import Story
 from tests.tools.visits import event, now_ms
 
 LOG = "log:{p00}"
-
-
-@pytest.fixture
-async def redis(redis_database_url: str) -> AsyncIterator[Any]:
-    async with Redis.from_url(redis_database_url) as redis:
-        yield redis
 
 
 async def append(redis: Any, *batches: EventBatch) -> None:

@@ -1,6 +1,5 @@
 """A history process, from the log to its answers, beside stores that come and go."""
 
-from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
 
@@ -11,7 +10,6 @@ from footfall.history.v1 import history_service_pb2 as pb
 from footfall_history.dead_letters import DeadLetters
 from footfall_history.log import GROUP, Log
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # ships none
-from redis.asyncio import Redis
 
 from tests.tools.eventually import eventually
 from tests.tools.gate import gate_before
@@ -21,12 +19,6 @@ from tests.tools.stories import Story
 from tests.tools.visits import event, now_ms
 
 LOG = "log:{p00}"
-
-
-@pytest.fixture
-async def redis(redis_database_url: str) -> AsyncIterator[Any]:
-    async with Redis.from_url(redis_database_url) as redis:
-        yield redis
 
 
 async def append(redis: Any, *batches: EventBatch) -> list[bytes]:

@@ -15,7 +15,6 @@ from footfall_identity.partitions import Partitions
 from footfall_identity.person_store import PersonStore
 from footfall_identity.recent import RecentEntries
 from footfall_identity.visitor_store import VisitorStore
-from redis.asyncio import Redis
 
 from tests.conftest import REDIS_DATABASES
 from tests.tools.identity import ERASURE_KEY, KEEP_MS, PARTITIONS
@@ -23,13 +22,6 @@ from tests.tools.process import Running, running_service
 
 # Long, because these tests may share a machine with a load run.
 TIMEOUT_MS = 20_000
-
-
-@pytest.fixture
-async def redis(redis_database_url: str) -> AsyncIterator[Any]:
-    """The Redis of this test."""
-    async with Redis.from_url(redis_database_url) as redis:
-        yield redis
 
 
 @pytest.fixture

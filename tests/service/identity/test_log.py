@@ -16,8 +16,8 @@ from footfall_identity.visitor_store import VisitorStore
 from footfall_servicekit.stream import Entry
 from footfall_timeline import Fold, State, merge, order_key
 
-from tests.tools.identity import admitted, entry, new_id, random_visit, resolve, scattered
-from tests.tools.visits import now_ms
+from tests.tools.identity import admitted, entry, new_id, random_visit, resolve
+from tests.tools.visits import now_ms, scattered
 
 
 def model(events: Sequence[Event]) -> dict[str, dict[str, Any]]:

@@ -10,7 +10,6 @@ from footfall.identity.v1 import identity_service_pb2 as pb
 from footfall.identity.v1 import visitor_pb2
 from footfall_servicekit.errors import details_of
 from footfall_timeline import session_id
-from redis.asyncio import Redis
 
 from tests.tools.eventually import eventually
 from tests.tools.gate import gate_before
@@ -169,10 +168,9 @@ async def test_a_call_while_redis_is_away_is_unavailable_and_the_next_one_works(
 
 
 async def test_another_number_of_partitions_than_the_data_has_refuses_to_start(
-    running_identity: Running, redis_database_url: str
+    running_identity: Running, redis: Any
 ) -> None:
-    async with Redis.from_url(redis_database_url) as redis:
-        await redis.set("log:partitions", 16)
+    await redis.set("log:partitions", 16)
     async with running_identity() as identity:
         assert identity.process.wait(10) == 1
         assert "made with 16" in identity.output()

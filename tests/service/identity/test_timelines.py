@@ -12,8 +12,8 @@ from footfall_identity.visit_record import touches, transition_of
 from footfall_identity.visitor_store import REFRESH_MS, VisitorStore
 from footfall_timeline import Kind, State, Transition, identity_hash, merge
 
-from tests.tools.identity import DAY_MS, ERASURE_KEY, KEEP_MS, admitted, key, new_id, random_visit, resolve, scattered
-from tests.tools.visits import now_ms
+from tests.tools.identity import DAY_MS, ERASURE_KEY, KEEP_MS, admitted, key, new_id, random_visit, resolve
+from tests.tools.visits import now_ms, scattered
 
 
 def pure(events: Iterable[Event]) -> tuple[Transition, ...]:
