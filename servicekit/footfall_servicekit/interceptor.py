@@ -5,7 +5,7 @@ import inspect
 import os
 import re
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import aclosing
 from typing import Any, TypeAlias
 
@@ -30,13 +30,15 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 class ServerInterceptor(grpc.aio.ServerInterceptor):
     """The one interceptor of a server. It looks into no message."""
 
-    def __init__(self, ceiling_s: float, access: Access | None = None) -> None:
+    def __init__(self, ceiling_s: float, access: Access | None = None, frequent: Collection[str] = ()) -> None:
         """Let no unary call run longer than `ceiling_s`; a stream may last as long as its caller wants.
 
-        With `access`, let nobody call what is not for their role.
+        With `access`, let nobody call what is not for their role. Of the methods named in `frequent` only failures
+        are worth a line at level info.
         """
         self._ceiling_s = ceiling_s
         self._access = access
+        self._frequent = frequent
         self._wrapped: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -51,24 +53,26 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
             handler = await continuation(handler_call_details)
             if handler is None:
                 return None
-            wrapped = self._wrapped[method] = _wrap(method, handler, self._ceiling_s, self._access)
+            wrapped = self._wrapped[method] = self._wrap(method, handler)
         return wrapped
 
-
-def _wrap(method: str, handler: Handler, ceiling_s: float, access: Access | None) -> Handler:
-    kind = f"{'stream' if handler.request_streaming else 'unary'}_{'stream' if handler.response_streaming else 'unary'}"
-    behaviour = _as_coroutine(method, getattr(handler, kind))
-    parse, serialize = handler.request_deserializer, handler.response_serializer
-    # What fails outside the handler it calls, gRPC tells the caller in full: so single messages are converted inside.
-    if not handler.request_streaming:
-        behaviour, parse = _parsing(behaviour, parse), None
-    if not handler.response_streaming:
-        behaviour, serialize = _serializing(behaviour, serialize), None
-    if access:
-        behaviour = _for_roles(behaviour, method, access)
-    call = _Call(method, behaviour, None if handler.response_streaming else ceiling_s)
-    make: Callable[..., Handler] = getattr(grpc, f"{kind}_rpc_method_handler")
-    return make(call.serve, parse, serialize)
+    def _wrap(self, method: str, handler: Handler) -> Handler:
+        streams = handler.request_streaming, handler.response_streaming
+        kind = "_".join("stream" if is_stream else "unary" for is_stream in streams)
+        behaviour = _as_coroutine(method, getattr(handler, kind))
+        parse, serialize = handler.request_deserializer, handler.response_serializer
+        # What fails outside the handler it calls, gRPC tells callers in full: so single messages are converted inside.
+        if not handler.request_streaming:
+            behaviour, parse = _parsing(behaviour, parse), None
+        if not handler.response_streaming:
+            behaviour, serialize = _serializing(behaviour, serialize), None
+        if self._access:
+            behaviour = _for_roles(behaviour, method, self._access)
+        is_frequent = method.rpartition("/")[2] in self._frequent
+        ceiling_s = None if handler.response_streaming else self._ceiling_s
+        call = _Call(method, behaviour, ceiling_s, is_frequent=is_frequent)
+        make: Callable[..., Handler] = getattr(grpc, f"{kind}_rpc_method_handler")
+        return make(call.serve, parse, serialize)
 
 
 def _parsing(behaviour: Behaviour, parse: Any) -> Behaviour:
@@ -122,14 +126,15 @@ def _as_coroutine(method: str, behaviour: Callable[[Any, Context], Any]) -> Beha
 class _Call:
     """One method, with its metrics looked up once."""
 
-    def __init__(self, method: str, behaviour: Behaviour, ceiling_s: float | None) -> None:
+    def __init__(self, method: str, behaviour: Behaviour, ceiling_s: float | None, *, is_frequent: bool) -> None:
         self._method = method
         self._behaviour = behaviour
         self._ceiling_s = ceiling_s
         self._seconds = metrics.RPC_SECONDS.labels(method)
         self._in_flight = metrics.RPC_IN_FLIGHT.labels(method)
         self._ended = {code: metrics.RPC_CALLS.labels(method, code.name) for code in grpc.StatusCode}
-        self._quiet = method.startswith(f"/{health.SERVICE_NAME}/")
+        is_health = method.startswith(f"/{health.SERVICE_NAME}/")
+        self._quiet = set(grpc.StatusCode) if is_health else {grpc.StatusCode.OK} if is_frequent else set()
 
     async def serve(self, request: Any, context: Context) -> Any:
         """Run the handler; this is what gRPC calls, in a task of its own."""
@@ -176,7 +181,7 @@ class _Call:
         self._in_flight.dec()
         self._seconds.observe(seconds)
         self._ended[code].inc()
-        write_line = _log.debug if self._quiet else _log.info
+        write_line = _log.debug if code in self._quiet else _log.info
         write_line("rpc", method=self._method, code=code.name, ms=round(seconds * 1000, 2))
 
 

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any
@@ -46,9 +46,10 @@ async def _always_ready() -> bool:
 class Server:
     """One process's gRPC server and what lives and dies with it.
 
-    `access` holds where clients must show certificates. `ready` says whether the dependencies answer; an exception
-    counts as no. `background` work runs from start to stop; it may end by itself, but when it raises, the process stops
-    with exit code 1. `close` runs last, in the order given.
+    `access` holds where clients must show certificates. Of `frequent`, the methods that come with every batch, only
+    failures are logged at level info. `ready` says whether the dependencies answer; an exception counts as no.
+    `background` work runs from start to stop; it may end by itself, but when it raises, the process stops with exit
+    code 1. `close` runs last, in the order given.
     `stopping` is set when streams without an end of their own must end: hand it to servicers that have such.
     """
 
@@ -58,6 +59,7 @@ class Server:
         servicers: Servicers,
         *,
         access: AccessTable = MappingProxyType({}),
+        frequent: Collection[str] = (),
         ready: Callable[[], Awaitable[bool]] = _always_ready,
         background: Sequence[Work] = (),
         close: Sequence[Work] = (),
@@ -66,6 +68,7 @@ class Server:
         self._settings = settings
         self._servicers = servicers
         self._access = Access(access, settings.client_roles) if settings.grpc_tls_client_ca_file else None
+        self._frequent = frequent
         self._ready = ready
         self._background = background
         self._close = close
@@ -85,7 +88,7 @@ class Server:
         """
         settings = self._settings
         self._grpc = grpc.aio.server(
-            interceptors=[ServerInterceptor(settings.rpc_ceiling_ms / 1000, self._access)],
+            interceptors=[ServerInterceptor(settings.rpc_ceiling_ms / 1000, self._access, self._frequent)],
             options=server_options(settings.max_message_bytes),
             maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
         )
@@ -206,20 +209,8 @@ def _name(work: Callable[..., Any]) -> str:
     return getattr(work, "__qualname__", repr(work))
 
 
-async def serve(
-    settings: ServiceSettings,
-    servicers: Servicers,
-    *,
-    access: AccessTable = MappingProxyType({}),
-    ready: Callable[[], Awaitable[bool]] = _always_ready,
-    background: Sequence[Work] = (),
-    close: Sequence[Work] = (),
-    stopping: asyncio.Event | None = None,
-) -> int:
+async def serve(server: Server) -> int:
     """Serve until SIGTERM or SIGINT, stop in order, and return the exit code. A second signal skips to closing."""
-    server = Server(
-        settings, servicers, access=access, ready=ready, background=background, close=close, stopping=stopping
-    )
     with stopped_by_signals(server.request_stop):
         try:
             await server.start()

@@ -23,7 +23,7 @@ PROGRAM = """
 import asyncio, logging, sys
 import structlog
 from pydantic_settings import SettingsConfigDict
-from footfall_servicekit.server import run, serve
+from footfall_servicekit.server import Server, run, serve
 from footfall_servicekit.settings import ServiceSettings, load
 
 class Settings(ServiceSettings):
@@ -46,7 +46,7 @@ async def close():
 settings = load(Settings)
 
 async def main():
-    return await serve(settings, {}, background=[work], close=[close])
+    return await serve(Server(settings, {}, background=[work], close=[close]))
 
 run(settings, "trial", main)
 """

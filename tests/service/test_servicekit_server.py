@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
+import structlog
 from footfall_servicekit import logs, metrics
 from footfall_servicekit.channel import forwarded, open_channel, remaining
 from footfall_servicekit.errors import ErrorDetails, RequestError, details_of
@@ -233,6 +234,25 @@ async def test_a_request_keeps_its_id_across_services_when_it_is_fit_for_a_log(s
         told = (await client.answer(Text(), timeout=5, metadata=(("x-request-id", sent),))).value
     assert (told == sent) is kept
     assert len(told) in (len(sent), 32)
+
+
+@pytest.mark.parametrize(("frequent", "levels"), [((), ["info", "info"]), (("Answer",), ["debug", "info"])])
+async def test_a_call_has_a_line_in_the_log_but_one_that_comes_with_every_batch_only_when_it_fails(
+    frequent: tuple[str, ...], levels: list[str]
+) -> None:
+    async def picky(request: Text, _context: Any) -> Text:
+        if request.value:
+            raise RequestError.invalid("value", "must be empty")
+        return request
+
+    with structlog.testing.capture_logs() as lines:
+        async with running(Server(settings(), {SERVICE: add(picky)}, frequent=frequent)) as client:
+            await client.answer(Text(), timeout=5)
+            await failure(client.answer(Text(value="x"), timeout=5))
+    written = [line for line in lines if line.get("method") == f"/{SERVICE}/Answer"]
+    assert [(line["code"], line["log_level"]) for line in written] == list(
+        zip(["OK", "INVALID_ARGUMENT"], levels, strict=True)
+    )
 
 
 async def test_every_call_is_counted_by_its_code() -> None:

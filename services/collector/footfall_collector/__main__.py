@@ -5,7 +5,7 @@ from functools import partial
 
 from footfall.collector.v1 import collector_service_pb2_grpc as collector_grpc
 from footfall_servicekit.channel import open_channel
-from footfall_servicekit.server import run, serve
+from footfall_servicekit.server import Server, run, serve
 from footfall_servicekit.settings import load
 
 from footfall_collector.access import ACCESS
@@ -41,14 +41,16 @@ async def collect(settings: CollectorSettings, sites: Sites) -> int:
     )
     pipeline = Pipeline(admission, log, Resolver(channel), settings.partitions)
     service = CollectorService(pipeline, settings.identity_timeout_ms / 1000)
-    return await serve(
+    server = Server(
         settings,
         {SERVICE_NAME: partial(collector_grpc.add_CollectorServiceServicer_to_server, service)},
         access=ACCESS,
+        frequent=["Collect"],
         ready=log.is_ready,
         background=[log.check],
         close=[channel.close, log.close],
     )
+    return await serve(server)
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Final
 
 from footfall.history.v1 import history_service_pb2_grpc as history_grpc
-from footfall_servicekit.server import repeat, run, serve
+from footfall_servicekit.server import Server, repeat, run, serve
 from footfall_servicekit.settings import load
 
 from footfall_history import dead_letters_command
@@ -59,7 +59,7 @@ async def keep_history(settings: HistorySettings) -> int:
             for reader in log.readers(consumer.handle):
                 readers.create_task(reader.run())
 
-    return await serve(
+    server = Server(
         settings,
         {SERVICE_NAME: partial(history_grpc.add_HistoryServiceServicer_to_server, service)},
         access=ACCESS,
@@ -75,6 +75,7 @@ async def keep_history(settings: HistorySettings) -> int:
         close=[identities.close, log.close, store.close],
         stopping=stopping,
     )
+    return await serve(server)
 
 
 def main() -> None:

@@ -6,7 +6,7 @@ from typing import Final
 
 from footfall.identity.v1 import identity_service_pb2_grpc as identity_grpc
 from footfall_servicekit.errors import RequestError
-from footfall_servicekit.server import repeat, run, serve
+from footfall_servicekit.server import Server, repeat, run, serve
 from footfall_servicekit.settings import load
 
 from footfall_identity.access import ACCESS
@@ -53,10 +53,11 @@ async def identify(settings: IdentitySettings) -> int:
         settings, partitions, visitors, links, linking=linking, eraser=eraser, feed=feed, recent=recent
     )
     readers = partitions.log_readers(GROUP, consumer.handle)
-    return await serve(
+    server = Server(
         settings,
         {SERVICE_NAME: partial(identity_grpc.add_IdentityServiceServicer_to_server, service)},
         access=ACCESS,
+        frequent=["ResolveEvents"],
         ready=partitions.redis.is_ready,
         background=[
             partitions.redis.check,
@@ -70,6 +71,7 @@ async def identify(settings: IdentitySettings) -> int:
         close=[links.close, partitions.redis.aclose],
         stopping=stopping,
     )
+    return await serve(server)
 
 
 def main() -> None:
