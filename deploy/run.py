@@ -86,7 +86,7 @@ def announce(environment: Mapping[str, str], *, new_credentials: bool) -> None:
     print(
         f"""Footfall starts. Ctrl-C stops it; what it has stored stays in {data_dir}
 
-  gateway      {gateway}   demo shop: /demo   API: /docs
+  gateway      {gateway}   console: /console   demo shop: /demo   API: /docs
   gRPC         collector {environment["COLLECTOR_TARGET"]}, identity {environment["IDENTITY_TARGET"]}, \
 history {environment["HISTORY_TARGET"]}
   stores       {environment["REDIS_URL"]}, {environment["MONGO_URL"]}

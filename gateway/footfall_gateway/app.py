@@ -70,7 +70,8 @@ def _files(settings: GatewaySettings, description: bytes) -> Files:
     known = load_tracker_files()
     known["/openapi.json"] = packed(description, "application/json", 60)
     known.update(folder("/docs", asset_folder("docs")))
-    known.update(folder("/demo", asset_folder("console") / "demo"))
+    for page in ("demo", "console"):
+        known.update(folder(f"/{page}", asset_folder("console") / page))
     files: dict[str, Callable[[], BrowserFile]] = {path: partial(_same, file) for path, file in known.items()}
     return Files({**files, DSL_PATH: DslFile(settings.dsl_file).current})
 

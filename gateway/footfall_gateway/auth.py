@@ -124,7 +124,9 @@ class Authenticator:
         key = self._keys().get(principal.key_id)
 
         def holds() -> bool:
-            return self._keys().get(principal.key_id) == key and not (key and key.has_expired(time.time() * 1000))
+            if not principal.key_id:
+                return True
+            return key is not None and self._keys().get(key.id) == key and not key.has_expired(time.time() * 1000)
 
         return holds
 

@@ -1,4 +1,4 @@
-"""Files for browsers: the tracking script under all its names, the DSL, the demo; cached, compressed, unsniffed."""
+"""Files for browsers: the tracking script under all its names, the DSL, the pages; cached, compressed, unsniffed."""
 
 import re
 from collections.abc import AsyncIterator
@@ -27,7 +27,7 @@ async def test_the_script_has_three_names_and_one_content(http: httpx.AsyncClien
     assert {answer.headers["Content-Type"] for answer in answers} == {"text/javascript; charset=utf-8"}
 
 
-@pytest.mark.parametrize("path", [*SCRIPTS, DSL, "/demo/", "/docs/"])
+@pytest.mark.parametrize("path", [*SCRIPTS, DSL, "/demo/", "/docs/", "/console/"])
 async def test_a_file_is_open_compressed_and_known_again(http: httpx.AsyncClient, path: str) -> None:
     plain = await http.get(path, headers={"Accept-Encoding": "identity"})
     packed = await http.get(path, headers={"Accept-Encoding": "gzip"})
@@ -68,7 +68,8 @@ async def test_nothing_else_is_served(http: httpx.AsyncClient, path: str) -> Non
 
 
 async def test_every_page_refuses_frames_inline_scripts_and_other_hosts(http: httpx.AsyncClient) -> None:
-    folders = {"/docs": asset_folder("docs"), "/demo": asset_folder("console") / "demo"}
+    pages = asset_folder("console")
+    folders = {"/docs": asset_folder("docs"), "/demo": pages / "demo", "/console": pages / "console"}
     files = [path for prefix, root in folders.items() for path, _ in folder(prefix, root)]
     for path in [*files, *SCRIPTS, DSL, "/tracker-dsl.js", "/openapi.json"]:
         answer = await http.get(path)

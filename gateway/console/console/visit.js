@@ -1,0 +1,226 @@
+// Turns one visit into what is known of it: who it is and why, what they did, which contact that is; and lets that be changed.
+
+import { Problem, ask, path, query } from './api.js';
+import { badge, duration, element, moment, place, shortened } from './dom.js';
+
+const MOST_EVENTS = 1000; // the API's largest page
+const SETTLE_MS = 1500; // until history has stored what the live stream has told
+
+export class VisitView {
+  /** `close()` is called when somebody is done with the visit, `open(visitId)` for another, `changed()` after a link. */
+  constructor(root, { close, open, changed }) {
+    Object.assign(this, { root, close, open, changed });
+    root.addEventListener('keydown', (event) => {
+      if (event.key === 'Escape') close();
+    });
+  }
+
+  /** Show a visit instead of another; none without an id. */
+  async show(visitId) {
+    clearTimeout(this.settling);
+    this.leaving?.abort();
+    this.leaving = new AbortController();
+    this.visitId = visitId;
+    this.root.hidden = !visitId;
+    this.root.replaceChildren();
+    if (!visitId) return;
+    this.title = element('h2', { tabindex: '-1' }, 'Visit ', shortened(visitId, 36));
+    this.sections = Object.fromEntries(['now', 'contact', 'timeline', 'pages', 'events', 'person'].map((name) => [name, element('div', { class: name })]));
+    this.said = element('p', { class: 'said', role: 'status' });
+    this.root.append(
+      element('div', { class: 'bar' }, this.title, element('button', { type: 'button', class: 'quiet', onclick: () => this.close() }, 'Close')),
+      this.said,
+      ...Object.values(this.sections),
+    );
+    this.title.focus();
+    await this.refresh();
+  }
+
+  /** Something has happened: if it was in this visit, look again once it is stored. */
+  tell(visitId) {
+    if (visitId !== this.visitId) return;
+    this.settling ||= setTimeout(() => {
+      this.settling = undefined;
+      this.refresh();
+    }, SETTLE_MS);
+  }
+
+  async refresh() {
+    const { visitId, leaving: { signal } } = this;
+    const of = (parts, ...ids) => ask(path(parts, ...ids), { signal }).catch(unlessMissing);
+    try {
+      const [visitor, explained, pages, events] = await Promise.all([
+        of(['/api/v1/visits/', '/visitor'], visitId),
+        of(['/api/v1/visits/', '/explain'], visitId),
+        of(['/server/data/visits/', '/pages'], visitId),
+        of(['/server/data/visits/', `/events${query({ page_size: MOST_EVENTS })}`], visitId),
+      ]);
+      const identityId = (visitor || explained || {}).identityId;
+      const links = identityId && await of(['/api/v1/identities/', '/links'], identityId);
+      const inForce = links && links.links.find(({ endTime }) => endTime === null);
+      const contactId = inForce && inForce.status === 'linked' ? inForce.contactId : undefined;
+      const person = contactId && await of(['/api/v1/contacts/', '/person'], contactId);
+      if (visitId !== this.visitId) return;
+      this.fill('now', now(visitor, explained));
+      this.fill('timeline', timeline(explained));
+      this.fill('pages', pageTable(pages));
+      this.fill('events', eventTable(events));
+      this.fill('person', personPart(person, visitId, this.open));
+      // Not while somebody writes in it.
+      if (!this.sections.contact.contains(document.activeElement)) this.fill('contact', this.contactPart(identityId, links, inForce));
+    } catch (problem) {
+      if (!signal.aborted) this.say(problem.message, true);
+    }
+  }
+
+  /** Draw a section anew. What was unfolded stays so, and keeps the focus. */
+  fill(name, children) {
+    const section = this.sections[name];
+    const keyed = (selector) => [...section.querySelectorAll(selector)].map((found) => found.dataset.key);
+    const open = new Set(keyed('details[open]'));
+    const [focused] = keyed('details:has(> summary:focus)');
+    section.replaceChildren(...children);
+    for (const details of section.querySelectorAll('details')) {
+      details.open = open.has(details.dataset.key);
+      if (details.dataset.key === focused) details.firstChild.focus();
+    }
+  }
+
+  say(text, isProblem = false) {
+    this.said.textContent = text;
+    this.said.classList.toggle('problem', isProblem);
+  }
+
+  contactPart(identityId, links, inForce) {
+    if (!identityId) return [element('h3', {}, 'Contact'), element('p', { class: 'soft' }, 'Nobody has said who this is, so there is nobody to link.')];
+    const input = element('input', { name: 'contact', required: true, autocomplete: 'off', value: '' });
+    const isLinked = inForce && inForce.status === 'linked';
+    const change = (did, options) => this.change(identityId, did, options);
+    return [
+      element('h3', {}, 'Contact'),
+      element('p', {}, ...standing(inForce)),
+      inForce && inForce.status === 'ambiguous'
+        ? element('p', { class: 'choices' }, inForce.candidateContactIds.map((contactId) => element('button', { type: 'button', class: 'quiet', onclick: () => change(`Linked to ${contactId}.`, { method: 'PUT', body: { contactId } }) }, `Link to ${contactId}`)))
+        : '',
+      element('form', { class: 'link', onsubmit: (event) => { event.preventDefault(); change(`Linked to ${input.value}.`, { method: 'PUT', body: { contactId: input.value } }); } },
+        element('label', {}, isLinked ? 'Link to another contact' : 'Link to contact', input),
+        element('button', {}, 'Link'),
+        isLinked ? element('button', { type: 'button', class: 'quiet', onclick: () => change('Unlinked.', { method: 'DELETE' }) }, 'Unlink') : ''),
+      linkTable(links),
+    ];
+  }
+
+  async change(identityId, did, options) {
+    this.say('');
+    try {
+      await ask(path(['/api/v1/identities/', '/contact'], identityId), options);
+      this.title.focus(); // what had the focus is drawn anew
+      this.say(did);
+      this.changed();
+      await this.refresh();
+    } catch (problem) {
+      this.say(problem.status === 404 ? 'There is no such contact.' : problem.message, true);
+    }
+  }
+}
+
+/** What is not there is undefined; a right that is missing is told where it is needed. */
+function unlessMissing(problem) {
+  if (problem instanceof Problem && problem.status === 404) return undefined;
+  throw problem;
+}
+
+function now(visitor, explained) {
+  const found = visitor || explained;
+  if (!found) return [element('p', { class: 'soft' }, 'Nothing is known of this visit, or not yet.')];
+  const facts = [
+    ['Identity', found.identityId],
+    ['Site', found.site],
+    ['Last event', visitor && moment(visitor.lastEventTime)],
+    ['Session', visitor && visitor.sessionId && shortened(visitor.sessionId)],
+    ['Device', visitor && visitor.globalVisitId && shortened(visitor.globalVisitId)],
+  ];
+  return [
+    element('p', { class: 'state' }, badge(found.state), visitor ? '' : element('span', { class: 'soft' }, ' when last seen')),
+    element('dl', {}, facts.filter(([, value]) => value).flatMap(([name, value]) => [element('dt', {}, name), element('dd', {}, value)])),
+  ];
+}
+
+function timeline(explained) {
+  const steps = explained ? explained.transitions : [];
+  return [
+    element('h3', {}, 'Why we say so'),
+    steps.length ? element('ol', { class: 'steps' }, steps.map(step)) : element('p', { class: 'soft' }, 'No event has said who this is.'),
+  ];
+}
+
+function step({ rule, effect, assurance, assuranceReason, evidence, before, after }) {
+  const [{ eventName, eventTime, eventId }] = evidence;
+  return element('li', {},
+    element('p', {}, moment(eventTime), ' ', element('strong', {}, eventName), ' ', shortened(eventId)),
+    element('p', {}, badge(before.state), ' → ', badge(after.state), ' ', element('bdi', {}, after.identityId || '')),
+    element('p', { class: 'soft' }, `${rule}: ${effect}`),
+    assurance ? element('p', { class: 'soft' }, element('span', { class: `assurance ${assurance}` }, assurance), assuranceReason ? ` (${assuranceReason})` : '') : '');
+}
+
+function pageTable(pages) {
+  return [
+    element('h3', {}, 'Pages'),
+    pages ? table(['Entered', 'Page', 'Stayed'], pages.toReversed().map((page) => [
+      moment(page.startDate),
+      element('span', { title: page.url || '' }, page.title || place(page.url || '')),
+      page.endDate ? duration(page.duration) : 'still there',
+    ])) : element('p', { class: 'soft' }, 'None.'),
+  ];
+}
+
+function eventTable(events) {
+  return [
+    element('h3', {}, 'Events'),
+    events ? table(['At', 'Event', 'Page', 'Data'], events.toReversed().map((event) => [
+      moment(event.timestamp),
+      element('span', { class: 'name', title: event.eventName }, event.eventName),
+      element('span', { title: event.url || '' }, place(event.url || '')),
+      Object.keys(event.data).length ? element('details', { 'data-key': event.eventID }, element('summary', {}, Object.keys(event.data).join(', ')), element('pre', {}, JSON.stringify(event.data, null, 2))) : '',
+    ])) : element('p', { class: 'soft' }, 'None is stored yet.'),
+    events && events.length === MOST_EVENTS ? element('p', { class: 'soft' }, `These are the first ${MOST_EVENTS}.`) : '',
+  ];
+}
+
+function standing(inForce) {
+  if (!inForce) return ['Linked to none: no rule has found a contact.'];
+  if (inForce.status === 'linked') return ['Linked to ', element('strong', {}, inForce.contactId), inForce.rule === 'manual' ? ` by ${inForce.actor}.` : ` by the rule ${inForce.rule}.`];
+  if (inForce.status === 'ambiguous') return [`Several contacts match by the rule ${inForce.rule}.`];
+  return [`Unlinked by ${inForce.actor}.`];
+}
+
+function linkTable(links) {
+  if (!links || !links.links.length) return '';
+  return element('details', { 'data-key': 'links' }, element('summary', {}, 'Every decision'), table(['When', 'What', 'Contact', 'Rule', 'By'], links.links.map((link) => [
+    moment(link.createTime),
+    link.endTime === null ? `${link.status}, in force` : link.status,
+    link.contactId || link.candidateContactIds.join(', '),
+    [link.rule, ...link.evidence.map(({ attribute, assurance }) => [attribute, assurance].filter(Boolean).join(' '))].filter(Boolean).join(': '),
+    link.actor,
+  ])));
+}
+
+function personPart(person, visitId, open) {
+  if (!person) return [];
+  const { contact, identities } = person;
+  const name = [contact.title, contact.firstName, contact.lastName].filter(Boolean).join(' ');
+  return [
+    element('h3', {}, 'Person'),
+    element('p', {}, element('strong', {}, name || contact.contactId), ' ', [...contact.emailAddresses, ...contact.phoneNumbers].join(', ')),
+    table(['Identity', 'Visits'], identities.map(({ identityId, visitIds }) => [
+      identityId,
+      element('span', { class: 'choices' }, (visitIds || []).map((id) => id === visitId ? element('span', { class: 'soft' }, 'this') : element('button', { type: 'button', class: 'quiet', onclick: () => open(id) }, shortened(id)))),
+    ])),
+  ];
+}
+
+function table(heads, rows) {
+  return element('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': heads.join(', ') }, element('table', {},
+    element('thead', {}, element('tr', {}, heads.map((head) => element('th', { scope: 'col' }, head)))),
+    element('tbody', {}, rows.map((cells) => element('tr', {}, cells.map((cell) => element('td', {}, cell)))))));
+}

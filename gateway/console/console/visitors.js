@@ -1,0 +1,175 @@
+// Turns the list of visitors and what happens live into the rows of those on the site now.
+
+import { ask, query } from './api.js';
+import { ago, badge, element, place, shortened } from './dom.js';
+
+const MOST_LISTED = 200;
+const REFRESH_MS = 60000; // visitors leave without an event, and contacts are linked without one
+const IDLE_MS = 1800000; // the default of IDLE_MINUTES; the list that is read anew is exact
+const DRAW_MS = 500; // what happens in between is drawn together
+
+const calm = matchMedia('(prefers-reduced-motion: reduce)');
+
+export class Visitors {
+  /** `open(visitId)` is called for the visit somebody chooses, `sites(names)` when another website has been seen. */
+  constructor({ rows, count, empty, open, sites }) {
+    Object.assign(this, { rows, count, empty, open, tellSites: sites });
+    this.filter = { site: '', state: '' };
+    this.known = new Map(); // by visit: the visitor as the API has it, with the page and event seen last
+    this.drawn = new Map(); // by visit: its row, and what it was drawn from
+    this.sites = new Set();
+    this.late = undefined; // while a list is under way: what happens meanwhile, to be told after it
+    this.hasMore = false;
+    rows.addEventListener('keydown', (event) => this.move(event));
+    setInterval(() => this.draw(), 10000); // "ago" grows old
+  }
+
+  /** Read the list anew and keep it fresh until `signal` is aborted. Raises Problem. */
+  async load(signal) {
+    clearTimeout(this.refreshing);
+    this.late = [];
+    try {
+      const { state, site } = this.filter;
+      const answer = await ask(`/api/v1/visitors${query({ state, site, page_size: MOST_LISTED })}`, { signal });
+      const before = this.known;
+      this.known = new Map(answer.visitors.map((visitor) => [visitor.visitId, { ...before.get(visitor.visitId), ...visitor }]));
+      this.hasMore = Boolean(answer.nextPageToken);
+    } finally {
+      const late = this.late;
+      this.late = undefined;
+      for (const [kind, data] of late) this.tell(kind, data);
+    }
+    this.refreshing = setTimeout(() => this.load(signal).catch(() => {}), REFRESH_MS); // the stream says what is wrong
+    signal.addEventListener('abort', () => clearTimeout(this.refreshing), { once: true });
+    this.draw();
+  }
+
+  /** Take a message of the live stream. */
+  tell(kind, data) {
+    if (this.late) {
+      this.late.push([kind, data]);
+      return;
+    }
+    if (kind === 'transition') this.take(data.visitor);
+    else this.takeEvent(data);
+    this.drawing ||= setTimeout(() => this.draw(), DRAW_MS);
+  }
+
+  take(visitor) {
+    const known = this.known.get(visitor.visitId) || {};
+    const lastEventTime = Math.max(visitor.lastEventTime, known.lastEventTime || 0);
+    this.known.set(visitor.visitId, { ...known, ...visitor, lastEventTime });
+  }
+
+  takeEvent({ site, event, visitor }) {
+    const visitId = event.visitID;
+    const happened = Math.min(event.timestamp, event.serverTimestamp);
+    if (!this.known.has(visitId)) {
+      if (happened < Date.now() - IDLE_MS) return;
+      this.known.set(visitId, { visitId, site, contactId: null, ...visitor, lastEventTime: 0 });
+    }
+    const known = this.known.get(visitId);
+    if (happened < known.lastEventTime - 1000) return; // it was late, and says nothing of now
+    Object.assign(known, { lastEventTime: Math.max(happened, known.lastEventTime), eventName: event.eventName });
+    if (event.url) known.page = { url: event.url, title: event.data && event.data.title };
+  }
+
+  draw() {
+    clearTimeout(this.drawing);
+    this.drawing = undefined;
+    const wanted = [...this.known.values()]
+      .filter(({ state, site }) => (!this.filter.state || state === this.filter.state) && (!this.filter.site || site === this.filter.site))
+      .sort((one, other) => other.lastEventTime - one.lastEventTime);
+    for (const left of wanted.splice(MOST_LISTED)) {
+      this.known.delete(left.visitId);
+      this.hasMore = true;
+    }
+    for (const visitId of [...this.drawn.keys()].filter((id) => !wanted.some((one) => one.visitId === id))) {
+      this.drawn.get(visitId).row.remove();
+      this.drawn.delete(visitId);
+    }
+    const rows = wanted.map((visitor) => this.row(visitor));
+    // Rows keep their places while somebody points at one or has it in focus: nothing moves away under a hand.
+    const isHeld = this.rows.matches(':hover, :focus-within');
+    const present = new Set(this.rows.children);
+    if (!isHeld) this.arrange(rows);
+    else this.rows.prepend(...rows.filter((row) => !present.has(row)));
+    this.count.textContent = this.hasMore ? `the latest ${wanted.length} of more` : wanted.length;
+    this.empty.hidden = wanted.length > 0;
+    this.noteSites(wanted);
+  }
+
+  /** Put rows in order and move only those that are out of it, so that nothing else is disturbed. */
+  arrange(rows) {
+    rows.forEach((row, place) => {
+      if (this.rows.children[place] !== row) this.rows.insertBefore(row, this.rows.children[place] || null);
+    });
+  }
+
+  noteSites(visitors) {
+    const before = this.sites.size;
+    for (const { site } of visitors) this.sites.add(site);
+    if (this.sites.size > before) this.tellSites([...this.sites].sort());
+  }
+
+  row(visitor) {
+    const shown = JSON.stringify([visitor, ago(visitor.lastEventTime), visitor.visitId === this.chosen]);
+    let drawn = this.drawn.get(visitor.visitId);
+    if (!drawn) {
+      const button = element('button', { class: 'who' });
+      const row = element('tr', { onclick: () => this.open(visitor.visitId) });
+      drawn = { row, button };
+      this.drawn.set(visitor.visitId, drawn);
+    }
+    if (drawn.shown === shown) return drawn.row;
+    const { state, identityId, contactId, site, page, eventName, lastEventTime, visitId } = visitor;
+    const isNews = drawn.shown !== undefined && drawn.news !== `${state} ${eventName} ${lastEventTime}`;
+    Object.assign(drawn, { shown, news: `${state} ${eventName} ${lastEventTime}` });
+    drawn.row.classList.toggle('chosen', visitId === this.chosen);
+    drawn.button.setAttribute('aria-expanded', String(visitId === this.chosen));
+    // The button stays the same element: it may have the focus.
+    const who = identityId ? element('span', { title: identityId }, identityId) : element('span', { class: 'soft' }, 'Visitor');
+    drawn.button.replaceChildren(who, shortened(visitId));
+    const cells = [
+      element('td', {}, badge(state)),
+      drawn.button.closest('th') || element('th', { scope: 'row' }, drawn.button),
+      element('td', { class: 'of-contact', title: contactId || '' }, contactId || none()),
+      element('td', { class: 'of-site', title: site }, site),
+      element('td', { class: 'of-page', title: page ? page.url : '' }, page ? String(page.title || place(page.url, true)) : none()),
+      element('td', { class: 'of-last' }, eventName || '', element('span', { class: 'soft' }, ` ${ago(lastEventTime)}`)),
+    ];
+    cells.forEach((cell, number) => {
+      const old = drawn.row.children[number];
+      if (!old) drawn.row.append(cell);
+      else if (old !== cell) old.replaceWith(cell);
+    });
+    if (isNews && !calm.matches) drawn.row.animate([{ backgroundColor: 'var(--news)' }, {}], 1500);
+    return drawn.row;
+  }
+
+  /** Mark a visit as the one that is open; none without an id. */
+  choose(visitId) {
+    this.chosen = visitId;
+    this.draw();
+  }
+
+  /** Give the focus back to the row of a visit, if it is still there. */
+  focus(visitId) {
+    const drawn = this.drawn.get(visitId);
+    if (drawn) drawn.button.focus();
+  }
+
+  /** Arrow keys go from row to row. */
+  move(event) {
+    const step = { ArrowDown: 'nextElementSibling', ArrowUp: 'previousElementSibling' }[event.key];
+    const row = step && event.target.closest('tr')[step];
+    if (!row) return;
+    event.preventDefault();
+    row.querySelector('button').focus();
+  }
+}
+
+/** What a cell says that has nothing to say. */
+function none() {
+  return element('span', { class: 'soft' }, '–');
+}

@@ -1,0 +1,174 @@
+"""The visitor console, used as somebody in a contact center would, beside a visitor at the demo shop."""
+
+import json
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from playwright.async_api import Browser, Page, expect
+
+from tests.service.gateway.conftest import running_gateway
+from tests.tools.eventually import eventually
+from tests.tools.suite import Suite
+from tests.tools.visits import event, now_ms
+
+HOSTILE = "</td><img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>"
+
+
+@asynccontextmanager
+async def console(browser: Browser, suite: Suite, *, signed_in: bool = True) -> AsyncIterator[Page]:
+    """The console in a browser of its own. Whatever goes wrong in the page fails the test."""
+    context = await browser.new_context(base_url=suite.url)
+    wrong: list[str] = []
+    page = await context.new_page()
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda said: wrong.append(said.text) if said.type in {"error", "warning"} else None)
+    await page.add_init_script("addEventListener('securitypolicyviolation', (seen) => console.error(seen.blockedURI))")
+    await page.goto("/console/")
+    if signed_in:
+        await sign_in(page, *suite.credentials)
+        await expect(page.locator("#live")).to_have_text("Live")
+    yield page
+    # Answers that are no 2xx are Chromium's errors, not the console's.
+    assert [text for text in wrong if not text.startswith("Failed to load resource")] == []
+    await context.close()
+
+
+async def sign_in(page: Page, user: str, secret: str) -> None:
+    await page.get_by_label("User").fill(user)
+    await page.get_by_label("Password or token").fill(secret)
+    await page.get_by_role("button", name="Sign in").click()
+
+
+async def test_nobody_sees_anything_without_signing_in(browser: Browser, suite: Suite) -> None:
+    async with console(browser, suite, signed_in=False) as page:
+        await sign_in(page, "tester", "wrong")
+        await expect(page.get_by_role("alert").first).to_have_text("These are not known here.")
+        await expect(page.locator("#work")).to_be_hidden()
+        await sign_in(page, *suite.credentials)
+        await expect(page.locator("#live")).to_have_text("Live")
+        kept = await page.evaluate("JSON.stringify([localStorage, sessionStorage, document.cookie])")
+        assert json.loads(kept) == [{}, {}, ""]
+        await page.get_by_role("button", name="Sign out").click()
+        await expect(page.locator("#sign-in")).to_be_visible()
+        await page.reload()
+        await expect(page.locator("#sign-in")).to_be_visible()
+
+
+async def test_an_open_api_asks_nobody_to_sign_in(browser: Browser, suite: Suite) -> None:
+    targets = {f"{name.upper()}_TARGET": target for name, target in suite.targets.items()}
+    async with running_gateway(open_api=True, **targets) as http:
+        page = await browser.new_page()
+        await page.goto(f"{http.base_url}/console/")
+        await expect(page.locator("#live")).to_have_text("Live")
+        await expect(page.locator("#sign-in")).to_be_hidden()
+        await page.close()
+
+
+async def test_a_visitor_who_signs_in_at_the_shop_is_seen_at_once_and_linked_by_hand(
+    browser: Browser, suite: Suite
+) -> None:
+    contact = f"C-{uuid.uuid4().hex[:8]}"
+    shopping = await browser.new_context(base_url=suite.url)
+    async with suite.http() as http, console(browser, suite) as page:
+        assert (await http.put(f"/api/v1/contacts/{contact}", json={"lastName": "Oak"})).status_code == 200
+        shop = await shopping.new_page()
+        await shop.goto("/demo/account.html")
+        visit: str = (await shop.evaluate("new Promise((resolve) => _gt.push(['getIDs', resolve]))"))["visitID"]
+        row = page.get_by_role("row").filter(has_text=str(uuid.UUID(visit))[:8])
+        await expect(row).to_contain_text("Anonymous", timeout=15_000)
+        await shop.click("text=Dana Oak")
+        await expect(row).to_contain_text("Authenticated", timeout=15_000)
+        await expect(row).to_contain_text("dana@example.com")
+
+        await row.get_by_role("button").click()
+        opened = page.get_by_role("region", name="Visit", exact=True)
+        await expect(opened.get_by_text("sign_in.opens_session")).to_be_visible(timeout=15_000)
+        await expect(opened.get_by_role("cell", name="SignIn", exact=True)).to_be_visible(timeout=15_000)
+        await opened.get_by_label("Link to").fill("nobody-has-this-id")
+        await opened.get_by_role("button", name="Link", exact=True).click()
+        await expect(opened.get_by_role("status")).to_have_text("There is no such contact.")
+        await opened.get_by_label("Link to").fill(contact)
+        await opened.get_by_role("button", name="Link", exact=True).click()
+        await expect(opened.get_by_text(f"Linked to {contact} by")).to_be_visible()
+        await expect(opened.get_by_role("heading", name="Person")).to_be_visible()
+        link = (await http.get("/api/v1/identities/dana@example.com/links")).json()["links"][0]
+        assert (link["contactId"], link["rule"], link["actor"]) == (contact, "manual", suite.credentials.user)
+        await opened.get_by_role("button", name="Unlink").click()
+        await expect(opened.get_by_text("Unlinked by")).to_be_visible()
+    await shopping.close()
+
+
+async def test_what_visitors_send_is_shown_as_text(browser: Browser, suite: Suite) -> None:
+    visit = str(uuid.uuid4())
+    hostile: dict[str, Any] = {
+        "url": f"javascript:{HOSTILE}",
+        "eventName": "SignIn",
+        "data": {HOSTILE: [HOSTILE], "title": HOSTILE},
+    }
+    sent = event("SignIn", visit, now_ms(), HOSTILE) | hostile
+    sent["data"] |= {"userID": HOSTILE}
+    async with suite.http() as http, console(browser, suite) as page:
+        assert (
+            await http.post("/beacon", json=[sent, {**sent, "eventID": str(uuid.uuid4()), "eventName": HOSTILE}])
+        ).status_code == 204
+        row = page.get_by_role("row").filter(has_text=visit[:8])
+        await expect(row).to_contain_text(HOSTILE, timeout=15_000)
+        await row.get_by_role("button").click()
+        opened = page.get_by_role("region", name="Visit", exact=True)
+        await expect(opened.get_by_role("cell", name=HOSTILE, exact=True).first).to_be_visible(timeout=15_000)
+        await opened.locator("summary", has_text=HOSTILE).first.click()
+        await expect(opened.locator("pre").first).to_contain_text("onerror")
+        assert await page.locator("img, main script, main a[href^='javascript']").count() == 0
+        assert await page.title() == "Footfall console"
+
+
+async def test_the_keyboard_is_enough(browser: Browser, suite: Suite) -> None:
+    site, visits = f"shop-{uuid.uuid4().hex[:8]}", [str(uuid.uuid4()) for _ in range(2)]
+    async with suite.http() as http, console(browser, suite) as page:
+        await page.get_by_role("combobox").fill(site)
+        await page.keyboard.press("Enter")
+        for number, visit in enumerate(visits):
+            sent = event("PageEntered", visit, now_ms() + number, site=site)
+            assert (await http.post("/beacon", json=sent)).status_code == 204
+            await expect(page.get_by_role("row").filter(has_text=visit[:8])).to_be_visible(timeout=15_000)
+        focused = page.locator(":focus")
+        await page.get_by_role("combobox").focus()
+        await page.keyboard.press("Tab")
+        await expect(focused).to_contain_text(visits[1][:8])
+        await page.keyboard.press("ArrowDown")
+        await expect(focused).to_contain_text(visits[0][:8])
+        await page.keyboard.press("Enter")
+        await expect(focused).to_contain_text(f"Visit {visits[0]}")
+        await page.keyboard.press("Escape")
+        await expect(page.get_by_role("region", name="Visit", exact=True)).to_be_hidden()
+        await expect(focused).to_contain_text(visits[0][:8])
+
+
+async def test_filters_and_a_lost_connection(browser: Browser, suite: Suite) -> None:
+    site, other = f"shop-{uuid.uuid4().hex[:8]}", f"bank-{uuid.uuid4().hex[:8]}"
+    visits = {name: str(uuid.uuid4()) for name in ("first", "elsewhere", "missed")}
+
+    async def signs_in(name: str, at: str) -> None:
+        answer = await http.post("/beacon", json=event("SignIn", visits[name], now_ms(), name, site=at))
+        assert answer.status_code == 204
+
+    async with suite.http() as http, console(browser, suite) as page:
+        rows = page.locator("#visitors tr")
+        await page.get_by_role("combobox").fill(site)
+        await page.keyboard.press("Enter")
+        await expect(page.get_by_text("Nobody is on the site.")).to_be_visible()
+        await signs_in("first", site)
+        await signs_in("elsewhere", other)
+        await expect(rows).to_have_count(1, timeout=15_000)
+        suite.kill("gateway")
+        await expect(page.locator("#live")).to_contain_text("Not live: ", timeout=15_000)
+        await eventually(suite.is_ready, timeout=30)
+        await signs_in("missed", site)
+        await expect(page.locator("#live")).to_have_text("Live", timeout=30_000)
+        await expect(rows).to_have_count(2, timeout=15_000)
+        await page.get_by_text("Anonymous", exact=True).first.click()
+        await expect(rows).to_have_count(0)
+        await page.get_by_label("Authenticated").check(force=True)
+        await expect(rows).to_have_count(2)
