@@ -82,7 +82,7 @@ class GatewaySettings(ProcessSettings):
     linger_ms: float = Field(
         2.0, ge=0, le=1_000, description="How long a beacon waits for company while others are under way, in ms."
     )
-    groups_in_flight: int = Field(2, ge=1, le=256, description="`Collect` calls under way at once.")
+    groups_in_flight: int = Field(4, ge=1, le=256, description="`Collect` calls under way at once.")
     waiting_events: int = Field(
         50_000, ge=1_000, description="Events that may wait to leave; beacons beyond are answered 503."
     )
