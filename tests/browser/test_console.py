@@ -8,7 +8,7 @@ from typing import Any
 
 from playwright.async_api import Browser, Page, expect
 
-from tests.service.gateway.conftest import running_gateway
+from tests.service.gateway.conftest import before, running_gateway
 from tests.tools.eventually import eventually
 from tests.tools.suite import Suite
 from tests.tools.visits import event, now_ms
@@ -52,13 +52,13 @@ async def test_nobody_sees_anything_without_signing_in(browser: Browser, suite: 
         assert json.loads(kept) == [{}, {}, ""]
         await page.get_by_role("button", name="Sign out").click()
         await expect(page.locator("#sign-in")).to_be_visible()
+        await expect(page.locator("#visitors tr")).to_have_count(0)
         await page.reload()
         await expect(page.locator("#sign-in")).to_be_visible()
 
 
 async def test_an_open_api_asks_nobody_to_sign_in(browser: Browser, suite: Suite) -> None:
-    targets = {f"{name.upper()}_TARGET": target for name, target in suite.targets.items()}
-    async with running_gateway(open_api=True, **targets) as http:
+    async with running_gateway(open_api=True, **before(suite)) as http:
         page = await browser.new_page()
         await page.goto(f"{http.base_url}/console/")
         await expect(page.locator("#live")).to_have_text("Live")

@@ -64,7 +64,7 @@ async function load(signal) {
 
 function say(state, text) {
   part('live').className = `live ${state}`;
-  part('live').textContent = text;
+  if (part('live').textContent !== text) part('live').textContent = text; // it is read out
 }
 
 function problem(text) {
@@ -75,6 +75,7 @@ function leave(message = '') {
   following.abort();
   signOut();
   visit.show('');
+  visitors.forget();
   part('work').hidden = part('live').hidden = part('sign-out').hidden = true;
   part('sign-in').hidden = false;
   part('sign-in-problem').textContent = message;

@@ -18,6 +18,7 @@ export class VisitView {
   /** Show a visit instead of another; none without an id. */
   async show(visitId) {
     clearTimeout(this.settling);
+    this.settling = undefined;
     this.leaving?.abort();
     this.leaving = new AbortController();
     this.visitId = visitId;
@@ -28,7 +29,7 @@ export class VisitView {
     this.sections = Object.fromEntries(['now', 'contact', 'timeline', 'pages', 'events', 'person'].map((name) => [name, element('div', { class: name })]));
     this.said = element('p', { class: 'said', role: 'status' });
     this.root.append(
-      element('div', { class: 'bar' }, this.title, element('button', { type: 'button', class: 'quiet', onclick: () => this.close() }, 'Close')),
+      element('div', { class: 'bar' }, this.title, quiet('Close', () => this.close())),
       this.said,
       ...Object.values(this.sections),
     );
@@ -47,6 +48,7 @@ export class VisitView {
 
   async refresh() {
     const { visitId, leaving: { signal } } = this;
+    const turn = this.turn = {};
     const of = (parts, ...ids) => ask(path(parts, ...ids), { signal }).catch(unlessMissing);
     try {
       const [visitor, explained, pages, events] = await Promise.all([
@@ -60,14 +62,17 @@ export class VisitView {
       const inForce = links && links.links.find(({ endTime }) => endTime === null);
       const contactId = inForce && inForce.status === 'linked' ? inForce.contactId : undefined;
       const person = contactId && await of(['/api/v1/contacts/', '/person'], contactId);
-      if (visitId !== this.visitId) return;
+      if (signal.aborted || turn !== this.turn) return;
       this.fill('now', now(visitor, explained));
       this.fill('timeline', timeline(explained));
       this.fill('pages', pageTable(pages));
       this.fill('events', eventTable(events));
       this.fill('person', personPart(person, visitId, this.open));
-      // Not while somebody writes in it.
-      if (!this.sections.contact.contains(document.activeElement)) this.fill('contact', this.contactPart(identityId, links, inForce));
+      // Not while somebody writes in it, unless that would link somebody else.
+      if (identityId !== this.contactOf || !this.sections.contact.contains(document.activeElement)) {
+        this.contactOf = identityId;
+        this.fill('contact', this.contactPart(identityId, links, inForce));
+      }
     } catch (problem) {
       if (!signal.aborted) this.say(problem.message, true);
     }
@@ -93,19 +98,23 @@ export class VisitView {
 
   contactPart(identityId, links, inForce) {
     if (!identityId) return [element('h3', {}, 'Contact'), element('p', { class: 'soft' }, 'Nobody has said who this is, so there is nobody to link.')];
-    const input = element('input', { name: 'contact', required: true, autocomplete: 'off', value: '' });
+    const input = element('input', { name: 'contact', required: true, autocomplete: 'off' });
     const isLinked = inForce && inForce.status === 'linked';
-    const change = (did, options) => this.change(identityId, did, options);
+    const candidates = inForce && inForce.status === 'ambiguous' ? inForce.candidateContactIds : [];
+    const link = (contactId) => this.change(identityId, `Linked to ${contactId}.`, { method: 'PUT', body: { contactId } });
+    const unlink = () => this.change(identityId, 'Unlinked.', { method: 'DELETE' });
+    const send = (event) => {
+      event.preventDefault();
+      link(input.value.trim());
+    };
     return [
-      element('h3', {}, 'Contact'),
-      element('p', {}, ...standing(inForce)),
-      inForce && inForce.status === 'ambiguous'
-        ? element('p', { class: 'choices' }, inForce.candidateContactIds.map((contactId) => element('button', { type: 'button', class: 'quiet', onclick: () => change(`Linked to ${contactId}.`, { method: 'PUT', body: { contactId } }) }, `Link to ${contactId}`)))
-        : '',
-      element('form', { class: 'link', onsubmit: (event) => { event.preventDefault(); change(`Linked to ${input.value}.`, { method: 'PUT', body: { contactId: input.value } }); } },
+      element('h3', {}, 'Contact of ', element('bdi', {}, identityId)),
+      element('p', {}, standing(inForce)),
+      element('p', { class: 'choices' }, candidates.map((contactId) => quiet(`Link to ${contactId}`, () => link(contactId)))),
+      element('form', { class: 'link', onsubmit: send },
         element('label', {}, isLinked ? 'Link to another contact' : 'Link to contact', input),
         element('button', {}, 'Link'),
-        isLinked ? element('button', { type: 'button', class: 'quiet', onclick: () => change('Unlinked.', { method: 'DELETE' }) }, 'Unlink') : ''),
+        isLinked ? quiet('Unlink', unlink) : ''),
       linkTable(links),
     ];
   }
@@ -124,7 +133,11 @@ export class VisitView {
   }
 }
 
-/** What is not there is undefined; a right that is missing is told where it is needed. */
+function quiet(text, onclick) {
+  return element('button', { type: 'button', class: 'quiet', onclick }, text);
+}
+
+/** What is not there is undefined. */
 function unlessMissing(problem) {
   if (problem instanceof Problem && problem.status === 404) return undefined;
   throw problem;
@@ -181,28 +194,38 @@ function eventTable(events) {
       moment(event.timestamp),
       element('span', { class: 'name', title: event.eventName }, event.eventName),
       element('span', { title: event.url || '' }, place(event.url || '')),
-      Object.keys(event.data).length ? element('details', { 'data-key': event.eventID }, element('summary', {}, Object.keys(event.data).join(', ')), element('pre', {}, JSON.stringify(event.data, null, 2))) : '',
+      dataOf(event),
     ])) : element('p', { class: 'soft' }, 'None is stored yet.'),
     events && events.length === MOST_EVENTS ? element('p', { class: 'soft' }, `These are the first ${MOST_EVENTS}.`) : '',
   ];
 }
 
+function dataOf({ eventID, data }) {
+  const keys = Object.keys(data);
+  if (!keys.length) return '';
+  return element('details', { 'data-key': eventID }, element('summary', {}, keys.join(', ')), element('pre', {}, JSON.stringify(data, null, 2)));
+}
+
 function standing(inForce) {
   if (!inForce) return ['Linked to none: no rule has found a contact.'];
-  if (inForce.status === 'linked') return ['Linked to ', element('strong', {}, inForce.contactId), inForce.rule === 'manual' ? ` by ${inForce.actor}.` : ` by the rule ${inForce.rule}.`];
+  if (inForce.status === 'linked') {
+    const by = inForce.rule === 'manual' ? inForce.actor : `the rule ${inForce.rule}`;
+    return ['Linked to ', element('strong', {}, inForce.contactId), ` by ${by}.`];
+  }
   if (inForce.status === 'ambiguous') return [`Several contacts match by the rule ${inForce.rule}.`];
   return [`Unlinked by ${inForce.actor}.`];
 }
 
 function linkTable(links) {
   if (!links || !links.links.length) return '';
-  return element('details', { 'data-key': 'links' }, element('summary', {}, 'Every decision'), table(['When', 'What', 'Contact', 'Rule', 'By'], links.links.map((link) => [
+  const rows = links.links.map((link) => [
     moment(link.createTime),
     link.endTime === null ? `${link.status}, in force` : link.status,
     link.contactId || link.candidateContactIds.join(', '),
-    [link.rule, ...link.evidence.map(({ attribute, assurance }) => [attribute, assurance].filter(Boolean).join(' '))].filter(Boolean).join(': '),
+    [link.rule, ...link.evidence.map(({ assurance }) => assurance)].filter(Boolean).join(', '),
     link.actor,
-  ])));
+  ]);
+  return element('details', { 'data-key': 'links' }, element('summary', {}, 'Every decision'), table(['When', 'What', 'Contact', 'Rule', 'By'], rows));
 }
 
 function personPart(person, visitId, open) {
@@ -214,7 +237,8 @@ function personPart(person, visitId, open) {
     element('p', {}, element('strong', {}, name || contact.contactId), ' ', [...contact.emailAddresses, ...contact.phoneNumbers].join(', ')),
     table(['Identity', 'Visits'], identities.map(({ identityId, visitIds }) => [
       identityId,
-      element('span', { class: 'choices' }, (visitIds || []).map((id) => id === visitId ? element('span', { class: 'soft' }, 'this') : element('button', { type: 'button', class: 'quiet', onclick: () => open(id) }, shortened(id)))),
+      element('span', { class: 'choices' }, (visitIds || []).map((id) => (
+        id === visitId ? element('span', { class: 'soft' }, 'this') : quiet(shortened(id), () => open(id))))),
     ])),
   ];
 }

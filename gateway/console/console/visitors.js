@@ -18,15 +18,22 @@ export class Visitors {
     this.known = new Map(); // by visit: the visitor as the API has it, with the page and event seen last
     this.drawn = new Map(); // by visit: its row, and what it was drawn from
     this.sites = new Set();
+    this.loading = Promise.resolve();
     this.late = undefined; // while a list is under way: what happens meanwhile, to be told after it
     this.hasMore = false;
     rows.addEventListener('keydown', (event) => this.move(event));
     setInterval(() => this.draw(), 10000); // "ago" grows old
   }
 
-  /** Read the list anew and keep it fresh until `signal` is aborted. Raises Problem. */
-  async load(signal) {
+  /** Read the list anew, after one that is under way, and from time to time until `signal` is aborted. Raises Problem. */
+  load(signal) {
+    this.loading = this.loading.catch(() => {}).then(() => this.read(signal));
+    return this.loading;
+  }
+
+  async read(signal) {
     clearTimeout(this.refreshing);
+    if (signal.aborted) return;
     this.late = [];
     try {
       const { state, site } = this.filter;
@@ -37,10 +44,19 @@ export class Visitors {
     } finally {
       const late = this.late;
       this.late = undefined;
-      for (const [kind, data] of late) this.tell(kind, data);
+      if (!signal.aborted) {
+        for (const [kind, data] of late) this.tell(kind, data);
+        this.refreshing = setTimeout(() => this.load(signal).catch(() => {}), REFRESH_MS); // the stream tells what is wrong
+      }
     }
-    this.refreshing = setTimeout(() => this.load(signal).catch(() => {}), REFRESH_MS); // the stream says what is wrong
-    signal.addEventListener('abort', () => clearTimeout(this.refreshing), { once: true });
+    this.draw();
+  }
+
+  /** Show nobody any more. */
+  forget() {
+    this.known.clear();
+    this.sites.clear();
+    this.tellSites([]);
     this.draw();
   }
 

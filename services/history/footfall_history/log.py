@@ -12,7 +12,8 @@ GROUP: Final = "history"
 _ALL_GROUPS: Final = ("identity", GROUP)
 # Entries are small when traffic is: many of them still make one good batch.
 _ENTRIES_A_BATCH: Final = 256
-_ENTRIES_A_READ: Final = 64
+# Each watcher holds a read's entries for as long as its client takes to read them, and they may be of 1 MiB.
+_ENTRIES_A_READ: Final = 8
 _BLOCK_MS: Final = 1_000
 
 

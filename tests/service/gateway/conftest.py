@@ -15,6 +15,8 @@ from footfall_gateway.serving import Gateway
 from footfall_gateway.settings import GatewaySettings
 from footfall_servicekit.interceptor import ServerInterceptor
 
+from tests.tools.suite import Suite
+
 Collect = Callable[[EventBatch], Awaitable[collector.CollectResponse]]
 
 
@@ -45,6 +47,16 @@ async def scripted_collector() -> AsyncIterator[ScriptedCollector]:
     await server.start()
     yield servicer
     await server.stop(None)
+
+
+def before(suite: Suite) -> dict[str, Any]:
+    """The settings of a gateway in front of a suite's services."""
+    settings: dict[str, Any] = {f"{name.upper()}_TARGET": target for name, target in suite.targets.items()}
+    if suite.authority:
+        settings["GRPC_TLS_CA_FILE"] = suite.environment["GRPC_TLS_CA_FILE"]
+        for name in ("grpc_tls_cert_file", "grpc_tls_key_file"):
+            settings[name] = suite.environment[f"GATEWAY_{name.upper()}"]
+    return settings
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ import pytest
 from footfall_gateway.keys import Key, KeyFile, Scope, new_token
 from footfall_timeline import page_id, session_id
 
-from tests.service.gateway.conftest import running_gateway
+from tests.service.gateway.conftest import before, running_gateway
 from tests.tools.eventually import eventually
 from tests.tools.suite import Suite
 from tests.tools.visits import event, now_ms
@@ -73,8 +73,8 @@ class Scene:
 @pytest.fixture(scope="module")
 async def scene(suite: Suite, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]:
     file = tmp_path_factory.mktemp("keys") / "keys.json"
-    targets = {f"{name.upper()}_TARGET": target for name, target in suite.targets.items()}
-    async with running_gateway(keys_file=file, **targets) as owner, httpx.AsyncClient(base_url=owner.base_url) as http:
+    gateway = running_gateway(keys_file=file, **before(suite))
+    async with gateway as owner, httpx.AsyncClient(base_url=owner.base_url) as http:
         person = f"dana-{uuid.uuid4()}"
         traces = [await left(http, site, person) for site in ("shop", "bank")]
 
