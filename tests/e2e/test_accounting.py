@@ -57,7 +57,7 @@ class Counted:
         """What `footfall-history dead-letters` prints."""
         process = await asyncio.create_subprocess_exec(
             Path(sys.executable).parent / "footfall-history", "dead-letters", *arguments,
-            env=os.environ | {"REDIS_URL": self.suite.redis_url},
+            env={**os.environ, **self.suite.environment},
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         out, problems = await process.communicate()

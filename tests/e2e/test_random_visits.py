@@ -48,6 +48,7 @@ async def test_every_stamp_is_the_fold_of_the_sorted_events(suite: Suite) -> Non
         quarter = len(beacons) // 4
         for start in range(0, len(beacons), quarter or 1):
             await asyncio.gather(*map(post, beacons[start : start + (quarter or 1)]))
+            await eventually(lambda: suite.pid("history") is not None)  # started again after the last time
             suite.kill("history")
 
         for events in visits:
