@@ -21,7 +21,7 @@ LIVE = 60_000
 DAYS = 7
 PATH: tuple[Program, ...] = ("gateway", "collector", "identity", "valkey")
 PROFILE = Profile("known visitors", 10, 64)
-ROUNDS = 4
+ROUNDS = 10
 
 
 @dataclass(frozen=True)
