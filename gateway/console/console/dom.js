@@ -23,11 +23,11 @@ export function shortened(id, length = 8) {
   return element('code', { title: id }, id.length > length ? `${id.slice(0, length)}…` : id);
 }
 
-/** The address of a page as it is shown, in short: its path; with its host where there are pages of several sites. */
-export function place(url, withHost = false) {
+/** The address of a page as it is shown, in short: its path. */
+export function place(url) {
   try {
-    const { host, pathname, search } = new URL(url);
-    return (withHost ? host : '') + pathname + search;
+    const { pathname, search } = new URL(url);
+    return pathname + search;
   } catch {
     return url;
   }

@@ -151,7 +151,7 @@ export class Visitors {
       drawn.button.closest('th') || element('th', { scope: 'row' }, drawn.button),
       element('td', { class: 'of-contact', title: contactId || '' }, contactId || none()),
       element('td', { class: 'of-site', title: site }, site),
-      element('td', { class: 'of-page', title: page ? page.url : '' }, page ? String(page.title || place(page.url, true)) : none()),
+      element('td', { class: 'of-page', title: page ? page.url : '' }, page ? String(page.title || place(page.url)) : none()),
       element('td', { class: 'of-last' }, eventName || '', element('span', { class: 'soft' }, ` ${ago(lastEventTime)}`)),
     ];
     cells.forEach((cell, number) => {
