@@ -31,7 +31,7 @@ class Extent:
     measured_s: int
 
 
-FULL = Extent(warm_up_s=150, measured_s=180)
+FULL = Extent(warm_up_s=150, measured_s=420)
 QUICK = Extent(warm_up_s=20, measured_s=40)
 
 
