@@ -253,7 +253,8 @@ async def test_a_reader_outlives_a_redis_that_dies_and_comes_back(tmp_path: Path
             await eventually(lambda: handler.payloads == [b"1"])
         async with valkey_on(port, tmp_path):
             await eventually(lambda: append_when_it_can(b"2"))
-            await eventually(lambda: handler.payloads == [b"1", b"2"])
+            # The first again, when it was handled and not yet acknowledged as Redis died.
+            await eventually(lambda: [*dict.fromkeys(handler.payloads)] == [b"1", b"2"])
 
 
 async def test_a_redis_that_lost_everything_is_read_from_its_beginning(redis: Any, stream: str) -> None:
