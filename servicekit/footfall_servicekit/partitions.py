@@ -57,6 +57,7 @@ class Places:
         options = parse_url(url)
         self._first = Address(options.get("host", "localhost"), options.get("port", 6379))
         self._by_slot: dict[int, Address] = {}
+        self.is_closed = False
 
     def of(self, slot: int) -> Address:
         """The node to be asked."""
@@ -92,6 +93,9 @@ class _SlotConnection(Connection):
         except (redis_errors.ConnectionError, redis_errors.TimeoutError):
             self._places.lost(self._slot, address)
             raise
+        if self._places.is_closed:  # redis-py would let whoever comes late have a connection that nobody closes
+            await self.disconnect()
+            raise redis_errors.ConnectionError("closed")
 
     async def send_packed_command(self, *args: Any, **options: Any) -> None:
         """Write. redis-py would by asyncio.wait_for, which before Python 3.12 may lose a cancellation: work goes on."""
@@ -225,5 +229,6 @@ class PartitionedRedis:
         return False
 
     async def aclose(self) -> None:
-        """Close the connections."""
+        """Close the connections, for good."""
+        self._places.is_closed = True
         await asyncio.gather(*(client.aclose() for client in (*self._clients, self._of_count)))

@@ -173,3 +173,18 @@ async def test_a_cancellation_ends_whoever_asks_wherever_it_meets_him(redis_data
             asking.cancel()
             await asyncio.wait([asking], timeout=5)
             assert asking.cancelled()
+
+
+async def test_who_comes_after_closing_is_refused_and_leaves_no_connection_open(redis_database_url: str) -> None:
+    async with opened(redis_database_url, 1) as redis:
+        await redis[0].set("before", "closing")
+    with pytest.raises(AWAY, match="closed"):
+        await redis[0].get("before")
+    async with client(redis_database_url) as looking:
+        database = looking.connection_pool.connection_kwargs["db"]
+
+        async def is_alone() -> bool:
+            clients = await looking.client_list()
+            return [about["cmd"] for about in clients if about["db"] == str(database)] == ["client|list"]
+
+        await eventually(is_alone)
