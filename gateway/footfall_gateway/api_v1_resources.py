@@ -32,6 +32,10 @@ class Visitor(msgspec.Struct, rename="camel"):
     session_id: str | None
     contact_id: str | None
     last_event_time: int
+    url: str | None
+    """The page the visitor was on last."""
+    title: str | None
+    """Its title."""
 
 
 class Visitors(msgspec.Struct, rename="camel"):
@@ -78,6 +82,8 @@ class Explanation(msgspec.Struct, rename="camel"):
     state: State
     identity_id: str | None
     transitions: list[Transition]
+    truncated: bool
+    """The visit has had more transitions than are kept (`VISIT_TRANSITIONS`): those beyond do not count."""
 
 
 class ContactBody(msgspec.Struct, rename="camel"):
@@ -185,6 +191,8 @@ def visitor(live: visitor_pb2.Visitor) -> Visitor:
         session_id=live.session_id or None,
         contact_id=live.contact_id or None,
         last_event_time=milliseconds(live.last_event_time),
+        url=live.url or None,
+        title=live.title or None,
     )
 
 
@@ -196,6 +204,7 @@ def explanation(answer: history_service_pb2.ExplainVisitResponse) -> Explanation
         state=state(answer.visit.state),
         identity_id=answer.visit.identity_id or None,
         transitions=[_transition(step) for step in answer.explanations],
+        truncated=answer.visit.timeline_truncated,
     )
 
 

@@ -15,6 +15,7 @@ from footfall.identity.v1 import identity_service_pb2, identity_service_pb2_grpc
 from footfall_timeline import Fold, Stamp, State, merge, normalize_uuid
 
 from tests.tools.eventually import eventually
+from tests.tools.stamps import stamp_at
 from tests.tools.suite import Suite
 from tests.tools.visits import Event, random_visit, scattered, transitions
 
@@ -27,7 +28,7 @@ def expected_stamps(events: list[Event]) -> dict[str, Stamp]:
     """By event id, what the pure rules say of each event."""
     folded = Fold(events[0]["visitID"], merge(transitions(events)))
     ids = [(normalize_uuid(e["eventID"]), e["timestamp"]) for e in events]
-    return {event_id: folded.stamp_at(at_ms, event_id) for event_id, at_ms in ids}
+    return {event_id: stamp_at(folded, at_ms, event_id) for event_id, at_ms in ids}
 
 
 @pytest.mark.timeout(60 + VISITS)

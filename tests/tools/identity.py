@@ -7,10 +7,10 @@ from typing import Any
 
 from footfall.event.v1 import event_pb2
 from footfall.event.v1.event_pb2 import Event, EventBatch
-from footfall_identity.visit_record import VisitRecord, touches, transition_of
+from footfall_identity.visit_record import VisitRecord, touches
 from footfall_identity.visitor_store import VisitorStore
 from footfall_servicekit.stream import Entry
-from footfall_timeline import Assurance, Kind, partition
+from footfall_timeline import Assurance, Kind, partition, transition_of
 
 from tests.tools.visits import now_ms
 

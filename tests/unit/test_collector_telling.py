@@ -4,7 +4,8 @@ import random
 
 import pytest
 from footfall_collector.resolver import telling
-from footfall_identity.visit_record import touches, transition_of
+from footfall_identity.visit_record import touches
+from footfall_timeline import transition_of
 
 from tests.tools.identity import admitted, new_id
 

@@ -1,48 +1,61 @@
-"""A change is told with the timelines around it, however much later the timeline is looked at."""
+"""A change comes with who the visitor was around it, however much later the timeline is looked at."""
 
 import random
+import time
 
 import pytest
 from footfall_identity.changes import Change, Step, steps
-from footfall_timeline import Assurance, Kind, Timeline, Transition, encode, merge
+from footfall_identity.visit_record import VisitRecord
+from footfall_timeline import Assurance, Fold, Kind, Stamp, Timeline, Transition, encode, merge, to_fields
 
-VISITS = ["visit-1", "visit-2"]
+VISITS = ["00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"]
 
 
 def random_transition(chance: random.Random) -> Transition:
     kind = chance.choice(list(Kind))
     # Few ids, so that entries replace each other too.
     event_id = f"event-{chance.randint(1, 8)}"
-    return Transition(chance.randint(1, 20), event_id, kind, Assurance.NONE, chance.choice("abc"))
+    return Transition(chance.randint(1, 20), event_id, kind, chance.choice(list(Assurance)), chance.choice("abc"))
 
 
-def as_fields(visit_id: str, before: Timeline, after: Timeline) -> dict[bytes, bytes]:
+def as_fields(visit_id: str, rev: int, before: Timeline, after: Timeline) -> dict[bytes, bytes]:
     """What merge.lua writes."""
-    old = {t.event_id: t for t in before}
-    fields = {"visit": visit_id}
-    for t in after:
-        if old.get(t.event_id) != t:
-            fields[t.event_id] = encode(t)
-            if t.event_id in old:
-                fields[f"-{t.event_id}"] = encode(old[t.event_id])
+    old = {(t.event_id, t.assurance): t for t in before}
+    new = {(t.event_id, t.assurance): t for t in after}
+    fields = {"visit": visit_id, "rev": str(rev)}
+    for key in old.keys() | new.keys():
+        name = f"{key[0]}+{key[1]}"
+        if old.get(key) != new.get(key):
+            fields |= {name: encode(new[key])} if key in new else {}
+            fields |= {f"-{name}": encode(old[key])} if key in old else {}
     return {name.encode(): value.encode() for name, value in fields.items()}
 
 
+def record(visit_id: str, rev: int, timeline: Timeline) -> VisitRecord:
+    return VisitRecord(visit_id, "default", "", 1, 1, "", "", rev, False, timeline)
+
+
+def stamp(visit_id: str, timeline: Timeline) -> Stamp:
+    return Fold(visit_id, timeline).stamp
+
+
+@pytest.mark.parametrize("most", [3, 1_000])
 @pytest.mark.parametrize("seed", range(50))
-def test_each_change_has_the_timeline_before_and_after_it(seed: int) -> None:
+def test_each_change_has_the_stamps_before_and_after_it(seed: int, most: int) -> None:
     chance = random.Random(seed)  # noqa: S311
-    timelines: dict[str, Timeline] = dict.fromkeys(VISITS, ())
+    visits = {visit_id: record(visit_id, 0, ()) for visit_id in VISITS}
     expected: list[Step] = []
-    history = [dict(timelines)]
+    history = [dict(visits)]
     for number in range(30):
         visit_id = chance.choice(VISITS)
-        before = timelines[visit_id]
-        after = merge(before, [random_transition(chance) for _ in range(chance.randint(1, 3))])
-        if after != before:
-            change = Change.read(f"{number}-0", as_fields(visit_id, before, after))
-            expected.append(Step(change, before, after))
-            timelines[visit_id] = after
-            history.append(dict(timelines))
+        known = visits[visit_id]
+        after = merge(known.timeline, [random_transition(chance) for _ in range(chance.randint(1, 3))])[:most]
+        if after != known.timeline:
+            rev = known.rev + 1
+            change = Change.read(f"{number}-0", as_fields(visit_id, rev, known.timeline, after))
+            expected.append(Step(change, stamp(visit_id, known.timeline), stamp(visit_id, after)))
+            visits[visit_id] = record(visit_id, rev, after)
+            history.append(dict(visits))
     begun = chance.randint(0, len(expected))
     seen = chance.randint(begun, len(expected))
     changes = [step.change for step in expected[begun:]]
@@ -52,6 +65,35 @@ def test_each_change_has_the_timeline_before_and_after_it(seed: int) -> None:
 def test_what_an_erased_marker_replaced_is_not_told() -> None:
     sign_in = Transition(1, "event-1", Kind.SIGN_IN, Assurance.NONE, "ann")
     marker = sign_in._replace(identity="")
-    fields = {b"visit": b"visit-1", b"event-1": encode(marker).encode()}
-    [step] = steps([Change.read("1-0", fields)], {"visit-1": (marker,)})
-    assert (step.before, step.after) == ((), (marker,))
+    fields = {b"visit": VISITS[0].encode(), b"rev": b"2", b"event-1": encode(marker).encode()}
+    [step] = steps([Change.read("1-0", fields)], {VISITS[0]: record(VISITS[0], 2, (marker,))})
+    assert step.before == step.after == stamp(VISITS[0], ())
+
+
+def test_changes_of_a_visit_that_is_forgotten_are_left_out() -> None:
+    assert list(steps([Change("1-0", VISITS[0], 1, ())], {})) == []
+
+
+def test_a_visit_of_many_changes_costs_little_more_a_change_than_one_of_few() -> None:
+    """Were each timeline folded from its beginning, a thousand changes would cost ten times as much each."""
+    few, many = (min(cost_of(count) for _ in range(3)) / count for count in (100, 1_000))
+    assert many < 8 * few
+
+
+def cost_of(count: int) -> float:
+    """Seconds of this process for a visit that has had so many changes, one transition each."""
+    timeline = merge(
+        Transition(1_700_000_000_000 + n, f"event-{n}", Kind.USER_INFO, Assurance.CLAIMED, f"user-{n}")
+        for n in range(count)
+    )
+    fields = to_fields(timeline)
+    changes = [
+        Change.read(
+            f"{n}-0",
+            {b"visit": VISITS[0].encode(), b"rev": str(n).encode(), name.encode(): text.encode()},
+        )
+        for n, (name, text) in enumerate(fields.items(), 1)
+    ]
+    begin = time.process_time()
+    assert len(list(steps(changes, {VISITS[0]: record(VISITS[0], count, timeline)}))) == count
+    return time.process_time() - begin

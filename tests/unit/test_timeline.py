@@ -11,22 +11,28 @@ from footfall_timeline import (
     Kind,
     LaterVersionError,
     Rule,
+    RunningFold,
     Stamp,
     State,
     Timeline,
     Transition,
+    by_event,
     decode,
     encode,
     erase,
+    from_fields,
     merge,
     normalize_uuid,
     order_key,
     page_id,
     partition,
     session_id,
+    to_fields,
 )
 from hypothesis import given
 from hypothesis import strategies as st
+
+from tests.tools.stamps import stamp_at
 
 VISIT = "d23f0824-128b-4f33-8c5c-7fd0a6a3a450"
 
@@ -61,7 +67,7 @@ def authenticated(identity: str, signed_in_at: int) -> Stamp:
 
 def other_event_at(folded: Fold, at: int) -> Stamp:
     """The stamp of an event that is no transition."""
-    return folded.stamp_at(at, "ffffffff-0000-4000-8000-000000000000")
+    return stamp_at(folded, at, "ffffffff-0000-4000-8000-000000000000")
 
 
 class TestTransitionTable:
@@ -81,12 +87,12 @@ class TestTransitionTable:
 
     def test_user_info_of_the_signed_in_identity_changes_nothing(self) -> None:
         folded = fold(sign_in(1, "ann"), user_info(2, "ann"))
-        assert folded.stamp == folded.stamp_at(2, event_id(2)) == authenticated("ann", 1)
+        assert folded.stamp == stamp_at(folded, 2, event_id(2)) == authenticated("ann", 1)
         assert folded.steps[-1].rule is Rule.USER_INFO_SAME_IDENTITY
 
     def test_user_info_of_another_identity_while_signed_in_owns_only_its_own_event(self) -> None:
         folded = fold(sign_in(1, "ann"), user_info(3, "bob"))
-        assert folded.stamp_at(3, event_id(3)) == recognized("bob")
+        assert stamp_at(folded, 3, event_id(3)) == recognized("bob")
         assert other_event_at(folded, 2) == other_event_at(folded, 4) == authenticated("ann", 1)
         assert [(a.identity, a.scope) for a in folded.associations] == [
             ("ann", State.AUTHENTICATED),
@@ -116,7 +122,7 @@ class TestTransitionTable:
     def test_sign_out_falls_to_recognized_and_still_carries_the_session_itself(self) -> None:
         folded = fold(sign_in(1, "ann"), sign_out(5))
         assert folded.stamp == recognized("ann")
-        assert folded.stamp_at(5, event_id(5)) == recognized("ann")._replace(session_id=folded.sessions[0].session_id)
+        assert stamp_at(folded, 5, event_id(5)) == recognized("ann")._replace(session_id=folded.sessions[0].session_id)
         assert folded.sessions[0].end_ms == 5
         assert folded.associations[0].scope is State.RECOGNIZED
 
@@ -148,7 +154,7 @@ class TestErasure:
     def test_an_erased_user_info_leaves_another_persons_session_open(self) -> None:
         folded = Fold(VISIT, erase((sign_in(1, "ann"), user_info(2, "bob")), "bob", 10))
         assert folded.stamp == authenticated("ann", 1)
-        assert folded.stamp_at(2, event_id(2)) == ANONYMOUS
+        assert stamp_at(folded, 2, event_id(2)) == ANONYMOUS
 
     def test_what_happened_after_the_erasure_stays(self) -> None:
         assert erase((user_info(11, "ann"),), "ann", 10) == (user_info(11, "ann"),)
@@ -177,6 +183,29 @@ class TestMerge:
         assert merge(a, b) == merge(b, a)
         assert merge(merge(a, b), c) == merge(a, merge(b, c))
         assert merge(a, a) == a
+
+    @pytest.mark.parametrize("most", [1, 2, 3])
+    @given(a=timelines, b=timelines, c=timelines)
+    def test_stays_so_when_only_the_smallest_are_kept(self, most: int, a: Timeline, b: Timeline, c: Timeline) -> None:
+        a, b, c = a[:most], b[:most], c[:most]
+        assert merge(a, b)[:most] == merge(b, a)[:most]
+        assert merge(merge(a, b)[:most], c)[:most] == merge(a, merge(b, c)[:most])[:most] == merge(a, b, c)[:most]
+        assert merge(a, a) == a
+
+    def test_the_proven_copy_of_an_event_wins_at_the_earliest_of_its_times(self) -> None:
+        proven = sign_in(5, "ann")._replace(assurance=Assurance.PROVEN)
+        again = user_info(5, "ann")._replace(event_time_ms=3)  # its token had expired, and it was another second's
+        for timeline in (merge((proven, again)), merge((again,), (proven,))):
+            assert by_event(timeline) == (proven._replace(event_time_ms=3),)
+            assert Fold(VISIT, timeline).stamp == authenticated("ann", 5)._replace(assurance=Assurance.PROVEN)
+
+    def test_of_copies_of_one_assurance_the_smaller_wins(self) -> None:
+        one, other = user_info(5, "bob"), user_info(5, "ann")
+        assert merge((one, other)) == (other,)
+
+    @given(timelines)
+    def test_what_stores_keep_is_read_back(self, timeline: Timeline) -> None:
+        assert from_fields(to_fields(timeline).items()) == timeline
 
     @given(st.lists(transitions, max_size=12), st.randoms(use_true_random=False))
     def test_the_fold_does_not_depend_on_arrival(self, arrived: list[Transition], chance: random.Random) -> None:
@@ -214,7 +243,15 @@ class TestFold:
             for number in range(13):
                 key = order_key(at, event_id(number))
                 [stamp] = [s.stamp for s in stretches if s.start <= key and (s.stop is None or key < s.stop)]
-                assert stamp == folded.stamp_at(at, event_id(number))
+                assert stamp == stamp_at(folded, at, event_id(number))
+
+    @given(st.lists(timelines, max_size=6))
+    def test_a_running_fold_says_the_same_as_one_from_the_beginning(self, seen: list[Timeline]) -> None:
+        running, timeline = RunningFold(VISIT, ()), merge()
+        for more in seen:
+            timeline = merge(timeline, more)[:8]
+            running.move_to(reversed(timeline))
+            assert running.stamp == Fold(VISIT, timeline).stamp
 
     @given(timelines)
     def test_a_session_is_open_exactly_while_authenticated(self, timeline: Timeline) -> None:

@@ -1,11 +1,18 @@
 """The rules of a visit, pure: which transitions there are, how they merge, and what they say of each moment."""
 
+from footfall_timeline.admitted import (
+    LONGEST_IDENTITY,
+    UnfitEventError,
+    has_stored_ids,
+    transition_of,
+)
 from footfall_timeline.fold import (
     ANONYMOUS,
     EFFECTS,
     Association,
     Fold,
     Rule,
+    RunningFold,
     Session,
     Stamp,
     State,
@@ -27,21 +34,26 @@ from footfall_timeline.transitions import (
     LaterVersionError,
     Timeline,
     Transition,
+    by_event,
     decode,
     encode,
     erase,
+    from_fields,
     merge,
+    to_fields,
 )
 
 __all__ = [
     "ANONYMOUS",
     "EFFECTS",
+    "LONGEST_IDENTITY",
     "Association",
     "Assurance",
     "Fold",
     "Kind",
     "LaterVersionError",
     "Rule",
+    "RunningFold",
     "Session",
     "Stamp",
     "State",
@@ -49,9 +61,13 @@ __all__ = [
     "Stretch",
     "Timeline",
     "Transition",
+    "UnfitEventError",
+    "by_event",
     "decode",
     "encode",
     "erase",
+    "from_fields",
+    "has_stored_ids",
     "identity_hash",
     "merge",
     "normalize_uuid",
@@ -59,5 +75,7 @@ __all__ = [
     "page_id",
     "partition",
     "session_id",
+    "to_fields",
+    "transition_of",
     "user_agent_id",
 ]

@@ -1,14 +1,13 @@
 """Turns the timeline of a visit into who the visitor was at each moment: stamps, sessions, associations."""
 
-from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import IntEnum, StrEnum
 from functools import cached_property
 from typing import NamedTuple
 
-from footfall_timeline.ids import order_key, session_id
-from footfall_timeline.transitions import Assurance, Kind, Timeline, Transition
+from footfall_timeline.ids import session_id
+from footfall_timeline.transitions import Assurance, Kind, Timeline, Transition, by_event
 
 
 class State(IntEnum):
@@ -111,7 +110,7 @@ class Fold:
         self.steps: list[Step] = []
         self._keys: list[str] = []
         stamp = ANONYMOUS
-        for transition in timeline:
+        for transition in by_event(timeline):
             step = _step(visit_id, stamp, transition)
             self.steps.append(step)
             self._keys.append(transition.order_key)
@@ -119,26 +118,11 @@ class Fold:
         self.stamp = stamp
         """The stamp after the last transition."""
 
-    def stamp_at(self, event_time_ms: int, event_id: str) -> Stamp:
-        """The stamp of the event with this key: the fold of all transitions with a key up to its own."""
-        key = order_key(event_time_ms, event_id)
-        position = bisect_right(self._keys, key)
-        if not position:
-            return ANONYMOUS
-        step = self.steps[position - 1]
-        return step.own if self._keys[position - 1] == key else step.after
-
-    def stretches(self, from_key: str = "") -> Iterator[Stretch]:
-        """The stamps of all events from the transition at `from_key` on, as ranges of order keys without gaps.
-
-        `from_key` must be the key of a transition, or "" to begin with the events before the first one.
-        """
-        if not from_key:
-            yield Stretch("", self._keys[0] if self._keys else None, ANONYMOUS)
+    def stretches(self) -> Iterator[Stretch]:
+        """The stamps of all events of the visit, as ranges of order keys without gaps."""
+        yield Stretch("", self._keys[0] if self._keys else None, ANONYMOUS)
         for position, step in enumerate(self.steps):
             key = self._keys[position]
-            if key < from_key:
-                continue
             stop = self._keys[position + 1] if position + 1 < len(self._keys) else None
             if step.own == step.after:
                 yield Stretch(key, stop, step.after)
@@ -186,6 +170,36 @@ class Fold:
             )
             for identity, transition in first.items()
         ]
+
+
+class RunningFold:
+    """Who the visitor is after the last transition of a timeline that changes: what has not changed is not read again.
+
+    What comes in order costs a step; what comes late, the steps behind it.
+    """
+
+    def __init__(self, visit_id: str, entries: Iterable[Transition]) -> None:
+        self._visit_id = visit_id
+        self._timeline: Timeline = ()
+        self._stamps: list[Stamp] = [ANONYMOUS]
+        self.move_to(entries)
+
+    @property
+    def stamp(self) -> Stamp:
+        """The stamp after the last transition."""
+        return self._stamps[-1]
+
+    def move_to(self, entries: Iterable[Transition]) -> None:
+        """Go on to what the timeline is now: its entries in any order."""
+        timeline = by_event(tuple(sorted(entries)))
+        same = next(
+            (at for at, (old, new) in enumerate(zip(self._timeline, timeline, strict=False)) if old != new),
+            min(len(self._timeline), len(timeline)),
+        )
+        del self._stamps[same + 1 :]
+        for transition in timeline[same:]:
+            self._stamps.append(_step(self._visit_id, self.stamp, transition).after)
+        self._timeline = timeline
 
 
 def _step(visit_id: str, before: Stamp, transition: Transition) -> Step:

@@ -27,7 +27,7 @@ class Transition(NamedTuple):
     """One identifying event. Sorts by (event time, event id).
 
     `identity` is empty for a SIGN_OUT. On a USER_INFO or SIGN_IN an empty identity is the erased marker: it was
-    somebody who has since been forgotten. The marker is smaller than what it replaces, so it wins every merge.
+    somebody who has since been forgotten. The marker is smaller than the entry it replaces, so it wins every merge.
     """
 
     event_time_ms: int
@@ -48,21 +48,37 @@ class Transition(NamedTuple):
 
 
 Timeline = tuple[Transition, ...]
-"""Transitions of one visit, sorted, one an event id."""
+"""Transitions of one visit, sorted: of each event one entry at most for each assurance.
+
+A SignIn that is sent again after its token has expired is admitted with less assurance, and perhaps at another time.
+Both copies are kept; `by_event` says what they amount to.
+"""
 
 
 def merge(*parts: Iterable[Transition]) -> Timeline:
-    """The union of timelines; of two entries with the same event id the smaller one stays.
+    """The union of timelines; of two entries of one event and assurance the smaller one stays.
 
-    Commutative, associative and idempotent, so neither order nor repetition of arrival matters.
+    Commutative, associative and idempotent, so neither order nor repetition of arrival matters. It stays so when only
+    the first N entries of each result are kept: an entry that is left out has N smaller ones, and these only fall.
     """
-    merged: dict[str, Transition] = {}
+    merged: dict[tuple[str, Assurance], Transition] = {}
     for part in parts:
         for transition in part:
-            known = merged.get(transition.event_id)
+            key = transition.event_id, transition.assurance
+            known = merged.get(key)
             if known is None or transition < known:
-                merged[transition.event_id] = transition
+                merged[key] = transition
     return tuple(sorted(merged.values()))
+
+
+def by_event(timeline: Timeline) -> Timeline:
+    """One transition an event: its earliest time, and what its entry of the highest assurance says."""
+    found: dict[str, Transition] = {}
+    for transition in timeline:
+        known = found.setdefault(transition.event_id, transition)
+        if known.assurance < transition.assurance:
+            found[transition.event_id] = transition._replace(event_time_ms=known.event_time_ms)
+    return tuple(found.values())
 
 
 def erase(timeline: Iterable[Transition], identity: str, erase_time_ms: int) -> Timeline:
@@ -77,7 +93,7 @@ class LaterVersionError(ValueError):
 
 
 def encode(transition: Transition) -> str:
-    """A transition without its event id, as stores keep it. Encoded entries of one event id sort as transitions do.
+    """An entry without its event id, as stores keep it. Encoded entries of one event sort as they do.
 
     This is version 1, told by its first character, a digit. A later version shall begin with a character below the
     digits, so that it stays when an earlier one merges the same event.
@@ -85,10 +101,26 @@ def encode(transition: Transition) -> str:
     return f"{transition.event_time_ms:013d}|{transition.kind.value}|{transition.assurance.value}|{transition.identity}"
 
 
-def decode(event_id: str, text: str) -> Transition:
-    """The inverse of `encode`. Raises LaterVersionError for a text that this version's `encode` has not made."""
+def to_fields(timeline: Timeline) -> dict[str, str]:
+    """A timeline as stores keep it: encoded entries by event id, further ones of an event by `id+assurance`."""
+    fields: dict[str, str] = {}
+    for transition in timeline:
+        event_id = transition.event_id
+        field = f"{event_id}+{transition.assurance.value}" if event_id in fields else event_id
+        fields[field] = encode(transition)
+    return fields
+
+
+def from_fields(fields: Iterable[tuple[str, str]]) -> Timeline:
+    """The inverse of `to_fields`. Raises LaterVersionError for what this version has not written."""
+    return tuple(sorted(decode(field, text) for field, text in fields))
+
+
+def decode(field: str, text: str) -> Transition:
+    """The entry that a field of `to_fields` holds. Raises LaterVersionError."""
     try:
         event_time_ms, kind, assurance, identity = text.split("|", 3)
+        event_id, _, _ = field.partition("+")
         return Transition(int(event_time_ms), event_id, Kind(int(kind)), Assurance(int(assurance)), identity)
     except ValueError:
         raise LaterVersionError("a transition of a later version") from None

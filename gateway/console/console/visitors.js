@@ -74,7 +74,9 @@ export class Visitors {
   take(visitor) {
     const known = this.known.get(visitor.visitId) || {};
     const lastEventTime = Math.max(visitor.lastEventTime, known.lastEventTime || 0);
-    this.known.set(visitor.visitId, { ...known, ...visitor, lastEventTime });
+    const isNewer = visitor.lastEventTime >= (known.lastEventTime || 0);
+    const page = visitor.url && isNewer ? { url: visitor.url, title: visitor.title } : known.page;
+    this.known.set(visitor.visitId, { ...known, ...visitor, lastEventTime, page });
   }
 
   takeEvent({ site, event, visitor }) {
@@ -87,7 +89,11 @@ export class Visitors {
     const known = this.known.get(visitId);
     if (happened < known.lastEventTime - 1000) return; // it was late, and says nothing of now
     Object.assign(known, { lastEventTime: Math.max(happened, known.lastEventTime), eventName: event.eventName });
-    if (event.url) known.page = { url: event.url, title: event.data && event.data.title };
+    if (event.url) {
+      const isSame = known.page && known.page.url === event.url;
+      const title = event.eventName === 'PageEntered' ? event.data && event.data.title : isSame && known.page.title;
+      known.page = { url: event.url, title };
+    }
   }
 
   draw() {

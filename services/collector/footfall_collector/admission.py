@@ -4,8 +4,9 @@ Everything after it is a pure function of what it wrote. It works in place, and 
 of the time at which a request without a time of arrival came in.
 """
 
-from typing import Final
+from typing import Any, Final
 
+import msgspec
 from footfall.collector.v1 import collector_service_pb2 as collector
 from footfall.event.v1 import event_pb2
 from footfall.event.v1.event_pb2 import Event, EventBatch
@@ -19,6 +20,7 @@ from footfall_collector.sender import Sender, cut_down
 from footfall_collector.sites import Site, Sites
 
 DAY_MS: Final = 86_400_000
+_LONGEST_TITLE: Final = 256
 _SIGN_IN = event_pb2.TRANSITION_KIND_SIGN_IN
 _CLAIMED: Final = {
     event_pb2.TRANSITION_KIND_USER_INFO: (event_pb2.ASSURANCE_CLAIMED, "user_info"),
@@ -26,6 +28,19 @@ _CLAIMED: Final = {
     event_pb2.TRANSITION_KIND_SIGN_OUT: (event_pb2.ASSURANCE_UNSPECIFIED, ""),
 }
 """How far an event is to be trusted on its own word, and why no further."""
+
+
+class _Titled(msgspec.Struct):
+    title: Any = None
+
+
+_decode_titled = msgspec.json.Decoder(_Titled).decode
+
+
+def _title(data_json: bytes) -> str:
+    """The title of a page, from the data of its PageEntered."""
+    title = _decode_titled(data_json).title if data_json else None
+    return title[:_LONGEST_TITLE] if isinstance(title, str) else ""
 
 
 def _rejection(reason: collector.RejectReason.ValueType, message: str) -> collector.Outcome:
@@ -99,6 +114,7 @@ class Admission:
             event.url = masked_url
         if masked_data != data:
             event.data_json = masked_data
+        event.title = _title(masked_data) if event.event_name == "PageEntered" else ""
 
     def _identify(self, event: Event, site: Site, received_ms: int) -> collector.Outcome | None:
         """Decide what the event does to its visit, whom it names and how far that is to be trusted.

@@ -18,6 +18,7 @@ from footfall_history.identities import Identities
 from footfall_history.live import LiveTail
 from footfall_history.log import Log
 from footfall_history.log import Unavailable as LogUnavailable
+from footfall_history.preview import Preview
 from footfall_history.reader import Reader
 from footfall_history.receipts import Receipts
 from footfall_history.retention import sweep
@@ -45,9 +46,11 @@ async def keep_history(settings: HistorySettings) -> int:
     tombstones = Tombstones(store, settings.erasure_secret)
     letters = DeadLetters(log, kept_ms=settings.retention_days * DAY_MS, bound=settings.dead_letters_bound)
     reader = Reader(store, settings.idle_minutes * MINUTE_MS)
-    eraser = Eraser(store, tombstones, letters)
-    consumer = LogConsumer(letters, Stamper(store, tombstones), eraser)
-    tail = LiveTail(log, store, tombstones, stopping, most_watchers=settings.watchers)
+    kept = settings.visit_transitions
+    preview = Preview(store, tombstones, transitions_kept=kept)
+    eraser = Eraser(store, tombstones, letters, preview)
+    consumer = LogConsumer(letters, Stamper(store, tombstones, transitions_kept=kept), eraser)
+    tail = LiveTail(log, preview, stopping, most_watchers=settings.watchers)
     service = HistoryService(store, reader, identities, tail, eraser, receipts=Receipts(reader, letters))
 
     async def is_ready() -> bool:

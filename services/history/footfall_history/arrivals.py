@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from footfall.event.v1.event_pb2 import Event, EventBatch, EventContext
-from footfall_timeline import Transition, order_key
+from footfall_timeline import Transition, UnfitEventError, order_key, transition_of
 
-from footfall_history.documents import Document, UnfitEventError, event_document, has_same_content, transition_of
+from footfall_history.documents import Document, event_document, has_same_content
 
 _START_FIELDS: Final = ("site", "global_visit_id", "user_agent_id", "bot")
 
@@ -37,8 +37,8 @@ class Arrival:
 
     def add(self, event: Event, context: EventContext) -> None:
         """Take in one event. Raises UnfitEventError and then takes in nothing."""
-        document = event_document(event, context)
         transition = transition_of(event)
+        document = event_document(event, context)
         if transition:
             self.transitions.append(transition)
         self.received_ms = max(self.received_ms, context.received_time_ms)

@@ -15,12 +15,11 @@ import structlog
 from footfall.event.v1.event_pb2 import EventBatch
 from footfall_servicekit.partitions import hash_tag
 from footfall_servicekit.stream import PAYLOAD_FIELD, Entry
-from footfall_timeline import partition
+from footfall_timeline import has_stored_ids, partition
 from google.protobuf.message import DecodeError
 
 from footfall_history import metrics
 from footfall_history.arrivals import Unstorable
-from footfall_history.documents import has_stored_ids
 from footfall_history.log import Log
 
 _LETTERS_A_READ: Final = 100

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 from footfall.event.v1.event_pb2 import Event, EventContext
 from footfall.history.v1.visit_pb2 import StoredEvent
-from footfall_timeline import Assurance, Kind, Stamp, Transition, normalize_uuid, order_key
+from footfall_timeline import Stamp, order_key
 
 Document = dict[str, Any]
 
@@ -33,13 +33,8 @@ _CONTENT: Final = (
     "data_json",
 )
 _ADMITTED: Final = ("event_type", "site", "page_id", "user_agent_id", "transition", "assurance", "assurance_reason")
-_LATEST_MS: Final = 10**TIME_DIGITS - 1
-ERASABLE: Final = ("names_identity_id", "data_json", "title")
+ERASABLE: Final = ("names_identity_id", "names_hash", "data_json", "title")
 """What an event that has been erased no longer says, besides whose it was."""
-
-
-class UnfitEventError(Exception):
-    """An event that cannot be stored, now or ever. The text says why and quotes nothing of it."""
 
 
 class _Titled(msgspec.Struct):
@@ -50,12 +45,8 @@ _decode_titled = msgspec.json.Decoder(_Titled).decode
 
 
 def event_document(event: Event, context: EventContext) -> Document:
-    """The document of an event as admitted, without a stamp. Raises UnfitEventError."""
+    """The document of an event that is as admission leaves it, without a stamp."""
     visit_id, event_id, at_ms = event.visit_id, event.event_id, event.event_time_ms
-    if not has_stored_ids(event):
-        raise UnfitEventError("visit_id or event_id is no UUID in dashed lower case")
-    if not 0 < at_ms <= _LATEST_MS:
-        raise UnfitEventError("event_time_ms is out of range")
     document: Document = {
         "_id": document_id(visit_id, event_id),
         "visit_id": visit_id,
@@ -79,14 +70,6 @@ def event_document(event: Event, context: EventContext) -> Document:
     return document
 
 
-def has_stored_ids(event: Event) -> bool:
-    """Whether an event's ids are spelled as they are stored."""
-    try:
-        return all(normalize_uuid(text) == text for text in (event.visit_id, event.event_id))
-    except ValueError:
-        return False
-
-
 def document_id(visit_id: str, event_id: str) -> str:
     """The unique key of an event. It begins with the visit, so that a sharded collection can keep a visit together."""
     return visit_id + event_id
@@ -98,20 +81,6 @@ def _title(data_json: bytes) -> str:
     except msgspec.DecodeError:
         return ""
     return title if isinstance(title, str) else ""
-
-
-def transition_of(event: Event) -> Transition | None:
-    """What an admitted event does to its visit's timeline. Raises UnfitEventError."""
-    if not event.transition:
-        return None
-    try:
-        kind, assurance = Kind(event.transition), Assurance(event.assurance)
-    except ValueError:
-        raise UnfitEventError("transition or assurance is unknown to this version") from None
-    identity = "" if kind is Kind.SIGN_OUT else event.identity_id
-    if kind is not Kind.SIGN_OUT and not identity:
-        raise UnfitEventError("an identifying event names nobody")
-    return Transition(event.event_time_ms, event.event_id, kind, assurance, identity)
 
 
 def has_same_content(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

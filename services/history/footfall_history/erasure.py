@@ -1,16 +1,17 @@
 """Turns erasures, from the log and from calls, into events, visits and dead letters that do not know the person."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from typing import NamedTuple
 
 import structlog
 from footfall.event.v1.event_pb2 import Erasure, Event, EventBatch, EventContext
 from footfall_servicekit.errors import RequestError
+from footfall_timeline import order_key
 
 from footfall_history.dead_letters import DeadLetters
 from footfall_history.documents import Document, document_id
-from footfall_history.preview import preview
+from footfall_history.preview import Preview
 from footfall_history.restamping import erase_in_visit
 from footfall_history.store import Store
 from footfall_history.tombstones import Tombstones
@@ -28,8 +29,9 @@ class Erased(NamedTuple):
 class Eraser:
     """Applies erasures, each as often as it comes."""
 
-    def __init__(self, store: Store, tombstones: Tombstones, letters: DeadLetters) -> None:
+    def __init__(self, store: Store, tombstones: Tombstones, letters: DeadLetters, preview: Preview) -> None:
         self._store = store
+        self._preview = preview
         self._tombstones = tombstones
         self._letters = letters
         # The log and a call bring the same erasure at about the same time: the second then finds the counts complete.
@@ -59,19 +61,26 @@ class Eraser:
         async with self._one_at_a_time:
             await self._store.put_tombstone(hashed, until_ms, self._tombstones.key_check)
             visit_count = event_count = 0
-            async for document in self._store.each_visit(visits):
-                for identity in document["identities"]:
-                    if self._tombstones.hash_of(identity) == hashed:
-                        is_changed, events = await erase_in_visit(
-                            self._store, self._tombstones.fields, document["_id"], identity, until_ms
-                        )
-                        visit_count += is_changed
-                        event_count += events
+            async for visit_id, identity in self._visits(visits, hashed, until_ms):
+                is_changed, events = await erase_in_visit(
+                    self._store, self._tombstones.fields, visit_id, identity, until_ms
+                )
+                visit_count += is_changed
+                event_count += events
             for number in partitions:
                 event_count += await self.erase_letters(number)
             await self._store.journal()
             sums = await self._store.count_erased(hashed, erasure.erasure_id, visit_count, event_count)
             return Erased(*sums)
+
+    async def _visits(self, where: Document, hashed: str, until_ms: int) -> AsyncIterator[tuple[str, str]]:
+        """The visits whose timeline names a person, and then those where only other events still do, each with how."""
+        async for document in self._store.each_visit(where):
+            for identity in document["identities"]:
+                if self._tombstones.hash_of(identity) == hashed:
+                    yield document["_id"], identity
+        for visit_id, identity in await self._store.visits_naming(hashed, order_key(until_ms + 1, "")):
+            yield visit_id, identity
 
     async def erase_letters(self, number: int) -> int:
         """Remove the dead letters of a partition whose events would be stored as erased; return how many.
@@ -82,9 +91,9 @@ class Eraser:
         if not self._tombstones.has_key:
             return 0
         letters = [(letter, batch) async for letter in self._letters.each(number) if (batch := letter.batch)]
-        stamped, unfit = await preview(self._store, self._tombstones, [batch for _, batch in letters])
+        stamped, unfit = await self._preview.of([batch for _, batch in letters])
         # What is unfit for its transition alone happened in somebody's part of the visit all the same.
-        plain, unfit = await preview(self._store, self._tombstones, [_without_transition(*one) for one in unfit])
+        plain, unfit = await self._preview.of([_without_transition(*one) for one in unfit])
         forgotten = await self._tombstones.of({event.identity_id for event, _, _ in unfit if event.identity_id})
         stamped |= plain
         gone = []

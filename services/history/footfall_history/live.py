@@ -22,9 +22,7 @@ from google.protobuf.message import DecodeError
 from footfall_history import metrics, query
 from footfall_history.documents import document_id, stored_event
 from footfall_history.log import Log, Position
-from footfall_history.preview import preview
-from footfall_history.store import Store
-from footfall_history.tombstones import Tombstones
+from footfall_history.preview import Preview
 
 Positions = dict[int, Position]
 """By partition, behind which entry to go on."""
@@ -36,12 +34,9 @@ _PLACE: Final = re.compile(r"(\d{1,3})=(\d{1,20}-\d{1,20})/(\d{1,20})")
 class LiveTail:
     """Streams of events as they arrive. Each watcher reads for itself, as quickly as it takes what it is given."""
 
-    def __init__(
-        self, log: Log, store: Store, tombstones: Tombstones, stopping: asyncio.Event, *, most_watchers: int
-    ) -> None:
+    def __init__(self, log: Log, preview: Preview, stopping: asyncio.Event, *, most_watchers: int) -> None:
         self._log = log
-        self._store = store
-        self._tombstones = tombstones
+        self._preview = preview
         self._stopping = stopping
         self._most_watchers = most_watchers
         self._watchers = 0
@@ -113,7 +108,7 @@ class LiveTail:
         entries = await self._log.read_behind(number, place)
         await self._must_reach_back_to(number, place)
         batches = [_batch(entry) for entry, _ in entries]
-        documents, _ = await preview(self._store, self._tombstones, batches)
+        documents, _ = await self._preview.of(batches)
         stamped = {key: stored_event(document) for key, document in documents.items()}
         return [
             ([stamped[key] for event in batch.events if (key := _key(event)) in stamped], behind)

@@ -17,6 +17,10 @@ WATCHERS = Gauge("history_watchers", "Calls of StreamEvents being served.")
 RESTAMPED = Counter(
     "history_restamped_total", "Events stamped anew because the timeline of their visit had changed after all."
 )
+TIMELINES_TRUNCATED = Counter(
+    "history_timelines_truncated_total",
+    "Visits that have come to have more transitions than VISIT_TRANSITIONS: those beyond do not count.",
+)
 EXPIRED = Counter("history_expired_total", "Events removed because they were older than the retention time.")
 DEAD_LETTERS = Gauge("history_dead_letters", "Events and entries of the log that lie aside, in all partitions.")
 OLDEST_DEAD_LETTER = Gauge(

@@ -12,14 +12,13 @@ from typing import Any, Final, Generic, TypeVar
 from footfall.history.v1 import history_service_pb2 as pb
 from footfall_servicekit import paging
 from footfall_servicekit.errors import RequestError
-from footfall_timeline import normalize_uuid, order_key
+from footfall_timeline import LONGEST_IDENTITY, normalize_uuid, order_key
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from footfall_history.documents import TIME_DIGITS, Document, event_time_ms
 
 ALL_CATEGORIES: Final = "all categories"
-LONGEST_IDENTITY: Final = 512
 
 _LATEST_MS: Final = 10**13 - 1
 

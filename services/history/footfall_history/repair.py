@@ -6,9 +6,8 @@ from typing import Any, Final
 
 import msgspec
 from footfall.event.v1.event_pb2 import Event, EventBatch
+from footfall_timeline import UnfitEventError, transition_of
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
-
-from footfall_history.documents import UnfitEventError, event_document, transition_of
 
 _HARMLESS: Final = ("visit_id", "event_id", "event_name", "site", "event_time_ms", "transition", "assurance")
 """What may be shown of an event unasked: nothing of it is about a person."""
@@ -65,9 +64,8 @@ def _event(fields: dict[str, Any]) -> Event:
 
 def check(batch: EventBatch) -> None:
     """Raises RepairError when history would put the one event of this batch aside at sight."""
-    [event], [context] = batch.events, batch.contexts
+    [event] = batch.events
     try:
-        event_document(event, context)
         transition_of(event)
     except UnfitEventError as error:
         raise RepairError(str(error)) from None

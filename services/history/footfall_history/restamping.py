@@ -1,12 +1,19 @@
 """Turns changed timelines into new stamps of the events stored before."""
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Final
 
 from footfall_timeline import order_key
 
-from footfall_history.documents import ERASABLE, Document, stamp_fields
-from footfall_history.store import Restamp, Store
+from footfall_history.documents import ERASABLE, Document, event_time_ms, stamp_fields
+from footfall_history.store import EVENTS_A_RESTAMP, Restamp, Store
 from footfall_history.visit import Piece, Visit
+
+_ALIKE_REVISIONS: Final = 8
+_ALIKE_MS: Final = 600_000
 
 VisitFields = Callable[[Visit], Document]
 """What is stored of a visit when its timeline has changed."""
@@ -14,19 +21,42 @@ VisitFields = Callable[[Visit], Document]
 
 async def stretches_behind(store: Store, visits: Mapping[str, Visit], from_keys: Mapping[str, str]) -> list[Restamp]:
     """Of visits, the stretches from a key on that hold events stamped by an earlier revision."""
-    if not from_keys:
-        return []
-    latest_rev = max(visits[visit_id].rev for visit_id in from_keys)
-    behind = await store.events_behind(from_keys, min(from_keys.values()), latest_rev)
-    pieces = {
-        (visit_id, visits[visit_id].piece_at(event["order_key"]))
-        for event in behind
-        if event["order_key"] >= from_keys[visit_id := event["visit_id"]] and event["rev"] < visits[visit_id].rev
-    }
+    groups = _alike(visits, from_keys)
+    answers = await asyncio.gather(*(store.events_behind(*group) for group in groups))
+    behind: dict[tuple[str, Piece], list[str]] = defaultdict(list)
+    for event in chain.from_iterable(answers):
+        visit_id, key = event["visit_id"], event["order_key"]
+        visit = visits[visit_id]
+        if key >= from_keys[visit_id] and event["rev"] < visit.rev:
+            behind[visit_id, visit.piece_at(key)].append(key)
     return [
-        restamp_piece({"visit_id": visit_id, "order_key": _between(piece)}, piece, visits[visit_id].rev)
-        for visit_id, piece in pieces
+        restamp_piece({"visit_id": visit_id, "order_key": between}, piece, visits[visit_id].rev, count)
+        for (visit_id, piece), keys in behind.items()
+        for between, count in _ranges(piece, sorted(keys))
     ]
+
+
+def _alike(visits: Mapping[str, Visit], from_keys: Mapping[str, str]) -> list[tuple[list[str], str, int]]:
+    """Visits that may be asked about together: ids, key and revision. They differ little in what they ask for.
+
+    One query for all would read, of a long visit that asks for little, what another one asks for.
+    """
+    groups: dict[tuple[int, int], list[str]] = defaultdict(list)
+    for visit_id, key in from_keys.items():
+        at_ms = event_time_ms(key) if key else 0
+        groups[visits[visit_id].rev // _ALIKE_REVISIONS, at_ms // _ALIKE_MS].append(visit_id)
+    return [
+        (ids, min(from_keys[visit_id] for visit_id in ids), max(visits[visit_id].rev for visit_id in ids))
+        for ids in groups.values()
+    ]
+
+
+def _ranges(piece: Piece, keys: Sequence[str]) -> Iterator[tuple[Document, int]]:
+    """Conditions on order keys that divide a piece, each with how many of these keys fulfil it: not too many."""
+    starts = [piece.start, *keys[EVENTS_A_RESTAMP::EVENTS_A_RESTAMP]]
+    for number, (start, stop) in enumerate(zip(starts, [*starts[1:], piece.stop], strict=True)):
+        count = len(keys[number * EVENTS_A_RESTAMP :][:EVENTS_A_RESTAMP])
+        yield {"$gte": start} | ({"$lt": stop} if stop is not None else {}), count
 
 
 async def erase_in_visit(
@@ -62,10 +92,6 @@ async def _replace(store: Store, fields_of: VisitFields, visit_id: str, change: 
     return False
 
 
-def restamp_piece(where: Document, piece: Piece, rev: int) -> Restamp:
-    """Give matching events the stamp of their piece."""
-    return Restamp(where, *stamp_fields(piece.stamp, rev, is_erased=piece.is_erased))
-
-
-def _between(piece: Piece) -> Document:
-    return {"$gte": piece.start} | ({"$lt": piece.stop} if piece.stop is not None else {})
+def restamp_piece(where: Document, piece: Piece, rev: int, count: int) -> Restamp:
+    """Give matching events, about so many, the stamp of their piece."""
+    return Restamp(where, *stamp_fields(piece.stamp, rev, is_erased=piece.is_erased), count)

@@ -43,6 +43,14 @@ class HistorySettings(ServiceSettings):
     max_event_age_days: int = shared(
         "MAX_EVENT_AGE_DAYS", 7, "Events that happened longer ago are rejected as `too_old`.", ge=1, le=3_650
     )
+    visit_transitions: int = shared(
+        "VISIT_TRANSITIONS",
+        1_000,
+        "Transitions (SignIn, UserInfo, SignOut events) of one visit that count: the earliest so many. Later ones are "
+        "stored like other events and change nothing.",
+        ge=1,
+        le=2_000,
+    )
     idle_minutes: int = shared(
         "IDLE_MINUTES", 30, "A visit without an event for so long is over and no longer listed as live.", ge=1
     )

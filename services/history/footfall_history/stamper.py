@@ -40,7 +40,8 @@ from footfall_history.store import Store
 from footfall_history.tombstones import EraseTimes, Tombstones
 from footfall_history.visit import Piece, Visit
 
-_REMEMBERED_VISITS: Final = 10_000
+_SIZE_OF_A_VISIT: Final = 5
+_REMEMBERED_SIZE: Final = 50_000  # at most 10,000 visits, or 50 of the longest timelines
 # Visits are kept a day longer than events, so noting their last event once a day is enough.
 _TOUCH_EVERY_MS: Final = 86_400_000
 
@@ -55,10 +56,12 @@ class Kept(NamedTuple):
 class Stamper:
     """Stores batches of events. Several may work on the same visits at once, in one process or many."""
 
-    def __init__(self, store: Store, tombstones: Tombstones) -> None:
+    def __init__(self, store: Store, tombstones: Tombstones, *, transitions_kept: int) -> None:
         self._store = store
         self._tombstones = tombstones
+        self._transitions_kept = transitions_kept
         self._remembered: OrderedDict[str, Visit] = OrderedDict()
+        self._remembered_size = 0
 
     async def keep(self, batches: Iterable[EventBatch]) -> Kept:
         """Store all events of these batches that can be. When it returns, what it did is on disk.
@@ -74,16 +77,18 @@ class Stamper:
             current = {
                 visit_id: visit
                 for visit_id, visit in (await self._read(arrivals)).items()
-                if visit.merged(arrivals[visit_id].transitions) is visit  # else it expired, and somebody began it anew
+                # Else it expired, and somebody began it anew.
+                if visit.merged(arrivals[visit_id].transitions, self._transitions_kept) is visit
             }
             await self._stamp_anew(arrivals, visits, current, duplicates)
             for visit_id, visit in current.items():
-                for identity in forgotten.keys() & visit.identities:
+                named = {transition.identity for transition in arrivals[visit_id].transitions}
+                for identity in forgotten.keys() & (visit.identities | named):
                     await erase_in_visit(self._store, self._tombstones.fields, visit_id, identity, forgotten[identity])
             self._remember(current.values())
             arrivals = {visit_id: arrival for visit_id, arrival in arrivals.items() if visit_id not in current}
             for visit_id in arrivals:
-                self._remembered.pop(visit_id, None)
+                self._forget(visit_id)
         await self._store.journal()
         return Kept(len(stored), unstorable)
 
@@ -109,7 +114,7 @@ class Stamper:
         """Bring `visits` and what is stored to where there is nothing left to merge or to forget."""
         open_ids = set(arrivals)
         while open_ids:
-            begun, changed = _plan(arrivals, visits, open_ids, forgotten)
+            begun, changed = self._plan(arrivals, visits, open_ids, forgotten)
             refusals = await self._store.begin_visits(
                 [visit.document() | self._tombstones.fields(visit) for visit in begun.values()]
             )
@@ -119,6 +124,8 @@ class Stamper:
             open_ids = refusals.duplicates
             visits |= {visit_id: visit for visit_id, visit in begun.items() if visit_id not in open_ids}
             if written + len(refused) == len(changed):
+                newly = [id_ for id_ in changed if changed[id_].is_truncated and not visits[id_].is_truncated]
+                metrics.TIMELINES_TRUNCATED.inc(len(newly))
                 visits |= changed
             else:  # somebody else wrote one of them, and only reading tells which
                 open_ids |= changed.keys()
@@ -154,7 +161,7 @@ class Stamper:
     ) -> dict[str, set[str]]:
         """Step 3. Returns the duplicates by visit; adds the others to `stored` or `unstorable`."""
         documents = [
-            visits[visit_id].stamped(document, forgotten)
+            self._tombstones.hashed(visits[visit_id].stamped(document, forgotten))
             for visit_id, arrival in arrivals.items()
             for document in arrival.events.values()
         ]
@@ -178,9 +185,9 @@ class Stamper:
     ) -> None:
         """Step 5."""
         from_keys = {
-            visit_id: visit.earliest_of(arrivals[visit_id].transitions)
+            visit_id: key
             for visit_id, visit in current.items()
-            if arrivals[visit_id].transitions
+            if (key := visit.earliest_of(arrivals[visit_id].transitions))
         }
         restamps = await stretches_behind(self._store, current, from_keys)
         conflicts = set().union(*(arrival.conflicts for arrival in arrivals.values()))
@@ -201,7 +208,9 @@ class Stamper:
                     continue
                 if rev < visit.rev:
                     behind.setdefault(visit.piece_at(stored["order_key"]), []).append(document_id)
-            restamps += [restamp_piece({"_id": {"$in": ids}}, piece, visit.rev) for piece, ids in behind.items()]
+            restamps += [
+                restamp_piece({"_id": {"$in": ids}}, piece, visit.rev, len(ids)) for piece, ids in behind.items()
+            ]
         metrics.RESTAMPED.inc(await self._store.restamp(restamps))
         metrics.CONFLICTS.inc(len(conflicts))
         await self._store.flag_conflicts(conflicts)
@@ -212,23 +221,32 @@ class Stamper:
 
     def _remember(self, visits: Iterable[Visit]) -> None:
         for visit in visits:
+            self._forget(visit.visit_id)
             self._remembered[visit.visit_id] = visit
-            self._remembered.move_to_end(visit.visit_id)
-        while len(self._remembered) > _REMEMBERED_VISITS:
-            self._remembered.popitem(last=False)
+            self._remembered_size += _size(visit)
+        while self._remembered_size > _REMEMBERED_SIZE:
+            self._forget(next(iter(self._remembered)))
+
+    def _forget(self, visit_id: str) -> None:
+        if visit := self._remembered.pop(visit_id, None):
+            self._remembered_size -= _size(visit)
+
+    def _plan(
+        self, arrivals: Arrivals, visits: Mapping[str, Visit], open_ids: Iterable[str], forgotten: EraseTimes
+    ) -> tuple[dict[str, Visit], dict[str, Visit]]:
+        """The visits to begin and those to change, as they will be."""
+        begun, changed = {}, {}
+        for visit_id in open_ids:
+            arrival, known = arrivals[visit_id], visits.get(visit_id)
+            visit = known or Visit.begun(visit_id, arrival.start, arrival.received_ms)
+            visit = visit.merged(arrival.transitions, self._transitions_kept).with_forgotten(forgotten)
+            if known is None:
+                begun[visit_id] = visit
+            elif visit is not known:
+                changed[visit_id] = replace(visit, rev=known.rev + 1)
+        return begun, changed
 
 
-def _plan(
-    arrivals: Arrivals, visits: Mapping[str, Visit], open_ids: Iterable[str], forgotten: EraseTimes
-) -> tuple[dict[str, Visit], dict[str, Visit]]:
-    """The visits to begin and those to change, as they will be."""
-    begun, changed = {}, {}
-    for visit_id in open_ids:
-        arrival, known = arrivals[visit_id], visits.get(visit_id)
-        visit = known or Visit.begun(visit_id, arrival.start, arrival.received_ms)
-        visit = visit.merged(arrival.transitions).with_forgotten(forgotten)
-        if known is None:
-            begun[visit_id] = visit
-        elif visit is not known:
-            changed[visit_id] = replace(visit, rev=known.rev + 1)
-    return begun, changed
+def _size(visit: Visit) -> int:
+    """What remembering a visit takes: a transition about 1 kB."""
+    return _SIZE_OF_A_VISIT + len(visit.timeline)

@@ -7,7 +7,7 @@ Everything is read from the primary: the stamping protocol rests on reading what
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final, NamedTuple, Self, TypeVar
 
@@ -33,6 +33,10 @@ _RETRY_S: Final = 0.5
 _ONE_ANSWER: Final = 100_000
 """Documents that the server may answer with at once, as far as they fit into 16 MB; by default it is 101."""
 
+_RESTAMPS_A_COMMAND: Final = 100
+EVENTS_A_RESTAMP: Final = 1_000
+"""Events that one command should stamp anew, so that it is done well within the time limits."""
+
 _log = structlog.get_logger()
 
 Answer = TypeVar("Answer")
@@ -49,6 +53,8 @@ INDEXES: Final[dict[str, list[Index]]] = {
         _index("visit_id", "order_key"),
         # The events of an identity in order. Most events belong to nobody and stay out of it.
         _index("identity_id", "order_key", partialFilterExpression={"identity_id": {"$gt": ""}}),
+        # The events that name somebody who is to be erased.
+        _index("names_hash", partialFilterExpression={"names_hash": {"$gt": ""}}),
         # A page with its events in order.
         _index("page_id", "order_key"),
         # An event whose visit is not told: the first received.
@@ -79,11 +85,15 @@ class Refusals(NamedTuple):
 
 
 class Restamp(NamedTuple):
-    """Events matching `where` get these fields and lose those, unless they have the stamp of as late a revision."""
+    """Events matching `where` get these fields and lose those, unless they have the stamp of as late a revision.
+
+    `events`: about how many do.
+    """
 
     where: Document
     fields: Document
     without: Collection[str]
+    events: int
 
 
 class Store:
@@ -129,7 +139,7 @@ class Store:
 
     async def read_visits(self, visit_ids: Iterable[str]) -> list[Document]:
         """The visits with these ids that exist: what the consumer needs of them."""
-        fields = ["rev", "timeline", "identities", "start_key", "touched_ms"]
+        fields = ["rev", "timeline", "identities", "start_key", "touched_ms", "truncated"]
         return await _by_ids(self.visits, "_id", visit_ids, fields)
 
     async def begin_visits(self, documents: Sequence[Document]) -> Refusals:
@@ -181,21 +191,37 @@ class Store:
         return await _by_ids(self.events, "visit_id", visit_ids, ["visit_id", "order_key", "rev"], where=where)
 
     async def restamp(self, restamps: Sequence[Restamp]) -> int:
-        """Stamp events anew where their stamp is of an earlier revision; return how many."""
-        operations = [
-            UpdateMany(
-                where | {"rev": {"$lt": fields["rev"]}},
-                {"$set": fields} | ({"$unset": dict.fromkeys(without, "")} if without else {}),
-            )
-            for where, fields, without in restamps
-        ]
-        return (await self.events.bulk_write(operations, ordered=False)).matched_count if operations else 0
+        """Stamp events anew where their stamp is of an earlier revision; return how many.
+
+        In commands of a bounded size. What one has done stays done when a later one fails, and is not done again.
+        """
+        matched = 0
+        for part in _restamps_a_command(restamps):
+            operations = [
+                UpdateMany(
+                    where | {"rev": {"$lt": fields["rev"]}},
+                    {"$set": fields} | ({"$unset": dict.fromkeys(without, "")} if without else {}),
+                )
+                for where, fields, without, _ in part
+            ]
+            matched += (await self.events.bulk_write(operations, ordered=False)).matched_count
+        return matched
 
     async def forget_named(self, visit_id: str, identity: str, upper_key: str, without: Collection[str]) -> int:
         """Erase what events of a visit below a key say, if they name this identity; return how many did."""
         where = {"visit_id": visit_id, "names_identity_id": identity, "order_key": {"$lt": upper_key}}
         change = {"$set": {"erased": True}, "$unset": dict.fromkeys(without, "")}
         return (await self.events.update_many(where, change)).modified_count
+
+    async def visits_naming(self, names_hash: str, upper_key: str) -> list[tuple[str, str]]:
+        """The visits with events below a key that name whom a hash stands for, each with the name."""
+        found = await self.events.aggregate(
+            [
+                {"$match": {"names_hash": names_hash, "order_key": {"$lt": upper_key}}},
+                {"$group": {"_id": "$visit_id", "name": {"$first": "$names_identity_id"}}},
+            ]
+        ).to_list(None)
+        return [(group["_id"], group["name"]) for group in found]
 
     async def flag_conflicts(self, ids: Collection[str]) -> None:
         """Note on events that others came under the same id."""
@@ -343,6 +369,18 @@ async def _insert(collection: "AsyncIOMotorCollection[Any]", documents: Sequence
             else:
                 refusals.refused[document_id] = _reason(problem)
     return refusals
+
+
+def _restamps_a_command(restamps: Sequence[Restamp]) -> Iterator[list[Restamp]]:
+    part: list[Restamp] = []
+    for restamp in restamps:
+        events = sum(each.events for each in part) + restamp.events
+        if part and (len(part) == _RESTAMPS_A_COMMAND or events > EVENTS_A_RESTAMP):
+            yield part
+            part = []
+        part.append(restamp)
+    if part:
+        yield part
 
 
 def _refusals(error: BulkWriteError) -> list[Mapping[str, Any]]:

@@ -33,6 +33,11 @@ class Tombstones:
             fields["identity_hashes"] = sorted(map(self._hash, visit.identities))
         return fields
 
+    def hashed(self, event: Document) -> Document:
+        """An event with the hash of whom it names, by which an erasure finds it, whatever became of its timeline."""
+        name = event.get("names_identity_id")
+        return event | {"names_hash": self._hash(name)} if name and self.has_key else event
+
     def hash_of(self, identity: str) -> str:
         """What stands for an identity here and in the log, in hexadecimal."""
         return self._hash(identity)

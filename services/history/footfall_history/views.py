@@ -33,6 +33,7 @@ def visit_message(document: Mapping[str, Any], last_key: str | None, now_ms: int
         identity_id=stamp.identity,
         revision=visit.rev,
         ended=now_ms - last_ms > idle_ms,
+        timeline_truncated=visit.is_truncated,
     )
 
 

@@ -13,10 +13,10 @@ from footfall_timeline import (
     Stamp,
     Timeline,
     Transition,
-    decode,
-    encode,
     erase,
+    from_fields,
     merge,
+    to_fields,
 )
 
 from footfall_history.documents import Document, erased, event_time_ms, stamp_fields
@@ -38,9 +38,9 @@ class Piece(NamedTuple):
 class Visit:
     """What the consumer knows of a visit. Plain values, so that it can be remembered.
 
-    `rev` counts the changes of the timeline. `identities` are those its transitions named, also those that lost a
-    merge: the first stored event of an id may name another identity than the timeline does, and erasing must find
-    both. `start` is what the earliest event says of the visit. `touched_ms` is about when an event last arrived.
+    `rev` counts the changes of the timeline. `identities` are those it names, and those who are being erased from it.
+    `start` is what the earliest event says of the visit. `touched_ms` is about when an event last arrived.
+    `is_truncated`: it had more transitions than are kept, and those beyond do not count.
     """
 
     visit_id: str
@@ -49,6 +49,7 @@ class Visit:
     identities: frozenset[str]
     start: Mapping[str, Any]
     touched_ms: int
+    is_truncated: bool = False
 
     @classmethod
     def begun(cls, visit_id: str, start: Mapping[str, Any], received_ms: int) -> Self:
@@ -61,20 +62,25 @@ class Visit:
         return cls(
             document["_id"],
             document["rev"],
-            merge(decode(event_id, text) for event_id, text in document["timeline"].items()),
+            from_fields(document["timeline"].items()),
             frozenset(document["identities"]),
             {"start_key": document["start_key"]},
             document["touched_ms"],
+            document.get("truncated", False),
         )
 
-    def merged(self, transitions: Sequence[Transition]) -> Self:
-        """The visit with these transitions in its timeline: `self` when they change nothing, else the next revision."""
+    def merged(self, transitions: Sequence[Transition], most: int) -> Self:
+        """The visit with these transitions in its timeline: `self` when they change nothing, else the next revision.
+
+        Of too many transitions the earliest `most` are kept.
+        """
         if not transitions:
             return self
         timeline = merge(self.timeline, transitions)
-        forgotten = {transition.event_id for transition in timeline if transition.is_erased}
-        named = {one.identity for one in transitions if one.identity and one.event_id not in forgotten}
-        return self._changed(timeline, self.identities | named)
+        visit = self._changed(timeline[:most], self.identities - _named(self.timeline))
+        if len(timeline) <= most or self.is_truncated:
+            return visit
+        return replace(visit, rev=self.rev + 1, is_truncated=True)
 
     def erased(self, identity: str, erase_time_ms: int) -> Self:
         """The visit with what named this identity up to a moment erased: `self` or the next revision."""
@@ -92,23 +98,23 @@ class Visit:
 
         To be stored only when no event names it either: by `identities` such events are found.
         """
-        if any(transition.identity == identity for transition in self.timeline):
-            return self
         return self._changed(self.timeline, self.identities - {identity})
 
-    def _changed(self, timeline: Timeline, identities: frozenset[str]) -> Self:
+    def _changed(self, timeline: Timeline, others: frozenset[str]) -> Self:
+        identities = _named(timeline) | others
         if timeline == self.timeline and identities == self.identities:
             return self
         return replace(self, rev=self.rev + 1, timeline=timeline, identities=identities)
 
     def timeline_fields(self) -> Document:
         """The fields that follow from the timeline, as stored."""
-        return {
+        fields: Document = {
             "rev": self.rev,
-            "timeline": {transition.event_id: encode(transition) for transition in self.timeline},
+            "timeline": to_fields(self.timeline),
             "identities": sorted(self.identities),
             "session_ids": [session.session_id for session in self.fold.sessions],
         }
+        return fields | ({"truncated": True} if self.is_truncated else {})
 
     def document(self) -> Document:
         """The visit as it is stored first, but for what follows from the timeline."""
@@ -141,10 +147,15 @@ class Visit:
     def earliest_of(self, transitions: Iterable[Transition]) -> str:
         """The smallest order key under which the timeline has any of these transitions, all of them merged before.
 
-        The timeline may have another, smaller entry for the same event id.
+        The timeline may have another, smaller entry for the same event. Empty when it has none of them: they lie beyond
+        what is kept.
         """
         ids = {transition.event_id for transition in transitions}
-        return min(transition.order_key for transition in self.timeline if transition.event_id in ids)
+        return next((transition.order_key for transition in self.timeline if transition.event_id in ids), "")
+
+
+def _named(timeline: Timeline) -> frozenset[str]:
+    return frozenset(transition.identity for transition in timeline if transition.identity)
 
 
 def _forgotten(fold: Fold) -> dict[str, bool]:

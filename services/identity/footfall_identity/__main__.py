@@ -38,6 +38,7 @@ async def identify(settings: IdentitySettings) -> int:
         keep_ms=settings.retention_days * DAY_MS,
         idle_ms=settings.idle_minutes * MINUTE_MS,
         changes_kept=settings.changes_kept,
+        transitions_kept=settings.visit_transitions,
         erasure_secret=secret,
     )
     persons = PersonStore(partitions, visitors)

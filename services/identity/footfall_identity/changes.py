@@ -1,33 +1,34 @@
-"""Turns the stream of changes and a later look at the visits into each timeline before and after each change."""
+"""Turns the stream of changes and a later look at the visits into who each visitor was before and after each change."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple, Self
 
-from footfall_timeline import Timeline, Transition, decode
+from footfall_timeline import RunningFold, Stamp, Transition, decode
+
+from footfall_identity.visit_record import VisitRecord
 
 
 class Change(NamedTuple):
-    """What one merge changed in one timeline: each entry that is new, and the one it replaced if there was one.
+    """What one merge changed in one timeline, and the revision that this made.
 
-    What an erased marker replaced is not told.
+    `entries` are pairs: what an entry is now (None: it was removed, because the visit has too many), and what it was
+    before (None: it is new, or what an erased marker has replaced, which is not told).
     """
 
     position: str
     visit_id: str
-    entries: tuple[tuple[str, Transition, Transition | None], ...]
+    rev: int
+    entries: tuple[tuple[Transition | None, Transition | None], ...]
 
     @classmethod
     def read(cls, position: str, fields: Mapping[bytes, bytes]) -> Self:
         """Read what merge.lua writes. Raises LaterVersionError."""
         texts = {name.decode(): value.decode() for name, value in fields.items()}
-        visit_id = texts.pop("visit")
-        entries = []
-        for event_id, new in texts.items():
-            if not event_id.startswith("-"):
-                old = texts.get(f"-{event_id}")
-                entries.append((event_id, decode(event_id, new), decode(event_id, old) if old else None))
-        return cls(position, visit_id, tuple(entries))
+        visit_id, rev = texts.pop("visit"), int(texts.pop("rev", "0"))  # the first version told no revision
+        new = {name: decode(name, text) for name, text in texts.items() if not name.startswith("-")}
+        old = {name[1:]: decode(name[1:], text) for name, text in texts.items() if name.startswith("-")}
+        return cls(position, visit_id, rev, tuple((new.get(name), old.get(name)) for name in {**new, **old}))
 
     @property
     def time_ms(self) -> int:
@@ -36,54 +37,53 @@ class Change(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One change, and the timeline around it."""
+    """One change, and who the visitor was taken to be before and after it."""
 
     change: Change
-    before: Timeline
-    after: Timeline
+    before: Stamp
+    after: Stamp
 
 
-def steps(changes: Iterable[Change], seen: Mapping[str, Timeline]) -> Iterator[Step]:
-    """Each change, in the order given, with the timelines around it.
+def steps(changes: Iterable[Change], seen: Mapping[str, VisitRecord]) -> Iterator[Step]:
+    """Each change, in the order given, with the stamps around it.
 
-    `changes` are all that the visits in question have had from some moment on, in order. `seen` are their timelines as
-    they were at some later moment, before which or after which the last of the changes may have come.
+    `changes` are all that the visits in question have had from some moment on, in order. `seen` are these visits as
+    they were at some later moment, before which or after which the last of the changes may have come. One that is not
+    there has been forgotten meanwhile: its changes are left out.
     """
+    in_order = [change for change in changes if change.visit_id in seen]
     by_visit: dict[str, list[Change]] = defaultdict(list)
-    in_order = list(changes)
     for change in in_order:
         by_visit[change.visit_id].append(change)
-    found = {
-        step.change.position: step
-        for visit_id, of_visit in by_visit.items()
-        for step in _steps_of_visit(of_visit, {t.event_id: t for t in seen.get(visit_id, ())})
-    }
+    visits = {visit_id: _Visit(seen[visit_id], of_visit) for visit_id, of_visit in by_visit.items()}
     for change in in_order:
-        yield found[change.position]
+        yield visits[change.visit_id].step(change)
 
 
-def _steps_of_visit(changes: list[Change], seen: dict[str, Transition]) -> Iterator[Step]:
-    included = [change for change in changes if _is_in(change, seen)]
-    timeline = dict(seen)
-    for change in reversed(included):
-        after = _timeline(timeline)
-        for event_id, new, old in change.entries:
-            if timeline.get(event_id) == new:
-                timeline.pop(event_id)
-                if old:
-                    timeline[event_id] = old
-        yield Step(change, _timeline(timeline), after)
-    timeline = dict(seen)
-    for change in (change for change in changes if change not in included):
-        before = _timeline(timeline)
-        timeline |= {event_id: new for event_id, new, _ in change.entries}
-        yield Step(change, before, _timeline(timeline))
+class _Visit:
+    """A timeline on its way from before the first change on."""
+
+    def __init__(self, seen: VisitRecord, changes: list[Change]) -> None:
+        self._entries = {_key(transition): transition for transition in seen.timeline}
+        for change in reversed(changes):
+            if change.rev <= seen.rev:
+                self._apply((old, new) for new, old in change.entries)
+        self._fold = RunningFold(seen.visit_id, self._entries.values())
+
+    def step(self, change: Change) -> Step:
+        """Go past one change."""
+        before = self._fold.stamp
+        self._apply(change.entries)
+        self._fold.move_to(self._entries.values())
+        return Step(change, before, self._fold.stamp)
+
+    def _apply(self, entries: Iterable[tuple[Transition | None, Transition | None]]) -> None:
+        for new, old in entries:
+            if new:
+                self._entries[_key(new)] = new
+            elif old:
+                self._entries.pop(_key(old), None)
 
 
-def _is_in(change: Change, seen: Mapping[str, Transition]) -> bool:
-    """Whether a timeline has this change already. The smaller entry wins, so a smaller one has come after."""
-    return all(event_id in seen and seen[event_id] <= new for event_id, new, _ in change.entries)
-
-
-def _timeline(transitions: Mapping[str, Transition]) -> Timeline:
-    return tuple(sorted(transitions.values()))
+def _key(transition: Transition) -> tuple[str, int]:
+    return transition.event_id, transition.assurance

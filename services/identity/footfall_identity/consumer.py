@@ -7,7 +7,7 @@ from functools import partial
 import structlog
 from footfall.event.v1.event_pb2 import Erasure, Event, EventBatch
 from footfall_servicekit.stream import Entry
-from footfall_timeline import State, Transition
+from footfall_timeline import State, Transition, UnfitEventError, transition_of
 from google.protobuf.message import DecodeError
 
 from footfall_identity import metrics
@@ -17,7 +17,7 @@ from footfall_identity.link_store import LinkStore
 from footfall_identity.linking import Linking
 from footfall_identity.person_store import PersonStore
 from footfall_identity.recent import RecentEntries
-from footfall_identity.visit_record import VisitRecord, touches, transition_of
+from footfall_identity.visit_record import VisitRecord, touches
 from footfall_identity.visitor_store import VisitorStore
 
 GROUP = "identity"
@@ -139,6 +139,6 @@ def _read(entry: Entry, admitted: list[Admitted], erasures: list[Erasure], *, is
             continue
         try:
             admitted.append((event, transition_of(event)))
-        except ValueError as error:
+        except UnfitEventError as error:
             metrics.LOG_SKIPPED.inc()
             _log.error("skipped an event of the log", entry=entry.id, position=position, rule=str(error))

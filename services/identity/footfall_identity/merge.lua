@@ -2,25 +2,26 @@
 --
 -- KEYS  the live sets (visits without and with a timeline), changes, tombstones, then one visit hash a visit.
 -- ARGV  live_after_ms, keep_ms, refresh_ms, changes_kept, now_ms, prefix of person keys, '1' to answer every visit with
---       transitions instead of the changed ones only; then for each visit: first_ms, site, last_ms, url_ms, url,
---       global_visit_id, number of transitions, and of each: event id, entry, hash of its identity ('' if none).
--- Answers a list of {visit id, 1 if asked for, 1 if its person keys must be refreshed, its hash}.
+--       transitions instead of the changed ones only, transitions that a visit keeps; then for each visit a MessagePack
+--       array: first_ms, last_ms, site, global_visit_id, page, title, transitions. Of these a flat list: event id, entry,
+--       hash of its identity ('' if none).
+-- Answers a list of {visit id, 1 if asked for, 1 if its person keys must be refreshed, 1 if it just had to leave
+-- transitions out, its hash}.
 --
--- A summary begins with a digit; one that does not is a later version's, as with entries (footfall_timeline.encode).
--- Times have 13 digits. Keys of persons are made here, because one cannot know them all beforehand; they have the
--- partition's hash tag, so they are in its slot.
+-- A hash has the field `visit`, a summary, and one for each entry of its timeline (footfall_timeline.to_fields). The
+-- summary is the MessagePack array of footfall_identity.visit_record.Summary; the first version wrote lines of text, a
+-- later one may add elements at its end, which are kept, or begin with another byte, which is answered LATERVERSION.
+-- Keys of persons are made here, because one cannot know them all beforehand; they have the partition's hash tag, so
+-- they are in its slot.
 local LIVE_ANONYMOUS, LIVE_KNOWN, CHANGES, TOMBSTONES = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local live_after_ms, keep_ms, refresh_ms = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local live_after_ms, keep_ms, refresh_ms = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local changes_kept, now_ms, person_prefix, answer_all = ARGV[4], tonumber(ARGV[5]), ARGV[6], ARGV[7] == '1'
-local SUMMARY = '^(%d+)\n(%d+)\n(%d+)\n(%d+)\n([^\n]*)\n([^\n]*)\n(.*)$'
+local most = tonumber(ARGV[8])
+local FIRST_MS, LAST_MS, REV, DEVICE, SITE, PAGE, TITLE, BOUND = 1, 2, 3, 4, 5, 6, 7, 8
+local FIRST_VERSION = '^(%d+)\n(%d+)\n(%d+)\n(%d+)\n([^\n]*)\n([^\n]*)\n(.*)$'
+local MOST_TOLD = 6000  -- Lua passes no more than 8,000 arguments: of very many changes some are told without what was before
 -- Longer than any timeline lives that is refreshed once every refresh_ms.
 local person_ms = keep_ms + 2 * refresh_ms
-local next_argument = 8
-
-local function take()
-  next_argument = next_argument + 1
-  return ARGV[next_argument - 1]
-end
 
 -- Byte by byte: `<` on strings goes by the server's locale.
 local function less(a, b)
@@ -31,9 +32,13 @@ local function less(a, b)
   return #a < #b
 end
 
-local function pair_less(a_ms, a, b_ms, b)
-  if a_ms ~= b_ms then return a_ms < b_ms end  -- digits: in order in every locale
-  return less(a, b)
+-- Lists of a number and then strings.
+local function list_less(a, b)
+  if a[1] ~= b[1] then return a[1] < b[1] end
+  for i = 2, #a do
+    if a[i] ~= b[i] then return less(a[i], b[i]) end
+  end
+  return false
 end
 
 local function remember_person(hash, visit)
@@ -52,23 +57,82 @@ local function unless_erased(entry, hash)
   return entry, hash
 end
 
--- Returns the changes as fields of a stream entry: new values by event id, replaced ones by '-' and event id.
-local function merge_transitions(key, visit, count)
-  local changed = {}
-  for _ = 1, count do
-    local event, entry, hash = take(), take(), take()
-    entry, hash = unless_erased(entry, hash)
-    local old = redis.call('HGET', key, event)
-    if not old or (old ~= entry and less(entry, old)) then
-      redis.call('HSET', key, event, entry)
-      changed[#changed + 1] = event
-      changed[#changed + 1] = entry
-      if old and entry:sub(-1) ~= '|' then  -- what an erased marker replaces is to be forgotten
-        changed[#changed + 1] = '-' .. event
-        changed[#changed + 1] = old
-      end
+-- The field of an entry and its present value. Entries of one event differ in their assurance; the first that comes
+-- takes the field of the event's id alone, which may be free again when others are there.
+local function find(key, event, entry)
+  local assurance = entry:match('^%d+|%d|(%d)|')
+  local field = event .. '+' .. assurance
+  local first, further = unpack(redis.call('HMGET', key, event, field))
+  if further then return field, further end
+  if not first or first:match('^%d+|%d|(%d)|') == assurance then return event, first end
+  return field, false
+end
+
+-- What entries of a timeline are in order of: time, event, kind and assurance.
+local function rank(field, entry)
+  return entry:sub(1, 13) .. field:sub(1, 36) .. entry:sub(14, 17)
+end
+
+-- Removes the greatest entries beyond `most`. Returns them by field, and the greatest rank that is left.
+local function truncate(key)
+  local all, order = redis.call('HGETALL', key), {}
+  for i = 1, #all, 2 do
+    if all[i] ~= 'visit' then
+      local of_entry = rank(all[i], all[i + 1])
+      order[#order + 1] = {tonumber(of_entry:sub(1, 13)), of_entry, all[i], all[i + 1]}
     end
-    if hash ~= '' then remember_person(hash, visit) end
+  end
+  table.sort(order, list_less)
+  local removed = {}
+  for i = most + 1, #order do
+    removed[order[i][3]] = order[i][4]
+    redis.call('HDEL', key, order[i][3])
+  end
+  return removed, order[most][2]
+end
+
+-- Returns the changes as fields of an entry of the stream: new values by field; replaced and removed ones by '-' and
+-- field.
+local function merge_transitions(key, visit, summary, given)
+  local before, after, fields = {}, {}, {}
+  local function note(field, old, new)
+    if before[field] == nil then
+      before[field] = old
+      fields[#fields + 1] = field
+    end
+    after[field] = new
+  end
+  local count = redis.call('HLEN', key) - redis.call('HEXISTS', key, 'visit')
+  for i = 1, #given, 3 do
+    local entry, hash = unless_erased(given[i + 1], given[i + 2])
+    local field, old = find(key, given[i], entry)
+    local is_beyond = not old and count >= most and summary[BOUND] ~= '' and less(summary[BOUND], rank(field, entry))
+    if not is_beyond then
+      if not old or (old ~= entry and less(entry, old)) then
+        redis.call('HSET', key, field, entry)
+        note(field, old, entry)
+        if not old then count = count + 1 end
+      end
+      if hash ~= '' then remember_person(hash, visit) end
+    end
+  end
+  if count > most then
+    local removed
+    removed, summary[BOUND] = truncate(key)
+    for field, old in pairs(removed) do note(field, old, false) end
+  end
+  local changed = {}
+  for _, field in ipairs(fields) do
+    local old, new = before[field], after[field]
+    if new then
+      changed[#changed + 1] = field
+      changed[#changed + 1] = new
+    end
+    local is_erased = new and new:find('^%d+|[12]|%d|$')  -- what that replaces is to be forgotten
+    if old and not is_erased and #changed < MOST_TOLD then
+      changed[#changed + 1] = '-' .. field
+      changed[#changed + 1] = old
+    end
   end
   return changed
 end
@@ -83,40 +147,53 @@ local function mark_live(visit, last_ms, was_known, is_known)
   end
 end
 
+local function read_summary(text)
+  if text:byte() >= 0x90 and text:byte() <= 0x9f then return cmsgpack.unpack(text) end
+  local first_ms, last_ms, page_ms, rev, device, site, url = text:match(FIRST_VERSION)
+  if not first_ms then return nil end
+  return {tonumber(first_ms), tonumber(last_ms), tonumber(rev), device, site, {tonumber(page_ms), url}, {0, '', ''}, ''}
+end
+
 local answer = {}
 for k = 5, #KEYS do
   local key = KEYS[k]
   local visit = key:sub(-36)
-  local first_ms, site, last_ms, url_ms, url, device = take(), take(), take(), take(), take(), take()
-  local count = tonumber(take())
-  local rev = 0
-  local summary = redis.call('HGET', key, 'visit')
-  if summary then
-    local a, b, c, d, e, f, g = summary:match(SUMMARY)
-    if not a then return redis.error_reply('LATERVERSION of a visit') end
-    if pair_less(a, f, first_ms, site) then first_ms, site = a, f end
-    if last_ms < b then last_ms = b end
-    if not pair_less(c, g, url_ms, url) then url_ms, url = c, g end
-    if device == '' or (e ~= '' and less(e, device)) then device = e end
-    rev = tonumber(d)
+  local first_ms, last_ms, site, device, page, title, given = unpack(cmsgpack.unpack(ARGV[k + 4]))
+  local old = redis.call('HGET', key, 'visit')
+  local summary
+  if old then
+    summary = read_summary(old)
+    if not summary then return redis.error_reply('LATERVERSION of a visit') end
+    if list_less({first_ms, site}, {summary[FIRST_MS], summary[SITE]}) then
+      summary[FIRST_MS], summary[SITE] = first_ms, site
+    end
+    summary[LAST_MS] = math.max(summary[LAST_MS], last_ms)
+    if device ~= '' and (summary[DEVICE] == '' or less(device, summary[DEVICE])) then summary[DEVICE] = device end
+    if list_less(summary[PAGE], page) then summary[PAGE] = page end
+    if list_less(summary[TITLE], title) then summary[TITLE] = title end
+  else
+    summary = {first_ms, last_ms, 0, device, site, page, title, ''}
   end
-  local was_known = rev > 0
-  local changed = merge_transitions(key, visit, count)
+  local was_known, was_bounded = summary[REV] > 0, summary[BOUND] ~= ''
+  local changed = #given > 0 and merge_transitions(key, visit, summary, given) or {}
   if #changed > 0 then
-    rev = rev + 1
-    redis.call('XADD', CHANGES, 'MAXLEN', '~', changes_kept, '*', 'visit', visit, unpack(changed))
+    summary[REV] = summary[REV] + 1
+    redis.call('XADD', CHANGES, 'MAXLEN', '~', changes_kept, '*', 'visit', visit, 'rev', summary[REV], unpack(changed))
   end
-  local new = table.concat({first_ms, last_ms, url_ms, rev, device, site, url}, '\n')
-  if new ~= summary then redis.call('HSET', key, 'visit', new) end
-  mark_live(visit, last_ms, was_known, rev > 0)
+  local new = cmsgpack.pack(summary)
+  if new ~= old then redis.call('HSET', key, 'visit', new) end
+  mark_live(visit, summary[LAST_MS], was_known, summary[REV] > 0)
   local must_refresh = redis.call('PTTL', key) < keep_ms
   if must_refresh then redis.call('PEXPIRE', key, keep_ms + refresh_ms) end
   must_refresh = must_refresh and was_known
-  local is_asked_for = #changed > 0 or (answer_all and count > 0)
+  local is_asked_for = #changed > 0 or (answer_all and #given > 0)
   if is_asked_for or must_refresh then
-    answer[#answer + 1] = {visit, is_asked_for and 1 or 0, must_refresh and 1 or 0, redis.call('HGETALL', key)}
+    local is_newly_bounded = not was_bounded and summary[BOUND] ~= ''
+    answer[#answer + 1] = {
+      visit, is_asked_for and 1 or 0, must_refresh and 1 or 0, is_newly_bounded and 1 or 0, redis.call('HGETALL', key)
+    }
   end
 end
-redis.call('ZREMRANGEBYSCORE', LIVE_ANONYMOUS, '-inf', '(' .. live_after_ms)
-redis.call('ZREMRANGEBYSCORE', LIVE_KNOWN, '-inf', '(' .. live_after_ms)
+redis.call('ZREMRANGEBYSCORE', LIVE_ANONYMOUS, '-inf', '(' .. ARGV[1])
+redis.call('ZREMRANGEBYSCORE', LIVE_KNOWN, '-inf', '(' .. ARGV[1])
 return answer

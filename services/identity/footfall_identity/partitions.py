@@ -56,7 +56,7 @@ class Partitions:
         """A Lua script of this package, to be called with the number of a partition, its keys and arguments."""
         script = self.redis[0].register_script(files(__package__).joinpath(file_name).read_text())
 
-        async def run(number: int, keys: Sequence[str], arguments: Sequence[str | int]) -> Any:
+        async def run(number: int, keys: Sequence[str], arguments: Sequence[str | int | bytes]) -> Any:
             return await script(keys, arguments, client=self.redis[number])
 
         return run

@@ -96,7 +96,7 @@ class PersonStore:
         while changes := await self._visitors.changes(number, after, _CHANGES_A_READ):
             after = changes[-1].position
             for change in changes:
-                named = [t for _, new, old in change.entries for t in (new, old) if t]
+                named = [transition for entry in change.entries for transition in entry if transition]
                 if self._erased(tuple(named), person, erase_time_ms):
                     to_forget.append(change.position)
         if to_forget:

@@ -7,16 +7,14 @@ from typing import Final
 from footfall.event.v1.event_pb2 import Event
 from footfall.identity.v1.contact_pb2 import Contact
 from footfall_servicekit.errors import RequestError
-from footfall_timeline import State, Transition, normalize_uuid
+from footfall_timeline import LONGEST_IDENTITY, State, Transition, UnfitEventError, normalize_uuid, transition_of
 
 from footfall_identity.contact_record import ContactRecord
 from footfall_identity.matching import email_key, phone_key
-from footfall_identity.visit_record import transition_of
 from footfall_identity.visitor_store import Position
 
 MOST_EVENTS: Final = 1_000
 MOST_IDENTITIES: Final = 1_000
-LONGEST_IDENTITY: Final = 512
 LONGEST_TEXT: Final = 256
 MOST_ADDRESSES: Final = 32
 
@@ -34,7 +32,7 @@ def admitted(events: Sequence[Event]) -> list[tuple[Event, Transition | None]]:
     for position, event in enumerate(events):
         try:
             found.append((event, transition_of(event)))
-        except ValueError as error:
+        except UnfitEventError as error:
             field, _, rule = str(error).partition(": ")
             raise RequestError.invalid(f"events[{position}].{field}", rule) from None
     return found

@@ -54,12 +54,12 @@ class IdentityService(IdentityServiceServicer):
         self._recent = recent
 
     async def ResolveEvents(self, request: pb.ResolveEventsRequest, _context: Context) -> pb.ResolveEventsResponse:  # noqa: N802
-        """Merge events into timelines. Asks Redis only, so `contact_id` stays empty in the answer."""
+        """Merge events into timelines."""
         metrics.RESOLVE_EVENTS.observe(len(request.events))
         changed = await self._visitors.merge(touches(requests.admitted(request.events)))
         self._recent.add((entry.partition, entry.entry_id) for entry in request.entries)
         metrics.TIMELINES_CHANGED.inc(len(changed))
-        return pb.ResolveEventsResponse(visitors=[messages.visitor(record, {}) for record in changed])
+        return pb.ResolveEventsResponse()
 
     async def GetVisitor(self, request: pb.GetVisitorRequest, _context: Context) -> pb.GetVisitorResponse:  # noqa: N802
         """The live state of a visit. Without `contact_id` while MongoDB does not answer."""

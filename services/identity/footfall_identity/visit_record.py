@@ -5,17 +5,33 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import msgspec
 from footfall.event.v1.event_pb2 import Event
-from footfall_timeline import Assurance, Fold, Kind, LaterVersionError, Timeline, Transition, decode
+from footfall_timeline import Fold, LaterVersionError, Timeline, Transition, from_fields
 
 SUMMARY_FIELD = b"visit"
 """The one field of a visit's hash that is no transition. No event id looks like it."""
 
-_ADMITTED_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-_LATEST_MS = 9_999_999_999_999
-_LONGEST_IDENTITY = 512
-_KINDS = {kind.value: kind for kind in Kind}
-_ASSURANCES = {assurance.value: assurance for assurance in Assurance}
+_FIRST_VERSION = re.compile(rb"\d")
+
+
+class Page(msgspec.Struct, array_like=True, frozen=True, order=True):
+    """A page that an event tells of. Of several the greatest counts: that of the latest event."""
+
+    time_ms: int = 0
+    url: str = ""
+
+
+class Title(msgspec.Struct, array_like=True, frozen=True, order=True):
+    """The title of a page that an event tells of. Of several the greatest counts."""
+
+    time_ms: int = 0
+    title: str = ""
+    url: str = ""
+
+
+_NO_PAGE = Page()
+_NO_TITLE = Title()
 
 
 @dataclass(slots=True)
@@ -26,64 +42,29 @@ class Touch:
     first_ms: int
     last_ms: int
     site: str
-    global_visit_id: str
-    url_ms: int
-    url: str
+    global_visit_id: str = ""
+    page: Page = _NO_PAGE
+    title: Title = _NO_TITLE
     transitions: list[Transition] = field(default_factory=list)
 
     @classmethod
     def of(cls, record: "VisitRecord", transitions: list[Transition]) -> "Touch":
         """What only changes transitions of a visit."""
-        no_url_ms = 0
-        return cls(
-            record.visit_id,
-            record.first_ms,
-            record.last_ms,
-            record.site,
-            record.global_visit_id,
-            no_url_ms,
-            "",
-            transitions,
-        )
+        return cls(record.visit_id, record.first_ms, record.last_ms, record.site, transitions=transitions)
 
     def add(self, event: Event, transition: Transition | None) -> None:
-        """Take in one more event of the visit."""
-        event_time_ms, global_visit_id, url = event.event_time_ms, event.global_visit_id, event.url
-        self.first_ms, self.site = min((self.first_ms, self.site), (event_time_ms, event.site))
-        self.last_ms = max(self.last_ms, event_time_ms)
+        """Take in an event of the visit."""
+        at_ms, global_visit_id, url = event.event_time_ms, event.global_visit_id, event.url
+        self.first_ms, self.site = min((self.first_ms, self.site), (at_ms, event.site))
+        self.last_ms = max(self.last_ms, at_ms)
         if global_visit_id:
             self.global_visit_id = min(self.global_visit_id or global_visit_id, global_visit_id)
-        if url:
-            self.url_ms, self.url = max((self.url_ms, self.url), (event_time_ms, url))
+        if url and at_ms >= self.page.time_ms:
+            self.page = max(self.page, Page(at_ms, url))
+        if event.title and at_ms >= self.title.time_ms:
+            self.title = max(self.title, Title(at_ms, event.title, url))
         if transition is not None:
             self.transitions.append(transition)
-
-
-def transition_of(event: Event) -> Transition | None:
-    """What an admitted event does to its visit's timeline; None for an event that is only stamped.
-
-    Raises:
-        ValueError: it is not as admission leaves it. The message names field and rule and quotes nothing.
-
-    """
-    if not _ADMITTED_UUID.fullmatch(event.visit_id):
-        raise ValueError("visit_id: must be a UUID, dashed and lower case")
-    event_id, event_time_ms = event.event_id, event.event_time_ms
-    if not _ADMITTED_UUID.fullmatch(event_id):
-        raise ValueError("event_id: must be a UUID, dashed and lower case")
-    if not 0 <= event_time_ms <= _LATEST_MS:
-        raise ValueError("event_time_ms: must be 0 to 9999999999999")
-    if not event.transition:
-        return None
-    kind, assurance = _KINDS.get(event.transition), _ASSURANCES.get(event.assurance)
-    if kind is None or assurance is None:
-        raise ValueError("transition, assurance: must be known")
-    if kind is Kind.SIGN_OUT:
-        return Transition(event_time_ms, event_id, kind, Assurance.NONE, "")
-    identity = event.identity_id
-    if not 1 <= len(identity) <= _LONGEST_IDENTITY:
-        raise ValueError("identity_id: must be 1 to 512 characters")
-    return Transition(event_time_ms, event_id, kind, assurance, identity)
 
 
 def touches(events: Iterable[tuple[Event, Transition | None]]) -> list[Touch]:
@@ -92,19 +73,46 @@ def touches(events: Iterable[tuple[Event, Transition | None]]) -> list[Touch]:
     for event, transition in events:
         touch = found.get(event.visit_id)
         if touch is None:
-            at, url = event.event_time_ms, event.url
-            touch = Touch(event.visit_id, at, at, event.site, event.global_visit_id, at if url else 0, url)
-            found[touch.visit_id] = touch
-            if transition is not None:
-                touch.transitions.append(transition)
-        else:
-            touch.add(event, transition)
+            at_ms = event.event_time_ms
+            touch = found[event.visit_id] = Touch(event.visit_id, at_ms, at_ms, event.site)
+        touch.add(event, transition)
     return list(found.values())
+
+
+class Summary(msgspec.Struct, array_like=True, frozen=True):
+    """What Redis keeps of a visit besides its transitions: a MessagePack array, in the order of merge.lua.
+
+    `rev` counts the changes of the timeline. `bound` is empty until a transition had to be left out; then none that
+    sorts behind it is kept.
+    """
+
+    first_ms: int
+    last_ms: int
+    rev: int
+    global_visit_id: str
+    site: str
+    page: Page
+    title: Title
+    bound: str = ""
+
+    @classmethod
+    def read(cls, raw: bytes) -> "Summary":
+        """Read what this version or the first one has written. Raises LaterVersionError."""
+        if _FIRST_VERSION.match(raw):
+            first, last, page_ms, rev, global_visit_id, site, url = raw.decode().split("\n", 6)
+            return cls(int(first), int(last), int(rev), global_visit_id, site, Page(int(page_ms), url), _NO_TITLE)
+        try:
+            return msgspec.msgpack.decode(raw, type=cls)
+        except msgspec.DecodeError:
+            raise LaterVersionError("a visit of a later version") from None
 
 
 @dataclass(frozen=True)
 class VisitRecord:
-    """A visit as far as it is remembered. `rev` counts the changes of its timeline."""
+    """A visit as far as it is remembered. `rev` counts the changes of its timeline.
+
+    `is_truncated`: it had more transitions than are kept, and those beyond do not count.
+    """
 
     visit_id: str
     site: str
@@ -112,7 +120,9 @@ class VisitRecord:
     first_ms: int
     last_ms: int
     url: str
+    title: str
     rev: int
+    is_truncated: bool
     timeline: Timeline
 
     @cached_property
@@ -123,17 +133,21 @@ class VisitRecord:
     @classmethod
     def from_hash(cls, visit_id: str, fields: Iterable[tuple[bytes, bytes]]) -> "VisitRecord":
         """Read what merge.lua keeps. Raises LaterVersionError."""
-        summary, transitions = b"", []
-        for name, value in fields:
-            if name == SUMMARY_FIELD:
-                summary = value
-            else:
-                transitions.append(decode(name.decode(), value.decode()))
-        if not summary[:1].isdigit():
-            raise LaterVersionError("a visit of a later version")
-        first, last, _url_ms, rev, global_visit_id, site, url = summary.decode().split("\n", 6)
-        timeline = tuple(sorted(transitions))
-        return cls(visit_id, site, global_visit_id, int(first), int(last), url, int(rev), timeline)
+        values = dict(fields)
+        summary = Summary.read(values.pop(SUMMARY_FIELD, b""))
+        page, title = summary.page, summary.title
+        return cls(
+            visit_id,
+            summary.site,
+            summary.global_visit_id,
+            summary.first_ms,
+            summary.last_ms,
+            page.url,
+            title.title if title.url == page.url else "",
+            summary.rev,
+            bool(summary.bound),
+            from_fields((name.decode(), value.decode()) for name, value in values.items()),
+        )
 
 
 def identities(timeline: Timeline) -> Iterator[str]:

@@ -6,14 +6,18 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+import msgspec
 from footfall_timeline import encode, identity_hash
 
+from footfall_identity import metrics
 from footfall_identity.changes import Change
 from footfall_identity.partitions import Partitions, answering
 from footfall_identity.visit_record import Touch, VisitRecord, identities
 
 REFRESH_MS: Final = 86_400_000
 """The expiry of a visit is moved at most so often, because moving it costs as much as merging."""
+
+_pack = msgspec.msgpack.Encoder().encode
 
 Position = tuple[int, str]
 """A visit's place among those that are live: its last event time in milliseconds, and its id."""
@@ -26,12 +30,20 @@ class VisitorStore:
     """
 
     def __init__(
-        self, partitions: Partitions, *, keep_ms: int, idle_ms: int, changes_kept: int, erasure_secret: str
+        self,
+        partitions: Partitions,
+        *,
+        keep_ms: int,
+        idle_ms: int,
+        changes_kept: int,
+        transitions_kept: int,
+        erasure_secret: str,
     ) -> None:
         self._partitions = partitions
         self._keep_ms = keep_ms
         self._idle_ms = idle_ms
         self._changes_kept = changes_kept
+        self._transitions_kept = transitions_kept
         self._erasure_secret = erasure_secret
         self._merge_script = partitions.script("merge.lua")
 
@@ -55,23 +67,31 @@ class VisitorStore:
         now = now_ms()
         keys = self._partitions.keys[number]
         names: list[str] = [keys.live_anonymous, keys.live_known, keys.changes, keys.tombstones]
-        arguments: list[str | int] = [f"{now - self._idle_ms:013d}", self._keep_ms, REFRESH_MS, self._changes_kept, now]
-        arguments += (keys.person, "1" if answer_all else "0")
+        arguments: list[str | int | bytes] = [now - self._idle_ms, self._keep_ms, REFRESH_MS, self._changes_kept, now]
+        arguments += (keys.person, "1" if answer_all else "0", self._transitions_kept)
         for touch in part:
             names.append(keys.visit + touch.visit_id)
-            arguments += (f"{touch.first_ms:013d}", touch.site, f"{touch.last_ms:013d}")
-            arguments += (f"{touch.url_ms:013d}", touch.url, touch.global_visit_id, len(touch.transitions))
-            for transition in touch.transitions:
-                arguments += (transition.event_id, encode(transition), self.person(transition.identity))
+            arguments.append(self._packed(touch))
         records, to_refresh = [], []
-        for visit_id, is_asked_for, must_refresh, flat in await self._merge_script(number, names, arguments):
+        for visit_id, is_asked_for, must_refresh, is_newly_truncated, flat in await self._merge_script(
+            number, names, arguments
+        ):
             record = VisitRecord.from_hash(visit_id.decode(), zip(flat[::2], flat[1::2], strict=True))
+            metrics.TIMELINES_TRUNCATED.inc(is_newly_truncated)
             if is_asked_for:
                 records.append(record)
             if must_refresh:
                 to_refresh.append(record)
         await self.index_persons(number, to_refresh)
         return records
+
+    def _packed(self, touch: Touch) -> bytes:
+        """What merge.lua takes of a visit."""
+        transitions: list[str] = []
+        for transition in touch.transitions:
+            transitions += (transition.event_id, encode(transition), self.person(transition.identity))
+        first_ms, last_ms, site, device = touch.first_ms, touch.last_ms, touch.site, touch.global_visit_id
+        return _pack((first_ms, last_ms, site, device, touch.page, touch.title, transitions))
 
     async def index_persons(self, number: int, records: Iterable[VisitRecord]) -> None:
         """Let visits be found by whom they name as long as they are kept and two refreshes longer: one may fail."""

@@ -4,7 +4,6 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import replace
 from typing import Final
 
 from footfall.identity.v1 import identity_service_pb2 as pb
@@ -17,6 +16,7 @@ from footfall_identity.visitor_store import VisitorStore
 
 _POLL_S: Final = 0.1
 _CHANGES_A_READ: Final = 1_000
+_CHANGES_A_TURN: Final = 200  # of the event loop: calls wait meanwhile
 _RETRY_MS: Final = 100
 
 _TOKEN = re.compile(r"\d{1,20}-\d{1,20}(\.\d{1,20}-\d{1,20})*")
@@ -69,7 +69,7 @@ class ChangeFeed:
 
     async def _read(self, number: int) -> None:
         before = self._positions[number]
-        # All waiting is done before the first message, so what is kept and what has been read go together.
+        # Nothing is waited for between a position and its message, so what is kept and what has been read go together.
         async for message in self._messages(number, self._positions, until=None):
             self._kept[self._next] = message
             self._kept.pop(self._next - self._most_kept, None)
@@ -85,24 +85,22 @@ class ChangeFeed:
         records = await self._visitors.get({change.visit_id: None for change in changes})
         # These may have had more changes by then, which must be known to be taken back.
         later = await self._changes(number, changes[-1].position)
-        last = _order(until or changes[-1].position)
-        seen = {visit_id: record.timeline for visit_id, record in records.items()}
+        last = until or changes[-1].position
         contact_ids = await self._links.contact_ids({record.fold.stamp.identity for record in records.values()})
-        for change, before, after in steps([*changes, *later], seen):
-            if _order(change.position) > last:
-                return
+        for count, (change, before, after) in enumerate(steps([*changes, *later], records)):
+            if count % _CHANGES_A_TURN == _CHANGES_A_TURN - 1:
+                await asyncio.sleep(0)
+            if _order(change.position) > _order(last):
+                break
             positions[number] = change.position
-            record = records.get(change.visit_id)
-            if record is None:
-                continue  # forgotten meanwhile
-            old = replace(record, timeline=before).fold.stamp
             yield Message(
-                visitor=messages.visitor(replace(record, timeline=after), contact_ids),
-                previous_state=messages.state(old.state),
-                previous_identity_id=old.identity,
+                visitor=messages.visitor(records[change.visit_id], contact_ids, after),
+                previous_state=messages.state(before.state),
+                previous_identity_id=before.identity,
                 change_time=messages.timestamp(change.time_ms),
                 resume_token=".".join(positions),
             )
+        positions[number] = last  # the last ones may be of visits forgotten meanwhile
 
     async def _changes(self, number: int, after: str) -> list[Change]:
         changes: list[Change] = []

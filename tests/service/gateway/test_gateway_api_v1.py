@@ -45,7 +45,8 @@ async def signed_in(http: httpx.AsyncClient, person: str, **data: Any) -> str:
 
 async def test_a_visitor_is_live_at_once(http: httpx.AsyncClient) -> None:
     visit, at_ms = str(uuid.uuid4()), now_ms()
-    assert (await http.post("/beacon", json=event("PageEntered", visit, at_ms))).status_code == 204
+    entered = event("PageEntered", visit, at_ms, data={"title": "Loans"})
+    assert (await http.post("/beacon", json=entered)).status_code == 204
     answer = await http.get(f"/api/v1/visits/{visit}/visitor")
     assert answer.json() == {
         "visitId": visit,
@@ -56,6 +57,8 @@ async def test_a_visitor_is_live_at_once(http: httpx.AsyncClient) -> None:
         "sessionId": None,
         "contactId": None,
         "lastEventTime": at_ms,
+        "url": "https://shop.example/loans",
+        "title": "Loans",
     }
 
 
@@ -85,6 +88,7 @@ async def test_a_visit_explains_itself(http: httpx.AsyncClient) -> None:
     assert [evidence["eventName"] for evidence in step["evidence"]] == ["SignIn"]
     assert (step["before"]["state"], step["after"]["state"]) == ("ANONYMOUS", "AUTHENTICATED")
     assert step["after"]["identityId"] == person
+    assert explained["truncated"] is False
 
 
 async def test_a_contact_is_stored_replaced_and_removed(http: httpx.AsyncClient) -> None:

@@ -15,6 +15,7 @@ from footfall_history.erasure import Eraser
 from footfall_history.identities import Identities
 from footfall_history.live import LiveTail
 from footfall_history.log import Log
+from footfall_history.preview import Preview
 from footfall_history.reader import Reader
 from footfall_history.receipts import Receipts
 from footfall_history.service import HistoryService
@@ -49,7 +50,7 @@ def tombstones(store: Store) -> Tombstones:
 @pytest.fixture
 def stamper(store: Store, tombstones: Tombstones) -> Stamper:
     """What writes to that store."""
-    return Stamper(store, tombstones)
+    return Stamper(store, tombstones, transitions_kept=1_000)
 
 
 @pytest.fixture
@@ -67,20 +68,24 @@ def letters(log: Log) -> DeadLetters:
 
 
 @pytest.fixture
-def eraser(store: Store, tombstones: Tombstones, letters: DeadLetters) -> Eraser:
-    """What forgets people in all of these."""
-    return Eraser(store, tombstones, letters)
+def preview(store: Store, tombstones: Tombstones) -> Preview:
+    """What tells how events would be stored there."""
+    return Preview(store, tombstones, transitions_kept=1_000)
 
 
 @pytest.fixture
-async def stub(
-    store: Store, tombstones: Tombstones, log: Log, letters: DeadLetters, eraser: Eraser
-) -> AsyncIterator[Any]:
+def eraser(store: Store, tombstones: Tombstones, letters: DeadLetters, preview: Preview) -> Eraser:
+    """What forgets people in all of these."""
+    return Eraser(store, tombstones, letters, preview)
+
+
+@pytest.fixture
+async def stub(store: Store, log: Log, letters: DeadLetters, eraser: Eraser, preview: Preview) -> AsyncIterator[Any]:
     """A client of a service over that store and log, whose neighbour identity does not answer."""
     [nobody] = free_ports(1)
     identities = Identities(f"127.0.0.1:{nobody}", 200)
     stopping = asyncio.Event()
-    tail = LiveTail(log, store, tombstones, stopping, most_watchers=4)
+    tail = LiveTail(log, preview, stopping, most_watchers=4)
     reader = Reader(store, IDLE_MS)
     service = HistoryService(store, reader, identities, tail, eraser, receipts=Receipts(reader, letters))
     add = partial(history_grpc.add_HistoryServiceServicer_to_server, service)

@@ -44,7 +44,7 @@ class Watched:
     def __init__(self, store: Store, listener: Listener) -> None:
         self.store = store
         self.reader = Reader(store, IDLE_MS)
-        self.stamper = Stamper(store, Tombstones(store, ERASURE_KEY))
+        self.stamper = Stamper(store, Tombstones(store, ERASURE_KEY), transitions_kept=1_000)
         self.stories: list[Story] = []
         self._listener = listener
 

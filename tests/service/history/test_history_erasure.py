@@ -14,6 +14,7 @@ from footfall.history.v1 import history_service_pb2 as pb
 from footfall_history.arrivals import Unstorable
 from footfall_history.dead_letters import DeadLetters
 from footfall_history.erasure import Eraser
+from footfall_history.preview import Preview
 from footfall_history.stamper import Stamper
 from footfall_history.store import Store
 from footfall_history.tombstones import Tombstones
@@ -25,6 +26,7 @@ from tests.service.history.test_history_stamping import CrashError, UnreliableSt
 from tests.tools.eventually import eventually
 from tests.tools.history import entry, logged
 from tests.tools.process import Running
+from tests.tools.stamps import stamp_at
 from tests.tools.stories import Story
 from tests.tools.visits import Event, event, now_ms, random_visit, scattered, transitions
 
@@ -73,7 +75,7 @@ async def test_who_is_erased_is_nowhere_and_does_not_come_back(
     assert not await is_anywhere(store, person)
 
     assert await erase_by_call(stub, person, erasure) == (2, 11), "applied twice it changes nothing"
-    for replayed in (stamper, Stamper(store, Tombstones(store, ERASURE_KEY))):
+    for replayed in (stamper, Stamper(store, Tombstones(store, ERASURE_KEY), transitions_kept=1_000)):
         await replayed.keep([*(story.entry() for story in stories), entry([said])])
         assert not await is_anywhere(store, person)
     await store.events.delete_many({})
@@ -243,12 +245,13 @@ async def test_erasing_beside_competing_consumers_that_crash(
 
     remains: set[asyncio.Task[Any]] = set()
     unreliable: Any = UnreliableStore(store, chance, remains)
+    keyed, most = Tombstones(unreliable, ERASURE_KEY), chance.choice([2, 5, 1_000])
 
     async def consume() -> None:
         while unread:
             taken = chance.sample(sorted(unread), min(len(unread), 4))
             try:
-                await Stamper(unreliable, Tombstones(unreliable, ERASURE_KEY)).keep([log[n] for n in taken])
+                await Stamper(unreliable, keyed, transitions_kept=most).keep([log[n] for n in taken])
                 unread.difference_update(taken)
             except CrashError:
                 continue
@@ -257,7 +260,8 @@ async def test_erasing_beside_competing_consumers_that_crash(
         await asyncio.sleep(chance.random() * 0.3)
         while True:
             try:
-                return await Eraser(unreliable, Tombstones(unreliable, ERASURE_KEY), letters).apply(0, erasure)
+                preview = Preview(unreliable, keyed, transitions_kept=most)
+                return await Eraser(unreliable, keyed, letters, preview).apply(0, erasure)
             except CrashError:
                 continue
 
@@ -268,10 +272,10 @@ async def test_erasing_beside_competing_consumers_that_crash(
 
     assert not await is_anywhere(store, person)
     for events in visits:
-        timeline = erase(merge(transitions(events)), person, erasure.erase_time_ms)
+        timeline = erase(merge(transitions(events))[:most], person, erasure.erase_time_ms)
         folded = Fold(events[0]["visitID"], timeline)
         for stored in await store.find_events({"visit_id": events[0]["visitID"]}, 0):
-            stamp = folded.stamp_at(int(stored["order_key"][:13]), stored["event_id"])
+            stamp = stamp_at(folded, int(stored["order_key"][:13]), stored["event_id"])
             assert (stored["state"], stored.get("identity_id", ""), stored.get("session_id", "")) == stamp[:3]
 
 

@@ -68,12 +68,12 @@ async def test_only_what_cannot_be_stored_is_put_aside_with_its_reason(
     put_aside = {letter.reason: letter async for letter in letters.each(0)}
     assert set(put_aside) == {
         "not an EventBatch",
-        "an identifying event names nobody",
-        "visit_id or event_id is no UUID in dashed lower case",
+        "identity_id: must be 1 to 512 characters",
+        "event_id: must be a UUID, dashed and lower case",
     }
     assert put_aside["not an EventBatch"].payload == b"\xff not a batch"
-    assert put_aside["an identifying event names nobody"].id == f"{nobody.visit_id}/{nobody.event_id}"
-    alone = EventBatch.FromString(put_aside["an identifying event names nobody"].payload)
+    assert put_aside["identity_id: must be 1 to 512 characters"].id == f"{nobody.visit_id}/{nobody.event_id}"
+    alone = EventBatch.FromString(put_aside["identity_id: must be 1 to 512 characters"].payload)
     assert list(alone.events) == [nobody]
     assert list(alone.contexts) == list(batch.contexts)
     assert b"SHOUTED" not in history.output().encode()

@@ -20,6 +20,7 @@ from footfall_timeline import Fold, merge, normalize_uuid, order_key
 
 from tests.service.history.conftest import ERASURE_KEY
 from tests.tools.history import entry
+from tests.tools.stamps import stamp_at
 from tests.tools.visits import Event, random_visit, scattered, transitions
 
 ROUNDS = int(os.environ.get("FOOTFALL_STAMPING_ROUNDS", "12"))
@@ -75,15 +76,13 @@ class UnreliableStore:
             raise CrashError
 
 
-def new_stamper(store: Any) -> Stamper:
-    return Stamper(store, Tombstones(store, ERASURE_KEY))
-
-
-async def consume(log: list[EventBatch], unacknowledged: set[int], store: Any, chance: random.Random) -> None:
+async def consume(
+    log: list[EventBatch], unacknowledged: set[int], store: Any, chance: random.Random, most: int
+) -> None:
     """Take entries, also such as another consumer is at work on, until all are acknowledged; die and come again."""
     stamper = None
     while unacknowledged:
-        stamper = stamper or new_stamper(store)
+        stamper = stamper or Stamper(store, Tombstones(store, ERASURE_KEY), transitions_kept=most)
         taken = chance.sample(sorted(unacknowledged), min(len(unacknowledged), chance.randint(1, 4)))
         try:
             assert (await stamper.keep([log[number] for number in taken])).unstorable == []
@@ -104,28 +103,30 @@ async def play_round(store: Store, chance: random.Random) -> None:
     visits = [random_visit(chance) for _ in range(VISITS)]
     log = [entry(beacon) for visit in visits for beacon in scattered(visit, chance)]
     chance.shuffle(log)
-    unacknowledged = set(range(len(log)))
+    unacknowledged, most = set(range(len(log))), chance.choice([2, 5, 1_000])
     remains: set[asyncio.Task[Any]] = set()
     async with asyncio.TaskGroup() as consumers:
         for _ in range(CONSUMERS):
-            consumers.create_task(consume(log, unacknowledged, UnreliableStore(store, chance, remains), chance))
+            consumers.create_task(consume(log, unacknowledged, UnreliableStore(store, chance, remains), chance, most))
     await asyncio.gather(*remains)
     for visit in visits:
-        await assert_stamped_right(store, visit)
+        await assert_stamped_right(store, visit, most)
 
 
-async def assert_stamped_right(store: Store, events: list[Event]) -> None:
+async def assert_stamped_right(store: Store, events: list[Event], most: int = 1_000) -> None:
     """Compare all of a visit's events in the store with what the pure rules say."""
     visit_id = events[0]["visitID"]
-    folded = Fold(visit_id, merge(transitions(events)))
+    timeline = merge(transitions(events))
+    folded = Fold(visit_id, timeline[:most])
     ids = [(event["timestamp"], normalize_uuid(event["eventID"])) for event in events]
     stored = [document async for document in store.events.find({"visit_id": visit_id})]
     assert {
         document["event_id"]: (document["state"], document.get("identity_id", ""), document.get("session_id", ""))
         for document in stored
-    } == {event_id: folded.stamp_at(at_ms, event_id)[:3] for at_ms, event_id in ids}
+    } == {event_id: stamp_at(folded, at_ms, event_id)[:3] for at_ms, event_id in ids}
     assert len(stored) == len(events)
     [visit] = await store.read_visits([visit_id])
+    assert (len(visit["timeline"]), visit.get("truncated", False)) == (min(most, len(timeline)), len(timeline) > most)
     assert visit["start_key"] == order_key(min(event["timestamp"] for event in events), visit_id)
 
 

@@ -36,7 +36,12 @@ async def partitions(redis_database_url: str) -> AsyncIterator[Partitions]:
 def store(partitions: Partitions) -> VisitorStore:
     """Timelines in the Redis of this test."""
     return VisitorStore(
-        partitions, keep_ms=KEEP_MS, idle_ms=30 * 60_000, changes_kept=1_000, erasure_secret=ERASURE_KEY
+        partitions,
+        keep_ms=KEEP_MS,
+        idle_ms=30 * 60_000,
+        changes_kept=1_000,
+        transitions_kept=1_000,
+        erasure_secret=ERASURE_KEY,
     )
 
 

@@ -11,10 +11,9 @@ from footfall_identity.consumer import LogConsumer
 from footfall_identity.identity_record import IdentityRecord
 from footfall_identity.link_store import LinkStore
 from footfall_identity.recent import RecentEntries
-from footfall_identity.visit_record import transition_of
 from footfall_identity.visitor_store import VisitorStore
 from footfall_servicekit.stream import Entry
-from footfall_timeline import Fold, State, merge, order_key
+from footfall_timeline import Fold, State, merge, order_key, transition_of
 
 from tests.tools.identity import admitted, entry, new_id, random_visit, resolve
 from tests.tools.visits import now_ms, scattered

@@ -6,11 +6,13 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from footfall.event.v1 import event_pb2
 from footfall.event.v1.event_pb2 import Event
+from footfall_identity import metrics
 from footfall_identity.partitions import Partitions
-from footfall_identity.visit_record import touches, transition_of
+from footfall_identity.visit_record import touches
 from footfall_identity.visitor_store import REFRESH_MS, VisitorStore
-from footfall_timeline import Kind, State, Transition, identity_hash, merge
+from footfall_timeline import Kind, State, Transition, identity_hash, merge, transition_of
 
 from tests.tools.identity import DAY_MS, ERASURE_KEY, KEEP_MS, admitted, key, new_id, random_visit, resolve
 from tests.tools.visits import now_ms, scattered
@@ -46,6 +48,103 @@ async def test_of_different_events_with_one_id_the_smaller_stays(store: VisitorS
     assert pure(entries)[0].identity == "ann"
 
 
+@pytest.mark.parametrize("most", [1, 2, 3, 5])
+@pytest.mark.parametrize("seed", range(3))
+async def test_the_smallest_transitions_are_kept_whatever_the_order(
+    partitions: Partitions, seed: int, most: int
+) -> None:
+    store = bounded_store(partitions, most)
+    chance = random.Random(seed)  # noqa: S311
+    visits = [with_copies(random_visit(chance, ["ann", "bob"]), chance) for _ in range(4)]
+    await asyncio.gather(
+        *(resolve(store, *batch) for batch in scattered([event for visit in visits for event in visit], chance))
+    )
+    records = await store.get(visit[0].visit_id for visit in visits)
+    for events in visits:
+        record, all_ = records[events[0].visit_id], pure(events)
+        assert record.timeline == all_[:most]
+        assert record.is_truncated == (len(all_) > most)
+        assert record.last_ms == max(event.event_time_ms for event in events)
+
+
+def bounded_store(partitions: Partitions, most: int) -> VisitorStore:
+    return VisitorStore(
+        partitions,
+        keep_ms=KEEP_MS,
+        idle_ms=30 * 60_000,
+        changes_kept=1_000,
+        transitions_kept=most,
+        erasure_secret=ERASURE_KEY,
+    )
+
+
+def with_copies(events: list[Event], chance: random.Random) -> list[Event]:
+    """The events, and of some a copy that was admitted at another time and with other proof."""
+    copies = []
+    for event in chance.sample(events, len(events) // 2):
+        copy = Event()
+        copy.CopyFrom(event)
+        copy.event_time_ms += chance.randint(-3_000, 3_000)
+        if event.identity_id:
+            copy.assurance = event_pb2.ASSURANCE_PROVEN
+            copy.transition = event_pb2.TRANSITION_KIND_SIGN_IN
+        copies.append(copy)
+    return events + copies
+
+
+async def test_a_visit_beyond_its_bound_costs_no_more_and_says_so(partitions: Partitions, redis: Any) -> None:
+    store, visit_id, at = bounded_store(partitions, 50), new_id(), now_ms() - 60_000
+    before = metrics.TIMELINES_TRUNCATED._value.get()
+    events = [admitted("UserInfo", visit_id, at + number, f"user-{number}") for number in range(60)]
+    for start in range(0, 60, 20):
+        await resolve(store, *events[start : start + 20])
+    record = (await store.get([visit_id]))[visit_id]
+    assert (len(record.timeline), record.is_truncated, record.fold.stamp.identity) == (50, True, "user-49")
+    assert metrics.TIMELINES_TRUNCATED._value.get() == before + 1
+
+    name = f"{key('visit', visit_id)}:{visit_id}"
+    size, commands = await redis.memory_usage(name, samples=0), await redis.xlen(key("changes", visit_id))
+    for number in range(60, 2_060, 500):
+        later = [admitted("UserInfo", visit_id, at + number + one, f"user-{number + one}") for one in range(500)]
+        assert await resolve(store, *later) == []
+    assert await redis.memory_usage(name, samples=0) == size
+    assert await redis.xlen(key("changes", visit_id)) == commands
+    assert await redis.exists(f"{key('person', visit_id)}:{identity_hash(ERASURE_KEY, 'user-2000').hex()}") == 0
+
+    await resolve(store, admitted("SignIn", visit_id, at - 1, "ann"))  # late, but the earliest of all
+    record = (await store.get([visit_id]))[visit_id]
+    assert (len(record.timeline), record.timeline[0].identity, record.timeline[-1].identity) == (50, "ann", "user-48")
+
+
+async def test_the_title_is_that_of_the_page_the_visitor_was_on_last(store: VisitorStore) -> None:
+    visit_id, at, shop = new_id(), now_ms(), "https://shop.example"
+    told = [
+        admitted("PageEntered", visit_id, at, url=f"{shop}/loans", title="Loans"),
+        admitted("AddToCart", visit_id, at + 1, url=f"{shop}/loans"),
+        admitted("PageEntered", visit_id, at + 2, url=f"{shop}/cart"),
+        admitted("PageExited", visit_id, at + 3, url=f"{shop}/loans"),
+        admitted("SignOut", visit_id, at + 4, url=""),
+    ]
+    expected = ["Loans", "Loans", "", "Loans", "Loans"]
+    for event, title in zip(told, expected, strict=True):
+        await resolve(store, event)
+        assert (await store.get([visit_id]))[visit_id].title == title
+
+
+async def test_a_visit_that_the_first_version_has_written_is_read_and_goes_on(store: VisitorStore, redis: Any) -> None:
+    visit_id, at, event_id, device = new_id(), now_ms(), new_id(), new_id()
+    name = f"{key('visit', visit_id)}:{visit_id}"
+    summary = f"{at}\n{at + 5}\n{at + 5}\n1\n{device}\nshop\nhttps://shop.example/a\nb"
+    await redis.hset(name, mapping={"visit": summary, event_id: f"{at}|2|1|ann"})
+    old = (await store.get([visit_id]))[visit_id]
+    assert (old.rev, old.site, old.global_visit_id, old.url) == (1, "shop", device, "https://shop.example/a\nb")
+    await resolve(store, admitted("SignOut", visit_id, at + 9, url="", global_visit_id="", site="shop"))
+    new = (await store.get([visit_id]))[visit_id]
+    assert (new.first_ms, new.last_ms, new.rev, new.url) == (at, at + 9, 2, old.url)
+    assert new.timeline[0] == old.timeline[0]
+    assert new.fold.stamp.state is State.RECOGNIZED
+
+
 async def test_what_an_erased_person_leaves_wins_over_what_it_replaces(store: VisitorStore) -> None:
     visit_id = new_id()
     event = admitted("SignIn", visit_id, now_ms(), "ann")
@@ -75,8 +174,8 @@ async def test_each_change_is_in_the_stream_of_changes_once(store: VisitorStore,
         await resolve(store, event)
     changes = [fields for _, fields in await redis.xrange(key("changes", visit_id))]
     assert [set(fields) for fields in changes] == [
-        {b"visit", sign_in.event_id.encode()},
-        {b"visit", sign_out.event_id.encode()},
+        {b"visit", b"rev", sign_in.event_id.encode()},
+        {b"visit", b"rev", sign_out.event_id.encode()},
     ]
 
 
@@ -119,7 +218,12 @@ async def test_changes_and_who_was_live_last_end_also_when_nothing_more_is_merge
     _, last = await store.bounds_of_changes(number)
 
     a_minute_later = VisitorStore(
-        partitions, keep_ms=-60_000, idle_ms=-60_000, changes_kept=1_000, erasure_secret=ERASURE_KEY
+        partitions,
+        keep_ms=-60_000,
+        idle_ms=-60_000,
+        changes_kept=1_000,
+        transitions_kept=1_000,
+        erasure_secret=ERASURE_KEY,
     )
     await a_minute_later.remove_expired(number)
     assert (await redis.xlen(keys.changes), await redis.zcard(keys.live_known)) == (0, 0)

@@ -123,6 +123,7 @@ class Event(_message.Message):
     IDENTITY_ID_FIELD_NUMBER: _builtins.int
     ASSURANCE_FIELD_NUMBER: _builtins.int
     ASSURANCE_REASON_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """Id of the event, brought by its sender: a UUID, dashed or 32 hex digits, any case.
     Stored dashed and lower case. (visit_id, event_id) is unique: the first stored wins.
@@ -172,6 +173,8 @@ class Event(_message.Message):
     """Trust in that identification."""
     assurance_reason: _builtins.str
     """Why the assurance is what it is, for instance `no_key`, `token_valid`, `token_expired`."""
+    title: _builtins.str
+    """Title of the page: `title` of a PageEntered's data, cut to 256 characters. Empty for other events."""
     def __init__(
         self,
         *,
@@ -195,10 +198,11 @@ class Event(_message.Message):
         identity_id: _builtins.str = ...,
         assurance: Global___Assurance.ValueType = ...,
         assurance_reason: _builtins.str = ...,
+        title: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assurance", b"assurance", "assurance_reason", b"assurance_reason", "browser_page_id", b"browser_page_id", "category", b"category", "context_index", b"context_index", "data_json", b"data_json", "event_id", b"event_id", "event_name", b"event_name", "event_time_ms", b"event_time_ms", "event_type", b"event_type", "global_visit_id", b"global_visit_id", "identity_id", b"identity_id", "language_code", b"language_code", "page_id", b"page_id", "site", b"site", "timestamp_ms", b"timestamp_ms", "transition", b"transition", "url", b"url", "user_agent_id", b"user_agent_id", "visit_id", b"visit_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assurance", b"assurance", "assurance_reason", b"assurance_reason", "browser_page_id", b"browser_page_id", "category", b"category", "context_index", b"context_index", "data_json", b"data_json", "event_id", b"event_id", "event_name", b"event_name", "event_time_ms", b"event_time_ms", "event_type", b"event_type", "global_visit_id", b"global_visit_id", "identity_id", b"identity_id", "language_code", b"language_code", "page_id", b"page_id", "site", b"site", "timestamp_ms", b"timestamp_ms", "title", b"title", "transition", b"transition", "url", b"url", "user_agent_id", b"user_agent_id", "visit_id", b"visit_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -21,6 +21,11 @@ if sys.version_info >= (3, 11):
 else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
+if sys.version_info >= (3, 13):
+    from warnings import deprecated as _deprecated
+else:
+    from typing_extensions import deprecated as _deprecated
+
 DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
@@ -34,8 +39,8 @@ class ResolveEventsRequest(_message.Message):
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
         """At most 1,000. Only identifying events need their data; of others visit_id, event_id,
-        event_time_ms, site, global_visit_id and url are read. Of several that are not identifying, are
-        of one visit and agree in site, global_visit_id and having a url, the first and last are enough.
+        event_time_ms, site, global_visit_id, url and title are read. Of several that are not identifying, are of one
+        visit and agree in site, global_visit_id and having a url and a title, the first and last are enough.
         """
 
     @_builtins.property
@@ -86,14 +91,15 @@ Global___LogEntry: _TypeAlias = LogEntry  # noqa: Y015
 
 @_typing.final
 class ResolveEventsResponse(_message.Message):
-    """What the events changed."""
+    """The events are merged."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     VISITORS_FIELD_NUMBER: _builtins.int
     @_builtins.property
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
     def visitors(self) -> _containers.RepeatedCompositeFieldContainer[_visitor_pb2.Visitor]:
-        """The visitors whose timeline this call changed, in order of first appearance."""
+        """No longer filled: the collector, the only caller, has no use for it."""
 
     def __init__(
         self,

@@ -26,15 +26,15 @@ from footfall.event.v1 import event_pb2 as footfall_dot_event_dot_v1_dot_event__
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"footfall/identity/v1/visitor.proto\x12\x14\x66ootfall.identity.v1\x1a\x1d\x66ootfall/event/v1/event.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd5\x02\n\x07Visitor\x12\x10\n\x08visit_id\x18\x01 \x01(\t\x12\x17\n\x0fglobal_visit_id\x18\x02 \x01(\t\x12\x0c\n\x04site\x18\x03 \x01(\t\x12\x31\n\x05state\x18\x04 \x01(\x0e\x32\".footfall.identity.v1.VisitorState\x12\x13\n\x0bidentity_id\x18\x05 \x01(\t\x12\x12\n\nsession_id\x18\x06 \x01(\t\x12\x12\n\ncontact_id\x18\x07 \x01(\t\x12\x33\n\x0flast_event_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\tassurance\x18\t \x01(\x0e\x32\x1c.footfall.event.v1.Assurance\x12.\n\nstart_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03url\x18\x0b \x01(\t*\x89\x01\n\x0cVisitorState\x12\x1d\n\x19VISITOR_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17VISITOR_STATE_ANONYMOUS\x10\x01\x12\x1c\n\x18VISITOR_STATE_RECOGNIZED\x10\x02\x12\x1f\n\x1bVISITOR_STATE_AUTHENTICATED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"footfall/identity/v1/visitor.proto\x12\x14\x66ootfall.identity.v1\x1a\x1d\x66ootfall/event/v1/event.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x80\x03\n\x07Visitor\x12\x10\n\x08visit_id\x18\x01 \x01(\t\x12\x17\n\x0fglobal_visit_id\x18\x02 \x01(\t\x12\x0c\n\x04site\x18\x03 \x01(\t\x12\x31\n\x05state\x18\x04 \x01(\x0e\x32\".footfall.identity.v1.VisitorState\x12\x13\n\x0bidentity_id\x18\x05 \x01(\t\x12\x12\n\nsession_id\x18\x06 \x01(\t\x12\x12\n\ncontact_id\x18\x07 \x01(\t\x12\x33\n\x0flast_event_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\tassurance\x18\t \x01(\x0e\x32\x1c.footfall.event.v1.Assurance\x12.\n\nstart_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03url\x18\x0b \x01(\t\x12\r\n\x05title\x18\x0c \x01(\t\x12\x1a\n\x12timeline_truncated\x18\r \x01(\x08*\x89\x01\n\x0cVisitorState\x12\x1d\n\x19VISITOR_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17VISITOR_STATE_ANONYMOUS\x10\x01\x12\x1c\n\x18VISITOR_STATE_RECOGNIZED\x10\x02\x12\x1f\n\x1bVISITOR_STATE_AUTHENTICATED\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'footfall.identity.v1.visitor_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_VISITORSTATE']._serialized_start=469
-  _globals['_VISITORSTATE']._serialized_end=606
+  _globals['_VISITORSTATE']._serialized_start=512
+  _globals['_VISITORSTATE']._serialized_end=649
   _globals['_VISITOR']._serialized_start=125
-  _globals['_VISITOR']._serialized_end=466
+  _globals['_VISITOR']._serialized_end=509
 # @@protoc_insertion_point(module_scope)

@@ -64,6 +64,8 @@ class Visitor(_message.Message):
     ASSURANCE_FIELD_NUMBER: _builtins.int
     START_TIME_FIELD_NUMBER: _builtins.int
     URL_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    TIMELINE_TRUNCATED_FIELD_NUMBER: _builtins.int
     visit_id: _builtins.str
     """The visit."""
     global_visit_id: _builtins.str
@@ -82,6 +84,10 @@ class Visitor(_message.Message):
     """Trust in the active identification."""
     url: _builtins.str
     """Address of the page of the visitor's last event that had one."""
+    title: _builtins.str
+    """Title of that page, cut to 256 characters; empty when none was told."""
+    timeline_truncated: _builtins.bool
+    """The visit has had more transitions than VISIT_TRANSITIONS allows: only the earliest of them count."""
     @_builtins.property
     def last_event_time(self) -> _timestamp_pb2.Timestamp:
         """When the visitor last did something (event time)."""
@@ -104,10 +110,12 @@ class Visitor(_message.Message):
         assurance: _event_pb2.Assurance.ValueType = ...,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         url: _builtins.str = ...,
+        title: _builtins.str = ...,
+        timeline_truncated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_event_time", b"last_event_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assurance", b"assurance", "contact_id", b"contact_id", "global_visit_id", b"global_visit_id", "identity_id", b"identity_id", "last_event_time", b"last_event_time", "session_id", b"session_id", "site", b"site", "start_time", b"start_time", "state", b"state", "url", b"url", "visit_id", b"visit_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assurance", b"assurance", "contact_id", b"contact_id", "global_visit_id", b"global_visit_id", "identity_id", b"identity_id", "last_event_time", b"last_event_time", "session_id", b"session_id", "site", b"site", "start_time", b"start_time", "state", b"state", "timeline_truncated", b"timeline_truncated", "title", b"title", "url", b"url", "visit_id", b"visit_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
