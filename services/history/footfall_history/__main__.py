@@ -44,7 +44,12 @@ async def keep_history(settings: HistorySettings) -> int:
     log = Log(settings.redis_url, settings.partitions, settings.redis_timeout_ms)
     identities = Identities(settings.identity_target, settings.identity_timeout_ms, settings.client_tls)
     tombstones = Tombstones(store, settings.erasure_secret)
-    letters = DeadLetters(log, kept_ms=settings.retention_days * DAY_MS, bound=settings.dead_letters_bound)
+    letters = DeadLetters(
+        log,
+        kept_ms=settings.retention_days * DAY_MS,
+        bound=settings.dead_letters_bound,
+        bound_of_visit=settings.dead_letters_of_visit,
+    )
     reader = Reader(store, settings.idle_minutes * MINUTE_MS)
     kept = settings.visit_transitions
     preview = Preview(store, tombstones, transitions_kept=kept)

@@ -36,12 +36,14 @@ class LogConsumer:
                 decoded.append((entry, EventBatch.FromString(entry.payload)))
             except DecodeError:
                 await self._letters.put_entry(partition, entry, "not an EventBatch")
-        stored_count = unstorable_count = 0
+        stored_count = unstorable_count = dropped_count = 0
         for part in _parts(batch for _, batch in decoded):
             kept = await self._stamper.keep(part)
             stored_count += kept.stored_count
             if kept.unstorable:
-                unstorable_count += await self._letters.put(partition, kept.unstorable)
+                put = await self._letters.put(partition, kept.unstorable)
+                unstorable_count += put.new_count
+                dropped_count += put.dropped_count
                 await self._eraser.erase_letters(partition)  # whoever was erased meanwhile may not have seen them
         for entry, batch in decoded:
             if batch.HasField("erasure"):
@@ -49,7 +51,8 @@ class LogConsumer:
         count = sum(len(batch.events) for _, batch in decoded)
         metrics.STORED.inc(stored_count)
         metrics.UNSTORABLE.inc(unstorable_count)
-        metrics.DUPLICATE.inc(count - stored_count - unstorable_count)
+        metrics.DROPPED.inc(dropped_count)
+        metrics.DUPLICATE.inc(count - stored_count - unstorable_count - dropped_count)
 
     async def _erase(self, partition: int, entry: Entry, erasure: Erasure) -> None:
         if len(erasure.identity_hash) == _HASH_BYTES and _is_uuid(erasure.erasure_id):

@@ -25,19 +25,33 @@ from footfall_history.log import Log
 _LETTERS_A_READ: Final = 100
 
 # KEYS  the set of ids, then one letter each.  ARGV  time put aside, time to expire, time before which letters have
-# expired; then for each letter: id, payload, reason.  Answers how many were not there yet.
+# expired, letters that a visit may have; then for each letter: id, payload, reason.
+# Answers how many were not there yet, and how many were dropped because their visit has enough of them.
 _PUT: Final = """
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', ARGV[3])
-local new = 0
+local most, of_visit = tonumber(ARGV[4]), {}
+local function visit_of(id) return id:match('^(' .. ('.'):rep(36) .. ')/') end
+for _, id in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
+  local visit = visit_of(id) or ''
+  of_visit[visit] = (of_visit[visit] or 0) + 1
+end
+local new, dropped = 0, 0
 for i = 2, #KEYS do
-  local id, payload, reason = ARGV[3 * i - 2], ARGV[3 * i - 1], ARGV[3 * i]
-  if redis.call('ZADD', KEYS[1], 'NX', ARGV[1], id) == 1 then
-    redis.call('HSET', KEYS[i], 'b', payload, 'reason', reason)
-    redis.call('PEXPIREAT', KEYS[i], ARGV[2])
-    new = new + 1
+  local id, payload, reason = ARGV[3 * i - 1], ARGV[3 * i], ARGV[3 * i + 1]
+  local visit = visit_of(id)
+  if not redis.call('ZSCORE', KEYS[1], id) then
+    if visit and (of_visit[visit] or 0) >= most then
+      dropped = dropped + 1
+    else
+      redis.call('ZADD', KEYS[1], ARGV[1], id)
+      redis.call('HSET', KEYS[i], 'b', payload, 'reason', reason)
+      redis.call('PEXPIREAT', KEYS[i], ARGV[2])
+      new = new + 1
+      if visit then of_visit[visit] = (of_visit[visit] or 0) + 1 end
+    end
   end
 end
-return new
+return {new, dropped}
 """
 # KEYS  the letter.  ARGV  payload, reason.  It keeps its time to expire.
 _REPLACE: Final = """
@@ -58,6 +72,13 @@ _log = structlog.get_logger()
 
 class DeadLettersFullError(Exception):
     """So many events lie aside that history stops reading the log: what cannot be stored is no exception any more."""
+
+
+class PutAside(NamedTuple):
+    """How many events did not lie aside yet, and how many were dropped because their visit has enough dead letters."""
+
+    new_count: int
+    dropped_count: int
 
 
 class Letter(NamedTuple):
@@ -82,15 +103,19 @@ class Letter(NamedTuple):
 class DeadLetters:
     """The letters of one deployment. Methods raise `log.Unavailable` when Redis does not answer."""
 
-    def __init__(self, log: Log, *, kept_ms: int, bound: int) -> None:
-        """A letter lies here for `kept_ms`; of each partition not more than `bound` of them, and those of a batch."""
+    def __init__(self, log: Log, *, kept_ms: int, bound: int, bound_of_visit: int) -> None:
+        """A letter lies here for `kept_ms`; of each partition not more than `bound` of them, and those of a batch.
+
+        Of each visit not more than `bound_of_visit`: so it takes several to reach the other bound.
+        """
         self._redis = log.partition
         self.partitions = log.partitions
         self._kept_ms = kept_ms
         self._bound = bound
+        self._bound_of_visit = bound_of_visit
 
-    async def put(self, number: int, unstorable: Collection[Unstorable]) -> int:
-        """Put events of a partition aside; return how many did not lie there yet.
+    async def put(self, number: int, unstorable: Collection[Unstorable]) -> PutAside:
+        """Put events of a partition aside.
 
         Raises:
             DeadLettersFullError: too many do. None of these was put there.
@@ -112,16 +137,19 @@ class DeadLetters:
         _log.error("put aside an entry that cannot be read", partition=number, entry=entry.id, reason=reason)
         await self._put(number, {f"entry/{entry.id}": (entry.payload, reason)}, _now_ms())
 
-    async def _put(self, number: int, letters: Mapping[str, tuple[bytes, str]], aside_ms: int) -> int:
+    async def _put(self, number: int, letters: Mapping[str, tuple[bytes, str]], aside_ms: int) -> PutAside:
         if not letters:
-            return 0
+            return PutAside(0, 0)
         redis = self._redis(number)
         if await redis.zcard(_ids_key(number)) >= self._bound:
             raise DeadLettersFullError
         keys = [_ids_key(number), *(_letter_key(number, letter_id) for letter_id in letters)]
         times = aside_ms, aside_ms + self._kept_ms, _now_ms() - self._kept_ms
         about = chain.from_iterable((letter_id, *letter) for letter_id, letter in letters.items())
-        return int(await redis.eval(_PUT, len(keys), *keys, *times, *about))
+        put = PutAside(*await redis.eval(_PUT, len(keys), *keys, *times, self._bound_of_visit, *about))
+        if put.dropped_count:
+            _log.error("dropped events: their visit has too many dead letters", partition=number, **put._asdict())
+        return put
 
     async def of_event(self, visit_id: str, event_id: str) -> Letter | None:
         """The letter of an event."""

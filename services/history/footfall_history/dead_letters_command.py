@@ -46,7 +46,12 @@ async def _run(settings: HistorySettings, options: argparse.Namespace) -> int:
         async with asyncio.timeout(_PATIENCE_S):
             await log.check()
         command: Command = options.run
-        letters = DeadLetters(log, kept_ms=settings.retention_days * DAY_MS, bound=settings.dead_letters_bound)
+        letters = DeadLetters(
+            log,
+            kept_ms=settings.retention_days * DAY_MS,
+            bound=settings.dead_letters_bound,
+            bound_of_visit=settings.dead_letters_of_visit,
+        )
         return await command(letters, options)
     finally:
         await log.close()

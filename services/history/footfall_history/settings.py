@@ -80,6 +80,12 @@ class HistorySettings(ServiceSettings):
         description="Events of a partition that may lie aside because they cannot be stored. When so many do, its log "
         "is not read any further until some are replayed or discarded.",
     )
+    dead_letters_of_visit: int = Field(
+        default=100,
+        ge=1,
+        description="Of one visit at most so many lie aside; what more of it cannot be stored is dropped, counted and "
+        "logged, so that no visit alone stops a partition.",
+    )
     watchers: int = Field(
         default=64,
         ge=1,

@@ -64,7 +64,7 @@ async def log(redis_database_url: str) -> AsyncIterator[Log]:
 @pytest.fixture
 def letters(log: Log) -> DeadLetters:
     """What lies aside beside that log."""
-    return DeadLetters(log, kept_ms=30 * DAY_MS, bound=1_000)
+    return DeadLetters(log, kept_ms=30 * DAY_MS, bound=1_000, bound_of_visit=100)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from footfall.event.v1.event_pb2 import Event, EventBatch
+from footfall_history import metrics
 from footfall_history.arrivals import Unstorable
 from footfall_history.consumer import LogConsumer
 from footfall_history.dead_letters import DeadLetters, DeadLettersFullError
@@ -30,7 +31,7 @@ def unfit(**fields: Any) -> Event:
 async def put(letters: DeadLetters, *events: Event) -> int:
     """Put events of one partition aside."""
     number = partition(events[0].visit_id, letters.partitions)
-    return await letters.put(number, [Unstorable(each, context(), "a reason") for each in events])
+    return (await letters.put(number, [Unstorable(each, context(), "a reason") for each in events])).new_count
 
 
 async def all_of(letters: DeadLetters) -> list[str]:
@@ -54,7 +55,7 @@ async def test_an_event_lies_aside_once_however_often_it_is_read(
 
 
 async def test_no_more_is_taken_when_too_many_lie_aside(log: Log, stamper: Stamper, eraser: Eraser) -> None:
-    letters = DeadLetters(log, kept_ms=DAY_MS, bound=1)
+    letters = DeadLetters(log, kept_ms=DAY_MS, bound=1, bound_of_visit=100)
     consumer = LogConsumer(letters, stamper, eraser)
     first, second = (entry([]), entry([]))
     first.events.append(unfit())
@@ -68,23 +69,41 @@ async def test_no_more_is_taken_when_too_many_lie_aside(log: Log, stamper: Stamp
     assert await all_of(letters) == [f"{second.events[0].visit_id}/{second.events[0].event_id}"]
 
 
+async def test_one_visit_never_stops_a_partition(log: Log, stamper: Stamper, eraser: Eraser) -> None:
+    letters = DeadLetters(log, kept_ms=DAY_MS, bound=20, bound_of_visit=3)
+    consumer = LogConsumer(letters, stamper, eraser)
+    dropped = metrics.DROPPED._value.get()
+    visit, other = new_uuid(), Story("dana")
+    for number in range(10):
+        bad = entry([])
+        bad.events.extend(unfit(visit_id=visit) for _ in range(5))
+        await consumer.handle(0, [Entry(f"{number}-0", bad.SerializeToString())])
+    assert len(await all_of(letters)) == 3
+    assert metrics.DROPPED._value.get() == dropped + 47
+    batch = other.entry()
+    batch.events.append(unfit())
+    await consumer.handle(0, [Entry("10-0", batch.SerializeToString())])
+    assert len(await all_of(letters)) == 4, "others have their own"
+    assert (await stamper.keep([batch])).stored_count == 0, "what can be stored is stored"
+
+
 async def test_a_letter_ends_with_its_time_and_may_come_again(log: Log) -> None:
     refused = unfit()
-    short = DeadLetters(log, kept_ms=1, bound=1)
+    short = DeadLetters(log, kept_ms=1, bound=1, bound_of_visit=100)
     assert await put(short, refused) == 1
 
     async def is_gone() -> bool:
         return await short.of_event(refused.visit_id, refused.event_id) is None and await short.count() == (0, 0)
 
     await eventually(is_gone)
-    assert await put(DeadLetters(log, kept_ms=DAY_MS, bound=1), refused) == 1
+    assert await put(DeadLetters(log, kept_ms=DAY_MS, bound=1, bound_of_visit=100), refused) == 1
 
 
 async def test_what_is_replayed_is_in_the_log_of_its_visit_and_no_longer_aside(
     redis_database_url: str, redis: Any
 ) -> None:
     log = Log(redis_database_url, PARTITIONS, 2_000)
-    letters = DeadLetters(log, kept_ms=DAY_MS, bound=10)
+    letters = DeadLetters(log, kept_ms=DAY_MS, bound=10, bound_of_visit=100)
     refused = unfit()
     await put(letters, refused)
     letter = await letters.of_event(refused.visit_id, refused.event_id)

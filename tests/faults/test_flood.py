@@ -1,0 +1,79 @@
+"""One visit is sent far more than a person does, and nobody else notices.
+
+FOOTFALL_FLOOD=60000 is two minutes of what the limit of one address admits; `make test` takes ten seconds of it.
+"""
+
+import asyncio
+import os
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+
+from tests.tools.eventually import eventually
+from tests.tools.suite import Suite
+from tests.tools.visits import event, now_ms
+
+FLOOD = int(os.environ.get("FOOTFALL_FLOOD", "5000"))
+EVENTS_A_SECOND = 500  # RATE_LIMIT_PER_ADDRESS
+EVENTS_A_BEACON = 50
+IN_HISTORY_S = 3.0
+EXPLAINED_S = 1.0
+
+
+@pytest.mark.timeout(120 + FLOOD // EVENTS_A_SECOND)
+async def test_a_page_that_pushes_user_info_in_a_loop_holds_up_nobody(suite: Suite) -> None:
+    visit = str(uuid.uuid4())
+    async with suite.http() as http, watched(http) as slowest:
+        begun = time.monotonic()
+        for sent in range(0, FLOOD, EVENTS_A_BEACON):
+            at_ms = now_ms()
+            beacon = [
+                event("UserInfo", visit, at_ms + number, f"somebody-{sent + number}")
+                for number in range(EVENTS_A_BEACON)
+            ]
+            assert (await http.post("/beacon", json=beacon)).status_code == 204
+            await asyncio.sleep(max(0.0, begun + sent / EVENTS_A_SECOND - time.monotonic()))
+
+        async def is_read() -> None:
+            last = str(uuid.UUID(beacon[-1]["eventID"]))
+            assert (await http.get(f"/api/v1/receipts/{visit}/{last}")).status_code == 200
+
+        await eventually(is_read, timeout=30)
+        asked = time.monotonic()
+        explained = await http.get(f"/api/v1/visits/{visit}/explain")
+        assert time.monotonic() - asked < EXPLAINED_S
+        assert explained.status_code == 200, explained.text
+        assert (len(explained.json()["transitions"]), explained.json()["truncated"]) == (1_000, True)
+        live = (await http.get(f"/api/v1/visits/{visit}/visitor")).json()
+        assert (live["state"], live["identityId"]) == ("RECOGNIZED", "somebody-999")
+    print(f"{FLOOD} events of one visit; the slowest of others was in history after {max(slowest):.2f} s")  # noqa: T201
+    assert len(slowest) > FLOOD // EVENTS_A_SECOND
+    assert max(slowest) < IN_HISTORY_S
+
+
+@asynccontextmanager
+async def watched(http: httpx.AsyncClient) -> AsyncIterator[list[float]]:
+    """While others visit: how long each of their events took into history, in seconds."""
+    took: list[float] = []
+
+    async def visit() -> None:
+        while True:
+            visit_id = str(uuid.uuid4())
+            sign_in = event("SignIn", visit_id, now_ms(), f"{visit_id}@shop.example")
+            begun = time.monotonic()
+            assert (await http.post("/beacon", json=[sign_in])).status_code == 204
+            path = f"/api/v1/receipts/{visit_id}/{uuid.UUID(sign_in['eventID'])}"
+            while (await http.get(path)).status_code != 200:
+                await asyncio.sleep(0.05)
+            took.append(time.monotonic() - begun)
+
+    visiting = asyncio.create_task(visit())
+    try:
+        yield took
+    finally:
+        visiting.cancel()
+        await asyncio.gather(visiting, return_exceptions=True)
