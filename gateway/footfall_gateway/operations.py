@@ -3,6 +3,7 @@
 import os
 import re
 import time
+from codecs import BOM_UTF8
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
@@ -19,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from footfall_gateway import metrics
 from footfall_gateway.audit import Audit
 from footfall_gateway.auth import EVERYBODY, Authenticator, Principal
-from footfall_gateway.bodies import Bodies, ClientGoneError
+from footfall_gateway.bodies import Bodies, ClientGoneError, must_be_plain
 from footfall_gateway.envelope import words
 from footfall_gateway.keys import Scope as Permission
 from footfall_gateway.problem import ErrorStyle, Problem
@@ -201,14 +202,15 @@ class _PathEndpoint:
             path=path,
             query=_typed(values, operation.query),
             includes=includes(values, operation.includes),
-            body=await self._body(operation, receive),
+            body=await self._body(operation, headers, receive),
             principal=seen.principal or EVERYBODY,
             headers=headers,
         )
 
-    async def _body(self, operation: Operation[Any, Any], receive: Receive) -> Any:
+    async def _body(self, operation: Operation[Any, Any], headers: Mapping[str, str], receive: Receive) -> Any:
         if operation.body is None:
             return None
+        must_be_plain(headers.get("content-encoding", ""))
         raw = await self._gate.bodies.read(receive)
         return operation.decode(raw) if operation.decode else _decoded(raw, operation.body)
 
@@ -244,7 +246,7 @@ def _typed(values: Mapping[str, str], query: type[Query]) -> Query:
 
 def _decoded(raw: bytes, body: type[Body]) -> Body:
     try:
-        return msgspec.json.decode(raw, type=body)
+        return msgspec.json.decode(raw.removeprefix(BOM_UTF8), type=body)
     except msgspec.ValidationError as error:
         raise Problem(400, words(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
