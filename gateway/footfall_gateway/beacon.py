@@ -203,7 +203,7 @@ class BeaconEndpoint:
 
 def _must_be_readable(headers: dict[bytes, bytes]) -> None:
     """Raises Problem 415 for a body that says it is something else than plain JSON."""
-    media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    media_type = headers.get(b"content-type", b"").partition(b";")[0].rstrip().lower()
     if media_type not in _CONTENT_TYPES:
         raise Problem(415, "Content-Type: must be application/json or text/plain")
     if encoding := headers.get(b"content-encoding"):
@@ -240,8 +240,13 @@ def _sender(scope: Scope, headers: dict[bytes, bytes], received_ms: int) -> Send
         user_agent=headers.get(b"user-agent", b"")[:_LONGEST_USER_AGENT].decode("latin-1"),
         address=client[0] if client else "",
         traceparent=headers.get(b"traceparent", b"")[:_LONGEST_TRACEPARENT].decode("latin-1"),
-        global_privacy_control=headers.get(b"sec-gpc") == b"1",
+        global_privacy_control=_objects(headers.get(b"sec-gpc", b"")),
     )
+
+
+def _objects(sec_gpc: bytes) -> bool:
+    """Whether the header says `1`; also twice, which is what comes of a browser and a proxy that both set it."""
+    return sec_gpc == b"1" or b"1" in map(bytes.strip, sec_gpc.split(b","))
 
 
 def _told(outcome: Outcome) -> tuple[int, BeaconAnswer | None, RawHeaders]:
