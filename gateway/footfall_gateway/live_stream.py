@@ -86,10 +86,12 @@ class Stream:
         loop = asyncio.get_running_loop()
         yield COME_AGAIN + self._first + self._id()
         sent_s = loop.time()
-        while self._is_allowed() and not self._stopping.is_set():
+        while not self._stopping.is_set():
             reading = [source.next for source in self._sources]
             silence_s = max(0.0, sent_s + self._beat_s - loop.time())
             await asyncio.wait((*reading, self._stop), timeout=silence_s, return_when=asyncio.FIRST_COMPLETED)
+            if not self._is_allowed():  # before anything is told that came meanwhile
+                return
             for source in self._sources:
                 if source.next.done():
                     try:

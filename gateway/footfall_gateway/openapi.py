@@ -180,7 +180,7 @@ def _errors(operation: Operation[Any, Any]) -> Iterator[tuple[int, str]]:
     if operation.body is not None:
         yield 408, "The body took too long to arrive."
         yield 413, "The body is too large."
-        yield 415, "The body is compressed."
+        yield 415, "The body is no application/json, or is compressed."
     yield 503, "A service that is needed is not available."
     yield 504, "A service that is needed took too long."
 

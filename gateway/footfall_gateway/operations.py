@@ -210,7 +210,7 @@ class _PathEndpoint:
     async def _body(self, operation: Operation[Any, Any], headers: Mapping[str, str], receive: Receive) -> Any:
         if operation.body is None:
             return None
-        must_be_plain(headers.get("content-encoding", ""))
+        _must_be_json(headers)
         raw = await self._gate.bodies.read(receive)
         return operation.decode(raw) if operation.decode else _decoded(raw, operation.body)
 
@@ -221,9 +221,27 @@ class _PathEndpoint:
 
 
 def _must_not_be_a_page_s(method: Method, headers: Mapping[str, str]) -> None:
-    """Raises Problem 403 for what a page of another origin changes with the credentials its browser remembers of us."""
-    if method != "GET" and headers.get("sec-fetch-site") in {"cross-site", "same-site"}:
+    """Raises Problem 403 for what a page of another origin changes with the credentials its browser remembers of us.
+
+    Sec-Fetch-Site says it best, but browsers leave it out towards plain HTTP. Origin comes with every such request, and
+    is compared with the host that was asked. Clients that are no browsers send neither.
+    """
+    if method == "GET":
+        return
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site:
+        is_ours = site in {"same-origin", "none"}
+    else:
+        is_ours = not origin or origin.partition("://")[2] == headers.get("host")
+    if not is_ours:
         raise Problem(403, "a page of another origin may not do that")
+
+
+def _must_be_json(headers: Mapping[str, str]) -> None:
+    """Raises Problem 415 for what a body is not. A form, and what has no type, any page may send to any origin."""
+    must_be_plain(headers.get("content-encoding", ""))
+    if headers.get("content-type", "").partition(";")[0].rstrip().lower() != "application/json":
+        raise Problem(415, "Content-Type: must be application/json")
 
 
 def _values(raw: bytes) -> dict[str, str]:

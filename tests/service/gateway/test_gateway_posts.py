@@ -13,6 +13,8 @@ from tests.service.gateway.conftest import ScriptedCollector, before, running_ga
 from tests.tools.suite import Suite
 from tests.tools.visits import now_ms
 
+JSON = {"Content-Type": "application/json ; charset=UTF-8"}
+
 
 @pytest.fixture(scope="module")
 async def http(suite: Suite) -> AsyncIterator[httpx.AsyncClient]:
@@ -95,7 +97,7 @@ async def test_the_same_event_again_is_the_one_stored_first(http: httpx.AsyncCli
     ],
 )
 async def test_what_breaks_a_rule_is_400_and_named(http: httpx.AsyncClient, path: str, body: str, words: str) -> None:
-    answer = await http.post("/server/data" + path.format(visit=uuid.uuid4()), content=body)
+    answer = await http.post("/server/data" + path.format(visit=uuid.uuid4()), content=body, headers=JSON)
     assert answer.status_code == 400, answer.text
     assert answer.json()["code"] == 400
     assert answer.json()["message"].startswith(words)
@@ -113,13 +115,13 @@ async def test_a_time_may_have_a_fraction_and_a_body_a_byte_order_mark(
     now = now_ms()
     body = b'\xef\xbb\xbf{"eventName":"A","%b":%d.25}' % (key.encode(), now)
     async with running_gateway(**before(suite) | away) as http:
-        answer = await http.post("/server/data" + path.format(visit=uuid.uuid4()), content=body)
+        answer = await http.post("/server/data" + path.format(visit=uuid.uuid4()), content=body, headers=JSON)
     assert answer.status_code == 200, answer.text
     assert f'"{answered}":{now},' in answer.text
 
 
 async def test_a_compressed_body_is_refused_by_the_name_of_its_header(http: httpx.AsyncClient) -> None:
-    body, encoded = gzip.compress(b"{}"), {"Content-Encoding": "gzip"}
+    body, encoded = gzip.compress(b"{}"), JSON | {"Content-Encoding": "gzip"}
     answer = await http.post("/server/data/visits", content=body, headers=encoded)
     assert (answer.status_code, answer.headers["Accept-Encoding"]) == (415, "identity")
     assert answer.json()["message"].startswith("Content-Encoding: ")
