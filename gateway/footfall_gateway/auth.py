@@ -74,8 +74,9 @@ class Authenticator:
     """Knows the credentials of this deployment.
 
     A credential once verified is remembered for a minute by a keyed digest, so that not every request pays for the
-    hash; a change of the file of keys forgets all at once. Failed attempts are limited by address. Clients that are
-    remembered are not, so that nobody who is at work is locked out by a neighbour's failures.
+    hash; a change of the file of keys forgets all at once, and a key that expires ends then. Failed attempts are
+    limited by address. Clients that are remembered are not, so that nobody who is at work is locked out by a
+    neighbour's failures.
     """
 
     def __init__(self, settings: GatewaySettings) -> None:
@@ -105,7 +106,7 @@ class Authenticator:
             raise _refusal()
         digest = self._digest(authorization)
         until, principal = self._remembered.get(digest, (0.0, EVERYBODY))
-        if time.monotonic() < until:
+        if time.monotonic() < until and not _has_expired(keys.get(principal.key_id)):
             return principal
         if not await self._failures.test(self._limit, address):
             stats = await self._failures.get_window_stats(self._limit, address)
@@ -126,7 +127,7 @@ class Authenticator:
         def holds() -> bool:
             if not principal.key_id:
                 return True
-            return key is not None and self._keys().get(key.id) == key and not key.has_expired(time.time() * 1000)
+            return key is not None and self._keys().get(key.id) == key and not _has_expired(key)
 
         return holds
 
@@ -154,7 +155,7 @@ class Authenticator:
         async with self._hashing:
             is_proven = await asyncio.to_thread(is_proof, key, token)
         # Meanwhile it may have been revoked, and whoever noticed has forgotten it already.
-        if not is_proven or self._keys().get(key.id) != key or key.has_expired(time.time() * 1000):
+        if not is_proven or self._keys().get(key.id) != key or _has_expired(key):
             return None
         return Principal(key.name, frozenset(key.scopes), frozenset(key.sites), key.id)
 
@@ -173,6 +174,10 @@ class Authenticator:
 
     def _digest(self, text: str) -> bytes:
         return hmac.digest(self._digest_key, text.encode(), hashlib.sha256)
+
+
+def _has_expired(key: Key | None) -> bool:
+    return key is not None and key.has_expired(time.time() * 1000)
 
 
 def _refusal() -> Problem:

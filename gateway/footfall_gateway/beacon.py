@@ -11,7 +11,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from footfall_gateway import metrics
-from footfall_gateway.bodies import MAX_BODY, Bodies, ClientGoneError, Receive
+from footfall_gateway.bodies import MAX_BODY, Bodies, ClientGoneError, Receive, must_be_plain
 from footfall_gateway.cors import LONGEST_ORIGIN, Cors, RawHeaders
 from footfall_gateway.envelope import BeaconError, Envelope, Rejection, TooManyEventsError, read
 from footfall_gateway.intake import Intake, Outcome, Sender, now_ms
@@ -30,7 +30,7 @@ _MOST_REMEMBERED = 1_024
 _RETRY_S = b"2"
 _READABLE = (b"access-control-expose-headers", b"retry-after")
 """Or pages of other origins would not see how long to wait."""
-_HEADERS = {b"content-type", b"origin", b"user-agent", b"traceparent", b"sec-gpc"}
+_HEADERS = {b"content-type", b"content-encoding", b"origin", b"user-agent", b"traceparent", b"sec-gpc"}
 _CONTENT_TYPES = {b"application/json", b"text/plain"}
 _NO_STORE: RawHeaders = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
 _JSON: RawHeaders = [(b"content-type", b"application/json"), *_NO_STORE]
@@ -111,7 +111,7 @@ class BeaconEndpoint:
         """Begin to store a POST that has arrived whole; None, and nothing begun, when there is any fault in it."""
         headers = _picked(scope["headers"])
         try:
-            _check_type(headers)
+            _must_be_readable(headers)
             envelope = read(body)
             if envelope.rejections:
                 return None
@@ -197,14 +197,17 @@ class BeaconEndpoint:
     async def _posted(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> bytes:
         if scope["method"] != "POST":
             raise Problem(405, "only POST", allow="POST, OPTIONS")
-        _check_type(headers)
+        _must_be_readable(headers)
         return await self._bodies.read(receive)
 
 
-def _check_type(headers: dict[bytes, bytes]) -> None:
-    media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+def _must_be_readable(headers: dict[bytes, bytes]) -> None:
+    """Raises Problem 415 for a body that says it is something else than plain JSON."""
+    media_type = headers.get(b"content-type", b"").partition(b";")[0].rstrip().lower()
     if media_type not in _CONTENT_TYPES:
         raise Problem(415, "Content-Type: must be application/json or text/plain")
+    if encoding := headers.get(b"content-encoding"):
+        must_be_plain(encoding.decode("latin-1"))
 
 
 def _pixel_body(scope: Scope) -> bytes:
@@ -237,8 +240,13 @@ def _sender(scope: Scope, headers: dict[bytes, bytes], received_ms: int) -> Send
         user_agent=headers.get(b"user-agent", b"")[:_LONGEST_USER_AGENT].decode("latin-1"),
         address=client[0] if client else "",
         traceparent=headers.get(b"traceparent", b"")[:_LONGEST_TRACEPARENT].decode("latin-1"),
-        global_privacy_control=headers.get(b"sec-gpc") == b"1",
+        global_privacy_control=_objects(headers.get(b"sec-gpc", b"")),
     )
+
+
+def _objects(sec_gpc: bytes) -> bool:
+    """Whether the header says `1`; also twice, which is what comes of a browser and a proxy that both set it."""
+    return sec_gpc == b"1" or b"1" in map(bytes.strip, sec_gpc.split(b","))
 
 
 def _told(outcome: Outcome) -> tuple[int, BeaconAnswer | None, RawHeaders]:

@@ -19,6 +19,12 @@ class ClientGoneError(Exception):
     """The client has closed the connection; nobody is left to answer."""
 
 
+def must_be_plain(content_encoding: str) -> None:
+    """Raises Problem 415 for a body that says it is encoded: nothing here decodes it."""
+    if content_encoding.lower() not in {"", "identity"}:
+        raise Problem(415, "Content-Encoding: must be identity, the body as it is", accept_encoding="identity")
+
+
 class Bodies:
     """The bodies that are arriving at this gateway."""
 

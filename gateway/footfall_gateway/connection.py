@@ -73,6 +73,8 @@ class BoundedConnection(HttpToolsProtocol):
         """Begin to serve the request, if it has one meaning."""
         self._is_in_head = False
         self._check_head()
+        # Space behind a value is no part of it (RFC 9110, 5.5). In place, because the scope holds this list.
+        self.headers[:] = [(name, value.strip()) for name, value in self.headers]
         super().on_headers_complete()
         self.headers = []  # fields behind the body come too late to say anything
         if self.parser.should_upgrade():  # nothing behind it will be read

@@ -1,6 +1,8 @@
 """Turns the body of a beacon into typed events, such that a bad one never costs the others."""
 
+import math
 import re
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
@@ -23,6 +25,9 @@ class TooManyEventsError(BeaconError):
     """More events than one beacon may bring."""
 
 
+Milliseconds = int | float
+"""A time of a sender's: `performance.timeOrigin + performance.now()` has a fraction. `fitting` makes it whole."""
+
 JsonObject = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": ["object", "null"]})]
 
 
@@ -35,7 +40,7 @@ class BeaconEvent(msgspec.Struct, gc=False):
     event_name: str | None = msgspec.field(name="eventName", default=None)
     event_id: str | None = msgspec.field(name="eventID", default=None)
     visit_id: str | None = msgspec.field(name="visitID", default=None)
-    timestamp: int | None = None
+    timestamp: Milliseconds | None = None
     page_id: str | None = msgspec.field(name="pageID", default=None)
     url: str | None = None
     category: str | None = None
@@ -76,7 +81,7 @@ class _Batch(msgspec.Struct, gc=False):
     """What a JSON object has when it is no single event; of a single event all but `events` counts as well."""
 
     events: list[msgspec.Raw] | None = None
-    sent_at: int | None = msgspec.field(name="sentAt", default=None)
+    sent_at: Milliseconds | None = msgspec.field(name="sentAt", default=None)
     site: str | None = None
     dropped: Any = 0
 
@@ -85,7 +90,7 @@ class _Object(BeaconEvent, gc=False):
     """A JSON object without a fault: one event, or what holds several."""
 
     events: list[BeaconEvent] | None = None
-    sent_at: int | None = msgspec.field(name="sentAt", default=None)
+    sent_at: Milliseconds | None = msgspec.field(name="sentAt", default=None)
     dropped: Any = 0
 
 
@@ -115,6 +120,7 @@ def read(body: bytes) -> Envelope:
 
     """
     if not body.isascii():
+        body = body.removeprefix(BOM_UTF8)
         try:
             body.decode()
         except UnicodeDecodeError:
@@ -144,7 +150,7 @@ def read(body: bytes) -> Envelope:
 def words(error: msgspec.ValidationError, whole: str = "body") -> str:
     """What msgspec found wrong, as `field: rule`; `whole` stands for what is wrong as a whole."""
     rule, _, path = str(error).partition(" - at `$")
-    rule = rule[:1].lower() + rule[1:].replace("`", "").replace(" | null", "")
+    rule = rule[:1].lower() + rule[1:].replace("`", "").replace(" | null", "").replace("int | float", "number")
     path = path.rstrip("`").lstrip(".")
     return f"{path or whole}: {rule}"
 
@@ -230,6 +236,9 @@ def echo(event_id: str | None) -> str | None:
     return event_id and event_id[:_LONGEST_ECHO]
 
 
-def fitting(number: int) -> int:
-    """The number, or the nearest that a 64-bit field holds. Admission refuses both ends."""
-    return max(-_INT64_MAX, min(_INT64_MAX, number))
+def fitting(number: float) -> int:
+    """The number without its fraction, or the nearest that a 64-bit field holds. Admission refuses both ends."""
+    whole = math.floor(number)  # JSON has no infinity
+    if -_INT64_MAX <= whole <= _INT64_MAX:
+        return whole
+    return _INT64_MAX if whole > 0 else -_INT64_MAX

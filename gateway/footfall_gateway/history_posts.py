@@ -13,7 +13,7 @@ from msgspec import Meta
 from starlette.responses import Response
 
 from footfall_gateway import resources
-from footfall_gateway.envelope import BeaconError, BeaconEvent, Envelope, read
+from footfall_gateway.envelope import BeaconError, BeaconEvent, Envelope, fitting, read
 from footfall_gateway.intake import Intake, Sender, now_ms
 from footfall_gateway.lookup import Lookup
 from footfall_gateway.operations import Call, NoQuery, Operation, json_answer
@@ -31,7 +31,7 @@ class VisitBody(msgspec.Struct, rename="camel"):
 
     global_visit_id: str | None = msgspec.field(name="globalVisitID", default=None)
     user_agent: Annotated[str, Meta(max_length=1_024)] = ""
-    start_date: Annotated[int, Meta(ge=0)] | None = None
+    start_date: Annotated[int, Meta(ge=0)] | Annotated[float, Meta(ge=0)] | None = None
     """Now, when not given."""
     visit_id: str | None = None
     """Made, when not given."""
@@ -58,12 +58,13 @@ class HistoryPosts:
     async def visit(self, call: Call[NoQuery, VisitBody]) -> Response:
         """Create a visit: store its VisitStarted, and answer the visit once it is on disk."""
         given, received_ms = call.body, now_ms()
+        start_ms = received_ms if given.start_date is None else fitting(given.start_date)
         event = BeaconEvent(
             event_name="VisitStarted",
             event_id=_new_id(),
             visit_id=given.visit_id or str(uuid.uuid4()),
             global_visit_id=given.global_visit_id,
-            timestamp=received_ms if given.start_date is None else given.start_date,
+            timestamp=start_ms,
             site=call.principal.site(given.site),
         )
         await self._store(event, Sender(received_ms, user_agent=given.user_agent))
@@ -74,7 +75,7 @@ class HistoryPosts:
         return json_answer(
             resources.Visit(
                 visit_id=visit_id,
-                start_date=event.timestamp or 0,
+                start_date=start_ms,
                 global_visit_id=given.global_visit_id and normalize_uuid(given.global_visit_id),
                 user_agent_id=user_agent_id(visit_id, given.user_agent) if given.user_agent else None,
             )
@@ -144,7 +145,7 @@ def _as_sent(event: BeaconEvent, event_id: str, received_ms: int) -> resources.E
         browser_page_id=event.page_id,
         global_visit_id=event.global_visit_id and normalize_uuid(event.global_visit_id),
         url=event.url,
-        timestamp=event.timestamp or 0,
+        timestamp=fitting(event.timestamp or 0),
         visit_id=visit_id,
         page_id=page_id(visit_id, event.page_id) if event.page_id else None,
         data=event.data if bytes(event.data) else msgspec.Raw(b"{}"),

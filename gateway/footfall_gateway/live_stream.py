@@ -66,12 +66,17 @@ class Stream:
         self._first = b""
 
     async def begin(self, limit_s: float) -> None:
-        """Wait until every source has said where it begins. Raises Problem."""
-        done, waiting = await asyncio.wait(
-            [source.next for source in self._sources], timeout=limit_s, return_when=asyncio.FIRST_EXCEPTION
-        )
-        for answer in done:
-            answer.result()
+        """Wait until every source has said where it begins.
+
+        Raises:
+            Problem: a source refuses or takes too long. Of several refusals it is the one of the lowest status,
+                whichever came first: what is wrong with the request counts before what is wrong here, and an id that
+                is none (400) before one that is too old (409), because with one half that is none it was never given.
+
+        """
+        done, waiting = await asyncio.wait([source.next for source in self._sources], timeout=limit_s)
+        if errors := [error for answer in done if (error := answer.exception())]:
+            raise min(errors, key=_status)
         if waiting:
             raise Problem(504, "a service that knows the answer took too long")
         self._first = b"".join([source.take() for source in self._sources])
@@ -81,10 +86,12 @@ class Stream:
         loop = asyncio.get_running_loop()
         yield COME_AGAIN + self._first + self._id()
         sent_s = loop.time()
-        while self._is_allowed() and not self._stopping.is_set():
+        while not self._stopping.is_set():
             reading = [source.next for source in self._sources]
             silence_s = max(0.0, sent_s + self._beat_s - loop.time())
             await asyncio.wait((*reading, self._stop), timeout=silence_s, return_when=asyncio.FIRST_COMPLETED)
+            if not self._is_allowed():  # before anything is told that came meanwhile
+                return
             for source in self._sources:
                 if source.next.done():
                     try:
@@ -106,6 +113,10 @@ class Stream:
         """End the calls."""
         self._stop.cancel()
         await asyncio.gather(*(source.close() for source in self._sources))
+
+
+def _status(error: BaseException) -> int:
+    return error.status if isinstance(error, Problem) else 500
 
 
 class StreamAnswer(StreamingResponse):

@@ -3,7 +3,7 @@
 import asyncio
 import math
 import re
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import TypeVar
 
 import grpc
@@ -105,10 +105,10 @@ class Neighbours:
         finally:
             call.cancel()  # a reader that has left early
 
-    async def serving(self) -> dict[str, bool]:
-        """By name, which of the services say that they serve."""
-        answers = await asyncio.gather(*map(_is_serving, self._health.values()))
-        return dict(zip(self._health, answers, strict=True))
+    async def serving(self, names: Sequence[str]) -> dict[str, bool]:
+        """Which of these services say that they serve: `collector`, `identity` or `history`."""
+        answers = await asyncio.gather(*(_is_serving(self._health[name]) for name in names))
+        return dict(zip(names, answers, strict=True))
 
     async def close(self) -> None:
         """Close the channels; calls under way end with an error."""

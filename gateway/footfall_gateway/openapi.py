@@ -8,7 +8,7 @@ from typing import Any, get_origin
 import msgspec
 
 from footfall_gateway.beacon import BeaconAnswer
-from footfall_gateway.envelope import BeaconEvent
+from footfall_gateway.envelope import BeaconEvent, Milliseconds
 from footfall_gateway.operations import Api, Operation
 
 Schema = dict[str, Any]
@@ -28,7 +28,7 @@ class BeaconEnvelope(msgspec.Struct, rename="camel"):
     """Several events of one page, with the clock of their sender."""
 
     events: list[BeaconEvent]
-    sent_at: int | None = None
+    sent_at: Milliseconds | None = None
     site: str | None = None
     dropped: int | None = None
     """Events that were lost before they could be sent, since the last beacon that was answered."""
@@ -180,6 +180,7 @@ def _errors(operation: Operation[Any, Any]) -> Iterator[tuple[int, str]]:
     if operation.body is not None:
         yield 408, "The body took too long to arrive."
         yield 413, "The body is too large."
+        yield 415, "The body is no application/json, or is compressed."
     yield 503, "A service that is needed is not available."
     yield 504, "A service that is needed took too long."
 

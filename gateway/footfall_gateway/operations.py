@@ -3,6 +3,7 @@
 import os
 import re
 import time
+from codecs import BOM_UTF8
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
@@ -19,7 +20,7 @@ from starlette.types import Receive, Scope, Send
 from footfall_gateway import metrics
 from footfall_gateway.audit import Audit
 from footfall_gateway.auth import EVERYBODY, Authenticator, Principal
-from footfall_gateway.bodies import Bodies, ClientGoneError
+from footfall_gateway.bodies import Bodies, ClientGoneError, must_be_plain
 from footfall_gateway.envelope import words
 from footfall_gateway.keys import Scope as Permission
 from footfall_gateway.problem import ErrorStyle, Problem
@@ -201,14 +202,15 @@ class _PathEndpoint:
             path=path,
             query=_typed(values, operation.query),
             includes=includes(values, operation.includes),
-            body=await self._body(operation, receive),
+            body=await self._body(operation, headers, receive),
             principal=seen.principal or EVERYBODY,
             headers=headers,
         )
 
-    async def _body(self, operation: Operation[Any, Any], receive: Receive) -> Any:
+    async def _body(self, operation: Operation[Any, Any], headers: Mapping[str, str], receive: Receive) -> Any:
         if operation.body is None:
             return None
+        _must_be_json(headers)
         raw = await self._gate.bodies.read(receive)
         return operation.decode(raw) if operation.decode else _decoded(raw, operation.body)
 
@@ -219,9 +221,27 @@ class _PathEndpoint:
 
 
 def _must_not_be_a_page_s(method: Method, headers: Mapping[str, str]) -> None:
-    """Raises Problem 403 for what a page of another origin changes with the credentials its browser remembers of us."""
-    if method != "GET" and headers.get("sec-fetch-site") in {"cross-site", "same-site"}:
+    """Raises Problem 403 for what a page of another origin changes with the credentials its browser remembers of us.
+
+    Sec-Fetch-Site says it best, but browsers leave it out towards plain HTTP. Origin comes with every such request, and
+    is compared with the host that was asked. Clients that are no browsers send neither.
+    """
+    if method == "GET":
+        return
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site:
+        is_ours = site in {"same-origin", "none"}
+    else:
+        is_ours = not origin or origin.partition("://")[2] == headers.get("host")
+    if not is_ours:
         raise Problem(403, "a page of another origin may not do that")
+
+
+def _must_be_json(headers: Mapping[str, str]) -> None:
+    """Raises Problem 415 for what a body is not. A form, and what has no type, any page may send to any origin."""
+    must_be_plain(headers.get("content-encoding", ""))
+    if headers.get("content-type", "").partition(";")[0].rstrip().lower() != "application/json":
+        raise Problem(415, "Content-Type: must be application/json")
 
 
 def _values(raw: bytes) -> dict[str, str]:
@@ -244,7 +264,7 @@ def _typed(values: Mapping[str, str], query: type[Query]) -> Query:
 
 def _decoded(raw: bytes, body: type[Body]) -> Body:
     try:
-        return msgspec.json.decode(raw, type=body)
+        return msgspec.json.decode(raw.removeprefix(BOM_UTF8), type=body)
     except msgspec.ValidationError as error:
         raise Problem(400, words(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

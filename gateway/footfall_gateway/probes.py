@@ -1,5 +1,7 @@
 """Turns the state of this process and its neighbours into /healthz, /readyz and /metrics."""
 
+from collections.abc import Awaitable, Callable
+
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
@@ -18,7 +20,7 @@ class Health(msgspec.Struct):
 
 
 class Readiness(msgspec.Struct):
-    """Whether everything serves, and which service does."""
+    """Whether this gateway and every service that is needed serve, and which of these services do."""
 
     ready: bool
     services: dict[str, bool]
@@ -36,16 +38,9 @@ class Probes:
         """The operations."""
         operations = [
             Operation("getHealth", "GET", "/healthz", self.health, NoQuery, Health, permission=None),
-            Operation(
-                "getReadiness",
-                "GET",
-                "/readyz",
-                self.readiness,
-                NoQuery,
-                Readiness,
-                permission=None,
-                also={503: Readiness},
-            ),
+            _readiness("getReadiness", "/readyz", self.readiness),
+            _readiness("getReadinessForBeacons", "/readyz/beacons", self.readiness_for_beacons),
+            _readiness("getReadinessForQueries", "/readyz/queries", self.readiness_for_queries),
             Operation(
                 "getMetrics", "GET", "/metrics", self.metrics, NoQuery, str, permission=None, media_type=_METRICS
             ),
@@ -58,7 +53,18 @@ class Probes:
 
     async def readiness(self, _call: Call[NoQuery, None]) -> Response:
         """200 while collector, identity and history all serve, else 503."""
-        services = await self._neighbours.serving()
+        return await self._ready_with("collector", "identity", "history")
+
+    async def readiness_for_beacons(self, _call: Call[NoQuery, None]) -> Response:
+        """200 while the collector serves, which is all that beacons need, else 503: what balancers should ask."""
+        return await self._ready_with("collector")
+
+    async def readiness_for_queries(self, _call: Call[NoQuery, None]) -> Response:
+        """200 while identity and history serve, else 503."""
+        return await self._ready_with("identity", "history")
+
+    async def _ready_with(self, *needed: str) -> Response:
+        services = await self._neighbours.serving(needed)
         ready = all(services.values()) and not self.is_stopping
         body = msgspec.json.encode(Readiness(ready, services))
         return Response(body, 200 if ready else 503, {"content-type": JSON})
@@ -66,3 +72,9 @@ class Probes:
     async def metrics(self, _call: Call[NoQuery, None]) -> Response:
         """Metrics in the Prometheus text format."""
         return Response(generate_latest(), headers={"content-type": CONTENT_TYPE_LATEST})
+
+
+def _readiness(
+    name: str, path: str, handler: Callable[[Call[NoQuery, None]], Awaitable[Response]]
+) -> Operation[NoQuery, None]:
+    return Operation(name, "GET", path, handler, NoQuery, Readiness, permission=None, also={503: Readiness})

@@ -82,6 +82,19 @@ def test_every_container_has_a_health_check_of_its_own_port(service: str) -> Non
     assert f"127.0.0.1:{DEFAULT_PORTS[f'{service.upper()}_PORT']}" in check
 
 
+def test_balancers_ask_a_gateway_for_beacons_alone() -> None:
+    for compose in (COMPOSE, COMPOSE_TLS):
+        assert ":8080/readyz/beacons" in compose["services"]["gateway"]["healthcheck"]["test"][-1]
+    with (ROOT / "deploy" / "kubernetes.yaml").open(encoding="utf-8") as file:
+        [gateway] = [
+            one
+            for one in yaml.safe_load_all(file)
+            if (one["kind"], one["metadata"]["name"]) == ("Deployment", "gateway")
+        ]
+    [container] = gateway["spec"]["template"]["spec"]["containers"]
+    assert container["readinessProbe"]["httpGet"]["path"] == "/readyz/beacons"
+
+
 @every_service
 def test_compose_and_kubernetes_tell_a_service_all_settings_of_tls(service: str) -> None:
     # Without GRPC_CLIENT_ROLES: the names in the certificates are the roles.

@@ -75,13 +75,34 @@ async def test_no_page_of_another_origin_may_read_or_change_data(
 
 async def test_what_a_browser_sends_for_a_page_of_another_origin_changes_nothing(owner: httpx.AsyncClient) -> None:
     contact, changed = f"/api/v1/contacts/{uuid.uuid4()}", {"firstName": "Mallory"}
-    for origin in ("cross-site", "same-site"):
-        headers = {"Sec-Fetch-Site": origin}
+    ours = str(owner.base_url).rstrip("/")
+    for headers in (
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site", "Origin": ours},
+        {"Origin": EVIL},  # browsers leave Sec-Fetch-Site out towards plain HTTP
+        {"Origin": f"{ours}1"},  # another port is another origin
+        {"Origin": "null"},
+    ):
         assert (await owner.put(contact, json=changed, headers=headers)).status_code == 403
         assert (await owner.delete(contact, headers=headers)).status_code == 403
         assert (await owner.post("/server/data/visits", json={}, headers=headers)).status_code == 403
     assert (await owner.get(contact)).status_code == 404
-    assert (await owner.put(contact, json=changed, headers={"Sec-Fetch-Site": "same-origin"})).status_code == 200
+    for headers in ({"Sec-Fetch-Site": "same-origin", "Origin": EVIL}, {"Origin": ours}, {}):
+        assert (await owner.put(contact, json=changed, headers=headers)).status_code == 200
+
+
+@pytest.mark.parametrize("content_type", ["", "text/plain", "application/x-www-form-urlencoded", "application/jsonp"])
+async def test_a_body_that_any_page_may_send_changes_nothing(owner: httpx.AsyncClient, content_type: str) -> None:
+    headers = {"Content-Type": content_type} if content_type else {}
+    visit = str(uuid.uuid4())
+    for method, path in (
+        ("POST", "/server/data/visits"),
+        ("POST", f"/backend/data/visits/{visit}/events"),
+        ("PUT", f"/api/v1/contacts/{visit}"),
+    ):
+        answer = await owner.request(method, path, content=b'{"visitId":"%b"}' % visit.encode(), headers=headers)
+        assert (answer.status_code, "Content-Type: must be" in answer.text) == (415, True)
+    assert (await owner.get(f"/server/data/visits/{visit}")).status_code == 404
 
 
 async def test_who_guesses_an_id_cannot_tell_what_is_hidden_from_what_is_not_there(

@@ -219,6 +219,7 @@ async def test_it_is_for_clients_that_may_read_and_may_see_the_site(
             assert keys_command.run(["revoke", limited["Authorization"].split("_")[1]], file) == 0
             await happens(http, site, "PageEntered", str(uuid.uuid4()))
             await asyncio.wait_for(stream, 10)
+        assert watcher.events() == [ours]
         assert (await http.get(LIVE, headers=limited)).status_code == 401
 
 

@@ -39,6 +39,7 @@ async def test_history_turns_unready_without_its_store_and_beacons_are_accepted(
             await eventually(lambda: _ready_status(http, 503), timeout=20)
             answer = await http.post("/beacon", json=event("PageEntered", visit_id, now_ms()))
             assert answer.status_code == 204
+            assert (await http.get("/readyz/beacons")).status_code == 200
         finally:
             suite.start("mongo")
         await eventually(lambda: _ready_status(http, 200), timeout=30)
@@ -57,6 +58,7 @@ async def test_beacons_are_refused_while_the_log_is_down_and_accepted_after(suit
             answer = await http.post("/beacon", json=beacon)
             assert answer.status_code == 503
             assert int(answer.headers["Retry-After"]) >= 1
+            await eventually(lambda: _ready_status(http, 503, "/readyz/beacons"), timeout=20)
         finally:
             suite.start("valkey")
 
@@ -97,8 +99,8 @@ async def test_beacons_are_refused_while_what_they_need_is_frozen_and_accepted_a
         await eventually(accepted, timeout=20)
 
 
-async def _ready_status(http: httpx.AsyncClient, status: int) -> bool:
-    return (await http.get("/readyz")).status_code == status
+async def _ready_status(http: httpx.AsyncClient, status: int, path: str = "/readyz") -> bool:
+    return (await http.get(path)).status_code == status
 
 
 async def _is_listed(http: httpx.AsyncClient, identity_id: str) -> bool:

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tests.tools.batches import CHROME, batch, context, message
 
 NOW = 1_767_606_012_466
+MINUTE_MS = 60_000
 VISIT = "d23f0824-128b-4f33-8c5c-7fd0a6a3a450"
 
 admission = Admission(Sites(), Redactor(), max_event_age_ms=7 * DAY_MS, token_leeway_s=30)
@@ -43,10 +44,13 @@ class TestClock:
         ("timestamp_ago", "sent_ago", "event_ago"),
         [
             pytest.param(5, 0, 5, id="right clock"),
-            pytest.param(5, DAY_MS, 5, id="clock a day slow is believed"),
-            pytest.param(5, -DAY_MS, 5, id="clock a day fast is believed"),
-            pytest.param(DAY_MS + 6, DAY_MS + 1, 5, id="clock more than a day slow is corrected"),
-            pytest.param(-DAY_MS + 4, -DAY_MS - 1, 5, id="clock more than a day fast is corrected"),
+            pytest.param(5_005, 5_000, 5_005, id="clock five seconds slow is believed"),
+            pytest.param(-4_995, -5_000, -4_995, id="clock five seconds fast is believed"),
+            pytest.param(5_006, 5_001, 5, id="clock more than five seconds slow is corrected"),
+            pytest.param(-4_996, -5_001, 5, id="clock more than five seconds fast is corrected"),
+            pytest.param(31 * MINUTE_MS, 31 * MINUTE_MS, 0, id="clock half an hour slow is corrected"),
+            pytest.param(91 * MINUTE_MS, 31 * MINUTE_MS, 60 * MINUTE_MS, id="an hour's queue, clock half an hour slow"),
+            pytest.param(-240 * MINUTE_MS, -300 * MINUTE_MS, 60 * MINUTE_MS, id="an hour's queue, clock hours fast"),
             pytest.param(3 * DAY_MS, 0, 3 * DAY_MS, id="three-day-old queue, right clock"),
             pytest.param(5 * DAY_MS, 2 * DAY_MS, 3 * DAY_MS, id="three-day-old queue, clock two days slow"),
             pytest.param(DAY_MS, -2 * DAY_MS, 3 * DAY_MS, id="three-day-old queue, clock two days fast"),

@@ -4,7 +4,7 @@ import contextlib
 import json
 
 import pytest
-from footfall_gateway.envelope import MAX_EVENTS, BeaconError, Rejection, TooManyEventsError, read
+from footfall_gateway.envelope import MAX_EVENTS, BeaconError, Rejection, TooManyEventsError, fitting, read
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,7 +35,7 @@ def test_one_event_an_array_and_an_envelope_are_read_alike() -> None:
         (b"[]", "events: must not be empty"),
         (b'{"events":[]}', "events: must not be empty"),
         (b'{"events":{}}', "events: expected array, got object"),
-        (b'{"sentAt":"now","events":[{}]}', "sentAt: expected int, got str"),
+        (b'{"sentAt":"now","events":[{}]}', "sentAt: expected number, got str"),
         (b'{"site":1,"events":[{}]}', "site: expected str, got int"),
         (b"[" * 100_000 + b"]" * 100_000, "the body is nested too deeply"),
     ],
@@ -57,9 +57,9 @@ def test_more_events_than_a_beacon_may_bring_are_refused() -> None:
     [
         (b"5", Rejection(1, None, "malformed", "event: expected object, got int")),
         (b"null", Rejection(1, None, "malformed", "event: expected object, got null")),
-        (b'{"eventID":"x","timestamp":"y"}', Rejection(1, "x", "malformed", "timestamp: expected int, got str")),
-        (b'{"eventID":"x","timestamp":1.5}', Rejection(1, "x", "malformed", "timestamp: expected int, got float")),
-        (b'{"eventID":"x","timestamp":true}', Rejection(1, "x", "malformed", "timestamp: expected int, got bool")),
+        (b'{"eventID":"x","timestamp":"y"}', Rejection(1, "x", "malformed", "timestamp: expected number, got str")),
+        (b'{"eventID":"x","timestamp":1e400}', Rejection(1, "x", "malformed", "timestamp: number out of range")),
+        (b'{"eventID":"x","timestamp":true}', Rejection(1, "x", "malformed", "timestamp: expected number, got bool")),
         (b'{"eventID":5}', Rejection(1, None, "malformed", "eventID: expected str, got int")),
         (b'{"eventType":1}', Rejection(1, None, "malformed", "eventType: expected str, got int")),
         (b'{"data":[1]}', Rejection(1, None, "malformed", "data: expected object")),
@@ -80,6 +80,34 @@ def test_a_bad_event_is_named_and_the_others_are_kept(bad: bytes, rejection: Rej
 def test_null_counts_as_not_given_and_other_keys_are_ignored() -> None:
     [event] = read(b'{"eventName":"A","url":null,"data":null,"timestamp":null,"more":[1]}').events
     assert (event.event_name, event.url, event.timestamp, bytes(event.data)) == ("A", None, None, b"")
+
+
+@pytest.mark.parametrize(
+    ("sent", "whole"),
+    [
+        (b"1790000000000", 1790000000000),
+        (b"1790000000000.25", 1790000000000),  # performance.timeOrigin + performance.now()
+        (b"1790000000000.0", 1790000000000),
+        (b"1.79e12", 1790000000000),
+        (b"-0.5", -1),
+        (b"1e300", 2**63 - 1),
+        (b"-1e300", 1 - 2**63),
+    ],
+)
+@pytest.mark.parametrize("among_bad_ones", [False, True])
+def test_a_time_may_have_a_fraction_which_is_left_out(sent: bytes, whole: int, among_bad_ones: bool) -> None:
+    more = b",5" if among_bad_ones else b""  # then each event is decoded by itself
+    envelope = read(b'{"sentAt":%b,"events":[{"timestamp":%b}%b]}' % (sent, sent, more))
+    [event] = envelope.events
+    assert event.timestamp is not None
+    assert (fitting(event.timestamp), envelope.sent_ms) == (whole, whole)
+
+
+@pytest.mark.parametrize("body", [b'{"eventName":"A"}', '[{"eventName":"A","url":"é"}]'.encode()])
+def test_a_byte_order_mark_is_passed_over(body: bytes) -> None:
+    assert [event.event_name for event in read(b"\xef\xbb\xbf" + body).events] == ["A"]
+    with pytest.raises(BeaconError):
+        read(body + b"\xef\xbb\xbf")
 
 
 @pytest.mark.parametrize(

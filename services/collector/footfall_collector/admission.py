@@ -21,6 +21,8 @@ from footfall_collector.sites import Site, Sites
 
 DAY_MS: Final = 86_400_000
 _LONGEST_TITLE: Final = 256
+_RIGHT_WITHIN_MS: Final = 5_000
+"""How far a clock may seem off and is still taken for right (docs/protocol.md). A request's own way is part of it."""
 _SIGN_IN = event_pb2.TRANSITION_KIND_SIGN_IN
 _CLAIMED: Final = {
     event_pb2.TRANSITION_KIND_USER_INFO: (event_pb2.ASSURANCE_CLAIMED, "user_info"),
@@ -155,12 +157,12 @@ class Admission:
 def event_time(timestamp_ms: int, received_ms: int, sent_ms: int) -> int:
     """When an event happened (design 3.2), in milliseconds since the epoch. `sent_ms` 0: not told.
 
-    A clock that is right within a day is believed. One that is further off is corrected by what it showed when the
-    event was sent. Of one that is unknown only what fits the time of arrival is believed.
+    A clock that is right within five seconds is believed. One that is further off is corrected by what it showed when
+    the event was sent. Of one that is unknown only what fits the time of arrival within a day is believed.
     """
     if sent_ms:
         clock_lag = received_ms - sent_ms
-        happened_ms = timestamp_ms if abs(clock_lag) <= DAY_MS else timestamp_ms + clock_lag
+        happened_ms = timestamp_ms if abs(clock_lag) <= _RIGHT_WITHIN_MS else timestamp_ms + clock_lag
     else:
         happened_ms = timestamp_ms if abs(received_ms - timestamp_ms) <= DAY_MS else received_ms
     return received_ms if happened_ms > received_ms + DAY_MS else happened_ms

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gzip
 import json
 import socket
 from collections.abc import AsyncIterator
@@ -85,6 +86,31 @@ async def test_every_field_of_an_event_and_of_its_request_reaches_the_collector(
 async def test_json_is_taken_under_either_name(http: httpx.AsyncClient, content_type: str) -> None:
     headers = {"Content-Type": content_type}
     assert (await http.post("/beacon", content=json.dumps(page()), headers=headers)).status_code == 204
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "identity, gzip", "x"])
+async def test_a_compressed_body_is_refused_by_the_name_of_its_header(http: httpx.AsyncClient, encoding: str) -> None:
+    headers = {"Content-Type": "text/plain", "Content-Encoding": encoding}
+    answer = await http.post("/beacon", content=gzip.compress(json.dumps(page()).encode()), headers=headers)
+    assert (answer.status_code, answer.headers["Accept-Encoding"]) == (415, "identity")
+    assert answer.json()["message"].startswith("Content-Encoding: must be identity")
+
+
+async def test_what_needs_no_decoding_is_taken(http: httpx.AsyncClient) -> None:
+    headers = {"Content-Type": "text/plain", "Content-Encoding": "Identity"}
+    assert (await http.post("/beacon", content=json.dumps(page()), headers=headers)).status_code == 204
+    mark = {"e": base64.urlsafe_b64encode(b"\xef\xbb\xbf" + json.dumps(page()).encode()).decode()}
+    assert (await http.get("/beacon.gif", params=mark, headers={"Content-Encoding": "gzip"})).status_code == 200
+
+
+async def test_a_clock_with_fractions_of_a_millisecond_is_taken(
+    http: httpx.AsyncClient, scripted_collector: ScriptedCollector
+) -> None:
+    sent = {"sentAt": 1790000000000.75, "events": [page(timestamp=1790000000000.25), page(timestamp=1e300)]}
+    assert (await http.post("/beacon", json=sent)).status_code == 204
+    [got] = scripted_collector.batches
+    assert got.contexts[0].sent_time_ms == 1790000000000
+    assert [event.timestamp_ms for event in got.events] == [1790000000000, 2**63 - 1]
 
 
 @pytest.mark.parametrize(

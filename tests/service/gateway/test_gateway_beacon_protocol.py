@@ -56,6 +56,31 @@ async def test_a_beacon_in_one_piece_is_stored_and_its_connection_stays_open(
     assert all(abs(each.received_time_ms - now_ms()) < 10_000 for each in contexts)
 
 
+@pytest.mark.parametrize(
+    ("sec_gpc", "objects"),
+    [("1", True), ("\t1 \t", True), ("1, 1", True), ("1 ,\t1", True), ("0", False), ("11", False), ("", False)],
+)
+async def test_an_objection_counts_with_space_around_it_and_when_it_is_made_twice(
+    connection: Connection, scripted_collector: ScriptedCollector, sec_gpc: str, objects: bool
+) -> None:
+    reader, writer = connection
+    writer.write(post(page(), headers=f"Sec-GPC: {sec_gpc}\r\n"))
+    assert (await head(reader))[0] == "http/1.1 204 no content"
+    assert scripted_collector.batches[0].contexts[0].global_privacy_control is objects
+
+
+async def test_space_behind_a_value_is_no_part_of_it(
+    connection: Connection, scripted_collector: ScriptedCollector
+) -> None:
+    reader, writer = connection
+    writer.write(post(page(), headers="Origin: https://shop.example \t\r\nUser-Agent: Browser/1.0 \r\n"))
+    assert "access-control-allow-origin: https://shop.example" in await head(reader)
+    [context] = scripted_collector.batches[0].contexts
+    assert (context.origin, context.user_agent) == ("https://shop.example", "Browser/1.0")
+    writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Request-ID: mine \t\r\n\r\n")
+    assert "x-request-id: mine" in await head(reader)
+
+
 async def test_each_page_is_told_its_own_origin(connection: Connection) -> None:
     reader, writer = connection
     for origin in ("https://a.example", "https://b.example", "https://a.example"):

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import pytest
 from footfall_gateway import auth, keys_command
-from footfall_gateway.keys import Key, is_proof
+from footfall_gateway.keys import Key, KeyFile, is_proof
 from footfall_gateway.problem import Problem
 from footfall_gateway.settings import GatewaySettings
 
 from tests.service.gateway.conftest import running_gateway
+from tests.tools.eventually import eventually
+from tests.tools.visits import now_ms
 
 VISIT = "/server/data/visits/not-a-uuid"
 """Answered 404 without asking anybody, once the credentials are right."""
@@ -102,6 +105,21 @@ async def test_a_revoked_or_rotated_token_ends_at_once(
 async def test_an_expired_token_is_401(http: httpx.AsyncClient, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     token = command(capsys, file, "create", "desktop", "--days", "-1")
     assert (await http.get(VISIT, headers=bearer(token))).status_code == 401
+
+
+async def test_a_token_that_expires_while_it_is_remembered_ends_then(
+    http: httpx.AsyncClient, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    token = command(capsys, file, "create", "desktop", "--days", "1")
+    with KeyFile(file).changing() as keys:
+        for key in list(keys.values()):
+            keys[key.id] = msgspec.structs.replace(key, expire_ms=now_ms() + 1_500)
+    assert (await http.get(VISIT, headers=bearer(token))).status_code == 404
+
+    async def is_over() -> None:
+        assert (await http.get(VISIT, headers=bearer(token))).status_code == 401
+
+    await eventually(is_over)
 
 
 async def test_guessing_is_limited_but_does_not_lock_out_who_is_at_work(

@@ -1,5 +1,6 @@
 """POST of visits and events: the rules and the durability of a beacon, answered with what was created."""
 
+import gzip
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any
@@ -8,9 +9,11 @@ import httpx
 import pytest
 from footfall_timeline import page_id, user_agent_id
 
-from tests.service.gateway.conftest import ScriptedCollector, running_gateway
+from tests.service.gateway.conftest import ScriptedCollector, before, running_gateway
 from tests.tools.suite import Suite
 from tests.tools.visits import now_ms
+
+JSON = {"Content-Type": "application/json ; charset=UTF-8"}
 
 
 @pytest.fixture(scope="module")
@@ -81,23 +84,47 @@ async def test_the_same_event_again_is_the_one_stored_first(http: httpx.AsyncCli
     ("path", "body", "words"),
     [
         ("/visits", "[]", "body: expected object, got array"),
-        ("/visits", '{"startDate":"now"}', "startDate: expected int, got str"),
+        ("/visits", '{"startDate":"now"}', "startDate: expected number, got str"),
         ("/visits", '{"globalVisitID":"x"}', "globalVisitID: "),
         ("/visits", '{"startDate":1700000000000,"visitId":"x"}', "visitID: "),
         ("/visits/{visit}/events", "{", "the body is not JSON"),
         ("/visits/{visit}/events", "[]", "events: must not be empty"),
         ("/visits/{visit}/events", "[{},{}]", "body: must be one event"),
         ("/visits/{visit}/events", "{}", "eventName: "),
-        ("/visits/{visit}/events", '{"eventName":"A","timestamp":"x"}', "timestamp: expected int, got str"),
+        ("/visits/{visit}/events", '{"eventName":"A","timestamp":"x"}', "timestamp: expected number, got str"),
         ("/visits/{visit}/events", '{"eventName":"A","data":[]}', "data: expected object"),
         ("/visits/{visit}/events", '{"eventName":"SignIn"}', "data.userID: "),
     ],
 )
 async def test_what_breaks_a_rule_is_400_and_named(http: httpx.AsyncClient, path: str, body: str, words: str) -> None:
-    answer = await http.post("/server/data" + path.format(visit=uuid.uuid4()), content=body)
+    answer = await http.post("/server/data" + path.format(visit=uuid.uuid4()), content=body, headers=JSON)
     assert answer.status_code == 400, answer.text
     assert answer.json()["code"] == 400
     assert answer.json()["message"].startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("path", "key", "answered"),
+    [("/visits", "startDate", "startDate"), ("/visits/{visit}/events", "timestamp", "timestamp")],
+)
+@pytest.mark.parametrize("is_history_there", [True, False])
+async def test_a_time_may_have_a_fraction_and_a_body_a_byte_order_mark(
+    suite: Suite, path: str, key: str, answered: str, is_history_there: bool
+) -> None:
+    away = {} if is_history_there else {"HISTORY_TARGET": "127.0.0.1:1"}
+    now = now_ms()
+    body = b'\xef\xbb\xbf{"eventName":"A","%b":%d.25}' % (key.encode(), now)
+    async with running_gateway(**before(suite) | away) as http:
+        answer = await http.post("/server/data" + path.format(visit=uuid.uuid4()), content=body, headers=JSON)
+    assert answer.status_code == 200, answer.text
+    assert f'"{answered}":{now},' in answer.text
+
+
+async def test_a_compressed_body_is_refused_by_the_name_of_its_header(http: httpx.AsyncClient) -> None:
+    body, encoded = gzip.compress(b"{}"), JSON | {"Content-Encoding": "gzip"}
+    answer = await http.post("/server/data/visits", content=body, headers=encoded)
+    assert (answer.status_code, answer.headers["Accept-Encoding"]) == (415, "identity")
+    assert answer.json()["message"].startswith("Content-Encoding: ")
 
 
 async def test_an_event_of_no_visit_is_404(http: httpx.AsyncClient) -> None:

@@ -226,7 +226,9 @@ class EventContext(_message.Message):
     received_time_ms: _builtins.int
     """When the request arrived, in milliseconds since the epoch. 0: the collector's own clock."""
     sent_time_ms: _builtins.int
-    """The sender's clock when it sent the request, in milliseconds since the epoch. 0: not given."""
+    """The sender's clock when it sent the request, in milliseconds since the epoch. 0: not given. When it is more
+    than 5 s off received_time_ms, the times of the events are shifted by the difference.
+    """
     site: _builtins.str
     """The website: the beacon's `site` key. Empty: by `origin`."""
     origin: _builtins.str
