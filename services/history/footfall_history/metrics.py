@@ -6,8 +6,8 @@ EVENTS = Counter(
     "history_events_total",
     "Events read from the log, each once by what became of it: `stored`, `unstorable` (put aside as a dead letter), "
     "`dropped` (could not be stored, and its visit has enough dead letters), or `duplicate` (stored or put aside "
-    "before, whether or not with the same content). Counted when entries are done; one that is read again after a crash "
-    "counts again, as duplicates.",
+    "before, whether or not with the same content). Counted when entries are done; one that is read again after a "
+    "crash counts again, as duplicates.",
     ["outcome"],
 )
 STORED = EVENTS.labels("stored")
