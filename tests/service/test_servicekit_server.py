@@ -1,20 +1,23 @@
 """What a caller and an operator see of a server that the service kit runs: statuses, health, metrics, the stop."""
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 import structlog
-from footfall_servicekit import logs, metrics
+from footfall_servicekit import channel, logs, metrics
 from footfall_servicekit.channel import forwarded, open_channel, remaining
 from footfall_servicekit.errors import ErrorDetails, RequestError, details_of
 from footfall_servicekit.server import Server, repeat
 from footfall_servicekit.settings import ServiceSettings
 from google.protobuf import descriptor_pb2, descriptor_pool, wrappers_pb2
+from grpc._cython import cygrpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # ships none
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc  # type: ignore[import-untyped]  # ships none
 
@@ -475,3 +478,25 @@ async def test_what_is_unavailable_is_tried_again_and_nothing_else() -> None:
         assert calls == ["again"] * 3
         await failure(client.answer(Text(value="exhausted"), timeout=5))
         assert calls == ["again"] * 3 + ["exhausted"]
+
+
+async def test_a_quiet_stream_outlives_many_of_its_clients_pings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channel, "_CLIENT_PING_MS", 900)  # gRPC sends no more than one a second
+    monkeypatch.setattr(channel, "_SERVER_LEAST_PING_MS", 300)
+
+    async def quiet(request: Text, _context: Any) -> AsyncIterator[Text]:
+        yield request
+        await asyncio.sleep(4.5)  # the third ping that comes too early closes the connection
+        yield request
+
+    async with running(Server(settings(), {SERVICE: add(stream=quiet)})) as client:
+        call = client.stream(Text(value="still here"))
+        assert [(await call.read()).value for _ in range(2)] == ["still here"] * 2
+
+
+def test_grpc_knows_every_option_it_is_given() -> None:
+    library = Path(cygrpc.__file__).read_bytes()
+    source = "".join(file.read_text(encoding="utf-8") for file in Path(channel.__file__).parent.glob("*.py"))
+    named = set(re.findall(r'"(grpc\.[a-z0-9_.]+)"', source))
+    assert len(named) > 10
+    assert [name for name in named if name.encode() + b"\0" not in library] == []
