@@ -1,10 +1,11 @@
-"""Turns the stream of changes and a later look at the visits into each timeline before and after each change."""
+"""Turns the stream of changes and a later look at the visits into who each visitor was before and after each change."""
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple, Self
 
-from footfall_timeline import Timeline, Transition, decode
+from footfall_timeline import Fold, Kind, Stamp, State, Timeline, Transition, decode
 
 
 class Change(NamedTuple):
@@ -36,54 +37,103 @@ class Change(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One change, and the timeline around it."""
+    """One change, and who the visitor was around it."""
 
     change: Change
-    before: Timeline
-    after: Timeline
+    before: Stamp
+    after: Stamp
 
 
 def steps(changes: Iterable[Change], seen: Mapping[str, Timeline]) -> Iterator[Step]:
-    """Each change, in the order given, with the timelines around it.
+    """Each change with the stamps around it, visit by visit and not in order.
 
     `changes` are all that the visits in question have had from some moment on, in order. `seen` are their timelines as
     they were at some later moment, before which or after which the last of the changes may have come.
     """
     by_visit: dict[str, list[Change]] = defaultdict(list)
-    in_order = list(changes)
-    for change in in_order:
+    for change in changes:
         by_visit[change.visit_id].append(change)
-    found = {
-        step.change.position: step
-        for visit_id, of_visit in by_visit.items()
-        for step in _steps_of_visit(of_visit, {t.event_id: t for t in seen.get(visit_id, ())})
-    }
-    for change in in_order:
-        yield found[change.position]
+    for visit_id, of_visit in by_visit.items():
+        yield from _steps_of_visit(of_visit, visit_id, seen.get(visit_id, ()))
 
 
-def _steps_of_visit(changes: list[Change], seen: dict[str, Transition]) -> Iterator[Step]:
-    included = [change for change in changes if _is_in(change, seen)]
-    timeline = dict(seen)
+def _steps_of_visit(changes: list[Change], visit_id: str, seen: Timeline) -> Iterator[Step]:
+    then = _Reading(visit_id, seen)
+    included: list[Change] = []
+    later: list[Change] = []
+    for change in changes:
+        (included if _is_in(change, then) else later).append(change)
     for change in reversed(included):
-        after = _timeline(timeline)
+        after = then.stamp
         for event_id, new, old in change.entries:
-            if timeline.get(event_id) == new:
-                timeline.pop(event_id)
-                if old:
-                    timeline[event_id] = old
-        yield Step(change, _timeline(timeline), after)
-    timeline = dict(seen)
-    for change in (change for change in changes if change not in included):
-        before = _timeline(timeline)
-        timeline |= {event_id: new for event_id, new, _ in change.entries}
-        yield Step(change, before, _timeline(timeline))
+            if then.get(event_id) == new:
+                then.put(event_id, old)
+        yield Step(change, then.stamp, after)
+    now = _Reading(visit_id, seen if later else ())
+    for change in later:
+        before = now.stamp
+        for event_id, new, _ in change.entries:
+            now.put(event_id, new)
+        yield Step(change, before, now.stamp)
 
 
-def _is_in(change: Change, seen: Mapping[str, Transition]) -> bool:
+def _is_in(change: Change, seen: "_Reading") -> bool:
     """Whether a timeline has this change already. The smaller entry wins, so a smaller one has come after."""
-    return all(event_id in seen and seen[event_id] <= new for event_id, new, _ in change.entries)
+    return all((entry := seen.get(event_id)) is not None and entry <= new for event_id, new, _ in change.entries)
 
 
-def _timeline(transitions: Mapping[str, Transition]) -> Timeline:
-    return tuple(sorted(transitions.values()))
+class _Reading:
+    """A timeline that changes entry by entry, read on from each change only as far as that makes a difference.
+
+    So a change costs what it moves, and not what the whole timeline holds.
+    """
+
+    def __init__(self, visit_id: str, timeline: Timeline) -> None:
+        self._visit_id = visit_id
+        self._entries: dict[str, Transition] = {}
+        self._timeline: list[Transition] = []
+        # The shortest timelines with the stamps before each transition and after the last: one transition at most.
+        self._gists: list[Timeline] = [()]
+        for transition in timeline:
+            self.put(transition.event_id, transition)
+
+    @property
+    def stamp(self) -> Stamp:
+        """The stamp after the last transition."""
+        return Fold(self._visit_id, self._gists[-1]).stamp
+
+    def get(self, event_id: str) -> Transition | None:
+        """The entry of an event."""
+        return self._entries.get(event_id)
+
+    def put(self, event_id: str, transition: Transition | None) -> None:
+        """Let this be the entry of an event; None: let there be none."""
+        if known := self._entries.pop(event_id, None):
+            place = bisect_left(self._timeline, known)
+            del self._timeline[place], self._gists[place + 1]
+            self._read_from(place)
+        if transition:
+            self._entries[event_id] = transition
+            place = bisect_left(self._timeline, transition)
+            self._timeline.insert(place, transition)
+            self._gists.insert(place + 1, self._gists[place])
+            self._read_from(place)
+
+    def _read_from(self, place: int) -> None:
+        for position in range(place, len(self._timeline)):
+            gist = self._read(self._gists[position], self._timeline[position])
+            if gist == self._gists[position + 1]:
+                return
+            self._gists[position + 1] = gist
+
+    def _read(self, gist: Timeline, transition: Transition) -> Timeline:
+        step = Fold(self._visit_id, (*gist, transition)).steps[-1]
+        if step.after == step.before:
+            return gist
+        match step.after.state:
+            case State.ANONYMOUS:
+                return ()
+            case State.RECOGNIZED:
+                return (Transition(0, "", Kind.USER_INFO, step.after.assurance, step.after.identity),)
+            case State.AUTHENTICATED:
+                return (transition,)

@@ -5,7 +5,7 @@ from itertools import zip_longest
 
 from footfall.event.v1 import event_pb2
 from footfall.identity.v1 import contact_pb2, identity_pb2, visitor_pb2
-from footfall_timeline import State
+from footfall_timeline import Stamp, State
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from footfall_identity.contact_record import ContactRecord
@@ -30,9 +30,12 @@ def state(of: State) -> visitor_pb2.VisitorState.ValueType:
     return visitor_pb2.VisitorState.ValueType(of)
 
 
-def visitor(record: VisitRecord, contact_ids: Mapping[str, str]) -> visitor_pb2.Visitor:
-    """The live state of a visit; `contact_ids` has the contacts of identities, where known."""
-    stamp = record.fold.stamp
+def visitor(record: VisitRecord, contact_ids: Mapping[str, str], stamp: Stamp | None = None) -> visitor_pb2.Visitor:
+    """The live state of a visit; `contact_ids` has the contacts of identities, where known.
+
+    `stamp` says who the visitor was, where that is not the end of the record's timeline.
+    """
+    stamp = stamp or record.fold.stamp
     return visitor_pb2.Visitor(
         visit_id=record.visit_id,
         global_visit_id=record.global_visit_id,

@@ -4,14 +4,13 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import replace
 from typing import Final
 
 from footfall.identity.v1 import identity_service_pb2 as pb
 from footfall_servicekit.errors import RequestError
 
 from footfall_identity import messages, metrics
-from footfall_identity.changes import Change, steps
+from footfall_identity.changes import Change, Step, steps
 from footfall_identity.link_store import LinkStore
 from footfall_identity.visitor_store import VisitorStore
 
@@ -88,18 +87,22 @@ class ChangeFeed:
         last = _order(until or changes[-1].position)
         seen = {visit_id: record.timeline for visit_id, record in records.items()}
         contact_ids = await self._links.contact_ids({record.fold.stamp.identity for record in records.values()})
-        for change, before, after in steps([*changes, *later], seen):
+        found: dict[str, Step] = {}
+        for step in steps([*changes, *later], seen):
+            found[step.change.position] = step
+            await asyncio.sleep(0)  # others may have their turn: of one visit there can be thousands
+        for change in [*changes, *later]:
             if _order(change.position) > last:
                 return
             positions[number] = change.position
             record = records.get(change.visit_id)
             if record is None:
                 continue  # forgotten meanwhile
-            old = replace(record, timeline=before).fold.stamp
+            _, before, after = found[change.position]
             yield Message(
-                visitor=messages.visitor(replace(record, timeline=after), contact_ids),
-                previous_state=messages.state(old.state),
-                previous_identity_id=old.identity,
+                visitor=messages.visitor(record, contact_ids, after),
+                previous_state=messages.state(before.state),
+                previous_identity_id=before.identity,
                 change_time=messages.timestamp(change.time_ms),
                 resume_token=".".join(positions),
             )
