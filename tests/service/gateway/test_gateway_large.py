@@ -1,7 +1,7 @@
 """No page is refused that could be a shorter one, however much it holds."""
 
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.tools.eventually import eventually
-from tests.tools.suite import Suite
+from tests.tools.suite import Suite, running_suite
 from tests.tools.visits import event, now_ms
 
 COUNT = 80
@@ -23,6 +23,13 @@ class Scene(NamedTuple):
     visit: str
     people: list[str]
     contact: str
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
+    """One of its own: in the others' lists all people stand on one page."""
+    with running_suite(tmp_path_factory.mktemp("suite")) as suite:
+        yield suite
 
 
 @pytest.fixture(scope="module")
