@@ -85,4 +85,9 @@ class VisitorsApi:
         answer = await self._ask(self._history.ExplainVisit, request)
         if not call.principal.may_see(answer.visit.site):
             raise Problem(404, "no such visit")
-        return json_answer(resources.explanation(answer))
+        explained = resources.explanation(answer)
+        while answer.next_page_token:
+            request.page_token = answer.next_page_token
+            answer = await self._ask(self._history.ExplainVisit, request)
+            explained.transitions += resources.transitions(answer)
+        return json_answer(explained)

@@ -108,10 +108,12 @@ class Contact(msgspec.Struct, rename="camel"):
 
 
 class Person(msgspec.Struct, rename="camel"):
-    """A contact with all identities linked to it, each with its visits."""
+    """A contact with the identities linked to it, by id, each with its visits."""
 
     contact: Contact
     identities: list[Identity]
+    next_page_token: str | None
+    """When there are more identities than `page_size`."""
 
 
 class LinkBody(msgspec.Struct, rename="camel"):
@@ -203,9 +205,14 @@ def explanation(answer: history_service_pb2.ExplainVisitResponse) -> Explanation
         site=answer.visit.site,
         state=state(answer.visit.state),
         identity_id=answer.visit.identity_id or None,
-        transitions=[_transition(step) for step in answer.explanations],
+        transitions=transitions(answer),
         truncated=answer.visit.timeline_truncated,
     )
+
+
+def transitions(answer: history_service_pb2.ExplainVisitResponse) -> list[Transition]:
+    """The transitions of an explained visit, or of one page of it, as the API answers them."""
+    return [_transition(step) for step in answer.explanations]
 
 
 def contact(stored: contact_pb2.Contact) -> Contact:

@@ -14,6 +14,7 @@ from footfall_gateway.keys import Scope
 from footfall_gateway.neighbours import Neighbours
 from footfall_gateway.operations import Call, NoQuery, Operation, json_answer
 from footfall_gateway.related import Related
+from footfall_gateway.resources import Identity
 from footfall_gateway.resources import identity as history_identity
 
 _LONGEST_ACTOR = 256
@@ -24,6 +25,15 @@ class LinksQuery(msgspec.Struct):
 
     page_size: Annotated[int, Meta(description="At most so many.", ge=1, le=1_000)] = 50
     page_token: Annotated[str, Meta(description="`nextPageToken` of the page before.")] = ""
+
+
+class PersonQuery(IdentityQuery, kw_only=True):
+    """Which part of a person."""
+
+    page_size: Annotated[int, Meta(description="At most so many identities.", ge=1, le=1_000)] = 1_000
+    page_token: Annotated[
+        str, Meta(description="`nextPageToken` of the page before; its other parameters must be the same.")
+    ] = ""
 
 
 class ContactsApi:
@@ -42,7 +52,7 @@ class ContactsApi:
             Operation("putContact", "PUT", contact, self.put, NoQuery, made, body=given, permission=manage),
             Operation("getContact", "GET", contact, self.get, NoQuery, made),
             Operation("deleteContact", "DELETE", contact, self.delete, NoQuery, permission=manage),
-            Operation("getPerson", "GET", f"{contact}/person", self.person, IdentityQuery, resources.Person),
+            Operation("getPerson", "GET", f"{contact}/person", self.person, PersonQuery, resources.Person),
             Operation("linkContact", "PUT", link, self.link, NoQuery, resources.Link, resources.LinkBody, manage),
             Operation("unlinkContact", "DELETE", link, self.unlink, NoQuery, permission=manage),
             Operation("listLinks", "GET", "/identities/{identityId}/links", self.links, LinksQuery, resources.Links),
@@ -73,13 +83,26 @@ class ContactsApi:
         await self._ask(self._identity.DeleteContact, identity.DeleteContactRequest(contact_id=call.path["contactId"]))
         return Response(status_code=204)
 
-    async def person(self, call: Call[IdentityQuery, None]) -> Response:
-        """The person: a contact, all identities linked to it, and their visits."""
-        request = identity.GetPersonRequest(contact_id=call.path["contactId"])
-        answer = await self._ask(self._identity.GetPerson, request)
-        identities = {found.identity_id: history_identity(found) for found in answer.identities}
-        await self._related.embed("identity", identities, {"visits": True}, call.principal.site(call.query.site))
-        return json_answer(resources.Person(resources.contact(answer.contact), list(identities.values())))
+    async def person(self, call: Call[PersonQuery, None]) -> Response:
+        """The person: a contact, the identities linked to it, and their visits.
+
+        All identities, unless there are more than 1,000 or `page_size` says so: then `nextPageToken` is there for more.
+        """
+        query = call.query
+        request = identity.GetPersonRequest(contact_id=call.path["contactId"], page_token=query.page_token)
+        identities: dict[str, Identity] = {}
+        while True:  # with large profiles one message holds few
+            request.page_size = query.page_size - len(identities)
+            answer = await self._ask(self._identity.GetPerson, request)
+            identities |= {found.identity_id: history_identity(found) for found in answer.identities}
+            request.page_token = answer.next_page_token
+            if not request.page_token or len(identities) >= query.page_size:
+                break
+        await self._related.embed("identity", identities, {"visits": True}, call.principal.site(query.site))
+        person = resources.Person(
+            resources.contact(answer.contact), list(identities.values()), request.page_token or None
+        )
+        return json_answer(person)
 
     async def link(self, call: Call[NoQuery, resources.LinkBody]) -> Response:
         """Link an identity to a contact by hand. The decision stands until another is made by hand."""

@@ -212,11 +212,16 @@ class HistoryApi:
         while True:
             ids = await self._ask(self._history.ListIdentityIds, request, _PAGE_START)
             batch = identity.BatchGetIdentitiesRequest(identity_ids=ids.identity_ids)
-            known = (await self._ask(self._identity.BatchGetIdentities, batch)).identities if ids.identity_ids else []
-            found = [one for one in known if query.location in {"", one.location}]
+            known = identity.BatchGetIdentitiesResponse()
+            if ids.identity_ids:
+                known = await self._ask(self._identity.BatchGetIdentities, batch)
+            if known.unread_identity_ids:  # the part ends before them, and only history can say how it goes on there
+                request.page_size = len(ids.identity_ids) - len(known.unread_identity_ids)
+                continue
+            found = [one for one in known.identities if query.location in {"", one.location}]
             if found or not ids.next_page_token:
                 return found, ids.next_page_token
-            request.page_token = ids.next_page_token
+            request.page_size, request.page_token = query.page_size, ids.next_page_token
 
     async def _embed(self, kind: str, found: Mapping[str, Any], call: Call[Any, None]) -> None:
         """Fill in what is to be included. What belongs to a visit is of its site; an identity has been everywhere."""

@@ -121,7 +121,7 @@ def server_options(max_message_bytes: int) -> Options:
     return [
         ("grpc.so_reuseport", 0),  # on by default: two processes would share a port without an error
         ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_recv_ping_interval_without_data_ms", _SERVER_LEAST_PING_MS),
+        ("grpc.http2.min_ping_interval_without_data_ms", _SERVER_LEAST_PING_MS),
         ("grpc.max_connection_age_ms", _CONNECTION_AGE_MS),
         ("grpc.max_connection_age_grace_ms", _CONNECTION_AGE_GRACE_MS),
         ("grpc.max_receive_message_length", max_message_bytes),

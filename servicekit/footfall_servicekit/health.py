@@ -14,6 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-un
 from footfall_servicekit import metrics
 
 SERVICE_NAME = "grpc.health.v1.Health"
+CHECK = f"/{SERVICE_NAME}/Check"
 
 
 class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # the package has no types

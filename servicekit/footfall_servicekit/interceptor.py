@@ -2,12 +2,14 @@
 
 import asyncio
 import inspect
+import math
 import os
 import re
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import aclosing
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import grpc
 import structlog
@@ -25,21 +27,34 @@ Behaviour = Callable[[Any, Context], Awaitable[Any]]
 _log = structlog.get_logger()
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_FULL_RETRY_MS = 1_000
 
 
 class ServerInterceptor(grpc.aio.ServerInterceptor):
     """The one interceptor of a server. It looks into no message."""
 
-    def __init__(self, ceiling_s: float, access: Access | None = None, frequent: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        ceiling_s: float,
+        access: Access | None = None,
+        frequent: Collection[str] = (),
+        *,
+        max_calls: int,
+        max_streams: int,
+    ) -> None:
         """Let no unary call run longer than `ceiling_s`; a stream may last as long as its caller wants.
 
         With `access`, let nobody call what is not for their role. Of the methods named in `frequent` only failures
-        are worth a line at level info.
+        are worth a line at level info. They have room for `max_calls` at once each, and all other unary ones together;
+        a method that streams has room for `max_streams`. So none of these is refused because of the others.
         """
         self._ceiling_s = ceiling_s
         self._access = access
         self._frequent = frequent
-        self._wrapped: dict[str, Handler] = {}
+        self._max_calls = max_calls
+        self._max_streams = max_streams
+        self._methods: dict[str, _Method] = {}
+        self._open = Counter[str]()
 
     async def intercept_service(
         self,
@@ -47,14 +62,32 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> "Handler | None":
         """Return the method's handler, wrapped when it is first called; None for a method nobody serves."""
-        method = handler_call_details.method
-        wrapped = self._wrapped.get(method)
-        if wrapped is None:
+        name = handler_call_details.method
+        method = self._methods.get(name)
+        if method is None:
             handler = await continuation(handler_call_details)
             if handler is None:
                 return None
-            wrapped = self._wrapped[method] = self._wrap(method, handler)
-        return wrapped
+            method = self._methods[name] = self._method(name, handler)
+        if self._open[method.room] >= method.most:
+            return method.refused
+        if task := asyncio.current_task():  # there is one: gRPC serves each call, from here on, in a task of its own
+            self._open[method.room] += 1
+            task.add_done_callback(lambda _: self._open.subtract((method.room,)))
+        return method.served
+
+    def _method(self, name: str, handler: Handler) -> "_Method":
+        # As a stream of requests, so that none is read.
+        refused: Handler = grpc.stream_stream_rpc_method_handler(_Call(name, _refuse, None, is_frequent=False).serve)
+        room, most = name, math.inf  # a health check answers at once, so nothing can pile up
+        if handler.request_streaming or handler.response_streaming:
+            most = self._max_streams
+        elif name != health.CHECK:
+            room, most = name if self._is_frequent(name) else "", self._max_calls
+        return _Method(self._wrap(name, handler), refused, room, most)
+
+    def _is_frequent(self, method: str) -> bool:
+        return method.rpartition("/")[2] in self._frequent
 
     def _wrap(self, method: str, handler: Handler) -> Handler:
         streams = handler.request_streaming, handler.response_streaming
@@ -68,11 +101,23 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
             behaviour, serialize = _serializing(behaviour, serialize), None
         if self._access:
             behaviour = _for_roles(behaviour, method, self._access)
-        is_frequent = method.rpartition("/")[2] in self._frequent
         ceiling_s = None if handler.response_streaming else self._ceiling_s
-        call = _Call(method, behaviour, ceiling_s, is_frequent=is_frequent)
+        call = _Call(method, behaviour, ceiling_s, is_frequent=self._is_frequent(method))
         make: Callable[..., Handler] = getattr(grpc, f"{kind}_rpc_method_handler")
         return make(call.serve, parse, serialize)
+
+
+class _Method(NamedTuple):
+    """What answers a call, and what does when as many are open in the same room as may be."""
+
+    served: Handler
+    refused: Handler
+    room: str
+    most: float
+
+
+async def _refuse(_requests: Any, _context: Context) -> None:
+    raise RequestError.exhausted("as many calls as may be are being served", _FULL_RETRY_MS, "TOO_MANY_CALLS")
 
 
 def _parsing(behaviour: Behaviour, parse: Any) -> Behaviour:

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from footfall_servicekit.errors import RequestError
 
 _FINGERPRINT_BYTES = 8
-_PAGE_BYTES = 2 * 1024 * 1024  # half of what a channel takes by default
+PAGE_BYTES = 2 * 1024 * 1024  # half of what a channel takes by default
 
 
 def fingerprint(request: Message) -> bytes:
@@ -52,7 +52,7 @@ def fitting(items: Sequence[Message]) -> int:
     size = 0
     for count, item in enumerate(items):
         size += item.ByteSize()
-        if size > _PAGE_BYTES:
+        if size > PAGE_BYTES:
             return max(1, count)
     return len(items)
 

@@ -47,7 +47,8 @@ class Server:
     """One process's gRPC server and what lives and dies with it.
 
     `access` holds where clients must show certificates. Of `frequent`, the methods that come with every batch, only
-    failures are logged at level info. `ready` says whether the dependencies answer; an exception counts as no.
+    failures are logged at level info, and each has room of its own. `ready` says whether the dependencies answer; an
+    exception counts as no.
     `background` work runs from start to stop; it may end by itself, but when it raises, the process stops with exit
     code 1. `close` runs last, in the order given.
     `stopping` is set when streams without an end of their own must end: hand it to servicers that have such.
@@ -87,11 +88,15 @@ class Server:
         Raises RuntimeError or OSError when a port is taken, KeyError for a service that no loaded proto defines.
         """
         settings = self._settings
-        self._grpc = grpc.aio.server(
-            interceptors=[ServerInterceptor(settings.rpc_ceiling_ms / 1000, self._access, self._frequent)],
-            options=server_options(settings.max_message_bytes),
-            maximum_concurrent_rpcs=settings.max_concurrent_rpcs,
+        interceptor = ServerInterceptor(
+            settings.rpc_ceiling_ms / 1000,
+            self._access,
+            self._frequent,
+            max_calls=settings.max_concurrent_rpcs,
+            max_streams=settings.max_streams,
         )
+        # Not `maximum_concurrent_rpcs`: it counts health checks and open streams too, and refuses without details.
+        self._grpc = grpc.aio.server(interceptors=[interceptor], options=server_options(settings.max_message_bytes))
         for name, add in self._servicers.items():
             descriptor_pool.Default().FindServiceByName(name)  # a misspelt name would make health and reflection lie
             add(self._grpc)

@@ -101,7 +101,18 @@ class ServiceSettings(ProcessSettings):
         description="Port of the Prometheus metrics, on the same address; unset serves none.",
     )
     max_concurrent_rpcs: int = Field(
-        default=256, ge=1, le=100_000, description="Calls served at once; more are refused with RESOURCE_EXHAUSTED."
+        default=256,
+        ge=1,
+        le=100_000,
+        description="Calls served at once that are no streams; those that come with every batch are counted apart. "
+        "More are refused with RESOURCE_EXHAUSTED, health checks never.",
+    )
+    max_streams: int = Field(
+        default=256,
+        ge=1,
+        le=100_000,
+        description="Streams of one method served at once, those of `Health.Watch` too; more are refused with "
+        "RESOURCE_EXHAUSTED.",
     )
     max_message_bytes: int = Field(
         default=4 * 1024 * 1024, ge=1024, description="Largest message received or sent, in bytes."

@@ -1,15 +1,17 @@
 """What a caller and an operator see of a server that the service kit runs: statuses, health, metrics, the stop."""
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 import structlog
-from footfall_servicekit import logs, metrics
+from footfall_servicekit import channel, logs, metrics
 from footfall_servicekit.channel import forwarded, open_channel, remaining
 from footfall_servicekit.errors import ErrorDetails, RequestError, details_of
 from footfall_servicekit.server import Server, repeat
@@ -36,6 +38,7 @@ def _declare_service() -> None:
     service = file.service.add(name="Answering")
     text = ".google.protobuf.StringValue"
     service.method.add(name="Answer", input_type=text, output_type=text)
+    service.method.add(name="AnswerBatch", input_type=text, output_type=text)
     service.method.add(name="Stream", input_type=text, output_type=text, server_streaming=True)
     descriptor_pool.Default().Add(file)
 
@@ -48,9 +51,10 @@ async def echo(request: Text, _context: Any) -> Text:
 
 
 def add(answer: Behaviour = echo, stream: Behaviour | None = None) -> Callable[[grpc.aio.Server], None]:
-    """What adds the service with these two behaviours to a server, as generated code would."""
+    """What adds the service with these two behaviours to a server, as generated code would. A batch is any answer."""
     handlers: dict[str, Any] = {
-        "Answer": grpc.unary_unary_rpc_method_handler(answer, Text.FromString, Text.SerializeToString)
+        name: grpc.unary_unary_rpc_method_handler(answer, Text.FromString, Text.SerializeToString)
+        for name in ("Answer", "AnswerBatch")
     }
     if stream:
         handlers["Stream"] = grpc.unary_stream_rpc_method_handler(stream, Text.FromString, Text.SerializeToString)
@@ -63,11 +67,12 @@ def settings(**changes: Any) -> ServiceSettings:
 
 
 class Client:
-    """Both methods of the service, and health, over one channel."""
+    """The methods of the service, and health, over one channel."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self.channel = channel
         self.answer: Any = channel.unary_unary(f"/{SERVICE}/Answer", Text.SerializeToString, Text.FromString)
+        self.batch: Any = channel.unary_unary(f"/{SERVICE}/AnswerBatch", Text.SerializeToString, Text.FromString)
         self.stream: Any = channel.unary_stream(f"/{SERVICE}/Stream", Text.SerializeToString, Text.FromString)
         self.health: Any = health_pb2_grpc.HealthStub(channel)
 
@@ -91,6 +96,14 @@ async def failure(call: Awaitable[object]) -> ErrorDetails:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
     return details_of(caught.value)
+
+
+async def succeeds(call: Awaitable[object]) -> bool:
+    try:
+        await call
+    except grpc.aio.AioRpcError:
+        return False
+    return True
 
 
 def raising(error: Exception) -> Behaviour:
@@ -206,6 +219,51 @@ async def test_no_call_outlives_the_ceiling_of_its_server() -> None:
         problem = await failure(client.answer(Text(), timeout=30))
         assert (problem.code, problem.reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "CEILING_REACHED")
         assert cancelled.is_set()
+
+
+async def test_what_there_is_no_room_for_is_refused_with_the_time_to_wait_and_nothing_because_of_other_kinds() -> None:
+    release = asyncio.Event()
+
+    async def answer(request: Text, _context: Any) -> Text:
+        if request.value == "slow":
+            await release.wait()
+        return request
+
+    async def endless(request: Text, _context: Any) -> AsyncIterator[Text]:
+        yield request
+        await asyncio.Event().wait()
+
+    told = settings(max_concurrent_rpcs=1, max_streams=2, stop_grace_ms=0)
+    server = Server(told, {SERVICE: add(answer, endless)}, frequent=["AnswerBatch"])
+    slow, health = Text(value="slow"), health_pb2.HealthCheckRequest()
+    async with running(server) as client:
+        streams = [client.stream(Text(value=str(number))) for number in range(2)]
+        watches = [client.health.Watch(health) for _ in range(2)]
+        for call in (*streams, *watches):
+            await call.read()
+        assert await client.answer(Text(value="room"), timeout=5) == Text(value="room")
+        assert await client.batch(Text(value="room"), timeout=5) == Text(value="room")
+        calls = [asyncio.ensure_future(method(slow, timeout=30)) for method in (client.answer, client.batch)]
+        await eventually(lambda: metrics.RPC_IN_FLIGHT.labels(f"/{SERVICE}/Answer")._value.get() == 1)
+        await eventually(lambda: metrics.RPC_IN_FLIGHT.labels(f"/{SERVICE}/AnswerBatch")._value.get() == 1)
+        for refused in (
+            client.answer(Text(), timeout=5),
+            client.batch(Text(), timeout=5),
+            client.stream(Text(), timeout=5).read(),
+            client.health.Watch(health, timeout=5).read(),
+        ):
+            problem = await failure(refused)
+            assert (problem.code, problem.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_CALLS")
+            assert problem.retry_ms
+        await eventually(client.is_serving)
+        release.set()
+        await asyncio.gather(*calls)
+        for call in (streams[0], watches[0]):
+            call.cancel()
+        await eventually(lambda: succeeds(client.answer(Text(), timeout=5)))
+        await eventually(lambda: succeeds(client.batch(Text(), timeout=5)))
+        await eventually(lambda: succeeds(client.stream(Text()).read()))
+        await eventually(lambda: succeeds(client.health.Watch(health).read()))
 
 
 async def test_a_timeout_of_the_handlers_own_is_no_ceiling() -> None:
@@ -475,3 +533,25 @@ async def test_what_is_unavailable_is_tried_again_and_nothing_else() -> None:
         assert calls == ["again"] * 3
         await failure(client.answer(Text(value="exhausted"), timeout=5))
         assert calls == ["again"] * 3 + ["exhausted"]
+
+
+async def test_a_quiet_stream_outlives_many_of_its_clients_pings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channel, "_CLIENT_PING_MS", 900)  # gRPC sends no more than one a second
+    monkeypatch.setattr(channel, "_SERVER_LEAST_PING_MS", 300)
+
+    async def quiet(request: Text, _context: Any) -> AsyncIterator[Text]:
+        yield request
+        await asyncio.sleep(4.5)  # the third ping that comes too early closes the connection
+        yield request
+
+    async with running(Server(settings(), {SERVICE: add(stream=quiet)})) as client:
+        call = client.stream(Text(value="still here"))
+        assert [(await call.read()).value for _ in range(2)] == ["still here"] * 2
+
+
+def test_grpc_knows_every_option_it_is_given() -> None:
+    [library] = [file.read_bytes() for file in Path(grpc.__file__).parent.glob("_cython/cygrpc*.so")]
+    source = "".join(file.read_text(encoding="utf-8") for file in Path(channel.__file__).parent.glob("*.py"))
+    named = set(re.findall(r'"(grpc\.[a-z0-9_.]+)"', source))
+    assert len(named) > 10
+    assert [name for name in named if name.encode() + b"\0" not in library] == []

@@ -22,10 +22,15 @@ class Identities:
         self._stub = IdentityServiceStub(self._channel)
         self._timeout_s = timeout_ms / 1000
 
-    async def get(self, ids: Sequence[str], context: "grpc.aio.ServicerContext[Any, Any]") -> dict[str, Identity]:
-        """Those it knows, at most 1,000, on behalf of the call in `context`. None when it does not answer."""
+    async def get(
+        self, ids: Sequence[str], context: "grpc.aio.ServicerContext[Any, Any]"
+    ) -> tuple[dict[str, Identity], int]:
+        """Those it knows, on behalf of the call in `context`, and to how many of these ids that is the answer.
+
+        At most 1,000; less when they are too much for one message. None is known when it does not answer.
+        """
         if not ids:
-            return {}
+            return {}, 0
         try:
             answer = await self._stub.BatchGetIdentities(
                 BatchGetIdentitiesRequest(identity_ids=ids),
@@ -34,8 +39,9 @@ class Identities:
             )
         except grpc.aio.AioRpcError as error:
             _log.warning("identity does not answer; its identities are given by id alone", code=error.code().name)
-            return {}
-        return {identity.identity_id: identity for identity in answer.identities}
+            return {}, len(ids)
+        known = {identity.identity_id: identity for identity in answer.identities}
+        return known, len(ids) - len(answer.unread_identity_ids)
 
     async def close(self) -> None:
         """Close the channel."""

@@ -78,10 +78,10 @@ def scope_window(scope: pb.Scope, *, age_of_start: bool) -> Window:
     return Window(lower, _time_key(scope, "end_time"), 0)
 
 
-def page_window(request: Any) -> Window:
+def page_window(request: Any, default_size: int = 50) -> Window:
     """The window of a list request that has nothing but a token and a size. Raises RequestError."""
     lower = paging.decode(request.page_token, paging.fingerprint(request))
-    return Window(lower or "", "", paging.page_size(request.page_size))
+    return Window(lower or "", "", paging.page_size(request.page_size, default_size))
 
 
 def position_key(position: pb.Position) -> str:

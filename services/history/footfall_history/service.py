@@ -40,6 +40,7 @@ Answers = Callable[["HistoryService", Request, Context], AsyncGenerator[Response
 
 # A message of a stream is sent when it has grown so large: far below what a channel takes.
 _MESSAGE_BYTES: Final = 256 * 1024
+_TIMELINE_PAGE: Final = 1_000
 
 
 def _answered(method: "Method[Request, Response]") -> "Method[Request, Response]":
@@ -105,8 +106,15 @@ class HistoryService(HistoryServiceServicer):
     @_answered
     async def ExplainVisit(self, request: pb.ExplainVisitRequest, _context: Context) -> pb.ExplainVisitResponse:  # noqa: N802
         """The timeline of a visit."""
+        window = query.page_window(request, default_size=_TIMELINE_PAGE)
         visit, known = await self._visit(request.visit_id)
-        return pb.ExplainVisitResponse(visit=visit, explanations=await self._reader.explanations(known))
+        explanations = await self._reader.explanations(known)
+        keyed = zip([step.transition.order_key for step in known.fold.steps], explanations, strict=True)
+        page = window.cut([(key, explanation) for key, explanation in keyed if window.contains(key)])
+        response = pb.ExplainVisitResponse(visit=visit, explanations=page.items)
+        if page.next_key:
+            response.next_page_token = paging.encode(page.next_key, paging.fingerprint(request))
+        return response
 
     @_answered
     async def ListVisits(self, request: pb.ListVisitsRequest, _context: Context) -> pb.ListVisitsResponse:  # noqa: N802
@@ -188,15 +196,21 @@ class HistoryService(HistoryServiceServicer):
                 if window.contains(association.first.order_key) and request.scope in {0, association.scope}
             ]
         )
-        identities = await self._identities.get([association.identity for association in page.items], context)
-        response = pb.ListVisitIdentitiesResponse(
-            associations=[
-                views.association_message(known.visit_id, association, identities.get(association.identity))
-                for association in page.items
+        identities, count = await self._identities.get([association.identity for association in page.items], context)
+        shown = window.cut(
+            [
+                (
+                    association.first.order_key,
+                    views.association_message(known.visit_id, association, identities.get(association.identity)),
+                )
+                for association in page.items[:count]
             ]
         )
-        if page.next_key:
-            response.next_page_token = paging.encode(page.next_key, paging.fingerprint(request))
+        left = page.items[len(shown.items) :]
+        next_key = left[0].first.order_key if left else page.next_key
+        response = pb.ListVisitIdentitiesResponse(associations=shown.items)
+        if next_key:
+            response.next_page_token = paging.encode(next_key, paging.fingerprint(request))
         return response
 
     @_answered

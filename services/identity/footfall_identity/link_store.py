@@ -13,6 +13,7 @@ from uuid import uuid4
 import msgspec
 import structlog
 from footfall_servicekit.errors import RequestError
+from footfall_servicekit.paging import PAGE_BYTES
 from footfall_timeline import identity_hash
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import DeleteOne, InsertOne, ReadPreference, ReplaceOne, WriteConcern
@@ -32,6 +33,8 @@ MOST_MATCHES: Final = 1_000
 _DUPLICATE_KEY: Final = 11_000
 # SecantusDB compares each document with each id of an `$in`: a thousand at once take a second, in groups 50 ms.
 _IDS_A_QUERY: Final = 50
+# A document can have half a megabyte, and a page of them ends where a message is full.
+_DOCUMENTS_A_READ: Final = 50
 _RETRY_MS: Final = 1_000
 _UNAVAILABLE: Final = (ConnectionFailure, ExecutionTimeout)
 _LEAVE_ALONE_S: Final = 1.0
@@ -110,14 +113,22 @@ class LinkStore:
             query["location"] = location
         return await self._find(query, size)
 
-    async def linked_to(self, contact_id: str, size: int) -> list[IdentityRecord]:
-        """Identities linked to a contact, by id, at most `size`."""
-        return await self._find({"contact_id": contact_id}, size)
+    async def linked_to(self, contact_id: str, after: str, size: int) -> list[IdentityRecord]:
+        """Identities linked to a contact, by id, the first `size` after `after`."""
+        return await self._find({"_id": {"$gt": after}, "contact_id": contact_id}, size)
 
     async def _find(self, query: dict[str, Any], size: int) -> list[IdentityRecord]:
+        """Fewer than `size` also when those found are more than one message takes."""
+        found: list[IdentityRecord] = []
+        characters = 0
         async with _answering():
-            documents = await self._identities.find(query).sort("_id", 1).limit(size).to_list(None)
-        return [msgspec.convert(document, IdentityRecord) for document in documents]
+            cursor = self._identities.find(query).sort("_id", 1).limit(size).batch_size(_DOCUMENTS_A_READ)
+            while characters <= PAGE_BYTES and (documents := await cursor.to_list(_DOCUMENTS_A_READ)):
+                records = [msgspec.convert(document, IdentityRecord) for document in documents]
+                characters += sum(len(value.value) for record in records for value in record.profile)
+                found += records
+            await cursor.close()
+        return found
 
     async def contact_ids(self, identity_ids: Iterable[str]) -> dict[str, str]:
         """The contacts that these identities are linked to, where there is one.

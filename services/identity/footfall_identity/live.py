@@ -16,9 +16,10 @@ _LEAST_A_LOOK: Final = 100
 
 
 class LivePage(NamedTuple):
-    """Some visits, and the position below which there may be more; None when there are none."""
+    """Some visits with their positions, and the position below which there may be more; None when there are none."""
 
     visits: list[VisitRecord]
+    positions: list[Position]
     below: Position | None
 
 
@@ -32,6 +33,7 @@ async def live_page(
     # A visit without a timeline is anonymous, but not the other way round: people are erased.
     sets = [*product(numbers, [True])] if state not in {None, State.ANONYMOUS} else [*product(numbers, [True, False])]
     found: list[VisitRecord] = []
+    places: list[Position] = []
     examined = 0
     while examined < MOST_EXAMINED:
         look = max(_LEAST_A_LOOK, size - len(found))
@@ -46,13 +48,14 @@ async def live_page(
             record = records.get(position[1])
             if record is not None and _matches(record, state, site):
                 if len(found) == size:
-                    return LivePage(found, below)
+                    return LivePage(found, places, below)
                 found.append(record)
+                places.append(position)
             below = position
         examined += len(positions)
         if horizon is None:
-            return LivePage(found, None)
-    return LivePage(found, below)
+            return LivePage(found, places, None)
+    return LivePage(found, places, below)
 
 
 def _matches(record: VisitRecord, state: State | None, site: str) -> bool:

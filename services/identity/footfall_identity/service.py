@@ -24,7 +24,8 @@ from footfall_identity.visit_record import touches
 from footfall_identity.visitor_store import VisitorStore, now_ms
 from footfall_identity.watch import ChangeFeed
 
-MOST_IDENTITIES_OF_A_PERSON: Final = 1_000
+_PERSON_PAGE: Final = 1_000
+_IDENTITIES_A_READ: Final = 200
 
 Context = ServicerContext[Any, Any]
 
@@ -82,9 +83,11 @@ class IdentityService(IdentityServiceServicer):
             size=paging.page_size(request.page_size),
         )
         contact_ids = await self._links.contact_ids({record.fold.stamp.identity for record in page.visits})
+        visitors = [messages.visitor(record, contact_ids) for record in page.visits]
+        count = paging.fitting(visitors)
+        below = page.positions[count - 1] if count < len(visitors) else page.below
         return pb.ListVisitorsResponse(
-            visitors=[messages.visitor(record, contact_ids) for record in page.visits],
-            next_page_token=paging.encode("{}-{}".format(*page.below), same) if page.below else "",
+            visitors=visitors[:count], next_page_token=paging.encode("{}-{}".format(*below), same) if below else ""
         )
 
     async def WatchVisitors(  # noqa: N802
@@ -105,14 +108,25 @@ class IdentityService(IdentityServiceServicer):
     async def BatchGetIdentities(  # noqa: N802
         self, request: pb.BatchGetIdentitiesRequest, _context: Context
     ) -> pb.BatchGetIdentitiesResponse:
-        """Several identities, in the order asked for; unknown ones are left out."""
-        if len(request.identity_ids) > requests.MOST_IDENTITIES:
+        """Several identities, in the order asked for; unknown ones are left out, what is too much is named."""
+        ids = request.identity_ids
+        if len(ids) > requests.MOST_IDENTITIES:
             raise RequestError.invalid("identity_ids", f"must be at most {requests.MOST_IDENTITIES}")
-        found = await self._links.get(request.identity_ids)
-        records = [found[identity_id] for identity_id in request.identity_ids if identity_id in found]
-        return pb.BatchGetIdentitiesResponse(
-            identities=[self._identity(record) for record in records if record.first_ms is not None]
-        )
+        response, size = pb.BatchGetIdentitiesResponse(), 0
+        for start in range(0, len(ids), _IDENTITIES_A_READ):
+            part = ids[start : start + _IDENTITIES_A_READ]
+            found = await self._links.get(part)
+            for position, identity_id in enumerate(part, start):
+                record = found.get(identity_id)
+                if record is None or record.first_ms is None:
+                    continue
+                identity = self._identity(record)
+                size += identity.ByteSize()
+                if size > paging.PAGE_BYTES and response.identities:
+                    response.unread_identity_ids.extend(ids[position:])
+                    return response
+                response.identities.append(identity)
+        return response
 
     async def ListIdentities(self, request: pb.ListIdentitiesRequest, _context: Context) -> pb.ListIdentitiesResponse:  # noqa: N802
         """All identities that events have named, by id."""
@@ -120,12 +134,15 @@ class IdentityService(IdentityServiceServicer):
         size = paging.page_size(request.page_size)
         after = paging.decode(request.page_token, same)
         records = await self._links.page(after or "", size + 1, request.location)
+        identities, token = self._page(records, size, same)
+        return pb.ListIdentitiesResponse(identities=identities, next_page_token=token)
+
+    def _page(self, records: list[IdentityRecord], size: int, fingerprint: bytes) -> tuple[list[Identity], str]:
+        """As many of these as were asked for and go into one message, and the token of the page that follows."""
         identities = [self._identity(record) for record in records[:size]]
         count = paging.fitting(identities)
-        return pb.ListIdentitiesResponse(
-            identities=identities[:count],
-            next_page_token=paging.encode(records[count - 1].identity_id, same) if len(records) > count else "",
-        )
+        more = len(records) > count
+        return identities[:count], paging.encode(records[count - 1].identity_id, fingerprint) if more else ""
 
     def _identity(self, record: IdentityRecord) -> Identity:
         return messages.identity(record, copy_name=self._settings.copy_name)
@@ -176,19 +193,22 @@ class IdentityService(IdentityServiceServicer):
         if record is None:
             raise RequestError.not_found("Identity", identity_id)
         links = messages.contact_links(record)
-        start = 0 if older is None else max(0, len(links) - older)
-        left = len(links) - start - size
+        page = links[0 if older is None else max(0, len(links) - older) :]
+        count = paging.fitting(page[:size])
+        left = len(page) - count
         return pb.ListContactLinksResponse(
-            links=links[start : start + size], next_page_token=paging.encode(str(left), same) if left > 0 else ""
+            links=page[:count], next_page_token=paging.encode(str(left), same) if left else ""
         )
 
     async def GetPerson(self, request: pb.GetPersonRequest, _context: Context) -> pb.GetPersonResponse:  # noqa: N802
-        """A contact with all identities linked to it, also those that no event has named yet."""
+        """A contact with the identities linked to it, also those that no event has named yet."""
         contact = await self._contact(request.contact_id)
-        records = await self._links.linked_to(contact.contact_id, MOST_IDENTITIES_OF_A_PERSON)
-        return pb.GetPersonResponse(
-            contact=messages.contact(contact), identities=[self._identity(record) for record in records]
-        )
+        same = paging.fingerprint(request)
+        size = paging.page_size(request.page_size, default=_PERSON_PAGE)
+        after = paging.decode(request.page_token, same)
+        records = await self._links.linked_to(contact.contact_id, after or "", size + 1)
+        identities, token = self._page(records, size, same)
+        return pb.GetPersonResponse(contact=messages.contact(contact), identities=identities, next_page_token=token)
 
     async def EraseIdentity(self, request: pb.EraseIdentityRequest, _context: Context) -> pb.EraseIdentityResponse:  # noqa: N802
         """Forget a person."""

@@ -40,7 +40,7 @@ class ScriptedCollector(collector_grpc.CollectorServiceServicer):
 @pytest.fixture
 async def scripted_collector() -> AsyncIterator[ScriptedCollector]:
     """A gRPC server that implements CollectorService."""
-    server = grpc.aio.server(interceptors=[ServerInterceptor(ceiling_s=30)])
+    server = grpc.aio.server(interceptors=[ServerInterceptor(ceiling_s=30, max_calls=256, max_streams=256)])
     servicer = ScriptedCollector()
     collector_grpc.add_CollectorServiceServicer_to_server(servicer, server)
     servicer.target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"

@@ -100,6 +100,7 @@ async def test_watchers_are_bounded_and_one_that_leaves_makes_room(stub: Any) ->
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await take(stub.StreamEvents(request), 1)
     assert details_of(raised.value).reason == "LIMIT_REACHED"
+    assert details_of(raised.value).retry_ms
     calls.pop().cancel()
 
     async def has_room() -> None:

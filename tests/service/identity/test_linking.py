@@ -104,7 +104,7 @@ async def test_an_identity_can_be_linked_before_it_is_seen(
     assert await links.page("", 10, "") == []
     await sign_in(consumer, "ann")
     assert [record.contact_id for record in await links.page("", 10, "")] == ["c1"]
-    assert [record.identity_id for record in await links.linked_to("c1", 10)] == ["ann"]
+    assert [record.identity_id for record in await links.linked_to("c1", "", 10)] == ["ann"]
 
 
 async def test_what_cannot_be_decided_is_refused(linking: Linking) -> None:

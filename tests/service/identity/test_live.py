@@ -11,8 +11,9 @@ from footfall.identity.v1 import visitor_pb2
 from footfall_identity.live import live_page
 from footfall_identity.partitions import Partitions
 from footfall_identity.visitor_store import VisitorStore
-from footfall_servicekit.errors import details_of
+from footfall_servicekit.errors import ErrorDetails, details_of
 from footfall_timeline import State
+from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # ships none
 
 from tests.tools.eventually import eventually
 from tests.tools.identity import admitted, new_id, resolve
@@ -256,3 +257,28 @@ async def test_watchers_end_at_once_when_the_process_stops(running_identity: Run
             await asyncio.wait_for(watched.task, 3)
         assert details_of(ended.value).reason == "STOPPING"
         assert await asyncio.to_thread(identity.process.wait, 10) == 0
+
+
+async def test_watchers_are_bounded_and_nobody_else_is_refused_because_of_them(running_identity: Running) -> None:
+    async def refusal(call: Any) -> ErrorDetails | None:
+        try:
+            await call.read()
+        except grpc.aio.AioRpcError as error:
+            return details_of(error)
+        return None
+
+    async with (
+        running_identity() as identity,
+        identity.stub() as stub,
+        grpc.aio.insecure_channel(identity.target) as channel,
+    ):
+        calls = [stub.WatchVisitors(pb.WatchVisitorsRequest(announce_progress=True)) for _ in range(300)]
+        refusals = [told for told in await asyncio.gather(*map(refusal, calls)) if told]
+        assert len(refusals) == 300 - 256
+        assert {told.code for told in refusals} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+        assert all(told.retry_ms for told in refusals)
+        health = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
+        assert health.status == health_pb2.HealthCheckResponse.SERVING
+        visit_id = await visit_of(stub, "SignIn")
+        listed = await stub.ListVisitors(pb.ListVisitorsRequest())
+        assert [visitor.visit_id for visitor in listed.visitors] == [visit_id]

@@ -128,7 +128,7 @@ class HistoryServiceServicer(object):
     """
 
     def ExplainVisit(self, request, context):
-        """The timeline of a visit: every transition with its rule, evidence, assurance and effect.
+        """The timeline of a visit: every transition with its rule, evidence, assurance and effect, in pages.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,7 +38,7 @@ class HistoryServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> HistoryServiceAsyncStub: ...
     ExplainVisit: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.ExplainVisitRequest, _history_service_pb2.ExplainVisitResponse]
-    """The timeline of a visit: every transition with its rule, evidence, assurance and effect."""
+    """The timeline of a visit: every transition with its rule, evidence, assurance and effect, in pages."""
     GetVisit: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.GetVisitRequest, _history_service_pb2.GetVisitResponse]
     """One visit."""
     ListVisits: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.ListVisitsRequest, _history_service_pb2.ListVisitsResponse]
@@ -85,7 +85,7 @@ class HistoryServiceAsyncStub(HistoryServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ExplainVisit: _aio.UnaryUnaryMultiCallable[_history_service_pb2.ExplainVisitRequest, _history_service_pb2.ExplainVisitResponse]  # type: ignore[assignment]
-    """The timeline of a visit: every transition with its rule, evidence, assurance and effect."""
+    """The timeline of a visit: every transition with its rule, evidence, assurance and effect, in pages."""
     GetVisit: _aio.UnaryUnaryMultiCallable[_history_service_pb2.GetVisitRequest, _history_service_pb2.GetVisitResponse]  # type: ignore[assignment]
     """One visit."""
     ListVisits: _aio.UnaryUnaryMultiCallable[_history_service_pb2.ListVisitsRequest, _history_service_pb2.ListVisitsResponse]  # type: ignore[assignment]
@@ -135,7 +135,7 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _history_service_pb2.ExplainVisitRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_history_service_pb2.ExplainVisitResponse, _abc.Awaitable[_history_service_pb2.ExplainVisitResponse]]:
-        """The timeline of a visit: every transition with its rule, evidence, assurance and effect."""
+        """The timeline of a visit: every transition with its rule, evidence, assurance and effect, in pages."""
 
     @_abc_1.abstractmethod
     def GetVisit(

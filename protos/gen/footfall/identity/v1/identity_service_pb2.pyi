@@ -373,18 +373,26 @@ class BatchGetIdentitiesResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     IDENTITIES_FIELD_NUMBER: _builtins.int
+    UNREAD_IDENTITY_IDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def identities(self) -> _containers.RepeatedCompositeFieldContainer[_identity_pb2.Identity]:
         """In the order asked for; unknown ones left out."""
+
+    @_builtins.property
+    def unread_identity_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The rest of those asked for, known or not, that no longer went into this message: ask for them again. At least one
+        identity comes with them.
+        """
 
     def __init__(
         self,
         *,
         identities: _abc.Iterable[_identity_pb2.Identity] | None = ...,
+        unread_identity_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["identities", b"identities"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identities", b"identities", "unread_identity_ids", b"unread_identity_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -750,16 +758,24 @@ class GetPersonRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CONTACT_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     contact_id: _builtins.str
     """The contact."""
+    page_size: _builtins.int
+    """At most this many identities; 0 means 1,000; more than 1,000 is taken as 1,000."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before; its other fields must be the same."""
     def __init__(
         self,
         *,
         contact_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact_id", b"contact_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact_id", b"contact_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -773,23 +789,27 @@ class GetPersonResponse(_message.Message):
 
     CONTACT_FIELD_NUMBER: _builtins.int
     IDENTITIES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page; empty on the last one."""
     @_builtins.property
     def contact(self) -> _contact_pb2.Contact:
         """The contact."""
 
     @_builtins.property
     def identities(self) -> _containers.RepeatedCompositeFieldContainer[_identity_pb2.Identity]:
-        """All identities linked to it, by identity_id."""
+        """The identities linked to it, by identity_id."""
 
     def __init__(
         self,
         *,
         contact: _contact_pb2.Contact | None = ...,
         identities: _abc.Iterable[_identity_pb2.Identity] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact", "identities", b"identities"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact", "identities", b"identities", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -27,7 +27,8 @@ if _version_not_supported:
 
 class IdentityServiceStub(object):
     """Holds the live state of every visit, the identities, and their links to contacts.
-    NOT_FOUND names the missing resource; INVALID_ARGUMENT names field and rule.
+    Collections page by token, default 50, at most 1,000, and fewer than asked for where more would not go into one
+    message. NOT_FOUND names the missing resource; INVALID_ARGUMENT names field and rule.
     """
 
     def __init__(self, channel):
@@ -115,7 +116,8 @@ class IdentityServiceStub(object):
 
 class IdentityServiceServicer(object):
     """Holds the live state of every visit, the identities, and their links to contacts.
-    NOT_FOUND names the missing resource; INVALID_ARGUMENT names field and rule.
+    Collections page by token, default 50, at most 1,000, and fewer than asked for where more would not go into one
+    message. NOT_FOUND names the missing resource; INVALID_ARGUMENT names field and rule.
     """
 
     def ResolveEvents(self, request, context):
@@ -142,7 +144,7 @@ class IdentityServiceServicer(object):
 
     def WatchVisitors(self, request, context):
         """Streams transitions of visitors as they happen, after `resume_token` when given. Bounded for each
-        watcher: one that reads too slowly is ended with RESOURCE_EXHAUSTED and can resume.
+        watcher: one that reads too slowly is ended with RESOURCE_EXHAUSTED and can resume. So is one too many.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -156,7 +158,8 @@ class IdentityServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def BatchGetIdentities(self, request, context):
-        """Several identities at once, at most 1,000; unknown ones are left out.
+        """Several identities at once, at most 1,000; unknown ones are left out. What does not go into one message is named,
+        to be asked for again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -212,7 +215,7 @@ class IdentityServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetPerson(self, request, context):
-        """The person: a contact with all identities linked to it.
+        """The person: a contact with all identities linked to it, in pages.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -313,7 +316,8 @@ def add_IdentityServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class IdentityService(object):
     """Holds the live state of every visit, the identities, and their links to contacts.
-    NOT_FOUND names the missing resource; INVALID_ARGUMENT names field and rule.
+    Collections page by token, default 50, at most 1,000, and fewer than asked for where more would not go into one
+    message. NOT_FOUND names the missing resource; INVALID_ARGUMENT names field and rule.
     """
 
     @staticmethod

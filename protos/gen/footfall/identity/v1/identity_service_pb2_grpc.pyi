@@ -28,7 +28,8 @@ GRPC_VERSION: str
 
 class IdentityServiceStub:
     """Holds the live state of every visit, the identities, and their links to contacts.
-    NOT_FOUND names the missing resource; INVALID_ARGUMENT names field and rule.
+    Collections page by token, default 50, at most 1,000, and fewer than asked for where more would not go into one
+    message. NOT_FOUND names the missing resource; INVALID_ARGUMENT names field and rule.
     """
 
     @_typing.overload
@@ -45,12 +46,14 @@ class IdentityServiceStub:
     """Who is on the site now, latest activity first: visits whose last event is within the idle time."""
     WatchVisitors: _grpc.UnaryStreamMultiCallable[_identity_service_pb2.WatchVisitorsRequest, _identity_service_pb2.WatchVisitorsResponse]
     """Streams transitions of visitors as they happen, after `resume_token` when given. Bounded for each
-    watcher: one that reads too slowly is ended with RESOURCE_EXHAUSTED and can resume.
+    watcher: one that reads too slowly is ended with RESOURCE_EXHAUSTED and can resume. So is one too many.
     """
     GetIdentity: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.GetIdentityRequest, _identity_service_pb2.GetIdentityResponse]
     """One identity."""
     BatchGetIdentities: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.BatchGetIdentitiesRequest, _identity_service_pb2.BatchGetIdentitiesResponse]
-    """Several identities at once, at most 1,000; unknown ones are left out."""
+    """Several identities at once, at most 1,000; unknown ones are left out. What does not go into one message is named,
+    to be asked for again.
+    """
     ListIdentities: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.ListIdentitiesRequest, _identity_service_pb2.ListIdentitiesResponse]
     """All identities, by identity_id."""
     UpsertContact: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.UpsertContactRequest, _identity_service_pb2.UpsertContactResponse]
@@ -66,14 +69,15 @@ class IdentityServiceStub:
     ListContactLinks: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.ListContactLinksRequest, _identity_service_pb2.ListContactLinksResponse]
     """Every link of an identity made and undone, newest first."""
     GetPerson: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.GetPersonRequest, _identity_service_pb2.GetPersonResponse]
-    """The person: a contact with all identities linked to it."""
+    """The person: a contact with all identities linked to it, in pages."""
     EraseIdentity: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.EraseIdentityRequest, _identity_service_pb2.EraseIdentityResponse]
     """Forgets a person: writes erase records to the log and a tombstone here, and erases what identity holds."""
 
 @_typing.type_check_only
 class IdentityServiceAsyncStub(IdentityServiceStub):
     """Holds the live state of every visit, the identities, and their links to contacts.
-    NOT_FOUND names the missing resource; INVALID_ARGUMENT names field and rule.
+    Collections page by token, default 50, at most 1,000, and fewer than asked for where more would not go into one
+    message. NOT_FOUND names the missing resource; INVALID_ARGUMENT names field and rule.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -87,12 +91,14 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     """Who is on the site now, latest activity first: visits whose last event is within the idle time."""
     WatchVisitors: _aio.UnaryStreamMultiCallable[_identity_service_pb2.WatchVisitorsRequest, _identity_service_pb2.WatchVisitorsResponse]  # type: ignore[assignment]
     """Streams transitions of visitors as they happen, after `resume_token` when given. Bounded for each
-    watcher: one that reads too slowly is ended with RESOURCE_EXHAUSTED and can resume.
+    watcher: one that reads too slowly is ended with RESOURCE_EXHAUSTED and can resume. So is one too many.
     """
     GetIdentity: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.GetIdentityRequest, _identity_service_pb2.GetIdentityResponse]  # type: ignore[assignment]
     """One identity."""
     BatchGetIdentities: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.BatchGetIdentitiesRequest, _identity_service_pb2.BatchGetIdentitiesResponse]  # type: ignore[assignment]
-    """Several identities at once, at most 1,000; unknown ones are left out."""
+    """Several identities at once, at most 1,000; unknown ones are left out. What does not go into one message is named,
+    to be asked for again.
+    """
     ListIdentities: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.ListIdentitiesRequest, _identity_service_pb2.ListIdentitiesResponse]  # type: ignore[assignment]
     """All identities, by identity_id."""
     UpsertContact: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.UpsertContactRequest, _identity_service_pb2.UpsertContactResponse]  # type: ignore[assignment]
@@ -108,13 +114,14 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     ListContactLinks: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.ListContactLinksRequest, _identity_service_pb2.ListContactLinksResponse]  # type: ignore[assignment]
     """Every link of an identity made and undone, newest first."""
     GetPerson: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.GetPersonRequest, _identity_service_pb2.GetPersonResponse]  # type: ignore[assignment]
-    """The person: a contact with all identities linked to it."""
+    """The person: a contact with all identities linked to it, in pages."""
     EraseIdentity: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.EraseIdentityRequest, _identity_service_pb2.EraseIdentityResponse]  # type: ignore[assignment]
     """Forgets a person: writes erase records to the log and a tombstone here, and erases what identity holds."""
 
 class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
     """Holds the live state of every visit, the identities, and their links to contacts.
-    NOT_FOUND names the missing resource; INVALID_ARGUMENT names field and rule.
+    Collections page by token, default 50, at most 1,000, and fewer than asked for where more would not go into one
+    message. NOT_FOUND names the missing resource; INVALID_ARGUMENT names field and rule.
     """
 
     @_abc_1.abstractmethod
@@ -150,7 +157,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_identity_service_pb2.WatchVisitorsResponse], _abc.AsyncIterator[_identity_service_pb2.WatchVisitorsResponse]]:
         """Streams transitions of visitors as they happen, after `resume_token` when given. Bounded for each
-        watcher: one that reads too slowly is ended with RESOURCE_EXHAUSTED and can resume.
+        watcher: one that reads too slowly is ended with RESOURCE_EXHAUSTED and can resume. So is one too many.
         """
 
     @_abc_1.abstractmethod
@@ -167,7 +174,9 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_service_pb2.BatchGetIdentitiesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_service_pb2.BatchGetIdentitiesResponse, _abc.Awaitable[_identity_service_pb2.BatchGetIdentitiesResponse]]:
-        """Several identities at once, at most 1,000; unknown ones are left out."""
+        """Several identities at once, at most 1,000; unknown ones are left out. What does not go into one message is named,
+        to be asked for again.
+        """
 
     @_abc_1.abstractmethod
     def ListIdentities(
@@ -231,7 +240,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_service_pb2.GetPersonRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_service_pb2.GetPersonResponse, _abc.Awaitable[_identity_service_pb2.GetPersonResponse]]:
-        """The person: a contact with all identities linked to it."""
+        """The person: a contact with all identities linked to it, in pages."""
 
     @_abc_1.abstractmethod
     def EraseIdentity(

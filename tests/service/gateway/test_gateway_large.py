@@ -1,0 +1,110 @@
+"""No page is refused that could be a shorter one, however much it holds."""
+
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import httpx
+import pytest
+
+from tests.tools.eventually import eventually
+from tests.tools.suite import Suite, running_suite
+from tests.tools.visits import event, now_ms
+
+COUNT = 80
+
+
+class Scene(NamedTuple):
+    """Many people with large profiles, 5 MB in all, who have signed in on one visit and are one contact's."""
+
+    http: httpx.AsyncClient
+    agent: str
+    visit: str
+    people: list[str]
+    contact: str
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
+    """One of its own: in the others' lists all people stand on one page."""
+    with running_suite(tmp_path_factory.mktemp("suite")) as suite:
+        yield suite
+
+
+@pytest.fixture(scope="module")
+async def scene(suite: Suite) -> AsyncIterator[Scene]:
+    agent, visit, contact = f"Agent {uuid.uuid4()}", str(uuid.uuid4()), f"C-{uuid.uuid4()}"
+    people = [f"{number:02}-{uuid.uuid4()}" for number in range(COUNT)]
+    data = {f"key {number:02}": "x" * 4_000 for number in range(15)}
+    at = now_ms() - 10_000
+    async with suite.http(timeout=30) as http:
+        assert (await http.put(f"/api/v1/contacts/{contact}", json={"lastName": "Many"})).status_code == 200
+        for start in range(0, COUNT, 10):
+            events = [
+                event("SignIn", visit, at + number, people[number], data=data) for number in range(start, start + 10)
+            ]
+            body = {"sentAt": now_ms(), "events": events}
+            assert (await http.post("/beacon", json=body, headers={"User-Agent": agent})).status_code == 204
+        for person in people:
+            link = await http.put(f"/api/v1/identities/{person}/contact", json={"contactId": contact})
+            assert link.status_code == 200
+        scene = Scene(http, agent, visit, people, contact)
+
+        async def is_stored() -> bool:
+            known = await http.get(f"/server/data/identities/{people[-1]}")
+            explained = await http.get(f"/api/v1/visits/{visit}/explain")
+            return known.status_code == 200 and len(explained.json().get("transitions", [])) == COUNT
+
+        await eventually(is_stored, timeout=20)
+        yield scene
+
+
+async def parts(http: httpx.AsyncClient, path: str) -> list[list[str]]:
+    """The ids of identities, part by part, as a client reads them that takes what it gets."""
+    found, cursor = [], ""
+    while True:
+        start = f"&page_start={quote(cursor, safe='')}" if cursor else ""
+        answer = await http.get(f"/server/data{path}page_size=1000{start}")
+        assert answer.status_code == 200, answer.text
+        found.append([one["identityId"] for one in answer.json()])
+        cursor = answer.headers.get("Paging-Next", "")
+        if not cursor:
+            return found
+
+
+async def test_identities_with_large_profiles_are_listed_in_several_parts(scene: Scene) -> None:
+    for path in (f"/identities?userAgent={quote(scene.agent)}&", f"/visits/{scene.visit}/identities?"):
+        found = await parts(scene.http, path)
+        assert [one for part in found for one in part] == scene.people
+        assert len(found) == 3
+
+
+async def test_a_person_is_whole_or_in_parts_as_asked(scene: Scene) -> None:
+    path = f"/api/v1/contacts/{scene.contact}/person"
+    whole = (await scene.http.get(path)).json()
+    assert [one["identityId"] for one in whole["identities"]] == scene.people
+    assert {tuple(one["visitIds"]) for one in whole["identities"]} == {(scene.visit,)}
+    assert whole["nextPageToken"] is None
+    query: dict[str, Any] = {"page_size": 50}
+    first = (await scene.http.get(path, params=query)).json()
+    second = (await scene.http.get(path, params=query | {"page_token": first["nextPageToken"]})).json()
+    assert first["contact"] == second["contact"] == whole["contact"]
+    assert (len(first["identities"]), len(second["identities"])) == (50, 30)
+    assert first["identities"] + second["identities"] == whole["identities"]
+    assert second["nextPageToken"] is None
+    assert (await scene.http.get(path, params={"page_token": "x"})).status_code == 400
+
+
+async def test_a_visit_with_long_names_explains_itself_whole(scene: Scene) -> None:
+    visit, people = str(uuid.uuid4()), [letter * 512 for letter in "🐈🐕"] * 300
+    events = [event("SignIn", visit, now_ms() - 1_000 + number, person) for number, person in enumerate(people)]
+    for start in range(0, len(events), 200):
+        body = {"sentAt": now_ms(), "events": events[start : start + 200]}
+        assert (await scene.http.post("/beacon", json=body)).status_code == 204
+
+    async def is_explained() -> None:
+        explained = (await scene.http.get(f"/api/v1/visits/{visit}/explain")).json()
+        assert [step["after"]["identityId"] for step in explained.get("transitions", [])] == people
+
+    await eventually(is_explained)
