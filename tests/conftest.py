@@ -19,6 +19,8 @@ from tests.tools.stores import running_mongo, running_valkey
 from tests.tools.suite import Suite, running_suite
 
 REDIS_DATABASES = 4096
+TRANSITIONS_KEPT = 6
+"""By the bounded suite: so few that random visits have more now and then."""
 
 _database_numbers = itertools.count(1)
 
@@ -79,4 +81,11 @@ def mongo_database() -> str:
 def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
     """The whole suite as `make run` starts it, on stores and ports of its own. Who stops a program starts it again."""
     with running_suite(tmp_path_factory.mktemp("suite")) as suite:
+        yield suite
+
+
+@pytest.fixture(scope="session")
+def bounded_suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
+    """Such a suite that keeps few transitions of a visit."""
+    with running_suite(tmp_path_factory.mktemp("bounded"), {"VISIT_TRANSITIONS": str(TRANSITIONS_KEPT)}) as suite:
         yield suite

@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
+from tests.conftest import TRANSITIONS_KEPT
 from tests.tools.eventually import eventually
 from tests.tools.reference import Reference, Sent
 from tests.tools.suite import Suite
@@ -36,9 +37,9 @@ positions = st.integers(0, 2)
 
 
 @pytest.mark.timeout(120 + 3 * EXAMPLES)
-def test_the_suite_says_what_the_reference_says(suite: Suite) -> None:
+def test_the_suite_says_what_the_reference_says(bounded_suite: Suite) -> None:
     class Machine(Visitors):
-        running = suite
+        running = bounded_suite
 
     run_state_machine_as_test(
         Machine,
@@ -62,7 +63,7 @@ class Visitors(RuleBasedStateMachine):
         self.http = self.running.blocking_http()
         self.channel = self.running.blocking_channel("history")
         self.history = history_service_pb2_grpc.HistoryServiceStub(self.channel)
-        self.reference = Reference()
+        self.reference = Reference(TRANSITIONS_KEPT)
         mark = uuid.uuid4().hex[:8]
         self.visit_ids = [str(uuid.uuid4()) for _ in range(3)]
         self.people = [f"ann.{mark}@shop.example", f"o'neil/çelik #7 {mark}", f"bob{mark}"]

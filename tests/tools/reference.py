@@ -1,11 +1,14 @@
 """Turns all that was sent into what Footfall must say, the naive way: sort by time, walk once. Shares no code with it.
 
-Compare with the transition table of docs/protocol.md. Erased people are nobody up to their erasure.
+Compare with the transition table of docs/protocol.md. Erased people are nobody up to their erasure. Of a visit the
+earliest transitions count, so many as are kept.
 """
 
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from uuid import UUID, uuid5
+
+TRANSITIONS = {"UserInfo", "SignIn", "SignOut"}
 
 
 class Sent(NamedTuple):
@@ -32,6 +35,7 @@ class Walk:
 class Reference:
     """Everything sent in one test."""
 
+    transitions_kept: int
     visits: dict[str, dict[str, Sent]] = field(default_factory=dict)
     contacts: dict[str, dict[str, Any]] = field(default_factory=dict)
     by_hand: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
@@ -44,7 +48,12 @@ class Reference:
         """Fold a visit."""
         walk = Walk()
         state, person, session = walk.last
+        left = self.transitions_kept
         for event in sorted(self.visits[visit_id].values()):
+            left -= event.name in TRANSITIONS
+            if left < 0:
+                walk.stamps[event.event_id] = walk.last
+                continue
             user = "" if self._is_erased(event) else event.user
             own = None
             opens = event.name == "SignIn" and (state != "AUTHENTICATED" or user != person)

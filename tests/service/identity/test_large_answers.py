@@ -92,12 +92,6 @@ async def test_visitors_on_long_addresses_are_listed_in_several_pages(running_id
         latest_first = sorted(events, key=lambda event: (event.event_time_ms, event.visit_id), reverse=True)
         assert listed == [event.visit_id for event in latest_first]
 
-        sign_outs = [admitted("SignOut", event.visit_id, at + 1_000, url="") for event in events]
-        answer = await stub.ResolveEvents(pb.ResolveEventsRequest(events=sign_outs))
-        visits = [visitor.visit_id for visitor in answer.visitors]
-        assert visits == [event.visit_id for event in events[: len(visits)]]
-        assert len(visits) > 100
-
 
 async def test_links_with_many_candidates_are_listed_in_several_pages(
     running_identity: Running, links: LinkStore
