@@ -35,7 +35,7 @@ class Walk:
 class Reference:
     """Everything sent in one test."""
 
-    transitions_kept: int
+    transitions_kept: int = 1_000
     visits: dict[str, dict[str, Sent]] = field(default_factory=dict)
     contacts: dict[str, dict[str, Any]] = field(default_factory=dict)
     by_hand: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
