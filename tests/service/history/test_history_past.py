@@ -24,5 +24,5 @@ async def test_the_documents_of_a_past_are_those_the_consumer_stores(
 
 
 def test_a_past_has_as_many_events_as_it_says() -> None:
-    past = Past(2 * EVENTS_A_PERSON)
-    assert sum(len(entry.events) for entry in past.visits()) == past.events
+    past = Past(2 * EVENTS_A_PERSON, longest=500)
+    assert sum(len(entry.events) for entry in past.visits()) == past.events + past.longest
