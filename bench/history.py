@@ -176,8 +176,8 @@ def text(extent: Extent, few: Side, many: Side, seconds: float) -> str:
             "",
             *table("|".join(("", *of_longest)), [_row_of_longest(pair, many) for pair in LONGEST]),
             "",
-            f"To store {extent.many + extent.longest:,} events without indexes took {many.fill_s:.0f} s. History, started after that,",
-            f"made its indexes and served {many.indexes_s:.0f} s later.",
+            f"To store {extent.many + extent.longest:,} events without indexes took {many.fill_s:.0f} s.",
+            f"History, started after that, made its indexes and served {many.indexes_s:.0f} s later.",
         ]
     )
 

@@ -1,6 +1,7 @@
 """Turns questions about stored visits into answers, by commands whose number does not grow with the answer.
 
-(But for groups of ids, see `store`.) Answers are messages of the contract; lists are cut to their window.
+(But for groups of ids and long visits, see `store`, and for ranges, see `walk`.) Answers are messages of the contract;
+lists are cut to their window.
 """
 
 import time

@@ -300,7 +300,7 @@ class Store:
     async def last_keys(self, visits: Sequence[Document]) -> dict[str, str]:
         """By visit, of those given as stored, the order key of its last event; those without events are left out.
 
-        Where a visit of many events went on is noted, so only those from there on are looked at.
+        Of a visit of many events it is noted how far it had come, so only those from there on are looked at.
         """
         noted = [visit for visit in visits if "last_key" in visit]
         answers = await asyncio.gather(*[self._last_key(visit["_id"], visit["last_key"]) for visit in noted])

@@ -13,12 +13,20 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from footfall_history.documents import Document, event_time_ms
 from footfall_history.visit import Visit
 
-# What is needed of events, which may be large, to show them as pages and as evidence.
 PAGE_FIELDS: Final = (
-    *("order_key", "page_id", "browser_page_id", "visit_id", "identity_id", "session_id"),
-    *("url", "title", "category"),
+    "order_key",
+    "page_id",
+    "browser_page_id",
+    "visit_id",
+    "identity_id",
+    "session_id",
+    "url",
+    "title",
+    "category",
 )
+"""What a page says of its PageEntered, without the data that may be large."""
 EVIDENCE_FIELDS: Final = ("event_id", "event_name", "assurance_reason")
+"""What an explanation says of an event."""
 
 
 def visit_message(document: Mapping[str, Any], last_key: str | None, now_ms: int, idle_ms: int) -> pb.Visit:
