@@ -11,6 +11,7 @@ from operator import itemgetter
 
 from footfall.history.v1 import history_service_pb2 as pb2
 from footfall.history.v1 import visit_pb2 as pb
+from footfall_servicekit import paging
 from footfall_timeline import Session, order_key
 
 from footfall_history import views
@@ -28,7 +29,8 @@ from footfall_history.visit import Visit
 
 # How many events more than a page are read, so that its last millisecond is whole.
 _TIES = 16
-_CHUNK = 200
+# Events may be of 64 KiB each, so a page of many is read in parts, until an answer is full.
+_CHUNK = 100
 _IS_ENTRY = {"event_name": PAGE_ENTERED, "page_id": {"$gt": ""}}
 
 
@@ -98,8 +100,15 @@ class Reader:
     async def events(self, parent: tuple[str, str], conditions: Document, window: Window) -> Page[pb.StoredEvent]:
         """Events of a parent, given as field and id, by event time, then id."""
         series = await self._series(*parent, conditions)
-        found = await self._store.walk(series, window.lower, window.upper).take(window.size + 1)
-        return window.cut([(event["order_key"], stored_event(event)) for event in found])
+        walk = self._store.walk(series, window.lower, window.upper)
+        found: list[tuple[str, pb.StoredEvent]] = []
+        while len(found) <= window.size:
+            count = min(window.size + 1 - len(found), _CHUNK)
+            more = await walk.take(count)
+            found += [(event["order_key"], stored_event(event)) for event in more]
+            if len(more) < count or paging.fitting([event for _, event in found]) < len(found):
+                break
+        return window.cut(found)
 
     async def page(self, page_id: str) -> pb.Page | None:
         """A page entry; None when it is not known."""
