@@ -8,11 +8,11 @@ import asyncio
 import random
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from statistics import quantiles
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, assert_never
 
 import grpc
 from footfall.history.v1 import history_service_pb2 as pb
@@ -22,7 +22,7 @@ from footfall_history.tombstones import Tombstones
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # ships none
 
 from bench.page import measured, table, write
-from bench.past import Past, fill
+from bench.past import PAGES_A_LONG_VISIT, Past, fill
 from bench.suite import fresh_suite
 from deploy.embedded import kept_keys
 from tests.tools.suite import Suite
@@ -34,22 +34,28 @@ ANSWER_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Extent:
-    """How many events are stored, on one side and on the other, and how often each query is asked there."""
+    """How many events are stored, on one side and on the other, and how often each query is asked there.
+
+    `longest`: how many more there are of one visit, on the side of the many.
+    """
 
     few: int
     many: int
+    longest: int
     samples: int
 
 
-FULL = Extent(10_000, 1_000_000, 500)
-QUICK = Extent(10_000, 50_000, 50)
+FULL = Extent(10_000, 1_000_000, 100_000, 500)
+QUICK = Extent(10_000, 50_000, 20_000, 50)
+
+Parent = Literal["a visit", "an identity", "the longest visit"]
 
 
 class Query(NamedTuple):
-    """A list of what belongs to a parent."""
+    """A list of what belongs to a parent, or a visit itself."""
 
-    items: Literal["events", "visits", "pages"]
-    parent: Literal["a visit", "an identity"]
+    items: Literal["events", "visits", "pages", "visit"]
+    parent: Parent
 
 
 QUERIES = (
@@ -58,6 +64,12 @@ QUERIES = (
     Query("visits", "an identity"),
     Query("pages", "a visit"),
 )
+LONGEST: Final = (
+    (Query("visit", "a visit"), Query("visit", "the longest visit")),
+    (Query("events", "a visit"), Query("events", "the longest visit")),
+    (Query("pages", "a visit"), Query("pages", "the longest visit")),
+)
+"""What is asked of a visit of 200 events and of the longest one."""
 
 
 @dataclass
@@ -70,21 +82,30 @@ class Side:
     indexes_s: float
     took_ms: dict[Query, list[float]] = field(default_factory=lambda: defaultdict(list))
 
-    def ask(self, query: Query, chance: random.Random) -> float:
-        """Ask for the first items of somebody; return the milliseconds. Raises RuntimeError for fewer."""
-        of = (
-            {"visit_id": chance.choice(self.past.long_visits)}
-            if query.parent == "a visit"
-            else {"identity_id": chance.choice(self.past.identities)}
-        )
-        method = f"List{query.items.title()}"
-        request = getattr(pb, f"{method}Request")(page_size=ITEMS, **of)
+    def ask(self, query: Query, chance: random.Random) -> None:
+        """Ask for a visit, or the first items of somebody, and note the time. Raises RuntimeError for fewer."""
+        of = self._of(query.parent, chance)
+        if query.items == "visit":
+            method, request = "GetVisit", pb.GetVisitRequest(**of)
+        else:
+            method = f"List{query.items.title()}"
+            request = getattr(pb, f"{method}Request")(page_size=ITEMS, **of)
         started = time.perf_counter()
         response = getattr(self.stub, method)(request, timeout=ANSWER_SECONDS)
-        took_ms = (time.perf_counter() - started) * 1000
-        if len(getattr(response, query.items)) != ITEMS:
+        self.took_ms[query].append((time.perf_counter() - started) * 1000)
+        if query.items != "visit" and len(getattr(response, query.items)) != ITEMS:
             raise RuntimeError(f"not {ITEMS} {query.items}")
-        return took_ms
+
+    def _of(self, parent: Parent, chance: random.Random) -> dict[str, str]:
+        match parent:
+            case "a visit":
+                return {"visit_id": chance.choice(self.past.long_visits)}
+            case "an identity":
+                return {"identity_id": chance.choice(self.past.identities)}
+            case "the longest visit":
+                return {"visit_id": self.past.longest_visit}
+            case _:
+                assert_never(parent)
 
     def percentiles(self, query: Query) -> tuple[float, float]:
         """p50 and p99."""
@@ -93,9 +114,9 @@ class Side:
 
 
 @contextmanager
-def filled(events: int) -> Iterator[Side]:
+def filled(events: int, longest: int = 0) -> Iterator[Side]:
     """A suite of its own whose history has so many events, and serves."""
-    past = Past(events)
+    past = Past(events, longest)
     with fresh_suite() as suite, grpc.insecure_channel(suite.targets["history"]) as channel:
         suite.stop("history")
         times = [time.monotonic()]
@@ -124,18 +145,24 @@ def _wait_until_serving(channel: grpc.Channel) -> None:
 def measure(extent: Extent) -> str:
     """Ask both sides every query in turn; return the section of the report."""
     started = time.monotonic()
-    with filled(extent.few) as few, filled(extent.many) as many:
+    with filled(extent.few) as few, filled(extent.many, extent.longest) as many:
         chance = random.Random(4)  # noqa: S311 - which parents are asked for is no secret
         for number in range(extent.samples):
             for query in QUERIES:
                 for side in (few, many) if number % 2 else (many, few):
-                    side.took_ms[query].append(side.ask(query, chance))
+                    side.ask(query, chance)
+            for pair in LONGEST:
+                for query in pair if number % 2 else reversed(pair):
+                    many.ask(query, chance)
     return text(extent, few, many, time.monotonic() - started)
 
 
 def text(extent: Extent, few: Side, many: Side, seconds: float) -> str:
     """The measured section, in Markdown."""
     heads = [f"{percentile} with {extent.few:,}|with {extent.many:,}|**ratio**" for percentile in ("p50", "p99")]
+    of_longest = [
+        f"{percentile} of {2 * PAGES_A_LONG_VISIT}|of {extent.longest:,}|**ratio**" for percentile in ("p50", "p99")
+    ]
     return "\n".join(
         [
             measured(seconds),
@@ -144,17 +171,32 @@ def text(extent: Extent, few: Side, many: Side, seconds: float) -> str:
             "",
             *table("|".join(("", *heads)), [_row(query, few, many) for query in QUERIES]),
             "",
-            f"To store {extent.many:,} events without indexes took {many.fill_s:.0f} s. History, started after that,",
-            f"made its indexes and served {many.indexes_s:.0f} s later.",
+            f"The same, and a visit itself, of a visit of {2 * PAGES_A_LONG_VISIT} events and of one of "
+            f"{extent.longest:,} beside {extent.many:,} others. Goal: ratios below 3.",
+            "",
+            *table("|".join(("", *of_longest)), [_row_of_longest(pair, many) for pair in LONGEST]),
+            "",
+            f"To store {extent.many + extent.longest:,} events without indexes took {many.fill_s:.0f} s.",
+            f"History, started after that, made its indexes and served {many.indexes_s:.0f} s later.",
         ]
     )
 
 
 def _row(query: Query, few: Side, many: Side) -> list[str]:
+    return [f"{query.items} of {query.parent}", *_ratios(few.percentiles(query), many.percentiles(query))]
+
+
+def _row_of_longest(pair: tuple[Query, Query], side: Side) -> list[str]:
+    of_one, of_longest = pair
+    name = "the visit" if of_one.items == "visit" else f"{of_one.items} of it"
+    return [name, *_ratios(side.percentiles(of_one), side.percentiles(of_longest))]
+
+
+def _ratios(ones: Sequence[float], others: Sequence[float]) -> list[str]:
     figures = []
-    for one, other in zip(few.percentiles(query), many.percentiles(query), strict=True):
+    for one, other in zip(ones, others, strict=True):
         figures += [f"{one:.1f}", f"{other:.1f}", f"**{other / one:.2f}**"]
-    return [f"{query.items} of {query.parent}", *figures]
+    return figures
 
 
 def main() -> None:

@@ -12,9 +12,11 @@ from typing import Any
 from footfall.event.v1.event_pb2 import EventBatch
 from footfall_history.arrivals import by_visit
 from footfall_history.documents import Document
+from footfall_history.long_visits import NOTED_EVERY
 from footfall_history.store import Store
 from footfall_history.tombstones import Tombstones
 from footfall_history.visit import Visit
+from footfall_timeline import order_key
 
 from tests.tools.history import entry
 from tests.tools.visits import Event, event, new_id, now_ms
@@ -24,6 +26,7 @@ VISITS_A_PERSON = 100
 PAGES_A_VISIT = 2
 VISITS_A_LONG_ONE = 50
 PAGES_A_LONG_VISIT = 100
+PAGE_MS = 8_000
 EVENTS_A_PERSON = 1_000
 AT_ONCE = 100
 """Visits that are under way at one time: so many come to be stored side by side."""
@@ -33,11 +36,13 @@ AT_ONCE = 100
 class Past:
     """What was done within some days, spread evenly over them; twice as many events by twice as many people.
 
-    In each 1,000 events one person comes back 100 times and signs in, for two pages; and there are two visits of 100
-    pages by people unknown. The visits of a person are as far from one another as the days allow.
+    In each 1,000 of `events` one person comes back 100 times and signs in, for two pages; and there are two visits of
+    100 pages by people unknown. The visits of a person are as far from one another as the days allow.
     """
 
     events: int
+    longest: int = 0
+    """Events of one visit more, of one page after another."""
     start_ms: int = field(default_factory=lambda: now_ms() - (DAYS + 1) * 86_400_000)
 
     @cached_property
@@ -51,8 +56,16 @@ class Past:
         count = len(self.identities) * VISITS_A_PERSON // VISITS_A_LONG_ONE
         return [_id_of(f"long visit {number}") for number in range(count)]
 
+    @cached_property
+    def longest_visit(self) -> str:
+        """The id of the visit of `longest` events."""
+        return _id_of("longest visit")
+
     def visits(self) -> Iterator[EventBatch]:
         """The visits as they began, each as one entry of the log."""
+        if self.longest:
+            pages = _pages(self.longest_visit, self.start_ms, self.longest // 2)
+            yield _entry(self.longest_visit, pages)
         count = len(self.identities) * VISITS_A_PERSON
         for number in range(count):
             at_ms = self.start_ms + number * DAYS * 86_400_000 // count
@@ -80,9 +93,9 @@ def _pages(visit_id: str, at_ms: int, count: int) -> list[Event]:
             "url": f"https://www.shop.example/section-{number % 12}/{number}.html",
         }
         title = {"title": f"Article {number} of the catalogue"}
-        entered_ms = at_ms + number * 8_000
+        entered_ms = at_ms + number * PAGE_MS
         events.append(event("PageEntered", visit_id, entered_ms, data=title, **page))
-        events.append(event("PageExited", visit_id, entered_ms + 7_000, **page))
+        events.append(event("PageExited", visit_id, entered_ms + PAGE_MS - 1_000, **page))
     return events
 
 
@@ -119,5 +132,9 @@ async def fill(store: Store, past: Past, tombstones: Tombstones) -> None:
         *_, (visits, events) = await asyncio.gather(
             store.begin_visits(visits), store.insert_events(events), asyncio.to_thread(some)
         )
-    if await store.events.estimated_document_count() != past.events:
+    if await store.events.estimated_document_count() != past.events + past.longest:
         raise RuntimeError("the store has not taken all events")
+    if past.longest:
+        # The consumer has noted, about so many events ago, how far it had come.
+        noted_ms = past.start_ms + (past.longest - NOTED_EVERY) // 2 * PAGE_MS
+        await store.note_last_keys({past.longest_visit: order_key(noted_ms, "")})

@@ -7,9 +7,9 @@ an event is what the consumer stores, as far as the visit is known at that momen
 import asyncio
 import base64
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import Final
+from typing import Final, NamedTuple
 
 from footfall.event.v1.event_pb2 import Event, EventBatch
 from footfall.history.v1.history_service_pb2 import StreamEventsRequest, StreamEventsResponse
@@ -29,6 +29,27 @@ Positions = dict[int, Position]
 
 _RETRY_MS: Final = 5_000
 _PLACE: Final = re.compile(r"(\d{1,3})=(\d{1,20}-\d{1,20})/(\d{1,20})")
+
+
+class Wanted(NamedTuple):
+    """Which events somebody watches: of a site, of a visit; empty: of any."""
+
+    site: str
+    visit_id: str
+
+    def has(self, event: Event) -> bool:
+        """Whether an event is among them."""
+        return self.site in {"", event.site} and self.visit_id in {"", event.visit_id}
+
+    def part(self, batches: Sequence[EventBatch]) -> list[EventBatch]:
+        """Of batches the visits that have such events: what else they did says who their visitor was."""
+        if self == Wanted("", ""):
+            return [*batches]
+        visit_ids = {event.visit_id for batch in batches for event in batch.events if self.has(event)}
+        return [
+            EventBatch(contexts=batch.contexts, events=[one for one in batch.events if one.visit_id in visit_ids])
+            for batch in batches
+        ]
 
 
 class LiveTail:
@@ -59,27 +80,28 @@ class LiveTail:
             self._watchers -= 1
 
     async def _events(self, request: StreamEventsRequest) -> AsyncGenerator[StreamEventsResponse, None]:
-        visit_id = query.uuid_of(request.visit_id, "visit_id") if request.visit_id else ""
-        positions = await self._begin(visit_id, request.resume_token)
+        wanted = Wanted(request.site, query.uuid_of(request.visit_id, "visit_id") if request.visit_id else "")
+        positions = await self._begin(wanted.visit_id, request.resume_token)
         if request.announce_progress:
             yield StreamEventsResponse(resume_token=_token(positions))
-        reading = {number: asyncio.create_task(self._read(number, place)) for number, place in positions.items()}
+        reading = {
+            number: asyncio.create_task(self._read(number, place, wanted)) for number, place in positions.items()
+        }
         stop = asyncio.create_task(self._stopping.wait())
         try:
             while not stop.done():
                 await asyncio.wait((*reading.values(), stop), return_when=asyncio.FIRST_COMPLETED)
                 for number in [number for number, task in reading.items() if task.done()]:
-                    wanted: list[StoredEvent] | None = None
+                    events: list[StoredEvent] | None = None
                     for events, place in await reading[number]:
-                        wanted = [event for event in events if _is_wanted(event, request.site, visit_id)]
-                        for event in wanted[:-1]:
+                        for event in events[:-1]:
                             yield StreamEventsResponse(event=event, resume_token=_token(positions))
                         positions[number] = place
-                        for event in wanted[-1:]:
+                        for event in events[-1:]:
                             yield StreamEventsResponse(event=event, resume_token=_token(positions))
-                    if wanted == [] and request.announce_progress:
+                    if events == [] and request.announce_progress:
                         yield StreamEventsResponse(resume_token=_token(positions))
-                    reading[number] = asyncio.create_task(self._read(number, positions[number]))
+                    reading[number] = asyncio.create_task(self._read(number, positions[number], wanted))
         finally:
             tasks = (*reading.values(), stop)
             for task in tasks:
@@ -99,17 +121,19 @@ class LiveTail:
             await self._must_reach_back_to(number, place)
         return positions
 
-    async def _read(self, number: int, place: Position) -> list[tuple[list[StoredEvent], Position]]:
-        """The events of the next entries, and the place behind each.
+    async def _read(self, number: int, place: Position, wanted: Wanted) -> list[tuple[list[StoredEvent], Position]]:
+        """The wanted events of the next entries, and the place behind each.
 
         Raises RequestError when entries are gone that should have been among them: also whoever takes events too
         slowly can be overtaken by the trimming of the log.
         """
         entries = await self._log.read_behind(number, place)
         await self._must_reach_back_to(number, place)
-        batches = [_batch(entry) for entry, _ in entries]
+        batches = wanted.part([_batch(entry) for entry, _ in entries])
         documents, _ = await self._preview.of(batches)
-        stamped = {key: stored_event(document) for key, document in documents.items()}
+        stamped = {
+            key: stored for key, document in documents.items() if wanted.has((stored := stored_event(document)).event)
+        }
         return [
             ([stamped[key] for event in batch.events if (key := _key(event)) in stamped], behind)
             for batch, (_, behind) in zip(batches, entries, strict=True)
@@ -130,10 +154,6 @@ def _batch(entry: Entry) -> EventBatch:
 
 def _key(event: Event) -> str:
     return document_id(event.visit_id, event.event_id)
-
-
-def _is_wanted(stored: StoredEvent, site: str, visit_id: str) -> bool:
-    return site in {"", stored.event.site} and visit_id in {"", stored.event.visit_id}
 
 
 def _token(positions: Positions) -> str:

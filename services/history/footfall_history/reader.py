@@ -1,26 +1,37 @@
 """Turns questions about stored visits into answers, by commands whose number does not grow with the answer.
 
-(But for groups of ids, see `store`.) Answers are messages of the contract; lists are cut to their window.
+(But for groups of ids and long visits, see `store`, and for ranges, see `walk`.) Answers are messages of the contract;
+lists are cut to their window.
 """
 
 import time
 from bisect import insort
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from operator import itemgetter
 
 from footfall.history.v1 import history_service_pb2 as pb2
 from footfall.history.v1 import visit_pb2 as pb
-from footfall_timeline import order_key
+from footfall_servicekit import paging
+from footfall_timeline import Session, order_key
 
 from footfall_history import views
-from footfall_history.documents import PAGE_ENTERED, PAGE_EXITED, TIME_DIGITS, Document, document_id, stored_event
+from footfall_history.documents import (
+    PAGE_ENTERED,
+    TIME_DIGITS,
+    Document,
+    document_id,
+    event_time_ms,
+    stored_event,
+)
 from footfall_history.query import Page, Window
-from footfall_history.store import Store
+from footfall_history.store import Series, Store
 from footfall_history.visit import Visit
 
 # How many events more than a page are read, so that its last millisecond is whole.
 _TIES = 16
-_CHUNK = 200
+# Events may be of 64 KiB each, so a page of many is read in parts, until an answer is full.
+_CHUNK = 100
+_IS_ENTRY = {"event_name": PAGE_ENTERED, "page_id": {"$gt": ""}}
 
 
 class Reader:
@@ -47,16 +58,21 @@ class Reader:
 
     async def visit_messages(self, documents: Sequence[Document]) -> list[pb.Visit]:
         """The messages of visits as stored."""
-        last = await self._store.last_keys([document["_id"] for document in documents])
+        last = await self._store.last_keys(documents)
         now_ms = time.time_ns() // 1_000_000
         return [views.visit_message(each, last.get(each["_id"]), now_ms, self._idle_ms) for each in documents]
 
     async def session(self, session_id: str) -> pb.Session | None:
         """A session; None when it is not known."""
+        found = await self._session(session_id)
+        return views.session_message(*found) if found else None
+
+    async def _session(self, session_id: str) -> tuple[str, Session] | None:
+        """A session and the id of its visit."""
         for document in await self._store.find_visits({"session_ids": session_id}, 1):
             for session in Visit.from_document(document).fold.sessions:
                 if session.session_id == session_id:
-                    return views.session_message(document["_id"], session)
+                    return document["_id"], session
         return None
 
     async def sessions(self, conditions: Document, identity: str, window: Window) -> Page[pb.Session]:
@@ -81,52 +97,68 @@ class Reader:
         found = await self._store.first_received(where)
         return stored_event(found) if found else None
 
-    async def events(self, conditions: Document, window: Window) -> Page[pb.StoredEvent]:
-        """Events by event time, then id."""
-        found = await self._store.find_events(conditions | {"order_key": window.bounds}, window.size + 1)
-        return window.cut([(event["order_key"], stored_event(event)) for event in found])
+    async def events(self, parent: tuple[str, str], conditions: Document, window: Window) -> Page[pb.StoredEvent]:
+        """Events of a parent, given as field and id, by event time, then id."""
+        series = await self._series(*parent, conditions)
+        walk = self._store.walk(series, window.lower, window.upper)
+        found: list[tuple[str, pb.StoredEvent]] = []
+        while len(found) <= window.size:
+            count = min(window.size + 1 - len(found), _CHUNK)
+            more = await walk.take(count)
+            found += [(event["order_key"], stored_event(event)) for event in more]
+            if len(more) < count or paging.fitting([event for _, event in found]) < len(found):
+                break
+        return window.cut(found)
 
     async def page(self, page_id: str) -> pb.Page | None:
         """A page entry; None when it is not known."""
-        found = await self.page_entries([page_id])
-        return views.page_message(*found[page_id]) if found else None
+        keys = (await self._store.page_keys([page_id])).get(page_id)
+        if not keys:
+            return None
+        series = Series({"page_id": page_id}, _IS_ENTRY, None)
+        found = await self._store.walk(series, keys.entered, "", views.PAGE_FIELDS).take(1)
+        return views.page_message(found[0], keys.exited) if found else None
 
-    async def pages(self, conditions: Document, window: Window) -> Page[pb.Page]:
-        """Page entries by start, then id.
+    async def pages(self, parent: tuple[str, str], conditions: Document, window: Window) -> Page[pb.Page]:
+        """Page entries of a parent, given as field and id, by start, then id.
 
         Events of one millisecond are in the order of their own ids, pages in that of the pages', so whole milliseconds
         are read.
         """
-        bounds = window.bounds | {"$gte": window.lower[:TIME_DIGITS]}
-        where = conditions | {"event_name": PAGE_ENTERED, "page_id": {"$gt": ""}, "order_key": bounds}
-        limit = window.size + 1 + _TIES
-        while True:
-            events = await self._store.find_events(where, limit)
-            are_all = len(events) < limit
-            if not are_all:  # of the last millisecond there may be more
-                last = events[-1]["order_key"][:TIME_DIGITS]
-                events = [event for event in events if not event["order_key"].startswith(last)]
-            keys = {event["_id"]: event["order_key"][:TIME_DIGITS] + event["page_id"] for event in events}
-            page_ids = {event["page_id"] for event in events if window.contains(keys[event["_id"]])}
-            found = [
-                (key, views.page_message(entered, exited))
-                for entered, exited in (await self.page_entries(page_ids)).values()
-                # A page that was entered twice under one id is the first of the two.
-                if (key := keys.get(entered["_id"])) and window.contains(key)
-            ]
-            if are_all or len(found) > window.size:
-                return window.cut(sorted(found, key=itemgetter(0)))
-            limit *= 2
+        series = await self._series(*parent, conditions | _IS_ENTRY)
+        walk = self._store.walk(series, window.lower[:TIME_DIGITS], window.upper, views.PAGE_FIELDS)
+        found: list[tuple[str, pb.Page]] = []
+        events: list[Document] = []
+        while len(found) <= window.size:
+            count = window.size + 1 - len(found) + _TIES
+            more = await walk.take(count)
+            events += more
+            are_all = len(more) < count
+            last = "" if are_all else more[-1]["order_key"][:TIME_DIGITS]  # of which there may be more
+            whole = [event for event in events if are_all or not event["order_key"].startswith(last)]
+            events = events[len(whole) :]
+            keyed = [(event["order_key"][:TIME_DIGITS] + event["page_id"], event) for event in whole]
+            asked = [(key, event) for key, event in keyed if window.contains(key)]
+            messages = await self.page_messages([event for _, event in asked])
+            found += [(key, messages[event["_id"]]) for key, event in asked if event["_id"] in messages]
+            if are_all:
+                break
+        return window.cut(sorted(found, key=itemgetter(0)))
 
-    async def page_entries(self, page_ids: Iterable[str]) -> dict[str, tuple[Document, Document | None]]:
-        """By page id, the PageEntered and, if it is known, the PageExited."""
-        names = {"event_name": {"$in": [PAGE_ENTERED, PAGE_EXITED]}}
-        return views.entries_and_exits(await self._store.events_with("page_id", page_ids, names))
+    async def page_messages(self, entered: Sequence[Document]) -> dict[str, pb.Page]:
+        """By document id, the pages that these events began. A page that was entered twice began with the first."""
+        keys = await self._store.page_keys({event["page_id"] for event in entered})
+        return {
+            event["_id"]: views.page_message(event, known.exited)
+            for event in entered
+            if (known := keys.get(event["page_id"])) and known.entered == event["order_key"]
+        }
 
     async def explanations(self, visit: Visit) -> list[pb.Explanation]:
         """The transitions of a visit, each with the event that is its evidence."""
         ids = [document_id(visit.visit_id, transition.event_id) for transition in visit.timeline]
-        evidence = {event["event_id"]: event for event in await self._store.read_events(ids)}
+        found = await self._store.read_events(ids, views.EVIDENCE_FIELDS)
+        evidence = {event["event_id"]: event for event in found}
         return list(views.explanations(visit, evidence))
 
     async def export(self, identity: str) -> AsyncGenerator[pb2.ExportIdentityResponse, None]:
@@ -139,28 +171,31 @@ class Reader:
                 for session in Visit.from_document(document).fold.sessions:
                     if session.identity == identity:
                         yield pb2.ExportIdentityResponse(session=views.session_message(document["_id"], session))
-        of_identity = {"identity_id": identity}
-        async for events in _chunks(self._store.each_event(of_identity | {"event_name": PAGE_ENTERED})):
-            entries = await self.page_entries({event["page_id"] for event in events if "page_id" in event})
-            for event in events:
-                entry = entries.get(event.get("page_id", ""))
-                if entry and entry[0]["_id"] == event["_id"]:
-                    yield pb2.ExportIdentityResponse(page=views.page_message(*entry))
-        async for event in self._store.each_event(of_identity):
-            yield pb2.ExportIdentityResponse(event=stored_event(event))
+        series = await self._series("identity_id", identity, {})
+        entries = self._store.walk(series._replace(where=_IS_ENTRY), "", "", views.PAGE_FIELDS)
+        while entered := await entries.take(_CHUNK):
+            for page in (await self.page_messages(entered)).values():
+                yield pb2.ExportIdentityResponse(page=page)
+        events = self._store.walk(series, "", "")
+        while found := await events.take(_CHUNK):
+            for event in found:
+                yield pb2.ExportIdentityResponse(event=stored_event(event))
 
     async def identity_ids(self, conditions: Document, from_id: str, size: int) -> Page[str]:
         """The identities of visits, by id."""
         found = await self._store.identity_ids(conditions, from_id, size + 1)
         return Page(found[:size], found[size] if len(found) > size else "")
 
-    async def of_parent(self, field: str, parent_id: str) -> Document:
-        """What a condition on events must say to mean those of a visit, an identity, a session or a page."""
-        if field != "session_id":
-            return {field: parent_id}
-        visits = await self._store.find_visits({"session_ids": parent_id}, 1)
-        # Of a session that is not known there are none, and no visit's id is empty.
-        return {"visit_id": visits[0]["_id"] if visits else "", "session_id": parent_id}
+    async def _series(self, field: str, parent_id: str, conditions: Document) -> Series:
+        """The events of a visit, an identity, a session or a page that meet further conditions."""
+        if field == "session_id":
+            found = await self._session(parent_id)
+            # Of a session that is not known there are none, and no visit's id is empty.
+            visit_id, start_ms = (found[0], found[1].start_ms) if found else ("", None)
+            return Series({"visit_id": visit_id}, conditions | {"session_id": parent_id}, start_ms)
+        visits = {"visit_id": "_id", "identity_id": "identities"}.get(field)
+        start_key = await self._store.first_start_key({visits: parent_id}) if visits else None
+        return Series({field: parent_id}, conditions, event_time_ms(start_key) if start_key else None)
 
 
 async def _chunks(documents: AsyncIterator[Document]) -> AsyncIterator[list[Document]]:

@@ -3,7 +3,7 @@
 (But for groups of ids, see `store`.) It holds what it found of one kind in memory, which the limit on items bounds.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Final
 
 from footfall.history.v1 import history_service_pb2 as pb
@@ -38,7 +38,7 @@ Items = list[tuple[str, str, pb.RelatedItem]]
 
 # What an event says of the parent it belongs to.
 _PARENT_FIELD: Final = {IDENTITY: "identity_id", VISIT: "visit_id", SESSION: "session_id", PAGE: "page_id"}
-_ID_FIELDS: Final = ("event_id", "order_key", "page_id")
+_ID_FIELDS: Final = ("event_id", "order_key")
 
 
 class Related:
@@ -111,14 +111,14 @@ class Related:
         return found
 
     async def _find_pages(self) -> Items:
-        entered = await self._events({"event_name": PAGE_ENTERED, "page_id": {"$gt": ""}}, is_detailed=False)
-        entries = await self._reader.page_entries({event["page_id"] for event in entered})
+        fields = [self._field, *views.PAGE_FIELDS]
+        entered = await self._events({"event_name": PAGE_ENTERED, "page_id": {"$gt": ""}}, fields)
+        messages = await self._reader.page_messages(entered)
         found: Items = []
         for event in entered:
-            first, exited = entries[event["page_id"]]
-            if first["_id"] != event["_id"]:
-                continue  # a page that was entered twice under one id is the first of the two
-            message = views.page_message(first, exited)
+            message = messages.get(event["_id"])
+            if not message:
+                continue
             if PAGE not in self._detailed:
                 message = visit_pb2.Page(page_id=event["page_id"])
             found.append((event[self._field], event["order_key"], pb.RelatedItem(page=message)))
@@ -127,19 +127,18 @@ class Related:
     async def _find_events(self) -> Items:
         found: Items = []
         is_detailed = EVENT in self._detailed
-        for event in await self._events({}, is_detailed=is_detailed):
+        for event in await self._events({}, None if is_detailed else [self._field, *_ID_FIELDS]):
             message = stored_event(event) if is_detailed else visit_pb2.StoredEvent()
             message.event.event_id = event["event_id"]
             found.append((event[self._field], event["order_key"], pb.RelatedItem(event=message)))
         return found
 
-    async def _events(self, where: Document, *, is_detailed: bool) -> list[Document]:
+    async def _events(self, where: Document, fields: Sequence[str] | None) -> list[Document]:
         where = where | self._conditions | {"order_key": self._times.bounds}
         column, values = self._field, list(self._spelled)
         if self._kind in {IDENTITY, SESSION}:  # by way of their visits, which an index finds for many of them at once
             where[self._field] = {"$in": values}
             column, values = "visit_id", [visit["_id"] for visit in self._visits]
-        fields = None if is_detailed else [self._field, *_ID_FIELDS]
         return await self._store.events_with(column, values, where, fields=fields, limit=self._left + 1)
 
 

@@ -135,8 +135,7 @@ class HistoryService(HistoryServiceServicer):
     async def ListPages(self, request: pb.ListPagesRequest, _context: Context) -> pb.ListPagesResponse:  # noqa: N802
         """Page entries of a visit, an identity or a session."""
         window, conditions = query.window(request), query.event_conditions(request)
-        parent = await self._reader.of_parent(*query.parent_of(request))
-        page = await self._reader.pages(parent | conditions, window)
+        page = await self._reader.pages(query.parent_of(request), conditions, window)
         response = pb.ListPagesResponse(pages=page.items)
         query.point_to_next(response, request, page.next_key)
         return response
@@ -176,8 +175,7 @@ class HistoryService(HistoryServiceServicer):
     async def ListEvents(self, request: pb.ListEventsRequest, _context: Context) -> pb.ListEventsResponse:  # noqa: N802
         """Events of a visit, an identity, a session or a page."""
         window, conditions = query.window(request), query.event_conditions(request)
-        parent = await self._reader.of_parent(*query.parent_of(request))
-        page = await self._reader.events(parent | conditions, window)
+        page = await self._reader.events(query.parent_of(request), conditions, window)
         response = pb.ListEventsResponse(events=page.items)
         query.point_to_next(response, request, page.next_key)
         return response

@@ -35,6 +35,7 @@ from footfall.event.v1.event_pb2 import EventBatch
 from footfall_history import metrics
 from footfall_history.arrivals import Arrivals, Unstorable, by_visit
 from footfall_history.documents import has_same_content
+from footfall_history.long_visits import notes
 from footfall_history.restamping import erase_in_visit, restamp_piece, stretches_behind
 from footfall_history.store import Store
 from footfall_history.tombstones import EraseTimes, Tombstones
@@ -74,6 +75,7 @@ class Stamper:
         while arrivals:
             visits, forgotten = await self._merge(arrivals, unstorable)
             duplicates = await self._insert(arrivals, visits, forgotten, stored, unstorable)
+            await self._store.note_last_keys(notes(arrivals))
             current = {
                 visit_id: visit
                 for visit_id, visit in (await self._read(arrivals)).items()

@@ -14,11 +14,12 @@ from typing import Any, Final, NamedTuple, Self, TypeVar
 import structlog
 from footfall_timeline import order_key
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection
-from pymongo import ASCENDING, ReadPreference, ReturnDocument, UpdateMany, UpdateOne
+from pymongo import ASCENDING, DESCENDING, ReadPreference, ReturnDocument, UpdateMany, UpdateOne
 from pymongo.errors import BulkWriteError, ConnectionFailure
 from pymongo.write_concern import WriteConcern
 
-from footfall_history.documents import Document
+from footfall_history.documents import PAGE_ENTERED, PAGE_EXITED, Document
+from footfall_history.walk import Walk
 
 Unavailable = ConnectionFailure
 """What every method raises when MongoDB does not answer."""
@@ -94,6 +95,24 @@ class Restamp(NamedTuple):
     fields: Document
     without: Collection[str]
     events: int
+
+
+class Series(NamedTuple):
+    """Events that can be read in order: by `of`, a field that an index has before `order_key`, and other conditions.
+
+    `start_ms` is when the first of them may have happened, None if that is not known.
+    """
+
+    of: Document
+    where: Document
+    start_ms: int | None
+
+
+class PageKeys(NamedTuple):
+    """The order keys of the event that began a page, and of the one that ended it, empty when none has."""
+
+    entered: str
+    exited: str
 
 
 class Store:
@@ -175,15 +194,21 @@ class Store:
         if operations:
             await self.visits.bulk_write(operations, ordered=False)
 
+    async def note_last_keys(self, keys: Mapping[str, str]) -> None:
+        """Note for visits the key of an event, if it is later than what is noted."""
+        if keys:
+            operations = [UpdateOne({"_id": visit_id}, {"$max": {"last_key": key}}) for visit_id, key in keys.items()]
+            await self.visits.bulk_write(operations, ordered=False)
+
     # Events, for the consumer
 
     async def insert_events(self, documents: Sequence[Document]) -> Refusals:
         """Store new events; duplicates were there already and stay as they are."""
         return await _insert(self.events, documents)
 
-    async def read_events(self, ids: Iterable[str]) -> list[Document]:
-        """The events with these document ids."""
-        return await _by_ids(self.events, "_id", ids)
+    async def read_events(self, ids: Iterable[str], fields: Sequence[str] | None = None) -> list[Document]:
+        """The events with these document ids, whole or these fields of them."""
+        return await _by_ids(self.events, "_id", ids, fields)
 
     async def events_behind(self, visit_ids: Iterable[str], from_key: str, rev: int) -> list[Document]:
         """Of events in these visits from a key on and stamped before this revision: `visit_id`, `order_key`, `rev`."""
@@ -271,11 +296,12 @@ class Store:
         """
         upper = {"$lt": order_key(at_ms, "")}
         removed = 0
-        expired = self.visits.find({"start_key": upper}, ["_id", "touched_ms"], batch_size=_IDS_A_QUERY)
+        fields = ["_id", "touched_ms", "last_key"]
+        expired = self.visits.find({"start_key": upper}, fields, batch_size=_IDS_A_QUERY)
         while visits := await expired.to_list(_IDS_A_QUERY):
             ids = [visit["_id"] for visit in visits]
             removed += (await self.events.delete_many({"visit_id": {"$in": ids}, "order_key": upper})).deleted_count
-            in_use = await self.last_keys(ids)
+            in_use = await self.last_keys(visits)
             over = [visit["_id"] for visit in visits if visit["_id"] not in in_use and visit["touched_ms"] < at_ms]
             if over:
                 await self.visits.delete_many({"_id": {"$in": over}, "touched_ms": {"$lt": at_ms}})
@@ -292,28 +318,71 @@ class Store:
         cursor: AsyncIterator[Document] = self.visits.find(where).sort("start_key", ASCENDING)
         return cursor
 
-    async def last_keys(self, visit_ids: Sequence[str]) -> dict[str, str]:
-        """By visit, the order key of its last event; visits without events are left out."""
+    async def first_start_key(self, where: Document) -> str | None:
+        """The start key of the first visit that matches."""
+        found = await self.visits.find_one(where, ["start_key"], sort=[("start_key", ASCENDING)])
+        return found["start_key"] if found else None
+
+    async def last_keys(self, visits: Sequence[Document]) -> dict[str, str]:
+        """By visit, of those given as stored, the order key of its last event; those without events are left out.
+
+        Of a visit of many events it is noted how far it had come, so only those from there on are looked at.
+        """
+        noted = [visit for visit in visits if "last_key" in visit]
+        answers = await asyncio.gather(*[self._last_key(visit["_id"], visit["last_key"]) for visit in noted])
+        last = {visit["_id"]: key for visit, key in zip(noted, answers, strict=True) if key}
+        # Also what was noted of an event that was then refused, or has expired.
+        others = [visit["_id"] for visit in visits if visit["_id"] not in last]
         group = {"$group": {"_id": "$visit_id", "last": {"$max": "$order_key"}}}
         queries = [
             self.events.aggregate([{"$match": {"visit_id": {"$in": ids}}}, group]).to_list(None)
-            for ids in _groups(visit_ids)
+            for ids in _groups(others)
         ]
-        return {found["_id"]: found["last"] for answer in await asyncio.gather(*queries) for found in answer}
+        return last | {found["_id"]: found["last"] for answer in await asyncio.gather(*queries) for found in answer}
 
-    async def find_events(self, where: Document, limit: int) -> list[Document]:
-        """The first events in order that match."""
-        return await self.events.find(where, batch_size=limit).sort("order_key", ASCENDING).limit(limit).to_list(None)
+    async def _last_key(self, visit_id: str, from_key: str) -> str | None:
+        where = {"visit_id": visit_id, "order_key": {"$gte": from_key}}
+        found = await self.events.find_one(where, ["order_key"], sort=[("order_key", DESCENDING)])
+        return found["order_key"] if found else None
+
+    def walk(self, series: Series, lower: str, upper: str, fields: Sequence[str] | None = None) -> Walk:
+        """The events of a series in order, from a key on and below another if that is given; these fields of them.
+
+        The conditions are two stages, as SecantusDB bounds an index only by a filter that has no others. MongoDB makes
+        them one.
+        """
+
+        async def read(keys: Document, limit: int) -> list[Document]:
+            stages: list[Document] = [{"$match": series.of | {"order_key": keys}}]
+            stages += [{"$match": series.where}] if series.where else []
+            stages += [{"$sort": {"order_key": ASCENDING}}, {"$limit": limit}]
+            stages += [{"$project": dict.fromkeys(fields, 1)}] if fields else []
+            return await self.events.aggregate(stages, batchSize=limit).to_list(None)
+
+        return Walk(read, lower, upper, series.start_ms)
+
+    async def page_keys(self, page_ids: Iterable[str]) -> dict[str, PageKeys]:
+        """By page, of those that have been entered, the keys of its first PageEntered and its last PageExited."""
+        names = {"event_name": {"$in": [PAGE_ENTERED, PAGE_EXITED]}}
+        by_name = {"page_id": "$page_id", "event_name": "$event_name"}
+        group = {"_id": by_name, "first": {"$min": "$order_key"}, "last": {"$max": "$order_key"}}
+        queries = [
+            self.events.aggregate([{"$match": {"page_id": {"$in": ids}} | names}, {"$group": group}]).to_list(None)
+            for ids in _groups([*page_ids])
+        ]
+        found = [row for answer in await asyncio.gather(*queries) for row in answer]
+        keys = {(row["_id"]["event_name"], row["_id"]["page_id"]): row for row in found}
+        pages = {}
+        for (name, page_id), row in keys.items():
+            if name == PAGE_ENTERED:
+                exited = keys.get((PAGE_EXITED, page_id), {"last": ""})["last"]
+                pages[page_id] = PageKeys(row["first"], exited if exited > row["first"] else "")
+        return pages
 
     async def first_received(self, where: Document) -> Document | None:
         """Of the events that match the one received first."""
         found: Document | None = await self.events.find_one(where, sort=[("received_ms", ASCENDING)])
         return found
-
-    def each_event(self, where: Document) -> AsyncIterator[Document]:
-        """All events in order that match, fetched as they are needed."""
-        cursor: AsyncIterator[Document] = self.events.find(where).sort("order_key", ASCENDING)
-        return cursor
 
     async def identity_ids(self, where: Document, from_id: str, limit: int) -> list[str]:
         """The first identities in order, from an id on, of the visits that match."""

@@ -1,7 +1,7 @@
 """Turns documents into the resources of the contract: visits, sessions, associations, pages, explanations; pure."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from footfall.event.v1.event_pb2 import Assurance as AssuranceValue
 from footfall.history.v1 import visit_pb2 as pb
@@ -10,8 +10,23 @@ from footfall.identity.v1.visitor_pb2 import VisitorState
 from footfall_timeline import EFFECTS, Association, Session, Stamp
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from footfall_history.documents import PAGE_ENTERED, Document, event_time_ms
+from footfall_history.documents import Document, event_time_ms
 from footfall_history.visit import Visit
+
+PAGE_FIELDS: Final = (
+    "order_key",
+    "page_id",
+    "browser_page_id",
+    "visit_id",
+    "identity_id",
+    "session_id",
+    "url",
+    "title",
+    "category",
+)
+"""What a page says of its PageEntered, without the data that may be large."""
+EVIDENCE_FIELDS: Final = ("event_id", "event_name", "assurance_reason")
+"""What an explanation says of an event."""
 
 
 def visit_message(document: Mapping[str, Any], last_key: str | None, now_ms: int, idle_ms: int) -> pb.Visit:
@@ -66,8 +81,8 @@ def association_message(visit_id: str, association: Association, known: Identity
     return message
 
 
-def page_message(entered: Mapping[str, Any], exited: Mapping[str, Any] | None) -> pb.Page:
-    """A page entry, from its PageEntered and its last PageExited."""
+def page_message(entered: Mapping[str, Any], exited: str) -> pb.Page:
+    """A page entry, from `PAGE_FIELDS` of its PageEntered and the order key of its last PageExited, if there is one."""
     message = pb.Page(
         page_id=entered["page_id"],
         browser_page_id=entered["browser_page_id"],
@@ -80,20 +95,8 @@ def page_message(entered: Mapping[str, Any], exited: Mapping[str, Any] | None) -
         start_time=timestamp(event_time_ms(entered["order_key"])),
     )
     if exited:
-        message.end_time.CopyFrom(timestamp(event_time_ms(exited["order_key"])))
+        message.end_time.CopyFrom(timestamp(event_time_ms(exited)))
     return message
-
-
-def entries_and_exits(events: Iterable[Document]) -> dict[str, tuple[Document, Document | None]]:
-    """By page id, the first PageEntered and the last PageExited after it. A page without a PageEntered is none."""
-    entered: dict[str, Document] = {}
-    exited: dict[str, Document] = {}
-    for event in sorted(events, key=lambda event: event["order_key"]):
-        if event["event_name"] == PAGE_ENTERED:
-            entered.setdefault(event["page_id"], event)
-        elif event["page_id"] in entered:
-            exited[event["page_id"]] = event
-    return {page_id: (event, exited.get(page_id)) for page_id, event in entered.items()}
 
 
 def explanations(visit: Visit, evidence: Mapping[str, Document]) -> Iterable[pb.Explanation]:

@@ -24,6 +24,8 @@ from footfall_history.stamper import Stamper
 from footfall_history.store import Store
 from footfall_history.tombstones import Tombstones
 from footfall_servicekit.server import Server
+from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo import monitoring
 
 from tests.tools.ports import free_ports
 from tests.tools.process import Running, running_service
@@ -32,10 +34,36 @@ IDLE_MS = 30 * 60_000
 ERASURE_KEY = "erasure key of the tests"
 
 
+class Listener(monitoring.CommandListener):
+    """Remembers commands to MongoDB, and counts the documents that were answered."""
+
+    def __init__(self) -> None:
+        self.commands: list[Any] = []
+        self.answered = 0
+
+    def started(self, event: monitoring.CommandStartedEvent) -> None:
+        self.commands.append(event.command)
+
+    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
+        cursor: Any = event.reply.get("cursor", {})
+        self.answered += sum(len(cursor.get(batch, [])) for batch in ("firstBatch", "nextBatch"))
+
+    def failed(self, event: monitoring.CommandFailedEvent) -> None: ...
+
+
 @pytest.fixture
-async def store(mongo_url: str, mongo_database: str) -> AsyncIterator[Store]:
+def listener() -> Listener:
+    """What hears all that the store of this test asks."""
+    return Listener()
+
+
+@pytest.fixture
+async def store(mongo_url: str, mongo_database: str, listener: Listener) -> AsyncIterator[Store]:
     """Events and visits in a database of this test."""
-    store = Store.open(mongo_url, mongo_database, 2_000)
+    client: AsyncIOMotorClient[Any] = AsyncIOMotorClient(
+        mongo_url, serverSelectionTimeoutMS=2_000, event_listeners=[listener]
+    )
+    store = Store(client, mongo_database)
     await store.prepare()
     yield store
     await store.close()

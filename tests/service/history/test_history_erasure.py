@@ -274,7 +274,7 @@ async def test_erasing_beside_competing_consumers_that_crash(
     for events in visits:
         timeline = erase(merge(transitions(events))[:most], person, erasure.erase_time_ms)
         folded = Fold(events[0]["visitID"], timeline)
-        for stored in await store.find_events({"visit_id": events[0]["visitID"]}, 0):
+        async for stored in store.events.find({"visit_id": events[0]["visitID"]}):
             stamp = stamp_at(folded, int(stored["order_key"][:13]), stored["event_id"])
             assert (stored["state"], stored.get("identity_id", ""), stored.get("session_id", "")) == stamp[:3]
 

@@ -13,6 +13,7 @@ from footfall_history.log import Log
 from footfall_history.stamper import Stamper
 from footfall_servicekit.errors import details_of
 
+from tests.service.history.conftest import Listener
 from tests.tools.eventually import eventually
 from tests.tools.history import entry
 from tests.tools.stories import Story
@@ -90,6 +91,25 @@ async def test_only_the_site_or_visit_asked_for_comes(stub: Any, redis: Any) -> 
         [answer] = await take(call, 1)
         assert answer.event.event.visit_id == there["visitID"]
         call.cancel()
+
+
+@pytest.mark.parametrize("by", ["visit_id", "site"])
+async def test_of_what_nobody_watches_no_visit_is_read(stub: Any, redis: Any, listener: Listener, by: str) -> None:
+    visit_id = str(uuid.uuid4())
+    # What was done on one site says who did what follows on the other.
+    sign_in = event("SignIn", visit_id, now_ms(), "dana")
+    click = event("AddToCart", visit_id, now_ms() + 1, site="far")
+    watched: dict[str, Any] = {by: {"visit_id": visit_id, "site": "far"}[by]}
+    call = stub.StreamEvents(pb.StreamEventsRequest(**watched))
+    await eventually(lambda: watching(redis))
+    before = len(listener.commands)
+    await append(redis, Story("ann").entry(), entry([sign_in, click]), Story("bob").entry())
+    [*_, answer] = await take(call, {"visit_id": 2, "site": 1}[by])
+    call.cancel()
+    assert answer.event.event.event_name == "AddToCart"
+    assert answer.event.stamp.identity_id == "dana"
+    asked = [command for command in listener.commands[before:] if command.get("find") == "visits"]
+    assert [command["filter"] for command in asked] == [{"_id": {"$in": [visit_id]}}]
 
 
 async def test_watchers_are_bounded_and_one_that_leaves_makes_room(stub: Any) -> None:

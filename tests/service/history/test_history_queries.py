@@ -8,8 +8,11 @@ import pytest
 from footfall.event.v1 import event_pb2
 from footfall.history.v1 import history_service_pb2 as pb
 from footfall.identity.v1 import visitor_pb2
+from footfall_history import long_visits
 from footfall_history.stamper import Stamper
+from footfall_history.store import Store
 from footfall_servicekit.errors import details_of
+from footfall_timeline import order_key
 
 from tests.tools.batches import CHROME
 from tests.tools.history import entry
@@ -43,6 +46,25 @@ async def test_a_visit_is_over_when_nothing_has_happened_for_the_idle_time(stub:
     story = Story("dana", now_ms() - 31 * MINUTE_MS)
     await stamper.keep([story.entry()])
     assert (await stub.GetVisit(pb.GetVisitRequest(visit_id=story.visit_id))).visit.ended
+
+
+async def test_a_visit_ended_with_its_last_event_whatever_is_noted_of_how_far_it_came(
+    stub: Any, stamper: Stamper, store: Store, dana: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ended_ms() -> int:
+        answer = await stub.GetVisit(pb.GetVisitRequest(visit_id=dana.visit_id))
+        return int(answer.visit.last_event_time.ToMilliseconds())
+
+    for noted_ms in (0, 3_000, 5_000, 9_000):  # the last of an event that was not stored
+        await store.note_last_keys({dana.visit_id: order_key(dana.at_ms + noted_ms, "")})
+        assert await ended_ms() == dana.at_ms + 5_000
+    await store.visits.update_one({"_id": dana.visit_id}, {"$unset": {"last_key": ""}})
+    monkeypatch.setattr(long_visits, "NOTED_EVERY", 1)
+    for offset_ms in (8_000, 7_000):
+        await stamper.keep([entry([event("AddToCart", dana.visit_id, dana.at_ms + offset_ms)])])
+        assert await ended_ms() == dana.at_ms + 8_000
+    [visit] = await store.find_visits({"_id": dana.visit_id}, 1)
+    assert visit["last_key"].startswith(str(dana.at_ms + 8_000))
 
 
 async def test_a_visit_starts_with_its_earliest_event_whenever_that_arrives(stub: Any, stamper: Stamper) -> None:

@@ -36,8 +36,8 @@ async def test_events_go_by_when_they_happened_and_visits_when_nobody_has_come_s
     assert await ids(store, young.visit_id) == {young.event_id(n) for n in range(7)}
     assert len(await ids(store, endless.visit_id)) == 2
     assert {visit["_id"] for visit in await store.find_visits({}, 0)} == {young.visit_id, endless.visit_id}
-    [stored] = await store.find_events({"visit_id": endless.visit_id, "event_name": "AddToCart"}, 0)
-    assert stored["identity_id"] == "bob"
+    where = {"visit_id": endless.visit_id, "event_name": "AddToCart"}
+    assert [stored["identity_id"] async for stored in store.events.find(where)] == ["bob"]
 
 
 async def test_events_of_a_visit_that_was_removed_begin_it_anew(store: Store, stamper: Stamper) -> None:
@@ -47,5 +47,5 @@ async def test_events_of_a_visit_that_was_removed_begin_it_anew(store: Store, st
     await stamper.keep([entry(story.events[4:5]), entry(story.events[2:3])])
     [visit] = await store.read_visits([story.visit_id])
     assert list(visit["timeline"]) == [story.event_id(2)]
-    events = await store.find_events({"visit_id": story.visit_id, "event_name": "PageExited"}, 0)
-    assert [found["identity_id"] for found in events] == ["ann"]
+    events = store.events.find({"visit_id": story.visit_id, "event_name": "PageExited"})
+    assert [found["identity_id"] async for found in events] == ["ann"]
