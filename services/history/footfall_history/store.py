@@ -18,7 +18,7 @@ from pymongo import ASCENDING, DESCENDING, ReadPreference, ReturnDocument, Updat
 from pymongo.errors import BulkWriteError, ConnectionFailure
 from pymongo.write_concern import WriteConcern
 
-from footfall_history.documents import PAGE_ENTERED, PAGE_EXITED, Document
+from footfall_history.documents import NO_REVISION, PAGE_ENTERED, PAGE_EXITED, Document
 from footfall_history.walk import Walk
 
 Unavailable = ConnectionFailure
@@ -209,6 +209,15 @@ class Store:
     async def read_events(self, ids: Iterable[str], fields: Sequence[str] | None = None) -> list[Document]:
         """The events with these document ids, whole or these fields of them."""
         return await _by_ids(self.events, "_id", ids, fields)
+
+    async def move_events(self, keys: Mapping[str, str]) -> None:
+        """Let events have happened earlier, by document id; one that is not there yet at that time loses its stamp."""
+        operations = [
+            UpdateOne({"_id": id_, "order_key": {"$gt": key}}, {"$set": {"order_key": key, "rev": NO_REVISION}})
+            for id_, key in keys.items()
+        ]
+        if operations:
+            await self.events.bulk_write(operations, ordered=False)
 
     async def events_behind(self, visit_ids: Iterable[str], from_key: str, rev: int) -> list[Document]:
         """Of events in these visits from a key on and stamped before this revision: `visit_id`, `order_key`, `rev`."""
