@@ -43,28 +43,34 @@ class Principal:
             raise Problem(403, f"this key has no scope `{scope}`")
 
     def site(self, asked: str) -> str:
-        """The site to ask for, when a client asks for `asked`; empty: all.
+        """The site that what a client creates is of, when it says `asked`; empty: it may say none.
 
         Raises:
             Problem: 403, it may not see that site; 400, it must say which of several.
 
         """
-        if not self.sites or asked in self.sites:
-            return asked
-        if asked:
-            raise Problem(403, "site: this key may not see it")
-        if len(self.sites) > 1:
-            raise Problem.parameter("site", "must be given, because this key may see several")
-        return next(iter(self.sites))
+        must_be_asked_for(self.sites, asked)
+        return asked or next(iter(self.sites), "")
 
-    def may_see(self, site: str) -> bool:
-        """Whether something of this site may be shown."""
-        return not self.sites or site in self.sites
+    def filter(self, asked: str) -> str:
+        """The site to limit a list to, when a client asks for `asked`; empty: all that it may see. Raises as `site`."""
+        must_be_asked_for(self.sites, asked)
+        return asked
 
     def must_see_all(self) -> None:
-        """Raises Problem 403 when this client is limited to sites: an identity belongs to none."""
+        """Raises Problem 403 when this client is limited to sites: what it asks for belongs to none."""
         if self.sites:
             raise Problem(403, "this key is limited to sites")
+
+
+def must_be_asked_for(sites: frozenset[str], asked: str) -> None:
+    """Raises Problem: 403, who sees these sites may not see the one asked for; 400, they must say which of several."""
+    if not sites or asked in sites:
+        return
+    if asked:
+        raise Problem(403, "site: this key may not see it")
+    if len(sites) > 1:
+        raise Problem.parameter("site", "must be given, because this key may see several")
 
 
 EVERYBODY = Principal("everybody", frozenset(Scope))
@@ -85,6 +91,7 @@ class Authenticator:
         self._digest_key = os.urandom(32)
         self._user_digest = self._digest(f"{settings.api_user}:{settings.api_password.get_secret_value()}")
         self._file = KeyFile(settings.keys_file) if settings.keys_file else None
+        self._has_walls = settings.sites_file is not None
         self._remembered: dict[bytes, tuple[float, Principal]] = {}
         self._hashing = asyncio.Semaphore(_HASHES_AT_ONCE)
         self._limit = RateLimitItemPerMinute(settings.failed_logins_per_minute)
@@ -170,6 +177,8 @@ class Authenticator:
         if is_changed:
             self._remembered.clear()
             _log.info("keys read", valid=sorted(keys))
+            if not self._has_walls and any(key.sites for key in keys.values()):
+                _log.warning("keys are limited to sites, but without SITES_FILE anybody may call themselves any site")
         return keys
 
     def _digest(self, text: str) -> bytes:

@@ -30,6 +30,12 @@ def partition(visit_id: str, partitions: int) -> int:
     return zlib.crc32(visit_id.encode()) % partitions
 
 
+@lru_cache(maxsize=16_384)
+def scoped_visit_id(visit_id: str, group: str) -> str:
+    """The visit of a group of sites that a browser calls `visit_id`: UUIDv5 of both; without a group the id itself."""
+    return _uuid5(visit_id, f"group/{group}") if group else visit_id
+
+
 def session_id(visit_id: str, sign_in_event_id: str) -> str:
     """The session a SignIn opens: UUIDv5 of the visit and the SignIn's event id."""
     return _uuid5(visit_id, f"session/{sign_in_event_id}")

@@ -8,6 +8,7 @@ from typing import Final
 from footfall.history.v1 import history_service_pb2_grpc as history_grpc
 from footfall_servicekit.server import Server, repeat, run, serve
 from footfall_servicekit.settings import load
+from footfall_timeline import Walls, WallsError
 
 from footfall_history import dead_letters_command
 from footfall_history.access import ACCESS
@@ -36,7 +37,7 @@ _TRIM_EVERY_S: Final = 30.0
 _SWEEP_EVERY_S: Final = 600.0
 
 
-async def keep_history(settings: HistorySettings) -> int:
+async def keep_history(settings: HistorySettings, walls: Walls) -> int:
     """Serve until told to stop; return the exit code."""
     stopping = asyncio.Event()
     store = Store.open(settings.mongo_url, settings.mongo_database, settings.mongo_timeout_ms)
@@ -55,8 +56,8 @@ async def keep_history(settings: HistorySettings) -> int:
     preview = Preview(store, tombstones, transitions_kept=kept)
     eraser = Eraser(store, tombstones, letters, preview)
     consumer = LogConsumer(letters, Stamper(store, tombstones, transitions_kept=kept), eraser)
-    tail = LiveTail(log, preview, stopping, most_watchers=settings.watchers)
-    service = HistoryService(store, reader, identities, tail, eraser, receipts=Receipts(reader, letters))
+    tail = LiveTail(log, preview, stopping, most_watchers=settings.watchers, walls=walls)
+    service = HistoryService(store, reader, identities, tail, eraser, receipts=Receipts(reader, letters), walls=walls)
 
     async def is_ready() -> bool:
         return await store.is_ready() and await log.is_ready()
@@ -92,7 +93,12 @@ def main() -> None:
     match sys.argv[1:]:
         case ["dead-letters", *arguments]:
             sys.exit(dead_letters_command.run(arguments, settings))
-    run(settings, "history", partial(keep_history, settings))
+    try:
+        walls = Walls.load(settings.sites_file)
+    except WallsError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
+    run(settings, "history", partial(keep_history, settings, walls))
 
 
 if __name__ == "__main__":

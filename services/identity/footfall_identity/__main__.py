@@ -1,6 +1,7 @@
 """Turns settings into parts, and the parts into the running identity service."""
 
 import asyncio
+import sys
 from functools import partial
 from typing import Final
 
@@ -8,6 +9,7 @@ from footfall.identity.v1 import identity_service_pb2_grpc as identity_grpc
 from footfall_servicekit.errors import RequestError
 from footfall_servicekit.server import Server, repeat, run, serve
 from footfall_servicekit.settings import load
+from footfall_timeline import Walls, WallsError
 
 from footfall_identity.access import ACCESS
 from footfall_identity.consumer import GROUP, LogConsumer
@@ -28,7 +30,7 @@ _FINISH_EVERY_S: Final = 30.0
 _SWEEP_EVERY_S: Final = 600.0
 
 
-async def identify(settings: IdentitySettings) -> int:
+async def identify(settings: IdentitySettings, walls: Walls) -> int:
     """Serve until told to stop; return the exit code."""
     secret, region = settings.erasure_secret, settings.phone_region
     stopping = asyncio.Event()
@@ -51,7 +53,7 @@ async def identify(settings: IdentitySettings) -> int:
     recent = RecentEntries()
     consumer = LogConsumer(visitors, persons, links, linking=linking, eraser=eraser, recent=recent, phone_region=region)
     service = IdentityService(
-        settings, partitions, visitors, links, linking=linking, eraser=eraser, feed=feed, recent=recent
+        settings, partitions, visitors, links, linking=linking, eraser=eraser, feed=feed, recent=recent, walls=walls
     )
     readers = partitions.log_readers(GROUP, consumer.handle)
     server = Server(
@@ -78,7 +80,12 @@ async def identify(settings: IdentitySettings) -> int:
 def main() -> None:
     """Run identity; the entry point `footfall-identity`."""
     settings = load(IdentitySettings)
-    run(settings, "identity", partial(identify, settings))
+    try:
+        walls = Walls.load(settings.sites_file)
+    except WallsError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
+    run(settings, "identity", partial(identify, settings, walls))
 
 
 if __name__ == "__main__":

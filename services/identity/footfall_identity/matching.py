@@ -11,6 +11,7 @@ import msgspec
 import phonenumbers
 from email_validator import EmailNotValidError, validate_email
 from footfall_timeline import Kind, Transition
+from msgspec.structs import replace
 
 LONGEST_EMAIL = 254
 LONGEST_PHONE = 64
@@ -45,12 +46,17 @@ ATTRIBUTES = {
 
 
 class Sign(msgspec.Struct, frozen=True, order=True):
-    """An attribute of an identity as a folded key, and the SignIn that gave it: its order key, visit and assurance."""
+    """An attribute of an identity as a folded key, and the SignIn that gave it: its order key, visit and assurance.
+
+    `site` is where that was, unknown of older ones; `browser_visit_id` is empty when the visit has the browser's id.
+    """
 
     at: str
     visit_id: str
     key: str
     assurance: int
+    site: str = ""
+    browser_visit_id: str = ""
 
 
 class Signs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -72,6 +78,16 @@ class Signs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             user_id=newer(self.user_id, other.user_id),
             phone=newer(self.phone, other.phone),
             name=newer(self.name, other.name),
+        )
+
+    def given_on(self, site: str, browser_visit_id: str) -> "Signs":
+        """The same, given on a site by a visit that the browser calls so."""
+        given = {name: getattr(self, name) for name in self.__struct_fields__}
+        return Signs(
+            **{
+                name: sign and replace(sign, site=site, browser_visit_id=browser_visit_id)
+                for name, sign in given.items()
+            }
         )
 
     def ranked(self) -> list[tuple[Rule, Sign]]:
