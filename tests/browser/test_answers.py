@@ -164,15 +164,6 @@ async def test_retry_after_holds_back_all_pages(browser: Browser, suite: Suite) 
         assert time.monotonic() - refused > 1.9
 
 
-async def test_an_event_too_large_is_dropped_and_reported(browser: Browser, suite: Suite) -> None:
-    async with visiting(browser, suite) as visitor:
-        await visitor.open()
-        await visitor.page.evaluate("_gt.push(['event', 'Huge', { data: { text: 'ß'.repeat(40000) } }])")
-        await all_settled(visitor)
-        assert visitor.proxy.beacons[0]["dropped"] == 1
-        assert visitor.proxy.sent("Huge") == []
-
-
 async def test_large_events_go_in_several_requests_that_outlive_the_page(browser: Browser, suite: Suite) -> None:
     async with visiting(browser, suite) as visitor:
         await visitor.open()
