@@ -22,8 +22,8 @@ class Query {
 
   /** @param {(element: Element) => Iterable<Element|null>} step */
   map(step) {
-    const found = this.all.map((element) => [...step(element)]);
-    return new Query(new Set([].concat(...found).filter(Boolean)));
+    const found = this.all.flatMap((element) => [...step(element)]);
+    return new Query(new Set(found.filter(Boolean)));
   }
 
   /** @param {string} selector */
@@ -228,8 +228,9 @@ function safely(act) {
 function install(xml) {
   const rules = new DOMParser().parseFromString(xml, 'text/xml');
   if (rules.querySelector('parsererror')) throw new Error('no DSL at ' + dsl);
-  const expressions = [].concat(...['condition', 'postcondition', 'value'].map((name) =>
-    [...rules.querySelectorAll('[' + name + ']')].map((element) => attribute(element, name)))).filter(Boolean);
+  const expressions = ['condition', 'postcondition', 'value']
+    .flatMap((name) => [...rules.querySelectorAll('[' + name + ']')].map((element) => attribute(element, name)))
+    .filter(Boolean);
   if (!evaluate && expressions.length) {
     console.warn("_gt: the page's Content-Security-Policy forbids expressions; skipped:", expressions);
   }

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from playwright.async_api import Browser
 
 from tests.browser.fault_proxy import FaultProxy, Request
@@ -70,12 +71,26 @@ async def probes_stored(visitor: Visitor, expected: int) -> None:
     await eventually(check, timeout=20)
 
 
-async def test_a_rejected_event_is_dropped_and_reported_once(browser: Browser, suite: Suite) -> None:
+FULL_FOR_THE_COUNT = """() => {
+  setItem = Storage.prototype.setItem;
+  Storage.prototype.setItem = function (key, value) {
+    if (key === '_gt_lost') throw new Error('full');
+    setItem.call(this, key, value);
+  };
+}"""
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+async def test_a_rejected_event_is_dropped_and_reported_once(browser: Browser, suite: Suite, is_full: bool) -> None:
     async with visiting(browser, suite) as visitor:
         answering(visitor.proxy, rejecting(retry=False))
         await visitor.open()
+        if is_full:
+            await visitor.page.evaluate(FULL_FOR_THE_COUNT)
         await raise_events(visitor.page, 2, "Bad")
         await all_settled(visitor)
+        if is_full:
+            await visitor.page.evaluate("() => { Storage.prototype.setItem = setItem; }")
         for _ in range(2):
             await raise_events(visitor.page, 1)
             await all_settled(visitor)

@@ -221,8 +221,10 @@ async def test_a_visit_in_a_sandbox_holds_together(browser: Browser, suite: Suit
         await frame.wait_for_function("typeof _gt === 'object'")
         told = await frame.evaluate("new Promise((resolve) => _gt.push(['getIDs', resolve]))")
         await frame.evaluate("_gt.push(['event', 'A'], ['sendSignIn', { userID: 'dana' }], ['event', 'B'])")
-        await frame.evaluate("history.replaceState({}, '', '/framed?2'); dispatchEvent(new Event('online'))")
-        await stored_as(visitor, told["visitID"], [*ENTERED, "A", "SignIn", "B", "PageExited"])
+        await frame.evaluate("history.replaceState({}, '', '/framed?2'); _gt.push(['sendSignOut'])")
+        await stored_as(
+            visitor, told["visitID"], [*ENTERED, "A", "SignIn", "B", "PageExited", "PageEntered", "SignOut"]
+        )
         assert {event["globalVisitID"] for event in visitor.proxy.events()} == {told["globalVisitID"]}
         assert visitor.page_errors == []
 

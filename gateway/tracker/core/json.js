@@ -22,6 +22,7 @@ function dataText(data) {
  * @returns {string|undefined} undefined for what JSON leaves out
  */
 function valueText(holder, key, above) {
+  /** @type {any} */
   let value;
   try {
     value = holder[key];

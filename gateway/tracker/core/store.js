@@ -33,7 +33,7 @@ function put(key, value) {
     /** @type {Storage} */ (disk).setItem(key, String(value));
     memory.delete(key);
   } catch (noneOrFull) {
-    // Memory has it.
+    // Then memory has it.
   }
 }
 
@@ -67,7 +67,7 @@ function writeCookie(name, value, maxAge) {
     document.cookie = name + '=' + value + '; Path=/; SameSite=Lax' + (isSecure ? '; Secure' : '') +
       (config.domain ? '; Domain=' + config.domain : '') + (maxAge === undefined ? '' : '; Max-Age=' + maxAge);
   } catch (refused) {
-    // As one that is not kept.
+    // remember() keeps it elsewhere.
   }
 }
 
