@@ -15,13 +15,13 @@ import structlog
 from footfall_timeline import order_key
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection
 from pymongo import ASCENDING, ReadPreference, ReturnDocument, UpdateMany, UpdateOne
-from pymongo.errors import BulkWriteError, ConnectionFailure
+from pymongo.errors import BulkWriteError, ConnectionFailure, WriteConcernError
 from pymongo.write_concern import WriteConcern
 
 from footfall_history.documents import Document
 
-Unavailable = ConnectionFailure
-"""What every method raises when MongoDB does not answer."""
+Unavailable = (ConnectionFailure, WriteConcernError)
+"""What every method raises when MongoDB does not answer, or does not confirm what it was given to write."""
 
 _DUPLICATE_KEY: Final = 11000
 # Ids are asked for in groups of this many, side by side. SecantusDB compares each document with each id of an `$in`:
@@ -147,10 +147,10 @@ class Store:
             UpdateOne({"_id": visit_id, "rev": fields["rev"] - 1}, {"$set": fields}) for visit_id, fields in changes
         ]
         try:
-            return (await self.visits.bulk_write(operations, ordered=False)).matched_count, {}
+            return (await _confirmed(self.visits.bulk_write(operations, ordered=False))).matched_count, {}
         except BulkWriteError as error:
-            refused = {changes[problem["index"]][0]: _reason(problem) for problem in _refusals(error)}
-            return (error.details or {})["nMatched"], refused
+            refused = {changes[problem["index"]][0]: _reason(problem) for problem in error.details["writeErrors"]}
+            return error.details["nMatched"], refused
 
     async def move_visits(
         self, starts: Mapping[str, Mapping[str, Any]], touched: Collection[str], touched_ms: int
@@ -163,7 +163,7 @@ class Store:
         if touched:
             operations.append(UpdateMany({"_id": {"$in": [*touched]}}, {"$max": {"touched_ms": touched_ms}}))
         if operations:
-            await self.visits.bulk_write(operations, ordered=False)
+            await _confirmed(self.visits.bulk_write(operations, ordered=False))
 
     # Events, for the consumer
 
@@ -189,7 +189,9 @@ class Store:
             )
             for where, fields, without in restamps
         ]
-        return (await self.events.bulk_write(operations, ordered=False)).matched_count if operations else 0
+        if not operations:
+            return 0
+        return (await _confirmed(self.events.bulk_write(operations, ordered=False))).matched_count
 
     async def forget_named(self, visit_id: str, identity: str, upper_key: str, without: Collection[str]) -> int:
         """Erase what events of a visit below a key say, if they name this identity; return how many did."""
@@ -334,9 +336,9 @@ async def _insert(collection: "AsyncIOMotorCollection[Any]", documents: Sequence
     if not documents:
         return refusals
     try:
-        await collection.insert_many(documents, ordered=False)
+        await _confirmed(collection.insert_many(documents, ordered=False))
     except BulkWriteError as error:
-        for problem in _refusals(error):
+        for problem in error.details["writeErrors"]:
             document_id = documents[problem["index"]]["_id"]
             if problem["code"] == _DUPLICATE_KEY:
                 refusals.duplicates.add(document_id)
@@ -345,13 +347,17 @@ async def _insert(collection: "AsyncIOMotorCollection[Any]", documents: Sequence
     return refusals
 
 
-def _refusals(error: BulkWriteError) -> list[Mapping[str, Any]]:
-    """Which writes the server refused one by one. Raises the error when it is not known how far the others went."""
-    details = error.details or {}
-    if details.get("writeConcernErrors"):
-        raise error
-    refusals: list[Mapping[str, Any]] = details["writeErrors"]
-    return refusals
+async def _confirmed(write: Awaitable[Answer]) -> Answer:
+    """The answer to a bulk write. Raises Unavailable when the server does not say that it will keep what it took.
+
+    Also when it refused some besides: of those it took nobody knows. What else it refused BulkWriteError says.
+    """
+    try:
+        return await write
+    except BulkWriteError as error:
+        if error.details["writeConcernErrors"]:
+            raise WriteConcernError("a bulk write is not confirmed") from error
+        raise
 
 
 def _reason(problem: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ from footfall_servicekit.errors import RequestError
 from footfall_timeline import identity_hash
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import DeleteOne, InsertOne, ReadPreference, ReplaceOne, WriteConcern
-from pymongo.errors import BulkWriteError, ConnectionFailure, ExecutionTimeout
+from pymongo.errors import BulkWriteError, ConnectionFailure, ExecutionTimeout, WriteConcernError
 
 from footfall_identity.contact_record import ContactRecord
 from footfall_identity.identity_record import IdentityRecord
@@ -33,7 +33,8 @@ _DUPLICATE_KEY: Final = 11_000
 # SecantusDB compares each document with each id of an `$in`: a thousand at once take a second, in groups 50 ms.
 _IDS_A_QUERY: Final = 50
 _RETRY_MS: Final = 1_000
-_UNAVAILABLE: Final = (ConnectionFailure, ExecutionTimeout)
+_UNAVAILABLE: Final = (ConnectionFailure, ExecutionTimeout, WriteConcernError)
+"""MongoDB does not answer, or does not confirm what it was given to write."""
 _LEAVE_ALONE_S: Final = 1.0
 
 _log = structlog.get_logger()
@@ -266,6 +267,9 @@ class LinkStore:
 async def _answering() -> AsyncIterator[None]:
     try:
         yield
-    except _UNAVAILABLE as error:
+    except (*_UNAVAILABLE, BulkWriteError) as error:
+        # Also when some of a bulk was refused besides: of the others nobody knows.
+        if isinstance(error, BulkWriteError) and not error.details["writeConcernErrors"]:
+            raise
         _log.warning("MongoDB does not answer", error=type(error).__name__)
         raise RequestError.unavailable("the store of identities does not answer", _RETRY_MS) from None
