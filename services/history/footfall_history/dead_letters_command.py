@@ -11,7 +11,7 @@ from typing import Final
 
 from footfall.event.v1.event_pb2 import Event, EventBatch, EventContext
 from footfall_servicekit import logs
-from footfall_servicekit.partitions import WrongPartitionsError
+from footfall_servicekit.partitions import OldRedisError, WrongPartitionsError
 
 from footfall_history import repair
 from footfall_history.dead_letters import DeadLetters, DeadLettersFullError, Letter
@@ -35,7 +35,7 @@ def run(arguments: list[str], settings: HistorySettings) -> int:
         sys.stderr.write("Redis does not answer\n")
     except DeadLettersFullError:
         sys.stderr.write("too many letters lie in that partition: replay or discard some\n")
-    except (RepairError, WrongPartitionsError) as error:
+    except (RepairError, WrongPartitionsError, OldRedisError) as error:
         sys.stderr.write(f"{error}\n")
     return 1
 

@@ -6,6 +6,7 @@ from typing import Final
 
 from footfall.identity.v1 import identity_service_pb2_grpc as identity_grpc
 from footfall_servicekit.errors import RequestError
+from footfall_servicekit.partitions import OLDEST, OLDEST_WITH_WAITAOF
 from footfall_servicekit.server import Server, repeat, run, serve
 from footfall_servicekit.settings import load
 
@@ -60,7 +61,7 @@ async def identify(settings: IdentitySettings) -> int:
         frequent=["ResolveEvents"],
         ready=partitions.redis.is_ready,
         background=[
-            partitions.redis.check,
+            partial(partitions.redis.check, OLDEST_WITH_WAITAOF if settings.log_ack_replicas else OLDEST),
             links.prepare,
             eraser.restore,
             partial(repeat, _FINISH_EVERY_S, RequestError, linking.finish),
