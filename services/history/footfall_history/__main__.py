@@ -6,7 +6,8 @@ from functools import partial
 from typing import Final
 
 from footfall.history.v1 import history_service_pb2_grpc as history_grpc
-from footfall_servicekit.server import Server, repeat, run, serve
+from footfall_servicekit.background import repeat
+from footfall_servicekit.server import Server, run, serve
 from footfall_servicekit.settings import load
 
 from footfall_history import dead_letters_command

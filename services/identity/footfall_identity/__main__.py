@@ -5,9 +5,10 @@ from functools import partial
 from typing import Final
 
 from footfall.identity.v1 import identity_service_pb2_grpc as identity_grpc
+from footfall_servicekit.background import repeat
 from footfall_servicekit.errors import RequestError
 from footfall_servicekit.partitions import OLDEST, OLDEST_WITH_WAITAOF
-from footfall_servicekit.server import Server, repeat, run, serve
+from footfall_servicekit.server import Server, run, serve
 from footfall_servicekit.settings import load
 
 from footfall_identity.access import ACCESS
