@@ -159,7 +159,7 @@ def _row(query: Query, few: Side, many: Side) -> list[str]:
 
 def main() -> None:
     """Measure and report."""
-    parser = argparse.ArgumentParser(prog="bench.history", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench.history", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few events; prints and leaves the page as it is")
     is_quick = parser.parse_args().quick
     section = measure(QUICK if is_quick else FULL)

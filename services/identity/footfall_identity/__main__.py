@@ -5,6 +5,7 @@ from functools import partial
 from typing import Final
 
 from footfall.identity.v1 import identity_service_pb2_grpc as identity_grpc
+from footfall_servicekit import command_line
 from footfall_servicekit.background import repeat
 from footfall_servicekit.errors import RequestError
 from footfall_servicekit.partitions import OLDEST, OLDEST_WITH_WAITAOF
@@ -78,6 +79,7 @@ async def identify(settings: IdentitySettings) -> int:
 
 def main() -> None:
     """Run identity; the entry point `footfall-identity`."""
+    command_line.answer("footfall-identity", "Say who visitors are until SIGTERM or SIGINT.")
     settings = load(IdentitySettings)
     run(settings, "identity", partial(identify, settings))
 
