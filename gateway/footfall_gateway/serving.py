@@ -93,7 +93,7 @@ class Gateway:
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
         listener = socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
         self.port = listener.getsockname()[1]
-        self._serving = self._background.start(partial(self._server.serve, [listener]))
+        self._serving = self._background.start(partial(self._serve, listener))
         connections = cast("set[BoundedConnection]", self._server.server_state.connections)
         limit_s = settings.client_timeout_ms / 1000
         look_every_s = min(LOOK_EVERY_S, limit_s)
@@ -101,6 +101,11 @@ class Gateway:
         self._background.start(partial(repeat, SHARE_EVERY_S, (), self._limiter.share))
         _log.info("listening", port=self.port)
         return self.port
+
+    async def _serve(self, listener: socket.socket) -> None:
+        await self._server.serve([listener])
+        if not self._asked_to_stop.is_set():
+            raise RuntimeError("the HTTP server has ended by itself")
 
     def request_stop(self) -> None:
         """Ask for the ordered stop; asked again, do not wait for requests under way."""

@@ -24,10 +24,14 @@ def settings(**changes: Any) -> GatewaySettings:
     return GatewaySettings(**({"port": 0, "lame_duck_ms": 0} | changes))
 
 
-async def test_a_server_that_dies_ends_the_process_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("failure", [KeyError, None])
+async def test_a_server_that_dies_or_ends_ends_the_process_and_says_why(
+    failure: type[Exception] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def die(_server: Any, sockets: list[socket.socket]) -> None:
         sockets[0].close()
-        raise RuntimeError("nobody thought of it")
+        if failure:
+            raise failure
 
     monkeypatch.setattr(_Server, "serve", die)
     gateway = Gateway(settings())
