@@ -1,5 +1,6 @@
 """Turns a checkout into the running suite, in the foreground: checks, credentials, where to look, then supervisord."""
 
+import argparse
 import os
 import secrets
 import shlex
@@ -130,6 +131,8 @@ def run_supervisord(environment: Mapping[str, str]) -> int:
 
 def main() -> int:
     """Run the embedded suite in the foreground, or say what is in the way."""
+    epilog = "`make run` does this. Ports, DATA_DIR and settings come by the environment."
+    argparse.ArgumentParser(prog="python -m deploy.run", description=main.__doc__, epilog=epilog).parse_args()
     data_dir = Path(os.environ.get("DATA_DIR") or ROOT / ".data").expanduser().resolve()
     try:
         ports = read_ports()

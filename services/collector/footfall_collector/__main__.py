@@ -4,6 +4,7 @@ import sys
 from functools import partial
 
 from footfall.collector.v1 import collector_service_pb2_grpc as collector_grpc
+from footfall_servicekit import command_line
 from footfall_servicekit.channel import open_channel
 from footfall_servicekit.server import Server, run, serve
 from footfall_servicekit.settings import load
@@ -55,6 +56,7 @@ async def collect(settings: CollectorSettings, sites: Sites) -> int:
 
 def main() -> None:
     """Run the collector; the entry point `footfall-collector`."""
+    command_line.answer("footfall-collector", "Take events into the log until SIGTERM or SIGINT.")
     settings = load(CollectorSettings)
     try:
         sites = Sites.load(settings.sites_file)

@@ -17,6 +17,9 @@ Document = dict[str, Any]
 PAGE_ENTERED: Final = "PageEntered"
 PAGE_EXITED: Final = "PageExited"
 
+NO_REVISION: Final = -1
+"""The revision of a stamp that counts no more: less than every timeline's."""
+
 TIME_DIGITS: Final = 13
 """How much of an order key is its time."""
 

@@ -21,6 +21,8 @@ Why that stays true here:
   without any alone. Every E that T's writer must find was there before T merged. What is inserted later is the
   business of its own writer, who reads after that.
 - When a visit expires in between. Step 4 misses it; the protocol begins again for it.
+- With events that come again at an earlier time. They are moved between steps 3 and 4, and lose their stamp by that: so
+  they are behind whatever timeline is read after.
 
 A crash at any point leaves the entries unacknowledged, and every step can be done twice.
 """
@@ -34,7 +36,7 @@ from footfall.event.v1.event_pb2 import EventBatch
 
 from footfall_history import metrics
 from footfall_history.arrivals import Arrivals, Unstorable, by_visit
-from footfall_history.documents import has_same_content
+from footfall_history.documents import NO_REVISION, Document, has_same_content
 from footfall_history.long_visits import notes
 from footfall_history.restamping import erase_in_visit, restamp_piece, stretches_behind
 from footfall_history.store import Store
@@ -75,6 +77,7 @@ class Stamper:
         while arrivals:
             visits, forgotten = await self._merge(arrivals, unstorable)
             duplicates = await self._insert(arrivals, visits, forgotten, stored, unstorable)
+            known = await self._earliest(arrivals, duplicates)
             await self._store.note_last_keys(notes(arrivals))
             current = {
                 visit_id: visit
@@ -82,7 +85,7 @@ class Stamper:
                 # Else it expired, and somebody began it anew.
                 if visit.merged(arrivals[visit_id].transitions, self._transitions_kept) is visit
             }
-            await self._stamp_anew(arrivals, visits, current, duplicates)
+            await self._stamp_anew(arrivals, visits, current, known)
             for visit_id, visit in current.items():
                 named = {transition.identity for transition in arrivals[visit_id].transitions}
                 for identity in forgotten.keys() & (visit.identities | named):
@@ -160,32 +163,45 @@ class Stamper:
         forgotten: EraseTimes,
         stored: set[str],
         unstorable: list[Unstorable],
-    ) -> dict[str, set[str]]:
-        """Step 3. Returns the duplicates by visit; adds the others to `stored` or `unstorable`."""
+    ) -> set[str]:
+        """Step 3. Returns the duplicates; adds the others to `stored` or `unstorable`."""
         documents = [
             self._tombstones.hashed(visits[visit_id].stamped(document, forgotten))
             for visit_id, arrival in arrivals.items()
             for document in arrival.events.values()
         ]
         refusals = await self._store.insert_events(documents)
-        duplicates: dict[str, set[str]] = {}
         for document in documents:
             if document["_id"] in refusals.duplicates:
-                duplicates.setdefault(document["visit_id"], set()).add(document["_id"])
-            elif reason := refusals.refused.get(document["_id"]):
+                continue
+            if reason := refusals.refused.get(document["_id"]):
                 unstorable.append(Unstorable(*arrivals[document["visit_id"]].sources[document["_id"]], reason))
             else:
                 stored.add(document["_id"])
-        return duplicates
+        return refusals.duplicates
+
+    async def _earliest(self, arrivals: Arrivals, duplicates: Iterable[str]) -> dict[str, Document]:
+        """The stored events that came again, each at the earliest of its times, as its transition is."""
+        known = {document["_id"]: document for document in await self._store.read_events(duplicates)}
+        earlier = {
+            document_id: document["order_key"]
+            for arrival in arrivals.values()
+            for document_id, document in arrival.events.items()
+            if document_id in known and document["order_key"] < known[document_id]["order_key"]
+        }
+        await self._store.move_events(earlier)
+        for document_id, key in earlier.items():
+            known[document_id] |= {"order_key": key, "rev": NO_REVISION}
+        return known
 
     async def _stamp_anew(
         self,
         arrivals: Arrivals,
         visits: Mapping[str, Visit],
         current: Mapping[str, Visit],
-        duplicates: Mapping[str, set[str]],
+        known: Mapping[str, Document],
     ) -> None:
-        """Step 5."""
+        """Step 5. `known` are events that had been stored before."""
         from_keys = {
             visit_id: key
             for visit_id, visit in current.items()
@@ -193,21 +209,15 @@ class Stamper:
         }
         restamps = await stretches_behind(self._store, current, from_keys)
         conflicts = set().union(*(arrival.conflicts for arrival in arrivals.values()))
-        known = {
-            document["_id"]: document for document in await self._store.read_events(set().union(*duplicates.values()))
-        }
         for visit_id, visit in current.items():
             behind: dict[Piece, list[str]] = {}
-            arrival, repeated = arrivals[visit_id], duplicates.get(visit_id, set())
+            arrival = arrivals[visit_id]
             for document_id, document in arrival.events.items():
-                if document_id not in repeated:
-                    stored, rev = document, visits[visit_id].rev
-                elif document_id in known:  # else it has expired
+                stored, rev = document, visits[visit_id].rev
+                if document_id in known:
                     stored, rev = known[document_id], known[document_id]["rev"]
                     if not has_same_content(stored, document):
                         conflicts.add(document_id)
-                else:
-                    continue
                 if rev < visit.rev:
                     behind.setdefault(visit.piece_at(stored["order_key"]), []).append(document_id)
             restamps += [
