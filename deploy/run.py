@@ -21,8 +21,8 @@ from deploy.embedded import (
     kept_keys,
     kept_secret,
     prepare,
+    start_supervisord,
     suite_environment,
-    supervisord_command,
 )
 
 
@@ -117,15 +117,7 @@ def run_supervisord(environment: Mapping[str, str]) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
-    process = subprocess.Popen(
-        supervisord_command(),
-        cwd=ROOT,
-        env=os.environ | environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
+    process = start_supervisord(environment, subprocess.PIPE, in_session_of_its_own=True)
     if asked_to_stop:
         process.terminate()
     assert process.stdout  # noqa: S101 - for mypy: it is a pipe

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 from footfall_servicekit.settings import load
 
-from footfall_gateway.keys import Key, KeyFile, KeysFileError, NoSuchKeyError, Scope, new_token
+from footfall_gateway.keys import Key, KeyFile, KeysFileError, NoSuchKeyError, Scope, is_slow, new_token
 from footfall_gateway.settings import GatewaySettings
 
 _DAY_MS = 86_400_000
@@ -41,7 +41,14 @@ def _parser() -> argparse.ArgumentParser:
 
     create = commands.add_parser("create", help="make a key and print its token, once")
     create.add_argument("name", help="who will use it, for people and for logs")
-    create.add_argument("--scope", action="append", type=Scope, choices=list(Scope), help="repeatable; default: read")
+    create.add_argument(
+        "--scope",
+        action="append",
+        type=Scope,
+        choices=list(Scope),
+        help="repeatable; default: read. read: history and live state; ingest: store visits and events, sign-ins too; "
+        "contacts: write contacts and links; erase: erase people",
+    )
     create.add_argument("--site", action="append", default=[], help="repeatable; default: all sites")
     create.add_argument("--days", type=int, help="days until it expires; default: never")
     create.set_defaults(run=_create)
@@ -81,7 +88,8 @@ def _list(file: KeyFile, _options: argparse.Namespace) -> None:
     for key in file.read()[0].values():
         ends = "never expires" if key.expire_ms is None else f"expires {_day(key.expire_ms)}"
         sites = ",".join(key.sites) or "all sites"
-        _print("\t".join((key.id, key.name, ",".join(key.scopes), sites, f"made {_day(key.create_ms)}", ends)))
+        hashed = ["slow hash: rotate it"] if is_slow(key.hash) else []
+        _print("\t".join((key.id, key.name, ",".join(key.scopes), sites, f"made {_day(key.create_ms)}", ends, *hashed)))
 
 
 def _rotate(file: KeyFile, options: argparse.Namespace) -> None:

@@ -100,12 +100,12 @@ class RateLimiter:
 
     def wait_s(self, address: str) -> int:
         """Seconds until this address may send again; 0: now."""
-        return self._addresses.wait_s(_key(address))
+        return self._addresses.wait_s(network(address))
 
     def add(self, address: str, events: int) -> None:
         """Count events of an address."""
         if self._addresses and (self._includes_loopback or not _is_loopback(address)):
-            self._addresses.add(_key(address), events)
+            self._addresses.add(network(address), events)
 
     async def share(self) -> None:
         """Compare counts with the other gateways. To be done again and again; without Redis each is on its own."""
@@ -125,8 +125,8 @@ class RateLimiter:
 
 
 @lru_cache(maxsize=65_536)
-def _key(address: str) -> str:
-    """What is counted: an IPv4 address, or the /64 of an IPv6 one, of which a host has as many as it likes."""
+def network(address: str) -> str:
+    """What counts as one sender: an IPv4 address, or the /64 of an IPv6 one: a host has as many in it as it likes."""
     address = address.removeprefix("::ffff:")
     if ":" not in address:
         return address
