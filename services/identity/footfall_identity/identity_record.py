@@ -121,17 +121,18 @@ class Naming(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, event: Event, transition: Transition, phone_region: str | None) -> "Naming":
         """Read the data of a SignIn or UserInfo, and what its token proves."""
-        said, source = _fields(event.data_json), Source.PAGE
-        proven: dict[str, str] = {}
-        if transition.assurance is Assurance.PROVEN:
-            source = Source.PAGE_OF_PERSON
-            proven = {CLAIMS[key]: value for key, value in _fields(event.proven_json).items() if key in CLAIMS}
-        linking = proven if source is Source.PAGE_OF_PERSON else said
+        is_proven = transition.assurance is Assurance.PROVEN
+        said, token = _fields(event.data_json), _fields(event.proven_json if is_proven else b"")
+        proven = {CLAIMS[key]: value for key, value in token.items() if key in CLAIMS}
+        linking = proven if is_proven else said
         texts = {key: text(linking[key]) for key in CLAIMS.values() if key in linking}
         return cls(
             transition,
             event.visit_id,
-            (*_values(said, transition, source), *_values(proven, transition, Source.TOKEN)),
+            (
+                *_values(said, transition, Source.PAGE_OF_PERSON if is_proven else Source.PAGE),
+                *_values(proven, transition, Source.TOKEN),
+            ),
             signs_of(transition, event.visit_id, texts, phone_region),
         )
 
@@ -178,13 +179,9 @@ def merged(record: IdentityRecord, namings: Iterable[Naming], visits: Iterable[V
             newest = replace(newest, rev=visit.rev, is_signed_in=is_signed_in)
     profile = best_values(record.profile, *(naming.profile for naming in namings))
     signs = reduce(Signs.merged, (naming.signs for naming in namings), record.signs)
-    is_due = record.is_due or _surest(signs) != _surest(record.signs)
+    is_due = record.is_due or signs.assurance != record.signs.assurance
     kept = replace(record, first_ms=first_ms, newest=newest, profile=profile, signs=signs, is_due=is_due)
     return _with_searchable(kept)
-
-
-def _surest(signs: Signs) -> int:
-    return max((sign.assurance for _, sign in _given(signs)), default=0)
 
 
 def _with_searchable(record: IdentityRecord) -> IdentityRecord:

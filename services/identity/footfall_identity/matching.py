@@ -80,6 +80,11 @@ class Signs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             name=better(self.name, other.name),
         )
 
+    @property
+    def assurance(self) -> int:
+        """The greatest of any; 0 when there is none."""
+        return max((sign.assurance for sign in (self.email, self.user_id, self.phone, self.name) if sign), default=0)
+
     def ranked(self) -> list[tuple[Rule, Sign]]:
         """What there is to match by, in the order it is tried. Where anything is proven, what is claimed is not."""
         ranked = [
@@ -88,10 +93,9 @@ class Signs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             (Rule.PHONE_NUMBER, self.phone),
             (Rule.NAME, self.name),
         ]
-        surest = max((sign.assurance for _, sign in ranked if sign), default=0)
         found: dict[Rule, Sign] = {}
         for rule, sign in ranked:
-            if sign and sign.key and sign.assurance == surest:
+            if sign and sign.key and sign.assurance == self.assurance:
                 found.setdefault(rule, sign)
         return list(found.items())
 
