@@ -63,6 +63,17 @@ def test_compose_tells_a_service_only_what_it_reads_and_everything_that_differs(
     assert addresses <= set(told), "the default of an address is this machine, which a container is not"
 
 
+@pytest.mark.parametrize("service", [service for service in SERVICES if service != "gateway"])
+def test_containers_without_tls_say_that_they_are(service: str) -> None:
+    [config] = [
+        document
+        for document in yaml.safe_load_all((ROOT / "deploy" / "kubernetes.yaml").read_text(encoding="utf-8"))
+        if document["kind"] == "ConfigMap"
+    ]
+    for told in (COMPOSE["services"][service]["environment"], config["data"]):
+        assert told["ALLOW_INSECURE_GRPC"] == "true", "an image listens to all: its service would not start"
+
+
 @every_service
 def test_addresses_in_compose_are_those_of_its_containers(service: str) -> None:
     ports = BACKING | {name: DEFAULT_PORTS[f"{name.upper()}_PORT"] for name in SERVICES}
