@@ -1,12 +1,12 @@
 """Walls between sites: whatever a site's pages send, nobody sees or changes anything of a site of another group."""
 
 import asyncio
-import json
 import random
 import re
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,8 +120,8 @@ async def test_sites_of_a_group_share_a_visit_whose_site_is_that_of_what_arrived
         await send(bank, page)
         await send(helper, sign_in)
         for http in (bank, helper):
-            path = f"/server/data/visits/{visit}/events"
-            await eventually(lambda http=http, path=path: _has(http, path, {page["eventID"], sign_in["eventID"]}))
+            expected = {page["eventID"], sign_in["eventID"]}
+            await eventually(partial(_has, http, f"/server/data/visits/{visit}/events", expected))
             visitor = (await http.get(f"/api/v1/visits/{visit}/visitor")).json()
             assert (visitor["visitId"], visitor["site"], visitor["identityId"]) == (visit, "bank", carol)
             assert (await http.get(f"/api/v1/visits/{visit}/explain")).json()["site"] == "bank"
@@ -169,9 +169,8 @@ async def test_each_site_s_answers_are_those_of_a_suite_that_saw_its_events_alon
                 await send(http, *beacon)
             for visit_id, events in visits.items():
                 expected = {one["eventID"] for one in events}
-                path = f"/server/data/visits/{visit_id}/events"
-                await eventually(lambda path=path, expected=expected: _has(http, path, expected), timeout=30)
-            await eventually(lambda: _knows(http, visits))
+                await eventually(partial(_has, http, f"/server/data/visits/{visit_id}/events", expected), timeout=30)
+            await eventually(partial(_knows, http, visits))
             answers.append({path: await said(http, path) for path in questions(visits, people)})
     assert answers[0] == answers[1]
 

@@ -6,7 +6,10 @@ from functools import partial
 from typing import Final
 
 from footfall.history.v1 import history_service_pb2_grpc as history_grpc
-from footfall_servicekit.server import Server, repeat, run, serve
+from footfall_servicekit import command_line
+from footfall_servicekit.background import repeat
+from footfall_servicekit.command_line import Command
+from footfall_servicekit.server import Server, run, serve
 from footfall_servicekit.settings import load
 from footfall_timeline import Walls, WallsError
 
@@ -89,10 +92,10 @@ async def keep_history(settings: HistorySettings, walls: Walls) -> int:
 
 def main() -> None:
     """Run history, or carry out `dead-letters ...`; the entry point `footfall-history`."""
+    command = Command("list, show, repair, replay or discard what could not be stored", dead_letters_command.run)
+    about = "Keep what visitors do, and answer about it, until SIGTERM or SIGINT."
+    command_line.answer("footfall-history", about, {"dead-letters": command})
     settings = load(HistorySettings)
-    match sys.argv[1:]:
-        case ["dead-letters", *arguments]:
-            sys.exit(dead_letters_command.run(arguments, settings))
     try:
         walls = Walls.load(settings.sites_file)
     except WallsError as error:

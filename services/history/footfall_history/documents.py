@@ -35,8 +35,18 @@ _CONTENT: Final = (
     "timestamp_ms",
     "data_json",
 )
-_ADMITTED: Final = ("event_type", "site", "page_id", "user_agent_id", "transition", "assurance", "assurance_reason")
-ERASABLE: Final = ("names_identity_id", "names_hash", "data_json", "title")
+_ADMITTED: Final = (
+    "event_type",
+    "site",
+    "page_id",
+    "user_agent_id",
+    "transition",
+    "assurance",
+    "assurance_reason",
+    "proven_json",
+    "token_id",
+)
+ERASABLE: Final = ("names_identity_id", "names_hash", "data_json", "proven_json", "title")
 """What an event that has been erased no longer says, besides whose it was."""
 
 

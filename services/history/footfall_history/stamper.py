@@ -162,7 +162,7 @@ class Stamper:
             for visit_id, arrival in arrivals.items()
             if arrival.received_ms > visits[visit_id].touched_ms + _TOUCH_EVERY_MS
         }
-        await self._store.move_visits(starts, origins, touched, max(touched.values(), default=0))
+        await self._store.move_visits(starts, touched, max(touched.values(), default=0), origins)
 
     async def _insert(
         self,

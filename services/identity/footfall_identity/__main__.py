@@ -6,8 +6,11 @@ from functools import partial
 from typing import Final
 
 from footfall.identity.v1 import identity_service_pb2_grpc as identity_grpc
+from footfall_servicekit import command_line
+from footfall_servicekit.background import repeat
 from footfall_servicekit.errors import RequestError
-from footfall_servicekit.server import Server, repeat, run, serve
+from footfall_servicekit.partitions import OLDEST, OLDEST_WITH_WAITAOF
+from footfall_servicekit.server import Server, run, serve
 from footfall_servicekit.settings import load
 from footfall_timeline import Walls, WallsError
 
@@ -63,7 +66,7 @@ async def identify(settings: IdentitySettings, walls: Walls) -> int:
         frequent=["ResolveEvents"],
         ready=partitions.redis.is_ready,
         background=[
-            partitions.redis.check,
+            partial(partitions.redis.check, OLDEST_WITH_WAITAOF if settings.log_ack_replicas else OLDEST),
             links.prepare,
             eraser.restore,
             partial(repeat, _FINISH_EVERY_S, RequestError, linking.finish),
@@ -79,6 +82,7 @@ async def identify(settings: IdentitySettings, walls: Walls) -> int:
 
 def main() -> None:
     """Run identity; the entry point `footfall-identity`."""
+    command_line.answer("footfall-identity", "Say who visitors are until SIGTERM or SIGINT.")
     settings = load(IdentitySettings)
     try:
         walls = Walls.load(settings.sites_file)

@@ -39,8 +39,9 @@ class ResolveEventsRequest(_message.Message):
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
         """At most 1,000. Only identifying events need their data; of others visit_id, event_id,
-        event_time_ms, received_time_ms, browser_visit_id, site, global_visit_id, url and title are read. Of several that are not identifying, are of one
-        visit and agree in site, received_time_ms, global_visit_id and having a url and a title, the first and last are enough.
+        event_time_ms, received_time_ms, browser_visit_id, site, global_visit_id, url and title are read. Of several that
+        are not identifying, are of one visit and agree in site, received_time_ms, global_visit_id and having a url and a
+        title, the first and last are enough.
         """
 
     @_builtins.property
