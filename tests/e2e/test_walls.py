@@ -4,73 +4,32 @@ import asyncio
 import random
 import re
 import uuid
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-from footfall_gateway.keys import Key, KeyFile, Scope, new_token
 
 from tests.tools.eventually import eventually
-from tests.tools.suite import Suite, running_suite
+from tests.tools.suite import Suite
 from tests.tools.visits import Event, event, now_ms, random_visit, scattered
+from tests.tools.walls import client_of, running_walled_suite, send
 
-SITES = """
-[[site]]
-name = "shop"
-
-[[site]]
-name = "bank"
-
-[[site]]
-name = "bank-help"
-group = "bank"
-"""
 VISITS = 12
 
 
 @pytest.fixture(scope="module")
 def walled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
     """A suite of two groups of sites."""
-    with _walled(tmp_path_factory.mktemp("walled")) as suite:
+    with running_walled_suite(tmp_path_factory.mktemp("walled")) as suite:
         yield suite
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
     """Another, which is told what one site sends only."""
-    with _walled(tmp_path_factory.mktemp("alone")) as suite:
+    with running_walled_suite(tmp_path_factory.mktemp("alone")) as suite:
         yield suite
-
-
-def _walled(folder: Path) -> Any:
-    (folder / "sites.toml").write_text(SITES)
-    return running_suite(folder / "data", {"SITES_FILE": str(folder / "sites.toml"), "RATE_LIMIT_PER_ADDRESS": "0"})
-
-
-@asynccontextmanager
-async def client_of(suite: Suite, *sites: str, scopes: str = "read contacts erase") -> AsyncIterator[httpx.AsyncClient]:
-    """A client with a key limited to these sites."""
-    token, key_id, token_hash = new_token()
-    key = Key(
-        id=key_id,
-        name="-".join(sites),
-        hash=token_hash,
-        scopes=[Scope(scope) for scope in scopes.split()],
-        sites=list(sites),
-        create_ms=now_ms(),
-    )
-    with KeyFile(Path(suite.environment["GATEWAY_KEYS_FILE"])).changing() as keys:
-        keys[key_id] = key
-    async with suite.http(auth=None, headers={"Authorization": f"Bearer {token}"}) as http:
-        yield http
-
-
-async def send(http: httpx.AsyncClient, *events: Event) -> None:
-    assert (await http.post("/beacon", json=list(events))).status_code == 204
 
 
 async def ids(http: httpx.AsyncClient, path: str, key: str) -> set[str]:

@@ -48,7 +48,7 @@ class Walls:
         The id itself is among them: it may be a stored one already, also one of before there were walls.
         """
         groups = {self._groups[site] for site in sites if site in self._groups} if sites else {*self._groups.values()}
-        return [visit_id, *(scoped_visit_id(visit_id, group) for group in sorted(groups))]
+        return list(dict.fromkeys([visit_id, *(scoped_visit_id(visit_id, group) for group in sorted(groups))]))
 
     def sharing(self, sites: Collection[str]) -> list[str]:
         """These sites, and those that share visits with them; none when none is given, which stands for all."""

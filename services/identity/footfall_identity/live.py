@@ -57,8 +57,8 @@ async def live_page(
         for position in positions:
             record = records.get(position[1])
             if record is not None and _matches(record, state) and is_of(record.site, site, sites):
-                if len(found) == size:
-                    return LivePage(found, places, below)
+                if len(found) == size:  # a token tells nothing of visits that did not match
+                    return LivePage(found, places, places[-1])
                 found.append(record)
                 places.append(position)
             below = position

@@ -75,7 +75,7 @@ class IdentityService(IdentityServiceServicer):
         records = [record for record in found.values() if is_of(record.site, "", sites)]
         if not records:
             raise RequestError.not_found("Visitor", visit_id)
-        record = min(records, key=lambda record: (record.received_ms, record.visit_id))
+        record = min(records, key=lambda record: (record.received_ms, record.site, record.visit_id))
         contact_ids = await self._links.contact_ids([record.fold.stamp.identity])
         return pb.GetVisitorResponse(visitor=messages.visitor(record, contact_ids))
 

@@ -42,7 +42,7 @@ class Visit(_message.Message):
     TIMELINE_TRUNCATED_FIELD_NUMBER: _builtins.int
     SCOPED_VISIT_ID_FIELD_NUMBER: _builtins.int
     visit_id: _builtins.str
-    """The visit."""
+    """The visit, as the browser calls it, here and wherever an answer names a visit."""
     global_visit_id: _builtins.str
     """The device or browser, or empty."""
     site: _builtins.str
