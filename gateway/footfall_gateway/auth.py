@@ -53,35 +53,27 @@ class Principal:
         if scope not in self.scopes:
             raise Problem(403, f"this key has no scope `{scope}`")
 
-    def site(self, asked: str) -> str:
-        """The site that what a client creates is of, when it says `asked`; empty: it may say none.
+    def filter(self, asked: str) -> str:
+        """The site to limit a list to, when a client asks for `asked`; empty: all that it may see.
 
         Raises:
             Problem: 403, it may not see that site; 400, it must say which of several.
 
         """
-        must_be_asked_for(self.sites, asked)
-        return asked or next(iter(self.sites), "")
-
-    def filter(self, asked: str) -> str:
-        """The site to limit a list to, when a client asks for `asked`; empty: all that it may see. Raises as `site`."""
-        must_be_asked_for(self.sites, asked)
+        if asked and self.sites and asked not in self.sites:
+            raise Problem(403, "site: this key may not see it")
+        if not asked and len(self.sites) > 1:
+            raise Problem.parameter("site", "must be given, because this key may see several")
         return asked
+
+    def site(self, asked: str) -> str:
+        """The site of what a client creates, when it says `asked`; empty: as admission decides. Raises as `filter`."""
+        return self.filter(asked) or next(iter(self.sites), "")
 
     def must_see_all(self) -> None:
         """Raises Problem 403 when this client is limited to sites: what it asks for belongs to none."""
         if self.sites:
             raise Problem(403, "this key is limited to sites")
-
-
-def must_be_asked_for(sites: frozenset[str], asked: str) -> None:
-    """Raises Problem: 403, who sees these sites may not see the one asked for; 400, they must say which of several."""
-    if not sites or asked in sites:
-        return
-    if asked:
-        raise Problem(403, "site: this key may not see it")
-    if len(sites) > 1:
-        raise Problem.parameter("site", "must be given, because this key may see several")
 
 
 EVERYBODY = Principal("everybody", frozenset(Scope))
@@ -113,7 +105,8 @@ class Authenticator:
         self._waiting = 0
         self._limit = RateLimitItemPerMinute(settings.failed_logins_per_minute)
         self._failures = FixedWindowRateLimiter(MemoryStorage())
-        if not (self._is_open or self._user or self._keys()):
+        keys = self._keys()
+        if not (self._is_open or self._user or keys):
             _log.warning("no credentials are set: the data and /api/v1 routes answer 401 to everybody")
 
     async def authenticate(self, authorization: str, address: str) -> Principal:

@@ -38,7 +38,7 @@ async def test_a_visit_s_site_is_that_of_what_arrived_first_whatever_the_order(
         ]
         for part in [entries] if together else [[one] for one in entries]:
             await stamper.keep(part)
-        visit = await store.visits.find_one({"_id": visit_id})
+        [visit] = await store.find_visits({"_id": visit_id}, 1)
         assert (visit["site"], visit["start_key"][:13]) == ("bank", str(at - 3_600_000))
 
 
