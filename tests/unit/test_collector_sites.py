@@ -1,6 +1,7 @@
 """SITES_FILE: which site an event belongs to, and what is wrong with a file."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
@@ -101,7 +102,7 @@ def test_an_event_is_of_the_visit_of_its_site_s_group_whatever_a_sender_says() -
     sites, groups = Sites([Site("shop"), Site("help"), Site("bank")]), {"shop": "shop", "help": "shop", "bank": "bank"}
     admission = Admission(sites, Redactor(), max_event_age_ms=DAY_MS, walls=Walls(groups))
     visit_id = new_uuid()
-    made_up = {"browser_visit_id": new_uuid(), "received_time_ms": 1, "page_id": new_uuid()}
+    made_up: dict[str, Any] = {"browser_visit_id": new_uuid(), "received_time_ms": 1, "page_id": new_uuid()}
     sent = batch(*(message(site=s, visit_id=visit_id, browser_page_id="p", **made_up) for s in groups))
     assert admission.admit(sent, 0) == {}
     shop, helping, bank = sent.events

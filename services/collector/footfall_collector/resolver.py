@@ -15,9 +15,8 @@ from footfall_collector.rare_line import RareLine
 
 PAUSE_S: Final = 1.0
 
-_Kind = tuple[
-    str, str, int, str, bool, bool
-]  # visit, site, arrival, device, whether without address and title of a page
+# Visit, site, arrival, device, whether without address and title of a page.
+_Kind = tuple[str, str, int, str, bool, bool]
 _Told = tuple[int, str, Event]  # when, the address of the page, all
 
 

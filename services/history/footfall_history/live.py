@@ -39,19 +39,21 @@ class Wanted(NamedTuple):
     visit_ids: frozenset[str]
     sites: frozenset[str]
 
-    def has(self, event: Event) -> bool:
-        """Whether an event of the log is among them."""
+    def has(self, site: str, visit_id: str) -> bool:
+        """Whether an event is among them, by its site and the stored id of its visit."""
         return (
-            self.site in {"", event.site}
-            and (not self.visit_ids or event.visit_id in self.visit_ids)
-            and (not self.sites or event.site in self.sites)
+            self.site in {"", site}
+            and (not self.visit_ids or visit_id in self.visit_ids)
+            and (not self.sites or site in self.sites)
         )
 
     def part(self, batches: Sequence[EventBatch]) -> list[EventBatch]:
         """Of batches the visits that have such events: what else they did says who their visitor was."""
         if not any(self):
             return [*batches]
-        visit_ids = {event.visit_id for batch in batches for event in batch.events if self.has(event)}
+        visit_ids = {
+            event.visit_id for batch in batches for event in batch.events if self.has(event.site, event.visit_id)
+        }
         return [
             EventBatch(contexts=batch.contexts, events=[one for one in batch.events if one.visit_id in visit_ids])
             for batch in batches
@@ -143,15 +145,13 @@ class LiveTail:
         await self._must_reach_back_to(number, place)
         batches = wanted.part([_batch(entry) for entry, _ in entries])
         documents, _ = await self._preview.of(batches)
+        stamped = {
+            key: stored_event(document)
+            for key, document in documents.items()
+            if wanted.has(document.get("site", ""), document["visit_id"])
+        }
         return [
-            (
-                [
-                    stored_event(documents[key])
-                    for event in batch.events
-                    if wanted.has(event) and (key := _key(event)) in documents
-                ],
-                behind,
-            )
+            ([stamped[key] for event in batch.events if (key := _key(event)) in stamped], behind)
             for batch, (_, behind) in zip(batches, entries, strict=True)
         ]
 
