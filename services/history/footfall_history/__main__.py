@@ -43,7 +43,7 @@ async def keep_history(settings: HistorySettings) -> int:
     log_kept_ms = settings.log_kept_minutes * MINUTE_MS
     log = Log(settings.redis_url, settings.partitions, settings.redis_timeout_ms)
     identities = Identities(settings.identity_target, settings.identity_timeout_ms, settings.client_tls)
-    tombstones = Tombstones(store, settings.erasure_secret)
+    tombstones = Tombstones(store, settings.erasure_secret, erases_anonymous=settings.erase_anonymous_stretch)
     letters = DeadLetters(
         log,
         kept_ms=settings.retention_days * DAY_MS,
@@ -52,7 +52,7 @@ async def keep_history(settings: HistorySettings) -> int:
     )
     reader = Reader(store, settings.idle_minutes * MINUTE_MS)
     kept = settings.visit_transitions
-    preview = Preview(store, tombstones, transitions_kept=kept)
+    preview = Preview(tombstones, transitions_kept=kept)
     eraser = Eraser(store, tombstones, letters, preview)
     consumer = LogConsumer(letters, Stamper(store, tombstones, transitions_kept=kept), eraser)
     tail = LiveTail(log, preview, stopping, most_watchers=settings.watchers)

@@ -62,9 +62,7 @@ class Eraser:
             await self._store.put_tombstone(hashed, until_ms, self._tombstones.key_check)
             visit_count = event_count = 0
             async for visit_id, identity in self._visits(visits, hashed, until_ms):
-                is_changed, events = await erase_in_visit(
-                    self._store, self._tombstones.fields, visit_id, identity, until_ms
-                )
+                is_changed, events = await erase_in_visit(self._store, self._tombstones, visit_id, identity, until_ms)
                 visit_count += is_changed
                 event_count += events
             for number in partitions:

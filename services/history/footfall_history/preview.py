@@ -6,16 +6,13 @@ from footfall.event.v1.event_pb2 import EventBatch
 
 from footfall_history.arrivals import Unstorable, by_visit
 from footfall_history.documents import Document
-from footfall_history.store import Store
 from footfall_history.tombstones import Tombstones
-from footfall_history.visit import Visit
 
 
 class Preview:
     """How events would be stored."""
 
-    def __init__(self, store: Store, tombstones: Tombstones, *, transitions_kept: int) -> None:
-        self._store = store
+    def __init__(self, tombstones: Tombstones, *, transitions_kept: int) -> None:
         self._tombstones = tombstones
         self._transitions_kept = transitions_kept
 
@@ -23,12 +20,12 @@ class Preview:
         """Stamped documents by their id, and the events that are unfit. Raises `store.Unavailable`."""
         unstorable: list[Unstorable] = []
         arrivals = by_visit(batches, unstorable)
-        known = {document["_id"]: Visit.from_document(document) for document in await self._store.read_visits(arrivals)}
+        known = await self._tombstones.visits(arrivals)
         named = {event.identity_id for batch in batches for event in batch.events if event.identity_id}
         forgotten = await self._tombstones.of(named)
         stamped = {}
         for visit_id, arrival in arrivals.items():
-            visit = known.get(visit_id) or Visit.begun(visit_id, arrival.start, arrival.received_ms)
+            visit = known.get(visit_id) or self._tombstones.begun(visit_id, arrival.start, arrival.received_ms)
             visit = visit.merged(arrival.transitions, self._transitions_kept).with_forgotten(forgotten)
             for key, document in arrival.events.items():
                 stamped[key] = visit.stamped(document, forgotten)

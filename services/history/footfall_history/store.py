@@ -18,7 +18,7 @@ from pymongo import ASCENDING, DESCENDING, ReadPreference, ReturnDocument, Updat
 from pymongo.errors import BulkWriteError, ConnectionFailure
 from pymongo.write_concern import WriteConcern
 
-from footfall_history.documents import NO_REVISION, PAGE_ENTERED, PAGE_EXITED, Document
+from footfall_history.documents import DEVICE_FIELDS, NO_REVISION, PAGE_ENTERED, PAGE_EXITED, Document, erasures
 from footfall_history.walk import Walk
 
 Unavailable = ConnectionFailure
@@ -172,8 +172,13 @@ class Store:
         """
         if not changes:
             return 0, {}
+        gone = {"$unset": dict.fromkeys(DEVICE_FIELDS, "")}
         operations = [
-            UpdateOne({"_id": visit_id, "rev": fields["rev"] - 1}, {"$set": fields}) for visit_id, fields in changes
+            UpdateOne(
+                {"_id": visit_id, "rev": fields["rev"] - 1},
+                {"$set": fields} | (gone if fields.get("forgotten") else {}),
+            )
+            for visit_id, fields in changes
         ]
         try:
             return (await self.visits.bulk_write(operations, ordered=False)).matched_count, {}
@@ -184,11 +189,18 @@ class Store:
     async def move_visits(
         self, starts: Mapping[str, Mapping[str, Any]], touched: Collection[str], touched_ms: int
     ) -> None:
-        """Let visits start earlier, where that is earlier; keep those just touched from expiring."""
-        operations: list[UpdateOne | UpdateMany] = [
-            UpdateOne({"_id": visit_id, "start_key": {"$gt": start["start_key"]}}, {"$set": start})
-            for visit_id, start in starts.items()
-        ]
+        """Let visits start earlier, where that is earlier; keep those just touched from expiring.
+
+        A visit that is forgotten by then learns nothing of the browser.
+        """
+        operations: list[UpdateOne | UpdateMany] = []
+        for visit_id, start in starts.items():
+            bare = {name: value for name, value in start.items() if name not in DEVICE_FIELDS}
+            where: Document = {"_id": visit_id, "start_key": {"$gt": start["start_key"]}}
+            operations += [
+                UpdateOne(where | {"forgotten": {"$ne": True}}, {"$set": start}),
+                UpdateOne(where | {"forgotten": True}, {"$set": bare}),
+            ]
         if touched:
             operations.append(UpdateMany({"_id": {"$in": [*touched]}}, {"$max": {"touched_ms": touched_ms}}))
         if operations:
@@ -241,11 +253,14 @@ class Store:
             matched += (await self.events.bulk_write(operations, ordered=False)).matched_count
         return matched
 
-    async def forget_named(self, visit_id: str, identity: str, upper_key: str, without: Collection[str]) -> int:
-        """Erase what events of a visit below a key say, if they name this identity; return how many did."""
-        where = {"visit_id": visit_id, "names_identity_id": identity, "order_key": {"$lt": upper_key}}
-        change = {"$set": {"erased": True}, "$unset": dict.fromkeys(without, "")}
-        return (await self.events.update_many(where, change)).modified_count
+    async def forget_named(self, visit_id: str, identity: str, upper_key: str) -> int:
+        """Erase events of a visit below a key that name this identity; return how many did."""
+        where: Document = {"visit_id": visit_id, "names_identity_id": identity, "order_key": {"$lt": upper_key}}
+        operations = [
+            UpdateMany(part, {"$set": {"erased": True}, "$unset": dict.fromkeys(gone, "")})
+            for part, gone in erasures(where)
+        ]
+        return (await self.events.bulk_write(operations, ordered=False)).modified_count
 
     async def visits_naming(self, names_hash: str, upper_key: str) -> list[tuple[str, str]]:
         """The visits with events below a key that name whom a hash stands for, each with the name."""

@@ -96,9 +96,9 @@ def letters(log: Log) -> DeadLetters:
 
 
 @pytest.fixture
-def preview(store: Store, tombstones: Tombstones) -> Preview:
+def preview(tombstones: Tombstones) -> Preview:
     """What tells how events would be stored there."""
-    return Preview(store, tombstones, transitions_kept=1_000)
+    return Preview(tombstones, transitions_kept=1_000)
 
 
 @pytest.fixture

@@ -1228,7 +1228,7 @@ class EraseIdentityResponse(_message.Message):
     visit_count: _builtins.int
     """Visits whose timeline named the identity."""
     event_count: _builtins.int
-    """Events that lost identity and data."""
+    """Events that lost identity and content, and dead letters that were removed."""
     def __init__(
         self,
         *,

@@ -166,7 +166,9 @@ class StoredEvent(_message.Message):
     """An event with this id and other content came later and was not kept."""
     @_builtins.property
     def event(self) -> _event_pb2.Event:
-        """The event as admitted."""
+        """The event as admitted. Of one that has been erased only ids, times, type and site are left, and the name if it
+        is one of the system events: an event without a name is an erased one.
+        """
 
     @_builtins.property
     def received_time(self) -> _timestamp_pb2.Timestamp:
