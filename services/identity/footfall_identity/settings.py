@@ -54,6 +54,11 @@ class IdentitySettings(ServiceSettings):
         "Set it before the first visit and never change it.",
         min_length=16,
     )
+    erase_anonymous_stretch: bool = shared(
+        "ERASE_ANONYMOUS_STRETCH",
+        True,
+        "Erase with a person also what a visit did before it named anybody, when that person is whom it named first.",
+    )
     retention_days: int = Field(
         8,
         ge=1,

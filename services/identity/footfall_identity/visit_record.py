@@ -83,7 +83,7 @@ class Summary(msgspec.Struct, array_like=True, frozen=True):
     """What Redis keeps of a visit besides its transitions: a MessagePack array, in the order of merge.lua.
 
     `rev` counts the changes of the timeline. `bound` is empty until a transition had to be left out; then none that
-    sorts behind it is kept.
+    sorts behind it is kept. A ninth element says that there are erased markers; only the script asks.
     """
 
     first_ms: int
