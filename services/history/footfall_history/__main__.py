@@ -14,6 +14,7 @@ from footfall_history.access import ACCESS
 from footfall_history.consumer import LogConsumer
 from footfall_history.dead_letters import DeadLetters
 from footfall_history.erasure import Eraser
+from footfall_history.export import Exporter
 from footfall_history.identities import Identities
 from footfall_history.live import LiveTail
 from footfall_history.log import Log
@@ -56,7 +57,8 @@ async def keep_history(settings: HistorySettings) -> int:
     eraser = Eraser(store, tombstones, letters, preview)
     consumer = LogConsumer(letters, Stamper(store, tombstones, transitions_kept=kept), eraser)
     tail = LiveTail(log, preview, stopping, most_watchers=settings.watchers)
-    service = HistoryService(store, reader, identities, tail, eraser, receipts=Receipts(reader, letters))
+    exporter, receipts = Exporter(store, reader, letters, preview), Receipts(reader, letters)
+    service = HistoryService(store, reader, identities, tail, eraser, receipts=receipts, exporter=exporter)
 
     async def is_ready() -> bool:
         return await store.is_ready() and await log.is_ready()

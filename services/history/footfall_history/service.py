@@ -16,6 +16,7 @@ from grpc.aio import ServicerContext
 
 from footfall_history import log, query, store, views
 from footfall_history.erasure import Eraser
+from footfall_history.export import Exporter
 from footfall_history.identities import Identities
 from footfall_history.live import LiveTail
 from footfall_history.reader import Reader
@@ -87,6 +88,7 @@ class HistoryService(HistoryServiceServicer):
         eraser: Eraser,
         *,
         receipts: Receipts,
+        exporter: Exporter,
     ) -> None:
         self._store = store
         self._reader = reader
@@ -94,6 +96,7 @@ class HistoryService(HistoryServiceServicer):
         self._tail = tail
         self._eraser = eraser
         self._receipts = receipts
+        self._exporter = exporter
 
     @_answered
     async def GetVisit(self, request: pb.GetVisitRequest, _context: Context) -> pb.GetVisitResponse:  # noqa: N802
@@ -252,7 +255,7 @@ class HistoryService(HistoryServiceServicer):
         self, request: pb.ExportIdentityRequest, _context: Context
     ) -> AsyncGenerator[pb.ExportIdentityResponse, None]:
         """Everything known of an identity."""
-        async with aclosing(self._reader.export(query.identity_of(request.identity_id))) as answers:
+        async with aclosing(self._exporter.export(query.identity_of(request.identity_id))) as answers:
             async for answer in answers:
                 yield answer
 

@@ -129,6 +129,12 @@ class Visit:
         return {"_id": self.visit_id, "touched_ms": self.touched_ms, **start}
 
     @property
+    def first_named(self) -> str:
+        """Whom it named first; empty when that is nobody any more, or nobody yet."""
+        named = (step.transition.identity for step in self.fold.steps if step.transition.kind is not Kind.SIGN_OUT)
+        return next(named, "")
+
+    @property
     def is_forgotten(self) -> bool:
         """Whether it was of people who are erased, from its first event on, and names nobody else."""
         # A start key has the visit's id behind its time: all events of that millisecond come before "~".

@@ -12,6 +12,7 @@ from footfall.history.v1 import history_service_pb2_grpc as history_grpc
 from footfall_history.__main__ import SERVICE_NAME
 from footfall_history.dead_letters import DeadLetters
 from footfall_history.erasure import Eraser
+from footfall_history.export import Exporter
 from footfall_history.identities import Identities
 from footfall_history.live import LiveTail
 from footfall_history.log import Log
@@ -115,7 +116,8 @@ async def stub(store: Store, log: Log, letters: DeadLetters, eraser: Eraser, pre
     stopping = asyncio.Event()
     tail = LiveTail(log, preview, stopping, most_watchers=4)
     reader = Reader(store, IDLE_MS)
-    service = HistoryService(store, reader, identities, tail, eraser, receipts=Receipts(reader, letters))
+    exporter, receipts = Exporter(store, reader, letters, preview), Receipts(reader, letters)
+    service = HistoryService(store, reader, identities, tail, eraser, receipts=receipts, exporter=exporter)
     add = partial(history_grpc.add_HistoryServiceServicer_to_server, service)
     server = Server(HistorySettings(port=0, lame_duck_ms=0), {SERVICE_NAME: add}, stopping=stopping)
     port = await server.start()
