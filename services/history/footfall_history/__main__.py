@@ -9,7 +9,7 @@ from footfall.history.v1 import history_service_pb2_grpc as history_grpc
 from footfall_servicekit.server import Server, repeat, run, serve
 from footfall_servicekit.settings import load
 
-from footfall_history import dead_letters_command
+from footfall_history import dead_letters_command, verify_command
 from footfall_history.access import ACCESS
 from footfall_history.consumer import LogConsumer
 from footfall_history.dead_letters import DeadLetters
@@ -89,11 +89,13 @@ async def keep_history(settings: HistorySettings) -> int:
 
 
 def main() -> None:
-    """Run history, or carry out `dead-letters ...`; the entry point `footfall-history`."""
+    """Run history, or carry out `dead-letters ...` or `verify-erasure ...`; the entry point `footfall-history`."""
     settings = load(HistorySettings)
     match sys.argv[1:]:
         case ["dead-letters", *arguments]:
             sys.exit(dead_letters_command.run(arguments, settings))
+        case ["verify-erasure", *arguments]:
+            sys.exit(verify_command.run(arguments, settings))
     run(settings, "history", partial(keep_history, settings))
 
 

@@ -12,6 +12,8 @@ from functools import partial
 from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import structlog
+from bson.codec_options import CodecOptions
+from bson.raw_bson import RawBSONDocument
 from footfall_timeline import order_key
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection
 from pymongo import ASCENDING, DESCENDING, ReadPreference, ReturnDocument, UpdateMany, UpdateOne
@@ -310,6 +312,13 @@ class Store:
         """Whether anybody has been erased under a key other than that with this check. Waits until MongoDB answers."""
         other = {"key_check": {"$ne": key_check}}
         return await _when_answering(lambda: self._tombstones.find_one(other, ["_id"])) is not None
+
+    async def raw_documents(self) -> AsyncIterator[tuple[str, RawBSONDocument]]:
+        """Every document of the database as bytes, whoever owns it, with the name of its collection: to be searched."""
+        options = CodecOptions(document_class=RawBSONDocument)
+        for name in await self._database.list_collection_names():
+            async for document in self._database.get_collection(name, codec_options=options).find():
+                yield name, document
 
     # Retention
 
