@@ -57,7 +57,7 @@ async def keep_history(settings: HistorySettings) -> int:
     eraser = Eraser(store, tombstones, letters, preview)
     consumer = LogConsumer(letters, Stamper(store, tombstones, transitions_kept=kept), eraser)
     tail = LiveTail(log, preview, stopping, most_watchers=settings.watchers)
-    exporter, receipts = Exporter(store, reader, letters, preview), Receipts(reader, letters)
+    exporter, receipts = Exporter(store, reader, tombstones, letters, preview), Receipts(reader, letters)
     service = HistoryService(store, reader, identities, tail, eraser, receipts=receipts, exporter=exporter)
 
     async def is_ready() -> bool:

@@ -16,6 +16,7 @@ from footfall_history.documents import Document, event_time_ms, stored_event
 from footfall_history.preview import Preview, stamped_letters
 from footfall_history.reader import IS_ENTRY, Reader
 from footfall_history.store import Series, Store
+from footfall_history.tombstones import Tombstones
 from footfall_history.user_agents import user_agent
 from footfall_history.visit import Visit
 
@@ -28,8 +29,11 @@ _IS_ANONYMOUS: Final[Document] = {"state": int(State.ANONYMOUS), "erased": {"$ne
 class Exporter:
     """Exports people. Raises `store.Unavailable` and `log.Unavailable`."""
 
-    def __init__(self, store: Store, reader: Reader, letters: DeadLetters, preview: Preview) -> None:
+    def __init__(
+        self, store: Store, reader: Reader, tombstones: Tombstones, letters: DeadLetters, preview: Preview
+    ) -> None:
         self._store = store
+        self._tombstones = tombstones
         self._reader = reader
         self._letters = letters
         self._preview = preview
@@ -44,7 +48,7 @@ class Exporter:
         async for session in self._sessions(identity):
             yield pb.ExportIdentityResponse(session=session)
         first_named, anonymous = await self._anonymous(identity)
-        parts = [await self._reader.series("identity_id", identity, {}), *anonymous]
+        parts = [await self._reader.series("identity_id", identity, {}), *self._named(identity), *anonymous]
         for series in parts:
             entries = self._store.walk(series._replace(where=series.where | IS_ENTRY), "", "", views.PAGE_FIELDS)
             while entered := await entries.take(_CHUNK):
@@ -72,6 +76,13 @@ class Exporter:
                 for session in visit.fold.sessions:
                     if session.identity == identity:
                         yield views.session_message(visit.visit_id, session)
+
+    def _named(self, identity: str) -> list[Series]:
+        """What names this identity and is somebody else's all the same, by a timeline that has no room for it."""
+        if not self._tombstones.has_key:
+            return []
+        named = {"names_hash": self._tombstones.hash_of(identity)}
+        return [Series(named, {"identity_id": {"$ne": identity}}, None)]
 
     async def _anonymous(self, identity: str) -> tuple[set[str], list[Series]]:
         """The visits that named this identity first, and what they did before."""

@@ -101,7 +101,7 @@ async def _pieces(redis: Any, key: bytes) -> AsyncIterator[bytes]:
     kind = await redis.type(key)
     if kind == b"stream":
         position = b"-"
-        while entries := await redis.xrange(key, position, count=_ENTRIES_A_BATCH):
+        while entries := await redis.xrange(key, position, count=_ENTRIES_A_READ):
             for entry_id, fields in entries:
                 yield b"\0".join(chain.from_iterable(fields.items()))
                 position = b"(" + entry_id

@@ -109,14 +109,16 @@ def eraser(store: Store, tombstones: Tombstones, letters: DeadLetters, preview: 
 
 
 @pytest.fixture
-async def stub(store: Store, log: Log, letters: DeadLetters, eraser: Eraser, preview: Preview) -> AsyncIterator[Any]:
+async def stub(
+    store: Store, log: Log, tombstones: Tombstones, *, letters: DeadLetters, eraser: Eraser, preview: Preview
+) -> AsyncIterator[Any]:
     """A client of a service over that store and log, whose neighbour identity does not answer."""
     [nobody] = free_ports(1)
     identities = Identities(f"127.0.0.1:{nobody}", 200)
     stopping = asyncio.Event()
     tail = LiveTail(log, preview, stopping, most_watchers=4)
     reader = Reader(store, IDLE_MS)
-    exporter, receipts = Exporter(store, reader, letters, preview), Receipts(reader, letters)
+    exporter, receipts = Exporter(store, reader, tombstones, letters, preview), Receipts(reader, letters)
     service = HistoryService(store, reader, identities, tail, eraser, receipts=receipts, exporter=exporter)
     add = partial(history_grpc.add_HistoryServiceServicer_to_server, service)
     server = Server(HistorySettings(port=0, lame_duck_ms=0), {SERVICE_NAME: add}, stopping=stopping)

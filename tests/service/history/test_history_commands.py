@@ -36,7 +36,7 @@ class Watched:
         self.reader = Reader(store, IDLE_MS)
         tombstones = Tombstones(store, ERASURE_KEY)
         self.stamper = Stamper(store, tombstones, transitions_kept=1_000)
-        self.exporter = Exporter(store, self.reader, letters, Preview(tombstones, transitions_kept=1_000))
+        self.exporter = Exporter(store, self.reader, tombstones, letters, Preview(tombstones, transitions_kept=1_000))
         self.stories: list[Story] = []
         self.listener = listener
 

@@ -7,7 +7,10 @@ from footfall.history.v1 import history_service_pb2 as pb
 from footfall_history.arrivals import Unstorable
 from footfall_history.dead_letters import DeadLetters
 from footfall_history.stamper import Stamper
+from footfall_history.store import Store
+from footfall_history.tombstones import Tombstones
 
+from tests.service.history.conftest import ERASURE_KEY
 from tests.tools.batches import CHROME, context
 from tests.tools.history import entry, logged
 from tests.tools.stories import Story
@@ -59,3 +62,11 @@ async def test_what_could_not_be_stored_is_in_it(stub: Any, stamper: Stamper, le
     found = (await exported(stub, "dana"))["unstored_event"]
     assert sorted(one.event.event.event_name for one in found) == ["After", "Before", "SignIn"]
     assert {(one.event.address, one.dead_letter.reason) for one in found} == {("203.0.113.0", "for a test")}
+
+
+async def test_who_is_named_beyond_what_a_timeline_keeps_is_not_left_out(stub: Any, store: Store) -> None:
+    story = Story("ann")
+    beyond = event("SignIn", story.visit_id, story.at_ms + 9_000, "dana")
+    await Stamper(store, Tombstones(store, ERASURE_KEY), transitions_kept=1).keep([story.entry(), entry([beyond])])
+    [found] = (await exported(stub, "dana"))["event"]
+    assert (found.event.identity_id, found.stamp.identity_id) == ("dana", "ann")
