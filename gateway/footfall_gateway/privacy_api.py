@@ -50,6 +50,8 @@ class ExportLine(msgspec.Struct, omit_defaults=True, rename="camel"):
     """Beside `session`, and an `event` that identifies: the page says so, or the website's server signed it."""
     assurance_reason: str = ""
     """Beside such an `event`: why."""
+    proven: msgspec.Raw | None = None
+    """Beside such an `event`: what its token says of the person besides the id, as far as it counts."""
 
 
 def _visit(stored: visit_pb2.Visit) -> ExportLine:
@@ -69,6 +71,7 @@ def _event(stored: visit_pb2.StoredEvent) -> ExportLine:
         site=stored.event.site,
         assurance=resources.assurance(stored.event.assurance),
         assurance_reason=stored.event.assurance_reason,
+        proven=msgspec.Raw(stored.event.proven_json) if stored.event.proven_json else None,
     )
 
 

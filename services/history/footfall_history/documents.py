@@ -36,7 +36,17 @@ _CONTENT: Final = (
     "timestamp_ms",
     "data_json",
 )
-_ADMITTED: Final = ("event_type", "site", "page_id", "user_agent_id", "transition", "assurance", "assurance_reason")
+_ADMITTED: Final = (
+    "event_type",
+    "site",
+    "page_id",
+    "user_agent_id",
+    "transition",
+    "assurance",
+    "assurance_reason",
+    "proven_json",
+    "token_id",
+)
 _KEPT: Final = {"event_name", "timestamp_ms", "event_type", "site"}
 _ERASED: Final = (
     *(name for name in (*_CONTENT, *_ADMITTED) if name not in _KEPT),

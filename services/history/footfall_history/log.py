@@ -6,8 +6,8 @@ from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from footfall_servicekit.partitions import PartitionedRedis, hash_tag
-from footfall_servicekit.stream import PAYLOAD_FIELD, Entry, StreamReader, trim
-from redis.exceptions import RedisError, ResponseError
+from footfall_servicekit.stream import PAYLOAD_FIELD, Entry, StreamReader, about_stream, trim
+from redis.exceptions import RedisError
 
 GROUP: Final = "history"
 _ALL_GROUPS: Final = ("identity", GROUP)
@@ -67,11 +67,10 @@ class Log:
         return is_ours and bool(removed <= position.ordinal <= about["entries-added"])
 
     async def _about(self, number: int) -> dict[str, Any]:
-        try:
-            answer: dict[str, Any] = await self._redis[number].xinfo_stream(_key("log", number))
-        except ResponseError:  # nothing has been appended yet
+        about = await about_stream(self._redis[number], _key("log", number))
+        if about is None:  # nothing has been appended yet
             return {"last-generated-id": b"0-0", "entries-added": 0, "length": 0}
-        return answer
+        return about
 
     async def read_behind(self, number: int, position: Position) -> list[tuple[Entry, Position]]:
         """The next entries behind a place, each with the place behind it; none when none has come within a second."""

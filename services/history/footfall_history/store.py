@@ -17,14 +17,14 @@ from bson.raw_bson import RawBSONDocument
 from footfall_timeline import order_key
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection
 from pymongo import ASCENDING, DESCENDING, ReadPreference, ReturnDocument, UpdateMany, UpdateOne
-from pymongo.errors import BulkWriteError, ConnectionFailure
+from pymongo.errors import BulkWriteError, ConnectionFailure, WriteConcernError
 from pymongo.write_concern import WriteConcern
 
 from footfall_history.documents import DEVICE_FIELDS, NO_REVISION, PAGE_ENTERED, PAGE_EXITED, Document, erasures
 from footfall_history.walk import Walk
 
-Unavailable = ConnectionFailure
-"""What every method raises when MongoDB does not answer."""
+Unavailable = (ConnectionFailure, WriteConcernError)
+"""What every method raises when MongoDB does not answer, or does not confirm what it was given to write."""
 
 _DUPLICATE_KEY: Final = 11000
 # Ids are asked for in groups of this many, side by side. SecantusDB compares each document with each id of an `$in`:
@@ -183,10 +183,10 @@ class Store:
             for visit_id, fields in changes
         ]
         try:
-            return (await self.visits.bulk_write(operations, ordered=False)).matched_count, {}
+            return (await _confirmed(self.visits.bulk_write(operations, ordered=False))).matched_count, {}
         except BulkWriteError as error:
-            refused = {changes[problem["index"]][0]: _reason(problem) for problem in _refusals(error)}
-            return (error.details or {})["nMatched"], refused
+            refused = {changes[problem["index"]][0]: _reason(problem) for problem in error.details["writeErrors"]}
+            return error.details["nMatched"], refused
 
     async def move_visits(
         self, starts: Mapping[str, Mapping[str, Any]], touched: Collection[str], touched_ms: int
@@ -206,13 +206,13 @@ class Store:
         if touched:
             operations.append(UpdateMany({"_id": {"$in": [*touched]}}, {"$max": {"touched_ms": touched_ms}}))
         if operations:
-            await self.visits.bulk_write(operations, ordered=False)
+            await _confirmed(self.visits.bulk_write(operations, ordered=False))
 
     async def note_last_keys(self, keys: Mapping[str, str]) -> None:
         """Note for visits the key of an event, if it is later than what is noted."""
         if keys:
             operations = [UpdateOne({"_id": visit_id}, {"$max": {"last_key": key}}) for visit_id, key in keys.items()]
-            await self.visits.bulk_write(operations, ordered=False)
+            await _confirmed(self.visits.bulk_write(operations, ordered=False))
 
     # Events, for the consumer
 
@@ -231,7 +231,7 @@ class Store:
             for id_, key in keys.items()
         ]
         if operations:
-            await self.events.bulk_write(operations, ordered=False)
+            await _confirmed(self.events.bulk_write(operations, ordered=False))
 
     async def events_behind(self, visit_ids: Iterable[str], from_key: str, rev: int) -> list[Document]:
         """Of events in these visits from a key on and stamped before this revision: `visit_id`, `order_key`, `rev`."""
@@ -252,7 +252,7 @@ class Store:
                 )
                 for where, fields, without, _ in part
             ]
-            matched += (await self.events.bulk_write(operations, ordered=False)).matched_count
+            matched += (await _confirmed(self.events.bulk_write(operations, ordered=False))).matched_count
         return matched
 
     async def forget_named(self, visit_id: str, identity: str, upper_key: str) -> int:
@@ -262,7 +262,7 @@ class Store:
             UpdateMany(part, {"$set": {"erased": True}, "$unset": dict.fromkeys(gone, "")})
             for part, gone in erasures(where)
         ]
-        return (await self.events.bulk_write(operations, ordered=False)).modified_count
+        return (await _confirmed(self.events.bulk_write(operations, ordered=False))).modified_count
 
     async def visits_naming(self, names_hash: str, upper_key: str) -> list[tuple[str, str]]:
         """The visits with events below a key that name whom a hash stands for, each with the name."""
@@ -462,9 +462,9 @@ async def _insert(collection: "AsyncIOMotorCollection[Any]", documents: Sequence
     if not documents:
         return refusals
     try:
-        await collection.insert_many(documents, ordered=False)
+        await _confirmed(collection.insert_many(documents, ordered=False))
     except BulkWriteError as error:
-        for problem in _refusals(error):
+        for problem in error.details["writeErrors"]:
             document_id = documents[problem["index"]]["_id"]
             if problem["code"] == _DUPLICATE_KEY:
                 refusals.duplicates.add(document_id)
@@ -485,13 +485,17 @@ def _restamps_a_command(restamps: Sequence[Restamp]) -> Iterator[list[Restamp]]:
         yield part
 
 
-def _refusals(error: BulkWriteError) -> list[Mapping[str, Any]]:
-    """Which writes the server refused one by one. Raises the error when it is not known how far the others went."""
-    details = error.details or {}
-    if details.get("writeConcernErrors"):
-        raise error
-    refusals: list[Mapping[str, Any]] = details["writeErrors"]
-    return refusals
+async def _confirmed(write: Awaitable[Answer]) -> Answer:
+    """The answer to a bulk write. Raises Unavailable when the server does not say that it will keep what it took.
+
+    Also when it refused some besides: of those it took nobody knows. What else it refused BulkWriteError says.
+    """
+    try:
+        return await write
+    except BulkWriteError as error:
+        if error.details["writeConcernErrors"]:
+            raise WriteConcernError("a bulk write is not confirmed") from error
+        raise
 
 
 def _reason(problem: Mapping[str, Any]) -> str:

@@ -14,7 +14,8 @@ from typing import Any, Final
 from urllib.parse import quote, quote_plus
 
 from footfall_servicekit import logs
-from footfall_servicekit.partitions import WrongPartitionsError
+from footfall_servicekit.partitions import OldRedisError, WrongPartitionsError
+from footfall_servicekit.settings import load
 
 from footfall_history.log import Log
 from footfall_history.log import Unavailable as LogUnavailable
@@ -31,7 +32,7 @@ Places = AsyncIterator[tuple[str, str]]
 """Where something was found, and why something may be there; empty when nothing may."""
 
 
-def run(arguments: list[str], settings: HistorySettings) -> int:
+def run(arguments: list[str]) -> int:
     """Carry out the command; the exit code: 0 nothing is left but what is listed, 1 something is, 2 not understood."""
     parser = argparse.ArgumentParser(
         prog="footfall-history verify-erasure", description="Search Redis and MongoDB for what is left of a person."
@@ -40,12 +41,13 @@ def run(arguments: list[str], settings: HistorySettings) -> int:
         "id", help="the identity's id; -: read from standard input, so that it is in no list of processes"
     )
     given = parser.parse_args(arguments).id
+    settings = load(HistorySettings)
     logs.configure("history", "critical")  # what goes wrong is told below
     try:
         return asyncio.run(_verify(settings, sys.stdin.readline().rstrip("\n") if given == "-" else given))
-    except (LogUnavailable, StoreUnavailable, TimeoutError):
+    except (LogUnavailable, *StoreUnavailable, TimeoutError):
         sys.stderr.write("a store does not answer: nothing is known\n")
-    except WrongPartitionsError as error:
+    except (WrongPartitionsError, OldRedisError) as error:
         sys.stderr.write(f"{error}\n")
     return 1
 

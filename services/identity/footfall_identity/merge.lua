@@ -19,8 +19,8 @@ local changes_kept, now_ms, person_prefix, answer_all = ARGV[4], tonumber(ARGV[5
 local most, erases_anonymous = tonumber(ARGV[8]), ARGV[9] == '1'
 local FIRST_MS, LAST_MS, REV, DEVICE, SITE, PAGE, TITLE, BOUND, HAS_ERASED = 1, 2, 3, 4, 5, 6, 7, 8, 9
 local FIRST_VERSION = '^(%d+)\n(%d+)\n(%d+)\n(%d+)\n([^\n]*)\n([^\n]*)\n(.*)$'
-local SIGN_IN, SIGN_OUT = '2', '3'
-local ERASED = '^%d+|[12]|%d|$'
+local USER_INFO, SIGN_IN, SIGN_OUT = '1', '2', '3'
+local ERASED = '^%d+|[12]|[^|]+|$'
 local MOST_TOLD = 6000  -- Lua passes no more than 8,000 arguments: of very many changes some are told without what was before
 -- Longer than any timeline lives that is refreshed once every refresh_ms.
 local person_ms = keep_ms + 2 * refresh_ms
@@ -54,7 +54,7 @@ end
 local function unless_erased(entry, hash)
   local erase_ms = hash ~= '' and redis.call('HGET', TOMBSTONES, hash)
   if erase_ms and entry:sub(1, 13) <= erase_ms then
-    return entry:match('^%d+|%d|%d|'), ''
+    return entry:match('^%d+|%d|[^|]+|'), ''
   end
   return entry, hash
 end
@@ -62,11 +62,11 @@ end
 -- The field of an entry and its present value. Entries of one event differ in their assurance; the first that comes
 -- takes the field of the event's id alone, which may be free again when others are there.
 local function find(key, event, entry)
-  local assurance = entry:match('^%d+|%d|(%d)|')
+  local assurance = entry:match('^%d+|%d|(%d)')
   local field = event .. '+' .. assurance
   local first, further = unpack(redis.call('HMGET', key, event, field))
   if further then return field, further end
-  if not first or first:match('^%d+|%d|(%d)|') == assurance then return event, first end
+  if not first or first:match('^%d+|%d|(%d)') == assurance then return event, first end
   return field, false
 end
 
@@ -140,13 +140,12 @@ local function merge_transitions(key, visit, summary, given)
   return changed
 end
 
--- The entries of a timeline that name somebody, erased or not, and the SignOuts: one an event, in order, as
--- footfall_timeline.by_event has them.
+-- The transitions of a timeline in order, one an event, each of the kind it counts as: what footfall_timeline folds.
 local function transitions_of(key)
   local all, of_event, order = redis.call('HGETALL', key), {}, {}
   for i = 1, #all, 2 do
     if all[i] ~= 'visit' then
-      local time, kind, assurance, identity = all[i + 1]:match('^(%d+)|(%d)|(%d)|(.*)$')
+      local time, kind, assurance, token, identity = all[i + 1]:match('^(%d+)|(%d)|(%d)([^|]*)|(.*)$')
       local event = all[i]:sub(1, 36)
       local one = of_event[event]
       if not one then
@@ -155,11 +154,19 @@ local function transitions_of(key)
       end
       one[1] = math.min(one[1], tonumber(time))
       if not one.assurance or one.assurance < assurance then
-        one.kind, one.assurance, one.is_named = kind, assurance, identity ~= ''
+        one.kind, one.assurance, one.token, one.is_named = kind, assurance, token, identity ~= ''
       end
     end
   end
   table.sort(order, list_less)
+  local sign_outs, before_use = 0, {}
+  for _, one in ipairs(order) do
+    if one.kind == SIGN_OUT then sign_outs = sign_outs + 1 end
+    if one.token ~= '' then
+      before_use[one.token] = before_use[one.token] or sign_outs
+      if before_use[one.token] < sign_outs then one.kind = USER_INFO end
+    end
+  end
   return order
 end
 

@@ -69,7 +69,7 @@ class UnreliableStore:
 
     async def _late(self, command: Coroutine[Any, Any, Any]) -> None:
         await asyncio.sleep(self._chance.choice([0, 0.01, 0.1]))
-        with suppress(Unavailable):
+        with suppress(*Unavailable):
             await command
 
     async def _maybe_crash(self, delays_s: list[float]) -> None:
