@@ -167,7 +167,7 @@ class Erased(msgspec.Struct, rename="camel"):
     visits: int | None
     """Visits in history whose timeline named it; null when history did not answer and will follow from the log."""
     events: int | None
-    """Events in history that lost identity and data; likewise."""
+    """Events in history that lost identity and content, and dead letters that were removed; likewise."""
     log_clean_time: int
     """When the event log itself holds nothing of the person any more."""
 
@@ -241,18 +241,23 @@ def link(made: contact_pb2.ContactLink) -> Link:
         create_time=milliseconds(made.create_time),
         end_time=milliseconds(made.end_time) if made.HasField("end_time") else None,
         evidence=[
-            LinkEvidence(found.visit_id, found.event_id, found.attribute, _ASSURANCES.get(found.assurance))
+            LinkEvidence(found.visit_id, found.event_id, found.attribute, assurance(found.assurance))
             for found in made.evidence
         ],
         assurance=_ASSURANCES.get(made.assurance),
     )
 
 
+def assurance(number: event_pb2.Assurance.ValueType) -> Assurance | None:
+    """How far an identification can be trusted, by its name in the API; None for what identifies nobody."""
+    return _ASSURANCES.get(number)
+
+
 def _transition(step: visit_pb2.Explanation) -> Transition:
     return Transition(
         rule=step.rule,
         effect=step.effect,
-        assurance=_ASSURANCES.get(step.assurance),
+        assurance=assurance(step.assurance),
         assurance_reason=step.assurance_reason or None,
         evidence=[Evidence(step.event_id, step.event_name, milliseconds(step.event_time))],
         before=moment(step.before),

@@ -1,10 +1,12 @@
 """Turns a person's rights into calls: everything we know of an identity, and forgetting it."""
 
 from collections.abc import AsyncIterator, Callable
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
 from footfall.history.v1 import history_service_pb2 as history
+from footfall.history.v1 import visit_pb2
 from footfall.identity.v1 import identity_service_pb2 as identity
 from starlette.responses import Response, StreamingResponse
 
@@ -15,30 +17,77 @@ from footfall_gateway.keys import Scope
 from footfall_gateway.neighbours import Neighbours
 from footfall_gateway.operations import Call, NoQuery, Operation, json_answer
 from footfall_gateway.problem import Problem
+from footfall_gateway.receipts_api import DeadLetter
 
 NDJSON = "application/x-ndjson"
 
 _LINKS_AT_ONCE = 1_000
 
 
-class ExportLine(msgspec.Struct, omit_defaults=True):
-    """One line of an export; one of these is given."""
+class ExportLine(msgspec.Struct, omit_defaults=True, rename="camel"):
+    """One line of an export: one of identity, contact, link, visit, session, page and event, with what is beside it."""
 
     identity: history_resources.Identity | None = None
     profile: msgspec.Raw | None = None
     """Beside `identity`: the merged data of its SignIns and UserInfos."""
+    contact: resources.Contact | None = None
+    """The contact that the identity is linked to."""
     link: resources.Link | None = None
     visit: history_resources.Visit | None = None
+    user_agent: history_resources.UserAgent | None = None
+    """Beside `visit`: its browser."""
     session: history_resources.Session | None = None
     page: history_resources.Page | None = None
     event: history_resources.Event | None = None
+    dead_letter: DeadLetter | None = None
+    """Beside `event`: it could not be stored and lies aside."""
+    stamp: resources.Moment | None = None
+    """Beside `event`: who the visitor was. Without an identity: before the visit named this one first."""
+    network: str = ""
+    """Beside `event`: the address it came from, without the host."""
+    site: str = ""
+    """Beside `visit` and `event`: the website."""
+    assurance: resources.Assurance | None = None
+    """Beside `session`, and an `event` that identifies: the page says so, or the website's server signed it."""
+    assurance_reason: str = ""
+    """Beside such an `event`: why."""
+    proven: msgspec.Raw | None = None
+    """Beside such an `event`: what its token says of the person besides the id, as far as it counts."""
 
 
-_RENDER: dict[str, Callable[[Any], msgspec.Struct]] = {
-    "visit": history_resources.visit,
-    "session": history_resources.session,
-    "page": history_resources.page,
-    "event": history_resources.event,
+def _visit(stored: visit_pb2.Visit) -> ExportLine:
+    browser = history_resources.user_agent(stored) if stored.user_agent else None
+    return ExportLine(visit=history_resources.visit(stored), user_agent=browser, site=stored.site)
+
+
+def _session(stored: visit_pb2.Session) -> ExportLine:
+    return ExportLine(session=history_resources.session(stored), assurance=resources.assurance(stored.assurance))
+
+
+def _event(stored: visit_pb2.StoredEvent) -> ExportLine:
+    return ExportLine(
+        event=history_resources.event(stored),
+        stamp=resources.moment(stored.stamp) if stored.HasField("stamp") else None,
+        network=stored.address,
+        site=stored.event.site,
+        assurance=resources.assurance(stored.event.assurance),
+        assurance_reason=stored.event.assurance_reason,
+        proven=msgspec.Raw(stored.event.proven_json) if stored.event.proven_json else None,
+    )
+
+
+def _unstored_event(unstored: visit_pb2.UnstoredEvent) -> ExportLine:
+    letter = unstored.dead_letter
+    created_ms = history_resources.milliseconds(letter.create_time)
+    return msgspec.structs.replace(_event(unstored.event), dead_letter=DeadLetter(letter.reason, created_ms))
+
+
+_RENDER: dict[str, Callable[[Any], ExportLine]] = {
+    "visit": _visit,
+    "session": _session,
+    "page": lambda stored: ExportLine(page=history_resources.page(stored)),
+    "event": _event,
+    "unstored_event": _unstored_event,
 }
 
 
@@ -60,7 +109,11 @@ class PrivacyApi:
         ]
 
     async def export(self, call: Call[NoQuery, None]) -> Response:
-        """Everything known of an identity, one JSON object a line.
+        """Everything stored of an identity, one JSON object a line.
+
+        With what its visits did before they named anybody, where this identity is whom they named first. Left out is
+        what follows from these lines or repeats them for a while: live state, changes, the event log; and what holds
+        the person by keyed hashes only: audit lines and tombstones.
 
         An export that was cut off ends without the end of its last chunk: the client sees a broken answer.
         """
@@ -106,6 +159,8 @@ class PrivacyApi:
         known = (await self._ask(self._identity.GetIdentity, request, principal)).identity
         profile = msgspec.Raw(known.profile_json or b"{}")
         yield _line(ExportLine(identity=history_resources.identity(known), profile=profile))
+        if known.contact_id and (contact := await self._contact(known.contact_id, principal)):
+            yield _line(ExportLine(contact=contact))
         links = identity.ListContactLinksRequest(identity_id=identity_id, page_size=_LINKS_AT_ONCE)
         while True:
             answer = await self._ask(self._identity.ListContactLinks, links, principal)
@@ -118,9 +173,16 @@ class PrivacyApi:
         async for found in self._stream(self._history.ExportIdentity, everything, principal, is_endless=True):
             kind = found.WhichOneof("item")
             if kind:
-                line = ExportLine()
-                setattr(line, kind, _RENDER[kind](getattr(found, kind)))
-                yield _line(line)
+                yield _line(_RENDER[kind](getattr(found, kind)))
+
+    async def _contact(self, contact_id: str, principal: Principal) -> resources.Contact | None:
+        request = identity.GetContactRequest(contact_id=contact_id)
+        try:
+            return resources.contact((await self._ask(self._identity.GetContact, request, principal)).contact)
+        except Problem as problem:
+            if problem.status == HTTPStatus.NOT_FOUND:  # deleted since
+                return None
+            raise
 
 
 def _line(line: ExportLine) -> bytes:

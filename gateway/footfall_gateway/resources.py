@@ -25,6 +25,7 @@ class Event(msgspec.Struct):
     """Separated by semicolons; empty when none."""
     event_type: str = msgspec.field(name="eventType")
     event_name: str = msgspec.field(name="eventName")
+    """Empty when the event was of a person who has been erased, but for the six system events."""
     server_timestamp: int = msgspec.field(name="serverTimestamp")
     """When the server received it."""
     browser_page_id: str | None = msgspec.field(name="browserPageID")

@@ -10,7 +10,7 @@ import pytest
 from deploy.embedded import ROOT
 from tests.arch.house import SERVICES
 
-COMMANDS = {"gateway": ["keys", "whose", "check-dsl"], "history": ["dead-letters"]}
+COMMANDS = {"gateway": ["keys", "whose", "check-dsl"], "history": ["dead-letters", "verify-erasure"]}
 EVERY_COMMAND = [
     *([service] for service in SERVICES),
     *([service, command] for service, commands in COMMANDS.items() for command in commands),

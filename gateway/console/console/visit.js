@@ -192,7 +192,7 @@ function eventTable(events) {
     element('h3', {}, 'Events'),
     events ? table(['At', 'Event', 'Page', 'Data'], events.toReversed().map((event) => [
       moment(event.timestamp),
-      element('span', { class: 'name', title: event.eventName }, event.eventName),
+      element('span', { class: 'name', title: event.eventName }, event.eventName || 'erased'),
       element('span', { title: event.url || '' }, place(event.url || '')),
       dataOf(event),
     ])) : element('p', { class: 'soft' }, 'None is stored yet.'),

@@ -13,11 +13,12 @@ from footfall_servicekit.server import Server, run, serve
 from footfall_servicekit.settings import load
 from footfall_timeline import Walls, WallsError
 
-from footfall_history import dead_letters_command
+from footfall_history import dead_letters_command, verify_command
 from footfall_history.access import ACCESS
 from footfall_history.consumer import LogConsumer
 from footfall_history.dead_letters import DeadLetters
 from footfall_history.erasure import Eraser
+from footfall_history.export import Exporter
 from footfall_history.identities import Identities
 from footfall_history.live import LiveTail
 from footfall_history.log import Log
@@ -47,7 +48,7 @@ async def keep_history(settings: HistorySettings, walls: Walls) -> int:
     log_kept_ms = settings.log_kept_minutes * MINUTE_MS
     log = Log(settings.redis_url, settings.partitions, settings.redis_timeout_ms)
     identities = Identities(settings.identity_target, settings.identity_timeout_ms, settings.client_tls)
-    tombstones = Tombstones(store, settings.erasure_secret)
+    tombstones = Tombstones(store, settings.erasure_secret, erases_anonymous=settings.erase_anonymous_stretch)
     letters = DeadLetters(
         log,
         kept_ms=settings.retention_days * DAY_MS,
@@ -56,11 +57,12 @@ async def keep_history(settings: HistorySettings, walls: Walls) -> int:
     )
     reader = Reader(store, settings.idle_minutes * MINUTE_MS)
     kept = settings.visit_transitions
-    preview = Preview(store, tombstones, transitions_kept=kept)
+    preview = Preview(tombstones, transitions_kept=kept)
     eraser = Eraser(store, tombstones, letters, preview)
     consumer = LogConsumer(letters, Stamper(store, tombstones, transitions_kept=kept), eraser)
     tail = LiveTail(log, preview, stopping, most_watchers=settings.watchers, walls=walls)
-    service = HistoryService(store, reader, identities, tail, eraser, receipts=Receipts(reader, letters), walls=walls)
+    exporter, receipts = Exporter(store, reader, tombstones, letters, preview), Receipts(reader, letters)
+    service = HistoryService(store, reader, identities, tail, eraser, receipts=receipts, exporter=exporter, walls=walls)
 
     async def is_ready() -> bool:
         return await store.is_ready() and await log.is_ready()
@@ -91,10 +93,15 @@ async def keep_history(settings: HistorySettings, walls: Walls) -> int:
 
 
 def main() -> None:
-    """Run history, or carry out `dead-letters ...`; the entry point `footfall-history`."""
-    command = Command("list, show, repair, replay or discard what could not be stored", dead_letters_command.run)
+    """Run history, or carry out `dead-letters ...` or `verify-erasure ...`; the entry point `footfall-history`."""
+    commands = {
+        "dead-letters": Command(
+            "list, show, repair, replay or discard what could not be stored", dead_letters_command.run
+        ),
+        "verify-erasure": Command("search the stores for what is left of somebody", verify_command.run),
+    }
     about = "Keep what visitors do, and answer about it, until SIGTERM or SIGINT."
-    command_line.answer("footfall-history", about, {"dead-letters": command})
+    command_line.answer("footfall-history", about, commands)
     settings = load(HistorySettings)
     try:
         walls = Walls.load(settings.sites_file)

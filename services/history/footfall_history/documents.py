@@ -1,14 +1,15 @@
 """Turns admitted events into the documents history stores, and such documents back into messages.
 
 A document is flat and holds only what is not empty. Its stamp (`rev`, `state`, `identity_id`, `session_id`) is the one
-part that ever changes, but for an erasure, which takes out whom the event names and its data.
+part that ever changes, but for an erasure. That leaves ids and times of an event, its type and site, and of a system
+event its name: what uniqueness, stamps and the walls between sites need, and nothing that tells what anybody did.
 """
 
 from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
-from footfall.event.v1.event_pb2 import Event, EventContext
+from footfall.event.v1.event_pb2 import EVENT_TYPE_SYSTEM, Event, EventContext
 from footfall.history.v1.visit_pb2 import StoredEvent
 from footfall_timeline import Stamp, order_key
 
@@ -46,8 +47,13 @@ _ADMITTED: Final = (
     "proven_json",
     "token_id",
 )
-ERASABLE: Final = ("names_identity_id", "names_hash", "data_json", "proven_json", "title")
-"""What an event that has been erased no longer says, besides whose it was."""
+_KEPT: Final = {"event_name", "timestamp_ms", "event_type", "site"}
+_ERASED: Final = (
+    *(name for name in (*_CONTENT, *_ADMITTED) if name not in _KEPT),
+    *("names_identity_id", "names_hash", "title", "categories", "address", "bot"),
+)
+DEVICE_FIELDS: Final = ("global_visit_id", "user_agent_id", "user_agent", "bot")
+"""What a visit says of the browser, by its first event. Nothing any more when it was only of people who are erased."""
 
 
 class _Titled(msgspec.Struct):
@@ -100,29 +106,38 @@ def _title(data_json: bytes) -> str:
 
 def has_same_content(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether two documents of one event id are one event, sent twice. What was erased can no longer differ."""
-    fields = [name for name in _CONTENT if name != "data_json" or not (one.get("erased") or other.get("erased"))]
-    return all(one.get(name) == other.get(name) for name in fields)
+    if one.get("erased") or other.get("erased"):
+        return True
+    return all(one.get(name) == other.get(name) for name in _CONTENT)
 
 
 def erased(document: Document) -> Document:
     """An event without what erasing takes from it, its stamp aside."""
-    return {name: value for name, value in document.items() if name not in ERASABLE} | {"erased": True}
+    gone = _erased_of(is_system=document.get("event_type") == EVENT_TYPE_SYSTEM)
+    return {name: value for name, value in document.items() if name not in gone} | {"erased": True}
 
 
-def stamp_fields(stamp: Stamp, rev: int, *, is_erased: bool) -> tuple[Document, list[str]]:
-    """The fields a stamped document has, and the names of those it must not have.
+def erasures(where: Document) -> list[tuple[Document, tuple[str, ...]]]:
+    """Conditions that divide the events matching `where`, each with the fields that erasing takes from those."""
+    return [
+        (where | {"event_type": EVENT_TYPE_SYSTEM}, _erased_of(is_system=True)),
+        (where | {"event_type": {"$ne": EVENT_TYPE_SYSTEM}}, _erased_of(is_system=False)),
+    ]
 
-    `is_erased`: the event belongs to somebody who has been forgotten, so it loses its data as well.
-    """
+
+def _erased_of(*, is_system: bool) -> tuple[str, ...]:
+    # A system event has one of six names; the site's own may tell what somebody did.
+    return _ERASED if is_system else (*_ERASED, "event_name")
+
+
+def stamp_fields(stamp: Stamp, rev: int) -> tuple[Document, list[str]]:
+    """The fields a stamped document has, and the names of those it must not have."""
     fields: Document = {"rev": rev, "state": int(stamp.state)}
     if stamp.identity:
         fields["identity_id"] = stamp.identity
     if stamp.session_id:
         fields["session_id"] = stamp.session_id
-    if is_erased:
-        fields["erased"] = True
-    without = [name for name in ("identity_id", "session_id") if name not in fields]
-    return fields, [*without, *ERASABLE] if is_erased else without
+    return fields, [name for name in ("identity_id", "session_id") if name not in fields]
 
 
 def event_time_ms(key: str) -> int:

@@ -5,13 +5,13 @@ from collections.abc import AsyncIterator, Iterable
 from typing import NamedTuple
 
 import structlog
-from footfall.event.v1.event_pb2 import Erasure, Event, EventBatch, EventContext
+from footfall.event.v1.event_pb2 import Erasure
 from footfall_servicekit.errors import RequestError
 from footfall_timeline import order_key
 
 from footfall_history.dead_letters import DeadLetters
-from footfall_history.documents import Document, document_id
-from footfall_history.preview import Preview
+from footfall_history.documents import Document
+from footfall_history.preview import Preview, stamped_letters
 from footfall_history.restamping import erase_in_visit
 from footfall_history.store import Store
 from footfall_history.tombstones import Tombstones
@@ -62,9 +62,7 @@ class Eraser:
             await self._store.put_tombstone(hashed, until_ms, self._tombstones.key_check)
             visit_count = event_count = 0
             async for visit_id, identity in self._visits(visits, hashed, until_ms):
-                is_changed, events = await erase_in_visit(
-                    self._store, self._tombstones.fields, visit_id, identity, until_ms
-                )
+                is_changed, events = await erase_in_visit(self._store, self._tombstones, visit_id, identity, until_ms)
                 visit_count += is_changed
                 event_count += events
             for number in partitions:
@@ -90,24 +88,16 @@ class Eraser:
         """
         if not self._tombstones.has_key:
             return 0
-        letters = [(letter, batch) async for letter in self._letters.each(number) if (batch := letter.batch)]
-        stamped, unfit = await self._preview.of([batch for _, batch in letters])
-        # What is unfit for its transition alone happened in somebody's part of the visit all the same.
-        plain, unfit = await self._preview.of([_without_transition(*one) for one in unfit])
-        forgotten = await self._tombstones.of({event.identity_id for event, _, _ in unfit if event.identity_id})
-        stamped |= plain
+        letters = await stamped_letters(self._letters, self._preview, number)
+        unfit = [batch.events[0] for _, batch, document in letters if document is None]
+        forgotten = await self._tombstones.of({event.identity_id for event in unfit if event.identity_id})
+        visits = await self._tombstones.visits({event.visit_id for event in unfit})
         gone = []
-        for letter, batch in letters:
+        for letter, batch, document in letters:
             [event] = batch.events
-            document = stamped.get(document_id(event.visit_id, event.event_id))
-            if document.get("erased") if document else event.identity_id in forgotten:
+            visit = visits.get(event.visit_id)
+            is_unfit_but_theirs = event.identity_id in forgotten or (visit is not None and visit.is_forgotten)
+            if document.get("erased") if document else is_unfit_but_theirs:
                 gone.append(letter)
         await self._letters.remove(gone)
         return len(gone)
-
-
-def _without_transition(event: Event, context: EventContext, _reason: str) -> EventBatch:
-    alone = EventBatch(contexts=[context], events=[event])
-    alone.events[0].context_index = 0
-    alone.events[0].ClearField("transition")
-    return alone

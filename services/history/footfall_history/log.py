@@ -1,7 +1,8 @@
 """Turns the log's streams in Redis into readers: the one file that imports redis."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 from footfall_servicekit.partitions import PartitionedRedis, hash_tag
@@ -15,6 +16,7 @@ _ENTRIES_A_BATCH: Final = 256
 # Each watcher holds a read's entries for as long as its client takes to read them, and they may be of 1 MiB.
 _ENTRIES_A_READ: Final = 8
 _BLOCK_MS: Final = 1_000
+_KEYS_A_SCAN: Final = 1_000
 
 
 class Position(NamedTuple):
@@ -83,9 +85,31 @@ class Log:
             for ahead, (entry_id, fields) in enumerate(entries, 1)
         ]
 
+    async def contents(self) -> AsyncIterator[tuple[bytes, AsyncIterator[bytes]]]:
+        """Every key of the nodes that hold partitions, whoever owns it, with its contents in pieces: to be searched."""
+        for node in self._redis.nodes():
+            async for key in node.client.scan_iter(count=_KEYS_A_SCAN):
+                yield key, _pieces(node.client, key)
+
     async def trim(self, number: int, kept_ms: int) -> None:
         """Remove from a partition what every reader of the log is done with and is older than that."""
         await trim(self._redis[number], _key("log", number), _ALL_GROUPS, kept_ms)
+
+
+async def _pieces(redis: Any, key: bytes) -> AsyncIterator[bytes]:
+    kind = await redis.type(key)
+    if kind == b"stream":
+        position = b"-"
+        while entries := await redis.xrange(key, position, count=_ENTRIES_A_READ):
+            for entry_id, fields in entries:
+                yield b"\0".join(chain.from_iterable(fields.items()))
+                position = b"(" + entry_id
+    elif kind == b"hash":
+        yield b"\0".join(chain.from_iterable((await redis.hgetall(key)).items()))
+    elif kind == b"zset":
+        yield b"\0".join(await redis.zrange(key, 0, -1))
+    elif (dumped := await redis.dump(key)) is not None:  # None: it has expired
+        yield dumped
 
 
 def _order(entry_id: str) -> tuple[int, int]:

@@ -6,10 +6,10 @@ lists are cut to their window.
 
 import time
 from bisect import insort
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
+from typing import Final
 
-from footfall.history.v1 import history_service_pb2 as pb2
 from footfall.history.v1 import visit_pb2 as pb
 from footfall_servicekit import paging
 from footfall_timeline import Session, order_key
@@ -31,7 +31,8 @@ from footfall_history.visit import Visit
 _TIES = 16
 # Events may be of 64 KiB each, so a page of many is read in parts, until an answer is full.
 _CHUNK = 100
-_IS_ENTRY = {"event_name": PAGE_ENTERED, "page_id": {"$gt": ""}}
+IS_ENTRY: Final[Document] = {"event_name": PAGE_ENTERED, "page_id": {"$gt": ""}}
+"""Of an event that began a page."""
 
 
 class Reader:
@@ -120,7 +121,7 @@ class Reader:
         self, parent: tuple[str, str], conditions: Document, window: Window, sites: Sequence[str] = ()
     ) -> Page[pb.StoredEvent]:
         """Events of a parent, given as field and id, by event time, then id."""
-        series = await self._series(*parent, conditions, sites)
+        series = await self.series(*parent, conditions, sites)
         walk = self._store.walk(series, window.lower, window.upper)
         found: list[tuple[str, pb.StoredEvent]] = []
         while len(found) <= window.size:
@@ -136,7 +137,7 @@ class Reader:
         keys = (await self._store.page_keys([page_id], of_sites(sites))).get(page_id)
         if not keys:
             return None
-        series = Series({"page_id": page_id}, _IS_ENTRY | of_sites(sites), None)
+        series = Series({"page_id": page_id}, IS_ENTRY | of_sites(sites), None)
         found = await self._store.walk(series, keys.entered, "", views.PAGE_FIELDS).take(1)
         return views.page_message(found[0], keys.exited) if found else None
 
@@ -148,7 +149,7 @@ class Reader:
         Events of one millisecond are in the order of their own ids, pages in that of the pages', so whole milliseconds
         are read.
         """
-        series = await self._series(*parent, conditions | _IS_ENTRY, sites)
+        series = await self.series(*parent, conditions | IS_ENTRY, sites)
         walk = self._store.walk(series, window.lower[:TIME_DIGITS], window.upper, views.PAGE_FIELDS)
         found: list[tuple[str, pb.Page]] = []
         events: list[Document] = []
@@ -184,37 +185,12 @@ class Reader:
         evidence = {event["event_id"]: event for event in found}
         return list(views.explanations(visit, evidence))
 
-    async def export(
-        self, identity: str, sites: Sequence[str] = ()
-    ) -> AsyncGenerator[pb2.ExportIdentityResponse, None]:
-        """Everything that is known of an identity: its visits, sessions, pages and events, each in order."""
-        seen = of_sites(sites)
-        async for visits in _chunks(self._store.each_visit({"identities": identity} | seen)):
-            for visit in await self.visit_messages(visits):
-                yield pb2.ExportIdentityResponse(visit=visit)
-        async for visits in _chunks(self._store.each_visit({"identities": identity} | seen)):
-            for document in visits:
-                for session in Visit.from_document(document).fold.sessions:
-                    if session.identity == identity:
-                        yield pb2.ExportIdentityResponse(
-                            session=views.session_message(views.shown_id(document), session)
-                        )
-        series = await self._series("identity_id", identity, seen, sites)
-        entries = self._store.walk(series._replace(where=_IS_ENTRY | seen), "", "", views.PAGE_FIELDS)
-        while entered := await entries.take(_CHUNK):
-            for page in (await self.page_messages(entered)).values():
-                yield pb2.ExportIdentityResponse(page=page)
-        events = self._store.walk(series, "", "")
-        while found := await events.take(_CHUNK):
-            for event in found:
-                yield pb2.ExportIdentityResponse(event=stored_event(event))
-
     async def identity_ids(self, conditions: Document, from_id: str, size: int) -> Page[str]:
         """The identities of visits, by id."""
         found = await self._store.identity_ids(conditions, from_id, size + 1)
         return Page(found[:size], found[size] if len(found) > size else "")
 
-    async def _series(self, field: str, parent_id: str, conditions: Document, sites: Sequence[str]) -> Series:
+    async def series(self, field: str, parent_id: str, conditions: Document, sites: Sequence[str] = ()) -> Series:
         """The events of a visit, an identity, a session or a page that meet further conditions."""
         if field == "session_id":
             found = await self._session(parent_id, sites)
@@ -224,14 +200,3 @@ class Reader:
         visits = {"visit_id": "_id", "identity_id": "identities"}.get(field)
         start_key = await self._store.first_start_key({visits: parent_id} | of_sites(sites)) if visits else None
         return Series({field: parent_id}, conditions, event_time_ms(start_key) if start_key else None)
-
-
-async def _chunks(documents: AsyncIterator[Document]) -> AsyncIterator[list[Document]]:
-    chunk: list[Document] = []
-    async for document in documents:
-        chunk.append(document)
-        if len(chunk) == _CHUNK:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk

@@ -8,15 +8,13 @@ from typing import Final
 
 from footfall_timeline import order_key
 
-from footfall_history.documents import ERASABLE, Document, event_time_ms, stamp_fields
+from footfall_history.documents import Document, erasures, event_time_ms, stamp_fields
 from footfall_history.store import EVENTS_A_RESTAMP, Restamp, Store
+from footfall_history.tombstones import Tombstones
 from footfall_history.visit import Piece, Visit
 
 _ALIKE_REVISIONS: Final = 8
 _ALIKE_MS: Final = 600_000
-
-VisitFields = Callable[[Visit], Document]
-"""What is stored of a visit when its timeline has changed."""
 
 
 async def stretches_behind(store: Store, visits: Mapping[str, Visit], from_keys: Mapping[str, str]) -> list[Restamp]:
@@ -30,9 +28,10 @@ async def stretches_behind(store: Store, visits: Mapping[str, Visit], from_keys:
         if key >= from_keys[visit_id] and event["rev"] < visit.rev:
             behind[visit_id, visit.piece_at(key)].append(key)
     return [
-        restamp_piece({"visit_id": visit_id, "order_key": between}, piece, visits[visit_id].rev, count)
+        restamp
         for (visit_id, piece), keys in behind.items()
         for between, count in _ranges(piece, sorted(keys))
+        for restamp in restamps({"visit_id": visit_id, "order_key": between}, piece, visits[visit_id].rev, count)
     ]
 
 
@@ -60,38 +59,39 @@ def _ranges(piece: Piece, keys: Sequence[str]) -> Iterator[tuple[Document, int]]
 
 
 async def erase_in_visit(
-    store: Store, fields_of: VisitFields, visit_id: str, identity: str, erase_time_ms: int
+    store: Store, tombstones: Tombstones, visit_id: str, identity: str, erase_time_ms: int
 ) -> tuple[bool, int]:
     """Forget what a visit knows of an identity up to a moment. Returns whether its timeline did, and how many events.
 
     The visit stays listed as one of this identity until no event names it, so that after a crash it is found again.
     """
-    is_changed = await _replace(store, fields_of, visit_id, lambda visit: visit.erased(identity, erase_time_ms))
-    visits = {document["_id"]: Visit.from_document(document) for document in await store.read_visits([visit_id])}
-    restamps = await stretches_behind(store, visits, dict.fromkeys(visits, ""))
-    # Those that were the person's are counted: each matches once, whoever else erases at the same time.
-    of_person = [
-        one._replace(where=one.where | {"identity_id": identity}) for one in restamps if "erased" in one.fields
-    ]
-    count = await store.restamp(of_person)
-    await store.restamp(restamps)
-    count += await store.forget_named(visit_id, identity, order_key(erase_time_ms + 1, ""), ERASABLE)
-    await _replace(store, fields_of, visit_id, lambda visit: visit.without(identity))
+    is_changed = await _replace(store, tombstones, visit_id, lambda visit: visit.erased(identity, erase_time_ms))
+    visits = await tombstones.visits([visit_id])
+    behind = await stretches_behind(store, visits, dict.fromkeys(visits, ""))
+    # Those that lose something are counted: each matches once, whoever else erases at the same time.
+    to_erase = [one._replace(where=one.where | {"erased": {"$ne": True}}) for one in behind if "erased" in one.fields]
+    count = await store.restamp(to_erase)
+    await store.restamp(behind)
+    count += await store.forget_named(visit_id, identity, order_key(erase_time_ms + 1, ""))
+    await _replace(store, tombstones, visit_id, lambda visit: visit.without(identity))
     return is_changed, count
 
 
-async def _replace(store: Store, fields_of: VisitFields, visit_id: str, change: Callable[[Visit], Visit]) -> bool:
+async def _replace(store: Store, tombstones: Tombstones, visit_id: str, change: Callable[[Visit], Visit]) -> bool:
     """Change a visit, whatever others do to it at the same time. Returns whether there was anything to change."""
-    while documents := await store.read_visits([visit_id]):
-        visit = Visit.from_document(documents[0])
+    while visit := (await tombstones.visits([visit_id])).get(visit_id):
         changed = change(visit)
         if changed is visit:
             return False
-        if (await store.replace_timelines([(visit_id, fields_of(changed))]))[0]:
+        if (await store.replace_timelines([(visit_id, tombstones.fields(changed))]))[0]:
             return True
     return False
 
 
-def restamp_piece(where: Document, piece: Piece, rev: int, count: int) -> Restamp:
-    """Give matching events, about so many, the stamp of their piece."""
-    return Restamp(where, *stamp_fields(piece.stamp, rev, is_erased=piece.is_erased), count)
+def restamps(where: Document, piece: Piece, rev: int, count: int) -> list[Restamp]:
+    """Give matching events, about so many, the stamp of their piece; erase them if the piece is."""
+    fields, without = stamp_fields(piece.stamp, rev)
+    if not piece.is_erased:
+        return [Restamp(where, fields, without, count)]
+    fields["erased"] = True
+    return [Restamp(part, fields, [*without, *gone], count) for part, gone in erasures(where)]

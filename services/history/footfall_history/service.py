@@ -16,6 +16,7 @@ from grpc.aio import ServicerContext
 
 from footfall_history import log, query, store, views
 from footfall_history.erasure import Eraser
+from footfall_history.export import Exporter
 from footfall_history.identities import Identities
 from footfall_history.live import LiveTail
 from footfall_history.reader import Reader
@@ -88,6 +89,7 @@ class HistoryService(HistoryServiceServicer):
         eraser: Eraser,
         *,
         receipts: Receipts,
+        exporter: Exporter,
         walls: Walls = _NO_WALLS,
     ) -> None:
         self._store = store
@@ -96,6 +98,7 @@ class HistoryService(HistoryServiceServicer):
         self._tail = tail
         self._eraser = eraser
         self._receipts = receipts
+        self._exporter = exporter
         self._walls = walls
 
     @_answered
@@ -268,7 +271,7 @@ class HistoryService(HistoryServiceServicer):
     ) -> AsyncGenerator[pb.ExportIdentityResponse, None]:
         """Everything known of an identity."""
         sites = self._walls.sharing(request.sites)
-        async with aclosing(self._reader.export(query.identity_of(request.identity_id), sites)) as answers:
+        async with aclosing(self._exporter.export(query.identity_of(request.identity_id), sites)) as answers:
             async for answer in answers:
                 yield answer
 

@@ -70,6 +70,11 @@ class HistorySettings(ServiceSettings):
     never_erase: bool = shared(
         "NEVER_ERASE", False, "Start without `ERASURE_KEY`: nobody whose visits are stored then can ever be erased."
     )
+    erase_anonymous_stretch: bool = shared(
+        "ERASE_ANONYMOUS_STRETCH",
+        True,
+        "Erase with a person also what a visit did before it named anybody, when that person is whom it named first.",
+    )
     live_retention_days: int = shared(
         "IDENTITY_RETENTION_DAYS",
         8,

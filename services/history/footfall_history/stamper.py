@@ -38,7 +38,7 @@ from footfall_history import metrics
 from footfall_history.arrivals import Arrivals, Unstorable, by_visit
 from footfall_history.documents import NO_REVISION, Document, has_same_content
 from footfall_history.long_visits import notes
-from footfall_history.restamping import erase_in_visit, restamp_piece, stretches_behind
+from footfall_history.restamping import erase_in_visit, restamps, stretches_behind
 from footfall_history.store import Store
 from footfall_history.tombstones import EraseTimes, Tombstones
 from footfall_history.visit import Piece, Visit
@@ -89,7 +89,7 @@ class Stamper:
             for visit_id, visit in current.items():
                 named = {transition.identity for transition in arrivals[visit_id].transitions}
                 for identity in forgotten.keys() & (visit.identities | named):
-                    await erase_in_visit(self._store, self._tombstones.fields, visit_id, identity, forgotten[identity])
+                    await erase_in_visit(self._store, self._tombstones, visit_id, identity, forgotten[identity])
             self._remember(current.values())
             arrivals = {visit_id: arrival for visit_id, arrival in arrivals.items() if visit_id not in current}
             for visit_id in arrivals:
@@ -215,7 +215,7 @@ class Stamper:
             for visit_id, visit in current.items()
             if (key := visit.earliest_of(arrivals[visit_id].transitions))
         }
-        restamps = await stretches_behind(self._store, current, from_keys)
+        due = await stretches_behind(self._store, current, from_keys)
         conflicts = set().union(*(arrival.conflicts for arrival in arrivals.values()))
         for visit_id, visit in current.items():
             behind: dict[Piece, list[str]] = {}
@@ -228,16 +228,14 @@ class Stamper:
                         conflicts.add(document_id)
                 if rev < visit.rev:
                     behind.setdefault(visit.piece_at(stored["order_key"]), []).append(document_id)
-            restamps += [
-                restamp_piece({"_id": {"$in": ids}}, piece, visit.rev, len(ids)) for piece, ids in behind.items()
-            ]
-        metrics.RESTAMPED.inc(await self._store.restamp(restamps))
+            for piece, ids in behind.items():
+                due += restamps({"_id": {"$in": ids}}, piece, visit.rev, len(ids))
+        metrics.RESTAMPED.inc(await self._store.restamp(due))
         metrics.CONFLICTS.inc(len(conflicts))
         await self._store.flag_conflicts(conflicts)
 
     async def _read(self, visit_ids: Iterable[str]) -> dict[str, Visit]:
-        visits = map(Visit.from_document, await self._store.read_visits(visit_ids))
-        return {visit.visit_id: visit for visit in visits}
+        return await self._tombstones.visits(visit_ids)
 
     def _remember(self, visits: Iterable[Visit]) -> None:
         for visit in visits:
@@ -258,7 +256,8 @@ class Stamper:
         begun, changed = {}, {}
         for visit_id in open_ids:
             arrival, known = arrivals[visit_id], visits.get(visit_id)
-            visit = known or Visit.begun(visit_id, arrival.start | arrival.origin, arrival.received_ms)
+            start = arrival.start | arrival.origin
+            visit = known or self._tombstones.begun(visit_id, start, arrival.received_ms)
             visit = visit.merged(arrival.transitions, self._transitions_kept).with_forgotten(forgotten)
             if known is None:
                 begun[visit_id] = visit

@@ -13,13 +13,15 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import structlog
+from bson.codec_options import CodecOptions
+from bson.raw_bson import RawBSONDocument
 from footfall_timeline import order_key
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection
 from pymongo import ASCENDING, DESCENDING, ReadPreference, ReturnDocument, UpdateMany, UpdateOne
 from pymongo.errors import BulkWriteError, ConnectionFailure, WriteConcernError
 from pymongo.write_concern import WriteConcern
 
-from footfall_history.documents import NO_REVISION, PAGE_ENTERED, PAGE_EXITED, Document
+from footfall_history.documents import DEVICE_FIELDS, NO_REVISION, PAGE_ENTERED, PAGE_EXITED, Document, erasures
 from footfall_history.walk import Walk
 
 Unavailable = (ConnectionFailure, WriteConcernError)
@@ -174,8 +176,13 @@ class Store:
         """
         if not changes:
             return 0, {}
+        gone = {"$unset": dict.fromkeys(DEVICE_FIELDS, "")}
         operations = [
-            UpdateOne({"_id": visit_id, "rev": fields["rev"] - 1}, {"$set": fields}) for visit_id, fields in changes
+            UpdateOne(
+                {"_id": visit_id, "rev": fields["rev"] - 1},
+                {"$set": fields} | (gone if fields.get("forgotten") else {}),
+            )
+            for visit_id, fields in changes
         ]
         try:
             return (await _confirmed(self.visits.bulk_write(operations, ordered=False))).matched_count, {}
@@ -190,11 +197,18 @@ class Store:
         touched_ms: int,
         origins: Mapping[str, Mapping[str, Any]] = _ANY,
     ) -> None:
-        """Let visits start, or have arrived, earlier, where that is earlier; keep those just touched from expiring."""
-        operations: list[UpdateOne | UpdateMany] = [
-            UpdateOne({"_id": visit_id, "start_key": {"$gt": start["start_key"]}}, {"$set": start})
-            for visit_id, start in starts.items()
-        ]
+        """Let visits start, or have arrived, earlier, where that is earlier; keep those just touched from expiring.
+
+        A visit that is forgotten by then learns nothing of the browser.
+        """
+        operations: list[UpdateOne | UpdateMany] = []
+        for visit_id, start in starts.items():
+            bare = {name: value for name, value in start.items() if name not in DEVICE_FIELDS}
+            where: Document = {"_id": visit_id, "start_key": {"$gt": start["start_key"]}}
+            operations += [
+                UpdateOne(where | {"forgotten": {"$ne": True}}, {"$set": start}),
+                UpdateOne(where | {"forgotten": True}, {"$set": bare}),
+            ]
         operations += [
             UpdateOne({"_id": visit_id, "site_key": {"$gt": origin["site_key"]}}, {"$set": origin})
             for visit_id, origin in origins.items()
@@ -251,11 +265,14 @@ class Store:
             matched += (await _confirmed(self.events.bulk_write(operations, ordered=False))).matched_count
         return matched
 
-    async def forget_named(self, visit_id: str, identity: str, upper_key: str, without: Collection[str]) -> int:
-        """Erase what events of a visit below a key say, if they name this identity; return how many did."""
-        where = {"visit_id": visit_id, "names_identity_id": identity, "order_key": {"$lt": upper_key}}
-        change = {"$set": {"erased": True}, "$unset": dict.fromkeys(without, "")}
-        return (await self.events.update_many(where, change)).modified_count
+    async def forget_named(self, visit_id: str, identity: str, upper_key: str) -> int:
+        """Erase events of a visit below a key that name this identity; return how many did."""
+        where: Document = {"visit_id": visit_id, "names_identity_id": identity, "order_key": {"$lt": upper_key}}
+        operations = [
+            UpdateMany(part, {"$set": {"erased": True}, "$unset": dict.fromkeys(gone, "")})
+            for part, gone in erasures(where)
+        ]
+        return (await _confirmed(self.events.bulk_write(operations, ordered=False))).modified_count
 
     async def visits_naming(self, names_hash: str, upper_key: str) -> list[tuple[str, str]]:
         """The visits with events below a key that name whom a hash stands for, each with the name."""
@@ -305,6 +322,13 @@ class Store:
         """Whether anybody has been erased under a key other than that with this check. Waits until MongoDB answers."""
         other = {"key_check": {"$ne": key_check}}
         return await _when_answering(lambda: self._tombstones.find_one(other, ["_id"])) is not None
+
+    async def raw_documents(self) -> AsyncIterator[tuple[str, RawBSONDocument]]:
+        """Every document of the database as bytes, whoever owns it, with the name of its collection: to be searched."""
+        options = CodecOptions(document_class=RawBSONDocument)
+        for name in await self._database.list_collection_names():
+            async for document in self._database.get_collection(name, codec_options=options).find():
+                yield name, document
 
     # Retention
 

@@ -17,14 +17,27 @@ EraseTimes = Mapping[str, int]
 
 
 class Tombstones:
-    """Who has been erased. Without a key nobody has, and nobody can be."""
+    """Who has been erased, and what is forgotten with them. Without a key nobody has, and nobody can be."""
 
-    def __init__(self, store: Store, erasure_key: str) -> None:
+    def __init__(self, store: Store, erasure_key: str, *, erases_anonymous: bool = True) -> None:
+        """`erases_anonymous`: what a visit did before it named anybody goes with whom it then names first."""
         self._store = store
+        self._erases_anonymous = erases_anonymous
         self.has_key = bool(erasure_key)
         self.key_check = identity_hash(erasure_key, "").hex()[:16] if erasure_key else ""
         # The identities of live visitors come again with each of their events' transitions.
         self._hash = lru_cache(maxsize=16_384)(lambda identity: identity_hash(erasure_key, identity).hex())
+
+    async def visits(self, visit_ids: Iterable[str]) -> dict[str, Visit]:
+        """Those of these visits that are stored, as they are to be stamped. Raises `store.Unavailable`."""
+        return {
+            document["_id"]: Visit.from_document(document, erases_anonymous=self._erases_anonymous)
+            for document in await self._store.read_visits(visit_ids)
+        }
+
+    def begun(self, visit_id: str, start: Document, received_ms: int) -> Visit:
+        """A visit not yet stored, as it is to be stamped."""
+        return Visit.begun(visit_id, start, received_ms, erases_anonymous=self._erases_anonymous)
 
     def fields(self, visit: Visit) -> Document:
         """What follows from a visit's timeline, with the hashes by which an erasure, which names nobody, finds it."""

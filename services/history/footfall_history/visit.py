@@ -4,6 +4,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from typing import Any, NamedTuple, Self
 
 from footfall_timeline import (
@@ -19,13 +20,13 @@ from footfall_timeline import (
     to_fields,
 )
 
-from footfall_history.documents import Document, erased, event_time_ms, stamp_fields
+from footfall_history.documents import DEVICE_FIELDS, TIME_DIGITS, Document, erased, event_time_ms, stamp_fields
 
 
 class Piece(NamedTuple):
     """All events with start <= order key < stop (None: no end) have this stamp.
 
-    `is_erased`: they belong to somebody who has been forgotten, so they keep no data.
+    `is_erased`: they belong to somebody who has been forgotten, so they keep nothing that was sent.
     """
 
     start: str
@@ -40,8 +41,8 @@ class Visit:
 
     `rev` counts the changes of the timeline. `identities` are those it names, and those who are being erased from it.
     `start` is what the earliest event says of the visit, and of its site the one received first. `touched_ms` is about
-    when an event last arrived.
-    `is_truncated`: it had more transitions than are kept, and those beyond do not count.
+    when an event last arrived. `is_truncated`: it had more transitions than are kept, and those beyond do not count.
+    `erases_anonymous`: see `_forgotten`.
     """
 
     visit_id: str
@@ -51,14 +52,15 @@ class Visit:
     start: Mapping[str, Any]
     touched_ms: int
     is_truncated: bool = False
+    erases_anonymous: bool = True
 
     @classmethod
-    def begun(cls, visit_id: str, start: Mapping[str, Any], received_ms: int) -> Self:
+    def begun(cls, visit_id: str, start: Mapping[str, Any], received_ms: int, *, erases_anonymous: bool = True) -> Self:
         """A visit without transitions, not yet stored."""
-        return cls(visit_id, 0, (), frozenset(), start, received_ms)
+        return cls(visit_id, 0, (), frozenset(), start, received_ms, erases_anonymous=erases_anonymous)
 
     @classmethod
-    def from_document(cls, document: Mapping[str, Any]) -> Self:
+    def from_document(cls, document: Mapping[str, Any], *, erases_anonymous: bool = True) -> Self:
         """A visit as stored. Raises LaterVersionError."""
         return cls(
             document["_id"],
@@ -68,6 +70,7 @@ class Visit:
             {"start_key": document["start_key"], "site_key": document.get("site_key", "")},
             document["touched_ms"],
             document.get("truncated", False),
+            erases_anonymous,
         )
 
     def merged(self, transitions: Sequence[Transition], most: int) -> Self:
@@ -115,11 +118,27 @@ class Visit:
             "identities": sorted(self.identities),
             "session_ids": [session.session_id for session in self.fold.sessions],
         }
+        if any(transition.is_erased for transition in self.timeline):
+            fields["forgotten"] = self.is_forgotten
         return fields | ({"truncated": True} if self.is_truncated else {})
 
     def document(self) -> Document:
         """The visit as it is stored first, but for what follows from the timeline."""
-        return {"_id": self.visit_id, "touched_ms": self.touched_ms, **self.start}
+        gone = DEVICE_FIELDS if self.is_forgotten else ()
+        start = {name: value for name, value in self.start.items() if name not in gone}
+        return {"_id": self.visit_id, "touched_ms": self.touched_ms, **start}
+
+    @property
+    def first_named(self) -> str:
+        """Whom it named first; empty when that is nobody any more, or nobody yet."""
+        named = (step.transition.identity for step in self.fold.steps if step.transition.kind is not Kind.SIGN_OUT)
+        return next(named, "")
+
+    @property
+    def is_forgotten(self) -> bool:
+        """Whether it was of people who are erased, from its first event on, and names nobody else."""
+        # A start key has the visit's id behind its time: all events of that millisecond come before "~".
+        return not _named(self.timeline) and self.piece_at(self.start["start_key"][:TIME_DIGITS] + "~").is_erased
 
     @cached_property
     def fold(self) -> Fold:
@@ -128,7 +147,7 @@ class Visit:
 
     @cached_property
     def _pieces(self) -> tuple[list[Piece], list[str]]:
-        forgotten = _forgotten(self.fold)
+        forgotten = _forgotten(self.fold, erases_anonymous=self.erases_anonymous)
         pieces = [Piece(*stretch, forgotten.get(stretch.start, False)) for stretch in self.fold.stretches()]
         return pieces, [piece.start for piece in pieces]
 
@@ -139,11 +158,12 @@ class Visit:
 
     def stamped(self, event: Document, forgotten: Mapping[str, int]) -> Document:
         """An event of this visit, not yet stamped, as it is stored."""
-        if event_time_ms(event["order_key"]) <= forgotten.get(event.get("names_identity_id", ""), -1):
-            event = erased(event)  # also when the timeline has another identity under this event's id
         piece = self.piece_at(event["order_key"])
-        fields, without = stamp_fields(piece.stamp, self.rev, is_erased=piece.is_erased)
-        return {name: value for name, value in event.items() if name not in without} | fields
+        # Also when the timeline has another identity under this event's id.
+        names_forgotten = event_time_ms(event["order_key"]) <= forgotten.get(event.get("names_identity_id", ""), -1)
+        if piece.is_erased or names_forgotten:
+            event = erased(event)
+        return event | stamp_fields(piece.stamp, self.rev)[0]
 
     def earliest_of(self, transitions: Iterable[Transition]) -> str:
         """The smallest order key under which the timeline has any of these transitions, all of them merged before.
@@ -159,14 +179,17 @@ def _named(timeline: Timeline) -> frozenset[str]:
     return frozenset(transition.identity for transition in timeline if transition.identity)
 
 
-def _forgotten(fold: Fold) -> dict[str, bool]:
+def _forgotten(fold: Fold, *, erases_anonymous: bool) -> dict[str, bool]:
     """By the key where a stretch starts: whether whoever owns it has been forgotten.
 
     From an erased SignIn or UserInfo on everything was that person's, until somebody else is named. An erased UserInfo
-    within another person's session owned nothing but itself.
+    within another person's session owned nothing but itself. What a visit did before anybody was named is nobody's, but
+    whoever is named first did it all the same: with `erases_anonymous` it is forgotten with that person. There is no
+    other anonymous stretch: once somebody is named, the visit is always somebody's.
     """
-    forgotten: dict[str, bool] = {}
-    is_forgotten = False
+    named = (step.transition for step in fold.steps if step.transition.kind is not Kind.SIGN_OUT)
+    is_forgotten = erases_anonymous and any(transition.is_erased for transition in islice(named, 1))
+    forgotten = {"": is_forgotten}
     for step in fold.steps:
         key = step.transition.order_key
         if step.transition.is_erased:

@@ -45,6 +45,7 @@ async def identify(settings: IdentitySettings, walls: Walls) -> int:
         changes_kept=settings.changes_kept,
         transitions_kept=settings.visit_transitions,
         erasure_secret=secret,
+        erases_anonymous=settings.erase_anonymous_stretch,
     )
     persons = PersonStore(partitions, visitors)
     links = LinkStore.open(

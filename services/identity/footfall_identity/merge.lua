@@ -2,9 +2,10 @@
 --
 -- KEYS  the live sets (visits without and with a timeline), changes, tombstones, then one visit hash a visit.
 -- ARGV  live_after_ms, keep_ms, refresh_ms, changes_kept, now_ms, prefix of person keys, '1' to answer every visit with
---       transitions instead of the changed ones only, transitions that a visit keeps; then for each visit a MessagePack
---       array: first_ms, last_ms, site, global_visit_id, page, title, transitions, received_ms, browser_visit_id. Of the
---       transitions a flat list: event id, entry, hash of its identity ('' if none).
+--       transitions instead of the changed ones only, transitions that a visit keeps, '1' to forget with a person what
+--       the visit did before it named anybody; then for each visit a MessagePack array: first_ms, last_ms, site,
+--       global_visit_id, page, title, transitions, received_ms, browser_visit_id. Of the transitions a flat list: event
+--       id, entry, hash of its identity ('' if none).
 -- Answers a list of {visit id, 1 if asked for, 1 if its person keys must be refreshed, 1 if it just had to leave
 -- transitions out, its hash}.
 --
@@ -16,9 +17,11 @@
 local LIVE_ANONYMOUS, LIVE_KNOWN, CHANGES, TOMBSTONES = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local live_after_ms, keep_ms, refresh_ms = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local changes_kept, now_ms, person_prefix, answer_all = ARGV[4], tonumber(ARGV[5]), ARGV[6], ARGV[7] == '1'
-local most = tonumber(ARGV[8])
-local FIRST_MS, LAST_MS, REV, DEVICE, SITE, PAGE, TITLE, BOUND, RECEIVED_MS = 1, 2, 3, 4, 5, 6, 7, 8, 9
+local most, erases_anonymous = tonumber(ARGV[8]), ARGV[9] == '1'
+local FIRST_MS, LAST_MS, REV, DEVICE, SITE, PAGE, TITLE, BOUND, RECEIVED_MS, HAS_ERASED = 1, 2, 3, 4, 5, 6, 7, 8, 9, 11
 local FIRST_VERSION = '^(%d+)\n(%d+)\n(%d+)\n(%d+)\n([^\n]*)\n([^\n]*)\n(.*)$'
+local USER_INFO, SIGN_IN, SIGN_OUT = '1', '2', '3'
+local ERASED = '^%d+|[12]|[^|]+|$'
 local MOST_TOLD = 6000  -- Lua passes no more than 8,000 arguments: of very many changes some are told without what was before
 -- Longer than any timeline lives that is refreshed once every refresh_ms.
 local person_ms = keep_ms + 2 * refresh_ms
@@ -110,6 +113,7 @@ local function merge_transitions(key, visit, summary, given)
     if not is_beyond then
       if not old or (old ~= entry and less(entry, old)) then
         redis.call('HSET', key, field, entry)
+        if entry:find(ERASED) then summary[HAS_ERASED] = 1 end
         note(field, old, entry)
         if not old then count = count + 1 end
       end
@@ -128,13 +132,72 @@ local function merge_transitions(key, visit, summary, given)
       changed[#changed + 1] = field
       changed[#changed + 1] = new
     end
-    local is_erased = new and new:find('^%d+|[12]|[^|]+|$')  -- what that replaces is to be forgotten
+    local is_erased = new and new:find(ERASED)  -- what that replaces is to be forgotten
     if old and not is_erased and #changed < MOST_TOLD then
       changed[#changed + 1] = '-' .. field
       changed[#changed + 1] = old
     end
   end
   return changed
+end
+
+-- The transitions of a timeline in order, one an event, each of the kind it counts as: what footfall_timeline folds.
+local function transitions_of(key)
+  local all, of_event, order = redis.call('HGETALL', key), {}, {}
+  for i = 1, #all, 2 do
+    if all[i] ~= 'visit' then
+      local time, kind, assurance, token, identity = all[i + 1]:match('^(%d+)|(%d)|(%d)([^|]*)|(.*)$')
+      local event = all[i]:sub(1, 36)
+      local one = of_event[event]
+      if not one then
+        one = {tonumber(time), event}
+        of_event[event], order[#order + 1] = one, one
+      end
+      one[1] = math.min(one[1], tonumber(time))
+      if not one.assurance or one.assurance < assurance then
+        one.kind, one.assurance, one.token, one.is_named = kind, assurance, token, identity ~= ''
+      end
+    end
+  end
+  table.sort(order, list_less)
+  local sign_outs, before_use = 0, {}
+  for _, one in ipairs(order) do
+    if one.kind == SIGN_OUT then sign_outs = sign_outs + 1 end
+    if one.token ~= '' then
+      before_use[one.token] = before_use[one.token] or sign_outs
+      if before_use[one.token] < sign_outs then one.kind = USER_INFO end
+    end
+  end
+  return order
+end
+
+-- Takes out of a summary what an erased person's part of the visit told: page and title, and the device when the visit
+-- names nobody else. As footfall_history.visit does with events; of a moment that two share, both count.
+local function forget_erased(key, summary)
+  local moments, is_named, first, is_signed_in, is_erased = {}, false, nil, false, false
+  for _, one in ipairs(transitions_of(key)) do
+    local is_marker = one.kind ~= SIGN_OUT and not one.is_named
+    if one.kind == SIGN_OUT then
+      is_signed_in = false
+    elseif is_marker then
+      if one.kind == SIGN_IN or not is_signed_in then is_erased, is_signed_in = true, false end
+    else
+      is_erased, is_named, is_signed_in = false, true, is_signed_in or one.kind == SIGN_IN
+    end
+    if not first and one.kind ~= SIGN_OUT then first = one end
+    moments[#moments + 1] = {one[1], is_erased or is_marker, is_erased}
+  end
+  local function is_erased_at(ms)
+    local found = erases_anonymous and first and not first.is_named
+    for _, moment in ipairs(moments) do
+      if moment[1] > ms then break end
+      found = moment[1] == ms and moment[2] or moment[3]
+    end
+    return found
+  end
+  if is_erased_at(summary[PAGE][1]) then summary[PAGE] = {summary[PAGE][1], ''} end
+  if is_erased_at(summary[TITLE][1]) then summary[TITLE] = {summary[TITLE][1], '', ''} end
+  if not is_named and is_erased_at(summary[FIRST_MS]) then summary[DEVICE] = '' end
 end
 
 local function mark_live(visit, last_ms, was_known, is_known)
@@ -163,7 +226,7 @@ for k = 5, #KEYS do
   local key = KEYS[k]
   local visit = key:sub(-36)
   local first_ms, last_ms, site, device, page, title, given, received_ms, browser_visit_id =
-    unpack(cmsgpack.unpack(ARGV[k + 4]))
+    unpack(cmsgpack.unpack(ARGV[k + 5]))
   local old = redis.call('HGET', key, 'visit')
   local summary
   if old then
@@ -186,6 +249,7 @@ for k = 5, #KEYS do
     summary[REV] = summary[REV] + 1
     redis.call('XADD', CHANGES, 'MAXLEN', '~', changes_kept, '*', 'visit', visit, 'rev', summary[REV], unpack(changed))
   end
+  if summary[HAS_ERASED] then forget_erased(key, summary) end
   local new = cmsgpack.pack(summary)
   if new ~= old then redis.call('HSET', key, 'visit', new) end
   mark_live(visit, summary[LAST_MS], was_known, summary[REV] > 0)

@@ -63,6 +63,11 @@ class IdentitySettings(ServiceSettings):
     never_erase: bool = shared(
         "NEVER_ERASE", False, "Start without `ERASURE_KEY`: nobody whose visits are stored then can ever be erased."
     )
+    erase_anonymous_stretch: bool = shared(
+        "ERASE_ANONYMOUS_STRETCH",
+        True,
+        "Erase with a person also what a visit did before it named anybody, when that person is whom it named first.",
+    )
     retention_days: int = Field(
         8,
         ge=1,

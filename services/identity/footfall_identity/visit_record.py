@@ -100,7 +100,8 @@ class Summary(msgspec.Struct, array_like=True, frozen=True):
 
     `rev` counts the changes of the timeline. `bound` is empty until a transition had to be left out; then none that
     sorts behind it is kept. `received_ms` is when the first event was received, whose site it is; 0 of versions that
-    did not note it. `browser_visit_id` is empty when the visit has the id that the browser sent.
+    did not note it. `browser_visit_id` is empty when the visit has the id that the browser sent. An eleventh element
+    says that there are erased markers; only the script asks.
     """
 
     first_ms: int

@@ -39,6 +39,7 @@ class VisitorStore:
         changes_kept: int,
         transitions_kept: int,
         erasure_secret: str,
+        erases_anonymous: bool = True,
     ) -> None:
         self._partitions = partitions
         self._keep_ms = keep_ms
@@ -46,6 +47,7 @@ class VisitorStore:
         self._changes_kept = changes_kept
         self._transitions_kept = transitions_kept
         self._erasure_secret = erasure_secret
+        self._erases_anonymous = erases_anonymous
         self._merge_script = partitions.script("merge.lua")
 
     async def merge(self, touches: Sequence[Touch], *, answer_all: bool = False) -> list[VisitRecord]:
@@ -70,6 +72,7 @@ class VisitorStore:
         names: list[str] = [keys.live_anonymous, keys.live_known, keys.changes, keys.tombstones]
         arguments: list[str | int | bytes] = [now - self._idle_ms, self._keep_ms, REFRESH_MS, self._changes_kept, now]
         arguments += (keys.person, "1" if answer_all else "0", self._transitions_kept)
+        arguments.append("1" if self._erases_anonymous else "0")
         for touch in part:
             names.append(keys.visit + touch.visit_id)
             arguments.append(self._packed(touch))

@@ -139,7 +139,11 @@ async def test_a_person_is_linked_by_rule_and_by_hand_and_unlinked(http: httpx.A
 async def test_an_export_holds_everything_one_object_a_line(http: httpx.AsyncClient) -> None:
     person = new_person()
     visit = await signed_in(http, person, email="dana@example.com")
-    path = f"/api/v1/identities/{quote(person, safe='')}/export"
+    contact = f"C-{uuid.uuid4()}"
+    assert (await http.put(f"/api/v1/contacts/{contact}", json={"lastName": "Novák"})).status_code == 200
+    identity = f"/api/v1/identities/{quote(person, safe='')}"
+    assert (await http.put(f"{identity}/contact", json={"contactId": contact})).status_code == 200
+    path = f"{identity}/export"
     answer = await http.get(path)
     assert (answer.status_code, answer.headers["Content-Type"]) == (200, "application/x-ndjson")
     lines = [json.loads(line) for line in answer.text.splitlines()]
@@ -148,7 +152,14 @@ async def test_an_export_holds_everything_one_object_a_line(http: httpx.AsyncCli
     kinds = [next(iter(line)) for line in lines[1:]]
     assert {"visit", "session", "event"} <= set(kinds)
     assert [line["visit"]["visitId"] for line in lines if "visit" in line] == [visit]
-    assert [line["event"]["eventName"] for line in lines if "event" in line] == ["SignIn"]
+    [of_visit] = [line for line in lines if "visit" in line]
+    assert (of_visit["site"], of_visit["userAgent"]["userAgent"]) == ("default", http.headers["User-Agent"])
+    [sign_in, page] = [line for line in lines if "event" in line]
+    assert [sign_in["event"]["eventName"], page["event"]["eventName"]] == ["SignIn", "PageEntered"]
+    assert (sign_in["assurance"], sign_in["assuranceReason"], sign_in["site"]) == ("claimed", "no_key", "default")
+    assert sign_in["network"]
+    assert [line["stamp"]["identityId"] for line in (sign_in, page)] == [person, None]
+    assert [line["contact"]["lastName"] for line in lines if "contact" in line] == ["Novák"]
     assert (await http.get("/api/v1/identities/nobody/export")).status_code == 404
 
 
@@ -159,7 +170,7 @@ async def test_an_erased_person_is_nowhere(http: httpx.AsyncClient) -> None:
     erased = await http.delete(f"/api/v1/identities/{identity}")
     assert erased.status_code == 200, erased.text
     assert erased.json()["identityErased"] is True
-    assert (erased.json()["visits"], erased.json()["events"]) == (1, 1)
+    assert (erased.json()["visits"], erased.json()["events"]) == (1, 2)
     assert erased.json()["logCleanTime"] > now_ms()
     assert (await http.get(f"/server/data/identities/{identity}")).status_code == 404
     assert person not in (await http.get(f"/server/data/visits/{visit}/events")).text

@@ -12,6 +12,7 @@ from footfall.history.v1 import history_service_pb2_grpc as history_grpc
 from footfall_history.__main__ import SERVICE_NAME
 from footfall_history.dead_letters import DeadLetters
 from footfall_history.erasure import Eraser
+from footfall_history.export import Exporter
 from footfall_history.identities import Identities
 from footfall_history.live import LiveTail
 from footfall_history.log import Log
@@ -96,9 +97,9 @@ def letters(log: Log) -> DeadLetters:
 
 
 @pytest.fixture
-def preview(store: Store, tombstones: Tombstones) -> Preview:
+def preview(tombstones: Tombstones) -> Preview:
     """What tells how events would be stored there."""
-    return Preview(store, tombstones, transitions_kept=1_000)
+    return Preview(tombstones, transitions_kept=1_000)
 
 
 @pytest.fixture
@@ -108,14 +109,17 @@ def eraser(store: Store, tombstones: Tombstones, letters: DeadLetters, preview: 
 
 
 @pytest.fixture
-async def stub(store: Store, log: Log, letters: DeadLetters, eraser: Eraser, preview: Preview) -> AsyncIterator[Any]:
+async def stub(
+    store: Store, log: Log, tombstones: Tombstones, *, letters: DeadLetters, eraser: Eraser, preview: Preview
+) -> AsyncIterator[Any]:
     """A client of a service over that store and log, whose neighbour identity does not answer."""
     [nobody] = free_ports(1)
     identities = Identities(f"127.0.0.1:{nobody}", 200)
     stopping = asyncio.Event()
     tail = LiveTail(log, preview, stopping, most_watchers=4)
     reader = Reader(store, IDLE_MS)
-    service = HistoryService(store, reader, identities, tail, eraser, receipts=Receipts(reader, letters))
+    exporter, receipts = Exporter(store, reader, tombstones, letters, preview), Receipts(reader, letters)
+    service = HistoryService(store, reader, identities, tail, eraser, receipts=receipts, exporter=exporter)
     add = partial(history_grpc.add_HistoryServiceServicer_to_server, service)
     server = Server(HistorySettings(port=0, lame_duck_ms=0, never_erase=True), {SERVICE_NAME: add}, stopping=stopping)
     port = await server.start()

@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 import pytest
 from footfall.history.v1 import history_service_pb2 as pb
 from footfall_history import long_visits, query
+from footfall_history.dead_letters import DeadLetters
+from footfall_history.export import Exporter
+from footfall_history.preview import Preview
 from footfall_history.query import Window
 from footfall_history.reader import Reader
 from footfall_history.related import EVENT, IDENTITY, PAGE, SESSION, VISIT, Related
@@ -28,10 +31,12 @@ SCOPE = pb.Scope(site="default", age_seconds=3600)
 class Watched:
     """A store full of visits of one person, and what is asked of it."""
 
-    def __init__(self, store: Store, listener: Listener) -> None:
+    def __init__(self, store: Store, letters: DeadLetters, listener: Listener) -> None:
         self.store = store
         self.reader = Reader(store, IDLE_MS)
-        self.stamper = Stamper(store, Tombstones(store, ERASURE_KEY), transitions_kept=1_000)
+        tombstones = Tombstones(store, ERASURE_KEY)
+        self.stamper = Stamper(store, tombstones, transitions_kept=1_000)
+        self.exporter = Exporter(store, self.reader, tombstones, letters, Preview(tombstones, transitions_kept=1_000))
         self.stories: list[Story] = []
         self.listener = listener
 
@@ -59,8 +64,8 @@ class Watched:
 
 
 @pytest.fixture
-def watched(store: Store, listener: Listener) -> Watched:
-    return Watched(store, listener)
+def watched(store: Store, letters: DeadLetters, listener: Listener) -> Watched:
+    return Watched(store, letters, listener)
 
 
 async def all_of(items: AsyncIterator[Any]) -> None:
@@ -128,7 +133,7 @@ QUESTIONS: dict[str, Ask] = {
     "what belongs to pages": lambda watched: all_of(
         watched.related(PAGE, [story.loans for story in watched.stories], EVENT).items()
     ),
-    "export": lambda watched: all_of(watched.reader.export(PERSON)),
+    "export": lambda watched: all_of(watched.exporter.export(PERSON)),
     "sweep": lambda watched: watched.store.remove_before(now_ms() - MINUTE_MS // 2),
 }
 

@@ -32,7 +32,7 @@ WRITES: dict[str, Write] = {
     "starts": lambda store: store.move_visits({"v": {"start_key": "0"}}, ["v"], 1),
     "new events, one of them known": lambda store: store.insert_events([EVENT | {"_id": "f"}, EVENT]),
     "stamps": lambda store: store.restamp([Restamp({"_id": "e"}, {"rev": 2}, [], 1)]),
-    "what somebody named": lambda store: store.forget_named("v", "ann", "2", ["data"]),
+    "what somebody named": lambda store: store.forget_named("v", "ann", "2"),
     "conflicts": lambda store: store.flag_conflicts(["e"]),
     "a tombstone": lambda store: store.put_tombstone("hash", 1, "check"),
     "the journal": lambda store: store.journal(),

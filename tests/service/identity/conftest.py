@@ -35,6 +35,11 @@ async def partitions(redis_database_url: str) -> AsyncIterator[Partitions]:
 @pytest.fixture
 def store(partitions: Partitions) -> VisitorStore:
     """Timelines in the Redis of this test."""
+    return visitor_store(partitions)
+
+
+def visitor_store(partitions: Partitions, *, erases_anonymous: bool = True) -> VisitorStore:
+    """Timelines in a Redis."""
     return VisitorStore(
         partitions,
         keep_ms=KEEP_MS,
@@ -42,6 +47,7 @@ def store(partitions: Partitions) -> VisitorStore:
         changes_kept=1_000,
         transitions_kept=1_000,
         erasure_secret=ERASURE_KEY,
+        erases_anonymous=erases_anonymous,
     )
 
 

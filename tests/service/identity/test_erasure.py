@@ -9,21 +9,24 @@ from typing import Any, NamedTuple
 import grpc
 import pytest
 from bson import encode as bson
-from footfall.event.v1.event_pb2 import EventBatch
+from footfall.event.v1.event_pb2 import Event, EventBatch
 from footfall.identity.v1 import identity_service_pb2 as pb
 from footfall_identity.consumer import LogConsumer
 from footfall_identity.contact_record import ContactRecord
 from footfall_identity.erasure import Eraser
 from footfall_identity.link_store import LinkStore
 from footfall_identity.linking import Linking
+from footfall_identity.partitions import Partitions
+from footfall_identity.person_store import PersonStore
 from footfall_identity.visitor_store import VisitorStore
 from footfall_servicekit.errors import details_of
 from footfall_servicekit.stream import Entry
-from footfall_timeline import identity_hash, partition
+from footfall_timeline import ANONYMOUS, Kind, identity_hash, partition
 from motor.motor_asyncio import AsyncIOMotorClient
 
+from tests.service.identity.conftest import visitor_store
 from tests.tools.eventually import eventually
-from tests.tools.identity import ERASURE_KEY, PARTITIONS, admitted, append, entry, new_id, resolve
+from tests.tools.identity import ERASURE_KEY, PARTITIONS, admitted, append, entry, new_id, random_visit, resolve
 from tests.tools.process import Running
 from tests.tools.visits import now_ms
 
@@ -130,6 +133,75 @@ async def test_others_of_the_same_visits_keep_everything(
     for number in range(PARTITIONS):
         for _, fields in await redis.xrange(f"changes:{{p{number:02d}}}"):
             assert b"visit" in fields  # what is left is whole
+
+
+def telling(name: str, visit_id: str, at_ms: int, user: str = "", *, mark: str, **more: Any) -> Event:
+    """An event whose page, title and device have a mark."""
+    url = f"https://shop.example/?m={mark}"
+    return admitted(name, visit_id, at_ms, user, url=url, title=f"Title {mark}", global_visit_id=mark, **more)
+
+
+async def test_live_state_forgets_the_page_the_title_and_the_device(
+    eraser: Eraser, store: VisitorStore, stores: Stores
+) -> None:
+    visit_id, at, mark = new_id(), now_ms() - 10_000, new_id()
+    of_person = [
+        telling("PageEntered", visit_id, at, mark=mark),
+        telling("SignIn", visit_id, at + 10, PERSON, mark=mark),
+        telling("PageEntered", visit_id, at + 20, mark=mark),
+    ]
+    await resolve(store, *of_person)
+    assert {place.partition(":")[0] for place in await stores.places_of(mark)} == {"visit"}
+    await eraser.erase(PERSON, "officer")
+    assert await stores.places_of(mark) == []
+    later = telling("PageEntered", visit_id, now_ms() + 10, mark=mark)
+    await resolve(store, *of_person, later)
+    assert await stores.places_of(mark) == [], "neither what comes again nor what still is their part of the visit"
+    await resolve(store, telling("SignIn", visit_id, now_ms() + 20, "bob", mark="bobs"))
+    record = (await store.get([visit_id]))[visit_id]
+    assert (record.url, record.title, record.global_visit_id) == (
+        "https://shop.example/?m=bobs",
+        "Title bobs",
+        "bobs",
+    )
+
+
+async def test_an_erasure_may_leave_what_came_before_anybody_was_named(
+    partitions: Partitions, links: LinkStore, stores: Stores
+) -> None:
+    store = visitor_store(partitions, erases_anonymous=False)
+    keeping = Eraser(partitions, PersonStore(partitions, store), links, secret=ERASURE_KEY, ack_replicas=0)
+    visit_id, at = new_id(), now_ms() - 10_000
+    await resolve(store, telling("PageEntered", visit_id, at, mark="before"))
+    await resolve(store, admitted("SignIn", visit_id, at + 10, PERSON, url=""))
+    await keeping.erase(PERSON, "officer")
+    record = (await store.get([visit_id]))[visit_id]
+    assert (record.url, record.global_visit_id) == (
+        "https://shop.example/?m=before",
+        "6513270e-269e-4d37-b2a7-4de452e6b438",
+    )
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_live_state_shows_the_last_page_that_is_not_an_erased_persons(
+    eraser: Eraser, store: VisitorStore, seed: int
+) -> None:
+    chance = random.Random(seed)  # noqa: S311
+    events = random_visit(chance, [PERSON, "bob", "ann"], length=chance.choice([3, 8]))
+    for at, event in enumerate(events):  # a moment is one event's: two of a millisecond are told apart by history alone
+        event.event_time_ms = events[0].event_time_ms + at
+        event.title = event.url
+    await resolve(store, *events)
+    await eraser.erase(PERSON, "officer")
+    await resolve(store, *chance.sample(events, len(events) // 2))
+    record = (await store.get([events[0].visit_id]))[events[0].visit_id]
+    last = events[-1]
+    naming = [step for step in record.fold.steps if step.transition.kind is not Kind.SIGN_OUT]
+    owner = [s for s in naming if s.after == ANONYMOUS or not s.transition.is_erased]
+    is_persons = bool(owner) and owner[-1].transition.is_erased
+    is_persons |= any(s.transition.is_erased and s.transition.event_id == last.event_id for s in naming)
+    assert (record.url, record.title) == (("", "") if is_persons else (last.url, last.title))
+    assert bool(record.global_visit_id) == (bool(record.fold.associations) or not naming)
 
 
 async def test_events_of_before_stay_unbelieved_and_those_of_later_make_somebody_new(

@@ -1245,13 +1245,16 @@ class ExportIdentityResponse(_message.Message):
     EVENT_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
     PAGE_FIELD_NUMBER: _builtins.int
+    UNSTORED_EVENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def visit(self) -> _visit_pb2.Visit:
         """A visit associated with the identity."""
 
     @_builtins.property
     def event(self) -> _visit_pb2.StoredEvent:
-        """An event that belongs to the identity."""
+        """An event that belongs to the identity; or, without an identity in its stamp, one of before the visit named
+        anybody, when this identity is whom it then named first.
+        """
 
     @_builtins.property
     def session(self) -> _visit_pb2.Session:
@@ -1259,7 +1262,11 @@ class ExportIdentityResponse(_message.Message):
 
     @_builtins.property
     def page(self) -> _visit_pb2.Page:
-        """A page entry of the identity."""
+        """A page entry of the identity, or likewise of before the visit named anybody."""
+
+    @_builtins.property
+    def unstored_event(self) -> _visit_pb2.UnstoredEvent:
+        """An event of the identity, or that names it, which could not be stored."""
 
     def __init__(
         self,
@@ -1268,12 +1275,13 @@ class ExportIdentityResponse(_message.Message):
         event: _visit_pb2.StoredEvent | None = ...,
         session: _visit_pb2.Session | None = ...,
         page: _visit_pb2.Page | None = ...,
+        unstored_event: _visit_pb2.UnstoredEvent | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "item", b"item", "page", b"page", "session", b"session", "visit", b"visit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "item", b"item", "page", b"page", "session", b"session", "unstored_event", b"unstored_event", "visit", b"visit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "item", b"item", "page", b"page", "session", b"session", "visit", b"visit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "item", b"item", "page", b"page", "session", b"session", "unstored_event", b"unstored_event", "visit", b"visit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_item: _TypeAlias = _typing.Literal["visit", "event", "session", "page"]  # noqa: Y015
+    _WhichOneofReturnType_item: _TypeAlias = _typing.Literal["visit", "event", "session", "page", "unstored_event"]  # noqa: Y015
     _WhichOneofArgType_item: _TypeAlias = _typing.Literal["item", b"item"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_item) -> _WhichOneofReturnType_item | None: ...
 
@@ -1318,7 +1326,7 @@ class EraseIdentityResponse(_message.Message):
     visit_count: _builtins.int
     """Visits whose timeline named the identity."""
     event_count: _builtins.int
-    """Events that lost identity and data."""
+    """Events that lost identity and content, and dead letters that were removed."""
     def __init__(
         self,
         *,

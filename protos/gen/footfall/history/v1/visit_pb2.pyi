@@ -172,7 +172,9 @@ class StoredEvent(_message.Message):
     """An event with this id and other content came later and was not kept."""
     @_builtins.property
     def event(self) -> _event_pb2.Event:
-        """The event as admitted."""
+        """The event as admitted. Of one that has been erased only ids, times, type and site are left, and the name if it
+        is one of the system events: an event without a name is an erased one.
+        """
 
     @_builtins.property
     def received_time(self) -> _timestamp_pb2.Timestamp:
@@ -311,6 +313,36 @@ class DeadLetter(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeadLetter: _TypeAlias = DeadLetter  # noqa: Y015
+
+@_typing.final
+class UnstoredEvent(_message.Message):
+    """A dead letter with the event it holds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_FIELD_NUMBER: _builtins.int
+    DEAD_LETTER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def event(self) -> Global___StoredEvent:
+        """The event as admitted, without a stamp."""
+
+    @_builtins.property
+    def dead_letter(self) -> Global___DeadLetter:
+        """Why it could not be stored, and since when it lies aside."""
+
+    def __init__(
+        self,
+        *,
+        event: Global___StoredEvent | None = ...,
+        dead_letter: Global___DeadLetter | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dead_letter", b"dead_letter", "event", b"event"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dead_letter", b"dead_letter", "event", b"event"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnstoredEvent: _TypeAlias = UnstoredEvent  # noqa: Y015
 
 @_typing.final
 class Page(_message.Message):

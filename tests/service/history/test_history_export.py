@@ -1,0 +1,72 @@
+"""An export holds all that history stores of a person, also what could not be stored, and nothing of others."""
+
+from typing import Any
+
+from footfall.event.v1.event_pb2 import ASSURANCE_CLAIMED
+from footfall.history.v1 import history_service_pb2 as pb
+from footfall_history.arrivals import Unstorable
+from footfall_history.dead_letters import DeadLetters
+from footfall_history.stamper import Stamper
+from footfall_history.store import Store
+from footfall_history.tombstones import Tombstones
+
+from tests.service.history.conftest import ERASURE_KEY
+from tests.tools.batches import CHROME, context
+from tests.tools.history import entry, logged
+from tests.tools.stories import Story
+from tests.tools.visits import event
+
+
+async def exported(stub: Any, person: str) -> dict[str, list[Any]]:
+    """The pieces of an export, by kind."""
+    pieces: dict[str, list[Any]] = {}
+    async for answer in stub.ExportIdentity(pb.ExportIdentityRequest(identity_id=person)):
+        kind = answer.WhichOneof("item")
+        pieces.setdefault(kind, []).append(getattr(answer, kind))
+    return pieces
+
+
+async def test_an_export_holds_all_of_a_persons_visit(stub: Any, stamper: Stamper) -> None:
+    story = Story("dana", address="203.0.113.0")
+    await stamper.keep([story.entry(), Story("ann").entry()])
+    found = await exported(stub, "dana")
+    assert found.keys() == {"visit", "session", "page", "event"}
+    [visit], [session] = found["visit"], found["session"]
+    assert (visit.visit_id, visit.site, visit.user_agent) == (story.visit_id, "default", CHROME)
+    assert (visit.user_agent_details.family, session.assurance) == ("Chrome", ASSURANCE_CLAIMED)
+    assert sorted(page.page_id for page in found["page"]) == sorted([story.loans, story.cart])
+    assert sorted(one.event.event_id for one in found["event"]) == sorted(map(story.event_id, range(7)))
+    assert {one.address for one in found["event"]} == {"203.0.113.0"}
+    assert {one.stamp.identity_id for one in found["event"]} == {"dana", ""}, "also what came before the sign-in"
+
+
+async def test_what_came_before_somebody_else_is_not_in_it(stub: Any, stamper: Stamper) -> None:
+    story = Story("ann")
+    later = event("SignIn", story.visit_id, story.at_ms + 9_000, "dana")
+    await stamper.keep([story.entry(), entry([later])])
+    found = await exported(stub, "dana")
+    assert [one.event.event_time_ms - story.at_ms for one in found["event"]] == [9_000]
+    assert "page" not in found
+
+
+async def test_what_could_not_be_stored_is_in_it(stub: Any, stamper: Stamper, letters: DeadLetters) -> None:
+    story, other = Story("dana"), Story("ann")
+    await stamper.keep([story.entry(), other.entry()])
+    theirs = [
+        logged(event("Before", story.visit_id, story.at_ms + 10)),
+        logged(event("After", story.visit_id, story.at_ms + 3_000)),
+        logged(event("SignIn", Story("nobody yet").visit_id, story.at_ms, "dana"), event_time_ms=0),
+    ]
+    others = [logged(event("After", other.visit_id, other.at_ms + 3_000))]
+    await letters.put(0, [Unstorable(one, context(address="203.0.113.0"), "for a test") for one in theirs + others])
+    found = (await exported(stub, "dana"))["unstored_event"]
+    assert sorted(one.event.event.event_name for one in found) == ["After", "Before", "SignIn"]
+    assert {(one.event.address, one.dead_letter.reason) for one in found} == {("203.0.113.0", "for a test")}
+
+
+async def test_who_is_named_beyond_what_a_timeline_keeps_is_not_left_out(stub: Any, store: Store) -> None:
+    story = Story("ann")
+    beyond = event("SignIn", story.visit_id, story.at_ms + 9_000, "dana")
+    await Stamper(store, Tombstones(store, ERASURE_KEY), transitions_kept=1).keep([story.entry(), entry([beyond])])
+    [found] = (await exported(stub, "dana"))["event"]
+    assert (found.event.identity_id, found.stamp.identity_id) == ("dana", "ann")

@@ -1,0 +1,74 @@
+"""`footfall-history verify-erasure` tells what is left of a person, and where something may be."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from footfall_history import verify_command
+from footfall_history.stamper import Stamper
+from footfall_history.store import Store
+
+from tests.service.history.conftest import ERASURE_KEY
+from tests.tools.history import entry
+from tests.tools.ports import free_ports
+from tests.tools.stories import Story
+from tests.tools.visits import event
+
+PERSON = "dana@shop.example"
+
+
+@pytest.fixture(autouse=True)
+def _settings(redis_database_url: str, mongo_url: str, mongo_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {"REDIS_URL": redis_database_url, "MONGO_URL": mongo_url, "MONGO_DATABASE": mongo_database}
+    for name, value in (names | {"ERASURE_KEY": ERASURE_KEY}).items():
+        monkeypatch.setenv(name, value)
+
+
+async def verified() -> int:
+    return await asyncio.to_thread(verify_command.run, [PERSON])
+
+
+async def test_what_docs_list_is_told_and_is_no_failure(
+    store: Store, stamper: Stamper, redis: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert await verified() == 0
+    assert capsys.readouterr().out == ""
+    story = Story("ann")
+    said = event("Wrote", story.visit_id, story.at_ms + 3_500, data={"to": PERSON})
+    passed = event(
+        "PageEntered", Story("nobody").visit_id, story.at_ms, url="https://shop.example/?m=dana%40shop.example"
+    )
+    await stamper.keep([story.entry(), entry([said, passed])])
+    await store.events.database["contacts"].insert_one({"_id": "C-1", "email_addresses": [PERSON]})
+    await redis.xadd("log:{p00}", {"b": f'{{"userID":"{PERSON}"}}'})
+    await redis.hset("aside:{p00}:entry/1-0", mapping={"b": PERSON})
+    assert await verified() == 0
+    kinds = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert {kind for kind, *_ in kinds} == {"listed"}
+    assert sorted(place.split(" ")[1] for _, place, _ in kinds) == sorted(
+        ["log:{p00}", "aside:{p00}:entry/1-0", "events", "events", "contacts"]
+    )
+
+
+async def test_what_is_left_is_told_and_is_a_failure(
+    store: Store, stamper: Stamper, redis: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await stamper.keep([Story(PERSON).entry()])
+    await store.events.database["identities"].insert_one({"_id": PERSON})
+    await redis.hset("visit:{p00}:1", mapping={"1": f"1795872185686|2|1|{PERSON}"})
+    await redis.hset("aside:{p00}:1/2", mapping={"b": PERSON})
+    assert await verified() == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert {line.partition("\t")[0] for line in lines} == {"left"}
+    places = {line.split("\t")[1].split(" ")[1] for line in lines}
+    assert places == {"events", "visits", "identities", "visit:{p00}:1", "aside:{p00}:1/2"}
+
+
+async def test_without_an_answer_nothing_is_known(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [nobody] = free_ports(1)
+    monkeypatch.setenv("MONGO_URL", f"mongodb://127.0.0.1:{nobody}")
+    monkeypatch.setenv("HISTORY_MONGO_TIMEOUT_MS", "200")
+    assert await verified() == 1
+    assert "nothing is known" in capsys.readouterr().err
