@@ -106,7 +106,9 @@ def documents(entries: Iterable[EventBatch], tombstones: Tombstones) -> tuple[li
     """
     visits, events = [], []
     for visit_id, arrival in by_visit(entries, []).items():
-        visit = Visit.begun(visit_id, arrival.start, arrival.received_ms).merged(arrival.transitions, 1_000)
+        visit = Visit.begun(visit_id, arrival.start | arrival.origin, arrival.received_ms).merged(
+            arrival.transitions, 1_000
+        )
         visits.append(visit.document() | tombstones.fields(visit))
         events += [tombstones.hashed(visit.stamped(document, {})) for document in arrival.events.values()]
     return visits, sorted(events, key=itemgetter("order_key"))

@@ -15,7 +15,7 @@ from footfall_gateway.live_api import LiveApi
 from footfall_gateway.neighbours import Neighbours
 from footfall_gateway.operations import Api, Call, NoQuery, Operation, json_answer
 from footfall_gateway.privacy_api import PrivacyApi
-from footfall_gateway.problem import PROBLEM_DETAILS, Problem
+from footfall_gateway.problem import PROBLEM_DETAILS
 from footfall_gateway.receipts_api import ReceiptsApi
 
 PREFIX = "/api/v1"
@@ -63,31 +63,27 @@ class VisitorsApi:
         query = call.query
         request = identity.ListVisitorsRequest(
             state=resources.STATES[query.state] if query.state else visitor_pb2.VISITOR_STATE_UNSPECIFIED,
-            site=call.principal.site(query.site),
+            site=call.principal.filter(query.site),
             page_size=query.page_size,
             page_token=query.page_token,
         )
-        answer = await self._ask(self._identity.ListVisitors, request)
+        answer = await self._ask(self._identity.ListVisitors, request, call.principal)
         found = [resources.visitor(live) for live in answer.visitors]
         return json_answer(resources.Visitors(found, answer.next_page_token or None))
 
     async def visitor(self, call: Call[NoQuery, None]) -> Response:
         """The live state of a visit."""
         request = identity.GetVisitorRequest(visit_id=call.uuid("visitId", "visit"))
-        live = (await self._ask(self._identity.GetVisitor, request)).visitor
-        if not call.principal.may_see(live.site):
-            raise Problem(404, "no such visitor")
+        live = (await self._ask(self._identity.GetVisitor, request, call.principal)).visitor
         return json_answer(resources.visitor(live))
 
     async def explain(self, call: Call[NoQuery, None]) -> Response:
         """The timeline of a visit: every transition with its rule, its evidence and its assurance."""
         request = history.ExplainVisitRequest(visit_id=call.uuid("visitId", "visit"))
-        answer = await self._ask(self._history.ExplainVisit, request)
-        if not call.principal.may_see(answer.visit.site):
-            raise Problem(404, "no such visit")
+        answer = await self._ask(self._history.ExplainVisit, request, call.principal)
         explained = resources.explanation(answer)
         while answer.next_page_token:
             request.page_token = answer.next_page_token
-            answer = await self._ask(self._history.ExplainVisit, request)
+            answer = await self._ask(self._history.ExplainVisit, request, call.principal)
             explained.transitions += resources.transitions(answer)
         return json_answer(explained)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
+from footfall_timeline import Walls
 from starlette.responses import RedirectResponse
 from starlette.routing import BaseRoute, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -46,12 +47,16 @@ def build(
 
     Raises:
         DslFileError: DSL_FILE cannot be used.
+        WallsError: SITES_FILE cannot be used.
 
     """
     authenticator = Authenticator(settings)
     gate = Gate(authenticator, Audit(settings.audit_secret), bodies)
     lookup = Lookup(neighbours)
-    history = [*HistoryApi(neighbours, lookup).operations(), *HistoryPosts(intake, lookup).operations()]
+    history = [
+        *HistoryApi(neighbours, lookup).operations(),
+        *HistoryPosts(intake, lookup, Walls.load(settings.sites_file)).operations(),
+    ]
     apis = [
         Api("History", HISTORY_PREFIXES, history, HISTORY_ERRORS),
         api_v1.api(neighbours, LiveApi(neighbours, authenticator, settings, stopping)),

@@ -53,27 +53,25 @@ class Principal:
         if scope not in self.scopes:
             raise Problem(403, f"this key has no scope `{scope}`")
 
-    def site(self, asked: str) -> str:
-        """The site to ask for, when a client asks for `asked`; empty: all.
+    def filter(self, asked: str) -> str:
+        """The site to limit a list to, when a client asks for `asked`; empty: all that it may see.
 
         Raises:
             Problem: 403, it may not see that site; 400, it must say which of several.
 
         """
-        if not self.sites or asked in self.sites:
-            return asked
-        if asked:
+        if asked and self.sites and asked not in self.sites:
             raise Problem(403, "site: this key may not see it")
-        if len(self.sites) > 1:
+        if not asked and len(self.sites) > 1:
             raise Problem.parameter("site", "must be given, because this key may see several")
-        return next(iter(self.sites))
+        return asked
 
-    def may_see(self, site: str) -> bool:
-        """Whether something of this site may be shown."""
-        return not self.sites or site in self.sites
+    def site(self, asked: str) -> str:
+        """The site of what a client creates, when it says `asked`; empty: as admission decides. Raises as `filter`."""
+        return self.filter(asked) or next(iter(self.sites), "")
 
     def must_see_all(self) -> None:
-        """Raises Problem 403 when this client is limited to sites: an identity belongs to none."""
+        """Raises Problem 403 when this client is limited to sites: what it asks for belongs to none."""
         if self.sites:
             raise Problem(403, "this key is limited to sites")
 
@@ -98,6 +96,7 @@ class Authenticator:
         self._digest_key = os.urandom(32)
         self._user_digest = self._digest(f"{settings.api_user}:{settings.api_password.get_secret_value()}")
         self._file = KeyFile(settings.keys_file) if settings.keys_file else None
+        self._has_walls = settings.sites_file is not None
         self._remembered: dict[bytes, tuple[float, Principal]] = {}
         self._fast_hashes: dict[str, str] = {}
         """By slow hash."""
@@ -106,7 +105,8 @@ class Authenticator:
         self._waiting = 0
         self._limit = RateLimitItemPerMinute(settings.failed_logins_per_minute)
         self._failures = FixedWindowRateLimiter(MemoryStorage())
-        if not (self._is_open or self._user or self._keys()):
+        keys = self._keys()
+        if not (self._is_open or self._user or keys):
             _log.warning("no credentials are set: the data and /api/v1 routes answer 401 to everybody")
 
     async def authenticate(self, authorization: str, address: str) -> Principal:
@@ -201,6 +201,8 @@ class Authenticator:
             self._remembered.clear()
             self._fast_hashes.clear()
             _log.info("keys read", valid=sorted(keys))
+            if not self._has_walls and any(key.sites for key in keys.values()):
+                _log.warning("keys are limited to sites, but without SITES_FILE anybody may call themselves any site")
         return keys
 
     def _digest(self, text: str) -> bytes:

@@ -71,16 +71,21 @@ class ContactsApi:
                 title=given.title,
             )
         )
-        return json_answer(resources.contact((await self._ask(self._identity.UpsertContact, request)).contact))
+        return json_answer(
+            resources.contact((await self._ask(self._identity.UpsertContact, request, call.principal)).contact)
+        )
 
     async def get(self, call: Call[NoQuery, None]) -> Response:
         """A contact."""
         request = identity.GetContactRequest(contact_id=call.path["contactId"])
-        return json_answer(resources.contact((await self._ask(self._identity.GetContact, request)).contact))
+        return json_answer(
+            resources.contact((await self._ask(self._identity.GetContact, request, call.principal)).contact)
+        )
 
     async def delete(self, call: Call[NoQuery, None]) -> Response:
         """Remove a contact. Identities linked to it are evaluated anew."""
-        await self._ask(self._identity.DeleteContact, identity.DeleteContactRequest(contact_id=call.path["contactId"]))
+        request = identity.DeleteContactRequest(contact_id=call.path["contactId"])
+        await self._ask(self._identity.DeleteContact, request, call.principal)
         return Response(status_code=204)
 
     async def person(self, call: Call[PersonQuery, None]) -> Response:
@@ -93,12 +98,13 @@ class ContactsApi:
         identities: dict[str, Identity] = {}
         while True:  # with large profiles one message holds few
             request.page_size = query.page_size - len(identities)
-            answer = await self._ask(self._identity.GetPerson, request)
+            answer = await self._ask(self._identity.GetPerson, request, call.principal)
             identities |= {found.identity_id: history_identity(found) for found in answer.identities}
             request.page_token = answer.next_page_token
             if not request.page_token or len(identities) >= query.page_size:
                 break
-        await self._related.embed("identity", identities, {"visits": True}, call.principal.site(query.site))
+        site = call.principal.filter(query.site)
+        await self._related.embed("identity", identities, {"visits": True}, site, call.principal)
         person = resources.Person(
             resources.contact(answer.contact), list(identities.values()), request.page_token or None
         )
@@ -109,12 +115,12 @@ class ContactsApi:
         request = identity.LinkContactRequest(
             identity_id=call.path["identityId"], contact_id=call.body.contact_id, actor=_actor(call, call.body.actor)
         )
-        return json_answer(resources.link((await self._ask(self._identity.LinkContact, request)).link))
+        return json_answer(resources.link((await self._ask(self._identity.LinkContact, request, call.principal)).link))
 
     async def unlink(self, call: Call[NoQuery, None]) -> Response:
         """Undo the link of an identity by hand. Rules do not link it to that contact again."""
         request = identity.UnlinkContactRequest(identity_id=call.path["identityId"], actor=call.principal.name)
-        await self._ask(self._identity.UnlinkContact, request)
+        await self._ask(self._identity.UnlinkContact, request, call.principal)
         return Response(status_code=204)
 
     async def links(self, call: Call[LinksQuery, None]) -> Response:
@@ -122,7 +128,7 @@ class ContactsApi:
         request = identity.ListContactLinksRequest(
             identity_id=call.path["identityId"], page_size=call.query.page_size, page_token=call.query.page_token
         )
-        answer = await self._ask(self._identity.ListContactLinks, request)
+        answer = await self._ask(self._identity.ListContactLinks, request, call.principal)
         found = [resources.link(made) for made in answer.links]
         return json_answer(resources.Links(found, answer.next_page_token or None))
 

@@ -8,12 +8,14 @@ from typing import Any
 
 import msgspec
 from footfall.history.v1 import history_service_pb2 as history
+from footfall.history.v1 import visit_pb2
 from footfall.identity.v1 import identity_pb2, visitor_pb2
 from footfall.identity.v1 import identity_service_pb2 as identity
 from msgspec import UNSET
 from starlette.responses import Response
 
 from footfall_gateway import resources
+from footfall_gateway.auth import Principal
 from footfall_gateway.cursors import cursor, position
 from footfall_gateway.history_queries import (
     EventsQuery,
@@ -86,12 +88,12 @@ class HistoryApi:
         """All identities, by identityId."""
         call.principal.must_see_all()
         if call.query.user_agent:
-            known, next_page = await self._by_user_agent(call.query)
+            known, next_page = await self._by_user_agent(call.query, call.principal)
         else:
             request = identity.ListIdentitiesRequest(
                 page_size=call.query.page_size, page_token=call.query.page_start, location=call.query.location
             )
-            answer = await self._ask(self._identity.ListIdentities, request, _PAGE_START)
+            answer = await self._ask(self._identity.ListIdentities, request, call.principal, _PAGE_START)
             known, next_page = answer.identities, answer.next_page_token
         found = {one.identity_id: resources.identity(one) for one in known}
         await self._embed("identity", found, call)
@@ -99,14 +101,15 @@ class HistoryApi:
 
     async def identity(self, call: Call[IdentityQuery, None]) -> Response:
         """An identity."""
-        found = resources.identity(await self._lookup.identity(call.path["identityId"]))
+        found = resources.identity(await self._lookup.identity(call.path["identityId"], call.principal))
         await self._embed("identity", {found.identity_id: found}, call)
         return json_answer(found)
 
     async def visit(self, call: Call[NoQuery, None]) -> Response:
         """A visit."""
-        found = resources.visit(await self._lookup.visit(call.uuid("visitId", "visit"), call.principal))
-        await self._embed("visit", {found.visit_id: found}, call)
+        stored = await self._lookup.visit(call.uuid("visitId", "visit"), call.principal)
+        found = resources.visit(stored)
+        await self._embed("visit", {_unique_id(stored): found}, call)
         return json_answer(found)
 
     async def user_agent(self, call: Call[NoQuery, None]) -> Response:
@@ -141,8 +144,8 @@ class HistoryApi:
             page_size=call.query.page_size,
             page_token=call.query.page_start,
         )
-        answer = await self._ask(self._history.ListVisitIdentities, request, _PAGE_START)
-        if call.principal.sites or not answer.associations:
+        answer = await self._ask(self._history.ListVisitIdentities, request, call.principal, _PAGE_START)
+        if not answer.associations:
             await self._lookup.must_exist(of, call.principal)
         found = {one.identity.identity_id: resources.visit_identity(one) for one in answer.associations}
         await self._embed("identity", found, call)
@@ -153,7 +156,7 @@ class HistoryApi:
         of, query = parent(call), call.query
         request = history.ListVisitsRequest(global_visit_id=query.global_visit_id, user_agent=query.user_agent)
         answer = await self._part(self._history.ListVisits, request, call, of)
-        found = {visit.visit_id: resources.visit(visit) for visit in answer.visits}
+        found = {_unique_id(visit): resources.visit(visit) for visit in answer.visits}
         await self._embed("visit", found, call)
         return _collection(found.values(), _next(answer, of))
 
@@ -195,26 +198,28 @@ class HistoryApi:
         """The asked part of a collection. Raises Problem 404 when it is empty because its parent is not there."""
         query: Scoped = call.query
         setattr(request, f"{of.kind}_id", of.id)
-        request.scope.CopyFrom(query.scope(call.principal.site(query.site)))
+        request.scope.CopyFrom(query.scope(call.principal.filter(query.site)))
         request.page_size = query.page_size
         if start := position(of.id, query.page_start):
             request.start.CopyFrom(start)
-        answer = await self._ask(method, request)
+        answer = await self._ask(method, request, call.principal)
         if not answer.ListFields():
             await self._lookup.must_exist(of, call.principal)
         return answer
 
-    async def _by_user_agent(self, query: IdentitiesQuery) -> tuple[Sequence[identity_pb2.Identity], str]:
+    async def _by_user_agent(
+        self, query: IdentitiesQuery, principal: Principal
+    ) -> tuple[Sequence[identity_pb2.Identity], str]:
         """One part of the identities seen with a user agent, and where the next one begins."""
         request = history.ListIdentityIdsRequest(
             user_agent=query.user_agent, page_size=query.page_size, page_token=query.page_start
         )
         while True:
-            ids = await self._ask(self._history.ListIdentityIds, request, _PAGE_START)
+            ids = await self._ask(self._history.ListIdentityIds, request, principal, _PAGE_START)
             batch = identity.BatchGetIdentitiesRequest(identity_ids=ids.identity_ids)
             known = identity.BatchGetIdentitiesResponse()
             if ids.identity_ids:
-                known = await self._ask(self._identity.BatchGetIdentities, batch)
+                known = await self._ask(self._identity.BatchGetIdentities, batch, principal)
             if known.unread_identity_ids:  # the part ends before them, and only history can say how it goes on there
                 request.page_size = len(ids.identity_ids) - len(known.unread_identity_ids)
                 continue
@@ -226,8 +231,8 @@ class HistoryApi:
     async def _embed(self, kind: str, found: Mapping[str, Any], call: Call[Any, None]) -> None:
         """Fill in what is to be included. What belongs to a visit is of its site; an identity has been everywhere."""
         if call.includes:
-            site = call.principal.site(call.query.site) if kind == "identity" else ""
-            await self._related.embed(kind, found, call.includes, site)
+            site = call.principal.filter(call.query.site) if kind == "identity" else ""
+            await self._related.embed(kind, found, call.includes, site, call.principal)
 
 
 def _get(
@@ -239,6 +244,10 @@ def _get(
     *includes: str,
 ) -> Operation[Any, Any]:
     return Operation(name, "GET", path, handler, query, answer, includes=includes)
+
+
+def _unique_id(visit: visit_pb2.Visit) -> str:
+    return visit.scoped_visit_id or visit.visit_id
 
 
 def _next(answer: Any, of: Parent) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeVar
 
 import msgspec
-from footfall_timeline import normalize_uuid, page_id, user_agent_id
+from footfall_timeline import Walls, normalize_uuid, page_id, user_agent_id
 from msgspec import Meta
 from starlette.responses import Response
 
@@ -20,6 +20,7 @@ from footfall_gateway.keys import Scope
 from footfall_gateway.lookup import Lookup
 from footfall_gateway.operations import Call, NoQuery, Operation, json_answer
 from footfall_gateway.problem import Problem
+from footfall_gateway.sites import DEFAULT_SITE
 
 Found = TypeVar("Found")
 
@@ -43,9 +44,10 @@ class VisitBody(msgspec.Struct, rename="camel"):
 class HistoryPosts:
     """What can be written by the History REST API."""
 
-    def __init__(self, intake: Intake, lookup: Lookup) -> None:
+    def __init__(self, intake: Intake, lookup: Lookup, walls: Walls) -> None:
         self._intake = intake
         self._lookup = lookup
+        self._walls = walls
 
     def operations(self) -> list[Operation[Any, Any]]:
         """The operations."""
@@ -75,7 +77,8 @@ class HistoryPosts:
         )
         await self._store(event, Sender(received_ms, user_agent=given.user_agent))
         visit_id = normalize_uuid(event.visit_id or "")
-        stored = await _soon(call.principal, lambda: self._lookup.visit(visit_id, call.principal))
+        stored_id = self._walls.stored_id(visit_id, event.site or DEFAULT_SITE)
+        stored = await _soon(call.principal, lambda: self._lookup.visit(stored_id, call.principal))
         if stored:
             return json_answer(resources.visit(stored))
         return json_answer(
@@ -83,7 +86,7 @@ class HistoryPosts:
                 visit_id=visit_id,
                 start_date=start_ms,
                 global_visit_id=given.global_visit_id and normalize_uuid(given.global_visit_id),
-                user_agent_id=user_agent_id(visit_id, given.user_agent) if given.user_agent else None,
+                user_agent_id=user_agent_id(stored_id, given.user_agent) if given.user_agent else None,
             )
         )
 
@@ -101,10 +104,11 @@ class HistoryPosts:
         event.site = call.principal.site(event.site or "")
         await self._store(event, Sender(received_ms))
         event_id = normalize_uuid(event.event_id)
-        stored = await _soon(call.principal, lambda: self._lookup.event(event_id, call.principal, event.visit_id or ""))
+        stored_id = self._walls.stored_id(event.visit_id, event.site or DEFAULT_SITE)
+        stored = await _soon(call.principal, lambda: self._lookup.event(event_id, call.principal, stored_id))
         if stored:
             return json_answer(resources.event(stored))
-        return json_answer(_as_sent(event, event_id, received_ms))
+        return json_answer(_as_sent(event, event_id, received_ms, stored_id))
 
     async def _store(self, event: BeaconEvent, sender: Sender) -> None:
         """Raises Problem: 400, it is rejected; 503, it is not known to be stored."""
@@ -146,7 +150,7 @@ def _one_event(body: bytes) -> BeaconEvent:
     return envelope.events[0]
 
 
-def _as_sent(event: BeaconEvent, event_id: str, received_ms: int) -> resources.Event:
+def _as_sent(event: BeaconEvent, event_id: str, received_ms: int, stored_id: str) -> resources.Event:
     visit_id, name = event.visit_id or "", event.event_name or ""
     return resources.Event(
         event_id=event_id,
@@ -159,7 +163,7 @@ def _as_sent(event: BeaconEvent, event_id: str, received_ms: int) -> resources.E
         url=event.url,
         timestamp=fitting(event.timestamp or 0),
         visit_id=visit_id,
-        page_id=page_id(visit_id, event.page_id) if event.page_id else None,
+        page_id=page_id(stored_id, event.page_id) if event.page_id else None,
         data=event.data if bytes(event.data) else msgspec.Raw(b"{}"),
         language_code=event.language_code,
     )

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from footfall_gateway import api_v1_resources as resources
 from footfall_gateway import metrics
-from footfall_gateway.auth import Authenticator
+from footfall_gateway.auth import Authenticator, Principal
 from footfall_gateway.live_stream import BETWEEN, COME_AGAIN, HEADERS, Source, Stream, StreamAnswer
 from footfall_gateway.neighbours import Neighbours
 from footfall_gateway.operations import Call, Operation
@@ -90,14 +90,14 @@ class LiveApi:
         comes once, each event once or, when the stream was cut within a beacon, again. 409 when what followed that id
         is no longer kept: list the visitors, and begin without it.
         """
-        site = call.principal.site(call.query.site)
+        site = call.principal.filter(call.query.site)
         positions = _positions(call.headers.get(_ID_HEADER.lower(), ""))
         if self._open >= self._most:
             raise Problem(503, "as many live streams as may be are open", retry_s=_FULL_RETRY_S)
         self._open += 1
         metrics.LIVE_STREAMS.inc()
         stream = Stream(
-            self._sources(site, *positions),
+            self._sources(call.principal, site, *positions),
             is_allowed=self._authenticator.standing(call.principal),
             stopping=self._stopping,
             beat_s=self._beat_s,
@@ -116,10 +116,12 @@ class LiveApi:
         metrics.LIVE_STREAMS.dec()
         await stream.close()
 
-    def _sources(self, site: str, visitors_token: str, events_token: str) -> list[Source]:
+    def _sources(self, principal: Principal, site: str, visitors_token: str, events_token: str) -> list[Source]:
         visitors = identity.WatchVisitorsRequest(site=site, resume_token=visitors_token, announce_progress=True)
         events = history.StreamEventsRequest(site=site, resume_token=events_token, announce_progress=True)
-        stream = partial(self._neighbours.stream, parameters={"resume_token": _ID_HEADER}, is_endless=True)
+        stream = partial(
+            self._neighbours.stream, principal=principal, parameters={"resume_token": _ID_HEADER}, is_endless=True
+        )
         return [
             Source(stream(self._neighbours.identity.WatchVisitors, visitors), _transition),
             Source(stream(self._neighbours.history.StreamEvents, events), _event),

@@ -10,7 +10,6 @@ from footfall.identity.v1 import identity_service_pb2 as identity
 from footfall_gateway.auth import Principal
 from footfall_gateway.neighbours import Neighbours
 from footfall_gateway.operations import Call
-from footfall_gateway.problem import Problem
 
 
 class Parent(NamedTuple):
@@ -35,39 +34,30 @@ class Lookup:
         self._history = neighbours.history
         self._identity = neighbours.identity
 
-    async def identity(self, identity_id: str) -> identity_pb2.Identity:
-        """An identity; it belongs to no site."""
+    async def identity(self, identity_id: str, principal: Principal) -> identity_pb2.Identity:
+        """An identity."""
         request = identity.GetIdentityRequest(identity_id=identity_id)
-        return (await self._ask(self._identity.GetIdentity, request)).identity
+        return (await self._ask(self._identity.GetIdentity, request, principal)).identity
 
-    async def visit(self, visit_id: str, principal: Principal, named: str = "visit") -> visit_pb2.Visit:
-        """A visit; `named` is what was asked for."""
-        visit = (await self._ask(self._history.GetVisit, history.GetVisitRequest(visit_id=visit_id))).visit
-        if not principal.may_see(visit.site):
-            raise Problem(404, f"no such {named}")
-        return visit
+    async def visit(self, visit_id: str, principal: Principal) -> visit_pb2.Visit:
+        """A visit."""
+        request = history.GetVisitRequest(visit_id=visit_id)
+        return (await self._ask(self._history.GetVisit, request, principal)).visit
 
     async def session(self, session_id: str, principal: Principal) -> visit_pb2.Session:
-        """A session; its site is its visit's."""
-        session = (await self._ask(self._history.GetSession, history.GetSessionRequest(session_id=session_id))).session
-        if principal.sites:
-            await self.visit(session.visit_id, principal, "session")
-        return session
+        """A session."""
+        request = history.GetSessionRequest(session_id=session_id)
+        return (await self._ask(self._history.GetSession, request, principal)).session
 
     async def page(self, page_id: str, principal: Principal) -> visit_pb2.Page:
-        """A page entry; its site is its visit's."""
-        page = (await self._ask(self._history.GetPage, history.GetPageRequest(page_id=page_id))).page
-        if principal.sites:
-            await self.visit(page.visit_id, principal, "page")
-        return page
+        """A page entry."""
+        request = history.GetPageRequest(page_id=page_id)
+        return (await self._ask(self._history.GetPage, request, principal)).page
 
     async def event(self, event_id: str, principal: Principal, visit_id: str = "") -> visit_pb2.StoredEvent:
         """An event of a visit; without one the first received, when several visits have used its id."""
         request = history.GetEventRequest(event_id=event_id, visit_id=visit_id)
-        event = (await self._ask(self._history.GetEvent, request)).event
-        if not principal.may_see(event.event.site):
-            raise Problem(404, "no such event")
-        return event
+        return (await self._ask(self._history.GetEvent, request, principal)).event
 
     async def must_exist(self, parent: Parent, principal: Principal) -> None:
         """Tell an empty collection from one of nothing."""
@@ -79,4 +69,4 @@ class Lookup:
             case "page":
                 await self.page(parent.id, principal)
             case "identity":
-                await self.identity(parent.id)
+                await self.identity(parent.id, principal)

@@ -4,7 +4,7 @@ import asyncio
 import math
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import grpc
 import structlog
@@ -16,6 +16,7 @@ from footfall_servicekit.channel import forwarded, open_channel
 from footfall_servicekit.errors import ErrorDetails, details_of
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # ships none
 
+from footfall_gateway.auth import Principal
 from footfall_gateway.problem import Problem
 from footfall_gateway.settings import GatewaySettings
 
@@ -78,12 +79,15 @@ class Neighbours:
         self,
         method: grpc.aio.UnaryUnaryMultiCallable[Request, Answer],
         request: Request,
+        principal: Principal,
         parameters: Mapping[str, str] = _NO_PARAMETERS,
     ) -> Answer:
-        """Call a method of `identity` or `history`. Raises the Problem that its error means to our client.
+        """Call a method of `identity` or `history`, limited to the sites that our client may see.
 
-        `parameters` say what our client calls a field of the request, where that is not its name in camel case.
+        Raises the Problem that its error means to our client, and 403 for what no client may do that is limited to
+        sites. `parameters` say what our client calls a field of the request, where that is not its name in camel case.
         """
+        _limit(request, principal)
         try:
             return await method(request, timeout=self._query_s, metadata=forwarded())
         except grpc.aio.AioRpcError as error:
@@ -93,11 +97,13 @@ class Neighbours:
         self,
         method: grpc.aio.UnaryStreamMultiCallable[Request, Answer],
         request: Request,
+        principal: Principal,
         parameters: Mapping[str, str] = _NO_PARAMETERS,
         *,
         is_endless: bool = False,
     ) -> AsyncGenerator[Answer, None]:
         """Call a streaming method, which may last as long as a query unless it is endless. Raises as `ask` does."""
+        _limit(request, principal)
         call = method(request, timeout=None if is_endless else self._query_s, metadata=forwarded())
         try:
             async for answer in call:
@@ -115,6 +121,14 @@ class Neighbours:
     async def close(self) -> None:
         """Close the channels; calls under way end with an error."""
         await asyncio.gather(*(channel.close() for channel in self._channels.values()))
+
+
+def _limit(request: Any, principal: Principal) -> None:
+    """Let a request be for what the client may see: the one place. What cannot be limited is not for such a client."""
+    if principal.sites:
+        if "sites" not in request.DESCRIPTOR.fields_by_name:
+            principal.must_see_all()
+        request.sites[:] = sorted(principal.sites)
 
 
 async def _is_serving(health: health_pb2_grpc.HealthStub) -> bool:

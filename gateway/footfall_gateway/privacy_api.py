@@ -12,6 +12,7 @@ from starlette.responses import Response, StreamingResponse
 
 from footfall_gateway import api_v1_resources as resources
 from footfall_gateway import resources as history_resources
+from footfall_gateway.auth import Principal
 from footfall_gateway.keys import Scope
 from footfall_gateway.neighbours import Neighbours
 from footfall_gateway.operations import Call, NoQuery, Operation, json_answer
@@ -117,7 +118,7 @@ class PrivacyApi:
         An export that was cut off ends without the end of its last chunk: the client sees a broken answer.
         """
         call.principal.must_see_all()
-        lines = self._lines(call.path["identityId"])
+        lines = self._lines(call.path["identityId"], call.principal)
         # The first line before the answer begins, so that an unknown identity is still a 404.
         first = await anext(lines)
 
@@ -133,11 +134,12 @@ class PrivacyApi:
         call.principal.must_see_all()
         identity_id = call.path["identityId"]
         request = identity.EraseIdentityRequest(identity_id=identity_id, actor=call.principal.name)
-        erased = await self._ask(self._identity.EraseIdentity, request)
+        erased = await self._ask(self._identity.EraseIdentity, request, call.principal)
         try:
             counted = await self._ask(
                 self._history.EraseIdentity,
                 history.EraseIdentityRequest(identity_id=identity_id, erasure=erased.erasure),
+                call.principal,
             )
         except Problem:
             counted = None  # the record is in the log: history will come to it
@@ -152,31 +154,31 @@ class PrivacyApi:
             )
         )
 
-    async def _lines(self, identity_id: str) -> AsyncIterator[bytes]:
+    async def _lines(self, identity_id: str, principal: Principal) -> AsyncIterator[bytes]:
         request = identity.GetIdentityRequest(identity_id=identity_id)
-        known = (await self._ask(self._identity.GetIdentity, request)).identity
+        known = (await self._ask(self._identity.GetIdentity, request, principal)).identity
         profile = msgspec.Raw(known.profile_json or b"{}")
         yield _line(ExportLine(identity=history_resources.identity(known), profile=profile))
-        if known.contact_id and (contact := await self._contact(known.contact_id)):
+        if known.contact_id and (contact := await self._contact(known.contact_id, principal)):
             yield _line(ExportLine(contact=contact))
         links = identity.ListContactLinksRequest(identity_id=identity_id, page_size=_LINKS_AT_ONCE)
         while True:
-            answer = await self._ask(self._identity.ListContactLinks, links)
+            answer = await self._ask(self._identity.ListContactLinks, links, principal)
             for made in answer.links:
                 yield _line(ExportLine(link=resources.link(made)))
             if not answer.next_page_token:
                 break
             links.page_token = answer.next_page_token
         everything = history.ExportIdentityRequest(identity_id=identity_id)
-        async for found in self._stream(self._history.ExportIdentity, everything, is_endless=True):
+        async for found in self._stream(self._history.ExportIdentity, everything, principal, is_endless=True):
             kind = found.WhichOneof("item")
             if kind:
                 yield _line(_RENDER[kind](getattr(found, kind)))
 
-    async def _contact(self, contact_id: str) -> resources.Contact | None:
+    async def _contact(self, contact_id: str, principal: Principal) -> resources.Contact | None:
         request = identity.GetContactRequest(contact_id=contact_id)
         try:
-            return resources.contact((await self._ask(self._identity.GetContact, request)).contact)
+            return resources.contact((await self._ask(self._identity.GetContact, request, principal)).contact)
         except Problem as problem:
             if problem.status == HTTPStatus.NOT_FOUND:  # deleted since
                 return None

@@ -10,7 +10,6 @@ from starlette.responses import Response
 from footfall_gateway.api_v1_resources import Moment, moment
 from footfall_gateway.neighbours import Neighbours
 from footfall_gateway.operations import Call, NoQuery, Operation, json_answer
-from footfall_gateway.problem import Problem
 from footfall_gateway.resources import milliseconds
 
 
@@ -55,10 +54,7 @@ class ReceiptsApi:
         request = history.GetReceiptRequest(
             visit_id=call.uuid("visitId", "receipt"), event_id=call.uuid("eventId", "receipt")
         )
-        found = (await self._ask(self._get, request)).receipt
-        if not call.principal.may_see(found.site):
-            raise Problem(404, "no such receipt")
-        return json_answer(_receipt(found))
+        return json_answer(_receipt((await self._ask(self._get, request, call.principal)).receipt))
 
 
 def _receipt(found: visit_pb2.Receipt) -> Receipt:

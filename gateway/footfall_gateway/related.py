@@ -8,6 +8,7 @@ import msgspec
 from footfall.history.v1 import history_service_pb2 as history
 
 from footfall_gateway import resources
+from footfall_gateway.auth import Principal
 from footfall_gateway.neighbours import Neighbours
 from footfall_gateway.problem import Problem
 
@@ -71,7 +72,9 @@ class Related:
         self._stream = neighbours.stream
         self._related = neighbours.history.StreamRelated
 
-    async def embed(self, kind: str, parents: Mapping[str, Any], wanted: Includes, site: str) -> None:
+    async def embed(
+        self, kind: str, parents: Mapping[str, Any], wanted: Includes, site: str, principal: Principal
+    ) -> None:
         """Fill the wanted lists of resources of one kind, given by id; `site` empty: of all sites.
 
         Raises:
@@ -96,7 +99,7 @@ class Related:
         too_much = Problem.parameter(names, "too much for one answer; take a smaller page_size, or the list itself")
         size = 0
         try:
-            async with aclosing(self._stream(self._related, request)) as answers:
+            async with aclosing(self._stream(self._related, request, principal)) as answers:
                 async for answer in answers:
                     size += answer.ByteSize()
                     if size > _MOST_BYTES:

@@ -16,6 +16,7 @@ import uvicorn
 from footfall_servicekit.background import Background, repeat
 from footfall_servicekit.server import stopped_by_signals
 from footfall_servicekit.tls import KeyPair
+from footfall_timeline import WallsError
 from starlette.types import ASGIApp
 
 from footfall_gateway import app
@@ -53,7 +54,7 @@ class Gateway:
     """One gateway process: what it holds, and when it lets go of it."""
 
     def __init__(self, settings: GatewaySettings) -> None:
-        """Needs the running loop. Raises SitesFileError or DslFileError."""
+        """Needs the running loop. Raises SitesFileError, WallsError or DslFileError."""
         self._settings = settings
         self._neighbours = Neighbours(settings)
         self._intake = Intake(
@@ -138,7 +139,7 @@ async def serve(settings: GatewaySettings) -> int:
     """Serve until SIGTERM or SIGINT, and return the exit code. A second signal skips waiting for requests."""
     try:
         gateway = Gateway(settings)
-    except (SitesFileError, DslFileError) as error:
+    except (SitesFileError, WallsError, DslFileError) as error:
         sys.stderr.write(f"The settings are wrong:\n  {error}\n")
         return 2
     with stopped_by_signals(gateway.request_stop):

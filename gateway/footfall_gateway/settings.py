@@ -24,7 +24,7 @@ class GatewaySettings(ProcessSettings):
     sites_file: Path | None = shared(
         "SITES_FILE",
         None,
-        "TOML file of the sites. Here only their names and `origins` count: pages that may read answers.",
+        "TOML file of the sites. Here only names, groups and `origins` count: pages that may read answers.",
     )
     dsl_file: Path | None = shared(
         "DSL_FILE", None, "The `domain-model.xml` to serve; a change is seen at once. Unset: the one with `Timeout-30`."

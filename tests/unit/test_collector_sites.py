@@ -1,6 +1,7 @@
 """SITES_FILE: which site an event belongs to, and what is wrong with a file."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
@@ -10,8 +11,9 @@ from footfall.collector.v1 import collector_service_pb2 as collector
 from footfall_collector.admission import DAY_MS, Admission
 from footfall_collector.redact import Redactor
 from footfall_collector.sites import Site, Sites, SitesFileError
+from footfall_timeline import Walls, page_id
 
-from tests.tools.batches import CHROME, batch, context, message
+from tests.tools.batches import CHROME, batch, context, message, new_uuid
 
 PRIVATE = Ed25519PrivateKey.generate()
 PUBLIC_PEM = PRIVATE.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
@@ -94,6 +96,21 @@ def test_robots_are_refused_by_the_sites_that_want_it() -> None:
     assert {position: rejection.reason for position, rejection in rejections.items()} == {
         0: collector.REJECT_REASON_BOT
     }
+
+
+def test_an_event_is_of_the_visit_of_its_site_s_group_whatever_a_sender_says() -> None:
+    sites, groups = Sites([Site("shop"), Site("help"), Site("bank")]), {"shop": "shop", "help": "shop", "bank": "bank"}
+    admission = Admission(sites, Redactor(), max_event_age_ms=DAY_MS, walls=Walls(groups))
+    visit_id = new_uuid()
+    made_up: dict[str, Any] = {"browser_visit_id": new_uuid(), "received_time_ms": 1, "page_id": new_uuid()}
+    sent = batch(*(message(site=s, visit_id=visit_id, browser_page_id="p", **made_up) for s in groups))
+    assert admission.admit(sent, 0) == {}
+    shop, helping, bank = sent.events
+    assert shop.visit_id == helping.visit_id != bank.visit_id
+    assert visit_id not in {shop.visit_id, bank.visit_id}
+    assert {one.browser_visit_id for one in sent.events} == {visit_id}
+    assert [one.page_id for one in sent.events] == [page_id(one.visit_id, "p") for one in sent.events]
+    assert {one.received_time_ms for one in sent.events} == {sent.contexts[0].received_time_ms}
 
 
 def test_nothing_is_kept_of_visitors_who_object_by_the_sites_that_honour_it() -> None:

@@ -25,6 +25,7 @@ from footfall_timeline.ids import (
     order_key,
     page_id,
     partition,
+    scoped_visit_id,
     session_id,
     user_agent_id,
 )
@@ -42,6 +43,7 @@ from footfall_timeline.transitions import (
     merge,
     to_fields,
 )
+from footfall_timeline.walls import Walls, WallsError
 
 __all__ = [
     "ANONYMOUS",
@@ -62,6 +64,8 @@ __all__ = [
     "Timeline",
     "Transition",
     "UnfitEventError",
+    "Walls",
+    "WallsError",
     "by_event",
     "decode",
     "encode",
@@ -74,6 +78,7 @@ __all__ = [
     "order_key",
     "page_id",
     "partition",
+    "scoped_visit_id",
     "session_id",
     "to_fields",
     "transition_of",

@@ -30,6 +30,17 @@ def partition(visit_id: str, partitions: int) -> int:
     return zlib.crc32(visit_id.encode()) % partitions
 
 
+@lru_cache(maxsize=16_384)
+def scoped_visit_id(visit_id: str, group: str) -> str:
+    """The visit of a group of sites that a browser calls `visit_id`: UUIDv5 of both; without a group the id itself.
+
+    That of the group `default` too, which is all there is in many deployments; but never one that might be another
+    group's. Those are all of version 5.
+    """
+    is_plain = not group or (group == "default" and visit_id[14] != "5")
+    return visit_id if is_plain else _uuid5(visit_id, f"group/{group}")
+
+
 def session_id(visit_id: str, sign_in_event_id: str) -> str:
     """The session a SignIn opens: UUIDv5 of the visit and the SignIn's event id."""
     return _uuid5(visit_id, f"session/{sign_in_event_id}")

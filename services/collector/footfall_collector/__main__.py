@@ -8,6 +8,7 @@ from footfall_servicekit import command_line
 from footfall_servicekit.channel import open_channel
 from footfall_servicekit.server import Server, run, serve
 from footfall_servicekit.settings import load
+from footfall_timeline import Walls
 
 from footfall_collector.access import ACCESS
 from footfall_collector.admission import DAY_MS, Admission
@@ -23,7 +24,7 @@ from footfall_collector.sites import Sites, SitesFileError
 SERVICE_NAME = "footfall.collector.v1.CollectorService"
 
 
-async def collect(settings: CollectorSettings, sites: Sites) -> int:
+async def collect(settings: CollectorSettings, sites: Sites, walls: Walls) -> int:
     """Serve until told to stop; return the exit code."""
     log = EventLog(
         settings.redis_url,
@@ -43,6 +44,7 @@ async def collect(settings: CollectorSettings, sites: Sites) -> int:
         max_event_age_ms=settings.max_event_age_days * DAY_MS,
         token_rules=TokenRules(settings.token_leeway_s, settings.token_life_s, settings.token_predating_s),
         received_tolerance_ms=None if is_gateway_known else int(settings.received_tolerance_s * 1000),
+        walls=walls,
     )
     pipeline = Pipeline(admission, log, Resolver(channel), settings.partitions)
     service = CollectorService(pipeline, settings.identity_timeout_ms / 1000)
@@ -63,11 +65,11 @@ def main() -> None:
     command_line.answer("footfall-collector", "Take events into the log until SIGTERM or SIGINT.")
     settings = load(CollectorSettings)
     try:
-        sites = Sites.load(settings.sites_file)
+        sites, walls = Sites.load(settings.sites_file), Walls.load(settings.sites_file)
     except SitesFileError as error:
         sys.stderr.write(f"SITES_FILE is wrong:\n{error}\n")
         sys.exit(2)
-    run(settings, "collector", partial(collect, settings, sites))
+    run(settings, "collector", partial(collect, settings, sites, walls))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import msgspec
 from footfall.collector.v1 import collector_service_pb2 as collector
 from footfall.event.v1 import event_pb2
 from footfall.event.v1.event_pb2 import Event, EventBatch
-from footfall_timeline import page_id, user_agent_id
+from footfall_timeline import Walls, page_id, user_agent_id
 
 from footfall_collector.claim import KINDS, take_claim
 from footfall_collector.normalize import STEPS
@@ -24,6 +24,7 @@ _LONGEST_TITLE: Final = 256
 _RIGHT_WITHIN_MS: Final = 5_000
 """How far a clock may seem off and is still taken for right (docs/protocol.md). A request's own way is part of it."""
 _SIGN_IN = event_pb2.TRANSITION_KIND_SIGN_IN
+_NO_WALLS: Final = Walls()
 _CLAIMED: Final = {
     event_pb2.TRANSITION_KIND_USER_INFO: (event_pb2.ASSURANCE_CLAIMED, "user_info"),
     _SIGN_IN: (event_pb2.ASSURANCE_CLAIMED, "no_key"),
@@ -72,9 +73,11 @@ class Admission:
         max_event_age_ms: int,
         token_rules: TokenRules = TokenRules(),  # noqa: B008 - immutable
         received_tolerance_ms: int | None = None,
+        walls: Walls = _NO_WALLS,
     ) -> None:
         """`received_tolerance_ms`: how far a time of arrival that was told may be off; None: it is believed."""
         self._sites = sites
+        self._walls = walls
         self._redactor = redactor
         self._max_event_age_ms = max_event_age_ms
         self._token_rules = token_rules
@@ -112,12 +115,20 @@ class Admission:
         if happened_ms < sender.received_ms - self._max_event_age_ms:
             return _TOO_OLD
         event.event_time_ms = happened_ms
-        visit, page = event.visit_id, event.browser_page_id
-        event.page_id = page_id(visit, page) if page else ""
-        event.user_agent_id = user_agent_id(visit, sender.user_agent) if sender.user_agent else ""
+        event.received_time_ms = sender.received_ms
         rejection = self._identify(event, site, now_ms)
+        self._place(event, sender.user_agent)
         self._redact(event)
         return rejection
+
+    def _place(self, event: Event, user_agent: str) -> None:
+        """Put the event into the visit of its site's group, whose id no page of another group can send."""
+        sent = event.visit_id
+        visit, page = self._walls.stored_id(sent, event.site), event.browser_page_id
+        event.visit_id = visit
+        event.browser_visit_id = sent if visit != sent else ""
+        event.page_id = page_id(visit, page) if page else ""
+        event.user_agent_id = user_agent_id(visit, user_agent) if user_agent else ""
 
     def _redact(self, event: Event) -> None:
         url, data = event.url, event.data_json

@@ -15,7 +15,8 @@ from footfall_collector.rare_line import RareLine
 
 PAUSE_S: Final = 1.0
 
-_Kind = tuple[str, str, str, bool, bool]  # visit, site, device, whether without address and title of a page
+# Visit, site, arrival, device, whether without address and title of a page.
+_Kind = tuple[str, str, int, str, bool, bool]
 _Told = tuple[int, str, Event]  # when, the address of the page, all
 
 
@@ -80,7 +81,7 @@ def telling(events: Iterable[Event]) -> Iterator[Event]:
             yield event
             continue
         at, url = event.event_time_ms, event.url
-        kind = event.visit_id, event.site, event.global_visit_id, not url, not event.title
+        kind = event.visit_id, event.site, event.received_time_ms, event.global_visit_id, not url, not event.title
         if kind not in first:
             first[kind] = last[kind] = (at, url, event)
         elif (at, url) > last[kind][:2]:

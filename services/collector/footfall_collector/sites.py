@@ -103,6 +103,7 @@ class _Key(msgspec.Struct, forbid_unknown_fields=True):
 
 class _Site(msgspec.Struct, forbid_unknown_fields=True):
     name: str
+    group: str = ""  # what it does: footfall_timeline.Walls
     origins: list[str] = []
     refuse_bots: bool = False
     honour_global_privacy_control: bool = False
@@ -134,6 +135,8 @@ def _site(given: _Site, folder: Path, problems: list[str]) -> Site:
     where = f"site {given.name!r}"
     if not _SITE_NAME.fullmatch(given.name):
         problems.append(f"{where}: the name must have 1 to 64 letters, digits, dots, dashes and underscores")
+    if given.group and not _SITE_NAME.fullmatch(given.group):
+        problems.append(f"{where}: the group must be like the name of a site")
     origins = tuple(origin.lower().rstrip("/") for origin in given.origins)
     problems += [
         f"{where}: origin {origin!r} must look like https://shop.example or https://*.shop.example"

@@ -1,6 +1,7 @@
 """Turns settings into parts, and the parts into the running history service, or into one command."""
 
 import asyncio
+import sys
 from functools import partial
 from typing import Final
 
@@ -10,6 +11,7 @@ from footfall_servicekit.background import repeat
 from footfall_servicekit.command_line import Command
 from footfall_servicekit.server import Server, run, serve
 from footfall_servicekit.settings import load
+from footfall_timeline import Walls, WallsError
 
 from footfall_history import dead_letters_command, verify_command
 from footfall_history.access import ACCESS
@@ -39,7 +41,7 @@ _TRIM_EVERY_S: Final = 30.0
 _SWEEP_EVERY_S: Final = 600.0
 
 
-async def keep_history(settings: HistorySettings) -> int:
+async def keep_history(settings: HistorySettings, walls: Walls) -> int:
     """Serve until told to stop; return the exit code."""
     stopping = asyncio.Event()
     store = Store.open(settings.mongo_url, settings.mongo_database, settings.mongo_timeout_ms)
@@ -58,9 +60,9 @@ async def keep_history(settings: HistorySettings) -> int:
     preview = Preview(tombstones, transitions_kept=kept)
     eraser = Eraser(store, tombstones, letters, preview)
     consumer = LogConsumer(letters, Stamper(store, tombstones, transitions_kept=kept), eraser)
-    tail = LiveTail(log, preview, stopping, most_watchers=settings.watchers)
+    tail = LiveTail(log, preview, stopping, most_watchers=settings.watchers, walls=walls)
     exporter, receipts = Exporter(store, reader, tombstones, letters, preview), Receipts(reader, letters)
-    service = HistoryService(store, reader, identities, tail, eraser, receipts=receipts, exporter=exporter)
+    service = HistoryService(store, reader, identities, tail, eraser, receipts=receipts, exporter=exporter, walls=walls)
 
     async def is_ready() -> bool:
         return await store.is_ready() and await log.is_ready()
@@ -101,7 +103,12 @@ def main() -> None:
     about = "Keep what visitors do, and answer about it, until SIGTERM or SIGINT."
     command_line.answer("footfall-history", about, commands)
     settings = load(HistorySettings)
-    run(settings, "history", partial(keep_history, settings))
+    try:
+        walls = Walls.load(settings.sites_file)
+    except WallsError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
+    run(settings, "history", partial(keep_history, settings, walls))
 
 
 if __name__ == "__main__":

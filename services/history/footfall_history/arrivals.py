@@ -9,7 +9,7 @@ from footfall_timeline import Transition, UnfitEventError, order_key, transition
 
 from footfall_history.documents import DEVICE_FIELDS, Document, event_document, has_same_content
 
-_START_FIELDS: Final = ("site", *DEVICE_FIELDS)
+_START_FIELDS: Final = ("browser_visit_id", *DEVICE_FIELDS)
 
 
 class Unstorable(NamedTuple):
@@ -25,8 +25,8 @@ class Arrival:
     """What a batch brings for one visit.
 
     `events` are by document id, each the first of its id in the batch, at the earliest time of all of its id; `sources`
-    what they were made from. `start` is
-    what the earliest of them says of the visit; its `start_key` sorts visits by (start, id).
+    what they were made from. `start` is what the earliest of them says of the visit; its `start_key` sorts visits by
+    (start, id). `origin` is the site of the one received first, which no sender can set; its `site_key` sorts by that.
     """
 
     events: dict[str, Document] = field(default_factory=dict)
@@ -34,6 +34,7 @@ class Arrival:
     transitions: list[Transition] = field(default_factory=list)
     conflicts: set[str] = field(default_factory=set)
     start: Document = field(default_factory=dict)
+    origin: Document = field(default_factory=dict)
     received_ms: int = 0
 
     def add(self, event: Event, context: EventContext) -> None:
@@ -51,6 +52,9 @@ class Arrival:
             known["order_key"] = min(known["order_key"], document["order_key"])
             if not has_same_content(known, document):
                 self.conflicts.add(document_id)
+        site_key = f"{context.received_time_ms:013d}{event.site}"
+        if not self.origin or site_key < self.origin["site_key"]:
+            self.origin = {"site": event.site, "site_key": site_key}
         start_key = order_key(event.event_time_ms, event.visit_id)
         if not self.start or start_key < self.start["start_key"]:
             self.start = {name: document[name] for name in _START_FIELDS if name in document}

@@ -78,6 +78,8 @@ def event_document(event: Event, context: EventContext) -> Document:
             document[field] = value
     if event.category:
         document["categories"] = [name for part in event.category.split(";") if (name := part.strip())]
+    if event.browser_visit_id:
+        document["browser_visit_id"] = event.browser_visit_id
     if event.identity_id:
         document["names_identity_id"] = event.identity_id
     if event.event_name == PAGE_ENTERED and (title := _title(event.data_json)):
@@ -159,7 +161,7 @@ def stored_event(document: Mapping[str, Any]) -> StoredEvent:
     stamp.session_id = document.get("session_id", "")
     stamp.revision = document["rev"]
     event = stored.event
-    event.visit_id = document["visit_id"]
+    event.visit_id = document.get("browser_visit_id") or document["visit_id"]
     event.event_id = document["event_id"]
     event.event_time_ms = event_time_ms(document["order_key"])
     event.identity_id = document.get("names_identity_id", "")

@@ -3,7 +3,7 @@
 By commands whose number does not grow with the answer, but for groups of visits and for ranges.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import Final
 
 from footfall.history.v1 import history_service_pb2 as pb
@@ -14,6 +14,7 @@ from footfall_history import views
 from footfall_history.dead_letters import DeadLetters
 from footfall_history.documents import Document, event_time_ms, stored_event
 from footfall_history.preview import Preview, stamped_letters
+from footfall_history.query import of_sites
 from footfall_history.reader import IS_ENTRY, Reader
 from footfall_history.store import Series, Store
 from footfall_history.tombstones import Tombstones
@@ -38,17 +39,20 @@ class Exporter:
         self._letters = letters
         self._preview = preview
 
-    async def export(self, identity: str) -> AsyncGenerator[pb.ExportIdentityResponse, None]:
-        """Everything that is kept of an identity.
+    async def export(self, identity: str, sites: Sequence[str] = ()) -> AsyncGenerator[pb.ExportIdentityResponse, None]:
+        """Everything that is kept of an identity, on these sites or, when none is given, on all.
 
         With what its visits did before they named anybody, where it is whom they named first: so that is erased too.
         """
-        async for visit in self._visits(identity):
+        seen = of_sites(sites)
+        visits = {"identities": identity} | seen
+        async for visit in self._visits(visits):
             yield pb.ExportIdentityResponse(visit=visit)
-        async for session in self._sessions(identity):
+        async for session in self._sessions(identity, visits):
             yield pb.ExportIdentityResponse(session=session)
-        first_named, anonymous = await self._anonymous(identity)
-        parts = [await self._reader.series("identity_id", identity, {}), *self._named(identity), *anonymous]
+        first_named, anonymous = await self._anonymous(identity, visits)
+        own = await self._reader.series("identity_id", identity, seen, sites)
+        parts = [own, *self._named(identity, seen), *anonymous]
         for series in parts:
             entries = self._store.walk(series._replace(where=series.where | IS_ENTRY), "", "", views.PAGE_FIELDS)
             while entered := await entries.take(_CHUNK):
@@ -61,34 +65,35 @@ class Exporter:
                     yield pb.ExportIdentityResponse(event=stored_event(event))
         for number in range(self._letters.partitions):
             async for unstored in self._unstored(number, identity, first_named):
-                yield pb.ExportIdentityResponse(unstored_event=unstored)
+                if not sites or unstored.event.event.site in sites:
+                    yield pb.ExportIdentityResponse(unstored_event=unstored)
 
-    async def _visits(self, identity: str) -> AsyncIterator[visit_pb2.Visit]:
-        async for group in self._groups(identity):
+    async def _visits(self, where: Document) -> AsyncIterator[visit_pb2.Visit]:
+        async for group in self._groups(where):
             for visit in await self._reader.visit_messages(group):
                 if visit.user_agent:
                     visit.user_agent_details.CopyFrom(user_agent(visit.user_agent, visit.user_agent_id))
                 yield visit
 
-    async def _sessions(self, identity: str) -> AsyncIterator[visit_pb2.Session]:
-        async for group in self._groups(identity):
-            for visit in map(Visit.from_document, group):
-                for session in visit.fold.sessions:
+    async def _sessions(self, identity: str, where: Document) -> AsyncIterator[visit_pb2.Session]:
+        async for group in self._groups(where):
+            for document in group:
+                for session in Visit.from_document(document).fold.sessions:
                     if session.identity == identity:
-                        yield views.session_message(visit.visit_id, session)
+                        yield views.session_message(views.shown_id(document), session)
 
-    def _named(self, identity: str) -> list[Series]:
+    def _named(self, identity: str, seen: Document) -> list[Series]:
         """What names this identity and is somebody else's all the same, by a timeline that has no room for it."""
         if not self._tombstones.has_key:
             return []
         named = {"names_hash": self._tombstones.hash_of(identity)}
-        return [Series(named, {"identity_id": {"$ne": identity}}, None)]
+        return [Series(named, {"identity_id": {"$ne": identity}} | seen, None)]
 
-    async def _anonymous(self, identity: str) -> tuple[set[str], list[Series]]:
+    async def _anonymous(self, identity: str, where: Document) -> tuple[set[str], list[Series]]:
         """The visits that named this identity first, and what they did before."""
         first_named: set[str] = set()
         series = []
-        async for group in self._groups(identity):
+        async for group in self._groups(where):
             ids = [document["_id"] for document in group if Visit.from_document(document).first_named == identity]
             if ids:
                 first_named.update(ids)
@@ -113,10 +118,10 @@ class Exporter:
                 unstored.dead_letter.create_time.FromMilliseconds(letter.aside_ms)
                 yield unstored
 
-    async def _groups(self, identity: str) -> AsyncIterator[list[Document]]:
-        """The visits of an identity as stored, in order, some at a time."""
+    async def _groups(self, where: Document) -> AsyncIterator[list[Document]]:
+        """The visits that match, as stored, in order, some at a time."""
         group: list[Document] = []
-        async for document in self._store.each_visit({"identities": identity}):
+        async for document in self._store.each_visit(where):
             group.append(document)
             if len(group) == _VISITS_A_GROUP:
                 yield group

@@ -23,7 +23,7 @@ class Identities:
         self._timeout_s = timeout_ms / 1000
 
     async def get(
-        self, ids: Sequence[str], context: "grpc.aio.ServicerContext[Any, Any]"
+        self, ids: Sequence[str], context: "grpc.aio.ServicerContext[Any, Any]", sites: Sequence[str] = ()
     ) -> tuple[dict[str, Identity], int]:
         """Those it knows, on behalf of the call in `context`, and to how many of these ids that is the answer.
 
@@ -33,7 +33,7 @@ class Identities:
             return {}, 0
         try:
             answer = await self._stub.BatchGetIdentities(
-                BatchGetIdentitiesRequest(identity_ids=ids),
+                BatchGetIdentitiesRequest(identity_ids=ids, sites=sites),
                 timeout=remaining(context, self._timeout_s),
                 metadata=forwarded(),
             )

@@ -7,7 +7,7 @@ an event is what the consumer stores, as far as the visit is known at that momen
 import asyncio
 import base64
 import re
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Sequence
 from contextlib import aclosing
 from typing import Final, NamedTuple
 
@@ -16,7 +16,7 @@ from footfall.history.v1.history_service_pb2 import StreamEventsRequest, StreamE
 from footfall.history.v1.visit_pb2 import StoredEvent
 from footfall_servicekit.errors import RequestError
 from footfall_servicekit.stream import Entry
-from footfall_timeline import partition
+from footfall_timeline import Walls, partition
 from google.protobuf.message import DecodeError
 
 from footfall_history import metrics, query
@@ -28,24 +28,32 @@ Positions = dict[int, Position]
 """By partition, behind which entry to go on."""
 
 _RETRY_MS: Final = 5_000
+_NO_WALLS: Final = Walls()
 _PLACE: Final = re.compile(r"(\d{1,3})=(\d{1,20}-\d{1,20})/(\d{1,20})")
 
 
 class Wanted(NamedTuple):
-    """Which events somebody watches: of a site, of a visit; empty: of any."""
+    """Which events somebody watches, and may see: of a site, of visits, of sites; empty: of any."""
 
     site: str
-    visit_id: str
+    visit_ids: frozenset[str]
+    sites: frozenset[str]
 
-    def has(self, event: Event) -> bool:
-        """Whether an event is among them."""
-        return self.site in {"", event.site} and self.visit_id in {"", event.visit_id}
+    def has(self, site: str, visit_id: str) -> bool:
+        """Whether an event is among them, by its site and the stored id of its visit."""
+        return (
+            self.site in {"", site}
+            and (not self.visit_ids or visit_id in self.visit_ids)
+            and (not self.sites or site in self.sites)
+        )
 
     def part(self, batches: Sequence[EventBatch]) -> list[EventBatch]:
         """Of batches the visits that have such events: what else they did says who their visitor was."""
-        if self == Wanted("", ""):
+        if not any(self):
             return [*batches]
-        visit_ids = {event.visit_id for batch in batches for event in batch.events if self.has(event)}
+        visit_ids = {
+            event.visit_id for batch in batches for event in batch.events if self.has(event.site, event.visit_id)
+        }
         return [
             EventBatch(contexts=batch.contexts, events=[one for one in batch.events if one.visit_id in visit_ids])
             for batch in batches
@@ -55,7 +63,10 @@ class Wanted(NamedTuple):
 class LiveTail:
     """Streams of events as they arrive. Each watcher reads for itself, as quickly as it takes what it is given."""
 
-    def __init__(self, log: Log, preview: Preview, stopping: asyncio.Event, *, most_watchers: int) -> None:
+    def __init__(
+        self, log: Log, preview: Preview, stopping: asyncio.Event, *, most_watchers: int, walls: Walls = _NO_WALLS
+    ) -> None:
+        self._walls = walls
         self._log = log
         self._preview = preview
         self._stopping = stopping
@@ -80,8 +91,11 @@ class LiveTail:
             self._watchers -= 1
 
     async def _events(self, request: StreamEventsRequest) -> AsyncGenerator[StreamEventsResponse, None]:
-        wanted = Wanted(request.site, query.uuid_of(request.visit_id, "visit_id") if request.visit_id else "")
-        positions = await self._begin(wanted.visit_id, request.resume_token)
+        sites, visit_ids = self._walls.sharing(request.sites), frozenset[str]()
+        if request.visit_id:
+            visit_ids = frozenset(self._walls.candidates(query.uuid_of(request.visit_id, "visit_id"), sites))
+        wanted = Wanted(request.site, visit_ids, frozenset(sites))
+        positions = await self._begin(visit_ids, request.resume_token)
         if request.announce_progress:
             yield StreamEventsResponse(resume_token=_token(positions))
         reading = {
@@ -108,10 +122,10 @@ class LiveTail:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _begin(self, visit_id: str, token: str) -> Positions:
+    async def _begin(self, visit_ids: Collection[str], token: str) -> Positions:
         """Where to begin in each partition that matters."""
         count = self._log.partitions
-        numbers = [partition(visit_id, count)] if visit_id else range(count)
+        numbers = sorted({partition(visit_id, count) for visit_id in visit_ids}) or range(count)
         if not token:
             return {number: await self._log.end(number) for number in numbers}
         positions = _positions(token)
@@ -132,7 +146,9 @@ class LiveTail:
         batches = wanted.part([_batch(entry) for entry, _ in entries])
         documents, _ = await self._preview.of(batches)
         stamped = {
-            key: stored for key, document in documents.items() if wanted.has((stored := stored_event(document)).event)
+            key: stored_event(document)
+            for key, document in documents.items()
+            if wanted.has(document.get("site", ""), document["visit_id"])
         }
         return [
             ([stamped[key] for event in batch.events if (key := _key(event)) in stamped], behind)

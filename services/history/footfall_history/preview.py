@@ -26,7 +26,8 @@ class Preview:
         forgotten = await self._tombstones.of(named)
         stamped = {}
         for visit_id, arrival in arrivals.items():
-            visit = known.get(visit_id) or self._tombstones.begun(visit_id, arrival.start, arrival.received_ms)
+            start = arrival.start | arrival.origin
+            visit = known.get(visit_id) or self._tombstones.begun(visit_id, start, arrival.received_ms)
             visit = visit.merged(arrival.transitions, self._transitions_kept).with_forgotten(forgotten)
             for key, document in arrival.events.items():
                 stamped[key] = visit.stamped(document, forgotten)

@@ -163,14 +163,22 @@ def event_conditions(request: pb.ListEventsRequest | pb.ListPagesRequest) -> Doc
         conditions["category"] = {"$gt": ""}
     elif request.category:
         conditions["categories"] = request.category
-    return conditions | scope_conditions(request.scope)
+    return conditions | scope_conditions(request.scope, request.sites)
 
 
-def scope_conditions(scope: pb.Scope) -> Document:
+def of_sites(sites: Sequence[str], site: str = "") -> Document:
+    """What a visit or an event has that is of `site`, and that who asks may see, who sees these sites; empty: all.
+
+    The one condition that keeps sites apart: every question has it.
+    """
+    if not sites:
+        return {"site": site} if site else {}
+    return {"site": {"$in": [one for one in sites if site in {"", one}]}}
+
+
+def scope_conditions(scope: pb.Scope, sites: Sequence[str]) -> Document:
     """What a scope demands of an event, besides its key. Raises RequestError."""
-    conditions: Document = {}
-    if scope.site:
-        conditions["site"] = scope.site
+    conditions = of_sites(sites, scope.site)
     if since_ms := received_since(scope):
         conditions["received_ms"] = {"$gte": since_ms}
     return conditions
@@ -185,17 +193,14 @@ def visit_conditions(request: pb.ListVisitsRequest) -> Document:
         conditions["global_visit_id"] = uuid_of(request.global_visit_id, "global_visit_id")
     if request.user_agent:
         conditions["user_agent"] = request.user_agent
-    if request.scope.site:
-        conditions["site"] = request.scope.site
-    return conditions
+    return conditions | of_sites(request.sites, request.scope.site)
 
 
 def session_conditions(request: pb.ListSessionsRequest) -> tuple[Document, str]:
     """What a request for sessions demands of their visits, and whose they must be (empty: anybody's)."""
     field, parent_id = parent_of(request)
     conditions: Document = {"_id": parent_id} if field == "visit_id" else {"identities": parent_id}
-    if request.scope.site:
-        conditions["site"] = request.scope.site
+    conditions |= of_sites(request.sites, request.scope.site)
     return conditions, request.session_identity_id or (parent_id if field == "identity_id" else "")
 
 
@@ -203,4 +208,4 @@ def identity_conditions(request: pb.ListIdentityIdsRequest) -> Document:
     """What a request for the ids of identities demands of their visits. Raises RequestError."""
     if not request.user_agent:
         raise RequestError.invalid("user_agent", "is required")
-    return {"user_agent": request.user_agent} | ({"site": request.site} if request.site else {})
+    return {"user_agent": request.user_agent} | of_sites(request.sites, request.site)

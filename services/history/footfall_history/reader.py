@@ -6,7 +6,7 @@ lists are cut to their window.
 
 import time
 from bisect import insort
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Final
 
@@ -23,7 +23,7 @@ from footfall_history.documents import (
     event_time_ms,
     stored_event,
 )
-from footfall_history.query import Page, Window
+from footfall_history.query import Page, Window, of_sites
 from footfall_history.store import Series, Store
 from footfall_history.visit import Visit
 
@@ -42,9 +42,25 @@ class Reader:
         self._store = store
         self._idle_ms = idle_ms
 
-    async def visit(self, visit_id: str) -> tuple[pb.Visit, Visit] | None:
-        """A visit, and what its timeline says; None when it is not known."""
-        documents = await self._store.find_visits({"_id": visit_id}, 1)
+    async def meant(self, candidates: Mapping[str, Sequence[str]], sites: Sequence[str]) -> dict[str, str]:
+        """By what it was asked by, the id of the visit meant: of the candidates there are, the one that arrived first.
+
+        When there is none, the first candidate.
+        """
+        ids = {visit_id for of_one in candidates.values() for visit_id in of_one}
+        if all(len(of_one) == 1 for of_one in candidates.values()):
+            return {asked: of_one[0] for asked, of_one in candidates.items()}
+        origins = await self._store.origins(ids, of_sites(sites))
+        return {
+            asked: min(
+                origins.keys() & {*of_one}, key=lambda visit_id: (origins[visit_id], visit_id), default=of_one[0]
+            )
+            for asked, of_one in candidates.items()
+        }
+
+    async def visit(self, visit_id: str, sites: Sequence[str] = ()) -> tuple[pb.Visit, Visit] | None:
+        """A visit, and what its timeline says; None when it is not known, here and below to these sites, if given."""
+        documents = await self._store.find_visits({"_id": visit_id} | of_sites(sites), 1)
         if not documents:
             return None
         [message] = await self.visit_messages(documents)
@@ -63,17 +79,17 @@ class Reader:
         now_ms = time.time_ns() // 1_000_000
         return [views.visit_message(each, last.get(each["_id"]), now_ms, self._idle_ms) for each in documents]
 
-    async def session(self, session_id: str) -> pb.Session | None:
+    async def session(self, session_id: str, sites: Sequence[str] = ()) -> pb.Session | None:
         """A session; None when it is not known."""
-        found = await self._session(session_id)
-        return views.session_message(*found) if found else None
+        found = await self._session(session_id, sites)
+        return views.session_message(views.shown_id(found[0]), found[1]) if found else None
 
-    async def _session(self, session_id: str) -> tuple[str, Session] | None:
-        """A session and the id of its visit."""
-        for document in await self._store.find_visits({"session_ids": session_id}, 1):
+    async def _session(self, session_id: str, sites: Sequence[str]) -> tuple[Document, Session] | None:
+        """A session and its visit."""
+        for document in await self._store.find_visits({"session_ids": session_id} | of_sites(sites), 1):
             for session in Visit.from_document(document).fold.sessions:
                 if session.session_id == session_id:
-                    return document["_id"], session
+                    return document, session
         return None
 
     async def sessions(self, conditions: Document, identity: str, window: Window) -> Page[pb.Session]:
@@ -88,19 +104,24 @@ class Reader:
             for session in Visit.from_document(document).fold.sessions:
                 key = order_key(session.start_ms, session.session_id)
                 if window.contains(key) and identity in {"", session.identity}:
-                    insort(found, (key, views.session_message(document["_id"], session)), key=itemgetter(0))
+                    insort(found, (key, views.session_message(views.shown_id(document), session)), key=itemgetter(0))
             del found[window.size + 1 :]
         return window.cut(found)
 
-    async def event(self, event_id: str, visit_id: str) -> pb.StoredEvent | None:
-        """An event; the one received first when no visit is given and several have used its id."""
-        where = {"_id": document_id(visit_id, event_id)} if visit_id else {"event_id": event_id}
-        found = await self._store.first_received(where)
+    async def event(
+        self, event_id: str, visit_ids: Sequence[str] = (), sites: Sequence[str] = ()
+    ) -> pb.StoredEvent | None:
+        """An event of one of these visits, or of any; the one received first when several have used its id."""
+        ids = [document_id(visit_id, event_id) for visit_id in visit_ids]
+        where: Document = {"_id": {"$in": ids}} if ids else {"event_id": event_id}
+        found = await self._store.first_received(where | of_sites(sites))
         return stored_event(found) if found else None
 
-    async def events(self, parent: tuple[str, str], conditions: Document, window: Window) -> Page[pb.StoredEvent]:
+    async def events(
+        self, parent: tuple[str, str], conditions: Document, window: Window, sites: Sequence[str] = ()
+    ) -> Page[pb.StoredEvent]:
         """Events of a parent, given as field and id, by event time, then id."""
-        series = await self.series(*parent, conditions)
+        series = await self.series(*parent, conditions, sites)
         walk = self._store.walk(series, window.lower, window.upper)
         found: list[tuple[str, pb.StoredEvent]] = []
         while len(found) <= window.size:
@@ -111,22 +132,24 @@ class Reader:
                 break
         return window.cut(found)
 
-    async def page(self, page_id: str) -> pb.Page | None:
+    async def page(self, page_id: str, sites: Sequence[str] = ()) -> pb.Page | None:
         """A page entry; None when it is not known."""
-        keys = (await self._store.page_keys([page_id])).get(page_id)
+        keys = (await self._store.page_keys([page_id], of_sites(sites))).get(page_id)
         if not keys:
             return None
-        series = Series({"page_id": page_id}, IS_ENTRY, None)
+        series = Series({"page_id": page_id}, IS_ENTRY | of_sites(sites), None)
         found = await self._store.walk(series, keys.entered, "", views.PAGE_FIELDS).take(1)
         return views.page_message(found[0], keys.exited) if found else None
 
-    async def pages(self, parent: tuple[str, str], conditions: Document, window: Window) -> Page[pb.Page]:
+    async def pages(
+        self, parent: tuple[str, str], conditions: Document, window: Window, sites: Sequence[str] = ()
+    ) -> Page[pb.Page]:
         """Page entries of a parent, given as field and id, by start, then id.
 
         Events of one millisecond are in the order of their own ids, pages in that of the pages', so whole milliseconds
         are read.
         """
-        series = await self.series(*parent, conditions | IS_ENTRY)
+        series = await self.series(*parent, conditions | IS_ENTRY, sites)
         walk = self._store.walk(series, window.lower[:TIME_DIGITS], window.upper, views.PAGE_FIELDS)
         found: list[tuple[str, pb.Page]] = []
         events: list[Document] = []
@@ -167,13 +190,13 @@ class Reader:
         found = await self._store.identity_ids(conditions, from_id, size + 1)
         return Page(found[:size], found[size] if len(found) > size else "")
 
-    async def series(self, field: str, parent_id: str, conditions: Document) -> Series:
+    async def series(self, field: str, parent_id: str, conditions: Document, sites: Sequence[str] = ()) -> Series:
         """The events of a visit, an identity, a session or a page that meet further conditions."""
         if field == "session_id":
-            found = await self._session(parent_id)
+            found = await self._session(parent_id, sites)
             # Of a session that is not known there are none, and no visit's id is empty.
-            visit_id, start_ms = (found[0], found[1].start_ms) if found else ("", None)
+            visit_id, start_ms = (found[0]["_id"], found[1].start_ms) if found else ("", None)
             return Series({"visit_id": visit_id}, conditions | {"session_id": parent_id}, start_ms)
         visits = {"visit_id": "_id", "identity_id": "identities"}.get(field)
-        start_key = await self._store.first_start_key({visits: parent_id}) if visits else None
+        start_key = await self._store.first_start_key({visits: parent_id} | of_sites(sites)) if visits else None
         return Series({field: parent_id}, conditions, event_time_ms(start_key) if start_key else None)

@@ -9,7 +9,7 @@ from typing import Final
 from footfall.history.v1 import history_service_pb2 as pb
 from footfall.history.v1 import visit_pb2
 from footfall_servicekit.errors import RequestError
-from footfall_timeline import order_key
+from footfall_timeline import Walls, order_key
 
 from footfall_history import query, views
 from footfall_history.documents import PAGE_ENTERED, Document, stored_event
@@ -29,6 +29,7 @@ _CHILDREN: Final = {
     SESSION: {PAGE, EVENT},
     PAGE: {EVENT},
 }
+_NO_WALLS: Final = Walls()
 _MOST_PARENTS: Final = 1_000
 _MOST_ITEMS: Final = 10_000
 
@@ -44,8 +45,12 @@ _ID_FIELDS: Final = ("event_id", "order_key")
 class Related:
     """One request for what belongs to many parents."""
 
-    def __init__(self, store: Store, reader: Reader, request: pb.StreamRelatedRequest) -> None:
+    def __init__(
+        self, store: Store, reader: Reader, request: pb.StreamRelatedRequest, walls: Walls = _NO_WALLS
+    ) -> None:
         """Raises RequestError."""
+        self._walls = walls
+        self._sites = walls.sharing(request.sites)
         self._store = store
         self._reader = reader
         self._kind = request.parent_kind
@@ -56,16 +61,20 @@ class Related:
         self._detailed = set(request.detailed_kinds)
         self._left = min(request.max_items or _MOST_ITEMS, _MOST_ITEMS)
         self._site = request.scope.site
-        self._conditions = query.scope_conditions(request.scope)
+        self._conditions = query.scope_conditions(request.scope, self._sites)
         self._times = query.scope_window(request.scope, age_of_start=False)
         self._starts = query.scope_window(request.scope, age_of_start=True)
         self._visits: list[Document] = []
 
     async def items(self) -> AsyncGenerator[pb.RelatedItem, None]:
         """The items, kind by kind. Raises RequestError when they are too many, and `store.Unavailable`."""
+        if self._kind == VISIT:
+            candidates = {visit_id: self._walls.candidates(visit_id, self._sites) for visit_id in self._spelled}
+            meant = await self._reader.meant(candidates, self._sites)
+            self._spelled = {meant[visit_id]: text for visit_id, text in self._spelled.items()}
         if self._kind != PAGE and (self._kind != VISIT or SESSION in self._kinds):
             column = {IDENTITY: "identities", VISIT: "_id", SESSION: "session_ids"}[self._kind]
-            visits = await self._store.visits_with(column, self._spelled, _MOST_ITEMS + 1)
+            visits = await self._store.visits_with(column, self._spelled, _MOST_ITEMS + 1, query.of_sites(self._sites))
             self._visits = list({visit["_id"]: visit for visit in visits}.values())
         for kind in self._kinds:
             find = {VISIT: self._find_visits, SESSION: self._find_sessions, PAGE: self._find_pages}
@@ -88,7 +97,7 @@ class Related:
         if VISIT in self._detailed:
             messages = await self._reader.visit_messages(documents)
         else:
-            messages = [visit_pb2.Visit(visit_id=document["_id"]) for document in documents]
+            messages = [visit_pb2.Visit(visit_id=views.shown_id(document)) for document in documents]
         return [
             (identity, document["start_key"], pb.RelatedItem(visit=message))
             for document, message in zip(documents, messages, strict=True)
@@ -104,7 +113,7 @@ class Related:
                 parent = document["_id"] if self._kind == VISIT else session.identity
                 key = order_key(session.start_ms, session.session_id)
                 if parent in self._spelled and self._starts.contains(key):
-                    message = views.session_message(document["_id"], session)
+                    message = views.session_message(views.shown_id(document), session)
                     if SESSION not in self._detailed:
                         message = visit_pb2.Session(session_id=session.session_id)
                     found.append((parent, key, pb.RelatedItem(session=message)))

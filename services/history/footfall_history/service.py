@@ -1,6 +1,6 @@
 """Turns calls of HistoryService into questions to the reader, and its answers into responses."""
 
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import aclosing
 from functools import wraps
 from typing import Any, Final, TypeVar
@@ -10,7 +10,7 @@ from footfall.history.v1 import visit_pb2
 from footfall.history.v1.history_service_pb2_grpc import HistoryServiceServicer
 from footfall_servicekit import paging
 from footfall_servicekit.errors import RequestError
-from footfall_timeline import LaterVersionError
+from footfall_timeline import LaterVersionError, Walls
 from google.protobuf.message import Message
 from grpc.aio import ServicerContext
 
@@ -35,6 +35,7 @@ Method = Callable[["HistoryService", Request, Context], Coroutine[Any, Any, Resp
 # A later version will read what it has written, while it replaces this one.
 _UNAVAILABLE: Final = (*store.Unavailable, log.Unavailable, LaterVersionError)
 _RETRY_MS: Final = 1_000
+_NO_WALLS: Final = Walls()
 
 
 Answers = Callable[["HistoryService", Request, Context], AsyncGenerator[Response, None]]
@@ -89,6 +90,7 @@ class HistoryService(HistoryServiceServicer):
         *,
         receipts: Receipts,
         exporter: Exporter,
+        walls: Walls = _NO_WALLS,
     ) -> None:
         self._store = store
         self._reader = reader
@@ -97,11 +99,12 @@ class HistoryService(HistoryServiceServicer):
         self._eraser = eraser
         self._receipts = receipts
         self._exporter = exporter
+        self._walls = walls
 
     @_answered
     async def GetVisit(self, request: pb.GetVisitRequest, _context: Context) -> pb.GetVisitResponse:  # noqa: N802
         """One visit."""
-        visit, _ = await self._visit(request.visit_id)
+        visit, _ = await self._visit(request)
         if visit.user_agent:
             visit.user_agent_details.CopyFrom(user_agent(visit.user_agent, visit.user_agent_id))
         return pb.GetVisitResponse(visit=visit)
@@ -109,8 +112,8 @@ class HistoryService(HistoryServiceServicer):
     @_answered
     async def ExplainVisit(self, request: pb.ExplainVisitRequest, _context: Context) -> pb.ExplainVisitResponse:  # noqa: N802
         """The timeline of a visit."""
+        visit, known = await self._visit(request)
         window = query.page_window(request, default_size=_TIMELINE_PAGE)
-        visit, known = await self._visit(request.visit_id)
         explanations = await self._reader.explanations(known)
         keyed = zip([step.transition.order_key for step in known.fold.steps], explanations, strict=True)
         page = window.cut([(key, explanation) for key, explanation in keyed if window.contains(key)])
@@ -122,6 +125,7 @@ class HistoryService(HistoryServiceServicer):
     @_answered
     async def ListVisits(self, request: pb.ListVisitsRequest, _context: Context) -> pb.ListVisitsResponse:  # noqa: N802
         """Visits by identity, device, user agent, site and time."""
+        self._widen(request)
         window = query.window(request, age_of_start=True)
         page = await self._reader.visits(query.visit_conditions(request), window)
         response = pb.ListVisitsResponse(visits=page.items)
@@ -132,13 +136,15 @@ class HistoryService(HistoryServiceServicer):
     async def GetPage(self, request: pb.GetPageRequest, _context: Context) -> pb.GetPageResponse:  # noqa: N802
         """One page entry."""
         page_id = query.uuid_of(request.page_id, "page_id")
-        return pb.GetPageResponse(page=_known(await self._reader.page(page_id), "Page", page_id))
+        found = await self._reader.page(page_id, self._walls.sharing(request.sites))
+        return pb.GetPageResponse(page=_known(found, "Page", page_id))
 
     @_answered
     async def ListPages(self, request: pb.ListPagesRequest, _context: Context) -> pb.ListPagesResponse:  # noqa: N802
         """Page entries of a visit, an identity or a session."""
+        await self._resolve(request)
         window, conditions = query.window(request), query.event_conditions(request)
-        page = await self._reader.pages(query.parent_of(request), conditions, window)
+        page = await self._reader.pages(query.parent_of(request), conditions, window, request.sites)
         response = pb.ListPagesResponse(pages=page.items)
         query.point_to_next(response, request, page.next_key)
         return response
@@ -147,11 +153,13 @@ class HistoryService(HistoryServiceServicer):
     async def GetSession(self, request: pb.GetSessionRequest, _context: Context) -> pb.GetSessionResponse:  # noqa: N802
         """One session."""
         session_id = query.uuid_of(request.session_id, "session_id")
-        return pb.GetSessionResponse(session=_known(await self._reader.session(session_id), "Session", session_id))
+        found = await self._reader.session(session_id, self._walls.sharing(request.sites))
+        return pb.GetSessionResponse(session=_known(found, "Session", session_id))
 
     @_answered
     async def ListSessions(self, request: pb.ListSessionsRequest, _context: Context) -> pb.ListSessionsResponse:  # noqa: N802
         """Sessions of a visit or an identity."""
+        await self._resolve(request)
         window = query.window(request, age_of_start=True)
         conditions, identity = query.session_conditions(request)
         page = await self._reader.sessions(conditions, identity, window)
@@ -163,22 +171,26 @@ class HistoryService(HistoryServiceServicer):
     async def GetEvent(self, request: pb.GetEventRequest, _context: Context) -> pb.GetEventResponse:  # noqa: N802
         """One event."""
         event_id = query.uuid_of(request.event_id, "event_id")
-        visit_id = query.uuid_of(request.visit_id, "visit_id") if request.visit_id else ""
-        return pb.GetEventResponse(event=_known(await self._reader.event(event_id, visit_id), "Event", event_id))
+        sites = self._walls.sharing(request.sites)
+        visit_ids = self._candidates(request.visit_id, sites) if request.visit_id else []
+        found = await self._reader.event(event_id, visit_ids, sites)
+        return pb.GetEventResponse(event=_known(found, "Event", event_id))
 
     @_answered
     async def GetReceipt(self, request: pb.GetReceiptRequest, _context: Context) -> pb.GetReceiptResponse:  # noqa: N802
         """What became of one event."""
-        visit_id = query.uuid_of(request.visit_id, "visit_id")
+        sites = self._walls.sharing(request.sites)
+        visit_ids = self._candidates(request.visit_id, sites)
         event_id = query.uuid_of(request.event_id, "event_id")
-        receipt = _known(await self._receipts.get(visit_id, event_id), "Receipt", event_id)
+        receipt = _known(await self._receipts.get(visit_ids, event_id, sites), "Receipt", event_id)
         return pb.GetReceiptResponse(receipt=receipt)
 
     @_answered
     async def ListEvents(self, request: pb.ListEventsRequest, _context: Context) -> pb.ListEventsResponse:  # noqa: N802
         """Events of a visit, an identity, a session or a page."""
+        await self._resolve(request)
         window, conditions = query.window(request), query.event_conditions(request)
-        page = await self._reader.events(query.parent_of(request), conditions, window)
+        page = await self._reader.events(query.parent_of(request), conditions, window, request.sites)
         response = pb.ListEventsResponse(events=page.items)
         query.point_to_next(response, request, page.next_key)
         return response
@@ -188,8 +200,8 @@ class HistoryService(HistoryServiceServicer):
         self, request: pb.ListVisitIdentitiesRequest, context: Context
     ) -> pb.ListVisitIdentitiesResponse:
         """The identities a visit is associated with, as identity knows them or by id alone when it does not answer."""
+        visit, known = await self._visit(request)
         window = query.page_window(request)
-        _, known = await self._visit(request.visit_id)
         page = window.cut(
             [
                 (association.first.order_key, association)
@@ -197,12 +209,14 @@ class HistoryService(HistoryServiceServicer):
                 if window.contains(association.first.order_key) and request.scope in {0, association.scope}
             ]
         )
-        identities, count = await self._identities.get([association.identity for association in page.items], context)
+        identities, count = await self._identities.get(
+            [association.identity for association in page.items], context, request.sites
+        )
         shown = window.cut(
             [
                 (
                     association.first.order_key,
-                    views.association_message(known.visit_id, association, identities.get(association.identity)),
+                    views.association_message(visit.visit_id, association, identities.get(association.identity)),
                 )
                 for association in page.items[:count]
             ]
@@ -219,6 +233,7 @@ class HistoryService(HistoryServiceServicer):
         self, request: pb.ListIdentityIdsRequest, _context: Context
     ) -> pb.ListIdentityIdsResponse:
         """Identities seen with a user agent."""
+        self._widen(request)
         window = query.page_window(request)
         page = await self._reader.identity_ids(query.identity_conditions(request), window.lower, window.size)
         response = pb.ListIdentityIdsResponse(identity_ids=page.items)
@@ -232,7 +247,7 @@ class HistoryService(HistoryServiceServicer):
     ) -> AsyncGenerator[pb.StreamRelatedResponse, None]:
         """What belongs to several parents."""
         response, size = pb.StreamRelatedResponse(), 0
-        async for item in Related(self._store, self._reader, request).items():
+        async for item in Related(self._store, self._reader, request, self._walls).items():
             response.items.append(item)
             size += item.ByteSize()
             if size >= _MESSAGE_BYTES:
@@ -255,7 +270,8 @@ class HistoryService(HistoryServiceServicer):
         self, request: pb.ExportIdentityRequest, _context: Context
     ) -> AsyncGenerator[pb.ExportIdentityResponse, None]:
         """Everything known of an identity."""
-        async with aclosing(self._exporter.export(query.identity_of(request.identity_id))) as answers:
+        sites = self._walls.sharing(request.sites)
+        async with aclosing(self._exporter.export(query.identity_of(request.identity_id), sites)) as answers:
             async for answer in answers:
                 yield answer
 
@@ -267,9 +283,26 @@ class HistoryService(HistoryServiceServicer):
         erased = await self._eraser.erase(identity, request.erasure)
         return pb.EraseIdentityResponse(visit_count=erased.visit_count, event_count=erased.event_count)
 
-    async def _visit(self, text: str) -> tuple[visit_pb2.Visit, Visit]:
-        visit_id = query.uuid_of(text, "visit_id")
-        return _known(await self._reader.visit(visit_id), "Visit", visit_id)
+    async def _visit(self, request: Any) -> tuple[visit_pb2.Visit, Visit]:
+        query.uuid_of(request.visit_id, "visit_id")
+        await self._resolve(request)
+        return _known(await self._reader.visit(request.visit_id, request.sites), "Visit", request.visit_id)
+
+    def _widen(self, request: Any) -> None:
+        """Let a request name all sites that its sites share visits with."""
+        request.sites[:] = self._walls.sharing(request.sites)
+
+    async def _resolve(self, request: Any) -> None:
+        """Widen a request, and let it name the visit that it names, if it does, by the id that it is stored under."""
+        self._widen(request)
+        if request.visit_id:
+            scope = getattr(request, "scope", None)
+            asked = [scope.site] if isinstance(scope, pb.Scope) and scope.site else []
+            candidates = self._candidates(request.visit_id, request.sites or asked)
+            [request.visit_id] = (await self._reader.meant({"": candidates}, request.sites)).values()
+
+    def _candidates(self, text: str, sites: Sequence[str]) -> list[str]:
+        return self._walls.candidates(query.uuid_of(text, "visit_id"), sites)
 
 
 def _known(found: Found | None, resource_type: str, name: str) -> Found:

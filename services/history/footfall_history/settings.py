@@ -1,5 +1,6 @@
 """Turns the environment into what history is told."""
 
+from pathlib import Path
 from typing import Self
 
 from footfall_servicekit.settings import ServiceSettings, StoreUrl, shared
@@ -39,6 +40,11 @@ class HistorySettings(ServiceSettings):
         "Parts the log and the live state are divided into. Fixed by the first start on an empty Redis.",
         ge=1,
         le=100,
+    )
+    sites_file: Path | None = shared(
+        "SITES_FILE",
+        None,
+        "TOML file of the sites. Here only names and groups count: which visits an id may stand for.",
     )
     max_event_age_days: int = shared(
         "MAX_EVENT_AGE_DAYS", 7, "Events that happened longer ago are rejected as `too_old`.", ge=1, le=3_650

@@ -143,18 +143,26 @@ class Stamper:
             visits |= await self._read(open_ids)
 
     async def _move(self, arrivals: Arrivals, visits: Mapping[str, Visit]) -> None:
-        """Note what is not in the timeline: an earlier start, and now and then that the visit goes on."""
+        """Note what is not in the timeline: an earlier start or arrival, and now and then that the visit goes on.
+
+        A visit stored before arrivals were noted keeps the site it has.
+        """
         starts = {
             visit_id: arrival.start
             for visit_id, arrival in arrivals.items()
             if arrival.start["start_key"] < visits[visit_id].start["start_key"]
+        }
+        origins = {
+            visit_id: arrival.origin
+            for visit_id, arrival in arrivals.items()
+            if arrival.origin["site_key"] < visits[visit_id].start["site_key"]
         }
         touched = {
             visit_id: arrival.received_ms
             for visit_id, arrival in arrivals.items()
             if arrival.received_ms > visits[visit_id].touched_ms + _TOUCH_EVERY_MS
         }
-        await self._store.move_visits(starts, touched, max(touched.values(), default=0))
+        await self._store.move_visits(starts, touched, max(touched.values(), default=0), origins)
 
     async def _insert(
         self,
@@ -251,7 +259,8 @@ class Stamper:
         begun, changed = {}, {}
         for visit_id in open_ids:
             arrival, known = arrivals[visit_id], visits.get(visit_id)
-            visit = known or self._tombstones.begun(visit_id, arrival.start, arrival.received_ms)
+            start = arrival.start | arrival.origin
+            visit = known or self._tombstones.begun(visit_id, start, arrival.received_ms)
             visit = visit.merged(arrival.transitions, self._transitions_kept).with_forgotten(forgotten)
             if known is None:
                 begun[visit_id] = visit

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Self, TypeVar
 
 import structlog
@@ -37,6 +38,7 @@ _ONE_ANSWER: Final = 100_000
 """Documents that the server may answer with at once, as far as they fit into 16 MB; by default it is 101."""
 
 _RESTAMPS_A_COMMAND: Final = 100
+_ANY: Final[Mapping[str, Any]] = MappingProxyType({})
 EVENTS_A_RESTAMP: Final = 1_000
 """Events that one command should stamp anew, so that it is done well within the time limits."""
 
@@ -161,7 +163,7 @@ class Store:
 
     async def read_visits(self, visit_ids: Iterable[str]) -> list[Document]:
         """The visits with these ids that exist: what the consumer needs of them."""
-        fields = ["rev", "timeline", "identities", "start_key", "touched_ms", "truncated"]
+        fields = ["rev", "timeline", "identities", "start_key", "site_key", "touched_ms", "truncated"]
         return await _by_ids(self.visits, "_id", visit_ids, fields)
 
     async def begin_visits(self, documents: Sequence[Document]) -> Refusals:
@@ -190,9 +192,13 @@ class Store:
             return error.details["nMatched"], refused
 
     async def move_visits(
-        self, starts: Mapping[str, Mapping[str, Any]], touched: Collection[str], touched_ms: int
+        self,
+        starts: Mapping[str, Mapping[str, Any]],
+        touched: Collection[str],
+        touched_ms: int,
+        origins: Mapping[str, Mapping[str, Any]] = _ANY,
     ) -> None:
-        """Let visits start earlier, where that is earlier; keep those just touched from expiring.
+        """Let visits start, or have arrived, earlier, where that is earlier; keep those just touched from expiring.
 
         A visit that is forgotten by then learns nothing of the browser.
         """
@@ -204,6 +210,10 @@ class Store:
                 UpdateOne(where | {"forgotten": {"$ne": True}}, {"$set": start}),
                 UpdateOne(where | {"forgotten": True}, {"$set": bare}),
             ]
+        operations += [
+            UpdateOne({"_id": visit_id, "site_key": {"$gt": origin["site_key"]}}, {"$set": origin})
+            for visit_id, origin in origins.items()
+        ]
         if touched:
             operations.append(UpdateMany({"_id": {"$in": [*touched]}}, {"$max": {"touched_ms": touched_ms}}))
         if operations:
@@ -394,9 +404,12 @@ class Store:
 
         return Walk(read, lower, upper, series.start_ms)
 
-    async def page_keys(self, page_ids: Iterable[str]) -> dict[str, PageKeys]:
-        """By page, of those that have been entered, the keys of its first PageEntered and its last PageExited."""
-        names = {"event_name": {"$in": [PAGE_ENTERED, PAGE_EXITED]}}
+    async def page_keys(self, page_ids: Iterable[str], where: Mapping[str, Any] = _ANY) -> dict[str, PageKeys]:
+        """By page, of those that have been entered, the keys of its first PageEntered and its last PageExited.
+
+        By events that match.
+        """
+        names = {"event_name": {"$in": [PAGE_ENTERED, PAGE_EXITED]}, **where}
         by_name = {"page_id": "$page_id", "event_name": "$event_name"}
         group = {"_id": by_name, "first": {"$min": "$order_key"}, "last": {"$max": "$order_key"}}
         queries = [
@@ -431,9 +444,16 @@ class Store:
         ).to_list(None)
         return [group["_id"] for group in found]
 
-    async def visits_with(self, field: str, values: Iterable[str], limit: int) -> list[Document]:
-        """The visits that have any of these values in a field, whole; at most `limit` of a group of values."""
-        return await _by_ids(self.visits, field, values, limit=limit)
+    async def visits_with(
+        self, field: str, values: Iterable[str], limit: int, where: Mapping[str, Any] = _ANY
+    ) -> list[Document]:
+        """The visits that match and have any of these values in a field, whole; `limit` of a group at most."""
+        return await _by_ids(self.visits, field, values, where={**where}, limit=limit)
+
+    async def origins(self, visit_ids: Iterable[str], where: Mapping[str, Any]) -> dict[str, str]:
+        """Of these visits those that match, each with what sorts it by its arrival."""
+        found = await _by_ids(self.visits, "_id", visit_ids, ["site_key"], where={**where})
+        return {document["_id"]: document.get("site_key", "") for document in found}
 
     async def events_with(
         self,

@@ -18,6 +18,7 @@ PAGE_FIELDS: Final = (
     "page_id",
     "browser_page_id",
     "visit_id",
+    "browser_visit_id",
     "identity_id",
     "session_id",
     "url",
@@ -36,7 +37,8 @@ def visit_message(document: Mapping[str, Any], last_key: str | None, now_ms: int
     start_ms = event_time_ms(document["start_key"])
     last_ms = event_time_ms(last_key) if last_key else start_ms
     return pb.Visit(
-        visit_id=visit.visit_id,
+        visit_id=shown_id(document),
+        scoped_visit_id=visit.visit_id if "browser_visit_id" in document else "",
         global_visit_id=document.get("global_visit_id", ""),
         site=document.get("site", ""),
         start_time=timestamp(start_ms),
@@ -50,6 +52,12 @@ def visit_message(document: Mapping[str, Any], last_key: str | None, now_ms: int
         ended=now_ms - last_ms > idle_ms,
         timeline_truncated=visit.is_truncated,
     )
+
+
+def shown_id(document: Mapping[str, Any]) -> str:
+    """The id that the browser knows a visit by, given as stored."""
+    browsers: str = document.get("browser_visit_id") or document["_id"]
+    return browsers
 
 
 def session_message(visit_id: str, session: Session) -> pb.Session:
@@ -86,7 +94,7 @@ def page_message(entered: Mapping[str, Any], exited: str) -> pb.Page:
     message = pb.Page(
         page_id=entered["page_id"],
         browser_page_id=entered["browser_page_id"],
-        visit_id=entered["visit_id"],
+        visit_id=entered.get("browser_visit_id") or entered["visit_id"],
         identity_id=entered.get("identity_id", ""),
         session_id=entered.get("session_id", ""),
         url=entered.get("url", ""),

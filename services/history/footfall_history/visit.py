@@ -40,9 +40,9 @@ class Visit:
     """What the consumer knows of a visit. Plain values, so that it can be remembered.
 
     `rev` counts the changes of the timeline. `identities` are those it names, and those who are being erased from it.
-    `start` is what the earliest event says of the visit. `touched_ms` is about when an event last arrived.
-    `is_truncated`: it had more transitions than are kept, and those beyond do not count. `erases_anonymous`: see
-    `_forgotten`.
+    `start` is what the earliest event says of the visit, and of its site the one received first. `touched_ms` is about
+    when an event last arrived. `is_truncated`: it had more transitions than are kept, and those beyond do not count.
+    `erases_anonymous`: see `_forgotten`.
     """
 
     visit_id: str
@@ -67,7 +67,7 @@ class Visit:
             document["rev"],
             from_fields(document["timeline"].items()),
             frozenset(document["identities"]),
-            {"start_key": document["start_key"]},
+            {"start_key": document["start_key"], "site_key": document.get("site_key", "")},
             document["touched_ms"],
             document.get("truncated", False),
             erases_anonymous,

@@ -1,6 +1,7 @@
 """Turns settings into parts, and the parts into the running identity service."""
 
 import asyncio
+import sys
 from functools import partial
 from typing import Final
 
@@ -11,6 +12,7 @@ from footfall_servicekit.errors import RequestError
 from footfall_servicekit.partitions import OLDEST, OLDEST_WITH_WAITAOF
 from footfall_servicekit.server import Server, run, serve
 from footfall_servicekit.settings import load
+from footfall_timeline import Walls, WallsError
 
 from footfall_identity.access import ACCESS
 from footfall_identity.consumer import GROUP, LogConsumer
@@ -31,7 +33,7 @@ _FINISH_EVERY_S: Final = 30.0
 _SWEEP_EVERY_S: Final = 600.0
 
 
-async def identify(settings: IdentitySettings) -> int:
+async def identify(settings: IdentitySettings, walls: Walls) -> int:
     """Serve until told to stop; return the exit code."""
     secret, region = settings.erasure_secret, settings.phone_region
     stopping = asyncio.Event()
@@ -55,7 +57,7 @@ async def identify(settings: IdentitySettings) -> int:
     recent = RecentEntries()
     consumer = LogConsumer(visitors, persons, links, linking=linking, eraser=eraser, recent=recent, phone_region=region)
     service = IdentityService(
-        settings, partitions, visitors, links, linking=linking, eraser=eraser, feed=feed, recent=recent
+        settings, partitions, visitors, links, linking=linking, eraser=eraser, feed=feed, recent=recent, walls=walls
     )
     readers = partitions.log_readers(GROUP, consumer.handle)
     server = Server(
@@ -83,7 +85,12 @@ def main() -> None:
     """Run identity; the entry point `footfall-identity`."""
     command_line.answer("footfall-identity", "Say who visitors are until SIGTERM or SIGINT.")
     settings = load(IdentitySettings)
-    run(settings, "identity", partial(identify, settings))
+    try:
+        walls = Walls.load(settings.sites_file)
+    except WallsError as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(2)
+    run(settings, "identity", partial(identify, settings, walls))
 
 
 if __name__ == "__main__":

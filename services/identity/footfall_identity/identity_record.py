@@ -1,6 +1,6 @@
 """Turns what events say of an identity into the one record kept of it, whatever their order and repetition."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from enum import IntEnum
 from functools import reduce
 from itertools import chain
@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from footfall_identity.matching import Rule, Sign, Signs, Status, signs_of
 
 MOST_PROFILE_KEYS = 100
+MOST_PRESENCES = 1_000
 LONGEST_PROFILE_KEY = 256
 LONGEST_PROFILE_VALUE = 4_096
 """What one sender can make of a document has a bound; history keeps every event's data whole."""
@@ -47,6 +48,7 @@ class ProfileValue(msgspec.Struct, frozen=True):
     value: str
     at: str
     source: Source = Source.PAGE  # what was stored before sources were
+    site: str = ""  # likewise
 
 
 class Association(msgspec.Struct, frozen=True):
@@ -59,11 +61,25 @@ class Association(msgspec.Struct, frozen=True):
     visit_id: str
     rev: int = 0
     is_signed_in: bool = False
+    browser_visit_id: str = ""
+
+    @property
+    def shown_id(self) -> str:
+        """The id that the browser knows the visit by."""
+        return self.browser_visit_id or self.visit_id
 
     @property
     def scope(self) -> State:
         """How sure it is that the visitor is this identity."""
         return State.AUTHENTICATED if self.is_signed_in else State.RECOGNIZED
+
+
+class Presence(msgspec.Struct, frozen=True):
+    """What events of one site make of an identity: when they first named it, and by which visit last."""
+
+    site: str
+    first_ms: int
+    newest: Association
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -95,6 +111,7 @@ class IdentityRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     hash: str = ""
     first_ms: int | None = None
     newest: Association | None = None
+    presences: tuple[Presence, ...] = ()
     profile: tuple[ProfileValue, ...] = ()
     location: str = ""
     signs: Signs = Signs()
@@ -117,6 +134,8 @@ class Naming(msgspec.Struct, frozen=True):
     visit_id: str
     profile: tuple[ProfileValue, ...]
     signs: Signs
+    site: str = ""
+    browser_visit_id: str = ""
 
     @classmethod
     def of(cls, event: Event, transition: Transition, phone_region: str | None) -> "Naming":
@@ -130,10 +149,12 @@ class Naming(msgspec.Struct, frozen=True):
             transition,
             event.visit_id,
             (
-                *_values(said, transition, Source.PAGE_OF_PERSON if is_proven else Source.PAGE),
-                *_values(proven, transition, Source.TOKEN),
+                *_values(said, event.site, transition, Source.PAGE_OF_PERSON if is_proven else Source.PAGE),
+                *_values(proven, event.site, transition, Source.TOKEN),
             ),
-            signs_of(transition, event.visit_id, texts, phone_region),
+            signs_of(transition, event.visit_id, texts, phone_region).given_on(event.site, event.browser_visit_id),
+            event.site,
+            event.browser_visit_id,
         )
 
 
@@ -145,9 +166,9 @@ def _fields(json: bytes) -> dict[str, str]:
         return {}
 
 
-def _values(fields: Mapping[str, str], transition: Transition, source: Source) -> Iterable[ProfileValue]:
+def _values(fields: Mapping[str, str], site: str, transition: Transition, source: Source) -> Iterable[ProfileValue]:
     return (
-        ProfileValue(key, value, transition.order_key, source)
+        ProfileValue(key, value, transition.order_key, source, site)
         for key, value in fields.items()
         if len(key) <= LONGEST_PROFILE_KEY and len(value) <= LONGEST_PROFILE_VALUE
     )
@@ -163,25 +184,68 @@ class VisitNow(msgspec.Struct, frozen=True):
 
 def merged(record: IdentityRecord, namings: Iterable[Naming], visits: Iterable[VisitNow]) -> IdentityRecord:
     """The record with events that named it, and with what the visits of these or earlier events say now."""
-    namings = list(namings)
-    first_ms, newest = record.first_ms, record.newest
+    namings, visits = list(namings), list(visits)
+    now = {visit.visit_id: visit for visit in visits}
+    first_ms, newest, presences = record.first_ms, record.newest, {one.site: one for one in record.presences}
     for naming in namings:
-        at, event_time_ms = naming.transition.order_key, naming.transition.event_time_ms
-        first_ms = event_time_ms if first_ms is None else min(first_ms, event_time_ms)
-        if newest is None or (newest.at, newest.visit_id) < (at, naming.visit_id):
-            if newest is not None and newest.visit_id == naming.visit_id:
-                newest = replace(newest, at=at)
-            else:
-                newest = Association(at, naming.visit_id)
-    for visit in visits:
-        if newest is not None and newest.visit_id == visit.visit_id and newest.rev < visit.rev:
-            is_signed_in = visit.signed_in == record.identity_id
-            newest = replace(newest, rev=visit.rev, is_signed_in=is_signed_in)
+        at_ms = naming.transition.event_time_ms
+        first_ms = at_ms if first_ms is None else min(first_ms, at_ms)
+        newest = _newer(newest, naming)
+        known = presences.get(naming.site)
+        presences[naming.site] = Presence(
+            naming.site, min(known.first_ms, at_ms) if known else at_ms, _newer(known.newest if known else None, naming)
+        )
+    newest = newest and _at_present(newest, now, record.identity_id)
+    present = [replace(p, newest=_at_present(p.newest, now, record.identity_id)) for p in presences.values()]
     profile = best_values(record.profile, *(naming.profile for naming in namings))
     signs = reduce(Signs.merged, (naming.signs for naming in namings), record.signs)
     is_due = record.is_due or signs.assurance != record.signs.assurance
-    kept = replace(record, first_ms=first_ms, newest=newest, profile=profile, signs=signs, is_due=is_due)
-    return _with_searchable(kept)
+    kept = replace(record, first_ms=first_ms, newest=newest, presences=_bounded(present), profile=profile, signs=signs)
+    return _with_searchable(replace(kept, is_due=is_due))
+
+
+def _newer(newest: Association | None, naming: Naming) -> Association:
+    at = naming.transition.order_key
+    if newest is not None and (newest.at, newest.visit_id) >= (at, naming.visit_id):
+        return newest
+    if newest is not None and newest.visit_id == naming.visit_id:
+        return replace(newest, at=at)
+    return Association(at, naming.visit_id, browser_visit_id=naming.browser_visit_id)
+
+
+def _at_present(newest: Association, now: Mapping[str, VisitNow], identity: str) -> Association:
+    visit = now.get(newest.visit_id)
+    if visit is None or visit.rev <= newest.rev:
+        return newest
+    return replace(newest, rev=visit.rev, is_signed_in=visit.signed_in == identity)
+
+
+def _bounded(presences: Iterable[Presence]) -> tuple[Presence, ...]:
+    """Those named last, by site: without SITES_FILE anybody may make up sites."""
+    kept = sorted(presences, key=lambda one: (one.newest.at, one.site))[-MOST_PRESENCES:]
+    return tuple(sorted(kept, key=lambda one: one.site))
+
+
+def seen_from(record: IdentityRecord, sites: Container[str]) -> IdentityRecord | None:
+    """The record as if there were only these sites; None when no event of them has named the identity.
+
+    Which contact it is, is known to all of them, whatever that rests on; what it rests on elsewhere is not.
+    """
+    presences = [one for one in record.presences if one.site in sites]
+    if not presences:
+        return None
+    profile = tuple(value for value in record.profile if value.site in sites)
+    return replace(
+        record,
+        first_ms=min(one.first_ms for one in presences),
+        newest=max((one.newest for one in presences), key=lambda newest: (newest.at, newest.visit_id)),
+        profile=profile,
+        location=text_value(profile, "location"),
+        decisions=tuple(
+            replace(made, candidates=(), sign=made.sign if made.sign and made.sign.site in sites else None)
+            for made in record.decisions
+        ),
+    )
 
 
 def _with_searchable(record: IdentityRecord) -> IdentityRecord:
@@ -200,11 +264,16 @@ def erased(record: IdentityRecord, erase_time_ms: int) -> IdentityRecord:
     signs = Signs(**{name: sign for name, sign in _given(record.signs) if sign.at > last})
     profile = tuple(value for value in record.profile if value.at > last)
     newest = record.newest if record.newest and record.newest.at > last else None
+    presences = tuple(
+        replace(one, first_ms=one.first_ms if one.first_ms > erase_time_ms else _time_ms(one.newest.at))
+        for one in record.presences
+        if one.newest.at > last
+    )
     first_ms = record.first_ms
     if first_ms is not None and first_ms <= erase_time_ms:
         later = [sign.at for _, sign in _given(signs)] + [value.at for value in profile]
         later += [newest.at] if newest else []
-        first_ms = min((int(at[:ORDER_KEY_TIME_DIGITS]) for at in later), default=None)
+        first_ms = min(map(_time_ms, later), default=None)
     decisions: tuple[Decision, ...] = ()
     for decision in record.decisions:
         # When it was made says nothing: a rule may just have rested on an event of before.
@@ -212,8 +281,12 @@ def erased(record: IdentityRecord, erase_time_ms: int) -> IdentityRecord:
         if is_later or (decision.rule is Rule.MANUAL and decision.at_ms > erase_time_ms):
             decisions += (decision,)
     is_due = record.is_due or decisions != record.decisions
-    kept = replace(record, first_ms=first_ms, newest=newest, profile=profile, signs=signs)
+    kept = replace(record, first_ms=first_ms, newest=newest, presences=presences, profile=profile, signs=signs)
     return standing(_with_searchable(replace(kept, decisions=decisions, is_due=is_due)))
+
+
+def _time_ms(at: str) -> int:
+    return int(at[:ORDER_KEY_TIME_DIGITS])
 
 
 def _given(signs: Signs) -> list[tuple[str, Sign]]:
@@ -228,15 +301,15 @@ def standing(record: IdentityRecord) -> IdentityRecord:
 
 
 def best_values(*parts: Iterable[ProfileValue]) -> tuple[ProfileValue, ...]:
-    """For each key its value from the best source, of these the newest, by key; of too many keys the best.
+    """For each key and site its value from the best source, of these the newest; of too many the best. Best last.
 
     Leaving out never depends on the order of merging: what is left out once has enough better keys above it for good.
     """
-    best: dict[str, ProfileValue] = {}
+    best: dict[tuple[str, str], ProfileValue] = {}
     for value in chain(*parts):
-        known = best.get(value.key)
+        known = best.get((value.key, value.site))
         if known is None or _rank(known) < _rank(value):
-            best[value.key] = value
+            best[value.key, value.site] = value
     kept = sorted(best.values(), key=_rank)[-MOST_PROFILE_KEYS:]
     return tuple(sorted(kept, key=lambda value: value.key))
 
@@ -254,10 +327,11 @@ def text(value: str) -> str:
 
 
 def text_value(profile: Iterable[ProfileValue], key: str) -> str:
-    """The value of a key when it is a string, else ""."""
-    return next((text(value.value) for value in profile if value.key == key), "")
+    """The best value of a key when it is a string, else ""."""
+    best = max((value for value in profile if value.key == key), key=_rank, default=None)
+    return text(best.value) if best else ""
 
 
 def profile_json(record: IdentityRecord) -> bytes:
-    """The profile as one JSON object, every value as it was sent."""
+    """The profile as one JSON object, the best value of every key as it was sent."""
     return msgspec.json.encode({value.key: msgspec.Raw(value.value.encode()) for value in record.profile})

@@ -5,7 +5,7 @@ Every write is conditional on what was read: it names the `rev` it replaces, and
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final, Self, TypeVar
 from uuid import uuid4
@@ -20,7 +20,7 @@ from pymongo import DeleteOne, InsertOne, ReadPreference, ReplaceOne, WriteConce
 from pymongo.errors import BulkWriteError, ConnectionFailure, ExecutionTimeout, WriteConcernError
 
 from footfall_identity.contact_record import ContactRecord
-from footfall_identity.identity_record import IdentityRecord
+from footfall_identity.identity_record import IdentityRecord, seen_from
 
 Change = Callable[[IdentityRecord], IdentityRecord]
 """What to make of a record. Applied again to its own result it must change nothing."""
@@ -95,37 +95,47 @@ class LinkStore:
             else:
                 return
 
-    async def get(self, identity_ids: Iterable[str]) -> dict[str, IdentityRecord]:
-        """The identities of these that are known, by id."""
+    async def get(self, identity_ids: Iterable[str], sites: Sequence[str] = ()) -> dict[str, IdentityRecord]:
+        """The identities of these that are known, by id; of sites only what these know of them."""
         async with _answering():
-            documents = await self._by_id(identity_ids)
-        return {document["_id"]: msgspec.convert(document, IdentityRecord) for document in documents}
+            documents = await self._by_id(identity_ids, sites=sites)
+        return {record.identity_id: record for record in _records(documents, sites)}
 
-    async def _by_id(self, identity_ids: Iterable[str], fields: dict[str, int] | None = None) -> list[dict[str, Any]]:
+    async def _by_id(
+        self, identity_ids: Iterable[str], fields: dict[str, int] | None = None, sites: Sequence[str] = ()
+    ) -> list[dict[str, Any]]:
         wanted = list(dict.fromkeys(identity_ids))
         groups = [wanted[start : start + _IDS_A_QUERY] for start in range(0, len(wanted), _IDS_A_QUERY)]
-        queries = (self._identities.find({"_id": {"$in": group}}, fields).to_list(None) for group in groups)
+        known = _known_to(sites)
+        queries = (self._identities.find({"_id": {"$in": group}} | known, fields).to_list(None) for group in groups)
         return [document for found in await asyncio.gather(*queries) for document in found]
 
-    async def page(self, after: str, size: int, location: str) -> list[IdentityRecord]:
-        """Identities that events have named, by id, the first `size` after `after`; of one location if not empty."""
+    async def page(self, after: str, size: int, location: str, sites: Sequence[str] = ()) -> list[IdentityRecord]:
+        """Identities that events have named, by id, the first `size` after `after`; of one location if not empty.
+
+        Of sites only those they know; what is searched for by location is what all sites together know.
+        """
         query: dict[str, Any] = {"_id": {"$gt": after}, "first_ms": {"$gte": 0}}
         if location:
             query["location"] = location
-        return await self._find(query, size)
+        return await self._find(query, size, sites)
 
-    async def linked_to(self, contact_id: str, after: str, size: int) -> list[IdentityRecord]:
-        """Identities linked to a contact, by id, the first `size` after `after`."""
-        return await self._find({"_id": {"$gt": after}, "contact_id": contact_id}, size)
+    async def linked_to(
+        self, contact_id: str, after: str, size: int, sites: Sequence[str] = ()
+    ) -> list[IdentityRecord]:
+        """Identities linked to a contact, by id, the first `size` after `after`; of sites only those they know."""
+        return await self._find({"_id": {"$gt": after}, "contact_id": contact_id}, size, sites)
 
-    async def _find(self, query: dict[str, Any], size: int) -> list[IdentityRecord]:
+    async def _find(self, query: dict[str, Any], size: int, sites: Sequence[str] = ()) -> list[IdentityRecord]:
         """Fewer than `size` also when those found are more than one message takes."""
         found: list[IdentityRecord] = []
         characters = 0
         async with _answering():
-            cursor = self._identities.find(query).sort("_id", 1).limit(size).batch_size(_DOCUMENTS_A_READ)
+            cursor = (
+                self._identities.find(query | _known_to(sites)).sort("_id", 1).limit(size).batch_size(_DOCUMENTS_A_READ)
+            )
             while characters <= PAGE_BYTES and (documents := await cursor.to_list(_DOCUMENTS_A_READ)):
-                records = [msgspec.convert(document, IdentityRecord) for document in documents]
+                records = _records(documents, sites)
                 characters += sum(len(value.value) for record in records for value in record.profile)
                 found += records
             await cursor.close()
@@ -272,6 +282,16 @@ class LinkStore:
     async def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+
+def _known_to(sites: Sequence[str]) -> dict[str, Any]:
+    """What a document has that an event of these sites, if they are given, has named."""
+    return {"presences.site": {"$in": [*sites]}} if sites else {}
+
+
+def _records(documents: Iterable[dict[str, Any]], sites: Sequence[str]) -> list[IdentityRecord]:
+    records = [msgspec.convert(document, IdentityRecord) for document in documents]
+    return [part for record in records if (part := seen_from(record, sites))] if sites else records
 
 
 @asynccontextmanager

@@ -1,6 +1,7 @@
 """Turns the live sets of all partitions into pages of visitors, latest activity first."""
 
 import asyncio
+from collections.abc import Collection
 from itertools import product
 from typing import Final, NamedTuple
 
@@ -24,9 +25,18 @@ class LivePage(NamedTuple):
 
 
 async def live_page(
-    visitors: VisitorStore, numbers: range, *, state: State | None, site: str, below: Position | None, size: int
+    visitors: VisitorStore,
+    numbers: range,
+    *,
+    state: State | None,
+    site: str,
+    below: Position | None,
+    size: int,
+    sites: Collection[str] = (),
 ) -> LivePage:
     """The first `size` live visits below a position that are in a state (None: any) and on a site (empty: any).
+
+    Also on one of `sites`, if there are any.
 
     A visit with new activity moves to the front: within one listing none comes twice, and who moves may be missed.
     """
@@ -46,9 +56,9 @@ async def live_page(
         records = await visitors.get(visit_id for _, visit_id in positions)
         for position in positions:
             record = records.get(position[1])
-            if record is not None and _matches(record, state, site):
-                if len(found) == size:
-                    return LivePage(found, places, below)
+            if record is not None and _matches(record, state) and is_of(record.site, site, sites):
+                if len(found) == size:  # a token tells nothing of visits that did not match
+                    return LivePage(found, places, places[-1])
                 found.append(record)
                 places.append(position)
             below = position
@@ -58,5 +68,10 @@ async def live_page(
     return LivePage(found, places, below)
 
 
-def _matches(record: VisitRecord, state: State | None, site: str) -> bool:
-    return (state is None or record.fold.stamp.state is state) and (not site or record.site == site)
+def _matches(record: VisitRecord, state: State | None) -> bool:
+    return state is None or record.fold.stamp.state is state
+
+
+def is_of(visit_site: str, site: str, sites: Collection[str]) -> bool:
+    """Whether a visit of a site is asked for by who wants those of `site`, and may see those of `sites`; empty: all."""
+    return site in {"", visit_site} and (not sites or visit_site in sites)

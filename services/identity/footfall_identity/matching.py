@@ -11,6 +11,7 @@ import msgspec
 import phonenumbers
 from email_validator import EmailNotValidError, validate_email
 from footfall_timeline import Assurance, Kind, Transition
+from msgspec.structs import replace
 
 LONGEST_EMAIL = 254
 LONGEST_PHONE = 64
@@ -47,6 +48,8 @@ ATTRIBUTES = {
 class Sign(msgspec.Struct, frozen=True, order=True):
     """An attribute of an identity as a folded key, and the SignIn that gave it: its assurance, order key and visit.
 
+    `site` is where that was, unknown of older ones; `browser_visit_id` is empty when the visit has the browser's id.
+
     Of two the greater counts: what is proven before what is claimed, then the newer.
     """
 
@@ -54,6 +57,8 @@ class Sign(msgspec.Struct, frozen=True, order=True):
     at: str
     visit_id: str
     key: str
+    site: str = ""
+    browser_visit_id: str = ""
 
 
 class Signs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -84,6 +89,16 @@ class Signs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def assurance(self) -> int:
         """The greatest of any; 0 when there is none."""
         return max((sign.assurance for sign in (self.email, self.user_id, self.phone, self.name) if sign), default=0)
+
+    def given_on(self, site: str, browser_visit_id: str) -> "Signs":
+        """The same, given on a site by a visit that the browser calls so."""
+        given = {name: getattr(self, name) for name in self.__struct_fields__}
+        return Signs(
+            **{
+                name: sign and replace(sign, site=site, browser_visit_id=browser_visit_id)
+                for name, sign in given.items()
+            }
+        )
 
     def ranked(self) -> list[tuple[Rule, Sign]]:
         """What there is to match by, in the order it is tried. Where anything is proven, what is claimed is not."""

@@ -4,7 +4,8 @@
 -- ARGV  live_after_ms, keep_ms, refresh_ms, changes_kept, now_ms, prefix of person keys, '1' to answer every visit with
 --       transitions instead of the changed ones only, transitions that a visit keeps, '1' to forget with a person what
 --       the visit did before it named anybody; then for each visit a MessagePack array: first_ms, last_ms, site,
---       global_visit_id, page, title, transitions. Of these a flat list: event id, entry, hash of its identity ('' if none).
+--       global_visit_id, page, title, transitions, received_ms, browser_visit_id. Of the transitions a flat list: event
+--       id, entry, hash of its identity ('' if none).
 -- Answers a list of {visit id, 1 if asked for, 1 if its person keys must be refreshed, 1 if it just had to leave
 -- transitions out, its hash}.
 --
@@ -17,7 +18,7 @@ local LIVE_ANONYMOUS, LIVE_KNOWN, CHANGES, TOMBSTONES = KEYS[1], KEYS[2], KEYS[3
 local live_after_ms, keep_ms, refresh_ms = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local changes_kept, now_ms, person_prefix, answer_all = ARGV[4], tonumber(ARGV[5]), ARGV[6], ARGV[7] == '1'
 local most, erases_anonymous = tonumber(ARGV[8]), ARGV[9] == '1'
-local FIRST_MS, LAST_MS, REV, DEVICE, SITE, PAGE, TITLE, BOUND, HAS_ERASED = 1, 2, 3, 4, 5, 6, 7, 8, 9
+local FIRST_MS, LAST_MS, REV, DEVICE, SITE, PAGE, TITLE, BOUND, RECEIVED_MS, HAS_ERASED = 1, 2, 3, 4, 5, 6, 7, 8, 9, 11
 local FIRST_VERSION = '^(%d+)\n(%d+)\n(%d+)\n(%d+)\n([^\n]*)\n([^\n]*)\n(.*)$'
 local USER_INFO, SIGN_IN, SIGN_OUT = '1', '2', '3'
 local ERASED = '^%d+|[12]|[^|]+|$'
@@ -210,31 +211,37 @@ local function mark_live(visit, last_ms, was_known, is_known)
 end
 
 local function read_summary(text)
-  if text:byte() >= 0x90 and text:byte() <= 0x9f then return cmsgpack.unpack(text) end
+  if text:byte() >= 0x90 and text:byte() <= 0x9f then
+    local summary = cmsgpack.unpack(text)
+    if not summary[RECEIVED_MS] then summary[RECEIVED_MS], summary[RECEIVED_MS + 1] = 0, '' end
+    return summary
+  end
   local first_ms, last_ms, page_ms, rev, device, site, url = text:match(FIRST_VERSION)
   if not first_ms then return nil end
-  return {tonumber(first_ms), tonumber(last_ms), tonumber(rev), device, site, {tonumber(page_ms), url}, {0, '', ''}, ''}
+  return {tonumber(first_ms), tonumber(last_ms), tonumber(rev), device, site, {tonumber(page_ms), url}, {0, '', ''}, '', 0, ''}
 end
 
 local answer = {}
 for k = 5, #KEYS do
   local key = KEYS[k]
   local visit = key:sub(-36)
-  local first_ms, last_ms, site, device, page, title, given = unpack(cmsgpack.unpack(ARGV[k + 5]))
+  local first_ms, last_ms, site, device, page, title, given, received_ms, browser_visit_id =
+    unpack(cmsgpack.unpack(ARGV[k + 5]))
   local old = redis.call('HGET', key, 'visit')
   local summary
   if old then
     summary = read_summary(old)
     if not summary then return redis.error_reply('LATERVERSION of a visit') end
-    if list_less({first_ms, site}, {summary[FIRST_MS], summary[SITE]}) then
-      summary[FIRST_MS], summary[SITE] = first_ms, site
+    summary[FIRST_MS] = math.min(summary[FIRST_MS], first_ms)
+    if list_less({received_ms, site}, {summary[RECEIVED_MS], summary[SITE]}) then
+      summary[RECEIVED_MS], summary[SITE] = received_ms, site
     end
     summary[LAST_MS] = math.max(summary[LAST_MS], last_ms)
     if device ~= '' and (summary[DEVICE] == '' or less(device, summary[DEVICE])) then summary[DEVICE] = device end
     if list_less(summary[PAGE], page) then summary[PAGE] = page end
     if list_less(summary[TITLE], title) then summary[TITLE] = title end
   else
-    summary = {first_ms, last_ms, 0, device, site, page, title, ''}
+    summary = {first_ms, last_ms, 0, device, site, page, title, '', received_ms, browser_visit_id}
   end
   local was_known, was_bounded = summary[REV] > 0, summary[BOUND] ~= ''
   local changed = #given > 0 and merge_transitions(key, visit, summary, given) or {}

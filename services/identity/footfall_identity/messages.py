@@ -34,7 +34,7 @@ def visitor(record: VisitRecord, contact_ids: Mapping[str, str], at: Stamp | Non
     """The live state of a visit, now or when its stamp was `at`; `contact_ids` has contacts of identities, if known."""
     stamp = at or record.fold.stamp
     return visitor_pb2.Visitor(
-        visit_id=record.visit_id,
+        visit_id=record.shown_id,
         global_visit_id=record.global_visit_id,
         site=record.site,
         state=state(stamp.state),
@@ -61,7 +61,7 @@ def identity(record: IdentityRecord, *, copy_name: bool) -> identity_pb2.Identit
     )
     if record.newest is not None and record.first_ms is not None:
         message.visit_scope = state(record.newest.scope)
-        message.last_visit_id = record.newest.visit_id
+        message.last_visit_id = record.newest.shown_id
         message.create_time.CopyFrom(timestamp(record.first_ms))
         message.update_time.CopyFrom(timestamp(int(record.newest.at[:ORDER_KEY_TIME_DIGITS])))
     return message
@@ -93,7 +93,7 @@ def _contact_link(record: IdentityRecord, decision: Decision, end_ms: int | None
     if decision.sign is not None:
         evidence = [
             contact_pb2.LinkEvidence(
-                visit_id=decision.sign.visit_id,
+                visit_id=decision.sign.browser_visit_id or decision.sign.visit_id,
                 event_id=decision.sign.at[ORDER_KEY_TIME_DIGITS:],
                 attribute=attribute,
                 assurance=event_pb2.Assurance.ValueType(decision.sign.assurance),

@@ -1,6 +1,7 @@
 """Turns calls of IdentityService into questions to the stores, and their answers into messages."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final
 
 from footfall.identity.v1 import identity_service_pb2 as pb
@@ -8,6 +9,7 @@ from footfall.identity.v1.identity_pb2 import Identity
 from footfall.identity.v1.identity_service_pb2_grpc import IdentityServiceServicer
 from footfall_servicekit import paging
 from footfall_servicekit.errors import RequestError
+from footfall_timeline import Walls
 from grpc.aio import ServicerContext
 
 from footfall_identity import messages, metrics, requests
@@ -16,7 +18,7 @@ from footfall_identity.erasure import Eraser
 from footfall_identity.identity_record import IdentityRecord
 from footfall_identity.link_store import LinkStore
 from footfall_identity.linking import Linking
-from footfall_identity.live import live_page
+from footfall_identity.live import is_of, live_page
 from footfall_identity.partitions import Partitions
 from footfall_identity.recent import RecentEntries
 from footfall_identity.settings import MINUTE_MS, IdentitySettings
@@ -26,6 +28,7 @@ from footfall_identity.watch import ChangeFeed
 
 _PERSON_PAGE: Final = 1_000
 _IDENTITIES_A_READ: Final = 200
+_NO_WALLS: Final = Walls()
 
 Context = ServicerContext[Any, Any]
 
@@ -44,6 +47,7 @@ class IdentityService(IdentityServiceServicer):
         eraser: Eraser,
         feed: ChangeFeed,
         recent: RecentEntries,
+        walls: Walls = _NO_WALLS,
     ) -> None:
         self._settings = settings
         self._partitions = partitions
@@ -53,6 +57,7 @@ class IdentityService(IdentityServiceServicer):
         self._eraser = eraser
         self._feed = feed
         self._recent = recent
+        self._walls = walls
 
     async def ResolveEvents(self, request: pb.ResolveEventsRequest, _context: Context) -> pb.ResolveEventsResponse:  # noqa: N802
         """Merge events into timelines."""
@@ -65,9 +70,12 @@ class IdentityService(IdentityServiceServicer):
     async def GetVisitor(self, request: pb.GetVisitorRequest, _context: Context) -> pb.GetVisitorResponse:  # noqa: N802
         """The live state of a visit. Without `contact_id` while MongoDB does not answer."""
         visit_id = requests.visit_id(request.visit_id)
-        record = (await self._visitors.get([visit_id])).get(visit_id)
-        if record is None:
+        sites = self._walls.sharing(request.sites)
+        found = await self._visitors.get(self._walls.candidates(visit_id, sites))
+        records = [record for record in found.values() if is_of(record.site, "", sites)]
+        if not records:
             raise RequestError.not_found("Visitor", visit_id)
+        record = min(records, key=lambda record: (record.received_ms, record.site, record.visit_id))
         contact_ids = await self._links.contact_ids([record.fold.stamp.identity])
         return pb.GetVisitorResponse(visitor=messages.visitor(record, contact_ids))
 
@@ -79,6 +87,7 @@ class IdentityService(IdentityServiceServicer):
             self._partitions.numbers,
             state=requests.state(request.state),
             site=request.site,
+            sites=self._walls.sharing(request.sites),
             below=requests.live_position(paging.decode(request.page_token, same)),
             size=paging.page_size(request.page_size),
         )
@@ -94,13 +103,14 @@ class IdentityService(IdentityServiceServicer):
         self, request: pb.WatchVisitorsRequest, _context: Context
     ) -> AsyncIterator[pb.WatchVisitorsResponse]:
         """Transitions as they happen, each once and with where to resume."""
+        request.sites[:] = self._walls.sharing(request.sites)
         async for message in self._feed.watch(request):
             yield message
 
     async def GetIdentity(self, request: pb.GetIdentityRequest, _context: Context) -> pb.GetIdentityResponse:  # noqa: N802
         """One identity that an event has named."""
         identity_id = requests.identity_id(request.identity_id)
-        record = (await self._links.get([identity_id])).get(identity_id)
+        record = (await self._links.get([identity_id], self._walls.sharing(request.sites))).get(identity_id)
         if record is None or record.first_ms is None:
             raise RequestError.not_found("Identity", identity_id)
         return pb.GetIdentityResponse(identity=self._identity(record))
@@ -113,9 +123,10 @@ class IdentityService(IdentityServiceServicer):
         if len(ids) > requests.MOST_IDENTITIES:
             raise RequestError.invalid("identity_ids", f"must be at most {requests.MOST_IDENTITIES}")
         response, size = pb.BatchGetIdentitiesResponse(), 0
+        sites = self._walls.sharing(request.sites)
         for start in range(0, len(ids), _IDENTITIES_A_READ):
             part = ids[start : start + _IDENTITIES_A_READ]
-            found = await self._links.get(part)
+            found = await self._links.get(part, sites)
             for position, identity_id in enumerate(part, start):
                 record = found.get(identity_id)
                 if record is None or record.first_ms is None:
@@ -130,10 +141,12 @@ class IdentityService(IdentityServiceServicer):
 
     async def ListIdentities(self, request: pb.ListIdentitiesRequest, _context: Context) -> pb.ListIdentitiesResponse:  # noqa: N802
         """All identities that events have named, by id."""
+        if request.sites and request.location:
+            raise RequestError.invalid("location", "must not be given with sites: it is searched for across all sites")
         same = paging.fingerprint(request)
         size = paging.page_size(request.page_size)
         after = paging.decode(request.page_token, same)
-        records = await self._links.page(after or "", size + 1, request.location)
+        records = await self._links.page(after or "", size + 1, request.location, self._walls.sharing(request.sites))
         identities, token = self._page(records, size, same)
         return pb.ListIdentitiesResponse(identities=identities, next_page_token=token)
 
@@ -154,13 +167,24 @@ class IdentityService(IdentityServiceServicer):
 
     async def GetContact(self, request: pb.GetContactRequest, _context: Context) -> pb.GetContactResponse:  # noqa: N802
         """One contact."""
-        return pb.GetContactResponse(contact=messages.contact(await self._contact(request.contact_id)))
+        contact, _ = await self._contact(request.contact_id, self._walls.sharing(request.sites))
+        return pb.GetContactResponse(contact=messages.contact(contact))
 
-    async def _contact(self, contact_id: str) -> ContactRecord:
-        record = await self._links.contact(requests.contact_id(contact_id))
-        if record is None or record.is_deleted:
+    async def _contact(
+        self, contact_id: str, sites: Sequence[str], *, after: str = "", size: int = 1
+    ) -> tuple[ContactRecord, list[IdentityRecord]]:
+        """A contact, and the identities linked to it. Sites know of it only by an identity that they know.
+
+        Both are looked up whether or not there is the other: how long it takes tells nothing either.
+        """
+        named = requests.contact_id(contact_id)
+        record, linked = await asyncio.gather(
+            self._links.contact(named), self._links.linked_to(named, after, size, sites)
+        )
+        is_known = bool(linked or not sites or (after and await self._links.linked_to(named, "", 1, sites)))
+        if record is None or record.is_deleted or not is_known:
             raise RequestError.not_found("Contact", contact_id)
-        return record
+        return record, linked
 
     async def DeleteContact(self, request: pb.DeleteContactRequest, _context: Context) -> pb.DeleteContactResponse:  # noqa: N802
         """Remove a contact; links it touches are right when this returns."""
@@ -189,7 +213,7 @@ class IdentityService(IdentityServiceServicer):
         same = paging.fingerprint(request)
         size = paging.page_size(request.page_size)
         older = requests.links_position(paging.decode(request.page_token, same))
-        record = (await self._links.get([identity_id])).get(identity_id)
+        record = (await self._links.get([identity_id], self._walls.sharing(request.sites))).get(identity_id)
         if record is None:
             raise RequestError.not_found("Identity", identity_id)
         links = messages.contact_links(record)
@@ -202,11 +226,11 @@ class IdentityService(IdentityServiceServicer):
 
     async def GetPerson(self, request: pb.GetPersonRequest, _context: Context) -> pb.GetPersonResponse:  # noqa: N802
         """A contact with the identities linked to it, also those that no event has named yet."""
-        contact = await self._contact(request.contact_id)
         same = paging.fingerprint(request)
         size = paging.page_size(request.page_size, default=_PERSON_PAGE)
         after = paging.decode(request.page_token, same)
-        records = await self._links.linked_to(contact.contact_id, after or "", size + 1)
+        sites = self._walls.sharing(request.sites)
+        contact, records = await self._contact(request.contact_id, sites, after=after or "", size=size + 1)
         identities, token = self._page(records, size, same)
         return pb.GetPersonResponse(contact=messages.contact(contact), identities=identities, next_page_token=token)
 

@@ -36,12 +36,17 @@ _NO_TITLE = Title()
 
 @dataclass(slots=True)
 class Touch:
-    """What a batch brings to one visit. Parts that disagree merge to the same whatever their order."""
+    """What a batch brings to one visit. Parts that disagree merge to the same whatever their order.
+
+    `site` is that of the event received first, at `received_ms`: the one thing about it that no sender can set.
+    """
 
     visit_id: str
     first_ms: int
     last_ms: int
     site: str
+    received_ms: int
+    browser_visit_id: str = ""
     global_visit_id: str = ""
     page: Page = _NO_PAGE
     title: Title = _NO_TITLE
@@ -50,12 +55,21 @@ class Touch:
     @classmethod
     def of(cls, record: "VisitRecord", transitions: list[Transition]) -> "Touch":
         """What only changes transitions of a visit."""
-        return cls(record.visit_id, record.first_ms, record.last_ms, record.site, transitions=transitions)
+        return cls(
+            record.visit_id,
+            record.first_ms,
+            record.last_ms,
+            record.site,
+            record.received_ms,
+            record.browser_visit_id,
+            transitions=transitions,
+        )
 
     def add(self, event: Event, transition: Transition | None) -> None:
         """Take in an event of the visit."""
         at_ms, global_visit_id, url = event.event_time_ms, event.global_visit_id, event.url
-        self.first_ms, self.site = min((self.first_ms, self.site), (at_ms, event.site))
+        self.first_ms = min(self.first_ms, at_ms)
+        self.received_ms, self.site = min((self.received_ms, self.site), (event.received_time_ms, event.site))
         self.last_ms = max(self.last_ms, at_ms)
         if global_visit_id:
             self.global_visit_id = min(self.global_visit_id or global_visit_id, global_visit_id)
@@ -74,7 +88,9 @@ def touches(events: Iterable[tuple[Event, Transition | None]]) -> list[Touch]:
         touch = found.get(event.visit_id)
         if touch is None:
             at_ms = event.event_time_ms
-            touch = found[event.visit_id] = Touch(event.visit_id, at_ms, at_ms, event.site)
+            touch = found[event.visit_id] = Touch(
+                event.visit_id, at_ms, at_ms, event.site, event.received_time_ms, event.browser_visit_id
+            )
         touch.add(event, transition)
     return list(found.values())
 
@@ -83,7 +99,9 @@ class Summary(msgspec.Struct, array_like=True, frozen=True):
     """What Redis keeps of a visit besides its transitions: a MessagePack array, in the order of merge.lua.
 
     `rev` counts the changes of the timeline. `bound` is empty until a transition had to be left out; then none that
-    sorts behind it is kept. A ninth element says that there are erased markers; only the script asks.
+    sorts behind it is kept. `received_ms` is when the first event was received, whose site it is; 0 of versions that
+    did not note it. `browser_visit_id` is empty when the visit has the id that the browser sent. An eleventh element
+    says that there are erased markers; only the script asks.
     """
 
     first_ms: int
@@ -94,6 +112,8 @@ class Summary(msgspec.Struct, array_like=True, frozen=True):
     page: Page
     title: Title
     bound: str = ""
+    received_ms: int = 0
+    browser_visit_id: str = ""
 
     @classmethod
     def read(cls, raw: bytes) -> "Summary":
@@ -124,6 +144,13 @@ class VisitRecord:
     rev: int
     is_truncated: bool
     timeline: Timeline
+    received_ms: int = 0
+    browser_visit_id: str = ""
+
+    @property
+    def shown_id(self) -> str:
+        """The id that the browser knows the visit by, and so do all answers."""
+        return self.browser_visit_id or self.visit_id
 
     @cached_property
     def fold(self) -> Fold:
@@ -147,6 +174,8 @@ class VisitRecord:
             summary.rev,
             bool(summary.bound),
             from_fields((name.decode(), value.decode()) for name, value in values.items()),
+            summary.received_ms,
+            summary.browser_visit_id,
         )
 
 

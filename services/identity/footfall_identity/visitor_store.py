@@ -95,7 +95,8 @@ class VisitorStore:
         for transition in touch.transitions:
             transitions += (transition.event_id, encode(transition), self.person(transition.identity))
         first_ms, last_ms, site, device = touch.first_ms, touch.last_ms, touch.site, touch.global_visit_id
-        return _pack((first_ms, last_ms, site, device, touch.page, touch.title, transitions))
+        of_first = touch.received_ms, touch.browser_visit_id
+        return _pack((first_ms, last_ms, site, device, touch.page, touch.title, transitions, *of_first))
 
     async def index_persons(self, number: int, records: Iterable[VisitRecord]) -> None:
         """Let visits be found by whom they name as long as they are kept and two refreshes longer: one may fail."""

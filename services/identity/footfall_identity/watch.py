@@ -13,6 +13,7 @@ from footfall_servicekit.errors import RequestError
 from footfall_identity import messages, metrics
 from footfall_identity.changes import Change, steps
 from footfall_identity.link_store import LinkStore
+from footfall_identity.live import is_of
 from footfall_identity.visitor_store import VisitorStore
 
 _POLL_S: Final = 0.1
@@ -134,7 +135,7 @@ class ChangeFeed:
             if positions is not None:
                 for number in self._numbers:
                     async for message in self._messages(number, positions, until=now[number]):
-                        if request.site in {"", message.visitor.site}:
+                        if is_of(message.visitor.site, request.site, request.sites):
                             yield message
             async for message in self._kept_from(at, request):
                 yield message
@@ -148,7 +149,7 @@ class ChangeFeed:
                 if message is None:
                     metrics.WATCHERS_TOO_SLOW.inc()
                     raise RequestError.exhausted("the watcher reads too slowly; resume", _RETRY_MS, "WATCHER_TOO_SLOW")
-                is_wanted = request.site in {"", message.visitor.site}
+                is_wanted = is_of(message.visitor.site, request.site, request.sites)
                 passed_over = "" if is_wanted else message.resume_token
                 if is_wanted:
                     yield message

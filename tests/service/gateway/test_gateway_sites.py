@@ -7,6 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import structlog
 from footfall_gateway.keys import Key, KeyFile, Scope, new_token
 from footfall_timeline import page_id, session_id
 
@@ -115,6 +116,21 @@ async def test_of_an_identity_it_sees_only_what_happened_on_its_site(scene: Scen
         assert (await scene.http.get(f"{identity}/{name}?site=bank", headers=headers)).status_code == 403
     included = await scene.http.get(f"{identity}?include_visits=true", headers=headers)
     assert included.json()["visitIds"] == [scene.shop.visit]
+
+
+async def test_keys_of_sites_without_walls_between_sites_are_warned_of(tmp_path: Path) -> None:
+    _, key_id, token_hash = new_token()
+    key = Key(id=key_id, name="limited", hash=token_hash, scopes=[Scope.READ], sites=["shop"], create_ms=1)
+    sites = tmp_path / "sites.toml"
+    sites.write_text('[[site]]\nname = "shop"\n')
+    for file in (None, sites):
+        keys_file = tmp_path / f"{file and file.stem}.json"
+        with KeyFile(keys_file).changing() as keys:
+            keys[key_id] = key
+        with structlog.testing.capture_logs() as lines:
+            async with running_gateway(keys_file=keys_file, SITES_FILE=file):
+                pass
+        assert any("without SITES_FILE" in line["event"] for line in lines) is (file is None)
 
 
 async def test_a_key_of_several_sites_must_say_which(scene: Scene) -> None:

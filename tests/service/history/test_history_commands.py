@@ -108,9 +108,9 @@ QUESTIONS: dict[str, Ask] = {
     "visits": visits_by,
     "session": lambda watched: watched.reader.session(watched.stories[0].session_id),
     "sessions of an identity": lambda watched: watched.reader.sessions({"identities": PERSON}, PERSON, SESSIONS),
-    "event": lambda watched: watched.reader.event(watched.stories[0].event_id(0), ""),
+    "event": lambda watched: watched.reader.event(watched.stories[0].event_id(0)),
     "event of a visit": lambda watched: watched.reader.event(
-        watched.stories[0].event_id(0), watched.stories[0].visit_id
+        watched.stories[0].event_id(0), [watched.stories[0].visit_id]
     ),
     "events of an identity": events_of(identity_id=PERSON),
     "events of an identity, filtered": events_of(identity_id=PERSON, event_name="AddToCart", category="cars"),

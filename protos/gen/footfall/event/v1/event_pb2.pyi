@@ -126,6 +126,8 @@ class Event(_message.Message):
     TITLE_FIELD_NUMBER: _builtins.int
     PROVEN_JSON_FIELD_NUMBER: _builtins.int
     TOKEN_ID_FIELD_NUMBER: _builtins.int
+    BROWSER_VISIT_ID_FIELD_NUMBER: _builtins.int
+    RECEIVED_TIME_MS_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """Id of the event, brought by its sender: a UUID, dashed or 32 hex digits, any case.
     Stored dashed and lower case. (visit_id, event_id) is unique: the first stored wins.
@@ -183,6 +185,12 @@ class Event(_message.Message):
     """
     token_id: _builtins.str
     """What stands for that token, so that it is known again: 16 hex digits. Empty for other events."""
+    browser_visit_id: _builtins.str
+    """In the log only: the visit's id as the browser sent it, where SITES_FILE parts sites; visit_id is then that of the
+    visit within the site's group. Empty when they are the same, and in answers, whose visit_id is the browser's.
+    """
+    received_time_ms: _builtins.int
+    """In the log only: when the request arrived, as in its context."""
     def __init__(
         self,
         *,
@@ -209,10 +217,12 @@ class Event(_message.Message):
         title: _builtins.str = ...,
         proven_json: _builtins.bytes = ...,
         token_id: _builtins.str = ...,
+        browser_visit_id: _builtins.str = ...,
+        received_time_ms: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assurance", b"assurance", "assurance_reason", b"assurance_reason", "browser_page_id", b"browser_page_id", "category", b"category", "context_index", b"context_index", "data_json", b"data_json", "event_id", b"event_id", "event_name", b"event_name", "event_time_ms", b"event_time_ms", "event_type", b"event_type", "global_visit_id", b"global_visit_id", "identity_id", b"identity_id", "language_code", b"language_code", "page_id", b"page_id", "proven_json", b"proven_json", "site", b"site", "timestamp_ms", b"timestamp_ms", "title", b"title", "token_id", b"token_id", "transition", b"transition", "url", b"url", "user_agent_id", b"user_agent_id", "visit_id", b"visit_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assurance", b"assurance", "assurance_reason", b"assurance_reason", "browser_page_id", b"browser_page_id", "browser_visit_id", b"browser_visit_id", "category", b"category", "context_index", b"context_index", "data_json", b"data_json", "event_id", b"event_id", "event_name", b"event_name", "event_time_ms", b"event_time_ms", "event_type", b"event_type", "global_visit_id", b"global_visit_id", "identity_id", b"identity_id", "language_code", b"language_code", "page_id", b"page_id", "proven_json", b"proven_json", "received_time_ms", b"received_time_ms", "site", b"site", "timestamp_ms", b"timestamp_ms", "title", b"title", "token_id", b"token_id", "transition", b"transition", "url", b"url", "user_agent_id", b"user_agent_id", "visit_id", b"visit_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

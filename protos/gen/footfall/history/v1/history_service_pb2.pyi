@@ -68,22 +68,28 @@ class ExplainVisitRequest(_message.Message):
     VISIT_ID_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SITES_FIELD_NUMBER: _builtins.int
     visit_id: _builtins.str
     """The visit: a UUID in either form."""
     page_size: _builtins.int
     """At most this many transitions; 0 means 1,000; more than 1,000 is taken as 1,000."""
     page_token: _builtins.str
     """`next_page_token` of the page before; its other fields must be the same."""
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only what is of these websites, or of others in their groups (SITES_FILE); empty: of all."""
+
     def __init__(
         self,
         *,
         visit_id: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        sites: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "visit_id", b"visit_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "sites", b"sites", "visit_id", b"visit_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -130,16 +136,22 @@ class GetVisitRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     VISIT_ID_FIELD_NUMBER: _builtins.int
+    SITES_FIELD_NUMBER: _builtins.int
     visit_id: _builtins.str
     """The visit: a UUID in either form."""
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only what is of these websites, or of others in their groups (SITES_FILE); empty: of all."""
+
     def __init__(
         self,
         *,
         visit_id: _builtins.str = ...,
+        sites: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["visit_id", b"visit_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sites", b"sites", "visit_id", b"visit_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -250,6 +262,7 @@ class ListVisitsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     START_FIELD_NUMBER: _builtins.int
+    SITES_FIELD_NUMBER: _builtins.int
     identity_id: _builtins.str
     """Only visits associated with this identity."""
     global_visit_id: _builtins.str
@@ -268,6 +281,10 @@ class ListVisitsRequest(_message.Message):
     def start(self) -> Global___Position:
         """Begin with the first item at or after this place; instead of `page_token`."""
 
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only what is of these websites, or of others in their groups (SITES_FILE); empty: of all."""
+
     def __init__(
         self,
         *,
@@ -278,10 +295,11 @@ class ListVisitsRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         start: Global___Position | None = ...,
+        sites: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["global_visit_id", b"global_visit_id", "identity_id", b"identity_id", "page_size", b"page_size", "page_token", b"page_token", "scope", b"scope", "start", b"start", "user_agent", b"user_agent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["global_visit_id", b"global_visit_id", "identity_id", b"identity_id", "page_size", b"page_size", "page_token", b"page_token", "scope", b"scope", "sites", b"sites", "start", b"start", "user_agent", b"user_agent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -328,16 +346,22 @@ class GetPageRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PAGE_ID_FIELD_NUMBER: _builtins.int
+    SITES_FIELD_NUMBER: _builtins.int
     page_id: _builtins.str
     """Its page_id."""
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only what is of these websites, or of others in their groups (SITES_FILE); empty: of all."""
+
     def __init__(
         self,
         *,
         page_id: _builtins.str = ...,
+        sites: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_id", b"page_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_id", b"page_id", "sites", b"sites"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -383,6 +407,7 @@ class ListPagesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     START_FIELD_NUMBER: _builtins.int
+    SITES_FIELD_NUMBER: _builtins.int
     visit_id: _builtins.str
     """Of this visit."""
     identity_id: _builtins.str
@@ -407,6 +432,10 @@ class ListPagesRequest(_message.Message):
     def start(self) -> Global___Position:
         """Begin with the first item at or after this place; instead of `page_token`."""
 
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only what is of these websites, or of others in their groups (SITES_FILE); empty: of all."""
+
     def __init__(
         self,
         *,
@@ -420,10 +449,11 @@ class ListPagesRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         start: Global___Position | None = ...,
+        sites: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["identity_id", b"identity_id", "parent", b"parent", "scope", b"scope", "session_id", b"session_id", "start", b"start", "visit_id", b"visit_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "identity_id", b"identity_id", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "scope", b"scope", "session_id", b"session_id", "start", b"start", "title", b"title", "url", b"url", "visit_id", b"visit_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "identity_id", b"identity_id", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "scope", b"scope", "session_id", b"session_id", "sites", b"sites", "start", b"start", "title", b"title", "url", b"url", "visit_id", b"visit_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_parent: _TypeAlias = _typing.Literal["visit_id", "identity_id", "session_id"]  # noqa: Y015
     _WhichOneofArgType_parent: _TypeAlias = _typing.Literal["parent", b"parent"]  # noqa: Y015
@@ -472,16 +502,22 @@ class GetSessionRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_ID_FIELD_NUMBER: _builtins.int
+    SITES_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     """The session."""
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only what is of these websites, or of others in their groups (SITES_FILE); empty: of all."""
+
     def __init__(
         self,
         *,
         session_id: _builtins.str = ...,
+        sites: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session_id", b"session_id", "sites", b"sites"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -524,6 +560,7 @@ class ListSessionsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     START_FIELD_NUMBER: _builtins.int
+    SITES_FIELD_NUMBER: _builtins.int
     visit_id: _builtins.str
     """Of this visit."""
     identity_id: _builtins.str
@@ -542,6 +579,10 @@ class ListSessionsRequest(_message.Message):
     def start(self) -> Global___Position:
         """Begin with the first item at or after this place; instead of `page_token`."""
 
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only what is of these websites, or of others in their groups (SITES_FILE); empty: of all."""
+
     def __init__(
         self,
         *,
@@ -552,10 +593,11 @@ class ListSessionsRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         start: Global___Position | None = ...,
+        sites: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["identity_id", b"identity_id", "parent", b"parent", "scope", b"scope", "start", b"start", "visit_id", b"visit_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity_id", b"identity_id", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "scope", b"scope", "session_identity_id", b"session_identity_id", "start", b"start", "visit_id", b"visit_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity_id", b"identity_id", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "scope", b"scope", "session_identity_id", b"session_identity_id", "sites", b"sites", "start", b"start", "visit_id", b"visit_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_parent: _TypeAlias = _typing.Literal["visit_id", "identity_id"]  # noqa: Y015
     _WhichOneofArgType_parent: _TypeAlias = _typing.Literal["parent", b"parent"]  # noqa: Y015
@@ -605,19 +647,25 @@ class GetEventRequest(_message.Message):
 
     EVENT_ID_FIELD_NUMBER: _builtins.int
     VISIT_ID_FIELD_NUMBER: _builtins.int
+    SITES_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """The event: a UUID in either form."""
     visit_id: _builtins.str
     """Its visit, when known: makes the answer unique."""
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only what is of these websites, or of others in their groups (SITES_FILE); empty: of all."""
+
     def __init__(
         self,
         *,
         event_id: _builtins.str = ...,
         visit_id: _builtins.str = ...,
+        sites: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "visit_id", b"visit_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "sites", b"sites", "visit_id", b"visit_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -655,19 +703,25 @@ class GetReceiptRequest(_message.Message):
 
     VISIT_ID_FIELD_NUMBER: _builtins.int
     EVENT_ID_FIELD_NUMBER: _builtins.int
+    SITES_FIELD_NUMBER: _builtins.int
     visit_id: _builtins.str
     """Its visit: a UUID in either form."""
     event_id: _builtins.str
     """The event: a UUID in either form."""
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only what is of these websites, or of others in their groups (SITES_FILE); empty: of all."""
+
     def __init__(
         self,
         *,
         visit_id: _builtins.str = ...,
         event_id: _builtins.str = ...,
+        sites: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "visit_id", b"visit_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "sites", b"sites", "visit_id", b"visit_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -717,6 +771,7 @@ class ListEventsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     START_FIELD_NUMBER: _builtins.int
+    SITES_FIELD_NUMBER: _builtins.int
     visit_id: _builtins.str
     """Of this visit."""
     identity_id: _builtins.str
@@ -749,6 +804,10 @@ class ListEventsRequest(_message.Message):
     def start(self) -> Global___Position:
         """Begin with the first item at or after this place; instead of `page_token`."""
 
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only what is of these websites, or of others in their groups (SITES_FILE); empty: of all."""
+
     def __init__(
         self,
         *,
@@ -766,10 +825,11 @@ class ListEventsRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         start: Global___Position | None = ...,
+        sites: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["identity_id", b"identity_id", "page_id", b"page_id", "parent", b"parent", "scope", b"scope", "session_id", b"session_id", "start", b"start", "visit_id", b"visit_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["browser_page_id", b"browser_page_id", "category", b"category", "event_name", b"event_name", "event_type", b"event_type", "global_visit_id", b"global_visit_id", "identity_id", b"identity_id", "page_id", b"page_id", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "scope", b"scope", "session_id", b"session_id", "start", b"start", "url", b"url", "visit_id", b"visit_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["browser_page_id", b"browser_page_id", "category", b"category", "event_name", b"event_name", "event_type", b"event_type", "global_visit_id", b"global_visit_id", "identity_id", b"identity_id", "page_id", b"page_id", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "scope", b"scope", "session_id", b"session_id", "sites", b"sites", "start", b"start", "url", b"url", "visit_id", b"visit_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_parent: _TypeAlias = _typing.Literal["visit_id", "identity_id", "session_id", "page_id"]  # noqa: Y015
     _WhichOneofArgType_parent: _TypeAlias = _typing.Literal["parent", b"parent"]  # noqa: Y015
@@ -821,6 +881,7 @@ class ListVisitIdentitiesRequest(_message.Message):
     SCOPE_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SITES_FIELD_NUMBER: _builtins.int
     visit_id: _builtins.str
     """The visit: a UUID in either form."""
     scope: _visitor_pb2.VisitorState.ValueType
@@ -829,6 +890,10 @@ class ListVisitIdentitiesRequest(_message.Message):
     """At most this many; 0 means 50; more than 1,000 is taken as 1,000."""
     page_token: _builtins.str
     """`next_page_token` of the page before; its other fields must be the same."""
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only what is of these websites, or of others in their groups (SITES_FILE); empty: of all."""
+
     def __init__(
         self,
         *,
@@ -836,10 +901,11 @@ class ListVisitIdentitiesRequest(_message.Message):
         scope: _visitor_pb2.VisitorState.ValueType = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        sites: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "scope", b"scope", "visit_id", b"visit_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "scope", b"scope", "sites", b"sites", "visit_id", b"visit_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -883,6 +949,7 @@ class ListIdentityIdsRequest(_message.Message):
     SITE_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SITES_FIELD_NUMBER: _builtins.int
     user_agent: _builtins.str
     """The user agent, exactly. Required."""
     site: _builtins.str
@@ -891,6 +958,10 @@ class ListIdentityIdsRequest(_message.Message):
     """At most this many; 0 means 50; more than 1,000 is taken as 1,000."""
     page_token: _builtins.str
     """`next_page_token` of the page before; its other fields must be the same."""
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only what is of these websites, or of others in their groups (SITES_FILE); empty: of all."""
+
     def __init__(
         self,
         *,
@@ -898,10 +969,11 @@ class ListIdentityIdsRequest(_message.Message):
         site: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        sites: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "site", b"site", "user_agent", b"user_agent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "site", b"site", "sites", b"sites", "user_agent", b"user_agent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -947,6 +1019,7 @@ class StreamRelatedRequest(_message.Message):
     DETAILED_KINDS_FIELD_NUMBER: _builtins.int
     SCOPE_FIELD_NUMBER: _builtins.int
     MAX_ITEMS_FIELD_NUMBER: _builtins.int
+    SITES_FIELD_NUMBER: _builtins.int
     parent_kind: Global___ResourceKind.ValueType
     """What the parents are: identities, visits, sessions or page entries."""
     max_items: _builtins.int
@@ -969,6 +1042,10 @@ class StreamRelatedRequest(_message.Message):
     def scope(self) -> Global___Scope:
         """Site and time, of the items."""
 
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only what is of these websites, or of others in their groups (SITES_FILE); empty: of all."""
+
     def __init__(
         self,
         *,
@@ -978,10 +1055,11 @@ class StreamRelatedRequest(_message.Message):
         detailed_kinds: _abc.Iterable[Global___ResourceKind.ValueType] | None = ...,
         scope: Global___Scope | None = ...,
         max_items: _builtins.int = ...,
+        sites: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detailed_kinds", b"detailed_kinds", "kinds", b"kinds", "max_items", b"max_items", "parent_ids", b"parent_ids", "parent_kind", b"parent_kind", "scope", b"scope"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detailed_kinds", b"detailed_kinds", "kinds", b"kinds", "max_items", b"max_items", "parent_ids", b"parent_ids", "parent_kind", b"parent_kind", "scope", b"scope", "sites", b"sites"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1069,6 +1147,7 @@ class StreamEventsRequest(_message.Message):
     VISIT_ID_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     ANNOUNCE_PROGRESS_FIELD_NUMBER: _builtins.int
+    SITES_FIELD_NUMBER: _builtins.int
     site: _builtins.str
     """Only this website; empty: all."""
     visit_id: _builtins.str
@@ -1079,6 +1158,10 @@ class StreamEventsRequest(_message.Message):
     """Tell also where the stream stands without an event: messages with nothing but `resume_token`, the first at once,
     further ones behind events that were not asked for.
     """
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only what is of these websites, or of others in their groups (SITES_FILE); empty: of all."""
+
     def __init__(
         self,
         *,
@@ -1086,10 +1169,11 @@ class StreamEventsRequest(_message.Message):
         visit_id: _builtins.str = ...,
         resume_token: _builtins.str = ...,
         announce_progress: _builtins.bool = ...,
+        sites: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["announce_progress", b"announce_progress", "resume_token", b"resume_token", "site", b"site", "visit_id", b"visit_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["announce_progress", b"announce_progress", "resume_token", b"resume_token", "site", b"site", "sites", b"sites", "visit_id", b"visit_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1130,16 +1214,22 @@ class ExportIdentityRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     IDENTITY_ID_FIELD_NUMBER: _builtins.int
+    SITES_FIELD_NUMBER: _builtins.int
     identity_id: _builtins.str
     """The identity."""
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only what is of these websites, or of others in their groups (SITES_FILE); empty: of all."""
+
     def __init__(
         self,
         *,
         identity_id: _builtins.str = ...,
+        sites: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity_id", b"identity_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity_id", b"identity_id", "sites", b"sites"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -40,8 +40,9 @@ class Visit(_message.Message):
     ENDED_FIELD_NUMBER: _builtins.int
     USER_AGENT_DETAILS_FIELD_NUMBER: _builtins.int
     TIMELINE_TRUNCATED_FIELD_NUMBER: _builtins.int
+    SCOPED_VISIT_ID_FIELD_NUMBER: _builtins.int
     visit_id: _builtins.str
-    """The visit."""
+    """The visit, as the browser calls it, here and wherever an answer names a visit."""
     global_visit_id: _builtins.str
     """The device or browser, or empty."""
     site: _builtins.str
@@ -62,6 +63,10 @@ class Visit(_message.Message):
     """The visit is over: its last event is older than the idle time."""
     timeline_truncated: _builtins.bool
     """The visit has had more transitions than VISIT_TRANSITIONS allows: only the earliest of them count."""
+    scoped_visit_id: _builtins.str
+    """What is unique of the visit where SITES_FILE parts sites: visits of two groups may have one visit_id. Requests take
+    it instead. Empty: visit_id is unique.
+    """
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When its first event happened."""
@@ -91,10 +96,11 @@ class Visit(_message.Message):
         ended: _builtins.bool = ...,
         user_agent_details: Global___UserAgent | None = ...,
         timeline_truncated: _builtins.bool = ...,
+        scoped_visit_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_event_time", b"last_event_time", "start_time", b"start_time", "user_agent_details", b"user_agent_details"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_session_id", b"active_session_id", "ended", b"ended", "global_visit_id", b"global_visit_id", "identity_id", b"identity_id", "last_event_time", b"last_event_time", "revision", b"revision", "site", b"site", "start_time", b"start_time", "state", b"state", "timeline_truncated", b"timeline_truncated", "user_agent", b"user_agent", "user_agent_details", b"user_agent_details", "user_agent_id", b"user_agent_id", "visit_id", b"visit_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_session_id", b"active_session_id", "ended", b"ended", "global_visit_id", b"global_visit_id", "identity_id", b"identity_id", "last_event_time", b"last_event_time", "revision", b"revision", "scoped_visit_id", b"scoped_visit_id", "site", b"site", "start_time", b"start_time", "state", b"state", "timeline_truncated", b"timeline_truncated", "user_agent", b"user_agent", "user_agent_details", b"user_agent_details", "user_agent_id", b"user_agent_id", "visit_id", b"visit_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -39,8 +39,9 @@ class ResolveEventsRequest(_message.Message):
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
         """At most 1,000. Only identifying events need their data; of others visit_id, event_id,
-        event_time_ms, site, global_visit_id, url and title are read. Of several that are not identifying, are of one
-        visit and agree in site, global_visit_id and having a url and a title, the first and last are enough.
+        event_time_ms, received_time_ms, browser_visit_id, site, global_visit_id, url and title are read. Of several that
+        are not identifying, are of one visit and agree in site, received_time_ms, global_visit_id and having a url and a
+        title, the first and last are enough.
         """
 
     @_builtins.property
@@ -121,16 +122,22 @@ class GetVisitorRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     VISIT_ID_FIELD_NUMBER: _builtins.int
+    SITES_FIELD_NUMBER: _builtins.int
     visit_id: _builtins.str
     """The visit: a UUID in either form."""
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only what is of these websites, or of others in their groups (SITES_FILE); empty: of all."""
+
     def __init__(
         self,
         *,
         visit_id: _builtins.str = ...,
+        sites: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["visit_id", b"visit_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sites", b"sites", "visit_id", b"visit_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -170,6 +177,7 @@ class ListVisitorsRequest(_message.Message):
     SITE_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SITES_FIELD_NUMBER: _builtins.int
     state: _visitor_pb2.VisitorState.ValueType
     """Only visitors in this state."""
     site: _builtins.str
@@ -178,6 +186,10 @@ class ListVisitorsRequest(_message.Message):
     """At most this many; 0 means 50; more than 1,000 is taken as 1,000."""
     page_token: _builtins.str
     """`next_page_token` of the page before; its other fields must be the same."""
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only what is of these websites, or of others in their groups (SITES_FILE); empty: of all."""
+
     def __init__(
         self,
         *,
@@ -185,10 +197,11 @@ class ListVisitorsRequest(_message.Message):
         site: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        sites: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "site", b"site", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "site", b"site", "sites", b"sites", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -231,6 +244,7 @@ class WatchVisitorsRequest(_message.Message):
     SITE_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     ANNOUNCE_PROGRESS_FIELD_NUMBER: _builtins.int
+    SITES_FIELD_NUMBER: _builtins.int
     site: _builtins.str
     """Only visitors of this site; empty: all."""
     resume_token: _builtins.str
@@ -239,16 +253,21 @@ class WatchVisitorsRequest(_message.Message):
     """Tell also where the stream stands without a transition: messages with nothing but `resume_token`, the first at
     once, further ones behind transitions that were not asked for.
     """
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only what is of these websites, or of others in their groups (SITES_FILE); empty: of all."""
+
     def __init__(
         self,
         *,
         site: _builtins.str = ...,
         resume_token: _builtins.str = ...,
         announce_progress: _builtins.bool = ...,
+        sites: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["announce_progress", b"announce_progress", "resume_token", b"resume_token", "site", b"site"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["announce_progress", b"announce_progress", "resume_token", b"resume_token", "site", b"site", "sites", b"sites"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -303,16 +322,22 @@ class GetIdentityRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     IDENTITY_ID_FIELD_NUMBER: _builtins.int
+    SITES_FIELD_NUMBER: _builtins.int
     identity_id: _builtins.str
     """The identity."""
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only what is of these websites, or of others in their groups (SITES_FILE); empty: of all."""
+
     def __init__(
         self,
         *,
         identity_id: _builtins.str = ...,
+        sites: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity_id", b"identity_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity_id", b"identity_id", "sites", b"sites"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -349,18 +374,24 @@ class BatchGetIdentitiesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     IDENTITY_IDS_FIELD_NUMBER: _builtins.int
+    SITES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def identity_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """At most 1,000."""
+
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only what is of these websites, or of others in their groups (SITES_FILE); empty: of all."""
 
     def __init__(
         self,
         *,
         identity_ids: _abc.Iterable[_builtins.str] | None = ...,
+        sites: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity_ids", b"identity_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity_ids", b"identity_ids", "sites", b"sites"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -407,22 +438,28 @@ class ListIdentitiesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     LOCATION_FIELD_NUMBER: _builtins.int
+    SITES_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """At most this many; 0 means 50; more than 1,000 is taken as 1,000."""
     page_token: _builtins.str
     """`next_page_token` of the page before."""
     location: _builtins.str
     """Only identities whose location is exactly this."""
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only what is of these websites, or of others in their groups (SITES_FILE); empty: of all."""
+
     def __init__(
         self,
         *,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         location: _builtins.str = ...,
+        sites: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["location", b"location", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["location", b"location", "page_size", b"page_size", "page_token", b"page_token", "sites", b"sites"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -511,16 +548,22 @@ class GetContactRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CONTACT_ID_FIELD_NUMBER: _builtins.int
+    SITES_FIELD_NUMBER: _builtins.int
     contact_id: _builtins.str
     """The contact."""
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only what is of these websites, or of others in their groups (SITES_FILE); empty: of all."""
+
     def __init__(
         self,
         *,
         contact_id: _builtins.str = ...,
+        sites: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact_id", b"contact_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact_id", b"contact_id", "sites", b"sites"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -702,22 +745,28 @@ class ListContactLinksRequest(_message.Message):
     IDENTITY_ID_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SITES_FIELD_NUMBER: _builtins.int
     identity_id: _builtins.str
     """The identity."""
     page_size: _builtins.int
     """At most this many; 0 means 50; more than 1,000 is taken as 1,000."""
     page_token: _builtins.str
     """`next_page_token` of the page before."""
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only what is of these websites, or of others in their groups (SITES_FILE); empty: of all."""
+
     def __init__(
         self,
         *,
         identity_id: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        sites: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity_id", b"identity_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity_id", b"identity_id", "page_size", b"page_size", "page_token", b"page_token", "sites", b"sites"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -760,22 +809,28 @@ class GetPersonRequest(_message.Message):
     CONTACT_ID_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SITES_FIELD_NUMBER: _builtins.int
     contact_id: _builtins.str
     """The contact."""
     page_size: _builtins.int
     """At most this many identities; 0 means 1,000; more than 1,000 is taken as 1,000."""
     page_token: _builtins.str
     """`next_page_token` of the page before; its other fields must be the same."""
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only what is of these websites, or of others in their groups (SITES_FILE); empty: of all."""
+
     def __init__(
         self,
         *,
         contact_id: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        sites: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact_id", b"contact_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact_id", b"contact_id", "page_size", b"page_size", "page_token", b"page_token", "sites", b"sites"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,47 @@
+"""Two groups of sites in one suite, and clients whose keys are limited to some of them."""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager, asynccontextmanager
+from pathlib import Path
+
+import httpx
+from footfall_gateway.keys import Key, KeyFile, Scope, new_token
+
+from tests.tools.suite import Suite, running_suite
+from tests.tools.visits import Event, now_ms
+
+SITES = """
+[[site]]
+name = "shop"
+
+[[site]]
+name = "bank"
+
+[[site]]
+name = "bank-help"
+group = "bank"
+"""
+
+
+def running_walled_suite(folder: Path) -> AbstractContextManager[Suite]:
+    """A suite of these sites."""
+    (folder / "sites.toml").write_text(SITES)
+    return running_suite(folder / "data", {"SITES_FILE": str(folder / "sites.toml")})
+
+
+@asynccontextmanager
+async def client_of(suite: Suite, *sites: str) -> AsyncIterator[httpx.AsyncClient]:
+    """A client with a key that may do everything, on these sites."""
+    token, key_id, token_hash = new_token()
+    key = Key(
+        id=key_id, name="-".join(sites), hash=token_hash, scopes=list(Scope), sites=list(sites), create_ms=now_ms()
+    )
+    with KeyFile(Path(suite.environment["GATEWAY_KEYS_FILE"])).changing() as keys:
+        keys[key_id] = key
+    async with suite.http(auth=None, headers={"Authorization": f"Bearer {token}"}) as http:
+        yield http
+
+
+async def send(http: httpx.AsyncClient, *events: Event) -> None:
+    """Let pages send events."""
+    assert (await http.post("/beacon", json=list(events))).status_code == 204
