@@ -111,23 +111,25 @@ def has_same_content(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return all(one.get(name) == other.get(name) for name in _CONTENT)
 
 
+def is_system(document: Mapping[str, Any]) -> bool:
+    """Whether an event has one of the six names that every site's events have."""
+    return document.get("event_type") == EVENT_TYPE_SYSTEM
+
+
 def erased(document: Document) -> Document:
     """An event without what erasing takes from it, its stamp aside."""
-    gone = _erased_of(is_system=document.get("event_type") == EVENT_TYPE_SYSTEM)
+    _, gone = erasure(of_system=is_system(document))
     return {name: value for name, value in document.items() if name not in gone} | {"erased": True}
 
 
-def erasures(where: Document) -> list[tuple[Document, tuple[str, ...]]]:
-    """Conditions that divide the events matching `where`, each with the fields that erasing takes from those."""
-    return [
-        (where | {"event_type": EVENT_TYPE_SYSTEM}, _erased_of(is_system=True)),
-        (where | {"event_type": {"$ne": EVENT_TYPE_SYSTEM}}, _erased_of(is_system=False)),
-    ]
+def erasure(*, of_system: bool) -> tuple[Document, tuple[str, ...]]:
+    """The condition that events of the system, or the sites' own, meet, and the fields that erasing takes from them.
 
-
-def _erased_of(*, is_system: bool) -> tuple[str, ...]:
-    # A system event has one of six names; the site's own may tell what somebody did.
-    return _ERASED if is_system else (*_ERASED, "event_name")
+    A site's own name of an event may tell what somebody did.
+    """
+    if of_system:
+        return {"event_type": EVENT_TYPE_SYSTEM}, _ERASED
+    return {"event_type": {"$ne": EVENT_TYPE_SYSTEM}}, (*_ERASED, "event_name")
 
 
 def stamp_fields(stamp: Stamp, rev: int) -> tuple[Document, list[str]]:

@@ -8,7 +8,7 @@ from typing import Final
 
 from footfall_timeline import order_key
 
-from footfall_history.documents import Document, erasures, event_time_ms, stamp_fields
+from footfall_history.documents import Document, erasure, event_time_ms, is_system, stamp_fields
 from footfall_history.store import EVENTS_A_RESTAMP, Restamp, Store
 from footfall_history.tombstones import Tombstones
 from footfall_history.visit import Piece, Visit
@@ -21,18 +21,20 @@ async def stretches_behind(store: Store, visits: Mapping[str, Visit], from_keys:
     """Of visits, the stretches from a key on that hold events stamped by an earlier revision."""
     groups = _alike(visits, from_keys)
     answers = await asyncio.gather(*(store.events_behind(*group) for group in groups))
-    behind: dict[tuple[str, Piece], list[str]] = defaultdict(list)
+    behind: dict[tuple[str, Piece, bool, bool], list[str]] = defaultdict(list)
     for event in chain.from_iterable(answers):
         visit_id, key = event["visit_id"], event["order_key"]
         visit = visits[visit_id]
         if key >= from_keys[visit_id] and event["rev"] < visit.rev:
-            behind[visit_id, visit.piece_at(key)].append(key)
-    return [
-        restamp
-        for (visit_id, piece), keys in behind.items()
-        for between, count in _ranges(piece, sorted(keys))
-        for restamp in restamps({"visit_id": visit_id, "order_key": between}, piece, visits[visit_id].rev, count)
-    ]
+            piece = visit.piece_at(key)
+            behind[visit_id, piece, is_system(event), piece.is_erased and not event.get("erased")].append(key)
+    restamps = []
+    for (visit_id, piece, of_system, erases), keys in behind.items():
+        for between, count in _ranges(piece, sorted(keys)):
+            where = {"visit_id": visit_id, "order_key": between}
+            restamp = restamp_piece(where, piece, visits[visit_id].rev, count, of_system=of_system)
+            restamps.append(restamp._replace(erases=erases))
+    return restamps
 
 
 def _alike(visits: Mapping[str, Visit], from_keys: Mapping[str, str]) -> list[tuple[list[str], str, int]]:
@@ -69,9 +71,8 @@ async def erase_in_visit(
     visits = await tombstones.visits([visit_id])
     behind = await stretches_behind(store, visits, dict.fromkeys(visits, ""))
     # Those that lose something are counted: each matches once, whoever else erases at the same time.
-    to_erase = [one._replace(where=one.where | {"erased": {"$ne": True}}) for one in behind if "erased" in one.fields]
-    count = await store.restamp(to_erase)
-    await store.restamp(behind)
+    count = await store.restamp([restamp for restamp in behind if restamp.erases])
+    await store.restamp([restamp for restamp in behind if not restamp.erases])
     count += await store.forget_named(visit_id, identity, order_key(erase_time_ms + 1, ""))
     await _replace(store, tombstones, visit_id, lambda visit: visit.without(identity))
     return is_changed, count
@@ -88,10 +89,13 @@ async def _replace(store: Store, tombstones: Tombstones, visit_id: str, change: 
     return False
 
 
-def restamps(where: Document, piece: Piece, rev: int, count: int) -> list[Restamp]:
-    """Give matching events, about so many, the stamp of their piece; erase them if the piece is."""
+def restamp_piece(where: Document, piece: Piece, rev: int, count: int, *, of_system: bool) -> Restamp:
+    """Give matching events, about so many, the stamp of their piece.
+
+    If it is erased, erase them with it: then only those of the system, or only the sites' own.
+    """
     fields, without = stamp_fields(piece.stamp, rev)
-    if not piece.is_erased:
-        return [Restamp(where, fields, without, count)]
-    fields["erased"] = True
-    return [Restamp(part, fields, [*without, *gone], count) for part, gone in erasures(where)]
+    if piece.is_erased:
+        condition, gone = erasure(of_system=of_system)
+        where, fields, without = where | condition, fields | {"erased": True}, [*without, *gone]
+    return Restamp(where, fields, without, count)

@@ -36,9 +36,9 @@ from footfall.event.v1.event_pb2 import EventBatch
 
 from footfall_history import metrics
 from footfall_history.arrivals import Arrivals, Unstorable, by_visit
-from footfall_history.documents import NO_REVISION, Document, has_same_content
+from footfall_history.documents import NO_REVISION, Document, has_same_content, is_system
 from footfall_history.long_visits import notes
-from footfall_history.restamping import erase_in_visit, restamps, stretches_behind
+from footfall_history.restamping import erase_in_visit, restamp_piece, stretches_behind
 from footfall_history.store import Store
 from footfall_history.tombstones import EraseTimes, Tombstones
 from footfall_history.visit import Piece, Visit
@@ -215,10 +215,10 @@ class Stamper:
             for visit_id, visit in current.items()
             if (key := visit.earliest_of(arrivals[visit_id].transitions))
         }
-        due = await stretches_behind(self._store, current, from_keys)
+        restamps = await stretches_behind(self._store, current, from_keys)
         conflicts = set().union(*(arrival.conflicts for arrival in arrivals.values()))
         for visit_id, visit in current.items():
-            behind: dict[Piece, list[str]] = {}
+            behind: dict[tuple[Piece, bool], list[str]] = {}
             arrival = arrivals[visit_id]
             for document_id, document in arrival.events.items():
                 stored, rev = document, visits[visit_id].rev
@@ -227,10 +227,13 @@ class Stamper:
                     if not has_same_content(stored, document):
                         conflicts.add(document_id)
                 if rev < visit.rev:
-                    behind.setdefault(visit.piece_at(stored["order_key"]), []).append(document_id)
-            for piece, ids in behind.items():
-                due += restamps({"_id": {"$in": ids}}, piece, visit.rev, len(ids))
-        metrics.RESTAMPED.inc(await self._store.restamp(due))
+                    piece = visit.piece_at(stored["order_key"])
+                    behind.setdefault((piece, is_system(stored)), []).append(document_id)
+            restamps += [
+                restamp_piece({"_id": {"$in": ids}}, piece, visit.rev, len(ids), of_system=of_system)
+                for (piece, of_system), ids in behind.items()
+            ]
+        metrics.RESTAMPED.inc(await self._store.restamp(restamps))
         metrics.CONFLICTS.inc(len(conflicts))
         await self._store.flag_conflicts(conflicts)
 

@@ -21,7 +21,7 @@ from pymongo import ASCENDING, DESCENDING, ReadPreference, ReturnDocument, Updat
 from pymongo.errors import BulkWriteError, ConnectionFailure, WriteConcernError
 from pymongo.write_concern import WriteConcern
 
-from footfall_history.documents import DEVICE_FIELDS, NO_REVISION, PAGE_ENTERED, PAGE_EXITED, Document, erasures
+from footfall_history.documents import DEVICE_FIELDS, NO_REVISION, PAGE_ENTERED, PAGE_EXITED, Document, erasure
 from footfall_history.walk import Walk
 
 Unavailable = (ConnectionFailure, WriteConcernError)
@@ -92,13 +92,14 @@ class Refusals(NamedTuple):
 class Restamp(NamedTuple):
     """Events matching `where` get these fields and lose those, unless they have the stamp of as late a revision.
 
-    `events`: about how many do.
+    `events`: about how many do. `erases`: they lose by it what was sent.
     """
 
     where: Document
     fields: Document
     without: Collection[str]
     events: int
+    erases: bool = False
 
 
 class Series(NamedTuple):
@@ -244,9 +245,10 @@ class Store:
             await _confirmed(self.events.bulk_write(operations, ordered=False))
 
     async def events_behind(self, visit_ids: Iterable[str], from_key: str, rev: int) -> list[Document]:
-        """Of events in these visits from a key on and stamped before this revision: `visit_id`, `order_key`, `rev`."""
+        """Of events in these visits from a key on and stamped before this revision what says how to stamp them anew."""
         where: Document = {"order_key": {"$gte": from_key}, "rev": {"$lt": rev}}
-        return await _by_ids(self.events, "visit_id", visit_ids, ["visit_id", "order_key", "rev"], where=where)
+        fields = ["visit_id", "order_key", "rev", "event_type", "erased"]
+        return await _by_ids(self.events, "visit_id", visit_ids, fields, where=where)
 
     async def restamp(self, restamps: Sequence[Restamp]) -> int:
         """Stamp events anew where their stamp is of an earlier revision; return how many.
@@ -260,19 +262,17 @@ class Store:
                     where | {"rev": {"$lt": fields["rev"]}},
                     {"$set": fields} | ({"$unset": dict.fromkeys(without, "")} if without else {}),
                 )
-                for where, fields, without, _ in part
+                for where, fields, without, *_ in part
             ]
             matched += (await _confirmed(self.events.bulk_write(operations, ordered=False))).matched_count
         return matched
 
     async def forget_named(self, visit_id: str, identity: str, upper_key: str) -> int:
         """Erase events of a visit below a key that name this identity; return how many did."""
-        where: Document = {"visit_id": visit_id, "names_identity_id": identity, "order_key": {"$lt": upper_key}}
-        operations = [
-            UpdateMany(part, {"$set": {"erased": True}, "$unset": dict.fromkeys(gone, "")})
-            for part, gone in erasures(where)
-        ]
-        return (await _confirmed(self.events.bulk_write(operations, ordered=False))).modified_count
+        where = {"visit_id": visit_id, "names_identity_id": identity, "order_key": {"$lt": upper_key}}
+        _, gone = erasure(of_system=True)  # no others name anybody
+        change = {"$set": {"erased": True}, "$unset": dict.fromkeys(gone, "")}
+        return (await self.events.update_many(where, change)).modified_count
 
     async def visits_naming(self, names_hash: str, upper_key: str) -> list[tuple[str, str]]:
         """The visits with events below a key that name whom a hash stands for, each with the name."""

@@ -40,11 +40,14 @@ def run(arguments: list[str]) -> int:
     parser.add_argument(
         "id", help="the identity's id; -: read from standard input, so that it is in no list of processes"
     )
-    given = parser.parse_args(arguments).id
+    identity = parser.parse_args(arguments).id
+    identity = sys.stdin.readline().rstrip("\n") if identity == "-" else identity
+    if not identity:
+        parser.error("id: must not be empty")
     settings = load(HistorySettings)
     logs.configure("history", "critical")  # what goes wrong is told below
     try:
-        return asyncio.run(_verify(settings, sys.stdin.readline().rstrip("\n") if given == "-" else given))
+        return asyncio.run(_verify(settings, identity))
     except (LogUnavailable, *StoreUnavailable, TimeoutError):
         sys.stderr.write("a store does not answer: nothing is known\n")
     except (WrongPartitionsError, OldRedisError) as error:

@@ -72,3 +72,10 @@ async def test_without_an_answer_nothing_is_known(
     monkeypatch.setenv("HISTORY_MONGO_TIMEOUT_MS", "200")
     assert await verified() == 1
     assert "nothing is known" in capsys.readouterr().err
+
+
+def test_nothing_is_not_searched_for(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as refused:
+        verify_command.run([""])
+    assert refused.value.code == 2
+    assert "must not be empty" in capsys.readouterr().err
