@@ -20,6 +20,8 @@ PAGE_EXITED: Final = "PageExited"
 TIME_DIGITS: Final = 13
 """How much of an order key is its time."""
 
+_VISIT_ID_LENGTH: Final = 36
+
 # What a sender says of an event. The same again is a retry, anything else under the same id a conflict. The times of
 # admission are no part of it: a retry may be given another event time when the browser's clock is wrong.
 _CONTENT: Final = (
@@ -73,6 +75,11 @@ def event_document(event: Event, context: EventContext) -> Document:
 def document_id(visit_id: str, event_id: str) -> str:
     """The unique key of an event. It begins with the visit, so that a sharded collection can keep a visit together."""
     return visit_id + event_id
+
+
+def visit_of(document_id: str) -> str:
+    """The visit in the unique key of an event."""
+    return document_id[:_VISIT_ID_LENGTH]
 
 
 def _title(data_json: bytes) -> str:

@@ -34,9 +34,8 @@ _RETRY_S: Final = 0.5
 _ONE_ANSWER: Final = 100_000
 """Documents that the server may answer with at once, as far as they fit into 16 MB; by default it is 101."""
 
-_RESTAMPS_A_COMMAND: Final = 100
-EVENTS_A_RESTAMP: Final = 1_000
-"""Events that one command should stamp anew, so that it is done well within the time limits."""
+# So that a command is done well within the time limits, and nobody waits long behind it.
+_RESTAMPS_A_COMMAND: Final = 200
 
 _log = structlog.get_logger()
 
@@ -86,15 +85,15 @@ class Refusals(NamedTuple):
 
 
 class Restamp(NamedTuple):
-    """Events matching `where` get these fields and lose those, unless they have the stamp of as late a revision.
+    """Events with these document ids get these fields and lose those, unless their stamp is of as late a revision.
 
-    `events`: about how many do.
+    `owner`: only those that are this identity's, if it is given.
     """
 
-    where: Document
+    ids: Sequence[str]
     fields: Document
     without: Collection[str]
-    events: int
+    owner: str = ""
 
 
 class Series(NamedTuple):
@@ -210,33 +209,33 @@ class Store:
         """The events with these document ids, whole or these fields of them."""
         return await _by_ids(self.events, "_id", ids, fields)
 
-    async def events_behind(self, visit_ids: Iterable[str], from_key: str, rev: int) -> list[Document]:
-        """Of events in these visits from a key on and stamped before this revision: `visit_id`, `order_key`, `rev`."""
-        where: Document = {"order_key": {"$gte": from_key}, "rev": {"$lt": rev}}
-        return await _by_ids(self.events, "visit_id", visit_ids, ["visit_id", "order_key", "rev"], where=where)
+    async def events_behind(self, visit_ids: Iterable[str], from_key: str, rev: int, limit: int) -> list[Document]:
+        """Of events in these visits from a key on and stamped before this revision: `visit_id`, `order_key`, `rev`.
 
-    async def restamp(self, restamps: Sequence[Restamp]) -> int:
+        At most `limit` of a group of visits.
+        """
+        where: Document = {"order_key": {"$gte": from_key}, "rev": {"$lt": rev}}
+        fields = ["visit_id", "order_key", "rev"]
+        return await _by_ids(self.events, "visit_id", visit_ids, fields, where=where, limit=limit)
+
+    async def restamp(self, restamps: Iterable[Restamp]) -> int:
         """Stamp events anew where their stamp is of an earlier revision; return how many.
 
         In commands of a bounded size. What one has done stays done when a later one fails, and is not done again.
         """
         matched = 0
-        for part in _restamps_a_command(restamps):
-            operations = [
-                UpdateMany(
-                    where | {"rev": {"$lt": fields["rev"]}},
-                    {"$set": fields} | ({"$unset": dict.fromkeys(without, "")} if without else {}),
-                )
-                for where, fields, without, _ in part
-            ]
+        for operations in _restamps_a_command(restamps):
             matched += (await self.events.bulk_write(operations, ordered=False)).matched_count
         return matched
 
-    async def forget_named(self, visit_id: str, identity: str, upper_key: str, without: Collection[str]) -> int:
-        """Erase what events of a visit below a key say, if they name this identity; return how many did."""
-        where = {"visit_id": visit_id, "names_identity_id": identity, "order_key": {"$lt": upper_key}}
+    async def forget_named(self, ids: Sequence[str], identity: str, without: Collection[str]) -> int:
+        """Erase what these events say, if they name this identity; return how many did."""
         change = {"$set": {"erased": True}, "$unset": dict.fromkeys(without, "")}
-        return (await self.events.update_many(where, change)).modified_count
+        count = 0
+        for group in _groups(ids):
+            where = {"_id": {"$in": group}, "names_identity_id": identity}
+            count += (await self.events.update_many(where, change)).modified_count
+        return count
 
     async def visits_naming(self, names_hash: str, upper_key: str) -> list[tuple[str, str]]:
         """The visits with events below a key that name whom a hash stands for, each with the name."""
@@ -440,14 +439,23 @@ async def _insert(collection: "AsyncIOMotorCollection[Any]", documents: Sequence
     return refusals
 
 
-def _restamps_a_command(restamps: Sequence[Restamp]) -> Iterator[list[Restamp]]:
-    part: list[Restamp] = []
-    for restamp in restamps:
-        events = sum(each.events for each in part) + restamp.events
-        if part and (len(part) == _RESTAMPS_A_COMMAND or events > EVENTS_A_RESTAMP):
-            yield part
-            part = []
-        part.append(restamp)
+def _restamps_a_command(restamps: Iterable[Restamp]) -> Iterator[list[UpdateMany]]:
+    """What each command does. By ids: by a range of keys, SecantusDB reads the whole visit for each of them.
+
+    (A filter that has more than what an index begins with is not bounded by it there, but an id always is: measured
+    in a visit of 800 events, 1 ms instead of 200.)
+    """
+    part: list[UpdateMany] = []
+    count = 0
+    for ids, fields, without, owner in restamps:
+        where: Document = {"rev": {"$lt": fields["rev"]}} | ({"identity_id": owner} if owner else {})
+        change = {"$set": fields} | ({"$unset": dict.fromkeys(without, "")} if without else {})
+        for group in _groups(ids):
+            if count + len(group) > _RESTAMPS_A_COMMAND:
+                yield part
+                part, count = [], 0
+            part.append(UpdateMany({"_id": {"$in": group}} | where, change))
+            count += len(group)
     if part:
         yield part
 
