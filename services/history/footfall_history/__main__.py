@@ -56,7 +56,7 @@ async def keep_history(settings: HistorySettings) -> int:
     kept = settings.visit_transitions
     preview = Preview(store, tombstones, transitions_kept=kept)
     eraser = Eraser(store, tombstones, letters, preview)
-    slow = SlowVisits(log, bound_bytes=settings.slow_bytes)
+    slow = SlowVisits(log, bound_bytes=settings.slow_bytes // settings.partitions)
     consumer = LogConsumer(
         letters,
         Stamper(store, tombstones, transitions_kept=kept),

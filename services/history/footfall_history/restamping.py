@@ -2,14 +2,14 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Final
 
-from footfall_timeline import order_key
+from footfall_timeline import Stamp, order_key
 
 from footfall_history.documents import ERASABLE, Document, event_time_ms, stamp_fields
 from footfall_history.store import Restamp, Series, Store
-from footfall_history.visit import Piece, Visit
+from footfall_history.visit import Visit
 from footfall_history.walk import Walk
 
 _ALIKE_REVISIONS: Final = 8
@@ -39,14 +39,14 @@ async def restamps_behind(
     cut = {
         visit_id for group, answer in zip(groups, answers, strict=True) if len(answer) >= most for visit_id in group[0]
     }
-    return [restamp for visit_id, events in behind.items() for restamp in _restamps(visits[visit_id], events)], cut
+    return [restamp for visit_id, events in behind.items() for restamp in restamps_of(visits[visit_id], events)], cut
 
 
 async def each_behind(store: Store, visit: Visit, from_key: str) -> AsyncIterator[list[Restamp]]:
     """All new stamps of a visit's events from a key on, a bounded number at a time, each to be written at once."""
     walk = _walk(store, visit, {"rev": {"$lt": visit.rev}}, from_key, "")
     while events := await walk.take(_EVENTS_A_LOOK):
-        yield _restamps(visit, events)
+        yield restamps_of(visit, events)
 
 
 def _alike(visits: Mapping[str, Visit], from_keys: Mapping[str, str]) -> list[tuple[list[str], str, int]]:
@@ -70,13 +70,6 @@ def _walk(store: Store, visit: Visit, where: Document, lower: str, upper: str) -
     return store.walk(series, lower, upper, ["order_key"])
 
 
-def _restamps(visit: Visit, events: Iterable[Document]) -> list[Restamp]:
-    by_piece: dict[Piece, list[str]] = defaultdict(list)
-    for event in events:
-        by_piece[visit.piece_at(event["order_key"])].append(event["_id"])
-    return [restamp_piece(ids, piece, visit.rev) for piece, ids in by_piece.items()]
-
-
 async def erase_in_visit(
     store: Store, fields_of: VisitFields, visit_id: str, identity: str, erase_time_ms: int
 ) -> tuple[bool, int]:
@@ -89,8 +82,11 @@ async def erase_in_visit(
     for visit in map(Visit.from_document, await store.read_visits([visit_id])):
         async for restamps in each_behind(store, visit, ""):
             # Those that were the person's are counted: each matches once, whoever else erases at the same time.
-            count += await store.restamp([one._replace(owner=identity) for one in restamps if "erased" in one.fields])
-            await store.restamp(restamps)
+            of_person = [one._replace(owner=identity) for one in restamps if "erased" in one.fields]
+            matched = await store.restamp(of_person)
+            count += matched
+            if matched < sum(len(one.ids) for one in restamps):
+                await store.restamp(restamps)
         upper = order_key(erase_time_ms + 1, "")
         naming = _walk(store, visit, {"names_identity_id": identity}, "", upper)
         while events := await naming.take(_EVENTS_A_LOOK):
@@ -111,6 +107,12 @@ async def _replace(store: Store, fields_of: VisitFields, visit_id: str, change: 
     return False
 
 
-def restamp_piece(ids: Sequence[str], piece: Piece, rev: int) -> Restamp:
-    """Give these events the stamp of their piece."""
-    return Restamp(ids, *stamp_fields(piece.stamp, rev, is_erased=piece.is_erased))
+def restamps_of(visit: Visit, events: Iterable[Document]) -> list[Restamp]:
+    """The stamps that events have by the timeline of their visit, as few as possible: each takes its time."""
+    alike: dict[tuple[Stamp, bool], list[str]] = defaultdict(list)
+    for event in events:
+        piece = visit.piece_at(event["order_key"])
+        alike[piece.stamp, piece.is_erased].append(event["_id"])
+    return [
+        Restamp(ids, *stamp_fields(stamp, visit.rev, is_erased=is_erased)) for (stamp, is_erased), ids in alike.items()
+    ]

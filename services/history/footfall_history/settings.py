@@ -98,10 +98,10 @@ class HistorySettings(ServiceSettings):
         description="The same holds for a visit of which more events have to be stamped anew at once.",
     )
     slow_bytes: int = Field(
-        default=64 * 1024 * 1024,
+        default=128 * 1024 * 1024,
         ge=1,
-        description="Of such visits so much may wait in Redis, for each partition. When it does, its log is not read "
-        "any further until there is room.",
+        description="Memory in Redis for such visits, divided among the partitions. The log of one whose share is full "
+        "is not read any further until there is room.",
     )
     attempts: int = Field(
         default=3,

@@ -36,10 +36,10 @@ from footfall_history import metrics
 from footfall_history.arrivals import Arrivals, Unstorable, by_visit
 from footfall_history.documents import has_same_content, visit_of
 from footfall_history.long_visits import notes
-from footfall_history.restamping import each_behind, erase_in_visit, restamp_piece, restamps_behind
+from footfall_history.restamping import each_behind, erase_in_visit, restamps_behind, restamps_of
 from footfall_history.store import Store
 from footfall_history.tombstones import EraseTimes, Tombstones
-from footfall_history.visit import Piece, Visit
+from footfall_history.visit import Visit
 
 _SIZE_OF_A_VISIT: Final = 5
 _REMEMBERED_SIZE: Final = 50_000  # at most 10,000 visits, or 50 of the longest timelines
@@ -251,7 +251,7 @@ class Stamper:
             document["_id"]: document for document in await self._store.read_events(set().union(*duplicates.values()))
         }
         for visit_id, visit in current.items():
-            behind: dict[Piece, list[str]] = {}
+            behind = []
             arrival, repeated = arrivals[visit_id], duplicates.get(visit_id, set())
             for document_id, document in arrival.events.items():
                 if document_id not in repeated:
@@ -263,8 +263,8 @@ class Stamper:
                 else:
                     continue
                 if rev < visit.rev:
-                    behind.setdefault(visit.piece_at(stored["order_key"]), []).append(document_id)
-            restamps += [restamp_piece(ids, piece, visit.rev) for piece, ids in behind.items()]
+                    behind.append(stored)
+            restamps += restamps_of(visit, behind)
         metrics.RESTAMPED.inc(await self._store.restamp(restamps))
         metrics.CONFLICTS.inc(len(conflicts))
         await self._store.flag_conflicts(conflicts)

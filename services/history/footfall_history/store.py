@@ -34,8 +34,10 @@ _RETRY_S: Final = 0.5
 _ONE_ANSWER: Final = 100_000
 """Documents that the server may answer with at once, as far as they fit into 16 MB; by default it is 101."""
 
-# So that a command is done well within the time limits, and nobody waits long behind it.
-_RESTAMPS_A_COMMAND: Final = 200
+# So that a command is done well within the time limits, and nobody waits long behind it. Measured in SecantusDB on a
+# busy machine: 2 ms an operation and 0.3 ms an id.
+_RESTAMPS_A_COMMAND: Final = 50
+_RESTAMPED_A_COMMAND: Final = 250
 
 _log = structlog.get_logger()
 
@@ -451,7 +453,7 @@ def _restamps_a_command(restamps: Iterable[Restamp]) -> Iterator[list[UpdateMany
         where: Document = {"rev": {"$lt": fields["rev"]}} | ({"identity_id": owner} if owner else {})
         change = {"$set": fields} | ({"$unset": dict.fromkeys(without, "")} if without else {})
         for group in _groups(ids):
-            if count + len(group) > _RESTAMPS_A_COMMAND:
+            if len(part) == _RESTAMPS_A_COMMAND or count + len(group) > _RESTAMPED_A_COMMAND:
                 yield part
                 part, count = [], 0
             part.append(UpdateMany({"_id": {"$in": group}} | where, change))
