@@ -63,12 +63,14 @@ class LogConsumer:
             except DecodeError:
                 await self._letters.put_entry(partition, entry, "not an EventBatch")
         outcomes: Outcomes = Counter()
+        slow: list[tuple[str, EventBatch]] = []
         for part in _parts(batch for _, batch in decoded):
             left = await self._keep_or_leave(partition, part, outcomes)
-            await self._slow.put(partition, parts_of(part, left))
+            slow += parts_of(part, left).items()
         for entry, batch in decoded:
             if batch.HasField("erasure"):
                 await self._erase(partition, entry, batch.erasure)
+        await self._slow.put(partition, slow)  # last: if anything fails, it is not there once more for each attempt
         _count(outcomes)
 
     async def handle_slow(self, partition: int, batches: list[EventBatch]) -> None:
@@ -122,7 +124,7 @@ class LogConsumer:
         if len(erasure.identity_hash) == _HASH_BYTES and _is_uuid(erasure.erasure_id):
             await self._eraser.remember(erasure)
             name = f"erasure/{erasure.erasure_id}"
-            await self._slow.put(partition, {name: EventBatch(erasure=erasure)}, is_first=True)
+            await self._slow.put(partition, [(name, EventBatch(erasure=erasure))], is_first=True)
         else:
             await self._letters.put_entry(partition, entry, "an erasure without a hash or an id")
 

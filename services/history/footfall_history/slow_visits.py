@@ -13,7 +13,7 @@ several processes one does the work, and when it dies another does it again.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection
 from itertools import chain
 from typing import Final, NamedTuple
 
@@ -33,9 +33,9 @@ _LOOK_EVERY_S: Final = 0.25
 _LONGEST_REST_S: Final = 1.0
 _LONGEST_PAUSE_S: Final = 60.0
 
-# KEYS  visits by when they are due, size of all items, then the items of each visit.
-# ARGV  when they are due, most bytes; then for each visit: its name, an item. All or none, as none may come twice for
-# want of room. Answers whether they were taken.
+# KEYS  visits by when they are due, size of all items; then for each new item: the items of its visit.
+# ARGV  when they are due, most bytes; then for each new item: its visit, itself.
+# All or none, as none may come twice for want of room. Answers whether they were taken.
 _PUT: Final = """
 local size, more = tonumber(redis.call('GET', KEYS[2]) or '0'), 0
 for i = 3, #KEYS do more = more + #ARGV[2 * i - 2] end
@@ -96,7 +96,7 @@ class SlowVisits:
         self._bound_bytes = bound_bytes
         self._failures: Counter[tuple[int, str]] = Counter()
 
-    async def put(self, number: int, batches: Mapping[str, EventBatch], *, is_first: bool = False) -> None:
+    async def put(self, number: int, batches: Collection[tuple[str, EventBatch]], *, is_first: bool = False) -> None:
         """Let batches of a partition wait, each under the name of its visit. On disk when this returns.
 
         Raises:
@@ -105,8 +105,8 @@ class SlowVisits:
         """
         if not batches:
             return
-        keys = [_due_key(number), _bytes_key(number), *(_items_key(number, name) for name in batches)]
-        items = chain.from_iterable((name, batch.SerializeToString()) for name, batch in batches.items())
+        keys = [_due_key(number), _bytes_key(number), *(_items_key(number, name) for name, _ in batches)]
+        items = chain.from_iterable((name, batch.SerializeToString()) for name, batch in batches)
         due_ms = 0 if is_first else _now_ms()
         if not await self._redis(number).eval(_PUT, len(keys), *keys, due_ms, self._bound_bytes, *items):
             raise SlowVisitsFullError

@@ -17,9 +17,11 @@ Why that stays true here:
 - With remembered visits. Step 2 may use a timeline read long ago: its rev tells step 4 so, and the entry's own events
   are stamped anew. Step 1 may find in it that nothing is to merge: what a timeline has, it keeps. To change one, it
   must still be the stored one, because the write names its rev.
-- With a look before step 5. It asks after step 4 which events of the stretches are behind rev', and leaves stretches
-  without any alone. Every E that T's writer must find was there before T merged. What is inserted later is the
-  business of its own writer, who reads after that.
+- With a look before step 5. It asks after step 4 which events of the stretches are behind rev', and stamps these alone.
+  Every E that T's writer must find was there before T merged. What is inserted later is the business of its own
+  writer, who reads after that.
+- With visits that are left. The protocol was not begun for them, or ended early, as in a crash: it begins again when
+  their events are given again, in whatever order.
 - When a visit expires in between. Step 4 misses it; the protocol begins again for it.
 
 A crash at any point leaves the entries unacknowledged, and every step can be done twice.

@@ -210,7 +210,7 @@ async def test_two_processes_remove_only_what_they_have_handled(slow: SlowVisits
     """One has taken a visit for so long that another has it too, and more has come meanwhile."""
     one, two, three = (entry(sign_ins(1)) for _ in range(3))
     for batch in (one, two):
-        await slow.put(0, {"a visit": batch})
+        await slow.put(0, [("a visit", batch)])
     late = await slow._take(0)
     assert late
     assert late.batches == [one, two]
@@ -219,7 +219,7 @@ async def test_two_processes_remove_only_what_they_have_handled(slow: SlowVisits
     await asyncio.sleep(0.002)
     again = await slow._take(0)
     assert again
-    await slow.put(0, {"a visit": three})
+    await slow.put(0, [("a visit", three)])
     await slow._give_back(0, again, None)
     await slow._give_back(0, late, None)
     await asyncio.sleep(0.002)
