@@ -90,7 +90,7 @@ def at_rate(suite: Suite, meter: Meter, rate: float, seconds: int) -> Quiet:
 
 def main() -> None:
     """Measure and report."""
-    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short round; prints and leaves the page as it is")
     is_quick = parser.parse_args().quick
     section = report.text(measure(QUICK if is_quick else FULL))

@@ -1,5 +1,6 @@
 """Turns nothing into 204: the least a server of beacons could do, under the gateway's HTTP server and settings."""
 
+import argparse
 import socket
 import subprocess
 import sys
@@ -65,6 +66,9 @@ def running_floor() -> Iterator[str]:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m bench.floor", description=__doc__)
+    parser.add_argument("port", type=int)
+    port = parser.parse_args().port
     if sys.platform != "linux":
         sys.exit("The load runs read /proc, so they need Linux.")
-    uvloop.run(serve(int(sys.argv[1])))
+    uvloop.run(serve(port))

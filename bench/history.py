@@ -201,7 +201,7 @@ def _ratios(ones: Sequence[float], others: Sequence[float]) -> list[str]:
 
 def main() -> None:
     """Measure and report."""
-    parser = argparse.ArgumentParser(prog="bench.history", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench.history", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few events; prints and leaves the page as it is")
     is_quick = parser.parse_args().quick
     section = measure(QUICK if is_quick else FULL)

@@ -87,7 +87,7 @@ def text(growths: dict[str, Growth], unread: int, extent: Extent, seconds: float
 
 def main() -> None:
     """Measure and report."""
-    parser = argparse.ArgumentParser(prog="bench.soak", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench.soak", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a minute; prints and leaves the page as it is")
     extent = QUICK if parser.parse_args().quick else FULL
     started = time.monotonic()

@@ -10,11 +10,13 @@ import os
 import secrets
 import shlex
 import ssl
+import stat
+import subprocess
 import sys
 from collections.abc import Mapping
 from configparser import RawConfigParser
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 from urllib.parse import urlsplit
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -87,15 +89,29 @@ def program_command(program: str, environment: Mapping[str, str]) -> list[str]:
     return shlex.split(conf[f"program:{program}"]["command"] % values)
 
 
-def supervisord_command() -> list[str]:
-    """The command that runs the suite in the foreground."""
+def start_supervisord(
+    environment: Mapping[str, str], output: int | IO[bytes], *, in_session_of_its_own: bool = False
+) -> subprocess.Popen[bytes]:
+    """Start the suite; what supervisord says goes to `output`. What any of its programs writes, its owner alone reads.
+
+    `environment` is added to that of this process.
+    """
     # As root it wants to be told that staying root is meant.
     user = ["--user=root"] if os.geteuid() == 0 else []
-    return [str(Path(sys.executable).parent / "supervisord"), f"--configuration={SUPERVISORD_CONF}", *user]
+    return subprocess.Popen(
+        [str(Path(sys.executable).parent / "supervisord"), f"--configuration={SUPERVISORD_CONF}", *user],
+        cwd=ROOT,
+        env=os.environ | environment,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=in_session_of_its_own,
+        umask=0o077,
+    )
 
 
 def prepare(data_dir: Path) -> None:
-    """Make the folders of the data folder.
+    """Make the folders of the data folder. It and what is in it its owner alone can read, also when it is older.
 
     Raises:
         Refusal: it cannot be made or written, or its path is too long.
@@ -107,8 +123,18 @@ def prepare(data_dir: Path) -> None:
     try:
         for name in ("log", "valkey", "mongo"):
             (data_dir / name).mkdir(parents=True, exist_ok=True)
+        _keep_from_others(data_dir)
     except OSError as error:
         raise Refusal(f"DATA_DIR cannot be used: {error}") from error
+
+
+def _keep_from_others(folder: Path) -> None:
+    """Take from everybody but its owner what they may do with a folder and with all below it that is ours."""
+    folder.chmod(0o700)  # first: then nobody gets at what is in it any more
+    for path in folder.rglob("*"):
+        found = path.lstat()
+        if found.st_uid == os.geteuid() and not stat.S_ISLNK(found.st_mode):  # certificates may be another user's
+            path.chmod(stat.S_IMODE(found.st_mode) & 0o700)
 
 
 def kept_secret(file: Path, new: str) -> tuple[str, bool]:

@@ -1,5 +1,6 @@
 """Turns a checkout into the running suite, in the foreground: checks, credentials, where to look, then supervisord."""
 
+import argparse
 import os
 import secrets
 import shlex
@@ -20,8 +21,8 @@ from deploy.embedded import (
     kept_keys,
     kept_secret,
     prepare,
+    start_supervisord,
     suite_environment,
-    supervisord_command,
 )
 
 
@@ -116,15 +117,7 @@ def run_supervisord(environment: Mapping[str, str]) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
-    process = subprocess.Popen(
-        supervisord_command(),
-        cwd=ROOT,
-        env=os.environ | environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
+    process = start_supervisord(environment, subprocess.PIPE, in_session_of_its_own=True)
     if asked_to_stop:
         process.terminate()
     assert process.stdout  # noqa: S101 - for mypy: it is a pipe
@@ -138,6 +131,8 @@ def run_supervisord(environment: Mapping[str, str]) -> int:
 
 def main() -> int:
     """Run the embedded suite in the foreground, or say what is in the way."""
+    epilog = "`make run` does this. Ports, DATA_DIR and settings come by the environment."
+    argparse.ArgumentParser(prog="python -m deploy.run", description=main.__doc__, epilog=epilog).parse_args()
     data_dir = Path(os.environ.get("DATA_DIR") or ROOT / ".data").expanduser().resolve()
     try:
         ports = read_ports()

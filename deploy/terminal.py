@@ -4,6 +4,7 @@ A supervisor event listener: its stdin and stdout are spoken for, what it shows 
 errors, everything that is no log line (a traceback, a refused setting), and once that the suite serves.
 """
 
+import argparse
 import json
 import os
 import sys
@@ -35,6 +36,7 @@ def show_when_ready(gateway: str) -> None:
 
 def main() -> None:
     """Show what supervisord passes on, until it ends this process."""
+    argparse.ArgumentParser(prog="python -m deploy.terminal", description=__doc__).parse_args()
     threading.Thread(target=show_when_ready, args=(gateway_url(os.environ),), daemon=True).start()
     unfinished: dict[str, str] = defaultdict(str)
     while True:

@@ -4,6 +4,7 @@ The only generator. `make proto` runs it, `--check` fails when the checked-in fi
 The tools are the oldest supported ones on purpose: generated files refuse a runtime older than their generator.
 """
 
+import argparse
 import filecmp
 import shutil
 import sys
@@ -53,10 +54,13 @@ def is_stale(fresh: Path, checked_in: Path) -> bool:
 
 def main() -> None:
     """Write protos/gen anew, or with --check compare only."""
+    parser = argparse.ArgumentParser(prog="python protos/generate.py", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail when protos/gen is stale")
+    is_check = parser.parse_args().check
     with tempfile.TemporaryDirectory() as temporary:
         fresh = Path(temporary)
         generate(fresh)
-        if sys.argv[1:] == ["--check"]:
+        if is_check:
             if is_stale(fresh, GEN):
                 sys.exit("protos/gen is stale: run `make proto` and commit the result")
             return

@@ -1,7 +1,9 @@
 """Turns settings into a running gateway, or into one command about its files."""
 
-import sys
+from typing import Final
 
+from footfall_servicekit import command_line
+from footfall_servicekit.command_line import Command
 from footfall_servicekit.server import run
 from footfall_servicekit.settings import load
 
@@ -9,16 +11,16 @@ from footfall_gateway import audit, dsl, keys_command
 from footfall_gateway.serving import serve
 from footfall_gateway.settings import GatewaySettings
 
+_COMMANDS: Final = {
+    "keys": Command("make, list, rotate or revoke API keys", keys_command.run),
+    "whose": Command("print what log lines say of an id instead of it", audit.run),
+    "check-dsl": Command("look for faults in a domain-model.xml", dsl.run),
+}
+
 
 def main() -> None:
-    """Serve until SIGTERM or SIGINT, or carry out `keys ...`, `whose ...` or `check-dsl ...`; then exit."""
-    match sys.argv[1:]:
-        case ["keys", *arguments]:
-            sys.exit(keys_command.run(arguments, load(GatewaySettings).keys_file))
-        case ["whose", *arguments]:
-            sys.exit(audit.run(arguments, load(GatewaySettings).audit_secret))
-        case ["check-dsl", *arguments]:
-            sys.exit(dsl.run(arguments))
+    """Run the gateway, or carry out one of its commands; the entry point `footfall-gateway`."""
+    command_line.answer("footfall-gateway", "Serve browsers and API clients until SIGTERM or SIGINT.", _COMMANDS)
     settings = load(GatewaySettings)
     run(settings, "gateway", lambda: serve(settings))
 

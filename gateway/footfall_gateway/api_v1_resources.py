@@ -145,6 +145,8 @@ class Link(msgspec.Struct, rename="camel"):
     create_time: int
     end_time: int | None
     evidence: list[LinkEvidence]
+    assurance: Assurance | None
+    """How far a rule's link can be trusted: as far as its weakest evidence."""
 
 
 class Links(msgspec.Struct, rename="camel"):
@@ -244,6 +246,7 @@ def link(made: contact_pb2.ContactLink) -> Link:
             LinkEvidence(found.visit_id, found.event_id, found.attribute, _ASSURANCES.get(found.assurance))
             for found in made.evidence
         ],
+        assurance=_ASSURANCES.get(made.assurance),
     )
 
 

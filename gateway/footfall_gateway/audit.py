@@ -14,7 +14,10 @@ from contextlib import suppress
 from typing import Any
 
 import msgspec
+from footfall_servicekit.settings import load
 from footfall_timeline import normalize_uuid
+
+from footfall_gateway.settings import GatewaySettings
 
 _HASH_BYTES = 16
 _ID = re.compile(r"(identity|contact|visit|session|page|event)I[dD]")
@@ -51,7 +54,7 @@ class Audit:
                     yield from self.hashes(value)
 
 
-def run(arguments: list[str], key: str) -> int:
+def run(arguments: list[str]) -> int:
     """Carry out `footfall-gateway whose`; the exit code."""
     parser = argparse.ArgumentParser(
         prog="footfall-gateway whose",
@@ -61,6 +64,7 @@ def run(arguments: list[str], key: str) -> int:
     parser.add_argument("kind", nargs="?", choices=kinds)
     parser.add_argument("id", nargs="?")
     options = parser.parse_args(arguments)
+    key = load(GatewaySettings).audit_secret
     if not key:
         sys.stderr.write("Set GATEWAY_AUDIT_KEY to the key of the gateways that wrote the log.\n")
         return 2

@@ -15,8 +15,19 @@ from limits import RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import FixedWindowRateLimiter
 
-from footfall_gateway.keys import NOBODYS_KEY, Key, KeyFile, KeysFileError, Scope, id_in, is_proof
+from footfall_gateway.keys import (
+    Key,
+    KeyFile,
+    KeysFileError,
+    Scope,
+    fast_hash,
+    id_in,
+    is_proof,
+    is_slow,
+    is_slow_proof,
+)
 from footfall_gateway.problem import Problem
+from footfall_gateway.ratelimit import network
 from footfall_gateway.settings import GatewaySettings
 
 _log = structlog.get_logger()
@@ -24,7 +35,7 @@ _log = structlog.get_logger()
 _CHALLENGE = 'Basic realm="Footfall", charset="UTF-8", Bearer realm="Footfall"'
 _REMEMBERED_S = 60.0
 _MOST_REMEMBERED = 10_000
-_HASHES_AT_ONCE = 2
+_SLOW_HASHES_AT_ONCE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +84,12 @@ EVERYBODY = Principal("everybody", frozenset(Scope))
 class Authenticator:
     """Knows the credentials of this deployment.
 
-    A credential once verified is remembered for a minute by a keyed digest, so that not every request pays for the
-    hash; a change of the file of keys forgets all at once, and a key that expires ends then. Failed attempts are
-    limited by address. Clients that are remembered are not, so that nobody who is at work is locked out by a
-    neighbour's failures.
+    Failed attempts are limited by address, of IPv6 by /64. A credential once verified is remembered for a minute by a
+    keyed digest, and is not limited meanwhile, so that nobody who is at work is locked out by a neighbour's failures;
+    a change of the file of keys forgets all at once, and a key that expires ends then.
+
+    Only keys of earlier versions cost a slow hash, until their token has come once: from then on its fast hash is
+    known, and what is not that token is refused at once.
     """
 
     def __init__(self, settings: GatewaySettings) -> None:
@@ -86,7 +99,11 @@ class Authenticator:
         self._user_digest = self._digest(f"{settings.api_user}:{settings.api_password.get_secret_value()}")
         self._file = KeyFile(settings.keys_file) if settings.keys_file else None
         self._remembered: dict[bytes, tuple[float, Principal]] = {}
-        self._hashing = asyncio.Semaphore(_HASHES_AT_ONCE)
+        self._fast_hashes: dict[str, str] = {}
+        """By slow hash."""
+        self._hashing = asyncio.Semaphore(_SLOW_HASHES_AT_ONCE)
+        self._most_hashing = settings.slow_hashes_waiting
+        self._waiting = 0
         self._limit = RateLimitItemPerMinute(settings.failed_logins_per_minute)
         self._failures = FixedWindowRateLimiter(MemoryStorage())
         if not (self._is_open or self._user or self._keys()):
@@ -96,7 +113,8 @@ class Authenticator:
         """Who holds the credentials in this header.
 
         Raises:
-            Problem: 401, they are missing or wrong; 429, too many attempts from this address have failed.
+            Problem: 401, they are missing or wrong; 429, too many attempts from this address have failed; 503, too many
+                tokens wait for their slow hash.
 
         """
         if self._is_open:
@@ -108,12 +126,13 @@ class Authenticator:
         until, principal = self._remembered.get(digest, (0.0, EVERYBODY))
         if time.monotonic() < until and not _has_expired(keys.get(principal.key_id)):
             return principal
-        if not await self._failures.test(self._limit, address):
-            stats = await self._failures.get_window_stats(self._limit, address)
+        sender = network(address)
+        if not await self._failures.test(self._limit, sender):
+            stats = await self._failures.get_window_stats(self._limit, sender)
             raise Problem(429, "too many failed attempts", retry_s=max(1, int(stats.reset_time - time.time()) + 1))
         found = await self._verified(authorization, keys)
         if found is None:
-            await self._failures.hit(self._limit, address)
+            await self._failures.hit(self._limit, sender)
             raise _refusal()
         if len(self._remembered) >= _MOST_REMEMBERED:
             self._remembered.clear()
@@ -147,17 +166,28 @@ class Authenticator:
                 return None
 
     async def _of_key(self, token: str, keys: dict[str, Key]) -> Principal | None:
-        key_id = id_in(token)
-        if key_id is None:
+        key = keys.get(id_in(token) or "")
+        if key is None:
             return None
-        # An unknown key takes the same time as a known one: how long an answer takes tells no ids.
-        key = keys.get(key_id, NOBODYS_KEY)
-        async with self._hashing:
-            is_proven = await asyncio.to_thread(is_proof, key, token)
+        kept = self._fast_hashes.get(key.hash, key.hash)
+        is_proven = await self._is_slow_proof(kept, token) if is_slow(kept) else is_proof(kept, token)
         # Meanwhile it may have been revoked, and whoever noticed has forgotten it already.
         if not is_proven or self._keys().get(key.id) != key or _has_expired(key):
             return None
         return Principal(key.name, frozenset(key.scopes), frozenset(key.sites), key.id)
+
+    async def _is_slow_proof(self, kept: str, token: str) -> bool:
+        if self._waiting >= self._most_hashing:
+            raise Problem(503, "too many tokens of old keys at once", retry_s=1)
+        self._waiting += 1
+        try:
+            async with self._hashing:
+                is_proven = await asyncio.to_thread(is_slow_proof, kept, token)
+        finally:
+            self._waiting -= 1
+        if is_proven:
+            self._fast_hashes[kept] = fast_hash(token)
+        return is_proven
 
     def _keys(self) -> dict[str, Key]:
         if self._file is None:
@@ -169,6 +199,7 @@ class Authenticator:
             keys, is_changed = {}, True
         if is_changed:
             self._remembered.clear()
+            self._fast_hashes.clear()
             _log.info("keys read", valid=sorted(keys))
         return keys
 

@@ -28,7 +28,7 @@ _MAX_HEAD_BYTES = MAX_URL_BYTES + MAX_FIELDS_BYTES
 _MAX_REQUEST_BYTES = 2 * MAX_DISCARDED
 """On the wire, all told: chunks may take more than what is in them."""
 
-_LOOK_EVERY_S = 1.0
+LOOK_EVERY_S = 1.0
 
 
 class _RefusedError(Exception):
@@ -142,10 +142,7 @@ class BoundedConnection(HttpToolsProtocol):
 
 
 async def cut_off_slow_clients(connections: Iterable[BoundedConnection], limit_s: float) -> None:
-    """Look after connections for ever. One that is kept open between requests is uvicorn's to close."""
-    loop = asyncio.get_running_loop()
-    while True:
-        await asyncio.sleep(min(_LOOK_EVERY_S, limit_s))
-        now_s = loop.time()
-        for connection in [*connections]:
-            connection.cut_off_when_slow(now_s, limit_s)
+    """Look after connections once. One that is kept open between requests is uvicorn's to close."""
+    now_s = asyncio.get_running_loop().time()
+    for connection in [*connections]:
+        connection.cut_off_when_slow(now_s, limit_s)

@@ -1,5 +1,6 @@
 """A domain-model.xml into what browsers may have of it: checked, and read again when it changes."""
 
+import argparse
 import re
 import sys
 from pathlib import Path
@@ -96,11 +97,12 @@ class DslFile:
 
 def run(arguments: list[str]) -> int:
     """`footfall-gateway check-dsl FILE`: print what is wrong, a line each; the exit code."""
-    if len(arguments) != 1:
-        sys.stderr.write("usage: footfall-gateway check-dsl FILE\n")
-        return 2
+    parser = argparse.ArgumentParser(
+        prog="footfall-gateway check-dsl", description="Look for faults in a domain-model.xml; exit with 1 for any."
+    )
+    parser.add_argument("file", type=Path)
     try:
-        check(Path(arguments[0]))
+        check(parser.parse_args(arguments).file)
     except DslFileError as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -14,6 +14,10 @@ class FullError(Exception):
     """So much is waiting that no more is taken. The item was not."""
 
 
+class LostError(Exception):
+    """A group was under way and did not come to its end. What became of the item nobody knows."""
+
+
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """How large a group grows, how long it waits, and how much may wait and be under way.
@@ -42,8 +46,8 @@ class GroupCommit(Generic[Item, Outcome]):
 
     A group leaves when it is full, or when its first item has waited `linger_ms`, or at once when nothing is under way;
     always as soon as fewer than `groups_in_flight` are. `send` takes the items of a group and gives their outcomes in
-    the same order; what it raises, every waiter of the group gets. It is called in the running loop and never twice for
-    an item. An item whose waiter has gone is sent all the same.
+    the same order; what it raises, every waiter of the group gets, and LostError when it is cancelled. It is called in
+    the running loop and never twice for an item. An item whose waiter has gone is sent all the same.
     """
 
     def __init__(self, send: Callable[[list[Item]], Awaitable[Sequence[Outcome]]], bounds: Bounds) -> None:
@@ -147,10 +151,11 @@ class GroupCommit(Generic[Item, Outcome]):
             for waiter, outcome in zip(group.waiters, outcomes, strict=True):
                 if not waiter.done():
                     waiter.set_result(outcome)
-        except Exception as error:  # every kind: the waiters decide what it means
+        except (Exception, asyncio.CancelledError) as error:  # every kind: the waiters decide what it means
+            failure = error if isinstance(error, Exception) else LostError()
             for waiter in group.waiters:
                 if not waiter.done():
-                    waiter.set_exception(error)
+                    waiter.set_exception(failure)
                     waiter.exception()  # seen: a waiter that is cancelled just now must not be reported as unheard
 
     def _land(self, flight: asyncio.Task[None]) -> None:

@@ -13,8 +13,10 @@ from msgspec import Meta
 from starlette.responses import Response
 
 from footfall_gateway import resources
+from footfall_gateway.auth import Principal
 from footfall_gateway.envelope import BeaconError, BeaconEvent, Envelope, fitting, read
 from footfall_gateway.intake import Intake, Sender, now_ms
+from footfall_gateway.keys import Scope
 from footfall_gateway.lookup import Lookup
 from footfall_gateway.operations import Call, NoQuery, Operation, json_answer
 from footfall_gateway.problem import Problem
@@ -48,15 +50,19 @@ class HistoryPosts:
     def operations(self) -> list[Operation[Any, Any]]:
         """The operations."""
         event_path = "/visits/{visitId}/events"
+        visit, event, ingest = resources.Visit, resources.Event, Scope.INGEST
         return [
-            Operation("createVisit", "POST", "/visits", self.visit, NoQuery, resources.Visit, body=VisitBody),
+            Operation("createVisit", "POST", "/visits", self.visit, NoQuery, visit, VisitBody, ingest),
             Operation(
-                "createEvent", "POST", event_path, self.event, NoQuery, resources.Event, BeaconEvent, decode=_one_event
+                "createEvent", "POST", event_path, self.event, NoQuery, event, BeaconEvent, ingest, decode=_one_event
             ),
         ]
 
     async def visit(self, call: Call[NoQuery, VisitBody]) -> Response:
-        """Create a visit: store its VisitStarted, and answer the visit once it is on disk."""
+        """Create a visit: store its VisitStarted, and answer the visit once it is on disk.
+
+        A client without the scope `read` is answered what it sent, not what was there.
+        """
         given, received_ms = call.body, now_ms()
         start_ms = received_ms if given.start_date is None else fitting(given.start_date)
         event = BeaconEvent(
@@ -69,7 +75,7 @@ class HistoryPosts:
         )
         await self._store(event, Sender(received_ms, user_agent=given.user_agent))
         visit_id = normalize_uuid(event.visit_id or "")
-        stored = await _soon(lambda: self._lookup.visit(visit_id, call.principal))
+        stored = await _soon(call.principal, lambda: self._lookup.visit(visit_id, call.principal))
         if stored:
             return json_answer(resources.visit(stored))
         return json_answer(
@@ -84,7 +90,8 @@ class HistoryPosts:
     async def event(self, call: Call[NoQuery, BeaconEvent]) -> Response:
         """Create an event of a visit, which need not be known yet, and answer the event once it is on disk.
 
-        The path's visitId wins over the body's. Sent again with the same eventID it is the event stored first.
+        The path's visitId wins over the body's. Sent again with the same eventID it is the event stored first; a client
+        without the scope `read` is answered what it sent.
         """
         received_ms = now_ms()
         event = call.body
@@ -94,7 +101,7 @@ class HistoryPosts:
         event.site = call.principal.site(event.site or "")
         await self._store(event, Sender(received_ms))
         event_id = normalize_uuid(event.event_id)
-        stored = await _soon(lambda: self._lookup.event(event_id, call.principal, event.visit_id or ""))
+        stored = await _soon(call.principal, lambda: self._lookup.event(event_id, call.principal, event.visit_id or ""))
         if stored:
             return json_answer(resources.event(stored))
         return json_answer(_as_sent(event, event_id, received_ms))
@@ -108,8 +115,13 @@ class HistoryPosts:
             raise Problem(400, rejection.message)
 
 
-async def _soon(ask: Callable[[], Awaitable[Found]]) -> Found | None:
-    """What history has made of an event that is on disk; None when it does not get to it in time."""
+async def _soon(principal: Principal, ask: Callable[[], Awaitable[Found]]) -> Found | None:
+    """What history has made of an event that is on disk; None when it does not get to it in time.
+
+    None too for a client that may not read: ids that it makes up or has seen may be those of somebody else's visit.
+    """
+    if Scope.READ not in principal.scopes:
+        return None
     deadline = time.monotonic() + _PATIENCE_S
     while time.monotonic() < deadline:
         try:

@@ -1,6 +1,8 @@
 """Turns API keys into a file of their hashes, and a token back into the key it proves."""
 
 import fcntl
+import hashlib
+import hmac
 import os
 import re
 import secrets
@@ -11,11 +13,13 @@ from pathlib import Path
 
 import msgspec
 from argon2 import PasswordHasher
-from argon2.exceptions import VerificationError
+from argon2.exceptions import InvalidHashError, VerificationError
 
-# Tokens are 256 random bits, so the hash need not be slow for their sake. These are the parameters that are
-# recommended for passwords; they cost about a tenth of a second, once per token and minute.
-_hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1)
+# Tokens are 256 random bits, which nobody finds by trying: their hash need not be slow.
+_FAST = "sha256:"
+# Earlier versions kept the slow hash that is meant for passwords. It holds its parameters itself.
+_SLOW = "$argon2"
+_slow_hasher = PasswordHasher()
 _TOKEN = re.compile(r"ffk_(?P<id>[0-9a-f]{12})_[A-Za-z0-9_-]{43}")
 
 
@@ -23,8 +27,13 @@ class Scope(StrEnum):
     """What a key allows."""
 
     READ = "read"
+    """To look: history, live state, contacts."""
+    INGEST = "ingest"
+    """To store visits and events, also those that say who a visitor is."""
     CONTACTS = "contacts"
+    """To write contacts and their links."""
     ERASE = "erase"
+    """To erase people."""
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +64,12 @@ def new_token() -> tuple[str, str, str]:
     """A token nobody has, the id in it, and its hash. The token itself is kept nowhere."""
     key_id = secrets.token_hex(6)
     token = f"ffk_{key_id}_{secrets.token_urlsafe(32)}"
-    return token, key_id, _hasher.hash(token)
+    return token, key_id, fast_hash(token)
+
+
+def fast_hash(token: str) -> str:
+    """The hash that a token is kept as."""
+    return _FAST + hashlib.sha256(token.encode()).hexdigest()
 
 
 def id_in(token: str) -> str | None:
@@ -64,16 +78,22 @@ def id_in(token: str) -> str | None:
     return found["id"] if found else None
 
 
-def is_proof(key: Key, token: str) -> bool:
-    """Whether this is the key's token. Takes about 0.1 s of CPU; other threads run meanwhile."""
+def is_slow(kept: str) -> bool:
+    """Whether a hash is of the old kind, for `is_slow_proof`; else it is for `is_proof`."""
+    return kept.startswith(_SLOW)
+
+
+def is_proof(kept: str, token: str) -> bool:
+    """Whether this is the token with that hash."""
+    return hmac.compare_digest(kept.encode(), fast_hash(token).encode())
+
+
+def is_slow_proof(kept: str, token: str) -> bool:
+    """Whether this is the token with that slow hash. Takes about 0.1 s of CPU; other threads run meanwhile."""
     try:
-        return _hasher.verify(key.hash, token)
-    except VerificationError:
+        return _slow_hasher.verify(kept, token)
+    except (VerificationError, InvalidHashError):
         return False
-
-
-NOBODYS_KEY = Key(id="", name="", hash=new_token()[2], scopes=[], sites=[], create_ms=0)
-"""In the place of a key that is not there. Nobody has its token, and no file holds it."""
 
 
 class KeyFile:
@@ -119,7 +139,8 @@ class KeyFile:
 
         """
         try:
-            with self.path.with_suffix(".lock").open("w") as lock:
+            lock_file = os.open(self.path.with_suffix(".lock"), os.O_WRONLY | os.O_CREAT, 0o600)
+            with os.fdopen(lock_file, "wb") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 keys = dict(self.read()[0])
                 yield keys

@@ -8,20 +8,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
+from footfall_servicekit.settings import load
 
-from footfall_gateway.keys import Key, KeyFile, KeysFileError, NoSuchKeyError, Scope, new_token
+from footfall_gateway.keys import Key, KeyFile, KeysFileError, NoSuchKeyError, Scope, is_slow, new_token
+from footfall_gateway.settings import GatewaySettings
 
 _DAY_MS = 86_400_000
 
 
-def run(arguments: list[str], default_file: Path | None) -> int:
-    """Carry out one command; the exit code."""
-    options = _parser(default_file).parse_args(arguments)
-    if not options.file:
+def run(arguments: list[str], default_file: Path | None = None) -> int:
+    """Carry out one command, on the file of the settings unless told otherwise; the exit code."""
+    options = _parser().parse_args(arguments)
+    file = options.file or default_file or load(GatewaySettings).keys_file
+    if not file:
         sys.stderr.write("Which file? Set GATEWAY_KEYS_FILE or give --file.\n")
         return 2
     try:
-        options.run(KeyFile(options.file), options)
+        options.run(KeyFile(file), options)
     except KeysFileError as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -31,14 +34,21 @@ def run(arguments: list[str], default_file: Path | None) -> int:
     return 0
 
 
-def _parser(default_file: Path | None) -> argparse.ArgumentParser:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="footfall-gateway keys", description="Keys of the data and /api/v1 routes.")
-    parser.add_argument("--file", type=Path, default=default_file, help="file of keys (GATEWAY_KEYS_FILE)")
+    parser.add_argument("--file", type=Path, help="file of keys; default: GATEWAY_KEYS_FILE")
     commands = parser.add_subparsers(required=True)
 
     create = commands.add_parser("create", help="make a key and print its token, once")
     create.add_argument("name", help="who will use it, for people and for logs")
-    create.add_argument("--scope", action="append", type=Scope, choices=list(Scope), help="repeatable; default: read")
+    create.add_argument(
+        "--scope",
+        action="append",
+        type=Scope,
+        choices=list(Scope),
+        help="repeatable; default: read. read: history and live state; ingest: store visits and events, sign-ins too; "
+        "contacts: write contacts and links; erase: erase people",
+    )
     create.add_argument("--site", action="append", default=[], help="repeatable; default: all sites")
     create.add_argument("--days", type=int, help="days until it expires; default: never")
     create.set_defaults(run=_create)
@@ -78,7 +88,8 @@ def _list(file: KeyFile, _options: argparse.Namespace) -> None:
     for key in file.read()[0].values():
         ends = "never expires" if key.expire_ms is None else f"expires {_day(key.expire_ms)}"
         sites = ",".join(key.sites) or "all sites"
-        _print("\t".join((key.id, key.name, ",".join(key.scopes), sites, f"made {_day(key.create_ms)}", ends)))
+        hashed = ["slow hash: rotate it"] if is_slow(key.hash) else []
+        _print("\t".join((key.id, key.name, ",".join(key.scopes), sites, f"made {_day(key.create_ms)}", ends, *hashed)))
 
 
 def _rotate(file: KeyFile, options: argparse.Namespace) -> None:

@@ -71,6 +71,8 @@ class Neighbours:
             details = details_of(error)
             _log.warning("collect failed", code=details.code.name, reason=details.reason)
             raise Problem(503, "the event log does not answer", retry_s=_retry_s(details)) from error
+        except asyncio.CancelledError:  # a call whose channel is closed ends so; nobody else cancels one that stores
+            raise Problem(503, "the event log does not answer", retry_s=_RETRY_S) from None
 
     async def ask(
         self,

@@ -21,7 +21,9 @@ _ABOUT = """\
 Footfall tells a contact center who is on its website. `/server/data` (and, the same, `/backend/data`) is the History
 REST API of Genesys Web Engagement; `/api/v1` is Footfall's own. Times are milliseconds since the epoch.
 
-An empty collection is 204; `Paging-Next`, when it is there, is given back as `page_start`."""
+An empty collection is 204; `Paging-Next`, when it is there, is given back as `page_start`.
+
+A key must hold the scope that an operation names in `x-scope`; the user of the settings holds all."""
 
 
 class BeaconEnvelope(msgspec.Struct, rename="camel"):

@@ -4,7 +4,6 @@ A beacon never waits for Redis. Each gateway counts by itself; of those who come
 count once a second, and learns from it who has spent the minute elsewhere. Without Redis each gateway is on its own.
 """
 
-import asyncio
 import ipaddress
 import math
 import time
@@ -18,7 +17,7 @@ from limits.aio.strategies import FixedWindowRateLimiter
 from limits.errors import StorageError
 
 _WINDOW_S = 60.0
-_SHARE_EVERY_MS = 1_000
+SHARE_EVERY_S = 1.0
 # Who has used this part of the limit here is worth a word to the others.
 _SHARED_FROM = 1 / 10
 _MOST_COUNTED = 200_000
@@ -88,40 +87,37 @@ class RateLimiter:
         self.sites = MinuteLimit("site", per_site)
         self._includes_loopback = includes_loopback
         # The braces put all counts into one slot of a Redis Cluster, for which one client will do.
-        self._pool = pool(redis_url, "{rate}", timeout_ms=_SHARE_EVERY_MS)
-        self._storage = RedisStorage(
+        self._pool = pool(redis_url, "{rate}", timeout_ms=int(SHARE_EVERY_S * 1000))
+        storage = RedisStorage(
             f"async+{redis_url}",
             wrap_exceptions=True,
             implementation="redispy",
             key_prefix="{rate}",
             connection_pool=self._pool,  # type: ignore[arg-type]  # it says what it wants in its docstring only
         )
+        self._strategy = FixedWindowRateLimiter(storage)
+        self._is_alone = False
 
     def wait_s(self, address: str) -> int:
         """Seconds until this address may send again; 0: now."""
-        return self._addresses.wait_s(_key(address))
+        return self._addresses.wait_s(network(address))
 
     def add(self, address: str, events: int) -> None:
         """Count events of an address."""
         if self._addresses and (self._includes_loopback or not _is_loopback(address)):
-            self._addresses.add(_key(address), events)
+            self._addresses.add(network(address), events)
 
     async def share(self) -> None:
-        """Compare counts with the other gateways, for ever."""
-        limits = [limit for limit in (self._addresses, self.sites) if limit]
-        strategy = FixedWindowRateLimiter(self._storage)
-        is_alone = False
-        while limits:
-            await asyncio.sleep(_SHARE_EVERY_MS / 1000)
-            try:
-                for limit in limits:
-                    await limit.tell(strategy)
-            except StorageError as error:
-                if not is_alone:
-                    _log.warning("rate limits are not shared", reason=type(error.storage_error).__qualname__)
-                is_alone = True
-            else:
-                is_alone = False
+        """Compare counts with the other gateways. To be done again and again; without Redis each is on its own."""
+        try:
+            for limit in (self._addresses, self.sites):
+                await limit.tell(self._strategy)
+        except StorageError as error:
+            if not self._is_alone:
+                _log.warning("rate limits are not shared", reason=type(error.storage_error).__qualname__)
+            self._is_alone = True
+        else:
+            self._is_alone = False
 
     async def close(self) -> None:
         """Close the connections to Redis."""
@@ -129,8 +125,8 @@ class RateLimiter:
 
 
 @lru_cache(maxsize=65_536)
-def _key(address: str) -> str:
-    """What is counted: an IPv4 address, or the /64 of an IPv6 one, of which a host has as many as it likes."""
+def network(address: str) -> str:
+    """What counts as one sender: an IPv4 address, or the /64 of an IPv6 one: a host has as many in it as it likes."""
     address = address.removeprefix("::ffff:")
     if ":" not in address:
         return address

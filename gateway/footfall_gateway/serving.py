@@ -8,10 +8,12 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import cast
 
 import structlog
 import uvicorn
+from footfall_servicekit.background import Background, repeat
 from footfall_servicekit.server import stopped_by_signals
 from footfall_servicekit.tls import KeyPair
 from starlette.types import ASGIApp
@@ -20,14 +22,14 @@ from footfall_gateway import app
 from footfall_gateway.beacon import BeaconEndpoint
 from footfall_gateway.beacon_protocol import beacon_protocol
 from footfall_gateway.bodies import Bodies
-from footfall_gateway.connection import BoundedConnection, cut_off_slow_clients
+from footfall_gateway.connection import LOOK_EVERY_S, BoundedConnection, cut_off_slow_clients
 from footfall_gateway.dsl import DslFileError
 from footfall_gateway.group_commit import Bounds
 from footfall_gateway.https import STRICT_TRANSPORT_SECURITY, https_context
 from footfall_gateway.intake import Intake
 from footfall_gateway.neighbours import Neighbours
 from footfall_gateway.probes import Probes
-from footfall_gateway.ratelimit import RateLimiter
+from footfall_gateway.ratelimit import SHARE_EVERY_S, RateLimiter
 from footfall_gateway.settings import GatewaySettings
 from footfall_gateway.sites import Sites, SitesFileError
 
@@ -80,8 +82,8 @@ class Gateway:
         )
         self._server = _Server(_uvicorn_config(application, beacons, settings))
         self._serving: asyncio.Task[None]
-        self._watching: list[asyncio.Task[None]]
         self._asked_to_stop = asyncio.Event()
+        self._background = Background(self._asked_to_stop)
         self._in_a_hurry = asyncio.Event()
         self.port = 0
 
@@ -91,12 +93,19 @@ class Gateway:
         family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
         listener = socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
         self.port = listener.getsockname()[1]
-        self._serving = asyncio.create_task(self._server.serve([listener]))
+        self._serving = self._background.start(partial(self._serve, listener))
         connections = cast("set[BoundedConnection]", self._server.server_state.connections)
-        cutting = cut_off_slow_clients(connections, settings.client_timeout_ms / 1000)
-        self._watching = [asyncio.create_task(work) for work in (self._limiter.share(), cutting)]
+        limit_s = settings.client_timeout_ms / 1000
+        look_every_s = min(LOOK_EVERY_S, limit_s)
+        self._background.start(partial(repeat, look_every_s, (), cut_off_slow_clients, connections, limit_s))
+        self._background.start(partial(repeat, SHARE_EVERY_S, (), self._limiter.share))
         _log.info("listening", port=self.port)
         return self.port
+
+    async def _serve(self, listener: socket.socket) -> None:
+        await self._server.serve([listener])
+        if not self._asked_to_stop.is_set():
+            raise RuntimeError("the HTTP server has ended by itself")
 
     def request_stop(self) -> None:
         """Ask for the ordered stop; asked again, do not wait for requests under way."""
@@ -106,10 +115,8 @@ class Gateway:
         self._asked_to_stop.set()
 
     async def stopped(self) -> int:
-        """Wait until a stop is asked for, or the server dies; carry the stop out, and return the exit code."""
-        asked = asyncio.create_task(self._asked_to_stop.wait())
-        await asyncio.wait((asked, self._serving), return_when=asyncio.FIRST_COMPLETED)
-        asked.cancel()
+        """Wait until a stop is asked for, or something dies; carry the stop out, and return the exit code."""
+        await self._asked_to_stop.wait()
         self._probes.is_stopping = True
         if not self._serving.done():
             _log.info("stopping")
@@ -118,10 +125,8 @@ class Gateway:
         self._stopping.set()
         self._server.should_exit = True
         await asyncio.wait((self._serving,))
-        exit_code = 1 if self._serving.exception() else 0
-        for task in self._watching:
-            task.cancel()
-        await asyncio.gather(*self._watching, return_exceptions=True)
+        exit_code = int(self._background.has_died or self._serving.exception() is not None)
+        await self._background.end()
         await self._intake.close()
         await self._limiter.close()
         await self._neighbours.close()

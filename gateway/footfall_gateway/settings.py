@@ -57,7 +57,17 @@ class GatewaySettings(ProcessSettings):
         None, description="File of API keys, written by `footfall-gateway keys`. Unset: no keys but API_USER."
     )
     failed_logins_per_minute: int = Field(
-        20, ge=1, le=100_000, description="Failed attempts from one address before further ones are answered 429."
+        20,
+        ge=1,
+        le=100_000,
+        description="Failed attempts from one address (of IPv6: from one /64) before further ones are answered 429.",
+    )
+    slow_hashes_waiting: int = Field(
+        20,
+        ge=1,
+        le=1_000,
+        description="Tokens of keys of earlier versions, each of which takes up to 0.1 s to compare once, that may be "
+        "compared or wait for it; further ones are answered 503.",
     )
     audit_key: SecretStr | None = Field(
         None,

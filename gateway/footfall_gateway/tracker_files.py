@@ -12,7 +12,7 @@ SCRIPT_PATHS = ("/tracker.js", "/server/resources/js/build/GPE.min.js", "/server
 DSL_SCRIPT_PATH = "/tracker-dsl.js"
 
 # The parts only declare, in an order of their own choosing; `start.js` runs, so it comes last.
-_CORE_PARTS = ("settings", "store", "visit", "queue", "delivery", "pages", "commands", "start")
+_CORE_PARTS = ("settings", "store", "visit", "json", "queue", "delivery", "pages", "commands", "start")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,5 @@
 // DSL: raises the business events that a domain-model.xml describes. Loaded only by pages whose config names one.
+// Without Array.from and reduce, which are other functions on pages with Prototype.js.
 
 const { dsl = '', debug } = /** @type {HTMLScriptElement} */ (document.currentScript).dataset;
 const globals = /** @type {any} */ (window);
@@ -14,14 +15,14 @@ class Query {
   constructor(what) {
     const found = typeof what === 'string' ? document.querySelectorAll(native(what)) : what.nodeType ? [what] : what;
     /** @type {any[]} */
-    this.all = Array.from(found);
+    this.all = [...found];
     this.length = this.all.length;
     Object.assign(this, this.all);
   }
 
   /** @param {(element: Element) => Iterable<Element|null>} step */
   map(step) {
-    const found = this.all.reduce((list, element) => [...list, ...step(element)], []);
+    const found = this.all.flatMap((element) => [...step(element)]);
     return new Query(new Set(found.filter(Boolean)));
   }
 
@@ -126,7 +127,7 @@ function attribute(rule, name) {
 function valuesOf(rule, event) {
   /** @type {Object<string, unknown>} */
   const data = {};
-  Array.from(rule.children).forEach((child) => {
+  [...rule.children].forEach((child) => {
     if (child.tagName === 'val') data[attribute(child, 'name')] = valueOf(attribute(child, 'value'), event);
   });
   return data;
@@ -140,7 +141,7 @@ function watch(rule) {
   const condition = attribute(rule, 'condition');
   if (condition && !valueOf(condition)) return;
   const postcondition = attribute(rule, 'postcondition');
-  const triggers = Array.from(rule.getElementsByTagName('trigger'), (element) => ({
+  const triggers = [...rule.getElementsByTagName('trigger')].map((element) => ({
     element,
     isTimer: attribute(element, 'action').startsWith('timer:'),
     missing: countOf(element),
@@ -228,13 +229,12 @@ function install(xml) {
   const rules = new DOMParser().parseFromString(xml, 'text/xml');
   if (rules.querySelector('parsererror')) throw new Error('no DSL at ' + dsl);
   const expressions = ['condition', 'postcondition', 'value']
-    .map((name) => Array.from(rules.querySelectorAll('[' + name + ']'), (element) => attribute(element, name)))
-    .reduce((all, some) => all.concat(some))
+    .flatMap((name) => [...rules.querySelectorAll('[' + name + ']')].map((element) => attribute(element, name)))
     .filter(Boolean);
   if (!evaluate && expressions.length) {
     console.warn("_gt: the page's Content-Security-Policy forbids expressions; skipped:", expressions);
   }
-  Array.from(rules.getElementsByTagName('event')).forEach(safely(watch));
+  [...rules.getElementsByTagName('event')].forEach(safely(watch));
 }
 
 async function load() {

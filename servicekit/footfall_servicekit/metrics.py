@@ -14,6 +14,11 @@ RPC_SECONDS = Histogram(
 )
 RPC_IN_FLIGHT = Gauge("rpc_in_flight", "Calls being served now.", ["method"])
 READY = Gauge("process_ready", "1 while the process reports itself as serving, else 0.")
+BACKGROUND_FAILURES = Counter(
+    "background_failures_total",
+    "Times that background work has failed for a reason nobody thought of. It is tried again.",
+    ["work"],
+)
 
 STREAM_HANDLED = Counter("stream_handled_total", "Entries handled and acknowledged.", ["stream", "group"])
 STREAM_RECLAIMED = Counter(

@@ -7,8 +7,9 @@ says MOVED, there is nothing to set, and a node that is down costs its own parti
 
 import asyncio
 import random
+import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
@@ -31,6 +32,11 @@ AWAY: Final = (
 """What is raised when the node of a partition does not answer or does not hold it any more: it may soon."""
 
 COUNT_KEY: Final = "log:partitions"
+
+Version = tuple[int, ...]
+OLDEST: Final = 7, 0
+"""Of Redis: the first that answers XAUTOCLAIM with what is gone, and counts what a stream was ever given."""
+OLDEST_WITH_WAITAOF: Final = 7, 2
 
 _RETRY_S: Final = 0.5
 _PING_S: Final = 1.0
@@ -159,6 +165,38 @@ class WrongPartitionsError(Exception):
     """The data was made with another number of partitions. The text says what to do."""
 
 
+class OldRedisError(Exception):
+    """Redis is older than what is asked of it. The text names it and its version."""
+
+
+def is_forbidden(error: redis_errors.RedisError) -> bool:
+    """Whether a server does not let us run a command, or does not have it, as is the way of managed ones."""
+    return isinstance(error, redis_errors.NoPermissionError) or str(error).startswith("unknown command")
+
+
+def check_version(info: Mapping[str, Any], oldest: Version) -> None:
+    """Look at what a server says of itself (INFO). One of unknown version is believed. Raises OldRedisError.
+
+    Valkey and others say beside their own version which Redis they can stand for.
+    """
+    version = str(info.get("redis_version", ""))
+    numbers = tuple(int(number) for number in re.findall(r"\d+", version))
+    if numbers and numbers < oldest:
+        name = info.get("server_name", "redis").capitalize()
+        needed = ".".join(map(str, oldest))
+        raise OldRedisError(f"{name} {version} is too old: Redis {needed} or later is needed, or Valkey")
+
+
+async def _check_node(node: Node, oldest: Version) -> None:
+    try:
+        check_version(await node.client.info("server"), oldest)
+    except redis_errors.RedisError as error:  # one that is down must not stop the others
+        _log.warning("cannot see how old Redis is", host=node.address.host, error=type(error).__name__)
+    except OldRedisError as error:
+        _log.error("refusing to start", problem=str(error), host=node.address.host)
+        raise
+
+
 class PartitionedRedis:
     """The Redis of a deployment. Connects when it is used."""
 
@@ -191,10 +229,10 @@ class PartitionedRedis:
             found[self._places.of(self._slots[number])].append(number)
         return [Node(address, self._clients[group[0]], group) for address, group in found.items()]
 
-    async def check(self) -> None:
-        """Wait until Redis answers, then make sure that its data was made with as many partitions.
+    async def check(self, oldest: Version = OLDEST) -> None:
+        """Wait until Redis answers, then make sure that its data was made with as many partitions, and of its version.
 
-        The first to ask an empty Redis decides. Raises WrongPartitionsError.
+        The first to ask an empty Redis decides. Raises WrongPartitionsError and OldRedisError.
         """
         mine = len(self._clients)
         while not self.is_checked:
@@ -213,6 +251,8 @@ class PartitionedRedis:
                 _log.error("refusing to start", problem=problem)
                 raise WrongPartitionsError(problem)
             await self._find_nodes()
+            for node in self.nodes():
+                await _check_node(node, oldest)
             self.is_checked = True
 
     async def _find_nodes(self) -> None:

@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  
 
 from footfall_servicekit import logs
 from footfall_servicekit.access import Access, AccessTable
+from footfall_servicekit.background import Background, Work, name_of
 from footfall_servicekit.channel import server_options
 from footfall_servicekit.health import SERVICE_NAME as HEALTH_NAME
 from footfall_servicekit.health import Health
@@ -29,7 +30,6 @@ from footfall_servicekit.tls import server_credentials
 
 Servicers = Mapping[str, Callable[[grpc.aio.Server], None]]
 """Full name of a gRPC service -> what adds its servicer to a server: `partial(add_XServicer_to_server, X())`."""
-Work = Callable[[], Coroutine[Any, Any, None]]
 
 _log = structlog.get_logger()
 
@@ -71,15 +71,14 @@ class Server:
         self._access = Access(access, settings.client_roles) if settings.grpc_tls_client_ca_file else None
         self._frequent = frequent
         self._ready = ready
-        self._background = background
+        self._works = background
         self._close = close
         self._stopping = stopping or asyncio.Event()
         self._health = Health(servicers)
-        self._tasks: list[asyncio.Task[None]] = []
         self._metrics: MetricsPort | None = None
         self._asked_to_stop = asyncio.Event()
         self._in_a_hurry = asyncio.Event()
-        self._exit_code = 0
+        self._background = Background(self._asked_to_stop)
         self.port = 0
 
     async def start(self) -> int:
@@ -111,7 +110,8 @@ class Server:
         if settings.metrics_port is not None:
             self._metrics = MetricsPort(settings.host, settings.metrics_port)
         await self._grpc.start()
-        self._tasks = [asyncio.create_task(self._own(work)) for work in (self._poll_readiness, *self._background)]
+        for work in (self._poll_readiness, *self._works):
+            self._background.start(work)
         _log.info("listening", port=self.port, metrics_port=self._metrics and self._metrics.port)
         return self.port
 
@@ -136,19 +136,18 @@ class Server:
         self._health.end()
         await self._unless_in_a_hurry(self._grpc.stop(self._settings.stop_grace_ms / 1000))
         await self._grpc.stop(None)
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._background.end()
+        exit_code = int(self._background.has_died)
         for close in self._close:
             try:
                 await close()
             except Exception:
-                _log.exception("closing failed", work=_name(close))
-                self._exit_code = 1
+                _log.exception("closing failed", work=name_of(close))
+                exit_code = 1
         if self._metrics:
             self._metrics.close()
-        _log.info("stopped", exit_code=self._exit_code)
-        return self._exit_code
+        _log.info("stopped", exit_code=exit_code)
+        return exit_code
 
     async def _unless_in_a_hurry(self, step: Coroutine[Any, Any, None]) -> None:
         hurry = asyncio.create_task(self._in_a_hurry.wait())
@@ -159,17 +158,6 @@ class Server:
             hurry.cancel()
             doing.cancel()
             await asyncio.gather(hurry, doing, return_exceptions=True)
-
-    async def _own(self, work: Work) -> None:
-        try:
-            await work()
-        except (Exception, asyncio.CancelledError):
-            if self._asked_to_stop.is_set():
-                raise
-            # A cancellation that nobody here asked for is a death too: a lost gRPC call ends the one who awaits it so.
-            _log.exception("background work died; the process stops", work=_name(work))
-            self._exit_code = 1
-            self._asked_to_stop.set()
 
     async def _poll_readiness(self) -> None:
         """Report the first answer and the first success at once, then a change only after several answers in a row."""
@@ -198,20 +186,6 @@ class Server:
                 return None if await self._ready() else "a dependency does not answer"
         except Exception as error:  # whatever it is, it is no success
             return type(error).__qualname__
-
-
-async def repeat(every_s: float, away: type[Exception], do: Callable[..., Awaitable[object]], *arguments: Any) -> None:
-    """Background work that is done at the start and then so long after each time. `away`: a store does not answer."""
-    while True:
-        try:
-            await do(*arguments)
-        except away as error:
-            _log.warning("to be done later: a store is away", work=_name(do), error=type(error).__name__)
-        await asyncio.sleep(every_s)
-
-
-def _name(work: Callable[..., Any]) -> str:
-    return getattr(work, "__qualname__", repr(work))
 
 
 async def serve(server: Server) -> int:

@@ -132,6 +132,21 @@ class ServiceSettings(ProcessSettings):
         "certificate, or the common name of one that has neither. Unset: each name is a role itself.",
     )
 
+    allow_insecure_grpc: bool = shared(
+        "ALLOW_INSECURE_GRPC",
+        False,
+        "Start without TLS although others than this machine can call: on a network of the services' own.",
+    )
+
+    @model_validator(mode="after")
+    def _only_this_machine_may_call_without_tls(self) -> Self:
+        is_safe = self.grpc_tls_cert_file or self.allow_insecure_grpc
+        if not is_safe and not re.fullmatch(r"localhost|127(\.[0-9]+){3}|\[?::1\]?", self.host):
+            host, certificate = variable(type(self), "host"), variable(type(self), "grpc_tls_cert_file")
+            rule = f"must be this machine's own address, or {certificate} be set, or ALLOW_INSECURE_GRPC=true"
+            raise ValueError(f"{host}: {rule}")
+        return self
+
     @model_validator(mode="after")
     def _mutual_tls_is_whole(self) -> Self:
         certificate = variable(type(self), "grpc_tls_cert_file")

@@ -205,6 +205,18 @@ async def _finish(step: Coroutine[Any, Any, None]) -> None:
         raise
 
 
+async def about_stream(redis: "Redis", stream: str) -> dict[str, Any] | None:
+    """What Redis knows of a stream, as XINFO STREAM names it; None when there is no such stream. Raises RedisError."""
+    client: Any = redis
+    try:
+        about: dict[str, Any] = await client.xinfo_stream(stream)
+    except redis_errors.ResponseError as error:
+        if str(error) != "no such key":
+            raise
+        return None
+    return about
+
+
 async def trim(redis: "Redis", stream: str, groups: Iterable[str], keep_ms: int) -> int:
     """Remove what every one of `groups` has acknowledged and is older than `keep_ms`; return how many entries.
 

@@ -1,10 +1,14 @@
 """What the tests of the house's rules ask about its distributions."""
 
 import ast
+import importlib
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
+
+from footfall_servicekit.settings import ProcessSettings, variable
+from pydantic import SecretStr
 
 from deploy.embedded import ROOT
 
@@ -37,6 +41,23 @@ def imports(folder: Path) -> Iterator[Imports]:
         names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
         names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
         yield Imports(file, frozenset(name.partition(".")[0] for name in names))
+
+
+def settings_class(service: str) -> type[ProcessSettings]:
+    """What a service reads its environment into."""
+    module = importlib.import_module(f"footfall_{service}.settings")
+    cls: type[ProcessSettings] = getattr(module, f"{service.capitalize()}Settings")
+    return cls
+
+
+def secrets_of(service: str, *, with_urls: bool = False) -> set[str]:
+    """The environment variables of a service that are secret, or are URLs that may hold a password."""
+    cls = settings_class(service)
+    return {
+        variable(cls, name)
+        for name, field in cls.model_fields.items()
+        if SecretStr in (field.annotation, *get_args(field.annotation)) or (with_urls and not field.repr)
+    }
 
 
 def own_dependencies(service: str) -> list[str]:

@@ -72,6 +72,7 @@ async def test_a_service_installs_alone_starts_answers_and_ends_in_order(
         "REDIS_URL": redis_database_url,
         "MONGO_URL": mongo_url,
         "MONGO_DATABASE": mongo_database,
+        "NEVER_ERASE": "true",
         "LC_ALL": "C.UTF-8",
     }
 

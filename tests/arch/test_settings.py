@@ -1,6 +1,5 @@
 """The settings as written down (README tables, containers, the embedded run) are those the services read."""
 
-import importlib
 import re
 import tomllib
 from pathlib import Path
@@ -8,23 +7,21 @@ from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]
-from footfall_servicekit.settings import BEGIN, END, ServiceSettings, table, variable
+from footfall_servicekit.settings import BEGIN, END, table, variable
 
 from deploy.embedded import DEFAULT_PORTS, ROOT, Credentials, suite_environment
-from tests.arch.house import SERVICES, own_dependencies
+from tests.arch.house import SERVICES, own_dependencies, secrets_of, settings_class
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 COMPOSE_TLS: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.tls.yml").read_text(encoding="utf-8"))
+KUBERNETES: dict[tuple[str, str], Any] = {
+    (document["kind"], document["metadata"]["name"]): document
+    for document in yaml.safe_load_all((ROOT / "deploy" / "kubernetes.yaml").read_text(encoding="utf-8"))
+}
 KUBERNETES_TLS: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "kustomization.yaml").read_text(encoding="utf-8"))
 BACKING = {"valkey": 6379, "mongo": 27017}
 
 every_service = pytest.mark.parametrize("service", SERVICES)
-
-
-def settings_class(service: str) -> type[ServiceSettings]:
-    module = importlib.import_module(f"footfall_{service}.settings")
-    cls: type[ServiceSettings] = getattr(module, f"{service.capitalize()}Settings")
-    return cls
 
 
 def variables(service: str) -> dict[str, Any]:
@@ -66,6 +63,17 @@ def test_compose_tells_a_service_only_what_it_reads_and_everything_that_differs(
     assert addresses <= set(told), "the default of an address is this machine, which a container is not"
 
 
+@pytest.mark.parametrize("service", [service for service in SERVICES if service != "gateway"])
+def test_containers_without_tls_say_that_they_are(service: str) -> None:
+    [config] = [
+        document
+        for document in yaml.safe_load_all((ROOT / "deploy" / "kubernetes.yaml").read_text(encoding="utf-8"))
+        if document["kind"] == "ConfigMap"
+    ]
+    for told in (COMPOSE["services"][service]["environment"], config["data"]):
+        assert told["ALLOW_INSECURE_GRPC"] == "true", "an image listens to all: its service would not start"
+
+
 @every_service
 def test_addresses_in_compose_are_those_of_its_containers(service: str) -> None:
     ports = BACKING | {name: DEFAULT_PORTS[f"{name.upper()}_PORT"] for name in SERVICES}
@@ -85,13 +93,7 @@ def test_every_container_has_a_health_check_of_its_own_port(service: str) -> Non
 def test_balancers_ask_a_gateway_for_beacons_alone() -> None:
     for compose in (COMPOSE, COMPOSE_TLS):
         assert ":8080/readyz/beacons" in compose["services"]["gateway"]["healthcheck"]["test"][-1]
-    with (ROOT / "deploy" / "kubernetes.yaml").open(encoding="utf-8") as file:
-        [gateway] = [
-            one
-            for one in yaml.safe_load_all(file)
-            if (one["kind"], one["metadata"]["name"]) == ("Deployment", "gateway")
-        ]
-    [container] = gateway["spec"]["template"]["spec"]["containers"]
+    [container] = KUBERNETES["Deployment", "gateway"]["spec"]["template"]["spec"]["containers"]
     assert container["readinessProbe"]["httpGet"]["path"] == "/readyz/beacons"
 
 
@@ -106,6 +108,15 @@ def test_compose_and_kubernetes_tell_a_service_all_settings_of_tls(service: str)
     [patch] = [patch for patch in KUBERNETES_TLS["patches"] if patch["target"]["name"] == service]
     values = {step["path"].rpartition("/")[2]: step["value"] for step in yaml.safe_load(patch["patch"])}
     assert {one["name"] for one in values["env"]} == known
+
+
+@every_service
+def test_kubernetes_tells_a_service_the_secrets_it_reads_and_no_others(service: str) -> None:
+    [container] = KUBERNETES["Deployment", service]["spec"]["template"]["spec"]["containers"]
+    references = [one["secretRef"]["name"] for one in container["envFrom"] if "secretRef" in one]
+    told = {name for reference in references for name in KUBERNETES["Secret", reference]["stringData"]}
+    assert secrets_of(service, with_urls=True) <= told <= set(variables(service))
+    assert not secrets_of(service, with_urls=True) & set(KUBERNETES["ConfigMap", "footfall"]["data"])
 
 
 @every_service
@@ -136,11 +147,7 @@ def test_an_image_listens_where_the_service_does_by_default(service: str) -> Non
 def test_a_container_can_do_nothing_that_the_service_does_not_need(service: str) -> None:
     told = COMPOSE["services"][service]
     assert (told["read_only"], told["cap_drop"], told["security_opt"]) == (True, ["ALL"], ["no-new-privileges:true"])
-    [pod] = [
-        document["spec"]["template"]["spec"]
-        for document in yaml.safe_load_all((ROOT / "deploy" / "kubernetes.yaml").read_text(encoding="utf-8"))
-        if document["kind"] == "Deployment" and document["metadata"]["name"] == service
-    ]
+    pod = KUBERNETES["Deployment", service]["spec"]["template"]["spec"]
     assert pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
     assert not pod["automountServiceAccountToken"]
     [container] = pod["containers"]

@@ -68,6 +68,19 @@ async def test_an_open_api_asks_nobody_to_sign_in(browser: Browser, suite: Suite
         await page.close()
 
 
+async def test_the_list_shows_where_visitors_are_before_they_do_anything_more(browser: Browser, suite: Suite) -> None:
+    visits = [str(uuid.uuid4()) for _ in range(2)]
+    async with suite.http() as http:
+        for visit, data in zip(visits, ({"title": "Loans"}, {}), strict=True):
+            assert (
+                await http.post("/beacon", json=event("PageEntered", visit, now_ms(), data=data))
+            ).status_code == 204
+    async with console(browser, suite) as page:
+        for visit, text in zip(visits, ("Loans", "/loans"), strict=True):
+            row = page.get_by_role("row").filter(has_text=visit[:8])
+            await expect(row.locator(".of-page")).to_have_text(text)
+
+
 async def test_a_visitor_who_signs_in_at_the_shop_is_seen_at_once_and_linked_by_hand(
     browser: Browser, suite: Suite
 ) -> None:

@@ -94,9 +94,16 @@ SAMPLES = rules(
 )
 
 
-@pytest.mark.parametrize("has_jquery", [False, True])
-async def test_the_documented_samples(browser: Browser, suite: Suite, has_jquery: bool) -> None:
-    async with on_page(browser, suite, SAMPLES, has_jquery=has_jquery) as visitor:
+# What the library of that name does to arrays.
+PROTOTYPE_JS = """
+  Array.from = (list) => { const copy = []; for (let n = 0; n < list.length; n++) copy[n] = list[n]; return copy; };
+  Array.prototype.reduce = function () { return this.length > 1 ? this : this[0]; };
+"""
+
+
+@pytest.mark.parametrize(("has_jquery", "script"), [(False, ""), (True, ""), (False, PROTOTYPE_JS)])
+async def test_the_documented_samples(browser: Browser, suite: Suite, has_jquery: bool, script: str) -> None:
+    async with on_page(browser, suite, SAMPLES, has_jquery=has_jquery, script=script) as visitor:
         assert await visitor.page.evaluate("'jQuery' in window") is has_jquery
         await visitor.page.click(".buy i")
         await visitor.page.click("td#gobutton input")

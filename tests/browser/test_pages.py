@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from playwright.async_api import Browser, async_playwright
 
 from tests.browser.conftest import CHROMIUM, FLAGS
@@ -83,14 +84,23 @@ async def test_an_event_right_after_an_address_change_belongs_to_the_new_page(br
         assert [e["url"].removeprefix(visitor.origin) for e in events[2:]] == ["/list", "/item", "/item"]
 
 
-async def test_hash_routing_is_an_option(browser: Browser, suite: Suite) -> None:
-    html = page("{gateway}", config="{ hashRouting: true }")
-    async with visiting(browser, suite, {"*": html}) as visitor:
-        await visitor.open("/#/list")
-        await visitor.page.evaluate("location.hash = '/item'")
-        await visitor.page.wait_for_timeout(300)
-        events = await names_on_the_wire(visitor, ["VisitStarted", "PageEntered", "PageExited", "PageEntered"])
-        assert events[3]["url"].endswith("/#/item")
+@pytest.mark.parametrize(
+    "change",
+    ["location.hash = '/item'", "history.pushState({}, '', '#/item')", "history.replaceState({}, '', '#/item')"],
+)
+async def test_hash_routing_is_an_option(browser: Browser, suite: Suite, change: str) -> None:
+    pages = {"/": page("{gateway}"), "/app": page("{gateway}", config="{ hashRouting: true }")}
+    async with visiting(browser, suite, pages) as visitor:
+        for path in ("/#/list", "/app#/list"):
+            await visitor.open(path)
+            await visitor.page.evaluate(change)
+            await visitor.page.wait_for_timeout(300)
+        events = await names_on_the_wire(
+            visitor, ["VisitStarted", "PageEntered", "PageExited", "PageEntered", "PageExited", "PageEntered"]
+        )
+        entered = [e for e in events if e["eventName"] == "PageEntered"]
+        assert [e["url"].removeprefix(visitor.origin) for e in entered] == ["/#/list", "/app#/list", "/app#/item"]
+        assert entered[2]["data"]["referrer"] == visitor.origin + "/app#/list"
 
 
 async def test_hiding_a_tab_sends_but_leaves_no_page(browser: Browser, suite: Suite) -> None:

@@ -28,7 +28,7 @@ async def test_what_is_missing_is_done_without(browser: Browser, suite: Suite, m
         assert visitor.page_errors == []
 
 
-@pytest.mark.parametrize("missing", ["fetch", "AbortController", "Blob", "crypto", "screen", "JSON", "Promise"])
+@pytest.mark.parametrize("missing", ["Blob", "crypto", "screen", "JSON", "Promise"])
 async def test_what_cannot_be_done_without_is_no_error(browser: Browser, suite: Suite, missing: str) -> None:
     async with visiting(browser, suite) as visitor:
         await visitor.context.add_init_script(

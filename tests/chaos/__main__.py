@@ -3,6 +3,7 @@
 `make chaos` takes about six minutes; FOOTFALL_SEED repeats its faults. Exit code 1 when a count that must be 0 is not.
 """
 
+import argparse
 import asyncio
 import os
 import secrets
@@ -75,6 +76,7 @@ async def chaos(seed: int) -> int:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__).parse_args()
     seed = int(os.environ.get("FOOTFALL_SEED") or secrets.randbelow(2**32))
     print(f"FOOTFALL_SEED={seed}; {description()}", flush=True)
     sys.exit(1 if asyncio.run(chaos(seed)) else 0)

@@ -14,7 +14,9 @@ from typing import Any
 import grpc
 import pytest
 from footfall.collector.v1 import collector_service_pb2 as collector
+from footfall.collector.v1.collector_service_pb2_grpc import CollectorServiceStub
 from footfall.history.v1 import history_service_pb2 as history
+from footfall.history.v1.history_service_pb2_grpc import HistoryServiceStub
 from footfall.identity.v1 import identity_service_pb2 as identity
 from footfall.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
 from footfall_servicekit.errors import details_of
@@ -22,6 +24,7 @@ from google.protobuf.descriptor import MethodDescriptor
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # ships none
 
 from deploy.certificates import Authority
+from tests.tools.batches import batch, context, message
 from tests.tools.eventually import eventually
 from tests.tools.suite import PROGRAMS, Suite, mutual_tls, running_suite
 from tests.tools.visits import event, now_ms
@@ -130,6 +133,24 @@ async def test_a_role_may_call_what_is_its_own_and_nothing_else(secured: Suite, 
                     assert await outcome(channel, method, 10) == denied
 
             await asyncio.gather(*(call(method) for name, method in METHODS if name == service))
+
+
+async def test_a_gateway_is_believed_when_it_says_that_a_beacon_arrived_hours_ago(secured: Suite) -> None:
+    visit_id, hours_ago = str(uuid.uuid4()), now_ms() - 3 * 3_600_000
+    one = message("PageEntered", visit_id=visit_id, timestamp_ms=hours_ago)
+    sent = batch(one, contexts=[context(received_time_ms=hours_ago)])
+    async with grpc.aio.secure_channel(secured.targets["collector"], secured.channel_credentials("gateway")) as channel:
+        answer = await CollectorServiceStub(channel).Collect(collector.CollectRequest(batch=sent), timeout=10)
+        assert answer.stored_count == 1
+    channel = grpc.aio.secure_channel(secured.targets["history"], secured.channel_credentials("gateway"))
+    async with channel:
+
+        async def stored() -> None:
+            request = history.ListEventsRequest(visit_id=visit_id)
+            answer = await HistoryServiceStub(channel).ListEvents(request, timeout=10)
+            assert [each.received_time.ToMilliseconds() for each in answer.events] == [hours_ago]
+
+        await eventually(stored, timeout=20)
 
 
 async def test_changed_certificates_and_authorities_are_taken_up_without_a_restart(

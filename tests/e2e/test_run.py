@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from deploy.embedded import DEFAULT_PORTS, ROOT, Credentials, is_ready, suite_environment
+from tests.arch.house import SERVICES, secrets_of
 from tests.tools.eventually import eventually
 from tests.tools.ports import free_ports
 from tests.tools.suite import PROGRAMS, Suite
@@ -68,6 +69,11 @@ def make_run(data_dir: Path) -> Iterator[Run]:
             run.process.wait(2 * STOP_SECONDS)
 
 
+def open_to_others(folder: Path) -> list[Path]:
+    """What somebody else than its owner can read, write or look into."""
+    return [path for path in (folder, *folder.rglob("*")) if stat.S_IMODE(path.stat().st_mode) & 0o077]
+
+
 def all_pids(suite: Suite) -> list[int]:
     pids = [suite.pid(program) for program in PROGRAMS]
     assert None not in pids
@@ -92,7 +98,6 @@ async def test_a_run_says_where_to_look_survives_a_kill_stops_clean_and_finds_it
         credentials = ":".join(suite.credentials)
         for shown in (suite.url, "/demo", "/docs", str(data_dir / "credentials"), credentials, *suite.targets.values()):
             assert shown in first.output
-        assert stat.S_IMODE((data_dir / "credentials").stat().st_mode) == 0o600
         await eventually(lambda: f"Footfall serves at {suite.url}" in first.output)
 
         killed = [suite.pid(program) for program in PROGRAMS]
@@ -104,6 +109,7 @@ async def test_a_run_says_where_to_look_survives_a_kill_stops_clean_and_finds_it
         async with suite.http() as http:
             answer = await http.post("/beacon", json=event("PageEntered", visit_id, now_ms()))
             assert answer.status_code == 204
+        assert open_to_others(data_dir) == []
         pids, asked_at = all_pids(suite), time.monotonic()
         first.process.send_signal(signal.SIGTERM)
         assert_ended(first, pids, asked_at)
@@ -122,6 +128,19 @@ async def test_a_run_says_where_to_look_survives_a_kill_stops_clean_and_finds_it
         pids, asked_at = all_pids(suite), time.monotonic()
         os.killpg(second.process.pid, signal.SIGINT)  # as Ctrl-C does
         assert_ended(second, pids, asked_at)
+
+
+def test_a_program_is_told_no_secret_but_its_own(suite: Suite) -> None:
+    own = {suite.pid(program): secrets_of(program) for program in PROGRAMS if program in SERVICES}
+    every = set().union(*own.values())
+    assert every <= set(suite.environment), "a suite of tests is told every secret there is"
+    supervisor = suite.supervisor_pid()
+    programs = [int(pid) for pid in Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()]
+    assert len(programs) == len(PROGRAMS) + 1  # and what listens to them
+    for pid in programs:
+        environ = Path(f"/proc/{pid}/environ").read_bytes()
+        found = {name for name in every if suite.environment[name].encode() in environ}
+        assert found == own.get(pid, set()), Path(f"/proc/{pid}/cmdline").read_text()
 
 
 def test_a_second_run_on_the_same_ports_is_refused_with_their_names(suite: Suite) -> None:

@@ -12,9 +12,10 @@ import grpc
 import pytest
 import structlog
 from footfall_servicekit import channel, logs, metrics
+from footfall_servicekit.background import repeat
 from footfall_servicekit.channel import forwarded, open_channel, remaining
 from footfall_servicekit.errors import ErrorDetails, RequestError, details_of
-from footfall_servicekit.server import Server, repeat
+from footfall_servicekit.server import Server
 from footfall_servicekit.settings import ServiceSettings
 from google.protobuf import descriptor_pb2, descriptor_pool, wrappers_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # ships none
@@ -466,15 +467,23 @@ async def test_background_work_may_end_and_a_failing_close_does_not_keep_the_oth
     assert closed.is_set()
 
 
-async def test_repeated_work_outlives_a_store_that_is_away_and_nothing_else() -> None:
-    outcomes = iter((ConnectionError, None, ConnectionError, KeyError))
+async def test_repeated_work_outlives_a_store_that_is_away_and_what_nobody_thought_of() -> None:
+    outcomes = iter((ConnectionError, None, KeyError, ConnectionError, KeyError, asyncio.CancelledError))
 
     async def work() -> None:
         if outcome := next(outcomes):
             raise outcome
 
-    with pytest.raises(KeyError):
+    failures = metrics.BACKGROUND_FAILURES.labels(work.__qualname__)
+    with structlog.testing.capture_logs() as lines, pytest.raises(asyncio.CancelledError):
         await repeat(0, ConnectionError, work)
+    assert [(line["log_level"], "exc_info" in line) for line in lines] == [
+        ("warning", False),
+        ("error", True),
+        ("warning", False),
+        ("error", True),
+    ]
+    assert failures._value.get() == 2
 
 
 async def test_reflection_lists_what_is_served_and_describes_it() -> None:

@@ -26,14 +26,13 @@ from supervisor.xmlrpc import SupervisorTransport
 from deploy.certificates import Authority
 from deploy.embedded import (
     DEFAULT_PORTS,
-    ROOT,
     Credentials,
     gateway_url,
     is_ready,
     kept_keys,
     prepare,
+    start_supervisord,
     suite_environment,
-    supervisord_command,
 )
 from tests.tools.ports import free_ports
 from tests.tools.stores import cluster_member, form_cluster, running_nodes
@@ -210,14 +209,7 @@ def running_suite(
     with running_nodes(data_dir, 2 if on_cluster else 0) as other_nodes:
         suite = Suite({**environment, **settings}, authority)
         with (data_dir / "log" / "output.log").open("ab") as output:
-            process = subprocess.Popen(
-                supervisord_command(),
-                cwd=ROOT,
-                env={**os.environ, **suite.environment},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-            )
+            process = start_supervisord(suite.environment, output)
         try:
             if other_nodes:
                 form_cluster([suite.redis_url, *other_nodes])

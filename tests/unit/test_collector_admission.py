@@ -20,7 +20,7 @@ NOW = 1_767_606_012_466
 MINUTE_MS = 60_000
 VISIT = "d23f0824-128b-4f33-8c5c-7fd0a6a3a450"
 
-admission = Admission(Sites(), Redactor(), max_event_age_ms=7 * DAY_MS, token_leeway_s=30)
+admission = Admission(Sites(), Redactor(), max_event_age_ms=7 * DAY_MS)
 
 
 def admitted(event: Event, **fields: Any) -> Event:
@@ -90,6 +90,19 @@ class TestClock:
         sent = batch(message(timestamp_ms=1), contexts=[context(received_time_ms=0)])
         assert admission.admit(sent, NOW) == {}
         assert sent.contexts[0].received_time_ms == sent.events[0].event_time_ms == NOW
+
+    @pytest.mark.parametrize(
+        ("tolerance_ms", "told_ago", "believed_ago"),
+        [(60_000, 59_000, 59_000), (60_000, 3 * DAY_MS, 60_000), (60_000, -DAY_MS, -60_000), (None, DAY_MS, DAY_MS)],
+    )
+    def test_a_time_of_arrival_is_believed_as_far_as_its_caller_is(
+        self, tolerance_ms: int | None, told_ago: int, believed_ago: int
+    ) -> None:
+        told = context(received_time_ms=NOW - told_ago, sent_time_ms=NOW - told_ago)
+        sent = batch(message(timestamp_ms=NOW - told_ago), contexts=[told])
+        rules = Admission(Sites(), Redactor(), max_event_age_ms=7 * DAY_MS, received_tolerance_ms=tolerance_ms)
+        assert rules.admit(sent, NOW) == {}
+        assert NOW - sent.contexts[0].received_time_ms == NOW - sent.events[0].event_time_ms == believed_ago
 
     @given(st.integers(1, 253_402_300_799_999), st.integers(-(2**63), 2**63 - 1))
     def test_no_event_time_lies_more_than_a_day_ahead(self, timestamp_ms: int, sent_ms: int) -> None:
@@ -163,6 +176,8 @@ class TestIdentification:
             "identity_id": "admin",
             "assurance": event_pb2.ASSURANCE_PROVEN,
             "assurance_reason": "token_valid",
+            "proven_json": b'{"email":"bob@mail.example"}',
+            "token_id": "a" * 16,
         }
         honest = message(name, {"userID": "dana"}, timestamp_ms=NOW)
         sent = Event.FromString(honest.SerializeToString())

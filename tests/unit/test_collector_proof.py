@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import json
 import random
+import re
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from footfall.event.v1 import event_pb2
 from footfall.event.v1.event_pb2 import Event
 from footfall_collector.admission import DAY_MS, Admission
-from footfall_collector.proof import SigningKey
+from footfall_collector.proof import SigningKey, TokenRules
 from footfall_collector.redact import Redactor
 from footfall_collector.sites import Site, Sites
 
@@ -43,7 +44,7 @@ admission = Admission(
     Sites([SHOP, Site("bank", keys=(SigningKey.from_secret("new", OTHER_SECRET),)), Site("blog")]),
     Redactor(),
     max_event_age_ms=7 * DAY_MS,
-    token_leeway_s=LEEWAY_S,
+    token_rules=TokenRules(leeway_s=LEEWAY_S),
 )
 
 
@@ -58,16 +59,28 @@ def token(key: Any = SECRET, algorithm: str = "HS256", kid: str | None = None, *
 
 
 def signed_in(
-    given: Any, user: Any = "dana", site: str = "shop", name: str = "SignIn", received_s: float = NOW_S
+    given: Any,
+    user: Any = "dana",
+    site: str = "shop",
+    name: str = "SignIn",
+    *,
+    now_s: float = NOW_S,
+    happened_s: float | None = None,
+    told_s: float | None = None,
 ) -> Event:
-    """The event after admission of a SignIn that carries this token."""
+    """The event after admission of a SignIn that carries this token.
+
+    It happened now unless told otherwise, and `told_s` is when the caller says that it arrived.
+    """
     data = {"userID": user} | ({} if given is None else {"token": given})
-    received_ms = int(received_s * 1000)
+    now_ms = int(now_s * 1000)
+    happened_ms = now_ms if happened_s is None else int(happened_s * 1000)
+    told_ms = now_ms if told_s is None else int(told_s * 1000)
     sent = batch(
-        message(name, data, visit_id=VISIT, site=site, timestamp_ms=received_ms),
-        contexts=[context(received_time_ms=received_ms)],
+        message(name, data, visit_id=VISIT, site=site, timestamp_ms=happened_ms),
+        contexts=[context(received_time_ms=told_ms, sent_time_ms=told_ms)],
     )
-    assert admission.admit(sent, received_ms) == {}
+    assert admission.admit(sent, now_ms) == {}
     [event] = sent.events
     assert json.loads(event.data_json) == {"userID": user}
     return event
@@ -98,6 +111,7 @@ def hmac_signed(algorithm: str, material: bytes) -> str:
         pytest.param(token(visitID=VISIT.replace("-", "").upper()), id="the visit in its other form"),
         pytest.param(token(iat=NOW_S + LEEWAY_S), id="issued by a clock that is a little fast"),
         pytest.param(token(exp=NOW_S - LEEWAY_S + 1), id="expired by a clock that is a little slow"),
+        pytest.param(token(iat=NOW_S - 100, exp=NOW_S + 3_500), id="good for an hour"),
         pytest.param(token(iat=NOW_S - 0.5, exp=NOW_S + 0.5, nbf=NOW_S), id="fractions of seconds"),
     ],
 )
@@ -146,6 +160,9 @@ def test_a_signed_token_proves_the_sign_in(good: str) -> None:
         (token(iat=0, exp=1), "token_expired"),
         (token(iat=NOW_S + LEEWAY_S + 1), "token_not_yet_valid"),
         (token(nbf=NOW_S + LEEWAY_S + 1), "token_not_yet_valid"),
+        (token(iat=NOW_S - 100, exp=NOW_S + 3_501), "token_long_lived"),
+        (token(iat=NOW_S, exp=NOW_S + 100 * 365 * 86_400), "token_long_lived"),
+        (token(iat=0, exp=NOW_S + 60), "token_long_lived"),
     ],
 )
 def test_without_a_valid_token_a_sign_in_counts_as_a_user_info(bad: Any, reason: str) -> None:
@@ -153,6 +170,7 @@ def test_without_a_valid_token_a_sign_in_counts_as_a_user_info(bad: Any, reason:
     assert event.transition == event_pb2.TRANSITION_KIND_USER_INFO
     assert (event.assurance, event.assurance_reason) == (event_pb2.ASSURANCE_CLAIMED, reason)
     assert (event.event_name, event.identity_id) == ("SignIn", "dana")
+    assert (event.proven_json, event.token_id) == (b"", "")
 
 
 def test_a_public_key_is_no_secret() -> None:
@@ -162,11 +180,54 @@ def test_a_public_key_is_no_secret() -> None:
     assert signed_in(hmac_signed("HS256", SECRET.encode())).assurance_reason == "token_valid"
 
 
-def test_a_token_is_judged_against_the_time_the_request_arrived() -> None:
+@pytest.mark.parametrize("told_s", [None, NOW_S, NOW_S - 3 * 86_400])
+def test_a_token_is_judged_by_the_collectors_clock_whatever_a_caller_tells(told_s: float | None) -> None:
     good = token()
-    assert signed_in(good, received_s=NOW_S + 60 + LEEWAY_S - 1).assurance_reason == "token_valid"
-    assert signed_in(good, received_s=NOW_S + 60 + LEEWAY_S).assurance_reason == "token_expired"
-    assert signed_in(good, received_s=NOW_S).assurance_reason == "token_valid"
+    assert signed_in(good, now_s=NOW_S + 60 + LEEWAY_S - 1, happened_s=NOW_S).assurance_reason == "token_valid"
+    late = signed_in(good, now_s=NOW_S + 60 + LEEWAY_S, happened_s=NOW_S, told_s=told_s)
+    assert late.assurance_reason == "token_expired"
+
+
+@pytest.mark.parametrize(
+    ("before_issue_s", "reason"),
+    [(300, "token_valid"), (301, "token_issued_later"), (6 * 86_400, "token_issued_later")],
+)
+def test_a_token_proves_no_sign_in_of_long_before_it_was_issued(before_issue_s: int, reason: str) -> None:
+    assert signed_in(token(iat=NOW_S), happened_s=NOW_S - before_issue_s).assurance_reason == reason
+
+
+@pytest.mark.parametrize(
+    ("said", "proven"),
+    [
+        ({}, {}),
+        ({"email": "dana@mail.example"}, {}),
+        ({"email": "dana@mail.example", "email_verified": False}, {}),
+        ({"email": "dana@mail.example", "email_verified": "true"}, {}),
+        ({"email": "dana@mail.example", "email_verified": True}, {"email": "dana@mail.example"}),
+        ({"phone_number": "+49301234567"}, {"phone_number": "+49301234567"}),
+        ({"phone_number": "+49301234567", "phone_number_verified": True}, {"phone_number": "+49301234567"}),
+        ({"phone_number": "+49301234567", "phone_number_verified": False}, {}),
+        ({"given_name": "Dana", "family_name": "Lee"}, {"given_name": "Dana", "family_name": "Lee"}),
+        ({"given_name": 7, "family_name": "", "phone_number": ["1"], "email": {}, "email_verified": True}, {}),
+        ({"given_name": "x" * 257, "location": "Berlin", "phone": "+49301234567"}, {}),
+    ],
+)
+def test_a_token_proves_what_its_standard_claims_say_and_nothing_else(
+    said: dict[str, Any], proven: dict[str, str]
+) -> None:
+    event = signed_in(token(**said))
+    assert event.assurance_reason == "token_valid"
+    assert json.loads(event.proven_json or b"{}") == proven
+    assert signed_in(token(OTHER_SECRET, **said)).proven_json == b""
+
+
+def test_a_token_is_known_again_whatever_is_changed_in_its_text() -> None:
+    good = token(iat=NOW_S)
+    known = signed_in(good).token_id
+    padded = signed_in(good + "=")
+    assert (padded.assurance_reason, padded.token_id) == ("token_valid", known)
+    assert re.fullmatch("[0-9a-f]{16}", known)
+    assert signed_in(token(iat=NOW_S, jti="another")).token_id != known
 
 
 def test_a_numeric_user_id_is_signed_as_its_decimal_text() -> None:

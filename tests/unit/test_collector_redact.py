@@ -186,7 +186,7 @@ def test_masking_what_is_masked_changes_nothing(text: str) -> None:
 
 
 def test_admission_masks_url_and_data_and_keeps_the_user_id() -> None:
-    admission = Admission(Sites(), redactor, max_event_age_ms=DAY_MS, token_leeway_s=0)
+    admission = Admission(Sites(), redactor, max_event_age_ms=DAY_MS)
     sent = batch(
         message("SignIn", {"userId": VISA, "password": "x", "token": "y"}, url="https://a.example/?sessionToken=abc")
     )

@@ -87,7 +87,7 @@ class TestFind:
 
 def test_robots_are_refused_by_the_sites_that_want_it() -> None:
     sites = Sites([Site("strict", refuses_bots=True), Site("shop")])
-    admission = Admission(sites, Redactor(), max_event_age_ms=DAY_MS, token_leeway_s=0)
+    admission = Admission(sites, Redactor(), max_event_age_ms=DAY_MS)
     events = [message(site=site, context_index=index) for site in ("strict", "shop") for index in (0, 1)]
     sent = batch(*events, contexts=[context(user_agent="Googlebot/2.1"), context(user_agent=CHROME)])
     rejections = admission.admit(sent, 0)
@@ -98,7 +98,7 @@ def test_robots_are_refused_by_the_sites_that_want_it() -> None:
 
 def test_nothing_is_kept_of_visitors_who_object_by_the_sites_that_honour_it() -> None:
     sites = Sites([Site("private", honours_gpc=True), Site("shop")])
-    admission = Admission(sites, Redactor(), max_event_age_ms=DAY_MS, token_leeway_s=0)
+    admission = Admission(sites, Redactor(), max_event_age_ms=DAY_MS)
     events = [message(site=site, context_index=index) for site in ("private", "shop") for index in (0, 1)]
     unfit = message(event_id="x", site="private")
     sent = batch(*events, unfit, contexts=[context(global_privacy_control=True), context()])

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
-from footfall_gateway.group_commit import Bounds, FullError, GroupCommit
+from footfall_gateway.group_commit import Bounds, FullError, GroupCommit, LostError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -234,3 +234,14 @@ def test_every_item_leaves_once_in_order_within_bounds_and_gets_its_own_outcome(
         assert all(waiter.cancelled() or waiter.result() == item.upper() for item, waiter in waiters.items())
 
     asyncio.run(scenario())
+
+
+async def test_a_group_that_is_cancelled_under_way_leaves_nobody_waiting() -> None:
+    async def lose(_items: list[str]) -> Sequence[str]:
+        raise asyncio.CancelledError
+
+    commit: GroupCommit[str, str] = GroupCommit(lose, WIDE)
+    waiters = [commit.submit(item, 1, 1) for item in "ab"]
+    outcomes = await asyncio.wait_for(asyncio.gather(*waiters, return_exceptions=True), 1)
+    assert [type(outcome) for outcome in outcomes] == [LostError] * 2
+    await commit.close()

@@ -126,7 +126,7 @@ def test_a_contact_is_found_by_every_address_it_has() -> None:
 
 class TestDecisions:
     ANN = IdentityRecord(identity_id="ann")
-    SIGN = Sign("0000000000001" + EVENT, VISIT, "email:a@b.de", 1)
+    SIGN = Sign(1, "0000000000001" + EVENT, VISIT, "email:a@b.de")
     LINKED = Verdict(Status.LINKED, Rule.EMAIL_ADDRESS, "c1", sign=SIGN)
     NONE = Verdict(Status.UNLINKED)
 

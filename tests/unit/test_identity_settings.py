@@ -12,8 +12,3 @@ def test_a_retention_that_does_not_outlast_accepted_events_is_refused(
     with pytest.raises(SystemExit):
         load(IdentitySettings)
     assert "must be greater than MAX_EVENT_AGE_DAYS" in capsys.readouterr().err
-
-
-def test_the_erasure_key_is_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ERASURE_KEY", "a secret of some length")
-    assert "a secret" not in repr(load(IdentitySettings))

@@ -87,6 +87,24 @@ def test_a_data_folder_whose_socket_would_have_too_long_a_path_is_refused(tmp_pa
         prepare(tmp_path / ("x" * 90))
 
 
+def test_a_data_folder_of_before_is_closed_to_others_and_what_it_links_to_is_not_touched(tmp_path: Path) -> None:
+    data, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+    (data / "mongo").mkdir(parents=True)
+    for file in (data / "credentials", data / "mongo" / "events", elsewhere):
+        file.touch(0o644)
+    (data / "link").symlink_to(elsewhere)
+    for folder in (data, data / "mongo"):
+        folder.chmod(0o755)
+    prepare(data)
+    modes = {name: mode(data / name) for name in (".", "mongo", "log", "mongo/events", "credentials")}
+    assert modes == {".": 0o700, "mongo": 0o700, "log": 0o700, "mongo/events": 0o600, "credentials": 0o600}
+    assert mode(elsewhere) == 0o644
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
 def test_a_data_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(Refusal, match="cannot be used"):

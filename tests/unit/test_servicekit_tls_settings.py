@@ -70,6 +70,29 @@ def test_what_does_not_fit_together_is_named_with_its_rule(
     assert capsys.readouterr().err.startswith(f"The settings are wrong:\n  {said}")
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "[::]", "10.1.2.3", "trial.example", "127.0.0.1.example"])  # noqa: S104
+def test_without_tls_only_this_machine_is_served_unless_that_is_allowed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], files: dict[str, str], host: str
+) -> None:
+    monkeypatch.setenv("TRIAL_HOST", host)
+    with pytest.raises(SystemExit):
+        load(Settings)
+    rule = "must be this machine's own address, or TRIAL_GRPC_TLS_CERT_FILE be set, or ALLOW_INSECURE_GRPC=true"
+    assert capsys.readouterr().err == f"The settings are wrong:\n  TRIAL_HOST: {rule}\n"
+    with monkeypatch.context() as allowed:
+        allowed.setenv("ALLOW_INSECURE_GRPC", "1")
+        assert load(Settings).host == host
+    for name, value in TLS.items():
+        monkeypatch.setenv(name, files[value])
+    assert load(Settings).host == host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.0.1", "localhost", "::1", "[::1]"])
+def test_this_machine_is_served_without_tls(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    monkeypatch.setenv("TRIAL_HOST", host)
+    assert load(Settings).host == host
+
+
 def test_a_name_is_a_uri_too_and_may_have_several_roles(monkeypatch: pytest.MonkeyPatch, files: dict[str, str]) -> None:
     for name, value in MUTUAL.items():
         monkeypatch.setenv(name, files[value])

@@ -10,6 +10,7 @@ LATEST_MS: Final = 10**13 - 1
 LONGEST_IDENTITY: Final = 512
 """Characters."""
 
+_TOKEN_ID = re.compile(r"[0-9a-f]{16}")
 _STORED_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _KINDS: Final = {kind.value: kind for kind in Kind}
 _ASSURANCES: Final = {assurance.value: assurance for assurance in Assurance}
@@ -42,6 +43,10 @@ class AdmittedEvent(Protocol):
     def identity_id(self) -> str:
         """Whom a USER_INFO or SIGN_IN names."""
 
+    @property
+    def token_id(self) -> str:
+        """What stands for the token that proves a SIGN_IN: 16 hex digits; else empty."""
+
 
 class UnfitEventError(Exception):
     """An event that is not as admission leaves it. `field: rule`, which quotes nothing of the event."""
@@ -73,4 +78,7 @@ def transition_of(event: AdmittedEvent) -> Transition | None:
     identity = event.identity_id
     if not 1 <= len(identity) <= LONGEST_IDENTITY:
         raise UnfitEventError(f"identity_id: must be 1 to {LONGEST_IDENTITY} characters")
-    return Transition(event_time_ms, event.event_id, kind, assurance, identity)
+    token_id = event.token_id if kind is Kind.SIGN_IN and assurance is Assurance.PROVEN else ""
+    if token_id and not _TOKEN_ID.fullmatch(token_id):
+        raise UnfitEventError("token_id: must be 16 hex digits or empty")
+    return Transition(event_time_ms, event.event_id, kind, assurance, identity, token_id)

@@ -27,6 +27,7 @@ class Rule(StrEnum):
     SIGN_IN_OPENS_SESSION = "sign_in.opens_session"
     SIGN_IN_SAME_IDENTITY = "sign_in.same_identity"
     SIGN_IN_OTHER_IDENTITY = "sign_in.other_identity"
+    SIGN_IN_TOKEN_USED_BEFORE = "sign_in.token_used_before"  # noqa: S105 - no password
     SIGN_OUT_CLOSES_SESSION = "sign_out.closes_session"
     SIGN_OUT_WITHOUT_SESSION = "sign_out.without_session"
     ERASED = "erased"
@@ -41,6 +42,8 @@ EFFECTS = {
     Rule.SIGN_IN_SAME_IDENTITY: "Nothing changes: this identity is signed in already, and its session goes on.",
     Rule.SIGN_IN_OTHER_IDENTITY: "The session of the identity signed in before closes, its association falls to "
     "Recognized, and a session of the identity named opens.",
+    Rule.SIGN_IN_TOKEN_USED_BEFORE: "It counts as a UserInfo: its token was used in this visit before a SignOut, which "
+    "ended what the token proves.",
     Rule.SIGN_OUT_CLOSES_SESSION: "The session closes and the visitor falls to Recognized. The identity stays the "
     "active one.",
     Rule.SIGN_OUT_WITHOUT_SESSION: "Nothing changes: nobody is signed in.",
@@ -110,7 +113,7 @@ class Fold:
         self.steps: list[Step] = []
         self._keys: list[str] = []
         stamp = ANONYMOUS
-        for transition in by_event(timeline):
+        for transition in _counted(timeline):
             step = _step(visit_id, stamp, transition)
             self.steps.append(step)
             self._keys.append(transition.order_key)
@@ -191,7 +194,7 @@ class RunningFold:
 
     def move_to(self, entries: Iterable[Transition]) -> None:
         """Go on to what the timeline is now: its entries in any order."""
-        timeline = by_event(tuple(sorted(entries)))
+        timeline = _counted(tuple(sorted(entries)))
         same = next(
             (at for at, (old, new) in enumerate(zip(self._timeline, timeline, strict=False)) if old != new),
             min(len(self._timeline), len(timeline)),
@@ -200,6 +203,19 @@ class RunningFold:
         for transition in timeline[same:]:
             self._stamps.append(_step(self._visit_id, self.stamp, transition).after)
         self._timeline = timeline
+
+
+def _counted(timeline: Timeline) -> Timeline:
+    """One transition an event. A SignIn with a token used before a SignOut is a claimed UserInfo with a token."""
+    counted: list[Transition] = []
+    sign_outs = 0
+    sign_outs_before_use: dict[str, int] = {}
+    for transition in by_event(timeline):
+        sign_outs += transition.kind is Kind.SIGN_OUT
+        if transition.token_id and sign_outs_before_use.setdefault(transition.token_id, sign_outs) < sign_outs:
+            transition = transition._replace(kind=Kind.USER_INFO, assurance=Assurance.CLAIMED)  # noqa: PLW2901
+        counted.append(transition)
+    return tuple(counted)
 
 
 def _step(visit_id: str, before: Stamp, transition: Transition) -> Step:
@@ -218,11 +234,12 @@ def _step(visit_id: str, before: Stamp, transition: Transition) -> Step:
     recognized = Stamp(State.RECOGNIZED, transition.identity, "", transition.assurance)
     match transition.kind:
         case Kind.USER_INFO:
+            used_before = Rule.SIGN_IN_TOKEN_USED_BEFORE if transition.token_id else None
             if not is_signed_in:
-                return step(Rule.USER_INFO_RECOGNIZES, after=recognized)
+                return step(used_before or Rule.USER_INFO_RECOGNIZES, after=recognized)
             if transition.identity == before.identity:
-                return step(Rule.USER_INFO_SAME_IDENTITY)
-            return step(Rule.USER_INFO_OTHER_IDENTITY, own=recognized)
+                return step(used_before or Rule.USER_INFO_SAME_IDENTITY)
+            return step(used_before or Rule.USER_INFO_OTHER_IDENTITY, own=recognized)
         case Kind.SIGN_IN:
             if is_signed_in and transition.identity == before.identity:
                 return step(Rule.SIGN_IN_SAME_IDENTITY)

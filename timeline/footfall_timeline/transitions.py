@@ -28,6 +28,7 @@ class Transition(NamedTuple):
 
     `identity` is empty for a SIGN_OUT. On a USER_INFO or SIGN_IN an empty identity is the erased marker: it was
     somebody who has since been forgotten. The marker is smaller than the entry it replaces, so it wins every merge.
+    `token_id` stands for the token that proved a SIGN_IN; it stays when the person is erased: the token was used.
     """
 
     event_time_ms: int
@@ -35,6 +36,7 @@ class Transition(NamedTuple):
     kind: Kind
     assurance: Assurance
     identity: str
+    token_id: str = ""
 
     @property
     def order_key(self) -> str:
@@ -56,7 +58,7 @@ Both copies are kept; `by_event` says what they amount to.
 
 
 def merge(*parts: Iterable[Transition]) -> Timeline:
-    """The union of timelines; of two entries of one event and assurance the smaller one stays.
+    """The union of timelines; of two entries of one event and assurance the one that is smaller when encoded stays.
 
     Commutative, associative and idempotent, so neither order nor repetition of arrival matters. It stays so when only
     the first N entries of each result are kept: an entry that is left out has N smaller ones, and these only fall.
@@ -66,7 +68,7 @@ def merge(*parts: Iterable[Transition]) -> Timeline:
         for transition in part:
             key = transition.event_id, transition.assurance
             known = merged.get(key)
-            if known is None or transition < known:
+            if known is None or encode(transition) < encode(known):
                 merged[key] = transition
     return tuple(sorted(merged.values()))
 
@@ -93,12 +95,16 @@ class LaterVersionError(ValueError):
 
 
 def encode(transition: Transition) -> str:
-    """An entry without its event id, as stores keep it. Encoded entries of one event sort as they do.
+    """An entry without its event id, as stores keep it: time, kind, assurance and identity.
 
     This is version 1, told by its first character, a digit. A later version shall begin with a character below the
-    digits, so that it stays when an earlier one merges the same event.
+    digits, so that it stays when an earlier one merges the same event. Behind the assurance may be a dot and the id of
+    a token: to a program from before tokens had ids, what a later version has written. A dot sorts before `|`, so of
+    two entries of one time the one with a token stays.
     """
-    return f"{transition.event_time_ms:013d}|{transition.kind.value}|{transition.assurance.value}|{transition.identity}"
+    event_time_ms, _, kind, assurance, identity, token_id = transition
+    proof = f"{assurance.value}.{token_id}" if token_id else f"{assurance.value}"
+    return f"{event_time_ms:013d}|{kind.value}|{proof}|{identity}"
 
 
 def to_fields(timeline: Timeline) -> dict[str, str]:
@@ -119,8 +125,9 @@ def from_fields(fields: Iterable[tuple[str, str]]) -> Timeline:
 def decode(field: str, text: str) -> Transition:
     """The entry that a field of `to_fields` holds. Raises LaterVersionError."""
     try:
-        event_time_ms, kind, assurance, identity = text.split("|", 3)
+        event_time_ms, kind, proof, identity = text.split("|", 3)
+        assurance, _, token_id = proof.partition(".")
         event_id, _, _ = field.partition("+")
-        return Transition(int(event_time_ms), event_id, Kind(int(kind)), Assurance(int(assurance)), identity)
+        return Transition(int(event_time_ms), event_id, Kind(int(kind)), Assurance(int(assurance)), identity, token_id)
     except ValueError:
         raise LaterVersionError("a transition of a later version") from None

@@ -39,7 +39,8 @@ export class Visitors {
       const { state, site } = this.filter;
       const answer = await ask(`/api/v1/visitors${query({ state, site, page_size: MOST_LISTED })}`, { signal });
       const before = this.known;
-      this.known = new Map(answer.visitors.map((visitor) => [visitor.visitId, { ...before.get(visitor.visitId), ...visitor }]));
+      this.known = new Map();
+      for (const visitor of answer.visitors) this.take(visitor, before.get(visitor.visitId));
       this.hasMore = Boolean(answer.nextPageToken);
     } finally {
       const late = this.late;
@@ -71,8 +72,8 @@ export class Visitors {
     this.drawing ||= setTimeout(() => this.draw(), DRAW_MS);
   }
 
-  take(visitor) {
-    const known = this.known.get(visitor.visitId) || {};
+  /** Note what is said of a visitor, beside what was known of them. */
+  take(visitor, known = this.known.get(visitor.visitId) || {}) {
     const lastEventTime = Math.max(visitor.lastEventTime, known.lastEventTime || 0);
     const isNewer = visitor.lastEventTime >= (known.lastEventTime || 0);
     const page = visitor.url && isNewer ? { url: visitor.url, title: visitor.title } : known.page;

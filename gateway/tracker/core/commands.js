@@ -43,9 +43,12 @@ const commands = {
    * @param {{data?: object}} [options]
    */
   event(what, options) {
-    const { eventName, ...rest } = typeof what === 'string' ? { eventName: what, ...options } : what;
-    const data = typeof what === 'string' && options && options.data;
-    raise(eventName.replace(/^send(?=(SignIn|SignOut|UserInfo)$)/, ''), data || rest);
+    const isNamed = typeof what === 'string';
+    const name = isNamed ? what : what.eventName;
+    // Not the values: to read them may fail.
+    const { eventName, ...rest } = Object.getOwnPropertyDescriptors(isNamed ? Object(options) : what);
+    const data = isNamed && options && options.data;
+    raise(name.replace(/^send(?=(SignIn|SignOut|UserInfo)$)/, ''), data || Object.defineProperties({}, rest));
   },
 
   /** @param {(ids: {visitID: string, globalVisitID: string, pageID: string}) => void} callback */

@@ -13,6 +13,8 @@ const FIRST_PAUSE_MS = 1000;
 const MAX_PAUSE_MS = 60000;
 const MAX_RETRY_AFTER_MS = 600000;
 
+/** Status, body and Retry-After of the gateway's answer. @typedef {[number, string, string|null]} Answer */
+
 const tab = Math.random().toString(36).slice(2);
 
 /** Missing on http: pages, refused in sandboxes. @type {LockManager|undefined} */
@@ -23,6 +25,8 @@ const underway = new Set();
 let bytesUnderway = 0;
 let batchLimit = MAX_BATCH_EVENTS;
 let failures = 0;
+/** Whether to send by XMLHttpRequest. Changes when the gateway is not heard of: a page may have broken either way. */
+let byXHR = false;
 let unsent = 0;
 let flushing = false;
 let flushAgain = false;
@@ -113,8 +117,11 @@ async function post(items) {
   const lost = lostCount();
   const head = JSON.stringify({ sentAt: Date.now(), site: items[0].site || undefined, dropped: lost || undefined });
   const body = head.slice(0, -1) + ',"events":[' + items.map(({ text }) => text).join() + ']}';
-  const bytes = items.reduce((sum, item) => sum + item.bytes + 1, HEAD_BYTES);
-  items.forEach(({ key }) => underway.add(key));
+  let bytes = HEAD_BYTES;
+  items.forEach((item) => {
+    bytes += item.bytes + 1;
+    underway.add(item.key);
+  });
   bytesUnderway += bytes;
   try {
     return await settle(items, lost, await request(body));
@@ -127,15 +134,25 @@ async function post(items) {
   }
 }
 
-/** @param {string} body */
+/** @param {string} body @returns {Promise<Answer>} rejected when there is none in time */
 function request(body) {
-  const abort = new AbortController();
-  setTimeout(() => abort.abort(), ANSWER_TIMEOUT_MS);
-  return fetch(endpoint() + '/beacon', {
-    method: 'POST',
-    body,
-    keepalive: bytesUnderway <= KEEPALIVE_BYTES,
-    signal: abort.signal,
+  return new Promise((resolve, reject) => {
+    const url = endpoint() + '/beacon';
+    setTimeout(reject, ANSWER_TIMEOUT_MS, 'no answer');
+    // Only `fetch` outlives its page.
+    if (byXHR && !page.isGone) {
+      const xhr = new XMLHttpRequest();
+      xhr.onloadend = () => resolve([xhr.status, xhr.responseText, xhr.getResponseHeader('Retry-After')]);
+      xhr.open('POST', url);
+      xhr.timeout = ANSWER_TIMEOUT_MS;
+      xhr.send(body);
+      return;
+    }
+    const abort = new AbortController();
+    setTimeout(() => abort.abort(), ANSWER_TIMEOUT_MS);
+    fetch(url, { method: 'POST', body, keepalive: bytesUnderway <= KEEPALIVE_BYTES, signal: abort.signal })
+      .then(async (response) => resolve([response.status, await response.text(), response.headers.get('Retry-After')]))
+      .catch(reject);
   });
 }
 
@@ -143,25 +160,24 @@ function request(body) {
  * Takes out of the queue what the answer says is settled.
  * @param {Item[]} items
  * @param {number} lost how many lost events the request has reported
- * @param {Response} response
- * @returns {Promise<number>} milliseconds until the next request
+ * @param {Answer} answer
+ * @returns {number} milliseconds until the next request
  */
-async function settle(items, lost, response) {
-  const { status } = response;
+function settle(items, lost, [status, text, after]) {
   debug(status, items);
   const isAnswer = status === 200 || status === 400;
   /** @type {{accepted?: number, rejected?: {index: number, retry?: boolean}[]}} */
   const { accepted = 0, rejected = [] } =
-    status === 204 ? { accepted: items.length } : isAnswer ? await response.json() : {};
+    status === 204 ? { accepted: items.length } : isAnswer ? JSON.parse(text) : {};
   if (accepted + rejected.length === items.length) {
     const again = rejected.filter(({ retry }) => retry).map(({ index }) => index);
     items.forEach(({ key }, index) => again.includes(index) || discard(key));
     countLost(rejected.length - again.length - lost);
-    if (again.length) return backOff(response);
+    if (again.length) return backOff(after);
     batchLimit = MAX_BATCH_EVENTS;
     failures = 0;
     remove('_gt_pause');
-  } else if (status !== 413 && status !== 400) return backOff(response);
+  } else if (status !== 413 && status !== 400) return backOff(after);
   else if (items.length > 1) batchLimit = items.length >> 1; // one of them is too much for the gateway: find it
   else {
     discard(items[0].key);
@@ -172,12 +188,12 @@ async function settle(items, lost, response) {
 
 /**
  * Pauses the sending of all tabs, longer each time, and at least as long as the gateway says.
- * @param {Response|null} response
+ * @param {string|null} after seconds
  */
-function backOff(response) {
-  const after = Number(response && response.headers.get('Retry-After')) * 1000;
+function backOff(after) {
+  if (!after) byXHR = !byXHR;
   const growing = Math.min(FIRST_PAUSE_MS * 2 ** failures, MAX_PAUSE_MS) * (0.5 + Math.random() / 2);
-  const pause = Math.max(Math.min(after || 0, MAX_RETRY_AFTER_MS), growing);
+  const pause = Math.max(Math.min(Number(after) * 1000 || 0, MAX_RETRY_AFTER_MS), growing);
   failures += 1;
   if (isStarted) put('_gt_pause', Date.now() + pause);
   return pause;

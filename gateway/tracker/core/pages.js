@@ -52,19 +52,18 @@ function stamp(at) {
 function write(eventName, data, timestamp = stamp(Date.now()), prefix = '_gt_e') {
   const event = {
     eventType: SYSTEM_EVENTS.includes(eventName) ? 'SYSTEM' : 'BUSINESS',
-    eventName,
+    eventName: eventName.slice(0, 256),
     eventID: pageStyleID(),
     pageID: page.id,
     timestamp,
     category: '',
     url: page.url.slice(0, 8192),
-    languageCode: config.languageCode || '',
+    languageCode: String(config.languageCode || '').slice(0, 64),
     globalVisitID: globalVisitID(),
     visitID: page.visitID,
-    data,
   };
-  debug(event);
-  const key = keep(event, prefix);
+  debug(event, data);
+  const key = keep(event, dataText(data), prefix);
   noteEvent(IDENTITY_EVENTS.includes(eventName));
   return key;
 }

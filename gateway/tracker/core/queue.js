@@ -13,17 +13,18 @@ const MAX_EVENT_BYTES = 64000; // an event fits into a request that outlives its
 const own = new Set();
 
 /**
- * Keeps an event until it is confirmed.
- * @param {{timestamp: number, eventID: string}} event
+ * Keeps an event until it is confirmed, without its data where these are too much.
+ * @param {{timestamp: number, eventID: string}} event all but its data
+ * @param {string} data
  * @param {string} prefix '_gt_e', or '_gt_x' for one that counts only once the visit has gone idle
  * @returns {string} its key
  */
-function keep(event, prefix) {
-  const text = JSON.stringify(event);
+function keep(event, data, prefix) {
+  const text = JSON.stringify(event).slice(0, -1) + ',"data":' + data + '}';
   const bytes = new Blob([text]).size;
   if (bytes > MAX_EVENT_BYTES) {
-    countLost(1);
-    return '';
+    debug('data too large', event);
+    return keep(event, '{"_dropped":"too large"}', prefix);
   }
   const key = [prefix, event.timestamp, event.eventID, bytes, config.site || ''].join('.');
   put(key, text);

@@ -6,12 +6,8 @@ const memory = new Map();
 /** @type {Storage|null} */
 let disk = null;
 
-/** Where cookies are, unless the document is sandboxed. */
-let cookies = { cookie: '' };
-
 function openStore() {
   try {
-    if (document.cookie !== null) cookies = document;
     disk = localStorage;
     if (!isQuiet()) return;
     // For a quiet visitor nothing outlives the tab.
@@ -32,10 +28,12 @@ function get(key) {
  * @param {string|number} value
  */
 function put(key, value) {
+  memory.set(key, String(value));
   try {
     /** @type {Storage} */ (disk).setItem(key, String(value));
+    memory.delete(key);
   } catch (noneOrFull) {
-    memory.set(key, String(value));
+    // Then memory has it.
   }
 }
 
@@ -50,10 +48,13 @@ function keys() {
   return [...memory.keys(), ...Object.keys(disk || {})].filter((key) => key.startsWith('_gt_'));
 }
 
-/** @param {string} name */
+/** @param {string} name @returns {string} '' also where the document has no cookies, as in a sandbox */
 function readCookie(name) {
-  const found = isQuiet() ? null : cookies.cookie.match('(?:^|; )' + name + '=([^;]*)');
-  return found ? found[1] : '';
+  try {
+    return isQuiet() ? '' : (document.cookie.match('(?:^|; )' + name + '=([^;]*)') || [])[1] || '';
+  } catch (noneOrRefused) {
+    return '';
+  }
 }
 
 /**
@@ -62,8 +63,12 @@ function readCookie(name) {
  * @param {number} [maxAge] seconds; without it the cookie ends with the browser
  */
 function writeCookie(name, value, maxAge) {
-  cookies.cookie = name + '=' + value + '; Path=/; SameSite=Lax' + (isSecure ? '; Secure' : '') +
-    (config.domain ? '; Domain=' + config.domain : '') + (maxAge === undefined ? '' : '; Max-Age=' + maxAge);
+  try {
+    document.cookie = name + '=' + value + '; Path=/; SameSite=Lax' + (isSecure ? '; Secure' : '') +
+      (config.domain ? '; Domain=' + config.domain : '') + (maxAge === undefined ? '' : '; Max-Age=' + maxAge);
+  } catch (refused) {
+    // remember() keeps it elsewhere.
+  }
 }
 
 /** @param {string} name */

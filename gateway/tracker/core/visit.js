@@ -8,7 +8,8 @@ function randomID() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   bytes[6] = (bytes[6] & 15) | 64;
   bytes[8] = (bytes[8] & 63) | 128;
-  return Array.from(bytes, (byte) => (byte + 256).toString(16).slice(1)).join('');
+  // Array.from is another function on pages with Prototype.js.
+  return [...bytes].map((byte) => (byte + 256).toString(16).slice(1)).join('');
 }
 
 /** An id as events and pages have it. */

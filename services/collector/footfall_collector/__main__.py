@@ -4,6 +4,7 @@ import sys
 from functools import partial
 
 from footfall.collector.v1 import collector_service_pb2_grpc as collector_grpc
+from footfall_servicekit import command_line
 from footfall_servicekit.channel import open_channel
 from footfall_servicekit.server import Server, run, serve
 from footfall_servicekit.settings import load
@@ -12,6 +13,7 @@ from footfall_collector.access import ACCESS
 from footfall_collector.admission import DAY_MS, Admission
 from footfall_collector.event_log import EventLog
 from footfall_collector.pipeline import Pipeline
+from footfall_collector.proof import TokenRules
 from footfall_collector.redact import Redactor
 from footfall_collector.resolver import Resolver
 from footfall_collector.service import CollectorService
@@ -33,11 +35,14 @@ async def collect(settings: CollectorSettings, sites: Sites) -> int:
         is_volatile_allowed=settings.allow_volatile_log,
     )
     channel = open_channel(settings.identity_target, settings.client_tls)
+    # With mutual TLS nobody but gateways may call Collect (access.py).
+    is_gateway_known = settings.grpc_tls_client_ca_file is not None
     admission = Admission(
         sites,
         Redactor(settings.redact_keys.split(",")),
         max_event_age_ms=settings.max_event_age_days * DAY_MS,
-        token_leeway_s=settings.token_leeway_s,
+        token_rules=TokenRules(settings.token_leeway_s, settings.token_life_s, settings.token_predating_s),
+        received_tolerance_ms=None if is_gateway_known else int(settings.received_tolerance_s * 1000),
     )
     pipeline = Pipeline(admission, log, Resolver(channel), settings.partitions)
     service = CollectorService(pipeline, settings.identity_timeout_ms / 1000)
@@ -55,6 +60,7 @@ async def collect(settings: CollectorSettings, sites: Sites) -> int:
 
 def main() -> None:
     """Run the collector; the entry point `footfall-collector`."""
+    command_line.answer("footfall-collector", "Take events into the log until SIGTERM or SIGINT.")
     settings = load(CollectorSettings)
     try:
         sites = Sites.load(settings.sites_file)

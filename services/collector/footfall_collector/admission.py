@@ -14,7 +14,7 @@ from footfall_timeline import page_id, user_agent_id
 
 from footfall_collector.claim import KINDS, take_claim
 from footfall_collector.normalize import STEPS
-from footfall_collector.proof import Verdict, judge
+from footfall_collector.proof import TokenRules, Verdict, judge
 from footfall_collector.redact import Redactor
 from footfall_collector.sender import Sender, cut_down
 from footfall_collector.sites import Site, Sites
@@ -64,11 +64,21 @@ _SUPPRESSED = collector.Outcome(
 class Admission:
     """The rules of one deployment."""
 
-    def __init__(self, sites: Sites, redactor: Redactor, *, max_event_age_ms: int, token_leeway_s: float) -> None:
+    def __init__(
+        self,
+        sites: Sites,
+        redactor: Redactor,
+        *,
+        max_event_age_ms: int,
+        token_rules: TokenRules = TokenRules(),  # noqa: B008 - immutable
+        received_tolerance_ms: int | None = None,
+    ) -> None:
+        """`received_tolerance_ms`: how far a time of arrival that was told may be off; None: it is believed."""
         self._sites = sites
         self._redactor = redactor
         self._max_event_age_ms = max_event_age_ms
-        self._token_leeway_s = token_leeway_s
+        self._token_rules = token_rules
+        self._received_tolerance_ms = received_tolerance_ms
 
     def admit(self, batch: EventBatch, now_ms: int) -> dict[int, collector.Outcome]:
         """Admit a batch in place; return what becomes of those that are not to be logged, by position.
@@ -77,15 +87,15 @@ class Admission:
 
         Every `context_index` must be in range.
         """
-        senders = [cut_down(context, now_ms) for context in batch.contexts]
+        senders = [cut_down(context, now_ms, self._received_tolerance_ms) for context in batch.contexts]
         turned_away: dict[int, collector.Outcome] = {}
         for position, event in enumerate(batch.events):
-            outcome = self._admit(event, senders[event.context_index])
+            outcome = self._admit(event, senders[event.context_index], now_ms)
             if outcome is not None:
                 turned_away[position] = outcome
         return turned_away
 
-    def _admit(self, event: Event, sender: Sender) -> collector.Outcome | None:
+    def _admit(self, event: Event, sender: Sender, now_ms: int) -> collector.Outcome | None:
         for step, reason in STEPS:
             broken_rule = step(event)
             if broken_rule is not None:
@@ -105,7 +115,7 @@ class Admission:
         visit, page = event.visit_id, event.browser_page_id
         event.page_id = page_id(visit, page) if page else ""
         event.user_agent_id = user_agent_id(visit, sender.user_agent) if sender.user_agent else ""
-        rejection = self._identify(event, site, sender.received_ms)
+        rejection = self._identify(event, site, now_ms)
         self._redact(event)
         return rejection
 
@@ -118,11 +128,13 @@ class Admission:
             event.data_json = masked_data
         event.title = _title(masked_data) if event.event_name == "PageEntered" else ""
 
-    def _identify(self, event: Event, site: Site, received_ms: int) -> collector.Outcome | None:
+    def _identify(self, event: Event, site: Site, now_ms: int) -> collector.Outcome | None:
         """Decide what the event does to its visit, whom it names and how far that is to be trusted.
 
         All four fields are written for every event: what a sender put there says nothing.
         """
+        event.ClearField("proven_json")
+        event.ClearField("token_id")
         kind = KINDS.get(event.event_name)
         if kind is None:
             event.ClearField("transition")
@@ -137,18 +149,20 @@ class Admission:
         event.identity_id = claim.user_id
         event.assurance, event.assurance_reason = _CLAIMED[kind]
         if kind == _SIGN_IN and site.keys:
-            verdict = judge(
+            proof = judge(
                 claim.token,
                 site.keys,
                 site=site.name,
                 visit_id=event.visit_id,
                 user_id=claim.user_id,
-                received_ms=received_ms,
-                leeway_s=self._token_leeway_s,
+                happened_ms=event.event_time_ms,
+                now_ms=now_ms,
+                rules=self._token_rules,
             )
-            event.assurance_reason = verdict
-            if verdict is Verdict.VALID:
+            event.assurance_reason = proof.verdict
+            if proof.verdict is Verdict.VALID:
                 event.assurance = event_pb2.ASSURANCE_PROVEN
+                event.proven_json, event.token_id = proof.attributes, proof.token_id
             else:
                 event.transition = event_pb2.TRANSITION_KIND_USER_INFO
         return None

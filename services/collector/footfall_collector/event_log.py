@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import structlog
-from footfall_servicekit.partitions import Address, Node, PartitionedRedis, hash_tag
+from footfall_servicekit.partitions import (
+    OLDEST,
+    OLDEST_WITH_WAITAOF,
+    Address,
+    Node,
+    PartitionedRedis,
+    hash_tag,
+    is_forbidden,
+)
 from footfall_servicekit.stream import PAYLOAD_FIELD, trim
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
@@ -84,9 +92,9 @@ class EventLog:
     async def check(self) -> None:
         """Wait until Redis answers, then make sure that it holds this log and keeps what it confirms.
 
-        Until then appends fail. Raises WrongPartitionsError and LogMisconfiguredError.
+        Until then appends fail. Raises WrongPartitionsError, OldRedisError and LogMisconfiguredError.
         """
-        await self._redis.check()
+        await self._redis.check(OLDEST_WITH_WAITAOF if self._ack_replicas else OLDEST)
         for node in self._redis.nodes():
             try:
                 await self._check_durability(node)
@@ -101,7 +109,9 @@ class EventLog:
             return
         try:
             answer = await node.client.config_get(*_DURABLE)
-        except ResponseError:
+        except ResponseError as error:
+            if not is_forbidden(error):
+                raise
             # Managed servers often forbid CONFIG. They are set up elsewhere.
             _log.warning("cannot see how durable Redis is: it does not allow CONFIG GET", demanded=_DURABLE)
             answer = _DURABLE

@@ -1,13 +1,14 @@
-"""Turns the token of a SignIn into a verdict: whether the website's server says that this user signed in, here and now.
+"""Turns the token of a SignIn into what it proves: that the website's server says who signed in, here and now.
 
 A token is a JWT signed with one of the site's keys: `sub` the user id, `aud` the site, `visitID` the visit, `iat` and
-`exp`. It is judged once, at admission, against the time the request arrived, so reading the log again needs no key.
+`exp`. It is judged once, at admission, by the collector's own clock, so reading the log again needs no key.
 """
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import jwt
 import msgspec
@@ -18,6 +19,9 @@ from footfall_timeline import normalize_uuid
 
 Algorithm = Literal["HS256", "EdDSA"]
 LEAST_SECRET_BYTES: Final = 32  # as long as HS256's output: RFC 7518, 3.2
+LONGEST_CLAIM: Final = 256
+"""Characters of a claim about the person; a longer one says nothing."""
+_TOKEN_ID_BYTES: Final = 8
 
 _signatures = jwt.PyJWS(algorithms=["HS256", "EdDSA"])
 
@@ -36,6 +40,35 @@ class Verdict(StrEnum):
     WRONG_SUBJECT = "token_wrong_subject"
     NOT_YET_VALID = "token_not_yet_valid"
     EXPIRED = "token_expired"
+    LONG_LIVED = "token_long_lived"
+    """From `iat` to `exp` is longer than a token may be good for."""
+    ISSUED_LATER = "token_issued_later"
+    """The event happened, by its own time, before the token was made."""
+
+
+class Proof(NamedTuple):
+    """A verdict, and what a VALID token proves besides its subject.
+
+    `attributes` is a JSON object of the claims about the person that count. `token_id` stands for the token: whatever
+    is changed in a token's text without breaking its signature, it stays the same.
+    """
+
+    verdict: Verdict
+    attributes: bytes = b""
+    token_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRules:
+    """What a deployment demands of tokens, in seconds.
+
+    `leeway_s` is how far the clock of the website's server may be off, `longest_life_s` how long a token may be good
+    for, and `predating_s` how long before its token was made an event may have happened, by the browser's clock.
+    """
+
+    leeway_s: float = 30
+    longest_life_s: float = 3_600
+    predating_s: float = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +115,22 @@ class _Claims(msgspec.Struct):
     exp: float
     iat: float
     nbf: float | None = None
+    # Claims about the person (OpenID Connect Core, 5.1). One of another type than it should be says nothing.
+    email: Any = None
+    email_verified: Any = None
+    phone_number: Any = None
+    phone_number_verified: Any = None
+    given_name: Any = None
+    family_name: Any = None
+
+    def attributes(self) -> dict[str, str]:
+        """What the website's server vouches for: not an address that it has not verified, or a number it has not."""
+        given = {"given_name": self.given_name, "family_name": self.family_name}
+        if self.email_verified is True:
+            given["email"] = self.email
+        if self.phone_number_verified is not False:  # many servers keep numbers and know nothing of verifying them
+            given["phone_number"] = self.phone_number
+        return {name: text for name, text in given.items() if isinstance(text, str) and 1 <= len(text) <= LONGEST_CLAIM}
 
 
 _decode_claims = msgspec.json.Decoder(_Claims).decode
@@ -94,32 +143,46 @@ def judge(
     site: str,
     visit_id: str,
     user_id: str,
-    received_ms: int,
-    leeway_s: float,
-) -> Verdict:
-    """Judge the token of a SignIn that names `user_id` in a visit of a site with these keys.
-
-    `leeway_s` is how far the clock of the website's server may be off.
-    """
+    happened_ms: int,
+    now_ms: int,
+    rules: TokenRules,
+) -> Proof:
+    """Judge the token of a SignIn that names `user_id` in a visit of a site with these keys."""
     if token is None:
-        return Verdict.MISSING
+        return Proof(Verdict.MISSING)
     payload = _payload(token, keys) if isinstance(token, str) else None
     if payload is None:
-        return Verdict.FORGED
+        return Proof(Verdict.FORGED)
     try:
         claims = _decode_claims(payload)
     except (ValueError, RecursionError):
-        return Verdict.INCOMPLETE
+        return Proof(Verdict.INCOMPLETE)
+    verdict = _mismatch(claims, site, visit_id, user_id) or _wrong_time(
+        claims, happened_ms / 1000, now_ms / 1000, rules
+    )
+    if verdict:
+        return Proof(verdict)
+    attributes = claims.attributes()
+    token_id = hashlib.blake2b(payload, digest_size=_TOKEN_ID_BYTES).hexdigest()
+    return Proof(Verdict.VALID, msgspec.json.encode(attributes) if attributes else b"", token_id)
+
+
+def _mismatch(claims: _Claims, site: str, visit_id: str, user_id: str) -> Verdict | None:
     if site not in ([claims.aud] if isinstance(claims.aud, str) else claims.aud):
         return Verdict.OTHER_SITE
     if not _is_same_visit(claims.visit_id, visit_id):
         return Verdict.OTHER_VISIT
-    if claims.sub != user_id:
-        return Verdict.WRONG_SUBJECT
-    received_s = received_ms / 1000
-    if max(claims.iat, claims.nbf or 0) > received_s + leeway_s:
+    return Verdict.WRONG_SUBJECT if claims.sub != user_id else None
+
+
+def _wrong_time(claims: _Claims, happened_s: float, now_s: float, rules: TokenRules) -> Verdict | None:
+    if max(claims.iat, claims.nbf or 0) > now_s + rules.leeway_s:
         return Verdict.NOT_YET_VALID
-    return Verdict.VALID if received_s < claims.exp + leeway_s else Verdict.EXPIRED
+    if now_s >= claims.exp + rules.leeway_s:
+        return Verdict.EXPIRED
+    if claims.exp - claims.iat > rules.longest_life_s:
+        return Verdict.LONG_LIVED
+    return Verdict.ISSUED_LATER if happened_s < claims.iat - rules.predating_s else None
 
 
 def _payload(token: str, keys: Iterable[SigningKey]) -> bytes | None:

@@ -30,13 +30,17 @@ class Sender(NamedTuple):
     sends_gpc: bool
 
 
-def cut_down(context: EventContext, now_ms: int) -> Sender:
+def cut_down(context: EventContext, now_ms: int, tolerance_ms: int | None) -> Sender:
     """Cut a context, in place, to what the log may keep of it. A request without a time of arrival arrived now.
 
-    Its site, origin and privacy signal go too: what they decide is in each event, or that there is none.
+    A time of arrival that is further off than `tolerance_ms` is moved to where it is not; None: it is believed. Site,
+    origin and privacy signal go too: what they decide is in each event, or that there is none.
     """
     if not context.received_time_ms:
         context.received_time_ms = now_ms
+    if tolerance_ms is not None:
+        earliest_ms, latest_ms = now_ms - tolerance_ms, now_ms + tolerance_ms
+        context.received_time_ms = min(max(context.received_time_ms, earliest_ms), latest_ms)
     user_agent = context.user_agent
     if len(user_agent) > MAX_USER_AGENT:
         context.user_agent = user_agent = user_agent[:MAX_USER_AGENT]

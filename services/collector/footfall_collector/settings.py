@@ -44,6 +44,22 @@ class CollectorSettings(ServiceSettings):
     token_leeway_s: float = Field(
         30, ge=0, le=3_600, description="How far the clock of a server that signs SignIn tokens may be off, in seconds."
     )
+    token_life_s: float = Field(
+        3_600, gt=0, description="Longest that a SignIn token may be good for, from `iat` to `exp`, in seconds."
+    )
+    token_predating_s: float = Field(
+        300,
+        ge=0,
+        description="How long before the `iat` of its token a SignIn may have happened, in seconds: the clocks of "
+        "browsers are not exact.",
+    )
+    received_tolerance_s: float = Field(
+        60,
+        ge=0,
+        le=3_600,
+        description="Without mutual TLS anybody may call: how far the time of arrival that a caller tells may be off "
+        "the collector's clock, in seconds. What is further off counts as just so far off.",
+    )
     redact_keys: str = Field(
         "",
         description="Further keys, separated by commas, whose values are masked in URLs and data. "

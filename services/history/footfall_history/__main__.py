@@ -1,12 +1,14 @@
 """Turns settings into parts, and the parts into the running history service, or into one command."""
 
 import asyncio
-import sys
 from functools import partial
 from typing import Final
 
 from footfall.history.v1 import history_service_pb2_grpc as history_grpc
-from footfall_servicekit.server import Server, repeat, run, serve
+from footfall_servicekit import command_line
+from footfall_servicekit.background import repeat
+from footfall_servicekit.command_line import Command
+from footfall_servicekit.server import Server, run, serve
 from footfall_servicekit.settings import load
 
 from footfall_history import dead_letters_command
@@ -64,7 +66,7 @@ async def keep_history(settings: HistorySettings) -> int:
         slow,
         effort=Effort(settings.slow_transitions, settings.slow_restamps),
         attempts=settings.attempts,
-        is_store_ready=store.is_ready,
+        check_store=store.journal,
     )
     freshness = Freshness(log, settings.behind_s)
     tail = LiveTail(log, preview, stopping, most_watchers=settings.watchers)
@@ -105,10 +107,10 @@ async def keep_history(settings: HistorySettings) -> int:
 
 def main() -> None:
     """Run history, or carry out `dead-letters ...`; the entry point `footfall-history`."""
+    command = Command("list, show, repair, replay or discard what could not be stored", dead_letters_command.run)
+    about = "Keep what visitors do, and answer about it, until SIGTERM or SIGINT."
+    command_line.answer("footfall-history", about, {"dead-letters": command})
     settings = load(HistorySettings)
-    match sys.argv[1:]:
-        case ["dead-letters", *arguments]:
-            sys.exit(dead_letters_command.run(arguments, settings))
     run(settings, "history", partial(keep_history, settings))
 
 

@@ -24,7 +24,8 @@ class Unstorable(NamedTuple):
 class Arrival:
     """What a batch brings for one visit.
 
-    `events` are by document id, each the first of its id in the batch; `sources` what they were made from. `start` is
+    `events` are by document id, each the first of its id in the batch, at the earliest time of all of its id; `sources`
+    what they were made from. `start` is
     what the earliest of them says of the visit; its `start_key` sorts visits by (start, id).
     """
 
@@ -44,11 +45,12 @@ class Arrival:
         self.received_ms = max(self.received_ms, context.received_time_ms)
         document_id = document["_id"]
         known = self.events.setdefault(document_id, document)
-        if known is not document:
+        if known is document:
+            self.sources[document_id] = event, context
+        else:
+            known["order_key"] = min(known["order_key"], document["order_key"])
             if not has_same_content(known, document):
                 self.conflicts.add(document_id)
-            return
-        self.sources[document_id] = event, context
         start_key = order_key(event.event_time_ms, event.visit_id)
         if not self.start or start_key < self.start["start_key"]:
             self.start = {name: document[name] for name in _START_FIELDS if name in document}

@@ -39,16 +39,19 @@ class LogConsumer:
         *,
         effort: Effort,
         attempts: int,
-        is_store_ready: Callable[[], Awaitable[bool]],
+        check_store: Callable[[], Awaitable[None]],
     ) -> None:
-        """Leave to `handle_slow` a visit that takes more than `effort`, and what has failed `attempts` times."""
+        """Leave to `handle_slow` a visit that takes more than `effort`, and what has failed `attempts` times.
+
+        But not while it is the store that fails: then `check_store` raises.
+        """
         self._letters = letters
         self._stamper = stamper
         self._eraser = eraser
         self._slow = slow
         self._effort = effort
         self._attempts = attempts
-        self._is_store_ready = is_store_ready
+        self._check_store = check_store
         self._failures: Counter[int] = Counter()
 
     async def handle(self, partition: int, entries: list[Entry]) -> None:
@@ -93,9 +96,9 @@ class LogConsumer:
             raise
         except Exception as error:
             self._failures[partition] += 1
-            # A store that answers is not what failed.
-            if self._failures[partition] < self._attempts or not await self._is_store_ready():
+            if self._failures[partition] < self._attempts:
                 raise
+            await self._check_store()
             left = {event.visit_id for batch in part for event in batch.events}
             about = {"partition": partition, "visits": len(left), "failures": self._failures[partition]}
             _log.error("set aside visits that cannot be stored together", **about, exc_info=error)

@@ -11,7 +11,8 @@ from typing import Final
 
 from footfall.event.v1.event_pb2 import Event, EventBatch, EventContext
 from footfall_servicekit import logs
-from footfall_servicekit.partitions import WrongPartitionsError
+from footfall_servicekit.partitions import OldRedisError, WrongPartitionsError
+from footfall_servicekit.settings import load
 
 from footfall_history import repair
 from footfall_history.dead_letters import DeadLetters, DeadLettersFullError, Letter
@@ -24,9 +25,10 @@ _PATIENCE_S: Final = 10.0
 Command = Callable[[DeadLetters, argparse.Namespace], Awaitable[int]]
 
 
-def run(arguments: list[str], settings: HistorySettings) -> int:
+def run(arguments: list[str]) -> int:
     """Carry out one command; the exit code: 0 done, 1 not (all) done, 2 not understood."""
     options = _parser().parse_args(arguments)
+    settings = load(HistorySettings)
     options.max_age_ms = settings.max_event_age_days * DAY_MS
     logs.configure("history", "critical")  # what goes wrong is told below
     try:
@@ -35,7 +37,7 @@ def run(arguments: list[str], settings: HistorySettings) -> int:
         sys.stderr.write("Redis does not answer\n")
     except DeadLettersFullError:
         sys.stderr.write("too many letters lie in that partition: replay or discard some\n")
-    except (RepairError, WrongPartitionsError) as error:
+    except (RepairError, WrongPartitionsError, OldRedisError) as error:
         sys.stderr.write(f"{error}\n")
     return 1
 

@@ -17,6 +17,9 @@ Document = dict[str, Any]
 PAGE_ENTERED: Final = "PageEntered"
 PAGE_EXITED: Final = "PageExited"
 
+NO_REVISION: Final = -1
+"""The revision of a stamp that counts no more: less than every timeline's."""
+
 TIME_DIGITS: Final = 13
 """How much of an order key is its time."""
 
@@ -34,8 +37,18 @@ _CONTENT: Final = (
     "timestamp_ms",
     "data_json",
 )
-_ADMITTED: Final = ("event_type", "site", "page_id", "user_agent_id", "transition", "assurance", "assurance_reason")
-ERASABLE: Final = ("names_identity_id", "names_hash", "data_json", "title")
+_ADMITTED: Final = (
+    "event_type",
+    "site",
+    "page_id",
+    "user_agent_id",
+    "transition",
+    "assurance",
+    "assurance_reason",
+    "proven_json",
+    "token_id",
+)
+ERASABLE: Final = ("names_identity_id", "names_hash", "data_json", "proven_json", "title")
 """What an event that has been erased no longer says, besides whose it was."""
 
 

@@ -5,8 +5,8 @@ from functools import partial
 from typing import Any, Final, NamedTuple
 
 from footfall_servicekit.partitions import PartitionedRedis, hash_tag
-from footfall_servicekit.stream import PAYLOAD_FIELD, Entry, StreamReader, trim
-from redis.exceptions import RedisError, ResponseError
+from footfall_servicekit.stream import PAYLOAD_FIELD, Entry, StreamReader, about_stream, trim
+from redis.exceptions import RedisError
 
 GROUP: Final = "history"
 _ALL_GROUPS: Final = ("identity", GROUP)
@@ -65,19 +65,17 @@ class Log:
         return is_ours and bool(removed <= position.ordinal <= about["entries-added"])
 
     async def _about(self, number: int) -> dict[str, Any]:
-        try:
-            answer: dict[str, Any] = await self._redis[number].xinfo_stream(_key("log", number))
-        except ResponseError:  # nothing has been appended yet
+        about = await about_stream(self._redis[number], _key("log", number))
+        if about is None:  # nothing has been appended yet
             return {"last-generated-id": b"0-0", "entries-added": 0, "length": 0}
-        return answer
+        return about
 
     async def oldest_ms(self, number: int) -> int:
         """When the oldest entry of a partition that history has not acknowledged was appended; 0: there is none."""
         redis, key = self._redis[number], _key("log", number)
-        try:
-            groups = {about["name"].decode(): about for about in await redis.xinfo_groups(key)}
-        except ResponseError:  # nothing has been appended yet
+        if await about_stream(redis, key) is None:  # nothing has been appended yet
             return 0
+        groups = {about["name"].decode(): about for about in await redis.xinfo_groups(key)}
         if not (group := groups.get(GROUP)):
             return 0
         oldest = (await redis.xpending(key, GROUP))["min"] if group["pending"] else None

@@ -4,6 +4,7 @@ Filters are flat, and what an index begins with stands first. All collections ar
 in thirteen digits and then an id, so a page, a time range and a cursor are all bounds of that string.
 """
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from footfall_history.documents import TIME_DIGITS, Document, event_time_ms
 ALL_CATEGORIES: Final = "all categories"
 
 _LATEST_MS: Final = 10**13 - 1
+_KEY = re.compile(rf"[0-9]{{{TIME_DIGITS}}}")
 
 Item = TypeVar("Item")
 
@@ -63,6 +65,8 @@ def window(request: Any, *, age_of_start: bool = False) -> Window:
     Raises RequestError for a token that is not its own, a size below 0, an impossible place.
     """
     page, times = page_window(request), scope_window(request.scope, age_of_start=age_of_start)
+    if page.lower and not _KEY.match(page.lower):  # tokens can be made up by whoever reads paging.py
+        raise RequestError.invalid("page_token", "must be a token that this method returned")
     lower = max(page.lower, times.lower)
     if request.HasField("start"):
         if request.page_token:

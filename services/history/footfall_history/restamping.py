@@ -85,7 +85,7 @@ async def erase_in_visit(
             of_person = [one._replace(owner=identity) for one in restamps if "erased" in one.fields]
             matched = await store.restamp(of_person)
             count += matched
-            if matched < sum(len(one.ids) for one in restamps):
+            if matched < sum(len(one.keys) for one in restamps):
                 await store.restamp(restamps)
         upper = order_key(erase_time_ms + 1, "")
         naming = _walk(store, visit, {"names_identity_id": identity}, "", upper)
@@ -109,10 +109,11 @@ async def _replace(store: Store, fields_of: VisitFields, visit_id: str, change: 
 
 def restamps_of(visit: Visit, events: Iterable[Document]) -> list[Restamp]:
     """The stamps that events have by the timeline of their visit, as few as possible: each takes its time."""
-    alike: dict[tuple[Stamp, bool], list[str]] = defaultdict(list)
+    alike: dict[tuple[Stamp, bool], dict[str, str]] = defaultdict(dict)
     for event in events:
         piece = visit.piece_at(event["order_key"])
-        alike[piece.stamp, piece.is_erased].append(event["_id"])
+        alike[piece.stamp, piece.is_erased][event["_id"]] = event["order_key"]
     return [
-        Restamp(ids, *stamp_fields(stamp, visit.rev, is_erased=is_erased)) for (stamp, is_erased), ids in alike.items()
+        Restamp(keys, *stamp_fields(stamp, visit.rev, is_erased=is_erased))
+        for (stamp, is_erased), keys in alike.items()
     ]

@@ -23,6 +23,8 @@ Why that stays true here:
 - With visits that are left. The protocol was not begun for them, or ended early, as in a crash: it begins again when
   their events are given again, in whatever order.
 - When a visit expires in between. Step 4 misses it; the protocol begins again for it.
+- With events that come again at an earlier time. They are moved between steps 3 and 4, and lose their stamp by that: so
+  they are behind whatever timeline is read after.
 
 A crash at any point leaves the entries unacknowledged, and every step can be done twice.
 """
@@ -36,7 +38,7 @@ from footfall.event.v1.event_pb2 import EventBatch
 
 from footfall_history import metrics
 from footfall_history.arrivals import Arrivals, Unstorable, by_visit
-from footfall_history.documents import has_same_content, visit_of
+from footfall_history.documents import NO_REVISION, Document, has_same_content, visit_of
 from footfall_history.long_visits import notes
 from footfall_history.restamping import each_behind, erase_in_visit, restamps_behind, restamps_of
 from footfall_history.store import Store
@@ -94,6 +96,7 @@ class Stamper:
                 left |= self._leave_long(arrivals, visits, effort.transitions)
             forgotten = await self._merge(arrivals, visits, unstorable)
             duplicates = await self._insert(arrivals, visits, forgotten, stored, unstorable)
+            known = await self._earliest(arrivals, duplicates)
             await self._store.note_last_keys(notes(arrivals))
             current = {
                 visit_id: visit
@@ -102,7 +105,7 @@ class Stamper:
                 if visit.merged(arrivals[visit_id].transitions, self._transitions_kept) is visit
             }
             most = effort.restamps if effort else _RESTAMPS_AT_ONCE
-            behind = await self._stamp_anew(arrivals, visits, current, duplicates, most)
+            behind = await self._stamp_anew(arrivals, visits, current, known, most)
             named = {
                 visit_id: forgotten.keys() & (visit.identities | arrivals[visit_id].named)
                 for visit_id, visit in current.items()
@@ -215,33 +218,49 @@ class Stamper:
         forgotten: EraseTimes,
         stored: set[str],
         unstorable: list[Unstorable],
-    ) -> dict[str, set[str]]:
-        """Step 3. Returns the duplicates by visit; adds the others to `stored` or `unstorable`."""
+    ) -> set[str]:
+        """Step 3. Returns the duplicates; adds the others to `stored` or `unstorable`."""
         documents = [
             self._tombstones.hashed(visits[visit_id].stamped(document, forgotten))
             for visit_id, arrival in arrivals.items()
             for document in arrival.events.values()
         ]
         refusals = await self._store.insert_events(documents)
-        duplicates: dict[str, set[str]] = {}
         for document in documents:
             if document["_id"] in refusals.duplicates:
-                duplicates.setdefault(document["visit_id"], set()).add(document["_id"])
-            elif reason := refusals.refused.get(document["_id"]):
+                continue
+            if reason := refusals.refused.get(document["_id"]):
                 unstorable.append(Unstorable(*arrivals[document["visit_id"]].sources[document["_id"]], reason))
             else:
                 stored.add(document["_id"])
-        return duplicates
+        return refusals.duplicates
+
+    async def _earliest(self, arrivals: Arrivals, duplicates: Iterable[str]) -> dict[str, Document]:
+        """The stored events that came again, each at the earliest of its times, as its transition is."""
+        known = {document["_id"]: document for document in await self._store.read_events(duplicates)}
+        earlier = {
+            document_id: document["order_key"]
+            for arrival in arrivals.values()
+            for document_id, document in arrival.events.items()
+            if document_id in known and document["order_key"] < known[document_id]["order_key"]
+        }
+        await self._store.move_events(earlier)
+        for document_id, key in earlier.items():
+            known[document_id] |= {"order_key": key, "rev": NO_REVISION}
+        return known
 
     async def _stamp_anew(
         self,
         arrivals: Arrivals,
         visits: Mapping[str, Visit],
         current: Mapping[str, Visit],
-        duplicates: Mapping[str, set[str]],
+        known: Mapping[str, Document],
         most: int,
     ) -> dict[str, str]:
-        """Step 5. Returns visits that may have more than about `most` events to be stamped anew, each with the key."""
+        """Step 5. `known` are events that had been stored before.
+
+        Returns visits that may have more than about `most` events to be stamped anew, each with the key.
+        """
         from_keys = {
             visit_id: key
             for visit_id, visit in current.items()
@@ -249,21 +268,15 @@ class Stamper:
         }
         restamps, cut = await restamps_behind(self._store, current, from_keys, most)
         conflicts = set().union(*(arrival.conflicts for arrival in arrivals.values()))
-        known = {
-            document["_id"]: document for document in await self._store.read_events(set().union(*duplicates.values()))
-        }
         for visit_id, visit in current.items():
             behind = []
-            arrival, repeated = arrivals[visit_id], duplicates.get(visit_id, set())
+            arrival = arrivals[visit_id]
             for document_id, document in arrival.events.items():
-                if document_id not in repeated:
-                    stored, rev = document, visits[visit_id].rev
-                elif document_id in known:  # else it has expired
+                stored, rev = document, visits[visit_id].rev
+                if document_id in known:
                     stored, rev = known[document_id], known[document_id]["rev"]
                     if not has_same_content(stored, document):
                         conflicts.add(document_id)
-                else:
-                    continue
                 if rev < visit.rev:
                     behind.append(stored)
             restamps += restamps_of(visit, behind)

@@ -15,14 +15,14 @@ import structlog
 from footfall_timeline import order_key
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection
 from pymongo import ASCENDING, DESCENDING, ReadPreference, ReturnDocument, UpdateMany, UpdateOne
-from pymongo.errors import BulkWriteError, ConnectionFailure
+from pymongo.errors import BulkWriteError, ConnectionFailure, WriteConcernError
 from pymongo.write_concern import WriteConcern
 
-from footfall_history.documents import PAGE_ENTERED, PAGE_EXITED, Document
+from footfall_history.documents import NO_REVISION, PAGE_ENTERED, PAGE_EXITED, Document
 from footfall_history.walk import Walk
 
-Unavailable = ConnectionFailure
-"""What every method raises when MongoDB does not answer."""
+Unavailable = (ConnectionFailure, WriteConcernError)
+"""What every method raises when MongoDB does not answer, or does not confirm what it was given to write."""
 
 _DUPLICATE_KEY: Final = 11000
 # Ids are asked for in groups of this many, side by side. SecantusDB compares each document with each id of an `$in`:
@@ -87,12 +87,13 @@ class Refusals(NamedTuple):
 
 
 class Restamp(NamedTuple):
-    """Events with these document ids get these fields and lose those, unless their stamp is of as late a revision.
+    """Events get these fields and lose those, unless their stamp is of as late a revision.
 
-    `owner`: only those that are this identity's, if it is given.
+    `keys`: their order keys by document id, as they were looked at: one that has been moved since is its mover's
+    business. `owner`: only those that are this identity's, if it is given.
     """
 
-    ids: Sequence[str]
+    keys: Mapping[str, str]
     fields: Document
     without: Collection[str]
     owner: str = ""
@@ -177,10 +178,10 @@ class Store:
             UpdateOne({"_id": visit_id, "rev": fields["rev"] - 1}, {"$set": fields}) for visit_id, fields in changes
         ]
         try:
-            return (await self.visits.bulk_write(operations, ordered=False)).matched_count, {}
+            return (await _confirmed(self.visits.bulk_write(operations, ordered=False))).matched_count, {}
         except BulkWriteError as error:
-            refused = {changes[problem["index"]][0]: _reason(problem) for problem in _refusals(error)}
-            return (error.details or {})["nMatched"], refused
+            refused = {changes[problem["index"]][0]: _reason(problem) for problem in error.details["writeErrors"]}
+            return error.details["nMatched"], refused
 
     async def move_visits(
         self, starts: Mapping[str, Mapping[str, Any]], touched: Collection[str], touched_ms: int
@@ -193,13 +194,13 @@ class Store:
         if touched:
             operations.append(UpdateMany({"_id": {"$in": [*touched]}}, {"$max": {"touched_ms": touched_ms}}))
         if operations:
-            await self.visits.bulk_write(operations, ordered=False)
+            await _confirmed(self.visits.bulk_write(operations, ordered=False))
 
     async def note_last_keys(self, keys: Mapping[str, str]) -> None:
         """Note for visits the key of an event, if it is later than what is noted."""
         if keys:
             operations = [UpdateOne({"_id": visit_id}, {"$max": {"last_key": key}}) for visit_id, key in keys.items()]
-            await self.visits.bulk_write(operations, ordered=False)
+            await _confirmed(self.visits.bulk_write(operations, ordered=False))
 
     # Events, for the consumer
 
@@ -210,6 +211,15 @@ class Store:
     async def read_events(self, ids: Iterable[str], fields: Sequence[str] | None = None) -> list[Document]:
         """The events with these document ids, whole or these fields of them."""
         return await _by_ids(self.events, "_id", ids, fields)
+
+    async def move_events(self, keys: Mapping[str, str]) -> None:
+        """Let events have happened earlier, by document id; one that is not there yet at that time loses its stamp."""
+        operations = [
+            UpdateOne({"_id": id_, "order_key": {"$gt": key}}, {"$set": {"order_key": key, "rev": NO_REVISION}})
+            for id_, key in keys.items()
+        ]
+        if operations:
+            await _confirmed(self.events.bulk_write(operations, ordered=False))
 
     async def events_behind(self, visit_ids: Iterable[str], from_key: str, rev: int, limit: int) -> list[Document]:
         """Of events in these visits from a key on and stamped before this revision: `visit_id`, `order_key`, `rev`.
@@ -227,7 +237,7 @@ class Store:
         """
         matched = 0
         for operations in _restamps_a_command(restamps):
-            matched += (await self.events.bulk_write(operations, ordered=False)).matched_count
+            matched += (await _confirmed(self.events.bulk_write(operations, ordered=False))).matched_count
         return matched
 
     async def forget_named(self, ids: Sequence[str], identity: str, without: Collection[str]) -> int:
@@ -430,9 +440,9 @@ async def _insert(collection: "AsyncIOMotorCollection[Any]", documents: Sequence
     if not documents:
         return refusals
     try:
-        await collection.insert_many(documents, ordered=False)
+        await _confirmed(collection.insert_many(documents, ordered=False))
     except BulkWriteError as error:
-        for problem in _refusals(error):
+        for problem in error.details["writeErrors"]:
             document_id = documents[problem["index"]]["_id"]
             if problem["code"] == _DUPLICATE_KEY:
                 refusals.duplicates.add(document_id)
@@ -449,26 +459,31 @@ def _restamps_a_command(restamps: Iterable[Restamp]) -> Iterator[list[UpdateMany
     """
     part: list[UpdateMany] = []
     count = 0
-    for ids, fields, without, owner in restamps:
+    for keys, fields, without, owner in restamps:
         where: Document = {"rev": {"$lt": fields["rev"]}} | ({"identity_id": owner} if owner else {})
         change = {"$set": fields} | ({"$unset": dict.fromkeys(without, "")} if without else {})
-        for group in _groups(ids):
+        for group in _groups([*keys]):
             if len(part) == _RESTAMPS_A_COMMAND or count + len(group) > _RESTAMPED_A_COMMAND:
                 yield part
                 part, count = [], 0
-            part.append(UpdateMany({"_id": {"$in": group}} | where, change))
+            there = {"_id": {"$in": group}, "order_key": {"$in": [keys[id_] for id_ in group]}}
+            part.append(UpdateMany(there | where, change))
             count += len(group)
     if part:
         yield part
 
 
-def _refusals(error: BulkWriteError) -> list[Mapping[str, Any]]:
-    """Which writes the server refused one by one. Raises the error when it is not known how far the others went."""
-    details = error.details or {}
-    if details.get("writeConcernErrors"):
-        raise error
-    refusals: list[Mapping[str, Any]] = details["writeErrors"]
-    return refusals
+async def _confirmed(write: Awaitable[Answer]) -> Answer:
+    """The answer to a bulk write. Raises Unavailable when the server does not say that it will keep what it took.
+
+    Also when it refused some besides: of those it took nobody knows. What else it refused BulkWriteError says.
+    """
+    try:
+        return await write
+    except BulkWriteError as error:
+        if error.details["writeConcernErrors"]:
+            raise WriteConcernError("a bulk write is not confirmed") from error
+        raise
 
 
 def _reason(problem: Mapping[str, Any]) -> str:

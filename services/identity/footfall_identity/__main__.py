@@ -5,8 +5,11 @@ from functools import partial
 from typing import Final
 
 from footfall.identity.v1 import identity_service_pb2_grpc as identity_grpc
+from footfall_servicekit import command_line
+from footfall_servicekit.background import repeat
 from footfall_servicekit.errors import RequestError
-from footfall_servicekit.server import Server, repeat, run, serve
+from footfall_servicekit.partitions import OLDEST, OLDEST_WITH_WAITAOF
+from footfall_servicekit.server import Server, run, serve
 from footfall_servicekit.settings import load
 
 from footfall_identity.access import ACCESS
@@ -61,7 +64,7 @@ async def identify(settings: IdentitySettings) -> int:
         frequent=["ResolveEvents"],
         ready=partitions.redis.is_ready,
         background=[
-            partitions.redis.check,
+            partial(partitions.redis.check, OLDEST_WITH_WAITAOF if settings.log_ack_replicas else OLDEST),
             links.prepare,
             eraser.restore,
             partial(repeat, _FINISH_EVERY_S, RequestError, linking.finish),
@@ -77,6 +80,7 @@ async def identify(settings: IdentitySettings) -> int:
 
 def main() -> None:
     """Run identity; the entry point `footfall-identity`."""
+    command_line.answer("footfall-identity", "Say who visitors are until SIGTERM or SIGINT.")
     settings = load(IdentitySettings)
     run(settings, "identity", partial(identify, settings))
 

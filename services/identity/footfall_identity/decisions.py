@@ -47,8 +47,9 @@ def _is_standing(record: IdentityRecord, verdict: Verdict) -> bool:
     last = record.decisions[-1]
     if verdict.status is Status.UNLINKED:
         return last.status is Status.UNLINKED
-    known = (last.status, last.rule, last.contact_id, last.candidates)
-    return known == (verdict.status, verdict.rule, verdict.contact_id, verdict.candidates)
+    known = (last.status, last.rule, last.contact_id, last.candidates, last.sign and last.sign.assurance)
+    sure = verdict.sign and verdict.sign.assurance
+    return known == (verdict.status, verdict.rule, verdict.contact_id, verdict.candidates, sure)
 
 
 def linked_by_hand(record: IdentityRecord, contact_id: str, actor: str, now_ms: int) -> IdentityRecord:

@@ -1,12 +1,13 @@
 """Turns what events say of an identity into the one record kept of it, whatever their order and repetition."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from enum import IntEnum
 from functools import reduce
 from itertools import chain
 
 import msgspec
 from footfall.event.v1.event_pb2 import Event
-from footfall_timeline import State, Transition
+from footfall_timeline import Assurance, State, Transition
 from msgspec.structs import replace
 
 from footfall_identity.matching import Rule, Sign, Signs, Status, signs_of
@@ -19,13 +20,25 @@ LONGEST_PROFILE_VALUE = 4_096
 ORDER_KEY_TIME_DIGITS = 13
 """An order key is so many digits of event time, and the event's id."""
 
-SIGN_KEYS = {"email", "phone", "firstName", "lastName"}
+CLAIMS = {"email": "email", "phone_number": "phone", "given_name": "firstName", "family_name": "lastName"}
+"""What a token says of a person, and what the data of an event calls the same. These can link to a contact."""
 
 _decode_data = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
+class Source(IntEnum):
+    """Who says what a profile holds. What a better one says is never displaced by what a lesser one says."""
+
+    PAGE = 1
+    """A page, on the word of a visitor who may be anybody."""
+    PAGE_OF_PERSON = 2
+    """The page of the SignIn with which the person has proven to be who it is."""
+    TOKEN = 3
+    """The website's server, in the token of that SignIn."""
+
+
 class ProfileValue(msgspec.Struct, frozen=True):
-    """The newest value of a key, as JSON text, and the order key of the event that gave it.
+    """The best value of a key, as JSON text, the order key of the event that gave it, and who says so.
 
     A list of these instead of a document of values, because keys may hold `.` and `$`.
     """
@@ -33,6 +46,7 @@ class ProfileValue(msgspec.Struct, frozen=True):
     key: str
     value: str
     at: str
+    source: Source = Source.PAGE  # what was stored before sources were
 
 
 class Association(msgspec.Struct, frozen=True):
@@ -106,19 +120,37 @@ class Naming(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, event: Event, transition: Transition, phone_region: str | None) -> "Naming":
-        """Read the data of a SignIn or UserInfo. Data that is no JSON object says nothing."""
-        at = transition.order_key
-        try:
-            fields = {key: bytes(value).decode() for key, value in _decode_data(event.data_json or b"{}").items()}
-        except ValueError:  # DecodeError is one
-            fields = {}
-        profile = tuple(
-            ProfileValue(key, value, at)
-            for key, value in fields.items()
-            if len(key) <= LONGEST_PROFILE_KEY and len(value) <= LONGEST_PROFILE_VALUE
+        """Read the data of a SignIn or UserInfo, and what its token proves."""
+        is_proven = transition.assurance is Assurance.PROVEN
+        said, token = _fields(event.data_json), _fields(event.proven_json if is_proven else b"")
+        proven = {CLAIMS[key]: value for key, value in token.items() if key in CLAIMS}
+        linking = proven if is_proven else said
+        texts = {key: text(linking[key]) for key in CLAIMS.values() if key in linking}
+        return cls(
+            transition,
+            event.visit_id,
+            (
+                *_values(said, transition, Source.PAGE_OF_PERSON if is_proven else Source.PAGE),
+                *_values(proven, transition, Source.TOKEN),
+            ),
+            signs_of(transition, event.visit_id, texts, phone_region),
         )
-        texts = {key: text(value) for key, value in fields.items() if key in SIGN_KEYS}
-        return cls(transition, event.visit_id, profile, signs_of(transition, event.visit_id, texts, phone_region))
+
+
+def _fields(json: bytes) -> dict[str, str]:
+    """The values of a JSON object as JSON texts. What is none says nothing."""
+    try:
+        return {key: bytes(value).decode() for key, value in _decode_data(json or b"{}").items()}
+    except ValueError:  # DecodeError is one
+        return {}
+
+
+def _values(fields: Mapping[str, str], transition: Transition, source: Source) -> Iterable[ProfileValue]:
+    return (
+        ProfileValue(key, value, transition.order_key, source)
+        for key, value in fields.items()
+        if len(key) <= LONGEST_PROFILE_KEY and len(value) <= LONGEST_PROFILE_VALUE
+    )
 
 
 class VisitNow(msgspec.Struct, frozen=True):
@@ -145,9 +177,11 @@ def merged(record: IdentityRecord, namings: Iterable[Naming], visits: Iterable[V
         if newest is not None and newest.visit_id == visit.visit_id and newest.rev < visit.rev:
             is_signed_in = visit.signed_in == record.identity_id
             newest = replace(newest, rev=visit.rev, is_signed_in=is_signed_in)
-    profile = newest_values(record.profile, *(naming.profile for naming in namings))
+    profile = best_values(record.profile, *(naming.profile for naming in namings))
     signs = reduce(Signs.merged, (naming.signs for naming in namings), record.signs)
-    return _with_searchable(replace(record, first_ms=first_ms, newest=newest, profile=profile, signs=signs))
+    is_due = record.is_due or signs.assurance != record.signs.assurance
+    kept = replace(record, first_ms=first_ms, newest=newest, profile=profile, signs=signs, is_due=is_due)
+    return _with_searchable(kept)
 
 
 def _with_searchable(record: IdentityRecord) -> IdentityRecord:
@@ -159,7 +193,8 @@ def _with_searchable(record: IdentityRecord) -> IdentityRecord:
 def erased(record: IdentityRecord, erase_time_ms: int) -> IdentityRecord:
     """The record without what events up to a moment said, and without decisions that rest on it or were made till then.
 
-    Should later events be in it already, `first_ms` becomes the earliest of them that still shows.
+    Should later events be in it already, `first_ms` becomes the earliest of them that still shows; what they said less
+    surely than what is erased here does not.
     """
     last = f"{erase_time_ms:013d}~"  # above every order key of that moment
     signs = Signs(**{name: sign for name, sign in _given(record.signs) if sign.at > last})
@@ -192,22 +227,22 @@ def standing(record: IdentityRecord) -> IdentityRecord:
     return replace(record, by_hand=by_hand, contact_id=contact_id)
 
 
-def newest_values(*parts: Iterable[ProfileValue]) -> tuple[ProfileValue, ...]:
-    """For each key its newest value, by key; of too many keys the newest.
+def best_values(*parts: Iterable[ProfileValue]) -> tuple[ProfileValue, ...]:
+    """For each key its value from the best source, of these the newest, by key; of too many keys the best.
 
-    Leaving out never depends on the order of merging: what is left out once has enough newer keys above it for good.
+    Leaving out never depends on the order of merging: what is left out once has enough better keys above it for good.
     """
-    newest: dict[str, ProfileValue] = {}
+    best: dict[str, ProfileValue] = {}
     for value in chain(*parts):
-        known = newest.get(value.key)
-        if known is None or _age(known) < _age(value):
-            newest[value.key] = value
-    kept = sorted(newest.values(), key=_age)[-MOST_PROFILE_KEYS:]
+        known = best.get(value.key)
+        if known is None or _rank(known) < _rank(value):
+            best[value.key] = value
+    kept = sorted(best.values(), key=_rank)[-MOST_PROFILE_KEYS:]
     return tuple(sorted(kept, key=lambda value: value.key))
 
 
-def _age(value: ProfileValue) -> tuple[str, str, str]:
-    return value.at, value.key, value.value
+def _rank(value: ProfileValue) -> tuple[Source, str, str, str]:
+    return value.source, value.at, value.key, value.value
 
 
 def text(value: str) -> str:

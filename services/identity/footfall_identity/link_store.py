@@ -17,7 +17,7 @@ from footfall_servicekit.paging import PAGE_BYTES
 from footfall_timeline import identity_hash
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import DeleteOne, InsertOne, ReadPreference, ReplaceOne, WriteConcern
-from pymongo.errors import BulkWriteError, ConnectionFailure, ExecutionTimeout
+from pymongo.errors import BulkWriteError, ConnectionFailure, ExecutionTimeout, WriteConcernError
 
 from footfall_identity.contact_record import ContactRecord
 from footfall_identity.identity_record import IdentityRecord
@@ -38,7 +38,8 @@ _CHANGED_AT_ONCE: Final = 100
 # A document can have half a megabyte, and a page of them ends where a message is full.
 _DOCUMENTS_A_READ: Final = 50
 _RETRY_MS: Final = 1_000
-_UNAVAILABLE: Final = (ConnectionFailure, ExecutionTimeout)
+_UNAVAILABLE: Final = (ConnectionFailure, ExecutionTimeout, WriteConcernError)
+"""MongoDB does not answer, or does not confirm what it was given to write."""
 _LEAVE_ALONE_S: Final = 1.0
 
 _log = structlog.get_logger()
@@ -280,6 +281,9 @@ class LinkStore:
 async def _answering() -> AsyncIterator[None]:
     try:
         yield
-    except _UNAVAILABLE as error:
+    except (*_UNAVAILABLE, BulkWriteError) as error:
+        # Also when some of a bulk was refused besides: of the others nobody knows.
+        if isinstance(error, BulkWriteError) and not error.details["writeConcernErrors"]:
+            raise
         _log.warning("MongoDB does not answer", error=type(error).__name__)
         raise RequestError.unavailable("the store of identities does not answer", _RETRY_MS) from None

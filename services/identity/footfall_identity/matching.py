@@ -10,7 +10,7 @@ from enum import IntEnum
 import msgspec
 import phonenumbers
 from email_validator import EmailNotValidError, validate_email
-from footfall_timeline import Kind, Transition
+from footfall_timeline import Assurance, Kind, Transition
 
 LONGEST_EMAIL = 254
 LONGEST_PHONE = 64
@@ -45,16 +45,22 @@ ATTRIBUTES = {
 
 
 class Sign(msgspec.Struct, frozen=True, order=True):
-    """An attribute of an identity as a folded key, and the SignIn that gave it: its order key, visit and assurance."""
+    """An attribute of an identity as a folded key, and the SignIn that gave it: its assurance, order key and visit.
 
+    Of two the greater counts: what is proven before what is claimed, then the newer.
+    """
+
+    assurance: int
     at: str
     visit_id: str
     key: str
-    assurance: int
 
 
 class Signs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The newest SignIn that gave each attribute. `user_id` stands in for an e-mail address that none gave."""
+    """The best SignIn that gave each attribute. `user_id` stands in for an e-mail address that none gave.
+
+    Its key is empty when it is proven and no address: then nothing that is only claimed counts beside it.
+    """
 
     email: Sign | None = None
     user_id: Sign | None = None
@@ -62,26 +68,36 @@ class Signs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     name: Sign | None = None
 
     def merged(self, other: "Signs") -> "Signs":
-        """The newer of each."""
+        """The better of each."""
 
-        def newer(one: Sign | None, another: Sign | None) -> Sign | None:
+        def better(one: Sign | None, another: Sign | None) -> Sign | None:
             return max(one, another) if one and another else one or another
 
         return Signs(
-            email=newer(self.email, other.email),
-            user_id=newer(self.user_id, other.user_id),
-            phone=newer(self.phone, other.phone),
-            name=newer(self.name, other.name),
+            email=better(self.email, other.email),
+            user_id=better(self.user_id, other.user_id),
+            phone=better(self.phone, other.phone),
+            name=better(self.name, other.name),
         )
 
+    @property
+    def assurance(self) -> int:
+        """The greatest of any; 0 when there is none."""
+        return max((sign.assurance for sign in (self.email, self.user_id, self.phone, self.name) if sign), default=0)
+
     def ranked(self) -> list[tuple[Rule, Sign]]:
-        """What there is to match by, in the order it is tried."""
+        """What there is to match by, in the order it is tried. Where anything is proven, what is claimed is not."""
         ranked = [
-            (Rule.EMAIL_ADDRESS, self.email or self.user_id),
+            (Rule.EMAIL_ADDRESS, self.email),
+            (Rule.EMAIL_ADDRESS, self.user_id),
             (Rule.PHONE_NUMBER, self.phone),
             (Rule.NAME, self.name),
         ]
-        return [(rule, sign) for rule, sign in ranked if sign]
+        found: dict[Rule, Sign] = {}
+        for rule, sign in ranked:
+            if sign and sign.key and sign.assurance == self.assurance:
+                found.setdefault(rule, sign)
+        return list(found.items())
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -94,24 +110,27 @@ class Verdict(msgspec.Struct, frozen=True):
     sign: Sign | None = None
 
 
-def signs_of(transition: Transition, visit_id: str, data: Mapping[str, object], region: str | None) -> Signs:
+def signs_of(transition: Transition, visit_id: str, said: Mapping[str, object], region: str | None) -> Signs:
     """What a SignIn says of the person. Other events say nothing: a UserInfo is a memory, or an unproven claim.
 
-    First and last name count only together, from one event.
+    `said` is what its token says, if it has proven the SignIn, else its data. First and last name count only together,
+    from one event.
     """
     if transition.kind is not Kind.SIGN_IN:
         return Signs()
+    is_proven = transition.assurance is Assurance.PROVEN
 
-    def sign(key: str) -> Sign | None:
-        return Sign(transition.order_key, visit_id, key, transition.assurance.value) if key else None
+    def sign(key: str, *, also_empty: bool = False) -> Sign | None:
+        assurance = transition.assurance.value
+        return Sign(assurance, transition.order_key, visit_id, key) if key or also_empty else None
 
     def text(name: str) -> str:
-        value = data.get(name)
+        value = said.get(name)
         return value if isinstance(value, str) else ""
 
     return Signs(
         email=sign(email_key(text("email"))),
-        user_id=sign(email_key(transition.identity)),
+        user_id=sign(email_key(transition.identity), also_empty=is_proven),
         phone=sign(phone_key(text("phone"), region)),
         name=sign(name_key(text("firstName"), text("lastName"))),
     )

@@ -52,7 +52,7 @@ end
 local function unless_erased(entry, hash)
   local erase_ms = hash ~= '' and redis.call('HGET', TOMBSTONES, hash)
   if erase_ms and entry:sub(1, 13) <= erase_ms then
-    return entry:match('^%d+|%d|%d|'), ''
+    return entry:match('^%d+|%d|[^|]+|'), ''
   end
   return entry, hash
 end
@@ -60,11 +60,11 @@ end
 -- The field of an entry and its present value. Entries of one event differ in their assurance; the first that comes
 -- takes the field of the event's id alone, which may be free again when others are there.
 local function find(key, event, entry)
-  local assurance = entry:match('^%d+|%d|(%d)|')
+  local assurance = entry:match('^%d+|%d|(%d)')
   local field = event .. '+' .. assurance
   local first, further = unpack(redis.call('HMGET', key, event, field))
   if further then return field, further end
-  if not first or first:match('^%d+|%d|(%d)|') == assurance then return event, first end
+  if not first or first:match('^%d+|%d|(%d)') == assurance then return event, first end
   return field, false
 end
 
@@ -128,7 +128,7 @@ local function merge_transitions(key, visit, summary, given)
       changed[#changed + 1] = field
       changed[#changed + 1] = new
     end
-    local is_erased = new and new:find('^%d+|[12]|%d|$')  -- what that replaces is to be forgotten
+    local is_erased = new and new:find('^%d+|[12]|[^|]+|$')  -- what that replaces is to be forgotten
     if old and not is_erased and #changed < MOST_TOLD then
       changed[#changed + 1] = '-' .. field
       changed[#changed + 1] = old

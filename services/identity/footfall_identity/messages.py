@@ -110,4 +110,5 @@ def _contact_link(record: IdentityRecord, decision: Decision, end_ms: int | None
         create_time=timestamp(decision.at_ms),
         end_time=None if end_ms is None else timestamp(end_ms),
         evidence=evidence,
+        assurance=min((found.assurance for found in evidence), default=event_pb2.ASSURANCE_UNSPECIFIED),
     )

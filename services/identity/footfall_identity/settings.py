@@ -50,9 +50,12 @@ class IdentitySettings(ServiceSettings):
     erasure_key: SecretStr | None = shared(
         "ERASURE_KEY",
         None,
-        "Secret that erased people are remembered under, as a keyed hash. Without it nobody can be erased. "
+        "Secret that erased people are remembered under, as a keyed hash. Required, unless `NEVER_ERASE` is set. "
         "Set it before the first visit and never change it.",
         min_length=16,
+    )
+    never_erase: bool = shared(
+        "NEVER_ERASE", False, "Start without `ERASURE_KEY`: nobody whose visits are stored then can ever be erased."
     )
     retention_days: int = Field(
         8,
@@ -98,6 +101,15 @@ class IdentitySettings(ServiceSettings):
             raise ValueError(
                 f"IDENTITY_RETENTION_DAYS ({self.retention_days}) must be greater than MAX_EVENT_AGE_DAYS "
                 f"({self.max_event_age_days}): an event must not be accepted again after its visit is forgotten"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _can_erase_unless_told_otherwise(self) -> Self:
+        if not (self.erasure_key or self.never_erase):
+            raise ValueError(
+                "ERASURE_KEY: must be set, for good and to one secret for identity and history, unless "
+                "NEVER_ERASE=true says that nobody will ever have to be erased"
             )
         return self
 

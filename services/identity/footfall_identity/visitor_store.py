@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
+from footfall_servicekit.stream import about_stream
 from footfall_timeline import encode, identity_hash
 
 from footfall_identity import metrics
@@ -159,11 +160,9 @@ class VisitorStore:
 
     async def bounds_of_changes(self, number: int) -> tuple[str, str]:
         """The position from which on all changes of a partition are there, and that of the last one."""
-        pipeline = self._partitions.redis[number].pipeline(transaction=False)
-        pipeline.xinfo_stream(self._partitions.keys[number].changes)
         async with answering():
-            [about] = await pipeline.execute(raise_on_error=False)
-        if isinstance(about, Exception):  # there is no such stream yet
+            about = await about_stream(self._partitions.redis[number], self._partitions.keys[number].changes)
+        if about is None:
             return "0-0", "0-0"
         last = about["last-generated-id"].decode()
         if about["entries-added"] == about["length"]:

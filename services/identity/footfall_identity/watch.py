@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Final
 
 from footfall.identity.v1 import identity_service_pb2 as pb
+from footfall_servicekit.background import attempt
 from footfall_servicekit.errors import RequestError
 
 from footfall_identity import messages, metrics
@@ -15,6 +16,7 @@ from footfall_identity.link_store import LinkStore
 from footfall_identity.visitor_store import VisitorStore
 
 _POLL_S: Final = 0.1
+_AFTER_FAILURE_S: Final = 1.0  # one that nobody thought of: its stack is logged each time
 _CHANGES_A_READ: Final = 1_000
 _CHANGES_A_TURN: Final = 200  # of the event loop: calls wait meanwhile
 _RETRY_MS: Final = 100
@@ -47,21 +49,23 @@ class ChangeFeed:
     async def run(self) -> None:
         """Read until the process stops, and let the watchers know."""
         while not self._has_begun.is_set() and not self._stopping.is_set():
-            with suppress(RequestError):  # logged where it was raised, here and below
-                self._positions = [(await self._visitors.bounds_of_changes(number))[1] for number in self._numbers]
-                self._has_begun.set()
+            await attempt((), self._begin)
             await asyncio.sleep(_POLL_S)
         async with asyncio.TaskGroup() as following:
             for number in self._numbers:
                 following.create_task(self._follow(number))
         self._wake()
 
+    async def _begin(self) -> None:
+        with suppress(RequestError):  # logged where it was raised, here and below
+            self._positions = [(await self._visitors.bounds_of_changes(number))[1] for number in self._numbers]
+            self._has_begun.set()
+
     async def _follow(self, number: int) -> None:
         """Read one partition; one that does not answer does not hold up the others."""
         while not self._stopping.is_set():
-            with suppress(RequestError):
-                await self._read(number)
-            await asyncio.sleep(_POLL_S)
+            is_well = await attempt((), self._read, number)
+            await asyncio.sleep(_POLL_S if is_well else _AFTER_FAILURE_S)
 
     def _wake(self) -> None:
         self._has_more.set()
@@ -69,13 +73,17 @@ class ChangeFeed:
 
     async def _read(self, number: int) -> None:
         before = self._positions[number]
-        # Nothing is waited for between a position and its message, so what is kept and what has been read go together.
-        async for message in self._messages(number, self._positions, until=None):
-            self._kept[self._next] = message
-            self._kept.pop(self._next - self._most_kept, None)
-            self._next += 1
-        if self._positions[number] != before:
-            self._wake()
+        try:
+            # Nothing is waited for between a position and its message: what is kept and what was read go together.
+            async for message in self._messages(number, self._positions, until=None):
+                self._kept[self._next] = message
+                self._kept.pop(self._next - self._most_kept, None)
+                self._next += 1
+        except RequestError:
+            pass
+        finally:
+            if self._positions[number] != before:
+                self._wake()
 
     async def _messages(self, number: int, positions: list[str], until: str | None) -> AsyncIterator[Message]:
         """The changes of a partition after its position, up to another if given. Moves the position along."""

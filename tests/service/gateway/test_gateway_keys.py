@@ -1,8 +1,11 @@
 """Who may ask: Basic, bearer tokens, scopes, and what happens to those who guess."""
 
+import asyncio
+import hashlib
 import json
 import os
 import stat
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +13,9 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
+from argon2 import PasswordHasher
 from footfall_gateway import auth, keys_command
-from footfall_gateway.keys import Key, KeyFile, is_proof
+from footfall_gateway.keys import Key, KeyFile, Scope, is_slow_proof, new_token
 from footfall_gateway.problem import Problem
 from footfall_gateway.settings import GatewaySettings
 
@@ -41,6 +45,55 @@ def command(capsys: pytest.CaptureFixture[str], file: Path, *arguments: str) -> 
     """The line a command prints; log lines may stand before it."""
     assert keys_command.run([*arguments], file) == 0
     return capsys.readouterr().out.splitlines()[-1]
+
+
+def old_key(file: Path) -> tuple[str, str]:
+    """The token and id of a new key that is kept as earlier versions did."""
+    token, key_id, _ = new_token()
+    kept = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(token)
+    with KeyFile(file).changing() as keys:
+        keys[key_id] = Key(id=key_id, name="old", hash=kept, scopes=[Scope.READ], sites=[], create_ms=now_ms())
+    return token, key_id
+
+
+def made_up_for(token: str) -> str:
+    """A token that nobody has been given, of the same key."""
+    return token[:-43] + "x" * 43
+
+
+def settings(file: Path, **more: Any) -> GatewaySettings:
+    of_test: dict[str, Any] = {"keys_file": file, "failed_logins_per_minute": 5}
+    return GatewaySettings(**of_test | more)
+
+
+async def outcome(authenticator: auth.Authenticator, authorization: str, address: str = "192.0.2.100") -> int:
+    """The status that a request with this header is answered."""
+    try:
+        await authenticator.authenticate(authorization, address)
+    except Problem as problem:
+        return problem.status
+    return 200
+
+
+class SlowHash:
+    """Counts what is compared with its slow hash, and can hold it up."""
+
+    def __init__(self) -> None:
+        self.hashed: list[str] = []
+        self.may_end = threading.Event()
+        self.may_end.set()
+
+    def __call__(self, kept: str, token: str) -> bool:
+        self.hashed.append(token)
+        assert self.may_end.wait(10)
+        return is_slow_proof(kept, token)
+
+
+@pytest.fixture
+def slow(monkeypatch: pytest.MonkeyPatch) -> SlowHash:
+    counting = SlowHash()
+    monkeypatch.setattr(auth, "is_slow_proof", counting)
+    return counting
 
 
 def bearer(token: str) -> dict[str, str]:
@@ -82,8 +135,9 @@ def test_the_file_holds_no_token_and_is_readable_by_its_owner_only(
     token = command(capsys, file, "create", "desktop", "--site", "shop", "--days", "30")
     assert token not in file.read_text()
     assert token.rpartition("_")[2] not in file.read_text()
-    assert "$argon2id$" in file.read_text()
-    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert hashlib.sha256(token.encode()).hexdigest() in file.read_text()
+    for kept in (file, file.with_suffix(".audit"), file.with_suffix(".lock")):
+        assert stat.S_IMODE(kept.stat().st_mode) == 0o600
     listed = command(capsys, file, "list")
     assert "desktop" in listed
     assert "shop" in listed
@@ -152,24 +206,56 @@ def test_a_command_about_no_key_says_so(file: Path, capsys: pytest.CaptureFixtur
     assert keys_command.run(["list"], None) == 2
 
 
-async def test_a_token_of_no_key_costs_what_a_wrong_one_does(
-    file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+async def test_addresses_of_one_ipv6_network_guess_as_one(file: Path) -> None:
+    authenticator = auth.Authenticator(settings(file))
+    network, guess = "2001:db8:1:2", "Basic dGVzdGVyOndyb25n"
+    answers = [await outcome(authenticator, guess, f"{network}::{n:x}") for n in range(1, 8)]
+    assert answers == [401] * 5 + [429] * 2
+    assert await outcome(authenticator, guess, "2001:db8:1:3::1") == 401
+
+
+async def test_made_up_tokens_cost_no_slow_hash(file: Path, capsys: pytest.CaptureFixture[str], slow: SlowHash) -> None:
+    token = command(capsys, file, "create", "desktop")
+    old, _ = old_key(file)
+    authenticator = auth.Authenticator(settings(file))
+    assert await outcome(authenticator, f"Bearer {old}") == 200
+    assert slow.hashed == [old]
+    for made_up in ("ffk_000000000000_" + "x" * 43, made_up_for(token), made_up_for(old)):
+        assert await outcome(authenticator, f"Bearer {made_up}", made_up) == 401
+    assert await outcome(authenticator, f"Bearer {token}") == 200
+    assert slow.hashed == [old]
+
+
+async def test_a_key_of_an_earlier_version_works_and_says_that_it_should_be_rotated(
+    http: httpx.AsyncClient, file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    good, expired = command(capsys, file, "create", "a"), command(capsys, file, "create", "b", "--days", "-1")
-    hashed: list[str] = []
+    token, key_id = old_key(file)
+    assert (await http.get(VISIT, headers=bearer(made_up_for(token)))).status_code == 401
+    for _ in range(2):
+        assert (await http.get(VISIT, headers=bearer(token))).status_code == 404
+    assert "slow hash" in command(capsys, file, "list")
+    new = command(capsys, file, "rotate", key_id)
+    assert (await http.get(VISIT, headers=bearer(token))).status_code == 401
+    assert (await http.get(VISIT, headers=bearer(new))).status_code == 404
+    assert "slow hash" not in command(capsys, file, "list")
 
-    def counted(key: Key, token: str) -> bool:
-        hashed.append(token)
-        return is_proof(key, token)
 
-    monkeypatch.setattr(auth, "is_proof", counted)
-    settings: dict[str, Any] = {"keys_file": file}
-    authenticator = auth.Authenticator(GatewaySettings(**settings))
-    wrong, unknown = f"{good[:-43]}{'x' * 43}", f"ffk_000000000000_{'x' * 43}"
-    for token in (wrong, unknown, expired):
-        with pytest.raises(Problem, match="missing or wrong"):
-            await authenticator.authenticate(f"Bearer {token}", "192.0.2.1")
-    assert hashed == [wrong, unknown, expired]
+async def test_slow_hashes_that_wait_are_bounded_and_nobody_else_waits_for_them(
+    file: Path, capsys: pytest.CaptureFixture[str], slow: SlowHash
+) -> None:
+    token = command(capsys, file, "create", "desktop")
+    old, _ = old_key(file)
+    authenticator = auth.Authenticator(settings(file, slow_hashes_waiting=3))
+    slow.may_end.clear()
+    guesses = [
+        asyncio.create_task(outcome(authenticator, f"Bearer {made_up_for(old)}", f"192.0.2.{n}")) for n in range(5)
+    ]
+    try:
+        assert await outcome(authenticator, f"Bearer {token}") == 200
+    finally:
+        slow.may_end.set()
+    assert sorted(await asyncio.gather(*guesses)) == [401] * 3 + [503] * 2
+    assert await outcome(authenticator, f"Bearer {old}") == 200
 
 
 def test_every_change_of_the_keys_is_on_record(file: Path, capsys: pytest.CaptureFixture[str]) -> None:

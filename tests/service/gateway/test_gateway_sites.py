@@ -142,7 +142,7 @@ async def test_visitors_are_those_of_its_site(scene: Scene) -> None:
 
 
 async def test_it_may_create_only_what_is_of_its_site(scene: Scene) -> None:
-    headers = scene.key("shop")
+    headers = scene.key("shop", scopes="read ingest")
     answer = await scene.http.post("/server/data/visits", json={}, headers=headers)
     assert answer.status_code == 200
     visitor = await scene.http.get(f"/api/v1/visits/{answer.json()['visitId']}/visitor", headers=headers)
@@ -155,6 +155,8 @@ async def test_it_may_create_only_what_is_of_its_site(scene: Scene) -> None:
     [
         ("GET", "/server/data/visits/x", "read"),
         ("GET", "/api/v1/contacts/nobody", "read"),
+        ("POST", "/server/data/visits", "ingest"),
+        ("POST", "/backend/data/visits/x/events", "ingest"),
         ("PUT", "/api/v1/contacts/nobody", "contacts"),
         ("DELETE", "/api/v1/contacts/nobody", "contacts"),
         ("PUT", "/api/v1/identities/x/contact", "contacts"),
@@ -163,9 +165,21 @@ async def test_it_may_create_only_what_is_of_its_site(scene: Scene) -> None:
     ],
 )
 async def test_each_operation_needs_its_scope(scene: Scene, method: str, path: str, scope: str) -> None:
-    without = scene.key(scopes=" ".join({"read", "contacts", "erase"} - {scope}))
+    without = scene.key(scopes=" ".join({*Scope} - {scope}))
     refused = await scene.http.request(method, path, headers=without)
     assert refused.status_code == 403
     assert scope in refused.text
     allowed = await scene.http.request(method, path, headers=scene.key(scopes=scope))
     assert allowed.status_code not in {401, 403}
+
+
+async def test_who_may_store_and_not_read_is_answered_what_it_sent(scene: Scene) -> None:
+    headers, visit = scene.key(scopes="ingest"), scene.shop.visit
+    answer = await scene.http.post(
+        "/server/data/visits", json={"visitId": visit, "startDate": 1, "site": "shop"}, headers=headers
+    )
+    assert (answer.status_code, answer.json()["startDate"]) == (200, 1)
+    sent = {"eventName": "Guess", "eventID": scene.shop.event, "site": "shop"}
+    answer = await scene.http.post(f"/server/data/visits/{visit}/events", json=sent, headers=headers)
+    assert (answer.status_code, answer.json()["eventName"]) == (200, "Guess")
+    assert scene.person not in answer.text

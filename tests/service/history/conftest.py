@@ -121,7 +121,7 @@ def consumer_with(
 ) -> Callable[..., LogConsumer]:
     """Makes what handles entries of that log; keywords replace its settings. Few transitions make a visit slow."""
     parts: dict[str, Any] = {"letters": letters, "stamper": stamper, "eraser": eraser, "slow": slow}
-    settings: dict[str, Any] = {"effort": Effort(5, 20), "attempts": 2, "is_store_ready": store.is_ready}
+    settings: dict[str, Any] = {"effort": Effort(5, 20), "attempts": 2, "check_store": store.journal}
 
     def consumer(**more: Any) -> LogConsumer:
         return LogConsumer(**parts | settings | more)
@@ -139,7 +139,7 @@ async def stub(store: Store, log: Log, letters: DeadLetters, eraser: Eraser, pre
     reader = Reader(store, IDLE_MS)
     service = HistoryService(store, reader, identities, tail, eraser, receipts=Receipts(reader, letters))
     add = partial(history_grpc.add_HistoryServiceServicer_to_server, service)
-    server = Server(HistorySettings(port=0, lame_duck_ms=0), {SERVICE_NAME: add}, stopping=stopping)
+    server = Server(HistorySettings(port=0, lame_duck_ms=0, never_erase=True), {SERVICE_NAME: add}, stopping=stopping)
     port = await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         yield history_grpc.HistoryServiceStub(channel)

@@ -182,7 +182,7 @@ async def test_an_erasure_in_the_log_erases_and_counts_for_the_call(
 async def test_without_the_key_nobody_is_erased_and_nobody_comes_back(
     running_history: Running, stub: Any, person: str
 ) -> None:
-    async with running_history(ERASURE_KEY="") as history, history.stub() as keyless:
+    async with running_history(ERASURE_KEY="", NEVER_ERASE=True) as history, history.stub() as keyless:
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await erase_by_call(keyless, person, erasure_of(person))
         details = details_of(raised.value)
@@ -190,7 +190,7 @@ async def test_without_the_key_nobody_is_erased_and_nobody_comes_back(
         assert "ERASURE_KEY" in details.message
     await erase_by_call(stub, person, erasure_of(person))
     for key in ("", "another key than before"):
-        async with running_history(ERASURE_KEY=key) as history:
+        async with running_history(ERASURE_KEY=key, NEVER_ERASE=True) as history:
             assert await asyncio.to_thread(history.process.wait, 10) == 1
             assert "they would come back" in history.output()
 

@@ -8,6 +8,7 @@ from footfall_history.stamper import Stamper
 from footfall_identity.identity_record import IdentityRecord, ProfileValue
 from footfall_identity.link_store import LinkStore
 
+from tests.service.history.conftest import ERASURE_KEY
 from tests.tools.history import entry
 from tests.tools.process import Running, running_service
 from tests.tools.visits import event, new_id, now_ms
@@ -52,6 +53,7 @@ async def test_a_visit_by_people_with_large_profiles_names_them_in_several_pages
     await links.close()
     visit_id = await sign_ins(stamper, people)
     stores = {"REDIS_URL": redis_database_url, "MONGO_URL": mongo_url, "MONGO_DATABASE": mongo_database}
+    stores["ERASURE_KEY"] = ERASURE_KEY
     async with (
         running_service("identity", tmp_path, **stores) as identity,
         running_history(IDENTITY_TARGET=identity.target, HISTORY_IDENTITY_TIMEOUT_MS=TIMEOUT_MS) as history,

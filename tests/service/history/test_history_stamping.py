@@ -7,6 +7,7 @@ import asyncio
 import inspect
 import os
 import random
+import uuid
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
@@ -14,14 +15,15 @@ from typing import Any
 import pytest
 from footfall.event.v1.event_pb2 import EventBatch
 from footfall_history.stamper import Stamper
-from footfall_history.store import Store, Unavailable
+from footfall_history.store import Restamp, Store, Unavailable
 from footfall_history.tombstones import Tombstones
-from footfall_timeline import Fold, merge, normalize_uuid, order_key
+from footfall_timeline import Fold, State, merge, normalize_uuid, order_key
 
 from tests.service.history.conftest import ERASURE_KEY
-from tests.tools.history import entry
+from tests.tools.batches import batch
+from tests.tools.history import entry, logged
 from tests.tools.stamps import stamp_at
-from tests.tools.visits import Event, random_visit, scattered, transitions
+from tests.tools.visits import Event, event, now_ms, random_visit, scattered, transitions
 
 ROUNDS = int(os.environ.get("FOOTFALL_STAMPING_ROUNDS", "12"))
 SEED = int(os.environ.get("FOOTFALL_SEED", "1"))
@@ -67,7 +69,7 @@ class UnreliableStore:
 
     async def _late(self, command: Coroutine[Any, Any, Any]) -> None:
         await asyncio.sleep(self._chance.choice([0, 0.01, 0.1]))
-        with suppress(Unavailable):
+        with suppress(*Unavailable):
             await command
 
     async def _maybe_crash(self, delays_s: list[float]) -> None:
@@ -130,6 +132,28 @@ async def assert_stamped_right(store: Store, events: list[Event], most: int = 1_
     assert visit["start_key"] == order_key(min(event["timestamp"] for event in events), visit_id)
 
 
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("later_first", [True, False])
+async def test_an_event_that_is_admitted_at_two_times_happened_at_the_earlier_one(
+    stamper: Stamper, store: Store, later_first: bool, together: bool
+) -> None:
+    """The clock of a browser that is wrong is corrected anew with each sending."""
+    visit_id, at = str(uuid.uuid4()), now_ms() - 60_000
+    sign_in, sign_out = event("SignIn", visit_id, at, "ann"), event("SignOut", visit_id, at + 20)
+    pages = [event("PageEntered", visit_id, at + offset) for offset in (5, 15, 25)]
+    copies = [logged(sign_out, event_time_ms=at + offset) for offset in ((20, 10) if later_first else (10, 20))]
+    rest = [logged(one) for one in (sign_in, *pages)]
+    entries = [batch(*rest, *copies)] if together else [batch(*rest), *map(batch, copies)]
+    for one in entries:
+        await stamper.keep([one])
+    stored = {document["event_id"]: document async for document in store.events.find({"visit_id": visit_id})}
+    out = stored[normalize_uuid(sign_out["eventID"])]
+    assert (out["order_key"][:13], out["state"], "session_id" in out) == (f"{at + 10:013d}", State.RECOGNIZED, True)
+    after = [stored[normalize_uuid(one["eventID"])]["state"] for one in pages]
+    assert after == [State.AUTHENTICATED, State.RECOGNIZED, State.RECOGNIZED]
+    assert all(document["rev"] >= 0 for document in stored.values())
+
+
 async def test_unique_keys_begin_with_the_visit(stamper: Stamper, store: Store) -> None:
     visits = [random_visit(random.Random(number)) for number in range(2)]  # noqa: S311
     await stamper.keep([entry(events) for events in visits])
@@ -139,3 +163,10 @@ async def test_unique_keys_begin_with_the_visit(stamper: Stamper, store: Store) 
     visit_ids = {events[0]["visitID"] for events in visits}
     assert {visit["_id"] async for visit in store.visits.find({})} == visit_ids
     assert {stored["_id"][:36] async for stored in store.events.find({})} == visit_ids
+
+
+async def test_a_stamp_is_for_an_event_where_it_was_looked_at(store: Store) -> None:
+    await store.insert_events([{"_id": "e", "visit_id": "v", "order_key": "2", "rev": 1}])
+    await store.move_events({"e": "1"})  # by another consumer, who will stamp it as of there
+    assert await store.restamp([Restamp({"e": "2"}, {"rev": 5}, [])]) == 0
+    assert await store.restamp([Restamp({"e": "1"}, {"rev": 5}, [])]) == 1

@@ -121,6 +121,7 @@ async def shared_stub(redis_url: str, mongo_url: str, tmp_path_factory: pytest.T
             MONGO_URL=mongo_url,
             MONGO_DATABASE=f"test_{uuid.uuid4().hex}",
             PARTITIONS=PARTITIONS,
+            NEVER_ERASE=True,
         ) as identity,
         identity.stub() as stub,
     ):

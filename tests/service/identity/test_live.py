@@ -8,9 +8,11 @@ import grpc
 import pytest
 from footfall.identity.v1 import identity_service_pb2 as pb
 from footfall.identity.v1 import visitor_pb2
+from footfall_identity.link_store import LinkStore
 from footfall_identity.live import live_page
 from footfall_identity.partitions import Partitions
 from footfall_identity.visitor_store import VisitorStore
+from footfall_identity.watch import ChangeFeed
 from footfall_servicekit.errors import ErrorDetails, details_of
 from footfall_timeline import State
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # ships none
@@ -247,6 +249,29 @@ async def test_a_watcher_that_does_not_read_is_ended_and_can_resume(running_iden
                 slow = stub.WatchVisitors(pb.WatchVisitorsRequest(resume_token=token))
         assert ended is not None
         assert ended.reason == "WATCHER_TOO_SLOW"
+
+
+async def test_the_feed_outlives_a_failure_that_nobody_thought_of(
+    partitions: Partitions, store: VisitorStore, links: LinkStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopping = asyncio.Event()
+    feed = ChangeFeed(store, links, partitions.numbers, kept=100, stopping=stopping)
+    running = asyncio.create_task(feed.run())
+    messages = feed.watch(pb.WatchVisitorsRequest(announce_progress=True))
+    await anext(messages)
+    read, failures = store.changes, iter([KeyError] * len(partitions.numbers))
+
+    async def read_after_failing(*arguments: Any) -> Any:
+        if failure := next(failures, None):
+            raise failure
+        return await read(*arguments)
+
+    monkeypatch.setattr(store, "changes", read_after_failing)
+    await eventually(lambda: next(failures, None) is None)
+    [visit] = await resolve(store, admitted("SignIn", new_id(), now_ms(), "ann"))
+    assert (await asyncio.wait_for(anext(messages), 10)).visitor.visit_id == visit.visit_id
+    stopping.set()
+    await asyncio.wait_for(running, 10)
 
 
 async def test_watchers_end_at_once_when_the_process_stops(running_identity: Running) -> None:

@@ -80,7 +80,7 @@ def bounded_store(partitions: Partitions, most: int) -> VisitorStore:
 
 def with_copies(events: list[Event], chance: random.Random) -> list[Event]:
     """The events, and of some a copy that was admitted at another time and with other proof."""
-    copies = []
+    copies: list[Event] = []
     for event in chance.sample(events, len(events) // 2):
         copy = Event()
         copy.CopyFrom(event)
@@ -88,7 +88,12 @@ def with_copies(events: list[Event], chance: random.Random) -> list[Event]:
         if event.identity_id:
             copy.assurance = event_pb2.ASSURANCE_PROVEN
             copy.transition = event_pb2.TRANSITION_KIND_SIGN_IN
+            copy.token_id = chance.choice(["", "a" * 16, "b" * 16])
         copies.append(copy)
+        if chance.random() < 0.5:  # once more, with another token or by a version that knew none
+            copies.append(Event())
+            copies[-1].CopyFrom(copy)
+            copies[-1].token_id = chance.choice(["", "c" * 16])
     return events + copies
 
 
@@ -145,15 +150,21 @@ async def test_a_visit_that_the_first_version_has_written_is_read_and_goes_on(st
     assert new.fold.stamp.state is State.RECOGNIZED
 
 
-async def test_what_an_erased_person_leaves_wins_over_what_it_replaces(store: VisitorStore) -> None:
+@pytest.mark.parametrize("token_id", ["", "a" * 16])
+async def test_what_an_erased_person_leaves_wins_over_what_it_replaces(
+    store: VisitorStore, redis: Any, token_id: str
+) -> None:
     visit_id = new_id()
     event = admitted("SignIn", visit_id, now_ms(), "ann")
+    event.assurance, event.token_id = event_pb2.ASSURANCE_PROVEN, token_id
     [touch] = touches([(event, transition_of(event))])
     await store.merge([touch])
     touch.transitions = [t._replace(identity="") for t in touch.transitions]
     [record] = await store.merge([touch])
     assert record.timeline[0].is_erased
     assert await resolve(store, event) == []
+    changes = await redis.xrange(key("changes", visit_id))
+    assert b"ann" not in repr(changes[-1]).encode(), "what it was before is not told"
 
 
 async def test_only_visits_whose_timeline_changed_are_answered(store: VisitorStore) -> None:
@@ -230,11 +241,14 @@ async def test_changes_and_who_was_live_last_end_also_when_nothing_more_is_merge
     assert await store.bounds_of_changes(number) == (last, last), "only whoever has seen the last one may resume"
 
 
-async def test_events_that_a_tombstone_covers_name_nobody(store: VisitorStore, redis: Any) -> None:
+@pytest.mark.parametrize("token_id", ["", "a" * 16])
+async def test_events_that_a_tombstone_covers_name_nobody(store: VisitorStore, redis: Any, token_id: str) -> None:
     visit_id, erased_at = new_id(), now_ms()
     person = identity_hash(ERASURE_KEY, "ann").hex()
     await redis.hset(key("tombstones", visit_id), person, f"{erased_at:013d}")
-    await resolve(store, admitted("SignIn", visit_id, erased_at, "ann"))
+    event = admitted("SignIn", visit_id, erased_at, "ann")
+    event.assurance, event.token_id = event_pb2.ASSURANCE_PROVEN, token_id
+    await resolve(store, event)
     assert not await redis.exists(f"{key('person', visit_id)}:{person}")
     [record] = await resolve(store, admitted("SignIn", visit_id, erased_at + 1, "ann"))
     assert [(t.kind, t.identity) for t in record.timeline] == [(Kind.SIGN_IN, ""), (Kind.SIGN_IN, "ann")]

@@ -98,7 +98,7 @@ Global___Assurance: _TypeAlias = Assurance  # noqa: Y015
 @_typing.final
 class Event(_message.Message):
     """One thing a visitor did. Senders fill fields 1 to 13; admission in the collector
-    overwrites 20 to 29 and freezes them in the log.
+    overwrites 20 to 39 and freezes them in the log.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -124,6 +124,8 @@ class Event(_message.Message):
     ASSURANCE_FIELD_NUMBER: _builtins.int
     ASSURANCE_REASON_FIELD_NUMBER: _builtins.int
     TITLE_FIELD_NUMBER: _builtins.int
+    PROVEN_JSON_FIELD_NUMBER: _builtins.int
+    TOKEN_ID_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """Id of the event, brought by its sender: a UUID, dashed or 32 hex digits, any case.
     Stored dashed and lower case. (visit_id, event_id) is unique: the first stored wins.
@@ -175,6 +177,12 @@ class Event(_message.Message):
     """Why the assurance is what it is, for instance `no_key`, `token_valid`, `token_expired`."""
     title: _builtins.str
     """Title of the page: `title` of a PageEntered's data, cut to 256 characters. Empty for other events."""
+    proven_json: _builtins.bytes
+    """What the token of a proven SignIn says of the person besides the `sub`: one JSON object with those of the claims
+    `email`, `phone_number`, `given_name` and `family_name` that count. Empty for other events.
+    """
+    token_id: _builtins.str
+    """What stands for that token, so that it is known again: 16 hex digits. Empty for other events."""
     def __init__(
         self,
         *,
@@ -199,10 +207,12 @@ class Event(_message.Message):
         assurance: Global___Assurance.ValueType = ...,
         assurance_reason: _builtins.str = ...,
         title: _builtins.str = ...,
+        proven_json: _builtins.bytes = ...,
+        token_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assurance", b"assurance", "assurance_reason", b"assurance_reason", "browser_page_id", b"browser_page_id", "category", b"category", "context_index", b"context_index", "data_json", b"data_json", "event_id", b"event_id", "event_name", b"event_name", "event_time_ms", b"event_time_ms", "event_type", b"event_type", "global_visit_id", b"global_visit_id", "identity_id", b"identity_id", "language_code", b"language_code", "page_id", b"page_id", "site", b"site", "timestamp_ms", b"timestamp_ms", "title", b"title", "transition", b"transition", "url", b"url", "user_agent_id", b"user_agent_id", "visit_id", b"visit_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assurance", b"assurance", "assurance_reason", b"assurance_reason", "browser_page_id", b"browser_page_id", "category", b"category", "context_index", b"context_index", "data_json", b"data_json", "event_id", b"event_id", "event_name", b"event_name", "event_time_ms", b"event_time_ms", "event_type", b"event_type", "global_visit_id", b"global_visit_id", "identity_id", b"identity_id", "language_code", b"language_code", "page_id", b"page_id", "proven_json", b"proven_json", "site", b"site", "timestamp_ms", b"timestamp_ms", "title", b"title", "token_id", b"token_id", "transition", b"transition", "url", b"url", "user_agent_id", b"user_agent_id", "visit_id", b"visit_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -224,7 +234,9 @@ class EventContext(_message.Message):
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     GLOBAL_PRIVACY_CONTROL_FIELD_NUMBER: _builtins.int
     received_time_ms: _builtins.int
-    """When the request arrived, in milliseconds since the epoch. 0: the collector's own clock."""
+    """When the request arrived, in milliseconds since the epoch. 0: the collector's own clock. Without mutual TLS it is
+    moved to within `COLLECTOR_RECEIVED_TOLERANCE_S` of that clock.
+    """
     sent_time_ms: _builtins.int
     """The sender's clock when it sent the request, in milliseconds since the epoch. 0: not given. When it is more
     than 5 s off received_time_ms, the times of the events are shifted by the difference.

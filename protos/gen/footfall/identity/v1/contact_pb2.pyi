@@ -154,6 +154,7 @@ class ContactLink(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     EVIDENCE_FIELD_NUMBER: _builtins.int
+    ASSURANCE_FIELD_NUMBER: _builtins.int
     identity_id: _builtins.str
     """The identity."""
     contact_id: _builtins.str
@@ -164,6 +165,8 @@ class ContactLink(_message.Message):
     """What decided."""
     actor: _builtins.str
     """Who decided: `rule`, or the name the caller gave."""
+    assurance: _event_pb2.Assurance.ValueType
+    """Trust in the link: that of its weakest evidence. Unspecified for a decision by hand, or that there is no contact."""
     @_builtins.property
     def candidate_contact_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Contacts to choose from, when ambiguous."""
@@ -178,7 +181,7 @@ class ContactLink(_message.Message):
 
     @_builtins.property
     def evidence(self) -> _containers.RepeatedCompositeFieldContainer[Global___LinkEvidence]:
-        """The events whose data the rule matched."""
+        """The events that gave what the rule matched."""
 
     def __init__(
         self,
@@ -192,10 +195,11 @@ class ContactLink(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         evidence: _abc.Iterable[Global___LinkEvidence] | None = ...,
+        assurance: _event_pb2.Assurance.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "candidate_contact_ids", b"candidate_contact_ids", "contact_id", b"contact_id", "create_time", b"create_time", "end_time", b"end_time", "evidence", b"evidence", "identity_id", b"identity_id", "rule", b"rule", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "assurance", b"assurance", "candidate_contact_ids", b"candidate_contact_ids", "contact_id", b"contact_id", "create_time", b"create_time", "end_time", b"end_time", "evidence", b"evidence", "identity_id", b"identity_id", "rule", b"rule", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -218,7 +222,7 @@ class LinkEvidence(_message.Message):
     attribute: _builtins.str
     """The attribute it gave: `EmailAddress`, `PhoneNumber`, `FirstName` or `LastName`."""
     assurance: _event_pb2.Assurance.ValueType
-    """Trust in the event."""
+    """Trust in the attribute: proven only if the token of a SignIn gave it."""
     def __init__(
         self,
         *,

@@ -40,7 +40,7 @@ class Identity(_message.Message):
     name: _builtins.str
     """`data.name`, kept only when identity is set to copy it. May be empty."""
     location: _builtins.str
-    """`data.location` of the newest SignIn or UserInfo that gives one. May be empty."""
+    """`location` of the profile, when it is text. May be empty."""
     contact_id: _builtins.str
     """The contact this identity is linked to (`entityInCS` of the original), or empty."""
     visit_scope: _visitor_pb2.VisitorState.ValueType
@@ -48,7 +48,9 @@ class Identity(_message.Message):
     last_visit_id: _builtins.str
     """The visit of that association."""
     profile_json: _builtins.bytes
-    """The merged profile: for each key of SignIn and UserInfo data the newest value. A JSON object."""
+    """The merged profile: for each key of SignIn and UserInfo data the newest value. What a token says of a person
+    comes before what the page of a proven SignIn says, and that before anything else. A JSON object.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was first named (event time)."""

@@ -1,0 +1,76 @@
+"""Turns work that runs beside serving into tasks that somebody owns, so that no failure of it goes unseen."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
+from typing import Any
+
+import structlog
+
+from footfall_servicekit import metrics
+
+Work = Callable[[], Coroutine[Any, Any, None]]
+Errors = type[Exception] | tuple[type[Exception], ...]
+
+_log = structlog.get_logger()
+
+
+class Background:
+    """The background work of a process. Work may end by itself; when some of it dies, the process is asked to stop."""
+
+    def __init__(self, asked_to_stop: asyncio.Event) -> None:
+        self._asked_to_stop = asked_to_stop
+        self._tasks: list[asyncio.Task[None]] = []
+        self.has_died = False
+        """Whether some of it has died, so that the process must end with exit code 1."""
+
+    def start(self, work: Work) -> "asyncio.Task[None]":
+        """Begin work, which goes on until `end`."""
+        task = asyncio.create_task(self._own(work))
+        self._tasks.append(task)
+        return task
+
+    async def end(self) -> None:
+        """Cancel what still runs, and return when all has ended."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _own(self, work: Work) -> None:
+        try:
+            await work()
+        except (Exception, asyncio.CancelledError):
+            if self._asked_to_stop.is_set():
+                raise
+            # A cancellation that nobody here asked for is a death too: a lost gRPC call ends the one who awaits it so.
+            _log.exception("background work died; the process stops", work=name_of(work))
+            self.has_died = True
+            self._asked_to_stop.set()
+
+
+async def repeat(every_s: float, away: Errors, do: Callable[..., Awaitable[object]], *arguments: Any) -> None:
+    """Background work that is done at the start and then so long after each time; see `attempt`."""
+    while True:
+        await attempt(away, do, *arguments)
+        await asyncio.sleep(every_s)
+
+
+async def attempt(away: Errors, do: Callable[..., Awaitable[object]], *arguments: Any) -> bool:
+    """Do what will be done again whatever happens. `away`: a store does not answer, which is worth a warning.
+
+    False when it has failed in any other way: that is logged with its stack, and counted.
+    """
+    try:
+        await do(*arguments)
+    except away as error:
+        _log.warning("to be done later: a store is away", work=name_of(do), error=type(error).__name__)
+    except Exception:
+        _log.exception("background work failed; it will be tried again", work=name_of(do))
+        metrics.BACKGROUND_FAILURES.labels(name_of(do)).inc()
+        return False
+    return True
+
+
+def name_of(work: Callable[..., Any]) -> str:
+    """What log lines and metrics call it."""
+    return getattr(work.func if isinstance(work, partial) else work, "__qualname__", repr(work))

@@ -1,0 +1,92 @@
+"""What MongoDB does not confirm counts as not written: entries of the log come again, and callers are told to."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from functools import partial
+from typing import Any
+
+import grpc
+import pytest
+from footfall.event.v1.event_pb2 import Erasure
+from footfall.history.v1 import history_service_pb2 as pb
+from footfall_history.store import Restamp, Store, Unavailable
+from footfall_servicekit.errors import details_of
+from footfall_timeline import identity_hash
+
+from tests.service.history.conftest import ERASURE_KEY
+from tests.service.history.test_history_process import append, has_events
+from tests.tools.batches import new_uuid
+from tests.tools.eventually import eventually
+from tests.tools.process import Running
+from tests.tools.stories import Story
+from tests.tools.unconfirmed import UnconfirmingMongo, unconfirming_mongo
+from tests.tools.visits import now_ms
+
+Write = Callable[[Store], Awaitable[object]]
+VISIT = {"_id": "v", "rev": 1, "start_key": "1"}
+EVENT = {"_id": "e", "visit_id": "v", "rev": 1, "order_key": "1"}
+WRITES: dict[str, Write] = {
+    "new visits": lambda store: store.begin_visits([VISIT | {"_id": "w"}]),
+    "new visits, one of them known": lambda store: store.begin_visits([VISIT | {"_id": "w"}, VISIT]),
+    "timelines": lambda store: store.replace_timelines([("v", {"rev": 2})]),
+    "starts": lambda store: store.move_visits({"v": {"start_key": "0"}}, ["v"], 1),
+    "new events, one of them known": lambda store: store.insert_events([EVENT | {"_id": "f"}, EVENT]),
+    "stamps": lambda store: store.restamp([Restamp({"e": "1"}, {"rev": 2}, [])]),
+    "what somebody named": lambda store: store.forget_named(["e"], "ann", ["data"]),
+    "conflicts": lambda store: store.flag_conflicts(["e"]),
+    "a tombstone": lambda store: store.put_tombstone("hash", 1, "check"),
+    "the journal": lambda store: store.journal(),
+    "what expires": lambda store: store.remove_before(now_ms()),
+}
+
+
+@pytest.fixture
+def mongo(mongo_url: str) -> Iterator[UnconfirmingMongo]:
+    """A server that can be told not to confirm."""
+    with unconfirming_mongo(mongo_url) as mongo:
+        yield mongo
+
+
+@pytest.fixture
+async def store(mongo: UnconfirmingMongo, mongo_database: str) -> AsyncIterator[Store]:
+    """A store on it, with a visit and an event."""
+    store = Store.open(mongo.url, mongo_database, 2_000)
+    await store.begin_visits([VISIT])
+    await store.insert_events([EVENT])
+    yield store
+    await store.close()
+
+
+@pytest.mark.parametrize("write", WRITES)
+async def test_every_write_says_that_the_store_is_unavailable(
+    mongo: UnconfirmingMongo, store: Store, write: str
+) -> None:
+    mongo.confirms = False
+    with pytest.raises(Unavailable):
+        await WRITES[write](store)
+
+
+async def test_indexes_are_made_as_soon_as_it_confirms(mongo: UnconfirmingMongo, store: Store) -> None:
+    mongo.confirms = False
+    preparing = asyncio.create_task(store.prepare())
+    await asyncio.sleep(0.3)
+    assert not preparing.done()
+    mongo.confirms = True
+    await asyncio.wait_for(preparing, 10)
+
+
+async def test_callers_are_told_to_come_again_and_the_log_is_read_when_it_confirms(
+    mongo: UnconfirmingMongo, running_history: Running, redis: Any
+) -> None:
+    story = Story("dana")
+    erasure = Erasure(identity_hash=identity_hash(ERASURE_KEY, "ann"), erasure_id=new_uuid(), erase_time_ms=now_ms())
+    async with running_history(MONGO_URL=mongo.url) as history, history.stub() as stub:
+        mongo.confirms = False
+        await append(redis, story.entry())
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.EraseIdentity(pb.EraseIdentityRequest(identity_id="ann", erasure=erasure))
+        assert details_of(refused.value).code is grpc.StatusCode.UNAVAILABLE
+        await eventually(lambda: "reading failed" in history.output())
+        mongo.confirms = True
+        await eventually(partial(has_events, stub, story.visit_id, 7), timeout=15)
+        assert history.process.poll() is None

@@ -1,0 +1,74 @@
+"""Every command explains itself and ends, whatever the environment says; what it does not understand it refuses."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import import_module, metadata
+
+import pytest
+
+from deploy.embedded import ROOT
+from tests.arch.house import SERVICES
+
+COMMANDS = {"gateway": ["keys", "whose", "check-dsl"], "history": ["dead-letters"]}
+EVERY_COMMAND = [
+    *([service] for service in SERVICES),
+    *([service, command] for service, commands in COMMANDS.items() for command in commands),
+]
+MODULES = ["footfall_history", "deploy.run", "bench", "bench.soak", "bench.history", "tests.chaos"]
+
+Run = Callable[..., int]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a service's command with these arguments and settings that are wrong; the exit code."""
+
+    def run(service: str, *arguments: str) -> int:
+        module = import_module(f"footfall_{service}.__main__")
+        monkeypatch.setenv(f"{service.upper()}_PORT", "high")
+        monkeypatch.setattr(sys, "argv", ["anything", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            module.main()
+        assert isinstance(ended.value.code, int)
+        return ended.value.code
+
+    return run
+
+
+@pytest.mark.parametrize("command", EVERY_COMMAND, ids=" ".join)
+def test_help_explains(command: list[str], run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*command, "--help") == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"usage: footfall-{' '.join(command)}")
+    if len(command) == 1:
+        assert all(name in said for name in ["--version", "Settings", *COMMANDS.get(command[0], ())])
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_version_is_that_of_the_distribution(service: str, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(service, "--version") == 0
+    assert capsys.readouterr().out == f"footfall-{service} {metadata.version(f'footfall-{service}')}\n"
+
+
+@pytest.mark.parametrize("arguments", [["dead-leters"], ["--hlep"], ["--", "keys"], ["-x", "keys"]], ids=" ".join)
+@pytest.mark.parametrize("service", SERVICES)
+def test_what_is_not_understood_is_refused(
+    service: str, arguments: list[str], run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(service, *arguments) == 2
+    assert f"footfall-{service}: error:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("service", "command"), [(each[0], each[1]) for each in EVERY_COMMAND if len(each) == 2])
+def test_flags_that_a_command_does_not_have_are_refused(service: str, command: str, run: Run) -> None:
+    assert run(service, command, "--hlep") == 2
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_explains_and_ends(module: str) -> None:
+    for argument, code in ("--help", 0), ("--hlep", 2):
+        command = [sys.executable, "-m", module, argument]
+        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False)
+        assert ended.returncode == code
+        assert "usage: " in ended.stdout + ended.stderr

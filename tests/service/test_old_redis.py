@@ -1,0 +1,51 @@
+"""A Redis that lacks what is asked of it is refused at the start, by its name and version."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from footfall_servicekit.partitions import OLDEST, OLDEST_WITH_WAITAOF, OldRedisError, Version, check_version
+
+from tests.tools.process import Service, running_service
+from tests.tools.scripted_redis import bulk, scripted_redis
+
+
+@pytest.mark.parametrize(
+    ("info", "oldest"),
+    [
+        ({"redis_version": "7.0.0"}, OLDEST),
+        ({"redis_version": 7.4}, OLDEST),  # redis-py takes it for a number
+        ({"redis_version": "10.0.1"}, OLDEST),
+        ({"redis_version": "7.2.4", "server_name": "valkey", "valkey_version": "9.0.0"}, OLDEST_WITH_WAITAOF),
+        ({"redis_version": "unknown"}, OLDEST),
+        ({}, OLDEST),
+    ],
+)
+def test_what_is_new_enough_or_does_not_tell_is_taken(info: dict[str, Any], oldest: Version) -> None:
+    check_version(info, oldest)
+
+
+@pytest.mark.parametrize(
+    ("info", "oldest", "message"),
+    [
+        ({"redis_version": "6.2.14"}, OLDEST, r"Redis 6\.2\.14 is too old: Redis 7\.0 or later is needed, or Valkey"),
+        ({"redis_version": "7.0.15"}, OLDEST_WITH_WAITAOF, r"Redis 7\.0\.15 is too old: Redis 7\.2 or later"),
+        ({"redis_version": "6.3.4", "server_name": "keydb"}, OLDEST, r"Keydb 6\.3\.4 is too old"),
+    ],
+)
+def test_what_is_too_old_is_named(info: dict[str, Any], oldest: Version, message: str) -> None:
+    with pytest.raises(OldRedisError, match=message):
+        check_version(info, oldest)
+
+
+@pytest.mark.parametrize(
+    ("service", "version", "replicas"),
+    [("collector", "7.0.15", 1), ("identity", "7.0.15", 1), ("history", "6.2.14", 0)],
+)
+async def test_a_service_does_not_start_on_it(service: Service, version: str, replicas: int, tmp_path: Path) -> None:
+    async with scripted_redis(INFO=bulk(f"# Server\r\nredis_version:{version}\r\n")) as redis:
+        settings = {"REDIS_URL": redis.url, "MONGO_URL": "mongodb://127.0.0.1:1", "NEVER_ERASE": True}
+        async with running_service(service, tmp_path, **settings, LOG_ACK_REPLICAS=replicas) as running:
+            assert await asyncio.to_thread(running.process.wait, 20) == 1
+            assert f"Redis {version} is too old" in running.output()

@@ -1,0 +1,164 @@
+"""What is kept of an identity: what it has proven to be before what anybody says, whatever the order of arrival."""
+
+import json
+import random
+from itertools import permutations
+from typing import Any
+
+import pytest
+from footfall_identity.identity_record import IdentityRecord, Naming, ProfileValue, Source, best_values, erased, merged
+from footfall_identity.matching import Rule
+from footfall_timeline import Assurance, Kind, transition_of
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import convert
+
+from tests.tools.identity import admitted
+
+VISIT = "d23f0824-128b-4f33-8c5c-7fd0a6a3a450"
+ANN = IdentityRecord(identity_id="ann")
+
+
+def naming(at_ms: int, said: dict[str, Any], proven: dict[str, Any] | None = None, kind: Kind = Kind.SIGN_IN) -> Naming:
+    """An event that names ann; with `proven` (what its token says) a proven SignIn."""
+    fields: dict[str, Any] = {"event_id": f"00000000-0000-4000-8000-{at_ms:012d}", "transition": kind.value}
+    if proven is not None:
+        fields |= {"assurance": Assurance.PROVEN.value, "proven_json": json.dumps(proven).encode()}
+    event = admitted("SignIn", VISIT, at_ms, "ann", data=said, **fields)
+    transition = transition_of(event)
+    assert transition
+    return Naming.of(event, transition, "DE")
+
+
+def of(*namings: Naming) -> IdentityRecord:
+    return merged(ANN, namings, ())
+
+
+def profile(record: IdentityRecord) -> dict[str, Any]:
+    return {value.key: json.loads(value.value) for value in record.profile if value.key != "userID"}
+
+
+def keys(record: IdentityRecord) -> dict[Rule, str]:
+    return {rule: sign.key for rule, sign in record.signs.ranked()}
+
+
+BOB = {"email": "bob@mail.example", "phone": "+493011", "firstName": "Bob", "lastName": "Lee", "location": "Mars"}
+
+
+def test_beside_a_token_the_word_of_the_page_is_kept_and_links_nobody() -> None:
+    record = of(naming(1, BOB, {}))
+    assert profile(record) == BOB
+    assert keys(record) == {}
+
+
+def test_what_a_token_says_links_and_is_the_profile() -> None:
+    token = {"email": "Ann@mail.example", "phone_number": "030 1234567", "given_name": "Ann", "family_name": "Poe"}
+    record = of(naming(1, BOB, token))
+    assert profile(record) == {
+        "email": "Ann@mail.example",
+        "phone": "030 1234567",
+        "firstName": "Ann",
+        "lastName": "Poe",
+        "location": "Mars",
+    }
+    assert keys(record) == {
+        Rule.EMAIL_ADDRESS: "email:ann@mail.example",
+        Rule.PHONE_NUMBER: "phone:+49301234567",
+        Rule.NAME: "name:ann\tpoe",
+    }
+    assert {sign.assurance for _, sign in record.signs.ranked()} == {Assurance.PROVEN}
+
+
+def test_an_address_that_is_the_subject_is_proven() -> None:
+    event = admitted("SignIn", VISIT, 1, "ann@mail.example", data=BOB, assurance=Assurance.PROVEN.value)
+    transition = transition_of(event)
+    assert transition
+    record = merged(IdentityRecord(identity_id="ann@mail.example"), [Naming.of(event, transition, None)], ())
+    assert keys(record) == {Rule.EMAIL_ADDRESS: "email:ann@mail.example"}
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_what_is_claimed_displaces_nothing_that_is_proven(order: tuple[int, ...]) -> None:
+    said = {"name": "Ann Poe", "location": "Berlin", "email": "other@mail.example"}
+    namings = [
+        naming(1, said, {"email": "ann@mail.example"}),
+        naming(2, BOB | {"name": "Bob"}, kind=Kind.USER_INFO),
+        naming(3, BOB | {"name": "Bob"}),  # a SignIn of a site without keys
+    ]
+    record = ANN
+    for place in order:
+        record = merged(record, [namings[place]], ())
+    assert profile(record) == BOB | said | {"email": "ann@mail.example"}
+    assert keys(record) == {Rule.EMAIL_ADDRESS: "email:ann@mail.example"}
+
+
+def test_without_a_key_the_newest_word_counts_and_links() -> None:
+    record = of(naming(1, {"email": "ann@mail.example"}), naming(2, {"email": "lee@mail.example"}))
+    assert profile(record) == {"email": "lee@mail.example"}
+    assert keys(record) == {Rule.EMAIL_ADDRESS: "email:lee@mail.example"}
+
+
+def test_a_proof_of_what_was_claimed_is_a_reason_to_judge_again() -> None:
+    claimed = of(naming(1, {"email": "ann@mail.example"}))
+    judged = IdentityRecord(**{name: getattr(claimed, name) for name in claimed.__struct_fields__} | {"is_due": False})
+    assert merged(judged, [naming(2, {}, {"email": "ann@mail.example", "email_verified": True})], ()).is_due
+
+
+def test_erasing_takes_what_is_proven_too_and_leaves_what_came_later() -> None:
+    record = of(naming(1, {"location": "Berlin"}, {"email": "ann@mail.example"}), naming(9, {"sku": "A"}))
+    later = erased(record, 5)
+    assert (profile(later), keys(later), later.first_ms) == ({"sku": "A"}, {}, 9)
+    assert erased(record, 9).is_blank
+
+
+def test_a_profile_of_before_sources_were_kept_is_claimed() -> None:
+    old = convert({"key": "email", "value": '"ann@mail.example"', "at": "9"}, ProfileValue)
+    assert old.source is Source.PAGE
+    new = ProfileValue("email", '"lee@mail.example"', "1", Source.PAGE_OF_PERSON)
+    assert best_values([old], [new]) == (new,)
+
+
+values = st.builds(
+    ProfileValue,
+    st.sampled_from("abcde"),
+    st.sampled_from(["1", "2"]),
+    st.sampled_from("123"),
+    st.sampled_from(Source),
+)
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 100])
+@given(given_values=st.lists(values, max_size=12), chance=st.randoms(use_true_random=False))
+def test_a_profile_does_not_depend_on_the_order_of_arrival(
+    most: int, given_values: list[ProfileValue], chance: random.Random
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("footfall_identity.identity_record.MOST_PROFILE_KEYS", most)
+        expected = best_values(given_values)
+        arriving = given_values + chance.sample(given_values, len(given_values) // 2)
+        chance.shuffle(arriving)
+        profile: tuple[ProfileValue, ...] = ()
+        while arriving:
+            size = chance.randint(1, 3)
+            profile, arriving = best_values(profile, arriving[:size]), arriving[size:]
+    assert profile == expected
+
+
+namings = st.builds(
+    lambda at_ms, said, token, kind: naming(at_ms, said, token if kind is Kind.SIGN_IN else None, kind),
+    st.integers(1, 4),
+    st.dictionaries(st.sampled_from(["email", "phone", "location"]), st.sampled_from(["a@b.de", "030 1", "c@d.de"])),
+    st.none() | st.dictionaries(st.sampled_from(["email", "phone_number"]), st.sampled_from(["a@b.de", "030 123456"])),
+    st.sampled_from([Kind.USER_INFO, Kind.SIGN_IN]),
+)
+
+
+@given(st.lists(namings, max_size=6), st.randoms(use_true_random=False))
+def test_a_record_does_not_depend_on_the_order_of_arrival(arrived: list[Naming], chance: random.Random) -> None:
+    record = ANN
+    again = arrived + chance.sample(arrived, len(arrived) // 2)
+    chance.shuffle(again)
+    for one in again:
+        record = merged(record, [one], ())
+    expected = of(*arrived)
+    assert (record.profile, record.signs, record.keys) == (expected.profile, expected.signs, expected.keys)
