@@ -74,6 +74,7 @@ class LogConsumer:
             if batch.HasField("erasure"):
                 await self._erase(partition, entry, batch.erasure)
         await self._slow.put(partition, slow)  # last: if anything fails, it is not there once more for each attempt
+        self._failures[partition] = 0
         _count(outcomes)
 
     async def handle_slow(self, partition: int, batches: list[EventBatch]) -> None:
@@ -91,7 +92,7 @@ class LogConsumer:
         The entries that were read first come first again, so failures that follow one another are theirs.
         """
         try:
-            left = await self._keep(partition, part, self._effort, outcomes)
+            return await self._keep(partition, part, self._effort, outcomes)
         except (log.Unavailable, DeadLettersFullError):
             raise
         except Exception as error:
@@ -99,11 +100,10 @@ class LogConsumer:
             if self._failures[partition] < self._attempts:
                 raise
             await self._check_store()
-            left = {event.visit_id for batch in part for event in batch.events}
-            about = {"partition": partition, "visits": len(left), "failures": self._failures[partition]}
+            every = {event.visit_id for batch in part for event in batch.events}
+            about = {"partition": partition, "visits": len(every), "failures": self._failures[partition]}
             _log.error("set aside visits that cannot be stored together", **about, exc_info=error)
-        self._failures[partition] = 0
-        return left
+            return every
 
     async def _keep(
         self, partition: int, part: list[EventBatch], effort: Effort | None, outcomes: Outcomes
