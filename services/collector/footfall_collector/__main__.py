@@ -27,6 +27,7 @@ async def collect(settings: CollectorSettings, sites: Sites) -> int:
         settings.redis_url,
         settings.partitions,
         bound_bytes=settings.log_bound_bytes,
+        site_share=settings.log_site_share,
         timeout_ms=settings.log_timeout_ms,
         max_appends=settings.max_concurrent_rpcs,
         ack_replicas=settings.log_ack_replicas,
