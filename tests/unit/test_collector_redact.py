@@ -68,8 +68,8 @@ NO_CARDS = [
     ],
 )
 def test_secrets_in_urls_are_masked(sent: str, stored: str) -> None:
-    assert redactor.text(sent) == stored
-    assert redactor.text(stored) == stored
+    assert redactor.address(sent) == stored
+    assert redactor.address(stored) == stored
 
 
 @pytest.mark.parametrize(
@@ -86,39 +86,42 @@ def test_secrets_in_urls_are_masked(sent: str, stored: str) -> None:
     ],
 )
 def test_urls_without_secrets_stay_as_sent(sent: str) -> None:
-    assert redactor.text(sent) == sent
+    assert redactor.address(sent) == sent
 
 
 @pytest.mark.parametrize("card", CARDS)
 def test_card_numbers_are_masked_wherever_they_stand(card: str) -> None:
-    assert redactor.text(f"paid with {card}.") == "paid with ***."
-    assert redactor.text(f"{card} 123") == "*** 123"
-    assert redactor.json(json.dumps({"a": [{"b": card}]}).encode()) == b'{"a":[{"b":"***"}]}'
+    assert redactor.address(f"paid with {card}.") == "paid with ***."
+    assert redactor.address(f"{card} 123") == "*** 123"
+    assert redactor.json(json.dumps({"a": [{"b": card}]}).encode()) == b'{"a": [{"b": "***"}]}'
 
 
 def test_a_number_can_be_a_card_number() -> None:
-    assert redactor.json(b'{"n": 4111111111111111, "m": 1.50}') == b'{"n":"***","m":1.50}'
+    assert redactor.json(b'{"n": 4111111111111111, "m": 1.50}') == b'{"n": "***", "m": 1.50}'
 
 
 @pytest.mark.parametrize("number", NO_CARDS)
 def test_other_long_numbers_stay(number: str) -> None:
-    assert redactor.text(f"?n={number}&m=1") == f"?n={number}&m=1"
+    assert redactor.address(f"?n={number}&m=1") == f"?n={number}&m=1"
     assert redactor.json(f'{{"n": "{number}"}}'.encode()) == f'{{"n": "{number}"}}'.encode()
 
 
 @pytest.mark.parametrize(
     ("sent", "stored"),
     [
-        (b'{"password": "hunter2"}', b'{"password":"***"}'),
-        (b'{"a": {"newPassword": ["x", 1]}, "b":  2}', b'{"a":{"newPassword":"***"},"b":2}'),
-        (b'{"cvv": 123, "PIN": 1}', b'{"cvv":"***","PIN":1}'),
-        (b'{"Authorization": "Bearer abc"}', b'{"Authorization":"***"}'),
-        (b'{"form": "user=dana&password=x"}', b'{"form":"user=dana&password=***"}'),
-        (b'{"referrer": "https://a.example/?a=1\\u0026token=x"}', b'{"referrer":"https://a.example/?a=1&token=***"}'),
-        (b'[ [1.0, "?token=x"], {"k" : 1} ]', b'[[1.0,"?token=***"],{"k" : 1}]'),
-        (f'{{"a": "{JWT}"}}'.encode(), b'{"a":"***"}'),
-        (b'{"iban": "DE02", "Coupon": 7}', b'{"iban":"***","Coupon":"***"}'),
-        (' {"ü": {"pass-phrase": "ö"}, "ä" : "é" }'.encode(), '{"ü":{"pass-phrase":"***"},"ä":"é"}'.encode()),
+        (b'{"password": "hunter2"}', b'{"password": "***"}'),
+        (b'{"a": {"newPassword": ["x", 1]}, "b":  2}', b'{"a": {"newPassword": "***"}, "b":  2}'),
+        (b'{"cvv": 123, "PIN": 1}', b'{"cvv": "***", "PIN": "***"}'),
+        (b'{"Authorization": "Bearer abc"}', b'{"Authorization": "***"}'),
+        (b'{"form": "user=dana&password=x"}', b'{"form": "user=dana&password=***"}'),
+        (
+            b'{"referrer": "https://a.example/?a=1\\u0026token=x"}',
+            b'{"referrer": "https://a.example/?a=1\\u0026token=***"}',
+        ),
+        (b'[ [1.0, "?token=x"], {"k" : 1} ]', b'[ [1.0, "?token=***"], {"k" : 1} ]'),
+        (f'{{"a": "{JWT}"}}'.encode(), b'{"a": "***"}'),
+        (b'{"iban": "DE02", "Coupon": 7}', b'{"iban": "***", "Coupon": "***"}'),
+        (' {"ü": {"pass-phrase": "ö"}, "ä" : "é" }'.encode(), ' {"ü": {"pass-phrase": "***"}, "ä" : "é" }'.encode()),
     ],
 )
 def test_secrets_in_data_are_masked_and_the_rest_stays(sent: bytes, stored: bytes) -> None:
@@ -138,7 +141,7 @@ def test_secrets_in_data_are_masked_and_the_rest_stays(sent: bytes, stored: byte
     ],
 )
 def test_data_without_secrets_stays_as_sent(sent: bytes) -> None:
-    assert redactor.json(sent) is sent
+    assert redactor.json(sent) == sent
 
 
 json_values = st.recursive(
@@ -181,8 +184,8 @@ def test_a_secret_is_found_however_deep_it_lies(value: Any, secret: str, is_asci
 
 @given(st.text(alphabet="ab?&#=%23D6+*/eyJ.token", max_size=80))
 def test_masking_what_is_masked_changes_nothing(text: str) -> None:
-    masked = redactor.text(text)
-    assert redactor.text(masked) == masked
+    masked = redactor.address(text)
+    assert redactor.address(masked) == masked
 
 
 def test_admission_masks_url_and_data_and_keeps_the_user_id() -> None:

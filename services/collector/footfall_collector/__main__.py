@@ -36,7 +36,7 @@ async def collect(settings: CollectorSettings, sites: Sites) -> int:
     channel = open_channel(settings.identity_target, settings.client_tls)
     admission = Admission(
         sites,
-        Redactor(settings.redact_keys.split(",")),
+        Redactor(settings.redact_keys.split(","), emails=settings.redact_emails),
         max_event_age_ms=settings.max_event_age_days * DAY_MS,
         token_leeway_s=settings.token_leeway_s,
     )

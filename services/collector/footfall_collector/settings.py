@@ -46,8 +46,12 @@ class CollectorSettings(ServiceSettings):
     )
     redact_keys: str = Field(
         "",
-        description="Further keys, separated by commas, whose values are masked in URLs and data. "
-        "Passwords, tokens and card numbers always are.",
+        description="Further keys, separated by commas, whose values are masked in addresses and data. "
+        "Passwords, tokens, numbers of cards and accounts always are.",
+    )
+    redact_emails: bool = Field(
+        True,
+        description="Mask e-mail addresses in addresses and titles of pages. False: they are kept, as by the original.",
     )
     log_bound_bytes: int = Field(
         512 * 1024 * 1024,
