@@ -14,7 +14,7 @@ LEAST_DIGITS: Final = 12
 
 # No part of a longer number or word, a decimal fraction, a telephone number or a UUID. These look back over the first
 # four characters, so that a search goes to those at once.
-_BEGIN: Final = r"(?:(?<![\w.-].{4})|(?<=\\[nrt].{4})|(?<=\\u[0-9a-fA-F]{4}.{4}))(?<!(?<!\w)\+.{4})"
+_BEGIN: Final = r"(?:(?<![\w.\\-].{4})|(?<=\\[nrt].{4})|(?<=\\u[0-9a-fA-F]{4}.{4}))(?<!(?<!\w)\+.{4})"
 _END: Final = r"(?![\w-]|\.\d)"
 _CARD_SHAPE = re.compile(
     rf"([2-6](?:(?<!\d.)|(?<=\\u....\d))\d{{3}}{_BEGIN}"

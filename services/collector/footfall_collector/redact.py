@@ -34,25 +34,26 @@ _MOST_REMEMBERED: Final = 8_192
 
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
-_KEY = re.compile(r'"([^"\\]*+)"\s*+:')
-_PARAMETER = re.compile(r'[?&#;"\s\\]([^?&#=;"\\\s]++)=')
-_KEPT = re.compile(rf'("{KEPT_KEY}"\s*+:\s*+(?:{STRING}|{WORD}))', re.DOTALL)
+_FLAGS: Final = re.ASCII | re.DOTALL
+_KEY = re.compile(r'"([^"\\]*+)"\s*+:', _FLAGS)
+_PARAMETER = re.compile(r'[?&#;"\s\\]([^?&#=;"\\\s]++)=', _FLAGS)
+_KEPT = re.compile(rf'("{KEPT_KEY}"\s*+:\s*+(?:{STRING}|{WORD}))', _FLAGS)
 _LEFT_OUT: Final = f'"{KEPT_KEY}":null'
 _NAMING_KEYS: Final = frozenset({"name", "key", "field", "id"})
 _ADDRESSES: Final = ('"url"', '"referrer"', '"title"')
-_ADDRESS = re.compile(rf'((?:{"|".join(_ADDRESSES)})\s*+:\s*+")((?:[^"\\]++|\\.)*+)', re.DOTALL)
+_ADDRESS = re.compile(rf'((?:{"|".join(_ADDRESSES)})\s*+:\s*+")((?:[^"\\]++|\\.)*+)', _FLAGS)
 
-_JWT = re.compile(r"eyJ(?:(?<![\w-]...)|(?<=\\[nrt]...))[\w-]{8,}+\.[\w-]++\.[\w-]*+", re.ASCII)
+_JWT = re.compile(r"eyJ(?:(?<![\w-]...)|(?<=\\[nrt]...))[\w-]{8,}+\.[\w-]++\.[\w-]*+", _FLAGS)
 _USERINFO = (
-    re.compile(r'(:(?://|\\/\\/))([^/?#\s"\\]*)(?=@)'),
-    re.compile(r'(%3a%2f%2f)((?:(?!%2f|%3f|%23|%40)[^/?#&\s"\\])*+)(?=%40)'),
+    re.compile(r'(:(?://|\\/\\/))([^/?#\s"\\]*)(?=@)', _FLAGS),
+    re.compile(r'(%3a%2f%2f)((?:(?!%2f|%3f|%23|%40)[^/?#&\s"\\])*+)(?=%40)', _FLAGS),
 )
 # What is before an e-mail address, and the address, or the end. A byte of a letter outside of ASCII is one of a word.
 _MAILBOX: Final = r"(?:[\w.+'\x80-\xff-]|%(?:2[BDEbde7]|5[Ff]|[89A-Fa-f][0-9A-Fa-f]))++"
 _AT_HOST: Final = r"(?:@|%(?:25)*+40)[\w\x80-\xff-]++(?:\.[\w\x80-\xff-]++)++"
 _EMAIL = re.compile(
-    rf"((?:[^\w.+'%\\\x80-\xff-]++|\\[nrt]?|{_MAILBOX}(?!{_AT_HOST})|%(?:[0-9A-Fa-f]{{2}})?)*+)({_MAILBOX}{_AT_HOST}|\Z)",
-    re.ASCII,
+    rf"((?:[^\w.+'%\\\x80-\xff-]++|\\(?:u[0-9a-fA-F]{{4}}|.)?|{_MAILBOX}(?!{_AT_HOST})|%(?:[0-9A-Fa-f]{{2}})?)*+)({_MAILBOX}{_AT_HOST}|\Z)",
+    _FLAGS,
 )
 
 

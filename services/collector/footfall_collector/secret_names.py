@@ -19,6 +19,7 @@ _NOTHING: Final = r'(?!null\b|true\b|false\b|""|\\"\\")'
 _DEEPEST: Final = 32  # admission lets nothing through that is nested deeper
 _DEEPEST_INNER: Final = 2  # where brackets need not be in pairs, and looking for the last one may be in vain
 _PERCENT: Final = "%(?:25)*+"
+_FLAGS: Final = re.ASCII | re.DOTALL  # or a byte of a letter might be white space
 
 _BRACKETS: Final = rf"(?:\[?\]|(?:{_PERCENT}5b)?{_PERCENT}5d)?"
 
@@ -49,14 +50,14 @@ class SecretNames:
 
     def telling(self) -> re.Pattern[str]:
         """A name that ends a line."""
-        return re.compile(rf"(?:{'|'.join((*self._sure, *_AMBIGUOUS))}){_BRACKETS}$", re.MULTILINE)
+        return re.compile(rf"(?:{'|'.join((*self._sure, *_AMBIGUOUS))}){_BRACKETS}$", re.ASCII | re.MULTILINE)
 
     def parameters(self) -> list[re.Pattern[str]]:
         """Parameters in path, query and fragment."""
         escaped = r"\\(?:/|u(?!002[36])[0-9a-f]{4})"
         value = rf'(?!\*\*\*)(?:[^&#\s"\\]++|{escaped})++'
         in_path = rf'(;[a-z0-9_.-]{{0,32}}?(?:{"|".join(self._sure)}){_BRACKETS}=)([^;/?&#\s"\\]++)'
-        return [re.compile(in_path), *self._values("=", r'[^a-z0-9&#\s"\\]', value)]
+        return [re.compile(in_path, _FLAGS), *self._values("=", r'[^a-z0-9&#\s"\\]', value)]
 
     def encoded_parameters(self) -> list[re.Pattern[str]]:
         """Parameters of an address that is itself the value of a parameter."""
@@ -78,7 +79,7 @@ class SecretNames:
         name = rf'"(?:name|key|field|id)"\s*+:\s*+"[^"\\]{{0,64}}?(?:{"|".join(self._sure)}){_BRACKETS}"'
         return [
             *self._values(rf'"\s*+,\s*+{some}"value"\s*+:\s*+', _IN_JSON, value, '"'),
-            re.compile(rf'("value"\s*+:\s*+{_NOTHING})({value})(?=\s*+,\s*+{some}{name})', re.DOTALL),
+            re.compile(rf'("value"\s*+:\s*+{_NOTHING})({value})(?=\s*+,\s*+{some}{name})', _FLAGS),
         ]
 
     def _members(self, quote: str, value: str) -> list[re.Pattern[str]]:
@@ -87,7 +88,7 @@ class SecretNames:
     def _values(self, behind: str, separator: str, value: str, quote: str = "") -> list[re.Pattern[str]]:
         """What is behind a name, for sure names and for ambiguous ones with a value that looks like a secret."""
         return [
-            re.compile(rf"((?:{'|'.join(names)}){_BRACKETS}{behind}{condition})({value})", re.DOTALL)
+            re.compile(rf"((?:{'|'.join(names)}){_BRACKETS}{behind}{condition})({value})", _FLAGS)
             for names, condition in ((self._sure, _NOTHING), (_AMBIGUOUS, f"(?={quote}{_random(separator)})"))
         ]
 
