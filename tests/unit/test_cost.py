@@ -172,6 +172,9 @@ def test_data_of_many_pieces_costs_no_more_than_plain_text(piece: str) -> None:
     assert cost(admitted, hostile) < AT_MOST * plain_cost(admitted, plain)
 
 
+ROBOT = "Mozilla/5.0 (compatible; bingbot/2.0; +http://www.bing.com/bingbot.htm) Chrome/142.0.0.0 Safari/537.36"
+
+
 def of_user_agent(user_agent: str) -> None:
     # With something new in front, so that it is not remembered.
     cut_down(context(user_agent=f"{time.process_time_ns()} {user_agent}"), 0)
@@ -181,10 +184,8 @@ def of_user_agent(user_agent: str) -> None:
     "piece", ["a", "Bot/", "spider ", "bot", "CUBOT; ", "Linux; U; CUBOT ", "(", "1.", "Android ; "]
 )
 def test_a_user_agent_costs_no_more_than_that_of_a_robot(piece: str) -> None:
-    robot = (
-        "Mozilla/5.0 (compatible; bingbot/2.0; +http://www.bing.com/bingbot.htm) Chrome/142.0.0.0 Safari/537.36 " * 10
-    )
-    assert cost(of_user_agent, (piece * 1_000)[: len(robot)]) < AT_MOST * plain_cost(of_user_agent, robot)
+    longest = piece * (1_024 // len(piece))
+    assert cost(of_user_agent, longest) * len(longest) < AT_MOST * plain_cost(of_user_agent, ROBOT) * len(ROBOT)
 
 
 HEADERS: list[tuple[Callable[[str], object], str]] = [

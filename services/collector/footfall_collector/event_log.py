@@ -153,12 +153,13 @@ class EventLog:
         started = time.perf_counter()
         if not self._redis.is_checked:
             raise LogUnavailableError
-        a_weight = sum(map(_memory, entries.values())) / sum(weights.values())
-        for site, weight in weights.items():
-            self._shares.add(site, weight * a_weight)
         parts = await asyncio.gather(*(self._append_to(node, entries) for node in self._redis.nodes(entries)))
         metrics.APPEND_SECONDS.observe(time.perf_counter() - started)
-        return self._appended({number: answer for part in parts for number, answer in part.items()})
+        appended = self._appended({number: answer for part in parts for number, answer in part.items()})
+        a_weight = sum(_memory(entries[number]) for number in appended) / sum(weights.values())
+        for site, weight in weights.items():
+            self._shares.add(site, weight * a_weight)
+        return appended
 
     async def _append_to(self, node: Node, entries: Mapping[int, bytes]) -> dict[int, Any]:
         """By partition, what a node answers; what is an Exception was not stored, or nobody can say."""
