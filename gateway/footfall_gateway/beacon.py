@@ -3,10 +3,10 @@
 import asyncio
 import base64
 import binascii
+import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, NamedTuple
-from urllib.parse import parse_qs
 
 import msgspec
 
@@ -24,6 +24,11 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 PIXEL = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7")
 
+# Not by a parser of queries, which makes two texts of each of half a million parameters.
+_PIXEL_VALUE = re.compile(rb"(?:^|&)e=([^&]+)")
+_ESCAPED_BASE64 = {b"%%%02X" % code: b"%c" % code for code in b"=-_+/"} | {
+    b"%%%02x" % code: b"%c" % code for code in b"=-_+/"
+}
 _LONGEST_USER_AGENT = 1_024
 _LONGEST_TRACEPARENT = 256
 _MOST_REMEMBERED = 1_024
@@ -94,11 +99,10 @@ class BeaconEndpoint:
             return
         sender = _sender(scope, headers, received_ms)
         try:
-            self._admit(sender)
+            self._admit(sender, 1, 0)  # before anything is read of it
             body = _pixel_body(scope) if is_pixel else await self._posted(scope, headers, receive)
-            envelope = read(body)
-            self._limiter.add(sender.address, len(envelope.events) - 1)
-            self._admit_to_sites(envelope, sender)
+            envelope = self._read(sender, body)
+            self._admit_to_sites(envelope, sender, len(body))
             outcome = await self._intake.store(sender, envelope, len(body))
         except ClientGoneError:
             return
@@ -110,16 +114,17 @@ class BeaconEndpoint:
     def begin(self, scope: Scope, body: bytes) -> "Stored | None":
         """Begin to store a POST that has arrived whole; None, and nothing begun, when there is any fault in it."""
         headers = _picked(scope["headers"])
+        sender = _sender(scope, headers, now_ms())
+        address, size = sender.address, len(body)
+        if self._limiter.wait_s(address, 1, size):
+            return None
         try:
             _must_be_readable(headers)
             envelope = read(body)
-            if envelope.rejections:
+            if envelope.rejections or self._limiter.wait_s(address, len(envelope.events), size):
                 return None
-            sender = _sender(scope, headers, now_ms())
-            if self._limiter.wait_s(sender.address):
-                return None
-            self._admit_to_sites(envelope, sender)
-            self._limiter.add(sender.address, len(envelope.events))
+            self._admit_to_sites(envelope, sender, size)
+            self._limiter.add(address, len(envelope.events), size)
             return Stored(headers.get(b"origin", b""), envelope, self._intake.begin(sender, envelope, len(body)))
         except (BeaconError, Problem):
             return None
@@ -175,24 +180,36 @@ class BeaconEndpoint:
     def _count(self, status: int) -> None:
         (self._counted.get(status) or metrics.BEACONS.labels(str(status))).inc()
 
-    def _admit(self, sender: Sender) -> None:
-        """Count a request before anything is read of it. Raises Problem 429."""
-        if wait_s := self._limiter.wait_s(sender.address):
-            raise Problem(429, "too many events from this address", retry_s=wait_s)
-        self._limiter.add(sender.address, 1)
+    def _read(self, sender: Sender, body: bytes) -> Envelope:
+        """Decode a body that is counted already as one event. Raises BeaconError, and Problem 429."""
+        self._admit(sender, 0, len(body))
+        try:
+            envelope = read(body)
+        except BeaconError as error:
+            self._limiter.add(sender.address, error.events - 1, 0)
+            raise
+        self._admit(sender, len(envelope.events) + len(envelope.rejections) - 1, 0)
+        return envelope
 
-    def _admit_to_sites(self, envelope: Envelope, sender: Sender) -> None:
+    def _admit(self, sender: Sender, events: int, size: int) -> None:
+        """Count what an address sends, good or bad. Raises Problem 429, and counts nothing, when it is too much."""
+        if wait_s := self._limiter.wait_s(sender.address, events, size):
+            raise Problem(429, "too many events or bytes from this address", retry_s=wait_s)
+        self._limiter.add(sender.address, events, size)
+
+    def _admit_to_sites(self, envelope: Envelope, sender: Sender, size: int) -> None:
         """Count events for their sites. Raises Problem 429, and counts none, when one of these has had enough."""
-        limit = self._limiter.sites
-        if not limit:
+        limits = self._limiter.sites
+        if not limits:
             return
         find, origin = self._sites.find, sender.origin
         counts = Counter(find(event.site or envelope.site or "", origin) for event in envelope.events)
         del counts[""]  # admission refuses them
-        if wait_s := max(map(limit.wait_s, counts), default=0):
-            raise Problem(429, "too many events for this site", retry_s=wait_s)
-        for site, events in counts.items():
-            limit.add(site, events)
+        parts = {site: (events, size * events // len(envelope.events)) for site, events in counts.items()}
+        if wait_s := max((limits.wait_s(site, *part) for site, part in parts.items()), default=0):
+            raise Problem(429, "too many events or bytes for this site", retry_s=wait_s)
+        for site, part in parts.items():
+            limits.add(site, *part)
 
     async def _posted(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> bytes:
         if scope["method"] != "POST":
@@ -216,12 +233,15 @@ def _pixel_body(scope: Scope) -> bytes:
     query = scope["query_string"]
     if len(query) > MAX_BODY:
         raise Problem(413, f"the query has more than {MAX_BODY} bytes")
-    values = parse_qs(query.decode("latin-1")).get("e")
-    if not values:
+    value = _PIXEL_VALUE.search(query)
+    if not value:
         raise BeaconError("e: must be given")
-    text = values[0].rstrip("=")
+    text: bytes = value[1]
+    for escaped, character in _ESCAPED_BASE64.items():
+        text = text.replace(escaped, character)
+    text = text.rstrip(b"=")
     try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), b"-_", validate=True)
+        return base64.b64decode(text + b"=" * (-len(text) % 4), b"-_", validate=True)
     except (binascii.Error, ValueError):
         raise BeaconError("e: is not base64url") from None
 

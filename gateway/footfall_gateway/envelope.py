@@ -4,7 +4,7 @@ import math
 import re
 from codecs import BOM_UTF8
 from collections.abc import Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -15,14 +15,20 @@ _INT64_MAX = 2**63 - 1
 _LONGEST_ECHO = 64
 _MOST_DROPPED = 10_000
 """A tracking script's queue holds a thousand."""
+_MOST_MENDED = 1_000
 
 
 class BeaconError(Exception):
     """The body is no beacon; the text names what is wrong, and quotes nothing of it."""
 
+    events = 1
+    """So many it counts for against the limits of its sender."""
+
 
 class TooManyEventsError(BeaconError):
     """More events than one beacon may bring."""
+
+    events = MAX_EVENTS
 
 
 Milliseconds = int | float
@@ -80,10 +86,10 @@ class Envelope(NamedTuple):
 class _Batch(msgspec.Struct, gc=False):
     """What a JSON object has when it is no single event; of a single event all but `events` counts as well."""
 
-    events: list[msgspec.Raw] | None = None
+    events: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
     sent_at: Milliseconds | None = msgspec.field(name="sentAt", default=None)
     site: str | None = None
-    dropped: Any = 0
+    dropped: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
 
 
 class _Object(BeaconEvent, gc=False):
@@ -91,24 +97,30 @@ class _Object(BeaconEvent, gc=False):
 
     events: list[BeaconEvent] | None = None
     sent_at: Milliseconds | None = msgspec.field(name="sentAt", default=None)
-    dropped: Any = 0
+    dropped: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
 
 
 class _OnlyId(msgspec.Struct, gc=False):
     event_id: str | None = msgspec.field(name="eventID", default=None)
 
 
+# The first items of an array and one too many; what follows is passed over, where a list would make an object of each.
+_FirstItems = msgspec.defstruct(
+    "_FirstItems", [(f"item_{index}", msgspec.Raw, None) for index in range(MAX_EVENTS + 1)], array_like=True
+)
+
 _decode_faultless = msgspec.json.Decoder(list[BeaconEvent] | _Object).decode
-_decode_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_items = msgspec.json.Decoder(_FirstItems).decode
 _decode_batch = msgspec.json.Decoder(_Batch).decode
 _decode_event = msgspec.json.Decoder(BeaconEvent).decode
 _decode_only_id = msgspec.json.Decoder(_OnlyId).decode
 
-# Any escape of a JSON string. Pairs of backslashes and of surrogates are consumed whole, so that what is left alone is.
-_ESCAPE = re.compile(
-    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<lone>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+# Half of a pair of surrogates, in a text without escaped backslashes.
+_LONE_SURROGATE = re.compile(
+    rb"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..\\u[dD])[c-fC-F][0-9a-fA-F]{2})",
     re.DOTALL,
 )
+_NEVER_IN_UTF8 = b"\xff"
 
 
 def read(body: bytes) -> Envelope:
@@ -128,23 +140,34 @@ def read(body: bytes) -> Envelope:
     if envelope := _read_at_once(body):
         return envelope
     try:
-        items, batch = _split(body)
-    except msgspec.ValidationError as error:
-        raise BeaconError(words(error)) from None
-    except RecursionError:
-        raise BeaconError("the body is nested too deeply") from None
+        return _read_each(body)
     except msgspec.DecodeError:
         # A page that cuts a text in the middle of an emoji sends half of a surrogate pair. That is no text, but no
         # reason to lose the visit either.
-        mended = _ESCAPE.sub(lambda found: rb"\ufffd" if found["lone"] else found[0], body)
-        if mended == body:
-            raise BeaconError("the body is not JSON") from None
-        return read(mended)
+        pass
+    try:
+        return _read_each(_mended(body))
+    except msgspec.DecodeError:
+        raise BeaconError("the body is not JSON") from None
+
+
+def _read_each(body: bytes) -> Envelope:
+    """The usual case or not. Raises BeaconError, and DecodeError when it is not JSON."""
+    try:
+        items, batch = _split(body)
+    except RecursionError:
+        raise BeaconError("the body is nested too deeply") from None
     if not items:
         raise BeaconError("events: must not be empty")
     if len(items) > MAX_EVENTS:
         raise TooManyEventsError(f"events: at most {MAX_EVENTS} in one beacon")
     return _decode(items, batch)
+
+
+def _mended(body: bytes) -> bytes:
+    """The body with U+FFFD for halves of surrogate pairs, of which nobody cuts off more than a thousand."""
+    hidden = body.replace(rb"\\", _NEVER_IN_UTF8)  # so that each backslash left begins an escape
+    return _LONE_SURROGATE.sub(rb"\\ufffd", hidden, count=_MOST_MENDED).replace(_NEVER_IN_UTF8, rb"\\")
 
 
 def words(error: msgspec.ValidationError, whole: str = "body") -> str:
@@ -157,12 +180,13 @@ def words(error: msgspec.ValidationError, whole: str = "body") -> str:
 
 def _read_at_once(body: bytes) -> Envelope | None:
     """The usual case, in half the time; None for what has any fault, or events that may be too many or too large."""
-    if len(body) > MAX_EVENT_BYTES:
+    # Each event is an object: what has so many may have too many.
+    if len(body) > MAX_EVENT_BYTES or body.count(b"{") > MAX_EVENTS:
         return None
     try:
         found = _decode_faultless(body)
         if isinstance(found, list):
-            events, sent_ms, site, dropped = found, 0, None, 0
+            events, sent_ms, site, dropped = found, 0, None, msgspec.Raw()
         else:
             events = [found] if found.events is None else found.events
             sent_ms, site, dropped = found.sent_at or 0, found.site, found.dropped
@@ -176,10 +200,23 @@ def _read_at_once(body: bytes) -> Envelope | None:
 
 
 def _split(body: bytes) -> tuple[Sequence[bytes | msgspec.Raw], _Batch]:
+    """The items of a body, at most one too many. Raises BeaconError, DecodeError and RecursionError."""
     if body.lstrip(b" \t\r\n").startswith(b"["):
-        return _decode_list(body), _Batch()
-    batch = _decode_batch(body)
-    return ([body] if batch.events is None else batch.events), batch
+        return _items(body), _Batch()
+    try:
+        batch = _decode_batch(body)
+    except msgspec.ValidationError as error:
+        raise BeaconError(words(error)) from None
+    events = bytes(batch.events)
+    return ([body] if events in {b"", b"null"} else _items(events)), batch
+
+
+def _items(array: bytes) -> list[msgspec.Raw]:
+    try:
+        items = msgspec.structs.astuple(_decode_items(array))
+    except msgspec.ValidationError as error:
+        raise BeaconError(words(error, "events")) from None
+    return [item for item in items if item is not None]
 
 
 def _decode(items: Sequence[bytes | msgspec.Raw], batch: _Batch) -> Envelope:
@@ -199,9 +236,12 @@ def _decode(items: Sequence[bytes | msgspec.Raw], batch: _Batch) -> Envelope:
     return Envelope(events, positions, rejections, fitting(batch.sent_at or 0), batch.site, _believable(batch.dropped))
 
 
-def _believable(dropped: object) -> int:
+def _believable(dropped: msgspec.Raw) -> int:
     """How many events the sender says it has lost, which is worth no refusal. Anybody can say anything."""
-    return min(dropped, _MOST_DROPPED) if isinstance(dropped, int) and dropped > 0 else 0
+    number = bytes(dropped)
+    if not number.isdigit():
+        return 0
+    return min(int(number[: len(str(_MOST_DROPPED)) + 1]), _MOST_DROPPED)
 
 
 class _TooLargeError(Exception):

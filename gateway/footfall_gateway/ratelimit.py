@@ -26,7 +26,7 @@ _log = structlog.get_logger()
 
 
 class MinuteLimit:
-    """Events of this minute, by whom they count for. `per_minute` 0: no limit. `name` is its own among those shared."""
+    """What came in this minute, by who sent it; `per_minute` 0: no limit. `name` is its own among those shared."""
 
     def __init__(self, name: str, per_minute: int) -> None:
         self._name = name
@@ -40,23 +40,23 @@ class MinuteLimit:
     def __bool__(self) -> bool:
         return self._limit > 0
 
-    def wait_s(self, key: str) -> int:
-        """Seconds until this one may send again; 0: now."""
+    def wait_s(self, key: str, amount: int) -> int:
+        """Seconds until this one may send so much more; 0: now. What is more than a whole minute's never fits."""
         if not self._limit:
             return 0
         now = time.monotonic()
         self._turn(now)
         until = self._refused_until.get(key, 0.0)
         if until <= now:
-            if self._used.get(key, 0) < self._limit:
+            if self._used.get(key, 0) + amount <= self._limit:
                 return 0
             until = self._window_end
         return max(1, math.ceil(until - now))
 
-    def add(self, key: str, events: int) -> None:
-        """Count events."""
+    def add(self, key: str, amount: int) -> None:
+        """Count what was sent."""
         if self._limit:
-            self._used[key] = self._used.get(key, 0) + events
+            self._used[key] = self._used.get(key, 0) + amount
 
     async def tell(self, strategy: FixedWindowRateLimiter) -> None:
         """Add to the shared counts what is new here. Raises StorageError."""
@@ -79,12 +79,32 @@ class MinuteLimit:
             self._refused_until = {key: until for key, until in self._refused_until.items() if until > now}
 
 
+class Limits:
+    """The limits of an address or of a site: events, and bytes of the beacons that bring them."""
+
+    def __init__(self, name: str, events: int, size: int) -> None:
+        self.events = MinuteLimit(name, events)
+        self.size = MinuteLimit(f"{name}-bytes", size)
+
+    def __bool__(self) -> bool:
+        return bool(self.events) or bool(self.size)
+
+    def wait_s(self, key: str, events: int, size: int) -> int:
+        """Seconds until this one may send so much more; 0: now."""
+        return max(self.events.wait_s(key, events), self.size.wait_s(key, size))
+
+    def add(self, key: str, events: int, size: int) -> None:
+        """Count what was sent."""
+        self.events.add(key, events)
+        self.size.add(key, size)
+
+
 class RateLimiter:
     """The limits of this deployment. Addresses of this machine are exempt unless said otherwise."""
 
-    def __init__(self, per_address: int, per_site: int, redis_url: str, *, includes_loopback: bool = False) -> None:
-        self._addresses = MinuteLimit("address", per_address)
-        self.sites = MinuteLimit("site", per_site)
+    def __init__(self, addresses: Limits, sites: Limits, redis_url: str, *, includes_loopback: bool = False) -> None:
+        self._addresses = addresses
+        self.sites = sites
         self._includes_loopback = includes_loopback
         # The braces put all counts into one slot of a Redis Cluster, for which one client will do.
         self._pool = pool(redis_url, "{rate}", timeout_ms=int(SHARE_EVERY_S * 1000))
@@ -98,20 +118,24 @@ class RateLimiter:
         self._strategy = FixedWindowRateLimiter(storage)
         self._is_alone = False
 
-    def wait_s(self, address: str) -> int:
-        """Seconds until this address may send again; 0: now."""
-        return self._addresses.wait_s(network(address))
+    def wait_s(self, address: str, events: int, size: int) -> int:
+        """Seconds until this address may send so much more; 0: now."""
+        return self._addresses.wait_s(network(address), events, size) if self._is_limited(address) else 0
 
-    def add(self, address: str, events: int) -> None:
-        """Count events of an address."""
-        if self._addresses and (self._includes_loopback or not _is_loopback(address)):
-            self._addresses.add(network(address), events)
+    def add(self, address: str, events: int, size: int) -> None:
+        """Count what an address has sent."""
+        if self._is_limited(address):
+            self._addresses.add(network(address), events, size)
+
+    def _is_limited(self, address: str) -> bool:
+        return bool(self._addresses) and (self._includes_loopback or not _is_loopback(address))
 
     async def share(self) -> None:
         """Compare counts with the other gateways. To be done again and again; without Redis each is on its own."""
         try:
-            for limit in (self._addresses, self.sites):
-                await limit.tell(self._strategy)
+            for limits in (self._addresses, self.sites):
+                for limit in (limits.events, limits.size):
+                    await limit.tell(self._strategy)
         except StorageError as error:
             if not self._is_alone:
                 _log.warning("rate limits are not shared", reason=type(error.storage_error).__qualname__)

@@ -30,7 +30,7 @@ from footfall_gateway.https import STRICT_TRANSPORT_SECURITY, https_context
 from footfall_gateway.intake import Intake
 from footfall_gateway.neighbours import Neighbours
 from footfall_gateway.probes import Probes
-from footfall_gateway.ratelimit import SHARE_EVERY_S, RateLimiter
+from footfall_gateway.ratelimit import SHARE_EVERY_S, Limits, RateLimiter
 from footfall_gateway.settings import GatewaySettings
 from footfall_gateway.sites import Sites, SitesFileError
 
@@ -70,8 +70,8 @@ class Gateway:
         )
         self._probes = Probes(self._neighbours)
         self._limiter = RateLimiter(
-            settings.rate_limit_per_address,
-            settings.rate_limit_per_site,
+            Limits("address", settings.rate_limit_per_address, settings.rate_limit_bytes_per_address),
+            Limits("site", settings.rate_limit_per_site, settings.rate_limit_bytes_per_site),
             settings.redis_url,
             includes_loopback=settings.rate_limit_loopback,
         )

@@ -33,13 +33,26 @@ class GatewaySettings(ProcessSettings):
     rate_limit_per_address: int = shared(
         "RATE_LIMIT_PER_ADDRESS",
         30_000,
-        "Events a minute that beacons of one address may bring; more are answered 429. 0: no limit.",
+        "Events a minute that beacons of one address may bring, good or bad; more are answered 429. 0: no limit.",
+        ge=0,
+    )
+    rate_limit_bytes_per_address: int = shared(
+        "RATE_LIMIT_BYTES_PER_ADDRESS",
+        32 * 1024 * 1024,
+        "Bytes a minute that beacons of one address may have; more are answered 429. 0: no limit.",
         ge=0,
     )
     rate_limit_per_site: int = shared(
         "RATE_LIMIT_PER_SITE",
         0,
         "Events a minute that beacons of one site may bring; more are answered 429. 0: no limit.",
+        ge=0,
+    )
+    rate_limit_bytes_per_site: int = shared(
+        "RATE_LIMIT_BYTES_PER_SITE",
+        0,
+        "Bytes a minute that beacons of one site may have; more are answered 429. 0: no limit but the site's share of "
+        "the log (`COLLECTOR_LOG_SITE_SHARE`).",
         ge=0,
     )
     rate_limit_loopback: bool = Field(False, description="Limit the addresses of this machine too.")

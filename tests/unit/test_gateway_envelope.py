@@ -133,6 +133,12 @@ def test_half_a_surrogate_pair_costs_neither_its_event_nor_the_others() -> None:
     assert second.event_name == "\ufffdB"
 
 
+def test_of_so_many_halves_that_nobody_cut_them_off_not_all_are_mended() -> None:
+    assert len(read(b'{"eventName":"%b"}' % (rb"\ud83d" * 1_000)).events[0].event_name or "") == 1_000
+    with pytest.raises(BeaconError):
+        read(b'{"eventName":"%b"}' % (rb"\ud83d" * 1_001))
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),

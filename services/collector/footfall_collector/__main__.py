@@ -30,6 +30,7 @@ async def collect(settings: CollectorSettings, sites: Sites, walls: Walls) -> in
         settings.redis_url,
         settings.partitions,
         bound_bytes=settings.log_bound_bytes,
+        site_share=settings.log_site_share,
         timeout_ms=settings.log_timeout_ms,
         max_appends=settings.max_concurrent_rpcs,
         ack_replicas=settings.log_ack_replicas,
@@ -40,7 +41,7 @@ async def collect(settings: CollectorSettings, sites: Sites, walls: Walls) -> in
     is_gateway_known = settings.grpc_tls_client_ca_file is not None
     admission = Admission(
         sites,
-        Redactor(settings.redact_keys.split(",")),
+        Redactor(settings.redact_keys.split(","), emails=settings.redact_emails),
         max_event_age_ms=settings.max_event_age_days * DAY_MS,
         token_rules=TokenRules(settings.token_leeway_s, settings.token_life_s, settings.token_predating_s),
         received_tolerance_ms=None if is_gateway_known else int(settings.received_tolerance_s * 1000),

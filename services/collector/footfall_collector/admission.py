@@ -13,7 +13,7 @@ from footfall.event.v1.event_pb2 import Event, EventBatch
 from footfall_timeline import Walls, page_id, user_agent_id
 
 from footfall_collector.claim import KINDS, take_claim
-from footfall_collector.normalize import STEPS
+from footfall_collector.normalize import STEPS, SYSTEM_EVENTS
 from footfall_collector.proof import TokenRules, Verdict, judge
 from footfall_collector.redact import Redactor
 from footfall_collector.sender import Sender, cut_down
@@ -21,6 +21,7 @@ from footfall_collector.sites import Site, Sites
 
 DAY_MS: Final = 86_400_000
 _LONGEST_TITLE: Final = 256
+_PAGE_ID: Final = 32
 _RIGHT_WITHIN_MS: Final = 5_000
 """How far a clock may seem off and is still taken for right (docs/protocol.md). A request's own way is part of it."""
 _SIGN_IN = event_pb2.TRANSITION_KIND_SIGN_IN
@@ -131,13 +132,22 @@ class Admission:
         event.user_agent_id = user_agent_id(visit, user_agent) if user_agent else ""
 
     def _redact(self, event: Event) -> None:
-        url, data = event.url, event.data_json
-        masked_url, masked_data = self._redactor.text(url), self._redactor.json(data)
+        address, url, data = self._redactor.address, event.url, event.data_json
+        masked_url, masked_data = address(url), self._redactor.json(data)
         if masked_url != url:
             event.url = masked_url
         if masked_data != data:
             event.data_json = masked_data
-        event.title = _title(masked_data) if event.event_name == "PageEntered" else ""
+        # No places for secrets, but what stands there is of the site's making too.
+        name, category, page = event.event_name, event.category, event.browser_page_id
+        if name not in SYSTEM_EVENTS and (masked := address(name)) != name:
+            event.event_name = masked
+        if category and (masked := address(category)) != category:
+            event.category = masked
+        is_plain = len(page) == _PAGE_ID and page.isalnum()  # as the tracking script makes them
+        if not is_plain and (masked := address(page)) != page:
+            event.browser_page_id = masked
+        event.title = _title(masked_data) if name == "PageEntered" else ""
 
     def _identify(self, event: Event, site: Site, now_ms: int) -> collector.Outcome | None:
         """Decide what the event does to its visit, whom it names and how far that is to be trusted.

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import structlog
@@ -20,6 +20,7 @@ from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
 from footfall_collector import metrics
 from footfall_collector.rare_line import RareLine
+from footfall_collector.shares import Shares
 
 READERS: Final = ("identity", "history")
 """The consumer groups that every entry is for."""
@@ -38,6 +39,7 @@ _SAMPLE_EVERY_S: Final = 1.0
 _SAMPLED_NODES: Final = 1_000
 # What a byte of an entry takes in Redis at most: measured, up to 1.4.
 _MEMORY_A_BYTE: Final = 1.5
+_ONE_SITE: Final[Mapping[str, int]] = {"default": 1}
 _OTHER_CONNECTIONS: Final = 2  # for the checks at the start and of readiness
 
 _log = structlog.get_logger()
@@ -60,6 +62,10 @@ def stream_key(partition: int) -> str:
     return f"log:{hash_tag(partition)}"
 
 
+def _memory(entry: bytes) -> int:
+    return int(len(entry) * _MEMORY_A_BYTE)
+
+
 class EventLog:
     """The log of one deployment. Appends may run side by side; each waits for its own confirmation."""
 
@@ -69,6 +75,7 @@ class EventLog:
         partitions: int,
         *,
         bound_bytes: int,
+        site_share: float = 1.0,
         timeout_ms: int,
         max_appends: int,
         ack_replicas: int = 0,
@@ -79,6 +86,7 @@ class EventLog:
             url, partitions, timeout_ms=timeout_ms, max_connections=max_appends + _OTHER_CONNECTIONS
         )
         self._bound_bytes = bound_bytes
+        self._shares = Shares(site_share)
         self._ack_replicas = ack_replicas
         # Redis gives up waiting for replicas after half of the time, so that its answer still arrives.
         self._ack_timeout_ms = timeout_ms // 2
@@ -87,6 +95,7 @@ class EventLog:
         self._bytes = dict.fromkeys(range(partitions), 0)
         self._sample_at: dict[Address, float] = {}
         self._failed = RareLine("the log does not confirm appends")
+        self._held_back = RareLine("a site has its share of the log; its events are refused until it is drained")
         metrics.LOG_BOUND_BYTES.set(bound_bytes)
 
     async def check(self) -> None:
@@ -129,9 +138,25 @@ class EventLog:
         """Whether appends can succeed now."""
         return await self._redis.is_ready()
 
-    async def append(self, entries: Mapping[int, bytes]) -> dict[int, str]:
+    async def held_back(self, sites: Iterable[str]) -> set[str]:
+        """Those of these sites that have their share of the log and must leave the rest of it to others."""
+        held_back = self._shares.too_large(sites, self._fullness())
+        if not held_back:
+            return held_back
+        try:  # they append nothing, so nobody else may look whether it has been drained
+            for node in self._redis.nodes():
+                await self._look(node)
+        except RedisError:
+            return set()  # appending will tell
+        held_back = self._shares.too_large(held_back, self._fullness())
+        if held_back:
+            self._held_back.warn(sites=sorted(held_back))
+        return held_back
+
+    async def append(self, entries: Mapping[int, bytes], weights: Mapping[str, int] = _ONE_SITE) -> dict[int, str]:
         """Append one entry to each of these partitions, and return the ids of the entries by partition.
 
+        `weights` says in what proportions they are made of events of which sites; by default it is one.
         They are on disk, here and on as many replicas as demanded; a partition that is missing did not take its entry.
         Raises LogFullError and LogUnavailableError when no partition took its entry.
         """
@@ -140,7 +165,11 @@ class EventLog:
             raise LogUnavailableError
         parts = await asyncio.gather(*(self._append_to(node, entries) for node in self._redis.nodes(entries)))
         metrics.APPEND_SECONDS.observe(time.perf_counter() - started)
-        return self._appended({number: answer for part in parts for number, answer in part.items()})
+        appended = self._appended({number: answer for part in parts for number, answer in part.items()})
+        a_weight = sum(_memory(entries[number]) for number in appended) / sum(weights.values())
+        for site, weight in weights.items():
+            self._shares.add(site, weight * a_weight)
+        return appended
 
     async def _append_to(self, node: Node, entries: Mapping[int, bytes]) -> dict[int, Any]:
         """By partition, what a node answers; what is an Exception was not stored, or nobody can say."""
@@ -149,7 +178,7 @@ class EventLog:
             if await self._is_full(node):
                 return dict.fromkeys(node.numbers, LogFullError())
             for number in node.numbers:
-                self._bytes[number] += int(len(entries[number]) * _MEMORY_A_BYTE)
+                self._bytes[number] += _memory(entries[number])
             return dict(zip(node.numbers, await self._write(node, entries), strict=True))
         except (RedisError, LogUnavailableError, LogMisconfiguredError) as error:
             return dict.fromkeys(node.numbers, error)
@@ -180,7 +209,11 @@ class EventLog:
         return {number: entry_id.decode() for number, entry_id in answers.items() if number not in errors}
 
     async def _is_full(self, node: Node) -> bool:
-        """Whether a node's part of the log takes all it may: as sampled a second ago at most, and with what was added.
+        """Whether a node's part of the log takes all it may: by a sample of this second, and what was added."""
+        return sum(self._bytes[number] for number in await self._look(node)) >= self._bound_bytes
+
+    async def _look(self, node: Node) -> list[int]:
+        """See how much a node holds, once a second at most, and return the partitions that it has.
 
         Readers keep entries for a while after reading them; that is worth less than new events.
         """
@@ -189,12 +222,18 @@ class EventLog:
         if now >= self._sample_at.get(node.address, 0.0):
             # Noted before waiting, so that appends side by side do not sample too.
             self._sample_at[node.address] = now + _SAMPLE_EVERY_S
-            if await self._sample(node, held) >= self._bound_bytes:
+            used = await self._sample(node, held)
+            if used >= self._bound_bytes or self._shares.is_any_too_large(self._fullness()):
                 for number in held:
                     await trim(node.client, stream_key(number), READERS, keep_ms=0)
                 await self._sample(node, held)
             metrics.LOG_BYTES.set(sum(self._bytes.values()))
-        return sum(self._bytes[number] for number in held) >= self._bound_bytes
+            self._shares.fit(sum(self._bytes.values()))
+        return held
+
+    def _fullness(self) -> float:
+        """The part of what all nodes may hold that is taken."""
+        return sum(self._bytes.values()) / (self._bound_bytes * len(self._redis.nodes()))
 
     async def _sample(self, node: Node, held: list[int]) -> int:
         pipeline = node.client.pipeline(transaction=False)

@@ -24,12 +24,17 @@ SYSTEM_EVENTS: Final = frozenset({"VisitStarted", "PageEntered", "PageExited", "
 
 _CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _JSON_STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+# Of a valid JSON text each key, and at last nothing. All that is no key is passed over at once.
+_KEYS = re.compile(r'(?:[^"]++|"(?:[^"\\]++|\\.)*+"(?!\s*+:))*+(?:"((?:[^"\\]++|\\.)*+)"\s*+:|\Z)', re.DOTALL)
+_HUGE_NUMBER = re.compile(rb"[0-9]{4000}")  # such integers not everybody can decode
 _BRACKET_STEPS = bytes.maketrans(b"{[]}", b"\x01\x01\xff\xff")  # up one, down one
 _ALL_BUT_BRACKETS = bytes(set(range(256)) - set(b"{}[]"))
 
 # The ids of visits and devices come again with every event. Their plain values are kept, never messages.
 _known_uuid = lru_cache(maxsize=16_384)(normalize_uuid)
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_text = msgspec.json.Decoder(str).decode
+_check_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 def limit_size(event: Event) -> str | None:
@@ -119,13 +124,16 @@ def check_data(event: Event) -> str | None:
     data = event.data_json
     if len(data) <= 2 and data in {b"", b"{}"}:
         return None
+    is_small = len(data) <= LONGEST_DATA_KEY
     try:
-        fields = _decode_object(data)
+        # Of what is larger no values are made: anybody may send ten thousand of them.
+        text = data.decode()
+        (_decode_object if is_small or _HUGE_NUMBER.search(data) else _check_object)(data)
     except (ValueError, RecursionError):  # ValueError: also what is not UTF-8
         return "data: must be a JSON object"
     if data.count(b"{") + data.count(b"[") > MAX_DATA_DEPTH and _depth(data) > MAX_DATA_DEPTH:
         return f"data: must be nested at most {MAX_DATA_DEPTH} levels deep"
-    if len(data) > LONGEST_DATA_KEY and not _keys_fit(fields):
+    if not is_small and not _keys_fit(text):
         return f"data: must have at most {MAX_DATA_KEYS} keys, each of at most {LONGEST_DATA_KEY} characters"
     return None
 
@@ -136,19 +144,12 @@ def _depth(json: bytes) -> int:
     return max(accumulate(memoryview(steps).cast("b")))
 
 
-def _keys_fit(data: dict[str, Any]) -> bool:
+def _keys_fit(json: str) -> bool:
     """Whether the keys of all objects in it are not too many, and none too long."""
-    count, found = 0, [data]
-    while found:
-        value: Any = found.pop()
-        if isinstance(value, dict):
-            count += len(value)
-            if count > MAX_DATA_KEYS or max(map(len, value), default=0) > LONGEST_DATA_KEY:
-                return False
-            found.extend(value.values())
-        elif isinstance(value, list):
-            found.extend(value)
-    return True
+    keys = _KEYS.findall(json)[:-2]  # the last is what is behind all keys, and then the end
+    if len(keys) > MAX_DATA_KEYS:
+        return False
+    return all(len(key) <= LONGEST_DATA_KEY or len(_decode_text(f'"{key}"')) <= LONGEST_DATA_KEY for key in keys)
 
 
 STEPS: Final[tuple[tuple[Step, collector.RejectReason.ValueType], ...]] = (

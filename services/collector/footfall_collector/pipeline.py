@@ -19,6 +19,9 @@ _STORED = collector.Outcome(status=collector.OUTCOME_STATUS_STORED)
 _UNAVAILABLE = collector.Outcome(
     status=collector.OUTCOME_STATUS_UNAVAILABLE, message="its part of the log did not take it; send it again"
 )
+_HELD_BACK = collector.Outcome(
+    status=collector.OUTCOME_STATUS_UNAVAILABLE, message="its site has its share of the log; send it again later"
+)
 
 
 class Pipeline:
@@ -39,11 +42,19 @@ class Pipeline:
         metrics.BATCH_EVENTS.observe(len(batch.events))
         turned_away = self._admission.admit(batch, time.time_ns() // 1_000_000)
         places = self._places(batch, turned_away)
+        weights = _weights(batch, places)
+        held_back = await self._log.held_back(weights)
+        if held_back:
+            for position, event in enumerate(batch.events):
+                if places[position] != _NOWHERE and event.site in held_back:
+                    places[position], turned_away[position] = _NOWHERE, _HELD_BACK
+            weights = {site: weight for site, weight in weights.items() if site not in held_back}
         entries = split(batch, places)
         stored: Mapping[int, str] = {}
         if entries:
             try:
-                stored = await self._log.append({place: entry.SerializeToString() for place, entry in entries.items()})
+                serialized = {place: entry.SerializeToString() for place, entry in entries.items()}
+                stored = await self._log.append(serialized, weights)
             except BaseException:  # also a caller who is gone: nobody hears that it is stored
                 metrics.EVENTS_UNAVAILABLE.inc(len(places))
                 raise
@@ -62,6 +73,18 @@ class Pipeline:
         for position in turned_away:
             places[position] = _NOWHERE
         return places
+
+
+def _weights(batch: EventBatch, places: Sequence[int]) -> dict[str, int]:
+    """By site, how much its events that are somewhere weigh beside those of the others."""
+    sites = {event.site for event, place in zip(batch.events, places, strict=True) if place != _NOWHERE}
+    if len(sites) <= 1:
+        return dict.fromkeys(sites, 1)
+    weights = dict.fromkeys(sites, 0)
+    for event, place in zip(batch.events, places, strict=True):
+        if place != _NOWHERE:
+            weights[event.site] += event.ByteSize()
+    return weights
 
 
 def split(batch: EventBatch, places: Sequence[int]) -> dict[int, EventBatch]:
@@ -105,6 +128,8 @@ def _answer(
     for outcome in turned_away.values():
         if outcome.status == collector.OUTCOME_STATUS_SUPPRESSED:
             metrics.EVENTS_SUPPRESSED.inc()
+        elif outcome.status == collector.OUTCOME_STATUS_UNAVAILABLE:
+            metrics.EVENTS_UNAVAILABLE.inc()
         else:
             metrics.EVENTS_REJECTED[outcome.reason].inc()
     response.outcomes.extend(

@@ -1,15 +1,23 @@
-"""Turns URLs and data that hold passwords, tokens or card numbers into the same without them.
+"""Turns addresses and data that hold passwords, tokens or card numbers into the same without them.
 
 It is for accidents: a page whose address carries a reset token, a form that is reported whole. Who hides a secret on
-purpose can. What nothing is removed from stays as sent, to the byte.
+purpose can. What is not masked stays as sent, to the byte.
+
+Strangers choose what is looked through here. So a text is gone through by patterns, each of which sees it once, and
+JSON is not taken apart: the patterns know its strings. Python does next to nothing for each match (see
+tests/unit/test_cost.py).
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from functools import lru_cache
 from typing import Final
 
 import msgspec
+
+from footfall_collector.account_numbers import LEAST_DIGITS, without_account_numbers, without_bare_card_numbers
+from footfall_collector.secret_names import STRING, WORD, SecretNames
+from footfall_collector.splicing import bytewise, put_behind, spliced
 
 MASK: Final = "***"
 """What stands in the place of a secret; needs no escaping in URLs and JSON."""
@@ -17,145 +25,152 @@ MASK: Final = "***"
 KEPT_KEY: Final = "userID"
 """The one key whose value is stored whatever it looks like: it is the identity itself."""
 
-# Every secret name and every JSON Web Token has one of these in it. Looking for all takes a microsecond.
-_HINTS = ("pass", "token", "secret", "pwd", "jwt", "auth", "key", "cvv", "cvc", "csc", "eyj")
-
-# Takes what it can and begins nowhere inside of that, so that hostile text costs no more than its length.
-_JWT = re.compile(r"(?<![\w-])eyJ[\w-]{8,}+\.[\w-]++\.[\w-]*+", re.ASCII)
-
 _NOT_DIGITS = bytes(set(range(256)) - set(b"0123456789"))
-_LEAST_CARD_DIGITS: Final = 14
-# Whole or in groups, and no part of a longer number, a decimal fraction, a telephone number or a UUID.
-_CARD_SHAPE = re.compile(
-    r"(?<![\w.-])(?<!(?<!\w)\+)"
-    r"(?:\d{14,19}|\d{4}([ +-]|%20)\d{4}\1\d{4}\1\d{4}|\d{4}([ +-]|%20)\d{6}\2\d{4,5})"
-    r"(?![\w-]|\.\d)",
-    re.ASCII,
-)
-_SEPARATORS = re.compile("%20|[ +-]")
-# What the issuers number: Visa, Mastercard, American Express, Diners, and JCB, Discover, UnionPay and Maestro.
-_CARD = re.compile(
-    r"4(?:\d{15}|\d{18})|(?:5[1-5]|2[2-7])\d{14}|3[47]\d{13}|3(?:0[0-5]|[689]\d)\d{11}|(?:35|50|5[6-8]|6\d)\d{14,17}"
-)
-_DOUBLED = str.maketrans("0123456789", "0246813579")  # the digits of each digit's double, added
 
 # Addresses of pages come again with every event, so what they look like without secrets is remembered. Not of long
 # ones, which may come from anybody.
 _LONGEST_REMEMBERED: Final = 512
 _MOST_REMEMBERED: Final = 8_192
 
-_MASK_JSON: Final = msgspec.json.encode(MASK)
-_NO_SECRETS: Final = frozenset({b"null", b"true", b"false", b'""'})
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_decode_array = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_decode_text = msgspec.json.Decoder(str).decode
+
+_FLAGS: Final = re.ASCII | re.DOTALL
+_KEY = re.compile(r'"([^"\\]*+)"\s*+:', _FLAGS)
+_PARAMETER = re.compile(r'[?&#;"\s\\]([^?&#=;"\\\s]++)=', _FLAGS)
+_KEPT = re.compile(rf'("{KEPT_KEY}"\s*+:\s*+(?:{STRING}|{WORD}))', _FLAGS)
+_LEFT_OUT: Final = f'"{KEPT_KEY}":null'
+_NAMING_KEYS: Final = frozenset({"name", "key", "field", "id"})
+_ADDRESSES: Final = ('"url"', '"referrer"', '"title"')
+_ADDRESS = re.compile(rf'((?:{"|".join(_ADDRESSES)})\s*+:\s*+")((?:[^"\\]++|\\.)*+)', _FLAGS)
+
+_JWT = re.compile(r"eyJ(?:(?<![\w-]...)|(?<=\\[nrt]...))[\w-]{8,}+\.[\w-]++\.[\w-]*+", _FLAGS)
+_USERINFO = (
+    re.compile(r'(:(?://|\\/\\/))([^/?#\s"\\]*)(?=@)', _FLAGS),
+    re.compile(r'(%3a%2f%2f)((?:(?!%2f|%3f|%23|%40)[^/?#&\s"\\])*+)(?=%40)', _FLAGS),
+)
+# What is before an e-mail address, and the address, or the end. A byte of a letter outside of ASCII is one of a word.
+_MAILBOX: Final = r"(?:[\w.+'\x80-\xff-]|%(?:2[BDEbde7]|5[Ff]|[89A-Fa-f][0-9A-Fa-f]))++"
+_AT_HOST: Final = r"(?:@|%(?:25)*+40)[\w\x80-\xff-]++(?:\.[\w\x80-\xff-]++)++"
+_EMAIL = re.compile(
+    rf"((?:[^\w.+'%\\\x80-\xff-]++|\\(?:u[0-9a-fA-F]{{4}}|.)?|{_MAILBOX}(?!{_AT_HOST})|%(?:[0-9A-Fa-f]{{2}})?)*+)({_MAILBOX}{_AT_HOST}|\Z)",
+    _FLAGS,
+)
 
 
 class Redactor:
-    """The rules of one deployment: the built-in ones and further names of keys, in any case."""
+    """The rules of one deployment: the built-in ones and further names of keys, in any case.
 
-    def __init__(self, keys: Iterable[str] = ()) -> None:
-        own = [key.strip().lower() for key in keys if key.strip()]
-        self._hints = (*_HINTS, *(_bytewise(key.encode()) for key in own))
-        self._secret_name = re.compile(_names(".", own), re.IGNORECASE | re.DOTALL)
-        # A parameter, and one of a URL that is itself the value of a parameter. Each looks ahead to the end of the name
-        # and never goes back into it: a text that says "password" ten thousand times costs no more than its length.
-        character = r"[^?&#=%\s]"
-        names = _names(character, own)
-        self._pair = re.compile(rf"(?:^|(?<=[?&#]))(?={character}++=)((?>{names}=))[^&#\s]+", re.IGNORECASE)
-        self._encoded_pair = re.compile(
-            rf"(?<=%3f|%26|%23)(?={character}++%3d)((?>{names}%3d))(?:(?!%26|%23)[^&#\s])+", re.IGNORECASE
-        )
-        self._known_text = lru_cache(maxsize=_MOST_REMEMBERED)(self._any_text)
+    `emails`: whether e-mail addresses are masked in addresses and titles of pages.
+    """
 
-    def text(self, text: str) -> str:
-        """Mask the secrets of a URL, or of any text: parameters with secret names, JSON Web Tokens, card numbers."""
-        return self._known_text(text) if len(text) <= _LONGEST_REMEMBERED else self._any_text(text)
+    def __init__(self, keys: Iterable[str] = (), *, emails: bool = True) -> None:
+        names = SecretNames(_lower(key.strip().encode()) for key in keys if key.strip())
+        self._emails = emails
+        self._telling = names.telling()
+        self._plain_names: set[str] = set()
+        self._parameters, self._encoded_parameters = names.parameters(), names.encoded_parameters()
+        self._members, self._inner_members, self._fields = names.members(), names.inner_members(), names.fields()
+        self._known_address = lru_cache(maxsize=_MOST_REMEMBERED)(self._any_address)
 
-    def _any_text(self, text: str) -> str:
-        return self._text(text) if self._may_hold_secret(text.encode()) else text
+    def address(self, text: str) -> str:
+        """Mask the secrets of an address of a page, or of another text that says where a visitor was."""
+        return self._known_address(text) if len(text) <= _LONGEST_REMEMBERED else self._any_address(text)
+
+    def _any_address(self, text: str) -> str:
+        utf8 = b"&%b" % text.encode()  # so that the first parameter is behind something too
+        lower = _lower(utf8)
+        has_secret, has_email = self._may_hold_secret(utf8, lower), self._emails and _has_at(lower)
+        if not (has_secret or has_email):
+            return text
+        masked = bytewise(utf8)
+        if has_secret:
+            masked = self._text(masked, lower)
+        if has_email:
+            masked = _without_emails(masked)
+        return masked[1:].encode("latin-1").decode()
 
     def json(self, json: bytes) -> bytes:
-        """Mask the secrets of a valid JSON text: values of secret keys, and of every text and number in it.
-
-        Where something is masked, the objects and lists around it lose what white space they had.
-        """
+        """Mask the secrets of a valid JSON text: values of secret keys, and what each text and number in it holds."""
         if len(json) <= len("{}"):
             return json
-        first = json.lstrip()[:1]
-        if first not in {b"{", b"[", b'"'}:
-            is_card = len(json) >= _LEAST_CARD_DIGITS and json.isdigit() and _is_card_number(json.decode())
-            return _MASK_JSON if is_card else json
-        if not self._may_hold_secret(json):
+        lower = _lower(json)
+        is_flat = lower[0] == "{" and lower.find("{", 1) < 0 and "[" not in lower
+        keys = _decode_object(json).keys() if is_flat else {*_KEY.findall(bytewise(json))}
+        has_key = self._has_telling(keys)
+        is_form = "value" in keys and not _NAMING_KEYS.isdisjoint(keys)
+        has_json = r"\"" in lower
+        has_secret = self._may_hold_secret(json, lower)
+        has_email = self._emails and _has_at(lower) and any(key in lower for key in _ADDRESSES)
+        if not (has_key or is_form or has_json or has_secret or has_email):
             return json
-        if first == b"{":
-            return self._object(json)
-        if first == b"[":
-            return self._array(json)
-        text = _decode_text(json)
-        masked = self._text(text)
-        return json if masked == text else msgspec.json.encode(masked)
+        text = bytewise(json)
+        if has_key:
+            text = put_behind(self._members, text, f'"{MASK}"')
+        if is_form:
+            text = put_behind(self._fields, text, f'"{MASK}"')
+        if has_json:
+            text = put_behind(self._inner_members, text, rf"\"{MASK}\"")
+        if has_secret or has_email:
+            others = _KEPT.split(text)
+            kept, text = others[1::2], _LEFT_OUT.join(others[::2])
+            if has_email:
+                text = _without_emails_in_addresses(text)
+            if has_secret:
+                text = self._text(without_bare_card_numbers(text, f'"{MASK}"'), lower)
+            text = spliced(text.split(_LEFT_OUT), kept)
+        return text.encode("latin-1")
 
-    def _object(self, json: bytes) -> bytes:
-        is_changed = False
-        fields = _decode_object(json)
-        for name, raw in fields.items():
-            if name == KEPT_KEY:
-                continue
-            value = bytes(raw)
-            if not self._secret_name.fullmatch(name):
-                masked = self.json(value)
-            else:
-                masked = value if value in _NO_SECRETS else _MASK_JSON
-            if masked is not value:
-                fields[name] = msgspec.Raw(masked)
-                is_changed = True
-        return msgspec.json.encode(fields) if is_changed else json
-
-    def _array(self, json: bytes) -> bytes:
-        items = [bytes(raw) for raw in _decode_array(json)]
-        masked = [self.json(item) for item in items]
-        return json if masked == items else msgspec.json.encode([msgspec.Raw(item) for item in masked])
-
-    def _text(self, text: str) -> str:
-        if "=" in text:
-            text = self._pair.sub(rf"\1{MASK}", text)
-        if "%3" in text:
-            text = self._encoded_pair.sub(rf"\1{MASK}", text)
-        if "eyJ" in text:
-            text = _JWT.sub(MASK, text)
-        return _CARD_SHAPE.sub(lambda shape: MASK if _is_card_number(shape[0]) else shape[0], text)
-
-    def _may_hold_secret(self, text: bytes) -> bool:
-        """Whether a closer look is worth its while. Nearly always not."""
-        lower = _bytewise(text)
-        for hint in self._hints:  # five times as fast as any(), for every event
-            if hint in lower:
-                return True
-        return len(text.translate(None, _NOT_DIGITS)) >= _LEAST_CARD_DIGITS
-
-
-def _names(character: str, own: Iterable[str]) -> str:
-    """A pattern of all names of secrets, in which `character` is what a name can be made of."""
-    any_ = f"{character}*"
-    built_in = (
-        rf"{any_}pass[-_ ]?(?:w(?:or)?d|wort|phrase|code){any_}",
-        rf"{any_}(?:token|secret|pwd|jwt|authorization)",
-        rf"{any_}(?:api|access|private|secret|signing)[-_ .]?key",
-        rf"{any_}(?:cvv|cvc)2?",
-        "csc",
-    )
-    return f"(?:{'|'.join((*built_in, *map(re.escape, own)))})"
-
-
-def _bytewise(text: bytes) -> str:
-    """A character for each byte, letters of ASCII in lower case: looking into a str is four times as fast."""
-    return text.lower().decode("latin-1")
-
-
-def _is_card_number(shape: str) -> bool:
-    """Whether an issuer would number a card so, and its check digit is right (ISO/IEC 7812-1, Luhn)."""
-    digits = _SEPARATORS.sub("", shape)
-    if not _CARD.fullmatch(digits):
+    def _has_telling(self, names: Set[str]) -> bool:
+        """Whether one may be of a secret. All are looked at at once: who sends them says how many there are."""
+        if self._plain_names.issuperset(names):
+            return False
+        if self._telling.search(_lower("\n".join(names).encode())):
+            return True
+        if len(self._plain_names) > _MOST_REMEMBERED:
+            self._plain_names.clear()
+        self._plain_names.update(names)
         return False
-    return sum(map(int, digits[-1::-2] + digits[-2::-2].translate(_DOUBLED))) % 10 == 0
+
+    def _may_hold_secret(self, utf8: bytes, lower: str) -> bool:
+        """Whether a text is worth a closer look, but for the keys of JSON. Nearly always it is not."""
+        first = lower.find("=")
+        if first >= 0:
+            begin = max(0, lower.rfind("?", 0, first))  # of an address, which is where most of them are
+            if self._has_telling({*_PARAMETER.findall(lower, begin)}):
+                return True
+        if "eyj" in lower or len(utf8.translate(None, _NOT_DIGITS)) >= LEAST_DIGITS:
+            return True
+        if "%" in lower and "3d" in lower and any(pattern.search(lower) for pattern in self._encoded_parameters):
+            return True
+        return _has_at(lower) and ("//" in lower or r"\/" in lower or "%2f" in lower)
+
+    def _text(self, text: str, lower: str) -> str:
+        if "=" in lower:
+            text = put_behind(self._parameters, text, MASK)
+        if "%" in lower and "3d" in lower:
+            text = put_behind(self._encoded_parameters, text, MASK)
+        if "eyj" in lower:
+            text = _JWT.sub(MASK, text)
+        if _has_at(lower):
+            text = put_behind(_USERINFO, text, MASK)
+        return without_account_numbers(text, MASK)
+
+
+def _without_emails_in_addresses(json: str) -> str:
+    parts = _ADDRESS.split(json)  # what is before, the key, its value; and so on
+    values = [key + _without_emails(value) for key, value in zip(parts[1::3], parts[2::3], strict=True)]
+    return spliced(parts[::3], values)
+
+
+def _without_emails(text: str) -> str:
+    parts = _EMAIL.split(text)  # nothing, what is before, the address; and so on
+    return spliced(parts[1::3], [found and MASK for found in parts[2::3]])
+
+
+def _has_at(lower: str) -> bool:
+    return "@" in lower or ("%" in lower and ("%40" in lower or "%2540" in lower))
+
+
+def _lower(text: bytes) -> str:
+    """The text bytewise, letters of ASCII in lower case."""
+    return text.lower().decode("latin-1")

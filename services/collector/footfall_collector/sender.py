@@ -11,6 +11,7 @@ from ua_parser.core import Matcher
 from ua_parser_builtins.matchers import MATCHERS
 
 MAX_USER_AGENT: Final = 1_024
+_READ_OF_USER_AGENT: Final = 256  # so far robots name themselves; what the patterns cost grows faster than the text
 _ROBOT: Final = "Spider"  # what the library's data calls the device of every robot
 
 _robot_patterns = tuple(matcher for matcher in MATCHERS[2] if matcher.family == _ROBOT)
@@ -44,7 +45,7 @@ def cut_down(context: EventContext, now_ms: int, tolerance_ms: int | None) -> Se
     user_agent = context.user_agent
     if len(user_agent) > MAX_USER_AGENT:
         context.user_agent = user_agent = user_agent[:MAX_USER_AGENT]
-    context.bot = robot = is_robot(user_agent)
+    context.bot = robot = is_robot(user_agent[:_READ_OF_USER_AGENT])
     context.address = cut_address(context.address)
     sender = Sender(
         context.received_time_ms,

@@ -62,14 +62,25 @@ class CollectorSettings(ServiceSettings):
     )
     redact_keys: str = Field(
         "",
-        description="Further keys, separated by commas, whose values are masked in URLs and data. "
-        "Passwords, tokens and card numbers always are.",
+        description="Further keys, separated by commas, whose values are masked in addresses and data. "
+        "Passwords, tokens, numbers of cards and accounts always are.",
+    )
+    redact_emails: bool = Field(
+        True,
+        description="Mask e-mail addresses in addresses and titles of pages. False: they are kept, as by the original.",
     )
     log_bound_bytes: int = Field(
         512 * 1024 * 1024,
         ge=1024,
         description="Memory of the log in Redis, in each node of a cluster, above which events are refused until it is "
         "drained. What identity and history have read goes first. Keep it well below Redis's `maxmemory`.",
+    )
+    log_site_share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Part of that memory above which a site's events are refused, while other sites have events in the "
+        "log: the rest is theirs. 1: one site may use up the log.",
     )
     log_timeout_ms: int = Field(
         2_000, ge=1, le=30_000, description="Longest wait for an answer of Redis before events count as not stored."

@@ -192,6 +192,21 @@ class TestLog:
             assert "Set PARTITIONS=2 for every service" in service.output()
 
 
+async def test_a_site_that_has_its_share_waits_and_the_others_need_not(running_collector: Running) -> None:
+    loud, quiet = message(data={"text": "x" * 50_000}, site="loud"), message(site="quiet")
+    async with running_collector(COLLECTOR_LOG_BOUND_BYTES=200_000) as service:
+        for _ in range(2):
+            assert (await collect(service, batch(loud, quiet))).stored_count == 2
+        answer = await collect(service, batch(quiet, loud, message(event_name="", site="loud")))
+        statuses = [outcome.status for outcome in answer.outcomes]
+    assert statuses == [
+        collector.OUTCOME_STATUS_STORED,
+        collector.OUTCOME_STATUS_UNAVAILABLE,
+        collector.OUTCOME_STATUS_REJECTED,
+    ]
+    assert answer.stored_count == 1
+
+
 async def test_a_wrong_sites_file_ends_the_process_and_is_explained(running_collector: Running, tmp_path: Path) -> None:
     file = tmp_path / "sites.toml"
     file.write_text('[[site]]\nname = "the shop"')

@@ -146,6 +146,42 @@ class TestBound:
             await eventually(lambda: takes_more(log), every=0.2)
 
 
+class TestShares:
+    async def test_a_site_leaves_the_rest_of_the_log_to_others(self, redis_database_url: str, redis: Any) -> None:
+        async with opened(redis_database_url, bound_bytes=MEGABYTE, site_share=0.5) as log:
+            await log.check()
+            for _ in range(4):
+                await log.append({0: b"x" * 100_000}, {"loud": 1})
+            assert await log.held_back({"loud", "quiet"}) == set()  # alone in the log
+            await log.append({0: b"x" * 10_000}, {"quiet": 1})
+            assert await log.held_back({"loud", "quiet", "unheard of"}) == {"loud"}
+            assert await log.held_back({"quiet"}) == set()
+
+            await redis.xtrim(stream_key(0), maxlen=1)
+            await eventually(lambda: has_room(log, "loud"), every=0.2)
+
+    async def test_what_every_reader_has_read_holds_nobody_back(self, redis_database_url: str, redis: Any) -> None:
+        async with opened(redis_database_url, bound_bytes=MEGABYTE, site_share=0.5) as log:
+            await log.check()
+            for group in READERS:
+                await redis.xgroup_create(stream_key(0), group, id="0", mkstream=True)
+            await log.append({0: b"x" * 400_000}, {"loud": 30, "quiet": 1})
+            for group in READERS:
+                [[_, read]] = await redis.xreadgroup(group, "reader", {stream_key(0): ">"})
+                await redis.xack(stream_key(0), group, *(entry_id for entry_id, _ in read))
+            await eventually(lambda: has_room(log, "loud"), every=0.2)
+
+    async def test_with_all_of_the_log_as_its_share_a_site_is_never_held_back(self, redis_database_url: str) -> None:
+        async with opened(redis_database_url, bound_bytes=MEGABYTE) as log:
+            await log.check()
+            await log.append({0: b"x" * 600_000}, {"loud": 60, "quiet": 1})
+            assert await log.held_back({"loud"}) == set()
+
+
+async def has_room(log: EventLog, site: str) -> bool:
+    return not await log.held_back({site})
+
+
 class TestPartitions:
     async def test_their_number_is_kept_with_the_data(self, redis_database_url: str, redis: Any) -> None:
         async with opened(redis_database_url, 4) as log:

@@ -165,6 +165,7 @@ async def test_a_head_is_bounded(http: httpx.AsyncClient) -> None:
         assert await exchange(http, post(path, length, *[b"X: y"] * MAX_FIELDS)) == [431]
         assert await exchange(http, post(path, length, b"Cookie: " + b"c" * MAX_FIELDS_BYTES)) == [431]
         assert await exchange(http, post(f"{path}?{'e' * 1_100_000}", length)) == [414]
+    assert await exchange(http, post(f"/tracker.js?{'&v=1' * 5_000}", length)) == [414]
 
 
 async def test_a_head_without_an_end_is_cut_off_by_its_size(http: httpx.AsyncClient) -> None:

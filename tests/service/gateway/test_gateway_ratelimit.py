@@ -1,4 +1,4 @@
-"""Rate limits by address: enforced by each gateway at once, by all together soon; no beacon waits for Redis."""
+"""Limits by address and site: enforced by each gateway at once, by all together soon; no beacon waits for Redis."""
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from footfall_gateway.ratelimit import RateLimiter
+from footfall_gateway.ratelimit import Limits, RateLimiter
 
 from tests.service.gateway.conftest import ScriptedCollector, running_gateway
 from tests.tools.eventually import eventually
@@ -39,14 +39,55 @@ async def test_an_address_that_has_used_its_minute_must_wait(gateway: Running) -
         for refused in (await http.post("/beacon", json=page()), await http.get("/beacon.gif?e=e30")):
             assert refused.status_code == 429
             assert 1 <= int(refused.headers["Retry-After"]) <= 60
-            assert refused.json()["message"] == "too many events from this address"
+            assert refused.json()["message"] == "too many events or bytes from this address"
         assert (await http.get("/healthz")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "body", [b"[" + b"5," * 8 + b"5]", b"[" + b"5," * 1_000 + b"5]"], ids=["bad items", "too many"]
+)
+async def test_bad_events_count_as_good_ones_do(gateway: Running, body: bytes) -> None:
+    async with gateway(REDIS_URL=AWAY) as http:
+        bad = await http.post("/beacon", content=body, headers={"Content-Type": "text/plain"})
+        assert bad.status_code in {400, 413}
+        assert (await http.post("/beacon", json=page(2))).status_code == 429
+
+
+async def test_a_beacon_counts_before_it_is_taken(gateway: Running, scripted_collector: ScriptedCollector) -> None:
+    async with gateway(REDIS_URL=AWAY) as http:
+        answers = [await http.post("/beacon", json=page(count)) for count in (6, 6, 3, 2)]
+        assert [answer.status_code for answer in answers] == [204, 429, 204, 429]  # and each refusal counts for one
+    assert sum(len(batch.events) for batch in scripted_collector.batches) == 9
+
+
+@pytest.mark.parametrize("name", ["ADDRESS", "SITE"])
+async def test_bytes_are_limited_too(gateway: Running, name: str) -> None:
+    settings = {"RATE_LIMIT_PER_ADDRESS": 0, f"RATE_LIMIT_BYTES_PER_{name}": 100_000}
+    large = page()[0] | {"data": {"text": "x" * 40_000}}
+    async with gateway(REDIS_URL=AWAY, **settings) as http:
+        answers = [await http.post("/beacon", json=large) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [204, 204, 429]
+        assert 1 <= int(answers[2].headers["Retry-After"]) <= 60
+        assert (await http.post("/beacon", json=page())).status_code == 204
+
+
+async def test_gateways_share_the_bytes_of_an_address(gateway: Running, redis_database_url: str) -> None:
+    settings = {"REDIS_URL": redis_database_url, "RATE_LIMIT_PER_ADDRESS": 0, "RATE_LIMIT_BYTES_PER_ADDRESS": 100_000}
+    large = page()[0] | {"data": {"text": "x" * 60_000}}
+    async with gateway(**settings) as one, gateway(**settings) as other:
+        for http in (one, other):
+            assert (await http.post("/beacon", json=large)).status_code == 204
+
+        async def is_refused_somewhere() -> bool:
+            return 429 in [(await http.post("/beacon", json=page())).status_code for http in (one, other)]
+
+        await eventually(is_refused_somewhere, timeout=5, every=0.5)
 
 
 async def test_loopback_is_exempt_by_default_and_0_is_no_limit(gateway: Running) -> None:
     for settings in ({"rate_limit_loopback": False}, {"RATE_LIMIT_PER_ADDRESS": 0}):
         async with gateway(REDIS_URL=AWAY, **settings) as http:
-            answers = [await http.post("/beacon", json=page(9)) for _ in range(3)]
+            answers = [await http.post("/beacon", json=page(count)) for count in (9, 9, 11)]
             assert [answer.status_code for answer in answers] == [204] * 3
 
 
@@ -101,7 +142,7 @@ async def test_a_site_that_has_used_its_minute_must_wait_and_the_others_need_not
             refused = await http.post("/beacon", json=body, headers=shop)
             assert refused.status_code == 429
             assert 1 <= int(refused.headers["Retry-After"]) <= 60
-            assert refused.json()["message"] == "too many events for this site"
+            assert refused.json()["message"] == "too many events or bytes for this site"
         assert (await http.post("/beacon", json={"site": "blog", "events": page()})).status_code == 204
 
 
@@ -133,6 +174,6 @@ async def test_gateways_share_what_a_site_has_used(gateway: Running, redis_datab
     ],
 )
 def test_what_counts_as_one_address(one: str, other: str, are_one: bool) -> None:
-    limiter = RateLimiter(5, 0, AWAY)
-    limiter.add(one, 5)
-    assert bool(limiter.wait_s(other)) == are_one
+    limiter = RateLimiter(Limits("address", 5, 0), Limits("site", 0, 0), AWAY)
+    limiter.add(one, 5, 0)
+    assert bool(limiter.wait_s(other, 1, 0)) == are_one

@@ -1,0 +1,206 @@
+"""What a stranger sends costs no more than plain text of the same size: each parser and redactor by its worst inputs.
+
+What is compared with is good input of the same kind: ordinary events, a page's text with prices and addresses in it, a
+robot's user agent. Time of the process, and the least of several, so that a busy machine changes nothing.
+"""
+
+import base64
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from typing import TypeVar
+
+import pytest
+from footfall_collector.admission import DAY_MS, Admission
+from footfall_collector.redact import Redactor
+from footfall_collector.sender import cut_down
+from footfall_collector.sites import Site, Sites
+from footfall_gateway import sites as gateway_sites
+from footfall_gateway.beacon import _objects, _pixel_body
+from footfall_gateway.cookies import _DOMAIN, _host
+from footfall_gateway.cors import Cors
+from footfall_gateway.envelope import BeaconError, read
+
+from tests.tools.batches import batch, context, message
+
+T = TypeVar("T", str, bytes)
+AT_MOST = 5
+SIZE = 60_000
+TEXT = (
+    "Gooseneck kettle, 49.90 EUR, no. 4006381333931, https://shop.example/p?item=kettle&code=SKU1&to=dana@shop.example "
+)
+PLAIN = TEXT * (SIZE // len(TEXT))
+
+
+def filled(piece: str) -> str:
+    return piece * (SIZE // len(piece))
+
+
+def cost(parse: Callable[[T], object], sent: T) -> float:
+    """Nanoseconds a byte or character."""
+    least = float("inf")
+    for _ in range(4):
+        started = time.process_time_ns()
+        parse(sent)
+        least = min(least, time.process_time_ns() - started)
+    return least / len(sent)
+
+
+plain_cost = cache(cost)
+
+
+def body(*events: bytes) -> bytes:
+    return b"[%b]" % b",".join(events)
+
+
+def decoded(sent: bytes) -> None:
+    with suppress(BeaconError):
+        read(sent)
+
+
+ORDINARY = (
+    b'{"eventName":"PageEntered","eventID":"0123456789ABCDEF0123456789ABCDEF","timestamp":1767606012466,'
+    b'"visitID":"d23f0824-128b-4f33-8c5c-7fd0a6a3a450","pageID":"0123456789ABCDEF0123456789ABCDEF",'
+    b'"url":"https://shop.example/p?item=kettle","data":{"title":"Gooseneck kettle","referrer":"https://shop.example/"}}'
+)
+HALF = rb"\ud83d"
+
+
+def large(text: bytes) -> bytes:
+    """A body of 1 MB, in events of 60 KB; the last text ends in half of a surrogate pair."""
+    events = [b'{"eventName":"A","data":{"t":"%b"}}' % (text * (SIZE // len(text)))] * 16
+    return body(*events, b'{"eventName":"%b"}' % HALF)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(large(rb"\\"), id="escaped backslashes"),
+        pytest.param(large(HALF), id="halves of pairs"),
+        pytest.param(large(rb"\ud83d\ude00"), id="pairs"),
+        pytest.param(large(rb"\u00e9"), id="escapes"),
+        pytest.param(large("é".encode()), id="two bytes a letter"),
+        pytest.param(body(*[b"5"] * 500_000), id="numbers instead of events"),
+        pytest.param(body(*[b"{}"] * 21_000), id="objects instead of events, within 64 KiB"),
+        pytest.param(body(*[b"{}"] * 340_000), id="objects instead of events"),
+        pytest.param(body(*[b'{"eventID":"x","timestamp":"now","%b":1}' % (b"x" * 300)] * 1_000), id="bad events"),
+        pytest.param(b'{"events":[{}],"dropped":%b}' % body(*[b"[]"] * 300_000), id="lists in what is ignored"),
+        pytest.param(b'{"timestamp":%b}' % (b"1" * SIZE), id="digits"),
+        pytest.param(b'{"dropped":%b}' % (b"1" * SIZE), id="digits in what is ignored"),
+        pytest.param(b"[" * 500_000 + b"]" * 500_000, id="nested"),
+    ],
+)
+def test_what_is_no_beacon_costs_no_more_than_one(sent: bytes) -> None:
+    assert cost(decoded, sent) < AT_MOST * plain_cost(decoded, body(*[ORDINARY] * 1_000))
+
+
+def pixel(sent: bytes) -> None:
+    with suppress(BeaconError):
+        _pixel_body({"method": "GET", "query_string": sent})
+
+
+@pytest.mark.parametrize("piece", [b"&", b"&a=b", b"%65", b"%", b"+", b"e=&", b"=", b"e=%", b"&e=eyJ9"])
+def test_the_query_of_a_pixel_costs_no_more_than_a_plain_one(piece: bytes) -> None:
+    plain = b"e=" + base64.urlsafe_b64encode(ORDINARY * (SIZE // len(ORDINARY)))
+    sent = piece * (len(plain) // len(piece))
+    assert cost(pixel, sent) < AT_MOST * plain_cost(pixel, plain)
+
+
+WORST = [
+    *(
+        "-eyJ",
+        "eyJaaaaaaaa.",
+        "a.eyJ",
+        "&a=%25",
+        "%26a%3D",
+        "%26token%3Da",
+        "%2526pw%253Da",
+        "?&#=",
+        "=",
+        ";pin=1",
+        "cv",
+    ),
+    *("password", "token=", "&pw=a", "&key=a-", "&code=a1b2c3d4e5f6a7b8c9", "%25", "%40", "pass-", "pin", "[]="),
+    *(
+        "4111 ",
+        "4",
+        "+4",
+        "1.1,",
+        r"\n4111",
+        r"\u00a04",
+        "4111111111111111 ",
+        "4111.1111.1111.1111 ",
+        "4111111111111111,",
+    ),
+    *("DE89370400440532013000 ", "NO9386011117947 ", "AB12 ", "://a@", "://", "@", "a@b.c ", "a@", "a.", "a%2B", "é"),
+    *(r"\"pw\":\"a\",", r"\"pw\":[", r"\"pw\":{", r"\"", r"\\", r"\\\"", "%3A%2F%2Fa%40"),
+]
+redactor = Redactor(["coupon"])
+
+
+def as_data(text: str) -> None:
+    redactor.json(b'{"title":"%b","pw":1}' % text.encode())
+
+
+@pytest.mark.parametrize("around", ["{}", "=&{}", "?{}=x"])
+@pytest.mark.parametrize("piece", WORST)
+def test_hostile_text_costs_no_more_than_plain_text(piece: str, around: str) -> None:
+    hostile = around.format(filled(piece))
+    for redact in (as_data, redactor.address):
+        assert cost(redact, hostile) < AT_MOST * plain_cost(redact, PLAIN)
+
+
+admission = Admission(Sites(), redactor, max_event_age_ms=DAY_MS)
+
+
+def admitted(json: str) -> None:
+    admission.admit(batch(message(data=json.encode())), 0)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        *("1,", "[],", "{},", '"",', '{"a":1},', "[[[[[]]]]],", "4111111111111111,", "-1e5,", '{"token":{}},', '"{[",'),
+        *('{"password":[]},', '{"value":1},', '{"name":"pw","value":1},', '{"name":"pw"},', '{"userID":4},', r'"\"",'),
+        *('{"title":"@"},', '{"":""},', '{"name":"a","name":"pw","a":1,"a":1,"a":1},'),
+    ],
+)
+def test_data_of_many_pieces_costs_no_more_than_plain_text(piece: str) -> None:
+    hostile = f'{{"title":[{filled(piece)}1],"pw":1}}'
+    plain = f'{{"title":"{PLAIN}","pw":1}}'
+    assert cost(admitted, hostile) < AT_MOST * plain_cost(admitted, plain)
+
+
+ROBOT = "Mozilla/5.0 (compatible; bingbot/2.0; +http://www.bing.com/bingbot.htm) Chrome/142.0.0.0 Safari/537.36"
+
+
+def of_user_agent(user_agent: str) -> None:
+    # With something new in front, so that it is not remembered.
+    cut_down(context(user_agent=f"{time.process_time_ns()} {user_agent}"), 0, None)
+
+
+@pytest.mark.parametrize(
+    "piece", ["a", "Bot/", "spider ", "bot", "CUBOT; ", "Linux; U; CUBOT ", "(", "1.", "Android ; "]
+)
+def test_a_user_agent_costs_no_more_than_that_of_a_robot(piece: str) -> None:
+    longest = piece * (1_024 // len(piece))
+    assert cost(of_user_agent, longest) * len(longest) < AT_MOST * plain_cost(of_user_agent, ROBOT) * len(ROBOT)
+
+
+HEADERS: list[tuple[Callable[[str], object], str]] = [
+    (lambda text: _objects(text.encode()), "0"),
+    (_DOMAIN.fullmatch, "shop"),
+    (lambda text: _host(f"//{text}"), "shop"),
+    (lambda text: Cors(gateway_sites.Sites()).headers(text.encode()), "https://shop.example"),
+    (lambda text: gateway_sites.Sites().find(text, text), "https://shop.example"),
+    (lambda text: Sites([Site("shop", ("https://*.shop.example",))]).find("", text), "https://shop.example"),
+]
+
+
+@pytest.mark.parametrize("piece", ["a.", ".", "a-", ",", "1,", "[", "@", "https://", "://"])
+@pytest.mark.parametrize(("parse", "ordinary"), HEADERS)
+def test_headers_cost_no_more_than_plain_ones(parse: Callable[[str], object], ordinary: str, piece: str) -> None:
+    plain, hostile = (text * (SIZE // len(text)) for text in (ordinary, piece))
+    spare_ns = 50  # a byte, of 64 KiB at most
+    assert cost(parse, hostile) < AT_MOST * plain_cost(parse, plain) + spare_ns
