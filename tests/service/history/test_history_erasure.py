@@ -94,7 +94,7 @@ LEFT_OF_AN_EVENT = {
     *("order_key", "received_ms", "timestamp_ms", "rev", "state"),
 }
 LEFT_OF_A_VISIT = {
-    *("_id", "site", "start_key", "touched_ms"),
+    *("_id", "site", "site_key", "start_key", "touched_ms"),
     *("rev", "timeline", "identities", "identity_hashes", "session_ids", "forgotten"),
 }
 
