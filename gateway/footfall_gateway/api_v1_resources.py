@@ -157,15 +157,17 @@ class Links(msgspec.Struct, rename="camel"):
 
 
 class Erased(msgspec.Struct, rename="camel"):
-    """What was erased."""
+    """What was erased, and whether that is all."""
 
+    history: Literal["done", "pending"]
+    """pending: history did not answer in time. It erases the person all the same, from its record in the log."""
     identity_erased: bool
     """Whether an identity of this name was stored."""
     live_visits: int
     """Visits whose live timeline named it."""
     links: int
     visits: int | None
-    """Visits in history whose timeline named it; null when history did not answer and will follow from the log."""
+    """Visits in history whose timeline named it; null while history is pending."""
     events: int | None
     """Events in history that lost identity and content, and dead letters that were removed; likewise."""
     log_clean_time: int

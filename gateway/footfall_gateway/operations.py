@@ -110,10 +110,11 @@ class Api:
     style: ErrorStyle
 
 
-def json_answer(body: Any, **headers: str) -> Response:
-    """200 with a compact JSON body."""
+def json_answer(body: Any, status: int = 200, /, **headers: str) -> Response:
+    """A compact JSON body."""
     return Response(
         msgspec.json.encode(body),
+        status,
         headers={"content-type": JSON} | {name.replace("_", "-"): value for name, value in headers.items()},
     )
 

@@ -105,7 +105,16 @@ class PrivacyApi:
         path = "/identities/{identityId}"
         return [
             Operation("exportIdentity", "GET", f"{path}/export", self.export, NoQuery, ExportLine, media_type=NDJSON),
-            Operation("eraseIdentity", "DELETE", path, self.erase, NoQuery, resources.Erased, permission=Scope.ERASE),
+            Operation(
+                "eraseIdentity",
+                "DELETE",
+                path,
+                self.erase,
+                NoQuery,
+                resources.Erased,
+                permission=Scope.ERASE,
+                also={202: resources.Erased},
+            ),
         ]
 
     async def export(self, call: Call[NoQuery, None]) -> Response:
@@ -130,7 +139,11 @@ class PrivacyApi:
         return StreamingResponse(body(), headers={"content-type": NDJSON})
 
     async def erase(self, call: Call[NoQuery, None]) -> Response:
-        """Erase a person's data everywhere. Sending it again changes nothing more."""
+        """Erase a person's data everywhere. Sending it again changes nothing more.
+
+        202 when history is still to do its part: `history` is `pending`. It does so by itself; the same request sent
+        again answers 200 once it is done.
+        """
         call.principal.must_see_all()
         identity_id = call.path["identityId"]
         request = identity.EraseIdentityRequest(identity_id=identity_id, actor=call.principal.name)
@@ -145,13 +158,15 @@ class PrivacyApi:
             counted = None  # the record is in the log: history will come to it
         return json_answer(
             resources.Erased(
+                history="done" if counted else "pending",
                 identity_erased=erased.identity_erased,
                 live_visits=erased.visit_count,
                 links=erased.link_count,
                 visits=counted and counted.visit_count,
                 events=counted and counted.event_count,
                 log_clean_time=history_resources.milliseconds(erased.log_clean_time),
-            )
+            ),
+            200 if counted else 202,
         )
 
     async def _lines(self, identity_id: str, principal: Principal) -> AsyncIterator[bytes]:

@@ -69,6 +69,32 @@ async def test_beacons_are_refused_while_the_log_is_down_and_accepted_after(suit
         await eventually(lambda: _ready_status(http, 200), timeout=30)
 
 
+async def test_an_erasure_that_has_not_reached_history_says_so_and_is_finished_from_the_log(suite: Suite) -> None:
+    visit_id, person = str(uuid.uuid4()), f"{uuid.uuid4()}@shop.example"
+    async with suite.http() as http:
+        assert (await http.post("/beacon", json=event("SignIn", visit_id, now_ms(), person))).status_code == 204
+
+        async def named() -> bool:
+            return person in (await http.get(f"/server/data/visits/{visit_id}/events")).text
+
+        await eventually(named, timeout=20)
+        suite.stop("history")
+        try:
+            answer = await http.delete(f"/api/v1/identities/{person}")
+            assert (answer.status_code, answer.json()["history"], answer.json()["visits"]) == (202, "pending", None)
+        finally:
+            suite.start("history")
+        await eventually(lambda: _ready_status(http, 200), timeout=30)
+
+        async def forgotten() -> bool:
+            found = await http.get(f"/server/data/visits/{visit_id}/events")
+            return found.status_code == 200 and person not in found.text
+
+        await eventually(forgotten, timeout=20)
+        again = await http.delete(f"/api/v1/identities/{person}")
+        assert (again.status_code, again.json()["history"], again.json()["visits"]) == (200, "done", 0)
+
+
 @pytest.mark.parametrize("program", ["identity", "history", "mongo"])
 async def test_a_frozen_neighbour_that_a_beacon_does_not_need_holds_it_up_for_a_deadline_at_most(
     suite: Suite, program: Program

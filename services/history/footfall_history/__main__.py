@@ -19,6 +19,7 @@ from footfall_history.consumer import LogConsumer
 from footfall_history.dead_letters import DeadLetters
 from footfall_history.erasure import Eraser
 from footfall_history.export import Exporter
+from footfall_history.freshness import Freshness
 from footfall_history.identities import Identities
 from footfall_history.live import LiveTail
 from footfall_history.log import Log
@@ -29,7 +30,8 @@ from footfall_history.receipts import Receipts
 from footfall_history.retention import sweep
 from footfall_history.service import HistoryService
 from footfall_history.settings import DAY_MS, MINUTE_MS, HistorySettings
-from footfall_history.stamper import Stamper
+from footfall_history.slow_visits import SlowVisits
+from footfall_history.stamper import Effort, Stamper
 from footfall_history.store import Store
 from footfall_history.store import Unavailable as StoreUnavailable
 from footfall_history.tombstones import Tombstones
@@ -59,7 +61,17 @@ async def keep_history(settings: HistorySettings, walls: Walls) -> int:
     kept = settings.visit_transitions
     preview = Preview(tombstones, transitions_kept=kept)
     eraser = Eraser(store, tombstones, letters, preview)
-    consumer = LogConsumer(letters, Stamper(store, tombstones, transitions_kept=kept), eraser)
+    slow = SlowVisits(log, bound_bytes=settings.slow_bytes // settings.partitions)
+    consumer = LogConsumer(
+        letters,
+        Stamper(store, tombstones, transitions_kept=kept),
+        eraser,
+        slow,
+        effort=Effort(settings.slow_transitions, settings.slow_restamps),
+        attempts=settings.attempts,
+        check_store=store.journal,
+    )
+    freshness = Freshness(log, settings.behind_s)
     tail = LiveTail(log, preview, stopping, most_watchers=settings.watchers, walls=walls)
     exporter, receipts = Exporter(store, reader, tombstones, letters, preview), Receipts(reader, letters)
     service = HistoryService(store, reader, identities, tail, eraser, receipts=receipts, exporter=exporter, walls=walls)
@@ -72,6 +84,8 @@ async def keep_history(settings: HistorySettings, walls: Walls) -> int:
         async with asyncio.TaskGroup() as readers:
             for reader in log.readers(consumer.handle):
                 readers.create_task(reader.run())
+            for number in range(log.partitions):
+                readers.create_task(slow.run(number, consumer.handle_slow))
 
     server = Server(
         settings,
@@ -84,7 +98,10 @@ async def keep_history(settings: HistorySettings, walls: Walls) -> int:
             consume,
             *(partial(repeat, _TRIM_EVERY_S, LogUnavailable, log.trim, n, log_kept_ms) for n in range(log.partitions)),
             partial(repeat, _SWEEP_EVERY_S, StoreUnavailable, sweep, store, settings.retention_days * DAY_MS),
-            partial(repeat, _COUNT_EVERY_S, LogUnavailable, letters.tell_metrics),
+            *(
+                partial(repeat, _COUNT_EVERY_S, LogUnavailable, tell)
+                for tell in (letters.tell_metrics, slow.tell_metrics, freshness.tell)
+            ),
         ],
         close=[identities.close, log.close, store.close],
         stopping=stopping,

@@ -1,6 +1,6 @@
 """Turns batches as logged into what they bring for each visit."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -62,6 +62,11 @@ class Arrival:
             if context.user_agent:
                 self.start["user_agent"] = context.user_agent
 
+    @property
+    def named(self) -> set[str]:
+        """Whom its transitions name."""
+        return {transition.identity for transition in self.transitions if transition.identity}
+
     def unstorable(self, reason: str) -> list[Unstorable]:
         """All its events, for one reason."""
         return [Unstorable(event, context, reason) for event, context in self.sources.values()]
@@ -74,9 +79,8 @@ def by_visit(batches: Iterable[EventBatch], unstorable: list[Unstorable]) -> Arr
     """Sort events by visit; those that are unfit go to `unstorable`."""
     arrivals: Arrivals = {}
     for batch in batches:
-        contexts = batch.contexts
         for event in batch.events:
-            context = contexts[event.context_index] if event.context_index < len(contexts) else EventContext()
+            context = context_of(event, batch)
             arrival = arrivals.get(event.visit_id) or Arrival()
             try:
                 arrival.add(event, context)
@@ -85,3 +89,26 @@ def by_visit(batches: Iterable[EventBatch], unstorable: list[Unstorable]) -> Arr
             else:
                 arrivals[event.visit_id] = arrival
     return arrivals
+
+
+def parts_of(batches: Iterable[EventBatch], visit_ids: Collection[str]) -> dict[str, EventBatch]:
+    """Everything in these batches that is of these visits, in a batch for each."""
+    parts: dict[str, EventBatch] = {}
+    for batch in batches:
+        positions: dict[tuple[str, int], int] = {}
+        for event in batch.events:
+            if event.visit_id not in visit_ids:
+                continue
+            part = parts.setdefault(event.visit_id, EventBatch())
+            key = event.visit_id, event.context_index
+            if key not in positions:
+                positions[key] = len(part.contexts)
+                part.contexts.append(context_of(event, batch))
+            part.events.add().CopyFrom(event)
+            part.events[-1].context_index = positions[key]
+    return parts
+
+
+def context_of(event: Event, batch: EventBatch) -> EventContext:
+    """What is known of the request that brought an event of a batch."""
+    return batch.contexts[event.context_index] if event.context_index < len(batch.contexts) else EventContext()

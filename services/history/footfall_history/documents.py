@@ -24,6 +24,8 @@ NO_REVISION: Final = -1
 TIME_DIGITS: Final = 13
 """How much of an order key is its time."""
 
+_VISIT_ID_LENGTH: Final = 36
+
 # What a sender says of an event. The same again is a retry, anything else under the same id a conflict. The times of
 # admission are no part of it: a retry may be given another event time when the browser's clock is wrong.
 _CONTENT: Final = (
@@ -96,6 +98,11 @@ def document_id(visit_id: str, event_id: str) -> str:
     return visit_id + event_id
 
 
+def visit_of(document_id: str) -> str:
+    """The visit in the unique key of an event."""
+    return document_id[:_VISIT_ID_LENGTH]
+
+
 def _title(data_json: bytes) -> str:
     try:
         title = _decode_titled(data_json).title
@@ -118,18 +125,16 @@ def is_system(document: Mapping[str, Any]) -> bool:
 
 def erased(document: Document) -> Document:
     """An event without what erasing takes from it, its stamp aside."""
-    _, gone = erasure(of_system=is_system(document))
+    gone = erasable(of_system=is_system(document))
     return {name: value for name, value in document.items() if name not in gone} | {"erased": True}
 
 
-def erasure(*, of_system: bool) -> tuple[Document, tuple[str, ...]]:
-    """The condition that events of the system, or the sites' own, meet, and the fields that erasing takes from them.
+def erasable(*, of_system: bool) -> tuple[str, ...]:
+    """The fields that erasing takes from events of the system, or from the sites' own.
 
     A site's own name of an event may tell what somebody did.
     """
-    if of_system:
-        return {"event_type": EVENT_TYPE_SYSTEM}, _ERASED
-    return {"event_type": {"$ne": EVENT_TYPE_SYSTEM}}, (*_ERASED, "event_name")
+    return _ERASED if of_system else (*_ERASED, "event_name")
 
 
 def stamp_fields(stamp: Stamp, rev: int) -> tuple[Document, list[str]]:

@@ -45,21 +45,25 @@ class Eraser:
             raise RequestError.invalid("erasure.identity_hash", "must be that of identity_id")
         return await self._apply(erasure, {"identities": identity}, range(self._letters.partitions))
 
-    async def apply(self, number: int, erasure: Erasure) -> None:
-        """Erase whom an erasure found in the log of a partition is about.
+    async def remember(self, erasure: Erasure) -> None:
+        """Remember whom an erasure found in the log is about. To be called before `apply`.
 
         Raises RuntimeError without a key: then it cannot be known who that is, and it must not be passed over.
         """
         if not self._tombstones.has_key:
             _log.error("an erasure waits in the log until ERASURE_KEY is set, and so does what follows it")
             raise RuntimeError("ERASURE_KEY is not set")
+        await self._put_tombstone(erasure)
+
+    async def apply(self, number: int, erasure: Erasure) -> None:
+        """Erase whom an erasure found in the log of a partition is about."""
         await self._apply(erasure, {"identity_hashes": erasure.identity_hash.hex()}, [number])
 
     async def _apply(self, erasure: Erasure, visits: Document, partitions: Iterable[int]) -> Erased:
         """Remember first, then look for visits: what a consumer merges in between it looks up itself."""
         hashed, until_ms = erasure.identity_hash.hex(), erasure.erase_time_ms
         async with self._one_at_a_time:
-            await self._store.put_tombstone(hashed, until_ms, self._tombstones.key_check)
+            await self._put_tombstone(erasure)
             visit_count = event_count = 0
             async for visit_id, identity in self._visits(visits, hashed, until_ms):
                 is_changed, events = await erase_in_visit(self._store, self._tombstones, visit_id, identity, until_ms)
@@ -70,6 +74,10 @@ class Eraser:
             await self._store.journal()
             sums = await self._store.count_erased(hashed, erasure.erasure_id, visit_count, event_count)
             return Erased(*sums)
+
+    async def _put_tombstone(self, erasure: Erasure) -> None:
+        hashed = erasure.identity_hash.hex()
+        await self._store.put_tombstone(hashed, erasure.erase_time_ms, self._tombstones.key_check)
 
     async def _visits(self, where: Document, hashed: str, until_ms: int) -> AsyncIterator[tuple[str, str]]:
         """The visits whose timeline names a person, and then those where only other events still do, each with how."""

@@ -72,6 +72,20 @@ class Log:
             return {"last-generated-id": b"0-0", "entries-added": 0, "length": 0}
         return about
 
+    async def oldest_ms(self, number: int) -> int:
+        """When the oldest entry of a partition that history has not acknowledged was appended; 0: there is none."""
+        redis, key = self._redis[number], _key("log", number)
+        if await about_stream(redis, key) is None:  # nothing has been appended yet
+            return 0
+        groups = {about["name"].decode(): about for about in await redis.xinfo_groups(key)}
+        if not (group := groups.get(GROUP)):
+            return 0
+        oldest = (await redis.xpending(key, GROUP))["min"] if group["pending"] else None
+        if not oldest:
+            unread = await redis.xrange(key, f"({group['last-delivered-id'].decode()}", "+", count=1)
+            oldest = unread[0][0] if unread else None
+        return _order(oldest.decode())[0] if oldest else 0
+
     async def read_behind(self, number: int, position: Position) -> list[tuple[Entry, Position]]:
         """The next entries behind a place, each with the place behind it; none when none has come within a second."""
         key = _key("log", number)

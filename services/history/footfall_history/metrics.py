@@ -24,6 +24,15 @@ TIMELINES_TRUNCATED = Counter(
     "Visits that have come to have more transitions than VISIT_TRANSITIONS: those beyond do not count.",
 )
 EXPIRED = Counter("history_expired_total", "Events removed because they were older than the retention time.")
+SLOW_VISITS = Gauge(
+    "history_slow_visits",
+    "Visits set aside because they cost much or could not be stored, and erasures, that wait in all partitions.",
+)
+SLOW_BYTES = Gauge("history_slow_bytes", "Bytes of what waits of these.")
+BEHIND = Gauge(
+    "history_behind_seconds",
+    "How long ago the oldest entry of the log was appended that history has not handled; 0 when there is none.",
+)
 DEAD_LETTERS = Gauge("history_dead_letters", "Events and entries of the log that lie aside, in all partitions.")
 OLDEST_DEAD_LETTER = Gauge(
     "history_dead_letters_oldest_timestamp_seconds",

@@ -2,39 +2,49 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Final
 
-from footfall_timeline import order_key
+from footfall_timeline import Stamp, order_key
 
-from footfall_history.documents import Document, erasure, event_time_ms, is_system, stamp_fields
-from footfall_history.store import EVENTS_A_RESTAMP, Restamp, Store
+from footfall_history.documents import Document, erasable, event_time_ms, is_system, stamp_fields
+from footfall_history.store import STAMPED_BY, Restamp, Series, Store
 from footfall_history.tombstones import Tombstones
-from footfall_history.visit import Piece, Visit
+from footfall_history.visit import Visit
+from footfall_history.walk import Walk
 
 _ALIKE_REVISIONS: Final = 8
 _ALIKE_MS: Final = 600_000
+_VISITS_A_QUERY: Final = 50
+# Of a visit that has many behind so many are looked at before they are written.
+_EVENTS_A_LOOK: Final = 1_000
 
 
-async def stretches_behind(store: Store, visits: Mapping[str, Visit], from_keys: Mapping[str, str]) -> list[Restamp]:
-    """Of visits, the stretches from a key on that hold events stamped by an earlier revision."""
+async def restamps_behind(
+    store: Store, visits: Mapping[str, Visit], from_keys: Mapping[str, str], most: int
+) -> tuple[list[Restamp], set[str]]:
+    """New stamps of events from a key on that were stamped by an earlier revision, and visits that may have more.
+
+    One query looks at about `most` events at most.
+    """
     groups = _alike(visits, from_keys)
-    answers = await asyncio.gather(*(store.events_behind(*group) for group in groups))
-    behind: dict[tuple[str, Piece, bool, bool], list[str]] = defaultdict(list)
-    for event in chain.from_iterable(answers):
-        visit_id, key = event["visit_id"], event["order_key"]
-        visit = visits[visit_id]
-        if key >= from_keys[visit_id] and event["rev"] < visit.rev:
-            piece = visit.piece_at(key)
-            behind[visit_id, piece, is_system(event), piece.is_erased and not event.get("erased")].append(key)
-    restamps = []
-    for (visit_id, piece, of_system, erases), keys in behind.items():
-        for between, count in _ranges(piece, sorted(keys)):
-            where = {"visit_id": visit_id, "order_key": between}
-            restamp = restamp_piece(where, piece, visits[visit_id].rev, count, of_system=of_system)
-            restamps.append(restamp._replace(erases=erases))
-    return restamps
+    answers = await asyncio.gather(*(store.events_behind(*group, most) for group in groups))
+    behind: dict[str, list[Document]] = defaultdict(list)
+    for event in (event for answer in answers for event in answer):
+        visit_id = event["visit_id"]
+        if event["order_key"] >= from_keys[visit_id] and event["rev"] < visits[visit_id].rev:
+            behind[visit_id].append(event)
+    cut = {
+        visit_id for group, answer in zip(groups, answers, strict=True) if len(answer) >= most for visit_id in group[0]
+    }
+    return [restamp for visit_id, events in behind.items() for restamp in restamps_of(visits[visit_id], events)], cut
+
+
+async def each_behind(store: Store, visit: Visit, from_key: str) -> AsyncIterator[list[Restamp]]:
+    """All new stamps of a visit's events from a key on, a bounded number at a time, each to be written at once."""
+    walk = _walk(store, visit, {"rev": {"$lt": visit.rev}}, from_key, "")
+    while events := await walk.take(_EVENTS_A_LOOK):
+        yield restamps_of(visit, events)
 
 
 def _alike(visits: Mapping[str, Visit], from_keys: Mapping[str, str]) -> list[tuple[list[str], str, int]]:
@@ -42,22 +52,20 @@ def _alike(visits: Mapping[str, Visit], from_keys: Mapping[str, str]) -> list[tu
 
     One query for all would read, of a long visit that asks for little, what another one asks for.
     """
-    groups: dict[tuple[int, int], list[str]] = defaultdict(list)
+    alike: dict[tuple[int, int], list[str]] = defaultdict(list)
     for visit_id, key in from_keys.items():
         at_ms = event_time_ms(key) if key else 0
-        groups[visits[visit_id].rev // _ALIKE_REVISIONS, at_ms // _ALIKE_MS].append(visit_id)
+        alike[visits[visit_id].rev // _ALIKE_REVISIONS, at_ms // _ALIKE_MS].append(visit_id)
+    groups = [ids[at : at + _VISITS_A_QUERY] for ids in alike.values() for at in range(0, len(ids), _VISITS_A_QUERY)]
     return [
         (ids, min(from_keys[visit_id] for visit_id in ids), max(visits[visit_id].rev for visit_id in ids))
-        for ids in groups.values()
+        for ids in groups
     ]
 
 
-def _ranges(piece: Piece, keys: Sequence[str]) -> Iterator[tuple[Document, int]]:
-    """Conditions on order keys that divide a piece, each with how many of these keys fulfil it: not too many."""
-    starts = [piece.start, *keys[EVENTS_A_RESTAMP::EVENTS_A_RESTAMP]]
-    for number, (start, stop) in enumerate(zip(starts, [*starts[1:], piece.stop], strict=True)):
-        count = len(keys[number * EVENTS_A_RESTAMP :][:EVENTS_A_RESTAMP])
-        yield {"$gte": start} | ({"$lt": stop} if stop is not None else {}), count
+def _walk(store: Store, visit: Visit, where: Document, lower: str, upper: str) -> Walk:
+    series = Series({"visit_id": visit.visit_id}, where, event_time_ms(visit.start["start_key"]))
+    return store.walk(series, lower, upper, STAMPED_BY)
 
 
 async def erase_in_visit(
@@ -68,12 +76,16 @@ async def erase_in_visit(
     The visit stays listed as one of this identity until no event names it, so that after a crash it is found again.
     """
     is_changed = await _replace(store, tombstones, visit_id, lambda visit: visit.erased(identity, erase_time_ms))
-    visits = await tombstones.visits([visit_id])
-    behind = await stretches_behind(store, visits, dict.fromkeys(visits, ""))
-    # Those that lose something are counted: each matches once, whoever else erases at the same time.
-    count = await store.restamp([restamp for restamp in behind if restamp.erases])
-    await store.restamp([restamp for restamp in behind if not restamp.erases])
-    count += await store.forget_named(visit_id, identity, order_key(erase_time_ms + 1, ""))
+    count = 0
+    for visit in (await tombstones.visits([visit_id])).values():
+        async for restamps in each_behind(store, visit, ""):
+            # Those that lose something are counted: each matches once, whoever else erases at the same time.
+            count += await store.restamp(restamp for restamp in restamps if restamp.erases)
+            await store.restamp(restamp for restamp in restamps if not restamp.erases)
+        upper = order_key(erase_time_ms + 1, "")
+        naming = _walk(store, visit, {"names_identity_id": identity}, "", upper)
+        while events := await naming.take(_EVENTS_A_LOOK):
+            count += await store.forget_named([event["_id"] for event in events], identity)
     await _replace(store, tombstones, visit_id, lambda visit: visit.without(identity))
     return is_changed, count
 
@@ -89,13 +101,19 @@ async def _replace(store: Store, tombstones: Tombstones, visit_id: str, change: 
     return False
 
 
-def restamp_piece(where: Document, piece: Piece, rev: int, count: int, *, of_system: bool) -> Restamp:
-    """Give matching events, about so many, the stamp of their piece.
+def restamps_of(visit: Visit, events: Iterable[Document]) -> list[Restamp]:
+    """The stamps that events have by the timeline of their visit, as few as possible: each takes its time.
 
-    If it is erased, erase them with it: then only those of the system, or only the sites' own.
+    What has been forgotten is erased with it.
     """
-    fields, without = stamp_fields(piece.stamp, rev)
-    if piece.is_erased:
-        condition, gone = erasure(of_system=of_system)
-        where, fields, without = where | condition, fields | {"erased": True}, [*without, *gone]
-    return Restamp(where, fields, without, count)
+    alike: dict[tuple[Stamp, tuple[str, ...], bool], dict[str, str]] = defaultdict(dict)
+    for event in events:
+        piece = visit.piece_at(event["order_key"])
+        gone = erasable(of_system=is_system(event)) if piece.is_erased else ()
+        erases = piece.is_erased and not event.get("erased")
+        alike[piece.stamp, gone, erases][event["_id"]] = event["order_key"]
+    restamps = []
+    for (stamp, gone, erases), keys in alike.items():
+        fields, without = stamp_fields(stamp, visit.rev)
+        restamps.append(Restamp(keys, fields | ({"erased": True} if gone else {}), [*without, *gone], erases))
+    return restamps

@@ -100,6 +100,34 @@ class HistorySettings(ServiceSettings):
         description="Of one visit at most so many lie aside; what more of it cannot be stored is dropped, counted and "
         "logged, so that no visit alone stops a partition.",
     )
+    slow_transitions: int = Field(
+        default=50,
+        ge=1,
+        description="A visit with more transitions is stored beside the log's others, with a pace of its own, so that "
+        "they do not wait for it.",
+    )
+    slow_restamps: int = Field(
+        default=1_000,
+        ge=1,
+        description="The same holds for a visit of which more events have to be stamped anew at once.",
+    )
+    slow_bytes: int = Field(
+        default=128 * 1024 * 1024,
+        ge=1,
+        description="Memory in Redis for such visits, divided among the partitions. The log of one whose share is full "
+        "is not read any further until there is room.",
+    )
+    attempts: int = Field(
+        default=3,
+        ge=1,
+        description="What could not be stored so often, although MongoDB answers, is set aside in the same way, visit "
+        "by visit.",
+    )
+    behind_s: int = Field(
+        default=30,
+        ge=1,
+        description="When history is so many seconds behind the log, and when it no longer is, its own log says so.",
+    )
     watchers: int = Field(
         default=64,
         ge=1,

@@ -17,9 +17,11 @@ Why that stays true here:
 - With remembered visits. Step 2 may use a timeline read long ago: its rev tells step 4 so, and the entry's own events
   are stamped anew. Step 1 may find in it that nothing is to merge: what a timeline has, it keeps. To change one, it
   must still be the stored one, because the write names its rev.
-- With a look before step 5. It asks after step 4 which events of the stretches are behind rev', and leaves stretches
-  without any alone. Every E that T's writer must find was there before T merged. What is inserted later is the
-  business of its own writer, who reads after that.
+- With a look before step 5. It asks after step 4 which events of the stretches are behind rev', and stamps these alone.
+  Every E that T's writer must find was there before T merged. What is inserted later is the business of its own
+  writer, who reads after that.
+- With visits that are left. The protocol was not begun for them, or ended early, as in a crash: it begins again when
+  their events are given again, in whatever order.
 - When a visit expires in between. Step 4 misses it; the protocol begins again for it.
 - With events that come again at an earlier time. They are moved between steps 3 and 4, and lose their stamp by that: so
   they are behind whatever timeline is read after.
@@ -36,24 +38,36 @@ from footfall.event.v1.event_pb2 import EventBatch
 
 from footfall_history import metrics
 from footfall_history.arrivals import Arrivals, Unstorable, by_visit
-from footfall_history.documents import NO_REVISION, Document, has_same_content, is_system
+from footfall_history.documents import NO_REVISION, Document, has_same_content, visit_of
 from footfall_history.long_visits import notes
-from footfall_history.restamping import erase_in_visit, restamp_piece, stretches_behind
+from footfall_history.restamping import each_behind, erase_in_visit, restamps_behind, restamps_of
 from footfall_history.store import Store
 from footfall_history.tombstones import EraseTimes, Tombstones
-from footfall_history.visit import Piece, Visit
+from footfall_history.visit import Visit
 
 _SIZE_OF_A_VISIT: Final = 5
 _REMEMBERED_SIZE: Final = 50_000  # at most 10,000 visits, or 50 of the longest timelines
 # Visits are kept a day longer than events, so noting their last event once a day is enough.
 _TOUCH_EVERY_MS: Final = 86_400_000
+_RESTAMPS_AT_ONCE: Final = 1_000
+
+
+class Effort(NamedTuple):
+    """What may be spent on a visit: transitions that it has, and events that are to be stamped anew at once."""
+
+    transitions: int
+    restamps: int
 
 
 class Kept(NamedTuple):
-    """How many events of some batches were stored, and those that cannot be. All others had been stored before."""
+    """How many events of some batches were stored, and those that cannot be. All others had been stored before.
+
+    That is without the visits in `left`: all their events are to be given again.
+    """
 
     stored_count: int
     unstorable: list[Unstorable]
+    left: set[str]
 
 
 class Stamper:
@@ -66,16 +80,21 @@ class Stamper:
         self._remembered: OrderedDict[str, Visit] = OrderedDict()
         self._remembered_size = 0
 
-    async def keep(self, batches: Iterable[EventBatch]) -> Kept:
+    async def keep(self, batches: Iterable[EventBatch], effort: Effort | None = None) -> Kept:
         """Store all events of these batches that can be. When it returns, what it did is on disk.
 
+        Visits that take more than the effort given are left: most untouched, some half done.
         Raises `store.Unavailable`; the same batches can then be given again, to any stamper.
         """
         stored: set[str] = set()
+        left: set[str] = set()
         unstorable: list[Unstorable] = []
         arrivals = by_visit(batches, unstorable)
         while arrivals:
-            visits, forgotten = await self._merge(arrivals, unstorable)
+            visits = await self._known(arrivals)
+            if effort:
+                left |= self._leave_long(arrivals, visits, effort.transitions)
+            forgotten = await self._merge(arrivals, visits, unstorable)
             duplicates = await self._insert(arrivals, visits, forgotten, stored, unstorable)
             known = await self._earliest(arrivals, duplicates)
             await self._store.note_last_keys(notes(arrivals))
@@ -85,33 +104,69 @@ class Stamper:
                 # Else it expired, and somebody began it anew.
                 if visit.merged(arrivals[visit_id].transitions, self._transitions_kept) is visit
             }
-            await self._stamp_anew(arrivals, visits, current, known)
-            for visit_id, visit in current.items():
-                named = {transition.identity for transition in arrivals[visit_id].transitions}
-                for identity in forgotten.keys() & (visit.identities | named):
-                    await erase_in_visit(self._store, self._tombstones, visit_id, identity, forgotten[identity])
+            most = effort.restamps if effort else _RESTAMPS_AT_ONCE
+            behind = await self._stamp_anew(arrivals, visits, current, known, most)
+            named = {
+                visit_id: forgotten.keys() & (visit.identities | arrivals[visit_id].named)
+                for visit_id, visit in current.items()
+            }
+            if effort:
+                left |= behind.keys() | {visit_id for visit_id, erased in named.items() if erased}
+            else:
+                await self._take_time(current, behind, named, forgotten)
             self._remember(current.values())
             arrivals = {visit_id: arrival for visit_id, arrival in arrivals.items() if visit_id not in current}
             for visit_id in arrivals:
                 self._forget(visit_id)
         await self._store.journal()
-        return Kept(len(stored), unstorable)
+        stored_count = sum(visit_of(id_) not in left for id_ in stored) if left else len(stored)
+        return Kept(stored_count, [one for one in unstorable if one.event.visit_id not in left], left)
 
-    async def _merge(self, arrivals: Arrivals, unstorable: list[Unstorable]) -> tuple[dict[str, Visit], EraseTimes]:
-        """Steps 1 and 2. Takes visits that are refused out of `arrivals`; returns too who has been forgotten.
+    async def _known(self, arrivals: Arrivals) -> dict[str, Visit]:
+        """The visits that there are, some as they were when they were last read."""
+        visits = {visit_id: visit for visit_id in arrivals if (visit := self._remembered.get(visit_id))}
+        return visits | await self._read(visit_id for visit_id in arrivals if visit_id not in visits)
+
+    def _leave_long(self, arrivals: Arrivals, visits: dict[str, Visit], most: int) -> set[str]:
+        """Take visits that would have more transitions out of both; remember them, as reading one takes long."""
+        left = set()
+        for visit_id, arrival in arrivals.items():
+            visit = visits.get(visit_id)
+            if len(arrival.transitions) + (len(visit.timeline) if visit else 0) > most:
+                left.add(visit_id)
+        self._remember([visits.pop(visit_id) for visit_id in left if visit_id in visits])
+        for visit_id in left:
+            del arrivals[visit_id]
+        return left
+
+    async def _take_time(
+        self,
+        visits: Mapping[str, Visit],
+        behind: Mapping[str, str],
+        named: Mapping[str, set[str]],
+        forgotten: EraseTimes,
+    ) -> None:
+        """What is left of step 5, from the keys in `behind` on, and to forget whoever of them was named in a visit."""
+        for visit_id, from_key in behind.items():
+            async for restamps in each_behind(self._store, visits[visit_id], from_key):
+                metrics.RESTAMPED.inc(await self._store.restamp(restamps))
+        for visit_id, identities in named.items():
+            for identity in identities:
+                await erase_in_visit(self._store, self._tombstones, visit_id, identity, forgotten[identity])
+
+    async def _merge(self, arrivals: Arrivals, visits: dict[str, Visit], unstorable: list[Unstorable]) -> EraseTimes:
+        """Steps 1 and 2. Takes visits that are refused out of `arrivals`; returns who has been forgotten.
 
         That is looked up after merging, and whoever erases looks for visits after noting it: one of the two sees the
         other, so nobody comes back.
         """
-        visits = {visit_id: visit for visit_id in arrivals if (visit := self._remembered.get(visit_id))}
-        visits |= await self._read(visit_id for visit_id in arrivals if visit_id not in visits)
         await self._change(arrivals, visits, {}, unstorable)
-        named = {one.identity for arrival in arrivals.values() for one in arrival.transitions if one.identity}
+        named = set().union(*(arrival.named for arrival in arrivals.values()))
         forgotten = await self._tombstones.of(named)
         if forgotten:
             await self._change(arrivals, visits, forgotten, unstorable)
         await self._move(arrivals, visits)
-        return visits, forgotten
+        return forgotten
 
     async def _change(
         self, arrivals: Arrivals, visits: dict[str, Visit], forgotten: EraseTimes, unstorable: list[Unstorable]
@@ -208,17 +263,21 @@ class Stamper:
         visits: Mapping[str, Visit],
         current: Mapping[str, Visit],
         known: Mapping[str, Document],
-    ) -> None:
-        """Step 5. `known` are events that had been stored before."""
+        most: int,
+    ) -> dict[str, str]:
+        """Step 5. `known` are events that had been stored before.
+
+        Returns visits that may have more than about `most` events to be stamped anew, each with the key.
+        """
         from_keys = {
             visit_id: key
             for visit_id, visit in current.items()
             if (key := visit.earliest_of(arrivals[visit_id].transitions))
         }
-        restamps = await stretches_behind(self._store, current, from_keys)
+        restamps, cut = await restamps_behind(self._store, current, from_keys, most)
         conflicts = set().union(*(arrival.conflicts for arrival in arrivals.values()))
         for visit_id, visit in current.items():
-            behind: dict[tuple[Piece, bool], list[str]] = {}
+            behind = []
             arrival = arrivals[visit_id]
             for document_id, document in arrival.events.items():
                 stored, rev = document, visits[visit_id].rev
@@ -227,15 +286,12 @@ class Stamper:
                     if not has_same_content(stored, document):
                         conflicts.add(document_id)
                 if rev < visit.rev:
-                    piece = visit.piece_at(stored["order_key"])
-                    behind.setdefault((piece, is_system(stored)), []).append(document_id)
-            restamps += [
-                restamp_piece({"_id": {"$in": ids}}, piece, visit.rev, len(ids), of_system=of_system)
-                for (piece, of_system), ids in behind.items()
-            ]
+                    behind.append(stored)
+            restamps += restamps_of(visit, behind)
         metrics.RESTAMPED.inc(await self._store.restamp(restamps))
         metrics.CONFLICTS.inc(len(conflicts))
         await self._store.flag_conflicts(conflicts)
+        return {visit_id: from_keys[visit_id] for visit_id in cut}
 
     async def _read(self, visit_ids: Iterable[str]) -> dict[str, Visit]:
         return await self._tombstones.visits(visit_ids)

@@ -33,6 +33,8 @@ MOST_MATCHES: Final = 1_000
 _DUPLICATE_KEY: Final = 11_000
 # SecantusDB compares each document with each id of an `$in`: a thousand at once take a second, in groups 50 ms.
 _IDS_A_QUERY: Final = 50
+# Well within the time limit also where others keep the server busy.
+_CHANGED_AT_ONCE: Final = 100
 # A document can have half a megabyte, and a page of them ends where a message is full.
 _DOCUMENTS_A_READ: Final = 50
 _RETRY_MS: Final = 1_000
@@ -159,11 +161,12 @@ class LinkStore:
     async def change(self, changes: Mapping[str, Change]) -> dict[str, IdentityRecord]:
         """Apply to each identity its change, atomically each, and return the results.
 
-        An unknown one starts empty but for its hash; one that ends blank is removed.
+        An unknown one starts empty but for its hash; one that ends blank is removed. So many at a time that what
+        is done stays done when a later command takes too long.
         """
         results: dict[str, IdentityRecord] = {}
         while len(results) < len(changes):
-            missing = [identity_id for identity_id in changes if identity_id not in results]
+            missing = [identity_id for identity_id in changes if identity_id not in results][:_CHANGED_AT_ONCE]
             known = await self.get(missing)
             pairs: list[tuple[IdentityRecord | None, IdentityRecord]] = []
             for identity_id in missing:

@@ -170,7 +170,7 @@ async def test_an_erased_person_is_nowhere(http: httpx.AsyncClient) -> None:
     erased = await http.delete(f"/api/v1/identities/{identity}")
     assert erased.status_code == 200, erased.text
     assert erased.json()["identityErased"] is True
-    assert (erased.json()["visits"], erased.json()["events"]) == (1, 2)
+    assert (erased.json()["history"], erased.json()["visits"], erased.json()["events"]) == ("done", 1, 2)
     assert erased.json()["logCleanTime"] > now_ms()
     assert (await http.get(f"/server/data/identities/{identity}")).status_code == 404
     assert person not in (await http.get(f"/server/data/visits/{visit}/events")).text

@@ -1,7 +1,7 @@
 """Stores of history, its service over them, and running history processes."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import grpc
 import pytest
 from footfall.history.v1 import history_service_pb2_grpc as history_grpc
 from footfall_history.__main__ import SERVICE_NAME
+from footfall_history.consumer import LogConsumer
 from footfall_history.dead_letters import DeadLetters
 from footfall_history.erasure import Eraser
 from footfall_history.export import Exporter
@@ -21,7 +22,8 @@ from footfall_history.reader import Reader
 from footfall_history.receipts import Receipts
 from footfall_history.service import HistoryService
 from footfall_history.settings import DAY_MS, HistorySettings
-from footfall_history.stamper import Stamper
+from footfall_history.slow_visits import SlowVisits
+from footfall_history.stamper import Effort, Stamper
 from footfall_history.store import Store
 from footfall_history.tombstones import Tombstones
 from footfall_servicekit.server import Server
@@ -106,6 +108,26 @@ def preview(tombstones: Tombstones) -> Preview:
 def eraser(store: Store, tombstones: Tombstones, letters: DeadLetters, preview: Preview) -> Eraser:
     """What forgets people in all of these."""
     return Eraser(store, tombstones, letters, preview)
+
+
+@pytest.fixture
+def slow(log: Log) -> SlowVisits:
+    """Visits set aside beside that log."""
+    return SlowVisits(log, bound_bytes=1024 * 1024)
+
+
+@pytest.fixture
+def consumer_with(
+    letters: DeadLetters, stamper: Stamper, eraser: Eraser, slow: SlowVisits, store: Store
+) -> Callable[..., LogConsumer]:
+    """Makes what handles entries of that log; keywords replace its settings. Few transitions make a visit slow."""
+    parts: dict[str, Any] = {"letters": letters, "stamper": stamper, "eraser": eraser, "slow": slow}
+    settings: dict[str, Any] = {"effort": Effort(5, 20), "attempts": 2, "check_store": store.journal}
+
+    def consumer(**more: Any) -> LogConsumer:
+        return LogConsumer(**parts | settings | more)
+
+    return consumer
 
 
 @pytest.fixture

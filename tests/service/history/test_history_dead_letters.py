@@ -1,5 +1,6 @@
 """What lies aside lies there once, within bounds, is found by its event, and goes back as one step."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,7 +9,6 @@ from footfall_history import metrics
 from footfall_history.arrivals import Unstorable
 from footfall_history.consumer import LogConsumer
 from footfall_history.dead_letters import DeadLetters, DeadLettersFullError
-from footfall_history.erasure import Eraser
 from footfall_history.log import Log
 from footfall_history.stamper import Stamper
 from footfall_servicekit.stream import Entry
@@ -19,6 +19,8 @@ from tests.tools.eventually import eventually
 from tests.tools.history import entry, logged
 from tests.tools.stories import Story
 from tests.tools.visits import event, now_ms
+
+ConsumerWith = Callable[..., LogConsumer]
 
 DAY_MS = 86_400_000
 PARTITIONS = 3
@@ -39,12 +41,12 @@ async def all_of(letters: DeadLetters) -> list[str]:
 
 
 async def test_an_event_lies_aside_once_however_often_it_is_read(
-    letters: DeadLetters, stamper: Stamper, eraser: Eraser
+    letters: DeadLetters, consumer_with: ConsumerWith
 ) -> None:
     story = Story("dana")
     batch = story.entry()
     batch.events.append(unfit())
-    consumer = LogConsumer(letters, stamper, eraser)
+    consumer = consumer_with(letters=letters)
     for number in range(2):
         await consumer.handle(0, [Entry(f"{number}-0", batch.SerializeToString()), Entry("9-0", b"\xff")])
     refused = batch.events[-1]
@@ -54,9 +56,9 @@ async def test_an_event_lies_aside_once_however_often_it_is_read(
     assert now_ms() - 60_000 < oldest_ms <= now_ms()
 
 
-async def test_no_more_is_taken_when_too_many_lie_aside(log: Log, stamper: Stamper, eraser: Eraser) -> None:
+async def test_no_more_is_taken_when_too_many_lie_aside(log: Log, consumer_with: ConsumerWith) -> None:
     letters = DeadLetters(log, kept_ms=DAY_MS, bound=1, bound_of_visit=100)
-    consumer = LogConsumer(letters, stamper, eraser)
+    consumer = consumer_with(letters=letters)
     first, second = (entry([]), entry([]))
     first.events.append(unfit())
     second.events.append(unfit())
@@ -69,9 +71,9 @@ async def test_no_more_is_taken_when_too_many_lie_aside(log: Log, stamper: Stamp
     assert await all_of(letters) == [f"{second.events[0].visit_id}/{second.events[0].event_id}"]
 
 
-async def test_one_visit_never_stops_a_partition(log: Log, stamper: Stamper, eraser: Eraser) -> None:
+async def test_one_visit_never_stops_a_partition(log: Log, stamper: Stamper, consumer_with: ConsumerWith) -> None:
     letters = DeadLetters(log, kept_ms=DAY_MS, bound=20, bound_of_visit=3)
-    consumer = LogConsumer(letters, stamper, eraser)
+    consumer = consumer_with(letters=letters)
     dropped = metrics.DROPPED._value.get()
     visit, other = new_uuid(), Story("dana")
     for number in range(10):

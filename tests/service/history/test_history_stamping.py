@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from footfall.event.v1.event_pb2 import EventBatch
 from footfall_history.stamper import Stamper
-from footfall_history.store import Store, Unavailable
+from footfall_history.store import Restamp, Store, Unavailable
 from footfall_history.tombstones import Tombstones
 from footfall_timeline import Fold, State, merge, normalize_uuid, order_key
 
@@ -163,3 +163,10 @@ async def test_unique_keys_begin_with_the_visit(stamper: Stamper, store: Store) 
     visit_ids = {events[0]["visitID"] for events in visits}
     assert {visit["_id"] async for visit in store.visits.find({})} == visit_ids
     assert {stored["_id"][:36] async for stored in store.events.find({})} == visit_ids
+
+
+async def test_a_stamp_is_for_an_event_where_it_was_looked_at(store: Store) -> None:
+    await store.insert_events([{"_id": "e", "visit_id": "v", "order_key": "2", "rev": 1}])
+    await store.move_events({"e": "1"})  # by another consumer, who will stamp it as of there
+    assert await store.restamp([Restamp({"e": "2"}, {"rev": 5}, [])]) == 0
+    assert await store.restamp([Restamp({"e": "1"}, {"rev": 5}, [])]) == 1

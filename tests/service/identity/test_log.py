@@ -12,6 +12,7 @@ from footfall_identity.identity_record import IdentityRecord
 from footfall_identity.link_store import LinkStore
 from footfall_identity.recent import RecentEntries
 from footfall_identity.visitor_store import VisitorStore
+from footfall_servicekit.errors import RequestError
 from footfall_servicekit.stream import Entry
 from footfall_timeline import Fold, State, merge, order_key, transition_of
 
@@ -103,6 +104,30 @@ async def test_a_timeline_that_changes_while_the_record_is_written_is_looked_at_
     record = (await links.get(["ann"]))["ann"]
     assert record.newest is not None
     assert not record.newest.is_signed_in
+
+
+async def test_what_is_written_of_many_identities_stays_when_a_later_command_takes_too_long(
+    consumer: LogConsumer, links: LinkStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, thousands of identities were one command, which ran into its time limit and was begun anew for ever."""
+    visit_id, at = new_id(), now_ms()
+    names = [f"somebody {number}" for number in range(250)]
+    sign_ins = entry(*(admitted("SignIn", visit_id, at + each, name) for each, name in enumerate(names)))
+    replace, commands = links.replace, 0
+
+    async def replace_until_the_third(pairs: Any) -> bool:
+        nonlocal commands
+        commands += 1
+        if commands == 3:
+            raise RequestError.unavailable("MongoDB takes too long", 1_000)
+        return await replace(pairs)
+
+    monkeypatch.setattr(links, "replace", replace_until_the_third)
+    with pytest.raises(RequestError):
+        await consumer.handle(0, [sign_ins])
+    assert len(await links.get(names)) == 200
+    await consumer.handle(0, [sign_ins])
+    assert len(await links.get(names)) == 250
 
 
 async def test_of_an_entry_merged_before_only_what_identifies_is_looked_at(

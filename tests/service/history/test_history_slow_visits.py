@@ -1,0 +1,275 @@
+"""What one visit costs, others do not wait for; it is stored all the same, and who is erased is not kept waiting there.
+
+The consumer of these tests takes a visit with more than five transitions for slow.
+"""
+
+import asyncio
+import random
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from footfall.event.v1.event_pb2 import Erasure, EventBatch
+from footfall_history import metrics
+from footfall_history.consumer import LogConsumer
+from footfall_history.freshness import Freshness
+from footfall_history.log import Log
+from footfall_history.slow_visits import SlowVisits, SlowVisitsFullError
+from footfall_history.stamper import Effort, Kept, Stamper
+from footfall_history.store import Store
+from footfall_servicekit.stream import Entry
+from footfall_timeline import identity_hash
+from pymongo.errors import ConnectionFailure
+
+from tests.service.history.conftest import ERASURE_KEY
+from tests.service.history.test_history_erasure import is_anywhere
+from tests.service.history.test_history_stamping import assert_stamped_right
+from tests.tools.eventually import eventually
+from tests.tools.history import entry
+from tests.tools.stories import Story
+from tests.tools.visits import Event, event, now_ms, random_visit, scattered
+
+ConsumerWith = Callable[..., LogConsumer]
+
+
+def logged(number: int, *batches: EventBatch) -> list[Entry]:
+    return [Entry(f"{number}-{each}", batch.SerializeToString()) for each, batch in enumerate(batches)]
+
+
+def sign_ins(count: int, name: str = "somebody", visit: str | None = None) -> list[Event]:
+    visit_id, at_ms = visit or str(uuid.uuid4()), now_ms() - 3_600_000
+    return [event("SignIn", visit_id, at_ms + number, f"{name}-{number}") for number in range(count)]
+
+
+async def count_of(store: Store, visit_id: str) -> int:
+    return await store.events.count_documents({"visit_id": visit_id})
+
+
+@asynccontextmanager
+async def handled(slow: SlowVisits, consumer: LogConsumer) -> AsyncIterator[None]:
+    """While what is slow is handled."""
+    running = asyncio.create_task(slow.run(0, consumer.handle_slow))
+    try:
+        yield
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def waiting(redis: Any) -> int:
+    """How many bytes of slow visits wait."""
+    return int(await redis.get("slow:{p00}:bytes") or 0)
+
+
+async def is_all_handled(redis: Any) -> bool:
+    return not [key async for key in redis.scan_iter("slow:*") if key != b"slow:{p00}:bytes"]
+
+
+async def test_new_stamps_cost_about_what_the_events_did(stamper: Stamper, store: Store) -> None:
+    """Before, each new stamp read its whole visit: forty times the cost of the events, and growing with the visit."""
+    events, took = sign_ins(800, "\N{GRINNING FACE}" * 500), []
+    for part in (events[400:], events[:400]):  # the second has the first stamped anew
+        begun = time.monotonic()
+        await stamper.keep([entry(part)])
+        took.append(time.monotonic() - begun)
+    assert took[1] < 12 * took[0]
+    await assert_stamped_right(store, events)
+
+
+async def test_a_long_visit_lets_others_pass_and_is_stored_after_them(
+    consumer_with: ConsumerWith, slow: SlowVisits, store: Store, redis: Any
+) -> None:
+    consumer = consumer_with()
+    long, story, stored = sign_ins(20), Story("dana"), metrics.STORED._value.get()
+    await consumer.handle(0, logged(1, entry(long[:10] + long[:2]), story.entry(), entry(long[10:])))
+    assert (await count_of(store, story.visit_id), await count_of(store, long[0]["visitID"])) == (7, 0)
+    assert metrics.STORED._value.get() == stored + 7
+    async with handled(slow, consumer):
+        await eventually(lambda: is_all_handled(redis))
+    await assert_stamped_right(store, long)
+    assert metrics.STORED._value.get() == stored + 27
+    assert await waiting(redis) == 0
+
+
+async def test_a_visit_that_has_become_long_is_slow_whatever_comes_of_it(
+    consumer_with: ConsumerWith, store: Store, redis: Any
+) -> None:
+    long = sign_ins(7)
+    for number, one in enumerate(long):
+        await consumer_with().handle(0, logged(number, entry([one])))
+    assert await count_of(store, long[0]["visitID"]) == 5
+    assert await waiting(redis) > 0
+
+
+async def test_who_identifies_late_has_many_events_stamped_anew_beside_others(
+    consumer_with: ConsumerWith, slow: SlowVisits, store: Store, redis: Any
+) -> None:
+    consumer, visit_id, at_ms = consumer_with(), str(uuid.uuid4()), now_ms() - 3_600_000
+    events = [event("AddToCart", visit_id, at_ms + number) for number in range(100)]
+    await consumer.handle(0, logged(1, entry(events)))
+    late = event("SignIn", visit_id, at_ms - 1, "dana")
+    await consumer.handle(0, logged(2, entry([late])))
+    assert not await is_all_handled(redis)
+    async with handled(slow, consumer):
+        await eventually(lambda: is_all_handled(redis))
+    await assert_stamped_right(store, [late, *events])
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_what_is_split_between_both_ways_converges(
+    consumer_with: ConsumerWith, slow: SlowVisits, store: Store, redis: Any, seed: int
+) -> None:
+    chance = random.Random(seed)  # noqa: S311 - repeatable
+    visits = [random_visit(chance) for _ in range(6)]
+    arriving = [entry(beacon) for visit in visits for beacon in scattered(visit, chance)]
+    chance.shuffle(arriving)
+    consumer = consumer_with(effort=Effort(3, 3))
+    async with handled(slow, consumer), handled(slow, consumer):
+        for number in range(0, len(arriving), 4):
+            await consumer.handle(0, logged(number, *arriving[number : number + 4]))
+        await eventually(lambda: is_all_handled(redis), timeout=20)
+    for visit in visits:
+        await assert_stamped_right(store, visit)
+
+
+class SickStamper(Stamper):
+    """Fails for one visit, and whatever comes with it."""
+
+    sick = ""
+
+    async def keep(self, batches: Any, effort: Effort | None = None) -> Kept:
+        batches = list(batches)
+        if any(each.visit_id == self.sick for batch in batches for each in batch.events):
+            raise ValueError("a visit that nobody can store")
+        return await super().keep(batches, effort)
+
+
+async def test_what_fails_again_and_again_is_set_aside_and_comes_back(
+    consumer_with: ConsumerWith,
+    slow: SlowVisits,
+    *,
+    store: Store,
+    tombstones: Any,
+    redis: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sick, story = Story("ann"), Story("dana")
+    stamper = SickStamper(store, tombstones, transitions_kept=1_000)
+    stamper.sick = sick.visit_id
+    consumer = consumer_with(stamper=stamper)
+    monkeypatch.setattr("footfall_history.consumer._EVENTS_A_BATCH", 1)  # what can be stored does not hide the other
+    entries = logged(1, story.entry(), sick.entry())
+    with pytest.raises(ValueError, match="nobody can store"):
+        await consumer.handle(0, entries)
+    await consumer.handle(0, entries)  # the second attempt is the last
+    async with handled(slow, consumer):
+
+        async def is_stored() -> bool:
+            return await count_of(store, story.visit_id) == 7
+
+        await eventually(is_stored)
+        assert await count_of(store, sick.visit_id) == 0
+        stamper.sick = ""
+        await eventually(lambda: is_all_handled(redis), timeout=10)
+    assert await count_of(store, sick.visit_id) == 7
+
+
+async def test_nothing_is_set_aside_while_mongodb_is_away(
+    consumer_with: ConsumerWith, store: Store, tombstones: Any, redis: Any
+) -> None:
+    story = Story("ann")
+    stamper = SickStamper(store, tombstones, transitions_kept=1_000)
+    stamper.sick = story.visit_id
+
+    async def is_away() -> None:
+        raise ConnectionFailure
+
+    consumer = consumer_with(stamper=stamper, check_store=is_away)
+    for _ in range(5):
+        with pytest.raises((ValueError, ConnectionFailure)):
+            await consumer.handle(0, logged(1, story.entry()))
+    assert await is_all_handled(redis)
+
+
+async def test_when_there_is_no_room_the_log_waits_and_nothing_comes_twice(
+    consumer_with: ConsumerWith, log: Log, store: Store, redis: Any
+) -> None:
+    slow = SlowVisits(log, bound_bytes=1)  # or one batch, however large
+    consumer = consumer_with(slow=slow)
+    first, second = sign_ins(10), sign_ins(10)
+    await consumer.handle(0, logged(1, entry(first)))
+    size = await waiting(redis)
+    for _ in range(2):
+        with pytest.raises(SlowVisitsFullError):
+            await consumer.handle(0, logged(2, entry(second)))
+    assert await waiting(redis) == size
+    async with handled(slow, consumer):
+        await eventually(lambda: is_all_handled(redis))
+        await consumer.handle(0, logged(2, entry(second)))
+        await eventually(lambda: is_all_handled(redis))
+    for visit in (first, second):
+        await assert_stamped_right(store, visit)
+
+
+async def test_two_processes_remove_only_what_they_have_handled(slow: SlowVisits, redis: Any) -> None:
+    """One has taken a visit for so long that another has it too, and more has come meanwhile."""
+    one, two, three = (entry(sign_ins(1)) for _ in range(3))
+    for batch in (one, two):
+        await slow.put(0, [("a visit", batch)])
+    late = await slow._take(0)
+    assert late
+    assert late.batches == [one, two]
+    assert await slow._take(0) is None
+    await redis.zadd("slow:{p00}", {"a visit": now_ms()})  # its time is over
+    await asyncio.sleep(0.002)
+    again = await slow._take(0)
+    assert again
+    await slow.put(0, [("a visit", three)])
+    await slow._give_back(0, again, None)
+    await slow._give_back(0, late, None)
+    await asyncio.sleep(0.002)
+    last = await slow._take(0)
+    assert last
+    assert last.batches == [three]
+
+
+async def test_who_is_erased_while_events_wait_is_in_none_of_them(
+    consumer_with: ConsumerWith, slow: SlowVisits, *, store: Store, redis: Any
+) -> None:
+    consumer, person = consumer_with(), f"{uuid.uuid4()}@shop.example"
+    story, long, late = Story(person), sign_ins(10), now_ms() - 60_000
+    visit_id = long[0]["visitID"]
+    long += [event("SignIn", visit_id, late, person), event("AddToCart", visit_id, late + 1, data={"to": person})]
+    await consumer.handle(0, logged(1, entry(long), story.entry()))
+    erasure = Erasure(
+        identity_hash=identity_hash(ERASURE_KEY, person), erase_time_ms=now_ms(), erasure_id=str(uuid.uuid4())
+    )
+    await consumer.handle(0, logged(2, EventBatch(erasure=erasure)))
+    assert await store.tombstones([erasure.identity_hash.hex()]), "before anything else is read"
+    await consumer.handle(0, logged(3, story.entry()))
+    async with handled(slow, consumer):
+        await eventually(lambda: is_all_handled(redis))
+    assert await count_of(store, visit_id) == 12
+    assert not await is_anywhere(store, person)
+
+
+async def test_how_far_history_is_behind_is_told(log: Log, redis: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    freshness = Freshness(log, most_s=5)
+    await freshness.tell()
+    old = f"{now_ms() - 60_000}-0"
+    await redis.xadd("log:{p00}", {"b": b""}, id=old)
+    await redis.xgroup_create("log:{p00}", "history", id="0")
+    await freshness.tell()
+    assert 59 < metrics.BEHIND._value.get() < 90
+    await redis.xreadgroup("history", "somebody", {"log:{p00}": ">"})
+    await freshness.tell()
+    assert 59 < metrics.BEHIND._value.get() < 90
+    await redis.xack("log:{p00}", "history", old)
+    await freshness.tell()
+    assert metrics.BEHIND._value.get() == 0
+    said = capsys.readouterr().out
+    assert said.count("history is behind the log") == 1
+    assert said.count("history is no longer behind the log") == 1
