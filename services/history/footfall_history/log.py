@@ -118,6 +118,11 @@ async def _pieces(redis: Any, key: bytes) -> AsyncIterator[bytes]:
             for entry_id, fields in entries:
                 yield b"\0".join(chain.from_iterable(fields.items()))
                 position = b"(" + entry_id
+    elif kind == b"list":
+        start = 0
+        while items := await redis.lrange(key, start, start + _ENTRIES_A_READ - 1):
+            yield b"\0".join(items)
+            start += len(items)
     elif kind == b"hash":
         yield b"\0".join(chain.from_iterable((await redis.hgetall(key)).items()))
     elif kind == b"zset":

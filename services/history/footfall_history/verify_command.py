@@ -92,6 +92,8 @@ async def _in_redis(log: Log, wanted: re.Pattern[bytes]) -> Places:
 def _why_in_redis(key: bytes) -> str:
     if key.startswith(b"log:"):
         return "the log holds it until it is trimmed"
+    if key.startswith(b"slow:"):
+        return "events that wait hold it until history has stored them"
     if key.startswith(b"aside:") and b":entry/" in key:
         return "a dead letter that cannot be read, until it is discarded or expires"
     return ""

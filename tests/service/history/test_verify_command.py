@@ -42,11 +42,12 @@ async def test_what_docs_list_is_told_and_is_no_failure(
     await store.events.database["contacts"].insert_one({"_id": "C-1", "email_addresses": [PERSON]})
     await redis.xadd("log:{p00}", {"b": f'{{"userID":"{PERSON}"}}'})
     await redis.hset("aside:{p00}:entry/1-0", mapping={"b": PERSON})
+    await redis.rpush("slow:{p00}:visit", *(["something else " * 9] * 20), f"waits: {PERSON}")
     assert await verified() == 0
     kinds = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
     assert {kind for kind, *_ in kinds} == {"listed"}
     assert sorted(place.split(" ")[1] for _, place, _ in kinds) == sorted(
-        ["log:{p00}", "aside:{p00}:entry/1-0", "events", "events", "contacts"]
+        ["log:{p00}", "slow:{p00}:visit", "aside:{p00}:entry/1-0", "events", "events", "contacts"]
     )
 
 
