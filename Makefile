@@ -5,7 +5,7 @@ distributions := protos timeline servicekit services/collector services/identity
 compile := $(bin)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 table := $(bin)/python -m footfall_servicekit.settings
 
-.PHONY: help install run test chaos bench bench-history soak lint types proto released settings requirements audit wheels up
+.PHONY: help install run test chaos bench bench-history bench-hostile soak lint types proto released settings requirements audit wheels up
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -29,6 +29,9 @@ bench: install ## load the whole suite beside the bare floor, and write docs/per
 
 bench-history: install ## compare queries over 10,000 and 1,000,000 events, and write docs/performance.md (8 minutes, Linux)
 	@$(bin)/python -m bench.history
+
+bench-hostile: install ## time the beacons of others while one address sends the costliest bodies (3 minutes, Linux)
+	@$(bin)/python -m bench.hostile
 
 soak: install ## watch the memory of each program under steady load, and write docs/performance.md (10 minutes, Linux)
 	@bench/install-wrk
