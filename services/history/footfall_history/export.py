@@ -50,7 +50,7 @@ class Exporter:
             yield pb.ExportIdentityResponse(visit=visit)
         async for session in self._sessions(identity, visits):
             yield pb.ExportIdentityResponse(session=session)
-        first_named, anonymous = await self._anonymous(identity, visits)
+        first_named, anonymous = await self._anonymous(identity, visits, seen)
         own = await self._reader.series("identity_id", identity, seen, sites)
         parts = [own, *self._named(identity, seen), *anonymous]
         for series in parts:
@@ -89,7 +89,7 @@ class Exporter:
         named = {"names_hash": self._tombstones.hash_of(identity)}
         return [Series(named, {"identity_id": {"$ne": identity}} | seen, None)]
 
-    async def _anonymous(self, identity: str, where: Document) -> tuple[set[str], list[Series]]:
+    async def _anonymous(self, identity: str, where: Document, seen: Document) -> tuple[set[str], list[Series]]:
         """The visits that named this identity first, and what they did before."""
         first_named: set[str] = set()
         series = []
@@ -98,7 +98,7 @@ class Exporter:
             if ids:
                 first_named.update(ids)
                 start_ms = event_time_ms(group[0]["start_key"])
-                series.append(Series({"visit_id": {"$in": ids}}, _IS_ANONYMOUS, start_ms))
+                series.append(Series({"visit_id": {"$in": ids}}, _IS_ANONYMOUS | seen, start_ms))
         return first_named, series
 
     async def _unstored(
@@ -113,6 +113,8 @@ class Exporter:
                 unstored = visit_pb2.UnstoredEvent(
                     event=visit_pb2.StoredEvent(event=event, address=context.address, bot=context.bot)
                 )
+                unstored.event.event.visit_id = event.browser_visit_id or event.visit_id
+                unstored.event.event.ClearField("browser_visit_id")
                 unstored.event.received_time.FromMilliseconds(context.received_time_ms)
                 unstored.dead_letter.reason = letter.reason
                 unstored.dead_letter.create_time.FromMilliseconds(letter.aside_ms)

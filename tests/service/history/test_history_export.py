@@ -70,3 +70,27 @@ async def test_who_is_named_beyond_what_a_timeline_keeps_is_not_left_out(stub: A
     await Stamper(store, Tombstones(store, ERASURE_KEY), transitions_kept=1).keep([story.entry(), entry([beyond])])
     [found] = (await exported(stub, "dana"))["event"]
     assert (found.event.identity_id, found.stamp.identity_id) == ("dana", "ann")
+
+
+async def test_what_could_not_be_stored_is_of_the_visit_as_the_browser_calls_it(
+    stub: Any, letters: DeadLetters
+) -> None:
+    story = Story("dana")
+    browser_visit_id = Story("as sent").visit_id
+    one = logged(event("SignIn", story.visit_id, story.at_ms, "dana"), browser_visit_id=browser_visit_id)
+    await letters.put(0, [Unstorable(one, context(), "for a test")])
+    [found] = (await exported(stub, "dana"))["unstored_event"]
+    assert (found.event.event.visit_id, found.event.event.browser_visit_id) == (browser_visit_id, "")
+
+
+async def test_for_a_site_it_holds_what_is_of_that_site(stub: Any, stamper: Stamper) -> None:
+    story = Story("dana")
+    told = [event("Looked", story.visit_id, story.at_ms - n, site=site) for n, site in ((1, "bank"), (2, "shop"))]
+    sign_in = event("SignIn", story.visit_id, story.at_ms, "dana", site="bank")
+    await stamper.keep([entry([*told, sign_in])])
+    pieces = [
+        getattr(answer, kind)
+        async for answer in stub.ExportIdentity(pb.ExportIdentityRequest(identity_id="dana", sites=["bank"]))
+        if (kind := answer.WhichOneof("item")) == "event"
+    ]
+    assert sorted((one.event.event_name, one.event.site) for one in pieces) == [("Looked", "bank"), ("SignIn", "bank")]
