@@ -163,10 +163,10 @@ class SlowVisits:
             self._failures[failed] += 1
             pause_s = min(2.0 ** self._failures[failed], _LONGEST_PAUSE_S)
             due_ms += int(pause_s * 1000)
-            about = {"partition": number, "visit": turn.name, "failures": self._failures[failed], "pause_s": pause_s}
+            about = {"partition": number, "failures": self._failures[failed], "pause_s": pause_s}
             _log.error("a visit that is set aside cannot be stored", **about, exc_info=error)
         elif self._failures.pop(failed, 0):
-            _log.info("a visit that could not be stored is stored", partition=number, visit=turn.name)
+            _log.info("a visit that could not be stored is stored", partition=number)
         back = turn.name, turn.until_ms, 0 if error else len(turn.batches), due_ms
         keys = _due_key(number), _bytes_key(number), _items_key(number, turn.name)
         await self._redis(number).eval(_GIVE_BACK, len(keys), *keys, *back)
