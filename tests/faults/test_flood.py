@@ -1,7 +1,7 @@
 """One visit is sent far more than a person does, and nobody else notices.
 
-FOOTFALL_FLOOD=60000 is two minutes of what the limit of one address admits, and is for a machine that does nothing else:
-then what is promised is asserted. `make test` takes six seconds of it, beside other tests, and has more patience.
+FOOTFALL_FLOOD=60000 is two minutes of what the limit of one address admits, for a machine that does nothing else: then
+what is promised is asserted. `make test` takes six seconds of it, beside other tests, and has more patience.
 """
 
 import asyncio
