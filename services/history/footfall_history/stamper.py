@@ -50,6 +50,8 @@ _REMEMBERED_SIZE: Final = 50_000  # at most 10,000 visits, or 50 of the longest 
 # Visits are kept a day longer than events, so noting their last event once a day is enough.
 _TOUCH_EVERY_MS: Final = 86_400_000
 _RESTAMPS_AT_ONCE: Final = 1_000
+# Of what may take its time: the commands of others wait behind each of these.
+_INSERTS_AT_ONCE: Final = 100
 
 
 class Effort(NamedTuple):
@@ -95,7 +97,8 @@ class Stamper:
             if effort:
                 left |= self._leave_long(arrivals, visits, effort.transitions)
             forgotten = await self._merge(arrivals, visits, unstorable)
-            duplicates = await self._insert(arrivals, visits, forgotten, stored, unstorable)
+            at_once = None if effort else _INSERTS_AT_ONCE
+            duplicates = await self._insert(arrivals, visits, forgotten, stored, unstorable, at_once=at_once)
             known = await self._earliest(arrivals, duplicates)
             await self._store.note_last_keys(notes(arrivals))
             current = {
@@ -226,14 +229,16 @@ class Stamper:
         forgotten: EraseTimes,
         stored: set[str],
         unstorable: list[Unstorable],
+        *,
+        at_once: int | None,
     ) -> set[str]:
-        """Step 3. Returns the duplicates; adds the others to `stored` or `unstorable`."""
+        """Step 3, so many events a command. Returns the duplicates; adds the others to `stored` or `unstorable`."""
         documents = [
             self._tombstones.hashed(visits[visit_id].stamped(document, forgotten))
             for visit_id, arrival in arrivals.items()
             for document in arrival.events.values()
         ]
-        refusals = await self._store.insert_events(documents)
+        refusals = await self._store.insert_events(documents, at_once)
         for document in documents:
             if document["_id"] in refusals.duplicates:
                 continue

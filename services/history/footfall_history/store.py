@@ -231,9 +231,14 @@ class Store:
 
     # Events, for the consumer
 
-    async def insert_events(self, documents: Sequence[Document]) -> Refusals:
-        """Store new events; duplicates were there already and stay as they are."""
-        return await _insert(self.events, documents)
+    async def insert_events(self, documents: Sequence[Document], at_once: int | None = None) -> Refusals:
+        """Store new events, so many a command or all; duplicates were there already and stay as they are."""
+        refusals = Refusals(set(), {})
+        for start in range(0, len(documents), at_once or len(documents) or 1):
+            part = await _insert(self.events, documents[start : start + (at_once or len(documents))])
+            refusals.duplicates.update(part.duplicates)
+            refusals.refused.update(part.refused)
+        return refusals
 
     async def read_events(self, ids: Iterable[str], fields: Sequence[str] | None = None) -> list[Document]:
         """The events with these document ids, whole or these fields of them."""
