@@ -14,7 +14,7 @@ from footfall_history.preview import Preview
 from footfall_history.query import Window
 from footfall_history.reader import Reader
 from footfall_history.related import EVENT, IDENTITY, PAGE, SESSION, VISIT, Related
-from footfall_history.stamper import Stamper
+from footfall_history.stamper import Effort, Stamper
 from footfall_history.store import INDEXES, Store
 from footfall_history.tombstones import Tombstones
 from footfall_timeline import normalize_uuid, order_key, session_id
@@ -26,6 +26,9 @@ from tests.tools.visits import event, now_ms
 
 PERSON = "dana@shop.example"
 SCOPE = pb.Scope(site="default", age_seconds=3600)
+
+USUAL = Effort(transitions=50, restamps=1_000)
+"""As the reader of the log has it; of what may take its time events are stored by the hundred."""
 
 
 class Watched:
@@ -52,7 +55,7 @@ class Watched:
     async def grow(self, count: int) -> None:
         """Let the person come so often."""
         stories = [Story(PERSON, now_ms() - MINUTE_MS) for _ in range(count)]
-        assert (await self.stamper.keep([story.entry() for story in stories])).unstorable == []
+        assert (await self.stamper.keep([story.entry() for story in stories], USUAL)).unstorable == []
         self.stories += stories
 
     def related(self, kind: Any, ids: list[str], *kinds: Any) -> Any:
@@ -172,7 +175,7 @@ async def test_storing_takes_as_many_commands_for_many_visits_as_for_few(
     assert counts[0] == ["find", "insert", "find", "insert", "find", "find", "update"]
     more = [entry([event("AddToCart", story.visit_id, now_ms())]) for story in watched.stories]
     with watched.commands() as commands:
-        await watched.stamper.keep(more)
+        await watched.stamper.keep(more, USUAL)
     assert [next(iter(command)) for command in commands] == ["insert", "find", "update"]
 
 
