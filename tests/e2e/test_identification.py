@@ -221,9 +221,9 @@ class Visitors(RuleBasedStateMachine):
 
     @staticmethod
     def _until(request: Callable[[], httpx.Response], status: int) -> None:
-        """Send until the answer is no 503: the retry that every client owes us."""
+        """Send until the answer is neither a 503 nor the 202 of what is not done yet: the retry that clients owe us."""
         deadline = time.monotonic() + 30
-        while (answer := request()).status_code in {503, 504} and time.monotonic() < deadline:
+        while (answer := request()).status_code in {202, 503, 504} and time.monotonic() < deadline:
             time.sleep(0.2)
         assert answer.status_code == status, answer.text
 
