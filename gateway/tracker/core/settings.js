@@ -11,6 +11,8 @@
  * @property {boolean} [disableWebSockets]
  * @property {string} [site]
  * @property {string} [domain]
+ * @property {string} [cookieDomain]
+ * @property {string} [domainName]
  * @property {'required'} [consent]
  * @property {boolean} [privacySignals]
  * @property {boolean} [hashRouting]

@@ -12,16 +12,27 @@ function start() {
   if (!mayBegin() || (isParsing && !(isConfigured && document.title))) return;
   // One tab at a time, so that two that open together do not start two visits.
   if (locks) {
-    locks.request('_gt_start', begin).catch(() => {
+    locks.request('_gt_start', agree).catch(() => {
       locks = undefined;
-      begin();
+      agree();
     });
-  } else begin();
+  } else agree();
+}
+
+/** Begins; where another host's page may start a visit at the same moment, once both see the same. */
+function agree() {
+  if (!mayBegin()) return undefined;
+  openStore();
+  findDomain();
+  const { id, last } = readVisit();
+  if (!domain || !isIdle(last)) return begin();
+  const mine = visitStyleID();
+  if (!id || last) writeVisit(mine, 0);
+  return aMoment().then(() => (readVisit().id === mine ? begin() : aMoment().then(begin)));
 }
 
 function begin() {
   if (!mayBegin()) return;
-  openStore();
   isStarted = true;
   ensurePage();
   held.splice(0).forEach(safely(run));
@@ -64,6 +75,7 @@ if (!Object.keys(calls).includes('push')) {
   document.addEventListener('DOMContentLoaded', safely(start));
   document.addEventListener('prerenderingchange', safely(start));
   addEventListener('pagehide', safely(() => {
+    agree();
     begin();
     if (isStarted) onPageHide();
   }));

@@ -1,10 +1,15 @@
 // Store: what this browser remembers: cookies and localStorage, and memory where it refuses both.
 
+const COOKIES = ['_gt_vid', '_gt_gvid'];
+
 /** @type {Map<string, string>} */
 const memory = new Map();
 
 /** @type {Storage|null} */
 let disk = null;
+
+/** What our cookies are set for: a domain, or '' for this host alone. */
+let domain = '';
 
 function openStore() {
   try {
@@ -61,11 +66,12 @@ function readCookie(name) {
  * @param {string} name
  * @param {string} value
  * @param {number} [maxAge] seconds; without it the cookie ends with the browser
+ * @param {string} [at] the domain
  */
-function writeCookie(name, value, maxAge) {
+function writeCookie(name, value, maxAge, at = domain) {
   try {
     document.cookie = name + '=' + value + '; Path=/; SameSite=Lax' + (isSecure ? '; Secure' : '') +
-      (config.domain ? '; Domain=' + config.domain : '') + (maxAge === undefined ? '' : '; Max-Age=' + maxAge);
+      (at && '; Domain=' + at) + (maxAge === undefined ? '' : '; Max-Age=' + maxAge);
   } catch (refused) {
     // remember() keeps it elsewhere.
   }
@@ -80,16 +86,55 @@ function recall(name) {
  * Keeps a value in a cookie, so that sub-domains share it, else in the store.
  * @param {string} name
  * @param {string} value
- * @param {number} [maxAge] seconds
  */
-function remember(name, value, maxAge) {
-  if (!isQuiet()) writeCookie(name, value, maxAge);
+function remember(name, value) {
+  if (!isQuiet()) writeCookie(name, value, name === '_gt_gvid' ? YEAR_S : undefined);
   if (readCookie(name) === value) remove(name);
   else put(name, value);
 }
 
+/** What domains cookies of this host can have, the widest first: two labels of its name, three, and so on. */
+function domains() {
+  const labels = location.hostname.split('.');
+  // An address has none.
+  return /[^\d.]/.test(location.hostname) ? labels.slice(1).map((_, index) => labels.slice(-2 - index).join('.')) : [];
+}
+
+/**
+ * Finds the domain of our cookies: the widest that the browser accepts, which it does not for one like `co.uk`.
+ * Found once by each host, which then moves there what it has kept in cookies of its own.
+ */
+function findDomain() {
+  const asked = config.domain || config.cookieDomain || config.domainName || '';
+  const [askedBefore, found] = (get('_gt_domain') || '').split(' ');
+  domain = found;
+  if (found && asked === askedBefore) return;
+  // Its own name, for another page may be trying too.
+  const name = '_gt_' + tab;
+  domain = (asked === 'host' || isQuiet() ? [] : asked ? [asked.replace(/^\./, '')] : domains()).find((at) => {
+    writeCookie(name, '1', 9, at);
+    const isKept = readCookie(name);
+    writeCookie(name, '', 0, at);
+    return isKept;
+  }) || '';
+  if (!domain) return;
+  const ids = COOKIES.map(recall);
+  dropCookies(domain);
+  COOKIES.forEach((cookie, index) => {
+    remove(cookie);
+    // What another host of the domain has brought there stays.
+    if (ids[index] && !readCookie(cookie)) remember(cookie, ids[index]);
+  });
+  put('_gt_domain', asked + ' ' + domain);
+}
+
+/** Removes our cookies from all domains but one. @param {string} [kept] */
+function dropCookies(kept) {
+  ['', ...domains()].forEach((at) => at === kept || COOKIES.forEach((name) => writeCookie(name, '', 0, at)));
+}
+
 /** Leaves no trace in this browser. */
 function forgetAll() {
-  ['_gt_vid', '_gt_gvid'].forEach((name) => writeCookie(name, '', 0));
+  dropCookies();
   keys().forEach(remove);
 }
