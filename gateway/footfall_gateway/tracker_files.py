@@ -10,9 +10,10 @@ import rjsmin
 
 SCRIPT_PATHS = ("/tracker.js", "/server/resources/js/build/GPE.min.js", "/server/resources/js/build/GTC.min.js")
 DSL_SCRIPT_PATH = "/tracker-dsl.js"
+LINKS_SCRIPT_PATH = "/tracker-links.js"
 
 # The parts only declare, in an order of their own choosing; `start.js` runs, so it comes last.
-_CORE_PARTS = ("settings", "store", "visit", "json", "queue", "delivery", "pages", "commands", "start")
+_CORE_PARTS = ("settings", "store", "visit", "json", "queue", "delivery", "pages", "commands", "links", "start")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +44,10 @@ def load_tracker_files(folder: Path | None = None) -> dict[str, BrowserFile]:
     Raises FileNotFoundError when a part is missing from `folder`.
     """
     folder = folder or asset_folder("tracker")
-    dsl = _script((folder / "dsl.js").read_text("utf-8"))
+    dsl, links = (_script((folder / f"{name}.js").read_text("utf-8")) for name in ("dsl", "links"))
     source = "\n".join((folder / "core" / f"{part}.js").read_text("utf-8") for part in _CORE_PARTS)
-    core = _script(source.replace("DSL_VERSION", dsl.version))
-    return {DSL_SCRIPT_PATH: dsl, **dict.fromkeys(SCRIPT_PATHS, core)}
+    core = _script(source.replace("DSL_VERSION", dsl.version).replace("LINKS_VERSION", links.version))
+    return {DSL_SCRIPT_PATH: dsl, LINKS_SCRIPT_PATH: links, **dict.fromkeys(SCRIPT_PATHS, core)}
 
 
 def asset_folder(name: str) -> Path:
@@ -72,7 +73,9 @@ def packed(body: bytes, content_type: str, max_age_s: int = 3600) -> BrowserFile
 
 def _script(source: str) -> BrowserFile:
     minified = str(rjsmin.jsmin("(function () {'use strict';\n" + source + "\n})();"))
-    # rjsmin keeps names. Those in capitals are our constants and nothing else, so they can be had for two bytes.
-    for number, name in enumerate(dict.fromkeys(re.findall(r"\bconst ([A-Z][A-Z_]+)=", minified))):
-        minified = re.sub(rf"\b{name}\b", f"${number}", minified)
+    # rjsmin keeps names. Constants in capitals and functions in camelCase can be had for two bytes: where they are
+    # neither behind a dot nor in quotes, they are ours. So none may be a key of an object by its name alone.
+    names = re.findall(r"\b(?:const ([A-Z][A-Z_]+)=|function ([a-z]+[A-Z]\w*)\()", minified)
+    for number, (constant, function) in enumerate(dict.fromkeys(names)):
+        minified = re.sub(rf"(?<![.'\w$]){constant or function}\b", f"${number}", minified)
     return packed(minified.encode(), "text/javascript; charset=utf-8")

@@ -13,6 +13,7 @@
  * @property {string} [domain]
  * @property {string} [cookieDomain]
  * @property {string} [domainName]
+ * @property {string[]} [linkDomains]
  * @property {'required'} [consent]
  * @property {boolean} [privacySignals]
  * @property {boolean} [hashRouting]

@@ -25,7 +25,9 @@ function agree() {
   openStore();
   findDomain();
   const { id, last } = readVisit();
-  if (!domain || !isIdle(last)) return begin();
+  if (!isIdle(last)) return begin();
+  if (brought && config.linkDomains) return loadLinks().then(begin);
+  if (!domain) return begin();
   const mine = visitStyleID();
   if (!id || last) writeVisit(mine, 0);
   return aMoment().then(() => (readVisit().id === mine ? begin() : aMoment().then(begin)));
@@ -37,6 +39,7 @@ function begin() {
   ensurePage();
   held.splice(0).forEach(safely(run));
   loadRules();
+  if (config.linkDomains) loadLinks();
 }
 
 /** Consent is refused or withdrawn: nothing goes out, nothing stays. */
@@ -54,11 +57,16 @@ let rulesAreLoading = false;
 function loadRules() {
   if (!config.dslResource || rulesAreLoading) return;
   rulesAreLoading = true;
+  const { dataset } = load('/tracker-dsl.js?v=DSL_VERSION');
+  dataset.dsl = config.dslResource;
+  if (config.debug) dataset.debug = '';
+}
+
+/** Loads another file of ours, which may still be told something through its element. @param {string} path */
+function load(path) {
   const element = document.createElement('script');
-  element.src = endpoint() + '/tracker-dsl.js?v=DSL_VERSION';
-  element.dataset.dsl = config.dslResource;
-  if (config.debug) element.dataset.debug = '';
-  document.head.appendChild(element);
+  element.src = endpoint() + path;
+  return document.head.appendChild(element);
 }
 
 const globals = /** @type {any} */ (window);
@@ -71,6 +79,7 @@ if (!Object.keys(calls).includes('push')) {
     more.forEach(safely(accept));
     return 0;
   };
+  safely(cleanAddress)();
   watchPage();
   document.addEventListener('DOMContentLoaded', safely(start));
   document.addEventListener('prerenderingchange', safely(start));

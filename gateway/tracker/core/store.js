@@ -106,35 +106,38 @@ function domains() {
  */
 function findDomain() {
   const asked = config.domain || config.cookieDomain || config.domainName || '';
-  const [askedBefore, found] = (get('_gt_domain') || '').split(' ');
-  domain = found;
-  if (found && asked === askedBefore) return;
-  // Its own name, for another page may be trying too.
-  const name = '_gt_' + tab;
-  domain = (asked === 'host' || isQuiet() ? [] : asked ? [asked.replace(/^\./, '')] : domains()).find((at) => {
-    writeCookie(name, '1', 9, at);
-    const isKept = readCookie(name);
-    writeCookie(name, '', 0, at);
-    return isKept;
-  }) || '';
+  const key = '_gt_domain.' + asked;
+  domain = get(key) || '';
+  if (domain || isQuiet()) return;
+  domain = domains().find((at) => (!asked || asked === at || asked === '.' + at) && isAccepted(at)) || '';
   if (!domain) return;
-  const ids = COOKIES.map(recall);
-  dropCookies(domain);
-  COOKIES.forEach((cookie, index) => {
-    remove(cookie);
+  put(key, domain);
+  COOKIES.forEach((name) => {
+    const id = recall(name);
+    remove(name);
+    dropCookie(name, domain);
     // What another host of the domain has brought there stays.
-    if (ids[index] && !readCookie(cookie)) remember(cookie, ids[index]);
+    if (id && !readCookie(name)) remember(name, id);
   });
-  put('_gt_domain', asked + ' ' + domain);
 }
 
-/** Removes our cookies from all domains but one. @param {string} [kept] */
-function dropCookies(kept) {
-  ['', ...domains()].forEach((at) => at === kept || COOKIES.forEach((name) => writeCookie(name, '', 0, at)));
+/** @param {string} at a domain */
+function isAccepted(at) {
+  // A name of its own, for another page may be trying too.
+  const name = '_gt_' + tab;
+  writeCookie(name, '1', 9, at);
+  const isKept = readCookie(name);
+  writeCookie(name, '', 0, at);
+  return isKept;
+}
+
+/** Removes a cookie of ours from all domains but one. @param {string} name @param {string} [kept] */
+function dropCookie(name, kept) {
+  ['', ...domains()].forEach((at) => at === kept || writeCookie(name, '', 0, at));
 }
 
 /** Leaves no trace in this browser. */
 function forgetAll() {
-  dropCookies();
+  COOKIES.forEach((name) => dropCookie(name));
   keys().forEach(remove);
 }
