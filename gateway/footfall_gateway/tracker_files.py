@@ -73,9 +73,7 @@ def packed(body: bytes, content_type: str, max_age_s: int = 3600) -> BrowserFile
 
 def _script(source: str) -> BrowserFile:
     minified = str(rjsmin.jsmin("(function () {'use strict';\n" + source + "\n})();"))
-    # rjsmin keeps names. Constants in capitals and functions in camelCase can be had for two bytes: where they are
-    # neither behind a dot nor in quotes, they are ours. So none may be a key of an object by its name alone.
-    names = re.findall(r"\b(?:const ([A-Z][A-Z_]+)=|function ([a-z]+[A-Z]\w*)\()", minified)
-    for number, (constant, function) in enumerate(dict.fromkeys(names)):
-        minified = re.sub(rf"(?<![.'\w$]){constant or function}\b", f"${number}", minified)
+    # rjsmin keeps names. Those in capitals are our constants and nothing else, so they can be had for two bytes.
+    for number, name in enumerate(dict.fromkeys(re.findall(r"\bconst ([A-Z][A-Z_]+)=", minified))):
+        minified = re.sub(rf"\b{name}\b", f"${number}", minified)
     return packed(minified.encode(), "text/javascript; charset=utf-8")

@@ -62,7 +62,12 @@ async def test_sub_domains_are_one_visit(
 
 @pytest.mark.parametrize(
     ("first", "second"),
-    [("shop.co.uk", "other.co.uk"), ("alice.github.io", "bob.github.io"), ("127.0.0.1", "localhost"), ("shop", "www.shop.example")],
+    [
+        ("shop.co.uk", "other.co.uk"),
+        ("alice.github.io", "bob.github.io"),
+        ("127.0.0.1", "localhost"),
+        ("shop", "www.shop.example"),
+    ],
 )
 async def test_hosts_of_different_owners_share_nothing(
     suite: Suite, shop_browser: Browser, first: str, second: str

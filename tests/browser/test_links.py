@@ -41,9 +41,17 @@ def address(visitor: Visitor, host: str, path: str = "/") -> str:
     return f"http://{host}:{visitor.origin.rpartition(':')[2]}{path}"
 
 
+async def set_out(visitor: Visitor) -> dict[str, str]:
+    """Come to a page whose links can take the visit along; its ids."""
+    answer = await come(visitor, SHOP)
+    is_loaded = "performance.getEntriesByType('resource').some(({ name }) => name.includes('/tracker-links.js'))"
+    await visitor.page.wait_for_function(is_loaded)
+    return answer
+
+
 async def arrived(tab: Page) -> dict[str, str]:
     """The ids of a page of another host that the tab is at, or about to come to."""
-    await tab.wait_for_url(lambda url: "shop.example" not in url and "about:" not in url)
+    await tab.wait_for_url(lambda url: "shop.example" not in url and "about:" not in url, wait_until="commit")
     return await ids(tab)
 
 
@@ -82,11 +90,11 @@ async def test_a_visit_goes_along(
     suite: Suite, shop_browser: Browser, go: Callable[[Page], Awaitable[Page]], rest: str
 ) -> None:
     async with visiting(shop_browser, suite, SITE) as visitor:
-        before = await come(visitor, SHOP)
+        before = await set_out(visitor)
         tab = await go(visitor.page)
         after = await arrived(tab)
         assert without_page(after) == without_page(before)
-        assert (await tab.evaluate("location.href")).partition(":")[2].partition("/")[2].partition("/")[2] == rest[1:]
+        assert await tab.evaluate("location.href.replace(location.origin, '')") == rest
         assert before["pageID"] != after["pageID"]
 
         async def both_pages() -> None:
@@ -103,9 +111,11 @@ async def test_a_visit_goes_along(
 
 async def test_nothing_is_left_in_the_page(suite: Suite, shop_browser: Browser) -> None:
     async with visiting(shop_browser, suite, SITE) as visitor:
-        await come(visitor, SHOP)
+        await set_out(visitor)
         before = await visitor.page.content()
-        await visitor.page.evaluate("addEventListener('click', (e) => { clicked = e.target.href; e.preventDefault(); })")
+        await visitor.page.evaluate(
+            "addEventListener('click', (e) => { clicked = e.target.href; e.preventDefault(); })"
+        )
         await visitor.page.evaluate("addEventListener('submit', (e) => e.preventDefault())")
         for selector in ("#link", "#get button", "#post button", "#button button"):
             await visitor.page.click(selector)
@@ -122,7 +132,7 @@ async def test_nothing_is_left_in_the_page(suite: Suite, shop_browser: Browser) 
 
 async def test_back_and_forth_is_one_visit(suite: Suite, shop_browser: Browser) -> None:
     async with visiting(shop_browser, suite, SITE) as visitor:
-        first = await come(visitor, SHOP)
+        first = await set_out(visitor)
         await click(visitor.page, "#link")
         assert without_page(await arrived(visitor.page)) == without_page(first)
         # Here the visit has gone idle, there it has not.
@@ -191,25 +201,23 @@ async def test_a_link_brings_a_visit_once(suite: Suite, shop_browser: Browser) -
 async def test_a_visit_that_runs_there_goes_on(suite: Suite, shop_browser: Browser) -> None:
     async with visiting(shop_browser, suite, SITE) as visitor:
         own = await come(visitor, PAY)
-        other = await come(visitor, SHOP)
+        other = await set_out(visitor)
         assert not {*without_page(own)} & {*without_page(other)}
         await click(visitor.page, "#link")
         assert without_page(await arrived(visitor.page)) == without_page(own)
         assert await visitor.page.evaluate("location.search") == "?size=2&name=a%20b+c"
 
 
-async def test_without_referrer_or_without_an_answer_nobody_waits_for_long(
-    suite: Suite, shop_browser: Browser
-) -> None:
+async def test_without_referrer_or_without_an_answer_nobody_waits_for_long(suite: Suite, shop_browser: Browser) -> None:
     async with visiting(shop_browser, suite, SITE) as visitor:
-        first = await come(visitor, SHOP)
+        first = await set_out(visitor)
         await click(visitor.page, "#hidden")
         assert without_page(await arrived(visitor.page)) != without_page(first)
     async with visiting(shop_browser, suite, SITE) as visitor:
-        first = await come(visitor, SHOP)
+        first = await set_out(visitor)
         for path in ("**/tracker-links.js*", "**/link?*"):
-            await visitor.context.clear_cookies(domain=PAY)
-            await come(visitor, SHOP)
+            await visitor.context.clear_cookies(domain=f".{PAY}")
+            await set_out(visitor)
             await visitor.context.route(path, lambda _: None)
             await click(visitor.page, "#link")
             assert without_page(await arrived(visitor.page)) != without_page(first)
@@ -229,7 +237,7 @@ async def test_the_page_s_own_script_finds_the_address_clean(suite: Suite, shop_
 
 async def test_who_is_asked_first_brings_nothing_before(suite: Suite, shop_browser: Browser) -> None:
     async with visiting(shop_browser, suite, SITE) as visitor:
-        first = await come(visitor, SHOP)
+        first = await set_out(visitor)
         await visitor.page.evaluate("document.querySelector('#link').pathname = '/asks'")
         await click(visitor.page, "#link")
         await visitor.page.wait_for_url("**/asks?*")
