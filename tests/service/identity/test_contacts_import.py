@@ -1,40 +1,19 @@
 """`footfall-contacts import` beside a running identity: what is stored, what is said, and what a second run changes."""
 
-import asyncio
-import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from footfall.identity.v1 import identity_service_pb2 as pb
 from footfall.identity.v1.contact_pb2 import Contact
 
+from tests.tools.contacts import imported
 from tests.tools.eventually import eventually
 from tests.tools.identity import admitted, append, new_id
 from tests.tools.process import Running
 from tests.tools.visits import now_ms
 
 HEADER = "ContactId,EmailAddress,PhoneNumber,FirstName,LastName,Title\n"
-COMMAND = Path(sys.executable).parent / "footfall-contacts"
-
-
-class Ended(NamedTuple):
-    code: int
-    said: str
-    complained: str
-
-
-async def imported(target: str, file: str, *arguments: str, given: bytes = b"") -> Ended:
-    process = await asyncio.create_subprocess_exec(
-        *(COMMAND, "import", file, *arguments),
-        env={"IDENTITY_TARGET": target, "LC_ALL": "C.UTF-8"},
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    said, complained = await process.communicate(given)
-    assert process.returncode is not None
-    return Ended(process.returncode, said.decode(), complained.decode())
 
 
 async def contact(stub: Any, contact_id: str) -> Contact:
@@ -105,6 +84,11 @@ async def test_what_it_cannot_understand_it_refuses(arguments: list[str], given:
     ended = await imported("127.0.0.1:1", *arguments, given=given.encode())
     assert (ended.code, ended.said) == (2, "")
     assert problem in ended.complained
+
+
+async def test_it_explains_itself() -> None:
+    ended = await imported("127.0.0.1:1", "--help")
+    assert (ended.code, ended.said.partition(" [")[0]) == (0, "usage: footfall-contacts import")
 
 
 async def test_columns_that_are_not_read_are_named_once(tmp_path: Path) -> None:
