@@ -106,9 +106,11 @@ class Categories:
 
     def of(self, event: Event) -> str:
         """The categories of an admitted event, separated by semicolons: the first so many as an event may have."""
+        if not self._tags:
+            return ""
         found: set[int] = set()
         for place, text in self._texts(event):
-            if text:
+            if text and place in self._tags:
                 find = self._find_known if len(text) <= _LONGEST_REMEMBERED else self._find
                 found |= find(place, text[:LONGEST_SEARCHED])
         joined = ""
@@ -130,7 +132,7 @@ class Categories:
 
     def _find(self, place: str, text: str) -> frozenset[int]:
         folded = text.casefold()
-        return frozenset(position for position, tag in self._tags.get(place, ()) if tag.is_in(text, folded))
+        return frozenset(position for position, tag in self._tags[place] if tag.is_in(text, folded))
 
 
 def _value(json: msgspec.Raw) -> str:
