@@ -14,22 +14,20 @@ KINDS: Final = {
 }
 """The events that change who a visitor is taken to be."""
 
+USER_ID: Final = "userID"
+USER_ID_KEYS: Final = (USER_ID, "userId", "userid", "username", "email")
+"""The keys that usually say whom an event names, in the order they are asked."""
+
 MAX_USER_ID: Final = 512
 _BIGGEST_INTEGER: Final = 10**MAX_USER_ID
 
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-USER_ID: Final = "userID"
-_SPELLINGS: Final = frozenset({USER_ID, "userId", "userid"})
-USER_ID_KEYS: Final = (USER_ID, "userId", "userid", "username", "email")
-"""The usual order in which keys of the data are asked for whom an event names."""
-
-
 class Claim(NamedTuple):
     """What an identifying event says: whom it names, and the token, None when it has none, of any JSON type.
 
-    `is_user_id`: it says so under a spelling of `userID`, not under another key, which may be of another kind.
+    `is_user_id`: it says so under `userID`, however spelled. What another key holds may be an id of another kind.
     """
 
     user_id: str
@@ -42,16 +40,16 @@ def take_claim(event: Event, keys: Sequence[str]) -> Claim | None:
 
     The first of the keys decides that has a value: neither null nor an empty text. When none has, it names "".
 
-    In place, `data.userId` becomes `data.userID` when it decides, and `data.token` is removed; the rest stays as sent.
-    A user id that is a JSON integer is taken as its decimal text, because sites have numeric account ids; in the data
-    it stays a number. SignOut names nobody: it is about whoever is signed in.
+    In place, another spelling of `userID` becomes that when it decides, and `data.token` is removed; the rest stays as
+    sent. A user id that is a JSON integer is taken as its decimal text, because sites have numeric account ids; in the
+    data it stays a number. SignOut names nobody: it is about whoever is signed in.
     """
     data = event.data_json
     fields = _decode_fields(data) if data else {}
     token = fields.pop("token", None)
     given = ((key, value) for key in keys if (value := _decoded(fields.get(key))) not in (None, ""))
     decisive, value = next(given, ("", ""))
-    is_user_id = decisive in _SPELLINGS
+    is_user_id = decisive.casefold() == USER_ID.casefold()
     is_alias = is_user_id and USER_ID not in fields
     if is_alias:
         fields = {USER_ID if name == decisive else name: value for name, value in fields.items()}
