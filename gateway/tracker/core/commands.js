@@ -48,7 +48,10 @@ const commands = {
     // Not the values: to read them may fail.
     const { eventName, ...rest } = Object.getOwnPropertyDescriptors(isNamed ? Object(options) : what);
     const { data } = Object(isNamed && options);
-    raise(name.replace(/^send(?=(SignIn|SignOut|UserInfo)$)/, ''), data == null ? Object.defineProperties({}, rest) : data);
+    raise(
+      name.replace(/^send(?=(SignIn|SignOut|UserInfo)$)/, ''),
+      data == null ? Object.defineProperties({}, rest) : data
+    );
   },
 
   /** @param {(ids: {visitID: string, globalVisitID: string, pageID: string}) => void} callback */
