@@ -48,6 +48,7 @@ async def collect(settings: CollectorSettings, sites: Sites, walls: Walls, categ
         received_tolerance_ms=None if is_gateway_known else int(settings.received_tolerance_s * 1000),
         walls=walls,
         category_of=categories.of,
+        user_id_keys=[key.strip() for key in settings.user_id_keys.split(",") if key.strip()],
     )
     pipeline = Pipeline(admission, log, Resolver(channel), settings.partitions)
     service = CollectorService(pipeline, settings.identity_timeout_ms / 1000)

@@ -12,14 +12,16 @@ from typing import Any, Final
 import msgspec
 from footfall.identity.v1.contact_pb2 import Contact
 
+from footfall_identity.attributes import USUAL_NAMES
+
 LONGEST_LINE: Final = 64 * 1024
 
 NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "contact_id": ("contactId", "id"),
-    "email_addresses": ("emailAddress", "emailAddresses", "email", "mail"),
-    "phone_numbers": ("phoneNumber", "phoneNumbers", "phone", "mobile", "tel"),
-    "first_name": ("firstName", "givenName"),
-    "last_name": ("lastName", "familyName"),
+    "email_addresses": (*USUAL_NAMES["email"], "emailAddresses"),
+    "phone_numbers": (*USUAL_NAMES["phone"], "phoneNumbers"),
+    "first_name": USUAL_NAMES["firstName"],
+    "last_name": USUAL_NAMES["lastName"],
     "title": ("title",),
 }
 """By field of a contact what files call it, in any case; spaces, dashes and underscores do not count."""
