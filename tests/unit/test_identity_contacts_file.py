@@ -18,7 +18,9 @@ def read(folder: Path, text: str | bytes, encoding: str = "utf-8-sig") -> list[t
     file = folder / "contacts"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     with file.open("rb") as opened:
-        found = [*ContactsFile(opened, encoding)]
+        contacts = ContactsFile(opened, encoding)
+        found = [*contacts]
+        assert contacts.percent_read == 100
     return [(line, str(contact) if isinstance(contact, BadLineError) else contact) for line, contact in found]
 
 
@@ -86,6 +88,7 @@ def test_a_bad_line_of_csv_is_named_and_the_next_is_read(line: str | bytes, prob
     [
         ('{"ContactId": "1"', "is no JSON object"),
         ('["1"]', "is no JSON object"),
+        ("{}", "has no ContactId"),
         ('{"ContactId": "1", "FirstName": {}}', "first_name must be a text"),
         ('{"ContactId": "1", "EmailAddress": [true]}', "email_addresses must be a text"),
         ('{"EmailAddress": "a@x.example"}', "has no ContactId"),

@@ -83,8 +83,7 @@ def _compiled(pattern: str) -> Any:
     try:
         return re2.compile(pattern, options)
     except re2.error as error:
-        reason = error.args[0]
-        raise ValueError(f"`regex`: {reason.decode() if isinstance(reason, bytes) else reason}") from None
+        raise ValueError(f"`regex`: {error.args[0].decode(errors='replace')}") from None
 
 
 class Categories:

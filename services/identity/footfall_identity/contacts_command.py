@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import codecs
 import sys
 import time
 from typing import Final
@@ -58,9 +57,9 @@ def main() -> None:
     importing.add_argument("--patience", type=float, default=60, help="seconds to wait for an identity that is away")
     options = parser.parse_args()
     try:
-        codecs.lookup(options.encoding)
+        b"a".decode(options.encoding)
     except LookupError:
-        parser.error(f"--encoding: {options.encoding} is not known")
+        parser.error(f"--encoding: {options.encoding} is no encoding of text")
     if options.at_once < 1:
         parser.error("--at-once: must be 1 or more")
     settings = load(ContactsSettings)
@@ -120,13 +119,12 @@ class Import:
     async def _store_those_of(self, queue: "asyncio.Queue[tuple[int, Contact] | None]") -> None:
         while item := await queue.get():
             await self._store(*item)
-            if time.monotonic() >= self._tell_at:
-                self._tell()
 
     async def _store(self, line: int, contact: Contact) -> None:
         """Store one, or say why identity refuses it. Raises _StoppedError when it can be neither."""
         give_up_at = time.monotonic() + self._patience_s
         while True:
+            self._tell()
             try:
                 await self._upsert(pb.UpsertContactRequest(contact=contact), timeout=_CALL_S)
             except grpc.aio.AioRpcError as error:
@@ -147,9 +145,12 @@ class Import:
         sys.stderr.write(f"line {line}: {reason}\n")
 
     def _tell(self) -> None:
+        """Say now and then how far it is."""
         now = time.monotonic()
-        rate = self._stored / (now - self._started)
+        if now < self._tell_at:
+            return
+        self._tell_at = now + _PROGRESS_EVERY_S
         percent = self._contacts.percent_read
         read = "" if percent is None else f"{percent} %: "
+        rate = self._stored / (now - self._started)
         sys.stderr.write(f"{read}{self._stored:,} contacts stored, {rate:,.0f} a second\n")
-        self._tell_at = now + _PROGRESS_EVERY_S

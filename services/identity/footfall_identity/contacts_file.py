@@ -34,7 +34,7 @@ _DELIMITERS: Final = ",;\t"
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 
 _Said = Iterable[tuple[str, Any]]
-"""Fields of a contact ("": of nothing known) with what a line says of them."""
+"""Fields of a contact ("": of nothing known) with what a line says of them. None: a blank line."""
 
 
 class ContactsFileError(Exception):
@@ -69,24 +69,24 @@ class ContactsFile:
         while True:
             number = self._lines.number + 1
             try:
-                if said := self._read():
+                if (said := self._read()) is not None:
                     yield number, _contact(said)
             except BadLineError as error:
                 yield number, error
             except StopIteration:
                 return
 
-    def _read_json(self) -> _Said:
+    def _read_json(self) -> _Said | None:
         text = next(self._lines)
         if not text.strip():
-            return ()
+            return None
         try:
             given = _decode_object(text)
         except (ValueError, RecursionError):
             raise BadLineError("is no JSON object") from None
         return [(_field(name), value) for name, value in given.items()]
 
-    def _csv_reader(self) -> Callable[[], _Said]:
+    def _csv_reader(self) -> Callable[[], _Said | None]:
         try:
             header = next(self._lines, "")
         except BadLineError as error:
@@ -99,14 +99,14 @@ class ContactsFile:
             raise ContactsFileError("line 1: must name the columns: ContactId, and EmailAddress or others")
         rows = csv.reader(self._lines, delimiter=delimiter, strict=True)
 
-        def read() -> _Said:
+        def read() -> _Said | None:
             try:
                 row = next(rows)
             except csv.Error as error:
                 raise BadLineError(f"is no CSV: {error}") from None
             if row and len(row) != len(fields):
                 raise BadLineError(f"has {len(row)} values, the header {len(fields)}")
-            return [*zip(fields, row, strict=False)]
+            return [*zip(fields, row, strict=True)] if row else None
 
         return read
 

@@ -76,7 +76,7 @@ async def test_without_identity_it_stops_and_says_so(tmp_path: Path) -> None:
     [
         (["missing.csv"], "", "missing.csv: No such file or directory"),
         (["-"], "Name,E-Mail\n", "-: line 1: must name the columns"),
-        (["-", "--encoding", "utf-9"], HEADER, "--encoding: utf-9 is not known"),
+        (["-", "--encoding", "rot13"], HEADER, "--encoding: rot13 is no encoding of text"),
         (["-", "--at-once", "0"], HEADER, "--at-once: must be 1 or more"),
     ],
 )
