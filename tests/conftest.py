@@ -28,7 +28,7 @@ tags = [{ in = "url", text = "//bank.example/*loans" }]
 
 [[category]]
 name = "cars"
-tags = [{ in = "title", regex = '(?i)\\bcars?\\b' }, { in = "data.sku", text = "CAR-*" }]
+tags = [{ in = "title", regex = '(?i)^bank .*\\bcars?\\b' }, { in = "data.sku", text = "BANK-*-CAR" }]
 """
 """Those of the suite; no test but that of categories has such pages and events."""
 

@@ -14,9 +14,9 @@ async def test_a_query_for_a_category_or_for_all_finds_what_the_file_names(suite
     sent = [
         ("VisitStarted", home, {}),
         ("PageEntered", home, {"title": "Welcome"}),
-        ("PageEntered", loans, {"title": "Loans for cars"}),
+        ("PageEntered", loans, {"title": "Bank loans for cars"}),
         ("Calculated", loans, {}),
-        ("AddToCart", home, {"sku": "car-7"}),
+        ("AddToCart", home, {"sku": "bank-7-car"}),
     ]
     events = [
         event(name, visit, started + at, category="", data=data, **page) for at, (name, page, data) in enumerate(sent)
