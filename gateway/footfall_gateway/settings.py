@@ -7,6 +7,8 @@ from footfall_servicekit.settings import ProcessSettings, StoreUrl, check_pair, 
 from pydantic import Field, FilePath, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
+_PATH = "(/[A-Za-z0-9._~-]+)+"
+
 
 class GatewaySettings(ProcessSettings):
     """Settings of the gateway."""
@@ -28,6 +30,15 @@ class GatewaySettings(ProcessSettings):
     )
     dsl_file: Path | None = shared(
         "DSL_FILE", None, "The `domain-model.xml` to serve; a change is seen at once. Unset: the one with `Timeout-30`."
+    )
+    idle_minutes: int = shared(
+        "IDLE_MINUTES", 30, "The tracking script begins a new visit after so long without an event.", ge=1
+    )
+    path_prefixes: str = Field(
+        "",
+        pattern=rf"^({_PATH}(, *{_PATH})*)?$",
+        description="Paths, separated by commas, below which everything is served as well: `/onlinechat`, for a proxy "
+        "that passes `/onlinechat/server/...` on as it is.",
     )
 
     rate_limit_per_address: int = shared(
