@@ -8,7 +8,7 @@ import pytest
 from footfall_gateway.files import folder
 from footfall_gateway.settings import GatewaySettings
 from footfall_gateway.tracker_files import asset_folder
-from pydantic import ValidationError
+from footfall_servicekit.settings import load
 
 from tests.service.gateway.conftest import running_gateway
 
@@ -54,9 +54,13 @@ async def test_everything_is_there_below_a_path_prefix_as_well() -> None:
 
 
 @pytest.mark.parametrize("prefixes", ["a", "/a/", "/", "/a,", "/a b", "/a%2Fb", "/a\n"])
-def test_what_is_no_path_prefix_is_refused(prefixes: str) -> None:
-    with pytest.raises(ValidationError, match="path_prefixes"):
-        GatewaySettings(path_prefixes=prefixes)
+def test_what_is_no_path_prefix_is_refused(
+    prefixes: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GATEWAY_PATH_PREFIXES", prefixes)
+    with pytest.raises(SystemExit):
+        load(GatewaySettings)
+    assert "GATEWAY_PATH_PREFIXES: must be paths like /onlinechat" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("path", [*SCRIPTS, *DSLS, "/demo/", "/docs/", "/console/"])
