@@ -52,7 +52,7 @@ const commands = {
   },
 
   /**
-   * `alias` named a server of the original.
+   * `alias` is for widgets that pass on what they find: engagement used it.
    * @param {(ids: {visitID: string, globalVisitID: string, pageID: string, alias: ''}) => void} callback
    */
   getIDs(callback) {
