@@ -37,6 +37,12 @@ async def test_a_file_has_many_names_with_any_query_and_one_content(http: httpx.
     assert len({(answer.content, answer.headers["Content-Type"]) for answer in answers}) == 1
 
 
+async def test_the_script_ends_a_visit_when_the_services_do() -> None:
+    async with running_gateway(idle_minutes=7) as http:
+        for path in SCRIPTS:
+            assert "+'7'*60*1000" in (await http.get(path)).text
+
+
 async def test_everything_is_there_below_a_path_prefix_as_well() -> None:
     async with running_gateway(path_prefixes="/a, /onlinechat,/a/b.c") as http:
         for prefix in ("", "/a", "/onlinechat", "/a/b.c"):
