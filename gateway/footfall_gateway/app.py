@@ -110,7 +110,7 @@ class _Dispatcher:
 
 async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["path"] == "/":
-        await RedirectResponse("docs/", 307)(scope, receive, send)
+        await RedirectResponse("/docs/", 307)(scope, receive, send)
         return
     style = HISTORY_ERRORS if scope["path"].startswith(HISTORY_PREFIXES) else PROBLEM_DETAILS
     await style.response(Problem(404, "nothing is here"))(scope, receive, send)

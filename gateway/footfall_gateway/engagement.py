@@ -50,8 +50,8 @@ class EngagementApi:
         ]
         for path in ("/cometd", "/cometd/{type}"):
             operations += [
-                Operation("refuse", "POST", path, self.refuse, NoQuery, body=list[Message], permission=None),
-                Operation("preflight", "OPTIONS", path, self.preflight, NoQuery, permission=None),
+                Operation("refuseCometd", "POST", path, self.refuse, NoQuery, body=list[Message], permission=None),
+                Operation("preflightCometd", "OPTIONS", path, self.preflight, NoQuery, permission=None),
             ]
         return Api("Engagement", PREFIXES, operations, PROBLEM_DETAILS)
 

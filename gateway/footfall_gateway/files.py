@@ -39,10 +39,8 @@ class Files:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request for a path that is known."""
         present = self._files.get(scope["path"])
-        # A folder's page names its neighbours relative to the folder. So does this, which may be below a path prefix.
-        response = (
-            _answer(present(), scope) if present else RedirectResponse(f"{scope['path'].rpartition('/')[2]}/", 308)
-        )
+        # A folder's page names its neighbours relative to the folder.
+        response = _answer(present(), scope) if present else RedirectResponse(f"{scope['path']}/", 308)
         await response(scope, receive, send)
 
 

@@ -43,8 +43,8 @@ class GatewaySettings(ProcessSettings):
     )
     path_prefixes: Annotated[str, AfterValidator(_check_paths)] = Field(
         "",
-        description="Paths, separated by commas, below which everything is served as well: `/onlinechat`, for a proxy "
-        "that passes `/onlinechat/server/...` on as it is.",
+        description="Paths, separated by commas, below which all that pages and clients call is served as well: "
+        "`/onlinechat`, for a proxy that passes `/onlinechat/server/...` on as it is.",
     )
 
     rate_limit_per_address: int = shared(

@@ -70,4 +70,4 @@ async def test_the_page_loads_nothing_from_elsewhere_and_has_nothing_inline() ->
         answers = [await http.get(url) for url in loaded if url.path != "/readyz"]
         assert [answer.status_code for answer in answers] == [200] * len(answers)
         root = await http.get("/")
-        assert (root.status_code, root.headers["Location"]) == (307, "docs/")
+        assert (root.status_code, root.headers["Location"]) == (307, "/docs/")
