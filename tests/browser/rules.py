@@ -30,6 +30,26 @@ FORM = """
 """
 
 
+# What rules say in jQuery, as one finds it.
+SELECTORS = [
+    "li:contains(two)", "p:visible, h2:visible", "li:first", "li:eq(1)", "li:lt(2)", "li:even", ":input", ":button",
+    ":header", "li[id!=one]", "i:hidden", ":text.searchfield", ":checkbox:enabled", "div:has(button:last)",
+    "#list > li:not(:first) b",
+]  # fmt: skip
+
+EXPRESSIONS = [
+    "$('h3.name').text()", "$('h3.name').html()", "$('input.searchfield:text').val()", "$('.hproduct').attr('data-id')",
+    "$('li').length", "$('li').first().text()", "$('li').last().text()", "$('li').eq(1).text()",
+    "$(event.target).parent().attr('id')", "$(this).attr('id')", "$('ul').children().length",
+    "$(event.target).siblings('.sku').text()", "$('.hproduct').data('id')", "$('.hproduct').data('price').amount",
+    "$('#product').hasClass('hproduct')", "$('#agree').is(':checked')", "$('#agree').prop('checked')",
+    "$('li').map(function () { return this.id; }).get().join('|')", "$('form').serialize()", "$.trim($('.sku').text())",
+    "$('#size option:selected').text()", "jQuery('#size').val()",
+    "$(event.target).closest('.hproduct').find('.sku').text()", "$(event.target).parents('div').length",
+    "$('li:contains(two)').index()", "$('li:gt(0)')",
+]  # fmt: skip
+
+
 def rules(*events: str) -> str:
     return f"<?xml version='1.0' encoding='utf-8'?><properties><events>{''.join(events)}</events></properties>"
 

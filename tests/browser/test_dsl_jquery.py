@@ -1,15 +1,27 @@
 """What rules say in jQuery means what that jQuery says: the page's, or the gateway's where the page has none."""
 
-import json
+import re
 from typing import Any
 
 import pytest
+from footfall_gateway.dsl import DEFAULT_FILE
 from footfall_gateway.tracker_files import JQUERY_PATH, SCRIPT_PATHS, load_tracker_files
 from playwright.async_api import Browser
 
-from tests.browser.rules import CLICK_MORE, FORM, JQUERIES, jquery_source, on_page, raised, rule, rules
-from tests.browser.visitor import Visitor, visiting
-from tests.browser.website import page, running_website
+from tests.browser.rules import (
+    CLICK_MORE,
+    EXPRESSIONS,
+    FORM,
+    JQUERIES,
+    SELECTORS,
+    jquery_source,
+    on_page,
+    raised,
+    rule,
+    rules,
+)
+from tests.browser.visitor import Visitor, names_on_the_wire, visiting
+from tests.browser.website import running_website
 from tests.tools.suite import Suite
 
 OURS = "3.7.1"
@@ -27,24 +39,6 @@ SHOP = """
   </form>
 """
 
-SELECTORS = [
-    "li:contains(two)", "p:visible, h2:visible", "li:first", "li:eq(1)", "li:lt(2)", "li:even", ":input", ":button",
-    ":header", "li[id!=one]", "i:hidden", ":text.searchfield", ":checkbox:enabled", "div:has(button:last)",
-    "#list > li:not(:first) b",
-]  # fmt: skip
-
-EXPRESSIONS = [
-    "$('h3.name').text()", "$('h3.name').html()", "$('input.searchfield:text').val()", "$('.hproduct').attr('data-id')",
-    "$('li').length", "$('li').first().text()", "$('li').last().text()", "$('li').eq(1).text()",
-    "$(event.target).parent().attr('id')", "$(this).attr('id')", "$('ul').children().length",
-    "$(event.target).siblings('.sku').text()", "$('.hproduct').data('id')", "$('.hproduct').data('price').amount",
-    "$('#product').hasClass('hproduct')", "$('#agree').is(':checked')", "$('#agree').prop('checked')",
-    "$('li').map(function () { return this.id; }).get().join('|')", "$('form').serialize()", "$.trim($('.sku').text())",
-    "$('#size option:selected').text()", "jQuery('#size').val()",
-    "$(event.target).closest('.hproduct').find('.sku').text()", "$(event.target).parents('div').length",
-    "$('li:contains(two)').index()", "$('li:gt(0)')",
-]  # fmt: skip
-
 CLICK_ALL = """
   addEventListener('click', (event) => event.preventDefault());
   [...document.body.querySelectorAll('[id]')].forEach((element) => element.click());
@@ -55,7 +49,7 @@ REFERENCE = """([jQuery, selectors, expressions]) => {
   new Function('module', jQuery)(module);
   const $ = module.exports;
   const all = [...document.body.querySelectorAll('[id]')];
-  const clicked = (selector) => all.filter((element) => $(selector).has(element).add($(selector).filter(element)).length);
+  const isIn = (selector, element) => $(selector).is(element) || $(selector).has(element).length > 0;
   const valueOf = (code) => {
     try {
       const evaluate = new Function('$', 'jQuery', 'event', 'return ' + code);
@@ -65,7 +59,7 @@ REFERENCE = """([jQuery, selectors, expressions]) => {
   };
   return {
     version: $.fn.jquery,
-    targets: selectors.map((selector) => clicked(selector).map(({ id }) => ({ id }))),
+    targets: selectors.map((selector) => all.filter((element) => isIn(selector, element)).map(({ id }) => ({ id }))),
     data: JSON.parse(JSON.stringify(Object.fromEntries(expressions.map((code, n) => ['v' + n, valueOf(code)])))),
   };
 }"""
@@ -96,3 +90,125 @@ async def test_selectors_and_expressions(browser: Browser, suite: Suite, jquery:
             await raised(visitor, *targets, name=f"S{n}")
         assert len(expected["data"]) == (25 if jquery == "4.0.0" else 26)  # which has no $.trim
         await raised(visitor, expected["data"], name="Values")
+
+
+VERSION = '<val name="version" value="$.fn.jquery"/>'
+FIRST_BUTTON = rule('element="button:first" action="click"', values=VERSION)
+
+
+async def clicked(visitor: Visitor, *expected: dict[str, Any]) -> None:
+    await visitor.page.click("#more")
+    await raised(visitor, *expected)
+
+
+def requests_of(visitor: Visitor) -> list[str]:
+    asked: list[str] = []
+    visitor.page.on("request", lambda request: asked.append(request.url.partition("?")[0]))
+    return asked
+
+
+LOADER = """
+  var told = [];
+  function define() { told.push(arguments); }
+  define.amd = {};
+  var module = { exports: {} }, $ = 'of the page';
+  var before = Object.keys(window).length;
+"""
+
+
+async def test_ours_leaves_the_page_as_it_was(browser: Browser, suite: Suite) -> None:
+    async with on_page(browser, suite, rules(FIRST_BUTTON), script=LOADER) as visitor:
+        await clicked(visitor, {"version": OURS})
+        seen = "[$, 'jQuery' in window, told, module.exports, Object.keys(window).length - before]"
+        assert await visitor.page.evaluate(seen) == ["of the page", False, [], {}, 0]
+
+
+@pytest.mark.parametrize(
+    ("content", "is_needed"),
+    [
+        (rule(CLICK_MORE, values='<val name="id" value="event.target.id + document.title"/>'), False),
+        (rule('element="td > input[type=button], #more:not(.a)" action="click"', condition="1 &lt; 2"), False),
+        (rule('element="" action="timer:50" type="timeout"'), False),
+        (rule('element="#more:visible" action="click"'), True),
+        (rule(CLICK_MORE, postcondition="$('#more').length"), True),
+        (rule(CLICK_MORE, values="<val name='a' value='jQuery.now() &gt; 0'/>"), True),
+    ],
+)
+async def test_ours_is_loaded_where_a_rule_needs_it(
+    browser: Browser, suite: Suite, content: str, is_needed: bool
+) -> None:
+    async with on_page(browser, suite, rules(content)) as visitor:
+        asked = requests_of(visitor)
+        await visitor.open()
+        await visitor.page.wait_for_timeout(100)
+        assert [JQUERY_PATH in url for url in asked].count(True) == is_needed
+
+
+async def test_the_jquery_of_the_page_is_used_whenever_it_comes(browser: Browser, suite: Suite) -> None:
+    async with on_page(browser, suite, rules(FIRST_BUTTON), script="var jQuery = () => 'a loader';") as visitor:
+        await clicked(visitor, {"version": OURS})
+        await visitor.page.add_script_tag(content=jquery_source("2.2.4"))
+        await clicked(visitor, {"version": OURS}, {"version": "2.2.4"})
+
+
+@pytest.mark.parametrize("name", ["GTCJ.min.js", "GPEJ.js"])
+async def test_scripts_with_jquery_bring_it_at_once(browser: Browser, suite: Suite, name: str) -> None:
+    async with visiting(browser, suite) as visitor:
+        config = f"{{ httpEndpoint: '{visitor.proxy.url}', dslResource: '/rules.xml' }}"
+        setup = f"var _gt = _gt || []; _gt.push(['config', {config}]);"
+        pages = {
+            "/": f"<title>T</title><script src=/jquery.js></script><script>{setup}</script>"
+            f"<script src=/{name}?v=1></script>{FORM}",
+            f"/{name}": load_tracker_files()[SCRIPT_PATHS[0]].body.decode(),
+            "/jquery.js": jquery_source("1.12.4"),
+            "/rules.xml": rules(rule(CLICK_MORE, values=VERSION)),
+        }
+        asked = requests_of(visitor)
+        async with running_website(pages) as origin:
+            async with visitor.page.expect_response(f"**{JQUERY_PATH}?v=*"):
+                await visitor.page.goto(origin)
+            await visitor.page.wait_for_timeout(100)
+            await clicked(visitor, {"version": OURS})
+            assert await visitor.page.evaluate("$.fn.jquery") == "1.12.4"
+            assert visitor.page_errors == []
+        assert [url.partition(visitor.proxy.url)[2] for url in asked if JQUERY_PATH in url] == [JQUERY_PATH]
+
+
+@pytest.mark.parametrize("is_let_in", [True, False])
+async def test_a_policy_of_the_page(browser: Browser, suite: Suite, is_let_in: bool) -> None:
+    async with visiting(browser, suite) as visitor:
+        gateway = visitor.proxy.url
+        sources = "'nonce-abc'" if is_let_in else f"'nonce-no' {gateway}/tracker.js {gateway}/tracker-dsl.js 'self'"
+        policy = f"script-src {sources} 'unsafe-eval'"
+        pages = {
+            "/": "<title>T</title><script nonce=abc src=/settings.js></script>"
+            f"<script nonce=abc src={gateway}/tracker.js></script>{FORM}",
+            "/settings.js": "var _gt = _gt || []; _gt.push(['config', "
+            f"{{ httpEndpoint: '{gateway}', dslResource: '/rules.xml' }}]);",
+            "/rules.xml": rules(FIRST_BUTTON, rule(CLICK_MORE, "Plain")),
+        }
+        async with running_website(pages, content_security_policy=policy) as origin:
+            async with visitor.page.expect_response("**/rules.xml"):
+                await visitor.page.goto(origin)
+            await visitor.page.wait_for_timeout(200)
+            await clicked(visitor, *([{"version": OURS}] if is_let_in else []))
+            await raised(visitor, {}, name="Plain")
+        assert visitor.page_errors == []
+
+
+TEMPLATE = (
+    '<event id="SearchEvent" name="Raised"><trigger name="SearchTrigger" element="" action="click" url="" count="1"/>'
+    '<val name="searchString" value=""/></event>'
+)
+
+
+@pytest.mark.parametrize("jquery", [None, OURS])
+async def test_an_empty_selector_selects_nothing(browser: Browser, suite: Suite, jquery: str | None) -> None:
+    shipped = DEFAULT_FILE.read_text().replace("of the search form.", "-->").replace("</event>\n    -->", "</event>")
+    assert 'name="SearchTrigger"' in re.sub("<!--.*?-->", "", shipped, flags=re.DOTALL)
+    for xml in rules(TEMPLATE), shipped.replace('name="Search"', 'name="Raised"'):
+        async with on_page(browser, suite, xml, jquery=jquery) as visitor:
+            await visitor.page.click("#more")
+            await visitor.page.click(".late")
+            await visitor.page.focus(".searchfield")
+            await names_on_the_wire(visitor, ["VisitStarted", "PageEntered"])
