@@ -49,6 +49,22 @@ EXPRESSIONS = [
     "$('li:contains(two)').index()", "$('li:gt(0)')",
 ]  # fmt: skip
 
+# What check-dsl finds good, and what it says of others.
+GOOD_SELECTORS = [
+    *SELECTORS, "td#gobutton input", "a:contains(Price: 5 €)", "a:contains(it's)", "[data-x=1]", "[a!='b:c)']", "> li",
+    "div:has(> a, :not(.b, :eq(1)))", "#1a.2b", r"#a\:b\[1\]", "a:nth-child(2n + 1 of .a)",
+    "input[type=text ], a::before",
+]  # fmt: skip
+BAD_SELECTORS = {
+    "a[": "a bracket is not closed, or not opened",
+    "li:contains(two": "a bracket is not closed, or not opened",
+    "a,": "no selector: expected a compound selector, got EOF",
+    "$('a')": "no selector: expected a compound selector, got literal",
+    "[href=http://a]": "no selector: expected ], got literal",
+    "a:visibel": ":visibel is known neither to CSS nor to jQuery",
+    "div:not(a:fist)": ":fist is known neither to CSS nor to jQuery",
+}
+
 
 def rules(*events: str) -> str:
     return f"<?xml version='1.0' encoding='utf-8'?><properties><events>{''.join(events)}</events></properties>"

@@ -9,9 +9,11 @@ from footfall_gateway.tracker_files import JQUERY_PATH, SCRIPT_PATHS, load_track
 from playwright.async_api import Browser
 
 from tests.browser.rules import (
+    BAD_SELECTORS,
     CLICK_MORE,
     EXPRESSIONS,
     FORM,
+    GOOD_SELECTORS,
     JQUERIES,
     SELECTORS,
     jquery_source,
@@ -90,6 +92,18 @@ async def test_selectors_and_expressions(browser: Browser, suite: Suite, jquery:
             await raised(visitor, *targets, name=f"S{n}")
         assert len(expected["data"]) == (25 if jquery == "4.0.0" else 26)  # which has no $.trim
         await raised(visitor, expected["data"], name="Values")
+
+
+@pytest.mark.parametrize("jquery", JQUERIES)
+async def test_jquery_judges_selectors_as_check_dsl_does(browser: Browser, jquery: str) -> None:
+    page = await browser.new_page()
+    await page.set_content("<a>one</a><div>two</div>")
+    await page.add_script_tag(content=jquery_source(jquery))
+    refused = (
+        "(all) => all.filter((selector) => { try { $(document).find(selector); } catch (error) { return true; } })"
+    )
+    assert await page.evaluate(refused, [*GOOD_SELECTORS, *BAD_SELECTORS]) == [*BAD_SELECTORS]
+    await page.close()
 
 
 VERSION = '<val name="version" value="$.fn.jquery"/>'

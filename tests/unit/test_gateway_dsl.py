@@ -7,7 +7,7 @@ import pytest
 from footfall_gateway.dsl import DEFAULT_FILE, DslFile, DslFileError, Fault, read
 from footfall_gateway.dsl_check import run
 
-from tests.browser.rules import EXPRESSIONS, SELECTORS
+from tests.browser.rules import BAD_SELECTORS, EXPRESSIONS, GOOD_SELECTORS
 
 
 def test_the_default_dsl_is_good() -> None:
@@ -127,20 +127,6 @@ def test_check_dsl_names_what_hardly_means_what_it_says(tmp_path: Path, capsys: 
     ])  # fmt: skip
 
 
-GOOD_CODE = [
-    *SELECTORS, "td#gobutton input", "a:contains(Price: 5 €)", "a:contains(it's)", "[data-x=1]", "[a!='b:c)']", "> li",
-    "div:has(> a, :not(.b, :eq(1)))", "#1a.2b", r"#a\:b\[1\]", "a:nth-child(2n + 1 of .a)",
-    "input[type=text ], a::before",
-]  # fmt: skip
-BAD_SELECTORS = {
-    "a[": "a bracket is not closed, or not opened",
-    "li:contains(two": "a bracket is not closed, or not opened",
-    "a,": "no selector: expected a compound selector, got EOF",
-    "$('a')": "no selector: expected a compound selector, got literal",
-    "[href=http://a]": "no selector: expected ], got literal",
-    "a:visibel": ":visibel is known neither to CSS nor to jQuery",
-    "div:not(a:fist)": ":fist is known neither to CSS nor to jQuery",
-}
 BAD_EXPRESSIONS = {
     "a b": "no JavaScript: Unexpected identifier, column 3",
     "$('a'.val()": "no JavaScript: Unexpected end of input, column 12",
@@ -158,7 +144,7 @@ def test_check_dsl_judges_selectors_and_expressions(tmp_path: Path, capsys: pyte
     values = "".join(
         f"<val name='v' value={quoteattr(code)}/>" for code in [*EXPRESSIONS, "$('<a>').text()", "''.trim()"]
     )
-    assert checked(tmp_path, capsys, in_event("".join(map(trigger, GOOD_CODE)) + values)) == (0, [])
+    assert checked(tmp_path, capsys, in_event("".join(map(trigger, GOOD_SELECTORS)) + values)) == (0, [])
     for selector, reason in BAD_SELECTORS.items():
         line = f":2: event 'A', trigger 't': element {selector!r}: {reason}"
         assert checked(tmp_path, capsys, in_event(trigger(selector))) == (1, [line])

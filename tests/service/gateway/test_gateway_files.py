@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 from footfall_gateway.files import folder
-from footfall_gateway.tracker_files import asset_folder
+from footfall_gateway.tracker_files import JQUERY_PATH, asset_folder
 
 from tests.service.gateway.conftest import running_gateway
 
@@ -27,7 +27,7 @@ async def test_the_script_has_three_names_and_one_content(http: httpx.AsyncClien
     assert {answer.headers["Content-Type"] for answer in answers} == {"text/javascript; charset=utf-8"}
 
 
-@pytest.mark.parametrize("path", [*SCRIPTS, DSL, "/demo/", "/docs/", "/console/"])
+@pytest.mark.parametrize("path", [*SCRIPTS, JQUERY_PATH, DSL, "/demo/", "/docs/", "/console/"])
 async def test_a_file_is_open_compressed_and_known_again(http: httpx.AsyncClient, path: str) -> None:
     plain = await http.get(path, headers={"Accept-Encoding": "identity"})
     packed = await http.get(path, headers={"Accept-Encoding": "gzip"})
@@ -71,7 +71,7 @@ async def test_every_page_refuses_frames_inline_scripts_and_other_hosts(http: ht
     pages = asset_folder("console")
     folders = {"/docs": asset_folder("docs"), "/demo": pages / "demo", "/console": pages / "console"}
     files = [path for prefix, root in folders.items() for path, _ in folder(prefix, root)]
-    for path in [*files, *SCRIPTS, DSL, "/tracker-dsl.js", "/openapi.json"]:
+    for path in [*files, *SCRIPTS, DSL, "/tracker-dsl.js", JQUERY_PATH, "/openapi.json"]:
         answer = await http.get(path)
         assert answer.status_code == 200, path
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
