@@ -26,7 +26,7 @@ _COUNT = re.compile(r"\d+")
 _CODE = {"event": ("condition", "postcondition"), "trigger": ("element",), "val": ("value",)}
 _OF_THE_PAGE = {"ready", "load", "unload", "scroll", "resize", "focus", "blur", "hashchange", "popstate"}
 """What happens to the page itself, and so also without an element."""
-_ENCODING = re.compile(r"""<\?xml\s[^>]*?\bencoding\s*=\s*["']([\w.-]+)["']""", re.ASCII)
+_ENCODING = re.compile(r"""\A(<\?xml\s[^>]*?\bencoding\s*=\s*["'])([\w.-]+)""", re.ASCII)
 
 
 class Fault(NamedTuple):
@@ -80,18 +80,15 @@ def read(xml: bytes) -> Reading:
 
 def _decoded(xml: bytes) -> tuple[str, str | None]:
     """The text, and its declared encoding if that is another than UTF-8."""
-    if xml.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        text = xml.decode("utf-16")
-        found = _ENCODING.match(text)
-        return (text[: found.start(1)] + "UTF-8" + text[found.end(1) :] if found else text), "UTF-16"
-    xml = xml.removeprefix(codecs.BOM_UTF8)
     found = _ENCODING.match(xml[:200].decode("latin-1"))
-    codec = codecs.lookup(found[1]).name if found else "utf-8"
-    if not found or codec in {"utf-8", "ascii"}:
-        return xml.decode("utf-8"), None
+    is_utf16 = xml.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    declared = "UTF-16" if is_utf16 else found[2] if found else "UTF-8"
+    codec = codecs.lookup(declared).name
+    if codec in {"utf-8", "ascii"}:
+        return xml.decode("utf-8-sig"), None
     # As in browsers, where Windows' characters count under that name.
     text = xml.decode("cp1252" if codec == "iso8859-1" else codec)
-    return text[: found.start(1)] + "UTF-8" + text[found.end(1) :], found[1]
+    return _ENCODING.sub(r"\1UTF-8", text), declared
 
 
 def load(path: Path) -> Reading:
@@ -162,6 +159,7 @@ class _Reader:
         self.found = Reading(text)
         self._open: list[str] = [""]
         self._event = ""
+        self._place = ""
         self._has_trigger = False
         self._parser = expat.ParserCreate()
         self._parser.EntityDeclHandler = self._entity
@@ -178,10 +176,13 @@ class _Reader:
             self.found.faults.append(Fault(error.lineno, f"not well-formed: {expat.ErrorString(error.code)}"))
 
     def _fault(self, reason: str) -> None:
-        self.found.faults.append(Fault(self._parser.CurrentLineNumber, reason))
+        self.found.faults.append(self._here(reason))
 
     def _warn(self, reason: str) -> None:
-        self.found.warnings.append(Fault(self._parser.CurrentLineNumber, reason))
+        self.found.warnings.append(self._here(reason))
+
+    def _here(self, reason: str) -> Fault:
+        return Fault(self._parser.CurrentLineNumber, f"{self._place}: {reason}" if self._place else reason)
 
     def _entity(self, name: str, *_: object) -> None:
         raise _EntityError(f"entity {name}: entities are refused, write what it stands for")
@@ -192,6 +193,12 @@ class _Reader:
     def _started(self, name: str, attributes: dict[str, str]) -> None:
         parent = self._open[-1]
         self._open.append(name)
+        named = f"{name} {attributes.get('name', '').strip()!r}"
+        if name == "event":
+            self._event = self._place = named
+            self._has_trigger = False
+        elif self._event:
+            self._place = f"{self._event}, {named}"
         if name not in _PARENTS:
             self._fault(f"<{name}> is no element of the DSL")
         elif parent not in _PARENTS[name]:
@@ -199,28 +206,22 @@ class _Reader:
         required = _REQUIRED.get(name)
         if required and not attributes.get(required, "").strip():
             self._fault(f"<{name}> needs the attribute {required}")
-        place = f"{name} {attributes.get('name', '').strip()!r}"
-        if name == "event":
-            self._event = place
-            self._has_trigger = False
-        else:
-            place = f"{self._event}, {place}"
         if name == "trigger":
             self._has_trigger = True
-            self._check_trigger(place, attributes)
-        line = self._parser.CurrentLineNumber
-        self.found.codes += [
-            Code(line, place, attribute, text)
-            for attribute in _CODE.get(name, ())
-            if (text := attributes.get(attribute, "").strip())
-        ]
+            self._check_trigger(attributes)
+        for attribute in _CODE.get(name, ()):
+            if text := attributes.get(attribute, "").strip():
+                self.found.codes.append(Code(self._parser.CurrentLineNumber, self._place, attribute, text))
 
     def _ended(self, name: str) -> None:
         self._open.pop()
-        if name == "event" and not self._has_trigger:
-            self._fault("<event> without a <trigger> never happens")
+        self._place = self._event
+        if name == "event":
+            if not self._has_trigger:
+                self._fault("<event> without a <trigger> never happens")
+            self._event = self._place = ""
 
-    def _check_trigger(self, place: str, attributes: dict[str, str]) -> None:
+    def _check_trigger(self, attributes: dict[str, str]) -> None:
         name, element, action, kind, count = (
             attributes.get(attribute, "").strip() for attribute in ("name", "element", "action", "type", "count")
         )
@@ -231,8 +232,8 @@ class _Reader:
         if count and not _COUNT.fullmatch(count):
             self._fault(f"count {count!r}: a whole number from 1")
         if count and not count.strip("0"):
-            self._warn(f'{place}: count="{count}" means once, as count="1" does')
+            self._warn(f'count="{count}" means once, as count="1" does')
         if not name:
-            self._warn(f"{place}: it has no name")
+            self._warn("it has no name")
         if not (element or action.startswith("timer:") or action in _OF_THE_PAGE):
-            self._warn(f'{place}: element="" selects nothing, so no {action} raises it')
+            self._warn(f'element="" selects nothing, so no {action} raises it')

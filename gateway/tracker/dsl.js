@@ -29,7 +29,7 @@ function ensureJQuery() {
     element.nonce = script.nonce;
     element.onload = element.onerror = () => {
       ours = element.jQuery;
-      if (!ours) console.warn('_gt: jQuery is not to be had; rules that need it do nothing');
+      if (!ours) console.warn('_gt: jQuery could not be loaded; rules that need it do nothing');
       element.remove();
       resolve();
     };

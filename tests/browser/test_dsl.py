@@ -20,7 +20,7 @@ SAMPLES = rules(
     "</trigger></event>",
     '<event name="Search"><trigger name="b" element="td#gobutton input" action="click" url="" count="1"/>'
     '<val name="searchString" value="$(\'input.searchfield:text\').val();"/></event>',
-)
+).replace("<properties>", "<!DOCTYPE properties SYSTEM 'domain-model.dtd'><properties>")
 
 
 # What the library of that name does to arrays.
