@@ -89,10 +89,14 @@ def mongo_database() -> str:
 
 @pytest.fixture(scope="session")
 def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
-    """The whole suite as `make run` starts it, on stores and ports of its own. Who stops a program starts it again."""
+    """The whole suite as `make run` starts it, on stores and ports of its own. Who stops a program starts it again.
+
+    It is there below `/onlinechat` as well, and has CATEGORIES.
+    """
     file = tmp_path_factory.mktemp("suite") / "categories.toml"
     file.write_text(CATEGORIES)
-    with running_suite(tmp_path_factory.mktemp("suite"), {"CATEGORIES_FILE": str(file)}) as suite:
+    settings = {"GATEWAY_PATH_PREFIXES": "/onlinechat", "CATEGORIES_FILE": str(file)}
+    with running_suite(tmp_path_factory.mktemp("suite"), settings) as suite:
         yield suite
 
 
