@@ -160,7 +160,8 @@ async def test_what_an_erased_person_leaves_wins_over_what_it_replaces(
     [touch] = touches([(event, transition_of(event))])
     await store.merge([touch])
     touch.transitions = [t._replace(identity="") for t in touch.transitions]
-    [record] = await store.merge([touch])
+    assert await store.merge([touch]) == {visit_id}
+    record = (await store.get([visit_id]))[visit_id]
     assert record.timeline[0].is_erased
     assert await resolve(store, event) == []
     changes = await redis.xrange(key("changes", visit_id))
@@ -174,8 +175,6 @@ async def test_only_visits_whose_timeline_changed_are_answered(store: VisitorSto
     [record] = await resolve(store, page, sign_in)
     assert record.fold.stamp.state is State.AUTHENTICATED
     assert await resolve(store, page, sign_in) == []
-    assert await resolve(store, page, answer_all=True) == []
-    assert await resolve(store, sign_in, answer_all=True) == [record]
 
 
 async def test_each_change_is_in_the_stream_of_changes_once(store: VisitorStore, redis: Any) -> None:
