@@ -116,12 +116,12 @@ class GatewaySettings(ProcessSettings):
         4, ge=1, le=256, description="`Collect` calls under way at once, but for that of large bodies."
     )
     waiting_events: int = Field(
-        50_000,
+        25_000,
         ge=1_000,
         description="Events that may wait to leave, and as many in large bodies; beacons beyond are answered 503.",
     )
     waiting_bytes: int = Field(
-        64 * 1024 * 1024,
+        32 * 1024 * 1024,
         ge=1024 * 1024,
         description="Bytes that may wait to leave, and as many in large bodies; beacons beyond are answered 503.",
     )

@@ -177,6 +177,22 @@ async def test_only_visits_whose_timeline_changed_are_answered(store: VisitorSto
     assert await resolve(store, page, sign_in) == []
 
 
+async def test_what_a_large_batch_brings_is_merged_in_several_calls_of_the_script(
+    store: VisitorStore, redis: Any
+) -> None:
+    visit_id, at = new_id(), now_ms()
+    names = [f"{number:03d}" + "\U0001f408" * 200 for number in range(800)]
+    events = [admitted("SignIn", visit_id, at + number, name) for number, name in enumerate(names)]
+    [record] = await resolve(store, *events)
+    assert [transition.identity for transition in record.timeline] == names
+    assert record.rev == await redis.xlen(key("changes", visit_id)) == 4
+
+    pages = [admitted("PageEntered", new_id(), at, url="https://shop.example/" + "x" * 8_000) for _ in range(90)]
+    before = (await redis.info("commandstats"))["cmdstat_evalsha"]["calls"]
+    await resolve(store, *pages)
+    assert (await redis.info("commandstats"))["cmdstat_evalsha"]["calls"] - before > 90 * 8_000 / (32 * 1024)
+
+
 async def test_each_change_is_in_the_stream_of_changes_once(store: VisitorStore, redis: Any) -> None:
     visit_id, at = new_id(), now_ms()
     sign_in, sign_out = admitted("SignIn", visit_id, at, "ann"), admitted("SignOut", visit_id, at + 1)
