@@ -164,7 +164,7 @@ async def test_without_mongodb_live_state_goes_on_and_identities_come_with_its_r
         await append(redis, sign_out, admitted("SignIn", new_id(), at, "bob"))
         visitor = await stub.GetVisitor(pb.GetVisitorRequest(visit_id=visit_id), timeout=2)
         assert (visitor.visitor.state, visitor.visitor.identity_id) == (RECOGNIZED, "ann")
-        pages = [admitted("PageEntered", new_id(), at) for _ in range(50)]  # more than records are read at a time
+        pages = [admitted("PageEntered", new_id(), at) for _ in range(150)]  # more than records are read at a time
         for page in pages:
             await append(redis, page)
         await eventually(lambda: seen(stub, pages[-1].visit_id))
