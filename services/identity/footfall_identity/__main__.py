@@ -28,8 +28,8 @@ from footfall_identity.watch import ChangeFeed
 
 SERVICE_NAME = "footfall.identity.v1.IdentityService"
 
-# Entries of the log that are handled together, and how long they are gathered. The live state has 300 ms in all.
-# Records take MongoDB long, and must be done well within the time after which others take the entries over.
+# Entries of the log that are handled together, and how long they are gathered. For the live state that is half of what
+# is promised. Records take long, and must be done well within the time after which others take the entries over.
 _LIVE_ENTRIES: Final = 256
 _LIVE_GATHER_MS: Final = 150
 _RECORDS_ENTRIES: Final = 32
@@ -60,7 +60,15 @@ async def identify(settings: IdentitySettings, walls: Walls) -> int:
     linking = Linking(links, region)
     eraser = Eraser(partitions, persons, links, secret=secret, ack_replicas=settings.log_ack_replicas)
     feed = ChangeFeed(visitors, links, partitions.numbers, kept=settings.watch_kept, stopping=stopping)
-    consumer = LogConsumer(visitors, persons, links, linking=linking, eraser=eraser, phone_region=region)
+    consumer = LogConsumer(
+        visitors,
+        persons,
+        links,
+        linking=linking,
+        eraser=eraser,
+        names=settings.attribute_names,
+        phone_region=region,
+    )
     service = IdentityService(
         settings, partitions, visitors, links, linking=linking, eraser=eraser, feed=feed, walls=walls
     )

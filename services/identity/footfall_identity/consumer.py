@@ -14,6 +14,7 @@ from footfall_timeline import State, Transition, UnfitEventError, transition_of
 from google.protobuf.message import DecodeError
 
 from footfall_identity import metrics
+from footfall_identity.attributes import AttributeNames
 from footfall_identity.erasure import Eraser
 from footfall_identity.identity_record import Naming, VisitNow, erased, merged
 from footfall_identity.link_store import LinkStore
@@ -71,6 +72,7 @@ class LogConsumer:
         *,
         linking: Linking,
         eraser: Eraser,
+        names: AttributeNames,
         phone_region: str | None,
     ) -> None:
         self._visitors = visitors
@@ -78,6 +80,7 @@ class LogConsumer:
         self._links = links
         self._linking = linking
         self._eraser = eraser
+        self._names = names
         self._phone_region = phone_region
 
     async def handle(self, number: int, entries: list[Entry]) -> None:
@@ -103,7 +106,8 @@ class LogConsumer:
         namings: dict[str, list[Naming]] = defaultdict(list)
         for count, (event, transition) in enumerate(identifying, 1):
             if transition.identity and (event.visit_id, transition.event_id) not in forgotten:
-                namings[transition.identity].append(Naming.of(event, transition, self._phone_region))
+                naming = Naming.of(event, transition, self._names, self._phone_region)
+                namings[transition.identity].append(naming)
             if count % _NAMINGS_A_TURN == 0:
                 await asyncio.sleep(0)
         return namings

@@ -16,7 +16,7 @@ from footfall_identity.person_store import PersonStore
 from footfall_identity.visitor_store import VisitorStore
 
 from tests.conftest import REDIS_DATABASES
-from tests.tools.identity import ERASURE_KEY, KEEP_MS, PARTITIONS
+from tests.tools.identity import ATTRIBUTE_NAMES, ERASURE_KEY, KEEP_MS, PARTITIONS
 from tests.tools.process import Running, running_service
 
 # Long, because these tests may share a machine with a load run.
@@ -86,6 +86,7 @@ def consumer(
         links,
         linking=linking,
         eraser=eraser,
+        names=ATTRIBUTE_NAMES,
         phone_region="DE",
     )
 
