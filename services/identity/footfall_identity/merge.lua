@@ -116,7 +116,7 @@ local function merge_transitions(key, visit, summary, given)
         note(field, old, entry)
         if not old then count = count + 1 end
       end
-      if hash ~= '' then remember_person(hash, visit) end
+      if hash ~= '' and old ~= entry then remember_person(hash, visit) end  -- else it was, with that entry
     end
   end
   if count > most then
