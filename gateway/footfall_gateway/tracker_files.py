@@ -4,13 +4,27 @@ import gzip
 import hashlib
 import re
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 import rjsmin
 
-SCRIPT_PATHS = ("/tracker.js", "/server/resources/js/build/GPE.min.js", "/server/resources/js/build/GTC.min.js")
+ORIGINAL_FOLDERS = ("/server/resources", "/frontend/resources")
+"""Where pages of 8.5 and of 8.1 look for files."""
+SCRIPT_PATHS = (
+    "/tracker.js",
+    *(
+        f"{folder}/js/build/{name}{suffix}"
+        for folder in ORIGINAL_FOLDERS
+        for name in ("GTC", "GTCJ", "GPE", "GPEJ")
+        for suffix in (".min.js", ".js")
+    ),
+)
 DSL_SCRIPT_PATH = "/tracker-dsl.js"
 LINKS_SCRIPT_PATH = "/tracker-links.js"
+JQUERY_PATH = "/tracker-jquery.js"
+
+_JAVASCRIPT = "text/javascript; charset=utf-8"
 
 # The parts only declare, in an order of their own choosing; `start.js` runs, so it comes last.
 _CORE_PARTS = ("settings", "store", "visit", "json", "queue", "delivery", "pages", "commands", "links", "start")
@@ -38,16 +52,19 @@ class BrowserFile:
         return f"public, max-age={self.max_age_s}"
 
 
-def load_tracker_files(folder: Path | None = None) -> dict[str, BrowserFile]:
+def load_tracker_files(idle_minutes: int, folder: Path | None = None) -> dict[str, BrowserFile]:
     """Build every script of the tracker, by URL path; a few milliseconds, to be done once at start.
 
-    Raises FileNotFoundError when a part is missing from `folder`.
+    A visit ends after `idle_minutes` without an event. Raises FileNotFoundError when a part is missing from `folder`.
     """
     folder = folder or asset_folder("tracker")
-    dsl, links = (_script((folder / f"{name}.js").read_text("utf-8")) for name in ("dsl", "links"))
+    jquery = _jquery()
+    dsl = _script((folder / "dsl.js").read_text("utf-8").replace("JQUERY_VERSION", jquery.version))
+    links = _script((folder / "links.js").read_text("utf-8"))
     source = "\n".join((folder / "core" / f"{part}.js").read_text("utf-8") for part in _CORE_PARTS)
-    core = _script(source.replace("DSL_VERSION", dsl.version).replace("LINKS_VERSION", links.version))
-    return {DSL_SCRIPT_PATH: dsl, LINKS_SCRIPT_PATH: links, **dict.fromkeys(SCRIPT_PATHS, core)}
+    told = {"DSL_VERSION": dsl.version, "LINKS_VERSION": links.version, "IDLE_MINUTES": str(idle_minutes)}
+    core = _script(re.sub("|".join(told), lambda name: told[name[0]], source))
+    return {JQUERY_PATH: jquery, DSL_SCRIPT_PATH: dsl, LINKS_SCRIPT_PATH: links, **dict.fromkeys(SCRIPT_PATHS, core)}
 
 
 def asset_folder(name: str) -> Path:
@@ -71,9 +88,25 @@ def packed(body: bytes, content_type: str, max_age_s: int = 3600) -> BrowserFile
     )
 
 
+# jQuery gives itself to `module` where there is one, instead of becoming `$` and `jQuery`, or what `define` of an AMD
+# loader is told about. These are its own, so nothing of the page is touched: dsl.js takes it from the script's element.
+_JQUERY = """\
+(function (script, module, define) {
+%s
+script.jQuery = module.exports;
+})(document.currentScript, { exports: {} });
+"""
+
+
+def _jquery() -> BrowserFile:
+    """The jQuery of the package XStatic-jQuery, minified by its makers, with the line that names its licence."""
+    source = resources.files("xstatic.pkg.jquery").joinpath("data/jquery.min.js").read_text("utf-8")
+    return packed((_JQUERY % source).encode(), _JAVASCRIPT)
+
+
 def _script(source: str) -> BrowserFile:
     minified = str(rjsmin.jsmin("(function () {'use strict';\n" + source + "\n})();"))
     # rjsmin keeps names. Those in capitals are our constants and nothing else, so they can be had for two bytes.
     for number, name in enumerate(dict.fromkeys(re.findall(r"\bconst ([A-Z][A-Z_]+)=", minified))):
         minified = re.sub(rf"\b{name}\b", f"${number}", minified)
-    return packed(minified.encode(), "text/javascript; charset=utf-8")
+    return packed(minified.encode(), _JAVASCRIPT)

@@ -86,8 +86,8 @@ async function takeOver() {
   const answer = await fetch(core.endpoint() + '/link?name=' + core.brought, { method: 'POST' });
   // Where it has taken too long, the page has begun.
   if (!answer.ok || core.page.isOpen) return;
-  core.remember('_gt_vid', visitID + '.' + Date.now());
-  core.remember('_gt_gvid', browserID);
+  core.remember('vid', visitID + '.' + Date.now());
+  core.remember('gvid', browserID);
 }
 
 /** @template E @param {(event: E) => void} act @returns {(event: any) => void} never an error for the page */

@@ -1,4 +1,4 @@
-// Start: takes over `_gt` and begins once consent, configuration and the page are there.
+// Start: takes over the global and begins once consent, configuration and the page are there.
 
 /** Whether begin() may run now. */
 function mayBegin() {
@@ -12,7 +12,7 @@ function start() {
   if (!mayBegin() || (isParsing && !(isConfigured && document.title))) return;
   // One tab at a time, so that two that open together do not start two visits.
   if (locks) {
-    locks.request('_gt_start', agree).catch(() => {
+    locks.request(OURS, agree).catch(() => {
       locks = undefined;
       agree();
     });
@@ -37,6 +37,7 @@ function begin() {
   if (!mayBegin()) return;
   isStarted = true;
   ensurePage();
+  if (globals._gwc) commands.on();
   held.splice(0).forEach(safely(run));
   loadRules();
   if (config.linkDomains) loadLinks();
@@ -59,6 +60,9 @@ function loadRules() {
   rulesAreLoading = true;
   const { dataset } = load('/tracker-dsl.js?v=DSL_VERSION');
   dataset.dsl = config.dslResource;
+  dataset.global = GLOBAL;
+  // Of the original, `GTCJ.min.js` is `GTC.min.js` with jQuery.
+  if (script && /J(\.min)?\.js/.test(script.src)) dataset.jquery = '';
   if (config.debug) dataset.debug = '';
 }
 
@@ -66,15 +70,16 @@ function loadRules() {
 function load(path) {
   const element = document.createElement('script');
   element.src = endpoint() + path;
+  element.nonce = (script || element).nonce;
   return document.head.appendChild(element);
 }
 
 const globals = /** @type {any} */ (window);
 // Without the snippet, `_gt` is the script element of that id.
-const calls = Array.isArray(globals._gt) ? globals._gt : [];
+const calls = Array.isArray(globals[GLOBAL]) ? globals[GLOBAL] : [];
 // A second copy of this script finds the first one's `push` and leaves it alone.
 if (!Object.keys(calls).includes('push')) {
-  globals._gt = calls;
+  globals[GLOBAL] = calls;
   calls.push = (/** @type {any[]} */ ...more) => {
     more.forEach(safely(accept));
     return 0;

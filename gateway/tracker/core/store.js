@@ -1,6 +1,9 @@
 // Store: what this browser remembers: cookies and localStorage, and memory where it refuses both.
+// Names and keys are given without what all of ours begin with.
 
-const COOKIES = ['_gt_vid', '_gt_gvid'];
+const OURS = GLOBAL + '_';
+
+const COOKIES = ['vid', 'gvid'];
 
 /** @type {Map<string, string>} */
 const memory = new Map();
@@ -25,7 +28,7 @@ function openStore() {
 
 /** @param {string} key */
 function get(key) {
-  return memory.get(key) || (disk && disk.getItem(key));
+  return memory.get(key) || (disk && disk.getItem(OURS + key));
 }
 
 /**
@@ -35,7 +38,7 @@ function get(key) {
 function put(key, value) {
   memory.set(key, String(value));
   try {
-    /** @type {Storage} */ (disk).setItem(key, String(value));
+    /** @type {Storage} */ (disk).setItem(OURS + key, String(value));
     memory.delete(key);
   } catch (noneOrFull) {
     // Then memory has it.
@@ -45,18 +48,19 @@ function put(key, value) {
 /** @param {string} key */
 function remove(key) {
   memory.delete(key);
-  if (disk) disk.removeItem(key);
+  if (disk) disk.removeItem(OURS + key);
 }
 
 /** Every key of ours. */
 function keys() {
-  return [...memory.keys(), ...Object.keys(disk || {})].filter((key) => key.startsWith('_gt_'));
+  const onDisk = Object.keys(disk || {}).filter((key) => key.startsWith(OURS));
+  return [...memory.keys(), ...onDisk.map((key) => key.slice(OURS.length))];
 }
 
 /** @param {string} name @returns {string} '' also where the document has no cookies, as in a sandbox */
 function readCookie(name) {
   try {
-    return isQuiet() ? '' : (document.cookie.match('(?:^|; )' + name + '=([^;]*)') || [])[1] || '';
+    return isQuiet() ? '' : (document.cookie.match('(?:^|; )' + OURS + name + '=([^;]*)') || [])[1] || '';
   } catch (noneOrRefused) {
     return '';
   }
@@ -70,7 +74,7 @@ function readCookie(name) {
  */
 function writeCookie(name, value, maxAge, at = domain) {
   try {
-    document.cookie = name + '=' + value + '; Path=/; SameSite=Lax' + (isSecure ? '; Secure' : '') +
+    document.cookie = OURS + name + '=' + value + '; Path=/; SameSite=Lax' + (isSecure ? '; Secure' : '') +
       (at && '; Domain=' + at) + (maxAge === undefined ? '' : '; Max-Age=' + maxAge);
   } catch (refused) {
     // remember() keeps it elsewhere.
@@ -88,7 +92,7 @@ function recall(name) {
  * @param {string} value
  */
 function remember(name, value) {
-  if (!isQuiet()) writeCookie(name, value, name === '_gt_gvid' ? YEAR_S : undefined);
+  if (!isQuiet()) writeCookie(name, value, name === 'gvid' ? YEAR_S : undefined);
   if (readCookie(name) === value) remove(name);
   else put(name, value);
 }
@@ -106,7 +110,7 @@ function domains() {
  */
 function findDomain() {
   const asked = config.domain || config.cookieDomain || config.domainName || '';
-  const key = '_gt_domain.' + asked;
+  const key = 'domain.' + asked;
   domain = get(key) || '';
   if (domain || isQuiet()) return;
   domain = domains().find((at) => (!asked || asked === at || asked === '.' + at) && isAccepted(at)) || '';
@@ -123,11 +127,10 @@ function findDomain() {
 
 /** @param {string} at a domain */
 function isAccepted(at) {
-  // A name of its own, for another page may be trying too.
-  const name = '_gt_' + tab;
-  writeCookie(name, '1', 9, at);
-  const isKept = readCookie(name);
-  writeCookie(name, '', 0, at);
+  // Its name is of this page, for another may be trying too.
+  writeCookie(tab, '1', 9, at);
+  const isKept = readCookie(tab);
+  writeCookie(tab, '', 0, at);
   return isKept;
 }
 
