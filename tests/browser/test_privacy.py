@@ -136,7 +136,7 @@ async def test_two_tabs_without_web_locks_take_turns(suite: Suite, shop_browser:
         for tab in (visitor.page, second):
             await tab.evaluate("_gt.push(['event', 'A'])")
         await names_on_the_wire(visitor, ["VisitStarted", "PageEntered", "PageEntered", "A", "A"])
-        await second.wait_for_function("Object.keys(localStorage).join() === '_gt_domain'")
+        await second.wait_for_function("Object.keys(localStorage).join() === '_gt_domain.'")
         assert len(visitor.proxy.sent()) == 5, "each event sent once"
 
 
