@@ -1,5 +1,5 @@
 // Links: takes a visit along to the other domains of a site's owner, and takes over one that comes from there.
-// Loaded only by pages whose config has `linkDomains`. docs/adr/0018-links-between-domains.md says what may be taken, and why.
+// Loaded only by pages whose config has `linkDomains`. docs/adr/0035-links-between-domains.md says what may be taken, and why.
 
 const core = /** @type {any} */ (document.currentScript)._gt;
 
