@@ -17,6 +17,7 @@ from footfall_timeline import Walls, WallsError
 from footfall_identity.access import ACCESS
 from footfall_identity.consumer import GROUP, LogConsumer
 from footfall_identity.erasure import Eraser
+from footfall_identity.importing import Importer
 from footfall_identity.link_store import LinkStore
 from footfall_identity.linking import Linking
 from footfall_identity.partitions import Partitions
@@ -57,7 +58,16 @@ async def identify(settings: IdentitySettings, walls: Walls) -> int:
     recent = RecentEntries()
     consumer = LogConsumer(visitors, persons, links, linking=linking, eraser=eraser, recent=recent, phone_region=region)
     service = IdentityService(
-        settings, partitions, visitors, links, linking=linking, eraser=eraser, feed=feed, recent=recent, walls=walls
+        settings,
+        partitions,
+        visitors,
+        links,
+        linking=linking,
+        eraser=eraser,
+        feed=feed,
+        recent=recent,
+        importer=Importer(persons, links, linking, region),
+        walls=walls,
     )
     readers = partitions.log_readers(GROUP, consumer.handle)
     server = Server(
