@@ -42,6 +42,7 @@ ALLOWED = {
     "Collect": {"gateway"},
     "ResolveEvents": {"collector"},
     "BatchGetIdentities": {"history", *PEOPLE},
+    "ImportIdentities": {"history"},
     "EraseIdentity": {"gateway"},
 }
 ROLES = ["gateway", "collector", "history", "contact-center", "stranger"]

@@ -204,7 +204,8 @@ class OldServer:
 
 async def lists_all(client: RestClient) -> bool:
     """Whether a server lists all visits, not by identity alone as the original does. Raises StoppedError."""
-    return await client.get("/visits", page(1, "")) is not None
+    answer = await client.get("/visits", page(1, ""))
+    return answer is not None and answer.body[:1] in {b"", b"["}
 
 
 def page(size: int, start: str) -> Query:

@@ -1,0 +1,222 @@
+"""`footfall-import` copies one suite into another to the byte, although it is killed on the way, and nothing is live."""
+
+import asyncio
+import random
+import sys
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from urllib.parse import quote
+
+import httpx
+import pytest
+from redis.asyncio import Redis
+
+from tests.tools.eventually import eventually
+from tests.tools.suite import Suite, running_suite
+from tests.tools.visits import Event, event, new_id, now_ms, random_visit
+
+DATA = "/server/data"
+HOUR_MS = 3_600_000
+COMMAND = Path(sys.executable).with_name("footfall-import")
+CONTACT = {"emailAddresses": ["ann@shop.example"], "firstName": "Ann"}
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
+    with running_suite(tmp_path_factory.mktemp("old")) as suite:
+        yield suite
+
+
+@pytest.fixture(scope="module")
+def new(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
+    with running_suite(tmp_path_factory.mktemp("new")) as suite:
+        yield suite
+
+
+async def fill(suite: Suite) -> int:
+    """Let visitors come, one of them with a clock that is wrong by hours; return how many visits there are."""
+    chance = random.Random(15)  # noqa: S311 - no secret
+    anonymous, long, shy = str(uuid.uuid4()), str(uuid.uuid4()), str(uuid.uuid4())
+    at_ms, page = now_ms(), new_id()
+    visits = [
+        *(random_visit(chance) for _ in range(8)),
+        [event("PageEntered", anonymous, at_ms, pageID=page), event("PageExited", anonymous, at_ms + 9, pageID=page)],
+        [event("Click", long, at_ms + number, data={"n": number}) for number in range(1_050)],
+        [event("SignOut", shy, at_ms), event("UserInfo", shy, at_ms + 1, "ann@shop.example", data={"email": "a@b.c"})],
+    ]
+    async with suite.http() as http:
+        for number, events in enumerate(visits):
+            headers = {"User-Agent": f"Mozilla/5.0 (Windows NT 10.0) Chrome/142.0.0.{number}"} if number % 2 else {}
+            for at in range(0, len(events), 500):
+                answer = await http.post("/beacon", json=events[at : at + 500], headers=headers)
+                assert answer.status_code == 204, answer.text
+        wrong, wrong_ms = str(uuid.uuid4()), now_ms() - 5 * HOUR_MS
+        for name, user in ("VisitStarted", None), ("PageEntered", None), ("SignIn", "bob"), ("Click", None):
+            wrong_ms += 40
+            body = {"sentAt": wrong_ms + 30, "events": [event(name, wrong, wrong_ms, user)]}
+            assert (await http.post("/beacon", json=body)).status_code == 204
+        created = {"userAgent": "Kiosk/1", "startDate": now_ms() - 20 * 24 * HOUR_MS}
+        assert (await http.post(f"{DATA}/visits", json=created)).status_code == 200
+        total = sum(map(len, visits)) + 5
+
+        async def all_stored() -> None:
+            ids = [visit["visitId"] for visit in (await http.get(f"{DATA}/visits")).json()]
+            assert len(ids) == len(visits) + 2
+            events = [await http.get(f"{DATA}/visits/{id_}?include_events=true") for id_ in ids]
+            assert sum(len(answer.json()["eventIds"]) for answer in events) == total
+
+        await eventually(all_stored, timeout=20)
+    return len(visits) + 2
+
+
+def credentials_of(suite: Suite, file: Path) -> Path:
+    """A file that holds them, as the command takes it."""
+    file.write_text(f"{suite.credentials.user}:{suite.credentials.password}\n")
+    return file
+
+
+async def importing(old: Suite, new: Suite, folder: Path, *more: str) -> asyncio.subprocess.Process:
+    """The command on its way."""
+    authority = ("--ca", str(old.authority.file)) if old.authority else ()
+    options = (
+        "--credentials",
+        str(credentials_of(old, folder / "old")),
+        "--progress",
+        str(folder / "progress"),
+        *authority,
+        *more,
+    )
+    return await asyncio.create_subprocess_exec(
+        COMMAND, "server", old.url, *options, env=new.environment, stderr=asyncio.subprocess.PIPE
+    )
+
+
+async def imported(old: Suite, new: Suite, folder: Path) -> tuple[int | None, str]:
+    """Exit code and last words of the command."""
+    process = await importing(old, new, folder, "--rate", "2000")
+    said = (await process.communicate())[1].decode()
+    return process.returncode, said.splitlines()[-1]
+
+
+async def resources(suite: Suite) -> dict[str, bytes]:
+    """Every resource of the History API and every collection, by path, as answered."""
+    found: dict[str, bytes] = {}
+    async with suite.http() as http:
+
+        async def pages(path: str) -> AsyncIterator[httpx.Response]:
+            start = ""
+            while True:
+                answer = await http.get(
+                    f"{DATA}{path}", params={"page_size": 50} | ({"page_start": start} if start else {})
+                )
+                assert answer.status_code in {200, 204}, (path, answer.text)
+                start = answer.headers.get("Paging-Next", "")
+                found[f"{path} to {start}"] = answer.content
+                yield answer
+                if not start:
+                    return
+
+        async def ids(path: str, name: str) -> list[str]:
+            return [item[name] async for answer in pages(path) if answer.content for item in answer.json()]
+
+        async def whole(*paths: str) -> None:
+            for path in paths:
+                answer = await http.get(f"{DATA}{path}")
+                found[path] = answer.content + str(answer.status_code).encode()
+
+        async def visit(id_: str) -> None:
+            path = f"/visits/{id_}"
+            await whole(
+                path, f"{path}/userAgent", f"{path}?include_events=true&include_pages=true&include_sessions=true"
+            )
+            await ids(f"{path}/identities", "identityId")
+            await whole(*(f"/events/{one}" for one in (await ids(f"{path}/events", "eventID"))[:5]))
+            for one in await ids(f"{path}/pages", "pageId"):
+                await whole(f"/pages/{one}", f"/pages/{one}/events")
+            for one in await ids(f"{path}/sessions", "sessionId"):
+                await whole(f"/sessions/{one}", f"/sessions/{one}/events", f"/sessions/{one}/pages")
+
+        for id_ in await ids("/visits", "visitId"):
+            await visit(id_)
+        for id_ in await ids("/identities", "identityId"):
+            path = f"/identities/{quote(id_, safe='')}"
+            await whole(path, *(f"{path}/{kind}" for kind in ("visits", "pages", "sessions", "events")))
+    return found
+
+
+async def test_a_suite_is_copied_to_the_byte_with_a_kill_on_the_way(old: Suite, new: Suite, tmp_path: Path) -> None:
+    count = await fill(old)
+    async with old.http() as http, new.http() as other:
+        for each in (http, other):
+            assert (await each.put("/api/v1/contacts/C-1", json=CONTACT)).status_code == 200
+        slow = await importing(old, new, tmp_path, "--rate", "60")
+
+        async def some_are_there() -> None:
+            visits = await other.get(f"{DATA}/visits")
+            assert visits.status_code == 200
+            assert 0 < len(visits.json()) < count
+
+        await eventually(some_are_there, timeout=20)
+        slow.kill()
+        await slow.wait()
+    assert (tmp_path / "progress").exists()
+
+    assert (await imported(old, new, tmp_path))[0] == 0
+    assert not (tmp_path / "progress").exists()
+    before, after = await asyncio.gather(resources(old), resources(new))
+    assert len(before) > 200
+    assert {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)} == set()
+    assert b'"entityInCS":"C-1"' in after["/identities/ann%40shop.example"]
+
+    async with new.http() as http:
+        assert (await http.get("/api/v1/visitors")).json()["visitors"] == []
+    async with Redis.from_url(new.redis_url) as redis:
+        keys = [key.decode() async for key in redis.scan_iter()]
+        assert [key for key in keys if key.split(":")[0] in {"visit", "live", "person", "changes"}] == []
+        assert sum([await redis.xlen(key) for key in keys if key.startswith("log:{p")]) == 0
+
+    code, said = await imported(old, new, tmp_path)
+    assert (code, said.startswith("0 events stored")) == (0, True), said
+
+
+async def compared(old: Suite, new: Suite, folder: Path) -> tuple[int | None, list[str]]:
+    """Exit code and lines of the comparison of the day an hour ago."""
+    arguments = ["--day", f"{datetime.now(UTC) - timedelta(hours=1):%Y-%m-%d}", "--rate", "2000"]
+    for name, suite in {"old": old, "new": new}.items():
+        arguments += [f"--{name}", suite.url, f"--{name}-credentials", str(credentials_of(suite, folder / name))]
+    if old.authority and new.authority:
+        both = folder / "authorities"
+        both.write_bytes(old.authority.file.read_bytes() + new.authority.file.read_bytes())
+        arguments += ["--ca", str(both)]
+    process = await asyncio.create_subprocess_exec(COMMAND, "compare", *arguments, stdout=asyncio.subprocess.PIPE)
+    said = (await process.communicate())[0].decode()
+    return process.returncode, said.splitlines()
+
+
+async def test_what_two_servers_say_differently_is_told(old: Suite, new: Suite, tmp_path: Path) -> None:
+    visit, before = str(uuid.uuid4()), now_ms() - HOUR_MS
+    async with old.http() as http, new.http() as other:
+        beacon = [event("SignIn", visit, before, "carol"), event("SignOut", visit, before + 1)]
+        for each in (http, other):
+            assert (await each.post("/beacon", json=beacon)).status_code == 204
+            await eventually(partial(has_events, each, visit, 2), timeout=20)
+        at_both = {line.split("\t")[0] for line in (await compared(old, new, tmp_path))[1]}
+        more = [event("Bought", visit, before + 2), event("PageEntered", str(uuid.uuid4()), before, url="https://new/")]
+        assert (await other.post("/beacon", json=more)).status_code == 204
+        await eventually(partial(has_events, other, visit, 3), timeout=20)
+        await eventually(partial(has_events, other, more[1]["visitID"], 1), timeout=20)
+    code, lines = await compared(old, new, tmp_path)
+    assert code == 1
+    assert at_both <= {f"bytes of"}
+    assert {"events by name\tBought\t0\t1", "pages entered by url\thttps://new/\t0\t1"} <= set(lines)
+    assert {f"bytes of\t/visits/{visit}/events\tdiffer", f"visit\t{more[1]['visitID']}\t0\t1"} <= set(lines)
+    assert any(line.startswith("visits by state\tAnonymous\t") for line in lines)
+
+
+async def has_events(http: httpx.AsyncClient, visit: str, count: int) -> None:
+    answer = await http.get(f"{DATA}/visits/{visit}/events")
+    assert answer.status_code == 200
+    assert len(answer.json()) == count
