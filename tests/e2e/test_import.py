@@ -1,6 +1,7 @@
-"""`footfall-import` copies one suite into another to the byte, although it is killed on the way, and nothing is live."""
+"""`footfall-import` copies a suite to the byte, although it is killed on the way, and old servers; nothing is live."""
 
 import asyncio
+import json
 import random
 import sys
 import uuid
@@ -15,8 +16,9 @@ import pytest
 from redis.asyncio import Redis
 
 from tests.tools.eventually import eventually
+from tests.tools.original import PASSWORD, USER, OldVisit, running_original
 from tests.tools.suite import Suite, running_suite
-from tests.tools.visits import Event, event, new_id, now_ms, random_visit
+from tests.tools.visits import event, new_id, now_ms, random_visit
 
 DATA = "/server/data"
 HOUR_MS = 3_600_000
@@ -78,27 +80,25 @@ def credentials_of(suite: Suite, file: Path) -> Path:
     return file
 
 
-async def importing(old: Suite, new: Suite, folder: Path, *more: str) -> asyncio.subprocess.Process:
-    """The command on its way."""
-    authority = ("--ca", str(old.authority.file)) if old.authority else ()
-    options = (
-        "--credentials",
-        str(credentials_of(old, folder / "old")),
-        "--progress",
-        str(folder / "progress"),
-        *authority,
-        *more,
-    )
+async def begun(suite: Suite, *arguments: object) -> asyncio.subprocess.Process:
+    """The command on its way into a suite."""
     return await asyncio.create_subprocess_exec(
-        COMMAND, "server", old.url, *options, env=new.environment, stderr=asyncio.subprocess.PIPE
+        COMMAND, *map(str, arguments), env=suite.environment, stderr=asyncio.subprocess.PIPE
     )
 
 
-async def imported(old: Suite, new: Suite, folder: Path) -> tuple[int | None, str]:
-    """Exit code and last words of the command."""
-    process = await importing(old, new, folder, "--rate", "2000")
+async def done(suite: Suite, *arguments: object) -> tuple[int | None, str]:
+    """Exit code of the command, and what it has said."""
+    process = await begun(suite, *arguments)
     said = (await process.communicate())[1].decode()
-    return process.returncode, said.splitlines()[-1]
+    return process.returncode, said
+
+
+def from_suite(old: Suite, folder: Path) -> list[object]:
+    """What the command is told to copy a suite."""
+    authority = ["--ca", old.authority.file] if old.authority else []
+    credentials = credentials_of(old, folder / "old")
+    return ["server", old.url, "--credentials", credentials, "--progress", folder / "progress", *authority]
 
 
 async def resources(suite: Suite) -> dict[str, bytes]:
@@ -152,7 +152,7 @@ async def test_a_suite_is_copied_to_the_byte_with_a_kill_on_the_way(old: Suite, 
     async with old.http() as http, new.http() as other:
         for each in (http, other):
             assert (await each.put("/api/v1/contacts/C-1", json=CONTACT)).status_code == 200
-        slow = await importing(old, new, tmp_path, "--rate", "60")
+        slow = await begun(new, *from_suite(old, tmp_path), "--rate", 60)
 
         async def some_are_there() -> None:
             visits = await other.get(f"{DATA}/visits")
@@ -164,7 +164,8 @@ async def test_a_suite_is_copied_to_the_byte_with_a_kill_on_the_way(old: Suite, 
         await slow.wait()
     assert (tmp_path / "progress").exists()
 
-    assert (await imported(old, new, tmp_path))[0] == 0
+    code, said = await done(new, *from_suite(old, tmp_path), "--rate", 2000)
+    assert code == 0, said
     assert not (tmp_path / "progress").exists()
     before, after = await asyncio.gather(resources(old), resources(new))
     assert len(before) > 200
@@ -178,8 +179,9 @@ async def test_a_suite_is_copied_to_the_byte_with_a_kill_on_the_way(old: Suite, 
         assert [key for key in keys if key.split(":")[0] in {"visit", "live", "person", "changes"}] == []
         assert sum([await redis.xlen(key) for key in keys if key.startswith("log:{p")]) == 0
 
-    code, said = await imported(old, new, tmp_path)
+    code, said = await done(new, *from_suite(old, tmp_path), "--rate", 2000)
     assert (code, said.startswith("0 events stored")) == (0, True), said
+    assert await compared(old, new, tmp_path) == (0, [])
 
 
 async def compared(old: Suite, new: Suite, folder: Path) -> tuple[int | None, list[str]]:
@@ -210,7 +212,7 @@ async def test_what_two_servers_say_differently_is_told(old: Suite, new: Suite, 
         await eventually(partial(has_events, other, more[1]["visitID"], 1), timeout=20)
     code, lines = await compared(old, new, tmp_path)
     assert code == 1
-    assert at_both <= {f"bytes of"}
+    assert at_both == {"bytes of"}
     assert {"events by name\tBought\t0\t1", "pages entered by url\thttps://new/\t0\t1"} <= set(lines)
     assert {f"bytes of\t/visits/{visit}/events\tdiffer", f"visit\t{more[1]['visitID']}\t0\t1"} <= set(lines)
     assert any(line.startswith("visits by state\tAnonymous\t") for line in lines)
@@ -220,3 +222,79 @@ async def has_events(http: httpx.AsyncClient, visit: str, count: int) -> None:
     answer = await http.get(f"{DATA}/visits/{visit}/events")
     assert answer.status_code == 200
     assert len(answer.json()) == count
+
+
+async def test_an_old_server_is_brought_along_with_its_ids_and_times(new: Suite, tmp_path: Path) -> None:
+    started, person = now_ms() - 3 * 24 * HOUR_MS, "dana@example.com"
+    ann = OldVisit(
+        started,
+        [
+            ("VisitStarted", 0, {"timezoneOffset": 60}),
+            ("PageEntered", 3, {"title": "Login"}),
+            ("SignIn", 61_000, {"userID": person, "name": "Dana", "age": 41}),
+            ("AddToCart", 62_000, {"sku": "A-1", "price": 12.50}),
+        ],
+        **{person: "Authenticated"},
+    )
+    bob = OldVisit(started, [("UserInfo", 0, {"userID": "kim"}), ("Odd", 1, {})], kim="Recognized")
+    bob.events[1]["eventID"] = "no uuid"
+    nobody = OldVisit(started, [("VisitStarted", 0, {})])
+    ids, credentials, wrong = (tmp_path / name for name in ("ids", "credentials", "wrong"))
+    ids.write_text(f"{nobody.id}\n{uuid.uuid4()}\n")
+    credentials.write_text(f"{USER}:{PASSWORD}")
+    wrong.write_text(f"{USER}:wrong")
+    async with running_original(ann, bob, nobody) as original, new.http() as http:
+        command = ["server", original.url, "--rate", 2000, "--progress", tmp_path / "progress", "--credentials"]
+        code, said = await done(new, *command, wrong)
+        assert (code, "refuses these credentials" in said, "Traceback" in said) == (1, True, False), said
+        original.failures = 2
+        code, said = await done(new, *command, credentials)
+        assert (code, "by identity alone" in said) == (1, True), said
+        assert "skipped: event no uuid of visit" in said
+        assert said.splitlines()[-1].startswith("5 events stored, 0 there before, 0 older than is kept, 1 records")
+
+        stored = (await http.get(f"{DATA}/visits/{ann.id}/events")).json()
+        assert stored == [{**each, "languageCode": None} for each in ann.events]
+        visit = (await http.get(f"{DATA}/visits/{ann.id}")).json()
+        same = ("visitId", "startDate", "globalVisitID", "userAgentId")
+        assert {name: visit[name] for name in same} == {name: ann.resource[name] for name in same}
+        [page] = (await http.get(f"{DATA}/visits/{ann.id}/pages")).json()
+        assert (page["pageId"], page["title"]) == (ann.events[0]["pageID"], "Login")
+        [identity] = (await http.get(f"{DATA}/visits/{ann.id}/identities")).json()
+        assert (identity["identityId"], identity["visitScope"]) == (person, "Authenticated")
+        assert (await http.get(f"{DATA}/identities/kim")).json()["visitScope"] == "Recognized"
+        exported = (await http.get(f"/api/v1/identities/{person}/export")).text
+        assert exported.count('"imported":true') == len(ann.events)
+
+        assert (await http.get(f"{DATA}/visits/{nobody.id}")).status_code == 404
+        code, said = await done(new, *command, credentials, "--visit-ids", ids)
+        assert (code, "the server does not know it" in said) == (1, True)
+        assert (await http.get(f"{DATA}/visits/{nobody.id}")).json()["startDate"] == started
+
+        assert (await http.delete(f"/api/v1/identities/{person}")).status_code == 200
+        await done(new, *command, credentials)
+        assert (await http.get(f"{DATA}/identities/{person}")).status_code == 404
+        stored = (await http.get(f"{DATA}/visits/{ann.id}/events")).json()
+        assert [each["data"] for each in stored] == [{}] * len(ann.events)
+
+
+async def test_a_file_is_brought_line_by_line(new: Suite, tmp_path: Path) -> None:
+    started = now_ms() - 2 * 24 * HOUR_MS
+    one = OldVisit(started, [("VisitStarted", 0, {}), ("SignIn", 1_000, {"userID": "erin"}), ("Click", 2_000, {})])
+    two = OldVisit(started, [("Click", 0, {"n": 1})])
+    old = OldVisit(now_ms() - 40 * 24 * HOUR_MS, [("VisitStarted", 0, {})])
+    visit = {**two.resource, "events": two.events, "userAgent": "Kiosk/1"}
+    lines = [*one.events[:2], visit, "nonsense", {"visitId": 7}, one.events[2], one.events[2], *old.events]
+    file = tmp_path / "visits.jsonl"
+    file.write_text("".join(line if isinstance(line, str) else json.dumps(line) + "\n" for line in lines))
+    command = ["file", file, "--site", "shop", "--progress", tmp_path / "progress"]
+    code, said = await done(new, *command)
+    assert code == 1
+    assert said.splitlines()[-1] == "4 events stored, 1 there before, 1 older than is kept, 1 records skipped"
+    async with new.http() as http:
+        names = [each["eventName"] for each in (await http.get(f"{DATA}/visits/{one.id}/events?site=shop")).json()]
+        assert names == ["VisitStarted", "SignIn", "Click"]
+        session = (await http.get(f"{DATA}/visits/{one.id}")).json()["activeSessionId"]
+        assert (await http.get(f"{DATA}/sessions/{session}")).json()["identityId"] == "erin"
+        agent = (await http.get(f"{DATA}/visits/{two.id}/userAgent")).json()
+        assert (agent["userAgent"], agent["userAgentId"]) == ("Kiosk/1", two.resource["userAgentId"])

@@ -235,8 +235,8 @@ class IdentityServiceServicer(object):
 
     def ImportIdentities(self, request, context):
         """Takes over what identifying events of the past say of the identities they name: since when they are known, their
-        profile, and what links them to contacts. Live state is neither read nor changed. Idempotent and independent of
-        order. For history's import.
+        profile, and what links them to contacts. Live state is neither read nor changed. Idempotent; events in
+        any order, but what is said of a visit not before what was said earlier. For history's import.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

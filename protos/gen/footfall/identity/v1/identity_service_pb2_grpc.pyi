@@ -74,8 +74,8 @@ class IdentityServiceStub:
     """Forgets a person: writes erase records to the log and a tombstone here, and erases what identity holds."""
     ImportIdentities: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.ImportIdentitiesRequest, _identity_service_pb2.ImportIdentitiesResponse]
     """Takes over what identifying events of the past say of the identities they name: since when they are known, their
-    profile, and what links them to contacts. Live state is neither read nor changed. Idempotent and independent of
-    order. For history's import.
+    profile, and what links them to contacts. Live state is neither read nor changed. Idempotent; events in
+    any order, but what is said of a visit not before what was said earlier. For history's import.
     """
 
 @_typing.type_check_only
@@ -124,8 +124,8 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     """Forgets a person: writes erase records to the log and a tombstone here, and erases what identity holds."""
     ImportIdentities: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.ImportIdentitiesRequest, _identity_service_pb2.ImportIdentitiesResponse]  # type: ignore[assignment]
     """Takes over what identifying events of the past say of the identities they name: since when they are known, their
-    profile, and what links them to contacts. Live state is neither read nor changed. Idempotent and independent of
-    order. For history's import.
+    profile, and what links them to contacts. Live state is neither read nor changed. Idempotent; events in
+    any order, but what is said of a visit not before what was said earlier. For history's import.
     """
 
 class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -267,8 +267,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_identity_service_pb2.ImportIdentitiesResponse, _abc.Awaitable[_identity_service_pb2.ImportIdentitiesResponse]]:
         """Takes over what identifying events of the past say of the identities they name: since when they are known, their
-        profile, and what links them to contacts. Live state is neither read nor changed. Idempotent and independent of
-        order. For history's import.
+        profile, and what links them to contacts. Live state is neither read nor changed. Idempotent; events in
+        any order, but what is said of a visit not before what was said earlier. For history's import.
         """
 
 def add_IdentityServiceServicer_to_server(servicer: IdentityServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
