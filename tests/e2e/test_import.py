@@ -44,9 +44,9 @@ async def fill(suite: Suite) -> int:
     anonymous, long, shy = str(uuid.uuid4()), str(uuid.uuid4()), str(uuid.uuid4())
     at_ms, page = now_ms(), new_id()
     visits = [
-        *(random_visit(chance) for _ in range(8)),
+        *(random_visit(chance) for _ in range(5)),
         [event("PageEntered", anonymous, at_ms, pageID=page), event("PageExited", anonymous, at_ms + 9, pageID=page)],
-        [event("Click", long, at_ms + number, data={"n": number}) for number in range(1_050)],
+        [event("Click", long, at_ms + number, data={"n": number}) for number in range(1_010)],
         [event("SignOut", shy, at_ms), event("UserInfo", shy, at_ms + 1, "ann@shop.example", data={"email": "a@b.c"})],
     ]
     async with suite.http() as http:
@@ -133,7 +133,7 @@ async def resources(suite: Suite) -> dict[str, bytes]:
                 path, f"{path}/userAgent", f"{path}?include_events=true&include_pages=true&include_sessions=true"
             )
             await ids(f"{path}/identities", "identityId")
-            await whole(*(f"/events/{one}" for one in (await ids(f"{path}/events", "eventID"))[:5]))
+            await whole(*(f"/events/{one}" for one in (await ids(f"{path}/events", "eventID"))[:3]))
             for one in await ids(f"{path}/pages", "pageId"):
                 await whole(f"/pages/{one}", f"/pages/{one}/events")
             for one in await ids(f"{path}/sessions", "sessionId"):
@@ -251,7 +251,9 @@ async def test_an_old_server_is_brought_along_with_its_ids_and_times(new: Suite,
         code, said = await done(new, *command, credentials)
         assert (code, "by identity alone" in said) == (1, True), said
         assert "skipped: event no uuid of visit" in said
-        assert said.splitlines()[-1].startswith("5 events stored, 0 there before, 0 older than is kept, 1 records")
+        assert said.splitlines()[-1].startswith(
+            "5 events stored, 0 there before, 0 older than HISTORY_RETENTION_DAYS, 1 records"
+        )
 
         stored = (await http.get(f"{DATA}/visits/{ann.id}/events")).json()
         assert stored == [{**each, "languageCode": None} for each in ann.events]
@@ -284,13 +286,21 @@ async def test_a_file_is_brought_line_by_line(new: Suite, tmp_path: Path) -> Non
     two = OldVisit(started, [("Click", 0, {"n": 1})])
     old = OldVisit(now_ms() - 40 * 24 * HOUR_MS, [("VisitStarted", 0, {})])
     visit = {**two.resource, "events": two.events, "userAgent": "Kiosk/1"}
-    lines = [*one.events[:2], visit, "nonsense", {"visitId": 7}, one.events[2], one.events[2], *old.events]
+    lines = [
+        *one.events[:2],
+        visit,
+        {"visitId": 7},
+        {**two.events[0], "visitID": "x"},
+        one.events[2],
+        one.events[2],
+        *old.events,
+    ]
     file = tmp_path / "visits.jsonl"
-    file.write_text("".join(line if isinstance(line, str) else json.dumps(line) + "\n" for line in lines))
+    file.write_text("nonsense\n" + "".join(f"{json.dumps(line)}\n" for line in lines))
     command = ["file", file, "--site", "shop", "--progress", tmp_path / "progress"]
     code, said = await done(new, *command)
     assert code == 1
-    assert said.splitlines()[-1] == "4 events stored, 1 there before, 1 older than is kept, 1 records skipped"
+    assert "4 events stored, 1 there before, 1 older than HISTORY_RETENTION_DAYS, 3 records skipped" in said
     async with new.http() as http:
         names = [each["eventName"] for each in (await http.get(f"{DATA}/visits/{one.id}/events?site=shop")).json()]
         assert names == ["VisitStarted", "SignIn", "Click"]

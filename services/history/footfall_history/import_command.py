@@ -135,6 +135,9 @@ async def _bring_from_file(options: argparse.Namespace) -> bool:
 async def _bring(importer: Importer, source: Source, options: argparse.Namespace, name: str) -> bool:
     try:
         await importer.run(source, Progress(options.progress, name))
+    except BaseException:
+        sys.stderr.write("stopped; the same command goes on from here\n")
+        raise
     finally:
         importer.tally.tell(at_once=True)
     return not importer.tally.skipped

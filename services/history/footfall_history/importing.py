@@ -51,8 +51,8 @@ class Tally:
         if at_once or time.monotonic() >= self._told_at + _TELL_EVERY_S:
             self._told_at = time.monotonic()
             sys.stderr.write(
-                f"{self.stored} events stored, {self.known} there before, {self.expired} older than is kept, "
-                f"{self.skipped} records skipped\n"
+                f"{self.stored} events stored, {self.known} there before, "
+                f"{self.expired} older than HISTORY_RETENTION_DAYS, {self.skipped} records skipped\n"
             )
 
 
@@ -76,11 +76,14 @@ class Progress:
         return Place(page, after)
 
     def save(self, place: Place) -> None:
-        """Note that all before a place is done."""
+        """Note that all before a place is done. Raises StoppedError."""
         new = self._file.with_name(f"{self._file.name}.new")
-        with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(msgspec.json.encode((self._source, *place)))
-        new.replace(self._file)
+        try:
+            with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                file.write(msgspec.json.encode((self._source, *place)))
+            new.replace(self._file)
+        except OSError as error:
+            raise StoppedError(f"{self._file} cannot be written: {error.strerror}") from None
 
     def end(self) -> None:
         """There is nothing to go on with."""
@@ -127,7 +130,7 @@ class Importer:
         await self._write(waiting)
 
     async def _write(self, parts: Iterable[Part]) -> None:
-        batches = list(self._batches(parts))
+        batches = [batch for batch in self._batches(parts) if batch.events]
         if not batches:
             return
         kept = await self._stamper.keep(batches)
@@ -144,8 +147,10 @@ class Importer:
         for visit, events in parts:
             kept = [timed for timed in events if timed.at_ms >= oldest_ms]
             self.tally.expired += len(events) - len(kept)
-            if kept:
+            try:
                 yield batch_of(visit, kept, self._site or visit.site or _DEFAULT_SITE, self._walls)
+            except ValueError as error:
+                self.tally.skip(f"visit {visit.visit_id}: {error}")
 
     async def _tell_identity(self, events: Iterable[Event]) -> None:
         """What events said of identities, a visit at a time, with what its whole timeline now comes to."""

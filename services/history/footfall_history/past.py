@@ -5,30 +5,39 @@ name. So the timeline, and with it every stamp, session and association, is made
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from dataclasses import dataclass
+from typing import Annotated, Final, NamedTuple, Self
 
 import msgspec
 from footfall.event.v1.event_pb2 import (
     ASSURANCE_CLAIMED,
+    ASSURANCE_PROVEN,
     EVENT_TYPE_BUSINESS,
     EVENT_TYPE_SYSTEM,
+    TRANSITION_KIND_SIGN_IN,
+    TRANSITION_KIND_SIGN_OUT,
+    TRANSITION_KIND_USER_INFO,
+    Assurance,
     Event,
     EventBatch,
     EventContext,
 )
-from footfall_timeline import Assurance, Kind, Rule, Walls, normalize_uuid, page_id, user_agent_id
+from footfall_timeline import Kind, Rule, Walls, normalize_uuid, page_id, user_agent_id
 
-from footfall_history.documents import PAGE_ENTERED, PAGE_EXITED
+from footfall_history.documents import PAGE_ENTERED, PAGE_EXITED, TIME_DIGITS
 
 _KINDS: Final = {"UserInfo": Kind.USER_INFO, "SignIn": Kind.SIGN_IN, "SignOut": Kind.SIGN_OUT}
 _SYSTEM_EVENTS: Final = {"VisitStarted", PAGE_ENTERED, PAGE_EXITED, *_KINDS}
 # Under which names data has whom it names, the likeliest first.
 _USER_KEYS: Final = ("userID", "userId", "userid", "username", "email")
-_IMPORTED: Final = "imported"
+# As JSON it is longer than the 64 KiB that admission takes.
+_LONGEST_EVENT: Final = 128 * 1024
 _NO_DATA: Final = msgspec.Raw(b"{}")
 
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+Milliseconds = Annotated[int, msgspec.Meta(ge=0, lt=10**TIME_DIGITS)]
 
 
 class PastEvent(msgspec.Struct):
@@ -36,9 +45,9 @@ class PastEvent(msgspec.Struct):
 
     event_id: str = msgspec.field(name="eventID")
     visit_id: str = msgspec.field(name="visitID")
-    timestamp: int
+    timestamp: Milliseconds
     event_name: str | None = msgspec.field(name="eventName", default=None)
-    server_timestamp: int | None = msgspec.field(name="serverTimestamp", default=None)
+    server_timestamp: Milliseconds | None = msgspec.field(name="serverTimestamp", default=None)
     category: str | None = None
     browser_page_id: str | None = msgspec.field(name="browserPageID", default=None)
     page_id: str | None = msgspec.field(name="pageID", default=None)
@@ -57,8 +66,16 @@ class Told(NamedTuple):
     """What a source that explains its visits says of a transition."""
 
     rule: str
-    assurance: Assurance
+    assurance: Assurance.ValueType
     reason: str
+
+    @classmethod
+    def of(cls, rule: str, assurance: str | None, reason: str | None) -> Self:
+        """As `/explain` spells it."""
+        return cls(rule, ASSURANCE_PROVEN if assurance == "proven" else ASSURANCE_CLAIMED, reason or "")
+
+
+_BY_NAME: Final = Told("", ASSURANCE_CLAIMED, "imported")
 
 
 @dataclass(frozen=True)
@@ -74,7 +91,7 @@ class PastVisit:
     user_agent_id: str = ""
     user_agent: str = ""
     identities: frozenset[str] | None = None
-    transitions: Mapping[str, Told] | None = field(default=None, compare=False)
+    transitions: Mapping[str, Told] | None = None
 
 
 class Timed(NamedTuple):
@@ -85,9 +102,12 @@ class Timed(NamedTuple):
 
 
 def batch_of(visit: PastVisit, events: Iterable[Timed], site: str, walls: Walls) -> EventBatch:
-    """Events of one visit as the log would bring them. Ids that are no UUIDs stay, and are found unfit later."""
+    """Events of one visit as the log would bring them. Their ids may be no UUIDs: that is found unfit later.
+
+    Raises ValueError when the visit's id is none.
+    """
     batch = EventBatch()
-    sent = _plain(visit.visit_id)
+    sent = normalize_uuid(visit.visit_id)
     stored = walls.stored_id(sent, site)
     for index, (given, at_ms) in enumerate(events):
         batch.contexts.append(EventContext(received_time_ms=given.received_ms, user_agent=visit.user_agent))
@@ -123,24 +143,20 @@ def batch_of(visit: PastVisit, events: Iterable[Timed], site: str, walls: Walls)
 def _identify(event: Event, visit: PastVisit) -> None:
     """What the event did to its visit, by what the source says of that; else by its name, as in the original."""
     kind = _KINDS.get(event.event_name)
-    told = Told("", Assurance.CLAIMED, _IMPORTED)
-    if visit.transitions is not None:
-        if event.event_id not in visit.transitions:
-            return
-        told = visit.transitions[event.event_id]
-    if kind is Kind.SIGN_IN and told.rule and not _opened_session(told.rule):
-        kind = Kind.USER_INFO  # without the proof that its site demands
-    identity = "" if kind is Kind.SIGN_OUT else _named(event.data_json, visit.identities)
-    if kind is None or not (identity or kind is Kind.SIGN_OUT):
+    told = _BY_NAME if visit.transitions is None else visit.transitions.get(event.event_id)
+    if kind is None or told is None:
         return
-    event.transition = int(kind)  # type: ignore[assignment]
-    event.identity_id = identity
-    if identity:
-        event.assurance = int(told.assurance) or ASSURANCE_CLAIMED  # type: ignore[assignment]
-        event.assurance_reason = told.reason
+    if kind is Kind.SIGN_OUT:
+        event.transition = TRANSITION_KIND_SIGN_OUT
+    elif identity := _named(event.data_json, visit.identities):
+        is_sign_in = kind is Kind.SIGN_IN and (told is _BY_NAME or _opened_session(told.rule))
+        event.transition = TRANSITION_KIND_SIGN_IN if is_sign_in else TRANSITION_KIND_USER_INFO
+        event.identity_id = identity
+        event.assurance, event.assurance_reason = told.assurance, told.reason
 
 
 def _opened_session(rule: str) -> bool:
+    """Whether a SignIn under this rule counted as one: not without the proof that its site demands."""
     return rule.startswith("sign_in.") and rule != Rule.SIGN_IN_TOKEN_USED_BEFORE
 
 
@@ -169,6 +185,10 @@ def _plain(id_: str) -> str:
         return id_
 
 
-def decode_event(json: Any) -> PastEvent:
-    """One event resource. Raises msgspec.DecodeError, with a text that names the field and quotes nothing."""
-    return msgspec.json.decode(json, type=PastEvent)
+def decode_event(json: bytes | msgspec.Raw) -> PastEvent:
+    """One event resource. Raises ValueError or RecursionError, with a text that names the rule and quotes nothing."""
+    if len(memoryview(json)) > _LONGEST_EVENT:
+        raise ValueError("larger than an event may be")
+    event = msgspec.json.decode(json, type=PastEvent)
+    msgspec.json.decode(event.data)  # all of it can be read later
+    return event

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, NamedTuple, Self
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -38,7 +39,12 @@ class RestClient:
     def __init__(
         self, url: str, headers: Mapping[str, str], *, ca: Path | None = None, rate: float = 50.0, attempts: int = 8
     ) -> None:
-        """`rate`: so many requests a second at most. One that fails is tried `attempts` times, after growing pauses."""
+        """`rate`: so many requests a second at most. One that fails is tried `attempts` times, after growing pauses.
+
+        Raises StoppedError for an address that holds credentials.
+        """
+        if urlsplit(url).username is not None:
+            raise StoppedError("credentials are for a file, not for an address that others can see")
         url = url.rstrip("/")
         self.url = url if url.endswith(_PATHS) else url + _PATHS[0]
         self._gap_s = 1 / rate

@@ -8,9 +8,9 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 from urllib.parse import quote
 
 import msgspec
-from footfall_timeline import Assurance
 
-from footfall_history.past import PastEvent, PastVisit, Timed, Told, decode_event
+from footfall_history.documents import TIME_DIGITS
+from footfall_history.past import Milliseconds, PastEvent, PastVisit, Timed, Told, decode_event
 from footfall_history.rest_client import NO_QUERY, Answer, Query, RestClient, StoppedError
 
 _EVENTS_A_PART: Final = 1_000
@@ -20,7 +20,6 @@ _RIGHT_WITHIN_MS: Final = 5_000
 _LINES_A_READ: Final = 500
 _BYTES_A_READ: Final = 4 * 1024 * 1024
 _LONGEST_LINE: Final = 16 * 1024 * 1024
-_ASSURANCES: Final = {"claimed": Assurance.CLAIMED, "proven": Assurance.PROVEN}
 
 Item = TypeVar("Item")
 Part = tuple[PastVisit, list[Timed]]
@@ -50,7 +49,7 @@ class Listed(msgspec.Struct, rename="camel"):
     """What is read of a visit or an identity in a list."""
 
     visit_id: str = ""
-    start_date: int = 0
+    start_date: Milliseconds = 0
     identity_id: str = ""
     visit_scope: str = ""
 
@@ -64,7 +63,7 @@ class _Visit(msgspec.Struct, rename="camel"):
     """A visit resource; in a file with what else is known of it."""
 
     visit_id: str
-    start_date: int = 0
+    start_date: Milliseconds = 0
     user_agent_id: str | None = None
     events: list[msgspec.Raw] | None = None
     site: str = ""
@@ -157,9 +156,7 @@ class OldServer:
             site=explained.site,
             user_agent=decoded(user_agent, _UserAgent, _UserAgent()).user_agent,
             transitions={
-                evidence.event_id: Told(
-                    one.rule, _ASSURANCES.get(one.assurance or "", Assurance.NONE), one.assurance_reason or ""
-                )
+                evidence.event_id: Told.of(one.rule, one.assurance, one.assurance_reason)
                 for one in explained.transitions
                 for evidence in one.evidence
             },
@@ -273,7 +270,7 @@ class PastFile:
                 event = decode_event(line)
                 return [(PastVisit(event.visit_id), [Timed(event, event.timestamp)])]
             given = msgspec.json.decode(line, type=_Visit)
-        except msgspec.DecodeError as error:
+        except (ValueError, RecursionError) as error:
             self._report(f"{where}: {error}")
             return []
         visit = PastVisit(
@@ -297,7 +294,7 @@ def _good(records: list[msgspec.Raw], where: str, report: Report) -> Iterator[Pa
     for number, record in enumerate(records, 1):
         try:
             yield decode_event(record)
-        except msgspec.DecodeError as error:
+        except (ValueError, RecursionError) as error:
             report(f"{where}, event {number}: {error}")
 
 
@@ -317,7 +314,7 @@ def _lines(path: Path, at: int = 0) -> Iterator[bytes]:
 def _cursor_ms(cursor: str) -> int:
     """The time in a cursor, `parent#time#id`; 0 when it has none."""
     _, _, rest = cursor.rpartition("#")[0].rpartition("#")
-    return int(rest) if rest.isdecimal() else 0
+    return int(rest) if rest.isdecimal() and len(rest) <= TIME_DIGITS else 0
 
 
 async def groups(items: AsyncIterator[Item], size: int) -> AsyncIterator[list[Item]]:
