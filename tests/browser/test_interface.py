@@ -195,6 +195,20 @@ async def test_debug_tells_the_console(browser: Browser, suite: Suite) -> None:
         await eventually(lambda: any(line.startswith("[_gt]") and "VisitStarted" in line for line in lines), timeout=20)
 
 
+async def test_debug_says_in_words_why_an_event_was_refused(browser: Browser, suite: Suite) -> None:
+    async with visiting(browser, suite, {"/": page("{gateway}", config="{ debug: true }")}) as visitor:
+        lines: list[str] = []
+        visitor.page.on("console", lambda message: lines.append(message.text))
+        await visitor.open()
+        await visitor.page.evaluate("_gt.push(['event', 'SignIn', { data: { name: 'Dana' } }])")
+
+        line = await eventually(lambda: next((line for line in lines if "rejected" in line), False), timeout=20)
+        assert isinstance(line, str)
+        [refused] = [event for event in visitor.proxy.events() if event["eventName"] == "SignIn"]
+        for word in (refused["eventID"], "invalid_user_id", "data.userID: must be a string of 1 to 512 characters"):
+            assert word in line
+
+
 async def test_events_leave_in_batches_and_identities_at_once(browser: Browser, suite: Suite) -> None:
     async with visiting(browser, suite) as visitor:
         # In a page where no time passes by itself, what is sent is sent at once.

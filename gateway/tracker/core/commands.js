@@ -47,8 +47,11 @@ const commands = {
     const name = isNamed ? what : what.eventName;
     // Not the values: to read them may fail.
     const { eventName, ...rest } = Object.getOwnPropertyDescriptors(isNamed ? Object(options) : what);
-    const data = isNamed && options && options.data;
-    raise(name.replace(/^send(?=(SignIn|SignOut|UserInfo)$)/, ''), data || Object.defineProperties({}, rest));
+    const { data } = Object(isNamed && options);
+    raise(
+      name.replace(/^send(?=(SignIn|SignOut|UserInfo)$)/, ''),
+      data == null ? Object.defineProperties({}, rest) : data
+    );
   },
 
   /** @param {(ids: {visitID: string, globalVisitID: string, pageID: string}) => void} callback */

@@ -164,7 +164,7 @@ function request(body) {
  * @returns {number} milliseconds until the next request
  */
 function settle(items, lost, [status, text, after]) {
-  debug(status, items);
+  debug(status, text);
   const isAnswer = status === 200 || status === 400;
   /** @type {{accepted?: number, rejected?: {index: number, retry?: boolean}[]}} */
   const { accepted = 0, rejected = [] } =

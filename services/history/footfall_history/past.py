@@ -30,6 +30,8 @@ _KINDS: Final = {"UserInfo": Kind.USER_INFO, "SignIn": Kind.SIGN_IN, "SignOut": 
 _SYSTEM_EVENTS: Final = {"VisitStarted", PAGE_ENTERED, PAGE_EXITED, *_KINDS}
 # Under which names data has whom it names, the likeliest first.
 _USER_KEYS: Final = ("userID", "userId", "userid", "username", "email")
+# What names somebody although somebody else stays signed in.
+_NAMED_BESIDE: Final = {Rule.USER_INFO_OTHER_IDENTITY, Rule.SIGN_IN_TOKEN_USED_BEFORE}
 # As JSON it is longer than the 64 KiB that admission takes.
 _LONGEST_EVENT: Final = 128 * 1024
 _NO_DATA: Final = msgspec.Raw(b"{}")
@@ -63,19 +65,21 @@ class PastEvent(msgspec.Struct):
 
 
 class Told(NamedTuple):
-    """What a source that explains its visits says of a transition."""
+    """What a source that explains its visits says of a transition. `identity`: empty when only its data may name it."""
 
     rule: str
+    identity: str
     assurance: Assurance.ValueType
     reason: str
 
     @classmethod
-    def of(cls, rule: str, assurance: str | None, reason: str | None) -> Self:
-        """As `/explain` spells it."""
-        return cls(rule, ASSURANCE_PROVEN if assurance == "proven" else ASSURANCE_CLAIMED, reason or "")
+    def of(cls, rule: str, after: str | None, assurance: str | None, reason: str | None) -> Self:
+        """As `/explain` spells it; `after` is whose visit it was then."""
+        identity = "" if rule in _NAMED_BESIDE else after or ""
+        return cls(rule, identity, ASSURANCE_PROVEN if assurance == "proven" else ASSURANCE_CLAIMED, reason or "")
 
 
-_BY_NAME: Final = Told("", ASSURANCE_CLAIMED, "imported")
+_BY_NAME: Final = Told("", "", ASSURANCE_CLAIMED, "imported")
 
 
 @dataclass(frozen=True)
@@ -148,7 +152,7 @@ def _identify(event: Event, visit: PastVisit) -> None:
         return
     if kind is Kind.SIGN_OUT:
         event.transition = TRANSITION_KIND_SIGN_OUT
-    elif identity := _named(event.data_json, visit.identities):
+    elif identity := told.identity or _named(event.data_json, visit.identities):
         is_sign_in = kind is Kind.SIGN_IN and (told is _BY_NAME or _opened_session(told.rule))
         event.transition = TRANSITION_KIND_SIGN_IN if is_sign_in else TRANSITION_KIND_USER_INFO
         event.identity_id = identity

@@ -79,8 +79,13 @@ class _Evidence(msgspec.Struct, rename="camel"):
     event_id: str
 
 
+class _Moment(msgspec.Struct, rename="camel"):
+    identity_id: str | None
+
+
 class _Transition(msgspec.Struct, rename="camel"):
     rule: str
+    after: _Moment
     assurance: str | None
     assurance_reason: str | None
     evidence: list[_Evidence]
@@ -156,7 +161,7 @@ class OldServer:
             site=explained.site,
             user_agent=decoded(user_agent, _UserAgent, _UserAgent()).user_agent,
             transitions={
-                evidence.event_id: Told.of(one.rule, one.assurance, one.assurance_reason)
+                evidence.event_id: Told.of(one.rule, one.after.identity_id, one.assurance, one.assurance_reason)
                 for one in explained.transitions
                 for evidence in one.evidence
             },

@@ -56,7 +56,16 @@ async def identify(settings: IdentitySettings, walls: Walls) -> int:
     eraser = Eraser(partitions, persons, links, secret=secret, ack_replicas=settings.log_ack_replicas)
     feed = ChangeFeed(visitors, links, partitions.numbers, kept=settings.watch_kept, stopping=stopping)
     recent = RecentEntries()
-    consumer = LogConsumer(visitors, persons, links, linking=linking, eraser=eraser, recent=recent, phone_region=region)
+    consumer = LogConsumer(
+        visitors,
+        persons,
+        links,
+        linking=linking,
+        eraser=eraser,
+        recent=recent,
+        names=settings.attribute_names,
+        phone_region=region,
+    )
     service = IdentityService(
         settings,
         partitions,
@@ -66,7 +75,7 @@ async def identify(settings: IdentitySettings, walls: Walls) -> int:
         eraser=eraser,
         feed=feed,
         recent=recent,
-        importer=Importer(persons, links, linking, region),
+        importer=Importer(persons, links, linking, names=settings.attribute_names, phone_region=region),
         walls=walls,
     )
     readers = partitions.log_readers(GROUP, consumer.handle)

@@ -8,6 +8,7 @@ from footfall.event.v1.event_pb2 import Event
 from footfall.identity.v1.identity_service_pb2 import ImportedVisit
 from footfall_timeline import Transition
 
+from footfall_identity.attributes import AttributeNames
 from footfall_identity.identity_record import Naming, VisitNow, erased, merged
 from footfall_identity.link_store import LinkStore
 from footfall_identity.linking import Linking
@@ -17,10 +18,19 @@ from footfall_identity.person_store import PersonStore
 class Importer:
     """Writes records as the log's consumer does, but takes from history what that knows of visits by live state."""
 
-    def __init__(self, persons: PersonStore, links: LinkStore, linking: Linking, phone_region: str | None) -> None:
+    def __init__(
+        self,
+        persons: PersonStore,
+        links: LinkStore,
+        linking: Linking,
+        *,
+        names: AttributeNames,
+        phone_region: str | None,
+    ) -> None:
         self._persons = persons
         self._links = links
         self._linking = linking
+        self._names = names
         self._phone_region = phone_region
 
     async def take(self, admitted: Iterable[tuple[Event, Transition | None]], visits: Iterable[ImportedVisit]) -> None:
@@ -28,7 +38,7 @@ class Importer:
         namings: dict[str, list[Naming]] = defaultdict(list)
         for event, transition in admitted:
             if transition and transition.identity:
-                namings[transition.identity].append(Naming.of(event, transition, self._phone_region))
+                namings[transition.identity].append(Naming.of(event, transition, self._names, self._phone_region))
         now: dict[str, list[VisitNow]] = {identity: [] for identity in namings}
         for visit in visits:
             for identity in visit.identity_ids:

@@ -7,6 +7,8 @@ from footfall_servicekit.settings import ServiceSettings, StoreUrl, shared
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from footfall_identity.attributes import AttributeNames
+
 DAY_MS = 86_400_000
 MINUTE_MS = 60_000
 
@@ -79,6 +81,14 @@ class IdentitySettings(ServiceSettings):
         pattern="^[A-Z]{2}$",
         description="Country of telephone numbers without `+`, for instance `DE`. Unset: such numbers match nothing.",
     )
+    email_keys: str = Field(
+        "email,emailAddress,mail",
+        description="Keys of SignIn and UserInfo data, separated by commas and in any case, that hold an e-mail "
+        "address. Of several the first counts that has a text.",
+    )
+    phone_keys: str = Field("phone,phoneNumber,mobile,tel", description="Those that hold a telephone number.")
+    first_name_keys: str = Field("firstName,givenName", description="Those that hold a first name.")
+    last_name_keys: str = Field("lastName,familyName", description="Those that hold a last name.")
     log_ack_replicas: int = shared(
         "LOG_ACK_REPLICAS",
         0,
@@ -123,6 +133,17 @@ class IdentitySettings(ServiceSettings):
                 "NEVER_ERASE=true says that nobody will ever have to be erased"
             )
         return self
+
+    @property
+    def attribute_names(self) -> AttributeNames:
+        """What pages call the attributes that contacts are found by."""
+        keys = {
+            "email": self.email_keys,
+            "phone": self.phone_keys,
+            "firstName": self.first_name_keys,
+            "lastName": self.last_name_keys,
+        }
+        return AttributeNames({attribute: names.split(",") for attribute, names in keys.items()})
 
     @property
     def erasure_secret(self) -> str:

@@ -15,7 +15,7 @@ from footfall_identity.person_store import PersonStore
 from footfall_identity.requests import admitted as with_transitions
 from footfall_identity.visitor_store import VisitorStore
 
-from tests.tools.identity import DAY_MS, admitted, new_id
+from tests.tools.identity import ATTRIBUTE_NAMES, DAY_MS, admitted, new_id
 from tests.tools.visits import now_ms
 
 VISIT, PAST_MS = new_id(), now_ms() - 20 * DAY_MS
@@ -23,7 +23,7 @@ VISIT, PAST_MS = new_id(), now_ms() - 20 * DAY_MS
 
 @pytest.fixture
 def importer(partitions: Partitions, store: VisitorStore, links: LinkStore, linking: Linking) -> Importer:
-    return Importer(PersonStore(partitions, store), links, linking, "DE")
+    return Importer(PersonStore(partitions, store), links, linking, names=ATTRIBUTE_NAMES, phone_region="DE")
 
 
 def visit_now(revision: int, signed_in: str, *identities: str) -> ImportedVisit:
