@@ -181,21 +181,27 @@ async def test_a_suite_is_copied_to_the_byte_with_a_kill_on_the_way(old: Suite, 
 
     code, said = await done(new, *from_suite(old, tmp_path), "--rate", 2000)
     assert (code, said.startswith("0 events stored")) == (0, True), said
-    assert await compared(old, new, tmp_path) == (0, [])
+    assert await compared(new, *both(old, new, tmp_path)) == (0, [])
 
 
-async def compared(old: Suite, new: Suite, folder: Path) -> tuple[int | None, list[str]]:
-    """Exit code and lines of the comparison of the day an hour ago."""
-    arguments = ["--day", f"{datetime.now(UTC) - timedelta(hours=1):%Y-%m-%d}", "--rate", "2000"]
-    for name, suite in {"old": old, "new": new}.items():
-        arguments += [f"--{name}", suite.url, f"--{name}-credentials", str(credentials_of(suite, folder / name))]
-    if old.authority and new.authority:
-        both = folder / "authorities"
-        both.write_bytes(old.authority.file.read_bytes() + new.authority.file.read_bytes())
-        arguments += ["--ca", str(both)]
-    process = await asyncio.create_subprocess_exec(COMMAND, "compare", *arguments, stdout=asyncio.subprocess.PIPE)
+async def compared(suite: Suite, *arguments: object, hours_ago: int = 1) -> tuple[int | None, list[str]]:
+    """Exit code and lines of the comparison with a suite of a day."""
+    day = datetime.now(UTC) - timedelta(hours=hours_ago)
+    command = [COMMAND, "compare", "--new", suite.url, "--rate", 2000, "--day", f"{day:%Y-%m-%d}", *arguments]
+    process = await asyncio.create_subprocess_exec(*map(str, command), stdout=asyncio.subprocess.PIPE)
     said = (await process.communicate())[0].decode()
     return process.returncode, said.splitlines()
+
+
+def both(old: Suite, new: Suite, folder: Path) -> list[object]:
+    """What the comparison of two suites is told."""
+    named = {"--old-credentials": old, "--new-credentials": new}
+    credentials = [word for name, suite in named.items() for word in (name, credentials_of(suite, folder / name[2:]))]
+    if old.authority and new.authority:
+        ca = folder / "authorities"
+        ca.write_bytes(old.authority.file.read_bytes() + new.authority.file.read_bytes())
+        credentials += ["--ca", ca]
+    return ["--old", old.url, *credentials]
 
 
 async def test_what_two_servers_say_differently_is_told(old: Suite, new: Suite, tmp_path: Path) -> None:
@@ -205,12 +211,12 @@ async def test_what_two_servers_say_differently_is_told(old: Suite, new: Suite, 
         for each in (http, other):
             assert (await each.post("/beacon", json=beacon)).status_code == 204
             await eventually(partial(has_events, each, visit, 2), timeout=20)
-        at_both = {line.split("\t")[0] for line in (await compared(old, new, tmp_path))[1]}
+        at_both = {line.split("\t")[0] for line in (await compared(new, *both(old, new, tmp_path)))[1]}
         more = [event("Bought", visit, before + 2), event("PageEntered", str(uuid.uuid4()), before, url="https://new/")]
         assert (await other.post("/beacon", json=more)).status_code == 204
         await eventually(partial(has_events, other, visit, 3), timeout=20)
         await eventually(partial(has_events, other, more[1]["visitID"], 1), timeout=20)
-    code, lines = await compared(old, new, tmp_path)
+    code, lines = await compared(new, *both(old, new, tmp_path))
     assert code == 1
     assert at_both == {"bytes of"}
     assert {"events by name\tBought\t0\t1", "pages entered by url\thttps://new/\t0\t1"} <= set(lines)
@@ -272,6 +278,12 @@ async def test_an_old_server_is_brought_along_with_its_ids_and_times(new: Suite,
         code, said = await done(new, *command, credentials, "--visit-ids", ids)
         assert (code, "the server does not know it" in said) == (1, True)
         assert (await http.get(f"{DATA}/visits/{nobody.id}")).json()["startDate"] == started
+
+        two = ["--old", original.url, "--old-credentials", credentials]
+        two += both(new, new, tmp_path)[4:]
+        code, lines = await compared(new, *two, hours_ago=3 * 24)
+        assert (code, "events by name\tOdd\t1\t0" in lines) == (1, True), lines
+        assert {line.split("\t")[0] for line in lines} == {"events by hour", "events by name"}, lines
 
         assert (await http.delete(f"/api/v1/identities/{person}")).status_code == 200
         await done(new, *command, credentials)

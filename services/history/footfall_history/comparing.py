@@ -1,8 +1,8 @@
 """Turns what two History APIs say of one day into lines about what differs.
 
 Two systems that run side by side on one site give a visit two ids. So they are compared by numbers: visits by hour,
-state and whom they name, their events by hour, name and page. Visits that have one id in both, as after an import, are
-compared resource by resource, byte for byte.
+state and whom they name, their events by hour, name and page. Visits may also have one id in both, as in a copy. Then
+those that one of them lacks are told, and of two Footfalls each resource is compared byte for byte.
 """
 
 import asyncio
@@ -76,7 +76,7 @@ async def differences(old: RestClient, new: RestClient, day: date) -> AsyncItera
     if common:
         for visit_id in sorted(before.visit_ids ^ after.visit_ids):
             yield f"visit\t{visit_id}\t{int(visit_id in before.visit_ids)}\t{int(visit_id in after.visit_ids)}"
-    for visit_id in common:
+    for visit_id in common if not by_identity else ():
         for part in _PARTS:
             path = f"/visits/{visit_id}{part}"
             if [answer async for answer in _pages(old, path)] != [answer async for answer in _pages(new, path)]:
