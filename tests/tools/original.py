@@ -63,11 +63,12 @@ class OldVisit:
 
 
 class Original:
-    """The server. `failures`: so many of the next answers are 503."""
+    """The server. `failures`: so many of the next answers are 503. `cursors`: the parameter that takes them back."""
 
     def __init__(self, visits: Sequence[OldVisit]) -> None:
         self.visits = visits
         self.failures = 0
+        self.cursors = "page_start"
         self.url = ""
         self._authorization = f"Basic {base64.b64encode(f'{USER}:{PASSWORD}'.encode()).decode()}"
 
@@ -96,7 +97,7 @@ class Original:
         return Response("no such thing", 404)
 
     def _events(self, visit: OldVisit, query: Any) -> Response:
-        start, size = query.get("page_start", ""), int(query.get("page_size", 0)) or len(visit.events)
+        start, size = query.get(self.cursors, ""), int(query.get("page_size", 0)) or len(visit.events)
         at = next((n for n, event in enumerate(visit.events) if start.endswith(event["eventID"])), 0)
         following = visit.events[at + size : at + size + 1]
         cursors = [f"{visit.id}#{event['timestamp']}#{event['eventID']}" for event in following]

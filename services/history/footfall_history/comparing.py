@@ -14,8 +14,8 @@ from typing import Final
 
 from footfall_history.documents import PAGE_ENTERED
 from footfall_history.past import PastEvent
-from footfall_history.rest_client import Answer, RestClient
-from footfall_history.sources import Listed, Place, decoded, groups, listed_visits, lists_all, page
+from footfall_history.rest_client import RestClient
+from footfall_history.sources import Listed, Place, decoded, groups, listed_visits, lists_all, pages
 
 _VISITS_AT_ONCE: Final = 8
 _PAGE_SIZE: Final = 1_000
@@ -42,7 +42,7 @@ class Survey:
     async def _add(self, client: RestClient, visit: Listed) -> None:
         path = f"/visits/{visit.visit_id}"
         identities: list[Listed] = []
-        async for answer in _pages(client, f"{path}/identities"):
+        async for _, answer in pages(client, f"{path}/identities", _PAGE_SIZE):
             identities += decoded(answer, list[Listed], [])
         scopes = {identity.visit_scope for identity in identities}
         numbers = self.numbers
@@ -50,7 +50,7 @@ class Survey:
         numbers["visits by state", next((state for state in _STATES if state in scopes), "Anonymous")] += 1
         for identity in identities:
             numbers[f"visits by identity, {identity.visit_scope}", identity.identity_id] += 1
-        async for answer in _pages(client, f"{path}/events"):
+        async for _, answer in pages(client, f"{path}/events", _PAGE_SIZE):
             for event in decoded(answer, list[PastEvent], []):
                 numbers["events by hour", _hour(event.timestamp)] += 1
                 numbers["events by name", event.event_name or ""] += 1
@@ -64,22 +64,23 @@ async def differences(old: RestClient, new: RestClient, day: date) -> AsyncItera
     When one of them lists visits by identity alone, only such are looked at in both. Raises StoppedError.
     """
     by_identity = not (await lists_all(old) and await lists_all(new))
-    before, after = Survey(), Survey()
+    one, other = Survey(), Survey()
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(before.count(old, day, by_identity=by_identity))
-        tasks.create_task(after.count(new, day, by_identity=by_identity))
-    for what, where in sorted(before.numbers.keys() | after.numbers.keys()):
-        counts = before.numbers[what, where], after.numbers[what, where]
+        tasks.create_task(one.count(old, day, by_identity=by_identity))
+        tasks.create_task(other.count(new, day, by_identity=by_identity))
+    for what, where in sorted(one.numbers.keys() | other.numbers.keys()):
+        counts = one.numbers[what, where], other.numbers[what, where]
         if counts[0] != counts[1]:
             yield f"{what}\t{where}\t{counts[0]}\t{counts[1]}"
-    common = sorted(before.visit_ids & after.visit_ids)
+    common = sorted(one.visit_ids & other.visit_ids)
     if common:
-        for visit_id in sorted(before.visit_ids ^ after.visit_ids):
-            yield f"visit\t{visit_id}\t{int(visit_id in before.visit_ids)}\t{int(visit_id in after.visit_ids)}"
+        for visit_id in sorted(one.visit_ids ^ other.visit_ids):
+            yield f"visit\t{visit_id}\t{int(visit_id in one.visit_ids)}\t{int(visit_id in other.visit_ids)}"
     for visit_id in common if not by_identity else ():
         for part in _PARTS:
             path = f"/visits/{visit_id}{part}"
-            if [answer async for answer in _pages(old, path)] != [answer async for answer in _pages(new, path)]:
+            before, after = [[each async for each in pages(client, path, _PAGE_SIZE)] for client in (old, new)]
+            if before != after:
                 yield f"bytes of\t{path}\tdiffer"
 
 
@@ -93,16 +94,6 @@ async def _began_on(client: RestClient, day: date, *, by_identity: bool) -> Asyn
     async for _, visit in listed_visits(client, Place(), limits, by_identity=by_identity):
         if from_ms <= visit.start_date < to_ms:
             yield visit
-
-
-async def _pages(client: RestClient, path: str) -> AsyncIterator[Answer]:
-    """All of a resource or a collection, as answered."""
-    start = ""
-    while answer := await client.get(path, page(_PAGE_SIZE, start)):
-        yield answer
-        start = answer.next
-        if not start:
-            return
 
 
 def _hour(at_ms: int) -> str:

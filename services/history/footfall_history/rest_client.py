@@ -37,7 +37,7 @@ class RestClient:
     """A History REST API, as one user sees it. To be closed."""
 
     def __init__(
-        self, url: str, headers: Mapping[str, str], *, ca: Path | None = None, rate: float = 50.0, attempts: int = 8
+        self, url: str, headers: Mapping[str, str], *, ca: Path | None = None, rate: float = 50.0, attempts: int = 10
     ) -> None:
         """`rate`: so many requests a second at most. One that fails is tried `attempts` times, after growing pauses.
 

@@ -13,7 +13,7 @@ from footfall_history.documents import TIME_DIGITS
 from footfall_history.past import Milliseconds, PastEvent, PastVisit, Timed, Told, decode_event
 from footfall_history.rest_client import NO_QUERY, Answer, Query, RestClient, StoppedError
 
-_EVENTS_A_PART: Final = 1_000
+_ITEMS_OF_A_VISIT: Final = 1_000
 _ITEMS_A_PAGE: Final = 100
 _RIGHT_WITHIN_MS: Final = 5_000
 """A clock that seems as far off is taken for right by the collector, whatever the sender said of it."""
@@ -135,7 +135,7 @@ class OldServer:
     async def _visit(self, visit_id: str) -> PastVisit | None:
         path = f"/visits/{quote(visit_id, safe='')}"
         visit, identities, told = await asyncio.gather(
-            self._client.get(path), self._get(f"{path}/identities"), self._told(path)
+            self._client.get(path), self._client.get(f"{path}/identities", page(_ITEMS_OF_A_VISIT)), self._told(path)
         )
         known = decoded(visit, _Visit, None)
         if known is None:
@@ -145,7 +145,9 @@ class OldServer:
             visit_id=known.visit_id,
             start_ms=known.start_date,
             user_agent_id=known.user_agent_id or "",
-            identities=frozenset(item.id for item in decoded(identities, list[Listed], [])),
+            identities=None
+            if identities is None
+            else frozenset(item.id for item in decoded(identities, list[Listed], [])),
         )
 
     async def _told(self, path: str) -> PastVisit:
@@ -169,17 +171,10 @@ class OldServer:
 
     async def _events(self, visit: PastVisit) -> AsyncIterator[list[Timed]]:
         """The events of a visit, a page at a time."""
-        path, start = f"/visits/{visit.visit_id}/events", ""
-        while True:
-            answer = await self._page(path, start, _EVENTS_A_PART)
-            events = self._decode(decoded(answer, list[msgspec.Raw], []), visit.visit_id)
+        path = f"/visits/{visit.visit_id}/events"
+        async for start, answer in pages(self._client, path, _ITEMS_OF_A_VISIT):
+            events = list(_good(decoded(answer, list[msgspec.Raw], []), f"visit {visit.visit_id}", self._report))
             yield await self._timed(visit, path, start, events)
-            if not answer.next:
-                return
-            start = answer.next
-
-    async def _page(self, path: str, start: str, size: int) -> Answer:
-        return await self._get(path, page(size, start))
 
     async def _timed(self, visit: PastVisit, path: str, start: str, events: list[PastEvent]) -> list[Timed]:
         """When events happened. That is not in them, but in the cursors that name them.
@@ -192,7 +187,7 @@ class OldServer:
         if any(abs(event.received_ms - event.timestamp) > _RIGHT_WITHIN_MS for event in events):
             first = first or visit.start_ms
             for _ in events[1:]:
-                start = (await self._page(path, start, 1)).next
+                start = (await self._get(path, page(1, start))).next
                 if not _cursor_ms(start):  # it takes no page_size, or has cursors of another kind
                     break
                 times[start.rpartition("#")[2]] = _cursor_ms(start)
@@ -200,17 +195,27 @@ class OldServer:
             times[events[0].event_id] = min([first, *(times[event.event_id] for event in events[1:2])])
         return [Timed(event, times[event.event_id]) for event in events]
 
-    def _decode(self, records: list[msgspec.Raw], visit_id: str) -> list[PastEvent]:
-        return list(_good(records, f"visit {visit_id}", self._report))
-
 
 async def lists_all(client: RestClient) -> bool:
     """Whether a server lists all visits, not by identity alone as the original does. Raises StoppedError."""
-    answer = await client.get("/visits", page(1, ""))
+    answer = await client.get("/visits", page(1))
     return answer is not None and answer.body[:1] in {b"", b"["}
 
 
-def page(size: int, start: str) -> Query:
+async def pages(
+    client: RestClient, path: str, size: int, start: str = "", query: Query = NO_QUERY
+) -> AsyncIterator[tuple[str, Answer]]:
+    """All of a collection or a resource from a cursor on, each page with its own. Raises StoppedError."""
+    while answer := await client.get(path, {**query, **page(size, start)}):
+        if answer.next and answer.next == start:  # it does not take what it gives: then all at once
+            answer = Answer((await client.get(path, query) or answer).body, "")
+        yield start, answer
+        start = answer.next
+        if not start:
+            return
+
+
+def page(size: int, start: str = "") -> Query:
     """The parameters that ask for a page, the first or that of a cursor."""
     return {"page_size": size} | ({"page_start": start} if start else {})
 
@@ -233,17 +238,14 @@ async def listed(
     client: RestClient, path: str, place: Place, query: Query = NO_QUERY
 ) -> AsyncIterator[tuple[Place, Listed]]:
     """The items of a collection from a place on, each with the place before it. Raises StoppedError."""
-    start, after = place
-    while True:
-        answer = await client.get(path, {**query, **page(_ITEMS_A_PAGE, start)})
+    after = place.after
+    async for start, answer in pages(client, path, _ITEMS_A_PAGE, place.page, query):
         items: list[Listed] = decoded(answer, list[Listed], [])
         ids = [item.id for item in items]
         for item in items[ids.index(after) + 1 if after in ids else 0 :]:
             yield Place(start, after), item
             after = item.id
-        if answer is None or not answer.next:
-            return
-        start, after = answer.next, ""
+        after = ""
 
 
 class PastFile:
@@ -287,7 +289,7 @@ class PastFile:
             None if given.identities is None else frozenset(given.identities),
         )
         events = [Timed(event, event.timestamp) for event in _good(given.events or [], where, self._report)]
-        return [(visit, events[at : at + _EVENTS_A_PART]) for at in range(0, len(events), _EVENTS_A_PART)]
+        return [(visit, events[at : at + _ITEMS_OF_A_VISIT]) for at in range(0, len(events), _ITEMS_OF_A_VISIT)]
 
 
 async def _each(parts: list[Part]) -> Parts:
@@ -340,5 +342,5 @@ def decoded(answer: Answer | None, as_type: Any, otherwise: Any) -> Any:
         return otherwise
     try:
         return msgspec.json.decode(answer.body, type=as_type)
-    except msgspec.DecodeError as error:
+    except ValueError as error:  # DecodeError is one
         raise StoppedError(f"the server's answer is not that of a History API: {error}") from None

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from footfall_history.importing import Progress
 from footfall_history.rest_client import RestClient, StoppedError, read_credentials
-from footfall_history.sources import OldServer, PastFile, Place, Source
+from footfall_history.sources import OldServer, PastFile, Place, Source, pages
 
 from tests.tools.original import PASSWORD, USER, OldVisit, running_original
 from tests.tools.ports import free_ports
@@ -41,6 +41,16 @@ async def test_a_server_is_read_from_where_it_was_left(credentials: dict[str, st
         everything = await read(source, Place())
         assert everything == [(Place(), ann.id), (Place("", "ann"), ben.id), (Place("", "ben"), cleo.id)]
         assert await read(source, everything[2][0]) == everything[2:]
+
+
+@pytest.mark.parametrize("cursors", ["page_start", "another_name"])
+async def test_all_is_read_whether_or_not_a_server_takes_its_cursors(credentials: dict[str, str], cursors: str) -> None:
+    visit = OldVisit(now_ms(), [("Click", number, {}) for number in range(5)])
+    async with running_original(visit) as original, RestClient(original.url, credentials, rate=1_000) as client:
+        original.cursors = cursors
+        answers = [answer async for _, answer in pages(client, f"/visits/{visit.id}/events", 2)]
+    ids = [event["eventID"] for answer in answers for event in json.loads(answer.body)]
+    assert list(dict.fromkeys(ids)) == [event["eventID"] for event in visit.events]
 
 
 async def test_a_file_is_read_from_where_it_was_left(tmp_path: Path) -> None:
