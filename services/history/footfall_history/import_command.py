@@ -154,8 +154,11 @@ async def _importer(options: argparse.Namespace) -> AsyncIterator[Importer]:
     stamper = Stamper(store, tombstones, transitions_kept=settings.visit_transitions, mark=IMPORTED)
     kept_ms = settings.retention_days * DAY_MS
     try:
-        async with asyncio.timeout(_PATIENCE_S):
-            await tombstones.check()
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                await tombstones.check()
+        except RuntimeError as error:
+            raise StoppedError(str(error)) from None
         yield Importer(stamper, tombstones, identities, walls, kept_ms=kept_ms, site=options.site)
     finally:
         await identities.close()

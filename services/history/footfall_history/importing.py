@@ -24,6 +24,7 @@ from footfall_history.visit import Visit
 
 _VISITS_AT_ONCE: Final = 8
 _EVENTS_A_WRITE: Final = 1_000
+_EVENTS_A_REQUEST: Final = 1_000
 _BYTES_A_REQUEST: Final = 1024 * 1024
 _TELL_EVERY_S: Final = 5.0
 _REASONS_TOLD: Final = 100
@@ -158,13 +159,22 @@ class Importer:
         for event in events:
             by_visit.setdefault(event.visit_id, []).append(event)
         for visit_id, visit in (await self._tombstones.visits(by_visit)).items():
-            request = ImportIdentitiesRequest(visits=[_imported(visit)])
-            for event in by_visit[visit_id]:
-                request.events.append(event)
-                if request.ByteSize() > _BYTES_A_REQUEST:
-                    await self._identities.take_over(request)
-                    request.ClearField("events")
-            await self._identities.take_over(request)
+            for part in _parts(by_visit[visit_id]):
+                await self._identities.take_over(ImportIdentitiesRequest(visits=[_imported(visit)], events=part))
+
+
+def _parts(events: Iterable[Event]) -> Iterator[list[Event]]:
+    """Events in order, in lists that go into one message."""
+    part: list[Event] = []
+    size = 0
+    for event in events:
+        part.append(event)
+        size += event.ByteSize()
+        if len(part) == _EVENTS_A_REQUEST or size >= _BYTES_A_REQUEST:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
 
 
 def _imported(visit: Visit) -> ImportedVisit:

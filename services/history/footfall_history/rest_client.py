@@ -1,6 +1,7 @@
 """Turns questions to a History REST API into answers, at a bounded rate and with patience."""
 
 import asyncio
+import ssl
 import time
 from base64 import b64encode
 from collections.abc import Mapping
@@ -41,16 +42,22 @@ class RestClient:
     ) -> None:
         """`rate`: so many requests a second at most. One that fails is tried `attempts` times, after growing pauses.
 
-        Raises StoppedError for an address that holds credentials.
+        Raises StoppedError for what is no address, or holds credentials, and for authorities that cannot be used.
         """
-        if urlsplit(url).username is not None:
+        scheme, host, *_ = urlsplit(url)
+        if scheme not in {"http", "https"} or not host:
+            raise StoppedError(f"{url} must begin with https:// or http:// and a host")
+        if "@" in host:
             raise StoppedError("credentials are for a file, not for an address that others can see")
         url = url.rstrip("/")
         self.url = url if url.endswith(_PATHS) else url + _PATHS[0]
         self._gap_s = 1 / rate
         self._attempts = attempts
         self._free_at = 0.0
-        verify = httpx.create_ssl_context(verify=str(ca)) if ca else True
+        try:
+            verify = ssl.create_default_context(cafile=ca) if ca else True
+        except OSError as error:  # SSLError is one
+            raise StoppedError(f"{ca} cannot be used: {error.strerror or error}") from None
         self._client = httpx.AsyncClient(headers=headers, timeout=_TIMEOUT_S, verify=verify)
 
     async def __aenter__(self) -> Self:
@@ -77,7 +84,7 @@ class RestClient:
             try:
                 response = await self._client.get(url, params=dict(query))
             except httpx.TransportError as error:
-                problem, pause_s = f"it does not answer ({type(error).__name__})", 0.0
+                problem, pause_s = f"it does not answer ({str(error) or type(error).__name__})", 0.0
             else:
                 status = response.status_code
                 if status in _NOT_THERE:

@@ -102,6 +102,17 @@ def test_credentials_are_in_a_file(tmp_path: Path) -> None:
         RestClient("https://user:secret@gwe.example", {})
 
 
+def test_what_is_no_server_is_refused_before_it_is_asked(tmp_path: Path) -> None:
+    for url in "gwe.example:9443", "ftp://gwe.example", "https://":
+        with pytest.raises(StoppedError, match="must begin with"):
+            RestClient(url, {})
+    file = tmp_path / "ca"
+    file.write_text("no certificate")
+    for ca in file, tmp_path / "missing":
+        with pytest.raises(StoppedError, match="cannot be used"):
+            RestClient("https://gwe.example", {}, ca=ca)
+
+
 def test_progress_is_of_one_source(tmp_path: Path) -> None:
     file = tmp_path / "progress"
     progress = Progress(file, "https://gwe.example")
