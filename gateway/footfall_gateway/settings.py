@@ -1,11 +1,20 @@
 """Turns the environment into what the gateway is told."""
 
+import re
 from pathlib import Path
-from typing import Self
+from typing import Annotated, Self
 
 from footfall_servicekit.settings import ProcessSettings, StoreUrl, check_pair, shared
-from pydantic import Field, FilePath, SecretStr, model_validator
+from pydantic import AfterValidator, Field, FilePath, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
+
+_PATH = "(/[A-Za-z0-9._~-]+)+"
+
+
+def _check_paths(text: str) -> str:
+    if not re.fullmatch(f"({_PATH}(, *{_PATH})*)?", text):
+        raise ValueError("must be paths like /onlinechat, separated by commas")
+    return text
 
 
 class GatewaySettings(ProcessSettings):
@@ -28,6 +37,14 @@ class GatewaySettings(ProcessSettings):
     )
     dsl_file: Path | None = shared(
         "DSL_FILE", None, "The `domain-model.xml` to serve; a change is seen at once. Unset: the one with `Timeout-30`."
+    )
+    idle_minutes: int = shared(
+        "IDLE_MINUTES", 30, "The tracking script begins a new visit after so long without an event.", ge=1
+    )
+    path_prefixes: Annotated[str, AfterValidator(_check_paths)] = Field(
+        "",
+        description="Paths, separated by commas, below which all that pages and clients call is served as well: "
+        "`/onlinechat`, for a proxy that passes `/onlinechat/server/...` on as it is.",
     )
 
     rate_limit_per_address: int = shared(

@@ -47,7 +47,7 @@ async def test_queued_calls_follow_the_system_events_in_order(browser: Browser, 
         events = await names_on_the_wire(visitor, ["VisitStarted", "PageEntered", *NAMES])
         assert [(e["eventType"], e["eventName"], e["data"]) for e in events[2:]] == RAISED
         answer = await visitor.page.evaluate("answer")
-        assert answer == {key: events[0][key] for key in ("visitID", "globalVisitID", "pageID")}
+        assert answer == {key: events[0][key] for key in ("visitID", "globalVisitID", "pageID")} | {"alias": ""}
 
 
 async def test_calls_after_load_do_the_same(browser: Browser, suite: Suite) -> None:

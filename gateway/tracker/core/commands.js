@@ -54,10 +54,19 @@ const commands = {
     );
   },
 
-  /** @param {(ids: {visitID: string, globalVisitID: string, pageID: string}) => void} callback */
+  /**
+   * `alias` is for widgets that pass on what they find: engagement used it.
+   * @param {(ids: {visitID: string, globalVisitID: string, pageID: string, alias: ''}) => void} callback
+   */
   getIDs(callback) {
     ensurePage();
-    setTimeout(callback, 0, { visitID: page.visitID, globalVisitID: globalVisitID(), pageID: page.id });
+    setTimeout(callback, 0, { visitID: page.visitID, globalVisitID: globalVisitID(), pageID: page.id, alias: '' });
+  },
+
+  /** Of the original's engagement. Nothing here notifies pages, so there is nothing to keep. */
+  on() {
+    debug('no chat, callback, notifications (_gwc, on) here');
+    commands.on = () => {};
   },
 };
 

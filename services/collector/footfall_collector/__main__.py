@@ -12,6 +12,7 @@ from footfall_timeline import Walls
 
 from footfall_collector.access import ACCESS
 from footfall_collector.admission import DAY_MS, Admission
+from footfall_collector.categories import CategoriesFile, CategoriesFileError
 from footfall_collector.event_log import EventLog
 from footfall_collector.pipeline import Pipeline
 from footfall_collector.proof import TokenRules
@@ -24,7 +25,7 @@ from footfall_collector.sites import Sites, SitesFileError
 SERVICE_NAME = "footfall.collector.v1.CollectorService"
 
 
-async def collect(settings: CollectorSettings, sites: Sites, walls: Walls) -> int:
+async def collect(settings: CollectorSettings, sites: Sites, walls: Walls, categories: CategoriesFile) -> int:
     """Serve until told to stop; return the exit code."""
     log = EventLog(
         settings.redis_url,
@@ -46,6 +47,7 @@ async def collect(settings: CollectorSettings, sites: Sites, walls: Walls) -> in
         token_rules=TokenRules(settings.token_leeway_s, settings.token_life_s, settings.token_predating_s),
         received_tolerance_ms=None if is_gateway_known else int(settings.received_tolerance_s * 1000),
         walls=walls,
+        category_of=categories.of,
         user_id_keys=[key.strip() for key in settings.user_id_keys.split(",") if key.strip()],
     )
     pipeline = Pipeline(admission, log, Resolver(channel), settings.partitions)
@@ -56,7 +58,7 @@ async def collect(settings: CollectorSettings, sites: Sites, walls: Walls) -> in
         access=ACCESS,
         frequent=["Collect"],
         ready=log.is_ready,
-        background=[log.check],
+        background=[log.check, categories.watch],
         close=[channel.close, log.close],
     )
     return await serve(server)
@@ -71,7 +73,12 @@ def main() -> None:
     except SitesFileError as error:
         sys.stderr.write(f"SITES_FILE is wrong:\n{error}\n")
         sys.exit(2)
-    run(settings, "collector", partial(collect, settings, sites, walls))
+    try:
+        categories = CategoriesFile(settings.categories_file)
+    except CategoriesFileError as error:
+        sys.stderr.write(f"CATEGORIES_FILE is wrong:\n{error}\n")
+        sys.exit(2)
+    run(settings, "collector", partial(collect, settings, sites, walls, categories))
 
 
 if __name__ == "__main__":

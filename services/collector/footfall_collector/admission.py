@@ -4,7 +4,7 @@ Everything after it is a pure function of what it wrote. It works in place, and 
 of the time at which a request without a time of arrival came in.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -75,14 +75,19 @@ class Admission:
         received_tolerance_ms: int | None = None,
         walls: Walls = _NO_WALLS,
         user_id_keys: Sequence[str] = USER_ID_KEYS,
+        category_of: Callable[[Event], str] = lambda _: "",
     ) -> None:
-        """`received_tolerance_ms`: how far a time of arrival that was told may be off; None: it is believed."""
+        """`received_tolerance_ms`: how far a time of arrival that was told may be off; None: it is believed.
+
+        `category_of` gives the categories of events that come without any.
+        """
         self._sites = sites
         self._walls = walls
         self._redactor = redactor
         self._max_event_age_ms = max_event_age_ms
         self._token_rules = token_rules
         self._received_tolerance_ms = received_tolerance_ms
+        self._category_of = category_of
         self._user_id_keys = user_id_keys
         names = ", ".join(user_id_keys)
         self._no_user = _rejection(
@@ -128,6 +133,8 @@ class Admission:
         rejection = self._identify(event, site, now_ms)
         self._place(event, sender.user_agent)
         self._redact(event)
+        if not event.category:
+            event.category = self._category_of(event)
         return rejection
 
     def _place(self, event: Event, user_agent: str) -> None:

@@ -43,6 +43,12 @@ class CollectorSettings(ServiceSettings):
         None,
         "TOML file of the sites: name, origins, sign-in keys. Unset: a site is whatever calls itself one.",
     )
+    categories_file: Path | None = shared(
+        "CATEGORIES_FILE",
+        None,
+        "TOML file of categories, for events that come without any; a change is seen within a second. Unset: events "
+        "have the categories they come with.",
+    )
     token_leeway_s: float = Field(
         30, ge=0, le=3_600, description="How far the clock of a server that signs SignIn tokens may be off, in seconds."
     )

@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 
 from tests.service.collector.conftest import RememberingIdentity, collect
 from tests.tools.batches import batch, context, message, new_uuid
+from tests.tools.eventually import eventually
 from tests.tools.later import knows_later, later
 from tests.tools.process import Running, ServiceProcess
 
@@ -215,13 +216,39 @@ async def test_a_deployment_says_what_its_sites_call_the_user(running_collector:
     assert [event.identity_id for event in entry.events] == ["dana"]
 
 
-async def test_a_wrong_sites_file_ends_the_process_and_is_explained(running_collector: Running, tmp_path: Path) -> None:
-    file = tmp_path / "sites.toml"
-    file.write_text('[[site]]\nname = "the shop"')
-    async with running_collector(SITES_FILE=file) as service:
+@pytest.mark.parametrize(
+    ("setting", "text", "problem"),
+    [
+        ("SITES_FILE", '[[site]]\nname = "the shop"', "site 'the shop': the name must have"),
+        ("CATEGORIES_FILE", '[[category]]\nname = "cars"\ntags = []', "category 'cars': must have tags"),
+    ],
+)
+async def test_a_wrong_file_ends_the_process_and_is_explained(
+    setting: str, text: str, problem: str, running_collector: Running, tmp_path: Path
+) -> None:
+    file = tmp_path / "wrong.toml"
+    file.write_text(text)
+    async with running_collector(**{setting: file}) as service:
         assert service.process.wait(10) == 2
-        assert "site 'the shop': the name must have" in service.output()
+        assert f"{setting} is wrong:\n{file}: {problem}" in service.output()
         assert "Traceback" not in service.output()
+
+
+async def test_events_without_categories_get_those_of_the_file_as_it_is_now(
+    running_collector: Running, redis: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "categories.toml"
+    file.write_text('[[category]]\nname = "loans"\ntags = [{ in = "url", text = "/loans/" }]')
+    async with running_collector(CATEGORIES_FILE=file) as service:
+        events = [message(url="https://shop.example/loans/", category=category) for category in ("", "own")]
+        await collect(service, batch(*events, message(url="https://shop.example/")))
+        [entry] = await logged(redis)
+        assert [event.category for event in entry.events] == ["loans", "own", ""]
+        file.write_text('[[category]]\nname = "home"\ntags = [{ in = "url", regex = "/$" }]')
+        await eventually(lambda: "categories_loaded" in service.output())
+        await collect(service, batch(*events))
+        _, entry = await logged(redis)
+        assert [event.category for event in entry.events] == ["home", "own"]
 
 
 class TestIdentityDown:
