@@ -282,11 +282,10 @@ class PastFile:
             return []
         visit = PastVisit(
             given.visit_id,
-            given.start_date,
-            given.site,
-            given.user_agent_id or "",
-            given.user_agent,
-            None if given.identities is None else frozenset(given.identities),
+            site=given.site,
+            user_agent_id=given.user_agent_id or "",
+            user_agent=given.user_agent,
+            identities=None if given.identities is None else frozenset(given.identities),
         )
         events = [Timed(event, event.timestamp) for event in _good(given.events or [], where, self._report)]
         return [(visit, events[at : at + _ITEMS_OF_A_VISIT]) for at in range(0, len(events), _ITEMS_OF_A_VISIT)]
