@@ -15,7 +15,16 @@ EVERY_COMMAND = [
     *([service] for service in SERVICES),
     *([service, command] for service, commands in COMMANDS.items() for command in commands),
 ]
-MODULES = ["footfall_history", "deploy.run", "bench", "bench.soak", "bench.history", "bench.hostile", "tests.chaos"]
+MODULES = [
+    "footfall_history",
+    "footfall_history.import_command",
+    "deploy.run",
+    "bench",
+    "bench.soak",
+    "bench.history",
+    "bench.hostile",
+    "tests.chaos",
+]
 
 Run = Callable[..., int]
 

@@ -17,6 +17,7 @@ from footfall_timeline import Walls, WallsError
 from footfall_identity.access import ACCESS
 from footfall_identity.consumer import LIVE_GROUP, RECORDS_GROUP, LiveConsumer, LogConsumer
 from footfall_identity.erasure import Eraser
+from footfall_identity.importing import Importer
 from footfall_identity.link_store import LinkStore
 from footfall_identity.linking import Linking
 from footfall_identity.partitions import Partitions
@@ -70,7 +71,15 @@ async def identify(settings: IdentitySettings, walls: Walls) -> int:
         phone_region=region,
     )
     service = IdentityService(
-        settings, partitions, visitors, links, linking=linking, eraser=eraser, feed=feed, walls=walls
+        settings,
+        partitions,
+        visitors,
+        links,
+        linking=linking,
+        eraser=eraser,
+        feed=feed,
+        importer=Importer(persons, links, linking, names=settings.attribute_names, phone_region=region),
+        walls=walls,
     )
     readers = [
         *partitions.log_readers(
