@@ -8,9 +8,9 @@ let brought = '';
 
 /** Takes them out of the address, at once: other scripts send it further. */
 function cleanAddress() {
-  const clean = location.href.replace(/[?&]_gt_link=([^&#]*)(?=#|$)|_gt_link=([^&#]*)&/, (_, last, other) => {
-    brought = last || other;
-    return '';
+  const clean = location.href.replace(/([?&])_gt_link=([^&#]*)(&?)/, (_, before, name, after) => {
+    brought = name;
+    return after && before;
   });
   if (brought) history.replaceState(history.state, '', clean);
 }
