@@ -1,5 +1,5 @@
 // Links: takes a visit along to the other domains of a site's owner, and takes over one that comes from there.
-// Loaded only by pages whose config has `linkDomains`. docs/adr/0035-links-between-domains.md says what may be taken, and why.
+// Loaded only by pages whose config has `linkDomains`. What may be taken over, and why: docs/adr/0035.
 
 const core = /** @type {any} */ (document.currentScript)._gt;
 
@@ -56,14 +56,13 @@ function onClick(event) {
 /** @param {SubmitEvent} event */
 function onSubmit({ target, submitter }) {
   const form = /** @type {Element} */ (target);
-  /** @param {string} name @returns {[Element, string]} the attribute that counts */
-  const attribute = (name) => (submitter && submitter.hasAttribute('form' + name) ? [submitter, 'form' + name] : [form, name]);
-  const [owner, name] = attribute('method');
-  const action = attribute('action');
-  const method = (owner.getAttribute(name) || 'get').toLowerCase();
-  if (method === 'post') lend(...action);
+  // What the button says counts before what the form says.
+  const own = (/** @type {string} */ name) => submitter && submitter.getAttribute('form' + name);
+  const [element, action] = own('action') ? [/** @type {Element} */ (submitter), 'formaction'] : [form, 'action'];
+  const method = (own('method') || form.getAttribute('method') || 'get').toLowerCase();
+  if (method === 'post') lend(element, action);
   // The query of its address is dropped.
-  if (method === 'get') lendField(form, new URL(action[0].getAttribute(action[1]) || '', document.baseURI));
+  if (method === 'get') lendField(form, new URL(element.getAttribute(action) || '', document.baseURI));
 }
 
 /** @param {Element} form @param {URL} address */

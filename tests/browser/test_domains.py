@@ -188,6 +188,16 @@ async def test_tabs_of_two_hosts_that_begin_at_once_start_one_visit(suite: Suite
         await eventually(all_of_it, timeout=20)
 
 
+async def test_a_page_that_is_left_before_hosts_agree_counts(suite: Suite, shop_browser: Browser) -> None:
+    leaving = "<title>Away</title><script src='{gateway}/tracker.js'></script><script>location.href = '/next'</script>"
+    async with visiting(shop_browser, suite, {"/away": leaving, "*": page("{gateway}")}) as visitor:
+        await visitor.page.goto(f"http://www.shop.example:{visitor.origin.rpartition(':')[2]}/away")
+        await visitor.page.wait_for_url("**/next")
+        await ids(visitor.page)
+        events = await names_on_the_wire(visitor, ["VisitStarted", "PageEntered", "PageExited", "PageEntered"])
+        assert len({event["visitID"] for event in events}) == 1
+
+
 async def test_tracking_ends_for_all_hosts_of_the_domain(suite: Suite, shop_browser: Browser) -> None:
     pages = PLAIN | {"/asks": page("{gateway}", config="{ consent: 'required' }")}
     async with visiting(shop_browser, suite, pages) as visitor:

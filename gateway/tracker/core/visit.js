@@ -61,7 +61,10 @@ function globalVisitID(isVisitStart) {
   return id;
 }
 
-/** A gateway under the site's domain sets it by HTTP as well: Safari keeps what scripts set for a week. @param {string} id */
+/**
+ * A gateway under the domain of the cookies sets it by HTTP as well: Safari keeps what scripts set for a week.
+ * @param {string} id
+ */
 function renewByHTTP(id) {
   if (('.' + new URL(endpoint(), location.href).hostname).endsWith('.' + domain)) {
     navigator.sendBeacon(endpoint() + '/cookie?global=' + GLOBAL + '&domain=' + domain + '&id=' + id);
