@@ -1,11 +1,28 @@
 """Turns the environment into what the gateway is told."""
 
+from collections.abc import Iterator
+from ipaddress import ip_network
 from pathlib import Path
-from typing import Self
+from typing import Annotated
 
-from footfall_servicekit.settings import ProcessSettings, StoreUrl, check_pair, shared
-from pydantic import Field, FilePath, SecretStr, model_validator
+from footfall_servicekit.settings import ProcessSettings, pair_problems, shared
+from footfall_servicekit.values import RedisUrl, Target, readable_by
+from footfall_timeline import Walls
+from pydantic import AfterValidator, Field, FilePath, SecretStr
 from pydantic_settings import SettingsConfigDict
+
+from footfall_gateway import dsl, keys
+from footfall_gateway.sites import Sites
+
+
+def _check_proxies(proxies: str) -> str:
+    for proxy in filter(None, map(str.strip, proxies.split(","))):
+        try:
+            ip_network(proxy)
+        except ValueError:
+            rule = "must be addresses or networks such as 10.0.0.0/8, without bits behind the prefix"
+            raise ValueError(rule) from None
+    return proxies
 
 
 class GatewaySettings(ProcessSettings):
@@ -18,15 +35,15 @@ class GatewaySettings(ProcessSettings):
         None, description="Certificate chain (PEM) to serve HTTPS with; a change is seen at once. Unset: HTTP."
     )
     tls_key_file: FilePath | None = Field(None, description="Its key (PEM, not encrypted).")
-    collector_target: str = shared("COLLECTOR_TARGET", "127.0.0.1:50051", "gRPC target of the collector.")
-    identity_target: str = shared("IDENTITY_TARGET", "127.0.0.1:50052", "gRPC target of identity.")
-    history_target: str = shared("HISTORY_TARGET", "127.0.0.1:50053", "gRPC target of history.")
-    sites_file: Path | None = shared(
+    collector_target: Target = shared("COLLECTOR_TARGET", "127.0.0.1:50051", "gRPC target of the collector.")
+    identity_target: Target = shared("IDENTITY_TARGET", "127.0.0.1:50052", "gRPC target of identity.")
+    history_target: Target = shared("HISTORY_TARGET", "127.0.0.1:50053", "gRPC target of history.")
+    sites_file: Annotated[Path | None, readable_by(Sites, Walls.load)] = shared(
         "SITES_FILE",
         None,
         "TOML file of the sites. Here only names, groups and `origins` count: pages that may read answers.",
     )
-    dsl_file: Path | None = shared(
+    dsl_file: Annotated[Path | None, readable_by(dsl.check)] = shared(
         "DSL_FILE", None, "The `domain-model.xml` to serve; a change is seen at once. Unset: the one with `Timeout-30`."
     )
 
@@ -35,18 +52,21 @@ class GatewaySettings(ProcessSettings):
         30_000,
         "Events a minute that beacons of one address may bring, good or bad; more are answered 429. 0: no limit.",
         ge=0,
+        le=1_000_000_000,
     )
     rate_limit_bytes_per_address: int = shared(
         "RATE_LIMIT_BYTES_PER_ADDRESS",
         32 * 1024 * 1024,
         "Bytes a minute that beacons of one address may have; more are answered 429. 0: no limit.",
         ge=0,
+        le=1024**4,
     )
     rate_limit_per_site: int = shared(
         "RATE_LIMIT_PER_SITE",
         0,
         "Events a minute that beacons of one site may bring; more are answered 429. 0: no limit.",
         ge=0,
+        le=1_000_000_000,
     )
     rate_limit_bytes_per_site: int = shared(
         "RATE_LIMIT_BYTES_PER_SITE",
@@ -54,9 +74,10 @@ class GatewaySettings(ProcessSettings):
         "Bytes a minute that beacons of one site may have; more are answered 429. 0: no limit but the site's share of "
         "the log (`COLLECTOR_LOG_SITE_SHARE`).",
         ge=0,
+        le=1024**4,
     )
     rate_limit_loopback: bool = Field(False, description="Limit the addresses of this machine too.")
-    redis_url: StoreUrl = shared(
+    redis_url: RedisUrl = shared(
         "REDIS_URL",
         "redis://127.0.0.1:16379",
         "The Redis or Valkey through which gateways share what addresses and sites have used; of a cluster any node, "
@@ -66,7 +87,7 @@ class GatewaySettings(ProcessSettings):
 
     api_user: str = shared("API_USER", "", "User of the data and `/api/v1` routes (HTTP Basic). Holds every scope.")
     api_password: SecretStr = shared("API_PASSWORD", SecretStr(""), "That user's password.")
-    keys_file: Path | None = Field(
+    keys_file: Annotated[Path | None, readable_by(keys.check)] = Field(
         None, description="File of API keys, written by `footfall-gateway keys`. Unset: no keys but API_USER."
     )
     failed_logins_per_minute: int = Field(
@@ -92,7 +113,7 @@ class GatewaySettings(ProcessSettings):
         False,
         description="Serve the data and `/api/v1` routes to everybody, without authentication.",
     )
-    trusted_proxies: str = Field(
+    trusted_proxies: Annotated[str, AfterValidator(_check_proxies)] = Field(
         "",
         description="Addresses or networks, separated by commas, whose `X-Forwarded-For` and `X-Forwarded-Proto` "
         "are believed. Empty: nobody's.",
@@ -107,19 +128,24 @@ class GatewaySettings(ProcessSettings):
     )
     groups_in_flight: int = Field(4, ge=1, le=256, description="`Collect` calls under way at once.")
     waiting_events: int = Field(
-        50_000, ge=1_000, description="Events that may wait to leave; beacons beyond are answered 503."
+        50_000, ge=1_000, le=10_000_000, description="Events that may wait to leave; beacons beyond are answered 503."
     )
     waiting_bytes: int = Field(
-        64 * 1024 * 1024, ge=1024 * 1024, description="Bytes that may wait to leave; beacons beyond are answered 503."
+        64 * 1024 * 1024,
+        ge=1024 * 1024,
+        le=1024**4,
+        description="Bytes that may wait to leave; beacons beyond are answered 503.",
     )
     reading_bytes: int = Field(
         64 * 1024 * 1024,
         ge=1024 * 1024,
+        le=1024**4,
         description="Bytes of bodies that may be arriving at once; requests beyond are answered 503.",
     )
     connections: int = Field(
         10_000,
         ge=1,
+        le=1_000_000,
         description="Connections served at once, as far as the system allows open files; requests on further "
         "ones are answered 503.",
     )
@@ -155,15 +181,11 @@ class GatewaySettings(ProcessSettings):
         """The audit key, empty when there is none."""
         return self.audit_key.get_secret_value() if self.audit_key else ""
 
-    @model_validator(mode="after")
-    def _https_is_usable(self) -> Self:
-        check_pair(self, "tls_cert_file", "tls_key_file")
-        return self
-
-    @model_validator(mode="after")
-    def _user_needs_password(self) -> Self:
+    def problems(self) -> Iterator[str]:
+        """What is wrong between settings of the gateway."""
+        yield from super().problems()
+        yield from pair_problems(self, "tls_cert_file", "tls_key_file")
         if bool(self.api_user) != bool(self.api_password.get_secret_value()):
-            raise ValueError("API_USER and API_PASSWORD: must be set both, or neither")
+            yield "API_USER and API_PASSWORD: must be set both, or neither"
         if ":" in self.api_user:
-            raise ValueError("API_USER: must not hold a colon")
-        return self
+            yield "API_USER: must not hold a colon"

@@ -188,7 +188,7 @@ class TestLog:
         async with running_collector(PARTITIONS=2):
             pass
         async with running_collector(PARTITIONS=3) as service:
-            assert service.process.wait(10) == 1
+            assert service.process.wait(10) == 2
             assert "Set PARTITIONS=2 for every service" in service.output()
 
 
