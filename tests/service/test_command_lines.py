@@ -10,7 +10,12 @@ import pytest
 from deploy.embedded import ROOT
 from tests.arch.house import SERVICES
 
-COMMANDS = {"gateway": ["keys", "whose", "check-dsl"], "history": ["dead-letters", "verify-erasure"]}
+COMMANDS = {
+    "collector": ["check"],
+    "identity": ["check"],
+    "gateway": ["check", "keys", "whose", "check-dsl"],
+    "history": ["check", "dead-letters", "verify-erasure"],
+}
 EVERY_COMMAND = [
     *([service] for service in SERVICES),
     *([service, command] for service, commands in COMMANDS.items() for command in commands),
@@ -42,7 +47,7 @@ def test_help_explains(command: list[str], run: Run, capsys: pytest.CaptureFixtu
     said = capsys.readouterr().out
     assert said.startswith(f"usage: footfall-{' '.join(command)}")
     if len(command) == 1:
-        assert all(name in said for name in ["--version", "Settings", *COMMANDS.get(command[0], ())])
+        assert all(name in said for name in ["--version", "Settings", *COMMANDS[command[0]]])
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -63,6 +68,12 @@ def test_what_is_not_understood_is_refused(
 @pytest.mark.parametrize(("service", "command"), [(each[0], each[1]) for each in EVERY_COMMAND if len(each) == 2])
 def test_flags_that_a_command_does_not_have_are_refused(service: str, command: str, run: Run) -> None:
     assert run(service, command, "--hlep") == 2
+
+
+def test_a_hash_is_asked_for_with_an_id(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("gateway", "whose", "identity") == 2
+    captured = capsys.readouterr()
+    assert (captured.out, "identity: must be given with an id" in captured.err) == ("", True)
 
 
 @pytest.mark.parametrize("module", MODULES)
