@@ -79,8 +79,11 @@ def mongo_database() -> str:
 
 @pytest.fixture(scope="session")
 def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
-    """The whole suite as `make run` starts it, on stores and ports of its own. Who stops a program starts it again."""
-    with running_suite(tmp_path_factory.mktemp("suite")) as suite:
+    """The whole suite as `make run` starts it, on stores and ports of its own. Who stops a program starts it again.
+
+    It is there below `/onlinechat` as well.
+    """
+    with running_suite(tmp_path_factory.mktemp("suite"), {"GATEWAY_PATH_PREFIXES": "/onlinechat"}) as suite:
         yield suite
 
 

@@ -14,7 +14,9 @@ from footfall_gateway.audit import Audit
 from footfall_gateway.auth import Authenticator
 from footfall_gateway.beacon import BeaconEndpoint
 from footfall_gateway.bodies import Bodies
+from footfall_gateway.cors import Cors
 from footfall_gateway.dsl import DslFile
+from footfall_gateway.engagement import EngagementApi
 from footfall_gateway.files import Files, folder
 from footfall_gateway.history_api import HistoryApi
 from footfall_gateway.history_posts import HistoryPosts
@@ -26,11 +28,12 @@ from footfall_gateway.operations import Api, Gate, routes
 from footfall_gateway.probes import Probes
 from footfall_gateway.problem import HISTORY_ERRORS, PROBLEM_DETAILS, Problem
 from footfall_gateway.settings import GatewaySettings
-from footfall_gateway.tracker_files import BrowserFile, asset_folder, load_tracker_files, packed
+from footfall_gateway.sites import Sites
+from footfall_gateway.tracker_files import ORIGINAL_FOLDERS, BrowserFile, asset_folder, load_tracker_files, packed
 
 HISTORY_PREFIXES = ("/server/data", "/backend/data")
 """Of 8.5 and of 8.1."""
-DSL_PATH = "/server/resources/dsl/domain-model.xml"
+DSL_PATHS = tuple(f"{folder}/dsl/domain-model.xml" for folder in ORIGINAL_FOLDERS)
 
 
 def build(
@@ -47,7 +50,7 @@ def build(
 
     Raises:
         DslFileError: DSL_FILE cannot be used.
-        WallsError: SITES_FILE cannot be used.
+        WallsError, SitesFileError: SITES_FILE cannot be used.
 
     """
     authenticator = Authenticator(settings)
@@ -63,7 +66,8 @@ def build(
         cookies.api(),
         probes.api(),
     ]
-    table: list[BaseRoute] = [route for api in apis for route in routes(api, gate)]
+    engagement = EngagementApi(Cors(Sites(settings.sites_file))).api()
+    table: list[BaseRoute] = [route for api in [*apis, engagement] for route in routes(api, gate)]
     return _Dispatcher(
         beacons,
         _files(settings, openapi.describe(apis)),
@@ -72,13 +76,13 @@ def build(
 
 
 def _files(settings: GatewaySettings, description: bytes) -> Files:
-    known = load_tracker_files()
+    known = load_tracker_files(settings.idle_minutes)
     known["/openapi.json"] = packed(description, "application/json", 60)
     known.update(folder("/docs", asset_folder("docs")))
     for page in ("demo", "console"):
         known.update(folder(f"/{page}", asset_folder("console") / page))
     files: dict[str, Callable[[], BrowserFile]] = {path: partial(_same, file) for path, file in known.items()}
-    return Files({**files, DSL_PATH: DslFile(settings.dsl_file).current})
+    return Files(files | dict.fromkeys(DSL_PATHS, DslFile(settings.dsl_file).current))
 
 
 def _same(file: BrowserFile) -> BrowserFile:

@@ -5,6 +5,8 @@ All else goes to the same endpoint the way of every request. Why: docs/adr/0008-
 """
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, cast
 
@@ -22,10 +24,26 @@ _ALIVE: Final = "/healthz"  # whoever does not get an answer there restarts this
 _REFUSAL: Final = [(b"content-length", b"0"), (b"connection", b"close"), (b"retry-after", b"1")]
 
 
-def beacon_protocol(endpoint: BeaconEndpoint, trusted_proxies: str) -> Any:
+def beacon_protocol(endpoint: BeaconEndpoint, trusted_proxies: str, path_prefixes: str) -> Any:
     """What uvicorn takes for the class of its connections' protocol. `trusted_proxies` as uvicorn has it."""
     proxies = ProxyHeadersMiddleware(_nothing, trusted_proxies) if trusted_proxies else None  # type: ignore[arg-type]  # its types name TypedDicts
-    return partial(_BeaconProtocol, endpoint, proxies)
+    prefixes = filter(None, path_prefixes.encode().replace(b" ", b"").split(b","))
+    return partial(_BeaconProtocol, endpoint, _InFront(proxies, sorted(prefixes, key=len, reverse=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class _InFront:
+    """What stands between clients and this process, and what it leaves in a request."""
+
+    proxies: ProxyHeadersMiddleware | None
+    path_prefixes: Sequence[bytes]
+    """The longest first."""
+
+    def without_prefix(self, url: bytes) -> bytes:
+        for prefix in self.path_prefixes:
+            if url.startswith(prefix + b"/"):
+                return url.removeprefix(prefix)
+        return url
 
 
 async def _nothing(_scope: Scope, _receive: Receive, _send: Send) -> None:
@@ -41,7 +59,7 @@ class _BeaconProtocol(BoundedConnection):
     def __init__(
         self,
         endpoint: BeaconEndpoint,
-        proxies: ProxyHeadersMiddleware | None,
+        in_front: _InFront,
         config: Config,
         server_state: ServerState,
         app_state: dict[str, Any],
@@ -49,12 +67,13 @@ class _BeaconProtocol(BoundedConnection):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._endpoint = endpoint
-        self._proxies = proxies
+        self._in_front = in_front
         self._is_reading_head = False
         self._held: tuple[RequestResponseCycle, Any] | None = None
 
     def on_headers_complete(self) -> None:
         self._is_reading_head = True
+        self.url = self._in_front.without_prefix(self.url)  # before anything looks at the path
         super().on_headers_complete()
         self._is_reading_head = False
 
@@ -79,8 +98,8 @@ class _BeaconProtocol(BoundedConnection):
             return
         cycle, app = self._held
         self._held = None
-        if self._proxies:
-            _run_through(self._proxies, cycle.scope)
+        if self._in_front.proxies:
+            _run_through(self._in_front.proxies, cycle.scope)
         stored = self._endpoint.begin(cast("Scope", cycle.scope), bytes(cycle.body))
         if stored is None:
             super()._start_asgi_task(cycle, app)

@@ -34,7 +34,9 @@ class TooManyEventsError(BeaconError):
 Milliseconds = int | float
 """A time of a sender's: `performance.timeOrigin + performance.now()` has a fraction. `fitting` makes it whole."""
 
-JsonObject = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": ["object", "null"]})]
+Json = Annotated[
+    msgspec.Raw, msgspec.Meta(extra_json_schema={"description": "What is no object is kept under `value`."})
+]
 
 
 class BeaconEvent(msgspec.Struct, gc=False):
@@ -55,8 +57,8 @@ class BeaconEvent(msgspec.Struct, gc=False):
     site: str | None = None
     event_type: str | None = msgspec.field(name="eventType", default=None)
     """Type-checked and not passed on: the type follows from the name."""
-    data: JsonObject = msgspec.field(default_factory=msgspec.Raw)
-    """Verbatim; empty when not given."""
+    data: Json = msgspec.field(default_factory=msgspec.Raw)
+    """Verbatim; empty when not given. `read` puts what is no object under `value`."""
 
 
 class Rejection(NamedTuple):
@@ -190,12 +192,12 @@ def _read_at_once(body: bytes) -> Envelope | None:
         else:
             events = [found] if found.events is None else found.events
             sent_ms, site, dropped = found.sent_at or 0, found.site, found.dropped
-        for event in events:
-            _check_data(event)
     except (msgspec.DecodeError, RecursionError):
         return None
     if not 1 <= len(events) <= MAX_EVENTS:
         return None
+    for event in events:
+        _make_data_an_object(event)
     return Envelope(events, [*range(len(events))], [], fitting(sent_ms), site, _believable(dropped))
 
 
@@ -252,16 +254,14 @@ def _event(item: bytes) -> BeaconEvent:
     if len(item) > MAX_EVENT_BYTES:
         raise _TooLargeError
     event = _decode_event(item)
-    _check_data(event)
+    _make_data_an_object(event)
     return event
 
 
-def _check_data(event: BeaconEvent) -> None:
+def _make_data_an_object(event: BeaconEvent) -> None:
     data = bytes(event.data)
     if not data.startswith(b"{"):
-        if data not in {b"", b"null"}:
-            raise msgspec.ValidationError("Expected `object` - at `$.data`")
-        event.data = msgspec.Raw()
+        event.data = msgspec.Raw(b"" if data in {b"", b"null"} else b'{"value":%b}' % data)
 
 
 def _id_of(item: bytes) -> str | None:

@@ -28,7 +28,7 @@ from footfall_gateway.related import Includes, includes
 
 Query = TypeVar("Query", bound=msgspec.Struct)
 Body = TypeVar("Body")
-Method = Literal["GET", "POST", "PUT", "DELETE"]
+Method = Literal["GET", "POST", "PUT", "DELETE", "OPTIONS"]
 
 JSON = "application/json; charset=UTF-8"
 """Spelled as the original spells it."""

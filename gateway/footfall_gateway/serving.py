@@ -156,7 +156,7 @@ def _uvicorn_config(application: ASGIApp, beacons: BeaconEndpoint, settings: Gat
     tls = https_context(KeyPair(certificate, key)) if certificate and key else None
     return uvicorn.Config(
         application,
-        http=beacon_protocol(beacons, settings.trusted_proxies),
+        http=beacon_protocol(beacons, settings.trusted_proxies, settings.path_prefixes),
         ws="none",
         lifespan="off",
         log_config=None,

@@ -1,5 +1,6 @@
 """Turns the environment into what the gateway is told."""
 
+import re
 from collections.abc import Iterator
 from ipaddress import ip_network
 from pathlib import Path
@@ -13,6 +14,14 @@ from pydantic_settings import SettingsConfigDict
 
 from footfall_gateway import dsl, keys
 from footfall_gateway.sites import Sites
+
+_PATH = "(/[A-Za-z0-9._~-]+)+"
+
+
+def _check_paths(text: str) -> str:
+    if not re.fullmatch(f"({_PATH}(, *{_PATH})*)?", text):
+        raise ValueError("must be paths like /onlinechat, separated by commas")
+    return text
 
 
 def _check_proxies(proxies: str) -> str:
@@ -45,6 +54,14 @@ class GatewaySettings(ProcessSettings):
     )
     dsl_file: Annotated[Path | None, readable_by(dsl.check)] = shared(
         "DSL_FILE", None, "The `domain-model.xml` to serve; a change is seen at once. Unset: the one with `Timeout-30`."
+    )
+    idle_minutes: int = shared(
+        "IDLE_MINUTES", 30, "The tracking script begins a new visit after so long without an event.", ge=1, le=1_440
+    )
+    path_prefixes: Annotated[str, AfterValidator(_check_paths)] = Field(
+        "",
+        description="Paths, separated by commas, below which all that pages and clients call is served as well: "
+        "`/onlinechat`, for a proxy that passes `/onlinechat/server/...` on as it is.",
     )
 
     rate_limit_per_address: int = shared(

@@ -8,7 +8,17 @@ from pathlib import Path
 
 import rjsmin
 
-SCRIPT_PATHS = ("/tracker.js", "/server/resources/js/build/GPE.min.js", "/server/resources/js/build/GTC.min.js")
+ORIGINAL_FOLDERS = ("/server/resources", "/frontend/resources")
+"""Where pages of 8.5 and of 8.1 look for files."""
+SCRIPT_PATHS = (
+    "/tracker.js",
+    *(
+        f"{folder}/js/build/{name}{suffix}"
+        for folder in ORIGINAL_FOLDERS
+        for name in ("GTC", "GTCJ", "GPE", "GPEJ")
+        for suffix in (".min.js", ".js")
+    ),
+)
 DSL_SCRIPT_PATH = "/tracker-dsl.js"
 
 # The parts only declare, in an order of their own choosing; `start.js` runs, so it comes last.
@@ -37,15 +47,15 @@ class BrowserFile:
         return f"public, max-age={self.max_age_s}"
 
 
-def load_tracker_files(folder: Path | None = None) -> dict[str, BrowserFile]:
+def load_tracker_files(idle_minutes: int, folder: Path | None = None) -> dict[str, BrowserFile]:
     """Build every script of the tracker, by URL path; a few milliseconds, to be done once at start.
 
-    Raises FileNotFoundError when a part is missing from `folder`.
+    A visit ends after `idle_minutes` without an event. Raises FileNotFoundError when a part is missing from `folder`.
     """
     folder = folder or asset_folder("tracker")
     dsl = _script((folder / "dsl.js").read_text("utf-8"))
     source = "\n".join((folder / "core" / f"{part}.js").read_text("utf-8") for part in _CORE_PARTS)
-    core = _script(source.replace("DSL_VERSION", dsl.version))
+    core = _script(source.replace("DSL_VERSION", dsl.version).replace("IDLE_MINUTES", str(idle_minutes)))
     return {DSL_SCRIPT_PATH: dsl, **dict.fromkeys(SCRIPT_PATHS, core)}
 
 

@@ -1,7 +1,7 @@
 // DSL: raises the business events that a domain-model.xml describes. Loaded only by pages whose config names one.
 // Without Array.from and reduce, which are other functions on pages with Prototype.js.
 
-const { dsl = '', debug } = /** @type {HTMLScriptElement} */ (document.currentScript).dataset;
+const { dsl = '', global = '_gt', debug } = /** @type {HTMLScriptElement} */ (document.currentScript).dataset;
 const globals = /** @type {any} */ (window);
 
 /** @param {...unknown} what */
@@ -156,7 +156,7 @@ function watch(rule) {
       triggers.forEach((each) => (each.missing = each.isTimer ? 0 : countOf(each.element)));
       if (postcondition && !valueOf(postcondition, event)) return;
       const data = Object.assign({}, ...triggers.map((each) => each.data), valuesOf(rule, event));
-      globals._gt.push(['event', attribute(rule, 'name'), { data }]);
+      globals[global].push(['event', attribute(rule, 'name'), { data }]);
     }));
 }
 

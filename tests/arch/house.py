@@ -63,4 +63,5 @@ def secrets_of(service: str, *, with_urls: bool = False) -> set[str]:
 def own_dependencies(service: str) -> list[str]:
     """The distributions of this house that a service declares it needs, without their prefix."""
     project = tomllib.loads((SERVICES[service] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return sorted(name.removeprefix("footfall-") for name in project["dependencies"] if name.startswith("footfall-"))
+    names = (requirement.partition(">=")[0] for requirement in project["dependencies"])
+    return sorted(name.removeprefix("footfall-") for name in names if name.startswith("footfall-"))

@@ -63,7 +63,7 @@ class FaultProxy:
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, one request."""
         request = await _read_request(reader)
-        is_beacon = request.target.startswith("/beacon") and request.method == "POST"
+        is_beacon = request.target.endswith("/beacon") and request.method == "POST"
         fault = self.fault if is_beacon else Fault.NONE
         if is_beacon:
             self.beacons.append(json.loads(request.body))

@@ -7,7 +7,7 @@ import pytest
 from footfall_gateway.dsl import DEFAULT_FILE, DslFile, DslFileError, Fault, faults, run
 from footfall_gateway.tracker_files import DSL_SCRIPT_PATH, SCRIPT_PATHS, load_tracker_files
 
-FILES = load_tracker_files()
+FILES = load_tracker_files(idle_minutes=30)
 
 
 @pytest.mark.parametrize(("path", "budget"), [(SCRIPT_PATHS[0], 5_800), (DSL_SCRIPT_PATH, 4_000)])
@@ -17,11 +17,12 @@ def test_size_budget(path: str, budget: int) -> None:
 
 def test_every_path_has_the_same_script() -> None:
     assert len({FILES[path].etag for path in SCRIPT_PATHS}) == 1
-    assert SCRIPT_PATHS == (
-        "/tracker.js",
-        "/server/resources/js/build/GPE.min.js",
-        "/server/resources/js/build/GTC.min.js",
-    )
+
+
+def test_the_script_knows_when_a_visit_is_over() -> None:
+    core, later = FILES["/tracker.js"], load_tracker_files(idle_minutes=45)["/tracker.js"]
+    assert core.body.replace(b"'30'", b"'45'") == later.body != core.body
+    assert core.version != later.version
 
 
 def test_versions_and_caching() -> None:

@@ -46,13 +46,15 @@ DATA: list[tuple[str, Any]] = [
     ("Object.assign(Object.create(null), { n: 1 })", {"n": 1}),
     ("JSON.parse('{\"__proto__\": { \"n\": 1 }, \"constructor\": 2}')", {"__proto__": {"n": 1}, "constructor": 2}),
     ("{ half: '\\ud83d' }", {"half": "\ufffd"}),
-    ("[1, 2]", {"_value": [1, 2]}),
-    ("'hello'", {"_value": "hello"}),
+    ("[1, 2]", {"value": [1, 2]}),
+    ("'hello'", {"value": "hello"}),
+    ("0", {"value": 0}),
+    ("''", {"value": ""}),
     ("() => 1", {}),
     ("{ ['k'.repeat(257)]: 1, ['k'.repeat(256)]: 2 }", {"k" * 256: 2}),
     ("Object.assign({}, Array(1500).fill(0))", {str(n): 0 for n in range(1000)}),
     ("{ text: 'ß'.repeat(40000) }", {"_dropped": "too large"}),
-    ("Array(40).fill().reduce((inside, _, n) => (n % 2 ? [inside] : { inside }), 1)", {"_value": [deep(30)]}),
+    ("Array(40).fill().reduce((inside, _, n) => (n % 2 ? [inside] : { inside }), 1)", {"value": [deep(30)]}),
 ]  # fmt: skip
 OLDER_FORM = "{ eventName: 'Probe', get n() { throw new Error('no'); }, m: 1 }"
 

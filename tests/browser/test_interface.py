@@ -47,7 +47,7 @@ async def test_queued_calls_follow_the_system_events_in_order(browser: Browser, 
         events = await names_on_the_wire(visitor, ["VisitStarted", "PageEntered", *NAMES])
         assert [(e["eventType"], e["eventName"], e["data"]) for e in events[2:]] == RAISED
         answer = await visitor.page.evaluate("answer")
-        assert answer == {key: events[0][key] for key in ("visitID", "globalVisitID", "pageID")}
+        assert answer == {key: events[0][key] for key in ("visitID", "globalVisitID", "pageID")} | {"alias": ""}
 
 
 async def test_calls_after_load_do_the_same(browser: Browser, suite: Suite) -> None:
@@ -193,6 +193,20 @@ async def test_debug_tells_the_console(browser: Browser, suite: Suite) -> None:
         visitor.page.on("console", lambda message: lines.append(message.text))
         await visitor.open()
         await eventually(lambda: any(line.startswith("[_gt]") and "VisitStarted" in line for line in lines), timeout=20)
+
+
+async def test_debug_says_in_words_why_an_event_was_refused(browser: Browser, suite: Suite) -> None:
+    async with visiting(browser, suite, {"/": page("{gateway}", config="{ debug: true }")}) as visitor:
+        lines: list[str] = []
+        visitor.page.on("console", lambda message: lines.append(message.text))
+        await visitor.open()
+        await visitor.page.evaluate("_gt.push(['event', 'SignIn', { data: { name: 'Dana' } }])")
+
+        line = await eventually(lambda: next((line for line in lines if "rejected" in line), False), timeout=20)
+        assert isinstance(line, str)
+        [refused] = [event for event in visitor.proxy.events() if event["eventName"] == "SignIn"]
+        for word in (refused["eventID"], "invalid_user_id", "data.userID: must be a string of 1 to 512 characters"):
+            assert word in line
 
 
 async def test_events_leave_in_batches_and_identities_at_once(browser: Browser, suite: Suite) -> None:

@@ -32,6 +32,8 @@ STEPS = 20
 STATES = {1: "ANONYMOUS", 2: "RECOGNIZED", 3: "AUTHENTICATED"}
 # Rare enough that a run is not made of them: each costs a second or two.
 RESTART_ONE_IN = 60
+OTHER_NAMES = {"email": "EmailAddress", "phone": "PhoneNumber", "firstName": "FIRSTNAME", "lastName": "familyName"}
+"""What some pages call the attributes; the reference has ours."""
 
 positions = st.integers(0, 2)
 
@@ -81,9 +83,19 @@ class Visitors(RuleBasedStateMachine):
         given=st.fixed_dictionaries({}, optional={"email": positions, "phone": positions, "firstName": positions}),
         is_now=st.sampled_from([False, False, False, True]),
         again=st.booleans(),
+        names=st.sampled_from([{}, OTHER_NAMES]),
     )
     def something_happens(
-        self, *, visit: int, name: str, person: int, seconds: int, given: dict[str, int], is_now: bool, again: bool
+        self,
+        *,
+        visit: int,
+        name: str,
+        person: int,
+        seconds: int,
+        given: dict[str, int],
+        is_now: bool,
+        again: bool,
+        names: dict[str, str],
     ) -> None:
         """An event, early or late by up to twenty seconds of the visit, or now; perhaps twice."""
         user = self.people[person] if name in {"UserInfo", "SignIn"} else ""
@@ -92,7 +104,8 @@ class Visitors(RuleBasedStateMachine):
         if "firstName" in data:
             data["lastName"] = "Miller"
         at_ms = now_ms() if is_now else self.started_ms + 1_000 * seconds
-        sent = event(name, self.visit_ids[visit], at_ms, user or None, data=data)
+        said = {names.get(key, key): value for key, value in data.items()}
+        sent = event(name, self.visit_ids[visit], at_ms, user or None, data=said)
         for _ in range(1 + again):
             self._until(lambda: self.http.post("/beacon", json=[sent]), 204)
         event_id = str(uuid.UUID(sent["eventID"]))

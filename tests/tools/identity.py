@@ -7,6 +7,7 @@ from typing import Any
 
 from footfall.event.v1 import event_pb2
 from footfall.event.v1.event_pb2 import Event, EventBatch
+from footfall_identity.settings import IdentitySettings
 from footfall_identity.visit_record import VisitRecord, touches
 from footfall_identity.visitor_store import VisitorStore
 from footfall_servicekit.stream import Entry
@@ -18,6 +19,8 @@ ERASURE_KEY = "erasure key of the tests"
 DAY_MS = 86_400_000
 KEEP_MS = 8 * DAY_MS
 PARTITIONS = 3
+ATTRIBUTE_NAMES = IdentitySettings.model_validate({"never_erase": True}).attribute_names
+"""The usual ones."""
 
 KINDS = {"UserInfo": Kind.USER_INFO, "SignIn": Kind.SIGN_IN, "SignOut": Kind.SIGN_OUT}
 

@@ -156,6 +156,40 @@ class TestIdentification:
         event = admitted(message("SignIn", sent, timestamp_ms=NOW))
         assert (event.identity_id, event.data_json) == ("ann", sent)
 
+    @pytest.mark.parametrize("name", ["SignIn", "UserInfo"])
+    @pytest.mark.parametrize(
+        ("sent", "user_id"),
+        [
+            ({"userid": "dana"}, "dana"),
+            ({"email": "dana@example.com", "username": "dana"}, "dana"),
+            ({"email": "dana@example.com"}, "dana@example.com"),
+            ({"email": "dana@example.com", "userid": 7}, "7"),
+            ({"userID": None, "userId": "", "username": "dana"}, "dana"),
+            ({"userID": "ann", "userId": "bob", "username": "dana"}, "ann"),
+        ],
+    )
+    def test_the_first_key_that_is_given_names_the_user(self, name: str, sent: dict[str, Any], user_id: str) -> None:
+        event = admitted(message(name, sent, timestamp_ms=NOW))
+        assert event.identity_id == user_id
+
+    @pytest.mark.parametrize("key", ["username", "email"])
+    def test_what_names_the_user_in_the_place_of_a_user_id_stays_as_sent(self, key: str) -> None:
+        sent = b'{ "%b" : "dana", "n": 1.50}' % key.encode()
+        assert admitted(message("SignIn", sent, timestamp_ms=NOW)).data_json == sent
+
+    @pytest.mark.parametrize("sent", [{"userID": [], "email": "d@b.de"}, {"username": "x" * 513, "email": "d@b.de"}])
+    def test_a_key_that_is_given_and_names_nobody_gives_way_to_no_other(self, sent: dict[str, Any]) -> None:
+        assert rejected(message("SignIn", sent, timestamp_ms=NOW)) == "invalid_user_id"
+
+    def test_which_keys_name_users_is_a_setting(self) -> None:
+        rules = Admission(Sites(), Redactor(), max_event_age_ms=7 * DAY_MS, user_id_keys=["customerId", "login"])
+        data = ({"login": "dana"}, {"login": "dana", "customerId": 7}, {"userID": "dana", "email": "d@b.de"})
+        sent = batch(*(message("SignIn", each, timestamp_ms=NOW) for each in data))
+        [(position, outcome)] = rules.admit(sent, NOW).items()
+        assert [event.identity_id for event in sent.events] == ["dana", "7", ""]
+        assert (position, outcome.reason) == (2, collector.REJECT_REASON_INVALID_USER_ID)
+        assert "customerId, login" in outcome.message
+
     @pytest.mark.parametrize("name", ["SignIn", "UserInfo", "SignOut"])
     def test_a_sign_in_token_is_always_removed(self, name: str) -> None:
         sent = b'{"userID":"dana","tok\\u0065n":"SECRET","n":1}'

@@ -67,12 +67,13 @@ def signed_in(
     now_s: float = NOW_S,
     happened_s: float | None = None,
     told_s: float | None = None,
+    key: str = "userID",
 ) -> Event:
-    """The event after admission of a SignIn that carries this token.
+    """The event after admission of a SignIn that carries this token, and names the user under this key.
 
     It happened now unless told otherwise, and `told_s` is when the caller says that it arrived.
     """
-    data = {"userID": user} | ({} if given is None else {"token": given})
+    data = {key: user} | ({} if given is None else {"token": given})
     now_ms = int(now_s * 1000)
     happened_ms = now_ms if happened_s is None else int(happened_s * 1000)
     told_ms = now_ms if told_s is None else int(told_s * 1000)
@@ -82,7 +83,7 @@ def signed_in(
     )
     assert admission.admit(sent, now_ms) == {}
     [event] = sent.events
-    assert json.loads(event.data_json) == {"userID": user}
+    assert json.loads(event.data_json) == {key: user}
     return event
 
 
@@ -232,6 +233,28 @@ def test_a_token_is_known_again_whatever_is_changed_in_its_text() -> None:
 
 def test_a_numeric_user_id_is_signed_as_its_decimal_text() -> None:
     assert signed_in(token(sub="42"), user=42).assurance_reason == "token_valid"
+
+
+@pytest.mark.parametrize(("key", "said"), [("email", "dana@example.com"), ("username", "root"), ("name", "Dana")])
+def test_where_the_page_says_no_user_id_the_token_says_who_it_is(key: str, said: str) -> None:
+    event = signed_in(token(), said, key=key)
+    assert (event.identity_id, event.assurance_reason) == ("dana", "token_valid")
+    assert (event.transition, event.assurance) == (event_pb2.TRANSITION_KIND_SIGN_IN, event_pb2.ASSURANCE_PROVEN)
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (None, "token_missing"),
+        (token(OTHER_SECRET), "token_forged"),
+        (token(sub=""), "token_wrong_subject"),
+        (token(sub="x" * 513), "token_wrong_subject"),
+    ],
+)
+def test_a_page_that_says_no_user_id_proves_nobody_without_a_valid_token(bad: Any, reason: str) -> None:
+    event = signed_in(bad, "dana@example.com", key="email")
+    assert (event.identity_id, event.assurance_reason) == ("dana@example.com", reason)
+    assert (event.transition, event.assurance) == (event_pb2.TRANSITION_KIND_USER_INFO, event_pb2.ASSURANCE_CLAIMED)
 
 
 def test_without_a_key_a_sign_in_is_believed_and_its_token_dropped_unread() -> None:

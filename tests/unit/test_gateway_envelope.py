@@ -62,8 +62,6 @@ def test_more_events_than_a_beacon_may_bring_are_refused() -> None:
         (b'{"eventID":"x","timestamp":true}', Rejection(1, "x", "malformed", "timestamp: expected number, got bool")),
         (b'{"eventID":5}', Rejection(1, None, "malformed", "eventID: expected str, got int")),
         (b'{"eventType":1}', Rejection(1, None, "malformed", "eventType: expected str, got int")),
-        (b'{"data":[1]}', Rejection(1, None, "malformed", "data: expected object")),
-        (b'{"data":"{}"}', Rejection(1, None, "malformed", "data: expected object")),
         (
             b'{"eventID":"' + b"x" * 70_000 + b'"}',
             Rejection(1, "x" * 64, "too_large", "event: at most 65536 bytes"),
@@ -121,6 +119,14 @@ def test_data_is_kept_verbatim() -> None:
     data = b'{ "b" :1.50, "a":"\\u00e9\xc3\xa9", "a":{"n":1e400} }'
     [event] = read(b'{"data":' + data + b"}").events
     assert bytes(event.data) == data
+
+
+@pytest.mark.parametrize("sent", [b"[1, 2]", b'"{}"', b"7.50", b"false", b'""', b"[]", b'"a\\ud83d\\ude00"'])
+@pytest.mark.parametrize("among_bad_ones", [False, True])
+def test_data_that_are_no_object_are_kept_as_sent_under_value(sent: bytes, among_bad_ones: bool) -> None:
+    more = b",5" if among_bad_ones else b""  # then each event is decoded by itself
+    [event] = read(b'[{"data": %b }%b]' % (sent, more)).events
+    assert bytes(event.data) == b'{"value":%b}' % sent
 
 
 def test_half_a_surrogate_pair_costs_neither_its_event_nor_the_others() -> None:

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 from footfall_identity.identity_record import IdentityRecord, Naming, ProfileValue, Source, best_values, erased, merged
 from footfall_identity.matching import Rule
+from footfall_identity.settings import IdentitySettings
+from footfall_servicekit.settings import load
 from footfall_timeline import Assurance, Kind, transition_of
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import convert
 
-from tests.tools.identity import admitted
+from tests.tools.identity import ATTRIBUTE_NAMES, admitted
 
 VISIT = "d23f0824-128b-4f33-8c5c-7fd0a6a3a450"
 ANN = IdentityRecord(identity_id="ann")
@@ -27,7 +29,7 @@ def naming(at_ms: int, said: dict[str, Any], proven: dict[str, Any] | None = Non
     event = admitted("SignIn", VISIT, at_ms, "ann", data=said, **fields)
     transition = transition_of(event)
     assert transition
-    return Naming.of(event, transition, "DE")
+    return Naming.of(event, transition, ATTRIBUTE_NAMES, "DE")
 
 
 def of(*namings: Naming) -> IdentityRecord:
@@ -69,11 +71,58 @@ def test_what_a_token_says_links_and_is_the_profile() -> None:
     assert {sign.assurance for _, sign in record.signs.ranked()} == {Assurance.PROVEN}
 
 
+@pytest.mark.parametrize(
+    ("said", "unified"),
+    [
+        (
+            {"EmailAddress": "a@b.de", "PhoneNumber": "030 1", "FirstName": "Ann", "LastName": "Poe"},
+            {"email": "a@b.de", "phone": "030 1", "firstName": "Ann", "lastName": "Poe"},
+        ),
+        ({"mail": "a@b.de", "mobile": "1", "givenName": "Ann"}, {"email": "a@b.de", "phone": "1", "firstName": "Ann"}),
+        ({"emailaddress": "a@b.de", "TEL": "1", "familyname": "P"}, {"email": "a@b.de", "phone": "1", "lastName": "P"}),
+        # Of several the first name that has a text; the others stay what they are.
+        ({"EmailAddress": "c@d.de", "email": "a@b.de"}, {"EmailAddress": "c@d.de", "email": "a@b.de"}),
+        ({"EmailAddress": "c@d.de", "email": " "}, {"email": "c@d.de"}),
+        ({"mobile": "2", "PHONENUMBER": "1", "tel": "3"}, {"mobile": "2", "phone": "1", "tel": "3"}),
+        ({"Mail": "1", "MAIL": "2", "mAIL": "3"}, {"MAIL": "2", "Mail": "1", "email": "3"}),
+        ({"email": 7, "mail": None, "FirstName": ""}, {"email": 7, "mail": None, "FirstName": ""}),
+        ({"name": "Ann", "e-mail": "x", "address": "y"}, {"name": "Ann", "e-mail": "x", "address": "y"}),
+    ],
+)
+def test_attributes_have_one_name_each_whatever_the_page_calls_them(
+    said: dict[str, Any], unified: dict[str, Any]
+) -> None:
+    assert profile(of(naming(1, said))) == unified
+    assert profile(of(naming(1, dict(reversed(said.items())), kind=Kind.USER_INFO))) == unified
+
+
+def test_an_attribute_links_by_any_of_its_names_and_a_token_by_its_own() -> None:
+    said = {"EmailAddress": "Bob@b.de", "Mobile": "030 1234567", "FIRSTNAME": "Bob", "familyName": "Lee"}
+    assert keys(of(naming(1, said))) == {
+        Rule.EMAIL_ADDRESS: "email:bob@b.de",
+        Rule.PHONE_NUMBER: "phone:+49301234567",
+        Rule.NAME: "name:bob\tlee",
+    }
+    proven = of(naming(1, said, {"email": "ann@b.de"}))
+    assert keys(proven) == {Rule.EMAIL_ADDRESS: "email:ann@b.de"}
+    assert profile(proven)["email"] == "ann@b.de", "a page cannot show another address beside the proven one"
+
+
+def test_which_names_count_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IDENTITY_EMAIL_KEYS", " kundenMail, ,login ")
+    monkeypatch.setenv("NEVER_ERASE", "true")
+    names = load(IdentitySettings).attribute_names
+    said = {"kundenmail": '""', "login": '"a@b.de"', "email": '"c@d.de"', "": '"e@f.de"', "Tel": '"1"'}
+    assert names.unified(said) == {"kundenmail": '""', "email": '"a@b.de"', "": '"e@f.de"', "phone": '"1"'}
+
+
 def test_an_address_that_is_the_subject_is_proven() -> None:
     event = admitted("SignIn", VISIT, 1, "ann@mail.example", data=BOB, assurance=Assurance.PROVEN.value)
     transition = transition_of(event)
     assert transition
-    record = merged(IdentityRecord(identity_id="ann@mail.example"), [Naming.of(event, transition, None)], ())
+    record = merged(
+        IdentityRecord(identity_id="ann@mail.example"), [Naming.of(event, transition, ATTRIBUTE_NAMES, None)], ()
+    )
     assert keys(record) == {Rule.EMAIL_ADDRESS: "email:ann@mail.example"}
 
 

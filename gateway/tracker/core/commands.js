@@ -47,14 +47,26 @@ const commands = {
     const name = isNamed ? what : what.eventName;
     // Not the values: to read them may fail.
     const { eventName, ...rest } = Object.getOwnPropertyDescriptors(isNamed ? Object(options) : what);
-    const data = isNamed && options && options.data;
-    raise(name.replace(/^send(?=(SignIn|SignOut|UserInfo)$)/, ''), data || Object.defineProperties({}, rest));
+    const { data } = Object(isNamed && options);
+    raise(
+      name.replace(/^send(?=(SignIn|SignOut|UserInfo)$)/, ''),
+      data == null ? Object.defineProperties({}, rest) : data
+    );
   },
 
-  /** @param {(ids: {visitID: string, globalVisitID: string, pageID: string}) => void} callback */
+  /**
+   * `alias` is for widgets that pass on what they find: engagement used it.
+   * @param {(ids: {visitID: string, globalVisitID: string, pageID: string, alias: ''}) => void} callback
+   */
   getIDs(callback) {
     ensurePage();
-    setTimeout(callback, 0, { visitID: page.visitID, globalVisitID: globalVisitID(), pageID: page.id });
+    setTimeout(callback, 0, { visitID: page.visitID, globalVisitID: globalVisitID(), pageID: page.id, alias: '' });
+  },
+
+  /** Of the original's engagement. Nothing here notifies pages, so there is nothing to keep. */
+  on() {
+    debug('no chat, callback, notifications (_gwc, on) here');
+    commands.on = () => {};
   },
 };
 

@@ -72,26 +72,26 @@ function flush() {
  * @returns {Promise<number|undefined|void>}
  */
 function alone(task) {
-  if (locks) return /** @type {Promise<any>} */ (locks.request('_gt', task));
-  const [holder, until] = (get('_gt_lease') || '').split('.');
+  if (locks) return /** @type {Promise<any>} */ (locks.request(GLOBAL, task));
+  const [holder, until] = (get('lease') || '').split('.');
   if (holder && holder !== tab && Number(until) > Date.now()) return Promise.resolve(FIRST_PAUSE_MS);
-  put('_gt_lease', tab + '.' + (Date.now() + LEASE_MS));
+  put('lease', tab + '.' + (Date.now() + LEASE_MS));
   // Another tab may have written at the same moment: the later one has it.
   return new Promise((resolve) => setTimeout(resolve, 50)).then(() =>
     holdsLease() ? task().finally(endLease) : FIRST_PAUSE_MS);
 }
 
 function holdsLease() {
-  return (get('_gt_lease') || '').startsWith(tab);
+  return (get('lease') || '').startsWith(tab);
 }
 
 function endLease() {
-  if (holdsLease()) remove('_gt_lease');
+  if (holdsLease()) remove('lease');
 }
 
 /** @returns {Promise<number|undefined>} milliseconds until the next batch, undefined when nothing is left */
 async function sendBatch() {
-  const pause = Math.min(Number(get('_gt_pause')) - Date.now(), MAX_RETRY_AFTER_MS);
+  const pause = Math.min(Number(get('pause')) - Date.now(), MAX_RETRY_AFTER_MS);
   const batch = batchOf(waiting().filter(({ key }) => !underway.has(key)), KEEPALIVE_BYTES);
   if (!batch.length) return undefined;
   return pause > 0 ? pause : post(batch);
@@ -164,7 +164,7 @@ function request(body) {
  * @returns {number} milliseconds until the next request
  */
 function settle(items, lost, [status, text, after]) {
-  debug(status, items);
+  debug(status, text);
   const isAnswer = status === 200 || status === 400;
   /** @type {{accepted?: number, rejected?: {index: number, retry?: boolean}[]}} */
   const { accepted = 0, rejected = [] } =
@@ -176,7 +176,7 @@ function settle(items, lost, [status, text, after]) {
     if (again.length) return backOff(after);
     batchLimit = MAX_BATCH_EVENTS;
     failures = 0;
-    remove('_gt_pause');
+    remove('pause');
   } else if (status !== 413 && status !== 400) return backOff(after);
   else if (items.length > 1) batchLimit = items.length >> 1; // one of them is too much for the gateway: find it
   else {
@@ -195,14 +195,14 @@ function backOff(after) {
   const growing = Math.min(FIRST_PAUSE_MS * 2 ** failures, MAX_PAUSE_MS) * (0.5 + Math.random() / 2);
   const pause = Math.max(Math.min(Number(after) * 1000 || 0, MAX_RETRY_AFTER_MS), growing);
   failures += 1;
-  if (isStarted) put('_gt_pause', Date.now() + pause);
+  if (isStarted) put('pause', Date.now() + pause);
   return pause;
 }
 
 /** Tries again without waiting out the pause. */
 function flushAtOnce() {
   failures = 0;
-  remove('_gt_pause');
+  remove('pause');
   flush();
 }
 

@@ -1,6 +1,6 @@
 // JSON: the data of an event as text, whatever the page has put in.
 
-// What the gateway stores, less one level for `_value`. An event with more than that it refuses for good.
+// What the gateway stores, less one level for `value`. An event with more than that it refuses for good.
 const MAX_DEPTH = 31;
 const MAX_KEYS = 1000;
 const MAX_KEY_LENGTH = 256;
@@ -11,7 +11,7 @@ let keysLeft = 0;
 function dataText(data) {
   keysLeft = MAX_KEYS;
   const text = valueText([data], 0, []) || '{}';
-  return text.startsWith('{') ? text : '{"_value":' + text + '}';
+  return text.startsWith('{') ? text : '{"value":' + text + '}';
 }
 
 /**

@@ -49,7 +49,7 @@ function stamp(at) {
  * @param {number} [timestamp]
  * @param {string} [prefix] of its key in the queue
  */
-function write(eventName, data, timestamp = stamp(Date.now()), prefix = '_gt_e') {
+function write(eventName, data, timestamp = stamp(Date.now()), prefix = 'e') {
   const event = {
     eventType: SYSTEM_EVENTS.includes(eventName) ? 'SYSTEM' : 'BUSINESS',
     eventName: eventName.slice(0, 256),
@@ -100,7 +100,7 @@ function leavePage(at) {
   // A page hidden for as long as a visit may idle was left when it was hidden: that PageExited counts.
   if (!page.hiddenExit || !isIdle(page.hiddenAt)) {
     cameBack();
-    writeExit(at, '_gt_e');
+    writeExit(at, 'e');
   }
   page.hiddenExit = '';
   page.isOpen = false;
@@ -116,7 +116,7 @@ function writeExit(at, prefix) {
 function wentAway() {
   if (!page.isOpen || page.hiddenExit) return;
   page.hiddenAt = Date.now();
-  page.hiddenExit = writeExit(page.hiddenAt, '_gt_x');
+  page.hiddenExit = writeExit(page.hiddenAt, 'x');
 }
 
 function cameBack() {

@@ -1,6 +1,6 @@
 // Queue: the events that no server has confirmed yet, one storage item each.
 // An item is written once and removed once, so that tabs, which may be separate processes, never overwrite each other.
-// Its key says all that sorting and bounding need: _gt_e.<timestamp>.<eventID>.<bytes>.<site>
+// Its key says all that sorting and bounding need: e.<timestamp>.<eventID>.<bytes>.<site>
 
 const MAX_AGE_MS = 7 * 24 * 60 * 60 * 1000;
 const MAX_EVENTS = 1000;
@@ -16,7 +16,7 @@ const own = new Set();
  * Keeps an event until it is confirmed, without its data where these are too much.
  * @param {{timestamp: number, eventID: string}} event all but its data
  * @param {string} data
- * @param {string} prefix '_gt_e', or '_gt_x' for one that counts only once the visit has gone idle
+ * @param {string} prefix 'e', or 'x' for one that counts only once the visit has gone idle
  * @returns {string} its key
  */
 function keep(event, data, prefix) {
@@ -43,11 +43,11 @@ function discard(key) {
  * @param {number} count negative once reported
  */
 function countLost(count) {
-  if (count) put('_gt_lost', lostCount() + count);
+  if (count) put('lost', lostCount() + count);
 }
 
 function lostCount() {
-  return Number(get('_gt_lost'));
+  return Number(get('lost'));
 }
 
 /** The waiting events, oldest first, after dropping what is too old or too much (the oldest). @returns {Item[]} */
@@ -59,7 +59,7 @@ function waiting() {
       const [prefix, time, , bytes, ...site] = key.split('.');
       return { key, prefix, time: Number(time), bytes: Number(bytes), site: site.join('.') };
     })
-    .filter(({ prefix, time }) => prefix === '_gt_e' || (prefix === '_gt_x' && isIdle(time)))
+    .filter(({ prefix, time }) => prefix === 'e' || (prefix === 'x' && isIdle(time)))
     .sort((a, b) => b.time - a.time)
     .filter(({ key, time, bytes }) => {
       count += 1;

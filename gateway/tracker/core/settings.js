@@ -21,12 +21,15 @@ const config = {};
 
 const script = /** @type {HTMLScriptElement} */ (document.currentScript || document.getElementById('_gt'));
 
+/** Name of the global, and what all that it keeps is named after: a page may carry the original's tracker as well. */
+const GLOBAL = (script && script.dataset.global) || '_gt';
+
 const isSecure = location.protocol === 'https:';
 
-/** Address of the gateway without a slash at its end: the configured one, else where this script came from. */
+/** Address of the gateway without a slash at its end: the configured one, else what this script's begins with. */
 function endpoint() {
   const configured = isSecure ? config.httpsEndpoint : config.httpEndpoint || config.httpsEndpoint;
-  return (configured || new URL(script.src).origin).replace(/\/+$/, '');
+  return (configured || script.src).replace(/\/(tracker\.js|(server|frontend)\/resources\/).*|\/+$/, '');
 }
 
 /** Whether the visitor's browser asks not to be tracked and the site wants that honoured. */
@@ -37,7 +40,7 @@ function isQuiet() {
 
 /** @param {...unknown} what */
 function debug(...what) {
-  if (config.debug) console.log('[_gt]', ...what);
+  if (config.debug) console.log('[' + GLOBAL + ']', ...what);
 }
 
 /**

@@ -1,4 +1,4 @@
-// Start: takes over `_gt` and begins once consent, configuration and the page are there.
+// Start: takes over the global and begins once consent, configuration and the page are there.
 
 /** Whether begin() may run now. */
 function mayBegin() {
@@ -12,7 +12,7 @@ function start() {
   if (!mayBegin() || (isParsing && !(isConfigured && document.title))) return;
   // One tab at a time, so that two that open together do not start two visits.
   if (locks) {
-    locks.request('_gt_start', begin).catch(() => {
+    locks.request(OURS, begin).catch(() => {
       locks = undefined;
       begin();
     });
@@ -24,6 +24,7 @@ function begin() {
   openStore();
   isStarted = true;
   ensurePage();
+  if (globals._gwc) commands.on();
   held.splice(0).forEach(safely(run));
   loadRules();
 }
@@ -46,16 +47,17 @@ function loadRules() {
   const element = document.createElement('script');
   element.src = endpoint() + '/tracker-dsl.js?v=DSL_VERSION';
   element.dataset.dsl = config.dslResource;
+  element.dataset.global = GLOBAL;
   if (config.debug) element.dataset.debug = '';
   document.head.appendChild(element);
 }
 
 const globals = /** @type {any} */ (window);
 // Without the snippet, `_gt` is the script element of that id.
-const calls = Array.isArray(globals._gt) ? globals._gt : [];
+const calls = Array.isArray(globals[GLOBAL]) ? globals[GLOBAL] : [];
 // A second copy of this script finds the first one's `push` and leaves it alone.
 if (!Object.keys(calls).includes('push')) {
-  globals._gt = calls;
+  globals[GLOBAL] = calls;
   calls.push = (/** @type {any[]} */ ...more) => {
     more.forEach(safely(accept));
     return 0;

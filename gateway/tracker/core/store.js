@@ -1,4 +1,7 @@
 // Store: what this browser remembers: cookies and localStorage, and memory where it refuses both.
+// Names and keys are given without what all of ours begin with.
+
+const OURS = GLOBAL + '_';
 
 /** @type {Map<string, string>} */
 const memory = new Map();
@@ -20,7 +23,7 @@ function openStore() {
 
 /** @param {string} key */
 function get(key) {
-  return memory.get(key) || (disk && disk.getItem(key));
+  return memory.get(key) || (disk && disk.getItem(OURS + key));
 }
 
 /**
@@ -30,7 +33,7 @@ function get(key) {
 function put(key, value) {
   memory.set(key, String(value));
   try {
-    /** @type {Storage} */ (disk).setItem(key, String(value));
+    /** @type {Storage} */ (disk).setItem(OURS + key, String(value));
     memory.delete(key);
   } catch (noneOrFull) {
     // Then memory has it.
@@ -40,18 +43,19 @@ function put(key, value) {
 /** @param {string} key */
 function remove(key) {
   memory.delete(key);
-  if (disk) disk.removeItem(key);
+  if (disk) disk.removeItem(OURS + key);
 }
 
 /** Every key of ours. */
 function keys() {
-  return [...memory.keys(), ...Object.keys(disk || {})].filter((key) => key.startsWith('_gt_'));
+  const onDisk = Object.keys(disk || {}).filter((key) => key.startsWith(OURS));
+  return [...memory.keys(), ...onDisk.map((key) => key.slice(OURS.length))];
 }
 
 /** @param {string} name @returns {string} '' also where the document has no cookies, as in a sandbox */
 function readCookie(name) {
   try {
-    return isQuiet() ? '' : (document.cookie.match('(?:^|; )' + name + '=([^;]*)') || [])[1] || '';
+    return isQuiet() ? '' : (document.cookie.match('(?:^|; )' + OURS + name + '=([^;]*)') || [])[1] || '';
   } catch (noneOrRefused) {
     return '';
   }
@@ -64,7 +68,7 @@ function readCookie(name) {
  */
 function writeCookie(name, value, maxAge) {
   try {
-    document.cookie = name + '=' + value + '; Path=/; SameSite=Lax' + (isSecure ? '; Secure' : '') +
+    document.cookie = OURS + name + '=' + value + '; Path=/; SameSite=Lax' + (isSecure ? '; Secure' : '') +
       (config.domain ? '; Domain=' + config.domain : '') + (maxAge === undefined ? '' : '; Max-Age=' + maxAge);
   } catch (refused) {
     // remember() keeps it elsewhere.
@@ -90,6 +94,6 @@ function remember(name, value, maxAge) {
 
 /** Leaves no trace in this browser. */
 function forgetAll() {
-  ['_gt_vid', '_gt_gvid'].forEach((name) => writeCookie(name, '', 0));
+  ['vid', 'gvid'].forEach((name) => writeCookie(name, '', 0));
   keys().forEach(remove);
 }

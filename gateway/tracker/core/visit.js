@@ -1,6 +1,6 @@
 // Visit: the ids of browser and visit, and the clock of the visit.
 
-const IDLE_MS = 30 * 60 * 1000;
+const IDLE_MS = +'IDLE_MINUTES' * 60 * 1000;
 const YEAR_S = 365 * 24 * 60 * 60;
 
 /** A version 4 UUID as 32 lower-case hex digits. */
@@ -29,13 +29,13 @@ function isVisitStyleID(id) {
 
 /** The running visit as all tabs know it: its id ('' when there is none) and the last timestamp given out in it. */
 function readVisit() {
-  const [id, last] = recall('_gt_vid').split('.');
+  const [id, last] = recall('vid').split('.');
   return isVisitStyleID(id) ? { id, last: Number(last) || 0 } : { id: '', last: 0 };
 }
 
 /** @param {string} id @param {number} last */
 function writeVisit(id, last) {
-  remember('_gt_vid', id + '.' + last);
+  remember('vid', id + '.' + last);
 }
 
 /** Whether so long ago that the visit is over. A clock set back as far ends it too, or its time would stand still. */
@@ -49,10 +49,10 @@ function isIdle(/** @type {number} */ time) {
  */
 function globalVisitID(isVisitStart) {
   if (isQuiet()) return '';
-  const known = recall('_gt_gvid');
+  const known = recall('gvid');
   const id = isVisitStyleID(known) ? known : visitStyleID();
   if (isVisitStart || id !== known) {
-    remember('_gt_gvid', id, YEAR_S);
+    remember('gvid', id, YEAR_S);
     // A gateway under the site's domain sets it by HTTP as well: Safari keeps what scripts set for a week.
     if (config.domain) safely(renewByHTTP)(id);
   }
@@ -61,5 +61,5 @@ function globalVisitID(isVisitStart) {
 
 /** @param {string} id */
 function renewByHTTP(id) {
-  navigator.sendBeacon(endpoint() + '/cookie?domain=' + config.domain + '&id=' + id);
+  navigator.sendBeacon(endpoint() + '/cookie?global=' + GLOBAL + '&domain=' + config.domain + '&id=' + id);
 }

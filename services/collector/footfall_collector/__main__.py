@@ -44,6 +44,7 @@ async def collect(settings: CollectorSettings) -> int:
         token_rules=TokenRules(settings.token_leeway_s, settings.token_life_s, settings.token_predating_s),
         received_tolerance_ms=None if is_gateway_known else int(settings.received_tolerance_s * 1000),
         walls=Walls.load(settings.sites_file),
+        user_id_keys=[key.strip() for key in settings.user_id_keys.split(",") if key.strip()],
     )
     pipeline = Pipeline(admission, log, Resolver(channel), settings.partitions)
     service = CollectorService(pipeline, settings.identity_timeout_ms / 1000)

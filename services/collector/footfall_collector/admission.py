@@ -4,6 +4,7 @@ Everything after it is a pure function of what it wrote. It works in place, and 
 of the time at which a request without a time of arrival came in.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -12,7 +13,7 @@ from footfall.event.v1 import event_pb2
 from footfall.event.v1.event_pb2 import Event, EventBatch
 from footfall_timeline import Walls, page_id, user_agent_id
 
-from footfall_collector.claim import KINDS, take_claim
+from footfall_collector.claim import KINDS, MAX_USER_ID, USER_ID_KEYS, take_claim
 from footfall_collector.normalize import STEPS, SYSTEM_EVENTS
 from footfall_collector.proof import TokenRules, Verdict, judge
 from footfall_collector.redact import Redactor
@@ -25,11 +26,12 @@ _PAGE_ID: Final = 32
 _RIGHT_WITHIN_MS: Final = 5_000
 """How far a clock may seem off and is still taken for right (docs/protocol.md). A request's own way is part of it."""
 _SIGN_IN = event_pb2.TRANSITION_KIND_SIGN_IN
+_SIGN_OUT = event_pb2.TRANSITION_KIND_SIGN_OUT
 _NO_WALLS: Final = Walls()
 _CLAIMED: Final = {
     event_pb2.TRANSITION_KIND_USER_INFO: (event_pb2.ASSURANCE_CLAIMED, "user_info"),
     _SIGN_IN: (event_pb2.ASSURANCE_CLAIMED, "no_key"),
-    event_pb2.TRANSITION_KIND_SIGN_OUT: (event_pb2.ASSURANCE_UNSPECIFIED, ""),
+    _SIGN_OUT: (event_pb2.ASSURANCE_UNSPECIFIED, ""),
 }
 """How far an event is to be trusted on its own word, and why no further."""
 
@@ -54,9 +56,6 @@ def _rejection(reason: collector.RejectReason.ValueType, message: str) -> collec
 
 _BOT = _rejection(collector.REJECT_REASON_BOT, "User-Agent: a robot's, and the site refuses robots")
 _TOO_OLD = _rejection(collector.REJECT_REASON_TOO_OLD, "timestamp: happened longer ago than this server accepts")
-_NO_USER = _rejection(
-    collector.REJECT_REASON_INVALID_USER_ID, "data.userID: must be a string of 1 to 512 characters or an integer"
-)
 _UNKNOWN_SITE = _rejection(collector.REJECT_REASON_UNKNOWN_SITE, "site: not known here, or not for this origin")
 _SUPPRESSED = collector.Outcome(
     status=collector.OUTCOME_STATUS_SUPPRESSED, message="Sec-GPC: given, and the site honours it"
@@ -75,6 +74,7 @@ class Admission:
         token_rules: TokenRules = TokenRules(),  # noqa: B008 - immutable
         received_tolerance_ms: int | None = None,
         walls: Walls = _NO_WALLS,
+        user_id_keys: Sequence[str] = USER_ID_KEYS,
     ) -> None:
         """`received_tolerance_ms`: how far a time of arrival that was told may be off; None: it is believed."""
         self._sites = sites
@@ -83,6 +83,13 @@ class Admission:
         self._max_event_age_ms = max_event_age_ms
         self._token_rules = token_rules
         self._received_tolerance_ms = received_tolerance_ms
+        self._user_id_keys = user_id_keys
+        names = ", ".join(user_id_keys)
+        self._no_user = _rejection(
+            collector.REJECT_REASON_INVALID_USER_ID,
+            f"data.{user_id_keys[0]}: must be a string of 1 to {MAX_USER_ID} characters or an integer; of {names} the "
+            "first counts that is given",
+        )
 
     def admit(self, batch: EventBatch, now_ms: int) -> dict[int, collector.Outcome]:
         """Admit a batch in place; return what becomes of those that are not to be logged, by position.
@@ -163,9 +170,9 @@ class Admission:
             event.ClearField("assurance")
             event.ClearField("assurance_reason")
             return None
-        claim = take_claim(event)
+        claim = take_claim(event, self._user_id_keys)
         if claim is None:
-            return _NO_USER
+            return self._no_user
         event.transition = kind
         event.identity_id = claim.user_id
         event.assurance, event.assurance_reason = _CLAIMED[kind]
@@ -175,18 +182,19 @@ class Admission:
                 site.keys,
                 site=site.name,
                 visit_id=event.visit_id,
-                user_id=claim.user_id,
+                user_id=claim.user_id if claim.is_user_id else "",
                 happened_ms=event.event_time_ms,
                 now_ms=now_ms,
                 rules=self._token_rules,
             )
             event.assurance_reason = proof.verdict
             if proof.verdict is Verdict.VALID:
+                event.identity_id = proof.user_id
                 event.assurance = event_pb2.ASSURANCE_PROVEN
                 event.proven_json, event.token_id = proof.attributes, proof.token_id
             else:
                 event.transition = event_pb2.TRANSITION_KIND_USER_INFO
-        return None
+        return None if event.identity_id or kind == _SIGN_OUT else self._no_user
 
 
 def event_time(timestamp_ms: int, received_ms: int, sent_ms: int) -> int:

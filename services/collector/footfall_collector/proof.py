@@ -17,6 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from footfall_timeline import normalize_uuid
 
+from footfall_collector.claim import MAX_USER_ID
+
 Algorithm = Literal["HS256", "EdDSA"]
 LEAST_SECRET_BYTES: Final = 32  # as long as HS256's output: RFC 7518, 3.2
 LONGEST_CLAIM: Final = 256
@@ -47,13 +49,14 @@ class Verdict(StrEnum):
 
 
 class Proof(NamedTuple):
-    """A verdict, and what a VALID token proves besides its subject.
+    """A verdict, and what a VALID token proves: its subject, and more.
 
     `attributes` is a JSON object of the claims about the person that count. `token_id` stands for the token: whatever
     is changed in a token's text without breaking its signature, it stays the same.
     """
 
     verdict: Verdict
+    user_id: str = ""
     attributes: bytes = b""
     token_id: str = ""
 
@@ -147,7 +150,7 @@ def judge(
     now_ms: int,
     rules: TokenRules,
 ) -> Proof:
-    """Judge the token of a SignIn that names `user_id` in a visit of a site with these keys."""
+    """Judge the token of a SignIn that names `user_id`, or whom its token names if "", in a visit of such a site."""
     if token is None:
         return Proof(Verdict.MISSING)
     payload = _payload(token, keys) if isinstance(token, str) else None
@@ -164,7 +167,7 @@ def judge(
         return Proof(verdict)
     attributes = claims.attributes()
     token_id = hashlib.blake2b(payload, digest_size=_TOKEN_ID_BYTES).hexdigest()
-    return Proof(Verdict.VALID, msgspec.json.encode(attributes) if attributes else b"", token_id)
+    return Proof(Verdict.VALID, claims.sub, msgspec.json.encode(attributes) if attributes else b"", token_id)
 
 
 def _mismatch(claims: _Claims, site: str, visit_id: str, user_id: str) -> Verdict | None:
@@ -172,6 +175,8 @@ def _mismatch(claims: _Claims, site: str, visit_id: str, user_id: str) -> Verdic
         return Verdict.OTHER_SITE
     if not _is_same_visit(claims.visit_id, visit_id):
         return Verdict.OTHER_VISIT
+    if not user_id:
+        return None if 1 <= len(claims.sub) <= MAX_USER_ID else Verdict.WRONG_SUBJECT
     return Verdict.WRONG_SUBJECT if claims.sub != user_id else None
 
 

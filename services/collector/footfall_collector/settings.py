@@ -10,6 +10,7 @@ from footfall_timeline import Walls
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from footfall_collector.claim import USER_ID_KEYS
 from footfall_collector.sites import Sites
 
 
@@ -77,6 +78,12 @@ class CollectorSettings(ServiceSettings):
         le=3_600,
         description="Without mutual TLS anybody may call: how far the time of arrival that a caller tells may be off "
         "the collector's clock, in seconds. What is further off counts as just so far off.",
+    )
+    user_id_keys: str = Field(
+        ",".join(USER_ID_KEYS),
+        pattern="[^, ]",
+        description="Keys of SignIn and UserInfo data, separated by commas, that say who it is. The first counts that "
+        "is given. Also usual: `login`, `loginName`, `customerId`.",
     )
     redact_keys: str = Field(
         "",

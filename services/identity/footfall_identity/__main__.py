@@ -53,7 +53,16 @@ async def identify(settings: IdentitySettings) -> int:
     eraser = Eraser(partitions, persons, links, secret=secret, ack_replicas=settings.log_ack_replicas)
     feed = ChangeFeed(visitors, links, partitions.numbers, kept=settings.watch_kept, stopping=stopping)
     recent = RecentEntries()
-    consumer = LogConsumer(visitors, persons, links, linking=linking, eraser=eraser, recent=recent, phone_region=region)
+    consumer = LogConsumer(
+        visitors,
+        persons,
+        links,
+        linking=linking,
+        eraser=eraser,
+        recent=recent,
+        names=settings.attribute_names,
+        phone_region=region,
+    )
     walls = Walls.load(settings.sites_file)
     service = IdentityService(
         settings, partitions, visitors, links, linking=linking, eraser=eraser, feed=feed, recent=recent, walls=walls

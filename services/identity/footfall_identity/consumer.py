@@ -11,6 +11,7 @@ from footfall_timeline import State, Transition, UnfitEventError, transition_of
 from google.protobuf.message import DecodeError
 
 from footfall_identity import metrics
+from footfall_identity.attributes import AttributeNames
 from footfall_identity.erasure import Eraser
 from footfall_identity.identity_record import Naming, VisitNow, erased, merged
 from footfall_identity.link_store import LinkStore
@@ -47,6 +48,7 @@ class LogConsumer:
         linking: Linking,
         eraser: Eraser,
         recent: RecentEntries,
+        names: AttributeNames,
         phone_region: str | None,
     ) -> None:
         self._visitors = visitors
@@ -55,6 +57,7 @@ class LogConsumer:
         self._linking = linking
         self._eraser = eraser
         self._recent = recent
+        self._names = names
         self._phone_region = phone_region
 
     async def handle(self, number: int, entries: list[Entry]) -> None:
@@ -85,7 +88,8 @@ class LogConsumer:
         namings: dict[str, list[Naming]] = defaultdict(list)
         for event, transition in admitted:
             if transition and transition.identity and (event.visit_id, transition.event_id) not in forgotten:
-                namings[transition.identity].append(Naming.of(event, transition, self._phone_region))
+                naming = Naming.of(event, transition, self._names, self._phone_region)
+                namings[transition.identity].append(naming)
         return namings
 
     async def _write(self, namings: dict[str, list[Naming]], visits: dict[str, VisitRecord]) -> None:

@@ -10,6 +10,7 @@ from footfall.event.v1.event_pb2 import Event
 from footfall_timeline import Assurance, State, Transition
 from msgspec.structs import replace
 
+from footfall_identity.attributes import CLAIMS, AttributeNames, text
 from footfall_identity.matching import Rule, Sign, Signs, Status, signs_of
 
 MOST_PROFILE_KEYS = 100
@@ -20,9 +21,6 @@ LONGEST_PROFILE_VALUE = 4_096
 
 ORDER_KEY_TIME_DIGITS = 13
 """An order key is so many digits of event time, and the event's id."""
-
-CLAIMS = {"email": "email", "phone_number": "phone", "given_name": "firstName", "family_name": "lastName"}
-"""What a token says of a person, and what the data of an event calls the same. These can link to a contact."""
 
 _decode_data = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -138,10 +136,11 @@ class Naming(msgspec.Struct, frozen=True):
     browser_visit_id: str = ""
 
     @classmethod
-    def of(cls, event: Event, transition: Transition, phone_region: str | None) -> "Naming":
+    def of(cls, event: Event, transition: Transition, names: AttributeNames, phone_region: str | None) -> "Naming":
         """Read the data of a SignIn or UserInfo, and what its token proves."""
         is_proven = transition.assurance is Assurance.PROVEN
-        said, token = _fields(event.data_json), _fields(event.proven_json if is_proven else b"")
+        said = names.unified(_fields(event.data_json))
+        token = _fields(event.proven_json if is_proven else b"")
         proven = {CLAIMS[key]: value for key, value in token.items() if key in CLAIMS}
         linking = proven if is_proven else said
         texts = {key: text(linking[key]) for key in CLAIMS.values() if key in linking}
@@ -316,14 +315,6 @@ def best_values(*parts: Iterable[ProfileValue]) -> tuple[ProfileValue, ...]:
 
 def _rank(value: ProfileValue) -> tuple[Source, str, str, str]:
     return value.source, value.at, value.key, value.value
-
-
-def text(value: str) -> str:
-    """A JSON text's value when it is a string, else ""."""
-    try:
-        return msgspec.json.decode(value, type=str)
-    except msgspec.DecodeError:
-        return ""
 
 
 def text_value(profile: Iterable[ProfileValue], key: str) -> str:

@@ -10,6 +10,7 @@ from footfall_timeline import Walls
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
+from footfall_identity.attributes import AttributeNames
 from footfall_identity.link_store import check_url
 from footfall_identity.matching import check_region
 
@@ -85,6 +86,14 @@ class IdentitySettings(ServiceSettings):
         None,
         description="Country of telephone numbers without `+`, for instance `DE`. Unset: such numbers match nothing.",
     )
+    email_keys: str = Field(
+        "email,emailAddress,mail",
+        description="Keys of SignIn and UserInfo data, separated by commas and in any case, that hold an e-mail "
+        "address. Of several the first counts that has a text.",
+    )
+    phone_keys: str = Field("phone,phoneNumber,mobile,tel", description="Those that hold a telephone number.")
+    first_name_keys: str = Field("firstName,givenName", description="Those that hold a first name.")
+    last_name_keys: str = Field("lastName,familyName", description="Those that hold a last name.")
     log_ack_replicas: int = shared(
         "LOG_ACK_REPLICAS",
         0,
@@ -131,6 +140,17 @@ class IdentitySettings(ServiceSettings):
                 "ERASURE_KEY: must be set, for good and to one secret for identity and history, unless "
                 "NEVER_ERASE=true says that nobody will ever have to be erased"
             )
+
+    @property
+    def attribute_names(self) -> AttributeNames:
+        """What pages call the attributes that contacts are found by."""
+        keys = {
+            "email": self.email_keys,
+            "phone": self.phone_keys,
+            "firstName": self.first_name_keys,
+            "lastName": self.last_name_keys,
+        }
+        return AttributeNames({attribute: names.split(",") for attribute, names in keys.items()})
 
     @property
     def erasure_secret(self) -> str:

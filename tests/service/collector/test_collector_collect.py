@@ -207,6 +207,14 @@ async def test_a_site_that_has_its_share_waits_and_the_others_need_not(running_c
     assert answer.stored_count == 1
 
 
+async def test_a_deployment_says_what_its_sites_call_the_user(running_collector: Running, redis: Any) -> None:
+    async with running_collector(COLLECTOR_USER_ID_KEYS="customerId, loginName") as service:
+        sent = [message("SignIn", {"email": "dana@b.de", **data}) for data in ({}, {"loginName": "dana"})]
+        assert (await collect(service, batch(*sent))).stored_count == 1
+    [entry] = await logged(redis)
+    assert [event.identity_id for event in entry.events] == ["dana"]
+
+
 async def test_a_wrong_sites_file_ends_the_process_and_is_explained(running_collector: Running, tmp_path: Path) -> None:
     file = tmp_path / "sites.toml"
     file.write_text('[[site]]\nname = "the shop"')

@@ -9,6 +9,7 @@ import httpx
 import pytest
 from footfall.collector.v1 import collector_service_pb2 as collector
 from footfall.event.v1.event_pb2 import EventBatch
+from footfall_gateway.connection import MAX_URL_BYTES
 from footfall_servicekit.errors import RequestError
 
 from tests.service.gateway.conftest import ScriptedCollector, running_gateway
@@ -18,10 +19,10 @@ VISIT = "d23f0824-128b-4f33-8c5c-7fd0a6a3a450"
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-def post(*events: dict[str, Any], version: str = "1.1", headers: str = "") -> bytes:
+def post(*events: dict[str, Any], version: str = "1.1", headers: str = "", path: str = "/beacon") -> bytes:
     body = json.dumps(list(events)).encode()
     fixed = f"Host: x\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\n"
-    return f"POST /beacon HTTP/{version}\r\n{fixed}{headers}\r\n".encode() + body
+    return f"POST {path} HTTP/{version}\r\n{fixed}{headers}\r\n".encode() + body
 
 
 def page(**more: Any) -> dict[str, Any]:
@@ -182,3 +183,19 @@ async def test_behind_a_trusted_proxy_the_address_is_the_client_s(scripted_colle
         writer.close()
         await writer.wait_closed()
     assert scripted_collector.batches[0].contexts[0].address == "203.0.113.9"
+
+
+async def test_below_a_path_prefix_a_beacon_goes_the_same_short_way(scripted_collector: ScriptedCollector) -> None:
+    async with running_gateway(COLLECTOR_TARGET=scripted_collector.target, path_prefixes="/onlinechat") as http:
+        reader, writer = await asyncio.open_connection(http.base_url.host, http.base_url.port)
+        answers = []
+        for path in ("/beacon", "/onlinechat/beacon"):
+            writer.write(post(page(), path=path))
+            answers.append([line.partition(":")[0] for line in await head(reader)])
+        writer.close()
+        await writer.wait_closed()
+        assert answers[0] == answers[1]
+        assert answers[0][0] == "http/1.1 204 no content"
+        large = await http.get("/onlinechat/beacon.gif?e=" + "A" * 2 * MAX_URL_BYTES)
+        assert large.status_code == 400, "not 414: it may bring as much as a body"
+    assert len(scripted_collector.batches) == 2

@@ -6,12 +6,21 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 from footfall_gateway.files import folder
+from footfall_gateway.settings import GatewaySettings
 from footfall_gateway.tracker_files import asset_folder
+from footfall_servicekit.settings import load
 
 from tests.service.gateway.conftest import running_gateway
 
-SCRIPTS = ["/tracker.js", "/server/resources/js/build/GPE.min.js", "/server/resources/js/build/GTC.min.js"]
-DSL = "/server/resources/dsl/domain-model.xml"
+ORIGINAL_SCRIPTS = [
+    f"/{server}/resources/js/build/{name}"
+    for server in ("server", "frontend")
+    for name in (
+        "GTC.min.js", "GTCJ.min.js", "GPE.min.js", "GPEJ.min.js", "GTC.js", "GTCJ.js", "GPE.js", "GPEJ.js",
+    )
+]  # fmt: skip
+SCRIPTS = ["/tracker.js", *ORIGINAL_SCRIPTS]
+DSLS = ["/server/resources/dsl/domain-model.xml", "/frontend/resources/dsl/domain-model.xml"]
 
 
 @pytest.fixture(scope="module")
@@ -21,13 +30,41 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def test_the_script_has_three_names_and_one_content(http: httpx.AsyncClient) -> None:
-    answers = [await http.get(path) for path in SCRIPTS]
-    assert {answer.content for answer in answers} == {answers[0].content}
-    assert {answer.headers["Content-Type"] for answer in answers} == {"text/javascript; charset=utf-8"}
+@pytest.mark.parametrize("paths", [SCRIPTS, DSLS])
+async def test_a_file_has_many_names_with_any_query_and_one_content(http: httpx.AsyncClient, paths: list[str]) -> None:
+    answers = [await http.get(path + query) for path in paths for query in ("", "?v=8.5.2&_=1767606012345", "?a/b.js")]
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({(answer.content, answer.headers["Content-Type"]) for answer in answers}) == 1
 
 
-@pytest.mark.parametrize("path", [*SCRIPTS, DSL, "/demo/", "/docs/", "/console/"])
+async def test_the_script_ends_a_visit_when_the_services_do() -> None:
+    async with running_gateway(idle_minutes=7) as http:
+        for path in SCRIPTS:
+            assert "+'7'*60*1000" in (await http.get(path)).text
+
+
+async def test_what_pages_and_clients_call_is_there_below_a_path_prefix_as_well() -> None:
+    async with running_gateway(path_prefixes="/a, /onlinechat,/a/b.c") as http:
+        for prefix in ("", "/a", "/onlinechat", "/a/b.c"):
+            for path in [*ORIGINAL_SCRIPTS, *DSLS, "/tracker-dsl.js?v=1", "/healthz"]:
+                assert (await http.get(prefix + path)).status_code == 200, prefix + path
+            nothing = await http.get(f"{prefix}/server/data/nothing")
+            assert nothing.json() == {"code": 404, "message": "nothing is here"}
+        for path in ("/onlinechat", "/onlinechatter/tracker.js", "/b/tracker.js", "/a/onlinechat/tracker.js"):
+            assert (await http.get(path)).status_code == 404, path
+
+
+@pytest.mark.parametrize("prefixes", ["a", "/a/", "/", "/a,", "/a b", "/a%2Fb", "/a\n"])
+def test_what_is_no_path_prefix_is_refused(
+    prefixes: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("GATEWAY_PATH_PREFIXES", prefixes)
+    with pytest.raises(SystemExit):
+        load(GatewaySettings)
+    assert "GATEWAY_PATH_PREFIXES: must be paths like /onlinechat" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("path", [*SCRIPTS, *DSLS, "/demo/", "/docs/", "/console/"])
 async def test_a_file_is_open_compressed_and_known_again(http: httpx.AsyncClient, path: str) -> None:
     plain = await http.get(path, headers={"Accept-Encoding": "identity"})
     packed = await http.get(path, headers={"Accept-Encoding": "gzip"})
@@ -71,7 +108,7 @@ async def test_every_page_refuses_frames_inline_scripts_and_other_hosts(http: ht
     pages = asset_folder("console")
     folders = {"/docs": asset_folder("docs"), "/demo": pages / "demo", "/console": pages / "console"}
     files = [path for prefix, root in folders.items() for path, _ in folder(prefix, root)]
-    for path in [*files, *SCRIPTS, DSL, "/tracker-dsl.js", "/openapi.json"]:
+    for path in [*files, *SCRIPTS, *DSLS, "/tracker-dsl.js", "/openapi.json"]:
         answer = await http.get(path)
         assert answer.status_code == 200, path
         assert answer.headers["X-Content-Type-Options"] == "nosniff"

@@ -17,7 +17,7 @@ from footfall_identity.recent import RecentEntries
 from footfall_identity.visitor_store import VisitorStore
 
 from tests.conftest import REDIS_DATABASES
-from tests.tools.identity import ERASURE_KEY, KEEP_MS, PARTITIONS
+from tests.tools.identity import ATTRIBUTE_NAMES, ERASURE_KEY, KEEP_MS, PARTITIONS
 from tests.tools.process import Running, running_service
 
 # Long, because these tests may share a machine with a load run.
@@ -96,6 +96,7 @@ def consumer(
         linking=linking,
         eraser=eraser,
         recent=recent,
+        names=ATTRIBUTE_NAMES,
         phone_region="DE",
     )
 

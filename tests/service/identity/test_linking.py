@@ -48,6 +48,19 @@ async def test_a_sign_in_links_to_the_contact_with_its_address(
     assert record.decisions[0].sign == record.signs.email
 
 
+async def test_a_sign_in_links_by_the_names_of_the_contact_center(
+    consumer: LogConsumer, links: LinkStore, linking: Linking
+) -> None:
+    await linking.upsert(contact("c1", "ann@shop.example"))
+    await linking.upsert(contact("c2", phones=("+49301234567",)))
+    await linking.upsert(contact("c3", name="Ann Lee"))
+    await sign_in(consumer, "by e-mail", EmailAddress="Ann@shop.example", PhoneNumber="1")
+    await sign_in(consumer, "by phone", PhoneNumber="030 1234567", FirstName="Ann", LastName="Lee")
+    await sign_in(consumer, "by name", FirstName="ann", LastName="LEE")
+    found = {name: (await record_of(links, name)).contact_id for name in ("by e-mail", "by phone", "by name")}
+    assert found == {"by e-mail": "c1", "by phone": "c2", "by name": "c3"}
+
+
 async def test_every_change_of_a_contact_is_followed(consumer: LogConsumer, links: LinkStore, linking: Linking) -> None:
     await sign_in(consumer, "ann@shop.example", phone="030 1234567", firstName="Ann", lastName="Lee")
     steps: list[tuple[Callable[[], Awaitable[object]], tuple[Status, Rule, str]]] = [

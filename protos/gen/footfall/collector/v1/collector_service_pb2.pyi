@@ -73,7 +73,7 @@ class _RejectReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RejectRe
     REJECT_REASON_INVALID_PAGE_ID: _RejectReason.ValueType  # 6
     """pageID is too long or holds control characters."""
     REJECT_REASON_INVALID_USER_ID: _RejectReason.ValueType  # 7
-    """SignIn or UserInfo without a userID of 1 to 512 characters in its data."""
+    """SignIn or UserInfo whose data names no user of 1 to 512 characters under any of `COLLECTOR_USER_ID_KEYS`."""
     REJECT_REASON_INVALID_TIMESTAMP: _RejectReason.ValueType  # 8
     """timestamp is missing, negative or beyond the year 9999."""
     REJECT_REASON_TOO_OLD: _RejectReason.ValueType  # 9
@@ -111,7 +111,7 @@ REJECT_REASON_INVALID_GLOBAL_VISIT_ID: RejectReason.ValueType  # 5
 REJECT_REASON_INVALID_PAGE_ID: RejectReason.ValueType  # 6
 """pageID is too long or holds control characters."""
 REJECT_REASON_INVALID_USER_ID: RejectReason.ValueType  # 7
-"""SignIn or UserInfo without a userID of 1 to 512 characters in its data."""
+"""SignIn or UserInfo whose data names no user of 1 to 512 characters under any of `COLLECTOR_USER_ID_KEYS`."""
 REJECT_REASON_INVALID_TIMESTAMP: RejectReason.ValueType  # 8
 """timestamp is missing, negative or beyond the year 9999."""
 REJECT_REASON_TOO_OLD: RejectReason.ValueType  # 9

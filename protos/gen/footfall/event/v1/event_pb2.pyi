@@ -172,7 +172,7 @@ class Event(_message.Message):
     transition: Global___TransitionKind.ValueType
     """What the event does to its visit."""
     identity_id: _builtins.str
-    """The identity a SignIn or UserInfo names: its `userID`. Empty for other events."""
+    """The identity a SignIn or UserInfo names: its `userID`, or what stands in for it. Empty for other events."""
     assurance: Global___Assurance.ValueType
     """Trust in that identification."""
     assurance_reason: _builtins.str

@@ -49,7 +49,8 @@ class Identity(_message.Message):
     """The visit of that association."""
     profile_json: _builtins.bytes
     """The merged profile: for each key of SignIn and UserInfo data the newest value. What a token says of a person
-    comes before what the page of a proven SignIn says, and that before anything else. A JSON object.
+    comes before what the page of a proven SignIn says, and that before anything else. What contacts are found by is
+    under `email`, `phone`, `firstName` and `lastName`, whatever the page calls it. A JSON object.
     """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
