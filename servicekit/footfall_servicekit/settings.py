@@ -182,7 +182,7 @@ class ServiceSettings(ProcessSettings):
 
 
 _NEAR = 0.85
-"""So alike are a name and what is meant by it; two that services share are less so."""
+"""How alike a name and what is meant by it are at least. No two names that are meant are so alike."""
 
 _collected: ContextVar[list[str] | None] = ContextVar("collected", default=None)
 """Where problems between settings go while all is looked for, and not only the first; None: they are raised."""
@@ -220,17 +220,16 @@ def _authorities_problems(settings: BaseSettings, field: str) -> Iterator[str]:
 
 def load(cls: type[SettingsT]) -> SettingsT:
     """Read the environment. When anything is wrong, name all of it on stderr, without the values, and exit with 2."""
-    settings, problems = _read(cls)
-    return _unless(problems, settings)
+    return _unless_wrong(*_read(cls))
 
 
 def load_to_serve(cls: type[ServerT], *, is_trial: bool = False) -> ServerT:
     """The same for a process that will listen where its settings say; in a trial it may be listening there already."""
     settings, problems = _read(cls)
     if settings:
-        host = variable(cls, "host")
-        problems += _about_others(listening_problems(host, settings.host, settings.ports, is_trial=is_trial), problems)
-    return _unless(problems, settings)
+        found = listening_problems(variable(cls, "host"), settings.host, settings.ports, is_trial=is_trial)
+        problems += _about_others(found, problems)
+    return _unless_wrong(settings, problems)
 
 
 def _read(cls: type[SettingsT]) -> tuple[SettingsT | None, list[str]]:
@@ -241,6 +240,7 @@ def _read(cls: type[SettingsT]) -> tuple[SettingsT | None, list[str]]:
     token = _collected.set(between)
     try:
         for _ in range(2):  # the second time with defaults, to see what else is wrong
+            between.clear()
             try:
                 settings = cls(**defaults)
             except ValidationError as error:
@@ -255,10 +255,10 @@ def _read(cls: type[SettingsT]) -> tuple[SettingsT | None, list[str]]:
                 return settings, problems + _about_others(between, problems)
     finally:
         _collected.reset(token)
-    return None, problems
+    return None, problems + between
 
 
-def _unless(problems: list[str], settings: SettingsT | None) -> SettingsT:
+def _unless_wrong(settings: SettingsT | None, problems: list[str]) -> SettingsT:
     if settings and not problems:
         return settings
     sys.stderr.write("".join(f"{line}\n" for line in ("The settings are wrong:", *(f"  {each}" for each in problems))))
