@@ -16,9 +16,14 @@ COMMANDS = {
     "gateway": ["check", "keys", "whose", "check-dsl"],
     "history": ["check", "dead-letters", "verify-erasure"],
 }
+SUBCOMMANDS = {
+    ("gateway", "keys"): ["create", "list", "rotate", "revoke"],
+    ("history", "dead-letters"): ["list", "show", "repair", "replay", "discard"],
+}
 EVERY_COMMAND = [
     *([service] for service in SERVICES),
     *([service, command] for service, commands in COMMANDS.items() for command in commands),
+    *([*command, name] for command, names in SUBCOMMANDS.items() for name in names),
 ]
 MODULES = ["footfall_history", "deploy.run", "bench", "bench.soak", "bench.history", "bench.hostile", "tests.chaos"]
 
@@ -65,9 +70,14 @@ def test_what_is_not_understood_is_refused(
     assert f"footfall-{service}: error:" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("service", "command"), [(each[0], each[1]) for each in EVERY_COMMAND if len(each) == 2])
-def test_flags_that_a_command_does_not_have_are_refused(service: str, command: str, run: Run) -> None:
-    assert run(service, command, "--hlep") == 2
+@pytest.mark.parametrize("command", EVERY_COMMAND, ids=" ".join)
+def test_flags_that_a_command_does_not_have_are_refused(command: list[str], run: Run) -> None:
+    assert run(*command, "--hlep") == 2
+
+
+@pytest.mark.parametrize("command", SUBCOMMANDS, ids=" ".join)
+def test_subcommands_that_a_command_does_not_have_are_refused(command: tuple[str, str], run: Run) -> None:
+    assert run(*command) == run(*command, "lsit") == 2
 
 
 def test_a_hash_is_asked_for_with_an_id(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
