@@ -18,6 +18,7 @@ run: install ## run the whole suite embedded, until Ctrl-C
 
 test: install lint types ## lint, check types and rules, and run all tests against real servers
 	@deploy/install-chromium
+	@deploy/install-jquery
 	@$(bin)/pytest --numprocesses 3 --dist loadfile
 
 chaos: install ## kill and freeze programs under load, and count what is lost: nothing (10 minutes, Linux)

@@ -6,14 +6,14 @@ from footfall_servicekit import command_line
 from footfall_servicekit.command_line import Command
 from footfall_servicekit.server import run
 
-from footfall_gateway import audit, dsl, keys_command
+from footfall_gateway import audit, dsl_check, keys_command
 from footfall_gateway.serving import serve
 from footfall_gateway.settings import GatewaySettings
 
 _COMMANDS: Final = {
     "keys": Command("make, list, rotate or revoke API keys", keys_command.run),
     "whose": Command("print what log lines say of an id instead of it", audit.run),
-    "check-dsl": Command("look for faults in a domain-model.xml", dsl.run),
+    "check-dsl": Command("look for faults in a domain-model.xml", dsl_check.run),
 }
 
 

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import re
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 import rjsmin
@@ -20,6 +21,9 @@ SCRIPT_PATHS = (
     ),
 )
 DSL_SCRIPT_PATH = "/tracker-dsl.js"
+JQUERY_PATH = "/tracker-jquery.js"
+
+_JAVASCRIPT = "text/javascript; charset=utf-8"
 
 # The parts only declare, in an order of their own choosing; `start.js` runs, so it comes last.
 _CORE_PARTS = ("settings", "store", "visit", "json", "queue", "delivery", "pages", "commands", "start")
@@ -53,10 +57,11 @@ def load_tracker_files(idle_minutes: int, folder: Path | None = None) -> dict[st
     A visit ends after `idle_minutes` without an event. Raises FileNotFoundError when a part is missing from `folder`.
     """
     folder = folder or asset_folder("tracker")
-    dsl = _script((folder / "dsl.js").read_text("utf-8"))
+    jquery = _jquery()
+    dsl = _script((folder / "dsl.js").read_text("utf-8").replace("JQUERY_VERSION", jquery.version))
     source = "\n".join((folder / "core" / f"{part}.js").read_text("utf-8") for part in _CORE_PARTS)
     core = _script(source.replace("DSL_VERSION", dsl.version).replace("IDLE_MINUTES", str(idle_minutes)))
-    return {DSL_SCRIPT_PATH: dsl, **dict.fromkeys(SCRIPT_PATHS, core)}
+    return {JQUERY_PATH: jquery, DSL_SCRIPT_PATH: dsl, **dict.fromkeys(SCRIPT_PATHS, core)}
 
 
 def asset_folder(name: str) -> Path:
@@ -80,9 +85,25 @@ def packed(body: bytes, content_type: str, max_age_s: int = 3600) -> BrowserFile
     )
 
 
+# jQuery gives itself to `module` where there is one, instead of becoming `$` and `jQuery`, or what `define` of an AMD
+# loader is told about. These are its own, so nothing of the page is touched: dsl.js takes it from the script's element.
+_JQUERY = """\
+(function (script, module, define) {
+%s
+script.jQuery = module.exports;
+})(document.currentScript, { exports: {} });
+"""
+
+
+def _jquery() -> BrowserFile:
+    """The jQuery of the package XStatic-jQuery, minified by its makers, with the line that names its licence."""
+    source = resources.files("xstatic.pkg.jquery").joinpath("data/jquery.min.js").read_text("utf-8")
+    return packed((_JQUERY % source).encode(), _JAVASCRIPT)
+
+
 def _script(source: str) -> BrowserFile:
     minified = str(rjsmin.jsmin("(function () {'use strict';\n" + source + "\n})();"))
     # rjsmin keeps names. Those in capitals are our constants and nothing else, so they can be had for two bytes.
     for number, name in enumerate(dict.fromkeys(re.findall(r"\bconst ([A-Z][A-Z_]+)=", minified))):
         minified = re.sub(rf"\b{name}\b", f"${number}", minified)
-    return packed(minified.encode(), "text/javascript; charset=utf-8")
+    return packed(minified.encode(), _JAVASCRIPT)

@@ -1,7 +1,8 @@
 // DSL: raises the business events that a domain-model.xml describes. Loaded only by pages whose config names one.
 // Without Array.from and reduce, which are other functions on pages with Prototype.js.
 
-const { dsl = '', global = '_gt', debug } = /** @type {HTMLScriptElement} */ (document.currentScript).dataset;
+const script = /** @type {HTMLScriptElement} */ (document.currentScript);
+const { dsl = '', global = '_gt', debug, jquery } = script.dataset;
 const globals = /** @type {any} */ (window);
 
 /** @param {...unknown} what */
@@ -9,79 +10,70 @@ function note(...what) {
   if (debug !== undefined) console.log('[_gt dsl]', ...what);
 }
 
-/** What `$` is in expressions on pages without jQuery: as much of it as the samples of the original use. */
-class Query {
-  /** @param {any} what a selector, an element or a list of elements */
-  constructor(what) {
-    const found = typeof what === 'string' ? document.querySelectorAll(native(what)) : what.nodeType ? [what] : what;
-    /** @type {any[]} */
-    this.all = [...found];
-    this.length = this.all.length;
-    Object.assign(this, this.all);
-  }
+/** The gateway's jQuery, once it is loaded. @type {any} */
+let ours;
+/** @type {Promise<void>|undefined} */
+let loading;
 
-  /** @param {(element: Element) => Iterable<Element|null>} step */
-  map(step) {
-    const found = this.all.flatMap((element) => [...step(element)]);
-    return new Query(new Set(found.filter(Boolean)));
-  }
+/** The jQuery of rules: the page's, whenever that comes, else ours. Always ours where the tracker's name promises one. */
+function jQueryOfRules() {
+  const { jQuery } = globals;
+  return jquery === undefined && jQuery && jQuery.fn && jQuery.fn.jquery ? jQuery : ours;
+}
 
-  /** @param {string} selector */
-  find(selector) {
-    return this.map((element) => element.querySelectorAll(native(selector)));
-  }
+/** Makes sure that rules have a jQuery. Without an error where the page's policy refuses it: then they fail alone. */
+function ensureJQuery() {
+  if (!jQueryOfRules() && !loading) loading = new Promise((resolve) => {
+    const element = /** @type {any} */ (document.createElement('script'));
+    element.src = new URL('tracker-jquery.js?v=JQUERY_VERSION', script.src).href;
+    element.nonce = script.nonce;
+    element.onload = element.onerror = () => {
+      ours = element.jQuery;
+      if (!ours) console.warn('_gt: jQuery could not be loaded; rules that need it do nothing');
+      element.remove();
+      resolve();
+    };
+    document.head.appendChild(element);
+  });
+  return loading;
+}
 
-  /** @param {string} selector */
-  closest(selector) {
-    return this.map((element) => [element.closest(native(selector))]);
-  }
-
-  /** @param {string} [selector] */
-  parents(selector = '*') {
-    return this.map((element) => {
-      const above = [];
-      for (let e = element.parentElement; e; e = e.parentElement) if (e.matches(native(selector))) above.push(e);
-      return above;
-    });
-  }
-
-  text() {
-    return this.all.map((element) => element.textContent).join('');
-  }
-
-  val() {
-    return this.length ? this.all[0].value : undefined;
-  }
-
-  html() {
-    return this.length ? this.all[0].innerHTML : undefined;
-  }
-
-  /** @param {string} name */
-  attr(name) {
-    return this.length && this.all[0].hasAttribute(name) ? this.all[0].getAttribute(name) : undefined;
+/** Whether browsers themselves know a selector. @param {string} selector */
+function isCSS(selector) {
+  try {
+    document.createDocumentFragment().querySelector(selector);
+    return true;
+  } catch (error) {
+    return false;
   }
 }
 
-/** A selector of jQuery as browsers know it: jQuery's input types become attributes. @param {string} selector */
-function native(selector) {
-  return selector
-    .replace(/:text\b/g, ':is([type=text],input:not([type]))')
-    .replace(/:(checkbox|file|image|password|radio|reset|submit)\b/g, '[type=$1]');
+/** Whether a rule uses what only jQuery has. @param {Element} rule */
+function needsJQuery(rule) {
+  return [rule, ...rule.querySelectorAll('*')].some((element) =>
+    !isCSS(attribute(element, 'element') || '*') ||
+    EXPRESSIONS.some((name) => evaluate && /\$|jQuery/.test(attribute(element, name))));
 }
 
 /**
- * Whether an event is about an element that the selector means; elements added later count as well.
+ * What an event is about among the elements of a selector: its target, or what that is in. Elements added later count.
+ * An empty selector has no elements: only what happens to the page itself is about it.
  * @param {Event} event
  * @param {string} selector
+ * @returns {EventTarget|undefined}
  */
-function isAbout({ target, bubbles }, selector) {
-  if (!selector) return true;
-  if (!(target instanceof Element)) return false;
-  const { jQuery } = globals;
+function subjectOf({ target, bubbles }, selector) {
+  if (!(target instanceof Element)) return selector ? undefined : globals;
+  if (!selector) return undefined;
+  // Of `:first` and its like only the whole list can tell, not an element alone.
+  const list = isCSS(selector) ? undefined : jQueryOfRules()(selector).get();
   // What does not bubble (focus, mouseenter) happens to each element by itself.
-  if (jQuery) return bubbles ? jQuery(target).closest(selector).length > 0 : jQuery(target).is(selector);
-  return bubbles ? !!target.closest(native(selector)) : target.matches(native(selector));
+  /** @type {Element|null} */
+  let element = target;
+  while (element && !(list ? list.includes(element) : element.matches(selector))) {
+    element = bubbles ? element.parentElement : null;
+  }
+  return element || undefined;
 }
 
 /**
@@ -94,10 +86,12 @@ function isHere(url) {
   return !url || new RegExp('^' + pattern + '/?$', 'i').test(location.href.split('#')[0]);
 }
 
-/** @type {((query: any, jQuery: any, event: Event|undefined, code: string) => any)|undefined} */
+const EXPRESSIONS = ['condition', 'postcondition', 'value'];
+
+/** @type {Function|undefined} */
 let evaluate;
 try {
-  evaluate = /** @type {any} */ (new Function('$', 'jQuery', 'event', 'return eval(arguments[3])'));
+  evaluate = new Function('$', 'jQuery', 'event', 'return eval(arguments[3])');
 } catch (forbidden) {
   // A Content-Security-Policy without 'unsafe-eval': all but expressions works.
 }
@@ -106,12 +100,13 @@ try {
  * The value of an expression; undefined when it fails, or must not be evaluated.
  * @param {string} code
  * @param {Event} [event]
+ * @param {EventTarget} [subject] what `this` is
  */
-function valueOf(code, event) {
-  const query = globals.jQuery || ((/** @type {any} */ what) => new Query(what));
+function valueOf(code, event, subject) {
+  const jQuery = jQueryOfRules();
   try {
-    const value = evaluate && evaluate(query, query, event, code);
-    return value && typeof value.text === 'function' ? value.text() : value;
+    const value = evaluate && evaluate.call(subject, jQuery, jQuery, event, code);
+    return value && value.jquery ? value.text() : value;
   } catch (error) {
     note(code, error);
     return undefined;
@@ -123,12 +118,12 @@ function attribute(rule, name) {
   return (rule.getAttribute(name) || '').trim();
 }
 
-/** The `<val>` children of a rule as data. @param {Element} rule @param {Event} [event] */
-function valuesOf(rule, event) {
+/** The `<val>` children of a rule as data. @param {Element} rule @param {Event} [event] @param {EventTarget} [subject] */
+function valuesOf(rule, event, subject) {
   /** @type {Object<string, unknown>} */
   const data = {};
   [...rule.children].forEach((child) => {
-    if (child.tagName === 'val') data[attribute(child, 'name')] = valueOf(attribute(child, 'value'), event);
+    if (child.tagName === 'val') data[attribute(child, 'name')] = valueOf(attribute(child, 'value'), event, subject);
   });
   return data;
 }
@@ -148,14 +143,14 @@ function watch(rule) {
     data: {},
   }));
   triggers.forEach((trigger) =>
-    listen(trigger.element, (event) => {
+    listen(trigger.element, (event, subject) => {
       trigger.missing -= trigger.isTimer ? trigger.missing : 1;
-      trigger.data = valuesOf(trigger.element, event);
+      trigger.data = valuesOf(trigger.element, event, subject);
       if (triggers.some(({ missing }) => missing > 0)) return;
       // Time runs out once a page; everything else has to happen anew.
       triggers.forEach((each) => (each.missing = each.isTimer ? 0 : countOf(each.element)));
-      if (postcondition && !valueOf(postcondition, event)) return;
-      const data = Object.assign({}, ...triggers.map((each) => each.data), valuesOf(rule, event));
+      if (postcondition && !valueOf(postcondition, event, subject)) return;
+      const data = Object.assign({}, ...triggers.map((each) => each.data), valuesOf(rule, event, subject));
       globals[global].push(['event', attribute(rule, 'name'), { data }]);
     }));
 }
@@ -168,19 +163,21 @@ function countOf(trigger) {
 /**
  * Calls back whenever what a `<trigger>` waits for happens on the page it is for.
  * @param {Element} trigger
- * @param {(event?: Event) => void} happened
+ * @param {(event?: Event, subject?: EventTarget) => void} happened
  */
 function listen(trigger, happened) {
   const [selector, action, url] = ['element', 'action', 'url'].map((name) => attribute(trigger, name));
-  const happenedHere = safely((/** @type {Event|undefined} */ event) => isHere(url) && happened(event));
+  /** @type {typeof happened} */
+  const happenedHere = safely((event, subject) => isHere(url) && happened(event, subject));
   const [, delay] = action.match(/^timer:(\d+)$/) || [];
   const isPast = action === 'ready' || (action === 'load' && !selector && document.readyState === 'complete');
   if (delay) startTimer(Number(delay) * countOf(trigger), attribute(trigger, 'type') === 'nomove', happenedHere);
-  else if (isPast) happenedHere(undefined);
+  else if (isPast) happenedHere();
   else {
     const name = action === 'enterkey' ? 'keydown' : action === 'unload' ? 'pagehide' : action;
     const onEvent = safely((/** @type {any} */ event) => {
-      if ((action !== 'enterkey' || event.key === 'Enter') && isAbout(event, selector)) happenedHere(event);
+      const subject = subjectOf(event, selector);
+      if (subject && (action !== 'enterkey' || event.key === 'Enter')) happenedHere(event, subject);
     });
     // Capturing, since pages stop events on their way up.
     (selector ? document : window).addEventListener(name, onEvent, true);
@@ -191,7 +188,7 @@ function listen(trigger, happened) {
  * Calls back once, so long after the page is loaded, or after the mouse has last moved.
  * @param {number} delay milliseconds
  * @param {boolean} isReset by a moving mouse
- * @param {(event: undefined) => void} ranOut
+ * @param {() => void} ranOut
  */
 function startTimer(delay, isReset, ranOut) {
   /** @type {number|undefined} */
@@ -200,7 +197,7 @@ function startTimer(delay, isReset, ranOut) {
     clearTimeout(timer);
     timer = setTimeout(() => {
       removeEventListener('mousemove', restart);
-      ranOut(undefined);
+      ranOut();
     }, delay);
   };
   if (document.readyState === 'complete') restart();
@@ -210,14 +207,14 @@ function startTimer(delay, isReset, ranOut) {
 
 /**
  * The function, but never an error for the page it runs in.
- * @template A
- * @param {(argument: A) => unknown} act
- * @returns {(argument: A) => void}
+ * @template {unknown[]} A
+ * @param {(...args: A) => unknown} act
+ * @returns {(...args: A) => void}
  */
 function safely(act) {
-  return (argument) => {
+  return (...args) => {
     try {
-      act(argument);
+      act(...args);
     } catch (error) {
       note(error);
     }
@@ -225,23 +222,26 @@ function safely(act) {
 }
 
 /** @param {string} xml */
-function install(xml) {
-  const rules = new DOMParser().parseFromString(xml, 'text/xml');
-  if (rules.querySelector('parsererror')) throw new Error('no DSL at ' + dsl);
-  const expressions = ['condition', 'postcondition', 'value']
-    .flatMap((name) => [...rules.querySelectorAll('[' + name + ']')].map((element) => attribute(element, name)))
+async function install(xml) {
+  const file = new DOMParser().parseFromString(xml, 'text/xml');
+  if (file.querySelector('parsererror')) throw new Error('no DSL at ' + dsl);
+  const rules = [...file.getElementsByTagName('event')];
+  const expressions = EXPRESSIONS
+    .flatMap((name) => [...file.querySelectorAll('[' + name + ']')].map((element) => attribute(element, name)))
     .filter(Boolean);
   if (!evaluate && expressions.length) {
     console.warn("_gt: the page's Content-Security-Policy forbids expressions; skipped:", expressions);
   }
-  [...rules.getElementsByTagName('event')].forEach(safely(watch));
+  if (rules.some(needsJQuery)) await ensureJQuery();
+  rules.forEach(safely(watch));
 }
 
 async function load() {
+  if (jquery !== undefined) ensureJQuery();
   const response = await fetch(dsl);
   const xml = response.ok ? await response.text() : '';
   // Conditions are about the whole page.
-  const begin = () => safely(install)(xml);
+  const begin = () => install(xml).catch(note);
   if (document.readyState === 'loading') addEventListener('DOMContentLoaded', begin);
   else begin();
 }

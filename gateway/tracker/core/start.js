@@ -45,9 +45,13 @@ function loadRules() {
   if (!config.dslResource || rulesAreLoading) return;
   rulesAreLoading = true;
   const element = document.createElement('script');
+  const { src, nonce } = script || element;
   element.src = endpoint() + '/tracker-dsl.js?v=DSL_VERSION';
+  element.nonce = nonce;
   element.dataset.dsl = config.dslResource;
   element.dataset.global = GLOBAL;
+  // Of the original, `GTCJ.min.js` is `GTC.min.js` with jQuery.
+  if (/J(\.min)?\.js/.test(src)) element.dataset.jquery = '';
   if (config.debug) element.dataset.debug = '';
   document.head.appendChild(element);
 }

@@ -7,7 +7,7 @@ import httpx
 import pytest
 from footfall_gateway.files import folder
 from footfall_gateway.settings import GatewaySettings
-from footfall_gateway.tracker_files import asset_folder
+from footfall_gateway.tracker_files import JQUERY_PATH, asset_folder
 from footfall_servicekit.settings import load
 
 from tests.service.gateway.conftest import running_gateway
@@ -64,7 +64,7 @@ def test_what_is_no_path_prefix_is_refused(
     assert "GATEWAY_PATH_PREFIXES: must be paths like /onlinechat" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("path", [*SCRIPTS, *DSLS, "/demo/", "/docs/", "/console/"])
+@pytest.mark.parametrize("path", [*SCRIPTS, JQUERY_PATH, *DSLS, "/demo/", "/docs/", "/console/"])
 async def test_a_file_is_open_compressed_and_known_again(http: httpx.AsyncClient, path: str) -> None:
     plain = await http.get(path, headers={"Accept-Encoding": "identity"})
     packed = await http.get(path, headers={"Accept-Encoding": "gzip"})
@@ -108,7 +108,7 @@ async def test_every_page_refuses_frames_inline_scripts_and_other_hosts(http: ht
     pages = asset_folder("console")
     folders = {"/docs": asset_folder("docs"), "/demo": pages / "demo", "/console": pages / "console"}
     files = [path for prefix, root in folders.items() for path, _ in folder(prefix, root)]
-    for path in [*files, *SCRIPTS, *DSLS, "/tracker-dsl.js", "/openapi.json"]:
+    for path in [*files, *SCRIPTS, *DSLS, "/tracker-dsl.js", JQUERY_PATH, "/openapi.json"]:
         answer = await http.get(path)
         assert answer.status_code == 200, path
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
