@@ -288,7 +288,7 @@ def _rule(kind: str, text: str, about: Mapping[str, Any]) -> str:
         case "bool_parsing":
             return "should be true or false"
         case _:
-            return re.sub("^Value error, |^(Input|Value|String) (?=should)", "", text)
+            return re.sub("^Value error, |^(Input|Value|String) (?=should)|, unable to .*", "", text)
 
 
 def _about_others(found: Iterable[str], problems: Iterable[str]) -> list[str]:

@@ -80,6 +80,10 @@ def test_subcommands_that_a_command_does_not_have_are_refused(command: tuple[str
     assert run(*command) == run(*command, "lsit") == 2
 
 
+def test_everything_is_discarded_only_when_that_is_written_out(run: Run) -> None:
+    assert run("history", "dead-letters", "discard", "--al") == 2
+
+
 def test_a_hash_is_asked_for_with_an_id(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("gateway", "whose", "identity") == 2
     captured = capsys.readouterr()

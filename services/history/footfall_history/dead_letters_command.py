@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         ("replay", _replay, "append these to the log again, for history and identity to read"),
         ("discard", _discard, "remove these for good"),
     ):
-        several = commands.add_parser(name, help=words)
+        several = commands.add_parser(name, help=words, allow_abbrev=False)  # `--a` must not mean everything
         which = several.add_mutually_exclusive_group(required=True)
         which.add_argument("ids", nargs="*", default=[], metavar="id")
         which.add_argument("--all", action="store_true")
