@@ -15,7 +15,7 @@ from redis import Redis
 from bench.machine import usage
 from tests.tools.suite import PROGRAMS, Program, Suite
 
-GROUPS = ("history", "identity")
+GROUPS = ("history", "identity", "identity-live")
 DRAIN_SECONDS = 90.0
 
 

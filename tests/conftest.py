@@ -21,6 +21,16 @@ from tests.tools.suite import Suite, running_suite
 REDIS_DATABASES = 4096
 TRANSITIONS_KEPT = 6
 """By the bounded suite: so few that random visits have more now and then."""
+CATEGORIES = """
+[[category]]
+name = "loans"
+tags = [{ in = "url", text = "//bank.example/*loans" }]
+
+[[category]]
+name = "cars"
+tags = [{ in = "title", regex = '(?i)^bank .*\\bcars?\\b' }, { in = "data.sku", text = "BANK-*-CAR" }]
+"""
+"""Those of the suite; no test but that of categories has such pages and events."""
 
 _database_numbers = itertools.count(1)
 
@@ -81,9 +91,12 @@ def mongo_database() -> str:
 def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
     """The whole suite as `make run` starts it, on stores and ports of its own. Who stops a program starts it again.
 
-    It is there below `/onlinechat` as well.
+    It is there below `/onlinechat` as well, and has CATEGORIES.
     """
-    with running_suite(tmp_path_factory.mktemp("suite"), {"GATEWAY_PATH_PREFIXES": "/onlinechat"}) as suite:
+    file = tmp_path_factory.mktemp("suite") / "categories.toml"
+    file.write_text(CATEGORIES)
+    settings = {"GATEWAY_PATH_PREFIXES": "/onlinechat", "CATEGORIES_FILE": str(file)}
+    with running_suite(tmp_path_factory.mktemp("suite"), settings) as suite:
         yield suite
 
 

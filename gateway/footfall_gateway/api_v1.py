@@ -72,7 +72,7 @@ class VisitorsApi:
         return json_answer(resources.Visitors(found, answer.next_page_token or None))
 
     async def visitor(self, call: Call[NoQuery, None]) -> Response:
-        """The live state of a visit."""
+        """The live state of a visit: who it is as soon as the beacon is answered, all else within 300 ms."""
         request = identity.GetVisitorRequest(visit_id=call.uuid("visitId", "visit"))
         live = (await self._ask(self._identity.GetVisitor, request, call.principal)).visitor
         return json_answer(resources.visitor(live))

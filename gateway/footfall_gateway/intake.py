@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from footfall.collector.v1 import collector_service_pb2 as collector
@@ -58,15 +58,25 @@ class Outcome(NamedTuple):
 
 
 class Intake:
-    """The one way in for events, whether by beacon or by POST."""
+    """The one way in for events, whether by beacon or by POST.
+
+    A large body takes the collector much longer than one of a page with a few events, and anybody may send many. So
+    these share no group with the others, and have one flight of their own instead of all of theirs.
+    """
 
     def __init__(
         self,
         collect: Callable[[collector.CollectRequest], Awaitable[collector.CollectResponse]],
         bounds: Bounds,
+        large_size: int,
     ) -> None:
+        """A body of more than `large_size` bytes is large. `bounds` hold for each of the two kinds."""
         self._collect = collect
+        self._large_size = large_size
         self._commit: GroupCommit[Beacon, list[Rejection]] = GroupCommit(self._send, bounds)
+        self._commit_large: GroupCommit[Beacon, list[Rejection]] = GroupCommit(
+            self._send, replace(bounds, groups_in_flight=1)
+        )
 
     async def store(self, sender: Sender, envelope: Envelope, size: int) -> Outcome:
         """Return when every event is on disk or rejected. `size` is that of the body, in bytes.
@@ -94,8 +104,9 @@ class Intake:
             Problem: 503, when too much is waiting.
 
         """
+        commit = self._commit if size <= self._large_size else self._commit_large
         try:
-            return self._commit.submit(Beacon(sender, envelope), len(envelope.events), size + _CONTEXT_BYTES)
+            return commit.submit(Beacon(sender, envelope), len(envelope.events), size + _CONTEXT_BYTES)
         except FullError:
             raise Problem(503, "too many events are waiting", retry_s=_FULL_RETRY_S) from None
 
@@ -108,7 +119,7 @@ class Intake:
 
     async def close(self) -> None:
         """Take nothing more, and return when all that was taken has its outcome."""
-        await self._commit.close()
+        await asyncio.gather(self._commit.close(), self._commit_large.close())
 
     async def _send(self, beacons: list[Beacon]) -> list[list[Rejection]]:
         request = collector.CollectRequest(batch=batch_of(beacons))

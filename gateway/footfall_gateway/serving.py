@@ -64,6 +64,7 @@ class Gateway:
                 waiting_count=settings.waiting_events,
                 waiting_size=settings.waiting_bytes,
             ),
+            settings.large_bytes,
         )
         self._probes = Probes(self._neighbours)
         self._limiter = RateLimiter(

@@ -140,18 +140,30 @@ class GatewaySettings(ProcessSettings):
     group_bytes: int = Field(
         1024 * 1024, ge=1024, le=1024 * 1024, description="Bytes that leave in one `Collect` at most."
     )
+    large_bytes: int = Field(
+        16 * 1024,
+        ge=0,
+        le=1024 * 1024,
+        description="Bodies of more bytes leave apart from the others, in one `Collect` at a time, so that nobody else "
+        "waits until theirs are looked through.",
+    )
     linger_ms: float = Field(
         2.0, ge=0, le=1_000, description="How long a beacon waits for company while others are under way, in ms."
     )
-    groups_in_flight: int = Field(4, ge=1, le=256, description="`Collect` calls under way at once.")
+    groups_in_flight: int = Field(
+        4, ge=1, le=256, description="`Collect` calls under way at once, but for that of large bodies."
+    )
     waiting_events: int = Field(
-        50_000, ge=1_000, le=10_000_000, description="Events that may wait to leave; beacons beyond are answered 503."
+        25_000,
+        ge=1_000,
+        le=10_000_000,
+        description="Events that may wait to leave, and as many in large bodies; beacons beyond are answered 503.",
     )
     waiting_bytes: int = Field(
-        64 * 1024 * 1024,
+        32 * 1024 * 1024,
         ge=1024 * 1024,
         le=1024**4,
-        description="Bytes that may wait to leave; beacons beyond are answered 503.",
+        description="Bytes that may wait to leave, and as many in large bodies; beacons beyond are answered 503.",
     )
     reading_bytes: int = Field(
         64 * 1024 * 1024,

@@ -150,8 +150,8 @@ def test_an_image_holds_the_wheels_that_the_service_needs_and_starts_it(service:
     assert {source.removeprefix("./") for source in built} == sources
     assert {copied.split("/ ")[0] for copied in image["COPY"] if copied.endswith("/")} >= sources
     project = tomllib.loads((SERVICES[service] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    [script] = project["scripts"]
-    assert image["CMD"] == [f'["{script}"]']
+    assert f"footfall-{service}" in project["scripts"]
+    assert image["CMD"] == [f'["footfall-{service}"]']
     assert image["USER"] == ["10001:10001"]
 
 

@@ -46,7 +46,10 @@ async def drain(suite: Suite, timeout_s: float) -> float:
 
         async def waiting() -> None:
             groups = {about["name"]: about for about in await redis.xinfo_groups(LOG)}
-            left = {name: groups[name]["lag"] or groups[name]["pending"] for name in (b"identity", b"history")}
+            left = {
+                name: groups[name]["lag"] or groups[name]["pending"]
+                for name in (b"identity", b"identity-live", b"history")
+            }
             left[b"slow visits"] = await redis.zcard("slow:{p00}")
             assert not any(left.values()), f"entries still to be read: {left}"
 

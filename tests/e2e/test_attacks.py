@@ -15,7 +15,7 @@ from footfall_gateway import keys_command
 
 from tests.tools.eventually import eventually
 from tests.tools.suite import Suite
-from tests.tools.visits import event, new_id, now_ms
+from tests.tools.visits import event, live_state, new_id, now_ms
 
 EVIL = "https://evil.example"
 NOBODY = "00000000-0000-4000-8000-000000000000"
@@ -56,7 +56,7 @@ async def test_a_stolen_cookie_opens_nothing_and_signs_nobody_in(
     mine = event("PageEntered", str(uuid.uuid4()), now_ms(), globalVisitID=victim["globalVisitID"])
     answer = await stranger.post("/beacon", json=mine, headers=cookie)
     assert (answer.status_code, answer.content) == (204, b"")
-    visitor = (await owner.get(f"/api/v1/visits/{mine['visitID']}/visitor")).json()
+    visitor = await live_state(owner, mine["visitID"])
     assert (visitor["state"], visitor["identityId"]) == ("ANONYMOUS", None)
 
 

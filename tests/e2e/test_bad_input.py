@@ -9,7 +9,7 @@ import pytest
 
 from tests.tools.eventually import eventually
 from tests.tools.suite import Suite
-from tests.tools.visits import Event, event, now_ms
+from tests.tools.visits import Event, event, live_state, now_ms
 
 DAY_MS = 86_400_000
 
@@ -108,7 +108,7 @@ async def test_a_wrong_clock_is_corrected_at_admission(
         envelope["sentAt"] = now - sent_ago
     async with suite.http() as http:
         assert (await http.post("/beacon", json=envelope)).status_code == 204
-        visitor = (await http.get(f"/api/v1/visits/{sent['visitID']}/visitor")).json()
+        visitor = await live_state(http, sent["visitID"])
         assert abs(visitor["lastEventTime"] - (now - event_ago)) < 60_000
         await eventually(lambda: has_events(http, sent["visitID"], 1))
         [stored] = (await http.get(f"/server/data/visits/{sent['visitID']}/events")).json()

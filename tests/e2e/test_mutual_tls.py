@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 import pytest
+from cryptography import x509
 from footfall.collector.v1 import collector_service_pb2 as collector
 from footfall.collector.v1.collector_service_pb2_grpc import CollectorServiceStub
 from footfall.history.v1 import history_service_pb2 as history
@@ -25,6 +26,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-un
 
 from deploy.certificates import Authority
 from tests.tools.batches import batch, context, message
+from tests.tools.contacts import imported
 from tests.tools.eventually import eventually
 from tests.tools.suite import PROGRAMS, Suite, mutual_tls, running_suite
 from tests.tools.visits import event, now_ms
@@ -133,6 +135,27 @@ async def test_a_role_may_call_what_is_its_own_and_nothing_else(secured: Suite, 
                     assert await outcome(channel, method, 10) == denied
 
             await asyncio.gather(*(call(method) for name, method in METHODS if name == service))
+
+
+@pytest.mark.parametrize(
+    ("role", "code", "complaint"),
+    [("contact-center", 0, ""), ("history", 1, "stopped, to be run again: PERMISSION_DENIED")],
+)
+async def test_contacts_are_imported_by_who_may_write_them(
+    secured: Suite, role: str, code: int, complaint: str
+) -> None:
+    assert secured.authority
+    certificate, key = secured.authority.issue(f"import-{role}", [x509.DNSName(role)])
+    ended = await imported(
+        secured.targets["identity"],
+        "-",
+        given=b"ContactId,FirstName\nimported,Ann\n",
+        GRPC_TLS_CA_FILE=secured.authority.file,
+        CONTACTS_GRPC_TLS_CERT_FILE=certificate,
+        CONTACTS_GRPC_TLS_KEY_FILE=key,
+    )
+    assert ended.code == code
+    assert ended.complained.startswith(complaint)
 
 
 async def test_a_gateway_is_believed_when_it_says_that_a_beacon_arrived_hours_ago(secured: Suite) -> None:

@@ -20,7 +20,7 @@ from tests.tools.eventually import eventually
 from tests.tools.ports import free_ports
 from tests.tools.process import STUBS, ServiceProcess, running_service
 from tests.tools.suite import Suite, running_suite
-from tests.tools.visits import Event, event, now_ms, random_visit, scattered
+from tests.tools.visits import Event, event, live_state, now_ms, random_visit, scattered
 
 VISITS = 15
 # What a killed reader held is taken over after 10 s.
@@ -185,7 +185,7 @@ async def test_while_a_node_is_down_events_of_the_other_partitions_are_stored(sc
             assert answer.json()["accepted"] + len(refused) == len(events)
             assert {item["retry"] for item in refused} == {True}
             stored = events[next(n for n in range(len(events)) if n not in {item["index"] for item in refused})]
-            assert (await http.get(f"/api/v1/visits/{stored['visitID']}/visitor")).status_code == 200
+            assert (await live_state(http, stored["visitID"]))["state"] == "ANONYMOUS"
         finally:
             scaled.suite.start("valkey")
         await post([http], [events])

@@ -12,7 +12,7 @@ import pytest
 
 from tests.tools.eventually import eventually
 from tests.tools.suite import Suite
-from tests.tools.visits import Event, event, now_ms, random_visit, scattered
+from tests.tools.visits import Event, event, live_state, now_ms, random_visit, scattered
 from tests.tools.walls import client_of, running_walled_suite, send
 
 VISITS = 12
@@ -54,7 +54,7 @@ async def test_an_early_event_of_another_site_neither_takes_over_a_visit_nor_sho
         assert await ids(bank, events, "eventID") == {sign_in["eventID"]}
         assert await ids(shop, events, "eventID") == {early["eventID"]}
         assert (await bank.get(f"/api/v1/visits/{visit}/visitor")).json()["identityId"] == bob
-        seen = (await shop.get(f"/api/v1/visits/{visit}/visitor")).json()
+        seen = await live_state(shop, visit)
         assert (seen["site"], seen["state"], seen["identityId"]) == ("shop", "ANONYMOUS", None)
 
 
@@ -67,7 +67,7 @@ async def test_a_sign_in_through_another_site_signs_nobody_in(walled: Suite) -> 
     async with client_of(walled, "bank") as bank, client_of(walled, "shop") as shop:
         await send(bank, event("PageEntered", visit, now_ms(), site="bank"))
         await send(shop, event("SignIn", visit, now_ms(), "mallory", site="shop"))
-        assert (await bank.get(f"/api/v1/visits/{visit}/visitor")).json()["state"] == "ANONYMOUS"
+        assert (await live_state(bank, visit))["state"] == "ANONYMOUS"
         assert (await shop.get(f"/api/v1/visits/{visit}/visitor")).json()["state"] == "AUTHENTICATED"
 
 
@@ -81,9 +81,13 @@ async def test_sites_of_a_group_share_a_visit_whose_site_is_that_of_what_arrived
         for http in (bank, helper):
             expected = {page["eventID"], sign_in["eventID"]}
             await eventually(partial(_has, http, f"/server/data/visits/{visit}/events", expected))
-            visitor = (await http.get(f"/api/v1/visits/{visit}/visitor")).json()
-            assert (visitor["visitId"], visitor["site"], visitor["identityId"]) == (visit, "bank", carol)
+            await eventually(partial(_is_of, http, visit, "bank", carol))
             assert (await http.get(f"/api/v1/visits/{visit}/explain")).json()["site"] == "bank"
+
+
+async def _is_of(http: httpx.AsyncClient, visit: str, site: str, identity: str) -> None:
+    visitor = await live_state(http, visit)
+    assert (visitor["visitId"], visitor["site"], visitor["identityId"]) == (visit, site, identity)
 
 
 async def _has(http: httpx.AsyncClient, path: str, expected: set[str]) -> bool:

@@ -96,6 +96,7 @@ TOO_LATE = "an event must not be accepted again after its visit is forgotten"
         ("gateway", "GATEWAY_PORT", "abc", "should be a valid integer"),
         ("identity", "ERASURE_KEY", "short", "should have at least 16 characters"),
         ("collector", "COLLECTOR_REDACT_EMAILS", "perhaps", "should be true or false"),
+        ("collector", "CATEGORIES_FILE", "/no.toml", "/no.toml: No such file or directory"),
         ("gateway", "DSL_FILE", "/nonexistent.xml", "/nonexistent.xml: No such file or directory"),
         *((service, "SITES_FILE", "/no.toml", "/no.toml: No such file or directory") for service in SERVICES),
     ],

@@ -71,9 +71,10 @@ def key(kind: str, visit_id: str) -> str:
     return f"{kind}:{{p{partition(visit_id, PARTITIONS):02d}}}"
 
 
-async def resolve(store: VisitorStore, *events: Event, answer_all: bool = False) -> list[VisitRecord]:
-    """Merge events as ResolveEvents does."""
-    return await store.merge(touches((event, transition_of(event)) for event in events), answer_all=answer_all)
+async def resolve(store: VisitorStore, *events: Event) -> list[VisitRecord]:
+    """Merge events as ResolveEvents does; the visits whose timeline changed."""
+    changed = await store.merge(touches((event, transition_of(event)) for event in events))
+    return [*(await store.get(changed)).values()]
 
 
 def entry(*events: Event) -> Entry:

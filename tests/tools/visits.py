@@ -6,7 +6,10 @@ import uuid
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
+import httpx
 from footfall_timeline import Assurance, Kind, Transition, normalize_uuid
+
+from tests.tools.eventually import eventually
 
 Event = dict[str, Any]
 AnyEvent = TypeVar("AnyEvent")
@@ -39,6 +42,17 @@ def event(name: str, visit_id: str, at_ms: int, user: str | None = None, **more:
         "visitID": visit_id,
         "data": data,
     } | more
+
+
+async def live_state(http: httpx.AsyncClient, visit_id: str, **headers: str) -> dict[str, Any]:
+    """The live state of a visit, which one that identifies nobody has a moment after its beacon is answered."""
+
+    async def found() -> dict[str, Any]:
+        answer = await http.get(f"/api/v1/visits/{visit_id}/visitor", headers=headers)
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
+
+    return await eventually(found)
 
 
 def random_visit(chance: random.Random, known: Sequence[str] = PEOPLE, *, longest: int = 24) -> list[Event]:

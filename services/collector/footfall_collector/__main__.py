@@ -10,6 +10,7 @@ from footfall_timeline import Walls
 
 from footfall_collector.access import ACCESS
 from footfall_collector.admission import DAY_MS, Admission
+from footfall_collector.categories import CategoriesFile
 from footfall_collector.event_log import EventLog
 from footfall_collector.pipeline import Pipeline
 from footfall_collector.proof import TokenRules
@@ -35,6 +36,7 @@ async def collect(settings: CollectorSettings) -> int:
         is_volatile_allowed=settings.allow_volatile_log,
     )
     channel = open_channel(settings.identity_target, settings.client_tls)
+    categories = CategoriesFile(settings.categories_file)
     # With mutual TLS nobody but gateways may call Collect (access.py).
     is_gateway_known = settings.grpc_tls_client_ca_file is not None
     admission = Admission(
@@ -44,6 +46,7 @@ async def collect(settings: CollectorSettings) -> int:
         token_rules=TokenRules(settings.token_leeway_s, settings.token_life_s, settings.token_predating_s),
         received_tolerance_ms=None if is_gateway_known else int(settings.received_tolerance_s * 1000),
         walls=Walls.load(settings.sites_file),
+        category_of=categories.of,
         user_id_keys=[key.strip() for key in settings.user_id_keys.split(",") if key.strip()],
     )
     pipeline = Pipeline(admission, log, Resolver(channel), settings.partitions)
@@ -54,7 +57,7 @@ async def collect(settings: CollectorSettings) -> int:
         access=ACCESS,
         frequent=["Collect"],
         ready=log.is_ready,
-        background=[log.check],
+        background=[log.check, categories.watch],
         close=[channel.close, log.close],
     )
     return await serve(server)

@@ -4,7 +4,7 @@ Everything after it is a pure function of what it wrote. It works in place, and 
 of the time at which a request without a time of arrival came in.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -14,13 +14,15 @@ from footfall.event.v1.event_pb2 import Event, EventBatch
 from footfall_timeline import Walls, page_id, user_agent_id
 
 from footfall_collector.claim import KINDS, MAX_USER_ID, USER_ID_KEYS, take_claim
-from footfall_collector.normalize import STEPS, SYSTEM_EVENTS
+from footfall_collector.normalize import MAX_EVENT_BYTES, STEPS, SYSTEM_EVENTS
 from footfall_collector.proof import TokenRules, Verdict, judge
 from footfall_collector.redact import Redactor
 from footfall_collector.sender import Sender, cut_down
 from footfall_collector.sites import Site, Sites
 
 DAY_MS: Final = 86_400_000
+SLICE_BYTES: Final = MAX_EVENT_BYTES
+"""How much of a batch is admitted at a time: 5 ms of the costliest content that is known. Larger events are refused."""
 _LONGEST_TITLE: Final = 256
 _PAGE_ID: Final = 32
 _RIGHT_WITHIN_MS: Final = 5_000
@@ -75,14 +77,19 @@ class Admission:
         received_tolerance_ms: int | None = None,
         walls: Walls = _NO_WALLS,
         user_id_keys: Sequence[str] = USER_ID_KEYS,
+        category_of: Callable[[Event], str] = lambda _: "",
     ) -> None:
-        """`received_tolerance_ms`: how far a time of arrival that was told may be off; None: it is believed."""
+        """`received_tolerance_ms`: how far a time of arrival that was told may be off; None: it is believed.
+
+        `category_of` gives the categories of events that come without any.
+        """
         self._sites = sites
         self._walls = walls
         self._redactor = redactor
         self._max_event_age_ms = max_event_age_ms
         self._token_rules = token_rules
         self._received_tolerance_ms = received_tolerance_ms
+        self._category_of = category_of
         self._user_id_keys = user_id_keys
         names = ", ".join(user_id_keys)
         self._no_user = _rejection(
@@ -98,13 +105,29 @@ class Admission:
 
         Every `context_index` must be in range.
         """
-        senders = [cut_down(context, now_ms, self._received_tolerance_ms) for context in batch.contexts]
         turned_away: dict[int, collector.Outcome] = {}
+        for _ in self.admit_in_slices(batch, now_ms, turned_away):
+            pass
+        return turned_away
+
+    def admit_in_slices(
+        self, batch: EventBatch, now_ms: int, turned_away: dict[int, collector.Outcome]
+    ) -> Iterator[None]:
+        """Do what `admit` does, and stop between slices of the batch, so that others can have their turn.
+
+        `turned_away` takes what `admit` returns.
+        """
+        senders = [cut_down(context, now_ms, self._received_tolerance_ms) for context in batch.contexts]
+        slice_bytes = 0
         for position, event in enumerate(batch.events):
+            size = event.ByteSize()
+            if slice_bytes and slice_bytes + size > SLICE_BYTES:
+                yield
+                slice_bytes = 0
+            slice_bytes += size
             outcome = self._admit(event, senders[event.context_index], now_ms)
             if outcome is not None:
                 turned_away[position] = outcome
-        return turned_away
 
     def _admit(self, event: Event, sender: Sender, now_ms: int) -> collector.Outcome | None:
         for step, reason in STEPS:
@@ -127,6 +150,8 @@ class Admission:
         rejection = self._identify(event, site, now_ms)
         self._place(event, sender.user_agent)
         self._redact(event)
+        if not event.category:
+            event.category = self._category_of(event)
         return rejection
 
     def _place(self, event: Event, user_agent: str) -> None:

@@ -23,7 +23,7 @@ from footfall_collector import metrics
 from footfall_collector.rare_line import RareLine
 from footfall_collector.shares import Shares
 
-READERS: Final = ("identity", "history")
+READERS: Final = ("identity", "identity-live", "history")
 """The consumer groups that every entry is for."""
 
 _DURABLE: Final = {

@@ -19,6 +19,7 @@ MAX_EVENT_BYTES: Final = 64 * 1024
 MAX_DATA_DEPTH: Final = 32
 MAX_DATA_KEYS: Final = 1_000
 LONGEST_DATA_KEY: Final = 256
+LONGEST_CATEGORY: Final = 1_024
 LAST_TIMESTAMP_MS: Final = 253_402_300_799_999  # the end of the year 9999
 SYSTEM_EVENTS: Final = frozenset({"VisitStarted", "PageEntered", "PageExited", "SignIn", "SignOut", "UserInfo"})
 
@@ -105,8 +106,8 @@ def check_url(event: Event) -> str | None:
 
 def check_texts(event: Event) -> str | None:
     """Category and language."""
-    if len(event.category) > 1_024:
-        return "category: must have at most 1,024 characters"
+    if len(event.category) > LONGEST_CATEGORY:
+        return f"category: must have at most {LONGEST_CATEGORY:,} characters"
     if len(event.language_code) > 64:
         return "languageCode: must have at most 64 characters"
     return None

@@ -1,5 +1,6 @@
 """Turns a batch as sent into entries of the log and an outcome for each event: admit, append, resolve."""
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from itertools import chain
@@ -40,7 +41,7 @@ class Pipeline:
         LogFullError and LogUnavailableError.
         """
         metrics.BATCH_EVENTS.observe(len(batch.events))
-        turned_away = self._admission.admit(batch, time.time_ns() // 1_000_000)
+        turned_away = await self._admit(batch)
         places = self._places(batch, turned_away)
         weights = _weights(batch, places)
         held_back = await self._log.held_back(weights)
@@ -61,8 +62,20 @@ class Pipeline:
         answer = _answer(places, turned_away, entries.keys() - stored.keys())
         if stored:
             events = chain.from_iterable(entries[place].events for place in stored)
-            await self._resolver.resolve(events, stored, resolve_timeout_s())
+            await self._resolver.resolve(events, resolve_timeout_s())
         return answer
+
+    async def _admit(self, batch: EventBatch) -> dict[int, collector.Outcome]:
+        """Admit a batch; between the slices of a large one others have the loop for as long as the slice had it.
+
+        A single turn of the loop would not do: a call takes many, each of which would wait for a slice.
+        """
+        turned_away: dict[int, collector.Outcome] = {}
+        begun = time.thread_time()  # not the clock: it goes on while others have the processor
+        for _ in self._admission.admit_in_slices(batch, time.time_ns() // 1_000_000, turned_away):
+            await asyncio.sleep(time.thread_time() - begun)
+            begun = time.thread_time()
+        return turned_away
 
     def _places(self, batch: EventBatch, turned_away: Iterable[int]) -> list[int]:
         """Return the partition of each event, in their order; that of one not to be logged is nowhere."""

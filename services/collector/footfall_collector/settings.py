@@ -10,6 +10,7 @@ from footfall_timeline import Walls
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from footfall_collector.categories import Categories
 from footfall_collector.claim import USER_ID_KEYS
 from footfall_collector.sites import Sites
 
@@ -55,6 +56,12 @@ class CollectorSettings(ServiceSettings):
         "SITES_FILE",
         None,
         "TOML file of the sites: name, origins, sign-in keys. Unset: a site is whatever calls itself one.",
+    )
+    categories_file: Annotated[Path | None, readable_by(Categories.load)] = shared(
+        "CATEGORIES_FILE",
+        None,
+        "TOML file of categories, for events that come without any; a change is seen within a second. Unset: events "
+        "have the categories they come with.",
     )
     token_leeway_s: float = Field(
         30, ge=0, le=3_600, description="How far the clock of a server that signs SignIn tokens may be off, in seconds."

@@ -27,18 +27,19 @@ TIME_DIGITS: Final = 13
 _VISIT_ID_LENGTH: Final = 36
 
 # What a sender says of an event. The same again is a retry, anything else under the same id a conflict. The times of
-# admission are no part of it: a retry may be given another event time when the browser's clock is wrong.
+# admission are no part of it: a retry may be given another event time when the browser's clock is wrong. Nor is the
+# category: the collector may have given it by rules that have changed since.
 _CONTENT: Final = (
     "event_name",
     "global_visit_id",
     "browser_page_id",
-    "category",
     "url",
     "language_code",
     "timestamp_ms",
     "data_json",
 )
 _ADMITTED: Final = (
+    "category",
     "event_type",
     "site",
     "page_id",

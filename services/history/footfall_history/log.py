@@ -9,7 +9,7 @@ from footfall_servicekit.partitions import AWAY, PartitionedRedis, hash_tag
 from footfall_servicekit.stream import PAYLOAD_FIELD, Entry, StreamReader, about_stream, trim
 
 GROUP: Final = "history"
-_ALL_GROUPS: Final = ("identity", GROUP)
+_ALL_GROUPS: Final = ("identity", "identity-live", GROUP)
 # Entries are small when traffic is: many of them still make one good batch.
 _ENTRIES_A_BATCH: Final = 256
 # Each watcher holds a read's entries for as long as its client takes to read them, and they may be of 1 MiB.

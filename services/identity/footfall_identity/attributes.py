@@ -8,6 +8,14 @@ import msgspec
 CLAIMS: Final = {"email": "email", "phone_number": "phone", "given_name": "firstName", "family_name": "lastName"}
 """What a token says of a person, and what a profile calls the same: the attributes. These can link to a contact."""
 
+USUAL_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
+    "email": ("email", "emailAddress", "mail"),
+    "phone": ("phone", "phoneNumber", "mobile", "tel"),
+    "firstName": ("firstName", "givenName"),
+    "lastName": ("lastName", "familyName"),
+}
+"""By attribute what pages, unless settings say otherwise, and files of contacts call it, in any case."""
+
 
 class AttributeNames:
     """What pages call the attributes, in any case. Of several names of one attribute the first counts that has a text.

@@ -1,8 +1,11 @@
-"""Turns entries of the log into timelines, what ResolveEvents may have missed, and into records of identities."""
+"""Turns entries of the log into live state, and into records of identities."""
 
+import asyncio
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import partial
+from itertools import chain, islice
 
 import structlog
 from footfall.event.v1.event_pb2 import Erasure, Event, EventBatch
@@ -17,21 +20,43 @@ from footfall_identity.identity_record import Naming, VisitNow, erased, merged
 from footfall_identity.link_store import LinkStore
 from footfall_identity.linking import Linking
 from footfall_identity.person_store import PersonStore
-from footfall_identity.recent import RecentEntries
 from footfall_identity.visit_record import VisitRecord, touches
 from footfall_identity.visitor_store import VisitorStore
 
-GROUP = "identity"
-_MOST_EVENTS_A_MERGE = 1_000
+RECORDS_GROUP = "identity"
+LIVE_GROUP = "identity-live"
 _HASH_BYTES = 32
+# How many are looked at before others have their turn: for a few milliseconds.
+_EVENTS_A_TURN = 1_000
+_NAMINGS_A_TURN = 50
 
 _log = structlog.get_logger()
 
 Admitted = tuple[Event, Transition | None]
+Identifying = tuple[Event, Transition]
+
+
+class LiveConsumer:
+    """Handles entries of the log for the live state, in Redis alone.
+
+    It reads for itself, because records wait for MongoDB, and nobody who enters the site is to wait for that.
+    """
+
+    def __init__(self, visitors: VisitorStore) -> None:
+        self._visitors = visitors
+
+    async def handle(self, _number: int, entries: list[Entry]) -> None:
+        """Return when all events of these entries are merged. Raises RequestError without Redis.
+
+        What is not as admission leaves it is counted and left out.
+        """
+        admitted = chain.from_iterable(map(_admitted, entries))
+        while part := [*islice(admitted, _EVENTS_A_TURN)]:
+            await self._visitors.merge(touches(part))
 
 
 class LogConsumer:
-    """Handles entries of the log. Any entry may come again, in any order, to any number of consumers.
+    """Handles entries of the log for what identifies. Any may come again, in any order, to any number of consumers.
 
     A record says whether its identity is signed in on its newest visit, which is a fold of that visit's timeline. So
     first the timeline is written, then the record, then the timeline is read again: a change of it in between is
@@ -47,7 +72,6 @@ class LogConsumer:
         *,
         linking: Linking,
         eraser: Eraser,
-        recent: RecentEntries,
         names: AttributeNames,
         phone_region: str | None,
     ) -> None:
@@ -56,40 +80,36 @@ class LogConsumer:
         self._links = links
         self._linking = linking
         self._eraser = eraser
-        self._recent = recent
         self._names = names
         self._phone_region = phone_region
 
     async def handle(self, number: int, entries: list[Entry]) -> None:
         """Return when all that entries of a partition say is stored. Raises RequestError without one of the stores."""
-        admitted: list[Admitted] = []
+        identifying: list[Identifying] = []
         erasures: list[Erasure] = []
         for entry in entries:
-            _read(entry, admitted, erasures, is_merged=(number, entry.id) in self._recent)
-        visits = await self._merge(admitted)
+            identifying += _read(entry, erasures)
+            await asyncio.sleep(0)
+        for start in range(0, len(identifying), _EVENTS_A_TURN):
+            await self._visitors.merge(touches(identifying[start : start + _EVENTS_A_TURN]))
+        visits = await self._visitors.get(dict.fromkeys(event.visit_id for event, _ in identifying))
         if visits:
-            await self._write(self._namings(admitted, visits), visits)
+            await self._write(await self._namings(identifying, visits), visits)
         for erasure in erasures:
             await self._eraser.apply(number, erasure)
         if visits:
             await self._links.make_durable()
 
-    async def _merge(self, admitted: list[Admitted]) -> dict[str, VisitRecord]:
-        """The visits with transitions among these, as they are now."""
-        visits: dict[str, VisitRecord] = {}
-        for start in range(0, len(admitted), _MOST_EVENTS_A_MERGE):
-            part = touches(admitted[start : start + _MOST_EVENTS_A_MERGE])
-            visits |= {visit.visit_id: visit for visit in await self._visitors.merge(part, answer_all=True)}
-        return visits
-
-    def _namings(self, admitted: list[Admitted], visits: dict[str, VisitRecord]) -> dict[str, list[Naming]]:
+    async def _namings(self, identifying: list[Identifying], visits: dict[str, VisitRecord]) -> dict[str, list[Naming]]:
         """What was said of identities, but for what names somebody erased since."""
         forgotten = {(v.visit_id, t.event_id) for v in visits.values() for t in v.timeline if t.is_erased}
         namings: dict[str, list[Naming]] = defaultdict(list)
-        for event, transition in admitted:
-            if transition and transition.identity and (event.visit_id, transition.event_id) not in forgotten:
+        for count, (event, transition) in enumerate(identifying, 1):
+            if transition.identity and (event.visit_id, transition.event_id) not in forgotten:
                 naming = Naming.of(event, transition, self._names, self._phone_region)
                 namings[transition.identity].append(naming)
+            if count % _NAMINGS_A_TURN == 0:
+                await asyncio.sleep(0)
         return namings
 
     async def _write(self, namings: dict[str, list[Naming]], visits: dict[str, VisitRecord]) -> None:
@@ -121,28 +141,36 @@ class LogConsumer:
         return [identity for identity, record in changed.items() if record.is_due]
 
 
-def _read(entry: Entry, admitted: list[Admitted], erasures: list[Erasure], *, is_merged: bool) -> None:
-    """Add the events of an entry, each with its transition, and its erasure; of what is merged only transitions.
-
-    What is not as admission or EraseIdentity leaves it is counted and left out.
-    """
+def _admitted(entry: Entry) -> Iterator[Admitted]:
     try:
         batch = EventBatch.FromString(entry.payload)
     except DecodeError:
         metrics.LOG_SKIPPED.inc()
         _log.error("skipped an entry of the log that is no EventBatch", entry=entry.id)
         return
+    for position, event in enumerate(batch.events):
+        try:
+            yield event, transition_of(event)
+        except UnfitEventError as error:
+            metrics.LOG_SKIPPED.inc()
+            _log.error("skipped an event of the log", entry=entry.id, position=position, rule=str(error))
+
+
+def _read(entry: Entry, erasures: list[Erasure]) -> list[Identifying]:
+    """The events of an entry that identify; adds its erasure. What else it holds, and what is unfit, is left out."""
+    try:
+        batch = EventBatch.FromString(entry.payload)
+    except DecodeError:  # LiveConsumer has counted it, and unfit events
+        return []
     if batch.HasField("erasure"):
         if len(batch.erasure.identity_hash) == _HASH_BYTES and batch.erasure.erasure_id:
             erasures.append(batch.erasure)
         else:
             metrics.LOG_SKIPPED.inc()
             _log.error("skipped an erasure of the log: identity_hash or erasure_id is missing", entry=entry.id)
-    for position, event in enumerate(batch.events):
-        if is_merged and not event.transition:
-            continue
-        try:
-            admitted.append((event, transition_of(event)))
-        except UnfitEventError as error:
-            metrics.LOG_SKIPPED.inc()
-            _log.error("skipped an event of the log", entry=entry.id, position=position, rule=str(error))
+    identifying = []
+    for event in batch.events:
+        with suppress(UnfitEventError):
+            if event.transition and (transition := transition_of(event)):
+                identifying.append((event, transition))
+    return identifying

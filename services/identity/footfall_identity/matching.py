@@ -160,7 +160,7 @@ def signs_of(transition: Transition, visit_id: str, said: Mapping[str, object], 
 
 def email_key(text: str) -> str:
     """The key of an e-mail address; empty when it is none. Case does not tell two addresses apart."""
-    if len(text) > LONGEST_EMAIL:
+    if len(text) > LONGEST_EMAIL or "@" not in text:  # the library takes long to say so
         return ""
     try:
         return "email:" + validate_email(text.strip(), check_deliverability=False).normalized.casefold()

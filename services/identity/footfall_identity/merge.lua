@@ -1,13 +1,12 @@
 -- Merges what a batch brings to visits of one partition into their hashes, all or nothing.
 --
 -- KEYS  the live sets (visits without and with a timeline), changes, tombstones, then one visit hash a visit.
--- ARGV  live_after_ms, keep_ms, refresh_ms, changes_kept, now_ms, prefix of person keys, '1' to answer every visit with
---       transitions instead of the changed ones only, transitions that a visit keeps, '1' to forget with a person what
---       the visit did before it named anybody; then for each visit a MessagePack array: first_ms, last_ms, site,
---       global_visit_id, page, title, transitions, received_ms, browser_visit_id. Of the transitions a flat list: event
---       id, entry, hash of its identity ('' if none).
--- Answers a list of {visit id, 1 if asked for, 1 if its person keys must be refreshed, 1 if it just had to leave
--- transitions out, its hash}.
+-- ARGV  live_after_ms, keep_ms, refresh_ms, changes_kept, now_ms, prefix of person keys, transitions that a visit keeps,
+--       '1' to forget with a person what the visit did before it named anybody; then for each visit a MessagePack array:
+--       first_ms, last_ms, site, global_visit_id, page, title, transitions, received_ms, browser_visit_id. Of the
+--       transitions a flat list: event id, entry, hash of its identity ('' if none).
+-- Answers a list of {visit id, 1 if its timeline changed, 1 if its person keys must be refreshed, 1 if it just had to
+-- leave transitions out}, without those of which none is true.
 --
 -- A hash has the field `visit`, a summary, and one for each entry of its timeline (footfall_timeline.to_fields). The
 -- summary is the MessagePack array of footfall_identity.visit_record.Summary; the first version wrote lines of text, a
@@ -16,8 +15,8 @@
 -- they are in its slot.
 local LIVE_ANONYMOUS, LIVE_KNOWN, CHANGES, TOMBSTONES = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local live_after_ms, keep_ms, refresh_ms = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local changes_kept, now_ms, person_prefix, answer_all = ARGV[4], tonumber(ARGV[5]), ARGV[6], ARGV[7] == '1'
-local most, erases_anonymous = tonumber(ARGV[8]), ARGV[9] == '1'
+local changes_kept, now_ms, person_prefix = ARGV[4], tonumber(ARGV[5]), ARGV[6]
+local most, erases_anonymous = tonumber(ARGV[7]), ARGV[8] == '1'
 local FIRST_MS, LAST_MS, REV, DEVICE, SITE, PAGE, TITLE, BOUND, RECEIVED_MS, HAS_ERASED = 1, 2, 3, 4, 5, 6, 7, 8, 9, 11
 local FIRST_VERSION = '^(%d+)\n(%d+)\n(%d+)\n(%d+)\n([^\n]*)\n([^\n]*)\n(.*)$'
 local USER_INFO, SIGN_IN, SIGN_OUT = '1', '2', '3'
@@ -117,7 +116,7 @@ local function merge_transitions(key, visit, summary, given)
         note(field, old, entry)
         if not old then count = count + 1 end
       end
-      if hash ~= '' then remember_person(hash, visit) end
+      if hash ~= '' and old ~= entry then remember_person(hash, visit) end  -- else it was, with that entry
     end
   end
   if count > most then
@@ -226,7 +225,7 @@ for k = 5, #KEYS do
   local key = KEYS[k]
   local visit = key:sub(-36)
   local first_ms, last_ms, site, device, page, title, given, received_ms, browser_visit_id =
-    unpack(cmsgpack.unpack(ARGV[k + 5]))
+    unpack(cmsgpack.unpack(ARGV[k + 4]))
   local old = redis.call('HGET', key, 'visit')
   local summary
   if old then
@@ -256,12 +255,9 @@ for k = 5, #KEYS do
   local must_refresh = redis.call('PTTL', key) < keep_ms
   if must_refresh then redis.call('PEXPIRE', key, keep_ms + refresh_ms) end
   must_refresh = must_refresh and was_known
-  local is_asked_for = #changed > 0 or (answer_all and #given > 0)
-  if is_asked_for or must_refresh then
-    local is_newly_bounded = not was_bounded and summary[BOUND] ~= ''
-    answer[#answer + 1] = {
-      visit, is_asked_for and 1 or 0, must_refresh and 1 or 0, is_newly_bounded and 1 or 0, redis.call('HGETALL', key)
-    }
+  local is_newly_bounded = not was_bounded and summary[BOUND] ~= ''
+  if #changed > 0 or must_refresh then
+    answer[#answer + 1] = {visit, #changed > 0 and 1 or 0, must_refresh and 1 or 0, is_newly_bounded and 1 or 0}
   end
 end
 redis.call('ZREMRANGEBYSCORE', LIVE_ANONYMOUS, '-inf', '(' .. ARGV[1])

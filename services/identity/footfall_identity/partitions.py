@@ -14,7 +14,6 @@ from footfall_servicekit.stream import PAYLOAD_FIELD, Entry, StreamReader
 from footfall_timeline import LaterVersionError, partition
 from redis.exceptions import ResponseError
 
-_ENTRIES_A_BATCH: Final = 32  # of up to 1,000 events: done well within the time after which others take them over
 _WAIT_FOR_REPLICAS_MS: Final = 1_000
 _RETRY_MS: Final = 1_000
 
@@ -80,10 +79,14 @@ class Partitions:
             await asyncio.gather(*map(ask_node, self.redis.nodes({number for number, *_ in commands})))
         return answers
 
-    def log_readers(self, group: str, handle: Callable[[int, list[Entry]], Awaitable[None]]) -> list[StreamReader]:
-        """A reader for the log of each partition; the handler is told its number."""
+    def log_readers(
+        self, group: str, handle: Callable[[int, list[Entry]], Awaitable[None]], *, entries: int, gather_ms: int
+    ) -> list[StreamReader]:
+        """A reader for the log of each partition; the handler is told its number, and given so many entries at most."""
         return [
-            StreamReader(self.redis[number], keys.log, group, partial(handle, number), batch=_ENTRIES_A_BATCH)
+            StreamReader(
+                self.redis[number], keys.log, group, partial(handle, number), batch=entries, gather_ms=gather_ms
+            )
             for number, keys in enumerate(self.keys)
         ]
 

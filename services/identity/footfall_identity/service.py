@@ -20,7 +20,6 @@ from footfall_identity.link_store import LinkStore
 from footfall_identity.linking import Linking
 from footfall_identity.live import is_of, live_page
 from footfall_identity.partitions import Partitions
-from footfall_identity.recent import RecentEntries
 from footfall_identity.settings import MINUTE_MS, IdentitySettings
 from footfall_identity.visit_record import touches
 from footfall_identity.visitor_store import VisitorStore, now_ms
@@ -46,7 +45,6 @@ class IdentityService(IdentityServiceServicer):
         linking: Linking,
         eraser: Eraser,
         feed: ChangeFeed,
-        recent: RecentEntries,
         walls: Walls = _NO_WALLS,
     ) -> None:
         self._settings = settings
@@ -56,14 +54,12 @@ class IdentityService(IdentityServiceServicer):
         self._linking = linking
         self._eraser = eraser
         self._feed = feed
-        self._recent = recent
         self._walls = walls
 
     async def ResolveEvents(self, request: pb.ResolveEventsRequest, _context: Context) -> pb.ResolveEventsResponse:  # noqa: N802
         """Merge events into timelines."""
         metrics.RESOLVE_EVENTS.observe(len(request.events))
         changed = await self._visitors.merge(touches(requests.admitted(request.events)))
-        self._recent.add((entry.partition, entry.entry_id) for entry in request.entries)
         metrics.TIMELINES_CHANGED.inc(len(changed))
         return pb.ResolveEventsResponse()
 

@@ -10,7 +10,7 @@ from footfall_timeline import Walls
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from footfall_identity.attributes import AttributeNames
+from footfall_identity.attributes import USUAL_NAMES, AttributeNames
 from footfall_identity.link_store import check_url
 from footfall_identity.matching import check_region
 
@@ -87,13 +87,13 @@ class IdentitySettings(ServiceSettings):
         description="Country of telephone numbers without `+`, for instance `DE`. Unset: such numbers match nothing.",
     )
     email_keys: str = Field(
-        "email,emailAddress,mail",
+        ",".join(USUAL_NAMES["email"]),
         description="Keys of SignIn and UserInfo data, separated by commas and in any case, that hold an e-mail "
         "address. Of several the first counts that has a text.",
     )
-    phone_keys: str = Field("phone,phoneNumber,mobile,tel", description="Those that hold a telephone number.")
-    first_name_keys: str = Field("firstName,givenName", description="Those that hold a first name.")
-    last_name_keys: str = Field("lastName,familyName", description="Those that hold a last name.")
+    phone_keys: str = Field(",".join(USUAL_NAMES["phone"]), description="Those that hold a telephone number.")
+    first_name_keys: str = Field(",".join(USUAL_NAMES["firstName"]), description="Those that hold a first name.")
+    last_name_keys: str = Field(",".join(USUAL_NAMES["lastName"]), description="Those that hold a last name.")
     log_ack_replicas: int = shared(
         "LOG_ACK_REPLICAS",
         0,

@@ -1,9 +1,11 @@
-"""Turns what batches bring into timelines in Redis, one script call a partition, and reads visits and changes back."""
+"""Turns what batches bring into timelines in Redis, in calls of a script, and reads visits and changes back."""
 
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import chain
 from typing import Final
 
 import msgspec
@@ -17,6 +19,10 @@ from footfall_identity.visit_record import Touch, VisitRecord, identities
 
 REFRESH_MS: Final = 86_400_000
 """The expiry of a visit is moved at most so often, because moving it costs as much as merging."""
+
+# A call of merge.lua stops Redis for everybody, with so much in it for 5 ms at most.
+_BYTES_A_CALL: Final = 32 * 1024
+_TRANSITIONS_A_CALL: Final = 200
 
 _pack = msgspec.msgpack.Encoder().encode
 
@@ -50,44 +56,57 @@ class VisitorStore:
         self._erases_anonymous = erases_anonymous
         self._merge_script = partitions.script("merge.lua")
 
-    async def merge(self, touches: Sequence[Touch], *, answer_all: bool = False) -> list[VisitRecord]:
-        """Merge what a batch brings; each partition at once or not at all, and any of it again without harm.
+    async def merge(self, touches: Iterable[Touch]) -> set[str]:
+        """Merge what a batch brings, and return the visits whose timeline that changed.
 
-        Returns the visits whose timeline changed, as they are now; with `answer_all` every visit with transitions in
-        the batch. In the order given.
+        When it raises, some may be merged; any of it may be merged again without harm.
         """
         parts: dict[int, list[Touch]] = defaultdict(list)
         for touch in touches:
             parts[self._partitions.number_of(touch.visit_id)].append(touch)
-        async with answering():
-            answers = await asyncio.gather(
-                *(self._merge_part(number, part, answer_all) for number, part in parts.items())
-            )
-        found = {record.visit_id: record for answer in answers for record in answer}
-        return [found[touch.visit_id] for touch in touches if touch.visit_id in found]
+        changed = await asyncio.gather(*(self._merge_part(number, part) for number, part in parts.items()))
+        return set().union(*changed)
 
-    async def _merge_part(self, number: int, part: list[Touch], answer_all: bool) -> list[VisitRecord]:
+    async def _merge_part(self, number: int, part: list[Touch]) -> set[str]:
+        changed: set[str] = set()
+        to_refresh: set[str] = set()
+        for call in self._calls(part):
+            async with answering():
+                answer = await self._merge_call(number, call)
+            for visit_id, is_changed, must_refresh, is_newly_truncated in answer:
+                metrics.TIMELINES_TRUNCATED.inc(is_newly_truncated)
+                if is_changed:
+                    changed.add(visit_id.decode())
+                if must_refresh:
+                    to_refresh.add(visit_id.decode())
+        if to_refresh:
+            await self.index_persons(number, (await self.get(to_refresh)).values())
+        return changed
+
+    async def _merge_call(self, number: int, call: list[tuple[str, bytes]]) -> list[tuple[bytes, int, int, int]]:
         now = now_ms()
         keys = self._partitions.keys[number]
         names: list[str] = [keys.live_anonymous, keys.live_known, keys.changes, keys.tombstones]
         arguments: list[str | int | bytes] = [now - self._idle_ms, self._keep_ms, REFRESH_MS, self._changes_kept, now]
-        arguments += (keys.person, "1" if answer_all else "0", self._transitions_kept)
-        arguments.append("1" if self._erases_anonymous else "0")
-        for touch in part:
-            names.append(keys.visit + touch.visit_id)
-            arguments.append(self._packed(touch))
-        records, to_refresh = [], []
-        for visit_id, is_asked_for, must_refresh, is_newly_truncated, flat in await self._merge_script(
-            number, names, arguments
-        ):
-            record = VisitRecord.from_hash(visit_id.decode(), zip(flat[::2], flat[1::2], strict=True))
-            metrics.TIMELINES_TRUNCATED.inc(is_newly_truncated)
-            if is_asked_for:
-                records.append(record)
-            if must_refresh:
-                to_refresh.append(record)
-        await self.index_persons(number, to_refresh)
-        return records
+        arguments += (keys.person, self._transitions_kept, "1" if self._erases_anonymous else "0")
+        names += (keys.visit + visit_id for visit_id, _ in call)
+        arguments += (packed for _, packed in call)
+        answer: list[tuple[bytes, int, int, int]] = await self._merge_script(number, names, arguments)
+        return answer
+
+    def _calls(self, part: list[Touch]) -> Iterator[list[tuple[str, bytes]]]:
+        """The visits and what the script takes of each, in calls of a bounded size."""
+        call: list[tuple[str, bytes]] = []
+        size = 0
+        for touch in chain.from_iterable(map(_pieces, part)):
+            packed = self._packed(touch)
+            if call and size + len(packed) > _BYTES_A_CALL:
+                yield call
+                call, size = [], 0
+            call.append((touch.visit_id, packed))
+            size += len(packed)
+        if call:
+            yield call
 
     def _packed(self, touch: Touch) -> bytes:
         """What merge.lua takes of a visit."""
@@ -182,6 +201,15 @@ class VisitorStore:
             pipeline.zremrangebyscore(key, "-inf", f"({now - self._idle_ms}")
         async with answering():
             await pipeline.execute()
+
+
+def _pieces(touch: Touch) -> Iterator[Touch]:
+    """The same in several that merge to it, each with no more transitions than a call may have."""
+    if len(touch.transitions) <= _TRANSITIONS_A_CALL:
+        yield touch
+        return
+    for start in range(0, len(touch.transitions), _TRANSITIONS_A_CALL):
+        yield replace(touch, transitions=touch.transitions[start : start + _TRANSITIONS_A_CALL])
 
 
 def now_ms() -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 from footfall.collector.v1 import collector_service_pb2 as collector
-from footfall.event.v1.event_pb2 import EventBatch
+from footfall.event.v1.event_pb2 import Event, EventBatch
 from footfall_collector.event_log import stream_key
 from footfall_collector.resolver import PAUSE_S
 from footfall_servicekit.errors import details_of
@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 
 from tests.service.collector.conftest import RememberingIdentity, collect
 from tests.tools.batches import batch, context, message, new_uuid
+from tests.tools.eventually import eventually
 from tests.tools.later import knows_later, later
 from tests.tools.process import Running, ServiceProcess
 
@@ -33,6 +34,11 @@ async def common_redis(own_redis_url: str) -> AsyncIterator[Any]:
         yield redis
 
 
+def sign_in(visit_id: str = "") -> Event:
+    """An event that identity hears of at once."""
+    return message("SignIn", {"userID": "dana"}, visit_id=visit_id or new_uuid())
+
+
 async def logged(redis: Any, number: int = 0) -> list[EventBatch]:
     """The entries of a partition's log."""
     return [EventBatch.FromString(fields[b"b"]) for _, fields in await redis.xrange(stream_key(number))]
@@ -43,7 +49,7 @@ async def logged_about(redis: Any, visit_id: str) -> list[EventBatch]:
     return [entry for entry in await logged(redis) if any(event.visit_id == visit_id for event in entry.events)]
 
 
-async def test_a_batch_becomes_one_entry_and_identity_hears_of_it(
+async def test_a_batch_becomes_one_entry_and_identity_hears_of_what_identifies(
     service: ServiceProcess, common_redis: Any, remembering_identity: RememberingIdentity
 ) -> None:
     visit_id = new_uuid()
@@ -57,14 +63,22 @@ async def test_a_batch_becomes_one_entry_and_identity_hears_of_it(
     assert [event.data_json for event in entry.events] == [b'{"timezoneOffset": -60}', b'{"userID":"dana"}']
     assert entry.contexts[0].address == "203.0.113.0"
     [told] = remembering_identity.calls_about(visit_id)
-    entry.events[0].ClearField("data_json")  # only what names somebody needs its data there
-    assert sorted(told.events, key=str) == sorted(entry.events, key=str)
-    [named] = told.entries
-    assert await common_redis.xrange(stream_key(named.partition), named.entry_id, named.entry_id)
+    entry.events[1].ClearField("data_json")  # what is said of the person comes by the log
+    assert [*told.events] == [entry.events[1]]
+
+
+async def test_a_batch_that_identifies_nobody_makes_no_call_to_identity(
+    service: ServiceProcess, common_redis: Any, remembering_identity: RememberingIdentity
+) -> None:
+    visit_id, calls = new_uuid(), len(remembering_identity.calls)
+    pages = [message(name, visit_id=visit_id) for name in ("VisitStarted", "PageEntered", "AddToCart", "PageExited")]
+    assert (await collect(service, batch(*pages))).stored_count == 4
+    assert await logged_about(common_redis, visit_id)
+    assert len(remembering_identity.calls) == calls
 
 
 async def test_every_event_has_an_outcome_in_its_place_and_the_good_ones_are_stored(
-    service: ServiceProcess, common_redis: Any, remembering_identity: RememberingIdentity
+    service: ServiceProcess, common_redis: Any
 ) -> None:
     good, late = message(), message("AddToCart")
     answer = await collect(service, batch(message(visit_id="SECRET"), good, message(url="u" * 9_000), late))
@@ -76,9 +90,7 @@ async def test_every_event_has_an_outcome_in_its_place_and_the_good_ones_are_sto
     ]
     assert answer.stored_count == 2
     [entry] = await logged_about(common_redis, good.visit_id)
-    [told] = remembering_identity.calls_about(good.visit_id)
-    expected = [good.event_id, late.event_id]
-    assert [event.event_id for event in entry.events] == [event.event_id for event in told.events] == expected
+    assert [event.event_id for event in entry.events] == [good.event_id, late.event_id]
     assert "SECRET" not in service.output()
 
 
@@ -109,7 +121,7 @@ async def test_the_greatest_batch_is_taken(service: ServiceProcess, common_redis
 async def test_batches_run_side_by_side(service: ServiceProcess, remembering_identity: RememberingIdentity) -> None:
     remembering_identity.delay_s = 0.5
     try:
-        answers = await asyncio.gather(*(collect(service, batch(message())) for _ in range(20)))
+        answers = await asyncio.gather(*(collect(service, batch(sign_in())) for _ in range(20)))
     finally:
         remembering_identity.delay_s = 0
     assert [answer.stored_count for answer in answers] == [1] * 20
@@ -138,7 +150,7 @@ async def test_a_partition_that_refuses_makes_its_events_unavailable(
     running_collector: Running, redis: Any, remembering_identity: RememberingIdentity
 ) -> None:
     await redis.set(stream_key(1), "not a stream")
-    sent = batch(*(message() for _ in range(20)), message(""))
+    sent = batch(*(sign_in() for _ in range(20)), message(""))
     is_lost = [partition(event.visit_id, 2) == 1 for event in sent.events]
     async with running_collector(PARTITIONS=2) as service:
         answer = await collect(service, sent)
@@ -146,7 +158,6 @@ async def test_a_partition_that_refuses_makes_its_events_unavailable(
     assert [outcome.status for outcome in answer.outcomes] == [*expected, REJECTED]
     assert answer.stored_count == expected.count(STORED)
     assert len(remembering_identity.calls[-1].events) == answer.stored_count
-    assert [entry.partition for entry in remembering_identity.calls[-1].entries] == [0]
 
 
 async def test_what_a_later_gateway_says_besides_is_passed_on(
@@ -215,13 +226,39 @@ async def test_a_deployment_says_what_its_sites_call_the_user(running_collector:
     assert [event.identity_id for event in entry.events] == ["dana"]
 
 
-async def test_a_wrong_sites_file_ends_the_process_and_is_explained(running_collector: Running, tmp_path: Path) -> None:
-    file = tmp_path / "sites.toml"
-    file.write_text('[[site]]\nname = "the shop"')
-    async with running_collector(SITES_FILE=file) as service:
+@pytest.mark.parametrize(
+    ("setting", "text", "problem"),
+    [
+        ("SITES_FILE", '[[site]]\nname = "the shop"', "site 'the shop': the name must have"),
+        ("CATEGORIES_FILE", '[[category]]\nname = "cars"\ntags = []', "category 'cars': must have tags"),
+    ],
+)
+async def test_a_wrong_file_ends_the_process_and_is_explained(
+    setting: str, text: str, problem: str, running_collector: Running, tmp_path: Path
+) -> None:
+    file = tmp_path / "wrong.toml"
+    file.write_text(text)
+    async with running_collector(**{setting: file}) as service:
         assert service.process.wait(10) == 2
-        assert "site 'the shop': the name must have" in service.output()
+        assert f"{setting} is wrong:\n{file}: {problem}" in service.output()
         assert "Traceback" not in service.output()
+
+
+async def test_events_without_categories_get_those_of_the_file_as_it_is_now(
+    running_collector: Running, redis: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "categories.toml"
+    file.write_text('[[category]]\nname = "loans"\ntags = [{ in = "url", text = "/loans/" }]')
+    async with running_collector(CATEGORIES_FILE=file) as service:
+        events = [message(url="https://shop.example/loans/", category=category) for category in ("", "own")]
+        await collect(service, batch(*events, message(url="https://shop.example/")))
+        [entry] = await logged(redis)
+        assert [event.category for event in entry.events] == ["loans", "own", ""]
+        file.write_text('[[category]]\nname = "home"\ntags = [{ in = "url", regex = "/$" }]')
+        await eventually(lambda: "categories_loaded" in service.output())
+        await collect(service, batch(*events))
+        _, entry = await logged(redis)
+        assert [event.category for event in entry.events] == ["home", "own"]
 
 
 class TestIdentityDown:
@@ -240,14 +277,14 @@ class TestIdentityDown:
         async with running_collector(COLLECTOR_IDENTITY_TIMEOUT_MS=400) as service:
             started = time.monotonic()
             for _ in range(20):
-                assert (await collect(service, batch(message(visit_id=visit_id)))).stored_count == 1
+                assert (await collect(service, batch(sign_in(visit_id)))).stored_count == 1
             calls = len(remembering_identity.calls_about(visit_id))
             assert 1 <= calls <= 1 + (time.monotonic() - started) / PAUSE_S
 
             remembering_identity.delay_s = 0
             await asyncio.sleep(PAUSE_S + 0.4)
-            await collect(service, batch(message(visit_id=visit_id)))
-            await collect(service, batch(message(visit_id=visit_id)))
+            await collect(service, batch(sign_in(visit_id)))
+            await collect(service, batch(sign_in(visit_id)))
             assert len(remembering_identity.calls_about(visit_id)) == calls + 2
 
     async def test_the_callers_deadline_is_kept(
@@ -256,6 +293,6 @@ class TestIdentityDown:
         remembering_identity.delay_s = 30
         try:
             async with running_collector(COLLECTOR_IDENTITY_TIMEOUT_MS=10_000) as service:
-                assert (await collect(service, batch(message()), timeout_s=3)).stored_count == 1
+                assert (await collect(service, batch(sign_in()), timeout_s=3)).stored_count == 1
         finally:
             remembering_identity.delay_s = 0

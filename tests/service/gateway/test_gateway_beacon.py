@@ -268,7 +268,7 @@ async def test_a_full_gateway_refuses_and_recovers(scripted_collector: ScriptedC
         return collector.CollectResponse(stored_count=len(batch.events))
 
     scripted_collector.answer = wait
-    settings = {"groups_in_flight": 1, "waiting_events": 1_000}
+    settings = {"groups_in_flight": 1, "waiting_events": 1_000, "large_bytes": 1024 * 1024}
     async with running_gateway(COLLECTOR_TARGET=scripted_collector.target, **settings) as http:
         held = [asyncio.create_task(http.post("/beacon", json=page()))]
         await eventually(lambda: len(scripted_collector.batches) == 1)
@@ -279,6 +279,28 @@ async def test_a_full_gateway_refuses_and_recovers(scripted_collector: ScriptedC
         may_go_on.set()
         assert [(await answer).status_code for answer in held] == [204, 204]
         assert (await http.post("/beacon", json=page())).status_code == 204
+
+
+async def test_a_large_beacon_leaves_alone_and_the_others_do_not_wait_for_it(
+    scripted_collector: ScriptedCollector,
+) -> None:
+    may_go_on = asyncio.Event()
+
+    async def hold_large(batch: EventBatch) -> collector.CollectResponse:
+        if any(len(event.data_json) > 1_000 for event in batch.events):
+            await may_go_on.wait()
+        return collector.CollectResponse(stored_count=len(batch.events))
+
+    scripted_collector.answer = hold_large
+    settings = {"groups_in_flight": 1, "large_bytes": 2_000, "linger_ms": 200}
+    async with running_gateway(COLLECTOR_TARGET=scripted_collector.target, **settings) as http:
+        large = [asyncio.create_task(http.post("/beacon", json=page() | {"data": {"a": "x" * 3_000}})) for _ in "ab"]
+        await eventually(lambda: len(scripted_collector.batches) >= 1)
+        others = await asyncio.gather(*(http.post("/beacon", json=page()) for _ in range(20)))
+        assert [answer.status_code for answer in others] == [204] * 20
+        assert not any(answer.done() for answer in large)
+        may_go_on.set()
+        assert [(await answer).status_code for answer in large] == [204, 204]
 
 
 async def test_stopping_answers_what_is_under_way(scripted_collector: ScriptedCollector) -> None:

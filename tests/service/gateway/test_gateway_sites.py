@@ -14,7 +14,7 @@ from footfall_timeline import page_id, session_id
 from tests.service.gateway.conftest import before, running_gateway
 from tests.tools.eventually import eventually
 from tests.tools.suite import Suite
-from tests.tools.visits import event, now_ms
+from tests.tools.visits import event, live_state, now_ms
 
 
 @dataclass(frozen=True)
@@ -161,8 +161,7 @@ async def test_it_may_create_only_what_is_of_its_site(scene: Scene) -> None:
     headers = scene.key("shop", scopes="read ingest")
     answer = await scene.http.post("/server/data/visits", json={}, headers=headers)
     assert answer.status_code == 200
-    visitor = await scene.http.get(f"/api/v1/visits/{answer.json()['visitId']}/visitor", headers=headers)
-    assert visitor.json()["site"] == "shop"
+    assert (await live_state(scene.http, answer.json()["visitId"], **headers))["site"] == "shop"
     assert (await scene.http.post("/server/data/visits", json={"site": "bank"}, headers=headers)).status_code == 403
 
 

@@ -125,7 +125,7 @@ async def test_a_log_of_another_number_of_partitions_is_refused(running_history:
 
 async def test_the_log_is_trimmed_when_identity_and_history_are_done_with_it(redis: Any, log: Log) -> None:
     ids = await append(redis, *(entry([event("AddToCart", Story("dana").visit_id, now_ms())]) for _ in range(3)))
-    for group, last in (("identity", ids[2]), ("history", ids[1])):
+    for group, last in (("identity", ids[2]), ("identity-live", ids[2]), ("history", ids[1])):
         await redis.xgroup_create(LOG, group, id="0")
         await redis.xreadgroup(group, "somebody", {LOG: ">"}, count=ids.index(last) + 1)
         await redis.xack(LOG, group, *ids[: ids.index(last) + 1])

@@ -117,7 +117,8 @@ async def test_the_first_stored_wins_and_other_content_is_flagged(stub: Any, sta
     first, again = event("AddToCart", str(uuid.uuid4()), now_ms(), data={"sku": "A-1"}), now_ms() + 1
     other = event("AddToCart", first["visitID"], now_ms(), data={"sku": "A-2"})
     await stamper.keep([entry([first, other])])
-    await stamper.keep([entry([first], received_time_ms=again), entry([other | {"data": {"sku": "B"}}])])
+    retried = first | {"category": "by a rule that is new"}
+    await stamper.keep([entry([retried], received_time_ms=again), entry([other | {"data": {"sku": "B"}}])])
     answer = await stub.ListEvents(pb.ListEventsRequest(visit_id=first["visitID"]))
     stored = {found.event.data_json: found.conflict for found in answer.events}
     assert stored == {b'{"sku": "A-1"}': False, b'{"sku": "A-2"}': True}

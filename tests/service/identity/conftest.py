@@ -13,7 +13,6 @@ from footfall_identity.link_store import LinkStore
 from footfall_identity.linking import Linking
 from footfall_identity.partitions import Partitions
 from footfall_identity.person_store import PersonStore
-from footfall_identity.recent import RecentEntries
 from footfall_identity.visitor_store import VisitorStore
 
 from tests.conftest import REDIS_DATABASES
@@ -73,20 +72,12 @@ def eraser(partitions: Partitions, store: VisitorStore, links: LinkStore) -> Era
 
 
 @pytest.fixture
-def recent() -> RecentEntries:
-    """The entries it need not merge."""
-    return RecentEntries()
-
-
-@pytest.fixture
 def consumer(
     partitions: Partitions,
     store: VisitorStore,
     links: LinkStore,
     linking: Linking,
     eraser: Eraser,
-    *,
-    recent: RecentEntries,
 ) -> LogConsumer:
     """What reads the log. It keeps nothing, so one is as good as several."""
     return LogConsumer(
@@ -95,7 +86,6 @@ def consumer(
         links,
         linking=linking,
         eraser=eraser,
-        recent=recent,
         names=ATTRIBUTE_NAMES,
         phone_region="DE",
     )

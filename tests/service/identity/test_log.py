@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 from footfall.event.v1.event_pb2 import Event
-from footfall_identity.consumer import LogConsumer
+from footfall_identity.consumer import LiveConsumer, LogConsumer
 from footfall_identity.identity_record import IdentityRecord
 from footfall_identity.link_store import LinkStore
-from footfall_identity.recent import RecentEntries
 from footfall_identity.visitor_store import VisitorStore
 from footfall_servicekit.errors import RequestError
 from footfall_servicekit.stream import Entry
@@ -130,16 +129,15 @@ async def test_what_is_written_of_many_identities_stays_when_a_later_command_tak
     assert len(await links.get(names)) == 250
 
 
-async def test_of_an_entry_merged_before_only_what_identifies_is_looked_at(
-    consumer: LogConsumer, store: VisitorStore, links: LinkStore, recent: RecentEntries
+async def test_records_are_made_of_what_identifies_and_the_live_state_of_all_events(
+    consumer: LogConsumer, store: VisitorStore, links: LinkStore
 ) -> None:
     visit_id, at = new_id(), now_ms()
-    events = [admitted("SignIn", visit_id, at, "ann"), admitted("PageEntered", visit_id, at + 5)]
-    recent.add([(0, entry(*events).id)])
-    await consumer.handle(0, [entry(*events)])
+    events = entry(admitted("SignIn", visit_id, at, "ann"), admitted("PageEntered", visit_id, at + 5))
+    await consumer.handle(0, [events])
     assert (await store.get([visit_id]))[visit_id].last_ms == at
     assert "ann" in await links.get(["ann"])
-    await consumer.handle(1, [entry(*events)])
+    await LiveConsumer(store).handle(0, [events])
     assert (await store.get([visit_id]))[visit_id].last_ms == at + 5
 
 

@@ -1,6 +1,9 @@
 """Identity as its callers see it: a process, its contract, and what it does when a store is away."""
 
 import json
+import statistics
+import time
+from functools import partial
 from typing import Any
 
 import grpc
@@ -26,6 +29,14 @@ async def identity_of(stub: Any, identity_id: str) -> Any:
         return (await stub.GetIdentity(pb.GetIdentityRequest(identity_id=identity_id))).identity
     except grpc.aio.AioRpcError as error:
         raise AssertionError("not yet known") from error
+
+
+async def seen(stub: Any, visit_id: str) -> bool:
+    try:
+        await stub.GetVisitor(pb.GetVisitorRequest(visit_id=visit_id))
+    except grpc.aio.AioRpcError:
+        return False
+    return True
 
 
 async def is_signed_out(stub: Any, identity_id: str) -> bool:
@@ -122,6 +133,20 @@ async def test_what_is_not_there_is_named(
     assert (details.code, details.resource_type) == (grpc.StatusCode.NOT_FOUND, resource_type)
 
 
+async def test_what_identifies_nobody_is_live_within_300_ms_of_being_logged(
+    running_identity: Running, redis: Any
+) -> None:
+    took = []
+    async with running_identity() as identity, identity.stub() as stub:
+        for _ in range(9):
+            page = admitted("PageEntered", new_id(), now_ms())
+            await append(redis, page)
+            begun = time.monotonic()
+            await eventually(partial(seen, stub, page.visit_id), every=0.01)
+            took.append(time.monotonic() - begun)
+    assert statistics.median(took) < 0.3
+
+
 async def test_without_mongodb_live_state_goes_on_and_identities_come_with_its_return(
     running_identity: Running, redis: Any, mongo_url: str
 ) -> None:
@@ -139,6 +164,10 @@ async def test_without_mongodb_live_state_goes_on_and_identities_come_with_its_r
         await append(redis, sign_out, admitted("SignIn", new_id(), at, "bob"))
         visitor = await stub.GetVisitor(pb.GetVisitorRequest(visit_id=visit_id), timeout=2)
         assert (visitor.visitor.state, visitor.visitor.identity_id) == (RECOGNIZED, "ann")
+        pages = [admitted("PageEntered", new_id(), at) for _ in range(150)]  # more than records are read at a time
+        for page in pages:
+            await append(redis, page)
+        await eventually(lambda: seen(stub, pages[-1].visit_id))
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await stub.GetIdentity(pb.GetIdentityRequest(identity_id="ann"))
         assert details_of(refused.value).code is grpc.StatusCode.UNAVAILABLE

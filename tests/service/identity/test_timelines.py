@@ -160,7 +160,8 @@ async def test_what_an_erased_person_leaves_wins_over_what_it_replaces(
     [touch] = touches([(event, transition_of(event))])
     await store.merge([touch])
     touch.transitions = [t._replace(identity="") for t in touch.transitions]
-    [record] = await store.merge([touch])
+    assert await store.merge([touch]) == {visit_id}
+    record = (await store.get([visit_id]))[visit_id]
     assert record.timeline[0].is_erased
     assert await resolve(store, event) == []
     changes = await redis.xrange(key("changes", visit_id))
@@ -174,8 +175,22 @@ async def test_only_visits_whose_timeline_changed_are_answered(store: VisitorSto
     [record] = await resolve(store, page, sign_in)
     assert record.fold.stamp.state is State.AUTHENTICATED
     assert await resolve(store, page, sign_in) == []
-    assert await resolve(store, page, answer_all=True) == []
-    assert await resolve(store, sign_in, answer_all=True) == [record]
+
+
+async def test_what_a_large_batch_brings_is_merged_in_several_calls_of_the_script(
+    store: VisitorStore, redis: Any
+) -> None:
+    visit_id, at = new_id(), now_ms()
+    names = [f"{number:03d}" + "\U0001f408" * 200 for number in range(800)]
+    events = [admitted("SignIn", visit_id, at + number, name) for number, name in enumerate(names)]
+    [record] = await resolve(store, *events)
+    assert [transition.identity for transition in record.timeline] == names
+    assert record.rev == await redis.xlen(key("changes", visit_id)) == 4
+
+    pages = [admitted("PageEntered", new_id(), at, url="https://shop.example/" + "x" * 8_000) for _ in range(90)]
+    before = (await redis.info("commandstats"))["cmdstat_evalsha"]["calls"]
+    await resolve(store, *pages)
+    assert (await redis.info("commandstats"))["cmdstat_evalsha"]["calls"] - before > 90 * 8_000 / (32 * 1024)
 
 
 async def test_each_change_is_in_the_stream_of_changes_once(store: VisitorStore, redis: Any) -> None:

@@ -38,17 +38,14 @@ class ResolveEventsRequest(_message.Message):
     ENTRIES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
-        """At most 1,000. Only identifying events need their data; of others visit_id, event_id,
-        event_time_ms, received_time_ms, browser_visit_id, site, global_visit_id, url and title are read. Of several that
-        are not identifying, are of one visit and agree in site, received_time_ms, global_visit_id and having a url and a
-        title, the first and last are enough.
+        """At most 1,000. Of these visit_id, event_id, event_time_ms, received_time_ms, browser_visit_id, site,
+        global_visit_id, url and title are read, and what makes an event identify.
         """
 
     @_builtins.property
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogEntry]:
-        """The entries of the log that hold the events these stand for, and none but those. When the log
-        brings them, only what identifies is looked at. Empty: everything is merged once more.
-        """
+        """No longer read: the log brings all events to the live state."""
 
     def __init__(
         self,
@@ -64,6 +61,7 @@ class ResolveEventsRequest(_message.Message):
 
 Global___ResolveEventsRequest: _TypeAlias = ResolveEventsRequest  # noqa: Y015
 
+@_deprecated("""This message has been marked as deprecated using proto message options.""")
 @_typing.final
 class LogEntry(_message.Message):
     """Names an entry of the log."""

@@ -121,15 +121,18 @@ class IdentityServiceServicer(object):
     """
 
     def ResolveEvents(self, request, context):
-        """Merges admitted events into the timelines of their visits. Idempotent and independent of order.
-        For the collector; what it misses the log brings later.
+        """Merges admitted events into the live state of their visits. Idempotent and independent of order.
+        For the collector, which sends what identifies, so that it shows at once. All else, and what it misses, the log
+        brings within 300 ms.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetVisitor(self, request, context):
-        """The live state of a visit. NOT_FOUND when no event of it is remembered.
+        """The live state of a visit. NOT_FOUND when no event of it is remembered. An event that identifies (SignIn, UserInfo,
+        SignOut) shows as soon as it is acknowledged, unless identity was down; what else an event changes (first sight,
+        last page, last activity) within 300 ms, here and in ListVisitors.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

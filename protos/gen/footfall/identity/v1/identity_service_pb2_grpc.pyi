@@ -37,11 +37,15 @@ class IdentityServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> IdentityServiceAsyncStub: ...
     ResolveEvents: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.ResolveEventsRequest, _identity_service_pb2.ResolveEventsResponse]
-    """Merges admitted events into the timelines of their visits. Idempotent and independent of order.
-    For the collector; what it misses the log brings later.
+    """Merges admitted events into the live state of their visits. Idempotent and independent of order.
+    For the collector, which sends what identifies, so that it shows at once. All else, and what it misses, the log
+    brings within 300 ms.
     """
     GetVisitor: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.GetVisitorRequest, _identity_service_pb2.GetVisitorResponse]
-    """The live state of a visit. NOT_FOUND when no event of it is remembered."""
+    """The live state of a visit. NOT_FOUND when no event of it is remembered. An event that identifies (SignIn, UserInfo,
+    SignOut) shows as soon as it is acknowledged, unless identity was down; what else an event changes (first sight,
+    last page, last activity) within 300 ms, here and in ListVisitors.
+    """
     ListVisitors: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.ListVisitorsRequest, _identity_service_pb2.ListVisitorsResponse]
     """Who is on the site now, latest activity first: visits whose last event is within the idle time."""
     WatchVisitors: _grpc.UnaryStreamMultiCallable[_identity_service_pb2.WatchVisitorsRequest, _identity_service_pb2.WatchVisitorsResponse]
@@ -82,11 +86,15 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ResolveEvents: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.ResolveEventsRequest, _identity_service_pb2.ResolveEventsResponse]  # type: ignore[assignment]
-    """Merges admitted events into the timelines of their visits. Idempotent and independent of order.
-    For the collector; what it misses the log brings later.
+    """Merges admitted events into the live state of their visits. Idempotent and independent of order.
+    For the collector, which sends what identifies, so that it shows at once. All else, and what it misses, the log
+    brings within 300 ms.
     """
     GetVisitor: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.GetVisitorRequest, _identity_service_pb2.GetVisitorResponse]  # type: ignore[assignment]
-    """The live state of a visit. NOT_FOUND when no event of it is remembered."""
+    """The live state of a visit. NOT_FOUND when no event of it is remembered. An event that identifies (SignIn, UserInfo,
+    SignOut) shows as soon as it is acknowledged, unless identity was down; what else an event changes (first sight,
+    last page, last activity) within 300 ms, here and in ListVisitors.
+    """
     ListVisitors: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.ListVisitorsRequest, _identity_service_pb2.ListVisitorsResponse]  # type: ignore[assignment]
     """Who is on the site now, latest activity first: visits whose last event is within the idle time."""
     WatchVisitors: _aio.UnaryStreamMultiCallable[_identity_service_pb2.WatchVisitorsRequest, _identity_service_pb2.WatchVisitorsResponse]  # type: ignore[assignment]
@@ -130,8 +138,9 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_service_pb2.ResolveEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_service_pb2.ResolveEventsResponse, _abc.Awaitable[_identity_service_pb2.ResolveEventsResponse]]:
-        """Merges admitted events into the timelines of their visits. Idempotent and independent of order.
-        For the collector; what it misses the log brings later.
+        """Merges admitted events into the live state of their visits. Idempotent and independent of order.
+        For the collector, which sends what identifies, so that it shows at once. All else, and what it misses, the log
+        brings within 300 ms.
         """
 
     @_abc_1.abstractmethod
@@ -140,7 +149,10 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_service_pb2.GetVisitorRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_service_pb2.GetVisitorResponse, _abc.Awaitable[_identity_service_pb2.GetVisitorResponse]]:
-        """The live state of a visit. NOT_FOUND when no event of it is remembered."""
+        """The live state of a visit. NOT_FOUND when no event of it is remembered. An event that identifies (SignIn, UserInfo,
+        SignOut) shows as soon as it is acknowledged, unless identity was down; what else an event changes (first sight,
+        last page, last activity) within 300 ms, here and in ListVisitors.
+        """
 
     @_abc_1.abstractmethod
     def ListVisitors(

@@ -1,0 +1,157 @@
+"""Turns `footfall-contacts import FILE` into calls of UpsertContact: a client of identity as any other."""
+
+import argparse
+import asyncio
+import sys
+import time
+from typing import Final
+
+import grpc
+from footfall.identity.v1 import identity_service_pb2 as pb
+from footfall.identity.v1.contact_pb2 import Contact
+from footfall.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
+from footfall_servicekit.channel import open_channel
+from footfall_servicekit.errors import details_of
+from footfall_servicekit.settings import ProcessSettings, load, shared
+from footfall_servicekit.values import Target
+from pydantic_settings import SettingsConfigDict
+
+from footfall_identity.contacts_file import BadLineError, ContactsFile, ContactsFileError
+
+_AT_ONCE: Final = 16
+_WAITING_A_WORKER: Final = 4
+_CALL_S: Final = 10.0
+_PROGRESS_EVERY_S: Final = 5.0
+_TRY_AGAIN: Final = (
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+)
+_PAUSE_S: Final = 1.0
+
+
+class ContactsSettings(ProcessSettings):
+    """How the command reaches identity: of what processes can be told only TLS concerns it."""
+
+    model_config = SettingsConfigDict(env_prefix="CONTACTS_")
+
+    identity_target: Target = shared("IDENTITY_TARGET", "127.0.0.1:50052", "gRPC target of identity.")
+
+
+def main() -> None:
+    """Carry out a command; the entry point `footfall-contacts`. Exits: 0 done, 1 not (all) done, 2 not understood."""
+    parser = argparse.ArgumentParser(
+        prog="footfall-contacts",
+        description="Work on the contacts of a running identity service.",
+        epilog="It finds identity by IDENTITY_TARGET, and with TLS by GRPC_TLS_CA_FILE, CONTACTS_GRPC_TLS_CERT_FILE "
+        "and CONTACTS_GRPC_TLS_KEY_FILE.",
+    )
+    importing = parser.add_subparsers(metavar="COMMAND", required=True).add_parser(
+        "import",
+        help="create or replace the contacts of a file",
+        description="Create or replace the contacts of a file: CSV with a header, or JSON lines. Lines that hold none "
+        "are named and skipped. It may be run again.",
+    )
+    importing.add_argument("file", help="the file; -: standard input")
+    importing.add_argument("--encoding", default="utf-8-sig", help="of its text; UTF-8 if not told")
+    importing.add_argument("--at-once", type=int, default=_AT_ONCE, help="calls under way at once (%(default)s)")
+    importing.add_argument("--patience", type=float, default=60, help="seconds to wait for an identity that is away")
+    options = parser.parse_args()
+    try:
+        b"a".decode(options.encoding)
+    except LookupError:
+        parser.error(f"--encoding: {options.encoding} is no encoding of text")
+    if options.at_once < 1:
+        parser.error("--at-once: must be 1 or more")
+    settings = load(ContactsSettings)
+    try:
+        with open(0 if options.file == "-" else options.file, "rb") as file:
+            contacts = ContactsFile(file, options.encoding)
+            if contacts.unknown:
+                sys.stderr.write(f"columns that are not read: {', '.join(contacts.unknown)}\n")
+            sys.exit(asyncio.run(_import(settings, contacts, options)))
+    except (OSError, ContactsFileError) as error:
+        parser.error(f"{options.file}: {getattr(error, 'strerror', None) or error}")
+
+
+async def _import(settings: ContactsSettings, contacts: ContactsFile, options: argparse.Namespace) -> int:
+    async with open_channel(settings.identity_target, settings.client_tls) as channel:
+        return await Import(contacts, channel, options.patience).run(options.at_once)
+
+
+class _StoppedError(Exception):
+    """Identity takes no more contacts; the text says why."""
+
+
+class Import:
+    """The contacts of a file on their way into identity. Those with one id are stored in the order of the file."""
+
+    def __init__(self, contacts: ContactsFile, channel: grpc.aio.Channel, patience_s: float) -> None:
+        self._contacts = contacts
+        self._upsert = IdentityServiceStub(channel).UpsertContact
+        self._patience_s = patience_s
+        self._stored = self._skipped = 0
+        self._started = time.monotonic()
+        self._tell_at = self._started + _PROGRESS_EVERY_S
+
+    async def run(self, at_once: int) -> int:
+        """Store them with so many calls under way; return the exit code."""
+        queues: list[asyncio.Queue[tuple[int, Contact] | None]] = [
+            asyncio.Queue(_WAITING_A_WORKER) for _ in range(at_once)
+        ]
+        exit_code = 0
+        try:
+            async with asyncio.TaskGroup() as workers:
+                for queue in queues:
+                    workers.create_task(self._store_those_of(queue))
+                for line, contact in self._contacts:
+                    if isinstance(contact, BadLineError):
+                        self._skip(line, str(contact))
+                    else:
+                        await queues[hash(contact.contact_id) % at_once].put((line, contact))
+                for queue in queues:
+                    await queue.put(None)
+        except* _StoppedError as stopped:
+            sys.stderr.write(f"stopped, to be run again: {stopped.exceptions[0]}\n")
+            exit_code = 1
+        sys.stdout.write(f"{self._stored:,} contacts stored, {self._skipped:,} lines skipped\n")
+        return exit_code or int(self._skipped > 0)
+
+    async def _store_those_of(self, queue: "asyncio.Queue[tuple[int, Contact] | None]") -> None:
+        while item := await queue.get():
+            await self._store(*item)
+
+    async def _store(self, line: int, contact: Contact) -> None:
+        """Store one, or say why identity refuses it. Raises _StoppedError when it can be neither."""
+        give_up_at = time.monotonic() + self._patience_s
+        while True:
+            self._tell()
+            try:
+                await self._upsert(pb.UpsertContactRequest(contact=contact), timeout=_CALL_S)
+            except grpc.aio.AioRpcError as error:
+                details = details_of(error)
+                if details.violations:
+                    rules = (f"{field.removeprefix('contact.')} {rule}" for field, rule in details.violations)
+                    self._skip(line, "; ".join(rules))
+                    return
+                if details.code not in _TRY_AGAIN or time.monotonic() >= give_up_at:
+                    raise _StoppedError(f"{details.code.name}: {details.message}") from None
+            else:
+                self._stored += 1
+                return
+            await asyncio.sleep(_PAUSE_S)
+
+    def _skip(self, line: int, reason: str) -> None:
+        self._skipped += 1
+        sys.stderr.write(f"line {line}: {reason}\n")
+
+    def _tell(self) -> None:
+        """Say now and then how far it is."""
+        now = time.monotonic()
+        if now < self._tell_at:
+            return
+        self._tell_at = now + _PROGRESS_EVERY_S
+        percent = self._contacts.percent_read
+        read = "" if percent is None else f"{percent} %: "
+        rate = self._stored / (now - self._started)
+        sys.stderr.write(f"{read}{self._stored:,} contacts stored, {rate:,.0f} a second\n")

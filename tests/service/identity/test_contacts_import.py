@@ -1,0 +1,96 @@
+"""`footfall-contacts import` beside a running identity: what is stored, what is said, and what a second run changes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from footfall.identity.v1 import identity_service_pb2 as pb
+from footfall.identity.v1.contact_pb2 import Contact
+
+from tests.tools.contacts import imported
+from tests.tools.eventually import eventually
+from tests.tools.identity import admitted, append, new_id
+from tests.tools.process import Running
+from tests.tools.visits import now_ms
+
+HEADER = "ContactId,EmailAddress,PhoneNumber,FirstName,LastName,Title\n"
+
+
+async def contact(stub: Any, contact_id: str) -> Contact:
+    found: Contact = (await stub.GetContact(pb.GetContactRequest(contact_id=contact_id))).contact
+    return found
+
+
+async def linked_contacts(stub: Any, identity_id: str) -> list[str]:
+    """The contacts an identity was linked to, one after another, with "" for none."""
+    answer = await stub.ListContactLinks(pb.ListContactLinksRequest(identity_id=identity_id))
+    return [link.contact_id for link in sorted(answer.links, key=lambda link: link.create_time.ToNanoseconds())]
+
+
+async def test_contacts_are_stored_and_link_who_is_known_and_a_second_run_changes_nothing(
+    running_identity: Running, redis: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "contacts.csv"
+    lines = [f"c{number},p{number}@mail.example,+49301{number:06},Ann,Lee {number},Dr." for number in range(1_000)]
+    lines[10], lines[500] = "c10,nobody,,,,", "too,few"
+    file.write_text(HEADER + "\n".join(lines) + "\nc7,new@mail.example,,Bob,,\n")
+    signed_in = [
+        admitted("SignIn", new_id(), now_ms(), f"user{n}", data={"email": f"P{n}@mail.example"}) for n in (5, 7)
+    ]
+    async with running_identity(IDENTITY_MONGO_TIMEOUT_MS=20_000) as identity, identity.stub() as stub:
+        await append(redis, *signed_in)
+
+        async def are_known() -> bool:
+            answer = await stub.BatchGetIdentities(pb.BatchGetIdentitiesRequest(identity_ids=["user5", "user7"]))
+            return len(answer.identities) == 2
+
+        await eventually(are_known, timeout=20)
+        ended = await imported(identity.target, str(file))
+        assert (ended.code, ended.said) == (1, "999 contacts stored, 2 lines skipped\n")
+        assert {line for line in ended.complained.splitlines() if line.startswith("line ")} == {
+            "line 12: email_addresses[0] must be an e-mail address",
+            "line 502: has 2 values, the header 6",
+        }
+        stored = await contact(stub, "c5")
+        assert ([*stored.email_addresses], [*stored.phone_numbers]) == (["p5@mail.example"], ["+49301000005"])
+        assert (stored.first_name, stored.last_name, stored.title) == ("Ann", "Lee 5", "Dr.")
+        assert await linked_contacts(stub, "user5") == ["c5"]
+        # The later of two lines with one id is what counts.
+        assert [*(await contact(stub, "c7")).email_addresses] == ["new@mail.example"]
+        assert await linked_contacts(stub, "user7") == ["c7", ""]
+
+        again = await imported(identity.target, "-", given=(HEADER + "\n".join(lines[:7]) + "\n").encode())
+        assert (again.code, again.said) == (0, "7 contacts stored, 0 lines skipped\n")
+        assert await contact(stub, "c5") == stored
+        assert await linked_contacts(stub, "user5") == ["c5"]
+
+
+async def test_without_identity_it_stops_and_says_so(tmp_path: Path) -> None:
+    ended = await imported("127.0.0.1:1", "-", "--patience", "0", given=(HEADER + "c1,,,Ann,,\n").encode())
+    assert (ended.code, ended.said) == (1, "0 contacts stored, 0 lines skipped\n")
+    assert ended.complained.startswith("stopped, to be run again: UNAVAILABLE: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given", "problem"),
+    [
+        (["missing.csv"], "", "missing.csv: No such file or directory"),
+        (["-"], "Name,E-Mail\n", "-: line 1: must name the columns"),
+        (["-", "--encoding", "rot13"], HEADER, "--encoding: rot13 is no encoding of text"),
+        (["-", "--at-once", "0"], HEADER, "--at-once: must be 1 or more"),
+    ],
+)
+async def test_what_it_cannot_understand_it_refuses(arguments: list[str], given: str, problem: str) -> None:
+    ended = await imported("127.0.0.1:1", *arguments, given=given.encode())
+    assert (ended.code, ended.said) == (2, "")
+    assert problem in ended.complained
+
+
+async def test_it_explains_itself() -> None:
+    ended = await imported("127.0.0.1:1", "--help")
+    assert (ended.code, ended.said.partition(" [")[0]) == (0, "usage: footfall-contacts import")
+
+
+async def test_columns_that_are_not_read_are_named_once(tmp_path: Path) -> None:
+    ended = await imported("127.0.0.1:1", "-", given=b"ContactId,Title,Segment\nc1\n")
+    assert ended.complained == "columns that are not read: Segment\nline 2: has 1 values, the header 3\n"

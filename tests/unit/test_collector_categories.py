@@ -1,0 +1,196 @@
+"""CATEGORIES_FILE: which categories an event has, and what is wrong with a file."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from footfall_collector import categories
+from footfall_collector.admission import DAY_MS, Admission
+from footfall_collector.categories import (
+    LONGEST_PATTERN,
+    LONGEST_SEARCHED,
+    MOST_TAGS,
+    Categories,
+    CategoriesFile,
+    CategoriesFileError,
+)
+from footfall_collector.redact import Redactor
+from footfall_collector.sites import Sites
+from structlog.testing import capture_logs
+
+from deploy.embedded import ROOT
+from tests.tools.batches import batch, message
+from tests.tools.eventually import eventually
+
+FILE = """
+[[category]]
+name = "loans"
+tags = [
+    { in = "url", text = "/loans/" },
+    { in = "title", text = "Car*Loan" },
+]
+
+[[category]]
+name = "German"
+tags = [{ in = "language", regex = '^de\\b' }]
+
+[[category]]
+name = "dear carts"
+tags = [{ in = "data.price", regex = '^[0-9]{4,}(\\.|$)' }, { in = "data.a.b", text = "gold" }]
+"""
+
+
+def loaded(folder: Path, text: str) -> Categories:
+    return Categories.load(written(folder, text))
+
+
+def written(folder: Path, text: str) -> Path:
+    file = folder / "categories.toml"
+    file.write_text(text)
+    return file
+
+
+def category(name: str, *tags: str) -> str:
+    return f"[[category]]\nname = '{name}'\ntags = [{', '.join(f'{{ {tag} }}' for tag in tags)}]\n"
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"url": "https://shop.example/loans/cars"}, "loans"),
+        ({"url": "https://shop.example/LOANS/"}, "loans"),
+        ({"url": "https://shop.example/loans"}, ""),
+        ({"data": {"title": "A car for you - loan"}}, "loans"),
+        ({"data": {"title": "Loan for a car"}}, ""),
+        ({"name": "AddToCart", "data": {"title": "car loan"}}, ""),
+        ({"language_code": "de-AT"}, "German"),
+        ({"language_code": "den"}, ""),
+        ({"language_code": "DE"}, ""),
+        ({"url": "https://shop.example/loans/", "language_code": "de"}, "loans;German"),
+        ({"name": "AddToCart", "data": {"price": 1200.5}}, "dear carts"),
+        ({"name": "AddToCart", "data": {"price": "1200"}}, "dear carts"),
+        ({"name": "AddToCart", "data": {"price": 120.5}}, ""),
+        ({"name": "AddToCart", "data": {"price": ["1200"]}}, ""),
+        ({"name": "AddToCart", "data": {"price": None}}, ""),
+        ({"name": "AddToCart", "data": {"a.b": "Gold card"}}, "dear carts"),
+        ({"name": "AddToCart", "data": {"a": {"b": "gold"}}}, ""),
+        ({"url": "https://shop.example/loans/", "category": "mine"}, "mine"),
+    ],
+)
+def test_the_categories_of_an_event(fields: dict[str, Any], expected: str, tmp_path: Path) -> None:
+    assert admitted(loaded(tmp_path, FILE), **fields) == expected
+
+
+def test_the_example_of_the_readme_is_a_file(tmp_path: Path) -> None:
+    readme = (ROOT / "services" / "collector" / "README.md").read_text(encoding="utf-8")
+    [example] = [part for part in readme.split("```") if part.startswith("toml\n[[category]]")]
+    rules = loaded(tmp_path, example.removeprefix("toml\n"))
+    assert admitted(rules, url="https://shop.example/loans/7/apply") == "loans"
+
+
+def test_what_is_masked_is_not_found(tmp_path: Path) -> None:
+    rules = loaded(tmp_path, category("secrets", "in = 'url', text = 'hunter2'"))
+    assert admitted(rules, url="https://shop.example/?password=hunter2") == ""
+
+
+def admitted(rules: Categories, **fields: Any) -> str:
+    """The categories of an event after admission."""
+    admission = Admission(Sites(), Redactor(), max_event_age_ms=DAY_MS, category_of=rules.of)
+    sent = batch(message(**fields))
+    assert admission.admit(sent, 0) == {}
+    return sent.events[0].category
+
+
+def test_an_event_has_as_many_categories_as_history_takes(tmp_path: Path) -> None:
+    names = [f"{number:064}" for number in range(20)]
+    rules = loaded(tmp_path, "".join(category(name, "in = 'url', text = 'x'") for name in names))
+    assert admitted(rules, url="x").split(";") == names[:15]
+
+
+def test_only_the_first_characters_of_a_text_are_searched(tmp_path: Path) -> None:
+    rules = loaded(tmp_path, category("a", "in = 'url', text = 'x'"))
+    assert admitted(rules, url="-" * (LONGEST_SEARCHED - 1) + "x") == "a"
+    assert admitted(rules, url="-" * LONGEST_SEARCHED + "x") == ""
+
+
+def test_no_text_makes_a_pattern_slow(tmp_path: Path) -> None:
+    patterns = r"in = 'url', regex = '(a+)+$'", r"in = 'url', regex = '(a|aa)+b$'", "in = 'url', text = 'a*a*a*a*b'"
+    rules = loaded(tmp_path, category("a", *patterns))
+    started = time.process_time()
+    assert rules.of(message(url="a" * (LONGEST_SEARCHED - 1) + "!")) == ""
+    assert time.process_time() - started < 0.1  # re of Python takes years
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[[category]\nname = 'a'", "at line 1, column"),
+        ("[[category]]\nname = 'a'\ntags = 3", r"Expected `array`, got `int` - at `$.category[0].tags`"),
+        (category("a", "in = 'url', txt = 'x'"), "unknown field `txt` - at `$.category[0].tags[0]`"),
+        (category("a"), "category 'a': must have tags"),
+        (category("a", "in = 'url', text = 'x'") * 2, "category 'a': is there twice"),
+        (category("a;b", "in = 'url', text = 'x'"), "category 'a;b': the name must have 1 to 64 characters, no `;`"),
+        (category(" a", "in = 'url', text = 'x'"), "category ' a': the name must have"),
+        (category("all categories", "in = 'url', text = 'x'"), "category 'all categories': is what queries call any"),
+        (category("a", "in = 'uri', text = 'x'"), "category 'a', tag 1: `in` must be url, title, language or data."),
+        (category("a", "in = 'data.', text = 'x'"), "category 'a', tag 1: `in` must be"),
+        (category("a", "in = 'url'"), "category 'a', tag 1: must have `text` or `regex`, and only one"),
+        (category("a", "in = 'url', text = 'x', regex = 'x'"), "category 'a', tag 1: must have `text` or `regex`, and"),
+        (category("a", "in = 'url', text = '**'"), "category 'a', tag 1: `text` must have something to look for"),
+        (category("a", "in = 'url', text = 'x'", "in = 'url', regex = 'a(b'"), "category 'a', tag 2: `regex`: missing"),
+        (category("a", r"in = 'url', regex = '(a)\1'"), r"category 'a', tag 1: `regex`: invalid escape sequence: \1"),
+        (category("a", r"in = 'url', regex = '(?:\pL{100}){10}'"), "category 'a', tag 1: `regex`: pattern too large"),
+        (category("a", f"in = 'url', text = '{'x' * (LONGEST_PATTERN + 1)}'"), "tag 1: must have at most 256"),
+        (category("a", *["in = 'url', text = 'x'"] * (MOST_TAGS + 1)), "must have at most 500 tags in all"),
+    ],
+)
+def test_a_wrong_file_is_refused_and_says_where(text: str, problem: str, tmp_path: Path) -> None:
+    with pytest.raises(CategoriesFileError) as refused:
+        loaded(tmp_path, text)
+    assert str(refused.value).startswith(f"{tmp_path / 'categories.toml'}: ")
+    assert problem in str(refused.value)
+
+
+def test_all_that_is_wrong_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CategoriesFileError) as refused:
+        loaded(tmp_path, category("a;b", "in = 'url', regex = '('", "in = 'uri', text = 'x'"))
+    assert len(str(refused.value).splitlines()) == 3
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CategoriesFileError, match="No such file"):
+        CategoriesFile(tmp_path / "missing.toml")
+
+
+@asynccontextmanager
+async def watched(rules: CategoriesFile) -> AsyncIterator[None]:
+    """While the file is looked at, as in a running collector."""
+    task = asyncio.create_task(rules.watch())
+    yield
+    assert task.cancel()
+
+
+async def test_a_change_is_seen_and_one_that_breaks_the_file_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(categories, "LOOK_EVERY_S", 0.01)
+    event, file = message(url="x"), written(tmp_path, category("first", "in = 'url', text = 'x'"))
+    rules = CategoriesFile(file)
+    with capture_logs() as lines:
+        async with watched(rules):
+            assert rules.of(event) == "first"
+            written(tmp_path, category("second", "in = 'url', text = 'x'"))
+            await eventually(lambda: rules.of(event) == "second")
+            for broken in (lambda: file.write_text("nonsense"), file.unlink):
+                lines.clear()
+                broken()
+                await eventually(lambda: bool(lines))
+                assert lines[0]["event"] == "categories_refused"
+                assert str(file) in lines[0]["reason"]
+                assert rules.of(event) == "second"
+            written(tmp_path, category("third", "in = 'url', text = 'x'"))
+            await eventually(lambda: rules.of(event) == "third")
