@@ -27,7 +27,7 @@ from footfall_gateway.history_queries import (
     VisitSessionsQuery,
     VisitsQuery,
 )
-from footfall_gateway.lookup import Lookup, Parent, parent
+from footfall_gateway.lookup import EVERYTHING, Lookup, Parent, parent
 from footfall_gateway.neighbours import Neighbours
 from footfall_gateway.operations import Call, NoQuery, Operation, json_answer
 from footfall_gateway.problem import Problem
@@ -70,6 +70,7 @@ class HistoryApi:
             _get("listIdentityEvents", f"{person}/events", self.events, EventsQuery, events),
             _get("listIdentityPages", f"{person}/pages", self.pages, PagesQuery, pages, *_OF_PAGE),
             _get("listIdentitySessions", f"{person}/sessions", self.sessions, Scoped, sessions, *_OF_SESSION),
+            _get("listVisits", "/visits", self.all_visits, VisitsQuery, visits, *_OF_VISIT),
             _get("getVisit", visit, self.visit, NoQuery, Visit, *_OF_VISIT),
             _get("getVisitUserAgent", f"{visit}/userAgent", self.user_agent, NoQuery, UserAgent),
             _get("listVisitIdentities", f"{visit}/identities", self.visit_identities, of_visit, people, *_OF_PERSON),
@@ -151,9 +152,16 @@ class HistoryApi:
         await self._embed("identity", found, call)
         return _collection(found.values(), answer.next_page_token)
 
+    async def all_visits(self, call: Call[VisitsQuery, None]) -> Response:
+        """All visits, also those that never named anybody. Not of the original."""
+        return await self._visits(call, EVERYTHING)
+
     async def visits(self, call: Call[VisitsQuery, None]) -> Response:
         """The visits associated with an identity."""
-        of, query = parent(call), call.query
+        return await self._visits(call, parent(call))
+
+    async def _visits(self, call: Call[VisitsQuery, None], of: Parent) -> Response:
+        query = call.query
         request = history.ListVisitsRequest(global_visit_id=query.global_visit_id, user_agent=query.user_agent)
         answer = await self._part(self._history.ListVisits, request, call, of)
         found = {_unique_id(visit): resources.visit(visit) for visit in answer.visits}
@@ -197,7 +205,8 @@ class HistoryApi:
     async def _part(self, method: Any, request: Any, call: Call[Any, None], of: Parent) -> Any:
         """The asked part of a collection. Raises Problem 404 when it is empty because its parent is not there."""
         query: Scoped = call.query
-        setattr(request, f"{of.kind}_id", of.id)
+        if of.kind:
+            setattr(request, f"{of.kind}_id", of.id)
         request.scope.CopyFrom(query.scope(call.principal.filter(query.site)))
         request.page_size = query.page_size
         if start := position(of.id, query.page_start):

@@ -35,7 +35,7 @@ class VisitBody(msgspec.Struct, rename="camel"):
     global_visit_id: str | None = msgspec.field(name="globalVisitID", default=None)
     user_agent: Annotated[str, Meta(max_length=1_024)] = ""
     start_date: Annotated[int, Meta(ge=0)] | Annotated[float, Meta(ge=0)] | None = None
-    """Now, when not given."""
+    """Now, when not given. However old, the visit began then."""
     visit_id: str | None = None
     """Made, when not given."""
     site: str = ""
@@ -75,7 +75,7 @@ class HistoryPosts:
             timestamp=start_ms,
             site=call.principal.site(given.site),
         )
-        await self._store(event, Sender(received_ms, user_agent=given.user_agent))
+        await self._store(event, Sender(received_ms, user_agent=given.user_agent, keeps_times=True))
         visit_id = normalize_uuid(event.visit_id or "")
         stored_id = self._walls.stored_id(visit_id, event.site or DEFAULT_SITE)
         stored = await _soon(call.principal, lambda: self._lookup.visit(stored_id, call.principal))

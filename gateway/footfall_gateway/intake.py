@@ -41,6 +41,7 @@ class Sender:
     address: str = ""
     traceparent: str = ""
     global_privacy_control: bool = False
+    keeps_times: bool = False
 
 
 class Beacon(NamedTuple):
@@ -160,6 +161,7 @@ def batch_of(beacons: list[Beacon]) -> EventBatch:
             address=sender.address,
             traceparent=sender.traceparent,
             global_privacy_control=sender.global_privacy_control,
+            keeps_times=sender.keeps_times,
         )
         for event in envelope.events:
             add_event(

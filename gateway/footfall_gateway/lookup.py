@@ -1,6 +1,6 @@
 """Turns ids of paths into the resources they name, if there are such and the client may see them."""
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from footfall.history.v1 import history_service_pb2 as history
 from footfall.history.v1 import visit_pb2
@@ -17,6 +17,10 @@ class Parent(NamedTuple):
 
     kind: str
     id: str
+
+
+EVERYTHING: Final = Parent("", "")
+"""Of a collection that belongs to nothing in particular."""
 
 
 def parent(call: Call[Any, Any]) -> Parent:

@@ -53,6 +53,8 @@ class ExportLine(msgspec.Struct, omit_defaults=True, rename="camel"):
     """Beside such an `event`: why."""
     proven: msgspec.Raw | None = None
     """Beside such an `event`: what its token says of the person besides the id, as far as it counts."""
+    imported: bool = False
+    """Beside `event`: it was brought from another server."""
 
 
 def _visit(stored: visit_pb2.Visit) -> ExportLine:
@@ -73,6 +75,7 @@ def _event(stored: visit_pb2.StoredEvent) -> ExportLine:
         assurance=resources.assurance(stored.event.assurance),
         assurance_reason=stored.event.assurance_reason,
         proven=msgspec.Raw(stored.event.proven_json) if stored.event.proven_json else None,
+        imported=stored.imported,
     )
 
 

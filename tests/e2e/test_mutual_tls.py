@@ -44,6 +44,7 @@ ALLOWED = {
     "Collect": {"gateway"},
     "ResolveEvents": {"collector"},
     "BatchGetIdentities": {"history", *PEOPLE},
+    "ImportIdentities": {"history"},
     "EraseIdentity": {"gateway"},
 }
 ROLES = ["gateway", "collector", "history", "contact-center", "stranger"]

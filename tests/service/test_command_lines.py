@@ -25,7 +25,16 @@ EVERY_COMMAND = [
     *([service, command] for service, commands in COMMANDS.items() for command in commands),
     *([*command, name] for command, names in SUBCOMMANDS.items() for name in names),
 ]
-MODULES = ["footfall_history", "deploy.run", "bench", "bench.soak", "bench.history", "bench.hostile", "tests.chaos"]
+MODULES = [
+    "footfall_history",
+    "footfall_history.import_command",
+    "deploy.run",
+    "bench",
+    "bench.soak",
+    "bench.history",
+    "bench.hostile",
+    "tests.chaos",
+]
 
 Run = Callable[..., int]
 

@@ -86,6 +86,10 @@ class TestClock:
         event = message(timestamp_ms=NOW - timestamp_ago)
         assert rejected(event, sent_time_ms=NOW - sent_ago) == "too_old"
 
+    def test_a_time_that_is_told_by_who_knows_is_kept_however_old(self) -> None:
+        event = admitted(message(timestamp_ms=1), keeps_times=True)
+        assert event.event_time_ms == 1
+
     def test_a_request_without_a_time_of_arrival_arrived_now(self) -> None:
         sent = batch(message(timestamp_ms=1), contexts=[context(received_time_ms=0)])
         assert admission.admit(sent, NOW) == {}

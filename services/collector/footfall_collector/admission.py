@@ -142,8 +142,9 @@ class Admission:
         if sender.is_robot and site.refuses_bots:
             return _BOT
         event.site = site.name
-        happened_ms = event_time(event.timestamp_ms, sender.received_ms, sender.sent_ms)
-        if happened_ms < sender.received_ms - self._max_event_age_ms:
+        sent_ms = sender.received_ms if sender.keeps_times else sender.sent_ms
+        happened_ms = event_time(event.timestamp_ms, sender.received_ms, sent_ms)
+        if happened_ms < sender.received_ms - self._max_event_age_ms and not sender.keeps_times:
             return _TOO_OLD
         event.event_time_ms = happened_ms
         event.received_time_ms = sender.received_ms

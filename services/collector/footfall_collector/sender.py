@@ -29,13 +29,14 @@ class Sender(NamedTuple):
     user_agent: str
     is_robot: bool
     sends_gpc: bool
+    keeps_times: bool = False
 
 
 def cut_down(context: EventContext, now_ms: int, tolerance_ms: int | None) -> Sender:
     """Cut a context, in place, to what the log may keep of it. A request without a time of arrival arrived now.
 
     A time of arrival that is further off than `tolerance_ms` is moved to where it is not; None: it is believed. Site,
-    origin and privacy signal go too: what they decide is in each event, or that there is none.
+    origin, privacy signal and trust in times go too: what they decide is in each event, or that there is none.
     """
     if not context.received_time_ms:
         context.received_time_ms = now_ms
@@ -55,10 +56,12 @@ def cut_down(context: EventContext, now_ms: int, tolerance_ms: int | None) -> Se
         user_agent,
         robot,
         context.global_privacy_control,
+        context.keeps_times,
     )
     context.ClearField("site")
     context.ClearField("origin")
     context.ClearField("global_privacy_control")
+    context.ClearField("keeps_times")
     return sender
 
 

@@ -55,6 +55,8 @@ _ERASED: Final = (
     *(name for name in (*_CONTENT, *_ADMITTED) if name not in _KEPT),
     *("names_identity_id", "names_hash", "title", "categories", "address", "bot"),
 )
+IMPORTED: Final[Mapping[str, Any]] = {"imported": True}
+"""The mark of an event that `footfall-import` has brought."""
 DEVICE_FIELDS: Final = ("global_visit_id", "user_agent_id", "user_agent", "bot")
 """What a visit says of the browser, by its first event. Nothing any more when it was only of people who are erased."""
 
@@ -159,6 +161,7 @@ def stored_event(document: Mapping[str, Any]) -> StoredEvent:
         address=document.get("address", ""),
         bot=document.get("bot", False),
         conflict=document.get("conflict", False),
+        imported=document.get("imported", False),
     )
     stored.received_time.FromMilliseconds(document["received_ms"])
     stamp = stored.stamp

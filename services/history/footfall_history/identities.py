@@ -1,15 +1,17 @@
 """Turns identity ids into what the identity service knows of them: the one file that calls a neighbour."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import grpc
 import structlog
 from footfall.identity.v1.identity_pb2 import Identity
-from footfall.identity.v1.identity_service_pb2 import BatchGetIdentitiesRequest
+from footfall.identity.v1.identity_service_pb2 import BatchGetIdentitiesRequest, ImportIdentitiesRequest
 from footfall.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
 from footfall_servicekit.channel import forwarded, open_channel, remaining
 from footfall_servicekit.tls import ClientTls
+
+_TAKE_OVER_S: Final = 30.0
 
 _log = structlog.get_logger()
 
@@ -42,6 +44,13 @@ class Identities:
             return {}, len(ids)
         known = {identity.identity_id: identity for identity in answer.identities}
         return known, len(ids) - len(answer.unread_identity_ids)
+
+    async def take_over(self, request: ImportIdentitiesRequest) -> None:
+        """Bring it what the past says of identities. Raises ConnectionError when it does not answer, or refuses."""
+        try:
+            await self._stub.ImportIdentities(request, timeout=_TAKE_OVER_S)
+        except grpc.aio.AioRpcError as error:
+            raise ConnectionError(f"identity answers {error.code().name}: {error.details()}") from error
 
     async def close(self) -> None:
         """Close the channel."""

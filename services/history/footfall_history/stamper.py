@@ -32,7 +32,8 @@ A crash at any point leaves the entries unacknowledged, and every step can be do
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Final, NamedTuple
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 from footfall.event.v1.event_pb2 import EventBatch
 
@@ -52,6 +53,7 @@ _TOUCH_EVERY_MS: Final = 86_400_000
 _RESTAMPS_AT_ONCE: Final = 1_000
 # Of what may take its time: the commands of others wait behind each of these.
 _INSERTS_AT_ONCE: Final = 100
+_NO_MARK: Final[Mapping[str, Any]] = MappingProxyType({})
 
 
 class Effort(NamedTuple):
@@ -75,8 +77,12 @@ class Kept(NamedTuple):
 class Stamper:
     """Stores batches of events. Several may work on the same visits at once, in one process or many."""
 
-    def __init__(self, store: Store, tombstones: Tombstones, *, transitions_kept: int) -> None:
+    def __init__(
+        self, store: Store, tombstones: Tombstones, *, transitions_kept: int, mark: Mapping[str, Any] = _NO_MARK
+    ) -> None:
+        """`mark`: fields that say of each event stored by this one how it came here."""
         self._store = store
+        self._mark = mark
         self._tombstones = tombstones
         self._transitions_kept = transitions_kept
         self._remembered: OrderedDict[str, Visit] = OrderedDict()
@@ -234,7 +240,7 @@ class Stamper:
     ) -> set[str]:
         """Step 3, so many events a command. Returns the duplicates; adds the others to `stored` or `unstorable`."""
         documents = [
-            self._tombstones.hashed(visits[visit_id].stamped(document, forgotten))
+            self._tombstones.hashed(visits[visit_id].stamped({**document, **self._mark}, forgotten))
             for visit_id, arrival in arrivals.items()
             for document in arrival.events.values()
         ]

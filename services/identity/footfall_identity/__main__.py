@@ -15,6 +15,7 @@ from footfall_timeline import Walls
 from footfall_identity.access import ACCESS
 from footfall_identity.consumer import LIVE_GROUP, RECORDS_GROUP, LiveConsumer, LogConsumer
 from footfall_identity.erasure import Eraser
+from footfall_identity.importing import Importer
 from footfall_identity.link_store import LinkStore
 from footfall_identity.linking import Linking
 from footfall_identity.partitions import Partitions
@@ -69,7 +70,15 @@ async def identify(settings: IdentitySettings) -> int:
     )
     walls = Walls.load(settings.sites_file)
     service = IdentityService(
-        settings, partitions, visitors, links, linking=linking, eraser=eraser, feed=feed, walls=walls
+        settings,
+        partitions,
+        visitors,
+        links,
+        linking=linking,
+        eraser=eraser,
+        feed=feed,
+        importer=Importer(persons, links, linking, names=settings.attribute_names, phone_region=region),
+        walls=walls,
     )
     readers = [
         *partitions.log_readers(

@@ -22,7 +22,7 @@ _CONTACT_CENTER: Final = [
 
 ACCESS: AccessTable = {
     "collector": ["ResolveEvents"],
-    "history": ["BatchGetIdentities"],
+    "history": ["BatchGetIdentities", "ImportIdentities"],
     # An erasure has two halves, here and in history. The gateway asks for both, and has a scope for it.
     "gateway": [*_CONTACT_CENTER, "EraseIdentity"],
     "contact-center": _CONTACT_CENTER,

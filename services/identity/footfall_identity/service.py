@@ -16,6 +16,7 @@ from footfall_identity import messages, metrics, requests
 from footfall_identity.contact_record import ContactRecord
 from footfall_identity.erasure import Eraser
 from footfall_identity.identity_record import IdentityRecord
+from footfall_identity.importing import Importer
 from footfall_identity.link_store import LinkStore
 from footfall_identity.linking import Linking
 from footfall_identity.live import is_of, live_page
@@ -45,6 +46,7 @@ class IdentityService(IdentityServiceServicer):
         linking: Linking,
         eraser: Eraser,
         feed: ChangeFeed,
+        importer: Importer,
         walls: Walls = _NO_WALLS,
     ) -> None:
         self._settings = settings
@@ -54,6 +56,7 @@ class IdentityService(IdentityServiceServicer):
         self._linking = linking
         self._eraser = eraser
         self._feed = feed
+        self._importer = importer
         self._walls = walls
 
     async def ResolveEvents(self, request: pb.ResolveEventsRequest, _context: Context) -> pb.ResolveEventsResponse:  # noqa: N802
@@ -241,3 +244,10 @@ class IdentityService(IdentityServiceServicer):
             link_count=erased.link_count,
             log_clean_time=messages.timestamp(now_ms() + self._settings.log_kept_minutes * MINUTE_MS),
         )
+
+    async def ImportIdentities(  # noqa: N802
+        self, request: pb.ImportIdentitiesRequest, _context: Context
+    ) -> pb.ImportIdentitiesResponse:
+        """Take over what events of the past say of identities."""
+        await self._importer.take(requests.admitted(request.events), request.visits)
+        return pb.ImportIdentitiesResponse()

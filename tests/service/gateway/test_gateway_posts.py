@@ -44,6 +44,14 @@ async def test_a_visit_is_created_and_answered_as_it_will_be_read(http: httpx.As
     assert (event["eventName"], event["timestamp"]) == ("VisitStarted", started)
 
 
+@pytest.mark.parametrize("days", [2, 20, 4_000])
+async def test_a_visit_that_began_long_ago_did_so(http: httpx.AsyncClient, days: int) -> None:
+    started = now_ms() - days * 86_400_000
+    answer = await http.post("/server/data/visits", json={"startDate": started})
+    assert (answer.status_code, answer.json()["startDate"]) == (200, started), answer.text
+    assert (await http.get(f"/server/data/visits/{answer.json()['visitId']}")).json()["startDate"] == started
+
+
 async def test_an_event_of_an_unknown_visit_is_created_and_the_visit_with_it(http: httpx.AsyncClient) -> None:
     visit_id, browser_page = str(uuid.uuid4()), "8D116ECE173847D9BD9C172411E20B8F"
     before = now_ms()

@@ -243,6 +243,7 @@ class EventContext(_message.Message):
     BOT_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     GLOBAL_PRIVACY_CONTROL_FIELD_NUMBER: _builtins.int
+    KEEPS_TIMES_FIELD_NUMBER: _builtins.int
     received_time_ms: _builtins.int
     """When the request arrived, in milliseconds since the epoch. 0: the collector's own clock. Without mutual TLS it is
     moved to within `COLLECTOR_RECEIVED_TOLERANCE_S` of that clock.
@@ -267,6 +268,10 @@ class EventContext(_message.Message):
     """The request carried `Sec-GPC: 1`: by Global Privacy Control the visitor objects to being followed. Admission
     suppresses the events of sites that honour it, and does not log the field.
     """
+    keeps_times: _builtins.bool
+    """The times of the events are right, however old they are: told by a client of the API that knows when what it stores
+    happened, not by a browser. Such events are never `too_old`. Admission does not log the field.
+    """
     def __init__(
         self,
         *,
@@ -279,10 +284,11 @@ class EventContext(_message.Message):
         bot: _builtins.bool = ...,
         traceparent: _builtins.str = ...,
         global_privacy_control: _builtins.bool = ...,
+        keeps_times: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "bot", b"bot", "global_privacy_control", b"global_privacy_control", "origin", b"origin", "received_time_ms", b"received_time_ms", "sent_time_ms", b"sent_time_ms", "site", b"site", "traceparent", b"traceparent", "user_agent", b"user_agent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "bot", b"bot", "global_privacy_control", b"global_privacy_control", "keeps_times", b"keeps_times", "origin", b"origin", "received_time_ms", b"received_time_ms", "sent_time_ms", b"sent_time_ms", "site", b"site", "traceparent", b"traceparent", "user_agent", b"user_agent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -164,12 +164,15 @@ class StoredEvent(_message.Message):
     ADDRESS_FIELD_NUMBER: _builtins.int
     BOT_FIELD_NUMBER: _builtins.int
     CONFLICT_FIELD_NUMBER: _builtins.int
+    IMPORTED_FIELD_NUMBER: _builtins.int
     address: _builtins.str
     """The address it came from, cut at admission. May be empty."""
     bot: _builtins.bool
     """It came from a known robot."""
     conflict: _builtins.bool
     """An event with this id and other content came later and was not kept."""
+    imported: _builtins.bool
+    """It was brought by `footfall-import` from another server, and was never seen live."""
     @_builtins.property
     def event(self) -> _event_pb2.Event:
         """The event as admitted. Of one that has been erased only ids, times, type and site are left, and the name if it
@@ -193,10 +196,11 @@ class StoredEvent(_message.Message):
         address: _builtins.str = ...,
         bot: _builtins.bool = ...,
         conflict: _builtins.bool = ...,
+        imported: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "received_time", b"received_time", "stamp", b"stamp"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "bot", b"bot", "conflict", b"conflict", "event", b"event", "received_time", b"received_time", "stamp", b"stamp"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "bot", b"bot", "conflict", b"conflict", "event", b"event", "imported", b"imported", "received_time", b"received_time", "stamp", b"stamp"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -935,3 +935,86 @@ class EraseIdentityResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EraseIdentityResponse: _TypeAlias = EraseIdentityResponse  # noqa: Y015
+
+@_typing.final
+class ImportIdentitiesRequest(_message.Message):
+    """Identifying events of the past, with their visits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    VISITS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
+        """As admission leaves them, at most 1,000."""
+
+    @_builtins.property
+    def visits(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImportedVisit]:
+        """The visits of these events, as history has them now."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[_event_pb2.Event] | None = ...,
+        visits: _abc.Iterable[Global___ImportedVisit] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "visits", b"visits"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportIdentitiesRequest: _TypeAlias = ImportIdentitiesRequest  # noqa: Y015
+
+@_typing.final
+class ImportedVisit(_message.Message):
+    """Whom a visit names, and who is signed in on it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VISIT_ID_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    IDENTITY_IDS_FIELD_NUMBER: _builtins.int
+    SIGNED_IN_IDENTITY_ID_FIELD_NUMBER: _builtins.int
+    visit_id: _builtins.str
+    """The visit, as stored."""
+    revision: _builtins.int
+    """How often its timeline has changed: of two states the later one counts."""
+    signed_in_identity_id: _builtins.str
+    """The identity whose session is open, or empty."""
+    @_builtins.property
+    def identity_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """All identities that it names."""
+
+    def __init__(
+        self,
+        *,
+        visit_id: _builtins.str = ...,
+        revision: _builtins.int = ...,
+        identity_ids: _abc.Iterable[_builtins.str] | None = ...,
+        signed_in_identity_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity_ids", b"identity_ids", "revision", b"revision", "signed_in_identity_id", b"signed_in_identity_id", "visit_id", b"visit_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportedVisit: _TypeAlias = ImportedVisit  # noqa: Y015
+
+@_typing.final
+class ImportIdentitiesResponse(_message.Message):
+    """All is stored."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportIdentitiesResponse: _TypeAlias = ImportIdentitiesResponse  # noqa: Y015

@@ -112,6 +112,11 @@ class IdentityServiceStub(object):
                 request_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.EraseIdentityRequest.SerializeToString,
                 response_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.EraseIdentityResponse.FromString,
                 _registered_method=True)
+        self.ImportIdentities = channel.unary_unary(
+                '/footfall.identity.v1.IdentityService/ImportIdentities',
+                request_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.ImportIdentitiesRequest.SerializeToString,
+                response_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.ImportIdentitiesResponse.FromString,
+                _registered_method=True)
 
 
 class IdentityServiceServicer(object):
@@ -231,6 +236,15 @@ class IdentityServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ImportIdentities(self, request, context):
+        """Takes over what identifying events of the past say of the identities they name: since when they are known, their
+        profile, and what links them to contacts. Live state is neither read nor changed. Idempotent; events in
+        any order, but what is said of a visit not before what was said earlier. For history's import.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_IdentityServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -308,6 +322,11 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     servicer.EraseIdentity,
                     request_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.EraseIdentityRequest.FromString,
                     response_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.EraseIdentityResponse.SerializeToString,
+            ),
+            'ImportIdentities': grpc.unary_unary_rpc_method_handler(
+                    servicer.ImportIdentities,
+                    request_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.ImportIdentitiesRequest.FromString,
+                    response_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.ImportIdentitiesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -718,6 +737,33 @@ class IdentityService(object):
             '/footfall.identity.v1.IdentityService/EraseIdentity',
             footfall_dot_identity_dot_v1_dot_identity__service__pb2.EraseIdentityRequest.SerializeToString,
             footfall_dot_identity_dot_v1_dot_identity__service__pb2.EraseIdentityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportIdentities(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/footfall.identity.v1.IdentityService/ImportIdentities',
+            footfall_dot_identity_dot_v1_dot_identity__service__pb2.ImportIdentitiesRequest.SerializeToString,
+            footfall_dot_identity_dot_v1_dot_identity__service__pb2.ImportIdentitiesResponse.FromString,
             options,
             channel_credentials,
             insecure,

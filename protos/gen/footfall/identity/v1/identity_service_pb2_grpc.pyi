@@ -76,6 +76,11 @@ class IdentityServiceStub:
     """The person: a contact with all identities linked to it, in pages."""
     EraseIdentity: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.EraseIdentityRequest, _identity_service_pb2.EraseIdentityResponse]
     """Forgets a person: writes erase records to the log and a tombstone here, and erases what identity holds."""
+    ImportIdentities: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.ImportIdentitiesRequest, _identity_service_pb2.ImportIdentitiesResponse]
+    """Takes over what identifying events of the past say of the identities they name: since when they are known, their
+    profile, and what links them to contacts. Live state is neither read nor changed. Idempotent; events in
+    any order, but what is said of a visit not before what was said earlier. For history's import.
+    """
 
 @_typing.type_check_only
 class IdentityServiceAsyncStub(IdentityServiceStub):
@@ -125,6 +130,11 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     """The person: a contact with all identities linked to it, in pages."""
     EraseIdentity: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.EraseIdentityRequest, _identity_service_pb2.EraseIdentityResponse]  # type: ignore[assignment]
     """Forgets a person: writes erase records to the log and a tombstone here, and erases what identity holds."""
+    ImportIdentities: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.ImportIdentitiesRequest, _identity_service_pb2.ImportIdentitiesResponse]  # type: ignore[assignment]
+    """Takes over what identifying events of the past say of the identities they name: since when they are known, their
+    profile, and what links them to contacts. Live state is neither read nor changed. Idempotent; events in
+    any order, but what is said of a visit not before what was said earlier. For history's import.
+    """
 
 class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
     """Holds the live state of every visit, the identities, and their links to contacts.
@@ -261,5 +271,16 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_identity_service_pb2.EraseIdentityResponse, _abc.Awaitable[_identity_service_pb2.EraseIdentityResponse]]:
         """Forgets a person: writes erase records to the log and a tombstone here, and erases what identity holds."""
+
+    @_abc_1.abstractmethod
+    def ImportIdentities(
+        self,
+        request: _identity_service_pb2.ImportIdentitiesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.ImportIdentitiesResponse, _abc.Awaitable[_identity_service_pb2.ImportIdentitiesResponse]]:
+        """Takes over what identifying events of the past say of the identities they name: since when they are known, their
+        profile, and what links them to contacts. Live state is neither read nor changed. Idempotent; events in
+        any order, but what is said of a visit not before what was said earlier. For history's import.
+        """
 
 def add_IdentityServiceServicer_to_server(servicer: IdentityServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

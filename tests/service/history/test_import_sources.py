@@ -1,0 +1,131 @@
+"""Where past visits come from: how an old server is asked, how it may refuse, and where reading goes on."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+from footfall_history.importing import Progress
+from footfall_history.rest_client import RestClient, StoppedError, read_credentials
+from footfall_history.sources import OldServer, PastFile, Place, Source, pages
+
+from tests.tools.original import PASSWORD, USER, OldVisit, running_original
+from tests.tools.ports import free_ports
+from tests.tools.visits import now_ms
+
+
+@pytest.fixture
+def credentials(tmp_path: Path) -> dict[str, str]:
+    file = tmp_path / "credentials"
+    file.write_text(f"{USER}:{PASSWORD}\n", encoding="utf-8")
+    return read_credentials(file)
+
+
+def visits() -> list[OldVisit]:
+    return [OldVisit(now_ms(), [("Click", 0, {})], **{name: "Recognized"}) for name in ("ann", "ben", "cleo")]
+
+
+async def read(source: Source, place: Place) -> list[tuple[Place, str]]:
+    return [(before, visit.visit_id) async for before, parts in source.visits(place) async for visit, _ in parts]
+
+
+async def test_a_server_is_read_from_where_it_was_left(credentials: dict[str, str]) -> None:
+    ann, ben, cleo = visits()
+    async with (
+        running_original(ann, ben, cleo) as original,
+        RestClient(original.url, credentials, rate=1_000) as client,
+    ):
+        source = OldServer(client, pytest.fail)
+        assert await source.begin() is False
+        everything = await read(source, Place())
+        assert everything == [(Place(), ann.id), (Place("", "ann"), ben.id), (Place("", "ben"), cleo.id)]
+        assert await read(source, everything[2][0]) == everything[2:]
+
+
+@pytest.mark.parametrize("cursors", ["page_start", "another_name"])
+async def test_all_is_read_whether_or_not_a_server_takes_its_cursors(credentials: dict[str, str], cursors: str) -> None:
+    visit = OldVisit(now_ms(), [("Click", number, {}) for number in range(5)])
+    async with running_original(visit) as original, RestClient(original.url, credentials, rate=1_000) as client:
+        original.cursors = cursors
+        answers = [answer async for _, answer in pages(client, f"/visits/{visit.id}/events", 2)]
+    ids = [event["eventID"] for answer in answers for event in json.loads(answer.body)]
+    assert list(dict.fromkeys(ids)) == [event["eventID"] for event in visit.events]
+
+
+async def test_a_file_is_read_from_where_it_was_left(tmp_path: Path) -> None:
+    file = tmp_path / "visits.jsonl"
+    lines = [f"{json.dumps(visit.events[0])}\n" for visit in visits() for _ in range(200)]
+    file.write_text("".join(lines))
+    reasons: list[str] = []
+    source = PastFile(file, reasons.append)
+    everything = await read(source, Place())
+    assert (len(everything), reasons) == (600, [])
+    last = everything[-1][0]
+    assert int(last.page) == len("".join(lines[:500]))
+    assert await read(source, last) == everything[500:]
+
+
+async def test_a_server_that_stays_busy_is_given_up_and_asked_no_faster_than_told(credentials: dict[str, str]) -> None:
+    async with running_original() as original:
+        original.failures = 2
+        async with RestClient(original.url, credentials, attempts=1) as client:
+            with pytest.raises(StoppedError, match="it answers 503, 1 times"):
+                await client.get("/identities")
+        async with RestClient(original.url, credentials, rate=20) as client:
+            begun = time.monotonic()
+            assert [await client.get("/identities") for _ in range(5)]
+            assert time.monotonic() - begun >= 5 / 20
+    [nobody] = free_ports(1)
+    async with RestClient(f"http://127.0.0.1:{nobody}", {}, attempts=2) as client:
+        with pytest.raises(StoppedError, match="does not answer"):
+            await client.get("/identities")
+
+
+async def test_what_is_refused_stops_at_once() -> None:
+    async with running_original() as original, RestClient(original.url, {}) as client:
+        with pytest.raises(StoppedError, match=r"refuses these credentials.*401"):
+            await client.get("/identities")
+
+
+def test_credentials_are_in_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("Bearer ff_key\n")
+    assert read_credentials(file) == {"Authorization": "Bearer ff_key"}
+    assert read_credentials(None) == {}
+    file.write_text("secret")
+    for given in file, tmp_path / "missing":
+        with pytest.raises(StoppedError) as refused:
+            read_credentials(given)
+        assert "secret" not in str(refused.value)
+    with pytest.raises(StoppedError, match="for a file"):
+        RestClient("https://user:secret@gwe.example", {})
+
+
+def test_what_is_no_server_is_refused_before_it_is_asked(tmp_path: Path) -> None:
+    for url in "gwe.example:9443", "ftp://gwe.example", "https://":
+        with pytest.raises(StoppedError, match="must begin with"):
+            RestClient(url, {})
+    file = tmp_path / "ca"
+    file.write_text("no certificate")
+    for ca in file, tmp_path / "missing":
+        with pytest.raises(StoppedError, match="cannot be used"):
+            RestClient("https://gwe.example", {}, ca=ca)
+
+
+def test_progress_is_of_one_source(tmp_path: Path) -> None:
+    file = tmp_path / "progress"
+    progress = Progress(file, "https://gwe.example")
+    assert progress.place() == Place()
+    progress.save(Place("cursor", "ann"))
+    assert progress.place() == Place("cursor", "ann")
+    assert os.stat(file).st_mode & 0o777 == 0o600
+    with pytest.raises(StoppedError, match="another import"):
+        Progress(file, "https://other.example").place()
+    progress.end()
+    assert list(tmp_path.iterdir()) == []
+    file.write_text("[]")
+    with pytest.raises(StoppedError, match="cannot be read"):
+        progress.place()
+    with pytest.raises(StoppedError, match="cannot be written"):
+        Progress(tmp_path / "missing" / "progress", "").save(Place())

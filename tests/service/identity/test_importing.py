@@ -1,0 +1,70 @@
+"""What the past says of identities is taken over, once however often it comes, and nothing of it is live."""
+
+from typing import Any
+
+import pytest
+from footfall.event.v1.event_pb2 import Event
+from footfall.identity.v1.identity_service_pb2 import ImportedVisit
+from footfall_identity.contact_record import ContactRecord
+from footfall_identity.erasure import Eraser
+from footfall_identity.importing import Importer
+from footfall_identity.link_store import LinkStore
+from footfall_identity.linking import Linking
+from footfall_identity.partitions import Partitions
+from footfall_identity.person_store import PersonStore
+from footfall_identity.requests import admitted as with_transitions
+from footfall_identity.visitor_store import VisitorStore
+
+from tests.tools.identity import ATTRIBUTE_NAMES, DAY_MS, admitted, new_id
+from tests.tools.visits import now_ms
+
+VISIT, PAST_MS = new_id(), now_ms() - 20 * DAY_MS
+
+
+@pytest.fixture
+def importer(partitions: Partitions, store: VisitorStore, links: LinkStore, linking: Linking) -> Importer:
+    return Importer(PersonStore(partitions, store), links, linking, names=ATTRIBUTE_NAMES, phone_region="DE")
+
+
+def visit_now(revision: int, signed_in: str, *identities: str) -> ImportedVisit:
+    return ImportedVisit(
+        visit_id=VISIT, revision=revision, signed_in_identity_id=signed_in, identity_ids=[signed_in, *identities]
+    )
+
+
+ANN = admitted("SignIn", VISIT, PAST_MS, "ann", data={"email": "ann@shop.example", "location": "Ulm"})
+BEN = admitted("SignIn", VISIT, PAST_MS + 1, "ben")
+FIRST, BOTH = visit_now(1, "ann"), visit_now(2, "ben", "ann")
+Told = list[tuple[Event, ImportedVisit]]
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        pytest.param([(ANN, FIRST), (BEN, BOTH)], id="in order"),
+        pytest.param([(BEN, visit_now(1, "ben")), (ANN, BOTH)], id="the later event first"),
+        pytest.param([(ANN, FIRST), (BEN, BOTH), (ANN, FIRST), (BEN, BOTH)], id="twice"),
+    ],
+)
+async def test_records_are_as_the_past_left_them_and_redis_knows_nothing(
+    importer: Importer, links: LinkStore, linking: Linking, redis: Any, told: Told
+) -> None:
+    await linking.upsert(ContactRecord(contact_id="c1", email_addresses=("ann@shop.example",)))
+    for event, visit in told:
+        await importer.take(with_transitions([event]), [visit])
+    records = await links.get(["ann", "ben"])
+    assert {name: record.newest and record.newest.is_signed_in for name, record in records.items()} == {
+        "ann": False,  # ben's SignIn ended that
+        "ben": True,
+    }
+    ann = records["ann"]
+    assert (ann.first_ms, ann.location, ann.contact_id) == (PAST_MS, "Ulm", "c1")
+    assert await redis.keys() == []
+
+
+async def test_whoever_was_erased_does_not_come_back(importer: Importer, links: LinkStore, eraser: Eraser) -> None:
+    await importer.take(with_transitions([ANN]), [visit_now(1, "ann")])
+    erased = await eraser.erase("ann", "officer")
+    assert erased.identity_erased
+    await importer.take(with_transitions([ANN]), [visit_now(1, "ann")])
+    assert await links.get(["ann"]) == {}
