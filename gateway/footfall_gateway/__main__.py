@@ -5,7 +5,6 @@ from typing import Final
 from footfall_servicekit import command_line
 from footfall_servicekit.command_line import Command
 from footfall_servicekit.server import run
-from footfall_servicekit.settings import load
 
 from footfall_gateway import audit, dsl_check, keys_command
 from footfall_gateway.serving import serve
@@ -20,8 +19,8 @@ _COMMANDS: Final = {
 
 def main() -> None:
     """Run the gateway, or carry out one of its commands; the entry point `footfall-gateway`."""
-    command_line.answer("footfall-gateway", "Serve browsers and API clients until SIGTERM or SIGINT.", _COMMANDS)
-    settings = load(GatewaySettings)
+    about = "Serve browsers and API clients until SIGTERM or SIGINT."
+    settings = command_line.answer("footfall-gateway", about, GatewaySettings, _COMMANDS)
     run(settings, "gateway", lambda: serve(settings))
 
 

@@ -64,6 +64,8 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("kind", nargs="?", choices=kinds)
     parser.add_argument("id", nargs="?")
     options = parser.parse_args(arguments)
+    if options.kind and not options.id:
+        parser.error(f"{options.kind}: must be given with an id")
     key = load(GatewaySettings).audit_secret
     if not key:
         sys.stderr.write("Set GATEWAY_AUDIT_KEY to the key of the gateways that wrote the log.\n")

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from footfall_gateway import metrics
-from footfall_gateway.bodies import MAX_BODY, Bodies, ClientGoneError, Receive, must_be_plain
+from footfall_gateway.bodies import Bodies, ClientGoneError, Receive, must_be_plain
+from footfall_gateway.connection import MAX_PIXEL_QUERY
 from footfall_gateway.cors import LONGEST_ORIGIN, Cors, RawHeaders
 from footfall_gateway.envelope import BeaconError, Envelope, Rejection, TooManyEventsError, read
 from footfall_gateway.intake import Intake, Outcome, Sender, now_ms
@@ -231,8 +232,8 @@ def _pixel_body(scope: Scope) -> bytes:
     if scope["method"] != "GET":
         raise Problem(405, "only GET", allow="GET, OPTIONS")
     query = scope["query_string"]
-    if len(query) > MAX_BODY:
-        raise Problem(413, f"the query has more than {MAX_BODY} bytes")
+    if len(query) > MAX_PIXEL_QUERY:
+        raise Problem(414, f"the query has more than {MAX_PIXEL_QUERY} bytes")
     value = _PIXEL_VALUE.search(query)
     if not value:
         raise BeaconError("e: must be given")

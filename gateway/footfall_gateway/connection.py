@@ -21,13 +21,16 @@ MAX_FIELDS_BYTES = 64 * 1024
 MAX_URL_BYTES = 16 * 1024
 """Queries are taken apart piece by piece."""
 
-MAX_PIXEL_BYTES = MAX_BODY + 1024
-"""A pixel may bring as much as a body; its endpoint says so in words."""
+MAX_PIXEL_BYTES = 65_535
+"""The longest URL that llhttp takes apart. The rest of a pixel's is cut off: its endpoint refuses it in words."""
+
+MAX_PIXEL_QUERY = 65_000
+"""What a pixel may bring."""
 
 MAX_PIPELINED = 100
 """Requests that wait for the answers to earlier ones. uvicorn reads on after each answer, however many wait already."""
 
-_MAX_HEAD_BYTES = MAX_PIXEL_BYTES + MAX_FIELDS_BYTES
+_MAX_HEAD_BYTES = MAX_BODY + MAX_FIELDS_BYTES
 _MAX_REQUEST_BYTES = 2 * MAX_DISCARDED
 """On the wire, all told: chunks may take more than what is in them."""
 
@@ -119,7 +122,9 @@ class BoundedConnection(HttpToolsProtocol):
         ):
             self._refusal = 431
             raise _RefusedError
-        if len(self.url) > (MAX_PIXEL_BYTES if self.url.startswith(_PIXEL) else MAX_URL_BYTES):
+        if self.url.startswith(_PIXEL):
+            self.url = self.url[:MAX_PIXEL_BYTES]
+        elif len(self.url) > MAX_URL_BYTES:
             self._refusal = 414
             raise _RefusedError
         if len(self.pipeline) >= MAX_PIPELINED:

@@ -36,7 +36,7 @@ class Fault(NamedTuple):
     reason: str
 
 
-class DslFileError(Exception):
+class DslFileError(ValueError):
     """The file cannot be served; the text names it, the line and the reason."""
 
 

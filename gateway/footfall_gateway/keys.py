@@ -52,7 +52,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
         return self.expire_ms is not None and self.expire_ms <= now_ms
 
 
-class KeysFileError(Exception):
+class KeysFileError(ValueError):
     """The file of keys cannot be used; the text says why."""
 
 
@@ -96,6 +96,13 @@ def is_slow_proof(kept: str, token: str) -> bool:
         return False
 
 
+def check(path: Path) -> None:
+    """Raises KeysFileError for a file that cannot be used, or not be made where it is to be."""
+    if not path.parent.is_dir():
+        raise KeysFileError(f"{path}: its folder is not there")
+    KeyFile(path).read()
+
+
 class KeyFile:
     """The file, as a server reads it and as the command changes it."""
 
@@ -125,8 +132,11 @@ class KeyFile:
         if any(seen):
             try:
                 keys = msgspec.json.decode(self.path.read_bytes(), type=list[Key])
-            except (OSError, msgspec.DecodeError) as error:
-                raise KeysFileError(f"{self.path}: {error}") from error
+            except OSError as error:
+                raise KeysFileError(f"{self.path}: {error.strerror}") from error
+            except msgspec.DecodeError as error:
+                place = str(error).partition(" - at ")[2] or "its root"
+                raise KeysFileError(f"{self.path}: is no list of keys at {place}") from error
             self._keys = {key.id: key for key in keys}
         return self._keys, True
 
@@ -152,4 +162,4 @@ class KeyFile:
                     os.fsync(file.fileno())
                 new.replace(self.path)
         except OSError as error:
-            raise KeysFileError(f"{self.path}: {error}") from error
+            raise KeysFileError(f"{self.path}: {error.strerror}") from error

@@ -8,6 +8,7 @@ from typing import Any, get_origin
 import msgspec
 
 from footfall_gateway.beacon import BeaconAnswer
+from footfall_gateway.connection import MAX_PIXEL_QUERY
 from footfall_gateway.envelope import BeaconEvent, Milliseconds
 from footfall_gateway.operations import Api, Operation
 
@@ -247,11 +248,16 @@ def _beacon_paths(schemas: _Schemas) -> dict[str, Schema]:
                         "name": "e",
                         "in": "query",
                         "required": True,
-                        "description": "What would be the body of a beacon, in base64url.",
+                        "description": f"What would be the body of a beacon, in base64url; with the rest of the query "
+                        f"at most {MAX_PIXEL_QUERY} bytes.",
                         "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]+=*$"},
                     }
                 ],
-                "responses": {**answers, "200": picture},
+                "responses": {
+                    **answers,
+                    "200": picture,
+                    "414": _answer("application/json", refused, "A longer query."),
+                },
             }
         },
     }

@@ -5,7 +5,6 @@ import logging
 import math
 import resource
 import socket
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -16,7 +15,6 @@ import uvicorn
 from footfall_servicekit.background import Background, repeat
 from footfall_servicekit.server import stopped_by_signals
 from footfall_servicekit.tls import KeyPair
-from footfall_timeline import WallsError
 from starlette.types import ASGIApp
 
 from footfall_gateway import app
@@ -25,7 +23,6 @@ from footfall_gateway.beacon_protocol import beacon_protocol
 from footfall_gateway.bodies import Bodies
 from footfall_gateway.connection import LOOK_EVERY_S, BoundedConnection, cut_off_slow_clients
 from footfall_gateway.cors import Cors
-from footfall_gateway.dsl import DslFileError
 from footfall_gateway.group_commit import Bounds
 from footfall_gateway.https import STRICT_TRANSPORT_SECURITY, https_context
 from footfall_gateway.intake import Intake
@@ -34,7 +31,7 @@ from footfall_gateway.neighbours import Neighbours
 from footfall_gateway.probes import Probes
 from footfall_gateway.ratelimit import SHARE_EVERY_S, Limits, RateLimiter
 from footfall_gateway.settings import GatewaySettings
-from footfall_gateway.sites import Sites, SitesFileError
+from footfall_gateway.sites import Sites
 
 _BACKLOG = 2_048
 _OTHER_FILES = 100  # what a gateway has open beside its clients' connections
@@ -138,7 +135,7 @@ class Gateway:
         self._stopping.set()
         self._server.should_exit = True
         await asyncio.wait((self._serving,))
-        exit_code = int(self._background.has_died or self._serving.exception() is not None)
+        exit_code = self._background.exit_code or int(self._serving.exception() is not None)
         await self._background.end()
         await self._intake.close()
         await self._limiter.close()
@@ -149,11 +146,7 @@ class Gateway:
 
 async def serve(settings: GatewaySettings) -> int:
     """Serve until SIGTERM or SIGINT, and return the exit code. A second signal skips waiting for requests."""
-    try:
-        gateway = Gateway(settings)
-    except (SitesFileError, WallsError, DslFileError) as error:
-        sys.stderr.write(f"The settings are wrong:\n  {error}\n")
-        return 2
+    gateway = Gateway(settings)
     with stopped_by_signals(gateway.request_stop):
         await gateway.start()
         return await gateway.stopped()

@@ -1,12 +1,19 @@
 """Turns the environment into what the gateway is told."""
 
 import re
+from collections.abc import Iterator
+from ipaddress import ip_network
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated
 
-from footfall_servicekit.settings import ProcessSettings, StoreUrl, check_pair, shared
-from pydantic import AfterValidator, Field, FilePath, SecretStr, model_validator
+from footfall_servicekit.settings import ProcessSettings, pair_problems, shared
+from footfall_servicekit.values import RedisUrl, Target, readable_by
+from footfall_timeline import Walls
+from pydantic import AfterValidator, Field, FilePath, SecretStr
 from pydantic_settings import SettingsConfigDict
+
+from footfall_gateway import dsl, keys
+from footfall_gateway.sites import Sites
 
 _PATH = "(/[A-Za-z0-9._~-]+)+"
 
@@ -15,6 +22,16 @@ def _check_paths(text: str) -> str:
     if not re.fullmatch(f"({_PATH}(, *{_PATH})*)?", text):
         raise ValueError("must be paths like /onlinechat, separated by commas")
     return text
+
+
+def _check_proxies(proxies: str) -> str:
+    for proxy in filter(None, map(str.strip, proxies.split(","))):
+        try:
+            ip_network(proxy)
+        except ValueError:
+            rule = "must be addresses or networks such as 10.0.0.0/8, without bits behind the prefix"
+            raise ValueError(rule) from None
+    return proxies
 
 
 class GatewaySettings(ProcessSettings):
@@ -27,19 +44,19 @@ class GatewaySettings(ProcessSettings):
         None, description="Certificate chain (PEM) to serve HTTPS with; a change is seen at once. Unset: HTTP."
     )
     tls_key_file: FilePath | None = Field(None, description="Its key (PEM, not encrypted).")
-    collector_target: str = shared("COLLECTOR_TARGET", "127.0.0.1:50051", "gRPC target of the collector.")
-    identity_target: str = shared("IDENTITY_TARGET", "127.0.0.1:50052", "gRPC target of identity.")
-    history_target: str = shared("HISTORY_TARGET", "127.0.0.1:50053", "gRPC target of history.")
-    sites_file: Path | None = shared(
+    collector_target: Target = shared("COLLECTOR_TARGET", "127.0.0.1:50051", "gRPC target of the collector.")
+    identity_target: Target = shared("IDENTITY_TARGET", "127.0.0.1:50052", "gRPC target of identity.")
+    history_target: Target = shared("HISTORY_TARGET", "127.0.0.1:50053", "gRPC target of history.")
+    sites_file: Annotated[Path | None, readable_by(Sites, Walls.load)] = shared(
         "SITES_FILE",
         None,
         "TOML file of the sites. Here only names, groups and `origins` count: pages that may read answers.",
     )
-    dsl_file: Path | None = shared(
+    dsl_file: Annotated[Path | None, readable_by(dsl.check)] = shared(
         "DSL_FILE", None, "The `domain-model.xml` to serve; a change is seen at once. Unset: the one with `Timeout-30`."
     )
     idle_minutes: int = shared(
-        "IDLE_MINUTES", 30, "The tracking script begins a new visit after so long without an event.", ge=1
+        "IDLE_MINUTES", 30, "The tracking script begins a new visit after so long without an event.", ge=1, le=1_440
     )
     path_prefixes: Annotated[str, AfterValidator(_check_paths)] = Field(
         "",
@@ -52,18 +69,21 @@ class GatewaySettings(ProcessSettings):
         30_000,
         "Events a minute that beacons of one address may bring, good or bad; more are answered 429. 0: no limit.",
         ge=0,
+        le=1_000_000_000,
     )
     rate_limit_bytes_per_address: int = shared(
         "RATE_LIMIT_BYTES_PER_ADDRESS",
         32 * 1024 * 1024,
         "Bytes a minute that beacons of one address may have; more are answered 429. 0: no limit.",
         ge=0,
+        le=1024**4,
     )
     rate_limit_per_site: int = shared(
         "RATE_LIMIT_PER_SITE",
         0,
         "Events a minute that beacons of one site may bring; more are answered 429. 0: no limit.",
         ge=0,
+        le=1_000_000_000,
     )
     rate_limit_bytes_per_site: int = shared(
         "RATE_LIMIT_BYTES_PER_SITE",
@@ -71,6 +91,7 @@ class GatewaySettings(ProcessSettings):
         "Bytes a minute that beacons of one site may have; more are answered 429. 0: no limit but the site's share of "
         "the log (`COLLECTOR_LOG_SITE_SHARE`).",
         ge=0,
+        le=1024**4,
     )
     rate_limit_loopback: bool = Field(False, description="Limit the addresses of this machine too.")
     link_memory_s: int = Field(
@@ -80,7 +101,7 @@ class GatewaySettings(ProcessSettings):
         description="How long a link that has brought a visit from another domain counts as used, in seconds. The "
         "tracking script takes none that is older than two minutes by the visitor's clock.",
     )
-    redis_url: StoreUrl = shared(
+    redis_url: RedisUrl = shared(
         "REDIS_URL",
         "redis://127.0.0.1:16379",
         "The Redis or Valkey through which gateways share what addresses and sites have used; of a cluster any node, "
@@ -90,7 +111,7 @@ class GatewaySettings(ProcessSettings):
 
     api_user: str = shared("API_USER", "", "User of the data and `/api/v1` routes (HTTP Basic). Holds every scope.")
     api_password: SecretStr = shared("API_PASSWORD", SecretStr(""), "That user's password.")
-    keys_file: Path | None = Field(
+    keys_file: Annotated[Path | None, readable_by(keys.check)] = Field(
         None, description="File of API keys, written by `footfall-gateway keys`. Unset: no keys but API_USER."
     )
     failed_logins_per_minute: int = Field(
@@ -116,7 +137,7 @@ class GatewaySettings(ProcessSettings):
         False,
         description="Serve the data and `/api/v1` routes to everybody, without authentication.",
     )
-    trusted_proxies: str = Field(
+    trusted_proxies: Annotated[str, AfterValidator(_check_proxies)] = Field(
         "",
         description="Addresses or networks, separated by commas, whose `X-Forwarded-For` and `X-Forwarded-Proto` "
         "are believed. Empty: nobody's.",
@@ -142,21 +163,25 @@ class GatewaySettings(ProcessSettings):
     waiting_events: int = Field(
         25_000,
         ge=1_000,
+        le=10_000_000,
         description="Events that may wait to leave, and as many in large bodies; beacons beyond are answered 503.",
     )
     waiting_bytes: int = Field(
         32 * 1024 * 1024,
         ge=1024 * 1024,
+        le=1024**4,
         description="Bytes that may wait to leave, and as many in large bodies; beacons beyond are answered 503.",
     )
     reading_bytes: int = Field(
         64 * 1024 * 1024,
         ge=1024 * 1024,
+        le=1024**4,
         description="Bytes of bodies that may be arriving at once; requests beyond are answered 503.",
     )
     connections: int = Field(
         10_000,
         ge=1,
+        le=1_000_000,
         description="Connections served at once, as far as the system allows open files; requests on further "
         "ones are answered 503.",
     )
@@ -192,15 +217,11 @@ class GatewaySettings(ProcessSettings):
         """The audit key, empty when there is none."""
         return self.audit_key.get_secret_value() if self.audit_key else ""
 
-    @model_validator(mode="after")
-    def _https_is_usable(self) -> Self:
-        check_pair(self, "tls_cert_file", "tls_key_file")
-        return self
-
-    @model_validator(mode="after")
-    def _user_needs_password(self) -> Self:
+    def problems(self) -> Iterator[str]:
+        """What is wrong between settings of the gateway."""
+        yield from super().problems()
+        yield from pair_problems(self, "tls_cert_file", "tls_key_file")
         if bool(self.api_user) != bool(self.api_password.get_secret_value()):
-            raise ValueError("API_USER and API_PASSWORD: must be set both, or neither")
+            yield "API_USER and API_PASSWORD: must be set both, or neither"
         if ":" in self.api_user:
-            raise ValueError("API_USER: must not hold a colon")
-        return self
+            yield "API_USER: must not hold a colon"

@@ -12,7 +12,7 @@ DEFAULT_SITE = "default"
 _LONGEST_REMEMBERED = 512  # what is longer is no origin, and may come from anybody
 
 
-class SitesFileError(Exception):
+class SitesFileError(ValueError):
     """SITES_FILE cannot be used; the text says why."""
 
 
@@ -70,9 +70,9 @@ def _read(sites_file: Path) -> list[Site]:
     try:
         sites = msgspec.convert(tomllib.loads(sites_file.read_text(encoding="utf-8")), _SitesFile).site
     except OSError as error:
-        raise SitesFileError(f"SITES_FILE: {sites_file}: {error.strerror}") from None
+        raise SitesFileError(f"{sites_file}: {error.strerror}") from None
     except ValueError as error:  # not UTF-8, not TOML, or not of this form; none of these texts quotes a key
-        raise SitesFileError(f"SITES_FILE: {sites_file}: {error}") from None
+        raise SitesFileError(f"{sites_file}: {error}") from None
     return [Site(site.name, tuple(origin.rstrip("/").lower() for origin in site.origins)) for site in sites]
 
 

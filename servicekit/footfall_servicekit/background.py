@@ -15,14 +15,18 @@ Errors = type[Exception] | tuple[type[Exception], ...]
 _log = structlog.get_logger()
 
 
+class RefusalError(Exception):
+    """What is found in a store forbids to go on with these settings. The text names them and says what to do."""
+
+
 class Background:
     """The background work of a process. Work may end by itself; when some of it dies, the process is asked to stop."""
 
     def __init__(self, asked_to_stop: asyncio.Event) -> None:
         self._asked_to_stop = asked_to_stop
         self._tasks: list[asyncio.Task[None]] = []
-        self.has_died = False
-        """Whether some of it has died, so that the process must end with exit code 1."""
+        self.exit_code = 0
+        """What the process must end with: 1 when some of it has died, 2 when it has refused to go on."""
 
     def start(self, work: Work) -> "asyncio.Task[None]":
         """Begin work, which goes on until `end`."""
@@ -39,13 +43,19 @@ class Background:
     async def _own(self, work: Work) -> None:
         try:
             await work()
+        except RefusalError as refusal:
+            _log.error("refusing to go on; the process stops", problem=str(refusal))
+            self._die(2)
         except (Exception, asyncio.CancelledError):
             if self._asked_to_stop.is_set():
                 raise
             # A cancellation that nobody here asked for is a death too: a lost gRPC call ends the one who awaits it so.
             _log.exception("background work died; the process stops", work=name_of(work))
-            self.has_died = True
-            self._asked_to_stop.set()
+            self._die(1)
+
+    def _die(self, exit_code: int) -> None:
+        self.exit_code = self.exit_code or exit_code
+        self._asked_to_stop.set()
 
 
 async def repeat(every_s: float, away: Errors, do: Callable[..., Awaitable[object]], *arguments: Any) -> None:

@@ -1,11 +1,15 @@
 """Turns the arguments of a process into what they ask for beside running it. Settings come by the environment."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import version
 from types import MappingProxyType
 from typing import NamedTuple
+
+from footfall_servicekit.settings import ProcessSettings, ServerT, load_to_serve, unknown_variables
 
 
 class Command(NamedTuple):
@@ -15,21 +19,38 @@ class Command(NamedTuple):
     run: Callable[[list[str]], int]
 
 
-def answer(distribution: str, about: str, commands: Mapping[str, Command] = MappingProxyType({})) -> None:
-    """Return when there are no arguments. Else do what they ask for and exit, with 2 when they cannot be understood.
+def answer(
+    distribution: str, about: str, settings: type[ServerT], commands: Mapping[str, Command] = MappingProxyType({})
+) -> ServerT:
+    """Return the settings to serve with when there are no arguments; exit with 2 when they are wrong.
 
+    Else do what the arguments ask for and exit, with 2 when they cannot be understood. Every process has `check`.
     The process is called as its distribution. `about` says what it does without arguments.
     """
+    check = Command("look for faults in the settings, without serving", partial(_check, distribution, settings))
+    commands = {"check": check, **commands}
     parser = argparse.ArgumentParser(
         prog=distribution, description=about, epilog="Settings come by the environment; the README has a table of them."
     )
     parser.add_argument("--version", action="version", version=f"{distribution} {version(distribution)}")
-    if commands:
-        names = parser.add_subparsers(dest="command", metavar="COMMAND", title="instead")
-        for name, command in commands.items():
-            names.add_parser(name, help=command.about)
+    names = parser.add_subparsers(dest="command", metavar="COMMAND", title="instead")
+    for name, command in commands.items():
+        names.add_parser(name, help=command.about)
     first, rest = sys.argv[1:2], sys.argv[2:]
     if asked := getattr(parser.parse_args(first), "command", None):
         sys.exit(commands[asked].run(rest))
     if first:
         parser.error(f"unrecognized arguments: {' '.join(sys.argv[1:])}")
+    return load_to_serve(settings)
+
+
+def _check(distribution: str, settings: type[ProcessSettings], arguments: list[str]) -> int:
+    argparse.ArgumentParser(
+        prog=f"{distribution} check",
+        description="Look for faults in the settings, without serving and without asking a store; exit with 2 for any.",
+    ).parse_args(arguments)
+    for name, nearest in unknown_variables(settings, os.environ).items():
+        sys.stderr.write(f"{name} is not known{f'; is {nearest} meant?' if nearest else ''}\n")
+    load_to_serve(settings, is_trial=True)
+    sys.stderr.write("The settings are right.\n")
+    return 0

@@ -5,9 +5,12 @@ document it refused), so it is written at level debug only; type and stack are a
 """
 
 import logging
+import os
 import sys
 import traceback
+from contextlib import suppress
 from contextvars import ContextVar
+from typing import TextIO, cast
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -18,6 +21,7 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 def configure(service: str, level: str) -> None:
     """Route all logging of this process to stdout. Call once, before the first channel or server is made."""
+    output = _Output()
     threshold = logging.getLevelNamesMapping()[level.upper()]
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -30,10 +34,10 @@ def configure(service: str, level: str) -> None:
     structlog.configure(
         processors=[*shared, rendered],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.WriteLoggerFactory(sys.stdout),
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", output)),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stdout)
+    handler = logging.StreamHandler(output)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
@@ -44,6 +48,28 @@ def configure(service: str, level: str) -> None:
     root.handlers[:] = [handler]
     # Libraries talk at level info about what is their own business.
     root.setLevel(threshold if threshold <= logging.DEBUG else max(threshold, logging.WARNING))
+
+
+class _Output:
+    """Standard output. Lines that it does not take, as when nobody reads it any more, are lost: no work fails of them.
+
+    There is no buffer: what is in one would be written once more at the end of the process, which would fail of it.
+    """
+
+    def __init__(self) -> None:
+        try:
+            self._descriptor = sys.stdout.fileno()
+        except (AttributeError, OSError):  # there is none, or it is no file
+            self._descriptor = os.open(os.devnull, os.O_WRONLY)
+
+    def write(self, text: str) -> None:
+        left = text.encode()
+        with suppress(OSError):
+            while left:
+                left = left[os.write(self._descriptor, left) :]
+
+    def flush(self) -> None:
+        """Nothing is held back."""
 
 
 class _RequestAndService:

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
 
 import structlog
 from redis import exceptions as redis_errors
@@ -21,6 +22,15 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
 
+from footfall_servicekit.background import RefusalError
+
+
+class NotNowError(redis_errors.ResponseError):
+    """A node cannot do what it could before: its disk is full, a script runs, or its replicas or primary are away."""
+
+
+_NOT_NOW: Final = ("MISCONF ", "BUSY ", "NOREPLICAS ", "MASTERDOWN ")
+
 AWAY: Final = (
     redis_errors.ConnectionError,
     redis_errors.TimeoutError,
@@ -28,8 +38,13 @@ AWAY: Final = (
     redis_errors.ClusterDownError,
     redis_errors.AskError,  # MovedError is one
     redis_errors.TryAgainError,
+    redis_errors.OutOfMemoryError,
+    NotNowError,
 )
-"""What is raised when the node of a partition does not answer or does not hold it any more: it may soon."""
+"""What is raised when the node of a partition does not answer, or does not hold it any more: it may soon.
+
+Any other error of Redis says that what it was asked is wrong, and will be the next time.
+"""
 
 COUNT_KEY: Final = "log:partitions"
 
@@ -127,6 +142,10 @@ class _SlotConnection(Connection):
         except redis_errors.ReadOnlyError:  # a primary no more; the name it was found by may be another's by now
             self.mark_for_reconnect()  # type: ignore[no-untyped-call]  # redis-py types it not
             raise
+        except redis_errors.ResponseError as error:
+            if str(error).startswith(_NOT_NOW):
+                raise NotNowError(str(error)) from None
+            raise
 
 
 class _EncryptedSlotConnection(_SlotConnection, SSLConnection):
@@ -153,6 +172,19 @@ def pool(
     )
 
 
+def check_url(url: str) -> str:
+    """Return the URL. Raises ValueError for one that no client can be made of."""
+    try:
+        new_connection: Any = pool(url, COUNT_KEY, timeout_ms=1).make_connection  # redis-py types it not
+        database = new_connection().db
+    except (ValueError, TypeError):
+        raise ValueError("must be `redis://host:port` or `rediss://...`, with options that redis-py has") from None
+    path = urlsplit(url).path.strip("/")
+    if path and path != str(database):
+        raise ValueError("must end with the number of a database, or without any")
+    return url
+
+
 class Node(NamedTuple):
     """A node, a client of it, and partitions that it holds."""
 
@@ -161,12 +193,16 @@ class Node(NamedTuple):
     numbers: list[int]
 
 
-class WrongPartitionsError(Exception):
+class WrongPartitionsError(RefusalError):
     """The data was made with another number of partitions. The text says what to do."""
 
 
-class OldRedisError(Exception):
+class OldRedisError(RefusalError):
     """Redis is older than what is asked of it. The text names it and its version."""
+
+
+class RedisUrlError(RefusalError):
+    """Redis answers, but not to what REDIS_URL says."""
 
 
 def is_forbidden(error: redis_errors.RedisError) -> bool:
@@ -184,7 +220,7 @@ def check_version(info: Mapping[str, Any], oldest: Version) -> None:
     if numbers and numbers < oldest:
         name = info.get("server_name", "redis").capitalize()
         needed = ".".join(map(str, oldest))
-        raise OldRedisError(f"{name} {version} is too old: Redis {needed} or later is needed, or Valkey")
+        raise OldRedisError(f"REDIS_URL: {name} {version} is too old: Redis {needed} or later is needed, or Valkey")
 
 
 async def _check_node(node: Node, oldest: Version) -> None:
@@ -192,9 +228,6 @@ async def _check_node(node: Node, oldest: Version) -> None:
         check_version(await node.client.info("server"), oldest)
     except redis_errors.RedisError as error:  # one that is down must not stop the others
         _log.warning("cannot see how old Redis is", host=node.address.host, error=type(error).__name__)
-    except OldRedisError as error:
-        _log.error("refusing to start", problem=str(error), host=node.address.host)
-        raise
 
 
 class PartitionedRedis:
@@ -232,24 +265,30 @@ class PartitionedRedis:
     async def check(self, oldest: Version = OLDEST) -> None:
         """Wait until Redis answers, then make sure that its data was made with as many partitions, and of its version.
 
-        The first to ask an empty Redis decides. Raises WrongPartitionsError and OldRedisError.
+        The first to ask an empty Redis decides. Raises WrongPartitionsError, OldRedisError and RedisUrlError.
         """
         mine = len(self._clients)
         while not self.is_checked:
             try:
                 await self._of_count.set(COUNT_KEY, mine, nx=True)
                 made_with = int(await self._of_count.get(COUNT_KEY))
-            except redis_errors.RedisError as error:
+            except redis_errors.AuthenticationError:
+                raise RedisUrlError("REDIS_URL: Redis does not take its user and password") from None
+            except AWAY as error:
                 _log.warning("Redis does not answer", error=type(error).__name__)
                 await asyncio.sleep(_RETRY_S)
                 continue
+            except redis_errors.NoPermissionError:
+                raise RedisUrlError("REDIS_URL: its user may not do what is needed") from None
+            except redis_errors.ResponseError as error:
+                if not re.match("DB index|SELECT is not", str(error)):
+                    raise
+                raise RedisUrlError("REDIS_URL: Redis does not have the database of this number") from None
             if made_with != mine:
-                problem = (
+                raise WrongPartitionsError(
                     f"PARTITIONS is {mine}, but the data in this Redis was made with {made_with}, and what is there "
                     f"keeps its partition. Set PARTITIONS={made_with} for every service, or start with an empty Redis."
                 )
-                _log.error("refusing to start", problem=problem)
-                raise WrongPartitionsError(problem)
             await self._find_nodes()
             for node in self.nodes():
                 await _check_node(node, oldest)

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
@@ -25,7 +26,7 @@ from footfall_servicekit.health import SERVICE_NAME as HEALTH_NAME
 from footfall_servicekit.health import Health
 from footfall_servicekit.interceptor import ServerInterceptor
 from footfall_servicekit.metrics import MetricsPort
-from footfall_servicekit.settings import ProcessSettings, ServiceSettings
+from footfall_servicekit.settings import ProcessSettings, ServiceSettings, unknown_variables
 from footfall_servicekit.tls import server_credentials
 
 Servicers = Mapping[str, Callable[[grpc.aio.Server], None]]
@@ -50,7 +51,7 @@ class Server:
     failures are logged at level info, and each has room of its own. `ready` says whether the dependencies answer; an
     exception counts as no.
     `background` work runs from start to stop; it may end by itself, but when it raises, the process stops with exit
-    code 1. `close` runs last, in the order given.
+    code 1, or 2 for a RefusalError. `close` runs last, in the order given.
     `stopping` is set when streams without an end of their own must end: hand it to servicers that have such.
     """
 
@@ -84,7 +85,8 @@ class Server:
     async def start(self) -> int:
         """Bind, serve, and return the port.
 
-        Raises RuntimeError or OSError when a port is taken, KeyError for a service that no loaded proto defines.
+        Raises RuntimeError or OSError when a port has been taken meanwhile, KeyError for a service that no loaded
+        proto defines.
         """
         settings = self._settings
         interceptor = ServerInterceptor(
@@ -101,7 +103,7 @@ class Server:
             add(self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
         reflection.enable_server_reflection((*self._servicers, HEALTH_NAME, reflection.SERVICE_NAME), self._grpc)
-        address = f"{settings.host}:{settings.port}"
+        address = f"[{settings.host}]:{settings.port}" if ":" in settings.host else f"{settings.host}:{settings.port}"
         if pair := settings.grpc_pair:
             credentials = server_credentials(pair, settings.grpc_tls_client_ca_file)
             self.port = self._grpc.add_secure_port(address, credentials)
@@ -127,7 +129,7 @@ class Server:
         return await self.stopped()
 
     async def stopped(self) -> int:
-        """Wait until a stop is asked for, carry it out, and return the exit code: 1 when something had died, else 0."""
+        """Wait until a stop is asked for, carry it out, and return the exit code: 0 unless something had died."""
         await self._asked_to_stop.wait()
         _log.info("stopping")
         self._health.report(serving=False)
@@ -137,13 +139,13 @@ class Server:
         await self._unless_in_a_hurry(self._grpc.stop(self._settings.stop_grace_ms / 1000))
         await self._grpc.stop(None)
         await self._background.end()
-        exit_code = int(self._background.has_died)
+        exit_code = self._background.exit_code
         for close in self._close:
             try:
                 await close()
             except Exception:
                 _log.exception("closing failed", work=name_of(close))
-                exit_code = 1
+                exit_code = exit_code or 1
         if self._metrics:
             self._metrics.close()
         _log.info("stopped", exit_code=exit_code)
@@ -194,7 +196,7 @@ async def serve(server: Server) -> int:
         try:
             await server.start()
         except (OSError, RuntimeError) as error:
-            _log.error("cannot listen", reason=str(error))
+            _log.error("cannot listen", error=type(error).__qualname__)
             await server.stop()
             return 1
         return await server.stopped()
@@ -223,6 +225,8 @@ def _do_nothing() -> None:
 def run(settings: ProcessSettings, service_name: str, main: Callable[[], Coroutine[Any, Any, int]]) -> None:
     """Run a process's main coroutine on uvloop and exit with what it returns."""
     logs.configure(service_name, settings.log_level)
+    for name, nearest in unknown_variables(type(settings), os.environ).items():
+        _log.warning("a variable of the environment is not known", variable=name, nearest=nearest or None)
     if (implementation := api_implementation.Type()) != "upb":
         sys.exit(f"protobuf runs on {implementation!r}, which is many times slower: install a wheel that has upb")
     # What has been imported stays. Looking through it again takes a full collection 10 to 40 ms, while calls wait.

@@ -3,20 +3,27 @@
 A service derives its class from `ServiceSettings`, or from `ProcessSettings` when it serves no gRPC, and sets
 `model_config = SettingsConfigDict(env_prefix="NAME_")`. What one process owns carries the prefix; what the whole
 deployment must agree on is made with `shared` and has none.
+
+Whatever is wrong is found before anything is served, all of it at once: by the type of a field (values.py has those
+that pydantic lacks), or by `problems`, for rules between several.
 """
 
 import argparse
 import importlib
 import re
 import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextvars import ContextVar
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, Field, FilePath, SecretStr, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, FilePath, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from footfall_servicekit.tls import ClientTls, KeyPair, check_authorities, server_context
+from footfall_servicekit.tls import ClientTls, KeyPair, check_authorities, reason_of, server_context
+from footfall_servicekit.values import Host, listening_problems
 
 BEGIN, END = "<!-- settings: begin -->", "<!-- settings: end -->"
 
@@ -24,17 +31,6 @@ BEGIN, END = "<!-- settings: begin -->", "<!-- settings: end -->"
 def shared(name: str, default: Any, description: str, **constraints: Any) -> Any:
     """Make a field read from the environment variable `name` as it is, without the service's prefix."""
     return Field(default, validation_alias=name, description=description, **constraints)
-
-
-def _check_store_url(url: str) -> str:
-    # Taken apart wrongly, it would fail later, with an error that quotes a part of the password.
-    if not re.fullmatch(r"[a-z+]+://([^@/?#]+@)?[^@/?#]*([/?][^@]*)?", url):
-        raise ValueError("must be a URL; `@`, `/`, `?` and `#` in a user or password are written `%40` and so on")
-    return url
-
-
-StoreUrl = Annotated[str, AfterValidator(_check_store_url)]
-"""URL of a store, which may hold a user and a password: give its field `repr=False`."""
 
 
 class ProcessSettings(BaseSettings):
@@ -47,9 +43,9 @@ class ProcessSettings(BaseSettings):
         validate_by_name=True,  # tests give a shared setting by its field's name
     )
 
-    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    host: Host = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=0, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
-    log_level: Literal["debug", "info", "warning", "error"] = shared(
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(str.lower)] = shared(
         "LOG_LEVEL",
         "info",
         "Least level logged: `debug`, `info`, `warning` or `error`. `debug` may quote what was sent.",
@@ -71,13 +67,26 @@ class ProcessSettings(BaseSettings):
     )
     grpc_tls_key_file: FilePath | None = Field(default=None, description="Its key (PEM, not encrypted).")
 
-    @model_validator(mode="after")
-    def _grpc_tls_is_usable(self) -> Self:
-        check_pair(self, "grpc_tls_cert_file", "grpc_tls_key_file")
+    def problems(self) -> Iterator[str]:
+        """What is wrong between settings, each with the names of its variables. A subclass adds what it knows."""
+        yield from pair_problems(self, "grpc_tls_cert_file", "grpc_tls_key_file")
         if self.grpc_tls_cert_file and not self.grpc_tls_ca_file:
-            raise ValueError(f"GRPC_TLS_CA_FILE: must be set where {variable(type(self), 'grpc_tls_cert_file')} is")
-        _check_authorities(self, "grpc_tls_ca_file")
+            yield f"GRPC_TLS_CA_FILE: must be set where {variable(type(self), 'grpc_tls_cert_file')} is"
+        yield from _authorities_problems(self, "grpc_tls_ca_file")
+
+    @model_validator(mode="after")
+    def _has_no_problems(self) -> Self:
+        found = [*self.problems()]
+        if (collected := _collected.get()) is not None:
+            collected += found
+        elif found:
+            raise ValueError("\n".join(found))
         return self
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """What is listened on at `host`, by the variable that sets it."""
+        return {variable(type(self), "port"): self.port}
 
     @property
     def grpc_pair(self) -> KeyPair | None:
@@ -115,10 +124,13 @@ class ServiceSettings(ProcessSettings):
         "RESOURCE_EXHAUSTED.",
     )
     max_message_bytes: int = Field(
-        default=4 * 1024 * 1024, ge=1024, description="Largest message received or sent, in bytes."
+        default=4 * 1024 * 1024, ge=1024, le=1024**3, description="Largest message received or sent, in bytes."
     )
     rpc_ceiling_ms: int = Field(
-        default=30_000, ge=1, description="Longest that one unary call may run, whatever deadline its caller has set."
+        default=30_000,
+        ge=1,
+        le=3_600_000,
+        description="Longest that one unary call may run, whatever deadline its caller has set.",
     )
     grpc_tls_client_ca_file: FilePath | None = shared(
         "GRPC_TLS_CLIENT_CA_FILE",
@@ -138,28 +150,29 @@ class ServiceSettings(ProcessSettings):
         "Start without TLS although others than this machine can call: on a network of the services' own.",
     )
 
-    @model_validator(mode="after")
-    def _only_this_machine_may_call_without_tls(self) -> Self:
-        is_safe = self.grpc_tls_cert_file or self.allow_insecure_grpc
-        if not is_safe and not re.fullmatch(r"localhost|127(\.[0-9]+){3}|\[?::1\]?", self.host):
-            host, certificate = variable(type(self), "host"), variable(type(self), "grpc_tls_cert_file")
-            rule = f"must be this machine's own address, or {certificate} be set, or ALLOW_INSECURE_GRPC=true"
-            raise ValueError(f"{host}: {rule}")
-        return self
+    @property
+    def ports(self) -> dict[str, int]:
+        """What is listened on, the metrics too."""
+        metrics = {} if self.metrics_port is None else {variable(type(self), "metrics_port"): self.metrics_port}
+        return super().ports | metrics
 
-    @model_validator(mode="after")
-    def _mutual_tls_is_whole(self) -> Self:
+    def problems(self) -> Iterator[str]:
+        """What is wrong between settings of a gRPC service."""
+        yield from super().problems()
         certificate = variable(type(self), "grpc_tls_cert_file")
+        is_safe = self.grpc_tls_cert_file or self.allow_insecure_grpc
+        if not is_safe and not re.fullmatch(r"localhost|127(\.[0-9]+){3}|::1", self.host):
+            rule = f"must be this machine's own address, or {certificate} be set, or ALLOW_INSECURE_GRPC=true"
+            yield f"{variable(type(self), 'host')}: {rule}"
         if self.grpc_tls_ca_file and not self.grpc_tls_cert_file:
-            raise ValueError(f"{certificate}: must be set where GRPC_TLS_CA_FILE is")
+            yield f"{certificate}: must be set where GRPC_TLS_CA_FILE is"
         if self.grpc_tls_client_ca_file and not self.grpc_tls_cert_file:
-            raise ValueError(f"{certificate}: must be set where GRPC_TLS_CLIENT_CA_FILE is")
+            yield f"{certificate}: must be set where GRPC_TLS_CLIENT_CA_FILE is"
         if self.grpc_client_roles and not self.grpc_tls_client_ca_file:
-            raise ValueError("GRPC_CLIENT_ROLES: needs GRPC_TLS_CLIENT_CA_FILE, without which clients have no names")
+            yield "GRPC_CLIENT_ROLES: needs GRPC_TLS_CLIENT_CA_FILE, without which clients have no names"
         if not all(name and role for name, role in self.client_roles):
-            raise ValueError("GRPC_CLIENT_ROLES: must be `name=role`, separated by commas")
-        _check_authorities(self, "grpc_tls_client_ca_file")
-        return self
+            yield "GRPC_CLIENT_ROLES: must be `name=role`, separated by commas"
+        yield from _authorities_problems(self, "grpc_tls_client_ca_file")
 
     @property
     def client_roles(self) -> list[tuple[str, str]]:
@@ -168,7 +181,14 @@ class ServiceSettings(ProcessSettings):
         return [(name, role) for name, _, role in pairs]
 
 
+_NEAR = 0.85
+"""How alike a name and what is meant by it are at least. No two names that are meant are so alike."""
+
+_collected: ContextVar[list[str] | None] = ContextVar("collected", default=None)
+"""Where problems between settings go while all is looked for, and not only the first; None: they are raised."""
+
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)
+ServerT = TypeVar("ServerT", bound=ProcessSettings)
 
 
 def variable(cls: type[BaseSettings], field_name: str) -> str:
@@ -177,51 +197,122 @@ def variable(cls: type[BaseSettings], field_name: str) -> str:
     return alias if isinstance(alias, str) else f"{cls.model_config.get('env_prefix', '')}{field_name}".upper()
 
 
-def check_pair(settings: BaseSettings, certificate_field: str, key_field: str) -> None:
-    """Raises ValueError unless both fields are unset, or name the files of a certificate and its key."""
+def pair_problems(settings: BaseSettings, certificate_field: str, key_field: str) -> Iterator[str]:
+    """Both fields must be unset, or name the files of a certificate and its key."""
     certificate, key = getattr(settings, certificate_field), getattr(settings, key_field)
     names = f"{variable(type(settings), certificate_field)} and {variable(type(settings), key_field)}"
     if bool(certificate) != bool(key):
-        raise ValueError(f"{names}: must be set both, or neither")
-    if certificate:
+        yield f"{names}: must be set both, or neither"
+    elif certificate:
         try:
             server_context(KeyPair(certificate, key))
         except OSError as error:
-            raise ValueError(f"{names}: must be a certificate and its key, in PEM ({_reason(error)})") from error
+            yield f"{names}: must be a certificate and its key, in PEM ({reason_of(error)})"
 
 
-def _check_authorities(settings: BaseSettings, field: str) -> None:
+def _authorities_problems(settings: BaseSettings, field: str) -> Iterator[str]:
     if file := getattr(settings, field):
         try:
             check_authorities(file)
         except OSError as error:
-            name = variable(type(settings), field)
-            raise ValueError(f"{name}: must hold certificates, in PEM ({_reason(error)})") from error
-
-
-def _reason(error: OSError) -> str:
-    return getattr(error, "reason", None) or error.strerror or type(error).__name__
+            yield f"{variable(type(settings), field)}: must hold certificates, in PEM ({reason_of(error)})"
 
 
 def load(cls: type[SettingsT]) -> SettingsT:
     """Read the environment. When anything is wrong, name all of it on stderr, without the values, and exit with 2."""
+    return _unless_wrong(*_read(cls))
+
+
+def load_to_serve(cls: type[ServerT], *, is_trial: bool = False) -> ServerT:
+    """The same for a process that will listen where its settings say; in a trial it may be listening there already."""
+    settings, problems = _read(cls)
+    if settings:
+        found = listening_problems(variable(cls, "host"), settings.host, settings.ports, is_trial=is_trial)
+        problems += _about_others(found, problems)
+    return _unless_wrong(settings, problems)
+
+
+def _read(cls: type[SettingsT]) -> tuple[SettingsT | None, list[str]]:
+    """The settings, with the defaults for those that are wrong, and all that is wrong, each with its variable."""
+    problems: list[str] = []
+    between: list[str] = []
+    defaults: dict[str, Any] = {}
+    token = _collected.set(between)
     try:
-        return cls()
-    except ValidationError as error:
-        problems = [_problem(cls, tuple(item["loc"]), item["msg"]) for item in error.errors(include_input=False)]
-    except SettingsError as error:
-        problems = [str(error)]
-    sys.stderr.write("".join(f"{problem}\n" for problem in ("The settings are wrong:", *problems)))
+        for _ in range(2):  # the second time with defaults, to see what else is wrong
+            between.clear()
+            try:
+                settings = cls(**defaults)
+            except ValidationError as error:
+                problems = list(dict.fromkeys([*problems, *_problems(cls, error)]))
+                defaults = {
+                    str(item["loc"][0]): _default(cls, item["loc"][0]) for item in error.errors() if item["loc"]
+                }
+            except SettingsError as error:  # of a list that is no JSON
+                field = str(error).partition('"')[2].partition('"')[0]
+                return None, [f"{variable(cls, field)}: must be JSON"]
+            else:
+                return settings, problems + _about_others(between, problems)
+    finally:
+        _collected.reset(token)
+    return None, problems + between
+
+
+def _unless_wrong(settings: SettingsT | None, problems: list[str]) -> SettingsT:
+    if settings and not problems:
+        return settings
+    sys.stderr.write("".join(f"{line}\n" for line in ("The settings are wrong:", *(f"  {each}" for each in problems))))
     raise SystemExit(2)
 
 
-def _problem(cls: type[BaseSettings], location: tuple[int | str, ...], rule: str) -> str:
-    rule = re.sub("^Value error, |^(Input|Value|String) (?=should)", "", rule)
-    if not location:  # a rule between several settings names them itself
-        return f"  {rule}"
-    name, *inside = map(str, location)
-    name = variable(cls, name) if name in cls.model_fields else name
-    return f"  {'.'.join((name, *inside))}: {rule}"
+def _default(cls: type[BaseSettings], location: int | str) -> Any:
+    field = next(name for name in cls.model_fields if location in (name, variable(cls, name)))
+    return cls.model_fields[field].get_default(call_default_factory=True, validated_data={})
+
+
+def _problems(cls: type[BaseSettings], error: ValidationError) -> list[str]:
+    problems: list[str] = []
+    for item in error.errors(include_input=False):
+        rules = _rule(item["type"], item["msg"], item.get("ctx", {})).splitlines()
+        name, *inside = map(str, item["loc"]) if item["loc"] else [""]  # rules between several name them themselves
+        name = variable(cls, name) if name in cls.model_fields else name
+        problems += (f"{'.'.join((name, *inside))}: {rule}" if name else rule for rule in rules)
+    return problems
+
+
+def _rule(kind: str, text: str, about: Mapping[str, Any]) -> str:
+    """What a value must be, in words that need no knowledge of pydantic."""
+    match kind:
+        case "too_short":  # of a secret
+            return f"should have at least {about['min_length']} characters"
+        case "bool_parsing":
+            return "should be true or false"
+        case _:
+            return re.sub("^Value error, |^(Input|Value|String) (?=should)|, unable to .*", "", text)
+
+
+def _about_others(found: Iterable[str], problems: Iterable[str]) -> list[str]:
+    """What was found with defaults in the place of wrong settings; not where it is about one of these."""
+    wrong = {re.split("[.:]", problem)[0] for problem in problems}
+    return [problem for problem in found if not wrong & {*re.findall(r"\w+", problem)}]
+
+
+def unknown_variables(cls: type[BaseSettings], environment: Iterable[str]) -> dict[str, str]:
+    """Variables that seem to be meant for this process, which does not read them; with the nearest that it does read.
+
+    One environment may serve many programs. So a variable seems to be meant for this one when it begins with its
+    prefix, or nearly so, or nearly is one that it shares with others.
+    """
+    prefix = cls.model_config.get("env_prefix", "")
+    known = {variable(cls, name) for name in cls.model_fields} | {f"{prefix}TARGET"}  # by which others call it
+    common = [name for name in known if not name.startswith(prefix)]
+    found = {}
+    for name in sorted({name.upper() for name in environment} - known):
+        is_own = get_close_matches(f"{name.partition('_')[0]}_", [prefix], cutoff=_NEAR)
+        nearest = get_close_matches(name, known if is_own else common, 1, _NEAR)
+        if is_own or nearest:
+            found[name] = "".join(nearest)
+    return found
 
 
 def table(cls: type[BaseSettings]) -> str:

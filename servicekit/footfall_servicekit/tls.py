@@ -51,7 +51,7 @@ class Followed(Generic[T]):
         try:
             self.latest = self._make()
         except OSError as error:
-            _log.warning("certificate files have changed and cannot be used", files=names, reason=str(error))
+            _log.warning("certificate files have changed and cannot be used", files=names, reason=reason_of(error))
             return None
         _log.info("certificate files have changed", files=names)
         return self.latest
@@ -79,6 +79,11 @@ def server_context(pair: KeyPair) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(*pair, password="")  # none: OpenSSL would ask the terminal for one
     return context
+
+
+def reason_of(error: OSError) -> str:
+    """Why files cannot be used, in words of OpenSSL or of the system that quote nothing."""
+    return getattr(error, "reason", None) or error.strerror or type(error).__name__
 
 
 def check_authorities(file: Path) -> None:

@@ -1,13 +1,14 @@
 """The settings as written down (README tables, containers, the embedded run) are those the services read."""
 
+import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml  # type: ignore[import-untyped]
-from footfall_servicekit.settings import BEGIN, END, table, variable
+from footfall_servicekit.settings import BEGIN, END, table, unknown_variables, variable
 
 from deploy.embedded import DEFAULT_PORTS, ROOT, Credentials, suite_environment
 from tests.arch.house import SERVICES, own_dependencies, secrets_of, settings_class
@@ -43,6 +44,26 @@ def dockerfile(service: str) -> dict[str, list[str]]:
 def test_the_table_in_the_readme_is_up_to_date(service: str) -> None:
     readme = (SERVICES[service] / "README.md").read_text(encoding="utf-8")
     assert f"{BEGIN}\n{table(settings_class(service))}\n{END}" in readme, "run `make settings`"
+
+
+@every_service
+def test_every_number_has_limits(service: str) -> None:
+    cls = settings_class(service)
+    numbers = {
+        name: field
+        for name, field in cls.model_fields.items()
+        if {int, float} & {field.annotation, *get_args(field.annotation)}
+    }
+    assert len(numbers) > 5
+    limits = {name: {type(limit).__name__.lower()[0] for limit in field.metadata} for name, field in numbers.items()}
+    assert [variable(cls, name) for name, found in limits.items() if not {"g", "l"} <= found] == []
+
+
+@every_service
+def test_what_others_are_told_is_not_taken_for_a_slip(service: str) -> None:
+    told = suite_environment(Path("/data"), DEFAULT_PORTS, Credentials("user", "password"))
+    every = {name for other in SERVICES for name in variables(other)}
+    assert unknown_variables(settings_class(service), every | set(told) | set(os.environ)) == {}
 
 
 @every_service

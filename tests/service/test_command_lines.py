@@ -10,10 +10,20 @@ import pytest
 from deploy.embedded import ROOT
 from tests.arch.house import SERVICES
 
-COMMANDS = {"gateway": ["keys", "whose", "check-dsl"], "history": ["dead-letters", "verify-erasure"]}
+COMMANDS = {
+    "collector": ["check"],
+    "identity": ["check"],
+    "gateway": ["check", "keys", "whose", "check-dsl"],
+    "history": ["check", "dead-letters", "verify-erasure"],
+}
+SUBCOMMANDS = {
+    ("gateway", "keys"): ["create", "list", "rotate", "revoke"],
+    ("history", "dead-letters"): ["list", "show", "repair", "replay", "discard"],
+}
 EVERY_COMMAND = [
     *([service] for service in SERVICES),
     *([service, command] for service, commands in COMMANDS.items() for command in commands),
+    *([*command, name] for command, names in SUBCOMMANDS.items() for name in names),
 ]
 MODULES = [
     "footfall_history",
@@ -51,7 +61,7 @@ def test_help_explains(command: list[str], run: Run, capsys: pytest.CaptureFixtu
     said = capsys.readouterr().out
     assert said.startswith(f"usage: footfall-{' '.join(command)}")
     if len(command) == 1:
-        assert all(name in said for name in ["--version", "Settings", *COMMANDS.get(command[0], ())])
+        assert all(name in said for name in ["--version", "Settings", *COMMANDS[command[0]]])
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -69,9 +79,24 @@ def test_what_is_not_understood_is_refused(
     assert f"footfall-{service}: error:" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("service", "command"), [(each[0], each[1]) for each in EVERY_COMMAND if len(each) == 2])
-def test_flags_that_a_command_does_not_have_are_refused(service: str, command: str, run: Run) -> None:
-    assert run(service, command, "--hlep") == 2
+@pytest.mark.parametrize("command", EVERY_COMMAND, ids=" ".join)
+def test_flags_that_a_command_does_not_have_are_refused(command: list[str], run: Run) -> None:
+    assert run(*command, "--hlep") == 2
+
+
+@pytest.mark.parametrize("command", SUBCOMMANDS, ids=" ".join)
+def test_subcommands_that_a_command_does_not_have_are_refused(command: tuple[str, str], run: Run) -> None:
+    assert run(*command) == run(*command, "lsit") == 2
+
+
+def test_everything_is_discarded_only_when_that_is_written_out(run: Run) -> None:
+    assert run("history", "dead-letters", "discard", "--al") == 2
+
+
+def test_a_hash_is_asked_for_with_an_id(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("gateway", "whose", "identity") == 2
+    captured = capsys.readouterr()
+    assert (captured.out, "identity: must be given with an id" in captured.err) == ("", True)
 
 
 @pytest.mark.parametrize("module", MODULES)

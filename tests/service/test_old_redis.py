@@ -47,5 +47,5 @@ async def test_a_service_does_not_start_on_it(service: Service, version: str, re
     async with scripted_redis(INFO=bulk(f"# Server\r\nredis_version:{version}\r\n")) as redis:
         settings = {"REDIS_URL": redis.url, "MONGO_URL": "mongodb://127.0.0.1:1", "NEVER_ERASE": True}
         async with running_service(service, tmp_path, **settings, LOG_ACK_REPLICAS=replicas) as running:
-            assert await asyncio.to_thread(running.process.wait, 20) == 1
+            assert await asyncio.to_thread(running.process.wait, 20) == 2
             assert f"Redis {version} is too old" in running.output()

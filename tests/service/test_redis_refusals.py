@@ -1,20 +1,24 @@
 """What Redis answers instead of an answer is taken for what it is, and for nothing that would do harm."""
 
+import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+import structlog
 from footfall_collector.event_log import EventLog, LogUnavailableError
 from footfall_history.log import Log, Unavailable
 from footfall_identity.partitions import Partitions
 from footfall_identity.visitor_store import VisitorStore
 from footfall_servicekit.errors import RequestError
-from footfall_servicekit.partitions import is_forbidden
+from footfall_servicekit.partitions import PartitionedRedis, RedisUrlError, is_forbidden
 from footfall_servicekit.stream import about_stream
 from redis.asyncio import Redis
 from redis.exceptions import ClusterDownError, NoPermissionError, ResponseError
 
+from tests.tools.process import running_service
 from tests.tools.scripted_redis import scripted_redis
 from tests.tools.stores import running_nodes
 
@@ -77,3 +81,69 @@ async def test_a_server_that_cannot_tell_its_settings_now_gets_nothing_to_keep()
 )
 def test_what_says_that_a_command_is_forbidden(error: ResponseError, *, expected: bool) -> None:
     assert is_forbidden(error) is expected
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["MISCONF Errors writing to the AOF file: No space", "BUSY Redis is busy running a script", "OOM no memory"],
+)
+async def test_what_will_be_otherwise_soon_is_a_store_that_is_away(answer: str) -> None:
+    async with scripted_redis(XINFO=f"-{answer}\r\n".encode()) as redis:
+        log = Log(redis.url, 1, 5_000)
+        with pytest.raises(Unavailable):
+            await log.end(0)
+        await log.close()
+
+
+async def test_a_command_that_is_wrong_is_no_store_that_is_away() -> None:
+    async with scripted_redis(XINFO=b"-ERR syntax error\r\n") as redis:
+        log = Log(redis.url, 1, 5_000)
+        with pytest.raises(ResponseError, match="syntax error") as raised:
+            await log.end(0)
+        assert not isinstance(raised.value, Unavailable)
+        await log.close()
+
+
+@pytest.mark.parametrize(
+    ("user", "database", "rule"),
+    [
+        ("", "/100000", "does not have the database of this number"),
+        ("nobody:wrong@", "", "does not take its user and password"),
+    ],
+)
+async def test_a_url_that_redis_will_never_serve_is_not_waited_for(
+    redis_url: str, user: str, database: str, rule: str
+) -> None:
+    redis = PartitionedRedis(redis_url.replace("://", f"://{user}") + database, 1, timeout_ms=5_000)
+    with pytest.raises(RedisUrlError, match=rule):
+        await asyncio.wait_for(redis.check(), 10)
+    await redis.aclose()
+
+
+async def test_a_service_that_is_given_one_ends_and_says_so(redis_url: str, tmp_path: Path) -> None:
+    async with running_service("collector", tmp_path, REDIS_URL=f"{redis_url}/100000") as running:
+        assert await asyncio.to_thread(running.process.wait, 20) == 2
+        assert '"problem": "REDIS_URL: Redis does not have the database of this number"' in running.output()
+        assert "stack" not in running.output()
+
+
+async def test_what_redis_says_of_an_event_is_not_logged() -> None:
+    answers = {"CONFIG": b"*0\r\n", "XADD": b"-ERR no place for ada@example.com\r\n", "MEMORY": b":0\r\n"}
+    async with scripted_redis(**answers) as redis:
+        log = EventLog(redis.url, 1, bound_bytes=1024, timeout_ms=5_000, max_appends=1, is_volatile_allowed=True)
+        await log.check()
+        with structlog.testing.capture_logs() as lines, pytest.raises(LogUnavailableError):
+            await log.append({0: b"x"})
+        await log.close()
+    [line] = lines
+    assert (line["log_level"], line["error"]) == ("warning", "ResponseError")
+    assert "ada" not in str(lines)
+
+
+async def test_replicas_that_are_demanded_and_not_there_are_told_at_the_start(redis_database_url: str) -> None:
+    log = EventLog(redis_database_url, 1, bound_bytes=1024, timeout_ms=5_000, max_appends=1, ack_replicas=3)
+    with structlog.testing.capture_logs() as lines:
+        await log.check()
+    await log.close()
+    [line] = [line for line in lines if "LOG_ACK_REPLICAS" in line["event"]]
+    assert (line["log_level"], line["demanded"], line["connected"]) == ("warning", 3, 0)

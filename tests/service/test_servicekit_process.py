@@ -23,8 +23,9 @@ PROGRAM = """
 import asyncio, logging, sys
 import structlog
 from pydantic_settings import SettingsConfigDict
+from footfall_servicekit.background import RefusalError
 from footfall_servicekit.server import Server, run, serve
-from footfall_servicekit.settings import ServiceSettings, load
+from footfall_servicekit.settings import ServiceSettings, load_to_serve
 
 class Settings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="TRIAL_")
@@ -38,12 +39,14 @@ async def work():
         logging.getLogger("library").exception("the library failed")
     if "die" in sys.argv:
         raise RuntimeError("quotes ada@example.com")
+    if "refuse" in sys.argv:
+        raise RefusalError("TRIAL_KEY: another one was used here")
     await asyncio.sleep(3600)
 
 async def close():
     structlog.get_logger().info("closed")
 
-settings = load(Settings)
+settings = load_to_serve(Settings)
 
 async def main():
     return await serve(Server(settings, {}, background=[work], close=[close]))
@@ -166,8 +169,51 @@ async def test_a_port_in_use_ends_the_process_with_a_line_that_names_it() -> Non
     async with running() as first:
         port = await first.port()
         async with running(TRIAL_PORT=str(port)) as second:
-            assert await asyncio.wait_for(second.process.wait(), 20) == 1
-    assert str(port) in second.line("cannot listen")["reason"]
+            assert second.process.stderr
+            said = (await second.process.stderr.read()).decode()
+            assert await asyncio.wait_for(second.process.wait(), 20) == 2
+    assert f"TRIAL_PORT: cannot listen on port {port}" in said
+
+
+@pytest.mark.parametrize("to", ["", ">/dev/full", ">&-"], ids=["a pipe without a reader", "a full disk", "closed"])
+async def test_without_a_standard_output_it_serves_and_the_first_signal_ends_it(to: str) -> None:
+    [port] = free_ports(1)
+    reader, writer = os.pipe()
+    os.close(reader)
+    program = ["/bin/sh", "-c", f'exec "$@" {to}', "sh", sys.executable, "-c", PROGRAM]
+    environment = os.environ | {"TRIAL_PORT": str(port), "TRIAL_LAME_DUCK_MS": "0"}
+    process = await asyncio.create_subprocess_exec(*program, env=environment, stdout=writer)
+    os.close(writer)
+    try:
+        async with open_channel(f"127.0.0.1:{port}") as channel:
+            check: Any = health_pb2_grpc.HealthStub(channel).Check
+            request = health_pb2.HealthCheckRequest()
+            await check(request, timeout=20, wait_for_ready=True)
+            process.terminate()
+            assert await asyncio.wait_for(process.wait(), 10) == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def test_what_a_store_forbids_ends_the_process_in_words_and_without_a_stack() -> None:
+    async with running("refuse", TRIAL_LAME_DUCK_MS="0") as process:
+        assert await asyncio.wait_for(process.process.wait(), 20) == 2
+    line = process.line("refusing to go on; the process stops")
+    assert line["problem"] == "TRIAL_KEY: another one was used here"
+    assert "stack" not in line
+
+
+async def test_variables_that_are_misspelt_are_warned_of() -> None:
+    async with running(TRIAL_PROT="1", TRIL_PORT="1", OTHER_PORT="1") as process:
+        await process.port()
+        found = [line for line in process.lines if line["event"] == "a variable of the environment is not known"]
+    assert [(line["variable"], line["nearest"]) for line in found] == [
+        ("TRIAL_PROT", "TRIAL_PORT"),
+        ("TRIL_PORT", "TRIAL_PORT"),
+    ]
+    assert {line["level"] for line in found} == {"warning"}
 
 
 async def test_wrong_settings_end_the_process_with_all_of_them_named() -> None:

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from footfall_servicekit.settings import ServiceSettings, StoreUrl, load, shared
+from footfall_servicekit.settings import ServiceSettings, load, shared
+from footfall_servicekit.values import StoreUrl
 from pydantic_settings import SettingsConfigDict
 
 from deploy.certificates import Authority
@@ -81,16 +82,16 @@ def test_without_tls_only_this_machine_is_served_unless_that_is_allowed(
     assert capsys.readouterr().err == f"The settings are wrong:\n  TRIAL_HOST: {rule}\n"
     with monkeypatch.context() as allowed:
         allowed.setenv("ALLOW_INSECURE_GRPC", "1")
-        assert load(Settings).host == host
+        assert load(Settings).host == host.strip("[]")
     for name, value in TLS.items():
         monkeypatch.setenv(name, files[value])
-    assert load(Settings).host == host
+    assert load(Settings).host == host.strip("[]")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.0.1", "localhost", "::1", "[::1]"])
 def test_this_machine_is_served_without_tls(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     monkeypatch.setenv("TRIAL_HOST", host)
-    assert load(Settings).host == host
+    assert load(Settings).host == host.strip("[]")
 
 
 def test_a_name_is_a_uri_too_and_may_have_several_roles(monkeypatch: pytest.MonkeyPatch, files: dict[str, str]) -> None:

@@ -11,7 +11,7 @@ from footfall_timeline.ids import scoped_visit_id
 _NO_GROUPS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
-class WallsError(Exception):
+class WallsError(ValueError):
     """SITES_FILE cannot be used; the text says why and quotes no key."""
 
 
@@ -34,9 +34,9 @@ class Walls:
         try:
             return cls(dict(map(_group, tomllib.loads(file.read_text(encoding="utf-8"))["site"])))
         except OSError as error:
-            raise WallsError(f"SITES_FILE: {file}: {error.strerror}") from None
+            raise WallsError(f"{file}: {error.strerror}") from None
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise WallsError(f"SITES_FILE: {file}: must list each [[site]] with its name") from None
+            raise WallsError(f"{file}: must list each [[site]] with its name") from None
 
     def stored_id(self, visit_id: str, site: str) -> str:
         """The id of the visit that a page of a site means by one."""

@@ -1,18 +1,16 @@
 """Turns settings into parts, and the parts into the running collector."""
 
-import sys
 from functools import partial
 
 from footfall.collector.v1 import collector_service_pb2_grpc as collector_grpc
 from footfall_servicekit import command_line
 from footfall_servicekit.channel import open_channel
 from footfall_servicekit.server import Server, run, serve
-from footfall_servicekit.settings import load
 from footfall_timeline import Walls
 
 from footfall_collector.access import ACCESS
 from footfall_collector.admission import DAY_MS, Admission
-from footfall_collector.categories import CategoriesFile, CategoriesFileError
+from footfall_collector.categories import CategoriesFile
 from footfall_collector.event_log import EventLog
 from footfall_collector.pipeline import Pipeline
 from footfall_collector.proof import TokenRules
@@ -20,12 +18,12 @@ from footfall_collector.redact import Redactor
 from footfall_collector.resolver import Resolver
 from footfall_collector.service import CollectorService
 from footfall_collector.settings import CollectorSettings
-from footfall_collector.sites import Sites, SitesFileError
+from footfall_collector.sites import Sites
 
 SERVICE_NAME = "footfall.collector.v1.CollectorService"
 
 
-async def collect(settings: CollectorSettings, sites: Sites, walls: Walls, categories: CategoriesFile) -> int:
+async def collect(settings: CollectorSettings) -> int:
     """Serve until told to stop; return the exit code."""
     log = EventLog(
         settings.redis_url,
@@ -38,15 +36,16 @@ async def collect(settings: CollectorSettings, sites: Sites, walls: Walls, categ
         is_volatile_allowed=settings.allow_volatile_log,
     )
     channel = open_channel(settings.identity_target, settings.client_tls)
+    categories = CategoriesFile(settings.categories_file)
     # With mutual TLS nobody but gateways may call Collect (access.py).
     is_gateway_known = settings.grpc_tls_client_ca_file is not None
     admission = Admission(
-        sites,
+        Sites.load(settings.sites_file),
         Redactor(settings.redact_keys.split(","), emails=settings.redact_emails),
         max_event_age_ms=settings.max_event_age_days * DAY_MS,
         token_rules=TokenRules(settings.token_leeway_s, settings.token_life_s, settings.token_predating_s),
         received_tolerance_ms=None if is_gateway_known else int(settings.received_tolerance_s * 1000),
-        walls=walls,
+        walls=Walls.load(settings.sites_file),
         category_of=categories.of,
         user_id_keys=[key.strip() for key in settings.user_id_keys.split(",") if key.strip()],
     )
@@ -66,19 +65,9 @@ async def collect(settings: CollectorSettings, sites: Sites, walls: Walls, categ
 
 def main() -> None:
     """Run the collector; the entry point `footfall-collector`."""
-    command_line.answer("footfall-collector", "Take events into the log until SIGTERM or SIGINT.")
-    settings = load(CollectorSettings)
-    try:
-        sites, walls = Sites.load(settings.sites_file), Walls.load(settings.sites_file)
-    except SitesFileError as error:
-        sys.stderr.write(f"SITES_FILE is wrong:\n{error}\n")
-        sys.exit(2)
-    try:
-        categories = CategoriesFile(settings.categories_file)
-    except CategoriesFileError as error:
-        sys.stderr.write(f"CATEGORIES_FILE is wrong:\n{error}\n")
-        sys.exit(2)
-    run(settings, "collector", partial(collect, settings, sites, walls, categories))
+    about = "Take events into the log until SIGTERM or SIGINT."
+    settings = command_line.answer("footfall-collector", about, CollectorSettings)
+    run(settings, "collector", partial(collect, settings))
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ _decode_text = msgspec.json.Decoder(str).decode
 _log = structlog.get_logger()
 
 
-class CategoriesFileError(Exception):
+class CategoriesFileError(ValueError):
     """The file cannot be used. The text names every problem and where it is."""
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import structlog
+from footfall_servicekit.background import RefusalError
 from footfall_servicekit.partitions import (
     OLDEST,
     OLDEST_WITH_WAITAOF,
@@ -53,7 +54,7 @@ class LogUnavailableError(Exception):
     """The log did not confirm the append. It may or may not be there; appending it again is safe."""
 
 
-class LogMisconfiguredError(Exception):
+class LogMisconfiguredError(RefusalError):
     """Appending to the log with these settings would do harm. The text says what to do."""
 
 
@@ -107,11 +108,9 @@ class EventLog:
         for node in self._redis.nodes():
             try:
                 await self._check_durability(node)
+                await self._check_replicas(node)
             except RedisError as error:  # checked again before anything is appended there
                 self._failed.warn(error=type(error).__name__)
-            except LogMisconfiguredError as error:
-                _log.error("refusing to start", problem=str(error))
-                raise
 
     async def _check_durability(self, node: Node) -> None:
         if node.address in self._durable:
@@ -133,6 +132,14 @@ class EventLog:
         if wrong:
             _log.warning("Redis may lose events it has confirmed, and that is allowed here", settings=wrong)
         self._durable.add(node.address)
+
+    async def _check_replicas(self, node: Node) -> None:
+        if not self._ack_replicas:
+            return
+        replicas = (await node.client.info("replication"))["connected_slaves"]
+        if replicas < self._ack_replicas:  # they may come back: no reason not to start
+            about = {"demanded": self._ack_replicas, "connected": replicas, "host": node.address.host}
+            _log.warning("fewer replicas than LOG_ACK_REPLICAS are connected: nothing can be stored", **about)
 
     async def is_ready(self) -> bool:
         """Whether appends can succeed now."""
@@ -203,7 +210,9 @@ class EventLog:
         errors = {number: answer for number, answer in answers.items() if isinstance(answer, Exception)}
         full = {number for number, error in errors.items() if isinstance(error, LogFullError | OutOfMemoryError)}
         for error in [error for number, error in errors.items() if number not in full][:1]:
-            self._failed.warn(error=type(error).__name__, reason=str(error), partitions=sorted(errors.keys() - full))
+            # The text of an error of Redis may quote what somebody sent.
+            reason = None if isinstance(error, RedisError) else str(error)
+            self._failed.warn(error=type(error).__name__, reason=reason, partitions=sorted(errors.keys() - full))
         if len(errors) == len(answers):
             raise LogFullError if full else LogUnavailableError
         return {number: entry_id.decode() for number, entry_id in answers.items() if number not in errors}

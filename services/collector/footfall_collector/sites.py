@@ -21,7 +21,7 @@ _LABEL = r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
 _ORIGIN = re.compile(rf"https?://(?:\*\.)?(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-f:.]+\])(?::[0-9]{{1,5}})?")
 
 
-class SitesFileError(Exception):
+class SitesFileError(ValueError):
     """The file cannot be used. The text names every problem and quotes no key."""
 
 

@@ -1,7 +1,6 @@
 """Turns settings into parts, and the parts into the running history service, or into one command."""
 
 import asyncio
-import sys
 from functools import partial
 from typing import Final
 
@@ -10,8 +9,7 @@ from footfall_servicekit import command_line
 from footfall_servicekit.background import repeat
 from footfall_servicekit.command_line import Command
 from footfall_servicekit.server import Server, run, serve
-from footfall_servicekit.settings import load
-from footfall_timeline import Walls, WallsError
+from footfall_timeline import Walls
 
 from footfall_history import dead_letters_command, verify_command
 from footfall_history.access import ACCESS
@@ -43,9 +41,9 @@ _TRIM_EVERY_S: Final = 30.0
 _SWEEP_EVERY_S: Final = 600.0
 
 
-async def keep_history(settings: HistorySettings, walls: Walls) -> int:
+async def keep_history(settings: HistorySettings) -> int:
     """Serve until told to stop; return the exit code."""
-    stopping = asyncio.Event()
+    stopping, walls = asyncio.Event(), Walls.load(settings.sites_file)
     store = Store.open(settings.mongo_url, settings.mongo_database, settings.mongo_timeout_ms)
     log_kept_ms = settings.log_kept_minutes * MINUTE_MS
     log = Log(settings.redis_url, settings.partitions, settings.redis_timeout_ms)
@@ -118,14 +116,8 @@ def main() -> None:
         "verify-erasure": Command("search the stores for what is left of somebody", verify_command.run),
     }
     about = "Keep what visitors do, and answer about it, until SIGTERM or SIGINT."
-    command_line.answer("footfall-history", about, commands)
-    settings = load(HistorySettings)
-    try:
-        walls = Walls.load(settings.sites_file)
-    except WallsError as error:
-        sys.stderr.write(f"{error}\n")
-        sys.exit(2)
-    run(settings, "history", partial(keep_history, settings, walls))
+    settings = command_line.answer("footfall-history", about, HistorySettings, commands)
+    run(settings, "history", partial(keep_history, settings))
 
 
 if __name__ == "__main__":

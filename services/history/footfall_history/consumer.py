@@ -93,7 +93,7 @@ class LogConsumer:
         """
         try:
             return await self._keep(partition, part, self._effort, outcomes)
-        except (log.Unavailable, DeadLettersFullError):
+        except (*log.Unavailable, DeadLettersFullError):
             raise
         except Exception as error:
             self._failures[partition] += 1

@@ -11,7 +11,7 @@ from typing import Final
 
 from footfall.event.v1.event_pb2 import Event, EventBatch, EventContext
 from footfall_servicekit import logs
-from footfall_servicekit.partitions import OldRedisError, WrongPartitionsError
+from footfall_servicekit.background import RefusalError
 from footfall_servicekit.settings import load
 
 from footfall_history import repair
@@ -33,11 +33,11 @@ def run(arguments: list[str]) -> int:
     logs.configure("history", "critical")  # what goes wrong is told below
     try:
         return asyncio.run(_run(settings, options))
-    except (Unavailable, TimeoutError):
+    except (*Unavailable, TimeoutError):
         sys.stderr.write("Redis does not answer\n")
     except DeadLettersFullError:
         sys.stderr.write("too many letters lie in that partition: replay or discard some\n")
-    except (RepairError, WrongPartitionsError, OldRedisError) as error:
+    except (RepairError, RefusalError) as error:
         sys.stderr.write(f"{error}\n")
     return 1
 
@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         ("replay", _replay, "append these to the log again, for history and identity to read"),
         ("discard", _discard, "remove these for good"),
     ):
-        several = commands.add_parser(name, help=words)
+        several = commands.add_parser(name, help=words, allow_abbrev=False)  # `--a` must not mean everything
         which = several.add_mutually_exclusive_group(required=True)
         which.add_argument("ids", nargs="*", default=[], metavar="id")
         which.add_argument("--all", action="store_true")

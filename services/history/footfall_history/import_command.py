@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from footfall_servicekit import logs
+from footfall_servicekit.background import RefusalError
 from footfall_servicekit.settings import load
-from footfall_timeline import Walls, WallsError
+from footfall_timeline import Walls
 
 from footfall_history.comparing import differences
 from footfall_history.documents import IMPORTED
@@ -53,7 +54,7 @@ def _run(options: argparse.Namespace) -> bool:
     is_done = False
     try:
         is_done = asyncio.run(options.run(options))
-    except* (StoppedError, WallsError, ConnectionError) as errors:
+    except* (StoppedError, RefusalError, ConnectionError) as errors:
         sys.stderr.write(f"{_first(errors)}\n")
     except* (*Unavailable, TimeoutError):
         sys.stderr.write("MongoDB does not answer\n")
@@ -154,11 +155,8 @@ async def _importer(options: argparse.Namespace) -> AsyncIterator[Importer]:
     stamper = Stamper(store, tombstones, transitions_kept=settings.visit_transitions, mark=IMPORTED)
     kept_ms = settings.retention_days * DAY_MS
     try:
-        try:
-            async with asyncio.timeout(_PATIENCE_S):
-                await tombstones.check()
-        except RuntimeError as error:
-            raise StoppedError(str(error)) from None
+        async with asyncio.timeout(_PATIENCE_S):
+            await tombstones.check()
         yield Importer(stamper, tombstones, identities, walls, kept_ms=kept_ms, site=options.site)
     finally:
         await identities.close()

@@ -5,9 +5,8 @@ from functools import partial
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
-from footfall_servicekit.partitions import PartitionedRedis, hash_tag
+from footfall_servicekit.partitions import AWAY, PartitionedRedis, hash_tag
 from footfall_servicekit.stream import PAYLOAD_FIELD, Entry, StreamReader, about_stream, trim
-from redis.exceptions import RedisError
 
 GROUP: Final = "history"
 _ALL_GROUPS: Final = ("identity", "identity-live", GROUP)
@@ -26,7 +25,7 @@ class Position(NamedTuple):
     ordinal: int
 
 
-Unavailable = RedisError
+Unavailable = AWAY
 """What methods raise when Redis does not answer."""
 
 

@@ -33,7 +33,7 @@ Found = TypeVar("Found")
 Method = Callable[["HistoryService", Request, Context], Coroutine[Any, Any, Response]]
 
 # A later version will read what it has written, while it replaces this one.
-_UNAVAILABLE: Final = (*store.Unavailable, log.Unavailable, LaterVersionError)
+_UNAVAILABLE: Final = (*store.Unavailable, *log.Unavailable, LaterVersionError)
 _RETRY_MS: Final = 1_000
 _NO_WALLS: Final = Walls()
 

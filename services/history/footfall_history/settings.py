@@ -1,11 +1,16 @@
 """Turns the environment into what history is told."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
+from typing import Annotated
 
-from footfall_servicekit.settings import ServiceSettings, StoreUrl, shared
-from pydantic import Field, SecretStr, model_validator
+from footfall_servicekit.settings import ServiceSettings, shared
+from footfall_servicekit.values import DatabaseName, RedisUrl, StoreUrl, Target, readable_by
+from footfall_timeline import Walls
+from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import SettingsConfigDict
+
+from footfall_history.store import check_url
 
 DAY_MS = 86_400_000
 MINUTE_MS = 60_000
@@ -17,17 +22,17 @@ class HistorySettings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="HISTORY_")
 
     port: int = Field(default=50053, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
-    redis_url: StoreUrl = shared(
+    redis_url: RedisUrl = shared(
         "REDIS_URL",
         "redis://127.0.0.1:16379",
         "The Redis or Valkey that holds the event log; of a cluster any node, or a name of several.",
         repr=False,
     )
-    mongo_url: StoreUrl = shared(
+    mongo_url: Annotated[StoreUrl, AfterValidator(check_url)] = shared(
         "MONGO_URL", "mongodb://127.0.0.1:37017", "The MongoDB that holds events and visits.", repr=False
     )
-    mongo_database: str = shared("MONGO_DATABASE", "footfall", "Its database.", min_length=1)
-    identity_target: str = shared("IDENTITY_TARGET", "127.0.0.1:50052", "gRPC target of identity.")
+    mongo_database: DatabaseName = shared("MONGO_DATABASE", "footfall", "Its database.")
+    identity_target: Target = shared("IDENTITY_TARGET", "127.0.0.1:50052", "gRPC target of identity.")
     identity_timeout_ms: int = Field(
         default=500,
         ge=1,
@@ -41,7 +46,7 @@ class HistorySettings(ServiceSettings):
         ge=1,
         le=100,
     )
-    sites_file: Path | None = shared(
+    sites_file: Annotated[Path | None, readable_by(Walls.load)] = shared(
         "SITES_FILE",
         None,
         "TOML file of the sites. Here only names and groups count: which visits an id may stand for.",
@@ -58,7 +63,7 @@ class HistorySettings(ServiceSettings):
         le=2_000,
     )
     idle_minutes: int = shared(
-        "IDLE_MINUTES", 30, "A visit without an event for so long is over and no longer listed as live.", ge=1
+        "IDLE_MINUTES", 30, "A visit without an event for so long is over and no longer listed as live.", ge=1, le=1_440
     )
     erasure_key: SecretStr | None = shared(
         "ERASURE_KEY",
@@ -81,51 +86,60 @@ class HistorySettings(ServiceSettings):
         "What identity is told. Must be above `MAX_EVENT_AGE_DAYS` and below `HISTORY_RETENTION_DAYS`: admission "
         "refuses an event first, then the live state forgets its visit, history last.",
         ge=1,
+        le=3_660,
     )
     retention_days: int = Field(
         default=30,
         ge=1,
+        le=36_500,
         description="How long events are kept after they happened, and up to a day more; dead letters after they were "
         "put aside.",
     )
     dead_letters_bound: int = Field(
         default=1_000,
         ge=1,
+        le=1_000_000,
         description="Events of a partition that may lie aside because they cannot be stored. When so many do, its log "
         "is not read any further until some are replayed or discarded.",
     )
     dead_letters_of_visit: int = Field(
         default=100,
         ge=1,
+        le=1_000_000,
         description="Of one visit at most so many lie aside; what more of it cannot be stored is dropped, counted and "
         "logged, so that no visit alone stops a partition.",
     )
     slow_transitions: int = Field(
         default=50,
         ge=1,
+        le=1_000_000,
         description="A visit with more transitions is stored beside the log's others, with a pace of its own, so that "
         "they do not wait for it.",
     )
     slow_restamps: int = Field(
         default=1_000,
         ge=1,
+        le=1_000_000,
         description="The same holds for a visit of which more events have to be stamped anew at once.",
     )
     slow_bytes: int = Field(
         default=128 * 1024 * 1024,
         ge=1,
+        le=1024**4,
         description="Memory in Redis for such visits, divided among the partitions. The log of one whose share is full "
         "is not read any further until there is room.",
     )
     attempts: int = Field(
         default=3,
         ge=1,
+        le=1_000,
         description="What could not be stored so often, although MongoDB answers, is set aside in the same way, visit "
         "by visit.",
     )
     behind_s: int = Field(
         default=30,
         ge=1,
+        le=86_400,
         description="When history is so many seconds behind the log, and when it no longer is, its own log says so.",
     )
     watchers: int = Field(
@@ -141,6 +155,7 @@ class HistorySettings(ServiceSettings):
         "How long entries stay in the log after both identity and history have read them, unless the log has reached "
         "its bound. A stream of events can be resumed that far back.",
         ge=1,
+        le=43_200,
     )
     redis_timeout_ms: int = Field(
         default=2_000,
@@ -152,24 +167,20 @@ class HistorySettings(ServiceSettings):
         default=2_000, ge=1, le=30_000, description="Longest wait for a MongoDB server that can be asked."
     )
 
-    @model_validator(mode="after")
-    def _keep_events_longest(self) -> Self:
+    def problems(self) -> Iterator[str]:
+        """What is wrong between settings of history."""
+        yield from super().problems()
         if not self.max_event_age_days < self.live_retention_days < self.retention_days:
-            raise ValueError(
+            yield (
                 f"MAX_EVENT_AGE_DAYS ({self.max_event_age_days}) must be less than IDENTITY_RETENTION_DAYS "
                 f"({self.live_retention_days}), and that less than HISTORY_RETENTION_DAYS ({self.retention_days}): an "
                 "event must not be accepted again after it is forgotten"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _can_erase_unless_told_otherwise(self) -> Self:
         if not (self.erasure_key or self.never_erase):
-            raise ValueError(
+            yield (
                 "ERASURE_KEY: must be set, for good and to one secret for identity and history, unless "
                 "NEVER_ERASE=true says that nobody will ever have to be erased"
             )
-        return self
 
     @property
     def erasure_secret(self) -> str:

@@ -18,7 +18,8 @@ from bson.raw_bson import RawBSONDocument
 from footfall_timeline import order_key
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection
 from pymongo import ASCENDING, DESCENDING, ReadPreference, ReturnDocument, UpdateMany, UpdateOne
-from pymongo.errors import BulkWriteError, ConnectionFailure, WriteConcernError
+from pymongo.errors import BulkWriteError, ConnectionFailure, PyMongoError, WriteConcernError
+from pymongo.uri_parser import parse_uri
 from pymongo.write_concern import WriteConcern
 
 from footfall_history.documents import DEVICE_FIELDS, NO_REVISION, PAGE_ENTERED, PAGE_EXITED, Document, erasable
@@ -122,6 +123,16 @@ class PageKeys(NamedTuple):
 
     entered: str
     exited: str
+
+
+def check_url(url: str) -> str:
+    """Return a URL. Raises ValueError for one that the driver makes nothing of."""
+    try:
+        parse_uri(url)
+    except (PyMongoError, ValueError):
+        rule = "must be `mongodb://host:port`, or `mongodb+srv://name` with a name in DNS, and have options of MongoDB"
+        raise ValueError(rule) from None
+    return url
 
 
 class Store:

@@ -3,14 +3,12 @@
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
-import structlog
+from footfall_servicekit.background import RefusalError
 from footfall_timeline import identity_hash
 
 from footfall_history.documents import Document
 from footfall_history.store import Store
 from footfall_history.visit import Visit
-
-_log = structlog.get_logger()
 
 EraseTimes = Mapping[str, int]
 """By erased identity, up to which moment what names it is to be forgotten, in milliseconds since the epoch."""
@@ -65,10 +63,8 @@ class Tombstones:
         """Wait until MongoDB answers, then make sure that everybody erased here was erased under this key.
 
         Raises:
-            RuntimeError: somebody was not, so events that name them would not be recognised.
+            RefusalError: somebody was not, so events that name them would not be recognised.
 
         """
         if await self._store.has_tombstones_of_other_keys(self.key_check):
-            problem = "people were erased here under an ERASURE_KEY that is not the one set now: they would come back"
-            _log.error("refusing to start", problem=problem)
-            raise RuntimeError(problem)
+            raise RefusalError("ERASURE_KEY: people were erased here under another one, and would come back")

@@ -14,7 +14,7 @@ from typing import Any, Final
 from urllib.parse import quote, quote_plus
 
 from footfall_servicekit import logs
-from footfall_servicekit.partitions import OldRedisError, WrongPartitionsError
+from footfall_servicekit.background import RefusalError
 from footfall_servicekit.settings import load
 
 from footfall_history.log import Log
@@ -48,9 +48,9 @@ def run(arguments: list[str]) -> int:
     logs.configure("history", "critical")  # what goes wrong is told below
     try:
         return asyncio.run(_verify(settings, identity))
-    except (LogUnavailable, *StoreUnavailable, TimeoutError):
+    except (*LogUnavailable, *StoreUnavailable, TimeoutError):
         sys.stderr.write("a store does not answer: nothing is known\n")
-    except (WrongPartitionsError, OldRedisError) as error:
+    except RefusalError as error:
         sys.stderr.write(f"{error}\n")
     return 1
 

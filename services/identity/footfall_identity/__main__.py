@@ -1,7 +1,6 @@
 """Turns settings into parts, and the parts into the running identity service."""
 
 import asyncio
-import sys
 from functools import partial
 from typing import Final
 
@@ -11,8 +10,7 @@ from footfall_servicekit.background import repeat
 from footfall_servicekit.errors import RequestError
 from footfall_servicekit.partitions import OLDEST, OLDEST_WITH_WAITAOF
 from footfall_servicekit.server import Server, run, serve
-from footfall_servicekit.settings import load
-from footfall_timeline import Walls, WallsError
+from footfall_timeline import Walls
 
 from footfall_identity.access import ACCESS
 from footfall_identity.consumer import LIVE_GROUP, RECORDS_GROUP, LiveConsumer, LogConsumer
@@ -40,7 +38,7 @@ _FINISH_EVERY_S: Final = 30.0
 _SWEEP_EVERY_S: Final = 600.0
 
 
-async def identify(settings: IdentitySettings, walls: Walls) -> int:
+async def identify(settings: IdentitySettings) -> int:
     """Serve until told to stop; return the exit code."""
     secret, region = settings.erasure_secret, settings.phone_region
     stopping = asyncio.Event()
@@ -70,6 +68,7 @@ async def identify(settings: IdentitySettings, walls: Walls) -> int:
         names=settings.attribute_names,
         phone_region=region,
     )
+    walls = Walls.load(settings.sites_file)
     service = IdentityService(
         settings,
         partitions,
@@ -110,14 +109,9 @@ async def identify(settings: IdentitySettings, walls: Walls) -> int:
 
 def main() -> None:
     """Run identity; the entry point `footfall-identity`."""
-    command_line.answer("footfall-identity", "Say who visitors are until SIGTERM or SIGINT.")
-    settings = load(IdentitySettings)
-    try:
-        walls = Walls.load(settings.sites_file)
-    except WallsError as error:
-        sys.stderr.write(f"{error}\n")
-        sys.exit(2)
-    run(settings, "identity", partial(identify, settings, walls))
+    about = "Say who visitors are until SIGTERM or SIGINT."
+    settings = command_line.answer("footfall-identity", about, IdentitySettings)
+    run(settings, "identity", partial(identify, settings))
 
 
 if __name__ == "__main__":

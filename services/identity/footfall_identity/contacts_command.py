@@ -13,6 +13,7 @@ from footfall.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
 from footfall_servicekit.channel import open_channel
 from footfall_servicekit.errors import details_of
 from footfall_servicekit.settings import ProcessSettings, load, shared
+from footfall_servicekit.values import Target
 from pydantic_settings import SettingsConfigDict
 
 from footfall_identity.contacts_file import BadLineError, ContactsFile, ContactsFileError
@@ -34,7 +35,7 @@ class ContactsSettings(ProcessSettings):
 
     model_config = SettingsConfigDict(env_prefix="CONTACTS_")
 
-    identity_target: str = shared("IDENTITY_TARGET", "127.0.0.1:50052", "gRPC target of identity.")
+    identity_target: Target = shared("IDENTITY_TARGET", "127.0.0.1:50052", "gRPC target of identity.")
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 import structlog
 from footfall.event.v1.event_pb2 import Erasure, EventBatch
+from footfall_servicekit.background import RefusalError
 from footfall_servicekit.errors import RequestError
 from footfall_timeline import identity_hash
 
@@ -106,7 +107,7 @@ class Eraser:
         """Wait until the stores answer, then make sure that Redis remembers everybody whom MongoDB does.
 
         Raises:
-            RuntimeError: they were erased under another ERASURE_KEY, so events that name them would not be recognised.
+            RefusalError: they were erased under another ERASURE_KEY, so events that name them would not be recognised.
 
         """
         while True:
@@ -121,9 +122,7 @@ class Eraser:
 
     def _check_key(self, tombstones: list[Tombstone]) -> None:
         if any(tombstone.key_check != self._key_check for tombstone in tombstones):
-            problem = "people were erased here under an ERASURE_KEY that is not the one set now: they would come back"
-            _log.error("refusing to run", problem=problem)
-            raise RuntimeError(problem)
+            raise RefusalError("ERASURE_KEY: people were erased here under another one, and would come back")
 
     async def _restore(self, tombstones: list[Tombstone]) -> None:
         people = {tombstone.hash for tombstone in tombstones}

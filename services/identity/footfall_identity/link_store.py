@@ -17,7 +17,8 @@ from footfall_servicekit.paging import PAGE_BYTES
 from footfall_timeline import identity_hash
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import DeleteOne, InsertOne, ReadPreference, ReplaceOne, WriteConcern
-from pymongo.errors import BulkWriteError, ConnectionFailure, ExecutionTimeout, WriteConcernError
+from pymongo.errors import BulkWriteError, ConnectionFailure, ExecutionTimeout, PyMongoError, WriteConcernError
+from pymongo.uri_parser import parse_uri
 
 from footfall_identity.contact_record import ContactRecord
 from footfall_identity.identity_record import IdentityRecord, seen_from
@@ -43,6 +44,16 @@ _UNAVAILABLE: Final = (ConnectionFailure, ExecutionTimeout, WriteConcernError)
 _LEAVE_ALONE_S: Final = 1.0
 
 _log = structlog.get_logger()
+
+
+def check_url(url: str) -> str:
+    """Return a URL. Raises ValueError for one that the driver makes nothing of."""
+    try:
+        parse_uri(url)
+    except (PyMongoError, ValueError):
+        rule = "must be `mongodb://host:port`, or `mongodb+srv://name` with a name in DNS, and have options of MongoDB"
+        raise ValueError(rule) from None
+    return url
 
 
 class Tombstone(msgspec.Struct, frozen=True):

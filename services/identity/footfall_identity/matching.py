@@ -19,6 +19,13 @@ LONGEST_NAME = 256
 MOST_CANDIDATES = 100
 
 
+def check_region(region: str | None) -> str | None:
+    """Return a country. Raises ValueError for one that has no telephone numbers."""
+    if region is not None and region not in phonenumbers.SUPPORTED_REGIONS:
+        raise ValueError("must be the two capital letters of a country, such as DE")
+    return region
+
+
 class Rule(IntEnum):
     """What decides. The numbers are those of footfall.identity.v1.LinkRule; the three of rules are tried in order."""
 

@@ -12,7 +12,7 @@ from footfall_servicekit.errors import RequestError
 from footfall_servicekit.partitions import AWAY, Node, PartitionedRedis, hash_tag
 from footfall_servicekit.stream import PAYLOAD_FIELD, Entry, StreamReader
 from footfall_timeline import LaterVersionError, partition
-from redis.exceptions import OutOfMemoryError, ResponseError
+from redis.exceptions import ResponseError
 
 _WAIT_FOR_REPLICAS_MS: Final = 1_000
 _RETRY_MS: Final = 1_000
@@ -114,7 +114,7 @@ async def answering() -> AsyncIterator[None]:
     """
     try:
         yield
-    except (*AWAY, OutOfMemoryError) as error:
+    except AWAY as error:
         _log.warning("Redis does not answer", error=type(error).__name__)
         raise RequestError.unavailable("the live state does not answer", _RETRY_MS) from None
     except LaterVersionError:

@@ -1,13 +1,18 @@
 """Turns the environment into what identity is told."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Self
+from typing import Annotated
 
-from footfall_servicekit.settings import ServiceSettings, StoreUrl, shared
-from pydantic import Field, SecretStr, model_validator
+from footfall_servicekit.settings import ServiceSettings, shared
+from footfall_servicekit.values import DatabaseName, RedisUrl, StoreUrl, readable_by
+from footfall_timeline import Walls
+from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from footfall_identity.attributes import USUAL_NAMES, AttributeNames
+from footfall_identity.link_store import check_url
+from footfall_identity.matching import check_region
 
 DAY_MS = 86_400_000
 MINUTE_MS = 60_000
@@ -19,16 +24,16 @@ class IdentitySettings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="IDENTITY_")
 
     port: int = Field(50052, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
-    redis_url: StoreUrl = shared(
+    redis_url: RedisUrl = shared(
         "REDIS_URL",
         "redis://127.0.0.1:16379",
         "The Redis or Valkey that holds log and live state; of a cluster any node, or a name of several.",
         repr=False,
     )
-    mongo_url: StoreUrl = shared(
+    mongo_url: Annotated[StoreUrl, AfterValidator(check_url)] = shared(
         "MONGO_URL", "mongodb://127.0.0.1:37017", "The MongoDB that holds identities and contacts.", repr=False
     )
-    mongo_database: str = shared("MONGO_DATABASE", "footfall", "Its database.", min_length=1)
+    mongo_database: DatabaseName = shared("MONGO_DATABASE", "footfall", "Its database.")
     partitions: int = shared(
         "PARTITIONS",
         1,
@@ -36,7 +41,7 @@ class IdentitySettings(ServiceSettings):
         ge=1,
         le=100,
     )
-    sites_file: Path | None = shared(
+    sites_file: Annotated[Path | None, readable_by(Walls.load)] = shared(
         "SITES_FILE",
         None,
         "TOML file of the sites. Here only names and groups count: which visits an id may stand for.",
@@ -53,7 +58,7 @@ class IdentitySettings(ServiceSettings):
         le=2_000,
     )
     idle_minutes: int = shared(
-        "IDLE_MINUTES", 30, "A visit without an event for so long is over and no longer listed as live.", ge=1
+        "IDLE_MINUTES", 30, "A visit without an event for so long is over and no longer listed as live.", ge=1, le=1_440
     )
     erasure_key: SecretStr | None = shared(
         "ERASURE_KEY",
@@ -73,12 +78,12 @@ class IdentitySettings(ServiceSettings):
     retention_days: int = Field(
         8,
         ge=1,
+        le=3_660,
         description="How long the timeline of a visit is kept after its last event. Must be above "
         "`MAX_EVENT_AGE_DAYS`: an event must not be accepted again after its visit is forgotten.",
     )
-    phone_region: str | None = Field(
+    phone_region: Annotated[str | None, AfterValidator(check_region)] = Field(
         None,
-        pattern="^[A-Z]{2}$",
         description="Country of telephone numbers without `+`, for instance `DE`. Unset: such numbers match nothing.",
     )
     email_keys: str = Field(
@@ -94,6 +99,7 @@ class IdentitySettings(ServiceSettings):
         0,
         "Replicas of each primary of Redis that must have an event on disk too before it counts as stored.",
         ge=0,
+        le=10,
     )
     log_kept_minutes: int = shared(
         "LOG_KEPT_MINUTES",
@@ -101,14 +107,19 @@ class IdentitySettings(ServiceSettings):
         "How long entries stay in the log after both identity and history have read them: an erasure answers when "
         "the log will be clean.",
         ge=1,
+        le=43_200,
     )
     watch_kept: int = Field(
         10_000,
         ge=100,
+        le=10_000_000,
         description="Messages kept in memory for watchers, about 1,000 bytes each. One further behind is ended.",
     )
     changes_kept: int = Field(
-        10_000, ge=100, description="Changes a partition that a watcher can resume behind. About 300 bytes each."
+        10_000,
+        ge=100,
+        le=10_000_000,
+        description="Changes a partition that a watcher can resume behind. About 300 bytes each.",
     )
     copy_name: bool = Field(False, description="Show `data.name` of SignIn and UserInfo events as the identity's name.")
     redis_timeout_ms: int = Field(
@@ -116,23 +127,19 @@ class IdentitySettings(ServiceSettings):
     )
     mongo_timeout_ms: int = Field(2_000, ge=1, le=30_000, description="Longest wait for an answer of MongoDB.")
 
-    @model_validator(mode="after")
-    def _keep_timelines_longer_than_events_are_accepted(self) -> Self:
+    def problems(self) -> Iterator[str]:
+        """What is wrong between settings of identity."""
+        yield from super().problems()
         if self.retention_days <= self.max_event_age_days:
-            raise ValueError(
+            yield (
                 f"IDENTITY_RETENTION_DAYS ({self.retention_days}) must be greater than MAX_EVENT_AGE_DAYS "
                 f"({self.max_event_age_days}): an event must not be accepted again after its visit is forgotten"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _can_erase_unless_told_otherwise(self) -> Self:
         if not (self.erasure_key or self.never_erase):
-            raise ValueError(
+            yield (
                 "ERASURE_KEY: must be set, for good and to one secret for identity and history, unless "
                 "NEVER_ERASE=true says that nobody will ever have to be erased"
             )
-        return self
 
     @property
     def attribute_names(self) -> AttributeNames:

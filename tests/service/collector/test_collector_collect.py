@@ -199,7 +199,7 @@ class TestLog:
         async with running_collector(PARTITIONS=2):
             pass
         async with running_collector(PARTITIONS=3) as service:
-            assert service.process.wait(10) == 1
+            assert service.process.wait(10) == 2
             assert "Set PARTITIONS=2 for every service" in service.output()
 
 
@@ -240,7 +240,7 @@ async def test_a_wrong_file_ends_the_process_and_is_explained(
     file.write_text(text)
     async with running_collector(**{setting: file}) as service:
         assert service.process.wait(10) == 2
-        assert f"{setting} is wrong:\n{file}: {problem}" in service.output()
+        assert f"The settings are wrong:\n  {setting}: {file}: {problem}" in service.output()
         assert "Traceback" not in service.output()
 
 

@@ -1,7 +1,9 @@
 """Connections of clients that mean no good: what has two meanings, does not end, or does not come, is cut off."""
 
 import asyncio
+import json
 import re
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 from footfall_gateway.connection import MAX_FIELDS, MAX_FIELDS_BYTES, MAX_PIPELINED
 
 from tests.service.gateway.conftest import ScriptedCollector, running_gateway
+from tests.tools.visits import event, new_id, now_ms
 
 HIDDEN = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 LAST = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
@@ -166,6 +169,23 @@ async def test_a_head_is_bounded(http: httpx.AsyncClient) -> None:
         assert await exchange(http, post(path, length, b"Cookie: " + b"c" * MAX_FIELDS_BYTES)) == [431]
         assert await exchange(http, post(f"{path}?{'e' * 1_100_000}", length)) == [414]
     assert await exchange(http, post(f"/tracker.js?{'&v=1' * 5_000}", length)) == [414]
+
+
+@pytest.mark.parametrize(("size", "status"), [(65_000, 200), (65_001, 414), (65_600, 414), (900_000, 414)])
+async def test_a_pixel_that_is_too_long_is_refused_in_words_that_its_page_may_read(
+    http: httpx.AsyncClient, size: int, status: int
+) -> None:
+    sent = event("PageEntered", new_id(), now_ms(), data={"text": "x" * 48_000})
+    query = b"e=%b&" % b64encode(json.dumps(sent).encode(), b"-_").rstrip(b"=")
+    query += b"_" * (size - len(query))
+    fields = b"Host: x\r\nOrigin: https://shop.example\r\nConnection: close\r\n\r\n"
+    async with connected(http) as (reader, writer):
+        writer.write(b"GET /beacon.gif?%b HTTP/1.1\r\n%b" % (query, fields))
+        async with asyncio.timeout(IN_TIME_S):
+            raw = await reader.read()
+    assert statuses(raw) == [status]
+    assert b"access-control-allow-origin: https://shop.example" in raw
+    assert (b"the query has more than 65000 bytes" in raw) is (status == 414)
 
 
 async def test_a_head_without_an_end_is_cut_off_by_its_size(http: httpx.AsyncClient) -> None:

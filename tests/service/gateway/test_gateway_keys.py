@@ -189,13 +189,10 @@ async def test_guessing_is_limited_but_does_not_lock_out_who_is_at_work(
     assert (await http.get(VISIT, headers=bearer(token))).status_code == 404
 
 
-@pytest.fixture
-def broken_file(file: Path) -> None:
-    file.write_text("not JSON")
-
-
-@pytest.mark.usefixtures("broken_file")
-async def test_a_file_of_keys_that_is_none_lets_nobody_in_and_hurts_nobody_else(http: httpx.AsyncClient) -> None:
+async def test_a_file_of_keys_that_is_none_lets_nobody_in_and_hurts_nobody_else(
+    http: httpx.AsyncClient, file: Path
+) -> None:
+    await asyncio.to_thread(file.write_text, "not JSON")
     assert (await http.get(VISIT, headers=bearer("ffk_000000000000_" + "x" * 43))).status_code == 401
     assert (await http.get(VISIT, auth=("tester", "secret"))).status_code == 404
 

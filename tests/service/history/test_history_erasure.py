@@ -282,8 +282,9 @@ async def test_without_the_key_nobody_is_erased_and_nobody_comes_back(
     await erase_by_call(stub, person, erasure_of(person))
     for key in ("", "another key than before"):
         async with running_history(ERASURE_KEY=key, NEVER_ERASE=True) as history:
-            assert await asyncio.to_thread(history.process.wait, 10) == 1
-            assert "they would come back" in history.output()
+            assert await asyncio.to_thread(history.process.wait, 10) == 2
+            assert '"problem": "ERASURE_KEY: people were erased here under another one' in history.output()
+            assert "stack" not in history.output()
 
 
 async def test_who_is_erased_is_in_no_dead_letter_and_nobody_else_is_taken_out(

@@ -118,8 +118,9 @@ async def is_unready(history: ServiceProcess) -> bool:
 async def test_a_log_of_another_number_of_partitions_is_refused(running_history: Running, redis: Any) -> None:
     await redis.set("log:partitions", 4)
     async with running_history(PARTITIONS=2) as history:
-        assert history.process.wait(10) == 1
+        assert history.process.wait(10) == 2
         assert "Set PARTITIONS=4" in history.output()
+        assert "stack" not in history.output()
 
 
 async def test_the_log_is_trimmed_when_identity_and_history_are_done_with_it(redis: Any, log: Log) -> None:

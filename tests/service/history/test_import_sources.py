@@ -1,7 +1,10 @@
 """Where past visits come from: how an old server is asked, how it may refuse, and where reading goes on."""
 
+import asyncio
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -9,6 +12,7 @@ import pytest
 from footfall_history.importing import Progress
 from footfall_history.rest_client import RestClient, StoppedError, read_credentials
 from footfall_history.sources import OldServer, PastFile, Place, Source, pages
+from footfall_history.store import Store
 
 from tests.tools.original import PASSWORD, USER, OldVisit, running_original
 from tests.tools.ports import free_ports
@@ -129,3 +133,19 @@ def test_progress_is_of_one_source(tmp_path: Path) -> None:
         progress.place()
     with pytest.raises(StoppedError, match="cannot be written"):
         Progress(tmp_path / "missing" / "progress", "").save(Place())
+
+
+async def test_nothing_is_imported_under_another_key_than_people_were_erased_under(
+    store: Store, mongo_url: str, mongo_database: str, tmp_path: Path
+) -> None:
+    await store.put_tombstone("00" * 32, now_ms(), "of another key")
+    told = {"MONGO_URL": mongo_url, "MONGO_DATABASE": mongo_database, "NEVER_ERASE": "true"}
+    file = tmp_path / "past.jsonl"
+    file.touch()
+    process = await asyncio.create_subprocess_exec(
+        Path(sys.executable).with_name("footfall-import"), "file", file, env=os.environ | told, stderr=subprocess.PIPE
+    )
+    said = (await process.communicate())[1].decode()
+    assert process.returncode == 1
+    assert said.endswith("ERASURE_KEY: people were erased here under another one, and would come back\n")
+    assert "Traceback" not in said

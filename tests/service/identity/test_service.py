@@ -200,7 +200,7 @@ async def test_another_number_of_partitions_than_the_data_has_refuses_to_start(
 ) -> None:
     await redis.set("log:partitions", 16)
     async with running_identity() as identity:
-        assert identity.process.wait(10) == 1
+        assert identity.process.wait(10) == 2
         assert "made with 16" in identity.output()
 
 
