@@ -132,6 +132,7 @@ async def test_two_tabs_without_web_locks_take_turns(suite: Suite, shop_browser:
         second = await visitor.new_tab()
         for tab in (visitor.page, second):
             await tab.goto(shop)
+            await ids(tab)
         assert not await second.evaluate("'locks' in navigator")
         for tab in (visitor.page, second):
             await tab.evaluate("_gt.push(['event', 'A'])")
