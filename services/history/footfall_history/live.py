@@ -19,10 +19,11 @@ from footfall_servicekit.stream import Entry
 from footfall_timeline import Walls, partition
 from google.protobuf.message import DecodeError
 
-from footfall_history import metrics, query
-from footfall_history.documents import document_id, stored_event
+from footfall_history import metrics
 from footfall_history.log import Log, Position
-from footfall_history.preview import Preview
+from footfall_history.queries import query
+from footfall_history.storage.documents import document_id, stored_event
+from footfall_history.storage.preview import Preview
 
 Positions = dict[int, Position]
 """By partition, behind which entry to go on."""

@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 
 from footfall_history import metrics
-from footfall_history.store import Store
+from footfall_history.storage.store import Store
 
 # A visit notes its last event to the day. Waiting a day longer, nearly every visit is swept once and then gone.
 _TOUCHED_WITHIN_MS: Final = 86_400_000

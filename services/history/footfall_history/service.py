@@ -14,17 +14,19 @@ from footfall_timeline import LaterVersionError, Walls
 from google.protobuf.message import Message
 from grpc.aio import ServicerContext
 
-from footfall_history import log, query, store, views
-from footfall_history.erasure import Eraser
-from footfall_history.export import Exporter
+from footfall_history import log
+from footfall_history.erasure.erasure import Eraser
 from footfall_history.identities import Identities
 from footfall_history.live import LiveTail
-from footfall_history.reader import Reader
-from footfall_history.receipts import Receipts
-from footfall_history.related import Related
-from footfall_history.store import Store
-from footfall_history.user_agents import user_agent
-from footfall_history.visit import Visit
+from footfall_history.queries import query, views
+from footfall_history.queries.export import Exporter
+from footfall_history.queries.reader import Reader
+from footfall_history.queries.receipts import Receipts
+from footfall_history.queries.related import Related
+from footfall_history.queries.user_agents import user_agent
+from footfall_history.storage import store
+from footfall_history.storage.store import Store
+from footfall_history.storage.visit import Visit
 
 Context = ServicerContext[Any, Any]
 Request = TypeVar("Request", bound=Message)

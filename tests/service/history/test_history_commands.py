@@ -7,16 +7,17 @@ from typing import Any, NamedTuple
 
 import pytest
 from footfall.history.v1 import history_service_pb2 as pb
-from footfall_history import long_visits, query
-from footfall_history.dead_letters import DeadLetters
-from footfall_history.export import Exporter
-from footfall_history.preview import Preview
-from footfall_history.query import Window
-from footfall_history.reader import Reader
-from footfall_history.related import EVENT, IDENTITY, PAGE, SESSION, VISIT, Related
-from footfall_history.stamper import Effort, Stamper
-from footfall_history.store import INDEXES, Store
-from footfall_history.tombstones import Tombstones
+from footfall_history.dead_letters.dead_letters import DeadLetters
+from footfall_history.ingest import long_visits
+from footfall_history.ingest.stamper import Effort, Stamper
+from footfall_history.queries import query
+from footfall_history.queries.export import Exporter
+from footfall_history.queries.query import Window
+from footfall_history.queries.reader import Reader
+from footfall_history.queries.related import EVENT, IDENTITY, PAGE, SESSION, VISIT, Related
+from footfall_history.storage.preview import Preview
+from footfall_history.storage.store import INDEXES, Store
+from footfall_history.storage.tombstones import Tombstones
 from footfall_timeline import normalize_uuid, order_key, session_id
 
 from tests.service.history.conftest import ERASURE_KEY, IDLE_MS, Listener

@@ -4,9 +4,9 @@ import asyncio
 from typing import Any
 
 import pytest
-from footfall_history import verify_command
-from footfall_history.stamper import Stamper
-from footfall_history.store import Store
+from footfall_history.erasure import verify_command
+from footfall_history.ingest.stamper import Stamper
+from footfall_history.storage.store import Store
 
 from tests.service.history.conftest import ERASURE_KEY
 from tests.tools.history import entry

@@ -15,16 +15,16 @@ from footfall_servicekit.background import RefusalError
 from footfall_servicekit.settings import load
 from footfall_timeline import Walls
 
-from footfall_history.comparing import differences
-from footfall_history.documents import IMPORTED
 from footfall_history.identities import Identities
-from footfall_history.importing import Importer, Progress
-from footfall_history.rest_client import RestClient, StoppedError, read_credentials
+from footfall_history.importing.comparing import differences
+from footfall_history.importing.importing import Importer, Progress
+from footfall_history.importing.rest_client import RestClient, StoppedError, read_credentials
+from footfall_history.importing.sources import OldServer, PastFile, Source
+from footfall_history.ingest.stamper import Stamper
 from footfall_history.settings import DAY_MS, HistorySettings
-from footfall_history.sources import OldServer, PastFile, Source
-from footfall_history.stamper import Stamper
-from footfall_history.store import Store, Unavailable
-from footfall_history.tombstones import Tombstones
+from footfall_history.storage.documents import IMPORTED
+from footfall_history.storage.store import Store, Unavailable
+from footfall_history.storage.tombstones import Tombstones
 
 _PATIENCE_S: Final = 10.0
 _PROGRESS: Final = Path("footfall-import.progress")

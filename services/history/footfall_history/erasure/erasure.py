@@ -9,12 +9,12 @@ from footfall.event.v1.event_pb2 import Erasure
 from footfall_servicekit.errors import RequestError
 from footfall_timeline import order_key
 
-from footfall_history.dead_letters import DeadLetters
-from footfall_history.documents import Document
-from footfall_history.preview import Preview, stamped_letters
-from footfall_history.restamping import erase_in_visit
-from footfall_history.store import Store
-from footfall_history.tombstones import Tombstones
+from footfall_history.dead_letters.dead_letters import DeadLetters
+from footfall_history.storage.documents import Document
+from footfall_history.storage.preview import Preview, stamped_letters
+from footfall_history.storage.restamping import erase_in_visit
+from footfall_history.storage.store import Store
+from footfall_history.storage.tombstones import Tombstones
 
 _log = structlog.get_logger()
 

@@ -20,7 +20,7 @@ from footfall_timeline import (
     to_fields,
 )
 
-from footfall_history.documents import DEVICE_FIELDS, TIME_DIGITS, Document, erased, event_time_ms, stamp_fields
+from footfall_history.storage.documents import DEVICE_FIELDS, TIME_DIGITS, Document, erased, event_time_ms, stamp_fields
 
 
 class Piece(NamedTuple):

@@ -14,8 +14,9 @@ from footfall.history.v1 import visit_pb2 as pb
 from footfall_servicekit import paging
 from footfall_timeline import Session, order_key
 
-from footfall_history import views
-from footfall_history.documents import (
+from footfall_history.queries import views
+from footfall_history.queries.query import Page, Window, of_sites
+from footfall_history.storage.documents import (
     PAGE_ENTERED,
     TIME_DIGITS,
     Document,
@@ -23,9 +24,8 @@ from footfall_history.documents import (
     event_time_ms,
     stored_event,
 )
-from footfall_history.query import Page, Window, of_sites
-from footfall_history.store import Series, Store
-from footfall_history.visit import Visit
+from footfall_history.storage.store import Series, Store
+from footfall_history.storage.visit import Visit
 
 # How many events more than a page are read, so that its last millisecond is whole.
 _TIES = 16

@@ -6,9 +6,9 @@ from functools import lru_cache
 from footfall_servicekit.background import RefusalError
 from footfall_timeline import identity_hash
 
-from footfall_history.documents import Document
-from footfall_history.store import Store
-from footfall_history.visit import Visit
+from footfall_history.storage.documents import Document
+from footfall_history.storage.store import Store
+from footfall_history.storage.visit import Visit
 
 EraseTimes = Mapping[str, int]
 """By erased identity, up to which moment what names it is to be forgotten, in milliseconds since the epoch."""

@@ -15,12 +15,12 @@ from footfall.identity.v1.identity_service_pb2 import ImportedVisit, ImportIdent
 from footfall_timeline import State, Walls
 
 from footfall_history.identities import Identities
-from footfall_history.past import batch_of
-from footfall_history.rest_client import StoppedError
-from footfall_history.sources import Part, Parts, Place, Source, groups
-from footfall_history.stamper import Stamper
-from footfall_history.tombstones import Tombstones
-from footfall_history.visit import Visit
+from footfall_history.importing.past import batch_of
+from footfall_history.importing.rest_client import StoppedError
+from footfall_history.importing.sources import Part, Parts, Place, Source, groups
+from footfall_history.ingest.stamper import Stamper
+from footfall_history.storage.tombstones import Tombstones
+from footfall_history.storage.visit import Visit
 
 _VISITS_AT_ONCE: Final = 8
 _EVENTS_A_WRITE: Final = 1_000

@@ -19,8 +19,8 @@ from footfall_timeline import has_stored_ids, partition
 from google.protobuf.message import DecodeError
 
 from footfall_history import metrics
-from footfall_history.arrivals import Unstorable
 from footfall_history.log import Log
+from footfall_history.storage.arrivals import Unstorable
 
 _LETTERS_A_READ: Final = 100
 

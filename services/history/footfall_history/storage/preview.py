@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from footfall.event.v1.event_pb2 import Event, EventBatch, EventContext
 
-from footfall_history.arrivals import Unstorable, by_visit
-from footfall_history.dead_letters import DeadLetters, Letter
-from footfall_history.documents import Document, document_id
-from footfall_history.tombstones import Tombstones
+from footfall_history.dead_letters.dead_letters import DeadLetters, Letter
+from footfall_history.storage.arrivals import Unstorable, by_visit
+from footfall_history.storage.documents import Document, document_id
+from footfall_history.storage.tombstones import Tombstones
 
 
 class Preview:

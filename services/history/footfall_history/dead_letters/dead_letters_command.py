@@ -14,10 +14,10 @@ from footfall_servicekit import logs
 from footfall_servicekit.background import RefusalError
 from footfall_servicekit.settings import load
 
-from footfall_history import repair
-from footfall_history.dead_letters import DeadLetters, DeadLettersFullError, Letter
+from footfall_history.dead_letters import repair
+from footfall_history.dead_letters.dead_letters import DeadLetters, DeadLettersFullError, Letter
+from footfall_history.dead_letters.repair import RepairError
 from footfall_history.log import Log, Unavailable
-from footfall_history.repair import RepairError
 from footfall_history.settings import DAY_MS, HistorySettings
 
 _PATIENCE_S: Final = 10.0

@@ -38,13 +38,13 @@ from typing import Any, Final, NamedTuple
 from footfall.event.v1.event_pb2 import EventBatch
 
 from footfall_history import metrics
-from footfall_history.arrivals import Arrivals, Unstorable, by_visit
-from footfall_history.documents import NO_REVISION, Document, has_same_content, visit_of
-from footfall_history.long_visits import notes
-from footfall_history.restamping import each_behind, erase_in_visit, restamps_behind, restamps_of
-from footfall_history.store import Store
-from footfall_history.tombstones import EraseTimes, Tombstones
-from footfall_history.visit import Visit
+from footfall_history.ingest.long_visits import notes
+from footfall_history.storage.arrivals import Arrivals, Unstorable, by_visit
+from footfall_history.storage.documents import NO_REVISION, Document, has_same_content, visit_of
+from footfall_history.storage.restamping import each_behind, erase_in_visit, restamps_behind, restamps_of
+from footfall_history.storage.store import Store
+from footfall_history.storage.tombstones import EraseTimes, Tombstones
+from footfall_history.storage.visit import Visit
 
 _SIZE_OF_A_VISIT: Final = 5
 _REMEMBERED_SIZE: Final = 50_000  # at most 10,000 visits, or 50 of the longest timelines

@@ -11,11 +11,11 @@ from footfall.history.v1 import visit_pb2
 from footfall_servicekit.errors import RequestError
 from footfall_timeline import Walls, order_key
 
-from footfall_history import query, views
-from footfall_history.documents import PAGE_ENTERED, Document, stored_event
-from footfall_history.reader import Reader
-from footfall_history.store import Store
-from footfall_history.visit import Visit
+from footfall_history.queries import query, views
+from footfall_history.queries.reader import Reader
+from footfall_history.storage.documents import PAGE_ENTERED, Document, stored_event
+from footfall_history.storage.store import Store
+from footfall_history.storage.visit import Visit
 
 VISIT: Final = pb.RESOURCE_KIND_VISIT
 IDENTITY: Final = pb.RESOURCE_KIND_IDENTITY

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 from footfall.event.v1.event_pb2 import Event, EventBatch, EventContext
 from footfall_timeline import Transition, UnfitEventError, order_key, transition_of
 
-from footfall_history.documents import DEVICE_FIELDS, Document, event_document, has_same_content
+from footfall_history.storage.documents import DEVICE_FIELDS, Document, event_document, has_same_content
 
 _START_FIELDS: Final = ("browser_visit_id", *DEVICE_FIELDS)
 

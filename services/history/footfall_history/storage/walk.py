@@ -12,7 +12,7 @@ from typing import Final
 
 from footfall_timeline import order_key
 
-from footfall_history.documents import Document, event_time_ms
+from footfall_history.storage.documents import Document, event_time_ms
 
 _FIRST_SPAN_MS: Final = 500
 # From half a second to a month in five steps: a visit with few events takes as many questions, of half a millisecond.

@@ -1,0 +1,1 @@
+"""What cannot be stored: kept with its reason until somebody repairs, replays or discards it."""
