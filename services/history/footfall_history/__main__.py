@@ -12,10 +12,10 @@ from footfall_servicekit.server import Server, run, serve
 from footfall_timeline import Walls
 
 from footfall_history.access import ACCESS
-from footfall_history.dead_letters import dead_letters_command
-from footfall_history.dead_letters.dead_letters import DeadLetters
-from footfall_history.erasure import verify_command
-from footfall_history.erasure.erasure import Eraser
+from footfall_history.dead_letters.command import run_dead_letters
+from footfall_history.dead_letters.letters import DeadLetters
+from footfall_history.erasure.eraser import Eraser
+from footfall_history.erasure.verify_command import run_verify_erasure
 from footfall_history.freshness import Freshness
 from footfall_history.identities import Identities
 from footfall_history.ingest.consumer import LogConsumer
@@ -111,10 +111,8 @@ async def keep_history(settings: HistorySettings) -> int:
 def main() -> None:
     """Run history, or carry out `dead-letters ...` or `verify-erasure ...`; the entry point `footfall-history`."""
     commands = {
-        "dead-letters": Command(
-            "list, show, repair, replay or discard what could not be stored", dead_letters_command.run
-        ),
-        "verify-erasure": Command("search the stores for what is left of somebody", verify_command.run),
+        "dead-letters": Command("list, show, repair, replay or discard what could not be stored", run_dead_letters),
+        "verify-erasure": Command("search the stores for what is left of somebody", run_verify_erasure),
     }
     about = "Keep what visitors do, and answer about it, until SIGTERM or SIGINT."
     settings = command_line.answer("footfall-history", about, HistorySettings, commands)

@@ -10,8 +10,8 @@ import grpc
 import pytest
 from footfall.history.v1 import history_service_pb2_grpc as history_grpc
 from footfall_history.__main__ import SERVICE_NAME
-from footfall_history.dead_letters.dead_letters import DeadLetters
-from footfall_history.erasure.erasure import Eraser
+from footfall_history.dead_letters.letters import DeadLetters
+from footfall_history.erasure.eraser import Eraser
 from footfall_history.identities import Identities
 from footfall_history.ingest.consumer import LogConsumer
 from footfall_history.ingest.slow_visits import SlowVisits

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from footfall.event.v1.event_pb2 import Event, EventBatch
 from footfall_history import metrics
-from footfall_history.dead_letters.dead_letters import DeadLetters, DeadLettersFullError
+from footfall_history.dead_letters.letters import DeadLetters, DeadLettersFullError
 from footfall_history.ingest.consumer import LogConsumer
 from footfall_history.ingest.stamper import Stamper
 from footfall_history.log import Log

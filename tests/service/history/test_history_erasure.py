@@ -11,8 +11,8 @@ import grpc
 import pytest
 from footfall.event.v1.event_pb2 import Erasure, EventBatch
 from footfall.history.v1 import history_service_pb2 as pb
-from footfall_history.dead_letters.dead_letters import DeadLetters
-from footfall_history.erasure.erasure import Eraser
+from footfall_history.dead_letters.letters import DeadLetters
+from footfall_history.erasure.eraser import Eraser
 from footfall_history.ingest.stamper import Stamper
 from footfall_history.storage.arrivals import Unstorable
 from footfall_history.storage.preview import Preview

@@ -4,7 +4,7 @@ from typing import Any
 
 from footfall.event.v1.event_pb2 import ASSURANCE_CLAIMED
 from footfall.history.v1 import history_service_pb2 as pb
-from footfall_history.dead_letters.dead_letters import DeadLetters
+from footfall_history.dead_letters.letters import DeadLetters
 from footfall_history.ingest.stamper import Stamper
 from footfall_history.storage.arrivals import Unstorable
 from footfall_history.storage.store import Store

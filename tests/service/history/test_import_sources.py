@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from footfall_history.importing.importing import Progress
+from footfall_history.importing.importer import Progress
 from footfall_history.importing.rest_client import RestClient, StoppedError, read_credentials
 from footfall_history.importing.sources import OldServer, PastFile, Place, Source, pages
 from footfall_history.storage.store import Store

@@ -32,7 +32,7 @@ Places = AsyncIterator[tuple[str, str]]
 """Where something was found, and why something may be there; empty when nothing may."""
 
 
-def run(arguments: list[str]) -> int:
+def run_verify_erasure(arguments: list[str]) -> int:
     """Carry out the command; the exit code: 0 nothing is left but what is listed, 1 something is, 2 not understood."""
     parser = argparse.ArgumentParser(
         prog="footfall-history verify-erasure", description="Search Redis and MongoDB for what is left of a person."

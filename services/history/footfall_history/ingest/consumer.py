@@ -11,8 +11,8 @@ from footfall_timeline import normalize_uuid
 from google.protobuf.message import DecodeError
 
 from footfall_history import log, metrics
-from footfall_history.dead_letters.dead_letters import DeadLetters, DeadLettersFullError
-from footfall_history.erasure.erasure import Eraser
+from footfall_history.dead_letters.letters import DeadLetters, DeadLettersFullError
+from footfall_history.erasure.eraser import Eraser
 from footfall_history.ingest.slow_visits import SlowVisits
 from footfall_history.ingest.stamper import Effort, Stamper
 from footfall_history.storage.arrivals import parts_of

@@ -15,7 +15,7 @@ from footfall_servicekit import paging
 from footfall_timeline import Session, order_key
 
 from footfall_history.queries import views
-from footfall_history.queries.query import Page, Window, of_sites
+from footfall_history.queries.filters import Page, Window, of_sites
 from footfall_history.storage.documents import (
     PAGE_ENTERED,
     TIME_DIGITS,

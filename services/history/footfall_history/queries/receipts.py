@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from footfall.event.v1.event_pb2 import EventBatch
 from footfall.history.v1.visit_pb2 import Receipt
 
-from footfall_history.dead_letters.dead_letters import DeadLetters
+from footfall_history.dead_letters.letters import DeadLetters
 from footfall_history.queries.reader import Reader
 
 

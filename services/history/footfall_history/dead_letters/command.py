@@ -15,7 +15,7 @@ from footfall_servicekit.background import RefusalError
 from footfall_servicekit.settings import load
 
 from footfall_history.dead_letters import repair
-from footfall_history.dead_letters.dead_letters import DeadLetters, DeadLettersFullError, Letter
+from footfall_history.dead_letters.letters import DeadLetters, DeadLettersFullError, Letter
 from footfall_history.dead_letters.repair import RepairError
 from footfall_history.log import Log, Unavailable
 from footfall_history.settings import DAY_MS, HistorySettings
@@ -25,7 +25,7 @@ _PATIENCE_S: Final = 10.0
 Command = Callable[[DeadLetters, argparse.Namespace], Awaitable[int]]
 
 
-def run(arguments: list[str]) -> int:
+def run_dead_letters(arguments: list[str]) -> int:
     """Carry out one command; the exit code: 0 done, 1 not (all) done, 2 not understood."""
     options = _parser().parse_args(arguments)
     settings = load(HistorySettings)

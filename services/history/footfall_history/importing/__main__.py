@@ -16,8 +16,8 @@ from footfall_servicekit.settings import load
 from footfall_timeline import Walls
 
 from footfall_history.identities import Identities
-from footfall_history.importing.comparing import differences
-from footfall_history.importing.importing import Importer, Progress
+from footfall_history.importing.comparison import differences
+from footfall_history.importing.importer import Importer, Progress
 from footfall_history.importing.rest_client import RestClient, StoppedError, read_credentials
 from footfall_history.importing.sources import OldServer, PastFile, Source
 from footfall_history.ingest.stamper import Stamper

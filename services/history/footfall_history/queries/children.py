@@ -11,7 +11,7 @@ from footfall.history.v1 import visit_pb2
 from footfall_servicekit.errors import RequestError
 from footfall_timeline import Walls, order_key
 
-from footfall_history.queries import query, views
+from footfall_history.queries import filters, views
 from footfall_history.queries.reader import Reader
 from footfall_history.storage.documents import PAGE_ENTERED, Document, stored_event
 from footfall_history.storage.store import Store
@@ -42,7 +42,7 @@ _PARENT_FIELD: Final = {IDENTITY: "identity_id", VISIT: "visit_id", SESSION: "se
 _ID_FIELDS: Final = ("event_id", "order_key")
 
 
-class Related:
+class Children:
     """One request for what belongs to many parents."""
 
     def __init__(
@@ -55,15 +55,15 @@ class Related:
         self._reader = reader
         self._kind = request.parent_kind
         self._field = _check(request)
-        to_stored = query.identity_of if self._kind == IDENTITY else query.uuid_of
+        to_stored = filters.identity_of if self._kind == IDENTITY else filters.uuid_of
         self._spelled = {to_stored(text, "parent_ids"): text for text in request.parent_ids}
         self._kinds = list(dict.fromkeys(request.kinds))
         self._detailed = set(request.detailed_kinds)
         self._left = min(request.max_items or _MOST_ITEMS, _MOST_ITEMS)
         self._site = request.scope.site
-        self._conditions = query.scope_conditions(request.scope, self._sites)
-        self._times = query.scope_window(request.scope, age_of_start=False)
-        self._starts = query.scope_window(request.scope, age_of_start=True)
+        self._conditions = filters.scope_conditions(request.scope, self._sites)
+        self._times = filters.scope_window(request.scope, age_of_start=False)
+        self._starts = filters.scope_window(request.scope, age_of_start=True)
         self._visits: list[Document] = []
 
     async def items(self) -> AsyncGenerator[pb.RelatedItem, None]:
@@ -74,7 +74,9 @@ class Related:
             self._spelled = {meant[visit_id]: text for visit_id, text in self._spelled.items()}
         if self._kind != PAGE and (self._kind != VISIT or SESSION in self._kinds):
             column = {IDENTITY: "identities", VISIT: "_id", SESSION: "session_ids"}[self._kind]
-            visits = await self._store.visits_with(column, self._spelled, _MOST_ITEMS + 1, query.of_sites(self._sites))
+            visits = await self._store.visits_with(
+                column, self._spelled, _MOST_ITEMS + 1, filters.of_sites(self._sites)
+            )
             self._visits = list({visit["_id"]: visit for visit in visits}.values())
         for kind in self._kinds:
             find = {VISIT: self._find_visits, SESSION: self._find_sessions, PAGE: self._find_pages}
