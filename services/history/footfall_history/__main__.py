@@ -12,28 +12,20 @@ from footfall_servicekit.server import Server, run, serve
 from footfall_timeline import Walls
 
 from footfall_history.access import ACCESS
-from footfall_history.dead_letters.command import run_dead_letters
-from footfall_history.dead_letters.letters import DeadLetters
-from footfall_history.erasure.eraser import Eraser
-from footfall_history.erasure.verify_command import run_verify_erasure
+from footfall_history.dead_letters import DeadLetters, run_dead_letters
+from footfall_history.erasure import Eraser, run_verify_erasure
 from footfall_history.freshness import Freshness
 from footfall_history.identities import Identities
-from footfall_history.ingest.consumer import LogConsumer
-from footfall_history.ingest.slow_visits import SlowVisits
-from footfall_history.ingest.stamper import Effort, Stamper
+from footfall_history.ingest import Effort, LogConsumer, SlowVisits, Stamper
 from footfall_history.live import LiveTail
 from footfall_history.log import Log
 from footfall_history.log import Unavailable as LogUnavailable
-from footfall_history.queries.export import Exporter
-from footfall_history.queries.reader import Reader
-from footfall_history.queries.receipts import Receipts
+from footfall_history.queries import Exporter, Reader, Receipts
 from footfall_history.retention import sweep
 from footfall_history.service import HistoryService
 from footfall_history.settings import DAY_MS, MINUTE_MS, HistorySettings
-from footfall_history.storage.preview import Preview
-from footfall_history.storage.store import Store
-from footfall_history.storage.store import Unavailable as StoreUnavailable
-from footfall_history.storage.tombstones import Tombstones
+from footfall_history.storage import Preview, Store, Tombstones
+from footfall_history.storage import Unavailable as StoreUnavailable
 
 SERVICE_NAME = "footfall.history.v1.HistoryService"
 

@@ -20,7 +20,7 @@ from google.protobuf.message import DecodeError
 
 from footfall_history import metrics
 from footfall_history.log import Log
-from footfall_history.storage.arrivals import Unstorable
+from footfall_history.storage import Unstorable
 
 _LETTERS_A_READ: Final = 100
 

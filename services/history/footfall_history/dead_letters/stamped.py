@@ -3,8 +3,7 @@
 from footfall.event.v1.event_pb2 import Event, EventBatch, EventContext
 
 from footfall_history.dead_letters.letters import DeadLetters, Letter
-from footfall_history.storage.documents import Document, document_id
-from footfall_history.storage.preview import Preview
+from footfall_history.storage import Document, Preview, document_id
 
 
 async def stamped_letters(
@@ -12,7 +11,7 @@ async def stamped_letters(
 ) -> list[tuple[Letter, EventBatch, Document | None]]:
     """The dead letters of a partition that hold an event, each with the document it would be stored as.
 
-    None where its ids or its time are unfit. Raises `store.Unavailable` and `log.Unavailable`.
+    None where its ids or its time are unfit. Raises `storage.Unavailable` and `log.Unavailable`.
     """
     readable = [(letter, batch) async for letter in letters.each(number) if (batch := letter.batch)]
     stamped, unfit = await preview.of([batch for _, batch in readable])

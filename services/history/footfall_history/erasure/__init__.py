@@ -1,1 +1,9 @@
-"""The erasure of a person, and the search for what is left of one."""
+"""Erases a person from what history keeps, and searches the stores for what is left."""
+
+from footfall_history.erasure.eraser import Eraser
+from footfall_history.erasure.verify_command import run_verify_erasure
+
+__all__ = [
+    "Eraser",
+    "run_verify_erasure",
+]

@@ -9,13 +9,8 @@ from footfall.event.v1.event_pb2 import Erasure
 from footfall_servicekit.errors import RequestError
 from footfall_timeline import order_key
 
-from footfall_history.dead_letters.letters import DeadLetters
-from footfall_history.dead_letters.stamped import stamped_letters
-from footfall_history.storage.documents import Document
-from footfall_history.storage.preview import Preview
-from footfall_history.storage.restamping import erase_in_visit
-from footfall_history.storage.store import Store
-from footfall_history.storage.tombstones import Tombstones
+from footfall_history.dead_letters import DeadLetters, stamped_letters
+from footfall_history.storage import Document, Preview, Store, Tombstones, erase_in_visit
 
 _log = structlog.get_logger()
 

@@ -20,8 +20,8 @@ from footfall_servicekit.settings import load
 from footfall_history.log import Log
 from footfall_history.log import Unavailable as LogUnavailable
 from footfall_history.settings import HistorySettings
-from footfall_history.storage.store import Store
-from footfall_history.storage.store import Unavailable as StoreUnavailable
+from footfall_history.storage import Store
+from footfall_history.storage import Unavailable as StoreUnavailable
 
 _PATIENCE_S: Final = 10.0
 # What is shorter is in many a hash and number: it is looked for as a word of its own.

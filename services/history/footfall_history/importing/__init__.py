@@ -1,1 +1,4 @@
-"""footfall-import: brings visits of another server, or a file, into history, and compares two servers."""
+"""The command `footfall-import`: brings visits from another server or a file, and compares two servers.
+
+Nothing imports from it.
+"""

@@ -20,11 +20,9 @@ from footfall_history.importing.comparison import differences
 from footfall_history.importing.importer import Importer, Progress
 from footfall_history.importing.rest_client import RestClient, StoppedError, read_credentials
 from footfall_history.importing.sources import OldServer, PastFile, Source
-from footfall_history.ingest.stamper import Stamper
+from footfall_history.ingest import Stamper
 from footfall_history.settings import DAY_MS, HistorySettings
-from footfall_history.storage.documents import IMPORTED
-from footfall_history.storage.store import Store, Unavailable
-from footfall_history.storage.tombstones import Tombstones
+from footfall_history.storage import IMPORTED, Store, Tombstones, Unavailable
 
 _PATIENCE_S: Final = 10.0
 _PROGRESS: Final = Path("footfall-import.progress")

@@ -18,9 +18,8 @@ from footfall_history.identities import Identities
 from footfall_history.importing.past import batch_of
 from footfall_history.importing.rest_client import StoppedError
 from footfall_history.importing.sources import Part, Parts, Place, Source, groups
-from footfall_history.ingest.stamper import Stamper
-from footfall_history.storage.tombstones import Tombstones
-from footfall_history.storage.visit import Visit
+from footfall_history.ingest import Stamper
+from footfall_history.storage import Tombstones, Visit
 
 _VISITS_AT_ONCE: Final = 8
 _EVENTS_A_WRITE: Final = 1_000

@@ -24,7 +24,7 @@ from footfall.event.v1.event_pb2 import (
 )
 from footfall_timeline import Kind, Rule, Walls, normalize_uuid, page_id, user_agent_id
 
-from footfall_history.storage.documents import PAGE_ENTERED, PAGE_EXITED, TIME_DIGITS
+from footfall_history.storage import PAGE_ENTERED, PAGE_EXITED, TIME_DIGITS
 
 _KINDS: Final = {"UserInfo": Kind.USER_INFO, "SignIn": Kind.SIGN_IN, "SignOut": Kind.SIGN_OUT}
 _SYSTEM_EVENTS: Final = {"VisitStarted", PAGE_ENTERED, PAGE_EXITED, *_KINDS}

@@ -11,7 +11,7 @@ import msgspec
 
 from footfall_history.importing.past import Milliseconds, PastEvent, PastVisit, Timed, Told, decode_event
 from footfall_history.importing.rest_client import NO_QUERY, Answer, Query, RestClient, StoppedError
-from footfall_history.storage.documents import TIME_DIGITS
+from footfall_history.storage import TIME_DIGITS
 
 _ITEMS_OF_A_VISIT: Final = 1_000
 _ITEMS_A_PAGE: Final = 100

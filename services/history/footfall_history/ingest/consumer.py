@@ -11,11 +11,11 @@ from footfall_timeline import normalize_uuid
 from google.protobuf.message import DecodeError
 
 from footfall_history import log, metrics
-from footfall_history.dead_letters.letters import DeadLetters, DeadLettersFullError
-from footfall_history.erasure.eraser import Eraser
+from footfall_history.dead_letters import DeadLetters, DeadLettersFullError
+from footfall_history.erasure import Eraser
 from footfall_history.ingest.slow_visits import SlowVisits
 from footfall_history.ingest.stamper import Effort, Stamper
-from footfall_history.storage.arrivals import parts_of
+from footfall_history.storage import parts_of
 
 # Large enough to make the cost of a command small beside that of its documents, small enough to be done in a second.
 _EVENTS_A_BATCH = 1_000

@@ -8,7 +8,7 @@ import random
 from collections.abc import Mapping
 from typing import Final
 
-from footfall_history.storage.arrivals import Arrival
+from footfall_history.storage import Arrival
 
 NOTED_EVERY: Final = 256
 """Events of a visit from one note to the next, on average. When it ends is sought among about so many."""

@@ -39,12 +39,23 @@ from footfall.event.v1.event_pb2 import EventBatch
 
 from footfall_history import metrics
 from footfall_history.ingest.long_visits import notes
-from footfall_history.storage.arrivals import Arrivals, Unstorable, by_visit
-from footfall_history.storage.documents import NO_REVISION, Document, has_same_content, visit_of
-from footfall_history.storage.restamping import each_behind, erase_in_visit, restamps_behind, restamps_of
-from footfall_history.storage.store import Store
-from footfall_history.storage.tombstones import EraseTimes, Tombstones
-from footfall_history.storage.visit import Visit
+from footfall_history.storage import (
+    NO_REVISION,
+    Arrivals,
+    Document,
+    EraseTimes,
+    Store,
+    Tombstones,
+    Unstorable,
+    Visit,
+    by_visit,
+    each_behind,
+    erase_in_visit,
+    has_same_content,
+    restamps_behind,
+    restamps_of,
+    visit_of,
+)
 
 _SIZE_OF_A_VISIT: Final = 5
 _REMEMBERED_SIZE: Final = 50_000  # at most 10,000 visits, or 50 of the longest timelines
@@ -92,7 +103,7 @@ class Stamper:
         """Store all events of these batches that can be. When it returns, what it did is on disk.
 
         Visits that take more than the effort given are left: most untouched, some half done.
-        Raises `store.Unavailable`; the same batches can then be given again, to any stamper.
+        Raises `storage.Unavailable`; the same batches can then be given again, to any stamper.
         """
         stored: set[str] = set()
         left: set[str] = set()

@@ -1,6 +1,7 @@
 """Turns many parents into what belongs to them, kind by kind: a query a kind, not one a parent.
 
-(But for groups of ids, see `store`.) It holds what it found of one kind in memory, which the limit on items bounds.
+(But for groups of ids, see `storage.store`.) It holds what it found of one kind in memory, which the limit on items
+bounds.
 """
 
 from collections.abc import AsyncGenerator, Sequence
@@ -13,9 +14,7 @@ from footfall_timeline import Walls, order_key
 
 from footfall_history.queries import filters, views
 from footfall_history.queries.reader import Reader
-from footfall_history.storage.documents import PAGE_ENTERED, Document, stored_event
-from footfall_history.storage.store import Store
-from footfall_history.storage.visit import Visit
+from footfall_history.storage import PAGE_ENTERED, Document, Store, Visit, stored_event
 
 VISIT: Final = pb.RESOURCE_KIND_VISIT
 IDENTITY: Final = pb.RESOURCE_KIND_IDENTITY
@@ -67,7 +66,7 @@ class Children:
         self._visits: list[Document] = []
 
     async def items(self) -> AsyncGenerator[pb.RelatedItem, None]:
-        """The items, kind by kind. Raises RequestError when they are too many, and `store.Unavailable`."""
+        """The items, kind by kind. Raises RequestError when they are too many, and `storage.Unavailable`."""
         if self._kind == VISIT:
             candidates = {visit_id: self._walls.candidates(visit_id, self._sites) for visit_id in self._spelled}
             meant = await self._reader.meant(candidates, self._sites)

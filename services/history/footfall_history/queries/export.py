@@ -10,17 +10,12 @@ from footfall.history.v1 import history_service_pb2 as pb
 from footfall.history.v1 import visit_pb2
 from footfall_timeline import State
 
-from footfall_history.dead_letters.letters import DeadLetters
-from footfall_history.dead_letters.stamped import stamped_letters
+from footfall_history.dead_letters import DeadLetters, stamped_letters
 from footfall_history.queries import views
 from footfall_history.queries.filters import of_sites
 from footfall_history.queries.reader import IS_ENTRY, Reader
 from footfall_history.queries.user_agents import user_agent
-from footfall_history.storage.documents import Document, event_time_ms, stored_event
-from footfall_history.storage.preview import Preview
-from footfall_history.storage.store import Series, Store
-from footfall_history.storage.tombstones import Tombstones
-from footfall_history.storage.visit import Visit
+from footfall_history.storage import Document, Preview, Series, Store, Tombstones, Visit, event_time_ms, stored_event
 
 _VISITS_A_GROUP: Final = 50
 _CHUNK: Final = 100
@@ -29,7 +24,7 @@ _IS_ANONYMOUS: Final[Document] = {"state": int(State.ANONYMOUS), "erased": {"$ne
 
 
 class Exporter:
-    """Exports people. Raises `store.Unavailable` and `log.Unavailable`."""
+    """Exports people. Raises `storage.Unavailable` and `log.Unavailable`."""
 
     def __init__(
         self, store: Store, reader: Reader, tombstones: Tombstones, letters: DeadLetters, preview: Preview

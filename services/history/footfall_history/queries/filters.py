@@ -17,7 +17,7 @@ from footfall_timeline import LONGEST_IDENTITY, normalize_uuid, order_key
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from footfall_history.storage.documents import TIME_DIGITS, Document, event_time_ms
+from footfall_history.storage import TIME_DIGITS, Document, event_time_ms
 
 ALL_CATEGORIES: Final = "all categories"
 

@@ -1,7 +1,7 @@
 """Turns questions about stored visits into answers, by commands whose number does not grow with the answer.
 
-(But for groups of ids and long visits, see `store`, and for ranges, see `walk`.) Answers are messages of the contract;
-lists are cut to their window.
+(But for groups of ids and long visits, see `storage.store`, and for ranges, `storage.walk`.) Answers are messages of
+the contract; lists are cut to their window.
 """
 
 import time
@@ -16,16 +16,17 @@ from footfall_timeline import Session, order_key
 
 from footfall_history.queries import views
 from footfall_history.queries.filters import Page, Window, of_sites
-from footfall_history.storage.documents import (
+from footfall_history.storage import (
     PAGE_ENTERED,
     TIME_DIGITS,
     Document,
+    Series,
+    Store,
+    Visit,
     document_id,
     event_time_ms,
     stored_event,
 )
-from footfall_history.storage.store import Series, Store
-from footfall_history.storage.visit import Visit
 
 # How many events more than a page are read, so that its last millisecond is whole.
 _TIES = 16
@@ -36,7 +37,7 @@ IS_ENTRY: Final[Document] = {"event_name": PAGE_ENTERED, "page_id": {"$gt": ""}}
 
 
 class Reader:
-    """Answers in messages of the contract. Raises `store.Unavailable`."""
+    """Answers in messages of the contract. Raises `storage.Unavailable`."""
 
     def __init__(self, store: Store, idle_ms: int) -> None:
         self._store = store

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from footfall.event.v1.event_pb2 import EventBatch
 from footfall.history.v1.visit_pb2 import Receipt
 
-from footfall_history.dead_letters.letters import DeadLetters
+from footfall_history.dead_letters import DeadLetters
 from footfall_history.queries.reader import Reader
 
 
 class Receipts:
-    """Where an accepted event is. Methods raise `store.Unavailable` and `log.Unavailable`."""
+    """Where an accepted event is. Methods raise `storage.Unavailable` and `log.Unavailable`."""
 
     def __init__(self, reader: Reader, letters: DeadLetters) -> None:
         self._reader = reader

@@ -10,8 +10,7 @@ from footfall.identity.v1.visitor_pb2 import VisitorState
 from footfall_timeline import EFFECTS, Association, Session, Stamp
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from footfall_history.storage.documents import Document, event_time_ms
-from footfall_history.storage.visit import Visit
+from footfall_history.storage import Document, Visit, event_time_ms
 
 PAGE_FIELDS: Final = (
     "order_key",

@@ -17,7 +17,7 @@ class Preview:
         self._transitions_kept = transitions_kept
 
     async def of(self, batches: Sequence[EventBatch]) -> tuple[dict[str, Document], list[Unstorable]]:
-        """Stamped documents by their id, and the events that are unfit. Raises `store.Unavailable`."""
+        """Stamped documents by their id, and the events that are unfit. Raises `storage.Unavailable`."""
         unstorable: list[Unstorable] = []
         arrivals = by_visit(batches, unstorable)
         known = await self._tombstones.visits(arrivals)

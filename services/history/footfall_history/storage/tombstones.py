@@ -27,7 +27,7 @@ class Tombstones:
         self._hash = lru_cache(maxsize=16_384)(lambda identity: identity_hash(erasure_key, identity).hex())
 
     async def visits(self, visit_ids: Iterable[str]) -> dict[str, Visit]:
-        """Those of these visits that are stored, as they are to be stamped. Raises `store.Unavailable`."""
+        """Those of these visits that are stored, as they are to be stamped. Raises `storage.Unavailable`."""
         return {
             document["_id"]: Visit.from_document(document, erases_anonymous=self._erases_anonymous)
             for document in await self._store.read_visits(visit_ids)
@@ -54,7 +54,7 @@ class Tombstones:
         return self._hash(identity)
 
     async def of(self, identities: Iterable[str]) -> EraseTimes:
-        """Those of these identities that have been erased. Raises `store.Unavailable`."""
+        """Those of these identities that have been erased. Raises `storage.Unavailable`."""
         by_hash = {self._hash(identity): identity for identity in identities} if self.has_key else {}
         found = await self._store.tombstones(by_hash) if by_hash else {}
         return {by_hash[hashed]: erase_time_ms for hashed, erase_time_ms in found.items()}
