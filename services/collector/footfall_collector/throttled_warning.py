@@ -1,4 +1,4 @@
-"""Turns something that may happen many times a second into a log line once a minute."""
+"""A warning about what may happen many times a second, logged once a minute."""
 
 import time
 from typing import Final
@@ -10,8 +10,8 @@ _log = structlog.get_logger()
 INTERVAL_S: Final = 60.0
 
 
-class RareLine:
-    """One kind of line: the first is written at once, what comes within a minute of it is counted into the next."""
+class ThrottledWarning:
+    """One kind of warning: the first is logged at once; those within a minute of it are counted in the next."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -19,7 +19,7 @@ class RareLine:
         self._held_back = 0
 
     def warn(self, **fields: object) -> None:
-        """Write it, or count it."""
+        """Log it, or count it."""
         now = time.monotonic()
         if now < self._next_at:
             self._held_back += 1
