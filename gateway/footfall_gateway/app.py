@@ -21,6 +21,7 @@ from footfall_gateway.files import Files, folder
 from footfall_gateway.history_api import HistoryApi
 from footfall_gateway.history_posts import HistoryPosts
 from footfall_gateway.intake import Intake
+from footfall_gateway.links import Links
 from footfall_gateway.live_api import LiveApi
 from footfall_gateway.lookup import Lookup
 from footfall_gateway.neighbours import Neighbours
@@ -43,6 +44,7 @@ def build(
     beacons: BeaconEndpoint,
     probes: Probes,
     *,
+    links: Links,
     bodies: Bodies,
     stopping: asyncio.Event,
 ) -> ASGIApp:
@@ -64,6 +66,7 @@ def build(
         Api("History", HISTORY_PREFIXES, history, HISTORY_ERRORS),
         api_v1.api(neighbours, LiveApi(neighbours, authenticator, settings, stopping)),
         cookies.api(),
+        links.api(),
         probes.api(),
     ]
     engagement = EngagementApi(Cors(Sites(settings.sites_file))).api()
