@@ -6,8 +6,10 @@ from footfall_servicekit import command_line
 from footfall_servicekit.command_line import Command
 from footfall_servicekit.server import run
 
-from footfall_gateway import audit, dsl_check, keys_command
-from footfall_gateway.serving import serve
+from footfall_gateway.auth import audit
+from footfall_gateway.commands import check_dsl as dsl_check
+from footfall_gateway.commands import keys as keys_command
+from footfall_gateway.server import serve
 from footfall_gateway.settings import GatewaySettings
 
 _COMMANDS: Final = {

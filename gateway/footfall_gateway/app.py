@@ -9,27 +9,35 @@ from starlette.responses import RedirectResponse
 from starlette.routing import BaseRoute, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from footfall_gateway import api_v1, cookies, openapi
-from footfall_gateway.audit import Audit
-from footfall_gateway.auth import Authenticator
-from footfall_gateway.beacon import BeaconEndpoint
-from footfall_gateway.bodies import Bodies
-from footfall_gateway.cors import Cors
-from footfall_gateway.dsl import DslFile
-from footfall_gateway.engagement import EngagementApi
-from footfall_gateway.files import Files, folder
-from footfall_gateway.history_api import HistoryApi
-from footfall_gateway.history_posts import HistoryPosts
-from footfall_gateway.intake import Intake
-from footfall_gateway.live_api import LiveApi
-from footfall_gateway.lookup import Lookup
-from footfall_gateway.neighbours import Neighbours
-from footfall_gateway.operations import Api, Gate, routes
+from footfall_gateway.api_v1 import visitors as api_v1
+from footfall_gateway.api_v1.live import LiveApi
+from footfall_gateway.auth.audit import Audit
+from footfall_gateway.auth.authenticator import Authenticator
+from footfall_gateway.backends import Neighbours
+from footfall_gateway.beacons.cors import Cors
+from footfall_gateway.beacons.endpoint import BeaconEndpoint
+from footfall_gateway.beacons.intake import Intake
+from footfall_gateway.beacons.sites import Sites
+from footfall_gateway.browser import cookie as cookies
+from footfall_gateway.browser.dsl import DslFile
+from footfall_gateway.browser.engagement import EngagementApi
+from footfall_gateway.browser.tracker_bundle import (
+    ORIGINAL_FOLDERS,
+    BrowserFile,
+    asset_folder,
+    load_tracker_files,
+    packed,
+)
+from footfall_gateway.history_api.lookup import Lookup
+from footfall_gateway.history_api.reads import HistoryApi
+from footfall_gateway.history_api.writes import HistoryPosts
+from footfall_gateway.http import openapi
+from footfall_gateway.http.bodies import Bodies
+from footfall_gateway.http.routing import Api, Gate, routes
+from footfall_gateway.http.static_files import Files, folder
 from footfall_gateway.probes import Probes
 from footfall_gateway.problem import HISTORY_ERRORS, PROBLEM_DETAILS, Problem
 from footfall_gateway.settings import GatewaySettings
-from footfall_gateway.sites import Sites
-from footfall_gateway.tracker_files import ORIGINAL_FOLDERS, BrowserFile, asset_folder, load_tracker_files, packed
 
 HISTORY_PREFIXES = ("/server/data", "/backend/data")
 """Of 8.5 and of 8.1."""

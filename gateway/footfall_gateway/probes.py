@@ -6,8 +6,8 @@ import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
-from footfall_gateway.neighbours import Neighbours
-from footfall_gateway.operations import JSON, Api, Call, NoQuery, Operation, json_answer
+from footfall_gateway.backends import Neighbours
+from footfall_gateway.http.routing import JSON, Api, Call, NoQuery, Operation, json_answer
 from footfall_gateway.problem import PROBLEM_DETAILS
 
 _METRICS = CONTENT_TYPE_LATEST

@@ -12,8 +12,9 @@ from footfall_timeline import Walls
 from pydantic import AfterValidator, Field, FilePath, SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from footfall_gateway import dsl, keys
-from footfall_gateway.sites import Sites
+from footfall_gateway.auth import keys
+from footfall_gateway.beacons.sites import Sites
+from footfall_gateway.browser import dsl
 
 _PATH = "(/[A-Za-z0-9._~-]+)+"
 

@@ -3,7 +3,7 @@
 import gzip
 
 import pytest
-from footfall_gateway.tracker_files import DSL_SCRIPT_PATH, JQUERY_PATH, SCRIPT_PATHS, load_tracker_files
+from footfall_gateway.browser.tracker_bundle import DSL_SCRIPT_PATH, JQUERY_PATH, SCRIPT_PATHS, load_tracker_files
 
 FILES = load_tracker_files(idle_minutes=30)
 

@@ -11,7 +11,7 @@ import pytest
 from footfall.collector.v1 import collector_service_pb2 as collector
 from footfall.collector.v1 import collector_service_pb2_grpc as collector_grpc
 from footfall.event.v1.event_pb2 import EventBatch
-from footfall_gateway.serving import Gateway
+from footfall_gateway.server import Gateway
 from footfall_gateway.settings import GatewaySettings
 from footfall_servicekit.interceptor import ServerInterceptor
 

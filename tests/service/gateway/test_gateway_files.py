@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-from footfall_gateway.files import folder
+from footfall_gateway.browser.tracker_bundle import JQUERY_PATH, asset_folder
+from footfall_gateway.http.static_files import folder
 from footfall_gateway.settings import GatewaySettings
-from footfall_gateway.tracker_files import JQUERY_PATH, asset_folder
 from footfall_servicekit.settings import load
 
 from tests.service.gateway.conftest import running_gateway

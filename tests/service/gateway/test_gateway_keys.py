@@ -14,8 +14,9 @@ import httpx
 import msgspec
 import pytest
 from argon2 import PasswordHasher
-from footfall_gateway import auth, keys_command
-from footfall_gateway.keys import Key, KeyFile, Scope, is_slow_proof, new_token
+from footfall_gateway.auth import authenticator as auth
+from footfall_gateway.auth.keys import Key, KeyFile, Scope, is_slow_proof, new_token
+from footfall_gateway.commands import keys as keys_command
 from footfall_gateway.problem import Problem
 from footfall_gateway.settings import GatewaySettings
 

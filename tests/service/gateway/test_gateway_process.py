@@ -10,10 +10,10 @@ import pytest
 import structlog
 from footfall.collector.v1.collector_service_pb2 import CollectRequest, CollectResponse
 from footfall.event.v1.event_pb2 import EventBatch
-from footfall_gateway.neighbours import Neighbours
+from footfall_gateway.backends import Neighbours
+from footfall_gateway.beacons.rate_limit import MinuteLimit
 from footfall_gateway.problem import Problem
-from footfall_gateway.ratelimit import MinuteLimit
-from footfall_gateway.serving import Gateway, _Server
+from footfall_gateway.server import Gateway, _Server
 from footfall_gateway.settings import GatewaySettings
 
 from tests.service.gateway.conftest import ScriptedCollector, running_gateway

@@ -1,0 +1,1 @@
+"""Events on their way from browsers to the collector."""

@@ -1,0 +1,1 @@
+"""What browsers load, and ask for besides beacons."""

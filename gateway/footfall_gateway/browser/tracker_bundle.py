@@ -1,0 +1,109 @@
+"""The sources in `gateway/tracker` into the files browsers load: joined, minified, compressed, versioned."""
+
+import gzip
+import hashlib
+import re
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import rjsmin
+
+ORIGINAL_FOLDERS = ("/server/resources", "/frontend/resources")
+"""Where pages of 8.5 and of 8.1 look for files."""
+SCRIPT_PATHS = (
+    "/tracker.js",
+    *(
+        f"{folder}/js/build/{name}{suffix}"
+        for folder in ORIGINAL_FOLDERS
+        for name in ("GTC", "GTCJ", "GPE", "GPEJ")
+        for suffix in (".min.js", ".js")
+    ),
+)
+DSL_SCRIPT_PATH = "/tracker-dsl.js"
+JQUERY_PATH = "/tracker-jquery.js"
+
+_JAVASCRIPT = "text/javascript; charset=utf-8"
+
+# The parts only declare, in an order of their own choosing; `start.js` runs, so it comes last.
+_CORE_PARTS = ("settings", "store", "visit", "json", "queue", "delivery", "pages", "commands", "start")
+
+
+@dataclass(frozen=True, slots=True)
+class BrowserFile:
+    """One file as it is sent: `body` or, to clients that accept gzip, `gzipped`."""
+
+    body: bytes
+    gzipped: bytes
+    etag: str
+    """Strong entity tag, in its quotes. The compressed form is another representation: send `gzip_etag` with it."""
+    gzip_etag: str
+    version: str
+    """Changes with the content. A request with `?v=<version>` may be cached for good, any other only for a while."""
+    content_type: str
+    max_age_s: int = 3600
+    """How long that while is, in seconds."""
+
+    def cache_control(self, requested_version: str | None) -> str:
+        """The Cache-Control of an answer, given the request's `v` parameter."""
+        if requested_version == self.version:
+            return "public, max-age=31536000, immutable"
+        return f"public, max-age={self.max_age_s}"
+
+
+def load_tracker_files(idle_minutes: int, folder: Path | None = None) -> dict[str, BrowserFile]:
+    """Build every script of the tracker, by URL path; a few milliseconds, to be done once at start.
+
+    A visit ends after `idle_minutes` without an event. Raises FileNotFoundError when a part is missing from `folder`.
+    """
+    folder = folder or asset_folder("tracker")
+    jquery = _jquery()
+    dsl = _script((folder / "dsl.js").read_text("utf-8").replace("JQUERY_VERSION", jquery.version))
+    source = "\n".join((folder / "core" / f"{part}.js").read_text("utf-8") for part in _CORE_PARTS)
+    core = _script(source.replace("DSL_VERSION", dsl.version).replace("IDLE_MINUTES", str(idle_minutes)))
+    return {JQUERY_PATH: jquery, DSL_SCRIPT_PATH: dsl, **dict.fromkeys(SCRIPT_PATHS, core)}
+
+
+def asset_folder(name: str) -> Path:
+    """The folder of static files `name`: inside the package in a wheel, beside it in the source tree."""
+    package = Path(__file__).parent.parent
+    packed = package / name
+    return packed if packed.is_dir() else package.parent / name
+
+
+def packed(body: bytes, content_type: str, max_age_s: int = 3600) -> BrowserFile:
+    """Content as it will be sent."""
+    version = hashlib.sha256(body).hexdigest()[:16]
+    return BrowserFile(
+        body=body,
+        gzipped=gzip.compress(body, compresslevel=9, mtime=0),
+        etag=f'"{version}"',
+        gzip_etag=f'"{version}-gzip"',
+        version=version,
+        content_type=content_type,
+        max_age_s=max_age_s,
+    )
+
+
+# jQuery gives itself to `module` where there is one, instead of becoming `$` and `jQuery`, or what `define` of an AMD
+# loader is told about. These are its own, so nothing of the page is touched: dsl.js takes it from the script's element.
+_JQUERY = """\
+(function (script, module, define) {
+%s
+script.jQuery = module.exports;
+})(document.currentScript, { exports: {} });
+"""
+
+
+def _jquery() -> BrowserFile:
+    """The jQuery of the package XStatic-jQuery, minified by its makers, with the line that names its licence."""
+    source = resources.files("xstatic.pkg.jquery").joinpath("data/jquery.min.js").read_text("utf-8")
+    return packed((_JQUERY % source).encode(), _JAVASCRIPT)
+
+
+def _script(source: str) -> BrowserFile:
+    minified = str(rjsmin.jsmin("(function () {'use strict';\n" + source + "\n})();"))
+    # rjsmin keeps names. Those in capitals are our constants and nothing else, so they can be had for two bytes.
+    for number, name in enumerate(dict.fromkeys(re.findall(r"\bconst ([A-Z][A-Z_]+)=", minified))):
+        minified = re.sub(rf"\b{name}\b", f"${number}", minified)
+    return packed(minified.encode(), _JAVASCRIPT)

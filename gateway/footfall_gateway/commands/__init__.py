@@ -1,0 +1,1 @@
+"""What `footfall-gateway` does besides serving."""
