@@ -7,7 +7,7 @@ from footfall_servicekit.command_line import Command
 from footfall_servicekit.server import run
 
 from footfall_gateway.auth import audit
-from footfall_gateway.commands import check_dsl as dsl_check
+from footfall_gateway.commands import check_dsl
 from footfall_gateway.commands import keys as keys_command
 from footfall_gateway.server import serve
 from footfall_gateway.settings import GatewaySettings
@@ -15,7 +15,7 @@ from footfall_gateway.settings import GatewaySettings
 _COMMANDS: Final = {
     "keys": Command("make, list, rotate or revoke API keys", keys_command.run),
     "whose": Command("print what log lines say of an id instead of it", audit.run),
-    "check-dsl": Command("look for faults in a domain-model.xml", dsl_check.run),
+    "check-dsl": Command("look for faults in a domain-model.xml", check_dsl.run),
 }
 
 

@@ -13,12 +13,12 @@ from footfall_gateway.api_v1 import visitors as api_v1
 from footfall_gateway.api_v1.live import LiveApi
 from footfall_gateway.auth.audit import Audit
 from footfall_gateway.auth.authenticator import Authenticator
-from footfall_gateway.backends import Neighbours
+from footfall_gateway.backends import Backends
 from footfall_gateway.beacons.cors import Cors
 from footfall_gateway.beacons.endpoint import BeaconEndpoint
 from footfall_gateway.beacons.intake import Intake
 from footfall_gateway.beacons.sites import Sites
-from footfall_gateway.browser import cookie as cookies
+from footfall_gateway.browser.cookie import cookie_api
 from footfall_gateway.browser.dsl import DslFile
 from footfall_gateway.browser.engagement import EngagementApi
 from footfall_gateway.browser.tracker_bundle import (
@@ -29,8 +29,8 @@ from footfall_gateway.browser.tracker_bundle import (
     packed,
 )
 from footfall_gateway.history_api.lookup import Lookup
-from footfall_gateway.history_api.reads import HistoryApi
-from footfall_gateway.history_api.writes import HistoryPosts
+from footfall_gateway.history_api.reads import HistoryReads
+from footfall_gateway.history_api.writes import HistoryWrites
 from footfall_gateway.http import openapi
 from footfall_gateway.http.bodies import Bodies
 from footfall_gateway.http.routing import Api, Gate, routes
@@ -46,7 +46,7 @@ DSL_PATHS = tuple(f"{folder}/dsl/domain-model.xml" for folder in ORIGINAL_FOLDER
 
 def build(
     settings: GatewaySettings,
-    neighbours: Neighbours,
+    backends: Backends,
     intake: Intake,
     beacons: BeaconEndpoint,
     probes: Probes,
@@ -63,15 +63,15 @@ def build(
     """
     authenticator = Authenticator(settings)
     gate = Gate(authenticator, Audit(settings.audit_secret), bodies)
-    lookup = Lookup(neighbours)
+    lookup = Lookup(backends)
     history = [
-        *HistoryApi(neighbours, lookup).operations(),
-        *HistoryPosts(intake, lookup, Walls.load(settings.sites_file)).operations(),
+        *HistoryReads(backends, lookup).operations(),
+        *HistoryWrites(intake, lookup, Walls.load(settings.sites_file)).operations(),
     ]
     apis = [
         Api("History", HISTORY_PREFIXES, history, HISTORY_ERRORS),
-        api_v1.api(neighbours, LiveApi(neighbours, authenticator, settings, stopping)),
-        cookies.api(),
+        api_v1.api(backends, LiveApi(backends, authenticator, settings, stopping)),
+        cookie_api(),
         probes.api(),
     ]
     engagement = EngagementApi(Cors(Sites(settings.sites_file))).api()

@@ -25,7 +25,7 @@ Answer = TypeVar("Answer")
 
 _HEALTH_TIMEOUT_S = 1.0
 _RETRY_S = 2
-"""What clients are told when a neighbour does not say when to come again."""
+"""What clients are told when a service does not say when to come again."""
 
 _log = structlog.get_logger()
 
@@ -45,7 +45,7 @@ _STATUS = {
 _NO_PARAMETERS: Mapping[str, str] = {}
 
 
-class Neighbours:
+class Backends:
     """The three services, one channel each. Make it in the running loop; close it last."""
 
     def __init__(self, settings: GatewaySettings) -> None:
@@ -148,7 +148,7 @@ def _problem(details: ErrorDetails, parameters: Mapping[str, str]) -> Problem:
             broken = [f"{parameters.get(field) or _camel(field)}: {rule}" for field, rule in details.violations]
             return Problem(400, "; ".join(broken))
         case 404:
-            # In the words of what is there but not for this client: see lookup.py.
+            # In the words of what is there but not for this client: see history_api/lookup.py.
             return Problem(404, f"no such {(details.resource_type or 'resource').lower()}")
         case 409 | 400:
             # Only what a RequestError says is meant for clients.

@@ -18,7 +18,7 @@ from footfall_servicekit.tls import KeyPair
 from starlette.types import ASGIApp
 
 from footfall_gateway import app
-from footfall_gateway.backends import Neighbours
+from footfall_gateway.backends import Backends
 from footfall_gateway.beacons.connection import LOOK_EVERY_S, BoundedConnection, cut_off_slow_clients
 from footfall_gateway.beacons.endpoint import BeaconEndpoint
 from footfall_gateway.beacons.fast_path import beacon_protocol
@@ -53,9 +53,9 @@ class Gateway:
     def __init__(self, settings: GatewaySettings) -> None:
         """Needs the running loop. Raises SitesFileError, WallsError or DslFileError."""
         self._settings = settings
-        self._neighbours = Neighbours(settings)
+        self._backends = Backends(settings)
         self._intake = Intake(
-            self._neighbours.collect,
+            self._backends.collect,
             Bounds(
                 group_count=settings.group_events,
                 group_size=settings.group_bytes,
@@ -66,7 +66,7 @@ class Gateway:
             ),
             settings.large_bytes,
         )
-        self._probes = Probes(self._neighbours)
+        self._probes = Probes(self._backends)
         self._limiter = RateLimiter(
             Limits("address", settings.rate_limit_per_address, settings.rate_limit_bytes_per_address),
             Limits("site", settings.rate_limit_per_site, settings.rate_limit_bytes_per_site),
@@ -77,7 +77,7 @@ class Gateway:
         beacons = BeaconEndpoint(self._intake, Sites(settings.sites_file), self._limiter, bodies)
         self._stopping = asyncio.Event()
         application = app.build(
-            settings, self._neighbours, self._intake, beacons, self._probes, bodies=bodies, stopping=self._stopping
+            settings, self._backends, self._intake, beacons, self._probes, bodies=bodies, stopping=self._stopping
         )
         self._server = _Server(_uvicorn_config(application, beacons, settings))
         self._serving: asyncio.Task[None]
@@ -128,7 +128,7 @@ class Gateway:
         await self._background.end()
         await self._intake.close()
         await self._limiter.close()
-        await self._neighbours.close()
+        await self._backends.close()
         _log.info("stopped", exit_code=exit_code)
         return exit_code
 
@@ -142,7 +142,7 @@ async def serve(settings: GatewaySettings) -> int:
 
 
 def _connections(wanted: int) -> int:
-    """How many of these connections the system allows, once asked: too many would leave no socket for neighbours."""
+    """How many of these connections the system allows, once asked: too many would leave no socket for backends."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     files = wanted + _OTHER_FILES if hard == resource.RLIM_INFINITY else min(wanted + _OTHER_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < files:

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from footfall_gateway.api_v1 import resources
 from footfall_gateway.auth.keys import Scope
-from footfall_gateway.backends import Neighbours
+from footfall_gateway.backends import Backends
 from footfall_gateway.history_api.embedding import Related
 from footfall_gateway.history_api.params import IdentityQuery
 from footfall_gateway.history_api.resources import Identity
@@ -39,10 +39,10 @@ class PersonQuery(IdentityQuery, kw_only=True):
 class ContactsApi:
     """The contact center's directory, and what ties identities to it."""
 
-    def __init__(self, neighbours: Neighbours) -> None:
-        self._ask = neighbours.ask
-        self._identity = neighbours.identity
-        self._related = Related(neighbours)
+    def __init__(self, backends: Backends) -> None:
+        self._ask = backends.ask
+        self._identity = backends.identity
+        self._related = Related(backends)
 
     def operations(self) -> list[Operation[Any, Any]]:
         """The operations."""

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from footfall_gateway import metrics
 from footfall_gateway.api_v1 import resources
 from footfall_gateway.auth.authenticator import Authenticator, Principal
-from footfall_gateway.backends import Neighbours
+from footfall_gateway.backends import Backends
 from footfall_gateway.history_api.resources import Event, event, milliseconds
 from footfall_gateway.http.routing import Call, Operation
 from footfall_gateway.http.sse import BETWEEN, COME_AGAIN, HEADERS, Source, Stream, StreamAnswer
@@ -62,9 +62,9 @@ class LiveApi:
     """What happens, as it happens. All streams end when `stopping` is set."""
 
     def __init__(
-        self, neighbours: Neighbours, authenticator: Authenticator, settings: GatewaySettings, stopping: asyncio.Event
+        self, backends: Backends, authenticator: Authenticator, settings: GatewaySettings, stopping: asyncio.Event
     ) -> None:
-        self._neighbours = neighbours
+        self._backends = backends
         self._authenticator = authenticator
         self._stopping = stopping
         self._beat_s = settings.heartbeat_ms / 1000
@@ -120,11 +120,11 @@ class LiveApi:
         visitors = identity.WatchVisitorsRequest(site=site, resume_token=visitors_token, announce_progress=True)
         events = history.StreamEventsRequest(site=site, resume_token=events_token, announce_progress=True)
         stream = partial(
-            self._neighbours.stream, principal=principal, parameters={"resume_token": _ID_HEADER}, is_endless=True
+            self._backends.stream, principal=principal, parameters={"resume_token": _ID_HEADER}, is_endless=True
         )
         return [
-            Source(stream(self._neighbours.identity.WatchVisitors, visitors), _transition),
-            Source(stream(self._neighbours.history.StreamEvents, events), _event),
+            Source(stream(self._backends.identity.WatchVisitors, visitors), _transition),
+            Source(stream(self._backends.history.StreamEvents, events), _event),
         ]
 
 

@@ -14,7 +14,7 @@ from footfall_gateway.api_v1 import resources
 from footfall_gateway.api_v1.receipts import DeadLetter
 from footfall_gateway.auth.authenticator import Principal
 from footfall_gateway.auth.keys import Scope
-from footfall_gateway.backends import Neighbours
+from footfall_gateway.backends import Backends
 from footfall_gateway.history_api import resources as history_resources
 from footfall_gateway.http.routing import Call, NoQuery, Operation, json_answer
 from footfall_gateway.problem import Problem
@@ -97,11 +97,11 @@ _RENDER: dict[str, Callable[[Any], ExportLine]] = {
 class PrivacyApi:
     """Export and erasure."""
 
-    def __init__(self, neighbours: Neighbours) -> None:
-        self._ask = neighbours.ask
-        self._stream = neighbours.stream
-        self._identity = neighbours.identity
-        self._history = neighbours.history
+    def __init__(self, backends: Backends) -> None:
+        self._ask = backends.ask
+        self._stream = backends.stream
+        self._identity = backends.identity
+        self._history = backends.history
 
     def operations(self) -> list[Operation[Any, Any]]:
         """The operations."""

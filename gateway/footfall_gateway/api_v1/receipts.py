@@ -8,7 +8,7 @@ from footfall.history.v1 import visit_pb2
 from starlette.responses import Response
 
 from footfall_gateway.api_v1.resources import Moment, moment
-from footfall_gateway.backends import Neighbours
+from footfall_gateway.backends import Backends
 from footfall_gateway.history_api.resources import milliseconds
 from footfall_gateway.http.routing import Call, NoQuery, Operation, json_answer
 
@@ -36,9 +36,9 @@ class Receipt(msgspec.Struct, rename="camel"):
 class ReceiptsApi:
     """What became of events."""
 
-    def __init__(self, neighbours: Neighbours) -> None:
-        self._ask = neighbours.ask
-        self._get = neighbours.history.GetReceipt
+    def __init__(self, backends: Backends) -> None:
+        self._ask = backends.ask
+        self._get = backends.history.GetReceipt
 
     def operations(self) -> list[Operation[Any, Any]]:
         """The operations."""

@@ -14,7 +14,7 @@ from footfall_gateway.api_v1.contacts import ContactsApi
 from footfall_gateway.api_v1.live import LiveApi
 from footfall_gateway.api_v1.privacy import PrivacyApi
 from footfall_gateway.api_v1.receipts import ReceiptsApi
-from footfall_gateway.backends import Neighbours
+from footfall_gateway.backends import Backends
 from footfall_gateway.http.routing import Api, Call, NoQuery, Operation, json_answer
 from footfall_gateway.problem import PROBLEM_DETAILS
 
@@ -30,13 +30,13 @@ class VisitorsQuery(msgspec.Struct):
     page_token: Annotated[str, Meta(description="`nextPageToken` of the page before.")] = ""
 
 
-def api(neighbours: Neighbours, live: LiveApi) -> Api:
+def api(backends: Backends, live: LiveApi) -> Api:
     """All operations below /api/v1."""
     operations = [
-        *VisitorsApi(neighbours).operations(),
-        *ContactsApi(neighbours).operations(),
-        *PrivacyApi(neighbours).operations(),
-        *ReceiptsApi(neighbours).operations(),
+        *VisitorsApi(backends).operations(),
+        *ContactsApi(backends).operations(),
+        *PrivacyApi(backends).operations(),
+        *ReceiptsApi(backends).operations(),
         *live.operations(),
     ]
     return Api("Footfall", (PREFIX,), operations, PROBLEM_DETAILS)
@@ -45,10 +45,10 @@ def api(neighbours: Neighbours, live: LiveApi) -> Api:
 class VisitorsApi:
     """Who is on the site, and why we say so."""
 
-    def __init__(self, neighbours: Neighbours) -> None:
-        self._ask = neighbours.ask
-        self._identity = neighbours.identity
-        self._history = neighbours.history
+    def __init__(self, backends: Backends) -> None:
+        self._ask = backends.ask
+        self._identity = backends.identity
+        self._history = backends.history
 
     def operations(self) -> list[Operation[Any, Any]]:
         """The operations."""

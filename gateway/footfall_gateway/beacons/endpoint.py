@@ -74,7 +74,7 @@ class BeaconEndpoint:
     """`POST /beacon` and `GET /beacon.gif` (design section 4), open to everybody.
 
     A 2xx is given only for what is on disk. An ASGI application, and `begin`, `success` and `answer` for a server that
-    has read a whole POST before it would call one (beacon_protocol.py).
+    has read a whole POST before it would call one (fast_path.py).
     """
 
     paths = frozenset(("/beacon", "/beacon.gif"))

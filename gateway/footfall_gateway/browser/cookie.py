@@ -24,7 +24,7 @@ class CookieQuery(msgspec.Struct):
     tracker: str = msgspec.field(default="_gt", name="global")
 
 
-def api() -> Api:
+def cookie_api() -> Api:
     """The operation. A request of its own, once a visit, so that beacons can do without cookies and credentials."""
     operation = Operation("renewCookie", "POST", "/cookie", renew_cookie, CookieQuery, permission=None)
     return Api("Tracker", ("",), [operation], PROBLEM_DETAILS)

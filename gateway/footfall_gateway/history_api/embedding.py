@@ -8,7 +8,7 @@ import msgspec
 from footfall.history.v1 import history_service_pb2 as history
 
 from footfall_gateway.auth.authenticator import Principal
-from footfall_gateway.backends import Neighbours
+from footfall_gateway.backends import Backends
 from footfall_gateway.history_api import resources
 from footfall_gateway.problem import Problem
 
@@ -68,9 +68,9 @@ def _flag(values: Mapping[str, str], name: str) -> bool:
 class Related:
     """Knows what belongs to resources."""
 
-    def __init__(self, neighbours: Neighbours) -> None:
-        self._stream = neighbours.stream
-        self._related = neighbours.history.StreamRelated
+    def __init__(self, backends: Backends) -> None:
+        self._stream = backends.stream
+        self._related = backends.history.StreamRelated
 
     async def embed(
         self, kind: str, parents: Mapping[str, Any], wanted: Includes, site: str, principal: Principal

@@ -8,7 +8,7 @@ from footfall.identity.v1 import identity_pb2
 from footfall.identity.v1 import identity_service_pb2 as identity
 
 from footfall_gateway.auth.authenticator import Principal
-from footfall_gateway.backends import Neighbours
+from footfall_gateway.backends import Backends
 from footfall_gateway.http.routing import Call
 
 
@@ -33,10 +33,10 @@ def parent(call: Call[Any, Any]) -> Parent:
 class Lookup:
     """Finds one resource. Every method raises Problem 404 when there is none for this client."""
 
-    def __init__(self, neighbours: Neighbours) -> None:
-        self._ask = neighbours.ask
-        self._history = neighbours.history
-        self._identity = neighbours.identity
+    def __init__(self, backends: Backends) -> None:
+        self._ask = backends.ask
+        self._history = backends.history
+        self._identity = backends.identity
 
     async def identity(self, identity_id: str, principal: Principal) -> identity_pb2.Identity:
         """An identity."""

@@ -15,7 +15,7 @@ from msgspec import UNSET
 from starlette.responses import Response
 
 from footfall_gateway.auth.authenticator import Principal
-from footfall_gateway.backends import Neighbours
+from footfall_gateway.backends import Backends
 from footfall_gateway.history_api import resources
 from footfall_gateway.history_api.cursors import cursor, position
 from footfall_gateway.history_api.embedding import Related
@@ -47,15 +47,15 @@ _OF_SESSION = ("pages", "events")
 _OF_PAGE = ("events",)
 
 
-class HistoryApi:
+class HistoryReads:
     """What can be read by the History REST API."""
 
-    def __init__(self, neighbours: Neighbours, lookup: Lookup) -> None:
-        self._ask = neighbours.ask
-        self._history = neighbours.history
-        self._identity = neighbours.identity
+    def __init__(self, backends: Backends, lookup: Lookup) -> None:
+        self._ask = backends.ask
+        self._history = backends.history
+        self._identity = backends.identity
         self._lookup = lookup
-        self._related = Related(neighbours)
+        self._related = Related(backends)
 
     def operations(self) -> list[Operation[Any, Any]]:
         """The operations."""

@@ -41,7 +41,7 @@ class VisitBody(msgspec.Struct, rename="camel"):
     site: str = ""
 
 
-class HistoryPosts:
+class HistoryWrites:
     """What can be written by the History REST API."""
 
     def __init__(self, intake: Intake, lookup: Lookup, walls: Walls) -> None:

@@ -75,7 +75,7 @@ async def running_gateway(**settings: Any) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 async def http(scripted_collector: ScriptedCollector) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a gateway whose collector is the scripted one and whose other neighbours are away."""
+    """A client of a gateway whose collector is the scripted one and whose other backends are away."""
     async with running_gateway(
         COLLECTOR_TARGET=scripted_collector.target, IDENTITY_TARGET="127.0.0.1:1", HISTORY_TARGET="127.0.0.1:1"
     ) as client:

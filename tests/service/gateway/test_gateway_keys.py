@@ -14,7 +14,7 @@ import httpx
 import msgspec
 import pytest
 from argon2 import PasswordHasher
-from footfall_gateway.auth import authenticator as auth
+from footfall_gateway.auth.authenticator import Authenticator
 from footfall_gateway.auth.keys import Key, KeyFile, Scope, is_slow_proof, new_token
 from footfall_gateway.commands import keys as keys_command
 from footfall_gateway.problem import Problem
@@ -67,7 +67,7 @@ def settings(file: Path, **more: Any) -> GatewaySettings:
     return GatewaySettings(**of_test | more)
 
 
-async def outcome(authenticator: auth.Authenticator, authorization: str, address: str = "192.0.2.100") -> int:
+async def outcome(authenticator: Authenticator, authorization: str, address: str = "192.0.2.100") -> int:
     """The status that a request with this header is answered."""
     try:
         await authenticator.authenticate(authorization, address)
@@ -93,7 +93,7 @@ class SlowHash:
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> SlowHash:
     counting = SlowHash()
-    monkeypatch.setattr(auth, "is_slow_proof", counting)
+    monkeypatch.setattr("footfall_gateway.auth.authenticator.is_slow_proof", counting)
     return counting
 
 
@@ -205,7 +205,7 @@ def test_a_command_about_no_key_says_so(file: Path, capsys: pytest.CaptureFixtur
 
 
 async def test_addresses_of_one_ipv6_network_guess_as_one(file: Path) -> None:
-    authenticator = auth.Authenticator(settings(file))
+    authenticator = Authenticator(settings(file))
     network, guess = "2001:db8:1:2", "Basic dGVzdGVyOndyb25n"
     answers = [await outcome(authenticator, guess, f"{network}::{n:x}") for n in range(1, 8)]
     assert answers == [401] * 5 + [429] * 2
@@ -215,7 +215,7 @@ async def test_addresses_of_one_ipv6_network_guess_as_one(file: Path) -> None:
 async def test_made_up_tokens_cost_no_slow_hash(file: Path, capsys: pytest.CaptureFixture[str], slow: SlowHash) -> None:
     token = command(capsys, file, "create", "desktop")
     old, _ = old_key(file)
-    authenticator = auth.Authenticator(settings(file))
+    authenticator = Authenticator(settings(file))
     assert await outcome(authenticator, f"Bearer {old}") == 200
     assert slow.hashed == [old]
     for made_up in ("ffk_000000000000_" + "x" * 43, made_up_for(token), made_up_for(old)):
@@ -243,7 +243,7 @@ async def test_slow_hashes_that_wait_are_bounded_and_nobody_else_waits_for_them(
 ) -> None:
     token = command(capsys, file, "create", "desktop")
     old, _ = old_key(file)
-    authenticator = auth.Authenticator(settings(file, slow_hashes_waiting=3))
+    authenticator = Authenticator(settings(file, slow_hashes_waiting=3))
     slow.may_end.clear()
     guesses = [
         asyncio.create_task(outcome(authenticator, f"Bearer {made_up_for(old)}", f"192.0.2.{n}")) for n in range(5)
