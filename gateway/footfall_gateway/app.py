@@ -9,32 +9,30 @@ from starlette.responses import RedirectResponse
 from starlette.routing import BaseRoute, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from footfall_gateway.api_v1 import visitors as api_v1
+from footfall_gateway.api_v1.contacts import ContactsApi
 from footfall_gateway.api_v1.live import LiveApi
+from footfall_gateway.api_v1.privacy import PrivacyApi
+from footfall_gateway.api_v1.receipts import ReceiptsApi
+from footfall_gateway.api_v1.visitors import VisitorsApi
 from footfall_gateway.auth.audit import Audit
 from footfall_gateway.auth.authenticator import Authenticator
 from footfall_gateway.backends import Backends
 from footfall_gateway.beacons.cors import Cors
+from footfall_gateway.beacons.description import DESCRIPTION
 from footfall_gateway.beacons.endpoint import BeaconEndpoint
 from footfall_gateway.beacons.intake import Intake
 from footfall_gateway.beacons.sites import Sites
 from footfall_gateway.browser.cookie import cookie_api
 from footfall_gateway.browser.dsl import DslFile
 from footfall_gateway.browser.engagement import EngagementApi
-from footfall_gateway.browser.tracker_bundle import (
-    ORIGINAL_FOLDERS,
-    BrowserFile,
-    asset_folder,
-    load_tracker_files,
-    packed,
-)
+from footfall_gateway.browser.tracker_bundle import ORIGINAL_FOLDERS, load_tracker_files
 from footfall_gateway.history_api.lookup import Lookup
 from footfall_gateway.history_api.reads import HistoryReads
 from footfall_gateway.history_api.writes import HistoryWrites
-from footfall_gateway.http import openapi
 from footfall_gateway.http.bodies import Bodies
+from footfall_gateway.http.openapi import describe
 from footfall_gateway.http.routing import Api, Gate, routes
-from footfall_gateway.http.static_files import Files, folder
+from footfall_gateway.http.static_files import BrowserFile, Files, asset_folder, folder, packed
 from footfall_gateway.probes import Probes
 from footfall_gateway.problem import HISTORY_ERRORS, PROBLEM_DETAILS, Problem
 from footfall_gateway.settings import GatewaySettings
@@ -61,16 +59,31 @@ def build(
         WallsError, SitesFileError: SITES_FILE cannot be used.
 
     """
-    authenticator = Authenticator(settings)
+    authenticator = Authenticator(
+        user=settings.api_user,
+        password=settings.api_password.get_secret_value(),
+        keys_file=settings.keys_file,
+        is_open=settings.open_api,
+        has_walls=settings.sites_file is not None,
+        failures_per_minute=settings.failed_logins_per_minute,
+        slow_hashes_waiting=settings.slow_hashes_waiting,
+    )
     gate = Gate(authenticator, Audit(settings.audit_secret), bodies)
     lookup = Lookup(backends)
     history = [
         *HistoryReads(backends, lookup).operations(),
         *HistoryWrites(intake, lookup, Walls.load(settings.sites_file)).operations(),
     ]
+    footfall = [
+        *VisitorsApi(backends).operations(),
+        *ContactsApi(backends).operations(),
+        *PrivacyApi(backends).operations(),
+        *ReceiptsApi(backends).operations(),
+        *LiveApi(backends, authenticator, settings, stopping).operations(),
+    ]
     apis = [
         Api("History", HISTORY_PREFIXES, history, HISTORY_ERRORS),
-        api_v1.api(backends, LiveApi(backends, authenticator, settings, stopping)),
+        Api("Footfall", ("/api/v1",), footfall, PROBLEM_DETAILS),
         cookie_api(),
         probes.api(),
     ]
@@ -78,7 +91,7 @@ def build(
     table: list[BaseRoute] = [route for api in [*apis, engagement] for route in routes(api, gate)]
     return _Dispatcher(
         beacons,
-        _files(settings, openapi.describe(apis)),
+        _files(settings, describe(apis, DESCRIPTION)),
         Router(table, redirect_slashes=False, default=_not_found),
     )
 

@@ -1,4 +1,4 @@
-"""Turns Footfall's own operations (`/api/v1`, design section 4) into questions for identity and history."""
+"""Turns requests about visitors into questions for identity, and for history, which knows why they are who they are."""
 
 from typing import Annotated, Any
 
@@ -10,15 +10,8 @@ from msgspec import UNSET, Meta, UnsetType
 from starlette.responses import Response
 
 from footfall_gateway.api_v1 import resources
-from footfall_gateway.api_v1.contacts import ContactsApi
-from footfall_gateway.api_v1.live import LiveApi
-from footfall_gateway.api_v1.privacy import PrivacyApi
-from footfall_gateway.api_v1.receipts import ReceiptsApi
 from footfall_gateway.backends import Backends
-from footfall_gateway.http.routing import Api, Call, NoQuery, Operation, json_answer
-from footfall_gateway.problem import PROBLEM_DETAILS
-
-PREFIX = "/api/v1"
+from footfall_gateway.http.routing import Call, NoQuery, Operation, json_answer
 
 
 class VisitorsQuery(msgspec.Struct):
@@ -28,18 +21,6 @@ class VisitorsQuery(msgspec.Struct):
     site: Annotated[str, Meta(description="Only visitors of this website.")] = ""
     page_size: Annotated[int, Meta(description="At most so many.", ge=1, le=1_000)] = 50
     page_token: Annotated[str, Meta(description="`nextPageToken` of the page before.")] = ""
-
-
-def api(backends: Backends, live: LiveApi) -> Api:
-    """All operations below /api/v1."""
-    operations = [
-        *VisitorsApi(backends).operations(),
-        *ContactsApi(backends).operations(),
-        *PrivacyApi(backends).operations(),
-        *ReceiptsApi(backends).operations(),
-        *live.operations(),
-    ]
-    return Api("Footfall", (PREFIX,), operations, PROBLEM_DETAILS)
 
 
 class VisitorsApi:

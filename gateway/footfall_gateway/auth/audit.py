@@ -4,20 +4,14 @@ Whoever has the key and the id can find every line about it; whoever has the log
 no id of a visit, with which events could be added to that visit.
 """
 
-import argparse
 import hashlib
 import hmac
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
-import msgspec
-from footfall_servicekit.settings import load
 from footfall_timeline import normalize_uuid
-
-from footfall_gateway.settings import GatewaySettings
 
 _HASH_BYTES = 16
 _ID = re.compile(r"(identity|contact|visit|session|page|event)I[dD]")
@@ -52,28 +46,3 @@ class Audit:
                     yield self.hash(name, value)
                 elif name not in {"data", "profile"}:
                     yield from self.hashes(value)
-
-
-def run(arguments: list[str]) -> int:
-    """Carry out `footfall-gateway whose`; the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="footfall-gateway whose",
-        description="Print what log lines say in `whose` for an id; without one, for every id in an export on stdin.",
-    )
-    kinds = ["identity", "contact", "visit", "session", "page", "event"]
-    parser.add_argument("kind", nargs="?", choices=kinds)
-    parser.add_argument("id", nargs="?")
-    options = parser.parse_args(arguments)
-    if options.kind and not options.id:
-        parser.error(f"{options.kind}: must be given with an id")
-    key = load(GatewaySettings).audit_secret
-    if not key:
-        sys.stderr.write("Set GATEWAY_AUDIT_KEY to the key of the gateways that wrote the log.\n")
-        return 2
-    audit = Audit(key)
-    if options.kind:
-        found = {audit.hash(f"{options.kind}Id", options.id or "")}
-    else:
-        found = {one for line in sys.stdin.buffer for one in audit.hashes(msgspec.json.decode(line))}
-    sys.stdout.writelines(f"{one}\n" for one in sorted(found))
-    return 0

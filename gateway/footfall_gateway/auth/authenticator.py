@@ -9,12 +9,14 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 from limits import RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import FixedWindowRateLimiter
 
+from footfall_gateway.addresses import network
 from footfall_gateway.auth.keys import (
     Key,
     KeyFile,
@@ -26,9 +28,7 @@ from footfall_gateway.auth.keys import (
     is_slow,
     is_slow_proof,
 )
-from footfall_gateway.beacons.rate_limit import network
 from footfall_gateway.problem import Problem
-from footfall_gateway.settings import GatewaySettings
 
 _log = structlog.get_logger()
 
@@ -90,20 +90,31 @@ class Authenticator:
     known, and what is not that token is refused at once.
     """
 
-    def __init__(self, settings: GatewaySettings) -> None:
-        self._is_open = settings.open_api
-        self._user = settings.api_user
+    def __init__(
+        self,
+        *,
+        user: str,
+        password: str,
+        keys_file: Path | None,
+        is_open: bool,
+        has_walls: bool,
+        failures_per_minute: int,
+        slow_hashes_waiting: int,
+    ) -> None:
+        """`user` empty: only keys count. `is_open`: nobody needs any. `has_walls`: sites are told apart."""
+        self._is_open = is_open
+        self._user = user
         self._digest_key = os.urandom(32)
-        self._user_digest = self._digest(f"{settings.api_user}:{settings.api_password.get_secret_value()}")
-        self._file = KeyFile(settings.keys_file) if settings.keys_file else None
-        self._has_walls = settings.sites_file is not None
+        self._user_digest = self._digest(f"{user}:{password}")
+        self._file = KeyFile(keys_file) if keys_file else None
+        self._has_walls = has_walls
         self._remembered: dict[bytes, tuple[float, Principal]] = {}
         self._fast_hashes: dict[str, str] = {}
         """By slow hash."""
         self._hashing = asyncio.Semaphore(_SLOW_HASHES_AT_ONCE)
-        self._most_hashing = settings.slow_hashes_waiting
+        self._most_hashing = slow_hashes_waiting
         self._waiting = 0
-        self._limit = RateLimitItemPerMinute(settings.failed_logins_per_minute)
+        self._limit = RateLimitItemPerMinute(failures_per_minute)
         self._failures = FixedWindowRateLimiter(MemoryStorage())
         keys = self._keys()
         if not (self._is_open or self._user or keys):

@@ -8,6 +8,8 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
+from footfall_gateway.problem import format_error
+
 MAX_EVENTS = 1_000
 MAX_EVENT_BYTES = 64 * 1024
 
@@ -172,14 +174,6 @@ def _mended(body: bytes) -> bytes:
     return _LONE_SURROGATE.sub(rb"\\ufffd", hidden, count=_MOST_MENDED).replace(_NEVER_IN_UTF8, rb"\\")
 
 
-def words(error: msgspec.ValidationError, whole: str = "body") -> str:
-    """What msgspec found wrong, as `field: rule`; `whole` stands for what is wrong as a whole."""
-    rule, _, path = str(error).partition(" - at `$")
-    rule = rule[:1].lower() + rule[1:].replace("`", "").replace(" | null", "").replace("int | float", "number")
-    path = path.rstrip("`").lstrip(".")
-    return f"{path or whole}: {rule}"
-
-
 def _read_at_once(body: bytes) -> Envelope | None:
     """The usual case, in half the time; None for what has any fault, or events that may be too many or too large."""
     # Each event is an object: what has so many may have too many.
@@ -208,7 +202,7 @@ def _split(body: bytes) -> tuple[Sequence[bytes | msgspec.Raw], _Batch]:
     try:
         batch = _decode_batch(body)
     except msgspec.ValidationError as error:
-        raise BeaconError(words(error)) from None
+        raise BeaconError(format_error(error)) from None
     events = bytes(batch.events)
     return ([body] if events in {b"", b"null"} else _items(events)), batch
 
@@ -217,7 +211,7 @@ def _items(array: bytes) -> list[msgspec.Raw]:
     try:
         items = msgspec.structs.astuple(_decode_items(array))
     except msgspec.ValidationError as error:
-        raise BeaconError(words(error, "events")) from None
+        raise BeaconError(format_error(error, "events")) from None
     return [item for item in items if item is not None]
 
 
@@ -231,7 +225,7 @@ def _decode(items: Sequence[bytes | msgspec.Raw], batch: _Batch) -> Envelope:
             events.append(_event(item_bytes))
             positions.append(index)
         except msgspec.ValidationError as error:
-            rejections.append(Rejection(index, _id_of(item_bytes), "malformed", words(error, "event")))
+            rejections.append(Rejection(index, _id_of(item_bytes), "malformed", format_error(error, "event")))
         except _TooLargeError:
             rule = f"event: at most {MAX_EVENT_BYTES} bytes"
             rejections.append(Rejection(index, _id_of(item_bytes), "too_large", rule))

@@ -4,10 +4,8 @@ A beacon never waits for Redis. Each gateway counts by itself; of those who come
 count once a second, and learns from it who has spent the minute elsewhere. Without Redis each gateway is on its own.
 """
 
-import ipaddress
 import math
 import time
-from functools import lru_cache
 
 import structlog
 from footfall_servicekit.partitions import pool
@@ -15,6 +13,8 @@ from limits import RateLimitItemPerMinute
 from limits.aio.storage import RedisStorage
 from limits.aio.strategies import FixedWindowRateLimiter
 from limits.errors import StorageError
+
+from footfall_gateway.addresses import network
 
 _WINDOW_S = 60.0
 SHARE_EVERY_S = 1.0
@@ -146,18 +146,6 @@ class RateLimiter:
     async def close(self) -> None:
         """Close the connections to Redis."""
         await self._pool.aclose()
-
-
-@lru_cache(maxsize=65_536)
-def network(address: str) -> str:
-    """What counts as one sender: an IPv4 address, or the /64 of an IPv6 one: a host has as many in it as it likes."""
-    address = address.removeprefix("::ffff:")
-    if ":" not in address:
-        return address
-    try:
-        return str(ipaddress.IPv6Network((address.partition("%")[0], 64), strict=False))
-    except ValueError:
-        return address
 
 
 def _is_loopback(address: str) -> bool:

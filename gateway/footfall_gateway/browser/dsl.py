@@ -9,7 +9,7 @@ from xml.parsers import expat
 
 import structlog
 
-from footfall_gateway.browser.tracker_bundle import BrowserFile, packed
+from footfall_gateway.http.static_files import BrowserFile, packed
 
 DEFAULT_FILE = Path(__file__).with_name("domain-model.xml")
 

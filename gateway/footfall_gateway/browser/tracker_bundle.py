@@ -1,13 +1,12 @@
 """The sources in `gateway/tracker` into the files browsers load: joined, minified, compressed, versioned."""
 
-import gzip
-import hashlib
 import re
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
 import rjsmin
+
+from footfall_gateway.http.static_files import BrowserFile, asset_folder, packed
 
 ORIGINAL_FOLDERS = ("/server/resources", "/frontend/resources")
 """Where pages of 8.5 and of 8.1 look for files."""
@@ -29,28 +28,6 @@ _JAVASCRIPT = "text/javascript; charset=utf-8"
 _CORE_PARTS = ("settings", "store", "visit", "json", "queue", "delivery", "pages", "commands", "start")
 
 
-@dataclass(frozen=True, slots=True)
-class BrowserFile:
-    """One file as it is sent: `body` or, to clients that accept gzip, `gzipped`."""
-
-    body: bytes
-    gzipped: bytes
-    etag: str
-    """Strong entity tag, in its quotes. The compressed form is another representation: send `gzip_etag` with it."""
-    gzip_etag: str
-    version: str
-    """Changes with the content. A request with `?v=<version>` may be cached for good, any other only for a while."""
-    content_type: str
-    max_age_s: int = 3600
-    """How long that while is, in seconds."""
-
-    def cache_control(self, requested_version: str | None) -> str:
-        """The Cache-Control of an answer, given the request's `v` parameter."""
-        if requested_version == self.version:
-            return "public, max-age=31536000, immutable"
-        return f"public, max-age={self.max_age_s}"
-
-
 def load_tracker_files(idle_minutes: int, folder: Path | None = None) -> dict[str, BrowserFile]:
     """Build every script of the tracker, by URL path; a few milliseconds, to be done once at start.
 
@@ -62,27 +39,6 @@ def load_tracker_files(idle_minutes: int, folder: Path | None = None) -> dict[st
     source = "\n".join((folder / "core" / f"{part}.js").read_text("utf-8") for part in _CORE_PARTS)
     core = _script(source.replace("DSL_VERSION", dsl.version).replace("IDLE_MINUTES", str(idle_minutes)))
     return {JQUERY_PATH: jquery, DSL_SCRIPT_PATH: dsl, **dict.fromkeys(SCRIPT_PATHS, core)}
-
-
-def asset_folder(name: str) -> Path:
-    """The folder of static files `name`: inside the package in a wheel, beside it in the source tree."""
-    package = Path(__file__).parent.parent
-    packed = package / name
-    return packed if packed.is_dir() else package.parent / name
-
-
-def packed(body: bytes, content_type: str, max_age_s: int = 3600) -> BrowserFile:
-    """Content as it will be sent."""
-    version = hashlib.sha256(body).hexdigest()[:16]
-    return BrowserFile(
-        body=body,
-        gzipped=gzip.compress(body, compresslevel=9, mtime=0),
-        etag=f'"{version}"',
-        gzip_etag=f'"{version}-gzip"',
-        version=version,
-        content_type=content_type,
-        max_age_s=max_age_s,
-    )
 
 
 # jQuery gives itself to `module` where there is one, instead of becoming `$` and `jQuery`, or what `define` of an AMD

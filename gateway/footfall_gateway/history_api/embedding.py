@@ -1,6 +1,6 @@
-"""Turns `include_*` parameters into the lists inside resources, with one call however many resources there are."""
+"""Turns what a request includes into the lists inside resources, with one call however many resources there are."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from typing import Any, NamedTuple
 
@@ -10,13 +10,11 @@ from footfall.history.v1 import history_service_pb2 as history
 from footfall_gateway.auth.authenticator import Principal
 from footfall_gateway.backends import Backends
 from footfall_gateway.history_api import resources
+from footfall_gateway.http.includes import Includes
 from footfall_gateway.problem import Problem
 
 _MOST_BYTES = 32 * 1024 * 1024
 """Of one answer. History bounds the number of items."""
-
-Includes = Mapping[str, bool]
-"""What to include: `visits`, `pages`, `sessions`, `events`; True: whole objects beside their ids."""
 
 
 class _Kind(NamedTuple):
@@ -38,31 +36,6 @@ _PARENTS = {
     "session": history.RESOURCE_KIND_SESSION,
     "page": history.RESOURCE_KIND_PAGE,
 }
-
-
-def includes(values: Mapping[str, str], allowed: Sequence[str]) -> Includes:
-    """What the parameters of a request ask to include.
-
-    Raises:
-        Problem: 400, a value is no boolean, or details are asked for without the thing itself.
-
-    """
-    wanted = {}
-    for name in allowed:
-        is_wanted = _flag(values, f"include_{name}")
-        with_detail = _flag(values, f"include_{name}_detail")
-        if with_detail and not is_wanted:
-            raise Problem.parameter(f"include_{name}_detail", f"only together with include_{name}")
-        if is_wanted:
-            wanted[name] = with_detail
-    return wanted
-
-
-def _flag(values: Mapping[str, str], name: str) -> bool:
-    value = values.get(name, "false").lower()
-    if value not in {"true", "false"}:
-        raise Problem.parameter(name, "must be true or false")
-    return value == "true"
 
 
 class Related:

@@ -2,14 +2,11 @@
 
 import inspect
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, get_origin
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, get_origin
 
 import msgspec
 
-from footfall_gateway.beacons.connection import MAX_PIXEL_QUERY
-from footfall_gateway.beacons.endpoint import BeaconAnswer
-from footfall_gateway.beacons.envelope import BeaconEvent, Milliseconds
 from footfall_gateway.http.routing import Api, Operation
 
 Schema = dict[str, Any]
@@ -27,21 +24,18 @@ An empty collection is 204; `Paging-Next`, when it is there, is given back as `p
 A key must hold the scope that an operation names in `x-scope`; the user of the settings holds all."""
 
 
-class BeaconEnvelope(msgspec.Struct, rename="camel"):
-    """Several events of one page, with the clock of their sender."""
+class Unrouted(NamedTuple):
+    """What is described besides the operations: the types it uses, and its paths, made of their schemas."""
 
-    events: list[BeaconEvent]
-    sent_at: Milliseconds | None = None
-    site: str | None = None
-    dropped: int | None = None
-    """Events that were lost before they could be sent, since the last beacon that was answered."""
+    types: Sequence[Any]
+    paths: Callable[[Callable[[Any], Schema]], dict[str, Schema]]
 
 
-def describe(apis: Iterable[Api]) -> bytes:
+def describe(apis: Iterable[Api], unrouted: Unrouted) -> bytes:
     """The description as JSON."""
     listed = list(apis)
-    schemas = _components(listed)
-    paths = _beacon_paths(schemas)
+    schemas = _components(listed, unrouted)
+    paths = unrouted.paths(schemas.of)
     for api in listed:
         for number, prefix in enumerate(api.prefixes):
             for operation in api.operations:
@@ -80,8 +74,8 @@ class _Schemas:
         return self._by_name[repr(found)]
 
 
-def _components(apis: Iterable[Api]) -> _Schemas:
-    types: list[Any] = [BeaconEvent, BeaconEnvelope, BeaconAnswer, list[BeaconEvent]]
+def _components(apis: Iterable[Api], unrouted: Unrouted) -> _Schemas:
+    types = [*unrouted.types]
     for api in apis:
         types.append(api.style.body)
         for operation in api.operations:
@@ -159,16 +153,16 @@ def _responses(operation: Operation[Any, Any], api: Api, schemas: _Schemas) -> S
     if operation.answer is None:
         responses["204"] = {"description": "Done."}
     else:
-        responses["200"] = _answer(operation.media_type, schemas.of(operation.answer), "The answer.")
+        responses["200"] = answer(operation.media_type, schemas.of(operation.answer), "The answer.")
     if get_origin(operation.answer) is list:
         responses["200"]["headers"] = _NEXT_PAGE
         responses["204"] = {"description": "There is nothing in this collection."}
     error = schemas.of(api.style.body)
     for status, description in _errors(operation):
-        responses[str(status)] = _answer(api.style.media_type, error, description) | _ERROR_HEADERS.get(status, {})
+        responses[str(status)] = answer(api.style.media_type, error, description) | ERROR_HEADERS.get(status, {})
     for status, body in operation.also.items():
-        responses[str(status)] = _answer(operation.media_type, schemas.of(body), "The answer.")
-    responses["default"] = _answer(api.style.media_type, error, "Any other error.")
+        responses[str(status)] = answer(operation.media_type, schemas.of(body), "The answer.")
+    responses["default"] = answer(api.style.media_type, error, "Any other error.")
     return responses
 
 
@@ -188,7 +182,8 @@ def _errors(operation: Operation[Any, Any]) -> Iterator[tuple[int, str]]:
     yield 504, "A service that is needed took too long."
 
 
-def _answer(media_type: str, schema: Schema, description: str) -> Schema:
+def answer(media_type: str, schema: Schema, description: str) -> Schema:
+    """An answer with a body."""
     return {"description": description, "content": {media_type: {"schema": schema}}}
 
 
@@ -197,67 +192,9 @@ def _header(name: str, description: str) -> Schema:
 
 
 _NEXT_PAGE = _header("Paging-Next", "Where the next page begins, for `page_start`; absent on the last one.")["headers"]
-_ERROR_HEADERS: Mapping[int, Schema] = {
+ERROR_HEADERS: Mapping[int, Schema] = {
     401: _header("WWW-Authenticate", "How to sign in."),
     429: _header("Retry-After", "Seconds to wait."),
     503: _header("Retry-After", "Seconds to wait."),
 }
-
-
-def _beacon_paths(schemas: _Schemas) -> dict[str, Schema]:
-    """The beacon, which no table routes."""
-    body = {"oneOf": [schemas.of(found) for found in (BeaconEvent, list[BeaconEvent], BeaconEnvelope)]}
-    refused = schemas.of(BeaconAnswer)
-    told = {
-        200: "Only some events are stored; the others are named.",
-        400: "No event is stored, and sending the same again will not help.",
-        408: "The body took too long to arrive.",
-        413: "More than 1 MiB or 1,000 events.",
-        415: "Neither application/json nor text/plain.",
-        429: "Too many events from this address.",
-        503: "Nothing is known to be stored. Sending the same again is safe.",
-    }
-    answers = {
-        str(status): _answer("application/json", refused, text) | _ERROR_HEADERS.get(status, {})
-        for status, text in told.items()
-    }
-    picture = _answer("application/json", refused, "Every event is stored, or only some are and the others are named.")
-    picture["content"]["image/gif"] = {}
-    return {
-        "/beacon": {
-            "post": {
-                "operationId": "postBeacon",
-                "tags": ["Beacons"],
-                "summary": "Send events of a page; 204 once all of them are on disk",
-                "security": [],
-                "requestBody": {
-                    "required": True,
-                    "content": {"application/json": {"schema": body}, "text/plain": {"schema": {"type": "string"}}},
-                },
-                "responses": {"204": {"description": "Every event is stored."}, **answers},
-            }
-        },
-        "/beacon.gif": {
-            "get": {
-                "operationId": "getPixel",
-                "tags": ["Beacons"],
-                "summary": "Send events by a picture, for pages that allow nothing else",
-                "security": [],
-                "parameters": [
-                    {
-                        "name": "e",
-                        "in": "query",
-                        "required": True,
-                        "description": f"What would be the body of a beacon, in base64url; with the rest of the query "
-                        f"at most {MAX_PIXEL_QUERY} bytes.",
-                        "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]+=*$"},
-                    }
-                ],
-                "responses": {
-                    **answers,
-                    "200": picture,
-                    "414": _answer("application/json", refused, "A longer query."),
-                },
-            }
-        },
-    }
+"""Of answers of these statuses."""

@@ -21,10 +21,9 @@ from footfall_gateway import metrics
 from footfall_gateway.auth.audit import Audit
 from footfall_gateway.auth.authenticator import EVERYBODY, Authenticator, Principal
 from footfall_gateway.auth.keys import Scope as Permission
-from footfall_gateway.beacons.envelope import words
-from footfall_gateway.history_api.embedding import Includes, includes
 from footfall_gateway.http.bodies import Bodies, ClientGoneError, must_be_plain
-from footfall_gateway.problem import ErrorStyle, Problem
+from footfall_gateway.http.includes import Includes, includes
+from footfall_gateway.problem import ErrorStyle, Problem, format_error
 
 Query = TypeVar("Query", bound=msgspec.Struct)
 Body = TypeVar("Body")
@@ -260,14 +259,14 @@ def _typed(values: Mapping[str, str], query: type[Query]) -> Query:
     try:
         return msgspec.convert(values, query, strict=False)
     except msgspec.ValidationError as error:
-        raise Problem(400, words(error)) from None
+        raise Problem(400, format_error(error)) from None
 
 
 def _decoded(raw: bytes, body: type[Body]) -> Body:
     try:
         return msgspec.json.decode(raw.removeprefix(BOM_UTF8), type=body)
     except msgspec.ValidationError as error:
-        raise Problem(400, words(error)) from None
+        raise Problem(400, format_error(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise Problem(400, "the body is not JSON") from None
 

@@ -1,7 +1,10 @@
 """Turns files held in memory into answers: precompressed, with entity tags, readable from every origin."""
 
+import gzip
+import hashlib
 import mimetypes
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -9,7 +12,6 @@ from starlette.datastructures import Headers
 from starlette.responses import RedirectResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from footfall_gateway.browser.tracker_bundle import BrowserFile, packed
 from footfall_gateway.problem import PROBLEM_DETAILS, Problem
 
 PAGE_POLICY = (
@@ -25,6 +27,28 @@ _DOCUMENTS = ("text/html", "image/svg+xml", "application/xml")
 """What a browser may show as a page, with what scripts there are in it."""
 
 _PAGE_AGE_S = 60
+
+
+@dataclass(frozen=True, slots=True)
+class BrowserFile:
+    """One file as it is sent: `body` or, to clients that accept gzip, `gzipped`."""
+
+    body: bytes
+    gzipped: bytes
+    etag: str
+    """Strong entity tag, in its quotes. The compressed form is another representation: send `gzip_etag` with it."""
+    gzip_etag: str
+    version: str
+    """Changes with the content. A request with `?v=<version>` may be cached for good, any other only for a while."""
+    content_type: str
+    max_age_s: int = 3600
+    """How long that while is, in seconds."""
+
+    def cache_control(self, requested_version: str | None) -> str:
+        """The Cache-Control of an answer, given the request's `v` parameter."""
+        if requested_version == self.version:
+            return "public, max-age=31536000, immutable"
+        return f"public, max-age={self.max_age_s}"
 
 
 class Files:
@@ -68,6 +92,27 @@ def _answer(file: BrowserFile, scope: Scope) -> Response:
     if is_gzipped:
         headers["content-encoding"] = "gzip"
     return Response(file.gzipped if is_gzipped else file.body, headers=headers)
+
+
+def asset_folder(name: str) -> Path:
+    """The folder of static files `name`: inside the package in a wheel, beside it in the source tree."""
+    package = Path(__file__).parent.parent
+    packed = package / name
+    return packed if packed.is_dir() else package.parent / name
+
+
+def packed(body: bytes, content_type: str, max_age_s: int = 3600) -> BrowserFile:
+    """Content as it will be sent."""
+    version = hashlib.sha256(body).hexdigest()[:16]
+    return BrowserFile(
+        body=body,
+        gzipped=gzip.compress(body, compresslevel=9, mtime=0),
+        etag=f'"{version}"',
+        gzip_etag=f'"{version}-gzip"',
+        version=version,
+        content_type=content_type,
+        max_age_s=max_age_s,
+    )
 
 
 def folder(prefix: str, root: Path) -> Iterator[tuple[str, BrowserFile]]:

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-from footfall_gateway.browser.tracker_bundle import JQUERY_PATH, asset_folder
-from footfall_gateway.http.static_files import folder
+from footfall_gateway.browser.tracker_bundle import JQUERY_PATH
+from footfall_gateway.http.static_files import asset_folder, folder
 from footfall_gateway.settings import GatewaySettings
 from footfall_servicekit.settings import load
 
