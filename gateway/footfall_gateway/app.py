@@ -9,30 +9,24 @@ from starlette.responses import RedirectResponse
 from starlette.routing import BaseRoute, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from footfall_gateway.api_v1.contacts import ContactsApi
-from footfall_gateway.api_v1.live import LiveApi
-from footfall_gateway.api_v1.privacy import PrivacyApi
-from footfall_gateway.api_v1.receipts import ReceiptsApi
-from footfall_gateway.api_v1.visitors import VisitorsApi
-from footfall_gateway.auth.audit import Audit
-from footfall_gateway.auth.authenticator import Authenticator
+from footfall_gateway.api_v1 import ContactsApi, LiveApi, PrivacyApi, ReceiptsApi, VisitorsApi
+from footfall_gateway.auth import Audit, Authenticator
 from footfall_gateway.backends import Backends
-from footfall_gateway.beacons.cors import Cors
-from footfall_gateway.beacons.description import DESCRIPTION
-from footfall_gateway.beacons.endpoint import BeaconEndpoint
-from footfall_gateway.beacons.intake import Intake
-from footfall_gateway.beacons.sites import Sites
-from footfall_gateway.browser.cookie import cookie_api
-from footfall_gateway.browser.dsl import DslFile
-from footfall_gateway.browser.engagement import EngagementApi
-from footfall_gateway.browser.tracker_bundle import ORIGINAL_FOLDERS, load_tracker_files
-from footfall_gateway.history_api.lookup import Lookup
-from footfall_gateway.history_api.reads import HistoryReads
-from footfall_gateway.history_api.writes import HistoryWrites
-from footfall_gateway.http.bodies import Bodies
-from footfall_gateway.http.openapi import describe
-from footfall_gateway.http.routing import Api, Gate, routes
-from footfall_gateway.http.static_files import BrowserFile, Files, asset_folder, folder, packed
+from footfall_gateway.beacons import BEACON_DESCRIPTION, BeaconEndpoint, Cors, Intake, Sites
+from footfall_gateway.browser import ORIGINAL_FOLDERS, DslFile, EngagementApi, cookie_api, load_tracker_files
+from footfall_gateway.history_api import HistoryReads, HistoryWrites, Lookup
+from footfall_gateway.http import (
+    Api,
+    Bodies,
+    BrowserFile,
+    Files,
+    Gate,
+    asset_folder,
+    describe,
+    files_below,
+    packed,
+    routes,
+)
 from footfall_gateway.probes import Probes
 from footfall_gateway.problem import HISTORY_ERRORS, PROBLEM_DETAILS, Problem
 from footfall_gateway.settings import GatewaySettings
@@ -91,7 +85,7 @@ def build(
     table: list[BaseRoute] = [route for api in [*apis, engagement] for route in routes(api, gate)]
     return _Dispatcher(
         beacons,
-        _files(settings, describe(apis, DESCRIPTION)),
+        _files(settings, describe(apis, BEACON_DESCRIPTION)),
         Router(table, redirect_slashes=False, default=_not_found),
     )
 
@@ -99,9 +93,9 @@ def build(
 def _files(settings: GatewaySettings, description: bytes) -> Files:
     known = load_tracker_files(settings.idle_minutes)
     known["/openapi.json"] = packed(description, "application/json", 60)
-    known.update(folder("/docs", asset_folder("docs")))
+    known.update(files_below("/docs", asset_folder("docs")))
     for page in ("demo", "console"):
-        known.update(folder(f"/{page}", asset_folder("console") / page))
+        known.update(files_below(f"/{page}", asset_folder("console") / page))
     files: dict[str, Callable[[], BrowserFile]] = {path: partial(_same, file) for path, file in known.items()}
     return Files(files | dict.fromkeys(DSL_PATHS, DslFile(settings.dsl_file).current))
 

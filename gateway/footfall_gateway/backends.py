@@ -16,7 +16,7 @@ from footfall_servicekit.channel import forwarded, open_channel
 from footfall_servicekit.errors import ErrorDetails, details_of
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # ships none
 
-from footfall_gateway.auth.authenticator import Principal
+from footfall_gateway.auth import Principal
 from footfall_gateway.problem import Problem
 from footfall_gateway.settings import GatewaySettings
 

@@ -7,7 +7,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
 from footfall_gateway.backends import Backends
-from footfall_gateway.http.routing import JSON, Api, Call, NoQuery, Operation, json_answer
+from footfall_gateway.http import JSON, Api, Call, NoQuery, Operation, json_answer
 from footfall_gateway.problem import PROBLEM_DETAILS
 
 _METRICS = CONTENT_TYPE_LATEST

@@ -19,14 +19,20 @@ from starlette.types import ASGIApp
 
 from footfall_gateway import app
 from footfall_gateway.backends import Backends
-from footfall_gateway.beacons.connection import LOOK_EVERY_S, BoundedConnection, cut_off_slow_clients
-from footfall_gateway.beacons.endpoint import BeaconEndpoint
-from footfall_gateway.beacons.fast_path import beacon_protocol
-from footfall_gateway.beacons.group_commit import Bounds
-from footfall_gateway.beacons.intake import Intake
-from footfall_gateway.beacons.rate_limit import SHARE_EVERY_S, Limits, RateLimiter
-from footfall_gateway.beacons.sites import Sites
-from footfall_gateway.http.bodies import Bodies
+from footfall_gateway.beacons import (
+    LOOK_EVERY_S,
+    SHARE_EVERY_S,
+    BeaconEndpoint,
+    BoundedConnection,
+    Bounds,
+    Intake,
+    Limits,
+    RateLimiter,
+    Sites,
+    beacon_protocol,
+    cut_off_slow_clients,
+)
+from footfall_gateway.http import Bodies
 from footfall_gateway.https import STRICT_TRANSPORT_SECURITY, https_context
 from footfall_gateway.probes import Probes
 from footfall_gateway.settings import GatewaySettings

@@ -9,13 +9,11 @@ from msgspec import Meta
 from starlette.responses import Response
 
 from footfall_gateway.api_v1 import resources
-from footfall_gateway.auth.keys import Scope
+from footfall_gateway.auth import Scope
 from footfall_gateway.backends import Backends
-from footfall_gateway.history_api.embedding import Related
-from footfall_gateway.history_api.params import IdentityQuery
-from footfall_gateway.history_api.resources import Identity
-from footfall_gateway.history_api.resources import identity as history_identity
-from footfall_gateway.http.routing import Call, NoQuery, Operation, json_answer
+from footfall_gateway.history_api import Identity, IdentityQuery, Related
+from footfall_gateway.history_api import identity as history_identity
+from footfall_gateway.http import Call, NoQuery, Operation, json_answer
 
 _LONGEST_ACTOR = 256
 

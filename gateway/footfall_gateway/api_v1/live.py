@@ -13,16 +13,24 @@ from starlette.responses import Response
 
 from footfall_gateway import metrics
 from footfall_gateway.api_v1 import resources
-from footfall_gateway.auth.authenticator import Authenticator, Principal
+from footfall_gateway.auth import Authenticator, Principal
 from footfall_gateway.backends import Backends
-from footfall_gateway.history_api.resources import Event, event, milliseconds
-from footfall_gateway.http.routing import Call, Operation
-from footfall_gateway.http.sse import BETWEEN, COME_AGAIN, HEADERS, Source, Stream, StreamAnswer
+from footfall_gateway.history_api import Event, event, milliseconds
+from footfall_gateway.http import (
+    ID_SEPARATOR,
+    STREAM_HEADERS,
+    STREAM_RETRY,
+    Call,
+    Operation,
+    Source,
+    Stream,
+    StreamAnswer,
+)
 from footfall_gateway.problem import Problem
 from footfall_gateway.settings import GatewaySettings
 
 _ID_HEADER: Final = "Last-Event-ID"
-_ID = re.compile(rf"([!-}}]+){BETWEEN}([!-}}]+)")
+_ID = re.compile(rf"([!-}}]+){ID_SEPARATOR}([!-}}]+)")
 _FULL_RETRY_S: Final = 10
 _ONE_LINE: Final = bytes.maketrans(b"\r\n", b"  ")
 """A page's `data` is verbatim. In JSON line ends stand between tokens only; here they would end the message."""
@@ -75,7 +83,7 @@ class LiveApi:
     def operations(self) -> list[Operation[Any, Any]]:
         """The operations."""
         headers = {_ID_HEADER: "The `id` of the last message received: go on behind it."}
-        media_type = HEADERS["content-type"]
+        media_type = STREAM_HEADERS["content-type"]
         return [
             Operation(
                 "watchLive", "GET", "/live", self.live, LiveQuery, LiveMessage, headers=headers, media_type=media_type
@@ -144,7 +152,7 @@ def _without_stream(problem: Problem, *, is_resumed: bool) -> Response:
         text = f"{_ID_HEADER}: what followed it is no longer kept; list the visitors, and begin without it"
         raise Problem(409, text)
     if is_resumed and problem.status in {503, 504}:
-        return Response(COME_AGAIN + b"\n", headers=HEADERS)
+        return Response(STREAM_RETRY + b"\n", headers=STREAM_HEADERS)
     raise problem
 
 

@@ -10,13 +10,12 @@ from footfall.history.v1 import visit_pb2
 from footfall.identity.v1 import identity_service_pb2 as identity
 from starlette.responses import Response, StreamingResponse
 
+from footfall_gateway import history_api
 from footfall_gateway.api_v1 import resources
 from footfall_gateway.api_v1.receipts import DeadLetter
-from footfall_gateway.auth.authenticator import Principal
-from footfall_gateway.auth.keys import Scope
+from footfall_gateway.auth import Principal, Scope
 from footfall_gateway.backends import Backends
-from footfall_gateway.history_api import resources as history_resources
-from footfall_gateway.http.routing import Call, NoQuery, Operation, json_answer
+from footfall_gateway.http import Call, NoQuery, Operation, json_answer
 from footfall_gateway.problem import Problem
 
 NDJSON = "application/x-ndjson"
@@ -27,18 +26,18 @@ _LINKS_AT_ONCE = 1_000
 class ExportLine(msgspec.Struct, omit_defaults=True, rename="camel"):
     """One line of an export: one of identity, contact, link, visit, session, page and event, with what is beside it."""
 
-    identity: history_resources.Identity | None = None
+    identity: history_api.Identity | None = None
     profile: msgspec.Raw | None = None
     """Beside `identity`: the merged data of its SignIns and UserInfos."""
     contact: resources.Contact | None = None
     """The contact that the identity is linked to."""
     link: resources.Link | None = None
-    visit: history_resources.Visit | None = None
-    user_agent: history_resources.UserAgent | None = None
+    visit: history_api.Visit | None = None
+    user_agent: history_api.UserAgent | None = None
     """Beside `visit`: its browser."""
-    session: history_resources.Session | None = None
-    page: history_resources.Page | None = None
-    event: history_resources.Event | None = None
+    session: history_api.Session | None = None
+    page: history_api.Page | None = None
+    event: history_api.Event | None = None
     dead_letter: DeadLetter | None = None
     """Beside `event`: it could not be stored and lies aside."""
     stamp: resources.Moment | None = None
@@ -58,17 +57,17 @@ class ExportLine(msgspec.Struct, omit_defaults=True, rename="camel"):
 
 
 def _visit(stored: visit_pb2.Visit) -> ExportLine:
-    browser = history_resources.user_agent(stored) if stored.user_agent else None
-    return ExportLine(visit=history_resources.visit(stored), user_agent=browser, site=stored.site)
+    browser = history_api.user_agent(stored) if stored.user_agent else None
+    return ExportLine(visit=history_api.visit(stored), user_agent=browser, site=stored.site)
 
 
 def _session(stored: visit_pb2.Session) -> ExportLine:
-    return ExportLine(session=history_resources.session(stored), assurance=resources.assurance(stored.assurance))
+    return ExportLine(session=history_api.session(stored), assurance=resources.assurance(stored.assurance))
 
 
 def _event(stored: visit_pb2.StoredEvent) -> ExportLine:
     return ExportLine(
-        event=history_resources.event(stored),
+        event=history_api.event(stored),
         stamp=resources.moment(stored.stamp) if stored.HasField("stamp") else None,
         network=stored.address,
         site=stored.event.site,
@@ -81,14 +80,14 @@ def _event(stored: visit_pb2.StoredEvent) -> ExportLine:
 
 def _unstored_event(unstored: visit_pb2.UnstoredEvent) -> ExportLine:
     letter = unstored.dead_letter
-    created_ms = history_resources.milliseconds(letter.create_time)
+    created_ms = history_api.milliseconds(letter.create_time)
     return msgspec.structs.replace(_event(unstored.event), dead_letter=DeadLetter(letter.reason, created_ms))
 
 
 _RENDER: dict[str, Callable[[Any], ExportLine]] = {
     "visit": _visit,
     "session": _session,
-    "page": lambda stored: ExportLine(page=history_resources.page(stored)),
+    "page": lambda stored: ExportLine(page=history_api.page(stored)),
     "event": _event,
     "unstored_event": _unstored_event,
 }
@@ -167,7 +166,7 @@ class PrivacyApi:
                 links=erased.link_count,
                 visits=counted and counted.visit_count,
                 events=counted and counted.event_count,
-                log_clean_time=history_resources.milliseconds(erased.log_clean_time),
+                log_clean_time=history_api.milliseconds(erased.log_clean_time),
             ),
             200 if counted else 202,
         )
@@ -176,7 +175,7 @@ class PrivacyApi:
         request = identity.GetIdentityRequest(identity_id=identity_id)
         known = (await self._ask(self._identity.GetIdentity, request, principal)).identity
         profile = msgspec.Raw(known.profile_json or b"{}")
-        yield _line(ExportLine(identity=history_resources.identity(known), profile=profile))
+        yield _line(ExportLine(identity=history_api.identity(known), profile=profile))
         if known.contact_id and (contact := await self._contact(known.contact_id, principal)):
             yield _line(ExportLine(contact=contact))
         links = identity.ListContactLinksRequest(identity_id=identity_id, page_size=_LINKS_AT_ONCE)

@@ -9,8 +9,8 @@ from starlette.responses import Response
 
 from footfall_gateway.api_v1.resources import Moment, moment
 from footfall_gateway.backends import Backends
-from footfall_gateway.history_api.resources import milliseconds
-from footfall_gateway.http.routing import Call, NoQuery, Operation, json_answer
+from footfall_gateway.history_api import milliseconds
+from footfall_gateway.http import Call, NoQuery, Operation, json_answer
 
 
 class DeadLetter(msgspec.Struct, rename="camel"):

@@ -7,7 +7,7 @@ from footfall.event.v1 import event_pb2
 from footfall.history.v1 import history_service_pb2, visit_pb2
 from footfall.identity.v1 import contact_pb2, visitor_pb2
 
-from footfall_gateway.history_api.resources import Identity, milliseconds
+from footfall_gateway.history_api import Identity, milliseconds
 
 State = Literal["ANONYMOUS", "RECOGNIZED", "AUTHENTICATED"]
 Assurance = Literal["claimed", "proven"]

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from footfall_gateway.api_v1 import resources
 from footfall_gateway.backends import Backends
-from footfall_gateway.http.routing import Call, NoQuery, Operation, json_answer
+from footfall_gateway.http import Call, NoQuery, Operation, json_answer
 
 
 class VisitorsQuery(msgspec.Struct):

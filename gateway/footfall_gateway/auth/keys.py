@@ -96,7 +96,7 @@ def is_slow_proof(kept: str, token: str) -> bool:
         return False
 
 
-def check(path: Path) -> None:
+def check_keys_file(path: Path) -> None:
     """Raises KeysFileError for a file that cannot be used, or not be made where it is to be."""
     if not path.parent.is_dir():
         raise KeysFileError(f"{path}: its folder is not there")

@@ -12,7 +12,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from footfall_gateway.http.bodies import MAX_BODY, MAX_DISCARDED
+from footfall_gateway.http import MAX_BODY, MAX_DISCARDED
 
 MAX_FIELDS = 100
 MAX_FIELDS_BYTES = 64 * 1024

@@ -8,7 +8,7 @@ import msgspec
 from footfall_gateway.beacons.connection import MAX_PIXEL_QUERY
 from footfall_gateway.beacons.endpoint import BeaconAnswer
 from footfall_gateway.beacons.envelope import BeaconEvent, Milliseconds
-from footfall_gateway.http.openapi import ERROR_HEADERS, Schema, Unrouted, answer
+from footfall_gateway.http import ERROR_HEADERS, Schema, Unrouted, with_body
 
 
 class BeaconEnvelope(msgspec.Struct, rename="camel"):
@@ -34,10 +34,12 @@ def _paths(schema: Callable[[Any], Schema]) -> dict[str, Schema]:
         503: "Nothing is known to be stored. Sending the same again is safe.",
     }
     answers = {
-        str(status): answer("application/json", refused, text) | ERROR_HEADERS.get(status, {})
+        str(status): with_body("application/json", refused, text) | ERROR_HEADERS.get(status, {})
         for status, text in told.items()
     }
-    picture = answer("application/json", refused, "Every event is stored, or only some are and the others are named.")
+    picture = with_body(
+        "application/json", refused, "Every event is stored, or only some are and the others are named."
+    )
     picture["content"]["image/gif"] = {}
     return {
         "/beacon": {
@@ -72,11 +74,11 @@ def _paths(schema: Callable[[Any], Schema]) -> dict[str, Schema]:
                 "responses": {
                     **answers,
                     "200": picture,
-                    "414": answer("application/json", refused, "A longer query."),
+                    "414": with_body("application/json", refused, "A longer query."),
                 },
             }
         },
     }
 
 
-DESCRIPTION: Final = Unrouted([BeaconEvent, BeaconEnvelope, BeaconAnswer, list[BeaconEvent]], _paths)
+BEACON_DESCRIPTION: Final = Unrouted([BeaconEvent, BeaconEnvelope, BeaconAnswer, list[BeaconEvent]], _paths)

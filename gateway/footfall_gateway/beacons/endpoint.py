@@ -17,7 +17,7 @@ from footfall_gateway.beacons.envelope import BeaconError, Envelope, Rejection, 
 from footfall_gateway.beacons.intake import Intake, Outcome, Sender, now_ms
 from footfall_gateway.beacons.rate_limit import RateLimiter
 from footfall_gateway.beacons.sites import Sites
-from footfall_gateway.http.bodies import Bodies, ClientGoneError, Receive, must_be_plain
+from footfall_gateway.http import Bodies, ClientGoneError, Receive, must_be_plain
 from footfall_gateway.problem import Problem
 
 Scope = MutableMapping[str, Any]

@@ -7,7 +7,7 @@ import msgspec
 from footfall_timeline import normalize_uuid
 from starlette.responses import Response
 
-from footfall_gateway.http.routing import Api, Call, Operation
+from footfall_gateway.http import Api, Call, Operation
 from footfall_gateway.problem import PROBLEM_DETAILS, Problem
 
 YEAR_S = 365 * 24 * 60 * 60

@@ -9,7 +9,7 @@ from xml.parsers import expat
 
 import structlog
 
-from footfall_gateway.http.static_files import BrowserFile, packed
+from footfall_gateway.http import BrowserFile, packed
 
 DEFAULT_FILE = Path(__file__).with_name("domain-model.xml")
 
@@ -91,7 +91,7 @@ def _decoded(xml: bytes) -> tuple[str, str | None]:
     return _ENCODING.sub(r"\1UTF-8", text), declared
 
 
-def load(path: Path) -> Reading:
+def load_dsl_file(path: Path) -> Reading:
     """The file, read.
 
     Raises:
@@ -104,14 +104,14 @@ def load(path: Path) -> Reading:
         raise DslFileError(f"{path}: {error.strerror}") from error
 
 
-def check(path: Path) -> BrowserFile:
+def check_dsl_file(path: Path) -> BrowserFile:
     """The file as it will be sent.
 
     Raises:
         DslFileError: it cannot be read, or is broken.
 
     """
-    found = load(path)
+    found = load_dsl_file(path)
     if found.faults:
         raise DslFileError("\n".join(f"{path}:{fault.line}: {fault.reason}" for fault in found.faults))
     return packed(found.text.encode(), "application/xml; charset=utf-8", _MAX_AGE_S)
@@ -128,7 +128,7 @@ class DslFile:
     def __init__(self, path: Path | None) -> None:
         self._path = path or DEFAULT_FILE
         self._seen = self._stamp()
-        self._good = check(self._path)
+        self._good = check_dsl_file(self._path)
 
     def current(self) -> BrowserFile:
         """The last good content. Looks at the file each time, which blocks for microseconds."""
@@ -136,7 +136,7 @@ class DslFile:
         if stamp != self._seen:
             self._seen = stamp
             try:
-                self._good = check(self._path)
+                self._good = check_dsl_file(self._path)
                 _log.info("dsl_loaded", path=str(self._path), version=self._good.version)
             except DslFileError as error:
                 _log.error("dsl_refused", reason=str(error))

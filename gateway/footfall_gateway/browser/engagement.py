@@ -9,8 +9,8 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from starlette.responses import Response
 
-from footfall_gateway.beacons.cors import Cors, RawHeaders
-from footfall_gateway.http.routing import Api, Call, NoQuery, Operation, json_answer
+from footfall_gateway.beacons import Cors, RawHeaders
+from footfall_gateway.http import Api, Call, NoQuery, Operation, json_answer
 from footfall_gateway.problem import PROBLEM_DETAILS
 
 PREFIXES = ("/server", "/frontend", "/backend")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import rjsmin
 
-from footfall_gateway.http.static_files import BrowserFile, asset_folder, packed
+from footfall_gateway.http import BrowserFile, asset_folder, packed
 
 ORIGINAL_FOLDERS = ("/server/resources", "/frontend/resources")
 """Where pages of 8.5 and of 8.1 look for files."""

@@ -10,7 +10,7 @@ import esprima
 from cssselect2 import SelectorError
 from cssselect2.parser import parse as parse_selector
 
-from footfall_gateway.browser.dsl import Code, DslFileError, Fault, load
+from footfall_gateway.browser import Code, DslFileError, Fault, load_dsl_file
 
 _JQUERY_PSEUDOS = {
     "animated", "button", "checkbox", "contains", "eq", "even", "file", "first", "gt", "header", "hidden", "image",
@@ -47,7 +47,7 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("file", type=Path)
     path = parser.parse_args(arguments).file
     try:
-        found = load(path)
+        found = load_dsl_file(path)
     except DslFileError as error:
         sys.stderr.write(f"{error}\n")
         return 1

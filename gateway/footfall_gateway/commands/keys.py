@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 from footfall_servicekit.settings import load
 
-from footfall_gateway.auth.keys import Key, KeyFile, KeysFileError, NoSuchKeyError, Scope, is_slow, new_token
+from footfall_gateway.auth import Key, KeyFile, KeysFileError, NoSuchKeyError, Scope, is_slow, new_token
 from footfall_gateway.settings import GatewaySettings
 
 _DAY_MS = 86_400_000

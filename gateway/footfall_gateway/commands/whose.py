@@ -6,7 +6,7 @@ import sys
 import msgspec
 from footfall_servicekit.settings import load
 
-from footfall_gateway.auth.audit import Audit
+from footfall_gateway.auth import Audit
 from footfall_gateway.settings import GatewaySettings
 
 

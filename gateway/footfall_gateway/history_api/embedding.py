@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import msgspec
 from footfall.history.v1 import history_service_pb2 as history
 
-from footfall_gateway.auth.authenticator import Principal
+from footfall_gateway.auth import Principal
 from footfall_gateway.backends import Backends
 from footfall_gateway.history_api import resources
-from footfall_gateway.http.includes import Includes
+from footfall_gateway.http import Includes
 from footfall_gateway.problem import Problem
 
 _MOST_BYTES = 32 * 1024 * 1024

@@ -7,9 +7,9 @@ from footfall.history.v1 import visit_pb2
 from footfall.identity.v1 import identity_pb2
 from footfall.identity.v1 import identity_service_pb2 as identity
 
-from footfall_gateway.auth.authenticator import Principal
+from footfall_gateway.auth import Principal
 from footfall_gateway.backends import Backends
-from footfall_gateway.http.routing import Call
+from footfall_gateway.http import Call
 
 
 class Parent(NamedTuple):

@@ -14,7 +14,7 @@ from footfall.identity.v1 import identity_service_pb2 as identity
 from msgspec import UNSET
 from starlette.responses import Response
 
-from footfall_gateway.auth.authenticator import Principal
+from footfall_gateway.auth import Principal
 from footfall_gateway.backends import Backends
 from footfall_gateway.history_api import resources
 from footfall_gateway.history_api.cursors import cursor, position
@@ -31,7 +31,7 @@ from footfall_gateway.history_api.params import (
     VisitsQuery,
 )
 from footfall_gateway.history_api.resources import Event, Identity, Page, Session, UserAgent, Visit
-from footfall_gateway.http.routing import Call, NoQuery, Operation, json_answer
+from footfall_gateway.http import Call, NoQuery, Operation, json_answer
 from footfall_gateway.problem import Problem
 
 _SCOPES = {

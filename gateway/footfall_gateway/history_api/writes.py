@@ -12,14 +12,21 @@ from footfall_timeline import Walls, normalize_uuid, page_id, user_agent_id
 from msgspec import Meta
 from starlette.responses import Response
 
-from footfall_gateway.auth.authenticator import Principal
-from footfall_gateway.auth.keys import Scope
-from footfall_gateway.beacons.envelope import BeaconError, BeaconEvent, Envelope, fitting, read
-from footfall_gateway.beacons.intake import Intake, Sender, now_ms
-from footfall_gateway.beacons.sites import DEFAULT_SITE
+from footfall_gateway.auth import Principal, Scope
+from footfall_gateway.beacons import (
+    DEFAULT_SITE,
+    BeaconError,
+    BeaconEvent,
+    Envelope,
+    Intake,
+    Sender,
+    fitting,
+    now_ms,
+    read,
+)
 from footfall_gateway.history_api import resources
 from footfall_gateway.history_api.lookup import Lookup
-from footfall_gateway.http.routing import Call, NoQuery, Operation, json_answer
+from footfall_gateway.http import Call, NoQuery, Operation, json_answer
 from footfall_gateway.problem import Problem
 
 Found = TypeVar("Found")

@@ -153,16 +153,16 @@ def _responses(operation: Operation[Any, Any], api: Api, schemas: _Schemas) -> S
     if operation.answer is None:
         responses["204"] = {"description": "Done."}
     else:
-        responses["200"] = answer(operation.media_type, schemas.of(operation.answer), "The answer.")
+        responses["200"] = with_body(operation.media_type, schemas.of(operation.answer), "The answer.")
     if get_origin(operation.answer) is list:
         responses["200"]["headers"] = _NEXT_PAGE
         responses["204"] = {"description": "There is nothing in this collection."}
     error = schemas.of(api.style.body)
     for status, description in _errors(operation):
-        responses[str(status)] = answer(api.style.media_type, error, description) | ERROR_HEADERS.get(status, {})
+        responses[str(status)] = with_body(api.style.media_type, error, description) | ERROR_HEADERS.get(status, {})
     for status, body in operation.also.items():
-        responses[str(status)] = answer(operation.media_type, schemas.of(body), "The answer.")
-    responses["default"] = answer(api.style.media_type, error, "Any other error.")
+        responses[str(status)] = with_body(operation.media_type, schemas.of(body), "The answer.")
+    responses["default"] = with_body(api.style.media_type, error, "Any other error.")
     return responses
 
 
@@ -182,7 +182,7 @@ def _errors(operation: Operation[Any, Any]) -> Iterator[tuple[int, str]]:
     yield 504, "A service that is needed took too long."
 
 
-def answer(media_type: str, schema: Schema, description: str) -> Schema:
+def with_body(media_type: str, schema: Schema, description: str) -> Schema:
     """An answer with a body."""
     return {"description": description, "content": {media_type: {"schema": schema}}}
 

@@ -18,9 +18,8 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from footfall_gateway import metrics
-from footfall_gateway.auth.audit import Audit
-from footfall_gateway.auth.authenticator import EVERYBODY, Authenticator, Principal
-from footfall_gateway.auth.keys import Scope as Permission
+from footfall_gateway.auth import EVERYBODY, Audit, Authenticator, Principal
+from footfall_gateway.auth import Scope as Permission
 from footfall_gateway.http.bodies import Bodies, ClientGoneError, must_be_plain
 from footfall_gateway.http.includes import Includes, includes
 from footfall_gateway.problem import ErrorStyle, Problem, format_error

@@ -9,13 +9,13 @@ from starlette.types import Receive, Scope, Send
 
 from footfall_gateway.problem import Problem
 
-BETWEEN: Final = "~"
+ID_SEPARATOR: Final = "~"
 """Stands between the positions of an id; in none of them."""
 
-COME_AGAIN: Final = b"retry: 2000\n"
+STREAM_RETRY: Final = b"retry: 2000\n"
 """How long EventSource waits before it comes again, in milliseconds."""
 
-HEADERS: Final = {"content-type": "text/event-stream", "x-accel-buffering": "no"}  # nginx would hold it back
+STREAM_HEADERS: Final = {"content-type": "text/event-stream", "x-accel-buffering": "no"}  # nginx would hold it back
 
 
 class Source:
@@ -84,7 +84,7 @@ class Stream:
     async def blocks(self) -> AsyncGenerator[bytes, None]:
         """The text of the stream. Whoever waits before taking the next block lets the sources wait too."""
         loop = asyncio.get_running_loop()
-        yield COME_AGAIN + self._first + self._id()
+        yield STREAM_RETRY + self._first + self._id()
         sent_s = loop.time()
         while not self._stopping.is_set():
             reading = [source.next for source in self._sources]
@@ -107,7 +107,7 @@ class Stream:
 
     def _id(self) -> bytes:
         """The end of a block. Without a message it still moves the Last-Event-ID."""
-        return f"id: {BETWEEN.join(source.position for source in self._sources)}\n\n".encode()
+        return f"id: {ID_SEPARATOR.join(source.position for source in self._sources)}\n\n".encode()
 
     async def close(self) -> None:
         """End the calls."""
@@ -123,7 +123,7 @@ class StreamAnswer(StreamingResponse):
     """The answer that is a stream. However it ends, it calls `close`; also when the client has left."""
 
     def __init__(self, stream: Stream, close: Callable[[], Awaitable[None]]) -> None:
-        super().__init__(stream.blocks(), headers=HEADERS)
+        super().__init__(stream.blocks(), headers=STREAM_HEADERS)
         self._close = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -115,7 +115,7 @@ def packed(body: bytes, content_type: str, max_age_s: int = 3600) -> BrowserFile
     )
 
 
-def folder(prefix: str, root: Path) -> Iterator[tuple[str, BrowserFile]]:
+def files_below(prefix: str, root: Path) -> Iterator[tuple[str, BrowserFile]]:
     """Every file below a folder, by URL path; `index.html` is also the folder itself."""
     for file in sorted(root.rglob("*")):
         if not file.is_file():
