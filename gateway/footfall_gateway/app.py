@@ -13,7 +13,7 @@ from footfall_gateway.api_v1 import ContactsApi, LiveApi, PrivacyApi, ReceiptsAp
 from footfall_gateway.auth import Audit, Authenticator
 from footfall_gateway.backends import Backends
 from footfall_gateway.beacons import BEACON_DESCRIPTION, BeaconEndpoint, Cors, Intake, Sites
-from footfall_gateway.browser import ORIGINAL_FOLDERS, DslFile, EngagementApi, cookie_api, load_tracker_files
+from footfall_gateway.browser import ORIGINAL_FOLDERS, DslFile, EngagementApi, Links, cookie_api, load_tracker_files
 from footfall_gateway.history_api import HistoryReads, HistoryWrites, Lookup
 from footfall_gateway.http import (
     Api,
@@ -43,6 +43,7 @@ def build(
     beacons: BeaconEndpoint,
     probes: Probes,
     *,
+    links: Links,
     bodies: Bodies,
     stopping: asyncio.Event,
 ) -> ASGIApp:
@@ -79,6 +80,7 @@ def build(
         Api("History", HISTORY_PREFIXES, history, HISTORY_ERRORS),
         Api("Footfall", ("/api/v1",), footfall, PROBLEM_DETAILS),
         cookie_api(),
+        links.api(),
         probes.api(),
     ]
     engagement = EngagementApi(Cors(Sites(settings.sites_file))).api()

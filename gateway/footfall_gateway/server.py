@@ -25,6 +25,7 @@ from footfall_gateway.beacons import (
     BeaconEndpoint,
     BoundedConnection,
     Bounds,
+    Cors,
     Intake,
     Limits,
     RateLimiter,
@@ -32,6 +33,7 @@ from footfall_gateway.beacons import (
     beacon_protocol,
     cut_off_slow_clients,
 )
+from footfall_gateway.browser import Links
 from footfall_gateway.http import Bodies
 from footfall_gateway.https import STRICT_TRANSPORT_SECURITY, https_context
 from footfall_gateway.probes import Probes
@@ -78,12 +80,21 @@ class Gateway:
             Limits("site", settings.rate_limit_per_site, settings.rate_limit_bytes_per_site),
             settings.redis_url,
             includes_loopback=settings.rate_limit_loopback,
+            link_memory_s=settings.link_memory_s,
         )
         bodies = Bodies(settings.body_timeout_ms / 1000, settings.reading_bytes)
-        beacons = BeaconEndpoint(self._intake, Sites(settings.sites_file), self._limiter, bodies)
+        sites = Sites(settings.sites_file)
+        beacons = BeaconEndpoint(self._intake, sites, self._limiter, bodies)
         self._stopping = asyncio.Event()
         application = app.build(
-            settings, self._backends, self._intake, beacons, self._probes, bodies=bodies, stopping=self._stopping
+            settings,
+            self._backends,
+            self._intake,
+            beacons,
+            self._probes,
+            links=Links(self._limiter, Cors(sites)),
+            bodies=bodies,
+            stopping=self._stopping,
         )
         self._server = _Server(_uvicorn_config(application, beacons, settings))
         self._serving: asyncio.Task[None]

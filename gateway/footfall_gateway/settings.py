@@ -95,6 +95,13 @@ class GatewaySettings(ProcessSettings):
         le=1024**4,
     )
     rate_limit_loopback: bool = Field(False, description="Limit the addresses of this machine too.")
+    link_memory_s: int = Field(
+        600,
+        ge=120,
+        le=86_400,
+        description="How long a link that has brought a visit from another domain counts as used, in seconds. The "
+        "tracking script takes none that is older than two minutes by the visitor's clock.",
+    )
     redis_url: RedisUrl = shared(
         "REDIS_URL",
         "redis://127.0.0.1:16379",

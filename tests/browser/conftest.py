@@ -35,9 +35,9 @@ async def browser() -> AsyncIterator[Browser]:
 
 @pytest.fixture(scope="session")
 async def shop_browser() -> AsyncIterator[Browser]:
-    """A browser for which every host of `shop.test` is this machine."""
+    """A browser for which every host is this machine."""
     async with async_playwright() as playwright:
-        resolver = "--host-resolver-rules=MAP *.shop.test 127.0.0.1"
+        resolver = "--host-resolver-rules=MAP * 127.0.0.1"
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=[*FLAGS, resolver])
         yield browser
         await browser.close()

@@ -67,7 +67,15 @@ ELSEWHERE = {
     # Below, as the streams that it is made of.
     "watchLive",
     # Of no visit.
-    *("getHealth", "getReadiness", "getReadinessForBeacons", "getReadinessForQueries", "getMetrics", "renewCookie"),
+    *(
+        "getHealth",
+        "getReadiness",
+        "getReadinessForBeacons",
+        "getReadinessForQueries",
+        "getMetrics",
+        "renewCookie",
+        "useLink",
+    ),
 }
 
 RPCS: dict[str, dict[str, Any]] = {

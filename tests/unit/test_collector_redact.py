@@ -72,6 +72,32 @@ def test_secrets_in_urls_are_masked(sent: str, stored: str) -> None:
     assert redactor.address(stored) == stored
 
 
+LINK = "81b5f6c2-9d0f-4b52-9f6c-0f4d8f9d3f11.6513270e-269e-4d37-b2a7-4de452e6b438.1767606012466"
+
+
+@pytest.mark.parametrize(
+    ("sent", "stored"),
+    [
+        (f"https://pay.example/?_gt_link={LINK}", "https://pay.example/"),
+        (f"https://pay.example/?_gt_link={LINK}#top", "https://pay.example/#top"),
+        (f"https://pay.example/?a=1&_gt_link={LINK}", "https://pay.example/?a=1"),
+        (f"https://pay.example/?_gt_link={LINK}&a=1&b=2", "https://pay.example/?a=1&b=2"),
+        (f"https://pay.example/?a=1&_gt_link={LINK}&b=2#x", "https://pay.example/?a=1&b=2#x"),
+        (f"https://pay.example/#/app?_gt_link={LINK}", "https://pay.example/#/app"),
+        (f"/login?next=%2Fa%3F_gt_link%3D{LINK}%26b%3D2&y=2", "/login?next=%2Fa%3Fb%3D2&y=2"),
+        (f"/login?next=%252Fa%253F_gt_link%253D{LINK}&y=2", "/login?next=%252Fa&y=2"),
+        ("https://pay.example/?_gt_link=&_gt_link=x&a=1", "https://pay.example/?a=1"),
+        ("https://pay.example/?_gt_link&a=1", "https://pay.example/?_gt_link&a=1"),
+        (f"_gt_link={LINK}", f"_gt_link={LINK}"),
+    ],
+)
+def test_what_names_a_visit_in_a_link_is_taken_out(sent: str, stored: str) -> None:
+    assert redactor.address(sent) == stored
+    for key in ("url", "referrer", "title", "anything"):
+        data = json.dumps({key: [sent], "userID": sent}).encode()
+        assert json.loads(redactor.json(data)) == {key: [stored], "userID": sent}
+
+
 @pytest.mark.parametrize(
     "sent",
     [

@@ -9,7 +9,7 @@ import time
 
 import structlog
 from footfall_servicekit.partitions import pool
-from limits import RateLimitItemPerMinute
+from limits import RateLimitItemPerMinute, RateLimitItemPerSecond
 from limits.aio.storage import RedisStorage
 from limits.aio.strategies import FixedWindowRateLimiter
 from limits.errors import StorageError
@@ -102,8 +102,17 @@ class Limits:
 class RateLimiter:
     """The limits of this deployment. Addresses of this machine are exempt unless said otherwise."""
 
-    def __init__(self, addresses: Limits, sites: Limits, redis_url: str, *, includes_loopback: bool = False) -> None:
+    def __init__(
+        self,
+        addresses: Limits,
+        sites: Limits,
+        redis_url: str,
+        *,
+        includes_loopback: bool = False,
+        link_memory_s: int = 600,
+    ) -> None:
         self._addresses = addresses
+        self._one_use = RateLimitItemPerSecond(1, link_memory_s)
         self.sites = sites
         self._includes_loopback = includes_loopback
         # The braces put all counts into one slot of a Redis Cluster, for which one client will do.
@@ -142,6 +151,13 @@ class RateLimiter:
             self._is_alone = True
         else:
             self._is_alone = False
+
+    async def is_first(self, link: str) -> bool:
+        """Whether a link was not used lately, at any gateway. False also when Redis does not say."""
+        try:
+            return await self._strategy.hit(self._one_use, "link", link)
+        except StorageError:
+            return False
 
     async def close(self) -> None:
         """Close the connections to Redis."""

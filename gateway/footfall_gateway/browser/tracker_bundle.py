@@ -20,12 +20,13 @@ SCRIPT_PATHS = (
     ),
 )
 DSL_SCRIPT_PATH = "/tracker-dsl.js"
+LINKS_SCRIPT_PATH = "/tracker-links.js"
 JQUERY_PATH = "/tracker-jquery.js"
 
 _JAVASCRIPT = "text/javascript; charset=utf-8"
 
 # The parts only declare, in an order of their own choosing; `start.js` runs, so it comes last.
-_CORE_PARTS = ("settings", "store", "visit", "json", "queue", "delivery", "pages", "commands", "start")
+_CORE_PARTS = ("settings", "store", "visit", "json", "queue", "delivery", "pages", "commands", "links", "start")
 
 
 def load_tracker_files(idle_minutes: int, folder: Path | None = None) -> dict[str, BrowserFile]:
@@ -36,9 +37,11 @@ def load_tracker_files(idle_minutes: int, folder: Path | None = None) -> dict[st
     folder = folder or asset_folder("tracker")
     jquery = _jquery()
     dsl = _script((folder / "dsl.js").read_text("utf-8").replace("JQUERY_VERSION", jquery.version))
+    links = _script((folder / "links.js").read_text("utf-8"))
     source = "\n".join((folder / "core" / f"{part}.js").read_text("utf-8") for part in _CORE_PARTS)
-    core = _script(source.replace("DSL_VERSION", dsl.version).replace("IDLE_MINUTES", str(idle_minutes)))
-    return {JQUERY_PATH: jquery, DSL_SCRIPT_PATH: dsl, **dict.fromkeys(SCRIPT_PATHS, core)}
+    told = {"DSL_VERSION": dsl.version, "LINKS_VERSION": links.version, "IDLE_MINUTES": str(idle_minutes)}
+    core = _script(re.sub("|".join(told), lambda name: told[name[0]], source))
+    return {JQUERY_PATH: jquery, DSL_SCRIPT_PATH: dsl, LINKS_SCRIPT_PATH: links, **dict.fromkeys(SCRIPT_PATHS, core)}
 
 
 # jQuery gives itself to `module` where there is one, instead of becoming `$` and `jQuery`, or what `define` of an AMD

@@ -57,6 +57,7 @@ class Call(Generic[Query, Body]):
     body: Body
     principal: Principal
     headers: Mapping[str, str]
+    address: str
 
     def uuid(self, name: str, resource: str) -> str:
         """The path parameter `name` in its stored form.
@@ -188,8 +189,8 @@ class _PathEndpoint:
         receive: Receive,
         seen: "_Seen",
     ) -> Call[Any, Any]:
+        address = scope["client"][0] if scope["client"] else ""
         if operation.permission:
-            address = scope["client"][0] if scope["client"] else ""
             seen.principal = await self._gate.authenticator.authenticate(headers.get("authorization", ""), address)
         path = {name: _unquoted(value) for name, value in scope["path_params"].items()}
         if operation.permission and seen.principal:
@@ -204,6 +205,7 @@ class _PathEndpoint:
             body=await self._body(operation, headers, receive),
             principal=seen.principal or EVERYBODY,
             headers=headers,
+            address=address,
         )
 
     async def _body(self, operation: Operation[Any, Any], headers: Mapping[str, str], receive: Receive) -> Any:

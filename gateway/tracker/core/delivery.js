@@ -77,8 +77,12 @@ function alone(task) {
   if (holder && holder !== tab && Number(until) > Date.now()) return Promise.resolve(FIRST_PAUSE_MS);
   put('lease', tab + '.' + (Date.now() + LEASE_MS));
   // Another tab may have written at the same moment: the later one has it.
-  return new Promise((resolve) => setTimeout(resolve, 50)).then(() =>
-    holdsLease() ? task().finally(endLease) : FIRST_PAUSE_MS);
+  return aMoment().then(() => (holdsLease() ? task().finally(endLease) : FIRST_PAUSE_MS));
+}
+
+/** Long enough for other tabs to see what this one has written. */
+function aMoment() {
+  return new Promise((resolve) => setTimeout(resolve, 50));
 }
 
 function holdsLease() {

@@ -71,13 +71,13 @@ function write(eventName, data, timestamp = stamp(Date.now()), prefix = 'e') {
 /** Makes sure that there is a visit and that this page has been entered in it. */
 function ensurePage() {
   const visit = readVisit();
-  const isNew = !visit.id || isIdle(visit.last);
+  const isNew = isIdle(visit.last);
   if (page.isGone || (page.isOpen && !isNew && visit.id === page.visitID)) return;
   // The visit ended under the page, by time, by another tab or by deleted cookies.
   leavePage(0);
   page.isOpen = true;
   page.last = 0;
-  page.visitID = isNew ? visitStyleID() : visit.id;
+  page.visitID = (isNew && visit.last ? '' : visit.id) || visitStyleID();
   page.id = pageStyleID();
   page.url = location.href;
   page.address = address();

@@ -12,21 +12,35 @@ function start() {
   if (!mayBegin() || (isParsing && !(isConfigured && document.title))) return;
   // One tab at a time, so that two that open together do not start two visits.
   if (locks) {
-    locks.request(OURS, begin).catch(() => {
+    locks.request(OURS, agree).catch(() => {
       locks = undefined;
-      begin();
+      agree();
     });
-  } else begin();
+  } else agree();
+}
+
+/** Begins; where another host's page may start a visit at the same moment, once both see the same. */
+function agree() {
+  if (!mayBegin()) return undefined;
+  openStore();
+  findDomain();
+  const { id, last } = readVisit();
+  if (!isIdle(last)) return begin();
+  if (brought && config.linkDomains) return loadLinks().then(begin);
+  if (!domain) return begin();
+  const mine = visitStyleID();
+  if (!id || last) writeVisit(mine, 0);
+  return aMoment().then(() => (readVisit().id === mine ? begin() : aMoment().then(begin)));
 }
 
 function begin() {
   if (!mayBegin()) return;
-  openStore();
   isStarted = true;
   ensurePage();
   if (globals._gwc) commands.on();
   held.splice(0).forEach(safely(run));
   loadRules();
+  if (config.linkDomains) loadLinks();
 }
 
 /** Consent is refused or withdrawn: nothing goes out, nothing stays. */
@@ -44,16 +58,20 @@ let rulesAreLoading = false;
 function loadRules() {
   if (!config.dslResource || rulesAreLoading) return;
   rulesAreLoading = true;
-  const element = document.createElement('script');
-  const { src, nonce } = script || element;
-  element.src = endpoint() + '/tracker-dsl.js?v=DSL_VERSION';
-  element.nonce = nonce;
-  element.dataset.dsl = config.dslResource;
-  element.dataset.global = GLOBAL;
+  const { dataset } = load('/tracker-dsl.js?v=DSL_VERSION');
+  dataset.dsl = config.dslResource;
+  dataset.global = GLOBAL;
   // Of the original, `GTCJ.min.js` is `GTC.min.js` with jQuery.
-  if (/J(\.min)?\.js/.test(src)) element.dataset.jquery = '';
-  if (config.debug) element.dataset.debug = '';
-  document.head.appendChild(element);
+  if (script && /J(\.min)?\.js/.test(script.src)) dataset.jquery = '';
+  if (config.debug) dataset.debug = '';
+}
+
+/** Loads another file of ours, which may still be told something through its element. @param {string} path */
+function load(path) {
+  const element = document.createElement('script');
+  element.src = endpoint() + path;
+  element.nonce = (script || element).nonce;
+  return document.head.appendChild(element);
 }
 
 const globals = /** @type {any} */ (window);
@@ -66,10 +84,12 @@ if (!Object.keys(calls).includes('push')) {
     more.forEach(safely(accept));
     return 0;
   };
+  safely(cleanAddress)();
   watchPage();
   document.addEventListener('DOMContentLoaded', safely(start));
   document.addEventListener('prerenderingchange', safely(start));
   addEventListener('pagehide', safely(() => {
+    agree();
     begin();
     if (isStarted) onPageHide();
   }));

@@ -3,11 +3,16 @@
 
 const OURS = GLOBAL + '_';
 
+const COOKIES = ['vid', 'gvid'];
+
 /** @type {Map<string, string>} */
 const memory = new Map();
 
 /** @type {Storage|null} */
 let disk = null;
+
+/** What our cookies are set for: a domain, or '' for this host alone. */
+let domain = '';
 
 function openStore() {
   try {
@@ -65,11 +70,12 @@ function readCookie(name) {
  * @param {string} name
  * @param {string} value
  * @param {number} [maxAge] seconds; without it the cookie ends with the browser
+ * @param {string} [at] the domain
  */
-function writeCookie(name, value, maxAge) {
+function writeCookie(name, value, maxAge, at = domain) {
   try {
     document.cookie = OURS + name + '=' + value + '; Path=/; SameSite=Lax' + (isSecure ? '; Secure' : '') +
-      (config.domain ? '; Domain=' + config.domain : '') + (maxAge === undefined ? '' : '; Max-Age=' + maxAge);
+      (at && '; Domain=' + at) + (maxAge === undefined ? '' : '; Max-Age=' + maxAge);
   } catch (refused) {
     // remember() keeps it elsewhere.
   }
@@ -84,16 +90,57 @@ function recall(name) {
  * Keeps a value in a cookie, so that sub-domains share it, else in the store.
  * @param {string} name
  * @param {string} value
- * @param {number} [maxAge] seconds
  */
-function remember(name, value, maxAge) {
-  if (!isQuiet()) writeCookie(name, value, maxAge);
+function remember(name, value) {
+  if (!isQuiet()) writeCookie(name, value, name === 'gvid' ? YEAR_S : undefined);
   if (readCookie(name) === value) remove(name);
   else put(name, value);
 }
 
+/** What domains cookies of this host can have, the widest first: two labels of its name, three, and so on. */
+function domains() {
+  const labels = location.hostname.split('.');
+  // An address has none.
+  return /[^\d.]/.test(location.hostname) ? labels.slice(1).map((_, index) => labels.slice(-2 - index).join('.')) : [];
+}
+
+/**
+ * Finds the domain of our cookies: the widest that the browser accepts, which it does not for one like `co.uk`.
+ * Found once by each host, which then moves there what it has kept in cookies of its own.
+ */
+function findDomain() {
+  const asked = config.domain || config.cookieDomain || config.domainName || '';
+  const key = 'domain.' + asked;
+  domain = get(key) || '';
+  if (domain || isQuiet()) return;
+  domain = domains().find((at) => (!asked || asked === at || asked === '.' + at) && isAccepted(at)) || '';
+  if (!domain) return;
+  put(key, domain);
+  COOKIES.forEach((name) => {
+    const id = recall(name);
+    remove(name);
+    dropCookie(name, domain);
+    // What another host of the domain has brought there stays.
+    if (id && !readCookie(name)) remember(name, id);
+  });
+}
+
+/** @param {string} at a domain */
+function isAccepted(at) {
+  // Its name is of this page, for another may be trying too.
+  writeCookie(tab, '1', 9, at);
+  const isKept = readCookie(tab);
+  writeCookie(tab, '', 0, at);
+  return isKept;
+}
+
+/** Removes a cookie of ours from all domains but one. @param {string} name @param {string} [kept] */
+function dropCookie(name, kept) {
+  ['', ...domains()].forEach((at) => at === kept || writeCookie(name, '', 0, at));
+}
+
 /** Leaves no trace in this browser. */
 function forgetAll() {
-  ['vid', 'gvid'].forEach((name) => writeCookie(name, '', 0));
+  COOKIES.forEach((name) => dropCookie(name));
   keys().forEach(remove);
 }

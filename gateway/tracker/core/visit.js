@@ -27,7 +27,10 @@ function isVisitStyleID(id) {
   return /^[0-9a-f-]{36}$/.test(id);
 }
 
-/** The running visit as all tabs know it: its id ('' when there is none) and the last timestamp given out in it. */
+/**
+ * The running visit as all tabs know it: its id ('' when there is none) and the last timestamp given out in it, 0 for
+ * one that is yet to start.
+ */
 function readVisit() {
   const [id, last] = recall('vid').split('.');
   return isVisitStyleID(id) ? { id, last: Number(last) || 0 } : { id: '', last: 0 };
@@ -52,14 +55,18 @@ function globalVisitID(isVisitStart) {
   const known = recall('gvid');
   const id = isVisitStyleID(known) ? known : visitStyleID();
   if (isVisitStart || id !== known) {
-    remember('gvid', id, YEAR_S);
-    // A gateway under the site's domain sets it by HTTP as well: Safari keeps what scripts set for a week.
-    if (config.domain) safely(renewByHTTP)(id);
+    remember('gvid', id);
+    safely(renewByHTTP)(id);
   }
   return id;
 }
 
-/** @param {string} id */
+/**
+ * A gateway under the domain of the cookies sets it by HTTP as well: Safari keeps what scripts set for a week.
+ * @param {string} id
+ */
 function renewByHTTP(id) {
-  navigator.sendBeacon(endpoint() + '/cookie?global=' + GLOBAL + '&domain=' + config.domain + '&id=' + id);
+  if (('.' + new URL(endpoint(), location.href).hostname).endsWith('.' + domain)) {
+    navigator.sendBeacon(endpoint() + '/cookie?global=' + GLOBAL + '&domain=' + domain + '&id=' + id);
+  }
 }

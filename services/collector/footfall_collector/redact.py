@@ -1,5 +1,7 @@
 """Turns addresses and data that hold passwords, tokens or card numbers into the same without them.
 
+Also without what names a visit in links between domains.
+
 It is for accidents: a page whose address carries a reset token, a form that is reported whole. Who hides a secret on
 purpose can. What is not masked stays as sent, to the byte.
 
@@ -11,6 +13,7 @@ tests/unit/test_cost.py).
 import re
 from collections.abc import Iterable, Set
 from functools import lru_cache
+from itertools import starmap
 from typing import Final
 
 import msgspec
@@ -55,6 +58,19 @@ _EMAIL = re.compile(
     rf"((?:[^\w.+'%\\\x80-\xff-]++|\\(?:u[0-9a-fA-F]{{4}}|.)?|{_MAILBOX}(?!{_AT_HOST})|%(?:[0-9A-Fa-f]{{2}})?)*+)({_MAILBOX}{_AT_HOST}|\Z)",
     _FLAGS,
 )
+# What the tracking script puts into links to other domains of an owner (docs/adr/0035), with a sign beside it; also in
+# an address inside an address. What is before the whole text is not its own, and stays.
+_LINK_NAME: Final = "_gt_link"
+
+
+def _links(question: str, ampersand: str, equals: str) -> str:
+    named = rf"{_LINK_NAME}{equals}[\w.-]*+"
+    several = rf"{named}(?:{ampersand}{named})*+"
+    return rf"{question}{several}(?!{ampersand})|(?<={question}){several}{ampersand}|(?!\A){ampersand}{several}"
+
+
+_SIGNS: Final = ((r"\?", "&", "="), ("%3f", "%26", "%3d"), ("%253f", "%2526", "%253d"))
+_LINK = re.compile("|".join(starmap(_links, _SIGNS)), _FLAGS | re.IGNORECASE)
 
 
 class Redactor:
@@ -138,13 +154,15 @@ class Redactor:
             begin = max(0, lower.rfind("?", 0, first))  # of an address, which is where most of them are
             if self._has_telling({*_PARAMETER.findall(lower, begin)}):
                 return True
-        if "eyj" in lower or len(utf8.translate(None, _NOT_DIGITS)) >= LEAST_DIGITS:
+        if _LINK_NAME in lower or "eyj" in lower or len(utf8.translate(None, _NOT_DIGITS)) >= LEAST_DIGITS:
             return True
         if "%" in lower and "3d" in lower and any(pattern.search(lower) for pattern in self._encoded_parameters):
             return True
         return _has_at(lower) and ("//" in lower or r"\/" in lower or "%2f" in lower)
 
     def _text(self, text: str, lower: str) -> str:
+        if _LINK_NAME in lower:
+            text = _LINK.sub("", text)
         if "=" in lower:
             text = put_behind(self._parameters, text, MASK)
         if "%" in lower and "3d" in lower:
