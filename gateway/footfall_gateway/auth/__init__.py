@@ -14,16 +14,6 @@ from footfall_gateway.auth.keys import (
 )
 
 __all__ = [
-    "EVERYBODY",
-    "Audit",
-    "Authenticator",
-    "Key",
-    "KeyFile",
-    "KeysFileError",
-    "NoSuchKeyError",
-    "Principal",
-    "Scope",
-    "check_keys_file",
-    "is_slow",
-    "new_token",
-]
+    "EVERYBODY", "Audit", "Authenticator", "Key", "KeyFile", "KeysFileError", "NoSuchKeyError", "Principal", "Scope",
+    "check_keys_file", "is_slow", "new_token",
+]  # fmt: skip

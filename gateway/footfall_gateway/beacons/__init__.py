@@ -12,26 +12,7 @@ from footfall_gateway.beacons.rate_limit import SHARE_EVERY_S, Limits, RateLimit
 from footfall_gateway.beacons.sites import DEFAULT_SITE, Sites
 
 __all__ = [
-    "BEACON_DESCRIPTION",
-    "DEFAULT_SITE",
-    "LOOK_EVERY_S",
-    "SHARE_EVERY_S",
-    "BeaconEndpoint",
-    "BeaconError",
-    "BeaconEvent",
-    "BoundedConnection",
-    "Bounds",
-    "Cors",
-    "Envelope",
-    "Intake",
-    "Limits",
-    "RateLimiter",
-    "RawHeaders",
-    "Sender",
-    "Sites",
-    "beacon_protocol",
-    "cut_off_slow_clients",
-    "fitting",
-    "now_ms",
-    "read",
-]
+    "BEACON_DESCRIPTION", "DEFAULT_SITE", "LOOK_EVERY_S", "SHARE_EVERY_S", "BeaconEndpoint", "BeaconError",
+    "BeaconEvent", "BoundedConnection", "Bounds", "Cors", "Envelope", "Intake", "Limits", "RateLimiter", "RawHeaders",
+    "Sender", "Sites", "beacon_protocol", "cut_off_slow_clients", "fitting", "now_ms", "read",
+]  # fmt: skip

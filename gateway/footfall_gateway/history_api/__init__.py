@@ -22,22 +22,6 @@ from footfall_gateway.history_api.resources import (
 from footfall_gateway.history_api.writes import HistoryWrites
 
 __all__ = [
-    "Event",
-    "HistoryReads",
-    "HistoryWrites",
-    "Identity",
-    "IdentityQuery",
-    "Lookup",
-    "Page",
-    "Related",
-    "Session",
-    "UserAgent",
-    "Visit",
-    "event",
-    "identity",
-    "milliseconds",
-    "page",
-    "session",
-    "user_agent",
-    "visit",
-]
+    "Event", "HistoryReads", "HistoryWrites", "Identity", "IdentityQuery", "Lookup", "Page", "Related", "Session",
+    "UserAgent", "Visit", "event", "identity", "milliseconds", "page", "session", "user_agent", "visit",
+]  # fmt: skip
