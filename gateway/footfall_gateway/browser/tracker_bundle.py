@@ -6,6 +6,7 @@ from pathlib import Path
 
 import rjsmin
 
+from footfall_gateway.browser.short_names import with_short_names
 from footfall_gateway.http import BrowserFile, asset_folder, packed
 
 ORIGINAL_FOLDERS = ("/server/resources", "/frontend/resources")
@@ -62,7 +63,4 @@ def _jquery() -> BrowserFile:
 
 def _script(source: str) -> BrowserFile:
     minified = str(rjsmin.jsmin("(function () {'use strict';\n" + source + "\n})();"))
-    # rjsmin keeps names. Those in capitals are our constants and nothing else, so they can be had for two bytes.
-    for number, name in enumerate(dict.fromkeys(re.findall(r"\bconst ([A-Z][A-Z_]+)=", minified))):
-        minified = re.sub(rf"\b{name}\b", f"${number}", minified)
-    return packed(minified.encode(), _JAVASCRIPT)
+    return packed(with_short_names(minified).encode(), _JAVASCRIPT)
