@@ -17,8 +17,8 @@ from typing import Any, Final, Literal, NamedTuple, assert_never
 import grpc
 from footfall.history.v1 import history_service_pb2 as pb
 from footfall.history.v1.history_service_pb2_grpc import HistoryServiceStub
-from footfall_history.store import Store
-from footfall_history.tombstones import Tombstones
+from footfall_history.storage.store import Store
+from footfall_history.storage.tombstones import Tombstones
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # ships none
 
 from bench.page import measured, table, write

@@ -10,12 +10,12 @@ from operator import itemgetter
 from typing import Any
 
 from footfall.event.v1.event_pb2 import EventBatch
-from footfall_history.arrivals import by_visit
-from footfall_history.documents import Document
-from footfall_history.long_visits import NOTED_EVERY
-from footfall_history.store import Store
-from footfall_history.tombstones import Tombstones
-from footfall_history.visit import Visit
+from footfall_history.ingest.long_visits import NOTED_EVERY
+from footfall_history.storage.arrivals import by_visit
+from footfall_history.storage.documents import Document
+from footfall_history.storage.store import Store
+from footfall_history.storage.tombstones import Tombstones
+from footfall_history.storage.visit import Visit
 from footfall_timeline import order_key
 
 from tests.tools.history import entry

@@ -15,7 +15,7 @@ DOMAIN = re.compile(
 
 
 def importers(folder: Path, *packages: str) -> set[str]:
-    return {found.file.name for found in imports(folder) if found.packages & set(packages)}
+    return {str(found.file.relative_to(folder)) for found in imports(folder) if found.packages & set(packages)}
 
 
 def test_the_service_kit_knows_no_word_of_the_domain() -> None:

@@ -86,8 +86,9 @@ async def test_events_rules_and_states(browser: Browser, suite: Suite, name: str
         await visitor.page.wait_for_timeout(100)
         visit_id = (await ids(visitor.page))["visitID"]
         await visitor.page.clock.fast_forward("00:31")
-        await visitor.page.evaluate(f"{business}; {sign_in};")
         names = ["VisitStarted", "PageEntered", "Timeout-30", "Disposition", "SignIn"]
+        await names_on_the_wire(visitor, names[:3])
+        await visitor.page.evaluate(f"{business}; {sign_in};")
         await names_on_the_wire(visitor, names)
         assert await scopes(visitor, visit_id) == [("dana", "Authenticated")]
         await visitor.page.evaluate("_gt.push(['event', 'SignOut', { data: {} }])")

@@ -72,6 +72,19 @@ async def test_single_page_application(browser: Browser, suite: Suite) -> None:
         ]  # fmt: skip
 
 
+async def test_an_application_of_one_page_is_one_page_entry_where_the_page_says_so(
+    browser: Browser, suite: Suite
+) -> None:
+    html = page("{gateway}", config="{ historyRouting: false }")
+    async with visiting(browser, suite, {"*": html}) as visitor:
+        await visitor.open("/list")
+        await visitor.page.evaluate("history.pushState({}, '', '/item'); location.hash = 'top'")
+        await visitor.page.wait_for_timeout(300)
+        await visitor.page.evaluate("_gt.push(['event', 'Seen'])")
+        events = await names_on_the_wire(visitor, ["VisitStarted", "PageEntered", "Seen"])
+        assert len({event["pageID"] for event in events[1:]}) == 1
+
+
 async def test_an_event_right_after_an_address_change_belongs_to_the_new_page(browser: Browser, suite: Suite) -> None:
     async with visiting(browser, suite, {"*": APP}) as visitor:
         await visitor.open("/list")

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import bson
 import httpx
 import pytest
-from footfall_history.verify_command import forms
+from footfall_history.erasure.verify_command import forms
 from footfall_timeline import partition
 from motor.motor_asyncio import AsyncIOMotorClient
 from redis.asyncio import Redis

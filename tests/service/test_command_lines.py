@@ -27,7 +27,7 @@ EVERY_COMMAND = [
 ]
 MODULES = [
     "footfall_history",
-    "footfall_history.import_command",
+    "footfall_history.importing",
     "deploy.run",
     "bench",
     "bench.soak",

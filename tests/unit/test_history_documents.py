@@ -2,7 +2,7 @@
 
 from footfall.event.v1 import event_pb2
 from footfall.event.v1.event_pb2 import EventContext
-from footfall_history.documents import erasable, erased, event_document, stamp_fields, stored_event
+from footfall_history.storage.documents import erasable, erased, event_document, stamp_fields, stored_event
 from footfall_timeline import ANONYMOUS
 
 from tests.tools.batches import new_uuid

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 from footfall.event.v1.event_pb2 import Event, EventBatch
-from footfall_history import repair
-from footfall_history.repair import RepairError
+from footfall_history.dead_letters import repair
+from footfall_history.dead_letters.repair import RepairError
 
 from tests.tools.batches import batch, new_uuid
 from tests.tools.history import logged

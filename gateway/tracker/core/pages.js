@@ -25,8 +25,9 @@ const page = {
   hiddenExit: '',
 };
 
-/** What makes an address another page. */
+/** What makes an address another page; all are one where the page says so. */
 function address() {
+  if (config.historyRouting === false) return '';
   return config.hashRouting ? location.href : location.href.split('#')[0];
 }
 

@@ -17,6 +17,7 @@
  * @property {'required'} [consent]
  * @property {boolean} [privacySignals]
  * @property {boolean} [hashRouting]
+ * @property {boolean} [historyRouting]
  */
 
 /** @type {Config} */

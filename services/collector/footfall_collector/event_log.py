@@ -20,8 +20,8 @@ from footfall_servicekit.stream import PAYLOAD_FIELD, trim
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
 from footfall_collector import metrics
-from footfall_collector.rare_line import RareLine
 from footfall_collector.shares import Shares
+from footfall_collector.throttled_warning import ThrottledWarning
 
 READERS: Final = ("identity", "identity-live", "history")
 """The consumer groups that every entry is for."""
@@ -95,8 +95,10 @@ class EventLog:
         self._durable: set[Address] = set()
         self._bytes = dict.fromkeys(range(partitions), 0)
         self._sample_at: dict[Address, float] = {}
-        self._failed = RareLine("the log does not confirm appends")
-        self._held_back = RareLine("a site has its share of the log; its events are refused until it is drained")
+        self._failed = ThrottledWarning("the log does not confirm appends")
+        self._held_back = ThrottledWarning(
+            "a site has its share of the log; its events are refused until it is drained"
+        )
         metrics.LOG_BOUND_BYTES.set(bound_bytes)
 
     async def check(self) -> None:

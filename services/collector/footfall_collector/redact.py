@@ -82,7 +82,7 @@ class Redactor:
     def __init__(self, keys: Iterable[str] = (), *, emails: bool = True) -> None:
         names = SecretNames(_lower(key.strip().encode()) for key in keys if key.strip())
         self._emails = emails
-        self._telling = names.telling()
+        self._secret_name = names.any_name()
         self._plain_names: set[str] = set()
         self._parameters, self._encoded_parameters = names.parameters(), names.encoded_parameters()
         self._members, self._inner_members, self._fields = names.members(), names.inner_members(), names.fields()
@@ -112,7 +112,7 @@ class Redactor:
         lower = _lower(json)
         is_flat = lower[0] == "{" and lower.find("{", 1) < 0 and "[" not in lower
         keys = _decode_object(json).keys() if is_flat else {*_KEY.findall(bytewise(json))}
-        has_key = self._has_telling(keys)
+        has_key = self._has_secret_name(keys)
         is_form = "value" in keys and not _NAMING_KEYS.isdisjoint(keys)
         has_json = r"\"" in lower
         has_secret = self._may_hold_secret(json, lower)
@@ -136,11 +136,11 @@ class Redactor:
             text = spliced(text.split(_LEFT_OUT), kept)
         return text.encode("latin-1")
 
-    def _has_telling(self, names: Set[str]) -> bool:
+    def _has_secret_name(self, names: Set[str]) -> bool:
         """Whether one may be of a secret. All are looked at at once: who sends them says how many there are."""
         if self._plain_names.issuperset(names):
             return False
-        if self._telling.search(_lower("\n".join(names).encode())):
+        if self._secret_name.search(_lower("\n".join(names).encode())):
             return True
         if len(self._plain_names) > _MOST_REMEMBERED:
             self._plain_names.clear()
@@ -152,7 +152,7 @@ class Redactor:
         first = lower.find("=")
         if first >= 0:
             begin = max(0, lower.rfind("?", 0, first))  # of an address, which is where most of them are
-            if self._has_telling({*_PARAMETER.findall(lower, begin)}):
+            if self._has_secret_name({*_PARAMETER.findall(lower, begin)}):
                 return True
         if _LINK_NAME in lower or "eyj" in lower or len(utf8.translate(None, _NOT_DIGITS)) >= LEAST_DIGITS:
             return True

@@ -11,7 +11,7 @@ from footfall.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
 from footfall_servicekit.channel import forwarded
 
 from footfall_collector import metrics
-from footfall_collector.rare_line import RareLine
+from footfall_collector.throttled_warning import ThrottledWarning
 
 PAUSE_S: Final = 1.0
 
@@ -23,7 +23,7 @@ class Resolver:
         self._resolve_events = IdentityServiceStub(channel).ResolveEvents
         self._is_answering = True
         self._try_at = 0.0
-        self._failed = RareLine("identity does not answer; it gets the events by the log")
+        self._failed = ThrottledWarning("identity does not answer; it gets the events by the log")
 
     async def resolve(self, events: Iterable[Event], timeout_s: float) -> None:
         """Let identity know of those that change a timeline; when there are none it is not called.

@@ -48,8 +48,8 @@ class SecretNames:
     def __init__(self, own: Iterable[str]) -> None:
         self._sure = (*_SURE, *map(_word, own))
 
-    def telling(self) -> re.Pattern[str]:
-        """A name that ends a line."""
+    def any_name(self) -> re.Pattern[str]:
+        """Any of the names, at the end of a line."""
         return re.compile(rf"(?:{'|'.join((*self._sure, *_AMBIGUOUS))}){_BRACKETS}$", re.ASCII | re.MULTILINE)
 
     def parameters(self) -> list[re.Pattern[str]]:

@@ -11,28 +11,21 @@ from footfall_servicekit.command_line import Command
 from footfall_servicekit.server import Server, run, serve
 from footfall_timeline import Walls
 
-from footfall_history import dead_letters_command, verify_command
 from footfall_history.access import ACCESS
-from footfall_history.consumer import LogConsumer
-from footfall_history.dead_letters import DeadLetters
-from footfall_history.erasure import Eraser
-from footfall_history.export import Exporter
+from footfall_history.dead_letters import DeadLetters, run_dead_letters
+from footfall_history.erasure import Eraser, run_verify_erasure
 from footfall_history.freshness import Freshness
 from footfall_history.identities import Identities
+from footfall_history.ingest import Effort, LogConsumer, SlowVisits, Stamper
 from footfall_history.live import LiveTail
 from footfall_history.log import Log
 from footfall_history.log import Unavailable as LogUnavailable
-from footfall_history.preview import Preview
-from footfall_history.reader import Reader
-from footfall_history.receipts import Receipts
+from footfall_history.queries import Exporter, Reader, Receipts
 from footfall_history.retention import sweep
 from footfall_history.service import HistoryService
 from footfall_history.settings import DAY_MS, MINUTE_MS, HistorySettings
-from footfall_history.slow_visits import SlowVisits
-from footfall_history.stamper import Effort, Stamper
-from footfall_history.store import Store
-from footfall_history.store import Unavailable as StoreUnavailable
-from footfall_history.tombstones import Tombstones
+from footfall_history.storage import Preview, Store, Tombstones
+from footfall_history.storage import Unavailable as StoreUnavailable
 
 SERVICE_NAME = "footfall.history.v1.HistoryService"
 
@@ -110,10 +103,8 @@ async def keep_history(settings: HistorySettings) -> int:
 def main() -> None:
     """Run history, or carry out `dead-letters ...` or `verify-erasure ...`; the entry point `footfall-history`."""
     commands = {
-        "dead-letters": Command(
-            "list, show, repair, replay or discard what could not be stored", dead_letters_command.run
-        ),
-        "verify-erasure": Command("search the stores for what is left of somebody", verify_command.run),
+        "dead-letters": Command("list, show, repair, replay or discard what could not be stored", run_dead_letters),
+        "verify-erasure": Command("search the stores for what is left of somebody", run_verify_erasure),
     }
     about = "Keep what visitors do, and answer about it, until SIGTERM or SIGINT."
     settings = command_line.answer("footfall-history", about, HistorySettings, commands)

@@ -19,10 +19,10 @@ from footfall_servicekit.stream import Entry
 from footfall_timeline import Walls, partition
 from google.protobuf.message import DecodeError
 
-from footfall_history import metrics, query
-from footfall_history.documents import document_id, stored_event
+from footfall_history import metrics
 from footfall_history.log import Log, Position
-from footfall_history.preview import Preview
+from footfall_history.queries import uuid_of
+from footfall_history.storage import Preview, document_id, stored_event
 
 Positions = dict[int, Position]
 """By partition, behind which entry to go on."""
@@ -93,7 +93,7 @@ class LiveTail:
     async def _events(self, request: StreamEventsRequest) -> AsyncGenerator[StreamEventsResponse, None]:
         sites, visit_ids = self._walls.sharing(request.sites), frozenset[str]()
         if request.visit_id:
-            visit_ids = frozenset(self._walls.candidates(query.uuid_of(request.visit_id, "visit_id"), sites))
+            visit_ids = frozenset(self._walls.candidates(uuid_of(request.visit_id, "visit_id"), sites))
         wanted = Wanted(request.site, visit_ids, frozenset(sites))
         positions = await self._begin(visit_ids, request.resume_token)
         if request.announce_progress:

@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 
 from footfall_history import metrics
-from footfall_history.store import Store
+from footfall_history.storage import Store
 
 # A visit notes its last event to the day. Waiting a day longer, nearly every visit is swept once and then gone.
 _TOUCHED_WITHIN_MS: Final = 86_400_000
@@ -22,7 +22,7 @@ _log = structlog.get_logger()
 async def sweep(store: Store, kept_ms: int) -> None:
     """Remove events that happened longer ago than `kept_ms` and a day, and the visits left without any.
 
-    Any number of processes may do so at once. Raises `store.Unavailable`.
+    Any number of processes may do so at once. Raises `storage.Unavailable`.
     """
     removed = await store.remove_before(time.time_ns() // 1_000_000 - kept_ms - _TOUCHED_WITHIN_MS)
     metrics.EXPIRED.inc(removed)

@@ -14,17 +14,12 @@ from footfall_timeline import LaterVersionError, Walls
 from google.protobuf.message import Message
 from grpc.aio import ServicerContext
 
-from footfall_history import log, query, store, views
+from footfall_history import log, queries, storage
 from footfall_history.erasure import Eraser
-from footfall_history.export import Exporter
 from footfall_history.identities import Identities
 from footfall_history.live import LiveTail
-from footfall_history.reader import Reader
-from footfall_history.receipts import Receipts
-from footfall_history.related import Related
-from footfall_history.store import Store
-from footfall_history.user_agents import user_agent
-from footfall_history.visit import Visit
+from footfall_history.queries import Children, Exporter, Reader, Receipts, user_agent
+from footfall_history.storage import Store, Visit
 
 Context = ServicerContext[Any, Any]
 Request = TypeVar("Request", bound=Message)
@@ -33,7 +28,7 @@ Found = TypeVar("Found")
 Method = Callable[["HistoryService", Request, Context], Coroutine[Any, Any, Response]]
 
 # A later version will read what it has written, while it replaces this one.
-_UNAVAILABLE: Final = (*store.Unavailable, *log.Unavailable, LaterVersionError)
+_UNAVAILABLE: Final = (*storage.Unavailable, *log.Unavailable, LaterVersionError)
 _RETRY_MS: Final = 1_000
 _NO_WALLS: Final = Walls()
 
@@ -113,7 +108,7 @@ class HistoryService(HistoryServiceServicer):
     async def ExplainVisit(self, request: pb.ExplainVisitRequest, _context: Context) -> pb.ExplainVisitResponse:  # noqa: N802
         """The timeline of a visit."""
         visit, known = await self._visit(request)
-        window = query.page_window(request, default_size=_TIMELINE_PAGE)
+        window = queries.page_window(request, default_size=_TIMELINE_PAGE)
         explanations = await self._reader.explanations(known)
         keyed = zip([step.transition.order_key for step in known.fold.steps], explanations, strict=True)
         page = window.cut([(key, explanation) for key, explanation in keyed if window.contains(key)])
@@ -126,16 +121,16 @@ class HistoryService(HistoryServiceServicer):
     async def ListVisits(self, request: pb.ListVisitsRequest, _context: Context) -> pb.ListVisitsResponse:  # noqa: N802
         """Visits by identity, device, user agent, site and time."""
         self._widen(request)
-        window = query.window(request, age_of_start=True)
-        page = await self._reader.visits(query.visit_conditions(request), window)
+        window = queries.window(request, age_of_start=True)
+        page = await self._reader.visits(queries.visit_conditions(request), window)
         response = pb.ListVisitsResponse(visits=page.items)
-        query.point_to_next(response, request, page.next_key)
+        queries.point_to_next(response, request, page.next_key)
         return response
 
     @_answered
     async def GetPage(self, request: pb.GetPageRequest, _context: Context) -> pb.GetPageResponse:  # noqa: N802
         """One page entry."""
-        page_id = query.uuid_of(request.page_id, "page_id")
+        page_id = queries.uuid_of(request.page_id, "page_id")
         found = await self._reader.page(page_id, self._walls.sharing(request.sites))
         return pb.GetPageResponse(page=_known(found, "Page", page_id))
 
@@ -143,16 +138,16 @@ class HistoryService(HistoryServiceServicer):
     async def ListPages(self, request: pb.ListPagesRequest, _context: Context) -> pb.ListPagesResponse:  # noqa: N802
         """Page entries of a visit, an identity or a session."""
         await self._resolve(request)
-        window, conditions = query.window(request), query.event_conditions(request)
-        page = await self._reader.pages(query.parent_of(request), conditions, window, request.sites)
+        window, conditions = queries.window(request), queries.event_conditions(request)
+        page = await self._reader.pages(queries.parent_of(request), conditions, window, request.sites)
         response = pb.ListPagesResponse(pages=page.items)
-        query.point_to_next(response, request, page.next_key)
+        queries.point_to_next(response, request, page.next_key)
         return response
 
     @_answered
     async def GetSession(self, request: pb.GetSessionRequest, _context: Context) -> pb.GetSessionResponse:  # noqa: N802
         """One session."""
-        session_id = query.uuid_of(request.session_id, "session_id")
+        session_id = queries.uuid_of(request.session_id, "session_id")
         found = await self._reader.session(session_id, self._walls.sharing(request.sites))
         return pb.GetSessionResponse(session=_known(found, "Session", session_id))
 
@@ -160,17 +155,17 @@ class HistoryService(HistoryServiceServicer):
     async def ListSessions(self, request: pb.ListSessionsRequest, _context: Context) -> pb.ListSessionsResponse:  # noqa: N802
         """Sessions of a visit or an identity."""
         await self._resolve(request)
-        window = query.window(request, age_of_start=True)
-        conditions, identity = query.session_conditions(request)
+        window = queries.window(request, age_of_start=True)
+        conditions, identity = queries.session_conditions(request)
         page = await self._reader.sessions(conditions, identity, window)
         response = pb.ListSessionsResponse(sessions=page.items)
-        query.point_to_next(response, request, page.next_key)
+        queries.point_to_next(response, request, page.next_key)
         return response
 
     @_answered
     async def GetEvent(self, request: pb.GetEventRequest, _context: Context) -> pb.GetEventResponse:  # noqa: N802
         """One event."""
-        event_id = query.uuid_of(request.event_id, "event_id")
+        event_id = queries.uuid_of(request.event_id, "event_id")
         sites = self._walls.sharing(request.sites)
         visit_ids = self._candidates(request.visit_id, sites) if request.visit_id else []
         found = await self._reader.event(event_id, visit_ids, sites)
@@ -181,7 +176,7 @@ class HistoryService(HistoryServiceServicer):
         """What became of one event."""
         sites = self._walls.sharing(request.sites)
         visit_ids = self._candidates(request.visit_id, sites)
-        event_id = query.uuid_of(request.event_id, "event_id")
+        event_id = queries.uuid_of(request.event_id, "event_id")
         receipt = _known(await self._receipts.get(visit_ids, event_id, sites), "Receipt", event_id)
         return pb.GetReceiptResponse(receipt=receipt)
 
@@ -189,10 +184,10 @@ class HistoryService(HistoryServiceServicer):
     async def ListEvents(self, request: pb.ListEventsRequest, _context: Context) -> pb.ListEventsResponse:  # noqa: N802
         """Events of a visit, an identity, a session or a page."""
         await self._resolve(request)
-        window, conditions = query.window(request), query.event_conditions(request)
-        page = await self._reader.events(query.parent_of(request), conditions, window, request.sites)
+        window, conditions = queries.window(request), queries.event_conditions(request)
+        page = await self._reader.events(queries.parent_of(request), conditions, window, request.sites)
         response = pb.ListEventsResponse(events=page.items)
-        query.point_to_next(response, request, page.next_key)
+        queries.point_to_next(response, request, page.next_key)
         return response
 
     @_answered
@@ -201,7 +196,7 @@ class HistoryService(HistoryServiceServicer):
     ) -> pb.ListVisitIdentitiesResponse:
         """The identities a visit is associated with, as identity knows them or by id alone when it does not answer."""
         visit, known = await self._visit(request)
-        window = query.page_window(request)
+        window = queries.page_window(request)
         page = window.cut(
             [
                 (association.first.order_key, association)
@@ -216,7 +211,7 @@ class HistoryService(HistoryServiceServicer):
             [
                 (
                     association.first.order_key,
-                    views.association_message(visit.visit_id, association, identities.get(association.identity)),
+                    queries.association_message(visit.visit_id, association, identities.get(association.identity)),
                 )
                 for association in page.items[:count]
             ]
@@ -234,8 +229,8 @@ class HistoryService(HistoryServiceServicer):
     ) -> pb.ListIdentityIdsResponse:
         """Identities seen with a user agent."""
         self._widen(request)
-        window = query.page_window(request)
-        page = await self._reader.identity_ids(query.identity_conditions(request), window.lower, window.size)
+        window = queries.page_window(request)
+        page = await self._reader.identity_ids(queries.identity_conditions(request), window.lower, window.size)
         response = pb.ListIdentityIdsResponse(identity_ids=page.items)
         if page.next_key:
             response.next_page_token = paging.encode(page.next_key, paging.fingerprint(request))
@@ -247,7 +242,7 @@ class HistoryService(HistoryServiceServicer):
     ) -> AsyncGenerator[pb.StreamRelatedResponse, None]:
         """What belongs to several parents."""
         response, size = pb.StreamRelatedResponse(), 0
-        async for item in Related(self._store, self._reader, request, self._walls).items():
+        async for item in Children(self._store, self._reader, request, self._walls).items():
             response.items.append(item)
             size += item.ByteSize()
             if size >= _MESSAGE_BYTES:
@@ -271,20 +266,20 @@ class HistoryService(HistoryServiceServicer):
     ) -> AsyncGenerator[pb.ExportIdentityResponse, None]:
         """Everything known of an identity."""
         sites = self._walls.sharing(request.sites)
-        async with aclosing(self._exporter.export(query.identity_of(request.identity_id), sites)) as answers:
+        async with aclosing(self._exporter.export(queries.identity_of(request.identity_id), sites)) as answers:
             async for answer in answers:
                 yield answer
 
     @_answered
     async def EraseIdentity(self, request: pb.EraseIdentityRequest, _context: Context) -> pb.EraseIdentityResponse:  # noqa: N802
         """Forget a person."""
-        identity = query.identity_of(request.identity_id)
-        request.erasure.erasure_id = query.uuid_of(request.erasure.erasure_id, "erasure.erasure_id")
+        identity = queries.identity_of(request.identity_id)
+        request.erasure.erasure_id = queries.uuid_of(request.erasure.erasure_id, "erasure.erasure_id")
         erased = await self._eraser.erase(identity, request.erasure)
         return pb.EraseIdentityResponse(visit_count=erased.visit_count, event_count=erased.event_count)
 
     async def _visit(self, request: Any) -> tuple[visit_pb2.Visit, Visit]:
-        query.uuid_of(request.visit_id, "visit_id")
+        queries.uuid_of(request.visit_id, "visit_id")
         await self._resolve(request)
         return _known(await self._reader.visit(request.visit_id, request.sites), "Visit", request.visit_id)
 
@@ -302,7 +297,7 @@ class HistoryService(HistoryServiceServicer):
             [request.visit_id] = (await self._reader.meant({"": candidates}, request.sites)).values()
 
     def _candidates(self, text: str, sites: Sequence[str]) -> list[str]:
-        return self._walls.candidates(query.uuid_of(text, "visit_id"), sites)
+        return self._walls.candidates(queries.uuid_of(text, "visit_id"), sites)
 
 
 def _known(found: Found | None, resource_type: str, name: str) -> Found:

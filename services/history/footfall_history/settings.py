@@ -10,7 +10,7 @@ from footfall_timeline import Walls
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from footfall_history.store import check_url
+from footfall_history.storage import check_url
 
 DAY_MS = 86_400_000
 MINUTE_MS = 60_000

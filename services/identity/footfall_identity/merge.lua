@@ -171,7 +171,7 @@ local function transitions_of(key)
 end
 
 -- Takes out of a summary what an erased person's part of the visit told: page and title, and the device when the visit
--- names nobody else. As footfall_history.visit does with events; of a moment that two share, both count.
+-- names nobody else. As footfall_history.storage.visit does with events; of a moment that two share, both count.
 local function forget_erased(key, summary)
   local moments, is_named, first, is_signed_in, is_erased = {}, false, nil, false, false
   for _, one in ipairs(transitions_of(key)) do

@@ -10,22 +10,22 @@ import grpc
 import pytest
 from footfall.history.v1 import history_service_pb2_grpc as history_grpc
 from footfall_history.__main__ import SERVICE_NAME
-from footfall_history.consumer import LogConsumer
-from footfall_history.dead_letters import DeadLetters
-from footfall_history.erasure import Eraser
-from footfall_history.export import Exporter
+from footfall_history.dead_letters.letters import DeadLetters
+from footfall_history.erasure.eraser import Eraser
 from footfall_history.identities import Identities
+from footfall_history.ingest.consumer import LogConsumer
+from footfall_history.ingest.slow_visits import SlowVisits
+from footfall_history.ingest.stamper import Effort, Stamper
 from footfall_history.live import LiveTail
 from footfall_history.log import Log
-from footfall_history.preview import Preview
-from footfall_history.reader import Reader
-from footfall_history.receipts import Receipts
+from footfall_history.queries.export import Exporter
+from footfall_history.queries.reader import Reader
+from footfall_history.queries.receipts import Receipts
 from footfall_history.service import HistoryService
 from footfall_history.settings import DAY_MS, HistorySettings
-from footfall_history.slow_visits import SlowVisits
-from footfall_history.stamper import Effort, Stamper
-from footfall_history.store import Store
-from footfall_history.tombstones import Tombstones
+from footfall_history.storage.preview import Preview
+from footfall_history.storage.store import Store
+from footfall_history.storage.tombstones import Tombstones
 from footfall_servicekit.server import Server
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import monitoring

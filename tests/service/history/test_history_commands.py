@@ -7,16 +7,17 @@ from typing import Any, NamedTuple
 
 import pytest
 from footfall.history.v1 import history_service_pb2 as pb
-from footfall_history import long_visits, query
-from footfall_history.dead_letters import DeadLetters
-from footfall_history.export import Exporter
-from footfall_history.preview import Preview
-from footfall_history.query import Window
-from footfall_history.reader import Reader
-from footfall_history.related import EVENT, IDENTITY, PAGE, SESSION, VISIT, Related
-from footfall_history.stamper import Effort, Stamper
-from footfall_history.store import INDEXES, Store
-from footfall_history.tombstones import Tombstones
+from footfall_history.dead_letters.letters import DeadLetters
+from footfall_history.ingest import long_visits
+from footfall_history.ingest.stamper import Effort, Stamper
+from footfall_history.queries import filters
+from footfall_history.queries.children import EVENT, IDENTITY, PAGE, SESSION, VISIT, Children
+from footfall_history.queries.export import Exporter
+from footfall_history.queries.filters import Window
+from footfall_history.queries.reader import Reader
+from footfall_history.storage.preview import Preview
+from footfall_history.storage.store import INDEXES, Store
+from footfall_history.storage.tombstones import Tombstones
 from footfall_timeline import normalize_uuid, order_key, session_id
 
 from tests.service.history.conftest import ERASURE_KEY, IDLE_MS, Listener
@@ -59,7 +60,7 @@ class Watched:
         self.stories += stories
 
     def related(self, kind: Any, ids: list[str], *kinds: Any) -> Any:
-        return Related(
+        return Children(
             self.store,
             self.reader,
             pb.StreamRelatedRequest(parent_kind=kind, parent_ids=ids, kinds=kinds, detailed_kinds=kinds, scope=SCOPE),
@@ -83,24 +84,24 @@ def events_of(**request: Any) -> Ask:
     message = pb.ListEventsRequest(scope=SCOPE, page_size=1000, **request)
 
     async def ask(watched: Watched) -> None:
-        conditions = query.event_conditions(message)
-        found = await watched.reader.events(query.parent_of(message), conditions, query.window(message))
+        conditions = filters.event_conditions(message)
+        found = await watched.reader.events(filters.parent_of(message), conditions, filters.window(message))
         assert found.items
 
     return ask
 
 
 def pages_of(watched: Watched, field: str, parent_id: str) -> Awaitable[Any]:
-    window = query.window(pb.ListPagesRequest(page_size=1000))
+    window = filters.window(pb.ListPagesRequest(page_size=1000))
     return watched.reader.pages((field, parent_id), {}, window)
 
 
-def visits_by(watched: Watched, **filters: Any) -> Awaitable[Any]:
-    request = pb.ListVisitsRequest(page_size=1000, **filters)
-    return watched.reader.visits(query.visit_conditions(request), query.window(request))
+def visits_by(watched: Watched, **fields: Any) -> Awaitable[Any]:
+    request = pb.ListVisitsRequest(page_size=1000, **fields)
+    return watched.reader.visits(filters.visit_conditions(request), filters.window(request))
 
 
-SESSIONS = query.window(pb.ListSessionsRequest(page_size=1000))
+SESSIONS = filters.window(pb.ListSessionsRequest(page_size=1000))
 
 QUESTIONS: dict[str, Ask] = {
     "visit": lambda watched: watched.reader.visit(watched.stories[0].visit_id),

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from footfall.event.v1.event_pb2 import Event, EventBatch
 from footfall_history import metrics
-from footfall_history.arrivals import Unstorable
-from footfall_history.consumer import LogConsumer
-from footfall_history.dead_letters import DeadLetters, DeadLettersFullError
+from footfall_history.dead_letters.letters import DeadLetters, DeadLettersFullError
+from footfall_history.ingest.consumer import LogConsumer
+from footfall_history.ingest.stamper import Stamper
 from footfall_history.log import Log
-from footfall_history.stamper import Stamper
+from footfall_history.storage.arrivals import Unstorable
 from footfall_servicekit.stream import Entry
 from footfall_timeline import partition
 

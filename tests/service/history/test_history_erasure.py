@@ -11,13 +11,13 @@ import grpc
 import pytest
 from footfall.event.v1.event_pb2 import Erasure, EventBatch
 from footfall.history.v1 import history_service_pb2 as pb
-from footfall_history.arrivals import Unstorable
-from footfall_history.dead_letters import DeadLetters
-from footfall_history.erasure import Eraser
-from footfall_history.preview import Preview
-from footfall_history.stamper import Stamper
-from footfall_history.store import Store
-from footfall_history.tombstones import Tombstones
+from footfall_history.dead_letters.letters import DeadLetters
+from footfall_history.erasure.eraser import Eraser
+from footfall_history.ingest.stamper import Stamper
+from footfall_history.storage.arrivals import Unstorable
+from footfall_history.storage.preview import Preview
+from footfall_history.storage.store import Store
+from footfall_history.storage.tombstones import Tombstones
 from footfall_servicekit.errors import details_of
 from footfall_timeline import ANONYMOUS, Fold, Kind, erase, identity_hash, merge, normalize_uuid
 

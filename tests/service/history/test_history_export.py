@@ -4,11 +4,11 @@ from typing import Any
 
 from footfall.event.v1.event_pb2 import ASSURANCE_CLAIMED
 from footfall.history.v1 import history_service_pb2 as pb
-from footfall_history.arrivals import Unstorable
-from footfall_history.dead_letters import DeadLetters
-from footfall_history.stamper import Stamper
-from footfall_history.store import Store
-from footfall_history.tombstones import Tombstones
+from footfall_history.dead_letters.letters import DeadLetters
+from footfall_history.ingest.stamper import Stamper
+from footfall_history.storage.arrivals import Unstorable
+from footfall_history.storage.store import Store
+from footfall_history.storage.tombstones import Tombstones
 
 from tests.service.history.conftest import ERASURE_KEY
 from tests.tools.batches import CHROME, context

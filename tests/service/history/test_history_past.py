@@ -3,9 +3,9 @@
 from itertools import islice
 from operator import itemgetter
 
-from footfall_history.stamper import Stamper
-from footfall_history.store import Store
-from footfall_history.tombstones import Tombstones
+from footfall_history.ingest.stamper import Stamper
+from footfall_history.storage.store import Store
+from footfall_history.storage.tombstones import Tombstones
 
 from bench.past import EVENTS_A_PERSON, Past, documents
 

@@ -8,9 +8,9 @@ import pytest
 from footfall.event.v1 import event_pb2
 from footfall.history.v1 import history_service_pb2 as pb
 from footfall.identity.v1 import visitor_pb2
-from footfall_history import long_visits
-from footfall_history.stamper import Stamper
-from footfall_history.store import Store
+from footfall_history.ingest import long_visits
+from footfall_history.ingest.stamper import Stamper
+from footfall_history.storage.store import Store
 from footfall_servicekit.errors import details_of
 from footfall_timeline import order_key
 

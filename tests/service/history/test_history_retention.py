@@ -1,9 +1,9 @@
 """What is older than the retention time goes, and nothing else."""
 
+from footfall_history.ingest.stamper import Stamper
 from footfall_history.retention import sweep
 from footfall_history.settings import DAY_MS
-from footfall_history.stamper import Stamper
-from footfall_history.store import Store
+from footfall_history.storage.store import Store
 
 from tests.tools.history import entry
 from tests.tools.stories import Story

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 from footfall.event.v1.event_pb2 import Erasure, EventBatch
 from footfall_history import metrics
-from footfall_history.consumer import LogConsumer
 from footfall_history.freshness import Freshness
+from footfall_history.ingest.consumer import LogConsumer
+from footfall_history.ingest.slow_visits import SlowVisits, SlowVisitsFullError
+from footfall_history.ingest.stamper import Effort, Kept, Stamper
 from footfall_history.log import Log
-from footfall_history.slow_visits import SlowVisits, SlowVisitsFullError
-from footfall_history.stamper import Effort, Kept, Stamper
-from footfall_history.store import Store
+from footfall_history.storage.store import Store
 from footfall_servicekit.stream import Entry
 from footfall_timeline import identity_hash
 from pymongo.errors import ConnectionFailure
@@ -160,7 +160,9 @@ async def test_what_fails_again_and_again_is_set_aside_and_comes_back(
     stamper = SickStamper(store, tombstones, transitions_kept=1_000)
     stamper.sick = sick.visit_id
     consumer = consumer_with(stamper=stamper)
-    monkeypatch.setattr("footfall_history.consumer._EVENTS_A_BATCH", 1)  # what can be stored does not hide the other
+    monkeypatch.setattr(
+        "footfall_history.ingest.consumer._EVENTS_A_BATCH", 1
+    )  # what can be stored does not hide the other
     entries = logged(1, story.entry(), sick.entry())
     with pytest.raises(ValueError, match="nobody can store"):
         await consumer.handle(0, entries)

@@ -9,7 +9,7 @@ import grpc
 import pytest
 from footfall.event.v1.event_pb2 import Erasure
 from footfall.history.v1 import history_service_pb2 as pb
-from footfall_history.store import Restamp, Store, Unavailable
+from footfall_history.storage.store import Restamp, Store, Unavailable
 from footfall_servicekit.errors import details_of
 from footfall_timeline import identity_hash
 

@@ -6,8 +6,8 @@ import grpc
 import pytest
 from footfall.event.v1.event_pb2 import Event, EventBatch
 from footfall.history.v1 import history_service_pb2 as pb
-from footfall_history.stamper import Stamper
-from footfall_history.store import Store
+from footfall_history.ingest.stamper import Stamper
+from footfall_history.storage.store import Store
 from footfall_servicekit.errors import details_of
 from footfall_timeline import LaterVersionError, State
 

@@ -9,8 +9,8 @@ from typing import Any
 import grpc
 import pytest
 from footfall.history.v1 import history_service_pb2 as pb
-from footfall_history.stamper import Stamper
-from footfall_history.store import Store
+from footfall_history.ingest.stamper import Stamper
+from footfall_history.storage.store import Store
 from footfall_timeline import scoped_visit_id
 
 from tests.tools.batches import batch, context

@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
-from footfall_history.importing import Progress
-from footfall_history.rest_client import RestClient, StoppedError, read_credentials
-from footfall_history.sources import OldServer, PastFile, Place, Source, pages
-from footfall_history.store import Store
+from footfall_history.importing.importer import Progress
+from footfall_history.importing.rest_client import RestClient, StoppedError, read_credentials
+from footfall_history.importing.sources import OldServer, PastFile, Place, Source, pages
+from footfall_history.storage.store import Store
 
 from tests.tools.original import PASSWORD, USER, OldVisit, running_original
 from tests.tools.ports import free_ports

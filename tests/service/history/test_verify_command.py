@@ -4,9 +4,9 @@ import asyncio
 from typing import Any
 
 import pytest
-from footfall_history import verify_command
-from footfall_history.stamper import Stamper
-from footfall_history.store import Store
+from footfall_history.erasure.verify_command import run_verify_erasure
+from footfall_history.ingest.stamper import Stamper
+from footfall_history.storage.store import Store
 
 from tests.service.history.conftest import ERASURE_KEY
 from tests.tools.history import entry
@@ -25,7 +25,7 @@ def _settings(redis_database_url: str, mongo_url: str, mongo_database: str, monk
 
 
 async def verified() -> int:
-    return await asyncio.to_thread(verify_command.run, [PERSON])
+    return await asyncio.to_thread(run_verify_erasure, [PERSON])
 
 
 async def test_what_docs_list_is_told_and_is_no_failure(
@@ -77,6 +77,6 @@ async def test_without_an_answer_nothing_is_known(
 
 def test_nothing_is_not_searched_for(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as refused:
-        verify_command.run([""])
+        run_verify_erasure([""])
     assert refused.value.code == 2
     assert "must not be empty" in capsys.readouterr().err

@@ -1,0 +1,168 @@
+"""Turns many parents into what belongs to them, kind by kind: a query a kind, not one a parent.
+
+(But for groups of ids, see `storage.store`.) It holds what it found of one kind in memory, which the limit on items
+bounds.
+"""
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import Final
+
+from footfall.history.v1 import history_service_pb2 as pb
+from footfall.history.v1 import visit_pb2
+from footfall_servicekit.errors import RequestError
+from footfall_timeline import Walls, order_key
+
+from footfall_history.queries import filters, views
+from footfall_history.queries.reader import Reader
+from footfall_history.storage import PAGE_ENTERED, Document, Store, Visit, stored_event
+
+VISIT: Final = pb.RESOURCE_KIND_VISIT
+IDENTITY: Final = pb.RESOURCE_KIND_IDENTITY
+SESSION: Final = pb.RESOURCE_KIND_SESSION
+PAGE: Final = pb.RESOURCE_KIND_PAGE
+EVENT: Final = pb.RESOURCE_KIND_EVENT
+
+_CHILDREN: Final = {
+    IDENTITY: {VISIT, PAGE, SESSION, EVENT},
+    VISIT: {PAGE, SESSION, EVENT},
+    SESSION: {PAGE, EVENT},
+    PAGE: {EVENT},
+}
+_NO_WALLS: Final = Walls()
+_MOST_PARENTS: Final = 1_000
+_MOST_ITEMS: Final = 10_000
+
+Kind = pb.ResourceKind.ValueType
+Items = list[tuple[str, str, pb.RelatedItem]]
+"""Parent, key, item: sorted, each parent's items stand together and in order."""
+
+# What an event says of the parent it belongs to.
+_PARENT_FIELD: Final = {IDENTITY: "identity_id", VISIT: "visit_id", SESSION: "session_id", PAGE: "page_id"}
+_ID_FIELDS: Final = ("event_id", "order_key")
+
+
+class Children:
+    """One request for what belongs to many parents."""
+
+    def __init__(
+        self, store: Store, reader: Reader, request: pb.StreamRelatedRequest, walls: Walls = _NO_WALLS
+    ) -> None:
+        """Raises RequestError."""
+        self._walls = walls
+        self._sites = walls.sharing(request.sites)
+        self._store = store
+        self._reader = reader
+        self._kind = request.parent_kind
+        self._field = _check(request)
+        to_stored = filters.identity_of if self._kind == IDENTITY else filters.uuid_of
+        self._spelled = {to_stored(text, "parent_ids"): text for text in request.parent_ids}
+        self._kinds = list(dict.fromkeys(request.kinds))
+        self._detailed = set(request.detailed_kinds)
+        self._left = min(request.max_items or _MOST_ITEMS, _MOST_ITEMS)
+        self._site = request.scope.site
+        self._conditions = filters.scope_conditions(request.scope, self._sites)
+        self._times = filters.scope_window(request.scope, age_of_start=False)
+        self._starts = filters.scope_window(request.scope, age_of_start=True)
+        self._visits: list[Document] = []
+
+    async def items(self) -> AsyncGenerator[pb.RelatedItem, None]:
+        """The items, kind by kind. Raises RequestError when they are too many, and `storage.Unavailable`."""
+        if self._kind == VISIT:
+            candidates = {visit_id: self._walls.candidates(visit_id, self._sites) for visit_id in self._spelled}
+            meant = await self._reader.meant(candidates, self._sites)
+            self._spelled = {meant[visit_id]: text for visit_id, text in self._spelled.items()}
+        if self._kind != PAGE and (self._kind != VISIT or SESSION in self._kinds):
+            column = {IDENTITY: "identities", VISIT: "_id", SESSION: "session_ids"}[self._kind]
+            visits = await self._store.visits_with(
+                column, self._spelled, _MOST_ITEMS + 1, filters.of_sites(self._sites)
+            )
+            self._visits = list({visit["_id"]: visit for visit in visits}.values())
+        for kind in self._kinds:
+            find = {VISIT: self._find_visits, SESSION: self._find_sessions, PAGE: self._find_pages}
+            found = await find.get(kind, self._find_events)()
+            self._left -= len(found)
+            if self._left < 0:
+                message = "more belongs to these parents than max_items; ask for fewer parents, or for lists"
+                raise RequestError.failed_precondition("TOO_MANY_ITEMS", message)
+            found.sort(key=lambda item: item[:2])
+            for parent, _, item in found:
+                item.parent_id = self._spelled[parent]
+                yield item
+
+    async def _find_visits(self) -> Items:
+        documents = [
+            visit
+            for visit in self._visits
+            if self._starts.contains(visit["start_key"]) and self._site in {"", visit.get("site")}
+        ]
+        if VISIT in self._detailed:
+            messages = await self._reader.visit_messages(documents)
+        else:
+            messages = [visit_pb2.Visit(visit_id=views.shown_id(document)) for document in documents]
+        return [
+            (identity, document["start_key"], pb.RelatedItem(visit=message))
+            for document, message in zip(documents, messages, strict=True)
+            for identity in self._spelled.keys() & set(document["identities"])
+        ]
+
+    async def _find_sessions(self) -> Items:
+        found: Items = []
+        for document in self._visits:
+            if self._site not in {"", document.get("site")}:
+                continue
+            for session in Visit.from_document(document).fold.sessions:
+                parent = document["_id"] if self._kind == VISIT else session.identity
+                key = order_key(session.start_ms, session.session_id)
+                if parent in self._spelled and self._starts.contains(key):
+                    message = views.session_message(views.shown_id(document), session)
+                    if SESSION not in self._detailed:
+                        message = visit_pb2.Session(session_id=session.session_id)
+                    found.append((parent, key, pb.RelatedItem(session=message)))
+        return found
+
+    async def _find_pages(self) -> Items:
+        fields = [self._field, *views.PAGE_FIELDS]
+        entered = await self._events({"event_name": PAGE_ENTERED, "page_id": {"$gt": ""}}, fields)
+        messages = await self._reader.page_messages(entered)
+        found: Items = []
+        for event in entered:
+            message = messages.get(event["_id"])
+            if not message:
+                continue
+            if PAGE not in self._detailed:
+                message = visit_pb2.Page(page_id=event["page_id"])
+            found.append((event[self._field], event["order_key"], pb.RelatedItem(page=message)))
+        return found
+
+    async def _find_events(self) -> Items:
+        found: Items = []
+        is_detailed = EVENT in self._detailed
+        for event in await self._events({}, None if is_detailed else [self._field, *_ID_FIELDS]):
+            message = stored_event(event) if is_detailed else visit_pb2.StoredEvent()
+            message.event.event_id = event["event_id"]
+            found.append((event[self._field], event["order_key"], pb.RelatedItem(event=message)))
+        return found
+
+    async def _events(self, where: Document, fields: Sequence[str] | None) -> list[Document]:
+        where = where | self._conditions | {"order_key": self._times.bounds}
+        column, values = self._field, list(self._spelled)
+        if self._kind in {IDENTITY, SESSION}:  # by way of their visits, which an index finds for many of them at once
+            where[self._field] = {"$in": values}
+            column, values = "visit_id", [visit["_id"] for visit in self._visits]
+        return await self._store.events_with(column, values, where, fields=fields, limit=self._left + 1)
+
+
+def _check(request: pb.StreamRelatedRequest) -> str:
+    """The field by which events name such parents. Raises RequestError."""
+    children = _CHILDREN.get(request.parent_kind)
+    if children is None:
+        raise RequestError.invalid("parent_kind", "must be identity, visit, session or page")
+    if len(request.parent_ids) > _MOST_PARENTS:
+        raise RequestError.invalid("parent_ids", f"must be at most {_MOST_PARENTS}")
+    if not request.kinds or not children.issuperset(request.kinds):
+        raise RequestError.invalid("kinds", "must be one or more of the kinds that belong to such parents")
+    if not set(request.detailed_kinds) <= set(request.kinds):
+        raise RequestError.invalid("detailed_kinds", "must be among kinds")
+    if request.max_items < 0:
+        raise RequestError.invalid("max_items", "must not be negative")
+    return _PARENT_FIELD[request.parent_kind]
