@@ -9,28 +9,27 @@ from starlette.responses import RedirectResponse
 from starlette.routing import BaseRoute, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from footfall_gateway import api_v1, cookies, openapi
-from footfall_gateway.audit import Audit
-from footfall_gateway.auth import Authenticator
-from footfall_gateway.beacon import BeaconEndpoint
-from footfall_gateway.bodies import Bodies
-from footfall_gateway.cors import Cors
-from footfall_gateway.dsl import DslFile
-from footfall_gateway.engagement import EngagementApi
-from footfall_gateway.files import Files, folder
-from footfall_gateway.history_api import HistoryApi
-from footfall_gateway.history_posts import HistoryPosts
-from footfall_gateway.intake import Intake
-from footfall_gateway.links import Links
-from footfall_gateway.live_api import LiveApi
-from footfall_gateway.lookup import Lookup
-from footfall_gateway.neighbours import Neighbours
-from footfall_gateway.operations import Api, Gate, routes
+from footfall_gateway.api_v1 import ContactsApi, LiveApi, PrivacyApi, ReceiptsApi, VisitorsApi
+from footfall_gateway.auth import Audit, Authenticator
+from footfall_gateway.backends import Backends
+from footfall_gateway.beacons import BEACON_DESCRIPTION, BeaconEndpoint, Cors, Intake, Sites
+from footfall_gateway.browser import ORIGINAL_FOLDERS, DslFile, EngagementApi, Links, cookie_api, load_tracker_files
+from footfall_gateway.history_api import HistoryReads, HistoryWrites, Lookup
+from footfall_gateway.http import (
+    Api,
+    Bodies,
+    BrowserFile,
+    Files,
+    Gate,
+    asset_folder,
+    describe,
+    files_below,
+    packed,
+    routes,
+)
 from footfall_gateway.probes import Probes
 from footfall_gateway.problem import HISTORY_ERRORS, PROBLEM_DETAILS, Problem
 from footfall_gateway.settings import GatewaySettings
-from footfall_gateway.sites import Sites
-from footfall_gateway.tracker_files import ORIGINAL_FOLDERS, BrowserFile, asset_folder, load_tracker_files, packed
 
 HISTORY_PREFIXES = ("/server/data", "/backend/data")
 """Of 8.5 and of 8.1."""
@@ -39,7 +38,7 @@ DSL_PATHS = tuple(f"{folder}/dsl/domain-model.xml" for folder in ORIGINAL_FOLDER
 
 def build(
     settings: GatewaySettings,
-    neighbours: Neighbours,
+    backends: Backends,
     intake: Intake,
     beacons: BeaconEndpoint,
     probes: Probes,
@@ -55,17 +54,32 @@ def build(
         WallsError, SitesFileError: SITES_FILE cannot be used.
 
     """
-    authenticator = Authenticator(settings)
+    authenticator = Authenticator(
+        user=settings.api_user,
+        password=settings.api_password.get_secret_value(),
+        keys_file=settings.keys_file,
+        is_open=settings.open_api,
+        has_walls=settings.sites_file is not None,
+        failures_per_minute=settings.failed_logins_per_minute,
+        slow_hashes_waiting=settings.slow_hashes_waiting,
+    )
     gate = Gate(authenticator, Audit(settings.audit_secret), bodies)
-    lookup = Lookup(neighbours)
+    lookup = Lookup(backends)
     history = [
-        *HistoryApi(neighbours, lookup).operations(),
-        *HistoryPosts(intake, lookup, Walls.load(settings.sites_file)).operations(),
+        *HistoryReads(backends, lookup).operations(),
+        *HistoryWrites(intake, lookup, Walls.load(settings.sites_file)).operations(),
+    ]
+    footfall = [
+        *VisitorsApi(backends).operations(),
+        *ContactsApi(backends).operations(),
+        *PrivacyApi(backends).operations(),
+        *ReceiptsApi(backends).operations(),
+        *LiveApi(backends, authenticator, settings, stopping).operations(),
     ]
     apis = [
         Api("History", HISTORY_PREFIXES, history, HISTORY_ERRORS),
-        api_v1.api(neighbours, LiveApi(neighbours, authenticator, settings, stopping)),
-        cookies.api(),
+        Api("Footfall", ("/api/v1",), footfall, PROBLEM_DETAILS),
+        cookie_api(),
         links.api(),
         probes.api(),
     ]
@@ -73,7 +87,7 @@ def build(
     table: list[BaseRoute] = [route for api in [*apis, engagement] for route in routes(api, gate)]
     return _Dispatcher(
         beacons,
-        _files(settings, openapi.describe(apis)),
+        _files(settings, describe(apis, BEACON_DESCRIPTION)),
         Router(table, redirect_slashes=False, default=_not_found),
     )
 
@@ -81,9 +95,9 @@ def build(
 def _files(settings: GatewaySettings, description: bytes) -> Files:
     known = load_tracker_files(settings.idle_minutes)
     known["/openapi.json"] = packed(description, "application/json", 60)
-    known.update(folder("/docs", asset_folder("docs")))
+    known.update(files_below("/docs", asset_folder("docs")))
     for page in ("demo", "console"):
-        known.update(folder(f"/{page}", asset_folder("console") / page))
+        known.update(files_below(f"/{page}", asset_folder("console") / page))
     files: dict[str, Callable[[], BrowserFile]] = {path: partial(_same, file) for path, file in known.items()}
     return Files(files | dict.fromkeys(DSL_PATHS, DslFile(settings.dsl_file).current))
 

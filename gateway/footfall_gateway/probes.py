@@ -1,4 +1,4 @@
-"""Turns the state of this process and its neighbours into /healthz, /readyz and /metrics."""
+"""Turns the state of this process and its backends into /healthz, /readyz and /metrics."""
 
 from collections.abc import Awaitable, Callable
 
@@ -6,8 +6,8 @@ import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
-from footfall_gateway.neighbours import Neighbours
-from footfall_gateway.operations import JSON, Api, Call, NoQuery, Operation, json_answer
+from footfall_gateway.backends import Backends
+from footfall_gateway.http import JSON, Api, Call, NoQuery, Operation, json_answer
 from footfall_gateway.problem import PROBLEM_DETAILS
 
 _METRICS = CONTENT_TYPE_LATEST
@@ -29,8 +29,8 @@ class Readiness(msgspec.Struct):
 class Probes:
     """What operators ask."""
 
-    def __init__(self, neighbours: Neighbours) -> None:
-        self._neighbours = neighbours
+    def __init__(self, backends: Backends) -> None:
+        self._backends = backends
         self.is_stopping = False
         """Set when the process is about to stop: balancers shall look elsewhere."""
 
@@ -64,7 +64,7 @@ class Probes:
         return await self._ready_with("identity", "history")
 
     async def _ready_with(self, *needed: str) -> Response:
-        services = await self._neighbours.serving(needed)
+        services = await self._backends.serving(needed)
         ready = all(services.values()) and not self.is_stopping
         body = msgspec.json.encode(Readiness(ready, services))
         return Response(body, 200 if ready else 503, {"content-type": JSON})

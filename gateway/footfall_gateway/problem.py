@@ -25,6 +25,14 @@ class Problem(Exception):  # noqa: N818 - a problem is what the answer's media t
         return cls(400, f"{name}: {rule}")
 
 
+def format_error(error: msgspec.ValidationError, whole: str = "body") -> str:
+    """What msgspec found wrong, as `field: rule`; `whole` stands for what is wrong as a whole."""
+    rule, _, path = str(error).partition(" - at `$")
+    rule = rule[:1].lower() + rule[1:].replace("`", "").replace(" | null", "").replace("int | float", "number")
+    path = path.rstrip("`").lstrip(".")
+    return f"{path or whole}: {rule}"
+
+
 class ProblemDetails(msgspec.Struct):
     """What went wrong (RFC 9457)."""
 

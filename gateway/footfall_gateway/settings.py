@@ -12,8 +12,9 @@ from footfall_timeline import Walls
 from pydantic import AfterValidator, Field, FilePath, SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from footfall_gateway import dsl, keys
-from footfall_gateway.sites import Sites
+from footfall_gateway.auth import check_keys_file
+from footfall_gateway.beacons import Sites
+from footfall_gateway.browser import check_dsl_file
 
 _PATH = "(/[A-Za-z0-9._~-]+)+"
 
@@ -52,7 +53,7 @@ class GatewaySettings(ProcessSettings):
         None,
         "TOML file of the sites. Here only names, groups and `origins` count: pages that may read answers.",
     )
-    dsl_file: Annotated[Path | None, readable_by(dsl.check)] = shared(
+    dsl_file: Annotated[Path | None, readable_by(check_dsl_file)] = shared(
         "DSL_FILE", None, "The `domain-model.xml` to serve; a change is seen at once. Unset: the one with `Timeout-30`."
     )
     idle_minutes: int = shared(
@@ -111,7 +112,7 @@ class GatewaySettings(ProcessSettings):
 
     api_user: str = shared("API_USER", "", "User of the data and `/api/v1` routes (HTTP Basic). Holds every scope.")
     api_password: SecretStr = shared("API_PASSWORD", SecretStr(""), "That user's password.")
-    keys_file: Annotated[Path | None, readable_by(keys.check)] = Field(
+    keys_file: Annotated[Path | None, readable_by(check_keys_file)] = Field(
         None, description="File of API keys, written by `footfall-gateway keys`. Unset: no keys but API_USER."
     )
     failed_logins_per_minute: int = Field(

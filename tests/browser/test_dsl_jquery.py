@@ -4,8 +4,8 @@ import re
 from typing import Any
 
 import pytest
-from footfall_gateway.dsl import DEFAULT_FILE
-from footfall_gateway.tracker_files import JQUERY_PATH, SCRIPT_PATHS, load_tracker_files
+from footfall_gateway.browser.dsl import DEFAULT_FILE
+from footfall_gateway.browser.tracker_bundle import JQUERY_PATH, SCRIPT_PATHS, load_tracker_files
 from playwright.async_api import Browser
 
 from tests.browser.rules import (

@@ -3,7 +3,7 @@
 import gzip
 
 import pytest
-from footfall_gateway.tracker_files import (
+from footfall_gateway.browser.tracker_bundle import (
     DSL_SCRIPT_PATH,
     JQUERY_PATH,
     LINKS_SCRIPT_PATH,

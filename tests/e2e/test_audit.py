@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from footfall_gateway import keys_command
+from footfall_gateway.commands import keys as keys_command
 
 from tests.tools.eventually import eventually
 from tests.tools.suite import Suite

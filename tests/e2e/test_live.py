@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-from footfall_gateway import keys_command
+from footfall_gateway.commands import keys as keys_command
 
 from tests.service.gateway.conftest import before, running_gateway
 from tests.tools.eventually import eventually

@@ -16,11 +16,11 @@ from footfall_collector.admission import DAY_MS, Admission
 from footfall_collector.redact import Redactor
 from footfall_collector.sender import cut_down
 from footfall_collector.sites import Site, Sites
-from footfall_gateway import sites as gateway_sites
-from footfall_gateway.beacon import _objects, _pixel_body
-from footfall_gateway.cookies import _DOMAIN, _host
-from footfall_gateway.cors import Cors
-from footfall_gateway.envelope import BeaconError, read
+from footfall_gateway.beacons import sites as gateway_sites
+from footfall_gateway.beacons.cors import Cors
+from footfall_gateway.beacons.endpoint import _objects, _pixel_body
+from footfall_gateway.beacons.envelope import BeaconError, read
+from footfall_gateway.browser.cookie import _DOMAIN, _host
 
 from tests.tools.batches import batch, context, message
 

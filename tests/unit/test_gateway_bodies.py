@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from footfall_gateway.bodies import Bodies, ClientGoneError
+from footfall_gateway.http.bodies import Bodies, ClientGoneError
 from footfall_gateway.problem import Problem
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 from footfall.history.v1.history_service_pb2 import Position
-from footfall_gateway.cursors import cursor, position
+from footfall_gateway.history_api.cursors import cursor, position
 from footfall_gateway.problem import Problem
 from hypothesis import given
 from hypothesis import strategies as st

@@ -4,8 +4,8 @@ from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
 import pytest
-from footfall_gateway.dsl import DEFAULT_FILE, DslFile, DslFileError, Fault, read
-from footfall_gateway.dsl_check import run
+from footfall_gateway.browser.dsl import DEFAULT_FILE, DslFile, DslFileError, Fault, read
+from footfall_gateway.commands.check_dsl import run
 
 from tests.browser.rules import BAD_SELECTORS, EXPRESSIONS, GOOD_SELECTORS
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 
 import pytest
-from footfall_gateway.live_stream import Source, Stream
+from footfall_gateway.http.sse import Source, Stream
 from footfall_gateway.problem import Problem
 
 

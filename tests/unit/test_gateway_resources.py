@@ -4,7 +4,7 @@ import msgspec
 from footfall.event.v1 import event_pb2
 from footfall.history.v1 import visit_pb2
 from footfall.identity.v1 import identity_pb2, visitor_pb2
-from footfall_gateway import resources
+from footfall_gateway.history_api import resources
 from google.protobuf.timestamp_pb2 import Timestamp
 
 VISIT = "d23f0824-128b-4f33-8c5c-7fd0a6a3a450"

@@ -1,7 +1,7 @@
 """Variables of a script get short names; everything that somebody else may name keeps its own."""
 
 import pytest
-from footfall_gateway.short_names import with_short_names
+from footfall_gateway.browser.short_names import with_short_names
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from footfall_collector.sites import Sites as CollectorSites
-from footfall_gateway.sites import Sites
+from footfall_gateway.beacons.sites import Sites
 
 FILE = """
 [[site]]

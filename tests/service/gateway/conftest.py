@@ -11,7 +11,7 @@ import pytest
 from footfall.collector.v1 import collector_service_pb2 as collector
 from footfall.collector.v1 import collector_service_pb2_grpc as collector_grpc
 from footfall.event.v1.event_pb2 import EventBatch
-from footfall_gateway.serving import Gateway
+from footfall_gateway.server import Gateway
 from footfall_gateway.settings import GatewaySettings
 from footfall_servicekit.interceptor import ServerInterceptor
 
@@ -75,7 +75,7 @@ async def running_gateway(**settings: Any) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 async def http(scripted_collector: ScriptedCollector) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a gateway whose collector is the scripted one and whose other neighbours are away."""
+    """A client of a gateway whose collector is the scripted one and whose other backends are away."""
     async with running_gateway(
         COLLECTOR_TARGET=scripted_collector.target, IDENTITY_TARGET="127.0.0.1:1", HISTORY_TARGET="127.0.0.1:1"
     ) as client:

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from footfall.collector.v1 import collector_service_pb2 as collector
 from footfall.event.v1.event_pb2 import EventBatch
-from footfall_gateway.connection import MAX_URL_BYTES
+from footfall_gateway.beacons.connection import MAX_URL_BYTES
 from footfall_servicekit.errors import RequestError
 
 from tests.service.gateway.conftest import ScriptedCollector, running_gateway

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from footfall_gateway.connection import MAX_FIELDS, MAX_FIELDS_BYTES, MAX_PIPELINED
+from footfall_gateway.beacons.connection import MAX_FIELDS, MAX_FIELDS_BYTES, MAX_PIPELINED
 
 from tests.service.gateway.conftest import ScriptedCollector, running_gateway
 from tests.tools.visits import event, new_id, now_ms

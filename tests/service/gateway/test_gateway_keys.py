@@ -8,16 +8,15 @@ import stat
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import msgspec
 import pytest
 from argon2 import PasswordHasher
-from footfall_gateway import auth, keys_command
-from footfall_gateway.keys import Key, KeyFile, Scope, is_slow_proof, new_token
+from footfall_gateway.auth.authenticator import Authenticator
+from footfall_gateway.auth.keys import Key, KeyFile, Scope, is_slow_proof, new_token
+from footfall_gateway.commands import keys as keys_command
 from footfall_gateway.problem import Problem
-from footfall_gateway.settings import GatewaySettings
 
 from tests.service.gateway.conftest import running_gateway
 from tests.tools.eventually import eventually
@@ -61,12 +60,19 @@ def made_up_for(token: str) -> str:
     return token[:-43] + "x" * 43
 
 
-def settings(file: Path, **more: Any) -> GatewaySettings:
-    of_test: dict[str, Any] = {"keys_file": file, "failed_logins_per_minute": 5}
-    return GatewaySettings(**of_test | more)
+def authenticator_of(file: Path, slow_hashes_waiting: int = 20) -> Authenticator:
+    return Authenticator(
+        user="",
+        password="",
+        keys_file=file,
+        is_open=False,
+        has_walls=False,
+        failures_per_minute=5,
+        slow_hashes_waiting=slow_hashes_waiting,
+    )
 
 
-async def outcome(authenticator: auth.Authenticator, authorization: str, address: str = "192.0.2.100") -> int:
+async def outcome(authenticator: Authenticator, authorization: str, address: str = "192.0.2.100") -> int:
     """The status that a request with this header is answered."""
     try:
         await authenticator.authenticate(authorization, address)
@@ -92,7 +98,7 @@ class SlowHash:
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> SlowHash:
     counting = SlowHash()
-    monkeypatch.setattr(auth, "is_slow_proof", counting)
+    monkeypatch.setattr("footfall_gateway.auth.authenticator.is_slow_proof", counting)
     return counting
 
 
@@ -204,7 +210,7 @@ def test_a_command_about_no_key_says_so(file: Path, capsys: pytest.CaptureFixtur
 
 
 async def test_addresses_of_one_ipv6_network_guess_as_one(file: Path) -> None:
-    authenticator = auth.Authenticator(settings(file))
+    authenticator = authenticator_of(file)
     network, guess = "2001:db8:1:2", "Basic dGVzdGVyOndyb25n"
     answers = [await outcome(authenticator, guess, f"{network}::{n:x}") for n in range(1, 8)]
     assert answers == [401] * 5 + [429] * 2
@@ -214,7 +220,7 @@ async def test_addresses_of_one_ipv6_network_guess_as_one(file: Path) -> None:
 async def test_made_up_tokens_cost_no_slow_hash(file: Path, capsys: pytest.CaptureFixture[str], slow: SlowHash) -> None:
     token = command(capsys, file, "create", "desktop")
     old, _ = old_key(file)
-    authenticator = auth.Authenticator(settings(file))
+    authenticator = authenticator_of(file)
     assert await outcome(authenticator, f"Bearer {old}") == 200
     assert slow.hashed == [old]
     for made_up in ("ffk_000000000000_" + "x" * 43, made_up_for(token), made_up_for(old)):
@@ -242,7 +248,7 @@ async def test_slow_hashes_that_wait_are_bounded_and_nobody_else_waits_for_them(
 ) -> None:
     token = command(capsys, file, "create", "desktop")
     old, _ = old_key(file)
-    authenticator = auth.Authenticator(settings(file, slow_hashes_waiting=3))
+    authenticator = authenticator_of(file, slow_hashes_waiting=3)
     slow.may_end.clear()
     guesses = [
         asyncio.create_task(outcome(authenticator, f"Bearer {made_up_for(old)}", f"192.0.2.{n}")) for n in range(5)

@@ -4,7 +4,7 @@ import asyncio
 
 import httpx
 import pytest
-from footfall_gateway.serving import Gateway
+from footfall_gateway.server import Gateway
 from footfall_gateway.settings import GatewaySettings
 
 from tests.service.gateway.conftest import before, running_gateway

@@ -10,10 +10,10 @@ import pytest
 import structlog
 from footfall.collector.v1.collector_service_pb2 import CollectRequest, CollectResponse
 from footfall.event.v1.event_pb2 import EventBatch
-from footfall_gateway.neighbours import Neighbours
+from footfall_gateway.backends import Backends
+from footfall_gateway.beacons.rate_limit import MinuteLimit
 from footfall_gateway.problem import Problem
-from footfall_gateway.ratelimit import MinuteLimit
-from footfall_gateway.serving import Gateway, _Server
+from footfall_gateway.server import Gateway, _Server
 from footfall_gateway.settings import GatewaySettings
 
 from tests.service.gateway.conftest import ScriptedCollector, running_gateway
@@ -76,10 +76,10 @@ async def test_a_batch_whose_channel_is_closed_is_known_not_to_be_confirmed(
         return CollectResponse()
 
     scripted_collector.answer = wait
-    neighbours = Neighbours(settings(COLLECTOR_TARGET=scripted_collector.target))
-    collecting = asyncio.create_task(neighbours.collect(CollectRequest()))
+    backends = Backends(settings(COLLECTOR_TARGET=scripted_collector.target))
+    collecting = asyncio.create_task(backends.collect(CollectRequest()))
     await eventually(lambda: bool(scripted_collector.batches))
-    await neighbours.close()
+    await backends.close()
     with pytest.raises(Problem) as raised:
         await asyncio.wait_for(collecting, 5)
     assert raised.value.status == 503

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from footfall_gateway.ratelimit import Limits, RateLimiter
+from footfall_gateway.beacons.rate_limit import Limits, RateLimiter
 
 from tests.service.gateway.conftest import ScriptedCollector, running_gateway
 from tests.tools.eventually import eventually

@@ -1,0 +1,136 @@
+"""Turns requests about contacts, persons and links into questions for identity; history adds a person's visits."""
+
+from typing import Annotated, Any
+
+import msgspec
+from footfall.identity.v1 import contact_pb2
+from footfall.identity.v1 import identity_service_pb2 as identity
+from msgspec import Meta
+from starlette.responses import Response
+
+from footfall_gateway.api_v1 import resources
+from footfall_gateway.auth import Scope
+from footfall_gateway.backends import Backends
+from footfall_gateway.history_api import Identity, IdentityQuery, Related
+from footfall_gateway.history_api import identity as history_identity
+from footfall_gateway.http import Call, NoQuery, Operation, json_answer
+
+_LONGEST_ACTOR = 256
+
+
+class LinksQuery(msgspec.Struct):
+    """Which links."""
+
+    page_size: Annotated[int, Meta(description="At most so many.", ge=1, le=1_000)] = 50
+    page_token: Annotated[str, Meta(description="`nextPageToken` of the page before.")] = ""
+
+
+class PersonQuery(IdentityQuery, kw_only=True):
+    """Which part of a person."""
+
+    page_size: Annotated[int, Meta(description="At most so many identities.", ge=1, le=1_000)] = 1_000
+    page_token: Annotated[
+        str, Meta(description="`nextPageToken` of the page before; its other parameters must be the same.")
+    ] = ""
+
+
+class ContactsApi:
+    """The contact center's directory, and what ties identities to it."""
+
+    def __init__(self, backends: Backends) -> None:
+        self._ask = backends.ask
+        self._identity = backends.identity
+        self._related = Related(backends)
+
+    def operations(self) -> list[Operation[Any, Any]]:
+        """The operations."""
+        contact, link = "/contacts/{contactId}", "/identities/{identityId}/contact"
+        given, made, manage = resources.ContactBody, resources.Contact, Scope.CONTACTS
+        return [
+            Operation("putContact", "PUT", contact, self.put, NoQuery, made, body=given, permission=manage),
+            Operation("getContact", "GET", contact, self.get, NoQuery, made),
+            Operation("deleteContact", "DELETE", contact, self.delete, NoQuery, permission=manage),
+            Operation("getPerson", "GET", f"{contact}/person", self.person, PersonQuery, resources.Person),
+            Operation("linkContact", "PUT", link, self.link, NoQuery, resources.Link, resources.LinkBody, manage),
+            Operation("unlinkContact", "DELETE", link, self.unlink, NoQuery, permission=manage),
+            Operation("listLinks", "GET", "/identities/{identityId}/links", self.links, LinksQuery, resources.Links),
+        ]
+
+    async def put(self, call: Call[NoQuery, resources.ContactBody]) -> Response:
+        """Create or replace a contact. Links are evaluated anew."""
+        given = call.body
+        request = identity.UpsertContactRequest(
+            contact=contact_pb2.Contact(
+                contact_id=call.path["contactId"],
+                email_addresses=given.email_addresses,
+                phone_numbers=given.phone_numbers,
+                first_name=given.first_name,
+                last_name=given.last_name,
+                title=given.title,
+            )
+        )
+        return json_answer(
+            resources.contact((await self._ask(self._identity.UpsertContact, request, call.principal)).contact)
+        )
+
+    async def get(self, call: Call[NoQuery, None]) -> Response:
+        """A contact."""
+        request = identity.GetContactRequest(contact_id=call.path["contactId"])
+        return json_answer(
+            resources.contact((await self._ask(self._identity.GetContact, request, call.principal)).contact)
+        )
+
+    async def delete(self, call: Call[NoQuery, None]) -> Response:
+        """Remove a contact. Identities linked to it are evaluated anew."""
+        request = identity.DeleteContactRequest(contact_id=call.path["contactId"])
+        await self._ask(self._identity.DeleteContact, request, call.principal)
+        return Response(status_code=204)
+
+    async def person(self, call: Call[PersonQuery, None]) -> Response:
+        """The person: a contact, the identities linked to it, and their visits.
+
+        All identities, unless there are more than 1,000 or `page_size` says so: then `nextPageToken` is there for more.
+        """
+        query = call.query
+        request = identity.GetPersonRequest(contact_id=call.path["contactId"], page_token=query.page_token)
+        identities: dict[str, Identity] = {}
+        while True:  # with large profiles one message holds few
+            request.page_size = query.page_size - len(identities)
+            answer = await self._ask(self._identity.GetPerson, request, call.principal)
+            identities |= {found.identity_id: history_identity(found) for found in answer.identities}
+            request.page_token = answer.next_page_token
+            if not request.page_token or len(identities) >= query.page_size:
+                break
+        site = call.principal.filter(query.site)
+        await self._related.embed("identity", identities, {"visits": True}, site, call.principal)
+        person = resources.Person(
+            resources.contact(answer.contact), list(identities.values()), request.page_token or None
+        )
+        return json_answer(person)
+
+    async def link(self, call: Call[NoQuery, resources.LinkBody]) -> Response:
+        """Link an identity to a contact by hand. The decision stands until another is made by hand."""
+        request = identity.LinkContactRequest(
+            identity_id=call.path["identityId"], contact_id=call.body.contact_id, actor=_actor(call, call.body.actor)
+        )
+        return json_answer(resources.link((await self._ask(self._identity.LinkContact, request, call.principal)).link))
+
+    async def unlink(self, call: Call[NoQuery, None]) -> Response:
+        """Undo the link of an identity by hand. Rules do not link it to that contact again."""
+        request = identity.UnlinkContactRequest(identity_id=call.path["identityId"], actor=call.principal.name)
+        await self._ask(self._identity.UnlinkContact, request, call.principal)
+        return Response(status_code=204)
+
+    async def links(self, call: Call[LinksQuery, None]) -> Response:
+        """Every link of an identity made and undone, by whom, by which rule, with candidates when ambiguous."""
+        request = identity.ListContactLinksRequest(
+            identity_id=call.path["identityId"], page_size=call.query.page_size, page_token=call.query.page_token
+        )
+        answer = await self._ask(self._identity.ListContactLinks, request, call.principal)
+        found = [resources.link(made) for made in answer.links]
+        return json_answer(resources.Links(found, answer.next_page_token or None))
+
+
+def _actor(call: Call[Any, Any], given: str) -> str:
+    """Who decides: the key, which cannot be made up, and who the client says is behind it."""
+    return (f"{call.principal.name}/{given}" if given else call.principal.name)[:_LONGEST_ACTOR]

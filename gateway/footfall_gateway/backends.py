@@ -1,0 +1,175 @@
+"""Turns calls on collector, identity and history into answers or Problems: the one file here that knows gRPC."""
+
+import asyncio
+import math
+import re
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import grpc
+import structlog
+from footfall.collector.v1.collector_service_pb2 import CollectRequest, CollectResponse
+from footfall.collector.v1.collector_service_pb2_grpc import CollectorServiceStub
+from footfall.history.v1.history_service_pb2_grpc import HistoryServiceStub
+from footfall.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
+from footfall_servicekit.channel import forwarded, open_channel
+from footfall_servicekit.errors import ErrorDetails, details_of
+from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # ships none
+
+from footfall_gateway.auth import Principal
+from footfall_gateway.problem import Problem
+from footfall_gateway.settings import GatewaySettings
+
+Request = TypeVar("Request")
+Answer = TypeVar("Answer")
+
+_HEALTH_TIMEOUT_S = 1.0
+_RETRY_S = 2
+"""What clients are told when a service does not say when to come again."""
+
+_log = structlog.get_logger()
+
+_STATUS = {
+    grpc.StatusCode.INVALID_ARGUMENT: 400,
+    grpc.StatusCode.OUT_OF_RANGE: 400,
+    grpc.StatusCode.NOT_FOUND: 404,
+    grpc.StatusCode.ALREADY_EXISTS: 409,
+    grpc.StatusCode.FAILED_PRECONDITION: 409,
+    grpc.StatusCode.ABORTED: 409,
+    grpc.StatusCode.UNIMPLEMENTED: 501,
+    grpc.StatusCode.UNAVAILABLE: 503,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 503,
+    grpc.StatusCode.CANCELLED: 503,
+    grpc.StatusCode.DEADLINE_EXCEEDED: 504,
+}
+_NO_PARAMETERS: Mapping[str, str] = {}
+
+
+class Backends:
+    """The three services, one channel each. Make it in the running loop; close it last."""
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._channels = {
+            name: open_channel(target, settings.client_tls)
+            for name, target in (
+                ("collector", settings.collector_target),
+                ("identity", settings.identity_target),
+                ("history", settings.history_target),
+            )
+        }
+        self._health = {name: health_pb2_grpc.HealthStub(channel) for name, channel in self._channels.items()}
+        self._collect = CollectorServiceStub(self._channels["collector"]).Collect
+        self.identity = IdentityServiceStub(self._channels["identity"])
+        self.history = HistoryServiceStub(self._channels["history"])
+        self._query_s = settings.query_timeout_ms / 1000
+        self._collect_s = settings.collect_timeout_ms / 1000
+
+    async def collect(self, request: CollectRequest) -> CollectResponse:
+        """Store a batch. Raises Problem 503 when it is not known to be stored, for whatever reason."""
+        try:
+            return await self._collect(request, timeout=self._collect_s, metadata=forwarded())
+        except grpc.aio.AioRpcError as error:
+            details = details_of(error)
+            _log.warning("collect failed", code=details.code.name, reason=details.reason)
+            raise Problem(503, "the event log does not answer", retry_s=_retry_s(details)) from error
+        except asyncio.CancelledError:  # a call whose channel is closed ends so; nobody else cancels one that stores
+            raise Problem(503, "the event log does not answer", retry_s=_RETRY_S) from None
+
+    async def ask(
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Request, Answer],
+        request: Request,
+        principal: Principal,
+        parameters: Mapping[str, str] = _NO_PARAMETERS,
+    ) -> Answer:
+        """Call a method of `identity` or `history`, limited to the sites that our client may see.
+
+        Raises the Problem that its error means to our client, and 403 for what no client may do that is limited to
+        sites. `parameters` say what our client calls a field of the request, where that is not its name in camel case.
+        """
+        _limit(request, principal)
+        try:
+            return await method(request, timeout=self._query_s, metadata=forwarded())
+        except grpc.aio.AioRpcError as error:
+            raise _problem(details_of(error), parameters) from error
+
+    async def stream(
+        self,
+        method: grpc.aio.UnaryStreamMultiCallable[Request, Answer],
+        request: Request,
+        principal: Principal,
+        parameters: Mapping[str, str] = _NO_PARAMETERS,
+        *,
+        is_endless: bool = False,
+    ) -> AsyncGenerator[Answer, None]:
+        """Call a streaming method, which may last as long as a query unless it is endless. Raises as `ask` does."""
+        _limit(request, principal)
+        call = method(request, timeout=None if is_endless else self._query_s, metadata=forwarded())
+        try:
+            async for answer in call:
+                yield answer
+        except grpc.aio.AioRpcError as error:
+            raise _problem(details_of(error), parameters) from error
+        finally:
+            call.cancel()  # a reader that has left early
+
+    async def serving(self, names: Sequence[str]) -> dict[str, bool]:
+        """Which of these services say that they serve: `collector`, `identity` or `history`."""
+        answers = await asyncio.gather(*(_is_serving(self._health[name]) for name in names))
+        return dict(zip(names, answers, strict=True))
+
+    async def close(self) -> None:
+        """Close the channels; calls under way end with an error."""
+        await asyncio.gather(*(channel.close() for channel in self._channels.values()))
+
+
+def _limit(request: Any, principal: Principal) -> None:
+    """Let a request be for what the client may see: the one place. What cannot be limited is not for such a client."""
+    if principal.sites:
+        if "sites" not in request.DESCRIPTOR.fields_by_name:
+            principal.must_see_all()
+        request.sites[:] = sorted(principal.sites)
+
+
+async def _is_serving(health: health_pb2_grpc.HealthStub) -> bool:
+    try:
+        answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=_HEALTH_TIMEOUT_S)
+    except grpc.aio.AioRpcError:
+        return False
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _problem(details: ErrorDetails, parameters: Mapping[str, str]) -> Problem:
+    status = _STATUS.get(details.code, 500)
+    if status >= 500:
+        _log.warning("neighbour failed", code=details.code.name, reason=details.reason)
+    match status:
+        case 400 if details.violations:
+            broken = [f"{parameters.get(field) or _camel(field)}: {rule}" for field, rule in details.violations]
+            return Problem(400, "; ".join(broken))
+        case 404:
+            # In the words of what is there but not for this client: see history_api/lookup.py.
+            return Problem(404, f"no such {(details.resource_type or 'resource').lower()}")
+        case 409 | 400:
+            # Only what a RequestError says is meant for clients.
+            return Problem(status, details.message if details.reason else "refused")
+        case 501:
+            return Problem(501, "not served yet")
+        case 503:
+            return Problem(503, "a service that knows the answer is not available", retry_s=_retry_s(details))
+        case 504:
+            return Problem(504, "a service that knows the answer took too long")
+        case _:
+            return Problem(500, "internal error")
+
+
+def _camel(field: str) -> str:
+    """What the HTTP API calls a field: `contact.email_addresses` is `emailAddresses`; `page_*` keep their names."""
+    name = field.rpartition(".")[2]
+    if name.startswith("page_"):
+        return name
+    return re.sub(r"_([a-z])", lambda found: found[1].upper(), name)
+
+
+def _retry_s(details: ErrorDetails) -> int:
+    return max(1, math.ceil(details.retry_ms / 1000)) if details.retry_ms is not None else _RETRY_S

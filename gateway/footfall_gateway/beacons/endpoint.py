@@ -1,0 +1,290 @@
+"""Turns HTTP requests of browsers into stored events: a bare ASGI endpoint, dispatched before any framework."""
+
+import asyncio
+import base64
+import binascii
+import re
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from footfall_gateway import metrics
+from footfall_gateway.beacons.connection import MAX_PIXEL_QUERY
+from footfall_gateway.beacons.cors import LONGEST_ORIGIN, Cors, RawHeaders
+from footfall_gateway.beacons.envelope import BeaconError, Envelope, Rejection, TooManyEventsError, read
+from footfall_gateway.beacons.intake import Intake, Outcome, Sender, now_ms
+from footfall_gateway.beacons.rate_limit import RateLimiter
+from footfall_gateway.beacons.sites import Sites
+from footfall_gateway.http import Bodies, ClientGoneError, Receive, must_be_plain
+from footfall_gateway.problem import Problem
+
+Scope = MutableMapping[str, Any]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+PIXEL = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7")
+
+# Not by a parser of queries, which makes two texts of each of half a million parameters.
+_PIXEL_VALUE = re.compile(rb"(?:^|&)e=([^&]+)")
+_ESCAPED_BASE64 = {b"%%%02X" % code: b"%c" % code for code in b"=-_+/"} | {
+    b"%%%02x" % code: b"%c" % code for code in b"=-_+/"
+}
+_LONGEST_USER_AGENT = 1_024
+_LONGEST_TRACEPARENT = 256
+_MOST_REMEMBERED = 1_024
+_RETRY_S = b"2"
+_READABLE = (b"access-control-expose-headers", b"retry-after")
+"""Or pages of other origins would not see how long to wait."""
+_HEADERS = {b"content-type", b"content-encoding", b"origin", b"user-agent", b"traceparent", b"sec-gpc"}
+_CONTENT_TYPES = {b"application/json", b"text/plain"}
+_NO_STORE: RawHeaders = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
+_JSON: RawHeaders = [(b"content-type", b"application/json"), *_NO_STORE]
+_GIF: RawHeaders = [(b"content-type", b"image/gif"), *_NO_STORE]
+_encode = msgspec.json.Encoder().encode
+
+
+class RejectedEvent(msgspec.Struct, omit_defaults=True):
+    """An event that was not stored. `retry`: not for good, send it again."""
+
+    index: int
+    event_id: str | None = msgspec.field(name="eventID")
+    reason: str
+    message: str
+    retry: bool = False
+
+
+class BeaconAnswer(msgspec.Struct, omit_defaults=True):
+    """What became of a beacon of which not everything was stored. `message`: what is wrong with it as a whole."""
+
+    accepted: int
+    rejected: list[RejectedEvent]
+    message: str = ""
+
+
+class Stored(NamedTuple):
+    """A beacon on its way to disk. `refused` is done when it is there, and holds what is not."""
+
+    origin: bytes
+    envelope: Envelope
+    refused: asyncio.Future[list[Rejection]]
+
+
+class BeaconEndpoint:
+    """`POST /beacon` and `GET /beacon.gif` (design section 4), open to everybody.
+
+    A 2xx is given only for what is on disk. An ASGI application, and `begin`, `success` and `answer` for a server that
+    has read a whole POST before it would call one (fast_path.py).
+    """
+
+    paths = frozenset(("/beacon", "/beacon.gif"))
+
+    def __init__(self, intake: Intake, sites: Sites, limiter: RateLimiter, bodies: Bodies) -> None:
+        self._intake = intake
+        self._sites = sites
+        self._cors = Cors(sites)
+        self._limiter = limiter
+        self._bodies = bodies
+        self._successes: dict[bytes, bytes] = {}
+        self._successes_with: RawHeaders = []
+        self._counted = {status: metrics.BEACONS.labels(str(status)) for status in (200, 204, 400, 503)}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        received_ms = now_ms()
+        headers = _picked(scope["headers"])
+        origin = headers.get(b"origin", b"")
+        is_pixel = scope["path"] == "/beacon.gif"
+        if scope["method"] == "OPTIONS":
+            await _respond(send, 204, self._cors.preflight(origin) if not is_pixel else [(b"allow", b"GET")])
+            return
+        sender = _sender(scope, headers, received_ms)
+        try:
+            self._admit(sender, 1, 0)  # before anything is read of it
+            body = _pixel_body(scope) if is_pixel else await self._posted(scope, headers, receive)
+            envelope = self._read(sender, body)
+            self._admit_to_sites(envelope, sender, len(body))
+            outcome = await self._intake.store(sender, envelope, len(body))
+        except ClientGoneError:
+            return
+        except (BeaconError, Problem) as error:
+            await self._refuse(send, origin, error)
+        else:
+            await self._tell(send, origin, outcome, is_pixel=is_pixel)
+
+    def begin(self, scope: Scope, body: bytes) -> "Stored | None":
+        """Begin to store a POST that has arrived whole; None, and nothing begun, when there is any fault in it."""
+        headers = _picked(scope["headers"])
+        sender = _sender(scope, headers, now_ms())
+        address, size = sender.address, len(body)
+        if self._limiter.wait_s(address, 1, size):
+            return None
+        try:
+            _must_be_readable(headers)
+            envelope = read(body)
+            if envelope.rejections or self._limiter.wait_s(address, len(envelope.events), size):
+                return None
+            self._admit_to_sites(envelope, sender, size)
+            self._limiter.add(address, len(envelope.events), size)
+            return Stored(headers.get(b"origin", b""), envelope, self._intake.begin(sender, envelope, len(body)))
+        except (BeaconError, Problem):
+            return None
+
+    def success(self, stored: "Stored", default_headers: RawHeaders) -> bytes | None:
+        """The whole answer, with these headers of the server, when all was stored; else None."""
+        if stored.refused.exception() or stored.refused.result():
+            return None
+        self._intake.outcome(stored.envelope, [])
+        self._counted[204].inc()
+        if default_headers is not self._successes_with:  # the server's date has moved on
+            self._successes, self._successes_with = {}, default_headers
+        answer = self._successes.get(stored.origin)
+        if answer is None:
+            lines = [b"%b: %b\r\n" % header for header in (*default_headers, *self._cors.headers(stored.origin))]
+            answer = b"".join([b"HTTP/1.1 204 No Content\r\n", *lines, b"\r\n"])
+            if len(self._successes) < _MOST_REMEMBERED and len(stored.origin) <= LONGEST_ORIGIN:
+                self._successes[stored.origin] = answer
+        return answer
+
+    async def answer(self, stored: "Stored", _scope: Scope, _receive: Receive, send: Send) -> None:
+        """Answer, as an ASGI application, what was begun and has ended."""
+        try:
+            outcome = self._intake.outcome(stored.envelope, await stored.refused)
+        except Problem as problem:
+            await self._refuse(send, stored.origin, problem)
+        else:
+            await self._tell(send, stored.origin, outcome, is_pixel=False)
+
+    async def _refuse(self, send: Send, origin: bytes, error: BeaconError | Problem) -> None:
+        if isinstance(error, Problem):
+            status, message = error.status, error.message
+            extra = [(name.encode(), value.encode()) for name, value in error.headers.items()]
+            extra += [_READABLE] * ("retry-after" in error.headers)
+        else:
+            status, message, extra = (413 if isinstance(error, TooManyEventsError) else 400), str(error), []
+        self._count(status)
+        await _respond(
+            send, status, [*_JSON, *self._cors.headers(origin), *extra], _encode(BeaconAnswer(0, [], message))
+        )
+
+    async def _tell(self, send: Send, origin: bytes, outcome: Outcome, *, is_pixel: bool) -> None:
+        status, answer, extra = _told(outcome)
+        self._count(status)
+        cors = self._cors.headers(origin)
+        if answer:
+            await _respond(send, status, [*_JSON, *cors, *extra], _encode(answer))
+        elif is_pixel:
+            await _respond(send, 200, [*_GIF, *cors], PIXEL)
+        else:
+            await _respond(send, 204, cors)
+
+    def _count(self, status: int) -> None:
+        (self._counted.get(status) or metrics.BEACONS.labels(str(status))).inc()
+
+    def _read(self, sender: Sender, body: bytes) -> Envelope:
+        """Decode a body that is counted already as one event. Raises BeaconError, and Problem 429."""
+        self._admit(sender, 0, len(body))
+        try:
+            envelope = read(body)
+        except BeaconError as error:
+            self._limiter.add(sender.address, error.events - 1, 0)
+            raise
+        self._admit(sender, len(envelope.events) + len(envelope.rejections) - 1, 0)
+        return envelope
+
+    def _admit(self, sender: Sender, events: int, size: int) -> None:
+        """Count what an address sends, good or bad. Raises Problem 429, and counts nothing, when it is too much."""
+        if wait_s := self._limiter.wait_s(sender.address, events, size):
+            raise Problem(429, "too many events or bytes from this address", retry_s=wait_s)
+        self._limiter.add(sender.address, events, size)
+
+    def _admit_to_sites(self, envelope: Envelope, sender: Sender, size: int) -> None:
+        """Count events for their sites. Raises Problem 429, and counts none, when one of these has had enough."""
+        limits = self._limiter.sites
+        if not limits:
+            return
+        find, origin = self._sites.find, sender.origin
+        counts = Counter(find(event.site or envelope.site or "", origin) for event in envelope.events)
+        del counts[""]  # admission refuses them
+        parts = {site: (events, size * events // len(envelope.events)) for site, events in counts.items()}
+        if wait_s := max((limits.wait_s(site, *part) for site, part in parts.items()), default=0):
+            raise Problem(429, "too many events or bytes for this site", retry_s=wait_s)
+        for site, part in parts.items():
+            limits.add(site, *part)
+
+    async def _posted(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+        if scope["method"] != "POST":
+            raise Problem(405, "only POST", allow="POST, OPTIONS")
+        _must_be_readable(headers)
+        return await self._bodies.read(receive)
+
+
+def _must_be_readable(headers: dict[bytes, bytes]) -> None:
+    """Raises Problem 415 for a body that says it is something else than plain JSON."""
+    media_type = headers.get(b"content-type", b"").partition(b";")[0].rstrip().lower()
+    if media_type not in _CONTENT_TYPES:
+        raise Problem(415, "Content-Type: must be application/json or text/plain")
+    if encoding := headers.get(b"content-encoding"):
+        must_be_plain(encoding.decode("latin-1"))
+
+
+def _pixel_body(scope: Scope) -> bytes:
+    if scope["method"] != "GET":
+        raise Problem(405, "only GET", allow="GET, OPTIONS")
+    query = scope["query_string"]
+    if len(query) > MAX_PIXEL_QUERY:
+        raise Problem(414, f"the query has more than {MAX_PIXEL_QUERY} bytes")
+    value = _PIXEL_VALUE.search(query)
+    if not value:
+        raise BeaconError("e: must be given")
+    text: bytes = value[1]
+    for escaped, character in _ESCAPED_BASE64.items():
+        text = text.replace(escaped, character)
+    text = text.rstrip(b"=")
+    try:
+        return base64.b64decode(text + b"=" * (-len(text) % 4), b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raise BeaconError("e: is not base64url") from None
+
+
+def _picked(raw: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """The headers that count here."""
+    return {name: value for name, value in raw if name in _HEADERS}
+
+
+def _sender(scope: Scope, headers: dict[bytes, bytes], received_ms: int) -> Sender:
+    client = scope["client"]
+    return Sender(
+        received_ms,
+        # Longer than any there is, so that what is cut ends in no site's name by that.
+        origin=headers.get(b"origin", b"")[: LONGEST_ORIGIN + 1].decode("latin-1"),
+        user_agent=headers.get(b"user-agent", b"")[:_LONGEST_USER_AGENT].decode("latin-1"),
+        address=client[0] if client else "",
+        traceparent=headers.get(b"traceparent", b"")[:_LONGEST_TRACEPARENT].decode("latin-1"),
+        global_privacy_control=_objects(headers.get(b"sec-gpc", b"")),
+    )
+
+
+def _objects(sec_gpc: bytes) -> bool:
+    """Whether the header says `1`; also twice, which is what comes of a browser and a proxy that both set it."""
+    return sec_gpc == b"1" or b"1" in map(bytes.strip, sec_gpc.split(b","))
+
+
+def _told(outcome: Outcome) -> tuple[int, BeaconAnswer | None, RawHeaders]:
+    """Status, body and further headers for an outcome."""
+    if not outcome.rejections:
+        return 204, None, []
+    rejected = [RejectedEvent(*rejection) for rejection in outcome.rejections]
+    answer = BeaconAnswer(outcome.accepted, rejected)
+    if outcome.accepted:
+        return 200, answer, []
+    if any(rejection.is_retryable for rejection in outcome.rejections):
+        return 503, answer, [(b"retry-after", _RETRY_S), _READABLE]
+    return 400, answer, []
+
+
+async def _respond(send: Send, status: int, headers: RawHeaders, body: bytes = b"") -> None:
+    if status != 204:
+        headers = [*headers, (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

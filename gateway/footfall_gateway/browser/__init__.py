@@ -1,0 +1,12 @@
+"""What browsers load (the tracking script, the DSL of a site), and what pages ask for besides sending beacons."""
+
+from footfall_gateway.browser.cookie import cookie_api
+from footfall_gateway.browser.dsl import Code, DslFile, DslFileError, Fault, check_dsl_file, load_dsl_file
+from footfall_gateway.browser.engagement import EngagementApi
+from footfall_gateway.browser.links import Links
+from footfall_gateway.browser.tracker_bundle import ORIGINAL_FOLDERS, load_tracker_files
+
+__all__ = [
+    "ORIGINAL_FOLDERS", "Code", "DslFile", "DslFileError", "EngagementApi", "Fault", "Links", "check_dsl_file",
+    "cookie_api", "load_dsl_file", "load_tracker_files",
+]  # fmt: skip

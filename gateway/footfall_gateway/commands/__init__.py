@@ -1,0 +1,13 @@
+"""What `footfall-gateway` does besides serving."""
+
+from typing import Final
+
+from footfall_servicekit.command_line import Command
+
+from footfall_gateway.commands import check_dsl, keys, whose
+
+COMMANDS: Final = {
+    "keys": Command("make, list, rotate or revoke API keys", keys.run),
+    "whose": Command("print what log lines say of an id instead of it", whose.run),
+    "check-dsl": Command("look for faults in a domain-model.xml", check_dsl.run),
+}

@@ -1,0 +1,27 @@
+"""The original's History REST API: its reads and writes, its resources to the byte, and its cursors."""
+
+from footfall_gateway.history_api.embedding import Related
+from footfall_gateway.history_api.lookup import Lookup
+from footfall_gateway.history_api.params import IdentityQuery
+from footfall_gateway.history_api.reads import HistoryReads
+from footfall_gateway.history_api.resources import (
+    Event,
+    Identity,
+    Page,
+    Session,
+    UserAgent,
+    Visit,
+    event,
+    identity,
+    milliseconds,
+    page,
+    session,
+    user_agent,
+    visit,
+)
+from footfall_gateway.history_api.writes import HistoryWrites
+
+__all__ = [
+    "Event", "HistoryReads", "HistoryWrites", "Identity", "IdentityQuery", "Lookup", "Page", "Related", "Session",
+    "UserAgent", "Visit", "event", "identity", "milliseconds", "page", "session", "user_agent", "visit",
+]  # fmt: skip

@@ -1,0 +1,94 @@
+"""Turns what a request includes into the lists inside resources, with one call however many resources there are."""
+
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
+from typing import Any, NamedTuple
+
+import msgspec
+from footfall.history.v1 import history_service_pb2 as history
+
+from footfall_gateway.auth import Principal
+from footfall_gateway.backends import Backends
+from footfall_gateway.history_api import resources
+from footfall_gateway.http import Includes
+from footfall_gateway.problem import Problem
+
+_MOST_BYTES = 32 * 1024 * 1024
+"""Of one answer. History bounds the number of items."""
+
+
+class _Kind(NamedTuple):
+    number: history.ResourceKind.ValueType
+    render: Callable[[Any], msgspec.Struct]
+    id_of: Callable[[Any], str]
+    ids_field: str
+
+
+_KINDS = {
+    "visits": _Kind(history.RESOURCE_KIND_VISIT, resources.visit, lambda visit: visit.visit_id, "visit_ids"),
+    "sessions": _Kind(history.RESOURCE_KIND_SESSION, resources.session, lambda found: found.session_id, "session_ids"),
+    "pages": _Kind(history.RESOURCE_KIND_PAGE, resources.page, lambda page: page.page_id, "page_ids"),
+    "events": _Kind(history.RESOURCE_KIND_EVENT, resources.event, lambda found: found.event.event_id, "event_ids"),
+}
+_PARENTS = {
+    "identity": history.RESOURCE_KIND_IDENTITY,
+    "visit": history.RESOURCE_KIND_VISIT,
+    "session": history.RESOURCE_KIND_SESSION,
+    "page": history.RESOURCE_KIND_PAGE,
+}
+
+
+class Related:
+    """Knows what belongs to resources."""
+
+    def __init__(self, backends: Backends) -> None:
+        self._stream = backends.stream
+        self._related = backends.history.StreamRelated
+
+    async def embed(
+        self, kind: str, parents: Mapping[str, Any], wanted: Includes, site: str, principal: Principal
+    ) -> None:
+        """Fill the wanted lists of resources of one kind, given by id; `site` empty: of all sites.
+
+        Raises:
+            Problem: 400, it is more than one answer may hold.
+
+        """
+        if not wanted or not parents:
+            return
+        for resource in parents.values():
+            for name, with_detail in wanted.items():
+                setattr(resource, _KINDS[name].ids_field, [])
+                if with_detail:
+                    setattr(resource, name, [])
+        request = history.StreamRelatedRequest(
+            parent_kind=_PARENTS[kind],
+            parent_ids=parents,
+            kinds=[_KINDS[name].number for name in wanted],
+            detailed_kinds=[_KINDS[name].number for name, with_detail in wanted.items() if with_detail],
+            scope=history.Scope(site=site),
+        )
+        names = " and ".join(f"include_{name}" for name in wanted)
+        too_much = Problem.parameter(names, "too much for one answer; take a smaller page_size, or the list itself")
+        size = 0
+        try:
+            async with aclosing(self._stream(self._related, request, principal)) as answers:
+                async for answer in answers:
+                    size += answer.ByteSize()
+                    if size > _MOST_BYTES:
+                        raise too_much
+                    for item in answer.items:
+                        _add(parents[item.parent_id], item, wanted)
+        except Problem as problem:
+            if problem.status == 409:
+                raise too_much from None
+            raise
+
+
+def _add(resource: Any, item: history.RelatedItem, wanted: Includes) -> None:
+    name = f"{item.WhichOneof('item')}s"
+    stored = getattr(item, name[:-1])
+    kind = _KINDS[name]
+    getattr(resource, kind.ids_field).append(kind.id_of(stored))
+    if wanted[name]:
+        getattr(resource, name).append(kind.render(stored))
