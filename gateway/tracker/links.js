@@ -1,5 +1,5 @@
 // Links: takes a visit along to the other domains of a site's owner, and takes over one that comes from there.
-// Loaded only by pages whose config has `linkDomains`. What may be taken over, and why: docs/adr/0035.
+// Loaded only by pages whose config has `linkDomains`. What may be taken over, and why: docs/adr/0026.
 
 const core = /** @type {any} */ (document.currentScript)._gt;
 

@@ -26,7 +26,7 @@ class Links:
         self._cors = cors
 
     def api(self) -> Api:
-        """The operation, which a page asks before it takes over a visit (docs/adr/0035)."""
+        """The operation, which a page asks before it takes over a visit (docs/adr/0026)."""
         operation = Operation("useLink", "POST", "/link", self.use_link, LinkQuery, permission=None)
         return Api("Tracker", ("",), [operation], PROBLEM_DETAILS)
 

@@ -58,7 +58,7 @@ _EMAIL = re.compile(
     rf"((?:[^\w.+'%\\\x80-\xff-]++|\\(?:u[0-9a-fA-F]{{4}}|.)?|{_MAILBOX}(?!{_AT_HOST})|%(?:[0-9A-Fa-f]{{2}})?)*+)({_MAILBOX}{_AT_HOST}|\Z)",
     _FLAGS,
 )
-# What the tracking script puts into links to other domains of an owner (docs/adr/0035), with a sign beside it; also in
+# What the tracking script puts into links to other domains of an owner (docs/adr/0026), with a sign beside it; also in
 # an address inside an address. What is before the whole text is not its own, and stays.
 _LINK_NAME: Final = "_gt_link"
 
