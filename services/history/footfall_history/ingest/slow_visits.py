@@ -28,6 +28,7 @@ from footfall_history.log import Log, Unavailable
 _EVENTS_A_TURN: Final = 1_000
 _BYTES_A_TURN: Final = 1024 * 1024
 _ITEMS_A_READ: Final = 8
+_BYTES_A_READ: Final = 256 * 1024  # about: Redis answers nobody else meanwhile
 _TAKEN_FOR_MS: Final = 30_000
 _LOOK_EVERY_S: Final = 0.25
 _LONGEST_REST_S: Final = 1.0
@@ -54,13 +55,15 @@ if #due > 0 then redis.call('ZADD', KEYS[1], ARGV[2], due[1]) end
 return due
 """
 # KEYS  visits by when they are due, size of all items, the visit's items.
-# ARGV  visit, until when it was taken, how many items are done, when the visit is due again.
+# ARGV  visit, until when it was taken, how many items are done, when the visit is due again, size of what is done.
 # Does nothing when somebody else has taken it since.
 _GIVE_BACK: Final = """
 if redis.call('ZSCORE', KEYS[1], ARGV[1]) ~= ARGV[2] then return end
 local done = tonumber(ARGV[3])
-for i = 0, done - 1 do redis.call('DECRBY', KEYS[2], #redis.call('LINDEX', KEYS[3], i)) end
-if done > 0 then redis.call('LTRIM', KEYS[3], done, -1) end
+if done > 0 then
+  redis.call('DECRBY', KEYS[2], ARGV[5])
+  redis.call('LTRIM', KEYS[3], done, -1)
+end
 if redis.call('EXISTS', KEYS[3]) == 1 then
   redis.call('ZADD', KEYS[1], ARGV[4], ARGV[1])
 else
@@ -76,10 +79,11 @@ class SlowVisitsFullError(Exception):
 
 
 class Turn(NamedTuple):
-    """A visit (or an erasure), what waits of it, and until when it is this process's."""
+    """A visit (or an erasure), what waits of it, its size in Redis, and until when it is this process's."""
 
     name: str
     batches: list[EventBatch]
+    size: int
     until_ms: int
 
 
@@ -138,16 +142,17 @@ class SlowVisits:
             return None
         name, batches = due[0].decode(), list[EventBatch]()
         count = size = 0
+        asked = 1  # it may be large; after it, as many as are not too much if they are like it
         while count < _EVENTS_A_TURN and size < _BYTES_A_TURN:
-            items = await self._redis(number).lrange(
-                _items_key(number, name), len(batches), len(batches) + _ITEMS_A_READ - 1
-            )
+            key, read = _items_key(number, name), len(batches)
+            items = await self._redis(number).lrange(key, read, read + asked - 1)
             batches += map(EventBatch.FromString, items)
             count = sum(len(batch.events) for batch in batches)
             size += sum(map(len, items))
-            if len(items) < _ITEMS_A_READ:
+            if len(items) < asked:
                 break
-        return Turn(name, batches, until_ms)
+            asked = min(_ITEMS_A_READ, 1 + _BYTES_A_READ * len(batches) // max(1, size))
+        return Turn(name, batches, size, until_ms)
 
     async def _failure(self, number: int, turn: Turn, handle: Handler) -> Exception | None:
         """Handle a turn, and return why it failed."""
@@ -167,7 +172,7 @@ class SlowVisits:
             _log.error("a visit that is set aside cannot be stored", **about, exc_info=error)
         elif self._failures.pop(failed, 0):
             _log.info("a visit that could not be stored is stored", partition=number)
-        back = turn.name, turn.until_ms, 0 if error else len(turn.batches), due_ms
+        back = turn.name, turn.until_ms, 0 if error else len(turn.batches), due_ms, turn.size
         keys = _due_key(number), _bytes_key(number), _items_key(number, turn.name)
         await self._redis(number).eval(_GIVE_BACK, len(keys), *keys, *back)
 
