@@ -4,7 +4,6 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from functools import partial
 from itertools import chain, islice
 
 import structlog
@@ -16,10 +15,11 @@ from google.protobuf.message import DecodeError
 from footfall_identity import metrics
 from footfall_identity.attributes import AttributeNames
 from footfall_identity.erasure import Eraser
-from footfall_identity.identity_record import Naming, VisitNow, erased, merged
+from footfall_identity.identity_record import Naming, VisitNow
 from footfall_identity.link_store import LinkStore
 from footfall_identity.linking import Linking
 from footfall_identity.person_store import PersonStore
+from footfall_identity.records import Records
 from footfall_identity.visit_record import VisitRecord, touches
 from footfall_identity.visitor_store import VisitorStore
 
@@ -76,7 +76,7 @@ class LogConsumer:
         phone_region: str | None,
     ) -> None:
         self._visitors = visitors
-        self._persons = persons
+        self._records = Records(persons, links)
         self._links = links
         self._linking = linking
         self._eraser = eraser
@@ -119,9 +119,7 @@ class LogConsumer:
             visits = {visit.visit_id: visit for visit in again.values() if visit.rev != visits[visit.visit_id].rev}
             if visits:
                 await self._change({}, visits.values())
-        pairs = [(naming.visit_id, identity) for identity, of_identity in namings.items() for naming in of_identity]
-        tombstones = await self._persons.tombstones(pairs)
-        await self._links.change({identity: partial(erased, erase_time_ms=ms) for identity, ms in tombstones.items()})
+        await self._records.forget_erased(namings)
         await self._linking.judge(due)
 
     async def _change(self, namings: dict[str, list[Naming]], visits: Iterable[VisitRecord]) -> list[str]:
@@ -132,13 +130,7 @@ class LogConsumer:
             signed_in = stamp.identity if stamp.state is State.AUTHENTICATED else ""
             for association in visit.fold.associations:
                 now.setdefault(association.identity, []).append(VisitNow(visit.visit_id, visit.rev, signed_in))
-        changed = await self._links.change(
-            {
-                identity: partial(merged, namings=namings.get(identity, ()), visits=of_identity)
-                for identity, of_identity in now.items()
-            }
-        )
-        return [identity for identity, record in changed.items() if record.is_due]
+        return await self._records.change(namings, now)
 
 
 def _admitted(entry: Entry) -> Iterator[Admitted]:

@@ -2,17 +2,17 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
-from functools import partial
 
 from footfall.event.v1.event_pb2 import Event
 from footfall.identity.v1.identity_service_pb2 import ImportedVisit
 from footfall_timeline import Transition
 
 from footfall_identity.attributes import AttributeNames
-from footfall_identity.identity_record import Naming, VisitNow, erased, merged
+from footfall_identity.identity_record import Naming, VisitNow
 from footfall_identity.link_store import LinkStore
 from footfall_identity.linking import Linking
 from footfall_identity.person_store import PersonStore
+from footfall_identity.records import Records
 
 
 class Importer:
@@ -27,7 +27,7 @@ class Importer:
         names: AttributeNames,
         phone_region: str | None,
     ) -> None:
-        self._persons = persons
+        self._records = Records(persons, links)
         self._links = links
         self._linking = linking
         self._names = names
@@ -44,15 +44,7 @@ class Importer:
             for identity in visit.identity_ids:
                 at_present = VisitNow(visit.visit_id, visit.revision, visit.signed_in_identity_id)
                 now.setdefault(identity, []).append(at_present)
-        changed = await self._links.change(
-            {
-                identity: partial(merged, namings=namings.get(identity, ()), visits=of_identity)
-                for identity, of_identity in now.items()
-            }
-        )
-        # After writing, as the consumer does: so either they are seen here, or whoever erases finds what was written.
-        pairs = [(naming.visit_id, identity) for identity, of_identity in namings.items() for naming in of_identity]
-        tombstones = await self._persons.tombstones(pairs)
-        await self._links.change({identity: partial(erased, erase_time_ms=ms) for identity, ms in tombstones.items()})
-        await self._linking.judge(identity for identity, record in changed.items() if record.is_due)
+        due = await self._records.change(namings, now)
+        await self._records.forget_erased(namings)
+        await self._linking.judge(due)
         await self._links.make_durable()
