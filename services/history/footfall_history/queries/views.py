@@ -7,7 +7,7 @@ from footfall.event.v1.event_pb2 import Assurance as AssuranceValue
 from footfall.history.v1 import visit_pb2 as pb
 from footfall.identity.v1.identity_pb2 import Identity
 from footfall.identity.v1.visitor_pb2 import VisitorState
-from footfall_timeline import EFFECTS, Association, Session, Stamp
+from footfall_timeline import EFFECTS, Association, Session, Stamp, Step
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from footfall_history.storage import Document, Visit, event_time_ms
@@ -106,9 +106,9 @@ def page_message(entered: Mapping[str, Any], exited: str) -> pb.Page:
     return message
 
 
-def explanations(visit: Visit, evidence: Mapping[str, Document]) -> Iterable[pb.Explanation]:
-    """The transitions of a visit in order; `evidence` are the stored events, by event id."""
-    for step in visit.fold.steps:
+def explanations(steps: Iterable[Step], evidence: Mapping[str, Document], rev: int) -> Iterable[pb.Explanation]:
+    """Transitions of a timeline of this revision; `evidence` are the stored events, by event id."""
+    for step in steps:
         transition = step.transition
         event = evidence.get(transition.event_id, {})
         yield pb.Explanation(
@@ -118,8 +118,8 @@ def explanations(visit: Visit, evidence: Mapping[str, Document]) -> Iterable[pb.
             rule=step.rule.value,
             assurance=AssuranceValue.ValueType(transition.assurance),
             assurance_reason=event.get("assurance_reason", ""),
-            before=stamp_message(step.before, visit.rev),
-            after=stamp_message(step.after, visit.rev),
+            before=stamp_message(step.before, rev),
+            after=stamp_message(step.after, rev),
             effect=EFFECTS[step.rule],
         )
 
