@@ -220,7 +220,7 @@ class Event(_message.Message):
     event_name: _builtins.str
     """Name, 1 to 256 characters. Required."""
     event_type: Global___EventType.ValueType
-    """Type. Whatever the sender gives, admission derives it from the name."""
+    """Type. What the sender gives has no effect: admission derives the type from the name."""
     visit_id: _builtins.str
     """Visit the event belongs to. Required. A UUID in the forms of event_id."""
     global_visit_id: _builtins.str
@@ -244,8 +244,8 @@ class Event(_message.Message):
     """
     data_json: _builtins.bytes
     """The event's `data`: one JSON object in UTF-8, nested at most 32 levels deep, with at most 1,000 keys of at most
-    256 characters each. Empty means `{}`. Admission removes `token`, masks secrets and account numbers, and changes
-    nothing else.
+    256 characters each. Empty means `{}`. Admission removes `token`, writes `userID` for other spellings of that key
+    where it names the user, and masks secrets and account numbers.
     """
     site: _builtins.str
     """The website. Empty: the site of the event's context. Admission sets the name of the site found."""

@@ -283,10 +283,12 @@ class HistoryServiceServicer(object):
 
     def EraseIdentity(self, request, context):
         """Erases an identity. For the gateway only; second half of an erasure (protos/README.md). Does now, and counts,
-        what history does anyway when it reads the order in the event log: events that belong to the identity or name it,
-        up to the time of the erasure, keep only ids, times, type, site and a system name; dead letters are removed;
-        visits no longer name it. With ERASE_ANONYMOUS_STRETCH also what a visit did before it named any identity, if
-        this was the first. Safe to repeat.
+        what history does anyway when it reads the order in the event log. Safe to repeat.
+        - Events that belong to the identity or name it, up to the time of the erasure, keep only their ids, times, type,
+        site and, if it is one of the six system names, their name.
+        - With ERASE_ANONYMOUS_STRETCH the same holds for what a visit did before it named any identity, if this one was
+        the first.
+        - Visits no longer name the identity. Its dead letters are removed.
 
         INVALID_ARGUMENT: also when the order is not for this identity. FAILED_PRECONDITION (NO_ERASURE_KEY): ERASURE_KEY
         is not set, so no identity can be erased.
