@@ -33,11 +33,11 @@ class _OutcomeStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Outcome
     OUTCOME_STATUS_REJECTED: _OutcomeStatus.ValueType  # 2
     """It was refused. Sending it again gives the same outcome."""
     OUTCOME_STATUS_UNAVAILABLE: _OutcomeStatus.ValueType  # 3
-    """Its partition of the event log did not take it, or its site has used its share of the log. It may be stored all
-    the same. Send it again.
+    """Its partition of the event log does not confirm it, so that it may or may not be stored; or its site has used up
+    its share of the event log. Send it again.
     """
     OUTCOME_STATUS_SUPPRESSED: _OutcomeStatus.ValueType  # 4
-    """It was accepted and not stored: the visitor objects to tracking and the site honors that. Do not send it again."""
+    """It was accepted and not stored: the visitor objects to tracking and the site honours that. Do not send it again."""
 
 class OutcomeStatus(_OutcomeStatus, metaclass=_OutcomeStatusEnumTypeWrapper):
     """What became of one event."""
@@ -49,11 +49,11 @@ OUTCOME_STATUS_STORED: OutcomeStatus.ValueType  # 1
 OUTCOME_STATUS_REJECTED: OutcomeStatus.ValueType  # 2
 """It was refused. Sending it again gives the same outcome."""
 OUTCOME_STATUS_UNAVAILABLE: OutcomeStatus.ValueType  # 3
-"""Its partition of the event log did not take it, or its site has used its share of the log. It may be stored all
-the same. Send it again.
+"""Its partition of the event log does not confirm it, so that it may or may not be stored; or its site has used up
+its share of the event log. Send it again.
 """
 OUTCOME_STATUS_SUPPRESSED: OutcomeStatus.ValueType  # 4
-"""It was accepted and not stored: the visitor objects to tracking and the site honors that. Do not send it again."""
+"""It was accepted and not stored: the visitor objects to tracking and the site honours that. Do not send it again."""
 Global___OutcomeStatus: _TypeAlias = OutcomeStatus  # noqa: Y015
 
 class _RejectReason:
@@ -67,7 +67,7 @@ class _RejectReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RejectRe
     REJECT_REASON_MALFORMED: _RejectReason.ValueType  # 1
     """The item is not a JSON object, or a field has the wrong type. Given by the gateway, never by the collector."""
     REJECT_REASON_INVALID_EVENT_NAME: _RejectReason.ValueType  # 2
-    """eventName has not 1 to 256 characters."""
+    """eventName is not 1 to 256 characters long."""
     REJECT_REASON_INVALID_EVENT_ID: _RejectReason.ValueType  # 3
     """eventID is missing or not a UUID."""
     REJECT_REASON_INVALID_VISIT_ID: _RejectReason.ValueType  # 4
@@ -109,7 +109,7 @@ REJECT_REASON_UNSPECIFIED: RejectReason.ValueType  # 0
 REJECT_REASON_MALFORMED: RejectReason.ValueType  # 1
 """The item is not a JSON object, or a field has the wrong type. Given by the gateway, never by the collector."""
 REJECT_REASON_INVALID_EVENT_NAME: RejectReason.ValueType  # 2
-"""eventName has not 1 to 256 characters."""
+"""eventName is not 1 to 256 characters long."""
 REJECT_REASON_INVALID_EVENT_ID: RejectReason.ValueType  # 3
 """eventID is missing or not a UUID."""
 REJECT_REASON_INVALID_VISIT_ID: RejectReason.ValueType  # 4

@@ -26,8 +26,9 @@ if _version_not_supported:
 
 
 class CollectorServiceStub(object):
-    """Checks events, adds what is decided at arrival (time, site, assurance), writes them to the event log and informs
-    identity. The errors that any method may answer are in protos/README.md.
+    """Checks events, adds what is decided at arrival (time, site, assurance), writes them to the event log, and passes
+    those that identify a visitor to the identity service. protos/README.md lists the errors that any method may
+    return.
     """
 
     def __init__(self, channel):
@@ -44,15 +45,16 @@ class CollectorServiceStub(object):
 
 
 class CollectorServiceServicer(object):
-    """Checks events, adds what is decided at arrival (time, site, assurance), writes them to the event log and informs
-    identity. The errors that any method may answer are in protos/README.md.
+    """Checks events, adds what is decided at arrival (time, site, assurance), writes them to the event log, and passes
+    those that identify a visitor to the identity service. protos/README.md lists the errors that any method may
+    return.
     """
 
     def Collect(self, request, context):
         """Stores a batch of events. Each event has its own outcome: a rejected one does not affect the others.
 
-        OK: each event with the outcome STORED is on disk. What identifies a visitor is also known to identity, unless
-        that is unavailable; then it follows through the event log. After any other status the events may or may not be
+        OK: each event with the outcome STORED is on disk. The identity service knows those that identify a visitor. If
+        it is unavailable, it reads them from the event log later. After any other status the events may or may not be
         stored, except where stated below. Sending them again is safe: an event is kept once, by visit_id and event_id.
 
         Errors:
@@ -84,8 +86,9 @@ def add_CollectorServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CollectorService(object):
-    """Checks events, adds what is decided at arrival (time, site, assurance), writes them to the event log and informs
-    identity. The errors that any method may answer are in protos/README.md.
+    """Checks events, adds what is decided at arrival (time, site, assurance), writes them to the event log, and passes
+    those that identify a visitor to the identity service. protos/README.md lists the errors that any method may
+    return.
     """
 
     @staticmethod

@@ -27,8 +27,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class CollectorServiceStub:
-    """Checks events, adds what is decided at arrival (time, site, assurance), writes them to the event log and informs
-    identity. The errors that any method may answer are in protos/README.md.
+    """Checks events, adds what is decided at arrival (time, site, assurance), writes them to the event log, and passes
+    those that identify a visitor to the identity service. protos/README.md lists the errors that any method may
+    return.
     """
 
     @_typing.overload
@@ -38,8 +39,8 @@ class CollectorServiceStub:
     Collect: _grpc.UnaryUnaryMultiCallable[_collector_service_pb2.CollectRequest, _collector_service_pb2.CollectResponse]
     """Stores a batch of events. Each event has its own outcome: a rejected one does not affect the others.
 
-    OK: each event with the outcome STORED is on disk. What identifies a visitor is also known to identity, unless
-    that is unavailable; then it follows through the event log. After any other status the events may or may not be
+    OK: each event with the outcome STORED is on disk. The identity service knows those that identify a visitor. If
+    it is unavailable, it reads them from the event log later. After any other status the events may or may not be
     stored, except where stated below. Sending them again is safe: an event is kept once, by visit_id and event_id.
 
     Errors:
@@ -53,16 +54,17 @@ class CollectorServiceStub:
 
 @_typing.type_check_only
 class CollectorServiceAsyncStub(CollectorServiceStub):
-    """Checks events, adds what is decided at arrival (time, site, assurance), writes them to the event log and informs
-    identity. The errors that any method may answer are in protos/README.md.
+    """Checks events, adds what is decided at arrival (time, site, assurance), writes them to the event log, and passes
+    those that identify a visitor to the identity service. protos/README.md lists the errors that any method may
+    return.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Collect: _aio.UnaryUnaryMultiCallable[_collector_service_pb2.CollectRequest, _collector_service_pb2.CollectResponse]  # type: ignore[assignment]
     """Stores a batch of events. Each event has its own outcome: a rejected one does not affect the others.
 
-    OK: each event with the outcome STORED is on disk. What identifies a visitor is also known to identity, unless
-    that is unavailable; then it follows through the event log. After any other status the events may or may not be
+    OK: each event with the outcome STORED is on disk. The identity service knows those that identify a visitor. If
+    it is unavailable, it reads them from the event log later. After any other status the events may or may not be
     stored, except where stated below. Sending them again is safe: an event is kept once, by visit_id and event_id.
 
     Errors:
@@ -75,8 +77,9 @@ class CollectorServiceAsyncStub(CollectorServiceStub):
     """
 
 class CollectorServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Checks events, adds what is decided at arrival (time, site, assurance), writes them to the event log and informs
-    identity. The errors that any method may answer are in protos/README.md.
+    """Checks events, adds what is decided at arrival (time, site, assurance), writes them to the event log, and passes
+    those that identify a visitor to the identity service. protos/README.md lists the errors that any method may
+    return.
     """
 
     @_abc_1.abstractmethod
@@ -87,8 +90,8 @@ class CollectorServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_collector_service_pb2.CollectResponse, _abc.Awaitable[_collector_service_pb2.CollectResponse]]:
         """Stores a batch of events. Each event has its own outcome: a rejected one does not affect the others.
 
-        OK: each event with the outcome STORED is on disk. What identifies a visitor is also known to identity, unless
-        that is unavailable; then it follows through the event log. After any other status the events may or may not be
+        OK: each event with the outcome STORED is on disk. The identity service knows those that identify a visitor. If
+        it is unavailable, it reads them from the event log later. After any other status the events may or may not be
         stored, except where stated below. Sending them again is safe: an event is kept once, by visit_id and event_id.
 
         Errors:

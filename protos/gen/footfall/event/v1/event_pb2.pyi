@@ -35,7 +35,7 @@ class _EventType:
 class _EventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventType.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     EVENT_TYPE_UNSPECIFIED: _EventType.ValueType  # 0
-    """Not given. In a request, admission derives the type from the event's name. Never in an answer."""
+    """Not given."""
     EVENT_TYPE_BUSINESS: _EventType.ValueType  # 1
     """The website: any name except the six of EVENT_TYPE_SYSTEM."""
     EVENT_TYPE_SYSTEM: _EventType.ValueType  # 2
@@ -45,7 +45,7 @@ class EventType(_EventType, metaclass=_EventTypeEnumTypeWrapper):
     """Who defines the meaning of an event's name."""
 
 EVENT_TYPE_UNSPECIFIED: EventType.ValueType  # 0
-"""Not given. In a request, admission derives the type from the event's name. Never in an answer."""
+"""Not given."""
 EVENT_TYPE_BUSINESS: EventType.ValueType  # 1
 """The website: any name except the six of EVENT_TYPE_SYSTEM."""
 EVENT_TYPE_SYSTEM: EventType.ValueType  # 2
@@ -121,7 +121,7 @@ class _AssuranceReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Assur
     ASSURANCE_REASON_TOKEN_VALID: _AssuranceReason.ValueType  # 4
     """Proven: the token of the SignIn is valid."""
     ASSURANCE_REASON_TOKEN_MISSING: _AssuranceReason.ValueType  # 5
-    """This and all values below: claimed, and the SignIn counts as a UserInfo only. The SignIn has no token."""
+    """The SignIn has no token, although the website has signing keys."""
     ASSURANCE_REASON_TOKEN_FORGED: _AssuranceReason.ValueType  # 6
     """The value is no token, or none of the website's keys has signed it. Also: its `kid` names none of these keys."""
     ASSURANCE_REASON_TOKEN_INCOMPLETE: _AssuranceReason.ValueType  # 7
@@ -131,7 +131,7 @@ class _AssuranceReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Assur
     ASSURANCE_REASON_TOKEN_OTHER_VISIT: _AssuranceReason.ValueType  # 9
     """`visitID` names another visit."""
     ASSURANCE_REASON_TOKEN_WRONG_SUBJECT: _AssuranceReason.ValueType  # 10
-    """`sub` is not the user id of the event, or has not 1 to 512 characters."""
+    """`sub` is not the user id of the event, or is not 1 to 512 characters long."""
     ASSURANCE_REASON_TOKEN_NOT_YET_VALID: _AssuranceReason.ValueType  # 11
     """`iat` or `nbf` is in the future."""
     ASSURANCE_REASON_TOKEN_EXPIRED: _AssuranceReason.ValueType  # 12
@@ -142,7 +142,9 @@ class _AssuranceReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Assur
     """The event happened more than COLLECTOR_TOKEN_PREDATING_S before `iat`."""
 
 class AssuranceReason(_AssuranceReason, metaclass=_AssuranceReasonEnumTypeWrapper):
-    """Why an event has the assurance it has. The text form is the name in lower case without its prefix: `token_valid`."""
+    """Why an event has the assurance it has. The text form is the name in lower case without its prefix: `token_valid`. A
+    SignIn with one of the values from TOKEN_MISSING on is claimed, and counts as a UserInfo only.
+    """
 
 ASSURANCE_REASON_UNSPECIFIED: AssuranceReason.ValueType  # 0
 """The event identifies no user, or its reason is one that this version does not know."""
@@ -155,7 +157,7 @@ ASSURANCE_REASON_IMPORTED: AssuranceReason.ValueType  # 3
 ASSURANCE_REASON_TOKEN_VALID: AssuranceReason.ValueType  # 4
 """Proven: the token of the SignIn is valid."""
 ASSURANCE_REASON_TOKEN_MISSING: AssuranceReason.ValueType  # 5
-"""This and all values below: claimed, and the SignIn counts as a UserInfo only. The SignIn has no token."""
+"""The SignIn has no token, although the website has signing keys."""
 ASSURANCE_REASON_TOKEN_FORGED: AssuranceReason.ValueType  # 6
 """The value is no token, or none of the website's keys has signed it. Also: its `kid` names none of these keys."""
 ASSURANCE_REASON_TOKEN_INCOMPLETE: AssuranceReason.ValueType  # 7
@@ -165,7 +167,7 @@ ASSURANCE_REASON_TOKEN_OTHER_SITE: AssuranceReason.ValueType  # 8
 ASSURANCE_REASON_TOKEN_OTHER_VISIT: AssuranceReason.ValueType  # 9
 """`visitID` names another visit."""
 ASSURANCE_REASON_TOKEN_WRONG_SUBJECT: AssuranceReason.ValueType  # 10
-"""`sub` is not the user id of the event, or has not 1 to 512 characters."""
+"""`sub` is not the user id of the event, or is not 1 to 512 characters long."""
 ASSURANCE_REASON_TOKEN_NOT_YET_VALID: AssuranceReason.ValueType  # 11
 """`iat` or `nbf` is in the future."""
 ASSURANCE_REASON_TOKEN_EXPIRED: AssuranceReason.ValueType  # 12
@@ -226,7 +228,7 @@ class Event(_message.Message):
     global_visit_id: _builtins.str
     """Device or browser, the same over many visits: a UUID in the forms of event_id, or empty."""
     browser_page_id: _builtins.str
-    """Number the browser gives to this page entry. At most 128 characters, no control characters, case kept. May be
+    """Id of the page entry, chosen by the browser. At most 128 characters, no control characters, case kept. May be
     empty.
     """
     category: _builtins.str
@@ -268,16 +270,12 @@ class Event(_message.Message):
     @_builtins.property
     @_deprecated("""This field has been marked as deprecated using proto field options.""")
     def assurance_reason(self) -> _builtins.str:
-        """Why, as text. Deprecated: use assurance_reason_code. Goes on being filled, also with a reason that the code does
-        not know.
-        """
+        """Why, as text. Deprecated: use assurance_reason_code. Still filled, also with a reason that has no code."""
 
     @assurance_reason.setter
     @_deprecated("""This field has been marked as deprecated using proto field options.""")
     def assurance_reason(self, value: _builtins.str) -> None:
-        """Why, as text. Deprecated: use assurance_reason_code. Goes on being filled, also with a reason that the code does
-        not know.
-        """
+        """Why, as text. Deprecated: use assurance_reason_code. Still filled, also with a reason that has no code."""
 
     title: _builtins.str
     """Title of the page: `title` in the data of a PageEntered, cut to 256 characters. Empty for other events."""
@@ -379,7 +377,7 @@ class EventContext(_message.Message):
     """W3C trace context of the request, or empty."""
     global_privacy_control: _builtins.bool
     """The request had the header `Sec-GPC: 1` (Global Privacy Control: the visitor objects to tracking). Admission
-    suppresses the events for sites that honor it. Not logged.
+    suppresses the events for sites that honour it. Not logged.
     """
     keeps_times: _builtins.bool
     """The timestamps are right, however old: the request comes from a client of the API that stores what happened in
@@ -426,7 +424,7 @@ class EventBatch(_message.Message):
 
     @_builtins.property
     def erasure(self) -> Global___Erasure:
-        """In the event log only: from here on a person is erased. Such an entry has no events."""
+        """In the event log only: an instruction to erase an identity. Such an entry has no events."""
 
     def __init__(
         self,
@@ -445,7 +443,7 @@ Global___EventBatch: _TypeAlias = EventBatch  # noqa: Y015
 
 @_typing.final
 class Erasure(_message.Message):
-    """Order to erase one identity, for every reader of the event log. Applying it twice changes nothing."""
+    """Instruction to erase one identity, for every reader of the event log. Applying it twice changes nothing."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -799,7 +799,7 @@ class ListEventsRequest(_message.Message):
     global_visit_id: _builtins.str
     """Only events of this device or browser, a UUID."""
     browser_page_id: _builtins.str
-    """Only events of this page entry, by the number the browser gave it."""
+    """Only events of this page entry, by the id that the browser gave it."""
     page_size: _builtins.int
     """At most so many events. 0 means 50. More than 1,000 means 1,000."""
     page_token: _builtins.str
@@ -1315,7 +1315,7 @@ class EraseIdentityRequest(_message.Message):
     """The identity, 1 to 512 characters. Required."""
     @_builtins.property
     def erasure(self) -> _event_pb2.Erasure:
-        """The order that IdentityService.EraseIdentity has answered. Required."""
+        """The instruction in the response of IdentityService.EraseIdentity. Required."""
 
     def __init__(
         self,
@@ -1333,7 +1333,7 @@ Global___EraseIdentityRequest: _TypeAlias = EraseIdentityRequest  # noqa: Y015
 
 @_typing.final
 class EraseIdentityResponse(_message.Message):
-    """What this erasure has erased so far, by calls and by its order in the event log."""
+    """What this erasure has erased so far, by calls and by its instruction in the event log."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -26,18 +26,18 @@ if _version_not_supported:
 
 
 class HistoryServiceStub(object):
-    """Reads the event log, stores the events, and answers questions about them. An event shows about two seconds after it
-    was acknowledged, later while history lags, and for EVENT_RETENTION_DAYS after it happened.
+    """Reads the event log, stores the events, and answers questions about them. An event shows within about two seconds
+    after it was acknowledged, later while history lags, and until EVENT_RETENTION_DAYS after it happened.
 
     Lists answer in pages, in ascending order of time, then id, unless stated otherwise. A page may have fewer items
-    than asked for, because a message has at most 2 MiB; only an empty `next_page_token` ends a list. A negative
+    than asked for, because one holds about 2 MiB at most; only an empty `next_page_token` ends a list. A negative
     `page_size` and a `page_token` of another method or of a request with other fields are refused with
     INVALID_ARGUMENT.
 
-    Any method may answer INVALID_ARGUMENT (INVALID_FIELD, with the fields and rules broken), UNAVAILABLE
+    Any method may fail with INVALID_ARGUMENT (INVALID_FIELD, with the fields and the rules they break), UNAVAILABLE
     (DEPENDENCY_UNAVAILABLE: a store does not answer, or holds what only a later version can read) and the errors that
-    protos/README.md lists for all services. Methods name only what they answer besides. NOT_FOUND is also the answer
-    for what exists, but not on the websites in `sites`.
+    protos/README.md lists for all services. The comments of methods name further errors only. NOT_FOUND is also the
+    answer for what exists, but not on the websites in `sites`.
 
     EraseIdentity is for the gateway. Where clients show certificates no other role may call it (see protos/README.md).
     """
@@ -131,18 +131,18 @@ class HistoryServiceStub(object):
 
 
 class HistoryServiceServicer(object):
-    """Reads the event log, stores the events, and answers questions about them. An event shows about two seconds after it
-    was acknowledged, later while history lags, and for EVENT_RETENTION_DAYS after it happened.
+    """Reads the event log, stores the events, and answers questions about them. An event shows within about two seconds
+    after it was acknowledged, later while history lags, and until EVENT_RETENTION_DAYS after it happened.
 
     Lists answer in pages, in ascending order of time, then id, unless stated otherwise. A page may have fewer items
-    than asked for, because a message has at most 2 MiB; only an empty `next_page_token` ends a list. A negative
+    than asked for, because one holds about 2 MiB at most; only an empty `next_page_token` ends a list. A negative
     `page_size` and a `page_token` of another method or of a request with other fields are refused with
     INVALID_ARGUMENT.
 
-    Any method may answer INVALID_ARGUMENT (INVALID_FIELD, with the fields and rules broken), UNAVAILABLE
+    Any method may fail with INVALID_ARGUMENT (INVALID_FIELD, with the fields and the rules they break), UNAVAILABLE
     (DEPENDENCY_UNAVAILABLE: a store does not answer, or holds what only a later version can read) and the errors that
-    protos/README.md lists for all services. Methods name only what they answer besides. NOT_FOUND is also the answer
-    for what exists, but not on the websites in `sites`.
+    protos/README.md lists for all services. The comments of methods name further errors only. NOT_FOUND is also the
+    answer for what exists, but not on the websites in `sites`.
 
     EraseIdentity is for the gateway. Where clients show certificates no other role may call it (see protos/README.md).
     """
@@ -158,7 +158,7 @@ class HistoryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetVisit(self, request, context):
-        """Answers one visit. NOT_FOUND: it is not known.
+        """Returns one visit. NOT_FOUND: it is not known.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -173,7 +173,7 @@ class HistoryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetPage(self, request, context):
-        """Answers one page entry. NOT_FOUND: it is not known.
+        """Returns one page entry. NOT_FOUND: it is not known.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -188,7 +188,7 @@ class HistoryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetSession(self, request, context):
-        """Answers one session. NOT_FOUND: it is not known.
+        """Returns one session. NOT_FOUND: it is not known.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -203,7 +203,7 @@ class HistoryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetEvent(self, request, context):
-        """Answers one event. When several visits have used the same event_id, and visit_id is not given, it is the event
+        """Returns one event. When several visits have used the same event_id, and visit_id is not given, it is the event
         received first.
 
         NOT_FOUND: it is not known.
@@ -213,7 +213,7 @@ class HistoryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetReceipt(self, request, context):
-        """Answers what became of an event that the collector reported STORED.
+        """Returns what became of an event that the collector reported STORED.
 
         NOT_FOUND: history has not read it from the event log yet; or it was rejected, suppressed or never sent; or it
         has expired.
@@ -261,11 +261,11 @@ class HistoryServiceServicer(object):
     def StreamEvents(self, request, context):
         """Streams events as they arrive in the event log, from now on or after `resume_token`. At least once: an event may
         come again after resuming. Events of one visit come in the order of arrival, which need not be that of
-        event_time_ms. The stream has no end: when it ends, with an error or because the server stops (OK), call again
-        with the last `resume_token`.
+        event_time_ms. The stream goes on until an error ends it, or with OK when the server stops. Then call again with
+        the last `resume_token`.
 
         FAILED_PRECONDITION (RESUME_TOKEN_EXPIRED): the event log no longer has the events after the token. List the
-        events since, and begin without it. Also answered to a caller that reads so slowly that the log is trimmed
+        events since, and begin without it. A caller that reads too slowly gets it too, when the log is trimmed
         meanwhile. RESOURCE_EXHAUSTED (LIMIT_REACHED): HISTORY_MAX_EVENT_STREAMS streams are open; has RetryInfo.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -274,8 +274,8 @@ class HistoryServiceServicer(object):
 
     def ExportIdentity(self, request, context):
         """Streams everything that history keeps about an identity: first visits, then sessions, page entries, events and
-        dead letters. Each kind is in the order of its list, as far as it is of one visit. Nothing for an identity that
-        is not known.
+        dead letters. Items of one kind are not sorted by time over all visits. The stream of an identity that is not
+        known is empty.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -283,15 +283,15 @@ class HistoryServiceServicer(object):
 
     def EraseIdentity(self, request, context):
         """Erases an identity. For the gateway only; second half of an erasure (protos/README.md). Does now, and counts,
-        what history does anyway when it reads the order in the event log. Safe to repeat.
+        what history does anyway when it reads the instruction in the event log. Safe to repeat.
         - Events that belong to the identity or name it, up to the time of the erasure, keep only their ids, times, type,
         site and, if it is one of the six system names, their name.
         - With ERASE_ANONYMOUS_STRETCH the same holds for what a visit did before it named any identity, if this one was
         the first.
         - Visits no longer name the identity. Its dead letters are removed.
 
-        INVALID_ARGUMENT: also when the order is not for this identity. FAILED_PRECONDITION (NO_ERASURE_KEY): ERASURE_KEY
-        is not set, so no identity can be erased.
+        INVALID_ARGUMENT: also when the instruction is not for this identity. FAILED_PRECONDITION (NO_ERASURE_KEY):
+        ERASURE_KEY is not set, so no identity can be erased.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -389,18 +389,18 @@ def add_HistoryServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class HistoryService(object):
-    """Reads the event log, stores the events, and answers questions about them. An event shows about two seconds after it
-    was acknowledged, later while history lags, and for EVENT_RETENTION_DAYS after it happened.
+    """Reads the event log, stores the events, and answers questions about them. An event shows within about two seconds
+    after it was acknowledged, later while history lags, and until EVENT_RETENTION_DAYS after it happened.
 
     Lists answer in pages, in ascending order of time, then id, unless stated otherwise. A page may have fewer items
-    than asked for, because a message has at most 2 MiB; only an empty `next_page_token` ends a list. A negative
+    than asked for, because one holds about 2 MiB at most; only an empty `next_page_token` ends a list. A negative
     `page_size` and a `page_token` of another method or of a request with other fields are refused with
     INVALID_ARGUMENT.
 
-    Any method may answer INVALID_ARGUMENT (INVALID_FIELD, with the fields and rules broken), UNAVAILABLE
+    Any method may fail with INVALID_ARGUMENT (INVALID_FIELD, with the fields and the rules they break), UNAVAILABLE
     (DEPENDENCY_UNAVAILABLE: a store does not answer, or holds what only a later version can read) and the errors that
-    protos/README.md lists for all services. Methods name only what they answer besides. NOT_FOUND is also the answer
-    for what exists, but not on the websites in `sites`.
+    protos/README.md lists for all services. The comments of methods name further errors only. NOT_FOUND is also the
+    answer for what exists, but not on the websites in `sites`.
 
     EraseIdentity is for the gateway. Where clients show certificates no other role may call it (see protos/README.md).
     """

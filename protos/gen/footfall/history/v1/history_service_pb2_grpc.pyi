@@ -27,18 +27,18 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class HistoryServiceStub:
-    """Reads the event log, stores the events, and answers questions about them. An event shows about two seconds after it
-    was acknowledged, later while history lags, and for EVENT_RETENTION_DAYS after it happened.
+    """Reads the event log, stores the events, and answers questions about them. An event shows within about two seconds
+    after it was acknowledged, later while history lags, and until EVENT_RETENTION_DAYS after it happened.
 
     Lists answer in pages, in ascending order of time, then id, unless stated otherwise. A page may have fewer items
-    than asked for, because a message has at most 2 MiB; only an empty `next_page_token` ends a list. A negative
+    than asked for, because one holds about 2 MiB at most; only an empty `next_page_token` ends a list. A negative
     `page_size` and a `page_token` of another method or of a request with other fields are refused with
     INVALID_ARGUMENT.
 
-    Any method may answer INVALID_ARGUMENT (INVALID_FIELD, with the fields and rules broken), UNAVAILABLE
+    Any method may fail with INVALID_ARGUMENT (INVALID_FIELD, with the fields and the rules they break), UNAVAILABLE
     (DEPENDENCY_UNAVAILABLE: a store does not answer, or holds what only a later version can read) and the errors that
-    protos/README.md lists for all services. Methods name only what they answer besides. NOT_FOUND is also the answer
-    for what exists, but not on the websites in `sites`.
+    protos/README.md lists for all services. The comments of methods name further errors only. NOT_FOUND is also the
+    answer for what exists, but not on the websites in `sites`.
 
     EraseIdentity is for the gateway. Where clients show certificates no other role may call it (see protos/README.md).
     """
@@ -54,31 +54,31 @@ class HistoryServiceStub:
     NOT_FOUND: the visit is not known.
     """
     GetVisit: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.GetVisitRequest, _history_service_pb2.GetVisitResponse]
-    """Answers one visit. NOT_FOUND: it is not known."""
+    """Returns one visit. NOT_FOUND: it is not known."""
     ListVisits: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.ListVisitsRequest, _history_service_pb2.ListVisitsResponse]
     """Lists visits by identity, device, user agent, website and time; all of them without a filter. By start_time, then
     visit_id.
     """
     GetPage: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.GetPageRequest, _history_service_pb2.GetPageResponse]
-    """Answers one page entry. NOT_FOUND: it is not known."""
+    """Returns one page entry. NOT_FOUND: it is not known."""
     ListPages: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.ListPagesRequest, _history_service_pb2.ListPagesResponse]
     """Lists the page entries of a visit, an identity or a session. By start_time, then page_id. A parent that is not
     known has none.
     """
     GetSession: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.GetSessionRequest, _history_service_pb2.GetSessionResponse]
-    """Answers one session. NOT_FOUND: it is not known."""
+    """Returns one session. NOT_FOUND: it is not known."""
     ListSessions: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.ListSessionsRequest, _history_service_pb2.ListSessionsResponse]
     """Lists the sessions of a visit or an identity. By start_time, then session_id. A parent that is not known has
     none.
     """
     GetEvent: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.GetEventRequest, _history_service_pb2.GetEventResponse]
-    """Answers one event. When several visits have used the same event_id, and visit_id is not given, it is the event
+    """Returns one event. When several visits have used the same event_id, and visit_id is not given, it is the event
     received first.
 
     NOT_FOUND: it is not known.
     """
     GetReceipt: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.GetReceiptRequest, _history_service_pb2.GetReceiptResponse]
-    """Answers what became of an event that the collector reported STORED.
+    """Returns what became of an event that the collector reported STORED.
 
     NOT_FOUND: history has not read it from the event log yet; or it was rejected, suppressed or never sent; or it
     has expired.
@@ -105,45 +105,45 @@ class HistoryServiceStub:
     StreamEvents: _grpc.UnaryStreamMultiCallable[_history_service_pb2.StreamEventsRequest, _history_service_pb2.StreamEventsResponse]
     """Streams events as they arrive in the event log, from now on or after `resume_token`. At least once: an event may
     come again after resuming. Events of one visit come in the order of arrival, which need not be that of
-    event_time_ms. The stream has no end: when it ends, with an error or because the server stops (OK), call again
-    with the last `resume_token`.
+    event_time_ms. The stream goes on until an error ends it, or with OK when the server stops. Then call again with
+    the last `resume_token`.
 
     FAILED_PRECONDITION (RESUME_TOKEN_EXPIRED): the event log no longer has the events after the token. List the
-    events since, and begin without it. Also answered to a caller that reads so slowly that the log is trimmed
+    events since, and begin without it. A caller that reads too slowly gets it too, when the log is trimmed
     meanwhile. RESOURCE_EXHAUSTED (LIMIT_REACHED): HISTORY_MAX_EVENT_STREAMS streams are open; has RetryInfo.
     """
     ExportIdentity: _grpc.UnaryStreamMultiCallable[_history_service_pb2.ExportIdentityRequest, _history_service_pb2.ExportIdentityResponse]
     """Streams everything that history keeps about an identity: first visits, then sessions, page entries, events and
-    dead letters. Each kind is in the order of its list, as far as it is of one visit. Nothing for an identity that
-    is not known.
+    dead letters. Items of one kind are not sorted by time over all visits. The stream of an identity that is not
+    known is empty.
     """
     EraseIdentity: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.EraseIdentityRequest, _history_service_pb2.EraseIdentityResponse]
     """Erases an identity. For the gateway only; second half of an erasure (protos/README.md). Does now, and counts,
-    what history does anyway when it reads the order in the event log. Safe to repeat.
+    what history does anyway when it reads the instruction in the event log. Safe to repeat.
     - Events that belong to the identity or name it, up to the time of the erasure, keep only their ids, times, type,
       site and, if it is one of the six system names, their name.
     - With ERASE_ANONYMOUS_STRETCH the same holds for what a visit did before it named any identity, if this one was
       the first.
     - Visits no longer name the identity. Its dead letters are removed.
 
-    INVALID_ARGUMENT: also when the order is not for this identity. FAILED_PRECONDITION (NO_ERASURE_KEY): ERASURE_KEY
-    is not set, so no identity can be erased.
+    INVALID_ARGUMENT: also when the instruction is not for this identity. FAILED_PRECONDITION (NO_ERASURE_KEY):
+    ERASURE_KEY is not set, so no identity can be erased.
     """
 
 @_typing.type_check_only
 class HistoryServiceAsyncStub(HistoryServiceStub):
-    """Reads the event log, stores the events, and answers questions about them. An event shows about two seconds after it
-    was acknowledged, later while history lags, and for EVENT_RETENTION_DAYS after it happened.
+    """Reads the event log, stores the events, and answers questions about them. An event shows within about two seconds
+    after it was acknowledged, later while history lags, and until EVENT_RETENTION_DAYS after it happened.
 
     Lists answer in pages, in ascending order of time, then id, unless stated otherwise. A page may have fewer items
-    than asked for, because a message has at most 2 MiB; only an empty `next_page_token` ends a list. A negative
+    than asked for, because one holds about 2 MiB at most; only an empty `next_page_token` ends a list. A negative
     `page_size` and a `page_token` of another method or of a request with other fields are refused with
     INVALID_ARGUMENT.
 
-    Any method may answer INVALID_ARGUMENT (INVALID_FIELD, with the fields and rules broken), UNAVAILABLE
+    Any method may fail with INVALID_ARGUMENT (INVALID_FIELD, with the fields and the rules they break), UNAVAILABLE
     (DEPENDENCY_UNAVAILABLE: a store does not answer, or holds what only a later version can read) and the errors that
-    protos/README.md lists for all services. Methods name only what they answer besides. NOT_FOUND is also the answer
-    for what exists, but not on the websites in `sites`.
+    protos/README.md lists for all services. The comments of methods name further errors only. NOT_FOUND is also the
+    answer for what exists, but not on the websites in `sites`.
 
     EraseIdentity is for the gateway. Where clients show certificates no other role may call it (see protos/README.md).
     """
@@ -156,31 +156,31 @@ class HistoryServiceAsyncStub(HistoryServiceStub):
     NOT_FOUND: the visit is not known.
     """
     GetVisit: _aio.UnaryUnaryMultiCallable[_history_service_pb2.GetVisitRequest, _history_service_pb2.GetVisitResponse]  # type: ignore[assignment]
-    """Answers one visit. NOT_FOUND: it is not known."""
+    """Returns one visit. NOT_FOUND: it is not known."""
     ListVisits: _aio.UnaryUnaryMultiCallable[_history_service_pb2.ListVisitsRequest, _history_service_pb2.ListVisitsResponse]  # type: ignore[assignment]
     """Lists visits by identity, device, user agent, website and time; all of them without a filter. By start_time, then
     visit_id.
     """
     GetPage: _aio.UnaryUnaryMultiCallable[_history_service_pb2.GetPageRequest, _history_service_pb2.GetPageResponse]  # type: ignore[assignment]
-    """Answers one page entry. NOT_FOUND: it is not known."""
+    """Returns one page entry. NOT_FOUND: it is not known."""
     ListPages: _aio.UnaryUnaryMultiCallable[_history_service_pb2.ListPagesRequest, _history_service_pb2.ListPagesResponse]  # type: ignore[assignment]
     """Lists the page entries of a visit, an identity or a session. By start_time, then page_id. A parent that is not
     known has none.
     """
     GetSession: _aio.UnaryUnaryMultiCallable[_history_service_pb2.GetSessionRequest, _history_service_pb2.GetSessionResponse]  # type: ignore[assignment]
-    """Answers one session. NOT_FOUND: it is not known."""
+    """Returns one session. NOT_FOUND: it is not known."""
     ListSessions: _aio.UnaryUnaryMultiCallable[_history_service_pb2.ListSessionsRequest, _history_service_pb2.ListSessionsResponse]  # type: ignore[assignment]
     """Lists the sessions of a visit or an identity. By start_time, then session_id. A parent that is not known has
     none.
     """
     GetEvent: _aio.UnaryUnaryMultiCallable[_history_service_pb2.GetEventRequest, _history_service_pb2.GetEventResponse]  # type: ignore[assignment]
-    """Answers one event. When several visits have used the same event_id, and visit_id is not given, it is the event
+    """Returns one event. When several visits have used the same event_id, and visit_id is not given, it is the event
     received first.
 
     NOT_FOUND: it is not known.
     """
     GetReceipt: _aio.UnaryUnaryMultiCallable[_history_service_pb2.GetReceiptRequest, _history_service_pb2.GetReceiptResponse]  # type: ignore[assignment]
-    """Answers what became of an event that the collector reported STORED.
+    """Returns what became of an event that the collector reported STORED.
 
     NOT_FOUND: history has not read it from the event log yet; or it was rejected, suppressed or never sent; or it
     has expired.
@@ -207,44 +207,44 @@ class HistoryServiceAsyncStub(HistoryServiceStub):
     StreamEvents: _aio.UnaryStreamMultiCallable[_history_service_pb2.StreamEventsRequest, _history_service_pb2.StreamEventsResponse]  # type: ignore[assignment]
     """Streams events as they arrive in the event log, from now on or after `resume_token`. At least once: an event may
     come again after resuming. Events of one visit come in the order of arrival, which need not be that of
-    event_time_ms. The stream has no end: when it ends, with an error or because the server stops (OK), call again
-    with the last `resume_token`.
+    event_time_ms. The stream goes on until an error ends it, or with OK when the server stops. Then call again with
+    the last `resume_token`.
 
     FAILED_PRECONDITION (RESUME_TOKEN_EXPIRED): the event log no longer has the events after the token. List the
-    events since, and begin without it. Also answered to a caller that reads so slowly that the log is trimmed
+    events since, and begin without it. A caller that reads too slowly gets it too, when the log is trimmed
     meanwhile. RESOURCE_EXHAUSTED (LIMIT_REACHED): HISTORY_MAX_EVENT_STREAMS streams are open; has RetryInfo.
     """
     ExportIdentity: _aio.UnaryStreamMultiCallable[_history_service_pb2.ExportIdentityRequest, _history_service_pb2.ExportIdentityResponse]  # type: ignore[assignment]
     """Streams everything that history keeps about an identity: first visits, then sessions, page entries, events and
-    dead letters. Each kind is in the order of its list, as far as it is of one visit. Nothing for an identity that
-    is not known.
+    dead letters. Items of one kind are not sorted by time over all visits. The stream of an identity that is not
+    known is empty.
     """
     EraseIdentity: _aio.UnaryUnaryMultiCallable[_history_service_pb2.EraseIdentityRequest, _history_service_pb2.EraseIdentityResponse]  # type: ignore[assignment]
     """Erases an identity. For the gateway only; second half of an erasure (protos/README.md). Does now, and counts,
-    what history does anyway when it reads the order in the event log. Safe to repeat.
+    what history does anyway when it reads the instruction in the event log. Safe to repeat.
     - Events that belong to the identity or name it, up to the time of the erasure, keep only their ids, times, type,
       site and, if it is one of the six system names, their name.
     - With ERASE_ANONYMOUS_STRETCH the same holds for what a visit did before it named any identity, if this one was
       the first.
     - Visits no longer name the identity. Its dead letters are removed.
 
-    INVALID_ARGUMENT: also when the order is not for this identity. FAILED_PRECONDITION (NO_ERASURE_KEY): ERASURE_KEY
-    is not set, so no identity can be erased.
+    INVALID_ARGUMENT: also when the instruction is not for this identity. FAILED_PRECONDITION (NO_ERASURE_KEY):
+    ERASURE_KEY is not set, so no identity can be erased.
     """
 
 class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Reads the event log, stores the events, and answers questions about them. An event shows about two seconds after it
-    was acknowledged, later while history lags, and for EVENT_RETENTION_DAYS after it happened.
+    """Reads the event log, stores the events, and answers questions about them. An event shows within about two seconds
+    after it was acknowledged, later while history lags, and until EVENT_RETENTION_DAYS after it happened.
 
     Lists answer in pages, in ascending order of time, then id, unless stated otherwise. A page may have fewer items
-    than asked for, because a message has at most 2 MiB; only an empty `next_page_token` ends a list. A negative
+    than asked for, because one holds about 2 MiB at most; only an empty `next_page_token` ends a list. A negative
     `page_size` and a `page_token` of another method or of a request with other fields are refused with
     INVALID_ARGUMENT.
 
-    Any method may answer INVALID_ARGUMENT (INVALID_FIELD, with the fields and rules broken), UNAVAILABLE
+    Any method may fail with INVALID_ARGUMENT (INVALID_FIELD, with the fields and the rules they break), UNAVAILABLE
     (DEPENDENCY_UNAVAILABLE: a store does not answer, or holds what only a later version can read) and the errors that
-    protos/README.md lists for all services. Methods name only what they answer besides. NOT_FOUND is also the answer
-    for what exists, but not on the websites in `sites`.
+    protos/README.md lists for all services. The comments of methods name further errors only. NOT_FOUND is also the
+    answer for what exists, but not on the websites in `sites`.
 
     EraseIdentity is for the gateway. Where clients show certificates no other role may call it (see protos/README.md).
     """
@@ -267,7 +267,7 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _history_service_pb2.GetVisitRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_history_service_pb2.GetVisitResponse, _abc.Awaitable[_history_service_pb2.GetVisitResponse]]:
-        """Answers one visit. NOT_FOUND: it is not known."""
+        """Returns one visit. NOT_FOUND: it is not known."""
 
     @_abc_1.abstractmethod
     def ListVisits(
@@ -285,7 +285,7 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _history_service_pb2.GetPageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_history_service_pb2.GetPageResponse, _abc.Awaitable[_history_service_pb2.GetPageResponse]]:
-        """Answers one page entry. NOT_FOUND: it is not known."""
+        """Returns one page entry. NOT_FOUND: it is not known."""
 
     @_abc_1.abstractmethod
     def ListPages(
@@ -303,7 +303,7 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _history_service_pb2.GetSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_history_service_pb2.GetSessionResponse, _abc.Awaitable[_history_service_pb2.GetSessionResponse]]:
-        """Answers one session. NOT_FOUND: it is not known."""
+        """Returns one session. NOT_FOUND: it is not known."""
 
     @_abc_1.abstractmethod
     def ListSessions(
@@ -321,7 +321,7 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _history_service_pb2.GetEventRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_history_service_pb2.GetEventResponse, _abc.Awaitable[_history_service_pb2.GetEventResponse]]:
-        """Answers one event. When several visits have used the same event_id, and visit_id is not given, it is the event
+        """Returns one event. When several visits have used the same event_id, and visit_id is not given, it is the event
         received first.
 
         NOT_FOUND: it is not known.
@@ -333,7 +333,7 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _history_service_pb2.GetReceiptRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_history_service_pb2.GetReceiptResponse, _abc.Awaitable[_history_service_pb2.GetReceiptResponse]]:
-        """Answers what became of an event that the collector reported STORED.
+        """Returns what became of an event that the collector reported STORED.
 
         NOT_FOUND: history has not read it from the event log yet; or it was rejected, suppressed or never sent; or it
         has expired.
@@ -390,11 +390,11 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_history_service_pb2.StreamEventsResponse], _abc.AsyncIterator[_history_service_pb2.StreamEventsResponse]]:
         """Streams events as they arrive in the event log, from now on or after `resume_token`. At least once: an event may
         come again after resuming. Events of one visit come in the order of arrival, which need not be that of
-        event_time_ms. The stream has no end: when it ends, with an error or because the server stops (OK), call again
-        with the last `resume_token`.
+        event_time_ms. The stream goes on until an error ends it, or with OK when the server stops. Then call again with
+        the last `resume_token`.
 
         FAILED_PRECONDITION (RESUME_TOKEN_EXPIRED): the event log no longer has the events after the token. List the
-        events since, and begin without it. Also answered to a caller that reads so slowly that the log is trimmed
+        events since, and begin without it. A caller that reads too slowly gets it too, when the log is trimmed
         meanwhile. RESOURCE_EXHAUSTED (LIMIT_REACHED): HISTORY_MAX_EVENT_STREAMS streams are open; has RetryInfo.
         """
 
@@ -405,8 +405,8 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_history_service_pb2.ExportIdentityResponse], _abc.AsyncIterator[_history_service_pb2.ExportIdentityResponse]]:
         """Streams everything that history keeps about an identity: first visits, then sessions, page entries, events and
-        dead letters. Each kind is in the order of its list, as far as it is of one visit. Nothing for an identity that
-        is not known.
+        dead letters. Items of one kind are not sorted by time over all visits. The stream of an identity that is not
+        known is empty.
         """
 
     @_abc_1.abstractmethod
@@ -416,15 +416,15 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_history_service_pb2.EraseIdentityResponse, _abc.Awaitable[_history_service_pb2.EraseIdentityResponse]]:
         """Erases an identity. For the gateway only; second half of an erasure (protos/README.md). Does now, and counts,
-        what history does anyway when it reads the order in the event log. Safe to repeat.
+        what history does anyway when it reads the instruction in the event log. Safe to repeat.
         - Events that belong to the identity or name it, up to the time of the erasure, keep only their ids, times, type,
           site and, if it is one of the six system names, their name.
         - With ERASE_ANONYMOUS_STRETCH the same holds for what a visit did before it named any identity, if this one was
           the first.
         - Visits no longer name the identity. Its dead letters are removed.
 
-        INVALID_ARGUMENT: also when the order is not for this identity. FAILED_PRECONDITION (NO_ERASURE_KEY): ERASURE_KEY
-        is not set, so no identity can be erased.
+        INVALID_ARGUMENT: also when the instruction is not for this identity. FAILED_PRECONDITION (NO_ERASURE_KEY):
+        ERASURE_KEY is not set, so no identity can be erased.
         """
 
 def add_HistoryServiceServicer_to_server(servicer: HistoryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -184,7 +184,7 @@ Global___Visit: _TypeAlias = Visit  # noqa: Y015
 
 @_typing.final
 class UserAgent(_message.Message):
-    """A browser, as the data of ua-parser know it. A field is empty when nothing is known."""
+    """A browser, as ua-parser knows it. A field is empty when nothing is known."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -251,8 +251,8 @@ class StoredEvent(_message.Message):
     """`footfall-import` brought it from another server. Live state has never seen it."""
     @_builtins.property
     def event(self) -> _event_pb2.Event:
-        """The event as admission left it. Of an erased event only ids, times, type and site are left, and the name when it
-        is one of the six system names. An event of type BUSINESS without a name is an erased one.
+        """The event as admission (see event.proto) left it. Of an erased event only ids, times, type and site are left, and
+        the name when it is one of the six system names. An event of type BUSINESS without a name is an erased one.
         """
 
     @_builtins.property
@@ -284,8 +284,8 @@ Global___StoredEvent: _TypeAlias = StoredEvent  # noqa: Y015
 
 @_typing.final
 class Stamp(_message.Message):
-    """Attribution of a moment in a visit: who the visitor was. It follows from all transitions of the visit up to that
-    moment, and changes when an earlier transition arrives late.
+    """Who the visitor was at one moment of a visit (the attribution). It follows from all transitions of the visit up to
+    that moment, and changes when an earlier transition arrives late.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -408,7 +408,7 @@ class UnstoredEvent(_message.Message):
     DEAD_LETTER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def event(self) -> Global___StoredEvent:
-        """The event as admission left it. Without `stamp`."""
+        """The event as admission (see event.proto) left it. Without `stamp`."""
 
     @_builtins.property
     def dead_letter(self) -> Global___DeadLetter:
@@ -430,7 +430,9 @@ Global___UnstoredEvent: _TypeAlias = UnstoredEvent  # noqa: Y015
 
 @_typing.final
 class Page(_message.Message):
-    """One entry of a page: a PageEntered event and, if there is one, the PageExited event with the same browser_page_id."""
+    """One entry of a page: a PageEntered event and, if there is any, the last PageExited event with the same
+    browser_page_id.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -447,7 +449,7 @@ class Page(_message.Message):
     page_id: _builtins.str
     """UUIDv5 of the visit and browser_page_id."""
     browser_page_id: _builtins.str
-    """Number the browser gives to this page entry."""
+    """Id of the page entry, chosen by the browser."""
     visit_id: _builtins.str
     """The visit."""
     identity_id: _builtins.str
@@ -608,24 +610,24 @@ class Explanation(_message.Message):
     @_builtins.property
     @_deprecated("""This field has been marked as deprecated using proto field options.""")
     def rule(self) -> _builtins.str:
-        """The rule as text, for instance `sign_in.other_identity`. Deprecated: use rule_code. Goes on being filled."""
+        """The rule as text, for instance `sign_in.other_identity`. Deprecated: use rule_code. Still filled."""
 
     @rule.setter
     @_deprecated("""This field has been marked as deprecated using proto field options.""")
     def rule(self, value: _builtins.str) -> None:
-        """The rule as text, for instance `sign_in.other_identity`. Deprecated: use rule_code. Goes on being filled."""
+        """The rule as text, for instance `sign_in.other_identity`. Deprecated: use rule_code. Still filled."""
 
     assurance: _event_pb2.Assurance.ValueType
     """How far the event can be trusted."""
     @_builtins.property
     @_deprecated("""This field has been marked as deprecated using proto field options.""")
     def assurance_reason(self) -> _builtins.str:
-        """Why the assurance is what it is, as text. Deprecated: use assurance_reason_code. Goes on being filled."""
+        """Why the assurance is what it is, as text. Deprecated: use assurance_reason_code. Still filled."""
 
     @assurance_reason.setter
     @_deprecated("""This field has been marked as deprecated using proto field options.""")
     def assurance_reason(self, value: _builtins.str) -> None:
-        """Why the assurance is what it is, as text. Deprecated: use assurance_reason_code. Goes on being filled."""
+        """Why the assurance is what it is, as text. Deprecated: use assurance_reason_code. Still filled."""
 
     effect: _builtins.str
     """For people, in English: what changed, or what did not and why."""

@@ -106,7 +106,7 @@ class _LinkAttributeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LinkAtt
     """The last name. Compared only together with the first name of the same event."""
 
 class LinkAttribute(_LinkAttribute, metaclass=_LinkAttributeEnumTypeWrapper):
-    """What of an identity a rule compares with the directory."""
+    """An attribute of an identity that rules compare with the directory."""
 
 LINK_ATTRIBUTE_UNSPECIFIED: LinkAttribute.ValueType  # 0
 """One that this version does not know."""
@@ -269,14 +269,14 @@ class LinkEvidence(_message.Message):
     @_deprecated("""This field has been marked as deprecated using proto field options.""")
     def attribute(self) -> _builtins.str:
         """The attribute as text: `EmailAddress`, `PhoneNumber`, `FirstName` or `LastName`. Deprecated: use attribute_code.
-        Goes on being filled.
+        Still filled.
         """
 
     @attribute.setter
     @_deprecated("""This field has been marked as deprecated using proto field options.""")
     def attribute(self, value: _builtins.str) -> None:
         """The attribute as text: `EmailAddress`, `PhoneNumber`, `FirstName` or `LastName`. Deprecated: use attribute_code.
-        Goes on being filled.
+        Still filled.
         """
 
     assurance: _event_pb2.Assurance.ValueType

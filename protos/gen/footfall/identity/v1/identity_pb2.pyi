@@ -53,7 +53,7 @@ class Identity(_message.Message):
     """The data of the SignIn and UserInfo events that named it, merged: one JSON object in UTF-8, of at most 100 keys.
     Each key has the value from the best source, of equally good ones the newest. Best first, the sources are: a
     token; the data of the SignIn that a token proved; all others. E-mail address, telephone number, first and last
-    name are under `email`, `phone`, `firstName` and `lastName`, under whichever key the page sent them.
+    name are under `email`, `phone`, `firstName` and `lastName`, whichever keys the page uses.
     """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:

@@ -273,7 +273,7 @@ Global___WatchVisitorsRequest: _TypeAlias = WatchVisitorsRequest  # noqa: Y015
 
 @_typing.final
 class WatchVisitorsResponse(_message.Message):
-    """One change of one visitor: an event that changes who the visitor is, or was, has become known."""
+    """One change of one visitor: identity has learned of an event that changes who the visitor is or was."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -923,7 +923,7 @@ class EraseIdentityResponse(_message.Message):
     """Decisions about the identity's contact that were removed."""
     @_builtins.property
     def erasure(self) -> _event_pb2.Erasure:
-        """The order to erase, for HistoryService.EraseIdentity."""
+        """The instruction to erase, for HistoryService.EraseIdentity."""
 
     @_builtins.property
     def log_clean_time(self) -> _timestamp_pb2.Timestamp:

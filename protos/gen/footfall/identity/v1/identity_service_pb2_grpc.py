@@ -28,13 +28,13 @@ if _version_not_supported:
 class IdentityServiceStub(object):
     """Holds the live state of visits, the identities, the contacts, and the links from identities to contacts.
 
-    Lists answer in pages. A page may have fewer items than asked for, because a message has at most 2 MiB; only an
+    Lists answer in pages. A page may have fewer items than asked for, because one holds about 2 MiB at most; only an
     empty `next_page_token` ends a list. A negative `page_size` and a `page_token` of another method or of a request
     with other fields are refused with INVALID_ARGUMENT.
 
-    Any method may answer INVALID_ARGUMENT (INVALID_FIELD, with the fields and rules broken), UNAVAILABLE
+    Any method may fail with INVALID_ARGUMENT (INVALID_FIELD, with the fields and the rules they break), UNAVAILABLE
     (DEPENDENCY_UNAVAILABLE: a store does not answer; LATER_VERSION: a later version has written the data) and the
-    errors that protos/README.md lists for all services. Methods name only what they answer besides.
+    errors that protos/README.md lists for all services. The comments of methods name further errors only.
 
     ResolveEvents is for the collector, ImportIdentities for history, EraseIdentity for the gateway. Where clients show
     certificates no other role may call these (see protos/README.md).
@@ -131,13 +131,13 @@ class IdentityServiceStub(object):
 class IdentityServiceServicer(object):
     """Holds the live state of visits, the identities, the contacts, and the links from identities to contacts.
 
-    Lists answer in pages. A page may have fewer items than asked for, because a message has at most 2 MiB; only an
+    Lists answer in pages. A page may have fewer items than asked for, because one holds about 2 MiB at most; only an
     empty `next_page_token` ends a list. A negative `page_size` and a `page_token` of another method or of a request
     with other fields are refused with INVALID_ARGUMENT.
 
-    Any method may answer INVALID_ARGUMENT (INVALID_FIELD, with the fields and rules broken), UNAVAILABLE
+    Any method may fail with INVALID_ARGUMENT (INVALID_FIELD, with the fields and the rules they break), UNAVAILABLE
     (DEPENDENCY_UNAVAILABLE: a store does not answer; LATER_VERSION: a later version has written the data) and the
-    errors that protos/README.md lists for all services. Methods name only what they answer besides.
+    errors that protos/README.md lists for all services. The comments of methods name further errors only.
 
     ResolveEvents is for the collector, ImportIdentities for history, EraseIdentity for the gateway. Where clients show
     certificates no other role may call these (see protos/README.md).
@@ -153,10 +153,11 @@ class IdentityServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetVisitor(self, request, context):
-        """Answers the live state of a visit. A SignIn, UserInfo or SignOut shows as soon as the collector has acknowledged
+        """Returns the live state of a visit. A SignIn, UserInfo or SignOut shows as soon as the collector has acknowledged
         it, unless identity was unavailable then. All other changes (last page, last activity) show within 300 ms.
 
-        NOT_FOUND: no event of the visit is known, or it had none for LIVE_RETENTION_DAYS.
+        NOT_FOUND: the visit is not known. It is forgotten LIVE_RETENTION_DAYS (and up to a day more) after its last
+        event.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -176,7 +177,7 @@ class IdentityServiceServicer(object):
 
     def WatchVisitors(self, request, context):
         """Streams the changes of visitors as they happen, from now on or after `resume_token`. Changes of one visit come in
-        order, each once for each stream. The stream has no end: after any error, call again with the last
+        order, each once for each stream. The stream goes on until an error ends it. Then call again with the last
         `resume_token`.
 
         FAILED_PRECONDITION (RESUME_TOKEN_EXPIRED): changes after the token are no longer kept. Begin without it, then
@@ -188,14 +189,14 @@ class IdentityServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetIdentity(self, request, context):
-        """Answers one identity. NOT_FOUND: no event has named it.
+        """Returns one identity. NOT_FOUND: no event has named it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BatchGetIdentities(self, request, context):
-        """Answers several identities. Those that no event has named are left out. Identities for which the message has no
+        """Returns several identities. Those that no event has named are left out. Identities for which the message has no
         room are named, to be asked for again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -220,7 +221,7 @@ class IdentityServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetContact(self, request, context):
-        """Answers one contact. NOT_FOUND: there is none, or (with `sites`) none of its identities was seen on these
+        """Returns one contact. NOT_FOUND: there is none, or (with `sites`) none of its identities was seen on these
         websites.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -266,7 +267,7 @@ class IdentityServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetPerson(self, request, context):
-        """Answers a person: a contact, and in pages the identities linked to it, by identity_id (order of code points).
+        """Returns a person: a contact, and in pages the identities linked to it, by identity_id (order of code points).
         Also identities that no event has named yet.
 
         NOT_FOUND: as in GetContact.
@@ -277,9 +278,9 @@ class IdentityServiceServicer(object):
 
     def EraseIdentity(self, request, context):
         """Erases an identity. For the gateway only; first half of an erasure (protos/README.md). Removes the identity with
-        its profile and links, removes it from live state, and writes the order to erase it to the event log, for history
-        and for replays. The contact stays: remove it with DeleteContact. Events of the identity that happen later create
-        it again. Safe to repeat.
+        its profile and links, removes it from live state, and writes an instruction to erase it to the event log, for
+        history and for replays. The contact stays: remove it with DeleteContact. Events of the identity that happen
+        later create it again. Safe to repeat.
 
         FAILED_PRECONDITION (NO_ERASURE_KEY): ERASURE_KEY is not set, so no identity can be erased.
         """
@@ -390,13 +391,13 @@ def add_IdentityServiceServicer_to_server(servicer, server):
 class IdentityService(object):
     """Holds the live state of visits, the identities, the contacts, and the links from identities to contacts.
 
-    Lists answer in pages. A page may have fewer items than asked for, because a message has at most 2 MiB; only an
+    Lists answer in pages. A page may have fewer items than asked for, because one holds about 2 MiB at most; only an
     empty `next_page_token` ends a list. A negative `page_size` and a `page_token` of another method or of a request
     with other fields are refused with INVALID_ARGUMENT.
 
-    Any method may answer INVALID_ARGUMENT (INVALID_FIELD, with the fields and rules broken), UNAVAILABLE
+    Any method may fail with INVALID_ARGUMENT (INVALID_FIELD, with the fields and the rules they break), UNAVAILABLE
     (DEPENDENCY_UNAVAILABLE: a store does not answer; LATER_VERSION: a later version has written the data) and the
-    errors that protos/README.md lists for all services. Methods name only what they answer besides.
+    errors that protos/README.md lists for all services. The comments of methods name further errors only.
 
     ResolveEvents is for the collector, ImportIdentities for history, EraseIdentity for the gateway. Where clients show
     certificates no other role may call these (see protos/README.md).

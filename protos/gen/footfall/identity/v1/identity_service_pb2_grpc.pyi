@@ -29,13 +29,13 @@ GRPC_VERSION: str
 class IdentityServiceStub:
     """Holds the live state of visits, the identities, the contacts, and the links from identities to contacts.
 
-    Lists answer in pages. A page may have fewer items than asked for, because a message has at most 2 MiB; only an
+    Lists answer in pages. A page may have fewer items than asked for, because one holds about 2 MiB at most; only an
     empty `next_page_token` ends a list. A negative `page_size` and a `page_token` of another method or of a request
     with other fields are refused with INVALID_ARGUMENT.
 
-    Any method may answer INVALID_ARGUMENT (INVALID_FIELD, with the fields and rules broken), UNAVAILABLE
+    Any method may fail with INVALID_ARGUMENT (INVALID_FIELD, with the fields and the rules they break), UNAVAILABLE
     (DEPENDENCY_UNAVAILABLE: a store does not answer; LATER_VERSION: a later version has written the data) and the
-    errors that protos/README.md lists for all services. Methods name only what they answer besides.
+    errors that protos/README.md lists for all services. The comments of methods name further errors only.
 
     ResolveEvents is for the collector, ImportIdentities for history, EraseIdentity for the gateway. Where clients show
     certificates no other role may call these (see protos/README.md).
@@ -51,10 +51,11 @@ class IdentityServiceStub:
     that this call misses. Safe to repeat, and the order of events does not matter.
     """
     GetVisitor: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.GetVisitorRequest, _identity_service_pb2.GetVisitorResponse]
-    """Answers the live state of a visit. A SignIn, UserInfo or SignOut shows as soon as the collector has acknowledged
+    """Returns the live state of a visit. A SignIn, UserInfo or SignOut shows as soon as the collector has acknowledged
     it, unless identity was unavailable then. All other changes (last page, last activity) show within 300 ms.
 
-    NOT_FOUND: no event of the visit is known, or it had none for LIVE_RETENTION_DAYS.
+    NOT_FOUND: the visit is not known. It is forgotten LIVE_RETENTION_DAYS (and up to a day more) after its last
+    event.
     """
     ListVisitors: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.ListVisitorsRequest, _identity_service_pb2.ListVisitorsResponse]
     """Lists the visits whose last event happened within IDLE_MINUTES, latest activity first. Changes show as in
@@ -66,7 +67,7 @@ class IdentityServiceStub:
     """
     WatchVisitors: _grpc.UnaryStreamMultiCallable[_identity_service_pb2.WatchVisitorsRequest, _identity_service_pb2.WatchVisitorsResponse]
     """Streams the changes of visitors as they happen, from now on or after `resume_token`. Changes of one visit come in
-    order, each once for each stream. The stream has no end: after any error, call again with the last
+    order, each once for each stream. The stream goes on until an error ends it. Then call again with the last
     `resume_token`.
 
     FAILED_PRECONDITION (RESUME_TOKEN_EXPIRED): changes after the token are no longer kept. Begin without it, then
@@ -74,9 +75,9 @@ class IdentityServiceStub:
     (TOO_MANY_CALLS): IDENTITY_MAX_STREAMS streams are open. UNAVAILABLE (STOPPING): the server stops; resume.
     """
     GetIdentity: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.GetIdentityRequest, _identity_service_pb2.GetIdentityResponse]
-    """Answers one identity. NOT_FOUND: no event has named it."""
+    """Returns one identity. NOT_FOUND: no event has named it."""
     BatchGetIdentities: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.BatchGetIdentitiesRequest, _identity_service_pb2.BatchGetIdentitiesResponse]
-    """Answers several identities. Those that no event has named are left out. Identities for which the message has no
+    """Returns several identities. Those that no event has named are left out. Identities for which the message has no
     room are named, to be asked for again.
     """
     ListIdentities: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.ListIdentitiesRequest, _identity_service_pb2.ListIdentitiesResponse]
@@ -89,7 +90,7 @@ class IdentityServiceStub:
     affects are decided again. Safe to repeat.
     """
     GetContact: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.GetContactRequest, _identity_service_pb2.GetContactResponse]
-    """Answers one contact. NOT_FOUND: there is none, or (with `sites`) none of its identities was seen on these
+    """Returns one contact. NOT_FOUND: there is none, or (with `sites`) none of its identities was seen on these
     websites.
     """
     DeleteContact: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.DeleteContactRequest, _identity_service_pb2.DeleteContactResponse]
@@ -115,16 +116,16 @@ class IdentityServiceStub:
     NOT_FOUND: the identity is not known.
     """
     GetPerson: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.GetPersonRequest, _identity_service_pb2.GetPersonResponse]
-    """Answers a person: a contact, and in pages the identities linked to it, by identity_id (order of code points).
+    """Returns a person: a contact, and in pages the identities linked to it, by identity_id (order of code points).
     Also identities that no event has named yet.
 
     NOT_FOUND: as in GetContact.
     """
     EraseIdentity: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.EraseIdentityRequest, _identity_service_pb2.EraseIdentityResponse]
     """Erases an identity. For the gateway only; first half of an erasure (protos/README.md). Removes the identity with
-    its profile and links, removes it from live state, and writes the order to erase it to the event log, for history
-    and for replays. The contact stays: remove it with DeleteContact. Events of the identity that happen later create
-    it again. Safe to repeat.
+    its profile and links, removes it from live state, and writes an instruction to erase it to the event log, for
+    history and for replays. The contact stays: remove it with DeleteContact. Events of the identity that happen
+    later create it again. Safe to repeat.
 
     FAILED_PRECONDITION (NO_ERASURE_KEY): ERASURE_KEY is not set, so no identity can be erased.
     """
@@ -138,13 +139,13 @@ class IdentityServiceStub:
 class IdentityServiceAsyncStub(IdentityServiceStub):
     """Holds the live state of visits, the identities, the contacts, and the links from identities to contacts.
 
-    Lists answer in pages. A page may have fewer items than asked for, because a message has at most 2 MiB; only an
+    Lists answer in pages. A page may have fewer items than asked for, because one holds about 2 MiB at most; only an
     empty `next_page_token` ends a list. A negative `page_size` and a `page_token` of another method or of a request
     with other fields are refused with INVALID_ARGUMENT.
 
-    Any method may answer INVALID_ARGUMENT (INVALID_FIELD, with the fields and rules broken), UNAVAILABLE
+    Any method may fail with INVALID_ARGUMENT (INVALID_FIELD, with the fields and the rules they break), UNAVAILABLE
     (DEPENDENCY_UNAVAILABLE: a store does not answer; LATER_VERSION: a later version has written the data) and the
-    errors that protos/README.md lists for all services. Methods name only what they answer besides.
+    errors that protos/README.md lists for all services. The comments of methods name further errors only.
 
     ResolveEvents is for the collector, ImportIdentities for history, EraseIdentity for the gateway. Where clients show
     certificates no other role may call these (see protos/README.md).
@@ -157,10 +158,11 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     that this call misses. Safe to repeat, and the order of events does not matter.
     """
     GetVisitor: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.GetVisitorRequest, _identity_service_pb2.GetVisitorResponse]  # type: ignore[assignment]
-    """Answers the live state of a visit. A SignIn, UserInfo or SignOut shows as soon as the collector has acknowledged
+    """Returns the live state of a visit. A SignIn, UserInfo or SignOut shows as soon as the collector has acknowledged
     it, unless identity was unavailable then. All other changes (last page, last activity) show within 300 ms.
 
-    NOT_FOUND: no event of the visit is known, or it had none for LIVE_RETENTION_DAYS.
+    NOT_FOUND: the visit is not known. It is forgotten LIVE_RETENTION_DAYS (and up to a day more) after its last
+    event.
     """
     ListVisitors: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.ListVisitorsRequest, _identity_service_pb2.ListVisitorsResponse]  # type: ignore[assignment]
     """Lists the visits whose last event happened within IDLE_MINUTES, latest activity first. Changes show as in
@@ -172,7 +174,7 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     """
     WatchVisitors: _aio.UnaryStreamMultiCallable[_identity_service_pb2.WatchVisitorsRequest, _identity_service_pb2.WatchVisitorsResponse]  # type: ignore[assignment]
     """Streams the changes of visitors as they happen, from now on or after `resume_token`. Changes of one visit come in
-    order, each once for each stream. The stream has no end: after any error, call again with the last
+    order, each once for each stream. The stream goes on until an error ends it. Then call again with the last
     `resume_token`.
 
     FAILED_PRECONDITION (RESUME_TOKEN_EXPIRED): changes after the token are no longer kept. Begin without it, then
@@ -180,9 +182,9 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     (TOO_MANY_CALLS): IDENTITY_MAX_STREAMS streams are open. UNAVAILABLE (STOPPING): the server stops; resume.
     """
     GetIdentity: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.GetIdentityRequest, _identity_service_pb2.GetIdentityResponse]  # type: ignore[assignment]
-    """Answers one identity. NOT_FOUND: no event has named it."""
+    """Returns one identity. NOT_FOUND: no event has named it."""
     BatchGetIdentities: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.BatchGetIdentitiesRequest, _identity_service_pb2.BatchGetIdentitiesResponse]  # type: ignore[assignment]
-    """Answers several identities. Those that no event has named are left out. Identities for which the message has no
+    """Returns several identities. Those that no event has named are left out. Identities for which the message has no
     room are named, to be asked for again.
     """
     ListIdentities: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.ListIdentitiesRequest, _identity_service_pb2.ListIdentitiesResponse]  # type: ignore[assignment]
@@ -195,7 +197,7 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     affects are decided again. Safe to repeat.
     """
     GetContact: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.GetContactRequest, _identity_service_pb2.GetContactResponse]  # type: ignore[assignment]
-    """Answers one contact. NOT_FOUND: there is none, or (with `sites`) none of its identities was seen on these
+    """Returns one contact. NOT_FOUND: there is none, or (with `sites`) none of its identities was seen on these
     websites.
     """
     DeleteContact: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.DeleteContactRequest, _identity_service_pb2.DeleteContactResponse]  # type: ignore[assignment]
@@ -221,16 +223,16 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     NOT_FOUND: the identity is not known.
     """
     GetPerson: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.GetPersonRequest, _identity_service_pb2.GetPersonResponse]  # type: ignore[assignment]
-    """Answers a person: a contact, and in pages the identities linked to it, by identity_id (order of code points).
+    """Returns a person: a contact, and in pages the identities linked to it, by identity_id (order of code points).
     Also identities that no event has named yet.
 
     NOT_FOUND: as in GetContact.
     """
     EraseIdentity: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.EraseIdentityRequest, _identity_service_pb2.EraseIdentityResponse]  # type: ignore[assignment]
     """Erases an identity. For the gateway only; first half of an erasure (protos/README.md). Removes the identity with
-    its profile and links, removes it from live state, and writes the order to erase it to the event log, for history
-    and for replays. The contact stays: remove it with DeleteContact. Events of the identity that happen later create
-    it again. Safe to repeat.
+    its profile and links, removes it from live state, and writes an instruction to erase it to the event log, for
+    history and for replays. The contact stays: remove it with DeleteContact. Events of the identity that happen
+    later create it again. Safe to repeat.
 
     FAILED_PRECONDITION (NO_ERASURE_KEY): ERASURE_KEY is not set, so no identity can be erased.
     """
@@ -243,13 +245,13 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
 class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
     """Holds the live state of visits, the identities, the contacts, and the links from identities to contacts.
 
-    Lists answer in pages. A page may have fewer items than asked for, because a message has at most 2 MiB; only an
+    Lists answer in pages. A page may have fewer items than asked for, because one holds about 2 MiB at most; only an
     empty `next_page_token` ends a list. A negative `page_size` and a `page_token` of another method or of a request
     with other fields are refused with INVALID_ARGUMENT.
 
-    Any method may answer INVALID_ARGUMENT (INVALID_FIELD, with the fields and rules broken), UNAVAILABLE
+    Any method may fail with INVALID_ARGUMENT (INVALID_FIELD, with the fields and the rules they break), UNAVAILABLE
     (DEPENDENCY_UNAVAILABLE: a store does not answer; LATER_VERSION: a later version has written the data) and the
-    errors that protos/README.md lists for all services. Methods name only what they answer besides.
+    errors that protos/README.md lists for all services. The comments of methods name further errors only.
 
     ResolveEvents is for the collector, ImportIdentities for history, EraseIdentity for the gateway. Where clients show
     certificates no other role may call these (see protos/README.md).
@@ -272,10 +274,11 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_service_pb2.GetVisitorRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_service_pb2.GetVisitorResponse, _abc.Awaitable[_identity_service_pb2.GetVisitorResponse]]:
-        """Answers the live state of a visit. A SignIn, UserInfo or SignOut shows as soon as the collector has acknowledged
+        """Returns the live state of a visit. A SignIn, UserInfo or SignOut shows as soon as the collector has acknowledged
         it, unless identity was unavailable then. All other changes (last page, last activity) show within 300 ms.
 
-        NOT_FOUND: no event of the visit is known, or it had none for LIVE_RETENTION_DAYS.
+        NOT_FOUND: the visit is not known. It is forgotten LIVE_RETENTION_DAYS (and up to a day more) after its last
+        event.
         """
 
     @_abc_1.abstractmethod
@@ -299,7 +302,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_identity_service_pb2.WatchVisitorsResponse], _abc.AsyncIterator[_identity_service_pb2.WatchVisitorsResponse]]:
         """Streams the changes of visitors as they happen, from now on or after `resume_token`. Changes of one visit come in
-        order, each once for each stream. The stream has no end: after any error, call again with the last
+        order, each once for each stream. The stream goes on until an error ends it. Then call again with the last
         `resume_token`.
 
         FAILED_PRECONDITION (RESUME_TOKEN_EXPIRED): changes after the token are no longer kept. Begin without it, then
@@ -313,7 +316,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_service_pb2.GetIdentityRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_service_pb2.GetIdentityResponse, _abc.Awaitable[_identity_service_pb2.GetIdentityResponse]]:
-        """Answers one identity. NOT_FOUND: no event has named it."""
+        """Returns one identity. NOT_FOUND: no event has named it."""
 
     @_abc_1.abstractmethod
     def BatchGetIdentities(
@@ -321,7 +324,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_service_pb2.BatchGetIdentitiesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_service_pb2.BatchGetIdentitiesResponse, _abc.Awaitable[_identity_service_pb2.BatchGetIdentitiesResponse]]:
-        """Answers several identities. Those that no event has named are left out. Identities for which the message has no
+        """Returns several identities. Those that no event has named are left out. Identities for which the message has no
         room are named, to be asked for again.
         """
 
@@ -352,7 +355,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_service_pb2.GetContactRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_service_pb2.GetContactResponse, _abc.Awaitable[_identity_service_pb2.GetContactResponse]]:
-        """Answers one contact. NOT_FOUND: there is none, or (with `sites`) none of its identities was seen on these
+        """Returns one contact. NOT_FOUND: there is none, or (with `sites`) none of its identities was seen on these
         websites.
         """
 
@@ -408,7 +411,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_service_pb2.GetPersonRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_service_pb2.GetPersonResponse, _abc.Awaitable[_identity_service_pb2.GetPersonResponse]]:
-        """Answers a person: a contact, and in pages the identities linked to it, by identity_id (order of code points).
+        """Returns a person: a contact, and in pages the identities linked to it, by identity_id (order of code points).
         Also identities that no event has named yet.
 
         NOT_FOUND: as in GetContact.
@@ -421,9 +424,9 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_identity_service_pb2.EraseIdentityResponse, _abc.Awaitable[_identity_service_pb2.EraseIdentityResponse]]:
         """Erases an identity. For the gateway only; first half of an erasure (protos/README.md). Removes the identity with
-        its profile and links, removes it from live state, and writes the order to erase it to the event log, for history
-        and for replays. The contact stays: remove it with DeleteContact. Events of the identity that happen later create
-        it again. Safe to repeat.
+        its profile and links, removes it from live state, and writes an instruction to erase it to the event log, for
+        history and for replays. The contact stays: remove it with DeleteContact. Events of the identity that happen
+        later create it again. Safe to repeat.
 
         FAILED_PRECONDITION (NO_ERASURE_KEY): ERASURE_KEY is not set, so no identity can be erased.
         """

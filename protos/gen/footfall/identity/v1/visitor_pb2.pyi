@@ -26,7 +26,7 @@ class _VisitorState:
 class _VisitorStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_VisitorState.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     VISITOR_STATE_UNSPECIFIED: _VisitorState.ValueType  # 0
-    """In a request: any state. Never in an answer."""
+    """In a request: any state. In an answer: not known."""
     VISITOR_STATE_ANONYMOUS: _VisitorState.ValueType  # 1
     """No event has said who the visitor is."""
     VISITOR_STATE_RECOGNIZED: _VisitorState.ValueType  # 2
@@ -38,7 +38,7 @@ class VisitorState(_VisitorState, metaclass=_VisitorStateEnumTypeWrapper):
     """Who a visitor is taken to be."""
 
 VISITOR_STATE_UNSPECIFIED: VisitorState.ValueType  # 0
-"""In a request: any state. Never in an answer."""
+"""In a request: any state. In an answer: not known."""
 VISITOR_STATE_ANONYMOUS: VisitorState.ValueType  # 1
 """No event has said who the visitor is."""
 VISITOR_STATE_RECOGNIZED: VisitorState.ValueType  # 2
