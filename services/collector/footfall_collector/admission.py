@@ -30,7 +30,7 @@ _RIGHT_WITHIN_MS: Final = 5_000
 _SIGN_IN = event_pb2.TRANSITION_KIND_SIGN_IN
 _SIGN_OUT = event_pb2.TRANSITION_KIND_SIGN_OUT
 _NO_WALLS: Final = Walls()
-CLAIMED: Final = {
+_CLAIMED: Final = {
     event_pb2.TRANSITION_KIND_USER_INFO: (event_pb2.ASSURANCE_CLAIMED, "user_info"),
     _SIGN_IN: (event_pb2.ASSURANCE_CLAIMED, "no_key"),
     _SIGN_OUT: (event_pb2.ASSURANCE_UNSPECIFIED, ""),
@@ -185,7 +185,7 @@ class Admission:
     def _identify(self, event: Event, site: Site, now_ms: int) -> collector.Outcome | None:
         """Decide what the event does to its visit, whom it names and how far that is to be trusted.
 
-        All these fields are written for every event: what a sender put there says nothing.
+        All four fields are written for every event: what a sender put there says nothing.
         """
         event.ClearField("assurance_reason_code")
         event.ClearField("proven_json")
@@ -202,7 +202,7 @@ class Admission:
             return self._no_user
         event.transition = kind
         event.identity_id = claim.user_id
-        event.assurance, event.assurance_reason = CLAIMED[kind]
+        event.assurance, event.assurance_reason = _CLAIMED[kind]
         if kind == _SIGN_IN and site.keys:
             proof = judge(
                 claim.token,

@@ -167,7 +167,7 @@ class ChangeFeed:
         for number, position in zip(self._numbers, positions, strict=True):
             first, last = await self._visitors.bounds_of_changes(number)
             if not _order(first) <= _order(position) <= _order(last):
-                message = "changes after resume_token are no longer kept; watch without it, then list the visitors"
+                message = "changes after resume_token are not kept here: list the visitors and watch from now on"
                 raise RequestError.failed_precondition("RESUME_TOKEN_EXPIRED", message)
         return positions
 

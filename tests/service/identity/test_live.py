@@ -4,6 +4,7 @@ import asyncio
 import random
 import re
 from contextlib import aclosing
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -192,15 +193,22 @@ async def test_the_readme_lists_and_then_watches_without_a_gap(shared_stub: Any)
     names: dict[str, Any] = {}
     exec(code, names)  # noqa: S102 - what the README gives readers to run
     early, late = new_id(), new_id()
-    await shared_stub.ResolveEvents(pb.ResolveEventsRequest(events=[admitted("UserInfo", early, now_ms(), "ann")]))
-    async with aclosing(names["live_visitors"](shared_stub)) as live:
-        assert (await anext(live))[early].identity_id == "ann"
-        signed_in = [admitted("SignIn", early, now_ms(), "ann"), admitted("SignIn", late, now_ms(), "bob")]
-        await shared_stub.ResolveEvents(pb.ResolveEventsRequest(events=signed_in))
-        async for visitors in live:
-            if {early, late} <= visitors.keys() and visitors[early].state == AUTHENTICATED:
-                assert visitors[late].identity_id == "bob"
-                break
+    before = [admitted("UserInfo", early, now_ms(), "ann")]
+    meanwhile = [admitted("SignIn", early, now_ms(), "ann"), admitted("SignIn", late, now_ms(), "bob")]
+
+    async def list_visitors(request: pb.ListVisitorsRequest) -> pb.ListVisitorsResponse:
+        page: pb.ListVisitorsResponse = await shared_stub.ListVisitors(request)
+        await shared_stub.ResolveEvents(pb.ResolveEventsRequest(events=meanwhile))
+        return page
+
+    await shared_stub.ResolveEvents(pb.ResolveEventsRequest(events=before))
+    identity = SimpleNamespace(WatchVisitors=shared_stub.WatchVisitors, ListVisitors=list_visitors)
+    async with aclosing(names["live_visitors"](identity)) as live:
+        visitors = await anext(live)
+        assert (visitors[early].state, late in visitors) == (RECOGNIZED, False)
+        while visitors[early].state != AUTHENTICATED or late not in visitors:
+            visitors = await anext(live)
+        assert (visitors[early].identity_id, visitors[late].identity_id) == ("ann", "bob")
 
 
 async def test_a_watcher_resumes_after_any_message_and_misses_nothing(shared_stub: Any, site: str) -> None:
