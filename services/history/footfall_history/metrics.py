@@ -21,7 +21,7 @@ RESTAMPED = Counter(
 )
 TIMELINES_TRUNCATED = Counter(
     "history_timelines_truncated_total",
-    "Visits that have come to have more transitions than VISIT_TRANSITIONS: those beyond do not count.",
+    "Visits that have come to have more transitions than MAX_TRANSITIONS_PER_VISIT: those beyond do not count.",
 )
 EXPIRED = Counter("history_expired_total", "Events removed because they were older than the retention time.")
 SLOW_VISITS = Gauge(

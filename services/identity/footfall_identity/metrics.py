@@ -8,7 +8,7 @@ RESOLVE_EVENTS = Histogram(
 TIMELINES_CHANGED = Counter("identity_timelines_changed_total", "Visits whose timeline a batch changed.")
 TIMELINES_TRUNCATED = Counter(
     "identity_timelines_truncated_total",
-    "Visits that have come to have more transitions than VISIT_TRANSITIONS: those beyond do not count.",
+    "Visits that have come to have more transitions than MAX_TRANSITIONS_PER_VISIT: those beyond do not count.",
 )
 LOG_SKIPPED = Counter(
     "identity_log_skipped_total", "Events or entries of the log skipped because they are not as admission leaves them."

@@ -21,7 +21,7 @@ from tests.tools.eventually import eventually
 
 
 def settings(**changes: Any) -> GatewaySettings:
-    return GatewaySettings(**({"port": 0, "lame_duck_ms": 0} | changes))
+    return GatewaySettings(**({"port": 0, "drain_delay_ms": 0} | changes))
 
 
 @pytest.mark.parametrize("failure", [KeyError, None])
