@@ -52,6 +52,13 @@ def test_the_page_of_settings_has_every_variable_of_a_service(service: str) -> N
     assert [name for name in variables(service) if f"`{name}`" not in page] == []
 
 
+def test_every_metric_has_the_prefix_of_the_suite() -> None:
+    page = (ROOT / "docs" / "ops" / "metrics.md").read_text(encoding="utf-8")
+    names = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+    assert len(names) > 30
+    assert [name for name in names if not name.startswith("footfall_")] == []
+
+
 def test_no_old_name_of_a_setting_is_a_name_in_use() -> None:
     in_use = {name for service in SERVICES for name in variables(service)}
     old, new = {*renamed_variables()}, {*renamed_variables().values()}

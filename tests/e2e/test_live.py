@@ -111,7 +111,7 @@ async def watchers(suite: Suite) -> tuple[float, ...]:
     """How many streams identity and history serve."""
     async with httpx.AsyncClient() as http:
         pages = [(await http.get(url)).text for url in suite.metrics_urls()[2:]]
-    return tuple(float(re.findall(r"^\w+_watchers (.+)$", page, re.MULTILINE)[0]) for page in pages)
+    return tuple(float(re.findall(r"^\w+_(?:event|watch)_streams (.+)$", page, re.MULTILINE)[0]) for page in pages)
 
 
 async def test_what_happens_is_told_in_order_and_as_the_other_resources_say_it(suite: Suite, site: str) -> None:

@@ -158,7 +158,7 @@ async def test_metrics_are_served_only_on_a_port_that_is_set() -> None:
         await eventually(lambda: process.line("serving"))
         async with httpx.AsyncClient() as client:
             text = (await client.get(f"http://127.0.0.1:{metrics_port}/metrics")).text
-    assert "process_ready 1.0" in text
+    assert "footfall_process_ready 1.0" in text
     assert process.line("listening")["metrics_port"] == metrics_port
     async with running() as process:
         await process.port()

@@ -64,7 +64,7 @@ async def test_sharing_rate_limits_outlives_a_failure_that_nobody_thought_of(
 
 async def failures(http: httpx.AsyncClient, work: str) -> float:
     text = (await http.get("/metrics")).text
-    found = re.search(rf'^background_failures_total{{work="{work}"}} (.+)$', text, re.MULTILINE)
+    found = re.search(rf'^footfall_background_failures_total{{work="{work}"}} (.+)$', text, re.MULTILINE)
     return float(found[1]) if found else 0
 
 
