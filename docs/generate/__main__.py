@@ -4,12 +4,13 @@ import argparse
 import sys
 from collections.abc import Callable, Mapping
 
-from docs.generate import metrics, settings
+from docs.generate import contract, metrics, settings
 from docs.generate.markdown import ROOT, with_tables
 
 PAGES: Mapping[str, Callable[[], Mapping[str, str]]] = {
     "docs/ops/settings.md": settings.tables,
     "docs/ops/metrics.md": metrics.tables,
+    "docs/reference.md": contract.tables,
     "CHANGELOG.md": lambda: {"old settings": settings.old_names()},
 }
 """By page, what gives the tables in it by name."""
