@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated
 
-from footfall_servicekit.settings import PORT, ProcessSettings, pair_problems, shared
+from footfall_servicekit.settings import PORT_DESCRIPTION, ProcessSettings, pair_problems, shared
 from footfall_servicekit.values import Accepts, RedisUrl, Target, readable_by
 from footfall_timeline import Walls
 from pydantic import AfterValidator, Field, FilePath, SecretStr
@@ -66,7 +66,7 @@ class GatewaySettings(ProcessSettings):
         }
     )
 
-    port: int = Field(default=8080, ge=0, le=65535, description=PORT)
+    port: int = Field(default=8080, ge=0, le=65535, description=PORT_DESCRIPTION)
     tls_cert_file: FilePath | None = Field(
         default=None,
         description="Certificate chain (PEM) for HTTPS. A changed file is used for new connections. Unset: HTTP.",

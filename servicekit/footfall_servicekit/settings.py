@@ -25,7 +25,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from footfall_servicekit.tls import ClientTls, KeyPair, check_authorities, reason_of, server_context
 from footfall_servicekit.values import Accepts, Host, listening_problems
 
-PORT = "Port to listen on. 0: a free port, which is logged."
+PORT_DESCRIPTION = "Port to listen on. 0: a free port, which is logged."
 
 
 def shared(name: str, default: Any, description: str, **constraints: Any) -> Any:
@@ -49,7 +49,7 @@ class ProcessSettings(BaseSettings):
     host: Host = Field(
         default="127.0.0.1", description="Address to listen on. The images set `0.0.0.0`, which is every address."
     )
-    port: int = Field(default=0, ge=0, le=65535, description=PORT)
+    port: int = Field(default=0, ge=0, le=65535, description=PORT_DESCRIPTION)
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(str.lower)] = shared(
         "LOG_LEVEL",
         "info",
@@ -84,7 +84,7 @@ class ProcessSettings(BaseSettings):
 
     @model_validator(mode="before")
     @classmethod
-    def _readold_variables(cls, values: dict[str, Any]) -> dict[str, Any]:
+    def _read_old_names(cls, values: dict[str, Any]) -> dict[str, Any]:
         for each in renamed(cls, os.environ):
             if not {each.field, each.new} & values.keys():
                 values[each.field] = each.value
@@ -250,7 +250,7 @@ def _authorities_problems(settings: BaseSettings, field: str) -> Iterator[str]:
 
 def load(cls: type[SettingsT]) -> SettingsT:
     """Read the environment. When anything is wrong, name all of it on stderr, without the values, and exit with 2."""
-    _reportold_variables(cls)
+    _report_old_names(cls)
     return _unless_wrong(*_read(cls))
 
 
@@ -261,7 +261,7 @@ def load_to_serve(cls: type[ServerT], *, is_trial: bool = False) -> ServerT:
         found = listening_problems(variable(cls, "host"), settings.host, settings.ports, is_trial=is_trial)
         problems += _about_others(found, problems)
     if is_trial or problems:  # a process that serves logs them
-        _reportold_variables(cls)
+        _report_old_names(cls)
     return _unless_wrong(settings, problems)
 
 
@@ -291,7 +291,7 @@ def _read(cls: type[SettingsT]) -> tuple[SettingsT | None, list[str]]:
     return None, problems + between
 
 
-def _reportold_variables(cls: type[BaseSettings]) -> None:
+def _report_old_names(cls: type[BaseSettings]) -> None:
     sys.stderr.writelines(f"{each.text}\n" for each in renamed(cls, os.environ))
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated
 
-from footfall_servicekit.settings import PORT, ServiceSettings, shared
+from footfall_servicekit.settings import PORT_DESCRIPTION, ServiceSettings, shared
 from footfall_servicekit.values import Accepts, RedisUrl, Target, readable_by
 from footfall_timeline import Walls
 from pydantic import Field
@@ -34,7 +34,7 @@ class CollectorSettings(ServiceSettings):
         }
     )
 
-    port: int = Field(default=50051, ge=0, le=65535, description=PORT)
+    port: int = Field(default=50051, ge=0, le=65535, description=PORT_DESCRIPTION)
     redis_url: RedisUrl = shared(
         "REDIS_URL",
         "redis://127.0.0.1:16379",

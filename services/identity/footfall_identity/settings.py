@@ -5,7 +5,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated
 
-from footfall_servicekit.settings import PORT, ServiceSettings, shared
+from footfall_servicekit.settings import PORT_DESCRIPTION, ServiceSettings, shared
 from footfall_servicekit.values import Accepts, DatabaseName, RedisUrl, StoreUrl, readable_by
 from footfall_timeline import Walls
 from pydantic import AfterValidator, Field, SecretStr
@@ -38,7 +38,7 @@ class IdentitySettings(ServiceSettings):
         }
     )
 
-    port: int = Field(default=50052, ge=0, le=65535, description=PORT)
+    port: int = Field(default=50052, ge=0, le=65535, description=PORT_DESCRIPTION)
     redis_url: RedisUrl = shared(
         "REDIS_URL",
         "redis://127.0.0.1:16379",
