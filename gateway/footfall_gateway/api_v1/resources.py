@@ -83,7 +83,7 @@ class Explanation(msgspec.Struct, rename="camel"):
     identity_id: str | None
     transitions: list[Transition]
     truncated: bool
-    """The visit has had more transitions than are kept (`MAX_TRANSITIONS_PER_VISIT`): those beyond do not count."""
+    """The visit has had more transitions than are kept (`VISIT_TRANSITIONS`): those beyond do not count."""
 
 
 class ContactBody(msgspec.Struct, rename="camel"):

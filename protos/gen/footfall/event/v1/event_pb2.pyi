@@ -246,7 +246,7 @@ class EventContext(_message.Message):
     KEEPS_TIMES_FIELD_NUMBER: _builtins.int
     received_time_ms: _builtins.int
     """When the request arrived, in milliseconds since the epoch. 0: the collector's own clock. Without mutual TLS it is
-    moved to within `COLLECTOR_RECEIVED_TIME_TOLERANCE_S` of that clock.
+    moved to within `COLLECTOR_RECEIVED_TOLERANCE_S` of that clock.
     """
     sent_time_ms: _builtins.int
     """The sender's clock when it sent the request, in milliseconds since the epoch. 0: not given. When it is more

@@ -62,7 +62,7 @@ class Visit(_message.Message):
     ended: _builtins.bool
     """The visit is over: its last event is older than the idle time."""
     timeline_truncated: _builtins.bool
-    """The visit has had more transitions than MAX_TRANSITIONS_PER_VISIT allows: only the earliest of them count."""
+    """The visit has had more transitions than VISIT_TRANSITIONS allows: only the earliest of them count."""
     scoped_visit_id: _builtins.str
     """What is unique of the visit where SITES_FILE parts sites: visits of two groups may have one visit_id. Requests take
     it instead. Empty: visit_id is unique.

@@ -87,7 +87,7 @@ class Visitor(_message.Message):
     title: _builtins.str
     """Title of that page, cut to 256 characters; empty when none was told."""
     timeline_truncated: _builtins.bool
-    """The visit has had more transitions than MAX_TRANSITIONS_PER_VISIT allows: only the earliest of them count."""
+    """The visit has had more transitions than VISIT_TRANSITIONS allows: only the earliest of them count."""
     @_builtins.property
     def last_event_time(self) -> _timestamp_pb2.Timestamp:
         """When the visitor last did something (event time)."""
