@@ -1,6 +1,5 @@
 """The tables in protos/README.md of who may call what, and of errors, are those of the services' own code."""
 
-import ast
 import re
 from collections.abc import Collection, Mapping
 from typing import Final
@@ -15,6 +14,7 @@ from footfall.identity.v1 import identity_service_pb2
 from google.protobuf.descriptor import ServiceDescriptor
 
 from deploy.embedded import ROOT
+from docs.generate.errors import error_reasons
 
 TABLES: Final[list[tuple[ServiceDescriptor, Mapping[str, Collection[str]]]]] = [
     (collector_service_pb2.DESCRIPTOR.services_by_name["CollectorService"], footfall_collector.access.ACCESS),
@@ -50,28 +50,11 @@ def test_the_readme_names_the_roles_that_may_call_each_method(
     }
 
 
-REASON: Final = re.compile(r"[A-Z]+(_[A-Z]+)*")
-SOURCES: Final = ("servicekit", "services")
-
-
-def raised_reasons() -> set[str]:
-    """The reasons that code of servicekit and the services gives to `RequestError`, or that are its defaults."""
-    reasons: set[str] = set()
-    for path in (path for folder in SOURCES for path in (ROOT / folder).glob("**/footfall_*/**/*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and re.match(r"RequestError\b|cls\b", ast.unparse(node.func)):
-                texts: list[ast.expr] = node.args
-            elif isinstance(node, ast.FunctionDef) and path.name == "errors.py":
-                texts = node.args.defaults
-            else:
-                continue
-            words = {text.value for text in texts if isinstance(text, ast.Constant) and isinstance(text.value, str)}
-            reasons |= {word for word in words if REASON.fullmatch(word)}
-    return reasons
-
-
-def test_the_readme_lists_each_reason_that_an_error_may_have() -> None:
+def test_the_readme_has_each_reason_of_an_error_with_its_status() -> None:
+    given = {tuple(re.findall(r"`([A-Z_]+)`", row)[:2]) for row in error_reasons().splitlines()[2:]}
+    listed, status = [], ""
     text = (ROOT / "protos" / "README.md").read_text(encoding="utf-8").partition("## Errors")[2]
-    listed = re.findall(r"^\|[^|]*\| `([A-Z_]+)` \|", text, re.MULTILINE)
-    assert set(listed) | {"NOT_ALLOWED"} == raised_reasons()  # NOT_ALLOWED: a default that no caller leaves
-    assert len(listed) == len(set(listed))
+    for code, reason in re.findall(r"^\| (?:`([A-Z_]+)` )?\| `([A-Z_]+)` \|", text, re.MULTILINE):
+        status = code or status
+        listed.append((reason, status))
+    assert sorted(listed) == sorted(given)

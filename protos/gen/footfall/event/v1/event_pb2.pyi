@@ -143,7 +143,7 @@ class _AssuranceReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Assur
 
 class AssuranceReason(_AssuranceReason, metaclass=_AssuranceReasonEnumTypeWrapper):
     """Why an event has the assurance it has. The text form is the name in lower case without its prefix: `token_valid`. A
-    SignIn with one of the values from TOKEN_MISSING on is claimed, and counts as a UserInfo only.
+    SignIn with one of the values from ASSURANCE_REASON_TOKEN_MISSING on is claimed, and counts as a UserInfo only.
     """
 
 ASSURANCE_REASON_UNSPECIFIED: AssuranceReason.ValueType  # 0

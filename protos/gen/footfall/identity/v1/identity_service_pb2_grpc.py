@@ -182,7 +182,8 @@ class IdentityServiceServicer(object):
 
         FAILED_PRECONDITION (RESUME_TOKEN_EXPIRED): changes after the token are no longer kept. Begin without it, then
         list the visitors. RESOURCE_EXHAUSTED (WATCHER_TOO_SLOW): the caller reads too slowly; resume. RESOURCE_EXHAUSTED
-        (TOO_MANY_CALLS): IDENTITY_MAX_STREAMS streams are open. UNAVAILABLE (STOPPING): the server stops; resume.
+        (TOO_MANY_CALLS): IDENTITY_MAX_STREAMS_PER_METHOD streams are open. UNAVAILABLE (STOPPING): the server stops;
+        resume.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -72,7 +72,8 @@ class IdentityServiceStub:
 
     FAILED_PRECONDITION (RESUME_TOKEN_EXPIRED): changes after the token are no longer kept. Begin without it, then
     list the visitors. RESOURCE_EXHAUSTED (WATCHER_TOO_SLOW): the caller reads too slowly; resume. RESOURCE_EXHAUSTED
-    (TOO_MANY_CALLS): IDENTITY_MAX_STREAMS streams are open. UNAVAILABLE (STOPPING): the server stops; resume.
+    (TOO_MANY_CALLS): IDENTITY_MAX_STREAMS_PER_METHOD streams are open. UNAVAILABLE (STOPPING): the server stops;
+    resume.
     """
     GetIdentity: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.GetIdentityRequest, _identity_service_pb2.GetIdentityResponse]
     """Returns one identity. NOT_FOUND: no event has named it."""
@@ -179,7 +180,8 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
 
     FAILED_PRECONDITION (RESUME_TOKEN_EXPIRED): changes after the token are no longer kept. Begin without it, then
     list the visitors. RESOURCE_EXHAUSTED (WATCHER_TOO_SLOW): the caller reads too slowly; resume. RESOURCE_EXHAUSTED
-    (TOO_MANY_CALLS): IDENTITY_MAX_STREAMS streams are open. UNAVAILABLE (STOPPING): the server stops; resume.
+    (TOO_MANY_CALLS): IDENTITY_MAX_STREAMS_PER_METHOD streams are open. UNAVAILABLE (STOPPING): the server stops;
+    resume.
     """
     GetIdentity: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.GetIdentityRequest, _identity_service_pb2.GetIdentityResponse]  # type: ignore[assignment]
     """Returns one identity. NOT_FOUND: no event has named it."""
@@ -307,7 +309,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
 
         FAILED_PRECONDITION (RESUME_TOKEN_EXPIRED): changes after the token are no longer kept. Begin without it, then
         list the visitors. RESOURCE_EXHAUSTED (WATCHER_TOO_SLOW): the caller reads too slowly; resume. RESOURCE_EXHAUSTED
-        (TOO_MANY_CALLS): IDENTITY_MAX_STREAMS streams are open. UNAVAILABLE (STOPPING): the server stops; resume.
+        (TOO_MANY_CALLS): IDENTITY_MAX_STREAMS_PER_METHOD streams are open. UNAVAILABLE (STOPPING): the server stops;
+        resume.
         """
 
     @_abc_1.abstractmethod
