@@ -10,7 +10,7 @@ table := $(bin)/python -m footfall_servicekit.settings
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
-install: ## make .venv, or bring it up to date; every other command does it first
+install: ## make .venv, or bring it up to date; the others but help and up do it first
 	@deploy/install
 
 run: install ## run the whole suite embedded, until Ctrl-C
@@ -21,7 +21,7 @@ test: install lint types ## lint, check types and rules, and run all tests again
 	@deploy/install-jquery
 	@$(bin)/pytest --numprocesses 3 --dist loadfile
 
-chaos: install ## kill and freeze programs under load, and count what is lost: nothing (10 minutes, Linux)
+chaos: install ## kill and freeze programs under load, and count what is lost: nothing (6 minutes, Linux)
 	@$(bin)/python -m tests.chaos
 
 bench: install ## load the whole suite beside the bare floor, and write docs/dev/performance.md (10 minutes, Linux)
