@@ -23,7 +23,7 @@ STUBS: Mapping[Service, Any] = {
     "history": HistoryServiceStub,
 }
 
-START_SECONDS = 20.0
+START_SECONDS = 60
 STOP_SECONDS = 15.0
 
 
