@@ -21,7 +21,7 @@ class Block(NamedTuple):
     language: str
     text: str
     line: int
-    """Of its first line, in the page."""
+    """The number of its first line in the page."""
 
 
 class Page:

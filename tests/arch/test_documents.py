@@ -136,6 +136,24 @@ def test_settings_and_constants_exist() -> None:
     assert found == {}
 
 
+def test_commands_say_which_variables_of_the_reader_they_take_and_have_the_defaults_of_make_run() -> None:
+    defaults = {name: str(port) for name, port in DEFAULT_PORTS.items()} | {"DATA_DIR": ".data"}
+
+    def differing(page: Page) -> list[str]:
+        found = []
+        for block in page.blocks:
+            taken = re.findall(r"\$\{(\w+):-([^}]*)\}|environ\.get\(\"(\w+)\", (\w+)\)", block.text)
+            values = {name or other: value or number for name, value, other, number in taken}
+            said = {*re.findall(r"\w+", " ".join(re.findall(r"Takes ([A-Z_, and]+), if `make run`", block.text)))} - {
+                "and"
+            }
+            found += [f"{name}: {value}" for name, value in values.items() if defaults.get(name) != value]
+            found += [f"line {block.line}: takes {values.keys()}, says {said}"] if said != values.keys() else []
+        return found
+
+    assert wrong(differing) == {}
+
+
 def test_metrics_exist() -> None:
     known = {name for table in metric_tables().values() for name in re.findall(r"^\| `(\w+)`", table, re.MULTILINE)}
 
