@@ -154,6 +154,16 @@ def test_commands_say_which_variables_of_the_reader_they_take_and_have_the_defau
     assert wrong(differing) == {}
 
 
+def test_commands_are_called_where_make_install_puts_them() -> None:
+    called_by_name = re.compile(r"^(?:\$ )?(?:[A-Z_]+=\S+ )*((?:python|pytest|footfall-\w+) .*)$", re.MULTILINE)
+
+    def outside(page: Page) -> list[str]:
+        blocks = [block.text for block in page.blocks if block.language in {"sh", "console"}]
+        return called_by_name.findall("\n".join(blocks))
+
+    assert wrong(outside) == {}
+
+
 def test_metrics_exist() -> None:
     known = {name for table in metric_tables().values() for name in re.findall(r"^\| `(\w+)`", table, re.MULTILINE)}
 

@@ -10,11 +10,10 @@ own: where it starts a service, the settings in it are checked.
 import os
 import re
 import subprocess
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import httpx
 import pytest
 
 from deploy.embedded import DEFAULT_PORTS, ROOT
@@ -24,20 +23,6 @@ from tests.tools.make_run import Run, make_run
 SHELL_SECONDS = 90
 _NEEDS = re.compile(r"# needs (.+)")
 _VARYING = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\b1[0-9]{12}\b")
-OTHER_PATHS = {
-    "/footfall-token",
-    "/loans",
-    "/loans/apply",
-    "/onlinechat",
-    "/onlinechat/server/...",
-    "/proc",
-    "/server/data/gateway/engage",
-    "/server/data/notification/notify/{visitID}",
-}
-"""Paths in code spans that are not routes of the gateway: examples, and what only GWE has."""
-SCRIPTS = {"/server/resources/js/build/GPE.min.js", "/frontend/resources/js/build/GPE.min.js"}
-"""Files whose folders the pages name."""
-ROUTE = re.compile(r"/[\w./{}*-]*")
 _MARK = "\x1e"
 
 
@@ -187,27 +172,6 @@ def test_a_run_writes_what_the_quickstart_shows(run: Run) -> None:
         written = written.replace(f":{run.ports[name]}", f":{port}")
     beginning, credentials, _ = written.partition("/.data/credentials)\n")
     assert ends_like(beginning + credentials, shown), written
-
-
-def test_routes_exist(run: Run) -> None:
-    described = httpx.get(f"{run.url}/openapi.json").json()["paths"]
-    assert [path for path in SCRIPTS if not is_route(run.url, path, described)] == []
-    known = {*described, *SCRIPTS, *OTHER_PATHS}
-    operations = {(method.upper(), path) for path, methods in described.items() for method in methods}
-    wrong = []
-    for page in pages():
-        named = re.findall(r"\b(GET|POST|PUT|DELETE) (/[\w./{}-]+)", "\n".join(page.code))
-        missing = [path for method, path in named if path not in OTHER_PATHS and (method, path) not in operations]
-        missing += [span for span in page.code if ROUTE.fullmatch(span) and not is_route(run.url, span, known)]
-        wrong += [f"{page.name}: {path}" for path in missing]
-    assert wrong == []
-
-
-def is_route(url: str, path: str, described: Collection[str]) -> bool:
-    """Whether a path is an operation, a file, or a folder of these."""
-    if path in described or any(each.startswith(f"{path.rstrip('*').rstrip('/')}/") for each in described):
-        return True
-    return httpx.get(url + path.rstrip("*"), follow_redirects=True).status_code != httpx.codes.NOT_FOUND
 
 
 def test_commands_that_cannot_run_here_say_what_they_need() -> None:
