@@ -4,7 +4,9 @@ tests/docs/ runs their commands and asks for their HTTP routes; test_settings.py
 """
 
 import ast
+import json
 import re
+import tomllib
 from collections.abc import Callable, Collection, Iterator
 from fnmatch import fnmatchcase
 from functools import cache
@@ -12,6 +14,7 @@ from importlib.util import find_spec
 
 import grpc
 import pytest
+import yaml  # type: ignore[import-untyped]
 from footfall.collector.v1 import collector_service_pb2 as collector
 from footfall.event.v1 import event_pb2 as event
 from footfall.history.v1 import history_service_pb2 as history
@@ -71,6 +74,29 @@ def test_the_index_leads_to_the_answer(question: str) -> None:
     assert (path, anchor) in {*PAGES["docs/index.md"].links()}
     section = PAGES[f"docs/{path}"].sections[anchor]
     assert [word for word in words if word not in section] == []
+
+
+def test_the_index_leads_to_every_page() -> None:
+    linked = {path for path, _ in PAGES["docs/index.md"].links()}
+    names = {name.removeprefix("docs/") for name in PAGES if name.startswith("docs/") and "/adr/0" not in name}
+    assert names - linked - {"index.md"} == set()
+
+
+def test_examples_of_data_are_read() -> None:
+    readers: dict[str, Callable[[str], object]] = {"json": json.loads, "toml": tomllib.loads, "yaml": yaml.safe_load}
+    found = [block for page in PAGES.values() for block in page.blocks if block.language in readers]
+    for block in found:
+        readers[block.language](block.text)
+    assert {block.language for block in found} == {*readers}
+
+
+def test_commands_for_containers_give_every_variable_that_compose_demands() -> None:
+    demanded = re.findall(r"\$\{(\w+):\?", (ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+    shown = [block.text for page in PAGES.values() for block in page.blocks if "docker compose" in block.text]
+    shown.append((ROOT / "docker-compose.tls.yml").read_text(encoding="utf-8"))
+    starting = [text for text in shown if " up --build" in text]
+    assert len(starting) > 2
+    assert [(name, text) for text in starting for name in demanded if not re.search(rf"\b{name}\b", text)] == []
 
 
 def test_files_and_tests_exist() -> None:
