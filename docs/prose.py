@@ -22,16 +22,16 @@ MAX_WORDS = 40
 WORDS: Mapping[str, str] = {
     r"nobody": "no client, no person",
     r"anew": "again",
-    r"told|tells?": "reported, passed, configured, says",
+    r"told|tells": "reported, passed, configured, says",
     r"(lies?|lying|puts?|sets?|laid) aside": "kept as a dead letter, kept until it is replayed",
     r"in a hurry": "forced stop",
     r"keeps? house": "the name of the work",
     r"means? no good": "malformed, slow, oversized",
     r"neighbours?": "the name of the service, other services",
     r"(is|are) away": "is unavailable",
-    r"(is|are) (ill|well)": "is unhealthy, is healthy",
+    r"(is|are) (ill|well)(?! \w)": "is unhealthy, is healthy",
     r"walls?": "site isolation, group of sites",
-    r"whatever|whoever|whichever": "a noun, such as every value, each client",
+    r"whatever|whoever": "a noun, such as every value, each client",
     r"and nothing else": "only",
     r"for good": "permanently",
     r"at once": "immediately, together, at a time",
@@ -46,7 +46,8 @@ WORDS: Mapping[str, str] = {
 _WORDS = [(re.compile(rf"\b(?:{pattern})\b", re.IGNORECASE), instead) for pattern, instead in WORDS.items()]
 _SPAN = re.compile(r"`[^`]+`")
 _LINK_TARGET = re.compile(r"\]\([^)]*\)")
-_PARAGRAPH = re.compile(r"(?:(?!\n\s*(?:\n|[-*|#>] |\d+\. )).)+", re.DOTALL)
+_PARAGRAPH = re.compile(r"(?:(?!\n\s*(?:\n|[-*|#>] |\d+\. |[\w, ]+:\s)).)+", re.DOTALL)
+"""It ends at an empty line, an item of a list, a row of a table, and a name with a colon, as below `Raises:`."""
 _SENTENCE = re.compile(r"\S.*?(?:[.!?][\")*_]*(?=\s+[\"(*_`\[]*[A-Z0-9`\[])|\Z)", re.DOTALL)
 _FOR_TOOLS = re.compile(r"# ?(noqa|type:|fmt:)|#!")
 

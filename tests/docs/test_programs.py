@@ -9,12 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import jwt
+import pytest
 
 from docs.pages import pages
 from tests.tools.eventually import eventually
 from tests.tools.ports import free_ports
-from tests.tools.suite import Suite
+from tests.tools.suite import MUTUAL_TLS, Suite
 from tests.tools.visits import event, now_ms
+
+pytestmark = pytest.mark.skipif(MUTUAL_TLS, reason="the programs of the pages have no certificates")
 
 SECRET = "a secret of at least thirty-two bytes"
 
