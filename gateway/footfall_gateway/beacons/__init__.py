@@ -6,7 +6,7 @@ from footfall_gateway.beacons.description import BEACON_DESCRIPTION
 from footfall_gateway.beacons.endpoint import BeaconEndpoint
 from footfall_gateway.beacons.envelope import BeaconError, BeaconEvent, Envelope, fitting, read
 from footfall_gateway.beacons.fast_path import beacon_protocol
-from footfall_gateway.beacons.group_commit import Bounds
+from footfall_gateway.beacons.batcher import Bounds
 from footfall_gateway.beacons.intake import Intake, Sender, now_ms
 from footfall_gateway.beacons.rate_limit import SHARE_EVERY_S, Limits, RateLimiter
 from footfall_gateway.beacons.sites import DEFAULT_SITE, Sites

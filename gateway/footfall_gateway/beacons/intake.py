@@ -12,7 +12,7 @@ from prometheus_client import Counter
 
 from footfall_gateway import metrics
 from footfall_gateway.beacons.envelope import Envelope, Rejection, echo, fitting
-from footfall_gateway.beacons.group_commit import Bounds, FullError, GroupCommit
+from footfall_gateway.beacons.batcher import Bounds, FullError, GroupCommit
 from footfall_gateway.problem import Problem
 
 _CONTEXT_BYTES = 256

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
-from footfall_gateway.beacons.group_commit import Bounds, FullError, GroupCommit, LostError
+from footfall_gateway.beacons.batcher import Bounds, FullError, GroupCommit, LostError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
