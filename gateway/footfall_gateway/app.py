@@ -17,14 +17,14 @@ from footfall_gateway.browser import ORIGINAL_FOLDERS, DslFile, EngagementApi, L
 from footfall_gateway.history_api import HistoryReads, HistoryWrites, Lookup
 from footfall_gateway.http import (
     Api,
-    Bodies,
+    BodyReader,
     BrowserFile,
     Files,
     Gate,
     asset_folder,
+    browser_file,
     describe,
-    files_below,
-    packed,
+    folder_files,
     routes,
 )
 from footfall_gateway.probes import Probes
@@ -44,7 +44,7 @@ def build(
     probes: Probes,
     *,
     links: Links,
-    bodies: Bodies,
+    bodies: BodyReader,
     stopping: asyncio.Event,
 ) -> ASGIApp:
     """The whole HTTP surface. Answers that last end when `stopping` is set.
@@ -58,10 +58,10 @@ def build(
         user=settings.api_user,
         password=settings.api_password.get_secret_value(),
         keys_file=settings.keys_file,
-        is_open=settings.open_api,
-        has_walls=settings.sites_file is not None,
-        failures_per_minute=settings.failed_logins_per_minute,
-        slow_hashes_waiting=settings.slow_hashes_waiting,
+        allows_anonymous=settings.open_api,
+        has_sites_file=settings.sites_file is not None,
+        max_failures_per_minute=settings.failed_logins_per_minute,
+        max_queued_hashes=settings.slow_hashes_waiting,
     )
     gate = Gate(authenticator, Audit(settings.audit_secret), bodies)
     lookup = Lookup(backends)
@@ -94,10 +94,10 @@ def build(
 
 def _files(settings: GatewaySettings, description: bytes) -> Files:
     known = load_tracker_files(settings.idle_minutes)
-    known["/openapi.json"] = packed(description, "application/json", 60)
-    known.update(files_below("/docs", asset_folder("docs")))
+    known["/openapi.json"] = browser_file(description, "application/json", 60)
+    known.update(folder_files("/docs", asset_folder("docs")))
     for page in ("demo", "console"):
-        known.update(files_below(f"/{page}", asset_folder("console") / page))
+        known.update(folder_files(f"/{page}", asset_folder("console") / page))
     files: dict[str, Callable[[], BrowserFile]] = {path: partial(_same, file) for path, file in known.items()}
     return Files(files | dict.fromkeys(DSL_PATHS, DslFile(settings.dsl_file).current))
 

@@ -7,7 +7,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
 from footfall_gateway.backends import Backends
-from footfall_gateway.http import JSON, Api, Call, NoQuery, Operation, json_answer
+from footfall_gateway.http import JSON, Api, Call, NoQuery, Operation, json_response
 from footfall_gateway.problem import PROBLEM_DETAILS
 
 _METRICS = CONTENT_TYPE_LATEST
@@ -37,19 +37,19 @@ class Probes:
     def api(self) -> Api:
         """The operations."""
         operations = [
-            Operation("getHealth", "GET", "/healthz", self.health, NoQuery, Health, permission=None),
+            Operation("getHealth", "GET", "/healthz", self.health, NoQuery, Health, required_scope=None),
             _readiness("getReadiness", "/readyz", self.readiness),
             _readiness("getReadinessForBeacons", "/readyz/beacons", self.readiness_for_beacons),
             _readiness("getReadinessForQueries", "/readyz/queries", self.readiness_for_queries),
             Operation(
-                "getMetrics", "GET", "/metrics", self.metrics, NoQuery, str, permission=None, media_type=_METRICS
+                "getMetrics", "GET", "/metrics", self.metrics, NoQuery, str, required_scope=None, media_type=_METRICS
             ),
         ]
         return Api("Operations", ("",), operations, PROBLEM_DETAILS)
 
     async def health(self, _call: Call[NoQuery, None]) -> Response:
         """Whether the process is alive."""
-        return json_answer(Health())
+        return json_response(Health())
 
     async def readiness(self, _call: Call[NoQuery, None]) -> Response:
         """200 while collector, identity and history all serve, else 503."""
@@ -77,4 +77,4 @@ class Probes:
 def _readiness(
     name: str, path: str, handler: Callable[[Call[NoQuery, None]], Awaitable[Response]]
 ) -> Operation[NoQuery, None]:
-    return Operation(name, "GET", path, handler, NoQuery, Readiness, permission=None, also={503: Readiness})
+    return Operation(name, "GET", path, handler, NoQuery, Readiness, required_scope=None, also={503: Readiness})

@@ -34,7 +34,7 @@ from footfall_gateway.beacons import (
     cut_off_slow_clients,
 )
 from footfall_gateway.browser import Links
-from footfall_gateway.http import Bodies
+from footfall_gateway.http import BodyReader
 from footfall_gateway.https import STRICT_TRANSPORT_SECURITY, https_context
 from footfall_gateway.probes import Probes
 from footfall_gateway.settings import GatewaySettings
@@ -65,12 +65,12 @@ class Gateway:
         self._intake = Intake(
             self._backends.collect,
             Bounds(
-                group_count=settings.group_events,
-                group_size=settings.group_bytes,
-                linger_ms=settings.linger_ms,
-                groups_in_flight=settings.groups_in_flight,
-                waiting_count=settings.waiting_events,
-                waiting_size=settings.waiting_bytes,
+                max_batch_count=settings.group_events,
+                max_batch_size=settings.group_bytes,
+                max_wait_ms=settings.linger_ms,
+                max_in_flight=settings.groups_in_flight,
+                max_queued_count=settings.waiting_events,
+                max_queued_size=settings.waiting_bytes,
             ),
             settings.large_bytes,
         )
@@ -82,7 +82,7 @@ class Gateway:
             includes_loopback=settings.rate_limit_loopback,
             link_memory_s=settings.link_memory_s,
         )
-        bodies = Bodies(settings.body_timeout_ms / 1000, settings.reading_bytes)
+        bodies = BodyReader(settings.body_timeout_ms / 1000, settings.reading_bytes)
         sites = Sites(settings.sites_file)
         beacons = BeaconEndpoint(self._intake, sites, self._limiter, bodies)
         self._stopping = asyncio.Event()

@@ -13,7 +13,7 @@ from tests.arch.house import SERVICES
 COMMANDS = {
     "collector": ["check"],
     "identity": ["check"],
-    "gateway": ["check", "keys", "whose", "check-dsl"],
+    "gateway": ["check", "keys", "audit-hash", "whose", "check-dsl"],
     "history": ["check", "dead-letters", "verify-erasure"],
 }
 SUBCOMMANDS = {
@@ -94,7 +94,7 @@ def test_everything_is_discarded_only_when_that_is_written_out(run: Run) -> None
 
 
 def test_a_hash_is_asked_for_with_an_id(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("gateway", "whose", "identity") == 2
+    assert run("gateway", "audit-hash", "identity") == 2
     captured = capsys.readouterr()
     assert (captured.out, "identity: must be given with an id" in captured.err) == ("", True)
 

@@ -1,20 +1,20 @@
-"""Group commit: what waits together leaves together, within bounds, and nobody's fate is another's."""
+"""The batcher: items that wait together are sent together, within bounds, and one failure affects one batch only."""
 
 import asyncio
 from collections.abc import Sequence
 
 import pytest
-from footfall_gateway.beacons.batcher import Bounds, FullError, GroupCommit, LostError
+from footfall_gateway.beacons.batcher import Batcher, Bounds, OutcomeUnknownError, QueueFullError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 WIDE = Bounds(
-    group_count=100,
-    group_size=10_000,
-    linger_ms=60_000,
-    groups_in_flight=1,
-    waiting_count=1_000,
-    waiting_size=100_000,
+    max_batch_count=100,
+    max_batch_size=10_000,
+    max_wait_ms=60_000,
+    max_in_flight=1,
+    max_queued_count=1_000,
+    max_queued_size=100_000,
 )
 
 
@@ -23,158 +23,158 @@ def bounds(**changes: float) -> Bounds:
 
 
 class Outlet:
-    """Where groups go: records them, and lets them land when told."""
+    """Receives batches: records each, and completes it when the test says so."""
 
     def __init__(self, *, holds: bool = True) -> None:
-        self.groups: list[list[str]] = []
-        self.under_way = 0
-        self.most_under_way = 0
+        self.batches: list[list[str]] = []
+        self.in_flight = 0
+        self.most_in_flight = 0
         self._holds = holds
-        self._landing = asyncio.Semaphore(0)
+        self._completing = asyncio.Semaphore(0)
 
     async def send(self, items: list[str]) -> Sequence[str]:
-        self.groups.append(list(items))
-        self.under_way += 1
-        self.most_under_way = max(self.most_under_way, self.under_way)
+        self.batches.append(list(items))
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
         if self._holds:
-            await self._landing.acquire()
-        self.under_way -= 1
+            await self._completing.acquire()
+        self.in_flight -= 1
         return [item.upper() for item in items]
 
-    def land(self) -> None:
-        self._landing.release()
+    def complete(self) -> None:
+        self._completing.release()
 
 
 async def turns(count: int = 5) -> None:
-    """Let the loop take what is ready."""
+    """Let the loop run what is ready."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
-async def test_items_of_one_turn_leave_together_without_waiting() -> None:
+async def test_items_of_one_loop_turn_are_one_batch() -> None:
     outlet = Outlet(holds=False)
-    commit: GroupCommit[str, str] = GroupCommit(outlet.send, WIDE)
-    assert await asyncio.gather(*(commit.submit(item, 1, 1) for item in "abc")) == ["A", "B", "C"]
-    assert outlet.groups == [["a", "b", "c"]]
+    batcher: Batcher[str, str] = Batcher(outlet.send, WIDE)
+    assert await asyncio.gather(*(batcher.submit(item, 1, 1) for item in "abc")) == ["A", "B", "C"]
+    assert outlet.batches == [["a", "b", "c"]]
 
 
-async def test_what_comes_while_a_group_is_under_way_leaves_when_it_lands() -> None:
+async def test_items_that_arrive_while_a_batch_is_in_flight_are_the_next_batch() -> None:
     outlet = Outlet()
-    commit: GroupCommit[str, str] = GroupCommit(outlet.send, WIDE)
-    first = commit.submit("a", 1, 1)
+    batcher: Batcher[str, str] = Batcher(outlet.send, WIDE)
+    first = batcher.submit("a", 1, 1)
     await turns()
-    later = [commit.submit(item, 1, 1) for item in "bc"]
+    later = [batcher.submit(item, 1, 1) for item in "bc"]
     await turns()
-    assert outlet.groups == [["a"]]
-    outlet.land()
+    assert outlet.batches == [["a"]]
+    outlet.complete()
     assert await first == "A"
-    outlet.land()
+    outlet.complete()
     assert await asyncio.gather(*later) == ["B", "C"]
-    assert outlet.groups == [["a"], ["b", "c"]]
+    assert outlet.batches == [["a"], ["b", "c"]]
 
 
-async def test_with_a_free_slot_a_group_waits_no_longer_than_the_linger() -> None:
+async def test_with_a_free_slot_a_batch_waits_at_most_max_wait_ms() -> None:
     outlet = Outlet()
-    commit: GroupCommit[str, str] = GroupCommit(outlet.send, bounds(groups_in_flight=2, linger_ms=5))
-    commit.submit("a", 1, 1)
+    batcher: Batcher[str, str] = Batcher(outlet.send, bounds(max_in_flight=2, max_wait_ms=5))
+    batcher.submit("a", 1, 1)
     await turns()
-    commit.submit("b", 1, 1)
-    commit.submit("c", 1, 1)
+    batcher.submit("b", 1, 1)
+    batcher.submit("c", 1, 1)
     await turns()
-    assert outlet.groups == [["a"]]
+    assert outlet.batches == [["a"]]
     await asyncio.sleep(0.02)
-    assert outlet.groups == [["a"], ["b", "c"]]
-    outlet.land()
-    outlet.land()
-    await commit.close()
+    assert outlet.batches == [["a"], ["b", "c"]]
+    outlet.complete()
+    outlet.complete()
+    await batcher.close()
 
 
-async def test_a_full_group_does_not_linger() -> None:
+async def test_a_full_batch_does_not_wait() -> None:
     outlet = Outlet()
-    commit: GroupCommit[str, str] = GroupCommit(outlet.send, bounds(groups_in_flight=2, group_count=2))
-    commit.submit("a", 1, 1)
+    batcher: Batcher[str, str] = Batcher(outlet.send, bounds(max_in_flight=2, max_batch_count=2))
+    batcher.submit("a", 1, 1)
     await turns()
-    commit.submit("b", 1, 1)
-    commit.submit("c", 1, 1)
+    batcher.submit("b", 1, 1)
+    batcher.submit("c", 1, 1)
     await turns()
-    assert outlet.groups == [["a"], ["b", "c"]]
-    outlet.land()
-    outlet.land()
-    await commit.close()
+    assert outlet.batches == [["a"], ["b", "c"]]
+    outlet.complete()
+    outlet.complete()
+    await batcher.close()
 
 
-async def test_an_item_that_does_not_fit_flushes_the_group_first() -> None:
+async def test_an_item_that_does_not_fit_sends_the_batch_first() -> None:
     outlet = Outlet(holds=False)
-    commit: GroupCommit[str, str] = GroupCommit(outlet.send, bounds(group_size=100))
-    await asyncio.gather(*(commit.submit(item, 1, size) for item, size in (("a", 60), ("b", 60), ("c", 500))))
-    assert outlet.groups == [["a"], ["b"], ["c"]]
+    batcher: Batcher[str, str] = Batcher(outlet.send, bounds(max_batch_size=100))
+    await asyncio.gather(*(batcher.submit(item, 1, size) for item, size in (("a", 60), ("b", 60), ("c", 500))))
+    assert outlet.batches == [["a"], ["b"], ["c"]]
 
 
-async def test_more_than_may_wait_is_refused_and_room_is_made_again() -> None:
+async def test_a_full_queue_refuses_items_until_a_batch_completes() -> None:
     outlet = Outlet()
-    commit: GroupCommit[str, str] = GroupCommit(outlet.send, bounds(waiting_count=2))
-    waiters = [commit.submit("a", 1, 1)]
+    batcher: Batcher[str, str] = Batcher(outlet.send, bounds(max_queued_count=2))
+    waiters = [batcher.submit("a", 1, 1)]
     await turns()
-    waiters += [commit.submit(item, 1, 1) for item in "bc"]
-    with pytest.raises(FullError):
-        commit.submit("d", 1, 1)
-    outlet.land()
+    waiters += [batcher.submit(item, 1, 1) for item in "bc"]
+    with pytest.raises(QueueFullError):
+        batcher.submit("d", 1, 1)
+    outlet.complete()
     await turns()
-    waiters.append(commit.submit("e", 1, 1))
+    waiters.append(batcher.submit("e", 1, 1))
     for _ in range(3):
-        outlet.land()
+        outlet.complete()
     assert await asyncio.gather(*waiters) == ["A", "B", "C", "E"]
 
 
-async def test_a_waiter_that_leaves_hurts_nobody_and_its_item_is_sent() -> None:
+async def test_a_cancelled_waiter_does_not_affect_others_and_its_item_is_sent() -> None:
     outlet = Outlet()
-    commit: GroupCommit[str, str] = GroupCommit(outlet.send, WIDE)
-    waiters = [commit.submit(item, 1, 1) for item in "abc"]
+    batcher: Batcher[str, str] = Batcher(outlet.send, WIDE)
+    waiters = [batcher.submit(item, 1, 1) for item in "abc"]
     waiters[1].cancel()
     await turns()
-    outlet.land()
+    outlet.complete()
     assert (await waiters[0], await waiters[2]) == ("A", "C")
-    assert outlet.groups == [["a", "b", "c"]]
+    assert outlet.batches == [["a", "b", "c"]]
 
 
-async def test_what_sending_raises_every_waiter_of_the_group_gets_and_no_other() -> None:
+async def test_an_error_of_send_reaches_every_waiter_of_that_batch_only() -> None:
     async def send(items: list[str]) -> list[str]:
         if "bad" in items:
             raise OSError("lost")
         return items
 
-    commit: GroupCommit[str, str] = GroupCommit(send, bounds(group_count=2))
+    batcher: Batcher[str, str] = Batcher(send, bounds(max_batch_count=2))
     results = await asyncio.gather(
-        *(commit.submit(item, 1, 1) for item in ("a", "bad", "b", "c")), return_exceptions=True
+        *(batcher.submit(item, 1, 1) for item in ("a", "bad", "b", "c")), return_exceptions=True
     )
     assert [str(result) for result in results] == ["lost", "lost", "b", "c"]
 
 
-async def test_too_few_outcomes_are_an_error_for_those_left_without() -> None:
+async def test_items_without_an_outcome_get_an_error() -> None:
     async def send(items: list[str]) -> list[str]:
         return items[:1]
 
-    commit: GroupCommit[str, str] = GroupCommit(send, WIDE)
-    first, second = await asyncio.gather(*(commit.submit(item, 1, 1) for item in "ab"), return_exceptions=True)
+    batcher: Batcher[str, str] = Batcher(send, WIDE)
+    first, second = await asyncio.gather(*(batcher.submit(item, 1, 1) for item in "ab"), return_exceptions=True)
     assert first == "a"
     assert isinstance(second, ValueError)
 
 
-async def test_closing_sends_what_waits_and_takes_nothing_more() -> None:
+async def test_close_sends_queued_items_and_refuses_new_ones() -> None:
     outlet = Outlet(holds=False)
-    commit: GroupCommit[str, str] = GroupCommit(outlet.send, bounds(groups_in_flight=1, group_count=2))
-    waiters = [commit.submit(item, 1, 1) for item in "abcde"]
-    await commit.close()
+    batcher: Batcher[str, str] = Batcher(outlet.send, bounds(max_in_flight=1, max_batch_count=2))
+    waiters = [batcher.submit(item, 1, 1) for item in "abcde"]
+    await batcher.close()
     assert [waiter.result() for waiter in waiters] == ["A", "B", "C", "D", "E"]
-    with pytest.raises(FullError):
-        commit.submit("f", 1, 1)
+    with pytest.raises(QueueFullError):
+        batcher.submit("f", 1, 1)
 
 
 arrivals = st.lists(
     st.tuples(
         st.integers(1, 12),  # count
         st.integers(1, 120),  # size
-        st.sampled_from(["go on", "let the loop turn", "land", "leave"]),
+        st.sampled_from(["go on", "let the loop turn", "complete", "cancel"]),
     ),
     max_size=60,
 )
@@ -183,65 +183,65 @@ arrivals = st.lists(
 @settings(max_examples=200, deadline=None)
 @given(
     arriving=arrivals,
-    group_count=st.integers(1, 10),
-    group_size=st.integers(1, 100),
-    groups_in_flight=st.integers(1, 3),
-    waiting_count=st.integers(12, 60),
+    max_batch_count=st.integers(1, 10),
+    max_batch_size=st.integers(1, 100),
+    max_in_flight=st.integers(1, 3),
+    max_queued_count=st.integers(12, 60),
 )
-def test_every_item_leaves_once_in_order_within_bounds_and_gets_its_own_outcome(
+def test_every_item_is_sent_once_in_order_within_bounds_and_gets_its_own_outcome(
     arriving: list[tuple[int, int, str]],
-    group_count: int,
-    group_size: int,
-    groups_in_flight: int,
-    waiting_count: int,
+    max_batch_count: int,
+    max_batch_size: int,
+    max_in_flight: int,
+    max_queued_count: int,
 ) -> None:
     limits = bounds(
-        group_count=group_count,
-        group_size=group_size,
-        groups_in_flight=groups_in_flight,
-        waiting_count=waiting_count,
-        linger_ms=0,
+        max_batch_count=max_batch_count,
+        max_batch_size=max_batch_size,
+        max_in_flight=max_in_flight,
+        max_queued_count=max_queued_count,
+        max_wait_ms=0,
     )
 
     async def scenario() -> None:
         outlet = Outlet()
-        commit: GroupCommit[str, str] = GroupCommit(outlet.send, limits)
+        batcher: Batcher[str, str] = Batcher(outlet.send, limits)
         measures: dict[str, tuple[int, int]] = {}
         waiters: dict[str, asyncio.Future[str]] = {}
         for number, (count, size, then) in enumerate(arriving):
             item = f"item {number}"
             try:
-                waiters[item] = commit.submit(item, count, size)
+                waiters[item] = batcher.submit(item, count, size)
                 measures[item] = (count, size)
-            except FullError:
+            except QueueFullError:
                 pass
-            if then == "leave" and item in waiters:
+            if then == "cancel" and item in waiters:
                 waiters[item].cancel()
-            if then == "land":
-                outlet.land()
+            if then == "complete":
+                outlet.complete()
             if then != "go on":
                 await turns(3)
         for _ in arriving:
-            outlet.land()
-        await commit.close()
+            outlet.complete()
+        await batcher.close()
 
-        sent = [item for group in outlet.groups for item in group]
+        sent = [item for batch in outlet.batches for item in batch]
         assert sent == list(measures)
-        assert outlet.most_under_way <= groups_in_flight
-        for group in outlet.groups:
-            counts, sizes = zip(*(measures[item] for item in group), strict=True)
-            assert len(group) == 1 or (sum(counts) <= group_count and sum(sizes) <= group_size)
+        assert outlet.most_in_flight <= max_in_flight
+        for batch in outlet.batches:
+            counts, sizes = zip(*(measures[item] for item in batch), strict=True)
+            assert len(batch) == 1 or (sum(counts) <= max_batch_count and sum(sizes) <= max_batch_size)
         assert all(waiter.cancelled() or waiter.result() == item.upper() for item, waiter in waiters.items())
 
     asyncio.run(scenario())
 
 
-async def test_a_group_that_is_cancelled_under_way_leaves_nobody_waiting() -> None:
+async def test_a_cancelled_batch_leaves_no_waiter_pending() -> None:
     async def lose(_items: list[str]) -> Sequence[str]:
         raise asyncio.CancelledError
 
-    commit: GroupCommit[str, str] = GroupCommit(lose, WIDE)
-    waiters = [commit.submit(item, 1, 1) for item in "ab"]
+    batcher: Batcher[str, str] = Batcher(lose, WIDE)
+    waiters = [batcher.submit(item, 1, 1) for item in "ab"]
     outcomes = await asyncio.wait_for(asyncio.gather(*waiters, return_exceptions=True), 1)
-    assert [type(outcome) for outcome in outcomes] == [LostError] * 2
-    await commit.close()
+    assert [type(outcome) for outcome in outcomes] == [OutcomeUnknownError] * 2
+    await batcher.close()

@@ -1,10 +1,10 @@
-"""Bodies that arrive at the same time share the room there is for them."""
+"""BodyReader that arrive at the same time share the room there is for them."""
 
 import asyncio
 from typing import Any
 
 import pytest
-from footfall_gateway.http.bodies import Bodies, ClientGoneError
+from footfall_gateway.http.bodies import BodyReader, ClientGoneError
 from footfall_gateway.problem import Problem
 
 
@@ -27,7 +27,7 @@ class Arriving:
     def leave(self) -> None:
         self._messages.put_nowait({"type": "http.disconnect"})
 
-    async def begun(self, bodies: Bodies) -> "asyncio.Task[bytes]":
+    async def begun(self, bodies: BodyReader) -> "asyncio.Task[bytes]":
         """Its reader, which has read what is there."""
         task = asyncio.create_task(bodies.read(self.receive))
         await self._messages.join()
@@ -36,7 +36,7 @@ class Arriving:
 
 @pytest.mark.parametrize("leaves", [True, False])
 async def test_what_finds_no_room_is_refused_until_others_have_made_some(leaves: bool) -> None:
-    bodies = Bodies(timeout_s=10, most_bytes=1_000)
+    bodies = BodyReader(timeout_s=10, max_bytes=1_000)
     first, second = Arriving(b"1" * 300, b"1" * 300), Arriving(b"2" * 300, b"2" * 300)
     reading = await first.begun(bodies)
     with pytest.raises(Problem) as refused:

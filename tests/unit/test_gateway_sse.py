@@ -21,11 +21,11 @@ async def refusal(*sources: AsyncGenerator[None, None], limit_s: float = 10) -> 
         [Source(source, lambda _: b"") for source in sources],
         is_allowed=lambda: True,
         stopping=asyncio.Event(),
-        beat_s=10,
+        heartbeat_s=10,
     )
     try:
         with pytest.raises(Problem) as refused:
-            await stream.begin(limit_s)
+            await stream.start(limit_s)
     finally:
         await stream.close()
     return refused.value.status

@@ -9,11 +9,11 @@ from msgspec import Meta
 from starlette.responses import Response
 
 from footfall_gateway.api_v1 import resources
-from footfall_gateway.auth import Scope
+from footfall_gateway.auth import KeyScope
 from footfall_gateway.backends import Backends
-from footfall_gateway.history_api import Identity, IdentityQuery, Related
+from footfall_gateway.history_api import Embedder, Identity, IdentityQuery
 from footfall_gateway.history_api import identity as history_identity
-from footfall_gateway.http import Call, NoQuery, Operation, json_answer
+from footfall_gateway.http import Call, NoQuery, Operation, json_response
 
 _LONGEST_ACTOR = 256
 
@@ -40,19 +40,19 @@ class ContactsApi:
     def __init__(self, backends: Backends) -> None:
         self._ask = backends.ask
         self._identity = backends.identity
-        self._related = Related(backends)
+        self._embedder = Embedder(backends)
 
     def operations(self) -> list[Operation[Any, Any]]:
         """The operations."""
         contact, link = "/contacts/{contactId}", "/identities/{identityId}/contact"
-        given, made, manage = resources.ContactBody, resources.Contact, Scope.CONTACTS
+        given, made, manage = resources.ContactBody, resources.Contact, KeyScope.CONTACTS
         return [
-            Operation("putContact", "PUT", contact, self.put, NoQuery, made, body=given, permission=manage),
+            Operation("putContact", "PUT", contact, self.put, NoQuery, made, body=given, required_scope=manage),
             Operation("getContact", "GET", contact, self.get, NoQuery, made),
-            Operation("deleteContact", "DELETE", contact, self.delete, NoQuery, permission=manage),
+            Operation("deleteContact", "DELETE", contact, self.delete, NoQuery, required_scope=manage),
             Operation("getPerson", "GET", f"{contact}/person", self.person, PersonQuery, resources.Person),
             Operation("linkContact", "PUT", link, self.link, NoQuery, resources.Link, resources.LinkBody, manage),
-            Operation("unlinkContact", "DELETE", link, self.unlink, NoQuery, permission=manage),
+            Operation("unlinkContact", "DELETE", link, self.unlink, NoQuery, required_scope=manage),
             Operation("listLinks", "GET", "/identities/{identityId}/links", self.links, LinksQuery, resources.Links),
         ]
 
@@ -69,14 +69,14 @@ class ContactsApi:
                 title=given.title,
             )
         )
-        return json_answer(
+        return json_response(
             resources.contact((await self._ask(self._identity.UpsertContact, request, call.principal)).contact)
         )
 
     async def get(self, call: Call[NoQuery, None]) -> Response:
         """A contact."""
         request = identity.GetContactRequest(contact_id=call.path["contactId"])
-        return json_answer(
+        return json_response(
             resources.contact((await self._ask(self._identity.GetContact, request, call.principal)).contact)
         )
 
@@ -101,19 +101,21 @@ class ContactsApi:
             request.page_token = answer.next_page_token
             if not request.page_token or len(identities) >= query.page_size:
                 break
-        site = call.principal.filter(query.site)
-        await self._related.embed("identity", identities, {"visits": True}, site, call.principal)
+        site = call.principal.site_filter(query.site)
+        await self._embedder.embed("identity", identities, {"visits": True}, site, call.principal)
         person = resources.Person(
             resources.contact(answer.contact), list(identities.values()), request.page_token or None
         )
-        return json_answer(person)
+        return json_response(person)
 
     async def link(self, call: Call[NoQuery, resources.LinkBody]) -> Response:
         """Link an identity to a contact by hand. The decision stands until another is made by hand."""
         request = identity.LinkContactRequest(
             identity_id=call.path["identityId"], contact_id=call.body.contact_id, actor=_actor(call, call.body.actor)
         )
-        return json_answer(resources.link((await self._ask(self._identity.LinkContact, request, call.principal)).link))
+        return json_response(
+            resources.link((await self._ask(self._identity.LinkContact, request, call.principal)).link)
+        )
 
     async def unlink(self, call: Call[NoQuery, None]) -> Response:
         """Undo the link of an identity by hand. Rules do not link it to that contact again."""
@@ -128,7 +130,7 @@ class ContactsApi:
         )
         answer = await self._ask(self._identity.ListContactLinks, request, call.principal)
         found = [resources.link(made) for made in answer.links]
-        return json_answer(resources.Links(found, answer.next_page_token or None))
+        return json_response(resources.Links(found, answer.next_page_token or None))
 
 
 def _actor(call: Call[Any, Any], given: str) -> str:

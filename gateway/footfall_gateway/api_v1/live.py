@@ -21,10 +21,10 @@ from footfall_gateway.http import (
     STREAM_HEADERS,
     STREAM_RETRY,
     Call,
+    EventStreamResponse,
     Operation,
     Source,
     Stream,
-    StreamAnswer,
 )
 from footfall_gateway.problem import Problem
 from footfall_gateway.settings import GatewaySettings
@@ -56,7 +56,7 @@ class LiveEvent(msgspec.Struct, rename="camel"):
 
     site: str
     event: Event
-    visitor: resources.Moment
+    visitor: resources.VisitorSnapshot
 
 
 class LiveMessage(msgspec.Struct):
@@ -75,8 +75,8 @@ class LiveApi:
         self._backends = backends
         self._authenticator = authenticator
         self._stopping = stopping
-        self._beat_s = settings.heartbeat_ms / 1000
-        self._begin_s = settings.query_timeout_ms / 1000
+        self._heartbeat_s = settings.heartbeat_ms / 1000
+        self._start_s = settings.query_timeout_ms / 1000
         self._most = settings.live_streams
         self._open = 0
 
@@ -98,7 +98,7 @@ class LiveApi:
         comes once, each event once or, when the stream was cut within a beacon, again. 409 when what followed that id
         is no longer kept: list the visitors, and begin without it.
         """
-        site = call.principal.filter(call.query.site)
+        site = call.principal.site_filter(call.query.site)
         positions = _positions(call.headers.get(_ID_HEADER.lower(), ""))
         if self._open >= self._most:
             raise Problem(503, "as many live streams as may be are open", retry_s=_FULL_RETRY_S)
@@ -106,18 +106,18 @@ class LiveApi:
         metrics.LIVE_STREAMS.inc()
         stream = Stream(
             self._sources(call.principal, site, *positions),
-            is_allowed=self._authenticator.standing(call.principal),
+            is_allowed=self._authenticator.validity(call.principal),
             stopping=self._stopping,
-            beat_s=self._beat_s,
+            heartbeat_s=self._heartbeat_s,
         )
         try:
-            await stream.begin(self._begin_s)
+            await stream.start(self._start_s)
         except BaseException as error:
             await self._close(stream)
             if isinstance(error, Problem):
                 return _without_stream(error, is_resumed=any(positions))
             raise
-        return StreamAnswer(stream, partial(self._close, stream))
+        return EventStreamResponse(stream, partial(self._close, stream))
 
     async def _close(self, stream: Stream) -> None:
         self._open -= 1
@@ -174,7 +174,7 @@ def _event(answer: history.StreamEventsResponse) -> bytes:
     if not answer.HasField("event"):
         return b""
     stored = answer.event
-    return _message(b"event", LiveEvent(stored.event.site, event(stored), resources.moment(stored.stamp)))
+    return _message(b"event", LiveEvent(stored.event.site, event(stored), resources.visitor_snapshot(stored.stamp)))
 
 
 def _message(name: bytes, data: msgspec.Struct) -> bytes:

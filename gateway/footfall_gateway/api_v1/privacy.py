@@ -13,9 +13,9 @@ from starlette.responses import Response, StreamingResponse
 from footfall_gateway import history_api
 from footfall_gateway.api_v1 import resources
 from footfall_gateway.api_v1.receipts import DeadLetter
-from footfall_gateway.auth import Principal, Scope
+from footfall_gateway.auth import KeyScope, Principal
 from footfall_gateway.backends import Backends
-from footfall_gateway.http import Call, NoQuery, Operation, json_answer
+from footfall_gateway.http import Call, NoQuery, Operation, json_response
 from footfall_gateway.problem import Problem
 
 NDJSON = "application/x-ndjson"
@@ -40,7 +40,7 @@ class ExportLine(msgspec.Struct, omit_defaults=True, rename="camel"):
     event: history_api.Event | None = None
     dead_letter: DeadLetter | None = None
     """Beside `event`: it could not be stored and lies aside."""
-    stamp: resources.Moment | None = None
+    stamp: resources.VisitorSnapshot | None = None
     """Beside `event`: who the visitor was. Without an identity: before the visit named this one first."""
     network: str = ""
     """Beside `event`: the address it came from, without the host."""
@@ -68,7 +68,7 @@ def _session(stored: visit_pb2.Session) -> ExportLine:
 def _event(stored: visit_pb2.StoredEvent) -> ExportLine:
     return ExportLine(
         event=history_api.event(stored),
-        stamp=resources.moment(stored.stamp) if stored.HasField("stamp") else None,
+        stamp=resources.visitor_snapshot(stored.stamp) if stored.HasField("stamp") else None,
         network=stored.address,
         site=stored.event.site,
         assurance=resources.assurance(stored.event.assurance),
@@ -114,7 +114,7 @@ class PrivacyApi:
                 self.erase,
                 NoQuery,
                 resources.Erased,
-                permission=Scope.ERASE,
+                required_scope=KeyScope.ERASE,
                 also={202: resources.Erased},
             ),
         ]
@@ -128,7 +128,7 @@ class PrivacyApi:
 
         An export that was cut off ends without the end of its last chunk: the client sees a broken answer.
         """
-        call.principal.must_see_all()
+        call.principal.require_all_sites()
         lines = self._lines(call.path["identityId"], call.principal)
         # The first line before the answer begins, so that an unknown identity is still a 404.
         first = await anext(lines)
@@ -146,7 +146,7 @@ class PrivacyApi:
         202 when history is still to do its part: `history` is `pending`. It does so by itself; the same request sent
         again answers 200 once it is done.
         """
-        call.principal.must_see_all()
+        call.principal.require_all_sites()
         identity_id = call.path["identityId"]
         request = identity.EraseIdentityRequest(identity_id=identity_id, actor=call.principal.name)
         erased = await self._ask(self._identity.EraseIdentity, request, call.principal)
@@ -158,7 +158,7 @@ class PrivacyApi:
             )
         except Problem:
             counted = None  # the record is in the log: history will come to it
-        return json_answer(
+        return json_response(
             resources.Erased(
                 history="done" if counted else "pending",
                 identity_erased=erased.identity_erased,

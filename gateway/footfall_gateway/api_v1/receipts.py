@@ -7,10 +7,10 @@ from footfall.history.v1 import history_service_pb2 as history
 from footfall.history.v1 import visit_pb2
 from starlette.responses import Response
 
-from footfall_gateway.api_v1.resources import Moment, moment
+from footfall_gateway.api_v1.resources import VisitorSnapshot, visitor_snapshot
 from footfall_gateway.backends import Backends
 from footfall_gateway.history_api import milliseconds
-from footfall_gateway.http import Call, NoQuery, Operation, json_answer
+from footfall_gateway.http import Call, NoQuery, Operation, json_response
 
 
 class DeadLetter(msgspec.Struct, rename="camel"):
@@ -28,7 +28,7 @@ class Receipt(msgspec.Struct, rename="camel"):
     site: str
     received_time: int
     status: Literal["STORED", "DEAD_LETTER"]
-    visitor: Moment | None
+    visitor: VisitorSnapshot | None
     """Of a stored event: who the visitor was, by what is known now."""
     dead_letter: DeadLetter | None
 
@@ -54,7 +54,7 @@ class ReceiptsApi:
         request = history.GetReceiptRequest(
             visit_id=call.uuid("visitId", "receipt"), event_id=call.uuid("eventId", "receipt")
         )
-        return json_answer(_receipt((await self._ask(self._get, request, call.principal)).receipt))
+        return json_response(_receipt((await self._ask(self._get, request, call.principal)).receipt))
 
 
 def _receipt(found: visit_pb2.Receipt) -> Receipt:
@@ -65,6 +65,6 @@ def _receipt(found: visit_pb2.Receipt) -> Receipt:
         site=found.site,
         received_time=milliseconds(found.received_time),
         status="DEAD_LETTER" if letter else "STORED",
-        visitor=None if letter else moment(found.stamp),
+        visitor=None if letter else visitor_snapshot(found.stamp),
         dead_letter=DeadLetter(letter.reason, milliseconds(letter.create_time)) if letter else None,
     )

@@ -45,7 +45,7 @@ class Visitors(msgspec.Struct, rename="camel"):
     next_page_token: str | None
 
 
-class Moment(msgspec.Struct, rename="camel"):
+class VisitorSnapshot(msgspec.Struct, rename="camel"):
     """Who the visitor was before or after a transition."""
 
     state: State
@@ -70,8 +70,8 @@ class Transition(msgspec.Struct, rename="camel"):
     """How far the identification can be trusted: the page says so, or the website's server signed it."""
     assurance_reason: str | None
     evidence: list[Evidence]
-    before: Moment
-    after: Moment
+    before: VisitorSnapshot
+    after: VisitorSnapshot
 
 
 class Explanation(msgspec.Struct, rename="camel"):
@@ -262,14 +262,14 @@ def _transition(step: visit_pb2.Explanation) -> Transition:
         assurance=assurance(step.assurance),
         assurance_reason=step.assurance_reason or None,
         evidence=[Evidence(step.event_id, step.event_name, milliseconds(step.event_time))],
-        before=moment(step.before),
-        after=moment(step.after),
+        before=visitor_snapshot(step.before),
+        after=visitor_snapshot(step.after),
     )
 
 
-def moment(stamp: visit_pb2.Stamp) -> Moment:
+def visitor_snapshot(stamp: visit_pb2.Stamp) -> VisitorSnapshot:
     """Who a visitor was, as the API answers it."""
-    return Moment(state(stamp.state), stamp.identity_id or None, stamp.session_id or None)
+    return VisitorSnapshot(state(stamp.state), stamp.identity_id or None, stamp.session_id or None)
 
 
 def state(number: visitor_pb2.VisitorState.ValueType) -> State:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from footfall_gateway.api_v1 import resources
 from footfall_gateway.backends import Backends
-from footfall_gateway.http import Call, NoQuery, Operation, json_answer
+from footfall_gateway.http import Call, NoQuery, Operation, json_response
 
 
 class VisitorsQuery(msgspec.Struct):
@@ -44,19 +44,19 @@ class VisitorsApi:
         query = call.query
         request = identity.ListVisitorsRequest(
             state=resources.STATES[query.state] if query.state else visitor_pb2.VISITOR_STATE_UNSPECIFIED,
-            site=call.principal.filter(query.site),
+            site=call.principal.site_filter(query.site),
             page_size=query.page_size,
             page_token=query.page_token,
         )
         answer = await self._ask(self._identity.ListVisitors, request, call.principal)
         found = [resources.visitor(live) for live in answer.visitors]
-        return json_answer(resources.Visitors(found, answer.next_page_token or None))
+        return json_response(resources.Visitors(found, answer.next_page_token or None))
 
     async def visitor(self, call: Call[NoQuery, None]) -> Response:
         """The live state of a visit: who it is as soon as the beacon is answered, all else within 300 ms."""
         request = identity.GetVisitorRequest(visit_id=call.uuid("visitId", "visit"))
         live = (await self._ask(self._identity.GetVisitor, request, call.principal)).visitor
-        return json_answer(resources.visitor(live))
+        return json_response(resources.visitor(live))
 
     async def explain(self, call: Call[NoQuery, None]) -> Response:
         """The timeline of a visit: every transition with its rule, its evidence and its assurance."""
@@ -67,4 +67,4 @@ class VisitorsApi:
             request.page_token = answer.next_page_token
             answer = await self._ask(self._history.ExplainVisit, request, call.principal)
             explained.transitions += resources.transitions(answer)
-        return json_answer(explained)
+        return json_response(explained)

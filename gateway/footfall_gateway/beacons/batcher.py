@@ -1,4 +1,4 @@
-"""Turns items that wait at the same time into groups that leave together. Knows neither HTTP nor gRPC."""
+"""Batches of items that wait at the same time. Knows neither HTTP nor gRPC."""
 
 import asyncio
 from collections import deque
@@ -10,154 +10,154 @@ Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
 
 
-class FullError(Exception):
-    """So much is waiting that no more is taken. The item was not."""
+class QueueFullError(Exception):
+    """The queue is full, so the item was not taken."""
 
 
-class LostError(Exception):
-    """A group was under way and did not come to its end. What became of the item nobody knows."""
+class OutcomeUnknownError(Exception):
+    """The call with the item's batch was cancelled: the item may or may not have been processed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How large a group grows, how long it waits, and how much may wait and be under way.
+    """Limits of a batch, of the queue, and of the batches in flight.
 
     `count` and `size` are the caller's measures of an item; here events and bytes.
     """
 
-    group_count: int
-    group_size: int
-    linger_ms: float
-    groups_in_flight: int
-    waiting_count: int
-    waiting_size: int
+    max_batch_count: int
+    max_batch_size: int
+    max_wait_ms: float
+    max_in_flight: int
+    max_queued_count: int
+    max_queued_size: int
 
 
 @dataclass(slots=True)
-class _Group(Generic[Item, Outcome]):
+class _Batch(Generic[Item, Outcome]):
     items: list[Item] = field(default_factory=list)
     waiters: list[asyncio.Future[Outcome]] = field(default_factory=list)
     count: int = 0
     size: int = 0
 
 
-class GroupCommit(Generic[Item, Outcome]):
-    """Collects items while earlier groups are under way, and sends them as one.
+class Batcher(Generic[Item, Outcome]):
+    """Collects items while earlier batches are in flight, and sends them as one batch.
 
-    A group leaves when it is full, or when its first item has waited `linger_ms`, or at once when nothing is under way;
-    always as soon as fewer than `groups_in_flight` are. `send` takes the items of a group and gives their outcomes in
-    the same order; what it raises, every waiter of the group gets, and LostError when it is cancelled. It is called in
-    the running loop and never twice for an item. An item whose waiter has gone is sent all the same.
+    A batch is due when it is full, when its first item has waited `max_wait_ms`, or immediately when no batch is in
+    flight. It is sent once it is due and fewer than `max_in_flight` batches are in flight.
+
+    `send` gets the items of a batch and returns their outcomes in the same order. It is called in the running loop,
+    once for each item, also when the waiter of an item was cancelled. If `send` raises, every waiter of the batch gets
+    the exception; if it is cancelled, they get OutcomeUnknownError.
     """
 
     def __init__(self, send: Callable[[list[Item]], Awaitable[Sequence[Outcome]]], bounds: Bounds) -> None:
         self._send = send
         self._bounds = bounds
-        self._filling: _Group[Item, Outcome] | None = None
-        self._is_ripe = False
-        self._linger: asyncio.Handle | None = None
-        self._sealed: deque[_Group[Item, Outcome]] = deque()
-        self._flights: set[asyncio.Task[None]] = set()
-        self._waiting_count = 0
-        self._waiting_size = 0
+        self._filling: _Batch[Item, Outcome] | None = None
+        self._is_due = False
+        self._timer: asyncio.Handle | None = None
+        self._queue: deque[_Batch[Item, Outcome]] = deque()
+        self._in_flight: set[asyncio.Task[None]] = set()
+        self._queued_count = 0
+        self._queued_size = 0
         self._is_closing = False
 
     def submit(self, item: Item, count: int, size: int) -> asyncio.Future[Outcome]:
         """Take an item and return the future of its outcome, without waiting.
 
-        An item larger than a group's bounds leaves alone. Cancelling the future hurts nobody else.
+        An item larger than the bounds of a batch is a batch of its own. Cancelling the future affects no other item.
 
         Raises:
-            FullError: too much is waiting, or `close` has been called.
+            QueueFullError: too much is queued, or `close` has been called.
 
         """
         bounds = self._bounds
         if (
-            self._waiting_count + count > bounds.waiting_count
-            or self._waiting_size + size > bounds.waiting_size
+            self._queued_count + count > bounds.max_queued_count
+            or self._queued_size + size > bounds.max_queued_size
             or self._is_closing
         ):
-            raise FullError
-        group = self._filling
-        # Flush before appending, so that no group ever exceeds its bounds.
-        if group and (group.count + count > bounds.group_count or group.size + size > bounds.group_size):
-            self._seal()
-            self._depart()
-            group = None
-        if group is None:
-            group = self._begin()
+            raise QueueFullError
+        batch = self._filling
+        # Checked before the item is added, so that no batch exceeds its bounds.
+        if batch and (batch.count + count > bounds.max_batch_count or batch.size + size > bounds.max_batch_size):
+            self._enqueue()
+            self._send_due()
+            batch = None
+        if batch is None:
+            batch = self._open_batch()
         waiter: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        group.items.append(item)
-        group.waiters.append(waiter)
-        group.count += count
-        group.size += size
-        self._waiting_count += count
-        self._waiting_size += size
-        if group.count >= bounds.group_count or group.size >= bounds.group_size:
-            self._seal()
-            self._depart()
+        batch.items.append(item)
+        batch.waiters.append(waiter)
+        batch.count += count
+        batch.size += size
+        self._queued_count += count
+        self._queued_size += size
+        if batch.count >= bounds.max_batch_count or batch.size >= bounds.max_batch_size:
+            self._enqueue()
+            self._send_due()
         return waiter
 
     async def close(self) -> None:
-        """Take nothing more, send what waits, and return when all of it has an outcome."""
+        """Refuse new items, send the queued ones, and return when all have an outcome."""
         self._is_closing = True
-        if self._filling:
-            self._seal()
-        self._depart()
-        while self._flights:
-            await asyncio.wait(self._flights)
+        self._enqueue()
+        self._send_due()
+        while self._in_flight:
+            await asyncio.wait(self._in_flight)
 
-    def _begin(self) -> _Group[Item, Outcome]:
-        group: _Group[Item, Outcome] = _Group()
-        self._filling = group
-        self._is_ripe = False
+    def _open_batch(self) -> _Batch[Item, Outcome]:
+        batch: _Batch[Item, Outcome] = _Batch()
+        self._filling = batch
+        self._is_due = False
         loop = asyncio.get_running_loop()
-        if self._flights:
-            self._linger = loop.call_later(self._bounds.linger_ms / 1000, self._ripen)
-        else:
-            # Not now but after what this turn of the loop still brings: requests read together leave together.
-            self._linger = loop.call_soon(self._ripen)
-        return group
+        if self._in_flight:
+            self._timer = loop.call_later(self._bounds.max_wait_ms / 1000, self._become_due)
+        else:  # after this turn of the loop, so that requests read in it share the batch
+            self._timer = loop.call_soon(self._become_due)
+        return batch
 
-    def _ripen(self) -> None:
-        self._is_ripe = True
-        self._depart()
+    def _become_due(self) -> None:
+        self._is_due = True
+        self._send_due()
 
-    def _seal(self) -> None:
-        """Take the group that is being filled out of reach of further items."""
+    def _enqueue(self) -> None:
+        """Complete the batch that is being filled."""
         if self._filling:
-            self._sealed.append(self._filling)
+            self._queue.append(self._filling)
         self._filling = None
-        if self._linger:
-            self._linger.cancel()
+        if self._timer:
+            self._timer.cancel()
 
-    def _depart(self) -> None:
-        """Send off what may leave, the oldest first."""
-        while len(self._flights) < self._bounds.groups_in_flight:
-            if not self._sealed:
-                if not self._filling or not (self._is_ripe or not self._flights):
+    def _send_due(self) -> None:
+        """Send the batches that are due, the oldest first."""
+        while len(self._in_flight) < self._bounds.max_in_flight:
+            if not self._queue:
+                if not self._filling or not (self._is_due or not self._in_flight):
                     return
-                self._seal()
-            group = self._sealed.popleft()
-            self._waiting_count -= group.count
-            self._waiting_size -= group.size
-            flight = asyncio.get_running_loop().create_task(self._fly(group))
-            self._flights.add(flight)
-            flight.add_done_callback(self._land)
+                self._enqueue()
+            batch = self._queue.popleft()
+            self._queued_count -= batch.count
+            self._queued_size -= batch.size
+            task = asyncio.get_running_loop().create_task(self._deliver(batch))
+            self._in_flight.add(task)
+            task.add_done_callback(self._finish)
 
-    async def _fly(self, group: _Group[Item, Outcome]) -> None:
+    async def _deliver(self, batch: _Batch[Item, Outcome]) -> None:
         try:
-            outcomes = await self._send(group.items)
-            for waiter, outcome in zip(group.waiters, outcomes, strict=True):
+            outcomes = await self._send(batch.items)
+            for waiter, outcome in zip(batch.waiters, outcomes, strict=True):
                 if not waiter.done():
                     waiter.set_result(outcome)
-        except (Exception, asyncio.CancelledError) as error:  # every kind: the waiters decide what it means
-            failure = error if isinstance(error, Exception) else LostError()
-            for waiter in group.waiters:
+        except (Exception, asyncio.CancelledError) as error:  # of any kind: the waiters handle it
+            failure = error if isinstance(error, Exception) else OutcomeUnknownError()
+            for waiter in batch.waiters:
                 if not waiter.done():
                     waiter.set_exception(failure)
-                    waiter.exception()  # seen: a waiter that is cancelled just now must not be reported as unheard
+                    waiter.exception()  # marks it as retrieved: asyncio would log it for a waiter cancelled just now
 
-    def _land(self, flight: asyncio.Task[None]) -> None:
-        self._flights.discard(flight)
-        self._depart()
+    def _finish(self, task: asyncio.Task[None]) -> None:
+        self._in_flight.discard(task)
+        self._send_due()

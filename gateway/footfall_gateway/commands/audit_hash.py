@@ -1,4 +1,4 @@
-"""`footfall-gateway whose`: what log lines say of an id instead of it."""
+"""`footfall-gateway audit-hash`: the hashes that log lines have in place of ids."""
 
 import argparse
 import sys
@@ -11,10 +11,11 @@ from footfall_gateway.settings import GatewaySettings
 
 
 def run(arguments: list[str]) -> int:
-    """Carry out `footfall-gateway whose`; the exit code."""
+    """Carry out `footfall-gateway audit-hash`, and return the exit code."""
     parser = argparse.ArgumentParser(
-        prog="footfall-gateway whose",
-        description="Print what log lines say in `whose` for an id; without one, for every id in an export on stdin.",
+        prog="footfall-gateway audit-hash",
+        description="Print the hash of an id as in the `subject_hashes` of log lines. Without an id: the hashes of all "
+        "ids in an identity's export, which is read from standard input.",
     )
     kinds = ["identity", "contact", "visit", "session", "page", "event"]
     parser.add_argument("kind", nargs="?", choices=kinds)
@@ -24,7 +25,7 @@ def run(arguments: list[str]) -> int:
         parser.error(f"{options.kind}: must be given with an id")
     key = load(GatewaySettings).audit_secret
     if not key:
-        sys.stderr.write("Set GATEWAY_AUDIT_KEY to the key of the gateways that wrote the log.\n")
+        sys.stderr.write("GATEWAY_AUDIT_KEY is not set: set it to the key of the gateways that wrote the log.\n")
         return 2
     audit = Audit(key)
     if options.kind:
@@ -33,3 +34,9 @@ def run(arguments: list[str]) -> int:
         found = {one for line in sys.stdin.buffer for one in audit.hashes(msgspec.json.decode(line))}
     sys.stdout.writelines(f"{one}\n" for one in sorted(found))
     return 0
+
+
+def run_by_old_name(arguments: list[str]) -> int:
+    """Carry out `footfall-gateway whose`, the name of this command in version 1.0."""
+    sys.stderr.write("`footfall-gateway whose` is now `footfall-gateway audit-hash`; use the new name.\n")
+    return run(arguments)

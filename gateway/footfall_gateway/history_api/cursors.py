@@ -18,12 +18,12 @@ _PLAIN = "!\"#$&'()*,-./:;<=>?@[\\]^_`{|}~"
 _CURSOR = re.compile(r"(?P<parent>.*)#(?P<time_ms>[0-9]{1,15})#(?P<id>[0-9a-f-]{36})", re.DOTALL)
 
 
-def cursor(parent_id: str, position: Position) -> str:
+def format_cursor(parent_id: str, position: Position) -> str:
     """The value of `Paging-Next`."""
     return f"{quote(parent_id, _PLAIN)}#{position.time_ms}#{position.id}"
 
 
-def position(parent_id: str, page_start: str) -> Position | None:
+def parse_cursor(parent_id: str, page_start: str) -> Position | None:
     """The place that a cursor of this parent's collection names; None for an empty cursor.
 
     Raises:

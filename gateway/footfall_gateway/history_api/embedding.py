@@ -13,7 +13,7 @@ from footfall_gateway.history_api import resources
 from footfall_gateway.http import Includes
 from footfall_gateway.problem import Problem
 
-_MOST_BYTES = 32 * 1024 * 1024
+_MAX_BYTES = 32 * 1024 * 1024
 """Of one answer. History bounds the number of items."""
 
 
@@ -38,12 +38,12 @@ _PARENTS = {
 }
 
 
-class Related:
+class Embedder:
     """Knows what belongs to resources."""
 
     def __init__(self, backends: Backends) -> None:
         self._stream = backends.stream
-        self._related = backends.history.StreamRelated
+        self._stream_related = backends.history.StreamRelated
 
     async def embed(
         self, kind: str, parents: Mapping[str, Any], wanted: Includes, site: str, principal: Principal
@@ -72,10 +72,10 @@ class Related:
         too_much = Problem.parameter(names, "too much for one answer; take a smaller page_size, or the list itself")
         size = 0
         try:
-            async with aclosing(self._stream(self._related, request, principal)) as answers:
+            async with aclosing(self._stream(self._stream_related, request, principal)) as answers:
                 async for answer in answers:
                     size += answer.ByteSize()
-                    if size > _MOST_BYTES:
+                    if size > _MAX_BYTES:
                         raise too_much
                     for item in answer.items:
                         _add(parents[item.parent_id], item, wanted)

@@ -19,11 +19,11 @@ class Parent(NamedTuple):
     id: str
 
 
-EVERYTHING: Final = Parent("", "")
+NO_PARENT: Final = Parent("", "")
 """Of a collection that belongs to nothing in particular."""
 
 
-def parent(call: Call[Any, Any]) -> Parent:
+def parent_of(call: Call[Any, Any]) -> Parent:
     """The one resource that the path names. Raises Problem 404 when its id is none."""
     ((name, value),) = call.path.items()
     kind = name.removesuffix("Id")
@@ -63,7 +63,7 @@ class Lookup:
         request = history.GetEventRequest(event_id=event_id, visit_id=visit_id)
         return (await self._ask(self._history.GetEvent, request, principal)).event
 
-    async def must_exist(self, parent: Parent, principal: Principal) -> None:
+    async def require_exists(self, parent: Parent, principal: Principal) -> None:
         """Tell an empty collection from one of nothing."""
         match parent.kind:
             case "visit":

@@ -39,7 +39,7 @@ class Paged(msgspec.Struct, kw_only=True):
     ] = ""
 
 
-class Scoped(Paged, kw_only=True):
+class FilteredQuery(Paged, kw_only=True):
     """Limits that every collection of what happened takes."""
 
     age: Age | UnsetType = UNSET
@@ -47,7 +47,7 @@ class Scoped(Paged, kw_only=True):
     from_ms: From | UnsetType = msgspec.field(name="from", default=UNSET)
     to_ms: To | UnsetType = msgspec.field(name="to", default=UNSET)
 
-    def scope(self, site: str) -> Scope:
+    def to_scope(self, site: str) -> Scope:
         """The limits as history takes them; `site` is the one that the client may ask for."""
         scope = Scope(site=site, age_seconds=self.age or 0)
         if self.from_ms is not UNSET:
@@ -57,7 +57,7 @@ class Scoped(Paged, kw_only=True):
         return scope
 
 
-class EventsQuery(Scoped, kw_only=True):
+class EventsQuery(FilteredQuery, kw_only=True):
     """Which events."""
 
     event_name: Annotated[str, Meta(description="Only events of this name.")] = msgspec.field(
@@ -78,7 +78,7 @@ class EventsQuery(Scoped, kw_only=True):
         return _EVENT_TYPES[self.event_type]
 
 
-class PagesQuery(Scoped, kw_only=True):
+class PagesQuery(FilteredQuery, kw_only=True):
     """Which page entries."""
 
     url: Url = ""
@@ -86,7 +86,7 @@ class PagesQuery(Scoped, kw_only=True):
     category: Category = ""
 
 
-class SessionsQuery(Scoped, kw_only=True):
+class SessionsQuery(FilteredQuery, kw_only=True):
     """Which sessions."""
 
 
@@ -98,7 +98,7 @@ class VisitSessionsQuery(SessionsQuery, kw_only=True):
     )
 
 
-class VisitsQuery(Scoped, kw_only=True):
+class VisitsQuery(FilteredQuery, kw_only=True):
     """Which visits."""
 
     global_visit_id: Annotated[str, Meta(description="Only visits of this device.")] = msgspec.field(

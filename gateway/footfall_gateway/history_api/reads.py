@@ -17,34 +17,34 @@ from starlette.responses import Response
 from footfall_gateway.auth import Principal
 from footfall_gateway.backends import Backends
 from footfall_gateway.history_api import resources
-from footfall_gateway.history_api.cursors import cursor, position
-from footfall_gateway.history_api.embedding import Related
-from footfall_gateway.history_api.lookup import EVERYTHING, Lookup, Parent, parent
+from footfall_gateway.history_api.cursors import format_cursor, parse_cursor
+from footfall_gateway.history_api.embedding import Embedder
+from footfall_gateway.history_api.lookup import NO_PARENT, Lookup, Parent, parent_of
 from footfall_gateway.history_api.params import (
     EventsQuery,
+    FilteredQuery,
     IdentitiesQuery,
     IdentityQuery,
     PagesQuery,
-    Scoped,
     VisitIdentitiesQuery,
     VisitSessionsQuery,
     VisitsQuery,
 )
 from footfall_gateway.history_api.resources import Event, Identity, Page, Session, UserAgent, Visit
-from footfall_gateway.http import Call, NoQuery, Operation, json_answer
+from footfall_gateway.http import Call, NoQuery, Operation, json_response
 from footfall_gateway.problem import Problem
 
-_SCOPES = {
+_ASSOCIATION_STATES = {
     UNSET: visitor_pb2.VISITOR_STATE_UNSPECIFIED,
     "Authenticated": visitor_pb2.VISITOR_STATE_AUTHENTICATED,
     "Recognized": visitor_pb2.VISITOR_STATE_RECOGNIZED,
 }
 _PAGE_START = {"page_token": "page_start"}
 
-_OF_PERSON = ("visits", "pages", "sessions", "events")
-_OF_VISIT = ("pages", "sessions", "events")
-_OF_SESSION = ("pages", "events")
-_OF_PAGE = ("events",)
+_IDENTITY_INCLUDES = ("visits", "pages", "sessions", "events")
+_VISIT_INCLUDES = ("pages", "sessions", "events")
+_SESSION_INCLUDES = ("pages", "events")
+_PAGE_INCLUDES = ("events",)
 
 
 class HistoryReads:
@@ -55,7 +55,7 @@ class HistoryReads:
         self._history = backends.history
         self._identity = backends.identity
         self._lookup = lookup
-        self._related = Related(backends)
+        self._embedder = Embedder(backends)
 
     def operations(self) -> list[Operation[Any, Any]]:
         """The operations."""
@@ -64,30 +64,46 @@ class HistoryReads:
         people, visits, sessions, pages = list[Identity], list[Visit], list[Session], list[Page]
         events, of_visit = list[Event], VisitIdentitiesQuery
         return [
-            _get("listIdentities", "/identities", self.identities, IdentitiesQuery, people, *_OF_PERSON),
-            _get("getIdentity", person, self.identity, IdentityQuery, Identity, *_OF_PERSON),
-            _get("listIdentityVisits", f"{person}/visits", self.visits, VisitsQuery, visits, *_OF_VISIT),
+            _get("listIdentities", "/identities", self.identities, IdentitiesQuery, people, *_IDENTITY_INCLUDES),
+            _get("getIdentity", person, self.identity, IdentityQuery, Identity, *_IDENTITY_INCLUDES),
+            _get("listIdentityVisits", f"{person}/visits", self.visits, VisitsQuery, visits, *_VISIT_INCLUDES),
             _get("listIdentityEvents", f"{person}/events", self.events, EventsQuery, events),
-            _get("listIdentityPages", f"{person}/pages", self.pages, PagesQuery, pages, *_OF_PAGE),
-            _get("listIdentitySessions", f"{person}/sessions", self.sessions, Scoped, sessions, *_OF_SESSION),
-            _get("listVisits", "/visits", self.all_visits, VisitsQuery, visits, *_OF_VISIT),
-            _get("getVisit", visit, self.visit, NoQuery, Visit, *_OF_VISIT),
+            _get("listIdentityPages", f"{person}/pages", self.pages, PagesQuery, pages, *_PAGE_INCLUDES),
+            _get(
+                "listIdentitySessions", f"{person}/sessions", self.sessions, FilteredQuery, sessions, *_SESSION_INCLUDES
+            ),
+            _get("listVisits", "/visits", self.all_visits, VisitsQuery, visits, *_VISIT_INCLUDES),
+            _get("getVisit", visit, self.visit, NoQuery, Visit, *_VISIT_INCLUDES),
             _get("getVisitUserAgent", f"{visit}/userAgent", self.user_agent, NoQuery, UserAgent),
-            _get("listVisitIdentities", f"{visit}/identities", self.visit_identities, of_visit, people, *_OF_PERSON),
+            _get(
+                "listVisitIdentities",
+                f"{visit}/identities",
+                self.visit_identities,
+                of_visit,
+                people,
+                *_IDENTITY_INCLUDES,
+            ),
             _get("listVisitEvents", f"{visit}/events", self.events, EventsQuery, events),
-            _get("listVisitPages", f"{visit}/pages", self.pages, PagesQuery, pages, *_OF_PAGE),
-            _get("listVisitSessions", f"{visit}/sessions", self.sessions, VisitSessionsQuery, sessions, *_OF_SESSION),
-            _get("getSession", session, self.session, NoQuery, Session, *_OF_SESSION),
+            _get("listVisitPages", f"{visit}/pages", self.pages, PagesQuery, pages, *_PAGE_INCLUDES),
+            _get(
+                "listVisitSessions",
+                f"{visit}/sessions",
+                self.sessions,
+                VisitSessionsQuery,
+                sessions,
+                *_SESSION_INCLUDES,
+            ),
+            _get("getSession", session, self.session, NoQuery, Session, *_SESSION_INCLUDES),
             _get("listSessionEvents", f"{session}/events", self.events, EventsQuery, events),
-            _get("listSessionPages", f"{session}/pages", self.pages, PagesQuery, pages, *_OF_PAGE),
-            _get("getPage", page, self.page, NoQuery, Page, *_OF_PAGE),
+            _get("listSessionPages", f"{session}/pages", self.pages, PagesQuery, pages, *_PAGE_INCLUDES),
+            _get("getPage", page, self.page, NoQuery, Page, *_PAGE_INCLUDES),
             _get("listPageEvents", f"{page}/events", self.events, EventsQuery, events),
             _get("getEvent", "/events/{eventId}", self.event, NoQuery, Event),
         ]
 
     async def identities(self, call: Call[IdentitiesQuery, None]) -> Response:
         """All identities, by identityId."""
-        call.principal.must_see_all()
+        call.principal.require_all_sites()
         if call.query.user_agent:
             known, next_page = await self._by_user_agent(call.query, call.principal)
         else:
@@ -104,93 +120,93 @@ class HistoryReads:
         """An identity."""
         found = resources.identity(await self._lookup.identity(call.path["identityId"], call.principal))
         await self._embed("identity", {found.identity_id: found}, call)
-        return json_answer(found)
+        return json_response(found)
 
     async def visit(self, call: Call[NoQuery, None]) -> Response:
         """A visit."""
         stored = await self._lookup.visit(call.uuid("visitId", "visit"), call.principal)
         found = resources.visit(stored)
         await self._embed("visit", {_unique_id(stored): found}, call)
-        return json_answer(found)
+        return json_response(found)
 
     async def user_agent(self, call: Call[NoQuery, None]) -> Response:
         """The user agent of a visit, taken apart: the record that `userAgentId` names."""
         visit = await self._lookup.visit(call.uuid("visitId", "visit"), call.principal)
         if not visit.user_agent_id:
             raise Problem(404, "no such user agent")
-        return json_answer(resources.user_agent(visit))
+        return json_response(resources.user_agent(visit))
 
     async def session(self, call: Call[NoQuery, None]) -> Response:
         """A session."""
         found = resources.session(await self._lookup.session(call.uuid("sessionId", "session"), call.principal))
         await self._embed("session", {found.session_id: found}, call)
-        return json_answer(found)
+        return json_response(found)
 
     async def page(self, call: Call[NoQuery, None]) -> Response:
         """A page entry."""
         found = resources.page(await self._lookup.page(call.uuid("pageId", "page"), call.principal))
         await self._embed("page", {found.page_id: found}, call)
-        return json_answer(found)
+        return json_response(found)
 
     async def event(self, call: Call[NoQuery, None]) -> Response:
         """An event; the first received when several visits have used its id."""
-        return json_answer(resources.event(await self._lookup.event(call.uuid("eventId", "event"), call.principal)))
+        return json_response(resources.event(await self._lookup.event(call.uuid("eventId", "event"), call.principal)))
 
     async def visit_identities(self, call: Call[VisitIdentitiesQuery, None]) -> Response:
         """The identities a visit is associated with, each with the scope it has there."""
-        of = parent(call)
+        parent = parent_of(call)
         request = history.ListVisitIdentitiesRequest(
-            visit_id=of.id,
-            scope=_SCOPES[call.query.association],
+            visit_id=parent.id,
+            scope=_ASSOCIATION_STATES[call.query.association],
             page_size=call.query.page_size,
             page_token=call.query.page_start,
         )
         answer = await self._ask(self._history.ListVisitIdentities, request, call.principal, _PAGE_START)
         if not answer.associations:
-            await self._lookup.must_exist(of, call.principal)
+            await self._lookup.require_exists(parent, call.principal)
         found = {one.identity.identity_id: resources.visit_identity(one) for one in answer.associations}
         await self._embed("identity", found, call)
         return _collection(found.values(), answer.next_page_token)
 
     async def all_visits(self, call: Call[VisitsQuery, None]) -> Response:
         """All visits, also those that never named anybody. Not of the original."""
-        return await self._visits(call, EVERYTHING)
+        return await self._visits(call, NO_PARENT)
 
     async def visits(self, call: Call[VisitsQuery, None]) -> Response:
         """The visits associated with an identity."""
-        return await self._visits(call, parent(call))
+        return await self._visits(call, parent_of(call))
 
-    async def _visits(self, call: Call[VisitsQuery, None], of: Parent) -> Response:
+    async def _visits(self, call: Call[VisitsQuery, None], parent: Parent) -> Response:
         query = call.query
         request = history.ListVisitsRequest(global_visit_id=query.global_visit_id, user_agent=query.user_agent)
-        answer = await self._part(self._history.ListVisits, request, call, of)
+        answer = await self._fetch(self._history.ListVisits, request, call, parent)
         found = {_unique_id(visit): resources.visit(visit) for visit in answer.visits}
         await self._embed("visit", found, call)
-        return _collection(found.values(), _next(answer, of))
+        return _collection(found.values(), _next(answer, parent))
 
     async def pages(self, call: Call[PagesQuery, None]) -> Response:
         """The page entries of a visit, an identity or a session."""
-        of, query = parent(call), call.query
+        parent, query = parent_of(call), call.query
         request = history.ListPagesRequest(url=query.url, title=query.title, category=query.category)
-        answer = await self._part(self._history.ListPages, request, call, of)
+        answer = await self._fetch(self._history.ListPages, request, call, parent)
         found = {page.page_id: resources.page(page) for page in answer.pages}
         await self._embed("page", found, call)
-        return _collection(found.values(), _next(answer, of))
+        return _collection(found.values(), _next(answer, parent))
 
-    async def sessions(self, call: Call[Scoped, None]) -> Response:
+    async def sessions(self, call: Call[FilteredQuery, None]) -> Response:
         """The sessions of a visit or an identity."""
-        of, query = parent(call), call.query
+        parent, query = parent_of(call), call.query
         request = history.ListSessionsRequest()
         if isinstance(query, VisitSessionsQuery):
             request.session_identity_id = query.identity_id
-        answer = await self._part(self._history.ListSessions, request, call, of)
+        answer = await self._fetch(self._history.ListSessions, request, call, parent)
         found = {session.session_id: resources.session(session) for session in answer.sessions}
         await self._embed("session", found, call)
-        return _collection(found.values(), _next(answer, of))
+        return _collection(found.values(), _next(answer, parent))
 
     async def events(self, call: Call[EventsQuery, None]) -> Response:
         """The events of a visit, an identity, a session or a page entry."""
-        of, query = parent(call), call.query
+        parent, query = parent_of(call), call.query
         request = history.ListEventsRequest(
             event_name=query.event_name,
             event_type=query.type_number(),
@@ -199,21 +215,21 @@ class HistoryReads:
             global_visit_id=query.global_visit_id,
             browser_page_id=query.browser_page_id,
         )
-        answer = await self._part(self._history.ListEvents, request, call, of)
-        return _collection([resources.event(event) for event in answer.events], _next(answer, of))
+        answer = await self._fetch(self._history.ListEvents, request, call, parent)
+        return _collection([resources.event(event) for event in answer.events], _next(answer, parent))
 
-    async def _part(self, method: Any, request: Any, call: Call[Any, None], of: Parent) -> Any:
+    async def _fetch(self, method: Any, request: Any, call: Call[Any, None], parent: Parent) -> Any:
         """The asked part of a collection. Raises Problem 404 when it is empty because its parent is not there."""
-        query: Scoped = call.query
-        if of.kind:
-            setattr(request, f"{of.kind}_id", of.id)
-        request.scope.CopyFrom(query.scope(call.principal.filter(query.site)))
+        query: FilteredQuery = call.query
+        if parent.kind:
+            setattr(request, f"{parent.kind}_id", parent.id)
+        request.scope.CopyFrom(query.to_scope(call.principal.site_filter(query.site)))
         request.page_size = query.page_size
-        if start := position(of.id, query.page_start):
+        if start := parse_cursor(parent.id, query.page_start):
             request.start.CopyFrom(start)
         answer = await self._ask(method, request, call.principal)
         if not answer.ListFields():
-            await self._lookup.must_exist(of, call.principal)
+            await self._lookup.require_exists(parent, call.principal)
         return answer
 
     async def _by_user_agent(
@@ -240,8 +256,8 @@ class HistoryReads:
     async def _embed(self, kind: str, found: Mapping[str, Any], call: Call[Any, None]) -> None:
         """Fill in what is to be included. What belongs to a visit is of its site; an identity has been everywhere."""
         if call.includes:
-            site = call.principal.filter(call.query.site) if kind == "identity" else ""
-            await self._related.embed(kind, found, call.includes, site, call.principal)
+            site = call.principal.site_filter(call.query.site) if kind == "identity" else ""
+            await self._embedder.embed(kind, found, call.includes, site, call.principal)
 
 
 def _get(
@@ -259,12 +275,12 @@ def _unique_id(visit: visit_pb2.Visit) -> str:
     return visit.scoped_visit_id or visit.visit_id
 
 
-def _next(answer: Any, of: Parent) -> str:
-    return cursor(of.id, answer.next) if answer.HasField("next") else ""
+def _next(answer: Any, parent: Parent) -> str:
+    return format_cursor(parent.id, answer.next) if answer.HasField("next") else ""
 
 
 def _collection(items: Iterable[Any], next_page: str) -> Response:
     listed = list(items)
     if not listed:
         return Response(status_code=204)
-    return json_answer(listed, **({"Paging_Next": next_page} if next_page else {}))
+    return json_response(listed, **({"Paging_Next": next_page} if next_page else {}))

@@ -206,18 +206,18 @@ def identity(stored: identity_pb2.Identity) -> Identity:
         name=stored.name or None,
         location=stored.location or None,
         entity_in_cs=stored.contact_id or None,
-        visit_scope=scope_name(stored.visit_scope),
+        visit_scope=association_name(stored.visit_scope),
     )
 
 
 def visit_identity(association: visit_pb2.Association) -> Identity:
     """An identity as the API answers it, with the scope it has in the visit asked for."""
     found = identity(association.identity)
-    found.visit_scope = scope_name(association.scope)
+    found.visit_scope = association_name(association.scope)
     return found
 
 
-def scope_name(state: visitor_pb2.VisitorState.ValueType) -> str:
+def association_name(state: visitor_pb2.VisitorState.ValueType) -> str:
     """`Authenticated` or `Recognized`: an identity has no third relation to a visit."""
     return "Authenticated" if state == visitor_pb2.VISITOR_STATE_AUTHENTICATED else "Recognized"
 

@@ -19,19 +19,19 @@ class ClientGoneError(Exception):
     """The client has closed the connection; nobody is left to answer."""
 
 
-def must_be_plain(content_encoding: str) -> None:
+def require_unencoded(content_encoding: str) -> None:
     """Raises Problem 415 for a body that says it is encoded: nothing here decodes it."""
     if content_encoding.lower() not in {"", "identity"}:
         raise Problem(415, "Content-Encoding: must be identity, the body as it is", accept_encoding="identity")
 
 
-class Bodies:
+class BodyReader:
     """The bodies that are arriving at this gateway."""
 
-    def __init__(self, timeout_s: float, most_bytes: int) -> None:
+    def __init__(self, timeout_s: float, max_bytes: int) -> None:
         """Wait so long for each, and hold so many bytes of all of them."""
         self._timeout_s = timeout_s
-        self._room = most_bytes
+        self._bytes_left = max_bytes
 
     async def read(self, receive: Receive) -> bytes:
         """The body of a request, at most 1 MiB.
@@ -52,16 +52,16 @@ class Bodies:
                     part = message.get("body", b"")
                     size += len(part)
                     if size <= MAX_BODY:
-                        if len(part) > self._room:
+                        if len(part) > self._bytes_left:
                             raise Problem(503, "too much is arriving", retry_s=_RETRY_S, connection="close")
                         parts.append(part)
                         held += len(part)
-                        self._room -= len(part)
+                        self._bytes_left -= len(part)
                     more = message.get("more_body", False)
         except TimeoutError:
             raise Problem(408, "the body took too long to arrive", connection="close") from None
         finally:
-            self._room += held
+            self._bytes_left += held
         if size > MAX_BODY:
             raise Problem(413, f"the body has more than {MAX_BODY} bytes", connection="close")
         return parts[0] if len(parts) == 1 else b"".join(parts)

@@ -8,7 +8,7 @@ Includes = Mapping[str, bool]
 """What to include: `visits`, `pages`, `sessions`, `events`; True: whole objects beside their ids."""
 
 
-def includes(values: Mapping[str, str], allowed: Sequence[str]) -> Includes:
+def parse_includes(values: Mapping[str, str], allowed: Sequence[str]) -> Includes:
     """What the parameters of a request ask to include.
 
     Raises:

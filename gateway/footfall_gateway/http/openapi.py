@@ -94,12 +94,12 @@ def _operation(operation: Operation[Any, Any], api: Api, schemas: _Schemas) -> S
             *_header_parameters(operation.headers),
         ],
         "responses": _responses(operation, api, schemas),
-        "security": _SECURITY if operation.permission else [],
+        "security": _SECURITY if operation.required_scope else [],
     }
     if more.strip():
         described["description"] = more.strip()
-    if operation.permission:
-        described["x-scope"] = operation.permission.value
+    if operation.required_scope:
+        described["x-scope"] = operation.required_scope.value
     if operation.body is not None:
         content = {"application/json": {"schema": schemas.of(operation.body)}}
         described["requestBody"] = {"required": True, "content": content}
@@ -168,7 +168,7 @@ def _responses(operation: Operation[Any, Any], api: Api, schemas: _Schemas) -> S
 
 def _errors(operation: Operation[Any, Any]) -> Iterator[tuple[int, str]]:
     yield 400, "A parameter or the body is wrong; the message names it and its rule."
-    if operation.permission:
+    if operation.required_scope:
         yield 401, "Credentials are missing or wrong."
         yield 403, "These credentials do not allow it."
         yield 429, "Too many attempts from this address have failed."

@@ -56,16 +56,16 @@ class Stream:
     """What one client is sent: until a source ends, `stopping` is set or the client `is_allowed` no more."""
 
     def __init__(
-        self, sources: Sequence[Source], *, is_allowed: Callable[[], bool], stopping: asyncio.Event, beat_s: float
+        self, sources: Sequence[Source], *, is_allowed: Callable[[], bool], stopping: asyncio.Event, heartbeat_s: float
     ) -> None:
         self._sources = sources
         self._is_allowed = is_allowed
         self._stopping = stopping
         self._stop = asyncio.ensure_future(stopping.wait())
-        self._beat_s = beat_s
+        self._heartbeat_s = heartbeat_s
         self._first = b""
 
-    async def begin(self, limit_s: float) -> None:
+    async def start(self, limit_s: float) -> None:
         """Wait until every source has said where it begins.
 
         Raises:
@@ -81,14 +81,14 @@ class Stream:
             raise Problem(504, "a service that knows the answer took too long")
         self._first = b"".join([source.take() for source in self._sources])
 
-    async def blocks(self) -> AsyncGenerator[bytes, None]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The text of the stream. Whoever waits before taking the next block lets the sources wait too."""
         loop = asyncio.get_running_loop()
         yield STREAM_RETRY + self._first + self._id()
         sent_s = loop.time()
         while not self._stopping.is_set():
             reading = [source.next for source in self._sources]
-            silence_s = max(0.0, sent_s + self._beat_s - loop.time())
+            silence_s = max(0.0, sent_s + self._heartbeat_s - loop.time())
             await asyncio.wait((*reading, self._stop), timeout=silence_s, return_when=asyncio.FIRST_COMPLETED)
             if not self._is_allowed():  # before anything is told that came meanwhile
                 return
@@ -101,7 +101,7 @@ class Stream:
                     if message:
                         yield message + self._id()
                         sent_s = loop.time()
-            if loop.time() - sent_s >= self._beat_s:
+            if loop.time() - sent_s >= self._heartbeat_s:
                 yield b":\n" + self._id()
                 sent_s = loop.time()
 
@@ -119,11 +119,11 @@ def _status(error: BaseException) -> int:
     return error.status if isinstance(error, Problem) else 500
 
 
-class StreamAnswer(StreamingResponse):
+class EventStreamResponse(StreamingResponse):
     """The answer that is a stream. However it ends, it calls `close`; also when the client has left."""
 
     def __init__(self, stream: Stream, close: Callable[[], Awaitable[None]]) -> None:
-        super().__init__(stream.blocks(), headers=STREAM_HEADERS)
+        super().__init__(stream.chunks(), headers=STREAM_HEADERS)
         self._close = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -101,7 +101,7 @@ def asset_folder(name: str) -> Path:
     return packed if packed.is_dir() else package.parent / name
 
 
-def packed(body: bytes, content_type: str, max_age_s: int = 3600) -> BrowserFile:
+def browser_file(body: bytes, content_type: str, max_age_s: int = 3600) -> BrowserFile:
     """Content as it will be sent."""
     version = hashlib.sha256(body).hexdigest()[:16]
     return BrowserFile(
@@ -115,7 +115,7 @@ def packed(body: bytes, content_type: str, max_age_s: int = 3600) -> BrowserFile
     )
 
 
-def files_below(prefix: str, root: Path) -> Iterator[tuple[str, BrowserFile]]:
+def folder_files(prefix: str, root: Path) -> Iterator[tuple[str, BrowserFile]]:
     """Every file below a folder, by URL path; `index.html` is also the folder itself."""
     for file in sorted(root.rglob("*")):
         if not file.is_file():
@@ -123,7 +123,7 @@ def files_below(prefix: str, root: Path) -> Iterator[tuple[str, BrowserFile]]:
         content_type = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
         if content_type.startswith("text/"):
             content_type += "; charset=utf-8"
-        found = packed(file.read_bytes(), content_type, _PAGE_AGE_S)
+        found = browser_file(file.read_bytes(), content_type, _PAGE_AGE_S)
         path = f"{prefix}/{file.relative_to(root).as_posix()}"
         yield path, found
         if file.name == "index.html":

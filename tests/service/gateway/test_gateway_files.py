@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 from footfall_gateway.browser.tracker_bundle import JQUERY_PATH
-from footfall_gateway.http.static_files import asset_folder, files_below
+from footfall_gateway.http.static_files import asset_folder, folder_files
 from footfall_gateway.settings import GatewaySettings
 from footfall_servicekit.settings import load
 
@@ -107,7 +107,7 @@ async def test_nothing_else_is_served(http: httpx.AsyncClient, path: str) -> Non
 async def test_every_page_refuses_frames_inline_scripts_and_other_hosts(http: httpx.AsyncClient) -> None:
     pages = asset_folder("console")
     folders = {"/docs": asset_folder("docs"), "/demo": pages / "demo", "/console": pages / "console"}
-    files = [path for prefix, root in folders.items() for path, _ in files_below(prefix, root)]
+    files = [path for prefix, root in folders.items() for path, _ in folder_files(prefix, root)]
     for path in [*files, *SCRIPTS, *DSLS, "/tracker-dsl.js", JQUERY_PATH, "/openapi.json"]:
         answer = await http.get(path)
         assert answer.status_code == 200, path

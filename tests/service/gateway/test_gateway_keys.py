@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from argon2 import PasswordHasher
 from footfall_gateway.auth.authenticator import Authenticator
-from footfall_gateway.auth.keys import Key, KeyFile, Scope, is_slow_proof, new_token
+from footfall_gateway.auth.keys import Key, KeyFile, KeyScope, matches_slow_hash, new_token
 from footfall_gateway.commands import keys as keys_command
 from footfall_gateway.problem import Problem
 
@@ -51,7 +51,7 @@ def old_key(file: Path) -> tuple[str, str]:
     token, key_id, _ = new_token()
     kept = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(token)
     with KeyFile(file).changing() as keys:
-        keys[key_id] = Key(id=key_id, name="old", hash=kept, scopes=[Scope.READ], sites=[], create_ms=now_ms())
+        keys[key_id] = Key(id=key_id, name="old", hash=kept, scopes=[KeyScope.READ], sites=[], create_ms=now_ms())
     return token, key_id
 
 
@@ -60,15 +60,15 @@ def made_up_for(token: str) -> str:
     return token[:-43] + "x" * 43
 
 
-def authenticator_of(file: Path, slow_hashes_waiting: int = 20) -> Authenticator:
+def authenticator_of(file: Path, max_queued_hashes: int = 20) -> Authenticator:
     return Authenticator(
         user="",
         password="",
         keys_file=file,
-        is_open=False,
-        has_walls=False,
-        failures_per_minute=5,
-        slow_hashes_waiting=slow_hashes_waiting,
+        allows_anonymous=False,
+        has_sites_file=False,
+        max_failures_per_minute=5,
+        max_queued_hashes=max_queued_hashes,
     )
 
 
@@ -92,13 +92,13 @@ class SlowHash:
     def __call__(self, kept: str, token: str) -> bool:
         self.hashed.append(token)
         assert self.may_end.wait(10)
-        return is_slow_proof(kept, token)
+        return matches_slow_hash(kept, token)
 
 
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> SlowHash:
     counting = SlowHash()
-    monkeypatch.setattr("footfall_gateway.auth.authenticator.is_slow_proof", counting)
+    monkeypatch.setattr("footfall_gateway.auth.authenticator.matches_slow_hash", counting)
     return counting
 
 
@@ -205,7 +205,7 @@ async def test_a_file_of_keys_that_is_none_lets_nobody_in_and_hurts_nobody_else(
 
 def test_a_command_about_no_key_says_so(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert keys_command.run(["revoke", "000000000000"], file) == 1
-    assert "no such key" in capsys.readouterr().err
+    assert "No key has the id" in capsys.readouterr().err
     assert keys_command.run(["list"], None) == 2
 
 
@@ -248,7 +248,7 @@ async def test_slow_hashes_that_wait_are_bounded_and_nobody_else_waits_for_them(
 ) -> None:
     token = command(capsys, file, "create", "desktop")
     old, _ = old_key(file)
-    authenticator = authenticator_of(file, slow_hashes_waiting=3)
+    authenticator = authenticator_of(file, max_queued_hashes=3)
     slow.may_end.clear()
     guesses = [
         asyncio.create_task(outcome(authenticator, f"Bearer {made_up_for(old)}", f"192.0.2.{n}")) for n in range(5)

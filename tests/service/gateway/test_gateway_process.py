@@ -43,22 +43,22 @@ async def test_a_server_that_dies_or_ends_ends_the_process_and_says_why(
     assert died["exc_info"]
 
 
-async def test_sharing_rate_limits_outlives_a_failure_that_nobody_thought_of(
+async def test_sharing_rate_limits_continues_after_an_unexpected_error(
     monkeypatch: pytest.MonkeyPatch, redis_database_url: str
 ) -> None:
     outcomes = iter([KeyError])
-    told = asyncio.Event()
-    tell = MinuteLimit.tell
+    shared = asyncio.Event()
+    share = MinuteLimit.share
 
-    async def tell_after_failing(limit: MinuteLimit, strategy: Any) -> None:
+    async def share_after_failing(limit: MinuteLimit, strategy: Any) -> None:
         if failure := next(outcomes, None):
             raise failure
-        await tell(limit, strategy)
-        told.set()
+        await share(limit, strategy)
+        shared.set()
 
-    monkeypatch.setattr(MinuteLimit, "tell", tell_after_failing)
+    monkeypatch.setattr(MinuteLimit, "share", share_after_failing)
     async with running_gateway(REDIS_URL=redis_database_url) as http:
-        await asyncio.wait_for(told.wait(), 10)
+        await asyncio.wait_for(shared.wait(), 10)
         assert await failures(http, "RateLimiter.share") == 1
 
 

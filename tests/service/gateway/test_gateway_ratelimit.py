@@ -39,7 +39,7 @@ async def test_an_address_that_has_used_its_minute_must_wait(gateway: Running) -
         for refused in (await http.post("/beacon", json=page()), await http.get("/beacon.gif?e=e30")):
             assert refused.status_code == 429
             assert 1 <= int(refused.headers["Retry-After"]) <= 60
-            assert refused.json()["message"] == "too many events or bytes from this address"
+            assert refused.json()["message"] == "too many events or bytes from this address; try again later"
         assert (await http.get("/healthz")).status_code == 200
 
 
@@ -142,7 +142,7 @@ async def test_a_site_that_has_used_its_minute_must_wait_and_the_others_need_not
             refused = await http.post("/beacon", json=body, headers=shop)
             assert refused.status_code == 429
             assert 1 <= int(refused.headers["Retry-After"]) <= 60
-            assert refused.json()["message"] == "too many events or bytes for this site"
+            assert refused.json()["message"] == "too many events or bytes for this site; try again later"
         assert (await http.post("/beacon", json={"site": "blog", "events": page()})).status_code == 204
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 import structlog
-from footfall_gateway.auth.keys import Key, KeyFile, Scope, new_token
+from footfall_gateway.auth.keys import Key, KeyFile, KeyScope, new_token
 from footfall_timeline import page_id, session_id
 
 from tests.service.gateway.conftest import before, running_gateway
@@ -62,7 +62,7 @@ class Scene:
             id=key_id,
             name="limited",
             hash=token_hash,
-            scopes=[Scope(scope) for scope in scopes.split()],
+            scopes=[KeyScope(scope) for scope in scopes.split()],
             sites=list(sites),
             create_ms=now_ms(),
         )
@@ -120,7 +120,7 @@ async def test_of_an_identity_it_sees_only_what_happened_on_its_site(scene: Scen
 
 async def test_keys_of_sites_without_walls_between_sites_are_warned_of(tmp_path: Path) -> None:
     _, key_id, token_hash = new_token()
-    key = Key(id=key_id, name="limited", hash=token_hash, scopes=[Scope.READ], sites=["shop"], create_ms=1)
+    key = Key(id=key_id, name="limited", hash=token_hash, scopes=[KeyScope.READ], sites=["shop"], create_ms=1)
     sites = tmp_path / "sites.toml"
     sites.write_text('[[site]]\nname = "shop"\n')
     for file in (None, sites):
@@ -180,7 +180,7 @@ async def test_it_may_create_only_what_is_of_its_site(scene: Scene) -> None:
     ],
 )
 async def test_each_operation_needs_its_scope(scene: Scene, method: str, path: str, scope: str) -> None:
-    without = scene.key(scopes=" ".join({*Scope} - {scope}))
+    without = scene.key(scopes=" ".join({*KeyScope} - {scope}))
     refused = await scene.http.request(method, path, headers=without)
     assert refused.status_code == 403
     assert scope in refused.text
