@@ -25,7 +25,6 @@ from footfall_gateway.beacons import (
     BeaconEndpoint,
     BoundedConnection,
     Bounds,
-    Cors,
     Intake,
     Limits,
     RateLimiter,
@@ -92,7 +91,7 @@ class Gateway:
             self._intake,
             beacons,
             self._probes,
-            links=Links(self._limiter, Cors(sites)),
+            links=Links(self._limiter, beacons.cors),
             bodies=bodies,
             stopping=self._stopping,
         )

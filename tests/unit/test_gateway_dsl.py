@@ -29,7 +29,7 @@ ENTITIES = "<!DOCTYPE x [\n%s]><properties>&a;</properties>"
         ("<properties>\n<events>\n</properties>", 3, "not well-formed: mismatched tag"),
         ("", 1, "not well-formed: no element found"),
         ("<rules/>", 1, "<rules> is not an element of the DSL"),
-        ("<events/>", 1, "the root must be <properties>, not <events>"),
+        ("<events/>", 1, "the root must be <properties>"),
         ("<properties>\n<event name='A'/></properties>", 2, "event 'A': <event> must not be in <properties>"),
         ("<properties><events>\n<event/></events></properties>", 2, "event '': <event> needs the attribute name"),
         (in_event(""), 2, "event 'A': <event> needs a <trigger>"),

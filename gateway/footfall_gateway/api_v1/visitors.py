@@ -1,4 +1,4 @@
-"""Turns requests about visitors into questions for identity, and for history, which knows why they are who they are."""
+"""Operations of visitors, answered by the identity service. History adds the evidence for their identities."""
 
 from typing import Annotated, Any
 
@@ -15,16 +15,16 @@ from footfall_gateway.http import Call, NoQuery, Operation, json_response
 
 
 class VisitorsQuery(msgspec.Struct):
-    """Which visitors."""
+    """Filters of visitors."""
 
     state: Annotated[resources.State, Meta(description="Only visitors in this state.")] | UnsetType = UNSET
     site: Annotated[str, Meta(description="Only visitors of this website.")] = ""
-    page_size: Annotated[int, Meta(description="At most so many.", ge=1, le=1_000)] = 50
-    page_token: Annotated[str, Meta(description="`nextPageToken` of the page before.")] = ""
+    page_size: Annotated[int, Meta(description="Maximum number of visitors.", ge=1, le=1_000)] = 50
+    page_token: Annotated[str, Meta(description="`nextPageToken` of the previous response.")] = ""
 
 
 class VisitorsApi:
-    """Who is on the site, and why we say so."""
+    """The visitors on the site, and the evidence for their identities."""
 
     def __init__(self, backends: Backends) -> None:
         self._ask = backends.ask
@@ -40,7 +40,7 @@ class VisitorsApi:
         ]
 
     async def visitors(self, call: Call[VisitorsQuery, None]) -> Response:
-        """Who is on the site now, latest activity first."""
+        """The visitors on the site now, latest activity first."""
         query = call.query
         request = identity.ListVisitorsRequest(
             state=resources.STATES[query.state] if query.state else visitor_pb2.VISITOR_STATE_UNSPECIFIED,
@@ -48,23 +48,23 @@ class VisitorsApi:
             page_size=query.page_size,
             page_token=query.page_token,
         )
-        answer = await self._ask(self._identity.ListVisitors, request, call.principal)
-        found = [resources.visitor(live) for live in answer.visitors]
-        return json_response(resources.Visitors(found, answer.next_page_token or None))
+        response = await self._ask(self._identity.ListVisitors, request, call.principal)
+        found = [resources.visitor(live) for live in response.visitors]
+        return json_response(resources.Visitors(found, response.next_page_token or None))
 
     async def visitor(self, call: Call[NoQuery, None]) -> Response:
-        """The live state of a visit: who it is as soon as the beacon is answered, all else within 300 ms."""
+        """The live state of a visit: transitions when their beacon is answered, everything else within 300 ms."""
         request = identity.GetVisitorRequest(visit_id=call.uuid("visitId", "visit"))
         live = (await self._ask(self._identity.GetVisitor, request, call.principal)).visitor
         return json_response(resources.visitor(live))
 
     async def explain(self, call: Call[NoQuery, None]) -> Response:
-        """The timeline of a visit: every transition with its rule, its evidence and its assurance."""
+        """The timeline of a visit: every transition with its rule, evidence and assurance."""
         request = history.ExplainVisitRequest(visit_id=call.uuid("visitId", "visit"))
-        answer = await self._ask(self._history.ExplainVisit, request, call.principal)
-        explained = resources.explanation(answer)
-        while answer.next_page_token:
-            request.page_token = answer.next_page_token
-            answer = await self._ask(self._history.ExplainVisit, request, call.principal)
-            explained.transitions += resources.transitions(answer)
+        response = await self._ask(self._history.ExplainVisit, request, call.principal)
+        explained = resources.explanation(response)
+        while response.next_page_token:
+            request.page_token = response.next_page_token
+            response = await self._ask(self._history.ExplainVisit, request, call.principal)
+            explained.transitions += resources.transitions(response)
         return json_response(explained)

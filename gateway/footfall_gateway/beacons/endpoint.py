@@ -17,7 +17,7 @@ from footfall_gateway.beacons.envelope import BeaconError, Envelope, Rejection, 
 from footfall_gateway.beacons.intake import Intake, Outcome, Sender, now_ms
 from footfall_gateway.beacons.rate_limit import RateLimiter
 from footfall_gateway.beacons.sites import Sites
-from footfall_gateway.http import BodyReader, ClientGoneError, Receive, require_unencoded
+from footfall_gateway.http import BodyReader, ClientGoneError, Receive, require_plain_body
 from footfall_gateway.problem import Problem
 
 Scope = MutableMapping[str, Any]
@@ -82,7 +82,7 @@ class BeaconEndpoint:
     def __init__(self, intake: Intake, sites: Sites, limiter: RateLimiter, bodies: BodyReader) -> None:
         self._intake = intake
         self._sites = sites
-        self._cors = Cors(sites)
+        self.cors = Cors(sites)
         self._limiter = limiter
         self._bodies = bodies
         self._successes: dict[bytes, bytes] = {}
@@ -96,7 +96,7 @@ class BeaconEndpoint:
         origin = headers.get(b"origin", b"")
         is_pixel = scope["path"] == "/beacon.gif"
         if scope["method"] == "OPTIONS":
-            await _respond(send, 204, self._cors.preflight(origin) if not is_pixel else [(b"allow", b"GET")])
+            await _respond(send, 204, self.cors.preflight(origin) if not is_pixel else [(b"allow", b"GET")])
             return
         sender = _sender(scope, headers, received_ms)
         try:
@@ -140,7 +140,7 @@ class BeaconEndpoint:
             self._successes, self._success_headers = {}, default_headers
         response = self._successes.get(pending.origin)
         if response is None:
-            lines = [b"%b: %b\r\n" % header for header in (*default_headers, *self._cors.headers(pending.origin))]
+            lines = [b"%b: %b\r\n" % header for header in (*default_headers, *self.cors.headers(pending.origin))]
             response = b"".join([b"HTTP/1.1 204 No Content\r\n", *lines, b"\r\n"])
             if len(self._successes) < _MAX_CACHED and len(pending.origin) <= MAX_ORIGIN_LENGTH:
                 self._successes[pending.origin] = response
@@ -164,13 +164,13 @@ class BeaconEndpoint:
             status, message, extra = (413 if isinstance(error, TooManyEventsError) else 400), str(error), []
         self._count(status)
         await _respond(
-            send, status, [*_JSON, *self._cors.headers(origin), *extra], _encode(BeaconResponse(0, [], message))
+            send, status, [*_JSON, *self.cors.headers(origin), *extra], _encode(BeaconResponse(0, [], message))
         )
 
     async def _respond_with_outcome(self, send: Send, origin: bytes, outcome: Outcome, *, is_pixel: bool) -> None:
         status, answer, extra = _response_to(outcome)
         self._count(status)
-        cors = self._cors.headers(origin)
+        cors = self.cors.headers(origin)
         if answer:
             await _respond(send, status, [*_JSON, *cors, *extra], _encode(answer))
         elif is_pixel:
@@ -225,7 +225,7 @@ def _require_readable(headers: dict[bytes, bytes]) -> None:
     if media_type not in _CONTENT_TYPES:
         raise Problem(415, "Content-Type: must be application/json or text/plain")
     if encoding := headers.get(b"content-encoding"):
-        require_unencoded(encoding.decode("latin-1"))
+        require_plain_body(encoding.decode("latin-1"))
 
 
 def _pixel_body(scope: Scope) -> bytes:

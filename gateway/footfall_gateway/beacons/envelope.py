@@ -36,10 +36,7 @@ class TooManyEventsError(BeaconError):
 Milliseconds = int | float
 """A time of the sender's clock. `performance.timeOrigin + performance.now()` has a fraction, which `to_int64` drops."""
 
-Json = Annotated[
-    msgspec.Raw,
-    msgspec.Meta(extra_json_schema={"description": "A value that is not an object is stored as `value` of an object."}),
-]
+Json = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"description": "Stored as `value` unless an object."})]
 
 
 class BeaconEvent(msgspec.Struct, gc=False):

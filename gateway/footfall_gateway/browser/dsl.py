@@ -202,8 +202,7 @@ class _Parser:
         if name not in _PARENTS:
             self._fault(f"<{name}> is not an element of the DSL")
         elif parent not in _PARENTS[name]:
-            reason = f"<{name}> must not be in <{parent}>" if parent else f"the root must be <properties>, not <{name}>"
-            self._fault(reason)
+            self._fault(f"<{name}> must not be in <{parent}>" if parent else "the root must be <properties>")
         required = _REQUIRED.get(name)
         if required and not attributes.get(required, "").strip():
             self._fault(f"<{name}> needs the attribute {required}")

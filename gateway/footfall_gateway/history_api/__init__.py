@@ -1,4 +1,4 @@
-"""The original's History REST API: its reads and writes, its resources to the byte, and its cursors."""
+"""The History REST API of Genesys Web Engagement 8.5: reads, writes, resources and cursors."""
 
 from footfall_gateway.history_api.embedding import Embedder
 from footfall_gateway.history_api.lookup import Lookup

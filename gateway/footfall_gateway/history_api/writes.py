@@ -1,4 +1,4 @@
-"""Turns the writing operations of the History API into beacons of one event: same rules, same durability."""
+"""The write operations of the History API. Each stores one event, with the rules and the durability of a beacon."""
 
 import asyncio
 import random
@@ -37,19 +37,19 @@ _POLL_INTERVAL_S = 0.02
 
 
 class VisitBody(msgspec.Struct, rename="camel"):
-    """A visit to create: its VisitStarted."""
+    """A visit to create."""
 
     global_visit_id: str | None = msgspec.field(name="globalVisitID", default=None)
     user_agent: Annotated[str, Meta(max_length=1_024)] = ""
     start_date: Annotated[int, Meta(ge=0)] | Annotated[float, Meta(ge=0)] | None = None
-    """Now, when not given. However old, the visit began then."""
+    """When the visit began, however long ago. Default: now."""
     visit_id: str | None = None
-    """Made, when not given."""
+    """Default: a new id."""
     site: str = ""
 
 
 class HistoryWrites:
-    """What can be written by the History REST API."""
+    """The write operations of the History API."""
 
     def __init__(self, intake: Intake, lookup: Lookup, walls: Walls) -> None:
         self._intake = intake
@@ -68,9 +68,9 @@ class HistoryWrites:
         ]
 
     async def visit(self, call: Call[NoQuery, VisitBody]) -> Response:
-        """Create a visit: store its VisitStarted, and answer the visit once it is on disk.
+        """Create a visit: store its VisitStarted, and return the visit once the event is on disk.
 
-        A client without the scope `read` is answered what it sent, not what was there.
+        A client without the scope `read` gets back what it sent, not what was stored before.
         """
         given, received_ms = call.body, now_ms()
         start_ms = received_ms if given.start_date is None else to_int64(given.start_date)
@@ -98,10 +98,10 @@ class HistoryWrites:
         )
 
     async def event(self, call: Call[NoQuery, BeaconEvent]) -> Response:
-        """Create an event of a visit, which need not be known yet, and answer the event once it is on disk.
+        """Create an event of a visit, which need not exist yet, and return the event once it is on disk.
 
-        The path's visitId wins over the body's. Sent again with the same eventID it is the event stored first; a client
-        without the scope `read` is answered what it sent.
+        The visitId of the path replaces that of the body. A second request with the same eventID returns the event
+        stored first. A client without the scope `read` gets back what it sent.
         """
         received_ms = now_ms()
         event = call.body
@@ -118,18 +118,18 @@ class HistoryWrites:
         return json_response(_as_sent(event, event_id, received_ms, stored_id))
 
     async def _store(self, event: BeaconEvent, sender: Sender) -> None:
-        """Raises Problem: 400, it is rejected; 503, it is not known to be stored."""
+        """Store the event. Raises Problem: 400, it is rejected; 503, it is not known to be stored."""
         outcome = await self._intake.store(sender, Envelope([event], [0], [], 0, None), len(bytes(event.data)))
         for rejection in outcome.rejections:
             if rejection.is_retryable:
-                raise Problem(503, "the event log does not answer", retry_s=1)
+                raise Problem(503, "the event log is not available; try again", retry_s=1)
             raise Problem(400, rejection.message)
 
 
 async def _poll_history(principal: Principal, ask: Callable[[], Awaitable[Found]]) -> Found | None:
-    """What history has made of an event that is on disk; None when it does not get to it in time.
+    """The resource that history has stored for an event; None when history does not have it in time.
 
-    None too for a client that may not read: ids that it makes up or has seen may be those of somebody else's visit.
+    None for a client without the scope `read`: the ids it sends may be those of other visitors.
     """
     if KeyScope.READ not in principal.scopes:
         return None
@@ -139,13 +139,13 @@ async def _poll_history(principal: Principal, ask: Callable[[], Awaitable[Found]
             return await ask()
         except Problem as problem:
             if problem.status != 404:
-                return None  # history is away; the event is safe all the same
+                return None  # history is unavailable; the event is stored all the same
         await asyncio.sleep(_POLL_INTERVAL_S)
     return None
 
 
 def _one_event(body: bytes) -> BeaconEvent:
-    """Read as a beacon is. Raises Problem 400 when it is none, or not of one event."""
+    """The event of a beacon with one event. Raises Problem 400 for any other body."""
     try:
         envelope = decode_beacon(body)
     except BeaconError as error:
@@ -177,5 +177,5 @@ def _as_sent(event: BeaconEvent, event_id: str, received_ms: int, stored_id: str
 
 
 def _new_id() -> str:
-    """An id as the original's server makes them: UUIDv1."""
+    """A UUIDv1, as GWE's server makes them."""
     return str(uuid.uuid1(_NODE))

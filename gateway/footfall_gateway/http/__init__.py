@@ -1,4 +1,4 @@
-"""What HTTP APIs are made of: operations, their routes and description, bodies, files, server-sent events."""
+"""Building blocks of the HTTP APIs: operations, routes, OpenAPI, bodies, files, server-sent events."""
 
 from footfall_gateway.http.bodies import (
     MAX_BODY,
@@ -6,7 +6,7 @@ from footfall_gateway.http.bodies import (
     BodyReader,
     ClientGoneError,
     Receive,
-    require_unencoded,
+    require_plain_body,
 )
 from footfall_gateway.http.includes import Includes
 from footfall_gateway.http.openapi import ERROR_HEADERS, Schema, Unrouted, describe, with_body
@@ -18,5 +18,5 @@ __all__ = [
     "ERROR_HEADERS", "ID_SEPARATOR", "JSON", "MAX_BODY", "MAX_DISCARDED", "STREAM_HEADERS", "STREAM_RETRY", "Api",
     "BodyReader", "BrowserFile", "Call", "ClientGoneError", "EventStreamResponse", "Files", "Gate", "Includes",
     "NoQuery", "Operation", "Receive", "Schema", "Source", "Stream", "Unrouted", "asset_folder", "browser_file",
-    "describe", "folder_files", "json_response", "require_unencoded", "routes", "with_body",
+    "describe", "folder_files", "json_response", "require_plain_body", "routes", "with_body",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Turns a table of operations into routes. The same table describes them: see openapi.py."""
+"""The table of operations, and the routes made from it. openapi.py describes the API from the same table."""
 
 import os
 import re
@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from footfall_gateway import metrics
 from footfall_gateway.auth import EVERYBODY, Audit, Authenticator, KeyScope, Principal
-from footfall_gateway.http.bodies import BodyReader, ClientGoneError, require_unencoded
+from footfall_gateway.http.bodies import BodyReader, ClientGoneError, require_plain_body
 from footfall_gateway.http.includes import Includes, parse_includes
 from footfall_gateway.problem import ErrorStyle, Problem, format_error
 
@@ -28,13 +28,13 @@ Body = TypeVar("Body")
 Method = Literal["GET", "POST", "PUT", "DELETE", "OPTIONS"]
 
 JSON = "application/json; charset=UTF-8"
-"""Spelled as the original spells it."""
+"""As spelled by Genesys Web Engagement."""
 
 _MAX_PARAMETERS = 100
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 _COMMON_HEADERS = (
-    ("cache-control", "no-store"),  # most of it is about people
+    ("cache-control", "no-store"),  # responses contain personal data
     ("x-content-type-options", "nosniff"),
     ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
 )
@@ -48,7 +48,7 @@ class NoQuery(msgspec.Struct):
 
 @dataclass(slots=True)
 class Call(Generic[Query, Body]):
-    """One request, decoded."""
+    """A decoded request."""
 
     path: Mapping[str, str]
     query: Query
@@ -59,10 +59,10 @@ class Call(Generic[Query, Body]):
     address: str
 
     def uuid(self, name: str, resource: str) -> str:
-        """The path parameter `name` in its stored form.
+        """The UUID in the path parameter `name`, in its stored form.
 
         Raises:
-            Problem: 404. What is no UUID names no resource.
+            Problem: 404, it is not a UUID, so no resource has it.
 
         """
         try:
@@ -73,34 +73,34 @@ class Call(Generic[Query, Body]):
 
 @dataclass(frozen=True, slots=True)
 class Operation(Generic[Query, Body]):
-    """One method on one path: what is called, what it takes and what it answers."""
+    """One method on one path: its handler, parameters, body and response."""
 
     name: str
     method: Method
     path: str
     handler: Callable[[Call[Query, Body]], Awaitable[Response]]
-    """Its docstring describes the operation."""
+    """Its docstring is the description of the operation."""
     query: type[Query]
-    answer: Any = None
-    """Type of the body of a 200; None when there is none."""
+    response_type: Any = None
+    """Type of the body of a 200; None: it has no body."""
     body: type[Body] | None = None
     required_scope: KeyScope | None = KeyScope.READ
-    """None: open to everybody."""
+    """None: no authentication."""
     includes: tuple[str, ...] = ()
-    """What `include_*` may name."""
+    """The lists that `include_*` may name."""
     decode: Callable[[bytes], Body] | None = None
-    """What reads a body that is not simply the JSON of its type; may raise Problem."""
+    """A decoder for a body that is not plain JSON of its type; may raise Problem."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Request headers that it reads, each with what it says."""
+    """Descriptions of the request headers that the handler reads."""
     media_type: str = JSON
     """Of a 200."""
     also: Mapping[int, Any] = field(default_factory=dict)
-    """Types of bodies of further statuses that are answers and not errors."""
+    """Types of the bodies of other statuses that are not errors."""
 
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """Operations that are served below the same prefixes and answer errors alike."""
+    """Operations with the same path prefixes and the same form of errors."""
 
     tag: str
     prefixes: tuple[str, ...]
@@ -109,7 +109,7 @@ class Api:
 
 
 def json_response(body: Any, status: int = 200, /, **headers: str) -> Response:
-    """A compact JSON body."""
+    """A response with a compact JSON body."""
     return Response(
         msgspec.json.encode(body),
         status,
@@ -119,7 +119,7 @@ def json_response(body: Any, status: int = 200, /, **headers: str) -> Response:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """What every request to an operation passes."""
+    """The checks of every request to an operation: credentials, audit and body."""
 
     authenticator: Authenticator
     audit: Audit
@@ -127,7 +127,7 @@ class Gate:
 
 
 def routes(api: Api, gate: Gate) -> list[Route]:
-    """One route a path and prefix."""
+    """The routes of an API, one for each path and prefix."""
     by_path: dict[str, dict[str, Operation[Any, Any]]] = {}
     for operation in api.operations:
         by_path.setdefault(operation.path, {})[operation.method] = operation
@@ -140,7 +140,7 @@ def routes(api: Api, gate: Gate) -> list[Route]:
 
 @dataclass(slots=True)
 class _RequestSubject:
-    """What is known of a request by the time it is answered: who asks, and about whom."""
+    """The client of a request, and the hashed ids of the resources it names. For the log line."""
 
     principal: Principal | None = None
     subject_hashes: Mapping[str, str] = field(default_factory=dict)
@@ -217,14 +217,14 @@ class _PathEndpoint:
     def _options_or_405(self, method: str) -> Response:
         if method == "OPTIONS":
             return Response(status_code=204, headers={"allow": self._allow})
-        raise Problem(405, "method not allowed here", allow=self._allow)
+        raise Problem(405, f"method not allowed; use {self._allow}", allow=self._allow)
 
 
 def _reject_cross_site(method: Method, headers: Mapping[str, str]) -> None:
-    """Raises Problem 403 for what a page of another origin changes with the credentials its browser remembers of us.
+    """Raises Problem 403 for a write from a page of another origin, with credentials that its browser remembers.
 
-    Sec-Fetch-Site says it best, but browsers leave it out towards plain HTTP. Origin comes with every such request, and
-    is compared with the host that was asked. Clients that are no browsers send neither.
+    Sec-Fetch-Site says so directly, but browsers omit it over plain HTTP. Then Origin, which browsers send with every
+    write, must be the requested host. Clients other than browsers send neither header.
     """
     if method == "GET":
         return
@@ -234,12 +234,12 @@ def _reject_cross_site(method: Method, headers: Mapping[str, str]) -> None:
     else:
         is_same_origin = not origin or origin.partition("://")[2] == headers.get("host")
     if not is_same_origin:
-        raise Problem(403, "a page of another origin may not do that")
+        raise Problem(403, "pages of another origin may not write")
 
 
 def _require_json(headers: Mapping[str, str]) -> None:
-    """Raises Problem 415 for what a body is not. A form, and what has no type, any page may send to any origin."""
-    require_unencoded(headers.get("content-encoding", ""))
+    """Raises Problem 415 for a body that is not JSON. Any page may send a form, or no type, to any origin."""
+    require_plain_body(headers.get("content-encoding", ""))
     if headers.get("content-type", "").partition(";")[0].rstrip().lower() != "application/json":
         raise Problem(415, "Content-Type: must be application/json")
 
@@ -250,9 +250,9 @@ def _parse_query(raw: bytes) -> dict[str, str]:
             parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MAX_PARAMETERS)
         )
     except UnicodeDecodeError:
-        raise Problem(400, "query: is not percent-encoded UTF-8") from None
+        raise Problem(400, "query: must be percent-encoded UTF-8") from None
     except ValueError:
-        raise Problem(400, f"query: at most {_MAX_PARAMETERS} parameters") from None
+        raise Problem(400, f"query: must have at most {_MAX_PARAMETERS} parameters") from None
 
 
 def _convert_query(values: Mapping[str, str], query: type[Query]) -> Query:
@@ -272,11 +272,11 @@ def _decode_body(raw: bytes, body: type[Body]) -> Body:
 
 
 def _decode_segment(segment: str) -> str:
-    """One segment of the raw path: routed while encoded, so an id may hold `/` (`%2F`), `#`, `%` and anything else."""
+    """One segment of the raw path. It is decoded after routing, so that an id may contain `/` (`%2F`)."""
     try:
         return unquote(segment, errors="strict")
     except UnicodeDecodeError:
-        raise Problem(400, "path: is not percent-encoded UTF-8") from None
+        raise Problem(400, "path: must be percent-encoded UTF-8") from None
 
 
 def _given_or_new_request_id(headers: Mapping[str, str]) -> str:
@@ -285,7 +285,7 @@ def _given_or_new_request_id(headers: Mapping[str, str]) -> str:
 
 
 def _record(operation: Operation[Any, Any] | None, status: int, seconds: float, subject: _RequestSubject) -> None:
-    """Count and log a request: by operation, because paths and queries name people; docs/security.md: Audit."""
+    """Count and log a request by its operation: paths and queries contain personal data (docs/security.md, Audit)."""
     name = operation.name if operation else "none"
     metrics.REQUESTS.labels(name, str(status)).inc()
     metrics.REQUEST_SECONDS.labels(name).observe(seconds)

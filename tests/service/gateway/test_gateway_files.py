@@ -49,7 +49,7 @@ async def test_what_pages_and_clients_call_is_there_below_a_path_prefix_as_well(
             for path in [*ORIGINAL_SCRIPTS, *DSLS, "/tracker-dsl.js?v=1", "/healthz"]:
                 assert (await http.get(prefix + path)).status_code == 200, prefix + path
             nothing = await http.get(f"{prefix}/server/data/nothing")
-            assert nothing.json() == {"code": 404, "message": "nothing is here"}
+            assert nothing.json() == {"code": 404, "message": "this path does not exist; /docs/ lists all paths"}
         for path in ("/onlinechat", "/onlinechatter/tracker.js", "/b/tracker.js", "/a/onlinechat/tracker.js"):
             assert (await http.get(path)).status_code == 404, path
 
