@@ -46,7 +46,7 @@ async def sign_in(page: Page, user: str, secret: str) -> None:
 async def test_nobody_sees_anything_without_signing_in(browser: Browser, suite: Suite) -> None:
     async with console(browser, suite, signed_in=False) as page:
         await sign_in(page, "tester", "wrong")
-        await expect(page.get_by_role("alert").first).to_have_text("These are not known here.")
+        await expect(page.get_by_role("alert").first).to_have_text("Unknown user, password or token.")
         await expect(page.locator("#work")).to_be_hidden()
         await sign_in(page, *suite.credentials)
         await expect(page.locator("#live")).to_have_text("Live")
@@ -103,7 +103,7 @@ async def test_a_visitor_who_signs_in_at_the_shop_is_seen_at_once_and_linked_by_
         await expect(opened.get_by_role("cell", name="SignIn", exact=True)).to_be_visible()
         await opened.get_by_label("Link to").fill("nobody-has-this-id")
         await opened.get_by_role("button", name="Link", exact=True).click()
-        await expect(opened.get_by_role("status")).to_have_text("There is no such contact.")
+        await expect(opened.get_by_role("status")).to_have_text("This contact does not exist. Check its id.")
         await opened.get_by_label("Link to").fill(contact)
         await opened.get_by_role("button", name="Link", exact=True).click()
         await expect(opened.get_by_text(f"Linked to {contact} by")).to_be_visible()
@@ -173,7 +173,7 @@ async def test_filters_and_a_lost_connection(browser: Browser, suite: Suite) -> 
         rows = page.locator("#visitors tr")
         await page.get_by_role("combobox").fill(site)
         await page.keyboard.press("Enter")
-        await expect(page.get_by_text("Nobody is on the site.")).to_be_visible()
+        await expect(page.get_by_text("No visitors are on the site.")).to_be_visible()
         await signs_in("first", site)
         await signs_in("elsewhere", other)
         await expect(rows).to_have_count(1)

@@ -182,7 +182,7 @@ async def test_engagement_is_missed_without_an_error_and_with_one_word(
         await visitor.page.evaluate("_gt.push(['event', 'Later'])")
         await names_on_the_wire(visitor, ["VisitStarted", "PageEntered", "Later"])
         told = [text for _, text in lines if "_gwc" in text]
-        assert told == ["[_gt] no chat, callback, notifications (_gwc, on) here"] * (debug == "true")
+        assert told == ["[_gt] chat, callback and notifications (_gwc, on) are not available"] * (debug == "true")
         assert [text for kind, text in lines if kind in {"error", "warning"}] == []
         assert visitor.page_errors == []
 

@@ -16,12 +16,14 @@ _PATH_PARAMETER = re.compile(r"{(\w+)}")
 _SECURITY: list[dict[str, list[str]]] = [{"basic": []}, {"bearer": []}]
 
 _ABOUT = """\
-Footfall tells a contact center who is on its website. `/server/data` (and, the same, `/backend/data`) is the History
-REST API of Genesys Web Engagement; `/api/v1` is Footfall's own. Times are milliseconds since the epoch.
+Footfall identifies the visitors of a contact center's website. `/server/data` is the History REST API of Genesys Web
+Engagement, also served under `/backend/data`. `/api/v1` is Footfall's own API. Times are milliseconds since the epoch.
 
-An empty collection is 204; `Paging-Next`, when it is there, is given back as `page_start`.
+`/server/data`: an empty collection is 204. To read the next page, send `Paging-Next` as `page_start`.
 
-A key must hold the scope that an operation names in `x-scope`; the user of the settings holds all."""
+`/api/v1`: an empty collection is 200. To read the next page, send `nextPageToken` as `page_token`.
+
+A key needs the scope in the `x-scope` of an operation. The user `API_USER` has all scopes."""
 
 
 class Unrouted(NamedTuple):
