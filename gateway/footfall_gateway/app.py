@@ -55,10 +55,10 @@ def build(
         user=settings.api_user,
         password=settings.api_password.get_secret_value(),
         keys_file=settings.keys_file,
-        allows_anonymous=settings.open_api,
+        allows_anonymous=settings.allow_anonymous,
         has_sites_file=settings.sites_file is not None,
-        max_failures_per_minute=settings.failed_logins_per_minute,
-        max_queued_hashes=settings.slow_hashes_waiting,
+        max_failures_per_minute=settings.max_failed_logins_per_minute,
+        max_queued_hashes=settings.max_queued_hashes,
     )
     gate = Gate(authenticator, Audit(settings.audit_secret), bodies)
     lookup = Lookup(backends)
@@ -90,7 +90,7 @@ def build(
 
 
 def _files(settings: GatewaySettings, description: bytes) -> Files:
-    known = load_tracker_files(settings.idle_minutes)
+    known = load_tracker_files(settings.visit_idle_minutes)
     known["/openapi.json"] = browser_file(description, "application/json", 60)
     known.update(folder_files("/docs", asset_folder("docs")))
     for page in ("demo", "console"):

@@ -5,7 +5,7 @@ import { ago, badge, element, place, shortened } from './dom.js';
 
 const MOST_LISTED = 200;
 const REFRESH_MS = 60000; // visits end, and contacts are linked, without an event
-const IDLE_MS = 1800000; // the default of IDLE_MINUTES; each refresh corrects the list
+const IDLE_MS = 1800000; // the default of VISIT_IDLE_MINUTES; each refresh corrects the list
 const DRAW_MS = 500; // changes within this time are drawn together
 
 const calm = matchMedia('(prefers-reduced-motion: reduce)');

@@ -75,9 +75,9 @@ class LiveApi:
         self._backends = backends
         self._authenticator = authenticator
         self._stopping = stopping
-        self._heartbeat_s = settings.heartbeat_ms / 1000
+        self._heartbeat_s = settings.live_heartbeat_ms / 1000
         self._start_s = settings.query_timeout_ms / 1000
-        self._max_open = settings.live_streams
+        self._max_open = settings.max_live_streams
         self._open = 0
 
     def operations(self) -> list[Operation[Any, Any]]:

@@ -112,7 +112,7 @@ class Intake:
     def outcome(self, envelope: Envelope, refused: list[Rejection]) -> Outcome:
         """The outcome of a beacon, given the events that the collector refused. To be called once."""
         if envelope.dropped:  # a sender that misses the response reports it again
-            metrics.LOST_BY_BROWSERS.inc(envelope.dropped)
+            metrics.CLIENT_DROPPED_EVENTS.inc(envelope.dropped)
         rejections = sorted(envelope.rejections + refused) if refused else envelope.rejections
         return Outcome(len(envelope.events) + len(envelope.rejections) - len(rejections), rejections)
 

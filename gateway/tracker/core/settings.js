@@ -1,7 +1,7 @@
 // Settings: the page's configuration, and the address of the gateway.
 
 /**
- * The options of `_gt.push(['config', {...}])`, described in README.md.
+ * The options of `_gt.push(['config', {...}])`, described in docs/site/script.md.
  * @typedef {Object} Config
  * @property {string} [httpEndpoint]
  * @property {string} [httpsEndpoint]
