@@ -1,4 +1,4 @@
-"""Pages with a DSL of their own, and what its rules raise there."""
+"""Pages with a DSL of their own, and the events that its rules raise."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

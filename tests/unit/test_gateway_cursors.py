@@ -1,4 +1,4 @@
-"""Cursors: the documented form, whatever an identity is called."""
+"""Cursors: the documented form, for every identity id."""
 
 import pytest
 from footfall.history.v1.history_service_pb2 import Position
@@ -41,7 +41,7 @@ def test_an_empty_cursor_is_the_beginning() -> None:
         "dana#99999999999999999999#c2994560-3fa3-11e2-aee5-00505625a04f",
     ],
 )
-def test_what_is_no_cursor_of_this_collection_is_refused_by_name(page_start: str) -> None:
+def test_a_cursor_of_another_collection_is_refused_by_its_name(page_start: str) -> None:
     with pytest.raises(Problem, match="page_start") as refused:
         parse_cursor("dana", page_start)
     assert refused.value.status == 400

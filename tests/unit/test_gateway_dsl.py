@@ -1,4 +1,4 @@
-"""A domain-model.xml as the gateway reads it, and what `footfall-gateway check-dsl` says of one."""
+"""The DSL file as the gateway reads it, and the output of `footfall-gateway check-dsl`."""
 
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
@@ -10,7 +10,7 @@ from footfall_gateway.commands.check_dsl import run
 from tests.browser.rules import BAD_SELECTORS, EXPRESSIONS, GOOD_SELECTORS
 
 
-def test_the_default_dsl_is_good() -> None:
+def test_the_default_dsl_is_valid() -> None:
     found = parse_dsl(DEFAULT_FILE.read_bytes())
     assert (found.faults, found.warnings) == ([], [])
     assert found.text.encode() == DEFAULT_FILE.read_bytes()
@@ -61,7 +61,7 @@ ENTITIES = "<!DOCTYPE x [\n%s]><properties>&a;</properties>"
         ("<?xml version='1.0' encoding='klingon'?><properties/>", 1, "unknown encoding: klingon"),
     ],
 )
-def test_a_broken_dsl_is_named_by_line_and_reason(xml: str, line: int, reason: str) -> None:
+def test_faults_have_a_line_and_a_reason(xml: str, line: int, reason: str) -> None:
     assert Fault(line, reason) in parse_dsl(xml.encode()).faults
 
 
@@ -92,11 +92,11 @@ def test_any_encoding_is_sent_as_utf8(tmp_path: Path, declared: str, codec: str)
     assert parse_dsl(path.read_bytes()).warnings == [Fault(1, f"encoding {declared}: it is sent as UTF-8")]
 
 
-def test_a_wrong_encoding_is_named_by_line() -> None:
+def test_a_wrong_encoding_is_a_fault_with_a_line() -> None:
     assert parse_dsl("<properties>\n<!-- ä --></properties>".encode("latin-1")).faults[0].line == 2
 
 
-def test_a_changed_file_is_served_and_a_broken_one_is_not(tmp_path: Path) -> None:
+def test_a_changed_file_is_served_unless_it_has_a_fault(tmp_path: Path) -> None:
     path = tmp_path / "rules.xml"
     path.write_text("<properties><events/></properties>")
     file = DslFile(path)
@@ -129,7 +129,7 @@ def test_check_dsl(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     )
 
 
-def test_check_dsl_names_what_hardly_means_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_dsl_warns_of_probable_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     xml = (
         "<?xml version='1.0' encoding='us-ascii'?><properties><events><event name='A'>\n"
         "<trigger action='click' element='a'/><trigger name='t' element='' action='click'/>\n"
@@ -153,7 +153,7 @@ BAD_EXPRESSIONS = {
 }
 
 
-def test_check_dsl_judges_selectors_and_expressions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_dsl_reports_faulty_selectors_and_expressions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def trigger(selector: str) -> str:
         return f"<trigger name='t' action='click' element={quoteattr(selector)}/>"
 

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 
-def test_one_event_an_array_and_an_envelope_are_read_alike() -> None:
+def test_one_event_an_array_and_an_envelope_decode_alike() -> None:
     one = b'{"eventName":"A","sentAt":7,"site":"shop"}'
     for body, sent_ms, site in (
         (one, 7, "shop"),
@@ -47,13 +47,13 @@ def test_one_event_an_array_and_an_envelope_are_read_alike() -> None:
         (b"[" * 100_000 + b"]" * 100_000, "the body is nested too deeply"),
     ],
 )
-def test_a_body_that_is_no_beacon_is_refused_in_words(body: bytes, words: str) -> None:
+def test_a_body_that_is_not_a_beacon_is_refused_with_its_fault(body: bytes, words: str) -> None:
     with pytest.raises(BeaconError) as refused:
         decode_beacon(body)
     assert str(refused.value) == words
 
 
-def test_more_events_than_a_beacon_may_bring_are_refused() -> None:
+def test_too_many_events_are_refused() -> None:
     assert len(decode_beacon(b"[" + b",".join([b"{}"] * MAX_EVENTS) + b"]").events) == MAX_EVENTS
     with pytest.raises(TooManyEventsError):
         decode_beacon(b"[" + b",".join([b"{}"] * (MAX_EVENTS + 1)) + b"]")
@@ -75,7 +75,7 @@ def test_more_events_than_a_beacon_may_bring_are_refused() -> None:
         ),
     ],
 )
-def test_a_bad_event_is_named_and_the_others_are_kept(bad: bytes, rejection: Rejection) -> None:
+def test_a_malformed_event_is_listed_and_the_others_are_decoded(bad: bytes, rejection: Rejection) -> None:
     envelope = decode_beacon(b'[{"eventName":"A"},' + bad + b',{"eventName":"B"}]')
     assert [event.event_name for event in envelope.events] == ["A", "B"]
     assert envelope.positions == [0, 2]
@@ -100,7 +100,7 @@ def test_null_counts_as_not_given_and_other_keys_are_ignored() -> None:
     ],
 )
 @pytest.mark.parametrize("among_bad_ones", [False, True])
-def test_a_time_may_have_a_fraction_which_is_left_out(sent: bytes, whole: int, among_bad_ones: bool) -> None:
+def test_the_fraction_of_a_time_is_dropped(sent: bytes, whole: int, among_bad_ones: bool) -> None:
     more = b",5" if among_bad_ones else b""  # then each event is decoded by itself
     envelope = decode_beacon(b'{"sentAt":%b,"events":[{"timestamp":%b}%b]}' % (sent, sent, more))
     [event] = envelope.events
@@ -109,17 +109,18 @@ def test_a_time_may_have_a_fraction_which_is_left_out(sent: bytes, whole: int, a
 
 
 @pytest.mark.parametrize("body", [b'{"eventName":"A"}', '[{"eventName":"A","url":"é"}]'.encode()])
-def test_a_byte_order_mark_is_passed_over(body: bytes) -> None:
+def test_a_byte_order_mark_is_ignored(body: bytes) -> None:
     assert [event.event_name for event in decode_beacon(b"\xef\xbb\xbf" + body).events] == ["A"]
     with pytest.raises(BeaconError):
         decode_beacon(body + b"\xef\xbb\xbf")
 
 
 @pytest.mark.parametrize(
-    ("told", "believed"), [("7", 7), ("0", 0), ("-1", 0), ("1e30", 0), ('"7"', 0), ("null", 0), (str(10**18), 10_000)]
+    ("reported", "counted"),
+    [("7", 7), ("0", 0), ("-1", 0), ("1e30", 0), ('"7"', 0), ("null", 0), (str(10**18), 10_000)],
 )
-def test_how_many_events_a_browser_has_lost_is_believed_within_reason(told: str, believed: int) -> None:
-    assert decode_beacon(b'{"events":[{"eventName":"A"}],"dropped":%b}' % told.encode()).dropped == believed
+def test_the_number_of_dropped_events_is_bounded(reported: str, counted: int) -> None:
+    assert decode_beacon(b'{"events":[{"eventName":"A"}],"dropped":%b}' % reported.encode()).dropped == counted
 
 
 def test_data_is_kept_verbatim() -> None:
@@ -130,13 +131,13 @@ def test_data_is_kept_verbatim() -> None:
 
 @pytest.mark.parametrize("sent", [b"[1, 2]", b'"{}"', b"7.50", b"false", b'""', b"[]", b'"a\\ud83d\\ude00"'])
 @pytest.mark.parametrize("among_bad_ones", [False, True])
-def test_data_that_are_no_object_are_kept_as_sent_under_value(sent: bytes, among_bad_ones: bool) -> None:
+def test_data_other_than_an_object_are_wrapped_as_value(sent: bytes, among_bad_ones: bool) -> None:
     more = b",5" if among_bad_ones else b""  # then each event is decoded by itself
     [event] = decode_beacon(b'[{"data": %b }%b]' % (sent, more)).events
     assert bytes(event.data) == b'{"value":%b}' % sent
 
 
-def test_half_a_surrogate_pair_costs_neither_its_event_nor_the_others() -> None:
+def test_half_a_surrogate_pair_loses_no_event() -> None:
     # What JSON.stringify makes of a text that was cut in the middle of an emoji.
     body = (
         rb'[{"eventName":"A","data":{"t":"cut \ud83d","ok":"\ud83d\ude00","path":"C:\\ud83d"}},{"eventName":"\udc00B"}]'
@@ -146,7 +147,7 @@ def test_half_a_surrogate_pair_costs_neither_its_event_nor_the_others() -> None:
     assert second.event_name == "\ufffdB"
 
 
-def test_of_so_many_halves_that_nobody_cut_them_off_not_all_are_mended() -> None:
+def test_the_number_of_replaced_surrogates_is_bounded() -> None:
     assert len(decode_beacon(b'{"eventName":"%b"}' % (rb"\ud83d" * 1_000)).events[0].event_name or "") == 1_000
     with pytest.raises(BeaconError):
         decode_beacon(b'{"eventName":"%b"}' % (rb"\ud83d" * 1_001))
@@ -161,7 +162,7 @@ known_keys = st.sampled_from(["eventName", "eventID", "visitID", "timestamp", "d
 
 
 @given(st.lists(json_values | st.dictionaries(known_keys, json_values), min_size=1, max_size=8))
-def test_any_array_gives_each_of_its_elements_one_place(items: list[object]) -> None:
+def test_every_element_of_an_array_has_one_position(items: list[object]) -> None:
     envelope = decode_beacon(json.dumps(items).encode())
     places = envelope.positions + [rejection.position for rejection in envelope.rejections]
     assert sorted(places) == list(range(len(items)))

@@ -18,8 +18,8 @@ def run(arguments: list[str]) -> int:
         "ids in an identity's export, which is read from standard input.",
     )
     kinds = ["identity", "contact", "visit", "session", "page", "event"]
-    parser.add_argument("kind", nargs="?", choices=kinds)
-    parser.add_argument("id", nargs="?")
+    parser.add_argument("kind", nargs="?", choices=kinds, help="kind of the id")
+    parser.add_argument("id", nargs="?", help="the id as in the path of the API")
     options = parser.parse_args(arguments)
     if options.kind and not options.id:
         parser.error(f"{options.kind}: must be given with an id")
