@@ -32,6 +32,8 @@ from footfall_gateway.settings import GatewaySettings
 _ID_HEADER: Final = "Last-Event-ID"
 _ID = re.compile(rf"([!-}}]+){ID_SEPARATOR}([!-}}]+)")
 _FULL_RETRY_S: Final = 10
+_EXPIRED: Final = "RESUME_TOKEN_EXPIRED"
+"""The reason of both services for a position that is no longer available."""
 _ONE_LINE: Final = bytes.maketrans(b"\r\n", b"  ")
 """A page's `data` is verbatim JSON, which may have line ends between tokens. They would end the message."""
 
@@ -95,8 +97,8 @@ class LiveApi:
 
         A message has `event: transition` or `event: event`; the property of that name in the schema describes its
         data. The stream ends from time to time. Connect again with the last `id` as `Last-Event-ID` to continue it.
-        After a reconnect an event can arrive twice: drop duplicates by `eventID`. 409: the messages after that id are
-        no longer available. List the visitors, then connect without `Last-Event-ID`.
+        After a reconnect an event can arrive twice: drop duplicates by `eventID`. 409 (RESUME_TOKEN_EXPIRED): the
+        messages after that id are no longer available. List the visitors, then connect without `Last-Event-ID`.
         """
         site = call.principal.site_filter(call.query.site)
         positions = _positions(call.headers.get(_ID_HEADER.lower(), ""))
@@ -149,7 +151,7 @@ def _positions(last_id: str) -> tuple[str, str]:
 def _without_stream(problem: Problem, *, is_resumed: bool) -> Response:
     """The response instead of a stream. EventSource reconnects after a stream that ends, but never after an error."""
     if problem.status == 409:
-        text = f"{_ID_HEADER}: the messages after it are no longer available; list the visitors, and connect without it"
+        text = f"{_ID_HEADER}: expired; list the visitors, and connect without it ({_EXPIRED})"
         raise Problem(409, text)
     if is_resumed and problem.status in {503, 504}:
         return Response(STREAM_RETRY + b"\n", headers=STREAM_HEADERS)

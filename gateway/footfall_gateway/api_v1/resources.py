@@ -6,6 +6,7 @@ import msgspec
 from footfall.event.v1 import event_pb2
 from footfall.history.v1 import history_service_pb2, visit_pb2
 from footfall.identity.v1 import contact_pb2, visitor_pb2
+from msgspec import UNSET, UnsetType
 
 from footfall_gateway.history_api import Identity, milliseconds
 
@@ -86,6 +87,8 @@ class Explanation(msgspec.Struct, rename="camel"):
     transitions: list[Transition]
     truncated: bool
     """The visit has had more than `MAX_TRANSITIONS_PER_VISIT` transitions; the others were ignored."""
+    next_page_token: str | UnsetType = UNSET
+    """Only when there are more transitions."""
 
 
 class ContactBody(msgspec.Struct, rename="camel"):
@@ -204,15 +207,16 @@ def visitor(live: visitor_pb2.Visitor) -> Visitor:
     )
 
 
-def explanation(response: history_service_pb2.ExplainVisitResponse) -> Explanation:
-    """The resource of an explained visit."""
+def explanation(visit: visit_pb2.Visit, transitions: list[Transition], next_page_token: str) -> Explanation:
+    """The resource of an explained visit, or of one page of it."""
     return Explanation(
-        visit_id=response.visit.visit_id,
-        site=response.visit.site,
-        state=state(response.visit.state),
-        identity_id=response.visit.identity_id or None,
-        transitions=transitions(response),
-        truncated=response.visit.timeline_truncated,
+        visit_id=visit.visit_id,
+        site=visit.site,
+        state=state(visit.state),
+        identity_id=visit.identity_id or None,
+        transitions=transitions,
+        truncated=visit.timeline_truncated,
+        next_page_token=next_page_token or UNSET,
     )
 
 

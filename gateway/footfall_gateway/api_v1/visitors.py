@@ -1,6 +1,6 @@
 """Operations of visitors, answered by the identity service. History adds the evidence for their identities."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 from footfall.history.v1 import history_service_pb2 as history
@@ -13,6 +13,9 @@ from footfall_gateway.api_v1 import resources
 from footfall_gateway.backends import Backends
 from footfall_gateway.http import Call, NoQuery, Operation, json_response
 
+_MAX_TRANSITIONS: Final = 2_000
+"""The largest MAX_TRANSITIONS_PER_VISIT, so that a response without `page_size` is complete."""
+
 
 class VisitorsQuery(msgspec.Struct):
     """Filters of visitors."""
@@ -20,6 +23,15 @@ class VisitorsQuery(msgspec.Struct):
     state: Annotated[resources.State, Meta(description="Only visitors in this state.")] | UnsetType = UNSET
     site: Annotated[str, Meta(description="Only visitors of this website.")] = ""
     page_size: Annotated[int, Meta(description="Maximum number of visitors.", ge=1, le=1_000)] = 50
+    page_token: Annotated[str, Meta(description="`nextPageToken` of the previous response.")] = ""
+
+
+class ExplainQuery(msgspec.Struct):
+    """One page of a timeline."""
+
+    page_size: (
+        Annotated[int, Meta(description="Maximum number of transitions. Default: all.", ge=1, le=1_000)] | UnsetType
+    ) = UNSET
     page_token: Annotated[str, Meta(description="`nextPageToken` of the previous response.")] = ""
 
 
@@ -36,7 +48,9 @@ class VisitorsApi:
         return [
             Operation("listVisitors", "GET", "/visitors", self.visitors, VisitorsQuery, resources.Visitors),
             Operation("getVisitor", "GET", "/visits/{visitId}/visitor", self.visitor, NoQuery, resources.Visitor),
-            Operation("explainVisit", "GET", "/visits/{visitId}/explain", self.explain, NoQuery, resources.Explanation),
+            Operation(
+                "explainVisit", "GET", "/visits/{visitId}/explain", self.explain, ExplainQuery, resources.Explanation
+            ),
         ]
 
     async def visitors(self, call: Call[VisitorsQuery, None]) -> Response:
@@ -58,13 +72,20 @@ class VisitorsApi:
         live = (await self._ask(self._identity.GetVisitor, request, call.principal)).visitor
         return json_response(resources.visitor(live))
 
-    async def explain(self, call: Call[NoQuery, None]) -> Response:
-        """The timeline of a visit: every transition with its rule, evidence and assurance."""
-        request = history.ExplainVisitRequest(visit_id=call.uuid("visitId", "visit"))
-        response = await self._ask(self._history.ExplainVisit, request, call.principal)
-        explained = resources.explanation(response)
-        while response.next_page_token:
-            request.page_token = response.next_page_token
+    async def explain(self, call: Call[ExplainQuery, None]) -> Response:
+        """The timeline of a visit: every transition with its rule, evidence and assurance.
+
+        Without `page_size` all transitions. With `page_size` one page, and `nextPageToken` when there are more.
+        """
+        query = call.query
+        limit = query.page_size or _MAX_TRANSITIONS
+        request = history.ExplainVisitRequest(visit_id=call.uuid("visitId", "visit"), page_token=query.page_token)
+        transitions: list[resources.Transition] = []
+        while True:  # history returns fewer at a time when user ids are long
+            request.page_size = limit - len(transitions)
             response = await self._ask(self._history.ExplainVisit, request, call.principal)
-            explained.transitions += resources.transitions(response)
-        return json_response(explained)
+            transitions += resources.transitions(response)
+            request.page_token = response.next_page_token
+            if not request.page_token or len(transitions) >= limit:
+                break
+        return json_response(resources.explanation(response.visit, transitions, request.page_token))
