@@ -37,6 +37,6 @@ def run(arguments: list[str]) -> int:
 
 
 def run_by_old_name(arguments: list[str]) -> int:
-    """Carry out `footfall-gateway whose`, the name of this command in version 1.0."""
+    """Carry out `footfall-gateway whose`, the earlier name of this command."""
     sys.stderr.write("`footfall-gateway whose` is now `footfall-gateway audit-hash`; use the new name.\n")
     return run(arguments)
