@@ -69,16 +69,14 @@ class ContactsApi:
                 title=given.title,
             )
         )
-        return json_response(
-            resources.contact((await self._ask(self._identity.UpsertContact, request, call.principal)).contact)
-        )
+        response = await self._ask(self._identity.UpsertContact, request, call.principal)
+        return json_response(resources.contact(response.contact))
 
     async def get(self, call: Call[NoQuery, None]) -> Response:
         """A contact."""
         request = identity.GetContactRequest(contact_id=call.path["contactId"])
-        return json_response(
-            resources.contact((await self._ask(self._identity.GetContact, request, call.principal)).contact)
-        )
+        response = await self._ask(self._identity.GetContact, request, call.principal)
+        return json_response(resources.contact(response.contact))
 
     async def delete(self, call: Call[NoQuery, None]) -> Response:
         """Remove a contact. The links of its identities are evaluated again."""
@@ -113,9 +111,8 @@ class ContactsApi:
         request = identity.LinkContactRequest(
             identity_id=call.path["identityId"], contact_id=call.body.contact_id, actor=_actor(call, call.body.actor)
         )
-        return json_response(
-            resources.link((await self._ask(self._identity.LinkContact, request, call.principal)).link)
-        )
+        response = await self._ask(self._identity.LinkContact, request, call.principal)
+        return json_response(resources.link(response.link))
 
     async def unlink(self, call: Call[NoQuery, None]) -> Response:
         """Unlink an identity by hand. Rules do not link it to that contact again."""

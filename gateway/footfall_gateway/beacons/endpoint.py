@@ -17,7 +17,7 @@ from footfall_gateway.beacons.envelope import BeaconError, Envelope, Rejection, 
 from footfall_gateway.beacons.intake import Intake, Outcome, Sender, now_ms
 from footfall_gateway.beacons.rate_limit import RateLimiter
 from footfall_gateway.beacons.sites import Sites
-from footfall_gateway.http import BodyReader, ClientGoneError, Receive, require_plain_body
+from footfall_gateway.http import BodyReader, ClientGoneError, Receive, require_plain
 from footfall_gateway.problem import Problem
 
 Scope = MutableMapping[str, Any]
@@ -225,7 +225,7 @@ def _require_readable(headers: dict[bytes, bytes]) -> None:
     if media_type not in _CONTENT_TYPES:
         raise Problem(415, "Content-Type: must be application/json or text/plain")
     if encoding := headers.get(b"content-encoding"):
-        require_plain_body(encoding.decode("latin-1"))
+        require_plain(encoding.decode("latin-1"))
 
 
 def _pixel_body(scope: Scope) -> bytes:

@@ -226,9 +226,8 @@ def _decode_events(items: Sequence[bytes | msgspec.Raw], batch: _Batch) -> Envel
         except _TooLargeError:
             rule = f"event: at most {MAX_EVENT_BYTES} bytes"
             rejections.append(Rejection(index, _id_of(item_bytes), "too_large", rule))
-    return Envelope(
-        events, positions, rejections, to_int64(batch.sent_at or 0), batch.site, _dropped_count(batch.dropped)
-    )
+    dropped = _dropped_count(batch.dropped)
+    return Envelope(events, positions, rejections, to_int64(batch.sent_at or 0), batch.site, dropped)
 
 
 def _dropped_count(dropped: msgspec.Raw) -> int:

@@ -19,7 +19,7 @@ class ClientGoneError(Exception):
     """The client has closed the connection."""
 
 
-def require_plain_body(content_encoding: str) -> None:
+def require_plain(content_encoding: str) -> None:
     """Raises Problem 415 for a compressed body, which is not supported."""
     if content_encoding.lower() not in {"", "identity"}:
         raise Problem(
@@ -55,9 +55,7 @@ class BodyReader:
                     size += len(part)
                     if size <= MAX_BODY:
                         if len(part) > self._bytes_left:
-                            raise Problem(
-                                503, "too many bodies at once; try again", retry_s=_RETRY_S, connection="close"
-                            )
+                            raise Problem(503, "too many bodies; try again", retry_s=_RETRY_S, connection="close")
                         parts.append(part)
                         held += len(part)
                         self._bytes_left -= len(part)

@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from footfall_gateway import metrics
 from footfall_gateway.auth import EVERYBODY, Audit, Authenticator, KeyScope, Principal
-from footfall_gateway.http.bodies import BodyReader, ClientGoneError, require_plain_body
+from footfall_gateway.http.bodies import BodyReader, ClientGoneError, require_plain
 from footfall_gateway.http.includes import Includes, parse_includes
 from footfall_gateway.problem import ErrorStyle, Problem, format_error
 
@@ -239,7 +239,7 @@ def _reject_cross_site(method: Method, headers: Mapping[str, str]) -> None:
 
 def _require_json(headers: Mapping[str, str]) -> None:
     """Raises Problem 415 for a body that is not JSON. Any page may send a form, or no type, to any origin."""
-    require_plain_body(headers.get("content-encoding", ""))
+    require_plain(headers.get("content-encoding", ""))
     if headers.get("content-type", "").partition(";")[0].rstrip().lower() != "application/json":
         raise Problem(415, "Content-Type: must be application/json")
 
