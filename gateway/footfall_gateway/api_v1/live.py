@@ -151,7 +151,7 @@ def _positions(last_id: str) -> tuple[str, str]:
 def _without_stream(problem: Problem, *, is_resumed: bool) -> Response:
     """The response instead of a stream. EventSource reconnects after a stream that ends, but never after an error."""
     if problem.status == 409:
-        text = f"{_ID_HEADER}: expired; list the visitors, and connect without it ({_EXPIRED})"
+        text = f"{_ID_HEADER}: messages after it are not kept; list the visitors, and connect without it ({_EXPIRED})"
         raise Problem(409, text)
     if is_resumed and problem.status in {503, 504}:
         return Response(STREAM_RETRY + b"\n", headers=STREAM_HEADERS)
