@@ -127,7 +127,7 @@ def _limit(request: Any, principal: Principal) -> None:
     """Let a request be for what the client may see: the one place. What cannot be limited is not for such a client."""
     if principal.sites:
         if "sites" not in request.DESCRIPTOR.fields_by_name:
-            principal.must_see_all()
+            principal.require_all_sites()
         request.sites[:] = sorted(principal.sites)
 
 

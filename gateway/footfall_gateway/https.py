@@ -1,4 +1,4 @@
-"""Turns the gateway's certificate and key into the TLS of its connections, each with the files as they are then."""
+"""TLS of the gateway. A connection uses the certificate and key files as they are at its handshake."""
 
 import ssl
 from functools import partial
@@ -6,7 +6,7 @@ from functools import partial
 from footfall_servicekit.tls import Followed, KeyPair, server_context
 
 STRICT_TRANSPORT_SECURITY = ("strict-transport-security", "max-age=31536000")
-"""A browser that has come by TLS once takes no other way for a year. Other hosts of the domain are not ours to bind."""
+"""Browsers use only HTTPS for a year. Without includeSubDomains: other hosts may belong to other services."""
 
 
 def https_context(pair: KeyPair) -> ssl.SSLContext:
@@ -19,5 +19,5 @@ def https_context(pair: KeyPair) -> ssl.SSLContext:
         connection.context = followed.latest
 
     context = make()
-    context.sni_callback = choose  # called at each handshake, whether the client names a server or not
+    context.sni_callback = choose  # called at each handshake, also without a server name
     return context

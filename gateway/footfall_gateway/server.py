@@ -25,7 +25,6 @@ from footfall_gateway.beacons import (
     BeaconEndpoint,
     BoundedConnection,
     Bounds,
-    Cors,
     Intake,
     Limits,
     RateLimiter,
@@ -34,7 +33,7 @@ from footfall_gateway.beacons import (
     cut_off_slow_clients,
 )
 from footfall_gateway.browser import Links
-from footfall_gateway.http import Bodies
+from footfall_gateway.http import BodyReader
 from footfall_gateway.https import STRICT_TRANSPORT_SECURITY, https_context
 from footfall_gateway.probes import Probes
 from footfall_gateway.settings import GatewaySettings
@@ -65,12 +64,12 @@ class Gateway:
         self._intake = Intake(
             self._backends.collect,
             Bounds(
-                group_count=settings.batch_max_events,
-                group_size=settings.batch_max_bytes,
-                linger_ms=settings.batch_max_wait_ms,
-                groups_in_flight=settings.max_batches_in_flight,
-                waiting_count=settings.max_queued_events,
-                waiting_size=settings.max_queued_bytes,
+                max_batch_count=settings.batch_max_events,
+                max_batch_size=settings.batch_max_bytes,
+                max_wait_ms=settings.batch_max_wait_ms,
+                max_in_flight=settings.max_batches_in_flight,
+                max_queued_count=settings.max_queued_events,
+                max_queued_size=settings.max_queued_bytes,
             ),
             settings.large_body_bytes,
         )
@@ -88,7 +87,7 @@ class Gateway:
             includes_loopback=settings.rate_limit_loopback,
             link_memory_s=settings.used_link_retention_s,
         )
-        bodies = Bodies(settings.body_timeout_ms / 1000, settings.max_body_bytes_in_flight)
+        bodies = BodyReader(settings.body_timeout_ms / 1000, settings.max_body_bytes_in_flight)
         sites = Sites(settings.sites_file)
         beacons = BeaconEndpoint(self._intake, sites, self._limiter, bodies)
         self._stopping = asyncio.Event()
@@ -98,7 +97,7 @@ class Gateway:
             self._intake,
             beacons,
             self._probes,
-            links=Links(self._limiter, Cors(sites)),
+            links=Links(self._limiter, beacons.cors),
             bodies=bodies,
             stopping=self._stopping,
         )

@@ -244,7 +244,7 @@ async def test_an_id_of_another_deployment_is_refused_with_what_to_do(suite: Sui
         answer = await http.get(LIVE, headers={"Last-Event-ID": "~".join(positions)})
     assert answer.status_code == 409
     detail = answer.json()["detail"]
-    assert detail.startswith("Last-Event-ID: what followed it is no longer kept; list the visitors")
+    assert detail.startswith("Last-Event-ID: messages after it are not kept; list the visitors")
     assert detail.endswith("(RESUME_TOKEN_EXPIRED)")
 
 

@@ -47,7 +47,7 @@ async def test_a_run_says_where_to_look_survives_a_kill_stops_clean_and_finds_it
         credentials = ":".join(suite.credentials)
         for shown in (suite.url, "/demo", "/docs", str(data_dir / "credentials"), credentials, *suite.targets.values()):
             assert shown in first.output
-        await eventually(lambda: f"Footfall serves at {suite.url}" in first.output)
+        await eventually(lambda: f"Footfall is ready at {suite.url}" in first.output)
 
         killed = [suite.pid(program) for program in PROGRAMS]
         for program in PROGRAMS:

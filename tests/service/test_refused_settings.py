@@ -90,7 +90,7 @@ TOO_LATE = "an event must not be accepted again after its visit is forgotten"
         ("gateway", "GATEWAY_TRUSTED_PROXIES", "10.0.0.1/8", NO_PROXY),
         ("gateway", "COLLECTOR_TARGET", "bogus://x y", NO_TARGET),
         ("history", "IDENTITY_TARGET", "127.0.0.1:99999", NO_TARGET),
-        ("gateway", "GATEWAY_KEYS_FILE", "/nonexistent/keys.json", "/nonexistent/keys.json: its folder is not there"),
+        ("gateway", "GATEWAY_KEYS_FILE", "/nonexistent/keys.json", "/nonexistent/keys.json: its folder does not exist"),
         ("gateway", "GATEWAY_KEYS_FILE", "/", "/: Is a directory"),
         ("identity", "IDENTITY_PHONE_REGION", "ZZ", "must be the two capital letters of a country, such as DE"),
         ("gateway", "GATEWAY_PORT", "abc", "should be a valid integer"),

@@ -18,8 +18,8 @@ from footfall_collector.sender import cut_down
 from footfall_collector.sites import Site, Sites
 from footfall_gateway.beacons import sites as gateway_sites
 from footfall_gateway.beacons.cors import Cors
-from footfall_gateway.beacons.endpoint import _objects, _pixel_body
-from footfall_gateway.beacons.envelope import BeaconError, read
+from footfall_gateway.beacons.endpoint import _has_opted_out, _pixel_body
+from footfall_gateway.beacons.envelope import BeaconError, decode_beacon
 from footfall_gateway.browser.cookie import _DOMAIN, _host
 
 from tests.tools.batches import batch, context, message
@@ -56,7 +56,7 @@ def body(*events: bytes) -> bytes:
 
 def decoded(sent: bytes) -> None:
     with suppress(BeaconError):
-        read(sent)
+        decode_beacon(sent)
 
 
 ORDINARY = (
@@ -190,7 +190,7 @@ def test_a_user_agent_costs_no_more_than_that_of_a_robot(piece: str) -> None:
 
 
 HEADERS: list[tuple[Callable[[str], object], str]] = [
-    (lambda text: _objects(text.encode()), "0"),
+    (lambda text: _has_opted_out(text.encode()), "0"),
     (_DOMAIN.fullmatch, "shop"),
     (lambda text: _host(f"//{text}"), "shop"),
     (lambda text: Cors(gateway_sites.Sites()).headers(text.encode()), "https://shop.example"),

@@ -1,4 +1,4 @@
-"""Whose events a beacon brings: the gateway, which counts them, and the collector, which admits them, agree."""
+"""The site of an event: the gateway, which counts events, and the collector, which admits them, agree."""
 
 from itertools import product
 from pathlib import Path

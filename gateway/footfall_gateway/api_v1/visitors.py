@@ -1,4 +1,4 @@
-"""Turns requests about visitors into questions for identity, and for history, which knows why they are who they are."""
+"""Operations of visitors, answered by the identity service. History adds the evidence for their identities."""
 
 from typing import Annotated, Any, Final
 
@@ -11,33 +11,32 @@ from starlette.responses import Response
 
 from footfall_gateway.api_v1 import resources
 from footfall_gateway.backends import Backends
-from footfall_gateway.http import Call, NoQuery, Operation, json_answer
+from footfall_gateway.http import Call, NoQuery, Operation, json_response
 
-_MOST_TRANSITIONS: Final = 2_000
-"""As many as MAX_TRANSITIONS_PER_VISIT allows at most, so that an answer without `page_size` is whole."""
+_MAX_TRANSITIONS: Final = 2_000
+"""The largest MAX_TRANSITIONS_PER_VISIT, so that a response without `page_size` is complete."""
 
 
 class VisitorsQuery(msgspec.Struct):
-    """Which visitors."""
+    """Filters of visitors."""
 
     state: Annotated[resources.State, Meta(description="Only visitors in this state.")] | UnsetType = UNSET
     site: Annotated[str, Meta(description="Only visitors of this website.")] = ""
-    page_size: Annotated[int, Meta(description="At most so many.", ge=1, le=1_000)] = 50
-    page_token: Annotated[str, Meta(description="`nextPageToken` of the page before.")] = ""
+    page_size: Annotated[int, Meta(description="Maximum number of visitors.", ge=1, le=1_000)] = 50
+    page_token: Annotated[str, Meta(description="`nextPageToken` of the previous response.")] = ""
 
 
 class ExplainQuery(msgspec.Struct):
-    """Which part of a timeline."""
+    """One page of a timeline."""
 
     page_size: (
-        Annotated[int, Meta(description="At most so many transitions. Without it: all, 2,000 at most.", ge=1, le=1_000)]
-        | UnsetType
+        Annotated[int, Meta(description="Maximum number of transitions. Default: all.", ge=1, le=1_000)] | UnsetType
     ) = UNSET
-    page_token: Annotated[str, Meta(description="`nextPageToken` of the page before.")] = ""
+    page_token: Annotated[str, Meta(description="`nextPageToken` of the previous response.")] = ""
 
 
 class VisitorsApi:
-    """Who is on the site, and why we say so."""
+    """The visitors on the site, and the evidence for their identities."""
 
     def __init__(self, backends: Backends) -> None:
         self._ask = backends.ask
@@ -55,38 +54,38 @@ class VisitorsApi:
         ]
 
     async def visitors(self, call: Call[VisitorsQuery, None]) -> Response:
-        """Who is on the site now, latest activity first."""
+        """The visitors on the site now, latest activity first."""
         query = call.query
         request = identity.ListVisitorsRequest(
             state=resources.STATES[query.state] if query.state else visitor_pb2.VISITOR_STATE_UNSPECIFIED,
-            site=call.principal.filter(query.site),
+            site=call.principal.site_filter(query.site),
             page_size=query.page_size,
             page_token=query.page_token,
         )
-        answer = await self._ask(self._identity.ListVisitors, request, call.principal)
-        found = [resources.visitor(live) for live in answer.visitors]
-        return json_answer(resources.Visitors(found, answer.next_page_token or None))
+        response = await self._ask(self._identity.ListVisitors, request, call.principal)
+        found = [resources.visitor(live) for live in response.visitors]
+        return json_response(resources.Visitors(found, response.next_page_token or None))
 
     async def visitor(self, call: Call[NoQuery, None]) -> Response:
-        """The live state of a visit: who it is as soon as the beacon is answered, all else within 300 ms."""
+        """The live state of a visit: transitions when their beacon is answered, everything else within 300 ms."""
         request = identity.GetVisitorRequest(visit_id=call.uuid("visitId", "visit"))
         live = (await self._ask(self._identity.GetVisitor, request, call.principal)).visitor
-        return json_answer(resources.visitor(live))
+        return json_response(resources.visitor(live))
 
     async def explain(self, call: Call[ExplainQuery, None]) -> Response:
-        """The timeline of a visit: every transition with its rule, its evidence and its assurance.
+        """The timeline of a visit: every transition with its rule, evidence and assurance.
 
-        All transitions (2,000 at most) or, with `page_size`, a page of them: `nextPageToken` is there when more follow.
+        Without `page_size` all transitions. With `page_size` one page, and `nextPageToken` when there are more.
         """
         query = call.query
-        most = query.page_size or _MOST_TRANSITIONS
+        limit = query.page_size or _MAX_TRANSITIONS
         request = history.ExplainVisitRequest(visit_id=call.uuid("visitId", "visit"), page_token=query.page_token)
         transitions: list[resources.Transition] = []
-        while True:  # with long user ids one message holds few
-            request.page_size = most - len(transitions)
-            answer = await self._ask(self._history.ExplainVisit, request, call.principal)
-            transitions += resources.transitions(answer)
-            request.page_token = answer.next_page_token
-            if not request.page_token or len(transitions) >= most:
+        while True:  # history returns fewer at a time when user ids are long
+            request.page_size = limit - len(transitions)
+            response = await self._ask(self._history.ExplainVisit, request, call.principal)
+            transitions += resources.transitions(response)
+            request.page_token = response.next_page_token
+            if not request.page_token or len(transitions) >= limit:
                 break
-        return json_answer(resources.explanation(answer.visit, transitions, request.page_token))
+        return json_response(resources.explanation(response.visit, transitions, request.page_token))

@@ -1,4 +1,4 @@
-"""No page is refused that could be a shorter one, however much it holds."""
+"""Lists of large items come in shorter pages instead of being refused."""
 
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -16,7 +16,7 @@ COUNT = 80
 
 
 class Scene(NamedTuple):
-    """Many people with large profiles, 5 MB in all, who have signed in on one visit and are one contact's."""
+    """Many people with large profiles, 5 MB in all, who have signed in during one visit and belong to one contact."""
 
     http: httpx.AsyncClient
     agent: str
@@ -27,7 +27,7 @@ class Scene(NamedTuple):
 
 @pytest.fixture(scope="module")
 def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
-    """One of its own: in the others' lists all people stand on one page."""
+    """A suite of its own, because the tests of other suites expect all people on one page."""
     with running_suite(tmp_path_factory.mktemp("suite")) as suite:
         yield suite
 
@@ -61,7 +61,7 @@ async def scene(suite: Suite) -> AsyncIterator[Scene]:
 
 
 async def parts(http: httpx.AsyncClient, path: str) -> list[list[str]]:
-    """The ids of identities, part by part, as a client reads them that takes what it gets."""
+    """The ids of identities, page by page, as a client reads them."""
     found, cursor = [], ""
     while True:
         start = f"&page_start={quote(cursor, safe='')}" if cursor else ""
@@ -73,14 +73,14 @@ async def parts(http: httpx.AsyncClient, path: str) -> list[list[str]]:
             return found
 
 
-async def test_identities_with_large_profiles_are_listed_in_several_parts(scene: Scene) -> None:
+async def test_identities_with_large_profiles_are_listed_in_several_pages(scene: Scene) -> None:
     for path in (f"/identities?userAgent={quote(scene.agent)}&", f"/visits/{scene.visit}/identities?"):
         found = await parts(scene.http, path)
         assert [one for part in found for one in part] == scene.people
         assert len(found) == 3
 
 
-async def test_a_person_is_whole_or_in_parts_as_asked(scene: Scene) -> None:
+async def test_a_person_is_returned_whole_or_in_pages(scene: Scene) -> None:
     path = f"/api/v1/contacts/{scene.contact}/person"
     whole = (await scene.http.get(path)).json()
     assert [one["identityId"] for one in whole["identities"]] == scene.people

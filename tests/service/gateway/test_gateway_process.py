@@ -1,4 +1,4 @@
-"""What runs in a gateway beside requests: no failure of it goes unseen, and no waiting beacon is forgotten."""
+"""Background work of a gateway: failures are reported, and every waiting beacon gets a response."""
 
 import asyncio
 import re
@@ -25,7 +25,7 @@ def settings(**changes: Any) -> GatewaySettings:
 
 
 @pytest.mark.parametrize("failure", [KeyError, None])
-async def test_a_server_that_dies_or_ends_ends_the_process_and_says_why(
+async def test_the_process_ends_with_a_reason_when_its_server_ends(
     failure: type[Exception] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def die(_server: Any, sockets: list[socket.socket]) -> None:
@@ -43,22 +43,22 @@ async def test_a_server_that_dies_or_ends_ends_the_process_and_says_why(
     assert died["exc_info"]
 
 
-async def test_sharing_rate_limits_outlives_a_failure_that_nobody_thought_of(
+async def test_sharing_rate_limits_continues_after_an_unexpected_error(
     monkeypatch: pytest.MonkeyPatch, redis_database_url: str
 ) -> None:
     outcomes = iter([KeyError])
-    told = asyncio.Event()
-    tell = MinuteLimit.tell
+    shared = asyncio.Event()
+    share = MinuteLimit.share
 
-    async def tell_after_failing(limit: MinuteLimit, strategy: Any) -> None:
+    async def share_after_failing(limit: MinuteLimit, strategy: Any) -> None:
         if failure := next(outcomes, None):
             raise failure
-        await tell(limit, strategy)
-        told.set()
+        await share(limit, strategy)
+        shared.set()
 
-    monkeypatch.setattr(MinuteLimit, "tell", tell_after_failing)
+    monkeypatch.setattr(MinuteLimit, "share", share_after_failing)
     async with running_gateway(REDIS_URL=redis_database_url) as http:
-        await asyncio.wait_for(told.wait(), 10)
+        await asyncio.wait_for(shared.wait(), 10)
         assert await failures(http, "RateLimiter.share") == 1
 
 
@@ -68,7 +68,7 @@ async def failures(http: httpx.AsyncClient, work: str) -> float:
     return float(found[1]) if found else 0
 
 
-async def test_a_batch_whose_channel_is_closed_is_known_not_to_be_confirmed(
+async def test_a_batch_whose_channel_is_closed_is_not_confirmed(
     scripted_collector: ScriptedCollector,
 ) -> None:
     async def wait(_batch: EventBatch) -> CollectResponse:

@@ -1,4 +1,4 @@
-"""Beacons that arrive in one piece: the same answers as any other, byte for byte as HTTP wants them."""
+"""The fast path: beacons that arrive in one chunk get the same responses as all others, in valid HTTP."""
 
 import asyncio
 import json
@@ -42,7 +42,7 @@ async def head(reader: asyncio.StreamReader) -> list[str]:
         return (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")[:-2]
 
 
-async def test_a_beacon_in_one_piece_is_stored_and_its_connection_stays_open(
+async def test_a_beacon_in_one_chunk_is_stored_and_its_connection_stays_open(
     connection: Connection, scripted_collector: ScriptedCollector
 ) -> None:
     reader, writer = connection
@@ -61,7 +61,7 @@ async def test_a_beacon_in_one_piece_is_stored_and_its_connection_stays_open(
     ("sec_gpc", "objects"),
     [("1", True), ("\t1 \t", True), ("1, 1", True), ("1 ,\t1", True), ("0", False), ("11", False), ("", False)],
 )
-async def test_an_objection_counts_with_space_around_it_and_when_it_is_made_twice(
+async def test_global_privacy_control_counts_with_spaces_and_when_repeated(
     connection: Connection, scripted_collector: ScriptedCollector, sec_gpc: str, objects: bool
 ) -> None:
     reader, writer = connection
@@ -70,7 +70,7 @@ async def test_an_objection_counts_with_space_around_it_and_when_it_is_made_twic
     assert scripted_collector.batches[0].contexts[0].global_privacy_control is objects
 
 
-async def test_space_behind_a_value_is_no_part_of_it(
+async def test_space_after_a_header_value_is_ignored(
     connection: Connection, scripted_collector: ScriptedCollector
 ) -> None:
     reader, writer = connection
@@ -82,7 +82,7 @@ async def test_space_behind_a_value_is_no_part_of_it(
     assert "x-request-id: mine" in await head(reader)
 
 
-async def test_each_page_is_told_its_own_origin(connection: Connection) -> None:
+async def test_each_response_names_the_origin_of_its_page(connection: Connection) -> None:
     reader, writer = connection
     for origin in ("https://a.example", "https://b.example", "https://a.example"):
         writer.write(post(page(), headers=f"Origin: {origin}\r\n"))
@@ -101,16 +101,14 @@ async def test_requests_sent_together_are_answered_in_order(connection: Connecti
 
 
 @pytest.mark.parametrize(("version", "header"), [("1.1", "Connection: close\r\n"), ("1.0", "")])
-async def test_a_client_that_wants_its_connection_closed_gets_it_closed(
-    connection: Connection, version: str, header: str
-) -> None:
+async def test_connection_close_is_honoured(connection: Connection, version: str, header: str) -> None:
     reader, writer = connection
     writer.write(post(page(), version=version, headers=header))
     assert "connection: close" in await head(reader)
     assert await reader.read() == b""
 
 
-async def test_what_the_collector_refuses_is_named(
+async def test_events_that_the_collector_rejects_are_listed(
     connection: Connection, scripted_collector: ScriptedCollector
 ) -> None:
     async def refuse(_batch: EventBatch) -> collector.CollectResponse:
@@ -144,7 +142,7 @@ async def test_a_collector_that_fails_is_a_503(connection: Connection, scripted_
     assert "retry-after: 5" in headers
 
 
-async def test_a_beacon_in_two_pieces_is_stored_as_well(connection: Connection) -> None:
+async def test_a_beacon_in_two_chunks_is_stored(connection: Connection) -> None:
     reader, writer = connection
     request = post(page())
     writer.write(request[:-20])
@@ -154,7 +152,7 @@ async def test_a_beacon_in_two_pieces_is_stored_as_well(connection: Connection) 
     assert (await head(reader))[0].endswith("204 no content")
 
 
-async def test_a_beacon_whose_client_leaves_is_stored_all_the_same(
+async def test_a_beacon_is_stored_when_its_client_disconnects(
     http: httpx.AsyncClient, scripted_collector: ScriptedCollector
 ) -> None:
     has_come, may_go_on = asyncio.Event(), asyncio.Event()
@@ -173,7 +171,7 @@ async def test_a_beacon_whose_client_leaves_is_stored_all_the_same(
     assert (await http.post("/beacon", json=page())).status_code == 204
 
 
-async def test_behind_a_trusted_proxy_the_address_is_the_client_s(scripted_collector: ScriptedCollector) -> None:
+async def test_behind_a_trusted_proxy_the_address_is_that_of_the_client(scripted_collector: ScriptedCollector) -> None:
     async with running_gateway(
         COLLECTOR_TARGET=scripted_collector.target, trusted_proxies="127.0.0.1, 10.0.0.0/8"
     ) as http:
@@ -185,7 +183,7 @@ async def test_behind_a_trusted_proxy_the_address_is_the_client_s(scripted_colle
     assert scripted_collector.batches[0].contexts[0].address == "203.0.113.9"
 
 
-async def test_below_a_path_prefix_a_beacon_goes_the_same_short_way(scripted_collector: ScriptedCollector) -> None:
+async def test_the_fast_path_serves_beacons_under_a_path_prefix(scripted_collector: ScriptedCollector) -> None:
     async with running_gateway(COLLECTOR_TARGET=scripted_collector.target, path_prefixes="/onlinechat") as http:
         reader, writer = await asyncio.open_connection(http.base_url.host, http.base_url.port)
         answers = []

@@ -1,4 +1,4 @@
-"""The live stream before it has begun: what is answered when its sources refuse."""
+"""The response of a live stream whose sources refuse."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -16,16 +16,16 @@ async def refusing(status: int, after_s: float) -> AsyncGenerator[None, None]:
 
 
 async def refusal(*sources: AsyncGenerator[None, None], limit_s: float = 10) -> int:
-    """The status that a client of a stream from these sources is answered."""
+    """The status of the response to a client of these sources."""
     stream = Stream(
         [Source(source, lambda _: b"") for source in sources],
         is_allowed=lambda: True,
         stopping=asyncio.Event(),
-        beat_s=10,
+        heartbeat_s=10,
     )
     try:
         with pytest.raises(Problem) as refused:
-            await stream.begin(limit_s)
+            await stream.start(limit_s)
     finally:
         await stream.close()
     return refused.value.status
@@ -36,11 +36,11 @@ async def refusal(*sources: AsyncGenerator[None, None], limit_s: float = 10) -> 
     [
         pytest.param({400, 409}, 400, id="an id of which one half is none was never given, so it is not too old"),
         pytest.param({409, 503}, 409, id="coming again would not help"),
-        pytest.param({503, 504}, 503, id="a service is away"),
+        pytest.param({503, 504}, 503, id="a service is unavailable"),
     ],
 )
 @pytest.mark.parametrize("is_lower_first", [True, False])
-async def test_of_several_refusals_the_same_is_answered_whichever_comes_first(
+async def test_of_several_refusals_the_lowest_status_is_answered(
     statuses: set[int], answered: int, is_lower_first: bool
 ) -> None:
     first, second = sorted(statuses, reverse=not is_lower_first)
@@ -48,6 +48,6 @@ async def test_of_several_refusals_the_same_is_answered_whichever_comes_first(
     assert await refusal(refusing(second, 0.01), refusing(first, 0)) == answered
 
 
-async def test_a_refusal_counts_more_than_silence() -> None:
+async def test_a_refusal_comes_before_a_timeout() -> None:
     assert await refusal(refusing(409, 0), refusing(503, 10), limit_s=0.01) == 409
     assert await refusal(refusing(503, 10), refusing(503, 10), limit_s=0.01) == 504

@@ -1,4 +1,4 @@
-"""POST of visits and events: the rules and the durability of a beacon, answered with what was created."""
+"""POST of visits and events: the rules and the durability of a beacon, and the created resource as response."""
 
 import gzip
 import uuid
@@ -22,7 +22,7 @@ async def http(suite: Suite) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def test_a_visit_is_created_and_answered_as_it_will_be_read(http: httpx.AsyncClient) -> None:
+async def test_creating_a_visit_returns_it_as_reading_does(http: httpx.AsyncClient) -> None:
     device, started = str(uuid.uuid4()), now_ms() - 5_000
     answer = await http.post(
         "/server/data/visits", json={"globalVisitID": device, "userAgent": "Kiosk/1", "startDate": started}
@@ -45,14 +45,14 @@ async def test_a_visit_is_created_and_answered_as_it_will_be_read(http: httpx.As
 
 
 @pytest.mark.parametrize("days", [2, 20, 4_000])
-async def test_a_visit_that_began_long_ago_did_so(http: httpx.AsyncClient, days: int) -> None:
+async def test_a_visit_may_have_begun_long_ago(http: httpx.AsyncClient, days: int) -> None:
     started = now_ms() - days * 86_400_000
     answer = await http.post("/server/data/visits", json={"startDate": started})
     assert (answer.status_code, answer.json()["startDate"]) == (200, started), answer.text
     assert (await http.get(f"/server/data/visits/{answer.json()['visitId']}")).json()["startDate"] == started
 
 
-async def test_an_event_of_an_unknown_visit_is_created_and_the_visit_with_it(http: httpx.AsyncClient) -> None:
+async def test_an_event_of_an_unknown_visit_creates_the_visit(http: httpx.AsyncClient) -> None:
     visit_id, browser_page = str(uuid.uuid4()), "8D116ECE173847D9BD9C172411E20B8F"
     before = now_ms()
     answer = await http.post(
@@ -89,7 +89,7 @@ async def test_a_posted_sign_in_identifies_the_visitor(http: httpx.AsyncClient, 
         ('[{"password":"hunter2"}]', b'{"value":[{"password":"***"}]}'),
     ],
 )
-async def test_data_that_are_no_object_are_kept_under_value_without_secrets(
+async def test_data_other_than_an_object_are_stored_as_value_without_secrets(
     http: httpx.AsyncClient, sent: str, kept: bytes
 ) -> None:
     path = f"/server/data/visits/{uuid.uuid4()}/events"
@@ -99,7 +99,7 @@ async def test_data_that_are_no_object_are_kept_under_value_without_secrets(
     assert b'"data":' + kept in (await http.get(path)).content
 
 
-async def test_the_same_event_again_is_the_one_stored_first(http: httpx.AsyncClient) -> None:
+async def test_a_repeated_event_returns_the_one_stored_first(http: httpx.AsyncClient) -> None:
     path, event_id = f"/server/data/visits/{uuid.uuid4()}/events", str(uuid.uuid4())
     first = await http.post(path, json={"eventName": "A", "eventID": event_id, "timestamp": now_ms()})
     again = await http.post(path, json={"eventName": "B", "eventID": event_id, "timestamp": now_ms()})
@@ -123,7 +123,9 @@ async def test_the_same_event_again_is_the_one_stored_first(http: httpx.AsyncCli
         ("/visits/{visit}/events", '{"eventName":"SignIn"}', "data.userID: "),
     ],
 )
-async def test_what_breaks_a_rule_is_400_and_named(http: httpx.AsyncClient, path: str, body: str, words: str) -> None:
+async def test_a_body_that_breaks_a_rule_is_400_and_the_rule_is_named(
+    http: httpx.AsyncClient, path: str, body: str, words: str
+) -> None:
     answer = await http.post("/server/data" + path.format(visit=uuid.uuid4()), content=body, headers=JSON)
     assert answer.status_code == 400, answer.text
     assert answer.json()["code"] == 400
@@ -135,19 +137,19 @@ async def test_what_breaks_a_rule_is_400_and_named(http: httpx.AsyncClient, path
     [("/visits", "startDate", "startDate"), ("/visits/{visit}/events", "timestamp", "timestamp")],
 )
 @pytest.mark.parametrize("is_history_there", [True, False])
-async def test_a_time_may_have_a_fraction_and_a_body_a_byte_order_mark(
+async def test_fractional_times_and_byte_order_marks_are_accepted(
     suite: Suite, path: str, key: str, answered: str, is_history_there: bool
 ) -> None:
-    away = {} if is_history_there else {"HISTORY_TARGET": "127.0.0.1:1"}
+    unavailable = {} if is_history_there else {"HISTORY_TARGET": "127.0.0.1:1"}
     now = now_ms()
     body = b'\xef\xbb\xbf{"eventName":"A","%b":%d.25}' % (key.encode(), now)
-    async with running_gateway(**before(suite) | away) as http:
+    async with running_gateway(**before(suite) | unavailable) as http:
         answer = await http.post("/server/data" + path.format(visit=uuid.uuid4()), content=body, headers=JSON)
     assert answer.status_code == 200, answer.text
     assert f'"{answered}":{now},' in answer.text
 
 
-async def test_a_compressed_body_is_refused_by_the_name_of_its_header(http: httpx.AsyncClient) -> None:
+async def test_a_compressed_body_is_refused_with_the_name_of_the_header(http: httpx.AsyncClient) -> None:
     body, encoded = gzip.compress(b"{}"), JSON | {"Content-Encoding": "gzip"}
     answer = await http.post("/server/data/visits", content=body, headers=encoded)
     assert (answer.status_code, answer.headers["Accept-Encoding"]) == (415, "identity")
@@ -162,7 +164,7 @@ async def test_an_event_of_no_visit_is_404(http: httpx.AsyncClient) -> None:
     ("path", "body"),
     [("/visits", {"userAgent": "Kiosk/1"}), ("/visits/{visit}/events", {"eventName": "AddToCart", "data": {"n": 1}})],
 )
-async def test_while_history_is_away_what_was_sent_is_answered(
+async def test_while_history_is_unavailable_the_response_is_what_was_sent(
     scripted_collector: ScriptedCollector, path: str, body: dict[str, Any]
 ) -> None:
     visit_id = str(uuid.uuid4())
