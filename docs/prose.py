@@ -70,7 +70,7 @@ def findings(prose: Text) -> Iterator[str]:
     for paragraph in _PARAGRAPH.finditer(text):
         if not paragraph[0].lstrip().startswith(("|", "#")):
             for sentence in _SENTENCE.finditer(paragraph[0]):
-                for fault in _faults(sentence[0]):
+                for fault in _faults(sentence[0], is_page=prose.file.endswith(".md")):
                     yield f"{_place(prose, text, paragraph.start() + sentence.start())}: {fault}"
 
 
@@ -79,14 +79,14 @@ def _place(prose: Text, text: str, position: int) -> str:
     return f"{prose.file}:{prose.line + text.count(newline, 0, position)}"
 
 
-def _faults(sentence: str) -> Iterator[str]:
+def _faults(sentence: str, *, is_page: bool) -> Iterator[str]:
     words = re.findall(r"\S*\w\S*", sentence)
     beginning = f'"{" ".join(words[:5])} ..."'
     if len(words) > MAX_WORDS:
         yield f"{beginning} has {len(words)} words: make several sentences or a list"
-    if sentence.count(";") > 1:
+    if is_page and sentence.count(";") > 1:
         yield f"{beginning} is a chain of semicolons: make several sentences or a list"
-    if words[:1] == ["Of"]:
+    if is_page and words[:1] == ["Of"]:
         yield f"{beginning}: begin with the subject"
 
 

@@ -25,7 +25,7 @@ Answer = TypeVar("Answer")
 
 _HEALTH_TIMEOUT_S = 1.0
 _RETRY_S = 2
-"""What clients are told when a service does not say when to come again."""
+"""The time that clients get when a service does not say when to try again."""
 
 _log = structlog.get_logger()
 
@@ -65,14 +65,14 @@ class Backends:
         self._collect_s = settings.collect_timeout_ms / 1000
 
     async def collect(self, request: CollectRequest) -> CollectResponse:
-        """Store a batch. Raises Problem 503 when it is not known to be stored, for whatever reason."""
+        """Store a batch. Raises Problem 503 when it is not known to be stored."""
         try:
             return await self._collect(request, timeout=self._collect_s, metadata=forwarded())
         except grpc.aio.AioRpcError as error:
             details = details_of(error)
             _log.warning("collect failed", code=details.code.name, reason=details.reason)
             raise Problem(503, "the event log does not answer", retry_s=_retry_s(details)) from error
-        except asyncio.CancelledError:  # a call whose channel is closed ends so; nobody else cancels one that stores
+        except asyncio.CancelledError:  # a closed channel ends its calls so; nothing else cancels a call that stores
             raise Problem(503, "the event log does not answer", retry_s=_RETRY_S) from None
 
     async def ask(
