@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-from footfall_timeline import Walls
+from footfall_eventlog.site_groups import Walls
 from starlette.responses import RedirectResponse
 from starlette.routing import BaseRoute, Router
 from starlette.types import ASGIApp, Receive, Scope, Send

@@ -6,9 +6,10 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated
 
+from footfall_eventlog.partitions import RedisUrl
+from footfall_eventlog.site_groups import Walls
 from footfall_servicekit.settings import ProcessSettings, pair_problems, shared
-from footfall_servicekit.values import RedisUrl, Target, readable_by
-from footfall_timeline import Walls
+from footfall_servicekit.values import Target, readable_by
 from pydantic import AfterValidator, Field, FilePath, SecretStr
 from pydantic_settings import SettingsConfigDict
 

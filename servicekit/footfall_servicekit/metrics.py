@@ -20,30 +20,6 @@ BACKGROUND_FAILURES = Counter(
     ["work"],
 )
 
-STREAM_HANDLED = Counter("stream_handled_total", "Entries handled and acknowledged.", ["stream", "group"])
-STREAM_RECLAIMED = Counter(
-    "stream_reclaimed_total",
-    "Entries taken over because whoever held them did not acknowledge them.",
-    ["stream", "group"],
-)
-STREAM_FAILURES = Counter(
-    "stream_failures_total", "Batches whose handler failed; their entries are tried again.", ["stream", "group"]
-)
-STREAM_LOST = Counter(
-    "stream_lost_entries_total",
-    "Entries removed from the stream before the group had handled them.",
-    ["stream", "group"],
-)
-STREAM_LAG = Gauge(
-    "stream_lag_entries",
-    "Entries not yet given to any consumer of the group, as the store counts them.",
-    ["stream", "group"],
-)
-STREAM_PENDING = Gauge(
-    "stream_pending_entries", "Entries given to a consumer and not acknowledged.", ["stream", "group"]
-)
-STREAM_TRIMMED = Counter("stream_trimmed_total", "Entries removed because every group was done with them.", ["stream"])
-
 
 class MetricsPort:
     """The HTTP port that Prometheus scrapes, served by a thread of its own."""

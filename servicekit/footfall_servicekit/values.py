@@ -11,8 +11,6 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-from footfall_servicekit import partitions
-
 _PORT = r":([1-9][0-9]{0,4})"
 _TARGET = re.compile(
     rf"(dns:(//[^/\s]*/)?)?([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]){_PORT}|(ipv4|ipv6|unix|unix-abstract|xds):\S+"
@@ -41,8 +39,6 @@ def _check_database_name(name: str) -> str:
 
 StoreUrl = Annotated[str, AfterValidator(_check_store_url)]
 """URL of a store, which may hold a user and a password: give its field `repr=False`."""
-
-RedisUrl = Annotated[StoreUrl, AfterValidator(partitions.check_url)]
 
 Target = Annotated[str, AfterValidator(_check_target)]
 """Where a gRPC service is called."""

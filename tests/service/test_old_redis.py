@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from footfall_servicekit.partitions import OLDEST, OLDEST_WITH_WAITAOF, OldRedisError, Version, check_version
+from footfall_eventlog.partitions import OLDEST, OLDEST_WITH_WAITAOF, OldRedisError, Version, check_version
 
 from tests.tools.process import Service, running_service
 from tests.tools.scripted_redis import bulk, scripted_redis

@@ -9,12 +9,12 @@ import grpc
 import pytest
 import structlog
 from footfall_collector.event_log import EventLog, LogUnavailableError
+from footfall_eventlog.partitions import PartitionedRedis, RedisUrlError, is_forbidden
+from footfall_eventlog.stream import about_stream
 from footfall_history.log import Log, Unavailable
 from footfall_identity.partitions import Partitions
 from footfall_identity.visitor_store import VisitorStore
 from footfall_servicekit.errors import RequestError
-from footfall_servicekit.partitions import PartitionedRedis, RedisUrlError, is_forbidden
-from footfall_servicekit.stream import about_stream
 from redis.asyncio import Redis
 from redis.exceptions import ClusterDownError, NoPermissionError, ResponseError
 

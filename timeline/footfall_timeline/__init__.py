@@ -1,11 +1,5 @@
 """The rules of a visit, pure: which transitions there are, how they merge, and what they say of each moment."""
 
-from footfall_timeline.admitted import (
-    LONGEST_IDENTITY,
-    UnfitEventError,
-    has_stored_ids,
-    transition_of,
-)
 from footfall_timeline.fold import (
     ANONYMOUS,
     EFFECTS,
@@ -43,12 +37,10 @@ from footfall_timeline.transitions import (
     merge,
     to_fields,
 )
-from footfall_timeline.walls import Walls, WallsError
 
 __all__ = [
     "ANONYMOUS",
     "EFFECTS",
-    "LONGEST_IDENTITY",
     "Association",
     "Assurance",
     "Fold",
@@ -63,15 +55,11 @@ __all__ = [
     "Stretch",
     "Timeline",
     "Transition",
-    "UnfitEventError",
-    "Walls",
-    "WallsError",
     "by_event",
     "decode",
     "encode",
     "erase",
     "from_fields",
-    "has_stored_ids",
     "identity_hash",
     "merge",
     "normalize_uuid",
@@ -81,6 +69,5 @@ __all__ = [
     "scoped_visit_id",
     "session_id",
     "to_fields",
-    "transition_of",
     "user_agent_id",
 ]

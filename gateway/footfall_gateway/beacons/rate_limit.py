@@ -8,7 +8,7 @@ import math
 import time
 
 import structlog
-from footfall_servicekit.partitions import pool
+from footfall_eventlog.partitions import pool
 from limits import RateLimitItemPerMinute, RateLimitItemPerSecond
 from limits.aio.storage import RedisStorage
 from limits.aio.strategies import FixedWindowRateLimiter

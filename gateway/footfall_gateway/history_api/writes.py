@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeVar
 
 import msgspec
-from footfall_timeline import Walls, normalize_uuid, page_id, user_agent_id
+from footfall_eventlog.site_groups import Walls
+from footfall_timeline import normalize_uuid, page_id, user_agent_id
 from msgspec import Meta
 from starlette.responses import Response
 

@@ -11,7 +11,8 @@ import msgspec
 from footfall.collector.v1 import collector_service_pb2 as collector
 from footfall.event.v1 import event_pb2
 from footfall.event.v1.event_pb2 import Event, EventBatch
-from footfall_timeline import Walls, page_id, user_agent_id
+from footfall_eventlog.site_groups import Walls
+from footfall_timeline import page_id, user_agent_id
 
 from footfall_collector.claim import KINDS, MAX_USER_ID, USER_ID_KEYS, take_claim
 from footfall_collector.normalize import MAX_EVENT_BYTES, STEPS, SYSTEM_EVENTS

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import structlog
-from footfall_servicekit.background import RefusalError
-from footfall_servicekit.partitions import (
+from footfall_eventlog.partitions import (
     OLDEST,
     OLDEST_WITH_WAITAOF,
     Address,
@@ -16,7 +15,8 @@ from footfall_servicekit.partitions import (
     hash_tag,
     is_forbidden,
 )
-from footfall_servicekit.stream import PAYLOAD_FIELD, trim
+from footfall_eventlog.stream import PAYLOAD_FIELD, trim
+from footfall_servicekit.background import RefusalError
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
 from footfall_collector import metrics

@@ -5,11 +5,11 @@ from functools import partial
 from typing import Final
 
 from footfall.history.v1 import history_service_pb2_grpc as history_grpc
+from footfall_eventlog.site_groups import Walls
 from footfall_servicekit import command_line
 from footfall_servicekit.background import repeat
 from footfall_servicekit.command_line import Command
 from footfall_servicekit.server import Server, run, serve
-from footfall_timeline import Walls
 
 from footfall_history.access import ACCESS
 from footfall_history.dead_letters import DeadLetters, run_dead_letters

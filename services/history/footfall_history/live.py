@@ -14,9 +14,10 @@ from typing import Final, NamedTuple
 from footfall.event.v1.event_pb2 import Event, EventBatch
 from footfall.history.v1.history_service_pb2 import StreamEventsRequest, StreamEventsResponse
 from footfall.history.v1.visit_pb2 import StoredEvent
+from footfall_eventlog.site_groups import Walls
+from footfall_eventlog.stream import Entry
 from footfall_servicekit.errors import RequestError
-from footfall_servicekit.stream import Entry
-from footfall_timeline import Walls, partition
+from footfall_timeline import partition
 from google.protobuf.message import DecodeError
 
 from footfall_history import metrics

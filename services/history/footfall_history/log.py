@@ -5,8 +5,8 @@ from functools import partial
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
-from footfall_servicekit.partitions import AWAY, PartitionedRedis, hash_tag
-from footfall_servicekit.stream import PAYLOAD_FIELD, Entry, StreamReader, about_stream, trim
+from footfall_eventlog.partitions import AWAY, PartitionedRedis, hash_tag
+from footfall_eventlog.stream import PAYLOAD_FIELD, Entry, StreamReader, about_stream, trim
 
 GROUP: Final = "history"
 _ALL_GROUPS: Final = ("identity", "identity-live", GROUP)

@@ -8,9 +8,10 @@ from typing import Any, Final, TypeVar
 from footfall.history.v1 import history_service_pb2 as pb
 from footfall.history.v1 import visit_pb2
 from footfall.history.v1.history_service_pb2_grpc import HistoryServiceServicer
+from footfall_eventlog.site_groups import Walls
 from footfall_servicekit import paging
 from footfall_servicekit.errors import RequestError
-from footfall_timeline import LaterVersionError, Walls
+from footfall_timeline import LaterVersionError
 from google.protobuf.message import Message
 from grpc.aio import ServicerContext
 

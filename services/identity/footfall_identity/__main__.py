@@ -5,12 +5,12 @@ from functools import partial
 from typing import Final
 
 from footfall.identity.v1 import identity_service_pb2_grpc as identity_grpc
+from footfall_eventlog.partitions import OLDEST, OLDEST_WITH_WAITAOF
+from footfall_eventlog.site_groups import Walls
 from footfall_servicekit import command_line
 from footfall_servicekit.background import repeat
 from footfall_servicekit.errors import RequestError
-from footfall_servicekit.partitions import OLDEST, OLDEST_WITH_WAITAOF
 from footfall_servicekit.server import Server, run, serve
-from footfall_timeline import Walls
 
 from footfall_identity.access import ACCESS
 from footfall_identity.consumer import LIVE_GROUP, RECORDS_GROUP, LiveConsumer, LogConsumer

@@ -8,8 +8,9 @@ from itertools import chain, islice
 
 import structlog
 from footfall.event.v1.event_pb2 import Erasure, Event, EventBatch
-from footfall_servicekit.stream import Entry
-from footfall_timeline import State, Transition, UnfitEventError, transition_of
+from footfall_eventlog.admitted import UnfitEventError, transition_of
+from footfall_eventlog.stream import Entry
+from footfall_timeline import State, Transition
 from google.protobuf.message import DecodeError
 
 from footfall_identity import metrics

@@ -8,9 +8,9 @@ from importlib.resources import files
 from typing import Any, Final
 
 import structlog
+from footfall_eventlog.partitions import AWAY, Node, PartitionedRedis, hash_tag
+from footfall_eventlog.stream import PAYLOAD_FIELD, Entry, StreamReader
 from footfall_servicekit.errors import RequestError
-from footfall_servicekit.partitions import AWAY, Node, PartitionedRedis, hash_tag
-from footfall_servicekit.stream import PAYLOAD_FIELD, Entry, StreamReader
 from footfall_timeline import LaterVersionError, partition
 from redis.exceptions import ResponseError
 

@@ -6,8 +6,9 @@ from typing import Final
 
 from footfall.event.v1.event_pb2 import Event
 from footfall.identity.v1.contact_pb2 import Contact
+from footfall_eventlog.admitted import LONGEST_IDENTITY, UnfitEventError, transition_of
 from footfall_servicekit.errors import RequestError
-from footfall_timeline import LONGEST_IDENTITY, State, Transition, UnfitEventError, normalize_uuid, transition_of
+from footfall_timeline import State, Transition, normalize_uuid
 
 from footfall_identity.contact_record import ContactRecord
 from footfall_identity.matching import email_key, phone_key

@@ -7,9 +7,9 @@ from typing import Any, Final
 from footfall.identity.v1 import identity_service_pb2 as pb
 from footfall.identity.v1.identity_pb2 import Identity
 from footfall.identity.v1.identity_service_pb2_grpc import IdentityServiceServicer
+from footfall_eventlog.site_groups import Walls
 from footfall_servicekit import paging
 from footfall_servicekit.errors import RequestError
-from footfall_timeline import Walls
 from grpc.aio import ServicerContext
 
 from footfall_identity import messages, metrics, requests

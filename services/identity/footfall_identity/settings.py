@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
+from footfall_eventlog.partitions import RedisUrl
+from footfall_eventlog.site_groups import Walls
 from footfall_servicekit.settings import ServiceSettings, shared
-from footfall_servicekit.values import DatabaseName, RedisUrl, StoreUrl, readable_by
-from footfall_timeline import Walls
+from footfall_servicekit.values import DatabaseName, StoreUrl, readable_by
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 

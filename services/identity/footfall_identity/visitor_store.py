@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Final
 
 import msgspec
-from footfall_servicekit.stream import about_stream
+from footfall_eventlog.stream import about_stream
 from footfall_timeline import encode, identity_hash
 
 from footfall_identity import metrics

@@ -16,7 +16,7 @@ from footfall_collector.event_log import (
     LogUnavailableError,
     stream_key,
 )
-from footfall_servicekit.partitions import COUNT_KEY, WrongPartitionsError
+from footfall_eventlog.partitions import COUNT_KEY, WrongPartitionsError
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 

@@ -11,6 +11,7 @@ import pytest
 from bson import encode as bson
 from footfall.event.v1.event_pb2 import Event, EventBatch
 from footfall.identity.v1 import identity_service_pb2 as pb
+from footfall_eventlog.stream import Entry
 from footfall_identity.consumer import LogConsumer
 from footfall_identity.contact_record import ContactRecord
 from footfall_identity.erasure import Eraser
@@ -20,7 +21,6 @@ from footfall_identity.partitions import Partitions
 from footfall_identity.person_store import PersonStore
 from footfall_identity.visitor_store import VisitorStore
 from footfall_servicekit.errors import details_of
-from footfall_servicekit.stream import Entry
 from footfall_timeline import ANONYMOUS, Kind, identity_hash, partition
 from motor.motor_asyncio import AsyncIOMotorClient
 

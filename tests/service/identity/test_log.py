@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 from footfall.event.v1.event_pb2 import Event
+from footfall_eventlog.admitted import transition_of
+from footfall_eventlog.stream import Entry
 from footfall_identity.consumer import LiveConsumer, LogConsumer
 from footfall_identity.identity_record import IdentityRecord
 from footfall_identity.link_store import LinkStore
 from footfall_identity.visitor_store import VisitorStore
 from footfall_servicekit.errors import RequestError
-from footfall_servicekit.stream import Entry
-from footfall_timeline import Fold, State, merge, order_key, transition_of
+from footfall_timeline import Fold, State, merge, order_key
 
 from tests.tools.identity import admitted, entry, new_id, random_visit, resolve
 from tests.tools.visits import now_ms, scattered

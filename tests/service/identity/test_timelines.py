@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from footfall.event.v1 import event_pb2
 from footfall.event.v1.event_pb2 import Event
+from footfall_eventlog.admitted import transition_of
 from footfall_identity import metrics
 from footfall_identity.partitions import Partitions
 from footfall_identity.visit_record import touches
 from footfall_identity.visitor_store import REFRESH_MS, VisitorStore
-from footfall_timeline import Kind, State, Transition, identity_hash, merge, transition_of
+from footfall_timeline import Kind, State, Transition, identity_hash, merge
 
 from tests.tools.identity import DAY_MS, ERASURE_KEY, KEEP_MS, admitted, key, new_id, random_visit, resolve
 from tests.tools.visits import now_ms, scattered

@@ -13,9 +13,10 @@ from typing import Final, NamedTuple
 
 import structlog
 from footfall.event.v1.event_pb2 import EventBatch
-from footfall_servicekit.partitions import hash_tag
-from footfall_servicekit.stream import PAYLOAD_FIELD, Entry
-from footfall_timeline import has_stored_ids, partition
+from footfall_eventlog.admitted import has_stored_ids
+from footfall_eventlog.partitions import hash_tag
+from footfall_eventlog.stream import PAYLOAD_FIELD, Entry
+from footfall_timeline import partition
 from google.protobuf.message import DecodeError
 
 from footfall_history import metrics

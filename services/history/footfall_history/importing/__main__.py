@@ -10,10 +10,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+from footfall_eventlog.site_groups import Walls
 from footfall_servicekit import logs
 from footfall_servicekit.background import RefusalError
 from footfall_servicekit.settings import load
-from footfall_timeline import Walls
 
 from footfall_history.identities import Identities
 from footfall_history.importing.comparison import differences

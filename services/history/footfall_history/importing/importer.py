@@ -12,7 +12,8 @@ from typing import Final
 import msgspec
 from footfall.event.v1.event_pb2 import Event, EventBatch
 from footfall.identity.v1.identity_service_pb2 import ImportedVisit, ImportIdentitiesRequest
-from footfall_timeline import State, Walls
+from footfall_eventlog.site_groups import Walls
+from footfall_timeline import State
 
 from footfall_history.identities import Identities
 from footfall_history.importing.past import batch_of

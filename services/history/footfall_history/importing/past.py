@@ -22,7 +22,8 @@ from footfall.event.v1.event_pb2 import (
     EventBatch,
     EventContext,
 )
-from footfall_timeline import Kind, Rule, Walls, normalize_uuid, page_id, user_agent_id
+from footfall_eventlog.site_groups import Walls
+from footfall_timeline import Kind, Rule, normalize_uuid, page_id, user_agent_id
 
 from footfall_history.storage import PAGE_ENTERED, PAGE_EXITED, TIME_DIGITS
 

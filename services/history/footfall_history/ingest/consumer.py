@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 import prometheus_client
 import structlog
 from footfall.event.v1.event_pb2 import Erasure, EventBatch
-from footfall_servicekit.stream import Entry
+from footfall_eventlog.stream import Entry
 from footfall_timeline import normalize_uuid
 from google.protobuf.message import DecodeError
 

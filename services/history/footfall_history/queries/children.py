@@ -9,8 +9,9 @@ from typing import Final
 
 from footfall.history.v1 import history_service_pb2 as pb
 from footfall.history.v1 import visit_pb2
+from footfall_eventlog.site_groups import Walls
 from footfall_servicekit.errors import RequestError
-from footfall_timeline import Walls, order_key
+from footfall_timeline import order_key
 
 from footfall_history.queries import filters, views
 from footfall_history.queries.reader import Reader

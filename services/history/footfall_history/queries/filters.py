@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 from footfall.history.v1 import history_service_pb2 as pb
+from footfall_eventlog.admitted import LONGEST_IDENTITY
 from footfall_servicekit import paging
 from footfall_servicekit.errors import RequestError
-from footfall_timeline import LONGEST_IDENTITY, normalize_uuid, order_key
+from footfall_timeline import normalize_uuid, order_key
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 

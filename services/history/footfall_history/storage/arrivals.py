@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from footfall.event.v1.event_pb2 import Event, EventBatch, EventContext
-from footfall_timeline import Transition, UnfitEventError, order_key, transition_of
+from footfall_eventlog.admitted import UnfitEventError, transition_of
+from footfall_timeline import Transition, order_key
 
 from footfall_history.storage.documents import DEVICE_FIELDS, Document, event_document, has_same_content
 

@@ -16,8 +16,8 @@ import structlog
 from redis import exceptions as redis_errors
 from redis.asyncio import Redis
 
-from footfall_servicekit import metrics
-from footfall_servicekit.partitions import AWAY
+from footfall_eventlog import metrics
+from footfall_eventlog.partitions import AWAY
 
 PAYLOAD_FIELD = b"b"
 """The one field of every entry."""

@@ -3,7 +3,7 @@
 import re
 from typing import Final, Protocol
 
-from footfall_timeline.transitions import Assurance, Kind, Transition
+from footfall_timeline import Assurance, Kind, Transition
 
 LATEST_MS: Final = 10**13 - 1
 """The last event time: order keys have 13 digits."""

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from footfall_servicekit.partitions import AWAY, PartitionedRedis, WrongPartitionsError, hash_tag
-from footfall_servicekit.stream import PAYLOAD_FIELD, Entry, StreamReader, trim
+from footfall_eventlog.partitions import AWAY, PartitionedRedis, WrongPartitionsError, hash_tag
+from footfall_eventlog.stream import PAYLOAD_FIELD, Entry, StreamReader, trim
 from redis.asyncio import Redis
 from redis.crc import key_slot
 from redis.exceptions import MovedError

@@ -4,7 +4,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from footfall_timeline import Walls, WallsError
+from footfall_eventlog.site_groups import Walls, WallsError
 
 VISIT = str(uuid.uuid4())
 WALLS = Walls({"shop": "shop", "bank": "money", "insurance": "money"})

@@ -11,18 +11,19 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import structlog
+from footfall_servicekit.background import RefusalError
+from footfall_servicekit.values import StoreUrl
+from pydantic import AfterValidator
 from redis import exceptions as redis_errors
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.connection import Connection, SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
-
-from footfall_servicekit.background import RefusalError
 
 
 class NotNowError(redis_errors.ResponseError):
@@ -183,6 +184,10 @@ def check_url(url: str) -> str:
     if path and path != str(database):
         raise ValueError("must end with the number of a database, or without any")
     return url
+
+
+RedisUrl = Annotated[StoreUrl, AfterValidator(check_url)]
+"""URL of Redis: give its field `repr=False`."""
 
 
 class Node(NamedTuple):

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, Self
 
-from footfall_timeline.ids import scoped_visit_id
+from footfall_timeline import scoped_visit_id
 
 _NO_GROUPS: Final[Mapping[str, str]] = MappingProxyType({})
 
