@@ -7,7 +7,7 @@ from footfall_timeline import Assurance, Kind, Transition
 
 LATEST_MS: Final = 10**13 - 1
 """The last event time: order keys have 13 digits."""
-LONGEST_IDENTITY: Final = 512
+MAX_IDENTITY_LENGTH: Final = 512
 """Characters."""
 
 _TOKEN_ID = re.compile(r"[0-9a-f]{16}")
@@ -48,7 +48,7 @@ class AdmittedEvent(Protocol):
         """What stands for the token that proves a SIGN_IN: 16 hex digits; else empty."""
 
 
-class UnfitEventError(Exception):
+class InvalidEventError(Exception):
     """An event that is not as admission leaves it. `field: rule`, which quotes nothing of the event."""
 
 
@@ -60,25 +60,25 @@ def has_stored_ids(event: AdmittedEvent) -> bool:
 def transition_of(event: AdmittedEvent) -> Transition | None:
     """What an admitted event does to its visit's timeline; None for an event that is only stamped.
 
-    Raises UnfitEventError.
+    Raises InvalidEventError.
     """
     for field in ("visit_id", "event_id"):
         if not _STORED_UUID.fullmatch(getattr(event, field)):
-            raise UnfitEventError(f"{field}: must be a UUID, dashed and lower case")
+            raise InvalidEventError(f"{field}: must be a UUID, dashed and lower case")
     event_time_ms = event.event_time_ms
     if not 0 < event_time_ms <= LATEST_MS:
-        raise UnfitEventError(f"event_time_ms: must be 1 to {LATEST_MS}")
+        raise InvalidEventError(f"event_time_ms: must be 1 to {LATEST_MS}")
     if not event.transition:
         return None
     kind, assurance = _KINDS.get(event.transition), _ASSURANCES.get(event.assurance)
     if kind is None or assurance is None:
-        raise UnfitEventError("transition, assurance: must be known to this version")
+        raise InvalidEventError("transition, assurance: must be known to this version")
     if kind is Kind.SIGN_OUT:
         return Transition(event_time_ms, event.event_id, kind, Assurance.NONE, "")
     identity = event.identity_id
-    if not 1 <= len(identity) <= LONGEST_IDENTITY:
-        raise UnfitEventError(f"identity_id: must be 1 to {LONGEST_IDENTITY} characters")
+    if not 1 <= len(identity) <= MAX_IDENTITY_LENGTH:
+        raise InvalidEventError(f"identity_id: must be 1 to {MAX_IDENTITY_LENGTH} characters")
     token_id = event.token_id if kind is Kind.SIGN_IN and assurance is Assurance.PROVEN else ""
     if token_id and not _TOKEN_ID.fullmatch(token_id):
-        raise UnfitEventError("token_id: must be 16 hex digits or empty")
+        raise InvalidEventError("token_id: must be 16 hex digits or empty")
     return Transition(event_time_ms, event.event_id, kind, assurance, identity, token_id)

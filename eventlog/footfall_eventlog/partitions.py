@@ -26,13 +26,13 @@ from redis.backoff import NoBackoff
 from redis.crc import key_slot
 
 
-class NotNowError(redis_errors.ResponseError):
+class NodeNotReadyError(redis_errors.ResponseError):
     """A node cannot do what it could before: its disk is full, a script runs, or its replicas or primary are away."""
 
 
-_NOT_NOW: Final = ("MISCONF ", "BUSY ", "NOREPLICAS ", "MASTERDOWN ")
+_NOT_READY: Final = ("MISCONF ", "BUSY ", "NOREPLICAS ", "MASTERDOWN ")
 
-AWAY: Final = (
+TRANSIENT_ERRORS: Final = (
     redis_errors.ConnectionError,
     redis_errors.TimeoutError,
     redis_errors.ReadOnlyError,
@@ -40,19 +40,19 @@ AWAY: Final = (
     redis_errors.AskError,  # MovedError is one
     redis_errors.TryAgainError,
     redis_errors.OutOfMemoryError,
-    NotNowError,
+    NodeNotReadyError,
 )
 """What is raised when the node of a partition does not answer, or does not hold it any more: it may soon.
 
 Any other error of Redis says that what it was asked is wrong, and will be the next time.
 """
 
-COUNT_KEY: Final = "log:partitions"
+PARTITION_COUNT_KEY: Final = "log:partitions"
 
 Version = tuple[int, ...]
-OLDEST: Final = 7, 0
+MIN_VERSION: Final = 7, 0
 """Of Redis: the first that answers XAUTOCLAIM with what is gone, and counts what a stream was ever given."""
-OLDEST_WITH_WAITAOF: Final = 7, 2
+MIN_VERSION_WITH_WAITAOF: Final = 7, 2
 
 _RETRY_S: Final = 0.5
 _PING_S: Final = 1.0
@@ -72,7 +72,7 @@ class Address(NamedTuple):
     port: int
 
 
-class Places:
+class SlotMap:
     """Which node holds which slot, as far as it is known."""
 
     def __init__(self, url: str) -> None:
@@ -96,26 +96,26 @@ class Places:
             self._by_slot[slot] = random.choice(others)  # noqa: S311  # no secret
 
 
-class _SlotConnection(Connection):
+class _RedirectedConnection(Connection):
     """A connection to the node that holds a slot, wherever that is by now."""
 
-    def __init__(self, *, places: Places, slot: int, **options: Any) -> None:
+    def __init__(self, *, slot_map: SlotMap, slot: int, **options: Any) -> None:
         super().__init__(**options)
-        self._places = places
+        self._slot_map = slot_map
         self._slot = slot
 
     async def connect_check_health(self, *args: Any, **options: Any) -> None:
         """Connect; called by redis-py before each use."""
-        address = self._places.of(self._slot)
+        address = self._slot_map.of(self._slot)
         if (self.host, self.port) != address:
             await self.disconnect()
             self.host, self.port = address
         try:
             await super().connect_check_health(*args, **options)
         except (redis_errors.ConnectionError, redis_errors.TimeoutError):
-            self._places.lost(self._slot, address)
+            self._slot_map.lost(self._slot, address)
             raise
-        if self._places.is_closed:  # redis-py would let whoever comes late have a connection that nobody closes
+        if self._slot_map.is_closed:  # redis-py would let whoever comes late have a connection that nobody closes
             await self.disconnect()
             raise redis_errors.ConnectionError("closed")
 
@@ -135,39 +135,39 @@ class _SlotConnection(Connection):
         try:
             return await super().read_response(*args, **options)
         except redis_errors.MovedError as error:
-            self._places.moved(error.slot_id, Address(error.host or self.host, error.port))
+            self._slot_map.moved(error.slot_id, Address(error.host or self.host, error.port))
             raise
         except redis_errors.ClusterDownError:
-            self._places.lost(self._slot, Address(self.host, self.port))
+            self._slot_map.lost(self._slot, Address(self.host, self.port))
             raise
         except redis_errors.ReadOnlyError:  # a primary no more; the name it was found by may be another's by now
             self.mark_for_reconnect()  # type: ignore[no-untyped-call]  # redis-py types it not
             raise
         except redis_errors.ResponseError as error:
-            if str(error).startswith(_NOT_NOW):
-                raise NotNowError(str(error)) from None
+            if str(error).startswith(_NOT_READY):
+                raise NodeNotReadyError(str(error)) from None
             raise
 
 
-class _EncryptedSlotConnection(_SlotConnection, SSLConnection):
+class _RedirectedTlsConnection(_RedirectedConnection, SSLConnection):
     pass
 
 
-def pool(
-    url: str, key: str, *, timeout_ms: int, max_connections: int | None = None, places: Places | None = None
+def connection_pool(
+    url: str, key: str, *, timeout_ms: int, max_connections: int | None = None, slot_map: SlotMap | None = None
 ) -> ConnectionPool:
     """Connections for a key and all that have its hash tag. Its user closes it."""
     options: dict[str, Any] = dict(parse_url(url))
     is_encrypted = issubclass(options.pop("connection_class", Connection), SSLConnection)
     return ConnectionPool(
-        connection_class=_EncryptedSlotConnection if is_encrypted else _SlotConnection,
+        connection_class=_RedirectedTlsConnection if is_encrypted else _RedirectedConnection,
         max_connections=max_connections,
         socket_timeout=timeout_ms / 1000,
         socket_connect_timeout=timeout_ms / 1000,
         # Once more and at once: a connection that has died while idle shows only when it is used, and a node that says
         # MOVED has done nothing. After a timeout never again: the caller has waited long enough.
         retry=Retry(NoBackoff(), 1, supported_errors=(redis_errors.ConnectionError, redis_errors.MovedError)),
-        places=places or Places(url),
+        slot_map=slot_map or SlotMap(url),
         slot=key_slot(key.encode()),
         **options,
     )
@@ -176,7 +176,9 @@ def pool(
 def check_url(url: str) -> str:
     """Return the URL. Raises ValueError for one that no client can be made of."""
     try:
-        new_connection: Any = pool(url, COUNT_KEY, timeout_ms=1).make_connection  # redis-py types it not
+        new_connection: Any = connection_pool(
+            url, PARTITION_COUNT_KEY, timeout_ms=1
+        ).make_connection  # redis-py types it not
         database = new_connection().db
     except (ValueError, TypeError):
         raise ValueError("must be `redis://host:port` or `rediss://...`, with options that redis-py has") from None
@@ -198,11 +200,11 @@ class Node(NamedTuple):
     numbers: list[int]
 
 
-class WrongPartitionsError(RefusalError):
+class PartitionCountError(RefusalError):
     """The data was made with another number of partitions. The text says what to do."""
 
 
-class OldRedisError(RefusalError):
+class RedisVersionError(RefusalError):
     """Redis is older than what is asked of it. The text names it and its version."""
 
 
@@ -216,7 +218,7 @@ def is_forbidden(error: redis_errors.RedisError) -> bool:
 
 
 def check_version(info: Mapping[str, Any], oldest: Version) -> None:
-    """Look at what a server says of itself (INFO). One of unknown version is believed. Raises OldRedisError.
+    """Look at what a server says of itself (INFO). One of unknown version is believed. Raises RedisVersionError.
 
     Valkey and others say beside their own version which Redis they can stand for.
     """
@@ -225,7 +227,7 @@ def check_version(info: Mapping[str, Any], oldest: Version) -> None:
     if numbers and numbers < oldest:
         name = info.get("server_name", "redis").capitalize()
         needed = ".".join(map(str, oldest))
-        raise OldRedisError(f"REDIS_URL: {name} {version} is too old: Redis {needed} or later is needed, or Valkey")
+        raise RedisVersionError(f"REDIS_URL: {name} {version} is too old: Redis {needed} or later is needed, or Valkey")
 
 
 async def _check_node(node: Node, oldest: Version) -> None:
@@ -240,15 +242,17 @@ class PartitionedRedis:
 
     def __init__(self, url: str, count: int, *, timeout_ms: int, max_connections: int | None = None) -> None:
         """Take the Redis at a URL: any node of a cluster. `max_connections` is for each partition, 100 by default."""
-        self._places = Places(url)
+        self._slot_map = SlotMap(url)
         self._slots = [key_slot(hash_tag(number).encode()) for number in range(count)]
 
         def client(key: str) -> Any:
-            connections = pool(url, key, timeout_ms=timeout_ms, max_connections=max_connections, places=self._places)
+            connections = connection_pool(
+                url, key, timeout_ms=timeout_ms, max_connections=max_connections, slot_map=self._slot_map
+            )
             return Redis.from_pool(connections)
 
         self._clients = [client(hash_tag(number)) for number in range(count)]
-        self._of_count = client(COUNT_KEY)
+        self._count_client = client(PARTITION_COUNT_KEY)
         self.is_checked = False
 
     @property
@@ -264,22 +268,22 @@ class PartitionedRedis:
         """The nodes that hold these partitions (all by default), as far as is known. A command may still be MOVED."""
         found: dict[Address, list[int]] = defaultdict(list)
         for number in self.numbers if numbers is None else numbers:
-            found[self._places.of(self._slots[number])].append(number)
+            found[self._slot_map.of(self._slots[number])].append(number)
         return [Node(address, self._clients[group[0]], group) for address, group in found.items()]
 
-    async def check(self, oldest: Version = OLDEST) -> None:
+    async def check(self, oldest: Version = MIN_VERSION) -> None:
         """Wait until Redis answers, then make sure that its data was made with as many partitions, and of its version.
 
-        The first to ask an empty Redis decides. Raises WrongPartitionsError, OldRedisError and RedisUrlError.
+        The first to ask an empty Redis decides. Raises PartitionCountError, RedisVersionError and RedisUrlError.
         """
         mine = len(self._clients)
         while not self.is_checked:
             try:
-                await self._of_count.set(COUNT_KEY, mine, nx=True)
-                made_with = int(await self._of_count.get(COUNT_KEY))
+                await self._count_client.set(PARTITION_COUNT_KEY, mine, nx=True)
+                made_with = int(await self._count_client.get(PARTITION_COUNT_KEY))
             except redis_errors.AuthenticationError:
                 raise RedisUrlError("REDIS_URL: Redis does not take its user and password") from None
-            except AWAY as error:
+            except TRANSIENT_ERRORS as error:
                 _log.warning("Redis does not answer", error=type(error).__name__)
                 await asyncio.sleep(_RETRY_S)
                 continue
@@ -290,7 +294,7 @@ class PartitionedRedis:
                     raise
                 raise RedisUrlError("REDIS_URL: Redis does not have the database of this number") from None
             if made_with != mine:
-                raise WrongPartitionsError(
+                raise PartitionCountError(
                     f"PARTITIONS is {mine}, but the data in this Redis was made with {made_with}, and what is there "
                     f"keeps its partition. Set PARTITIONS={made_with} for every service, or start with an empty Redis."
                 )
@@ -314,5 +318,5 @@ class PartitionedRedis:
 
     async def aclose(self) -> None:
         """Close the connections, for good."""
-        self._places.is_closed = True
-        await asyncio.gather(*(client.aclose() for client in (*self._clients, self._of_count)))
+        self._slot_map.is_closed = True
+        await asyncio.gather(*(client.aclose() for client in (*self._clients, self._count_client)))

@@ -11,11 +11,11 @@ from footfall_timeline import scoped_visit_id
 _NO_GROUPS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
-class WallsError(ValueError):
+class SiteGroupsError(ValueError):
     """SITES_FILE cannot be used; the text says why and quotes no key."""
 
 
-class Walls:
+class SiteGroups:
     """Sites of one group share their visits. Of others none sees or changes anything, whatever ids its pages send.
 
     So a visit is a browser's visit of one group, and its id is made from both: `footfall_timeline.scoped_visit_id`.
@@ -28,15 +28,15 @@ class Walls:
 
     @classmethod
     def load(cls, file: Path | None) -> Self:
-        """Read SITES_FILE. Raises WallsError; what does not concern groups is for the collector to judge."""
+        """Read SITES_FILE. Raises SiteGroupsError; what does not concern groups is for the collector to judge."""
         if file is None:
             return cls()
         try:
             return cls(dict(map(_group, tomllib.loads(file.read_text(encoding="utf-8"))["site"])))
         except OSError as error:
-            raise WallsError(f"{file}: {error.strerror}") from None
+            raise SiteGroupsError(f"{file}: {error.strerror}") from None
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise WallsError(f"{file}: must list each [[site]] with its name") from None
+            raise SiteGroupsError(f"{file}: must list each [[site]] with its name") from None
 
     def stored_id(self, visit_id: str, site: str) -> str:
         """The id of the visit that a page of a site means by one."""

@@ -17,7 +17,7 @@ from redis import exceptions as redis_errors
 from redis.asyncio import Redis
 
 from footfall_eventlog import metrics
-from footfall_eventlog.partitions import AWAY
+from footfall_eventlog.partitions import TRANSIENT_ERRORS
 
 PAYLOAD_FIELD = b"b"
 """The one field of every entry."""
@@ -108,7 +108,7 @@ class StreamReader:
             except Exception as error:  # the handler's or the store's; the entries are safe in the group
                 self._certain = False
                 about = {"stream": self._stream, "group": self._group, "reason": type(error).__qualname__}
-                is_away = isinstance(error, AWAY)  # a stack would say nothing more
+                is_away = isinstance(error, TRANSIENT_ERRORS)  # a stack would say nothing more
                 _log.warning("reading failed", **about, pause_s=pause_s, exc_info=None if is_away else error)
                 await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))  # noqa: S311  # jitter is no secret
                 pause_s = min(pause_s * 2, _LAST_PAUSE_S)
@@ -205,7 +205,7 @@ async def _finish(step: Coroutine[Any, Any, None]) -> None:
         raise
 
 
-async def about_stream(redis: "Redis", stream: str) -> dict[str, Any] | None:
+async def stream_info(redis: "Redis", stream: str) -> dict[str, Any] | None:
     """What Redis knows of a stream, as XINFO STREAM names it; None when there is no such stream. Raises RedisError."""
     client: Any = redis
     try:

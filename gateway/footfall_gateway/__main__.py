@@ -11,7 +11,7 @@ from footfall_gateway.settings import GatewaySettings
 def main() -> None:
     """Run the gateway, or carry out one of its commands; the entry point `footfall-gateway`."""
     about = "Serve browsers and API clients until SIGTERM or SIGINT."
-    settings = command_line.answer("footfall-gateway", about, GatewaySettings, COMMANDS)
+    settings = command_line.parse("footfall-gateway", about, GatewaySettings, COMMANDS)
     run(settings, "gateway", lambda: serve(settings))
 
 

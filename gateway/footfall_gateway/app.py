@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-from footfall_eventlog.site_groups import Walls
+from footfall_eventlog.site_groups import SiteGroups
 from starlette.responses import RedirectResponse
 from starlette.routing import BaseRoute, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -51,7 +51,7 @@ def build(
 
     Raises:
         DslFileError: DSL_FILE cannot be used.
-        WallsError, SitesFileError: SITES_FILE cannot be used.
+        SiteGroupsError, SitesFileError: SITES_FILE cannot be used.
 
     """
     authenticator = Authenticator(
@@ -67,7 +67,7 @@ def build(
     lookup = Lookup(backends)
     history = [
         *HistoryReads(backends, lookup).operations(),
-        *HistoryWrites(intake, lookup, Walls.load(settings.sites_file)).operations(),
+        *HistoryWrites(intake, lookup, SiteGroups.load(settings.sites_file)).operations(),
     ]
     footfall = [
         *VisitorsApi(backends).operations(),

@@ -3,7 +3,7 @@
 import ssl
 from functools import partial
 
-from footfall_servicekit.tls import Followed, KeyPair, server_context
+from footfall_servicekit.tls import KeyPair, ReloadingFile, server_context
 
 STRICT_TRANSPORT_SECURITY = ("strict-transport-security", "max-age=31536000")
 """A browser that has come by TLS once takes no other way for a year. Other hosts of the domain are not ours to bind."""
@@ -12,7 +12,7 @@ STRICT_TRANSPORT_SECURITY = ("strict-transport-security", "max-age=31536000")
 def https_context(pair: KeyPair) -> ssl.SSLContext:
     """The context to listen with. Raises OSError when the files cannot be used."""
     make = partial(server_context, pair)
-    followed = Followed(make, pair)
+    followed = ReloadingFile(make, pair)
 
     def choose(connection: ssl.SSLObject, _server_name: str | None, _context: ssl.SSLContext) -> None:
         followed.renewed()

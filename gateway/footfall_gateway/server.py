@@ -59,7 +59,7 @@ class Gateway:
     """One gateway process: what it holds, and when it lets go of it."""
 
     def __init__(self, settings: GatewaySettings) -> None:
-        """Needs the running loop. Raises SitesFileError, WallsError or DslFileError."""
+        """Needs the running loop. Raises SitesFileError, SiteGroupsError or DslFileError."""
         self._settings = settings
         self._backends = Backends(settings)
         self._intake = Intake(

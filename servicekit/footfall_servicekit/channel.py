@@ -70,10 +70,10 @@ def open_channel(target: str, tls: ClientTls | None = None, max_message_bytes: i
     ]
     if tls is None:
         return grpc.aio.insecure_channel(target, options=options)
-    return cast("Channel", _FollowingChannel(target, options, tls))
+    return cast("Channel", _ReloadingChannel(target, options, tls))
 
 
-class _FollowingChannel:
+class _ReloadingChannel:
     """A channel that is opened anew when its certificate files have changed: of a channel, what stubs and owners use.
 
     Calls under way end on the connection they have: gRPC keeps it for them, also when nobody holds its channel.
@@ -109,7 +109,7 @@ class _FollowingChannel:
     async def close(self, grace: float | None = None) -> None:
         await self._channel.close(grace)
 
-    async def __aenter__(self) -> "_FollowingChannel":
+    async def __aenter__(self) -> "_ReloadingChannel":
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -19,7 +19,7 @@ class Command(NamedTuple):
     run: Callable[[list[str]], int]
 
 
-def answer(
+def parse(
     distribution: str, about: str, settings: type[ServerT], commands: Mapping[str, Command] = MappingProxyType({})
 ) -> ServerT:
     """Return the settings to serve with when there are no arguments; exit with 2 when they are wrong.

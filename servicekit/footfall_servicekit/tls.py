@@ -28,7 +28,7 @@ class ClientTls(NamedTuple):
     pair: KeyPair | None
 
 
-class Followed(Generic[T]):
+class ReloadingFile(Generic[T]):
     """What is made of files. It asks them only when it is asked: at each handshake, or now and then."""
 
     def __init__(self, make: Callable[[], T], files: Iterable[Path | None]) -> None:
@@ -101,21 +101,21 @@ def server_credentials(pair: KeyPair, client_authorities: Path | None) -> grpc.S
         roots = _read_authorities(client_authorities) if client_authorities else None
         return grpc.ssl_server_certificate_configuration([_read_pair(pair)], roots)
 
-    followed = Followed(make, (*pair, client_authorities))
+    followed = ReloadingFile(make, (*pair, client_authorities))
     renewed: Any = followed.renewed  # None for "no change" is missing in the stub
     return grpc.dynamic_ssl_server_credentials(
         followed.latest, renewed, require_client_authentication=client_authorities is not None
     )
 
 
-def channel_credentials(tls: ClientTls) -> Followed[grpc.ChannelCredentials]:
+def channel_credentials(tls: ClientTls) -> ReloadingFile[grpc.ChannelCredentials]:
     """Credentials of gRPC channels. gRPC cannot change those of a channel: another must be opened. Raises OSError."""
 
     def make() -> grpc.ChannelCredentials:
         key, chain = _read_pair(tls.pair) if tls.pair else (None, None)
         return grpc.ssl_channel_credentials(_read_authorities(tls.authorities), key, chain)
 
-    return Followed(make, (tls.authorities, *(tls.pair or ())))
+    return ReloadingFile(make, (tls.authorities, *(tls.pair or ())))
 
 
 def _read_pair(pair: KeyPair) -> tuple[bytes, bytes]:

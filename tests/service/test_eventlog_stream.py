@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from footfall_eventlog.partitions import pool
+from footfall_eventlog.partitions import connection_pool
 from footfall_eventlog.stream import PAYLOAD_FIELD, Entry, StreamReader, trim
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -25,7 +25,7 @@ eventually = partial(eventually_within, timeout=20.0)
 
 def client(url: str) -> Any:
     """As the services have it; its commands are typed as sync or async at once."""
-    return Redis.from_pool(pool(url, "", timeout_ms=5_000))
+    return Redis.from_pool(connection_pool(url, "", timeout_ms=5_000))
 
 
 @pytest.fixture

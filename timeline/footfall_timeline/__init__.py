@@ -1,18 +1,5 @@
 """The rules of a visit, pure: which transitions there are, how they merge, and what they say of each moment."""
 
-from footfall_timeline.fold import (
-    ANONYMOUS,
-    EFFECTS,
-    Association,
-    Fold,
-    Rule,
-    RunningFold,
-    Session,
-    Stamp,
-    State,
-    Step,
-    Stretch,
-)
 from footfall_timeline.ids import (
     identity_hash,
     normalize_uuid,
@@ -37,24 +24,37 @@ from footfall_timeline.transitions import (
     merge,
     to_fields,
 )
+from footfall_timeline.visit_state import (
+    ANONYMOUS,
+    EFFECTS,
+    Association,
+    Attribution,
+    AttributionRange,
+    Rule,
+    RunningVisitState,
+    Session,
+    State,
+    Step,
+    VisitState,
+)
 
 __all__ = [
     "ANONYMOUS",
     "EFFECTS",
     "Association",
     "Assurance",
-    "Fold",
+    "Attribution",
+    "AttributionRange",
     "Kind",
     "LaterVersionError",
     "Rule",
-    "RunningFold",
+    "RunningVisitState",
     "Session",
-    "Stamp",
     "State",
     "Step",
-    "Stretch",
     "Timeline",
     "Transition",
+    "VisitState",
     "by_event",
     "decode",
     "encode",

@@ -3,7 +3,7 @@
 from functools import partial
 
 from footfall.collector.v1 import collector_service_pb2_grpc as collector_grpc
-from footfall_eventlog.site_groups import Walls
+from footfall_eventlog.site_groups import SiteGroups
 from footfall_servicekit import command_line
 from footfall_servicekit.channel import open_channel
 from footfall_servicekit.server import Server, run, serve
@@ -45,7 +45,7 @@ async def collect(settings: CollectorSettings) -> int:
         max_event_age_ms=settings.max_event_age_days * DAY_MS,
         token_rules=TokenRules(settings.token_leeway_s, settings.token_life_s, settings.token_predating_s),
         received_tolerance_ms=None if is_gateway_known else int(settings.received_tolerance_s * 1000),
-        walls=Walls.load(settings.sites_file),
+        site_groups=SiteGroups.load(settings.sites_file),
         category_of=categories.of,
         user_id_keys=[key.strip() for key in settings.user_id_keys.split(",") if key.strip()],
     )
@@ -66,7 +66,7 @@ async def collect(settings: CollectorSettings) -> int:
 def main() -> None:
     """Run the collector; the entry point `footfall-collector`."""
     about = "Take events into the log until SIGTERM or SIGINT."
-    settings = command_line.answer("footfall-collector", about, CollectorSettings)
+    settings = command_line.parse("footfall-collector", about, CollectorSettings)
     run(settings, "collector", partial(collect, settings))
 
 

@@ -11,7 +11,7 @@ import msgspec
 from footfall.collector.v1 import collector_service_pb2 as collector
 from footfall.event.v1 import event_pb2
 from footfall.event.v1.event_pb2 import Event, EventBatch
-from footfall_eventlog.site_groups import Walls
+from footfall_eventlog.site_groups import SiteGroups
 from footfall_timeline import page_id, user_agent_id
 
 from footfall_collector.claim import KINDS, MAX_USER_ID, USER_ID_KEYS, take_claim
@@ -30,7 +30,7 @@ _RIGHT_WITHIN_MS: Final = 5_000
 """How far a clock may seem off and is still taken for right (docs/protocol.md). A request's own way is part of it."""
 _SIGN_IN = event_pb2.TRANSITION_KIND_SIGN_IN
 _SIGN_OUT = event_pb2.TRANSITION_KIND_SIGN_OUT
-_NO_WALLS: Final = Walls()
+_NO_GROUPS: Final = SiteGroups()
 _CLAIMED: Final = {
     event_pb2.TRANSITION_KIND_USER_INFO: (event_pb2.ASSURANCE_CLAIMED, "user_info"),
     _SIGN_IN: (event_pb2.ASSURANCE_CLAIMED, "no_key"),
@@ -76,7 +76,7 @@ class Admission:
         max_event_age_ms: int,
         token_rules: TokenRules = TokenRules(),  # noqa: B008 - immutable
         received_tolerance_ms: int | None = None,
-        walls: Walls = _NO_WALLS,
+        site_groups: SiteGroups = _NO_GROUPS,
         user_id_keys: Sequence[str] = USER_ID_KEYS,
         category_of: Callable[[Event], str] = lambda _: "",
     ) -> None:
@@ -85,7 +85,7 @@ class Admission:
         `category_of` gives the categories of events that come without any.
         """
         self._sites = sites
-        self._walls = walls
+        self._site_groups = site_groups
         self._redactor = redactor
         self._max_event_age_ms = max_event_age_ms
         self._token_rules = token_rules
@@ -159,7 +159,7 @@ class Admission:
     def _place(self, event: Event, user_agent: str) -> None:
         """Put the event into the visit of its site's group, whose id no page of another group can send."""
         sent = event.visit_id
-        visit, page = self._walls.stored_id(sent, event.site), event.browser_page_id
+        visit, page = self._site_groups.stored_id(sent, event.site), event.browser_page_id
         event.visit_id = visit
         event.browser_visit_id = sent if visit != sent else ""
         event.page_id = page_id(visit, page) if page else ""

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import structlog
 from footfall_eventlog.partitions import (
-    OLDEST,
-    OLDEST_WITH_WAITAOF,
+    MIN_VERSION,
+    MIN_VERSION_WITH_WAITAOF,
     Address,
     Node,
     PartitionedRedis,
@@ -104,9 +104,9 @@ class EventLog:
     async def check(self) -> None:
         """Wait until Redis answers, then make sure that it holds this log and keeps what it confirms.
 
-        Until then appends fail. Raises WrongPartitionsError, OldRedisError and LogMisconfiguredError.
+        Until then appends fail. Raises PartitionCountError, RedisVersionError and LogMisconfiguredError.
         """
-        await self._redis.check(OLDEST_WITH_WAITAOF if self._ack_replicas else OLDEST)
+        await self._redis.check(MIN_VERSION_WITH_WAITAOF if self._ack_replicas else MIN_VERSION)
         for node in self._redis.nodes():
             try:
                 await self._check_durability(node)

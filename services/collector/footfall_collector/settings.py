@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from footfall_eventlog.partitions import RedisUrl
-from footfall_eventlog.site_groups import Walls
+from footfall_eventlog.site_groups import SiteGroups
 from footfall_servicekit.settings import ServiceSettings, shared
 from footfall_servicekit.values import Target, readable_by
 from pydantic import Field
@@ -53,7 +53,7 @@ class CollectorSettings(ServiceSettings):
         ge=1,
         le=3_660,
     )
-    sites_file: Annotated[Path | None, readable_by(Sites.load, Walls.load)] = shared(
+    sites_file: Annotated[Path | None, readable_by(Sites.load, SiteGroups.load)] = shared(
         "SITES_FILE",
         None,
         "TOML file of the sites: name, origins, sign-in keys. Unset: a site is whatever calls itself one.",

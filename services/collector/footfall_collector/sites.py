@@ -103,7 +103,7 @@ class _Key(msgspec.Struct, forbid_unknown_fields=True):
 
 class _Site(msgspec.Struct, forbid_unknown_fields=True):
     name: str
-    group: str = ""  # what it does: footfall_timeline.Walls
+    group: str = ""  # what it does: footfall_timeline.SiteGroups
     origins: list[str] = []
     refuse_bots: bool = False
     honour_global_privacy_control: bool = False

@@ -5,7 +5,7 @@ from functools import partial
 from typing import Final
 
 from footfall.history.v1 import history_service_pb2_grpc as history_grpc
-from footfall_eventlog.site_groups import Walls
+from footfall_eventlog.site_groups import SiteGroups
 from footfall_servicekit import command_line
 from footfall_servicekit.background import repeat
 from footfall_servicekit.command_line import Command
@@ -36,7 +36,7 @@ _SWEEP_EVERY_S: Final = 600.0
 
 async def keep_history(settings: HistorySettings) -> int:
     """Serve until told to stop; return the exit code."""
-    stopping, walls = asyncio.Event(), Walls.load(settings.sites_file)
+    stopping, site_groups = asyncio.Event(), SiteGroups.load(settings.sites_file)
     store = Store.open(settings.mongo_url, settings.mongo_database, settings.mongo_timeout_ms)
     log_kept_ms = settings.log_kept_minutes * MINUTE_MS
     log = Log(settings.redis_url, settings.partitions, settings.redis_timeout_ms)
@@ -63,9 +63,11 @@ async def keep_history(settings: HistorySettings) -> int:
         check_store=store.journal,
     )
     freshness = Freshness(log, settings.behind_s)
-    tail = LiveTail(log, preview, stopping, most_watchers=settings.watchers, walls=walls)
+    tail = LiveTail(log, preview, stopping, most_watchers=settings.watchers, site_groups=site_groups)
     exporter, receipts = Exporter(store, reader, tombstones, letters, preview), Receipts(reader, letters)
-    service = HistoryService(store, reader, identities, tail, eraser, receipts=receipts, exporter=exporter, walls=walls)
+    service = HistoryService(
+        store, reader, identities, tail, eraser, receipts=receipts, exporter=exporter, site_groups=site_groups
+    )
 
     async def is_ready() -> bool:
         return await store.is_ready() and await log.is_ready()
@@ -107,7 +109,7 @@ def main() -> None:
         "verify-erasure": Command("search the stores for what is left of somebody", run_verify_erasure),
     }
     about = "Keep what visitors do, and answer about it, until SIGTERM or SIGINT."
-    settings = command_line.answer("footfall-history", about, HistorySettings, commands)
+    settings = command_line.parse("footfall-history", about, HistorySettings, commands)
     run(settings, "history", partial(keep_history, settings))
 
 

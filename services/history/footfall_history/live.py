@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from footfall.event.v1.event_pb2 import Event, EventBatch
 from footfall.history.v1.history_service_pb2 import StreamEventsRequest, StreamEventsResponse
 from footfall.history.v1.visit_pb2 import StoredEvent
-from footfall_eventlog.site_groups import Walls
+from footfall_eventlog.site_groups import SiteGroups
 from footfall_eventlog.stream import Entry
 from footfall_servicekit.errors import RequestError
 from footfall_timeline import partition
@@ -29,7 +29,7 @@ Positions = dict[int, Position]
 """By partition, behind which entry to go on."""
 
 _RETRY_MS: Final = 5_000
-_NO_WALLS: Final = Walls()
+_NO_GROUPS: Final = SiteGroups()
 _PLACE: Final = re.compile(r"(\d{1,3})=(\d{1,20}-\d{1,20})/(\d{1,20})")
 
 
@@ -65,9 +65,15 @@ class LiveTail:
     """Streams of events as they arrive. Each watcher reads for itself, as quickly as it takes what it is given."""
 
     def __init__(
-        self, log: Log, preview: Preview, stopping: asyncio.Event, *, most_watchers: int, walls: Walls = _NO_WALLS
+        self,
+        log: Log,
+        preview: Preview,
+        stopping: asyncio.Event,
+        *,
+        most_watchers: int,
+        site_groups: SiteGroups = _NO_GROUPS,
     ) -> None:
-        self._walls = walls
+        self._site_groups = site_groups
         self._log = log
         self._preview = preview
         self._stopping = stopping
@@ -92,9 +98,9 @@ class LiveTail:
             self._watchers -= 1
 
     async def _events(self, request: StreamEventsRequest) -> AsyncGenerator[StreamEventsResponse, None]:
-        sites, visit_ids = self._walls.sharing(request.sites), frozenset[str]()
+        sites, visit_ids = self._site_groups.sharing(request.sites), frozenset[str]()
         if request.visit_id:
-            visit_ids = frozenset(self._walls.candidates(uuid_of(request.visit_id, "visit_id"), sites))
+            visit_ids = frozenset(self._site_groups.candidates(uuid_of(request.visit_id, "visit_id"), sites))
         wanted = Wanted(request.site, visit_ids, frozenset(sites))
         positions = await self._begin(visit_ids, request.resume_token)
         if request.announce_progress:

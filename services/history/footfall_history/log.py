@@ -5,8 +5,8 @@ from functools import partial
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
-from footfall_eventlog.partitions import AWAY, PartitionedRedis, hash_tag
-from footfall_eventlog.stream import PAYLOAD_FIELD, Entry, StreamReader, about_stream, trim
+from footfall_eventlog.partitions import TRANSIENT_ERRORS, PartitionedRedis, hash_tag
+from footfall_eventlog.stream import PAYLOAD_FIELD, Entry, StreamReader, stream_info, trim
 
 GROUP: Final = "history"
 _ALL_GROUPS: Final = ("identity", "identity-live", GROUP)
@@ -25,7 +25,7 @@ class Position(NamedTuple):
     ordinal: int
 
 
-Unavailable = AWAY
+Unavailable = TRANSIENT_ERRORS
 """What methods raise when Redis does not answer."""
 
 
@@ -66,7 +66,7 @@ class Log:
         return is_ours and bool(removed <= position.ordinal <= about["entries-added"])
 
     async def _about(self, number: int) -> dict[str, Any]:
-        about = await about_stream(self._redis[number], _key("log", number))
+        about = await stream_info(self._redis[number], _key("log", number))
         if about is None:  # nothing has been appended yet
             return {"last-generated-id": b"0-0", "entries-added": 0, "length": 0}
         return about
@@ -74,7 +74,7 @@ class Log:
     async def oldest_ms(self, number: int) -> int:
         """When the oldest entry of a partition that history has not acknowledged was appended; 0: there is none."""
         redis, key = self._redis[number], _key("log", number)
-        if await about_stream(redis, key) is None:  # nothing has been appended yet
+        if await stream_info(redis, key) is None:  # nothing has been appended yet
             return 0
         groups = {about["name"].decode(): about for about in await redis.xinfo_groups(key)}
         if not (group := groups.get(GROUP)):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from footfall_eventlog.partitions import RedisUrl
-from footfall_eventlog.site_groups import Walls
+from footfall_eventlog.site_groups import SiteGroups
 from footfall_servicekit.settings import ServiceSettings, shared
 from footfall_servicekit.values import DatabaseName, StoreUrl, Target, readable_by
 from pydantic import AfterValidator, Field, SecretStr
@@ -47,7 +47,7 @@ class HistorySettings(ServiceSettings):
         ge=1,
         le=100,
     )
-    sites_file: Annotated[Path | None, readable_by(Walls.load)] = shared(
+    sites_file: Annotated[Path | None, readable_by(SiteGroups.load)] = shared(
         "SITES_FILE",
         None,
         "TOML file of the sites. Here only names and groups count: which visits an id may stand for.",

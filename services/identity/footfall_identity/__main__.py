@@ -5,8 +5,8 @@ from functools import partial
 from typing import Final
 
 from footfall.identity.v1 import identity_service_pb2_grpc as identity_grpc
-from footfall_eventlog.partitions import OLDEST, OLDEST_WITH_WAITAOF
-from footfall_eventlog.site_groups import Walls
+from footfall_eventlog.partitions import MIN_VERSION, MIN_VERSION_WITH_WAITAOF
+from footfall_eventlog.site_groups import SiteGroups
 from footfall_servicekit import command_line
 from footfall_servicekit.background import repeat
 from footfall_servicekit.errors import RequestError
@@ -68,7 +68,7 @@ async def identify(settings: IdentitySettings) -> int:
         names=settings.attribute_names,
         phone_region=region,
     )
-    walls = Walls.load(settings.sites_file)
+    site_groups = SiteGroups.load(settings.sites_file)
     service = IdentityService(
         settings,
         partitions,
@@ -78,7 +78,7 @@ async def identify(settings: IdentitySettings) -> int:
         eraser=eraser,
         feed=feed,
         importer=Importer(persons, links, linking, names=settings.attribute_names, phone_region=region),
-        walls=walls,
+        site_groups=site_groups,
     )
     readers = [
         *partitions.log_readers(
@@ -93,7 +93,7 @@ async def identify(settings: IdentitySettings) -> int:
         frequent=["ResolveEvents"],
         ready=partitions.redis.is_ready,
         background=[
-            partial(partitions.redis.check, OLDEST_WITH_WAITAOF if settings.log_ack_replicas else OLDEST),
+            partial(partitions.redis.check, MIN_VERSION_WITH_WAITAOF if settings.log_ack_replicas else MIN_VERSION),
             links.prepare,
             eraser.restore,
             partial(repeat, _FINISH_EVERY_S, RequestError, linking.finish),
@@ -110,7 +110,7 @@ async def identify(settings: IdentitySettings) -> int:
 def main() -> None:
     """Run identity; the entry point `footfall-identity`."""
     about = "Say who visitors are until SIGTERM or SIGINT."
-    settings = command_line.answer("footfall-identity", about, IdentitySettings)
+    settings = command_line.parse("footfall-identity", about, IdentitySettings)
     run(settings, "identity", partial(identify, settings))
 
 

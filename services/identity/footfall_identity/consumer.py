@@ -8,7 +8,7 @@ from itertools import chain, islice
 
 import structlog
 from footfall.event.v1.event_pb2 import Erasure, Event, EventBatch
-from footfall_eventlog.admitted import UnfitEventError, transition_of
+from footfall_eventlog.admitted import InvalidEventError, transition_of
 from footfall_eventlog.stream import Entry
 from footfall_timeline import State, Transition
 from google.protobuf.message import DecodeError
@@ -127,9 +127,9 @@ class LogConsumer:
         """Write what was said of identities and what visits now say of those they name; return who is to be judged."""
         now: dict[str, list[VisitNow]] = {identity: [] for identity in namings}
         for visit in visits:
-            stamp = visit.fold.stamp
+            stamp = visit.visit_state.attribution
             signed_in = stamp.identity if stamp.state is State.AUTHENTICATED else ""
-            for association in visit.fold.associations:
+            for association in visit.visit_state.associations:
                 now.setdefault(association.identity, []).append(VisitNow(visit.visit_id, visit.rev, signed_in))
         return await self._records.change(namings, now)
 
@@ -144,7 +144,7 @@ def _admitted(entry: Entry) -> Iterator[Admitted]:
     for position, event in enumerate(batch.events):
         try:
             yield event, transition_of(event)
-        except UnfitEventError as error:
+        except InvalidEventError as error:
             metrics.LOG_SKIPPED.inc()
             _log.error("skipped an event of the log", entry=entry.id, position=position, rule=str(error))
 
@@ -163,7 +163,7 @@ def _read(entry: Entry, erasures: list[Erasure]) -> list[Identifying]:
             _log.error("skipped an erasure of the log: identity_hash or erasure_id is missing", entry=entry.id)
     identifying = []
     for event in batch.events:
-        with suppress(UnfitEventError):
+        with suppress(InvalidEventError):
             if event.transition and (transition := transition_of(event)):
                 identifying.append((event, transition))
     return identifying

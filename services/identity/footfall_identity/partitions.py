@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import Any, Final
 
 import structlog
-from footfall_eventlog.partitions import AWAY, Node, PartitionedRedis, hash_tag
+from footfall_eventlog.partitions import TRANSIENT_ERRORS, Node, PartitionedRedis, hash_tag
 from footfall_eventlog.stream import PAYLOAD_FIELD, Entry, StreamReader
 from footfall_servicekit.errors import RequestError
 from footfall_timeline import LaterVersionError, partition
@@ -114,7 +114,7 @@ async def answering() -> AsyncIterator[None]:
     """
     try:
         yield
-    except AWAY as error:
+    except TRANSIENT_ERRORS as error:
         _log.warning("Redis does not answer", error=type(error).__name__)
         raise RequestError.unavailable("the live state does not answer", _RETRY_MS) from None
     except LaterVersionError:

@@ -6,7 +6,7 @@ from typing import Final
 
 from footfall.event.v1.event_pb2 import Event
 from footfall.identity.v1.contact_pb2 import Contact
-from footfall_eventlog.admitted import LONGEST_IDENTITY, UnfitEventError, transition_of
+from footfall_eventlog.admitted import MAX_IDENTITY_LENGTH, InvalidEventError, transition_of
 from footfall_servicekit.errors import RequestError
 from footfall_timeline import State, Transition, normalize_uuid
 
@@ -33,7 +33,7 @@ def admitted(events: Sequence[Event]) -> list[tuple[Event, Transition | None]]:
     for position, event in enumerate(events):
         try:
             found.append((event, transition_of(event)))
-        except UnfitEventError as error:
+        except InvalidEventError as error:
             field, _, rule = str(error).partition(": ")
             raise RequestError.invalid(f"events[{position}].{field}", rule) from None
     return found
@@ -49,7 +49,7 @@ def visit_id(text: str) -> str:
 
 def identity_id(text: str) -> str:
     """The name of an identity."""
-    return _text("identity_id", text, LONGEST_IDENTITY)
+    return _text("identity_id", text, MAX_IDENTITY_LENGTH)
 
 
 def contact_id(text: str) -> str:

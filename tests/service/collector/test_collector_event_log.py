@@ -16,7 +16,7 @@ from footfall_collector.event_log import (
     LogUnavailableError,
     stream_key,
 )
-from footfall_eventlog.partitions import COUNT_KEY, WrongPartitionsError
+from footfall_eventlog.partitions import PARTITION_COUNT_KEY, PartitionCountError
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
@@ -186,7 +186,7 @@ class TestPartitions:
     async def test_their_number_is_kept_with_the_data(self, redis_database_url: str, redis: Any) -> None:
         async with opened(redis_database_url, 4) as log:
             await log.check()
-        assert await redis.get(COUNT_KEY) == b"4"
+        assert await redis.get(PARTITION_COUNT_KEY) == b"4"
         async with opened(redis_database_url, 4) as log:
             await log.check()
             assert await log.is_ready()
@@ -195,7 +195,7 @@ class TestPartitions:
         async with opened(redis_database_url, 4) as log:
             await log.check()
         async with opened(redis_database_url, 5) as log:
-            with pytest.raises(WrongPartitionsError, match="Set PARTITIONS=4 for every service"):
+            with pytest.raises(PartitionCountError, match="Set PARTITIONS=4 for every service"):
                 await log.check()
             assert not await log.is_ready()
             with pytest.raises(LogUnavailableError):

@@ -27,7 +27,7 @@ async def test_an_entry_of_a_later_collector_is_understood(
     event = later(admitted("SignIn", new_id(), now_ms(), "ann"))
     batch = later(EventBatch(events=[event]))
     await consumer.handle(0, [Entry("1-0", batch.SerializeToString())])
-    assert (await store.get([event.visit_id]))[event.visit_id].fold.stamp.identity == "ann"
+    assert (await store.get([event.visit_id]))[event.visit_id].visit_state.attribution.identity == "ann"
     assert (await links.get(["ann"]))["ann"].first_ms == event.event_time_ms
 
 
@@ -44,7 +44,7 @@ async def test_an_entry_of_an_earlier_collector_is_understood(
         data_json=json.dumps({"userID": "ann"}).encode(),
     )
     await consumer.handle(0, [entry(bare)])
-    stamp = (await store.get([bare.visit_id]))[bare.visit_id].fold.stamp
+    stamp = (await store.get([bare.visit_id]))[bare.visit_id].visit_state.attribution
     assert (stamp.state, stamp.identity) == (State.AUTHENTICATED, "ann")
     assert (await links.get(["ann"]))["ann"].first_ms == bare.event_time_ms
 

@@ -22,7 +22,7 @@ from footfall.event.v1.event_pb2 import (
     EventBatch,
     EventContext,
 )
-from footfall_eventlog.site_groups import Walls
+from footfall_eventlog.site_groups import SiteGroups
 from footfall_timeline import Kind, Rule, normalize_uuid, page_id, user_agent_id
 
 from footfall_history.storage import PAGE_ENTERED, PAGE_EXITED, TIME_DIGITS
@@ -106,14 +106,14 @@ class Timed(NamedTuple):
     at_ms: int
 
 
-def batch_of(visit: PastVisit, events: Iterable[Timed], site: str, walls: Walls) -> EventBatch:
+def batch_of(visit: PastVisit, events: Iterable[Timed], site: str, site_groups: SiteGroups) -> EventBatch:
     """Events of one visit as the log would bring them. Their ids may be no UUIDs: that is found unfit later.
 
     Raises ValueError when the visit's id is none.
     """
     batch = EventBatch()
     sent = normalize_uuid(visit.visit_id)
-    stored = walls.stored_id(sent, site)
+    stored = site_groups.stored_id(sent, site)
     for index, (given, at_ms) in enumerate(events):
         batch.contexts.append(EventContext(received_time_ms=given.received_ms, user_agent=visit.user_agent))
         event = Event(

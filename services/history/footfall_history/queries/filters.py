@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 from footfall.history.v1 import history_service_pb2 as pb
-from footfall_eventlog.admitted import LONGEST_IDENTITY
+from footfall_eventlog.admitted import MAX_IDENTITY_LENGTH
 from footfall_servicekit import paging
 from footfall_servicekit.errors import RequestError
 from footfall_timeline import normalize_uuid, order_key
@@ -137,8 +137,8 @@ def uuid_of(text: str, field: str) -> str:
 
 def identity_of(text: str, field: str = "identity_id") -> str:
     """An identity id. Raises RequestError."""
-    if not 1 <= len(text) <= LONGEST_IDENTITY:
-        raise RequestError.invalid(field, f"must be 1 to {LONGEST_IDENTITY} characters")
+    if not 1 <= len(text) <= MAX_IDENTITY_LENGTH:
+        raise RequestError.invalid(field, f"must be 1 to {MAX_IDENTITY_LENGTH} characters")
     return text
 
 

@@ -1,4 +1,4 @@
-"""Turns the timeline of a visit into who the visitor was at each moment: stamps, sessions, associations."""
+"""Turns the timeline of a visit into who the visitor was at each moment: attributions, sessions, associations."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -52,7 +52,7 @@ EFFECTS = {
 """What a transition under each rule changed, and what it did not and why, in words."""
 
 
-class Stamp(NamedTuple):
+class Attribution(NamedTuple):
     """Who the visitor was at one moment. `identity` and `session_id` are empty when there is none."""
 
     state: State
@@ -61,25 +61,25 @@ class Stamp(NamedTuple):
     assurance: Assurance
 
 
-ANONYMOUS = Stamp(State.ANONYMOUS, "", "", Assurance.NONE)
+ANONYMOUS = Attribution(State.ANONYMOUS, "", "", Assurance.NONE)
 
 
 class Step(NamedTuple):
-    """What one transition did: the stamp before it, the stamp of its own event, and the stamp of what follows."""
+    """What one transition did: the attribution before it, that of its own event, and that of the events after it."""
 
     transition: Transition
     rule: Rule
-    before: Stamp
-    own: Stamp
-    after: Stamp
+    before: Attribution
+    own: Attribution
+    after: Attribution
 
 
-class Stretch(NamedTuple):
-    """All events with start <= order key < stop (None: no end) have this stamp."""
+class AttributionRange(NamedTuple):
+    """All events with start <= order key < stop (None: no end) have this attribution."""
 
     start: str
     stop: str | None
-    stamp: Stamp
+    attribution: Attribution
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,34 +105,34 @@ class Association:
     last: Transition
 
 
-class Fold:
+class VisitState:
     """A timeline read from its beginning to its end."""
 
     def __init__(self, visit_id: str, timeline: Timeline) -> None:
         self.visit_id = visit_id
         self.steps: list[Step] = []
         self._keys: list[str] = []
-        stamp = ANONYMOUS
+        attribution = ANONYMOUS
         for transition in _counted(timeline):
-            step = _step(visit_id, stamp, transition)
+            step = _step(visit_id, attribution, transition)
             self.steps.append(step)
             self._keys.append(transition.order_key)
-            stamp = step.after
-        self.stamp = stamp
-        """The stamp after the last transition."""
+            attribution = step.after
+        self.attribution = attribution
+        """The attribution after the last transition."""
 
-    def stretches(self) -> Iterator[Stretch]:
-        """The stamps of all events of the visit, as ranges of order keys without gaps."""
-        yield Stretch("", self._keys[0] if self._keys else None, ANONYMOUS)
+    def attribution_ranges(self) -> Iterator[AttributionRange]:
+        """The attributions of all events of the visit, as ranges of order keys without gaps."""
+        yield AttributionRange("", self._keys[0] if self._keys else None, ANONYMOUS)
         for position, step in enumerate(self.steps):
             key = self._keys[position]
             stop = self._keys[position + 1] if position + 1 < len(self._keys) else None
             if step.own == step.after:
-                yield Stretch(key, stop, step.after)
+                yield AttributionRange(key, stop, step.after)
             else:
                 # Keys have one length, so key + "\0" is the smallest string after this event.
-                yield Stretch(key, key + "\0", step.own)
-                yield Stretch(key + "\0", stop, step.after)
+                yield AttributionRange(key, key + "\0", step.own)
+                yield AttributionRange(key + "\0", stop, step.after)
 
     @cached_property
     def sessions(self) -> list[Session]:
@@ -163,7 +163,7 @@ class Fold:
             if step.transition.identity:
                 first.setdefault(step.transition.identity, step.transition)
                 last[step.transition.identity] = step.transition
-        signed_in = self.stamp.identity if self.stamp.state is State.AUTHENTICATED else ""
+        signed_in = self.attribution.identity if self.attribution.state is State.AUTHENTICATED else ""
         return [
             Association(
                 identity,
@@ -175,7 +175,7 @@ class Fold:
         ]
 
 
-class RunningFold:
+class RunningVisitState:
     """Who the visitor is after the last transition of a timeline that changes: what has not changed is not read again.
 
     What comes in order costs a step; what comes late, the steps behind it.
@@ -184,13 +184,13 @@ class RunningFold:
     def __init__(self, visit_id: str, entries: Iterable[Transition]) -> None:
         self._visit_id = visit_id
         self._timeline: Timeline = ()
-        self._stamps: list[Stamp] = [ANONYMOUS]
+        self._attributions: list[Attribution] = [ANONYMOUS]
         self.move_to(entries)
 
     @property
-    def stamp(self) -> Stamp:
-        """The stamp after the last transition."""
-        return self._stamps[-1]
+    def attribution(self) -> Attribution:
+        """The attribution after the last transition."""
+        return self._attributions[-1]
 
     def move_to(self, entries: Iterable[Transition]) -> None:
         """Go on to what the timeline is now: its entries in any order."""
@@ -199,9 +199,9 @@ class RunningFold:
             (at for at, (old, new) in enumerate(zip(self._timeline, timeline, strict=False)) if old != new),
             min(len(self._timeline), len(timeline)),
         )
-        del self._stamps[same + 1 :]
+        del self._attributions[same + 1 :]
         for transition in timeline[same:]:
-            self._stamps.append(_step(self._visit_id, self.stamp, transition).after)
+            self._attributions.append(_step(self._visit_id, self.attribution, transition).after)
         self._timeline = timeline
 
 
@@ -218,11 +218,11 @@ def _counted(timeline: Timeline) -> Timeline:
     return tuple(counted)
 
 
-def _step(visit_id: str, before: Stamp, transition: Transition) -> Step:
+def _step(visit_id: str, before: Attribution, transition: Transition) -> Step:
     """One row of the transition table."""
     is_signed_in = before.state is State.AUTHENTICATED
 
-    def step(rule: Rule, *, after: Stamp = before, own: Stamp | None = None) -> Step:
+    def step(rule: Rule, *, after: Attribution = before, own: Attribution | None = None) -> Step:
         return Step(transition, rule, before, own or after, after)
 
     if transition.is_erased:
@@ -231,7 +231,7 @@ def _step(visit_id: str, before: Stamp, transition: Transition) -> Step:
             return step(Rule.ERASED, own=ANONYMOUS)
         return step(Rule.ERASED, after=ANONYMOUS)
 
-    recognized = Stamp(State.RECOGNIZED, transition.identity, "", transition.assurance)
+    recognized = Attribution(State.RECOGNIZED, transition.identity, "", transition.assurance)
     match transition.kind:
         case Kind.USER_INFO:
             used_before = Rule.SIGN_IN_TOKEN_USED_BEFORE if transition.token_id else None
