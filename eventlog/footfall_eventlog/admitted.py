@@ -1,64 +1,33 @@
-"""What every reader of the log may expect of an admitted event, and the transition that follows from it."""
+"""Validation of what the log holds: what every reader may expect of an admitted event and of an erasure."""
 
 import re
-from typing import Final, Protocol
+from typing import Final
 
-from footfall_timeline import Assurance, Kind, Transition
+from footfall.event.v1.event_pb2 import Erasure, Event
+from footfall_timeline import Assurance, Kind, Transition, normalize_uuid
+
+from footfall_eventlog.events import MAX_IDENTITY_LENGTH
 
 LATEST_MS: Final = 10**13 - 1
 """The last event time: order keys have 13 digits."""
-MAX_IDENTITY_LENGTH: Final = 512
-"""Characters."""
-
+_HASH_BYTES: Final = 32
 _TOKEN_ID = re.compile(r"[0-9a-f]{16}")
 _STORED_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _KINDS: Final = {kind.value: kind for kind in Kind}
 _ASSURANCES: Final = {assurance.value: assurance for assurance in Assurance}
 
 
-class AdmittedEvent(Protocol):
-    """What admission decides of an event: fields of footfall.event.v1.Event."""
-
-    @property
-    def visit_id(self) -> str:
-        """A UUID, dashed and lower case."""
-
-    @property
-    def event_id(self) -> str:
-        """A UUID, dashed and lower case."""
-
-    @property
-    def event_time_ms(self) -> int:
-        """1 to 9,999,999,999,999."""
-
-    @property
-    def transition(self) -> int:
-        """A Kind, or 0 for an event that identifies nobody."""
-
-    @property
-    def assurance(self) -> int:
-        """An Assurance."""
-
-    @property
-    def identity_id(self) -> str:
-        """Whom a USER_INFO or SIGN_IN names."""
-
-    @property
-    def token_id(self) -> str:
-        """What stands for the token that proves a SIGN_IN: 16 hex digits; else empty."""
-
-
 class InvalidEventError(Exception):
-    """An event that is not as admission leaves it. `field: rule`, which quotes nothing of the event."""
+    """An event breaks a rule that admission guarantees. The text is `field: rule` and quotes nothing of the event."""
 
 
-def has_stored_ids(event: AdmittedEvent) -> bool:
-    """Whether an event's ids are spelled as they are stored."""
+def has_stored_ids(event: Event) -> bool:
+    """Whether the ids of an event are written as they are stored: dashed UUIDs in lower case."""
     return bool(_STORED_UUID.fullmatch(event.visit_id) and _STORED_UUID.fullmatch(event.event_id))
 
 
-def transition_of(event: AdmittedEvent) -> Transition | None:
-    """What an admitted event does to its visit's timeline; None for an event that is only stamped.
+def transition_of(event: Event) -> Transition | None:
+    """The transition that an admitted event adds to its visit's timeline; None when the event identifies no one.
 
     Raises InvalidEventError.
     """
@@ -82,3 +51,11 @@ def transition_of(event: AdmittedEvent) -> Transition | None:
     if token_id and not _TOKEN_ID.fullmatch(token_id):
         raise InvalidEventError("token_id: must be 16 hex digits or empty")
     return Transition(event_time_ms, event.event_id, kind, assurance, identity, token_id)
+
+
+def is_valid_erasure(erasure: Erasure) -> bool:
+    """Whether an erasure has the hash of an identity, and an id."""
+    try:
+        return len(erasure.identity_hash) == _HASH_BYTES and normalize_uuid(erasure.erasure_id) == erasure.erasure_id
+    except ValueError:
+        return False

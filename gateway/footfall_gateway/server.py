@@ -12,6 +12,7 @@ from typing import cast
 
 import structlog
 import uvicorn
+from footfall_eventlog.sites import load_sites
 from footfall_servicekit.background import Background, repeat
 from footfall_servicekit.server import stopped_by_signals
 from footfall_servicekit.tls import KeyPair
@@ -29,7 +30,6 @@ from footfall_gateway.beacons import (
     Intake,
     Limits,
     RateLimiter,
-    Sites,
     beacon_protocol,
     cut_off_slow_clients,
 )
@@ -59,7 +59,7 @@ class Gateway:
     """One gateway process: what it holds, and when it lets go of it."""
 
     def __init__(self, settings: GatewaySettings) -> None:
-        """Needs the running loop. Raises SitesFileError, SiteGroupsError or DslFileError."""
+        """Needs the running loop. Raises SitesFileError or DslFileError."""
         self._settings = settings
         self._backends = Backends(settings)
         self._intake = Intake(
@@ -83,7 +83,7 @@ class Gateway:
             link_memory_s=settings.link_memory_s,
         )
         bodies = Bodies(settings.body_timeout_ms / 1000, settings.reading_bytes)
-        sites = Sites(settings.sites_file)
+        sites = load_sites(settings.sites_file)
         beacons = BeaconEndpoint(self._intake, sites, self._limiter, bodies)
         self._stopping = asyncio.Event()
         application = app.build(

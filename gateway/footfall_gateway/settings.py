@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Annotated
 
 from footfall_eventlog.partitions import RedisUrl
-from footfall_eventlog.site_groups import SiteGroups
+from footfall_eventlog.sites import load_sites
 from footfall_servicekit.settings import ProcessSettings, pair_problems, shared
 from footfall_servicekit.values import Target, readable_by
 from pydantic import AfterValidator, Field, FilePath, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from footfall_gateway.auth import check_keys_file
-from footfall_gateway.beacons import Sites
 from footfall_gateway.browser import check_dsl_file
 
 _PATH = "(/[A-Za-z0-9._~-]+)+"
@@ -49,7 +48,7 @@ class GatewaySettings(ProcessSettings):
     collector_target: Target = shared("COLLECTOR_TARGET", "127.0.0.1:50051", "gRPC target of the collector.")
     identity_target: Target = shared("IDENTITY_TARGET", "127.0.0.1:50052", "gRPC target of identity.")
     history_target: Target = shared("HISTORY_TARGET", "127.0.0.1:50053", "gRPC target of history.")
-    sites_file: Annotated[Path | None, readable_by(Sites, SiteGroups.load)] = shared(
+    sites_file: Annotated[Path | None, readable_by(load_sites)] = shared(
         "SITES_FILE",
         None,
         "TOML file of the sites. Here only names, groups and `origins` count: pages that may read answers.",

@@ -10,8 +10,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from footfall.collector.v1 import collector_service_pb2 as collector
 from footfall_collector.admission import DAY_MS, Admission
 from footfall_collector.redact import Redactor
-from footfall_collector.sites import Site, Sites, SitesFileError
+from footfall_collector.sites import Site, Sites
 from footfall_eventlog.site_groups import SiteGroups
+from footfall_eventlog.sites import SitesFileError
 from footfall_timeline import page_id
 
 from tests.tools.batches import CHROME, batch, context, message, new_uuid

@@ -4,7 +4,8 @@ import uuid
 from pathlib import Path
 
 import pytest
-from footfall_eventlog.site_groups import SiteGroups, SiteGroupsError
+from footfall_eventlog.site_groups import SiteGroups
+from footfall_eventlog.sites import SitesFileError
 
 VISIT = str(uuid.uuid4())
 WALLS = SiteGroups({"shop": "shop", "bank": "money", "insurance": "money"})
@@ -56,11 +57,20 @@ def test_a_site_is_a_group_of_its_own_unless_it_says_of_which(tmp_path: Path) ->
     assert site_groups.sharing(["bank"]) == ["bank"]
 
 
-@pytest.mark.parametrize("text", ["", "site = 1", "[[site]]\ngroup = 'a'", "[[site]]\nname = 'a'\ngroup = 1", "["])
-def test_a_file_that_cannot_be_used_is_refused_without_being_quoted(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "missing required field `site`"),
+        ("site = 1", "Expected `array`"),
+        ("[[site]]\ngroup = 'a'", "missing required field `name`"),
+        ("[[site]]\nname = 'a'\ngroup = 1", "Expected `str`"),
+        ("[", "Invalid initial character"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_refused_without_being_quoted(tmp_path: Path, text: str, problem: str) -> None:
     file = tmp_path / "sites.toml"
     file.write_text(text)
-    with pytest.raises(SiteGroupsError, match="must list each"):
+    with pytest.raises(SitesFileError, match=rf"sites\.toml: .*{problem}"):
         SiteGroups.load(file)
-    with pytest.raises(SiteGroupsError, match="No such file"):
+    with pytest.raises(SitesFileError, match="No such file"):
         SiteGroups.load(tmp_path / "none")

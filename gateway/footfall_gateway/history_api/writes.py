@@ -8,14 +8,15 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeVar
 
 import msgspec
+from footfall_eventlog.events import VISIT_STARTED
 from footfall_eventlog.site_groups import SiteGroups
+from footfall_eventlog.sites import DEFAULT_SITE
 from footfall_timeline import normalize_uuid, page_id, user_agent_id
 from msgspec import Meta
 from starlette.responses import Response
 
 from footfall_gateway.auth import Principal, Scope
 from footfall_gateway.beacons import (
-    DEFAULT_SITE,
     BeaconError,
     BeaconEvent,
     Envelope,
@@ -76,7 +77,7 @@ class HistoryWrites:
         given, received_ms = call.body, now_ms()
         start_ms = received_ms if given.start_date is None else fitting(given.start_date)
         event = BeaconEvent(
-            event_name="VisitStarted",
+            event_name=VISIT_STARTED,
             event_id=_new_id(),
             visit_id=given.visit_id or str(uuid.uuid4()),
             global_visit_id=given.global_visit_id,

@@ -11,11 +11,19 @@ import msgspec
 from footfall.collector.v1 import collector_service_pb2 as collector
 from footfall.event.v1 import event_pb2
 from footfall.event.v1.event_pb2 import Event, EventBatch
+from footfall_eventlog.events import (
+    MAX_EVENT_BYTES,
+    MAX_IDENTITY_LENGTH,
+    PAGE_ENTERED,
+    SYSTEM_EVENTS,
+    TRANSITION_KINDS,
+    USER_ID_KEYS,
+)
 from footfall_eventlog.site_groups import SiteGroups
 from footfall_timeline import page_id, user_agent_id
 
-from footfall_collector.claim import KINDS, MAX_USER_ID, USER_ID_KEYS, take_claim
-from footfall_collector.normalize import MAX_EVENT_BYTES, STEPS, SYSTEM_EVENTS
+from footfall_collector.claim import take_claim
+from footfall_collector.normalize import STEPS
 from footfall_collector.proof import TokenRules, Verdict, judge
 from footfall_collector.redact import Redactor
 from footfall_collector.sender import Sender, cut_down
@@ -95,8 +103,8 @@ class Admission:
         names = ", ".join(user_id_keys)
         self._no_user = _rejection(
             collector.REJECT_REASON_INVALID_USER_ID,
-            f"data.{user_id_keys[0]}: must be a string of 1 to {MAX_USER_ID} characters or an integer; of {names} the "
-            "first counts that is given",
+            f"data.{user_id_keys[0]}: must be a string of 1 to {MAX_IDENTITY_LENGTH} characters or an integer; "
+            f"of {names} the first counts that is given",
         )
 
     def admit(self, batch: EventBatch, now_ms: int) -> dict[int, collector.Outcome]:
@@ -181,7 +189,7 @@ class Admission:
         is_plain = len(page) == _PAGE_ID and page.isalnum()  # as the tracking script makes them
         if not is_plain and (masked := address(page)) != page:
             event.browser_page_id = masked
-        event.title = _title(masked_data) if name == "PageEntered" else ""
+        event.title = _title(masked_data) if name == PAGE_ENTERED else ""
 
     def _identify(self, event: Event, site: Site, now_ms: int) -> collector.Outcome | None:
         """Decide what the event does to its visit, whom it names and how far that is to be trusted.
@@ -190,7 +198,7 @@ class Admission:
         """
         event.ClearField("proven_json")
         event.ClearField("token_id")
-        kind = KINDS.get(event.event_name)
+        kind = TRANSITION_KINDS.get(event.event_name)
         if kind is None:
             event.ClearField("transition")
             event.ClearField("identity_id")

@@ -4,15 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
+from footfall_eventlog.events import USER_ID_KEYS
 from footfall_eventlog.partitions import RedisUrl
-from footfall_eventlog.site_groups import SiteGroups
 from footfall_servicekit.settings import ServiceSettings, shared
 from footfall_servicekit.values import Target, readable_by
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from footfall_collector.categories import Categories
-from footfall_collector.claim import USER_ID_KEYS
 from footfall_collector.sites import Sites
 
 
@@ -53,7 +52,7 @@ class CollectorSettings(ServiceSettings):
         ge=1,
         le=3_660,
     )
-    sites_file: Annotated[Path | None, readable_by(Sites.load, SiteGroups.load)] = shared(
+    sites_file: Annotated[Path | None, readable_by(Sites.load)] = shared(
         "SITES_FILE",
         None,
         "TOML file of the sites: name, origins, sign-in keys. Unset: a site is whatever calls itself one.",

@@ -14,11 +14,10 @@ from typing import Final, NamedTuple
 from footfall.event.v1.event_pb2 import Event, EventBatch
 from footfall.history.v1.history_service_pb2 import StreamEventsRequest, StreamEventsResponse
 from footfall.history.v1.visit_pb2 import StoredEvent
+from footfall_eventlog.log import decode
 from footfall_eventlog.site_groups import SiteGroups
-from footfall_eventlog.stream import Entry
 from footfall_servicekit.errors import RequestError
 from footfall_timeline import partition
-from google.protobuf.message import DecodeError
 
 from footfall_history import metrics
 from footfall_history.log import Log, Position
@@ -150,7 +149,8 @@ class LiveTail:
         """
         entries = await self._log.read_behind(number, place)
         await self._must_reach_back_to(number, place)
-        batches = wanted.part([_batch(entry) for entry, _ in entries])
+        # An entry that is no batch is a dead letter of the consumer.
+        batches = wanted.part([decode(entry) or EventBatch() for entry, _ in entries])
         documents, _ = await self._preview.of(batches)
         stamped = {
             key: stored_event(document)
@@ -166,13 +166,6 @@ class LiveTail:
         if not await self._log.reaches_back_to(number, place):
             message = "the log no longer holds what follows resume_token; list the events since, and begin without one"
             raise RequestError.failed_precondition("LOG_TRIMMED", message)
-
-
-def _batch(entry: Entry) -> EventBatch:
-    try:
-        return EventBatch.FromString(entry.payload)
-    except DecodeError:  # the consumer puts it aside
-        return EventBatch()
 
 
 def _key(event: Event) -> str:

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Final
 
 from footfall.identity.v1 import identity_service_pb2_grpc as identity_grpc
+from footfall_eventlog.log import LIVE_GROUP, RECORDS_GROUP
 from footfall_eventlog.partitions import MIN_VERSION, MIN_VERSION_WITH_WAITAOF
 from footfall_eventlog.site_groups import SiteGroups
 from footfall_servicekit import command_line
@@ -13,7 +14,7 @@ from footfall_servicekit.errors import RequestError
 from footfall_servicekit.server import Server, run, serve
 
 from footfall_identity.access import ACCESS
-from footfall_identity.consumer import LIVE_GROUP, RECORDS_GROUP, LiveConsumer, LogConsumer
+from footfall_identity.consumer import LiveConsumer, LogConsumer
 from footfall_identity.erasure import Eraser
 from footfall_identity.importing import Importer
 from footfall_identity.link_store import LinkStore

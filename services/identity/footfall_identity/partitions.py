@@ -8,6 +8,7 @@ from importlib.resources import files
 from typing import Any, Final
 
 import structlog
+from footfall_eventlog.log import stream_key
 from footfall_eventlog.partitions import TRANSIENT_ERRORS, Node, PartitionedRedis, hash_tag
 from footfall_eventlog.stream import PAYLOAD_FIELD, Entry, StreamReader
 from footfall_servicekit.errors import RequestError
@@ -31,7 +32,7 @@ class PartitionKeys:
         self.live_known = f"live:{tag}:known"
         self.changes = f"changes:{tag}"
         self.tombstones = f"tombstones:{tag}"
-        self.log = f"log:{tag}"
+        self.log = stream_key(number)
 
 
 class Partitions:

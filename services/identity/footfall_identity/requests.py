@@ -6,7 +6,8 @@ from typing import Final
 
 from footfall.event.v1.event_pb2 import Event
 from footfall.identity.v1.contact_pb2 import Contact
-from footfall_eventlog.admitted import MAX_IDENTITY_LENGTH, InvalidEventError, transition_of
+from footfall_eventlog.admitted import InvalidEventError, transition_of
+from footfall_eventlog.events import MAX_EVENTS, MAX_IDENTITY_LENGTH
 from footfall_servicekit.errors import RequestError
 from footfall_timeline import State, Transition, normalize_uuid
 
@@ -14,7 +15,6 @@ from footfall_identity.contact_record import ContactRecord
 from footfall_identity.matching import email_key, phone_key
 from footfall_identity.visitor_store import Position
 
-MOST_EVENTS: Final = 1_000
 MOST_IDENTITIES: Final = 1_000
 LONGEST_TEXT: Final = 256
 MOST_ADDRESSES: Final = 32
@@ -27,8 +27,8 @@ _COUNT = re.compile(r"[0-9]{1,9}")
 
 def admitted(events: Sequence[Event]) -> list[tuple[Event, Transition | None]]:
     """Events of the log, each with its transition."""
-    if len(events) > MOST_EVENTS:
-        raise RequestError.invalid("events", f"must be at most {MOST_EVENTS}")
+    if len(events) > MAX_EVENTS:
+        raise RequestError.invalid("events", f"must be at most {MAX_EVENTS}")
     found = []
     for position, event in enumerate(events):
         try:

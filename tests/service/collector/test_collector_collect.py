@@ -10,8 +10,8 @@ import grpc
 import pytest
 from footfall.collector.v1 import collector_service_pb2 as collector
 from footfall.event.v1.event_pb2 import Event, EventBatch
-from footfall_collector.event_log import stream_key
 from footfall_collector.resolver import PAUSE_S
+from footfall_eventlog.log import stream_key
 from footfall_servicekit.errors import details_of
 from footfall_timeline import partition
 from redis.asyncio import Redis

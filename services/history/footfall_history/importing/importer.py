@@ -13,6 +13,7 @@ import msgspec
 from footfall.event.v1.event_pb2 import Event, EventBatch
 from footfall.identity.v1.identity_service_pb2 import ImportedVisit, ImportIdentitiesRequest
 from footfall_eventlog.site_groups import SiteGroups
+from footfall_eventlog.sites import DEFAULT_SITE
 from footfall_timeline import State
 
 from footfall_history.identities import Identities
@@ -28,7 +29,6 @@ _EVENTS_A_REQUEST: Final = 1_000
 _BYTES_A_REQUEST: Final = 1024 * 1024
 _TELL_EVERY_S: Final = 5.0
 _REASONS_TOLD: Final = 100
-_DEFAULT_SITE: Final = "default"
 
 
 @dataclass
@@ -156,7 +156,7 @@ class Importer:
             kept = [timed for timed in events if timed.at_ms >= oldest_ms]
             self.tally.expired += len(events) - len(kept)
             try:
-                yield batch_of(visit, kept, self._site or visit.site or _DEFAULT_SITE, self._site_groups)
+                yield batch_of(visit, kept, self._site or visit.site or DEFAULT_SITE, self._site_groups)
             except ValueError as error:
                 self.tally.skip(f"visit {visit.visit_id}: {error}")
 

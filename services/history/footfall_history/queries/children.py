@@ -9,13 +9,14 @@ from typing import Final
 
 from footfall.history.v1 import history_service_pb2 as pb
 from footfall.history.v1 import visit_pb2
+from footfall_eventlog.events import PAGE_ENTERED
 from footfall_eventlog.site_groups import SiteGroups
 from footfall_servicekit.errors import RequestError
 from footfall_timeline import order_key
 
 from footfall_history.queries import filters, views
 from footfall_history.queries.reader import Reader
-from footfall_history.storage import PAGE_ENTERED, Document, Store, Visit, stored_event
+from footfall_history.storage import Document, Store, Visit, stored_event
 
 VISIT: Final = pb.RESOURCE_KIND_VISIT
 IDENTITY: Final = pb.RESOURCE_KIND_IDENTITY

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 from footfall.history.v1 import history_service_pb2 as pb
-from footfall_eventlog.admitted import MAX_IDENTITY_LENGTH
+from footfall_eventlog.events import MAX_IDENTITY_LENGTH
 from footfall_servicekit import paging
 from footfall_servicekit.errors import RequestError
 from footfall_timeline import normalize_uuid, order_key

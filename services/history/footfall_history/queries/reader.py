@@ -11,13 +11,13 @@ from operator import itemgetter
 from typing import Final
 
 from footfall.history.v1 import visit_pb2 as pb
+from footfall_eventlog.events import PAGE_ENTERED
 from footfall_servicekit import paging
 from footfall_timeline import Session, order_key
 
 from footfall_history.queries import views
 from footfall_history.queries.filters import Page, Window, of_sites
 from footfall_history.storage import (
-    PAGE_ENTERED,
     TIME_DIGITS,
     Document,
     Series,

@@ -11,12 +11,11 @@ from typing import Any, Final
 import msgspec
 from footfall.event.v1.event_pb2 import EVENT_TYPE_SYSTEM, Event, EventContext
 from footfall.history.v1.visit_pb2 import StoredEvent
+from footfall_eventlog.events import PAGE_ENTERED
 from footfall_timeline import Attribution, order_key
 
 Document = dict[str, Any]
 
-PAGE_ENTERED: Final = "PageEntered"
-PAGE_EXITED: Final = "PageExited"
 
 NO_REVISION: Final = -1
 """The revision of a stamp that counts no more: less than every timeline's."""
