@@ -22,8 +22,8 @@ class RefusalError(Exception):
 class Background:
     """The background work of a process. Work may end by itself; when some of it dies, the process is asked to stop."""
 
-    def __init__(self, asked_to_stop: asyncio.Event) -> None:
-        self._asked_to_stop = asked_to_stop
+    def __init__(self, stop_requested: asyncio.Event) -> None:
+        self._stop_requested = stop_requested
         self._tasks: list[asyncio.Task[None]] = []
         self.exit_code = 0
         """What the process must end with: 1 when some of it has died, 2 when it has refused to go on."""
@@ -47,7 +47,7 @@ class Background:
             _log.error("refusing to go on; the process stops", problem=str(refusal))
             self._die(2)
         except (Exception, asyncio.CancelledError):
-            if self._asked_to_stop.is_set():
+            if self._stop_requested.is_set():
                 raise
             # A cancellation that nobody here asked for is a death too: a lost gRPC call ends the one who awaits it so.
             _log.exception("background work died; the process stops", work=name_of(work))
@@ -55,7 +55,7 @@ class Background:
 
     def _die(self, exit_code: int) -> None:
         self.exit_code = self.exit_code or exit_code
-        self._asked_to_stop.set()
+        self._stop_requested.set()
 
 
 async def repeat(every_s: float, away: Errors, do: Callable[..., Awaitable[object]], *arguments: Any) -> None:

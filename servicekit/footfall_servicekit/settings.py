@@ -22,7 +22,8 @@ from pydantic import BeforeValidator, Field, FilePath, SecretStr, ValidationErro
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from footfall_servicekit.tls import ClientTls, KeyPair, check_authorities, reason_of, server_context
+from footfall_servicekit.reloading import reason_of
+from footfall_servicekit.tls import ClientTls, KeyPair, check_authorities, server_context
 from footfall_servicekit.values import Host, listening_problems
 
 BEGIN, END = "<!-- settings: begin -->", "<!-- settings: end -->"

@@ -1,17 +1,12 @@
-"""Turns certificate files (PEM) into what TLS takes, and into it anew when they have changed."""
+"""TLS from certificate files (PEM), which are read again when they have changed."""
 
-import os
 import ssl
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import grpc
-import structlog
 
-T = TypeVar("T")
-
-_log = structlog.get_logger()
+from footfall_servicekit.reloading import ReloadingFile
 
 
 class KeyPair(NamedTuple):
@@ -28,46 +23,6 @@ class ClientTls(NamedTuple):
     pair: KeyPair | None
 
 
-class ReloadingFile(Generic[T]):
-    """What is made of files. It asks them only when it is asked: at each handshake, or now and then."""
-
-    def __init__(self, make: Callable[[], T], files: Iterable[Path | None]) -> None:
-        """Raises OSError as `make` does."""
-        self._make = make
-        self._files = [file for file in files if file]
-        self._seen = self._look()
-        self.latest = make()
-
-    def renewed(self) -> T | None:
-        """What the files give now; None while they are as before. Never raises, and may be called by any thread.
-
-        Files that cannot be used, such as a certificate whose key is still to be written, leave what was there.
-        """
-        seen = self._look()
-        if seen == self._seen:
-            return None
-        self._seen = seen  # so that what cannot be used is tried, and told, once
-        names = [file.name for file in self._files]
-        try:
-            self.latest = self._make()
-        except OSError as error:
-            _log.warning("certificate files have changed and cannot be used", files=names, reason=reason_of(error))
-            return None
-        _log.info("certificate files have changed", files=names)
-        return self.latest
-
-    def _look(self) -> list[tuple[int, ...]]:
-        return [_mark(file) for file in self._files]
-
-
-def _mark(file: Path) -> tuple[int, ...]:
-    try:
-        about = os.stat(file)  # follows links, by which Kubernetes changes all files of a folder at once
-    except OSError:
-        return ()
-    return about.st_mtime_ns, about.st_ino, about.st_size
-
-
 def server_context(pair: KeyPair) -> ssl.SSLContext:
     """The context of a server that shows this certificate, by TLS 1.2 or newer.
 
@@ -79,11 +34,6 @@ def server_context(pair: KeyPair) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(*pair, password="")  # none: OpenSSL would ask the terminal for one
     return context
-
-
-def reason_of(error: OSError) -> str:
-    """Why files cannot be used, in words of OpenSSL or of the system that quote nothing."""
-    return getattr(error, "reason", None) or error.strerror or type(error).__name__
 
 
 def check_authorities(file: Path) -> None:
@@ -101,10 +51,10 @@ def server_credentials(pair: KeyPair, client_authorities: Path | None) -> grpc.S
         roots = _read_authorities(client_authorities) if client_authorities else None
         return grpc.ssl_server_certificate_configuration([_read_pair(pair)], roots)
 
-    followed = ReloadingFile(make, (*pair, client_authorities))
-    renewed: Any = followed.renewed  # None for "no change" is missing in the stub
+    files = ReloadingFile(make, (*pair, client_authorities))
+    renewed: Any = files.renewed  # None for "no change" is missing in the stub
     return grpc.dynamic_ssl_server_credentials(
-        followed.latest, renewed, require_client_authentication=client_authorities is not None
+        files.latest, renewed, require_client_authentication=client_authorities is not None
     )
 
 

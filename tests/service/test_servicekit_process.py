@@ -24,7 +24,8 @@ import asyncio, logging, sys
 import structlog
 from pydantic_settings import SettingsConfigDict
 from footfall_servicekit.background import RefusalError
-from footfall_servicekit.server import Server, run, serve
+from footfall_servicekit.process import run, serve
+from footfall_servicekit.server import Server
 from footfall_servicekit.settings import ServiceSettings, load_to_serve
 
 class Settings(ServiceSettings):

@@ -6,7 +6,8 @@ from footfall.collector.v1 import collector_service_pb2_grpc as collector_grpc
 from footfall_eventlog.site_groups import SiteGroups
 from footfall_servicekit import command_line
 from footfall_servicekit.channel import open_channel
-from footfall_servicekit.server import Server, run, serve
+from footfall_servicekit.process import run, serve
+from footfall_servicekit.server import Server
 
 from footfall_collector.access import ACCESS
 from footfall_collector.admission import DAY_MS, Admission

@@ -9,7 +9,8 @@ from footfall_eventlog.site_groups import SiteGroups
 from footfall_servicekit import command_line
 from footfall_servicekit.background import repeat
 from footfall_servicekit.command_line import Command
-from footfall_servicekit.server import Server, run, serve
+from footfall_servicekit.process import run, serve
+from footfall_servicekit.server import Server
 
 from footfall_history.access import ACCESS
 from footfall_history.dead_letters import DeadLetters, run_dead_letters

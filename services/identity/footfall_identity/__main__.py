@@ -11,7 +11,8 @@ from footfall_eventlog.site_groups import SiteGroups
 from footfall_servicekit import command_line
 from footfall_servicekit.background import repeat
 from footfall_servicekit.errors import RequestError
-from footfall_servicekit.server import Server, run, serve
+from footfall_servicekit.process import run, serve
+from footfall_servicekit.server import Server
 
 from footfall_identity.access import ACCESS
 from footfall_identity.consumer import LiveConsumer, LogConsumer

@@ -255,7 +255,7 @@ async def test_events_without_categories_get_those_of_the_file_as_it_is_now(
         [entry] = await logged(redis)
         assert [event.category for event in entry.events] == ["loans", "own", ""]
         file.write_text('[[category]]\nname = "home"\ntags = [{ in = "url", regex = "/$" }]')
-        await eventually(lambda: "categories_loaded" in service.output())
+        await eventually(lambda: "files have changed and are in use" in service.output())
         await collect(service, batch(*events))
         _, entry = await logged(redis)
         assert [event.category for event in entry.events] == ["home", "own"]
