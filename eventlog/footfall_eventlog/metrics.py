@@ -5,11 +5,11 @@ from prometheus_client import Counter, Gauge
 STREAM_HANDLED = Counter("stream_handled_total", "Entries handled and acknowledged.", ["stream", "group"])
 STREAM_RECLAIMED = Counter(
     "stream_reclaimed_total",
-    "Entries taken over because whoever held them did not acknowledge them.",
+    "Entries taken over from a consumer that did not acknowledge them.",
     ["stream", "group"],
 )
 STREAM_FAILURES = Counter(
-    "stream_failures_total", "Batches whose handler failed; their entries are tried again.", ["stream", "group"]
+    "stream_failures_total", "Batches whose handler failed; their entries are delivered again.", ["stream", "group"]
 )
 STREAM_LOST = Counter(
     "stream_lost_entries_total",
@@ -18,10 +18,10 @@ STREAM_LOST = Counter(
 )
 STREAM_LAG = Gauge(
     "stream_lag_entries",
-    "Entries not yet given to any consumer of the group, as the store counts them.",
+    "Entries not yet delivered to any consumer of the group, as Redis counts them.",
     ["stream", "group"],
 )
 STREAM_PENDING = Gauge(
-    "stream_pending_entries", "Entries given to a consumer and not acknowledged.", ["stream", "group"]
+    "stream_pending_entries", "Entries delivered to a consumer and not acknowledged.", ["stream", "group"]
 )
-STREAM_TRIMMED = Counter("stream_trimmed_total", "Entries removed because every group was done with them.", ["stream"])
+STREAM_TRIMMED = Counter("stream_trimmed_total", "Entries removed after every group had acknowledged them.", ["stream"])

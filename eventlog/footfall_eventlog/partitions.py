@@ -1,8 +1,8 @@
-"""Turns a Redis URL into a client for each partition, whichever node of a Redis Cluster holds it, or a single Redis.
+"""A Redis client for each partition, on a single Redis or on any node of a Redis Cluster.
 
-All keys of a partition have one hash tag, so one slot of a cluster. Nobody is asked beforehand which node holds which
-slot: one that does not hold it answers MOVED and names the one that does. So a single Redis is a cluster that never
-says MOVED, there is nothing to set, and a node that is down costs its own partitions and no others.
+All keys of a partition have one hash tag, so they are in one slot of a cluster. The map of slots is not read: a node
+that does not hold a slot answers MOVED and names the node that does. So a single Redis is a cluster that never answers
+MOVED, no setting is needed, and a node that is down makes only its own partitions unavailable.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from redis.crc import key_slot
 
 
 class NodeNotReadyError(redis_errors.ResponseError):
-    """A node cannot do what it could before: its disk is full, a script runs, or its replicas or primary are away."""
+    """A node temporarily refuses commands: its disk is full, a script runs, or its replicas or primary are down."""
 
 
 _NOT_READY: Final = ("MISCONF ", "BUSY ", "NOREPLICAS ", "MASTERDOWN ")
@@ -42,16 +42,16 @@ TRANSIENT_ERRORS: Final = (
     redis_errors.OutOfMemoryError,
     NodeNotReadyError,
 )
-"""What is raised when the node of a partition does not answer, or does not hold it any more: it may soon.
+"""What is raised while the node of a partition is unavailable, or no longer holds it. The command may succeed later.
 
-Any other error of Redis says that what it was asked is wrong, and will be the next time.
+Any other error of Redis means that the command is wrong, and will fail again.
 """
 
 PARTITION_COUNT_KEY: Final = "log:partitions"
 
 Version = tuple[int, ...]
 MIN_VERSION: Final = 7, 0
-"""Of Redis: the first that answers XAUTOCLAIM with what is gone, and counts what a stream was ever given."""
+"""The first version of Redis whose XAUTOCLAIM returns deleted entries, and that counts all entries ever added."""
 MIN_VERSION_WITH_WAITAOF: Final = 7, 2
 
 _RETRY_S: Final = 0.5
@@ -61,7 +61,7 @@ _log = structlog.get_logger()
 
 
 def hash_tag(number: int) -> str:
-    """What every key of a partition has in its name."""
+    """The part that the names of all keys of a partition share."""
     return f"{{p{number:02d}}}"
 
 
@@ -73,7 +73,7 @@ class Address(NamedTuple):
 
 
 class SlotMap:
-    """Which node holds which slot, as far as it is known."""
+    """Which node holds which slot, as far as nodes have named others."""
 
     def __init__(self, url: str) -> None:
         options = parse_url(url)
@@ -81,23 +81,23 @@ class SlotMap:
         self._by_slot: dict[int, Address] = {}
         self.is_closed = False
 
-    def of(self, slot: int) -> Address:
-        """The node to be asked."""
+    def node_of(self, slot: int) -> Address:
+        """The node that a command for the slot is sent to."""
         return self._by_slot.get(slot, self._first)
 
     def moved(self, slot: int, address: Address) -> None:
-        """A node has named another one."""
+        """A node has answered that another node holds the slot."""
         self._by_slot[slot] = address
 
     def lost(self, slot: int, address: Address) -> None:
-        """A node cannot be reached, or knows nobody; another may know who has taken its place."""
+        """A node is unreachable, or its cluster is down. Another node may know which one has taken over."""
         others = sorted({self._first, *self._by_slot.values()} - {address})
-        if others and self.of(slot) == address:
+        if others and self.node_of(slot) == address:
             self._by_slot[slot] = random.choice(others)  # noqa: S311  # no secret
 
 
 class _RedirectedConnection(Connection):
-    """A connection to the node that holds a slot, wherever that is by now."""
+    """A connection to the node that holds a slot, which follows the slot when it moves."""
 
     def __init__(self, *, slot_map: SlotMap, slot: int, **options: Any) -> None:
         super().__init__(**options)
@@ -106,7 +106,7 @@ class _RedirectedConnection(Connection):
 
     async def connect_check_health(self, *args: Any, **options: Any) -> None:
         """Connect; called by redis-py before each use."""
-        address = self._slot_map.of(self._slot)
+        address = self._slot_map.node_of(self._slot)
         if (self.host, self.port) != address:
             await self.disconnect()
             self.host, self.port = address
@@ -115,12 +115,12 @@ class _RedirectedConnection(Connection):
         except (redis_errors.ConnectionError, redis_errors.TimeoutError):
             self._slot_map.lost(self._slot, address)
             raise
-        if self._slot_map.is_closed:  # redis-py would let whoever comes late have a connection that nobody closes
+        if self._slot_map.is_closed:  # redis-py would open a connection after closing, and never close that one
             await self.disconnect()
             raise redis_errors.ConnectionError("closed")
 
     async def send_packed_command(self, *args: Any, **options: Any) -> None:
-        """Write. redis-py would by asyncio.wait_for, which before Python 3.12 may lose a cancellation: work goes on."""
+        """Write without asyncio.wait_for, as redis-py uses it: before Python 3.12 it may lose a cancellation."""
         timeout_s, self.socket_timeout = self.socket_timeout, None
         try:
             async with asyncio.timeout(timeout_s):
@@ -131,7 +131,7 @@ class _RedirectedConnection(Connection):
             self.socket_timeout = timeout_s
 
     async def read_response(self, *args: Any, **options: Any) -> Any:
-        """Read an answer, and remember what it says about where slots are."""
+        """Read an answer, and note what it says about the places of slots."""
         try:
             return await super().read_response(*args, **options)
         except redis_errors.MovedError as error:
@@ -140,7 +140,7 @@ class _RedirectedConnection(Connection):
         except redis_errors.ClusterDownError:
             self._slot_map.lost(self._slot, Address(self.host, self.port))
             raise
-        except redis_errors.ReadOnlyError:  # a primary no more; the name it was found by may be another's by now
+        except redis_errors.ReadOnlyError:  # now a replica; its host name may belong to another node by now
             self.mark_for_reconnect()  # type: ignore[no-untyped-call]  # redis-py types it not
             raise
         except redis_errors.ResponseError as error:
@@ -156,7 +156,7 @@ class _RedirectedTlsConnection(_RedirectedConnection, SSLConnection):
 def connection_pool(
     url: str, key: str, *, timeout_ms: int, max_connections: int | None = None, slot_map: SlotMap | None = None
 ) -> ConnectionPool:
-    """Connections for a key and all that have its hash tag. Its user closes it."""
+    """Connections for a key and all keys with its hash tag. The caller closes the pool."""
     options: dict[str, Any] = dict(parse_url(url))
     is_encrypted = issubclass(options.pop("connection_class", Connection), SSLConnection)
     return ConnectionPool(
@@ -164,8 +164,8 @@ def connection_pool(
         max_connections=max_connections,
         socket_timeout=timeout_ms / 1000,
         socket_connect_timeout=timeout_ms / 1000,
-        # Once more and at once: a connection that has died while idle shows only when it is used, and a node that says
-        # MOVED has done nothing. After a timeout never again: the caller has waited long enough.
+        # One immediate retry: a connection that has died while idle fails only when it is used, and a node that answers
+        # MOVED has executed nothing. No retry after a timeout: the caller has waited long enough.
         retry=Retry(NoBackoff(), 1, supported_errors=(redis_errors.ConnectionError, redis_errors.MovedError)),
         slot_map=slot_map or SlotMap(url),
         slot=key_slot(key.encode()),
@@ -174,7 +174,7 @@ def connection_pool(
 
 
 def check_url(url: str) -> str:
-    """Return the URL. Raises ValueError for one that no client can be made of."""
+    """Return the URL. Raises ValueError for a URL that redis-py cannot use."""
     try:
         new_connection: Any = connection_pool(
             url, PARTITION_COUNT_KEY, timeout_ms=1
@@ -189,11 +189,11 @@ def check_url(url: str) -> str:
 
 
 RedisUrl = Annotated[StoreUrl, AfterValidator(check_url)]
-"""URL of Redis: give its field `repr=False`."""
+"""URL of Redis, which may hold a password: give its field `repr=False`."""
 
 
 class Node(NamedTuple):
-    """A node, a client of it, and partitions that it holds."""
+    """A node, a client for it, and the partitions that it holds."""
 
     address: Address
     client: Any  # a Redis; its commands are typed as sync or async at once
@@ -205,22 +205,22 @@ class PartitionCountError(RefusalError):
 
 
 class RedisVersionError(RefusalError):
-    """Redis is older than what is asked of it. The text names it and its version."""
+    """Redis is older than the commands that are needed. The text names it and its version."""
 
 
 class RedisUrlError(RefusalError):
-    """Redis answers, but not to what REDIS_URL says."""
+    """Redis answers, but refuses the user, password or database of REDIS_URL."""
 
 
 def is_forbidden(error: redis_errors.RedisError) -> bool:
-    """Whether a server does not let us run a command, or does not have it, as is the way of managed ones."""
+    """Whether a server does not allow or does not have a command, which is common for managed servers."""
     return isinstance(error, redis_errors.NoPermissionError) or str(error).startswith("unknown command")
 
 
 def check_version(info: Mapping[str, Any], oldest: Version) -> None:
-    """Look at what a server says of itself (INFO). One of unknown version is believed. Raises RedisVersionError.
+    """Check the version in the INFO of a server. An unknown version is accepted. Raises RedisVersionError.
 
-    Valkey and others say beside their own version which Redis they can stand for.
+    Valkey and other servers report the version of Redis that they are compatible with beside their own.
     """
     version = str(info.get("redis_version", ""))
     numbers = tuple(int(number) for number in re.findall(r"\d+", version))
@@ -233,15 +233,15 @@ def check_version(info: Mapping[str, Any], oldest: Version) -> None:
 async def _check_node(node: Node, oldest: Version) -> None:
     try:
         check_version(await node.client.info("server"), oldest)
-    except redis_errors.RedisError as error:  # one that is down must not stop the others
-        _log.warning("cannot see how old Redis is", host=node.address.host, error=type(error).__name__)
+    except redis_errors.RedisError as error:  # a node that is down must not stop the others
+        _log.warning("the version of Redis cannot be read", host=node.address.host, error=type(error).__name__)
 
 
 class PartitionedRedis:
-    """The Redis of a deployment. Connects when it is used."""
+    """The Redis of a deployment. It connects with the first command."""
 
     def __init__(self, url: str, count: int, *, timeout_ms: int, max_connections: int | None = None) -> None:
-        """Take the Redis at a URL: any node of a cluster. `max_connections` is for each partition, 100 by default."""
+        """Use the Redis at a URL, which may be any node of a cluster. `max_connections`: a partition, else 100."""
         self._slot_map = SlotMap(url)
         self._slots = [key_slot(hash_tag(number).encode()) for number in range(count)]
 
@@ -261,20 +261,21 @@ class PartitionedRedis:
         return range(len(self._clients))
 
     def __getitem__(self, number: int) -> Any:
-        """The client for the keys of a partition, and for no others."""
+        """The client for the keys of a partition. It must not be used for other keys."""
         return self._clients[number]
 
     def nodes(self, numbers: Iterable[int] | None = None) -> list[Node]:
-        """The nodes that hold these partitions (all by default), as far as is known. A command may still be MOVED."""
+        """The nodes that hold these partitions (default: all), as far as known. A command may still be MOVED."""
         found: dict[Address, list[int]] = defaultdict(list)
         for number in self.numbers if numbers is None else numbers:
-            found[self._slot_map.of(self._slots[number])].append(number)
+            found[self._slot_map.node_of(self._slots[number])].append(number)
         return [Node(address, self._clients[group[0]], group) for address, group in found.items()]
 
     async def check(self, oldest: Version = MIN_VERSION) -> None:
-        """Wait until Redis answers, then make sure that its data was made with as many partitions, and of its version.
+        """Wait until Redis answers, then check the number of partitions of its data, and its version.
 
-        The first to ask an empty Redis decides. Raises PartitionCountError, RedisVersionError and RedisUrlError.
+        The first process that finds Redis empty writes its number. Raises PartitionCountError, RedisVersionError and
+        RedisUrlError.
         """
         mine = len(self._clients)
         while not self.is_checked:
@@ -282,21 +283,21 @@ class PartitionedRedis:
                 await self._count_client.set(PARTITION_COUNT_KEY, mine, nx=True)
                 made_with = int(await self._count_client.get(PARTITION_COUNT_KEY))
             except redis_errors.AuthenticationError:
-                raise RedisUrlError("REDIS_URL: Redis does not take its user and password") from None
+                raise RedisUrlError("REDIS_URL: Redis does not accept its user and password") from None
             except TRANSIENT_ERRORS as error:
                 _log.warning("Redis does not answer", error=type(error).__name__)
                 await asyncio.sleep(_RETRY_S)
                 continue
             except redis_errors.NoPermissionError:
-                raise RedisUrlError("REDIS_URL: its user may not do what is needed") from None
+                raise RedisUrlError("REDIS_URL: its user lacks the permission for a command that is needed") from None
             except redis_errors.ResponseError as error:
                 if not re.match("DB index|SELECT is not", str(error)):
                     raise
                 raise RedisUrlError("REDIS_URL: Redis does not have the database of this number") from None
             if made_with != mine:
                 raise PartitionCountError(
-                    f"PARTITIONS is {mine}, but the data in this Redis was made with {made_with}, and what is there "
-                    f"keeps its partition. Set PARTITIONS={made_with} for every service, or start with an empty Redis."
+                    f"PARTITIONS is {mine}, but the data in this Redis was made with {made_with}. Set "
+                    f"PARTITIONS={made_with} for every service, or start with an empty Redis."
                 )
             await self._find_nodes()
             for node in self.nodes():
@@ -304,12 +305,12 @@ class PartitionedRedis:
             self.is_checked = True
 
     async def _find_nodes(self) -> None:
-        """Ask for something in each partition, so that its node is known if it answers."""
+        """Send one command to each partition, so that a redirection names its node."""
         asking = (client.exists(hash_tag(number)) for number, client in enumerate(self._clients))
         await asyncio.gather(*asking, return_exceptions=True)
 
     async def is_ready(self) -> bool:
-        """Whether the data is as it must be and a node answers within a second: one down must not stop the others."""
+        """Whether `check` has passed and at least one node answers within a second."""
         for node in self.nodes() if self.is_checked else ():
             with suppress(redis_errors.RedisError, TimeoutError):
                 async with asyncio.timeout(_PING_S):
@@ -317,6 +318,6 @@ class PartitionedRedis:
         return False
 
     async def aclose(self) -> None:
-        """Close the connections, for good."""
+        """Close the connections permanently."""
         self._slot_map.is_closed = True
         await asyncio.gather(*(client.aclose() for client in (*self._clients, self._count_client)))

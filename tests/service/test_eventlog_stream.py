@@ -195,7 +195,7 @@ async def test_entries_removed_before_they_were_handled_are_given_up(redis: Any,
 async def test_readers_that_are_long_gone_are_forgotten_but_never_one_that_holds_entries(
     redis: Any, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("footfall_eventlog.stream._FORGOTTEN_AFTER_MS", 20)
+    monkeypatch.setattr("footfall_eventlog.stream._REMOVED_AFTER_IDLE_MS", 20)
     await append(redis, stream, b"1")
     await redis.xgroup_create(stream, GROUP, id="0")
     await redis.xreadgroup(GROUP, "holds one", {stream: ">"}, count=1)

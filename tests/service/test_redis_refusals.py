@@ -108,7 +108,7 @@ async def test_a_command_that_is_wrong_is_no_store_that_is_away() -> None:
     ("user", "database", "rule"),
     [
         ("", "/100000", "does not have the database of this number"),
-        ("nobody:wrong@", "", "does not take its user and password"),
+        ("nobody:wrong@", "", "does not accept its user and password"),
     ],
 )
 async def test_a_url_that_redis_will_never_serve_is_not_waited_for(

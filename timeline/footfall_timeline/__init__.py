@@ -1,4 +1,4 @@
-"""The rules of a visit, pure: which transitions there are, how they merge, and what they say of each moment."""
+"""The rules of a visit, as pure functions: transitions, how they merge, and the state that follows from them."""
 
 from footfall_timeline.ids import (
     identity_hash,

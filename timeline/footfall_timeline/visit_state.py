@@ -1,4 +1,4 @@
-"""Turns the timeline of a visit into who the visitor was at each moment: attributions, sessions, associations."""
+"""The state of a visit, computed from its timeline: attributions, sessions and associations."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from footfall_timeline.transitions import Assurance, Kind, Timeline, Transition,
 
 
 class State(IntEnum):
-    """Who a visitor is taken to be. The numbers are those of footfall.identity.v1.VisitorState."""
+    """How a visitor is known. The numbers are those of footfall.identity.v1.VisitorState."""
 
     ANONYMOUS = 1
     RECOGNIZED = 2
@@ -19,7 +19,7 @@ class State(IntEnum):
 
 
 class Rule(StrEnum):
-    """The row of the transition table (design 3.1) that a transition fell under."""
+    """The rule that decided what a transition changed: one row of the transition table in `_step`."""
 
     USER_INFO_RECOGNIZES = "user_info.recognizes"
     USER_INFO_SAME_IDENTITY = "user_info.same_identity"
@@ -34,11 +34,11 @@ class Rule(StrEnum):
 
 
 EFFECTS = {
-    Rule.USER_INFO_RECOGNIZES: "The visitor is Recognized as the identity named. Earlier events keep their owner.",
+    Rule.USER_INFO_RECOGNIZES: "The visitor is Recognized as the identity named. Earlier events are unchanged.",
     Rule.USER_INFO_SAME_IDENTITY: "The profile is merged. The visitor stays Authenticated; the session goes on.",
     Rule.USER_INFO_OTHER_IDENTITY: "The identity named is associated as Recognized and owns this one event. "
-    "Who is signed in stays the active identity, because a UserInfo never ends a session.",
-    Rule.SIGN_IN_OPENS_SESSION: "The visitor is Authenticated and a session opens. Earlier events keep their owner.",
+    "The identity that is signed in stays the active one, because a UserInfo never ends a session.",
+    Rule.SIGN_IN_OPENS_SESSION: "The visitor is Authenticated and a session opens. Earlier events are unchanged.",
     Rule.SIGN_IN_SAME_IDENTITY: "Nothing changes: this identity is signed in already, and its session goes on.",
     Rule.SIGN_IN_OTHER_IDENTITY: "The session of the identity signed in before closes, its association falls to "
     "Recognized, and a session of the identity named opens.",
@@ -46,14 +46,14 @@ EFFECTS = {
     "ended what the token proves.",
     Rule.SIGN_OUT_CLOSES_SESSION: "The session closes and the visitor falls to Recognized. The identity stays the "
     "active one.",
-    Rule.SIGN_OUT_WITHOUT_SESSION: "Nothing changes: nobody is signed in.",
+    Rule.SIGN_OUT_WITHOUT_SESSION: "Nothing changes: no identity is signed in.",
     Rule.ERASED: "It named a person who has been erased. A session open until then closes if this was a SignIn.",
 }
-"""What a transition under each rule changed, and what it did not and why, in words."""
+"""What a transition changes under each rule, and what it leaves and why, in words."""
 
 
 class Attribution(NamedTuple):
-    """Who the visitor was at one moment. `identity` and `session_id` are empty when there is none."""
+    """Who the visitor is at one moment. `identity` and `session_id` are empty when there is none."""
 
     state: State
     identity: str
@@ -84,7 +84,7 @@ class AttributionRange(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """From a SignIn to what closed it. `end_ms` is None and `end_event_id` empty while open."""
+    """The time from a SignIn to the transition that closed it. While open, the end is None and empty."""
 
     session_id: str
     identity: str
@@ -97,7 +97,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Association:
-    """That a visit has to do with an identity: first and last transition that named it, and its scope now."""
+    """The relation of a visit to an identity: the first and last transition that named it, and its scope now."""
 
     identity: str
     scope: State
@@ -106,14 +106,14 @@ class Association:
 
 
 class VisitState:
-    """A timeline read from its beginning to its end."""
+    """What follows from the timeline of a visit: each step, and the attribution after the last one."""
 
     def __init__(self, visit_id: str, timeline: Timeline) -> None:
         self.visit_id = visit_id
         self.steps: list[Step] = []
         self._keys: list[str] = []
         attribution = ANONYMOUS
-        for transition in _counted(timeline):
+        for transition in _effective(timeline):
             step = _step(visit_id, attribution, transition)
             self.steps.append(step)
             self._keys.append(transition.order_key)
@@ -156,7 +156,7 @@ class VisitState:
 
     @cached_property
     def associations(self) -> list[Association]:
-        """The identities the visit has to do with, by the transition that first named them."""
+        """The identities that the visit is associated with, in the order in which they were first named."""
         first: dict[str, Transition] = {}
         last: dict[str, Transition] = {}
         for step in self.steps:
@@ -176,9 +176,9 @@ class VisitState:
 
 
 class RunningVisitState:
-    """Who the visitor is after the last transition of a timeline that changes: what has not changed is not read again.
+    """The attribution after the last transition of a timeline that changes, computed from the first change on.
 
-    What comes in order costs a step; what comes late, the steps behind it.
+    A transition at the end costs one step, a late transition costs all steps after it.
     """
 
     def __init__(self, visit_id: str, entries: Iterable[Transition]) -> None:
@@ -193,8 +193,8 @@ class RunningVisitState:
         return self._attributions[-1]
 
     def move_to(self, entries: Iterable[Transition]) -> None:
-        """Go on to what the timeline is now: its entries in any order."""
-        timeline = _counted(tuple(sorted(entries)))
+        """Compute the state of another version of the timeline, whose entries may be in any order."""
+        timeline = _effective(tuple(sorted(entries)))
         same = next(
             (at for at, (old, new) in enumerate(zip(self._timeline, timeline, strict=False)) if old != new),
             min(len(self._timeline), len(timeline)),
@@ -205,17 +205,17 @@ class RunningVisitState:
         self._timeline = timeline
 
 
-def _counted(timeline: Timeline) -> Timeline:
-    """One transition an event. A SignIn with a token used before a SignOut is a claimed UserInfo with a token."""
-    counted: list[Transition] = []
+def _effective(timeline: Timeline) -> Timeline:
+    """One transition for each event. A SignIn whose token was used before a SignOut counts as a claimed UserInfo."""
+    effective: list[Transition] = []
     sign_outs = 0
     sign_outs_before_use: dict[str, int] = {}
     for transition in by_event(timeline):
         sign_outs += transition.kind is Kind.SIGN_OUT
         if transition.token_id and sign_outs_before_use.setdefault(transition.token_id, sign_outs) < sign_outs:
             transition = transition._replace(kind=Kind.USER_INFO, assurance=Assurance.CLAIMED)  # noqa: PLW2901
-        counted.append(transition)
-    return tuple(counted)
+        effective.append(transition)
+    return tuple(effective)
 
 
 def _step(visit_id: str, before: Attribution, transition: Transition) -> Step:
@@ -226,7 +226,7 @@ def _step(visit_id: str, before: Attribution, transition: Transition) -> Step:
         return Step(transition, rule, before, own or after, after)
 
     if transition.is_erased:
-        # Nobody is known from here on, but an erased UserInfo never ended another person's session.
+        # From here on no identity is known. But an erased UserInfo did not end another person's session.
         if transition.kind is Kind.USER_INFO and is_signed_in:
             return step(Rule.ERASED, own=ANONYMOUS)
         return step(Rule.ERASED, after=ANONYMOUS)
