@@ -1,4 +1,4 @@
-"""Every domain-free metric with its meaning, and the port that serves them. Services define their own likewise."""
+"""Metrics of every process, each with its meaning, and the port that serves them."""
 
 import threading
 from wsgiref.simple_server import WSGIServer
@@ -22,10 +22,10 @@ BACKGROUND_FAILURES = Counter(
 
 
 class MetricsPort:
-    """The HTTP port that Prometheus scrapes, served by a thread of its own."""
+    """The HTTP port that Prometheus reads, served by its own thread."""
 
     def __init__(self, host: str, port: int) -> None:
-        """Listen at once; raises OSError when the port is taken."""
+        """Listen. Raises OSError when the port is taken."""
         self._server: WSGIServer
         self._thread: threading.Thread
         self._server, self._thread = start_http_server(port, host)

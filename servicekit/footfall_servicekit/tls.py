@@ -10,29 +10,29 @@ from footfall_servicekit.reloading import ReloadingFile
 
 
 class KeyPair(NamedTuple):
-    """The files of a certificate, with those between it and its authority, and of its key, which is not encrypted."""
+    """The files of a certificate chain and of its key, which is not encrypted."""
 
     certificate: Path
     key: Path
 
 
 class ClientTls(NamedTuple):
-    """What a client goes by: the authorities it believes, and what it shows to a server that asks."""
+    """The authorities that a client trusts, and the certificate that it shows to a server that requires one."""
 
     authorities: Path
     pair: KeyPair | None
 
 
 def server_context(pair: KeyPair) -> ssl.SSLContext:
-    """The context of a server that shows this certificate, by TLS 1.2 or newer.
+    """The context of a server with this certificate, for TLS 1.2 or newer.
 
     Raises:
-        OSError: a file cannot be read, or they are no certificate and its key.
+        OSError: a file cannot be read, or the files are not a certificate and its key.
 
     """
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(*pair, password="")  # none: OpenSSL would ask the terminal for one
+    context.load_cert_chain(*pair, password="")  # empty: without it OpenSSL would ask for one on the terminal
     return context
 
 
@@ -42,9 +42,9 @@ def check_authorities(file: Path) -> None:
 
 
 def server_credentials(pair: KeyPair, client_authorities: Path | None) -> grpc.ServerCredentials:
-    """Credentials of a gRPC server, which looks at the files at each handshake. Raises OSError.
+    """Credentials of a gRPC server, which checks the files for changes at each handshake. Raises OSError.
 
-    With `client_authorities`, clients must show a certificate that one of these has signed.
+    With `client_authorities`, clients must show a certificate that one of them has signed.
     """
 
     def make() -> grpc.ServerCertificateConfiguration:
@@ -52,14 +52,14 @@ def server_credentials(pair: KeyPair, client_authorities: Path | None) -> grpc.S
         return grpc.ssl_server_certificate_configuration([_read_pair(pair)], roots)
 
     files = ReloadingFile(make, (*pair, client_authorities))
-    renewed: Any = files.renewed  # None for "no change" is missing in the stub
+    renewed: Any = files.renewed  # the type stub lacks None for "no change"
     return grpc.dynamic_ssl_server_credentials(
         files.latest, renewed, require_client_authentication=client_authorities is not None
     )
 
 
 def channel_credentials(tls: ClientTls) -> ReloadingFile[grpc.ChannelCredentials]:
-    """Credentials of gRPC channels. gRPC cannot change those of a channel: another must be opened. Raises OSError."""
+    """Credentials for gRPC channels. With new credentials, another channel must be opened. Raises OSError."""
 
     def make() -> grpc.ChannelCredentials:
         key, chain = _read_pair(tls.pair) if tls.pair else (None, None)
@@ -69,7 +69,7 @@ def channel_credentials(tls: ClientTls) -> ReloadingFile[grpc.ChannelCredentials
 
 
 def _read_pair(pair: KeyPair) -> tuple[bytes, bytes]:
-    server_context(pair)  # that they do not belong together gRPC would say too late
+    server_context(pair)  # gRPC would find out only later that they do not belong together
     return pair.key.read_bytes(), pair.certificate.read_bytes()
 
 

@@ -1,4 +1,4 @@
-"""Turns the texts of settings into values that can work: types of fields, which say what else a value must be."""
+"""Types for the fields of settings: URLs, targets, names, files, and addresses to listen on."""
 
 import errno
 import os
@@ -18,7 +18,7 @@ _TARGET = re.compile(
 
 
 def _check_store_url(url: str) -> str:
-    # Taken apart wrongly, it would fail later, with an error that quotes a part of the password.
+    # A URL that is parsed wrongly would fail later, with an error that quotes a part of the password.
     if not re.fullmatch(r"[a-z+]+://([^@/?#]+@)?[^@/?#]*([/?][^@]*)?", url):
         raise ValueError("must be a URL; `@`, `/`, `?` and `#` in a user or password are written `%40` and so on")
     return url
@@ -41,16 +41,16 @@ StoreUrl = Annotated[str, AfterValidator(_check_store_url)]
 """URL of a store, which may hold a user and a password: give its field `repr=False`."""
 
 Target = Annotated[str, AfterValidator(_check_target)]
-"""Where a gRPC service is called."""
+"""Address of a gRPC service for its clients."""
 
 DatabaseName = Annotated[str, AfterValidator(_check_database_name)]
 
 Host = Annotated[str, AfterValidator(lambda host: host.removeprefix("[").removesuffix("]"))]
-"""An address or name to listen on; of IPv6 also in brackets."""
+"""An address or name to listen on; an IPv6 address may be in brackets."""
 
 
 def readable_by(*readers: Callable[[Path], object]) -> AfterValidator:
-    """A file that all of these can read. They raise ValueError with what is wrong, a line each, or OSError."""
+    """A file that all `readers` accept. They raise OSError, or ValueError with one problem a line."""
 
     def check(file: Path | None) -> Path | None:
         try:
@@ -65,12 +65,12 @@ def readable_by(*readers: Callable[[Path], object]) -> AfterValidator:
 
 
 def listening_problems(host_name: str, host: str, ports: Mapping[str, int], *, is_trial: bool) -> Iterator[str]:
-    """What is wrong with an address, set by the variable `host_name`, and with ports, by their variables.
+    """Problems of an address, set by the variable `host_name`, and of ports, by their variables.
 
-    In a trial a port may be taken: by the process that is tried.
+    In a trial a port may be taken: by the running process whose settings are tried.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with ExitStack() as held:  # until all are tried, so that one number given twice is seen too
+    with ExitStack() as held:  # until all are tried, to find a port that is given twice
         try:
             held.enter_context(socket.create_server((host, 0), family=family))
         except (OSError, UnicodeError):

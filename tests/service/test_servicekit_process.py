@@ -132,7 +132,7 @@ async def test_a_second_signal_skips_to_closing() -> None:
 async def test_background_work_that_dies_takes_the_process_down_and_says_why() -> None:
     async with running("die", TRIAL_LAME_DUCK_MS="0") as process:
         assert await asyncio.wait_for(process.process.wait(), 20) == 1
-    line = process.line("background work died; the process stops")
+    line = process.line("background work failed; the process stops")
     assert (line["work"], line["exception"]) == ("work", "RuntimeError")
     assert process.line("closed")
 

@@ -40,7 +40,7 @@ async def test_a_server_that_dies_or_ends_ends_the_process_and_says_why(
         await gateway.start()
         assert await asyncio.wait_for(gateway.stopped(), 10) == 1
     [died] = [line for line in lines if line["log_level"] == "error"]
-    assert died["event"] == "background work died; the process stops"
+    assert died["event"] == "background work failed; the process stops"
     assert died["exc_info"]
 
 
