@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import structlog
 from footfall_servicekit.background import RefusalError
-from footfall_servicekit.values import StoreUrl
+from footfall_servicekit.values import Accepts, StoreUrl
 from pydantic import AfterValidator
 from redis import exceptions as redis_errors
 from redis.asyncio import ConnectionPool, Redis
@@ -188,7 +188,7 @@ def check_url(url: str) -> str:
     return url
 
 
-RedisUrl = Annotated[StoreUrl, AfterValidator(check_url)]
+RedisUrl = Annotated[StoreUrl, AfterValidator(check_url), Accepts("`redis://host:port` or `rediss://...`")]
 """URL of Redis, which may hold a password: give its field `repr=False`."""
 
 

@@ -32,7 +32,7 @@ def parse(
     parser = argparse.ArgumentParser(
         prog=distribution,
         description=about,
-        epilog="Settings come from the environment; the README has a table of them.",
+        epilog="Settings come from the environment; docs/ops/settings.md lists them.",
     )
     parser.add_argument("--version", action="version", version=f"{distribution} {version(distribution)}")
     names = parser.add_subparsers(dest="command", metavar="COMMAND", title="instead")

@@ -5,18 +5,18 @@ from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
-RPC_CALLS = Counter("rpc_calls_total", "Calls that ended, by method and gRPC status code.", ["method", "code"])
+RPC_CALLS = Counter("footfall_rpc_calls_total", "gRPC calls that ended, by method and status code.", ["method", "code"])
 RPC_SECONDS = Histogram(
-    "rpc_seconds",
-    "Time from a call's arrival in the server to its end; for a stream the whole stream.",
+    "footfall_rpc_seconds",
+    "Time from the arrival of a gRPC call to its end. Of a stream: its whole duration.",
     ["method"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
 )
-RPC_IN_FLIGHT = Gauge("rpc_in_flight", "Calls being served now.", ["method"])
-READY = Gauge("process_ready", "1 while the process reports itself as serving, else 0.")
+RPC_IN_FLIGHT = Gauge("footfall_rpc_in_flight", "gRPC calls that are running.", ["method"])
+READY = Gauge("footfall_process_ready", "1 while the process reports that it serves, else 0.")
 BACKGROUND_FAILURES = Counter(
-    "background_failures_total",
-    "Times that background work has failed for a reason nobody thought of. It is tried again.",
+    "footfall_background_failures_total",
+    "Unexpected failures of background work. The work is tried again. Each one is a line in the log.",
     ["work"],
 )
 

@@ -16,7 +16,7 @@ from google.protobuf.internal import api_implementation
 
 from footfall_servicekit import logs
 from footfall_servicekit.background import Background, Work, name_of
-from footfall_servicekit.settings import ProcessSettings, unknown_variables
+from footfall_servicekit.settings import ProcessSettings, renamed, unknown_variables
 
 _log = structlog.get_logger()
 
@@ -37,7 +37,7 @@ class Process(ABC):
         close: Sequence[Work] = (),
         stopping: asyncio.Event | None = None,
     ) -> None:
-        self._drain_delay_s = settings.lame_duck_ms / 1000
+        self._drain_delay_s = settings.drain_delay_ms / 1000
         self._grace_s = settings.stop_grace_ms / 1000
         self._works = background
         self._close = close
@@ -148,6 +148,9 @@ def _do_nothing() -> None:
 def run(settings: ProcessSettings, service_name: str, main: Callable[[], Coroutine[Any, Any, int]]) -> None:
     """Run the main coroutine of a process on uvloop, and exit with what it returns."""
     logs.configure(service_name, settings.log_level)
+    for each in renamed(type(settings), os.environ):
+        used = each.new if each.is_ignored else each.old
+        _log.warning("a variable has a new name", old=each.old, new=each.new, used=used)
     for name, nearest in unknown_variables(type(settings), os.environ).items():
         _log.warning("a variable of the environment is not known", variable=name, nearest=nearest or None)
     if (implementation := api_implementation.Type()) != "upb":

@@ -74,11 +74,11 @@ class Server(Process):
         """Raises RuntimeError or OSError when a port is taken, KeyError for a service that no loaded proto defines."""
         settings = self._settings
         interceptor = ServerInterceptor(
-            settings.rpc_ceiling_ms / 1000,
+            settings.max_rpc_duration_ms / 1000,
             self._access,
             self._frequent,
             max_calls=settings.max_concurrent_rpcs,
-            max_streams=settings.max_streams,
+            max_streams=settings.max_streams_per_method,
         )
         # Not `maximum_concurrent_rpcs`: it counts health checks and open streams too, and refuses without details.
         self._grpc = grpc.aio.server(interceptors=[interceptor], options=server_options(settings.max_message_bytes))

@@ -122,7 +122,7 @@ class EventLog:
         if wrong and not self._is_volatile_allowed:
             raise LogMisconfiguredError(
                 f"Redis may lose events it has confirmed: it has {wrong}, the log needs {_DURABLE}. Change Redis's "
-                "configuration, or set COLLECTOR_ALLOW_VOLATILE_LOG=true if losing events is acceptable."
+                "configuration, or set COLLECTOR_ALLOW_NON_DURABLE_REDIS=true if losing events is acceptable."
             )
         if wrong:
             _log.warning("Redis may lose events it has confirmed, and that is allowed here", settings=wrong)

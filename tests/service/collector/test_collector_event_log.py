@@ -216,7 +216,9 @@ class TestDurability:
     ) -> None:
         with running_valkey(tmp_path, f"--{name}", value) as url:
             async with opened(url) as log:
-                with pytest.raises(LogMisconfiguredError, match=f"'{name}': '{value}'.*COLLECTOR_ALLOW_VOLATILE_LOG"):
+                with pytest.raises(
+                    LogMisconfiguredError, match=f"'{name}': '{value}'.*COLLECTOR_ALLOW_NON_DURABLE_REDIS"
+                ):
                     await log.check()
             async with opened(url, is_volatile_allowed=True) as log:
                 await log.check()

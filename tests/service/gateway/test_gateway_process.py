@@ -22,7 +22,7 @@ from tests.tools.eventually import eventually
 
 
 def settings(**changes: Any) -> GatewaySettings:
-    return GatewaySettings(**({"port": 0, "lame_duck_ms": 0} | changes))
+    return GatewaySettings(**({"port": 0, "drain_delay_ms": 0} | changes))
 
 
 @pytest.mark.parametrize("failure", [KeyError, None])
@@ -47,7 +47,7 @@ async def test_a_server_that_dies_or_ends_ends_the_process_and_says_why(
 async def test_asked_twice_a_stop_waits_for_no_request() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never answers
         targets = dict.fromkeys(("IDENTITY_TARGET", "HISTORY_TARGET"), f"127.0.0.1:{silent.getsockname()[1]}")
-        gateway = Gateway(settings(**targets, open_api=True, stop_grace_ms=60_000, query_timeout_ms=60_000))
+        gateway = Gateway(settings(**targets, allow_anonymous=True, stop_grace_ms=60_000, query_timeout_ms=60_000))
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{await gateway.start()}", timeout=60) as http:
             in_flight = asyncio.create_task(http.get(f"/server/data/visits/{uuid.uuid4()}"))
             await eventually(lambda: bool(gateway._server.server_state.tasks))
@@ -81,7 +81,7 @@ async def test_sharing_rate_limits_outlives_a_failure_that_nobody_thought_of(
 
 async def failures(http: httpx.AsyncClient, work: str) -> float:
     text = (await http.get("/metrics")).text
-    found = re.search(rf'^background_failures_total{{work="{work}"}} (.+)$', text, re.MULTILINE)
+    found = re.search(rf'^footfall_background_failures_total{{work="{work}"}} (.+)$', text, re.MULTILINE)
     return float(found[1]) if found else 0
 
 
