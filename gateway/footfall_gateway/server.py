@@ -40,15 +40,15 @@ from footfall_gateway.probes import Probes
 from footfall_gateway.settings import GatewaySettings
 
 _BACKLOG = 2_048
-_OTHER_FILES = 100  # what a gateway has open beside its clients' connections
+_OTHER_FILES = 100  # open files beside the connections of clients
 _KEEP_ALIVE_S = 65
-"""Longer than the usual 60 s of balancers, so that it is they who close an idle connection."""
+"""Longer than the usual 60 s of load balancers, so that the balancer closes idle connections."""
 
 _log = structlog.get_logger()
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server without its own handling of signals: a stop here has more steps."""
+    """uvicorn's server without its handling of signals, which `Process` does."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -139,7 +139,7 @@ class Gateway(Process):
     def _report_stopping(self) -> None:
         self._probes.is_stopping = True
 
-    async def _drain(self, grace_s: float) -> None:  # noqa: ARG002 - uvicorn has it from its configuration
+    async def _drain(self, grace_s: float) -> None:  # noqa: ARG002 - in uvicorn's configuration
         self._server.should_exit = True
         await self._has_ended.wait()
 
@@ -154,7 +154,7 @@ async def serve_gateway(settings: GatewaySettings) -> int:
 
 
 def _connections(wanted: int) -> int:
-    """How many of these connections the system allows, once asked: too many would leave no socket for backends."""
+    """How many of the wanted connections the limit of open files allows. The limit is raised if possible."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     files = wanted + _OTHER_FILES if hard == resource.RLIM_INFINITY else min(wanted + _OTHER_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < files:
@@ -163,7 +163,7 @@ def _connections(wanted: int) -> int:
 
 
 def _uvicorn_config(application: ASGIApp, beacons: BeaconEndpoint, settings: GatewaySettings) -> uvicorn.Config:
-    # Its lines at level warning are about what strangers send; anybody could fill the log with them.
+    # Its warnings are about malformed requests: any sender could fill the log with them.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     certificate, key = settings.tls_cert_file, settings.tls_key_file
     tls = https_context(KeyPair(certificate, key)) if certificate and key else None
@@ -179,7 +179,8 @@ def _uvicorn_config(application: ASGIApp, beacons: BeaconEndpoint, settings: Gat
         ssl_context_factory=(lambda _config, _default: tls) if tls else None,
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies,
-        limit_concurrency=_connections(settings.max_connections) + 1,  # it refuses the one that reaches the limit
+        limit_concurrency=_connections(settings.max_connections)
+        + 1,  # uvicorn refuses the connection that reaches the limit
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=math.ceil(settings.stop_grace_ms / 1000),
     )

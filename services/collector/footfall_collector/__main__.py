@@ -1,4 +1,4 @@
-"""Turns settings into parts, and the parts into the running collector."""
+"""The collector's process: its parts, made from the settings, and its command line."""
 
 from functools import partial
 
@@ -25,7 +25,7 @@ SERVICE_NAME = "footfall.collector.v1.CollectorService"
 
 
 async def collect(settings: CollectorSettings) -> int:
-    """Serve until told to stop; return the exit code."""
+    """Serve until a stop is requested; return the exit code."""
     log = EventLog(
         settings.redis_url,
         settings.partitions,
@@ -38,7 +38,7 @@ async def collect(settings: CollectorSettings) -> int:
     )
     channel = open_channel(settings.identity_target, settings.client_tls)
     categories = CategoriesFile(settings.categories_file)
-    # With mutual TLS nobody but gateways may call Collect (access.py).
+    # With mutual TLS only gateways may call Collect (access.py).
     is_gateway_known = settings.grpc_tls_client_ca_file is not None
     admission = Admission(
         Sites.load(settings.sites_file),
@@ -67,7 +67,7 @@ async def collect(settings: CollectorSettings) -> int:
 
 
 def main() -> None:
-    """Run the collector; the entry point `footfall-collector`."""
+    """Run the service; the entry point `footfall-collector`."""
     about = "Take events into the log until SIGTERM or SIGINT."
     settings = command_line.parse("footfall-collector", about, CollectorSettings)
     run(settings, "collector", partial(collect, settings))

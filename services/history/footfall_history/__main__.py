@@ -1,4 +1,4 @@
-"""Turns settings into parts, and the parts into the running history service, or into one command."""
+"""The history service's process: its parts, made from the settings, and its command line."""
 
 import asyncio
 from functools import partial
@@ -36,7 +36,7 @@ _SWEEP_EVERY_S: Final = 600.0
 
 
 async def keep_history(settings: HistorySettings) -> int:
-    """Serve until told to stop; return the exit code."""
+    """Serve until a stop is requested; return the exit code."""
     stopping, site_groups = asyncio.Event(), SiteGroups.load(settings.sites_file)
     store = Store.open(settings.mongo_url, settings.mongo_database, settings.mongo_timeout_ms)
     log_kept_ms = settings.log_retention_minutes * MINUTE_MS
@@ -74,7 +74,7 @@ async def keep_history(settings: HistorySettings) -> int:
         return await store.is_ready() and await log.is_ready()
 
     async def consume() -> None:
-        await tombstones.check()  # before anything of an erased person could be merged
+        await tombstones.check()  # before events of an erased person could be merged
         async with asyncio.TaskGroup() as readers:
             for reader in log.readers(consumer.handle):
                 readers.create_task(reader.run())
@@ -104,7 +104,7 @@ async def keep_history(settings: HistorySettings) -> int:
 
 
 def main() -> None:
-    """Run history, or carry out `dead-letters ...` or `verify-erasure ...`; the entry point `footfall-history`."""
+    """Run the service or one of its commands; the entry point `footfall-history`."""
     commands = {
         "dead-letters": Command("list, show, repair, replay or discard what could not be stored", run_dead_letters),
         "verify-erasure": Command("search the stores for what is left of somebody", run_verify_erasure),

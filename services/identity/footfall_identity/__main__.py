@@ -1,4 +1,4 @@
-"""Turns settings into parts, and the parts into the running identity service."""
+"""The identity service's process: its parts, made from the settings, and its command line."""
 
 import asyncio
 from functools import partial
@@ -29,8 +29,8 @@ from footfall_identity.watch import ChangeFeed
 
 SERVICE_NAME = "footfall.identity.v1.IdentityService"
 
-# Entries of the log that are handled together, and how long they are gathered. For the live state that is half of what
-# is promised. Records take long, and must be done well within the time after which others take the entries over.
+# Entries of the log that are handled together, and how long they are gathered. The live state is promised in 300 ms,
+# of which gathering may take half. Records take longer, and their entries must not be taken over meanwhile.
 _LIVE_ENTRIES: Final = 256
 _LIVE_GATHER_MS: Final = 150
 _RECORDS_ENTRIES: Final = 32
@@ -41,7 +41,7 @@ _SWEEP_EVERY_S: Final = 600.0
 
 
 async def identify(settings: IdentitySettings) -> int:
-    """Serve until told to stop; return the exit code."""
+    """Serve until a stop is requested; return the exit code."""
     secret, region = settings.erasure_secret, settings.phone_region
     stopping = asyncio.Event()
     partitions = Partitions(settings.redis_url, settings.partitions, timeout_ms=settings.redis_timeout_ms)
@@ -110,7 +110,7 @@ async def identify(settings: IdentitySettings) -> int:
 
 
 def main() -> None:
-    """Run identity; the entry point `footfall-identity`."""
+    """Run the service; the entry point `footfall-identity`."""
     about = "Say who visitors are until SIGTERM or SIGINT."
     settings = command_line.parse("footfall-identity", about, IdentitySettings)
     run(settings, "identity", partial(identify, settings))
