@@ -196,7 +196,7 @@ class Node(NamedTuple):
     """A node, a client for it, and the partitions that it holds."""
 
     address: Address
-    client: Any  # a Redis; its commands are typed as sync or async at once
+    client: Any  # a Redis: its commands have types that mix sync and async
     numbers: list[int]
 
 

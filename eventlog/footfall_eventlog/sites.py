@@ -16,7 +16,7 @@ DEFAULT_SITE: Final = "default"
 """The site of events that name none and come from no known origin."""
 SITE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
-_MAX_CACHED_LENGTH: Final = 512  # a host name has at most 253 characters; longer texts may come from anybody
+_MAX_CACHED_LENGTH: Final = 512  # a host name has at most 253 characters; longer texts come from attackers
 
 
 class SitesFileError(ValueError):

@@ -78,7 +78,7 @@ class StreamReader:
         block_ms: int = 1_000,
         min_idle_ms: int = 10_000,
     ) -> None:
-        self._redis: Any = redis  # its commands are typed as sync or async at once
+        self._redis: Any = redis  # its commands have types that mix sync and async
         self._stream = stream
         self._group = group
         self._handler = handler

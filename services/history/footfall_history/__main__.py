@@ -107,7 +107,7 @@ def main() -> None:
     """Run the service or one of its commands; the entry point `footfall-history`."""
     commands = {
         "dead-letters": Command("list, show, repair, replay or discard what could not be stored", run_dead_letters),
-        "verify-erasure": Command("search the stores for what is left of somebody", run_verify_erasure),
+        "verify-erasure": Command("search the stores for the data of an erased person", run_verify_erasure),
     }
     about = "Keep what visitors do, and answer about it, until SIGTERM or SIGINT."
     settings = command_line.parse("footfall-history", about, HistorySettings, commands)
