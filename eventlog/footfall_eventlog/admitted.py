@@ -6,10 +6,8 @@ from typing import Final
 from footfall.event.v1.event_pb2 import Erasure, Event
 from footfall_timeline import Assurance, Kind, Transition
 
-from footfall_eventlog.events import MAX_IDENTITY_LENGTH
+from footfall_eventlog.events import MAX_EVENT_TIME_MS, MAX_IDENTITY_LENGTH
 
-LATEST_MS: Final = 10**13 - 1
-"""The last event time: order keys have 13 digits."""
 _HASH_BYTES: Final = 32
 _TOKEN_ID = re.compile(r"[0-9a-f]{16}")
 _STORED_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -35,8 +33,8 @@ def transition_of(event: Event) -> Transition | None:
         if not _STORED_UUID.fullmatch(getattr(event, field)):
             raise InvalidEventError(f"{field}: must be a UUID, dashed and lower case")
     event_time_ms = event.event_time_ms
-    if not 0 < event_time_ms <= LATEST_MS:
-        raise InvalidEventError(f"event_time_ms: must be 1 to {LATEST_MS}")
+    if not 0 < event_time_ms <= MAX_EVENT_TIME_MS:
+        raise InvalidEventError(f"event_time_ms: must be 1 to {MAX_EVENT_TIME_MS}")
     if not event.transition:
         return None
     kind, assurance = _KINDS.get(event.transition), _ASSURANCES.get(event.assurance)

@@ -29,5 +29,7 @@ MAX_EVENTS: Final = 1_000
 MAX_BATCH_BYTES: Final = 1024 * 1024
 """All events of one batch, or the body of one beacon."""
 MAX_EVENT_BYTES: Final = 64 * 1024
+MAX_EVENT_TIME_MS: Final = 10**13 - 1
+"""The last event time: order keys have 13 digits for it."""
 MAX_IDENTITY_LENGTH: Final = 512
 """Characters of an identity, which is a user id of a website."""

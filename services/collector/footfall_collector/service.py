@@ -6,7 +6,7 @@ from typing import Any, Final
 from footfall.collector.v1 import collector_service_pb2 as collector
 from footfall.collector.v1.collector_service_pb2_grpc import CollectorServiceServicer
 from footfall.event.v1.event_pb2 import EventBatch
-from footfall_eventlog.events import MAX_BATCH_BYTES, MAX_EVENTS
+from footfall_eventlog.events import MAX_BATCH_BYTES, MAX_EVENT_TIME_MS, MAX_EVENTS
 from footfall_servicekit.channel import remaining
 from footfall_servicekit.errors import RequestError
 from grpc.aio import ServicerContext
@@ -16,7 +16,7 @@ from footfall_collector.pipeline import Pipeline
 
 # Between 2001 and 2286 every time an event can get has 13 digits, as order keys demand.
 _EARLIEST_RECEIVED_MS: Final = 10**12
-_LATEST_RECEIVED_MS: Final = 10**13 - 86_400_001
+_LATEST_RECEIVED_MS: Final = MAX_EVENT_TIME_MS - 86_400_000
 
 _ANSWER_TRAVELS_S: Final = 0.25  # kept of the caller's deadline: a stored batch that is answered late is sent again
 _RETRY_FULL_MS: Final = 5_000
