@@ -73,7 +73,7 @@ class Address(NamedTuple):
 
 
 class SlotMap:
-    """Which node holds which slot, as far as nodes have named others."""
+    """Which node holds which slot, as far as it is known from redirections."""
 
     def __init__(self, url: str) -> None:
         options = parse_url(url)
@@ -120,7 +120,7 @@ class _RedirectedConnection(Connection):
             raise redis_errors.ConnectionError("closed")
 
     async def send_packed_command(self, *args: Any, **options: Any) -> None:
-        """Write without asyncio.wait_for, as redis-py uses it: before Python 3.12 it may lose a cancellation."""
+        """Write. redis-py would use asyncio.wait_for, which may lose a cancellation before Python 3.12."""
         timeout_s, self.socket_timeout = self.socket_timeout, None
         try:
             async with asyncio.timeout(timeout_s):
