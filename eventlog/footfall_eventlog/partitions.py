@@ -141,7 +141,7 @@ class _RedirectedConnection(Connection):
             self._slot_map.lost(self._slot, Address(self.host, self.port))
             raise
         except redis_errors.ReadOnlyError:  # now a replica; its host name may belong to another node by now
-            self.mark_for_reconnect()  # type: ignore[no-untyped-call]  # redis-py types it not
+            self.mark_for_reconnect()  # type: ignore[no-untyped-call]  # redis-py lacks a type here
             raise
         except redis_errors.ResponseError as error:
             if str(error).startswith(_NOT_READY):
@@ -176,10 +176,8 @@ def connection_pool(
 def check_url(url: str) -> str:
     """Return the URL. Raises ValueError for a URL that redis-py cannot use."""
     try:
-        new_connection: Any = connection_pool(
-            url, PARTITION_COUNT_KEY, timeout_ms=1
-        ).make_connection  # redis-py types it not
-        database = new_connection().db
+        connections: Any = connection_pool(url, PARTITION_COUNT_KEY, timeout_ms=1)  # redis-py lacks a type here
+        database = connections.make_connection().db
     except (ValueError, TypeError):
         raise ValueError("must be `redis://host:port` or `rediss://...`, with options that redis-py has") from None
     path = urlsplit(url).path.strip("/")
