@@ -196,6 +196,7 @@ class Admission:
 
         All four fields are written for every event: what a sender put there says nothing.
         """
+        event.ClearField("assurance_reason_code")
         event.ClearField("proven_json")
         event.ClearField("token_id")
         kind = TRANSITION_KINDS.get(event.event_name)

@@ -209,7 +209,8 @@ class EventLog:
             reason = None if isinstance(error, RedisError) else str(error)
             self._failed.warn(error=type(error).__name__, reason=reason, partitions=sorted(errors.keys() - full))
         if len(errors) == len(answers):
-            raise LogFullError if full else LogUnavailableError
+            # Only where all are full nothing was stored, which LogFullError says.
+            raise LogFullError if full == errors.keys() else LogUnavailableError
         return {number: entry_id.decode() for number, entry_id in answers.items() if number not in errors}
 
     async def _is_full(self, node: Node) -> bool:
