@@ -189,7 +189,7 @@ async def test_a_change_is_seen_and_one_that_breaks_the_file_is_not_taken(
                 lines.clear()
                 broken()
                 await eventually(lambda: bool(lines))
-                assert lines[0]["event"] == "categories_refused"
+                assert lines[0]["event"] == "files have changed and cannot be used"
                 assert str(file) in lines[0]["reason"]
                 assert rules.of(event) == "second"
             written(tmp_path, category("third", "in = 'url', text = 'x'"))

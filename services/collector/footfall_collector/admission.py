@@ -11,10 +11,19 @@ import msgspec
 from footfall.collector.v1 import collector_service_pb2 as collector
 from footfall.event.v1 import event_pb2
 from footfall.event.v1.event_pb2 import Event, EventBatch
-from footfall_timeline import Walls, page_id, user_agent_id
+from footfall_eventlog.events import (
+    MAX_EVENT_BYTES,
+    MAX_IDENTITY_LENGTH,
+    PAGE_ENTERED,
+    SYSTEM_EVENTS,
+    TRANSITION_KINDS,
+    USER_ID_KEYS,
+)
+from footfall_eventlog.site_groups import SiteGroups
+from footfall_timeline import page_id, user_agent_id
 
-from footfall_collector.claim import KINDS, MAX_USER_ID, USER_ID_KEYS, take_claim
-from footfall_collector.normalize import MAX_EVENT_BYTES, STEPS, SYSTEM_EVENTS
+from footfall_collector.claim import take_claim
+from footfall_collector.normalize import STEPS
 from footfall_collector.proof import TokenRules, Verdict, judge
 from footfall_collector.redact import Redactor
 from footfall_collector.sender import Sender, cut_down
@@ -29,7 +38,7 @@ _RIGHT_WITHIN_MS: Final = 5_000
 """How far a clock may seem off and still counts as right (docs/api/beacons.md). A request's own way is part of it."""
 _SIGN_IN = event_pb2.TRANSITION_KIND_SIGN_IN
 _SIGN_OUT = event_pb2.TRANSITION_KIND_SIGN_OUT
-_NO_WALLS: Final = Walls()
+_NO_GROUPS: Final = SiteGroups()
 _CLAIMED: Final = {
     event_pb2.TRANSITION_KIND_USER_INFO: (event_pb2.ASSURANCE_CLAIMED, "user_info"),
     _SIGN_IN: (event_pb2.ASSURANCE_CLAIMED, "no_key"),
@@ -75,7 +84,7 @@ class Admission:
         max_event_age_ms: int,
         token_rules: TokenRules = TokenRules(),  # noqa: B008 - immutable
         received_tolerance_ms: int | None = None,
-        walls: Walls = _NO_WALLS,
+        site_groups: SiteGroups = _NO_GROUPS,
         user_id_keys: Sequence[str] = USER_ID_KEYS,
         category_of: Callable[[Event], str] = lambda _: "",
     ) -> None:
@@ -84,7 +93,7 @@ class Admission:
         `category_of` gives the categories of events that come without any.
         """
         self._sites = sites
-        self._walls = walls
+        self._site_groups = site_groups
         self._redactor = redactor
         self._max_event_age_ms = max_event_age_ms
         self._token_rules = token_rules
@@ -94,8 +103,8 @@ class Admission:
         names = ", ".join(user_id_keys)
         self._no_user = _rejection(
             collector.REJECT_REASON_INVALID_USER_ID,
-            f"data.{user_id_keys[0]}: must be a string of 1 to {MAX_USER_ID} characters or an integer; of {names} the "
-            "first counts that is given",
+            f"data.{user_id_keys[0]}: must be a string of 1 to {MAX_IDENTITY_LENGTH} characters or an integer; "
+            f"of {names} the first counts that is given",
         )
 
     def admit(self, batch: EventBatch, now_ms: int) -> dict[int, collector.Outcome]:
@@ -158,7 +167,7 @@ class Admission:
     def _place(self, event: Event, user_agent: str) -> None:
         """Put the event into the visit of its site's group, whose id no page of another group can send."""
         sent = event.visit_id
-        visit, page = self._walls.stored_id(sent, event.site), event.browser_page_id
+        visit, page = self._site_groups.stored_id(sent, event.site), event.browser_page_id
         event.visit_id = visit
         event.browser_visit_id = sent if visit != sent else ""
         event.page_id = page_id(visit, page) if page else ""
@@ -180,7 +189,7 @@ class Admission:
         is_plain = len(page) == _PAGE_ID and page.isalnum()  # as the tracking script makes them
         if not is_plain and (masked := address(page)) != page:
             event.browser_page_id = masked
-        event.title = _title(masked_data) if name == "PageEntered" else ""
+        event.title = _title(masked_data) if name == PAGE_ENTERED else ""
 
     def _identify(self, event: Event, site: Site, now_ms: int) -> collector.Outcome | None:
         """Decide what the event does to its visit, whom it names and how far that is to be trusted.
@@ -190,7 +199,7 @@ class Admission:
         event.ClearField("assurance_reason_code")
         event.ClearField("proven_json")
         event.ClearField("token_id")
-        kind = KINDS.get(event.event_name)
+        kind = TRANSITION_KINDS.get(event.event_name)
         if kind is None:
             event.ClearField("transition")
             event.ClearField("identity_id")

@@ -14,8 +14,8 @@ from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 import re2
-import structlog
 from footfall.event.v1.event_pb2 import Event
+from footfall_servicekit.reloading import ReloadingFile
 
 from footfall_collector.normalize import LONGEST_CATEGORY
 
@@ -34,8 +34,6 @@ _DATA: Final = "data."
 
 _decode_data = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_text = msgspec.json.Decoder(str).decode
-
-_log = structlog.get_logger()
 
 
 class CategoriesFileError(ValueError):
@@ -142,44 +140,23 @@ def _value(json: msgspec.Raw) -> str:
     return _decode_text(json) if first == b'"' else bytes(json).decode()
 
 
-class CategoriesFile:
-    """The file in force. A change that breaks it is refused, and the last good one stays.
-
-    Raises CategoriesFileError when it is broken from the start. Without a file no event has a category but its own.
-    """
+class CategoriesFile(ReloadingFile[Categories]):
+    """The file in use. When a change breaks it, the last good version stays. Without a file there are no categories."""
 
     def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._seen = self._stamp()
-        self._good = Categories.load(path) if path else Categories({})
+        """Raises CategoriesFileError when it is broken from the start."""
+        self._is_set = path is not None
+        super().__init__(lambda: Categories.load(path) if path else Categories({}), [path])
 
     def of(self, event: Event) -> str:
         """The categories of an admitted event, or "" for none."""
-        return self._good.of(event)
+        return self.latest.of(event)
 
     async def watch(self) -> None:
-        """Background work: look whether the file has changed, for as long as the process runs."""
-        while self._path:
+        """Background work: check whether the file has changed, for as long as the process runs."""
+        while self._is_set:
             await asyncio.sleep(LOOK_EVERY_S)
-            await asyncio.to_thread(self._look, self._path)
-
-    def _look(self, path: Path) -> None:
-        stamp = self._stamp()
-        if stamp == self._seen:
-            return
-        self._seen = stamp
-        try:
-            self._good = Categories.load(path)
-            _log.info("categories_loaded", path=str(path))
-        except CategoriesFileError as error:
-            _log.error("categories_refused", reason=str(error))
-
-    def _stamp(self) -> tuple[int, int] | None:
-        try:
-            status = self._path.stat() if self._path else None
-        except OSError:
-            return None
-        return status and (status.st_mtime_ns, status.st_size)
+            await asyncio.to_thread(self.renewed)
 
 
 class _Tag(msgspec.Struct, forbid_unknown_fields=True, rename={"place": "in"}):

@@ -4,22 +4,10 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from footfall.event.v1 import event_pb2
 from footfall.event.v1.event_pb2 import Event
+from footfall_eventlog.events import MAX_IDENTITY_LENGTH, SIGN_OUT, USER_ID
 
-KINDS: Final = {
-    "UserInfo": event_pb2.TRANSITION_KIND_USER_INFO,
-    "SignIn": event_pb2.TRANSITION_KIND_SIGN_IN,
-    "SignOut": event_pb2.TRANSITION_KIND_SIGN_OUT,
-}
-"""The events that change who a visitor is taken to be."""
-
-USER_ID: Final = "userID"
-USER_ID_KEYS: Final = (USER_ID, "userId", "userid", "username", "email")
-"""The keys that usually say whom an event names, in the order they are asked."""
-
-MAX_USER_ID: Final = 512
-_BIGGEST_INTEGER: Final = 10**MAX_USER_ID
+_BIGGEST_INTEGER: Final = 10**MAX_IDENTITY_LENGTH
 
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -36,7 +24,9 @@ class Claim(NamedTuple):
 
 
 def take_claim(event: Event, keys: Sequence[str]) -> Claim | None:
-    """Read the claim of an event named in KINDS, whose data must be a JSON object; None when what it names is no user.
+    """Read the claim of a SignIn, UserInfo or SignOut, whose data must be a JSON object.
+
+    None when what it names is no user id.
 
     The first of the keys decides that has a value: neither null nor an empty text. When none has, it names "".
 
@@ -55,7 +45,7 @@ def take_claim(event: Event, keys: Sequence[str]) -> Claim | None:
         fields = {USER_ID if name == decisive else name: value for name, value in fields.items()}
     if is_alias or token is not None:
         event.data_json = msgspec.json.encode(fields)
-    user_id = _user_id(value) if decisive and event.event_name != "SignOut" else ""
+    user_id = _user_id(value) if decisive and event.event_name != SIGN_OUT else ""
     return None if user_id is None else Claim(user_id, is_user_id, _decoded(token))
 
 
@@ -66,4 +56,4 @@ def _decoded(value: msgspec.Raw | None) -> Any:
 def _user_id(value: object) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _BIGGEST_INTEGER:
         value = str(value)
-    return value if isinstance(value, str) and 1 <= len(value) <= MAX_USER_ID else None
+    return value if isinstance(value, str) and 1 <= len(value) <= MAX_IDENTITY_LENGTH else None

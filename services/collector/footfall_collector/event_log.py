@@ -6,25 +6,23 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import structlog
-from footfall_servicekit.background import RefusalError
-from footfall_servicekit.partitions import (
-    OLDEST,
-    OLDEST_WITH_WAITAOF,
+from footfall_eventlog.log import GROUPS, stream_key
+from footfall_eventlog.partitions import (
+    MIN_VERSION,
+    MIN_VERSION_WITH_WAITAOF,
     Address,
     Node,
     PartitionedRedis,
-    hash_tag,
     is_forbidden,
 )
-from footfall_servicekit.stream import PAYLOAD_FIELD, trim
+from footfall_eventlog.sites import DEFAULT_SITE
+from footfall_eventlog.stream import PAYLOAD_FIELD, trim
+from footfall_servicekit.background import RefusalError
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
 from footfall_collector import metrics
 from footfall_collector.shares import Shares
 from footfall_collector.throttled_warning import ThrottledWarning
-
-READERS: Final = ("identity", "identity-live", "history")
-"""The consumer groups that every entry is for."""
 
 _DURABLE: Final = {
     "appendonly": "yes",
@@ -40,7 +38,7 @@ _SAMPLE_EVERY_S: Final = 1.0
 _SAMPLED_NODES: Final = 1_000
 # What a byte of an entry takes in Redis at most: measured, up to 1.4.
 _MEMORY_A_BYTE: Final = 1.5
-_ONE_SITE: Final[Mapping[str, int]] = {"default": 1}
+_ONE_SITE: Final[Mapping[str, int]] = {DEFAULT_SITE: 1}
 _OTHER_CONNECTIONS: Final = 2  # for the checks at the start and of readiness
 
 _log = structlog.get_logger()
@@ -56,11 +54,6 @@ class LogUnavailableError(Exception):
 
 class LogMisconfiguredError(RefusalError):
     """Appending to the log with these settings would do harm. The text says what to do."""
-
-
-def stream_key(partition: int) -> str:
-    """The stream of a partition."""
-    return f"log:{hash_tag(partition)}"
 
 
 def _memory(entry: bytes) -> int:
@@ -104,9 +97,9 @@ class EventLog:
     async def check(self) -> None:
         """Wait until Redis answers, then make sure that it holds this log and keeps what it confirms.
 
-        Until then appends fail. Raises WrongPartitionsError, OldRedisError and LogMisconfiguredError.
+        Until then appends fail. Raises PartitionCountError, RedisVersionError and LogMisconfiguredError.
         """
-        await self._redis.check(OLDEST_WITH_WAITAOF if self._ack_replicas else OLDEST)
+        await self._redis.check(MIN_VERSION_WITH_WAITAOF if self._ack_replicas else MIN_VERSION)
         for node in self._redis.nodes():
             try:
                 await self._check_durability(node)
@@ -237,7 +230,7 @@ class EventLog:
             used = await self._sample(node, held)
             if used >= self._bound_bytes or self._shares.is_any_too_large(self._fullness()):
                 for number in held:
-                    await trim(node.client, stream_key(number), READERS, keep_ms=0)
+                    await trim(node.client, stream_key(number), GROUPS, keep_ms=0)
                 await self._sample(node, held)
             metrics.LOG_BYTES.set(sum(self._bytes.values()))
             self._shares.fit(sum(self._bytes.values()))

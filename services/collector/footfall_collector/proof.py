@@ -15,9 +15,8 @@ import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from footfall_eventlog.events import MAX_IDENTITY_LENGTH
 from footfall_timeline import normalize_uuid
-
-from footfall_collector.claim import MAX_USER_ID
 
 Algorithm = Literal["HS256", "EdDSA"]
 LEAST_SECRET_BYTES: Final = 32  # as long as HS256's output: RFC 7518, 3.2
@@ -176,7 +175,7 @@ def _mismatch(claims: _Claims, site: str, visit_id: str, user_id: str) -> Verdic
     if not _is_same_visit(claims.visit_id, visit_id):
         return Verdict.OTHER_VISIT
     if not user_id:
-        return None if 1 <= len(claims.sub) <= MAX_USER_ID else Verdict.WRONG_SUBJECT
+        return None if 1 <= len(claims.sub) <= MAX_IDENTITY_LENGTH else Verdict.WRONG_SUBJECT
     return Verdict.WRONG_SUBJECT if claims.sub != user_id else None
 
 

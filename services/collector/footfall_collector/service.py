@@ -6,6 +6,7 @@ from typing import Any, Final
 from footfall.collector.v1 import collector_service_pb2 as collector
 from footfall.collector.v1.collector_service_pb2_grpc import CollectorServiceServicer
 from footfall.event.v1.event_pb2 import EventBatch
+from footfall_eventlog.events import MAX_BATCH_BYTES, MAX_EVENT_TIME_MS, MAX_EVENTS
 from footfall_servicekit.channel import remaining
 from footfall_servicekit.errors import RequestError
 from grpc.aio import ServicerContext
@@ -13,12 +14,9 @@ from grpc.aio import ServicerContext
 from footfall_collector.event_log import LogFullError, LogUnavailableError
 from footfall_collector.pipeline import Pipeline
 
-MAX_EVENTS: Final = 1_000
-MAX_EVENTS_BYTES: Final = 1024 * 1024
-
 # Between 2001 and 2286 every time an event can get has 13 digits, as order keys demand.
 _EARLIEST_RECEIVED_MS: Final = 10**12
-_LATEST_RECEIVED_MS: Final = 10**13 - 86_400_001
+_LATEST_RECEIVED_MS: Final = MAX_EVENT_TIME_MS - 86_400_000
 
 _ANSWER_TRAVELS_S: Final = 0.25  # kept of the caller's deadline: a stored batch that is answered late is sent again
 _RETRY_FULL_MS: Final = 5_000
@@ -53,8 +51,8 @@ def check(batch: EventBatch) -> None:
     count = len(batch.events)
     if not 1 <= count <= MAX_EVENTS:
         raise RequestError.invalid("batch.events", f"must be 1 to {MAX_EVENTS} events")
-    if batch.ByteSize() > MAX_EVENTS_BYTES and sum(event.ByteSize() for event in batch.events) > MAX_EVENTS_BYTES:
-        raise RequestError.invalid("batch.events", f"must have at most {MAX_EVENTS_BYTES} bytes in all")
+    if batch.ByteSize() > MAX_BATCH_BYTES and sum(event.ByteSize() for event in batch.events) > MAX_BATCH_BYTES:
+        raise RequestError.invalid("batch.events", f"must have at most {MAX_BATCH_BYTES} bytes in all")
     if batch.HasField("erasure"):
         raise RequestError.invalid("batch.erasure", "must be empty: it has its place in the log only")
     contexts = len(batch.contexts)

@@ -7,10 +7,11 @@ from contextlib import suppress
 from itertools import chain, islice
 
 import structlog
-from footfall.event.v1.event_pb2 import Erasure, Event, EventBatch
-from footfall_servicekit.stream import Entry
-from footfall_timeline import State, Transition, UnfitEventError, transition_of
-from google.protobuf.message import DecodeError
+from footfall.event.v1.event_pb2 import Erasure, Event
+from footfall_eventlog.admitted import InvalidEventError, is_valid_erasure, transition_of
+from footfall_eventlog.log import decode
+from footfall_eventlog.stream import Entry
+from footfall_timeline import State, Transition
 
 from footfall_identity import metrics
 from footfall_identity.attributes import AttributeNames
@@ -23,9 +24,6 @@ from footfall_identity.records import Records
 from footfall_identity.visit_record import VisitRecord, touches
 from footfall_identity.visitor_store import VisitorStore
 
-RECORDS_GROUP = "identity"
-LIVE_GROUP = "identity-live"
-_HASH_BYTES = 32
 # How many are looked at before others have their turn: for a few milliseconds.
 _EVENTS_A_TURN = 1_000
 _NAMINGS_A_TURN = 50
@@ -126,43 +124,41 @@ class LogConsumer:
         """Write what was said of identities and what visits now say of those they name; return who is to be judged."""
         now: dict[str, list[VisitNow]] = {identity: [] for identity in namings}
         for visit in visits:
-            stamp = visit.fold.stamp
+            stamp = visit.visit_state.attribution
             signed_in = stamp.identity if stamp.state is State.AUTHENTICATED else ""
-            for association in visit.fold.associations:
+            for association in visit.visit_state.associations:
                 now.setdefault(association.identity, []).append(VisitNow(visit.visit_id, visit.rev, signed_in))
         return await self._records.change(namings, now)
 
 
 def _admitted(entry: Entry) -> Iterator[Admitted]:
-    try:
-        batch = EventBatch.FromString(entry.payload)
-    except DecodeError:
+    batch = decode(entry)
+    if batch is None:
         metrics.LOG_SKIPPED.inc()
         _log.error("skipped an entry of the log that is no EventBatch", entry=entry.id)
         return
     for position, event in enumerate(batch.events):
         try:
             yield event, transition_of(event)
-        except UnfitEventError as error:
+        except InvalidEventError as error:
             metrics.LOG_SKIPPED.inc()
             _log.error("skipped an event of the log", entry=entry.id, position=position, rule=str(error))
 
 
 def _read(entry: Entry, erasures: list[Erasure]) -> list[Identifying]:
     """The events of an entry that identify; adds its erasure. What else it holds, and what is unfit, is left out."""
-    try:
-        batch = EventBatch.FromString(entry.payload)
-    except DecodeError:  # LiveConsumer has counted it, and unfit events
+    batch = decode(entry)
+    if batch is None:  # LiveConsumer has counted it, and unfit events
         return []
     if batch.HasField("erasure"):
-        if len(batch.erasure.identity_hash) == _HASH_BYTES and batch.erasure.erasure_id:
+        if is_valid_erasure(batch.erasure):
             erasures.append(batch.erasure)
         else:
             metrics.LOG_SKIPPED.inc()
             _log.error("skipped an erasure of the log: identity_hash or erasure_id is missing", entry=entry.id)
     identifying = []
     for event in batch.events:
-        with suppress(UnfitEventError):
+        with suppress(InvalidEventError):
             if event.transition and (transition := transition_of(event)):
                 identifying.append((event, transition))
     return identifying

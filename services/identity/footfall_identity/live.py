@@ -69,7 +69,7 @@ async def live_page(
 
 
 def _matches(record: VisitRecord, state: State | None) -> bool:
-    return state is None or record.fold.stamp.state is state
+    return state is None or record.visit_state.attribution.state is state
 
 
 def is_of(visit_site: str, site: str, sites: Collection[str]) -> bool:

@@ -6,7 +6,7 @@ from typing import Final
 
 from footfall.event.v1 import event_pb2
 from footfall.identity.v1 import contact_pb2, identity_pb2, visitor_pb2
-from footfall_timeline import Stamp, State
+from footfall_timeline import Attribution, State
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from footfall_identity.contact_record import ContactRecord
@@ -39,9 +39,9 @@ def state(of: State) -> visitor_pb2.VisitorState.ValueType:
     return visitor_pb2.VisitorState.ValueType(of)
 
 
-def visitor(record: VisitRecord, contact_ids: Mapping[str, str], at: Stamp | None = None) -> visitor_pb2.Visitor:
+def visitor(record: VisitRecord, contact_ids: Mapping[str, str], at: Attribution | None = None) -> visitor_pb2.Visitor:
     """The live state of a visit, now or when its stamp was `at`; `contact_ids` has contacts of identities, if known."""
-    stamp = at or record.fold.stamp
+    stamp = at or record.visit_state.attribution
     return visitor_pb2.Visitor(
         visit_id=record.shown_id,
         global_visit_id=record.global_visit_id,

@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Final
 
 import msgspec
-from footfall_servicekit.stream import about_stream
+from footfall_eventlog.stream import stream_info
 from footfall_timeline import encode, identity_hash
 
 from footfall_identity import metrics
@@ -184,7 +184,7 @@ class VisitorStore:
     async def bounds_of_changes(self, number: int) -> tuple[str, str]:
         """The position from which on all changes of a partition are there, and that of the last one."""
         async with answering():
-            about = await about_stream(self._partitions.redis[number], self._partitions.keys[number].changes)
+            about = await stream_info(self._partitions.redis[number], self._partitions.keys[number].changes)
         if about is None:
             return "0-0", "0-0"
         last = about["last-generated-id"].decode()

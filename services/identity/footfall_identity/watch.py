@@ -95,7 +95,9 @@ class ChangeFeed:
         # These may have had more changes by then, which must be known to be taken back.
         later = await self._changes(number, changes[-1].position)
         last = until or changes[-1].position
-        contact_ids = await self._links.contact_ids({record.fold.stamp.identity for record in records.values()})
+        contact_ids = await self._links.contact_ids(
+            {record.visit_state.attribution.identity for record in records.values()}
+        )
         for count, (change, before, after) in enumerate(steps([*changes, *later], records)):
             if count % _CHANGES_A_TURN == _CHANGES_A_TURN - 1:
                 await asyncio.sleep(0)

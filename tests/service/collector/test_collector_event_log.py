@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 from footfall_collector.event_log import (
-    READERS,
     EventLog,
     LogFullError,
     LogMisconfiguredError,
     LogUnavailableError,
-    stream_key,
 )
-from footfall_servicekit.partitions import COUNT_KEY, WrongPartitionsError
+from footfall_eventlog.log import GROUPS, stream_key
+from footfall_eventlog.partitions import PARTITION_COUNT_KEY, PartitionCountError
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
@@ -135,12 +134,12 @@ class TestBound:
     async def test_what_every_reader_has_read_makes_room_at_once(self, redis_database_url: str, redis: Any) -> None:
         async with opened(redis_database_url, bound_bytes=MEGABYTE) as log:
             await log.check()
-            for group in READERS:
+            for group in GROUPS:
                 await redis.xgroup_create(stream_key(0), group, id="0", mkstream=True)
             for _ in range(2):
                 await log.append({0: b"x" * 600_000})
             assert not await takes_more(log)
-            for group in READERS:
+            for group in GROUPS:
                 [[_, read]] = await redis.xreadgroup(group, "reader", {stream_key(0): ">"})
                 await redis.xack(stream_key(0), group, *(entry_id for entry_id, _ in read))
             await eventually(lambda: takes_more(log), every=0.2)
@@ -163,10 +162,10 @@ class TestShares:
     async def test_what_every_reader_has_read_holds_nobody_back(self, redis_database_url: str, redis: Any) -> None:
         async with opened(redis_database_url, bound_bytes=MEGABYTE, site_share=0.5) as log:
             await log.check()
-            for group in READERS:
+            for group in GROUPS:
                 await redis.xgroup_create(stream_key(0), group, id="0", mkstream=True)
             await log.append({0: b"x" * 400_000}, {"loud": 30, "quiet": 1})
-            for group in READERS:
+            for group in GROUPS:
                 [[_, read]] = await redis.xreadgroup(group, "reader", {stream_key(0): ">"})
                 await redis.xack(stream_key(0), group, *(entry_id for entry_id, _ in read))
             await eventually(lambda: has_room(log, "loud"), every=0.2)
@@ -186,7 +185,7 @@ class TestPartitions:
     async def test_their_number_is_kept_with_the_data(self, redis_database_url: str, redis: Any) -> None:
         async with opened(redis_database_url, 4) as log:
             await log.check()
-        assert await redis.get(COUNT_KEY) == b"4"
+        assert await redis.get(PARTITION_COUNT_KEY) == b"4"
         async with opened(redis_database_url, 4) as log:
             await log.check()
             assert await log.is_ready()
@@ -195,7 +194,7 @@ class TestPartitions:
         async with opened(redis_database_url, 4) as log:
             await log.check()
         async with opened(redis_database_url, 5) as log:
-            with pytest.raises(WrongPartitionsError, match="Set PARTITIONS=4 for every service"):
+            with pytest.raises(PartitionCountError, match="Set PARTITIONS=4 for every service"):
                 await log.check()
             assert not await log.is_ready()
             with pytest.raises(LogUnavailableError):
