@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from footfall.event.v1 import event_pb2
 from footfall.event.v1.event_pb2 import Event
 from footfall_collector.admission import DAY_MS, Admission
-from footfall_collector.proof import SigningKey, TokenRules
 from footfall_collector.redact import Redactor
+from footfall_collector.sign_in_token import SigningKey, TokenRules
 from footfall_collector.sites import Site, Sites
 
 from tests.tools.batches import batch, context, message, new_uuid

@@ -14,7 +14,7 @@ from typing import TypeVar
 import pytest
 from footfall_collector.admission import DAY_MS, Admission
 from footfall_collector.redact import Redactor
-from footfall_collector.sender import cut_down
+from footfall_collector.request_context import cut_down
 from footfall_collector.sites import Site, Sites
 from footfall_gateway.beacons import sites as gateway_sites
 from footfall_gateway.beacons.cors import Cors

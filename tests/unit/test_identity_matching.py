@@ -1,8 +1,8 @@
 """Which contact an identity is: what compares equal, in which order it is tried, and what people decide over rules."""
 
 import pytest
-from footfall_identity.decisions import MOST_DECISIONS, judged, linked_by_hand, refused, unlinked_by_hand
 from footfall_identity.identity_record import IdentityRecord
+from footfall_identity.link_decisions import MOST_DECISIONS, judged, linked_by_hand, refused, unlinked_by_hand
 from footfall_identity.matching import (
     Rule,
     Sign,

@@ -12,12 +12,12 @@ from footfall_collector.access import ACCESS
 from footfall_collector.admission import DAY_MS, Admission
 from footfall_collector.categories import CategoriesFile
 from footfall_collector.event_log import EventLog
+from footfall_collector.identity_client import Resolver
 from footfall_collector.pipeline import Pipeline
-from footfall_collector.proof import TokenRules
 from footfall_collector.redact import Redactor
-from footfall_collector.resolver import Resolver
 from footfall_collector.service import CollectorService
 from footfall_collector.settings import CollectorSettings
+from footfall_collector.sign_in_token import TokenRules
 from footfall_collector.sites import Sites
 
 SERVICE_NAME = "footfall.collector.v1.CollectorService"

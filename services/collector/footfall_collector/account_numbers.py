@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from footfall_collector.splicing import spliced
+from footfall_collector.masking import spliced
 
 LEAST_DIGITS: Final = 12
 """No such number has fewer: an IBAN of the Netherlands has 12, a card 14."""

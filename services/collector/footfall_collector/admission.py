@@ -13,11 +13,11 @@ from footfall.event.v1 import event_pb2
 from footfall.event.v1.event_pb2 import Event, EventBatch
 from footfall_timeline import Walls, page_id, user_agent_id
 
-from footfall_collector.claim import KINDS, MAX_USER_ID, USER_ID_KEYS, take_claim
+from footfall_collector.identified_user import KINDS, MAX_USER_ID, USER_ID_KEYS, take_claim
 from footfall_collector.normalize import MAX_EVENT_BYTES, STEPS, SYSTEM_EVENTS
-from footfall_collector.proof import TokenRules, Verdict, judge
 from footfall_collector.redact import Redactor
-from footfall_collector.sender import Sender, cut_down
+from footfall_collector.request_context import Sender, cut_down
+from footfall_collector.sign_in_token import TokenRules, Verdict, judge
 from footfall_collector.sites import Site, Sites
 
 DAY_MS: Final = 86_400_000

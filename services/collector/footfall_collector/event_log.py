@@ -20,7 +20,7 @@ from footfall_servicekit.stream import PAYLOAD_FIELD, trim
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
 from footfall_collector import metrics
-from footfall_collector.shares import Shares
+from footfall_collector.site_shares import Shares
 from footfall_collector.throttled_warning import ThrottledWarning
 
 READERS: Final = ("identity", "identity-live", "history")

@@ -13,7 +13,7 @@ from footfall_timeline import partition
 from footfall_collector import metrics
 from footfall_collector.admission import Admission
 from footfall_collector.event_log import EventLog
-from footfall_collector.resolver import Resolver
+from footfall_collector.identity_client import Resolver
 
 _NOWHERE: Final = -1
 _STORED = collector.Outcome(status=collector.OUTCOME_STATUS_STORED)

@@ -19,8 +19,8 @@ from typing import Final
 import msgspec
 
 from footfall_collector.account_numbers import LEAST_DIGITS, without_account_numbers, without_bare_card_numbers
-from footfall_collector.secret_names import STRING, WORD, SecretNames
-from footfall_collector.splicing import bytewise, put_behind, spliced
+from footfall_collector.masking import bytewise, put_behind, spliced
+from footfall_collector.secret_patterns import STRING, WORD, SecretNames
 
 MASK: Final = "***"
 """What stands in the place of a secret; needs no escaping in URLs and JSON."""

@@ -11,7 +11,7 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from footfall_collector.categories import Categories
-from footfall_collector.claim import USER_ID_KEYS
+from footfall_collector.identified_user import USER_ID_KEYS
 from footfall_collector.sites import Sites
 
 

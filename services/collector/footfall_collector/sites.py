@@ -11,7 +11,7 @@ from typing import Final, Self
 
 import msgspec
 
-from footfall_collector.proof import Algorithm, SigningKey
+from footfall_collector.sign_in_token import Algorithm, SigningKey
 
 DEFAULT_SITE: Final = "default"
 

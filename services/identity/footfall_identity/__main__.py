@@ -13,17 +13,17 @@ from footfall_servicekit.server import Server, run, serve
 from footfall_timeline import Walls
 
 from footfall_identity.access import ACCESS
-from footfall_identity.consumer import LIVE_GROUP, RECORDS_GROUP, LiveConsumer, LogConsumer
+from footfall_identity.change_feed import ChangeFeed
 from footfall_identity.erasure import Eraser
-from footfall_identity.importing import Importer
+from footfall_identity.identity_index import PersonStore
+from footfall_identity.importer import Importer
 from footfall_identity.link_store import LinkStore
-from footfall_identity.linking import Linking
+from footfall_identity.linker import Linking
+from footfall_identity.log_consumers import LIVE_GROUP, RECORDS_GROUP, LiveConsumer, LogConsumer
 from footfall_identity.partitions import Partitions
-from footfall_identity.person_store import PersonStore
 from footfall_identity.service import IdentityService
 from footfall_identity.settings import DAY_MS, MINUTE_MS, IdentitySettings
 from footfall_identity.visitor_store import VisitorStore
-from footfall_identity.watch import ChangeFeed
 
 SERVICE_NAME = "footfall.identity.v1.IdentityService"
 

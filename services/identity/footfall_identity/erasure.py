@@ -16,10 +16,10 @@ from footfall_servicekit.background import RefusalError
 from footfall_servicekit.errors import RequestError
 from footfall_timeline import identity_hash
 
+from footfall_identity.identity_index import PersonStore
 from footfall_identity.identity_record import ORDER_KEY_TIME_DIGITS, IdentityRecord, erased
 from footfall_identity.link_store import LinkStore, Tombstone
 from footfall_identity.partitions import Partitions
-from footfall_identity.person_store import PersonStore
 from footfall_identity.visit_record import VisitRecord
 from footfall_identity.visitor_store import now_ms
 

@@ -13,18 +13,18 @@ from footfall_timeline import Walls
 from grpc.aio import ServicerContext
 
 from footfall_identity import messages, metrics, requests
+from footfall_identity.change_feed import ChangeFeed
 from footfall_identity.contact_record import ContactRecord
 from footfall_identity.erasure import Eraser
 from footfall_identity.identity_record import IdentityRecord
-from footfall_identity.importing import Importer
+from footfall_identity.importer import Importer
 from footfall_identity.link_store import LinkStore
-from footfall_identity.linking import Linking
-from footfall_identity.live import is_of, live_page
+from footfall_identity.linker import Linking
+from footfall_identity.live_visitors import is_of, live_page
 from footfall_identity.partitions import Partitions
 from footfall_identity.settings import MINUTE_MS, IdentitySettings
 from footfall_identity.visit_record import touches
 from footfall_identity.visitor_store import VisitorStore, now_ms
-from footfall_identity.watch import ChangeFeed
 
 _PERSON_PAGE: Final = 1_000
 _IDENTITIES_A_READ: Final = 200

@@ -54,7 +54,7 @@ class VisitorStore:
         self._transitions_kept = transitions_kept
         self._erasure_secret = erasure_secret
         self._erases_anonymous = erases_anonymous
-        self._merge_script = partitions.script("merge.lua")
+        self._merge_script = partitions.script("merge_visits.lua")
 
     async def merge(self, touches: Iterable[Touch]) -> set[str]:
         """Merge what a batch brings, and return the visits whose timeline that changed.

@@ -11,7 +11,7 @@ import pytest
 from footfall.collector.v1 import collector_service_pb2 as collector
 from footfall.event.v1.event_pb2 import Event, EventBatch
 from footfall_collector.event_log import stream_key
-from footfall_collector.resolver import PAUSE_S
+from footfall_collector.identity_client import PAUSE_S
 from footfall_servicekit.errors import details_of
 from footfall_timeline import partition
 from redis.asyncio import Redis

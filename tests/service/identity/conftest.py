@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from footfall_identity.consumer import LogConsumer
 from footfall_identity.erasure import Eraser
+from footfall_identity.identity_index import PersonStore
 from footfall_identity.link_store import LinkStore
-from footfall_identity.linking import Linking
+from footfall_identity.linker import Linking
+from footfall_identity.log_consumers import LogConsumer
 from footfall_identity.partitions import Partitions
-from footfall_identity.person_store import PersonStore
 from footfall_identity.visitor_store import VisitorStore
 
 from tests.conftest import REDIS_DATABASES

@@ -11,13 +11,13 @@ import pytest
 from bson import encode as bson
 from footfall.event.v1.event_pb2 import Event, EventBatch
 from footfall.identity.v1 import identity_service_pb2 as pb
-from footfall_identity.consumer import LogConsumer
 from footfall_identity.contact_record import ContactRecord
 from footfall_identity.erasure import Eraser
+from footfall_identity.identity_index import PersonStore
 from footfall_identity.link_store import LinkStore
-from footfall_identity.linking import Linking
+from footfall_identity.linker import Linking
+from footfall_identity.log_consumers import LogConsumer
 from footfall_identity.partitions import Partitions
-from footfall_identity.person_store import PersonStore
 from footfall_identity.visitor_store import VisitorStore
 from footfall_servicekit.errors import details_of
 from footfall_servicekit.stream import Entry

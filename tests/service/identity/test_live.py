@@ -8,11 +8,11 @@ import grpc
 import pytest
 from footfall.identity.v1 import identity_service_pb2 as pb
 from footfall.identity.v1 import visitor_pb2
+from footfall_identity.change_feed import ChangeFeed
 from footfall_identity.link_store import LinkStore
-from footfall_identity.live import live_page
+from footfall_identity.live_visitors import live_page
 from footfall_identity.partitions import Partitions
 from footfall_identity.visitor_store import VisitorStore
-from footfall_identity.watch import ChangeFeed
 from footfall_servicekit.errors import ErrorDetails, details_of
 from footfall_timeline import State
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # ships none
@@ -86,7 +86,7 @@ async def test_any_number_of_visits_may_have_the_same_moment(partitions: Partiti
 async def test_a_page_looks_at_a_bounded_number_of_visits(
     partitions: Partitions, store: VisitorStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("footfall_identity.live.MOST_EXAMINED", 100)
+    monkeypatch.setattr("footfall_identity.live_visitors.MOST_EXAMINED", 100)
     at = now_ms()
     wanted = admitted("SignIn", new_id(), at - 10_000, "ann")
     await resolve(store, *(admitted("UserInfo", new_id(), at - n, "bob") for n in range(400)), wanted)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from footfall.event.v1 import event_pb2
 from footfall.event.v1.event_pb2 import Event, EventBatch
-from footfall_identity.consumer import LogConsumer
 from footfall_identity.link_store import LinkStore
+from footfall_identity.log_consumers import LogConsumer
 from footfall_identity.visitor_store import VisitorStore
 from footfall_servicekit.errors import RequestError
 from footfall_servicekit.stream import Entry

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from footfall.event.v1.event_pb2 import Event
-from footfall_identity.consumer import LiveConsumer, LogConsumer
 from footfall_identity.identity_record import IdentityRecord
 from footfall_identity.link_store import LinkStore
+from footfall_identity.log_consumers import LiveConsumer, LogConsumer
 from footfall_identity.visitor_store import VisitorStore
 from footfall_servicekit.errors import RequestError
 from footfall_servicekit.stream import Entry

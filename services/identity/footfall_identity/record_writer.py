@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
+from footfall_identity.identity_index import PersonStore
 from footfall_identity.identity_record import Naming, VisitNow, erased, merged
 from footfall_identity.link_store import LinkStore
-from footfall_identity.person_store import PersonStore
 
 
 class Records:

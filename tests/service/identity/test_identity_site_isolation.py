@@ -9,9 +9,9 @@ import grpc
 import pytest
 from footfall.event.v1.event_pb2 import Event
 from footfall.identity.v1 import identity_service_pb2 as pb
-from footfall_identity.consumer import LogConsumer
 from footfall_identity.identity_record import IdentityRecord, erased, seen_from
 from footfall_identity.link_store import LinkStore
+from footfall_identity.log_consumers import LogConsumer
 from footfall_identity.visitor_store import VisitorStore
 from footfall_timeline import scoped_visit_id
 

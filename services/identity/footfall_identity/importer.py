@@ -8,11 +8,11 @@ from footfall.identity.v1.identity_service_pb2 import ImportedVisit
 from footfall_timeline import Transition
 
 from footfall_identity.attributes import AttributeNames
+from footfall_identity.identity_index import PersonStore
 from footfall_identity.identity_record import Naming, VisitNow
 from footfall_identity.link_store import LinkStore
-from footfall_identity.linking import Linking
-from footfall_identity.person_store import PersonStore
-from footfall_identity.records import Records
+from footfall_identity.linker import Linking
+from footfall_identity.record_writer import Records
 
 
 class Importer:

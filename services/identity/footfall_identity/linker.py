@@ -14,8 +14,8 @@ from footfall_servicekit.errors import RequestError
 from msgspec.structs import replace
 
 from footfall_identity.contact_record import ContactRecord, deleted, replaced
-from footfall_identity.decisions import judged, linked_by_hand, refused, unlinked_by_hand
 from footfall_identity.identity_record import IdentityRecord
+from footfall_identity.link_decisions import judged, linked_by_hand, refused, unlinked_by_hand
 from footfall_identity.link_store import Change, LinkStore
 from footfall_identity.matching import verdict
 from footfall_identity.visitor_store import now_ms

@@ -5,12 +5,12 @@ import random
 from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
-from footfall_identity.consumer import LogConsumer
 from footfall_identity.contact_record import ContactRecord
-from footfall_identity.decisions import refused
 from footfall_identity.identity_record import IdentityRecord
+from footfall_identity.link_decisions import refused
 from footfall_identity.link_store import LinkStore
-from footfall_identity.linking import Linking
+from footfall_identity.linker import Linking
+from footfall_identity.log_consumers import LogConsumer
 from footfall_identity.matching import Rule, Status, verdict
 from footfall_servicekit.errors import RequestError
 

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from footfall_timeline import normalize_uuid
 
-from footfall_collector.claim import MAX_USER_ID
+from footfall_collector.identified_user import MAX_USER_ID
 
 Algorithm = Literal["HS256", "EdDSA"]
 LEAST_SECRET_BYTES: Final = 32  # as long as HS256's output: RFC 7518, 3.2

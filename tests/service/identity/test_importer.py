@@ -7,11 +7,11 @@ from footfall.event.v1.event_pb2 import Event
 from footfall.identity.v1.identity_service_pb2 import ImportedVisit
 from footfall_identity.contact_record import ContactRecord
 from footfall_identity.erasure import Eraser
-from footfall_identity.importing import Importer
+from footfall_identity.identity_index import PersonStore
+from footfall_identity.importer import Importer
 from footfall_identity.link_store import LinkStore
-from footfall_identity.linking import Linking
+from footfall_identity.linker import Linking
 from footfall_identity.partitions import Partitions
-from footfall_identity.person_store import PersonStore
 from footfall_identity.requests import admitted as with_transitions
 from footfall_identity.visitor_store import VisitorStore
 

@@ -13,7 +13,7 @@ from footfall_servicekit.errors import RequestError
 from footfall_identity import messages, metrics
 from footfall_identity.changes import Change, steps
 from footfall_identity.link_store import LinkStore
-from footfall_identity.live import is_of
+from footfall_identity.live_visitors import is_of
 from footfall_identity.visitor_store import VisitorStore
 
 _POLL_S: Final = 0.1

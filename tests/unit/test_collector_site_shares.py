@@ -1,6 +1,6 @@
 """What sites hold of the log: in proportion, as far as it is still there, in bounded memory."""
 
-from footfall_collector.shares import Shares
+from footfall_collector.site_shares import Shares
 
 
 def test_a_site_with_its_share_is_too_large_while_others_have_something() -> None:

@@ -23,8 +23,8 @@ class PersonStore:
     def __init__(self, partitions: Partitions, visitors: VisitorStore) -> None:
         self._partitions = partitions
         self._visitors = visitors
-        self._forget = partitions.script("forget.lua")
-        self._set_later = partitions.script("set_later.lua")
+        self._forget = partitions.script("delete_changes.lua")
+        self._set_later = partitions.script("set_if_later.lua")
 
     async def named(self, person: str) -> list[VisitRecord]:
         """The visits whose timeline names somebody."""

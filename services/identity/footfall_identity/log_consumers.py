@@ -15,11 +15,11 @@ from google.protobuf.message import DecodeError
 from footfall_identity import metrics
 from footfall_identity.attributes import AttributeNames
 from footfall_identity.erasure import Eraser
+from footfall_identity.identity_index import PersonStore
 from footfall_identity.identity_record import Naming, VisitNow
 from footfall_identity.link_store import LinkStore
-from footfall_identity.linking import Linking
-from footfall_identity.person_store import PersonStore
-from footfall_identity.records import Records
+from footfall_identity.linker import Linking
+from footfall_identity.record_writer import Records
 from footfall_identity.visit_record import VisitRecord, touches
 from footfall_identity.visitor_store import VisitorStore
 
