@@ -1,31 +1,31 @@
 """What sites hold of the log: in proportion, as far as it is still there, in bounded memory."""
 
-from footfall_collector.site_shares import Shares
+from footfall_collector.site_shares import SiteShares
 
 
 def test_a_site_with_its_share_is_too_large_while_others_have_something() -> None:
-    shares = Shares(0.5)
+    shares = SiteShares(0.5)
     shares.add("loud", 600)
-    assert shares.too_large(["loud"], 0.9) == set()
+    assert shares.over_share(["loud"], 0.9) == set()
     shares.add("quiet", 100)
-    assert shares.too_large(["loud", "quiet", "new"], 0.9) == {"loud"}
-    assert shares.is_any_too_large(0.9)
-    assert shares.too_large(["loud", "quiet"], 0.5) == set()  # six sevenths of a half
+    assert shares.over_share(["loud", "quiet", "new"], 0.9) == {"loud"}
+    assert shares.is_any_over_share(0.9)
+    assert shares.over_share(["loud", "quiet"], 0.5) == set()  # six sevenths of a half
 
 
 def test_what_has_left_the_log_counts_no_more() -> None:
-    shares = Shares(0.5)
+    shares = SiteShares(0.5)
     shares.add("once", 1_000)
     shares.add("now", 10)
-    shares.fit(101)
+    shares.scale_to(101)
     shares.add("now", 400)
-    assert shares.too_large(["once", "now"], 0.7) == {"now"}
-    shares.fit(0)
-    assert not shares.is_any_too_large(1.0)
+    assert shares.over_share(["once", "now"], 0.7) == {"now"}
+    shares.scale_to(0)
+    assert not shares.is_any_over_share(1.0)
 
 
 def test_sites_that_senders_make_up_take_bounded_memory_and_share_one_place() -> None:
-    shares = Shares(0.5)
+    shares = SiteShares(0.5)
     for number in range(100_000):
         shares.add(f"made-up-{number}", 1)
-    assert shares.too_large(["made-up-7", "made-up-5000"], 1.0) == {"made-up-5000"}
+    assert shares.over_share(["made-up-7", "made-up-5000"], 1.0) == {"made-up-5000"}

@@ -182,7 +182,7 @@ class TestFile:
             ("[[site]]", "missing required field `name`"),
             ('[[site]]\nname = "shop"\norigin = "https://shop.example"', "unknown field `origin`"),
             ('[[site]]\nname = "the shop"', "site 'the shop': the name must have"),
-            ('[[site]]\nname = "shop"\n[[site]]\nname = "shop"', "site 'shop': is there twice"),
+            ('[[site]]\nname = "shop"\n[[site]]\nname = "shop"', "site 'shop': is defined twice"),
             ('[[site]]\nname = "shop"\norigins = ["shop.example"]', "origin 'shop.example' must look like"),
             ('[[site]]\nname = "shop"\norigins = ["https://shop.*"]', "must look like"),
             ('[[site]]\nname = "shop"\norigins = ["https://*shop.example"]', "must look like"),

@@ -1,4 +1,4 @@
-"""Turns the data of a SignIn, UserInfo or SignOut into whom it names, and takes the sign-in token out of it."""
+"""The user that a SignIn or UserInfo event names, and its sign-in token, extracted from the event's data."""
 
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
@@ -7,56 +7,57 @@ import msgspec
 from footfall.event.v1 import event_pb2
 from footfall.event.v1.event_pb2 import Event
 
-KINDS: Final = {
+TRANSITION_KINDS: Final = {
     "UserInfo": event_pb2.TRANSITION_KIND_USER_INFO,
     "SignIn": event_pb2.TRANSITION_KIND_SIGN_IN,
     "SignOut": event_pb2.TRANSITION_KIND_SIGN_OUT,
 }
-"""The events that change who a visitor is taken to be."""
+"""The kind of transition by the name of the event."""
 
 USER_ID: Final = "userID"
 USER_ID_KEYS: Final = (USER_ID, "userId", "userid", "username", "email")
-"""The keys that usually say whom an event names, in the order they are asked."""
+"""Default keys of event data that may hold the user id, in order of precedence."""
 
-MAX_USER_ID: Final = 512
-_BIGGEST_INTEGER: Final = 10**MAX_USER_ID
+MAX_USER_ID_LENGTH: Final = 512
+_INTEGER_LIMIT: Final = 10**MAX_USER_ID_LENGTH
 
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
-class Claim(NamedTuple):
-    """What an identifying event says: whom it names, and the token, None when it has none, of any JSON type.
+class IdentifiedUser(NamedTuple):
+    """The user that an event names.
 
-    `is_user_id`: it says so under `userID`, however spelled. What another key holds may be an id of another kind.
+    `user_id` is "" when no key has a value. `is_user_id_key`: the value is that of `userID` in any case; another key,
+    such as `email`, may hold an id of another kind. `token` is a JSON value of any type, or None.
     """
 
     user_id: str
-    is_user_id: bool
+    is_user_id_key: bool
     token: object
 
 
-def take_claim(event: Event, keys: Sequence[str]) -> Claim | None:
-    """Read the claim of an event named in KINDS, whose data must be a JSON object; None when what it names is no user.
+def extract_user(event: Event, keys: Sequence[str]) -> IdentifiedUser | None:
+    """Extract the user of an event named in TRANSITION_KINDS. Return None when the user id has a wrong type or length.
 
-    The first of the keys decides that has a value: neither null nor an empty text. When none has, it names "".
+    The first of the keys with a value counts; null and "" are no values. `data.token` is removed from the event, and
+    another spelling of `userID` that counts is renamed to `userID`. All values stay as sent.
 
-    In place, another spelling of `userID` becomes that when it decides, and `data.token` is removed; the rest stays as
-    sent. A user id that is a JSON integer is taken as its decimal text, because sites have numeric account ids; in the
-    data it stays a number. SignOut names nobody: it is about whoever is signed in.
+    An integer is returned as its decimal text, because some sites have numeric account ids; in the data it stays a
+    number. The user id of a SignOut is ignored: the event applies to the user who is signed in.
     """
     data = event.data_json
     fields = _decode_fields(data) if data else {}
     token = fields.pop("token", None)
     given = ((key, value) for key in keys if (value := _decoded(fields.get(key))) not in (None, ""))
-    decisive, value = next(given, ("", ""))
-    is_user_id = decisive.casefold() == USER_ID.casefold()
-    is_alias = is_user_id and USER_ID not in fields
+    found_key, value = next(given, ("", ""))
+    is_user_id_key = found_key.casefold() == USER_ID.casefold()
+    is_alias = is_user_id_key and USER_ID not in fields
     if is_alias:
-        fields = {USER_ID if name == decisive else name: value for name, value in fields.items()}
+        fields = {USER_ID if name == found_key else name: value for name, value in fields.items()}
     if is_alias or token is not None:
         event.data_json = msgspec.json.encode(fields)
-    user_id = _user_id(value) if decisive and event.event_name != "SignOut" else ""
-    return None if user_id is None else Claim(user_id, is_user_id, _decoded(token))
+    user_id = _user_id(value) if found_key and event.event_name != "SignOut" else ""
+    return None if user_id is None else IdentifiedUser(user_id, is_user_id_key, _decoded(token))
 
 
 def _decoded(value: msgspec.Raw | None) -> Any:
@@ -64,6 +65,6 @@ def _decoded(value: msgspec.Raw | None) -> Any:
 
 
 def _user_id(value: object) -> str | None:
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _BIGGEST_INTEGER:
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _INTEGER_LIMIT:
         value = str(value)
-    return value if isinstance(value, str) and 1 <= len(value) <= MAX_USER_ID else None
+    return value if isinstance(value, str) and 1 <= len(value) <= MAX_USER_ID_LENGTH else None

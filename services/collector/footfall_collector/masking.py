@@ -1,6 +1,6 @@
-"""Turns texts into the same with other words in the place of what patterns find, without Python for each match.
+"""Replacement of what patterns find in a text, with little Python work per match.
 
-A text is here what `bytewise` makes of bytes: then its lower case has every character in the same place.
+Texts are those of `as_latin1`. In them, the lower case of a text has every character at the same position.
 """
 
 import re
@@ -8,13 +8,13 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate
 
 
-def bytewise(text: bytes) -> str:
-    """A character for each byte: looking into a str is four times as fast as into bytes."""
+def as_latin1(text: bytes) -> str:
+    """Return a text with a character for each byte. Searching a str is four times as fast as searching bytes."""
     return text.decode("latin-1")
 
 
-def put_behind(patterns: Iterable[re.Pattern[str]], text: str, mask: str) -> str:
-    """Find patterns in the lower case of a text: of each match keep the first group and mask the second, the last."""
+def mask_values(patterns: Iterable[re.Pattern[str]], text: str, mask: str) -> str:
+    """Search the lower case of a text. In each match, keep the first group and mask the second, which is the last."""
     for pattern in patterns:
         parts = pattern.split(text.encode("latin-1").lower().decode("latin-1"))
         if len(parts) > 1:
@@ -25,8 +25,8 @@ def put_behind(patterns: Iterable[re.Pattern[str]], text: str, mask: str) -> str
     return text
 
 
-def spliced(outer: Sequence[str], inner: Sequence[str]) -> str:
-    """The texts in turn: an outer one, an inner one, and so on."""
+def interleave(outer: Sequence[str], inner: Sequence[str]) -> str:
+    """Join the texts alternately: outer, inner, outer, and so on."""
     parts = [""] * (len(outer) + len(inner))
     parts[::2], parts[1::2] = outer, inner
     return "".join(parts)

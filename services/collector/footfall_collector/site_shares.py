@@ -1,51 +1,51 @@
-"""Turns what sites append into which of them hold so much of the log that they must leave the rest to the others."""
+"""How much of the event log each site takes, and which sites exceed their share."""
 
 from collections.abc import Iterable
 from typing import Final
 
-_MOST_SITES: Final = 1_000  # without SITES_FILE senders make them up
-_OTHERS: Final = ""
-_FORGOTTEN_BELOW: Final = 1.0
+_MAX_SITES: Final = 1_000  # without SITES_FILE, senders can invent site names
+_OTHER_SITES: Final = ""
+_MIN_BYTES: Final = 1.0
 
 
-class Shares:
-    """What each site has in the log, in bytes, as far as this process appended it.
+class SiteShares:
+    """Bytes in the log by site, counting what this process has appended.
 
-    Collectors side by side get a like mixture of events, so each of them finds the same proportions. That older entries
-    leave the log first is not kept in mind: what is removed is taken from all sites alike.
+    Each replica of the collector sees about the same mixture of sites, so each finds about the same proportions.
+    When the log shrinks, all sites are scaled down alike, although older entries leave first.
     """
 
     def __init__(self, largest: float) -> None:
-        """Let one site have this part of the log's bound, 0 to 1, while others have something in the log too."""
+        """`largest`: the part (0 to 1) of the log's maximum size that a site may take while others have events."""
         self._largest = largest
         self._held: dict[str, float] = {}
         self._total = 0.0
 
     def add(self, site: str, size: float) -> None:
-        """Count what a site has appended."""
-        known = self._known(site)
-        self._held[known] = self._held.get(known, 0.0) + size
+        """Count `size` bytes that a site has appended."""
+        site = self._counted_as(site)
+        self._held[site] = self._held.get(site, 0.0) + size
         self._total += size
 
-    def fit(self, log_bytes: float) -> None:
-        """Count off what has left the log, which has been seen to hold so much."""
-        left = min(1.0, log_bytes / self._total) if self._total else 0.0
-        self._held = {site: held * left for site, held in self._held.items() if held * left >= _FORGOTTEN_BELOW}
+    def scale_to(self, log_bytes: float) -> None:
+        """Reduce all sites in proportion, so that together they take at most the measured size of the log."""
+        factor = min(1.0, log_bytes / self._total) if self._total else 0.0
+        self._held = {site: held * factor for site, held in self._held.items() if held * factor >= _MIN_BYTES}
         self._total = sum(self._held.values())
 
-    def too_large(self, sites: Iterable[str], fullness: float) -> set[str]:
-        """Those of the sites that have their share, when this part of the log's bound, 0 to 1, is taken by all."""
+    def over_share(self, sites: Iterable[str], fullness: float) -> set[str]:
+        """Return those of the sites that exceed their share. `fullness`: size of the log / its maximum size."""
         if fullness < self._largest:
             return set()
-        return {site for site in sites if self._is_too_large(self._held.get(self._known(site), 0.0), fullness)}
+        return {site for site in sites if self._is_over_share(self._held.get(self._counted_as(site), 0.0), fullness)}
 
-    def is_any_too_large(self, fullness: float) -> bool:
-        """Whether any site has its share."""
-        return any(self._is_too_large(held, fullness) for held in self._held.values())
+    def is_any_over_share(self, fullness: float) -> bool:
+        """Whether any site exceeds its share."""
+        return any(self._is_over_share(held, fullness) for held in self._held.values())
 
-    def _is_too_large(self, held: float, fullness: float) -> bool:
+    def _is_over_share(self, held: float, fullness: float) -> bool:
         is_alone = held >= self._total
         return not is_alone and fullness * held / self._total >= self._largest
 
-    def _known(self, site: str) -> str:
-        return site if site in self._held or len(self._held) < _MOST_SITES else _OTHERS
+    def _counted_as(self, site: str) -> str:
+        return site if site in self._held or len(self._held) < _MAX_SITES else _OTHER_SITES

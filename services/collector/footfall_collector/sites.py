@@ -1,4 +1,4 @@
-"""Turns SITES_FILE into sites, and the site an event names, or the origin it came from, into the one it belongs to."""
+"""The sites of a deployment, read from SITES_FILE, and the choice of an event's site by name and origin."""
 
 import re
 import tomllib
@@ -15,23 +15,23 @@ from footfall_collector.sign_in_token import Algorithm, SigningKey
 
 DEFAULT_SITE: Final = "default"
 
-_LONGEST_REMEMBERED: Final = 512  # a host name has at most 253 characters
+_MAX_CACHED_LENGTH: Final = 512  # a host name has at most 253 characters
 _SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LABEL = r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
 _ORIGIN = re.compile(rf"https?://(?:\*\.)?(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-f:.]+\])(?::[0-9]{{1,5}})?")
 
 
 class SitesFileError(ValueError):
-    """The file cannot be used. The text names every problem and quotes no key."""
+    """The file is invalid. The text names every problem and quotes no key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
     """A website.
 
-    `origins` are exact, or `https://*.example.com` for every name below that one; none of them: pages of any origin.
-    With `keys`, a SignIn must be signed by one of them. `honours_gpc`: nothing is kept of visitors whose browser sends
-    Global Privacy Control.
+    - `origins`: exact, or `https://*.example.com` for all subdomains. Empty: pages of any origin may send events.
+    - `keys`: if not empty, only a token signed with one of them authenticates a SignIn.
+    - `honours_gpc`: events of visitors whose browser sends Global Privacy Control are not stored.
     """
 
     name: str
@@ -41,34 +41,34 @@ class Site:
     honours_gpc: bool = False
 
     def allows(self, origin: str) -> bool:
-        """Whether a page of this origin may report for the site. What is no browser's request has no origin."""
+        """Whether a page of this origin may send events of the site; "" (not a browser) may."""
         return not origin or not self.origins or self.has(origin)
 
     def has(self, origin: str) -> bool:
-        """Whether the origin is one of the site's own."""
+        """Whether `origins` contains the origin."""
         return any(_matches(pattern, origin.lower()) for pattern in self.origins)
 
 
 class Sites:
-    """The sites of a deployment; without any, a site is whatever calls itself one."""
+    """The sites of a deployment. Without any, every valid name is a site."""
 
     def __init__(self, sites: Iterable[Site] = ()) -> None:
         self._sites = {site.name: site for site in sites}
-        self._find_known = lru_cache(maxsize=4_096)(self._find)
+        self._find_cached = lru_cache(maxsize=4_096)(self._find)
 
     @classmethod
     def load(cls, file: Path | None) -> Self:
-        """Read SITES_FILE. Raises SitesFileError."""
+        """Read SITES_FILE (None: no sites). Raises SitesFileError."""
         return cls() if file is None else cls(_read(file))
 
     def find(self, name: str, origin: str) -> Site | None:
-        """Return the site of an event that names `name`, or none (""), from a page of `origin`, or no page ("").
+        """Return the site of an event, or None if it is unknown or does not allow the origin.
 
-        None when it is not known here, or its origins exclude the page. An event that names none belongs to the first
-        site that has the origin, or else to `default`.
+        `name` is the site that the event names, `origin` the origin of its page; either may be "". Without a name, the
+        first site with the origin counts, else the site `default`.
         """
-        # Remembered, because it is asked for every event; not what is long, because it may come from anybody.
-        return self._find_known(name, origin) if len(name) + len(origin) <= _LONGEST_REMEMBERED else None
+        # Names and origins longer than the limit cannot be valid; not caching them bounds the memory.
+        return self._find_cached(name, origin) if len(name) + len(origin) <= _MAX_CACHED_LENGTH else None
 
     def _find(self, name: str, origin: str) -> Site | None:
         if not self._sites:
@@ -103,7 +103,7 @@ class _Key(msgspec.Struct, forbid_unknown_fields=True):
 
 class _Site(msgspec.Struct, forbid_unknown_fields=True):
     name: str
-    group: str = ""  # what it does: footfall_timeline.Walls
+    group: str = ""  # used by footfall_timeline.Walls
     origins: list[str] = []
     refuse_bots: bool = False
     honour_global_privacy_control: bool = False
@@ -119,9 +119,9 @@ def _read(file: Path) -> list[Site]:
         given = msgspec.convert(tomllib.loads(file.read_text(encoding="utf-8")), _File)
     except OSError as error:
         raise SitesFileError(f"{file}: {error.strerror}") from None
-    except ValueError as error:  # not UTF-8, not TOML, or not of this form: none of these texts quotes a value of a key
+    except ValueError as error:  # not UTF-8, TOML or of this form; the texts of these errors quote no key
         raise SitesFileError(f"{file}: {error}") from None
-    problems = [f"site {name!r}: is there twice" for name in _repeated(site.name for site in given.site)]
+    problems = [f"site {name!r}: is defined twice" for name in _repeated(site.name for site in given.site)]
     if not given.site:
         problems.append("must list at least one [[site]]")
     sites = [_site(site, file.parent, problems) for site in given.site]
@@ -131,19 +131,19 @@ def _read(file: Path) -> list[Site]:
 
 
 def _site(given: _Site, folder: Path, problems: list[str]) -> Site:
-    """Check one site, adding to the problems what is wrong with it."""
+    """Convert one site; append what is wrong with it to `problems`."""
     where = f"site {given.name!r}"
     if not _SITE_NAME.fullmatch(given.name):
         problems.append(f"{where}: the name must have 1 to 64 letters, digits, dots, dashes and underscores")
     if given.group and not _SITE_NAME.fullmatch(given.group):
-        problems.append(f"{where}: the group must be like the name of a site")
+        problems.append(f"{where}: the group must have 1 to 64 letters, digits, dots, dashes and underscores")
     origins = tuple(origin.lower().rstrip("/") for origin in given.origins)
     problems += [
         f"{where}: origin {origin!r} must look like https://shop.example or https://*.shop.example"
         for origin in origins
         if not _ORIGIN.fullmatch(origin)
     ]
-    problems += [f"{where}: key {key_id!r} is there twice" for key_id in _repeated(key.id for key in given.keys)]
+    problems += [f"{where}: key {key_id!r} is defined twice" for key_id in _repeated(key.id for key in given.keys)]
     keys = []
     for key in given.keys:
         try:
@@ -163,7 +163,7 @@ def _key(given: _Key, folder: Path) -> SigningKey:
 
 
 def _material(name: str, wanted: _TextOrFile, unwanted: _TextOrFile, folder: Path) -> str:
-    """Return the text given, or that of the file given, whose path may be relative to the sites file."""
+    """Return the key material from the text or from the file, whose path may be relative to the sites file."""
     text, file = wanted
     if (text is None) == (file is None) or unwanted != (None, None):
         raise ValueError(f"must have {name} or {name}_file, and only one")

@@ -16,7 +16,7 @@ from tests.tools.process import Running, ServiceProcess, running_service
 from tests.tools.stores import running_valkey
 
 
-class RememberingIdentity:
+class RecordingIdentity:
     """Serves ResolveEvents alone: remembers the requests it gets, and can be told to be slow."""
 
     def __init__(self) -> None:
@@ -59,9 +59,9 @@ async def collect(service: ServiceProcess, batch: EventBatch, timeout_s: float =
 
 
 @pytest.fixture(scope="module")
-async def remembering_identity() -> AsyncIterator[RememberingIdentity]:
+async def recording_identity() -> AsyncIterator[RecordingIdentity]:
     """A neighbour on a port of its own."""
-    neighbour = RememberingIdentity()
+    neighbour = RecordingIdentity()
     await neighbour.server.start()
     yield neighbour
     await neighbour.server.stop(None)
@@ -76,22 +76,22 @@ def own_redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 async def service(
-    own_redis_url: str, remembering_identity: RememberingIdentity, tmp_path_factory: pytest.TempPathFactory
+    own_redis_url: str, recording_identity: RecordingIdentity, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[ServiceProcess]:
     """A collector with default settings. Its log is at `own_redis_url`."""
     folder = tmp_path_factory.mktemp("collector")
-    neighbour = remembering_identity.target
+    neighbour = recording_identity.target
     async with running_service("collector", folder, REDIS_URL=own_redis_url, IDENTITY_TARGET=neighbour) as running:
         yield running
 
 
 @pytest.fixture
-def running_collector(redis_database_url: str, remembering_identity: RememberingIdentity, tmp_path: Path) -> Running:
+def running_collector(redis_database_url: str, recording_identity: RecordingIdentity, tmp_path: Path) -> Running:
     """Starts collectors on an empty database; keywords are environment variables."""
     return partial(
         running_service,
         "collector",
         tmp_path,
         REDIS_URL=redis_database_url,
-        IDENTITY_TARGET=remembering_identity.target,
+        IDENTITY_TARGET=recording_identity.target,
     )

@@ -11,12 +11,12 @@ import pytest
 from footfall.collector.v1 import collector_service_pb2 as collector
 from footfall.event.v1.event_pb2 import Event, EventBatch
 from footfall_collector.event_log import stream_key
-from footfall_collector.identity_client import PAUSE_S
+from footfall_collector.identity_client import PAUSE_AFTER_FAILURE_S
 from footfall_servicekit.errors import details_of
 from footfall_timeline import partition
 from redis.asyncio import Redis
 
-from tests.service.collector.conftest import RememberingIdentity, collect
+from tests.service.collector.conftest import RecordingIdentity, collect
 from tests.tools.batches import batch, context, message, new_uuid
 from tests.tools.eventually import eventually
 from tests.tools.later import knows_later, later
@@ -50,7 +50,7 @@ async def logged_about(redis: Any, visit_id: str) -> list[EventBatch]:
 
 
 async def test_a_batch_becomes_one_entry_and_identity_hears_of_what_identifies(
-    service: ServiceProcess, common_redis: Any, remembering_identity: RememberingIdentity
+    service: ServiceProcess, common_redis: Any, recording_identity: RecordingIdentity
 ) -> None:
     visit_id = new_uuid()
     sent = batch(
@@ -62,19 +62,19 @@ async def test_a_batch_becomes_one_entry_and_identity_hears_of_what_identifies(
     assert [event.event_id for event in entry.events] == [event.event_id for event in sent.events]
     assert [event.data_json for event in entry.events] == [b'{"timezoneOffset": -60}', b'{"userID":"dana"}']
     assert entry.contexts[0].address == "203.0.113.0"
-    [told] = remembering_identity.calls_about(visit_id)
+    [told] = recording_identity.calls_about(visit_id)
     entry.events[1].ClearField("data_json")  # what is said of the person comes by the log
     assert [*told.events] == [entry.events[1]]
 
 
 async def test_a_batch_that_identifies_nobody_makes_no_call_to_identity(
-    service: ServiceProcess, common_redis: Any, remembering_identity: RememberingIdentity
+    service: ServiceProcess, common_redis: Any, recording_identity: RecordingIdentity
 ) -> None:
-    visit_id, calls = new_uuid(), len(remembering_identity.calls)
+    visit_id, calls = new_uuid(), len(recording_identity.calls)
     pages = [message(name, visit_id=visit_id) for name in ("VisitStarted", "PageEntered", "AddToCart", "PageExited")]
     assert (await collect(service, batch(*pages))).stored_count == 4
     assert await logged_about(common_redis, visit_id)
-    assert len(remembering_identity.calls) == calls
+    assert len(recording_identity.calls) == calls
 
 
 async def test_every_event_has_an_outcome_in_its_place_and_the_good_ones_are_stored(
@@ -95,12 +95,12 @@ async def test_every_event_has_an_outcome_in_its_place_and_the_good_ones_are_sto
 
 
 async def test_a_batch_of_bad_events_touches_neither_log_nor_identity(
-    service: ServiceProcess, common_redis: Any, remembering_identity: RememberingIdentity
+    service: ServiceProcess, common_redis: Any, recording_identity: RecordingIdentity
 ) -> None:
-    before = await common_redis.xlen(stream_key(0)), len(remembering_identity.calls)
+    before = await common_redis.xlen(stream_key(0)), len(recording_identity.calls)
     answer = await collect(service, batch(message(""), message("")))
     assert (answer.stored_count, len(answer.outcomes)) == (0, 2)
-    assert (await common_redis.xlen(stream_key(0)), len(remembering_identity.calls)) == before
+    assert (await common_redis.xlen(stream_key(0)), len(recording_identity.calls)) == before
 
 
 async def test_what_is_no_batch_is_refused_as_a_whole(service: ServiceProcess) -> None:
@@ -118,14 +118,14 @@ async def test_the_greatest_batch_is_taken(service: ServiceProcess, common_redis
     assert len(entry.events) == 1_000
 
 
-async def test_batches_run_side_by_side(service: ServiceProcess, remembering_identity: RememberingIdentity) -> None:
-    remembering_identity.delay_s = 0.5
+async def test_batches_run_side_by_side(service: ServiceProcess, recording_identity: RecordingIdentity) -> None:
+    recording_identity.delay_s = 0.5
     try:
         answers = await asyncio.gather(*(collect(service, batch(sign_in())) for _ in range(20)))
     finally:
-        remembering_identity.delay_s = 0
+        recording_identity.delay_s = 0
     assert [answer.stored_count for answer in answers] == [1] * 20
-    assert remembering_identity.most_at_once > 1
+    assert recording_identity.most_at_once > 1
 
 
 async def test_each_partition_gets_the_events_of_its_visits_with_their_contexts_alone(
@@ -147,27 +147,31 @@ async def test_each_partition_gets_the_events_of_its_visits_with_their_contexts_
 
 
 async def test_a_partition_that_refuses_makes_its_events_unavailable(
-    running_collector: Running, redis: Any, remembering_identity: RememberingIdentity
+    running_collector: Running, redis: Any, recording_identity: RecordingIdentity
 ) -> None:
     await redis.set(stream_key(1), "not a stream")
     sent = batch(*(sign_in() for _ in range(20)), message(""))
     is_lost = [partition(event.visit_id, 2) == 1 for event in sent.events]
     async with running_collector(PARTITIONS=2) as service:
         answer = await collect(service, sent)
+        rejected = batch(*(event for event, lost in zip(sent.events, is_lost, strict=True) if lost))
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await collect(service, rejected)
+    assert refused.value.code() is grpc.StatusCode.INTERNAL, "not UNAVAILABLE, which is retried"
     expected = [UNAVAILABLE if lost else STORED for lost in is_lost[:-1]]
     assert [outcome.status for outcome in answer.outcomes] == [*expected, REJECTED]
     assert answer.stored_count == expected.count(STORED)
-    assert len(remembering_identity.calls[-1].events) == answer.stored_count
+    assert len(recording_identity.calls[-1].events) == answer.stored_count
 
 
 async def test_what_a_later_gateway_says_besides_is_passed_on(
-    service: ServiceProcess, common_redis: Any, remembering_identity: RememberingIdentity
+    service: ServiceProcess, common_redis: Any, recording_identity: RecordingIdentity
 ) -> None:
     event = later(message("SignIn", {"userID": "dana"}))
     assert (await collect(service, later(batch(event, contexts=[later(context())])))).stored_count == 1
     [entry] = await logged_about(common_redis, event.visit_id)
     assert [knows_later(part) for part in (entry, entry.events[0], entry.contexts[0])] == [True] * 3
-    [told] = remembering_identity.calls_about(event.visit_id)
+    [told] = recording_identity.calls_about(event.visit_id)
     assert knows_later(told.events[0])
 
 
@@ -255,7 +259,7 @@ async def test_events_without_categories_get_those_of_the_file_as_it_is_now(
         [entry] = await logged(redis)
         assert [event.category for event in entry.events] == ["loans", "own", ""]
         file.write_text('[[category]]\nname = "home"\ntags = [{ in = "url", regex = "/$" }]')
-        await eventually(lambda: "categories_loaded" in service.output())
+        await eventually(lambda: "reloaded the categories file" in service.output())
         await collect(service, batch(*events))
         _, entry = await logged(redis)
         assert [event.category for event in entry.events] == ["home", "own"]
@@ -266,33 +270,33 @@ class TestIdentityDown:
         async with running_collector(IDENTITY_TARGET="127.0.0.1:1") as service:
             for _ in range(5):
                 assert (await collect(service, batch(message("SignIn", {"userID": "dana"})))).stored_count == 1
-            assert service.output().count("identity does not answer") == 1
+            assert service.output().count("ResolveEvents failed") == 1
         assert len(await logged(redis)) == 5
 
     async def test_a_slow_one_is_waited_for_once_and_then_left_alone(
-        self, running_collector: Running, remembering_identity: RememberingIdentity
+        self, running_collector: Running, recording_identity: RecordingIdentity
     ) -> None:
         visit_id = new_uuid()
-        remembering_identity.delay_s = 30
+        recording_identity.delay_s = 30
         async with running_collector(COLLECTOR_IDENTITY_TIMEOUT_MS=400) as service:
             started = time.monotonic()
             for _ in range(20):
                 assert (await collect(service, batch(sign_in(visit_id)))).stored_count == 1
-            calls = len(remembering_identity.calls_about(visit_id))
-            assert 1 <= calls <= 1 + (time.monotonic() - started) / PAUSE_S
+            calls = len(recording_identity.calls_about(visit_id))
+            assert 1 <= calls <= 1 + (time.monotonic() - started) / PAUSE_AFTER_FAILURE_S
 
-            remembering_identity.delay_s = 0
-            await asyncio.sleep(PAUSE_S + 0.4)
+            recording_identity.delay_s = 0
+            await asyncio.sleep(PAUSE_AFTER_FAILURE_S + 0.4)
             await collect(service, batch(sign_in(visit_id)))
             await collect(service, batch(sign_in(visit_id)))
-            assert len(remembering_identity.calls_about(visit_id)) == calls + 2
+            assert len(recording_identity.calls_about(visit_id)) == calls + 2
 
     async def test_the_callers_deadline_is_kept(
-        self, running_collector: Running, remembering_identity: RememberingIdentity
+        self, running_collector: Running, recording_identity: RecordingIdentity
     ) -> None:
-        remembering_identity.delay_s = 30
+        recording_identity.delay_s = 30
         try:
             async with running_collector(COLLECTOR_IDENTITY_TIMEOUT_MS=10_000) as service:
                 assert (await collect(service, batch(sign_in()), timeout_s=3)).stored_count == 1
         finally:
-            remembering_identity.delay_s = 0
+            recording_identity.delay_s = 0

@@ -1,4 +1,4 @@
-"""The event log on a real Valkey: what is on disk when an append returns, and what keeps it from returning."""
+"""The event log on a real Valkey: what is on disk when an append returns, and which errors it raises."""
 
 import asyncio
 import time
@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 from footfall_collector.event_log import (
-    READERS,
+    CONSUMER_GROUPS,
     EventLog,
     LogFullError,
     LogMisconfiguredError,
+    LogRejectedError,
     LogUnavailableError,
     stream_key,
 )
@@ -28,9 +29,9 @@ MEGABYTE = 1024 * 1024
 
 @asynccontextmanager
 async def opened(url: str, partitions: int = 1, **options: Any) -> AsyncIterator[EventLog]:
-    """A log that has not looked at Redis yet."""
+    """A log that has not connected to Redis yet."""
     log = EventLog(
-        url, partitions, **{"bound_bytes": 64 * MEGABYTE, "timeout_ms": 10_000, "max_appends": 100} | options
+        url, partitions, **{"max_bytes": 64 * MEGABYTE, "timeout_ms": 10_000, "max_concurrent_appends": 100} | options
     )
     try:
         yield log
@@ -45,7 +46,7 @@ def client(url: str) -> Any:
 
 @pytest.fixture
 def own_valkey(tmp_path: Path) -> Iterator[str]:
-    """A server that may be harmed."""
+    """A server that a test may break."""
     with running_valkey(tmp_path) as url:
         yield url
 
@@ -85,22 +86,24 @@ async def test_appends_run_side_by_side(redis_database_url: str, redis: Any) -> 
     assert {int(fields[b"b"]) for fields in await entries(redis)} == set(range(100))
 
 
-async def test_a_partition_that_refuses_costs_the_others_nothing(redis_database_url: str, redis: Any) -> None:
+async def test_a_partition_of_a_wrong_type_is_rejected_and_the_others_are_stored(
+    redis_database_url: str, redis: Any
+) -> None:
     await redis.set(stream_key(1), "not a stream")
     async with opened(redis_database_url, 3) as log:
         await log.check()
         assert (await log.append({0: b"zero", 1: b"one", 2: b"two"})).keys() == {0, 2}
         assert await entries(redis, 0) == [{b"b": b"zero"}]
         assert await entries(redis, 2) == [{b"b": b"two"}]
-        with pytest.raises(LogUnavailableError):
+        with pytest.raises(LogRejectedError):
             await log.append({1: b"one"})
 
 
-class TestBound:
+class TestMaxBytes:
     async def test_above_the_bound_nothing_is_appended_until_the_log_is_drained(
         self, redis_database_url: str, redis: Redis
     ) -> None:
-        async with opened(redis_database_url, 2, bound_bytes=MEGABYTE) as log:
+        async with opened(redis_database_url, 2, max_bytes=MEGABYTE) as log:
             await log.check()
             await log.append({0: b"x" * 700_000, 1: b"x" * 700_000})
 
@@ -133,14 +136,14 @@ class TestBound:
             assert await log.append({0: b"x"})
 
     async def test_what_every_reader_has_read_makes_room_at_once(self, redis_database_url: str, redis: Any) -> None:
-        async with opened(redis_database_url, bound_bytes=MEGABYTE) as log:
+        async with opened(redis_database_url, max_bytes=MEGABYTE) as log:
             await log.check()
-            for group in READERS:
+            for group in CONSUMER_GROUPS:
                 await redis.xgroup_create(stream_key(0), group, id="0", mkstream=True)
             for _ in range(2):
                 await log.append({0: b"x" * 600_000})
             assert not await takes_more(log)
-            for group in READERS:
+            for group in CONSUMER_GROUPS:
                 [[_, read]] = await redis.xreadgroup(group, "reader", {stream_key(0): ">"})
                 await redis.xack(stream_key(0), group, *(entry_id for entry_id, _ in read))
             await eventually(lambda: takes_more(log), every=0.2)
@@ -148,38 +151,38 @@ class TestBound:
 
 class TestShares:
     async def test_a_site_leaves_the_rest_of_the_log_to_others(self, redis_database_url: str, redis: Any) -> None:
-        async with opened(redis_database_url, bound_bytes=MEGABYTE, site_share=0.5) as log:
+        async with opened(redis_database_url, max_bytes=MEGABYTE, site_share=0.5) as log:
             await log.check()
             for _ in range(4):
                 await log.append({0: b"x" * 100_000}, {"loud": 1})
-            assert await log.held_back({"loud", "quiet"}) == set()  # alone in the log
+            assert await log.sites_over_share({"loud", "quiet"}) == set()  # alone in the log
             await log.append({0: b"x" * 10_000}, {"quiet": 1})
-            assert await log.held_back({"loud", "quiet", "unheard of"}) == {"loud"}
-            assert await log.held_back({"quiet"}) == set()
+            assert await log.sites_over_share({"loud", "quiet", "unheard of"}) == {"loud"}
+            assert await log.sites_over_share({"quiet"}) == set()
 
             await redis.xtrim(stream_key(0), maxlen=1)
             await eventually(lambda: has_room(log, "loud"), every=0.2)
 
     async def test_what_every_reader_has_read_holds_nobody_back(self, redis_database_url: str, redis: Any) -> None:
-        async with opened(redis_database_url, bound_bytes=MEGABYTE, site_share=0.5) as log:
+        async with opened(redis_database_url, max_bytes=MEGABYTE, site_share=0.5) as log:
             await log.check()
-            for group in READERS:
+            for group in CONSUMER_GROUPS:
                 await redis.xgroup_create(stream_key(0), group, id="0", mkstream=True)
             await log.append({0: b"x" * 400_000}, {"loud": 30, "quiet": 1})
-            for group in READERS:
+            for group in CONSUMER_GROUPS:
                 [[_, read]] = await redis.xreadgroup(group, "reader", {stream_key(0): ">"})
                 await redis.xack(stream_key(0), group, *(entry_id for entry_id, _ in read))
             await eventually(lambda: has_room(log, "loud"), every=0.2)
 
     async def test_with_all_of_the_log_as_its_share_a_site_is_never_held_back(self, redis_database_url: str) -> None:
-        async with opened(redis_database_url, bound_bytes=MEGABYTE) as log:
+        async with opened(redis_database_url, max_bytes=MEGABYTE) as log:
             await log.check()
             await log.append({0: b"x" * 600_000}, {"loud": 60, "quiet": 1})
-            assert await log.held_back({"loud"}) == set()
+            assert await log.sites_over_share({"loud"}) == set()
 
 
 async def has_room(log: EventLog, site: str) -> bool:
-    return not await log.held_back({site})
+    return not await log.sites_over_share({site})
 
 
 class TestPartitions:
@@ -217,9 +220,11 @@ class TestDurability:
     ) -> None:
         with running_valkey(tmp_path, f"--{name}", value) as url:
             async with opened(url) as log:
-                with pytest.raises(LogMisconfiguredError, match=f"'{name}': '{value}'.*COLLECTOR_ALLOW_VOLATILE_LOG"):
+                with pytest.raises(
+                    LogMisconfiguredError, match=f"'{name}': '{value}'.*COLLECTOR_ALLOW_NON_DURABLE_REDIS"
+                ):
                     await log.check()
-            async with opened(url, is_volatile_allowed=True) as log:
+            async with opened(url, allows_non_durable=True) as log:
                 await log.check()
                 assert await log.append({0: b"x"})
 
@@ -291,7 +296,7 @@ class TestCluster:
             assert await log.is_ready()
 
     async def test_the_bound_is_that_of_each_node(self, cluster: list[str]) -> None:
-        async with opened(cluster[0], 16, bound_bytes=MEGABYTE) as log:
+        async with opened(cluster[0], 16, max_bytes=MEGABYTE) as log:
             await log.check()
             await log.append(ALL)
             [first, *_] = full = await partitions_of(cluster[1])
@@ -334,7 +339,7 @@ class TestCluster:
 class TestRedisDown:
     async def test_an_append_fails_and_the_log_is_not_ready(self, tmp_path: Path) -> None:
         with running_valkey(tmp_path) as url:
-            log = EventLog(url, 1, bound_bytes=MEGABYTE, timeout_ms=1_000, max_appends=1)
+            log = EventLog(url, 1, max_bytes=MEGABYTE, timeout_ms=1_000, max_concurrent_appends=1)
             await log.check()
             await log.append({0: b"x"})
         with pytest.raises(LogUnavailableError):
