@@ -45,10 +45,15 @@ async def test_a_stream_that_is_not_there_is_none_and_any_error_is_that_error(re
 async def test_a_cluster_that_is_down_is_no_empty_stream_of_changes(lost_node: str) -> None:
     partitions = Partitions(lost_node, 1, timeout_ms=5_000)
     store = VisitorStore(
-        partitions, keep_ms=MINUTE_MS, idle_ms=MINUTE_MS, changes_kept=100, transitions_kept=9, erasure_secret=""
+        partitions,
+        retention_ms=MINUTE_MS,
+        idle_ms=MINUTE_MS,
+        changelog_max_entries=100,
+        max_transitions=9,
+        erasure_secret="",
     )
     with pytest.raises(RequestError) as refused:
-        await store.bounds_of_changes(0)
+        await store.change_bounds(0)
     assert refused.value.code is grpc.StatusCode.UNAVAILABLE
     await partitions.redis.aclose()
 
@@ -58,10 +63,15 @@ async def test_an_error_of_a_command_of_identity_is_not_reported_as_unavailable(
 ) -> None:
     partitions = Partitions(redis_database_url, 1, timeout_ms=5_000)
     store = VisitorStore(
-        partitions, keep_ms=MINUTE_MS, idle_ms=MINUTE_MS, changes_kept=100, transitions_kept=9, erasure_secret=""
+        partitions,
+        retention_ms=MINUTE_MS,
+        idle_ms=MINUTE_MS,
+        changelog_max_entries=100,
+        max_transitions=9,
+        erasure_secret="",
     )
     await redis.set(partitions.keys[0].changes, "no stream")
-    for call in (store.bounds_of_changes(0), store.changes(0, "0-0", 1)):
+    for call in (store.change_bounds(0), store.changes(0, "0-0", 1)):
         with pytest.raises(ResponseError, match="WRONGTYPE"):
             await call
     await partitions.redis.aclose()

@@ -8,7 +8,7 @@ from typing import Any
 from footfall.event.v1 import event_pb2
 from footfall.event.v1.event_pb2 import Event, EventBatch
 from footfall_identity.settings import IdentitySettings
-from footfall_identity.visit_record import VisitRecord, touches
+from footfall_identity.visit_record import VisitRecord, visit_updates
 from footfall_identity.visitor_store import VisitorStore
 from footfall_servicekit.stream import Entry
 from footfall_timeline import Assurance, Kind, partition, transition_of
@@ -73,7 +73,7 @@ def key(kind: str, visit_id: str) -> str:
 
 async def resolve(store: VisitorStore, *events: Event) -> list[VisitRecord]:
     """Merge events as ResolveEvents does; the visits whose timeline changed."""
-    changed = await store.merge(touches((event, transition_of(event)) for event in events))
+    changed = await store.merge(visit_updates((event, transition_of(event)) for event in events))
     return [*(await store.get(changed)).values()]
 
 

@@ -4,7 +4,7 @@ import random
 import time
 
 import pytest
-from footfall_identity.changes import Change, Step, steps
+from footfall_identity.changes import TimelineChange, VisitorChange, visitor_changes
 from footfall_identity.visit_record import VisitRecord
 from footfall_timeline import Assurance, Fold, Kind, Stamp, Timeline, Transition, encode, merge, to_fields
 
@@ -44,7 +44,7 @@ def stamp(visit_id: str, timeline: Timeline) -> Stamp:
 def test_each_change_has_the_stamps_before_and_after_it(seed: int, most: int) -> None:
     chance = random.Random(seed)  # noqa: S311
     visits = {visit_id: record(visit_id, 0, ()) for visit_id in VISITS}
-    expected: list[Step] = []
+    expected: list[VisitorChange] = []
     history = [dict(visits)]
     for number in range(30):
         visit_id = chance.choice(VISITS)
@@ -52,26 +52,26 @@ def test_each_change_has_the_stamps_before_and_after_it(seed: int, most: int) ->
         after = merge(known.timeline, [random_transition(chance) for _ in range(chance.randint(1, 3))])[:most]
         if after != known.timeline:
             rev = known.rev + 1
-            change = Change.read(f"{number}-0", as_fields(visit_id, rev, known.timeline, after))
-            expected.append(Step(change, stamp(visit_id, known.timeline), stamp(visit_id, after)))
+            change = TimelineChange.read(f"{number}-0", as_fields(visit_id, rev, known.timeline, after))
+            expected.append(VisitorChange(change, stamp(visit_id, known.timeline), stamp(visit_id, after)))
             visits[visit_id] = record(visit_id, rev, after)
             history.append(dict(visits))
     begun = chance.randint(0, len(expected))
     seen = chance.randint(begun, len(expected))
     changes = [step.change for step in expected[begun:]]
-    assert list(steps(changes, history[seen])) == expected[begun:]
+    assert list(visitor_changes(changes, history[seen])) == expected[begun:]
 
 
 def test_what_an_erased_marker_replaced_is_not_told() -> None:
     sign_in = Transition(1, "event-1", Kind.SIGN_IN, Assurance.NONE, "ann")
     marker = sign_in._replace(identity="")
     fields = {b"visit": VISITS[0].encode(), b"rev": b"2", b"event-1": encode(marker).encode()}
-    [step] = steps([Change.read("1-0", fields)], {VISITS[0]: record(VISITS[0], 2, (marker,))})
+    [step] = visitor_changes([TimelineChange.read("1-0", fields)], {VISITS[0]: record(VISITS[0], 2, (marker,))})
     assert step.before == step.after == stamp(VISITS[0], ())
 
 
 def test_changes_of_a_visit_that_is_forgotten_are_left_out() -> None:
-    assert list(steps([Change("1-0", VISITS[0], 1, ())], {})) == []
+    assert list(visitor_changes([TimelineChange("1-0", VISITS[0], 1, ())], {})) == []
 
 
 def test_a_visit_of_many_changes_costs_little_more_a_change_than_one_of_few() -> None:
@@ -88,12 +88,12 @@ def cost_of(count: int) -> float:
     )
     fields = to_fields(timeline)
     changes = [
-        Change.read(
+        TimelineChange.read(
             f"{n}-0",
             {b"visit": VISITS[0].encode(), b"rev": str(n).encode(), name.encode(): text.encode()},
         )
         for n, (name, text) in enumerate(fields.items(), 1)
     ]
     begin = time.process_time()
-    assert len(list(steps(changes, {VISITS[0]: record(VISITS[0], count, timeline)}))) == count
+    assert len(list(visitor_changes(changes, {VISITS[0]: record(VISITS[0], count, timeline)}))) == count
     return time.process_time() - begin

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from footfall.identity.v1.contact_pb2 import Contact
-from footfall_identity.contacts_file import LONGEST_LINE, BadLineError, ContactsFile, ContactsFileError
+from footfall_identity.contacts_file import MAX_LINE_LENGTH, BadLineError, ContactsFile, ContactsFileError
 
 HEADER = "ContactId,EmailAddress,PhoneNumber,FirstName,LastName,Title\n"
 ANN = Contact(
@@ -72,7 +72,7 @@ def test_values_may_be_several_and_hold_what_separates_others(tmp_path: Path) ->
         ("1,,,,,", "says nothing of the contact but its ContactId"),
         ('1,"a@x.example"x,,,,', "is no CSV: ',' expected after '\"'"),
         (b"1,a@x.example,,\xfc,,", "is not in the encoding utf-8-sig"),
-        ("1," + "a" * LONGEST_LINE, "is longer than 65,536 bytes"),
+        ("1," + "a" * MAX_LINE_LENGTH, "is longer than 65,536 bytes"),
     ],
 )
 def test_a_bad_line_of_csv_is_named_and_the_next_is_read(line: str | bytes, problem: str, tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_bad_line_of_csv_is_named_and_the_next_is_read(line: str | bytes, prob
         ('{"ContactId": "1", "FirstName": {}}', "first_name must be a text"),
         ('{"ContactId": "1", "EmailAddress": [true]}', "email_addresses must be a text"),
         ('{"EmailAddress": "a@x.example"}', "has no ContactId"),
-        ("{" * LONGEST_LINE * 3, "is longer than 65,536 bytes"),
+        ("{" * MAX_LINE_LENGTH * 3, "is longer than 65,536 bytes"),
     ],
 )
 def test_a_bad_line_of_json_is_named_and_the_next_is_read(line: str, problem: str, tmp_path: Path) -> None:
@@ -110,7 +110,8 @@ def test_a_quotation_mark_that_is_not_closed_does_not_fill_the_memory(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "text", ["", "1,ann@mail.example\n", "EmailAddress,Title\n", "ContactId\n1\n", "x" * LONGEST_LINE * 2, b"\xff\xfe"]
+    "text",
+    ["", "1,ann@mail.example\n", "EmailAddress,Title\n", "ContactId\n1\n", "x" * MAX_LINE_LENGTH * 2, b"\xff\xfe"],
 )
 def test_a_file_of_no_contacts_is_refused(text: str | bytes, tmp_path: Path) -> None:
     with pytest.raises(ContactsFileError, match="line 1: "):

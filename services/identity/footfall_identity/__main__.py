@@ -15,11 +15,11 @@ from footfall_timeline import Walls
 from footfall_identity.access import ACCESS
 from footfall_identity.change_feed import ChangeFeed
 from footfall_identity.erasure import Eraser
-from footfall_identity.identity_index import PersonStore
+from footfall_identity.identity_index import IdentityIndex
 from footfall_identity.importer import Importer
 from footfall_identity.link_store import LinkStore
-from footfall_identity.linker import Linking
-from footfall_identity.log_consumers import LIVE_GROUP, RECORDS_GROUP, LiveConsumer, LogConsumer
+from footfall_identity.linker import Linker
+from footfall_identity.log_consumers import LIVE_GROUP, RECORDS_GROUP, LiveStateConsumer, RecordConsumer
 from footfall_identity.partitions import Partitions
 from footfall_identity.service import IdentityService
 from footfall_identity.settings import DAY_MS, MINUTE_MS, IdentitySettings
@@ -45,25 +45,25 @@ async def identify(settings: IdentitySettings) -> int:
     partitions = Partitions(settings.redis_url, settings.partitions, timeout_ms=settings.redis_timeout_ms)
     visitors = VisitorStore(
         partitions,
-        keep_ms=settings.retention_days * DAY_MS,
+        retention_ms=settings.retention_days * DAY_MS,
         idle_ms=settings.idle_minutes * MINUTE_MS,
-        changes_kept=settings.changes_kept,
-        transitions_kept=settings.visit_transitions,
+        changelog_max_entries=settings.changes_kept,
+        max_transitions=settings.visit_transitions,
         erasure_secret=secret,
         erases_anonymous=settings.erase_anonymous_stretch,
     )
-    persons = PersonStore(partitions, visitors)
+    index = IdentityIndex(partitions, visitors)
     links = LinkStore.open(
         settings.mongo_url, settings.mongo_database, timeout_ms=settings.mongo_timeout_ms, erasure_secret=secret
     )
-    linking = Linking(links, region)
-    eraser = Eraser(partitions, persons, links, secret=secret, ack_replicas=settings.log_ack_replicas)
+    linker = Linker(links, region)
+    eraser = Eraser(partitions, index, links, secret=secret, ack_replicas=settings.log_ack_replicas)
     feed = ChangeFeed(visitors, links, partitions.numbers, kept=settings.watch_kept, stopping=stopping)
-    consumer = LogConsumer(
+    consumer = RecordConsumer(
         visitors,
-        persons,
+        index,
         links,
-        linking=linking,
+        linker=linker,
         eraser=eraser,
         names=settings.attribute_names,
         phone_region=region,
@@ -74,15 +74,15 @@ async def identify(settings: IdentitySettings) -> int:
         partitions,
         visitors,
         links,
-        linking=linking,
+        linker=linker,
         eraser=eraser,
         feed=feed,
-        importer=Importer(persons, links, linking, names=settings.attribute_names, phone_region=region),
+        importer=Importer(index, links, linker, names=settings.attribute_names, phone_region=region),
         walls=walls,
     )
     readers = [
         *partitions.log_readers(
-            LIVE_GROUP, LiveConsumer(visitors).handle, entries=_LIVE_ENTRIES, gather_ms=_LIVE_GATHER_MS
+            LIVE_GROUP, LiveStateConsumer(visitors).handle, entries=_LIVE_ENTRIES, gather_ms=_LIVE_GATHER_MS
         ),
         *partitions.log_readers(RECORDS_GROUP, consumer.handle, entries=_RECORDS_ENTRIES, gather_ms=_RECORDS_GATHER_MS),
     ]
@@ -96,7 +96,7 @@ async def identify(settings: IdentitySettings) -> int:
             partial(partitions.redis.check, OLDEST_WITH_WAITAOF if settings.log_ack_replicas else OLDEST),
             links.prepare,
             eraser.restore,
-            partial(repeat, _FINISH_EVERY_S, RequestError, linking.finish),
+            partial(repeat, _FINISH_EVERY_S, RequestError, linker.finish),
             feed.run,
             *(partial(repeat, _SWEEP_EVERY_S, RequestError, visitors.remove_expired, n) for n in partitions.numbers),
             *(reader.run for reader in readers),

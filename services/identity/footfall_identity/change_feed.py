@@ -11,15 +11,15 @@ from footfall_servicekit.background import attempt
 from footfall_servicekit.errors import RequestError
 
 from footfall_identity import messages, metrics
-from footfall_identity.changes import Change, steps
+from footfall_identity.changes import TimelineChange, visitor_changes
 from footfall_identity.link_store import LinkStore
-from footfall_identity.live_visitors import is_of
+from footfall_identity.live_visitors import is_visible
 from footfall_identity.visitor_store import VisitorStore
 
 _POLL_S: Final = 0.1
 _AFTER_FAILURE_S: Final = 1.0  # one that nobody thought of: its stack is logged each time
-_CHANGES_A_READ: Final = 1_000
-_CHANGES_A_TURN: Final = 200  # of the event loop: calls wait meanwhile
+_CHANGES_PER_READ: Final = 1_000
+_CHANGES_PER_TURN: Final = 200  # of the event loop: calls wait meanwhile
 _RETRY_MS: Final = 100
 
 _TOKEN = re.compile(r"\d{1,20}-\d{1,20}(\.\d{1,20}-\d{1,20})*")
@@ -59,7 +59,7 @@ class ChangeFeed:
 
     async def _begin(self) -> None:
         with suppress(RequestError):  # logged where it was raised, here and below
-            self._positions = [(await self._visitors.bounds_of_changes(number))[1] for number in self._numbers]
+            self._positions = [(await self._visitors.change_bounds(number))[1] for number in self._numbers]
             self._has_begun.set()
 
     async def _follow(self, number: int) -> None:
@@ -96,8 +96,8 @@ class ChangeFeed:
         later = await self._changes(number, changes[-1].position)
         last = until or changes[-1].position
         contact_ids = await self._links.contact_ids({record.fold.stamp.identity for record in records.values()})
-        for count, (change, before, after) in enumerate(steps([*changes, *later], records)):
-            if count % _CHANGES_A_TURN == _CHANGES_A_TURN - 1:
+        for count, (change, before, after) in enumerate(visitor_changes([*changes, *later], records)):
+            if count % _CHANGES_PER_TURN == _CHANGES_PER_TURN - 1:
                 await asyncio.sleep(0)
             if _order(change.position) > _order(last):
                 break
@@ -111,12 +111,12 @@ class ChangeFeed:
             )
         positions[number] = last  # the last ones may be of visits forgotten meanwhile
 
-    async def _changes(self, number: int, after: str) -> list[Change]:
-        changes: list[Change] = []
+    async def _changes(self, number: int, after: str) -> list[TimelineChange]:
+        changes: list[TimelineChange] = []
         while True:
-            part = await self._visitors.changes(number, after, _CHANGES_A_READ)
+            part = await self._visitors.changes(number, after, _CHANGES_PER_READ)
             changes += part
-            if len(part) < _CHANGES_A_READ:
+            if len(part) < _CHANGES_PER_READ:
                 return changes
             after = part[-1].position
 
@@ -135,7 +135,7 @@ class ChangeFeed:
             if positions is not None:
                 for number in self._numbers:
                     async for message in self._messages(number, positions, until=now[number]):
-                        if is_of(message.visitor.site, request.site, request.sites):
+                        if is_visible(message.visitor.site, request.site, request.sites):
                             yield message
             async for message in self._kept_from(at, request):
                 yield message
@@ -149,7 +149,7 @@ class ChangeFeed:
                 if message is None:
                     metrics.WATCHERS_TOO_SLOW.inc()
                     raise RequestError.exhausted("the watcher reads too slowly; resume", _RETRY_MS, "WATCHER_TOO_SLOW")
-                is_wanted = is_of(message.visitor.site, request.site, request.sites)
+                is_wanted = is_visible(message.visitor.site, request.site, request.sites)
                 passed_over = "" if is_wanted else message.resume_token
                 if is_wanted:
                     yield message
@@ -165,7 +165,7 @@ class ChangeFeed:
         if not _TOKEN.fullmatch(token) or len(positions) != len(self._numbers):
             raise RequestError.invalid("resume_token", "must be one that this method returned")
         for number, position in zip(self._numbers, positions, strict=True):
-            first, last = await self._visitors.bounds_of_changes(number)
+            first, last = await self._visitors.change_bounds(number)
             if not _order(first) <= _order(position) <= _order(last):
                 message = "changes after resume_token are not kept here: list the visitors and watch from now on"
                 raise RequestError.failed_precondition("RESUME_TOKEN_EXPIRED", message)

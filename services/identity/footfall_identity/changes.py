@@ -9,7 +9,7 @@ from footfall_timeline import RunningFold, Stamp, Transition, decode
 from footfall_identity.visit_record import VisitRecord
 
 
-class Change(NamedTuple):
+class TimelineChange(NamedTuple):
     """What one merge changed in one timeline, and the revision that this made.
 
     `entries` are pairs: what an entry is now (None: it was removed, because the visit has too many), and what it was
@@ -36,15 +36,15 @@ class Change(NamedTuple):
         return int(self.position.partition("-")[0])
 
 
-class Step(NamedTuple):
+class VisitorChange(NamedTuple):
     """One change, and who the visitor was taken to be before and after it."""
 
-    change: Change
+    change: TimelineChange
     before: Stamp
     after: Stamp
 
 
-def steps(changes: Iterable[Change], seen: Mapping[str, VisitRecord]) -> Iterator[Step]:
+def visitor_changes(changes: Iterable[TimelineChange], seen: Mapping[str, VisitRecord]) -> Iterator[VisitorChange]:
     """Each change, in the order given, with the stamps around it.
 
     `changes` are all that the visits in question have had from some moment on, in order. `seen` are these visits as
@@ -52,7 +52,7 @@ def steps(changes: Iterable[Change], seen: Mapping[str, VisitRecord]) -> Iterato
     there has been forgotten meanwhile: its changes are left out.
     """
     in_order = [change for change in changes if change.visit_id in seen]
-    by_visit: dict[str, list[Change]] = defaultdict(list)
+    by_visit: dict[str, list[TimelineChange]] = defaultdict(list)
     for change in in_order:
         by_visit[change.visit_id].append(change)
     visits = {visit_id: _Visit(seen[visit_id], of_visit) for visit_id, of_visit in by_visit.items()}
@@ -63,19 +63,19 @@ def steps(changes: Iterable[Change], seen: Mapping[str, VisitRecord]) -> Iterato
 class _Visit:
     """A timeline on its way from before the first change on."""
 
-    def __init__(self, seen: VisitRecord, changes: list[Change]) -> None:
+    def __init__(self, seen: VisitRecord, changes: list[TimelineChange]) -> None:
         self._entries = {_key(transition): transition for transition in seen.timeline}
         for change in reversed(changes):
             if change.rev <= seen.rev:
                 self._apply((old, new) for new, old in change.entries)
         self._fold = RunningFold(seen.visit_id, self._entries.values())
 
-    def step(self, change: Change) -> Step:
+    def step(self, change: TimelineChange) -> VisitorChange:
         """Go past one change."""
         before = self._fold.stamp
         self._apply(change.entries)
         self._fold.move_to(self._entries.values())
-        return Step(change, before, self._fold.stamp)
+        return VisitorChange(change, before, self._fold.stamp)
 
     def _apply(self, entries: Iterable[tuple[Transition | None, Transition | None]]) -> None:
         for new, old in entries:

@@ -10,7 +10,7 @@ class ContactRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """A contact. `rev` is another with every write.
 
     `keys` is what it is matched by now; `stale_keys` holds besides them those of former versions, as long as `is_stale`
-    says that identities with such keys have not been judged anew. A deleted one stays until they have.
+    says that identities with such keys have not been with_match_result anew. A deleted one stays until they have.
     """
 
     contact_id: str = msgspec.field(name="_id")
@@ -40,15 +40,15 @@ def replaced(before: ContactRecord | None, given: ContactRecord, now_ms: int, re
     after = replace(given, keys=keys, create_ms=known.create_ms if known else now_ms, update_ms=now_ms)
     if known and _content(known) == _content(after):
         return known
-    return _stale(before, after)
+    return _marked_stale(before, after)
 
 
 def deleted(before: ContactRecord, now_ms: int) -> ContactRecord:
-    """The record of a contact that is to go once the identities it touched have been judged anew."""
-    return _stale(before, ContactRecord(contact_id=before.contact_id, update_ms=now_ms, is_deleted=True))
+    """The record of a contact that is to go once the identities it touched have been with_match_result anew."""
+    return _marked_stale(before, ContactRecord(contact_id=before.contact_id, update_ms=now_ms, is_deleted=True))
 
 
-def _stale(before: ContactRecord | None, after: ContactRecord) -> ContactRecord:
+def _marked_stale(before: ContactRecord | None, after: ContactRecord) -> ContactRecord:
     former = {*before.keys, *before.stale_keys} if before else set()
     rev = before.rev if before else ""
     return replace(after, rev=rev, stale_keys=tuple(sorted(former | {*after.keys})), is_stale=True)

@@ -18,11 +18,11 @@ from pydantic_settings import SettingsConfigDict
 
 from footfall_identity.contacts_file import BadLineError, ContactsFile, ContactsFileError
 
-_AT_ONCE: Final = 16
-_WAITING_A_WORKER: Final = 4
-_CALL_S: Final = 10.0
-_PROGRESS_EVERY_S: Final = 5.0
-_TRY_AGAIN: Final = (
+_CONCURRENT_CALLS: Final = 16
+_QUEUED_PER_WORKER: Final = 4
+_CALL_TIMEOUT_S: Final = 10.0
+_PROGRESS_INTERVAL_S: Final = 5.0
+_TRANSIENT_CODES: Final = (
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.RESOURCE_EXHAUSTED,
     grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -54,7 +54,9 @@ def main() -> None:
     )
     importing.add_argument("file", help="the file; -: standard input")
     importing.add_argument("--encoding", default="utf-8-sig", help="of its text; UTF-8 if not told")
-    importing.add_argument("--at-once", type=int, default=_AT_ONCE, help="calls under way at once (%(default)s)")
+    importing.add_argument(
+        "--at-once", type=int, default=_CONCURRENT_CALLS, help="calls under way at once (%(default)s)"
+    )
     importing.add_argument("--patience", type=float, default=60, help="seconds to wait for an identity that is away")
     options = parser.parse_args()
     try:
@@ -92,12 +94,12 @@ class Import:
         self._patience_s = patience_s
         self._stored = self._skipped = 0
         self._started = time.monotonic()
-        self._tell_at = self._started + _PROGRESS_EVERY_S
+        self._report_at = self._started + _PROGRESS_INTERVAL_S
 
     async def run(self, at_once: int) -> int:
         """Store them with so many calls under way; return the exit code."""
         queues: list[asyncio.Queue[tuple[int, Contact] | None]] = [
-            asyncio.Queue(_WAITING_A_WORKER) for _ in range(at_once)
+            asyncio.Queue(_QUEUED_PER_WORKER) for _ in range(at_once)
         ]
         exit_code = 0
         try:
@@ -125,16 +127,16 @@ class Import:
         """Store one, or say why identity refuses it. Raises _StoppedError when it can be neither."""
         give_up_at = time.monotonic() + self._patience_s
         while True:
-            self._tell()
+            self._report_progress()
             try:
-                await self._upsert(pb.UpsertContactRequest(contact=contact), timeout=_CALL_S)
+                await self._upsert(pb.UpsertContactRequest(contact=contact), timeout=_CALL_TIMEOUT_S)
             except grpc.aio.AioRpcError as error:
                 details = details_of(error)
                 if details.violations:
                     rules = (f"{field.removeprefix('contact.')} {rule}" for field, rule in details.violations)
                     self._skip(line, "; ".join(rules))
                     return
-                if details.code not in _TRY_AGAIN or time.monotonic() >= give_up_at:
+                if details.code not in _TRANSIENT_CODES or time.monotonic() >= give_up_at:
                     raise _StoppedError(f"{details.code.name}: {details.message}") from None
             else:
                 self._stored += 1
@@ -145,12 +147,12 @@ class Import:
         self._skipped += 1
         sys.stderr.write(f"line {line}: {reason}\n")
 
-    def _tell(self) -> None:
+    def _report_progress(self) -> None:
         """Say now and then how far it is."""
         now = time.monotonic()
-        if now < self._tell_at:
+        if now < self._report_at:
             return
-        self._tell_at = now + _PROGRESS_EVERY_S
+        self._report_at = now + _PROGRESS_INTERVAL_S
         percent = self._contacts.percent_read
         read = "" if percent is None else f"{percent} %: "
         rate = self._stored / (now - self._started)

@@ -14,7 +14,7 @@ from footfall.identity.v1.contact_pb2 import Contact
 
 from footfall_identity.attributes import USUAL_NAMES
 
-LONGEST_LINE: Final = 64 * 1024
+MAX_LINE_LENGTH: Final = 64 * 1024
 
 NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "contact_id": ("contactId", "id"),
@@ -127,17 +127,17 @@ class _Lines:
         if not raw:
             raise StopIteration
         self.number += 1
-        if len(raw) > LONGEST_LINE:
+        if len(raw) > MAX_LINE_LENGTH:
             while raw and not raw.endswith(b"\n"):
                 raw = self._read()
-            raise BadLineError(f"is longer than {LONGEST_LINE:,} bytes")
+            raise BadLineError(f"is longer than {MAX_LINE_LENGTH:,} bytes")
         try:
             return raw.decode(self._encoding)
         except UnicodeDecodeError:
             raise BadLineError(f"is not in the encoding {self._encoding}") from None
 
     def _read(self) -> bytes:
-        raw = self._file.readline(LONGEST_LINE + 1)
+        raw = self._file.readline(MAX_LINE_LENGTH + 1)
         self.bytes_read += len(raw)
         return raw
 

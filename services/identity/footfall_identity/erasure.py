@@ -16,7 +16,7 @@ from footfall_servicekit.background import RefusalError
 from footfall_servicekit.errors import RequestError
 from footfall_timeline import identity_hash
 
-from footfall_identity.identity_index import PersonStore
+from footfall_identity.identity_index import IdentityIndex
 from footfall_identity.identity_record import ORDER_KEY_TIME_DIGITS, IdentityRecord, erased
 from footfall_identity.link_store import LinkStore, Tombstone
 from footfall_identity.partitions import Partitions
@@ -41,10 +41,10 @@ class Eraser:
     """Forgets people. Its methods raise RequestError (UNAVAILABLE) when a store does not answer."""
 
     def __init__(
-        self, partitions: Partitions, persons: PersonStore, links: LinkStore, *, secret: str, ack_replicas: int
+        self, partitions: Partitions, index: IdentityIndex, links: LinkStore, *, secret: str, ack_replicas: int
     ) -> None:
         self._partitions = partitions
-        self._persons = persons
+        self._index = index
         self._links = links
         self._secret = secret
         self._key_check = identity_hash(secret, "").hex()[:16] if secret else ""
@@ -58,7 +58,7 @@ class Eraser:
         if not self._secret:
             raise RequestError.failed_precondition("NO_ERASURE_KEY", "ERASURE_KEY is not set, so nobody can be erased")
         person = identity_hash(self._secret, identity_id)
-        visits = await self._persons.named(person.hex())
+        visits = await self._index.visits_naming(person.hex())
         known = (await self._links.get([identity_id])).get(identity_id) or IdentityRecord(identity_id=identity_id)
         erasure = Erasure(
             identity_hash=person,
@@ -83,7 +83,7 @@ class Eraser:
             raise RuntimeError("ERASURE_KEY is not set")
         await self._remember(erasure, actor="")
         await self._erase_visits(number, erasure)
-        await self._erase_identities(await self._links.hashed(erasure.identity_hash.hex()), erasure)
+        await self._erase_identities(await self._links.find_by_hash(erasure.identity_hash.hex()), erasure)
 
     async def _remember(self, erasure: Erasure, actor: str) -> None:
         tombstone = Tombstone(
@@ -96,12 +96,12 @@ class Eraser:
         await self._links.put_tombstone(tombstone)
 
     async def _erase_visits(self, number: int, erasure: Erasure) -> None:
-        await self._persons.erase(number, erasure.identity_hash.hex(), erasure.erase_time_ms)
+        await self._index.erase(number, erasure.identity_hash.hex(), erasure.erase_time_ms)
 
     async def _erase_identities(self, identity_ids: list[str], erasure: Erasure) -> None:
         change = partial(erased, erase_time_ms=erasure.erase_time_ms)
         await self._links.change(dict.fromkeys(identity_ids, change))
-        await self._links.make_durable()
+        await self._links.wait_for_journal()
 
     async def restore(self) -> None:
         """Wait until the stores answer, then make sure that Redis remembers everybody whom MongoDB does.
@@ -126,14 +126,14 @@ class Eraser:
 
     async def _restore(self, tombstones: list[Tombstone]) -> None:
         people = {tombstone.hash for tombstone in tombstones}
-        remembered = [await self._persons.count_tombstones(number) for number in self._partitions.numbers]
+        remembered = [await self._index.count_tombstones(number) for number in self._partitions.numbers]
         if min(remembered) >= len(people):
             return
         for tombstone in tombstones:
             erasure = Erasure(identity_hash=bytes.fromhex(tombstone.hash), erase_time_ms=tombstone.erase_time_ms)
             for number in self._partitions.numbers:
                 await self._erase_visits(number, erasure)
-            await self._erase_identities(await self._links.hashed(tombstone.hash), erasure)
+            await self._erase_identities(await self._links.find_by_hash(tombstone.hash), erasure)
 
 
 def _times(identity_id: str, visits: list[VisitRecord], record: IdentityRecord) -> list[int]:

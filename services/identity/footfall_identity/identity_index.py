@@ -1,4 +1,4 @@
-"""Turns the hash of a person into the visits that name them, and these into visits that name nobody.
+"""Turns the hash of a identity_hash into the visits that name them, and these into visits that name nobody.
 
 Merges look up tombstones in the script that writes timelines and the index of persons. So a merge either finds the
 tombstone, or what it wrote is found through the index by whoever has written the tombstone.
@@ -10,14 +10,14 @@ from typing import Final
 
 from footfall_timeline import Timeline, Transition
 
-from footfall_identity.partitions import Partitions, answering
-from footfall_identity.visit_record import Touch, VisitRecord, identities
+from footfall_identity.partitions import Partitions, translating_errors
+from footfall_identity.visit_record import VisitRecord, VisitUpdate, identities
 from footfall_identity.visitor_store import VisitorStore
 
-_CHANGES_A_READ: Final = 1_000
+_CHANGES_PER_READ: Final = 1_000
 
 
-class PersonStore:
+class IdentityIndex:
     """Whom live state names. All methods raise RequestError (UNAVAILABLE) when Redis does not answer."""
 
     def __init__(self, partitions: Partitions, visitors: VisitorStore) -> None:
@@ -26,29 +26,31 @@ class PersonStore:
         self._forget = partitions.script("delete_changes.lua")
         self._set_later = partitions.script("set_if_later.lua")
 
-    async def named(self, person: str) -> list[VisitRecord]:
+    async def visits_naming(self, identity_hash: str) -> list[VisitRecord]:
         """The visits whose timeline names somebody."""
-        parts = await asyncio.gather(*(self._named(number, person) for number in self._partitions.numbers))
+        parts = await asyncio.gather(
+            *(self._visits_naming(number, identity_hash) for number in self._partitions.numbers)
+        )
         return [record for part in parts for record in part]
 
-    async def _named(self, number: int, person: str) -> list[VisitRecord]:
-        async with answering():
+    async def _visits_naming(self, number: int, identity_hash: str) -> list[VisitRecord]:
+        async with translating_errors():
             visit_ids = await self._partitions.redis[number].zrange(
-                self._partitions.keys[number].person + person, 0, -1
+                self._partitions.keys[number].naming_visits + identity_hash, 0, -1
             )
         records = await self._visitors.get(visit_id.decode() for visit_id in visit_ids)
-        return [record for record in records.values() if self._names(record, person)]
+        return [record for record in records.values() if self._names(record, identity_hash)]
 
-    def _names(self, record: VisitRecord, person: str) -> bool:
-        return any(self._visitors.person(identity) == person for identity in identities(record.timeline))
+    def _names(self, record: VisitRecord, identity_hash: str) -> bool:
+        return any(self._visitors.hash_of(identity) == identity_hash for identity in identities(record.timeline))
 
     async def tombstones(self, pairs: Iterable[tuple[str, str]]) -> dict[str, int]:
         """Of these (visit id, identity) the identities that have been erased, and up to when."""
-        wanted = [(visit_id, identity) for visit_id, identity in pairs if self._visitors.person(identity)]
+        wanted = [(visit_id, identity) for visit_id, identity in pairs if self._visitors.hash_of(identity)]
         numbers = [self._partitions.number_of(visit_id) for visit_id, _ in wanted]
         answers = await self._partitions.ask(
             [
-                (number, "HGET", self._partitions.keys[number].tombstones, self._visitors.person(identity))
+                (number, "HGET", self._partitions.keys[number].tombstones, self._visitors.hash_of(identity))
                 for number, (_, identity) in zip(numbers, wanted, strict=True)
             ]
         )
@@ -56,49 +58,54 @@ class PersonStore:
 
     async def count_tombstones(self, number: int) -> int:
         """How many erased people a partition remembers."""
-        async with answering():
+        async with translating_errors():
             return int(await self._partitions.redis[number].hlen(self._partitions.keys[number].tombstones))
 
-    async def erase(self, number: int, person: str, erase_time_ms: int) -> None:
+    async def erase(self, number: int, identity_hash: str, erase_time_ms: int) -> None:
         """Erase somebody from a partition, also from events that come later but happened before.
 
         Again, it changes nothing.
         """
         keys = self._partitions.keys[number]
-        async with answering():
-            await self._set_later(number, [keys.tombstones], [person, f"{erase_time_ms:013d}"])
-        records = await self._named(number, person)
-        erased = [(record, self._erased(record.timeline, person, erase_time_ms)) for record in records]
-        touches = [Touch.of(record, transitions) for record, transitions in erased if transitions]
-        await self._visitors.merge(touches)
-        await self._forget_visits(number, person, [touch.visit_id for touch in touches])
-        await self._forget_changes(number, person, erase_time_ms)
+        async with translating_errors():
+            await self._set_later(number, [keys.tombstones], [identity_hash, f"{erase_time_ms:013d}"])
+        records = await self._visits_naming(number, identity_hash)
+        erased = [(record, self._erased(record.timeline, identity_hash, erase_time_ms)) for record in records]
+        visit_updates = [VisitUpdate.of(record, transitions) for record, transitions in erased if transitions]
+        await self._visitors.merge(visit_updates)
+        await self._forget_visits(number, identity_hash, [update.visit_id for update in visit_updates])
+        await self._forget_changes(number, identity_hash, erase_time_ms)
 
-    def _erased(self, timeline: Timeline, person: str, erase_time_ms: int) -> list[Transition]:
+    def _erased(self, timeline: Timeline, identity_hash: str, erase_time_ms: int) -> list[Transition]:
         return [
             transition._replace(identity="")
             for transition in timeline
-            if transition.event_time_ms <= erase_time_ms and self._visitors.person(transition.identity) == person
+            if transition.event_time_ms <= erase_time_ms
+            and self._visitors.hash_of(transition.identity) == identity_hash
         ]
 
-    async def _forget_visits(self, number: int, person: str, visit_ids: list[str]) -> None:
-        """Take visits out of the index, but for those that name the person again, by a later event."""
+    async def _forget_visits(self, number: int, identity_hash: str, visit_ids: list[str]) -> None:
+        """Take visits out of the index, but for those that name the identity_hash again, by a later event."""
         if not visit_ids:
             return
-        async with answering():
-            await self._partitions.redis[number].zrem(self._partitions.keys[number].person + person, *visit_ids)
+        async with translating_errors():
+            await self._partitions.redis[number].zrem(
+                self._partitions.keys[number].naming_visits + identity_hash, *visit_ids
+            )
         again = await self._visitors.get(visit_ids)
-        await self._visitors.index_persons(number, (record for record in again.values() if self._names(record, person)))
+        await self._visitors.index_identities(
+            number, (record for record in again.values() if self._names(record, identity_hash))
+        )
 
-    async def _forget_changes(self, number: int, person: str, erase_time_ms: int) -> None:
+    async def _forget_changes(self, number: int, identity_hash: str, erase_time_ms: int) -> None:
         to_forget = []
         after = "0-0"
-        while changes := await self._visitors.changes(number, after, _CHANGES_A_READ):
+        while changes := await self._visitors.changes(number, after, _CHANGES_PER_READ):
             after = changes[-1].position
             for change in changes:
                 named = [transition for entry in change.entries for transition in entry if transition]
-                if self._erased(tuple(named), person, erase_time_ms):
+                if self._erased(tuple(named), identity_hash, erase_time_ms):
                     to_forget.append(change.position)
         if to_forget:
-            async with answering():
+            async with translating_errors():
                 await self._forget(number, [self._partitions.keys[number].changes], to_forget)

@@ -11,12 +11,12 @@ from footfall_timeline import Assurance, State, Transition
 from msgspec.structs import replace
 
 from footfall_identity.attributes import CLAIMS, AttributeNames, text
-from footfall_identity.matching import Rule, Sign, Signs, Status, signs_of
+from footfall_identity.matching import MatchKey, MatchKeys, Rule, Status, match_keys_of
 
-MOST_PROFILE_KEYS = 100
-MOST_PRESENCES = 1_000
-LONGEST_PROFILE_KEY = 256
-LONGEST_PROFILE_VALUE = 4_096
+MAX_PROFILE_KEYS = 100
+MAX_SITES = 1_000
+MAX_PROFILE_KEY_LENGTH = 256
+MAX_PROFILE_VALUE_LENGTH = 4_096
 """What one sender can make of a document has a bound; history keeps every event's data whole."""
 
 ORDER_KEY_TIME_DIGITS = 13
@@ -50,7 +50,7 @@ class ProfileValue(msgspec.Struct, frozen=True):
 
 
 class Association(msgspec.Struct, frozen=True):
-    """The newest naming event's order key and visit, and whether the identity is signed in there.
+    """The newest mention event's order key and visit, and whether the identity is signed in there.
 
     `rev` is that of the visit's timeline that says so.
     """
@@ -72,7 +72,7 @@ class Association(msgspec.Struct, frozen=True):
         return State.AUTHENTICATED if self.is_signed_in else State.RECOGNIZED
 
 
-class Presence(msgspec.Struct, frozen=True):
+class SiteAssociation(msgspec.Struct, frozen=True):
     """What events of one site make of an identity: when they first named it, and by which visit last."""
 
     site: str
@@ -83,7 +83,7 @@ class Presence(msgspec.Struct, frozen=True):
 class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One decision about which contact an identity is. It ended when the next one was made.
 
-    `sign` is what a rule rested on; `refused_id` is the contact that an unlinking by hand ruled out.
+    `match_key` is what a rule rested on; `refused_id` is the contact that an unlinking by hand ruled out.
     """
 
     at_ms: int
@@ -92,7 +92,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     actor: str
     contact_id: str = ""
     candidates: tuple[str, ...] = ()
-    sign: Sign | None = None
+    match_key: MatchKey | None = msgspec.field(name="sign", default=None)
     refused_id: str = ""
 
 
@@ -109,10 +109,10 @@ class IdentityRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     hash: str = ""
     first_ms: int | None = None
     newest: Association | None = None
-    presences: tuple[Presence, ...] = ()
+    by_site: tuple[SiteAssociation, ...] = msgspec.field(name="presences", default=())
     profile: tuple[ProfileValue, ...] = ()
     location: str = ""
-    signs: Signs = Signs()
+    match_keys: MatchKeys = msgspec.field(name="signs", default=MatchKeys())
     keys: tuple[str, ...] = ()
     is_due: bool = False
     decisions: tuple[Decision, ...] = ()
@@ -125,25 +125,27 @@ class IdentityRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         return self.first_ms is None and not self.decisions
 
 
-class Naming(msgspec.Struct, frozen=True):
+class IdentityMention(msgspec.Struct, frozen=True):
     """That an event named an identity, and what it said of it."""
 
     transition: Transition
     visit_id: str
     profile: tuple[ProfileValue, ...]
-    signs: Signs
+    match_keys: MatchKeys
     site: str = ""
     browser_visit_id: str = ""
 
     @classmethod
-    def of(cls, event: Event, transition: Transition, names: AttributeNames, phone_region: str | None) -> "Naming":
+    def of(
+        cls, event: Event, transition: Transition, names: AttributeNames, phone_region: str | None
+    ) -> "IdentityMention":
         """Read the data of a SignIn or UserInfo, and what its token proves."""
         is_proven = transition.assurance is Assurance.PROVEN
         said = names.unified(_fields(event.data_json))
         token = _fields(event.proven_json if is_proven else b"")
         proven = {CLAIMS[key]: value for key, value in token.items() if key in CLAIMS}
-        linking = proven if is_proven else said
-        texts = {key: text(linking[key]) for key in CLAIMS.values() if key in linking}
+        matched = proven if is_proven else said
+        texts = {key: text(matched[key]) for key in CLAIMS.values() if key in matched}
         return cls(
             transition,
             event.visit_id,
@@ -151,7 +153,7 @@ class Naming(msgspec.Struct, frozen=True):
                 *_values(said, event.site, transition, Source.PAGE_OF_PERSON if is_proven else Source.PAGE),
                 *_values(proven, event.site, transition, Source.TOKEN),
             ),
-            signs_of(transition, event.visit_id, texts, phone_region).given_on(event.site, event.browser_visit_id),
+            match_keys_of(transition, event.visit_id, texts, phone_region).given_on(event.site, event.browser_visit_id),
             event.site,
             event.browser_visit_id,
         )
@@ -169,11 +171,11 @@ def _values(fields: Mapping[str, str], site: str, transition: Transition, source
     return (
         ProfileValue(key, value, transition.order_key, source, site)
         for key, value in fields.items()
-        if len(key) <= LONGEST_PROFILE_KEY and len(value) <= LONGEST_PROFILE_VALUE
+        if len(key) <= MAX_PROFILE_KEY_LENGTH and len(value) <= MAX_PROFILE_VALUE_LENGTH
     )
 
 
-class VisitNow(msgspec.Struct, frozen=True):
+class VisitStatus(msgspec.Struct, frozen=True):
     """Who is signed in on a visit, by the timeline of this rev; empty: nobody."""
 
     visit_id: str
@@ -181,74 +183,84 @@ class VisitNow(msgspec.Struct, frozen=True):
     signed_in: str
 
 
-def merged(record: IdentityRecord, namings: Iterable[Naming], visits: Iterable[VisitNow]) -> IdentityRecord:
+def with_mentions(
+    record: IdentityRecord, mentions: Iterable[IdentityMention], visits: Iterable[VisitStatus]
+) -> IdentityRecord:
     """The record with events that named it, and with what the visits of these or earlier events say now."""
-    namings, visits = list(namings), list(visits)
+    mentions, visits = list(mentions), list(visits)
     now = {visit.visit_id: visit for visit in visits}
-    first_ms, newest, presences = record.first_ms, record.newest, {one.site: one for one in record.presences}
-    for naming in namings:
-        at_ms = naming.transition.event_time_ms
+    first_ms, newest, by_site = record.first_ms, record.newest, {one.site: one for one in record.by_site}
+    for mention in mentions:
+        at_ms = mention.transition.event_time_ms
         first_ms = at_ms if first_ms is None else min(first_ms, at_ms)
-        newest = _newer(newest, naming)
-        known = presences.get(naming.site)
-        presences[naming.site] = Presence(
-            naming.site, min(known.first_ms, at_ms) if known else at_ms, _newer(known.newest if known else None, naming)
+        newest = _newer(newest, mention)
+        known = by_site.get(mention.site)
+        by_site[mention.site] = SiteAssociation(
+            mention.site,
+            min(known.first_ms, at_ms) if known else at_ms,
+            _newer(known.newest if known else None, mention),
         )
     newest = newest and _at_present(newest, now, record.identity_id)
-    present = [replace(p, newest=_at_present(p.newest, now, record.identity_id)) for p in presences.values()]
-    profile = best_values(record.profile, *(naming.profile for naming in namings))
-    signs = reduce(Signs.merged, (naming.signs for naming in namings), record.signs)
-    is_due = record.is_due or signs.assurance != record.signs.assurance
-    kept = replace(record, first_ms=first_ms, newest=newest, presences=_bounded(present), profile=profile, signs=signs)
+    present = [replace(p, newest=_at_present(p.newest, now, record.identity_id)) for p in by_site.values()]
+    profile = best_values(record.profile, *(mention.profile for mention in mentions))
+    match_keys = reduce(MatchKeys.merged, (mention.match_keys for mention in mentions), record.match_keys)
+    is_due = record.is_due or match_keys.assurance != record.match_keys.assurance
+    kept = replace(
+        record, first_ms=first_ms, newest=newest, by_site=_bounded(present), profile=profile, match_keys=match_keys
+    )
     return _with_searchable(replace(kept, is_due=is_due))
 
 
-def _newer(newest: Association | None, naming: Naming) -> Association:
-    at = naming.transition.order_key
-    if newest is not None and (newest.at, newest.visit_id) >= (at, naming.visit_id):
+def _newer(newest: Association | None, mention: IdentityMention) -> Association:
+    at = mention.transition.order_key
+    if newest is not None and (newest.at, newest.visit_id) >= (at, mention.visit_id):
         return newest
-    if newest is not None and newest.visit_id == naming.visit_id:
+    if newest is not None and newest.visit_id == mention.visit_id:
         return replace(newest, at=at)
-    return Association(at, naming.visit_id, browser_visit_id=naming.browser_visit_id)
+    return Association(at, mention.visit_id, browser_visit_id=mention.browser_visit_id)
 
 
-def _at_present(newest: Association, now: Mapping[str, VisitNow], identity: str) -> Association:
+def _at_present(newest: Association, now: Mapping[str, VisitStatus], identity: str) -> Association:
     visit = now.get(newest.visit_id)
     if visit is None or visit.rev <= newest.rev:
         return newest
     return replace(newest, rev=visit.rev, is_signed_in=visit.signed_in == identity)
 
 
-def _bounded(presences: Iterable[Presence]) -> tuple[Presence, ...]:
+def _bounded(by_site: Iterable[SiteAssociation]) -> tuple[SiteAssociation, ...]:
     """Those named last, by site: without SITES_FILE anybody may make up sites."""
-    kept = sorted(presences, key=lambda one: (one.newest.at, one.site))[-MOST_PRESENCES:]
+    kept = sorted(by_site, key=lambda one: (one.newest.at, one.site))[-MAX_SITES:]
     return tuple(sorted(kept, key=lambda one: one.site))
 
 
-def seen_from(record: IdentityRecord, sites: Container[str]) -> IdentityRecord | None:
+def restricted_to_sites(record: IdentityRecord, sites: Container[str]) -> IdentityRecord | None:
     """The record as if there were only these sites; None when no event of them has named the identity.
 
     Which contact it is, is known to all of them, whatever that rests on; what it rests on elsewhere is not.
     """
-    presences = [one for one in record.presences if one.site in sites]
-    if not presences:
+    by_site = [one for one in record.by_site if one.site in sites]
+    if not by_site:
         return None
     profile = tuple(value for value in record.profile if value.site in sites)
     return replace(
         record,
-        first_ms=min(one.first_ms for one in presences),
-        newest=max((one.newest for one in presences), key=lambda newest: (newest.at, newest.visit_id)),
+        first_ms=min(one.first_ms for one in by_site),
+        newest=max((one.newest for one in by_site), key=lambda newest: (newest.at, newest.visit_id)),
         profile=profile,
         location=text_value(profile, "location"),
         decisions=tuple(
-            replace(made, candidates=(), sign=made.sign if made.sign and made.sign.site in sites else None)
+            replace(
+                made,
+                candidates=(),
+                match_key=made.match_key if made.match_key and made.match_key.site in sites else None,
+            )
             for made in record.decisions
         ),
     )
 
 
 def _with_searchable(record: IdentityRecord) -> IdentityRecord:
-    keys = tuple(sorted(sign.key for _, sign in record.signs.ranked()))
+    keys = tuple(sorted(match_key.key for _, match_key in record.match_keys.ranked()))
     is_due = record.is_due or keys != record.keys
     return replace(record, location=text_value(record.profile, "location"), keys=keys, is_due=is_due)
 
@@ -260,39 +272,39 @@ def erased(record: IdentityRecord, erase_time_ms: int) -> IdentityRecord:
     surely than what is erased here does not.
     """
     last = f"{erase_time_ms:013d}~"  # above every order key of that moment
-    signs = Signs(**{name: sign for name, sign in _given(record.signs) if sign.at > last})
+    match_keys = MatchKeys(**{name: match_key for name, match_key in _given(record.match_keys) if match_key.at > last})
     profile = tuple(value for value in record.profile if value.at > last)
     newest = record.newest if record.newest and record.newest.at > last else None
-    presences = tuple(
+    by_site = tuple(
         replace(one, first_ms=one.first_ms if one.first_ms > erase_time_ms else _time_ms(one.newest.at))
-        for one in record.presences
+        for one in record.by_site
         if one.newest.at > last
     )
     first_ms = record.first_ms
     if first_ms is not None and first_ms <= erase_time_ms:
-        later = [sign.at for _, sign in _given(signs)] + [value.at for value in profile]
+        later = [match_key.at for _, match_key in _given(match_keys)] + [value.at for value in profile]
         later += [newest.at] if newest else []
         first_ms = min(map(_time_ms, later), default=None)
     decisions: tuple[Decision, ...] = ()
     for decision in record.decisions:
         # When it was made says nothing: a rule may just have rested on an event of before.
-        is_later = decision.sign.at > last if decision.sign else bool(decisions)
+        is_later = decision.match_key.at > last if decision.match_key else bool(decisions)
         if is_later or (decision.rule is Rule.MANUAL and decision.at_ms > erase_time_ms):
             decisions += (decision,)
     is_due = record.is_due or decisions != record.decisions
-    kept = replace(record, first_ms=first_ms, newest=newest, presences=presences, profile=profile, signs=signs)
-    return standing(_with_searchable(replace(kept, decisions=decisions, is_due=is_due)))
+    kept = replace(record, first_ms=first_ms, newest=newest, by_site=by_site, profile=profile, match_keys=match_keys)
+    return with_current_link(_with_searchable(replace(kept, decisions=decisions, is_due=is_due)))
 
 
 def _time_ms(at: str) -> int:
     return int(at[:ORDER_KEY_TIME_DIGITS])
 
 
-def _given(signs: Signs) -> list[tuple[str, Sign]]:
-    return [(name, sign) for name in Signs.__struct_fields__ if (sign := getattr(signs, name))]
+def _given(match_keys: MatchKeys) -> list[tuple[str, MatchKey]]:
+    return [(name, match_key) for name in MatchKeys.__struct_fields__ if (match_key := getattr(match_keys, name))]
 
 
-def standing(record: IdentityRecord) -> IdentityRecord:
+def with_current_link(record: IdentityRecord) -> IdentityRecord:
     """The record with what its decisions come to: the contact it is linked to, and the one chosen by hand."""
     by_hand = next((d.contact_id for d in reversed(record.decisions) if d.rule is Rule.MANUAL), "")
     contact_id = record.decisions[-1].contact_id if record.decisions else ""
@@ -309,7 +321,7 @@ def best_values(*parts: Iterable[ProfileValue]) -> tuple[ProfileValue, ...]:
         known = best.get((value.key, value.site))
         if known is None or _rank(known) < _rank(value):
             best[value.key, value.site] = value
-    kept = sorted(best.values(), key=_rank)[-MOST_PROFILE_KEYS:]
+    kept = sorted(best.values(), key=_rank)[-MAX_PROFILE_KEYS:]
     return tuple(sorted(kept, key=lambda value: value.key))
 
 

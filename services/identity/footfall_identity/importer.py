@@ -8,11 +8,11 @@ from footfall.identity.v1.identity_service_pb2 import ImportedVisit
 from footfall_timeline import Transition
 
 from footfall_identity.attributes import AttributeNames
-from footfall_identity.identity_index import PersonStore
-from footfall_identity.identity_record import Naming, VisitNow
+from footfall_identity.identity_index import IdentityIndex
+from footfall_identity.identity_record import IdentityMention, VisitStatus
 from footfall_identity.link_store import LinkStore
-from footfall_identity.linker import Linking
-from footfall_identity.record_writer import Records
+from footfall_identity.linker import Linker
+from footfall_identity.record_writer import RecordWriter
 
 
 class Importer:
@@ -20,31 +20,33 @@ class Importer:
 
     def __init__(
         self,
-        persons: PersonStore,
+        index: IdentityIndex,
         links: LinkStore,
-        linking: Linking,
+        linker: Linker,
         *,
         names: AttributeNames,
         phone_region: str | None,
     ) -> None:
-        self._records = Records(persons, links)
+        self._writer = RecordWriter(index, links)
         self._links = links
-        self._linking = linking
+        self._linker = linker
         self._names = names
         self._phone_region = phone_region
 
     async def take(self, admitted: Iterable[tuple[Event, Transition | None]], visits: Iterable[ImportedVisit]) -> None:
         """Return when all that these say is stored. Raises RequestError without one of the stores."""
-        namings: dict[str, list[Naming]] = defaultdict(list)
+        mentions: dict[str, list[IdentityMention]] = defaultdict(list)
         for event, transition in admitted:
             if transition and transition.identity:
-                namings[transition.identity].append(Naming.of(event, transition, self._names, self._phone_region))
-        now: dict[str, list[VisitNow]] = {identity: [] for identity in namings}
+                mentions[transition.identity].append(
+                    IdentityMention.of(event, transition, self._names, self._phone_region)
+                )
+        now: dict[str, list[VisitStatus]] = {identity: [] for identity in mentions}
         for visit in visits:
             for identity in visit.identity_ids:
-                at_present = VisitNow(visit.visit_id, visit.revision, visit.signed_in_identity_id)
+                at_present = VisitStatus(visit.visit_id, visit.revision, visit.signed_in_identity_id)
                 now.setdefault(identity, []).append(at_present)
-        due = await self._records.change(namings, now)
-        await self._records.forget_erased(namings)
-        await self._linking.judge(due)
-        await self._links.make_durable()
+        due = await self._writer.change(mentions, now)
+        await self._writer.erase_again(mentions)
+        await self._linker.relink(due)
+        await self._links.wait_for_journal()

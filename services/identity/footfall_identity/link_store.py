@@ -21,27 +21,27 @@ from pymongo.errors import BulkWriteError, ConnectionFailure, ExecutionTimeout, 
 from pymongo.uri_parser import parse_uri
 
 from footfall_identity.contact_record import ContactRecord
-from footfall_identity.identity_record import IdentityRecord, seen_from
+from footfall_identity.identity_record import IdentityRecord, restricted_to_sites
 
-Change = Callable[[IdentityRecord], IdentityRecord]
+RecordChange = Callable[[IdentityRecord], IdentityRecord]
 """What to make of a record. Applied again to its own result it must change nothing."""
 
 Record = TypeVar("Record", IdentityRecord, ContactRecord)
 
-MOST_MATCHES: Final = 1_000
+MAX_MATCHES: Final = 1_000
 """Contacts looked at when one identity is matched. More of them would be as ambiguous."""
 
 _DUPLICATE_KEY: Final = 11_000
 # SecantusDB compares each document with each id of an `$in`: a thousand at once take a second, in groups 50 ms.
-_IDS_A_QUERY: Final = 50
+_IDS_PER_QUERY: Final = 50
 # Well within the time limit also where others keep the server busy.
-_CHANGED_AT_ONCE: Final = 100
+_CHANGES_PER_WRITE: Final = 100
 # A document can have half a megabyte, and a page of them ends where a message is full.
-_DOCUMENTS_A_READ: Final = 50
+_DOCUMENTS_PER_READ: Final = 50
 _RETRY_MS: Final = 1_000
-_UNAVAILABLE: Final = (ConnectionFailure, ExecutionTimeout, WriteConcernError)
+_TRANSIENT_ERRORS: Final = (ConnectionFailure, ExecutionTimeout, WriteConcernError)
 """MongoDB does not answer, or does not confirm what it was given to write."""
-_LEAVE_ALONE_S: Final = 1.0
+_PAUSE_AFTER_FAILURE_S: Final = 1.0
 
 _log = structlog.get_logger()
 
@@ -72,7 +72,7 @@ class Tombstone(msgspec.Struct, frozen=True):
 class LinkStore:
     """Identities, contacts and tombstones. Unless they say so, methods raise RequestError (UNAVAILABLE) in its absence.
 
-    What is written is journaled after `make_durable`.
+    What is written is journaled after `wait_for_journal`.
     """
 
     def __init__(self, client: Any, database: str, erasure_secret: str) -> None:
@@ -102,7 +102,7 @@ class LinkStore:
                     await self._identities.create_index(field, sparse=True)
                 for field in ("keys", "is_stale"):
                     await self._contacts.create_index(field, sparse=True)
-            except _UNAVAILABLE as error:
+            except _TRANSIENT_ERRORS as error:
                 _log.warning("MongoDB does not answer", error=type(error).__name__)
                 await asyncio.sleep(_RETRY_MS / 1000)
             else:
@@ -110,15 +110,15 @@ class LinkStore:
 
     async def get(self, identity_ids: Iterable[str], sites: Sequence[str] = ()) -> dict[str, IdentityRecord]:
         """The identities of these that are known, by id; of sites only what these know of them."""
-        async with _answering():
+        async with _translating_errors():
             documents = await self._by_id(identity_ids, sites=sites)
-        return {record.identity_id: record for record in _records(documents, sites)}
+        return {record.identity_id: record for record in _writer(documents, sites)}
 
     async def _by_id(
         self, identity_ids: Iterable[str], fields: dict[str, int] | None = None, sites: Sequence[str] = ()
     ) -> list[dict[str, Any]]:
         wanted = list(dict.fromkeys(identity_ids))
-        groups = [wanted[start : start + _IDS_A_QUERY] for start in range(0, len(wanted), _IDS_A_QUERY)]
+        groups = [wanted[start : start + _IDS_PER_QUERY] for start in range(0, len(wanted), _IDS_PER_QUERY)]
         known = _known_to(sites)
         queries = (self._identities.find({"_id": {"$in": group}} | known, fields).to_list(None) for group in groups)
         return [document for found in await asyncio.gather(*queries) for document in found]
@@ -143,12 +143,15 @@ class LinkStore:
         """Fewer than `size` also when those found are more than one message takes."""
         found: list[IdentityRecord] = []
         characters = 0
-        async with _answering():
+        async with _translating_errors():
             cursor = (
-                self._identities.find(query | _known_to(sites)).sort("_id", 1).limit(size).batch_size(_DOCUMENTS_A_READ)
+                self._identities.find(query | _known_to(sites))
+                .sort("_id", 1)
+                .limit(size)
+                .batch_size(_DOCUMENTS_PER_READ)
             )
-            while characters <= PAGE_BYTES and (documents := await cursor.to_list(_DOCUMENTS_A_READ)):
-                records = _records(documents, sites)
+            while characters <= PAGE_BYTES and (documents := await cursor.to_list(_DOCUMENTS_PER_READ)):
+                records = _writer(documents, sites)
                 characters += sum(len(value.value) for record in records for value in record.profile)
                 found += records
             await cursor.close()
@@ -164,12 +167,12 @@ class LinkStore:
             return {}
         try:
             documents = await self._by_id(wanted, {"contact_id": 1})
-        except _UNAVAILABLE:
-            self._try_again_at = time.monotonic() + _LEAVE_ALONE_S
+        except _TRANSIENT_ERRORS:
+            self._try_again_at = time.monotonic() + _PAUSE_AFTER_FAILURE_S
             return {}
         return {document["_id"]: document["contact_id"] for document in documents if "contact_id" in document}
 
-    async def change(self, changes: Mapping[str, Change]) -> dict[str, IdentityRecord]:
+    async def change(self, changes: Mapping[str, RecordChange]) -> dict[str, IdentityRecord]:
         """Apply to each identity its change, atomically each, and return the results.
 
         An unknown one starts empty but for its hash; one that ends blank is removed. So many at a time that what
@@ -177,7 +180,7 @@ class LinkStore:
         """
         results: dict[str, IdentityRecord] = {}
         while len(results) < len(changes):
-            missing = [identity_id for identity_id in changes if identity_id not in results][:_CHANGED_AT_ONCE]
+            missing = [identity_id for identity_id in changes if identity_id not in results][:_CHANGES_PER_WRITE]
             known = await self.get(missing)
             pairs: list[tuple[IdentityRecord | None, IdentityRecord]] = []
             for identity_id in missing:
@@ -213,7 +216,7 @@ class LinkStore:
         if not writes:
             return True
         try:
-            async with _answering():
+            async with _translating_errors():
                 done = await collection.bulk_write(writes, ordered=False)
         except BulkWriteError as error:
             if any(failure["code"] != _DUPLICATE_KEY for failure in error.details["writeErrors"]):
@@ -223,7 +226,7 @@ class LinkStore:
 
     async def contact(self, contact_id: str) -> ContactRecord | None:
         """A contact, also one that is being deleted."""
-        async with _answering():
+        async with _translating_errors():
             document = await self._contacts.find_one({"_id": contact_id})
         return msgspec.convert(document, ContactRecord) if document else None
 
@@ -231,40 +234,40 @@ class LinkStore:
         """Write a contact in the place of another version; whether that was still there."""
         return await self._replace(self._contacts, [(before, after)])
 
-    async def contacts_that_match(self, keys: Iterable[str]) -> dict[str, list[str]]:
+    async def contacts_by_key(self, keys: Iterable[str]) -> dict[str, list[str]]:
         """For each of these keys the contacts that have it."""
         wanted = list(keys)
-        queries = [self._contacts.find({"keys": key}, {"_id": 1}).limit(MOST_MATCHES) for key in wanted]
-        async with _answering():
+        queries = [self._contacts.find({"keys": key}, {"_id": 1}).limit(MAX_MATCHES) for key in wanted]
+        async with _translating_errors():
             answers = await asyncio.gather(*(query.to_list(None) for query in queries))
         return {
             key: [document["_id"] for document in documents] for key, documents in zip(wanted, answers, strict=True)
         }
 
-    async def contacts_that_exist(self, contact_ids: Iterable[str]) -> set[str]:
+    async def existing_contacts(self, contact_ids: Iterable[str]) -> set[str]:
         """Those of these contacts that are there and not deleted."""
         wanted = list(contact_ids)
         if not wanted:
             return set()
-        async with _answering():
+        async with _translating_errors():
             documents = await self._contacts.find({"_id": {"$in": wanted}}, {"is_deleted": 1}).to_list(None)
         return {document["_id"] for document in documents if not document.get("is_deleted")}
 
-    async def touched_by(self, contact: ContactRecord) -> list[str]:
+    async def affected_by(self, contact: ContactRecord) -> list[str]:
         """The identities whose contact may be another now that this one has changed."""
         found: set[str] = set()
         queries: list[dict[str, Any]] = [{"contact_id": contact.contact_id}, {"by_hand": contact.contact_id}]
         if contact.stale_keys:
             queries.append({"keys": {"$in": list(contact.stale_keys)}})
         for query in queries:
-            async with _answering():
+            async with _translating_errors():
                 documents = await self._identities.find(query, {"_id": 1}).to_list(None)
             found |= {document["_id"] for document in documents}
         return sorted(found)
 
     async def unfinished(self, size: int) -> tuple[list[str], list[ContactRecord]]:
         """Identities to be judged, and contacts whose identities are to be: left over by whoever did not come to it."""
-        async with _answering():
+        async with _translating_errors():
             due = await self._identities.find({"is_due": True}, {"_id": 1}).limit(size).to_list(None)
             stale = await self._contacts.find({"is_stale": True}).limit(size).to_list(None)
         return [document["_id"] for document in due], [msgspec.convert(document, ContactRecord) for document in stale]
@@ -273,24 +276,24 @@ class LinkStore:
         """Remember an erasure, journaled. One that is known stays as it is."""
         document = msgspec.to_builtins(tombstone)
         condition = {"_id": document.pop("_id")}
-        async with _answering():
+        async with _translating_errors():
             await self._tombstones.update_one(condition, {"$setOnInsert": document}, upsert=True)
 
     async def tombstones(self) -> list[Tombstone]:
         """All erasures."""
-        async with _answering():
+        async with _translating_errors():
             documents = await self._tombstones.find({}).to_list(None)
         return [msgspec.convert(document, Tombstone) for document in documents]
 
-    async def hashed(self, identity_hash: str) -> list[str]:
+    async def find_by_hash(self, identity_hash: str) -> list[str]:
         """The identities that a hash stands for: one or none."""
-        async with _answering():
+        async with _translating_errors():
             documents = await self._identities.find({"hash": identity_hash}, {"_id": 1}).to_list(None)
         return [document["_id"] for document in documents]
 
-    async def make_durable(self) -> None:
+    async def wait_for_journal(self) -> None:
         """Return when all that was written before is in the journal: one write that waits for it instead of each."""
-        async with _answering():
+        async with _translating_errors():
             await self._marks.replace_one({"_id": "durable"}, {"at_ms": time.time_ns() // 1_000_000}, upsert=True)
 
     async def close(self) -> None:
@@ -303,17 +306,17 @@ def _known_to(sites: Sequence[str]) -> dict[str, Any]:
     return {"presences.site": {"$in": [*sites]}} if sites else {}
 
 
-def _records(documents: Iterable[dict[str, Any]], sites: Sequence[str]) -> list[IdentityRecord]:
+def _writer(documents: Iterable[dict[str, Any]], sites: Sequence[str]) -> list[IdentityRecord]:
     records = [msgspec.convert(document, IdentityRecord) for document in documents]
-    return [part for record in records if (part := seen_from(record, sites))] if sites else records
+    return [part for record in records if (part := restricted_to_sites(record, sites))] if sites else records
 
 
 @asynccontextmanager
-async def _answering() -> AsyncIterator[None]:
+async def _translating_errors() -> AsyncIterator[None]:
     try:
         yield
-    except (*_UNAVAILABLE, BulkWriteError) as error:
-        # Also when some of a bulk was refused besides: of the others nobody knows.
+    except (*_TRANSIENT_ERRORS, BulkWriteError) as error:
+        # Also when some of a bulk was ruled_out besides: of the others nobody knows.
         if isinstance(error, BulkWriteError) and not error.details["writeConcernErrors"]:
             raise
         _log.warning("MongoDB does not answer", error=type(error).__name__)

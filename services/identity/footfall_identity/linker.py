@@ -15,46 +15,53 @@ from msgspec.structs import replace
 
 from footfall_identity.contact_record import ContactRecord, deleted, replaced
 from footfall_identity.identity_record import IdentityRecord
-from footfall_identity.link_decisions import judged, linked_by_hand, refused, unlinked_by_hand
-from footfall_identity.link_store import Change, LinkStore
-from footfall_identity.matching import verdict
+from footfall_identity.link_decisions import linked_manually, ruled_out_contacts, unlinked_manually, with_match_result
+from footfall_identity.link_store import LinkStore, RecordChange
+from footfall_identity.matching import match_contact
 from footfall_identity.visitor_store import now_ms
 
-_JUDGED_AT_ONCE: Final = 100
+_RECORDS_PER_WRITE: Final = 100
 
 
-class Linking:
+class Linker:
     """Decides which contact an identity is. Its methods raise RequestError (UNAVAILABLE) without MongoDB."""
 
     def __init__(self, links: LinkStore, phone_region: str | None) -> None:
         self._links = links
         self._phone_region = phone_region
 
-    async def judge(self, identity_ids: Iterable[str]) -> dict[str, IdentityRecord]:
+    async def relink(self, identity_ids: Iterable[str]) -> dict[str, IdentityRecord]:
         """Judge these identities, as far as they are known, and return them as they then are."""
         wanted = list(identity_ids)
         results: dict[str, IdentityRecord] = {}
-        for start in range(0, len(wanted), _JUDGED_AT_ONCE):
-            part = wanted[start : start + _JUDGED_AT_ONCE]
+        for start in range(0, len(wanted), _RECORDS_PER_WRITE):
+            part = wanted[start : start + _RECORDS_PER_WRITE]
             while True:
-                pairs = await self._judged(part)
+                pairs = await self._relinked(part)
                 if await self._links.replace(pairs):
                     break
             results |= {after.identity_id: after for _, after in pairs}
         return results
 
-    async def _judged(self, identity_ids: list[str]) -> list[tuple[IdentityRecord | None, IdentityRecord]]:
+    async def _relinked(self, identity_ids: list[str]) -> list[tuple[IdentityRecord | None, IdentityRecord]]:
         records = (await self._links.get(identity_ids)).values()
-        existing = await self._links.contacts_that_exist({record.by_hand for record in records if record.by_hand})
-        matches = await self._links.contacts_that_match({key for record in records for key in record.keys})
+        existing = await self._links.existing_contacts({record.by_hand for record in records if record.by_hand})
+        matches = await self._links.contacts_by_key({key for record in records for key in record.keys})
         now = now_ms()
         return [
-            (record, judged(record, verdict(record.signs, record.by_hand, refused(record), existing, matches), now))
+            (
+                record,
+                with_match_result(
+                    record,
+                    match_contact(record.match_keys, record.by_hand, ruled_out_contacts(record), existing, matches),
+                    now,
+                ),
+            )
             for record in records
         ]
 
     async def upsert(self, given: ContactRecord) -> ContactRecord:
-        """Create or replace a contact, and judge the identities that this may touch."""
+        """Create or replace a contact, and relink the identities that this may update."""
         while True:
             before = await self._links.contact(given.contact_id)
             after = replaced(before, given, now_ms(), self._phone_region)
@@ -64,7 +71,7 @@ class Linking:
         return after
 
     async def delete(self, contact_id: str) -> bool:
-        """Remove a contact, and judge the identities that this touches. False when there is none."""
+        """Remove a contact, and relink the identities that this visit_updates. False when there is none."""
         while True:
             before = await self._links.contact(contact_id)
             if before is None or before.is_deleted:
@@ -75,19 +82,19 @@ class Linking:
         return before is not None and not before.is_deleted
 
     async def _finish(self, contact_id: str) -> None:
-        """Judge the identities that a changed contact may touch; then it is no longer stale, unless changed again."""
+        """Judge the identities that a changed contact may update; then it is no longer stale, unless changed again."""
         contact = await self._links.contact(contact_id)
         if contact is None or not contact.is_stale:
             return
-        await self.judge(await self._links.touched_by(contact))
+        await self.relink(await self._links.affected_by(contact))
         await self._links.replace_contact(contact, replace(contact, stale_keys=(), is_stale=False))
-        await self._links.make_durable()
+        await self._links.wait_for_journal()
 
     async def link(self, identity_id: str, contact_id: str, actor: str) -> IdentityRecord:
         """Link by hand. Raises RequestError (NOT_FOUND) when there is no such contact."""
-        if not await self._links.contacts_that_exist([contact_id]):
+        if not await self._links.existing_contacts([contact_id]):
             raise RequestError.not_found("Contact", contact_id)
-        return await self._choose(identity_id, partial(linked_by_hand, contact_id=contact_id, actor=actor))
+        return await self._choose(identity_id, partial(linked_manually, contact_id=contact_id, actor=actor))
 
     async def unlink(self, identity_id: str, actor: str) -> IdentityRecord:
         """Rule out, by hand, the contact that an identity is linked to.
@@ -98,19 +105,19 @@ class Linking:
         last = record.decisions[-1] if record and record.decisions else None
         if last is None or not (last.contact_id or last.refused_id):
             raise RequestError.failed_precondition("NOT_LINKED", "the identity is not linked to a contact")
-        return await self._choose(identity_id, partial(unlinked_by_hand, actor=actor))
+        return await self._choose(identity_id, partial(unlinked_manually, actor=actor))
 
     async def _choose(self, identity_id: str, choice: Callable[..., IdentityRecord]) -> IdentityRecord:
-        change: Change = partial(choice, now_ms=now_ms())
+        change: RecordChange = partial(choice, now_ms=now_ms())
         changed = await self._links.change({identity_id: change})
         if changed[identity_id].is_due:
-            changed |= await self.judge([identity_id])
-            await self._links.make_durable()
+            changed |= await self.relink([identity_id])
+            await self._links.wait_for_journal()
         return changed[identity_id]
 
     async def finish(self) -> None:
         """Do what somebody began and did not come to end. Raises RequestError (UNAVAILABLE)."""
-        due, stale = await self._links.unfinished(_JUDGED_AT_ONCE)
-        await self.judge(due)
+        due, stale = await self._links.unfinished(_RECORDS_PER_WRITE)
+        await self.relink(due)
         for contact in stale:
             await self._finish(contact.contact_id)

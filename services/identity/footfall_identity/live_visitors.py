@@ -10,10 +10,10 @@ from footfall_timeline import State
 from footfall_identity.visit_record import VisitRecord
 from footfall_identity.visitor_store import Position, VisitorStore
 
-MOST_EXAMINED: Final = 5_000
+MAX_EXAMINED: Final = 5_000
 """Visits looked at for one page. When so many do not match the filter, the page is short and there may be more."""
 
-_LEAST_A_LOOK: Final = 100
+_MIN_VISITS_PER_READ: Final = 100
 
 
 class LivePage(NamedTuple):
@@ -24,7 +24,7 @@ class LivePage(NamedTuple):
     below: Position | None
 
 
-async def live_page(
+async def list_live(
     visitors: VisitorStore,
     numbers: range,
     *,
@@ -45,8 +45,8 @@ async def live_page(
     found: list[VisitRecord] = []
     places: list[Position] = []
     examined = 0
-    while examined < MOST_EXAMINED:
-        look = max(_LEAST_A_LOOK, size - len(found))
+    while examined < MAX_EXAMINED:
+        look = max(_MIN_VISITS_PER_READ, size - len(found))
         parts = await asyncio.gather(
             *(visitors.live(number, is_known=is_known, below=below, size=look) for number, is_known in sets)
         )
@@ -56,7 +56,7 @@ async def live_page(
         records = await visitors.get(visit_id for _, visit_id in positions)
         for position in positions:
             record = records.get(position[1])
-            if record is not None and _matches(record, state) and is_of(record.site, site, sites):
+            if record is not None and _matches(record, state) and is_visible(record.site, site, sites):
                 if len(found) == size:  # a token tells nothing of visits that did not match
                     return LivePage(found, places, places[-1])
                 found.append(record)
@@ -72,6 +72,6 @@ def _matches(record: VisitRecord, state: State | None) -> bool:
     return state is None or record.fold.stamp.state is state
 
 
-def is_of(visit_site: str, site: str, sites: Collection[str]) -> bool:
+def is_visible(visit_site: str, site: str, sites: Collection[str]) -> bool:
     """Whether a visit of a site is asked for by who wants those of `site`, and may see those of `sites`; empty: all."""
     return site in {"", visit_site} and (not sites or visit_site in sites)

@@ -15,20 +15,20 @@ from google.protobuf.message import DecodeError
 from footfall_identity import metrics
 from footfall_identity.attributes import AttributeNames
 from footfall_identity.erasure import Eraser
-from footfall_identity.identity_index import PersonStore
-from footfall_identity.identity_record import Naming, VisitNow
+from footfall_identity.identity_index import IdentityIndex
+from footfall_identity.identity_record import IdentityMention, VisitStatus
 from footfall_identity.link_store import LinkStore
-from footfall_identity.linker import Linking
-from footfall_identity.record_writer import Records
-from footfall_identity.visit_record import VisitRecord, touches
+from footfall_identity.linker import Linker
+from footfall_identity.record_writer import RecordWriter
+from footfall_identity.visit_record import VisitRecord, visit_updates
 from footfall_identity.visitor_store import VisitorStore
 
 RECORDS_GROUP = "identity"
 LIVE_GROUP = "identity-live"
 _HASH_BYTES = 32
 # How many are looked at before others have their turn: for a few milliseconds.
-_EVENTS_A_TURN = 1_000
-_NAMINGS_A_TURN = 50
+_EVENTS_PER_TURN = 1_000
+_MENTIONS_PER_TURN = 50
 
 _log = structlog.get_logger()
 
@@ -36,7 +36,7 @@ Admitted = tuple[Event, Transition | None]
 Identifying = tuple[Event, Transition]
 
 
-class LiveConsumer:
+class LiveStateConsumer:
     """Handles entries of the log for the live state, in Redis alone.
 
     It reads for itself, because records wait for MongoDB, and nobody who enters the site is to wait for that.
@@ -51,11 +51,11 @@ class LiveConsumer:
         What is not as admission leaves it is counted and left out.
         """
         admitted = chain.from_iterable(map(_admitted, entries))
-        while part := [*islice(admitted, _EVENTS_A_TURN)]:
-            await self._visitors.merge(touches(part))
+        while part := [*islice(admitted, _EVENTS_PER_TURN)]:
+            await self._visitors.merge(visit_updates(part))
 
 
-class LogConsumer:
+class RecordConsumer:
     """Handles entries of the log for what identifies. Any may come again, in any order, to any number of consumers.
 
     A record says whether its identity is signed in on its newest visit, which is a fold of that visit's timeline. So
@@ -67,18 +67,18 @@ class LogConsumer:
     def __init__(
         self,
         visitors: VisitorStore,
-        persons: PersonStore,
+        index: IdentityIndex,
         links: LinkStore,
         *,
-        linking: Linking,
+        linker: Linker,
         eraser: Eraser,
         names: AttributeNames,
         phone_region: str | None,
     ) -> None:
         self._visitors = visitors
-        self._records = Records(persons, links)
+        self._writer = RecordWriter(index, links)
         self._links = links
-        self._linking = linking
+        self._linker = linker
         self._eraser = eraser
         self._names = names
         self._phone_region = phone_region
@@ -90,47 +90,49 @@ class LogConsumer:
         for entry in entries:
             identifying += _read(entry, erasures)
             await asyncio.sleep(0)
-        for start in range(0, len(identifying), _EVENTS_A_TURN):
-            await self._visitors.merge(touches(identifying[start : start + _EVENTS_A_TURN]))
+        for start in range(0, len(identifying), _EVENTS_PER_TURN):
+            await self._visitors.merge(visit_updates(identifying[start : start + _EVENTS_PER_TURN]))
         visits = await self._visitors.get(dict.fromkeys(event.visit_id for event, _ in identifying))
         if visits:
-            await self._write(await self._namings(identifying, visits), visits)
+            await self._write(await self._mentions(identifying, visits), visits)
         for erasure in erasures:
             await self._eraser.apply(number, erasure)
         if visits:
-            await self._links.make_durable()
+            await self._links.wait_for_journal()
 
-    async def _namings(self, identifying: list[Identifying], visits: dict[str, VisitRecord]) -> dict[str, list[Naming]]:
+    async def _mentions(
+        self, identifying: list[Identifying], visits: dict[str, VisitRecord]
+    ) -> dict[str, list[IdentityMention]]:
         """What was said of identities, but for what names somebody erased since."""
         forgotten = {(v.visit_id, t.event_id) for v in visits.values() for t in v.timeline if t.is_erased}
-        namings: dict[str, list[Naming]] = defaultdict(list)
+        mentions: dict[str, list[IdentityMention]] = defaultdict(list)
         for count, (event, transition) in enumerate(identifying, 1):
             if transition.identity and (event.visit_id, transition.event_id) not in forgotten:
-                naming = Naming.of(event, transition, self._names, self._phone_region)
-                namings[transition.identity].append(naming)
-            if count % _NAMINGS_A_TURN == 0:
+                mention = IdentityMention.of(event, transition, self._names, self._phone_region)
+                mentions[transition.identity].append(mention)
+            if count % _MENTIONS_PER_TURN == 0:
                 await asyncio.sleep(0)
-        return namings
+        return mentions
 
-    async def _write(self, namings: dict[str, list[Naming]], visits: dict[str, VisitRecord]) -> None:
-        due = await self._change(namings, visits.values())
+    async def _write(self, mentions: dict[str, list[IdentityMention]], visits: dict[str, VisitRecord]) -> None:
+        due = await self._change(mentions, visits.values())
         while visits:
             again = await self._visitors.get(visits)
             visits = {visit.visit_id: visit for visit in again.values() if visit.rev != visits[visit.visit_id].rev}
             if visits:
                 await self._change({}, visits.values())
-        await self._records.forget_erased(namings)
-        await self._linking.judge(due)
+        await self._writer.erase_again(mentions)
+        await self._linker.relink(due)
 
-    async def _change(self, namings: dict[str, list[Naming]], visits: Iterable[VisitRecord]) -> list[str]:
+    async def _change(self, mentions: dict[str, list[IdentityMention]], visits: Iterable[VisitRecord]) -> list[str]:
         """Write what was said of identities and what visits now say of those they name; return who is to be judged."""
-        now: dict[str, list[VisitNow]] = {identity: [] for identity in namings}
+        now: dict[str, list[VisitStatus]] = {identity: [] for identity in mentions}
         for visit in visits:
             stamp = visit.fold.stamp
             signed_in = stamp.identity if stamp.state is State.AUTHENTICATED else ""
             for association in visit.fold.associations:
-                now.setdefault(association.identity, []).append(VisitNow(visit.visit_id, visit.rev, signed_in))
-        return await self._records.change(namings, now)
+                now.setdefault(association.identity, []).append(VisitStatus(visit.visit_id, visit.rev, signed_in))
+        return await self._writer.change(mentions, now)
 
 
 def _admitted(entry: Entry) -> Iterator[Admitted]:
@@ -152,7 +154,7 @@ def _read(entry: Entry, erasures: list[Erasure]) -> list[Identifying]:
     """The events of an entry that identify; adds its erasure. What else it holds, and what is unfit, is left out."""
     try:
         batch = EventBatch.FromString(entry.payload)
-    except DecodeError:  # LiveConsumer has counted it, and unfit events
+    except DecodeError:  # LiveStateConsumer has counted it, and unfit events
         return []
     if batch.HasField("erasure"):
         if len(batch.erasure.identity_hash) == _HASH_BYTES and batch.erasure.erasure_id:

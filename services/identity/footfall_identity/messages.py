@@ -90,13 +90,13 @@ def contact_links(record: IdentityRecord) -> list[contact_pb2.ContactLink]:
 
 def _contact_link(record: IdentityRecord, decision: Decision, end_ms: int | None) -> contact_pb2.ContactLink:
     evidence = []
-    if decision.sign is not None:
+    if decision.match_key is not None:
         evidence = [
             contact_pb2.LinkEvidence(
-                visit_id=decision.sign.browser_visit_id or decision.sign.visit_id,
-                event_id=decision.sign.at[ORDER_KEY_TIME_DIGITS:],
+                visit_id=decision.match_key.browser_visit_id or decision.match_key.visit_id,
+                event_id=decision.match_key.at[ORDER_KEY_TIME_DIGITS:],
                 attribute=attribute,
-                assurance=event_pb2.Assurance.ValueType(decision.sign.assurance),
+                assurance=event_pb2.Assurance.ValueType(decision.match_key.assurance),
             )
             for attribute in ATTRIBUTES[decision.rule]
         ]

@@ -26,7 +26,7 @@ class PartitionKeys:
     def __init__(self, number: int) -> None:
         tag = hash_tag(number)
         self.visit = f"visit:{tag}:"
-        self.person = f"person:{tag}:"
+        self.naming_visits = f"person:{tag}:"
         self.live_anonymous = f"live:{tag}:anonymous"
         self.live_known = f"live:{tag}:known"
         self.changes = f"changes:{tag}"
@@ -75,7 +75,7 @@ class Partitions:
             for at, answer in zip(positions, await pipeline.execute(), strict=True):
                 answers[at] = answer
 
-        async with answering():
+        async with translating_errors():
             await asyncio.gather(*map(ask_node, self.redis.nodes({number for number, *_ in commands})))
         return answers
 
@@ -100,14 +100,14 @@ class Partitions:
             pipeline.xadd(keys.log, {PAYLOAD_FIELD: payload})
             if ack_replicas:
                 pipeline.execute_command("WAITAOF", 1, ack_replicas, _WAIT_FOR_REPLICAS_MS)
-            async with answering():
+            async with translating_errors():
                 answers = await pipeline.execute()
             if ack_replicas and answers[1][1] < ack_replicas:
                 raise RequestError.unavailable("too few replicas have confirmed the entry of the log", _RETRY_MS)
 
 
 @asynccontextmanager
-async def answering() -> AsyncIterator[None]:
+async def translating_errors() -> AsyncIterator[None]:
     """Raise RequestError (UNAVAILABLE) when Redis does not answer what is asked and read inside.
 
     Also when a later version has written it: while that replaces this one, it will answer instead.

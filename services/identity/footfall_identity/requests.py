@@ -13,10 +13,10 @@ from footfall_identity.contact_record import ContactRecord
 from footfall_identity.matching import email_key, phone_key
 from footfall_identity.visitor_store import Position
 
-MOST_EVENTS: Final = 1_000
-MOST_IDENTITIES: Final = 1_000
-LONGEST_TEXT: Final = 256
-MOST_ADDRESSES: Final = 32
+MAX_EVENTS: Final = 1_000
+MAX_IDENTITIES: Final = 1_000
+MAX_TEXT_LENGTH: Final = 256
+MAX_ADDRESSES: Final = 32
 
 
 # Tokens can be made up by whoever reads paging.py.
@@ -26,8 +26,8 @@ _COUNT = re.compile(r"[0-9]{1,9}")
 
 def admitted(events: Sequence[Event]) -> list[tuple[Event, Transition | None]]:
     """Events of the log, each with its transition."""
-    if len(events) > MOST_EVENTS:
-        raise RequestError.invalid("events", f"must be at most {MOST_EVENTS}")
+    if len(events) > MAX_EVENTS:
+        raise RequestError.invalid("events", f"must be at most {MAX_EVENTS}")
     found = []
     for position, event in enumerate(events):
         try:
@@ -53,12 +53,12 @@ def identity_id(text: str) -> str:
 
 def contact_id(text: str) -> str:
     """The name of a contact."""
-    return _text("contact_id", text, LONGEST_TEXT)
+    return _text("contact_id", text, MAX_TEXT_LENGTH)
 
 
 def actor(text: str) -> str:
     """Who decides."""
-    return _text("actor", text, LONGEST_TEXT)
+    return _text("actor", text, MAX_TEXT_LENGTH)
 
 
 def _text(field: str, text: str, longest: int) -> str:
@@ -103,16 +103,16 @@ def _no_token() -> RequestError:
 def contact(given: Contact, phone_region: str | None) -> ContactRecord:
     """A contact to store. Raises with all that is wrong with it."""
     wrong: list[tuple[str, str]] = []
-    if not 1 <= len(given.contact_id) <= LONGEST_TEXT:
-        wrong.append(("contact.contact_id", f"must be 1 to {LONGEST_TEXT} characters"))
+    if not 1 <= len(given.contact_id) <= MAX_TEXT_LENGTH:
+        wrong.append(("contact.contact_id", f"must be 1 to {MAX_TEXT_LENGTH} characters"))
     phone_rule = "must be a telephone number, with + and country code" if phone_region is None else "must be a number"
     wrong += _wrong_addresses("email_addresses", given.email_addresses, email_key, "must be an e-mail address")
     wrong += _wrong_addresses(
         "phone_numbers", given.phone_numbers, lambda text: phone_key(text, phone_region), phone_rule
     )
     for field in ("first_name", "last_name", "title"):
-        if len(getattr(given, field)) > LONGEST_TEXT:
-            wrong.append((f"contact.{field}", f"must be at most {LONGEST_TEXT} characters"))
+        if len(getattr(given, field)) > MAX_TEXT_LENGTH:
+            wrong.append((f"contact.{field}", f"must be at most {MAX_TEXT_LENGTH} characters"))
     if wrong:
         raise RequestError.invalid_fields(wrong)
     return ContactRecord(
@@ -127,6 +127,6 @@ def contact(given: Contact, phone_region: str | None) -> ContactRecord:
 
 def _wrong_addresses(field: str, texts: Iterable[str], key: Callable[[str], str], rule: str) -> list[tuple[str, str]]:
     listed = list(texts)
-    if len(listed) > MOST_ADDRESSES:
-        return [(f"contact.{field}", f"must be at most {MOST_ADDRESSES}")]
+    if len(listed) > MAX_ADDRESSES:
+        return [(f"contact.{field}", f"must be at most {MAX_ADDRESSES}")]
     return [(f"contact.{field}[{position}]", rule) for position, text in enumerate(listed) if not key(text)]

@@ -19,15 +19,15 @@ from footfall_identity.erasure import Eraser
 from footfall_identity.identity_record import IdentityRecord
 from footfall_identity.importer import Importer
 from footfall_identity.link_store import LinkStore
-from footfall_identity.linker import Linking
-from footfall_identity.live_visitors import is_of, live_page
+from footfall_identity.linker import Linker
+from footfall_identity.live_visitors import is_visible, list_live
 from footfall_identity.partitions import Partitions
 from footfall_identity.settings import MINUTE_MS, IdentitySettings
-from footfall_identity.visit_record import touches
+from footfall_identity.visit_record import visit_updates
 from footfall_identity.visitor_store import VisitorStore, now_ms
 
 _PERSON_PAGE: Final = 1_000
-_IDENTITIES_A_READ: Final = 200
+_IDENTITIES_PER_READ: Final = 200
 _NO_WALLS: Final = Walls()
 
 Context = ServicerContext[Any, Any]
@@ -43,7 +43,7 @@ class IdentityService(IdentityServiceServicer):
         visitors: VisitorStore,
         links: LinkStore,
         *,
-        linking: Linking,
+        linker: Linker,
         eraser: Eraser,
         feed: ChangeFeed,
         importer: Importer,
@@ -53,7 +53,7 @@ class IdentityService(IdentityServiceServicer):
         self._partitions = partitions
         self._visitors = visitors
         self._links = links
-        self._linking = linking
+        self._linker = linker
         self._eraser = eraser
         self._feed = feed
         self._importer = importer
@@ -62,7 +62,7 @@ class IdentityService(IdentityServiceServicer):
     async def ResolveEvents(self, request: pb.ResolveEventsRequest, _context: Context) -> pb.ResolveEventsResponse:  # noqa: N802
         """Merge events into timelines."""
         metrics.RESOLVE_EVENTS.observe(len(request.events))
-        changed = await self._visitors.merge(touches(requests.admitted(request.events)))
+        changed = await self._visitors.merge(visit_updates(requests.admitted(request.events)))
         metrics.TIMELINES_CHANGED.inc(len(changed))
         return pb.ResolveEventsResponse()
 
@@ -71,7 +71,7 @@ class IdentityService(IdentityServiceServicer):
         visit_id = requests.visit_id(request.visit_id)
         sites = self._walls.sharing(request.sites)
         found = await self._visitors.get(self._walls.candidates(visit_id, sites))
-        records = [record for record in found.values() if is_of(record.site, "", sites)]
+        records = [record for record in found.values() if is_visible(record.site, "", sites)]
         if not records:
             raise RequestError.not_found("Visitor", visit_id)
         record = min(records, key=lambda record: (record.received_ms, record.site, record.visit_id))
@@ -81,7 +81,7 @@ class IdentityService(IdentityServiceServicer):
     async def ListVisitors(self, request: pb.ListVisitorsRequest, _context: Context) -> pb.ListVisitorsResponse:  # noqa: N802
         """Who is on the site now. A page may be short although there are more, when few visitors match the filter."""
         same = paging.fingerprint(request)
-        page = await live_page(
+        page = await list_live(
             self._visitors,
             self._partitions.numbers,
             state=requests.state(request.state),
@@ -119,12 +119,12 @@ class IdentityService(IdentityServiceServicer):
     ) -> pb.BatchGetIdentitiesResponse:
         """Several identities, in the order asked for; unknown ones are left out, what is too much is named."""
         ids = request.identity_ids
-        if len(ids) > requests.MOST_IDENTITIES:
-            raise RequestError.invalid("identity_ids", f"must be at most {requests.MOST_IDENTITIES}")
+        if len(ids) > requests.MAX_IDENTITIES:
+            raise RequestError.invalid("identity_ids", f"must be at most {requests.MAX_IDENTITIES}")
         response, size = pb.BatchGetIdentitiesResponse(), 0
         sites = self._walls.sharing(request.sites)
-        for start in range(0, len(ids), _IDENTITIES_A_READ):
-            part = ids[start : start + _IDENTITIES_A_READ]
+        for start in range(0, len(ids), _IDENTITIES_PER_READ):
+            part = ids[start : start + _IDENTITIES_PER_READ]
             found = await self._links.get(part, sites)
             for position, identity_id in enumerate(part, start):
                 record = found.get(identity_id)
@@ -160,9 +160,9 @@ class IdentityService(IdentityServiceServicer):
         return messages.identity(record, copy_name=self._settings.copy_name)
 
     async def UpsertContact(self, request: pb.UpsertContactRequest, _context: Context) -> pb.UpsertContactResponse:  # noqa: N802
-        """Create or replace a contact; links it touches are right when this returns."""
+        """Create or replace a contact; links it visit_updates are right when this returns."""
         given = requests.contact(request.contact, self._settings.phone_region)
-        return pb.UpsertContactResponse(contact=messages.contact(await self._linking.upsert(given)))
+        return pb.UpsertContactResponse(contact=messages.contact(await self._linker.upsert(given)))
 
     async def GetContact(self, request: pb.GetContactRequest, _context: Context) -> pb.GetContactResponse:  # noqa: N802
         """One contact."""
@@ -186,22 +186,22 @@ class IdentityService(IdentityServiceServicer):
         return record, linked
 
     async def DeleteContact(self, request: pb.DeleteContactRequest, _context: Context) -> pb.DeleteContactResponse:  # noqa: N802
-        """Remove a contact; links it touches are right when this returns."""
+        """Remove a contact; links it visit_updates are right when this returns."""
         contact_id = requests.contact_id(request.contact_id)
-        if not await self._linking.delete(contact_id):
+        if not await self._linker.delete(contact_id):
             raise RequestError.not_found("Contact", contact_id)
         return pb.DeleteContactResponse()
 
     async def LinkContact(self, request: pb.LinkContactRequest, _context: Context) -> pb.LinkContactResponse:  # noqa: N802
         """Link by hand."""
         identity_id, contact_id = requests.identity_id(request.identity_id), requests.contact_id(request.contact_id)
-        record = await self._linking.link(identity_id, contact_id, requests.actor(request.actor))
+        record = await self._linker.link(identity_id, contact_id, requests.actor(request.actor))
         return pb.LinkContactResponse(link=messages.contact_links(record)[0])
 
     async def UnlinkContact(self, request: pb.UnlinkContactRequest, _context: Context) -> pb.UnlinkContactResponse:  # noqa: N802
         """Undo a link by hand."""
         identity_id = requests.identity_id(request.identity_id)
-        record = await self._linking.unlink(identity_id, requests.actor(request.actor))
+        record = await self._linker.unlink(identity_id, requests.actor(request.actor))
         return pb.UnlinkContactResponse(link=messages.contact_links(record)[0])
 
     async def ListContactLinks(  # noqa: N802

@@ -35,7 +35,7 @@ _NO_TITLE = Title()
 
 
 @dataclass(slots=True)
-class Touch:
+class VisitUpdate:
     """What a batch brings to one visit. Parts that disagree merge to the same whatever their order.
 
     `site` is that of the event received first, at `received_ms`: the one thing about it that no sender can set.
@@ -53,7 +53,7 @@ class Touch:
     transitions: list[Transition] = field(default_factory=list)
 
     @classmethod
-    def of(cls, record: "VisitRecord", transitions: list[Transition]) -> "Touch":
+    def of(cls, record: "VisitRecord", transitions: list[Transition]) -> "VisitUpdate":
         """What only changes transitions of a visit."""
         return cls(
             record.visit_id,
@@ -81,17 +81,17 @@ class Touch:
             self.transitions.append(transition)
 
 
-def touches(events: Iterable[tuple[Event, Transition | None]]) -> list[Touch]:
+def visit_updates(events: Iterable[tuple[Event, Transition | None]]) -> list[VisitUpdate]:
     """What the events, each with its transition, bring to the visits they belong to."""
-    found: dict[str, Touch] = {}
+    found: dict[str, VisitUpdate] = {}
     for event, transition in events:
-        touch = found.get(event.visit_id)
-        if touch is None:
+        update = found.get(event.visit_id)
+        if update is None:
             at_ms = event.event_time_ms
-            touch = found[event.visit_id] = Touch(
+            update = found[event.visit_id] = VisitUpdate(
                 event.visit_id, at_ms, at_ms, event.site, event.received_time_ms, event.browser_visit_id
             )
-        touch.add(event, transition)
+        update.add(event, transition)
     return list(found.values())
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from footfall_identity.erasure import Eraser
-from footfall_identity.identity_index import PersonStore
+from footfall_identity.identity_index import IdentityIndex
 from footfall_identity.link_store import LinkStore
-from footfall_identity.linker import Linking
-from footfall_identity.log_consumers import LogConsumer
+from footfall_identity.linker import Linker
+from footfall_identity.log_consumers import RecordConsumer
 from footfall_identity.partitions import Partitions
 from footfall_identity.visitor_store import VisitorStore
 
@@ -41,10 +41,10 @@ def visitor_store(partitions: Partitions, *, erases_anonymous: bool = True) -> V
     """Timelines in a Redis."""
     return VisitorStore(
         partitions,
-        keep_ms=KEEP_MS,
+        retention_ms=KEEP_MS,
         idle_ms=30 * 60_000,
-        changes_kept=1_000,
-        transitions_kept=1_000,
+        changelog_max_entries=1_000,
+        max_transitions=1_000,
         erasure_secret=ERASURE_KEY,
         erases_anonymous=erases_anonymous,
     )
@@ -60,15 +60,15 @@ async def links(mongo_url: str, mongo_database: str) -> AsyncIterator[LinkStore]
 
 
 @pytest.fixture
-def linking(links: LinkStore) -> Linking:
+def linker(links: LinkStore) -> Linker:
     """What decides about links there."""
-    return Linking(links, "DE")
+    return Linker(links, "DE")
 
 
 @pytest.fixture
 def eraser(partitions: Partitions, store: VisitorStore, links: LinkStore) -> Eraser:
     """What forgets people here and there."""
-    return Eraser(partitions, PersonStore(partitions, store), links, secret=ERASURE_KEY, ack_replicas=0)
+    return Eraser(partitions, IdentityIndex(partitions, store), links, secret=ERASURE_KEY, ack_replicas=0)
 
 
 @pytest.fixture
@@ -76,15 +76,15 @@ def consumer(
     partitions: Partitions,
     store: VisitorStore,
     links: LinkStore,
-    linking: Linking,
+    linker: Linker,
     eraser: Eraser,
-) -> LogConsumer:
+) -> RecordConsumer:
     """What reads the log. It keeps nothing, so one is as good as several."""
-    return LogConsumer(
+    return RecordConsumer(
         store,
-        PersonStore(partitions, store),
+        IdentityIndex(partitions, store),
         links,
-        linking=linking,
+        linker=linker,
         eraser=eraser,
         names=ATTRIBUTE_NAMES,
         phone_region="DE",

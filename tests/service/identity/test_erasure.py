@@ -13,10 +13,10 @@ from footfall.event.v1.event_pb2 import Event, EventBatch
 from footfall.identity.v1 import identity_service_pb2 as pb
 from footfall_identity.contact_record import ContactRecord
 from footfall_identity.erasure import Eraser
-from footfall_identity.identity_index import PersonStore
+from footfall_identity.identity_index import IdentityIndex
 from footfall_identity.link_store import LinkStore
-from footfall_identity.linker import Linking
-from footfall_identity.log_consumers import LogConsumer
+from footfall_identity.linker import Linker
+from footfall_identity.log_consumers import RecordConsumer
 from footfall_identity.partitions import Partitions
 from footfall_identity.visitor_store import VisitorStore
 from footfall_servicekit.errors import details_of
@@ -71,7 +71,7 @@ async def _value(redis: Any, key: bytes) -> Any:
     return await read[kind]()
 
 
-async def handle_all(consumer: LogConsumer, redis: Any) -> None:
+async def handle_all(consumer: RecordConsumer, redis: Any) -> None:
     """Hand the whole log to the consumer, from its beginning."""
     for number in range(PARTITIONS):
         entries = await redis.xrange(f"log:{{p{number:02d}}}")
@@ -79,10 +79,10 @@ async def handle_all(consumer: LogConsumer, redis: Any) -> None:
 
 
 @pytest.fixture
-async def known_person(redis: Any, consumer: LogConsumer, store: VisitorStore, linking: Linking) -> list[str]:
+async def known_person(redis: Any, consumer: RecordConsumer, store: VisitorStore, linker: Linker) -> list[str]:
     """Somebody who was on three visits, two of them with another, and is linked to a contact. Returns the visits."""
     visits = [new_id() for _ in range(3)]
-    await linking.upsert(ContactRecord(contact_id="c1", phone_numbers=("+49301234567",)))
+    await linker.upsert(ContactRecord(contact_id="c1", phone_numbers=("+49301234567",)))
     for number, visit_id in enumerate(visits):
         at = now_ms() - 10_000
         events = [
@@ -99,7 +99,7 @@ async def known_person(redis: Any, consumer: LogConsumer, store: VisitorStore, l
 
 
 async def test_nothing_names_them_afterwards_also_not_after_replaying_the_log(
-    known_person: list[str], eraser: Eraser, consumer: LogConsumer, stores: Stores
+    known_person: list[str], eraser: Eraser, consumer: RecordConsumer, stores: Stores
 ) -> None:
     assert {place.partition(":")[0] for place in await stores.places_of(PERSON)} == {"visit", "changes", "identities"}
     erased = await eraser.erase(PERSON, "officer")
@@ -110,7 +110,7 @@ async def test_nothing_names_them_afterwards_also_not_after_replaying_the_log(
 
 
 async def test_replaying_the_log_into_empty_stores_brings_nobody_back(
-    known_person: list[str], eraser: Eraser, consumer: LogConsumer, links: LinkStore, stores: Stores
+    known_person: list[str], eraser: Eraser, consumer: RecordConsumer, links: LinkStore, stores: Stores
 ) -> None:
     await eraser.erase(PERSON, "officer")
     await stores.mongo.client.drop_database(stores.mongo.name)
@@ -135,7 +135,7 @@ async def test_others_of_the_same_visits_keep_everything(
             assert b"visit" in fields  # what is left is whole
 
 
-def telling(name: str, visit_id: str, at_ms: int, user: str = "", *, mark: str, **more: Any) -> Event:
+def event_with_mark(name: str, visit_id: str, at_ms: int, user: str = "", *, mark: str, **more: Any) -> Event:
     """An event whose page, title and device have a mark."""
     url = f"https://shop.example/?m={mark}"
     return admitted(name, visit_id, at_ms, user, url=url, title=f"Title {mark}", global_visit_id=mark, **more)
@@ -146,18 +146,18 @@ async def test_live_state_forgets_the_page_the_title_and_the_device(
 ) -> None:
     visit_id, at, mark = new_id(), now_ms() - 10_000, new_id()
     of_person = [
-        telling("PageEntered", visit_id, at, mark=mark),
-        telling("SignIn", visit_id, at + 10, PERSON, mark=mark),
-        telling("PageEntered", visit_id, at + 20, mark=mark),
+        event_with_mark("PageEntered", visit_id, at, mark=mark),
+        event_with_mark("SignIn", visit_id, at + 10, PERSON, mark=mark),
+        event_with_mark("PageEntered", visit_id, at + 20, mark=mark),
     ]
     await resolve(store, *of_person)
     assert {place.partition(":")[0] for place in await stores.places_of(mark)} == {"visit"}
     await eraser.erase(PERSON, "officer")
     assert await stores.places_of(mark) == []
-    later = telling("PageEntered", visit_id, now_ms() + 10, mark=mark)
+    later = event_with_mark("PageEntered", visit_id, now_ms() + 10, mark=mark)
     await resolve(store, *of_person, later)
     assert await stores.places_of(mark) == [], "neither what comes again nor what still is their part of the visit"
-    await resolve(store, telling("SignIn", visit_id, now_ms() + 20, "bob", mark="bobs"))
+    await resolve(store, event_with_mark("SignIn", visit_id, now_ms() + 20, "bob", mark="bobs"))
     record = (await store.get([visit_id]))[visit_id]
     assert (record.url, record.title, record.global_visit_id) == (
         "https://shop.example/?m=bobs",
@@ -170,9 +170,9 @@ async def test_an_erasure_may_leave_what_came_before_anybody_was_named(
     partitions: Partitions, links: LinkStore, stores: Stores
 ) -> None:
     store = visitor_store(partitions, erases_anonymous=False)
-    keeping = Eraser(partitions, PersonStore(partitions, store), links, secret=ERASURE_KEY, ack_replicas=0)
+    keeping = Eraser(partitions, IdentityIndex(partitions, store), links, secret=ERASURE_KEY, ack_replicas=0)
     visit_id, at = new_id(), now_ms() - 10_000
-    await resolve(store, telling("PageEntered", visit_id, at, mark="before"))
+    await resolve(store, event_with_mark("PageEntered", visit_id, at, mark="before"))
     await resolve(store, admitted("SignIn", visit_id, at + 10, PERSON, url=""))
     await keeping.erase(PERSON, "officer")
     record = (await store.get([visit_id]))[visit_id]
@@ -196,16 +196,16 @@ async def test_live_state_shows_the_last_page_that_is_not_an_erased_persons(
     await resolve(store, *chance.sample(events, len(events) // 2))
     record = (await store.get([events[0].visit_id]))[events[0].visit_id]
     last = events[-1]
-    naming = [step for step in record.fold.steps if step.transition.kind is not Kind.SIGN_OUT]
-    owner = [s for s in naming if s.after == ANONYMOUS or not s.transition.is_erased]
+    naming_steps = [step for step in record.fold.steps if step.transition.kind is not Kind.SIGN_OUT]
+    owner = [s for s in naming_steps if s.after == ANONYMOUS or not s.transition.is_erased]
     is_persons = bool(owner) and owner[-1].transition.is_erased
-    is_persons |= any(s.transition.is_erased and s.transition.event_id == last.event_id for s in naming)
+    is_persons |= any(s.transition.is_erased and s.transition.event_id == last.event_id for s in naming_steps)
     assert (record.url, record.title) == (("", "") if is_persons else (last.url, last.title))
-    assert bool(record.global_visit_id) == (bool(record.fold.associations) or not naming)
+    assert bool(record.global_visit_id) == (bool(record.fold.associations) or not naming_steps)
 
 
 async def test_events_of_before_stay_unbelieved_and_those_of_later_make_somebody_new(
-    known_person: list[str], eraser: Eraser, consumer: LogConsumer, store: VisitorStore, links: LinkStore
+    known_person: list[str], eraser: Eraser, consumer: RecordConsumer, store: VisitorStore, links: LinkStore
 ) -> None:
     erased_at = (await eraser.erase(PERSON, "officer")).erasure.erase_time_ms
     visit_id = new_id()
@@ -225,7 +225,7 @@ async def test_events_of_before_stay_unbelieved_and_those_of_later_make_somebody
 
 
 async def test_a_clock_that_runs_fast_does_not_outrun_an_erasure(
-    eraser: Eraser, consumer: LogConsumer, store: VisitorStore, links: LinkStore
+    eraser: Eraser, consumer: RecordConsumer, store: VisitorStore, links: LinkStore
 ) -> None:
     event = admitted("SignIn", new_id(), now_ms() + HOUR_MS, PERSON)
     await resolve(store, event)
@@ -236,10 +236,10 @@ async def test_a_clock_that_runs_fast_does_not_outrun_an_erasure(
 
 @pytest.mark.parametrize("seed", range(6))
 async def test_whatever_happens_at_the_same_moment_nothing_of_before_stays(
-    eraser: Eraser, consumer: LogConsumer, *, store: VisitorStore, linking: Linking, stores: Stores, seed: int
+    eraser: Eraser, consumer: RecordConsumer, *, store: VisitorStore, linker: Linker, stores: Stores, seed: int
 ) -> None:
     chance = random.Random(seed)  # noqa: S311
-    await linking.upsert(ContactRecord(contact_id="c1", phone_numbers=("+49301234567",)))
+    await linker.upsert(ContactRecord(contact_id="c1", phone_numbers=("+49301234567",)))
     events = [
         admitted("SignIn", new_id(), now_ms() - 1_000 + n, PERSON, data={"phone": "+49301234567"}) for n in range(8)
     ]
@@ -258,7 +258,7 @@ async def test_whatever_happens_at_the_same_moment_nothing_of_before_stays(
 
 
 async def test_a_redis_that_was_lost_learns_of_erasures_from_mongodb(
-    known_person: list[str], eraser: Eraser, consumer: LogConsumer, stores: Stores
+    known_person: list[str], eraser: Eraser, consumer: RecordConsumer, stores: Stores
 ) -> None:
     erased_at = (await eraser.erase(PERSON, "officer")).erasure.erase_time_ms
     await stores.redis.flushdb()

@@ -7,10 +7,10 @@ from footfall.event.v1.event_pb2 import Event
 from footfall.identity.v1.identity_service_pb2 import ImportedVisit
 from footfall_identity.contact_record import ContactRecord
 from footfall_identity.erasure import Eraser
-from footfall_identity.identity_index import PersonStore
+from footfall_identity.identity_index import IdentityIndex
 from footfall_identity.importer import Importer
 from footfall_identity.link_store import LinkStore
-from footfall_identity.linker import Linking
+from footfall_identity.linker import Linker
 from footfall_identity.partitions import Partitions
 from footfall_identity.requests import admitted as with_transitions
 from footfall_identity.visitor_store import VisitorStore
@@ -22,8 +22,8 @@ VISIT, PAST_MS = new_id(), now_ms() - 20 * DAY_MS
 
 
 @pytest.fixture
-def importer(partitions: Partitions, store: VisitorStore, links: LinkStore, linking: Linking) -> Importer:
-    return Importer(PersonStore(partitions, store), links, linking, names=ATTRIBUTE_NAMES, phone_region="DE")
+def importer(partitions: Partitions, store: VisitorStore, links: LinkStore, linker: Linker) -> Importer:
+    return Importer(IdentityIndex(partitions, store), links, linker, names=ATTRIBUTE_NAMES, phone_region="DE")
 
 
 def visit_now(revision: int, signed_in: str, *identities: str) -> ImportedVisit:
@@ -47,9 +47,9 @@ Told = list[tuple[Event, ImportedVisit]]
     ],
 )
 async def test_records_are_as_the_past_left_them_and_redis_knows_nothing(
-    importer: Importer, links: LinkStore, linking: Linking, redis: Any, told: Told
+    importer: Importer, links: LinkStore, linker: Linker, redis: Any, told: Told
 ) -> None:
-    await linking.upsert(ContactRecord(contact_id="c1", email_addresses=("ann@shop.example",)))
+    await linker.upsert(ContactRecord(contact_id="c1", email_addresses=("ann@shop.example",)))
     for event, visit in told:
         await importer.take(with_transitions([event]), [visit])
     records = await links.get(["ann", "ben"])

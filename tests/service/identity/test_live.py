@@ -10,7 +10,7 @@ from footfall.identity.v1 import identity_service_pb2 as pb
 from footfall.identity.v1 import visitor_pb2
 from footfall_identity.change_feed import ChangeFeed
 from footfall_identity.link_store import LinkStore
-from footfall_identity.live_visitors import live_page
+from footfall_identity.live_visitors import list_live
 from footfall_identity.partitions import Partitions
 from footfall_identity.visitor_store import VisitorStore
 from footfall_servicekit.errors import ErrorDetails, details_of
@@ -59,7 +59,7 @@ async def test_pages_of_any_size_list_each_matching_visit_once_latest_first(
         found: list[str] = []
         below = None
         while True:
-            page = await live_page(store, partitions.numbers, state=wanted, site=site, below=below, size=size)
+            page = await list_live(store, partitions.numbers, state=wanted, site=site, below=below, size=size)
             found += [record.visit_id for record in page.visits]
             assert len(page.visits) <= size
             below = page.below
@@ -76,7 +76,7 @@ async def test_any_number_of_visits_may_have_the_same_moment(partitions: Partiti
     found: list[str] = []
     below = None
     while len(found) < len(visits):
-        page = await live_page(store, partitions.numbers, state=None, site="", below=below, size=100)
+        page = await list_live(store, partitions.numbers, state=None, site="", below=below, size=100)
         found += [record.visit_id for record in page.visits]
         below = page.below
     assert found == sorted(visits, reverse=True)
@@ -86,16 +86,16 @@ async def test_any_number_of_visits_may_have_the_same_moment(partitions: Partiti
 async def test_a_page_looks_at_a_bounded_number_of_visits(
     partitions: Partitions, store: VisitorStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("footfall_identity.live_visitors.MOST_EXAMINED", 100)
+    monkeypatch.setattr("footfall_identity.live_visitors.MAX_EXAMINED", 100)
     at = now_ms()
     wanted = admitted("SignIn", new_id(), at - 10_000, "ann")
     await resolve(store, *(admitted("UserInfo", new_id(), at - n, "bob") for n in range(400)), wanted)
-    page = await live_page(store, partitions.numbers, state=State.AUTHENTICATED, site="", below=None, size=10)
+    page = await list_live(store, partitions.numbers, state=State.AUTHENTICATED, site="", below=None, size=10)
     assert page.visits == []
     assert page.below is not None
     looks = 1
     while not page.visits:
-        page = await live_page(store, partitions.numbers, state=State.AUTHENTICATED, site="", below=page.below, size=10)
+        page = await list_live(store, partitions.numbers, state=State.AUTHENTICATED, site="", below=page.below, size=10)
         looks += 1
     assert [record.visit_id for record in page.visits] == [wanted.visit_id]
     assert looks <= 5

@@ -9,7 +9,7 @@ import pytest
 from footfall.event.v1.event_pb2 import Event
 from footfall_identity.identity_record import IdentityRecord
 from footfall_identity.link_store import LinkStore
-from footfall_identity.log_consumers import LiveConsumer, LogConsumer
+from footfall_identity.log_consumers import LiveStateConsumer, RecordConsumer
 from footfall_identity.visitor_store import VisitorStore
 from footfall_servicekit.errors import RequestError
 from footfall_servicekit.stream import Entry
@@ -51,7 +51,7 @@ def as_modelled(record: IdentityRecord) -> dict[str, Any]:
 
 @pytest.mark.parametrize("seed", range(8))
 async def test_any_order_repetition_and_company_gives_the_records_of_the_model(
-    consumer: LogConsumer, store: VisitorStore, links: LinkStore, seed: int
+    consumer: RecordConsumer, store: VisitorStore, links: LinkStore, seed: int
 ) -> None:
     chance = random.Random(seed)  # noqa: S311
     events = [event for _ in range(4) for event in random_visit(chance, ["ann", "bob", "cy"], length=8)]
@@ -76,7 +76,7 @@ async def test_any_order_repetition_and_company_gives_the_records_of_the_model(
 
 
 async def test_a_sign_out_in_another_entry_ends_the_scope(
-    consumer: LogConsumer, store: VisitorStore, links: LinkStore
+    consumer: RecordConsumer, store: VisitorStore, links: LinkStore
 ) -> None:
     visit_id, at = new_id(), now_ms()
     await consumer.handle(0, [entry(admitted("SignIn", visit_id, at, "ann"))])
@@ -87,7 +87,7 @@ async def test_a_sign_out_in_another_entry_ends_the_scope(
 
 
 async def test_a_timeline_that_changes_while_the_record_is_written_is_looked_at_again(
-    consumer: LogConsumer, store: VisitorStore, links: LinkStore, monkeypatch: pytest.MonkeyPatch
+    consumer: RecordConsumer, store: VisitorStore, links: LinkStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     visit_id, at = new_id(), now_ms()
     change = links.change
@@ -106,7 +106,7 @@ async def test_a_timeline_that_changes_while_the_record_is_written_is_looked_at_
 
 
 async def test_what_is_written_of_many_identities_stays_when_a_later_command_takes_too_long(
-    consumer: LogConsumer, links: LinkStore, monkeypatch: pytest.MonkeyPatch
+    consumer: RecordConsumer, links: LinkStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before, thousands of identities were one command, which ran into its time limit and was begun anew for ever."""
     visit_id, at = new_id(), now_ms()
@@ -130,19 +130,19 @@ async def test_what_is_written_of_many_identities_stays_when_a_later_command_tak
 
 
 async def test_records_are_made_of_what_identifies_and_the_live_state_of_all_events(
-    consumer: LogConsumer, store: VisitorStore, links: LinkStore
+    consumer: RecordConsumer, store: VisitorStore, links: LinkStore
 ) -> None:
     visit_id, at = new_id(), now_ms()
     events = entry(admitted("SignIn", visit_id, at, "ann"), admitted("PageEntered", visit_id, at + 5))
     await consumer.handle(0, [events])
     assert (await store.get([visit_id]))[visit_id].last_ms == at
     assert "ann" in await links.get(["ann"])
-    await LiveConsumer(store).handle(0, [events])
+    await LiveStateConsumer(store).handle(0, [events])
     assert (await store.get([visit_id]))[visit_id].last_ms == at + 5
 
 
 async def test_what_is_not_as_admission_leaves_it_is_skipped_alone(
-    consumer: LogConsumer, store: VisitorStore, links: LinkStore
+    consumer: RecordConsumer, store: VisitorStore, links: LinkStore
 ) -> None:
     visit_id, at = new_id(), now_ms()
     bad = [
@@ -163,7 +163,7 @@ async def test_what_is_not_as_admission_leaves_it_is_skipped_alone(
 
 
 async def test_a_profile_keeps_types_odd_keys_and_has_a_bound(
-    consumer: LogConsumer, store: VisitorStore, links: LinkStore
+    consumer: RecordConsumer, store: VisitorStore, links: LinkStore
 ) -> None:
     visit_id, at = new_id(), now_ms()
     odd = {"a.b": 1.50, "$set": None, "": "", "n\u0000l": [1, {"x": "é"}], "location": "Köln", "big": "x" * 5_000}

@@ -10,7 +10,7 @@ from footfall.event.v1 import event_pb2
 from footfall.event.v1.event_pb2 import Event
 from footfall_identity import metrics
 from footfall_identity.partitions import Partitions
-from footfall_identity.visit_record import touches
+from footfall_identity.visit_record import visit_updates
 from footfall_identity.visitor_store import REFRESH_MS, VisitorStore
 from footfall_timeline import Kind, State, Transition, identity_hash, merge, transition_of
 
@@ -70,10 +70,10 @@ async def test_the_smallest_transitions_are_kept_whatever_the_order(
 def bounded_store(partitions: Partitions, most: int) -> VisitorStore:
     return VisitorStore(
         partitions,
-        keep_ms=KEEP_MS,
+        retention_ms=KEEP_MS,
         idle_ms=30 * 60_000,
-        changes_kept=1_000,
-        transitions_kept=most,
+        changelog_max_entries=1_000,
+        max_transitions=most,
         erasure_secret=ERASURE_KEY,
     )
 
@@ -157,10 +157,10 @@ async def test_what_an_erased_person_leaves_wins_over_what_it_replaces(
     visit_id = new_id()
     event = admitted("SignIn", visit_id, now_ms(), "ann")
     event.assurance, event.token_id = event_pb2.ASSURANCE_PROVEN, token_id
-    [touch] = touches([(event, transition_of(event))])
-    await store.merge([touch])
-    touch.transitions = [t._replace(identity="") for t in touch.transitions]
-    assert await store.merge([touch]) == {visit_id}
+    [update] = visit_updates([(event, transition_of(event))])
+    await store.merge([update])
+    update.transitions = [t._replace(identity="") for t in update.transitions]
+    assert await store.merge([update]) == {visit_id}
     record = (await store.get([visit_id]))[visit_id]
     assert record.timeline[0].is_erased
     assert await resolve(store, event) == []
@@ -241,19 +241,19 @@ async def test_changes_and_who_was_live_last_end_also_when_nothing_more_is_merge
     keys = partitions.keys[number]
     await store.remove_expired(number)
     assert (await redis.xlen(keys.changes), await redis.zcard(keys.live_known)) == (1, 1)
-    _, last = await store.bounds_of_changes(number)
+    _, last = await store.change_bounds(number)
 
     a_minute_later = VisitorStore(
         partitions,
-        keep_ms=-60_000,
+        retention_ms=-60_000,
         idle_ms=-60_000,
-        changes_kept=1_000,
-        transitions_kept=1_000,
+        changelog_max_entries=1_000,
+        max_transitions=1_000,
         erasure_secret=ERASURE_KEY,
     )
     await a_minute_later.remove_expired(number)
     assert (await redis.xlen(keys.changes), await redis.zcard(keys.live_known)) == (0, 0)
-    assert await store.bounds_of_changes(number) == (last, last), "only whoever has seen the last one may resume"
+    assert await store.change_bounds(number) == (last, last), "only whoever has seen the last one may resume"
 
 
 @pytest.mark.parametrize("token_id", ["", "a" * 16])
@@ -276,7 +276,7 @@ async def test_a_live_visit_takes_at_most_500_bytes(store: VisitorStore, redis: 
     url = "https://shop.example/loans/cars/compare?make=volvo&page=3&sort=price-ascending"
     for start in range(0, len(visits), 500):
         await resolve(store, *(admitted("PageEntered", v, now_ms(), url=url) for v in visits[start : start + 500]))
-        # Every twentieth visitor signs in.
+        # Every twentieth visitor match_keys in.
         known = visits[start : start + 500 : 20]
         await resolve(store, *(admitted("SignIn", v, now_ms(), f"{v[:8]}@mail.example") for v in known))
     used = 0

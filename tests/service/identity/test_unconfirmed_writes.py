@@ -24,7 +24,7 @@ WRITES: dict[str, Write] = {
     "one that somebody else has made": lambda links: links.replace([(None, NEW), (None, KNOWN)]),
     "a contact": lambda links: links.replace_contact(None, ContactRecord(contact_id="c1")),
     "a tombstone": lambda links: links.put_tombstone(Tombstone("e", "hash", 1, "officer", "check")),
-    "what makes all durable": lambda links: links.make_durable(),
+    "what makes all durable": lambda links: links.wait_for_journal(),
 }
 
 

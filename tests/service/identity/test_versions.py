@@ -8,7 +8,7 @@ import pytest
 from footfall.event.v1 import event_pb2
 from footfall.event.v1.event_pb2 import Event, EventBatch
 from footfall_identity.link_store import LinkStore
-from footfall_identity.log_consumers import LogConsumer
+from footfall_identity.log_consumers import RecordConsumer
 from footfall_identity.visitor_store import VisitorStore
 from footfall_servicekit.errors import RequestError
 from footfall_servicekit.stream import Entry
@@ -22,7 +22,7 @@ LATER_SUMMARY = "!2 made by a later version"
 
 
 async def test_an_entry_of_a_later_collector_is_understood(
-    consumer: LogConsumer, store: VisitorStore, links: LinkStore
+    consumer: RecordConsumer, store: VisitorStore, links: LinkStore
 ) -> None:
     event = later(admitted("SignIn", new_id(), now_ms(), "ann"))
     batch = later(EventBatch(events=[event]))
@@ -32,7 +32,7 @@ async def test_an_entry_of_a_later_collector_is_understood(
 
 
 async def test_an_entry_of_an_earlier_collector_is_understood(
-    consumer: LogConsumer, store: VisitorStore, links: LinkStore
+    consumer: RecordConsumer, store: VisitorStore, links: LinkStore
 ) -> None:
     bare = Event(
         event_id=new_id(),
@@ -51,7 +51,7 @@ async def test_an_entry_of_an_earlier_collector_is_understood(
 
 @pytest.mark.parametrize("what", ["entry", "summary"])
 async def test_a_visit_that_a_later_version_has_written_is_left_to_it(
-    consumer: LogConsumer, store: VisitorStore, redis: Any, what: str
+    consumer: RecordConsumer, store: VisitorStore, redis: Any, what: str
 ) -> None:
     event = admitted("SignIn", new_id(), now_ms(), "ann")
     await resolve(store, event)
