@@ -19,7 +19,7 @@ def random_transition(chance: random.Random) -> Transition:
 
 
 def as_fields(visit_id: str, rev: int, before: Timeline, after: Timeline) -> dict[bytes, bytes]:
-    """What merge.lua writes."""
+    """What merge_visits.lua writes."""
     old = {(t.event_id, t.assurance): t for t in before}
     new = {(t.event_id, t.assurance): t for t in after}
     fields = {"visit": visit_id, "rev": str(rev)}

@@ -67,10 +67,10 @@ def test_values_may_be_several_and_hold_what_separates_others(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("1,a@x.example", "has 2 values, the header 6"),
+        ("1,a@x.example", "has 2 values, but the header has 6"),
         (",a@x.example,,,,", "has no ContactId"),
-        ("1,,,,,", "says nothing of the contact but its ContactId"),
-        ('1,"a@x.example"x,,,,', "is no CSV: ',' expected after '\"'"),
+        ("1,,,,,", "has no value besides its ContactId"),
+        ('1,"a@x.example"x,,,,', "is not valid CSV: ',' expected after '\"'"),
         (b"1,a@x.example,,\xfc,,", "is not in the encoding utf-8-sig"),
         ("1," + "a" * MAX_LINE_LENGTH, "is longer than 65,536 bytes"),
     ],
@@ -86,11 +86,11 @@ def test_a_bad_line_of_csv_is_named_and_the_next_is_read(line: str | bytes, prob
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ('{"ContactId": "1"', "is no JSON object"),
-        ('["1"]', "is no JSON object"),
+        ('{"ContactId": "1"', "is not a JSON object"),
+        ('["1"]', "is not a JSON object"),
         ("{}", "has no ContactId"),
-        ('{"ContactId": "1", "FirstName": {}}', "first_name must be a text"),
-        ('{"ContactId": "1", "EmailAddress": [true]}', "email_addresses must be a text"),
+        ('{"ContactId": "1", "FirstName": {}}', "first_name must be a string"),
+        ('{"ContactId": "1", "EmailAddress": [true]}', "email_addresses must be a string"),
         ('{"EmailAddress": "a@x.example"}', "has no ContactId"),
         ("{" * MAX_LINE_LENGTH * 3, "is longer than 65,536 bytes"),
     ],
@@ -104,7 +104,7 @@ def test_a_bad_line_of_json_is_named_and_the_next_is_read(line: str, problem: st
 def test_a_quotation_mark_that_is_not_closed_does_not_fill_the_memory(tmp_path: Path) -> None:
     rest = "2,,,Bob,,\n" * 30_000
     found = read(tmp_path, HEADER + '1,"a@x.example,,,,\n' + rest)
-    assert found[0] == (2, "is no CSV: field larger than field limit (131072)")
+    assert found[0] == (2, "is not valid CSV: field larger than field limit (131072)")
     assert {contact.contact_id for _, contact in found[1:]} == {"2"}
     assert len(found) > 15_000
 

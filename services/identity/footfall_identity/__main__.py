@@ -58,7 +58,7 @@ async def identify(settings: IdentitySettings) -> int:
     )
     linker = Linker(links, region)
     eraser = Eraser(partitions, index, links, secret=secret, ack_replicas=settings.log_ack_replicas)
-    feed = ChangeFeed(visitors, links, partitions.numbers, kept=settings.watch_kept, stopping=stopping)
+    feed = ChangeFeed(visitors, links, partitions.numbers, buffer_messages=settings.watch_kept, stopping=stopping)
     consumer = RecordConsumer(
         visitors,
         index,

@@ -1,4 +1,4 @@
-"""Turns the streams of changes into messages, once for all watchers of this process."""
+"""The messages of WatchVisitors: one reader of the changes per process, shared by all calls."""
 
 import asyncio
 import re
@@ -17,9 +17,9 @@ from footfall_identity.live_visitors import is_visible
 from footfall_identity.visitor_store import VisitorStore
 
 _POLL_S: Final = 0.1
-_AFTER_FAILURE_S: Final = 1.0  # one that nobody thought of: its stack is logged each time
+_AFTER_FAILURE_S: Final = 1.0  # after an unexpected error, whose stack is logged each time
 _CHANGES_PER_READ: Final = 1_000
-_CHANGES_PER_TURN: Final = 200  # of the event loop: calls wait meanwhile
+_CHANGES_PER_TURN: Final = 200  # before other tasks of the event loop run
 _RETRY_MS: Final = 100
 
 _TOKEN = re.compile(r"\d{1,20}-\d{1,20}(\.\d{1,20}-\d{1,20})*")
@@ -28,45 +28,45 @@ Message = pb.WatchVisitorsResponse
 
 
 class ChangeFeed:
-    """Reads all changes and keeps the newest messages; each watcher goes through them at its own pace.
+    """Reads all changes and buffers the newest messages, which every call of WatchVisitors reads at its own pace.
 
-    So a watcher costs no memory of its own. One that is slower than the messages are dropped is ended.
+    So the memory does not depend on the number of calls. A call that falls behind the buffer ends with an error.
     """
 
     def __init__(
-        self, visitors: VisitorStore, links: LinkStore, numbers: range, *, kept: int, stopping: asyncio.Event
+        self, visitors: VisitorStore, links: LinkStore, numbers: range, *, buffer_messages: int, stopping: asyncio.Event
     ) -> None:
         self._visitors = visitors
         self._links = links
         self._numbers = numbers
-        self._most_kept = kept
+        self._buffer_messages = buffer_messages
         self._stopping = stopping
-        self._positions: list[str] = []  # what has been read of each partition
-        self._kept: dict[int, Message] = {}
+        self._positions: list[str] = []  # last position read, by partition
+        self._buffer: dict[int, Message] = {}
         self._next = 0
-        self._has_begun = asyncio.Event()
+        self._has_started = asyncio.Event()
         self._has_more = asyncio.Event()
 
     async def run(self) -> None:
-        """Read until the process stops, and let the watchers know."""
-        while not self._has_begun.is_set() and not self._stopping.is_set():
-            await attempt((), self._begin)
+        """Read changes until the process stops, then wake all calls, so that they end."""
+        while not self._has_started.is_set() and not self._stopping.is_set():
+            await attempt((), self._start)
             await asyncio.sleep(_POLL_S)
         async with asyncio.TaskGroup() as following:
             for number in self._numbers:
                 following.create_task(self._follow(number))
         self._wake()
 
-    async def _begin(self) -> None:
-        with suppress(RequestError):  # logged where it was raised, here and below
+    async def _start(self) -> None:
+        with suppress(RequestError):  # logged where it was raised; the same below
             self._positions = [(await self._visitors.change_bounds(number))[1] for number in self._numbers]
-            self._has_begun.set()
+            self._has_started.set()
 
     async def _follow(self, number: int) -> None:
-        """Read one partition; one that does not answer does not hold up the others."""
+        """Read one partition. A partition that does not answer does not delay the others."""
         while not self._stopping.is_set():
-            is_well = await attempt((), self._read, number)
-            await asyncio.sleep(_POLL_S if is_well else _AFTER_FAILURE_S)
+            has_read = await attempt((), self._read, number)
+            await asyncio.sleep(_POLL_S if has_read else _AFTER_FAILURE_S)
 
     def _wake(self) -> None:
         self._has_more.set()
@@ -75,10 +75,10 @@ class ChangeFeed:
     async def _read(self, number: int) -> None:
         before = self._positions[number]
         try:
-            # Nothing is waited for between a position and its message: what is kept and what was read go together.
+            # No await between advancing the position and buffering the message: the two always agree.
             async for message in self._messages(number, self._positions, until=None):
-                self._kept[self._next] = message
-                self._kept.pop(self._next - self._most_kept, None)
+                self._buffer[self._next] = message
+                self._buffer.pop(self._next - self._buffer_messages, None)
                 self._next += 1
         except RequestError:
             pass
@@ -87,12 +87,12 @@ class ChangeFeed:
                 self._wake()
 
     async def _messages(self, number: int, positions: list[str], until: str | None) -> AsyncIterator[Message]:
-        """The changes of a partition after its position, up to another if given. Moves the position along."""
+        """Yield the messages of a partition after its position, up to `until` if given; advance its position."""
         changes = await self._changes(number, positions[number])
         if not changes:
             return
         records = await self._visitors.get({change.visit_id: None for change in changes})
-        # These may have had more changes by then, which must be known to be taken back.
+        # The records may be newer than `changes`; the later changes are needed to rewind them.
         later = await self._changes(number, changes[-1].position)
         last = until or changes[-1].position
         contact_ids = await self._links.contact_ids({record.fold.stamp.identity for record in records.values()})
@@ -109,7 +109,7 @@ class ChangeFeed:
                 change_time=messages.timestamp(change.time_ms),
                 resume_token=".".join(positions),
             )
-        positions[number] = last  # the last ones may be of visits forgotten meanwhile
+        positions[number] = last  # the last changes may be of visits that have expired
 
     async def _changes(self, number: int, after: str) -> list[TimelineChange]:
         changes: list[TimelineChange] = []
@@ -121,13 +121,13 @@ class ChangeFeed:
             after = part[-1].position
 
     async def watch(self, request: pb.WatchVisitorsRequest) -> AsyncIterator[Message]:
-        """Changes as they happen, after those that came since its `resume_token` when it is given.
+        """Yield changes as they happen, first those after `resume_token` if it is given.
 
-        Raises RequestError: INVALID_ARGUMENT for a token that is none of ours, FAILED_PRECONDITION when changes after
-        it are not here (any more), RESOURCE_EXHAUSTED when the watcher is too slow, UNAVAILABLE when the process stops.
+        Raises RequestError: INVALID_ARGUMENT for a malformed token, FAILED_PRECONDITION when changes after it are no
+        longer stored, RESOURCE_EXHAUSTED when the caller reads too slowly, UNAVAILABLE when the process stops.
         """
-        positions = await self._resumed(request.resume_token) if request.resume_token else None
-        await self._has_begun.wait()
+        positions = await self._parse_token(request.resume_token) if request.resume_token else None
+        await self._has_started.wait()
         with metrics.WATCHERS.track_inprogress():
             at, now = self._next, list(self._positions)
             if request.announce_progress:
@@ -137,37 +137,41 @@ class ChangeFeed:
                     async for message in self._messages(number, positions, until=now[number]):
                         if is_visible(message.visitor.site, request.site, request.sites):
                             yield message
-            async for message in self._kept_from(at, request):
+            async for message in self._buffered_messages(at, request):
                 yield message
 
-    async def _kept_from(self, at: int, request: pb.WatchVisitorsRequest) -> AsyncIterator[Message]:
+    async def _buffered_messages(self, at: int, request: pb.WatchVisitorsRequest) -> AsyncIterator[Message]:
         while True:
             has_more = self._has_more
-            passed_over = ""  # the token of the last one, if it was not asked for
+            skipped_token = ""  # the token of the last message if it did not match the request
             while at < self._next:
-                message = self._kept.get(at)
+                message = self._buffer.get(at)
                 if message is None:
                     metrics.WATCHERS_TOO_SLOW.inc()
-                    raise RequestError.exhausted("the watcher reads too slowly; resume", _RETRY_MS, "WATCHER_TOO_SLOW")
+                    raise RequestError.exhausted(
+                        "the call read too slowly; resume with the last token", _RETRY_MS, "WATCHER_TOO_SLOW"
+                    )
                 is_wanted = is_visible(message.visitor.site, request.site, request.sites)
-                passed_over = "" if is_wanted else message.resume_token
+                skipped_token = "" if is_wanted else message.resume_token
                 if is_wanted:
                     yield message
                 at += 1
-            if passed_over and request.announce_progress:
-                yield Message(resume_token=passed_over)
+            if skipped_token and request.announce_progress:
+                yield Message(resume_token=skipped_token)
             if self._stopping.is_set():
-                raise RequestError.unavailable("the server stops; resume", _RETRY_MS, "STOPPING")
+                raise RequestError.unavailable("the server stops; resume with the last token", _RETRY_MS, "STOPPING")
             await has_more.wait()
 
-    async def _resumed(self, token: str) -> list[str]:
+    async def _parse_token(self, token: str) -> list[str]:
         positions = token.split(".")
         if not _TOKEN.fullmatch(token) or len(positions) != len(self._numbers):
-            raise RequestError.invalid("resume_token", "must be one that this method returned")
+            raise RequestError.invalid("resume_token", "must be a token of a message of this method")
         for number, position in zip(self._numbers, positions, strict=True):
             first, last = await self._visitors.change_bounds(number)
             if not _order(first) <= _order(position) <= _order(last):
-                message = "changes after resume_token are not kept here: list the visitors and watch from now on"
+                message = (
+                    "changes after resume_token are no longer stored; list the visitors, then watch without a token"
+                )
                 raise RequestError.failed_precondition("RESUME_TOKEN_EXPIRED", message)
         return positions
 

@@ -1,7 +1,7 @@
-"""Turns the hash of a identity_hash into the visits that name them, and these into visits that name nobody.
+"""The index from identities to the visits that name them, and the tombstones of erased identities, in Redis.
 
-Merges look up tombstones in the script that writes timelines and the index of persons. So a merge either finds the
-tombstone, or what it wrote is found through the index by whoever has written the tombstone.
+The script that merges timelines reads tombstones and writes this index. So a merge either finds a new tombstone, or the
+erasure that wrote the tombstone finds the merged visit in the index.
 """
 
 import asyncio
@@ -18,16 +18,19 @@ _CHANGES_PER_READ: Final = 1_000
 
 
 class IdentityIndex:
-    """Whom live state names. All methods raise RequestError (UNAVAILABLE) when Redis does not answer."""
+    """The index of one deployment. Identities are given by their keyed hash (hex).
+
+    All methods raise RequestError (UNAVAILABLE) while Redis is unavailable.
+    """
 
     def __init__(self, partitions: Partitions, visitors: VisitorStore) -> None:
         self._partitions = partitions
         self._visitors = visitors
-        self._forget = partitions.script("delete_changes.lua")
-        self._set_later = partitions.script("set_if_later.lua")
+        self._delete_changes = partitions.script("delete_changes.lua")
+        self._set_if_later = partitions.script("set_if_later.lua")
 
     async def visits_naming(self, identity_hash: str) -> list[VisitRecord]:
-        """The visits whose timeline names somebody."""
+        """Return the visits whose timelines name an identity."""
         parts = await asyncio.gather(
             *(self._visits_naming(number, identity_hash) for number in self._partitions.numbers)
         )
@@ -45,10 +48,10 @@ class IdentityIndex:
         return any(self._visitors.hash_of(identity) == identity_hash for identity in identities(record.timeline))
 
     async def tombstones(self, pairs: Iterable[tuple[str, str]]) -> dict[str, int]:
-        """Of these (visit id, identity) the identities that have been erased, and up to when."""
+        """Return the erased ones of these (visit id, identity) pairs, with the time (ms) until which each is erased."""
         wanted = [(visit_id, identity) for visit_id, identity in pairs if self._visitors.hash_of(identity)]
         numbers = [self._partitions.number_of(visit_id) for visit_id, _ in wanted]
-        answers = await self._partitions.ask(
+        answers = await self._partitions.execute(
             [
                 (number, "HGET", self._partitions.keys[number].tombstones, self._visitors.hash_of(identity))
                 for number, (_, identity) in zip(numbers, wanted, strict=True)
@@ -57,24 +60,21 @@ class IdentityIndex:
         return {identity: int(ms) for (_, identity), ms in zip(wanted, answers, strict=True) if ms}
 
     async def count_tombstones(self, number: int) -> int:
-        """How many erased people a partition remembers."""
+        """Return the number of erased identities that a partition knows."""
         async with translating_errors():
             return int(await self._partitions.redis[number].hlen(self._partitions.keys[number].tombstones))
 
     async def erase(self, number: int, identity_hash: str, erase_time_ms: int) -> None:
-        """Erase somebody from a partition, also from events that come later but happened before.
-
-        Again, it changes nothing.
-        """
+        """Erase an identity from a partition, also from older events that arrive later. Idempotent."""
         keys = self._partitions.keys[number]
         async with translating_errors():
-            await self._set_later(number, [keys.tombstones], [identity_hash, f"{erase_time_ms:013d}"])
+            await self._set_if_later(number, [keys.tombstones], [identity_hash, f"{erase_time_ms:013d}"])
         records = await self._visits_naming(number, identity_hash)
         erased = [(record, self._erased(record.timeline, identity_hash, erase_time_ms)) for record in records]
-        visit_updates = [VisitUpdate.of(record, transitions) for record, transitions in erased if transitions]
-        await self._visitors.merge(visit_updates)
-        await self._forget_visits(number, identity_hash, [update.visit_id for update in visit_updates])
-        await self._forget_changes(number, identity_hash, erase_time_ms)
+        updates = [VisitUpdate.of_transitions(record, transitions) for record, transitions in erased if transitions]
+        await self._visitors.merge(updates)
+        await self._unindex_visits(number, identity_hash, [update.visit_id for update in updates])
+        await self._delete_named_changes(number, identity_hash, erase_time_ms)
 
     def _erased(self, timeline: Timeline, identity_hash: str, erase_time_ms: int) -> list[Transition]:
         return [
@@ -84,8 +84,8 @@ class IdentityIndex:
             and self._visitors.hash_of(transition.identity) == identity_hash
         ]
 
-    async def _forget_visits(self, number: int, identity_hash: str, visit_ids: list[str]) -> None:
-        """Take visits out of the index, but for those that name the identity_hash again, by a later event."""
+    async def _unindex_visits(self, number: int, identity_hash: str, visit_ids: list[str]) -> None:
+        """Remove visits from the index, except those that a later event of the identity names again."""
         if not visit_ids:
             return
         async with translating_errors():
@@ -97,15 +97,15 @@ class IdentityIndex:
             number, (record for record in again.values() if self._names(record, identity_hash))
         )
 
-    async def _forget_changes(self, number: int, identity_hash: str, erase_time_ms: int) -> None:
-        to_forget = []
+    async def _delete_named_changes(self, number: int, identity_hash: str, erase_time_ms: int) -> None:
+        to_delete = []
         after = "0-0"
         while changes := await self._visitors.changes(number, after, _CHANGES_PER_READ):
             after = changes[-1].position
             for change in changes:
                 named = [transition for entry in change.entries for transition in entry if transition]
                 if self._erased(tuple(named), identity_hash, erase_time_ms):
-                    to_forget.append(change.position)
-        if to_forget:
+                    to_delete.append(change.position)
+        if to_delete:
             async with translating_errors():
-                await self._forget(number, [self._partitions.keys[number].changes], to_forget)
+                await self._delete_changes(number, [self._partitions.keys[number].changes], to_delete)

@@ -1,4 +1,4 @@
-"""Turns what events say of an identity into the one record kept of it, whatever their order and repetition."""
+"""The stored record of an identity, computed from events regardless of their order and repetition."""
 
 from collections.abc import Container, Iterable, Mapping
 from enum import IntEnum
@@ -17,42 +17,42 @@ MAX_PROFILE_KEYS = 100
 MAX_SITES = 1_000
 MAX_PROFILE_KEY_LENGTH = 256
 MAX_PROFILE_VALUE_LENGTH = 4_096
-"""What one sender can make of a document has a bound; history keeps every event's data whole."""
+"""Limits that bound a record; history stores the data of every event in full."""
 
 ORDER_KEY_TIME_DIGITS = 13
-"""An order key is so many digits of event time, and the event's id."""
+"""An order key consists of this many digits of event time (ms), and the event id."""
 
 _decode_data = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class Source(IntEnum):
-    """Who says what a profile holds. What a better one says is never displaced by what a lesser one says."""
+    """Where a profile value comes from. A value never replaces one of a better source."""
 
     PAGE = 1
-    """A page, on the word of a visitor who may be anybody."""
+    """An event of a page, which anybody may forge."""
     PAGE_OF_PERSON = 2
-    """The page of the SignIn with which the person has proven to be who it is."""
+    """The event data of a proven SignIn."""
     TOKEN = 3
-    """The website's server, in the token of that SignIn."""
+    """The token of a proven SignIn, from the website's server."""
 
 
 class ProfileValue(msgspec.Struct, frozen=True):
-    """The best value of a key, as JSON text, the order key of the event that gave it, and who says so.
+    """The best value of a key as a JSON text, with the order key of its event and its source.
 
-    A list of these instead of a document of values, because keys may hold `.` and `$`.
+    Profiles are lists of these and not documents, because keys may contain `.` and `$`.
     """
 
     key: str
     value: str
     at: str
-    source: Source = Source.PAGE  # what was stored before sources were
-    site: str = ""  # likewise
+    source: Source = Source.PAGE  # of values stored before sources existed
+    site: str = ""  # the same
 
 
 class Association(msgspec.Struct, frozen=True):
-    """The newest mention event's order key and visit, and whether the identity is signed in there.
+    """The order key and visit of the newest event that names the identity, and whether it is signed in there.
 
-    `rev` is that of the visit's timeline that says so.
+    `rev` is the revision of the visit's timeline by which `is_signed_in` was decided.
     """
 
     at: str
@@ -63,17 +63,17 @@ class Association(msgspec.Struct, frozen=True):
 
     @property
     def shown_id(self) -> str:
-        """The id that the browser knows the visit by."""
+        """The visit id that the browser sent."""
         return self.browser_visit_id or self.visit_id
 
     @property
     def scope(self) -> State:
-        """How sure it is that the visitor is this identity."""
+        """The state of the visitor as this identity: Authenticated or Recognized."""
         return State.AUTHENTICATED if self.is_signed_in else State.RECOGNIZED
 
 
 class SiteAssociation(msgspec.Struct, frozen=True):
-    """What events of one site make of an identity: when they first named it, and by which visit last."""
+    """What the events of one site say: when they first named the identity, and on which visit last."""
 
     site: str
     first_ms: int
@@ -81,9 +81,9 @@ class SiteAssociation(msgspec.Struct, frozen=True):
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One decision about which contact an identity is. It ended when the next one was made.
+    """A decision about the contact of an identity. It is in force until the next decision.
 
-    `match_key` is what a rule rested on; `refused_id` is the contact that an unlinking by hand ruled out.
+    `match_key` is the key by which a rule decided. `refused_id` is the contact that was unlinked manually.
     """
 
     at_ms: int
@@ -97,11 +97,11 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class IdentityRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is known of an identity, and which contact it is.
+    """An identity and its links. Field names in MongoDB are given where they differ.
 
-    `rev` is another with every write. `first_ms` is None until an event has named it. `is_due` says that what it is
-    matched by has changed since the last decision. `location`, `keys`, `contact_id` and `by_hand` follow from the rest
-    and are there to be searched for; `hash` is what stands for the identity once it is erased.
+    Every write sets another `rev`. `first_ms` is None until an event has named the identity. `is_due`: its match keys
+    have changed since the last decision. `location`, `keys`, `contact_id` and `by_hand` (the manually linked contact)
+    are derived from the other fields, for queries. `hash` identifies it after an erasure.
     """
 
     identity_id: str = msgspec.field(name="_id")
@@ -121,12 +121,12 @@ class IdentityRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
     @property
     def is_blank(self) -> bool:
-        """Whether there is nothing to keep."""
+        """Whether the record can be removed."""
         return self.first_ms is None and not self.decisions
 
 
 class IdentityMention(msgspec.Struct, frozen=True):
-    """That an event named an identity, and what it said of it."""
+    """An event that names an identity, and what it says about the identity."""
 
     transition: Transition
     visit_id: str
@@ -139,18 +139,18 @@ class IdentityMention(msgspec.Struct, frozen=True):
     def of(
         cls, event: Event, transition: Transition, names: AttributeNames, phone_region: str | None
     ) -> "IdentityMention":
-        """Read the data of a SignIn or UserInfo, and what its token proves."""
+        """Create it from the data of a SignIn or UserInfo, and from what its token proves."""
         is_proven = transition.assurance is Assurance.PROVEN
-        said = names.unified(_fields(event.data_json))
+        fields = names.unified(_fields(event.data_json))
         token = _fields(event.proven_json if is_proven else b"")
         proven = {CLAIMS[key]: value for key, value in token.items() if key in CLAIMS}
-        matched = proven if is_proven else said
+        matched = proven if is_proven else fields
         texts = {key: text(matched[key]) for key in CLAIMS.values() if key in matched}
         return cls(
             transition,
             event.visit_id,
             (
-                *_values(said, event.site, transition, Source.PAGE_OF_PERSON if is_proven else Source.PAGE),
+                *_values(fields, event.site, transition, Source.PAGE_OF_PERSON if is_proven else Source.PAGE),
                 *_values(proven, event.site, transition, Source.TOKEN),
             ),
             match_keys_of(transition, event.visit_id, texts, phone_region).given_on(event.site, event.browser_visit_id),
@@ -160,7 +160,7 @@ class IdentityMention(msgspec.Struct, frozen=True):
 
 
 def _fields(json: bytes) -> dict[str, str]:
-    """The values of a JSON object as JSON texts. What is none says nothing."""
+    """Return the values of a JSON object as JSON texts; nothing for an invalid object."""
     try:
         return {key: bytes(value).decode() for key, value in _decode_data(json or b"{}").items()}
     except ValueError:  # DecodeError is one
@@ -176,7 +176,7 @@ def _values(fields: Mapping[str, str], site: str, transition: Transition, source
 
 
 class VisitStatus(msgspec.Struct, frozen=True):
-    """Who is signed in on a visit, by the timeline of this rev; empty: nobody."""
+    """Who is signed in on a visit ("": nobody), by the timeline of revision `rev`."""
 
     visit_id: str
     rev: int
@@ -186,9 +186,9 @@ class VisitStatus(msgspec.Struct, frozen=True):
 def with_mentions(
     record: IdentityRecord, mentions: Iterable[IdentityMention], visits: Iterable[VisitStatus]
 ) -> IdentityRecord:
-    """The record with events that named it, and with what the visits of these or earlier events say now."""
+    """Merge events that name the identity, and the current status of visits, into a record."""
     mentions, visits = list(mentions), list(visits)
-    now = {visit.visit_id: visit for visit in visits}
+    statuses = {visit.visit_id: visit for visit in visits}
     first_ms, newest, by_site = record.first_ms, record.newest, {one.site: one for one in record.by_site}
     for mention in mentions:
         at_ms = mention.transition.event_time_ms
@@ -200,15 +200,22 @@ def with_mentions(
             min(known.first_ms, at_ms) if known else at_ms,
             _newer(known.newest if known else None, mention),
         )
-    newest = newest and _at_present(newest, now, record.identity_id)
-    present = [replace(p, newest=_at_present(p.newest, now, record.identity_id)) for p in by_site.values()]
+    newest = newest and _with_status(newest, statuses, record.identity_id)
+    site_associations = [
+        replace(p, newest=_with_status(p.newest, statuses, record.identity_id)) for p in by_site.values()
+    ]
     profile = best_values(record.profile, *(mention.profile for mention in mentions))
     match_keys = reduce(MatchKeys.merged, (mention.match_keys for mention in mentions), record.match_keys)
     is_due = record.is_due or match_keys.assurance != record.match_keys.assurance
     kept = replace(
-        record, first_ms=first_ms, newest=newest, by_site=_bounded(present), profile=profile, match_keys=match_keys
+        record,
+        first_ms=first_ms,
+        newest=newest,
+        by_site=_newest_sites(site_associations),
+        profile=profile,
+        match_keys=match_keys,
     )
-    return _with_searchable(replace(kept, is_due=is_due))
+    return _with_derived_fields(replace(kept, is_due=is_due))
 
 
 def _newer(newest: Association | None, mention: IdentityMention) -> Association:
@@ -220,23 +227,23 @@ def _newer(newest: Association | None, mention: IdentityMention) -> Association:
     return Association(at, mention.visit_id, browser_visit_id=mention.browser_visit_id)
 
 
-def _at_present(newest: Association, now: Mapping[str, VisitStatus], identity: str) -> Association:
-    visit = now.get(newest.visit_id)
+def _with_status(newest: Association, statuses: Mapping[str, VisitStatus], identity: str) -> Association:
+    visit = statuses.get(newest.visit_id)
     if visit is None or visit.rev <= newest.rev:
         return newest
     return replace(newest, rev=visit.rev, is_signed_in=visit.signed_in == identity)
 
 
-def _bounded(by_site: Iterable[SiteAssociation]) -> tuple[SiteAssociation, ...]:
-    """Those named last, by site: without SITES_FILE anybody may make up sites."""
+def _newest_sites(by_site: Iterable[SiteAssociation]) -> tuple[SiteAssociation, ...]:
+    """Keep the sites of the newest events: without SITES_FILE, senders can invent site names."""
     kept = sorted(by_site, key=lambda one: (one.newest.at, one.site))[-MAX_SITES:]
     return tuple(sorted(kept, key=lambda one: one.site))
 
 
 def restricted_to_sites(record: IdentityRecord, sites: Container[str]) -> IdentityRecord | None:
-    """The record as if there were only these sites; None when no event of them has named the identity.
+    """Return the part of the record that comes from events of these sites; None if there is none.
 
-    Which contact it is, is known to all of them, whatever that rests on; what it rests on elsewhere is not.
+    The linked contact is included whatever site it was matched on. Candidates and evidence of other sites are not.
     """
     by_site = [one for one in record.by_site if one.site in sites]
     if not by_site:
@@ -250,28 +257,28 @@ def restricted_to_sites(record: IdentityRecord, sites: Container[str]) -> Identi
         location=text_value(profile, "location"),
         decisions=tuple(
             replace(
-                made,
+                decision,
                 candidates=(),
-                match_key=made.match_key if made.match_key and made.match_key.site in sites else None,
+                match_key=decision.match_key if decision.match_key and decision.match_key.site in sites else None,
             )
-            for made in record.decisions
+            for decision in record.decisions
         ),
     )
 
 
-def _with_searchable(record: IdentityRecord) -> IdentityRecord:
+def _with_derived_fields(record: IdentityRecord) -> IdentityRecord:
     keys = tuple(sorted(match_key.key for _, match_key in record.match_keys.ranked()))
     is_due = record.is_due or keys != record.keys
     return replace(record, location=text_value(record.profile, "location"), keys=keys, is_due=is_due)
 
 
 def erased(record: IdentityRecord, erase_time_ms: int) -> IdentityRecord:
-    """The record without what events up to a moment said, and without decisions that rest on it or were made till then.
+    """Remove what events until a time said, and the decisions that rest on it or were made until then.
 
-    Should later events be in it already, `first_ms` becomes the earliest of them that still shows; what they said less
-    surely than what is erased here does not.
+    If later events are in the record already, `first_ms` becomes the earliest of them that is still known. Values of
+    later events that had been replaced by better, now erased ones are lost.
     """
-    last = f"{erase_time_ms:013d}~"  # above every order key of that moment
+    last = f"{erase_time_ms:013d}~"  # greater than every order key of that time
     match_keys = MatchKeys(**{name: match_key for name, match_key in _given(record.match_keys) if match_key.at > last})
     profile = tuple(value for value in record.profile if value.at > last)
     newest = record.newest if record.newest and record.newest.at > last else None
@@ -287,13 +294,13 @@ def erased(record: IdentityRecord, erase_time_ms: int) -> IdentityRecord:
         first_ms = min(map(_time_ms, later), default=None)
     decisions: tuple[Decision, ...] = ()
     for decision in record.decisions:
-        # When it was made says nothing: a rule may just have rested on an event of before.
+        # The time of the decision does not count: a rule may have used an older event since.
         is_later = decision.match_key.at > last if decision.match_key else bool(decisions)
         if is_later or (decision.rule is Rule.MANUAL and decision.at_ms > erase_time_ms):
             decisions += (decision,)
     is_due = record.is_due or decisions != record.decisions
     kept = replace(record, first_ms=first_ms, newest=newest, by_site=by_site, profile=profile, match_keys=match_keys)
-    return with_current_link(_with_searchable(replace(kept, decisions=decisions, is_due=is_due)))
+    return with_current_link(_with_derived_fields(replace(kept, decisions=decisions, is_due=is_due)))
 
 
 def _time_ms(at: str) -> int:
@@ -305,16 +312,16 @@ def _given(match_keys: MatchKeys) -> list[tuple[str, MatchKey]]:
 
 
 def with_current_link(record: IdentityRecord) -> IdentityRecord:
-    """The record with what its decisions come to: the contact it is linked to, and the one chosen by hand."""
+    """Return the record with `contact_id` and `by_hand` derived from its decisions."""
     by_hand = next((d.contact_id for d in reversed(record.decisions) if d.rule is Rule.MANUAL), "")
     contact_id = record.decisions[-1].contact_id if record.decisions else ""
     return replace(record, by_hand=by_hand, contact_id=contact_id)
 
 
 def best_values(*parts: Iterable[ProfileValue]) -> tuple[ProfileValue, ...]:
-    """For each key and site its value from the best source, of these the newest; of too many the best. Best last.
+    """Return for each key and site the newest value of the best source, at most MAX_PROFILE_KEYS, sorted by key.
 
-    Leaving out never depends on the order of merging: what is left out once has enough better keys above it for good.
+    The result does not depend on the order of merging: once a value is dropped, enough better ones exist permanently.
     """
     best: dict[tuple[str, str], ProfileValue] = {}
     for value in chain(*parts):
@@ -330,11 +337,11 @@ def _rank(value: ProfileValue) -> tuple[Source, str, str, str]:
 
 
 def text_value(profile: Iterable[ProfileValue], key: str) -> str:
-    """The best value of a key when it is a string, else ""."""
+    """Return the best value of a key if it is a string, else ""."""
     best = max((value for value in profile if value.key == key), key=_rank, default=None)
     return text(best.value) if best else ""
 
 
 def profile_json(record: IdentityRecord) -> bytes:
-    """The profile as one JSON object, the best value of every key as it was sent."""
+    """Return the profile as one JSON object with the best value of every key, as sent."""
     return msgspec.json.encode({value.key: msgspec.Raw(value.value.encode()) for value in record.profile})

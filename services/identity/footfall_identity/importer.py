@@ -1,4 +1,4 @@
-"""Turns identifying events of the past into records of identities. Live state is neither read nor changed."""
+"""Import of identifying events of the past into records of identities. Live state is not used."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ from footfall_identity.record_writer import RecordWriter
 
 
 class Importer:
-    """Writes records as the log's consumer does, but takes from history what that knows of visits by live state."""
+    """Writes records like RecordConsumer, but takes the status of visits from history and not from live state."""
 
     def __init__(
         self,
@@ -34,7 +34,7 @@ class Importer:
         self._phone_region = phone_region
 
     async def take(self, admitted: Iterable[tuple[Event, Transition | None]], visits: Iterable[ImportedVisit]) -> None:
-        """Return when all that these say is stored. Raises RequestError without one of the stores."""
+        """Import these events and visits. Raises RequestError while a store is unavailable."""
         mentions: dict[str, list[IdentityMention]] = defaultdict(list)
         for event, transition in admitted:
             if transition and transition.identity:
@@ -46,7 +46,7 @@ class Importer:
             for identity in visit.identity_ids:
                 at_present = VisitStatus(visit.visit_id, visit.revision, visit.signed_in_identity_id)
                 now.setdefault(identity, []).append(at_present)
-        due = await self._writer.change(mentions, now)
+        due = await self._writer.write(mentions, now)
         await self._writer.erase_again(mentions)
         await self._linker.relink(due)
         await self._links.wait_for_journal()

@@ -1,4 +1,4 @@
-"""Turns verdicts of rules and choices made by hand into the decisions kept of an identity."""
+"""The decisions about the contact of an identity: by rules and manual, newest last."""
 
 from msgspec.structs import replace
 
@@ -6,28 +6,28 @@ from footfall_identity.identity_record import Decision, IdentityRecord, with_cur
 from footfall_identity.matching import MatchResult, Rule, Status
 
 MAX_DECISIONS = 1_000
-"""Beyond it the oldest ones made by rules are dropped: a page that signs in with ever other data must have a bound."""
+"""Beyond this number, the oldest decision by a rule is dropped: the number of sign-ins has no limit."""
 
 RULE_ACTOR = "rule"
 
 
 def ruled_out_contacts(record: IdentityRecord) -> set[str]:
-    """The contacts that somebody has ruled out and not chosen since."""
-    ruled_out: set[str] = set()
+    """Return the contacts that have been unlinked manually and not linked manually since."""
+    found: set[str] = set()
     for decision in record.decisions:
         if decision.rule is Rule.MANUAL:
-            ruled_out |= {decision.refused_id} - {""}
-            ruled_out.discard(decision.contact_id)
-    return ruled_out
+            found |= {decision.refused_id} - {""}
+            found.discard(decision.contact_id)
+    return found
 
 
 def with_match_result(record: IdentityRecord, result: MatchResult, now_ms: int) -> IdentityRecord:
-    """The record with the match_contact in force. A match_contact that stands already is no new decision."""
+    """Return the record with the result of the rules in force. The same result as before adds no decision."""
     record = replace(record, is_due=False)
-    if _is_standing(record, result):
+    if _is_in_force(record, result):
         return record
     actor = RULE_ACTOR
-    if result.rule is Rule.MANUAL:  # the contact chosen by hand is back
+    if result.rule is Rule.MANUAL:  # the manually linked contact exists again
         actor = next(d.actor for d in reversed(record.decisions) if d.rule is Rule.MANUAL)
     decision = Decision(
         at_ms=now_ms,
@@ -41,19 +41,19 @@ def with_match_result(record: IdentityRecord, result: MatchResult, now_ms: int) 
     return _with(record, decision)
 
 
-def _is_standing(record: IdentityRecord, result: MatchResult) -> bool:
+def _is_in_force(record: IdentityRecord, result: MatchResult) -> bool:
     if not record.decisions:
         return result.status is Status.UNLINKED
     last = record.decisions[-1]
     if result.status is Status.UNLINKED:
         return last.status is Status.UNLINKED
     known = (last.status, last.rule, last.contact_id, last.candidates, last.match_key and last.match_key.assurance)
-    sure = result.match_key and result.match_key.assurance
-    return known == (result.status, result.rule, result.contact_id, result.candidates, sure)
+    assurance = result.match_key and result.match_key.assurance
+    return known == (result.status, result.rule, result.contact_id, result.candidates, assurance)
 
 
 def linked_manually(record: IdentityRecord, contact_id: str, actor: str, now_ms: int) -> IdentityRecord:
-    """The record with a contact chosen; unchanged when that choice stands."""
+    """Return the record linked to a contact manually; unchanged if that is the last manual decision."""
     if record.by_hand == contact_id:
         return record
     decision = Decision(at_ms=now_ms, status=Status.LINKED, rule=Rule.MANUAL, actor=actor, contact_id=contact_id)
@@ -61,7 +61,7 @@ def linked_manually(record: IdentityRecord, contact_id: str, actor: str, now_ms:
 
 
 def unlinked_manually(record: IdentityRecord, actor: str, now_ms: int) -> IdentityRecord:
-    """The record with its contact ruled out; unchanged when it is linked to none."""
+    """Return the record with its contact ruled out; unchanged if it is not linked."""
     if not record.contact_id:
         return record
     decision = Decision(

@@ -1,6 +1,6 @@
-"""Turns records of identities, contacts and erasures into documents of MongoDB and back; the one file that asks it.
+"""The MongoDB store of identities, contacts, links and tombstones; the only module that uses MongoDB.
 
-Every write is conditional on what was read: it names the `rev` it replaces, and no `rev` is ever used twice.
+Every write is conditional: it names the `rev` that it replaces, and no `rev` is used twice.
 """
 
 import asyncio
@@ -24,42 +24,42 @@ from footfall_identity.contact_record import ContactRecord
 from footfall_identity.identity_record import IdentityRecord, restricted_to_sites
 
 RecordChange = Callable[[IdentityRecord], IdentityRecord]
-"""What to make of a record. Applied again to its own result it must change nothing."""
+"""Changes a record. It must be idempotent: applied to its own result, it changes nothing."""
 
 Record = TypeVar("Record", IdentityRecord, ContactRecord)
 
 MAX_MATCHES: Final = 1_000
-"""Contacts looked at when one identity is matched. More of them would be as ambiguous."""
+"""Most contacts read per match key. An identity with more matches is ambiguous anyway."""
 
 _DUPLICATE_KEY: Final = 11_000
-# SecantusDB compares each document with each id of an `$in`: a thousand at once take a second, in groups 50 ms.
+# SecantusDB compares each document with each id of an `$in`: 1,000 ids at once take a second, in groups 50 ms.
 _IDS_PER_QUERY: Final = 50
-# Well within the time limit also where others keep the server busy.
+# Few enough to stay within the time limit on a busy server.
 _CHANGES_PER_WRITE: Final = 100
-# A document can have half a megabyte, and a page of them ends where a message is full.
+# A document may have 0.5 MB, and a page ends where a message is full.
 _DOCUMENTS_PER_READ: Final = 50
 _RETRY_MS: Final = 1_000
 _TRANSIENT_ERRORS: Final = (ConnectionFailure, ExecutionTimeout, WriteConcernError)
-"""MongoDB does not answer, or does not confirm what it was given to write."""
+"""Errors that may pass: MongoDB does not answer, or does not confirm a write."""
 _PAUSE_AFTER_FAILURE_S: Final = 1.0
 
 _log = structlog.get_logger()
 
 
 def check_url(url: str) -> str:
-    """Return a URL. Raises ValueError for one that the driver makes nothing of."""
+    """Return the URL. Raises ValueError if the driver cannot parse it."""
     try:
         parse_uri(url)
     except (PyMongoError, ValueError):
-        rule = "must be `mongodb://host:port`, or `mongodb+srv://name` with a name in DNS, and have options of MongoDB"
+        rule = "must be `mongodb://host:port`, or `mongodb+srv://name` with a name in DNS, and valid options of MongoDB"
         raise ValueError(rule) from None
     return url
 
 
 class Tombstone(msgspec.Struct, frozen=True):
-    """That somebody was erased: the keyed hash of the identity, the moment up to which, and who asked.
+    """An erasure: the keyed hash of the identity, the time until which its events are erased, and who asked for it.
 
-    `key_check` tells whether ERASURE_KEY is still the one that the hash was made with.
+    `key_check` shows whether ERASURE_KEY is still the key of the hash.
     """
 
     erasure_id: str = msgspec.field(name="_id")
@@ -70,32 +70,33 @@ class Tombstone(msgspec.Struct, frozen=True):
 
 
 class LinkStore:
-    """Identities, contacts and tombstones. Unless they say so, methods raise RequestError (UNAVAILABLE) in its absence.
+    """Reads and writes records. Unless said otherwise, methods raise RequestError (UNAVAILABLE) for transient errors.
 
-    What is written is journaled after `wait_for_journal`.
+    Writes are in the journal after `wait_for_journal`. `sites` limits a result to what events of these sites say; empty
+    means all sites.
     """
 
     def __init__(self, client: Any, database: str, erasure_secret: str) -> None:
         self._client = client
         self._erasure_secret = erasure_secret
-        part = client.get_database(database, read_preference=ReadPreference.PRIMARY)
-        self._identities = part["identities"]
-        self._contacts = part["contacts"]
-        journaled = WriteConcern(**{**part.write_concern.document, "j": True})
-        self._tombstones = part.get_collection("identity_tombstones", write_concern=journaled)
-        self._marks = part.get_collection("identity_marks", write_concern=journaled)
-        self._try_again_at = 0.0
+        store = client.get_database(database, read_preference=ReadPreference.PRIMARY)
+        self._identities = store["identities"]
+        self._contacts = store["contacts"]
+        journaled = WriteConcern(**{**store.write_concern.document, "j": True})
+        self._tombstones = store.get_collection("identity_tombstones", write_concern=journaled)
+        self._marks = store.get_collection("identity_marks", write_concern=journaled)
+        self._retry_at = 0.0
 
     @classmethod
     def open(cls, url: str, database: str, *, timeout_ms: int, erasure_secret: str) -> Self:
-        """Return the store at a MongoDB URL without connecting yet."""
+        """Create a store for a MongoDB URL without connecting."""
         client: Any = AsyncIOMotorClient(
             url, serverSelectionTimeoutMS=timeout_ms, connectTimeoutMS=timeout_ms, socketTimeoutMS=timeout_ms
         )
         return cls(client, database, erasure_secret)
 
     async def prepare(self) -> None:
-        """Wait until MongoDB answers, then make sure that it has the indexes. Until then queries may be slow."""
+        """Wait until MongoDB answers, then create the indexes. Until then, queries may be slow."""
         while True:
             try:
                 for field in ("location", "hash", "keys", "contact_id", "by_hand", "is_due"):
@@ -103,13 +104,13 @@ class LinkStore:
                 for field in ("keys", "is_stale"):
                     await self._contacts.create_index(field, sparse=True)
             except _TRANSIENT_ERRORS as error:
-                _log.warning("MongoDB does not answer", error=type(error).__name__)
+                _log.warning("MongoDB is not available", error=type(error).__name__)
                 await asyncio.sleep(_RETRY_MS / 1000)
             else:
                 return
 
     async def get(self, identity_ids: Iterable[str], sites: Sequence[str] = ()) -> dict[str, IdentityRecord]:
-        """The identities of these that are known, by id; of sites only what these know of them."""
+        """Return the known ones of these identities, by id."""
         async with _translating_errors():
             documents = await self._by_id(identity_ids, sites=sites)
         return {record.identity_id: record for record in _writer(documents, sites)}
@@ -119,14 +120,14 @@ class LinkStore:
     ) -> list[dict[str, Any]]:
         wanted = list(dict.fromkeys(identity_ids))
         groups = [wanted[start : start + _IDS_PER_QUERY] for start in range(0, len(wanted), _IDS_PER_QUERY)]
-        known = _known_to(sites)
-        queries = (self._identities.find({"_id": {"$in": group}} | known, fields).to_list(None) for group in groups)
+        by_site = _site_filter(sites)
+        queries = (self._identities.find({"_id": {"$in": group}} | by_site, fields).to_list(None) for group in groups)
         return [document for found in await asyncio.gather(*queries) for document in found]
 
     async def page(self, after: str, size: int, location: str, sites: Sequence[str] = ()) -> list[IdentityRecord]:
-        """Identities that events have named, by id, the first `size` after `after`; of one location if not empty.
+        """Return the first `size` identities with ids after `after` that events have named, by id.
 
-        Of sites only those they know; what is searched for by location is what all sites together know.
+        `location` filters by the location that all sites together know, unless it is empty.
         """
         query: dict[str, Any] = {"_id": {"$gt": after}, "first_ms": {"$gte": 0}}
         if location:
@@ -136,16 +137,16 @@ class LinkStore:
     async def linked_to(
         self, contact_id: str, after: str, size: int, sites: Sequence[str] = ()
     ) -> list[IdentityRecord]:
-        """Identities linked to a contact, by id, the first `size` after `after`; of sites only those they know."""
+        """Return the first `size` identities with ids after `after` that are linked to a contact, by id."""
         return await self._find({"_id": {"$gt": after}, "contact_id": contact_id}, size, sites)
 
     async def _find(self, query: dict[str, Any], size: int, sites: Sequence[str] = ()) -> list[IdentityRecord]:
-        """Fewer than `size` also when those found are more than one message takes."""
+        """Return fewer than `size` records if they would exceed one message."""
         found: list[IdentityRecord] = []
         characters = 0
         async with _translating_errors():
             cursor = (
-                self._identities.find(query | _known_to(sites))
+                self._identities.find(query | _site_filter(sites))
                 .sort("_id", 1)
                 .limit(size)
                 .batch_size(_DOCUMENTS_PER_READ)
@@ -158,25 +159,26 @@ class LinkStore:
         return found
 
     async def contact_ids(self, identity_ids: Iterable[str]) -> dict[str, str]:
-        """The contacts that these identities are linked to, where there is one.
+        """Return the contact ids of those of these identities that are linked.
 
-        Never raises: while MongoDB does not answer there is none, and for a second after a failure it is not asked.
+        Never raises: while MongoDB is unavailable, the result is empty, and for a second after an error it is not
+        queried.
         """
         wanted = [identity_id for identity_id in identity_ids if identity_id]
-        if not wanted or time.monotonic() < self._try_again_at:
+        if not wanted or time.monotonic() < self._retry_at:
             return {}
         try:
             documents = await self._by_id(wanted, {"contact_id": 1})
         except _TRANSIENT_ERRORS:
-            self._try_again_at = time.monotonic() + _PAUSE_AFTER_FAILURE_S
+            self._retry_at = time.monotonic() + _PAUSE_AFTER_FAILURE_S
             return {}
         return {document["_id"]: document["contact_id"] for document in documents if "contact_id" in document}
 
     async def change(self, changes: Mapping[str, RecordChange]) -> dict[str, IdentityRecord]:
-        """Apply to each identity its change, atomically each, and return the results.
+        """Apply its change to each identity, each atomically, and return the resulting records.
 
-        An unknown one starts empty but for its hash; one that ends blank is removed. So many at a time that what
-        is done stays done when a later command takes too long.
+        An unknown identity starts as an empty record; one that ends blank is deleted. Records are written in groups, so
+        that work that is done stays done if a later group takes too long.
         """
         results: dict[str, IdentityRecord] = {}
         while len(results) < len(changes):
@@ -191,7 +193,7 @@ class LinkStore:
                     results[identity_id] = after
                 else:
                     pairs.append((before, after))
-            # When some have failed it is not known which; those that have not will be found as they should be.
+            # It is not known which failed; those that were written will be found unchanged in the next round.
             if await self.replace(pairs):
                 results |= {after.identity_id: after for _, after in pairs}
         return results
@@ -201,7 +203,10 @@ class LinkStore:
         return IdentityRecord(identity_id=identity_id, hash=identity_hash(secret, identity_id).hex() if secret else "")
 
     async def replace(self, pairs: "list[tuple[IdentityRecord | None, IdentityRecord]]") -> bool:
-        """Write each second record in the place of the first; whether all of the first were still there."""
+        """Replace the first record of each pair (None: insert) by the second; return False if one has changed.
+
+        After False, some pairs may have been written.
+        """
         return await self._replace(self._identities, pairs)
 
     async def _replace(self, collection: Any, pairs: "list[tuple[Record | None, Record]]") -> bool:
@@ -225,17 +230,17 @@ class LinkStore:
         return bool(done.matched_count + done.inserted_count + done.deleted_count == len(writes))
 
     async def contact(self, contact_id: str) -> ContactRecord | None:
-        """A contact, also one that is being deleted."""
+        """Return a contact, also one that is being deleted."""
         async with _translating_errors():
             document = await self._contacts.find_one({"_id": contact_id})
         return msgspec.convert(document, ContactRecord) if document else None
 
     async def replace_contact(self, before: ContactRecord | None, after: ContactRecord) -> bool:
-        """Write a contact in the place of another version; whether that was still there."""
+        """Replace a contact; return False if it was changed meanwhile."""
         return await self._replace(self._contacts, [(before, after)])
 
     async def contacts_by_key(self, keys: Iterable[str]) -> dict[str, list[str]]:
-        """For each of these keys the contacts that have it."""
+        """Return the ids of the contacts with each of these match keys."""
         wanted = list(keys)
         queries = [self._contacts.find({"keys": key}, {"_id": 1}).limit(MAX_MATCHES) for key in wanted]
         async with _translating_errors():
@@ -245,7 +250,7 @@ class LinkStore:
         }
 
     async def existing_contacts(self, contact_ids: Iterable[str]) -> set[str]:
-        """Those of these contacts that are there and not deleted."""
+        """Return those of these contacts that exist and are not deleted."""
         wanted = list(contact_ids)
         if not wanted:
             return set()
@@ -254,7 +259,7 @@ class LinkStore:
         return {document["_id"] for document in documents if not document.get("is_deleted")}
 
     async def affected_by(self, contact: ContactRecord) -> list[str]:
-        """The identities whose contact may be another now that this one has changed."""
+        """Return the identities whose link may change because this contact has changed."""
         found: set[str] = set()
         queries: list[dict[str, Any]] = [{"contact_id": contact.contact_id}, {"by_hand": contact.contact_id}]
         if contact.stale_keys:
@@ -266,33 +271,33 @@ class LinkStore:
         return sorted(found)
 
     async def unfinished(self, size: int) -> tuple[list[str], list[ContactRecord]]:
-        """Identities to be judged, and contacts whose identities are to be: left over by whoever did not come to it."""
+        """Return up to `size` identities and contacts each that are marked for linking, after an interruption."""
         async with _translating_errors():
             due = await self._identities.find({"is_due": True}, {"_id": 1}).limit(size).to_list(None)
             stale = await self._contacts.find({"is_stale": True}).limit(size).to_list(None)
         return [document["_id"] for document in due], [msgspec.convert(document, ContactRecord) for document in stale]
 
     async def put_tombstone(self, tombstone: Tombstone) -> None:
-        """Remember an erasure, journaled. One that is known stays as it is."""
+        """Store an erasure, journaled. A known one stays as it is."""
         document = msgspec.to_builtins(tombstone)
         condition = {"_id": document.pop("_id")}
         async with _translating_errors():
             await self._tombstones.update_one(condition, {"$setOnInsert": document}, upsert=True)
 
     async def tombstones(self) -> list[Tombstone]:
-        """All erasures."""
+        """Return all erasures."""
         async with _translating_errors():
             documents = await self._tombstones.find({}).to_list(None)
         return [msgspec.convert(document, Tombstone) for document in documents]
 
     async def find_by_hash(self, identity_hash: str) -> list[str]:
-        """The identities that a hash stands for: one or none."""
+        """Return the identities with this hash: one or none."""
         async with _translating_errors():
             documents = await self._identities.find({"hash": identity_hash}, {"_id": 1}).to_list(None)
         return [document["_id"] for document in documents]
 
     async def wait_for_journal(self) -> None:
-        """Return when all that was written before is in the journal: one write that waits for it instead of each."""
+        """Wait until all earlier writes are in the journal: one journaled write instead of many."""
         async with _translating_errors():
             await self._marks.replace_one({"_id": "durable"}, {"at_ms": time.time_ns() // 1_000_000}, upsert=True)
 
@@ -301,8 +306,8 @@ class LinkStore:
         self._client.close()
 
 
-def _known_to(sites: Sequence[str]) -> dict[str, Any]:
-    """What a document has that an event of these sites, if they are given, has named."""
+def _site_filter(sites: Sequence[str]) -> dict[str, Any]:
+    """Return the filter for identities that an event of these sites has named."""
     return {"presences.site": {"$in": [*sites]}} if sites else {}
 
 
@@ -316,8 +321,10 @@ async def _translating_errors() -> AsyncIterator[None]:
     try:
         yield
     except (*_TRANSIENT_ERRORS, BulkWriteError) as error:
-        # Also when some of a bulk was ruled_out besides: of the others nobody knows.
+        # Other failures in the same bulk write do not matter here: what was not confirmed has to be repeated anyway.
         if isinstance(error, BulkWriteError) and not error.details["writeConcernErrors"]:
             raise
-        _log.warning("MongoDB does not answer", error=type(error).__name__)
-        raise RequestError.unavailable("the store of identities does not answer", _RETRY_MS) from None
+        _log.warning("MongoDB is not available", error=type(error).__name__)
+        raise RequestError.unavailable(
+            "MongoDB, the store of identities, is not available; try again", _RETRY_MS
+        ) from None

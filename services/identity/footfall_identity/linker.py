@@ -1,9 +1,9 @@
-"""Turns changes of contacts, identities and choices by hand into links that are right whatever happens at once.
+"""Links between identities and contacts, kept correct under concurrent changes.
 
-A link is a pure function of three things that change on their own. Whoever changes one writes it first and judges
-after, so of two that change at once the later to write sees both. A judgement always writes, also when nothing is new:
-another that has read older contacts then finds the record changed and starts again. What a crash leaves undone is
-marked (`is_due`, `is_stale`) and done by `finish`, now and then.
+A link is a pure function of the contacts, the identity and the manual decisions. Whoever changes one of these writes
+the change first and links afterwards, so of two concurrent changes, the later writer sees both. Linking always writes
+the record, even without a new decision: another process that has read older contacts then finds the record changed, and
+starts again. Work that a crash interrupts is marked (`is_due`, `is_stale`) and done by `finish`.
 """
 
 from collections.abc import Callable, Iterable
@@ -24,14 +24,14 @@ _RECORDS_PER_WRITE: Final = 100
 
 
 class Linker:
-    """Decides which contact an identity is. Its methods raise RequestError (UNAVAILABLE) without MongoDB."""
+    """Links identities to contacts. All methods raise RequestError (UNAVAILABLE) while MongoDB is unavailable."""
 
     def __init__(self, links: LinkStore, phone_region: str | None) -> None:
         self._links = links
         self._phone_region = phone_region
 
     async def relink(self, identity_ids: Iterable[str]) -> dict[str, IdentityRecord]:
-        """Judge these identities, as far as they are known, and return them as they then are."""
+        """Decide the contacts of these identities, as far as they are known; return their records."""
         wanted = list(identity_ids)
         results: dict[str, IdentityRecord] = {}
         for start in range(0, len(wanted), _RECORDS_PER_WRITE):
@@ -61,28 +61,28 @@ class Linker:
         ]
 
     async def upsert(self, given: ContactRecord) -> ContactRecord:
-        """Create or replace a contact, and relink the identities that this may update."""
+        """Create or replace a contact, and link the affected identities again."""
         while True:
             before = await self._links.contact(given.contact_id)
             after = replaced(before, given, now_ms(), self._phone_region)
             if after == before or await self._links.replace_contact(before, after):
                 break
-        await self._finish(given.contact_id)
+        await self._relink_affected(given.contact_id)
         return after
 
     async def delete(self, contact_id: str) -> bool:
-        """Remove a contact, and relink the identities that this visit_updates. False when there is none."""
+        """Delete a contact, and link the affected identities again. Return False if it does not exist."""
         while True:
             before = await self._links.contact(contact_id)
             if before is None or before.is_deleted:
                 break
             if await self._links.replace_contact(before, deleted(before, now_ms())):
                 break
-        await self._finish(contact_id)
+        await self._relink_affected(contact_id)
         return before is not None and not before.is_deleted
 
-    async def _finish(self, contact_id: str) -> None:
-        """Judge the identities that a changed contact may update; then it is no longer stale, unless changed again."""
+    async def _relink_affected(self, contact_id: str) -> None:
+        """Link the identities affected by a changed contact; then mark it as finished unless it has changed again."""
         contact = await self._links.contact(contact_id)
         if contact is None or not contact.is_stale:
             return
@@ -91,20 +91,23 @@ class Linker:
         await self._links.wait_for_journal()
 
     async def link(self, identity_id: str, contact_id: str, actor: str) -> IdentityRecord:
-        """Link by hand. Raises RequestError (NOT_FOUND) when there is no such contact."""
+        """Link manually. Raises RequestError (NOT_FOUND) if the contact does not exist."""
         if not await self._links.existing_contacts([contact_id]):
             raise RequestError.not_found("Contact", contact_id)
         return await self._choose(identity_id, partial(linked_manually, contact_id=contact_id, actor=actor))
 
     async def unlink(self, identity_id: str, actor: str) -> IdentityRecord:
-        """Rule out, by hand, the contact that an identity is linked to.
+        """Unlink manually, and rule out the contact that the identity is linked to.
 
-        Raises RequestError (FAILED_PRECONDITION) when it is linked to none and that is nobody's decision.
+        Raises RequestError (FAILED_PRECONDITION) if it is not linked, unless the last decision was to unlink it
+        manually.
         """
         record = (await self._links.get([identity_id])).get(identity_id)
         last = record.decisions[-1] if record and record.decisions else None
         if last is None or not (last.contact_id or last.refused_id):
-            raise RequestError.failed_precondition("NOT_LINKED", "the identity is not linked to a contact")
+            raise RequestError.failed_precondition(
+                "NOT_LINKED", "the identity is not linked to a contact, so it cannot be unlinked"
+            )
         return await self._choose(identity_id, partial(unlinked_manually, actor=actor))
 
     async def _choose(self, identity_id: str, choice: Callable[..., IdentityRecord]) -> IdentityRecord:
@@ -116,8 +119,8 @@ class Linker:
         return changed[identity_id]
 
     async def finish(self) -> None:
-        """Do what somebody began and did not come to end. Raises RequestError (UNAVAILABLE)."""
+        """Complete interrupted work. Raises RequestError (UNAVAILABLE)."""
         due, stale = await self._links.unfinished(_RECORDS_PER_WRITE)
         await self.relink(due)
         for contact in stale:
-            await self._finish(contact.contact_id)
+            await self._relink_affected(contact.contact_id)

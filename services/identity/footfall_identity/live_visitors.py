@@ -1,4 +1,4 @@
-"""Turns the live sets of all partitions into pages of visitors, latest activity first."""
+"""Pages of the visitors who are live now, latest activity first, over all partitions."""
 
 import asyncio
 from collections.abc import Collection
@@ -11,13 +11,13 @@ from footfall_identity.visit_record import VisitRecord
 from footfall_identity.visitor_store import Position, VisitorStore
 
 MAX_EXAMINED: Final = 5_000
-"""Visits looked at for one page. When so many do not match the filter, the page is short and there may be more."""
+"""Visits read for one page. If so many do not match the filter, the page is short although there may be more."""
 
 _MIN_VISITS_PER_READ: Final = 100
 
 
 class LivePage(NamedTuple):
-    """Some visits with their positions, and the position below which there may be more; None when there are none."""
+    """Visits with their positions, and the position to continue below; None: there are no more."""
 
     visits: list[VisitRecord]
     positions: list[Position]
@@ -34,38 +34,37 @@ async def list_live(
     size: int,
     sites: Collection[str] = (),
 ) -> LivePage:
-    """The first `size` live visits below a position that are in a state (None: any) and on a site (empty: any).
+    """Return the first `size` live visits below a position that match the filters.
 
-    Also on one of `sites`, if there are any.
-
-    A visit with new activity moves to the front: within one listing none comes twice, and who moves may be missed.
+    Args: `state` None means any, `site` "" any, `sites` empty any. A visit with new activity moves to the front: while
+    a caller pages, no visit appears twice, but one that moves may be missed.
     """
-    # A visit without a timeline is anonymous, but not the other way round: people are erased.
+    # A visit without a timeline is Anonymous, but one with a timeline may be too, after an erasure.
     sets = [*product(numbers, [True])] if state not in {None, State.ANONYMOUS} else [*product(numbers, [True, False])]
     found: list[VisitRecord] = []
-    places: list[Position] = []
+    positions_found: list[Position] = []
     examined = 0
     while examined < MAX_EXAMINED:
-        look = max(_MIN_VISITS_PER_READ, size - len(found))
+        count = max(_MIN_VISITS_PER_READ, size - len(found))
         parts = await asyncio.gather(
-            *(visitors.live(number, is_known=is_known, below=below, size=look) for number, is_known in sets)
+            *(visitors.live(number, is_known=is_known, below=below, size=count) for number, is_known in sets)
         )
-        # Below the last one of a part that may go on, another part's visits are not the next ones.
-        horizon = max((part[-1] for part in parts if len(part) >= look), default=None)
+        # A part that was read in full may have more visits below its last one, so only visits above that one are final.
+        horizon = max((part[-1] for part in parts if len(part) >= count), default=None)
         positions = sorted({p for part in parts for p in part if horizon is None or p >= horizon}, reverse=True)
         records = await visitors.get(visit_id for _, visit_id in positions)
         for position in positions:
             record = records.get(position[1])
             if record is not None and _matches(record, state) and is_visible(record.site, site, sites):
-                if len(found) == size:  # a token tells nothing of visits that did not match
-                    return LivePage(found, places, places[-1])
+                if len(found) == size:  # the token must not reveal visits that do not match
+                    return LivePage(found, positions_found, positions_found[-1])
                 found.append(record)
-                places.append(position)
+                positions_found.append(position)
             below = position
         examined += len(positions)
         if horizon is None:
-            return LivePage(found, places, None)
-    return LivePage(found, places, below)
+            return LivePage(found, positions_found, None)
+    return LivePage(found, positions_found, below)
 
 
 def _matches(record: VisitRecord, state: State | None) -> bool:
@@ -73,5 +72,5 @@ def _matches(record: VisitRecord, state: State | None) -> bool:
 
 
 def is_visible(visit_site: str, site: str, sites: Collection[str]) -> bool:
-    """Whether a visit of a site is asked for by who wants those of `site`, and may see those of `sites`; empty: all."""
+    """Whether a visit of `visit_site` matches `site` ("": any) and is of one of `sites` (empty: any)."""
     return site in {"", visit_site} and (not sites or visit_site in sites)

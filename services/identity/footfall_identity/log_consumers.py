@@ -1,4 +1,4 @@
-"""Turns entries of the log into live state, and into records of identities."""
+"""The two consumers of the event log: one updates live state, the other records of identities."""
 
 import asyncio
 from collections import defaultdict
@@ -26,7 +26,7 @@ from footfall_identity.visitor_store import VisitorStore
 RECORDS_GROUP = "identity"
 LIVE_GROUP = "identity-live"
 _HASH_BYTES = 32
-# How many are looked at before others have their turn: for a few milliseconds.
+# Processed before other tasks of the event loop run: a few milliseconds each.
 _EVENTS_PER_TURN = 1_000
 _MENTIONS_PER_TURN = 50
 
@@ -37,31 +37,32 @@ Identifying = tuple[Event, Transition]
 
 
 class LiveStateConsumer:
-    """Handles entries of the log for the live state, in Redis alone.
+    """Updates live state, in Redis alone.
 
-    It reads for itself, because records wait for MongoDB, and nobody who enters the site is to wait for that.
+    It has a consumer group of its own, so that live state does not wait for MongoDB.
     """
 
     def __init__(self, visitors: VisitorStore) -> None:
         self._visitors = visitors
 
     async def handle(self, _number: int, entries: list[Entry]) -> None:
-        """Return when all events of these entries are merged. Raises RequestError without Redis.
+        """Merge all events of these entries. Raises RequestError (UNAVAILABLE) while Redis is unavailable.
 
-        What is not as admission leaves it is counted and left out.
+        Invalid entries and events are counted, logged and skipped.
         """
-        admitted = chain.from_iterable(map(_admitted, entries))
+        admitted = chain.from_iterable(map(_admitted_events, entries))
         while part := [*islice(admitted, _EVENTS_PER_TURN)]:
             await self._visitors.merge(visit_updates(part))
 
 
 class RecordConsumer:
-    """Handles entries of the log for what identifies. Any may come again, in any order, to any number of consumers.
+    """Updates timelines, identities and links from identifying events and erasures.
 
-    A record says whether its identity is signed in on its newest visit, which is a fold of that visit's timeline. So
-    first the timeline is written, then the record, then the timeline is read again: a change of it in between is
-    either seen then, or the consumer of that change finds the record written. `rev` orders what the two of them write.
-    Tombstones are read after the record is written for the same reason.
+    Entries may come repeatedly, in any order, to any number of consumers. A record says whether its identity is signed
+    in on its newest visit, which follows from that visit's timeline. So the consumer writes the timeline, then the
+    record, then reads the timeline again. If another consumer has changed the timeline in between, either this consumer
+    sees the change, or the other finds the record written. `rev` orders their writes. For the same reason, tombstones
+    are read after the record is written.
     """
 
     def __init__(
@@ -84,11 +85,11 @@ class RecordConsumer:
         self._phone_region = phone_region
 
     async def handle(self, number: int, entries: list[Entry]) -> None:
-        """Return when all that entries of a partition say is stored. Raises RequestError without one of the stores."""
+        """Store everything that these entries of a partition say. Raises RequestError while a store is unavailable."""
         identifying: list[Identifying] = []
         erasures: list[Erasure] = []
         for entry in entries:
-            identifying += _read(entry, erasures)
+            identifying += _identifying_events(entry, erasures)
             await asyncio.sleep(0)
         for start in range(0, len(identifying), _EVENTS_PER_TURN):
             await self._visitors.merge(visit_updates(identifying[start : start + _EVENTS_PER_TURN]))
@@ -103,11 +104,11 @@ class RecordConsumer:
     async def _mentions(
         self, identifying: list[Identifying], visits: dict[str, VisitRecord]
     ) -> dict[str, list[IdentityMention]]:
-        """What was said of identities, but for what names somebody erased since."""
-        forgotten = {(v.visit_id, t.event_id) for v in visits.values() for t in v.timeline if t.is_erased}
+        """Return the mentions by identity, without those that have been erased since."""
+        erased = {(v.visit_id, t.event_id) for v in visits.values() for t in v.timeline if t.is_erased}
         mentions: dict[str, list[IdentityMention]] = defaultdict(list)
         for count, (event, transition) in enumerate(identifying, 1):
-            if transition.identity and (event.visit_id, transition.event_id) not in forgotten:
+            if transition.identity and (event.visit_id, transition.event_id) not in erased:
                 mention = IdentityMention.of(event, transition, self._names, self._phone_region)
                 mentions[transition.identity].append(mention)
             if count % _MENTIONS_PER_TURN == 0:
@@ -115,53 +116,55 @@ class RecordConsumer:
         return mentions
 
     async def _write(self, mentions: dict[str, list[IdentityMention]], visits: dict[str, VisitRecord]) -> None:
-        due = await self._change(mentions, visits.values())
+        due = await self._update_records(mentions, visits.values())
         while visits:
             again = await self._visitors.get(visits)
             visits = {visit.visit_id: visit for visit in again.values() if visit.rev != visits[visit.visit_id].rev}
             if visits:
-                await self._change({}, visits.values())
+                await self._update_records({}, visits.values())
         await self._writer.erase_again(mentions)
         await self._linker.relink(due)
 
-    async def _change(self, mentions: dict[str, list[IdentityMention]], visits: Iterable[VisitRecord]) -> list[str]:
-        """Write what was said of identities and what visits now say of those they name; return who is to be judged."""
+    async def _update_records(
+        self, mentions: dict[str, list[IdentityMention]], visits: Iterable[VisitRecord]
+    ) -> list[str]:
+        """Write mentions and the status of visits into records; return the identities to be linked again."""
         now: dict[str, list[VisitStatus]] = {identity: [] for identity in mentions}
         for visit in visits:
             stamp = visit.fold.stamp
             signed_in = stamp.identity if stamp.state is State.AUTHENTICATED else ""
             for association in visit.fold.associations:
                 now.setdefault(association.identity, []).append(VisitStatus(visit.visit_id, visit.rev, signed_in))
-        return await self._writer.change(mentions, now)
+        return await self._writer.write(mentions, now)
 
 
-def _admitted(entry: Entry) -> Iterator[Admitted]:
+def _admitted_events(entry: Entry) -> Iterator[Admitted]:
     try:
         batch = EventBatch.FromString(entry.payload)
     except DecodeError:
         metrics.LOG_SKIPPED.inc()
-        _log.error("skipped an entry of the log that is no EventBatch", entry=entry.id)
+        _log.error("skipped an entry of the event log that is no EventBatch", entry=entry.id)
         return
     for position, event in enumerate(batch.events):
         try:
             yield event, transition_of(event)
         except UnfitEventError as error:
             metrics.LOG_SKIPPED.inc()
-            _log.error("skipped an event of the log", entry=entry.id, position=position, rule=str(error))
+            _log.error("skipped an invalid event of the event log", entry=entry.id, position=position, rule=str(error))
 
 
-def _read(entry: Entry, erasures: list[Erasure]) -> list[Identifying]:
-    """The events of an entry that identify; adds its erasure. What else it holds, and what is unfit, is left out."""
+def _identifying_events(entry: Entry, erasures: list[Erasure]) -> list[Identifying]:
+    """Return the identifying events of an entry, and add its erasure to `erasures`. Invalid events are skipped."""
     try:
         batch = EventBatch.FromString(entry.payload)
-    except DecodeError:  # LiveStateConsumer has counted it, and unfit events
+    except DecodeError:  # LiveStateConsumer counts it, and invalid events
         return []
     if batch.HasField("erasure"):
         if len(batch.erasure.identity_hash) == _HASH_BYTES and batch.erasure.erasure_id:
             erasures.append(batch.erasure)
         else:
             metrics.LOG_SKIPPED.inc()
-            _log.error("skipped an erasure of the log: identity_hash or erasure_id is missing", entry=entry.id)
+            _log.error("skipped an erasure of the event log without identity_hash or erasure_id", entry=entry.id)
     identifying = []
     for event in batch.events:
         with suppress(UnfitEventError):

@@ -1,4 +1,4 @@
-"""Turns records into the messages of the contract."""
+"""Conversion of stored records into messages of the contract."""
 
 from collections.abc import Mapping
 from itertools import zip_longest
@@ -21,17 +21,17 @@ from footfall_identity.visit_record import VisitRecord
 
 
 def timestamp(milliseconds: int) -> Timestamp:
-    """A moment, from milliseconds since the epoch."""
+    """Convert milliseconds since the epoch."""
     return Timestamp(seconds=milliseconds // 1000, nanos=milliseconds % 1000 * 1_000_000)
 
 
 def state(of: State) -> visitor_pb2.VisitorState.ValueType:
-    """A state; the numbers are the same."""
+    """Convert a state; the numbers are the same."""
     return visitor_pb2.VisitorState.ValueType(of)
 
 
 def visitor(record: VisitRecord, contact_ids: Mapping[str, str], at: Stamp | None = None) -> visitor_pb2.Visitor:
-    """The live state of a visit, now or when its stamp was `at`; `contact_ids` has contacts of identities, if known."""
+    """Convert the live state of a visit, now or with the attribution `at`; `contact_ids` are contacts by identity."""
     stamp = at or record.fold.stamp
     return visitor_pb2.Visitor(
         visit_id=record.shown_id,
@@ -51,7 +51,7 @@ def visitor(record: VisitRecord, contact_ids: Mapping[str, str], at: Stamp | Non
 
 
 def identity(record: IdentityRecord, *, copy_name: bool) -> identity_pb2.Identity:
-    """An identity. One that no event has named has neither times nor scope."""
+    """Convert an identity. Without events that name it, it has neither times nor a scope."""
     message = identity_pb2.Identity(
         identity_id=record.identity_id,
         name=text_value(record.profile, "name") if copy_name else "",
@@ -68,7 +68,7 @@ def identity(record: IdentityRecord, *, copy_name: bool) -> identity_pb2.Identit
 
 
 def contact(record: ContactRecord) -> contact_pb2.Contact:
-    """A contact."""
+    """Convert a contact."""
     return contact_pb2.Contact(
         contact_id=record.contact_id,
         email_addresses=record.email_addresses,
@@ -82,7 +82,7 @@ def contact(record: ContactRecord) -> contact_pb2.Contact:
 
 
 def contact_links(record: IdentityRecord) -> list[contact_pb2.ContactLink]:
-    """Every decision about an identity, newest first. Each but the newest ended when the next was made."""
+    """Return every stored decision about an identity, newest first. Each ended when the next was made."""
     ends = [decision.at_ms for decision in record.decisions[1:]]
     links = [_contact_link(record, decision, end) for decision, end in zip_longest(record.decisions, ends)]
     return links[::-1]

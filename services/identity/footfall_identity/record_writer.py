@@ -1,4 +1,4 @@
-"""Turns what events said of identities, and what their visits now say, into records."""
+"""Writing of identity records, shared by the consumer of the log and the import."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -9,16 +9,19 @@ from footfall_identity.link_store import LinkStore
 
 
 class RecordWriter:
-    """Writes records, for the log and for imports. Raises RequestError without one of the stores."""
+    """Writes identity records. Its methods raise RequestError while a store is unavailable."""
 
     def __init__(self, index: IdentityIndex, links: LinkStore) -> None:
         self._index = index
         self._links = links
 
-    async def change(
+    async def write(
         self, mentions: Mapping[str, Sequence[IdentityMention]], visits: Mapping[str, Iterable[VisitStatus]]
     ) -> list[str]:
-        """Write what was said of each identity in `visits`; return whose links are to be with_match_result."""
+        """Merge mentions and visit statuses into the records of the identities in `visits`.
+
+        Returns the identities that have to be linked again.
+        """
         changed = await self._links.change(
             {
                 identity: partial(with_mentions, mentions=mentions.get(identity, ()), visits=of_identity)
@@ -28,9 +31,9 @@ class RecordWriter:
         return [identity for identity, record in changed.items() if record.is_due]
 
     async def erase_again(self, mentions: Mapping[str, Iterable[IdentityMention]]) -> None:
-        """Erase of these identities who has been erased.
+        """Erase again those of these identities that are erased.
 
-        To be called after `change`: so either the erasure is seen here, or whoever erases finds what was written.
+        Call it after `write`: then either this call sees a concurrent erasure, or the erasure finds what was written.
         """
         pairs = [(mention.visit_id, identity) for identity, of_identity in mentions.items() for mention in of_identity]
         tombstones = await self._index.tombstones(pairs)

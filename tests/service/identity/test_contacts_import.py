@@ -49,7 +49,7 @@ async def test_contacts_are_stored_and_link_who_is_known_and_a_second_run_change
         assert (ended.code, ended.said) == (1, "999 contacts stored, 2 lines skipped\n")
         assert {line for line in ended.complained.splitlines() if line.startswith("line ")} == {
             "line 12: email_addresses[0] must be an e-mail address",
-            "line 502: has 2 values, the header 6",
+            "line 502: has 2 values, but the header has 6",
         }
         stored = await contact(stub, "c5")
         assert ([*stored.email_addresses], [*stored.phone_numbers]) == (["p5@mail.example"], ["+49301000005"])
@@ -68,15 +68,15 @@ async def test_contacts_are_stored_and_link_who_is_known_and_a_second_run_change
 async def test_without_identity_it_stops_and_says_so(tmp_path: Path) -> None:
     ended = await imported("127.0.0.1:1", "-", "--patience", "0", given=(HEADER + "c1,,,Ann,,\n").encode())
     assert (ended.code, ended.said) == (1, "0 contacts stored, 0 lines skipped\n")
-    assert ended.complained.startswith("stopped, to be run again: UNAVAILABLE: ")
+    assert ended.complained.startswith("The import has stopped; run it again later. UNAVAILABLE: ")
 
 
 @pytest.mark.parametrize(
     ("arguments", "given", "problem"),
     [
         (["missing.csv"], "", "missing.csv: No such file or directory"),
-        (["-"], "Name,E-Mail\n", "-: line 1: must name the columns"),
-        (["-", "--encoding", "rot13"], HEADER, "--encoding: rot13 is no encoding of text"),
+        (["-"], "Name,E-Mail\n", "-: line 1: must be a header with ContactId"),
+        (["-", "--encoding", "rot13"], HEADER, "--encoding: rot13 is no known text encoding"),
         (["-", "--at-once", "0"], HEADER, "--at-once: must be 1 or more"),
     ],
 )
@@ -93,4 +93,4 @@ async def test_it_explains_itself() -> None:
 
 async def test_columns_that_are_not_read_are_named_once(tmp_path: Path) -> None:
     ended = await imported("127.0.0.1:1", "-", given=b"ContactId,Title,Segment\nc1\n")
-    assert ended.complained == "columns that are not read: Segment\nline 2: has 1 values, the header 3\n"
+    assert ended.complained == "ignored columns: Segment\nline 2: has 1 values, but the header has 3\n"

@@ -313,5 +313,5 @@ async def test_another_key_than_people_were_erased_under_is_refused(running_iden
         await stub.EraseIdentity(pb.EraseIdentityRequest(identity_id=PERSON, actor="officer"))
     async with running_identity(ERASURE_KEY="another key of some length") as identity:
         assert await asyncio.to_thread(identity.process.wait, 10) == 2
-        assert '"problem": "ERASURE_KEY: people were erased here under another one' in identity.output()
+        assert '"problem": "ERASURE_KEY: identities were erased with another key' in identity.output()
         assert "stack" not in identity.output()

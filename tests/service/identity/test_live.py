@@ -255,7 +255,7 @@ async def test_the_feed_outlives_a_failure_that_nobody_thought_of(
     partitions: Partitions, store: VisitorStore, links: LinkStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stopping = asyncio.Event()
-    feed = ChangeFeed(store, links, partitions.numbers, kept=100, stopping=stopping)
+    feed = ChangeFeed(store, links, partitions.numbers, buffer_messages=100, stopping=stopping)
     running = asyncio.create_task(feed.run())
     messages = feed.watch(pb.WatchVisitorsRequest(announce_progress=True))
     await anext(messages)
