@@ -35,7 +35,7 @@ _DURABLE_CONFIG: Final = {
 }
 """Redis configuration that the log needs: without it, a crash or full memory loses confirmed entries silently."""
 
-_SAMPLE_EVERY_S: Final = 1.0
+_MEASURE_INTERVAL_S: Final = 1.0
 # Redis extrapolates a stream's size from its oldest nodes (each 4 KiB, or one entry). With the default of 5, a few
 # unusual entries would distort the result. A sample of 1,000 takes Redis about 0.1 ms.
 _SAMPLED_NODES: Final = 1_000
@@ -112,16 +112,12 @@ class EventLog:
         # Redis waits for replicas for half of the timeout, so that its answer still arrives in time.
         self._ack_timeout_ms = timeout_ms // 2
         self._allows_non_durable = allows_non_durable
-        self._durable: set[Address] = set()
+        self._durable_nodes: set[Address] = set()
         self._bytes = dict.fromkeys(range(partitions), 0)
-        self._sample_at: dict[Address, float] = {}
-        self._failed = ThrottledWarning(
-            "Redis does not confirm appends to the event log; their events are answered as unavailable"
-        )
+        self._measure_at: dict[Address, float] = {}
+        self._failed = ThrottledWarning("Redis does not confirm appends to the event log; events are unavailable")
         self._rejected = ThrottledWarning("Redis rejects appends to the event log; check the type and user of its keys")
-        self._over_share = ThrottledWarning(
-            "sites exceed their share of the event log; their events are answered as unavailable"
-        )
+        self._over_share = ThrottledWarning("sites exceed their share of the event log; their events are refused")
         metrics.LOG_BOUND_BYTES.set(max_bytes)
 
     async def check(self) -> None:
@@ -138,29 +134,25 @@ class EventLog:
                 _log.warning("cannot check a node of Redis", host=node.address.host, error=type(error).__name__)
 
     async def _check_durability(self, node: Node) -> None:
-        if node.address in self._durable:
+        if node.address in self._durable_nodes:
             return
         try:
-            answer = await node.client.config_get(*_DURABLE_CONFIG)
+            config = await node.client.config_get(*_DURABLE_CONFIG)
         except ResponseError as error:
             if not is_forbidden(error):
                 raise
             # Managed servers often forbid CONFIG and are configured elsewhere.
-            _log.warning(
-                "Redis forbids CONFIG GET; make sure that it has the required settings", required=_DURABLE_CONFIG
-            )
-            answer = _DURABLE_CONFIG
-        wrong = {name: answer.get(name) for name, value in _DURABLE_CONFIG.items() if answer.get(name) != value}
+            _log.warning("Redis forbids CONFIG GET; make sure that it has these settings", required=_DURABLE_CONFIG)
+            config = _DURABLE_CONFIG
+        wrong = {name: config.get(name) for name, value in _DURABLE_CONFIG.items() if config.get(name) != value}
         if wrong and not self._allows_non_durable:
             raise LogMisconfiguredError(
                 f"Redis may lose confirmed events: it has {wrong}, the log needs {_DURABLE_CONFIG}. Change the "
                 "configuration of Redis, or set COLLECTOR_ALLOW_NON_DURABLE_REDIS=true if losing events is acceptable."
             )
         if wrong:
-            _log.warning(
-                "Redis may lose confirmed events, which COLLECTOR_ALLOW_NON_DURABLE_REDIS allows", settings=wrong
-            )
-        self._durable.add(node.address)
+            _log.warning("Redis may lose confirmed events; COLLECTOR_ALLOW_NON_DURABLE_REDIS is set", settings=wrong)
+        self._durable_nodes.add(node.address)
 
     async def _check_replicas(self, node: Node) -> None:
         if not self._ack_replicas:
@@ -181,7 +173,7 @@ class EventLog:
             return over_share
         try:  # measured here too: while these sites may not append, perhaps no append measures the log
             for node in self._redis.nodes():
-                await self._refresh_sizes(node)
+                await self._measured_partitions(node)
         except RedisError:
             return set()  # the append will meet the same error and report it
         over_share = self._shares.over_share(over_share, self._fullness())
@@ -189,13 +181,11 @@ class EventLog:
             self._over_share.warn(sites=sorted(over_share))
         return over_share
 
-    async def append(
-        self, entries: Mapping[int, bytes], bytes_by_site: Mapping[str, int] = _ONE_SITE
-    ) -> dict[int, str]:
+    async def append(self, entries: Mapping[int, bytes], site_bytes: Mapping[str, int] = _ONE_SITE) -> dict[int, str]:
         """Append one serialized EventBatch to each partition; return the ids of the stored entries by partition.
 
         The stored entries are on disk, also on `ack_replicas` replicas. A partition missing in the result did not store
-        its entry. `bytes_by_site` gives the proportions of the sites in the entries (default: a single site).
+        its entry. `site_bytes` gives the proportions of the sites in the entries (default: a single site).
 
         Raises, when no partition stored its entry: LogFullError, LogUnavailableError or LogRejectedError.
         """
@@ -205,9 +195,9 @@ class EventLog:
         parts = await asyncio.gather(*(self._append_to(node, entries) for node in self._redis.nodes(entries)))
         metrics.APPEND_SECONDS.observe(time.perf_counter() - started)
         appended = self._stored({number: answer for part in parts for number, answer in part.items()})
-        memory_per_byte = sum(_estimated_memory(entries[number]) for number in appended) / sum(bytes_by_site.values())
-        for site, byte_count in bytes_by_site.items():
-            self._shares.add(site, byte_count * memory_per_byte)
+        memory_per_byte = sum(_estimated_memory(entries[number]) for number in appended) / sum(site_bytes.values())
+        for site, size in site_bytes.items():
+            self._shares.add(site, size * memory_per_byte)
         return appended
 
     async def _append_to(self, node: Node, entries: Mapping[int, bytes]) -> dict[int, Any]:
@@ -243,45 +233,46 @@ class EventLog:
         full = {number for number, error in errors.items() if isinstance(error, LogFullError | OutOfMemoryError)}
         failed = {number for number in errors.keys() - full if isinstance(errors[number], _TRANSIENT_ERRORS)}
         for warning, numbers in ((self._failed, failed), (self._rejected, errors.keys() - full - failed)):
-            for number in sorted(numbers)[:1]:  # by type only: the text of an error of Redis may quote an event
-                warning.warn(error=type(errors[number]).__name__, partitions=sorted(numbers))
+            for error in [errors[number] for number in sorted(numbers)[:1]]:
+                problem = None if isinstance(error, RedisError) else str(error)  # an error of Redis may quote an event
+                warning.warn(error=type(error).__name__, problem=problem, partitions=sorted(numbers))
         if len(errors) == len(answers):
             raise LogFullError if full else LogUnavailableError if failed else LogRejectedError
         return {number: entry_id.decode() for number, entry_id in answers.items() if number not in errors}
 
     async def _is_full(self, node: Node) -> bool:
         """Whether a node's part of the log has reached its maximum, by the last measurement and the appends since."""
-        return sum(self._bytes[number] for number in await self._refresh_sizes(node)) >= self._max_bytes
+        return sum(self._bytes[number] for number in await self._measured_partitions(node)) >= self._max_bytes
 
-    async def _refresh_sizes(self, node: Node) -> list[int]:
+    async def _measured_partitions(self, node: Node) -> list[int]:
         """Measure a node's part of the log, at most once a second; return the partitions on that node.
 
         A full log is trimmed first: entries that all groups have read, and that are kept for a while, make room.
         """
-        held = [number for each in self._redis.nodes() if each.address == node.address for number in each.numbers]
+        numbers = [number for each in self._redis.nodes() if each.address == node.address for number in each.numbers]
         now = time.monotonic()
-        if now >= self._sample_at.get(node.address, 0.0):
+        if now >= self._measure_at.get(node.address, 0.0):
             # Set before the first await, so that concurrent appends do not measure too.
-            self._sample_at[node.address] = now + _SAMPLE_EVERY_S
-            used = await self._sample(node, held)
+            self._measure_at[node.address] = now + _MEASURE_INTERVAL_S
+            used = await self._measure(node, numbers)
             if used >= self._max_bytes or self._shares.is_any_over_share(self._fullness()):
-                for number in held:
+                for number in numbers:
                     await trim(node.client, stream_key(number), CONSUMER_GROUPS, keep_ms=0)
-                await self._sample(node, held)
+                await self._measure(node, numbers)
             metrics.LOG_BYTES.set(sum(self._bytes.values()))
             self._shares.scale_to(sum(self._bytes.values()))
-        return held
+        return numbers
 
     def _fullness(self) -> float:
         """The measured size of the log on all nodes, divided by its maximum size."""
         return sum(self._bytes.values()) / (self._max_bytes * len(self._redis.nodes()))
 
-    async def _sample(self, node: Node, held: list[int]) -> int:
+    async def _measure(self, node: Node, numbers: list[int]) -> int:
         pipeline = node.client.pipeline(transaction=False)
-        for number in held:
+        for number in numbers:
             pipeline.memory_usage(stream_key(number), samples=_SAMPLED_NODES)
-        self._bytes |= {n: used or 0 for n, used in zip(held, await pipeline.execute(), strict=True)}
-        return sum(self._bytes[number] for number in held)
+        self._bytes |= {n: used or 0 for n, used in zip(numbers, await pipeline.execute(), strict=True)}
+        return sum(self._bytes[number] for number in numbers)
 
     async def close(self) -> None:
         """Close the connections."""

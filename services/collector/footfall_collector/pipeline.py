@@ -44,19 +44,19 @@ class Pipeline:
         metrics.BATCH_EVENTS.observe(len(batch.events))
         excluded = await self._admit(batch)
         partitions = self._assign_partitions(batch, excluded)
-        bytes_by_site = _bytes_by_site(batch, partitions)
-        sites_over_share = await self._log.sites_over_share(bytes_by_site)
+        site_bytes = _site_bytes(batch, partitions)
+        sites_over_share = await self._log.sites_over_share(site_bytes)
         if sites_over_share:
             for position, event in enumerate(batch.events):
                 if partitions[position] != _NOT_LOGGED and event.site in sites_over_share:
                     partitions[position], excluded[position] = _NOT_LOGGED, _SITE_OVER_SHARE
-            bytes_by_site = {site: size for site, size in bytes_by_site.items() if site not in sites_over_share}
+            site_bytes = {site: size for site, size in site_bytes.items() if site not in sites_over_share}
         entries = split_by_partition(batch, partitions)
         stored: Mapping[int, str] = {}
         if entries:
             try:
                 serialized = {number: entry.SerializeToString() for number, entry in entries.items()}
-                stored = await self._log.append(serialized, bytes_by_site)
+                stored = await self._log.append(serialized, site_bytes)
             except BaseException:  # includes a cancelled call: its caller does not learn that the events are stored
                 metrics.EVENTS_UNAVAILABLE.inc(len(partitions))
                 raise
@@ -89,15 +89,15 @@ class Pipeline:
         return partitions
 
 
-def _bytes_by_site(batch: EventBatch, partitions: Sequence[int]) -> dict[str, int]:
+def _site_bytes(batch: EventBatch, partitions: Sequence[int]) -> dict[str, int]:
     """Return the bytes that each site adds to the log; 1 for a single site, because only proportions count."""
     logged = [event for event, number in zip(batch.events, partitions, strict=True) if number != _NOT_LOGGED]
-    bytes_by_site = dict.fromkeys((event.site for event in logged), 0)
-    if len(bytes_by_site) == 1:
-        return dict.fromkeys(bytes_by_site, 1)
+    site_bytes = dict.fromkeys((event.site for event in logged), 0)
+    if len(site_bytes) == 1:
+        return dict.fromkeys(site_bytes, 1)
     for event in logged:
-        bytes_by_site[event.site] += event.ByteSize()
-    return bytes_by_site
+        site_bytes[event.site] += event.ByteSize()
+    return site_bytes
 
 
 def split_by_partition(batch: EventBatch, partitions: Sequence[int]) -> dict[int, EventBatch]:

@@ -21,6 +21,7 @@ from footfall_identity.link_store import LinkStore
 from footfall_identity.linker import Linker
 from footfall_identity.log_consumers import LIVE_GROUP, RECORDS_GROUP, LiveStateConsumer, RecordConsumer
 from footfall_identity.partitions import Partitions
+from footfall_identity.record_writer import RecordWriter
 from footfall_identity.service import IdentityService
 from footfall_identity.settings import DAY_MS, MINUTE_MS, IdentitySettings
 from footfall_identity.visitor_store import VisitorStore
@@ -59,15 +60,8 @@ async def identify(settings: IdentitySettings) -> int:
     linker = Linker(links, region)
     eraser = Eraser(partitions, index, links, secret=secret, ack_replicas=settings.log_ack_replicas)
     feed = ChangeFeed(visitors, links, partitions.numbers, buffer_messages=settings.watch_kept, stopping=stopping)
-    consumer = RecordConsumer(
-        visitors,
-        index,
-        links,
-        linker=linker,
-        eraser=eraser,
-        names=settings.attribute_names,
-        phone_region=region,
-    )
+    writer = RecordWriter(index, links, linker, names=settings.attribute_names, phone_region=region)
+    consumer = RecordConsumer(visitors, writer, eraser)
     walls = Walls.load(settings.sites_file)
     service = IdentityService(
         settings,
@@ -77,7 +71,7 @@ async def identify(settings: IdentitySettings) -> int:
         linker=linker,
         eraser=eraser,
         feed=feed,
-        importer=Importer(index, links, linker, names=settings.attribute_names, phone_region=region),
+        importer=Importer(writer),
         walls=walls,
     )
     readers = [

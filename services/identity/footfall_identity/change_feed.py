@@ -148,9 +148,8 @@ class ChangeFeed:
                 message = self._buffer.get(at)
                 if message is None:
                     metrics.WATCHERS_TOO_SLOW.inc()
-                    raise RequestError.exhausted(
-                        "the call read too slowly; resume with the last token", _RETRY_MS, "WATCHER_TOO_SLOW"
-                    )
+                    text = "the call read too slowly; resume with the last token"
+                    raise RequestError.exhausted(text, _RETRY_MS, "WATCHER_TOO_SLOW")
                 is_wanted = is_visible(message.visitor.site, request.site, request.sites)
                 skipped_token = "" if is_wanted else message.resume_token
                 if is_wanted:
@@ -169,9 +168,7 @@ class ChangeFeed:
         for number, position in zip(self._numbers, positions, strict=True):
             first, last = await self._visitors.change_bounds(number)
             if not _order(first) <= _order(position) <= _order(last):
-                message = (
-                    "changes after resume_token are no longer stored; list the visitors, then watch without a token"
-                )
+                message = "changes after resume_token are no longer stored; list all, then watch without a token"
                 raise RequestError.failed_precondition("RESUME_TOKEN_EXPIRED", message)
         return positions
 

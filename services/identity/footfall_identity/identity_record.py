@@ -1,8 +1,8 @@
 """The stored record of an identity, computed from events regardless of their order and repetition."""
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from enum import IntEnum
-from functools import reduce
+from functools import partial, reduce
 from itertools import chain
 
 import msgspec
@@ -176,7 +176,7 @@ def _values(fields: Mapping[str, str], site: str, transition: Transition, source
 
 
 class VisitStatus(msgspec.Struct, frozen=True):
-    """Who is signed in on a visit ("": nobody), by the timeline of revision `rev`."""
+    """The identity signed in on a visit ("" for none), by the timeline of revision `rev`."""
 
     visit_id: str
     rev: int
@@ -184,10 +184,9 @@ class VisitStatus(msgspec.Struct, frozen=True):
 
 
 def with_mentions(
-    record: IdentityRecord, mentions: Iterable[IdentityMention], visits: Iterable[VisitStatus]
+    record: IdentityRecord, mentions: Sequence[IdentityMention], visits: Iterable[VisitStatus]
 ) -> IdentityRecord:
     """Merge events that name the identity, and the current status of visits, into a record."""
-    mentions, visits = list(mentions), list(visits)
     statuses = {visit.visit_id: visit for visit in visits}
     first_ms, newest, by_site = record.first_ms, record.newest, {one.site: one for one in record.by_site}
     for mention in mentions:
@@ -200,22 +199,20 @@ def with_mentions(
             min(known.first_ms, at_ms) if known else at_ms,
             _newer(known.newest if known else None, mention),
         )
-    newest = newest and _with_status(newest, statuses, record.identity_id)
-    site_associations = [
-        replace(p, newest=_with_status(p.newest, statuses, record.identity_id)) for p in by_site.values()
-    ]
+    update = partial(_with_status, statuses=statuses, identity=record.identity_id)
+    site_associations = [replace(one, newest=update(one.newest)) for one in by_site.values()]
     profile = best_values(record.profile, *(mention.profile for mention in mentions))
     match_keys = reduce(MatchKeys.merged, (mention.match_keys for mention in mentions), record.match_keys)
-    is_due = record.is_due or match_keys.assurance != record.match_keys.assurance
-    kept = replace(
+    merged = replace(
         record,
         first_ms=first_ms,
-        newest=newest,
+        newest=newest and update(newest),
         by_site=_newest_sites(site_associations),
         profile=profile,
         match_keys=match_keys,
+        is_due=record.is_due or match_keys.assurance != record.match_keys.assurance,
     )
-    return _with_derived_fields(replace(kept, is_due=is_due))
+    return _with_derived_fields(merged)
 
 
 def _newer(newest: Association | None, mention: IdentityMention) -> Association:
@@ -299,8 +296,8 @@ def erased(record: IdentityRecord, erase_time_ms: int) -> IdentityRecord:
         if is_later or (decision.rule is Rule.MANUAL and decision.at_ms > erase_time_ms):
             decisions += (decision,)
     is_due = record.is_due or decisions != record.decisions
-    kept = replace(record, first_ms=first_ms, newest=newest, by_site=by_site, profile=profile, match_keys=match_keys)
-    return with_current_link(_with_derived_fields(replace(kept, decisions=decisions, is_due=is_due)))
+    left = replace(record, first_ms=first_ms, newest=newest, by_site=by_site, profile=profile, match_keys=match_keys)
+    return with_current_link(_with_derived_fields(replace(left, decisions=decisions, is_due=is_due)))
 
 
 def _time_ms(at: str) -> int:

@@ -42,7 +42,7 @@ async def list_live(
     # A visit without a timeline is Anonymous, but one with a timeline may be too, after an erasure.
     sets = [*product(numbers, [True])] if state not in {None, State.ANONYMOUS} else [*product(numbers, [True, False])]
     found: list[VisitRecord] = []
-    positions_found: list[Position] = []
+    found_positions: list[Position] = []
     examined = 0
     while examined < MAX_EXAMINED:
         count = max(_MIN_VISITS_PER_READ, size - len(found))
@@ -57,14 +57,14 @@ async def list_live(
             record = records.get(position[1])
             if record is not None and _matches(record, state) and is_visible(record.site, site, sites):
                 if len(found) == size:  # the token must not reveal visits that do not match
-                    return LivePage(found, positions_found, positions_found[-1])
+                    return LivePage(found, found_positions, found_positions[-1])
                 found.append(record)
-                positions_found.append(position)
+                found_positions.append(position)
             below = position
         examined += len(positions)
         if horizon is None:
-            return LivePage(found, positions_found, None)
-    return LivePage(found, positions_found, below)
+            return LivePage(found, found_positions, None)
+    return LivePage(found, found_positions, below)
 
 
 def _matches(record: VisitRecord, state: State | None) -> bool:

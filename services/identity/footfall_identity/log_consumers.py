@@ -13,13 +13,9 @@ from footfall_timeline import State, Transition, UnfitEventError, transition_of
 from google.protobuf.message import DecodeError
 
 from footfall_identity import metrics
-from footfall_identity.attributes import AttributeNames
 from footfall_identity.erasure import Eraser
-from footfall_identity.identity_index import IdentityIndex
 from footfall_identity.identity_record import IdentityMention, VisitStatus
-from footfall_identity.link_store import LinkStore
-from footfall_identity.linker import Linker
-from footfall_identity.record_writer import RecordWriter
+from footfall_identity.record_writer import Mentions, RecordWriter
 from footfall_identity.visit_record import VisitRecord, visit_updates
 from footfall_identity.visitor_store import VisitorStore
 
@@ -65,24 +61,10 @@ class RecordConsumer:
     are read after the record is written.
     """
 
-    def __init__(
-        self,
-        visitors: VisitorStore,
-        index: IdentityIndex,
-        links: LinkStore,
-        *,
-        linker: Linker,
-        eraser: Eraser,
-        names: AttributeNames,
-        phone_region: str | None,
-    ) -> None:
+    def __init__(self, visitors: VisitorStore, writer: RecordWriter, eraser: Eraser) -> None:
         self._visitors = visitors
-        self._writer = RecordWriter(index, links)
-        self._links = links
-        self._linker = linker
+        self._writer = writer
         self._eraser = eraser
-        self._names = names
-        self._phone_region = phone_region
 
     async def handle(self, number: int, entries: list[Entry]) -> None:
         """Store everything that these entries of a partition say. Raises RequestError while a store is unavailable."""
@@ -98,44 +80,37 @@ class RecordConsumer:
             await self._write(await self._mentions(identifying, visits), visits)
         for erasure in erasures:
             await self._eraser.apply(number, erasure)
-        if visits:
-            await self._links.wait_for_journal()
 
-    async def _mentions(
-        self, identifying: list[Identifying], visits: dict[str, VisitRecord]
-    ) -> dict[str, list[IdentityMention]]:
+    async def _mentions(self, identifying: list[Identifying], visits: dict[str, VisitRecord]) -> Mentions:
         """Return the mentions by identity, without those that have been erased since."""
         erased = {(v.visit_id, t.event_id) for v in visits.values() for t in v.timeline if t.is_erased}
         mentions: dict[str, list[IdentityMention]] = defaultdict(list)
         for count, (event, transition) in enumerate(identifying, 1):
             if transition.identity and (event.visit_id, transition.event_id) not in erased:
-                mention = IdentityMention.of(event, transition, self._names, self._phone_region)
-                mentions[transition.identity].append(mention)
+                mentions[transition.identity].append(self._writer.mention(event, transition))
             if count % _MENTIONS_PER_TURN == 0:
                 await asyncio.sleep(0)
         return mentions
 
-    async def _write(self, mentions: dict[str, list[IdentityMention]], visits: dict[str, VisitRecord]) -> None:
-        due = await self._update_records(mentions, visits.values())
+    async def _write(self, mentions: Mentions, visits: dict[str, VisitRecord]) -> None:
+        to_link = await self._update_records(mentions, visits.values())
         while visits:
             again = await self._visitors.get(visits)
             visits = {visit.visit_id: visit for visit in again.values() if visit.rev != visits[visit.visit_id].rev}
             if visits:
                 await self._update_records({}, visits.values())
-        await self._writer.erase_again(mentions)
-        await self._linker.relink(due)
+        await self._writer.finish(mentions, to_link)
 
-    async def _update_records(
-        self, mentions: dict[str, list[IdentityMention]], visits: Iterable[VisitRecord]
-    ) -> list[str]:
+    async def _update_records(self, mentions: Mentions, visits: Iterable[VisitRecord]) -> list[str]:
         """Write mentions and the status of visits into records; return the identities to be linked again."""
-        now: dict[str, list[VisitStatus]] = {identity: [] for identity in mentions}
+        statuses: dict[str, list[VisitStatus]] = {identity: [] for identity in mentions}
         for visit in visits:
             stamp = visit.fold.stamp
             signed_in = stamp.identity if stamp.state is State.AUTHENTICATED else ""
+            status = VisitStatus(visit.visit_id, visit.rev, signed_in)
             for association in visit.fold.associations:
-                now.setdefault(association.identity, []).append(VisitStatus(visit.visit_id, visit.rev, signed_in))
-        return await self._writer.write(mentions, now)
+                statuses.setdefault(association.identity, []).append(status)
+        return await self._writer.write(mentions, statuses)
 
 
 def _admitted_events(entry: Entry) -> Iterator[Admitted]:

@@ -34,9 +34,9 @@ async def test_a_small_batch_overtakes_a_large_one_that_is_being_admitted(
     appended: list[int] = []
     append = log.append
 
-    async def note(entries: Mapping[int, bytes], weights: Mapping[str, int]) -> dict[int, str]:
+    async def note(entries: Mapping[int, bytes], site_bytes: Mapping[str, int]) -> dict[int, str]:
         appended.append(len(entries[0]))
-        return await append(entries, weights)
+        return await append(entries, site_bytes)
 
     monkeypatch.setattr(log, "append", note)
     admission = Admission(Sites(), Redactor(), max_event_age_ms=DAY_MS)

@@ -13,6 +13,7 @@ from footfall_identity.link_store import LinkStore
 from footfall_identity.linker import Linker
 from footfall_identity.log_consumers import RecordConsumer
 from footfall_identity.partitions import Partitions
+from footfall_identity.record_writer import RecordWriter
 from footfall_identity.visitor_store import VisitorStore
 
 from tests.conftest import REDIS_DATABASES
@@ -72,23 +73,15 @@ def eraser(partitions: Partitions, store: VisitorStore, links: LinkStore) -> Era
 
 
 @pytest.fixture
-def consumer(
-    partitions: Partitions,
-    store: VisitorStore,
-    links: LinkStore,
-    linker: Linker,
-    eraser: Eraser,
-) -> RecordConsumer:
-    """What reads the log. It keeps nothing, so one is as good as several."""
-    return RecordConsumer(
-        store,
-        IdentityIndex(partitions, store),
-        links,
-        linker=linker,
-        eraser=eraser,
-        names=ATTRIBUTE_NAMES,
-        phone_region="DE",
-    )
+def writer(partitions: Partitions, store: VisitorStore, links: LinkStore, linker: Linker) -> RecordWriter:
+    """The writer of identity records."""
+    return RecordWriter(IdentityIndex(partitions, store), links, linker, names=ATTRIBUTE_NAMES, phone_region="DE")
+
+
+@pytest.fixture
+def consumer(store: VisitorStore, writer: RecordWriter, eraser: Eraser) -> RecordConsumer:
+    """The consumer of the log that writes records. It has no state, so one serves as several."""
+    return RecordConsumer(store, writer, eraser)
 
 
 @pytest.fixture

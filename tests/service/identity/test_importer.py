@@ -7,23 +7,21 @@ from footfall.event.v1.event_pb2 import Event
 from footfall.identity.v1.identity_service_pb2 import ImportedVisit
 from footfall_identity.contact_record import ContactRecord
 from footfall_identity.erasure import Eraser
-from footfall_identity.identity_index import IdentityIndex
 from footfall_identity.importer import Importer
 from footfall_identity.link_store import LinkStore
 from footfall_identity.linker import Linker
-from footfall_identity.partitions import Partitions
+from footfall_identity.record_writer import RecordWriter
 from footfall_identity.requests import admitted as with_transitions
-from footfall_identity.visitor_store import VisitorStore
 
-from tests.tools.identity import ATTRIBUTE_NAMES, DAY_MS, admitted, new_id
+from tests.tools.identity import DAY_MS, admitted, new_id
 from tests.tools.visits import now_ms
 
 VISIT, PAST_MS = new_id(), now_ms() - 20 * DAY_MS
 
 
 @pytest.fixture
-def importer(partitions: Partitions, store: VisitorStore, links: LinkStore, linker: Linker) -> Importer:
-    return Importer(IdentityIndex(partitions, store), links, linker, names=ATTRIBUTE_NAMES, phone_region="DE")
+def importer(writer: RecordWriter) -> Importer:
+    return Importer(writer)
 
 
 def visit_now(revision: int, signed_in: str, *identities: str) -> ImportedVisit:
