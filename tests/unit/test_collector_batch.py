@@ -37,13 +37,13 @@ def test_contexts_do_not_count_into_the_size_of_a_batch() -> None:
     check_batch(batch(*events, contexts=[context(traceparent="x" * 500) for _ in range(1_000)]))
 
 
-def test_a_batch_for_one_place_is_not_copied() -> None:
+def test_a_batch_for_one_partition_is_not_copied() -> None:
     sent = batch(message(), message())
     assert split_by_partition(sent, [3, 3])[3] is sent
     assert split_by_partition(sent, [-1, -1]) == {}
 
 
-def test_each_place_gets_its_events_in_order_with_the_contexts_they_came_with() -> None:
+def test_each_partition_gets_its_events_in_order_with_their_contexts() -> None:
     contexts = [context(traceparent=name) for name in "abc"]
     indices = [2, 0, 2, 1, 0]
     events = [message(context_index=index) for index in indices]
@@ -55,7 +55,7 @@ def test_each_place_gets_its_events_in_order_with_the_contexts_they_came_with() 
     assert [entries[1].contexts[event.context_index].traceparent for event in entries[1].events] == ["c", "c", "a"]
 
 
-def test_what_a_later_version_says_besides_goes_to_every_place() -> None:
+def test_unknown_fields_of_a_later_version_go_to_every_partition() -> None:
     sent = later(batch(later(message()), later(message()), contexts=[later(context())]))
     entries = split_by_partition(sent, [0, 1])
     for entry in entries.values():

@@ -92,7 +92,7 @@ def test_the_example_of_the_readme_is_a_file(tmp_path: Path) -> None:
     assert admitted(rules, url="https://shop.example/loans/7/apply") == "loans"
 
 
-def test_what_is_masked_is_not_found(tmp_path: Path) -> None:
+def test_masked_text_is_not_searched(tmp_path: Path) -> None:
     rules = loaded(tmp_path, category("secrets", "in = 'url', text = 'hunter2'"))
     assert admitted(rules, url="https://shop.example/?password=hunter2") == ""
 
@@ -105,7 +105,7 @@ def admitted(rules: Categories, **fields: Any) -> str:
     return sent.events[0].category
 
 
-def test_an_event_has_as_many_categories_as_history_takes(tmp_path: Path) -> None:
+def test_categories_are_limited_to_the_maximum_length(tmp_path: Path) -> None:
     names = [f"{number:064}" for number in range(20)]
     rules = loaded(tmp_path, "".join(category(name, "in = 'url', text = 'x'") for name in names))
     assert admitted(rules, url="x").split(";") == names[:15]
@@ -148,20 +148,20 @@ def test_no_text_makes_a_pattern_slow(tmp_path: Path) -> None:
         (category("a", *["in = 'url', text = 'x'"] * (MAX_TAGS + 1)), "must have at most 500 tags in all"),
     ],
 )
-def test_a_wrong_file_is_refused_and_says_where(text: str, problem: str, tmp_path: Path) -> None:
+def test_an_invalid_file_is_rejected_with_the_place_of_the_problem(text: str, problem: str, tmp_path: Path) -> None:
     with pytest.raises(CategoriesFileError) as refused:
         loaded(tmp_path, text)
     assert str(refused.value).startswith(f"{tmp_path / 'categories.toml'}: ")
     assert problem in str(refused.value)
 
 
-def test_all_that_is_wrong_is_named(tmp_path: Path) -> None:
+def test_all_problems_are_reported_together(tmp_path: Path) -> None:
     with pytest.raises(CategoriesFileError) as refused:
         loaded(tmp_path, category("a;b", "in = 'url', regex = '('", "in = 'uri', text = 'x'"))
     assert len(str(refused.value).splitlines()) == 3
 
 
-def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_missing_file_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(CategoriesFileError, match="No such file"):
         CategoriesFile(tmp_path / "missing.toml")
 
@@ -174,7 +174,7 @@ async def watched(rules: CategoriesFile) -> AsyncIterator[None]:
     assert task.cancel()
 
 
-async def test_a_change_is_seen_and_one_that_breaks_the_file_is_not_taken(
+async def test_a_valid_change_is_loaded_and_an_invalid_one_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(categories, "CHECK_INTERVAL_S", 0.01)

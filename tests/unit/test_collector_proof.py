@@ -182,7 +182,7 @@ def test_a_public_key_is_no_secret() -> None:
 
 
 @pytest.mark.parametrize("told_s", [None, NOW_S, NOW_S - 3 * 86_400])
-def test_a_token_is_judged_by_the_collectors_clock_whatever_a_caller_tells(told_s: float | None) -> None:
+def test_a_token_is_verified_by_the_collectors_clock(told_s: float | None) -> None:
     good = token()
     assert signed_in(good, now_s=NOW_S + 60 + LEEWAY_S - 1, happened_s=NOW_S).assurance_reason == "token_valid"
     late = signed_in(good, now_s=NOW_S + 60 + LEEWAY_S, happened_s=NOW_S, told_s=told_s)
@@ -193,7 +193,7 @@ def test_a_token_is_judged_by_the_collectors_clock_whatever_a_caller_tells(told_
     ("before_issue_s", "reason"),
     [(300, "token_valid"), (301, "token_issued_later"), (6 * 86_400, "token_issued_later")],
 )
-def test_a_token_proves_no_sign_in_of_long_before_it_was_issued(before_issue_s: int, reason: str) -> None:
+def test_a_token_does_not_prove_a_sign_in_long_before_its_issue(before_issue_s: int, reason: str) -> None:
     assert signed_in(token(iat=NOW_S), happened_s=NOW_S - before_issue_s).assurance_reason == reason
 
 
@@ -213,16 +213,14 @@ def test_a_token_proves_no_sign_in_of_long_before_it_was_issued(before_issue_s: 
         ({"given_name": "x" * 257, "location": "Berlin", "phone": "+49301234567"}, {}),
     ],
 )
-def test_a_token_proves_what_its_standard_claims_say_and_nothing_else(
-    said: dict[str, Any], proven: dict[str, str]
-) -> None:
+def test_a_token_proves_only_its_standard_claims(said: dict[str, Any], proven: dict[str, str]) -> None:
     event = signed_in(token(**said))
     assert event.assurance_reason == "token_valid"
     assert json.loads(event.proven_json or b"{}") == proven
     assert signed_in(token(OTHER_SECRET, **said)).proven_json == b""
 
 
-def test_a_token_is_known_again_whatever_is_changed_in_its_text() -> None:
+def test_the_token_id_does_not_depend_on_the_encoding() -> None:
     good = token(iat=NOW_S)
     known = signed_in(good).token_id
     padded = signed_in(good + "=")
@@ -236,7 +234,7 @@ def test_a_numeric_user_id_is_signed_as_its_decimal_text() -> None:
 
 
 @pytest.mark.parametrize(("key", "said"), [("email", "dana@example.com"), ("username", "root"), ("name", "Dana")])
-def test_where_the_page_says_no_user_id_the_token_says_who_it_is(key: str, said: str) -> None:
+def test_without_a_user_id_the_subject_of_the_token_counts(key: str, said: str) -> None:
     event = signed_in(token(), said, key=key)
     assert (event.identity_id, event.assurance_reason) == ("dana", "token_valid")
     assert (event.transition, event.assurance) == (event_pb2.TRANSITION_KIND_SIGN_IN, event_pb2.ASSURANCE_PROVEN)
@@ -251,20 +249,20 @@ def test_where_the_page_says_no_user_id_the_token_says_who_it_is(key: str, said:
         (token(sub="x" * 513), "token_wrong_subject"),
     ],
 )
-def test_a_page_that_says_no_user_id_proves_nobody_without_a_valid_token(bad: Any, reason: str) -> None:
+def test_without_user_id_and_valid_token_nothing_is_proven(bad: Any, reason: str) -> None:
     event = signed_in(bad, "dana@example.com", key="email")
     assert (event.identity_id, event.assurance_reason) == ("dana@example.com", reason)
     assert (event.transition, event.assurance) == (event_pb2.TRANSITION_KIND_USER_INFO, event_pb2.ASSURANCE_CLAIMED)
 
 
-def test_without_a_key_a_sign_in_is_believed_and_its_token_dropped_unread() -> None:
+def test_without_a_key_a_sign_in_is_trusted_and_its_token_ignored() -> None:
     for given in (None, token(), "rubbish"):
         event = signed_in(given, site="blog")
         assert event.transition == event_pb2.TRANSITION_KIND_SIGN_IN
         assert (event.assurance, event.assurance_reason) == (event_pb2.ASSURANCE_CLAIMED, "no_key")
 
 
-def test_a_user_info_stays_a_claim_whatever_it_carries() -> None:
+def test_a_token_does_not_prove_a_user_info() -> None:
     event = signed_in(token(), name="UserInfo")
     assert event.transition == event_pb2.TRANSITION_KIND_USER_INFO
     assert (event.assurance, event.assurance_reason) == (event_pb2.ASSURANCE_CLAIMED, "user_info")
@@ -275,11 +273,11 @@ def test_keys_of_one_site_prove_nothing_on_another() -> None:
     assert signed_in(token(OTHER_SECRET, aud="bank"), site="bank").assurance_reason == "token_valid"
 
 
-def test_a_key_does_not_show_itself() -> None:
+def test_the_repr_of_a_site_shows_no_secret() -> None:
     assert SECRET not in repr(SHOP)
 
 
-def test_of_a_thousand_bad_tokens_none_signs_anybody_in() -> None:
+def test_a_thousand_bad_tokens_authenticate_no_user() -> None:
     chance = random.Random(7)  # noqa: S311
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_."
 

@@ -3,7 +3,7 @@
 from footfall_collector.site_shares import SiteShares
 
 
-def test_a_site_with_its_share_is_too_large_while_others_have_something() -> None:
+def test_a_site_exceeds_its_share_only_while_others_have_events() -> None:
     shares = SiteShares(0.5)
     shares.add("loud", 600)
     assert shares.over_share(["loud"], 0.9) == set()
@@ -13,7 +13,7 @@ def test_a_site_with_its_share_is_too_large_while_others_have_something() -> Non
     assert shares.over_share(["loud", "quiet"], 0.5) == set()  # six sevenths of a half
 
 
-def test_what_has_left_the_log_counts_no_more() -> None:
+def test_entries_that_have_left_the_log_do_not_count() -> None:
     shares = SiteShares(0.5)
     shares.add("once", 1_000)
     shares.add("now", 10)
@@ -24,7 +24,7 @@ def test_what_has_left_the_log_counts_no_more() -> None:
     assert not shares.is_any_over_share(1.0)
 
 
-def test_sites_that_senders_make_up_take_bounded_memory_and_share_one_place() -> None:
+def test_invented_sites_take_bounded_memory_and_are_counted_together() -> None:
     shares = SiteShares(0.5)
     for number in range(100_000):
         shares.add(f"made-up-{number}", 1)

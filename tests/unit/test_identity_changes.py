@@ -41,7 +41,7 @@ def stamp(visit_id: str, timeline: Timeline) -> Stamp:
 
 @pytest.mark.parametrize("most", [3, 1_000])
 @pytest.mark.parametrize("seed", range(50))
-def test_each_change_has_the_stamps_before_and_after_it(seed: int, most: int) -> None:
+def test_each_change_has_the_attribution_before_and_after_it(seed: int, most: int) -> None:
     chance = random.Random(seed)  # noqa: S311
     visits = {visit_id: record(visit_id, 0, ()) for visit_id in VISITS}
     expected: list[VisitorChange] = []
@@ -62,7 +62,7 @@ def test_each_change_has_the_stamps_before_and_after_it(seed: int, most: int) ->
     assert list(visitor_changes(changes, history[seen])) == expected[begun:]
 
 
-def test_what_an_erased_marker_replaced_is_not_told() -> None:
+def test_the_value_before_an_erasure_is_not_reported() -> None:
     sign_in = Transition(1, "event-1", Kind.SIGN_IN, Assurance.NONE, "ann")
     marker = sign_in._replace(identity="")
     fields = {b"visit": VISITS[0].encode(), b"rev": b"2", b"event-1": encode(marker).encode()}
@@ -70,7 +70,7 @@ def test_what_an_erased_marker_replaced_is_not_told() -> None:
     assert step.before == step.after == stamp(VISITS[0], ())
 
 
-def test_changes_of_a_visit_that_is_forgotten_are_left_out() -> None:
+def test_changes_of_an_expired_visit_are_left_out() -> None:
     assert list(visitor_changes([TimelineChange("1-0", VISITS[0], 1, ())], {})) == []
 
 

@@ -65,7 +65,7 @@ def test_case_and_format_do_not_matter(one: str, other: str) -> None:
         (name_key("Ann Lee", "X"), name_key("Ann", "Lee X")),
     ],
 )
-def test_what_differs_is_told_apart(one: str, other: str) -> None:
+def test_different_values_have_different_keys(one: str, other: str) -> None:
     assert one != other
     assert one
     assert other
@@ -74,7 +74,7 @@ def test_what_differs_is_told_apart(one: str, other: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", "ann", "ann@", "@b.de", "a b@c.de", "Ann <ann@b.de>", "ann@localhost", "x" * 9_999]
 )
-def test_what_is_no_address_has_no_key(text: str) -> None:
+def test_an_invalid_address_has_no_key(text: str) -> None:
     assert email_key(text) == ""
     assert phone_key(text, "DE") == ""
     assert name_key(text, "") == ""
@@ -84,7 +84,7 @@ def test_a_national_number_needs_a_region() -> None:
     assert phone_key("030 1234567", None) == ""
 
 
-def test_only_sign_ins_say_who_somebody_is() -> None:
+def test_only_sign_ins_give_match_keys() -> None:
     assert match_keys_of(transition(1, "ann@b.de", Kind.USER_INFO), VISIT, {"email": "ann@b.de"}, None) == MatchKeys()
 
 
@@ -103,7 +103,7 @@ def test_the_newest_sign_in_that_gives_an_attribute_counts_in_any_order() -> Non
     ]
 
 
-def test_values_that_are_no_text_say_nothing() -> None:
+def test_values_that_are_no_strings_give_no_keys() -> None:
     assert match_keys(email=["a@b.de"], phone=301234567, firstName=None, lastName={}) == MatchKeys()
 
 
@@ -116,7 +116,7 @@ def test_rules_are_tried_in_order_and_the_first_that_finds_any_decides() -> None
     assert decide(of, {}) == (Status.UNLINKED, Rule.NONE, "", ())
 
 
-def test_what_a_person_decided_wins_while_the_contact_exists() -> None:
+def test_a_manual_link_wins_while_the_contact_exists() -> None:
     of = match_keys(email="a@b.de")
     matches = {"email:a@b.de": ["c1"]}
     assert decide(of, matches, by_hand="c2", existing={"c2"}) == (Status.LINKED, Rule.MANUAL, "c2", ())
@@ -136,7 +136,7 @@ class TestDecisions:
     LINKED = MatchResult(Status.LINKED, Rule.EMAIL_ADDRESS, "c1", match_key=SIGN)
     NONE = MatchResult(Status.UNLINKED)
 
-    def test_a_verdict_that_stands_is_no_new_decision(self) -> None:
+    def test_the_same_result_is_no_new_decision(self) -> None:
         assert with_match_result(self.ANN, self.NONE, 1).decisions == ()
         linked = with_match_result(self.ANN, self.LINKED, 1)
         assert with_match_result(linked, self.LINKED, 2) == linked
@@ -153,7 +153,7 @@ class TestDecisions:
         assert (chosen.contact_id, chosen.by_hand, ruled_out_contacts(chosen)) == ("c1", "c1", set())
         assert linked_manually(chosen, "c1", "other", 5) == chosen
 
-    def test_a_choice_outlives_the_contact_and_names_its_actor_when_it_is_back(self) -> None:
+    def test_a_manual_link_returns_with_its_contact_and_names_its_actor(self) -> None:
         chosen = linked_manually(self.ANN, "c1", "agent", 1)
         back = with_match_result(
             with_match_result(chosen, self.NONE, 2), MatchResult(Status.LINKED, Rule.MANUAL, "c1"), 3
@@ -161,7 +161,7 @@ class TestDecisions:
         assert [(d.contact_id, d.actor) for d in back.decisions] == [("c1", "agent"), ("", "rule"), ("c1", "agent")]
         assert back.by_hand == "c1"
 
-    def test_decisions_have_a_bound_and_those_by_hand_stay(self) -> None:
+    def test_decisions_are_limited_and_manual_ones_stay(self) -> None:
         record = linked_manually(self.ANN, "c0", "agent", 0)
         for number in range(MAX_DECISIONS):
             record = with_match_result(record, self.NONE if number % 2 else self.LINKED, number)

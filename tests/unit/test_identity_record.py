@@ -57,13 +57,13 @@ def keys(record: IdentityRecord) -> dict[Rule, str]:
 BOB = {"email": "bob@mail.example", "phone": "+493011", "firstName": "Bob", "lastName": "Lee", "location": "Mars"}
 
 
-def test_beside_a_token_the_word_of_the_page_is_kept_and_links_nobody() -> None:
+def test_beside_a_token_event_data_is_stored_but_not_matched() -> None:
     record = of(mention(1, BOB, {}))
     assert profile(record) == BOB
     assert keys(record) == {}
 
 
-def test_what_a_token_says_links_and_is_the_profile() -> None:
+def test_claims_of_a_token_are_matched_and_are_in_the_profile() -> None:
     token = {"email": "Ann@mail.example", "phone_number": "030 1234567", "given_name": "Ann", "family_name": "Poe"}
     record = of(mention(1, BOB, token))
     assert profile(record) == {
@@ -99,9 +99,7 @@ def test_what_a_token_says_links_and_is_the_profile() -> None:
         ({"name": "Ann", "e-mail": "x", "address": "y"}, {"name": "Ann", "e-mail": "x", "address": "y"}),
     ],
 )
-def test_attributes_have_one_name_each_whatever_the_page_calls_them(
-    said: dict[str, Any], unified: dict[str, Any]
-) -> None:
+def test_each_attribute_gets_one_name(said: dict[str, Any], unified: dict[str, Any]) -> None:
     assert profile(of(mention(1, said))) == unified
     assert profile(of(mention(1, dict(reversed(said.items())), kind=Kind.USER_INFO))) == unified
 
@@ -139,7 +137,7 @@ def test_an_address_that_is_the_subject_is_proven() -> None:
 
 
 @pytest.mark.parametrize("order", list(permutations(range(3))))
-def test_what_is_claimed_displaces_nothing_that_is_proven(order: tuple[int, ...]) -> None:
+def test_claimed_values_do_not_replace_proven_ones(order: tuple[int, ...]) -> None:
     said = {"name": "Ann Poe", "location": "Berlin", "email": "other@mail.example"}
     mentions = [
         mention(1, said, {"email": "ann@mail.example"}),
@@ -153,13 +151,13 @@ def test_what_is_claimed_displaces_nothing_that_is_proven(order: tuple[int, ...]
     assert keys(record) == {Rule.EMAIL_ADDRESS: "email:ann@mail.example"}
 
 
-def test_without_a_key_the_newest_word_counts_and_links() -> None:
+def test_without_a_key_the_newest_value_counts_and_is_matched() -> None:
     record = of(mention(1, {"email": "ann@mail.example"}), mention(2, {"email": "lee@mail.example"}))
     assert profile(record) == {"email": "lee@mail.example"}
     assert keys(record) == {Rule.EMAIL_ADDRESS: "email:lee@mail.example"}
 
 
-def test_a_proof_of_what_was_claimed_is_a_reason_to_judge_again() -> None:
+def test_a_proof_of_a_claimed_value_makes_linking_due() -> None:
     claimed = of(mention(1, {"email": "ann@mail.example"}))
     with_match_result = IdentityRecord(
         **{name: getattr(claimed, name) for name in claimed.__struct_fields__} | {"is_due": False}
@@ -169,14 +167,14 @@ def test_a_proof_of_what_was_claimed_is_a_reason_to_judge_again() -> None:
     ).is_due
 
 
-def test_erasing_takes_what_is_proven_too_and_leaves_what_came_later() -> None:
+def test_erasing_removes_proven_values_and_keeps_later_ones() -> None:
     record = of(mention(1, {"location": "Berlin"}, {"email": "ann@mail.example"}), mention(9, {"sku": "A"}))
     later = erased(record, 5)
     assert (profile(later), keys(later), later.first_ms) == ({"sku": "A"}, {}, 9)
     assert erased(record, 9).is_blank
 
 
-def test_a_profile_of_before_sources_were_kept_is_claimed() -> None:
+def test_a_profile_value_without_a_source_is_claimed() -> None:
     old = convert({"key": "email", "value": '"ann@mail.example"', "at": "9"}, ProfileValue)
     assert old.source is Source.PAGE
     new = ProfileValue("email", '"lee@mail.example"', "1", Source.PAGE_OF_PERSON)

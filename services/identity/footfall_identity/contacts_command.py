@@ -18,7 +18,6 @@ from pydantic_settings import SettingsConfigDict
 
 from footfall_identity.contacts_file import BadLineError, ContactsFile, ContactsFileError
 
-_CONCURRENT_CALLS: Final = 16
 _QUEUED_PER_WORKER: Final = 4
 _CALL_TIMEOUT_S: Final = 10.0
 _PROGRESS_INTERVAL_S: Final = 5.0
@@ -28,6 +27,8 @@ _TRANSIENT_CODES: Final = (
     grpc.StatusCode.DEADLINE_EXCEEDED,
 )
 _PAUSE_S: Final = 1.0
+
+_Queue = asyncio.Queue[tuple[int, Contact] | None]
 
 
 class ContactsSettings(ProcessSettings):
@@ -54,15 +55,8 @@ def main() -> None:
     )
     command.add_argument("file", help="the file; - for standard input")
     command.add_argument("--encoding", default="utf-8-sig", help="encoding of the file (default: UTF-8)")
-    command.add_argument(
-        "--at-once", type=int, default=_CONCURRENT_CALLS, help="number of concurrent calls (default: %(default)s)"
-    )
-    command.add_argument(
-        "--patience",
-        type=float,
-        default=60,
-        help="seconds to retry while identity is unavailable (default: %(default)s)",
-    )
+    command.add_argument("--at-once", type=int, default=16, help="concurrent calls (default: %(default)s)")
+    command.add_argument("--patience", type=float, default=60, help="seconds to retry while identity is unavailable")
     options = parser.parse_args()
     try:
         b"a".decode(options.encoding)
@@ -103,9 +97,7 @@ class ContactsImport:
 
     async def run(self, concurrency: int) -> int:
         """Store all contacts with `concurrency` concurrent calls; return the exit code."""
-        queues: list[asyncio.Queue[tuple[int, Contact] | None]] = [
-            asyncio.Queue(_QUEUED_PER_WORKER) for _ in range(concurrency)
-        ]
+        queues = [_Queue(_QUEUED_PER_WORKER) for _ in range(concurrency)]
         exit_code = 0
         try:
             async with asyncio.TaskGroup() as workers:
@@ -124,7 +116,7 @@ class ContactsImport:
         sys.stdout.write(f"{self._stored:,} contacts stored, {self._skipped:,} lines skipped\n")
         return exit_code or int(self._skipped > 0)
 
-    async def _store_queued(self, queue: "asyncio.Queue[tuple[int, Contact] | None]") -> None:
+    async def _store_queued(self, queue: _Queue) -> None:
         while item := await queue.get():
             await self._store(*item)
 

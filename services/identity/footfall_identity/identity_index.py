@@ -18,7 +18,7 @@ _CHANGES_PER_READ: Final = 1_000
 
 
 class IdentityIndex:
-    """The index of one deployment. Identities are given by their keyed hash (hex).
+    """The index of one deployment. `hashed` is the keyed hash of an identity (hex).
 
     All methods raise RequestError (UNAVAILABLE) while Redis is unavailable.
     """
@@ -29,23 +29,21 @@ class IdentityIndex:
         self._delete_changes = partitions.script("delete_changes.lua")
         self._set_if_later = partitions.script("set_if_later.lua")
 
-    async def visits_naming(self, identity_hash: str) -> list[VisitRecord]:
+    async def visits_naming(self, hashed: str) -> list[VisitRecord]:
         """Return the visits whose timelines name an identity."""
-        parts = await asyncio.gather(
-            *(self._visits_naming(number, identity_hash) for number in self._partitions.numbers)
-        )
+        parts = await asyncio.gather(*(self._visits_naming(number, hashed) for number in self._partitions.numbers))
         return [record for part in parts for record in part]
 
-    async def _visits_naming(self, number: int, identity_hash: str) -> list[VisitRecord]:
+    async def _visits_naming(self, number: int, hashed: str) -> list[VisitRecord]:
         async with translating_errors():
             visit_ids = await self._partitions.redis[number].zrange(
-                self._partitions.keys[number].naming_visits + identity_hash, 0, -1
+                self._partitions.keys[number].naming_visits + hashed, 0, -1
             )
         records = await self._visitors.get(visit_id.decode() for visit_id in visit_ids)
-        return [record for record in records.values() if self._names(record, identity_hash)]
+        return [record for record in records.values() if self._names(record, hashed)]
 
-    def _names(self, record: VisitRecord, identity_hash: str) -> bool:
-        return any(self._visitors.hash_of(identity) == identity_hash for identity in identities(record.timeline))
+    def _names(self, record: VisitRecord, hashed: str) -> bool:
+        return any(self._visitors.hash_of(identity) == hashed for identity in identities(record.timeline))
 
     async def tombstones(self, pairs: Iterable[tuple[str, str]]) -> dict[str, int]:
         """Return the erased ones of these (visit id, identity) pairs, with the time (ms) until which each is erased."""
@@ -64,47 +62,44 @@ class IdentityIndex:
         async with translating_errors():
             return int(await self._partitions.redis[number].hlen(self._partitions.keys[number].tombstones))
 
-    async def erase(self, number: int, identity_hash: str, erase_time_ms: int) -> None:
+    async def erase(self, number: int, hashed: str, erase_time_ms: int) -> None:
         """Erase an identity from a partition, also from older events that arrive later. Idempotent."""
         keys = self._partitions.keys[number]
         async with translating_errors():
-            await self._set_if_later(number, [keys.tombstones], [identity_hash, f"{erase_time_ms:013d}"])
-        records = await self._visits_naming(number, identity_hash)
-        erased = [(record, self._erased(record.timeline, identity_hash, erase_time_ms)) for record in records]
+            await self._set_if_later(number, [keys.tombstones], [hashed, f"{erase_time_ms:013d}"])
+        records = await self._visits_naming(number, hashed)
+        erased = [(record, self._erased(record.timeline, hashed, erase_time_ms)) for record in records]
         updates = [VisitUpdate.of_transitions(record, transitions) for record, transitions in erased if transitions]
         await self._visitors.merge(updates)
-        await self._unindex_visits(number, identity_hash, [update.visit_id for update in updates])
-        await self._delete_named_changes(number, identity_hash, erase_time_ms)
+        await self._unindex_visits(number, hashed, [update.visit_id for update in updates])
+        await self._delete_named_changes(number, hashed, erase_time_ms)
 
-    def _erased(self, timeline: Timeline, identity_hash: str, erase_time_ms: int) -> list[Transition]:
+    def _erased(self, timeline: Timeline, hashed: str, erase_time_ms: int) -> list[Transition]:
         return [
             transition._replace(identity="")
             for transition in timeline
-            if transition.event_time_ms <= erase_time_ms
-            and self._visitors.hash_of(transition.identity) == identity_hash
+            if transition.event_time_ms <= erase_time_ms and self._visitors.hash_of(transition.identity) == hashed
         ]
 
-    async def _unindex_visits(self, number: int, identity_hash: str, visit_ids: list[str]) -> None:
+    async def _unindex_visits(self, number: int, hashed: str, visit_ids: list[str]) -> None:
         """Remove visits from the index, except those that a later event of the identity names again."""
         if not visit_ids:
             return
         async with translating_errors():
-            await self._partitions.redis[number].zrem(
-                self._partitions.keys[number].naming_visits + identity_hash, *visit_ids
-            )
+            await self._partitions.redis[number].zrem(self._partitions.keys[number].naming_visits + hashed, *visit_ids)
         again = await self._visitors.get(visit_ids)
         await self._visitors.index_identities(
-            number, (record for record in again.values() if self._names(record, identity_hash))
+            number, (record for record in again.values() if self._names(record, hashed))
         )
 
-    async def _delete_named_changes(self, number: int, identity_hash: str, erase_time_ms: int) -> None:
+    async def _delete_named_changes(self, number: int, hashed: str, erase_time_ms: int) -> None:
         to_delete = []
         after = "0-0"
         while changes := await self._visitors.changes(number, after, _CHANGES_PER_READ):
             after = changes[-1].position
             for change in changes:
                 named = [transition for entry in change.entries for transition in entry if transition]
-                if self._erased(tuple(named), identity_hash, erase_time_ms):
+                if self._erased(tuple(named), hashed, erase_time_ms):
                     to_delete.append(change.position)
         if to_delete:
             async with translating_errors():

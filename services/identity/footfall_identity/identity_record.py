@@ -252,15 +252,14 @@ def restricted_to_sites(record: IdentityRecord, sites: Container[str]) -> Identi
         newest=max((one.newest for one in by_site), key=lambda newest: (newest.at, newest.visit_id)),
         profile=profile,
         location=text_value(profile, "location"),
-        decisions=tuple(
-            replace(
-                decision,
-                candidates=(),
-                match_key=decision.match_key if decision.match_key and decision.match_key.site in sites else None,
-            )
-            for decision in record.decisions
-        ),
+        decisions=tuple(_without_evidence(decision, sites) for decision in record.decisions),
     )
+
+
+def _without_evidence(decision: Decision, sites: Container[str]) -> Decision:
+    """Remove the candidates, and the match key of another site."""
+    is_of_sites = decision.match_key is not None and decision.match_key.site in sites
+    return replace(decision, candidates=(), match_key=decision.match_key if is_of_sites else None)
 
 
 def _with_derived_fields(record: IdentityRecord) -> IdentityRecord:
@@ -276,7 +275,7 @@ def erased(record: IdentityRecord, erase_time_ms: int) -> IdentityRecord:
     later events that had been replaced by better, now erased ones are lost.
     """
     last = f"{erase_time_ms:013d}~"  # greater than every order key of that time
-    match_keys = MatchKeys(**{name: match_key for name, match_key in _given(record.match_keys) if match_key.at > last})
+    match_keys = MatchKeys(**{name: key for name, key in record.match_keys.by_attribute().items() if key.at > last})
     profile = tuple(value for value in record.profile if value.at > last)
     newest = record.newest if record.newest and record.newest.at > last else None
     by_site = tuple(
@@ -286,7 +285,7 @@ def erased(record: IdentityRecord, erase_time_ms: int) -> IdentityRecord:
     )
     first_ms = record.first_ms
     if first_ms is not None and first_ms <= erase_time_ms:
-        later = [match_key.at for _, match_key in _given(match_keys)] + [value.at for value in profile]
+        later = [key.at for key in match_keys.by_attribute().values()] + [value.at for value in profile]
         later += [newest.at] if newest else []
         first_ms = min(map(_time_ms, later), default=None)
     decisions: tuple[Decision, ...] = ()
@@ -302,10 +301,6 @@ def erased(record: IdentityRecord, erase_time_ms: int) -> IdentityRecord:
 
 def _time_ms(at: str) -> int:
     return int(at[:ORDER_KEY_TIME_DIGITS])
-
-
-def _given(match_keys: MatchKeys) -> list[tuple[str, MatchKey]]:
-    return [(name, match_key) for name in MatchKeys.__struct_fields__ if (match_key := getattr(match_keys, name))]
 
 
 def with_current_link(record: IdentityRecord) -> IdentityRecord:

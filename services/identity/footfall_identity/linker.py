@@ -48,17 +48,14 @@ class Linker:
         existing = await self._links.existing_contacts({record.by_hand for record in records if record.by_hand})
         matches = await self._links.contacts_by_key({key for record in records for key in record.keys})
         now = now_ms()
-        return [
-            (
-                record,
-                with_match_result(
-                    record,
-                    match_contact(record.match_keys, record.by_hand, ruled_out_contacts(record), existing, matches),
-                    now,
-                ),
+
+        def linked(record: IdentityRecord) -> IdentityRecord:
+            ruled_out = ruled_out_contacts(record)
+            return with_match_result(
+                record, match_contact(record.match_keys, record.by_hand, ruled_out, existing, matches), now
             )
-            for record in records
-        ]
+
+        return [(record, linked(record)) for record in records]
 
     async def upsert(self, given: ContactRecord) -> ContactRecord:
         """Create or replace a contact, and link the affected identities again."""

@@ -78,36 +78,24 @@ class MatchKeys(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     phone: MatchKey | None = None
     name: MatchKey | None = None
 
+    def by_attribute(self) -> dict[str, MatchKey]:
+        """Return the keys that there are, by attribute."""
+        return {name: key for name in self.__struct_fields__ if (key := getattr(self, name))}
+
     def merged(self, other: "MatchKeys") -> "MatchKeys":
         """Return the better key of each attribute."""
-
-        def better(one: MatchKey | None, another: MatchKey | None) -> MatchKey | None:
-            return max(one, another) if one and another else one or another
-
-        return MatchKeys(
-            email=better(self.email, other.email),
-            user_id=better(self.user_id, other.user_id),
-            phone=better(self.phone, other.phone),
-            name=better(self.name, other.name),
-        )
+        mine, others = self.by_attribute(), other.by_attribute()
+        return MatchKeys(**(mine | {name: max(key, mine.get(name, key)) for name, key in others.items()}))
 
     @property
     def assurance(self) -> int:
         """The highest assurance of the keys; 0 without any."""
-        return max(
-            (match_key.assurance for match_key in (self.email, self.user_id, self.phone, self.name) if match_key),
-            default=0,
-        )
+        return max((key.assurance for key in self.by_attribute().values()), default=0)
 
     def given_on(self, site: str, browser_visit_id: str) -> "MatchKeys":
         """Return the same keys with this site and browser visit id."""
-        given = {name: getattr(self, name) for name in self.__struct_fields__}
-        return MatchKeys(
-            **{
-                name: match_key and replace(match_key, site=site, browser_visit_id=browser_visit_id)
-                for name, match_key in given.items()
-            }
-        )
+        given = {"site": site, "browser_visit_id": browser_visit_id}
+        return MatchKeys(**{name: replace(key, **given) for name, key in self.by_attribute().items()})
 
     def ranked(self) -> list[tuple[Rule, MatchKey]]:
         """Return the keys with their rules, in the order they are tried. If any is proven, only proven ones count."""
@@ -117,9 +105,10 @@ class MatchKeys(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             (Rule.PHONE_NUMBER, self.phone),
             (Rule.NAME, self.name),
         ]
+        assurance = self.assurance
         found: dict[Rule, MatchKey] = {}
         for rule, match_key in ranked:
-            if match_key and match_key.key and match_key.assurance == self.assurance:
+            if match_key and match_key.key and match_key.assurance == assurance:
                 found.setdefault(rule, match_key)
         return list(found.items())
 

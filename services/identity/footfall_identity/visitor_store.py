@@ -88,14 +88,9 @@ class VisitorStore:
         now = now_ms()
         keys = self._partitions.keys[number]
         names: list[str] = [keys.live_anonymous, keys.live_known, keys.changes, keys.tombstones]
-        arguments: list[str | int | bytes] = [
-            now - self._idle_ms,
-            self._retention_ms,
-            REFRESH_MS,
-            self._changelog_max_entries,
-            now,
-        ]
-        arguments += (keys.naming_visits, self._max_transitions, "1" if self._erases_anonymous else "0")
+        arguments: list[str | int | bytes] = [now - self._idle_ms, self._retention_ms, REFRESH_MS]
+        arguments += (self._changelog_max_entries, now, keys.naming_visits, self._max_transitions)
+        arguments.append("1" if self._erases_anonymous else "0")
         names += (keys.visit + visit_id for visit_id, _ in call)
         arguments += (packed for _, packed in call)
         answer: list[tuple[bytes, int, int, int]] = await self._merge_script(number, names, arguments)

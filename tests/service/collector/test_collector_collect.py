@@ -49,7 +49,7 @@ async def logged_about(redis: Any, visit_id: str) -> list[EventBatch]:
     return [entry for entry in await logged(redis) if any(event.visit_id == visit_id for event in entry.events)]
 
 
-async def test_a_batch_becomes_one_entry_and_identity_hears_of_what_identifies(
+async def test_a_batch_becomes_one_entry_and_identity_gets_identifying_events(
     service: ServiceProcess, common_redis: Any, recording_identity: RecordingIdentity
 ) -> None:
     visit_id = new_uuid()
@@ -67,7 +67,7 @@ async def test_a_batch_becomes_one_entry_and_identity_hears_of_what_identifies(
     assert [*told.events] == [entry.events[1]]
 
 
-async def test_a_batch_that_identifies_nobody_makes_no_call_to_identity(
+async def test_a_batch_without_identifying_events_makes_no_call_to_identity(
     service: ServiceProcess, common_redis: Any, recording_identity: RecordingIdentity
 ) -> None:
     visit_id, calls = new_uuid(), len(recording_identity.calls)
@@ -77,7 +77,7 @@ async def test_a_batch_that_identifies_nobody_makes_no_call_to_identity(
     assert len(recording_identity.calls) == calls
 
 
-async def test_every_event_has_an_outcome_in_its_place_and_the_good_ones_are_stored(
+async def test_outcomes_are_in_the_order_of_events_and_good_events_are_stored(
     service: ServiceProcess, common_redis: Any
 ) -> None:
     good, late = message(), message("AddToCart")
@@ -94,7 +94,7 @@ async def test_every_event_has_an_outcome_in_its_place_and_the_good_ones_are_sto
     assert "SECRET" not in service.output()
 
 
-async def test_a_batch_of_bad_events_touches_neither_log_nor_identity(
+async def test_a_batch_of_invalid_events_reaches_neither_log_nor_identity(
     service: ServiceProcess, common_redis: Any, recording_identity: RecordingIdentity
 ) -> None:
     before = await common_redis.xlen(stream_key(0)), len(recording_identity.calls)
@@ -103,14 +103,14 @@ async def test_a_batch_of_bad_events_touches_neither_log_nor_identity(
     assert (await common_redis.xlen(stream_key(0)), len(recording_identity.calls)) == before
 
 
-async def test_what_is_no_batch_is_refused_as_a_whole(service: ServiceProcess) -> None:
+async def test_an_invalid_batch_is_rejected_as_a_whole(service: ServiceProcess) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await collect(service, EventBatch())
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert details_of(refused.value).violations == (("batch.events", "must be 1 to 1000 events"),)
 
 
-async def test_the_greatest_batch_is_taken(service: ServiceProcess, common_redis: Any) -> None:
+async def test_the_largest_batch_is_accepted(service: ServiceProcess, common_redis: Any) -> None:
     visit_id = new_uuid()
     sent = batch(*(message(data={"text": "x" * 900}, visit_id=visit_id) for _ in range(1_000)))
     assert (await collect(service, sent)).stored_count == 1_000
@@ -118,7 +118,7 @@ async def test_the_greatest_batch_is_taken(service: ServiceProcess, common_redis
     assert len(entry.events) == 1_000
 
 
-async def test_batches_run_side_by_side(service: ServiceProcess, recording_identity: RecordingIdentity) -> None:
+async def test_batches_run_concurrently(service: ServiceProcess, recording_identity: RecordingIdentity) -> None:
     recording_identity.delay_s = 0.5
     try:
         answers = await asyncio.gather(*(collect(service, batch(sign_in())) for _ in range(20)))
@@ -128,9 +128,7 @@ async def test_batches_run_side_by_side(service: ServiceProcess, recording_ident
     assert recording_identity.most_at_once > 1
 
 
-async def test_each_partition_gets_the_events_of_its_visits_with_their_contexts_alone(
-    running_collector: Running, redis: Any
-) -> None:
+async def test_each_partition_gets_only_its_events_and_contexts(running_collector: Running, redis: Any) -> None:
     visits = [new_uuid() for _ in range(30)]
     sent = batch(
         *(message(visit_id=visit, context_index=number) for number, visit in enumerate(visits)),
@@ -146,7 +144,7 @@ async def test_each_partition_gets_the_events_of_its_visits_with_their_contexts_
         assert len(entry.contexts) == len(mine)
 
 
-async def test_a_partition_that_refuses_makes_its_events_unavailable(
+async def test_events_of_a_rejecting_partition_are_unavailable_or_an_internal_error(
     running_collector: Running, redis: Any, recording_identity: RecordingIdentity
 ) -> None:
     await redis.set(stream_key(1), "not a stream")
@@ -164,7 +162,7 @@ async def test_a_partition_that_refuses_makes_its_events_unavailable(
     assert len(recording_identity.calls[-1].events) == answer.stored_count
 
 
-async def test_what_a_later_gateway_says_besides_is_passed_on(
+async def test_unknown_fields_of_a_later_gateway_are_passed_on(
     service: ServiceProcess, common_redis: Any, recording_identity: RecordingIdentity
 ) -> None:
     event = later(message("SignIn", {"userID": "dana"}))
@@ -176,7 +174,7 @@ async def test_what_a_later_gateway_says_besides_is_passed_on(
 
 
 class TestLog:
-    async def test_a_full_log_refuses_with_the_time_to_wait(self, running_collector: Running) -> None:
+    async def test_a_full_log_is_reported_with_a_retry_delay(self, running_collector: Running) -> None:
         async with running_collector(COLLECTOR_LOG_BOUND_BYTES=1_024) as service:
             await collect(service, batch(message(data={"text": "x" * 10_000})))
             await asyncio.sleep(1.1)  # until it samples again
@@ -186,7 +184,7 @@ class TestLog:
         assert (details.code, details.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "LOG_FULL")
         assert details.retry_ms
 
-    async def test_a_redis_that_does_not_answer_is_unavailable_with_the_time_to_wait(
+    async def test_an_unresponsive_redis_is_reported_with_a_retry_delay(
         self, running_collector: Running, redis: Any
     ) -> None:
         async with running_collector(COLLECTOR_LOG_TIMEOUT_MS=1_000) as service:
@@ -222,7 +220,7 @@ async def test_a_site_that_has_its_share_waits_and_the_others_need_not(running_c
     assert answer.stored_count == 1
 
 
-async def test_a_deployment_says_what_its_sites_call_the_user(running_collector: Running, redis: Any) -> None:
+async def test_the_keys_of_the_user_id_are_a_setting(running_collector: Running, redis: Any) -> None:
     async with running_collector(COLLECTOR_USER_ID_KEYS="customerId, loginName") as service:
         sent = [message("SignIn", {"email": "dana@b.de", **data}) for data in ({}, {"loginName": "dana"})]
         assert (await collect(service, batch(*sent))).stored_count == 1
@@ -237,7 +235,7 @@ async def test_a_deployment_says_what_its_sites_call_the_user(running_collector:
         ("CATEGORIES_FILE", '[[category]]\nname = "cars"\ntags = []', "category 'cars': must have tags"),
     ],
 )
-async def test_a_wrong_file_ends_the_process_and_is_explained(
+async def test_an_invalid_file_ends_the_process_with_an_explanation(
     setting: str, text: str, problem: str, running_collector: Running, tmp_path: Path
 ) -> None:
     file = tmp_path / "wrong.toml"
@@ -266,14 +264,14 @@ async def test_events_without_categories_get_those_of_the_file_as_it_is_now(
 
 
 class TestIdentityDown:
-    async def test_nobody_there_costs_nothing(self, running_collector: Running, redis: Any) -> None:
+    async def test_without_identity_events_are_stored(self, running_collector: Running, redis: Any) -> None:
         async with running_collector(IDENTITY_TARGET="127.0.0.1:1") as service:
             for _ in range(5):
                 assert (await collect(service, batch(message("SignIn", {"userID": "dana"})))).stored_count == 1
             assert service.output().count("ResolveEvents failed") == 1
         assert len(await logged(redis)) == 5
 
-    async def test_a_slow_one_is_waited_for_once_and_then_left_alone(
+    async def test_a_slow_identity_is_called_once_a_second(
         self, running_collector: Running, recording_identity: RecordingIdentity
     ) -> None:
         visit_id = new_uuid()

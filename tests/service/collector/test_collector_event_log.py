@@ -79,7 +79,7 @@ async def test_all_keys_of_a_partition_share_a_slot() -> None:
     assert [stream_key(0), stream_key(15)] == ["log:{p00}", "log:{p15}"]
 
 
-async def test_appends_run_side_by_side(redis_database_url: str, redis: Any) -> None:
+async def test_appends_run_concurrently(redis_database_url: str, redis: Any) -> None:
     async with opened(redis_database_url) as log:
         await log.check()
         await asyncio.gather(*(log.append({0: str(number).encode()}) for number in range(100)))
@@ -100,9 +100,7 @@ async def test_a_partition_of_a_wrong_type_is_rejected_and_the_others_are_stored
 
 
 class TestMaxBytes:
-    async def test_above_the_bound_nothing_is_appended_until_the_log_is_drained(
-        self, redis_database_url: str, redis: Redis
-    ) -> None:
+    async def test_a_full_log_accepts_nothing_until_it_is_drained(self, redis_database_url: str, redis: Redis) -> None:
         async with opened(redis_database_url, 2, max_bytes=MEGABYTE) as log:
             await log.check()
             await log.append({0: b"x" * 700_000, 1: b"x" * 700_000})
@@ -114,7 +112,7 @@ class TestMaxBytes:
             await redis.xtrim(stream_key(1), maxlen=0)
             await eventually(lambda: takes_more(log), every=0.2)
 
-    async def test_it_is_sampled_once_a_second_at_most(self, redis_database_url: str, redis: Any) -> None:
+    async def test_the_log_is_measured_at_most_once_a_second(self, redis_database_url: str, redis: Any) -> None:
         async with opened(redis_database_url, 2) as log:
             await log.check()
             before = await redis.info("commandstats")
@@ -135,7 +133,9 @@ class TestMaxBytes:
             await redis.config_set("maxmemory", 0)
             assert await log.append({0: b"x"})
 
-    async def test_what_every_reader_has_read_makes_room_at_once(self, redis_database_url: str, redis: Any) -> None:
+    async def test_entries_that_all_groups_have_read_are_trimmed_from_a_full_log(
+        self, redis_database_url: str, redis: Any
+    ) -> None:
         async with opened(redis_database_url, max_bytes=MEGABYTE) as log:
             await log.check()
             for group in CONSUMER_GROUPS:
@@ -163,7 +163,9 @@ class TestShares:
             await redis.xtrim(stream_key(0), maxlen=1)
             await eventually(lambda: has_room(log, "loud"), every=0.2)
 
-    async def test_what_every_reader_has_read_holds_nobody_back(self, redis_database_url: str, redis: Any) -> None:
+    async def test_entries_that_all_groups_have_read_do_not_count_in_a_share(
+        self, redis_database_url: str, redis: Any
+    ) -> None:
         async with opened(redis_database_url, max_bytes=MEGABYTE, site_share=0.5) as log:
             await log.check()
             for group in CONSUMER_GROUPS:
@@ -174,7 +176,7 @@ class TestShares:
                 await redis.xack(stream_key(0), group, *(entry_id for entry_id, _ in read))
             await eventually(lambda: has_room(log, "loud"), every=0.2)
 
-    async def test_with_all_of_the_log_as_its_share_a_site_is_never_held_back(self, redis_database_url: str) -> None:
+    async def test_with_a_share_of_1_a_site_may_fill_the_log(self, redis_database_url: str) -> None:
         async with opened(redis_database_url, max_bytes=MEGABYTE) as log:
             await log.check()
             await log.append({0: b"x" * 600_000}, {"loud": 60, "quiet": 1})
@@ -194,7 +196,7 @@ class TestPartitions:
             await log.check()
             assert await log.is_ready()
 
-    async def test_another_number_refuses_to_start_and_says_the_way_out(self, redis_database_url: str) -> None:
+    async def test_another_number_of_partitions_is_refused_with_the_remedy(self, redis_database_url: str) -> None:
         async with opened(redis_database_url, 4) as log:
             await log.check()
         async with opened(redis_database_url, 5) as log:
@@ -215,7 +217,7 @@ class TestDurability:
             ("maxmemory-policy", "allkeys-lru"),
         ],
     )
-    async def test_a_server_that_may_lose_what_it_confirms_is_refused(
+    async def test_a_server_that_may_lose_confirmed_entries_is_refused(
         self, tmp_path: Path, name: str, value: str
     ) -> None:
         with running_valkey(tmp_path, f"--{name}", value) as url:
@@ -228,14 +230,14 @@ class TestDurability:
                 await log.check()
                 assert await log.append({0: b"x"})
 
-    async def test_a_server_that_does_not_tell_its_settings_is_believed(self, own_valkey: str) -> None:
+    async def test_a_server_that_forbids_config_get_is_trusted(self, own_valkey: str) -> None:
         async with client(own_valkey) as redis:
             await redis.execute_command("ACL", "SETUSER", "managed", "on", ">pw", "~*", "+@all", "-config")
         async with opened(own_valkey.replace("//", "//managed:pw@")) as log:
             await log.check()
             assert await log.append({0: b"x"})
 
-    async def test_what_was_confirmed_survives_a_crash(self, tmp_path: Path) -> None:
+    async def test_confirmed_entries_survive_a_crash(self, tmp_path: Path) -> None:
         with running_valkey(tmp_path, "--enable-debug-command", "yes") as url:
             async with opened(url) as log, client(url) as redis:
                 await log.check()
@@ -282,7 +284,7 @@ async def partitions_of(url: str) -> set[int]:
 
 
 class TestCluster:
-    async def test_what_spans_nodes_is_stored_where_it_can_be(self, cluster: list[str]) -> None:
+    async def test_an_append_to_several_nodes_is_stored_on_those_available(self, cluster: list[str]) -> None:
         async with opened(cluster[0], 16) as log:
             await log.check()
             assert (await log.append(ALL)).keys() == ALL.keys()
@@ -295,7 +297,7 @@ class TestCluster:
                 await log.append(dict.fromkeys(lost, b"x"))
             assert await log.is_ready()
 
-    async def test_the_bound_is_that_of_each_node(self, cluster: list[str]) -> None:
+    async def test_the_maximum_size_applies_to_each_node(self, cluster: list[str]) -> None:
         async with opened(cluster[0], 16, max_bytes=MEGABYTE) as log:
             await log.check()
             await log.append(ALL)
@@ -309,7 +311,7 @@ class TestCluster:
             with pytest.raises(LogFullError):
                 await log.append({first: b"x"})
 
-    async def test_every_node_must_keep_what_it_confirms_and_have_its_own_replica(
+    async def test_every_node_must_be_durable_and_have_its_own_replica(
         self, cluster: list[str], tmp_path: Path
     ) -> None:
         async with opened(cluster[0], 16) as log, client(cluster[2]) as node:
@@ -347,7 +349,7 @@ class TestRedisDown:
         assert not await log.is_ready()
         await log.close()
 
-    async def test_a_frozen_server_is_given_up_after_the_timeout(self, own_valkey: str) -> None:
+    async def test_an_append_to_a_frozen_server_ends_after_the_timeout(self, own_valkey: str) -> None:
         async with opened(own_valkey, timeout_ms=500) as log, client(own_valkey) as redis:
             await log.check()
             await redis.execute_command("CLIENT", "PAUSE", 5_000)
@@ -356,14 +358,14 @@ class TestRedisDown:
                 await log.append({0: b"x"})
             assert time.monotonic() - started < 4
 
-    async def test_a_connection_that_died_while_idle_costs_nothing(self, own_valkey: str) -> None:
+    async def test_an_append_survives_a_connection_that_died_while_idle(self, own_valkey: str) -> None:
         async with opened(own_valkey) as log, client(own_valkey) as redis:
             await log.check()
             await log.append({0: b"x"})
             await redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
             assert await log.append({0: b"y"})
 
-    async def test_it_waits_for_a_server_that_does_not_answer_yet(self, own_valkey: str) -> None:
+    async def test_the_check_waits_for_a_server_that_does_not_answer_yet(self, own_valkey: str) -> None:
         async with opened(own_valkey, timeout_ms=1_000) as log, client(own_valkey) as redis:
             await redis.execute_command("CLIENT", "PAUSE", 2_000)
             checking = asyncio.create_task(log.check())

@@ -48,7 +48,7 @@ async def test_a_small_batch_overtakes_a_large_one_that_is_being_admitted(
     assert appended[0] < SLICE_BYTES < appended[1]
 
 
-def test_a_batch_is_admitted_in_slices_as_it_is_in_one() -> None:
+def test_admission_in_slices_gives_the_same_result() -> None:
     admission = Admission(Sites(), Redactor(), max_event_age_ms=DAY_MS)
     sent = batch(*(message("Form", CARDS if number % 2 else {}) for number in range(16)), message(""), message())
     same, now = type(sent)(), int(time.time() * 1000)

@@ -27,7 +27,7 @@ async def linked_contacts(stub: Any, identity_id: str) -> list[str]:
     return [link.contact_id for link in sorted(answer.links, key=lambda link: link.create_time.ToNanoseconds())]
 
 
-async def test_contacts_are_stored_and_link_who_is_known_and_a_second_run_changes_nothing(
+async def test_an_import_stores_and_links_contacts_and_can_be_repeated(
     running_identity: Running, redis: Any, tmp_path: Path
 ) -> None:
     file = tmp_path / "contacts.csv"
@@ -65,7 +65,7 @@ async def test_contacts_are_stored_and_link_who_is_known_and_a_second_run_change
         assert await linked_contacts(stub, "user5") == ["c5"]
 
 
-async def test_without_identity_it_stops_and_says_so(tmp_path: Path) -> None:
+async def test_without_identity_the_import_stops_with_a_message(tmp_path: Path) -> None:
     ended = await imported("127.0.0.1:1", "-", "--patience", "0", given=(HEADER + "c1,,,Ann,,\n").encode())
     assert (ended.code, ended.said) == (1, "0 contacts stored, 0 lines skipped\n")
     assert ended.complained.startswith("The import has stopped; run it again later. UNAVAILABLE: ")
@@ -80,17 +80,17 @@ async def test_without_identity_it_stops_and_says_so(tmp_path: Path) -> None:
         (["-", "--at-once", "0"], HEADER, "--at-once: must be 1 or more"),
     ],
 )
-async def test_what_it_cannot_understand_it_refuses(arguments: list[str], given: str, problem: str) -> None:
+async def test_invalid_arguments_are_refused(arguments: list[str], given: str, problem: str) -> None:
     ended = await imported("127.0.0.1:1", *arguments, given=given.encode())
     assert (ended.code, ended.said) == (2, "")
     assert problem in ended.complained
 
 
-async def test_it_explains_itself() -> None:
+async def test_help_is_printed() -> None:
     ended = await imported("127.0.0.1:1", "--help")
     assert (ended.code, ended.said.partition(" [")[0]) == (0, "usage: footfall-contacts import")
 
 
-async def test_columns_that_are_not_read_are_named_once(tmp_path: Path) -> None:
+async def test_ignored_columns_are_reported_once(tmp_path: Path) -> None:
     ended = await imported("127.0.0.1:1", "-", given=b"ContactId,Title,Segment\nc1\n")
     assert ended.complained == "ignored columns: Segment\nline 2: has 1 values, but the header has 3\n"

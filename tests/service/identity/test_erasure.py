@@ -98,7 +98,7 @@ async def known_person(redis: Any, consumer: RecordConsumer, store: VisitorStore
     return visits
 
 
-async def test_nothing_names_them_afterwards_also_not_after_replaying_the_log(
+async def test_no_store_names_an_erased_identity_even_after_a_replay(
     known_person: list[str], eraser: Eraser, consumer: RecordConsumer, stores: Stores
 ) -> None:
     assert {place.partition(":")[0] for place in await stores.places_of(PERSON)} == {"visit", "changes", "identities"}
@@ -109,7 +109,7 @@ async def test_nothing_names_them_afterwards_also_not_after_replaying_the_log(
     assert await stores.places_of(PERSON) == []
 
 
-async def test_replaying_the_log_into_empty_stores_brings_nobody_back(
+async def test_a_replay_into_empty_stores_restores_no_erased_identity(
     known_person: list[str], eraser: Eraser, consumer: RecordConsumer, links: LinkStore, stores: Stores
 ) -> None:
     await eraser.erase(PERSON, "officer")
@@ -122,7 +122,7 @@ async def test_replaying_the_log_into_empty_stores_brings_nobody_back(
     assert list(await links.get([PERSON, "bob"])) == ["bob"]
 
 
-async def test_others_of_the_same_visits_keep_everything(
+async def test_other_identities_of_the_same_visits_keep_everything(
     known_person: list[str], eraser: Eraser, store: VisitorStore, links: LinkStore, redis: Any
 ) -> None:
     before = (await links.get(["bob"]))["bob"]
@@ -141,9 +141,7 @@ def event_with_mark(name: str, visit_id: str, at_ms: int, user: str = "", *, mar
     return admitted(name, visit_id, at_ms, user, url=url, title=f"Title {mark}", global_visit_id=mark, **more)
 
 
-async def test_live_state_forgets_the_page_the_title_and_the_device(
-    eraser: Eraser, store: VisitorStore, stores: Stores
-) -> None:
+async def test_live_state_erases_page_title_and_device(eraser: Eraser, store: VisitorStore, stores: Stores) -> None:
     visit_id, at, mark = new_id(), now_ms() - 10_000, new_id()
     of_person = [
         event_with_mark("PageEntered", visit_id, at, mark=mark),
@@ -166,7 +164,7 @@ async def test_live_state_forgets_the_page_the_title_and_the_device(
     )
 
 
-async def test_an_erasure_may_leave_what_came_before_anybody_was_named(
+async def test_an_erasure_may_leave_the_anonymous_part_of_a_visit(
     partitions: Partitions, links: LinkStore, stores: Stores
 ) -> None:
     store = visitor_store(partitions, erases_anonymous=False)
@@ -204,7 +202,7 @@ async def test_live_state_shows_the_last_page_that_is_not_an_erased_persons(
     assert bool(record.global_visit_id) == (bool(record.fold.associations) or not naming_steps)
 
 
-async def test_events_of_before_stay_unbelieved_and_those_of_later_make_somebody_new(
+async def test_earlier_events_stay_erased_and_later_ones_make_a_new_identity(
     known_person: list[str], eraser: Eraser, consumer: RecordConsumer, store: VisitorStore, links: LinkStore
 ) -> None:
     erased_at = (await eraser.erase(PERSON, "officer")).erasure.erase_time_ms
@@ -224,7 +222,7 @@ async def test_events_of_before_stay_unbelieved_and_those_of_later_make_somebody
     assert await links.get([PERSON]) == {}
 
 
-async def test_a_clock_that_runs_fast_does_not_outrun_an_erasure(
+async def test_events_of_a_fast_clock_are_erased(
     eraser: Eraser, consumer: RecordConsumer, store: VisitorStore, links: LinkStore
 ) -> None:
     event = admitted("SignIn", new_id(), now_ms() + HOUR_MS, PERSON)
@@ -235,7 +233,7 @@ async def test_a_clock_that_runs_fast_does_not_outrun_an_erasure(
 
 
 @pytest.mark.parametrize("seed", range(6))
-async def test_whatever_happens_at_the_same_moment_nothing_of_before_stays(
+async def test_concurrent_events_of_before_are_erased(
     eraser: Eraser, consumer: RecordConsumer, *, store: VisitorStore, linker: Linker, stores: Stores, seed: int
 ) -> None:
     chance = random.Random(seed)  # noqa: S311
@@ -257,7 +255,7 @@ async def test_whatever_happens_at_the_same_moment_nothing_of_before_stays(
     assert await stores.places_of(PERSON) == []
 
 
-async def test_a_redis_that_was_lost_learns_of_erasures_from_mongodb(
+async def test_tombstones_are_restored_into_an_empty_redis(
     known_person: list[str], eraser: Eraser, consumer: RecordConsumer, stores: Stores
 ) -> None:
     erased_at = (await eraser.erase(PERSON, "officer")).erasure.erase_time_ms
@@ -299,7 +297,7 @@ async def _is_known(stub: Any) -> bool:
     return True
 
 
-async def test_without_a_key_nobody_can_be_erased(running_identity: Running) -> None:
+async def test_without_a_key_erasing_is_refused(running_identity: Running) -> None:
     async with running_identity(ERASURE_KEY="", NEVER_ERASE=True) as identity, identity.stub() as stub:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await stub.EraseIdentity(pb.EraseIdentityRequest(identity_id=PERSON, actor="officer"))
@@ -308,7 +306,7 @@ async def test_without_a_key_nobody_can_be_erased(running_identity: Running) -> 
         assert "ERASURE_KEY" in details.message
 
 
-async def test_another_key_than_people_were_erased_under_is_refused(running_identity: Running) -> None:
+async def test_another_erasure_key_is_refused(running_identity: Running) -> None:
     async with running_identity() as identity, identity.stub() as stub:
         await stub.EraseIdentity(pb.EraseIdentityRequest(identity_id=PERSON, actor="officer"))
     async with running_identity(ERASURE_KEY="another key of some length") as identity:

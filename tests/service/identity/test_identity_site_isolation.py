@@ -22,7 +22,7 @@ from tests.tools.visits import now_ms
 SITES = '[[site]]\nname = "shop"\n\n[[site]]\nname = "bank"\n'
 
 
-async def test_a_visit_s_site_is_that_of_what_arrived_first_whatever_the_order(store: VisitorStore) -> None:
+async def test_the_site_of_a_visit_is_that_of_the_event_received_first(store: VisitorStore) -> None:
     at = now_ms()
     told = [(at - 3_600_000, "shop", at + 9), (at, "bank", at), (at + 5, "blog", at + 5)]
     for order in itertools.permutations(told):
@@ -37,9 +37,7 @@ def sign_in(site: str, at: int, person: str, **data: str) -> Event:
     return admitted("SignIn", new_id(), at, person, site=site, data=data)
 
 
-async def test_a_site_knows_of_an_identity_what_its_own_events_say_whatever_the_order(
-    consumer: RecordConsumer, links: LinkStore
-) -> None:
+async def test_a_site_sees_only_what_its_own_events_say(consumer: RecordConsumer, links: LinkStore) -> None:
     at, seen = now_ms(), []
     for mine in (True, False):
         for order in (1, -1):
@@ -57,9 +55,7 @@ async def test_a_site_knows_of_an_identity_what_its_own_events_say_whatever_the_
     assert seen == [(at, "2", "Rome", {("location", '"Rome"'), ("a", '"2"')})] * 4
 
 
-async def test_a_site_that_named_somebody_only_before_the_erasure_knows_nobody(
-    consumer: RecordConsumer, links: LinkStore
-) -> None:
+async def test_a_site_with_only_erased_events_sees_no_identity(consumer: RecordConsumer, links: LinkStore) -> None:
     at, person = now_ms(), f"dana-{uuid.uuid4()}"
     for one in (sign_in("shop", at, person), sign_in("bank", at, person), sign_in("bank", at + 50, person)):
         await consumer.handle(0, [entry(one)])
@@ -70,9 +66,7 @@ async def test_a_site_that_named_somebody_only_before_the_erasure_knows_nobody(
     assert known.first_ms == at + 50
 
 
-async def test_a_visit_of_before_the_walls_is_found_by_who_sees_its_site(
-    running_identity: Running, tmp_path: Path
-) -> None:
+async def test_a_visit_is_found_only_with_its_site(running_identity: Running, tmp_path: Path) -> None:
     sites, before, after = tmp_path / "sites.toml", new_id(), new_id()
     sites.write_text(SITES)
     stored = scoped_visit_id(after, "bank")

@@ -44,7 +44,7 @@ Told = list[tuple[Event, ImportedVisit]]
         pytest.param([(ANN, FIRST), (BEN, BOTH), (ANN, FIRST), (BEN, BOTH)], id="twice"),
     ],
 )
-async def test_records_are_as_the_past_left_them_and_redis_knows_nothing(
+async def test_an_import_writes_records_and_no_live_state(
     importer: Importer, links: LinkStore, linker: Linker, redis: Any, told: Told
 ) -> None:
     await linker.upsert(ContactRecord(contact_id="c1", email_addresses=("ann@shop.example",)))
@@ -60,7 +60,9 @@ async def test_records_are_as_the_past_left_them_and_redis_knows_nothing(
     assert await redis.keys() == []
 
 
-async def test_whoever_was_erased_does_not_come_back(importer: Importer, links: LinkStore, eraser: Eraser) -> None:
+async def test_an_import_does_not_restore_an_erased_identity(
+    importer: Importer, links: LinkStore, eraser: Eraser
+) -> None:
     await importer.take(with_transitions([ANN]), [visit_now(1, "ann")])
     erased = await eraser.erase("ann", "officer")
     assert erased.identity_erased

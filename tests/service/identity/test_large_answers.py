@@ -40,7 +40,7 @@ async def walk(method: Any, request: Any, field: str) -> list[list[Any]]:
         request.page_token = answer.next_page_token
 
 
-async def test_identities_with_large_profiles_are_read_in_several_answers(
+async def test_identities_with_large_profiles_are_read_in_several_responses(
     running_identity: Running, links: LinkStore
 ) -> None:
     async with running_identity() as identity, identity.stub() as stub:

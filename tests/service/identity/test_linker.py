@@ -61,7 +61,7 @@ async def test_a_sign_in_links_by_the_names_of_the_contact_center(
     assert found == {"by e-mail": "c1", "by phone": "c2", "by name": "c3"}
 
 
-async def test_every_change_of_a_contact_is_followed(
+async def test_links_follow_every_change_of_a_contact(
     consumer: RecordConsumer, links: LinkStore, linker: Linker
 ) -> None:
     await sign_in(consumer, "ann@shop.example", phone="030 1234567", firstName="Ann", lastName="Lee")
@@ -82,7 +82,7 @@ async def test_every_change_of_a_contact_is_followed(
     assert await linker.delete("c2") is False
 
 
-async def test_the_same_again_is_no_decision(consumer: RecordConsumer, links: LinkStore, linker: Linker) -> None:
+async def test_a_repeated_change_makes_no_decision(consumer: RecordConsumer, links: LinkStore, linker: Linker) -> None:
     for _ in range(2):
         first = await linker.upsert(contact("c1", "ann@shop.example"))
         await sign_in(consumer, "ann@shop.example")
@@ -90,7 +90,7 @@ async def test_the_same_again_is_no_decision(consumer: RecordConsumer, links: Li
     assert decisions(await record_of(links, "ann@shop.example")) == [(Status.LINKED, Rule.EMAIL_ADDRESS, "c1")]
 
 
-async def test_what_a_person_decides_stays_won(consumer: RecordConsumer, links: LinkStore, linker: Linker) -> None:
+async def test_manual_decisions_prevail(consumer: RecordConsumer, links: LinkStore, linker: Linker) -> None:
     await linker.upsert(contact("c1", "ann@shop.example"))
     await linker.upsert(contact("c2"))
     await sign_in(consumer, "ann@shop.example")
@@ -122,7 +122,7 @@ async def test_an_identity_can_be_linked_before_it_is_seen(
     assert [record.identity_id for record in await links.linked_to("c1", "", 10)] == ["ann"]
 
 
-async def test_what_cannot_be_decided_is_refused(linker: Linker) -> None:
+async def test_impossible_decisions_are_refused(linker: Linker) -> None:
     with pytest.raises(RequestError) as missing:
         await linker.link("ann", "nobody", "agent")
     assert missing.value.reason == "RESOURCE_NOT_FOUND"
@@ -131,7 +131,7 @@ async def test_what_cannot_be_decided_is_refused(linker: Linker) -> None:
     assert unlinked.value.reason == "NOT_LINKED"
 
 
-async def test_what_a_crash_left_is_finished(
+async def test_interrupted_work_is_finished(
     consumer: RecordConsumer, links: LinkStore, linker: Linker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def crash(_identity_ids: object) -> dict[str, IdentityRecord]:
@@ -152,7 +152,7 @@ async def test_what_a_crash_left_is_finished(
 
 
 @pytest.mark.parametrize("seed", range(12))
-async def test_changes_at_the_same_moment_end_as_if_in_sequence(
+async def test_concurrent_changes_end_with_the_correct_link(
     consumer: RecordConsumer, links: LinkStore, linker: Linker, seed: int
 ) -> None:
     chance = random.Random(seed)  # noqa: S311

@@ -69,7 +69,7 @@ async def test_pages_of_any_size_list_each_matching_visit_once_latest_first(
         assert found == [visit_id for _, visit_id, _, _ in expected]
 
 
-async def test_any_number_of_visits_may_have_the_same_moment(partitions: Partitions, store: VisitorStore) -> None:
+async def test_any_number_of_visits_may_have_the_same_time(partitions: Partitions, store: VisitorStore) -> None:
     at = now_ms()
     visits = [new_id() for _ in range(350)]
     await resolve(store, *(admitted("PageEntered", visit_id, at) for visit_id in visits))
@@ -83,7 +83,7 @@ async def test_any_number_of_visits_may_have_the_same_moment(partitions: Partiti
     assert below is None
 
 
-async def test_a_page_looks_at_a_bounded_number_of_visits(
+async def test_a_page_examines_a_limited_number_of_visits(
     partitions: Partitions, store: VisitorStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("footfall_identity.live_visitors.MAX_EXAMINED", 100)
@@ -171,7 +171,7 @@ async def watching(stub: Any, **request: Any) -> Watching:
     return watching
 
 
-async def test_each_transition_is_told_with_the_state_before(shared_stub: Any, site: str) -> None:
+async def test_each_transition_is_reported_with_the_previous_state(shared_stub: Any, site: str) -> None:
     watched = await watching(shared_stub, site=site)
     await visit_of(shared_stub, "SignIn", site="another")
     visit_id = await visit_of(shared_stub, "PageEntered", "UserInfo", "SignIn", "SignOut", site=site)
@@ -251,7 +251,7 @@ async def test_a_watcher_that_does_not_read_is_ended_and_can_resume(running_iden
         assert ended.reason == "WATCHER_TOO_SLOW"
 
 
-async def test_the_feed_outlives_a_failure_that_nobody_thought_of(
+async def test_the_feed_survives_an_unexpected_error(
     partitions: Partitions, store: VisitorStore, links: LinkStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stopping = asyncio.Event()
@@ -274,7 +274,7 @@ async def test_the_feed_outlives_a_failure_that_nobody_thought_of(
     await asyncio.wait_for(running, 10)
 
 
-async def test_watchers_end_at_once_when_the_process_stops(running_identity: Running) -> None:
+async def test_watch_calls_end_when_the_process_stops(running_identity: Running) -> None:
     async with running_identity() as identity, identity.stub() as stub:
         watched = await watching(stub)
         identity.process.terminate()

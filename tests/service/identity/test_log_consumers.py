@@ -50,7 +50,7 @@ def as_modelled(record: IdentityRecord) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("seed", range(8))
-async def test_any_order_repetition_and_company_gives_the_records_of_the_model(
+async def test_any_order_repetition_and_concurrency_gives_the_same_records(
     consumer: RecordConsumer, store: VisitorStore, links: LinkStore, seed: int
 ) -> None:
     chance = random.Random(seed)  # noqa: S311
@@ -75,7 +75,7 @@ async def test_any_order_repetition_and_company_gives_the_records_of_the_model(
     assert {name: as_modelled(record) for name, record in (await links.get(expected)).items()} == expected
 
 
-async def test_a_sign_out_in_another_entry_ends_the_scope(
+async def test_a_sign_out_in_another_entry_ends_the_authenticated_scope(
     consumer: RecordConsumer, store: VisitorStore, links: LinkStore
 ) -> None:
     visit_id, at = new_id(), now_ms()
@@ -86,7 +86,7 @@ async def test_a_sign_out_in_another_entry_ends_the_scope(
     assert not record.newest.is_signed_in
 
 
-async def test_a_timeline_that_changes_while_the_record_is_written_is_looked_at_again(
+async def test_a_timeline_changed_during_the_write_is_read_again(
     consumer: RecordConsumer, store: VisitorStore, links: LinkStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     visit_id, at = new_id(), now_ms()
@@ -105,7 +105,7 @@ async def test_a_timeline_that_changes_while_the_record_is_written_is_looked_at_
     assert not record.newest.is_signed_in
 
 
-async def test_what_is_written_of_many_identities_stays_when_a_later_command_takes_too_long(
+async def test_records_written_before_a_timeout_stay(
     consumer: RecordConsumer, links: LinkStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before, thousands of identities were one command, which ran into its time limit and was begun anew for ever."""
@@ -129,7 +129,7 @@ async def test_what_is_written_of_many_identities_stays_when_a_later_command_tak
     assert len(await links.get(names)) == 250
 
 
-async def test_records_are_made_of_what_identifies_and_the_live_state_of_all_events(
+async def test_records_use_identifying_events_and_live_state_all_events(
     consumer: RecordConsumer, store: VisitorStore, links: LinkStore
 ) -> None:
     visit_id, at = new_id(), now_ms()
@@ -141,9 +141,7 @@ async def test_records_are_made_of_what_identifies_and_the_live_state_of_all_eve
     assert (await store.get([visit_id]))[visit_id].last_ms == at + 5
 
 
-async def test_what_is_not_as_admission_leaves_it_is_skipped_alone(
-    consumer: RecordConsumer, store: VisitorStore, links: LinkStore
-) -> None:
+async def test_only_invalid_events_are_skipped(consumer: RecordConsumer, store: VisitorStore, links: LinkStore) -> None:
     visit_id, at = new_id(), now_ms()
     bad = [
         admitted("SignIn", "../etc", at, "ann"),
@@ -162,7 +160,7 @@ async def test_what_is_not_as_admission_leaves_it_is_skipped_alone(
     assert len((await store.get([visit_id]))[visit_id].timeline) == 2
 
 
-async def test_a_profile_keeps_types_odd_keys_and_has_a_bound(
+async def test_a_profile_keeps_types_and_odd_keys_and_is_limited(
     consumer: RecordConsumer, store: VisitorStore, links: LinkStore
 ) -> None:
     visit_id, at = new_id(), now_ms()

@@ -39,7 +39,7 @@ async def test_parallel_merges_of_split_and_shuffled_visits_equal_the_pure_merge
         assert (record.site, record.global_visit_id) == (events[0].site, events[0].global_visit_id)
 
 
-async def test_of_different_events_with_one_id_the_smaller_stays(store: VisitorStore) -> None:
+async def test_the_smaller_of_two_events_with_one_id_is_kept(store: VisitorStore) -> None:
     visit_id, event_id, at = new_id(), new_id(), now_ms()
     entries = [admitted("SignIn", visit_id, at, user, event_id=event_id) for user in ("bob", "ann", "Émile", "ann|x")]
     for event in entries:
@@ -50,9 +50,7 @@ async def test_of_different_events_with_one_id_the_smaller_stays(store: VisitorS
 
 @pytest.mark.parametrize("most", [1, 2, 3, 5])
 @pytest.mark.parametrize("seed", range(3))
-async def test_the_smallest_transitions_are_kept_whatever_the_order(
-    partitions: Partitions, seed: int, most: int
-) -> None:
+async def test_the_smallest_transitions_are_kept_in_any_order(partitions: Partitions, seed: int, most: int) -> None:
     store = bounded_store(partitions, most)
     chance = random.Random(seed)  # noqa: S311
     visits = [with_copies(random_visit(chance, ["ann", "bob"]), chance) for _ in range(4)]
@@ -97,7 +95,7 @@ def with_copies(events: list[Event], chance: random.Random) -> list[Event]:
     return events + copies
 
 
-async def test_a_visit_beyond_its_bound_costs_no_more_and_says_so(partitions: Partitions, redis: Any) -> None:
+async def test_a_visit_with_too_many_transitions_is_marked_and_stays_small(partitions: Partitions, redis: Any) -> None:
     store, visit_id, at = bounded_store(partitions, 50), new_id(), now_ms() - 60_000
     before = metrics.TIMELINES_TRUNCATED._value.get()
     events = [admitted("UserInfo", visit_id, at + number, f"user-{number}") for number in range(60)]
@@ -136,7 +134,7 @@ async def test_the_title_is_that_of_the_page_the_visitor_was_on_last(store: Visi
         assert (await store.get([visit_id]))[visit_id].title == title
 
 
-async def test_a_visit_that_the_first_version_has_written_is_read_and_goes_on(store: VisitorStore, redis: Any) -> None:
+async def test_a_visit_of_the_first_version_is_read_and_continued(store: VisitorStore, redis: Any) -> None:
     visit_id, at, event_id, device = new_id(), now_ms(), new_id(), new_id()
     name = f"{key('visit', visit_id)}:{visit_id}"
     summary = f"{at}\n{at + 5}\n{at + 5}\n1\n{device}\nshop\nhttps://shop.example/a\nb"
@@ -151,9 +149,7 @@ async def test_a_visit_that_the_first_version_has_written_is_read_and_goes_on(st
 
 
 @pytest.mark.parametrize("token_id", ["", "a" * 16])
-async def test_what_an_erased_person_leaves_wins_over_what_it_replaces(
-    store: VisitorStore, redis: Any, token_id: str
-) -> None:
+async def test_an_erased_marker_wins_over_the_entry_it_replaces(store: VisitorStore, redis: Any, token_id: str) -> None:
     visit_id = new_id()
     event = admitted("SignIn", visit_id, now_ms(), "ann")
     event.assurance, event.token_id = event_pb2.ASSURANCE_PROVEN, token_id
@@ -168,7 +164,7 @@ async def test_what_an_erased_person_leaves_wins_over_what_it_replaces(
     assert b"ann" not in repr(changes[-1]).encode(), "what it was before is not told"
 
 
-async def test_only_visits_whose_timeline_changed_are_answered(store: VisitorStore) -> None:
+async def test_only_visits_with_a_changed_timeline_are_returned(store: VisitorStore) -> None:
     visit_id, at = new_id(), now_ms()
     page, sign_in = admitted("PageEntered", visit_id, at), admitted("SignIn", visit_id, at + 1, "ann")
     assert await resolve(store, page) == []
@@ -215,9 +211,7 @@ async def test_a_visit_is_live_by_when_its_last_event_happened(store: VisitorSto
     assert await redis.zscore(f"{key('live', live)}:known", live) == now
 
 
-async def test_a_timeline_outlives_its_last_touch_by_the_retention_and_so_does_the_index(
-    store: VisitorStore, redis: Any
-) -> None:
+async def test_timeline_and_index_outlive_the_last_update_by_the_retention(store: VisitorStore, redis: Any) -> None:
     visit_id = new_id()
     name = f"{key('visit', visit_id)}:{visit_id}"
     person = f"{key('person', visit_id)}:{identity_hash(ERASURE_KEY, 'ann').hex()}"
@@ -232,7 +226,7 @@ async def test_a_timeline_outlives_its_last_touch_by_the_retention_and_so_does_t
         await resolve(store, admitted("PageEntered", visit_id, now_ms()))
 
 
-async def test_changes_and_who_was_live_last_end_also_when_nothing_more_is_merged(
+async def test_changes_and_live_visits_expire_without_further_merges(
     store: VisitorStore, partitions: Partitions, redis: Any
 ) -> None:
     visit_id = new_id()
@@ -257,7 +251,7 @@ async def test_changes_and_who_was_live_last_end_also_when_nothing_more_is_merge
 
 
 @pytest.mark.parametrize("token_id", ["", "a" * 16])
-async def test_events_that_a_tombstone_covers_name_nobody(store: VisitorStore, redis: Any, token_id: str) -> None:
+async def test_events_before_a_tombstone_name_no_identity(store: VisitorStore, redis: Any, token_id: str) -> None:
     visit_id, erased_at = new_id(), now_ms()
     person = identity_hash(ERASURE_KEY, "ann").hex()
     await redis.hset(key("tombstones", visit_id), person, f"{erased_at:013d}")

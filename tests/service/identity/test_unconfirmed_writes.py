@@ -45,16 +45,14 @@ async def links(mongo: UnconfirmingMongo, mongo_database: str) -> AsyncIterator[
 
 
 @pytest.mark.parametrize("write", WRITES)
-async def test_every_write_says_that_the_store_is_unavailable(
-    mongo: UnconfirmingMongo, links: LinkStore, write: str
-) -> None:
+async def test_every_unconfirmed_write_is_unavailable(mongo: UnconfirmingMongo, links: LinkStore, write: str) -> None:
     mongo.confirms = False
     with pytest.raises(RequestError) as refused:
         await WRITES[write](links)
     assert refused.value.code is grpc.StatusCode.UNAVAILABLE
 
 
-async def test_indexes_are_made_as_soon_as_it_confirms(mongo: UnconfirmingMongo, links: LinkStore) -> None:
+async def test_indexes_are_created_as_soon_as_mongodb_confirms(mongo: UnconfirmingMongo, links: LinkStore) -> None:
     mongo.confirms = False
     preparing = asyncio.create_task(links.prepare())
     await asyncio.sleep(0.3)
@@ -63,7 +61,7 @@ async def test_indexes_are_made_as_soon_as_it_confirms(mongo: UnconfirmingMongo,
     await asyncio.wait_for(preparing, 10)
 
 
-async def test_callers_are_told_to_come_again(mongo: UnconfirmingMongo, running_identity: Running) -> None:
+async def test_callers_get_a_retry_delay(mongo: UnconfirmingMongo, running_identity: Running) -> None:
     contact = contact_pb2.Contact(contact_id=new_id())
     async with running_identity(MONGO_URL=mongo.url) as identity, identity.stub() as stub:
         mongo.confirms = False

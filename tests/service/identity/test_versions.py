@@ -50,7 +50,7 @@ async def test_an_entry_of_an_earlier_collector_is_understood(
 
 
 @pytest.mark.parametrize("what", ["entry", "summary"])
-async def test_a_visit_that_a_later_version_has_written_is_left_to_it(
+async def test_a_visit_of_a_later_version_is_unavailable_and_unchanged(
     consumer: RecordConsumer, store: VisitorStore, redis: Any, what: str
 ) -> None:
     event = admitted("SignIn", new_id(), now_ms(), "ann")
