@@ -1,4 +1,4 @@
-"""What admission writes into events and contexts: time, visitor, site; and that it is a function of its input."""
+"""Admission: event times, identification, site, derived ids and contexts."""
 
 import json
 from typing import Any
@@ -24,22 +24,20 @@ admission = Admission(Sites(), Redactor(), max_event_age_ms=7 * DAY_MS)
 
 
 def admitted(event: Event, **fields: Any) -> Event:
-    """The event after admission in a request that arrived at NOW."""
+    """Return the event after admission in a request received at NOW."""
     sent = batch(event, contexts=[context(**{"received_time_ms": NOW} | fields)])
     assert admission.admit(sent, NOW) == {}
     return sent.events[0]
 
 
 def rejected(event: Event, **fields: Any) -> str:
-    """The reason why admission refuses it."""
+    """Return the reason for which admission rejects it."""
     sent = batch(event, contexts=[context(**{"received_time_ms": NOW} | fields)])
     [rejection] = admission.admit(sent, NOW).values()
     return collector.RejectReason.Name(rejection.reason).removeprefix("REJECT_REASON_").lower()
 
 
 class TestClock:
-    """Design 3.2."""
-
     @pytest.mark.parametrize(
         ("timestamp_ago", "sent_ago", "event_ago"),
         [
@@ -56,11 +54,11 @@ class TestClock:
             pytest.param(DAY_MS, -2 * DAY_MS, 3 * DAY_MS, id="three-day-old queue, clock two days fast"),
             pytest.param(NOW - 5_000, NOW - 10_000, 5_000, id="clock in 1970"),
             pytest.param(-27_000 * DAY_MS, -27_000 * DAY_MS - 5_000, 5_000, id="clock in 2100"),
-            pytest.param(NOW - 1, None, 0, id="timestamp in 1970, clock not told"),
-            pytest.param(-27_000 * DAY_MS, None, 0, id="timestamp in 2100, clock not told"),
-            pytest.param(DAY_MS, None, DAY_MS, id="a day ago, clock not told"),
-            pytest.param(DAY_MS + 1, None, 0, id="more than a day ago, clock not told"),
-            pytest.param(-DAY_MS, None, -DAY_MS, id="in a day, clock not told"),
+            pytest.param(NOW - 1, None, 0, id="timestamp in 1970, clock unknown"),
+            pytest.param(-27_000 * DAY_MS, None, 0, id="timestamp in 2100, clock unknown"),
+            pytest.param(DAY_MS, None, DAY_MS, id="a day ago, clock unknown"),
+            pytest.param(DAY_MS + 1, None, 0, id="more than a day ago, clock unknown"),
+            pytest.param(-DAY_MS, None, -DAY_MS, id="in a day, clock unknown"),
             pytest.param(-DAY_MS, 0, -DAY_MS, id="in a day, right clock"),
             pytest.param(-DAY_MS - 1, 0, 0, id="in more than a day, right clock"),
             pytest.param(-DAY_MS, 2 * DAY_MS, 0, id="in more than a day, corrected clock"),
@@ -96,17 +94,17 @@ class TestClock:
         assert sent.contexts[0].received_time_ms == sent.events[0].event_time_ms == NOW
 
     @pytest.mark.parametrize(
-        ("tolerance_ms", "told_ago", "believed_ago"),
+        ("tolerance_ms", "reported_ago", "accepted_ago"),
         [(60_000, 59_000, 59_000), (60_000, 3 * DAY_MS, 60_000), (60_000, -DAY_MS, -60_000), (None, DAY_MS, DAY_MS)],
     )
     def test_a_receive_time_is_limited_to_the_tolerance(
-        self, tolerance_ms: int | None, told_ago: int, believed_ago: int
+        self, tolerance_ms: int | None, reported_ago: int, accepted_ago: int
     ) -> None:
-        told = context(received_time_ms=NOW - told_ago, sent_time_ms=NOW - told_ago)
-        sent = batch(message(timestamp_ms=NOW - told_ago), contexts=[told])
+        reported = context(received_time_ms=NOW - reported_ago, sent_time_ms=NOW - reported_ago)
+        sent = batch(message(timestamp_ms=NOW - reported_ago), contexts=[reported])
         rules = Admission(Sites(), Redactor(), max_event_age_ms=7 * DAY_MS, received_tolerance_ms=tolerance_ms)
         assert rules.admit(sent, NOW) == {}
-        assert NOW - sent.contexts[0].received_time_ms == NOW - sent.events[0].event_time_ms == believed_ago
+        assert NOW - sent.contexts[0].received_time_ms == NOW - sent.events[0].event_time_ms == accepted_ago
 
     @given(st.integers(1, 253_402_300_799_999), st.integers(-(2**63), 2**63 - 1))
     def test_no_event_time_is_more_than_a_day_in_the_future(self, timestamp_ms: int, sent_ms: int) -> None:

@@ -1,4 +1,4 @@
-"""What is wrong with a batch as a whole, and how a batch is split_by_partition over partitions."""
+"""Validation of a whole batch, and its split over partitions."""
 
 import pytest
 from footfall.event.v1 import event_pb2

@@ -1,4 +1,4 @@
-"""CATEGORIES_FILE: which categories an event has, and what is wrong with a file."""
+"""CATEGORIES_FILE: the categories of events, and the problems reported for a file."""
 
 import asyncio
 import time
@@ -98,7 +98,7 @@ def test_masked_text_is_not_searched(tmp_path: Path) -> None:
 
 
 def admitted(rules: Categories, **fields: Any) -> str:
-    """The categories of an event after admission."""
+    """Return the categories of an event after admission."""
     admission = Admission(Sites(), Redactor(), max_event_age_ms=DAY_MS, category_of=rules.of)
     sent = batch(message(**fields))
     assert admission.admit(sent, 0) == {}
@@ -168,7 +168,7 @@ def test_a_missing_file_is_rejected(tmp_path: Path) -> None:
 
 @asynccontextmanager
 async def watched(rules: CategoriesFile) -> AsyncIterator[None]:
-    """While the file is looked at, as in a running collector."""
+    """Reload the file when it changes, as in a running collector."""
     task = asyncio.create_task(rules.watch())
     yield
     assert task.cancel()

@@ -1,4 +1,4 @@
-"""What becomes of one event: its stored form, or the reason why it has none."""
+"""Validation and normalisation of an event."""
 
 import json
 from typing import Any
@@ -18,7 +18,7 @@ DASHED = "6b0d549b-6f03-475a-9600-a35a099950d8"
 
 
 def normalized(event: Event) -> str | None:
-    """Run the steps; return the name of the reason when one refuses."""
+    """Run the steps; return the name of the reject reason, or None."""
     for step, reason in STEPS:
         if rule := step(event):
             assert ": " in rule
@@ -27,12 +27,12 @@ def normalized(event: Event) -> str | None:
 
 
 def named(*keys: str) -> bytes:
-    """An object in a list in an object, with these keys."""
+    """Return an object in a list in an object, with these keys."""
     return json.dumps({"a": [dict.fromkeys(keys, 0)]}).encode()
 
 
 def nested(levels: int) -> bytes:
-    """An object nested this deep."""
+    """Return an object of this depth."""
     return b'{"a":' * (levels - 1) + b"{}" + b"}" * (levels - 1)
 
 

@@ -1,4 +1,4 @@
-"""Signed SignIn tokens: what proves a sign-in, and that nothing else does."""
+"""Verification of sign-in tokens."""
 
 import base64
 import hashlib
@@ -28,7 +28,7 @@ LEEWAY_S = 30
 VISIT = "d23f0824-128b-4f33-8c5c-7fd0a6a3a450"
 SECRET = "the shop's secret, at least 32 bytes"
 OLD_SECRET = "the shop's secret before the last one"
-OTHER_SECRET = "somebody else's secret, just as long"
+OTHER_SECRET = "another site's secret, at least 32 bytes"
 PRIVATE = Ed25519PrivateKey.generate()
 PUBLIC_PEM = PRIVATE.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
@@ -49,7 +49,7 @@ admission = Admission(
 
 
 def claims(**changes: Any) -> dict[str, Any]:
-    """What a good token says; None removes a claim."""
+    """Return the claims of a valid token with changes; None removes a claim."""
     good = {"sub": "dana", "aud": "shop", "visitID": VISIT, "iat": NOW_S - 5, "exp": NOW_S + 60}
     return {name: value for name, value in (good | changes).items() if value is not None}
 
@@ -66,20 +66,20 @@ def signed_in(
     *,
     now_s: float = NOW_S,
     happened_s: float | None = None,
-    told_s: float | None = None,
+    reported_s: float | None = None,
     key: str = "userID",
 ) -> Event:
-    """The event after admission of a SignIn that carries this token, and names the user under this key.
+    """Return a SignIn with this token after admission; it names the user under `key`.
 
-    It happened now unless told otherwise, and `told_s` is when the caller says that it arrived.
+    It happens at `now_s` unless `happened_s` is given. `reported_s` is the receive time that the caller reports.
     """
     data = {key: user} | ({} if given is None else {"token": given})
     now_ms = int(now_s * 1000)
     happened_ms = now_ms if happened_s is None else int(happened_s * 1000)
-    told_ms = now_ms if told_s is None else int(told_s * 1000)
+    reported_ms = now_ms if reported_s is None else int(reported_s * 1000)
     sent = batch(
         message(name, data, visit_id=VISIT, site=site, timestamp_ms=happened_ms),
-        contexts=[context(received_time_ms=told_ms, sent_time_ms=told_ms)],
+        contexts=[context(received_time_ms=reported_ms, sent_time_ms=reported_ms)],
     )
     assert admission.admit(sent, now_ms) == {}
     [event] = sent.events
@@ -93,7 +93,7 @@ def unsigned(header: dict[str, Any], body: dict[str, Any], signature: bytes = b"
 
 
 def hmac_signed(algorithm: str, material: bytes) -> str:
-    """A good token signed with any bytes: the library itself refuses some."""
+    """Return a valid token signed with any bytes; the library itself rejects some keys."""
     header = {"alg": algorithm, "typ": "JWT"}
     signing_input = unsigned(header, claims()).rpartition(".")[0].encode()
     digest = {"HS256": hashlib.sha256, "HS512": hashlib.sha512}[algorithm]
@@ -181,11 +181,11 @@ def test_a_public_key_is_no_secret() -> None:
     assert signed_in(hmac_signed("HS256", SECRET.encode())).assurance_reason == "token_valid"
 
 
-@pytest.mark.parametrize("told_s", [None, NOW_S, NOW_S - 3 * 86_400])
-def test_a_token_is_verified_by_the_collectors_clock(told_s: float | None) -> None:
+@pytest.mark.parametrize("reported_s", [None, NOW_S, NOW_S - 3 * 86_400])
+def test_a_token_is_verified_by_the_collectors_clock(reported_s: float | None) -> None:
     good = token()
     assert signed_in(good, now_s=NOW_S + 60 + LEEWAY_S - 1, happened_s=NOW_S).assurance_reason == "token_valid"
-    late = signed_in(good, now_s=NOW_S + 60 + LEEWAY_S, happened_s=NOW_S, told_s=told_s)
+    late = signed_in(good, now_s=NOW_S + 60 + LEEWAY_S, happened_s=NOW_S, reported_s=reported_s)
     assert late.assurance_reason == "token_expired"
 
 
@@ -283,7 +283,7 @@ def test_a_thousand_bad_tokens_authenticate_no_user() -> None:
 
     def forged() -> str:
         good = token(chance.choice([SECRET, OLD_SECRET]))
-        place = chance.randrange(len(good) - 1)  # the last character has bits that mean nothing
+        place = chance.randrange(len(good) - 1)  # the last character has unused bits
         return good[:place] + chance.choice([c for c in alphabet if c != good[place]]) + good[place + 1 :]
 
     bad: list[Callable[[], str]] = [

@@ -1,4 +1,4 @@
-"""What is masked in URLs and data before they are stored, and that nothing else changes."""
+"""Masking of secrets in URLs and data; everything else stays unchanged."""
 
 import json
 from typing import Any
@@ -33,7 +33,7 @@ CARDS = [
 NO_CARDS = [
     "4111111111111112",  # the check digit is wrong
     "1767606012466",  # a time
-    "1111111111111117",  # no issuer's
+    "1111111111111117",  # not of an issuer
     "+4915112345678901",  # a telephone number
     "0.4111111111111111",  # a fraction
     "4111111111111111.5",

@@ -1,4 +1,4 @@
-"""What sites hold of the log: in proportion, as far as it is still there, in bounded memory."""
+"""Shares of sites in the log."""
 
 from footfall_collector.site_shares import SiteShares
 
@@ -10,7 +10,7 @@ def test_a_site_exceeds_its_share_only_while_others_have_events() -> None:
     shares.add("quiet", 100)
     assert shares.over_share(["loud", "quiet", "new"], 0.9) == {"loud"}
     assert shares.is_any_over_share(0.9)
-    assert shares.over_share(["loud", "quiet"], 0.5) == set()  # six sevenths of a half
+    assert shares.over_share(["loud", "quiet"], 0.5) == set()  # 6/7 of 0.5
 
 
 def test_entries_that_have_left_the_log_do_not_count() -> None:

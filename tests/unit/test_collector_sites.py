@@ -1,4 +1,4 @@
-"""SITES_FILE: which site an event belongs to, and what is wrong with a file."""
+"""SITES_FILE: the site of an event, and the problems reported for a file."""
 
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ def loaded(folder: Path, text: str) -> Sites:
 
 
 def found(sites: Sites, name: str, origin: str) -> str | None:
-    """The name of the site an event belongs to."""
+    """Return the name of the site of an event."""
     site = sites.find(name, origin)
     return site.name if site else None
 

@@ -1,4 +1,4 @@
-"""A change comes with who the visitor was around it, however much later the timeline is looked at."""
+"""Changes with the attribution before and after them, however much later the timeline is read."""
 
 import random
 import time
@@ -13,13 +13,13 @@ VISITS = ["00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-00000
 
 def random_transition(chance: random.Random) -> Transition:
     kind = chance.choice(list(Kind))
-    # Few ids, so that entries replace each other too.
+    # Few ids, so that entries also replace each other.
     event_id = f"event-{chance.randint(1, 8)}"
     return Transition(chance.randint(1, 20), event_id, kind, chance.choice(list(Assurance)), chance.choice("abc"))
 
 
 def as_fields(visit_id: str, rev: int, before: Timeline, after: Timeline) -> dict[bytes, bytes]:
-    """What merge_visits.lua writes."""
+    """Return the fields that merge_visits.lua writes."""
     old = {(t.event_id, t.assurance): t for t in before}
     new = {(t.event_id, t.assurance): t for t in after}
     fields = {"visit": visit_id, "rev": str(rev)}
@@ -75,13 +75,13 @@ def test_changes_of_an_expired_visit_are_left_out() -> None:
 
 
 def test_a_visit_of_many_changes_costs_little_more_a_change_than_one_of_few() -> None:
-    """Were each timeline folded from its beginning, a thousand changes would cost ten times as much each."""
+    """If each timeline were evaluated from its beginning, a thousand changes would cost ten times as much each."""
     few, many = (min(cost_of(count) for _ in range(3)) / count for count in (100, 1_000))
     assert many < 8 * few
 
 
 def cost_of(count: int) -> float:
-    """Seconds of this process for a visit that has had so many changes, one transition each."""
+    """Return the CPU seconds for a visit with this many changes of one transition each."""
     timeline = merge(
         Transition(1_700_000_000_000 + n, f"event-{n}", Kind.USER_INFO, Assurance.CLAIMED, f"user-{n}")
         for n in range(count)

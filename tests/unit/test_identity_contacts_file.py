@@ -1,4 +1,4 @@
-"""What a file of contacts says, and what is wrong with lines that say nothing that can be stored."""
+"""Reading of a file of contacts, and the errors of invalid lines."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ ANN = Contact(
 
 
 def read(folder: Path, text: str | bytes, encoding: str = "utf-8-sig") -> list[tuple[int, Any]]:
-    """The lines with their contacts, or with what is wrong."""
+    """Return the line numbers with their contacts or errors."""
     file = folder / "contacts"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     with file.open("rb") as opened:

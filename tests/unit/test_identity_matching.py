@@ -1,4 +1,4 @@
-"""Which contact an identity is: what compares equal, in which order it is tried, and what people decide over rules."""
+"""Matching of identities and contacts: keys, the order of rules, and manual decisions."""
 
 import pytest
 from footfall_identity.identity_record import IdentityRecord

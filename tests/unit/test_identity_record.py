@@ -1,4 +1,4 @@
-"""What is kept of an identity: what it has proven to be before what anybody says, whatever the order of arrival."""
+"""Records of identities: proven values before claimed ones, in any order of arrival."""
 
 import json
 import random
@@ -32,7 +32,7 @@ ANN = IdentityRecord(identity_id="ann")
 def mention(
     at_ms: int, said: dict[str, Any], proven: dict[str, Any] | None = None, kind: Kind = Kind.SIGN_IN
 ) -> IdentityMention:
-    """An event that names ann; with `proven` (what its token says) a proven SignIn."""
+    """Return an event that names ann; with `proven` (claims of its token) a proven SignIn."""
     fields: dict[str, Any] = {"event_id": f"00000000-0000-4000-8000-{at_ms:012d}", "transition": kind.value}
     if proven is not None:
         fields |= {"assurance": Assurance.PROVEN.value, "proven_json": json.dumps(proven).encode()}
@@ -90,7 +90,7 @@ def test_claims_of_a_token_are_matched_and_are_in_the_profile() -> None:
         ),
         ({"mail": "a@b.de", "mobile": "1", "givenName": "Ann"}, {"email": "a@b.de", "phone": "1", "firstName": "Ann"}),
         ({"emailaddress": "a@b.de", "TEL": "1", "familyname": "P"}, {"email": "a@b.de", "phone": "1", "lastName": "P"}),
-        # Of several the first name that has a text; the others stay what they are.
+        # The first name with a text counts; the others stay as they are.
         ({"EmailAddress": "c@d.de", "email": "a@b.de"}, {"EmailAddress": "c@d.de", "email": "a@b.de"}),
         ({"EmailAddress": "c@d.de", "email": " "}, {"email": "c@d.de"}),
         ({"mobile": "2", "PHONENUMBER": "1", "tel": "3"}, {"mobile": "2", "phone": "1", "tel": "3"}),

@@ -1,4 +1,4 @@
-"""Running collectors, and an identity service that only remembers what it was told."""
+"""Running collectors, and an identity service that records its calls."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -17,7 +17,7 @@ from tests.tools.stores import running_valkey
 
 
 class RecordingIdentity:
-    """Serves ResolveEvents alone: remembers the requests it gets, and can be told to be slow."""
+    """Serves only ResolveEvents: records the requests, and can be slow."""
 
     def __init__(self) -> None:
         self.calls: list[identity.ResolveEventsRequest] = []
@@ -60,16 +60,16 @@ async def collect(service: ServiceProcess, batch: EventBatch, timeout_s: float =
 
 @pytest.fixture(scope="module")
 async def recording_identity() -> AsyncIterator[RecordingIdentity]:
-    """A neighbour on a port of its own."""
-    neighbour = RecordingIdentity()
-    await neighbour.server.start()
-    yield neighbour
-    await neighbour.server.stop(None)
+    """An identity service on a port of its own."""
+    identity = RecordingIdentity()
+    await identity.server.start()
+    yield identity
+    await identity.server.stop(None)
 
 
 @pytest.fixture(scope="module")
 def own_redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server for the tests of one module: the log has a fixed name."""
+    """A Valkey server for the tests of one module, because the log has a fixed name."""
     with running_valkey(tmp_path_factory.mktemp("valkey")) as url:
         yield url
 
@@ -80,14 +80,14 @@ async def service(
 ) -> AsyncIterator[ServiceProcess]:
     """A collector with default settings. Its log is at `own_redis_url`."""
     folder = tmp_path_factory.mktemp("collector")
-    neighbour = recording_identity.target
-    async with running_service("collector", folder, REDIS_URL=own_redis_url, IDENTITY_TARGET=neighbour) as running:
+    target = recording_identity.target
+    async with running_service("collector", folder, REDIS_URL=own_redis_url, IDENTITY_TARGET=target) as running:
         yield running
 
 
 @pytest.fixture
 def running_collector(redis_database_url: str, recording_identity: RecordingIdentity, tmp_path: Path) -> Running:
-    """Starts collectors on an empty database; keywords are environment variables."""
+    """Start collectors on an empty database; keywords are environment variables."""
     return partial(
         running_service,
         "collector",

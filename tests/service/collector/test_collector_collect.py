@@ -1,4 +1,4 @@
-"""The collector as a process, over a real channel, with a real log and a neighbour that may be missing."""
+"""The collector as a process, with a real log, and with or without identity."""
 
 import asyncio
 import time
@@ -29,23 +29,23 @@ UNAVAILABLE = collector.OUTCOME_STATUS_UNAVAILABLE
 
 @pytest.fixture
 async def common_redis(own_redis_url: str) -> AsyncIterator[Any]:
-    """What the collector with default settings writes to."""
+    """The Redis of the collector with default settings."""
     async with Redis.from_url(own_redis_url) as redis:
         yield redis
 
 
 def sign_in(visit_id: str = "") -> Event:
-    """An event that identity hears of at once."""
+    """Return an event that is sent to identity immediately."""
     return message("SignIn", {"userID": "dana"}, visit_id=visit_id or new_uuid())
 
 
 async def logged(redis: Any, number: int = 0) -> list[EventBatch]:
-    """The entries of a partition's log."""
+    """Return the entries of a partition's log."""
     return [EventBatch.FromString(fields[b"b"]) for _, fields in await redis.xrange(stream_key(number))]
 
 
 async def logged_about(redis: Any, visit_id: str) -> list[EventBatch]:
-    """The entries that hold events of a visit."""
+    """Return the entries with events of a visit."""
     return [entry for entry in await logged(redis) if any(event.visit_id == visit_id for event in entry.events)]
 
 
@@ -62,9 +62,9 @@ async def test_a_batch_becomes_one_entry_and_identity_gets_identifying_events(
     assert [event.event_id for event in entry.events] == [event.event_id for event in sent.events]
     assert [event.data_json for event in entry.events] == [b'{"timezoneOffset": -60}', b'{"userID":"dana"}']
     assert entry.contexts[0].address == "203.0.113.0"
-    [told] = recording_identity.calls_about(visit_id)
-    entry.events[1].ClearField("data_json")  # what is said of the person comes by the log
-    assert [*told.events] == [entry.events[1]]
+    [call] = recording_identity.calls_about(visit_id)
+    entry.events[1].ClearField("data_json")  # identity reads the data from the log
+    assert [*call.events] == [entry.events[1]]
 
 
 async def test_a_batch_without_identifying_events_makes_no_call_to_identity(
@@ -169,15 +169,15 @@ async def test_unknown_fields_of_a_later_gateway_are_passed_on(
     assert (await collect(service, later(batch(event, contexts=[later(context())])))).stored_count == 1
     [entry] = await logged_about(common_redis, event.visit_id)
     assert [knows_later(part) for part in (entry, entry.events[0], entry.contexts[0])] == [True] * 3
-    [told] = recording_identity.calls_about(event.visit_id)
-    assert knows_later(told.events[0])
+    [call] = recording_identity.calls_about(event.visit_id)
+    assert knows_later(call.events[0])
 
 
 class TestLog:
     async def test_a_full_log_is_reported_with_a_retry_delay(self, running_collector: Running) -> None:
         async with running_collector(COLLECTOR_LOG_BOUND_BYTES=1_024) as service:
             await collect(service, batch(message(data={"text": "x" * 10_000})))
-            await asyncio.sleep(1.1)  # until it samples again
+            await asyncio.sleep(1.1)  # until the log is measured again
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await collect(service, batch(message()))
         details = details_of(refused.value)

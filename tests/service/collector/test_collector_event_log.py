@@ -40,7 +40,7 @@ async def opened(url: str, partitions: int = 1, **options: Any) -> AsyncIterator
 
 
 def client(url: str) -> Any:
-    """A plain client; its commands are typed as sync or async at once."""
+    """Return a plain client; its commands are typed as sync or async together."""
     return Redis.from_url(url)
 
 
@@ -52,7 +52,7 @@ def own_valkey(tmp_path: Path) -> Iterator[str]:
 
 
 async def entries(redis: Any, partition: int = 0) -> list[dict[bytes, bytes]]:
-    """What a partition's stream holds."""
+    """Return the entries of a partition's stream."""
     return [fields for _, fields in await redis.xrange(stream_key(partition))]
 
 
@@ -155,7 +155,7 @@ class TestShares:
             await log.check()
             for _ in range(4):
                 await log.append({0: b"x" * 100_000}, {"loud": 1})
-            assert await log.sites_over_share({"loud", "quiet"}) == set()  # alone in the log
+            assert await log.sites_over_share({"loud", "quiet"}) == set()  # the only site in the log
             await log.append({0: b"x" * 10_000}, {"quiet": 1})
             assert await log.sites_over_share({"loud", "quiet", "unheard of"}) == {"loud"}
             assert await log.sites_over_share({"quiet"}) == set()
@@ -278,7 +278,7 @@ ALL = dict.fromkeys(range(16), b"x")
 
 
 async def partitions_of(url: str) -> set[int]:
-    """Those whose stream is on a node of a cluster, after an append to all of them."""
+    """Return the partitions whose stream is on a node of a cluster, after an append to all of them."""
     async with client(url) as redis:
         return {number for number in ALL if stream_key(number).encode() in await redis.keys("log:*")}
 
@@ -332,7 +332,7 @@ class TestCluster:
                 async def is_confirmed() -> bool:
                     try:
                         return (await log.append(ALL)).keys() == confirmed
-                    except LogUnavailableError:  # the replica has yet to write its first file
+                    except LogUnavailableError:  # the replica has not written its first file yet
                         return False
 
                 await eventually(is_confirmed, timeout=20)

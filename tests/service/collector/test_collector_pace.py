@@ -1,4 +1,4 @@
-"""One batch does not hold up the others: a large one gives the loop away while it is admitted."""
+"""A large batch does not delay others: admission pauses between its slices."""
 
 import asyncio
 import time
@@ -21,7 +21,7 @@ CARDS = {"text": "4111111111111111," * 3_500}
 
 @pytest.fixture
 async def log(redis_database_url: str) -> AsyncIterator[EventLog]:
-    """A log of this test."""
+    """The log of this test."""
     log = EventLog(redis_database_url, 1, max_bytes=2**28, timeout_ms=20_000, max_concurrent_appends=4)
     await log.check()
     yield log

@@ -34,12 +34,12 @@ async def partitions(redis_database_url: str) -> AsyncIterator[Partitions]:
 
 @pytest.fixture
 def store(partitions: Partitions) -> VisitorStore:
-    """Timelines in the Redis of this test."""
+    """The store of live state of this test."""
     return visitor_store(partitions)
 
 
 def visitor_store(partitions: Partitions, *, erases_anonymous: bool = True) -> VisitorStore:
-    """Timelines in a Redis."""
+    """Return a store of live state."""
     return VisitorStore(
         partitions,
         retention_ms=KEEP_MS,
@@ -62,13 +62,13 @@ async def links(mongo_url: str, mongo_database: str) -> AsyncIterator[LinkStore]
 
 @pytest.fixture
 def linker(links: LinkStore) -> Linker:
-    """What decides about links there."""
+    """The linker of this test."""
     return Linker(links, "DE")
 
 
 @pytest.fixture
 def eraser(partitions: Partitions, store: VisitorStore, links: LinkStore) -> Eraser:
-    """What forgets people here and there."""
+    """The eraser of this test."""
     return Eraser(partitions, IdentityIndex(partitions, store), links, secret=ERASURE_KEY, ack_replicas=0)
 
 
@@ -86,7 +86,7 @@ def consumer(store: VisitorStore, writer: RecordWriter, eraser: Eraser) -> Recor
 
 @pytest.fixture
 def running_identity(redis_database_url: str, mongo_url: str, mongo_database: str, tmp_path: Path) -> Running:
-    """Starts identity on empty databases; keywords are environment variables."""
+    """Start identity on empty databases; keywords are environment variables."""
     return partial(
         running_service,
         "identity",
@@ -102,7 +102,7 @@ def running_identity(redis_database_url: str, mongo_url: str, mongo_database: st
 
 @pytest.fixture(scope="module")
 async def shared_stub(redis_url: str, mongo_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Any]:
-    """A client of one identity for many tests, which bring ids and sites of their own and leave its log alone."""
+    """A client of one identity service for many tests, which use ids and sites of their own and not its log."""
     async with (
         running_service(
             "identity",

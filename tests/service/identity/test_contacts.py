@@ -26,7 +26,7 @@ def contact(contact_id: str, *emails: str, **more: Any) -> pb.UpsertContactReque
 
 
 async def links_of(stub: Any, identity_id: str) -> list[Any]:
-    """All its links, read in pages of two."""
+    """Return all links of an identity, read in pages of two."""
     request = pb.ListContactLinksRequest(identity_id=identity_id, page_size=2)
     links: list[Any] = []
     while True:

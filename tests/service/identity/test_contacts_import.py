@@ -1,4 +1,4 @@
-"""`footfall-contacts import` beside a running identity: what is stored, what is said, and what a second run changes."""
+"""The command `footfall-contacts import` with a running identity service."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ async def contact(stub: Any, contact_id: str) -> Contact:
 
 
 async def linked_contacts(stub: Any, identity_id: str) -> list[str]:
-    """The contacts an identity was linked to, one after another, with "" for none."""
+    """Return the contacts that an identity was linked to, oldest first, "" for none."""
     answer = await stub.ListContactLinks(pb.ListContactLinksRequest(identity_id=identity_id))
     return [link.contact_id for link in sorted(answer.links, key=lambda link: link.create_time.ToNanoseconds())]
 
@@ -55,7 +55,7 @@ async def test_an_import_stores_and_links_contacts_and_can_be_repeated(
         assert ([*stored.email_addresses], [*stored.phone_numbers]) == (["p5@mail.example"], ["+49301000005"])
         assert (stored.first_name, stored.last_name, stored.title) == ("Ann", "Lee 5", "Dr.")
         assert await linked_contacts(stub, "user5") == ["c5"]
-        # The later of two lines with one id is what counts.
+        # The later of two lines with one id counts.
         assert [*(await contact(stub, "c7")).email_addresses] == ["new@mail.example"]
         assert await linked_contacts(stub, "user7") == ["c7", ""]
 

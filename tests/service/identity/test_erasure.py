@@ -1,4 +1,4 @@
-"""Erasing a person: what names them goes, what comes late is not believed, what they do later makes them new."""
+"""Erasing an identity: what is removed, and what happens to earlier and later events."""
 
 import asyncio
 import json
@@ -35,13 +35,13 @@ HOUR_MS = 3_600_000
 
 
 class Stores(NamedTuple):
-    """What identity owns."""
+    """The stores of identity."""
 
     redis: Any
     mongo: Any
 
     async def places_of(self, text: str) -> list[str]:
-        """Keys and collections with these bytes in name or value: as DUMP gives it, and as commands show it."""
+        """Return keys and collections with this text in name or value, as DUMP and as commands return it."""
         places = []
         async for key in self.redis.scan_iter(count=1_000):
             held = key + await self.redis.dump(key) + repr(await _value(self.redis, key)).encode()
@@ -72,7 +72,7 @@ async def _value(redis: Any, key: bytes) -> Any:
 
 
 async def handle_all(consumer: RecordConsumer, redis: Any) -> None:
-    """Hand the whole log to the consumer, from its beginning."""
+    """Hand the whole log to the consumer."""
     for number in range(PARTITIONS):
         entries = await redis.xrange(f"log:{{p{number:02d}}}")
         await consumer.handle(number, [Entry(entry_id.decode(), fields[b"b"]) for entry_id, fields in entries])
@@ -80,7 +80,7 @@ async def handle_all(consumer: RecordConsumer, redis: Any) -> None:
 
 @pytest.fixture
 async def known_person(redis: Any, consumer: RecordConsumer, store: VisitorStore, linker: Linker) -> list[str]:
-    """Somebody who was on three visits, two of them with another, and is linked to a contact. Returns the visits."""
+    """Store an identity with three visits, two of them shared with bob, and a contact; return the visits."""
     visits = [new_id() for _ in range(3)]
     await linker.upsert(ContactRecord(contact_id="c1", phone_numbers=("+49301234567",)))
     for number, visit_id in enumerate(visits):
@@ -132,11 +132,11 @@ async def test_other_identities_of_the_same_visits_keep_everything(
     assert [record.fold.stamp.identity for record in records.values()] == ["", "bob", "bob"]
     for number in range(PARTITIONS):
         for _, fields in await redis.xrange(f"changes:{{p{number:02d}}}"):
-            assert b"visit" in fields  # what is left is whole
+            assert b"visit" in fields  # remaining entries are complete
 
 
 def event_with_mark(name: str, visit_id: str, at_ms: int, user: str = "", *, mark: str, **more: Any) -> Event:
-    """An event whose page, title and device have a mark."""
+    """Return an event whose page, title and device contain a mark."""
     url = f"https://shop.example/?m={mark}"
     return admitted(name, visit_id, at_ms, user, url=url, title=f"Title {mark}", global_visit_id=mark, **more)
 
@@ -186,7 +186,7 @@ async def test_live_state_shows_the_last_page_that_is_not_an_erased_persons(
 ) -> None:
     chance = random.Random(seed)  # noqa: S311
     events = random_visit(chance, [PERSON, "bob", "ann"], length=chance.choice([3, 8]))
-    for at, event in enumerate(events):  # a moment is one event's: two of a millisecond are told apart by history alone
+    for at, event in enumerate(events):  # different times: only history distinguishes events of one millisecond
         event.event_time_ms = events[0].event_time_ms + at
         event.title = event.url
     await resolve(store, *events)
@@ -217,7 +217,7 @@ async def test_earlier_events_stay_erased_and_later_ones_make_a_new_identity(
     assert record.first_ms == erased_at + 1
     assert {value.key for value in record.profile} == {"age", "userID"}
     assert record.decisions == ()
-    # Forgotten again, also what was new.
+    # A second erasure also covers the new events.
     assert (await eraser.erase(PERSON, "officer")).visit_count == 1
     assert await links.get([PERSON]) == {}
 

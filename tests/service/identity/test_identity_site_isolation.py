@@ -1,4 +1,4 @@
-"""The site of a visit, and identities as their sites know them, whatever the order of what is told."""
+"""The site of a visit, and identities as their sites see them, in any order of arrival."""
 
 import itertools
 import uuid
@@ -24,8 +24,8 @@ SITES = '[[site]]\nname = "shop"\n\n[[site]]\nname = "bank"\n'
 
 async def test_the_site_of_a_visit_is_that_of_the_event_received_first(store: VisitorStore) -> None:
     at = now_ms()
-    told = [(at - 3_600_000, "shop", at + 9), (at, "bank", at), (at + 5, "blog", at + 5)]
-    for order in itertools.permutations(told):
+    events = [(at - 3_600_000, "shop", at + 9), (at, "bank", at), (at + 5, "blog", at + 5)]
+    for order in itertools.permutations(events):
         visit_id = new_id()
         for happened, site, received in order:
             await resolve(store, admitted("AddToCart", visit_id, happened, site=site, received_time_ms=received))

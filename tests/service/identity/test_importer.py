@@ -1,4 +1,4 @@
-"""What the past says of identities is taken over, once however often it comes, and nothing of it is live."""
+"""Import of past events: idempotent, and without effect on live state."""
 
 from typing import Any
 
@@ -33,11 +33,11 @@ def visit_now(revision: int, signed_in: str, *identities: str) -> ImportedVisit:
 ANN = admitted("SignIn", VISIT, PAST_MS, "ann", data={"email": "ann@shop.example", "location": "Ulm"})
 BEN = admitted("SignIn", VISIT, PAST_MS + 1, "ben")
 FIRST, BOTH = visit_now(1, "ann"), visit_now(2, "ben", "ann")
-Told = list[tuple[Event, ImportedVisit]]
+Imports = list[tuple[Event, ImportedVisit]]
 
 
 @pytest.mark.parametrize(
-    "told",
+    "imports",
     [
         pytest.param([(ANN, FIRST), (BEN, BOTH)], id="in order"),
         pytest.param([(BEN, visit_now(1, "ben")), (ANN, BOTH)], id="the later event first"),
@@ -45,14 +45,14 @@ Told = list[tuple[Event, ImportedVisit]]
     ],
 )
 async def test_an_import_writes_records_and_no_live_state(
-    importer: Importer, links: LinkStore, linker: Linker, redis: Any, told: Told
+    importer: Importer, links: LinkStore, linker: Linker, redis: Any, imports: Imports
 ) -> None:
     await linker.upsert(ContactRecord(contact_id="c1", email_addresses=("ann@shop.example",)))
-    for event, visit in told:
+    for event, visit in imports:
         await importer.take(with_transitions([event]), [visit])
     records = await links.get(["ann", "ben"])
     assert {name: record.newest and record.newest.is_signed_in for name, record in records.items()} == {
-        "ann": False,  # ben's SignIn ended that
+        "ann": False,  # ended by ben's SignIn
         "ben": True,
     }
     ann = records["ann"]

@@ -1,4 +1,4 @@
-"""Links between identities and contacts: right after every change, and after changes at the same moment."""
+"""Links between identities and contacts, after single and concurrent changes."""
 
 import asyncio
 import random
@@ -98,7 +98,7 @@ async def test_manual_decisions_prevail(consumer: RecordConsumer, links: LinkSto
     await sign_in(consumer, "ann@shop.example", firstName="Ann", lastName="Lee")
     assert (await record_of(links, "ann@shop.example")).contact_id == "c2"
     unlinked = await linker.unlink("ann@shop.example", "agent")
-    assert (unlinked.contact_id, ruled_out_contacts(unlinked)) == ("c1", {"c2"})  # c1 is what the rules say
+    assert (unlinked.contact_id, ruled_out_contacts(unlinked)) == ("c1", {"c2"})  # the rules find c1
     assert (await linker.unlink("ann@shop.example", "agent")).contact_id == ""
     await linker.upsert(contact("c1", "ann@shop.example", "more@shop.example"))
     assert (await record_of(links, "ann@shop.example")).contact_id == ""

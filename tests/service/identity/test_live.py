@@ -1,4 +1,4 @@
-"""Who is on the site now, and what happens there, as contact-center services see it."""
+"""Live visitors and their transitions as contact-center services see them."""
 
 import asyncio
 import random
@@ -119,7 +119,7 @@ async def test_visitors_are_listed_with_tokens_of_their_request(running_identity
 
 
 class Watching:
-    """A call of WatchVisitors that keeps what it gets."""
+    """A call of WatchVisitors that stores its messages."""
 
     def __init__(self, stub: Any, request: pb.WatchVisitorsRequest) -> None:
         self._call = stub.WatchVisitors(request)
@@ -143,7 +143,7 @@ class Watching:
         await asyncio.gather(self.task, return_exceptions=True)
 
 
-def told(message: Any) -> tuple[str, int, str, int, str]:
+def summary(message: Any) -> tuple[str, int, str, int, str]:
     visitor = message.visitor
     return (visitor.visit_id, message.previous_state, message.previous_identity_id, visitor.state, visitor.identity_id)
 
@@ -160,12 +160,12 @@ async def visit_of(stub: Any, *names: str, person: str = "ann", site: str = "def
 
 @pytest.fixture
 def site() -> str:
-    """A site that no other test sends events of."""
+    """A site for this test only."""
     return new_id()
 
 
 async def watching(stub: Any, **request: Any) -> Watching:
-    """Begin to watch, and return once the server reads."""
+    """Start to watch; return when the server reads."""
     watching = Watching(stub, pb.WatchVisitorsRequest(**request))
     await asyncio.sleep(0.3)
     return watching
@@ -175,7 +175,7 @@ async def test_each_transition_is_reported_with_the_previous_state(shared_stub: 
     watched = await watching(shared_stub, site=site)
     await visit_of(shared_stub, "SignIn", site="another")
     visit_id = await visit_of(shared_stub, "PageEntered", "UserInfo", "SignIn", "SignOut", site=site)
-    assert [told(message) for message in await watched.has(3)] == [
+    assert [summary(message) for message in await watched.has(3)] == [
         (visit_id, ANONYMOUS, "", RECOGNIZED, "ann"),
         (visit_id, RECOGNIZED, "ann", AUTHENTICATED, "ann"),
         (visit_id, AUTHENTICATED, "ann", RECOGNIZED, "ann"),
@@ -193,9 +193,9 @@ async def test_a_watcher_resumes_after_any_message_and_misses_nothing(shared_stu
     for number in (0, 4, 9):
         resumed = await watching(shared_stub, site=site, resume_token=messages[number].resume_token)
         await visit_of(shared_stub, "SignIn", person="late", site=site)
-        expected = {told(message) for message in messages[number + 1 :]}
+        expected = {summary(message) for message in messages[number + 1 :]}
         got = await resumed.has(len(messages) - number)
-        assert {told(message) for message in got[:-1]} == expected
+        assert {summary(message) for message in got[:-1]} == expected
         assert got[-1].visitor.identity_id == "late"
         await resumed.end()
         messages.append(got[-1])
@@ -227,13 +227,13 @@ async def test_a_watcher_that_does_not_read_is_ended_and_can_resume(running_iden
         await visit_of(stub, "SignIn")
         token = (await anext(aiter(slow))).resume_token
         total = 0
-        # Until the transport's own buffers are full too.
+        # Enough to fill the buffers of the transport too.
         for _ in range(20):
             url = "https://shop.example/" + "x" * 2_000
             events = [admitted("SignIn", new_id(), now_ms(), "ann", url=url) for _ in range(100)]
             await stub.ResolveEvents(pb.ResolveEventsRequest(events=events))
             total += len(events)
-        await asyncio.sleep(1)  # so that all of them have been dropped
+        await asyncio.sleep(1)  # until the buffer has dropped them
         visits: set[str] = set()
         ended = None
         while len(visits) < total:
@@ -298,10 +298,10 @@ async def test_watchers_are_bounded_and_nobody_else_is_refused_because_of_them(r
         grpc.aio.insecure_channel(identity.target) as channel,
     ):
         calls = [stub.WatchVisitors(pb.WatchVisitorsRequest(announce_progress=True)) for _ in range(300)]
-        refusals = [told for told in await asyncio.gather(*map(refusal, calls)) if told]
+        refusals = [details for details in await asyncio.gather(*map(refusal, calls)) if details]
         assert len(refusals) == 300 - 256
-        assert {told.code for told in refusals} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
-        assert all(told.retry_ms for told in refusals)
+        assert {details.code for details in refusals} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+        assert all(details.retry_ms for details in refusals)
         health = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
         assert health.status == health_pb2.HealthCheckResponse.SERVING
         visit_id = await visit_of(stub, "SignIn")

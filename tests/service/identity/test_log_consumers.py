@@ -1,4 +1,4 @@
-"""The log's consumer: whatever it is given, how often and beside whom, records end as those of the pure model."""
+"""The consumers of the log: records equal those of a pure model in any order, repetition and concurrency."""
 
 import asyncio
 import random
@@ -20,7 +20,7 @@ from tests.tools.visits import now_ms, scattered
 
 
 def model(events: Sequence[Event]) -> dict[str, dict[str, Any]]:
-    """What should be known of each identity, from all events at once."""
+    """Return the expected knowledge of each identity, from all events together."""
     known: dict[str, dict[str, Any]] = {}
     for event in sorted(events, key=lambda e: (order_key(e.event_time_ms, e.event_id), e.visit_id)):
         if not event.identity_id:
@@ -35,7 +35,7 @@ def model(events: Sequence[Event]) -> dict[str, dict[str, Any]]:
 
 
 def said(event: Event) -> list[str]:
-    """The data of an event made by these tests, `"key":value` each."""
+    """Return the data of an event made by these tests, `"key":value` each."""
     return event.data_json.decode().replace('"', "").replace(" ", "").strip("{}").split(",")
 
 
@@ -95,7 +95,7 @@ async def test_a_timeline_changed_during_the_write_is_read_again(
 
     async def change_after_another_consumer(*arguments: Any) -> Any:
         while others:
-            await consumer.handle(0, [others.pop()])  # finds no record yet to write into
+            await consumer.handle(0, [others.pop()])  # there is no record yet
         return await change(*arguments)
 
     monkeypatch.setattr(links, "change", change_after_another_consumer)
@@ -108,7 +108,7 @@ async def test_a_timeline_changed_during_the_write_is_read_again(
 async def test_records_written_before_a_timeout_stay(
     consumer: RecordConsumer, links: LinkStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before, thousands of identities were one command, which ran into its time limit and was begun anew for ever."""
+    """Thousands of identities in one command would exceed its time limit again and again."""
     visit_id, at = new_id(), now_ms()
     names = [f"somebody {number}" for number in range(250)]
     sign_ins = entry(*(admitted("SignIn", visit_id, at + each, name) for each, name in enumerate(names)))

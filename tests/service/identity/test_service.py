@@ -1,4 +1,4 @@
-"""Identity as its callers see it: a process, its contract, and what it does when a store is away."""
+"""The identity process: its contract, and its behaviour without a store."""
 
 import json
 import statistics
@@ -164,7 +164,9 @@ async def test_live_state_works_without_mongodb_and_identities_catch_up(
         await append(redis, sign_out, admitted("SignIn", new_id(), at, "bob"))
         visitor = await stub.GetVisitor(pb.GetVisitorRequest(visit_id=visit_id), timeout=2)
         assert (visitor.visitor.state, visitor.visitor.identity_id) == (RECOGNIZED, "ann")
-        pages = [admitted("PageEntered", new_id(), at) for _ in range(150)]  # more than records are read at a time
+        pages = [
+            admitted("PageEntered", new_id(), at) for _ in range(150)
+        ]  # more than the record consumer reads together
         for page in pages:
             await append(redis, page)
         await eventually(lambda: seen(stub, pages[-1].visit_id))

@@ -1,4 +1,4 @@
-"""Timelines in Redis: whatever arrives how often, in which order and beside what, the result is the pure merge."""
+"""Timelines in Redis equal the pure merge, in any order, repetition and concurrency."""
 
 import asyncio
 import random
@@ -77,7 +77,7 @@ def bounded_store(partitions: Partitions, most: int) -> VisitorStore:
 
 
 def with_copies(events: list[Event], chance: random.Random) -> list[Event]:
-    """The events, and of some a copy that was admitted at another time and with other proof."""
+    """Return the events, and for some a copy with another time and assurance."""
     copies: list[Event] = []
     for event in chance.sample(events, len(events) // 2):
         copy = Event()
@@ -88,7 +88,7 @@ def with_copies(events: list[Event], chance: random.Random) -> list[Event]:
             copy.transition = event_pb2.TRANSITION_KIND_SIGN_IN
             copy.token_id = chance.choice(["", "a" * 16, "b" * 16])
         copies.append(copy)
-        if chance.random() < 0.5:  # once more, with another token or by a version that knew none
+        if chance.random() < 0.5:  # again, with another token or without one
             copies.append(Event())
             copies[-1].CopyFrom(copy)
             copies[-1].token_id = chance.choice(["", "c" * 16])
@@ -114,14 +114,14 @@ async def test_a_visit_with_too_many_transitions_is_marked_and_stays_small(parti
     assert await redis.xlen(key("changes", visit_id)) == commands
     assert await redis.exists(f"{key('person', visit_id)}:{identity_hash(ERASURE_KEY, 'user-2000').hex()}") == 0
 
-    await resolve(store, admitted("SignIn", visit_id, at - 1, "ann"))  # late, but the earliest of all
+    await resolve(store, admitted("SignIn", visit_id, at - 1, "ann"))  # arrives last, but is the earliest
     record = (await store.get([visit_id]))[visit_id]
     assert (len(record.timeline), record.timeline[0].identity, record.timeline[-1].identity) == (50, "ann", "user-48")
 
 
 async def test_the_title_is_that_of_the_page_the_visitor_was_on_last(store: VisitorStore) -> None:
     visit_id, at, shop = new_id(), now_ms(), "https://shop.example"
-    told = [
+    events = [
         admitted("PageEntered", visit_id, at, url=f"{shop}/loans", title="Loans"),
         admitted("AddToCart", visit_id, at + 1, url=f"{shop}/loans"),
         admitted("PageEntered", visit_id, at + 2, url=f"{shop}/cart"),
@@ -129,7 +129,7 @@ async def test_the_title_is_that_of_the_page_the_visitor_was_on_last(store: Visi
         admitted("SignOut", visit_id, at + 4, url=""),
     ]
     expected = ["Loans", "Loans", "", "Loans", "Loans"]
-    for event, title in zip(told, expected, strict=True):
+    for event, title in zip(events, expected, strict=True):
         await resolve(store, event)
         assert (await store.get([visit_id]))[visit_id].title == title
 
@@ -161,7 +161,7 @@ async def test_an_erased_marker_wins_over_the_entry_it_replaces(store: VisitorSt
     assert record.timeline[0].is_erased
     assert await resolve(store, event) == []
     changes = await redis.xrange(key("changes", visit_id))
-    assert b"ann" not in repr(changes[-1]).encode(), "what it was before is not told"
+    assert b"ann" not in repr(changes[-1]).encode(), "the previous value is not stored"
 
 
 async def test_only_visits_with_a_changed_timeline_are_returned(store: VisitorStore) -> None:
@@ -220,7 +220,7 @@ async def test_timeline_and_index_outlive_the_last_update_by_the_retention(store
         assert KEEP_MS <= await redis.pttl(name) <= KEEP_MS + REFRESH_MS
         assert await redis.pttl(person) > await redis.pttl(name)
         assert await redis.zrange(person, 0, -1) == [visit_id.encode()]
-        # A week later; the person is not named again.
+        # A week later; the identity is not named again.
         await redis.pexpire(name, DAY_MS)
         await redis.delete(person)
         await resolve(store, admitted("PageEntered", visit_id, now_ms()))
@@ -270,12 +270,12 @@ async def test_a_live_visit_takes_at_most_500_bytes(store: VisitorStore, redis: 
     url = "https://shop.example/loans/cars/compare?make=volvo&page=3&sort=price-ascending"
     for start in range(0, len(visits), 500):
         await resolve(store, *(admitted("PageEntered", v, now_ms(), url=url) for v in visits[start : start + 500]))
-        # Every twentieth visitor match_keys in.
+        # Every twentieth visitor signs in.
         known = visits[start : start + 500 : 20]
         await resolve(store, *(admitted("SignIn", v, now_ms(), f"{v[:8]}@mail.example") for v in known))
     used = 0
     async for name in redis.scan_iter(count=1_000):
-        if not name.startswith(b"changes:"):  # bounded by number, not by visits
+        if not name.startswith(b"changes:"):  # limited by number, not by visits
             used += await redis.memory_usage(name, samples=0)
     print(f"{used / len(visits):.0f} bytes a live visit")  # noqa: T201
     assert used / len(visits) <= 500

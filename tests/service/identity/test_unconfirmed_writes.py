@@ -1,4 +1,4 @@
-"""What MongoDB does not confirm counts as not written: neither as a race that was lost, nor as a fault of ours."""
+"""A write that MongoDB does not confirm counts as unavailable, and not as a conflict or an internal error."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -21,7 +21,7 @@ KNOWN = IdentityRecord(identity_id="known")
 NEW = IdentityRecord(identity_id="new", contact_id="c1")
 WRITES: dict[str, Write] = {
     "a new record": lambda links: links.replace([(None, NEW)]),
-    "one that somebody else has made": lambda links: links.replace([(None, NEW), (None, KNOWN)]),
+    "a record that exists already": lambda links: links.replace([(None, NEW), (None, KNOWN)]),
     "a contact": lambda links: links.replace_contact(None, ContactRecord(contact_id="c1")),
     "a tombstone": lambda links: links.put_tombstone(Tombstone("e", "hash", 1, "officer", "check")),
     "what makes all durable": lambda links: links.wait_for_journal(),
@@ -30,14 +30,14 @@ WRITES: dict[str, Write] = {
 
 @pytest.fixture
 def mongo(mongo_url: str) -> Iterator[UnconfirmingMongo]:
-    """A server that can be told not to confirm."""
+    """A server that can stop confirming writes."""
     with unconfirming_mongo(mongo_url) as mongo:
         yield mongo
 
 
 @pytest.fixture
 async def links(mongo: UnconfirmingMongo, mongo_database: str) -> AsyncIterator[LinkStore]:
-    """A store on it, which knows one identity."""
+    """A store with one identity on that server."""
     links = LinkStore.open(mongo.url, mongo_database, timeout_ms=20_000, erasure_secret=ERASURE_KEY)
     await links.replace([(None, KNOWN)])
     yield links

@@ -1,4 +1,4 @@
-"""Identity beside one that is a version older or newer: in the log, and in the timelines both keep in one Redis."""
+"""Identity with data of an older or a newer version, in the log and in live state."""
 
 import json
 from functools import partial
@@ -62,7 +62,7 @@ async def test_a_visit_of_a_later_version_is_unavailable_and_unchanged(
     for attempt in (
         partial(store.get, [event.visit_id]),
         partial(resolve, store, admitted("SignOut", event.visit_id, now_ms())),
-        partial(consumer.handle, 0, [entry(other, event)]),  # so the entry stays for who can read it
+        partial(consumer.handle, 0, [entry(other, event)]),  # the entry stays for a version that can read it
     ):
         with pytest.raises(RequestError) as refused:
             await attempt()
