@@ -218,9 +218,7 @@ def _tags(given: _Category, problems: list[str]) -> list[tuple[str, Tag]]:
     """Convert the tags of one category; append what is wrong with it to `problems`."""
     where, name = f"category {given.name!r}", given.name
     if not 1 <= len(name) <= MAX_NAME_LENGTH or not name.isprintable() or ";" in name or name != name.strip():
-        problems.append(
-            f"{where}: the name must have 1 to {MAX_NAME_LENGTH} characters, no `;`, and no spaces around it"
-        )
+        problems.append(f"{where}: the name must have 1 to {MAX_NAME_LENGTH} characters, no `;`, no spaces around it")
     if name == _ANY:
         problems.append(f"{where}: the name is reserved; in queries, it means any category")
     if not given.tags:

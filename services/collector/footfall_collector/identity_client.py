@@ -12,16 +12,13 @@ from footfall.event.v1.event_pb2 import Event
 from footfall.identity.v1 import identity_service_pb2 as identity
 from footfall.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
 from footfall_servicekit.channel import forwarded
+from grpc import StatusCode
 
 from footfall_collector import metrics
 from footfall_collector.throttled_warning import ThrottledWarning
 
 PAUSE_AFTER_FAILURE_S: Final = 1.0
-_TRANSIENT_CODES: Final = (
-    grpc.StatusCode.UNAVAILABLE,
-    grpc.StatusCode.DEADLINE_EXCEEDED,
-    grpc.StatusCode.RESOURCE_EXHAUSTED,
-)
+_TRANSIENT_CODES: Final = (StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED, StatusCode.RESOURCE_EXHAUSTED)
 
 
 class IdentityClient:

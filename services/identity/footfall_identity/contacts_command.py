@@ -14,6 +14,7 @@ from footfall_servicekit.channel import open_channel
 from footfall_servicekit.errors import details_of
 from footfall_servicekit.settings import ProcessSettings, load, shared
 from footfall_servicekit.values import Target
+from grpc import StatusCode
 from pydantic_settings import SettingsConfigDict
 
 from footfall_identity.contacts_file import BadLineError, ContactsFile, ContactsFileError
@@ -21,11 +22,7 @@ from footfall_identity.contacts_file import BadLineError, ContactsFile, Contacts
 _QUEUED_PER_WORKER: Final = 4
 _CALL_TIMEOUT_S: Final = 10.0
 _PROGRESS_INTERVAL_S: Final = 5.0
-_TRANSIENT_CODES: Final = (
-    grpc.StatusCode.UNAVAILABLE,
-    grpc.StatusCode.RESOURCE_EXHAUSTED,
-    grpc.StatusCode.DEADLINE_EXCEEDED,
-)
+_TRANSIENT_CODES: Final = (StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED, StatusCode.RESOURCE_EXHAUSTED)
 _PAUSE_S: Final = 1.0
 
 _Queue = asyncio.Queue[tuple[int, Contact] | None]

@@ -51,9 +51,8 @@ class Linker:
 
         def linked(record: IdentityRecord) -> IdentityRecord:
             ruled_out = ruled_out_contacts(record)
-            return with_match_result(
-                record, match_contact(record.match_keys, record.by_hand, ruled_out, existing, matches), now
-            )
+            result = match_contact(record.match_keys, record.by_hand, ruled_out, existing, matches)
+            return with_match_result(record, result, now)
 
         return [(record, linked(record)) for record in records]
 
