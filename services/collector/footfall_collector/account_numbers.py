@@ -39,9 +39,7 @@ _CARD = re.compile(
 _LONG_NUMBER = re.compile(r"[0-9]{14}")
 _MAX_CARD_DIGITS: Final = 19
 _VALUES = bytes.maketrans(b"0123456789", bytes(range(10)))
-_DOUBLED = bytes.maketrans(
-    b"0123456789", bytes((0, 2, 4, 6, 8, 1, 3, 5, 7, 9))
-)  # the sum of the digits of the doubled value
+_DOUBLED = bytes.maketrans(b"0123456789", bytes((0, 2, 4, 6, 8, 1, 3, 5, 7, 9)))  # digit sum of the doubled value
 
 # The length of an IBAN by country.
 _IBAN_LENGTHS: Final = {

@@ -58,9 +58,7 @@ def _rejection(reason: collector.RejectReason.ValueType, message: str) -> collec
 
 _BOT = _rejection(collector.REJECT_REASON_BOT, "User-Agent: belongs to a robot, which this site rejects")
 _TOO_OLD = _rejection(collector.REJECT_REASON_TOO_OLD, "timestamp: must not be older than MAX_EVENT_AGE_DAYS")
-_UNKNOWN_SITE = _rejection(
-    collector.REJECT_REASON_UNKNOWN_SITE, "site: must be a site of SITES_FILE that has the page's origin"
-)
+_UNKNOWN_SITE = _rejection(collector.REJECT_REASON_UNKNOWN_SITE, "site: must be known and allow the page's origin")
 _SUPPRESSED = collector.Outcome(
     status=collector.OUTCOME_STATUS_SUPPRESSED, message="Sec-GPC: sent by the browser, and honoured by this site"
 )
