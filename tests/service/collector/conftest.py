@@ -17,11 +17,12 @@ from tests.tools.stores import running_valkey
 
 
 class RecordingIdentity:
-    """Serves only ResolveEvents: records the requests, and can be slow."""
+    """Serves only ResolveEvents: records the requests, and can be slow or fail."""
 
     def __init__(self) -> None:
         self.calls: list[identity.ResolveEventsRequest] = []
         self.delay_s = 0.0
+        self.error: grpc.StatusCode | None = None
         self.most_at_once = 0
         self._at_once = 0
         self.server = grpc.aio.server()
@@ -36,7 +37,7 @@ class RecordingIdentity:
         )
 
     async def resolve_events(
-        self, request: identity.ResolveEventsRequest, _context: Any
+        self, request: identity.ResolveEventsRequest, context: Any
     ) -> identity.ResolveEventsResponse:
         self.calls.append(request)
         self._at_once += 1
@@ -45,6 +46,8 @@ class RecordingIdentity:
             await asyncio.sleep(self.delay_s)
         finally:
             self._at_once -= 1
+        if self.error:
+            await context.abort(self.error)
         return identity.ResolveEventsResponse()
 
     def calls_about(self, visit_id: str) -> list[identity.ResolveEventsRequest]:

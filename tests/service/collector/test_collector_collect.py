@@ -289,6 +289,12 @@ class TestIdentityDown:
             await collect(service, batch(sign_in(visit_id)))
             assert len(recording_identity.calls_about(visit_id)) == calls + 2
 
+            recording_identity.error = grpc.StatusCode.INTERNAL
+            for _ in range(2):
+                await collect(service, batch(sign_in(visit_id)))
+            recording_identity.error = None
+            assert len(recording_identity.calls_about(visit_id)) == calls + 4, "only transient errors make a pause"
+
     async def test_the_callers_deadline_is_kept(
         self, running_collector: Running, recording_identity: RecordingIdentity
     ) -> None:
