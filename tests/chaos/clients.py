@@ -34,7 +34,7 @@ class Answer(NamedTuple):
 
     @property
     def is_fit(self) -> bool:
-        """Whether it is one that docs/protocol.md knows for a beacon without faults."""
+        """Whether it is one that docs/api/beacons.md knows for a beacon without faults."""
         return self.status in {204, NO_ANSWER} or (self.status in {429, 503} and self.retry_after_s >= 1)
 
 

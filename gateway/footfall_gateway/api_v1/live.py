@@ -75,9 +75,9 @@ class LiveApi:
         self._backends = backends
         self._authenticator = authenticator
         self._stopping = stopping
-        self._beat_s = settings.heartbeat_ms / 1000
+        self._beat_s = settings.live_heartbeat_ms / 1000
         self._begin_s = settings.query_timeout_ms / 1000
-        self._most = settings.live_streams
+        self._most = settings.max_live_streams
         self._open = 0
 
     def operations(self) -> list[Operation[Any, Any]]:

@@ -38,32 +38,32 @@ async def keep_history(settings: HistorySettings) -> int:
     """Serve until told to stop; return the exit code."""
     stopping, walls = asyncio.Event(), Walls.load(settings.sites_file)
     store = Store.open(settings.mongo_url, settings.mongo_database, settings.mongo_timeout_ms)
-    log_kept_ms = settings.log_kept_minutes * MINUTE_MS
+    log_kept_ms = settings.log_retention_minutes * MINUTE_MS
     log = Log(settings.redis_url, settings.partitions, settings.redis_timeout_ms)
     identities = Identities(settings.identity_target, settings.identity_timeout_ms, settings.client_tls)
-    tombstones = Tombstones(store, settings.erasure_secret, erases_anonymous=settings.erase_anonymous_stretch)
+    tombstones = Tombstones(store, settings.erasure_secret, erases_anonymous=settings.erase_anonymous_events)
     letters = DeadLetters(
         log,
-        kept_ms=settings.retention_days * DAY_MS,
-        bound=settings.dead_letters_bound,
-        bound_of_visit=settings.dead_letters_of_visit,
+        kept_ms=settings.event_retention_days * DAY_MS,
+        bound=settings.max_dead_letters,
+        bound_of_visit=settings.max_dead_letters_per_visit,
     )
-    reader = Reader(store, settings.idle_minutes * MINUTE_MS)
-    kept = settings.visit_transitions
+    reader = Reader(store, settings.visit_idle_minutes * MINUTE_MS)
+    kept = settings.max_transitions_per_visit
     preview = Preview(tombstones, transitions_kept=kept)
     eraser = Eraser(store, tombstones, letters, preview)
-    slow = SlowVisits(log, bound_bytes=settings.slow_bytes // settings.partitions)
+    slow = SlowVisits(log, bound_bytes=settings.slow_visit_bytes // settings.partitions)
     consumer = LogConsumer(
         letters,
         Stamper(store, tombstones, transitions_kept=kept),
         eraser,
         slow,
-        effort=Effort(settings.slow_transitions, settings.slow_restamps),
-        attempts=settings.attempts,
+        effort=Effort(settings.slow_visit_transitions, settings.slow_visit_reattributions),
+        attempts=settings.max_write_attempts,
         check_store=store.journal,
     )
-    freshness = Freshness(log, settings.behind_s)
-    tail = LiveTail(log, preview, stopping, most_watchers=settings.watchers, walls=walls)
+    freshness = Freshness(log, settings.lag_warning_s)
+    tail = LiveTail(log, preview, stopping, most_watchers=settings.max_event_streams, walls=walls)
     exporter, receipts = Exporter(store, reader, tombstones, letters, preview), Receipts(reader, letters)
     service = HistoryService(store, reader, identities, tail, eraser, receipts=receipts, exporter=exporter, walls=walls)
 
@@ -88,7 +88,7 @@ async def keep_history(settings: HistorySettings) -> int:
             store.prepare,
             consume,
             *(partial(repeat, _TRIM_EVERY_S, LogUnavailable, log.trim, n, log_kept_ms) for n in range(log.partitions)),
-            partial(repeat, _SWEEP_EVERY_S, StoreUnavailable, sweep, store, settings.retention_days * DAY_MS),
+            partial(repeat, _SWEEP_EVERY_S, StoreUnavailable, sweep, store, settings.event_retention_days * DAY_MS),
             *(
                 partial(repeat, _COUNT_EVERY_S, LogUnavailable, tell)
                 for tell in (letters.tell_metrics, slow.tell_metrics, freshness.tell)

@@ -22,7 +22,7 @@ class Freshness:
         """Look at every partition. Raises `log.Unavailable`."""
         oldest_ms = [at_ms for number in range(self._log.partitions) if (at_ms := await self._log.oldest_ms(number))]
         behind_s = max(0.0, time.time() - min(oldest_ms) / 1000) if oldest_ms else 0.0
-        metrics.BEHIND.set(behind_s)
+        metrics.LAG_SECONDS.set(behind_s)
         if not self._is_behind and behind_s > self._most_s:
             _log.error("history is behind the log", seconds=round(behind_s))
         elif self._is_behind and behind_s <= self._most_s:

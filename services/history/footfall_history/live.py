@@ -83,7 +83,7 @@ class LiveTail:
             raise RequestError.exhausted("as many streams of events as may be are open", _RETRY_MS)
         self._watchers += 1
         try:
-            with metrics.WATCHERS.track_inprogress():
+            with metrics.EVENT_STREAMS.track_inprogress():
                 async with aclosing(self._events(request)) as answers:
                     async for answer in answers:
                         yield answer

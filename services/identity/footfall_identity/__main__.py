@@ -46,12 +46,12 @@ async def identify(settings: IdentitySettings) -> int:
     partitions = Partitions(settings.redis_url, settings.partitions, timeout_ms=settings.redis_timeout_ms)
     visitors = VisitorStore(
         partitions,
-        retention_ms=settings.retention_days * DAY_MS,
-        idle_ms=settings.idle_minutes * MINUTE_MS,
-        changelog_max_entries=settings.changes_kept,
-        max_transitions=settings.visit_transitions,
+        retention_ms=settings.live_retention_days * DAY_MS,
+        idle_ms=settings.visit_idle_minutes * MINUTE_MS,
+        changelog_max_entries=settings.changelog_max_entries,
+        max_transitions=settings.max_transitions_per_visit,
         erasure_secret=secret,
-        erases_anonymous=settings.erase_anonymous_stretch,
+        erases_anonymous=settings.erase_anonymous_events,
     )
     index = IdentityIndex(partitions, visitors)
     links = LinkStore.open(
@@ -59,7 +59,9 @@ async def identify(settings: IdentitySettings) -> int:
     )
     linker = Linker(links, region)
     eraser = Eraser(partitions, index, links, secret=secret, ack_replicas=settings.log_ack_replicas)
-    feed = ChangeFeed(visitors, links, partitions.numbers, buffer_messages=settings.watch_kept, stopping=stopping)
+    feed = ChangeFeed(
+        visitors, links, partitions.numbers, buffer_messages=settings.watch_buffer_messages, stopping=stopping
+    )
     writer = RecordWriter(index, links, linker, names=settings.attribute_names, phone_region=region)
     consumer = RecordConsumer(visitors, writer, eraser)
     walls = Walls.load(settings.sites_file)

@@ -265,13 +265,13 @@ async def test_how_far_history_is_behind_is_told(log: Log, redis: Any, capsys: p
     await redis.xadd("log:{p00}", {"b": b""}, id=old)
     await redis.xgroup_create("log:{p00}", "history", id="0")
     await freshness.tell()
-    assert 59 < metrics.BEHIND._value.get() < 90
+    assert 59 < metrics.LAG_SECONDS._value.get() < 90
     await redis.xreadgroup("history", "somebody", {"log:{p00}": ">"})
     await freshness.tell()
-    assert 59 < metrics.BEHIND._value.get() < 90
+    assert 59 < metrics.LAG_SECONDS._value.get() < 90
     await redis.xack("log:{p00}", "history", old)
     await freshness.tell()
-    assert metrics.BEHIND._value.get() == 0
+    assert metrics.LAG_SECONDS._value.get() == 0
     said = capsys.readouterr().out
     assert said.count("history is behind the log") == 1
     assert said.count("history is no longer behind the log") == 1

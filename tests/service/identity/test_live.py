@@ -209,7 +209,7 @@ async def test_a_foreign_token_is_refused(shared_stub: Any, token: str) -> None:
 
 
 async def test_a_token_whose_changes_are_gone_is_refused(running_identity: Running, redis: Any) -> None:
-    async with running_identity(IDENTITY_CHANGES_KEPT=100) as identity, identity.stub() as stub:
+    async with running_identity(IDENTITY_CHANGELOG_MAX_ENTRIES=100) as identity, identity.stub() as stub:
         watched = await watching(stub)
         events = [admitted("SignIn", new_id(), now_ms(), "ann") for _ in range(1_000)]
         await stub.ResolveEvents(pb.ResolveEventsRequest(events=events))
@@ -221,7 +221,7 @@ async def test_a_token_whose_changes_are_gone_is_refused(running_identity: Runni
 
 
 async def test_a_watcher_that_does_not_read_is_ended_and_can_resume(running_identity: Running) -> None:
-    async with running_identity(IDENTITY_WATCH_KEPT=100) as identity, identity.stub() as stub:
+    async with running_identity(IDENTITY_WATCH_BUFFER_MESSAGES=100) as identity, identity.stub() as stub:
         slow = stub.WatchVisitors(pb.WatchVisitorsRequest())
         await asyncio.sleep(0.3)
         await visit_of(stub, "SignIn")

@@ -50,9 +50,9 @@ async def _run(settings: HistorySettings, options: argparse.Namespace) -> int:
         command: Command = options.run
         letters = DeadLetters(
             log,
-            kept_ms=settings.retention_days * DAY_MS,
-            bound=settings.dead_letters_bound,
-            bound_of_visit=settings.dead_letters_of_visit,
+            kept_ms=settings.event_retention_days * DAY_MS,
+            bound=settings.max_dead_letters,
+            bound_of_visit=settings.max_dead_letters_per_visit,
         )
         return await command(letters, options)
     finally:

@@ -148,10 +148,10 @@ async def _importer(options: argparse.Namespace) -> AsyncIterator[Importer]:
     logs.configure("history", "critical")  # what goes wrong is told by what is raised
     walls = Walls.load(settings.sites_file)
     store = Store.open(settings.mongo_url, settings.mongo_database, settings.mongo_timeout_ms)
-    tombstones = Tombstones(store, settings.erasure_secret, erases_anonymous=settings.erase_anonymous_stretch)
+    tombstones = Tombstones(store, settings.erasure_secret, erases_anonymous=settings.erase_anonymous_events)
     identities = Identities(settings.identity_target, settings.identity_timeout_ms, settings.client_tls)
-    stamper = Stamper(store, tombstones, transitions_kept=settings.visit_transitions, mark=IMPORTED)
-    kept_ms = settings.retention_days * DAY_MS
+    stamper = Stamper(store, tombstones, transitions_kept=settings.max_transitions_per_visit, mark=IMPORTED)
+    kept_ms = settings.event_retention_days * DAY_MS
     try:
         async with asyncio.timeout(_PATIENCE_S):
             await tombstones.check()

@@ -52,7 +52,7 @@ class Tally:
             self._told_at = time.monotonic()
             sys.stderr.write(
                 f"{self.stored} events stored, {self.known} there before, "
-                f"{self.expired} older than HISTORY_RETENTION_DAYS, {self.skipped} records skipped\n"
+                f"{self.expired} older than EVENT_RETENTION_DAYS, {self.skipped} records skipped\n"
             )
 
 

@@ -169,7 +169,7 @@ class Stamper:
         """What is left of step 5, from the keys in `behind` on, and to forget whoever of them was named in a visit."""
         for visit_id, from_key in behind.items():
             async for restamps in each_behind(self._store, visits[visit_id], from_key):
-                metrics.RESTAMPED.inc(await self._store.restamp(restamps))
+                metrics.REATTRIBUTED.inc(await self._store.restamp(restamps))
         for visit_id, identities in named.items():
             for identity in identities:
                 await erase_in_visit(self._store, self._tombstones, visit_id, identity, forgotten[identity])
@@ -310,8 +310,8 @@ class Stamper:
                 if rev < visit.rev:
                     behind.append(stored)
             restamps += restamps_of(visit, behind)
-        metrics.RESTAMPED.inc(await self._store.restamp(restamps))
-        metrics.CONFLICTS.inc(len(conflicts))
+        metrics.REATTRIBUTED.inc(await self._store.restamp(restamps))
+        metrics.CONFLICTING_DUPLICATES.inc(len(conflicts))
         await self._store.flag_conflicts(conflicts)
         return {visit_id: from_keys[visit_id] for visit_id in cut}
 
