@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 
-from footfall_timeline import Walls
+from footfall_eventlog.site_groups import SiteGroups
+from footfall_eventlog.sites import load_sites
 from starlette.responses import RedirectResponse
 from starlette.routing import BaseRoute, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -12,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from footfall_gateway.api_v1 import ContactsApi, LiveApi, PrivacyApi, ReceiptsApi, VisitorsApi
 from footfall_gateway.auth import Audit, Authenticator
 from footfall_gateway.backends import Backends
-from footfall_gateway.beacons import BEACON_DESCRIPTION, BeaconEndpoint, Cors, Intake, Sites
+from footfall_gateway.beacons import BEACON_DESCRIPTION, BeaconEndpoint, Cors, Intake
 from footfall_gateway.browser import ORIGINAL_FOLDERS, DslFile, EngagementApi, Links, cookie_api, load_tracker_files
 from footfall_gateway.history_api import HistoryReads, HistoryWrites, Lookup
 from footfall_gateway.http import (
@@ -51,7 +52,7 @@ def build(
 
     Raises:
         DslFileError: DSL_FILE cannot be used.
-        WallsError, SitesFileError: SITES_FILE cannot be used.
+        SitesFileError: SITES_FILE cannot be used.
 
     """
     authenticator = Authenticator(
@@ -67,7 +68,7 @@ def build(
     lookup = Lookup(backends)
     history = [
         *HistoryReads(backends, lookup).operations(),
-        *HistoryWrites(intake, lookup, Walls.load(settings.sites_file)).operations(),
+        *HistoryWrites(intake, lookup, SiteGroups.load(settings.sites_file)).operations(),
     ]
     footfall = [
         *VisitorsApi(backends).operations(),
@@ -83,7 +84,7 @@ def build(
         links.api(),
         probes.api(),
     ]
-    engagement = EngagementApi(Cors(Sites(settings.sites_file))).api()
+    engagement = EngagementApi(Cors(load_sites(settings.sites_file))).api()
     table: list[BaseRoute] = [route for api in [*apis, engagement] for route in routes(api, gate)]
     return _Dispatcher(
         beacons,

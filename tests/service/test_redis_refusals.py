@@ -9,12 +9,12 @@ import grpc
 import pytest
 import structlog
 from footfall_collector.event_log import EventLog, LogRejectedError, LogUnavailableError
+from footfall_eventlog.partitions import PartitionedRedis, RedisUrlError, is_forbidden
+from footfall_eventlog.stream import stream_info
 from footfall_history.log import Log, Unavailable
 from footfall_identity.partitions import Partitions
 from footfall_identity.visitor_store import VisitorStore
 from footfall_servicekit.errors import RequestError
-from footfall_servicekit.partitions import PartitionedRedis, RedisUrlError, is_forbidden
-from footfall_servicekit.stream import about_stream
 from redis.asyncio import Redis
 from redis.exceptions import ClusterDownError, NoPermissionError, ResponseError
 
@@ -33,13 +33,13 @@ def lost_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 async def test_a_stream_that_is_not_there_is_none_and_any_error_is_that_error(redis: Any, lost_node: str) -> None:
-    assert await about_stream(redis, "nothing") is None
+    assert await stream_info(redis, "nothing") is None
     await redis.set("text", "no stream")
     with pytest.raises(ResponseError, match="WRONGTYPE"):
-        await about_stream(redis, "text")
+        await stream_info(redis, "text")
     async with Redis.from_url(lost_node) as lost:
         with pytest.raises(ClusterDownError):
-            await about_stream(lost, "nothing")
+            await stream_info(lost, "nothing")
 
 
 async def test_a_cluster_that_is_down_is_no_empty_stream_of_changes(lost_node: str) -> None:
@@ -132,7 +132,7 @@ async def test_a_command_that_is_wrong_is_no_store_that_is_away() -> None:
     ("user", "database", "rule"),
     [
         ("", "/100000", "does not have the database of this number"),
-        ("nobody:wrong@", "", "does not take its user and password"),
+        ("nobody:wrong@", "", "does not accept its user and password"),
     ],
 )
 async def test_a_url_that_redis_will_never_serve_is_not_waited_for(

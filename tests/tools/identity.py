@@ -7,11 +7,12 @@ from typing import Any
 
 from footfall.event.v1 import event_pb2
 from footfall.event.v1.event_pb2 import Event, EventBatch
+from footfall_eventlog.admitted import transition_of
+from footfall_eventlog.stream import Entry
 from footfall_identity.settings import IdentitySettings
 from footfall_identity.visit_record import VisitRecord, visit_updates
 from footfall_identity.visitor_store import VisitorStore
-from footfall_servicekit.stream import Entry
-from footfall_timeline import Assurance, Kind, partition, transition_of
+from footfall_timeline import Assurance, Kind, partition
 
 from tests.tools.visits import now_ms
 

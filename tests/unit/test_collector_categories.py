@@ -189,8 +189,8 @@ async def test_a_valid_change_is_loaded_and_an_invalid_one_is_not(
                 lines.clear()
                 broken()
                 await eventually(lambda: bool(lines))
-                assert lines[0]["event"].startswith("the categories file is invalid")
-                assert str(file) in lines[0]["problem"]
+                assert lines[0]["event"] == "files have changed and cannot be used"
+                assert str(file) in lines[0]["reason"]
                 assert rules.of(event) == "second"
             written(tmp_path, category("third", "in = 'url', text = 'x'"))
             await eventually(lambda: rules.of(event) == "third")

@@ -10,8 +10,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from footfall.collector.v1 import collector_service_pb2 as collector
 from footfall_collector.admission import DAY_MS, Admission
 from footfall_collector.redact import Redactor
-from footfall_collector.sites import Site, Sites, SitesFileError
-from footfall_timeline import Walls, page_id
+from footfall_collector.sites import Site, Sites
+from footfall_eventlog.site_groups import SiteGroups
+from footfall_eventlog.sites import SitesFileError
+from footfall_timeline import page_id
 
 from tests.tools.batches import CHROME, batch, context, message, new_uuid
 
@@ -100,7 +102,7 @@ def test_robots_are_refused_by_the_sites_that_want_it() -> None:
 
 def test_the_stored_visit_id_is_specific_to_the_group_of_the_site() -> None:
     sites, groups = Sites([Site("shop"), Site("help"), Site("bank")]), {"shop": "shop", "help": "shop", "bank": "bank"}
-    admission = Admission(sites, Redactor(), max_event_age_ms=DAY_MS, walls=Walls(groups))
+    admission = Admission(sites, Redactor(), max_event_age_ms=DAY_MS, site_groups=SiteGroups(groups))
     visit_id = new_uuid()
     made_up: dict[str, Any] = {"browser_visit_id": new_uuid(), "received_time_ms": 1, "page_id": new_uuid()}
     sent = batch(*(message(site=s, visit_id=visit_id, browser_page_id="p", **made_up) for s in groups))

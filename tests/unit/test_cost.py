@@ -16,7 +16,7 @@ from footfall_collector.admission import DAY_MS, Admission
 from footfall_collector.redact import Redactor
 from footfall_collector.request_context import minimize_context
 from footfall_collector.sites import Site, Sites
-from footfall_gateway.beacons import sites as gateway_sites
+from footfall_eventlog.sites import load_sites
 from footfall_gateway.beacons.cors import Cors
 from footfall_gateway.beacons.endpoint import _objects, _pixel_body
 from footfall_gateway.beacons.envelope import BeaconError, read
@@ -193,8 +193,8 @@ HEADERS: list[tuple[Callable[[str], object], str]] = [
     (lambda text: _objects(text.encode()), "0"),
     (_DOMAIN.fullmatch, "shop"),
     (lambda text: _host(f"//{text}"), "shop"),
-    (lambda text: Cors(gateway_sites.Sites()).headers(text.encode()), "https://shop.example"),
-    (lambda text: gateway_sites.Sites().find(text, text), "https://shop.example"),
+    (lambda text: Cors(load_sites(None)).headers(text.encode()), "https://shop.example"),
+    (lambda text: load_sites(None).find(text, text), "https://shop.example"),
     (lambda text: Sites([Site("shop", ("https://*.shop.example",))]).find("", text), "https://shop.example"),
 ]
 

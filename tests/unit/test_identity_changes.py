@@ -6,7 +6,7 @@ import time
 import pytest
 from footfall_identity.changes import TimelineChange, VisitorChange, visitor_changes
 from footfall_identity.visit_record import VisitRecord
-from footfall_timeline import Assurance, Fold, Kind, Stamp, Timeline, Transition, encode, merge, to_fields
+from footfall_timeline import Assurance, Attribution, Kind, Timeline, Transition, VisitState, encode, merge, to_fields
 
 VISITS = ["00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"]
 
@@ -35,8 +35,8 @@ def record(visit_id: str, rev: int, timeline: Timeline) -> VisitRecord:
     return VisitRecord(visit_id, "default", "", 1, 1, "", "", rev, False, timeline)
 
 
-def stamp(visit_id: str, timeline: Timeline) -> Stamp:
-    return Fold(visit_id, timeline).stamp
+def stamp(visit_id: str, timeline: Timeline) -> Attribution:
+    return VisitState(visit_id, timeline).attribution
 
 
 @pytest.mark.parametrize("most", [3, 1_000])

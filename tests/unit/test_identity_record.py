@@ -6,6 +6,7 @@ from itertools import permutations
 from typing import Any
 
 import pytest
+from footfall_eventlog.admitted import transition_of
 from footfall_identity.identity_record import (
     IdentityMention,
     IdentityRecord,
@@ -18,7 +19,7 @@ from footfall_identity.identity_record import (
 from footfall_identity.matching import Rule
 from footfall_identity.settings import IdentitySettings
 from footfall_servicekit.settings import load
-from footfall_timeline import Assurance, Kind, transition_of
+from footfall_timeline import Assurance, Kind
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import convert

@@ -3,17 +3,16 @@
 import codecs
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from xml.parsers import expat
 
-import structlog
+from footfall_servicekit.reloading import ReloadingFile
 
 from footfall_gateway.http import BrowserFile, packed
 
 DEFAULT_FILE = Path(__file__).with_name("domain-model.xml")
-
-_log = structlog.get_logger()
 
 # Authors expect a change to be seen soon. Browsers then ask with the entity tag, which costs little.
 _MAX_AGE_S = 60
@@ -117,37 +116,13 @@ def check_dsl_file(path: Path) -> BrowserFile:
     return packed(found.text.encode(), "application/xml; charset=utf-8", _MAX_AGE_S)
 
 
-class DslFile:
-    """The file that is served. A change that breaks it is refused, and the last good one stays.
-
-    Raises:
-        DslFileError: it is broken from the start.
-
-    """
+class DslFile(ReloadingFile[BrowserFile]):
+    """The file that is served. When a change breaks it, the last good version stays."""
 
     def __init__(self, path: Path | None) -> None:
-        self._path = path or DEFAULT_FILE
-        self._seen = self._stamp()
-        self._good = check_dsl_file(self._path)
-
-    def current(self) -> BrowserFile:
-        """The last good content. Looks at the file each time, which blocks for microseconds."""
-        stamp = self._stamp()
-        if stamp != self._seen:
-            self._seen = stamp
-            try:
-                self._good = check_dsl_file(self._path)
-                _log.info("dsl_loaded", path=str(self._path), version=self._good.version)
-            except DslFileError as error:
-                _log.error("dsl_refused", reason=str(error))
-        return self._good
-
-    def _stamp(self) -> tuple[int, int] | None:
-        try:
-            status = self._path.stat()
-        except OSError:
-            return None
-        return status.st_mtime_ns, status.st_size
+        """Raises DslFileError when it is broken from the start."""
+        file = path or DEFAULT_FILE
+        super().__init__(partial(check_dsl_file, file), [file])
 
 
 class _EntityError(Exception):

@@ -11,10 +11,19 @@ import msgspec
 from footfall.collector.v1 import collector_service_pb2 as collector
 from footfall.event.v1 import event_pb2
 from footfall.event.v1.event_pb2 import Event, EventBatch
-from footfall_timeline import Walls, page_id, user_agent_id
+from footfall_eventlog.events import (
+    MAX_EVENT_BYTES,
+    MAX_IDENTITY_LENGTH,
+    PAGE_ENTERED,
+    SYSTEM_EVENTS,
+    TRANSITION_KINDS,
+    USER_ID_KEYS,
+)
+from footfall_eventlog.site_groups import SiteGroups
+from footfall_timeline import page_id, user_agent_id
 
-from footfall_collector.identified_user import MAX_USER_ID_LENGTH, TRANSITION_KINDS, USER_ID_KEYS, extract_user
-from footfall_collector.normalize import MAX_EVENT_BYTES, STEPS, SYSTEM_EVENTS
+from footfall_collector.identified_user import extract_user
+from footfall_collector.normalize import STEPS
 from footfall_collector.redact import Redactor
 from footfall_collector.request_context import RequestContext, minimize_context
 from footfall_collector.sign_in_token import TokenRules, TokenVerdict, verify_token
@@ -29,7 +38,7 @@ _CLOCK_TOLERANCE_MS: Final = 5_000
 """Largest difference at which a sender's clock counts as right. The network delay of the request is part of it."""
 _SIGN_IN = event_pb2.TRANSITION_KIND_SIGN_IN
 _SIGN_OUT = event_pb2.TRANSITION_KIND_SIGN_OUT
-_NO_WALLS: Final = Walls()
+_NO_GROUPS: Final = SiteGroups()
 _UNPROVEN: Final = {
     event_pb2.TRANSITION_KIND_USER_INFO: (event_pb2.ASSURANCE_CLAIMED, "user_info"),
     _SIGN_IN: (event_pb2.ASSURANCE_CLAIMED, "no_key"),
@@ -75,7 +84,7 @@ class Admission:
         max_event_age_ms: int,
         token_rules: TokenRules = TokenRules(),  # noqa: B008 - immutable
         received_tolerance_ms: int | None = None,
-        walls: Walls = _NO_WALLS,
+        site_groups: SiteGroups = _NO_GROUPS,
         user_id_keys: Sequence[str] = USER_ID_KEYS,
         category_of: Callable[[Event], str] = lambda _: "",
     ) -> None:
@@ -87,13 +96,13 @@ class Admission:
             max_event_age_ms: older events are rejected.
             token_rules: limits for sign-in tokens.
             received_tolerance_ms: largest accepted difference of a context's receive time from now; None: any.
-            walls: the groups of sites that share visits.
+            site_groups: the groups of sites that share visits.
             user_id_keys: keys of event data that may hold the user id, in order of precedence.
             category_of: returns the categories of an event that was sent without any.
 
         """
         self._sites = sites
-        self._walls = walls
+        self._site_groups = site_groups
         self._redactor = redactor
         self._max_event_age_ms = max_event_age_ms
         self._token_rules = token_rules
@@ -103,7 +112,7 @@ class Admission:
         names = ", ".join(user_id_keys)
         self._invalid_user_id = _rejection(
             collector.REJECT_REASON_INVALID_USER_ID,
-            f"data.{user_id_keys[0]}: must be a string of 1 to {MAX_USER_ID_LENGTH} characters or an integer. The "
+            f"data.{user_id_keys[0]}: must be a string of 1 to {MAX_IDENTITY_LENGTH} characters or an integer. The "
             f"first of these keys with a value counts: {names}",
         )
 
@@ -160,7 +169,7 @@ class Admission:
     def _derive_ids(self, event: Event, user_agent: str) -> None:
         """Set the ids of visit, page and user agent. The stored visit id is specific to the site's group."""
         sent = event.visit_id
-        visit, page = self._walls.stored_id(sent, event.site), event.browser_page_id
+        visit, page = self._site_groups.stored_id(sent, event.site), event.browser_page_id
         event.visit_id = visit
         event.browser_visit_id = sent if visit != sent else ""
         event.page_id = page_id(visit, page) if page else ""
@@ -182,7 +191,7 @@ class Admission:
         is_of_tracker = len(page) == _TRACKER_PAGE_ID_LENGTH and page.isalnum()
         if not is_of_tracker and (masked := mask(page)) != page:
             event.browser_page_id = masked
-        event.title = _title(masked_data) if name == "PageEntered" else ""
+        event.title = _title(masked_data) if name == PAGE_ENTERED else ""
 
     def _identify(self, event: Event, site: Site, now_ms: int) -> collector.Outcome | None:
         """Set transition, identity and assurance. Values that the sender has put into these fields are overwritten."""

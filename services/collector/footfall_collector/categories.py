@@ -14,8 +14,8 @@ from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 import re2
-import structlog
 from footfall.event.v1.event_pb2 import Event
+from footfall_servicekit.reloading import ReloadingFile
 
 from footfall_collector.normalize import MAX_CATEGORY_LENGTH
 
@@ -34,8 +34,6 @@ _DATA: Final = "data."
 
 _decode_data = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_text = msgspec.json.Decoder(str).decode
-
-_log = structlog.get_logger()
 
 
 class CategoriesFileError(ValueError):
@@ -142,44 +140,26 @@ def _text_of(json: msgspec.Raw) -> str:
     return _decode_text(json) if first == b'"' else bytes(json).decode()
 
 
-class CategoriesFile:
+class CategoriesFile(ReloadingFile[Categories]):
     """The current content of CATEGORIES_FILE. After an invalid change, the previous content stays in use.
 
-    Creating it raises CategoriesFileError for an invalid file. Without a file (None), no categories are assigned.
+    Without a file (None), no categories are assigned.
     """
 
     def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._loaded = self._fingerprint()
-        self._current = Categories.load(path) if path else Categories({})
+        """Raises CategoriesFileError for an invalid file."""
+        self._is_set = path is not None
+        super().__init__(lambda: Categories.load(path) if path else Categories({}), [path])
 
     def of(self, event: Event) -> str:
         """Return the categories of an admitted event, "" for none."""
-        return self._current.of(event)
+        return self.latest.of(event)
 
     async def watch(self) -> None:
         """Reload the file when it changes, until cancelled."""
-        while self._path:
+        while self._is_set:
             await asyncio.sleep(CHECK_INTERVAL_S)
-            await asyncio.to_thread(self._reload_if_changed, self._path)
-
-    def _reload_if_changed(self, path: Path) -> None:
-        fingerprint = self._fingerprint()
-        if fingerprint == self._loaded:
-            return
-        self._loaded = fingerprint
-        try:
-            self._current = Categories.load(path)
-            _log.info("reloaded the categories file", path=str(path))
-        except CategoriesFileError as error:
-            _log.error("the categories file is invalid; its previous content stays in use", problem=str(error))
-
-    def _fingerprint(self) -> tuple[int, int] | None:
-        try:
-            status = self._path.stat() if self._path else None
-        except OSError:
-            return None
-        return status and (status.st_mtime_ns, status.st_size)
+            await asyncio.to_thread(self.renewed)
 
 
 class _Tag(msgspec.Struct, forbid_unknown_fields=True, rename={"place": "in"}):

@@ -6,26 +6,24 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import structlog
-from footfall_servicekit.background import RefusalError
-from footfall_servicekit.partitions import (
-    AWAY,
-    OLDEST,
-    OLDEST_WITH_WAITAOF,
+from footfall_eventlog.log import GROUPS, stream_key
+from footfall_eventlog.partitions import (
+    MIN_VERSION,
+    MIN_VERSION_WITH_WAITAOF,
+    TRANSIENT_ERRORS,
     Address,
     Node,
     PartitionedRedis,
-    hash_tag,
     is_forbidden,
 )
-from footfall_servicekit.stream import PAYLOAD_FIELD, trim
+from footfall_eventlog.sites import DEFAULT_SITE
+from footfall_eventlog.stream import PAYLOAD_FIELD, trim
+from footfall_servicekit.background import RefusalError
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
 from footfall_collector import metrics
 from footfall_collector.site_shares import SiteShares
 from footfall_collector.throttled_warning import ThrottledWarning
-
-CONSUMER_GROUPS: Final = ("identity", "identity-live", "history")
-"""The consumer groups that read every entry."""
 
 _DURABLE_CONFIG: Final = {
     "appendonly": "yes",
@@ -41,7 +39,7 @@ _MEASURE_INTERVAL_S: Final = 1.0
 _SAMPLED_NODES: Final = 1_000
 # Upper estimate of Redis memory per byte of an entry; up to 1.4 was measured.
 _MEMORY_PER_BYTE: Final = 1.5
-_ONE_SITE: Final[Mapping[str, int]] = {"default": 1}
+_ONE_SITE: Final[Mapping[str, int]] = {DEFAULT_SITE: 1}
 _OTHER_CONNECTIONS: Final = 2  # for the checks at startup and of readiness
 
 _log = structlog.get_logger()
@@ -63,12 +61,7 @@ class LogMisconfiguredError(RefusalError):
     """Redis may lose confirmed entries with its configuration. The text says what to change."""
 
 
-_TRANSIENT_ERRORS: Final = (*AWAY, LogUnavailableError, LogMisconfiguredError)
-
-
-def stream_key(partition: int) -> str:
-    """Return the Redis key of a partition's stream."""
-    return f"log:{hash_tag(partition)}"
+_TRANSIENT_ERRORS: Final = (*TRANSIENT_ERRORS, LogUnavailableError, LogMisconfiguredError)
 
 
 def _estimated_memory(entry: bytes) -> int:
@@ -123,9 +116,9 @@ class EventLog:
     async def check(self) -> None:
         """Wait until Redis answers, then check its version, number of partitions, durability and replicas.
 
-        Until then, appends fail. Raises WrongPartitionsError, OldRedisError and LogMisconfiguredError.
+        Until then, appends fail. Raises PartitionCountError, RedisVersionError and LogMisconfiguredError.
         """
-        await self._redis.check(OLDEST_WITH_WAITAOF if self._ack_replicas else OLDEST)
+        await self._redis.check(MIN_VERSION_WITH_WAITAOF if self._ack_replicas else MIN_VERSION)
         for node in self._redis.nodes():
             try:
                 await self._check_durability(node)
@@ -257,7 +250,7 @@ class EventLog:
             used = await self._measure(node, numbers)
             if used >= self._max_bytes or self._shares.is_any_over_share(self._fullness()):
                 for number in numbers:
-                    await trim(node.client, stream_key(number), CONSUMER_GROUPS, keep_ms=0)
+                    await trim(node.client, stream_key(number), GROUPS, keep_ms=0)
                 await self._measure(node, numbers)
             metrics.LOG_BYTES.set(sum(self._bytes.values()))
             self._shares.scale_to(sum(self._bytes.values()))

@@ -4,22 +4,10 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
-from footfall.event.v1 import event_pb2
 from footfall.event.v1.event_pb2 import Event
+from footfall_eventlog.events import MAX_IDENTITY_LENGTH, SIGN_OUT, USER_ID
 
-TRANSITION_KINDS: Final = {
-    "UserInfo": event_pb2.TRANSITION_KIND_USER_INFO,
-    "SignIn": event_pb2.TRANSITION_KIND_SIGN_IN,
-    "SignOut": event_pb2.TRANSITION_KIND_SIGN_OUT,
-}
-"""The kind of transition by the name of the event."""
-
-USER_ID: Final = "userID"
-USER_ID_KEYS: Final = (USER_ID, "userId", "userid", "username", "email")
-"""Default keys of event data that may hold the user id, in order of precedence."""
-
-MAX_USER_ID_LENGTH: Final = 512
-_INTEGER_LIMIT: Final = 10**MAX_USER_ID_LENGTH
+_INTEGER_LIMIT: Final = 10**MAX_IDENTITY_LENGTH
 
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -56,7 +44,7 @@ def extract_user(event: Event, keys: Sequence[str]) -> IdentifiedUser | None:
         fields = {USER_ID if name == found_key else name: value for name, value in fields.items()}
     if is_alias or token is not None:
         event.data_json = msgspec.json.encode(fields)
-    user_id = _user_id(value) if found_key and event.event_name != "SignOut" else ""
+    user_id = _user_id(value) if found_key and event.event_name != SIGN_OUT else ""
     return None if user_id is None else IdentifiedUser(user_id, is_user_id_key, _decoded(token))
 
 
@@ -67,4 +55,4 @@ def _decoded(value: msgspec.Raw | None) -> Any:
 def _user_id(value: object) -> str | None:
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) < _INTEGER_LIMIT:
         value = str(value)
-    return value if isinstance(value, str) and 1 <= len(value) <= MAX_USER_ID_LENGTH else None
+    return value if isinstance(value, str) and 1 <= len(value) <= MAX_IDENTITY_LENGTH else None

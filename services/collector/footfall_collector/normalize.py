@@ -10,18 +10,17 @@ import msgspec
 from footfall.collector.v1 import collector_service_pb2 as collector
 from footfall.event.v1 import event_pb2
 from footfall.event.v1.event_pb2 import Event
+from footfall_eventlog.events import MAX_EVENT_BYTES, SYSTEM_EVENTS
 from footfall_timeline import normalize_uuid
 
 Step = Callable[[Event], str | None]
 """Normalises one field in place, or returns the rule that the field breaks, without quoting the event."""
 
-MAX_EVENT_BYTES: Final = 64 * 1024
 MAX_DATA_DEPTH: Final = 32
 MAX_DATA_KEYS: Final = 1_000
 MAX_DATA_KEY_LENGTH: Final = 256
 MAX_CATEGORY_LENGTH: Final = 1_024
 MAX_TIMESTAMP_MS: Final = 253_402_300_799_999  # the end of the year 9999
-SYSTEM_EVENTS: Final = frozenset({"VisitStarted", "PageEntered", "PageExited", "SignIn", "SignOut", "UserInfo"})
 
 _CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _JSON_STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)

@@ -6,6 +6,7 @@ from typing import Any, Final
 from footfall.collector.v1 import collector_service_pb2 as collector
 from footfall.collector.v1.collector_service_pb2_grpc import CollectorServiceServicer
 from footfall.event.v1.event_pb2 import EventBatch
+from footfall_eventlog.events import MAX_BATCH_BYTES, MAX_EVENT_TIME_MS, MAX_EVENTS
 from footfall_servicekit.channel import remaining
 from footfall_servicekit.errors import RequestError
 from grpc import StatusCode
@@ -14,12 +15,9 @@ from grpc.aio import ServicerContext
 from footfall_collector.event_log import LogFullError, LogRejectedError, LogUnavailableError
 from footfall_collector.pipeline import Pipeline
 
-MAX_EVENTS: Final = 1_000
-MAX_EVENTS_BYTES: Final = 1024 * 1024
-
 # Order keys need event times of exactly 13 digits; receive times from 2001 to 2286 guarantee that.
 _EARLIEST_RECEIVED_MS: Final = 10**12
-_LATEST_RECEIVED_MS: Final = 10**13 - 86_400_001
+_LATEST_RECEIVED_MS: Final = MAX_EVENT_TIME_MS - 86_400_000
 
 # Part of the caller's deadline reserved for the response: a batch that is stored but answered late is sent again.
 _RESPONSE_MARGIN_S: Final = 0.25
@@ -60,8 +58,8 @@ def check_batch(batch: EventBatch) -> None:
     count = len(batch.events)
     if not 1 <= count <= MAX_EVENTS:
         raise RequestError.invalid("batch.events", f"must be 1 to {MAX_EVENTS} events")
-    if batch.ByteSize() > MAX_EVENTS_BYTES and sum(event.ByteSize() for event in batch.events) > MAX_EVENTS_BYTES:
-        raise RequestError.invalid("batch.events", f"must have at most {MAX_EVENTS_BYTES} bytes in total")
+    if batch.ByteSize() > MAX_BATCH_BYTES and sum(event.ByteSize() for event in batch.events) > MAX_BATCH_BYTES:
+        raise RequestError.invalid("batch.events", f"must have at most {MAX_BATCH_BYTES} bytes in total")
     if batch.HasField("erasure"):
         raise RequestError.invalid("batch.erasure", "must be empty: erasures come from identity, through the log")
     contexts = len(batch.contexts)

@@ -15,9 +15,8 @@ import msgspec
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from footfall_eventlog.events import MAX_IDENTITY_LENGTH
 from footfall_timeline import normalize_uuid
-
-from footfall_collector.identified_user import MAX_USER_ID_LENGTH
 
 Algorithm = Literal["HS256", "EdDSA"]
 MIN_SECRET_BYTES: Final = 32  # as long as HS256's output: RFC 7518, 3.2
@@ -178,7 +177,7 @@ def _wrong_claim(claims: _Claims, site: str, visit_id: str, user_id: str) -> Tok
     if not _is_same_visit(claims.visit_id, visit_id):
         return TokenVerdict.OTHER_VISIT
     if not user_id:
-        return None if 1 <= len(claims.sub) <= MAX_USER_ID_LENGTH else TokenVerdict.WRONG_SUBJECT
+        return None if 1 <= len(claims.sub) <= MAX_IDENTITY_LENGTH else TokenVerdict.WRONG_SUBJECT
     return TokenVerdict.WRONG_SUBJECT if claims.sub != user_id else None
 
 

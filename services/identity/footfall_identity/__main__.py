@@ -1,16 +1,18 @@
-"""Turns settings into parts, and the parts into the running identity service."""
+"""The identity service's process: its parts, made from the settings, and its command line."""
 
 import asyncio
 from functools import partial
 from typing import Final
 
 from footfall.identity.v1 import identity_service_pb2_grpc as identity_grpc
+from footfall_eventlog.log import LIVE_GROUP, RECORDS_GROUP
+from footfall_eventlog.partitions import MIN_VERSION, MIN_VERSION_WITH_WAITAOF
+from footfall_eventlog.site_groups import SiteGroups
 from footfall_servicekit import command_line
 from footfall_servicekit.background import repeat
 from footfall_servicekit.errors import RequestError
-from footfall_servicekit.partitions import OLDEST, OLDEST_WITH_WAITAOF
-from footfall_servicekit.server import Server, run, serve
-from footfall_timeline import Walls
+from footfall_servicekit.process import run, serve
+from footfall_servicekit.server import Server
 
 from footfall_identity.access import ACCESS
 from footfall_identity.change_feed import ChangeFeed
@@ -19,7 +21,7 @@ from footfall_identity.identity_index import IdentityIndex
 from footfall_identity.importer import Importer
 from footfall_identity.link_store import LinkStore
 from footfall_identity.linker import Linker
-from footfall_identity.log_consumers import LIVE_GROUP, RECORDS_GROUP, LiveStateConsumer, RecordConsumer
+from footfall_identity.log_consumers import LiveStateConsumer, RecordConsumer
 from footfall_identity.partitions import Partitions
 from footfall_identity.record_writer import RecordWriter
 from footfall_identity.service import IdentityService
@@ -28,8 +30,8 @@ from footfall_identity.visitor_store import VisitorStore
 
 SERVICE_NAME = "footfall.identity.v1.IdentityService"
 
-# Entries of the log that are handled together, and how long they are gathered. For the live state that is half of what
-# is promised. Records take long, and must be done well within the time after which others take the entries over.
+# Entries of the log that are handled together, and how long they are gathered. The live state is promised in 300 ms,
+# of which gathering may take half. Records take longer, and their entries must not be taken over meanwhile.
 _LIVE_ENTRIES: Final = 256
 _LIVE_GATHER_MS: Final = 150
 _RECORDS_ENTRIES: Final = 32
@@ -40,7 +42,7 @@ _SWEEP_EVERY_S: Final = 600.0
 
 
 async def identify(settings: IdentitySettings) -> int:
-    """Serve until told to stop; return the exit code."""
+    """Serve until a stop is requested; return the exit code."""
     secret, region = settings.erasure_secret, settings.phone_region
     stopping = asyncio.Event()
     partitions = Partitions(settings.redis_url, settings.partitions, timeout_ms=settings.redis_timeout_ms)
@@ -64,7 +66,7 @@ async def identify(settings: IdentitySettings) -> int:
     )
     writer = RecordWriter(index, links, linker, names=settings.attribute_names, phone_region=region)
     consumer = RecordConsumer(visitors, writer, eraser)
-    walls = Walls.load(settings.sites_file)
+    site_groups = SiteGroups.load(settings.sites_file)
     service = IdentityService(
         settings,
         partitions,
@@ -74,7 +76,7 @@ async def identify(settings: IdentitySettings) -> int:
         eraser=eraser,
         feed=feed,
         importer=Importer(writer),
-        walls=walls,
+        site_groups=site_groups,
     )
     readers = [
         *partitions.log_readers(
@@ -89,7 +91,7 @@ async def identify(settings: IdentitySettings) -> int:
         frequent=["ResolveEvents"],
         ready=partitions.redis.is_ready,
         background=[
-            partial(partitions.redis.check, OLDEST_WITH_WAITAOF if settings.log_ack_replicas else OLDEST),
+            partial(partitions.redis.check, MIN_VERSION_WITH_WAITAOF if settings.log_ack_replicas else MIN_VERSION),
             links.prepare,
             eraser.restore,
             partial(repeat, _FINISH_EVERY_S, RequestError, linker.finish),
@@ -104,9 +106,9 @@ async def identify(settings: IdentitySettings) -> int:
 
 
 def main() -> None:
-    """Run identity; the entry point `footfall-identity`."""
+    """Run the service; the entry point `footfall-identity`."""
     about = "Say who visitors are until SIGTERM or SIGINT."
-    settings = command_line.answer("footfall-identity", about, IdentitySettings)
+    settings = command_line.parse("footfall-identity", about, IdentitySettings)
     run(settings, "identity", partial(identify, settings))
 
 

@@ -95,7 +95,9 @@ class ChangeFeed:
         # The records may be newer than `changes`; the later changes are needed to rewind them.
         later = await self._changes(number, changes[-1].position)
         last = until or changes[-1].position
-        contact_ids = await self._links.contact_ids({record.fold.stamp.identity for record in records.values()})
+        contact_ids = await self._links.contact_ids(
+            {record.visit_state.attribution.identity for record in records.values()}
+        )
         for count, (change, before, after) in enumerate(visitor_changes([*changes, *later], records)):
             if count % _CHANGES_PER_TURN == _CHANGES_PER_TURN - 1:
                 await asyncio.sleep(0)

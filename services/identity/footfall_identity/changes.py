@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple, Self
 
-from footfall_timeline import RunningFold, Stamp, Transition, decode
+from footfall_timeline import Attribution, RunningVisitState, Transition, decode
 
 from footfall_identity.visit_record import VisitRecord
 
@@ -40,8 +40,8 @@ class VisitorChange(NamedTuple):
     """A change of a timeline with the attribution before and after it."""
 
     change: TimelineChange
-    before: Stamp
-    after: Stamp
+    before: Attribution
+    after: Attribution
 
 
 def visitor_changes(changes: Iterable[TimelineChange], seen: Mapping[str, VisitRecord]) -> Iterator[VisitorChange]:
@@ -67,14 +67,14 @@ class _Visit:
         for change in reversed(changes):
             if change.rev <= seen.rev:
                 self._apply((old, new) for new, old in change.entries)
-        self._fold = RunningFold(seen.visit_id, self._entries.values())
+        self._visit_state = RunningVisitState(seen.visit_id, self._entries.values())
 
     def apply(self, change: TimelineChange) -> VisitorChange:
         """Apply the next change."""
-        before = self._fold.stamp
+        before = self._visit_state.attribution
         self._apply(change.entries)
-        self._fold.move_to(self._entries.values())
-        return VisitorChange(change, before, self._fold.stamp)
+        self._visit_state.move_to(self._entries.values())
+        return VisitorChange(change, before, self._visit_state.attribution)
 
     def _apply(self, entries: Iterable[tuple[Transition | None, Transition | None]]) -> None:
         for new, old in entries:

@@ -68,7 +68,7 @@ async def list_live(
 
 
 def _matches(record: VisitRecord, state: State | None) -> bool:
-    return state is None or record.fold.stamp.state is state
+    return state is None or record.visit_state.attribution.state is state
 
 
 def is_visible(visit_site: str, site: str, sites: Collection[str]) -> bool:

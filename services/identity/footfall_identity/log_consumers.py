@@ -7,10 +7,11 @@ from contextlib import suppress
 from itertools import chain, islice
 
 import structlog
-from footfall.event.v1.event_pb2 import Erasure, Event, EventBatch
-from footfall_servicekit.stream import Entry
-from footfall_timeline import State, Transition, UnfitEventError, transition_of
-from google.protobuf.message import DecodeError
+from footfall.event.v1.event_pb2 import Erasure, Event
+from footfall_eventlog.admitted import InvalidEventError, is_valid_erasure, transition_of
+from footfall_eventlog.log import decode
+from footfall_eventlog.stream import Entry
+from footfall_timeline import State, Transition
 
 from footfall_identity import metrics
 from footfall_identity.erasure import Eraser
@@ -19,9 +20,6 @@ from footfall_identity.record_writer import Mentions, RecordWriter
 from footfall_identity.visit_record import VisitRecord, visit_updates
 from footfall_identity.visitor_store import VisitorStore
 
-RECORDS_GROUP = "identity"
-LIVE_GROUP = "identity-live"
-_HASH_BYTES = 32
 # Processed before other tasks of the event loop run: a few milliseconds each.
 _EVENTS_PER_TURN = 1_000
 _MENTIONS_PER_TURN = 50
@@ -105,44 +103,42 @@ class RecordConsumer:
         """Write mentions and the status of visits into records; return the identities to be linked again."""
         statuses: dict[str, list[VisitStatus]] = {identity: [] for identity in mentions}
         for visit in visits:
-            stamp = visit.fold.stamp
-            signed_in = stamp.identity if stamp.state is State.AUTHENTICATED else ""
+            attribution = visit.visit_state.attribution
+            signed_in = attribution.identity if attribution.state is State.AUTHENTICATED else ""
             status = VisitStatus(visit.visit_id, visit.rev, signed_in)
-            for association in visit.fold.associations:
+            for association in visit.visit_state.associations:
                 statuses.setdefault(association.identity, []).append(status)
         return await self._writer.write(mentions, statuses)
 
 
 def _admitted_events(entry: Entry) -> Iterator[Admitted]:
-    try:
-        batch = EventBatch.FromString(entry.payload)
-    except DecodeError:
+    batch = decode(entry)
+    if batch is None:
         metrics.LOG_SKIPPED.inc()
         _log.error("skipped an entry of the event log that is no EventBatch", entry=entry.id)
         return
     for position, event in enumerate(batch.events):
         try:
             yield event, transition_of(event)
-        except UnfitEventError as error:
+        except InvalidEventError as error:
             metrics.LOG_SKIPPED.inc()
             _log.error("skipped an invalid event of the event log", entry=entry.id, position=position, rule=str(error))
 
 
 def _identifying_events(entry: Entry, erasures: list[Erasure]) -> list[Identifying]:
     """Return the identifying events of an entry, and add its erasure to `erasures`. Invalid events are skipped."""
-    try:
-        batch = EventBatch.FromString(entry.payload)
-    except DecodeError:  # LiveStateConsumer counts it, and invalid events
+    batch = decode(entry)
+    if batch is None:  # LiveStateConsumer counts it, and invalid events
         return []
     if batch.HasField("erasure"):
-        if len(batch.erasure.identity_hash) == _HASH_BYTES and batch.erasure.erasure_id:
+        if is_valid_erasure(batch.erasure):
             erasures.append(batch.erasure)
         else:
             metrics.LOG_SKIPPED.inc()
             _log.error("skipped an erasure of the event log without identity_hash or erasure_id", entry=entry.id)
     identifying = []
     for event in batch.events:
-        with suppress(UnfitEventError):
+        with suppress(InvalidEventError):
             if event.transition and (transition := transition_of(event)):
                 identifying.append((event, transition))
     return identifying

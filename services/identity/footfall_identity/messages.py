@@ -5,7 +5,7 @@ from itertools import zip_longest
 
 from footfall.event.v1 import event_pb2
 from footfall.identity.v1 import contact_pb2, identity_pb2, visitor_pb2
-from footfall_timeline import Stamp, State
+from footfall_timeline import Attribution, State
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from footfall_identity.contact_record import ContactRecord
@@ -30,19 +30,19 @@ def state(of: State) -> visitor_pb2.VisitorState.ValueType:
     return visitor_pb2.VisitorState.ValueType(of)
 
 
-def visitor(record: VisitRecord, contact_ids: Mapping[str, str], at: Stamp | None = None) -> visitor_pb2.Visitor:
+def visitor(record: VisitRecord, contact_ids: Mapping[str, str], at: Attribution | None = None) -> visitor_pb2.Visitor:
     """Convert the live state of a visit, now or with the attribution `at`; `contact_ids` are contacts by identity."""
-    stamp = at or record.fold.stamp
+    attribution = at or record.visit_state.attribution
     return visitor_pb2.Visitor(
         visit_id=record.shown_id,
         global_visit_id=record.global_visit_id,
         site=record.site,
-        state=state(stamp.state),
-        identity_id=stamp.identity,
-        session_id=stamp.session_id,
-        contact_id=contact_ids.get(stamp.identity, ""),
+        state=state(attribution.state),
+        identity_id=attribution.identity,
+        session_id=attribution.session_id,
+        contact_id=contact_ids.get(attribution.identity, ""),
         last_event_time=timestamp(record.last_ms),
-        assurance=event_pb2.Assurance.ValueType(stamp.assurance),
+        assurance=event_pb2.Assurance.ValueType(attribution.assurance),
         start_time=timestamp(record.first_ms),
         url=record.url,
         title=record.title,

@@ -8,9 +8,10 @@ from importlib.resources import files
 from typing import Any, Final
 
 import structlog
+from footfall_eventlog.log import stream_key
+from footfall_eventlog.partitions import TRANSIENT_ERRORS, Node, PartitionedRedis, hash_tag
+from footfall_eventlog.stream import PAYLOAD_FIELD, Entry, StreamReader
 from footfall_servicekit.errors import RequestError
-from footfall_servicekit.partitions import AWAY, Node, PartitionedRedis, hash_tag
-from footfall_servicekit.stream import PAYLOAD_FIELD, Entry, StreamReader
 from footfall_timeline import LaterVersionError, partition
 from redis.exceptions import ResponseError
 
@@ -31,7 +32,7 @@ class PartitionKeys:
         self.live_known = f"live:{tag}:known"
         self.changes = f"changes:{tag}"
         self.tombstones = f"tombstones:{tag}"
-        self.log = f"log:{tag}"
+        self.log = stream_key(number)
 
 
 class Partitions:
@@ -117,7 +118,7 @@ async def translating_errors() -> AsyncIterator[None]:
     """
     try:
         yield
-    except AWAY as error:
+    except TRANSIENT_ERRORS as error:
         _log.warning("Redis is not available", error=type(error).__name__)
         raise RequestError.unavailable(
             "Redis, the store of live state, is not available; try again", _RETRY_MS

@@ -6,14 +6,15 @@ from typing import Final
 
 from footfall.event.v1.event_pb2 import Event
 from footfall.identity.v1.contact_pb2 import Contact
+from footfall_eventlog.admitted import InvalidEventError, transition_of
+from footfall_eventlog.events import MAX_EVENTS, MAX_IDENTITY_LENGTH
 from footfall_servicekit.errors import RequestError
-from footfall_timeline import LONGEST_IDENTITY, State, Transition, UnfitEventError, normalize_uuid, transition_of
+from footfall_timeline import State, Transition, normalize_uuid
 
 from footfall_identity.contact_record import ContactRecord
 from footfall_identity.matching import email_key, phone_key
 from footfall_identity.visitor_store import Position
 
-MAX_EVENTS: Final = 1_000
 MAX_IDENTITIES: Final = 1_000
 MAX_TEXT_LENGTH: Final = 256
 MAX_ADDRESSES: Final = 32
@@ -31,7 +32,7 @@ def admitted(events: Sequence[Event]) -> list[tuple[Event, Transition | None]]:
     for position, event in enumerate(events):
         try:
             found.append((event, transition_of(event)))
-        except UnfitEventError as error:
+        except InvalidEventError as error:
             field, _, rule = str(error).partition(": ")
             raise RequestError.invalid(f"events[{position}].{field}", rule) from None
     return found
@@ -47,7 +48,7 @@ def visit_id(text: str) -> str:
 
 def identity_id(text: str) -> str:
     """Return an identity id."""
-    return _text("identity_id", text, LONGEST_IDENTITY)
+    return _text("identity_id", text, MAX_IDENTITY_LENGTH)
 
 
 def contact_id(text: str) -> str:

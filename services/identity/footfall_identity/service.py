@@ -7,9 +7,9 @@ from typing import Any, Final
 from footfall.identity.v1 import identity_service_pb2 as pb
 from footfall.identity.v1.identity_pb2 import Identity
 from footfall.identity.v1.identity_service_pb2_grpc import IdentityServiceServicer
+from footfall_eventlog.site_groups import SiteGroups
 from footfall_servicekit import paging
 from footfall_servicekit.errors import RequestError
-from footfall_timeline import Walls
 from grpc.aio import ServicerContext
 
 from footfall_identity import messages, metrics, requests
@@ -28,7 +28,7 @@ from footfall_identity.visitor_store import VisitorStore, now_ms
 
 _PERSON_PAGE: Final = 1_000
 _IDENTITIES_PER_READ: Final = 200
-_NO_WALLS: Final = Walls()
+_NO_GROUPS: Final = SiteGroups()
 
 Context = ServicerContext[Any, Any]
 
@@ -47,7 +47,7 @@ class IdentityService(IdentityServiceServicer):
         eraser: Eraser,
         feed: ChangeFeed,
         importer: Importer,
-        walls: Walls = _NO_WALLS,
+        site_groups: SiteGroups = _NO_GROUPS,
     ) -> None:
         self._settings = settings
         self._partitions = partitions
@@ -57,7 +57,7 @@ class IdentityService(IdentityServiceServicer):
         self._eraser = eraser
         self._feed = feed
         self._importer = importer
-        self._walls = walls
+        self._site_groups = site_groups
 
     async def ResolveEvents(self, request: pb.ResolveEventsRequest, _context: Context) -> pb.ResolveEventsResponse:  # noqa: N802
         """Merge events into timelines and live state."""
@@ -69,13 +69,13 @@ class IdentityService(IdentityServiceServicer):
     async def GetVisitor(self, request: pb.GetVisitorRequest, _context: Context) -> pb.GetVisitorResponse:  # noqa: N802
         """Return the live state of a visit, without `contact_id` while MongoDB is unavailable."""
         visit_id = requests.visit_id(request.visit_id)
-        sites = self._walls.sharing(request.sites)
-        found = await self._visitors.get(self._walls.candidates(visit_id, sites))
+        sites = self._site_groups.sharing(request.sites)
+        found = await self._visitors.get(self._site_groups.candidates(visit_id, sites))
         records = [record for record in found.values() if is_visible(record.site, "", sites)]
         if not records:
             raise RequestError.not_found("Visitor", visit_id)
         record = min(records, key=lambda record: (record.received_ms, record.site, record.visit_id))
-        contact_ids = await self._links.contact_ids([record.fold.stamp.identity])
+        contact_ids = await self._links.contact_ids([record.visit_state.attribution.identity])
         return pb.GetVisitorResponse(visitor=messages.visitor(record, contact_ids))
 
     async def ListVisitors(self, request: pb.ListVisitorsRequest, _context: Context) -> pb.ListVisitorsResponse:  # noqa: N802
@@ -86,11 +86,11 @@ class IdentityService(IdentityServiceServicer):
             self._partitions.numbers,
             state=requests.state(request.state),
             site=request.site,
-            sites=self._walls.sharing(request.sites),
+            sites=self._site_groups.sharing(request.sites),
             below=requests.live_position(paging.decode(request.page_token, fingerprint)),
             size=paging.page_size(request.page_size),
         )
-        contact_ids = await self._links.contact_ids({record.fold.stamp.identity for record in page.visits})
+        contact_ids = await self._links.contact_ids({record.visit_state.attribution.identity for record in page.visits})
         visitors = [messages.visitor(record, contact_ids) for record in page.visits]
         count = paging.fitting(visitors)
         below = page.positions[count - 1] if count < len(visitors) else page.below
@@ -103,14 +103,14 @@ class IdentityService(IdentityServiceServicer):
         self, request: pb.WatchVisitorsRequest, _context: Context
     ) -> AsyncIterator[pb.WatchVisitorsResponse]:
         """Stream transitions as they happen, each with a token to resume after it."""
-        request.sites[:] = self._walls.sharing(request.sites)
+        request.sites[:] = self._site_groups.sharing(request.sites)
         async for message in self._feed.watch(request):
             yield message
 
     async def GetIdentity(self, request: pb.GetIdentityRequest, _context: Context) -> pb.GetIdentityResponse:  # noqa: N802
         """Return an identity that an event has named."""
         identity_id = requests.identity_id(request.identity_id)
-        record = (await self._links.get([identity_id], self._walls.sharing(request.sites))).get(identity_id)
+        record = (await self._links.get([identity_id], self._site_groups.sharing(request.sites))).get(identity_id)
         if record is None or record.first_ms is None:
             raise RequestError.not_found("Identity", identity_id)
         return pb.GetIdentityResponse(identity=self._identity(record))
@@ -123,7 +123,7 @@ class IdentityService(IdentityServiceServicer):
         if len(ids) > requests.MAX_IDENTITIES:
             raise RequestError.invalid("identity_ids", f"must have at most {requests.MAX_IDENTITIES} items")
         response, size = pb.BatchGetIdentitiesResponse(), 0
-        sites = self._walls.sharing(request.sites)
+        sites = self._site_groups.sharing(request.sites)
         for start in range(0, len(ids), _IDENTITIES_PER_READ):
             part = ids[start : start + _IDENTITIES_PER_READ]
             found = await self._links.get(part, sites)
@@ -148,7 +148,9 @@ class IdentityService(IdentityServiceServicer):
         fingerprint = paging.fingerprint(request)
         size = paging.page_size(request.page_size)
         after = paging.decode(request.page_token, fingerprint)
-        records = await self._links.page(after or "", size + 1, request.location, self._walls.sharing(request.sites))
+        records = await self._links.page(
+            after or "", size + 1, request.location, self._site_groups.sharing(request.sites)
+        )
         identities, token = self._page(records, size, fingerprint)
         return pb.ListIdentitiesResponse(identities=identities, next_page_token=token)
 
@@ -169,7 +171,7 @@ class IdentityService(IdentityServiceServicer):
 
     async def GetContact(self, request: pb.GetContactRequest, _context: Context) -> pb.GetContactResponse:  # noqa: N802
         """Return a contact."""
-        contact, _ = await self._contact(request.contact_id, self._walls.sharing(request.sites))
+        contact, _ = await self._contact(request.contact_id, self._site_groups.sharing(request.sites))
         return pb.GetContactResponse(contact=messages.contact(contact))
 
     async def _contact(
@@ -215,7 +217,7 @@ class IdentityService(IdentityServiceServicer):
         fingerprint = paging.fingerprint(request)
         size = paging.page_size(request.page_size)
         older = requests.links_position(paging.decode(request.page_token, fingerprint))
-        record = (await self._links.get([identity_id], self._walls.sharing(request.sites))).get(identity_id)
+        record = (await self._links.get([identity_id], self._site_groups.sharing(request.sites))).get(identity_id)
         if record is None:
             raise RequestError.not_found("Identity", identity_id)
         links = messages.contact_links(record)
@@ -231,7 +233,7 @@ class IdentityService(IdentityServiceServicer):
         fingerprint = paging.fingerprint(request)
         size = paging.page_size(request.page_size, default=_PERSON_PAGE)
         after = paging.decode(request.page_token, fingerprint)
-        sites = self._walls.sharing(request.sites)
+        sites = self._site_groups.sharing(request.sites)
         contact, records = await self._contact(request.contact_id, sites, after=after or "", size=size + 1)
         identities, token = self._page(records, size, fingerprint)
         return pb.GetPersonResponse(contact=messages.contact(contact), identities=identities, next_page_token=token)

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import msgspec
 from footfall.event.v1.event_pb2 import Event
-from footfall_timeline import Fold, LaterVersionError, Timeline, Transition, from_fields
+from footfall_timeline import LaterVersionError, Timeline, Transition, VisitState, from_fields
 
 SUMMARY_FIELD = b"visit"
 """The field of a visit's hash that is no transition. Its name is no event id."""
@@ -153,9 +153,9 @@ class VisitRecord:
         return self.browser_visit_id or self.visit_id
 
     @cached_property
-    def fold(self) -> Fold:
+    def visit_state(self) -> VisitState:
         """The states, sessions and associations that follow from the timeline."""
-        return Fold(self.visit_id, self.timeline)
+        return VisitState(self.visit_id, self.timeline)
 
     @classmethod
     def from_hash(cls, visit_id: str, fields: Iterable[tuple[bytes, bytes]]) -> "VisitRecord":

@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Final
 
 import msgspec
-from footfall_servicekit.stream import about_stream
+from footfall_eventlog.stream import stream_info
 from footfall_timeline import encode, identity_hash
 
 from footfall_identity import metrics
@@ -186,7 +186,7 @@ class VisitorStore:
     async def change_bounds(self, number: int) -> tuple[str, str]:
         """Return the position from which all changes of a partition are stored, and that of the last change."""
         async with translating_errors():
-            about = await about_stream(self._partitions.redis[number], self._partitions.keys[number].changes)
+            about = await stream_info(self._partitions.redis[number], self._partitions.keys[number].changes)
         if about is None:
             return "0-0", "0-0"
         last = about["last-generated-id"].decode()

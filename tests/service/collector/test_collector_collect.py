@@ -11,8 +11,8 @@ import grpc
 import pytest
 from footfall.collector.v1 import collector_service_pb2 as collector
 from footfall.event.v1.event_pb2 import Event, EventBatch
-from footfall_collector.event_log import stream_key
 from footfall_collector.identity_client import PAUSE_AFTER_FAILURE_S
+from footfall_eventlog.log import stream_key
 from footfall_servicekit.errors import details_of
 from footfall_timeline import partition
 from redis.asyncio import Redis
@@ -272,7 +272,7 @@ async def test_events_without_categories_get_those_of_the_file_as_it_is_now(
         [entry] = await logged(redis)
         assert [event.category for event in entry.events] == ["loans", "own", ""]
         file.write_text('[[category]]\nname = "home"\ntags = [{ in = "url", regex = "/$" }]')
-        await eventually(lambda: "reloaded the categories file" in service.output())
+        await eventually(lambda: "files have changed and are in use" in service.output())
         await collect(service, batch(*events))
         _, entry = await logged(redis)
         assert [event.category for event in entry.events] == ["home", "own"]

@@ -9,15 +9,14 @@ from typing import Any
 
 import pytest
 from footfall_collector.event_log import (
-    CONSUMER_GROUPS,
     EventLog,
     LogFullError,
     LogMisconfiguredError,
     LogRejectedError,
     LogUnavailableError,
-    stream_key,
 )
-from footfall_servicekit.partitions import COUNT_KEY, WrongPartitionsError
+from footfall_eventlog.log import GROUPS, stream_key
+from footfall_eventlog.partitions import PARTITION_COUNT_KEY, PartitionCountError
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
@@ -138,12 +137,12 @@ class TestMaxBytes:
     ) -> None:
         async with opened(redis_database_url, max_bytes=MEGABYTE) as log:
             await log.check()
-            for group in CONSUMER_GROUPS:
+            for group in GROUPS:
                 await redis.xgroup_create(stream_key(0), group, id="0", mkstream=True)
             for _ in range(2):
                 await log.append({0: b"x" * 600_000})
             assert not await takes_more(log)
-            for group in CONSUMER_GROUPS:
+            for group in GROUPS:
                 [[_, read]] = await redis.xreadgroup(group, "reader", {stream_key(0): ">"})
                 await redis.xack(stream_key(0), group, *(entry_id for entry_id, _ in read))
             await eventually(lambda: takes_more(log), every=0.2)
@@ -168,10 +167,10 @@ class TestShares:
     ) -> None:
         async with opened(redis_database_url, max_bytes=MEGABYTE, site_share=0.5) as log:
             await log.check()
-            for group in CONSUMER_GROUPS:
+            for group in GROUPS:
                 await redis.xgroup_create(stream_key(0), group, id="0", mkstream=True)
             await log.append({0: b"x" * 400_000}, {"loud": 30, "quiet": 1})
-            for group in CONSUMER_GROUPS:
+            for group in GROUPS:
                 [[_, read]] = await redis.xreadgroup(group, "reader", {stream_key(0): ">"})
                 await redis.xack(stream_key(0), group, *(entry_id for entry_id, _ in read))
             await eventually(lambda: has_room(log, "loud"), every=0.2)
@@ -191,7 +190,7 @@ class TestPartitions:
     async def test_their_number_is_kept_with_the_data(self, redis_database_url: str, redis: Any) -> None:
         async with opened(redis_database_url, 4) as log:
             await log.check()
-        assert await redis.get(COUNT_KEY) == b"4"
+        assert await redis.get(PARTITION_COUNT_KEY) == b"4"
         async with opened(redis_database_url, 4) as log:
             await log.check()
             assert await log.is_ready()
@@ -200,7 +199,7 @@ class TestPartitions:
         async with opened(redis_database_url, 4) as log:
             await log.check()
         async with opened(redis_database_url, 5) as log:
-            with pytest.raises(WrongPartitionsError, match="Set PARTITIONS=4 for every service"):
+            with pytest.raises(PartitionCountError, match="Set PARTITIONS=4 for every service"):
                 await log.check()
             assert not await log.is_ready()
             with pytest.raises(LogUnavailableError):

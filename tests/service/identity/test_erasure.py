@@ -11,6 +11,7 @@ import pytest
 from bson import encode as bson
 from footfall.event.v1.event_pb2 import Event, EventBatch
 from footfall.identity.v1 import identity_service_pb2 as pb
+from footfall_eventlog.stream import Entry
 from footfall_identity.contact_record import ContactRecord
 from footfall_identity.erasure import Eraser
 from footfall_identity.identity_index import IdentityIndex
@@ -20,7 +21,6 @@ from footfall_identity.log_consumers import RecordConsumer
 from footfall_identity.partitions import Partitions
 from footfall_identity.visitor_store import VisitorStore
 from footfall_servicekit.errors import details_of
-from footfall_servicekit.stream import Entry
 from footfall_timeline import ANONYMOUS, Kind, identity_hash, partition
 from motor.motor_asyncio import AsyncIOMotorClient
 
@@ -129,7 +129,7 @@ async def test_other_identities_of_the_same_visits_keep_everything(
     await eraser.erase(PERSON, "officer")
     assert (await links.get(["bob"]))["bob"] == before
     records = await store.get(known_person)
-    assert [record.fold.stamp.identity for record in records.values()] == ["", "bob", "bob"]
+    assert [record.visit_state.attribution.identity for record in records.values()] == ["", "bob", "bob"]
     for number in range(PARTITIONS):
         for _, fields in await redis.xrange(f"changes:{{p{number:02d}}}"):
             assert b"visit" in fields  # remaining entries are complete
@@ -194,12 +194,12 @@ async def test_live_state_shows_the_last_page_that_is_not_an_erased_persons(
     await resolve(store, *chance.sample(events, len(events) // 2))
     record = (await store.get([events[0].visit_id]))[events[0].visit_id]
     last = events[-1]
-    naming_steps = [step for step in record.fold.steps if step.transition.kind is not Kind.SIGN_OUT]
+    naming_steps = [step for step in record.visit_state.steps if step.transition.kind is not Kind.SIGN_OUT]
     owner = [s for s in naming_steps if s.after == ANONYMOUS or not s.transition.is_erased]
     is_persons = bool(owner) and owner[-1].transition.is_erased
     is_persons |= any(s.transition.is_erased and s.transition.event_id == last.event_id for s in naming_steps)
     assert (record.url, record.title) == (("", "") if is_persons else (last.url, last.title))
-    assert bool(record.global_visit_id) == (bool(record.fold.associations) or not naming_steps)
+    assert bool(record.global_visit_id) == (bool(record.visit_state.associations) or not naming_steps)
 
 
 async def test_earlier_events_stay_erased_and_later_ones_make_a_new_identity(

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 from footfall.event.v1.event_pb2 import Event
+from footfall_eventlog.admitted import transition_of
+from footfall_eventlog.stream import Entry
 from footfall_identity.identity_record import IdentityRecord
 from footfall_identity.link_store import LinkStore
 from footfall_identity.log_consumers import LiveStateConsumer, RecordConsumer
 from footfall_identity.visitor_store import VisitorStore
 from footfall_servicekit.errors import RequestError
-from footfall_servicekit.stream import Entry
-from footfall_timeline import Fold, State, merge, order_key, transition_of
+from footfall_timeline import State, VisitState, merge, order_key
 
 from tests.tools.identity import admitted, entry, new_id, random_visit, resolve
 from tests.tools.visits import now_ms, scattered
@@ -26,7 +27,7 @@ def model(events: Sequence[Event]) -> dict[str, dict[str, Any]]:
         if not event.identity_id:
             continue
         visit = [t for t in map(transition_of, (e for e in events if e.visit_id == event.visit_id)) if t]
-        stamp = Fold(event.visit_id, merge(visit)).stamp
+        stamp = VisitState(event.visit_id, merge(visit)).attribution
         person = known.setdefault(event.identity_id, {"first_ms": event.event_time_ms, "profile": {}})
         person["last_visit"] = event.visit_id
         person["is_signed_in"] = (stamp.state, stamp.identity) == (State.AUTHENTICATED, event.identity_id)

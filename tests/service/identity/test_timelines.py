@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from footfall.event.v1 import event_pb2
 from footfall.event.v1.event_pb2 import Event
+from footfall_eventlog.admitted import transition_of
 from footfall_identity import metrics
 from footfall_identity.partitions import Partitions
 from footfall_identity.visit_record import visit_updates
 from footfall_identity.visitor_store import REFRESH_MS, VisitorStore
-from footfall_timeline import Kind, State, Transition, identity_hash, merge, transition_of
+from footfall_timeline import Kind, State, Transition, identity_hash, merge
 
 from tests.tools.identity import DAY_MS, ERASURE_KEY, KEEP_MS, admitted, key, new_id, random_visit, resolve
 from tests.tools.visits import now_ms, scattered
@@ -102,7 +103,7 @@ async def test_a_visit_with_too_many_transitions_is_marked_and_stays_small(parti
     for start in range(0, 60, 20):
         await resolve(store, *events[start : start + 20])
     record = (await store.get([visit_id]))[visit_id]
-    assert (len(record.timeline), record.is_truncated, record.fold.stamp.identity) == (50, True, "user-49")
+    assert (len(record.timeline), record.is_truncated, record.visit_state.attribution.identity) == (50, True, "user-49")
     assert metrics.TIMELINES_TRUNCATED._value.get() == before + 1
 
     name = f"{key('visit', visit_id)}:{visit_id}"
@@ -145,7 +146,7 @@ async def test_a_visit_of_the_first_version_is_read_and_continued(store: Visitor
     new = (await store.get([visit_id]))[visit_id]
     assert (new.first_ms, new.last_ms, new.rev, new.url) == (at, at + 9, 2, old.url)
     assert new.timeline[0] == old.timeline[0]
-    assert new.fold.stamp.state is State.RECOGNIZED
+    assert new.visit_state.attribution.state is State.RECOGNIZED
 
 
 @pytest.mark.parametrize("token_id", ["", "a" * 16])
@@ -169,7 +170,7 @@ async def test_only_visits_with_a_changed_timeline_are_returned(store: VisitorSt
     page, sign_in = admitted("PageEntered", visit_id, at), admitted("SignIn", visit_id, at + 1, "ann")
     assert await resolve(store, page) == []
     [record] = await resolve(store, page, sign_in)
-    assert record.fold.stamp.state is State.AUTHENTICATED
+    assert record.visit_state.attribution.state is State.AUTHENTICATED
     assert await resolve(store, page, sign_in) == []
 
 

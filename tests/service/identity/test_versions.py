@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from footfall.event.v1 import event_pb2
 from footfall.event.v1.event_pb2 import Event, EventBatch
+from footfall_eventlog.stream import Entry
 from footfall_identity.link_store import LinkStore
 from footfall_identity.log_consumers import RecordConsumer
 from footfall_identity.visitor_store import VisitorStore
 from footfall_servicekit.errors import RequestError
-from footfall_servicekit.stream import Entry
 from footfall_timeline import State
 
 from tests.tools.identity import admitted, entry, key, new_id, resolve
@@ -27,7 +27,7 @@ async def test_an_entry_of_a_later_collector_is_understood(
     event = later(admitted("SignIn", new_id(), now_ms(), "ann"))
     batch = later(EventBatch(events=[event]))
     await consumer.handle(0, [Entry("1-0", batch.SerializeToString())])
-    assert (await store.get([event.visit_id]))[event.visit_id].fold.stamp.identity == "ann"
+    assert (await store.get([event.visit_id]))[event.visit_id].visit_state.attribution.identity == "ann"
     assert (await links.get(["ann"]))["ann"].first_ms == event.event_time_ms
 
 
@@ -44,7 +44,7 @@ async def test_an_entry_of_an_earlier_collector_is_understood(
         data_json=json.dumps({"userID": "ann"}).encode(),
     )
     await consumer.handle(0, [entry(bare)])
-    stamp = (await store.get([bare.visit_id]))[bare.visit_id].fold.stamp
+    stamp = (await store.get([bare.visit_id]))[bare.visit_id].visit_state.attribution
     assert (stamp.state, stamp.identity) == (State.AUTHENTICATED, "ann")
     assert (await links.get(["ann"]))["ann"].first_ms == bare.event_time_ms
 

@@ -7,7 +7,7 @@ from footfall.event.v1.event_pb2 import Assurance as AssuranceValue
 from footfall.history.v1 import visit_pb2 as pb
 from footfall.identity.v1.identity_pb2 import Identity
 from footfall.identity.v1.visitor_pb2 import VisitorState
-from footfall_timeline import EFFECTS, Association, Session, Stamp
+from footfall_timeline import EFFECTS, Association, Attribution, Session
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from footfall_history.storage import Document, Visit, event_time_ms
@@ -32,7 +32,7 @@ EVIDENCE_FIELDS: Final = ("event_id", "event_name", "assurance_reason")
 def visit_message(document: Mapping[str, Any], last_key: str | None, now_ms: int, idle_ms: int) -> pb.Visit:
     """A visit, whose last event has the order key `last_key` (None: all its events have expired)."""
     visit = Visit.from_document(document)
-    stamp = visit.fold.stamp
+    stamp = visit.visit_state.attribution
     start_ms = event_time_ms(document["start_key"])
     last_ms = event_time_ms(last_key) if last_key else start_ms
     return pb.Visit(
@@ -108,7 +108,7 @@ def page_message(entered: Mapping[str, Any], exited: str) -> pb.Page:
 
 def explanations(visit: Visit, evidence: Mapping[str, Document]) -> Iterable[pb.Explanation]:
     """The transitions of a visit in order; `evidence` are the stored events, by event id."""
-    for step in visit.fold.steps:
+    for step in visit.visit_state.steps:
         transition = step.transition
         event = evidence.get(transition.event_id, {})
         yield pb.Explanation(
@@ -124,7 +124,7 @@ def explanations(visit: Visit, evidence: Mapping[str, Document]) -> Iterable[pb.
         )
 
 
-def stamp_message(stamp: Stamp, rev: int) -> pb.Stamp:
+def stamp_message(stamp: Attribution, rev: int) -> pb.Stamp:
     """A stamp made from the timeline of this revision."""
     return pb.Stamp(
         state=VisitorState.ValueType(stamp.state), identity_id=stamp.identity, session_id=stamp.session_id, revision=rev

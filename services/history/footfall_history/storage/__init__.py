@@ -7,8 +7,6 @@ from footfall_history.storage.arrivals import Arrival, Arrivals, Unstorable, by_
 from footfall_history.storage.documents import (
     IMPORTED,
     NO_REVISION,
-    PAGE_ENTERED,
-    PAGE_EXITED,
     TIME_DIGITS,
     Document,
     document_id,
@@ -26,8 +24,6 @@ from footfall_history.storage.visit import Visit
 __all__ = [
     "IMPORTED",
     "NO_REVISION",
-    "PAGE_ENTERED",
-    "PAGE_EXITED",
     "TIME_DIGITS",
     "Arrival",
     "Arrivals",

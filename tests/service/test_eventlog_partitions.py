@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from footfall_servicekit.partitions import AWAY, PartitionedRedis, WrongPartitionsError, hash_tag
-from footfall_servicekit.stream import PAYLOAD_FIELD, Entry, StreamReader, trim
+from footfall_eventlog.partitions import TRANSIENT_ERRORS, PartitionCountError, PartitionedRedis, hash_tag
+from footfall_eventlog.stream import PAYLOAD_FIELD, Entry, StreamReader, trim
 from redis.asyncio import Redis
 from redis.crc import key_slot
 from redis.exceptions import MovedError
@@ -76,7 +76,7 @@ async def test_every_partition_is_found_from_any_node_and_their_number_is_kept(c
             await append(redis, b"x")
             assert [await redis[number].xlen(stream(number)) for number in redis.numbers] == [count] * COUNT
     async with opened(cluster[1], 4) as redis:
-        with pytest.raises(WrongPartitionsError, match="Set PARTITIONS=16 for every service"):
+        with pytest.raises(PartitionCountError, match="Set PARTITIONS=16 for every service"):
             await redis.check()
         assert not await redis.is_ready()
 
@@ -126,7 +126,7 @@ async def test_a_node_that_is_down_costs_its_own_partitions_only_and_who_replace
                 await node.shutdown(nosave=True)
             for number in [*redis.numbers] * 3:  # however often one tries
                 if number in lost:
-                    with pytest.raises(AWAY):
+                    with pytest.raises(TRANSIENT_ERRORS):
                         await redis[number].xadd(stream(number), {PAYLOAD_FIELD: b"x"})
                 else:
                     await redis[number].xadd(stream(number), {PAYLOAD_FIELD: b"x"})
@@ -142,7 +142,7 @@ async def test_a_node_that_is_down_costs_its_own_partitions_only_and_who_replace
 async def is_appended(redis: PartitionedRedis, number: int) -> bool:
     try:
         return bool(await redis[number].xadd(stream(number), {PAYLOAD_FIELD: b"x"}))
-    except AWAY:
+    except TRANSIENT_ERRORS:
         return False
 
 
@@ -152,7 +152,7 @@ async def test_a_single_redis_that_is_no_primary_any_more_is_looked_for_anew(tmp
             await redis.check()
             before = await redis[0].client_id()
             await server.replicaof("127.0.0.1", 1)
-            with pytest.raises(AWAY):
+            with pytest.raises(TRANSIENT_ERRORS):
                 await redis[0].set("key", 1)
             await server.replicaof("NO", "ONE")
             assert await redis[0].client_id() != before
@@ -178,7 +178,7 @@ async def test_a_cancellation_ends_whoever_asks_wherever_it_meets_him(redis_data
 async def test_who_comes_after_closing_is_refused_and_leaves_no_connection_open(redis_database_url: str) -> None:
     async with opened(redis_database_url, 1) as redis:
         await redis[0].set("before", "closing")
-    with pytest.raises(AWAY, match="closed"):
+    with pytest.raises(TRANSIENT_ERRORS, match="closed"):
         await redis[0].get("before")
     async with client(redis_database_url) as looking:
         database = looking.connection_pool.connection_kwargs["db"]

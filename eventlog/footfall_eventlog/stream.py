@@ -1,7 +1,7 @@
-"""Turns a Redis stream into batches for a handler, each entry handed over until it is acknowledged.
+"""A reader of a Redis stream in a consumer group, and the trimming of a stream. It knows bytes, not messages.
 
-It knows bytes, not messages. Delivery is at least once: an entry is acknowledged when the handler has returned, and
-after a failure, a crash or a takeover the same entries come again, so a handler must not mind repeats.
+Delivery is at least once: an entry is acknowledged after the handler has returned. After a failure, a crash or a
+takeover the same entries are delivered again, so a handler must be idempotent.
 """
 
 import asyncio
@@ -16,8 +16,8 @@ import structlog
 from redis import exceptions as redis_errors
 from redis.asyncio import Redis
 
-from footfall_servicekit import metrics
-from footfall_servicekit.partitions import AWAY
+from footfall_eventlog import metrics
+from footfall_eventlog.partitions import TRANSIENT_ERRORS
 
 PAYLOAD_FIELD = b"b"
 """The one field of every entry."""
@@ -27,11 +27,10 @@ _log = structlog.get_logger()
 _FIRST_PAUSE_S = 0.1
 _LAST_PAUSE_S = 5.0
 _FINISH_S = 3.0
-_FORGOTTEN_AFTER_MS = 3_600_000
+_REMOVED_AFTER_IDLE_MS = 3_600_000
 _ENTRIES_A_READ = 8
 
-# In one script, so that no entry can be given to a consumer between the look and the removal: removing one that holds
-# entries would lose them.
+# In one script, so that no consumer gets an entry between the check and its removal: its entries would be lost.
 _REMOVE_IDLE_CONSUMERS = """
 for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
   local about = {}
@@ -54,15 +53,16 @@ Handler = Callable[[list[Entry]], Awaitable[None]]
 
 
 class StreamReader:
-    """One process's consumer of one stream in one group; run one a stream.
+    """The consumer of one process for one stream in one group.
 
-    Batches follow one another, in the order of the stream as long as nothing fails. When the handler raises, its
-    entries stay pending and come again after a pause; skipping one that can never work is the handler's business.
-    While batches are not full they begin at most every `gather_ms`: a large batch costs a store much less than several
-    small ones. What comes after a pause as long is handled at once.
-    Entries that another consumer has held for `min_idle_ms` are taken over, so that must be longer than a batch takes.
-    A batch has at most `batch` entries, and no more once it has `batch_bytes`: a long one would be taken over.
-    The client's socket timeout must be longer than `block_ms`.
+    Batches are handled one after the other, in the order of the stream as long as nothing fails. When the handler
+    raises, its entries stay pending and are delivered again after a pause. The handler must skip an entry that can
+    never be handled. Batches that are not full begin at most every `gather_ms`, because a large batch costs a store
+    much less than several small ones; after a longer pause the first entry is handled immediately.
+
+    Entries that another consumer has held for `min_idle_ms` are taken over, so a batch must take less time. A batch is
+    complete with `batch` entries, or when it has reached `batch_bytes`. The client's socket timeout must be longer than
+    `block_ms`.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class StreamReader:
         block_ms: int = 1_000,
         min_idle_ms: int = 10_000,
     ) -> None:
-        self._redis: Any = redis  # its commands are typed as sync or async at once
+        self._redis: Any = redis  # its commands have types that mix sync and async
         self._stream = stream
         self._group = group
         self._handler = handler
@@ -88,9 +88,9 @@ class StreamReader:
         self._block_ms = block_ms
         self._min_idle_ms = min_idle_ms
         self.consumer = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}"
-        self._certain = False
-        self._own_first = True
-        self._housekeeping_due = 0.0
+        self._has_group = False
+        self._reads_pending = True
+        self._maintenance_due = 0.0
         self._handled = metrics.STREAM_HANDLED.labels(stream, group)
         self._failures = metrics.STREAM_FAILURES.labels(stream, group)
         self._reclaimed = metrics.STREAM_RECLAIMED.labels(stream, group)
@@ -99,26 +99,26 @@ class StreamReader:
         self._pending = metrics.STREAM_PENDING.labels(stream, group)
 
     async def run(self) -> None:
-        """Read until cancelled, whatever happens to Redis or in the handler; the batch in hand may then end (3 s)."""
+        """Read until cancelled; failures of Redis and of the handler are retried. The current batch may end (3 s)."""
         pause_s = _FIRST_PAUSE_S
         while True:
             try:
                 await self._step()
                 pause_s = _FIRST_PAUSE_S
             except Exception as error:  # the handler's or the store's; the entries are safe in the group
-                self._certain = False
+                self._has_group = False
                 about = {"stream": self._stream, "group": self._group, "reason": type(error).__qualname__}
-                is_away = isinstance(error, AWAY)  # a stack would say nothing more
-                _log.warning("reading failed", **about, pause_s=pause_s, exc_info=None if is_away else error)
+                is_transient = isinstance(error, TRANSIENT_ERRORS)  # a stack would add nothing
+                _log.warning("reading failed", **about, pause_s=pause_s, exc_info=None if is_transient else error)
                 await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))  # noqa: S311  # jitter is no secret
                 pause_s = min(pause_s * 2, _LAST_PAUSE_S)
 
     async def _step(self) -> None:
-        if not self._certain:  # at the start, and after a failure that may have been a Redis that lost everything
+        if not self._has_group:  # at the start, and after a failure: Redis may have lost its data
             await self._create_group()
-            self._certain = self._own_first = True
-        if time.monotonic() >= self._housekeeping_due:
-            await self._keep_house()
+            self._has_group = self._reads_pending = True
+        if time.monotonic() >= self._maintenance_due:
+            await self._maintain()
         if entries := await self._read():
             read_at = time.monotonic()
             await _finish(self._handle(entries))
@@ -129,15 +129,15 @@ class StreamReader:
         try:
             await self._redis.xgroup_create(self._stream, self._group, id="0", mkstream=True)
         except redis_errors.ResponseError as error:
-            if not str(error).startswith("BUSYGROUP"):  # it is there already
+            if not str(error).startswith("BUSYGROUP"):  # it exists already
                 raise
 
     async def _read(self) -> list[Entry]:
-        """Return what this consumer holds unacknowledged, oldest first; when that is nothing, wait for what is new.
+        """Return the pending entries of this consumer, oldest first; when there are none, wait for new ones.
 
-        A few entries at a time, as one does not see how large they are before.
+        Entries are read a few at a time, because their size is not known before.
         """
-        start, block = ("0", None) if self._own_first else (">", self._block_ms)
+        start, block = ("0", None) if self._reads_pending else (">", self._block_ms)
         entries: list[Entry] = []
         size, self._has_more = 0, True
         while self._has_more and len(entries) < self._batch and size < self._batch_bytes:
@@ -146,9 +146,9 @@ class StreamReader:
                 self._group, self.consumer, {self._stream: start}, count=count, block=block
             )
             raw = answer[0][1] if answer else []
-            self._own_first = bool(raw) if start == "0" else self._own_first
+            self._reads_pending = bool(raw) if start == "0" else self._reads_pending
             if gone := [entry_id for entry_id, fields in raw if PAYLOAD_FIELD not in fields]:
-                await self._give_up(gone)
+                await self._acknowledge_lost(gone)
             entries += (Entry(each.decode(), fields[PAYLOAD_FIELD]) for each, fields in raw if PAYLOAD_FIELD in fields)
             size = sum(len(entry.payload) for entry in entries)
             self._has_more = len(raw) == count
@@ -164,14 +164,14 @@ class StreamReader:
         await self._redis.xack(self._stream, self._group, *(entry.id for entry in entries))
         self._handled.inc(len(entries))
 
-    async def _keep_house(self) -> None:
-        self._housekeeping_due = time.monotonic() + self._min_idle_ms / 2_000
+    async def _maintain(self) -> None:
+        self._maintenance_due = time.monotonic() + self._min_idle_ms / 2_000
         cursor = b"0-0"
         while True:
             cursor, claimed, removed = await self._redis.xautoclaim(
                 self._stream, self._group, self.consumer, self._min_idle_ms, cursor, count=self._batch
             )
-            self._own_first = self._own_first or bool(claimed)
+            self._reads_pending = self._reads_pending or bool(claimed)
             self._reclaimed.inc(len(claimed))
             if removed:  # already out of the group
                 self._count_lost(len(removed))
@@ -183,9 +183,9 @@ class StreamReader:
         self._pending.set(about["pending"])
         if about["lag"] is not None:  # unknown after entries were removed from the middle
             self._lag.set(about["lag"])
-        await self._redis.eval(_REMOVE_IDLE_CONSUMERS, 1, self._stream, self._group, _FORGOTTEN_AFTER_MS)
+        await self._redis.eval(_REMOVE_IDLE_CONSUMERS, 1, self._stream, self._group, _REMOVED_AFTER_IDLE_MS)
 
-    async def _give_up(self, ids: list[bytes]) -> None:
+    async def _acknowledge_lost(self, ids: list[bytes]) -> None:
         await self._redis.xack(self._stream, self._group, *ids)
         self._count_lost(len(ids))
 
@@ -195,7 +195,7 @@ class StreamReader:
 
 
 async def _finish(step: Coroutine[Any, Any, None]) -> None:
-    """Run a step that, once begun, is worth ending: a cancellation waits for it, but not for ever."""
+    """Run a step; a cancellation waits until it has ended, but not longer than _FINISH_S."""
     task = asyncio.create_task(step)
     try:
         await asyncio.shield(task)
@@ -205,8 +205,8 @@ async def _finish(step: Coroutine[Any, Any, None]) -> None:
         raise
 
 
-async def about_stream(redis: "Redis", stream: str) -> dict[str, Any] | None:
-    """What Redis knows of a stream, as XINFO STREAM names it; None when there is no such stream. Raises RedisError."""
+async def stream_info(redis: "Redis", stream: str) -> dict[str, Any] | None:
+    """The answer of XINFO STREAM; None when there is no such stream. Raises RedisError."""
     client: Any = redis
     try:
         about: dict[str, Any] = await client.xinfo_stream(stream)
@@ -218,10 +218,9 @@ async def about_stream(redis: "Redis", stream: str) -> dict[str, Any] | None:
 
 
 async def trim(redis: "Redis", stream: str, groups: Iterable[str], keep_ms: int) -> int:
-    """Remove what every one of `groups` has acknowledged and is older than `keep_ms`; return how many entries.
+    """Remove entries older than `keep_ms` that all `groups` have acknowledged; return how many.
 
-    Removes nothing when one of the groups does not exist: it has yet to read everything. (MAXLEN would not ask.)
-    Raises RedisError.
+    Removes nothing when one of the groups does not exist: it has yet to read everything. Raises RedisError.
     """
     client: Any = redis
     if not await client.exists(stream):
@@ -231,7 +230,7 @@ async def trim(redis: "Redis", stream: str, groups: Iterable[str], keep_ms: int)
     for group in groups:
         if group not in delivered:
             return 0
-        # Asked after the last delivered id: what was given out in between is above that id, so it stays either way.
+        # Read after the last delivered id: entries delivered in between have greater ids, so they stay.
         oldest = (await client.xpending(stream, group))["min"]
         bounds.append(_position(oldest or delivered[group]))
     milliseconds, sequence = min(bounds)

@@ -4,10 +4,11 @@ import uuid
 from pathlib import Path
 
 import pytest
-from footfall_timeline import Walls, WallsError
+from footfall_eventlog.site_groups import SiteGroups
+from footfall_eventlog.sites import SitesFileError
 
 VISIT = str(uuid.uuid4())
-WALLS = Walls({"shop": "shop", "bank": "money", "insurance": "money"})
+WALLS = SiteGroups({"shop": "shop", "bank": "money", "insurance": "money"})
 
 
 def test_sites_of_a_group_mean_one_visit_by_an_id_and_others_another() -> None:
@@ -22,11 +23,11 @@ def test_no_site_can_send_the_stored_id_of_a_visit_of_another() -> None:
 
 
 def test_the_site_default_has_the_ids_that_its_pages_send_unless_they_might_be_another_s() -> None:
-    walls = Walls({"default": "default", "bank": "bank"})
-    assert walls.stored_id(VISIT, "default") == VISIT
-    assert walls.candidates(VISIT, ["default"]) == [VISIT]
-    stored = walls.stored_id(VISIT, "bank")
-    assert walls.stored_id(stored, "default") != stored
+    site_groups = SiteGroups({"default": "default", "bank": "bank"})
+    assert site_groups.stored_id(VISIT, "default") == VISIT
+    assert site_groups.candidates(VISIT, ["default"]) == [VISIT]
+    stored = site_groups.stored_id(VISIT, "bank")
+    assert site_groups.stored_id(stored, "default") != stored
 
 
 def test_who_asks_for_sites_is_never_led_to_a_visit_of_another_group() -> None:
@@ -42,25 +43,34 @@ def test_sites_of_a_group_see_the_same() -> None:
 
 
 def test_without_a_file_there_are_no_walls() -> None:
-    walls = Walls.load(None)
-    assert walls.stored_id(VISIT, "shop") == VISIT
-    assert walls.candidates(VISIT, ["shop"]) == [VISIT]
-    assert walls.sharing(["shop"]) == ["shop"]
+    site_groups = SiteGroups.load(None)
+    assert site_groups.stored_id(VISIT, "shop") == VISIT
+    assert site_groups.candidates(VISIT, ["shop"]) == [VISIT]
+    assert site_groups.sharing(["shop"]) == ["shop"]
 
 
 def test_a_site_is_a_group_of_its_own_unless_it_says_of_which(tmp_path: Path) -> None:
     file = tmp_path / "sites.toml"
     file.write_text('[[site]]\nname = "shop"\n\n[[site]]\nname = "help"\ngroup = "shop"\n\n[[site]]\nname = "bank"\n')
-    walls = Walls.load(file)
-    assert walls.sharing(["shop"]) == ["help", "shop"]
-    assert walls.sharing(["bank"]) == ["bank"]
+    site_groups = SiteGroups.load(file)
+    assert site_groups.sharing(["shop"]) == ["help", "shop"]
+    assert site_groups.sharing(["bank"]) == ["bank"]
 
 
-@pytest.mark.parametrize("text", ["", "site = 1", "[[site]]\ngroup = 'a'", "[[site]]\nname = 'a'\ngroup = 1", "["])
-def test_a_file_that_cannot_be_used_is_refused_without_being_quoted(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "missing required field `site`"),
+        ("site = 1", "Expected `array`"),
+        ("[[site]]\ngroup = 'a'", "missing required field `name`"),
+        ("[[site]]\nname = 'a'\ngroup = 1", "Expected `str`"),
+        ("[", "Invalid initial character"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_refused_without_being_quoted(tmp_path: Path, text: str, problem: str) -> None:
     file = tmp_path / "sites.toml"
     file.write_text(text)
-    with pytest.raises(WallsError, match="must list each"):
-        Walls.load(file)
-    with pytest.raises(WallsError, match="No such file"):
-        Walls.load(tmp_path / "none")
+    with pytest.raises(SitesFileError, match=rf"sites\.toml: .*{problem}"):
+        SiteGroups.load(file)
+    with pytest.raises(SitesFileError, match="No such file"):
+        SiteGroups.load(tmp_path / "none")

@@ -1,4 +1,4 @@
-"""Turns the timeline of a visit into who the visitor was at each moment: stamps, sessions, associations."""
+"""The state of a visit, computed from its timeline: attributions, sessions and associations."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -11,7 +11,7 @@ from footfall_timeline.transitions import Assurance, Kind, Timeline, Transition,
 
 
 class State(IntEnum):
-    """Who a visitor is taken to be. The numbers are those of footfall.identity.v1.VisitorState."""
+    """How a visitor is known. The numbers are those of footfall.identity.v1.VisitorState."""
 
     ANONYMOUS = 1
     RECOGNIZED = 2
@@ -19,7 +19,7 @@ class State(IntEnum):
 
 
 class Rule(StrEnum):
-    """The row of the transition table (design 3.1) that a transition fell under."""
+    """The rule that decided what a transition changed: one row of the transition table in `_step`."""
 
     USER_INFO_RECOGNIZES = "user_info.recognizes"
     USER_INFO_SAME_IDENTITY = "user_info.same_identity"
@@ -34,11 +34,11 @@ class Rule(StrEnum):
 
 
 EFFECTS = {
-    Rule.USER_INFO_RECOGNIZES: "The visitor is Recognized as the identity named. Earlier events keep their owner.",
+    Rule.USER_INFO_RECOGNIZES: "The visitor is Recognized as the identity named. Earlier events are unchanged.",
     Rule.USER_INFO_SAME_IDENTITY: "The profile is merged. The visitor stays Authenticated; the session goes on.",
     Rule.USER_INFO_OTHER_IDENTITY: "The identity named is associated as Recognized and owns this one event. "
-    "Who is signed in stays the active identity, because a UserInfo never ends a session.",
-    Rule.SIGN_IN_OPENS_SESSION: "The visitor is Authenticated and a session opens. Earlier events keep their owner.",
+    "The identity that is signed in stays the active one, because a UserInfo never ends a session.",
+    Rule.SIGN_IN_OPENS_SESSION: "The visitor is Authenticated and a session opens. Earlier events are unchanged.",
     Rule.SIGN_IN_SAME_IDENTITY: "Nothing changes: this identity is signed in already, and its session goes on.",
     Rule.SIGN_IN_OTHER_IDENTITY: "The session of the identity signed in before closes, its association falls to "
     "Recognized, and a session of the identity named opens.",
@@ -46,14 +46,14 @@ EFFECTS = {
     "ended what the token proves.",
     Rule.SIGN_OUT_CLOSES_SESSION: "The session closes and the visitor falls to Recognized. The identity stays the "
     "active one.",
-    Rule.SIGN_OUT_WITHOUT_SESSION: "Nothing changes: nobody is signed in.",
+    Rule.SIGN_OUT_WITHOUT_SESSION: "Nothing changes: no identity is signed in.",
     Rule.ERASED: "It named a person who has been erased. A session open until then closes if this was a SignIn.",
 }
-"""What a transition under each rule changed, and what it did not and why, in words."""
+"""What a transition changes under each rule, and what it leaves and why, in words."""
 
 
-class Stamp(NamedTuple):
-    """Who the visitor was at one moment. `identity` and `session_id` are empty when there is none."""
+class Attribution(NamedTuple):
+    """Who the visitor is at one moment. `identity` and `session_id` are empty when there is none."""
 
     state: State
     identity: str
@@ -61,30 +61,30 @@ class Stamp(NamedTuple):
     assurance: Assurance
 
 
-ANONYMOUS = Stamp(State.ANONYMOUS, "", "", Assurance.NONE)
+ANONYMOUS = Attribution(State.ANONYMOUS, "", "", Assurance.NONE)
 
 
 class Step(NamedTuple):
-    """What one transition did: the stamp before it, the stamp of its own event, and the stamp of what follows."""
+    """What one transition did: the attribution before it, that of its own event, and that of the events after it."""
 
     transition: Transition
     rule: Rule
-    before: Stamp
-    own: Stamp
-    after: Stamp
+    before: Attribution
+    own: Attribution
+    after: Attribution
 
 
-class Stretch(NamedTuple):
-    """All events with start <= order key < stop (None: no end) have this stamp."""
+class AttributionRange(NamedTuple):
+    """All events with start <= order key < stop (None: no end) have this attribution."""
 
     start: str
     stop: str | None
-    stamp: Stamp
+    attribution: Attribution
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """From a SignIn to what closed it. `end_ms` is None and `end_event_id` empty while open."""
+    """The time from a SignIn to the transition that closed it. While open, the end is None and empty."""
 
     session_id: str
     identity: str
@@ -97,7 +97,7 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Association:
-    """That a visit has to do with an identity: first and last transition that named it, and its scope now."""
+    """The relation of a visit to an identity: the first and last transition that named it, and its scope now."""
 
     identity: str
     scope: State
@@ -105,34 +105,34 @@ class Association:
     last: Transition
 
 
-class Fold:
-    """A timeline read from its beginning to its end."""
+class VisitState:
+    """What follows from the timeline of a visit: each step, and the attribution after the last one."""
 
     def __init__(self, visit_id: str, timeline: Timeline) -> None:
         self.visit_id = visit_id
         self.steps: list[Step] = []
         self._keys: list[str] = []
-        stamp = ANONYMOUS
-        for transition in _counted(timeline):
-            step = _step(visit_id, stamp, transition)
+        attribution = ANONYMOUS
+        for transition in _effective(timeline):
+            step = _step(visit_id, attribution, transition)
             self.steps.append(step)
             self._keys.append(transition.order_key)
-            stamp = step.after
-        self.stamp = stamp
-        """The stamp after the last transition."""
+            attribution = step.after
+        self.attribution = attribution
+        """The attribution after the last transition."""
 
-    def stretches(self) -> Iterator[Stretch]:
-        """The stamps of all events of the visit, as ranges of order keys without gaps."""
-        yield Stretch("", self._keys[0] if self._keys else None, ANONYMOUS)
+    def attribution_ranges(self) -> Iterator[AttributionRange]:
+        """The attributions of all events of the visit, as ranges of order keys without gaps."""
+        yield AttributionRange("", self._keys[0] if self._keys else None, ANONYMOUS)
         for position, step in enumerate(self.steps):
             key = self._keys[position]
             stop = self._keys[position + 1] if position + 1 < len(self._keys) else None
             if step.own == step.after:
-                yield Stretch(key, stop, step.after)
+                yield AttributionRange(key, stop, step.after)
             else:
                 # Keys have one length, so key + "\0" is the smallest string after this event.
-                yield Stretch(key, key + "\0", step.own)
-                yield Stretch(key + "\0", stop, step.after)
+                yield AttributionRange(key, key + "\0", step.own)
+                yield AttributionRange(key + "\0", stop, step.after)
 
     @cached_property
     def sessions(self) -> list[Session]:
@@ -156,14 +156,14 @@ class Fold:
 
     @cached_property
     def associations(self) -> list[Association]:
-        """The identities the visit has to do with, by the transition that first named them."""
+        """The identities that the visit is associated with, in the order in which they were first named."""
         first: dict[str, Transition] = {}
         last: dict[str, Transition] = {}
         for step in self.steps:
             if step.transition.identity:
                 first.setdefault(step.transition.identity, step.transition)
                 last[step.transition.identity] = step.transition
-        signed_in = self.stamp.identity if self.stamp.state is State.AUTHENTICATED else ""
+        signed_in = self.attribution.identity if self.attribution.state is State.AUTHENTICATED else ""
         return [
             Association(
                 identity,
@@ -175,63 +175,63 @@ class Fold:
         ]
 
 
-class RunningFold:
-    """Who the visitor is after the last transition of a timeline that changes: what has not changed is not read again.
+class RunningVisitState:
+    """The attribution after the last transition of a timeline that changes, computed from the first change on.
 
-    What comes in order costs a step; what comes late, the steps behind it.
+    A transition at the end costs one step, a late transition costs all steps after it.
     """
 
     def __init__(self, visit_id: str, entries: Iterable[Transition]) -> None:
         self._visit_id = visit_id
         self._timeline: Timeline = ()
-        self._stamps: list[Stamp] = [ANONYMOUS]
+        self._attributions: list[Attribution] = [ANONYMOUS]
         self.move_to(entries)
 
     @property
-    def stamp(self) -> Stamp:
-        """The stamp after the last transition."""
-        return self._stamps[-1]
+    def attribution(self) -> Attribution:
+        """The attribution after the last transition."""
+        return self._attributions[-1]
 
     def move_to(self, entries: Iterable[Transition]) -> None:
-        """Go on to what the timeline is now: its entries in any order."""
-        timeline = _counted(tuple(sorted(entries)))
+        """Compute the state of another version of the timeline, whose entries may be in any order."""
+        timeline = _effective(tuple(sorted(entries)))
         same = next(
             (at for at, (old, new) in enumerate(zip(self._timeline, timeline, strict=False)) if old != new),
             min(len(self._timeline), len(timeline)),
         )
-        del self._stamps[same + 1 :]
+        del self._attributions[same + 1 :]
         for transition in timeline[same:]:
-            self._stamps.append(_step(self._visit_id, self.stamp, transition).after)
+            self._attributions.append(_step(self._visit_id, self.attribution, transition).after)
         self._timeline = timeline
 
 
-def _counted(timeline: Timeline) -> Timeline:
-    """One transition an event. A SignIn with a token used before a SignOut is a claimed UserInfo with a token."""
-    counted: list[Transition] = []
+def _effective(timeline: Timeline) -> Timeline:
+    """One transition for each event. A SignIn whose token was used before a SignOut counts as a claimed UserInfo."""
+    effective: list[Transition] = []
     sign_outs = 0
     sign_outs_before_use: dict[str, int] = {}
     for transition in by_event(timeline):
         sign_outs += transition.kind is Kind.SIGN_OUT
         if transition.token_id and sign_outs_before_use.setdefault(transition.token_id, sign_outs) < sign_outs:
             transition = transition._replace(kind=Kind.USER_INFO, assurance=Assurance.CLAIMED)  # noqa: PLW2901
-        counted.append(transition)
-    return tuple(counted)
+        effective.append(transition)
+    return tuple(effective)
 
 
-def _step(visit_id: str, before: Stamp, transition: Transition) -> Step:
+def _step(visit_id: str, before: Attribution, transition: Transition) -> Step:
     """One row of the transition table."""
     is_signed_in = before.state is State.AUTHENTICATED
 
-    def step(rule: Rule, *, after: Stamp = before, own: Stamp | None = None) -> Step:
+    def step(rule: Rule, *, after: Attribution = before, own: Attribution | None = None) -> Step:
         return Step(transition, rule, before, own or after, after)
 
     if transition.is_erased:
-        # Nobody is known from here on, but an erased UserInfo never ended another person's session.
+        # From here on no identity is known. But an erased UserInfo did not end another person's session.
         if transition.kind is Kind.USER_INFO and is_signed_in:
             return step(Rule.ERASED, own=ANONYMOUS)
         return step(Rule.ERASED, after=ANONYMOUS)
 
-    recognized = Stamp(State.RECOGNIZED, transition.identity, "", transition.assurance)
+    recognized = Attribution(State.RECOGNIZED, transition.identity, "", transition.assurance)
     match transition.kind:
         case Kind.USER_INFO:
             used_before = Rule.SIGN_IN_TOKEN_USED_BEFORE if transition.token_id else None

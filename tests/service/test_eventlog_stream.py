@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from footfall_servicekit.partitions import pool
-from footfall_servicekit.stream import PAYLOAD_FIELD, Entry, StreamReader, trim
+from footfall_eventlog.partitions import connection_pool
+from footfall_eventlog.stream import PAYLOAD_FIELD, Entry, StreamReader, trim
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -25,7 +25,7 @@ eventually = partial(eventually_within, timeout=20.0)
 
 def client(url: str) -> Any:
     """As the services have it; its commands are typed as sync or async at once."""
-    return Redis.from_pool(pool(url, "", timeout_ms=5_000))
+    return Redis.from_pool(connection_pool(url, "", timeout_ms=5_000))
 
 
 @pytest.fixture
@@ -195,7 +195,7 @@ async def test_entries_removed_before_they_were_handled_are_given_up(redis: Any,
 async def test_readers_that_are_long_gone_are_forgotten_but_never_one_that_holds_entries(
     redis: Any, stream: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("footfall_servicekit.stream._FORGOTTEN_AFTER_MS", 20)
+    monkeypatch.setattr("footfall_eventlog.stream._REMOVED_AFTER_IDLE_MS", 20)
     await append(redis, stream, b"1")
     await redis.xgroup_create(stream, GROUP, id="0")
     await redis.xreadgroup(GROUP, "holds one", {stream: ">"}, count=1)
