@@ -467,7 +467,7 @@ async def test_background_work_may_end_and_a_failing_close_does_not_keep_the_oth
     assert closed.is_set()
 
 
-async def test_repeated_work_outlives_a_store_that_is_away_and_what_nobody_thought_of() -> None:
+async def test_repeated_work_outlives_an_unavailable_store_and_unexpected_failures() -> None:
     outcomes = iter((ConnectionError, None, KeyError, ConnectionError, KeyError, asyncio.CancelledError))
 
     async def work() -> None:

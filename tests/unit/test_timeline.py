@@ -1,4 +1,4 @@
-"""The rules of a visit: each row of the transition table (design 3.1), and what makes it safe to merge in any order."""
+"""The rules of a visit: each row of the transition table, and what makes it safe to merge in any order."""
 
 import random
 import uuid
@@ -155,7 +155,7 @@ class TestTokens:
         assert found.steps[-1].rule is Rule.SIGN_IN_TOKEN_USED_BEFORE
         assert [(s.start_ms, s.end_ms) for s in found.sessions] == [(1, 2)]
 
-    def test_another_token_does_and_so_does_the_same_one_while_nobody_signs_out(self) -> None:
+    def test_another_token_counts_and_so_does_the_same_token_before_a_sign_out(self) -> None:
         for again in (
             visit_state(proven(1, "ann", self.A), proven(2, "ann", self.A)),
             visit_state(proven(1, "ann", self.A), proven(2, "bob", self.B), proven(3, "ann", self.A)),
@@ -190,7 +190,7 @@ class TestTokens:
 
 
 class TestErasure:
-    def test_an_erased_sign_in_leaves_nobody(self) -> None:
+    def test_after_an_erased_sign_in_the_visitor_is_anonymous(self) -> None:
         found = VisitState(VISIT, erase((sign_in(1, "ann"), sign_out(3)), "ann", 10))
         assert found.attribution == other_event_at(found, 2) == ANONYMOUS
         assert (found.sessions, found.associations) == ([], [])
@@ -266,7 +266,7 @@ class TestMerge:
         assert from_fields(to_fields(timeline).items()) == timeline
 
     @given(st.lists(transitions, max_size=12), st.randoms(use_true_random=False))
-    def test_the_fold_does_not_depend_on_arrival(self, arrived: list[Transition], chance: random.Random) -> None:
+    def test_the_state_does_not_depend_on_arrival(self, arrived: list[Transition], chance: random.Random) -> None:
         expected = VisitState(VISIT, merge(arrived)).steps
         again = arrived + chance.sample(arrived, len(arrived) // 2)
         chance.shuffle(again)
@@ -288,7 +288,7 @@ class TestMerge:
             decode(event_id(1), text)
 
 
-class TestFold:
+class TestVisitState:
     @given(timelines)
     def test_ranges_say_the_same_as_attributions_for_every_key(self, timeline: Timeline) -> None:
         found = VisitState(VISIT, timeline)
@@ -300,7 +300,7 @@ class TestFold:
                 assert attribution == attribution_at(found, at, event_id(number))
 
     @given(st.lists(timelines, max_size=6))
-    def test_a_running_fold_says_the_same_as_one_from_the_beginning(self, seen: list[Timeline]) -> None:
+    def test_a_running_state_equals_one_computed_from_the_beginning(self, seen: list[Timeline]) -> None:
         running, timeline = RunningVisitState(VISIT, ()), merge()
         for more in seen:
             timeline = merge(timeline, more)[:8]

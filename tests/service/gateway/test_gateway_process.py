@@ -44,7 +44,7 @@ async def test_a_server_that_dies_or_ends_ends_the_process_and_says_why(
     assert died["exc_info"]
 
 
-async def test_asked_twice_a_stop_waits_for_no_request() -> None:
+async def test_a_second_request_to_stop_waits_for_no_http_request() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never answers
         targets = dict.fromkeys(("IDENTITY_TARGET", "HISTORY_TARGET"), f"127.0.0.1:{silent.getsockname()[1]}")
         gateway = Gateway(settings(**targets, allow_anonymous=True, stop_grace_ms=60_000, query_timeout_ms=60_000))
@@ -60,7 +60,7 @@ async def test_asked_twice_a_stop_waits_for_no_request() -> None:
             in_flight.cancel()
 
 
-async def test_sharing_rate_limits_outlives_a_failure_that_nobody_thought_of(
+async def test_sharing_rate_limits_outlives_an_unexpected_failure(
     monkeypatch: pytest.MonkeyPatch, redis_database_url: str
 ) -> None:
     outcomes = iter([KeyError])
