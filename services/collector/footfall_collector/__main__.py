@@ -13,12 +13,12 @@ from footfall_collector.access import ACCESS
 from footfall_collector.admission import DAY_MS, Admission
 from footfall_collector.categories import CategoriesFile
 from footfall_collector.event_log import EventLog
+from footfall_collector.identity_client import IdentityClient
 from footfall_collector.pipeline import Pipeline
-from footfall_collector.proof import TokenRules
 from footfall_collector.redact import Redactor
-from footfall_collector.resolver import Resolver
 from footfall_collector.service import CollectorService
 from footfall_collector.settings import CollectorSettings
+from footfall_collector.sign_in_token import TokenRules
 from footfall_collector.sites import Sites
 
 SERVICE_NAME = "footfall.collector.v1.CollectorService"
@@ -29,12 +29,12 @@ async def collect(settings: CollectorSettings) -> int:
     log = EventLog(
         settings.redis_url,
         settings.partitions,
-        bound_bytes=settings.log_max_bytes,
+        max_bytes=settings.log_max_bytes,
         site_share=settings.log_max_site_share,
         timeout_ms=settings.redis_timeout_ms,
-        max_appends=settings.max_concurrent_rpcs,
+        max_concurrent_appends=settings.max_concurrent_rpcs,
         ack_replicas=settings.log_ack_replicas,
-        is_volatile_allowed=settings.allow_non_durable_redis,
+        allows_non_durable=settings.allow_non_durable_redis,
     )
     channel = open_channel(settings.identity_target, settings.client_tls)
     categories = CategoriesFile(settings.categories_file)
@@ -52,7 +52,7 @@ async def collect(settings: CollectorSettings) -> int:
         category_of=categories.of,
         user_id_keys=[key.strip() for key in settings.user_id_keys.split(",") if key.strip()],
     )
-    pipeline = Pipeline(admission, log, Resolver(channel), settings.partitions)
+    pipeline = Pipeline(admission, log, IdentityClient(channel), settings.partitions)
     service = CollectorService(pipeline, settings.identity_timeout_ms / 1000)
     server = Server(
         settings,

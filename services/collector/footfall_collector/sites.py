@@ -1,26 +1,26 @@
-"""The sites of SITES_FILE as the collector reads them: with the keys that sign, and checked."""
+"""The sites of SITES_FILE with their signing keys, fully checked."""
 
 import re
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Final, Self
+from typing import Self
 
 import msgspec
 from footfall_eventlog import sites
 from footfall_eventlog.sites import SITE_NAME, SitesFileError, normalize_origins, parse_sites_file
 
-from footfall_collector.proof import Algorithm, SigningKey
+from footfall_collector.sign_in_token import Algorithm, SigningKey
 
-_LABEL: Final = r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
+_LABEL = r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
 _ORIGIN = re.compile(rf"https?://(?:\*\.)?(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-f:.]+\])(?::[0-9]{{1,5}})?")
 
 
 class Site(sites.Site, frozen=True):
-    """A website, with what admission must know of it.
+    """A website as admission needs it.
 
-    With `keys`, a SignIn must be signed by one of them. `honours_gpc`: nothing is kept of visitors whose browser sends
-    Global Privacy Control.
+    - `keys`: if not empty, only a token signed with one of them authenticates a SignIn.
+    - `honours_gpc`: events of visitors whose browser sends Global Privacy Control are not stored.
     """
 
     keys: tuple[SigningKey, ...] = ()
@@ -29,14 +29,14 @@ class Site(sites.Site, frozen=True):
 
 
 class Sites(sites.Sites[Site]):
-    """The sites of a deployment. Without SITES_FILE there are none, and an event may name any site."""
+    """The sites of a deployment. Without SITES_FILE there are none, and every valid name is a site."""
 
     def __init__(self, listed: Iterable[Site] = ()) -> None:
         super().__init__(listed, Site)
 
     @classmethod
     def load(cls, file: Path | None) -> Self:
-        """Read SITES_FILE. Raises SitesFileError."""
+        """Read SITES_FILE (None: no sites). Raises SitesFileError."""
         return cls() if file is None else cls(_read(file))
 
 
@@ -67,7 +67,7 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 
 def _read(file: Path) -> list[Site]:
     given = parse_sites_file(file, _File)
-    problems = [f"site {name!r}: is there twice" for name in _repeated(site.name for site in given.site)]
+    problems = [f"site {name!r}: is defined twice" for name in _repeated(site.name for site in given.site)]
     if not given.site:
         problems.append("must list at least one [[site]]")
     listed = [_site(site, file.parent, problems) for site in given.site]
@@ -77,19 +77,19 @@ def _read(file: Path) -> list[Site]:
 
 
 def _site(given: _Site, folder: Path, problems: list[str]) -> Site:
-    """Check one site, adding to the problems what is wrong with it."""
+    """Convert one site; append what is wrong with it to `problems`."""
     where = f"site {given.name!r}"
     if not SITE_NAME.fullmatch(given.name):
         problems.append(f"{where}: the name must have 1 to 64 letters, digits, dots, dashes and underscores")
     if given.group and not SITE_NAME.fullmatch(given.group):
-        problems.append(f"{where}: the group must be like the name of a site")
+        problems.append(f"{where}: the group must have 1 to 64 letters, digits, dots, dashes and underscores")
     origins = normalize_origins(given.origins)
     problems += [
         f"{where}: origin {origin!r} must look like https://shop.example or https://*.shop.example"
         for origin in origins
         if not _ORIGIN.fullmatch(origin)
     ]
-    problems += [f"{where}: key {key_id!r} is there twice" for key_id in _repeated(key.id for key in given.keys)]
+    problems += [f"{where}: key {key_id!r} is defined twice" for key_id in _repeated(key.id for key in given.keys)]
     keys = []
     for key in given.keys:
         try:
@@ -109,7 +109,7 @@ def _key(given: _Key, folder: Path) -> SigningKey:
 
 
 def _material(name: str, wanted: _TextOrFile, unwanted: _TextOrFile, folder: Path) -> str:
-    """Return the text given, or that of the file given, whose path may be relative to the sites file."""
+    """Return the key material from the text or from the file, whose path may be relative to the sites file."""
     text, file = wanted
     if (text is None) == (file is None) or unwanted != (None, None):
         raise ValueError(f"must have {name} or {name}_file, and only one")

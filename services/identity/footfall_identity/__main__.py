@@ -15,17 +15,18 @@ from footfall_servicekit.process import run, serve
 from footfall_servicekit.server import Server
 
 from footfall_identity.access import ACCESS
-from footfall_identity.consumer import LiveConsumer, LogConsumer
+from footfall_identity.change_feed import ChangeFeed
 from footfall_identity.erasure import Eraser
-from footfall_identity.importing import Importer
+from footfall_identity.identity_index import IdentityIndex
+from footfall_identity.importer import Importer
 from footfall_identity.link_store import LinkStore
-from footfall_identity.linking import Linking
+from footfall_identity.linker import Linker
+from footfall_identity.log_consumers import LiveStateConsumer, RecordConsumer
 from footfall_identity.partitions import Partitions
-from footfall_identity.person_store import PersonStore
+from footfall_identity.record_writer import RecordWriter
 from footfall_identity.service import IdentityService
 from footfall_identity.settings import DAY_MS, MINUTE_MS, IdentitySettings
 from footfall_identity.visitor_store import VisitorStore
-from footfall_identity.watch import ChangeFeed
 
 SERVICE_NAME = "footfall.identity.v1.IdentityService"
 
@@ -47,44 +48,39 @@ async def identify(settings: IdentitySettings) -> int:
     partitions = Partitions(settings.redis_url, settings.partitions, timeout_ms=settings.redis_timeout_ms)
     visitors = VisitorStore(
         partitions,
-        keep_ms=settings.live_retention_days * DAY_MS,
+        retention_ms=settings.live_retention_days * DAY_MS,
         idle_ms=settings.visit_idle_minutes * MINUTE_MS,
-        changes_kept=settings.changelog_max_entries,
-        transitions_kept=settings.max_transitions_per_visit,
+        changelog_max_entries=settings.changelog_max_entries,
+        max_transitions=settings.max_transitions_per_visit,
         erasure_secret=secret,
         erases_anonymous=settings.erase_anonymous_events,
     )
-    persons = PersonStore(partitions, visitors)
+    index = IdentityIndex(partitions, visitors)
     links = LinkStore.open(
         settings.mongo_url, settings.mongo_database, timeout_ms=settings.mongo_timeout_ms, erasure_secret=secret
     )
-    linking = Linking(links, region)
-    eraser = Eraser(partitions, persons, links, secret=secret, ack_replicas=settings.log_ack_replicas)
-    feed = ChangeFeed(visitors, links, partitions.numbers, kept=settings.watch_buffer_messages, stopping=stopping)
-    consumer = LogConsumer(
-        visitors,
-        persons,
-        links,
-        linking=linking,
-        eraser=eraser,
-        names=settings.attribute_names,
-        phone_region=region,
+    linker = Linker(links, region)
+    eraser = Eraser(partitions, index, links, secret=secret, ack_replicas=settings.log_ack_replicas)
+    feed = ChangeFeed(
+        visitors, links, partitions.numbers, buffer_messages=settings.watch_buffer_messages, stopping=stopping
     )
+    writer = RecordWriter(index, links, linker, names=settings.attribute_names, phone_region=region)
+    consumer = RecordConsumer(visitors, writer, eraser)
     site_groups = SiteGroups.load(settings.sites_file)
     service = IdentityService(
         settings,
         partitions,
         visitors,
         links,
-        linking=linking,
+        linker=linker,
         eraser=eraser,
         feed=feed,
-        importer=Importer(persons, links, linking, names=settings.attribute_names, phone_region=region),
+        importer=Importer(writer),
         site_groups=site_groups,
     )
     readers = [
         *partitions.log_readers(
-            LIVE_GROUP, LiveConsumer(visitors).handle, entries=_LIVE_ENTRIES, gather_ms=_LIVE_GATHER_MS
+            LIVE_GROUP, LiveStateConsumer(visitors).handle, entries=_LIVE_ENTRIES, gather_ms=_LIVE_GATHER_MS
         ),
         *partitions.log_readers(RECORDS_GROUP, consumer.handle, entries=_RECORDS_ENTRIES, gather_ms=_RECORDS_GATHER_MS),
     ]
@@ -98,7 +94,7 @@ async def identify(settings: IdentitySettings) -> int:
             partial(partitions.redis.check, MIN_VERSION_WITH_WAITAOF if settings.log_ack_replicas else MIN_VERSION),
             links.prepare,
             eraser.restore,
-            partial(repeat, _FINISH_EVERY_S, RequestError, linking.finish),
+            partial(repeat, _FINISH_EVERY_S, RequestError, linker.finish),
             feed.run,
             *(partial(repeat, _SWEEP_EVERY_S, RequestError, visitors.remove_expired, n) for n in partitions.numbers),
             *(reader.run for reader in readers),

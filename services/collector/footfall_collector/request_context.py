@@ -1,4 +1,4 @@
-"""Turns the context of a request into what its events need of it, and cuts it to what may be kept."""
+"""The context of a request: what admission needs of it, and the part of it that the log may keep."""
 
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -10,17 +10,19 @@ from ua_parser.basic import Resolver
 from ua_parser.core import Matcher
 from ua_parser_builtins.matchers import MATCHERS
 
-MAX_USER_AGENT: Final = 1_024
-_READ_OF_USER_AGENT: Final = 256  # so far robots name themselves; what the patterns cost grows faster than the text
-_ROBOT: Final = "Spider"  # what the library's data calls the device of every robot
+MAX_USER_AGENT_LENGTH: Final = 1_024
+_ROBOT_SEARCH_LENGTH: Final = (
+    256  # robots name themselves within it; the cost of the patterns grows faster than the text
+)
+_ROBOT: Final = "Spider"  # the device family of every robot in ua-parser's data
 
 _robot_patterns = tuple(matcher for matcher in MATCHERS[2] if matcher.family == _ROBOT)
 _devices: list[Matcher[Device]] = list(MATCHERS[2])
 _parser = Parser(Resolver(([], [], _devices)))
 
 
-class Sender(NamedTuple):
-    """What the events of one request have in common. `sent_ms` is 0 when the sender did not tell its clock."""
+class RequestContext(NamedTuple):
+    """What admission needs of a request. `sent_ms` is the sender's clock when it sent the request, 0 if unknown."""
 
     received_ms: int
     sent_ms: int
@@ -32,11 +34,11 @@ class Sender(NamedTuple):
     keeps_times: bool = False
 
 
-def cut_down(context: EventContext, now_ms: int, tolerance_ms: int | None) -> Sender:
-    """Cut a context, in place, to what the log may keep of it. A request without a time of arrival arrived now.
+def minimize_context(context: EventContext, now_ms: int, tolerance_ms: int | None) -> RequestContext:
+    """Reduce a context, in place, to what the log may keep, and return what admission needs of the original.
 
-    A time of arrival that is further off than `tolerance_ms` is moved to where it is not; None: it is believed. Site,
-    origin, privacy signal and trust in times go too: what they decide is in each event, or that there is none.
+    A context without a receive time gets `now_ms`. A receive time is limited to `now_ms` ± `tolerance_ms` (None: no
+    limit). The user agent and the address are truncated; site, origin, privacy signal and trust in times are removed.
     """
     if not context.received_time_ms:
         context.received_time_ms = now_ms
@@ -44,33 +46,31 @@ def cut_down(context: EventContext, now_ms: int, tolerance_ms: int | None) -> Se
         earliest_ms, latest_ms = now_ms - tolerance_ms, now_ms + tolerance_ms
         context.received_time_ms = min(max(context.received_time_ms, earliest_ms), latest_ms)
     user_agent = context.user_agent
-    if len(user_agent) > MAX_USER_AGENT:
-        context.user_agent = user_agent = user_agent[:MAX_USER_AGENT]
-    context.bot = robot = is_robot(user_agent[:_READ_OF_USER_AGENT])
-    context.address = cut_address(context.address)
-    sender = Sender(
+    if len(user_agent) > MAX_USER_AGENT_LENGTH:
+        context.user_agent = user_agent = user_agent[:MAX_USER_AGENT_LENGTH]
+    context.bot = is_robot(user_agent[:_ROBOT_SEARCH_LENGTH])
+    context.address = truncate_address(context.address)
+    request = RequestContext(
         context.received_time_ms,
         context.sent_time_ms,
         context.site,
         context.origin,
         user_agent,
-        robot,
+        context.bot,
         context.global_privacy_control,
         context.keeps_times,
     )
-    context.ClearField("site")
-    context.ClearField("origin")
-    context.ClearField("global_privacy_control")
-    context.ClearField("keeps_times")
-    return sender
+    for field in ("site", "origin", "global_privacy_control", "keeps_times"):
+        context.ClearField(field)
+    return request
 
 
 @lru_cache(maxsize=4_096)
 def is_robot(user_agent: str) -> bool:
-    """Whether the user agent is a robot's, by ua-parser's data.
+    """Whether ua-parser takes the user agent for a robot's.
 
-    Robots are a few of the 633 patterns for devices. Only what matches one of them needs the whole list, in which a
-    device of a like name (the Cubot telephones) may come first. The answer is the same, several times faster.
+    Few of its 633 device patterns are for robots. Only a user agent that matches one of those needs the whole list, in
+    which a device with a similar name (Cubot phones) may come first. This gives the same result several times faster.
     """
     if not any(matches(user_agent) for matches in _robot_patterns):
         return False
@@ -79,8 +79,8 @@ def is_robot(user_agent: str) -> bool:
 
 
 @lru_cache(maxsize=16_384)
-def cut_address(address: str) -> str:
-    """The network an address is in: IPv4 of 24 bits, IPv6 of 48. What is no address is dropped."""
+def truncate_address(address: str) -> str:
+    """Return the network of an address: the first 24 bits of IPv4, 48 of IPv6; "" when the text is no address."""
     try:
         whole: IPv4Address | IPv6Address = ip_address(address)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What the past says of identities is taken over, once however often it comes, and nothing of it is live."""
+"""Import of past events: idempotent, and without effect on live state."""
 
 from typing import Any
 
@@ -7,23 +7,21 @@ from footfall.event.v1.event_pb2 import Event
 from footfall.identity.v1.identity_service_pb2 import ImportedVisit
 from footfall_identity.contact_record import ContactRecord
 from footfall_identity.erasure import Eraser
-from footfall_identity.importing import Importer
+from footfall_identity.importer import Importer
 from footfall_identity.link_store import LinkStore
-from footfall_identity.linking import Linking
-from footfall_identity.partitions import Partitions
-from footfall_identity.person_store import PersonStore
+from footfall_identity.linker import Linker
+from footfall_identity.record_writer import RecordWriter
 from footfall_identity.requests import admitted as with_transitions
-from footfall_identity.visitor_store import VisitorStore
 
-from tests.tools.identity import ATTRIBUTE_NAMES, DAY_MS, admitted, new_id
+from tests.tools.identity import DAY_MS, admitted, new_id
 from tests.tools.visits import now_ms
 
 VISIT, PAST_MS = new_id(), now_ms() - 20 * DAY_MS
 
 
 @pytest.fixture
-def importer(partitions: Partitions, store: VisitorStore, links: LinkStore, linking: Linking) -> Importer:
-    return Importer(PersonStore(partitions, store), links, linking, names=ATTRIBUTE_NAMES, phone_region="DE")
+def importer(writer: RecordWriter) -> Importer:
+    return Importer(writer)
 
 
 def visit_now(revision: int, signed_in: str, *identities: str) -> ImportedVisit:
@@ -35,26 +33,26 @@ def visit_now(revision: int, signed_in: str, *identities: str) -> ImportedVisit:
 ANN = admitted("SignIn", VISIT, PAST_MS, "ann", data={"email": "ann@shop.example", "location": "Ulm"})
 BEN = admitted("SignIn", VISIT, PAST_MS + 1, "ben")
 FIRST, BOTH = visit_now(1, "ann"), visit_now(2, "ben", "ann")
-Told = list[tuple[Event, ImportedVisit]]
+Imports = list[tuple[Event, ImportedVisit]]
 
 
 @pytest.mark.parametrize(
-    "told",
+    "imports",
     [
         pytest.param([(ANN, FIRST), (BEN, BOTH)], id="in order"),
         pytest.param([(BEN, visit_now(1, "ben")), (ANN, BOTH)], id="the later event first"),
         pytest.param([(ANN, FIRST), (BEN, BOTH), (ANN, FIRST), (BEN, BOTH)], id="twice"),
     ],
 )
-async def test_records_are_as_the_past_left_them_and_redis_knows_nothing(
-    importer: Importer, links: LinkStore, linking: Linking, redis: Any, told: Told
+async def test_an_import_writes_records_and_no_live_state(
+    importer: Importer, links: LinkStore, linker: Linker, redis: Any, imports: Imports
 ) -> None:
-    await linking.upsert(ContactRecord(contact_id="c1", email_addresses=("ann@shop.example",)))
-    for event, visit in told:
+    await linker.upsert(ContactRecord(contact_id="c1", email_addresses=("ann@shop.example",)))
+    for event, visit in imports:
         await importer.take(with_transitions([event]), [visit])
     records = await links.get(["ann", "ben"])
     assert {name: record.newest and record.newest.is_signed_in for name, record in records.items()} == {
-        "ann": False,  # ben's SignIn ended that
+        "ann": False,  # ended by ben's SignIn
         "ben": True,
     }
     ann = records["ann"]
@@ -62,7 +60,9 @@ async def test_records_are_as_the_past_left_them_and_redis_knows_nothing(
     assert await redis.keys() == []
 
 
-async def test_whoever_was_erased_does_not_come_back(importer: Importer, links: LinkStore, eraser: Eraser) -> None:
+async def test_an_import_does_not_restore_an_erased_identity(
+    importer: Importer, links: LinkStore, eraser: Eraser
+) -> None:
     await importer.take(with_transitions([ANN]), [visit_now(1, "ann")])
     erased = await eraser.erase("ann", "officer")
     assert erased.identity_erased

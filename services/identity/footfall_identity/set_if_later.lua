@@ -1,4 +1,4 @@
--- Sets a field of a hash to a time, unless it has a later one. Times have 13 digits, so they compare as strings.
+-- Sets a field of a hash to a time unless its value is later. Times have 13 digits, so strings compare like numbers.
 --
 -- KEYS  the hash.  ARGV  field, time.
 local known = redis.call('HGET', KEYS[1], ARGV[1])

@@ -1,8 +1,8 @@
--- Takes entries out of the stream of changes so that nothing of them is left in memory: XDEL only marks them.
+-- Deletes entries of the stream of changes, also from memory: it rebuilds the stream, because XDEL only marks entries.
 --
--- KEYS  the stream.  ARGV  ids of the entries to forget.
-local forget = {}
-for _, id in ipairs(ARGV) do forget[id] = true end
+-- KEYS  the stream.  ARGV  the ids of the entries to delete.
+local is_deleted = {}
+for _, id in ipairs(ARGV) do is_deleted[id] = true end
 if redis.call('EXISTS', KEYS[1]) == 0 then return end
 local about = redis.call('XINFO', 'STREAM', KEYS[1])
 local info = {}
@@ -11,7 +11,7 @@ local entries = redis.call('XRANGE', KEYS[1], '-', '+')
 redis.call('DEL', KEYS[1])
 local kept = 0
 for _, entry in ipairs(entries) do
-  if not forget[entry[1]] then
+  if not is_deleted[entry[1]] then
     redis.call('XADD', KEYS[1], entry[1], unpack(entry[2]))
     kept = kept + 1
   end

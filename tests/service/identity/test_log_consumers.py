@@ -1,4 +1,4 @@
-"""The log's consumer: whatever it is given, how often and beside whom, records end as those of the pure model."""
+"""The consumers of the log: records equal those of a pure model in any order, repetition and concurrency."""
 
 import asyncio
 import random
@@ -9,9 +9,9 @@ import pytest
 from footfall.event.v1.event_pb2 import Event
 from footfall_eventlog.admitted import transition_of
 from footfall_eventlog.stream import Entry
-from footfall_identity.consumer import LiveConsumer, LogConsumer
 from footfall_identity.identity_record import IdentityRecord
 from footfall_identity.link_store import LinkStore
+from footfall_identity.log_consumers import LiveStateConsumer, RecordConsumer
 from footfall_identity.visitor_store import VisitorStore
 from footfall_servicekit.errors import RequestError
 from footfall_timeline import State, VisitState, merge, order_key
@@ -21,7 +21,7 @@ from tests.tools.visits import now_ms, scattered
 
 
 def model(events: Sequence[Event]) -> dict[str, dict[str, Any]]:
-    """What should be known of each identity, from all events at once."""
+    """Return the expected knowledge of each identity, from all events together."""
     known: dict[str, dict[str, Any]] = {}
     for event in sorted(events, key=lambda e: (order_key(e.event_time_ms, e.event_id), e.visit_id)):
         if not event.identity_id:
@@ -36,7 +36,7 @@ def model(events: Sequence[Event]) -> dict[str, dict[str, Any]]:
 
 
 def said(event: Event) -> list[str]:
-    """The data of an event made by these tests, `"key":value` each."""
+    """Return the data of an event made by these tests, `"key":value` each."""
     return event.data_json.decode().replace('"', "").replace(" ", "").strip("{}").split(",")
 
 
@@ -51,8 +51,8 @@ def as_modelled(record: IdentityRecord) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("seed", range(8))
-async def test_any_order_repetition_and_company_gives_the_records_of_the_model(
-    consumer: LogConsumer, store: VisitorStore, links: LinkStore, seed: int
+async def test_any_order_repetition_and_concurrency_gives_the_same_records(
+    consumer: RecordConsumer, store: VisitorStore, links: LinkStore, seed: int
 ) -> None:
     chance = random.Random(seed)  # noqa: S311
     events = [event for _ in range(4) for event in random_visit(chance, ["ann", "bob", "cy"], length=8)]
@@ -76,8 +76,8 @@ async def test_any_order_repetition_and_company_gives_the_records_of_the_model(
     assert {name: as_modelled(record) for name, record in (await links.get(expected)).items()} == expected
 
 
-async def test_a_sign_out_in_another_entry_ends_the_scope(
-    consumer: LogConsumer, store: VisitorStore, links: LinkStore
+async def test_a_sign_out_in_another_entry_ends_the_authenticated_scope(
+    consumer: RecordConsumer, store: VisitorStore, links: LinkStore
 ) -> None:
     visit_id, at = new_id(), now_ms()
     await consumer.handle(0, [entry(admitted("SignIn", visit_id, at, "ann"))])
@@ -87,8 +87,8 @@ async def test_a_sign_out_in_another_entry_ends_the_scope(
     assert not record.newest.is_signed_in
 
 
-async def test_a_timeline_that_changes_while_the_record_is_written_is_looked_at_again(
-    consumer: LogConsumer, store: VisitorStore, links: LinkStore, monkeypatch: pytest.MonkeyPatch
+async def test_a_timeline_changed_during_the_write_is_read_again(
+    consumer: RecordConsumer, store: VisitorStore, links: LinkStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     visit_id, at = new_id(), now_ms()
     change = links.change
@@ -96,7 +96,7 @@ async def test_a_timeline_that_changes_while_the_record_is_written_is_looked_at_
 
     async def change_after_another_consumer(*arguments: Any) -> Any:
         while others:
-            await consumer.handle(0, [others.pop()])  # finds no record yet to write into
+            await consumer.handle(0, [others.pop()])  # there is no record yet
         return await change(*arguments)
 
     monkeypatch.setattr(links, "change", change_after_another_consumer)
@@ -106,10 +106,10 @@ async def test_a_timeline_that_changes_while_the_record_is_written_is_looked_at_
     assert not record.newest.is_signed_in
 
 
-async def test_what_is_written_of_many_identities_stays_when_a_later_command_takes_too_long(
-    consumer: LogConsumer, links: LinkStore, monkeypatch: pytest.MonkeyPatch
+async def test_records_written_before_a_timeout_stay(
+    consumer: RecordConsumer, links: LinkStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before, thousands of identities were one command, which ran into its time limit and was begun anew for ever."""
+    """Thousands of identities in one command would exceed its time limit again and again."""
     visit_id, at = new_id(), now_ms()
     names = [f"somebody {number}" for number in range(250)]
     sign_ins = entry(*(admitted("SignIn", visit_id, at + each, name) for each, name in enumerate(names)))
@@ -130,21 +130,19 @@ async def test_what_is_written_of_many_identities_stays_when_a_later_command_tak
     assert len(await links.get(names)) == 250
 
 
-async def test_records_are_made_of_what_identifies_and_the_live_state_of_all_events(
-    consumer: LogConsumer, store: VisitorStore, links: LinkStore
+async def test_records_use_identifying_events_and_live_state_all_events(
+    consumer: RecordConsumer, store: VisitorStore, links: LinkStore
 ) -> None:
     visit_id, at = new_id(), now_ms()
     events = entry(admitted("SignIn", visit_id, at, "ann"), admitted("PageEntered", visit_id, at + 5))
     await consumer.handle(0, [events])
     assert (await store.get([visit_id]))[visit_id].last_ms == at
     assert "ann" in await links.get(["ann"])
-    await LiveConsumer(store).handle(0, [events])
+    await LiveStateConsumer(store).handle(0, [events])
     assert (await store.get([visit_id]))[visit_id].last_ms == at + 5
 
 
-async def test_what_is_not_as_admission_leaves_it_is_skipped_alone(
-    consumer: LogConsumer, store: VisitorStore, links: LinkStore
-) -> None:
+async def test_only_invalid_events_are_skipped(consumer: RecordConsumer, store: VisitorStore, links: LinkStore) -> None:
     visit_id, at = new_id(), now_ms()
     bad = [
         admitted("SignIn", "../etc", at, "ann"),
@@ -163,8 +161,8 @@ async def test_what_is_not_as_admission_leaves_it_is_skipped_alone(
     assert len((await store.get([visit_id]))[visit_id].timeline) == 2
 
 
-async def test_a_profile_keeps_types_odd_keys_and_has_a_bound(
-    consumer: LogConsumer, store: VisitorStore, links: LinkStore
+async def test_a_profile_keeps_types_and_odd_keys_and_is_limited(
+    consumer: RecordConsumer, store: VisitorStore, links: LinkStore
 ) -> None:
     visit_id, at = new_id(), now_ms()
     odd = {"a.b": 1.50, "$set": None, "": "", "n\u0000l": [1, {"x": "é"}], "location": "Köln", "big": "x" * 5_000}

@@ -1,7 +1,7 @@
-"""Turns the token of a SignIn into what it proves: that the website's server says who signed in, here and now.
+"""Verification of sign-in tokens, by which a website's server proves who has signed in on a visit.
 
-A token is a JWT signed with one of the site's keys: `sub` the user id, `aud` the site, `visitID` the visit, `iat` and
-`exp`. It is judged once, at admission, by the collector's own clock, so reading the log again needs no key.
+A token is a JWT signed with one of the site's keys: `sub` the user id, `aud` the site, `visitID` the visit. `iat` and
+`exp` are required. It is verified once, at admission, by the collector's clock, so readers of the log need no keys.
 """
 
 import hashlib
@@ -19,21 +19,21 @@ from footfall_eventlog.events import MAX_IDENTITY_LENGTH
 from footfall_timeline import normalize_uuid
 
 Algorithm = Literal["HS256", "EdDSA"]
-LEAST_SECRET_BYTES: Final = 32  # as long as HS256's output: RFC 7518, 3.2
-LONGEST_CLAIM: Final = 256
-"""Characters of a claim about the person; a longer one says nothing."""
+MIN_SECRET_BYTES: Final = 32  # as long as HS256's output: RFC 7518, 3.2
+MAX_CLAIM_LENGTH: Final = 256
+"""Length of a claim about the person; a longer one is ignored."""
 _TOKEN_ID_BYTES: Final = 8
 
 _signatures = jwt.PyJWS(algorithms=["HS256", "EdDSA"])
 
 
-class Verdict(StrEnum):
-    """What a token, or its absence, says; the `assurance_reason` of the event. All but VALID prove nothing."""
+class TokenVerdict(StrEnum):
+    """The result of the verification, stored as `assurance_reason` of the event. Only VALID proves the sign-in."""
 
     VALID = "token_valid"
     MISSING = "token_missing"
     FORGED = "token_forged"
-    """It is no token, or none of the site's keys has signed it."""
+    """It is not a JWT, or none of the site's keys has signed it."""
     INCOMPLETE = "token_incomplete"
     """Signed, but a claim is missing or of the wrong type."""
     OTHER_SITE = "token_other_site"
@@ -42,19 +42,19 @@ class Verdict(StrEnum):
     NOT_YET_VALID = "token_not_yet_valid"
     EXPIRED = "token_expired"
     LONG_LIVED = "token_long_lived"
-    """From `iat` to `exp` is longer than a token may be good for."""
+    """The time from `iat` to `exp` is longer than `TokenRules.max_lifetime_s`."""
     ISSUED_LATER = "token_issued_later"
-    """The event happened, by its own time, before the token was made."""
+    """The event is older than the token by more than `TokenRules.max_predating_s`."""
 
 
-class Proof(NamedTuple):
-    """A verdict, and what a VALID token proves: its subject, and more.
+class TokenProof(NamedTuple):
+    """A verdict, and for a VALID token the user id and attributes that it proves.
 
-    `attributes` is a JSON object of the claims about the person that count. `token_id` stands for the token: whatever
-    is changed in a token's text without breaking its signature, it stays the same.
+    `attributes` is a JSON object of the verified claims about the person, or b"". `token_id` identifies the token by
+    its payload: another encoding of the same payload has the same id.
     """
 
-    verdict: Verdict
+    verdict: TokenVerdict
     user_id: str = ""
     attributes: bytes = b""
     token_id: str = ""
@@ -62,20 +62,21 @@ class Proof(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TokenRules:
-    """What a deployment demands of tokens, in seconds.
+    """Limits for tokens, in seconds.
 
-    `leeway_s` is how far the clock of the website's server may be off, `longest_life_s` how long a token may be good
-    for, and `predating_s` how long before its token was made an event may have happened, by the browser's clock.
+    - `leeway_s`: largest error of the clock of the website's server.
+    - `max_lifetime_s`: longest time from `iat` to `exp`.
+    - `max_predating_s`: longest time that an event may precede the `iat` of its token, by the browser's clock.
     """
 
     leeway_s: float = 30
-    longest_life_s: float = 3_600
-    predating_s: float = 300
+    max_lifetime_s: float = 3_600
+    max_predating_s: float = 300
 
 
 @dataclass(frozen=True, slots=True)
 class SigningKey:
-    """A key a site signs with. It verifies tokens of its own algorithm alone: no key can be taken for another kind."""
+    """A key of a site. It verifies only tokens of its own algorithm, which prevents key confusion."""
 
     key_id: str
     algorithm: Algorithm
@@ -85,8 +86,8 @@ class SigningKey:
     def from_secret(cls, key_id: str, secret: str) -> "SigningKey":
         """Return an HS256 key. Raises ValueError when the secret is too short."""
         material = secret.encode()
-        if len(material) < LEAST_SECRET_BYTES:
-            raise ValueError(f"the secret must have at least {LEAST_SECRET_BYTES} bytes")
+        if len(material) < MIN_SECRET_BYTES:
+            raise ValueError(f"the secret must have at least {MIN_SECRET_BYTES} bytes")
         return cls(key_id, "HS256", material)
 
     @classmethod
@@ -97,12 +98,11 @@ class SigningKey:
         except (ValueError, UnsupportedAlgorithm):
             material = None
         if not isinstance(material, Ed25519PublicKey):
-            # Its content is wrong, not its type.
-            raise ValueError("the public key must be an Ed25519 public key in PEM form")  # noqa: TRY004
+            raise ValueError("the public key must be an Ed25519 public key in PEM form")  # noqa: TRY004  # a value error
         return cls(key_id, "EdDSA", material)
 
-    def payload_of(self, token: str) -> bytes | None:
-        """Return what the token says if this key has signed it."""
+    def verified_payload(self, token: str) -> bytes | None:
+        """Return the payload of a token that this key has signed, else None."""
         try:
             payload: bytes = _signatures.decode_complete(token, self.material, algorithms=[self.algorithm])["payload"]
         except jwt.PyJWTError:
@@ -117,7 +117,7 @@ class _Claims(msgspec.Struct):
     exp: float
     iat: float
     nbf: float | None = None
-    # Claims about the person (OpenID Connect Core, 5.1). One of another type than it should be says nothing.
+    # Claims about the person (OpenID Connect Core, 5.1). A claim of a wrong type is ignored.
     email: Any = None
     email_verified: Any = None
     phone_number: Any = None
@@ -126,19 +126,21 @@ class _Claims(msgspec.Struct):
     family_name: Any = None
 
     def attributes(self) -> dict[str, str]:
-        """What the website's server vouches for: not an address that it has not verified, or a number it has not."""
+        """Return the claims that the website's server vouches for, without unverified addresses and numbers."""
         given = {"given_name": self.given_name, "family_name": self.family_name}
         if self.email_verified is True:
             given["email"] = self.email
-        if self.phone_number_verified is not False:  # many servers keep numbers and know nothing of verifying them
+        if self.phone_number_verified is not False:  # many servers do not verify numbers and leave it out
             given["phone_number"] = self.phone_number
-        return {name: text for name, text in given.items() if isinstance(text, str) and 1 <= len(text) <= LONGEST_CLAIM}
+        return {
+            name: text for name, text in given.items() if isinstance(text, str) and 1 <= len(text) <= MAX_CLAIM_LENGTH
+        }
 
 
 _decode_claims = msgspec.json.Decoder(_Claims).decode
 
 
-def judge(
+def verify_token(
     token: object,
     keys: Sequence[SigningKey],
     *,
@@ -148,60 +150,60 @@ def judge(
     happened_ms: int,
     now_ms: int,
     rules: TokenRules,
-) -> Proof:
-    """Judge the token of a SignIn that names `user_id`, or whom its token names if "", in a visit of such a site."""
+) -> TokenProof:
+    """Verify the token of a SignIn. `user_id` "": the event names no user id, so the `sub` of the token counts."""
     if token is None:
-        return Proof(Verdict.MISSING)
+        return TokenProof(TokenVerdict.MISSING)
     payload = _payload(token, keys) if isinstance(token, str) else None
     if payload is None:
-        return Proof(Verdict.FORGED)
+        return TokenProof(TokenVerdict.FORGED)
     try:
         claims = _decode_claims(payload)
     except (ValueError, RecursionError):
-        return Proof(Verdict.INCOMPLETE)
-    verdict = _mismatch(claims, site, visit_id, user_id) or _wrong_time(
+        return TokenProof(TokenVerdict.INCOMPLETE)
+    verdict = _wrong_claim(claims, site, visit_id, user_id) or _wrong_time(
         claims, happened_ms / 1000, now_ms / 1000, rules
     )
     if verdict:
-        return Proof(verdict)
+        return TokenProof(verdict)
     attributes = claims.attributes()
     token_id = hashlib.blake2b(payload, digest_size=_TOKEN_ID_BYTES).hexdigest()
-    return Proof(Verdict.VALID, claims.sub, msgspec.json.encode(attributes) if attributes else b"", token_id)
+    return TokenProof(TokenVerdict.VALID, claims.sub, msgspec.json.encode(attributes) if attributes else b"", token_id)
 
 
-def _mismatch(claims: _Claims, site: str, visit_id: str, user_id: str) -> Verdict | None:
+def _wrong_claim(claims: _Claims, site: str, visit_id: str, user_id: str) -> TokenVerdict | None:
     if site not in ([claims.aud] if isinstance(claims.aud, str) else claims.aud):
-        return Verdict.OTHER_SITE
+        return TokenVerdict.OTHER_SITE
     if not _is_same_visit(claims.visit_id, visit_id):
-        return Verdict.OTHER_VISIT
+        return TokenVerdict.OTHER_VISIT
     if not user_id:
-        return None if 1 <= len(claims.sub) <= MAX_IDENTITY_LENGTH else Verdict.WRONG_SUBJECT
-    return Verdict.WRONG_SUBJECT if claims.sub != user_id else None
+        return None if 1 <= len(claims.sub) <= MAX_IDENTITY_LENGTH else TokenVerdict.WRONG_SUBJECT
+    return TokenVerdict.WRONG_SUBJECT if claims.sub != user_id else None
 
 
-def _wrong_time(claims: _Claims, happened_s: float, now_s: float, rules: TokenRules) -> Verdict | None:
+def _wrong_time(claims: _Claims, happened_s: float, now_s: float, rules: TokenRules) -> TokenVerdict | None:
     if max(claims.iat, claims.nbf or 0) > now_s + rules.leeway_s:
-        return Verdict.NOT_YET_VALID
+        return TokenVerdict.NOT_YET_VALID
     if now_s >= claims.exp + rules.leeway_s:
-        return Verdict.EXPIRED
-    if claims.exp - claims.iat > rules.longest_life_s:
-        return Verdict.LONG_LIVED
-    return Verdict.ISSUED_LATER if happened_s < claims.iat - rules.predating_s else None
+        return TokenVerdict.EXPIRED
+    if claims.exp - claims.iat > rules.max_lifetime_s:
+        return TokenVerdict.LONG_LIVED
+    return TokenVerdict.ISSUED_LATER if happened_s < claims.iat - rules.max_predating_s else None
 
 
 def _payload(token: str, keys: Iterable[SigningKey]) -> bytes | None:
-    """What the token says, if a key with its key id, or any key when it names none, has signed it."""
+    """Return the payload if the key that `kid` names has signed the token; without `kid`, any key will do."""
     try:
         header: dict[str, Any] = jwt.get_unverified_header(token)
     except jwt.PyJWTError:
         return None
     key_id = header.get("kid")
     candidates = (key for key in keys if key_id in {None, key.key_id})
-    return next((payload for key in candidates if (payload := key.payload_of(token)) is not None), None)
+    return next((payload for key in candidates if (payload := key.verified_payload(token)) is not None), None)
 
 
-def _is_same_visit(claimed: str, visit_id: str) -> bool:
+def _is_same_visit(claim: str, visit_id: str) -> bool:
     try:
-        return normalize_uuid(claimed) == visit_id
+        return normalize_uuid(claim) == visit_id
     except ValueError:
         return False

@@ -1,31 +1,32 @@
--- Merges what a batch brings to visits of one partition into their hashes, all or nothing.
+-- Merges updates of visits of one partition into their hashes, all or nothing.
 --
--- KEYS  the live sets (visits without and with a timeline), changes, tombstones, then one visit hash a visit.
--- ARGV  live_after_ms, keep_ms, refresh_ms, changes_kept, now_ms, prefix of person keys, transitions that a visit keeps,
---       '1' to forget with a person what the visit did before it named anybody; then for each visit a MessagePack array:
---       first_ms, last_ms, site, global_visit_id, page, title, transitions, received_ms, browser_visit_id. Of the
---       transitions a flat list: event id, entry, hash of its identity ('' if none).
--- Answers a list of {visit id, 1 if its timeline changed, 1 if its person keys must be refreshed, 1 if it just had to
--- leave transitions out}, without those of which none is true.
+-- KEYS  the live sets (visits without and with a timeline), changes, tombstones, then one visit hash per visit.
+-- ARGV  live_after_ms, retention_ms, refresh_ms, changelog_max_entries, now_ms, prefix of the keys of the identity
+--       index, most transitions of a visit, '1' to erase with an identity what a visit did before its first transition.
+--       Then for each visit a MessagePack array: first_ms, last_ms, site, global_visit_id, page, title, transitions,
+--       received_ms, browser_visit_id. The transitions are a flat list: event id, entry, hash of its identity or ''.
+-- Returns a list of {visit id, 1 if its timeline changed, 1 if the index must be refreshed, 1 if transitions had to
+-- be left out for the first time}, only for visits with a 1.
 --
--- A hash has the field `visit`, a summary, and one for each entry of its timeline (footfall_timeline.to_fields). The
--- summary is the MessagePack array of footfall_identity.visit_record.Summary; the first version wrote lines of text, a
--- later one may add elements at its end, which are kept, or begin with another byte, which is answered LATERVERSION.
--- Keys of persons are made here, because one cannot know them all beforehand; they have the partition's hash tag, so
+-- A hash has the field `visit`, the summary, and a field for each entry of the timeline (footfall_timeline.to_fields).
+-- The summary is the MessagePack array of footfall_identity.visit_record.Summary; the first version wrote text lines.
+-- A later version may append elements, which are kept, or start with another byte, which gives the error LATERVERSION.
+-- The keys of the index are built here, because they are not known beforehand. Their hash tag is the partition's, so
 -- they are in its slot.
 local LIVE_ANONYMOUS, LIVE_KNOWN, CHANGES, TOMBSTONES = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local live_after_ms, keep_ms, refresh_ms = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local changes_kept, now_ms, person_prefix = ARGV[4], tonumber(ARGV[5]), ARGV[6]
+local live_after_ms, retention_ms, refresh_ms = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local max_changes, now_ms, index_prefix = ARGV[4], tonumber(ARGV[5]), ARGV[6]
 local most, erases_anonymous = tonumber(ARGV[7]), ARGV[8] == '1'
 local FIRST_MS, LAST_MS, REV, DEVICE, SITE, PAGE, TITLE, BOUND, RECEIVED_MS, HAS_ERASED = 1, 2, 3, 4, 5, 6, 7, 8, 9, 11
 local FIRST_VERSION = '^(%d+)\n(%d+)\n(%d+)\n(%d+)\n([^\n]*)\n([^\n]*)\n(.*)$'
 local USER_INFO, SIGN_IN, SIGN_OUT = '1', '2', '3'
 local ERASED = '^%d+|[12]|[^|]+|$'
-local MOST_TOLD = 6000  -- Lua passes no more than 8,000 arguments: of very many changes some are told without what was before
--- Longer than any timeline lives that is refreshed once every refresh_ms.
-local person_ms = keep_ms + 2 * refresh_ms
+-- Lua passes at most 8,000 arguments: above this number, changes are written without their previous values.
+local MAX_CHANGE_ARGUMENTS = 6000
+-- Longer than the life of any timeline, which is extended at most every refresh_ms.
+local index_ms = retention_ms + 2 * refresh_ms
 
--- Byte by byte: `<` on strings goes by the server's locale.
+-- Compares byte by byte: `<` on strings depends on the locale of the server.
 local function less(a, b)
   for i = 1, math.min(#a, #b) do
     local x, y = a:byte(i), b:byte(i)
@@ -34,7 +35,7 @@ local function less(a, b)
   return #a < #b
 end
 
--- Lists of a number and then strings.
+-- Compares lists of a number followed by strings.
 local function list_less(a, b)
   if a[1] ~= b[1] then return a[1] < b[1] end
   for i = 2, #a do
@@ -43,14 +44,14 @@ local function list_less(a, b)
   return false
 end
 
-local function remember_person(hash, visit)
-  local key = person_prefix .. hash
+local function index_visit(hash, visit)
+  local key = index_prefix .. hash
   redis.call('ZADD', key, now_ms, visit)
-  redis.call('ZREMRANGEBYSCORE', key, '-inf', now_ms - person_ms)
-  redis.call('PEXPIRE', key, person_ms)
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', now_ms - index_ms)
+  redis.call('PEXPIRE', key, index_ms)
 end
 
--- An entry naming a person erased since becomes the erased marker, which is smaller than what it replaces.
+-- An entry that names an erased identity becomes the erased marker, which is smaller than the entry it replaces.
 local function unless_erased(entry, hash)
   local erase_ms = hash ~= '' and redis.call('HGET', TOMBSTONES, hash)
   if erase_ms and entry:sub(1, 13) <= erase_ms then
@@ -59,8 +60,8 @@ local function unless_erased(entry, hash)
   return entry, hash
 end
 
--- The field of an entry and its present value. Entries of one event differ in their assurance; the first that comes
--- takes the field of the event's id alone, which may be free again when others are there.
+-- Returns the field of an entry and its current value. Entries of one event differ in assurance. The first one stored
+-- uses the event id as field; it may be removed while others remain.
 local function find(key, event, entry)
   local assurance = entry:match('^%d+|%d|(%d)')
   local field = event .. '+' .. assurance
@@ -70,12 +71,12 @@ local function find(key, event, entry)
   return field, false
 end
 
--- What entries of a timeline are in order of: time, event, kind and assurance.
+-- Returns the sort key of an entry: time, event, kind and assurance.
 local function rank(field, entry)
   return entry:sub(1, 13) .. field:sub(1, 36) .. entry:sub(14, 17)
 end
 
--- Removes the greatest entries beyond `most`. Returns them by field, and the greatest rank that is left.
+-- Removes the entries beyond the `most` smallest. Returns the removed ones by field, and the greatest remaining rank.
 local function truncate(key)
   local all, order = redis.call('HGETALL', key), {}
   for i = 1, #all, 2 do
@@ -93,8 +94,7 @@ local function truncate(key)
   return removed, order[most][2]
 end
 
--- Returns the changes as fields of an entry of the stream: new values by field; replaced and removed ones by '-' and
--- field.
+-- Returns the changes as fields for the stream: new values by field, replaced and removed values by '-' .. field.
 local function merge_transitions(key, visit, summary, given)
   local before, after, fields = {}, {}, {}
   local function note(field, old, new)
@@ -116,7 +116,7 @@ local function merge_transitions(key, visit, summary, given)
         note(field, old, entry)
         if not old then count = count + 1 end
       end
-      if hash ~= '' and old ~= entry then remember_person(hash, visit) end  -- else it was, with that entry
+      if hash ~= '' and old ~= entry then index_visit(hash, visit) end  -- an equal entry is indexed already
     end
   end
   if count > most then
@@ -131,8 +131,8 @@ local function merge_transitions(key, visit, summary, given)
       changed[#changed + 1] = field
       changed[#changed + 1] = new
     end
-    local is_erased = new and new:find(ERASED)  -- what that replaces is to be forgotten
-    if old and not is_erased and #changed < MOST_TOLD then
+    local is_erased = new and new:find(ERASED)  -- its previous value must not be stored
+    if old and not is_erased and #changed < MAX_CHANGE_ARGUMENTS then
       changed[#changed + 1] = '-' .. field
       changed[#changed + 1] = old
     end
@@ -140,7 +140,7 @@ local function merge_transitions(key, visit, summary, given)
   return changed
 end
 
--- The transitions of a timeline in order, one an event, each of the kind it counts as: what footfall_timeline folds.
+-- Returns the transitions of a timeline in order, one per event, with the kind that counts (as in footfall_timeline).
 local function transitions_of(key)
   local all, of_event, order = redis.call('HGETALL', key), {}, {}
   for i = 1, #all, 2 do
@@ -170,9 +170,9 @@ local function transitions_of(key)
   return order
 end
 
--- Takes out of a summary what an erased person's part of the visit told: page and title, and the device when the visit
--- names nobody else. As footfall_history.storage.visit does with events; of a moment that two share, both count.
-local function forget_erased(key, summary)
+-- Removes from a summary what comes from the erased parts of a visit: page, title, and the device if no identity
+-- remains. footfall_history.storage.visit does the same with events. Of two events of one time, both count.
+local function remove_erased(key, summary)
   local moments, is_named, first, is_signed_in, is_erased = {}, false, nil, false, false
   for _, one in ipairs(transitions_of(key)) do
     local is_marker = one.kind ~= SIGN_OUT and not one.is_named
@@ -217,7 +217,8 @@ local function read_summary(text)
   end
   local first_ms, last_ms, page_ms, rev, device, site, url = text:match(FIRST_VERSION)
   if not first_ms then return nil end
-  return {tonumber(first_ms), tonumber(last_ms), tonumber(rev), device, site, {tonumber(page_ms), url}, {0, '', ''}, '', 0, ''}
+  local page, title = {tonumber(page_ms), url}, {0, '', ''}
+  return {tonumber(first_ms), tonumber(last_ms), tonumber(rev), device, site, page, title, '', 0, ''}
 end
 
 local answer = {}
@@ -242,22 +243,22 @@ for k = 5, #KEYS do
   else
     summary = {first_ms, last_ms, 0, device, site, page, title, '', received_ms, browser_visit_id}
   end
-  local was_known, was_bounded = summary[REV] > 0, summary[BOUND] ~= ''
+  local was_known, was_truncated = summary[REV] > 0, summary[BOUND] ~= ''
   local changed = #given > 0 and merge_transitions(key, visit, summary, given) or {}
   if #changed > 0 then
     summary[REV] = summary[REV] + 1
-    redis.call('XADD', CHANGES, 'MAXLEN', '~', changes_kept, '*', 'visit', visit, 'rev', summary[REV], unpack(changed))
+    redis.call('XADD', CHANGES, 'MAXLEN', '~', max_changes, '*', 'visit', visit, 'rev', summary[REV], unpack(changed))
   end
-  if summary[HAS_ERASED] then forget_erased(key, summary) end
+  if summary[HAS_ERASED] then remove_erased(key, summary) end
   local new = cmsgpack.pack(summary)
   if new ~= old then redis.call('HSET', key, 'visit', new) end
   mark_live(visit, summary[LAST_MS], was_known, summary[REV] > 0)
-  local must_refresh = redis.call('PTTL', key) < keep_ms
-  if must_refresh then redis.call('PEXPIRE', key, keep_ms + refresh_ms) end
-  must_refresh = must_refresh and was_known
-  local is_newly_bounded = not was_bounded and summary[BOUND] ~= ''
-  if #changed > 0 or must_refresh then
-    answer[#answer + 1] = {visit, #changed > 0 and 1 or 0, must_refresh and 1 or 0, is_newly_bounded and 1 or 0}
+  local needs_refresh = redis.call('PTTL', key) < retention_ms
+  if needs_refresh then redis.call('PEXPIRE', key, retention_ms + refresh_ms) end
+  needs_refresh = needs_refresh and was_known
+  local is_newly_truncated = not was_truncated and summary[BOUND] ~= ''
+  if #changed > 0 or needs_refresh then
+    answer[#answer + 1] = {visit, #changed > 0 and 1 or 0, needs_refresh and 1 or 0, is_newly_truncated and 1 or 0}
   end
 end
 redis.call('ZREMRANGEBYSCORE', LIVE_ANONYMOUS, '-inf', '(' .. ARGV[1])

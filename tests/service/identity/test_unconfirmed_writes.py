@@ -1,4 +1,4 @@
-"""What MongoDB does not confirm counts as not written: neither as a race that was lost, nor as a fault of ours."""
+"""A write that MongoDB does not confirm counts as unavailable, and not as a conflict or an internal error."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -21,23 +21,23 @@ KNOWN = IdentityRecord(identity_id="known")
 NEW = IdentityRecord(identity_id="new", contact_id="c1")
 WRITES: dict[str, Write] = {
     "a new record": lambda links: links.replace([(None, NEW)]),
-    "one that somebody else has made": lambda links: links.replace([(None, NEW), (None, KNOWN)]),
+    "a record that exists already": lambda links: links.replace([(None, NEW), (None, KNOWN)]),
     "a contact": lambda links: links.replace_contact(None, ContactRecord(contact_id="c1")),
     "a tombstone": lambda links: links.put_tombstone(Tombstone("e", "hash", 1, "officer", "check")),
-    "what makes all durable": lambda links: links.make_durable(),
+    "what makes all durable": lambda links: links.wait_for_journal(),
 }
 
 
 @pytest.fixture
 def mongo(mongo_url: str) -> Iterator[UnconfirmingMongo]:
-    """A server that can be told not to confirm."""
+    """A server that can stop confirming writes."""
     with unconfirming_mongo(mongo_url) as mongo:
         yield mongo
 
 
 @pytest.fixture
 async def links(mongo: UnconfirmingMongo, mongo_database: str) -> AsyncIterator[LinkStore]:
-    """A store on it, which knows one identity."""
+    """A store with one identity on that server."""
     links = LinkStore.open(mongo.url, mongo_database, timeout_ms=20_000, erasure_secret=ERASURE_KEY)
     await links.replace([(None, KNOWN)])
     yield links
@@ -45,16 +45,14 @@ async def links(mongo: UnconfirmingMongo, mongo_database: str) -> AsyncIterator[
 
 
 @pytest.mark.parametrize("write", WRITES)
-async def test_every_write_says_that_the_store_is_unavailable(
-    mongo: UnconfirmingMongo, links: LinkStore, write: str
-) -> None:
+async def test_every_unconfirmed_write_is_unavailable(mongo: UnconfirmingMongo, links: LinkStore, write: str) -> None:
     mongo.confirms = False
     with pytest.raises(RequestError) as refused:
         await WRITES[write](links)
     assert refused.value.code is grpc.StatusCode.UNAVAILABLE
 
 
-async def test_indexes_are_made_as_soon_as_it_confirms(mongo: UnconfirmingMongo, links: LinkStore) -> None:
+async def test_indexes_are_created_as_soon_as_mongodb_confirms(mongo: UnconfirmingMongo, links: LinkStore) -> None:
     mongo.confirms = False
     preparing = asyncio.create_task(links.prepare())
     await asyncio.sleep(0.3)
@@ -63,7 +61,7 @@ async def test_indexes_are_made_as_soon_as_it_confirms(mongo: UnconfirmingMongo,
     await asyncio.wait_for(preparing, 10)
 
 
-async def test_callers_are_told_to_come_again(mongo: UnconfirmingMongo, running_identity: Running) -> None:
+async def test_callers_get_a_retry_delay(mongo: UnconfirmingMongo, running_identity: Running) -> None:
     contact = contact_pb2.Contact(contact_id=new_id())
     async with running_identity(MONGO_URL=mongo.url) as identity, identity.stub() as stub:
         mongo.confirms = False
