@@ -22,7 +22,7 @@ LOG_BOUND_BYTES = MIB
 READING_BYTES = WAITING_BYTES = MIB
 WAITING_EVENTS = 1_000
 FLOOD = 200
-# By docs/operations.md these bounds come to 10 MB; the rest is what any load makes a fresh process take.
+# By docs/ops/failures.md these bounds come to 10 MB; the rest is what any load makes a fresh process take.
 MOST_GROWN = 3 * (READING_BYTES + WAITING_BYTES) + 1_000 * WAITING_EVENTS + 13_000 * FLOOD + 20 * MIB
 
 # A limit on the size of files instead of a small disk, because anybody may set one anywhere. To Valkey it is the same:

@@ -186,6 +186,7 @@ class Admission:
 
     def _identify(self, event: Event, site: Site, now_ms: int) -> collector.Outcome | None:
         """Set transition, identity and assurance. Values that the sender has put into these fields are overwritten."""
+        event.ClearField("assurance_reason_code")
         event.ClearField("proven_json")
         event.ClearField("token_id")
         kind = TRANSITION_KINDS.get(event.event_name)

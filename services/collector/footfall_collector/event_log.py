@@ -237,7 +237,9 @@ class EventLog:
                 problem = None if isinstance(error, RedisError) else str(error)  # an error of Redis may quote an event
                 warning.warn(error=type(error).__name__, problem=problem, partitions=sorted(numbers))
         if len(errors) == len(answers):
-            raise LogFullError if full else LogUnavailableError if failed else LogRejectedError
+            if full == errors.keys():  # only then nothing was stored, as LogFullError promises
+                raise LogFullError
+            raise LogUnavailableError if full or failed else LogRejectedError
         return {number: entry_id.decode() for number, entry_id in answers.items() if number not in errors}
 
     async def _is_full(self, node: Node) -> bool:

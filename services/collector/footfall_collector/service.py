@@ -3,12 +3,12 @@
 from functools import partial
 from typing import Any, Final
 
+import grpc
 from footfall.collector.v1 import collector_service_pb2 as collector
 from footfall.collector.v1.collector_service_pb2_grpc import CollectorServiceServicer
 from footfall.event.v1.event_pb2 import EventBatch
 from footfall_servicekit.channel import remaining
 from footfall_servicekit.errors import RequestError
-from grpc import StatusCode
 from grpc.aio import ServicerContext
 
 from footfall_collector.event_log import LogFullError, LogRejectedError, LogUnavailableError
@@ -52,7 +52,7 @@ class CollectorService(CollectorServiceServicer):
             raise RequestError.unavailable(message, _RETRY_UNAVAILABLE_MS, "LOG_UNAVAILABLE") from None
         except LogRejectedError:
             message = "the event log rejects the batch; an operator must repair it (see the collector's log)"
-            raise RequestError(StatusCode.INTERNAL, "INTERNAL", message) from None
+            raise RequestError(grpc.StatusCode.INTERNAL, "INTERNAL", message) from None
 
 
 def check_batch(batch: EventBatch) -> None:

@@ -158,7 +158,7 @@ class LiveTail:
     async def _must_reach_back_to(self, number: int, place: Position) -> None:
         if not await self._log.reaches_back_to(number, place):
             message = "the log no longer holds what follows resume_token; list the events since, and begin without one"
-            raise RequestError.failed_precondition("LOG_TRIMMED", message)
+            raise RequestError.failed_precondition("RESUME_TOKEN_EXPIRED", message)
 
 
 def _batch(entry: Entry) -> EventBatch:

@@ -109,9 +109,10 @@ class HistoryService(HistoryServiceServicer):
         """The timeline of a visit."""
         visit, known = await self._visit(request)
         window = queries.page_window(request, default_size=_TIMELINE_PAGE)
-        explanations = await self._reader.explanations(known)
-        keyed = zip([step.transition.order_key for step in known.fold.steps], explanations, strict=True)
-        page = window.cut([(key, explanation) for key, explanation in keyed if window.contains(key)])
+        steps = [step for step in known.fold.steps if window.contains(step.transition.order_key)][: window.size + 1]
+        explanations = await self._reader.explanations(known, steps)
+        keys = [step.transition.order_key for step in steps]
+        page = window.cut(list(zip(keys, explanations, strict=True)))
         response = pb.ExplainVisitResponse(visit=visit, explanations=page.items)
         if page.next_key:
             response.next_page_token = paging.encode(page.next_key, paging.fingerprint(request))

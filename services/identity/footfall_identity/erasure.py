@@ -57,7 +57,7 @@ class Eraser:
         """
         if not self._secret:
             raise RequestError.failed_precondition(
-                "NO_ERASURE_KEY", "ERASURE_KEY is not set; set it to erase identities"
+                "NO_ERASURE_KEY", "ERASURE_KEY is not set, so no identity can be erased"
             )
         hashed = identity_hash(self._secret, identity_id)
         visits = await self._index.visits_naming(hashed.hex())
@@ -82,7 +82,7 @@ class Eraser:
         skipped.
         """
         if not self._secret:
-            _log.error("cannot apply an erasure in the event log, nor the entries behind it; set ERASURE_KEY")
+            _log.error("the log holds an erasure and is not read any further until ERASURE_KEY is set")
             raise RuntimeError("ERASURE_KEY is not set")
         await self._add_tombstone(erasure, actor="")
         await self._erase_visits(number, erasure)
@@ -124,7 +124,7 @@ class Eraser:
 
     def _check_key(self, tombstones: list[Tombstone]) -> None:
         if any(tombstone.key_check != self._key_check for tombstone in tombstones):
-            raise RefusalError("ERASURE_KEY: identities were erased with another key; set that key again")
+            raise RefusalError("ERASURE_KEY: identities were erased in this database with another key; set that one")
 
     async def _restore(self, tombstones: list[Tombstone]) -> None:
         hashes = {tombstone.hash for tombstone in tombstones}

@@ -104,7 +104,7 @@ class LinkStore:
                 for field in ("keys", "is_stale"):
                     await self._contacts.create_index(field, sparse=True)
             except _TRANSIENT_ERRORS as error:
-                _log.warning("MongoDB is not available", error=type(error).__name__)
+                _log.warning("MongoDB does not answer", error=type(error).__name__)
                 await asyncio.sleep(_RETRY_MS / 1000)
             else:
                 return
@@ -324,7 +324,7 @@ async def _translating_errors() -> AsyncIterator[None]:
         # Other failures in the same bulk write do not matter here: what was not confirmed has to be repeated anyway.
         if isinstance(error, BulkWriteError) and not error.details["writeConcernErrors"]:
             raise
-        _log.warning("MongoDB is not available", error=type(error).__name__)
+        _log.warning("MongoDB does not answer", error=type(error).__name__)
         raise RequestError.unavailable(
             "MongoDB, the store of identities, is not available; try again", _RETRY_MS
         ) from None

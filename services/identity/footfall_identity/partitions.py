@@ -118,7 +118,7 @@ async def translating_errors() -> AsyncIterator[None]:
     try:
         yield
     except AWAY as error:
-        _log.warning("Redis is not available", error=type(error).__name__)
+        _log.warning("Redis does not answer", error=type(error).__name__)
         raise RequestError.unavailable(
             "Redis, the store of live state, is not available; try again", _RETRY_MS
         ) from None

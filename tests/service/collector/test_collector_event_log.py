@@ -310,6 +310,11 @@ class TestCluster:
             await eventually(is_refused, every=0.2)
             with pytest.raises(LogFullError):
                 await log.append({first: b"x"})
+            [lost, *_] = await partitions_of(cluster[0])
+            async with client(cluster[0]) as node:
+                await node.shutdown(nosave=True)
+            with pytest.raises(LogUnavailableError):  # what was lost may have been stored
+                await log.append({first: b"x", lost: b"x"})
 
     async def test_every_node_must_be_durable_and_have_its_own_replica(
         self, cluster: list[str], tmp_path: Path

@@ -311,5 +311,5 @@ async def test_another_erasure_key_is_refused(running_identity: Running) -> None
         await stub.EraseIdentity(pb.EraseIdentityRequest(identity_id=PERSON, actor="officer"))
     async with running_identity(ERASURE_KEY="another key of some length") as identity:
         assert await asyncio.to_thread(identity.process.wait, 10) == 2
-        assert '"problem": "ERASURE_KEY: identities were erased with another key' in identity.output()
+        assert '"problem": "ERASURE_KEY: identities were erased in this database with another key' in identity.output()
         assert "stack" not in identity.output()

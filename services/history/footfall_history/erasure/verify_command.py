@@ -1,7 +1,7 @@
 """Turns `footfall-history verify-erasure ID` into what the stores still hold of a person: a search through all bytes.
 
 It looks into the whole Redis and the whole database, so also into what identity keeps there. What it finds where
-docs/operations.md says that something may be left is printed as `listed`, all else as `left`.
+docs/privacy.md says that something may be left is printed as `listed`, all else as `left`.
 """
 
 import argparse

@@ -15,7 +15,17 @@ from footfall_history.queries import views
 from footfall_history.queries.filters import of_sites
 from footfall_history.queries.reader import IS_ENTRY, Reader
 from footfall_history.queries.user_agents import user_agent
-from footfall_history.storage import Document, Preview, Series, Store, Tombstones, Visit, event_time_ms, stored_event
+from footfall_history.storage import (
+    Document,
+    Preview,
+    Series,
+    Store,
+    Tombstones,
+    Visit,
+    assurance_reason_code,
+    event_time_ms,
+    stored_event,
+)
 
 _VISITS_A_GROUP: Final = 50
 _CHUNK: Final = 100
@@ -109,8 +119,10 @@ class Exporter:
                 unstored = visit_pb2.UnstoredEvent(
                     event=visit_pb2.StoredEvent(event=event, address=context.address, bot=context.bot)
                 )
-                unstored.event.event.visit_id = event.browser_visit_id or event.visit_id
-                unstored.event.event.ClearField("browser_visit_id")
+                shown = unstored.event.event
+                shown.visit_id = event.browser_visit_id or event.visit_id
+                shown.ClearField("browser_visit_id")
+                shown.assurance_reason_code = assurance_reason_code(event.assurance_reason)
                 unstored.event.received_time.FromMilliseconds(context.received_time_ms)
                 unstored.dead_letter.reason = letter.reason
                 unstored.dead_letter.create_time.FromMilliseconds(letter.aside_ms)

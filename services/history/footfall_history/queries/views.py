@@ -7,10 +7,10 @@ from footfall.event.v1.event_pb2 import Assurance as AssuranceValue
 from footfall.history.v1 import visit_pb2 as pb
 from footfall.identity.v1.identity_pb2 import Identity
 from footfall.identity.v1.visitor_pb2 import VisitorState
-from footfall_timeline import EFFECTS, Association, Session, Stamp
+from footfall_timeline import EFFECTS, Association, Rule, Session, Stamp, Step
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from footfall_history.storage import Document, Visit, event_time_ms
+from footfall_history.storage import Document, Visit, assurance_reason_code, event_time_ms
 
 PAGE_FIELDS: Final = (
     "order_key",
@@ -27,6 +27,8 @@ PAGE_FIELDS: Final = (
 """What a page says of its PageEntered, without the data that may be large."""
 EVIDENCE_FIELDS: Final = ("event_id", "event_name", "assurance_reason")
 """What an explanation says of an event."""
+RULE_CODES: Final = {rule: pb.TransitionRule.Value(f"TRANSITION_RULE_{rule.name}") for rule in Rule}
+"""What an explanation says beside the text of a rule."""
 
 
 def visit_message(document: Mapping[str, Any], last_key: str | None, now_ms: int, idle_ms: int) -> pb.Visit:
@@ -106,20 +108,23 @@ def page_message(entered: Mapping[str, Any], exited: str) -> pb.Page:
     return message
 
 
-def explanations(visit: Visit, evidence: Mapping[str, Document]) -> Iterable[pb.Explanation]:
-    """The transitions of a visit in order; `evidence` are the stored events, by event id."""
-    for step in visit.fold.steps:
+def explanations(steps: Iterable[Step], evidence: Mapping[str, Document], rev: int) -> Iterable[pb.Explanation]:
+    """Transitions of a timeline of this revision; `evidence` are the stored events, by event id."""
+    for step in steps:
         transition = step.transition
         event = evidence.get(transition.event_id, {})
+        reason = event.get("assurance_reason", "")
         yield pb.Explanation(
             event_id=transition.event_id,
             event_name=event.get("event_name", ""),
             event_time=timestamp(transition.event_time_ms),
             rule=step.rule.value,
+            rule_code=RULE_CODES[step.rule],
             assurance=AssuranceValue.ValueType(transition.assurance),
-            assurance_reason=event.get("assurance_reason", ""),
-            before=stamp_message(step.before, visit.rev),
-            after=stamp_message(step.after, visit.rev),
+            assurance_reason=reason,
+            assurance_reason_code=assurance_reason_code(reason),
+            before=stamp_message(step.before, rev),
+            after=stamp_message(step.after, rev),
             effect=EFFECTS[step.rule],
         )
 
