@@ -1,7 +1,7 @@
 # Every command of the house. No logic in here: it is in the files that are called.
 
 bin := $(CURDIR)/.venv/bin
-distributions := protos timeline servicekit services/collector services/identity services/history gateway
+distributions := protos timeline servicekit eventlog services/collector services/identity services/history gateway
 compile := $(bin)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 
 .PHONY: help install run test chaos bench bench-history bench-hostile soak lint types docs-test proto released reference settings requirements audit wheels up

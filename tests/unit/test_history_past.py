@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 from footfall.event.v1 import event_pb2
 from footfall.event.v1.event_pb2 import Event
+from footfall_eventlog.admitted import transition_of
+from footfall_eventlog.site_groups import SiteGroups
 from footfall_history.importing.past import PastVisit, Timed, Told, batch_of, decode_event
-from footfall_timeline import Walls, scoped_visit_id, transition_of
+from footfall_timeline import scoped_visit_id
 
 VISIT, EVENT, PAGE = (f"00000000-0000-4000-8000-00000000000{n}" for n in range(3))
-WALLS = Walls({"shop": "shops", "default": "default"})
+WALLS = SiteGroups({"shop": "shops", "default": "default"})
 NAMES = {
     event_pb2.TRANSITION_KIND_UNSPECIFIED: "",
     event_pb2.TRANSITION_KIND_USER_INFO: "UserInfo",

@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from typing import Annotated, NamedTuple
 
 import msgspec
+from footfall_eventlog.events import MAX_EVENT_BYTES, MAX_EVENTS
 
 from footfall_gateway.problem import format_error
-
-MAX_EVENTS = 1_000
-MAX_EVENT_BYTES = 64 * 1024
 
 _INT64_MAX = 2**63 - 1
 _MAX_ID_LENGTH = 64

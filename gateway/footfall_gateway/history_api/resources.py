@@ -8,12 +8,11 @@ from typing import Annotated
 import msgspec
 from footfall.history.v1 import visit_pb2
 from footfall.identity.v1 import identity_pb2, visitor_pb2
+from footfall_eventlog.events import SYSTEM_EVENTS
 from google.protobuf.timestamp_pb2 import Timestamp
 
 NO_SESSION = "00000000-0000-1000-8000-000000000000"
 """`activeSessionId` of a visit without an open session."""
-
-_SYSTEM_EVENTS = {"VisitStarted", "PageEntered", "PageExited", "SignIn", "SignOut", "UserInfo"}
 
 
 class Event(msgspec.Struct):
@@ -139,7 +138,7 @@ def event(stored: visit_pb2.StoredEvent) -> Event:
 
 def event_type(event_name: str) -> str:
     """`SYSTEM` or `BUSINESS`, by the name of the event."""
-    return "SYSTEM" if event_name in _SYSTEM_EVENTS else "BUSINESS"
+    return "SYSTEM" if event_name in SYSTEM_EVENTS else "BUSINESS"
 
 
 def page(stored: visit_pb2.Page) -> Page:

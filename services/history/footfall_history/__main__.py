@@ -1,15 +1,16 @@
-"""Turns settings into parts, and the parts into the running history service, or into one command."""
+"""The history service's process: its parts, made from the settings, and its command line."""
 
 import asyncio
 from functools import partial
 from typing import Final
 
 from footfall.history.v1 import history_service_pb2_grpc as history_grpc
+from footfall_eventlog.site_groups import SiteGroups
 from footfall_servicekit import command_line
 from footfall_servicekit.background import repeat
 from footfall_servicekit.command_line import Command
-from footfall_servicekit.server import Server, run, serve
-from footfall_timeline import Walls
+from footfall_servicekit.process import run, serve
+from footfall_servicekit.server import Server
 
 from footfall_history.access import ACCESS
 from footfall_history.dead_letters import DeadLetters, run_dead_letters
@@ -35,8 +36,8 @@ _SWEEP_EVERY_S: Final = 600.0
 
 
 async def keep_history(settings: HistorySettings) -> int:
-    """Serve until told to stop; return the exit code."""
-    stopping, walls = asyncio.Event(), Walls.load(settings.sites_file)
+    """Serve until a stop is requested; return the exit code."""
+    stopping, site_groups = asyncio.Event(), SiteGroups.load(settings.sites_file)
     store = Store.open(settings.mongo_url, settings.mongo_database, settings.mongo_timeout_ms)
     log_kept_ms = settings.log_retention_minutes * MINUTE_MS
     log = Log(settings.redis_url, settings.partitions, settings.redis_timeout_ms)
@@ -63,15 +64,17 @@ async def keep_history(settings: HistorySettings) -> int:
         check_store=store.journal,
     )
     freshness = Freshness(log, settings.lag_warning_s)
-    tail = LiveTail(log, preview, stopping, most_watchers=settings.max_event_streams, walls=walls)
+    tail = LiveTail(log, preview, stopping, most_watchers=settings.max_event_streams, site_groups=site_groups)
     exporter, receipts = Exporter(store, reader, tombstones, letters, preview), Receipts(reader, letters)
-    service = HistoryService(store, reader, identities, tail, eraser, receipts=receipts, exporter=exporter, walls=walls)
+    service = HistoryService(
+        store, reader, identities, tail, eraser, receipts=receipts, exporter=exporter, site_groups=site_groups
+    )
 
     async def is_ready() -> bool:
         return await store.is_ready() and await log.is_ready()
 
     async def consume() -> None:
-        await tombstones.check()  # before anything of an erased person could be merged
+        await tombstones.check()  # before events of an erased person could be merged
         async with asyncio.TaskGroup() as readers:
             for reader in log.readers(consumer.handle):
                 readers.create_task(reader.run())
@@ -101,13 +104,13 @@ async def keep_history(settings: HistorySettings) -> int:
 
 
 def main() -> None:
-    """Run history, or carry out `dead-letters ...` or `verify-erasure ...`; the entry point `footfall-history`."""
+    """Run the service or one of its commands; the entry point `footfall-history`."""
     commands = {
         "dead-letters": Command("list, show, repair, replay or discard what could not be stored", run_dead_letters),
-        "verify-erasure": Command("search the stores for what is left of somebody", run_verify_erasure),
+        "verify-erasure": Command("search the stores for the data of an erased person", run_verify_erasure),
     }
     about = "Keep what visitors do, and answer about it, until SIGTERM or SIGINT."
-    settings = command_line.answer("footfall-history", about, HistorySettings, commands)
+    settings = command_line.parse("footfall-history", about, HistorySettings, commands)
     run(settings, "history", partial(keep_history, settings))
 
 

@@ -14,10 +14,10 @@ from typing import Final, NamedTuple
 from footfall.event.v1.event_pb2 import Event, EventBatch
 from footfall.history.v1.history_service_pb2 import StreamEventsRequest, StreamEventsResponse
 from footfall.history.v1.visit_pb2 import StoredEvent
+from footfall_eventlog.log import decode
+from footfall_eventlog.site_groups import SiteGroups
 from footfall_servicekit.errors import RequestError
-from footfall_servicekit.stream import Entry
-from footfall_timeline import Walls, partition
-from google.protobuf.message import DecodeError
+from footfall_timeline import partition
 
 from footfall_history import metrics
 from footfall_history.log import Log, Position
@@ -28,7 +28,7 @@ Positions = dict[int, Position]
 """By partition, behind which entry to go on."""
 
 _RETRY_MS: Final = 5_000
-_NO_WALLS: Final = Walls()
+_NO_GROUPS: Final = SiteGroups()
 _PLACE: Final = re.compile(r"(\d{1,3})=(\d{1,20}-\d{1,20})/(\d{1,20})")
 
 
@@ -64,9 +64,15 @@ class LiveTail:
     """Streams of events as they arrive. Each watcher reads for itself, as quickly as it takes what it is given."""
 
     def __init__(
-        self, log: Log, preview: Preview, stopping: asyncio.Event, *, most_watchers: int, walls: Walls = _NO_WALLS
+        self,
+        log: Log,
+        preview: Preview,
+        stopping: asyncio.Event,
+        *,
+        most_watchers: int,
+        site_groups: SiteGroups = _NO_GROUPS,
     ) -> None:
-        self._walls = walls
+        self._site_groups = site_groups
         self._log = log
         self._preview = preview
         self._stopping = stopping
@@ -91,9 +97,9 @@ class LiveTail:
             self._watchers -= 1
 
     async def _events(self, request: StreamEventsRequest) -> AsyncGenerator[StreamEventsResponse, None]:
-        sites, visit_ids = self._walls.sharing(request.sites), frozenset[str]()
+        sites, visit_ids = self._site_groups.sharing(request.sites), frozenset[str]()
         if request.visit_id:
-            visit_ids = frozenset(self._walls.candidates(uuid_of(request.visit_id, "visit_id"), sites))
+            visit_ids = frozenset(self._site_groups.candidates(uuid_of(request.visit_id, "visit_id"), sites))
         wanted = Wanted(request.site, visit_ids, frozenset(sites))
         positions = await self._begin(visit_ids, request.resume_token)
         if request.announce_progress:
@@ -143,7 +149,8 @@ class LiveTail:
         """
         entries = await self._log.read_behind(number, place)
         await self._must_reach_back_to(number, place)
-        batches = wanted.part([_batch(entry) for entry, _ in entries])
+        # An entry that is no batch is a dead letter of the consumer.
+        batches = wanted.part([decode(entry) or EventBatch() for entry, _ in entries])
         documents, _ = await self._preview.of(batches)
         stamped = {
             key: stored_event(document)
@@ -159,13 +166,6 @@ class LiveTail:
         if not await self._log.reaches_back_to(number, place):
             message = "the log no longer holds what follows resume_token; list the events since, and begin without one"
             raise RequestError.failed_precondition("RESUME_TOKEN_EXPIRED", message)
-
-
-def _batch(entry: Entry) -> EventBatch:
-    try:
-        return EventBatch.FromString(entry.payload)
-    except DecodeError:  # the consumer puts it aside
-        return EventBatch()
 
 
 def _key(event: Event) -> str:

@@ -5,11 +5,10 @@ from functools import partial
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
-from footfall_servicekit.partitions import AWAY, PartitionedRedis, hash_tag
-from footfall_servicekit.stream import PAYLOAD_FIELD, Entry, StreamReader, about_stream, trim
+from footfall_eventlog.log import GROUPS, HISTORY_GROUP, stream_key
+from footfall_eventlog.partitions import TRANSIENT_ERRORS, PartitionedRedis
+from footfall_eventlog.stream import PAYLOAD_FIELD, Entry, StreamReader, stream_info, trim
 
-GROUP: Final = "history"
-_ALL_GROUPS: Final = ("identity", "identity-live", GROUP)
 # Entries are small when traffic is: many of them still make one good batch.
 _ENTRIES_A_BATCH: Final = 256
 # Each watcher holds a read's entries for as long as its client takes to read them, and they may be of 1 MiB.
@@ -25,7 +24,7 @@ class Position(NamedTuple):
     ordinal: int
 
 
-Unavailable = AWAY
+Unavailable = TRANSIENT_ERRORS
 """What methods raise when Redis does not answer."""
 
 
@@ -48,7 +47,7 @@ class Log:
         """A reader of each partition, which gives its batches to `handle` with the partition's number."""
         return [
             StreamReader(
-                self._redis[number], _key("log", number), GROUP, partial(handle, number), batch=_ENTRIES_A_BATCH
+                self._redis[number], stream_key(number), HISTORY_GROUP, partial(handle, number), batch=_ENTRIES_A_BATCH
             )
             for number in range(self.partitions)
         ]
@@ -66,20 +65,20 @@ class Log:
         return is_ours and bool(removed <= position.ordinal <= about["entries-added"])
 
     async def _about(self, number: int) -> dict[str, Any]:
-        about = await about_stream(self._redis[number], _key("log", number))
+        about = await stream_info(self._redis[number], stream_key(number))
         if about is None:  # nothing has been appended yet
             return {"last-generated-id": b"0-0", "entries-added": 0, "length": 0}
         return about
 
     async def oldest_ms(self, number: int) -> int:
         """When the oldest entry of a partition that history has not acknowledged was appended; 0: there is none."""
-        redis, key = self._redis[number], _key("log", number)
-        if await about_stream(redis, key) is None:  # nothing has been appended yet
+        redis, key = self._redis[number], stream_key(number)
+        if await stream_info(redis, key) is None:  # nothing has been appended yet
             return 0
         groups = {about["name"].decode(): about for about in await redis.xinfo_groups(key)}
-        if not (group := groups.get(GROUP)):
+        if not (group := groups.get(HISTORY_GROUP)):
             return 0
-        oldest = (await redis.xpending(key, GROUP))["min"] if group["pending"] else None
+        oldest = (await redis.xpending(key, HISTORY_GROUP))["min"] if group["pending"] else None
         if not oldest:
             unread = await redis.xrange(key, f"({group['last-delivered-id'].decode()}", "+", count=1)
             oldest = unread[0][0] if unread else None
@@ -87,7 +86,7 @@ class Log:
 
     async def read_behind(self, number: int, position: Position) -> list[tuple[Entry, Position]]:
         """The next entries behind a place, each with the place behind it; none when none has come within a second."""
-        key = _key("log", number)
+        key = stream_key(number)
         answer = await self._redis[number].xread({key: position.id}, count=_ENTRIES_A_READ, block=_BLOCK_MS)
         entries = answer[0][1] if answer else []
         return [
@@ -106,7 +105,7 @@ class Log:
 
     async def trim(self, number: int, kept_ms: int) -> None:
         """Remove from a partition what every reader of the log is done with and is older than that."""
-        await trim(self._redis[number], _key("log", number), _ALL_GROUPS, kept_ms)
+        await trim(self._redis[number], stream_key(number), GROUPS, kept_ms)
 
 
 async def _pieces(redis: Any, key: bytes) -> AsyncIterator[bytes]:
@@ -133,7 +132,3 @@ async def _pieces(redis: Any, key: bytes) -> AsyncIterator[bytes]:
 def _order(entry_id: str) -> tuple[int, int]:
     milliseconds, _, sequence = entry_id.partition("-")
     return int(milliseconds), int(sequence)
-
-
-def _key(kind: str, partition: int) -> str:
-    return f"{kind}:{hash_tag(partition)}"

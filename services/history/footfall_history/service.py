@@ -8,9 +8,10 @@ from typing import Any, Final, TypeVar
 from footfall.history.v1 import history_service_pb2 as pb
 from footfall.history.v1 import visit_pb2
 from footfall.history.v1.history_service_pb2_grpc import HistoryServiceServicer
+from footfall_eventlog.site_groups import SiteGroups
 from footfall_servicekit import paging
 from footfall_servicekit.errors import RequestError
-from footfall_timeline import LaterVersionError, Walls
+from footfall_timeline import LaterVersionError
 from google.protobuf.message import Message
 from grpc.aio import ServicerContext
 
@@ -30,7 +31,7 @@ Method = Callable[["HistoryService", Request, Context], Coroutine[Any, Any, Resp
 # A later version will read what it has written, while it replaces this one.
 _UNAVAILABLE: Final = (*storage.Unavailable, *log.Unavailable, LaterVersionError)
 _RETRY_MS: Final = 1_000
-_NO_WALLS: Final = Walls()
+_NO_GROUPS: Final = SiteGroups()
 
 
 Answers = Callable[["HistoryService", Request, Context], AsyncGenerator[Response, None]]
@@ -85,7 +86,7 @@ class HistoryService(HistoryServiceServicer):
         *,
         receipts: Receipts,
         exporter: Exporter,
-        walls: Walls = _NO_WALLS,
+        site_groups: SiteGroups = _NO_GROUPS,
     ) -> None:
         self._store = store
         self._reader = reader
@@ -94,7 +95,7 @@ class HistoryService(HistoryServiceServicer):
         self._eraser = eraser
         self._receipts = receipts
         self._exporter = exporter
-        self._walls = walls
+        self._site_groups = site_groups
 
     @_answered
     async def GetVisit(self, request: pb.GetVisitRequest, _context: Context) -> pb.GetVisitResponse:  # noqa: N802
@@ -109,7 +110,9 @@ class HistoryService(HistoryServiceServicer):
         """The timeline of a visit."""
         visit, known = await self._visit(request)
         window = queries.page_window(request, default_size=_TIMELINE_PAGE)
-        steps = [step for step in known.fold.steps if window.contains(step.transition.order_key)][: window.size + 1]
+        steps = [step for step in known.visit_state.steps if window.contains(step.transition.order_key)][
+            : window.size + 1
+        ]
         explanations = await self._reader.explanations(known, steps)
         keys = [step.transition.order_key for step in steps]
         page = window.cut(list(zip(keys, explanations, strict=True)))
@@ -132,7 +135,7 @@ class HistoryService(HistoryServiceServicer):
     async def GetPage(self, request: pb.GetPageRequest, _context: Context) -> pb.GetPageResponse:  # noqa: N802
         """One page entry."""
         page_id = queries.uuid_of(request.page_id, "page_id")
-        found = await self._reader.page(page_id, self._walls.sharing(request.sites))
+        found = await self._reader.page(page_id, self._site_groups.sharing(request.sites))
         return pb.GetPageResponse(page=_known(found, "Page", page_id))
 
     @_answered
@@ -149,7 +152,7 @@ class HistoryService(HistoryServiceServicer):
     async def GetSession(self, request: pb.GetSessionRequest, _context: Context) -> pb.GetSessionResponse:  # noqa: N802
         """One session."""
         session_id = queries.uuid_of(request.session_id, "session_id")
-        found = await self._reader.session(session_id, self._walls.sharing(request.sites))
+        found = await self._reader.session(session_id, self._site_groups.sharing(request.sites))
         return pb.GetSessionResponse(session=_known(found, "Session", session_id))
 
     @_answered
@@ -167,7 +170,7 @@ class HistoryService(HistoryServiceServicer):
     async def GetEvent(self, request: pb.GetEventRequest, _context: Context) -> pb.GetEventResponse:  # noqa: N802
         """One event."""
         event_id = queries.uuid_of(request.event_id, "event_id")
-        sites = self._walls.sharing(request.sites)
+        sites = self._site_groups.sharing(request.sites)
         visit_ids = self._candidates(request.visit_id, sites) if request.visit_id else []
         found = await self._reader.event(event_id, visit_ids, sites)
         return pb.GetEventResponse(event=_known(found, "Event", event_id))
@@ -175,7 +178,7 @@ class HistoryService(HistoryServiceServicer):
     @_answered
     async def GetReceipt(self, request: pb.GetReceiptRequest, _context: Context) -> pb.GetReceiptResponse:  # noqa: N802
         """What became of one event."""
-        sites = self._walls.sharing(request.sites)
+        sites = self._site_groups.sharing(request.sites)
         visit_ids = self._candidates(request.visit_id, sites)
         event_id = queries.uuid_of(request.event_id, "event_id")
         receipt = _known(await self._receipts.get(visit_ids, event_id, sites), "Receipt", event_id)
@@ -201,7 +204,7 @@ class HistoryService(HistoryServiceServicer):
         page = window.cut(
             [
                 (association.first.order_key, association)
-                for association in known.fold.associations
+                for association in known.visit_state.associations
                 if window.contains(association.first.order_key) and request.scope in {0, association.scope}
             ]
         )
@@ -243,7 +246,7 @@ class HistoryService(HistoryServiceServicer):
     ) -> AsyncGenerator[pb.StreamRelatedResponse, None]:
         """What belongs to several parents."""
         response, size = pb.StreamRelatedResponse(), 0
-        async for item in Children(self._store, self._reader, request, self._walls).items():
+        async for item in Children(self._store, self._reader, request, self._site_groups).items():
             response.items.append(item)
             size += item.ByteSize()
             if size >= _MESSAGE_BYTES:
@@ -266,7 +269,7 @@ class HistoryService(HistoryServiceServicer):
         self, request: pb.ExportIdentityRequest, _context: Context
     ) -> AsyncGenerator[pb.ExportIdentityResponse, None]:
         """Everything known of an identity."""
-        sites = self._walls.sharing(request.sites)
+        sites = self._site_groups.sharing(request.sites)
         async with aclosing(self._exporter.export(queries.identity_of(request.identity_id), sites)) as answers:
             async for answer in answers:
                 yield answer
@@ -286,7 +289,7 @@ class HistoryService(HistoryServiceServicer):
 
     def _widen(self, request: Any) -> None:
         """Let a request name all sites that its sites share visits with."""
-        request.sites[:] = self._walls.sharing(request.sites)
+        request.sites[:] = self._site_groups.sharing(request.sites)
 
     async def _resolve(self, request: Any) -> None:
         """Widen a request, and let it name the visit that it names, if it does, by the id that it is stored under."""
@@ -298,7 +301,7 @@ class HistoryService(HistoryServiceServicer):
             [request.visit_id] = (await self._reader.meant({"": candidates}, request.sites)).values()
 
     def _candidates(self, text: str, sites: Sequence[str]) -> list[str]:
-        return self._walls.candidates(queries.uuid_of(text, "visit_id"), sites)
+        return self._site_groups.candidates(queries.uuid_of(text, "visit_id"), sites)
 
 
 def _known(found: Found | None, resource_type: str, name: str) -> Found:

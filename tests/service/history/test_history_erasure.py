@@ -19,14 +19,14 @@ from footfall_history.storage.preview import Preview
 from footfall_history.storage.store import Store
 from footfall_history.storage.tombstones import Tombstones
 from footfall_servicekit.errors import details_of
-from footfall_timeline import ANONYMOUS, Fold, Kind, erase, identity_hash, merge, normalize_uuid
+from footfall_timeline import ANONYMOUS, Kind, VisitState, erase, identity_hash, merge, normalize_uuid
 
 from tests.service.history.conftest import ERASURE_KEY
 from tests.service.history.test_history_stamping import CrashError, UnreliableStore
+from tests.tools.attributions import attribution_at
 from tests.tools.eventually import eventually
 from tests.tools.history import entry, logged
 from tests.tools.process import Running
-from tests.tools.stamps import stamp_at
 from tests.tools.stories import Story
 from tests.tools.visits import Event, event, now_ms, random_visit, scattered, transitions
 
@@ -368,9 +368,9 @@ async def test_erasing_beside_competing_consumers_that_crash(
     assert not await is_anywhere(store, person)
     for events in visits:
         timeline = erase(merge(transitions(events))[:most], person, erasure.erase_time_ms)
-        folded = Fold(events[0]["visitID"], timeline)
+        folded = VisitState(events[0]["visitID"], timeline)
         async for stored in store.events.find({"visit_id": events[0]["visitID"]}):
-            stamp = stamp_at(folded, int(stored["order_key"][:13]), stored["event_id"])
+            stamp = attribution_at(folded, int(stored["order_key"][:13]), stored["event_id"])
             assert (stored["state"], stored.get("identity_id", ""), stored.get("session_id", "")) == stamp[:3]
             assert not (is_of_forgotten(folded, stored["order_key"]) and {"url", "data_json", "category"} & set(stored))
             assert bool(stored.get("erased")) == ("url" not in stored)
@@ -379,7 +379,7 @@ async def test_erasing_beside_competing_consumers_that_crash(
         assert not (is_forgotten and "user_agent" in visit)
 
 
-def is_of_forgotten(folded: Fold, key: str) -> bool:
+def is_of_forgotten(folded: VisitState, key: str) -> bool:
     """Whether whoever an event with this key belongs to has been erased, or whom the visit first named after it."""
     owners = [
         step.transition

@@ -7,8 +7,9 @@ import grpc
 import pytest
 from footfall.event.v1.event_pb2 import EventBatch
 from footfall.history.v1 import history_service_pb2 as pb
+from footfall_eventlog.log import HISTORY_GROUP
 from footfall_history.dead_letters.letters import DeadLetters
-from footfall_history.log import GROUP, Log
+from footfall_history.log import Log
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # ships none
 
 from tests.tools.eventually import eventually
@@ -49,7 +50,7 @@ async def test_what_is_appended_to_the_log_is_in_history_within_two_seconds(
 
 
 async def is_acknowledged(redis: Any) -> bool:
-    return bool((await redis.xpending(LOG, GROUP))["pending"] == 0)
+    return bool((await redis.xpending(LOG, HISTORY_GROUP))["pending"] == 0)
 
 
 async def test_only_what_cannot_be_stored_is_put_aside_with_its_reason(
@@ -82,9 +83,9 @@ async def test_only_what_cannot_be_stored_is_put_aside_with_its_reason(
 async def test_what_a_dead_consumer_left_is_taken_over(running_history: Running, redis: Any) -> None:
     story = Story("dana")
     [entry_id] = await append(redis, story.entry())
-    await redis.xgroup_create(LOG, GROUP, id="0")
-    await redis.xreadgroup(GROUP, "dead", {LOG: ">"})
-    await redis.xclaim(LOG, GROUP, "dead", 0, [entry_id], idle=60_000)
+    await redis.xgroup_create(LOG, HISTORY_GROUP, id="0")
+    await redis.xreadgroup(HISTORY_GROUP, "dead", {LOG: ">"})
+    await redis.xclaim(LOG, HISTORY_GROUP, "dead", 0, [entry_id], idle=60_000)
     async with running_history() as history, history.stub() as stub:
         await eventually(lambda: has_events(stub, story.visit_id, 7))
 

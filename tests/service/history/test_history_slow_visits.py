@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from footfall.event.v1.event_pb2 import Erasure, EventBatch
+from footfall_eventlog.stream import Entry
 from footfall_history import metrics
 from footfall_history.freshness import Freshness
 from footfall_history.ingest.consumer import LogConsumer
@@ -20,7 +21,6 @@ from footfall_history.ingest.slow_visits import SlowVisits, SlowVisitsFullError
 from footfall_history.ingest.stamper import Effort, Kept, Stamper
 from footfall_history.log import Log
 from footfall_history.storage.store import Store
-from footfall_servicekit.stream import Entry
 from footfall_timeline import identity_hash
 from pymongo.errors import ConnectionFailure
 

@@ -17,12 +17,12 @@ from footfall.event.v1.event_pb2 import EventBatch
 from footfall_history.ingest.stamper import Stamper
 from footfall_history.storage.store import Restamp, Store, Unavailable
 from footfall_history.storage.tombstones import Tombstones
-from footfall_timeline import Fold, State, merge, normalize_uuid, order_key
+from footfall_timeline import State, VisitState, merge, normalize_uuid, order_key
 
 from tests.service.history.conftest import ERASURE_KEY
+from tests.tools.attributions import attribution_at
 from tests.tools.batches import batch
 from tests.tools.history import entry, logged
-from tests.tools.stamps import stamp_at
 from tests.tools.visits import Event, event, now_ms, random_visit, scattered, transitions
 
 ROUNDS = int(os.environ.get("FOOTFALL_STAMPING_ROUNDS", "12"))
@@ -119,13 +119,13 @@ async def assert_stamped_right(store: Store, events: list[Event], most: int = 1_
     """Compare all of a visit's events in the store with what the pure rules say."""
     visit_id = events[0]["visitID"]
     timeline = merge(transitions(events))
-    folded = Fold(visit_id, timeline[:most])
+    folded = VisitState(visit_id, timeline[:most])
     ids = [(event["timestamp"], normalize_uuid(event["eventID"])) for event in events]
     stored = [document async for document in store.events.find({"visit_id": visit_id})]
     assert {
         document["event_id"]: (document["state"], document.get("identity_id", ""), document.get("session_id", ""))
         for document in stored
-    } == {event_id: stamp_at(folded, at_ms, event_id)[:3] for at_ms, event_id in ids}
+    } == {event_id: attribution_at(folded, at_ms, event_id)[:3] for at_ms, event_id in ids}
     assert len(stored) == len(events)
     [visit] = await store.read_visits([visit_id])
     assert (len(visit["timeline"]), visit.get("truncated", False)) == (min(most, len(timeline)), len(timeline) > most)

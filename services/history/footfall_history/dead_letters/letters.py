@@ -13,9 +13,11 @@ from typing import Final, NamedTuple
 
 import structlog
 from footfall.event.v1.event_pb2 import EventBatch
-from footfall_servicekit.partitions import hash_tag
-from footfall_servicekit.stream import PAYLOAD_FIELD, Entry
-from footfall_timeline import has_stored_ids, partition
+from footfall_eventlog.admitted import has_stored_ids
+from footfall_eventlog.log import stream_key
+from footfall_eventlog.partitions import hash_tag
+from footfall_eventlog.stream import PAYLOAD_FIELD, Entry
+from footfall_timeline import partition
 from google.protobuf.message import DecodeError
 
 from footfall_history import metrics
@@ -188,7 +190,7 @@ class DeadLetters:
 
     async def replay(self, letter: Letter) -> bool:
         """Append what lies aside to the log again, and take it from here. False when it is no longer as given."""
-        keys = _ids_key(letter.partition), _letter_key(letter.partition, letter.id), f"log:{hash_tag(letter.partition)}"
+        keys = _ids_key(letter.partition), _letter_key(letter.partition, letter.id), stream_key(letter.partition)
         return bool(await self._redis(letter.partition).eval(_REPLAY, len(keys), *keys, letter.id, letter.payload))
 
     async def replace(self, letter: Letter, batch: EventBatch, reason: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 from footfall.event.v1.event_pb2 import Event, EventBatch
-from footfall_timeline import UnfitEventError, transition_of
+from footfall_eventlog.admitted import InvalidEventError, transition_of
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 
 _HARMLESS: Final = ("visit_id", "event_id", "event_name", "site", "event_time_ms", "transition", "assurance")
@@ -67,7 +67,7 @@ def check(batch: EventBatch) -> None:
     [event] = batch.events
     try:
         transition_of(event)
-    except UnfitEventError as error:
+    except InvalidEventError as error:
         raise RepairError(str(error)) from None
     if event.data_json and not _is_object(event.data_json):
         raise RepairError("data is no JSON object")

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 from urllib.parse import quote, quote_plus
 
+from footfall_eventlog.log import STREAM_PREFIX
 from footfall_servicekit import logs
 from footfall_servicekit.background import RefusalError
 from footfall_servicekit.settings import load
@@ -90,7 +91,7 @@ async def _in_redis(log: Log, wanted: re.Pattern[bytes]) -> Places:
 
 
 def _why_in_redis(key: bytes) -> str:
-    if key.startswith(b"log:"):
+    if key.startswith(STREAM_PREFIX.encode()):
         return "the log holds it until it is trimmed"
     if key.startswith(b"slow:"):
         return "events that wait hold it until history has stored them"

@@ -10,10 +10,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+from footfall_eventlog.site_groups import SiteGroups
 from footfall_servicekit import logs
 from footfall_servicekit.background import RefusalError
 from footfall_servicekit.settings import load
-from footfall_timeline import Walls
 
 from footfall_history.identities import Identities
 from footfall_history.importing.comparison import differences
@@ -146,7 +146,7 @@ async def _bring(importer: Importer, source: Source, options: argparse.Namespace
 async def _importer(options: argparse.Namespace) -> AsyncIterator[Importer]:
     settings = load(HistorySettings)
     logs.configure("history", "critical")  # what goes wrong is told by what is raised
-    walls = Walls.load(settings.sites_file)
+    site_groups = SiteGroups.load(settings.sites_file)
     store = Store.open(settings.mongo_url, settings.mongo_database, settings.mongo_timeout_ms)
     tombstones = Tombstones(store, settings.erasure_secret, erases_anonymous=settings.erase_anonymous_events)
     identities = Identities(settings.identity_target, settings.identity_timeout_ms, settings.client_tls)
@@ -155,7 +155,7 @@ async def _importer(options: argparse.Namespace) -> AsyncIterator[Importer]:
     try:
         async with asyncio.timeout(_PATIENCE_S):
             await tombstones.check()
-        yield Importer(stamper, tombstones, identities, walls, kept_ms=kept_ms, site=options.site)
+        yield Importer(stamper, tombstones, identities, site_groups, kept_ms=kept_ms, site=options.site)
     finally:
         await identities.close()
         await store.close()

@@ -12,7 +12,9 @@ from typing import Final
 import msgspec
 from footfall.event.v1.event_pb2 import Event, EventBatch
 from footfall.identity.v1.identity_service_pb2 import ImportedVisit, ImportIdentitiesRequest
-from footfall_timeline import State, Walls
+from footfall_eventlog.site_groups import SiteGroups
+from footfall_eventlog.sites import DEFAULT_SITE
+from footfall_timeline import State
 
 from footfall_history.identities import Identities
 from footfall_history.importing.past import batch_of
@@ -27,7 +29,6 @@ _EVENTS_A_REQUEST: Final = 1_000
 _BYTES_A_REQUEST: Final = 1024 * 1024
 _TELL_EVERY_S: Final = 5.0
 _REASONS_TOLD: Final = 100
-_DEFAULT_SITE: Final = "default"
 
 
 @dataclass
@@ -94,13 +95,20 @@ class Importer:
     """Writes what was read. All of it may come again, and in any order."""
 
     def __init__(
-        self, stamper: Stamper, tombstones: Tombstones, identities: Identities, walls: Walls, *, kept_ms: int, site: str
+        self,
+        stamper: Stamper,
+        tombstones: Tombstones,
+        identities: Identities,
+        site_groups: SiteGroups,
+        *,
+        kept_ms: int,
+        site: str,
     ) -> None:
         """Events older than `kept_ms` would be removed at once. `site`: of all visits; empty: as each visit says."""
         self._stamper = stamper
         self._tombstones = tombstones
         self._identities = identities
-        self._walls = walls
+        self._site_groups = site_groups
         self._kept_ms = kept_ms
         self._site = site
         self.tally = Tally()
@@ -148,7 +156,7 @@ class Importer:
             kept = [timed for timed in events if timed.at_ms >= oldest_ms]
             self.tally.expired += len(events) - len(kept)
             try:
-                yield batch_of(visit, kept, self._site or visit.site or _DEFAULT_SITE, self._walls)
+                yield batch_of(visit, kept, self._site or visit.site or DEFAULT_SITE, self._site_groups)
             except ValueError as error:
                 self.tally.skip(f"visit {visit.visit_id}: {error}")
 
@@ -177,7 +185,7 @@ def _parts(events: Iterable[Event]) -> Iterator[list[Event]]:
 
 
 def _imported(visit: Visit) -> ImportedVisit:
-    stamp = visit.fold.stamp
+    stamp = visit.visit_state.attribution
     return ImportedVisit(
         visit_id=visit.visit_id,
         revision=visit.rev,

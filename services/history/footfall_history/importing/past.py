@@ -22,14 +22,12 @@ from footfall.event.v1.event_pb2 import (
     EventBatch,
     EventContext,
 )
-from footfall_timeline import Kind, Rule, Walls, normalize_uuid, page_id, user_agent_id
+from footfall_eventlog.events import SYSTEM_EVENTS, TRANSITION_KINDS, USER_ID_KEYS
+from footfall_eventlog.site_groups import SiteGroups
+from footfall_timeline import Rule, normalize_uuid, page_id, user_agent_id
 
-from footfall_history.storage import PAGE_ENTERED, PAGE_EXITED, TIME_DIGITS
+from footfall_history.storage import TIME_DIGITS
 
-_KINDS: Final = {"UserInfo": Kind.USER_INFO, "SignIn": Kind.SIGN_IN, "SignOut": Kind.SIGN_OUT}
-_SYSTEM_EVENTS: Final = {"VisitStarted", PAGE_ENTERED, PAGE_EXITED, *_KINDS}
-# Under which names data has whom it names, the likeliest first.
-_USER_KEYS: Final = ("userID", "userId", "userid", "username", "email")
 # What names somebody although somebody else stays signed in.
 _NAMED_BESIDE: Final = {Rule.USER_INFO_OTHER_IDENTITY, Rule.SIGN_IN_TOKEN_USED_BEFORE}
 # As JSON it is longer than the 64 KiB that admission takes.
@@ -105,20 +103,20 @@ class Timed(NamedTuple):
     at_ms: int
 
 
-def batch_of(visit: PastVisit, events: Iterable[Timed], site: str, walls: Walls) -> EventBatch:
+def batch_of(visit: PastVisit, events: Iterable[Timed], site: str, site_groups: SiteGroups) -> EventBatch:
     """Events of one visit as the log would bring them. Their ids may be no UUIDs: that is found unfit later.
 
     Raises ValueError when the visit's id is none.
     """
     batch = EventBatch()
     sent = normalize_uuid(visit.visit_id)
-    stored = walls.stored_id(sent, site)
+    stored = site_groups.stored_id(sent, site)
     for index, (given, at_ms) in enumerate(events):
         batch.contexts.append(EventContext(received_time_ms=given.received_ms, user_agent=visit.user_agent))
         event = Event(
             event_id=_plain(given.event_id),
             event_name=given.event_name or "",
-            event_type=EVENT_TYPE_SYSTEM if given.event_name in _SYSTEM_EVENTS else EVENT_TYPE_BUSINESS,
+            event_type=EVENT_TYPE_SYSTEM if given.event_name in SYSTEM_EVENTS else EVENT_TYPE_BUSINESS,
             visit_id=stored,
             browser_visit_id=sent if sent != stored else "",
             global_visit_id=_plain(given.global_visit_id or ""),
@@ -146,14 +144,14 @@ def batch_of(visit: PastVisit, events: Iterable[Timed], site: str, walls: Walls)
 
 def _identify(event: Event, visit: PastVisit) -> None:
     """What the event did to its visit, by what the source says of that; else by its name, as in the original."""
-    kind = _KINDS.get(event.event_name)
+    kind = TRANSITION_KINDS.get(event.event_name)
     told = _BY_NAME if visit.transitions is None else visit.transitions.get(event.event_id)
     if kind is None or told is None:
         return
-    if kind is Kind.SIGN_OUT:
+    if kind == TRANSITION_KIND_SIGN_OUT:
         event.transition = TRANSITION_KIND_SIGN_OUT
     elif identity := told.identity or _named(event.data_json, visit.identities):
-        is_sign_in = kind is Kind.SIGN_IN and (told is _BY_NAME or _opened_session(told.rule))
+        is_sign_in = kind == TRANSITION_KIND_SIGN_IN and (told is _BY_NAME or _opened_session(told.rule))
         event.transition = TRANSITION_KIND_SIGN_IN if is_sign_in else TRANSITION_KIND_USER_INFO
         event.identity_id = identity
         event.assurance, event.assurance_reason = told.assurance, told.reason
@@ -167,7 +165,7 @@ def _opened_session(rule: str) -> bool:
 def _named(data_json: bytes, identities: frozenset[str] | None) -> str:
     """Whom the data of an event names: of the visit's identities, if these are known; empty when that is nobody."""
     fields = _decode_fields(data_json or b"{}")
-    for name in (*_USER_KEYS, *fields) if identities is not None else _USER_KEYS:
+    for name in (*USER_ID_KEYS, *fields) if identities is not None else USER_ID_KEYS:
         value = msgspec.json.decode(fields[name]) if name in fields else None
         text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
         if text and (identities is None or text in identities):

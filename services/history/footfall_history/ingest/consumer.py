@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 import prometheus_client
 import structlog
 from footfall.event.v1.event_pb2 import Erasure, EventBatch
-from footfall_servicekit.stream import Entry
-from footfall_timeline import normalize_uuid
-from google.protobuf.message import DecodeError
+from footfall_eventlog.admitted import is_valid_erasure
+from footfall_eventlog.log import decode
+from footfall_eventlog.stream import Entry
 
 from footfall_history import log, metrics
 from footfall_history.dead_letters import DeadLetters, DeadLettersFullError
@@ -19,7 +19,6 @@ from footfall_history.storage import parts_of
 
 # Large enough to make the cost of a command small beside that of its documents, small enough to be done in a second.
 _EVENTS_A_BATCH = 1_000
-_HASH_BYTES = 32
 
 _log = structlog.get_logger()
 
@@ -61,9 +60,9 @@ class LogConsumer:
         """
         decoded = []
         for entry in entries:
-            try:
-                decoded.append((entry, EventBatch.FromString(entry.payload)))
-            except DecodeError:
+            if batch := decode(entry):
+                decoded.append((entry, batch))
+            else:
                 await self._letters.put_entry(partition, entry, "not an EventBatch")
         outcomes: Outcomes = Counter()
         slow: list[tuple[str, EventBatch]] = []
@@ -124,7 +123,7 @@ class LogConsumer:
 
     async def _erase(self, partition: int, entry: Entry, erasure: Erasure) -> None:
         """Remember who is erased, so that what is merged from now on is without that person; the rest takes longer."""
-        if len(erasure.identity_hash) == _HASH_BYTES and _is_uuid(erasure.erasure_id):
+        if is_valid_erasure(erasure):
             await self._eraser.remember(erasure)
             name = f"erasure/{erasure.erasure_id}"
             await self._slow.put(partition, [(name, EventBatch(erasure=erasure))], is_first=True)
@@ -135,13 +134,6 @@ class LogConsumer:
 def _count(outcomes: Outcomes) -> None:
     for outcome, count in outcomes.items():
         outcome.inc(count)
-
-
-def _is_uuid(text: str) -> bool:
-    try:
-        return normalize_uuid(text) == text
-    except ValueError:
-        return False
 
 
 def _parts(batches: Iterable[EventBatch]) -> Iterator[list[EventBatch]]:

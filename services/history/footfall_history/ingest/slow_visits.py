@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 
 import structlog
 from footfall.event.v1.event_pb2 import EventBatch
-from footfall_servicekit.partitions import hash_tag
+from footfall_eventlog.partitions import hash_tag
 
 from footfall_history import metrics
 from footfall_history.log import Log, Unavailable

@@ -9,12 +9,14 @@ from typing import Final
 
 from footfall.history.v1 import history_service_pb2 as pb
 from footfall.history.v1 import visit_pb2
+from footfall_eventlog.events import PAGE_ENTERED
+from footfall_eventlog.site_groups import SiteGroups
 from footfall_servicekit.errors import RequestError
-from footfall_timeline import Walls, order_key
+from footfall_timeline import order_key
 
 from footfall_history.queries import filters, views
 from footfall_history.queries.reader import Reader
-from footfall_history.storage import PAGE_ENTERED, Document, Store, Visit, stored_event
+from footfall_history.storage import Document, Store, Visit, stored_event
 
 VISIT: Final = pb.RESOURCE_KIND_VISIT
 IDENTITY: Final = pb.RESOURCE_KIND_IDENTITY
@@ -28,7 +30,7 @@ _CHILDREN: Final = {
     SESSION: {PAGE, EVENT},
     PAGE: {EVENT},
 }
-_NO_WALLS: Final = Walls()
+_NO_GROUPS: Final = SiteGroups()
 _MOST_PARENTS: Final = 1_000
 _MOST_ITEMS: Final = 10_000
 
@@ -45,11 +47,11 @@ class Children:
     """One request for what belongs to many parents."""
 
     def __init__(
-        self, store: Store, reader: Reader, request: pb.StreamRelatedRequest, walls: Walls = _NO_WALLS
+        self, store: Store, reader: Reader, request: pb.StreamRelatedRequest, site_groups: SiteGroups = _NO_GROUPS
     ) -> None:
         """Raises RequestError."""
-        self._walls = walls
-        self._sites = walls.sharing(request.sites)
+        self._site_groups = site_groups
+        self._sites = site_groups.sharing(request.sites)
         self._store = store
         self._reader = reader
         self._kind = request.parent_kind
@@ -68,7 +70,7 @@ class Children:
     async def items(self) -> AsyncGenerator[pb.RelatedItem, None]:
         """The items, kind by kind. Raises RequestError when they are too many, and `storage.Unavailable`."""
         if self._kind == VISIT:
-            candidates = {visit_id: self._walls.candidates(visit_id, self._sites) for visit_id in self._spelled}
+            candidates = {visit_id: self._site_groups.candidates(visit_id, self._sites) for visit_id in self._spelled}
             meant = await self._reader.meant(candidates, self._sites)
             self._spelled = {meant[visit_id]: text for visit_id, text in self._spelled.items()}
         if self._kind != PAGE and (self._kind != VISIT or SESSION in self._kinds):
@@ -110,7 +112,7 @@ class Children:
         for document in self._visits:
             if self._site not in {"", document.get("site")}:
                 continue
-            for session in Visit.from_document(document).fold.sessions:
+            for session in Visit.from_document(document).visit_state.sessions:
                 parent = document["_id"] if self._kind == VISIT else session.identity
                 key = order_key(session.start_ms, session.session_id)
                 if parent in self._spelled and self._starts.contains(key):

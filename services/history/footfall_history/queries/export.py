@@ -84,7 +84,7 @@ class Exporter:
     async def _sessions(self, identity: str, where: Document) -> AsyncIterator[visit_pb2.Session]:
         async for group in self._groups(where):
             for document in group:
-                for session in Visit.from_document(document).fold.sessions:
+                for session in Visit.from_document(document).visit_state.sessions:
                     if session.identity == identity:
                         yield views.session_message(views.shown_id(document), session)
 

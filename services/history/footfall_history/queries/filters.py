@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 from footfall.history.v1 import history_service_pb2 as pb
+from footfall_eventlog.events import MAX_EVENT_TIME_MS, MAX_IDENTITY_LENGTH
 from footfall_servicekit import paging
 from footfall_servicekit.errors import RequestError
-from footfall_timeline import LONGEST_IDENTITY, normalize_uuid, order_key
+from footfall_timeline import normalize_uuid, order_key
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -21,7 +22,6 @@ from footfall_history.storage import TIME_DIGITS, Document, event_time_ms
 
 ALL_CATEGORIES: Final = "all categories"
 
-_LATEST_MS: Final = 10**13 - 1
 _KEY = re.compile(rf"[0-9]{{{TIME_DIGITS}}}")
 
 Item = TypeVar("Item")
@@ -90,7 +90,7 @@ def page_window(request: Any, default_size: int = 50) -> Window:
 
 def position_key(position: pb.Position) -> str:
     """The key of a place in a collection. Raises RequestError."""
-    if not 0 <= position.time_ms <= _LATEST_MS:
+    if not 0 <= position.time_ms <= MAX_EVENT_TIME_MS:
         raise RequestError.invalid("start.time_ms", "must be milliseconds since the epoch, of at most 13 digits")
     return order_key(position.time_ms, position.id)
 
@@ -116,7 +116,7 @@ def _time_key(scope: pb.Scope, field: str) -> str:
 
 
 def _key(at_ms: int) -> str:
-    return f"{min(max(at_ms, 0), _LATEST_MS):013d}"
+    return f"{min(max(at_ms, 0), MAX_EVENT_TIME_MS):013d}"
 
 
 def received_since(scope: pb.Scope, clock: Callable[[], float] = time.time) -> int:
@@ -136,8 +136,8 @@ def uuid_of(text: str, field: str) -> str:
 
 def identity_of(text: str, field: str = "identity_id") -> str:
     """An identity id. Raises RequestError."""
-    if not 1 <= len(text) <= LONGEST_IDENTITY:
-        raise RequestError.invalid(field, f"must be 1 to {LONGEST_IDENTITY} characters")
+    if not 1 <= len(text) <= MAX_IDENTITY_LENGTH:
+        raise RequestError.invalid(field, f"must be 1 to {MAX_IDENTITY_LENGTH} characters")
     return text
 
 

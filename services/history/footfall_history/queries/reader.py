@@ -11,13 +11,13 @@ from operator import itemgetter
 from typing import Final
 
 from footfall.history.v1 import visit_pb2 as pb
+from footfall_eventlog.events import PAGE_ENTERED
 from footfall_servicekit import paging
 from footfall_timeline import Session, Step, order_key
 
 from footfall_history.queries import views
 from footfall_history.queries.filters import Page, Window, of_sites
 from footfall_history.storage import (
-    PAGE_ENTERED,
     TIME_DIGITS,
     Document,
     Series,
@@ -88,7 +88,7 @@ class Reader:
     async def _session(self, session_id: str, sites: Sequence[str]) -> tuple[Document, Session] | None:
         """A session and its visit."""
         for document in await self._store.find_visits({"session_ids": session_id} | of_sites(sites), 1):
-            for session in Visit.from_document(document).fold.sessions:
+            for session in Visit.from_document(document).visit_state.sessions:
                 if session.session_id == session_id:
                     return document, session
         return None
@@ -102,7 +102,7 @@ class Reader:
         async for document in self._store.each_visit(conditions):
             if len(found) > window.size and found[-1][0][:TIME_DIGITS] < document["start_key"][:TIME_DIGITS]:
                 break
-            for session in Visit.from_document(document).fold.sessions:
+            for session in Visit.from_document(document).visit_state.sessions:
                 key = order_key(session.start_ms, session.session_id)
                 if window.contains(key) and identity in {"", session.identity}:
                     insort(found, (key, views.session_message(views.shown_id(document), session)), key=itemgetter(0))

@@ -7,7 +7,7 @@ from footfall.event.v1.event_pb2 import Assurance as AssuranceValue
 from footfall.history.v1 import visit_pb2 as pb
 from footfall.identity.v1.identity_pb2 import Identity
 from footfall.identity.v1.visitor_pb2 import VisitorState
-from footfall_timeline import EFFECTS, Association, Rule, Session, Stamp, Step
+from footfall_timeline import EFFECTS, Association, Attribution, Rule, Session, Step
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from footfall_history.storage import Document, Visit, assurance_reason_code, event_time_ms
@@ -34,7 +34,7 @@ RULE_CODES: Final = {rule: pb.TransitionRule.Value(f"TRANSITION_RULE_{rule.name}
 def visit_message(document: Mapping[str, Any], last_key: str | None, now_ms: int, idle_ms: int) -> pb.Visit:
     """A visit, whose last event has the order key `last_key` (None: all its events have expired)."""
     visit = Visit.from_document(document)
-    stamp = visit.fold.stamp
+    stamp = visit.visit_state.attribution
     start_ms = event_time_ms(document["start_key"])
     last_ms = event_time_ms(last_key) if last_key else start_ms
     return pb.Visit(
@@ -129,7 +129,7 @@ def explanations(steps: Iterable[Step], evidence: Mapping[str, Document], rev: i
         )
 
 
-def stamp_message(stamp: Stamp, rev: int) -> pb.Stamp:
+def stamp_message(stamp: Attribution, rev: int) -> pb.Stamp:
     """A stamp made from the timeline of this revision."""
     return pb.Stamp(
         state=VisitorState.ValueType(stamp.state), identity_id=stamp.identity, session_id=stamp.session_id, revision=rev

@@ -7,8 +7,6 @@ from footfall_history.storage.arrivals import Arrival, Arrivals, Unstorable, by_
 from footfall_history.storage.documents import (
     IMPORTED,
     NO_REVISION,
-    PAGE_ENTERED,
-    PAGE_EXITED,
     TIME_DIGITS,
     Document,
     assurance_reason_code,
@@ -27,8 +25,6 @@ from footfall_history.storage.visit import Visit
 __all__ = [
     "IMPORTED",
     "NO_REVISION",
-    "PAGE_ENTERED",
-    "PAGE_EXITED",
     "TIME_DIGITS",
     "Arrival",
     "Arrivals",

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from footfall.event.v1.event_pb2 import Event, EventBatch, EventContext
-from footfall_timeline import Transition, UnfitEventError, order_key, transition_of
+from footfall_eventlog.admitted import InvalidEventError, transition_of
+from footfall_timeline import Transition, order_key
 
 from footfall_history.storage.documents import DEVICE_FIELDS, Document, event_document, has_same_content
 
@@ -38,7 +39,7 @@ class Arrival:
     received_ms: int = 0
 
     def add(self, event: Event, context: EventContext) -> None:
-        """Take in one event. Raises UnfitEventError and then takes in nothing."""
+        """Take in one event. Raises InvalidEventError and then takes in nothing."""
         transition = transition_of(event)
         document = event_document(event, context)
         if transition:
@@ -84,7 +85,7 @@ def by_visit(batches: Iterable[EventBatch], unstorable: list[Unstorable]) -> Arr
             arrival = arrivals.get(event.visit_id) or Arrival()
             try:
                 arrival.add(event, context)
-            except UnfitEventError as error:
+            except InvalidEventError as error:
                 unstorable.append(Unstorable(event, context, str(error)))
             else:
                 arrivals[event.visit_id] = arrival

@@ -11,12 +11,11 @@ from typing import Any, Final
 import msgspec
 from footfall.event.v1.event_pb2 import EVENT_TYPE_SYSTEM, AssuranceReason, Event, EventContext
 from footfall.history.v1.visit_pb2 import StoredEvent
-from footfall_timeline import Stamp, order_key
+from footfall_eventlog.events import PAGE_ENTERED
+from footfall_timeline import Attribution, order_key
 
 Document = dict[str, Any]
 
-PAGE_ENTERED: Final = "PageEntered"
-PAGE_EXITED: Final = "PageExited"
 
 NO_REVISION: Final = -1
 """The revision of a stamp that counts no more: less than every timeline's."""
@@ -144,7 +143,7 @@ def erasable(*, of_system: bool) -> tuple[str, ...]:
     return _ERASED if of_system else (*_ERASED, "event_name")
 
 
-def stamp_fields(stamp: Stamp, rev: int) -> tuple[Document, list[str]]:
+def stamp_fields(stamp: Attribution, rev: int) -> tuple[Document, list[str]]:
     """The fields a stamped document has, and the names of those it must not have."""
     fields: Document = {"rev": rev, "state": int(stamp.state)}
     if stamp.identity:

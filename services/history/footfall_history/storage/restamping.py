@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Final
 
-from footfall_timeline import Stamp, order_key
+from footfall_timeline import Attribution, order_key
 
 from footfall_history.storage.documents import Document, erasable, event_time_ms, is_system, stamp_fields
 from footfall_history.storage.store import STAMPED_BY, Restamp, Series, Store
@@ -106,7 +106,7 @@ def restamps_of(visit: Visit, events: Iterable[Document]) -> list[Restamp]:
 
     What has been forgotten is erased with it.
     """
-    alike: dict[tuple[Stamp, tuple[str, ...], bool], dict[str, str]] = defaultdict(dict)
+    alike: dict[tuple[Attribution, tuple[str, ...], bool], dict[str, str]] = defaultdict(dict)
     for event in events:
         piece = visit.piece_at(event["order_key"])
         gone = erasable(of_system=is_system(event)) if piece.is_erased else ()

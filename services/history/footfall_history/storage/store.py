@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple, Self, TypeVar
 import structlog
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
+from footfall_eventlog.events import PAGE_ENTERED, PAGE_EXITED
 from footfall_timeline import order_key
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection
 from pymongo import ASCENDING, DESCENDING, ReadPreference, ReturnDocument, UpdateMany, UpdateOne
@@ -22,7 +23,7 @@ from pymongo.errors import BulkWriteError, ConnectionFailure, PyMongoError, Writ
 from pymongo.uri_parser import parse_uri
 from pymongo.write_concern import WriteConcern
 
-from footfall_history.storage.documents import DEVICE_FIELDS, NO_REVISION, PAGE_ENTERED, PAGE_EXITED, Document, erasable
+from footfall_history.storage.documents import DEVICE_FIELDS, NO_REVISION, Document, erasable
 from footfall_history.storage.walk import Walk
 
 Unavailable = (ConnectionFailure, WriteConcernError)

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple, Self
 
 from footfall_timeline import (
     ANONYMOUS,
-    Fold,
+    Attribution,
     Kind,
-    Stamp,
     Timeline,
     Transition,
+    VisitState,
     erase,
     from_fields,
     merge,
@@ -31,7 +31,7 @@ class Piece(NamedTuple):
 
     start: str
     stop: str | None
-    stamp: Stamp
+    stamp: Attribution
     is_erased: bool
 
 
@@ -116,7 +116,7 @@ class Visit:
             "rev": self.rev,
             "timeline": to_fields(self.timeline),
             "identities": sorted(self.identities),
-            "session_ids": [session.session_id for session in self.fold.sessions],
+            "session_ids": [session.session_id for session in self.visit_state.sessions],
         }
         if any(transition.is_erased for transition in self.timeline):
             fields["forgotten"] = self.is_forgotten
@@ -131,7 +131,9 @@ class Visit:
     @property
     def first_named(self) -> str:
         """Whom it named first; empty when that is nobody any more, or nobody yet."""
-        named = (step.transition.identity for step in self.fold.steps if step.transition.kind is not Kind.SIGN_OUT)
+        named = (
+            step.transition.identity for step in self.visit_state.steps if step.transition.kind is not Kind.SIGN_OUT
+        )
         return next(named, "")
 
     @property
@@ -141,14 +143,16 @@ class Visit:
         return not _named(self.timeline) and self.piece_at(self.start["start_key"][:TIME_DIGITS] + "~").is_erased
 
     @cached_property
-    def fold(self) -> Fold:
+    def visit_state(self) -> VisitState:
         """The timeline read from beginning to end."""
-        return Fold(self.visit_id, self.timeline)
+        return VisitState(self.visit_id, self.timeline)
 
     @cached_property
     def _pieces(self) -> tuple[list[Piece], list[str]]:
-        forgotten = _forgotten(self.fold, erases_anonymous=self.erases_anonymous)
-        pieces = [Piece(*stretch, forgotten.get(stretch.start, False)) for stretch in self.fold.stretches()]
+        forgotten = _forgotten(self.visit_state, erases_anonymous=self.erases_anonymous)
+        pieces = [
+            Piece(*stretch, forgotten.get(stretch.start, False)) for stretch in self.visit_state.attribution_ranges()
+        ]
         return pieces, [piece.start for piece in pieces]
 
     def piece_at(self, order_key: str) -> Piece:
@@ -179,7 +183,7 @@ def _named(timeline: Timeline) -> frozenset[str]:
     return frozenset(transition.identity for transition in timeline if transition.identity)
 
 
-def _forgotten(fold: Fold, *, erases_anonymous: bool) -> dict[str, bool]:
+def _forgotten(fold: VisitState, *, erases_anonymous: bool) -> dict[str, bool]:
     """By the key where a stretch starts: whether whoever owns it has been forgotten.
 
     From an erased SignIn or UserInfo on everything was that person's, until somebody else is named. An erased UserInfo
