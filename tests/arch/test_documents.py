@@ -206,7 +206,9 @@ def test_make_targets_and_modules_exist() -> None:
     [targets] = re.findall(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
 
     def unknown(page: Page) -> set[str]:
-        words = {word for line in named(page, r"\bmake ([a-z][a-z -]*)") for word in line.split()}
+        words = {
+            word for line in named(page, r"(?m)^(?:\$ )?(?:[A-Z_]+=\S+ )*make ([a-z][a-z -]*)") for word in line.split()
+        }
         modules = named(page, r"\bpython3? -m ([\w.]+)")
         return (words - {*targets.split()}) | {name for name in modules if find_spec(name) is None}
 
