@@ -4,7 +4,6 @@ import re
 import subprocess
 from collections.abc import Iterator
 from functools import cache, cached_property
-from pathlib import Path
 from typing import NamedTuple
 
 from docs.generate.markdown import ROOT
@@ -91,9 +90,3 @@ def tracked_files() -> frozenset[str]:
 def pages() -> list[Page]:
     """All pages, in the order of their paths."""
     return [Page(name) for name in sorted(tracked_files()) if name.endswith(".md")]
-
-
-def page(path: Path) -> Page:
-    """The page at a path."""
-    name = path.resolve().relative_to(ROOT).as_posix()
-    return next(each for each in pages() if each.name == name)
