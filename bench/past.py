@@ -10,7 +10,7 @@ from operator import itemgetter
 from typing import Any
 
 from footfall.event.v1.event_pb2 import EventBatch
-from footfall_history.ingest.long_visits import NOTED_EVERY
+from footfall_history.ingest.last_keys import NOTED_EVERY
 from footfall_history.storage.arrivals import by_visit
 from footfall_history.storage.documents import Document
 from footfall_history.storage.store import Store

@@ -9,7 +9,7 @@ import grpc
 import pytest
 import structlog
 from footfall_collector.event_log import EventLog, LogUnavailableError
-from footfall_history.log import Log, Unavailable
+from footfall_history.event_log import Log, Unavailable
 from footfall_identity.partitions import Partitions
 from footfall_identity.visitor_store import VisitorStore
 from footfall_servicekit.errors import RequestError

@@ -12,14 +12,14 @@ from footfall_servicekit.server import Server, run, serve
 from footfall_timeline import Walls
 
 from footfall_history.access import ACCESS
+from footfall_history.consumer_lag import Freshness
 from footfall_history.dead_letters import DeadLetters, run_dead_letters
 from footfall_history.erasure import Eraser, run_verify_erasure
-from footfall_history.freshness import Freshness
-from footfall_history.identities import Identities
+from footfall_history.event_log import Log
+from footfall_history.event_log import Unavailable as LogUnavailable
+from footfall_history.event_streams import LiveTail
+from footfall_history.identity_client import Identities
 from footfall_history.ingest import Effort, LogConsumer, SlowVisits, Stamper
-from footfall_history.live import LiveTail
-from footfall_history.log import Log
-from footfall_history.log import Unavailable as LogUnavailable
 from footfall_history.queries import Exporter, Reader, Receipts
 from footfall_history.retention import sweep
 from footfall_history.service import HistoryService

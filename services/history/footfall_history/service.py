@@ -14,10 +14,10 @@ from footfall_timeline import LaterVersionError, Walls
 from google.protobuf.message import Message
 from grpc.aio import ServicerContext
 
-from footfall_history import log, queries, storage
+from footfall_history import event_log, queries, storage
 from footfall_history.erasure import Eraser
-from footfall_history.identities import Identities
-from footfall_history.live import LiveTail
+from footfall_history.event_streams import LiveTail
+from footfall_history.identity_client import Identities
 from footfall_history.queries import Children, Exporter, Reader, Receipts, user_agent
 from footfall_history.storage import Store, Visit
 
@@ -28,7 +28,7 @@ Found = TypeVar("Found")
 Method = Callable[["HistoryService", Request, Context], Coroutine[Any, Any, Response]]
 
 # A later version will read what it has written, while it replaces this one.
-_UNAVAILABLE: Final = (*storage.Unavailable, *log.Unavailable, LaterVersionError)
+_UNAVAILABLE: Final = (*storage.Unavailable, *event_log.Unavailable, LaterVersionError)
 _RETRY_MS: Final = 1_000
 _NO_WALLS: Final = Walls()
 

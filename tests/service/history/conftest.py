@@ -10,14 +10,14 @@ import grpc
 import pytest
 from footfall.history.v1 import history_service_pb2_grpc as history_grpc
 from footfall_history.__main__ import SERVICE_NAME
-from footfall_history.dead_letters.letters import DeadLetters
+from footfall_history.dead_letters.queue import DeadLetters
 from footfall_history.erasure.eraser import Eraser
-from footfall_history.identities import Identities
+from footfall_history.event_log import Log
+from footfall_history.event_streams import LiveTail
+from footfall_history.identity_client import Identities
+from footfall_history.ingest.attribution import Effort, Stamper
 from footfall_history.ingest.consumer import LogConsumer
 from footfall_history.ingest.slow_visits import SlowVisits
-from footfall_history.ingest.stamper import Effort, Stamper
-from footfall_history.live import LiveTail
-from footfall_history.log import Log
 from footfall_history.queries.export import Exporter
 from footfall_history.queries.reader import Reader
 from footfall_history.queries.receipts import Receipts

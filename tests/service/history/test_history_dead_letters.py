@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from footfall.event.v1.event_pb2 import Event, EventBatch
 from footfall_history import metrics
-from footfall_history.dead_letters.letters import DeadLetters, DeadLettersFullError
+from footfall_history.dead_letters.queue import DeadLetters, DeadLettersFullError
+from footfall_history.event_log import Log
+from footfall_history.ingest.attribution import Stamper
 from footfall_history.ingest.consumer import LogConsumer
-from footfall_history.ingest.stamper import Stamper
-from footfall_history.log import Log
 from footfall_history.storage.arrivals import Unstorable
 from footfall_servicekit.stream import Entry
 from footfall_timeline import partition

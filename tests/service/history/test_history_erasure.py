@@ -11,9 +11,9 @@ import grpc
 import pytest
 from footfall.event.v1.event_pb2 import Erasure, EventBatch
 from footfall.history.v1 import history_service_pb2 as pb
-from footfall_history.dead_letters.letters import DeadLetters
+from footfall_history.dead_letters.queue import DeadLetters
 from footfall_history.erasure.eraser import Eraser
-from footfall_history.ingest.stamper import Stamper
+from footfall_history.ingest.attribution import Stamper
 from footfall_history.storage.arrivals import Unstorable
 from footfall_history.storage.preview import Preview
 from footfall_history.storage.store import Store
@@ -22,7 +22,7 @@ from footfall_servicekit.errors import details_of
 from footfall_timeline import ANONYMOUS, Fold, Kind, erase, identity_hash, merge, normalize_uuid
 
 from tests.service.history.conftest import ERASURE_KEY
-from tests.service.history.test_history_stamping import CrashError, UnreliableStore
+from tests.service.history.test_history_attribution import CrashError, UnreliableStore
 from tests.tools.eventually import eventually
 from tests.tools.history import entry, logged
 from tests.tools.process import Running

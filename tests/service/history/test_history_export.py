@@ -4,8 +4,8 @@ from typing import Any
 
 from footfall.event.v1.event_pb2 import ASSURANCE_CLAIMED
 from footfall.history.v1 import history_service_pb2 as pb
-from footfall_history.dead_letters.letters import DeadLetters
-from footfall_history.ingest.stamper import Stamper
+from footfall_history.dead_letters.queue import DeadLetters
+from footfall_history.ingest.attribution import Stamper
 from footfall_history.storage.arrivals import Unstorable
 from footfall_history.storage.store import Store
 from footfall_history.storage.tombstones import Tombstones

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from footfall.history.v1 import history_service_pb2 as pb
-from footfall_history.ingest.stamper import Stamper
+from footfall_history.ingest.attribution import Stamper
 from footfall_identity.identity_record import IdentityRecord, ProfileValue
 from footfall_identity.link_store import LinkStore
 

@@ -9,8 +9,8 @@ import pytest
 from footfall.event.v1.event_pb2 import EventBatch
 from footfall.history.v1 import history_service_pb2 as pb
 from footfall.identity.v1 import visitor_pb2
-from footfall_history.ingest.stamper import Stamper
-from footfall_history.log import Log
+from footfall_history.event_log import Log
+from footfall_history.ingest.attribution import Stamper
 from footfall_servicekit.errors import details_of
 
 from tests.service.history.conftest import Listener

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 from footfall.history.v1 import history_service_pb2 as pb
-from footfall_history.ingest.stamper import Stamper
+from footfall_history.ingest.attribution import Stamper
 
 from tests.tools.history import entry
 from tests.tools.visits import Event, event, now_ms

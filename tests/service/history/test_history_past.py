@@ -3,7 +3,7 @@
 from itertools import islice
 from operator import itemgetter
 
-from footfall_history.ingest.stamper import Stamper
+from footfall_history.ingest.attribution import Stamper
 from footfall_history.storage.store import Store
 from footfall_history.storage.tombstones import Tombstones
 

@@ -7,8 +7,8 @@ import grpc
 import pytest
 from footfall.event.v1.event_pb2 import EventBatch
 from footfall.history.v1 import history_service_pb2 as pb
-from footfall_history.dead_letters.letters import DeadLetters
-from footfall_history.log import GROUP, Log
+from footfall_history.dead_letters.queue import DeadLetters
+from footfall_history.event_log import GROUP, Log
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # ships none
 
 from tests.tools.eventually import eventually

@@ -8,8 +8,8 @@ import pytest
 from footfall.event.v1 import event_pb2
 from footfall.history.v1 import history_service_pb2 as pb
 from footfall.identity.v1 import visitor_pb2
-from footfall_history.ingest import long_visits
-from footfall_history.ingest.stamper import Stamper
+from footfall_history.ingest import last_keys
+from footfall_history.ingest.attribution import Stamper
 from footfall_history.storage.store import Store
 from footfall_servicekit.errors import details_of
 from footfall_timeline import order_key
@@ -59,7 +59,7 @@ async def test_a_visit_ended_with_its_last_event_whatever_is_noted_of_how_far_it
         await store.note_last_keys({dana.visit_id: order_key(dana.at_ms + noted_ms, "")})
         assert await ended_ms() == dana.at_ms + 5_000
     await store.visits.update_one({"_id": dana.visit_id}, {"$unset": {"last_key": ""}})
-    monkeypatch.setattr(long_visits, "NOTED_EVERY", 1)
+    monkeypatch.setattr(last_keys, "NOTED_EVERY", 1)
     for offset_ms in (8_000, 7_000):
         await stamper.keep([entry([event("AddToCart", dana.visit_id, dana.at_ms + offset_ms)])])
         assert await ended_ms() == dana.at_ms + 8_000

@@ -7,8 +7,8 @@ from typing import Any
 import grpc
 import pytest
 from footfall.history.v1 import history_service_pb2 as pb
-from footfall_history.ingest.stamper import Stamper
-from footfall_history.queries.children import EVENT, IDENTITY, PAGE, SESSION, VISIT
+from footfall_history.ingest.attribution import Stamper
+from footfall_history.queries.related import EVENT, IDENTITY, PAGE, SESSION, VISIT
 from footfall_servicekit.errors import details_of
 
 from tests.tools.history import entry

@@ -1,6 +1,6 @@
 """What is older than the retention time goes, and nothing else."""
 
-from footfall_history.ingest.stamper import Stamper
+from footfall_history.ingest.attribution import Stamper
 from footfall_history.retention import sweep
 from footfall_history.settings import DAY_MS
 from footfall_history.storage.store import Store

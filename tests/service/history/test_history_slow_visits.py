@@ -14,19 +14,19 @@ from typing import Any
 import pytest
 from footfall.event.v1.event_pb2 import Erasure, EventBatch
 from footfall_history import metrics
-from footfall_history.freshness import Freshness
+from footfall_history.consumer_lag import Freshness
+from footfall_history.event_log import Log
+from footfall_history.ingest.attribution import Effort, Kept, Stamper
 from footfall_history.ingest.consumer import LogConsumer
 from footfall_history.ingest.slow_visits import SlowVisits, SlowVisitsFullError
-from footfall_history.ingest.stamper import Effort, Kept, Stamper
-from footfall_history.log import Log
 from footfall_history.storage.store import Store
 from footfall_servicekit.stream import Entry
 from footfall_timeline import identity_hash
 from pymongo.errors import ConnectionFailure
 
 from tests.service.history.conftest import ERASURE_KEY
+from tests.service.history.test_history_attribution import assert_stamped_right
 from tests.service.history.test_history_erasure import is_anywhere
-from tests.service.history.test_history_stamping import assert_stamped_right
 from tests.tools.eventually import eventually
 from tests.tools.history import entry
 from tests.tools.stories import Story

@@ -6,7 +6,7 @@ import grpc
 import pytest
 from footfall.event.v1.event_pb2 import Event, EventBatch
 from footfall.history.v1 import history_service_pb2 as pb
-from footfall_history.ingest.stamper import Stamper
+from footfall_history.ingest.attribution import Stamper
 from footfall_history.storage.store import Store
 from footfall_servicekit.errors import details_of
 from footfall_timeline import LaterVersionError, State

@@ -15,9 +15,9 @@ from footfall_servicekit.background import RefusalError
 from footfall_servicekit.settings import load
 
 from footfall_history.dead_letters import repair
-from footfall_history.dead_letters.letters import DeadLetters, DeadLettersFullError, Letter
+from footfall_history.dead_letters.queue import DeadLetters, DeadLettersFullError, Letter
 from footfall_history.dead_letters.repair import RepairError
-from footfall_history.log import Log, Unavailable
+from footfall_history.event_log import Log, Unavailable
 from footfall_history.settings import DAY_MS, HistorySettings
 
 _PATIENCE_S: Final = 10.0

@@ -17,8 +17,8 @@ from footfall_servicekit import logs
 from footfall_servicekit.background import RefusalError
 from footfall_servicekit.settings import load
 
-from footfall_history.log import Log
-from footfall_history.log import Unavailable as LogUnavailable
+from footfall_history.event_log import Log
+from footfall_history.event_log import Unavailable as LogUnavailable
 from footfall_history.settings import HistorySettings
 from footfall_history.storage import Store
 from footfall_history.storage import Unavailable as StoreUnavailable

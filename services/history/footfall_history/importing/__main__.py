@@ -15,7 +15,7 @@ from footfall_servicekit.background import RefusalError
 from footfall_servicekit.settings import load
 from footfall_timeline import Walls
 
-from footfall_history.identities import Identities
+from footfall_history.identity_client import Identities
 from footfall_history.importing.comparison import differences
 from footfall_history.importing.importer import Importer, Progress
 from footfall_history.importing.rest_client import RestClient, StoppedError, read_credentials

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
-from footfall_history.importing.past import PastEvent
+from footfall_history.importing.past_events import PastEvent
 from footfall_history.importing.rest_client import RestClient
 from footfall_history.importing.sources import Listed, Place, decoded, groups, listed_visits, lists_all, pages
 from footfall_history.storage import PAGE_ENTERED

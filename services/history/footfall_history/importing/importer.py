@@ -14,8 +14,8 @@ from footfall.event.v1.event_pb2 import Event, EventBatch
 from footfall.identity.v1.identity_service_pb2 import ImportedVisit, ImportIdentitiesRequest
 from footfall_timeline import State, Walls
 
-from footfall_history.identities import Identities
-from footfall_history.importing.past import batch_of
+from footfall_history.identity_client import Identities
+from footfall_history.importing.past_events import batch_of
 from footfall_history.importing.rest_client import StoppedError
 from footfall_history.importing.sources import Part, Parts, Place, Source, groups
 from footfall_history.ingest import Stamper

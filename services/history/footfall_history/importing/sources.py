@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from footfall_history.importing.past import Milliseconds, PastEvent, PastVisit, Timed, Told, decode_event
+from footfall_history.importing.past_events import Milliseconds, PastEvent, PastVisit, Timed, Told, decode_event
 from footfall_history.importing.rest_client import NO_QUERY, Answer, Query, RestClient, StoppedError
 from footfall_history.storage import TIME_DIGITS
 

@@ -1,7 +1,7 @@
 """Takes events from the log, stamps them and stores each once; what takes long waits beside the log."""
 
+from footfall_history.ingest.attribution import Effort, Stamper
 from footfall_history.ingest.consumer import LogConsumer
 from footfall_history.ingest.slow_visits import SlowVisits
-from footfall_history.ingest.stamper import Effort, Stamper
 
 __all__ = ["Effort", "LogConsumer", "SlowVisits", "Stamper"]

@@ -10,11 +10,11 @@ from footfall_servicekit.stream import Entry
 from footfall_timeline import normalize_uuid
 from google.protobuf.message import DecodeError
 
-from footfall_history import log, metrics
+from footfall_history import event_log, metrics
 from footfall_history.dead_letters import DeadLetters, DeadLettersFullError
 from footfall_history.erasure import Eraser
+from footfall_history.ingest.attribution import Effort, Stamper
 from footfall_history.ingest.slow_visits import SlowVisits
-from footfall_history.ingest.stamper import Effort, Stamper
 from footfall_history.storage import parts_of
 
 # Large enough to make the cost of a command small beside that of its documents, small enough to be done in a second.
@@ -93,7 +93,7 @@ class LogConsumer:
         """
         try:
             return await self._keep(partition, part, self._effort, outcomes)
-        except (*log.Unavailable, DeadLettersFullError):
+        except (*event_log.Unavailable, DeadLettersFullError):
             raise
         except Exception as error:
             self._failures[partition] += 1

@@ -22,7 +22,7 @@ from footfall.event.v1.event_pb2 import EventBatch
 from footfall_servicekit.partitions import hash_tag
 
 from footfall_history import metrics
-from footfall_history.log import Log, Unavailable
+from footfall_history.event_log import Log, Unavailable
 
 # A turn takes about as much of a visit as there is, so that it is merged once. Its writes are cut small elsewhere.
 _EVENTS_A_TURN: Final = 1_000

@@ -1,6 +1,5 @@
 """Reads what is stored: requests become filters and windows, and what they find becomes messages of the contract."""
 
-from footfall_history.queries.children import Children
 from footfall_history.queries.export import Exporter
 from footfall_history.queries.filters import (
     event_conditions,
@@ -16,8 +15,9 @@ from footfall_history.queries.filters import (
 )
 from footfall_history.queries.reader import Reader
 from footfall_history.queries.receipts import Receipts
+from footfall_history.queries.related import Children
+from footfall_history.queries.resources import association_message
 from footfall_history.queries.user_agents import user_agent
-from footfall_history.queries.views import association_message
 
 __all__ = [
     "Children",

@@ -11,7 +11,7 @@ from footfall.history.v1 import visit_pb2
 from footfall_timeline import State
 
 from footfall_history.dead_letters import DeadLetters, stamped_letters
-from footfall_history.queries import views
+from footfall_history.queries import resources
 from footfall_history.queries.filters import of_sites
 from footfall_history.queries.reader import IS_ENTRY, Reader
 from footfall_history.queries.user_agents import user_agent
@@ -50,7 +50,7 @@ class Exporter:
         own = await self._reader.series("identity_id", identity, seen, sites)
         parts = [own, *self._named(identity, seen), *anonymous]
         for series in parts:
-            entries = self._store.walk(series._replace(where=series.where | IS_ENTRY), "", "", views.PAGE_FIELDS)
+            entries = self._store.walk(series._replace(where=series.where | IS_ENTRY), "", "", resources.PAGE_FIELDS)
             while entered := await entries.take(_CHUNK):
                 for page in (await self._reader.page_messages(entered)).values():
                     yield pb.ExportIdentityResponse(page=page)
@@ -76,7 +76,7 @@ class Exporter:
             for document in group:
                 for session in Visit.from_document(document).fold.sessions:
                     if session.identity == identity:
-                        yield views.session_message(views.shown_id(document), session)
+                        yield resources.session_message(resources.shown_id(document), session)
 
     def _named(self, identity: str, seen: Document) -> list[Series]:
         """What names this identity and is somebody else's all the same, by a timeline that has no room for it."""

@@ -14,7 +14,7 @@ from footfall.history.v1 import visit_pb2 as pb
 from footfall_servicekit import paging
 from footfall_timeline import Session, order_key
 
-from footfall_history.queries import views
+from footfall_history.queries import resources
 from footfall_history.queries.filters import Page, Window, of_sites
 from footfall_history.storage import (
     PAGE_ENTERED,
@@ -78,12 +78,12 @@ class Reader:
         """The messages of visits as stored."""
         last = await self._store.last_keys(documents)
         now_ms = time.time_ns() // 1_000_000
-        return [views.visit_message(each, last.get(each["_id"]), now_ms, self._idle_ms) for each in documents]
+        return [resources.visit_message(each, last.get(each["_id"]), now_ms, self._idle_ms) for each in documents]
 
     async def session(self, session_id: str, sites: Sequence[str] = ()) -> pb.Session | None:
         """A session; None when it is not known."""
         found = await self._session(session_id, sites)
-        return views.session_message(views.shown_id(found[0]), found[1]) if found else None
+        return resources.session_message(resources.shown_id(found[0]), found[1]) if found else None
 
     async def _session(self, session_id: str, sites: Sequence[str]) -> tuple[Document, Session] | None:
         """A session and its visit."""
@@ -105,7 +105,11 @@ class Reader:
             for session in Visit.from_document(document).fold.sessions:
                 key = order_key(session.start_ms, session.session_id)
                 if window.contains(key) and identity in {"", session.identity}:
-                    insort(found, (key, views.session_message(views.shown_id(document), session)), key=itemgetter(0))
+                    insort(
+                        found,
+                        (key, resources.session_message(resources.shown_id(document), session)),
+                        key=itemgetter(0),
+                    )
             del found[window.size + 1 :]
         return window.cut(found)
 
@@ -139,8 +143,8 @@ class Reader:
         if not keys:
             return None
         series = Series({"page_id": page_id}, IS_ENTRY | of_sites(sites), None)
-        found = await self._store.walk(series, keys.entered, "", views.PAGE_FIELDS).take(1)
-        return views.page_message(found[0], keys.exited) if found else None
+        found = await self._store.walk(series, keys.entered, "", resources.PAGE_FIELDS).take(1)
+        return resources.page_message(found[0], keys.exited) if found else None
 
     async def pages(
         self, parent: tuple[str, str], conditions: Document, window: Window, sites: Sequence[str] = ()
@@ -151,7 +155,7 @@ class Reader:
         are read.
         """
         series = await self.series(*parent, conditions | IS_ENTRY, sites)
-        walk = self._store.walk(series, window.lower[:TIME_DIGITS], window.upper, views.PAGE_FIELDS)
+        walk = self._store.walk(series, window.lower[:TIME_DIGITS], window.upper, resources.PAGE_FIELDS)
         found: list[tuple[str, pb.Page]] = []
         events: list[Document] = []
         while len(found) <= window.size:
@@ -174,7 +178,7 @@ class Reader:
         """By document id, the pages that these events began. A page that was entered twice began with the first."""
         keys = await self._store.page_keys({event["page_id"] for event in entered})
         return {
-            event["_id"]: views.page_message(event, known.exited)
+            event["_id"]: resources.page_message(event, known.exited)
             for event in entered
             if (known := keys.get(event["page_id"])) and known.entered == event["order_key"]
         }
@@ -182,9 +186,9 @@ class Reader:
     async def explanations(self, visit: Visit) -> list[pb.Explanation]:
         """The transitions of a visit, each with the event that is its evidence."""
         ids = [document_id(visit.visit_id, transition.event_id) for transition in visit.timeline]
-        found = await self._store.read_events(ids, views.EVIDENCE_FIELDS)
+        found = await self._store.read_events(ids, resources.EVIDENCE_FIELDS)
         evidence = {event["event_id"]: event for event in found}
-        return list(views.explanations(visit, evidence))
+        return list(resources.explanations(visit, evidence))
 
     async def identity_ids(self, conditions: Document, from_id: str, size: int) -> Page[str]:
         """The identities of visits, by id."""

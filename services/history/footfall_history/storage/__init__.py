@@ -18,7 +18,7 @@ from footfall_history.storage.documents import (
     visit_of,
 )
 from footfall_history.storage.preview import Preview
-from footfall_history.storage.restamping import each_behind, erase_in_visit, restamps_behind, restamps_of
+from footfall_history.storage.reattribution import each_behind, erase_in_visit, restamps_behind, restamps_of
 from footfall_history.storage.store import Series, Store, Unavailable, check_url
 from footfall_history.storage.tombstones import EraseTimes, Tombstones
 from footfall_history.storage.visit import Visit

@@ -23,7 +23,7 @@ from pymongo.uri_parser import parse_uri
 from pymongo.write_concern import WriteConcern
 
 from footfall_history.storage.documents import DEVICE_FIELDS, NO_REVISION, PAGE_ENTERED, PAGE_EXITED, Document, erasable
-from footfall_history.storage.walk import Walk
+from footfall_history.storage.event_cursor import Walk
 
 Unavailable = (ConnectionFailure, WriteConcernError)
 """What every method raises when MongoDB does not answer, or does not confirm what it was given to write."""

@@ -38,7 +38,7 @@ from typing import Any, Final, NamedTuple
 from footfall.event.v1.event_pb2 import EventBatch
 
 from footfall_history import metrics
-from footfall_history.ingest.long_visits import notes
+from footfall_history.ingest.last_keys import notes
 from footfall_history.storage import (
     NO_REVISION,
     Arrivals,

@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 
 import pytest
 from footfall.history.v1 import history_service_pb2 as pb
-from footfall_history.dead_letters.letters import DeadLetters
-from footfall_history.ingest import long_visits
-from footfall_history.ingest.stamper import Effort, Stamper
+from footfall_history.dead_letters.queue import DeadLetters
+from footfall_history.ingest import last_keys
+from footfall_history.ingest.attribution import Effort, Stamper
 from footfall_history.queries import filters
-from footfall_history.queries.children import EVENT, IDENTITY, PAGE, SESSION, VISIT, Children
 from footfall_history.queries.export import Exporter
 from footfall_history.queries.filters import Window
 from footfall_history.queries.reader import Reader
+from footfall_history.queries.related import EVENT, IDENTITY, PAGE, SESSION, VISIT, Children
 from footfall_history.storage.preview import Preview
 from footfall_history.storage.store import INDEXES, Store
 from footfall_history.storage.tombstones import Tombstones
@@ -146,7 +146,7 @@ QUESTIONS: dict[str, Ask] = {
 async def test_no_question_takes_more_commands_for_more_items_and_none_scans(
     watched: Watched, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(long_visits, "NOTED_EVERY", 1_000_000)  # each visit that by chance is noted is asked for alone
+    monkeypatch.setattr(last_keys, "NOTED_EVERY", 1_000_000)  # each visit that by chance is noted is asked for alone
     counts = []
     for size in (3, 12):
         await watched.grow(size)
@@ -163,7 +163,7 @@ async def test_no_question_takes_more_commands_for_more_items_and_none_scans(
 async def test_storing_takes_as_many_commands_for_many_visits_as_for_few(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(long_visits, "NOTED_EVERY", 1_000_000)  # that by chance one is noted is one command more
+    monkeypatch.setattr(last_keys, "NOTED_EVERY", 1_000_000)  # that by chance one is noted is one command more
     counts = []
     for size in (2, 40):
         with watched.commands() as commands:

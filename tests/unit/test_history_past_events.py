@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from footfall.event.v1 import event_pb2
 from footfall.event.v1.event_pb2 import Event
-from footfall_history.importing.past import PastVisit, Timed, Told, batch_of, decode_event
+from footfall_history.importing.past_events import PastVisit, Timed, Told, batch_of, decode_event
 from footfall_timeline import Walls, scoped_visit_id, transition_of
 
 VISIT, EVENT, PAGE = (f"00000000-0000-4000-8000-00000000000{n}" for n in range(3))

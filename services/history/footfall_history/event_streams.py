@@ -20,7 +20,7 @@ from footfall_timeline import Walls, partition
 from google.protobuf.message import DecodeError
 
 from footfall_history import metrics
-from footfall_history.log import Log, Position
+from footfall_history.event_log import Log, Position
 from footfall_history.queries import uuid_of
 from footfall_history.storage import Preview, document_id, stored_event
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from footfall_history.erasure.verify_command import run_verify_erasure
-from footfall_history.ingest.stamper import Stamper
+from footfall_history.ingest.attribution import Stamper
 from footfall_history.storage.store import Store
 
 from tests.service.history.conftest import ERASURE_KEY

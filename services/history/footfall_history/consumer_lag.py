@@ -5,7 +5,7 @@ import time
 import structlog
 
 from footfall_history import metrics
-from footfall_history.log import Log
+from footfall_history.event_log import Log
 
 _log = structlog.get_logger()
 

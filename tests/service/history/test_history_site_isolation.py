@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 from footfall.history.v1 import history_service_pb2 as pb
-from footfall_history.ingest.stamper import Stamper
+from footfall_history.ingest.attribution import Stamper
 from footfall_history.storage.store import Store
 from footfall_timeline import scoped_visit_id
 

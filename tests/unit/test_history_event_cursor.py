@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from footfall_history.storage.walk import Walk
+from footfall_history.storage.event_cursor import Walk
 from footfall_timeline import order_key
 from hypothesis import given
 from hypothesis import strategies as st

@@ -19,7 +19,7 @@ from footfall_timeline import has_stored_ids, partition
 from google.protobuf.message import DecodeError
 
 from footfall_history import metrics
-from footfall_history.log import Log
+from footfall_history.event_log import Log
 from footfall_history.storage import Unstorable
 
 _LETTERS_A_READ: Final = 100

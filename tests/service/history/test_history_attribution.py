@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from footfall.event.v1.event_pb2 import EventBatch
-from footfall_history.ingest.stamper import Stamper
+from footfall_history.ingest.attribution import Stamper
 from footfall_history.storage.store import Restamp, Store, Unavailable
 from footfall_history.storage.tombstones import Tombstones
 from footfall_timeline import Fold, State, merge, normalize_uuid, order_key

@@ -12,7 +12,7 @@ from footfall.history.v1 import visit_pb2
 from footfall_servicekit.errors import RequestError
 from footfall_timeline import Walls, order_key
 
-from footfall_history.queries import filters, views
+from footfall_history.queries import filters, resources
 from footfall_history.queries.reader import Reader
 from footfall_history.storage import PAGE_ENTERED, Document, Store, Visit, stored_event
 
@@ -98,7 +98,7 @@ class Children:
         if VISIT in self._detailed:
             messages = await self._reader.visit_messages(documents)
         else:
-            messages = [visit_pb2.Visit(visit_id=views.shown_id(document)) for document in documents]
+            messages = [visit_pb2.Visit(visit_id=resources.shown_id(document)) for document in documents]
         return [
             (identity, document["start_key"], pb.RelatedItem(visit=message))
             for document, message in zip(documents, messages, strict=True)
@@ -114,14 +114,14 @@ class Children:
                 parent = document["_id"] if self._kind == VISIT else session.identity
                 key = order_key(session.start_ms, session.session_id)
                 if parent in self._spelled and self._starts.contains(key):
-                    message = views.session_message(views.shown_id(document), session)
+                    message = resources.session_message(resources.shown_id(document), session)
                     if SESSION not in self._detailed:
                         message = visit_pb2.Session(session_id=session.session_id)
                     found.append((parent, key, pb.RelatedItem(session=message)))
         return found
 
     async def _find_pages(self) -> Items:
-        fields = [self._field, *views.PAGE_FIELDS]
+        fields = [self._field, *resources.PAGE_FIELDS]
         entered = await self._events({"event_name": PAGE_ENTERED, "page_id": {"$gt": ""}}, fields)
         messages = await self._reader.page_messages(entered)
         found: Items = []

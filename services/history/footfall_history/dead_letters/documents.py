@@ -2,7 +2,7 @@
 
 from footfall.event.v1.event_pb2 import Event, EventBatch, EventContext
 
-from footfall_history.dead_letters.letters import DeadLetters, Letter
+from footfall_history.dead_letters.queue import DeadLetters, Letter
 from footfall_history.storage import Document, Preview, document_id
 
 

@@ -8,10 +8,10 @@ from typing import Final
 from footfall_timeline import Stamp, order_key
 
 from footfall_history.storage.documents import Document, erasable, event_time_ms, is_system, stamp_fields
+from footfall_history.storage.event_cursor import Walk
 from footfall_history.storage.store import STAMPED_BY, Restamp, Series, Store
 from footfall_history.storage.tombstones import Tombstones
 from footfall_history.storage.visit import Visit
-from footfall_history.storage.walk import Walk
 
 _ALIKE_REVISIONS: Final = 8
 _ALIKE_MS: Final = 600_000
