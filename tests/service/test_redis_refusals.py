@@ -9,7 +9,8 @@ import grpc
 import pytest
 import structlog
 from footfall_collector.event_log import EventLog, LogUnavailableError
-from footfall_history.event_log import Log, Unavailable
+from footfall_history.event_log import TRANSIENT_LOG_ERRORS
+from footfall_history.event_log import EventLog as HistoryLog
 from footfall_identity.partitions import Partitions
 from footfall_identity.visitor_store import VisitorStore
 from footfall_servicekit.errors import RequestError
@@ -54,9 +55,9 @@ async def test_a_cluster_that_is_down_is_no_empty_stream_of_changes(lost_node: s
 
 
 async def test_a_cluster_that_is_down_is_no_empty_log(lost_node: str) -> None:
-    log = Log(lost_node, 1, 5_000)
-    with pytest.raises(Unavailable):
-        await log.end(0)
+    log = HistoryLog(lost_node, 1, 5_000)
+    with pytest.raises(TRANSIENT_LOG_ERRORS):
+        await log.last_position(0)
     await log.close()
 
 
@@ -89,18 +90,18 @@ def test_what_says_that_a_command_is_forbidden(error: ResponseError, *, expected
 )
 async def test_what_will_be_otherwise_soon_is_a_store_that_is_away(answer: str) -> None:
     async with scripted_redis(XINFO=f"-{answer}\r\n".encode()) as redis:
-        log = Log(redis.url, 1, 5_000)
-        with pytest.raises(Unavailable):
-            await log.end(0)
+        log = HistoryLog(redis.url, 1, 5_000)
+        with pytest.raises(TRANSIENT_LOG_ERRORS):
+            await log.last_position(0)
         await log.close()
 
 
 async def test_a_command_that_is_wrong_is_no_store_that_is_away() -> None:
     async with scripted_redis(XINFO=b"-ERR syntax error\r\n") as redis:
-        log = Log(redis.url, 1, 5_000)
+        log = HistoryLog(redis.url, 1, 5_000)
         with pytest.raises(ResponseError, match="syntax error") as raised:
-            await log.end(0)
-        assert not isinstance(raised.value, Unavailable)
+            await log.last_position(0)
+        assert not isinstance(raised.value, TRANSIENT_LOG_ERRORS)
         await log.close()
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from footfall_history.storage.event_cursor import Walk
+from footfall_history.storage.event_cursor import EventCursor
 from footfall_timeline import order_key
 from hypothesis import given
 from hypothesis import strategies as st
@@ -33,7 +33,7 @@ class Keys:
         return [{"order_key": key} for key in within[:limit]]
 
     def take(self, *counts: int, lower: str = "", upper: str = "", start_ms: int | None = None) -> list[list[str]]:
-        walk = Walk(self.read, lower, upper, start_ms)
+        walk = EventCursor(self.read, lower, upper, start_ms)
 
         async def take_all() -> list[list[str]]:
             return [[event["order_key"] for event in await walk.take(count)] for count in counts]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from footfall.event.v1 import event_pb2
 from footfall.event.v1.event_pb2 import Event
-from footfall_history.importing.past_events import PastVisit, Timed, Told, batch_of, decode_event
+from footfall_history.importing.past_events import ExplainedTransition, PastVisit, TimedEvent, decode_event, to_batch
 from footfall_timeline import Walls, scoped_visit_id, transition_of
 
 VISIT, EVENT, PAGE = (f"00000000-0000-4000-8000-00000000000{n}" for n in range(3))
@@ -21,15 +21,17 @@ NAMES = {
 
 PLAIN = PastVisit(VISIT)
 
+explained = ExplainedTransition.from_resource
+
 
 def made_of(name: str, data: Any, visit: PastVisit = PLAIN, site: str = "default", **more: Any) -> Event:
     resource = {"eventID": EVENT, "visitID": VISIT, "eventName": name, "timestamp": 7, "data": data} | more
-    [event] = batch_of(visit, [Timed(decode_event(json.dumps(resource).encode()), 5)], site, WALLS).events
+    [event] = to_batch(visit, [TimedEvent(decode_event(json.dumps(resource).encode()), 5)], site, WALLS).events
     transition_of(event)  # fit to be stored
     return event
 
 
-def of(*identities: str, **told: Told) -> PastVisit:
+def of(*identities: str, **told: ExplainedTransition) -> PastVisit:
     """A visit that names these; with `told`, of a source that explains it."""
     return PastVisit(VISIT, identities=frozenset(identities), transitions={EVENT: told["as_"]} if told else None)
 
@@ -49,7 +51,7 @@ def of(*identities: str, **told: Told) -> PastVisit:
         pytest.param(
             "SignIn",
             {},
-            of("dana", as_=Told.of("sign_in.opens_session", "dana", "proven", "token_valid")),
+            of("dana", as_=explained("sign_in.opens_session", "dana", "proven", "token_valid")),
             "SignIn",
             "dana",
             id="its token names it",
@@ -57,7 +59,7 @@ def of(*identities: str, **told: Told) -> PastVisit:
         pytest.param(
             "SignIn",
             {"userID": "dana"},
-            of("dana", as_=Told.of("user_info.recognizes", "dana", "claimed", "token_missing")),
+            of("dana", as_=explained("user_info.recognizes", "dana", "claimed", "token_missing")),
             "UserInfo",
             "dana",
             id="without the proof that its site demands",
@@ -65,13 +67,18 @@ def of(*identities: str, **told: Told) -> PastVisit:
         pytest.param(
             "UserInfo",
             {"userID": "ben"},
-            of("dana", "ben", as_=Told.of("user_info.other_identity", "dana", "claimed", "user_info")),
+            of("dana", "ben", as_=explained("user_info.other_identity", "dana", "claimed", "user_info")),
             "UserInfo",
             "ben",
             id="beside somebody signed in",
         ),
         pytest.param(
-            "SignIn", {}, of("ben", as_=Told.of("erased", None, "claimed", "no_key")), "", "", id="somebody erased"
+            "SignIn",
+            {},
+            of("ben", as_=explained("erased", None, "claimed", "no_key")),
+            "",
+            "",
+            id="somebody erased",
         ),
         pytest.param(
             "SignIn", {"userID": "dana"}, PastVisit(VISIT, transitions={}), "", "", id="it did not count there"
@@ -86,7 +93,7 @@ def test_a_transition_is_what_the_source_says_it_was(
 
 
 def test_trust_is_that_of_the_source() -> None:
-    told = of("dana", as_=Told.of("sign_in.opens_session", "dana", "proven", "token_valid"))
+    told = of("dana", as_=explained("sign_in.opens_session", "dana", "proven", "token_valid"))
     event = made_of("SignIn", {}, told)
     assert (event.assurance, event.assurance_reason) == (event_pb2.ASSURANCE_PROVEN, "token_valid")
     event = made_of("SignIn", {"userID": "dana"}, of("dana"))
@@ -104,7 +111,7 @@ def test_trust_is_that_of_the_source() -> None:
 )
 def test_data_are_kept_byte_for_byte_and_are_an_object(data: str, kept: str) -> None:
     text = f'{{"eventID":"{EVENT}","visitID":"{VISIT}","timestamp":7,"data":{data}}}'
-    [event] = batch_of(PLAIN, [Timed(decode_event(text.encode()), 7)], "default", WALLS).events
+    [event] = to_batch(PLAIN, [TimedEvent(decode_event(text.encode()), 7)], "default", WALLS).events
     assert event.data_json.decode() == kept
 
 

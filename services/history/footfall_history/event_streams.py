@@ -1,7 +1,7 @@
-"""Turns the log into a stream of stamped events as they arrive, which can be resumed where it was left.
+"""Live streams of attributed events in order of arrival, which can be resumed by a token.
 
-It reads the log's streams themselves, not MongoDB: so it skips nothing that arrives late for its time. What it says of
-an event is what the consumer stores, as far as the visit is known at that moment.
+They are read from the event log and not from MongoDB, so that an event that arrives late is not skipped. An event is
+attributed as the consumer does it, by what is known of its visit at that moment.
 """
 
 import asyncio
@@ -20,39 +20,39 @@ from footfall_timeline import Walls, partition
 from google.protobuf.message import DecodeError
 
 from footfall_history import metrics
-from footfall_history.event_log import Log, Position
-from footfall_history.queries import uuid_of
+from footfall_history.event_log import EventLog, Position
+from footfall_history.queries import parse_uuid
 from footfall_history.storage import Preview, document_id, stored_event
 
 Positions = dict[int, Position]
-"""By partition, behind which entry to go on."""
+"""Where to continue, by partition."""
 
 _RETRY_MS: Final = 5_000
-_NO_WALLS: Final = Walls()
-_PLACE: Final = re.compile(r"(\d{1,3})=(\d{1,20}-\d{1,20})/(\d{1,20})")
+_NO_SITE_GROUPS: Final = Walls()
+_POSITION: Final = re.compile(r"(\d{1,3})=(\d{1,20}-\d{1,20})/(\d{1,20})")
 
 
-class Wanted(NamedTuple):
-    """Which events somebody watches, and may see: of a site, of visits, of sites; empty: of any."""
+class EventFilter(NamedTuple):
+    """The events of a stream. Empty fields do not restrict: the site and visits asked for, the sites permitted."""
 
     site: str
     visit_ids: frozenset[str]
     sites: frozenset[str]
 
-    def has(self, site: str, visit_id: str) -> bool:
-        """Whether an event is among them, by its site and the stored id of its visit."""
+    def matches(self, site: str, visit_id: str) -> bool:
+        """Whether an event matches, by its site and the stored id of its visit."""
         return (
             self.site in {"", site}
             and (not self.visit_ids or visit_id in self.visit_ids)
             and (not self.sites or site in self.sites)
         )
 
-    def part(self, batches: Sequence[EventBatch]) -> list[EventBatch]:
-        """Of batches the visits that have such events: what else they did says who their visitor was."""
+    def visits_of(self, batches: Sequence[EventBatch]) -> list[EventBatch]:
+        """The batches with all events of visits that have a matching event: attribution needs the others as well."""
         if not any(self):
             return [*batches]
         visit_ids = {
-            event.visit_id for batch in batches for event in batch.events if self.has(event.site, event.visit_id)
+            event.visit_id for batch in batches for event in batch.events if self.matches(event.site, event.visit_id)
         }
         return [
             EventBatch(contexts=batch.contexts, events=[one for one in batch.events if one.visit_id in visit_ids])
@@ -60,46 +60,54 @@ class Wanted(NamedTuple):
         ]
 
 
-class LiveTail:
-    """Streams of events as they arrive. Each watcher reads for itself, as quickly as it takes what it is given."""
+class EventStreams:
+    """Serves live streams. Each stream reads the log on its own, at the pace of its client."""
 
     def __init__(
-        self, log: Log, preview: Preview, stopping: asyncio.Event, *, most_watchers: int, walls: Walls = _NO_WALLS
+        self,
+        log: EventLog,
+        preview: Preview,
+        stopping: asyncio.Event,
+        *,
+        max_streams: int,
+        site_groups: Walls = _NO_SITE_GROUPS,
     ) -> None:
-        self._walls = walls
+        self._site_groups = site_groups
         self._log = log
         self._preview = preview
         self._stopping = stopping
-        self._most_watchers = most_watchers
-        self._watchers = 0
+        self._max_streams = max_streams
+        self._open_streams = 0
 
     async def events(self, request: StreamEventsRequest) -> AsyncGenerator[StreamEventsResponse, None]:
-        """Events of a site or a visit, until the service stops.
+        """The responses to one request, until the service stops.
 
-        Raises RequestError for a token that is none, when the log no longer holds what follows, and when there are as
-        many watchers as may be: each keeps connections to Redis from the consumer.
+        Raises RequestError for a malformed token, for a position that the log no longer holds, and when `max_streams`
+        are open: each uses Redis connections that the consumer needs as well.
+        Raises TRANSIENT_LOG_ERRORS and TRANSIENT_STORE_ERRORS.
         """
-        if self._watchers >= self._most_watchers:
-            raise RequestError.exhausted("as many streams of events as may be are open", _RETRY_MS)
-        self._watchers += 1
+        if self._open_streams >= self._max_streams:
+            raise RequestError.exhausted("too many event streams are open; try again later", _RETRY_MS)
+        self._open_streams += 1
         try:
             with metrics.WATCHERS.track_inprogress():
                 async with aclosing(self._events(request)) as answers:
                     async for answer in answers:
                         yield answer
         finally:
-            self._watchers -= 1
+            self._open_streams -= 1
 
     async def _events(self, request: StreamEventsRequest) -> AsyncGenerator[StreamEventsResponse, None]:
-        sites, visit_ids = self._walls.sharing(request.sites), frozenset[str]()
+        sites, visit_ids = self._site_groups.sharing(request.sites), frozenset[str]()
         if request.visit_id:
-            visit_ids = frozenset(self._walls.candidates(uuid_of(request.visit_id, "visit_id"), sites))
-        wanted = Wanted(request.site, visit_ids, frozenset(sites))
+            visit_ids = frozenset(self._site_groups.candidates(parse_uuid(request.visit_id, "visit_id"), sites))
+        event_filter = EventFilter(request.site, visit_ids, frozenset(sites))
         positions = await self._begin(visit_ids, request.resume_token)
         if request.announce_progress:
             yield StreamEventsResponse(resume_token=_token(positions))
         reading = {
-            number: asyncio.create_task(self._read(number, place, wanted)) for number, place in positions.items()
+            number: asyncio.create_task(self._read(number, position, event_filter))
+            for number, position in positions.items()
         }
         stop = asyncio.create_task(self._stopping.wait())
         try:
@@ -107,15 +115,15 @@ class LiveTail:
                 await asyncio.wait((*reading.values(), stop), return_when=asyncio.FIRST_COMPLETED)
                 for number in [number for number, task in reading.items() if task.done()]:
                     events: list[StoredEvent] | None = None
-                    for events, place in await reading[number]:
+                    for events, position in await reading[number]:
                         for event in events[:-1]:
                             yield StreamEventsResponse(event=event, resume_token=_token(positions))
-                        positions[number] = place
+                        positions[number] = position
                         for event in events[-1:]:
                             yield StreamEventsResponse(event=event, resume_token=_token(positions))
                     if events == [] and request.announce_progress:
                         yield StreamEventsResponse(resume_token=_token(positions))
-                    reading[number] = asyncio.create_task(self._read(number, positions[number], wanted))
+                    reading[number] = asyncio.create_task(self._read(number, positions[number], event_filter))
         finally:
             tasks = (*reading.values(), stop)
             for task in tasks:
@@ -123,48 +131,52 @@ class LiveTail:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _begin(self, visit_ids: Collection[str], token: str) -> Positions:
-        """Where to begin in each partition that matters."""
+        """The positions to begin at, in the partitions that have the visits."""
         count = self._log.partitions
         numbers = sorted({partition(visit_id, count) for visit_id in visit_ids}) or range(count)
         if not token:
-            return {number: await self._log.end(number) for number in numbers}
+            return {number: await self._log.last_position(number) for number in numbers}
         positions = _positions(token)
         if positions.keys() != set(numbers):
-            raise RequestError.invalid("resume_token", "must come with the visit_id, or none, that it was given for")
-        for number, place in positions.items():
-            await self._must_reach_back_to(number, place)
+            raise RequestError.invalid(
+                "resume_token",
+                "must be used with the visit_id, or without one, as in the request that it was returned to",
+            )
+        for number, position in positions.items():
+            await self._check_not_trimmed(number, position)
         return positions
 
-    async def _read(self, number: int, place: Position, wanted: Wanted) -> list[tuple[list[StoredEvent], Position]]:
-        """The wanted events of the next entries, and the place behind each.
+    async def _read(
+        self, number: int, position: Position, event_filter: EventFilter
+    ) -> list[tuple[list[StoredEvent], Position]]:
+        """The matching events of the next entries, with the position after each entry.
 
-        Raises RequestError when entries are gone that should have been among them: also whoever takes events too
-        slowly can be overtaken by the trimming of the log.
+        Raises RequestError if some of them were trimmed from the log, which also happens to a client that is too slow.
         """
-        entries = await self._log.read_behind(number, place)
-        await self._must_reach_back_to(number, place)
-        batches = wanted.part([_batch(entry) for entry, _ in entries])
-        documents, _ = await self._preview.of(batches)
-        stamped = {
+        entries = await self._log.read_after(number, position)
+        await self._check_not_trimmed(number, position)
+        batches = event_filter.visits_of([_batch(entry) for entry, _ in entries])
+        documents, _ = await self._preview.documents(batches)
+        attributed = {
             key: stored_event(document)
             for key, document in documents.items()
-            if wanted.has(document.get("site", ""), document["visit_id"])
+            if event_filter.matches(document.get("site", ""), document["visit_id"])
         }
         return [
-            ([stamped[key] for event in batch.events if (key := _key(event)) in stamped], behind)
-            for batch, (_, behind) in zip(batches, entries, strict=True)
+            ([attributed[key] for event in batch.events if (key := _key(event)) in attributed], after)
+            for batch, (_, after) in zip(batches, entries, strict=True)
         ]
 
-    async def _must_reach_back_to(self, number: int, place: Position) -> None:
-        if not await self._log.reaches_back_to(number, place):
-            message = "the log no longer holds what follows resume_token; list the events since, and begin without one"
+    async def _check_not_trimmed(self, number: int, position: Position) -> None:
+        if not await self._log.holds_all_after(number, position):
+            message = "the log no longer holds the events after resume_token; list the events since, then stream without a token"
             raise RequestError.failed_precondition("LOG_TRIMMED", message)
 
 
 def _batch(entry: Entry) -> EventBatch:
     try:
         return EventBatch.FromString(entry.payload)
-    except DecodeError:  # the consumer puts it aside
+    except DecodeError:  # the consumer makes it a dead letter
         return EventBatch()
 
 
@@ -173,17 +185,17 @@ def _key(event: Event) -> str:
 
 
 def _token(positions: Positions) -> str:
-    text = ",".join(f"{number}={place.id}/{place.ordinal}" for number, place in positions.items())
+    text = ",".join(f"{number}={position.id}/{position.ordinal}" for number, position in positions.items())
     return base64.urlsafe_b64encode(text.encode()).decode()
 
 
 def _positions(token: str) -> Positions:
-    """The places a token stands for. Raises RequestError."""
+    """The positions in a token. Raises RequestError."""
     try:
         text = base64.b64decode(token, altchars=b"-_", validate=True).decode("ascii")
     except ValueError:
         text = ""
-    parts = [_PLACE.fullmatch(part) for part in text.split(",")]
+    parts = [_POSITION.fullmatch(part) for part in text.split(",")]
     if not all(parts):
-        raise RequestError.invalid("resume_token", "must be a token that this method gave")
+        raise RequestError.invalid("resume_token", "must be a token that this method returned")
     return {int(part[1]): Position(part[2], int(part[3])) for part in parts if part}

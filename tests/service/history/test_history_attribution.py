@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 from footfall.event.v1.event_pb2 import EventBatch
-from footfall_history.ingest.attribution import Stamper
-from footfall_history.storage.store import Restamp, Store, Unavailable
+from footfall_history.ingest.attribution import Attributor
+from footfall_history.storage.store import TRANSIENT_STORE_ERRORS, Reattribution, Store
 from footfall_history.storage.tombstones import Tombstones
 from footfall_timeline import Fold, State, merge, normalize_uuid, order_key
 
@@ -60,7 +60,9 @@ class UnreliableStore:
                 raise CrashError
             try:
                 answer = await command(*arguments)
-            except Unavailable:  # on a busy machine the server may be taken for dead: that is a crash like any other
+            except (
+                TRANSIENT_STORE_ERRORS
+            ):  # on a busy machine the server may be taken for dead: that is a crash like any other
                 raise CrashError from None
             await self._maybe_crash([0])
             return answer
@@ -69,7 +71,7 @@ class UnreliableStore:
 
     async def _late(self, command: Coroutine[Any, Any, Any]) -> None:
         await asyncio.sleep(self._chance.choice([0, 0.01, 0.1]))
-        with suppress(*Unavailable):
+        with suppress(*TRANSIENT_STORE_ERRORS):
             await command
 
     async def _maybe_crash(self, delays_s: list[float]) -> None:
@@ -82,14 +84,14 @@ async def consume(
     log: list[EventBatch], unacknowledged: set[int], store: Any, chance: random.Random, most: int
 ) -> None:
     """Take entries, also such as another consumer is at work on, until all are acknowledged; die and come again."""
-    stamper = None
+    attributor = None
     while unacknowledged:
-        stamper = stamper or Stamper(store, Tombstones(store, ERASURE_KEY), transitions_kept=most)
+        attributor = attributor or Attributor(store, Tombstones(store, ERASURE_KEY), max_transitions=most)
         taken = chance.sample(sorted(unacknowledged), min(len(unacknowledged), chance.randint(1, 4)))
         try:
-            assert (await stamper.keep([log[number] for number in taken])).unstorable == []
+            assert (await attributor.store([log[number] for number in taken])).unstorable == []
         except CrashError:
-            stamper = None
+            attributor = None
         else:
             unacknowledged.difference_update(taken)
 
@@ -135,7 +137,7 @@ async def assert_stamped_right(store: Store, events: list[Event], most: int = 1_
 @pytest.mark.parametrize("together", [True, False])
 @pytest.mark.parametrize("later_first", [True, False])
 async def test_an_event_that_is_admitted_at_two_times_happened_at_the_earlier_one(
-    stamper: Stamper, store: Store, later_first: bool, together: bool
+    attributor: Attributor, store: Store, later_first: bool, together: bool
 ) -> None:
     """The clock of a browser that is wrong is corrected anew with each sending."""
     visit_id, at = str(uuid.uuid4()), now_ms() - 60_000
@@ -145,7 +147,7 @@ async def test_an_event_that_is_admitted_at_two_times_happened_at_the_earlier_on
     rest = [logged(one) for one in (sign_in, *pages)]
     entries = [batch(*rest, *copies)] if together else [batch(*rest), *map(batch, copies)]
     for one in entries:
-        await stamper.keep([one])
+        await attributor.store([one])
     stored = {document["event_id"]: document async for document in store.events.find({"visit_id": visit_id})}
     out = stored[normalize_uuid(sign_out["eventID"])]
     assert (out["order_key"][:13], out["state"], "session_id" in out) == (f"{at + 10:013d}", State.RECOGNIZED, True)
@@ -154,9 +156,9 @@ async def test_an_event_that_is_admitted_at_two_times_happened_at_the_earlier_on
     assert all(document["rev"] >= 0 for document in stored.values())
 
 
-async def test_unique_keys_begin_with_the_visit(stamper: Stamper, store: Store) -> None:
+async def test_unique_keys_begin_with_the_visit(attributor: Attributor, store: Store) -> None:
     visits = [random_visit(random.Random(number)) for number in range(2)]  # noqa: S311
-    await stamper.keep([entry(events) for events in visits])
+    await attributor.store([entry(events) for events in visits])
     for collection in (store.events, store.visits):
         indexes = await collection.index_information()
         assert [name for name, index in indexes.items() if index.get("unique") and name != "_id_"] == []
@@ -168,5 +170,5 @@ async def test_unique_keys_begin_with_the_visit(stamper: Stamper, store: Store) 
 async def test_a_stamp_is_for_an_event_where_it_was_looked_at(store: Store) -> None:
     await store.insert_events([{"_id": "e", "visit_id": "v", "order_key": "2", "rev": 1}])
     await store.move_events({"e": "1"})  # by another consumer, who will stamp it as of there
-    assert await store.restamp([Restamp({"e": "2"}, {"rev": 5}, [])]) == 0
-    assert await store.restamp([Restamp({"e": "1"}, {"rev": 5}, [])]) == 1
+    assert await store.reattribute([Reattribution({"e": "2"}, {"rev": 5}, [])]) == 0
+    assert await store.reattribute([Reattribution({"e": "1"}, {"rev": 5}, [])]) == 1

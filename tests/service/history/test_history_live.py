@@ -9,8 +9,8 @@ import pytest
 from footfall.event.v1.event_pb2 import EventBatch
 from footfall.history.v1 import history_service_pb2 as pb
 from footfall.identity.v1 import visitor_pb2
-from footfall_history.event_log import Log
-from footfall_history.ingest.attribution import Stamper
+from footfall_history.event_log import EventLog
+from footfall_history.ingest.attribution import Attributor
 from footfall_servicekit.errors import details_of
 
 from tests.service.history.conftest import Listener
@@ -38,13 +38,15 @@ async def take(call: Any, count: int) -> list[Any]:
         return [await call.read() for _ in range(count)]
 
 
-async def test_events_come_as_they_arrive_stamped_as_they_are_stored(stub: Any, stamper: Stamper, redis: Any) -> None:
+async def test_events_come_as_they_arrive_stamped_as_they_are_stored(
+    stub: Any, attributor: Attributor, redis: Any
+) -> None:
     story = Story("dana")
     call = stub.StreamEvents(pb.StreamEventsRequest())
     await eventually(lambda: watching(redis))
     await append(redis, entry(story.events[:3]), entry(story.events[3:]))
     live = [answer.event for answer in await take(call, 3)]
-    await stamper.keep([entry(story.events[:3])])  # what follows finds the sign-in in the store
+    await attributor.store([entry(story.events[:3])])  # what follows finds the sign-in in the store
     live += [answer.event for answer in await take(call, 4)]
     call.cancel()
     assert [stored.event.event_id for stored in live] == [story.event_id(n) for n in range(7)]
@@ -83,11 +85,11 @@ async def test_an_entry_left_in_its_middle_comes_again_whole(stub: Any, redis: A
 async def test_only_the_site_or_visit_asked_for_comes(stub: Any, redis: Any) -> None:
     here, there = (event("AddToCart", str(uuid.uuid4()), now_ms(), site=site) for site in ("here", "there"))
     by_site = stub.StreamEvents(pb.StreamEventsRequest(site="there"))
-    by_visit = stub.StreamEvents(pb.StreamEventsRequest(visit_id=there["visitID"].upper()))
+    group_by_visit = stub.StreamEvents(pb.StreamEventsRequest(visit_id=there["visitID"].upper()))
     await eventually(lambda: watching(redis))
     await asyncio.sleep(0.1)  # both, not one of them
     await append(redis, entry([here]), entry([there]))
-    for call in (by_site, by_visit):
+    for call in (by_site, group_by_visit):
         [answer] = await take(call, 1)
         assert answer.event.event.visit_id == there["visitID"]
         call.cancel()
@@ -162,13 +164,13 @@ async def test_what_is_no_token_is_refused(stub: Any, token: str) -> None:
     assert [violation[0] for violation in details_of(raised.value).violations] == ["resume_token"]
 
 
-async def test_a_gap_of_one_entry_is_told_from_none(redis: Any, log: Log) -> None:
-    before = await log.end(0)
+async def test_a_gap_of_one_entry_is_told_from_none(redis: Any, log: EventLog) -> None:
+    before = await log.last_position(0)
     await append(redis, entry([event("AddToCart", str(uuid.uuid4()), now_ms())]))
-    [(_, behind)] = await log.read_behind(0, before)
-    assert behind == await log.end(0)
+    [(_, behind)] = await log.read_after(0, before)
+    assert behind == await log.last_position(0)
     await redis.xtrim(LOG, maxlen=0, approximate=False)
-    assert await log.reaches_back_to(0, behind)
-    assert not await log.reaches_back_to(0, before)
+    assert await log.holds_all_after(0, behind)
+    assert not await log.holds_all_after(0, before)
     await redis.delete(LOG)
-    assert not await log.reaches_back_to(0, behind)  # the log itself was lost
+    assert not await log.holds_all_after(0, behind)  # the log itself was lost

@@ -7,16 +7,17 @@ from typing import Any, NamedTuple
 
 import pytest
 from footfall.history.v1 import history_service_pb2 as pb
-from footfall_history.dead_letters.queue import DeadLetters
+from footfall_history.dead_letters.queue import DeadLetterQueue
 from footfall_history.ingest import last_keys
-from footfall_history.ingest.attribution import Effort, Stamper
+from footfall_history.ingest.attribution import Attributor, EffortLimit
 from footfall_history.queries import filters
 from footfall_history.queries.export import Exporter
 from footfall_history.queries.filters import Window
 from footfall_history.queries.reader import Reader
-from footfall_history.queries.related import EVENT, IDENTITY, PAGE, SESSION, VISIT, Children
+from footfall_history.queries.related import EVENT, IDENTITY, PAGE, SESSION, VISIT, RelatedItems
+from footfall_history.storage.indexes import INDEXES
 from footfall_history.storage.preview import Preview
-from footfall_history.storage.store import INDEXES, Store
+from footfall_history.storage.store import Store
 from footfall_history.storage.tombstones import Tombstones
 from footfall_timeline import normalize_uuid, order_key, session_id
 
@@ -28,19 +29,21 @@ from tests.tools.visits import event, now_ms
 PERSON = "dana@shop.example"
 SCOPE = pb.Scope(site="default", age_seconds=3600)
 
-USUAL = Effort(transitions=50, restamps=1_000)
+USUAL = EffortLimit(transitions=50, reattributions=1_000)
 """As the reader of the log has it; of what may take its time events are stored by the hundred."""
 
 
 class Watched:
     """A store full of visits of one person, and what is asked of it."""
 
-    def __init__(self, store: Store, letters: DeadLetters, listener: Listener) -> None:
+    def __init__(self, store: Store, dead_letters: DeadLetterQueue, listener: Listener) -> None:
         self.store = store
         self.reader = Reader(store, IDLE_MS)
         tombstones = Tombstones(store, ERASURE_KEY)
-        self.stamper = Stamper(store, tombstones, transitions_kept=1_000)
-        self.exporter = Exporter(store, self.reader, tombstones, letters, Preview(tombstones, transitions_kept=1_000))
+        self.attributor = Attributor(store, tombstones, max_transitions=1_000)
+        self.exporter = Exporter(
+            store, self.reader, tombstones, dead_letters, Preview(tombstones, max_transitions=1_000)
+        )
         self.stories: list[Story] = []
         self.listener = listener
 
@@ -56,11 +59,11 @@ class Watched:
     async def grow(self, count: int) -> None:
         """Let the person come so often."""
         stories = [Story(PERSON, now_ms() - MINUTE_MS) for _ in range(count)]
-        assert (await self.stamper.keep([story.entry() for story in stories], USUAL)).unstorable == []
+        assert (await self.attributor.store([story.entry() for story in stories], USUAL)).unstorable == []
         self.stories += stories
 
     def related(self, kind: Any, ids: list[str], *kinds: Any) -> Any:
-        return Children(
+        return RelatedItems(
             self.store,
             self.reader,
             pb.StreamRelatedRequest(parent_kind=kind, parent_ids=ids, kinds=kinds, detailed_kinds=kinds, scope=SCOPE),
@@ -68,8 +71,8 @@ class Watched:
 
 
 @pytest.fixture
-def watched(store: Store, letters: DeadLetters, listener: Listener) -> Watched:
-    return Watched(store, letters, listener)
+def watched(store: Store, dead_letters: DeadLetterQueue, listener: Listener) -> Watched:
+    return Watched(store, dead_letters, listener)
 
 
 async def all_of(items: AsyncIterator[Any]) -> None:
@@ -85,7 +88,7 @@ def events_of(**request: Any) -> Ask:
 
     async def ask(watched: Watched) -> None:
         conditions = filters.event_conditions(message)
-        found = await watched.reader.events(filters.parent_of(message), conditions, filters.window(message))
+        found = await watched.reader.events(filters.parse_parent(message), conditions, filters.window(message))
         assert found.items
 
     return ask
@@ -146,7 +149,9 @@ QUESTIONS: dict[str, Ask] = {
 async def test_no_question_takes_more_commands_for_more_items_and_none_scans(
     watched: Watched, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(last_keys, "NOTED_EVERY", 1_000_000)  # each visit that by chance is noted is asked for alone
+    monkeypatch.setattr(
+        last_keys, "EVENTS_PER_NOTE", 1_000_000
+    )  # each visit that by chance is noted is asked for alone
     counts = []
     for size in (3, 12):
         await watched.grow(size)
@@ -163,7 +168,7 @@ async def test_no_question_takes_more_commands_for_more_items_and_none_scans(
 async def test_storing_takes_as_many_commands_for_many_visits_as_for_few(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(last_keys, "NOTED_EVERY", 1_000_000)  # that by chance one is noted is one command more
+    monkeypatch.setattr(last_keys, "EVENTS_PER_NOTE", 1_000_000)  # that by chance one is noted is one command more
     counts = []
     for size in (2, 40):
         with watched.commands() as commands:
@@ -176,7 +181,7 @@ async def test_storing_takes_as_many_commands_for_many_visits_as_for_few(
     assert counts[0] == ["find", "insert", "find", "insert", "find", "find", "update"]
     more = [entry([event("AddToCart", story.visit_id, now_ms())]) for story in watched.stories]
     with watched.commands() as commands:
-        await watched.stamper.keep(more, USUAL)
+        await watched.attributor.store(more, USUAL)
     assert [next(iter(command)) for command in commands] == ["insert", "find", "update"]
 
 
@@ -185,7 +190,7 @@ async def test_late_transitions_and_repeats_are_found_by_indexes_too(watched: Wa
     story = watched.stories[0]
     late = event("UserInfo", story.visit_id, story.at_ms + 1_500, "ann")
     with watched.commands() as commands:
-        await watched.stamper.keep([story.entry(), entry([late])])
+        await watched.attributor.store([story.entry(), entry([late])])
     assert "update" in {next(iter(command)) for command in commands}
     for command in commands:
         await assert_indexed(watched.store, command)
@@ -211,7 +216,7 @@ async def stay(watched: Watched, events: int) -> Stay:
         name = ("PageEntered", "AddToCart", "PageExited")[number % 3]
         done.append(event(name, visit_id, at_ms + number * 333, pageID=f"{number // 3:032X}"))
     for start in range(0, events, 1_000):
-        assert (await watched.stamper.keep([entry(done[start : start + 1_000])])).unstorable == []
+        assert (await watched.attributor.store([entry(done[start : start + 1_000])])).unstorable == []
     session = session_id(visit_id, normalize_uuid(done[0]["eventID"]))
     return Stay(visit_id, person, session, order_key(done[events // 2]["timestamp"], ""))
 
@@ -262,7 +267,7 @@ async def test_of_large_events_hardly_more_are_read_than_an_answer_holds(watched
     visit_id = str(uuid.uuid4())
     large = [event("AddToCart", visit_id, now_ms() + n, data={"text": "x" * 60_000}) for n in range(180)]
     for start in range(0, len(large), 60):
-        await watched.stamper.keep([entry(large[start : start + 60])])
+        await watched.attributor.store([entry(large[start : start + 60])])
     watched.listener.answered = 0
     page = await watched.reader.events(("visit_id", visit_id), {}, Window("", "", 1_000))
     assert page.next_key

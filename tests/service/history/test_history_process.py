@@ -7,8 +7,8 @@ import grpc
 import pytest
 from footfall.event.v1.event_pb2 import EventBatch
 from footfall.history.v1 import history_service_pb2 as pb
-from footfall_history.dead_letters.queue import DeadLetters
-from footfall_history.event_log import GROUP, Log
+from footfall_history.dead_letters.queue import DeadLetterQueue
+from footfall_history.event_log import GROUP, EventLog
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # ships none
 
 from tests.tools.eventually import eventually
@@ -53,7 +53,7 @@ async def is_acknowledged(redis: Any) -> bool:
 
 
 async def test_only_what_cannot_be_stored_is_put_aside_with_its_reason(
-    running_history: Running, redis: Any, letters: DeadLetters
+    running_history: Running, redis: Any, dead_letters: DeadLetterQueue
 ) -> None:
     story = Story("dana")
     batch = story.entry()
@@ -65,7 +65,7 @@ async def test_only_what_cannot_be_stored_is_put_aside_with_its_reason(
         await append(redis, batch)
         await eventually(lambda: has_events(stub, story.visit_id, 7))
         await eventually(lambda: is_acknowledged(redis))
-    put_aside = {letter.reason: letter async for letter in letters.each(0)}
+    put_aside = {dead_letter.reason: dead_letter async for dead_letter in dead_letters.in_partition(0)}
     assert set(put_aside) == {
         "not an EventBatch",
         "identity_id: must be 1 to 512 characters",
@@ -123,7 +123,7 @@ async def test_a_log_of_another_number_of_partitions_is_refused(running_history:
         assert "stack" not in history.output()
 
 
-async def test_the_log_is_trimmed_when_identity_and_history_are_done_with_it(redis: Any, log: Log) -> None:
+async def test_the_log_is_trimmed_when_identity_and_history_are_done_with_it(redis: Any, log: EventLog) -> None:
     ids = await append(redis, *(entry([event("AddToCart", Story("dana").visit_id, now_ms())]) for _ in range(3)))
     for group, last in (("identity", ids[2]), ("identity-live", ids[2]), ("history", ids[1])):
         await redis.xgroup_create(LOG, group, id="0")

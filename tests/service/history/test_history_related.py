@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 import pytest
 from footfall.history.v1 import history_service_pb2 as pb
-from footfall_history.ingest.attribution import Stamper
+from footfall_history.ingest.attribution import Attributor
 from footfall_history.queries.related import EVENT, IDENTITY, PAGE, SESSION, VISIT
 from footfall_servicekit.errors import details_of
 
@@ -19,12 +19,12 @@ NAMES = {VISIT: "visit", PAGE: "page", SESSION: "session", EVENT: "event"}
 
 
 @pytest.fixture
-async def stories(stamper: Stamper) -> list[Story]:
+async def stories(attributor: Attributor) -> list[Story]:
     """Three visits, two of them of one person, all from half an hour ago."""
     ann, bob = f"{uuid.uuid4()}#ann", f"{uuid.uuid4()}/bob"
     stories = [Story(person, now_ms() - 30 * MINUTE_MS + number) for number, person in enumerate([ann, bob, ann])]
     again = event("UserInfo", stories[2].visit_id, stories[2].at_ms + 6_000, bob)
-    assert (await stamper.keep([*(story.entry() for story in stories), entry([again])])).unstorable == []
+    assert (await attributor.store([*(story.entry() for story in stories), entry([again])])).unstorable == []
     return stories
 
 
@@ -126,9 +126,11 @@ async def test_a_bad_request_is_told_its_field(stub: Any, request_: dict[str, An
     assert [violation[0] for violation in details_of(raised.value).violations] == [field]
 
 
-async def test_identities_are_found_by_user_agent_in_the_order_of_code_points(stub: Any, stamper: Stamper) -> None:
+async def test_identities_are_found_by_user_agent_in_the_order_of_code_points(
+    stub: Any, attributor: Attributor
+) -> None:
     agent, people = f"agent {uuid.uuid4()}", ["Zoë", "ann", "a", "çelik", "\U0001d4b5", "\uffee"]
-    await stamper.keep([Story(person, user_agent=agent).entry() for person in people])
+    await attributor.store([Story(person, user_agent=agent).entry() for person in people])
     found: list[str] = []
     request = pb.ListIdentityIdsRequest(user_agent=agent, page_size=4)
     while True:

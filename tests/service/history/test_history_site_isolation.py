@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 from footfall.history.v1 import history_service_pb2 as pb
-from footfall_history.ingest.attribution import Stamper
+from footfall_history.ingest.attribution import Attributor
 from footfall_history.storage.store import Store
 from footfall_timeline import scoped_visit_id
 
@@ -24,7 +24,7 @@ SITES = '[[site]]\nname = "shop"\n\n[[site]]\nname = "bank"\n'
 
 @pytest.mark.parametrize("together", [True, False])
 async def test_a_visit_s_site_is_that_of_what_arrived_first_whatever_the_order(
-    stamper: Stamper, store: Store, together: bool
+    attributor: Attributor, store: Store, together: bool
 ) -> None:
     at = now_ms()
     told = [(at - 3_600_000, "shop", at + 9), (at, "bank", at), (at + 5, "blog", at + 5)]
@@ -37,13 +37,13 @@ async def test_a_visit_s_site_is_that_of_what_arrived_first_whatever_the_order(
             for happened, site, received in order
         ]
         for part in [entries] if together else [[one] for one in entries]:
-            await stamper.keep(part)
+            await attributor.store(part)
         [visit] = await store.find_visits({"_id": visit_id}, 1)
         assert (visit["site"], visit["start_key"][:13]) == ("bank", str(at - 3_600_000))
 
 
 async def test_a_visit_of_before_the_walls_is_found_by_who_sees_its_site(
-    running_history: Running, stamper: Stamper, store: Store, tmp_path: Path
+    running_history: Running, attributor: Attributor, store: Store, tmp_path: Path
 ) -> None:
     sites, before, after = tmp_path / "sites.toml", str(uuid.uuid4()), str(uuid.uuid4())
     sites.write_text(SITES)
@@ -52,9 +52,9 @@ async def test_a_visit_of_before_the_walls_is_found_by_who_sees_its_site(
         logged(event("SignIn", before, now_ms(), "ann", site="bank")),
         logged(event("SignIn", after, now_ms(), "bob", site="bank"), visit_id=stored, browser_visit_id=after),
     ]
-    await stamper.keep([batch(*told)])
+    await attributor.store([batch(*told)])
     await store.visits.update_one({"_id": before}, {"$unset": {"site_key": ""}})
-    await stamper.keep(
+    await attributor.store(
         [batch(logged(event("AddToCart", before, 1, site="shop")), contexts=[context(received_time_ms=1)])]
     )
     async with running_history(SITES_FILE=sites) as history, history.stub() as stub:

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from footfall.event.v1.event_pb2 import Erasure, EventBatch
 from footfall_history import metrics
-from footfall_history.consumer_lag import Freshness
-from footfall_history.event_log import Log
-from footfall_history.ingest.attribution import Effort, Kept, Stamper
+from footfall_history.consumer_lag import ConsumerLag
+from footfall_history.event_log import EventLog
+from footfall_history.ingest.attribution import Attributor, EffortLimit, StoreResult
 from footfall_history.ingest.consumer import LogConsumer
 from footfall_history.ingest.slow_visits import SlowVisits, SlowVisitsFullError
 from footfall_history.storage.store import Store
@@ -68,12 +68,12 @@ async def is_all_handled(redis: Any) -> bool:
     return not [key async for key in redis.scan_iter("slow:*") if key != b"slow:{p00}:bytes"]
 
 
-async def test_new_stamps_cost_about_what_the_events_did(stamper: Stamper, store: Store) -> None:
+async def test_new_stamps_cost_about_what_the_events_did(attributor: Attributor, store: Store) -> None:
     """Before, each new stamp read its whole visit: forty times the cost of the events, and growing with the visit."""
     events, took = sign_ins(800, "\N{GRINNING FACE}" * 500), []
     for part in (events[400:], events[:400]):  # the second has the first stamped anew
         begun = time.monotonic()
-        await stamper.keep([entry(part)])
+        await attributor.store([entry(part)])
         took.append(time.monotonic() - begun)
     assert took[1] < 12 * took[0]
     await assert_stamped_right(store, events)
@@ -126,7 +126,7 @@ async def test_what_is_split_between_both_ways_converges(
     visits = [random_visit(chance) for _ in range(6)]
     arriving = [entry(beacon) for visit in visits for beacon in scattered(visit, chance)]
     chance.shuffle(arriving)
-    consumer = consumer_with(effort=Effort(3, 3))
+    consumer = consumer_with(effort_limit=EffortLimit(3, 3))
     async with handled(slow, consumer), handled(slow, consumer):
         for number in range(0, len(arriving), 4):
             await consumer.handle(0, logged(number, *arriving[number : number + 4]))
@@ -135,16 +135,16 @@ async def test_what_is_split_between_both_ways_converges(
         await assert_stamped_right(store, visit)
 
 
-class SickStamper(Stamper):
+class SickStamper(Attributor):
     """Fails for one visit, and whatever comes with it."""
 
     sick = ""
 
-    async def keep(self, batches: Any, effort: Effort | None = None) -> Kept:
+    async def store(self, batches: Any, effort_limit: EffortLimit | None = None) -> StoreResult:
         batches = list(batches)
         if any(each.visit_id == self.sick for batch in batches for each in batch.events):
             raise ValueError("a visit that nobody can store")
-        return await super().keep(batches, effort)
+        return await super().store(batches, effort_limit)
 
 
 async def test_what_fails_again_and_again_is_set_aside_and_comes_back(
@@ -157,11 +157,11 @@ async def test_what_fails_again_and_again_is_set_aside_and_comes_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sick, story = Story("ann"), Story("dana")
-    stamper = SickStamper(store, tombstones, transitions_kept=1_000)
-    stamper.sick = sick.visit_id
-    consumer = consumer_with(stamper=stamper)
+    attributor = SickStamper(store, tombstones, max_transitions=1_000)
+    attributor.sick = sick.visit_id
+    consumer = consumer_with(attributor=attributor)
     monkeypatch.setattr(
-        "footfall_history.ingest.consumer._EVENTS_A_BATCH", 1
+        "footfall_history.ingest.consumer._EVENTS_PER_BATCH", 1
     )  # what can be stored does not hide the other
     entries = logged(1, story.entry(), sick.entry())
     with pytest.raises(ValueError, match="nobody can store"):
@@ -174,7 +174,7 @@ async def test_what_fails_again_and_again_is_set_aside_and_comes_back(
 
         await eventually(is_stored)
         assert await count_of(store, sick.visit_id) == 0
-        stamper.sick = ""
+        attributor.sick = ""
         await eventually(lambda: is_all_handled(redis), timeout=10)
     assert await count_of(store, sick.visit_id) == 7
 
@@ -183,13 +183,13 @@ async def test_nothing_is_set_aside_while_mongodb_is_away(
     consumer_with: ConsumerWith, store: Store, tombstones: Any, redis: Any
 ) -> None:
     story = Story("ann")
-    stamper = SickStamper(store, tombstones, transitions_kept=1_000)
-    stamper.sick = story.visit_id
+    attributor = SickStamper(store, tombstones, max_transitions=1_000)
+    attributor.sick = story.visit_id
 
     async def is_away() -> None:
         raise ConnectionFailure
 
-    consumer = consumer_with(stamper=stamper, check_store=is_away)
+    consumer = consumer_with(attributor=attributor, check_store=is_away)
     for _ in range(5):
         with pytest.raises((ValueError, ConnectionFailure)):
             await consumer.handle(0, logged(1, story.entry()))
@@ -197,9 +197,9 @@ async def test_nothing_is_set_aside_while_mongodb_is_away(
 
 
 async def test_when_there_is_no_room_the_log_waits_and_nothing_comes_twice(
-    consumer_with: ConsumerWith, log: Log, store: Store, redis: Any
+    consumer_with: ConsumerWith, log: EventLog, store: Store, redis: Any
 ) -> None:
-    slow = SlowVisits(log, bound_bytes=1)  # or one batch, however large
+    slow = SlowVisits(log, max_bytes=1)  # or one batch, however large
     consumer = consumer_with(slow=slow)
     first, second = sign_ins(10), sign_ins(10)
     await consumer.handle(0, logged(1, entry(first)))
@@ -221,19 +221,19 @@ async def test_two_processes_remove_only_what_they_have_handled(slow: SlowVisits
     one, two, three = (entry(sign_ins(1)) for _ in range(3))
     for batch in (one, two):
         await slow.put(0, [("a visit", batch)])
-    late = await slow._take(0)
+    late = await slow._lease(0)
     assert late
     assert late.batches == [one, two]
-    assert await slow._take(0) is None
+    assert await slow._lease(0) is None
     await redis.zadd("slow:{p00}", {"a visit": now_ms()})  # its time is over
     await asyncio.sleep(0.002)
-    again = await slow._take(0)
+    again = await slow._lease(0)
     assert again
     await slow.put(0, [("a visit", three)])
-    await slow._give_back(0, again, None)
-    await slow._give_back(0, late, None)
+    await slow._release(0, again, None)
+    await slow._release(0, late, None)
     await asyncio.sleep(0.002)
-    last = await slow._take(0)
+    last = await slow._lease(0)
     assert last
     assert last.batches == [three]
 
@@ -258,19 +258,19 @@ async def test_who_is_erased_while_events_wait_is_in_none_of_them(
     assert not await is_anywhere(store, person)
 
 
-async def test_how_far_history_is_behind_is_told(log: Log, redis: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    freshness = Freshness(log, most_s=5)
-    await freshness.tell()
+async def test_how_far_history_is_behind_is_told(log: EventLog, redis: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    consumer_lag = ConsumerLag(log, limit_s=5)
+    await consumer_lag.update()
     old = f"{now_ms() - 60_000}-0"
     await redis.xadd("log:{p00}", {"b": b""}, id=old)
     await redis.xgroup_create("log:{p00}", "history", id="0")
-    await freshness.tell()
+    await consumer_lag.update()
     assert 59 < metrics.BEHIND._value.get() < 90
     await redis.xreadgroup("history", "somebody", {"log:{p00}": ">"})
-    await freshness.tell()
+    await consumer_lag.update()
     assert 59 < metrics.BEHIND._value.get() < 90
     await redis.xack("log:{p00}", "history", old)
-    await freshness.tell()
+    await consumer_lag.update()
     assert metrics.BEHIND._value.get() == 0
     said = capsys.readouterr().out
     assert said.count("history is behind the log") == 1

@@ -9,7 +9,7 @@ import grpc
 import pytest
 from footfall.event.v1.event_pb2 import Erasure
 from footfall.history.v1 import history_service_pb2 as pb
-from footfall_history.storage.store import Restamp, Store, Unavailable
+from footfall_history.storage.store import TRANSIENT_STORE_ERRORS, Reattribution, Store
 from footfall_servicekit.errors import details_of
 from footfall_timeline import identity_hash
 
@@ -31,8 +31,8 @@ WRITES: dict[str, Write] = {
     "timelines": lambda store: store.replace_timelines([("v", {"rev": 2})]),
     "starts": lambda store: store.move_visits({"v": {"start_key": "0"}}, ["v"], 1),
     "new events, one of them known": lambda store: store.insert_events([EVENT | {"_id": "f"}, EVENT]),
-    "stamps": lambda store: store.restamp([Restamp({"e": "1"}, {"rev": 2}, [])]),
-    "what somebody named": lambda store: store.forget_named(["e"], "ann"),
+    "stamps": lambda store: store.reattribute([Reattribution({"e": "1"}, {"rev": 2}, [])]),
+    "what somebody named": lambda store: store.erase_naming(["e"], "ann"),
     "conflicts": lambda store: store.flag_conflicts(["e"]),
     "a tombstone": lambda store: store.put_tombstone("hash", 1, "check"),
     "the journal": lambda store: store.journal(),
@@ -62,7 +62,7 @@ async def test_every_write_says_that_the_store_is_unavailable(
     mongo: UnconfirmingMongo, store: Store, write: str
 ) -> None:
     mongo.confirms = False
-    with pytest.raises(Unavailable):
+    with pytest.raises(TRANSIENT_STORE_ERRORS):
         await WRITES[write](store)
 
 

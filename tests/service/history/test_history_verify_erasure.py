@@ -1,11 +1,13 @@
 """`footfall-history verify-erasure` tells what is left of a person, and where something may be."""
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import structlog
 from footfall_history.erasure.verify_command import run_verify_erasure
-from footfall_history.ingest.attribution import Stamper
+from footfall_history.ingest.attribution import Attributor
 from footfall_history.storage.store import Store
 
 from tests.service.history.conftest import ERASURE_KEY
@@ -18,10 +20,15 @@ PERSON = "dana@shop.example"
 
 
 @pytest.fixture(autouse=True)
-def _settings(redis_database_url: str, mongo_url: str, mongo_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def _settings(
+    redis_database_url: str, mongo_url: str, mongo_database: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """The environment of the command. Afterwards logging is as before: the command silences that of this process."""
     names = {"REDIS_URL": redis_database_url, "MONGO_URL": mongo_url, "MONGO_DATABASE": mongo_database}
     for name, value in (names | {"ERASURE_KEY": ERASURE_KEY}).items():
         monkeypatch.setenv(name, value)
+    yield
+    structlog.reset_defaults()
 
 
 async def verified() -> int:
@@ -29,7 +36,7 @@ async def verified() -> int:
 
 
 async def test_what_docs_list_is_told_and_is_no_failure(
-    store: Store, stamper: Stamper, redis: Any, capsys: pytest.CaptureFixture[str]
+    store: Store, attributor: Attributor, redis: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert await verified() == 0
     assert capsys.readouterr().out == ""
@@ -38,7 +45,7 @@ async def test_what_docs_list_is_told_and_is_no_failure(
     passed = event(
         "PageEntered", Story("nobody").visit_id, story.at_ms, url="https://shop.example/?m=dana%40shop.example"
     )
-    await stamper.keep([story.entry(), entry([said, passed])])
+    await attributor.store([story.entry(), entry([said, passed])])
     await store.events.database["contacts"].insert_one({"_id": "C-1", "email_addresses": [PERSON]})
     await redis.xadd("log:{p00}", {"b": f'{{"userID":"{PERSON}"}}'})
     await redis.hset("aside:{p00}:entry/1-0", mapping={"b": PERSON})
@@ -52,9 +59,9 @@ async def test_what_docs_list_is_told_and_is_no_failure(
 
 
 async def test_what_is_left_is_told_and_is_a_failure(
-    store: Store, stamper: Stamper, redis: Any, capsys: pytest.CaptureFixture[str]
+    store: Store, attributor: Attributor, redis: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    await stamper.keep([Story(PERSON).entry()])
+    await attributor.store([Story(PERSON).entry()])
     await store.events.database["identities"].insert_one({"_id": PERSON})
     await redis.hset("visit:{p00}:1", mapping={"1": f"1795872185686|2|1|{PERSON}"})
     await redis.hset("aside:{p00}:1/2", mapping={"b": PERSON})

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-from footfall_history.importing.importer import Progress
+from footfall_history.importing.importer import ProgressFile
 from footfall_history.importing.rest_client import RestClient, StoppedError, read_credentials
-from footfall_history.importing.sources import OldServer, PastFile, Place, Source, pages
+from footfall_history.importing.sources import FileSource, ServerSource, Source, SourcePosition, pages
 from footfall_history.storage.store import Store
 
 from tests.tools.original import PASSWORD, USER, OldVisit, running_original
@@ -30,7 +30,7 @@ def visits() -> list[OldVisit]:
     return [OldVisit(now_ms(), [("Click", 0, {})], **{name: "Recognized"}) for name in ("ann", "ben", "cleo")]
 
 
-async def read(source: Source, place: Place) -> list[tuple[Place, str]]:
+async def read(source: Source, place: SourcePosition) -> list[tuple[SourcePosition, str]]:
     return [(before, visit.visit_id) async for before, parts in source.visits(place) async for visit, _ in parts]
 
 
@@ -40,10 +40,14 @@ async def test_a_server_is_read_from_where_it_was_left(credentials: dict[str, st
         running_original(ann, ben, cleo) as original,
         RestClient(original.url, credentials, rate=1_000) as client,
     ):
-        source = OldServer(client, pytest.fail)
-        assert await source.begin() is False
-        everything = await read(source, Place())
-        assert everything == [(Place(), ann.id), (Place("", "ann"), ben.id), (Place("", "ben"), cleo.id)]
+        source = ServerSource(client, pytest.fail)
+        assert await source.detect() is False
+        everything = await read(source, SourcePosition())
+        assert everything == [
+            (SourcePosition(), ann.id),
+            (SourcePosition("", "ann"), ben.id),
+            (SourcePosition("", "ben"), cleo.id),
+        ]
         assert await read(source, everything[2][0]) == everything[2:]
 
 
@@ -62,8 +66,8 @@ async def test_a_file_is_read_from_where_it_was_left(tmp_path: Path) -> None:
     lines = [f"{json.dumps(visit.events[0])}\n" for visit in visits() for _ in range(200)]
     file.write_text("".join(lines))
     reasons: list[str] = []
-    source = PastFile(file, reasons.append)
-    everything = await read(source, Place())
+    source = FileSource(file, reasons.append)
+    everything = await read(source, SourcePosition())
     assert (len(everything), reasons) == (600, [])
     last = everything[-1][0]
     assert int(last.page) == len("".join(lines[:500]))
@@ -74,7 +78,7 @@ async def test_a_server_that_stays_busy_is_given_up_and_asked_no_faster_than_tol
     async with running_original() as original:
         original.failures = 2
         async with RestClient(original.url, credentials, attempts=1) as client:
-            with pytest.raises(StoppedError, match="it answers 503, 1 times"):
+            with pytest.raises(StoppedError, match="it answers 503, after 1 attempts"):
                 await client.get("/identities")
         async with RestClient(original.url, credentials, rate=20) as client:
             begun = time.monotonic()
@@ -102,7 +106,7 @@ def test_credentials_are_in_a_file(tmp_path: Path) -> None:
         with pytest.raises(StoppedError) as refused:
             read_credentials(given)
         assert "secret" not in str(refused.value)
-    with pytest.raises(StoppedError, match="for a file"):
+    with pytest.raises(StoppedError, match="must not contain credentials"):
         RestClient("https://user:secret@gwe.example", {})
 
 
@@ -119,20 +123,20 @@ def test_what_is_no_server_is_refused_before_it_is_asked(tmp_path: Path) -> None
 
 def test_progress_is_of_one_source(tmp_path: Path) -> None:
     file = tmp_path / "progress"
-    progress = Progress(file, "https://gwe.example")
-    assert progress.place() == Place()
-    progress.save(Place("cursor", "ann"))
-    assert progress.place() == Place("cursor", "ann")
+    progress = ProgressFile(file, "https://gwe.example")
+    assert progress.read() == SourcePosition()
+    progress.save(SourcePosition("cursor", "ann"))
+    assert progress.read() == SourcePosition("cursor", "ann")
     assert os.stat(file).st_mode & 0o777 == 0o600
     with pytest.raises(StoppedError, match="another import"):
-        Progress(file, "https://other.example").place()
-    progress.end()
+        ProgressFile(file, "https://other.example").read()
+    progress.remove()
     assert list(tmp_path.iterdir()) == []
     file.write_text("[]")
     with pytest.raises(StoppedError, match="cannot be read"):
-        progress.place()
+        progress.read()
     with pytest.raises(StoppedError, match="cannot be written"):
-        Progress(tmp_path / "missing" / "progress", "").save(Place())
+        ProgressFile(tmp_path / "missing" / "progress", "").save(SourcePosition())
 
 
 async def test_nothing_is_imported_under_another_key_than_people_were_erased_under(
@@ -147,5 +151,5 @@ async def test_nothing_is_imported_under_another_key_than_people_were_erased_und
     )
     said = (await process.communicate())[1].decode()
     assert process.returncode == 1
-    assert said.endswith("ERASURE_KEY: people were erased here under another one, and would come back\n")
+    assert said.endswith("ERASURE_KEY: identities were erased in this database with another key; set that one\n")
     assert "Traceback" not in said

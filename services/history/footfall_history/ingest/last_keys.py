@@ -1,7 +1,7 @@
-"""Turns what arrives into notes on visits of how far they have come, so that their end is not sought among all events.
+"""Notes on long visits of how far they have come, so that a query finds their last event quickly.
 
-To write that down with every event would cost as much as the event. So each event does with a small chance: every
-visit is noted once in so many of its events, however they come and whoever stores them, and most visits never are.
+To note each event would cost as much as the event. So an event is noted with a small probability: every visit is noted
+once per EVENTS_PER_NOTE of its events, in any order and by any process, and most visits never are.
 """
 
 import random
@@ -10,14 +10,14 @@ from typing import Final
 
 from footfall_history.storage import Arrival
 
-NOTED_EVERY: Final = 256
-"""Events of a visit from one note to the next, on average. When it ends is sought among about so many."""
+EVENTS_PER_NOTE: Final = 256
+"""Average number of events of a visit from one note to the next, and so of those among which its last one is found."""
 
 
-def notes(arrivals: Mapping[str, Arrival]) -> dict[str, str]:
-    """By visit, of those that are to be noted now, the key of the last event that has arrived."""
+def sampled_last_keys(arrivals: Mapping[str, Arrival]) -> dict[str, str]:
+    """The order key of the last new event, by visit, of the visits to be noted now."""
     return {
         visit_id: max(event["order_key"] for event in arrival.events.values())
         for visit_id, arrival in arrivals.items()
-        if random.random() * NOTED_EVERY < len(arrival.events)  # noqa: S311 - no secret
+        if random.random() * EVENTS_PER_NOTE < len(arrival.events)  # noqa: S311 - no secret
     }

@@ -1,4 +1,4 @@
-"""Turns documents into the resources of the contract: visits, sessions, associations, pages, explanations; pure."""
+"""Turns documents into resources of the contract: visits, sessions, associations, pages and explanations."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -24,15 +24,15 @@ PAGE_FIELDS: Final = (
     "title",
     "category",
 )
-"""What a page says of its PageEntered, without the data that may be large."""
+"""The fields of a PageEntered event that a page needs. `data_json`, which may be large, is not among them."""
 EVIDENCE_FIELDS: Final = ("event_id", "event_name", "assurance_reason")
-"""What an explanation says of an event."""
+"""The fields of an event that an explanation needs."""
 
 
 def visit_message(document: Mapping[str, Any], last_key: str | None, now_ms: int, idle_ms: int) -> pb.Visit:
-    """A visit, whose last event has the order key `last_key` (None: all its events have expired)."""
+    """A visit. `last_key`: order key of its last event (None: all have expired). `idle_ms` without events end it."""
     visit = Visit.from_document(document)
-    stamp = visit.fold.stamp
+    attribution = visit.fold.stamp
     start_ms = event_time_ms(document["start_key"])
     last_ms = event_time_ms(last_key) if last_key else start_ms
     return pb.Visit(
@@ -42,11 +42,11 @@ def visit_message(document: Mapping[str, Any], last_key: str | None, now_ms: int
         site=document.get("site", ""),
         start_time=timestamp(start_ms),
         last_event_time=timestamp(last_ms),
-        active_session_id=stamp.session_id,
+        active_session_id=attribution.session_id,
         user_agent_id=document.get("user_agent_id", ""),
         user_agent=document.get("user_agent", ""),
-        state=VisitorState.ValueType(stamp.state),
-        identity_id=stamp.identity,
+        state=VisitorState.ValueType(attribution.state),
+        identity_id=attribution.identity,
         revision=visit.rev,
         ended=now_ms - last_ms > idle_ms,
         timeline_truncated=visit.is_truncated,
@@ -54,9 +54,9 @@ def visit_message(document: Mapping[str, Any], last_key: str | None, now_ms: int
 
 
 def shown_id(document: Mapping[str, Any]) -> str:
-    """The id that the browser knows a visit by, given as stored."""
-    browsers: str = document.get("browser_visit_id") or document["_id"]
-    return browsers
+    """The id of a visit in the browser, from its document."""
+    visit_id: str = document.get("browser_visit_id") or document["_id"]
+    return visit_id
 
 
 def session_message(visit_id: str, session: Session) -> pb.Session:
@@ -76,7 +76,7 @@ def session_message(visit_id: str, session: Session) -> pb.Session:
 
 
 def association_message(visit_id: str, association: Association, known: Identity | None) -> pb.Association:
-    """That a visit has to do with an identity; `known` is what identity says of it, if it answers."""
+    """The association of a visit with an identity. `known`: its record, None if the identity service did not answer."""
     scope = VisitorState.ValueType(association.scope)
     message = pb.Association(
         identity=known or Identity(identity_id=association.identity),
@@ -89,7 +89,7 @@ def association_message(visit_id: str, association: Association, known: Identity
 
 
 def page_message(entered: Mapping[str, Any], exited: str) -> pb.Page:
-    """A page entry, from `PAGE_FIELDS` of its PageEntered and the order key of its last PageExited, if there is one."""
+    """A page entry, from PAGE_FIELDS of its PageEntered and the order key of its last PageExited (empty: none)."""
     message = pb.Page(
         page_id=entered["page_id"],
         browser_page_id=entered["browser_page_id"],
@@ -107,7 +107,7 @@ def page_message(entered: Mapping[str, Any], exited: str) -> pb.Page:
 
 
 def explanations(visit: Visit, evidence: Mapping[str, Document]) -> Iterable[pb.Explanation]:
-    """The transitions of a visit in order; `evidence` are the stored events, by event id."""
+    """The transitions of a visit in order. `evidence`: their events by event id, as EVIDENCE_FIELDS."""
     for step in visit.fold.steps:
         transition = step.transition
         event = evidence.get(transition.event_id, {})
@@ -118,19 +118,22 @@ def explanations(visit: Visit, evidence: Mapping[str, Document]) -> Iterable[pb.
             rule=step.rule.value,
             assurance=AssuranceValue.ValueType(transition.assurance),
             assurance_reason=event.get("assurance_reason", ""),
-            before=stamp_message(step.before, visit.rev),
-            after=stamp_message(step.after, visit.rev),
+            before=attribution_message(step.before, visit.rev),
+            after=attribution_message(step.after, visit.rev),
             effect=EFFECTS[step.rule],
         )
 
 
-def stamp_message(stamp: Stamp, rev: int) -> pb.Stamp:
-    """A stamp made from the timeline of this revision."""
+def attribution_message(attribution: Stamp, rev: int) -> pb.Stamp:
+    """An attribution by the timeline of this revision."""
     return pb.Stamp(
-        state=VisitorState.ValueType(stamp.state), identity_id=stamp.identity, session_id=stamp.session_id, revision=rev
+        state=VisitorState.ValueType(attribution.state),
+        identity_id=attribution.identity,
+        session_id=attribution.session_id,
+        revision=rev,
     )
 
 
 def timestamp(at_ms: int) -> Timestamp:
-    """A moment given in milliseconds since the epoch."""
+    """A time in milliseconds since the epoch."""
     return Timestamp(seconds=at_ms // 1000, nanos=at_ms % 1000 * 1_000_000)

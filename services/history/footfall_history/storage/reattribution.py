@@ -1,4 +1,4 @@
-"""Turns changed timelines into new stamps of the events stored before."""
+"""Attributes stored events again after the timeline of their visit has changed."""
 
 import asyncio
 from collections import defaultdict
@@ -7,113 +7,118 @@ from typing import Final
 
 from footfall_timeline import Stamp, order_key
 
-from footfall_history.storage.documents import Document, erasable, event_time_ms, is_system, stamp_fields
-from footfall_history.storage.event_cursor import Walk
-from footfall_history.storage.store import STAMPED_BY, Restamp, Series, Store
+from footfall_history.storage.documents import Document, attribution_fields, erasable, event_time_ms, is_system
+from footfall_history.storage.event_cursor import EventCursor
+from footfall_history.storage.store import REATTRIBUTION_FIELDS, EventQuery, Reattribution, Store
 from footfall_history.storage.tombstones import Tombstones
 from footfall_history.storage.visit import Visit
 
-_ALIKE_REVISIONS: Final = 8
-_ALIKE_MS: Final = 600_000
-_VISITS_A_QUERY: Final = 50
-# Of a visit that has many behind so many are looked at before they are written.
-_EVENTS_A_LOOK: Final = 1_000
+_REVISIONS_PER_GROUP: Final = 8
+_MS_PER_GROUP: Final = 600_000
+_VISITS_PER_QUERY: Final = 50
+_EVENTS_PER_READ: Final = 1_000
 
 
-async def restamps_behind(
-    store: Store, visits: Mapping[str, Visit], from_keys: Mapping[str, str], most: int
-) -> tuple[list[Restamp], set[str]]:
-    """New stamps of events from a key on that were stamped by an earlier revision, and visits that may have more.
+async def find_reattributions(
+    store: Store, visits: Mapping[str, Visit], from_keys: Mapping[str, str], limit: int
+) -> tuple[list[Reattribution], set[str]]:
+    """Reattributions of outdated events from a key on, by visit; and the visits that may have more of them.
 
-    One query looks at about `most` events at most.
+    An event is outdated when an earlier revision of the timeline attributed it. One query reads about `limit` events.
     """
-    groups = _alike(visits, from_keys)
-    answers = await asyncio.gather(*(store.events_behind(*group, most) for group in groups))
-    behind: dict[str, list[Document]] = defaultdict(list)
+    groups = _similar(visits, from_keys)
+    answers = await asyncio.gather(*(store.outdated_events(*group, limit) for group in groups))
+    outdated: dict[str, list[Document]] = defaultdict(list)
     for event in (event for answer in answers for event in answer):
         visit_id = event["visit_id"]
         if event["order_key"] >= from_keys[visit_id] and event["rev"] < visits[visit_id].rev:
-            behind[visit_id].append(event)
+            outdated[visit_id].append(event)
     cut = {
-        visit_id for group, answer in zip(groups, answers, strict=True) if len(answer) >= most for visit_id in group[0]
+        visit_id for group, answer in zip(groups, answers, strict=True) if len(answer) >= limit for visit_id in group[0]
     }
-    return [restamp for visit_id, events in behind.items() for restamp in restamps_of(visits[visit_id], events)], cut
+    reattributions = [
+        one for visit_id, events in outdated.items() for one in reattributions_of(visits[visit_id], events)
+    ]
+    return reattributions, cut
 
 
-async def each_behind(store: Store, visit: Visit, from_key: str) -> AsyncIterator[list[Restamp]]:
-    """All new stamps of a visit's events from a key on, a bounded number at a time, each to be written at once."""
-    walk = _walk(store, visit, {"rev": {"$lt": visit.rev}}, from_key, "")
-    while events := await walk.take(_EVENTS_A_LOOK):
-        yield restamps_of(visit, events)
+async def each_reattribution(store: Store, visit: Visit, from_key: str) -> AsyncIterator[list[Reattribution]]:
+    """All reattributions of a visit's outdated events from a key on, in parts to be written before the next is read."""
+    cursor = _cursor(store, visit, {"rev": {"$lt": visit.rev}}, from_key, "")
+    while events := await cursor.take(_EVENTS_PER_READ):
+        yield reattributions_of(visit, events)
 
 
-def _alike(visits: Mapping[str, Visit], from_keys: Mapping[str, str]) -> list[tuple[list[str], str, int]]:
-    """Visits that may be asked about together: ids, key and revision. They differ little in what they ask for.
+def _similar(visits: Mapping[str, Visit], from_keys: Mapping[str, str]) -> list[tuple[list[str], str, int]]:
+    """Groups of visits that one query can serve: ids, smallest key and highest revision.
 
-    One query for all would read, of a long visit that asks for little, what another one asks for.
+    Keys and revisions in a group differ little: a query for all visits would read for each what another one needs.
     """
-    alike: dict[tuple[int, int], list[str]] = defaultdict(list)
+    similar: dict[tuple[int, int], list[str]] = defaultdict(list)
     for visit_id, key in from_keys.items():
         at_ms = event_time_ms(key) if key else 0
-        alike[visits[visit_id].rev // _ALIKE_REVISIONS, at_ms // _ALIKE_MS].append(visit_id)
-    groups = [ids[at : at + _VISITS_A_QUERY] for ids in alike.values() for at in range(0, len(ids), _VISITS_A_QUERY)]
+        similar[visits[visit_id].rev // _REVISIONS_PER_GROUP, at_ms // _MS_PER_GROUP].append(visit_id)
+    groups = [
+        ids[at : at + _VISITS_PER_QUERY] for ids in similar.values() for at in range(0, len(ids), _VISITS_PER_QUERY)
+    ]
     return [
         (ids, min(from_keys[visit_id] for visit_id in ids), max(visits[visit_id].rev for visit_id in ids))
         for ids in groups
     ]
 
 
-def _walk(store: Store, visit: Visit, where: Document, lower: str, upper: str) -> Walk:
-    series = Series({"visit_id": visit.visit_id}, where, event_time_ms(visit.start["start_key"]))
-    return store.walk(series, lower, upper, STAMPED_BY)
+def _cursor(store: Store, visit: Visit, conditions: Document, lower: str, upper: str) -> EventCursor:
+    query = EventQuery({"visit_id": visit.visit_id}, conditions, event_time_ms(visit.start["start_key"]))
+    return store.events_in_order(query, lower, upper, REATTRIBUTION_FIELDS)
 
 
 async def erase_in_visit(
     store: Store, tombstones: Tombstones, visit_id: str, identity: str, erase_time_ms: int
 ) -> tuple[bool, int]:
-    """Forget what a visit knows of an identity up to a moment. Returns whether its timeline did, and how many events.
+    """Erase an identity from a visit up to a time. Returns whether the timeline changed, and the number of events.
 
-    The visit stays listed as one of this identity until no event names it, so that after a crash it is found again.
+    The visit remains listed under this identity until no event names it, so that it is found again after a crash.
     """
     is_changed = await _replace(store, tombstones, visit_id, lambda visit: visit.erased(identity, erase_time_ms))
     count = 0
-    for visit in (await tombstones.visits([visit_id])).values():
-        async for restamps in each_behind(store, visit, ""):
-            # Those that lose something are counted: each matches once, whoever else erases at the same time.
-            count += await store.restamp(restamp for restamp in restamps if restamp.erases)
-            await store.restamp(restamp for restamp in restamps if not restamp.erases)
+    for visit in (await tombstones.read_visits([visit_id])).values():
+        async for reattributions in each_reattribution(store, visit, ""):
+            # Each event that loses content is counted once, even if another process erases at the same time.
+            count += await store.reattribute(one for one in reattributions if one.erases)
+            await store.reattribute(one for one in reattributions if not one.erases)
         upper = order_key(erase_time_ms + 1, "")
-        naming = _walk(store, visit, {"names_identity_id": identity}, "", upper)
-        while events := await naming.take(_EVENTS_A_LOOK):
-            count += await store.forget_named([event["_id"] for event in events], identity)
-    await _replace(store, tombstones, visit_id, lambda visit: visit.without(identity))
+        naming = _cursor(store, visit, {"names_identity_id": identity}, "", upper)
+        while events := await naming.take(_EVENTS_PER_READ):
+            count += await store.erase_naming([event["_id"] for event in events], identity)
+    await _replace(store, tombstones, visit_id, lambda visit: visit.without_identity(identity))
     return is_changed, count
 
 
 async def _replace(store: Store, tombstones: Tombstones, visit_id: str, change: Callable[[Visit], Visit]) -> bool:
-    """Change a visit, whatever others do to it at the same time. Returns whether there was anything to change."""
-    while visit := (await tombstones.visits([visit_id])).get(visit_id):
+    """Change a visit, repeating while another writer changes it first. Returns whether there was anything to change."""
+    while visit := (await tombstones.read_visits([visit_id])).get(visit_id):
         changed = change(visit)
         if changed is visit:
             return False
-        if (await store.replace_timelines([(visit_id, tombstones.fields(changed))]))[0]:
+        if (await store.replace_timelines([(visit_id, tombstones.timeline_fields(changed))]))[0]:
             return True
     return False
 
 
-def restamps_of(visit: Visit, events: Iterable[Document]) -> list[Restamp]:
-    """The stamps that events have by the timeline of their visit, as few as possible: each takes its time.
+def reattributions_of(visit: Visit, events: Iterable[Document]) -> list[Reattribution]:
+    """The reattributions of events by the timeline of their visit, one for all events that get the same fields.
 
-    What has been forgotten is erased with it.
+    Events of erased identities are erased with it.
     """
-    alike: dict[tuple[Stamp, tuple[str, ...], bool], dict[str, str]] = defaultdict(dict)
+    similar: dict[tuple[Stamp, tuple[str, ...], bool], dict[str, str]] = defaultdict(dict)
     for event in events:
-        piece = visit.piece_at(event["order_key"])
-        gone = erasable(of_system=is_system(event)) if piece.is_erased else ()
-        erases = piece.is_erased and not event.get("erased")
-        alike[piece.stamp, gone, erases][event["_id"]] = event["order_key"]
-    restamps = []
-    for (stamp, gone, erases), keys in alike.items():
-        fields, without = stamp_fields(stamp, visit.rev)
-        restamps.append(Restamp(keys, fields | ({"erased": True} if gone else {}), [*without, *gone], erases))
-    return restamps
+        part = visit.range_at(event["order_key"])
+        removed = erasable(of_system=is_system(event)) if part.is_erased else ()
+        erases = part.is_erased and not event.get("erased")
+        similar[part.attribution, removed, erases][event["_id"]] = event["order_key"]
+    reattributions = []
+    for (attribution, removed, erases), keys in similar.items():
+        fields, absent = attribution_fields(attribution, visit.rev)
+        fields |= {"erased": True} if removed else {}
+        reattributions.append(Reattribution(keys, fields, [*absent, *removed], erases))
+    return reattributions
