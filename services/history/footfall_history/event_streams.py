@@ -26,9 +26,10 @@ from footfall_history.storage import Preview, document_id, stored_event
 
 Positions = dict[int, Position]
 """Where to continue, by partition."""
+Step = tuple[list[StoredEvent], Position]
+"""The matching events of an entry, and the position after it."""
 
 _RETRY_MS: Final = 5_000
-_NO_SITE_GROUPS: Final = Walls()
 _POSITION: Final = re.compile(r"(\d{1,3})=(\d{1,20}-\d{1,20})/(\d{1,20})")
 
 
@@ -64,13 +65,7 @@ class EventStreams:
     """Serves live streams. Each stream reads the log on its own, at the pace of its client."""
 
     def __init__(
-        self,
-        log: EventLog,
-        preview: Preview,
-        stopping: asyncio.Event,
-        *,
-        max_streams: int,
-        site_groups: Walls = _NO_SITE_GROUPS,
+        self, log: EventLog, preview: Preview, stopping: asyncio.Event, *, max_streams: int, site_groups: Walls
     ) -> None:
         self._site_groups = site_groups
         self._log = log
@@ -138,17 +133,12 @@ class EventStreams:
             return {number: await self._log.last_position(number) for number in numbers}
         positions = _positions(token)
         if positions.keys() != set(numbers):
-            raise RequestError.invalid(
-                "resume_token",
-                "must be used with the visit_id, or without one, as in the request that it was returned to",
-            )
+            raise RequestError.invalid("resume_token", "must be used with the same visit_id, or also without one")
         for number, position in positions.items():
             await self._check_not_trimmed(number, position)
         return positions
 
-    async def _read(
-        self, number: int, position: Position, event_filter: EventFilter
-    ) -> list[tuple[list[StoredEvent], Position]]:
+    async def _read(self, number: int, position: Position, event_filter: EventFilter) -> list[Step]:
         """The matching events of the next entries, with the position after each entry.
 
         Raises RequestError if some of them were trimmed from the log, which also happens to a client that is too slow.
@@ -169,7 +159,7 @@ class EventStreams:
 
     async def _check_not_trimmed(self, number: int, position: Position) -> None:
         if not await self._log.holds_all_after(number, position):
-            message = "the log no longer holds the events after resume_token; list the events since, then stream without a token"
+            message = "the log no longer holds what follows resume_token; list the events since, then omit it"
             raise RequestError.failed_precondition("LOG_TRIMMED", message)
 
 

@@ -51,10 +51,7 @@ class IdentityClient:
         try:
             await self._stub.ImportIdentities(request, timeout=_IMPORT_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
-            raise ConnectionError(
-                f"the identity service answers {error.code().name}: {error.details()}. "
-                "Check IDENTITY_TARGET and run the command again."
-            ) from error
+            raise ConnectionError(f"IDENTITY_TARGET answers {error.code().name}: {error.details()}") from error
 
     async def close(self) -> None:
         """Close the channel."""

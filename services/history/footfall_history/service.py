@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
 from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Final, TypeVar
 
@@ -31,7 +32,6 @@ StreamMethod = Callable[["HistoryService", Request, Context], AsyncGenerator[Res
 # During an upgrade, a later version may write data that this version cannot read. Another process will answer.
 _TRANSIENT_ERRORS: Final = (*TRANSIENT_STORE_ERRORS, *TRANSIENT_LOG_ERRORS, LaterVersionError)
 _RETRY_MS: Final = 1_000
-_NO_SITE_GROUPS: Final = Walls()
 # A stream's message is sent when it has reached this size, far below the limit of a channel.
 _MESSAGE_BYTES: Final = 256 * 1024
 _TIMELINE_PAGE_SIZE: Final = 1_000
@@ -70,29 +70,18 @@ def _streaming(method: "StreamMethod[Request, Response]") -> "StreamMethod[Reque
     return call
 
 
+@dataclass(eq=False)
 class HistoryService(HistoryServiceServicer):
     """The methods are documented in history_service.proto. They raise RequestError."""
 
-    def __init__(
-        self,
-        store: Store,
-        reader: Reader,
-        identity_client: IdentityClient,
-        event_streams: EventStreams,
-        eraser: Eraser,
-        *,
-        receipts: Receipts,
-        exporter: Exporter,
-        site_groups: Walls = _NO_SITE_GROUPS,
-    ) -> None:
-        self._store = store
-        self._reader = reader
-        self._identity_client = identity_client
-        self._event_streams = event_streams
-        self._eraser = eraser
-        self._receipts = receipts
-        self._exporter = exporter
-        self._site_groups = site_groups
+    store: Store
+    reader: Reader
+    identity_client: IdentityClient
+    event_streams: EventStreams
+    eraser: Eraser
+    receipts: Receipts
+    exporter: Exporter
+    site_groups: Walls
 
     @_unary
     async def GetVisit(self, request: pb.GetVisitRequest, _context: Context) -> pb.GetVisitResponse:  # noqa: N802
@@ -107,28 +96,26 @@ class HistoryService(HistoryServiceServicer):
         """The timeline of a visit."""
         message, visit = await self._visit(request)
         window = queries.page_window(request, default_size=_TIMELINE_PAGE_SIZE)
-        explanations = await self._reader.explanations(visit)
+        explanations = await self.reader.explanations(visit)
         keyed = zip([step.transition.order_key for step in visit.fold.steps], explanations, strict=True)
         page = window.cut([(key, explanation) for key, explanation in keyed if window.contains(key)])
-        response = pb.ExplainVisitResponse(visit=message, explanations=page.items)
-        queries.set_next_token(response, request, page.next_key)
-        return response
+        return queries.with_next_token(
+            pb.ExplainVisitResponse(visit=message, explanations=page.items), request, page.next_key
+        )
 
     @_unary
     async def ListVisits(self, request: pb.ListVisitsRequest, _context: Context) -> pb.ListVisitsResponse:  # noqa: N802
         """Visits by identity, device, user agent, site and time."""
         self._widen_sites(request)
         window = queries.window(request, age_of_start=True)
-        page = await self._reader.visits(queries.visit_conditions(request), window)
-        response = pb.ListVisitsResponse(visits=page.items)
-        queries.set_next_page(response, request, page.next_key)
-        return response
+        page = await self.reader.visits(queries.visit_conditions(request), window)
+        return queries.with_next_page(pb.ListVisitsResponse(visits=page.items), request, page.next_key)
 
     @_unary
     async def GetPage(self, request: pb.GetPageRequest, _context: Context) -> pb.GetPageResponse:  # noqa: N802
         """One page entry."""
         page_id = queries.parse_uuid(request.page_id, "page_id")
-        found = await self._reader.page(page_id, self._site_groups.sharing(request.sites))
+        found = await self.reader.page(page_id, self.site_groups.sharing(request.sites))
         return pb.GetPageResponse(page=_found(found, "Page", page_id))
 
     @_unary
@@ -136,16 +123,14 @@ class HistoryService(HistoryServiceServicer):
         """Page entries of a visit, an identity or a session."""
         await self._resolve(request)
         window, conditions = queries.window(request), queries.event_conditions(request)
-        page = await self._reader.pages(queries.parse_parent(request), conditions, window, request.sites)
-        response = pb.ListPagesResponse(pages=page.items)
-        queries.set_next_page(response, request, page.next_key)
-        return response
+        page = await self.reader.pages(queries.parse_parent(request), conditions, window, request.sites)
+        return queries.with_next_page(pb.ListPagesResponse(pages=page.items), request, page.next_key)
 
     @_unary
     async def GetSession(self, request: pb.GetSessionRequest, _context: Context) -> pb.GetSessionResponse:  # noqa: N802
         """One session."""
         session_id = queries.parse_uuid(request.session_id, "session_id")
-        found = await self._reader.session(session_id, self._site_groups.sharing(request.sites))
+        found = await self.reader.session(session_id, self.site_groups.sharing(request.sites))
         return pb.GetSessionResponse(session=_found(found, "Session", session_id))
 
     @_unary
@@ -154,27 +139,25 @@ class HistoryService(HistoryServiceServicer):
         await self._resolve(request)
         window = queries.window(request, age_of_start=True)
         conditions, identity = queries.session_conditions(request)
-        page = await self._reader.sessions(conditions, identity, window)
-        response = pb.ListSessionsResponse(sessions=page.items)
-        queries.set_next_page(response, request, page.next_key)
-        return response
+        page = await self.reader.sessions(conditions, identity, window)
+        return queries.with_next_page(pb.ListSessionsResponse(sessions=page.items), request, page.next_key)
 
     @_unary
     async def GetEvent(self, request: pb.GetEventRequest, _context: Context) -> pb.GetEventResponse:  # noqa: N802
         """One event."""
         event_id = queries.parse_uuid(request.event_id, "event_id")
-        sites = self._site_groups.sharing(request.sites)
+        sites = self.site_groups.sharing(request.sites)
         visit_ids = self._candidates(request.visit_id, sites) if request.visit_id else []
-        found = await self._reader.event(event_id, visit_ids, sites)
+        found = await self.reader.event(event_id, visit_ids, sites)
         return pb.GetEventResponse(event=_found(found, "Event", event_id))
 
     @_unary
     async def GetReceipt(self, request: pb.GetReceiptRequest, _context: Context) -> pb.GetReceiptResponse:  # noqa: N802
         """What became of one event."""
-        sites = self._site_groups.sharing(request.sites)
+        sites = self.site_groups.sharing(request.sites)
         visit_ids = self._candidates(request.visit_id, sites)
         event_id = queries.parse_uuid(request.event_id, "event_id")
-        receipt = _found(await self._receipts.get(visit_ids, event_id, sites), "Receipt", event_id)
+        receipt = _found(await self.receipts.get(visit_ids, event_id, sites), "Receipt", event_id)
         return pb.GetReceiptResponse(receipt=receipt)
 
     @_unary
@@ -182,10 +165,8 @@ class HistoryService(HistoryServiceServicer):
         """Events of a visit, an identity, a session or a page."""
         await self._resolve(request)
         window, conditions = queries.window(request), queries.event_conditions(request)
-        page = await self._reader.events(queries.parse_parent(request), conditions, window, request.sites)
-        response = pb.ListEventsResponse(events=page.items)
-        queries.set_next_page(response, request, page.next_key)
-        return response
+        page = await self.reader.events(queries.parse_parent(request), conditions, window, request.sites)
+        return queries.with_next_page(pb.ListEventsResponse(events=page.items), request, page.next_key)
 
     @_unary
     async def ListVisitIdentities(  # noqa: N802
@@ -200,7 +181,7 @@ class HistoryService(HistoryServiceServicer):
             if window.contains(association.first.order_key) and request.scope in {0, association.scope}
         ]
         selected = window.cut(associations)
-        known, count = await self._identity_client.get(
+        known, count = await self.identity_client.get(
             [association.identity for association in selected.items], context, request.sites
         )
         page = window.cut(
@@ -209,10 +190,9 @@ class HistoryService(HistoryServiceServicer):
                 for key, association in associations[:count]
             ]
         )
-        response = pb.ListVisitIdentitiesResponse(associations=page.items)
         following = associations[len(page.items) :]
-        queries.set_next_token(response, request, following[0][0] if following else "")
-        return response
+        response = pb.ListVisitIdentitiesResponse(associations=page.items)
+        return queries.with_next_token(response, request, following[0][0] if following else "")
 
     @_unary
     async def ListIdentityIds(  # noqa: N802
@@ -221,10 +201,8 @@ class HistoryService(HistoryServiceServicer):
         """Identities seen with a user agent."""
         self._widen_sites(request)
         window = queries.page_window(request)
-        page = await self._reader.identity_ids(queries.identity_conditions(request), window.lower, window.size)
-        response = pb.ListIdentityIdsResponse(identity_ids=page.items)
-        queries.set_next_token(response, request, page.next_key)
-        return response
+        page = await self.reader.identity_ids(queries.identity_conditions(request), window.lower, window.size)
+        return queries.with_next_token(pb.ListIdentityIdsResponse(identity_ids=page.items), request, page.next_key)
 
     @_streaming
     async def StreamRelated(  # noqa: N802
@@ -232,7 +210,7 @@ class HistoryService(HistoryServiceServicer):
     ) -> AsyncGenerator[pb.StreamRelatedResponse, None]:
         """The items that belong to several parents."""
         response, size = pb.StreamRelatedResponse(), 0
-        async for item in RelatedItems(self._store, self._reader, request, self._site_groups).items():
+        async for item in RelatedItems(self.store, self.reader, request, self.site_groups).items():
             response.items.append(item)
             size += item.ByteSize()
             if size >= _MESSAGE_BYTES:
@@ -246,7 +224,7 @@ class HistoryService(HistoryServiceServicer):
         self, request: pb.StreamEventsRequest, _context: Context
     ) -> AsyncGenerator[pb.StreamEventsResponse, None]:
         """Events as they arrive."""
-        async with aclosing(self._event_streams.events(request)) as responses:
+        async with aclosing(self.event_streams.events(request)) as responses:
             async for response in responses:
                 yield response
 
@@ -255,9 +233,9 @@ class HistoryService(HistoryServiceServicer):
         self, request: pb.ExportIdentityRequest, _context: Context
     ) -> AsyncGenerator[pb.ExportIdentityResponse, None]:
         """Everything stored about an identity."""
-        sites = self._site_groups.sharing(request.sites)
+        sites = self.site_groups.sharing(request.sites)
         identity = queries.parse_identity_id(request.identity_id)
-        async with aclosing(self._exporter.export(identity, sites)) as responses:
+        async with aclosing(self.exporter.export(identity, sites)) as responses:
             async for response in responses:
                 yield response
 
@@ -266,17 +244,17 @@ class HistoryService(HistoryServiceServicer):
         """Erase an identity."""
         identity = queries.parse_identity_id(request.identity_id)
         request.erasure.erasure_id = queries.parse_uuid(request.erasure.erasure_id, "erasure.erasure_id")
-        erased = await self._eraser.erase(identity, request.erasure)
+        erased = await self.eraser.erase(identity, request.erasure)
         return pb.EraseIdentityResponse(visit_count=erased.visit_count, event_count=erased.event_count)
 
     async def _visit(self, request: Any) -> tuple[visit_pb2.Visit, Visit]:
         queries.parse_uuid(request.visit_id, "visit_id")
         await self._resolve(request)
-        return _found(await self._reader.visit(request.visit_id, request.sites), "Visit", request.visit_id)
+        return _found(await self.reader.visit(request.visit_id, request.sites), "Visit", request.visit_id)
 
     def _widen_sites(self, request: Any) -> None:
         """Add the sites to a request that its sites share visits with."""
-        request.sites[:] = self._site_groups.sharing(request.sites)
+        request.sites[:] = self.site_groups.sharing(request.sites)
 
     async def _resolve(self, request: Any) -> None:
         """Add shared sites to a request, and replace the id of its visit, if it names one, by the stored id."""
@@ -285,11 +263,11 @@ class HistoryService(HistoryServiceServicer):
             scope = getattr(request, "scope", None)
             requested = [scope.site] if isinstance(scope, pb.Scope) and scope.site else []
             candidates = self._candidates(request.visit_id, request.sites or requested)
-            [request.visit_id] = (await self._reader.resolve_visits({"": candidates}, request.sites)).values()
+            [request.visit_id] = (await self.reader.resolve_visits({"": candidates}, request.sites)).values()
 
     def _candidates(self, visit_id: str, sites: Sequence[str]) -> list[str]:
         """The stored ids that a visit's id may stand for."""
-        return self._site_groups.candidates(queries.parse_uuid(visit_id, "visit_id"), sites)
+        return self.site_groups.candidates(queries.parse_uuid(visit_id, "visit_id"), sites)
 
 
 def _found(found: Found | None, resource_type: str, name: str) -> Found:

@@ -27,6 +27,7 @@ from footfall_history.storage.preview import Preview
 from footfall_history.storage.store import Store
 from footfall_history.storage.tombstones import Tombstones
 from footfall_servicekit.server import Server
+from footfall_timeline import Walls
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import monitoring
 
@@ -144,10 +145,10 @@ async def stub(
     [unused_port] = free_ports(1)
     identities = IdentityClient(f"127.0.0.1:{unused_port}", 200)
     stopping = asyncio.Event()
-    event_streams = EventStreams(log, preview, stopping, max_streams=4)
+    event_streams = EventStreams(log, preview, stopping, max_streams=4, site_groups=Walls())
     reader = Reader(store, IDLE_MS)
     exporter, receipts = Exporter(store, reader, tombstones, dead_letters, preview), Receipts(reader, dead_letters)
-    service = HistoryService(store, reader, identities, event_streams, eraser, receipts=receipts, exporter=exporter)
+    service = HistoryService(store, reader, identities, event_streams, eraser, receipts, exporter, Walls())
     add = partial(history_grpc.add_HistoryServiceServicer_to_server, service)
     server = Server(HistorySettings(port=0, lame_duck_ms=0, never_erase=True), {SERVICE_NAME: add}, stopping=stopping)
     port = await server.start()

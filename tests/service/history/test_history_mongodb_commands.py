@@ -19,7 +19,7 @@ from footfall_history.storage.indexes import INDEXES
 from footfall_history.storage.preview import Preview
 from footfall_history.storage.store import Store
 from footfall_history.storage.tombstones import Tombstones
-from footfall_timeline import normalize_uuid, order_key, session_id
+from footfall_timeline import Walls, normalize_uuid, order_key, session_id
 
 from tests.service.history.conftest import ERASURE_KEY, IDLE_MS, Listener
 from tests.tools.history import entry
@@ -67,6 +67,7 @@ class Watched:
             self.store,
             self.reader,
             pb.StreamRelatedRequest(parent_kind=kind, parent_ids=ids, kinds=kinds, detailed_kinds=kinds, scope=SCOPE),
+            Walls(),
         )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from footfall_history.importing.importer import ProgressFile
 from footfall_history.importing.rest_client import RestClient, StoppedError, read_credentials
-from footfall_history.importing.sources import FileSource, ServerSource, Source, SourcePosition, pages
+from footfall_history.importing.sources import FileSource, Position, ServerSource, Source, pages
 from footfall_history.storage.store import Store
 
 from tests.tools.original import PASSWORD, USER, OldVisit, running_original
@@ -30,7 +30,7 @@ def visits() -> list[OldVisit]:
     return [OldVisit(now_ms(), [("Click", 0, {})], **{name: "Recognized"}) for name in ("ann", "ben", "cleo")]
 
 
-async def read(source: Source, place: SourcePosition) -> list[tuple[SourcePosition, str]]:
+async def read(source: Source, place: Position) -> list[tuple[Position, str]]:
     return [(before, visit.visit_id) async for before, parts in source.visits(place) async for visit, _ in parts]
 
 
@@ -42,11 +42,11 @@ async def test_a_server_is_read_from_where_it_was_left(credentials: dict[str, st
     ):
         source = ServerSource(client, pytest.fail)
         assert await source.detect() is False
-        everything = await read(source, SourcePosition())
+        everything = await read(source, Position())
         assert everything == [
-            (SourcePosition(), ann.id),
-            (SourcePosition("", "ann"), ben.id),
-            (SourcePosition("", "ben"), cleo.id),
+            (Position(), ann.id),
+            (Position("", "ann"), ben.id),
+            (Position("", "ben"), cleo.id),
         ]
         assert await read(source, everything[2][0]) == everything[2:]
 
@@ -67,7 +67,7 @@ async def test_a_file_is_read_from_where_it_was_left(tmp_path: Path) -> None:
     file.write_text("".join(lines))
     reasons: list[str] = []
     source = FileSource(file, reasons.append)
-    everything = await read(source, SourcePosition())
+    everything = await read(source, Position())
     assert (len(everything), reasons) == (600, [])
     last = everything[-1][0]
     assert int(last.page) == len("".join(lines[:500]))
@@ -124,9 +124,9 @@ def test_what_is_no_server_is_refused_before_it_is_asked(tmp_path: Path) -> None
 def test_progress_is_of_one_source(tmp_path: Path) -> None:
     file = tmp_path / "progress"
     progress = ProgressFile(file, "https://gwe.example")
-    assert progress.read() == SourcePosition()
-    progress.save(SourcePosition("cursor", "ann"))
-    assert progress.read() == SourcePosition("cursor", "ann")
+    assert progress.read() == Position()
+    progress.save(Position("cursor", "ann"))
+    assert progress.read() == Position("cursor", "ann")
     assert os.stat(file).st_mode & 0o777 == 0o600
     with pytest.raises(StoppedError, match="another import"):
         ProgressFile(file, "https://other.example").read()
@@ -136,7 +136,7 @@ def test_progress_is_of_one_source(tmp_path: Path) -> None:
     with pytest.raises(StoppedError, match="cannot be read"):
         progress.read()
     with pytest.raises(StoppedError, match="cannot be written"):
-        ProgressFile(tmp_path / "missing" / "progress", "").save(SourcePosition())
+        ProgressFile(tmp_path / "missing" / "progress", "").save(Position())
 
 
 async def test_nothing_is_imported_under_another_key_than_people_were_erased_under(

@@ -2,6 +2,6 @@
 
 from footfall_history.dead_letters.command import run_dead_letters
 from footfall_history.dead_letters.documents import dead_letter_documents
-from footfall_history.dead_letters.queue import DeadLetterQueue, DeadLettersFullError
+from footfall_history.dead_letters.queue import DeadLetter, DeadLetterQueue, DeadLettersFullError
 
-__all__ = ["DeadLetterQueue", "DeadLettersFullError", "dead_letter_documents", "run_dead_letters"]
+__all__ = ["DeadLetter", "DeadLetterQueue", "DeadLettersFullError", "dead_letter_documents", "run_dead_letters"]

@@ -12,17 +12,9 @@ from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
+from footfall_history.importing import sources
 from footfall_history.importing.past_events import PastEvent
 from footfall_history.importing.rest_client import RestClient
-from footfall_history.importing.sources import (
-    ListItem,
-    SourcePosition,
-    chunks,
-    decode,
-    listed_visits,
-    lists_all_visits,
-    pages,
-)
 from footfall_history.storage import PAGE_ENTERED
 
 _CONCURRENT_VISITS: Final = 8
@@ -40,26 +32,26 @@ class VisitStatistics:
 
     async def count(self, client: RestClient, day: date, *, by_identity: bool) -> None:
         """Count the visits of a day on a server. Raises StoppedError."""
-        async for group in chunks(_began_on(client, day, by_identity=by_identity), _CONCURRENT_VISITS):
+        async for group in sources.chunks(_began_on(client, day, by_identity=by_identity), _CONCURRENT_VISITS):
             new = {visit.visit_id: visit for visit in group if visit.visit_id not in self.visit_ids}
             self.visit_ids |= new.keys()
             async with asyncio.TaskGroup() as tasks:
                 for visit in new.values():
                     tasks.create_task(self._add(client, visit))
 
-    async def _add(self, client: RestClient, visit: ListItem) -> None:
+    async def _add(self, client: RestClient, visit: sources.ListItem) -> None:
         path = f"/visits/{visit.visit_id}"
-        identities: list[ListItem] = []
-        async for _, answer in pages(client, f"{path}/identities", _PAGE_SIZE):
-            identities += decode(answer, list[ListItem], [])
+        identities: list[sources.ListItem] = []
+        async for _, answer in sources.pages(client, f"{path}/identities", _PAGE_SIZE):
+            identities += sources.decode(answer, list[sources.ListItem], [])
         scopes = {identity.visit_scope for identity in identities}
         counts = self.counts
         counts["visits by hour", _hour(visit.start_date)] += 1
         counts["visits by state", next((state for state in _STATES if state in scopes), "Anonymous")] += 1
         for identity in identities:
             counts[f"visits by identity, {identity.visit_scope}", identity.identity_id] += 1
-        async for _, answer in pages(client, f"{path}/events", _PAGE_SIZE):
-            for event in decode(answer, list[PastEvent], []):
+        async for _, answer in sources.pages(client, f"{path}/events", _PAGE_SIZE):
+            for event in sources.decode(answer, list[PastEvent], []):
                 counts["events by hour", _hour(event.timestamp)] += 1
                 counts["events by name", event.event_name or ""] += 1
                 if event.event_name == PAGE_ENTERED:
@@ -71,7 +63,7 @@ async def differences(old: RestClient, new: RestClient, day: date) -> AsyncItera
 
     If one server lists visits only by identity, only visits with an identity are compared. Raises StoppedError.
     """
-    by_identity = not (await lists_all_visits(old) and await lists_all_visits(new))
+    by_identity = not (await sources.lists_all_visits(old) and await sources.lists_all_visits(new))
     one, other = VisitStatistics(), VisitStatistics()
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(one.count(old, day, by_identity=by_identity))
@@ -87,19 +79,19 @@ async def differences(old: RestClient, new: RestClient, day: date) -> AsyncItera
     for visit_id in common if not by_identity else ():
         for part in _PARTS:
             path = f"/visits/{visit_id}{part}"
-            before, after = [[each async for each in pages(client, path, _PAGE_SIZE)] for client in (old, new)]
+            before, after = [[each async for each in sources.pages(client, path, _PAGE_SIZE)] for client in (old, new)]
             if before != after:
                 yield f"bytes of\t{path}\tdiffer"
 
 
-async def _began_on(client: RestClient, day: date, *, by_identity: bool) -> AsyncIterator[ListItem]:
+async def _began_on(client: RestClient, day: date, *, by_identity: bool) -> AsyncIterator[sources.ListItem]:
     """The visits that began on a day, in UTC. GWE 8.5 can limit the time only by `age`."""
     begin = datetime(day.year, day.month, day.day, tzinfo=UTC)
     from_ms, to_ms = (int(moment.timestamp() * 1000) for moment in (begin, begin + timedelta(days=1)))
     limits: dict[str, int] = {"from": from_ms, "to": to_ms}
     if by_identity:
         limits = {"age": max(1, int(time.time() - from_ms / 1000) + 1)}
-    async for _, visit in listed_visits(client, SourcePosition(), limits, by_identity=by_identity):
+    async for _, visit in sources.listed_visits(client, sources.Position(), limits, by_identity=by_identity):
         if from_ms <= visit.start_date < to_ms:
             yield visit
 

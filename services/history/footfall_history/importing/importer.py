@@ -17,7 +17,7 @@ from footfall_timeline import State, Walls
 from footfall_history.identity_client import IdentityClient
 from footfall_history.importing.past_events import to_batch
 from footfall_history.importing.rest_client import StoppedError
-from footfall_history.importing.sources import Part, Parts, Source, SourcePosition, chunks
+from footfall_history.importing.sources import Part, Parts, Position, Source, chunks
 from footfall_history.ingest import Attributor
 from footfall_history.storage import Tombstones, Visit
 
@@ -66,24 +66,19 @@ class ProgressFile:
         self._file = file
         self._source = source
 
-    def read(self) -> SourcePosition:
+    def read(self) -> Position:
         """The position to continue from. Raises StoppedError if the file belongs to another import."""
         try:
             source, page, after = msgspec.json.decode(self._file.read_bytes(), type=tuple[str, str, str])
         except FileNotFoundError:
-            return SourcePosition()
+            return Position()
         except (OSError, msgspec.DecodeError) as error:
-            raise StoppedError(
-                f"{self._file}: cannot be read as a progress file ({type(error).__name__}). "
-                "Remove it, or name another file with --progress."
-            ) from None
+            raise StoppedError(f"{self._file}: cannot be read ({type(error).__name__}). Remove the file.") from None
         if source != self._source:
-            raise StoppedError(
-                f"{self._file}: is the progress of another import, of {source}. Name another file with --progress."
-            )
-        return SourcePosition(page, after)
+            raise StoppedError(f"{self._file}: belongs to another import, of {source}. Name another by --progress.")
+        return Position(page, after)
 
-    def save(self, position: SourcePosition) -> None:
+    def save(self, position: Position) -> None:
         """Save the position up to which all is imported. Raises StoppedError."""
         new = self._file.with_name(f"{self._file.name}.new")
         try:
@@ -98,27 +93,20 @@ class ProgressFile:
         self._file.unlink(missing_ok=True)
 
 
+@dataclass
 class Importer:
-    """Writes visits into history and identity. The same visits may be imported again, in any order."""
+    """Writes visits into history and identity. The same visits may be imported again, in any order.
 
-    def __init__(
-        self,
-        attributor: Attributor,
-        tombstones: Tombstones,
-        identity_client: IdentityClient,
-        site_groups: Walls,
-        *,
-        retention_ms: int,
-        site: str,
-    ) -> None:
-        """Skip events older than `retention_ms`. `site`: of all visits; if empty, as in the source, else `default`."""
-        self._attributor = attributor
-        self._tombstones = tombstones
-        self._identity_client = identity_client
-        self._site_groups = site_groups
-        self._retention_ms = retention_ms
-        self._site = site
-        self.counts = ImportCounts()
+    Events older than `retention_ms` are skipped. `site`: of all visits; if empty, as in the source, else `default`.
+    """
+
+    attributor: Attributor
+    tombstones: Tombstones
+    identity_client: IdentityClient
+    site_groups: Walls
+    retention_ms: int
+    site: str
+    counts: ImportCounts = field(default_factory=ImportCounts)
 
     async def run(self, source: Source, progress: ProgressFile) -> None:
         """Import the rest of a source.
@@ -148,7 +136,7 @@ class Importer:
         batches = [batch for batch in self._batches(parts) if batch.events]
         if not batches:
             return
-        result = await self._attributor.store(batches)
+        result = await self.attributor.store(batches)
         for one in result.unstorable:
             self.counts.skip(f"event {one.event.event_id} of visit {one.event.visit_id}: {one.reason}")
         self.counts.stored += result.stored_count
@@ -158,12 +146,12 @@ class Importer:
         await self._send_identities([event for event in events if (event.visit_id, event.event_id) not in malformed])
 
     def _batches(self, parts: Iterable[Part]) -> Iterator[EventBatch]:
-        oldest_ms = time.time_ns() // 1_000_000 - self._retention_ms
+        oldest_ms = time.time_ns() // 1_000_000 - self.retention_ms
         for visit, events in parts:
             recent = [timed for timed in events if timed.at_ms >= oldest_ms]
             self.counts.expired += len(events) - len(recent)
             try:
-                yield to_batch(visit, recent, self._site or visit.site or _DEFAULT_SITE, self._site_groups)
+                yield to_batch(visit, recent, self.site or visit.site or _DEFAULT_SITE, self.site_groups)
             except ValueError as error:
                 self.counts.skip(f"visit {visit.visit_id}: {error}")
 
@@ -172,10 +160,10 @@ class Importer:
         events_by_visit: dict[str, list[Event]] = {}
         for event in events:
             events_by_visit.setdefault(event.visit_id, []).append(event)
-        for visit_id, visit in (await self._tombstones.read_visits(events_by_visit)).items():
+        for visit_id, visit in (await self.tombstones.read_visits(events_by_visit)).items():
             for part in _parts(events_by_visit[visit_id]):
                 request = ImportIdentitiesRequest(visits=[_imported_visit(visit)], events=part)
-                await self._identity_client.import_identities(request)
+                await self.identity_client.import_identities(request)
 
 
 def _parts(events: Iterable[Event]) -> Iterator[list[Event]]:

@@ -48,9 +48,7 @@ class RestClient:
         if scheme not in {"http", "https"} or not host:
             raise StoppedError(f"{url}: must begin with https:// or http:// and a host")
         if "@" in host:
-            raise StoppedError(
-                "The URL must not contain credentials, since others can see it. Put them into a file (see --help)."
-            )
+            raise StoppedError("The URL must not contain credentials, since others can see it. Put them into a file.")
         url = url.rstrip("/")
         self.url = url if url.endswith(_PATHS) else url + _PATHS[0]
         self._gap_s = 1 / rate
@@ -91,8 +89,7 @@ class RestClient:
                     return None
                 if status in _REFUSED:
                     raise StoppedError(
-                        f"{self.url} refuses these credentials, or they lack the permission to read ({status}). "
-                        "Check the credentials file."
+                        f"{self.url} refuses these credentials, or they do not permit reading ({status})"
                     )
                 if response.is_success:
                     return Answer(response.content, response.headers.get("Paging-Next", ""))

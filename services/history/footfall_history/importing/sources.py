@@ -35,7 +35,7 @@ ReportSkipped = Callable[[str], None]
 """Called with the reason for each record that cannot be imported."""
 
 
-class SourcePosition(NamedTuple):
+class Position(NamedTuple):
     """A position in a source: a page's cursor (in a file: a byte offset), and the last item done of that page."""
 
     page: str = ""
@@ -45,7 +45,7 @@ class SourcePosition(NamedTuple):
 class Source(Protocol):
     """Where visits come from."""
 
-    def visits(self, position: SourcePosition) -> AsyncIterator[tuple[SourcePosition, Parts]]:
+    def visits(self, position: Position) -> AsyncIterator[tuple[Position, Parts]]:
         """One visit or several at a time, with the position before them. Read the parts to the end.
 
         Raises StoppedError, also from the parts.
@@ -118,12 +118,12 @@ class ServerSource:
         self._is_footfall = await lists_all_visits(self._client)
         return self._is_footfall
 
-    async def visits(self, position: SourcePosition) -> AsyncIterator[tuple[SourcePosition, Parts]]:
+    async def visits(self, position: Position) -> AsyncIterator[tuple[Position, Parts]]:
         """Raises StoppedError."""
         if self._visit_ids:
             for number, line in enumerate(_lines(self._visit_ids)):
                 if number >= int(position.page or 0) and (visit_id := line.decode(errors="replace").strip()):
-                    yield SourcePosition(str(number)), self._parts(visit_id)
+                    yield Position(str(number)), self._parts(visit_id)
         else:
             async for before, visit in listed_visits(self._client, position, by_identity=not self._is_footfall):
                 yield before, self._parts(visit.visit_id)
@@ -232,8 +232,8 @@ def page(size: int, start: str = "") -> Query:
 
 
 async def listed_visits(
-    client: RestClient, position: SourcePosition, query: Query = NO_QUERY, *, by_identity: bool
-) -> AsyncIterator[tuple[SourcePosition, ListItem]]:
+    client: RestClient, position: Position, query: Query = NO_QUERY, *, by_identity: bool
+) -> AsyncIterator[tuple[Position, ListItem]]:
     """The visits that a server lists, from a position on; by identity, some come repeatedly. Raises StoppedError."""
     if not by_identity:
         async for before, visit in listed(client, "/visits", position, query):
@@ -241,20 +241,20 @@ async def listed_visits(
         return
     async for before, identity in listed(client, "/identities", position):
         path = f"/identities/{quote(identity.identity_id, safe='@')}/visits"
-        async for _, visit in listed(client, path, SourcePosition(), query):
+        async for _, visit in listed(client, path, Position(), query):
             yield before, visit
 
 
 async def listed(
-    client: RestClient, path: str, position: SourcePosition, query: Query = NO_QUERY
-) -> AsyncIterator[tuple[SourcePosition, ListItem]]:
+    client: RestClient, path: str, position: Position, query: Query = NO_QUERY
+) -> AsyncIterator[tuple[Position, ListItem]]:
     """The items of a collection from a position on, each with the position before it. Raises StoppedError."""
     after = position.after
     async for start, answer in pages(client, path, _LIST_PAGE_SIZE, position.page, query):
         items: list[ListItem] = decode(answer, list[ListItem], [])
         ids = [item.id for item in items]
         for item in items[ids.index(after) + 1 if after in ids else 0 :]:
-            yield SourcePosition(start, after), item
+            yield Position(start, after), item
             after = item.id
         after = ""
 
@@ -269,16 +269,16 @@ class FileSource:
         self._file = file
         self._report = report
 
-    async def visits(self, position: SourcePosition) -> AsyncIterator[tuple[SourcePosition, Parts]]:
+    async def visits(self, position: Position) -> AsyncIterator[tuple[Position, Parts]]:
         """Raises StoppedError."""
         at, size, parts = int(position.page or 0), 0, list[Part]()
         for line in _lines(self._file, at):
             parts += self._read(line, f"the line at byte {at + size}")
             size += len(line)
             if len(parts) >= _LINES_PER_READ or size >= _BYTES_PER_READ:
-                yield SourcePosition(str(at)), _each(parts)
+                yield Position(str(at)), _each(parts)
                 at, size, parts = at + size, 0, []
-        yield SourcePosition(str(at)), _each(parts)
+        yield Position(str(at)), _each(parts)
 
     def _read(self, line: bytes, where: str) -> list[Part]:
         if not line.strip():

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 
 import prometheus_client
 import structlog
@@ -28,32 +29,22 @@ Outcomes = Counter[prometheus_client.Counter]
 """Numbers of events by outcome, added to the metrics when the entries are done."""
 
 
+@dataclass(eq=False)
 class LogConsumer:
-    """Handles entries of the log. An entry may come again, in any order, to any number of consumers."""
+    """Handles entries of the log. An entry may come again, in any order, to any number of consumers.
 
-    def __init__(
-        self,
-        dead_letters: DeadLetterQueue,
-        attributor: Attributor,
-        eraser: Eraser,
-        slow: SlowVisits,
-        *,
-        effort_limit: EffortLimit,
-        attempts: int,
-        check_store: Callable[[], Awaitable[None]],
-    ) -> None:
-        """Defer visits to `handle_slow` that exceed `effort_limit`, or whose batch has failed `attempts` times.
+    Visits that exceed `effort_limit`, or whose batch has failed `attempts` times, are deferred to `handle_slow`. A
+    failure while MongoDB is unavailable does not count: then `check_store` raises.
+    """
 
-        A failure while MongoDB is unavailable does not count: then `check_store` raises.
-        """
-        self._dead_letters = dead_letters
-        self._attributor = attributor
-        self._eraser = eraser
-        self._slow = slow
-        self._effort_limit = effort_limit
-        self._attempts = attempts
-        self._check_store = check_store
-        self._failures: Counter[int] = Counter()
+    dead_letters: DeadLetterQueue
+    attributor: Attributor
+    eraser: Eraser
+    slow: SlowVisits
+    effort_limit: EffortLimit
+    attempts: int
+    check_store: Callable[[], Awaitable[None]]
+    _failures: Counter[int] = field(default_factory=Counter)
 
     async def handle(self, partition: int, entries: list[Entry]) -> None:
         """Return when each event of these entries is on disk: stored, a dead letter, or deferred as a slow visit.
@@ -65,7 +56,7 @@ class LogConsumer:
             try:
                 decoded.append((entry, EventBatch.FromString(entry.payload)))
             except DecodeError:
-                await self._dead_letters.put_entry(partition, entry, "not an EventBatch")
+                await self.dead_letters.put_entry(partition, entry, "not an EventBatch")
         outcomes: Outcomes = Counter()
         slow: list[tuple[str, EventBatch]] = []
         for part in _parts(batch for _, batch in decoded):
@@ -74,7 +65,7 @@ class LogConsumer:
         for entry, batch in decoded:
             if batch.HasField("erasure"):
                 await self._record_erasure(partition, entry, batch.erasure)
-        await self._slow.put(partition, slow)  # last, so that a failed attempt does not leave a copy there
+        await self.slow.put(partition, slow)  # last, so that a failed attempt does not leave a copy there
         self._failures[partition] = 0
         _count(outcomes)
 
@@ -82,7 +73,7 @@ class LogConsumer:
         """Do the same for deferred batches, without a limit on the effort."""
         for batch in batches:
             if batch.HasField("erasure"):
-                await self._eraser.apply(partition, batch.erasure)
+                await self.eraser.apply(partition, batch.erasure)
         outcomes: Outcomes = Counter()
         await self._store(partition, batches, None, outcomes)
         _count(outcomes)
@@ -93,14 +84,14 @@ class LogConsumer:
         The oldest unacknowledged entries are always read first, so consecutive failures are about the same entries.
         """
         try:
-            return await self._store(partition, part, self._effort_limit, outcomes)
+            return await self._store(partition, part, self.effort_limit, outcomes)
         except (*TRANSIENT_LOG_ERRORS, DeadLettersFullError):
             raise
         except Exception as error:
             self._failures[partition] += 1
-            if self._failures[partition] < self._attempts:
+            if self._failures[partition] < self.attempts:
                 raise
-            await self._check_store()
+            await self.check_store()
             visits = {event.visit_id for batch in part for event in batch.events}
             details = {"partition": partition, "visits": len(visits), "failures": self._failures[partition]}
             _log.error("deferred visits whose events cannot be stored together", **details, exc_info=error)
@@ -110,12 +101,12 @@ class LogConsumer:
         self, partition: int, part: list[EventBatch], effort_limit: EffortLimit | None, outcomes: Outcomes
     ) -> set[str]:
         """Store events, make dead letters of those that cannot be stored, and return the deferred visits."""
-        result = await self._attributor.store(part, effort_limit)
+        result = await self.attributor.store(part, effort_limit)
         count = sum(event.visit_id not in result.deferred for batch in part for event in batch.events)
         unstorable_count = dropped_count = 0
         if result.unstorable:
-            unstorable_count, dropped_count = await self._dead_letters.put(partition, result.unstorable)
-            await self._eraser.erase_dead_letters(partition)  # an erasure in the meantime may not have seen them
+            unstorable_count, dropped_count = await self.dead_letters.put(partition, result.unstorable)
+            await self.eraser.erase_dead_letters(partition)  # an erasure in the meantime may not have seen them
         outcomes[metrics.STORED] += result.stored_count
         outcomes[metrics.UNSTORABLE] += unstorable_count
         outcomes[metrics.DROPPED] += dropped_count
@@ -125,11 +116,11 @@ class LogConsumer:
     async def _record_erasure(self, partition: int, entry: Entry, erasure: Erasure) -> None:
         """Store the tombstone, so that events merged from now on are erased. The rest takes longer and is deferred."""
         if len(erasure.identity_hash) == _HASH_BYTES and _is_uuid(erasure.erasure_id):
-            await self._eraser.record(erasure)
+            await self.eraser.record(erasure)
             name = f"erasure/{erasure.erasure_id}"
-            await self._slow.put(partition, [(name, EventBatch(erasure=erasure))], is_first=True)
+            await self.slow.put(partition, [(name, EventBatch(erasure=erasure))], is_first=True)
         else:
-            await self._dead_letters.put_entry(partition, entry, "an erasure without a hash or an id")
+            await self.dead_letters.put_entry(partition, entry, "an erasure without a hash or an id")
 
 
 def _count(outcomes: Outcomes) -> None:

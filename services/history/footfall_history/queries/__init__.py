@@ -9,10 +9,10 @@ from footfall_history.queries.filters import (
     parse_parent,
     parse_uuid,
     session_conditions,
-    set_next_page,
-    set_next_token,
     visit_conditions,
     window,
+    with_next_page,
+    with_next_token,
 )
 from footfall_history.queries.reader import Reader
 from footfall_history.queries.receipts import Receipts
@@ -22,6 +22,6 @@ from footfall_history.queries.user_agents import user_agent
 
 __all__ = [
     "Exporter", "Reader", "Receipts", "RelatedItems", "association_message", "event_conditions", "identity_conditions",
-    "page_window", "parse_identity_id", "parse_parent", "parse_uuid", "session_conditions", "set_next_page",
-    "set_next_token", "user_agent", "visit_conditions", "window",
+    "page_window", "parse_identity_id", "parse_parent", "parse_uuid", "session_conditions", "user_agent",
+    "visit_conditions", "window", "with_next_page", "with_next_token",
 ]  # fmt: skip

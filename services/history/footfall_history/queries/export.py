@@ -57,14 +57,14 @@ class Exporter:
             yield pb.ExportIdentityResponse(session=session)
         first_named, anonymous = await self._anonymous(identity, visits, seen)
         own = await self._reader.event_query("identity_id", identity, seen, sites)
-        event_queries = [own, *self._named(identity, seen), *anonymous]
-        for query in event_queries:
+        queries = [own, *self._named(identity, seen), *anonymous]
+        for query in queries:
             entry_query = query._replace(conditions=query.conditions | IS_ENTRY)
             entries = self._store.events_in_order(entry_query, "", "", resources.PAGE_FIELDS)
             while entered := await entries.take(_EVENTS_PER_READ):
                 for page in (await self._reader.page_messages(entered)).values():
                     yield pb.ExportIdentityResponse(page=page)
-        for query in event_queries:
+        for query in queries:
             events = self._store.events_in_order(query, "", "")
             while found := await events.take(_EVENTS_PER_READ):
                 for event in found:
@@ -75,14 +75,14 @@ class Exporter:
                     yield pb.ExportIdentityResponse(unstored_event=unstored)
 
     async def _visits(self, where: Document) -> AsyncIterator[visit_pb2.Visit]:
-        async for group in self._groups(where):
+        async for group in self._store.visit_groups(where, _VISITS_PER_GROUP):
             for visit in await self._reader.visit_messages(group):
                 if visit.user_agent:
                     visit.user_agent_details.CopyFrom(user_agent(visit.user_agent, visit.user_agent_id))
                 yield visit
 
     async def _sessions(self, identity: str, where: Document) -> AsyncIterator[visit_pb2.Session]:
-        async for group in self._groups(where):
+        async for group in self._store.visit_groups(where, _VISITS_PER_GROUP):
             for document in group:
                 for session in Visit.from_document(document).fold.sessions:
                     if session.identity == identity:
@@ -98,41 +98,30 @@ class Exporter:
     async def _anonymous(self, identity: str, where: Document, seen: Document) -> tuple[set[str], list[EventQuery]]:
         """The visits that named this identity first, and the queries for their anonymous events."""
         first_named: set[str] = set()
-        event_query = []
-        async for group in self._groups(where):
+        queries = []
+        async for group in self._store.visit_groups(where, _VISITS_PER_GROUP):
             ids = [document["_id"] for document in group if Visit.from_document(document).first_named == identity]
             if ids:
                 first_named.update(ids)
                 start_ms = event_time_ms(group[0]["start_key"])
-                event_query.append(EventQuery({"visit_id": {"$in": ids}}, _IS_ANONYMOUS | seen, start_ms))
-        return first_named, event_query
+                queries.append(EventQuery({"visit_id": {"$in": ids}}, _IS_ANONYMOUS | seen, start_ms))
+        return first_named, queries
 
     async def _unstored(
         self, number: int, identity: str, first_named: set[str]
     ) -> AsyncIterator[visit_pb2.UnstoredEvent]:
         """The dead letters of a partition whose events have this identity or name it."""
-        for dead_letter, batch, document in await dead_letter_documents(self._dead_letters, self._preview, number):
+        for letter, batch, document in await dead_letter_documents(self._dead_letters, self._preview, number):
             [event], [context] = batch.events, batch.contexts
             owner = document.get("identity_id") if document else None
             is_anonymous = bool(document) and owner is None and event.visit_id in first_named
             if identity in {owner, event.identity_id} or is_anonymous:
-                unstored = visit_pb2.UnstoredEvent(
-                    event=visit_pb2.StoredEvent(event=event, address=context.address, bot=context.bot)
+                event.visit_id = event.browser_visit_id or event.visit_id
+                event.ClearField("browser_visit_id")
+                stored = visit_pb2.StoredEvent(
+                    event=event,
+                    address=context.address,
+                    bot=context.bot,
+                    received_time=resources.timestamp(context.received_time_ms),
                 )
-                unstored.event.event.visit_id = event.browser_visit_id or event.visit_id
-                unstored.event.event.ClearField("browser_visit_id")
-                unstored.event.received_time.FromMilliseconds(context.received_time_ms)
-                unstored.dead_letter.reason = dead_letter.reason
-                unstored.dead_letter.create_time.FromMilliseconds(dead_letter.created_ms)
-                yield unstored
-
-    async def _groups(self, where: Document) -> AsyncIterator[list[Document]]:
-        """The documents of matching visits in order, in groups."""
-        group: list[Document] = []
-        async for document in self._store.each_visit(where):
-            group.append(document)
-            if len(group) == _VISITS_PER_GROUP:
-                yield group
-                group = []
-        if group:
-            yield group
+                yield visit_pb2.UnstoredEvent(event=stored, dead_letter=resources.dead_letter_message(letter))

@@ -25,6 +25,7 @@ _LATEST_MS: Final = 10**13 - 1
 _KEY = re.compile(rf"[0-9]{{{TIME_DIGITS}}}")
 
 Item = TypeVar("Item")
+Response = TypeVar("Response", bound=Any)
 
 
 @dataclass(frozen=True)
@@ -95,18 +96,19 @@ def position_key(position: pb.Position) -> str:
     return order_key(position.time_ms, position.id)
 
 
-def set_next_token(response: Any, request: Message, next_key: str) -> None:
-    """Set the token of the next page in the response to a list request, if there is a next page."""
+def with_next_token(response: Response, request: Message, next_key: str) -> Response:
+    """The response to a list request, with the token of the next page if there is one."""
     if next_key:
         response.next_page_token = paging.encode(next_key, paging.fingerprint(request))
+    return response
 
 
-def set_next_page(response: Any, request: Message, next_key: str) -> None:
-    """Set the token and the position of the next page, if there is one."""
-    set_next_token(response, request, next_key)
+def with_next_page(response: Response, request: Message, next_key: str) -> Response:
+    """The response to a list request, with the token and the position of the next page if there is one."""
     if next_key:
         response.next.time_ms = event_time_ms(next_key)
         response.next.id = next_key[TIME_DIGITS:]
+    return with_next_token(response, request, next_key)
 
 
 def _time_key(scope: pb.Scope, field: str) -> str:

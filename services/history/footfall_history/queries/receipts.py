@@ -7,6 +7,7 @@ from footfall.history.v1.visit_pb2 import Receipt
 
 from footfall_history.dead_letters import DeadLetterQueue
 from footfall_history.queries.reader import Reader
+from footfall_history.queries.resources import dead_letter_message, timestamp
 
 
 class Receipts:
@@ -25,22 +26,24 @@ class Receipts:
         letters = [await self._dead_letters.find_event(visit_id, event_id) for visit_id in visit_ids]
         stored = await self._reader.event(event_id, visit_ids, sites)
         letter = next((one for one in letters if one and one.batch and _is_of(one.batch, sites)), None)
-        receipt = Receipt(visit_id=visit_ids[0], event_id=event_id)
         if stored:
-            receipt.visit_id = stored.event.visit_id
-            receipt.site = stored.event.site
-            receipt.received_time.CopyFrom(stored.received_time)
-            receipt.stamp.CopyFrom(stored.stamp)
-        elif letter and letter.batch:
-            [event] = letter.batch.events
-            receipt.visit_id = event.browser_visit_id or event.visit_id
-            receipt.site = event.site
-            receipt.received_time.FromMilliseconds(letter.batch.contexts[0].received_time_ms)
-            receipt.dead_letter.reason = letter.reason
-            receipt.dead_letter.create_time.FromMilliseconds(letter.created_ms)
-        else:
-            return None
-        return receipt
+            return Receipt(
+                visit_id=stored.event.visit_id,
+                event_id=event_id,
+                site=stored.event.site,
+                received_time=stored.received_time,
+                stamp=stored.stamp,
+            )
+        if letter and letter.batch:
+            [event], [context] = letter.batch.events, letter.batch.contexts
+            return Receipt(
+                visit_id=event.browser_visit_id or event.visit_id,
+                event_id=event_id,
+                site=event.site,
+                received_time=timestamp(context.received_time_ms),
+                dead_letter=dead_letter_message(letter),
+            )
+        return None
 
 
 def _is_of(batch: EventBatch, sites: Sequence[str]) -> bool:

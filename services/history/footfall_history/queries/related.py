@@ -28,7 +28,6 @@ _CHILDREN: Final = {
     SESSION: {PAGE, EVENT},
     PAGE: {EVENT},
 }
-_NO_SITE_GROUPS: Final = Walls()
 _MAX_PARENTS: Final = 1_000
 _MAX_ITEMS: Final = 10_000
 
@@ -44,9 +43,7 @@ _ID_FIELDS: Final = ("event_id", "order_key")
 class RelatedItems:
     """The items of one StreamRelated request."""
 
-    def __init__(
-        self, store: Store, reader: Reader, request: pb.StreamRelatedRequest, site_groups: Walls = _NO_SITE_GROUPS
-    ) -> None:
+    def __init__(self, store: Store, reader: Reader, request: pb.StreamRelatedRequest, site_groups: Walls) -> None:
         """Raises RequestError."""
         self._site_groups = site_groups
         self._sites = site_groups.sharing(request.sites)

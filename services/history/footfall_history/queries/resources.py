@@ -10,6 +10,7 @@ from footfall.identity.v1.visitor_pb2 import VisitorState
 from footfall_timeline import EFFECTS, Association, Session, Stamp
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from footfall_history.dead_letters import DeadLetter
 from footfall_history.storage import Document, Visit, event_time_ms
 
 PAGE_FIELDS: Final = (
@@ -61,7 +62,7 @@ def shown_id(document: Mapping[str, Any]) -> str:
 
 def session_message(visit_id: str, session: Session) -> pb.Session:
     """A session of a visit."""
-    message = pb.Session(
+    return pb.Session(
         session_id=session.session_id,
         identity_id=session.identity,
         visit_id=visit_id,
@@ -69,10 +70,8 @@ def session_message(visit_id: str, session: Session) -> pb.Session:
         assurance=AssuranceValue.ValueType(session.assurance),
         start_event_id=session.start_event_id,
         end_event_id=session.end_event_id,
+        end_time=None if session.end_ms is None else timestamp(session.end_ms),
     )
-    if session.end_ms is not None:
-        message.end_time.CopyFrom(timestamp(session.end_ms))
-    return message
 
 
 def association_message(visit_id: str, association: Association, known: Identity | None) -> pb.Association:
@@ -90,7 +89,7 @@ def association_message(visit_id: str, association: Association, known: Identity
 
 def page_message(entered: Mapping[str, Any], exited: str) -> pb.Page:
     """A page entry, from PAGE_FIELDS of its PageEntered and the order key of its last PageExited (empty: none)."""
-    message = pb.Page(
+    return pb.Page(
         page_id=entered["page_id"],
         browser_page_id=entered["browser_page_id"],
         visit_id=entered.get("browser_visit_id") or entered["visit_id"],
@@ -100,10 +99,8 @@ def page_message(entered: Mapping[str, Any], exited: str) -> pb.Page:
         title=entered.get("title", ""),
         category=entered.get("category", ""),
         start_time=timestamp(event_time_ms(entered["order_key"])),
+        end_time=timestamp(event_time_ms(exited)) if exited else None,
     )
-    if exited:
-        message.end_time.CopyFrom(timestamp(event_time_ms(exited)))
-    return message
 
 
 def explanations(visit: Visit, evidence: Mapping[str, Document]) -> Iterable[pb.Explanation]:
@@ -132,6 +129,11 @@ def attribution_message(attribution: Stamp, rev: int) -> pb.Stamp:
         session_id=attribution.session_id,
         revision=rev,
     )
+
+
+def dead_letter_message(letter: DeadLetter) -> pb.DeadLetter:
+    """Why and when an event became a dead letter."""
+    return pb.DeadLetter(reason=letter.reason, create_time=timestamp(letter.created_ms))
 
 
 def timestamp(at_ms: int) -> Timestamp:

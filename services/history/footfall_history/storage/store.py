@@ -348,6 +348,12 @@ class Store:
         cursor: AsyncIterator[Document] = self.visits.find(where).sort("start_key", ASCENDING)
         return cursor
 
+    async def visit_groups(self, where: Document, size: int) -> AsyncIterator[list[Document]]:
+        """All matching visits in order, in groups of up to `size`, fetched as they are needed."""
+        cursor = self.visits.find(where).sort("start_key", ASCENDING)
+        while group := await cursor.to_list(size):
+            yield group
+
     async def first_start_key(self, where: Document) -> str | None:
         """The start key of the first matching visit."""
         found = await self.visits.find_one(where, ["start_key"], sort=[("start_key", ASCENDING)])

@@ -7,18 +7,7 @@ from functools import cached_property
 from itertools import islice
 from typing import Any, NamedTuple, Self
 
-from footfall_timeline import (
-    ANONYMOUS,
-    Fold,
-    Kind,
-    Stamp,
-    Timeline,
-    Transition,
-    erase,
-    from_fields,
-    merge,
-    to_fields,
-)
+from footfall_timeline import ANONYMOUS, Fold, Kind, Stamp, Timeline, Transition, erase, from_fields, merge, to_fields
 
 from footfall_history.storage.documents import (
     DEVICE_FIELDS,
