@@ -1,4 +1,4 @@
-"""A short form of `make chaos`, and the same counts."""
+"""A short form of `make chaos` with the same counts."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What an old server answers becomes what admission would have made of it; who was who is as that server says."""
+"""Event resources become events as admission would have logged them, with the transitions that the source explains."""
 
 import json
 from typing import Any
@@ -31,9 +31,11 @@ def made_of(name: str, data: Any, visit: PastVisit = PLAIN, site: str = "default
     return event
 
 
-def of(*identities: str, **told: ExplainedTransition) -> PastVisit:
-    """A visit that names these; with `told`, of a source that explains it."""
-    return PastVisit(VISIT, identities=frozenset(identities), transitions={EVENT: told["as_"]} if told else None)
+def of(*identities: str, **explanation: ExplainedTransition) -> PastVisit:
+    """A visit that names these identities; with `as_`, from a source that explains it."""
+    return PastVisit(
+        VISIT, identities=frozenset(identities), transitions={EVENT: explanation["as_"]} if explanation else None
+    )
 
 
 @pytest.mark.parametrize(
@@ -41,10 +43,12 @@ def of(*identities: str, **told: ExplainedTransition) -> PastVisit:
     [
         pytest.param("SignIn", {"userID": "dana"}, of("dana"), "SignIn", "dana", id="by its name, as in the original"),
         pytest.param("UserInfo", {"userID": 42}, of("42"), "UserInfo", "42", id="a number"),
-        pytest.param("SignIn", {"login": "dana"}, of("dana"), "SignIn", "dana", id="whatever key names one of them"),
-        pytest.param("SignIn", {"userID": "undefined"}, of("dana"), "", "", id="who is none of them is nobody"),
-        pytest.param("SignIn", {"username": "dana"}, PLAIN, "SignIn", "dana", id="nothing told: usual keys"),
-        pytest.param("SignIn", {"name": "dana"}, PLAIN, "", "", id="nothing told: no usual key"),
+        pytest.param(
+            "SignIn", {"login": "dana"}, of("dana"), "SignIn", "dana", id="any key that names an identity of the visit"
+        ),
+        pytest.param("SignIn", {"userID": "undefined"}, of("dana"), "", "", id="not an identity of the visit"),
+        pytest.param("SignIn", {"username": "dana"}, PLAIN, "SignIn", "dana", id="unknown identities: usual keys"),
+        pytest.param("SignIn", {"name": "dana"}, PLAIN, "", "", id="unknown identities: no usual key"),
         pytest.param("SignIn", {"userID": True}, PLAIN, "", "", id="no name"),
         pytest.param("SignOut", {}, of("dana"), "SignOut", "", id="sign-out"),
         pytest.param("Click", {"userID": "dana"}, of("dana"), "", "", id="names alone do not identify"),
@@ -70,7 +74,7 @@ def of(*identities: str, **told: ExplainedTransition) -> PastVisit:
             of("dana", "ben", as_=explained("user_info.other_identity", "dana", "claimed", "user_info")),
             "UserInfo",
             "ben",
-            id="beside somebody signed in",
+            id="another identity is signed in",
         ),
         pytest.param(
             "SignIn",
@@ -78,23 +82,23 @@ def of(*identities: str, **told: ExplainedTransition) -> PastVisit:
             of("ben", as_=explained("erased", None, "claimed", "no_key")),
             "",
             "",
-            id="somebody erased",
+            id="erased identity",
         ),
         pytest.param(
             "SignIn", {"userID": "dana"}, PastVisit(VISIT, transitions={}), "", "", id="it did not count there"
         ),
     ],
 )
-def test_a_transition_is_what_the_source_says_it_was(
+def test_a_transition_is_as_the_source_explains_it(
     name: str, data: Any, visit: PastVisit, kind: str, identity: str
 ) -> None:
     event = made_of(name, data, visit)
     assert (NAMES[event.transition], event.identity_id) == (kind, identity)
 
 
-def test_trust_is_that_of_the_source() -> None:
-    told = of("dana", as_=explained("sign_in.opens_session", "dana", "proven", "token_valid"))
-    event = made_of("SignIn", {}, told)
+def test_assurance_is_that_of_the_source() -> None:
+    explanation = of("dana", as_=explained("sign_in.opens_session", "dana", "proven", "token_valid"))
+    event = made_of("SignIn", {}, explanation)
     assert (event.assurance, event.assurance_reason) == (event_pb2.ASSURANCE_PROVEN, "token_valid")
     event = made_of("SignIn", {"userID": "dana"}, of("dana"))
     assert (event.assurance, event.assurance_reason) == (event_pb2.ASSURANCE_CLAIMED, "imported")
@@ -123,7 +127,7 @@ def test_ids_and_times_are_those_of_the_source() -> None:
     assert (event.timestamp_ms, event.event_time_ms, event.received_time_ms) == (7, 5, 9)
 
 
-def test_a_visit_is_of_the_group_of_its_site() -> None:
+def test_a_visit_belongs_to_the_group_of_its_site() -> None:
     event = made_of("Click", {}, site="shop")
     assert (event.visit_id, event.browser_visit_id) == (scoped_visit_id(VISIT, "shops"), VISIT)
     assert (made_of("Click", {}).visit_id, made_of("Click", {}).browser_visit_id) == (VISIT, "")
@@ -141,6 +145,6 @@ def test_a_visit_is_of_the_group_of_its_site() -> None:
     ],
     ids=["no object", "no id", "no time", "late", "deep", "large"],
 )
-def test_what_is_no_event_is_told_apart(record: str) -> None:
+def test_malformed_records_are_refused(record: str) -> None:
     with pytest.raises((ValueError, RecursionError)):
         decode_event(record.encode())

@@ -1,4 +1,4 @@
-"""What an operator may make of an event that could not be stored."""
+"""Changes that an operator can make to a dead letter."""
 
 import json
 from typing import Any
@@ -23,7 +23,7 @@ def with_changes(old: EventBatch, *drop: str, **changes: str) -> EventBatch:
     return new
 
 
-def test_only_what_is_about_no_person_is_shown_unasked() -> None:
+def test_only_fields_about_no_person_are_shown_by_default() -> None:
     [sent] = dead_letter().events
     assert set(json.loads(repair.to_json(sent, is_whole=False))) == {
         "visit_id",
@@ -36,7 +36,7 @@ def test_only_what_is_about_no_person_is_shown_unasked() -> None:
     }
 
 
-def test_what_is_shown_whole_is_read_back_as_the_same_event() -> None:
+def test_all_fields_shown_are_read_back_as_the_same_event() -> None:
     [sent] = dead_letter().events
     sent.data_json = b'{"price": 12.50, "price": 1e3}'  # verbatim, whatever it is
     shown = repair.to_json(sent, is_whole=True)
@@ -47,7 +47,7 @@ def test_what_is_shown_whole_is_read_back_as_the_same_event() -> None:
     assert again == sent
 
 
-def test_fields_are_set_and_dropped_and_others_stay_to_the_byte() -> None:
+def test_fields_are_set_and_removed_and_others_stay_byte_for_byte() -> None:
     old = dead_letter("AddToCart", None)
     old.events[0].data_json = b'{ "sku":"A-1" }'
     [new] = with_changes(old, "url", category="cars", timestamp_ms="12").events
@@ -69,14 +69,14 @@ def test_fields_are_set_and_dropped_and_others_stay_to_the_byte() -> None:
         ({"transition": "9"}, "known to this version"),
     ],
 )
-def test_what_could_not_be_stored_either_is_refused(changes: dict[str, str], words: str) -> None:
+def test_a_change_that_cannot_be_stored_is_refused(changes: dict[str, str], words: str) -> None:
     with pytest.raises(RepairError, match=words):
         with_changes(dead_letter(), **changes)
     with pytest.raises(RepairError, match="no JSON object"):
         repair.from_json(b"[]")
 
 
-def test_of_what_identity_has_read_neither_ids_nor_the_transition_can_be_changed() -> None:
+def test_ids_and_transition_of_an_event_that_identity_has_read_cannot_be_changed() -> None:
     fit, unfit = dead_letter(), dead_letter(transition=9)
     for change in ({"event_id": new_uuid()}, {"identity_id": "ann"}, {"event_time_ms": "1767606012466"}):
         with pytest.raises(RepairError, match="identity has read it"):

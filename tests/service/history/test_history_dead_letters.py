@@ -1,4 +1,4 @@
-"""What lies aside lies there once, within bounds, is found by its event, and goes back as one step."""
+"""Dead letters are stored once and within limits, are found by their event, and are replayed atomically."""
 
 from collections.abc import Callable
 from typing import Any
@@ -31,7 +31,7 @@ def unfit(**fields: Any) -> Event:
 
 
 async def put(dead_letters: DeadLetterQueue, *events: Event) -> int:
-    """Put events of one partition aside."""
+    """Store events of one partition as dead letters."""
     number = partition(events[0].visit_id, dead_letters.partitions)
     return (await dead_letters.put(number, [Unstorable(each, context(), "a reason") for each in events])).new_count
 
@@ -44,7 +44,7 @@ async def all_of(dead_letters: DeadLetterQueue) -> list[str]:
     ]
 
 
-async def test_an_event_lies_aside_once_however_often_it_is_read(
+async def test_an_event_read_twice_becomes_one_dead_letter(
     dead_letters: DeadLetterQueue, consumer_with: ConsumerWith
 ) -> None:
     story = Story("dana")
@@ -60,7 +60,7 @@ async def test_an_event_lies_aside_once_however_often_it_is_read(
     assert now_ms() - 60_000 < oldest_ms <= now_ms()
 
 
-async def test_no_more_is_taken_when_too_many_lie_aside(log: EventLog, consumer_with: ConsumerWith) -> None:
+async def test_with_too_many_dead_letters_the_log_is_not_read(log: EventLog, consumer_with: ConsumerWith) -> None:
     dead_letters = DeadLetterQueue(log, retention_ms=DAY_MS, max_per_partition=1, max_per_visit=100)
     consumer = consumer_with(dead_letters=dead_letters)
     first, second = (entry([]), entry([]))
@@ -95,7 +95,7 @@ async def test_one_visit_never_stops_a_partition(
     assert (await attributor.store([batch])).stored_count == 0, "what can be stored is stored"
 
 
-async def test_a_letter_ends_with_its_time_and_may_come_again(log: EventLog) -> None:
+async def test_a_dead_letter_expires_and_may_be_stored_again(log: EventLog) -> None:
     refused = unfit()
     short = DeadLetterQueue(log, retention_ms=1, max_per_partition=1, max_per_visit=100)
     assert await put(short, refused) == 1
@@ -107,9 +107,7 @@ async def test_a_letter_ends_with_its_time_and_may_come_again(log: EventLog) -> 
     assert await put(DeadLetterQueue(log, retention_ms=DAY_MS, max_per_partition=1, max_per_visit=100), refused) == 1
 
 
-async def test_what_is_replayed_is_in_the_log_of_its_visit_and_no_longer_aside(
-    redis_database_url: str, redis: Any
-) -> None:
+async def test_a_replayed_dead_letter_moves_to_the_log_of_its_visit(redis_database_url: str, redis: Any) -> None:
     log = EventLog(redis_database_url, PARTITIONS, 2_000)
     dead_letters = DeadLetterQueue(log, retention_ms=DAY_MS, max_per_partition=10, max_per_visit=100)
     refused = unfit()

@@ -1,4 +1,4 @@
-"""A person who is erased is gone from history, stays gone, and takes nothing of others along."""
+"""An erasure removes an identity from history permanently, and nothing of other identities."""
 
 import asyncio
 import os
@@ -35,7 +35,7 @@ ROUNDS = int(os.environ.get("FOOTFALL_ERASURE_ROUNDS", "6"))
 
 @pytest.fixture
 def person() -> str:
-    """Somebody whose id is nowhere else."""
+    """An identity that occurs nowhere else."""
     return f"{uuid.uuid4()}@shop.example"
 
 
@@ -62,7 +62,7 @@ async def erase_by_call(stub: Any, person: str, erasure: Erasure) -> tuple[int, 
     return answer.visit_count, answer.event_count
 
 
-async def test_who_is_erased_is_nowhere_and_does_not_come_back(
+async def test_an_erased_identity_is_nowhere_and_does_not_come_back(
     stub: Any, store: Store, attributor: Attributor, person: str
 ) -> None:
     stories = [Story(person), Story(person), Story("ann")]
@@ -70,7 +70,7 @@ async def test_who_is_erased_is_nowhere_and_does_not_come_back(
     await attributor.store([*(story.entry() for story in stories), entry([said])])
     assert await is_anywhere(store, person)
     erasure = erasure_of(person)
-    # Two visits of seven events, from the first on, and what was said.
+    # Two visits of seven events, and the event whose data contain the id.
     assert await erase_by_call(stub, person, erasure) == (2, 15)
     assert not await is_anywhere(store, person)
 
@@ -99,28 +99,28 @@ LEFT_OF_A_VISIT = {
 }
 
 
-def telling(name: str, story: Story, after_ms: int, user: str | None = None) -> Event:
-    """An event that tells of the person by everything that a page may say."""
+def mentioning(name: str, story: Story, after_ms: int, user: str | None = None) -> Event:
+    """An event with the identity in every field that a page may set."""
     mark, at_ms = story.person, story.at_ms + after_ms
     about = {"url": f"https://shop.example/?m={mark}", "category": mark, "pageID": mark, "languageCode": mark}
     return event(name, story.visit_id, at_ms, user, globalVisitID=mark, data={"title": mark}, **about)
 
 
-async def test_of_an_event_its_ids_times_and_class_are_left(
+async def test_an_erased_event_keeps_only_ids_times_and_class(
     stub: Any, store: Store, attributor: Attributor, person: str
 ) -> None:
     story = Story(person)
-    told = [
-        telling("VisitStarted", story, 0),
-        telling("PageEntered", story, 10),
-        telling(f"Saw {person}", story, 20),
-        telling("SignIn", story, 30, person),
-        telling(f"Bought {person}", story, 40),
+    mentions = [
+        mentioning("VisitStarted", story, 0),
+        mentioning("PageEntered", story, 10),
+        mentioning(f"Saw {person}", story, 20),
+        mentioning("SignIn", story, 30, person),
+        mentioning(f"Bought {person}", story, 40),
     ]
-    batch = entry(told, user_agent=f"Browser of {person}")
+    batch = entry(mentions, user_agent=f"Browser of {person}")
     await attributor.store([batch])
     assert await erase_by_call(stub, person, erasure_of(person)) == (1, 5)
-    late = [telling(f"Late {person}", story, after_ms) for after_ms in (-5, 15, 50)]
+    late = [mentioning(f"Late {person}", story, after_ms) for after_ms in (-5, 15, 50)]
     await attributor.store([batch, entry(late, user_agent=f"Browser of {person}")])
     assert not await is_anywhere(store, person)
 
@@ -135,7 +135,7 @@ async def test_of_an_event_its_ids_times_and_class_are_left(
     assert (await stub.ListPages(pb.ListPagesRequest(visit_id=story.visit_id))).pages == []
 
 
-async def test_what_came_before_the_first_name_is_whose_that_name_was(
+async def test_anonymous_events_are_erased_with_the_identity_named_first(
     stub: Any, store: Store, attributor: Attributor, person: str
 ) -> None:
     ann_first, person_first = Story("ann"), Story(person)
@@ -154,7 +154,7 @@ async def test_what_came_before_the_first_name_is_whose_that_name_was(
         assert "user_agent" in (await store.visits.find_one({"_id": visit_id}) or {}), "ann's browser is hers as well"
 
 
-async def test_what_came_before_anybody_was_named_may_be_kept(
+async def test_anonymous_events_can_be_kept_by_a_setting(
     store: Store, dead_letters: DeadLetterQueue, person: str
 ) -> None:
     keeping, story = Tombstones(store, ERASURE_KEY, erases_anonymous=False), Story(person)
@@ -165,10 +165,10 @@ async def test_what_came_before_anybody_was_named_may_be_kept(
     await attributor.store([entry([event("Late", story.visit_id, story.at_ms + 10)])])
     left = await store.events.find({"erased": {"$ne": True}}).sort("order_key").to_list(None)
     assert [document["event_name"] for document in left] == ["VisitStarted", "PageEntered", "Late"]
-    assert "user_agent" in (await store.visits.find_one() or {}), "it is of the events that are kept too"
+    assert "user_agent" in (await store.visits.find_one() or {}), "it belongs to the events that are kept as well"
 
 
-async def test_a_visit_that_is_forgotten_may_start_earlier_and_be_somebody_elses_later(
+async def test_an_erased_visit_may_start_earlier_and_get_another_identity(
     stub: Any, store: Store, attributor: Attributor, person: str
 ) -> None:
     story = Story(person)
@@ -186,7 +186,9 @@ async def test_a_visit_that_is_forgotten_may_start_earlier_and_be_somebody_elses
     assert event_of_ann.event.url
 
 
-async def test_who_comes_again_later_is_new(stub: Any, store: Store, attributor: Attributor, person: str) -> None:
+async def test_an_erased_identity_that_signs_in_again_is_new(
+    stub: Any, store: Store, attributor: Attributor, person: str
+) -> None:
     story = Story(person)
     await attributor.store([story.entry()])
     await erase_by_call(stub, person, erasure_of(person, until_ms=story.at_ms + 5_000))
@@ -204,7 +206,7 @@ async def explanations(stub: Any, story: Story) -> list[Any]:
     return list((await stub.ExplainVisit(pb.ExplainVisitRequest(visit_id=story.visit_id))).explanations)
 
 
-async def test_others_in_the_same_visit_keep_what_is_theirs(
+async def test_other_identities_of_the_same_visit_keep_their_events(
     stub: Any, store: Store, attributor: Attributor, person: str
 ) -> None:
     visit_id, at_ms = str(uuid.uuid4()), now_ms() - 60_000
@@ -250,13 +252,13 @@ async def explanations_of(stub: Any, visit_id: str) -> list[Any]:
     return list((await stub.ExplainVisit(pb.ExplainVisitRequest(visit_id=visit_id))).explanations)
 
 
-async def test_an_erasure_must_be_that_of_the_person(stub: Any, person: str) -> None:
+async def test_an_erasure_of_another_identity_is_refused(stub: Any, person: str) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await erase_by_call(stub, "ann", erasure_of(person))
     assert [violation[0] for violation in details_of(raised.value).violations] == ["erasure.identity_hash"]
 
 
-async def test_an_erasure_in_the_log_erases_and_counts_for_the_call(
+async def test_an_erasure_in_the_log_is_applied_and_counted_with_the_call(
     running_history: Running, redis: Any, store: Store, person: str
 ) -> None:
     story, erasure = Story(person), erasure_of(person)
@@ -272,7 +274,7 @@ async def test_an_erasure_in_the_log_erases_and_counts_for_the_call(
     assert person.encode() not in history.output().encode()
 
 
-async def test_without_the_key_nobody_is_erased_and_nobody_comes_back(
+async def test_without_the_key_no_identity_is_erased_and_none_comes_back(
     running_history: Running, stub: Any, person: str
 ) -> None:
     async with running_history(ERASURE_KEY="", NEVER_ERASE=True) as history, history.stub() as keyless:
@@ -291,13 +293,13 @@ async def test_without_the_key_nobody_is_erased_and_nobody_comes_back(
             assert "stack" not in history.output()
 
 
-async def test_who_is_erased_is_in_no_dead_letter_and_nobody_else_is_taken_out(
+async def test_erasing_removes_dead_letters_of_the_identity_only(
     stub: Any, attributor: Attributor, dead_letters: DeadLetterQueue, eraser: Eraser, person: str
 ) -> None:
     story, other = Story(person), Story("ann")
     await attributor.store([story.entry(), other.entry()])
 
-    async def put_aside(name: str, of: Story, after_ms: int, user: str | None = None, **fields: Any) -> str:
+    async def put_dead_letter(name: str, of: Story, after_ms: int, user: str | None = None, **fields: Any) -> str:
         """Its id."""
         batch = entry([])
         alone = logged(event(name, of.visit_id, of.at_ms + after_ms, user), **fields)
@@ -308,33 +310,33 @@ async def test_who_is_erased_is_in_no_dead_letter_and_nobody_else_is_taken_out(
         return {dead_letter.id async for dead_letter in dead_letters.in_partition(0)}
 
     kept = {
-        await put_aside("AddToCart", other, 3_000),
-        await put_aside("SignIn", other, 3_000, "ann"),
+        await put_dead_letter("AddToCart", other, 3_000),
+        await put_dead_letter("SignIn", other, 3_000, "ann"),
     }
     gone = {
-        await put_aside("AddToCart", story, 1_000),  # before anybody was named
-        await put_aside("AddToCart", story, 3_000),
-        await put_aside("SignIn", Story("nobody yet"), 0, person),
-        await put_aside("AddToCart", story, 3_500, transition=9),
-        await put_aside("SignIn", story, 3_500, person, event_time_ms=0),
+        await put_dead_letter("AddToCart", story, 1_000),  # before an identity was named
+        await put_dead_letter("AddToCart", story, 3_000),
+        await put_dead_letter("SignIn", Story("new person"), 0, person),
+        await put_dead_letter("AddToCart", story, 3_500, transition=9),
+        await put_dead_letter("SignIn", story, 3_500, person, event_time_ms=0),
     }
     assert await lying() == kept | gone
     # The whole visit, and the letters.
     assert await erase_by_call(stub, person, erasure_of(person)) == (1, 7 + len(gone))
     assert await lying() == kept
 
-    await put_aside("AddToCart", story, 3_000)  # by a consumer that had not seen the erasure yet
+    await put_dead_letter("AddToCart", story, 3_000)  # by a consumer that had not seen the erasure yet
     assert await eraser.erase_dead_letters(0) == 1
     assert await lying() == kept
 
 
 @pytest.mark.parametrize("round_", range(ROUNDS))
-async def test_erasing_beside_competing_consumers_that_crash(
+async def test_erasing_converges_with_competing_consumers_that_crash(
     store: Store, dead_letters: DeadLetterQueue, person: str, round_: int
 ) -> None:
-    """Whatever is stored, erased and replayed at the same time: the person is gone and all stamps are right.
+    """Storing, erasing and replaying concurrently: the identity is gone and every attribution is right.
 
-    More may be erased than is the person's in the end: what an event that came later still gave to somebody else.
+    More may be erased than belongs to the identity in the end: a later event may give some to another identity.
     """
     chance = random.Random(round_)  # noqa: S311 - repeatable
     visits = [renamed(random_visit(chance), person) for _ in range(4)]
@@ -384,7 +386,7 @@ async def test_erasing_beside_competing_consumers_that_crash(
 
 
 def is_of_forgotten(folded: Fold, key: str) -> bool:
-    """Whether whoever an event with this key belongs to has been erased, or whom the visit first named after it."""
+    """Whether an event with this key belongs to an erased identity, or is anonymous before one."""
     owners = [
         step.transition
         for step in folded.steps
@@ -395,7 +397,7 @@ def is_of_forgotten(folded: Fold, key: str) -> bool:
 
 
 def renamed(events: list[Event], person: str) -> list[Event]:
-    """The visit with one of its people replaced by this one, and mentioned wherever that person was."""
+    """The visit with one identity replaced by this one, which its data mention as well."""
     for one in events:
         if one["data"].get("userID") in {"Bob", "42"}:
             one["data"]["userID"] = person

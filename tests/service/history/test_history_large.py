@@ -1,4 +1,4 @@
-"""What would be too much for one message comes in several: every channel takes 4 MiB by default."""
+"""Responses that exceed a message are split: a channel accepts 4 MiB by default."""
 
 from pathlib import Path
 from typing import Any
@@ -28,14 +28,14 @@ async def all_pages(method: Any, request: Any, field: str) -> list[list[Any]]:
 
 
 async def sign_ins(attributor: Attributor, people: list[str]) -> str:
-    """A stored visit in which these people sign in one after the other; its id."""
+    """The id of a stored visit in which these people sign in one after the other."""
     visit_id, at = new_id(), now_ms() - 100_000
     events = [event("SignIn", visit_id, at + number, person) for number, person in enumerate(people)]
     assert (await attributor.store([entry(events)])).unstorable == []
     return visit_id
 
 
-async def test_a_visit_by_people_with_large_profiles_names_them_in_several_pages(
+async def test_identities_with_large_profiles_are_listed_in_several_pages(
     running_history: Running,
     attributor: Attributor,
     redis_database_url: str,

@@ -1,4 +1,4 @@
-"""A reader that pages while events are written never skips and never repeats one that was there when it began."""
+"""Paging while events are written neither skips nor repeats events that existed at the start."""
 
 import asyncio
 import random
@@ -57,12 +57,12 @@ async def test_pages_neither_skip_nor_repeat_while_events_arrive(
     written: list[Event] = []
 
     async def write() -> None:
-        """Events before, between and after those that are there, and a late transition now and then."""
+        """Add events before, between and after the existing ones, and sometimes a late transition."""
         while True:
             more = [event("AddToCart", visit_id, START_MS + chance.choice([-5, 1, 5, 20])) for _ in range(3)]
             more += visit_of(PERSON, chance)[:3]
             if chance.random() < 0.3:
-                more.append(event("UserInfo", visit_id, START_MS - chance.randint(1, 5), "somebody else"))
+                more.append(event("UserInfo", visit_id, START_MS - chance.randint(1, 5), "another person"))
             await attributor.store([entry(more)])
             written.extend(more)
 
@@ -94,7 +94,7 @@ async def test_a_page_of_large_events_is_cut_to_what_a_message_holds(stub: Any, 
     assert await all_pages(stub, request, by_token) == [str(uuid.UUID(one["eventID"])) for one in large]
 
 
-async def test_a_token_is_good_for_its_request_only(stub: Any, attributor: Attributor) -> None:
+async def test_a_page_token_is_valid_for_its_request_only(stub: Any, attributor: Attributor) -> None:
     await attributor.store([entry(visit_of(PERSON, random.Random(1)))])  # noqa: S311
     answer = await stub.ListEvents(pb.ListEventsRequest(identity_id=PERSON, page_size=5))
     for other in (
@@ -126,7 +126,7 @@ async def test_pages_of_one_millisecond_come_in_the_order_of_their_ids(stub: Any
     assert len(pages) == len(entered)
 
 
-async def test_visits_and_sessions_of_many_are_paged_in_order(stub: Any, attributor: Attributor) -> None:
+async def test_visits_and_sessions_are_paged_in_order(stub: Any, attributor: Attributor) -> None:
     person, chance = str(uuid.uuid4()), random.Random(3)  # noqa: S311
     visits = [visit_of(person, chance)[:1] for _ in range(23)]
     await attributor.store([entry(events) for events in visits])

@@ -1,4 +1,4 @@
-"""That what `make bench-history` fills a store with is what the consumer would have stored."""
+"""`make bench-history` fills the store with the documents that the consumer would have stored."""
 
 from itertools import islice
 from operator import itemgetter
@@ -18,7 +18,7 @@ async def test_the_documents_of_a_past_are_those_the_consumer_stores(
     assert (await attributor.store(entries)).unstorable == []
     stored = await store.find_visits({}, len(entries))
     for visit in stored:
-        visit.pop("last_key", None)  # which visits are noted is left to chance
+        visit.pop("last_key", None)  # visits are noted at random
     assert stored == sorted(visits, key=itemgetter("start_key"))
     assert await store.events.find().sort("order_key").to_list(None) == events
 

@@ -1,4 +1,4 @@
-"""What history answers about visits it has stored."""
+"""Queries about stored visits."""
 
 import uuid
 from typing import Any
@@ -22,7 +22,7 @@ from tests.tools.visits import event, now_ms
 
 @pytest.fixture
 async def dana(attributor: Attributor) -> Story:
-    """A visit that has been stored."""
+    """A stored visit."""
     story = Story("dana@shop.example")
     assert (await attributor.store([story.entry()])).unstorable == []
     return story
@@ -32,7 +32,7 @@ def names(answer: pb.ListEventsResponse) -> list[str]:
     return [stored.event.event_name for stored in answer.events]
 
 
-async def test_a_visit_says_who_came_when_and_how_it_ended(stub: Any, dana: Story) -> None:
+async def test_a_visit_has_its_times_state_and_identity(stub: Any, dana: Story) -> None:
     visit = (await stub.GetVisit(pb.GetVisitRequest(visit_id=dana.visit_id.replace("-", "").upper()))).visit
     assert (visit.visit_id, visit.global_visit_id, visit.site) == (dana.visit_id, dana.device, "default")
     assert visit.start_time.ToMilliseconds() == dana.at_ms
@@ -42,13 +42,13 @@ async def test_a_visit_says_who_came_when_and_how_it_ended(stub: Any, dana: Stor
     assert visit.active_session_id == ""
 
 
-async def test_a_visit_is_over_when_nothing_has_happened_for_the_idle_time(stub: Any, attributor: Attributor) -> None:
+async def test_a_visit_ends_after_the_idle_time_without_events(stub: Any, attributor: Attributor) -> None:
     story = Story("dana", now_ms() - 31 * MINUTE_MS)
     await attributor.store([story.entry()])
     assert (await stub.GetVisit(pb.GetVisitRequest(visit_id=story.visit_id))).visit.ended
 
 
-async def test_a_visit_ended_with_its_last_event_whatever_is_noted_of_how_far_it_came(
+async def test_the_last_event_is_found_with_and_without_a_noted_key(
     stub: Any, attributor: Attributor, store: Store, dana: Story, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def ended_ms() -> int:
@@ -75,19 +75,19 @@ async def test_a_visit_starts_with_its_earliest_event_whenever_that_arrives(stub
     assert (visit.start_time.ToMilliseconds(), visit.user_agent) == (story.at_ms, "an earlier one")
 
 
-async def test_events_of_a_visit_come_in_order_with_their_stamps(stub: Any, dana: Story) -> None:
+async def test_events_of_a_visit_are_in_order_with_their_attribution(stub: Any, dana: Story) -> None:
     answer = await stub.ListEvents(pb.ListEventsRequest(visit_id=dana.visit_id))
     ids = [stored.event.event_id for stored in answer.events]
     assert set(ids) == {dana.event_id(position) for position in range(7)}
     assert [(e.event.event_time_ms, e.event.event_id) for e in answer.events] == sorted(
         (e.event.event_time_ms, e.event.event_id) for e in answer.events
     )
-    stamps = {e.event.event_id: e.stamp for e in answer.events}
-    assert stamps[dana.event_id(1)].state == visitor_pb2.VISITOR_STATE_ANONYMOUS
+    attributions = {e.event.event_id: e.stamp for e in answer.events}
+    assert attributions[dana.event_id(1)].state == visitor_pb2.VISITOR_STATE_ANONYMOUS
     for position in (2, 3, 6):
-        assert stamps[dana.event_id(position)].identity_id == dana.person
-        assert stamps[dana.event_id(position)].session_id == dana.session_id
-    assert stamps[dana.event_id(6)].state == visitor_pb2.VISITOR_STATE_RECOGNIZED
+        assert attributions[dana.event_id(position)].identity_id == dana.person
+        assert attributions[dana.event_id(position)].session_id == dana.session_id
+    assert attributions[dana.event_id(6)].state == visitor_pb2.VISITOR_STATE_RECOGNIZED
     assert answer.next_page_token == ""
 
 
@@ -131,11 +131,11 @@ async def test_a_visits_session_runs_from_sign_in_to_sign_out(stub: Any, dana: S
     assert session.end_time.ToMilliseconds() == dana.at_ms + 5_000
     assert (session.start_event_id, session.end_event_id) == (dana.event_id(2), dana.event_id(6))
     assert (await stub.GetSession(pb.GetSessionRequest(session_id=dana.session_id))).session == session
-    others = pb.ListSessionsRequest(visit_id=dana.visit_id, session_identity_id="somebody else")
+    others = pb.ListSessionsRequest(visit_id=dana.visit_id, session_identity_id="another person")
     assert not (await stub.ListSessions(others)).sessions
 
 
-async def test_a_visits_identities_are_known_by_id_while_identity_does_not_answer(stub: Any, dana: Story) -> None:
+async def test_a_visits_identities_have_ids_only_while_identity_is_unavailable(stub: Any, dana: Story) -> None:
     request = pb.ListVisitIdentitiesRequest(visit_id=dana.visit_id)
     [association] = (await stub.ListVisitIdentities(request)).associations
     assert association.identity.identity_id == dana.person
@@ -145,7 +145,7 @@ async def test_a_visits_identities_are_known_by_id_while_identity_does_not_answe
     assert not (await stub.ListVisitIdentities(request)).associations
 
 
-async def test_pages_have_their_title_and_time_and_belong_to_who_entered_them(stub: Any, dana: Story) -> None:
+async def test_pages_have_title_time_and_identity(stub: Any, dana: Story) -> None:
     loans, cart = (await stub.ListPages(pb.ListPagesRequest(visit_id=dana.visit_id))).pages
     assert (loans.page_id, loans.title, loans.identity_id) == (dana.loans, "Loans", "")
     assert loans.end_time.ToMilliseconds() - loans.start_time.ToMilliseconds() == 3_999
@@ -191,9 +191,7 @@ async def test_events_are_filtered(stub: Any, dana: Story, filters: dict[str, An
     assert names(await stub.ListEvents(pb.ListEventsRequest(visit_id=dana.visit_id, **filters))) == expected
 
 
-async def test_age_goes_by_when_the_server_received_and_times_by_when_it_happened(
-    stub: Any, attributor: Attributor
-) -> None:
+async def test_age_filters_by_time_of_receipt_and_times_by_event_time(stub: Any, attributor: Attributor) -> None:
     story = Story("dana", received_time_ms=now_ms() - 10_000)
     await attributor.store([story.entry()])
     young = pb.ListEventsRequest(visit_id=story.visit_id, scope=pb.Scope(age_seconds=5))
@@ -268,7 +266,7 @@ async def test_a_visit_is_explained_step_by_step(stub: Any, dana: Story) -> None
         ("ListVisits", pb.ListVisitsRequest(global_visit_id="x"), "global_visit_id"),
     ],
 )
-async def test_a_bad_request_is_told_its_field(stub: Any, method: str, request_: Any, field: str) -> None:
+async def test_a_bad_request_names_the_field(stub: Any, method: str, request_: Any, field: str) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await getattr(stub, method)(request_)
     details = details_of(raised.value)
@@ -277,7 +275,7 @@ async def test_a_bad_request_is_told_its_field(stub: Any, method: str, request_:
 
 
 @pytest.mark.parametrize("resource", ["Visit", "Page", "Session", "Event"])
-async def test_what_is_not_known_is_not_found(stub: Any, resource: str) -> None:
+async def test_unknown_resources_are_not_found(stub: Any, resource: str) -> None:
     request = getattr(pb, f"Get{resource}Request")(**{f"{resource.lower()}_id": str(uuid.uuid4())})
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await getattr(stub, f"Get{resource}")(request)
@@ -285,7 +283,7 @@ async def test_what_is_not_known_is_not_found(stub: Any, resource: str) -> None:
     assert (details.code, details.resource_type) == (grpc.StatusCode.NOT_FOUND, resource)
 
 
-async def test_of_what_is_not_known_there_is_nothing(stub: Any) -> None:
+async def test_lists_of_unknown_parents_are_empty(stub: Any) -> None:
     for parent in ("visit_id", "identity_id", "session_id", "page_id"):
         request: dict[str, Any] = {parent: str(uuid.uuid4())}
         assert names(await stub.ListEvents(pb.ListEventsRequest(**request))) == []

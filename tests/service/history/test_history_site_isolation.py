@@ -1,4 +1,4 @@
-"""The site of a visit as stored, and visits stored before there were walls between sites."""
+"""The stored site of a visit, also of visits stored before sites were isolated."""
 
 import itertools
 import uuid
@@ -23,12 +23,12 @@ SITES = '[[site]]\nname = "shop"\n\n[[site]]\nname = "bank"\n'
 
 
 @pytest.mark.parametrize("together", [True, False])
-async def test_a_visit_s_site_is_that_of_what_arrived_first_whatever_the_order(
+async def test_a_visits_site_is_that_of_the_event_received_first(
     attributor: Attributor, store: Store, together: bool
 ) -> None:
     at = now_ms()
-    told = [(at - 3_600_000, "shop", at + 9), (at, "bank", at), (at + 5, "blog", at + 5)]
-    for order in itertools.permutations(told):
+    events = [(at - 3_600_000, "shop", at + 9), (at, "bank", at), (at + 5, "blog", at + 5)]
+    for order in itertools.permutations(events):
         visit_id = str(uuid.uuid4())
         entries = [
             batch(
@@ -42,17 +42,17 @@ async def test_a_visit_s_site_is_that_of_what_arrived_first_whatever_the_order(
         assert (visit["site"], visit["start_key"][:13]) == ("bank", str(at - 3_600_000))
 
 
-async def test_a_visit_of_before_the_walls_is_found_by_who_sees_its_site(
+async def test_a_visit_without_a_site_key_is_found_by_its_site(
     running_history: Running, attributor: Attributor, store: Store, tmp_path: Path
 ) -> None:
     sites, before, after = tmp_path / "sites.toml", str(uuid.uuid4()), str(uuid.uuid4())
     sites.write_text(SITES)
     stored = scoped_visit_id(after, "bank")
-    told = [
+    events = [
         logged(event("SignIn", before, now_ms(), "ann", site="bank")),
         logged(event("SignIn", after, now_ms(), "bob", site="bank"), visit_id=stored, browser_visit_id=after),
     ]
-    await attributor.store([batch(*told)])
+    await attributor.store([batch(*events)])
     await store.visits.update_one({"_id": before}, {"$unset": {"site_key": ""}})
     await attributor.store(
         [batch(logged(event("AddToCart", before, 1, site="shop")), contexts=[context(received_time_ms=1)])]

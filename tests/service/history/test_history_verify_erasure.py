@@ -1,4 +1,4 @@
-"""`footfall-history verify-erasure` tells what is left of a person, and where something may be."""
+"""`footfall-history verify-erasure` reports what remains of an identity, and whether it may remain there."""
 
 import asyncio
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ PERSON = "dana@shop.example"
 def _settings(
     redis_database_url: str, mongo_url: str, mongo_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
-    """The environment of the command. Afterwards logging is as before: the command silences that of this process."""
+    """The environment of the command, and logging as before: the command silences its process."""
     names = {"REDIS_URL": redis_database_url, "MONGO_URL": mongo_url, "MONGO_DATABASE": mongo_database}
     for name, value in (names | {"ERASURE_KEY": ERASURE_KEY}).items():
         monkeypatch.setenv(name, value)
@@ -35,7 +35,7 @@ async def verified() -> int:
     return await asyncio.to_thread(run_verify_erasure, [PERSON])
 
 
-async def test_what_docs_list_is_told_and_is_no_failure(
+async def test_documented_remains_are_listed_and_are_no_failure(
     store: Store, attributor: Attributor, redis: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert await verified() == 0
@@ -43,7 +43,7 @@ async def test_what_docs_list_is_told_and_is_no_failure(
     story = Story("ann")
     said = event("Wrote", story.visit_id, story.at_ms + 3_500, data={"to": PERSON})
     passed = event(
-        "PageEntered", Story("nobody").visit_id, story.at_ms, url="https://shop.example/?m=dana%40shop.example"
+        "PageEntered", Story("unknown person").visit_id, story.at_ms, url="https://shop.example/?m=dana%40shop.example"
     )
     await attributor.store([story.entry(), entry([said, passed])])
     await store.events.database["contacts"].insert_one({"_id": "C-1", "email_addresses": [PERSON]})
@@ -58,7 +58,7 @@ async def test_what_docs_list_is_told_and_is_no_failure(
     )
 
 
-async def test_what_is_left_is_told_and_is_a_failure(
+async def test_other_remains_are_reported_and_are_a_failure(
     store: Store, attributor: Attributor, redis: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await attributor.store([Story(PERSON).entry()])
@@ -72,17 +72,17 @@ async def test_what_is_left_is_told_and_is_a_failure(
     assert places == {"events", "visits", "identities", "visit:{p00}:1", "aside:{p00}:1/2"}
 
 
-async def test_without_an_answer_nothing_is_known(
+async def test_without_a_store_the_search_fails(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    [nobody] = free_ports(1)
-    monkeypatch.setenv("MONGO_URL", f"mongodb://127.0.0.1:{nobody}")
+    [unused_port] = free_ports(1)
+    monkeypatch.setenv("MONGO_URL", f"mongodb://127.0.0.1:{unused_port}")
     monkeypatch.setenv("HISTORY_MONGO_TIMEOUT_MS", "200")
     assert await verified() == 1
     assert "nothing is known" in capsys.readouterr().err
 
 
-def test_nothing_is_not_searched_for(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_empty_id_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as refused:
         run_verify_erasure([""])
     assert refused.value.code == 2

@@ -1,4 +1,4 @@
-"""History beside one that is a version older or newer: in the log, and in the visits both keep in one MongoDB."""
+"""History together with an older or newer version: in the log, and in visits in the same MongoDB."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ async def test_an_entry_of_an_earlier_collector_is_stored(attributor: Attributor
     assert (await stub.GetVisit(pb.GetVisitRequest(visit_id=bare.visit_id))).visit.visit_id == bare.visit_id
 
 
-async def test_a_visit_that_a_later_version_has_written_is_left_to_it(
+async def test_a_visit_written_by_a_later_version_is_not_changed(
     attributor: Attributor, store: Store, stub: Any
 ) -> None:
     story, other = Story("dana"), Story("ann")
