@@ -13,8 +13,8 @@ from collections import Counter
 from pathlib import Path
 
 from bench.machine import description
+from tests.chaos.injector import EVERY_S
 from tests.chaos.run import CLIENTS, Backlog, Survival, confirmed_within, fall_behind, survive
-from tests.chaos.storm import EVERY_S
 from tests.tools.suite import Program, running_suite
 
 SECONDS = 60

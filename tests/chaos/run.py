@@ -11,8 +11,8 @@ from typing import Final
 from redis.asyncio import Redis
 
 from tests.chaos.clients import Client, Ledger, random_beacons, shopping_beacons
-from tests.chaos.storm import Outage, Storm
-from tests.chaos.verdict import LOG, Verdict, drain, judge
+from tests.chaos.comparison import LOG, Verdict, drain, judge
+from tests.chaos.injector import Outage, Storm
 from tests.tools.suite import Suite
 
 CLIENTS: Final = 8

@@ -2,8 +2,8 @@
 
 import pytest
 
+from tests.chaos.comparison import Verdict
 from tests.chaos.run import confirmed_within, survive
-from tests.chaos.verdict import Verdict
 from tests.tools.suite import Suite
 
 

@@ -11,8 +11,8 @@ import pytest
 
 from bench.machine import usage
 from deploy.embedded import valkey_server
+from tests.chaos.comparison import Verdict
 from tests.chaos.run import fall_behind
-from tests.chaos.verdict import Verdict
 from tests.tools.eventually import eventually
 from tests.tools.suite import Suite, running_suite
 from tests.tools.visits import event, now_ms

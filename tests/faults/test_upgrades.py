@@ -12,8 +12,8 @@ from footfall.identity.v1 import identity_service_pb2
 from google.protobuf.descriptor import MethodDescriptor
 
 from tests.chaos.clients import NO_ANSWER
+from tests.chaos.comparison import Verdict, drain, judge
 from tests.chaos.run import DRAINED_S, retrying_clients
-from tests.chaos.verdict import Verdict, drain, judge
 from tests.tools.eventually import eventually
 from tests.tools.later import FIELD
 from tests.tools.suite import Program, Suite
