@@ -11,8 +11,8 @@ import pytest
 
 from bench.machine import usage
 from deploy.embedded import valkey_server
-from tests.chaos.comparison import Verdict
-from tests.chaos.run import fall_behind
+from tests.chaos.comparison import Differences
+from tests.chaos.run import run_with_backlog
 from tests.tools.eventually import eventually
 from tests.tools.suite import Suite, running_suite
 from tests.tools.visits import event, now_ms
@@ -86,12 +86,12 @@ async def post(http: httpx.AsyncClient, visit_id: str, events: int) -> int:
 
 @pytest.mark.timeout(240)
 async def test_a_full_log_refuses_beacons_until_it_is_read(limited: Suite) -> None:
-    backlog = await fall_behind(limited, seed=1, events=4_800)
+    backlog = await run_with_backlog(limited, seed=1, events=4_800)
     assert backlog.behind < backlog.ledger.acknowledged == 4_800
     assert {answer.status for answer in backlog.ledger.answers} == {204, 503}
-    assert [answer for answer in backlog.ledger.answers if not answer.is_fit] == []
+    assert [answer for answer in backlog.ledger.answers if not answer.is_documented] == []
     assert backlog.log_bytes < 1.25 * LOG_BOUND_BYTES  # one batch was in flight
-    assert backlog.verdict == Verdict()
+    assert backlog.differences == Differences()
 
 
 async def test_a_flood_is_refused_and_memory_stays_below_the_limits(limited: Suite) -> None:

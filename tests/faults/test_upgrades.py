@@ -12,8 +12,8 @@ from footfall.identity.v1 import identity_service_pb2
 from google.protobuf.descriptor import MethodDescriptor
 
 from tests.chaos.clients import NO_ANSWER
-from tests.chaos.comparison import Verdict, drain, judge
-from tests.chaos.run import DRAINED_S, retrying_clients
+from tests.chaos.comparison import Differences, compare, drain
+from tests.chaos.run import DRAIN_TIMEOUT_S, retrying_clients
 from tests.tools.eventually import eventually
 from tests.tools.later import FIELD
 from tests.tools.suite import Program, Suite
@@ -40,10 +40,10 @@ async def test_replacing_each_service_under_load_costs_only_retries(suite: Suite
             await asyncio.to_thread(suite.start, program)
             await eventually(lambda: asyncio.to_thread(suite.is_ready), timeout=30)
     without_answer = [answer for answer in ledger.answers if answer.status == NO_ANSWER]
-    assert [answer for answer in ledger.answers if not answer.is_fit] == []
+    assert [answer for answer in ledger.answers if not answer.is_documented] == []
     assert all(answer.ended > began for answer in without_answer), "only the gateway refuses connections"
-    await drain(suite, DRAINED_S)
-    assert await judge(suite, ledger.reference) == Verdict()
+    await drain(suite, DRAIN_TIMEOUT_S)
+    assert await compare(suite, ledger.reference) == Differences()
 
 
 @pytest.mark.parametrize(("service", "method"), METHODS, ids=lambda value: getattr(value, "name", value))
