@@ -3,12 +3,11 @@
 bin := $(CURDIR)/.venv/bin
 distributions := protos timeline servicekit services/collector services/identity services/history gateway
 compile := $(bin)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
-table := $(bin)/python -m footfall_servicekit.settings
 
-.PHONY: help install run test chaos bench bench-history bench-hostile soak lint types proto released settings requirements audit wheels up
+.PHONY: help install run test chaos bench bench-history bench-hostile soak lint types proto released reference settings requirements audit wheels up
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z -]+:.*## / { sub(/ .*/, "", $$1); printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
 install: ## make .venv, or bring it up to date; every other command does it first
 	@deploy/install
@@ -46,7 +45,7 @@ lint: install ## check format, style, imports and the contract
 	@cd protos && $(bin)/buf lint && $(bin)/buf breaking --against released.binpb
 
 types: install ## check types
-	@$(bin)/mypy $(distributions) deploy bench tests
+	@$(bin)/mypy $(distributions) deploy bench docs tests
 
 proto: install ## generate protos/gen anew
 	@PATH="$(bin):$$PATH" python protos/generate.py
@@ -54,11 +53,8 @@ proto: install ## generate protos/gen anew
 released: install ## take the contract as it is now for the one that later ones must not break
 	@cd protos && $(bin)/buf build --exclude-source-info -o released.binpb
 
-settings: install ## write the tables of settings in the READMEs anew
-	@$(table) footfall_collector.settings:CollectorSettings services/collector/README.md
-	@$(table) footfall_identity.settings:IdentitySettings services/identity/README.md
-	@$(table) footfall_history.settings:HistorySettings services/history/README.md
-	@$(table) footfall_gateway.settings:GatewaySettings gateway/README.md
+reference settings: install ## write the tables in the documents that the sources determine, as of settings
+	@$(bin)/python -m docs.generate
 
 requirements: install ## pin all versions anew
 	@$(compile) requirements.in -o requirements.txt

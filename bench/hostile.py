@@ -1,8 +1,9 @@
 """Measures how long beacons of others take while one address sends the costliest bodies that are known.
 
 `make bench-hostile` takes three minutes and prints. Beside the quiet time it is compared with as many bytes of harmless
-events, which two cores also feel: the rest is due to content. The sender's limit (RATE_LIMIT_BYTES_PER_ADDRESS) is in
-force, as by default; a second round is without limits, so that the parsers stand alone.
+events, which two cores also feel: the rest is due to content. The sender's limit
+(RATE_LIMIT_BYTES_PER_MINUTE_PER_ADDRESS) is in force, as by default; a second round is without limits, so that the
+parsers stand alone.
 """
 
 import argparse

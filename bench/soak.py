@@ -19,7 +19,7 @@ EVENTS_A_SECOND = 1_000
 """Less than history stores on two cores, so that the log is trimmed."""
 KNOWN_VISITS = 20_000
 """More than history remembers, so that it forgets."""
-LOG_KEPT_MINUTES = 1
+LOG_RETENTION_MINUTES = 1
 SLICE_S = 10
 
 
@@ -75,7 +75,7 @@ def text(growths: dict[str, Growth], unread: int, extent: Extent, seconds: float
         [
             measured(seconds),
             f"{EVENTS_A_SECOND:,} events a second, {PROFILE.events} a beacon, of {KNOWN_VISITS:,} visits;"
-            f" the log is kept for {LOG_KEPT_MINUTES} minute after it is read.",
+            f" the log is kept for {LOG_RETENTION_MINUTES} minute after it is read.",
             f"Resident memory after {extent.warm_up_s} s and {extent.measured_s} s later, and the slope of the line"
             f" through a sample every {SLICE_S} s.",
             f"Entries that history had yet to read at the end: {unread:,}.",
@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a minute; prints and leaves the page as it is")
     extent = QUICK if parser.parse_args().quick else FULL
     started = time.monotonic()
-    with fresh_suite(LOG_KEPT_MINUTES=str(LOG_KEPT_MINUTES)) as suite:
+    with fresh_suite(LOG_RETENTION_MINUTES=str(LOG_RETENTION_MINUTES)) as suite:
         growths, unread = measure(suite, extent)
     section = text(growths, unread, extent, time.monotonic() - started)
     print(section)

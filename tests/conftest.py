@@ -103,5 +103,7 @@ def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
 @pytest.fixture(scope="session")
 def bounded_suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
     """Such a suite that keeps few transitions of a visit."""
-    with running_suite(tmp_path_factory.mktemp("bounded"), {"VISIT_TRANSITIONS": str(TRANSITIONS_KEPT)}) as suite:
+    with running_suite(
+        tmp_path_factory.mktemp("bounded"), {"MAX_TRANSITIONS_PER_VISIT": str(TRANSITIONS_KEPT)}
+    ) as suite:
         yield suite

@@ -58,10 +58,10 @@ def build(
         user=settings.api_user,
         password=settings.api_password.get_secret_value(),
         keys_file=settings.keys_file,
-        is_open=settings.open_api,
+        is_open=settings.allow_anonymous,
         has_walls=settings.sites_file is not None,
-        failures_per_minute=settings.failed_logins_per_minute,
-        slow_hashes_waiting=settings.slow_hashes_waiting,
+        failures_per_minute=settings.max_failed_logins_per_minute,
+        slow_hashes_waiting=settings.max_queued_hashes,
     )
     gate = Gate(authenticator, Audit(settings.audit_secret), bodies)
     lookup = Lookup(backends)
@@ -93,7 +93,7 @@ def build(
 
 
 def _files(settings: GatewaySettings, description: bytes) -> Files:
-    known = load_tracker_files(settings.idle_minutes)
+    known = load_tracker_files(settings.visit_idle_minutes)
     known["/openapi.json"] = packed(description, "application/json", 60)
     known.update(files_below("/docs", asset_folder("docs")))
     for page in ("demo", "console"):

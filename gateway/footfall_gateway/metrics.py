@@ -1,35 +1,37 @@
-"""Every metric of the gateway with its meaning, in one place."""
+"""The metrics of the gateway."""
 
 from prometheus_client import Counter, Gauge, Histogram
 
-BEACONS = Counter("footfall_gateway_beacons_total", "Beacons answered, by HTTP status.", ["status"])
+BEACONS = Counter("footfall_gateway_beacons_total", "Answered beacons, by HTTP status.", ["status"])
 EVENTS = Counter(
     "footfall_gateway_events_total",
-    "Events of beacons and POSTs by what became of them, each once: `stored`, `suppressed` (consent), `unavailable` "
-    "(to be sent again), or `rejected` for good with the reason.",
+    "Events of beacons and POST requests by outcome: `stored`, `suppressed` (no consent), `unavailable` (the client "
+    "sends it again), or `rejected` with the reason. An event that is sent again is counted again.",
     ["outcome", "reason"],
 )
-LOST_BY_BROWSERS = Counter(
-    "footfall_gateway_lost_by_browsers_total",
-    "Events that tracking scripts say they have lost before they could send them: too old, too many, or refused.",
+CLIENT_DROPPED_EVENTS = Counter(
+    "footfall_gateway_client_dropped_events_total",
+    "Events that tracking scripts report as dropped before they were stored: too old, too many, or refused.",
 )
 BATCH_EVENTS = Histogram(
     "footfall_gateway_batch_events",
-    "Events in one Collect.",
+    "Events of a `Collect` call.",
     buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000),
 )
 COLLECT_SECONDS = Histogram(
     "footfall_gateway_collect_seconds",
-    "Time from a Collect's start to its answer.",
+    "Time from a `Collect` call to its answer.",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
 )
 REQUESTS = Counter(
-    "footfall_gateway_requests_total", "Other requests, by operation and HTTP status.", ["operation", "status"]
+    "footfall_gateway_requests_total",
+    "Requests that are no beacons, by operation and HTTP status.",
+    ["operation", "status"],
 )
 REQUEST_SECONDS = Histogram(
     "footfall_gateway_request_seconds",
-    "Time from the arrival of such a request to its answer.",
+    "Time from the arrival of a request that is no beacon to its answer.",
     ["operation"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
 )
-LIVE_STREAMS = Gauge("footfall_gateway_live_streams", "Streams of /api/v1/live being served.")
+LIVE_STREAMS = Gauge("footfall_gateway_live_streams", "Streams of `/api/v1/live` that are open.")

@@ -65,24 +65,30 @@ class Gateway:
         self._intake = Intake(
             self._backends.collect,
             Bounds(
-                group_count=settings.group_events,
-                group_size=settings.group_bytes,
-                linger_ms=settings.linger_ms,
-                groups_in_flight=settings.groups_in_flight,
-                waiting_count=settings.waiting_events,
-                waiting_size=settings.waiting_bytes,
+                group_count=settings.batch_max_events,
+                group_size=settings.batch_max_bytes,
+                linger_ms=settings.batch_max_wait_ms,
+                groups_in_flight=settings.max_batches_in_flight,
+                waiting_count=settings.max_queued_events,
+                waiting_size=settings.max_queued_bytes,
             ),
-            settings.large_bytes,
+            settings.large_body_bytes,
         )
         self._probes = Probes(self._backends)
         self._limiter = RateLimiter(
-            Limits("address", settings.rate_limit_per_address, settings.rate_limit_bytes_per_address),
-            Limits("site", settings.rate_limit_per_site, settings.rate_limit_bytes_per_site),
+            Limits(
+                "address",
+                settings.rate_limit_events_per_minute_per_address,
+                settings.rate_limit_bytes_per_minute_per_address,
+            ),
+            Limits(
+                "site", settings.rate_limit_events_per_minute_per_site, settings.rate_limit_bytes_per_minute_per_site
+            ),
             settings.redis_url,
             includes_loopback=settings.rate_limit_loopback,
-            link_memory_s=settings.link_memory_s,
+            link_memory_s=settings.used_link_retention_s,
         )
-        bodies = Bodies(settings.body_timeout_ms / 1000, settings.reading_bytes)
+        bodies = Bodies(settings.body_timeout_ms / 1000, settings.max_body_bytes_in_flight)
         sites = Sites(settings.sites_file)
         beacons = BeaconEndpoint(self._intake, sites, self._limiter, bodies)
         self._stopping = asyncio.Event()
@@ -137,7 +143,7 @@ class Gateway:
         if not self._serving.done():
             _log.info("stopping")
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._in_a_hurry.wait(), self._settings.lame_duck_ms / 1000)
+                await asyncio.wait_for(self._in_a_hurry.wait(), self._settings.drain_delay_ms / 1000)
         self._stopping.set()
         self._server.should_exit = True
         await asyncio.wait((self._serving,))
@@ -184,7 +190,7 @@ def _uvicorn_config(application: ASGIApp, beacons: BeaconEndpoint, settings: Gat
         ssl_context_factory=(lambda _config, _default: tls) if tls else None,
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies,
-        limit_concurrency=_connections(settings.connections) + 1,  # it refuses the one that reaches the limit
+        limit_concurrency=_connections(settings.max_connections) + 1,  # it refuses the one that reaches the limit
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=math.ceil(settings.stop_grace_ms / 1000),
     )

@@ -1,13 +1,14 @@
-"""Turns the environment into what the gateway is told."""
+"""Settings of the gateway."""
 
 import re
 from collections.abc import Iterator
 from ipaddress import ip_network
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated
 
-from footfall_servicekit.settings import ProcessSettings, pair_problems, shared
-from footfall_servicekit.values import RedisUrl, Target, readable_by
+from footfall_servicekit.settings import PORT_DESCRIPTION, ProcessSettings, pair_problems, shared
+from footfall_servicekit.values import Accepts, RedisUrl, Target, readable_by
 from footfall_timeline import Walls
 from pydantic import AfterValidator, Field, FilePath, SecretStr
 from pydantic_settings import SettingsConfigDict
@@ -40,177 +41,271 @@ class GatewaySettings(ProcessSettings):
 
     model_config = SettingsConfigDict(env_prefix="GATEWAY_")
 
-    port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
-    tls_cert_file: FilePath | None = Field(
-        None, description="Certificate chain (PEM) to serve HTTPS with; a change is seen at once. Unset: HTTP."
+    old_names = MappingProxyType(
+        {
+            "visit_idle_minutes": "IDLE_MINUTES",
+            "rate_limit_events_per_minute_per_address": "RATE_LIMIT_PER_ADDRESS",
+            "rate_limit_bytes_per_minute_per_address": "RATE_LIMIT_BYTES_PER_ADDRESS",
+            "rate_limit_events_per_minute_per_site": "RATE_LIMIT_PER_SITE",
+            "rate_limit_bytes_per_minute_per_site": "RATE_LIMIT_BYTES_PER_SITE",
+            "used_link_retention_s": "*LINK_MEMORY_S",
+            "max_failed_logins_per_minute": "*FAILED_LOGINS_PER_MINUTE",
+            "max_queued_hashes": "*SLOW_HASHES_WAITING",
+            "allow_anonymous": "*OPEN_API",
+            "batch_max_events": "*GROUP_EVENTS",
+            "batch_max_bytes": "*GROUP_BYTES",
+            "large_body_bytes": "*LARGE_BYTES",
+            "batch_max_wait_ms": "*LINGER_MS",
+            "max_batches_in_flight": "*GROUPS_IN_FLIGHT",
+            "max_queued_events": "*WAITING_EVENTS",
+            "max_queued_bytes": "*WAITING_BYTES",
+            "max_body_bytes_in_flight": "*READING_BYTES",
+            "max_connections": "*CONNECTIONS",
+            "max_live_streams": "*LIVE_STREAMS",
+            "live_heartbeat_ms": "*HEARTBEAT_MS",
+        }
     )
-    tls_key_file: FilePath | None = Field(None, description="Its key (PEM, not encrypted).")
-    collector_target: Target = shared("COLLECTOR_TARGET", "127.0.0.1:50051", "gRPC target of the collector.")
-    identity_target: Target = shared("IDENTITY_TARGET", "127.0.0.1:50052", "gRPC target of identity.")
-    history_target: Target = shared("HISTORY_TARGET", "127.0.0.1:50053", "gRPC target of history.")
+
+    port: int = Field(default=8080, ge=0, le=65535, description=PORT_DESCRIPTION)
+    tls_cert_file: FilePath | None = Field(
+        default=None,
+        description="Certificate chain (PEM) for HTTPS. A changed file is used for new connections. Unset: HTTP.",
+    )
+    tls_key_file: FilePath | None = Field(
+        default=None,
+        description="Private key (PEM, not encrypted) of that certificate.",
+    )
+    collector_target: Target = shared(
+        "COLLECTOR_TARGET",
+        "127.0.0.1:50051",
+        "gRPC address of the collector.",
+    )
+    identity_target: Target = shared(
+        "IDENTITY_TARGET",
+        "127.0.0.1:50052",
+        "gRPC address of identity.",
+    )
+    history_target: Target = shared(
+        "HISTORY_TARGET",
+        "127.0.0.1:50053",
+        "gRPC address of history.",
+    )
     sites_file: Annotated[Path | None, readable_by(Sites, Walls.load)] = shared(
         "SITES_FILE",
         None,
-        "TOML file of the sites. Here only names, groups and `origins` count: pages that may read answers.",
+        "TOML file of the sites, with their groups, origins and sign-in keys. Unset: every valid name is a site, all "
+        "sites share their visits, and every SignIn is believed.",
     )
     dsl_file: Annotated[Path | None, readable_by(check_dsl_file)] = shared(
-        "DSL_FILE", None, "The `domain-model.xml` to serve; a change is seen at once. Unset: the one with `Timeout-30`."
+        "DSL_FILE",
+        None,
+        "File `domain-model.xml` (DSL) for the tracking script. A changed file is read. Unset: the built-in one, "
+        "with the rule `Timeout-30`.",
     )
-    idle_minutes: int = shared(
-        "IDLE_MINUTES", 30, "The tracking script begins a new visit after so long without an event.", ge=1, le=1_440
+    visit_idle_minutes: int = shared(
+        "VISIT_IDLE_MINUTES",
+        30,
+        "Time without an event that ends a visit: it is no longer listed as live, and the tracking script begins a "
+        "new one.",
+        ge=1,
+        le=1_440,
     )
-    path_prefixes: Annotated[str, AfterValidator(_check_paths)] = Field(
-        "",
-        description="Paths, separated by commas, below which all that pages and clients call is served as well: "
-        "`/onlinechat`, for a proxy that passes `/onlinechat/server/...` on as it is.",
+    path_prefixes: Annotated[str, AfterValidator(_check_paths), Accepts("paths, separated by commas")] = Field(
+        default="",
+        description="Paths below which pages and clients are served as well. `/onlinechat` is for a proxy that "
+        "passes `/onlinechat/server/...` on unchanged.",
     )
-
-    rate_limit_per_address: int = shared(
-        "RATE_LIMIT_PER_ADDRESS",
+    rate_limit_events_per_minute_per_address: int = shared(
+        "RATE_LIMIT_EVENTS_PER_MINUTE_PER_ADDRESS",
         30_000,
-        "Events a minute that beacons of one address may bring, good or bad; more are answered 429. 0: no limit.",
+        "Events in beacons of one address, rejected ones included. At the limit beacons are answered 429. 0: no limit.",
         ge=0,
         le=1_000_000_000,
     )
-    rate_limit_bytes_per_address: int = shared(
-        "RATE_LIMIT_BYTES_PER_ADDRESS",
+    rate_limit_bytes_per_minute_per_address: int = shared(
+        "RATE_LIMIT_BYTES_PER_MINUTE_PER_ADDRESS",
         32 * 1024 * 1024,
-        "Bytes a minute that beacons of one address may have; more are answered 429. 0: no limit.",
+        "Bytes in beacons of one address. At the limit beacons are answered 429. 0: no limit.",
         ge=0,
         le=1024**4,
     )
-    rate_limit_per_site: int = shared(
-        "RATE_LIMIT_PER_SITE",
+    rate_limit_events_per_minute_per_site: int = shared(
+        "RATE_LIMIT_EVENTS_PER_MINUTE_PER_SITE",
         0,
-        "Events a minute that beacons of one site may bring; more are answered 429. 0: no limit.",
+        "Events in beacons of one site. At the limit beacons are answered 429. 0: no limit.",
         ge=0,
         le=1_000_000_000,
     )
-    rate_limit_bytes_per_site: int = shared(
-        "RATE_LIMIT_BYTES_PER_SITE",
+    rate_limit_bytes_per_minute_per_site: int = shared(
+        "RATE_LIMIT_BYTES_PER_MINUTE_PER_SITE",
         0,
-        "Bytes a minute that beacons of one site may have; more are answered 429. 0: no limit but the site's share of "
-        "the log (`COLLECTOR_LOG_SITE_SHARE`).",
+        "Bytes in beacons of one site. At the limit beacons are answered 429. 0: no limit except "
+        "`COLLECTOR_LOG_MAX_SITE_SHARE`.",
         ge=0,
         le=1024**4,
     )
-    rate_limit_loopback: bool = Field(False, description="Limit the addresses of this machine too.")
-    link_memory_s: int = Field(
-        600,
+    rate_limit_loopback: bool = Field(
+        default=False,
+        description="Apply the rate limits of addresses to the addresses of this machine as well.",
+    )
+    used_link_retention_s: int = Field(
+        default=600,
         ge=120,
         le=86_400,
-        description="How long a link that has brought a visit from another domain counts as used, in seconds. The "
-        "tracking script takes none that is older than two minutes by the visitor's clock.",
+        description="How long the gateway remembers that a link from another domain has brought its visit; until "
+        "then the link brings no second one. The tracking script takes no link older than two minutes "
+        "by the visitor's clock.",
     )
     redis_url: RedisUrl = shared(
         "REDIS_URL",
         "redis://127.0.0.1:16379",
-        "The Redis or Valkey through which gateways share what addresses and sites have used; of a cluster any node, "
-        "or a name of several. Without it each counts for itself.",
+        "Redis or Valkey with the event log, the live state and the counters of rate limits. Of a Redis Cluster: "
+        "any node, or a DNS name of several nodes.",
         repr=False,
     )
-
-    api_user: str = shared("API_USER", "", "User of the data and `/api/v1` routes (HTTP Basic). Holds every scope.")
-    api_password: SecretStr = shared("API_PASSWORD", SecretStr(""), "That user's password.")
-    keys_file: Annotated[Path | None, readable_by(check_keys_file)] = Field(
-        None, description="File of API keys, written by `footfall-gateway keys`. Unset: no keys but API_USER."
+    api_user: Annotated[str, Accepts("a name without `:`")] = shared(
+        "API_USER",
+        "",
+        "User with every scope, for the data routes and `/api/v1` (HTTP Basic). Unset: only API keys are accepted.",
     )
-    failed_logins_per_minute: int = Field(
-        20,
+    api_password: SecretStr = shared(
+        "API_PASSWORD",
+        SecretStr(""),
+        "Password of that user.",
+    )
+    keys_file: Annotated[Path | None, readable_by(check_keys_file)] = Field(
+        default=None,
+        description="File of API keys, written by `footfall-gateway keys`. A changed file is read. Unset: no API keys.",
+    )
+    max_failed_logins_per_minute: int = Field(
+        default=20,
         ge=1,
         le=100_000,
-        description="Failed attempts from one address (of IPv6: from one /64) before further ones are answered 429.",
+        description="Failed logins from one address, or from one /64 network of IPv6. At the limit requests with "
+        "credentials are answered 429.",
     )
-    slow_hashes_waiting: int = Field(
-        20,
+    max_queued_hashes: int = Field(
+        default=20,
         ge=1,
         le=1_000,
-        description="Tokens of keys of earlier versions, each of which takes up to 0.1 s to compare once, that may be "
-        "compared or wait for it; further ones are answered 503.",
+        description="Credentials of API keys in an old format that are compared or wait for it; one comparison "
+        "takes up to 0.1 s. At the limit requests are answered 503.",
     )
     audit_key: SecretStr | None = Field(
-        None,
+        default=None,
         min_length=16,
-        description="Secret that log lines name people and visits under, as a keyed hash: `whose`. All gateways must "
-        "have the same. Unset: the lines say who asked, but not about whom.",
+        description="Secret of the keyed hashes (`subject_hashes`) that name persons and visits in log lines. All "
+        "gateways need the same one. Unset: a log line names the caller, and not the person.",
     )
-    open_api: bool = Field(
-        False,
-        description="Serve the data and `/api/v1` routes to everybody, without authentication.",
+    allow_anonymous: bool = Field(
+        default=False,
+        description="Serve the data routes and `/api/v1` to everyone, without authentication.",
     )
-    trusted_proxies: Annotated[str, AfterValidator(_check_proxies)] = Field(
-        "",
-        description="Addresses or networks, separated by commas, whose `X-Forwarded-For` and `X-Forwarded-Proto` "
-        "are believed. Empty: nobody's.",
+    trusted_proxies: Annotated[
+        str, AfterValidator(_check_proxies), Accepts("addresses or networks, separated by commas")
+    ] = Field(
+        default="",
+        description="Proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` headers are believed. Unset: the "
+        "headers are ignored.",
     )
-
-    group_events: int = Field(1_000, ge=1, le=1_000, description="Events that leave in one `Collect` at most.")
-    group_bytes: int = Field(
-        1024 * 1024, ge=1024, le=1024 * 1024, description="Bytes that leave in one `Collect` at most."
+    batch_max_events: int = Field(
+        default=1_000,
+        ge=1,
+        le=1_000,
+        description="Events of one batch (`Collect` call). A full batch is sent, and further beacons start the next "
+        "one.",
     )
-    large_bytes: int = Field(
-        16 * 1024,
+    batch_max_bytes: int = Field(
+        default=1024 * 1024,
+        ge=1024,
+        le=1024 * 1024,
+        description="Bytes of one batch. A full batch is sent, and further beacons start the next one.",
+    )
+    large_body_bytes: int = Field(
+        default=16 * 1024,
         ge=0,
         le=1024 * 1024,
-        description="Bodies of more bytes leave apart from the others, in one `Collect` at a time, so that nobody else "
-        "waits until theirs are looked through.",
+        description="Size above which a body is sent in separate batches, one at a time, so that small beacons do "
+        "not wait for it.",
     )
-    linger_ms: float = Field(
-        2.0, ge=0, le=1_000, description="How long a beacon waits for company while others are under way, in ms."
+    batch_max_wait_ms: float = Field(
+        default=2.0,
+        ge=0,
+        le=1_000,
+        description="Time that a beacon waits for further beacons while other batches are being sent. If none is, "
+        "the beacon is sent immediately.",
     )
-    groups_in_flight: int = Field(
-        4, ge=1, le=256, description="`Collect` calls under way at once, but for that of large bodies."
+    max_batches_in_flight: int = Field(
+        default=4,
+        ge=1,
+        le=256,
+        description="Batches that are being sent at the same time, without those of large bodies. Further batches "
+        "wait.",
     )
-    waiting_events: int = Field(
-        25_000,
+    max_queued_events: int = Field(
+        default=25_000,
         ge=1_000,
         le=10_000_000,
-        description="Events that may wait to leave, and as many in large bodies; beacons beyond are answered 503.",
+        description="Events that wait for their batch, and as many more in large bodies. At the limit beacons are "
+        "answered 503.",
     )
-    waiting_bytes: int = Field(
-        32 * 1024 * 1024,
+    max_queued_bytes: int = Field(
+        default=32 * 1024 * 1024,
         ge=1024 * 1024,
         le=1024**4,
-        description="Bytes that may wait to leave, and as many in large bodies; beacons beyond are answered 503.",
+        description="Bytes that wait for their batch, and as many more in large bodies. At the limit beacons are "
+        "answered 503.",
     )
-    reading_bytes: int = Field(
-        64 * 1024 * 1024,
+    max_body_bytes_in_flight: int = Field(
+        default=64 * 1024 * 1024,
         ge=1024 * 1024,
         le=1024**4,
-        description="Bytes of bodies that may be arriving at once; requests beyond are answered 503.",
+        description="Bytes of the bodies that are arriving at the same time. At the limit requests are answered 503.",
     )
-    connections: int = Field(
-        10_000,
+    max_connections: int = Field(
+        default=10_000,
         ge=1,
         le=1_000_000,
-        description="Connections served at once, as far as the system allows open files; requests on further "
-        "ones are answered 503.",
+        description="Connections that are open at the same time, at most as many as the system's limit of open "
+        "files allows. Requests on further connections are answered 503.",
     )
-    live_streams: int = Field(
-        50, ge=1, le=10_000, description="Streams of `/api/v1/live` served at once; requests beyond are answered 503."
+    max_live_streams: int = Field(
+        default=50,
+        ge=1,
+        le=10_000,
+        description="Streams of `/api/v1/live` that are open at the same time. Further requests are answered 503.",
     )
-    heartbeat_ms: int = Field(
-        15_000,
+    live_heartbeat_ms: int = Field(
+        default=15_000,
         ge=100,
         le=300_000,
-        description="Longest silence of such a stream; then it sends a comment, so that proxies keep it open.",
+        description="Time without a message after which such a stream sends a comment, so that proxies keep it open.",
     )
     collect_timeout_ms: int = Field(
-        5_000, ge=1, le=60_000, description="Longest that a beacon waits for the collector before it is answered 503."
+        default=5_000,
+        ge=1,
+        le=60_000,
+        description="Time that a beacon waits for the collector. Then it is answered 503, although its events may "
+        "be stored.",
     )
-    query_timeout_ms: int = Field(10_000, ge=1, le=60_000, description="Longest that a query may take before 504.")
+    query_timeout_ms: int = Field(
+        default=10_000,
+        ge=1,
+        le=60_000,
+        description="Time that a query may take. Then it is answered 504.",
+    )
     body_timeout_ms: int = Field(
-        10_000,
+        default=10_000,
         ge=1,
         le=300_000,
-        description="Longest that the body of a request may take to arrive before 408.",
+        description="Time in which the body of a request must arrive. Then the request is answered 408.",
     )
     client_timeout_ms: int = Field(
-        10_000,
+        default=10_000,
         ge=100,
         le=300_000,
-        description="Longest that a client may take to send the head of a request, or to read on in an answer, before "
-        "its connection is closed.",
+        description="Time in which a client must send the head of a request, or read on in an answer. Then its "
+        "connection is closed.",
     )
 
     @property

@@ -30,7 +30,9 @@ def answer(
     check = Command("look for faults in the settings, without serving", partial(_check, distribution, settings))
     commands = {"check": check, **commands}
     parser = argparse.ArgumentParser(
-        prog=distribution, description=about, epilog="Settings come by the environment; the README has a table of them."
+        prog=distribution,
+        description=about,
+        epilog="Settings come by the environment; docs/ops/settings.md lists them.",
     )
     parser.add_argument("--version", action="version", version=f"{distribution} {version(distribution)}")
     names = parser.add_subparsers(dest="command", metavar="COMMAND", title="instead")

@@ -39,7 +39,7 @@ class RequestError(Exception):
 
     @classmethod
     def invalid_fields(cls, violations: Iterable[tuple[str, str]]) -> Self:
-        """INVALID_ARGUMENT with the first 20 (field, rule)s that were broken, to be mended all at once."""
+        """INVALID_ARGUMENT: fields break rules; `BadRequest` lists the first 20 of them."""
         listed = [
             error_details_pb2.BadRequest.FieldViolation(field=field, description=rule)
             for field, rule in islice(violations, _MOST_VIOLATIONS)
@@ -50,7 +50,7 @@ class RequestError(Exception):
 
     @classmethod
     def not_found(cls, resource_type: str, name: str) -> Self:
-        """NOT_FOUND. `name` goes back to the caller who sent it, in ResourceInfo, and not into the message."""
+        """NOT_FOUND: no such resource; `ResourceInfo` names it, and the message does not."""
         info = error_details_pb2.ResourceInfo(resource_type=resource_type, resource_name=name)
         return cls(grpc.StatusCode.NOT_FOUND, "RESOURCE_NOT_FOUND", f"no such {resource_type}", info)
 
@@ -61,22 +61,22 @@ class RequestError(Exception):
 
     @classmethod
     def exhausted(cls, message: str, retry_ms: int, reason: str = "LIMIT_REACHED") -> Self:
-        """RESOURCE_EXHAUSTED: a bound or quota is reached; worth trying again after `retry_ms`."""
+        """RESOURCE_EXHAUSTED: a limit is reached; try again after the time in `RetryInfo`."""
         return cls(grpc.StatusCode.RESOURCE_EXHAUSTED, reason, message, _retry_info(retry_ms))
 
     @classmethod
     def unavailable(cls, message: str, retry_ms: int, reason: str = "DEPENDENCY_UNAVAILABLE") -> Self:
-        """UNAVAILABLE: something this service needs does not answer; worth trying again after `retry_ms`."""
+        """UNAVAILABLE: a store or service that is needed does not answer; try again after the time in `RetryInfo`."""
         return cls(grpc.StatusCode.UNAVAILABLE, reason, message, _retry_info(retry_ms))
 
     @classmethod
     def permission_denied(cls, message: str, reason: str = "NOT_ALLOWED") -> Self:
-        """PERMISSION_DENIED: this caller may not do this."""
+        """PERMISSION_DENIED: the caller may not do this."""
         return cls(grpc.StatusCode.PERMISSION_DENIED, reason, message)
 
     @classmethod
     def unimplemented(cls, method: str) -> Self:
-        """UNIMPLEMENTED: the contract names the method, this server does not serve it."""
+        """UNIMPLEMENTED: the contract has the method, and this server does not serve it."""
         return cls(grpc.StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED", f"{method} is not served here")
 
     @property

@@ -1,48 +1,58 @@
-"""Every domain-free metric with its meaning, and the port that serves them. Services define their own likewise."""
+"""The metrics that all services have, and the port that serves them. Each service defines its own likewise."""
 
 import threading
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
-RPC_CALLS = Counter("rpc_calls_total", "Calls that ended, by method and gRPC status code.", ["method", "code"])
+RPC_CALLS = Counter("footfall_rpc_calls_total", "gRPC calls that ended, by method and status code.", ["method", "code"])
 RPC_SECONDS = Histogram(
-    "rpc_seconds",
-    "Time from a call's arrival in the server to its end; for a stream the whole stream.",
+    "footfall_rpc_seconds",
+    "Time from the arrival of a gRPC call to its end. Of a stream: its whole duration.",
     ["method"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
 )
-RPC_IN_FLIGHT = Gauge("rpc_in_flight", "Calls being served now.", ["method"])
-READY = Gauge("process_ready", "1 while the process reports itself as serving, else 0.")
+RPC_IN_FLIGHT = Gauge("footfall_rpc_in_flight", "gRPC calls that are running.", ["method"])
+READY = Gauge("footfall_process_ready", "1 while the process reports that it serves, else 0.")
 BACKGROUND_FAILURES = Counter(
-    "background_failures_total",
-    "Times that background work has failed for a reason nobody thought of. It is tried again.",
+    "footfall_background_failures_total",
+    "Unexpected failures of background work. The work is tried again. Each one is a line in the log.",
     ["work"],
 )
 
-STREAM_HANDLED = Counter("stream_handled_total", "Entries handled and acknowledged.", ["stream", "group"])
+STREAM_HANDLED = Counter(
+    "footfall_stream_handled_total",
+    "Entries of the event log that the consumer group has handled.",
+    ["stream", "group"],
+)
 STREAM_RECLAIMED = Counter(
-    "stream_reclaimed_total",
-    "Entries taken over because whoever held them did not acknowledge them.",
+    "footfall_stream_reclaimed_total",
+    "Entries taken over from a consumer that did not acknowledge them.",
     ["stream", "group"],
 )
 STREAM_FAILURES = Counter(
-    "stream_failures_total", "Batches whose handler failed; their entries are tried again.", ["stream", "group"]
+    "footfall_stream_failures_total",
+    "Reads of the event log whose entries could not be handled. They are tried again.",
+    ["stream", "group"],
 )
 STREAM_LOST = Counter(
-    "stream_lost_entries_total",
-    "Entries removed from the stream before the group had handled them.",
+    "footfall_stream_lost_entries_total",
+    "Entries removed from the event log before the consumer group had handled them: lost for it.",
     ["stream", "group"],
 )
 STREAM_LAG = Gauge(
-    "stream_lag_entries",
-    "Entries not yet given to any consumer of the group, as the store counts them.",
+    "footfall_stream_lag_entries",
+    "Consumer lag: entries that no consumer of the group has read.",
     ["stream", "group"],
 )
 STREAM_PENDING = Gauge(
-    "stream_pending_entries", "Entries given to a consumer and not acknowledged.", ["stream", "group"]
+    "footfall_stream_pending_entries", "Entries that a consumer has read and not acknowledged.", ["stream", "group"]
 )
-STREAM_TRIMMED = Counter("stream_trimmed_total", "Entries removed because every group was done with them.", ["stream"])
+STREAM_TRIMMED = Counter(
+    "footfall_stream_trimmed_total",
+    "Entries removed from the event log after every consumer group had handled them.",
+    ["stream"],
+)
 
 
 class MetricsPort:

@@ -26,7 +26,7 @@ from footfall_servicekit.health import SERVICE_NAME as HEALTH_NAME
 from footfall_servicekit.health import Health
 from footfall_servicekit.interceptor import ServerInterceptor
 from footfall_servicekit.metrics import MetricsPort
-from footfall_servicekit.settings import ProcessSettings, ServiceSettings, unknown_variables
+from footfall_servicekit.settings import ProcessSettings, ServiceSettings, renamed, unknown_variables
 from footfall_servicekit.tls import server_credentials
 
 Servicers = Mapping[str, Callable[[grpc.aio.Server], None]]
@@ -90,11 +90,11 @@ class Server:
         """
         settings = self._settings
         interceptor = ServerInterceptor(
-            settings.rpc_ceiling_ms / 1000,
+            settings.max_rpc_duration_ms / 1000,
             self._access,
             self._frequent,
             max_calls=settings.max_concurrent_rpcs,
-            max_streams=settings.max_streams,
+            max_streams=settings.max_streams_per_method,
         )
         # Not `maximum_concurrent_rpcs`: it counts health checks and open streams too, and refuses without details.
         self._grpc = grpc.aio.server(interceptors=[interceptor], options=server_options(settings.max_message_bytes))
@@ -133,7 +133,7 @@ class Server:
         await self._asked_to_stop.wait()
         _log.info("stopping")
         self._health.report(serving=False)
-        await self._unless_in_a_hurry(asyncio.sleep(self._settings.lame_duck_ms / 1000))
+        await self._unless_in_a_hurry(asyncio.sleep(self._settings.drain_delay_ms / 1000))
         self._stopping.set()
         self._health.end()
         await self._unless_in_a_hurry(self._grpc.stop(self._settings.stop_grace_ms / 1000))
@@ -225,6 +225,9 @@ def _do_nothing() -> None:
 def run(settings: ProcessSettings, service_name: str, main: Callable[[], Coroutine[Any, Any, int]]) -> None:
     """Run a process's main coroutine on uvloop and exit with what it returns."""
     logs.configure(service_name, settings.log_level)
+    for each in renamed(type(settings), os.environ):
+        counts = each.new if each.is_ignored else each.old
+        _log.warning("a variable has a new name", old=each.old, new=each.new, used=counts)
     for name, nearest in unknown_variables(type(settings), os.environ).items():
         _log.warning("a variable of the environment is not known", variable=name, nearest=nearest or None)
     if (implementation := api_implementation.Type()) != "upb":

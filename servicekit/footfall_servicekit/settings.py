@@ -1,31 +1,31 @@
-"""Turns the environment into one checked, typed settings object, and that class into the table of a README.
+"""Settings of a process: read from the environment into one typed object, and checked before anything is served.
 
 A service derives its class from `ServiceSettings`, or from `ProcessSettings` when it serves no gRPC, and sets
-`model_config = SettingsConfigDict(env_prefix="NAME_")`. What one process owns carries the prefix; what the whole
-deployment must agree on is made with `shared` and has none.
+`model_config = SettingsConfigDict(env_prefix="NAME_")`. A setting of one process has the prefix. A setting that several
+processes must agree on is made with `shared` and has none.
 
-Whatever is wrong is found before anything is served, all of it at once: by the type of a field (values.py has those
-that pydantic lacks), or by `problems`, for rules between several.
+All problems are reported together: those of one setting by the type of its field (values.py has the types that pydantic
+lacks), those between several settings by `problems`.
+
+A setting that is renamed keeps its old name for one version: `old_names` of its class lists it.
 """
 
-import argparse
-import importlib
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from difflib import get_close_matches
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 
-from pydantic import BeforeValidator, Field, FilePath, SecretStr, ValidationError, model_validator
-from pydantic.fields import FieldInfo
+from pydantic import BeforeValidator, Field, FilePath, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from footfall_servicekit.tls import ClientTls, KeyPair, check_authorities, reason_of, server_context
-from footfall_servicekit.values import Host, listening_problems
+from footfall_servicekit.values import Accepts, Host, listening_problems
 
-BEGIN, END = "<!-- settings: begin -->", "<!-- settings: end -->"
+PORT_DESCRIPTION = "Port to listen on. 0: a free port, which is logged."
 
 
 def shared(name: str, default: Any, description: str, **constraints: Any) -> Any:
@@ -34,7 +34,7 @@ def shared(name: str, default: Any, description: str, **constraints: Any) -> Any
 
 
 class ProcessSettings(BaseSettings):
-    """What every process of the suite can be told. Immutable; read once at start."""
+    """Settings of every process of the suite. Immutable; read once at start."""
 
     model_config = SettingsConfigDict(
         frozen=True,
@@ -43,32 +43,55 @@ class ProcessSettings(BaseSettings):
         validate_by_name=True,  # tests give a shared setting by its field's name
     )
 
-    host: Host = Field(default="127.0.0.1", description="Address to listen on.")
-    port: int = Field(default=0, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
+    old_names: ClassVar[Mapping[str, str]] = MappingProxyType({"drain_delay_ms": "*LAME_DUCK_MS"})
+    """By field, the variable that set it in the version before; `*` is the prefix. A subclass lists only its own."""
+
+    host: Host = Field(
+        default="127.0.0.1", description="Address to listen on. The images set `0.0.0.0`, which is every address."
+    )
+    port: int = Field(default=0, ge=0, le=65535, description=PORT_DESCRIPTION)
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(str.lower)] = shared(
         "LOG_LEVEL",
         "info",
-        "Least level logged: `debug`, `info`, `warning` or `error`. `debug` may quote what was sent.",
+        "Lowest level that is logged. Lines of level `debug` may quote parts of a request.",
     )
-    lame_duck_ms: int = Field(
+    drain_delay_ms: int = Field(
         default=500,
         ge=0,
         le=60_000,
-        description="Pause between reporting NOT_SERVING and refusing calls, for balancers to notice.",
+        description="Time from reporting that the process stops, to refusing new calls. Load balancers need it to "
+        "choose another process.",
     )
     stop_grace_ms: int = Field(
-        default=5_000, ge=0, le=300_000, description="Time that calls in flight get to end when stopping."
+        default=5_000,
+        ge=0,
+        le=300_000,
+        description="Time that running calls have to end when the process stops. Calls that need longer are cancelled.",
     )
     grpc_tls_ca_file: FilePath | None = shared(
-        "GRPC_TLS_CA_FILE", None, "Authorities (PEM) that must have signed a gRPC server's certificate. Unset: no TLS."
+        "GRPC_TLS_CA_FILE",
+        None,
+        "Certificate authorities (PEM) that sign the certificates of gRPC servers. A server with another certificate "
+        "is not called. Unset: calls are not encrypted.",
     )
     grpc_tls_cert_file: FilePath | None = Field(
-        default=None, description="Certificate chain (PEM) shown to gRPC peers, whether they call or are called."
+        default=None,
+        description="Certificate chain (PEM) for gRPC, as server and as client. A changed file is read again.",
     )
-    grpc_tls_key_file: FilePath | None = Field(default=None, description="Its key (PEM, not encrypted).")
+    grpc_tls_key_file: FilePath | None = Field(
+        default=None, description="Private key (PEM, not encrypted) of that certificate."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_old_names(cls, values: dict[str, Any]) -> dict[str, Any]:
+        for each in renamed(cls, os.environ):
+            if not {each.field, each.new} & values.keys():
+                values[each.field] = each.value
+        return values
 
     def problems(self) -> Iterator[str]:
-        """What is wrong between settings, each with the names of its variables. A subclass adds what it knows."""
+        """What is wrong between settings, with the names of their variables. A subclass adds its own rules."""
         yield from pair_problems(self, "grpc_tls_cert_file", "grpc_tls_key_file")
         if self.grpc_tls_cert_file and not self.grpc_tls_ca_file:
             yield f"GRPC_TLS_CA_FILE: must be set where {variable(type(self), 'grpc_tls_cert_file')} is"
@@ -101,53 +124,60 @@ class ProcessSettings(BaseSettings):
 
 
 class ServiceSettings(ProcessSettings):
-    """What every gRPC service can be told besides."""
+    """Settings of every gRPC service."""
+
+    old_names = MappingProxyType({"max_streams_per_method": "*MAX_STREAMS", "max_rpc_duration_ms": "*RPC_CEILING_MS"})
 
     metrics_port: int | None = Field(
         default=None,
         ge=0,
         le=65535,
-        description="Port of the Prometheus metrics, on the same address; unset serves none.",
+        description="Port of the Prometheus metrics, on the address of `*_HOST`. Unset: metrics are not served.",
     )
     max_concurrent_rpcs: int = Field(
         default=256,
         ge=1,
         le=100_000,
-        description="Calls served at once that are no streams; those that come with every batch are counted apart. "
-        "More are refused with RESOURCE_EXHAUSTED, health checks never.",
+        description="Unary calls that run at the same time. Further calls are refused with RESOURCE_EXHAUSTED. A "
+        "method that is called for every batch has a limit of its own of the same size; health checks have none.",
     )
-    max_streams: int = Field(
+    max_streams_per_method: int = Field(
         default=256,
         ge=1,
         le=100_000,
-        description="Streams of one method served at once, those of `Health.Watch` too; more are refused with "
-        "RESOURCE_EXHAUSTED.",
+        description="Streams of one method, `Health.Watch` included, that are open at the same time. Further streams "
+        "are refused with RESOURCE_EXHAUSTED.",
     )
     max_message_bytes: int = Field(
-        default=4 * 1024 * 1024, ge=1024, le=1024**3, description="Largest message received or sent, in bytes."
+        default=4 * 1024 * 1024,
+        ge=1024,
+        le=1024**3,
+        description="Size of a gRPC message, received or sent. A larger message ends its call with RESOURCE_EXHAUSTED.",
     )
-    rpc_ceiling_ms: int = Field(
+    max_rpc_duration_ms: int = Field(
         default=30_000,
         ge=1,
         le=3_600_000,
-        description="Longest that one unary call may run, whatever deadline its caller has set.",
+        description="Time that a unary call may run. Then it ends with DEADLINE_EXCEEDED, also when its caller set a "
+        "later deadline.",
     )
     grpc_tls_client_ca_file: FilePath | None = shared(
         "GRPC_TLS_CLIENT_CA_FILE",
         None,
-        "Authorities (PEM) that must have signed a gRPC client's certificate: mutual TLS. Unset: it needs none.",
+        "Certificate authorities (PEM) that sign the certificates of gRPC clients (mutual TLS). A client without such "
+        "a certificate is refused. Unset: clients need no certificate.",
     )
-    grpc_client_roles: str = shared(
+    grpc_client_roles: Annotated[str, Accepts("`name=role`, separated by commas")] = shared(
         "GRPC_CLIENT_ROLES",
         "",
-        "The roles of clients, with mutual TLS: `name=role`, separated by commas. A name is a URI or DNS name in a "
-        "certificate, or the common name of one that has neither. Unset: each name is a role itself.",
+        "Roles of the clients with mutual TLS. A name is a URI or DNS name in the client's certificate, or its common "
+        "name if it has neither. Unset: each name is itself a role.",
     )
 
     allow_insecure_grpc: bool = shared(
         "ALLOW_INSECURE_GRPC",
         False,
-        "Start without TLS although others than this machine can call: on a network of the services' own.",
+        "Start without TLS on an address that other machines can reach. Only for a private network of the services.",
     )
 
     @property
@@ -181,7 +211,7 @@ class ServiceSettings(ProcessSettings):
         return [(name, role) for name, _, role in pairs]
 
 
-_NEAR = 0.85
+_NEAR = 0.88
 """How alike a name and what is meant by it are at least. No two names that are meant are so alike."""
 
 _collected: ContextVar[list[str] | None] = ContextVar("collected", default=None)
@@ -220,6 +250,7 @@ def _authorities_problems(settings: BaseSettings, field: str) -> Iterator[str]:
 
 def load(cls: type[SettingsT]) -> SettingsT:
     """Read the environment. When anything is wrong, name all of it on stderr, without the values, and exit with 2."""
+    _report_old_names(cls)
     return _unless_wrong(*_read(cls))
 
 
@@ -229,6 +260,8 @@ def load_to_serve(cls: type[ServerT], *, is_trial: bool = False) -> ServerT:
     if settings:
         found = listening_problems(variable(cls, "host"), settings.host, settings.ports, is_trial=is_trial)
         problems += _about_others(found, problems)
+    if is_trial or problems:  # a process that serves logs them
+        _report_old_names(cls)
     return _unless_wrong(settings, problems)
 
 
@@ -258,11 +291,48 @@ def _read(cls: type[SettingsT]) -> tuple[SettingsT | None, list[str]]:
     return None, problems + between
 
 
+def _report_old_names(cls: type[BaseSettings]) -> None:
+    sys.stderr.writelines(f"{each.text}\n" for each in renamed(cls, os.environ))
+
+
 def _unless_wrong(settings: SettingsT | None, problems: list[str]) -> SettingsT:
     if settings and not problems:
         return settings
     sys.stderr.write("".join(f"{line}\n" for line in ("The settings are wrong:", *(f"  {each}" for each in problems))))
     raise SystemExit(2)
+
+
+class Renamed(NamedTuple):
+    """A setting that the environment sets by its old name."""
+
+    field: str
+    old: str
+    new: str
+    value: str
+    is_ignored: bool  # because the new name is set too
+
+    @property
+    def text(self) -> str:
+        """What has to change, for the operator."""
+        if self.is_ignored:
+            return f"{self.old} is ignored, because {self.new}, its new name, is set too: remove {self.old}"
+        return f"{self.old} is called {self.new} now: rename it, because the next version ignores the old name"
+
+
+def renamed(cls: type[BaseSettings], environment: Mapping[str, str]) -> Iterator[Renamed]:
+    """The settings that the environment sets by their old names."""
+    values = {name.upper(): value for name, value in environment.items() if value}
+    for field, old in old_variables(cls).items():
+        if old in values:
+            new = variable(cls, field)
+            yield Renamed(field, old, new, values[old], new in values)
+
+
+def old_variables(cls: type[BaseSettings]) -> dict[str, str]:
+    """By field, the old name of its variable."""
+    prefix = cls.model_config.get("env_prefix", "")
+    every = (vars(base).get("old_names", {}) for base in reversed(cls.__mro__))
+    return {field: old.replace("*", prefix) for names in every for field, old in names.items()}
 
 
 def _default(cls: type[BaseSettings], location: int | str) -> Any:
@@ -307,55 +377,9 @@ def unknown_variables(cls: type[BaseSettings], environment: Iterable[str]) -> di
     known = {variable(cls, name) for name in cls.model_fields} | {f"{prefix}TARGET"}  # by which others call it
     common = [name for name in known if not name.startswith(prefix)]
     found = {}
-    for name in sorted({name.upper() for name in environment} - known):
+    for name in sorted({name.upper() for name in environment} - known - {*old_variables(cls).values()}):
         is_own = get_close_matches(f"{name.partition('_')[0]}_", [prefix], cutoff=_NEAR)
         nearest = get_close_matches(name, known if is_own else common, 1, _NEAR)
         if is_own or nearest:
             found[name] = "".join(nearest)
     return found
-
-
-def table(cls: type[BaseSettings]) -> str:
-    """Return the Markdown table of all settings: variable, default, meaning."""
-    rows = ["| Variable | Default | Meaning |", "|---|---|---|"]
-    for name, field in cls.model_fields.items():
-        meaning = (field.description or "").replace("|", "\\|")
-        rows.append(f"| `{variable(cls, name)}` | {_shown_default(field)} | {meaning} |")
-    return "\n".join(rows)
-
-
-def _shown_default(field: FieldInfo) -> str:
-    if field.is_required():
-        return "required"
-    default = field.get_default(call_default_factory=True, validated_data={})
-    if default is None or default == "" or isinstance(default, SecretStr):
-        return "unset"
-    return f"`{default}`"
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Write the table between the marks in a README, or with --check exit with 1 when it is out of date."""
-    parser = argparse.ArgumentParser(prog="python -m footfall_servicekit.settings", description=main.__doc__)
-    parser.add_argument("settings_class", metavar="package.module:Class")
-    parser.add_argument("readme", type=Path)
-    parser.add_argument("--check", action="store_true")
-    options = parser.parse_args(arguments)
-    module, _, name = options.settings_class.partition(":")
-    cls = getattr(importlib.import_module(module), name)
-    before = options.readme.read_text(encoding="utf-8")
-    head, begin, rest = before.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not (begin and end):
-        parser.error(f"{options.readme} has no marks {BEGIN} and {END}")
-    after = f"{head}{BEGIN}\n{table(cls)}\n{END}{tail}"
-    if after == before:
-        return 0
-    if options.check:
-        sys.stderr.write(f"{options.readme}: the table of settings is out of date\n")
-        return 1
-    options.readme.write_text(after, encoding="utf-8")
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,4 +1,4 @@
-"""Turns the texts of settings into values that can work: types of fields, which say what else a value must be."""
+"""Types of settings: what a value must be, and how the table of settings says so."""
 
 import errno
 import os
@@ -6,6 +6,7 @@ import re
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -39,17 +40,26 @@ def _check_database_name(name: str) -> str:
     return name
 
 
-StoreUrl = Annotated[str, AfterValidator(_check_store_url)]
+@dataclass(frozen=True)
+class Accepts:
+    """What a setting accepts, for its table, where the type of the field does not say it."""
+
+    text: str
+
+
+StoreUrl = Annotated[str, AfterValidator(_check_store_url), Accepts("a URL")]
 """URL of a store, which may hold a user and a password: give its field `repr=False`."""
 
-RedisUrl = Annotated[StoreUrl, AfterValidator(partitions.check_url)]
+RedisUrl = Annotated[StoreUrl, AfterValidator(partitions.check_url), Accepts("`redis://host:port` or `rediss://...`")]
 
-Target = Annotated[str, AfterValidator(_check_target)]
+Target = Annotated[str, AfterValidator(_check_target), Accepts("`host:port` or `dns:///host:port`")]
 """Where a gRPC service is called."""
 
-DatabaseName = Annotated[str, AfterValidator(_check_database_name)]
+DatabaseName = Annotated[str, AfterValidator(_check_database_name), Accepts("a name of 1 to 63 characters")]
 
-Host = Annotated[str, AfterValidator(lambda host: host.removeprefix("[").removesuffix("]"))]
+Host = Annotated[
+    str, AfterValidator(lambda host: host.removeprefix("[").removesuffix("]")), Accepts("an address or its name")
+]
 """An address or name to listen on; of IPv6 also in brackets."""
 
 

@@ -34,9 +34,9 @@ def test_the_service_kit_stays_small() -> None:
     # sides: certificates that change, roles, and the rules between their settings; 20 that bound what a reader of the
     # log holds and let no cancellation be lost; 55 that bound calls and streams apart; 110 that let no work die
     # unseen, explain every command and refuse a Redis that is too old; 15 that let no server be open by accident; and
-    # 210 that name all that is wrong with settings before anything is served. What only one service needs does not
-    # belong in it.
-    assert sum(bool(line.strip()) for line in lines) <= 1_975
+    # 250 that name all that is wrong with settings before anything is served, and let renamed ones keep their old names
+    # for one version. What only one service needs does not belong in it.
+    assert sum(bool(line.strip()) for line in lines) <= 2_015
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -1,4 +1,4 @@
-"""The settings as written down (README tables, containers, the embedded run) are those the services read."""
+"""The settings as written down (generated tables, containers, the embedded run) are those the services read."""
 
 import os
 import re
@@ -8,9 +8,11 @@ from typing import Any, get_args
 
 import pytest
 import yaml  # type: ignore[import-untyped]
-from footfall_servicekit.settings import BEGIN, END, table, unknown_variables, variable
+from footfall_servicekit.settings import unknown_variables, variable
 
 from deploy.embedded import DEFAULT_PORTS, ROOT, Credentials, suite_environment
+from docs.generate.__main__ import outdated
+from docs.generate.settings import renamed_variables
 from tests.arch.house import SERVICES, own_dependencies, secrets_of, settings_class
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
@@ -40,10 +42,29 @@ def dockerfile(service: str) -> dict[str, list[str]]:
     return found
 
 
+def test_generated_tables_are_up_to_date() -> None:
+    assert [*outdated()] == [], "run `make reference`"
+
+
 @every_service
-def test_the_table_in_the_readme_is_up_to_date(service: str) -> None:
-    readme = (SERVICES[service] / "README.md").read_text(encoding="utf-8")
-    assert f"{BEGIN}\n{table(settings_class(service))}\n{END}" in readme, "run `make settings`"
+def test_the_page_of_settings_has_every_variable_of_a_service(service: str) -> None:
+    page = (ROOT / "docs" / "ops" / "settings.md").read_text(encoding="utf-8")
+    assert [name for name in variables(service) if f"`{name}`" not in page] == []
+
+
+def test_every_metric_has_the_prefix_of_the_suite() -> None:
+    page = (ROOT / "docs" / "ops" / "metrics.md").read_text(encoding="utf-8")
+    names = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+    assert len(names) > 30
+    assert [name for name in names if not name.startswith("footfall_")] == []
+
+
+def test_no_old_name_of_a_setting_is_a_name_in_use() -> None:
+    in_use = {name for service in SERVICES for name in variables(service)}
+    old, new = {*renamed_variables()}, {*renamed_variables().values()}
+    assert len(old) > 50
+    assert not old & in_use
+    assert new <= in_use
 
 
 @every_service

@@ -60,7 +60,7 @@ async def test_nobody_sees_anything_without_signing_in(browser: Browser, suite: 
 
 
 async def test_an_open_api_asks_nobody_to_sign_in(browser: Browser, suite: Suite) -> None:
-    async with running_gateway(open_api=True, **before(suite)) as http:
+    async with running_gateway(allow_anonymous=True, **before(suite)) as http:
         page = await browser.new_page()
         await page.goto(f"{http.base_url}/console/")
         await expect(page.locator("#live")).to_have_text("Live")

@@ -34,7 +34,7 @@ class Answer(NamedTuple):
 
     @property
     def is_documented(self) -> bool:
-        """Whether the documentation lists this answer for a valid beacon."""
+        """Whether docs/api/beacons.md lists this answer for a valid beacon."""
         return self.status in {204, NO_ANSWER} or (self.status in {429, 503} and self.retry_after_s >= 1)
 
 

@@ -49,9 +49,8 @@ class Counted:
 
     async def events(self, service: str) -> Counts:
         """By outcome and reason."""
-        prefix = "footfall_" if service == "gateway" else ""
         found = await self.metrics(service)
-        return {key[1:]: n for key, n in found.items() if key[0] == f"{prefix}{service}_events_total" and n}
+        return {key[1:]: n for key, n in found.items() if key[0] == f"footfall_{service}_events_total" and n}
 
     async def dead_letters(self, *arguments: str) -> str:
         """What `footfall-history dead-letters` prints."""
@@ -136,7 +135,7 @@ async def test_every_event_ends_as_exactly_one_thing_at_each_stage(
         assert await counted.events("history") == {("stored",): 6, ("duplicate",): 4, ("unstorable",): 1}
 
     await eventually(are_all_read, timeout=20)
-    assert (await counted.metrics("gateway"))["footfall_gateway_lost_by_browsers_total",] == 6 * 3
+    assert (await counted.metrics("gateway"))["footfall_gateway_client_dropped_events_total",] == 6 * 3
     assert {await status(http, one) for one in (*good, by_server)} == {"STORED"}
     assert {await status(http, one) for one in (objecting, rejected["too_old"])} == {"404"}
     assert await status(http, refused) == "DEAD_LETTER"
@@ -158,7 +157,7 @@ async def test_what_could_not_be_stored_is_listed_repaired_and_replayed(
     receipt = (await http.get(path)).json()
     assert receipt["deadLetter"]["reason"] == "MongoDB refuses it with code 121"
     assert (receipt["site"], receipt["visitor"]) == ("default", None)
-    gauges = ("history_dead_letters",), ("history_dead_letters_oldest_timestamp_seconds",)
+    gauges = ("footfall_history_dead_letters",), ("footfall_history_dead_letters_oldest_timestamp_seconds",)
 
     async def is_told() -> None:
         found = await counted.metrics("history")

@@ -1,4 +1,4 @@
-"""A visit goes in by beacon and comes out of the History API, on real stores: the request of the README."""
+"""A visit goes in by beacon and comes out of the History API, on real stores: the request of the quickstart."""
 
 import uuid
 

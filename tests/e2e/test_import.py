@@ -258,7 +258,7 @@ async def test_an_old_server_is_brought_along_with_its_ids_and_times(new: Suite,
         assert (code, "by identity alone" in said) == (1, True), said
         assert "skipped: event no uuid of visit" in said
         assert said.splitlines()[-1].startswith(
-            "5 events stored, 0 there before, 0 older than HISTORY_RETENTION_DAYS, 1 records"
+            "5 events stored, 0 there before, 0 older than EVENT_RETENTION_DAYS, 1 records"
         )
 
         stored = (await http.get(f"{DATA}/visits/{ann.id}/events")).json()
@@ -312,7 +312,7 @@ async def test_a_file_is_brought_line_by_line(new: Suite, tmp_path: Path) -> Non
     command = ["file", file, "--site", "shop", "--progress", tmp_path / "progress"]
     code, said = await done(new, *command)
     assert code == 1
-    assert "4 events stored, 1 there before, 1 older than HISTORY_RETENTION_DAYS, 3 records skipped" in said
+    assert "4 events stored, 1 there before, 1 older than EVENT_RETENTION_DAYS, 3 records skipped" in said
     async with new.http() as http:
         names = [each["eventName"] for each in (await http.get(f"{DATA}/visits/{one.id}/events?site=shop")).json()]
         assert names == ["VisitStarted", "SignIn", "Click"]

@@ -111,7 +111,7 @@ async def watchers(suite: Suite) -> tuple[float, ...]:
     """How many streams identity and history serve."""
     async with httpx.AsyncClient() as http:
         pages = [(await http.get(url)).text for url in suite.metrics_urls()[2:]]
-    return tuple(float(re.findall(r"^\w+_watchers (.+)$", page, re.MULTILINE)[0]) for page in pages)
+    return tuple(float(re.findall(r"^\w+_(?:event|watch)_streams (.+)$", page, re.MULTILINE)[0]) for page in pages)
 
 
 async def test_what_happens_is_told_in_order_and_as_the_other_resources_say_it(suite: Suite, site: str) -> None:
@@ -162,7 +162,7 @@ async def test_who_comes_again_misses_nothing_and_is_told_nothing_twice(suite: S
 
 
 async def test_only_the_site_asked_for_is_told_and_the_id_moves_on_with_the_others(suite: Suite, site: str) -> None:
-    async with gateway_of(suite, heartbeat_ms=100) as http:
+    async with gateway_of(suite, live_heartbeat_ms=100) as http:
         watcher = Watcher(http, {"site": site})
         async with watcher.watching():
             before = watcher.last_id.split("~")
@@ -178,7 +178,7 @@ async def test_only_the_site_asked_for_is_told_and_the_id_moves_on_with_the_othe
 
 
 async def test_silence_is_broken_by_comments(suite: Suite, site: str) -> None:
-    async with gateway_of(suite, heartbeat_ms=100) as http:
+    async with gateway_of(suite, live_heartbeat_ms=100) as http:
         watcher = Watcher(http, {"site": site})
         async with watcher.watching():
             await eventually(lambda: watcher.beats >= 3)
@@ -243,12 +243,14 @@ async def test_an_id_of_another_deployment_is_refused_with_what_to_do(suite: Sui
         positions[theirs] = (later[0], b64encode(later[1].encode()).decode())[theirs]
         answer = await http.get(LIVE, headers={"Last-Event-ID": "~".join(positions)})
     assert answer.status_code == 409
-    assert answer.json()["detail"].startswith("Last-Event-ID: what followed it is no longer kept; list the visitors")
+    detail = answer.json()["detail"]
+    assert detail.startswith("Last-Event-ID: what followed it is no longer kept; list the visitors")
+    assert detail.endswith("(RESUME_TOKEN_EXPIRED)")
 
 
 async def test_streams_are_bounded_and_one_that_is_left_ends_at_both_services(suite: Suite, site: str) -> None:
     before = await watchers(suite)
-    async with gateway_of(suite, live_streams=1) as http:
+    async with gateway_of(suite, max_live_streams=1) as http:
         async with Watcher(http).watching():
             assert [now - then for now, then in zip(await watchers(suite), before, strict=True)] == [1, 1]
             full = await http.get(LIVE)

@@ -23,7 +23,7 @@ from tests.tools.visits import Event, event, now_ms
 
 IS_ALONE = "FOOTFALL_FLOOD" in os.environ
 FLOOD = int(os.environ.get("FOOTFALL_FLOOD", "3000"))
-EVENTS_A_SECOND = 500  # RATE_LIMIT_PER_ADDRESS
+EVENTS_A_SECOND = 500  # RATE_LIMIT_EVENTS_PER_MINUTE_PER_ADDRESS
 EVENTS_A_BEACON = 50
 IN_HISTORY_S = 3.0 if IS_ALONE else 15.0
 EXPLAINED_S = 1.0 if IS_ALONE else 5.0

@@ -65,11 +65,11 @@ def limited(disk: Disk, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Su
     """A suite with small limits. A test that fills its disk frees it again."""
     settings = {
         "VALKEY_SERVER": str(disk.server),
-        "COLLECTOR_LOG_BOUND_BYTES": str(LOG_BOUND_BYTES),
-        "GATEWAY_GROUPS_IN_FLIGHT": "1",
-        "GATEWAY_READING_BYTES": str(READING_BYTES),
-        "GATEWAY_WAITING_BYTES": str(WAITING_BYTES),
-        "GATEWAY_WAITING_EVENTS": str(WAITING_EVENTS),
+        "COLLECTOR_LOG_MAX_BYTES": str(LOG_BOUND_BYTES),
+        "GATEWAY_MAX_BATCHES_IN_FLIGHT": "1",
+        "GATEWAY_MAX_BODY_BYTES_IN_FLIGHT": str(READING_BYTES),
+        "GATEWAY_MAX_QUEUED_BYTES": str(WAITING_BYTES),
+        "GATEWAY_MAX_QUEUED_EVENTS": str(WAITING_EVENTS),
     }
     with running_suite(tmp_path_factory.mktemp("limited"), settings) as suite:
         yield suite

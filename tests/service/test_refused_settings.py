@@ -81,11 +81,11 @@ TOO_LATE = "an event must not be accepted again after its visit is forgotten"
             'must have 1 to 63 letters, and no space or any of / \\ . " $ * < > : | ?',
         ),
         ("collector", "COLLECTOR_MAX_MESSAGE_BYTES", "99999999999999", "should be less than or equal to 1073741824"),
-        ("identity", "IDENTITY_RETENTION_DAYS", "99999999999999", "should be less than or equal to 3660"),
-        ("history", "LOG_KEPT_MINUTES", "99999999999999999", "should be less than or equal to 43200"),
-        ("history", "HISTORY_RETENTION_DAYS", HUGE, "should be less than or equal to 36500"),
-        ("history", "IDLE_MINUTES", HUGE, "should be less than or equal to 1440"),
-        ("collector", "COLLECTOR_LOG_BOUND_BYTES", HUGE, "should be less than or equal to 1099511627776"),
+        ("identity", "LIVE_RETENTION_DAYS", "99999999999999", "should be less than or equal to 3660"),
+        ("history", "LOG_RETENTION_MINUTES", "99999999999999999", "should be less than or equal to 43200"),
+        ("history", "EVENT_RETENTION_DAYS", HUGE, "should be less than or equal to 36500"),
+        ("history", "VISIT_IDLE_MINUTES", HUGE, "should be less than or equal to 1440"),
+        ("collector", "COLLECTOR_LOG_MAX_BYTES", HUGE, "should be less than or equal to 1099511627776"),
         ("gateway", "GATEWAY_TRUSTED_PROXIES", "garbage,300.1.1.1/99", NO_PROXY),
         ("gateway", "GATEWAY_TRUSTED_PROXIES", "10.0.0.1/8", NO_PROXY),
         ("gateway", "COLLECTOR_TARGET", "bogus://x y", NO_TARGET),
@@ -108,9 +108,9 @@ def test_a_value_that_cannot_work_is_refused_with_its_rule(
 
 
 def test_the_collector_takes_no_event_that_may_be_forgotten_already(start: Start) -> None:
-    said = f"  MAX_EVENT_AGE_DAYS (9) must be less than IDENTITY_RETENTION_DAYS (8): {TOO_LATE}"
+    said = f"  MAX_EVENT_AGE_DAYS (9) must be less than LIVE_RETENTION_DAYS (8): {TOO_LATE}"
     assert start("collector", MAX_EVENT_AGE_DAYS="9") == (2, ["The settings are wrong:", said])
-    assert start("collector", "check", MAX_EVENT_AGE_DAYS="9", IDENTITY_RETENTION_DAYS="10").exit_code == 0
+    assert start("collector", "check", MAX_EVENT_AGE_DAYS="9", LIVE_RETENTION_DAYS="10").exit_code == 0
 
 
 def test_everything_is_told_at_once_and_nothing_that_only_follows_from_it(start: Start, tmp_path: Path) -> None:
@@ -132,9 +132,9 @@ def test_everything_is_told_at_once_and_nothing_that_only_follows_from_it(start:
         "API_USER and API_PASSWORD",
         "GATEWAY_HOST",
     ]
-    ended = start("collector", SITES_FILE=str(sites), IDENTITY_RETENTION_DAYS="many", MAX_EVENT_AGE_DAYS="9")
+    ended = start("collector", SITES_FILE=str(sites), LIVE_RETENTION_DAYS="many", MAX_EVENT_AGE_DAYS="9")
     assert [line.partition(":")[0].strip() for line in ended.said[1:]] == [
-        "IDENTITY_RETENTION_DAYS",
+        "LIVE_RETENTION_DAYS",
         *["SITES_FILE"] * 2,
     ]
 
@@ -163,10 +163,10 @@ def test_one_port_for_two_purposes_is_refused(start: Start) -> None:
     ("service", "variable", "nearest"),
     [
         ("gateway", "GATEWY_PORT", "GATEWAY_PORT"),
-        ("gateway", "RATE_LIMIT_PER_ADRESS", "RATE_LIMIT_PER_ADDRESS"),
-        ("collector", "COLLECTOR_LOG_BOUND", "COLLECTOR_LOG_BOUND_BYTES"),
-        ("identity", "IDENTITY_RETENTION_DAY", "IDENTITY_RETENTION_DAYS"),
-        ("history", "HISTORY_RETENTON_DAYS", "HISTORY_RETENTION_DAYS"),
+        ("gateway", "RATE_LIMIT_EVENTS_PER_MINUTE_PER_ADRESS", "RATE_LIMIT_EVENTS_PER_MINUTE_PER_ADDRESS"),
+        ("collector", "COLLECTOR_LOG_BYTES", "COLLECTOR_LOG_MAX_BYTES"),
+        ("identity", "LIVE_RETENTION_DAY", "LIVE_RETENTION_DAYS"),
+        ("history", "EVENT_RETENTON_DAYS", "EVENT_RETENTION_DAYS"),
         ("history", "REDIS_URI", "REDIS_URL"),
         ("history", "HISTORY_XYZZY", ""),
     ],
@@ -176,3 +176,17 @@ def test_a_variable_that_is_misspelt_is_told_with_the_nearest(
 ) -> None:
     said = f"{variable} is not known{f'; is {nearest} meant?' if nearest else ''}"
     assert start(service, "check", **{variable: "1"}) == (0, [said, "The settings are right."])
+
+
+def test_a_check_names_the_new_names_of_old_ones(start: Start) -> None:
+    old = {"HISTORY_WATCHERS": "7", "IDENTITY_RETENTION_DAYS": "9", "LIVE_RETENTION_DAYS": "10"}
+    assert start("history", "check", **old) == (
+        0,
+        [
+            "IDENTITY_RETENTION_DAYS is ignored, because LIVE_RETENTION_DAYS, its new name, is set too: remove "
+            "IDENTITY_RETENTION_DAYS",
+            "HISTORY_WATCHERS is called HISTORY_MAX_EVENT_STREAMS now: rename it, because the next version ignores the "
+            "old name",
+            "The settings are right.",
+        ],
+    )

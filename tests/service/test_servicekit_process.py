@@ -103,7 +103,7 @@ async def running(*arguments: str, **environment: str) -> AsyncIterator[Process]
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_stops_the_process_in_order_with_exit_code_0(number: signal.Signals) -> None:
-    async with running(TRIAL_LAME_DUCK_MS="100") as process:
+    async with running(TRIAL_DRAIN_DELAY_MS="100") as process:
         port = await process.port()
         async with open_channel(f"127.0.0.1:{port}") as channel:
             watch: Any = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
@@ -117,7 +117,7 @@ async def test_a_signal_stops_the_process_in_order_with_exit_code_0(number: sign
 
 
 async def test_a_second_signal_skips_to_closing() -> None:
-    async with running(TRIAL_LAME_DUCK_MS="60000") as process:
+    async with running(TRIAL_DRAIN_DELAY_MS="60000") as process:
         await process.port()
         process.process.terminate()
         await eventually(lambda: process.line("stopping"))
@@ -129,7 +129,7 @@ async def test_a_second_signal_skips_to_closing() -> None:
 
 
 async def test_background_work_that_dies_takes_the_process_down_and_says_why() -> None:
-    async with running("die", TRIAL_LAME_DUCK_MS="0") as process:
+    async with running("die", TRIAL_DRAIN_DELAY_MS="0") as process:
         assert await asyncio.wait_for(process.process.wait(), 20) == 1
     line = process.line("background work died; the process stops")
     assert (line["work"], line["exception"]) == ("work", "RuntimeError")
@@ -158,7 +158,7 @@ async def test_metrics_are_served_only_on_a_port_that_is_set() -> None:
         await eventually(lambda: process.line("serving"))
         async with httpx.AsyncClient() as client:
             text = (await client.get(f"http://127.0.0.1:{metrics_port}/metrics")).text
-    assert "process_ready 1.0" in text
+    assert "footfall_process_ready 1.0" in text
     assert process.line("listening")["metrics_port"] == metrics_port
     async with running() as process:
         await process.port()
@@ -181,7 +181,7 @@ async def test_without_a_standard_output_it_serves_and_the_first_signal_ends_it(
     reader, writer = os.pipe()
     os.close(reader)
     program = ["/bin/sh", "-c", f'exec "$@" {to}', "sh", sys.executable, "-c", PROGRAM]
-    environment = os.environ | {"TRIAL_PORT": str(port), "TRIAL_LAME_DUCK_MS": "0"}
+    environment = os.environ | {"TRIAL_PORT": str(port), "TRIAL_DRAIN_DELAY_MS": "0"}
     process = await asyncio.create_subprocess_exec(*program, env=environment, stdout=writer)
     os.close(writer)
     try:
@@ -198,7 +198,7 @@ async def test_without_a_standard_output_it_serves_and_the_first_signal_ends_it(
 
 
 async def test_what_a_store_forbids_ends_the_process_in_words_and_without_a_stack() -> None:
-    async with running("refuse", TRIAL_LAME_DUCK_MS="0") as process:
+    async with running("refuse", TRIAL_DRAIN_DELAY_MS="0") as process:
         assert await asyncio.wait_for(process.process.wait(), 20) == 2
     line = process.line("refusing to go on; the process stops")
     assert line["problem"] == "TRIAL_KEY: another one was used here"

@@ -64,7 +64,7 @@ def add(answer: Behaviour = echo, stream: Behaviour | None = None) -> Callable[[
 
 
 def settings(**changes: Any) -> ServiceSettings:
-    return ServiceSettings(**({"lame_duck_ms": 0} | changes))
+    return ServiceSettings(**({"drain_delay_ms": 0} | changes))
 
 
 class Client:
@@ -216,7 +216,7 @@ async def test_no_call_outlives_the_ceiling_of_its_server() -> None:
             cancelled.set()
         return Text()
 
-    async with running(Server(settings(rpc_ceiling_ms=50), {SERVICE: add(slow)})) as client:
+    async with running(Server(settings(max_rpc_duration_ms=50), {SERVICE: add(slow)})) as client:
         problem = await failure(client.answer(Text(), timeout=30))
         assert (problem.code, problem.reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "CEILING_REACHED")
         assert cancelled.is_set()
@@ -234,7 +234,7 @@ async def test_what_there_is_no_room_for_is_refused_with_the_time_to_wait_and_no
         yield request
         await asyncio.Event().wait()
 
-    told = settings(max_concurrent_rpcs=1, max_streams=2, stop_grace_ms=0)
+    told = settings(max_concurrent_rpcs=1, max_streams_per_method=2, stop_grace_ms=0)
     server = Server(told, {SERVICE: add(answer, endless)}, frequent=["AnswerBatch"])
     slow, health = Text(value="slow"), health_pb2.HealthCheckRequest()
     async with running(server) as client:
@@ -425,7 +425,7 @@ async def test_asked_twice_a_stop_waits_for_nothing() -> None:
     async def close() -> None:
         closed.set()
 
-    server = Server(settings(lame_duck_ms=60_000, stop_grace_ms=60_000), {SERVICE: add(slow)}, close=[close])
+    server = Server(settings(drain_delay_ms=60_000, stop_grace_ms=60_000), {SERVICE: add(slow)}, close=[close])
     port = await server.start()
     async with open_channel(f"127.0.0.1:{port}") as channel:
         in_flight = asyncio.ensure_future(Client(channel).answer(Text()))

@@ -34,7 +34,7 @@ async def serving(authority: Authority, roles: str = "") -> AsyncIterator[str]:
     """A server with mutual TLS, in whose table writers alone may call; gives its target."""
     certificate, key = authority.issue("server")
     settings = ServiceSettings(
-        lame_duck_ms=0,
+        drain_delay_ms=0,
         grpc_tls_ca_file=authority.file,
         grpc_tls_cert_file=certificate,
         grpc_tls_key_file=key,

@@ -23,7 +23,7 @@ STUBS: Mapping[Service, Any] = {
     "history": HistoryServiceStub,
 }
 
-START_SECONDS = 20.0
+START_SECONDS = 60
 STOP_SECONDS = 15.0
 
 
@@ -67,7 +67,7 @@ async def running_service(service: Service, folder: Path, **settings: object) ->
 def _running(service: Service, folder: Path, settings: dict[str, object]) -> Iterator[ServiceProcess]:
     [port] = free_ports(1)
     prefix = service.upper()
-    environment = {f"{prefix}_PORT": port, f"{prefix}_LAME_DUCK_MS": 0} | settings
+    environment = {f"{prefix}_PORT": port, f"{prefix}_DRAIN_DELAY_MS": 0} | settings
     output = folder / f"{service}-{port}.log"
     with output.open("wb") as file:
         process = subprocess.Popen(

@@ -1,6 +1,6 @@
 """Turns all that was sent into what Footfall must say, the naive way: sort by time, walk once. Shares no code with it.
 
-Compare with the transition table of docs/protocol.md. Erased people are nobody up to their erasure. Of a visit the
+Compare with the transition table of docs/concepts.md. Erased people are nobody up to their erasure. Of a visit the
 earliest transitions count, so many as are kept.
 """
 

@@ -16,7 +16,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from deploy.embedded import program_command, valkey_server
 from tests.tools.ports import free_ports
 
-START_SECONDS = 20.0
+START_SECONDS = 60
 STOP_SECONDS = 10.0
 SLOTS = 16_384
 

@@ -214,9 +214,14 @@ class TestIdentification:
             "identity_id": "admin",
             "assurance": event_pb2.ASSURANCE_PROVEN,
             "assurance_reason": "token_valid",
+            "title": "x",
+            "assurance_reason_code": event_pb2.ASSURANCE_REASON_TOKEN_VALID,
             "proven_json": b'{"email":"bob@mail.example"}',
             "token_id": "a" * 16,
+            "browser_visit_id": "x",
+            "received_time_ms": 1,
         }
+        assert forged.keys() == {field.name for field in Event.DESCRIPTOR.fields if field.number >= 20}
         honest = message(name, {"userID": "dana"}, timestamp_ms=NOW)
         sent = Event.FromString(honest.SerializeToString())
         sent.MergeFrom(Event(**forged))

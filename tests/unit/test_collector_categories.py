@@ -85,9 +85,9 @@ def test_the_categories_of_an_event(fields: dict[str, Any], expected: str, tmp_p
     assert admitted(loaded(tmp_path, FILE), **fields) == expected
 
 
-def test_the_example_of_the_readme_is_a_file(tmp_path: Path) -> None:
-    readme = (ROOT / "services" / "collector" / "README.md").read_text(encoding="utf-8")
-    [example] = [part for part in readme.split("```") if part.startswith("toml\n[[category]]")]
+def test_the_documented_example_is_a_file(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "site" / "server.md").read_text(encoding="utf-8")
+    [example] = [part for part in text.split("```") if part.startswith("toml\n[[category]]")]
     rules = loaded(tmp_path, example.removeprefix("toml\n"))
     assert admitted(rules, url="https://shop.example/loans/7/apply") == "loans"
 

@@ -7,7 +7,7 @@ import pytest
 from footfall_collector.admission import DAY_MS, Admission
 from footfall_collector.redact import Redactor
 from footfall_collector.sites import Sites
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.tools.batches import batch, message
@@ -263,6 +263,7 @@ json_values = st.recursive(
 )
 
 
+@example("\\\x85@2&b")
 @given(st.text(alphabet='ab?&#=%23D6;@./:" \\eyJ.tokenàÅ\x85\u2028', max_size=80))
 def test_any_text_is_text_still(text: str) -> None:
     redactor.address(f"{text}&token={text}@{text}.com")

@@ -1,10 +1,10 @@
-"""Settings: from the environment, wrong ones named all at once, and the table in a README."""
+"""Settings: from the environment, also by old names; all wrong ones are named together."""
 
 from collections.abc import Iterator
-from pathlib import Path
+from types import MappingProxyType
 
 import pytest
-from footfall_servicekit.settings import BEGIN, END, ServiceSettings, load, main, shared, table
+from footfall_servicekit.settings import ServiceSettings, load, shared
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
@@ -13,6 +13,7 @@ class Settings(ServiceSettings):
     """As a service has them."""
 
     model_config = SettingsConfigDict(env_prefix="TRIAL_")
+    old_names = MappingProxyType({"password": "TRIAL_OLD_SHARED"})
 
     password: SecretStr = shared("TRIAL_TEST_PASSWORD", SecretStr("unguessable"), "The password.", min_length=8)
     names: list[str] = Field(default=["a"], description="Names, as a JSON list.")
@@ -73,30 +74,36 @@ def test_a_rule_between_settings_and_a_list_that_cannot_be_read_are_named_too(
     assert said in capsys.readouterr().err
 
 
-def test_the_table_has_a_row_for_each_setting_and_shows_no_secret() -> None:
-    rows = table(Settings).splitlines()
-    assert len(rows) == 2 + len(Settings.model_fields)
-    assert "| `TRIAL_TEST_PASSWORD` | unset | The password. |" in rows
-    assert "| `TRIAL_LEAST` | `1` | The least \\| of all. |" in rows
-    assert "| `TRIAL_METRICS_PORT` | unset |" in table(Settings)
-    assert all(field.description for field in Settings.model_fields.values())
+def test_an_old_name_works_until_the_new_one_is_set_and_is_reported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TRIAL_LAME_DUCK_MS", "7")
+    monkeypatch.setenv("trial_old_shared", "a secret of some length")
+    settings = load(Settings)
+    assert settings.drain_delay_ms == 7
+    assert settings.password.get_secret_value() == "a secret of some length"
+    advice = "rename it, because the next version ignores the old name"
+    assert capsys.readouterr().err.splitlines() == [
+        f"TRIAL_LAME_DUCK_MS is called TRIAL_DRAIN_DELAY_MS now: {advice}",
+        f"TRIAL_OLD_SHARED is called TRIAL_TEST_PASSWORD now: {advice}",
+    ]
+
+    monkeypatch.setenv("TRIAL_DRAIN_DELAY_MS", "8")
+    monkeypatch.setenv("TRIAL_OLD_SHARED", "")
+    monkeypatch.setenv("trial_old_shared", "")
+    assert load(Settings).drain_delay_ms == 8
+    assert capsys.readouterr().err.splitlines() == [
+        "TRIAL_LAME_DUCK_MS is ignored, because TRIAL_DRAIN_DELAY_MS, its new name, is set too: remove "
+        "TRIAL_LAME_DUCK_MS"
+    ]
 
 
-def test_the_command_writes_the_table_into_a_readme_and_checks_it(tmp_path: Path) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text(f"# Before\n\n{BEGIN}\nold\n{END}\n\nAfter\n")
-    arguments = ["footfall_servicekit.settings:ServiceSettings", str(readme)]
-    assert main([*arguments, "--check"]) == 1
-    assert "old" in readme.read_text()
-    assert main(arguments) == 0
-    assert main([*arguments, "--check"]) == 0
-    text = readme.read_text()
-    assert text.startswith(f"# Before\n\n{BEGIN}\n| Variable | Default | Meaning |\n")
-    assert text.endswith(f"|\n{END}\n\nAfter\n")
-
-
-def test_a_readme_without_marks_is_an_error(tmp_path: Path) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text("# No marks\n")
+def test_a_wrong_value_under_an_old_name_is_refused_with_both_names(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TRIAL_LAME_DUCK_MS", "-1")
     with pytest.raises(SystemExit):
-        main(["footfall_servicekit.settings:ServiceSettings", str(readme)])
+        load(Settings)
+    said = capsys.readouterr().err
+    assert "TRIAL_LAME_DUCK_MS is called TRIAL_DRAIN_DELAY_MS now" in said
+    assert "  TRIAL_DRAIN_DELAY_MS: should be greater than or equal to 0" in said

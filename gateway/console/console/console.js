@@ -129,7 +129,7 @@ part('filters').addEventListener('submit', (event) => event.preventDefault());
 addEventListener('hashchange', () => part('work').hidden || showVisit());
 
 try {
-  await probe(); // a gateway with GATEWAY_OPEN_API asks nobody to sign in
+  await probe(); // a gateway with GATEWAY_ALLOW_ANONYMOUS asks nobody to sign in
   start();
 } catch (error) {
   leave(error.status === 401 ? '' : error.message);

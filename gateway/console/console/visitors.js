@@ -5,7 +5,7 @@ import { ago, badge, element, place, shortened } from './dom.js';
 
 const MOST_LISTED = 200;
 const REFRESH_MS = 60000; // visitors leave without an event, and contacts are linked without one
-const IDLE_MS = 1800000; // the default of IDLE_MINUTES; the list that is read anew is exact
+const IDLE_MS = 1800000; // the default of VISIT_IDLE_MINUTES; the list that is read anew is exact
 const DRAW_MS = 500; // what happens in between is drawn together
 
 const calm = matchMedia('(prefers-reduced-motion: reduce)');

@@ -32,6 +32,8 @@ from footfall_gateway.settings import GatewaySettings
 _ID_HEADER: Final = "Last-Event-ID"
 _ID = re.compile(rf"([!-}}]+){ID_SEPARATOR}([!-}}]+)")
 _FULL_RETRY_S: Final = 10
+_EXPIRED: Final = "RESUME_TOKEN_EXPIRED"
+"""What both services call a place in their stream that is no longer kept."""
 _ONE_LINE: Final = bytes.maketrans(b"\r\n", b"  ")
 """A page's `data` is verbatim. In JSON line ends stand between tokens only; here they would end the message."""
 
@@ -75,9 +77,9 @@ class LiveApi:
         self._backends = backends
         self._authenticator = authenticator
         self._stopping = stopping
-        self._beat_s = settings.heartbeat_ms / 1000
+        self._beat_s = settings.live_heartbeat_ms / 1000
         self._begin_s = settings.query_timeout_ms / 1000
-        self._most = settings.live_streams
+        self._most = settings.max_live_streams
         self._open = 0
 
     def operations(self) -> list[Operation[Any, Any]]:
@@ -95,8 +97,8 @@ class LiveApi:
 
         The data of a message with `event: transition` or `event: event` is what stands below under that name. The
         stream ends from time to time; come again with the last `id` as `Last-Event-ID`, and it goes on: each transition
-        comes once, each event once or, when the stream was cut within a beacon, again. 409 when what followed that id
-        is no longer kept: list the visitors, and begin without it.
+        comes once, each event once or, when the stream was cut within a beacon, again. 409 (RESUME_TOKEN_EXPIRED) when
+        what followed that id is no longer kept: list the visitors, and begin without it.
         """
         site = call.principal.filter(call.query.site)
         positions = _positions(call.headers.get(_ID_HEADER.lower(), ""))
@@ -149,7 +151,7 @@ def _positions(last_id: str) -> tuple[str, str]:
 def _without_stream(problem: Problem, *, is_resumed: bool) -> Response:
     """The answer instead of a stream. EventSource comes again after a stream that ends, and never after an error."""
     if problem.status == 409:
-        text = f"{_ID_HEADER}: what followed it is no longer kept; list the visitors, and begin without it"
+        text = f"{_ID_HEADER}: what followed it is no longer kept; list the visitors, and begin without it ({_EXPIRED})"
         raise Problem(409, text)
     if is_resumed and problem.status in {503, 504}:
         return Response(STREAM_RETRY + b"\n", headers=STREAM_HEADERS)

@@ -6,6 +6,7 @@ import msgspec
 from footfall.event.v1 import event_pb2
 from footfall.history.v1 import history_service_pb2, visit_pb2
 from footfall.identity.v1 import contact_pb2, visitor_pb2
+from msgspec import UNSET, UnsetType
 
 from footfall_gateway.history_api import Identity, milliseconds
 
@@ -84,6 +85,8 @@ class Explanation(msgspec.Struct, rename="camel"):
     transitions: list[Transition]
     truncated: bool
     """The visit has had more transitions than are kept (`VISIT_TRANSITIONS`): those beyond do not count."""
+    next_page_token: str | UnsetType = UNSET
+    """Only when there are more transitions."""
 
 
 class ContactBody(msgspec.Struct, rename="camel"):
@@ -202,20 +205,21 @@ def visitor(live: visitor_pb2.Visitor) -> Visitor:
     )
 
 
-def explanation(answer: history_service_pb2.ExplainVisitResponse) -> Explanation:
-    """An explained visit as the API answers it."""
+def explanation(visit: visit_pb2.Visit, transitions: list[Transition], next_page_token: str) -> Explanation:
+    """An explained visit, or a page of it, as the API answers it."""
     return Explanation(
-        visit_id=answer.visit.visit_id,
-        site=answer.visit.site,
-        state=state(answer.visit.state),
-        identity_id=answer.visit.identity_id or None,
-        transitions=transitions(answer),
-        truncated=answer.visit.timeline_truncated,
+        visit_id=visit.visit_id,
+        site=visit.site,
+        state=state(visit.state),
+        identity_id=visit.identity_id or None,
+        transitions=transitions,
+        truncated=visit.timeline_truncated,
+        next_page_token=next_page_token or UNSET,
     )
 
 
 def transitions(answer: history_service_pb2.ExplainVisitResponse) -> list[Transition]:
-    """The transitions of an explained visit, or of one page of it, as the API answers them."""
+    """The transitions of one page, as the API answers them."""
     return [_transition(step) for step in answer.explanations]
 
 

@@ -114,7 +114,7 @@ class Intake:
     def outcome(self, envelope: Envelope, refused: list[Rejection]) -> Outcome:
         """What became of a beacon, now that it is known what the collector refused of it. To be called once."""
         if envelope.dropped:  # told again when the answer is lost
-            metrics.LOST_BY_BROWSERS.inc(envelope.dropped)
+            metrics.CLIENT_DROPPED_EVENTS.inc(envelope.dropped)
         rejections = sorted(envelope.rejections + refused) if refused else envelope.rejections
         return Outcome(len(envelope.events) + len(envelope.rejections) - len(rejections), rejections)
 

@@ -1,7 +1,7 @@
 // Settings: what the page may configure, and where its events go.
 
 /**
- * The options of `_gt.push(['config', {...}])`; README.md says what each does.
+ * The options of `_gt.push(['config', {...}])`; docs/site/script.md says what each does.
  * @typedef {Object} Config
  * @property {string} [httpEndpoint]
  * @property {string} [httpsEndpoint]

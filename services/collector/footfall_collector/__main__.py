@@ -28,12 +28,12 @@ async def collect(settings: CollectorSettings) -> int:
     log = EventLog(
         settings.redis_url,
         settings.partitions,
-        bound_bytes=settings.log_bound_bytes,
-        site_share=settings.log_site_share,
-        timeout_ms=settings.log_timeout_ms,
+        bound_bytes=settings.log_max_bytes,
+        site_share=settings.log_max_site_share,
+        timeout_ms=settings.redis_timeout_ms,
         max_appends=settings.max_concurrent_rpcs,
         ack_replicas=settings.log_ack_replicas,
-        is_volatile_allowed=settings.allow_volatile_log,
+        is_volatile_allowed=settings.allow_non_durable_redis,
     )
     channel = open_channel(settings.identity_target, settings.client_tls)
     categories = CategoriesFile(settings.categories_file)
@@ -43,8 +43,10 @@ async def collect(settings: CollectorSettings) -> int:
         Sites.load(settings.sites_file),
         Redactor(settings.redact_keys.split(","), emails=settings.redact_emails),
         max_event_age_ms=settings.max_event_age_days * DAY_MS,
-        token_rules=TokenRules(settings.token_leeway_s, settings.token_life_s, settings.token_predating_s),
-        received_tolerance_ms=None if is_gateway_known else int(settings.received_tolerance_s * 1000),
+        token_rules=TokenRules(
+            settings.token_leeway_s, settings.token_max_lifetime_s, settings.max_sign_in_before_token_s
+        ),
+        received_tolerance_ms=None if is_gateway_known else int(settings.received_time_tolerance_s * 1000),
         walls=Walls.load(settings.sites_file),
         category_of=categories.of,
         user_id_keys=[key.strip() for key in settings.user_id_keys.split(",") if key.strip()],

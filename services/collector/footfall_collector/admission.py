@@ -26,7 +26,7 @@ SLICE_BYTES: Final = MAX_EVENT_BYTES
 _LONGEST_TITLE: Final = 256
 _PAGE_ID: Final = 32
 _RIGHT_WITHIN_MS: Final = 5_000
-"""How far a clock may seem off and is still taken for right (docs/protocol.md). A request's own way is part of it."""
+"""How far a clock may seem off and still counts as right (docs/api/beacons.md). A request's own way is part of it."""
 _SIGN_IN = event_pb2.TRANSITION_KIND_SIGN_IN
 _SIGN_OUT = event_pb2.TRANSITION_KIND_SIGN_OUT
 _NO_WALLS: Final = Walls()
@@ -187,6 +187,7 @@ class Admission:
 
         All four fields are written for every event: what a sender put there says nothing.
         """
+        event.ClearField("assurance_reason_code")
         event.ClearField("proven_json")
         event.ClearField("token_id")
         kind = KINDS.get(event.event_name)

@@ -129,7 +129,7 @@ class EventLog:
         if wrong and not self._is_volatile_allowed:
             raise LogMisconfiguredError(
                 f"Redis may lose events it has confirmed: it has {wrong}, the log needs {_DURABLE}. Change Redis's "
-                "configuration, or set COLLECTOR_ALLOW_VOLATILE_LOG=true if losing events is acceptable."
+                "configuration, or set COLLECTOR_ALLOW_NON_DURABLE_REDIS=true if losing events is acceptable."
             )
         if wrong:
             _log.warning("Redis may lose events it has confirmed, and that is allowed here", settings=wrong)
@@ -216,7 +216,8 @@ class EventLog:
             reason = None if isinstance(error, RedisError) else str(error)
             self._failed.warn(error=type(error).__name__, reason=reason, partitions=sorted(errors.keys() - full))
         if len(errors) == len(answers):
-            raise LogFullError if full else LogUnavailableError
+            # Only where all are full nothing was stored, which LogFullError says.
+            raise LogFullError if full == errors.keys() else LogUnavailableError
         return {number: entry_id.decode() for number, entry_id in answers.items() if number not in errors}
 
     async def _is_full(self, node: Node) -> bool:

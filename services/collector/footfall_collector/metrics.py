@@ -1,12 +1,12 @@
-"""Every metric of the collector with its meaning."""
+"""The metrics of the collector."""
 
 from footfall.collector.v1 import collector_service_pb2 as collector
 from prometheus_client import Counter, Gauge, Histogram
 
 _EVENTS = Counter(
-    "collector_events_total",
-    "Events by what became of them, each once: `stored`, `unavailable` (send it again), `suppressed` (consent), or "
-    "`rejected` for good with the reason.",
+    "footfall_collector_events_total",
+    "Events of batches by outcome: `stored`, `unavailable` (it may be sent again), `suppressed` (no consent), or "
+    "`rejected` with the reason. An event that is sent again is counted again.",
     ["outcome", "reason"],
 )
 EVENTS_STORED = _EVENTS.labels("stored", "")
@@ -19,21 +19,24 @@ EVENTS_REJECTED = {
 }
 
 BATCH_EVENTS = Histogram(
-    "collector_batch_events", "Events in a batch.", buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000)
+    "footfall_collector_batch_events", "Events of a batch.", buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000)
 )
 APPEND_SECONDS = Histogram(
-    "collector_append_seconds",
-    "Time from sending a batch to the log until it is on disk there.",
+    "footfall_collector_append_seconds",
+    "Time from sending a batch to the event log until Redis has written it to disk.",
     buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5),
 )
-LOG_BYTES = Gauge("collector_log_bytes", "Memory of the log in Redis, as last sampled.")
-LOG_BOUND_BYTES = Gauge("collector_log_bound_bytes", "Memory of the log above which events are refused.")
+LOG_BYTES = Gauge("footfall_collector_log_bytes", "Memory of the event log in Redis, sampled once a second.")
+LOG_BOUND_BYTES = Gauge(
+    "footfall_collector_log_bound_bytes",
+    "Memory of the event log above which events are refused: `COLLECTOR_LOG_MAX_BYTES`.",
+)
 
-_RESOLVES = Counter(
-    "collector_resolves_total",
-    "Batches sent to identity (`answered`, `failed`) or not, because it has just failed (`skipped`).",
+_IDENTITY_CALLS = Counter(
+    "footfall_collector_identity_calls_total",
+    "Batches by the call to identity: `answered`, `failed`, or `skipped` because identity has just failed.",
     ["result"],
 )
-RESOLVES_ANSWERED = _RESOLVES.labels("answered")
-RESOLVES_FAILED = _RESOLVES.labels("failed")
-RESOLVES_SKIPPED = _RESOLVES.labels("skipped")
+IDENTITY_CALLS_ANSWERED = _IDENTITY_CALLS.labels("answered")
+IDENTITY_CALLS_FAILED = _IDENTITY_CALLS.labels("failed")
+IDENTITY_CALLS_SKIPPED = _IDENTITY_CALLS.labels("skipped")

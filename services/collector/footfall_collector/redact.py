@@ -55,7 +55,7 @@ _USERINFO = (
 _MAILBOX: Final = r"(?:[\w.+'\x80-\xff-]|%(?:2[BDEbde7]|5[Ff]|[89A-Fa-f][0-9A-Fa-f]))++"
 _AT_HOST: Final = r"(?:@|%(?:25)*+40)[\w\x80-\xff-]++(?:\.[\w\x80-\xff-]++)++"
 _EMAIL = re.compile(
-    rf"((?:[^\w.+'%\\\x80-\xff-]++|\\(?:u[0-9a-fA-F]{{4}}|.)?|{_MAILBOX}(?!{_AT_HOST})|%(?:[0-9A-Fa-f]{{2}})?)*+)({_MAILBOX}{_AT_HOST}|\Z)",
+    rf"((?:[^\w.+'%\\\x80-\xff-]++|\\(?:u[0-9a-fA-F]{{4}}|[\x00-\x7f])?|{_MAILBOX}(?!{_AT_HOST})|%(?:[0-9A-Fa-f]{{2}})?)*+)({_MAILBOX}{_AT_HOST}|\Z)",
     _FLAGS,
 )
 # What the tracking script puts into links to other domains of an owner (docs/adr/0026), with a sign beside it; also in

@@ -35,7 +35,7 @@ class Resolver:
         if not identifying:
             return
         if not self._may_try(timeout_s):
-            metrics.RESOLVES_SKIPPED.inc()
+            metrics.IDENTITY_CALLS_SKIPPED.inc()
             return
         for event in identifying:
             event.ClearField("data_json")
@@ -46,11 +46,11 @@ class Resolver:
         except grpc.aio.AioRpcError as error:
             self._is_answering = False
             self._try_at = time.monotonic() + PAUSE_S
-            metrics.RESOLVES_FAILED.inc()
+            metrics.IDENTITY_CALLS_FAILED.inc()
             self._failed.warn(code=error.code().name)
         else:
             self._is_answering = True
-            metrics.RESOLVES_ANSWERED.inc()
+            metrics.IDENTITY_CALLS_ANSWERED.inc()
 
     def _may_try(self, timeout_s: float) -> bool:
         if timeout_s <= 0:

@@ -1,11 +1,12 @@
-"""Turns the environment into what the collector is told."""
+"""Settings of the collector."""
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated
 
-from footfall_servicekit.settings import ServiceSettings, shared
-from footfall_servicekit.values import RedisUrl, Target, readable_by
+from footfall_servicekit.settings import PORT_DESCRIPTION, ServiceSettings, shared
+from footfall_servicekit.values import Accepts, RedisUrl, Target, readable_by
 from footfall_timeline import Walls
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -20,114 +21,151 @@ class CollectorSettings(ServiceSettings):
 
     model_config = SettingsConfigDict(env_prefix="COLLECTOR_")
 
-    port: int = Field(50051, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
+    old_names = MappingProxyType(
+        {
+            "live_retention_days": "IDENTITY_RETENTION_DAYS",
+            "token_max_lifetime_s": "*TOKEN_LIFE_S",
+            "max_sign_in_before_token_s": "*TOKEN_PREDATING_S",
+            "received_time_tolerance_s": "*RECEIVED_TOLERANCE_S",
+            "log_max_bytes": "*LOG_BOUND_BYTES",
+            "log_max_site_share": "*LOG_SITE_SHARE",
+            "redis_timeout_ms": "*LOG_TIMEOUT_MS",
+            "allow_non_durable_redis": "*ALLOW_VOLATILE_LOG",
+        }
+    )
+
+    port: int = Field(default=50051, ge=0, le=65535, description=PORT_DESCRIPTION)
     redis_url: RedisUrl = shared(
         "REDIS_URL",
         "redis://127.0.0.1:16379",
-        "The Redis or Valkey that holds the event log; of a cluster any node, or a name of several.",
+        "Redis or Valkey with the event log, the live state and the counters of rate limits. Of a Redis Cluster: "
+        "any node, or a DNS name of several nodes.",
         repr=False,
     )
     partitions: int = shared(
         "PARTITIONS",
         1,
-        "Parts the log and the live state are divided into. Fixed by the first start on an empty Redis.",
+        "Parts of the event log and of the live state. The first start on an empty Redis fixes the number; later a "
+        "service with another number does not start.",
         ge=1,
         le=100,
     )
-    identity_target: Target = shared("IDENTITY_TARGET", "127.0.0.1:50052", "gRPC target of identity.")
+    identity_target: Target = shared(
+        "IDENTITY_TARGET",
+        "127.0.0.1:50052",
+        "gRPC address of identity.",
+    )
     identity_timeout_ms: int = Field(
-        1_000,
+        default=1_000,
         ge=1,
         le=30_000,
-        description="Longest that a batch waits for identity. Later its events reach it by the log.",
+        description="Time that a batch waits for identity. Then the batch is answered without it, and identity "
+        "reads the events from the log.",
     )
     max_event_age_days: int = shared(
-        "MAX_EVENT_AGE_DAYS", 7, "Events that happened longer ago are rejected as `too_old`.", ge=1, le=3_650
+        "MAX_EVENT_AGE_DAYS",
+        7,
+        "Age of an event when it arrives. The collector rejects older events as `too_old`. Must be less than "
+        "`LIVE_RETENTION_DAYS`.",
+        ge=1,
+        le=3_650,
     )
     live_retention_days: int = shared(
-        "IDENTITY_RETENTION_DAYS",
+        "LIVE_RETENTION_DAYS",
         8,
-        "What identity is told. Must be above `MAX_EVENT_AGE_DAYS`: an event must not be accepted again after its "
-        "visit is forgotten.",
+        "How long the live state keeps a visit after its last event, and up to a day more. Must be less than "
+        "`EVENT_RETENTION_DAYS`: an event must not be accepted again after its visit is forgotten.",
         ge=1,
         le=3_660,
     )
     sites_file: Annotated[Path | None, readable_by(Sites.load, Walls.load)] = shared(
         "SITES_FILE",
         None,
-        "TOML file of the sites: name, origins, sign-in keys. Unset: a site is whatever calls itself one.",
+        "TOML file of the sites, with their groups, origins and sign-in keys. Unset: every valid name is a site, all "
+        "sites share their visits, and every SignIn is believed.",
     )
     categories_file: Annotated[Path | None, readable_by(Categories.load)] = shared(
         "CATEGORIES_FILE",
         None,
-        "TOML file of categories, for events that come without any; a change is seen within a second. Unset: events "
-        "have the categories they come with.",
+        "TOML file of categories for events that come without one. A changed file is read within a second; a "
+        "malformed change is logged and ignored. Unset: events keep the categories that they come with.",
     )
     token_leeway_s: float = Field(
-        30, ge=0, le=3_600, description="How far the clock of a server that signs SignIn tokens may be off, in seconds."
-    )
-    token_life_s: float = Field(
-        3_600,
-        gt=0,
-        le=31_536_000,
-        description="Longest that a SignIn token may be good for, from `iat` to `exp`, in seconds.",
-    )
-    token_predating_s: float = Field(
-        300,
-        ge=0,
-        le=31_536_000,
-        description="How long before the `iat` of its token a SignIn may have happened, in seconds: the clocks of "
-        "browsers are not exact.",
-    )
-    received_tolerance_s: float = Field(
-        60,
+        default=30,
         ge=0,
         le=3_600,
-        description="Without mutual TLS anybody may call: how far the time of arrival that a caller tells may be off "
-        "the collector's clock, in seconds. What is further off counts as just so far off.",
+        description="Difference allowed between the collector's clock and that of the server that signs SignIn "
+        "tokens. A token that is further from its time of validity does not authenticate.",
     )
-    user_id_keys: str = Field(
-        ",".join(USER_ID_KEYS),
+    token_max_lifetime_s: float = Field(
+        default=3_600,
+        gt=0,
+        le=31_536_000,
+        description="Lifetime of a SignIn token, from `iat` to `exp`. A token with a longer lifetime does not "
+        "authenticate.",
+    )
+    max_sign_in_before_token_s: float = Field(
+        default=300,
+        ge=0,
+        le=31_536_000,
+        description="How long before the `iat` of its token a SignIn may have happened by the browser's clock. An "
+        "earlier SignIn is not authenticated.",
+    )
+    received_time_tolerance_s: float = Field(
+        default=60,
+        ge=0,
+        le=3_600,
+        description="Difference allowed between the collector's clock and the arrival time that a caller sends "
+        "without mutual TLS. A time that differs more is moved to this limit.",
+    )
+    user_id_keys: Annotated[str, Accepts("keys, separated by commas, at least one")] = Field(
+        default=",".join(USER_ID_KEYS),
         pattern="[^, ]",
-        description="Keys of SignIn and UserInfo data, separated by commas, that say who it is. The first counts that "
-        "is given. Also usual: `login`, `loginName`, `customerId`.",
+        description="Keys of SignIn and UserInfo data with the user id. The first key that has a value is used. "
+        "Also common: `login`, `loginName`, `customerId`.",
     )
-    redact_keys: str = Field(
-        "",
-        description="Further keys, separated by commas, whose values are masked in addresses and data. "
-        "Passwords, tokens, numbers of cards and accounts always are.",
+    redact_keys: Annotated[str, Accepts("keys, separated by commas")] = Field(
+        default="",
+        description="Further keys whose values are masked in addresses and data. Values of passwords, tokens, card "
+        "numbers and account numbers are always masked.",
     )
     redact_emails: bool = Field(
-        True,
-        description="Mask e-mail addresses in addresses and titles of pages. False: they are kept, as by the original.",
+        default=True,
+        description="Mask e-mail addresses in the addresses and titles of pages. `false` keeps them, as in Genesys "
+        "Web Engagement 8.5.",
     )
-    log_bound_bytes: int = Field(
-        512 * 1024 * 1024,
+    log_max_bytes: int = Field(
+        default=512 * 1024 * 1024,
         ge=1024,
         le=1024**4,
-        description="Memory of the log in Redis, in each node of a cluster, above which events are refused until it is "
-        "drained. What identity and history have read goes first. Keep it well below Redis's `maxmemory`.",
+        description="Memory of the event log, in each node of a Redis Cluster. At the limit entries that identity "
+        "and history have read are removed first; then events are refused with RESOURCE_EXHAUSTED. Keep "
+        "it well below Redis's `maxmemory`.",
     )
-    log_site_share: float = Field(
-        0.5,
+    log_max_site_share: float = Field(
+        default=0.5,
         gt=0,
         le=1,
-        description="Part of that memory above which a site's events are refused, while other sites have events in the "
-        "log: the rest is theirs. 1: one site may use up the log.",
+        description="Part of that memory that the events of one site may take while other sites have events in the "
+        "log. Further events of the site are refused. 1: one site may fill the log.",
     )
-    log_timeout_ms: int = Field(
-        2_000, ge=1, le=30_000, description="Longest wait for an answer of Redis before events count as not stored."
+    redis_timeout_ms: int = Field(
+        default=2_000,
+        ge=1,
+        le=30_000,
+        description="Time to wait until Redis confirms events. Then they are answered as not stored, although they "
+        "may be.",
     )
     log_ack_replicas: int = shared(
         "LOG_ACK_REPLICAS",
         0,
-        "Replicas of each primary of Redis that must have an event on disk too before it counts as stored.",
+        "Replicas of each Redis primary that must have written an event to disk before it counts as stored.",
         ge=0,
         le=10,
     )
-    allow_volatile_log: bool = Field(
-        False,
-        description="Start although Redis is set so that a crash loses events it has confirmed. Not for production.",
+    allow_non_durable_redis: bool = Field(
+        default=False,
+        description="Start although a crash of Redis loses events that it has confirmed. Not for production.",
     )
 
     def problems(self) -> Iterator[str]:
@@ -135,6 +173,6 @@ class CollectorSettings(ServiceSettings):
         yield from super().problems()
         if self.live_retention_days <= self.max_event_age_days:
             yield (
-                f"MAX_EVENT_AGE_DAYS ({self.max_event_age_days}) must be less than IDENTITY_RETENTION_DAYS "
+                f"MAX_EVENT_AGE_DAYS ({self.max_event_age_days}) must be less than LIVE_RETENTION_DAYS "
                 f"({self.live_retention_days}): an event must not be accepted again after its visit is forgotten"
             )

@@ -36,32 +36,34 @@ async def keep_history(settings: HistorySettings) -> int:
     """Serve until told to stop; return the exit code."""
     stopping, site_groups = asyncio.Event(), Walls.load(settings.sites_file)
     store = Store.open(settings.mongo_url, settings.mongo_database, settings.mongo_timeout_ms)
-    log_kept_ms = settings.log_kept_minutes * MINUTE_MS
+    log_kept_ms = settings.log_retention_minutes * MINUTE_MS
     log = EventLog(settings.redis_url, settings.partitions, settings.redis_timeout_ms)
     identity_client = IdentityClient(settings.identity_target, settings.identity_timeout_ms, settings.client_tls)
-    tombstones = Tombstones(store, settings.erasure_secret, erases_anonymous=settings.erase_anonymous_stretch)
+    tombstones = Tombstones(store, settings.erasure_secret, erases_anonymous=settings.erase_anonymous_events)
     dead_letters = DeadLetterQueue(
         log,
-        retention_ms=settings.retention_days * DAY_MS,
-        max_per_partition=settings.dead_letters_bound,
-        max_per_visit=settings.dead_letters_of_visit,
+        retention_ms=settings.event_retention_days * DAY_MS,
+        max_per_partition=settings.max_dead_letters,
+        max_per_visit=settings.max_dead_letters_per_visit,
     )
-    reader = Reader(store, settings.idle_minutes * MINUTE_MS)
-    kept = settings.visit_transitions
+    reader = Reader(store, settings.visit_idle_minutes * MINUTE_MS)
+    kept = settings.max_transitions_per_visit
     preview = Preview(tombstones, max_transitions=kept)
     eraser = Eraser(store, tombstones, dead_letters, preview)
-    slow = SlowVisits(log, max_bytes=settings.slow_bytes // settings.partitions)
+    slow = SlowVisits(log, max_bytes=settings.slow_visit_bytes // settings.partitions)
     consumer = LogConsumer(
         dead_letters,
         Attributor(store, tombstones, max_transitions=kept),
         eraser,
         slow,
-        effort_limit=EffortLimit(settings.slow_transitions, settings.slow_restamps),
-        attempts=settings.attempts,
+        effort_limit=EffortLimit(settings.slow_visit_transitions, settings.slow_visit_reattributions),
+        attempts=settings.max_write_attempts,
         check_store=store.journal,
     )
-    consumer_lag = ConsumerLag(log, settings.behind_s)
-    event_streams = EventStreams(log, preview, stopping, max_streams=settings.watchers, site_groups=site_groups)
+    consumer_lag = ConsumerLag(log, settings.lag_warning_s)
+    event_streams = EventStreams(
+        log, preview, stopping, max_streams=settings.max_event_streams, site_groups=site_groups
+    )
     exporter, receipts = Exporter(store, reader, tombstones, dead_letters, preview), Receipts(reader, dead_letters)
     service = HistoryService(
         store,
@@ -98,7 +100,9 @@ async def keep_history(settings: HistorySettings) -> int:
                 partial(repeat, _TRIM_EVERY_S, TRANSIENT_LOG_ERRORS, log.trim, n, log_kept_ms)
                 for n in range(log.partitions)
             ),
-            partial(repeat, _SWEEP_EVERY_S, TRANSIENT_STORE_ERRORS, sweep, store, settings.retention_days * DAY_MS),
+            partial(
+                repeat, _SWEEP_EVERY_S, TRANSIENT_STORE_ERRORS, sweep, store, settings.event_retention_days * DAY_MS
+            ),
             *(
                 partial(repeat, _COUNT_EVERY_S, TRANSIENT_LOG_ERRORS, tell)
                 for tell in (dead_letters.update_metrics, slow.update_metrics, consumer_lag.update)

@@ -24,7 +24,7 @@ class ConsumerLag:
             at_ms for number in range(self._log.partitions) if (at_ms := await self._log.oldest_unhandled_ms(number))
         ]
         lag_s = max(0.0, time.time() - min(oldest_ms) / 1000) if oldest_ms else 0.0
-        metrics.BEHIND.set(lag_s)
+        metrics.LAG_SECONDS.set(lag_s)
         is_behind = lag_s > self._limit_s
         if is_behind and not self._is_behind:
             _log.error("history is behind the log", seconds=round(lag_s))

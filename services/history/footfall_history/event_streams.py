@@ -85,7 +85,7 @@ class EventStreams:
             raise RequestError.exhausted("too many event streams are open; try again later", _RETRY_MS)
         self._open_streams += 1
         try:
-            with metrics.WATCHERS.track_inprogress():
+            with metrics.EVENT_STREAMS.track_inprogress():
                 async with aclosing(self._events(request)) as answers:
                     async for answer in answers:
                         yield answer
@@ -160,7 +160,7 @@ class EventStreams:
     async def _check_not_trimmed(self, number: int, position: Position) -> None:
         if not await self._log.holds_all_after(number, position):
             message = "the log no longer holds what follows resume_token; list the events since, then omit it"
-            raise RequestError.failed_precondition("LOG_TRIMMED", message)
+            raise RequestError.failed_precondition("RESUME_TOKEN_EXPIRED", message)
 
 
 def _batch(entry: Entry) -> EventBatch:

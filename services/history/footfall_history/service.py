@@ -96,9 +96,9 @@ class HistoryService(HistoryServiceServicer):
         """The timeline of a visit."""
         message, visit = await self._visit(request)
         window = queries.page_window(request, default_size=_TIMELINE_PAGE_SIZE)
-        explanations = await self.reader.explanations(visit)
-        keyed = zip([step.transition.order_key for step in visit.fold.steps], explanations, strict=True)
-        page = window.cut([(key, explanation) for key, explanation in keyed if window.contains(key)])
+        steps = [step for step in visit.fold.steps if window.contains(step.transition.order_key)][: window.size + 1]
+        explanations = await self.reader.explanations(visit, steps)
+        page = window.cut(list(zip([step.transition.order_key for step in steps], explanations, strict=True)))
         return queries.with_next_token(
             pb.ExplainVisitResponse(visit=message, explanations=page.items), request, page.next_key
         )

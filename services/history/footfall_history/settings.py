@@ -1,11 +1,12 @@
-"""Turns the environment into what history is told."""
+"""Settings of history."""
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated
 
-from footfall_servicekit.settings import ServiceSettings, shared
-from footfall_servicekit.values import DatabaseName, RedisUrl, StoreUrl, Target, readable_by
+from footfall_servicekit.settings import PORT_DESCRIPTION, ServiceSettings, shared
+from footfall_servicekit.values import Accepts, DatabaseName, RedisUrl, StoreUrl, Target, readable_by
 from footfall_timeline import Walls
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import SettingsConfigDict
@@ -21,165 +22,220 @@ class HistorySettings(ServiceSettings):
 
     model_config = SettingsConfigDict(env_prefix="HISTORY_")
 
-    port: int = Field(default=50053, ge=0, le=65535, description="Port to listen on; 0 takes a free one and logs it.")
+    old_names = MappingProxyType(
+        {
+            "max_transitions_per_visit": "VISIT_TRANSITIONS",
+            "visit_idle_minutes": "IDLE_MINUTES",
+            "erase_anonymous_events": "ERASE_ANONYMOUS_STRETCH",
+            "live_retention_days": "IDENTITY_RETENTION_DAYS",
+            "event_retention_days": "*RETENTION_DAYS",
+            "log_retention_minutes": "LOG_KEPT_MINUTES",
+            "max_dead_letters": "*DEAD_LETTERS_BOUND",
+            "max_dead_letters_per_visit": "*DEAD_LETTERS_OF_VISIT",
+            "slow_visit_transitions": "*SLOW_TRANSITIONS",
+            "slow_visit_reattributions": "*SLOW_RESTAMPS",
+            "slow_visit_bytes": "*SLOW_BYTES",
+            "max_write_attempts": "*ATTEMPTS",
+            "lag_warning_s": "*BEHIND_S",
+            "max_event_streams": "*WATCHERS",
+        }
+    )
+
+    port: int = Field(default=50053, ge=0, le=65535, description=PORT_DESCRIPTION)
     redis_url: RedisUrl = shared(
         "REDIS_URL",
         "redis://127.0.0.1:16379",
-        "The Redis or Valkey that holds the event log; of a cluster any node, or a name of several.",
+        "Redis or Valkey with the event log, the live state and the counters of rate limits. Of a Redis Cluster: "
+        "any node, or a DNS name of several nodes.",
         repr=False,
     )
-    mongo_url: Annotated[StoreUrl, AfterValidator(check_url)] = shared(
-        "MONGO_URL", "mongodb://127.0.0.1:37017", "The MongoDB that holds events and visits.", repr=False
+    mongo_url: Annotated[StoreUrl, AfterValidator(check_url), Accepts("`mongodb://...` or `mongodb+srv://...`")] = (
+        shared(
+            "MONGO_URL",
+            "mongodb://127.0.0.1:37017",
+            "MongoDB with identities, contacts, events and visits.",
+            repr=False,
+        )
     )
-    mongo_database: DatabaseName = shared("MONGO_DATABASE", "footfall", "Its database.")
-    identity_target: Target = shared("IDENTITY_TARGET", "127.0.0.1:50052", "gRPC target of identity.")
+    mongo_database: DatabaseName = shared(
+        "MONGO_DATABASE",
+        "footfall",
+        "Database in that MongoDB.",
+    )
+    identity_target: Target = shared(
+        "IDENTITY_TARGET",
+        "127.0.0.1:50052",
+        "gRPC address of identity.",
+    )
     identity_timeout_ms: int = Field(
         default=500,
         ge=1,
         le=30_000,
-        description="Longest that a query waits for identity's documents. Later it goes without.",
+        description="Time that a query waits for identity. Then it is answered without the data of identities.",
     )
     partitions: int = shared(
         "PARTITIONS",
         1,
-        "Parts the log and the live state are divided into. Fixed by the first start on an empty Redis.",
+        "Parts of the event log and of the live state. The first start on an empty Redis fixes the number; later a "
+        "service with another number does not start.",
         ge=1,
         le=100,
     )
     sites_file: Annotated[Path | None, readable_by(Walls.load)] = shared(
         "SITES_FILE",
         None,
-        "TOML file of the sites. Here only names and groups count: which visits an id may stand for.",
+        "TOML file of the sites, with their groups, origins and sign-in keys. Unset: every valid name is a site, all "
+        "sites share their visits, and every SignIn is believed.",
     )
     max_event_age_days: int = shared(
-        "MAX_EVENT_AGE_DAYS", 7, "Events that happened longer ago are rejected as `too_old`.", ge=1, le=3_650
+        "MAX_EVENT_AGE_DAYS",
+        7,
+        "Age of an event when it arrives. The collector rejects older events as `too_old`. Must be less than "
+        "`LIVE_RETENTION_DAYS`.",
+        ge=1,
+        le=3_650,
     )
-    visit_transitions: int = shared(
-        "VISIT_TRANSITIONS",
+    live_retention_days: int = shared(
+        "LIVE_RETENTION_DAYS",
+        8,
+        "How long the live state keeps a visit after its last event, and up to a day more. Must be less than "
+        "`EVENT_RETENTION_DAYS`: an event must not be accepted again after its visit is forgotten.",
+        ge=1,
+        le=3_660,
+    )
+    event_retention_days: int = shared(
+        "EVENT_RETENTION_DAYS",
+        30,
+        "How long history keeps an event after it happened, and up to a day more. Dead letters are kept as long, "
+        "from the time they became dead letters.",
+        ge=1,
+        le=36_500,
+    )
+    max_transitions_per_visit: int = shared(
+        "MAX_TRANSITIONS_PER_VISIT",
         1_000,
-        "Transitions (SignIn, UserInfo, SignOut events) of one visit that count: the earliest so many. Later ones are "
-        "stored like other events and change nothing.",
+        "Transitions (SignIn, UserInfo, SignOut events) of one visit that are used: the earliest ones. Later "
+        "transitions are stored like other events and do not change who the visitor is.",
         ge=1,
         le=2_000,
     )
-    idle_minutes: int = shared(
-        "IDLE_MINUTES", 30, "A visit without an event for so long is over and no longer listed as live.", ge=1, le=1_440
+    visit_idle_minutes: int = shared(
+        "VISIT_IDLE_MINUTES",
+        30,
+        "Time without an event that ends a visit: it is no longer listed as live, and the tracking script begins a "
+        "new one.",
+        ge=1,
+        le=1_440,
     )
     erasure_key: SecretStr | None = shared(
         "ERASURE_KEY",
         None,
-        "Secret that erased people are remembered under, as a keyed hash. Required, unless `NEVER_ERASE` is set. "
-        "Set it before the first visit and never change it.",
+        "Secret of the keyed hashes that mark erased persons. Identity and history need the same one, unless "
+        "`NEVER_ERASE` is `true`. Set it before the first visit and never change it.",
         min_length=16,
     )
     never_erase: bool = shared(
-        "NEVER_ERASE", False, "Start without `ERASURE_KEY`: nobody whose visits are stored then can ever be erased."
+        "NEVER_ERASE",
+        False,
+        "Start without `ERASURE_KEY`. Persons whose visits are stored in the meantime can never be erased.",
     )
-    erase_anonymous_stretch: bool = shared(
-        "ERASE_ANONYMOUS_STRETCH",
+    erase_anonymous_events: bool = shared(
+        "ERASE_ANONYMOUS_EVENTS",
         True,
-        "Erase with a person also what a visit did before it named anybody, when that person is whom it named first.",
+        "Erase with a person also the events of a visit from before it was identified, if that person was the first "
+        "one it named.",
     )
-    live_retention_days: int = shared(
-        "IDENTITY_RETENTION_DAYS",
-        8,
-        "What identity is told. Must be above `MAX_EVENT_AGE_DAYS` and below `HISTORY_RETENTION_DAYS`: admission "
-        "refuses an event first, then the live state forgets its visit, history last.",
+    log_retention_minutes: int = shared(
+        "LOG_RETENTION_MINUTES",
+        10,
+        "How long an entry stays in the event log after identity and history have read it, unless the log reaches "
+        "`COLLECTOR_LOG_MAX_BYTES`. Streams of events can be resumed for as long, and the log is free of an "
+        "erased person after it.",
         ge=1,
-        le=3_660,
+        le=43_200,
     )
-    retention_days: int = Field(
-        default=30,
-        ge=1,
-        le=36_500,
-        description="How long events are kept after they happened, and up to a day more; dead letters after they were "
-        "put aside.",
-    )
-    dead_letters_bound: int = Field(
+    max_dead_letters: int = Field(
         default=1_000,
         ge=1,
         le=1_000_000,
-        description="Events of a partition that may lie aside because they cannot be stored. When so many do, its log "
-        "is not read any further until some are replayed or discarded.",
+        description="Dead letters of one partition. At the limit history stops reading the log of the partition "
+        "until some are replayed or discarded.",
     )
-    dead_letters_of_visit: int = Field(
+    max_dead_letters_per_visit: int = Field(
         default=100,
         ge=1,
         le=1_000_000,
-        description="Of one visit at most so many lie aside; what more of it cannot be stored is dropped, counted and "
-        "logged, so that no visit alone stops a partition.",
+        description="Dead letters of one visit. At the limit further events of the visit that cannot be stored are "
+        "dropped, counted and logged, so that one visit does not stop a partition.",
     )
-    slow_transitions: int = Field(
+    slow_visit_transitions: int = Field(
         default=50,
         ge=1,
         le=1_000_000,
-        description="A visit with more transitions is stored beside the log's others, with a pace of its own, so that "
-        "they do not wait for it.",
+        description="Transitions of one visit above which it is a slow visit. Its events wait in a queue of their "
+        "own, so that other visits do not wait for it.",
     )
-    slow_restamps: int = Field(
+    slow_visit_reattributions: int = Field(
         default=1_000,
         ge=1,
         le=1_000_000,
-        description="The same holds for a visit of which more events have to be stamped anew at once.",
+        description="Stored events of one visit that one change attributes again, above which it is a slow visit.",
     )
-    slow_bytes: int = Field(
+    slow_visit_bytes: int = Field(
         default=128 * 1024 * 1024,
         ge=1,
         le=1024**4,
-        description="Memory in Redis for such visits, divided among the partitions. The log of one whose share is full "
-        "is not read any further until there is room.",
+        description="Memory in Redis for the queued events of slow visits, divided equally among the partitions. At "
+        "its share history stops reading the log of the partition until there is room.",
     )
-    attempts: int = Field(
+    max_write_attempts: int = Field(
         default=3,
         ge=1,
         le=1_000,
-        description="What could not be stored so often, although MongoDB answers, is set aside in the same way, visit "
-        "by visit.",
+        description="Attempts to store an entry of the log while MongoDB is available. Then each of its visits is "
+        "queued like a slow visit.",
     )
-    behind_s: int = Field(
+    lag_warning_s: int = Field(
         default=30,
         ge=1,
         le=86_400,
-        description="When history is so many seconds behind the log, and when it no longer is, its own log says so.",
+        description="Age of the oldest unread entry of the log above which history logs that it lags; it logs the "
+        "end of the lag as well.",
     )
-    watchers: int = Field(
+    max_event_streams: int = Field(
         default=64,
         ge=1,
         le=80,
-        description="Streams of arriving events served at once; more are refused with RESOURCE_EXHAUSTED. Each keeps a "
-        "connection to Redis for every partition, of 100, and reads the whole log for itself.",
-    )
-    log_kept_minutes: int = shared(
-        "LOG_KEPT_MINUTES",
-        10,
-        "How long entries stay in the log after both identity and history have read them, unless the log has reached "
-        "its bound. A stream of events can be resumed that far back.",
-        ge=1,
-        le=43_200,
+        description="`StreamEvents` calls that are open at the same time. Further calls are refused with "
+        "RESOURCE_EXHAUSTED. Each one reads the whole log with a Redis connection for each partition.",
     )
     redis_timeout_ms: int = Field(
         default=2_000,
         ge=1_100,
         le=30_000,
-        description="Longest wait for an answer of Redis. (Reading the log blocks for 1 s.)",
+        description="Time to wait for an answer of Redis. It is longer than the 1 s for which a read of the log may "
+        "block.",
     )
     mongo_timeout_ms: int = Field(
-        default=2_000, ge=1, le=30_000, description="Longest wait for a MongoDB server that can be asked."
+        default=2_000,
+        ge=1,
+        le=30_000,
+        description="Time to wait for an answer of MongoDB, and for a MongoDB server that is available.",
     )
 
     def problems(self) -> Iterator[str]:
         """What is wrong between settings of history."""
         yield from super().problems()
-        if not self.max_event_age_days < self.live_retention_days < self.retention_days:
+        if not self.max_event_age_days < self.live_retention_days < self.event_retention_days:
             yield (
-                f"MAX_EVENT_AGE_DAYS ({self.max_event_age_days}) must be less than IDENTITY_RETENTION_DAYS "
-                f"({self.live_retention_days}), and that less than HISTORY_RETENTION_DAYS ({self.retention_days}): an "
-                "event must not be accepted again after it is forgotten"
+                f"MAX_EVENT_AGE_DAYS ({self.max_event_age_days}) must be less than LIVE_RETENTION_DAYS "
+                f"({self.live_retention_days}), and that less than EVENT_RETENTION_DAYS "
+                f"({self.event_retention_days}): an event must not be accepted again after it is forgotten"
             )
         if not (self.erasure_key or self.never_erase):
             yield (
-                "ERASURE_KEY: must be set, for good and to one secret for identity and history, unless "
-                "NEVER_ERASE=true says that nobody will ever have to be erased"
+                "ERASURE_KEY: must be set, to one secret for identity and history that never changes, unless "
+                "NEVER_ERASE=true says that no person will ever have to be erased"
             )
 
     @property

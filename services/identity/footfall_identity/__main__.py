@@ -45,12 +45,12 @@ async def identify(settings: IdentitySettings) -> int:
     partitions = Partitions(settings.redis_url, settings.partitions, timeout_ms=settings.redis_timeout_ms)
     visitors = VisitorStore(
         partitions,
-        keep_ms=settings.retention_days * DAY_MS,
-        idle_ms=settings.idle_minutes * MINUTE_MS,
-        changes_kept=settings.changes_kept,
-        transitions_kept=settings.visit_transitions,
+        keep_ms=settings.live_retention_days * DAY_MS,
+        idle_ms=settings.visit_idle_minutes * MINUTE_MS,
+        changes_kept=settings.changelog_max_entries,
+        transitions_kept=settings.max_transitions_per_visit,
         erasure_secret=secret,
-        erases_anonymous=settings.erase_anonymous_stretch,
+        erases_anonymous=settings.erase_anonymous_events,
     )
     persons = PersonStore(partitions, visitors)
     links = LinkStore.open(
@@ -58,7 +58,7 @@ async def identify(settings: IdentitySettings) -> int:
     )
     linking = Linking(links, region)
     eraser = Eraser(partitions, persons, links, secret=secret, ack_replicas=settings.log_ack_replicas)
-    feed = ChangeFeed(visitors, links, partitions.numbers, kept=settings.watch_kept, stopping=stopping)
+    feed = ChangeFeed(visitors, links, partitions.numbers, kept=settings.watch_buffer_messages, stopping=stopping)
     consumer = LogConsumer(
         visitors,
         persons,

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from itertools import zip_longest
+from typing import Final
 
 from footfall.event.v1 import event_pb2
 from footfall.identity.v1 import contact_pb2, identity_pb2, visitor_pb2
@@ -18,6 +19,14 @@ from footfall_identity.identity_record import (
 )
 from footfall_identity.matching import ATTRIBUTES
 from footfall_identity.visit_record import VisitRecord
+
+ATTRIBUTE_CODES: Final = {
+    "EmailAddress": contact_pb2.LINK_ATTRIBUTE_EMAIL_ADDRESS,
+    "PhoneNumber": contact_pb2.LINK_ATTRIBUTE_PHONE_NUMBER,
+    "FirstName": contact_pb2.LINK_ATTRIBUTE_FIRST_NAME,
+    "LastName": contact_pb2.LINK_ATTRIBUTE_LAST_NAME,
+}
+"""What evidence says beside the name of an attribute."""
 
 
 def timestamp(milliseconds: int) -> Timestamp:
@@ -96,6 +105,7 @@ def _contact_link(record: IdentityRecord, decision: Decision, end_ms: int | None
                 visit_id=decision.sign.browser_visit_id or decision.sign.visit_id,
                 event_id=decision.sign.at[ORDER_KEY_TIME_DIGITS:],
                 attribute=attribute,
+                attribute_code=ATTRIBUTE_CODES[attribute],
                 assurance=event_pb2.Assurance.ValueType(decision.sign.assurance),
             )
             for attribute in ATTRIBUTES[decision.rule]

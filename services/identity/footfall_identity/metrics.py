@@ -1,19 +1,24 @@
-"""Every metric of identity with its meaning."""
+"""The metrics of identity."""
 
 from prometheus_client import Counter, Gauge, Histogram
 
 RESOLVE_EVENTS = Histogram(
-    "identity_resolve_events", "Events in a ResolveEvents call.", buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000)
+    "footfall_identity_resolve_events",
+    "Events of a `ResolveEvents` call.",
+    buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000),
 )
-TIMELINES_CHANGED = Counter("identity_timelines_changed_total", "Visits whose timeline a batch changed.")
+TIMELINES_CHANGED = Counter(
+    "footfall_identity_timelines_changed_total", "Changes of the timeline of a visit, counted once a batch."
+)
 TIMELINES_TRUNCATED = Counter(
-    "identity_timelines_truncated_total",
-    "Visits that have come to have more transitions than VISIT_TRANSITIONS: those beyond do not count.",
+    "footfall_identity_timelines_truncated_total",
+    "Visits with more than `MAX_TRANSITIONS_PER_VISIT` transitions. The further ones do not change who the visitor is.",
 )
 LOG_SKIPPED = Counter(
-    "identity_log_skipped_total", "Events or entries of the log skipped because they are not as admission leaves them."
+    "footfall_identity_log_skipped_total", "Malformed events or entries of the event log that were skipped."
 )
-WATCHERS = Gauge("identity_watchers", "Calls of WatchVisitors being served.")
+WATCH_STREAMS = Gauge("footfall_identity_watch_streams", "`WatchVisitors` calls that are open.")
 WATCHERS_TOO_SLOW = Counter(
-    "identity_watchers_too_slow_total", "Calls of WatchVisitors ended because they did not read."
+    "footfall_identity_watchers_too_slow_total",
+    "`WatchVisitors` calls ended because their client was more than `IDENTITY_WATCH_BUFFER_MESSAGES` behind.",
 )

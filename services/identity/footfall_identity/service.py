@@ -242,7 +242,7 @@ class IdentityService(IdentityServiceServicer):
             visit_count=erased.visit_count,
             identity_erased=erased.identity_erased,
             link_count=erased.link_count,
-            log_clean_time=messages.timestamp(now_ms() + self._settings.log_kept_minutes * MINUTE_MS),
+            log_clean_time=messages.timestamp(now_ms() + self._settings.log_retention_minutes * MINUTE_MS),
         )
 
     async def ImportIdentities(  # noqa: N802

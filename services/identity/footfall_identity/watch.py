@@ -128,7 +128,7 @@ class ChangeFeed:
         """
         positions = await self._resumed(request.resume_token) if request.resume_token else None
         await self._has_begun.wait()
-        with metrics.WATCHERS.track_inprogress():
+        with metrics.WATCH_STREAMS.track_inprogress():
             at, now = self._next, list(self._positions)
             if request.announce_progress:
                 yield Message(resume_token=".".join(positions or now))

@@ -1,6 +1,7 @@
 """The collector as a process, over a real channel, with a real log and a neighbour that may be missing."""
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -173,7 +174,7 @@ async def test_what_a_later_gateway_says_besides_is_passed_on(
 
 class TestLog:
     async def test_a_full_log_refuses_with_the_time_to_wait(self, running_collector: Running) -> None:
-        async with running_collector(COLLECTOR_LOG_BOUND_BYTES=1_024) as service:
+        async with running_collector(COLLECTOR_LOG_MAX_BYTES=1_024) as service:
             await collect(service, batch(message(data={"text": "x" * 10_000})))
             await asyncio.sleep(1.1)  # until it samples again
             with pytest.raises(grpc.aio.AioRpcError) as refused:
@@ -185,7 +186,7 @@ class TestLog:
     async def test_a_redis_that_does_not_answer_is_unavailable_with_the_time_to_wait(
         self, running_collector: Running, redis: Any
     ) -> None:
-        async with running_collector(COLLECTOR_LOG_TIMEOUT_MS=1_000) as service:
+        async with running_collector(COLLECTOR_REDIS_TIMEOUT_MS=1_000) as service:
             await redis.execute_command("CLIENT", "PAUSE", 2_500)
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await collect(service, batch(message()))
@@ -203,9 +204,23 @@ class TestLog:
             assert "Set PARTITIONS=2 for every service" in service.output()
 
 
+async def test_settings_work_under_their_old_names_with_a_warning(running_collector: Running) -> None:
+    old = {"COLLECTOR_LOG_BOUND_BYTES": 1_024, "COLLECTOR_LOG_TIMEOUT_MS": 1, "COLLECTOR_REDIS_TIMEOUT_MS": 2_000}
+    async with running_collector(**old) as service:
+        await collect(service, batch(message(data={"text": "x" * 10_000})))
+        await asyncio.sleep(1.1)  # until it samples again
+        with pytest.raises(grpc.aio.AioRpcError, match="RESOURCE_EXHAUSTED"):
+            await collect(service, batch(message()))
+        lines = [line for line in map(json.loads, service.output().splitlines()) if "new name" in line["event"]]
+    assert [(line["level"], line["old"], line["new"], line["used"]) for line in lines] == [
+        ("warning", "COLLECTOR_LOG_BOUND_BYTES", "COLLECTOR_LOG_MAX_BYTES", "COLLECTOR_LOG_BOUND_BYTES"),
+        ("warning", "COLLECTOR_LOG_TIMEOUT_MS", "COLLECTOR_REDIS_TIMEOUT_MS", "COLLECTOR_REDIS_TIMEOUT_MS"),
+    ]
+
+
 async def test_a_site_that_has_its_share_waits_and_the_others_need_not(running_collector: Running) -> None:
     loud, quiet = message(data={"text": "x" * 50_000}, site="loud"), message(site="quiet")
-    async with running_collector(COLLECTOR_LOG_BOUND_BYTES=200_000) as service:
+    async with running_collector(COLLECTOR_LOG_MAX_BYTES=200_000) as service:
         for _ in range(2):
             assert (await collect(service, batch(loud, quiet))).stored_count == 2
         answer = await collect(service, batch(quiet, loud, message(event_name="", site="loud")))

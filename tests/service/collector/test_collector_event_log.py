@@ -217,7 +217,9 @@ class TestDurability:
     ) -> None:
         with running_valkey(tmp_path, f"--{name}", value) as url:
             async with opened(url) as log:
-                with pytest.raises(LogMisconfiguredError, match=f"'{name}': '{value}'.*COLLECTOR_ALLOW_VOLATILE_LOG"):
+                with pytest.raises(
+                    LogMisconfiguredError, match=f"'{name}': '{value}'.*COLLECTOR_ALLOW_NON_DURABLE_REDIS"
+                ):
                     await log.check()
             async with opened(url, is_volatile_allowed=True) as log:
                 await log.check()
@@ -303,6 +305,11 @@ class TestCluster:
             await eventually(is_refused, every=0.2)
             with pytest.raises(LogFullError):
                 await log.append({first: b"x"})
+            [lost, *_] = await partitions_of(cluster[0])
+            async with client(cluster[0]) as node:
+                await node.shutdown(nosave=True)
+            with pytest.raises(LogUnavailableError):  # what was lost may have been stored
+                await log.append({first: b"x", lost: b"x"})
 
     async def test_every_node_must_keep_what_it_confirms_and_have_its_own_replica(
         self, cluster: list[str], tmp_path: Path

@@ -62,7 +62,7 @@ def before(suite: Suite) -> dict[str, Any]:
 @asynccontextmanager
 async def running_gateway(**settings: Any) -> AsyncIterator[httpx.AsyncClient]:
     """A gateway with these settings; gives a client of it."""
-    defaults: dict[str, Any] = {"port": 0, "lame_duck_ms": 0, "API_USER": "tester", "API_PASSWORD": "secret"}
+    defaults: dict[str, Any] = {"port": 0, "drain_delay_ms": 0, "API_USER": "tester", "API_PASSWORD": "secret"}
     gateway = Gateway(GatewaySettings(**defaults | settings))
     port = await gateway.start()
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", auth=("tester", "secret")) as client:

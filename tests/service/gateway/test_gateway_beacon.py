@@ -268,7 +268,7 @@ async def test_a_full_gateway_refuses_and_recovers(scripted_collector: ScriptedC
         return collector.CollectResponse(stored_count=len(batch.events))
 
     scripted_collector.answer = wait
-    settings = {"groups_in_flight": 1, "waiting_events": 1_000, "large_bytes": 1024 * 1024}
+    settings = {"max_batches_in_flight": 1, "max_queued_events": 1_000, "large_body_bytes": 1024 * 1024}
     async with running_gateway(COLLECTOR_TARGET=scripted_collector.target, **settings) as http:
         held = [asyncio.create_task(http.post("/beacon", json=page()))]
         await eventually(lambda: len(scripted_collector.batches) == 1)
@@ -292,7 +292,7 @@ async def test_a_large_beacon_leaves_alone_and_the_others_do_not_wait_for_it(
         return collector.CollectResponse(stored_count=len(batch.events))
 
     scripted_collector.answer = hold_large
-    settings = {"groups_in_flight": 1, "large_bytes": 2_000, "linger_ms": 200}
+    settings = {"max_batches_in_flight": 1, "large_body_bytes": 2_000, "batch_max_wait_ms": 200}
     async with running_gateway(COLLECTOR_TARGET=scripted_collector.target, **settings) as http:
         large = [asyncio.create_task(http.post("/beacon", json=page() | {"data": {"a": "x" * 3_000}})) for _ in "ab"]
         await eventually(lambda: len(scripted_collector.batches) >= 1)

@@ -38,7 +38,7 @@ async def test_a_file_has_many_names_with_any_query_and_one_content(http: httpx.
 
 
 async def test_the_script_ends_a_visit_when_the_services_do() -> None:
-    async with running_gateway(idle_minutes=7) as http:
+    async with running_gateway(visit_idle_minutes=7) as http:
         for path in SCRIPTS:
             assert "+'7'*60*1000" in (await http.get(path)).text
 

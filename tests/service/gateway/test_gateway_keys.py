@@ -34,7 +34,7 @@ def file(tmp_path: Path) -> Path:
 @pytest.fixture
 async def http(file: Path) -> AsyncIterator[httpx.AsyncClient]:
     async with (
-        running_gateway(keys_file=file, failed_logins_per_minute=5) as client,
+        running_gateway(keys_file=file, max_failed_logins_per_minute=5) as client,
         httpx.AsyncClient(base_url=client.base_url) as nobody,
     ):
         yield nobody
@@ -277,7 +277,7 @@ def test_every_change_of_the_keys_is_on_record(file: Path, capsys: pytest.Captur
 
 
 async def test_an_open_api_needs_an_explicit_setting() -> None:
-    async with running_gateway(open_api=True) as client:
+    async with running_gateway(allow_anonymous=True) as client:
         assert (await client.get(VISIT, auth=None)).status_code == 404
     async with running_gateway(API_USER="", API_PASSWORD="") as client:
         assert (await client.get(VISIT)).status_code == 401

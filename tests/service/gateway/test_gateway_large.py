@@ -94,17 +94,41 @@ async def test_a_person_is_whole_or_in_parts_as_asked(scene: Scene) -> None:
     assert first["identities"] + second["identities"] == whole["identities"]
     assert second["nextPageToken"] is None
     assert (await scene.http.get(path, params={"page_token": "x"})).status_code == 400
+    other = f"/api/v1/contacts/C-{uuid.uuid4()}"
+    assert (await scene.http.put(other, json={"lastName": "Other"})).status_code == 200
+    refused = await scene.http.get(f"{other}/person", params={"page_token": first["nextPageToken"]})
+    assert (refused.status_code, refused.json()["detail"][:11]) == (400, "page_token:")
 
 
-async def test_a_visit_with_long_names_explains_itself_whole(scene: Scene) -> None:
+async def test_a_visit_with_long_names_is_explained_whole_or_in_pages(scene: Scene) -> None:
     visit, people = str(uuid.uuid4()), [letter * 512 for letter in "🐈🐕"] * 300
     events = [event("SignIn", visit, now_ms() - 1_000 + number, person) for number, person in enumerate(people)]
     for start in range(0, len(events), 200):
         body = {"sentAt": now_ms(), "events": events[start : start + 200]}
         assert (await scene.http.post("/beacon", json=body)).status_code == 204
 
+    path = f"/api/v1/visits/{visit}/explain"
+
     async def is_explained() -> None:
-        explained = (await scene.http.get(f"/api/v1/visits/{visit}/explain")).json()
-        assert [step["after"]["identityId"] for step in explained.get("transitions", [])] == people
+        explained = (await scene.http.get(path)).json()
+        transitions = explained.get("transitions", [])
+        assert [step["after"]["identityId"] for step in transitions] == people
+        assert all(step["evidence"][0]["eventName"] for step in transitions)  # stored after the timeline
 
     await eventually(is_explained)
+    whole = (await scene.http.get(path)).json()
+    assert "nextPageToken" not in whole
+    pages: list[Any] = []
+    query: dict[str, Any] = {"page_size": 250}
+    while not pages or "nextPageToken" in pages[-1]:
+        pages.append((await scene.http.get(path, params=query)).json())
+        query["page_token"] = pages[-1].get("nextPageToken")
+    assert [len(page["transitions"]) for page in pages] == [250, 250, 100]
+    assert [step for page in pages for step in page["transitions"]] == whole["transitions"]
+    rest = (await scene.http.get(path, params={"page_token": pages[0]["nextPageToken"]})).json()
+    assert rest["transitions"] == whole["transitions"][250:]
+    for token in (pages[0]["nextPageToken"], "x"):
+        refused = await scene.http.get(f"/api/v1/visits/{scene.visit}/explain", params={"page_token": token})
+        assert (refused.status_code, refused.json()["detail"][:11]) == (400, "page_token:")
+    for size in (0, 1_001, "x"):
+        assert (await scene.http.get(path, params={"page_size": size})).status_code == 400

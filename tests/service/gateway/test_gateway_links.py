@@ -42,7 +42,7 @@ async def test_without_redis_no_link_brings_anything(gateway: Running) -> None:
 
 
 async def test_links_count_against_the_limit_of_their_sender(gateway: Running) -> None:
-    async with gateway(RATE_LIMIT_PER_ADDRESS=2, rate_limit_loopback=True) as http:
+    async with gateway(RATE_LIMIT_EVENTS_PER_MINUTE_PER_ADDRESS=2, rate_limit_loopback=True) as http:
         answers = [await http.post("/link", params={"name": name()}) for _ in range(3)]
         assert [answer.status_code for answer in answers] == [204, 204, 429]
 

@@ -22,7 +22,7 @@ async def connected(port: int | None) -> AsyncIterator[None]:
 async def test_requests_on_more_connections_than_it_serves_are_refused_but_for_whether_it_lives(
     scripted_collector: ScriptedCollector,
 ) -> None:
-    async with running_gateway(COLLECTOR_TARGET=scripted_collector.target, connections=2) as http:
+    async with running_gateway(COLLECTOR_TARGET=scripted_collector.target, max_connections=2) as http:
         page = event("PageEntered", new_id(), now_ms())
         async with connected(http.base_url.port), connected(http.base_url.port):
             refused = await http.post("/beacon", json=page)
@@ -41,7 +41,7 @@ async def test_it_asks_the_system_for_as_many_files_as_its_connections_need(
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (500, before[1]))
     try:
-        async with running_gateway(COLLECTOR_TARGET=scripted_collector.target, connections=600):
+        async with running_gateway(COLLECTOR_TARGET=scripted_collector.target, max_connections=600):
             assert resource.getrlimit(resource.RLIMIT_NOFILE) == (700, before[1])
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)

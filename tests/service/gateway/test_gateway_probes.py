@@ -42,7 +42,7 @@ async def test_it_is_ready_for_what_the_services_that_are_there_can_do(
 
 
 async def test_from_the_moment_it_is_told_to_stop_it_is_ready_for_nothing_and_takes_what_comes(suite: Suite) -> None:
-    gateway = Gateway(GatewaySettings(**before(suite) | {"port": 0, "lame_duck_ms": 60_000}))
+    gateway = Gateway(GatewaySettings(**before(suite) | {"port": 0, "drain_delay_ms": 60_000}))
     port = await gateway.start()
     stopped = asyncio.create_task(gateway.stopped())
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:

@@ -21,7 +21,7 @@ from tests.tools.eventually import eventually
 
 
 def settings(**changes: Any) -> GatewaySettings:
-    return GatewaySettings(**({"port": 0, "lame_duck_ms": 0} | changes))
+    return GatewaySettings(**({"port": 0, "drain_delay_ms": 0} | changes))
 
 
 @pytest.mark.parametrize("failure", [KeyError, None])
@@ -64,7 +64,7 @@ async def test_sharing_rate_limits_outlives_a_failure_that_nobody_thought_of(
 
 async def failures(http: httpx.AsyncClient, work: str) -> float:
     text = (await http.get("/metrics")).text
-    found = re.search(rf'^background_failures_total{{work="{work}"}} (.+)$', text, re.MULTILINE)
+    found = re.search(rf'^footfall_background_failures_total{{work="{work}"}} (.+)$', text, re.MULTILINE)
     return float(found[1]) if found else 0
 
 

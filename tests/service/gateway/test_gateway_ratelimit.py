@@ -22,7 +22,10 @@ AWAY = "redis://127.0.0.1:1"
 def gateway(scripted_collector: ScriptedCollector) -> Running:
     """A gateway with a limit of 10 events a minute, loopback included."""
     return partial(
-        running_gateway, COLLECTOR_TARGET=scripted_collector.target, RATE_LIMIT_PER_ADDRESS=10, rate_limit_loopback=True
+        running_gateway,
+        COLLECTOR_TARGET=scripted_collector.target,
+        RATE_LIMIT_EVENTS_PER_MINUTE_PER_ADDRESS=10,
+        rate_limit_loopback=True,
     )
 
 
@@ -62,7 +65,7 @@ async def test_a_beacon_counts_before_it_is_taken(gateway: Running, scripted_col
 
 @pytest.mark.parametrize("name", ["ADDRESS", "SITE"])
 async def test_bytes_are_limited_too(gateway: Running, name: str) -> None:
-    settings = {"RATE_LIMIT_PER_ADDRESS": 0, f"RATE_LIMIT_BYTES_PER_{name}": 100_000}
+    settings = {"RATE_LIMIT_EVENTS_PER_MINUTE_PER_ADDRESS": 0, f"RATE_LIMIT_BYTES_PER_MINUTE_PER_{name}": 100_000}
     large = page()[0] | {"data": {"text": "x" * 40_000}}
     async with gateway(REDIS_URL=AWAY, **settings) as http:
         answers = [await http.post("/beacon", json=large) for _ in range(3)]
@@ -72,7 +75,11 @@ async def test_bytes_are_limited_too(gateway: Running, name: str) -> None:
 
 
 async def test_gateways_share_the_bytes_of_an_address(gateway: Running, redis_database_url: str) -> None:
-    settings = {"REDIS_URL": redis_database_url, "RATE_LIMIT_PER_ADDRESS": 0, "RATE_LIMIT_BYTES_PER_ADDRESS": 100_000}
+    settings = {
+        "REDIS_URL": redis_database_url,
+        "RATE_LIMIT_EVENTS_PER_MINUTE_PER_ADDRESS": 0,
+        "RATE_LIMIT_BYTES_PER_MINUTE_PER_ADDRESS": 100_000,
+    }
     large = page()[0] | {"data": {"text": "x" * 60_000}}
     async with gateway(**settings) as one, gateway(**settings) as other:
         for http in (one, other):
@@ -85,7 +92,7 @@ async def test_gateways_share_the_bytes_of_an_address(gateway: Running, redis_da
 
 
 async def test_loopback_is_exempt_by_default_and_0_is_no_limit(gateway: Running) -> None:
-    for settings in ({"rate_limit_loopback": False}, {"RATE_LIMIT_PER_ADDRESS": 0}):
+    for settings in ({"rate_limit_loopback": False}, {"RATE_LIMIT_EVENTS_PER_MINUTE_PER_ADDRESS": 0}):
         async with gateway(REDIS_URL=AWAY, **settings) as http:
             answers = [await http.post("/beacon", json=page(count)) for count in (9, 9, 11)]
             assert [answer.status_code for answer in answers] == [204] * 3
@@ -132,7 +139,11 @@ async def test_a_site_that_has_used_its_minute_must_wait_and_the_others_need_not
         [[site]]
         name = "blog"
     """)
-    settings = {"RATE_LIMIT_PER_ADDRESS": 0, "RATE_LIMIT_PER_SITE": 10, "SITES_FILE": tmp_path / "sites.toml"}
+    settings = {
+        "RATE_LIMIT_EVENTS_PER_MINUTE_PER_ADDRESS": 0,
+        "RATE_LIMIT_EVENTS_PER_MINUTE_PER_SITE": 10,
+        "SITES_FILE": tmp_path / "sites.toml",
+    }
     shop, evil = {"Origin": "https://www.shop.example"}, {"Origin": "https://evil.example"}
     async with gateway(REDIS_URL=AWAY, **settings) as http:
         foreign = await http.post("/beacon", json={"site": "shop", "events": page(50)}, headers=evil)
@@ -147,7 +158,7 @@ async def test_a_site_that_has_used_its_minute_must_wait_and_the_others_need_not
 
 
 async def test_gateways_share_what_a_site_has_used(gateway: Running, redis_database_url: str) -> None:
-    settings = {"RATE_LIMIT_PER_ADDRESS": 0, "RATE_LIMIT_PER_SITE": 10}
+    settings = {"RATE_LIMIT_EVENTS_PER_MINUTE_PER_ADDRESS": 0, "RATE_LIMIT_EVENTS_PER_MINUTE_PER_SITE": 10}
     async with (
         gateway(REDIS_URL=redis_database_url, **settings) as one,
         gateway(REDIS_URL=redis_database_url, **settings) as other,

@@ -150,7 +150,7 @@ async def stub(
     exporter, receipts = Exporter(store, reader, tombstones, dead_letters, preview), Receipts(reader, dead_letters)
     service = HistoryService(store, reader, identities, event_streams, eraser, receipts, exporter, Walls())
     add = partial(history_grpc.add_HistoryServiceServicer_to_server, service)
-    server = Server(HistorySettings(port=0, lame_duck_ms=0, never_erase=True), {SERVICE_NAME: add}, stopping=stopping)
+    server = Server(HistorySettings(port=0, drain_delay_ms=0, never_erase=True), {SERVICE_NAME: add}, stopping=stopping)
     port = await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
         yield history_grpc.HistoryServiceStub(channel)

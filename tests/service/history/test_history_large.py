@@ -3,10 +3,13 @@
 from pathlib import Path
 from typing import Any
 
+import grpc
+import pytest
 from footfall.history.v1 import history_service_pb2 as pb
 from footfall_history.ingest.attribution import Attributor
 from footfall_identity.identity_record import IdentityRecord, ProfileValue
 from footfall_identity.link_store import LinkStore
+from footfall_servicekit.errors import details_of
 
 from tests.service.history.conftest import ERASURE_KEY
 from tests.tools.history import entry
@@ -73,5 +76,12 @@ async def test_a_visit_with_long_names_is_explained_in_several_pages(stub: Any, 
     pages = await all_pages(stub.ExplainVisit, pb.ExplainVisitRequest(visit_id=visit_id), "explanations")
     assert [step.after.identity_id for page in pages for step in page] == people
     assert len(pages) == 3
-    short = await stub.ExplainVisit(pb.ExplainVisitRequest(visit_id=visit_id, page_size=7))
-    assert list(short.explanations) == pages[0][:7]
+    short = await all_pages(stub.ExplainVisit, pb.ExplainVisitRequest(visit_id=visit_id, page_size=300), "explanations")
+    assert [len(page) for page in short] == [300, 300, 300, 100]
+    assert [step for page in short for step in page] == [step for page in pages for step in page]
+    first = await stub.ExplainVisit(pb.ExplainVisitRequest(visit_id=visit_id, page_size=7))
+    assert list(first.explanations) == pages[0][:7]
+    other = await sign_ins(attributor, ["ann"])
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await stub.ExplainVisit(pb.ExplainVisitRequest(visit_id=other, page_token=first.next_page_token))
+    assert details_of(refused.value).violations[0][0] == "page_token"

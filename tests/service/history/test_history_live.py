@@ -153,7 +153,7 @@ async def test_a_token_older_than_the_log_is_refused_with_advice(stub: Any, redi
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await take(stub.StreamEvents(pb.StreamEventsRequest(resume_token=first.resume_token)), 1)
     details = details_of(raised.value)
-    assert (details.code, details.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "LOG_TRIMMED")
+    assert (details.code, details.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "RESUME_TOKEN_EXPIRED")
     assert "list the events since" in details.message
 
 

@@ -222,7 +222,7 @@ async def stay(watched: Watched, events: int) -> Stay:
 
 async def explain_visit(reader: Reader, stay: Stay) -> None:
     _, visit = await reader.visit(stay.visit_id) or pytest.fail("is not known")
-    assert await reader.explanations(visit)
+    assert await reader.explanations(visit, visit.fold.steps)
 
 
 ABOUT_A_STAY: dict[str, Callable[[Reader, Stay, Window], Awaitable[Any]]] = {

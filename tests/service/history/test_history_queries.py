@@ -7,6 +7,7 @@ import grpc
 import pytest
 from footfall.event.v1 import event_pb2
 from footfall.history.v1 import history_service_pb2 as pb
+from footfall.history.v1 import visit_pb2
 from footfall.identity.v1 import visitor_pb2
 from footfall_history.ingest import last_keys
 from footfall_history.ingest.attribution import Attributor
@@ -97,6 +98,8 @@ async def test_an_event_comes_back_as_it_was_admitted(stub: Any, attributor: Att
     await attributor.store([batch])
     for sent in batch.events:
         stored = (await stub.GetEvent(pb.GetEventRequest(event_id=sent.event_id))).event
+        if sent.assurance_reason == "no_key":
+            sent.assurance_reason_code = event_pb2.ASSURANCE_REASON_NO_KEY  # in answers only
         assert stored.event == sent
         assert stored.received_time.ToMilliseconds() == batch.contexts[0].received_time_ms
         assert stored.address == batch.contexts[0].address
@@ -246,6 +249,8 @@ async def test_a_visit_is_explained_step_by_step(stub: Any, dana: Story) -> None
     sign_in, sign_out = answer.explanations
     assert (sign_in.event_id, sign_in.event_name, sign_in.rule) == (dana.event_id(2), "SignIn", "sign_in.opens_session")
     assert (sign_in.assurance, sign_in.assurance_reason) == (event_pb2.ASSURANCE_CLAIMED, "no_key")
+    assert sign_in.rule_code == visit_pb2.TRANSITION_RULE_SIGN_IN_OPENS_SESSION
+    assert sign_in.assurance_reason_code == event_pb2.ASSURANCE_REASON_NO_KEY
     assert sign_in.before.state == visitor_pb2.VISITOR_STATE_ANONYMOUS
     assert sign_in.after.session_id == dana.session_id
     assert "session opens" in sign_in.effect

@@ -67,6 +67,7 @@ async def test_a_visitor_who_signs_in_is_the_contact_with_the_address_until_some
         assert (link.contact_id, link.status, link.rule, link.actor) == ("c1", LINKED, BY_EMAIL, "rule")
         [evidence] = link.evidence
         assert (evidence.visit_id, evidence.event_id, evidence.attribute) == (visit_id, event.event_id, "EmailAddress")
+        assert evidence.attribute_code == contact_pb2.LINK_ATTRIBUTE_EMAIL_ADDRESS
 
         chosen = pb.LinkContactRequest(identity_id="ann", contact_id="c2", actor="agent")
         assert (await stub.LinkContact(chosen)).link.rule == BY_HAND

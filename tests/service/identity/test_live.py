@@ -2,6 +2,9 @@
 
 import asyncio
 import random
+import re
+from contextlib import aclosing
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -17,6 +20,7 @@ from footfall_servicekit.errors import ErrorDetails, details_of
 from footfall_timeline import State
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # ships none
 
+from deploy.embedded import ROOT
 from tests.tools.eventually import eventually
 from tests.tools.identity import admitted, new_id, resolve
 from tests.tools.process import Running
@@ -184,6 +188,29 @@ async def test_each_transition_is_told_with_the_state_before(shared_stub: Any, s
     await watched.end()
 
 
+async def test_the_readme_lists_and_then_watches_without_a_gap(shared_stub: Any) -> None:
+    [code] = re.findall(r"```python\n(.*?)```", (ROOT / "protos" / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)  # noqa: S102 - what the README gives readers to run
+    early, late = new_id(), new_id()
+    before = [admitted("UserInfo", early, now_ms(), "ann")]
+    meanwhile = [admitted("SignIn", early, now_ms(), "ann"), admitted("SignIn", late, now_ms(), "bob")]
+
+    async def list_visitors(request: pb.ListVisitorsRequest) -> pb.ListVisitorsResponse:
+        page: pb.ListVisitorsResponse = await shared_stub.ListVisitors(request)
+        await shared_stub.ResolveEvents(pb.ResolveEventsRequest(events=meanwhile))
+        return page
+
+    await shared_stub.ResolveEvents(pb.ResolveEventsRequest(events=before))
+    identity = SimpleNamespace(WatchVisitors=shared_stub.WatchVisitors, ListVisitors=list_visitors)
+    async with aclosing(names["live_visitors"](identity)) as live:
+        visitors = await anext(live)
+        assert (visitors[early].state, late in visitors) == (RECOGNIZED, False)
+        while visitors[early].state != AUTHENTICATED or late not in visitors:
+            visitors = await anext(live)
+        assert (visitors[early].identity_id, visitors[late].identity_id) == ("ann", "bob")
+
+
 async def test_a_watcher_resumes_after_any_message_and_misses_nothing(shared_stub: Any, site: str) -> None:
     watched = await watching(shared_stub, site=site)
     for person in ("ann", "bob", "cy", "di", "ed"):
@@ -209,7 +236,7 @@ async def test_a_foreign_token_is_refused(shared_stub: Any, token: str) -> None:
 
 
 async def test_a_token_whose_changes_are_gone_is_refused(running_identity: Running, redis: Any) -> None:
-    async with running_identity(IDENTITY_CHANGES_KEPT=100) as identity, identity.stub() as stub:
+    async with running_identity(IDENTITY_CHANGELOG_MAX_ENTRIES=100) as identity, identity.stub() as stub:
         watched = await watching(stub)
         events = [admitted("SignIn", new_id(), now_ms(), "ann") for _ in range(1_000)]
         await stub.ResolveEvents(pb.ResolveEventsRequest(events=events))
@@ -221,7 +248,7 @@ async def test_a_token_whose_changes_are_gone_is_refused(running_identity: Runni
 
 
 async def test_a_watcher_that_does_not_read_is_ended_and_can_resume(running_identity: Running) -> None:
-    async with running_identity(IDENTITY_WATCH_KEPT=100) as identity, identity.stub() as stub:
+    async with running_identity(IDENTITY_WATCH_BUFFER_MESSAGES=100) as identity, identity.stub() as stub:
         slow = stub.WatchVisitors(pb.WatchVisitorsRequest())
         await asyncio.sleep(0.3)
         await visit_of(stub, "SignIn")

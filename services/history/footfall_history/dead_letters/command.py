@@ -50,9 +50,9 @@ async def _run(settings: HistorySettings, options: argparse.Namespace) -> int:
         command: Command = options.run
         queue = DeadLetterQueue(
             log,
-            retention_ms=settings.retention_days * DAY_MS,
-            max_per_partition=settings.dead_letters_bound,
-            max_per_visit=settings.dead_letters_of_visit,
+            retention_ms=settings.event_retention_days * DAY_MS,
+            max_per_partition=settings.max_dead_letters,
+            max_per_visit=settings.max_dead_letters_per_visit,
         )
         return await command(queue, options)
     finally:

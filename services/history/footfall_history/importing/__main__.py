@@ -152,10 +152,10 @@ async def _importer(options: argparse.Namespace) -> AsyncIterator[Importer]:
     logs.configure("history", "critical")  # errors are written to standard error instead
     site_groups = Walls.load(settings.sites_file)
     store = Store.open(settings.mongo_url, settings.mongo_database, settings.mongo_timeout_ms)
-    tombstones = Tombstones(store, settings.erasure_secret, erases_anonymous=settings.erase_anonymous_stretch)
+    tombstones = Tombstones(store, settings.erasure_secret, erases_anonymous=settings.erase_anonymous_events)
     identity_client = IdentityClient(settings.identity_target, settings.identity_timeout_ms, settings.client_tls)
-    attributor = Attributor(store, tombstones, max_transitions=settings.visit_transitions, mark=IMPORTED)
-    retention_ms = settings.retention_days * DAY_MS
+    attributor = Attributor(store, tombstones, max_transitions=settings.max_transitions_per_visit, mark=IMPORTED)
+    retention_ms = settings.event_retention_days * DAY_MS
     try:
         async with asyncio.timeout(_TIMEOUT_S):
             await tombstones.check()

@@ -55,7 +55,7 @@ class ImportCounts:
             self._reported_at = time.monotonic()
             sys.stderr.write(
                 f"{self.stored} events stored, {self.known} there before, "
-                f"{self.expired} older than HISTORY_RETENTION_DAYS, {self.skipped} records skipped\n"
+                f"{self.expired} older than EVENT_RETENTION_DAYS, {self.skipped} records skipped\n"
             )
 
 

@@ -176,7 +176,7 @@ class Attributor:
         """The rest of step 5, from the keys in `outdated` on, and the erasure of identities that the events named."""
         for visit_id, from_key in outdated.items():
             async for reattributions in each_reattribution(self._store, visits[visit_id], from_key):
-                metrics.RESTAMPED.inc(await self._store.reattribute(reattributions))
+                metrics.REATTRIBUTED.inc(await self._store.reattribute(reattributions))
         for visit_id, identities in to_erase.items():
             for identity in identities:
                 await erase_in_visit(self._store, self._tombstones, visit_id, identity, erase_times[identity])
@@ -316,8 +316,8 @@ class Attributor:
                 if rev < visit.rev:
                     outdated.append(stored)
             reattributions += reattributions_of(visit, outdated)
-        metrics.RESTAMPED.inc(await self._store.reattribute(reattributions))
-        metrics.CONFLICTS.inc(len(conflicts))
+        metrics.REATTRIBUTED.inc(await self._store.reattribute(reattributions))
+        metrics.CONFLICTING_DUPLICATES.inc(len(conflicts))
         await self._store.flag_conflicts(conflicts)
         return {visit_id: from_keys[visit_id] for visit_id in cut}
 

@@ -22,6 +22,7 @@ from footfall_history.storage import (
     Store,
     Tombstones,
     Visit,
+    assurance_reason_code,
     event_time_ms,
     stored_event,
 )
@@ -118,6 +119,7 @@ class Exporter:
             if identity in {owner, event.identity_id} or is_anonymous:
                 event.visit_id = event.browser_visit_id or event.visit_id
                 event.ClearField("browser_visit_id")
+                event.assurance_reason_code = assurance_reason_code(event.assurance_reason)
                 stored = visit_pb2.StoredEvent(
                     event=event,
                     address=context.address,

@@ -12,7 +12,7 @@ from typing import Final
 
 from footfall.history.v1 import visit_pb2 as pb
 from footfall_servicekit import paging
-from footfall_timeline import Session, order_key
+from footfall_timeline import Session, Step, order_key
 
 from footfall_history.queries import resources
 from footfall_history.queries.filters import Page, Window, site_filter
@@ -182,12 +182,12 @@ class Reader:
             if (known := keys.get(event["page_id"])) and known.entered == event["order_key"]
         }
 
-    async def explanations(self, visit: Visit) -> list[pb.Explanation]:
-        """The transitions of a visit, each with the event that caused it."""
-        ids = [document_id(visit.visit_id, transition.event_id) for transition in visit.timeline]
+    async def explanations(self, visit: Visit, steps: Sequence[Step]) -> list[pb.Explanation]:
+        """These transitions of a visit, each with the event that caused it."""
+        ids = [document_id(visit.visit_id, step.transition.event_id) for step in steps]
         found = await self._store.read_events(ids, resources.EVIDENCE_FIELDS)
         evidence = {event["event_id"]: event for event in found}
-        return list(resources.explanations(visit, evidence))
+        return list(resources.explanations(steps, evidence, visit.rev))
 
     async def identity_ids(self, conditions: Document, from_id: str, size: int) -> Page[str]:
         """The identities of matching visits, by id."""

@@ -7,11 +7,11 @@ from footfall.event.v1.event_pb2 import Assurance as AssuranceValue
 from footfall.history.v1 import visit_pb2 as pb
 from footfall.identity.v1.identity_pb2 import Identity
 from footfall.identity.v1.visitor_pb2 import VisitorState
-from footfall_timeline import EFFECTS, Association, Session, Stamp
+from footfall_timeline import EFFECTS, Association, Rule, Session, Stamp, Step
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from footfall_history.dead_letters import DeadLetter
-from footfall_history.storage import Document, Visit, event_time_ms
+from footfall_history.storage import Document, Visit, assurance_reason_code, event_time_ms
 
 PAGE_FIELDS: Final = (
     "order_key",
@@ -28,6 +28,8 @@ PAGE_FIELDS: Final = (
 """The fields of a PageEntered event that a page needs. `data_json`, which may be large, is not among them."""
 EVIDENCE_FIELDS: Final = ("event_id", "event_name", "assurance_reason")
 """The fields of an event that an explanation needs."""
+RULE_CODES: Final = {rule: pb.TransitionRule.Value(f"TRANSITION_RULE_{rule.name}") for rule in Rule}
+"""The contract's enum values of the rules."""
 
 
 def visit_message(document: Mapping[str, Any], last_key: str | None, now_ms: int, idle_ms: int) -> pb.Visit:
@@ -103,20 +105,23 @@ def page_message(entered: Mapping[str, Any], exited: str) -> pb.Page:
     )
 
 
-def explanations(visit: Visit, evidence: Mapping[str, Document]) -> Iterable[pb.Explanation]:
-    """The transitions of a visit in order. `evidence`: their events by event id, as EVIDENCE_FIELDS."""
-    for step in visit.fold.steps:
+def explanations(steps: Iterable[Step], evidence: Mapping[str, Document], rev: int) -> Iterable[pb.Explanation]:
+    """Transitions of a timeline of this revision. `evidence`: their events by event id, as EVIDENCE_FIELDS."""
+    for step in steps:
         transition = step.transition
         event = evidence.get(transition.event_id, {})
+        reason = event.get("assurance_reason", "")
         yield pb.Explanation(
             event_id=transition.event_id,
             event_name=event.get("event_name", ""),
             event_time=timestamp(transition.event_time_ms),
             rule=step.rule.value,
+            rule_code=RULE_CODES[step.rule],
             assurance=AssuranceValue.ValueType(transition.assurance),
-            assurance_reason=event.get("assurance_reason", ""),
-            before=attribution_message(step.before, visit.rev),
-            after=attribution_message(step.after, visit.rev),
+            assurance_reason=reason,
+            assurance_reason_code=assurance_reason_code(reason),
+            before=attribution_message(step.before, rev),
+            after=attribution_message(step.after, rev),
             effect=EFFECTS[step.rule],
         )
 

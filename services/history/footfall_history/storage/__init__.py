@@ -11,6 +11,7 @@ from footfall_history.storage.documents import (
     PAGE_EXITED,
     TIME_DIGITS,
     Document,
+    assurance_reason_code,
     document_id,
     event_time_ms,
     has_same_content,
@@ -31,6 +32,7 @@ from footfall_history.storage.visit import Visit
 __all__ = [
     "IMPORTED", "NO_REVISION", "PAGE_ENTERED", "PAGE_EXITED", "TIME_DIGITS", "TRANSIENT_STORE_ERRORS", "Arrival",
     "Arrivals", "Document", "EraseTimes", "EventQuery", "Preview", "Store", "Tombstones", "Unstorable", "Visit",
-    "check_url", "document_id", "each_reattribution", "erase_in_visit", "event_time_ms", "find_reattributions",
-    "group_by_visit", "has_same_content", "reattributions_of", "split_by_visit", "stored_event", "visit_of",
+    "assurance_reason_code", "check_url", "document_id", "each_reattribution", "erase_in_visit", "event_time_ms",
+    "find_reattributions", "group_by_visit", "has_same_content", "reattributions_of", "split_by_visit", "stored_event",
+    "visit_of",
 ]  # fmt: skip

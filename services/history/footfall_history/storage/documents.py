@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
-from footfall.event.v1.event_pb2 import EVENT_TYPE_SYSTEM, Event, EventContext
+from footfall.event.v1.event_pb2 import EVENT_TYPE_SYSTEM, AssuranceReason, Event, EventContext
 from footfall.history.v1.visit_pb2 import StoredEvent
 from footfall_timeline import Stamp, order_key
 
@@ -59,6 +59,10 @@ IMPORTED: Final[Mapping[str, Any]] = {"imported": True}
 """Marks an event that `footfall-import` stored."""
 DEVICE_FIELDS: Final = ("global_visit_id", "user_agent_id", "user_agent", "bot")
 """The fields of a visit about the browser, from its first event. Removed when the whole visit is erased."""
+
+_REASONS: Final = {
+    name.removeprefix("ASSURANCE_REASON_").lower(): number for name, number in AssuranceReason.items() if number
+}
 
 
 class _Titled(msgspec.Struct):
@@ -174,4 +178,10 @@ def stored_event(document: Mapping[str, Any]) -> StoredEvent:
     for field in (*_CONTENT, *_ADMITTED):
         if field in document:
             setattr(event, field, document[field])
+    event.assurance_reason_code = assurance_reason_code(event.assurance_reason)
     return stored
+
+
+def assurance_reason_code(reason: str) -> AssuranceReason.ValueType:
+    """The contract's enum value of an assurance reason in the log and in documents; unspecified for an unknown one."""
+    return _REASONS.get(reason, AssuranceReason.ASSURANCE_REASON_UNSPECIFIED)
