@@ -159,7 +159,7 @@ class EventStreams:
 
     async def _check_not_trimmed(self, number: int, position: Position) -> None:
         if not await self._log.holds_all_after(number, position):
-            message = "the log no longer holds what follows resume_token; list the events since, then omit it"
+            message = "the log no longer holds what follows resume_token; list the events since, stream without a token"
             raise RequestError.failed_precondition("RESUME_TOKEN_EXPIRED", message)
 
 
