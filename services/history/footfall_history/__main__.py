@@ -65,16 +65,7 @@ async def keep_history(settings: HistorySettings) -> int:
         log, preview, stopping, max_streams=settings.max_event_streams, site_groups=site_groups
     )
     exporter, receipts = Exporter(store, reader, tombstones, dead_letters, preview), Receipts(reader, dead_letters)
-    service = HistoryService(
-        store,
-        reader,
-        identity_client,
-        event_streams,
-        eraser,
-        receipts=receipts,
-        exporter=exporter,
-        site_groups=site_groups,
-    )
+    service = HistoryService(store, reader, identity_client, event_streams, eraser, receipts, exporter, site_groups)
 
     async def is_ready() -> bool:
         return await store.is_ready() and await log.is_ready()
@@ -104,8 +95,8 @@ async def keep_history(settings: HistorySettings) -> int:
                 repeat, _SWEEP_EVERY_S, TRANSIENT_STORE_ERRORS, sweep, store, settings.event_retention_days * DAY_MS
             ),
             *(
-                partial(repeat, _COUNT_EVERY_S, TRANSIENT_LOG_ERRORS, tell)
-                for tell in (dead_letters.update_metrics, slow.update_metrics, consumer_lag.update)
+                partial(repeat, _COUNT_EVERY_S, TRANSIENT_LOG_ERRORS, update)
+                for update in (dead_letters.update_metrics, slow.update_metrics, consumer_lag.update)
             ),
         ],
         close=[identity_client.close, log.close, store.close],
@@ -118,7 +109,7 @@ def main() -> None:
     """Run history, or carry out `dead-letters ...` or `verify-erasure ...`; the entry point `footfall-history`."""
     commands = {
         "dead-letters": Command("list, show, repair, replay or discard what could not be stored", run_dead_letters),
-        "verify-erasure": Command("search the stores for what is left of somebody", run_verify_erasure),
+        "verify-erasure": Command("search the stores for what remains of an identity", run_verify_erasure),
     }
     about = "Keep what visitors do, and answer about it, until SIGTERM or SIGINT."
     settings = command_line.answer("footfall-history", about, HistorySettings, commands)

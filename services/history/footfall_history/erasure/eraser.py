@@ -93,7 +93,7 @@ class Eraser:
         """Remove the dead letters of a partition whose events would be stored as erased. Returns their number.
 
         Call this after storing dead letters and after erasing visits: then an event in a dead letter is erased
-        whichever came first. It is not known to whom a malformed entry of the log belongs. It expires.
+        whichever came first. The identity of a malformed log entry is not known, so such a dead letter expires.
         """
         if not self._tombstones.has_key:
             return 0

@@ -11,8 +11,8 @@ Attribution does not depend on the order of arrival, so a visit may be handled l
 Visits take turns. One that cannot be stored comes again after a growing pause, without delaying others. Erasures are
 queued as well, each under a name of its own, since erasing an identity from many visits or a long one takes long.
 
-A process that handles a visit writes down until when, and removes batches only while that still stands. So one process
-does the work, and when it dies another repeats it.
+A process that handles a visit stores the end of its lease, and removes batches only while no other process has leased
+the visit. So one process does the work, and when it dies another repeats it.
 """
 
 import asyncio

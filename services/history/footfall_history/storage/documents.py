@@ -165,11 +165,11 @@ def stored_event(document: Mapping[str, Any]) -> StoredEvent:
         imported=document.get("imported", False),
     )
     stored.received_time.FromMilliseconds(document["received_ms"])
-    stamp = stored.stamp
-    stamp.state = document["state"]
-    stamp.identity_id = document.get("identity_id", "")
-    stamp.session_id = document.get("session_id", "")
-    stamp.revision = document["rev"]
+    attribution = stored.stamp
+    attribution.state = document["state"]
+    attribution.identity_id = document.get("identity_id", "")
+    attribution.session_id = document.get("session_id", "")
+    attribution.revision = document["rev"]
     event = stored.event
     event.visit_id = document.get("browser_visit_id") or document["visit_id"]
     event.event_id = document["event_id"]

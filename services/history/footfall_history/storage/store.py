@@ -362,7 +362,7 @@ class Store:
     async def last_keys(self, visits: Sequence[Document]) -> dict[str, str]:
         """The order key of the last event of these visits, by visit; visits without events are absent.
 
-        Long visits have a key noted (see `last_keys`), so that only later events are read.
+        Long visits have a key noted (`ingest.last_keys`), so that only later events are read.
         """
         noted = [visit for visit in visits if "last_key" in visit]
         answers = await asyncio.gather(*[self._last_key(visit["_id"], visit["last_key"]) for visit in noted])
