@@ -9,7 +9,7 @@ compile := $(bin)/uv pip compile --quiet --upgrade --universal --python-version 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / { sub(/ .*/, "", $$1); printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
-install: ## make .venv, or bring it up to date; every other command does it first
+install: ## make .venv, or bring it up to date; the others but help and up do it first
 	@deploy/install
 
 run: install ## run the whole suite embedded, until Ctrl-C
@@ -20,20 +20,20 @@ test: install lint types ## lint, check types and rules, and run all tests again
 	@deploy/install-jquery
 	@$(bin)/pytest --numprocesses 3 --dist loadfile
 
-chaos: install ## kill and freeze programs under load, and count what is lost: nothing (10 minutes, Linux)
+chaos: install ## kill and freeze programs under load, and count what is lost: nothing (6 minutes, Linux)
 	@$(bin)/python -m tests.chaos
 
-bench: install ## load the whole suite beside the bare floor, and write docs/performance.md (10 minutes, Linux)
+bench: install ## load the whole suite beside the bare floor, and write docs/dev/performance.md (10 minutes, Linux)
 	@bench/install-wrk
 	@$(bin)/python -m bench
 
-bench-history: install ## compare queries over 10,000 and 1,000,000 events, and write docs/performance.md (8 minutes, Linux)
+bench-history: install ## compare queries over 10,000 and 1,000,000 events, and write docs/dev/performance.md (8 minutes, Linux)
 	@$(bin)/python -m bench.history
 
 bench-hostile: install ## time the beacons of others while one address sends the costliest bodies (3 minutes, Linux)
 	@$(bin)/python -m bench.hostile
 
-soak: install ## watch the memory of each program under steady load, and write docs/performance.md (10 minutes, Linux)
+soak: install ## watch the memory of each program under steady load, and write docs/dev/performance.md (10 minutes, Linux)
 	@bench/install-wrk
 	@$(bin)/python -m bench.soak
 

@@ -22,7 +22,7 @@ LOG_BOUND_BYTES = MIB
 READING_BYTES = WAITING_BYTES = MIB
 WAITING_EVENTS = 1_000
 FLOOD = 200
-# By the documentation these limits come to 10 MB. The rest is what a fresh process needs under any load.
+# By docs/ops/failures.md these limits come to 10 MB. The rest is what a fresh process needs under any load.
 MOST_GROWN = 3 * (READING_BYTES + WAITING_BYTES) + 1_000 * WAITING_EVENTS + 13_000 * FLOOD + 20 * MIB
 
 # A limit on the size of files instead of a small disk, because it needs no privileges. For Valkey both are the same:

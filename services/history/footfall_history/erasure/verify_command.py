@@ -1,6 +1,6 @@
 """The command `footfall-history verify-erasure`: searches Redis and MongoDB for what remains of an identity.
 
-It searches all keys and collections, also those of other services. A finding in a place where the documentation says
+It searches all keys and collections, also those of other services. A finding in a place where docs/privacy.md says
 that data may remain is printed as `listed`, any other as `left`.
 """
 
