@@ -11,7 +11,8 @@ import structlog
 from footfall_collector.event_log import EventLog, LogRejectedError, LogUnavailableError
 from footfall_eventlog.partitions import PartitionedRedis, RedisUrlError, is_forbidden
 from footfall_eventlog.stream import stream_info
-from footfall_history.log import Log, Unavailable
+from footfall_history.event_log import TRANSIENT_LOG_ERRORS
+from footfall_history.event_log import EventLog as HistoryLog
 from footfall_identity.partitions import Partitions
 from footfall_identity.visitor_store import VisitorStore
 from footfall_servicekit.errors import RequestError
@@ -78,9 +79,9 @@ async def test_an_error_of_a_command_of_identity_is_not_reported_as_unavailable(
 
 
 async def test_a_cluster_that_is_down_is_no_empty_log(lost_node: str) -> None:
-    log = Log(lost_node, 1, 5_000)
-    with pytest.raises(Unavailable):
-        await log.end(0)
+    log = HistoryLog(lost_node, 1, 5_000)
+    with pytest.raises(TRANSIENT_LOG_ERRORS):
+        await log.last_position(0)
     await log.close()
 
 
@@ -113,18 +114,18 @@ def test_what_says_that_a_command_is_forbidden(error: ResponseError, *, expected
 )
 async def test_what_will_be_otherwise_soon_is_a_store_that_is_away(answer: str) -> None:
     async with scripted_redis(XINFO=f"-{answer}\r\n".encode()) as redis:
-        log = Log(redis.url, 1, 5_000)
-        with pytest.raises(Unavailable):
-            await log.end(0)
+        log = HistoryLog(redis.url, 1, 5_000)
+        with pytest.raises(TRANSIENT_LOG_ERRORS):
+            await log.last_position(0)
         await log.close()
 
 
 async def test_a_command_that_is_wrong_is_no_store_that_is_away() -> None:
     async with scripted_redis(XINFO=b"-ERR syntax error\r\n") as redis:
-        log = Log(redis.url, 1, 5_000)
+        log = HistoryLog(redis.url, 1, 5_000)
         with pytest.raises(ResponseError, match="syntax error") as raised:
-            await log.end(0)
-        assert not isinstance(raised.value, Unavailable)
+            await log.last_position(0)
+        assert not isinstance(raised.value, TRANSIENT_LOG_ERRORS)
         await log.close()
 
 

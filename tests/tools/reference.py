@@ -45,7 +45,7 @@ class Reference:
         return event.at_ms <= self.erased.get(event.user, -1)
 
     def walk(self, visit_id: str) -> Walk:
-        """Fold a visit."""
+        """VisitState a visit."""
         walk = Walk()
         state, person, session = walk.last
         left = self.transitions_kept

@@ -8,7 +8,7 @@ from footfall.history.v1.visit_pb2 import TransitionRule
 from footfall.identity.v1.contact_pb2 import LinkAttribute
 from footfall_collector.admission import _UNPROVEN
 from footfall_collector.sign_in_token import TokenVerdict
-from footfall_history.queries.views import RULE_CODES
+from footfall_history.queries.resources import RULE_CODES
 from footfall_history.storage import assurance_reason_code, stored_event
 from footfall_identity.matching import ATTRIBUTES
 from footfall_identity.messages import ATTRIBUTE_CODES

@@ -170,7 +170,7 @@ class ChangeFeed:
         for number, position in zip(self._numbers, positions, strict=True):
             first, last = await self._visitors.change_bounds(number)
             if not _order(first) <= _order(position) <= _order(last):
-                message = "changes after resume_token are no longer stored; list all, then watch without a token"
+                message = "changes after resume_token are no longer stored; watch again without a token, then list all"
                 raise RequestError.failed_precondition("RESUME_TOKEN_EXPIRED", message)
         return positions
 

@@ -1,4 +1,4 @@
-"""What an old server answers becomes what admission would have made of it; who was who is as that server says."""
+"""Event resources become events as admission would have logged them, with the transitions that the source explains."""
 
 import json
 from typing import Any
@@ -8,7 +8,7 @@ from footfall.event.v1 import event_pb2
 from footfall.event.v1.event_pb2 import Event
 from footfall_eventlog.admitted import transition_of
 from footfall_eventlog.site_groups import SiteGroups
-from footfall_history.importing.past import PastVisit, Timed, Told, batch_of, decode_event
+from footfall_history.importing.past_events import ExplainedTransition, PastVisit, TimedEvent, decode_event, to_batch
 from footfall_timeline import scoped_visit_id
 
 VISIT, EVENT, PAGE = (f"00000000-0000-4000-8000-00000000000{n}" for n in range(3))
@@ -23,17 +23,21 @@ NAMES = {
 
 PLAIN = PastVisit(VISIT)
 
+explained = ExplainedTransition.from_resource
+
 
 def made_of(name: str, data: Any, visit: PastVisit = PLAIN, site: str = "default", **more: Any) -> Event:
     resource = {"eventID": EVENT, "visitID": VISIT, "eventName": name, "timestamp": 7, "data": data} | more
-    [event] = batch_of(visit, [Timed(decode_event(json.dumps(resource).encode()), 5)], site, WALLS).events
+    [event] = to_batch(visit, [TimedEvent(decode_event(json.dumps(resource).encode()), 5)], site, WALLS).events
     transition_of(event)  # fit to be stored
     return event
 
 
-def of(*identities: str, **told: Told) -> PastVisit:
-    """A visit that names these; with `told`, of a source that explains it."""
-    return PastVisit(VISIT, identities=frozenset(identities), transitions={EVENT: told["as_"]} if told else None)
+def of(*identities: str, **explanation: ExplainedTransition) -> PastVisit:
+    """A visit that names these identities; with `as_`, from a source that explains it."""
+    return PastVisit(
+        VISIT, identities=frozenset(identities), transitions={EVENT: explanation["as_"]} if explanation else None
+    )
 
 
 @pytest.mark.parametrize(
@@ -41,17 +45,19 @@ def of(*identities: str, **told: Told) -> PastVisit:
     [
         pytest.param("SignIn", {"userID": "dana"}, of("dana"), "SignIn", "dana", id="by its name, as in the original"),
         pytest.param("UserInfo", {"userID": 42}, of("42"), "UserInfo", "42", id="a number"),
-        pytest.param("SignIn", {"login": "dana"}, of("dana"), "SignIn", "dana", id="whatever key names one of them"),
-        pytest.param("SignIn", {"userID": "undefined"}, of("dana"), "", "", id="who is none of them is nobody"),
-        pytest.param("SignIn", {"username": "dana"}, PLAIN, "SignIn", "dana", id="nothing told: usual keys"),
-        pytest.param("SignIn", {"name": "dana"}, PLAIN, "", "", id="nothing told: no usual key"),
+        pytest.param(
+            "SignIn", {"login": "dana"}, of("dana"), "SignIn", "dana", id="any key that names an identity of the visit"
+        ),
+        pytest.param("SignIn", {"userID": "undefined"}, of("dana"), "", "", id="not an identity of the visit"),
+        pytest.param("SignIn", {"username": "dana"}, PLAIN, "SignIn", "dana", id="unknown identities: usual keys"),
+        pytest.param("SignIn", {"name": "dana"}, PLAIN, "", "", id="unknown identities: no usual key"),
         pytest.param("SignIn", {"userID": True}, PLAIN, "", "", id="no name"),
         pytest.param("SignOut", {}, of("dana"), "SignOut", "", id="sign-out"),
         pytest.param("Click", {"userID": "dana"}, of("dana"), "", "", id="names alone do not identify"),
         pytest.param(
             "SignIn",
             {},
-            of("dana", as_=Told.of("sign_in.opens_session", "dana", "proven", "token_valid")),
+            of("dana", as_=explained("sign_in.opens_session", "dana", "proven", "token_valid")),
             "SignIn",
             "dana",
             id="its token names it",
@@ -59,7 +65,7 @@ def of(*identities: str, **told: Told) -> PastVisit:
         pytest.param(
             "SignIn",
             {"userID": "dana"},
-            of("dana", as_=Told.of("user_info.recognizes", "dana", "claimed", "token_missing")),
+            of("dana", as_=explained("user_info.recognizes", "dana", "claimed", "token_missing")),
             "UserInfo",
             "dana",
             id="without the proof that its site demands",
@@ -67,29 +73,34 @@ def of(*identities: str, **told: Told) -> PastVisit:
         pytest.param(
             "UserInfo",
             {"userID": "ben"},
-            of("dana", "ben", as_=Told.of("user_info.other_identity", "dana", "claimed", "user_info")),
+            of("dana", "ben", as_=explained("user_info.other_identity", "dana", "claimed", "user_info")),
             "UserInfo",
             "ben",
-            id="beside somebody signed in",
+            id="another identity is signed in",
         ),
         pytest.param(
-            "SignIn", {}, of("ben", as_=Told.of("erased", None, "claimed", "no_key")), "", "", id="somebody erased"
+            "SignIn",
+            {},
+            of("ben", as_=explained("erased", None, "claimed", "no_key")),
+            "",
+            "",
+            id="erased identity",
         ),
         pytest.param(
             "SignIn", {"userID": "dana"}, PastVisit(VISIT, transitions={}), "", "", id="it did not count there"
         ),
     ],
 )
-def test_a_transition_is_what_the_source_says_it_was(
+def test_a_transition_is_as_the_source_explains_it(
     name: str, data: Any, visit: PastVisit, kind: str, identity: str
 ) -> None:
     event = made_of(name, data, visit)
     assert (NAMES[event.transition], event.identity_id) == (kind, identity)
 
 
-def test_trust_is_that_of_the_source() -> None:
-    told = of("dana", as_=Told.of("sign_in.opens_session", "dana", "proven", "token_valid"))
-    event = made_of("SignIn", {}, told)
+def test_assurance_is_that_of_the_source() -> None:
+    explanation = of("dana", as_=explained("sign_in.opens_session", "dana", "proven", "token_valid"))
+    event = made_of("SignIn", {}, explanation)
     assert (event.assurance, event.assurance_reason) == (event_pb2.ASSURANCE_PROVEN, "token_valid")
     event = made_of("SignIn", {"userID": "dana"}, of("dana"))
     assert (event.assurance, event.assurance_reason) == (event_pb2.ASSURANCE_CLAIMED, "imported")
@@ -106,7 +117,7 @@ def test_trust_is_that_of_the_source() -> None:
 )
 def test_data_are_kept_byte_for_byte_and_are_an_object(data: str, kept: str) -> None:
     text = f'{{"eventID":"{EVENT}","visitID":"{VISIT}","timestamp":7,"data":{data}}}'
-    [event] = batch_of(PLAIN, [Timed(decode_event(text.encode()), 7)], "default", WALLS).events
+    [event] = to_batch(PLAIN, [TimedEvent(decode_event(text.encode()), 7)], "default", WALLS).events
     assert event.data_json.decode() == kept
 
 
@@ -118,7 +129,7 @@ def test_ids_and_times_are_those_of_the_source() -> None:
     assert (event.timestamp_ms, event.event_time_ms, event.received_time_ms) == (7, 5, 9)
 
 
-def test_a_visit_is_of_the_group_of_its_site() -> None:
+def test_a_visit_belongs_to_the_group_of_its_site() -> None:
     event = made_of("Click", {}, site="shop")
     assert (event.visit_id, event.browser_visit_id) == (scoped_visit_id(VISIT, "shops"), VISIT)
     assert (made_of("Click", {}).visit_id, made_of("Click", {}).browser_visit_id) == (VISIT, "")
@@ -136,6 +147,6 @@ def test_a_visit_is_of_the_group_of_its_site() -> None:
     ],
     ids=["no object", "no id", "no time", "late", "deep", "large"],
 )
-def test_what_is_no_event_is_told_apart(record: str) -> None:
+def test_malformed_records_are_refused(record: str) -> None:
     with pytest.raises((ValueError, RecursionError)):
         decode_event(record.encode())

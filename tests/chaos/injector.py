@@ -1,4 +1,4 @@
-"""Turns a seed into faults: every two seconds a random program of the suite is killed or frozen."""
+"""Injects faults: every two seconds, a random program of the suite is killed or frozen."""
 
 import asyncio
 import os
@@ -14,47 +14,47 @@ from typing import Final, NamedTuple
 from tests.tools.eventually import eventually
 from tests.tools.suite import PROGRAMS, Program, Suite
 
-EVERY_S: Final = 2.0
-# Some shorter than what waits for it is ready to wait, some longer.
+FAULT_INTERVAL_S: Final = 2.0
+# Some freezes are shorter than the time limits of the callers, some are longer.
 FREEZE_S: Final = (0.3, 4.0)
-HEALED_S: Final = 60.0
-_LOOK_EVERY_S: Final = 0.005
+RECOVERY_TIMEOUT_S: Final = 60.0
+_POLL_S: Final = 0.005
 
 
 class Outage(NamedTuple):
-    """A stretch of the monotonic clock, in seconds, in which a program certainly confirmed nothing."""
+    """A time range by the monotonic clock, in seconds, in which a program certainly confirmed nothing."""
 
     began: float
     ended: float
 
 
-class Storm:
-    """The faults of one run, and what they were."""
+class FaultInjector:
+    """Injects the faults of one run, and records them."""
 
-    def __init__(self, suite: Suite, chance: random.Random) -> None:
+    def __init__(self, suite: Suite, random_source: random.Random) -> None:
         self._suite = suite
-        self._chance = chance
+        self._chance = random_source
         self._turns = {program: asyncio.Lock() for program in PROGRAMS}
         self.kills: Counter[Program] = Counter()
         self.freezes: Counter[Program] = Counter()
         self.log_outages: list[Outage] = []
 
-    async def rage(self, seconds: float) -> None:
-        """Strike for so long; return when every program runs and the suite is ready."""
+    async def run(self, seconds: float) -> None:
+        """Inject faults for this long. Returns when every program runs and the suite is ready."""
         async with asyncio.TaskGroup() as faults:
-            for program, is_kill in islice(self._blows(), round(seconds / EVERY_S)):
-                faults.create_task(self._strike(program, is_kill=is_kill))
-                await asyncio.sleep(EVERY_S)
-        await eventually(lambda: asyncio.to_thread(self._suite.is_ready), timeout=HEALED_S, every=0.1)
+            for program, is_kill in islice(self._faults(), round(seconds / FAULT_INTERVAL_S)):
+                faults.create_task(self._inject(program, is_kill=is_kill))
+                await asyncio.sleep(FAULT_INTERVAL_S)
+        await eventually(lambda: asyncio.to_thread(self._suite.is_ready), timeout=RECOVERY_TIMEOUT_S, every=0.1)
 
-    def _blows(self) -> Iterator[tuple[Program, bool]]:
-        """Which program, and whether it is killed: all there are in random order, again and again."""
+    def _faults(self) -> Iterator[tuple[Program, bool]]:
+        """Endless faults as program and whether to kill it: rounds of all combinations in random order."""
         while True:
-            blows = [(program, is_kill) for program in PROGRAMS for is_kill in (True, False)]
-            self._chance.shuffle(blows)
-            yield from blows
+            faults = [(program, is_kill) for program in PROGRAMS for is_kill in (True, False)]
+            self._chance.shuffle(faults)
+            yield from faults
 
-    async def _strike(self, program: Program, *, is_kill: bool) -> None:
+    async def _inject(self, program: Program, *, is_kill: bool) -> None:
         async with self._turns[program]:
             outage = await (self._kill(program) if is_kill else self._freeze(program, self._chance.uniform(*FREEZE_S)))
         (self.kills if is_kill else self.freezes)[program] += 1
@@ -62,15 +62,15 @@ class Storm:
             self.log_outages.append(outage)
 
     async def _kill(self, program: Program) -> Outage:
-        """Kill it; supervisord starts another. The outage ends before anything listens where Valkey did."""
+        """Kill a program, which supervisord restarts. The outage ends before a process listens on Valkey's port."""
         pid = await self._pid(program)
         os.kill(pid, signal.SIGKILL)
         while self._suite.pid(program) == pid:
-            await asyncio.sleep(_LOOK_EVERY_S)
+            await asyncio.sleep(_POLL_S)
         began = ended = looked = time.monotonic()
         while not _listens(self._suite.redis_url):
             ended = looked
-            await asyncio.sleep(_LOOK_EVERY_S)
+            await asyncio.sleep(_POLL_S)
             looked = time.monotonic()
         return Outage(began, ended)
 
@@ -82,9 +82,9 @@ class Storm:
             return Outage(began, time.monotonic())
 
     async def _pid(self, program: Program) -> int:
-        """Its process id, once it runs: one that died soon after its start supervisord starts again only later."""
+        """The process id of a program once it runs: supervisord delays the restart if it died soon after its start."""
         while (pid := self._suite.pid(program)) is None:
-            await asyncio.sleep(_LOOK_EVERY_S)
+            await asyncio.sleep(_POLL_S)
         return pid
 
 

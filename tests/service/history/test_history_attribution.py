@@ -1,4 +1,4 @@
-"""Competing consumers, duplicates, shuffles and crashes between steps: every stamp is the fold of the sorted events.
+"""Attribution with competing consumers, duplicates, shuffled events and crashes between the steps.
 
 FOOTFALL_STAMPING_ROUNDS=50 runs longer, FOOTFALL_SEED picks others.
 """
@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 from footfall.event.v1.event_pb2 import EventBatch
-from footfall_history.ingest.stamper import Stamper
-from footfall_history.storage.store import Restamp, Store, Unavailable
+from footfall_history.ingest.attribution import Attributor
+from footfall_history.storage.store import TRANSIENT_STORE_ERRORS, Reattribution, Store
 from footfall_history.storage.tombstones import Tombstones
 from footfall_timeline import State, VisitState, merge, normalize_uuid, order_key
 
@@ -37,9 +37,9 @@ class CrashError(Exception):
 
 
 class UnreliableStore:
-    """A store whose user is slow at random, and now and then dies before, after or during a command.
+    """A store whose user is slow at random and sometimes crashes before, after or during a command.
 
-    A command during which its user died may be carried out much later: `remains` are such.
+    A command during which the user crashed may be executed much later. `remains` collects these.
     """
 
     def __init__(self, store: Store, chance: random.Random, remains: set[asyncio.Task[Any]]) -> None:
@@ -53,14 +53,16 @@ class UnreliableStore:
             return command  # type: ignore[no-any-return]
 
         async def unreliable(*arguments: Any) -> Any:
-            # What was read may be long out of date when it is used to write.
-            await self._maybe_crash([0, 0, 0.03] if name in {"insert_events", "restamp"} else [0, 0, 0.001, 0.01])
+            # What was read may be outdated when it is used to write.
+            await self._maybe_crash([0, 0, 0.03] if name in {"insert_events", "reattribute"} else [0, 0, 0.001, 0.01])
             if self._chance.random() < CRASH_RATE:
                 self._remains.add(asyncio.create_task(self._late(command(*arguments))))
                 raise CrashError
             try:
                 answer = await command(*arguments)
-            except Unavailable:  # on a busy machine the server may be taken for dead: that is a crash like any other
+            except (
+                TRANSIENT_STORE_ERRORS
+            ):  # on a busy machine the server may be taken for dead: that is a crash like any other
                 raise CrashError from None
             await self._maybe_crash([0])
             return answer
@@ -69,7 +71,7 @@ class UnreliableStore:
 
     async def _late(self, command: Coroutine[Any, Any, Any]) -> None:
         await asyncio.sleep(self._chance.choice([0, 0.01, 0.1]))
-        with suppress(*Unavailable):
+        with suppress(*TRANSIENT_STORE_ERRORS):
             await command
 
     async def _maybe_crash(self, delays_s: list[float]) -> None:
@@ -81,27 +83,27 @@ class UnreliableStore:
 async def consume(
     log: list[EventBatch], unacknowledged: set[int], store: Any, chance: random.Random, most: int
 ) -> None:
-    """Take entries, also such as another consumer is at work on, until all are acknowledged; die and come again."""
-    stamper = None
+    """Handle entries until all are acknowledged, also those of other consumers. Start again after a crash."""
+    attributor = None
     while unacknowledged:
-        stamper = stamper or Stamper(store, Tombstones(store, ERASURE_KEY), transitions_kept=most)
+        attributor = attributor or Attributor(store, Tombstones(store, ERASURE_KEY), max_transitions=most)
         taken = chance.sample(sorted(unacknowledged), min(len(unacknowledged), chance.randint(1, 4)))
         try:
-            assert (await stamper.keep([log[number] for number in taken])).unstorable == []
+            assert (await attributor.store([log[number] for number in taken])).unstorable == []
         except CrashError:
-            stamper = None
+            attributor = None
         else:
             unacknowledged.difference_update(taken)
 
 
 @pytest.mark.timeout(60 + 5 * ROUNDS)
-async def test_every_stamp_is_the_fold_of_the_sorted_events(store: Store) -> None:
+async def test_every_attribution_equals_that_of_the_events_in_order(store: Store) -> None:
     for round_ in range(ROUNDS):
         await play_round(store, random.Random(f"{SEED}/{round_}"))  # noqa: S311 - repeatable, not secret
 
 
 async def play_round(store: Store, chance: random.Random) -> None:
-    """Store a few visits by several consumers at once, and compare."""
+    """Store a few visits by several concurrent consumers, and compare."""
     visits = [random_visit(chance) for _ in range(VISITS)]
     log = [entry(beacon) for visit in visits for beacon in scattered(visit, chance)]
     chance.shuffle(log)
@@ -112,11 +114,11 @@ async def play_round(store: Store, chance: random.Random) -> None:
             consumers.create_task(consume(log, unacknowledged, UnreliableStore(store, chance, remains), chance, most))
     await asyncio.gather(*remains)
     for visit in visits:
-        await assert_stamped_right(store, visit, most)
+        await assert_attributed_right(store, visit, most)
 
 
-async def assert_stamped_right(store: Store, events: list[Event], most: int = 1_000) -> None:
-    """Compare all of a visit's events in the store with what the pure rules say."""
+async def assert_attributed_right(store: Store, events: list[Event], most: int = 1_000) -> None:
+    """Compare all stored events of a visit with the rules of the timeline."""
     visit_id = events[0]["visitID"]
     timeline = merge(transitions(events))
     folded = VisitState(visit_id, timeline[:most])
@@ -134,10 +136,10 @@ async def assert_stamped_right(store: Store, events: list[Event], most: int = 1_
 
 @pytest.mark.parametrize("together", [True, False])
 @pytest.mark.parametrize("later_first", [True, False])
-async def test_an_event_that_is_admitted_at_two_times_happened_at_the_earlier_one(
-    stamper: Stamper, store: Store, later_first: bool, together: bool
+async def test_an_event_admitted_with_two_times_has_the_earlier_one(
+    attributor: Attributor, store: Store, later_first: bool, together: bool
 ) -> None:
-    """The clock of a browser that is wrong is corrected anew with each sending."""
+    """A wrong clock of a browser is corrected at each attempt to send, to different times."""
     visit_id, at = str(uuid.uuid4()), now_ms() - 60_000
     sign_in, sign_out = event("SignIn", visit_id, at, "ann"), event("SignOut", visit_id, at + 20)
     pages = [event("PageEntered", visit_id, at + offset) for offset in (5, 15, 25)]
@@ -145,7 +147,7 @@ async def test_an_event_that_is_admitted_at_two_times_happened_at_the_earlier_on
     rest = [logged(one) for one in (sign_in, *pages)]
     entries = [batch(*rest, *copies)] if together else [batch(*rest), *map(batch, copies)]
     for one in entries:
-        await stamper.keep([one])
+        await attributor.store([one])
     stored = {document["event_id"]: document async for document in store.events.find({"visit_id": visit_id})}
     out = stored[normalize_uuid(sign_out["eventID"])]
     assert (out["order_key"][:13], out["state"], "session_id" in out) == (f"{at + 10:013d}", State.RECOGNIZED, True)
@@ -154,9 +156,9 @@ async def test_an_event_that_is_admitted_at_two_times_happened_at_the_earlier_on
     assert all(document["rev"] >= 0 for document in stored.values())
 
 
-async def test_unique_keys_begin_with_the_visit(stamper: Stamper, store: Store) -> None:
+async def test_unique_keys_begin_with_the_visit(attributor: Attributor, store: Store) -> None:
     visits = [random_visit(random.Random(number)) for number in range(2)]  # noqa: S311
-    await stamper.keep([entry(events) for events in visits])
+    await attributor.store([entry(events) for events in visits])
     for collection in (store.events, store.visits):
         indexes = await collection.index_information()
         assert [name for name, index in indexes.items() if index.get("unique") and name != "_id_"] == []
@@ -165,8 +167,8 @@ async def test_unique_keys_begin_with_the_visit(stamper: Stamper, store: Store) 
     assert {stored["_id"][:36] async for stored in store.events.find({})} == visit_ids
 
 
-async def test_a_stamp_is_for_an_event_where_it_was_looked_at(store: Store) -> None:
+async def test_an_event_moved_since_it_was_read_is_not_reattributed(store: Store) -> None:
     await store.insert_events([{"_id": "e", "visit_id": "v", "order_key": "2", "rev": 1}])
-    await store.move_events({"e": "1"})  # by another consumer, who will stamp it as of there
-    assert await store.restamp([Restamp({"e": "2"}, {"rev": 5}, [])]) == 0
-    assert await store.restamp([Restamp({"e": "1"}, {"rev": 5}, [])]) == 1
+    await store.move_events({"e": "1"})  # by another consumer, which will attribute it
+    assert await store.reattribute([Reattribution({"e": "2"}, {"rev": 5}, [])]) == 0
+    assert await store.reattribute([Reattribution({"e": "1"}, {"rev": 5}, [])]) == 1

@@ -1,4 +1,4 @@
-"""Turns identity ids into what the identity service knows of them: the one file that calls a neighbour."""
+"""Client of the identity service: the only module of history that calls another service."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -11,13 +11,13 @@ from footfall.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
 from footfall_servicekit.channel import forwarded, open_channel, remaining
 from footfall_servicekit.tls import ClientTls
 
-_TAKE_OVER_S: Final = 30.0
+_IMPORT_TIMEOUT_S: Final = 30.0
 
 _log = structlog.get_logger()
 
 
-class Identities:
-    """The identity service. Make it in the running loop."""
+class IdentityClient:
+    """The identity service. Create it in the running event loop."""
 
     def __init__(self, target: str, timeout_ms: int, tls: ClientTls | None = None) -> None:
         self._channel = open_channel(target, tls)
@@ -27,9 +27,10 @@ class Identities:
     async def get(
         self, ids: Sequence[str], context: "grpc.aio.ServicerContext[Any, Any]", sites: Sequence[str] = ()
     ) -> tuple[dict[str, Identity], int]:
-        """Those it knows, on behalf of the call in `context`, and to how many of these ids that is the answer.
+        """The identities that the service knows, by id, and the number of leading `ids` that this answer covers.
 
-        At most 1,000; less when they are too much for one message. None is known when it does not answer.
+        `ids`: at most 1,000. The answer covers fewer when they do not fit into one message. It is empty for all of them
+        when the service does not answer.
         """
         if not ids:
             return {}, 0
@@ -40,17 +41,17 @@ class Identities:
                 metadata=forwarded(),
             )
         except grpc.aio.AioRpcError as error:
-            _log.warning("identity does not answer; its identities are given by id alone", code=error.code().name)
+            _log.warning("identity does not answer; the response has ids only", code=error.code().name)
             return {}, len(ids)
         known = {identity.identity_id: identity for identity in answer.identities}
         return known, len(ids) - len(answer.unread_identity_ids)
 
-    async def take_over(self, request: ImportIdentitiesRequest) -> None:
-        """Bring it what the past says of identities. Raises ConnectionError when it does not answer, or refuses."""
+    async def import_identities(self, request: ImportIdentitiesRequest) -> None:
+        """Send identities from imported visits. Raises ConnectionError when the service refuses or does not answer."""
         try:
-            await self._stub.ImportIdentities(request, timeout=_TAKE_OVER_S)
+            await self._stub.ImportIdentities(request, timeout=_IMPORT_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
-            raise ConnectionError(f"identity answers {error.code().name}: {error.details()}") from error
+            raise ConnectionError(f"IDENTITY_TARGET answers {error.code().name}: {error.details()}") from error
 
     async def close(self) -> None:
         """Close the channel."""

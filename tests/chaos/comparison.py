@@ -1,4 +1,4 @@
-"""Turns what was confirmed and what the suite now says into how much of it is not as promised."""
+"""Compares the confirmed events with what the suite has stored."""
 
 import asyncio
 import time
@@ -17,30 +17,32 @@ from tests.tools.suite import Suite
 
 STATES: Final = {1: "ANONYMOUS", 2: "RECOGNIZED", 3: "AUTHENTICATED"}
 LOG: Final = "log:{p00}"
-_AT_ONCE: Final = 8
+_CONCURRENT_VISITS: Final = 8
 
 
-class Verdict(NamedTuple):
-    """Counts of events, and of visits for `wrong_states`. All must be 0.
+class Differences(NamedTuple):
+    """Counts that must all be 0.
 
-    `missing`: confirmed and not in history. `twice`: there more than once. `unknown`: there and never sent.
-    `wrong_stamps`: stored with another state, identity or session than the reference has. `wrong_states`: visits whose
-    live state is another than that after their last event.
+    - `missing`: confirmed events that history has not stored.
+    - `twice`: events that are stored more than once.
+    - `unknown`: stored events that were never sent.
+    - `wrong_attributions`: events with another state, identity or session than the reference has.
+    - `wrong_states`: visits whose live state is not that after their last event.
     """
 
     missing: int = 0
     twice: int = 0
     unknown: int = 0
-    wrong_stamps: int = 0
+    wrong_attributions: int = 0
     wrong_states: int = 0
 
-    def plus(self, other: "Verdict") -> "Verdict":
-        """The sums."""
-        return Verdict(*map(sum, zip(self, other, strict=True)))
+    def plus(self, other: "Differences") -> "Differences":
+        """The sums of the counts."""
+        return Differences(*map(sum, zip(self, other, strict=True)))
 
 
 async def drain(suite: Suite, timeout_s: float) -> float:
-    """Wait until identity and history are done with the whole log; return the seconds. Raises AssertionError."""
+    """Wait until identity and history have handled the whole log. Returns the seconds. Raises AssertionError."""
     started = time.monotonic()
     async with Redis.from_url(suite.redis_url) as redis:
 
@@ -57,32 +59,32 @@ async def drain(suite: Suite, timeout_s: float) -> float:
     return time.monotonic() - started
 
 
-async def judge(suite: Suite, reference: Reference) -> Verdict:
+async def compare(suite: Suite, reference: Reference) -> Differences:
     """Compare every visit in history, and its live state, with the reference."""
-    verdict = Verdict()
-    turns = asyncio.Semaphore(_AT_ONCE)
+    differences = Differences()
+    turns = asyncio.Semaphore(_CONCURRENT_VISITS)
     async with suite.channel("history") as history, suite.channel("identity") as identity:
         stubs = HistoryServiceStub(history), IdentityServiceStub(identity)
 
-        async def judge_one(visit_id: str) -> Verdict:
+        async def compare_one(visit_id: str) -> Differences:
             async with turns:
-                return await _judge_visit(*stubs, reference, visit_id)
+                return await _compare_visit(*stubs, reference, visit_id)
 
-        for found in await asyncio.gather(*map(judge_one, reference.visits)):
-            verdict = verdict.plus(found)
-    return verdict
+        for found in await asyncio.gather(*map(compare_one, reference.visits)):
+            differences = differences.plus(found)
+    return differences
 
 
-async def _judge_visit(history: Any, identity: Any, reference: Reference, visit_id: str) -> Verdict:
+async def _compare_visit(history: Any, identity: Any, reference: Reference, visit_id: str) -> Differences:
     walk = reference.walk(visit_id)
     answer = await history.ListEvents(ListEventsRequest(visit_id=visit_id, page_size=1_000), timeout=10)
     counts = Counter(stored.event.event_id for stored in answer.events)
     visitor = (await identity.GetVisitor(GetVisitorRequest(visit_id=visit_id), timeout=10)).visitor
-    return Verdict(
+    return Differences(
         missing=len(walk.stamps.keys() - counts),
         twice=sum(count > 1 for count in counts.values()),
         unknown=len(counts.keys() - walk.stamps),
-        wrong_stamps=sum(
+        wrong_attributions=sum(
             walk.stamps.get(stored.event.event_id) != _triple(stored.stamp)
             for stored in answer.events
             if stored.event.event_id in walk.stamps

@@ -1,4 +1,4 @@
-"""A suite with little room for the log, for waiting and on disk: it refuses, keeps its bounds, goes on by itself."""
+"""A suite with small limits for the log, for queued beacons and on disk: it refuses beacons and recovers by itself."""
 
 import asyncio
 import stat
@@ -11,8 +11,8 @@ import pytest
 
 from bench.machine import usage
 from deploy.embedded import valkey_server
-from tests.chaos.run import fall_behind
-from tests.chaos.verdict import Verdict
+from tests.chaos.comparison import Differences
+from tests.chaos.run import run_with_backlog
 from tests.tools.eventually import eventually
 from tests.tools.suite import Suite, running_suite
 from tests.tools.visits import event, now_ms
@@ -22,11 +22,11 @@ LOG_BOUND_BYTES = MIB
 READING_BYTES = WAITING_BYTES = MIB
 WAITING_EVENTS = 1_000
 FLOOD = 200
-# By docs/ops/failures.md these bounds come to 10 MB; the rest is what any load makes a fresh process take.
+# By docs/ops/failures.md these limits come to 10 MB. The rest is what a fresh process needs under any load.
 MOST_GROWN = 3 * (READING_BYTES + WAITING_BYTES) + 1_000 * WAITING_EVENTS + 13_000 * FLOOD + 20 * MIB
 
-# A limit on the size of files instead of a small disk, because anybody may set one anywhere. To Valkey it is the same:
-# a write that ends short.
+# A limit on the size of files instead of a small disk, because it needs no privileges. For Valkey both are the same:
+# a write that ends early.
 LIMITED_VALKEY = """#!/bin/sh
 trap '' XFSZ
 ulimit -S -f "$(cat '{limit}')"
@@ -35,7 +35,7 @@ exec '{server}' "$@"
 
 
 class Disk:
-    """The room for the log. A change counts from Valkey's next start on."""
+    """The disk space for the log. A change takes effect when Valkey is started again."""
 
     def __init__(self, folder: Path) -> None:
         self._limit = folder / "limit"
@@ -45,24 +45,24 @@ class Disk:
         self.free()
 
     def fill(self, folder: Path, spare_bytes: int) -> None:
-        """Leave so much room beyond the largest file in a folder."""
+        """Leave this much space beyond the largest file in a folder."""
         largest = max(file.stat().st_size for file in folder.iterdir())
         self._limit.write_text(str((largest + spare_bytes) // 512))
 
     def free(self) -> None:
-        """Leave all the room there is."""
+        """Remove the limit."""
         self._limit.write_text("unlimited")
 
 
 @pytest.fixture(scope="module")
 def disk(tmp_path_factory: pytest.TempPathFactory) -> Disk:
-    """That of the cramped suite."""
+    """The disk of the limited suite."""
     return Disk(tmp_path_factory.mktemp("disk"))
 
 
 @pytest.fixture(scope="module")
-def cramped(disk: Disk, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
-    """A suite with little room. Who fills it frees it again."""
+def limited(disk: Disk, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
+    """A suite with small limits. A test that fills its disk frees it again."""
     settings = {
         "VALKEY_SERVER": str(disk.server),
         "COLLECTOR_LOG_MAX_BYTES": str(LOG_BOUND_BYTES),
@@ -71,12 +71,12 @@ def cramped(disk: Disk, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Su
         "GATEWAY_MAX_QUEUED_BYTES": str(WAITING_BYTES),
         "GATEWAY_MAX_QUEUED_EVENTS": str(WAITING_EVENTS),
     }
-    with running_suite(tmp_path_factory.mktemp("cramped"), settings) as suite:
+    with running_suite(tmp_path_factory.mktemp("limited"), settings) as suite:
         yield suite
 
 
 async def post(http: httpx.AsyncClient, visit_id: str, events: int) -> int:
-    """Send events of a kilobyte each; return the status, which comes with the time to wait unless it is 204."""
+    """Send events of a kilobyte each. Returns the status; any but 204 has a Retry-After header."""
     data = {"sku": "x" * 1_000}
     beacon = [event("AddToCart", visit_id, now_ms(), data=data) for _ in range(events)]
     answer = await http.post("/beacon", json=beacon)
@@ -85,21 +85,21 @@ async def post(http: httpx.AsyncClient, visit_id: str, events: int) -> int:
 
 
 @pytest.mark.timeout(240)
-async def test_a_log_at_its_bound_refuses_until_it_is_drained_and_takes_the_rest(cramped: Suite) -> None:
-    backlog = await fall_behind(cramped, seed=1, events=4_800)
+async def test_a_full_log_refuses_beacons_until_it_is_read(limited: Suite) -> None:
+    backlog = await run_with_backlog(limited, seed=1, events=4_800)
     assert backlog.behind < backlog.ledger.acknowledged == 4_800
     assert {answer.status for answer in backlog.ledger.answers} == {204, 503}
-    assert [answer for answer in backlog.ledger.answers if not answer.is_fit] == []
-    assert backlog.log_bytes < 1.25 * LOG_BOUND_BYTES  # one group was under way
-    assert backlog.verdict == Verdict()
+    assert [answer for answer in backlog.ledger.answers if not answer.is_documented] == []
+    assert backlog.log_bytes < 1.25 * LOG_BOUND_BYTES  # one batch was in flight
+    assert backlog.differences == Differences()
 
 
-async def test_a_flood_is_refused_beyond_the_bounds_and_memory_stays_below_them(cramped: Suite) -> None:
-    visit_id, gateway = str(uuid.uuid4()), cramped.pid("gateway") or 0
-    async with cramped.http() as http:
+async def test_a_flood_is_refused_and_memory_stays_below_the_limits(limited: Suite) -> None:
+    visit_id, gateway = str(uuid.uuid4()), limited.pid("gateway") or 0
+    async with limited.http() as http:
         before = usage(gateway).memory
         for _ in range(3):
-            with cramped.frozen("collector"):
+            with limited.frozen("collector"):
                 answers = [asyncio.create_task(post(http, visit_id, 50)) for _ in range(FLOOD)]
                 await eventually(lambda: sum(map(asyncio.Task.done, answers)) > FLOOD // 2, timeout=20)  # noqa: B023
             statuses = await asyncio.gather(*answers)
@@ -114,12 +114,12 @@ async def is_taken(http: httpx.AsyncClient, visit_id: str) -> bool:
 
 
 @pytest.mark.timeout(240)
-async def test_without_room_on_disk_beacons_are_refused_and_with_room_taken_again(cramped: Suite, disk: Disk) -> None:
+async def test_with_a_full_disk_beacons_are_refused_until_there_is_room(limited: Suite, disk: Disk) -> None:
     visit_id, confirmed = str(uuid.uuid4()), 0
-    async with cramped.http() as http:
-        disk.fill(cramped.data_dir / "valkey" / "appendonlydir", spare_bytes=10_000)
-        cramped.stop("valkey")
-        cramped.start("valkey")
+    async with limited.http() as http:
+        disk.fill(limited.data_dir / "valkey" / "appendonlydir", spare_bytes=10_000)
+        limited.stop("valkey")
+        limited.start("valkey")
         try:
             while await post(http, visit_id, 1) == 204:
                 confirmed += 1
@@ -132,7 +132,7 @@ async def test_without_room_on_disk_beacons_are_refused_and_with_room_taken_agai
 
         async def is_stored() -> bool:
             answer = await http.get(f"/server/data/visits/{visit_id}/events")
-            # What was refused may be there too: nobody has said that it is not.
+            # Events of refused beacons may be stored as well.
             return answer.status_code == 200 and len(answer.json()) >= confirmed + 1
 
         await eventually(is_stored, timeout=60)

@@ -1,4 +1,4 @@
-"""The site of a visit as stored, and visits stored before there were walls between sites."""
+"""The stored site of a visit, also of visits stored before sites were isolated."""
 
 import itertools
 import uuid
@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 from footfall.history.v1 import history_service_pb2 as pb
-from footfall_history.ingest.stamper import Stamper
+from footfall_history.ingest.attribution import Attributor
 from footfall_history.storage.store import Store
 from footfall_timeline import scoped_visit_id
 
@@ -23,12 +23,12 @@ SITES = '[[site]]\nname = "shop"\n\n[[site]]\nname = "bank"\n'
 
 
 @pytest.mark.parametrize("together", [True, False])
-async def test_a_visit_s_site_is_that_of_what_arrived_first_whatever_the_order(
-    stamper: Stamper, store: Store, together: bool
+async def test_a_visits_site_is_that_of_the_event_received_first(
+    attributor: Attributor, store: Store, together: bool
 ) -> None:
     at = now_ms()
-    told = [(at - 3_600_000, "shop", at + 9), (at, "bank", at), (at + 5, "blog", at + 5)]
-    for order in itertools.permutations(told):
+    events = [(at - 3_600_000, "shop", at + 9), (at, "bank", at), (at + 5, "blog", at + 5)]
+    for order in itertools.permutations(events):
         visit_id = str(uuid.uuid4())
         entries = [
             batch(
@@ -37,24 +37,24 @@ async def test_a_visit_s_site_is_that_of_what_arrived_first_whatever_the_order(
             for happened, site, received in order
         ]
         for part in [entries] if together else [[one] for one in entries]:
-            await stamper.keep(part)
+            await attributor.store(part)
         [visit] = await store.find_visits({"_id": visit_id}, 1)
         assert (visit["site"], visit["start_key"][:13]) == ("bank", str(at - 3_600_000))
 
 
-async def test_a_visit_of_before_the_walls_is_found_by_who_sees_its_site(
-    running_history: Running, stamper: Stamper, store: Store, tmp_path: Path
+async def test_a_visit_without_a_site_key_is_found_by_its_site(
+    running_history: Running, attributor: Attributor, store: Store, tmp_path: Path
 ) -> None:
     sites, before, after = tmp_path / "sites.toml", str(uuid.uuid4()), str(uuid.uuid4())
     sites.write_text(SITES)
     stored = scoped_visit_id(after, "bank")
-    told = [
+    events = [
         logged(event("SignIn", before, now_ms(), "ann", site="bank")),
         logged(event("SignIn", after, now_ms(), "bob", site="bank"), visit_id=stored, browser_visit_id=after),
     ]
-    await stamper.keep([batch(*told)])
+    await attributor.store([batch(*events)])
     await store.visits.update_one({"_id": before}, {"$unset": {"site_key": ""}})
-    await stamper.keep(
+    await attributor.store(
         [batch(logged(event("AddToCart", before, 1, site="shop")), contexts=[context(received_time_ms=1)])]
     )
     async with running_history(SITES_FILE=sites) as history, history.stub() as stub:

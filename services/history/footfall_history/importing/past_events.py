@@ -1,7 +1,7 @@
-"""Turns events as a History API answers them into events as admission leaves them; pure.
+"""Turns event resources of a History API into events as admission would have logged them.
 
-What admission decides is read from what the source says of the visit: which events were transitions, and whom they
-name. So the timeline, and with it every stamp, session and association, is made anew as the source had it.
+Which events were transitions, and the identities that they name, is taken from what the source says about the visit. So
+the timeline, and with it each attribution, session and association, becomes the same as in the source.
 """
 
 from collections.abc import Iterable, Mapping
@@ -28,20 +28,19 @@ from footfall_timeline import Rule, normalize_uuid, page_id, user_agent_id
 
 from footfall_history.storage import TIME_DIGITS
 
-# What names somebody although somebody else stays signed in.
-_NAMED_BESIDE: Final = {Rule.USER_INFO_OTHER_IDENTITY, Rule.SIGN_IN_TOKEN_USED_BEFORE}
-# As JSON it is longer than the 64 KiB that admission takes.
-_LONGEST_EVENT: Final = 128 * 1024
+# Transitions that name an identity while another one stays signed in.
+_OTHER_IDENTITY_RULES: Final = {Rule.USER_INFO_OTHER_IDENTITY, Rule.SIGN_IN_TOKEN_USED_BEFORE}
+# As JSON, an event may be longer than the 64 KiB that admission accepts.
+_MAX_EVENT_BYTES: Final = 128 * 1024
 _NO_DATA: Final = msgspec.Raw(b"{}")
 
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-
 
 Milliseconds = Annotated[int, msgspec.Meta(ge=0, lt=10**TIME_DIGITS)]
 
 
 class PastEvent(msgspec.Struct):
-    """An event resource. What the source leaves out is empty."""
+    """An event resource. Fields that the source omits are empty."""
 
     event_id: str = msgspec.field(name="eventID")
     visit_id: str = msgspec.field(name="visitID")
@@ -58,12 +57,12 @@ class PastEvent(msgspec.Struct):
 
     @property
     def received_ms(self) -> int:
-        """When a server received it."""
+        """When the server received it, in milliseconds since the epoch."""
         return self.server_timestamp or self.timestamp
 
 
-class Told(NamedTuple):
-    """What a source that explains its visits says of a transition. `identity`: empty when only its data may name it."""
+class ExplainedTransition(NamedTuple):
+    """A transition as its source explains it. `identity`: empty if it can only be found in the event's data."""
 
     rule: str
     identity: str
@@ -71,20 +70,20 @@ class Told(NamedTuple):
     reason: str
 
     @classmethod
-    def of(cls, rule: str, after: str | None, assurance: str | None, reason: str | None) -> Self:
-        """As `/explain` spells it; `after` is whose visit it was then."""
-        identity = "" if rule in _NAMED_BESIDE else after or ""
+    def from_resource(cls, rule: str, after: str | None, assurance: str | None, reason: str | None) -> Self:
+        """From the fields of `/explain`. `after`: the identity of the visitor after the transition."""
+        identity = "" if rule in _OTHER_IDENTITY_RULES else after or ""
         return cls(rule, identity, ASSURANCE_PROVEN if assurance == "proven" else ASSURANCE_CLAIMED, reason or "")
 
 
-_BY_NAME: Final = Told("", "", ASSURANCE_CLAIMED, "imported")
+_BY_NAME: Final = ExplainedTransition("", "", ASSURANCE_CLAIMED, "imported")
 
 
 @dataclass(frozen=True)
 class PastVisit:
-    """What a source says of a visit beside its events.
+    """A visit without its events.
 
-    `identities` are whom it names, None when that is not told; `transitions` is by event, None when they are not told.
+    `identities` and `transitions` (by event id) are None if the source does not provide them.
     """
 
     visit_id: str
@@ -93,20 +92,20 @@ class PastVisit:
     user_agent_id: str = ""
     user_agent: str = ""
     identities: frozenset[str] | None = None
-    transitions: Mapping[str, Told] | None = None
+    transitions: Mapping[str, ExplainedTransition] | None = None
 
 
-class Timed(NamedTuple):
-    """An event, and when it happened: by what its visit is ordered."""
+class TimedEvent(NamedTuple):
+    """An event and its event time, which orders the visit, in milliseconds since the epoch."""
 
     event: PastEvent
     at_ms: int
 
 
-def batch_of(visit: PastVisit, events: Iterable[Timed], site: str, site_groups: SiteGroups) -> EventBatch:
-    """Events of one visit as the log would bring them. Their ids may be no UUIDs: that is found unfit later.
+def to_batch(visit: PastVisit, events: Iterable[TimedEvent], site: str, site_groups: SiteGroups) -> EventBatch:
+    """Events of one visit as a batch of the log. Malformed event ids are left to the attributor to refuse.
 
-    Raises ValueError when the visit's id is none.
+    Raises ValueError if the visit's id is malformed.
     """
     batch = EventBatch()
     sent = normalize_uuid(visit.visit_id)
@@ -143,27 +142,27 @@ def batch_of(visit: PastVisit, events: Iterable[Timed], site: str, site_groups: 
 
 
 def _identify(event: Event, visit: PastVisit) -> None:
-    """What the event did to its visit, by what the source says of that; else by its name, as in the original."""
+    """Set the transition of an event as the source explains it, otherwise by its name as in GWE 8.5."""
     kind = TRANSITION_KINDS.get(event.event_name)
-    told = _BY_NAME if visit.transitions is None else visit.transitions.get(event.event_id)
-    if kind is None or told is None:
+    explained = _BY_NAME if visit.transitions is None else visit.transitions.get(event.event_id)
+    if kind is None or explained is None:
         return
     if kind == TRANSITION_KIND_SIGN_OUT:
         event.transition = TRANSITION_KIND_SIGN_OUT
-    elif identity := told.identity or _named(event.data_json, visit.identities):
-        is_sign_in = kind == TRANSITION_KIND_SIGN_IN and (told is _BY_NAME or _opened_session(told.rule))
+    elif identity := explained.identity or _named(event.data_json, visit.identities):
+        is_sign_in = kind == TRANSITION_KIND_SIGN_IN and (explained is _BY_NAME or _opened_session(explained.rule))
         event.transition = TRANSITION_KIND_SIGN_IN if is_sign_in else TRANSITION_KIND_USER_INFO
         event.identity_id = identity
-        event.assurance, event.assurance_reason = told.assurance, told.reason
+        event.assurance, event.assurance_reason = explained.assurance, explained.reason
 
 
 def _opened_session(rule: str) -> bool:
-    """Whether a SignIn under this rule counted as one: not without the proof that its site demands."""
+    """Whether a SignIn had an effect under this rule: not without the proof that its site requires."""
     return rule.startswith("sign_in.") and rule != Rule.SIGN_IN_TOKEN_USED_BEFORE
 
 
 def _named(data_json: bytes, identities: frozenset[str] | None) -> str:
-    """Whom the data of an event names: of the visit's identities, if these are known; empty when that is nobody."""
+    """The identity that an event's data names, one of the visit's if these are known; empty if there is none."""
     fields = _decode_fields(data_json or b"{}")
     for name in (*USER_ID_KEYS, *fields) if identities is not None else USER_ID_KEYS:
         value = msgspec.json.decode(fields[name]) if name in fields else None
@@ -174,7 +173,7 @@ def _named(data_json: bytes, identities: frozenset[str] | None) -> str:
 
 
 def _object(data: bytes) -> bytes:
-    """Data as the source has it; what is no object, under `value`, as `data` is always one here."""
+    """Data as JSON object. Any other value is put into a field `value`."""
     if data in {b"", b"{}", b"null"}:
         return b""
     return data if data.startswith(b"{") else b'{"value":%b}' % data
@@ -188,9 +187,9 @@ def _plain(id_: str) -> str:
 
 
 def decode_event(json: bytes | msgspec.Raw) -> PastEvent:
-    """One event resource. Raises ValueError or RecursionError, with a text that names the rule and quotes nothing."""
-    if len(memoryview(json)) > _LONGEST_EVENT:
-        raise ValueError("larger than an event may be")
+    """One event resource. Raises ValueError or RecursionError, with a message that does not quote the data."""
+    if len(memoryview(json)) > _MAX_EVENT_BYTES:
+        raise ValueError("larger than an event may be (128 KiB)")
     event = msgspec.json.decode(json, type=PastEvent)
-    msgspec.json.decode(event.data)  # all of it can be read later
+    msgspec.json.decode(event.data)  # raises if it is malformed
     return event

@@ -1,4 +1,4 @@
-"""A neighbour that is down is no special mode: beacons are accepted, what was missed is caught up (design 8)."""
+"""Services and stores that are stopped or frozen: beacons are accepted where possible, and processed afterwards."""
 
 import uuid
 
@@ -10,7 +10,7 @@ from tests.tools.suite import Program, Suite
 from tests.tools.visits import event, now_ms
 
 
-async def test_beacons_are_accepted_while_identity_is_down_and_it_is_right_after_its_return(suite: Suite) -> None:
+async def test_beacons_are_accepted_while_identity_is_down_and_applied_after_its_return(suite: Suite) -> None:
     visit_id = str(uuid.uuid4())
     async with suite.http() as http:
         suite.stop("identity")
@@ -31,7 +31,7 @@ async def test_beacons_are_accepted_while_identity_is_down_and_it_is_right_after
         await eventually(lambda: _is_listed(http, "dana"), timeout=10)
 
 
-async def test_history_turns_unready_without_its_store_and_beacons_are_accepted(suite: Suite) -> None:
+async def test_without_mongodb_history_is_unready_and_beacons_are_accepted(suite: Suite) -> None:
     visit_id = str(uuid.uuid4())
     async with suite.http() as http:
         suite.stop("mongo")
@@ -69,7 +69,7 @@ async def test_beacons_are_refused_while_the_log_is_down_and_accepted_after(suit
         await eventually(lambda: _ready_status(http, 200), timeout=30)
 
 
-async def test_an_erasure_that_has_not_reached_history_says_so_and_is_finished_from_the_log(suite: Suite) -> None:
+async def test_an_erasure_without_history_is_pending_and_completed_from_the_log(suite: Suite) -> None:
     visit_id, person = str(uuid.uuid4()), f"{uuid.uuid4()}@shop.example"
     async with suite.http() as http:
         assert (await http.post("/beacon", json=event("SignIn", visit_id, now_ms(), person))).status_code == 204
@@ -86,17 +86,17 @@ async def test_an_erasure_that_has_not_reached_history_says_so_and_is_finished_f
             suite.start("history")
         await eventually(lambda: _ready_status(http, 200), timeout=30)
 
-        async def forgotten() -> bool:
+        async def is_erased() -> bool:
             found = await http.get(f"/server/data/visits/{visit_id}/events")
             return found.status_code == 200 and person not in found.text
 
-        await eventually(forgotten, timeout=20)
+        await eventually(is_erased, timeout=20)
         again = await http.delete(f"/api/v1/identities/{person}")
         assert (again.status_code, again.json()["history"], again.json()["visits"]) == (200, "done", 0)
 
 
 @pytest.mark.parametrize("program", ["identity", "history", "mongo"])
-async def test_a_frozen_neighbour_that_a_beacon_does_not_need_holds_it_up_for_a_deadline_at_most(
+async def test_a_frozen_service_that_a_beacon_does_not_need_delays_it_by_a_deadline_at_most(
     suite: Suite, program: Program
 ) -> None:
     async with suite.http() as http:
@@ -109,7 +109,7 @@ async def test_a_frozen_neighbour_that_a_beacon_does_not_need_holds_it_up_for_a_
 
 
 @pytest.mark.parametrize("program", ["valkey", "collector"])
-async def test_beacons_are_refused_while_what_they_need_is_frozen_and_accepted_after(
+async def test_beacons_are_refused_while_a_required_program_is_frozen_and_accepted_after(
     suite: Suite, program: Program
 ) -> None:
     beacon = event("PageEntered", str(uuid.uuid4()), now_ms())

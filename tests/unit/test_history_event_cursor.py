@@ -1,4 +1,4 @@
-"""That reading events range by range gives what reading them at once would, and few others are looked at."""
+"""Reading events by ranges returns the same events as a single query, and reads few others."""
 
 import asyncio
 import random
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from footfall_history.storage.walk import Walk
+from footfall_history.storage.event_cursor import EventCursor
 from footfall_timeline import order_key
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +18,7 @@ NOW_MS = now_ms()
 
 
 class Keys:
-    """What an index finds, and how much of it was looked at: all that is within bounds, before the limit."""
+    """An index of keys that counts what a query reads: everything within its bounds, regardless of the limit."""
 
     def __init__(self, keys: Sequence[str]) -> None:
         self.keys = sorted(keys)
@@ -33,7 +33,7 @@ class Keys:
         return [{"order_key": key} for key in within[:limit]]
 
     def take(self, *counts: int, lower: str = "", upper: str = "", start_ms: int | None = None) -> list[list[str]]:
-        walk = Walk(self.read, lower, upper, start_ms)
+        walk = EventCursor(self.read, lower, upper, start_ms)
 
         async def take_all() -> list[list[str]]:
             return [[event["order_key"] for event in await walk.take(count)] for count in counts]
@@ -42,7 +42,7 @@ class Keys:
 
 
 def times() -> st.SearchStrategy[int]:
-    """Times that lie close, far apart, at once, and in the future."""
+    """Times close together, far apart, equal, and in the future."""
     near = st.integers(NOW_MS - 100, NOW_MS)
     return st.one_of(near, st.integers(NOW_MS - 40 * 86_400_000, NOW_MS + 2 * 86_400_000), st.integers(1, NOW_MS))
 
@@ -54,7 +54,7 @@ def times() -> st.SearchStrategy[int]:
     st.one_of(st.just(""), times().map(lambda at_ms: order_key(at_ms, ""))),
     st.one_of(st.none(), times()),
 )
-def test_a_walk_finds_what_is_there_in_order(
+def test_a_cursor_returns_all_events_in_order(
     events: list[tuple[int, Any]], counts: list[int], lower: str, upper: str, start_ms: int | None
 ) -> None:
     there = Keys([order_key(at_ms, str(event_id)) for at_ms, event_id in events])
@@ -68,7 +68,7 @@ def test_a_walk_finds_what_is_there_in_order(
 
 @pytest.mark.parametrize("gap_ms", [1, 30, 1_000, 60_000, 3_600_000])
 @pytest.mark.parametrize("from_index", [0, 300])
-def test_few_others_are_looked_at_however_close_events_lie(gap_ms: int, from_index: int) -> None:
+def test_few_other_events_are_read_at_any_density(gap_ms: int, from_index: int) -> None:
     chance = random.Random(gap_ms)  # noqa: S311 - repeatable
     at_ms = [NOW_MS - (1_000 - number) * gap_ms + chance.randrange(gap_ms) for number in range(1_000)]
     there = Keys([order_key(moment, f"{number}") for number, moment in enumerate(at_ms)])
@@ -81,7 +81,7 @@ def test_few_others_are_looked_at_however_close_events_lie(gap_ms: int, from_ind
     assert there.questions <= 12
 
 
-def test_of_a_visit_without_an_end_few_questions_are_asked() -> None:
+def test_a_visit_without_later_events_needs_few_queries() -> None:
     there = Keys([order_key(NOW_MS - 6 * 86_400_000, "")])
     assert there.take(100, start_ms=NOW_MS - 6 * 86_400_000) == [there.keys]
     assert there.questions <= 6

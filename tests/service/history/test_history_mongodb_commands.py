@@ -1,4 +1,4 @@
-"""What history asks of MongoDB: as many commands for many items as for few, and none that scans a collection."""
+"""History's commands to MongoDB: their number does not grow with the items, and none scans a collection."""
 
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -7,16 +7,18 @@ from typing import Any, NamedTuple
 
 import pytest
 from footfall.history.v1 import history_service_pb2 as pb
-from footfall_history.dead_letters.letters import DeadLetters
-from footfall_history.ingest import long_visits
-from footfall_history.ingest.stamper import Effort, Stamper
+from footfall_eventlog.site_groups import SiteGroups
+from footfall_history.dead_letters.queue import DeadLetterQueue
+from footfall_history.ingest import last_keys
+from footfall_history.ingest.attribution import Attributor, EffortLimit
 from footfall_history.queries import filters
-from footfall_history.queries.children import EVENT, IDENTITY, PAGE, SESSION, VISIT, Children
 from footfall_history.queries.export import Exporter
 from footfall_history.queries.filters import Window
 from footfall_history.queries.reader import Reader
+from footfall_history.queries.related import EVENT, IDENTITY, PAGE, SESSION, VISIT, RelatedItems
+from footfall_history.storage.indexes import INDEXES
 from footfall_history.storage.preview import Preview
-from footfall_history.storage.store import INDEXES, Store
+from footfall_history.storage.store import Store
 from footfall_history.storage.tombstones import Tombstones
 from footfall_timeline import normalize_uuid, order_key, session_id
 
@@ -28,48 +30,51 @@ from tests.tools.visits import event, now_ms
 PERSON = "dana@shop.example"
 SCOPE = pb.Scope(site="default", age_seconds=3600)
 
-USUAL = Effort(transitions=50, restamps=1_000)
-"""As the reader of the log has it; of what may take its time events are stored by the hundred."""
+USUAL = EffortLimit(transitions=50, reattributions=1_000)
+"""The limit of the log's consumer. Without a limit, events are stored 100 per command."""
 
 
 class Watched:
-    """A store full of visits of one person, and what is asked of it."""
+    """A store with visits of one person, and the commands to it."""
 
-    def __init__(self, store: Store, letters: DeadLetters, listener: Listener) -> None:
+    def __init__(self, store: Store, dead_letters: DeadLetterQueue, listener: Listener) -> None:
         self.store = store
         self.reader = Reader(store, IDLE_MS)
         tombstones = Tombstones(store, ERASURE_KEY)
-        self.stamper = Stamper(store, tombstones, transitions_kept=1_000)
-        self.exporter = Exporter(store, self.reader, tombstones, letters, Preview(tombstones, transitions_kept=1_000))
+        self.attributor = Attributor(store, tombstones, max_transitions=1_000)
+        self.exporter = Exporter(
+            store, self.reader, tombstones, dead_letters, Preview(tombstones, max_transitions=1_000)
+        )
         self.stories: list[Story] = []
         self.listener = listener
 
     @contextmanager
     def commands(self) -> Iterator[list[Any]]:
-        """What is asked within."""
+        """The commands within the block."""
         found: list[Any] = []
         before = len(self.listener.commands)
         yield found
-        # A cursor that is read on and on asks for more as its reader goes.
+        # A cursor that is read further sends getMore.
         found += [command for command in self.listener.commands[before:] if next(iter(command)) != "getMore"]
 
     async def grow(self, count: int) -> None:
-        """Let the person come so often."""
+        """Add visits of the person."""
         stories = [Story(PERSON, now_ms() - MINUTE_MS) for _ in range(count)]
-        assert (await self.stamper.keep([story.entry() for story in stories], USUAL)).unstorable == []
+        assert (await self.attributor.store([story.entry() for story in stories], USUAL)).unstorable == []
         self.stories += stories
 
     def related(self, kind: Any, ids: list[str], *kinds: Any) -> Any:
-        return Children(
+        return RelatedItems(
             self.store,
             self.reader,
             pb.StreamRelatedRequest(parent_kind=kind, parent_ids=ids, kinds=kinds, detailed_kinds=kinds, scope=SCOPE),
+            SiteGroups(),
         )
 
 
 @pytest.fixture
-def watched(store: Store, letters: DeadLetters, listener: Listener) -> Watched:
-    return Watched(store, letters, listener)
+def watched(store: Store, dead_letters: DeadLetterQueue, listener: Listener) -> Watched:
+    return Watched(store, dead_letters, listener)
 
 
 async def all_of(items: AsyncIterator[Any]) -> None:
@@ -85,7 +90,7 @@ def events_of(**request: Any) -> Ask:
 
     async def ask(watched: Watched) -> None:
         conditions = filters.event_conditions(message)
-        found = await watched.reader.events(filters.parent_of(message), conditions, filters.window(message))
+        found = await watched.reader.events(filters.parse_parent(message), conditions, filters.window(message))
         assert found.items
 
     return ask
@@ -129,7 +134,7 @@ QUESTIONS: dict[str, Ask] = {
         watched.related(VISIT, [story.visit_id for story in watched.stories], PAGE, SESSION, EVENT).items()
     ),
     "what belongs to an identity": lambda watched: all_of(
-        watched.related(IDENTITY, [PERSON, "nobody"], VISIT, PAGE, SESSION, EVENT).items()
+        watched.related(IDENTITY, [PERSON, "unknown person"], VISIT, PAGE, SESSION, EVENT).items()
     ),
     "what belongs to sessions": lambda watched: all_of(
         watched.related(SESSION, [story.session_id for story in watched.stories], PAGE, EVENT).items()
@@ -143,10 +148,10 @@ QUESTIONS: dict[str, Ask] = {
 
 
 @pytest.mark.parametrize("name", QUESTIONS)
-async def test_no_question_takes_more_commands_for_more_items_and_none_scans(
+async def test_no_query_needs_more_commands_for_more_items_or_scans_a_collection(
     watched: Watched, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(long_visits, "NOTED_EVERY", 1_000_000)  # each visit that by chance is noted is asked for alone
+    monkeypatch.setattr(last_keys, "EVENTS_PER_NOTE", 1_000_000)  # a noted visit costs a query of its own
     counts = []
     for size in (3, 12):
         await watched.grow(size)
@@ -155,7 +160,7 @@ async def test_no_question_takes_more_commands_for_more_items_and_none_scans(
         counts.append(len(commands))
         for command in commands:
             await assert_indexed(watched.store, command)
-    # Fifteen visits for three. How many ranges events are read in depends a little on how close they lie.
+    # With fifteen visits instead of three. The number of ranges depends a little on the distance between events.
     assert counts[0] >= 1
     assert counts[1] <= counts[0] + 2
 
@@ -163,7 +168,7 @@ async def test_no_question_takes_more_commands_for_more_items_and_none_scans(
 async def test_storing_takes_as_many_commands_for_many_visits_as_for_few(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(long_visits, "NOTED_EVERY", 1_000_000)  # that by chance one is noted is one command more
+    monkeypatch.setattr(last_keys, "EVENTS_PER_NOTE", 1_000_000)  # a note costs a command of its own
     counts = []
     for size in (2, 40):
         with watched.commands() as commands:
@@ -176,16 +181,16 @@ async def test_storing_takes_as_many_commands_for_many_visits_as_for_few(
     assert counts[0] == ["find", "insert", "find", "insert", "find", "find", "update"]
     more = [entry([event("AddToCart", story.visit_id, now_ms())]) for story in watched.stories]
     with watched.commands() as commands:
-        await watched.stamper.keep(more, USUAL)
+        await watched.attributor.store(more, USUAL)
     assert [next(iter(command)) for command in commands] == ["insert", "find", "update"]
 
 
-async def test_late_transitions_and_repeats_are_found_by_indexes_too(watched: Watched) -> None:
+async def test_late_transitions_and_duplicates_use_indexes(watched: Watched) -> None:
     await watched.grow(2)
     story = watched.stories[0]
     late = event("UserInfo", story.visit_id, story.at_ms + 1_500, "ann")
     with watched.commands() as commands:
-        await watched.stamper.keep([story.entry(), entry([late])])
+        await watched.attributor.store([story.entry(), entry([late])])
     assert "update" in {next(iter(command)) for command in commands}
     for command in commands:
         await assert_indexed(watched.store, command)
@@ -204,14 +209,14 @@ class Stay(NamedTuple):
 
 
 async def stay(watched: Watched, events: int) -> Stay:
-    """Store a visit of so many events: every second a page, and what is done there."""
-    visit_id, person, at_ms = str(uuid.uuid4()), f"somebody {uuid.uuid4()}", now_ms() - 3_600_000
+    """Store a visit with this many events: a page every second, with events on it."""
+    visit_id, person, at_ms = str(uuid.uuid4()), f"person {uuid.uuid4()}", now_ms() - 3_600_000
     done = [event("SignIn", visit_id, at_ms, person)]
     for number in range(1, events):
         name = ("PageEntered", "AddToCart", "PageExited")[number % 3]
         done.append(event(name, visit_id, at_ms + number * 333, pageID=f"{number // 3:032X}"))
     for start in range(0, events, 1_000):
-        assert (await watched.stamper.keep([entry(done[start : start + 1_000])])).unstorable == []
+        assert (await watched.attributor.store([entry(done[start : start + 1_000])])).unstorable == []
     session = session_id(visit_id, normalize_uuid(done[0]["eventID"]))
     return Stay(visit_id, person, session, order_key(done[events // 2]["timestamp"], ""))
 
@@ -235,7 +240,7 @@ ABOUT_A_STAY: dict[str, Callable[[Reader, Stay, Window], Awaitable[Any]]] = {
 }
 
 
-async def test_no_more_is_read_of_a_visit_of_many_events_than_of_one_of_few(watched: Watched) -> None:
+async def test_a_long_visit_needs_no_more_reads_than_a_short_one(watched: Watched) -> None:
     stays = [await stay(watched, 100), await stay(watched, 5_000)]
     for name, ask in ABOUT_A_STAY.items():
         for of in stays:
@@ -249,7 +254,7 @@ async def test_no_more_is_read_of_a_visit_of_many_events_than_of_one_of_few(watc
 
 
 async def looked_at_by(store: Store, command: Any) -> int:
-    """How many documents are where a command looks: SecantusDB reads all of them before it applies a limit."""
+    """The number of documents that match a command without its limit: SecantusDB reads all of them."""
     verb = next(iter(command))
     where = command["filter"] if verb == "find" else command["pipeline"][0]["$match"]
     part = bounding_part(command[verb], where)
@@ -258,11 +263,11 @@ async def looked_at_by(store: Store, command: Any) -> int:
     return await store.events.database[command[verb]].count_documents(part)
 
 
-async def test_of_large_events_hardly_more_are_read_than_an_answer_holds(watched: Watched) -> None:
+async def test_hardly_more_large_events_are_read_than_fit_into_a_response(watched: Watched) -> None:
     visit_id = str(uuid.uuid4())
     large = [event("AddToCart", visit_id, now_ms() + n, data={"text": "x" * 60_000}) for n in range(180)]
     for start in range(0, len(large), 60):
-        await watched.stamper.keep([entry(large[start : start + 60])])
+        await watched.attributor.store([entry(large[start : start + 60])])
     watched.listener.answered = 0
     page = await watched.reader.events(("visit_id", visit_id), {}, Window("", "", 1_000))
     assert page.next_key
@@ -270,7 +275,7 @@ async def test_of_large_events_hardly_more_are_read_than_an_answer_holds(watched
 
 
 async def assert_indexed(store: Store, command: Any) -> None:
-    """That every filter of a command is served by an index."""
+    """Assert that an index serves every filter of a command."""
     verb = next(iter(command))
     collection = command[verb]
     if collection not in INDEXES:
@@ -291,7 +296,7 @@ async def assert_indexed(store: Store, command: Any) -> None:
     for where in filters:
         plan = await explain(store, collection, where)
         if plan["serverInfo"]["host"] == "secantus":
-            # It explains only the part of a filter that bounds an index, though it uses the index all the same.
+            # It uses an index for a whole filter, but explains only the part that bounds the index.
             plan = await explain(store, collection, bounding_part(collection, where))
         assert "COLLSCAN" not in str(plan["queryPlanner"]["winningPlan"]), where
 
@@ -302,7 +307,7 @@ async def explain(store: Store, collection: str, where: Any) -> Any:
 
 
 def bounding_part(collection: str, where: Any) -> dict[str, Any]:
-    """The conditions on the first fields of the index that has most of them, up to the first that is no equality."""
+    """The conditions on the first fields of the best index, up to the first condition that is no equality."""
     best: dict[str, Any] = {"_id": where["_id"]} if "_id" in where else {}
     for keys, _ in INDEXES[collection]:
         part: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""Turns documents into the resources of the contract: visits, sessions, associations, pages, explanations; pure."""
+"""Turns documents into resources of the contract: visits, sessions, associations, pages and explanations."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -10,6 +10,7 @@ from footfall.identity.v1.visitor_pb2 import VisitorState
 from footfall_timeline import EFFECTS, Association, Attribution, Rule, Session, Step
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from footfall_history.dead_letters import DeadLetter
 from footfall_history.storage import Document, Visit, assurance_reason_code, event_time_ms
 
 PAGE_FIELDS: Final = (
@@ -24,17 +25,17 @@ PAGE_FIELDS: Final = (
     "title",
     "category",
 )
-"""What a page says of its PageEntered, without the data that may be large."""
+"""The fields of a PageEntered event that a page needs. `data_json`, which may be large, is not among them."""
 EVIDENCE_FIELDS: Final = ("event_id", "event_name", "assurance_reason")
-"""What an explanation says of an event."""
+"""The fields of an event that an explanation needs."""
 RULE_CODES: Final = {rule: pb.TransitionRule.Value(f"TRANSITION_RULE_{rule.name}") for rule in Rule}
-"""What an explanation says beside the text of a rule."""
+"""The contract's enum values of the rules."""
 
 
 def visit_message(document: Mapping[str, Any], last_key: str | None, now_ms: int, idle_ms: int) -> pb.Visit:
-    """A visit, whose last event has the order key `last_key` (None: all its events have expired)."""
+    """A visit. `last_key`: order key of its last event (None: all have expired). `idle_ms` without events end it."""
     visit = Visit.from_document(document)
-    stamp = visit.visit_state.attribution
+    attribution = visit.visit_state.attribution
     start_ms = event_time_ms(document["start_key"])
     last_ms = event_time_ms(last_key) if last_key else start_ms
     return pb.Visit(
@@ -44,11 +45,11 @@ def visit_message(document: Mapping[str, Any], last_key: str | None, now_ms: int
         site=document.get("site", ""),
         start_time=timestamp(start_ms),
         last_event_time=timestamp(last_ms),
-        active_session_id=stamp.session_id,
+        active_session_id=attribution.session_id,
         user_agent_id=document.get("user_agent_id", ""),
         user_agent=document.get("user_agent", ""),
-        state=VisitorState.ValueType(stamp.state),
-        identity_id=stamp.identity,
+        state=VisitorState.ValueType(attribution.state),
+        identity_id=attribution.identity,
         revision=visit.rev,
         ended=now_ms - last_ms > idle_ms,
         timeline_truncated=visit.is_truncated,
@@ -56,14 +57,14 @@ def visit_message(document: Mapping[str, Any], last_key: str | None, now_ms: int
 
 
 def shown_id(document: Mapping[str, Any]) -> str:
-    """The id that the browser knows a visit by, given as stored."""
-    browsers: str = document.get("browser_visit_id") or document["_id"]
-    return browsers
+    """The id of a visit in the browser, from its document."""
+    visit_id: str = document.get("browser_visit_id") or document["_id"]
+    return visit_id
 
 
 def session_message(visit_id: str, session: Session) -> pb.Session:
     """A session of a visit."""
-    message = pb.Session(
+    return pb.Session(
         session_id=session.session_id,
         identity_id=session.identity,
         visit_id=visit_id,
@@ -71,14 +72,12 @@ def session_message(visit_id: str, session: Session) -> pb.Session:
         assurance=AssuranceValue.ValueType(session.assurance),
         start_event_id=session.start_event_id,
         end_event_id=session.end_event_id,
+        end_time=None if session.end_ms is None else timestamp(session.end_ms),
     )
-    if session.end_ms is not None:
-        message.end_time.CopyFrom(timestamp(session.end_ms))
-    return message
 
 
 def association_message(visit_id: str, association: Association, known: Identity | None) -> pb.Association:
-    """That a visit has to do with an identity; `known` is what identity says of it, if it answers."""
+    """The association of a visit with an identity. `known`: its record, None if the identity service did not answer."""
     scope = VisitorState.ValueType(association.scope)
     message = pb.Association(
         identity=known or Identity(identity_id=association.identity),
@@ -91,8 +90,8 @@ def association_message(visit_id: str, association: Association, known: Identity
 
 
 def page_message(entered: Mapping[str, Any], exited: str) -> pb.Page:
-    """A page entry, from `PAGE_FIELDS` of its PageEntered and the order key of its last PageExited, if there is one."""
-    message = pb.Page(
+    """A page entry, from PAGE_FIELDS of its PageEntered and the order key of its last PageExited (empty: none)."""
+    return pb.Page(
         page_id=entered["page_id"],
         browser_page_id=entered["browser_page_id"],
         visit_id=entered.get("browser_visit_id") or entered["visit_id"],
@@ -102,14 +101,12 @@ def page_message(entered: Mapping[str, Any], exited: str) -> pb.Page:
         title=entered.get("title", ""),
         category=entered.get("category", ""),
         start_time=timestamp(event_time_ms(entered["order_key"])),
+        end_time=timestamp(event_time_ms(exited)) if exited else None,
     )
-    if exited:
-        message.end_time.CopyFrom(timestamp(event_time_ms(exited)))
-    return message
 
 
 def explanations(steps: Iterable[Step], evidence: Mapping[str, Document], rev: int) -> Iterable[pb.Explanation]:
-    """Transitions of a timeline of this revision; `evidence` are the stored events, by event id."""
+    """Transitions of a timeline of this revision. `evidence`: their events by event id, as EVIDENCE_FIELDS."""
     for step in steps:
         transition = step.transition
         event = evidence.get(transition.event_id, {})
@@ -123,19 +120,27 @@ def explanations(steps: Iterable[Step], evidence: Mapping[str, Document], rev: i
             assurance=AssuranceValue.ValueType(transition.assurance),
             assurance_reason=reason,
             assurance_reason_code=assurance_reason_code(reason),
-            before=stamp_message(step.before, rev),
-            after=stamp_message(step.after, rev),
+            before=attribution_message(step.before, rev),
+            after=attribution_message(step.after, rev),
             effect=EFFECTS[step.rule],
         )
 
 
-def stamp_message(stamp: Attribution, rev: int) -> pb.Stamp:
-    """A stamp made from the timeline of this revision."""
+def attribution_message(attribution: Attribution, rev: int) -> pb.Stamp:
+    """An attribution by the timeline of this revision."""
     return pb.Stamp(
-        state=VisitorState.ValueType(stamp.state), identity_id=stamp.identity, session_id=stamp.session_id, revision=rev
+        state=VisitorState.ValueType(attribution.state),
+        identity_id=attribution.identity,
+        session_id=attribution.session_id,
+        revision=rev,
     )
 
 
+def dead_letter_message(letter: DeadLetter) -> pb.DeadLetter:
+    """Why and when an event became a dead letter."""
+    return pb.DeadLetter(reason=letter.reason, create_time=timestamp(letter.created_ms))
+
+
 def timestamp(at_ms: int) -> Timestamp:
-    """A moment given in milliseconds since the epoch."""
+    """A time in milliseconds since the epoch."""
     return Timestamp(seconds=at_ms // 1000, nanos=at_ms % 1000 * 1_000_000)
