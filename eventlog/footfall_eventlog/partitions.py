@@ -11,13 +11,11 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import structlog
 from footfall_servicekit.background import RefusalError
-from footfall_servicekit.values import Accepts, StoreUrl
-from pydantic import AfterValidator
 from redis import exceptions as redis_errors
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.connection import Connection, SSLConnection, parse_url
@@ -184,10 +182,6 @@ def check_url(url: str) -> str:
     if path and path != str(database):
         raise ValueError("must end with the number of a database, or without any")
     return url
-
-
-RedisUrl = Annotated[StoreUrl, AfterValidator(check_url), Accepts("`redis://host:port` or `rediss://...`")]
-"""URL of Redis, which may hold a password: give its field `repr=False`."""
 
 
 class Node(NamedTuple):

@@ -7,7 +7,7 @@ processes must agree on is made with `shared` and has none.
 All problems are reported together: those of one setting by the type of its field (values.py has the types that pydantic
 lacks), those between several settings by `problems`.
 
-A setting that is renamed keeps its old name for one version: `old_names` of its class lists it.
+A setting that is renamed keeps its old name for one version, as the `OldName` of its type.
 """
 
 import os
@@ -15,9 +15,9 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
+from dataclasses import dataclass
 from difflib import get_close_matches
-from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, FilePath, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
@@ -34,6 +34,13 @@ def shared(name: str, default: Any, description: str, **constraints: Any) -> Any
     return Field(default, validation_alias=name, description=description, **constraints)
 
 
+@dataclass(frozen=True)
+class OldName:
+    """The variable that set a setting in the version before; `*` is the prefix of the service."""
+
+    text: str
+
+
 class ProcessSettings(BaseSettings):
     """Settings of every process of the suite. Immutable; read once at start."""
 
@@ -44,9 +51,6 @@ class ProcessSettings(BaseSettings):
         validate_by_name=True,  # tests give a shared setting by its field's name
     )
 
-    old_names: ClassVar[Mapping[str, str]] = MappingProxyType({"drain_delay_ms": "*LAME_DUCK_MS"})
-    """By field, the variable that set it in the version before; `*` is the prefix. A subclass lists only its own."""
-
     host: Host = Field(
         default="127.0.0.1", description="Address to listen on. The images set `0.0.0.0`, which is every address."
     )
@@ -56,7 +60,7 @@ class ProcessSettings(BaseSettings):
         "info",
         "Lowest level that is logged. Lines of level `debug` may quote parts of a request.",
     )
-    drain_delay_ms: int = Field(
+    drain_delay_ms: Annotated[int, OldName("*LAME_DUCK_MS")] = Field(
         default=500,
         ge=0,
         le=60_000,
@@ -127,8 +131,6 @@ class ProcessSettings(BaseSettings):
 class ServiceSettings(ProcessSettings):
     """Settings of every gRPC service."""
 
-    old_names = MappingProxyType({"max_streams_per_method": "*MAX_STREAMS", "max_rpc_duration_ms": "*RPC_CEILING_MS"})
-
     metrics_port: int | None = Field(
         default=None,
         ge=0,
@@ -142,7 +144,7 @@ class ServiceSettings(ProcessSettings):
         description="Unary calls that run at the same time. Further calls are refused with RESOURCE_EXHAUSTED. A "
         "method that is called for every batch has a limit of its own of the same size; health checks have none.",
     )
-    max_streams_per_method: int = Field(
+    max_streams_per_method: Annotated[int, OldName("*MAX_STREAMS")] = Field(
         default=256,
         ge=1,
         le=100_000,
@@ -155,7 +157,7 @@ class ServiceSettings(ProcessSettings):
         le=1024**3,
         description="Size of a gRPC message, received or sent. A larger message ends its call with RESOURCE_EXHAUSTED.",
     )
-    max_rpc_duration_ms: int = Field(
+    max_rpc_duration_ms: Annotated[int, OldName("*RPC_CEILING_MS")] = Field(
         default=30_000,
         ge=1,
         le=3_600_000,
@@ -332,8 +334,12 @@ def renamed(cls: type[BaseSettings], environment: Mapping[str, str]) -> Iterator
 def old_variables(cls: type[BaseSettings]) -> dict[str, str]:
     """By field, the old name of its variable."""
     prefix = cls.model_config.get("env_prefix", "")
-    every = (vars(base).get("old_names", {}) for base in reversed(cls.__mro__))
-    return {field: old.replace("*", prefix) for names in every for field, old in names.items()}
+    return {
+        name: mark.text.replace("*", prefix)
+        for name, field in cls.model_fields.items()
+        for mark in field.metadata
+        if isinstance(mark, OldName)
+    }
 
 
 def _default(cls: type[BaseSettings], location: int | str) -> Any:

@@ -7,6 +7,7 @@ from typing import Final
 from footfall.identity.v1 import identity_service_pb2_grpc as identity_grpc
 from footfall_eventlog.log import LIVE_GROUP, RECORDS_GROUP
 from footfall_eventlog.partitions import MIN_VERSION, MIN_VERSION_WITH_WAITAOF
+from footfall_eventlog.settings import DAY_MS, MINUTE_MS
 from footfall_eventlog.site_groups import SiteGroups
 from footfall_servicekit import command_line
 from footfall_servicekit.background import repeat
@@ -25,7 +26,7 @@ from footfall_identity.log_consumers import LiveStateConsumer, RecordConsumer
 from footfall_identity.partitions import Partitions
 from footfall_identity.record_writer import RecordWriter
 from footfall_identity.service import IdentityService
-from footfall_identity.settings import DAY_MS, MINUTE_MS, IdentitySettings
+from footfall_identity.settings import IdentitySettings
 from footfall_identity.visitor_store import VisitorStore
 
 SERVICE_NAME = "footfall.identity.v1.IdentityService"

@@ -7,6 +7,7 @@ from typing import Any, Final
 from footfall.identity.v1 import identity_service_pb2 as pb
 from footfall.identity.v1.identity_pb2 import Identity
 from footfall.identity.v1.identity_service_pb2_grpc import IdentityServiceServicer
+from footfall_eventlog.settings import MINUTE_MS
 from footfall_eventlog.site_groups import SiteGroups
 from footfall_servicekit import paging
 from footfall_servicekit.errors import RequestError
@@ -22,7 +23,7 @@ from footfall_identity.link_store import LinkStore
 from footfall_identity.linker import Linker
 from footfall_identity.live_visitors import is_visible, list_live
 from footfall_identity.partitions import Partitions
-from footfall_identity.settings import MINUTE_MS, IdentitySettings
+from footfall_identity.settings import IdentitySettings
 from footfall_identity.visit_record import visit_updates
 from footfall_identity.visitor_store import VisitorStore, now_ms
 
