@@ -8,8 +8,6 @@ from typing import Any, Final
 import structlog
 from footfall_eventlog.log import GROUPS, stream_key
 from footfall_eventlog.partitions import (
-    MIN_VERSION,
-    MIN_VERSION_WITH_WAITAOF,
     TRANSIENT_ERRORS,
     Address,
     Node,
@@ -116,9 +114,9 @@ class EventLog:
     async def check(self) -> None:
         """Wait until Redis answers, then check its version, number of partitions, durability and replicas.
 
-        Until then, appends fail. Raises PartitionCountError, RedisVersionError and LogMisconfiguredError.
+        Until then, appends fail. Raises RefusalError.
         """
-        await self._redis.check(MIN_VERSION_WITH_WAITAOF if self._ack_replicas else MIN_VERSION)
+        await self._redis.check(needs_waitaof=bool(self._ack_replicas))
         for node in self._redis.nodes():
             try:
                 await self._check_durability(node)

@@ -6,7 +6,6 @@ from typing import Final
 
 from footfall.identity.v1 import identity_service_pb2_grpc as identity_grpc
 from footfall_eventlog.log import LIVE_GROUP, RECORDS_GROUP
-from footfall_eventlog.partitions import MIN_VERSION, MIN_VERSION_WITH_WAITAOF
 from footfall_eventlog.settings import DAY_MS, MINUTE_MS
 from footfall_eventlog.site_groups import SiteGroups
 from footfall_servicekit import command_line
@@ -92,7 +91,7 @@ async def identify(settings: IdentitySettings) -> int:
         frequent=["ResolveEvents"],
         ready=partitions.redis.is_ready,
         background=[
-            partial(partitions.redis.check, MIN_VERSION_WITH_WAITAOF if settings.log_ack_replicas else MIN_VERSION),
+            partial(partitions.redis.check, needs_waitaof=bool(settings.log_ack_replicas)),
             links.prepare,
             eraser.restore,
             partial(repeat, _FINISH_EVERY_S, RequestError, linker.finish),
