@@ -8,7 +8,7 @@ from typing import Annotated
 
 from footfall_eventlog.settings import IdentityTarget, RedisUrl, SitesFile, VisitIdleMinutes
 from footfall_eventlog.sites import load_sites
-from footfall_servicekit.settings import PORT_DESCRIPTION, OldName, ProcessSettings, pair_problems, shared
+from footfall_servicekit.settings import OldName, Port, ProcessSettings, pair_problems, shared
 from footfall_servicekit.values import Accepts, Target, readable_by
 from pydantic import AfterValidator, Field, FilePath, SecretStr
 from pydantic_settings import SettingsConfigDict
@@ -40,7 +40,7 @@ class GatewaySettings(ProcessSettings):
 
     model_config = SettingsConfigDict(env_prefix="GATEWAY_")
 
-    port: int = Field(default=8080, ge=0, le=65535, description=PORT_DESCRIPTION)
+    port: Port = 8080
     tls_cert_file: FilePath | None = Field(
         default=None,
         description="Certificate chain (PEM) for HTTPS. A changed file is used for new connections. Unset: HTTP.",

@@ -26,7 +26,7 @@ from footfall_servicekit.reloading import reason_of
 from footfall_servicekit.tls import ClientTls, KeyPair, check_authorities, server_context
 from footfall_servicekit.values import Accepts, Host, listening_problems
 
-PORT_DESCRIPTION = "Port to listen on. 0: a free port, which is logged."
+Port = Annotated[int, Field(ge=0, le=65535, description="Port to listen on. 0: a free port, which is logged.")]
 
 
 def shared(name: str, default: Any, description: str, **constraints: Any) -> Any:
@@ -54,7 +54,7 @@ class ProcessSettings(BaseSettings):
     host: Host = Field(
         default="127.0.0.1", description="Address to listen on. The images set `0.0.0.0`, which is every address."
     )
-    port: int = Field(default=0, ge=0, le=65535, description=PORT_DESCRIPTION)
+    port: Port = 0
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(str.lower)] = shared(
         "LOG_LEVEL",
         "info",

@@ -14,7 +14,7 @@ from footfall_eventlog.settings import (
     RedisUrl,
     SitesFile,
 )
-from footfall_servicekit.settings import PORT_DESCRIPTION, OldName, ServiceSettings, shared
+from footfall_servicekit.settings import OldName, Port, ServiceSettings, shared
 from footfall_servicekit.values import Accepts, readable_by
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
@@ -28,7 +28,7 @@ class CollectorSettings(ServiceSettings):
 
     model_config = SettingsConfigDict(env_prefix="COLLECTOR_")
 
-    port: int = Field(default=50051, ge=0, le=65535, description=PORT_DESCRIPTION)
+    port: Port = 50051
     redis_url: RedisUrl
     partitions: Partitions
     identity_target: IdentityTarget

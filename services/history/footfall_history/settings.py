@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Annotated
 
 from footfall_eventlog.settings import IdentityTarget, MongoUrl, ReaderSettings
-from footfall_servicekit.settings import PORT_DESCRIPTION, OldName, shared
+from footfall_servicekit.settings import OldName, Port, shared
 from pydantic import AfterValidator, Field
 from pydantic_settings import SettingsConfigDict
 
@@ -16,7 +16,7 @@ class HistorySettings(ReaderSettings):
 
     model_config = SettingsConfigDict(env_prefix="HISTORY_")
 
-    port: int = Field(default=50053, ge=0, le=65535, description=PORT_DESCRIPTION)
+    port: Port = 50053
     mongo_url: Annotated[MongoUrl, AfterValidator(check_url)]
     identity_target: IdentityTarget
     identity_timeout_ms: int = Field(

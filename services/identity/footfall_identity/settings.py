@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Annotated
 
 from footfall_eventlog.settings import LogAckReplicas, MongoUrl, ReaderSettings
-from footfall_servicekit.settings import PORT_DESCRIPTION, OldName
+from footfall_servicekit.settings import OldName, Port
 from footfall_servicekit.values import Accepts
 from pydantic import AfterValidator, Field
 from pydantic_settings import SettingsConfigDict
@@ -21,7 +21,7 @@ class IdentitySettings(ReaderSettings):
 
     model_config = SettingsConfigDict(env_prefix="IDENTITY_")
 
-    port: int = Field(default=50052, ge=0, le=65535, description=PORT_DESCRIPTION)
+    port: Port = 50052
     mongo_url: Annotated[MongoUrl, AfterValidator(check_url)]
     phone_region: Annotated[
         str | None, AfterValidator(check_region), Accepts("two letters of a country, such as `DE`")
