@@ -7,7 +7,6 @@ from typing import Final
 from footfall.identity.v1 import identity_service_pb2_grpc as identity_grpc
 from footfall_eventlog.log import LIVE_GROUP, RECORDS_GROUP
 from footfall_eventlog.settings import DAY_MS, MINUTE_MS
-from footfall_eventlog.site_groups import SiteGroups
 from footfall_servicekit import command_line
 from footfall_servicekit.background import repeat
 from footfall_servicekit.errors import RequestError
@@ -18,7 +17,6 @@ from footfall_identity.access import ACCESS
 from footfall_identity.change_feed import ChangeFeed
 from footfall_identity.erasure import Eraser
 from footfall_identity.identity_index import IdentityIndex
-from footfall_identity.importer import Importer
 from footfall_identity.link_store import LinkStore
 from footfall_identity.linker import Linker
 from footfall_identity.log_consumers import LiveStateConsumer, RecordConsumer
@@ -56,7 +54,7 @@ async def identify(settings: IdentitySettings) -> int:
         erases_anonymous=settings.erase_anonymous_events,
     )
     index = IdentityIndex(partitions, visitors)
-    links = LinkStore.open(
+    links = LinkStore(
         settings.mongo_url, settings.mongo_database, timeout_ms=settings.mongo_timeout_ms, erasure_secret=secret
     )
     linker = Linker(links, region)
@@ -66,7 +64,6 @@ async def identify(settings: IdentitySettings) -> int:
     )
     writer = RecordWriter(index, links, linker, names=settings.attribute_names, phone_region=region)
     consumer = RecordConsumer(visitors, writer, eraser)
-    site_groups = SiteGroups.load(settings.sites_file)
     service = IdentityService(
         settings,
         partitions,
@@ -75,8 +72,7 @@ async def identify(settings: IdentitySettings) -> int:
         linker=linker,
         eraser=eraser,
         feed=feed,
-        importer=Importer(writer),
-        site_groups=site_groups,
+        writer=writer,
     )
     readers = [
         *partitions.log_readers(
