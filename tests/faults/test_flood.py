@@ -1,7 +1,7 @@
 """One visit is sent far more than a person does, and nobody else notices.
 
 FOOTFALL_FLOOD=60000 is two minutes of what the limit of one address admits, for a machine that does nothing else: then
-what is promised is asserted. `make test` takes six seconds of it, beside other tests, and has more patience.
+what is promised is asserted. `make test` takes three seconds of it, beside other tests, and has more patience.
 """
 
 import asyncio
@@ -22,12 +22,12 @@ from tests.tools.suite import Suite
 from tests.tools.visits import Event, event, now_ms
 
 IS_ALONE = "FOOTFALL_FLOOD" in os.environ
-FLOOD = int(os.environ.get("FOOTFALL_FLOOD", "3000"))
+FLOOD = int(os.environ.get("FOOTFALL_FLOOD", "1500"))
 EVENTS_A_SECOND = 500  # RATE_LIMIT_EVENTS_PER_MINUTE_PER_ADDRESS
 EVENTS_A_BEACON = 50
 IN_HISTORY_S = 3.0 if IS_ALONE else 15.0
 EXPLAINED_S = 1.0 if IS_ALONE else 5.0
-HOSTILE = int(os.environ.get("FOOTFALL_HOSTILE", "1200"))
+HOSTILE = int(os.environ.get("FOOTFALL_HOSTILE", "600"))
 HOSTILE_A_BEACON = 50
 LONG_NAME = "\N{GRINNING FACE}" * 500
 

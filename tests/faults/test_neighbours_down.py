@@ -28,7 +28,7 @@ async def test_beacons_are_accepted_while_identity_is_down_and_it_is_right_after
             return answer.status_code == 200 and answer.json()["state"] == "AUTHENTICATED"
 
         await eventually(authenticated, timeout=20)
-        await eventually(lambda: _is_listed(http, "dana"), timeout=10)
+        await eventually(lambda: _is_listed(http, "dana"))
 
 
 async def test_history_turns_unready_without_its_store_and_beacons_are_accepted(suite: Suite) -> None:

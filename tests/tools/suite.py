@@ -46,7 +46,7 @@ ON_CLUSTER = bool(os.environ.get("FOOTFALL_CLUSTER"))
 MUTUAL_TLS = bool(os.environ.get("FOOTFALL_MUTUAL_TLS"))
 
 START_SECONDS = 60.0
-STOP_SECONDS = 30.0
+STOP_SECONDS = 60.0
 
 
 class Suite:

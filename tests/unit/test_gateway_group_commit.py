@@ -242,6 +242,6 @@ async def test_a_group_that_is_cancelled_under_way_leaves_nobody_waiting() -> No
 
     commit: GroupCommit[str, str] = GroupCommit(lose, WIDE)
     waiters = [commit.submit(item, 1, 1) for item in "ab"]
-    outcomes = await asyncio.wait_for(asyncio.gather(*waiters, return_exceptions=True), 1)
+    outcomes = await asyncio.wait_for(asyncio.gather(*waiters, return_exceptions=True), 30)
     assert [type(outcome) for outcome in outcomes] == [LostError] * 2
     await commit.close()

@@ -187,10 +187,10 @@ class TestLog:
         self, running_collector: Running, redis: Any
     ) -> None:
         async with running_collector(COLLECTOR_REDIS_TIMEOUT_MS=1_000) as service:
-            await redis.execute_command("CLIENT", "PAUSE", 2_500)
+            await redis.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await collect(service, batch(message()))
-            await redis.ping()
+            await redis.execute_command("CLIENT", "UNPAUSE")
             assert (await collect(service, batch(message()))).stored_count == 1
         details = details_of(refused.value)
         assert (details.code, details.reason) == (grpc.StatusCode.UNAVAILABLE, "LOG_UNAVAILABLE")
@@ -200,7 +200,7 @@ class TestLog:
         async with running_collector(PARTITIONS=2):
             pass
         async with running_collector(PARTITIONS=3) as service:
-            assert service.process.wait(10) == 2
+            assert service.process.wait(30) == 2
             assert "Set PARTITIONS=2 for every service" in service.output()
 
 
@@ -254,7 +254,7 @@ async def test_a_wrong_file_ends_the_process_and_is_explained(
     file = tmp_path / "wrong.toml"
     file.write_text(text)
     async with running_collector(**{setting: file}) as service:
-        assert service.process.wait(10) == 2
+        assert service.process.wait(30) == 2
         assert f"The settings are wrong:\n  {setting}: {file}: {problem}" in service.output()
         assert "Traceback" not in service.output()
 

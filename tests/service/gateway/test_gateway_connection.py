@@ -18,7 +18,7 @@ from tests.tools.visits import event, new_id, now_ms
 HIDDEN = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 LAST = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 PATHS = ["/beacon", "/server/data/visits", "/healthz"]
-IN_TIME_S = 10
+IN_TIME_S = 30
 SLOW_MS = 400
 
 

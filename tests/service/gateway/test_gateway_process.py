@@ -37,7 +37,7 @@ async def test_a_server_that_dies_or_ends_ends_the_process_and_says_why(
     gateway = Gateway(settings())
     with structlog.testing.capture_logs() as lines:
         await gateway.start()
-        assert await asyncio.wait_for(gateway.stopped(), 10) == 1
+        assert await asyncio.wait_for(gateway.stopped(), 30) == 1
     [died] = [line for line in lines if line["log_level"] == "error"]
     assert died["event"] == "background work died; the process stops"
     assert died["exc_info"]
@@ -58,7 +58,7 @@ async def test_sharing_rate_limits_outlives_a_failure_that_nobody_thought_of(
 
     monkeypatch.setattr(MinuteLimit, "tell", tell_after_failing)
     async with running_gateway(REDIS_URL=redis_database_url) as http:
-        await asyncio.wait_for(told.wait(), 10)
+        await asyncio.wait_for(told.wait(), 30)
         assert await failures(http, "RateLimiter.share") == 1
 
 
@@ -81,5 +81,5 @@ async def test_a_batch_whose_channel_is_closed_is_known_not_to_be_confirmed(
     await eventually(lambda: bool(scripted_collector.batches))
     await backends.close()
     with pytest.raises(Problem) as raised:
-        await asyncio.wait_for(collecting, 5)
+        await asyncio.wait_for(collecting, 30)
     assert raised.value.status == 503

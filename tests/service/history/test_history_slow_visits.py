@@ -184,7 +184,7 @@ async def test_what_fails_again_and_again_is_set_aside_and_comes_back(
         await eventually(is_stored)
         assert await count_of(store, sick.visit_id) == 0
         stamper.sick = ""
-        await eventually(lambda: is_all_handled(redis), timeout=10)
+        await eventually(lambda: is_all_handled(redis))
     assert await count_of(store, sick.visit_id) == 7
 
 

@@ -269,9 +269,9 @@ async def test_the_feed_outlives_a_failure_that_nobody_thought_of(
     monkeypatch.setattr(store, "changes", read_after_failing)
     await eventually(lambda: next(failures, None) is None)
     [visit] = await resolve(store, admitted("SignIn", new_id(), now_ms(), "ann"))
-    assert (await asyncio.wait_for(anext(messages), 10)).visitor.visit_id == visit.visit_id
+    assert (await asyncio.wait_for(anext(messages), 30)).visitor.visit_id == visit.visit_id
     stopping.set()
-    await asyncio.wait_for(running, 10)
+    await asyncio.wait_for(running, 30)
 
 
 async def test_watchers_end_at_once_when_the_process_stops(running_identity: Running) -> None:
@@ -279,9 +279,9 @@ async def test_watchers_end_at_once_when_the_process_stops(running_identity: Run
         watched = await watching(stub)
         identity.process.terminate()
         with pytest.raises(grpc.aio.AioRpcError) as ended:
-            await asyncio.wait_for(watched.task, 3)
+            await asyncio.wait_for(watched.task, 30)
         assert details_of(ended.value).reason == "STOPPING"
-        assert await asyncio.to_thread(identity.process.wait, 10) == 0
+        assert await asyncio.to_thread(identity.process.wait, 30) == 0
 
 
 async def test_watchers_are_bounded_and_nobody_else_is_refused_because_of_them(running_identity: Running) -> None:
