@@ -86,8 +86,8 @@ async def post(http: httpx.AsyncClient, visit_id: str, events: int) -> int:
 
 @pytest.mark.timeout(240)
 async def test_a_log_at_its_bound_refuses_until_it_is_drained_and_takes_the_rest(cramped: Suite) -> None:
-    backlog = await fall_behind(cramped, seed=1, events=2_400)
-    assert backlog.behind < backlog.ledger.acknowledged == 2_400
+    backlog = await fall_behind(cramped, seed=1, events=4_800)
+    assert backlog.behind < backlog.ledger.acknowledged == 4_800
     assert {answer.status for answer in backlog.ledger.answers} == {204, 503}
     assert [answer for answer in backlog.ledger.answers if not answer.is_fit] == []
     assert backlog.log_bytes < 1.25 * LOG_BOUND_BYTES  # one group was under way
