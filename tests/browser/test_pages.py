@@ -1,6 +1,5 @@
 """The events a page raises by itself: VisitStarted once a visit, PageEntered and PageExited once a page entry."""
 
-
 import pytest
 from playwright.async_api import Browser, async_playwright
 
