@@ -1,6 +1,6 @@
 """Turns a machine into figures: the suite and the floor under the same load in turn, then what only the suite has.
 
-`make bench` runs all and writes docs/performance.md; `python -m bench --quick` takes a minute and only prints.
+`make bench` runs all and writes docs/dev/performance.md; `python -m bench --quick` takes a minute and only prints.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Turns two numbers of stored events into what the commonest queries take with each, and into their ratios.
 
-`make bench-history` measures and writes docs/performance.md; `python -m bench.history --quick` only prints.
+`make bench-history` measures and writes docs/dev/performance.md; `python -m bench.history --quick` only prints.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Turns a measured section into its place in docs/performance.md."""
+"""Turns a measured section into its place in docs/dev/performance.md."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from bench import machine
 from deploy.embedded import ROOT
 
-PAGE = ROOT / "docs" / "performance.md"
+PAGE = ROOT / "docs" / "dev" / "performance.md"
 
 
 def measured(seconds: float) -> str:

@@ -1,6 +1,6 @@
 """Turns minutes of steady traffic into how fast the memory of each program still grows when its caches are full.
 
-`make soak` measures and writes docs/performance.md; `python -m bench.soak --quick` takes a minute and only prints.
+`make soak` measures and writes docs/dev/performance.md; `python -m bench.soak --quick` takes a minute and only prints.
 """
 
 import argparse

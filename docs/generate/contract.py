@@ -9,7 +9,7 @@ from typing import Any
 from unittest.mock import Mock
 
 from footfall_gateway.api_v1 import ContactsApi, LiveApi, PrivacyApi, ReceiptsApi, VisitorsApi
-from footfall_gateway.auth import Scope, keys
+from footfall_gateway.auth import KeyScope, keys
 from footfall_gateway.history_api import HistoryReads, HistoryWrites
 from footfall_gateway.http import Operation
 
@@ -58,14 +58,14 @@ def _scopes() -> str:
             *LiveApi(unused, unused, settings, Event()).operations(),  # type: ignore[arg-type]
         ],
     }
-    meanings = _docstrings(Scope.__name__)
+    meanings = _docstrings(KeyScope.__name__)
     rows = []
-    for scope in Scope:
+    for scope in KeyScope:
         calls = [
             f"`{one.method} {prefix}{one.path}`"
             for prefix, operations in apis.items()
             for one in operations
-            if one.permission is scope
+            if one.required_scope is scope
         ]
         rows.append([f"`{scope.value}`", meanings[scope.name], "<br>".join(calls)])
     return table(["Scope", "Allows", "Operations"], rows)

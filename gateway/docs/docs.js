@@ -1,8 +1,8 @@
-// Turns /openapi.json into a page to read and try it. Nothing is loaded from elsewhere, nothing is put into HTML as text.
+// The API documentation: shows /openapi.json and sends requests. It loads nothing from other hosts and parses no HTML.
 'use strict';
 
 const METHODS = ['get', 'post', 'put', 'delete'];
-const MOST_SHOWN = 50000; // characters of a stream, which has no end
+const MOST_SHOWN = 50000; // characters of an endless stream
 let description;
 let leaving = new AbortController();
 
@@ -17,7 +17,7 @@ function element(tag, attributes, ...children) {
   return made;
 }
 
-/** Every operation, in the order of the description; those of the older prefix are the same again. */
+/** Every operation, in the order of the description, without the copies under the older prefix. */
 function operations() {
   return Object.entries(description.paths)
     .filter(([path]) => !path.startsWith('/backend/'))
@@ -25,12 +25,12 @@ function operations() {
       METHODS.filter((method) => methods[method]).map((method) => ({ path, method, ...methods[method] })));
 }
 
-/** A path that may be broken before each slash. */
+/** A path that may wrap before each slash. */
 function breakable(path) {
   return path.split(/(?=\/)/).flatMap((part) => [document.createElement('wbr'), part]);
 }
 
-/** Text without the marks of code. */
+/** Text without backticks. */
 function plain(text) {
   return (text || '').replaceAll('`', '');
 }
@@ -55,12 +55,12 @@ function showList() {
   ]));
 }
 
-/** The schema itself, where there may be a reference to it. */
+/** The schema, with a reference resolved. */
 function resolved(schema) {
   return schema && schema.$ref ? description.components.schemas[schema.$ref.split('/').pop()] : schema || {};
 }
 
-/** A schema in a few words, its parts unfolded once. */
+/** A short text for a schema, with two levels of properties. */
 function sketch(schema, depth = 0) {
   const found = resolved(schema);
   if (found.enum) return found.enum.map((value) => JSON.stringify(value)).join(' | ');
@@ -90,7 +90,7 @@ function field(parameter) {
 function showOperation() {
   const operation = operations().find((one) => one.operationId === location.hash.slice(1));
   showList();
-  leaving.abort(); // a stream that is still being shown
+  leaving.abort(); // ends a stream of the previous operation
   leaving = new AbortController();
   if (!operation) return;
   const content = operation.requestBody && operation.requestBody.content['application/json'];
@@ -103,11 +103,11 @@ function showOperation() {
     element('h2', {}, element('span', { class: `method ${operation.method}` }, operation.method.toUpperCase()), ` ${operation.path}`),
     element('p', {}, `${operation.summary}.`),
     operation.description ? element('p', { class: 'meta' }, plain(operation.description)) : '',
-    element('p', { class: 'meta' }, operation['x-scope'] ? `Needs the scope ${operation['x-scope']}.` : 'Open to everybody.'),
+    element('p', { class: 'meta' }, operation['x-scope'] ? `Needs the scope ${operation['x-scope']}.` : 'Needs no authentication.'),
     form, answer,
     content ? element('h3', {}, 'Body') : '',
     content ? element('pre', {}, sketch(content.schema)) : '',
-    element('h3', {}, 'Answers'),
+    element('h3', {}, 'Responses'),
     element('table', {}, element('tbody', {}, ...Object.entries(operation.responses).map(answerRow))));
 }
 
@@ -126,7 +126,7 @@ function authorization() {
   return { Authorization: `Basic ${btoa(String.fromCharCode(...bytes))}` };
 }
 
-/** The text of an answer as it arrives. */
+/** The text of a response as it arrives. */
 async function* parts(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   for (let read = await reader.read(); !read.done; read = await reader.read()) yield read.value;
@@ -149,7 +149,7 @@ async function send(event, operation, answer) {
   button.disabled = true;
   try {
     if (body !== null) headers['Content-Type'] = 'application/json';
-    // Without credentials of the browser's own: its sign-in window would stand in the way.
+    // Without the browser's own credentials: on a 401 it would open its sign-in window.
     const options = { method: operation.method.toUpperCase(), headers, body, credentials: 'omit', signal: leaving.signal };
     const response = await fetch(url, options);
     let text = '';
@@ -160,7 +160,7 @@ async function send(event, operation, answer) {
     }
     show(answer, operation, url, response, text);
   } catch (error) {
-    answer.replaceChildren(element('p', { class: 'status bad' }, `No answer: ${error.message}`));
+    answer.replaceChildren(element('p', { class: 'status bad' }, `The gateway does not answer: ${error.message}`));
   } finally {
     button.disabled = false;
   }
@@ -168,10 +168,10 @@ async function send(event, operation, answer) {
 
 function show(answer, operation, url, response, text) {
   let shown = text;
-  try { shown = JSON.stringify(JSON.parse(text), null, 2); } catch { /* shown as it is */ }
+  try { shown = JSON.stringify(JSON.parse(text), null, 2); } catch { /* not JSON */ }
   const next = response.headers.get('Paging-Next');
   answer.replaceChildren(
-    element('h3', {}, 'Answer'),
+    element('h3', {}, 'Response'),
     element('p', { class: 'meta' }, `${operation.method.toUpperCase()} ${url}`),
     element('p', { class: response.ok ? 'status' : 'status bad' }, `${response.status} ${response.statusText}`),
     next ? element('p', { class: 'meta' }, `Paging-Next: ${next}`) : '',

@@ -1,1 +1,1 @@
-"""HTTP in front of Footfall: beacons, the History REST API, /api/v1, the tracking script."""
+"""The HTTP gateway of Footfall: beacons, the History REST API, /api/v1, the tracking script."""

@@ -1,4 +1,4 @@
-"""Addresses of clients."""
+"""IP addresses of clients."""
 
 import ipaddress
 from functools import lru_cache
@@ -6,7 +6,7 @@ from functools import lru_cache
 
 @lru_cache(maxsize=65_536)
 def network(address: str) -> str:
-    """What counts as one sender: an IPv4 address, or the /64 of an IPv6 one: a host has as many in it as it likes."""
+    """The network that limits treat as one sender: an IPv4 address, or the /64 that an IPv6 host can use freely."""
     address = address.removeprefix("::ffff:")
     if ":" not in address:
         return address

@@ -1,10 +1,8 @@
-"""Turns the parts of a gateway into its ASGI application: the beacon before any framework, the rest by routes."""
+"""The ASGI application of the gateway: beacons first, then static files, then the routes of the APIs."""
 
 import asyncio
-from collections.abc import Callable
-from functools import partial
 
-from footfall_timeline import Walls
+from footfall_eventlog.site_groups import SiteGroups
 from starlette.responses import RedirectResponse
 from starlette.routing import BaseRoute, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -12,19 +10,18 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from footfall_gateway.api_v1 import ContactsApi, LiveApi, PrivacyApi, ReceiptsApi, VisitorsApi
 from footfall_gateway.auth import Audit, Authenticator
 from footfall_gateway.backends import Backends
-from footfall_gateway.beacons import BEACON_DESCRIPTION, BeaconEndpoint, Cors, Intake, Sites
+from footfall_gateway.beacons import BEACON_DESCRIPTION, BeaconEndpoint, Intake
 from footfall_gateway.browser import ORIGINAL_FOLDERS, DslFile, EngagementApi, Links, cookie_api, load_tracker_files
 from footfall_gateway.history_api import HistoryReads, HistoryWrites, Lookup
 from footfall_gateway.http import (
     Api,
-    Bodies,
-    BrowserFile,
+    BodyReader,
     Files,
     Gate,
     asset_folder,
+    browser_file,
     describe,
-    files_below,
-    packed,
+    folder_files,
     routes,
 )
 from footfall_gateway.probes import Probes
@@ -32,7 +29,7 @@ from footfall_gateway.problem import HISTORY_ERRORS, PROBLEM_DETAILS, Problem
 from footfall_gateway.settings import GatewaySettings
 
 HISTORY_PREFIXES = ("/server/data", "/backend/data")
-"""Of 8.5 and of 8.1."""
+"""Of Genesys Web Engagement 8.5 and 8.1."""
 DSL_PATHS = tuple(f"{folder}/dsl/domain-model.xml" for folder in ORIGINAL_FOLDERS)
 
 
@@ -44,30 +41,30 @@ def build(
     probes: Probes,
     *,
     links: Links,
-    bodies: Bodies,
+    bodies: BodyReader,
     stopping: asyncio.Event,
 ) -> ASGIApp:
-    """The whole HTTP surface. Answers that last end when `stopping` is set.
+    """The application. Endless responses end when `stopping` is set.
 
     Raises:
         DslFileError: DSL_FILE cannot be used.
-        WallsError, SitesFileError: SITES_FILE cannot be used.
+        SitesFileError: SITES_FILE cannot be used.
 
     """
     authenticator = Authenticator(
         user=settings.api_user,
         password=settings.api_password.get_secret_value(),
         keys_file=settings.keys_file,
-        is_open=settings.allow_anonymous,
-        has_walls=settings.sites_file is not None,
-        failures_per_minute=settings.max_failed_logins_per_minute,
-        slow_hashes_waiting=settings.max_queued_hashes,
+        allows_anonymous=settings.allow_anonymous,
+        has_sites_file=settings.sites_file is not None,
+        max_failures_per_minute=settings.max_failed_logins_per_minute,
+        max_queued_hashes=settings.max_queued_hashes,
     )
     gate = Gate(authenticator, Audit(settings.audit_secret), bodies)
     lookup = Lookup(backends)
     history = [
         *HistoryReads(backends, lookup).operations(),
-        *HistoryWrites(intake, lookup, Walls.load(settings.sites_file)).operations(),
+        *HistoryWrites(intake, lookup, SiteGroups.load(settings.sites_file)).operations(),
     ]
     footfall = [
         *VisitorsApi(backends).operations(),
@@ -83,7 +80,7 @@ def build(
         links.api(),
         probes.api(),
     ]
-    engagement = EngagementApi(Cors(Sites(settings.sites_file))).api()
+    engagement = EngagementApi(beacons.cors).api()
     table: list[BaseRoute] = [route for api in [*apis, engagement] for route in routes(api, gate)]
     return _Dispatcher(
         beacons,
@@ -94,20 +91,15 @@ def build(
 
 def _files(settings: GatewaySettings, description: bytes) -> Files:
     known = load_tracker_files(settings.visit_idle_minutes)
-    known["/openapi.json"] = packed(description, "application/json", 60)
-    known.update(files_below("/docs", asset_folder("docs")))
+    known["/openapi.json"] = browser_file(description, "application/json", 60)
+    known.update(folder_files("/docs", asset_folder("docs")))
     for page in ("demo", "console"):
-        known.update(files_below(f"/{page}", asset_folder("console") / page))
-    files: dict[str, Callable[[], BrowserFile]] = {path: partial(_same, file) for path, file in known.items()}
-    return Files(files | dict.fromkeys(DSL_PATHS, DslFile(settings.dsl_file).current))
-
-
-def _same(file: BrowserFile) -> BrowserFile:
-    return file
+        known.update(folder_files(f"/{page}", asset_folder("console") / page))
+    return Files(known, dict.fromkeys(DSL_PATHS, DslFile(settings.dsl_file).current))
 
 
 class _Dispatcher:
-    """Routes on the raw path: `%2F` in an id is no separator, and each segment is decoded by itself later."""
+    """Routes by the raw path, so that `%2F` in an id does not separate segments. They are decoded after routing."""
 
     def __init__(self, beacon: BeaconEndpoint, files: Files, router: Router) -> None:
         self._beacon = beacon
@@ -130,4 +122,4 @@ async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
         await RedirectResponse("/docs/", 307)(scope, receive, send)
         return
     style = HISTORY_ERRORS if scope["path"].startswith(HISTORY_PREFIXES) else PROBLEM_DETAILS
-    await style.response(Problem(404, "nothing is here"))(scope, receive, send)
+    await style.response(Problem(404, "this path does not exist; /docs/ lists all paths"))(scope, receive, send)

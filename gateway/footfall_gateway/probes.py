@@ -1,4 +1,4 @@
-"""Turns the state of this process and its backends into /healthz, /readyz and /metrics."""
+"""Health and metrics: /healthz, /readyz and /metrics."""
 
 from collections.abc import Awaitable, Callable
 
@@ -7,60 +7,60 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
 from footfall_gateway.backends import Backends
-from footfall_gateway.http import JSON, Api, Call, NoQuery, Operation, json_answer
+from footfall_gateway.http import JSON, Api, Call, NoQuery, Operation, json_response
 from footfall_gateway.problem import PROBLEM_DETAILS
 
 _METRICS = CONTENT_TYPE_LATEST
 
 
 class Health(msgspec.Struct):
-    """The process answers."""
+    """The process is alive."""
 
     status: str = "ok"
 
 
 class Readiness(msgspec.Struct):
-    """Whether this gateway and every service that is needed serve, and which of these services do."""
+    """Whether this gateway and the needed services are ready, and which of these services are."""
 
     ready: bool
     services: dict[str, bool]
 
 
 class Probes:
-    """What operators ask."""
+    """The operations for orchestrators, balancers and monitoring."""
 
     def __init__(self, backends: Backends) -> None:
         self._backends = backends
         self.is_stopping = False
-        """Set when the process is about to stop: balancers shall look elsewhere."""
+        """Set when the process begins to stop: it is no longer ready."""
 
     def api(self) -> Api:
         """The operations."""
         operations = [
-            Operation("getHealth", "GET", "/healthz", self.health, NoQuery, Health, permission=None),
+            Operation("getHealth", "GET", "/healthz", self.health, NoQuery, Health, required_scope=None),
             _readiness("getReadiness", "/readyz", self.readiness),
             _readiness("getReadinessForBeacons", "/readyz/beacons", self.readiness_for_beacons),
             _readiness("getReadinessForQueries", "/readyz/queries", self.readiness_for_queries),
             Operation(
-                "getMetrics", "GET", "/metrics", self.metrics, NoQuery, str, permission=None, media_type=_METRICS
+                "getMetrics", "GET", "/metrics", self.metrics, NoQuery, str, required_scope=None, media_type=_METRICS
             ),
         ]
         return Api("Operations", ("",), operations, PROBLEM_DETAILS)
 
     async def health(self, _call: Call[NoQuery, None]) -> Response:
         """Whether the process is alive."""
-        return json_answer(Health())
+        return json_response(Health())
 
     async def readiness(self, _call: Call[NoQuery, None]) -> Response:
-        """200 while collector, identity and history all serve, else 503."""
+        """200 while collector, identity and history are ready, else 503."""
         return await self._ready_with("collector", "identity", "history")
 
     async def readiness_for_beacons(self, _call: Call[NoQuery, None]) -> Response:
-        """200 while the collector serves, which is all that beacons need, else 503: what balancers should ask."""
+        """200 while the collector is ready, else 503. For balancers: beacons need only the collector."""
         return await self._ready_with("collector")
 
     async def readiness_for_queries(self, _call: Call[NoQuery, None]) -> Response:
-        """200 while identity and history serve, else 503."""
+        """200 while identity and history are ready, else 503."""
         return await self._ready_with("identity", "history")
 
     async def _ready_with(self, *needed: str) -> Response:
@@ -77,4 +77,4 @@ class Probes:
 def _readiness(
     name: str, path: str, handler: Callable[[Call[NoQuery, None]], Awaitable[Response]]
 ) -> Operation[NoQuery, None]:
-    return Operation(name, "GET", path, handler, NoQuery, Readiness, permission=None, also={503: Readiness})
+    return Operation(name, "GET", path, handler, NoQuery, Readiness, required_scope=None, also={503: Readiness})

@@ -1,4 +1,4 @@
-"""Turns what went wrong with a request into an answer: `{"code","message"}` for the History API, RFC 9457 elsewhere."""
+"""Errors of requests, and their responses: `{"code","message"}` in the History API, RFC 9457 elsewhere."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ import msgspec
 from starlette.responses import Response
 
 
-class Problem(Exception):  # noqa: N818 - a problem is what the answer's media type calls it
-    """A request that is answered with an error. `message` goes to the client and never quotes personal data."""
+class Problem(Exception):  # noqa: N818 - the name in RFC 9457
+    """An error response to a request. `message` is sent to the client and contains no personal data."""
 
     def __init__(self, status: int, message: str, *, retry_s: int | None = None, **headers: str) -> None:
         super().__init__(message)
@@ -26,7 +26,7 @@ class Problem(Exception):  # noqa: N818 - a problem is what the answer's media t
 
 
 def format_error(error: msgspec.ValidationError, whole: str = "body") -> str:
-    """What msgspec found wrong, as `field: rule`; `whole` stands for what is wrong as a whole."""
+    """An error of msgspec as `field: rule`. `whole`: the field of an error of the whole value."""
     rule, _, path = str(error).partition(" - at `$")
     rule = rule[:1].lower() + rule[1:].replace("`", "").replace(" | null", "").replace("int | float", "number")
     path = path.rstrip("`").lstrip(".")
@@ -34,7 +34,7 @@ def format_error(error: msgspec.ValidationError, whole: str = "body") -> str:
 
 
 class ProblemDetails(msgspec.Struct):
-    """What went wrong (RFC 9457)."""
+    """An error (RFC 9457)."""
 
     type: str
     title: str
@@ -43,7 +43,7 @@ class ProblemDetails(msgspec.Struct):
 
 
 class HistoryError(msgspec.Struct):
-    """What went wrong, as the History API says it."""
+    """An error of the History API."""
 
     code: int
     message: str
@@ -51,14 +51,14 @@ class HistoryError(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class ErrorStyle:
-    """How an API answers errors."""
+    """The form of an API's error responses."""
 
     media_type: str
     body: type[msgspec.Struct]
     make: Callable[[Problem], msgspec.Struct]
 
     def response(self, problem: Problem) -> Response:
-        """The answer that tells of a problem."""
+        """The response to a problem."""
         headers = {"content-type": self.media_type, "x-content-type-options": "nosniff", **problem.headers}
         return Response(msgspec.json.encode(self.make(problem)), problem.status, headers)
 

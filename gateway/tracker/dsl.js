@@ -1,5 +1,5 @@
 // DSL: raises the business events that a domain-model.xml describes. Loaded only by pages whose config names one.
-// Without Array.from and reduce, which are other functions on pages with Prototype.js.
+// Does not use Array.from and reduce, which Prototype.js replaces.
 
 const script = /** @type {HTMLScriptElement} */ (document.currentScript);
 const { dsl = '', global = '_gt', debug, jquery } = script.dataset;
@@ -15,13 +15,13 @@ let ours;
 /** @type {Promise<void>|undefined} */
 let loading;
 
-/** The jQuery of rules: the page's, whenever that comes, else ours. Always ours where the tracker's name promises one. */
+/** The jQuery of rules: the page's, once it is loaded, or else ours. Always ours for scripts such as `GTCJ.min.js`. */
 function jQueryOfRules() {
   const { jQuery } = globals;
   return jquery === undefined && jQuery && jQuery.fn && jQuery.fn.jquery ? jQuery : ours;
 }
 
-/** Makes sure that rules have a jQuery. Without an error where the page's policy refuses it: then they fail alone. */
+/** Loads our jQuery if rules have none. If the page's policy refuses it, only the rules that need it fail. */
 function ensureJQuery() {
   if (!jQueryOfRules() && !loading) loading = new Promise((resolve) => {
     const element = /** @type {any} */ (document.createElement('script'));
@@ -38,7 +38,7 @@ function ensureJQuery() {
   return loading;
 }
 
-/** Whether browsers themselves know a selector. @param {string} selector */
+/** Whether a selector is CSS. @param {string} selector */
 function isCSS(selector) {
   try {
     document.createDocumentFragment().querySelector(selector);
@@ -48,7 +48,7 @@ function isCSS(selector) {
   }
 }
 
-/** Whether a rule uses what only jQuery has. @param {Element} rule */
+/** Whether a rule needs jQuery. @param {Element} rule */
 function needsJQuery(rule) {
   return [rule, ...rule.querySelectorAll('*')].some((element) =>
     !isCSS(attribute(element, 'element') || '*') ||
@@ -56,8 +56,8 @@ function needsJQuery(rule) {
 }
 
 /**
- * What an event is about among the elements of a selector: its target, or what that is in. Elements added later count.
- * An empty selector has no elements: only what happens to the page itself is about it.
+ * The element of a selector that an event belongs to: its target or an ancestor, including elements added later.
+ * An empty selector has no elements: only events of the page itself belong to it.
  * @param {Event} event
  * @param {string} selector
  * @returns {EventTarget|undefined}
@@ -65,9 +65,9 @@ function needsJQuery(rule) {
 function subjectOf({ target, bubbles }, selector) {
   if (!(target instanceof Element)) return selector ? undefined : globals;
   if (!selector) return undefined;
-  // Of `:first` and its like only the whole list can tell, not an element alone.
+  // A selector such as `:first` depends on the whole list, not on one element.
   const list = isCSS(selector) ? undefined : jQueryOfRules()(selector).get();
-  // What does not bubble (focus, mouseenter) happens to each element by itself.
+  // An event that does not bubble (focus, mouseenter) belongs to its target only.
   /** @type {Element|null} */
   let element = target;
   while (element && !(list ? list.includes(element) : element.matches(selector))) {
@@ -77,8 +77,8 @@ function subjectOf({ target, bubbles }, selector) {
 }
 
 /**
- * Whether a rule's `url` means this page: any page without one, else exactly this, where `*` is anything.
- * Case and a slash at the end make no difference, as in the samples of the original.
+ * Whether a rule's `url` matches this page. No `url` matches every page; `*` matches any text.
+ * Case and a slash at the end make no difference, as in the samples of Genesys Web Engagement (GWE).
  * @param {string} url
  */
 function isHere(url) {
@@ -93,11 +93,11 @@ let evaluate;
 try {
   evaluate = new Function('$', 'jQuery', 'event', 'return eval(arguments[3])');
 } catch (forbidden) {
-  // A Content-Security-Policy without 'unsafe-eval': all but expressions works.
+  // A Content-Security-Policy without 'unsafe-eval': everything but expressions works.
 }
 
 /**
- * The value of an expression; undefined when it fails, or must not be evaluated.
+ * The value of an expression; undefined when it fails or cannot be evaluated.
  * @param {string} code
  * @param {Event} [event]
  * @param {EventTarget} [subject] what `this` is
@@ -129,7 +129,7 @@ function valuesOf(rule, event, subject) {
 }
 
 /**
- * Raises an `<event>` each time all its triggers have happened, each as often as it should.
+ * Raises an `<event>` each time all its triggers have happened, each `count` times.
  * @param {Element} rule
  */
 function watch(rule) {
@@ -147,7 +147,7 @@ function watch(rule) {
       trigger.missing -= trigger.isTimer ? trigger.missing : 1;
       trigger.data = valuesOf(trigger.element, event, subject);
       if (triggers.some(({ missing }) => missing > 0)) return;
-      // Time runs out once a page; everything else has to happen anew.
+      // A timer fires once a page; the other triggers must happen again.
       triggers.forEach((each) => (each.missing = each.isTimer ? 0 : countOf(each.element)));
       if (postcondition && !valueOf(postcondition, event, subject)) return;
       const data = Object.assign({}, ...triggers.map((each) => each.data), valuesOf(rule, event, subject));
@@ -155,13 +155,13 @@ function watch(rule) {
     }));
 }
 
-/** How often a trigger has to happen. @param {Element} trigger */
+/** How often a trigger must happen. @param {Element} trigger */
 function countOf(trigger) {
   return Number(attribute(trigger, 'count')) || 1;
 }
 
 /**
- * Calls back whenever what a `<trigger>` waits for happens on the page it is for.
+ * Calls back whenever the action of a `<trigger>` happens on a page of its `url`.
  * @param {Element} trigger
  * @param {(event?: Event, subject?: EventTarget) => void} happened
  */
@@ -179,13 +179,13 @@ function listen(trigger, happened) {
       const subject = subjectOf(event, selector);
       if (subject && (action !== 'enterkey' || event.key === 'Enter')) happenedHere(event, subject);
     });
-    // Capturing, since pages stop events on their way up.
+    // Capturing, because pages may stop the propagation of events.
     (selector ? document : window).addEventListener(name, onEvent, true);
   }
 }
 
 /**
- * Calls back once, so long after the page is loaded, or after the mouse has last moved.
+ * Calls back once, `delay` after the page is loaded or the mouse has last moved.
  * @param {number} delay milliseconds
  * @param {boolean} isReset by a moving mouse
  * @param {() => void} ranOut
@@ -206,7 +206,7 @@ function startTimer(delay, isReset, ranOut) {
 }
 
 /**
- * The function, but never an error for the page it runs in.
+ * The function, without errors for the page.
  * @template {unknown[]} A
  * @param {(...args: A) => unknown} act
  * @returns {(...args: A) => void}
@@ -224,7 +224,7 @@ function safely(act) {
 /** @param {string} xml */
 async function install(xml) {
   const file = new DOMParser().parseFromString(xml, 'text/xml');
-  if (file.querySelector('parsererror')) throw new Error('no DSL at ' + dsl);
+  if (file.querySelector('parsererror')) throw new Error('not a DSL file: ' + dsl);
   const rules = [...file.getElementsByTagName('event')];
   const expressions = EXPRESSIONS
     .flatMap((name) => [...file.querySelectorAll('[' + name + ']')].map((element) => attribute(element, name)))
@@ -240,7 +240,7 @@ async function load() {
   if (jquery !== undefined) ensureJQuery();
   const response = await fetch(dsl);
   const xml = response.ok ? await response.text() : '';
-  // Conditions are about the whole page.
+  // Conditions may use the whole page.
   const begin = () => install(xml).catch(note);
   if (document.readyState === 'loading') addEventListener('DOMContentLoaded', begin);
   else begin();

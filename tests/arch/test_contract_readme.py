@@ -1,5 +1,6 @@
-"""The table in protos/README.md of who may call what is that of the services' own lists."""
+"""The tables in protos/README.md of who may call what, and of errors, are those of the services' own code."""
 
+import re
 from collections.abc import Collection, Mapping
 from typing import Final
 
@@ -13,6 +14,7 @@ from footfall.identity.v1 import identity_service_pb2
 from google.protobuf.descriptor import ServiceDescriptor
 
 from deploy.embedded import ROOT
+from docs.generate.errors import error_reasons
 
 TABLES: Final[list[tuple[ServiceDescriptor, Mapping[str, Collection[str]]]]] = [
     (collector_service_pb2.DESCRIPTOR.services_by_name["CollectorService"], footfall_collector.access.ACCESS),
@@ -46,3 +48,13 @@ def test_the_readme_names_the_roles_that_may_call_each_method(
     assert said == {
         method: {role for role, methods in access.items() if method in methods} for method in service.methods_by_name
     }
+
+
+def test_the_readme_has_each_reason_of_an_error_with_its_status() -> None:
+    given = {tuple(re.findall(r"`([A-Z_]+)`", row)[:2]) for row in error_reasons().splitlines()[2:]}
+    listed, status = [], ""
+    text = (ROOT / "protos" / "README.md").read_text(encoding="utf-8").partition("## Errors")[2]
+    for code, reason in re.findall(r"^\| (?:`([A-Z_]+)` )?\| `([A-Z_]+)` \|", text, re.MULTILINE):
+        status = code or status
+        listed.append((reason, status))
+    assert sorted(listed) == sorted(given)

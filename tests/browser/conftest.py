@@ -8,7 +8,7 @@ import pytest
 from playwright.async_api import Browser, Page, async_playwright
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), "chromium")
-# A closed network: Chromium looks for its maker's hosts at every start unless told not to.
+# A closed network: Chromium looks for its maker's hosts at every start unless configured not to.
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
@@ -17,7 +17,7 @@ FLAGS = [
 
 @asynccontextmanager
 async def browser_session(profile: str) -> AsyncIterator[Page]:
-    """A browser from its start to its end, with its memory in a folder; its one tab."""
+    """A browser from its start to its end, with its profile in a folder; yields its one tab."""
     async with async_playwright() as playwright:
         context = await playwright.chromium.launch_persistent_context(profile, executable_path=CHROMIUM, args=FLAGS)
         yield context.pages[0]

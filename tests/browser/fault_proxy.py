@@ -1,4 +1,4 @@
-"""A reverse proxy that does to beacons what networks do: answer 503, reset connections, lose answers after storing."""
+"""A reverse proxy with the faults of networks: 503, reset connections, responses lost after storing."""
 
 import asyncio
 import json
@@ -17,7 +17,7 @@ RETRY_AFTER_S = 1
 
 
 class Fault(Enum):
-    """What happens to a beacon on its way."""
+    """A fault of a beacon."""
 
     NONE = "none"
     UNAVAILABLE = "503"
@@ -27,7 +27,7 @@ class Fault(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One HTTP request as it came."""
+    """One HTTP request."""
 
     method: str
     target: str
@@ -43,12 +43,12 @@ class FaultProxy:
     forward: Callable[[Request], Awaitable[bytes]]
     fault: Fault = Fault.NONE
     beacons: list[dict[str, Any]] = field(default_factory=list)
-    """The body of every beacon that came, whatever became of it."""
+    """The bodies of all beacons, with and without a fault."""
     port: int = 0
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """Its address."""
         return f"http://127.0.0.1:{self.port}"
 
     def sent(self, name: str | None = None) -> list[dict[str, Any]]:

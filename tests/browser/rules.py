@@ -1,4 +1,4 @@
-"""Pages with a DSL of their own, and what its rules raise there."""
+"""Pages with a DSL of their own, and the events that its rules raise."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -56,13 +56,13 @@ GOOD_SELECTORS = [
     "input[type=text ], a::before",
 ]  # fmt: skip
 BAD_SELECTORS = {
-    "a[": "a bracket is not closed, or not opened",
-    "li:contains(two": "a bracket is not closed, or not opened",
-    "a,": "no selector: expected a compound selector, got EOF",
-    "$('a')": "no selector: expected a compound selector, got literal",
-    "[href=http://a]": "no selector: expected ], got literal",
-    "a:visibel": ":visibel is known neither to CSS nor to jQuery",
-    "div:not(a:fist)": ":fist is known neither to CSS nor to jQuery",
+    "a[": "brackets do not match",
+    "li:contains(two": "brackets do not match",
+    "a,": "is not a selector: expected a compound selector, got EOF",
+    "$('a')": "is not a selector: expected a compound selector, got literal",
+    "[href=http://a]": "is not a selector: expected ], got literal",
+    "a:visibel": ":visibel is neither in CSS nor in jQuery",
+    "div:not(a:fist)": ":fist is neither in CSS nor in jQuery",
 }
 
 

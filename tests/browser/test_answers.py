@@ -1,4 +1,4 @@
-"""What the tracker makes of the gateway's answers: what is settled leaves the queue, everything else is tried again."""
+"""The tracker and the gateway's responses: confirmed and rejected events leave the queue, others are sent again."""
 
 import json
 import time
@@ -17,7 +17,7 @@ Answer = tuple[str, dict[str, Any] | str]
 
 
 def answering(proxy: FaultProxy, answer: Callable[[list[dict[str, Any]]], Answer | None], **headers: str) -> None:
-    """Answer beacons by their events, without the gateway; None: as the gateway does."""
+    """Respond to beacons by their events, instead of the gateway; None: the gateway responds."""
     gateway = proxy.forward
     extra = "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items())
 
@@ -36,7 +36,7 @@ def answering(proxy: FaultProxy, answer: Callable[[list[dict[str, Any]]], Answer
 
 
 def rejecting(*, retry: bool) -> Callable[[list[dict[str, Any]]], Answer | None]:
-    """Reject what is called Bad, the first time only when it may be sent again."""
+    """Reject events named Bad; a retryable one only the first time."""
     seen: set[str] = set()
 
     def answer(events: list[dict[str, Any]]) -> Answer | None:
@@ -98,7 +98,7 @@ async def test_a_rejected_event_is_dropped_and_reported_once(browser: Browser, s
         assert len(visitor.proxy.sent("Bad")) == 2
 
 
-async def test_a_beacon_of_which_nothing_is_accepted(browser: Browser, suite: Suite) -> None:
+async def test_a_beacon_without_accepted_events(browser: Browser, suite: Suite) -> None:
     async with visiting(browser, suite) as visitor:
         await visitor.open()
         await all_settled(visitor)
@@ -108,7 +108,7 @@ async def test_a_beacon_of_which_nothing_is_accepted(browser: Browser, suite: Su
         assert len(visitor.proxy.sent("Bad")) == 3
 
 
-async def test_an_event_rejected_for_now_is_sent_again(browser: Browser, suite: Suite) -> None:
+async def test_a_retryable_event_is_sent_again(browser: Browser, suite: Suite) -> None:
     async with visiting(browser, suite) as visitor:
         answering(visitor.proxy, rejecting(retry=True))
         await visitor.open()
@@ -129,7 +129,7 @@ async def test_a_batch_too_large_is_split(browser: Browser, suite: Suite) -> Non
         await probes_stored(visitor, 18)
 
 
-async def test_an_event_that_spoils_every_batch_is_let_go(browser: Browser, suite: Suite) -> None:
+async def test_an_event_that_makes_every_batch_fail_is_dropped(browser: Browser, suite: Suite) -> None:
     def refuse_whole(events: list[dict[str, Any]]) -> Answer | None:
         is_spoilt = any(event["eventName"] == "Bad" for event in events)
         return ("400 Bad Request", {"accepted": 0, "rejected": [], "message": "nested"}) if is_spoilt else None
@@ -145,7 +145,7 @@ async def test_an_event_that_spoils_every_batch_is_let_go(browser: Browser, suit
         assert [beacon["dropped"] for beacon in visitor.proxy.beacons if "dropped" in beacon][-1:] in ([], [1])
 
 
-async def test_an_answer_that_is_not_the_gateways_settles_nothing(browser: Browser, suite: Suite) -> None:
+async def test_a_response_of_another_server_confirms_nothing(browser: Browser, suite: Suite) -> None:
     async with visiting(browser, suite) as visitor:
         forward = visitor.proxy.forward
         for status, body in (
@@ -165,7 +165,7 @@ async def test_an_answer_that_is_not_the_gateways_settles_nothing(browser: Brows
         await probes_stored(visitor, 4)
 
 
-async def test_retry_after_holds_back_all_pages(browser: Browser, suite: Suite) -> None:
+async def test_retry_after_applies_to_all_pages(browser: Browser, suite: Suite) -> None:
     async with visiting(browser, suite) as visitor:
         answering(visitor.proxy, lambda _: ("429 Too Many Requests", ""), retry_after="2")
         await visitor.open()

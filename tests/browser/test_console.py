@@ -1,4 +1,4 @@
-"""The visitor console, used as somebody in a contact center would, beside a visitor at the demo shop."""
+"""The visitor console, as used in a contact center, with a visitor at the demo shop."""
 
 import json
 import uuid
@@ -20,7 +20,7 @@ HOSTILE = "</td><img src=x onerror=\"document.title='taken'\"><script>document.t
 
 @asynccontextmanager
 async def console(browser: Browser, suite: Suite, *, signed_in: bool = True) -> AsyncIterator[Page]:
-    """The console in a browser of its own. Whatever goes wrong in the page fails the test."""
+    """The console in a browser of its own. Any error in the page fails the test."""
     context = await browser.new_context(base_url=suite.url)
     wrong: list[str] = []
     page = await context.new_page()
@@ -32,7 +32,7 @@ async def console(browser: Browser, suite: Suite, *, signed_in: bool = True) -> 
         await sign_in(page, *suite.credentials)
         await expect(page.locator("#live")).to_have_text("Live")
     yield page
-    # Answers that are no 2xx are Chromium's errors, not the console's.
+    # Chromium logs error responses itself.
     assert [text for text in wrong if not text.startswith("Failed to load resource")] == []
     await context.close()
 
@@ -46,7 +46,7 @@ async def sign_in(page: Page, user: str, secret: str) -> None:
 async def test_nobody_sees_anything_without_signing_in(browser: Browser, suite: Suite) -> None:
     async with console(browser, suite, signed_in=False) as page:
         await sign_in(page, "tester", "wrong")
-        await expect(page.get_by_role("alert").first).to_have_text("These are not known here.")
+        await expect(page.get_by_role("alert").first).to_have_text("Unknown user, password or token.")
         await expect(page.locator("#work")).to_be_hidden()
         await sign_in(page, *suite.credentials)
         await expect(page.locator("#live")).to_have_text("Live")
@@ -59,7 +59,7 @@ async def test_nobody_sees_anything_without_signing_in(browser: Browser, suite: 
         await expect(page.locator("#sign-in")).to_be_visible()
 
 
-async def test_an_open_api_asks_nobody_to_sign_in(browser: Browser, suite: Suite) -> None:
+async def test_anonymous_access_needs_no_sign_in(browser: Browser, suite: Suite) -> None:
     async with running_gateway(allow_anonymous=True, **before(suite)) as http:
         page = await browser.new_page()
         await page.goto(f"{http.base_url}/console/")
@@ -68,7 +68,7 @@ async def test_an_open_api_asks_nobody_to_sign_in(browser: Browser, suite: Suite
         await page.close()
 
 
-async def test_the_list_shows_where_visitors_are_before_they_do_anything_more(browser: Browser, suite: Suite) -> None:
+async def test_the_list_shows_the_current_page_of_each_visitor(browser: Browser, suite: Suite) -> None:
     visits = [str(uuid.uuid4()) for _ in range(2)]
     async with suite.http() as http:
         for visit, data in zip(visits, ({"title": "Loans"}, {}), strict=True):
@@ -81,9 +81,7 @@ async def test_the_list_shows_where_visitors_are_before_they_do_anything_more(br
             await expect(row.locator(".of-page")).to_have_text(text)
 
 
-async def test_a_visitor_who_signs_in_at_the_shop_is_seen_at_once_and_linked_by_hand(
-    browser: Browser, suite: Suite
-) -> None:
+async def test_a_sign_in_at_the_shop_is_shown_live_and_linked_by_hand(browser: Browser, suite: Suite) -> None:
     contact = f"C-{uuid.uuid4().hex[:8]}"
     shopping = await browser.new_context(base_url=suite.url)
     async with suite.http() as http, console(browser, suite) as page:
@@ -101,9 +99,9 @@ async def test_a_visitor_who_signs_in_at_the_shop_is_seen_at_once_and_linked_by_
         opened = page.get_by_role("region", name="Visit", exact=True)
         await expect(opened.get_by_text("sign_in.opens_session")).to_be_visible()
         await expect(opened.get_by_role("cell", name="SignIn", exact=True)).to_be_visible()
-        await opened.get_by_label("Link to").fill("nobody-has-this-id")
+        await opened.get_by_label("Link to").fill("unknown-id")
         await opened.get_by_role("button", name="Link", exact=True).click()
-        await expect(opened.get_by_role("status")).to_have_text("There is no such contact.")
+        await expect(opened.get_by_role("status")).to_have_text("This contact does not exist. Check its id.")
         await opened.get_by_label("Link to").fill(contact)
         await opened.get_by_role("button", name="Link", exact=True).click()
         await expect(opened.get_by_text(f"Linked to {contact} by")).to_be_visible()
@@ -173,7 +171,7 @@ async def test_filters_and_a_lost_connection(browser: Browser, suite: Suite) -> 
         rows = page.locator("#visitors tr")
         await page.get_by_role("combobox").fill(site)
         await page.keyboard.press("Enter")
-        await expect(page.get_by_text("Nobody is on the site.")).to_be_visible()
+        await expect(page.get_by_text("No visitors are on the site.")).to_be_visible()
         await signs_in("first", site)
         await signs_in("elsewhere", other)
         await expect(rows).to_have_count(1)

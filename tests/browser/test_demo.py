@@ -1,4 +1,4 @@
-"""The demo shop, driven as a visitor would: what History holds of it is exactly what happened."""
+"""The demo shop, used as by a visitor: History has exactly the events that happened."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the hosts of one owner have in common: cookies on the widest domain that the browser lets them have."""
+"""The hosts of one owner share cookies on the widest domain that the browser accepts."""
 
 import asyncio
 from collections import Counter
@@ -78,9 +78,7 @@ async def test_hosts_of_different_owners_share_nothing(
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "shop"])
-async def test_hosts_that_are_no_domain_have_cookies_of_their_own(
-    suite: Suite, shop_browser: Browser, host: str
-) -> None:
+async def test_hosts_without_a_domain_have_cookies_of_their_own(suite: Suite, shop_browser: Browser, host: str) -> None:
     async with visiting(shop_browser, suite, PLAIN) as visitor:
         await come(visitor, host)
         assert await cookie_places(visitor) == ours(host)
@@ -96,14 +94,14 @@ async def test_hosts_that_are_no_domain_have_cookies_of_their_own(
         ("{ cookieDomain: 'other.example' }", "www.eu.shop.example"),
     ],
 )
-async def test_the_domain_may_be_said(suite: Suite, shop_browser: Browser, config: str, domain: str) -> None:
+async def test_the_domain_may_be_configured(suite: Suite, shop_browser: Browser, config: str, domain: str) -> None:
     async with visiting(shop_browser, suite, {"*": page("{gateway}", config=config)}) as visitor:
         first = await come(visitor, "www.eu.shop.example")
         assert await cookie_places(visitor) == ours(domain)
         assert without_page(await come(visitor, "www.eu.shop.example")) == without_page(first)
 
 
-async def test_the_search_is_made_once_a_host(suite: Suite, shop_browser: Browser) -> None:
+async def test_each_host_finds_the_domain_once(suite: Suite, shop_browser: Browser) -> None:
     async with visiting(shop_browser, suite, PLAIN) as visitor:
         await visitor.context.add_init_script("""
           const { set, get } = Object.getOwnPropertyDescriptor(Document.prototype, 'cookie');
@@ -120,13 +118,13 @@ async def test_the_search_is_made_once_a_host(suite: Suite, shop_browser: Browse
 
 
 async def old_cookies(visitor: Visitor, host: str) -> dict[str, str]:
-    """A visit by the script of before, which has left its cookies to the host alone."""
+    """A visit by an earlier version of the script, which has set its cookies for the host only."""
     answer = await come(visitor, host, "/host")
     await visitor.page.goto("about:blank")
     return answer
 
 
-async def test_what_the_script_of_before_has_left_goes_on(suite: Suite, shop_browser: Browser) -> None:
+async def test_ids_of_an_earlier_script_version_are_kept(suite: Suite, shop_browser: Browser) -> None:
     async with visiting(shop_browser, suite, HOST_ONLY) as visitor:
         before = await old_cookies(visitor, "www.shop.example")
         after = await come(visitor, "www.shop.example")
@@ -138,7 +136,7 @@ async def test_what_the_script_of_before_has_left_goes_on(suite: Suite, shop_bro
         assert without_page(await come(visitor, "secure.shop.example")) == without_page(before)
 
 
-async def test_of_two_hosts_of_before_the_first_to_come_gives_the_ids(suite: Suite, shop_browser: Browser) -> None:
+async def test_of_two_hosts_of_an_earlier_version_the_first_gives_the_ids(suite: Suite, shop_browser: Browser) -> None:
     async with visiting(shop_browser, suite, HOST_ONLY) as visitor:
         secure, www = [await old_cookies(visitor, f"{name}.shop.example") for name in ("secure", "www")]
         assert without_page(secure) != without_page(www)
@@ -147,7 +145,7 @@ async def test_of_two_hosts_of_before_the_first_to_come_gives_the_ids(suite: Sui
         assert await cookie_places(visitor) == ours(".shop.example")
 
 
-async def test_a_page_with_the_script_of_before_still_open_does_no_harm(suite: Suite, shop_browser: Browser) -> None:
+async def test_an_open_page_with_an_earlier_script_causes_no_harm(suite: Suite, shop_browser: Browser) -> None:
     # A browser may have the old script for another hour. It writes cookies of the host beside those of the domain.
     async with visiting(shop_browser, suite, HOST_ONLY) as visitor:
         first = await come(visitor, "www.shop.example")
@@ -158,7 +156,7 @@ async def test_a_page_with_the_script_of_before_still_open_does_no_harm(suite: S
             assert without_page(await come(visitor, host)) == without_page(first)
 
 
-async def test_tabs_of_two_hosts_that_begin_at_once_start_one_visit(suite: Suite, shop_browser: Browser) -> None:
+async def test_tabs_of_two_hosts_that_begin_together_start_one_visit(suite: Suite, shop_browser: Browser) -> None:
     # Both look for a visit before either has written one: making an id takes long here, and both begin on the minute.
     # The moment in which they see each other is longer by as much, so that a busy machine does not decide.
     html = page("{gateway}", config="{ consent: 'required' }")
@@ -214,7 +212,7 @@ async def test_tracking_ends_for_all_hosts_of_the_domain(suite: Suite, shop_brow
         assert not {*without_page(first)} & {*without_page(second)}
 
 
-async def test_who_objects_gets_no_cookie_on_any_domain(suite: Suite, shop_browser: Browser) -> None:
+async def test_a_visitor_who_objects_gets_no_cookie_on_any_domain(suite: Suite, shop_browser: Browser) -> None:
     pages = PLAIN | {"/quiet": page("{gateway}", config="{ privacySignals: true }")}
     async with visiting(shop_browser, suite, pages) as visitor:
         await come(visitor, "www.shop.example")

@@ -1,4 +1,4 @@
-"""Pages of the original with nothing changed but host names: how they load the script, and what they ask of it."""
+"""Pages made for GWE, with only the host names changed: how they load the script, and the commands they use."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -10,7 +10,7 @@ from tests.browser.visitor import Event, Visitor, ids, names_on_the_wire, queue_
 from tests.tools.eventually import eventually
 from tests.tools.suite import Suite
 
-# The loaders of the original, in our own words.
+# Loaders like those of GWE.
 LOAD = """
   (function (id) {
     if (document.getElementById(id)) return;
@@ -51,7 +51,7 @@ BUNDLE = (
   var settings = %s, attached, disposition = { actionID: 1, engagementID: 2, result: 'accept', media: 'chat' };
   _gt.push(['config', settings]);
   _gt.push(['getIDs', function (ids) { attached = { visitID: ids.visitID, pageID: ids.pageID, alias: ids.alias }; }]);
-  _gt.push(['on', 'notificationMessage', function (message) { throw new Error('nobody asked for ' + message); }]);
+  _gt.push(['on', 'notificationMessage', function (message) { throw new Error('unexpected: ' + message); }]);
 """
     + LOAD % "%s/server/resources/js/build/GTCJ.min.js"
 )
@@ -131,7 +131,9 @@ async def scopes(visitor: Visitor, visit_id: str, scope: str = "Authenticated") 
         "/frontend/resources/js/build/GTC.js?a/b",
     ],
 )
-async def test_without_an_endpoint_it_is_where_the_script_came_from(browser: Browser, suite: Suite, path: str) -> None:
+async def test_without_an_endpoint_events_go_to_the_host_of_the_script(
+    browser: Browser, suite: Suite, path: str
+) -> None:
     html = "<!doctype html><title>T</title><script src='{gateway}" + path + "'></script>"
     async with visiting(browser, suite, {"/": html}) as visitor:
         prefix = "/onlinechat" if path.startswith("/onlinechat") else ""
@@ -141,7 +143,7 @@ async def test_without_an_endpoint_it_is_where_the_script_came_from(browser: Bro
         await names_on_the_wire(visitor, ["VisitStarted", "PageEntered"])
 
 
-# The chat of the original, as a bank configures it beside GPE.min.js.
+# The chat of GWE, as a bank configures it beside GPE.min.js.
 CHAT = """
   var _gwc = {
     widgetUrl: '{gateway}/server/resources/chatWidget.html',
@@ -167,7 +169,7 @@ ENGAGEMENT = """async (gateway) => {
 
 
 @pytest.mark.parametrize("debug", ["true", "false"])
-async def test_engagement_is_missed_without_an_error_and_with_one_word(
+async def test_missing_engagement_causes_one_debug_message_and_no_error(
     browser: Browser, suite: Suite, debug: str
 ) -> None:
     script = SNIPPET_8_5.replace("debug: false", f"debug: {debug}") + CHAT
@@ -181,13 +183,13 @@ async def test_engagement_is_missed_without_an_error_and_with_one_word(
         assert (refusal["successful"], refusal["advice"]) == (False, {"reconnect": "none"})
         await visitor.page.evaluate("_gt.push(['event', 'Later'])")
         await names_on_the_wire(visitor, ["VisitStarted", "PageEntered", "Later"])
-        told = [text for _, text in lines if "_gwc" in text]
-        assert told == ["[_gt] no chat, callback, notifications (_gwc, on) here"] * (debug == "true")
+        messages = [text for _, text in lines if "_gwc" in text]
+        assert messages == ["[_gt] chat, callback and notifications (_gwc, on) are not available"] * (debug == "true")
         assert [text for kind, text in lines if kind in {"error", "warning"}] == []
         assert visitor.page_errors == []
 
 
-# The script beside the original's: what its snippet names is `_ft`.
+# The script beside that of GWE: its snippet names the global `_ft`.
 BESIDE = """
   var _ft = _ft || [];
   _ft.push(['config', { httpEndpoint: '%s', dslResource: '%s/server/resources/dsl/domain-model.xml' }]);
@@ -202,7 +204,7 @@ BESIDE = """
 """
 
 
-async def test_two_trackers_on_one_page_know_nothing_of_each_other(browser: Browser, suite: Suite) -> None:
+async def test_two_trackers_on_one_page_are_independent(browser: Browser, suite: Suite) -> None:
     async with running_fault_proxy(to_gateway(suite.url)) as new:
         script = SNIPPET_8_5 + BESIDE % (new.url, new.url, new.url)
         html = f"<!doctype html><title>Loans</title><script>{script}</script><body>Loans"

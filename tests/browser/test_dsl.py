@@ -73,7 +73,7 @@ async def test_keyboard_focus_and_pointer(browser: Browser, suite: Suite, jquery
         await raised(visitor, {"to": "car loans"}, name="Change")
 
 
-async def test_what_happens_to_the_page(browser: Browser, suite: Suite) -> None:
+async def test_events_of_the_page_itself(browser: Browser, suite: Suite) -> None:
     xml = rules(
         rule('element="" action="ready"', "Ready"),
         rule('element="" action="load"', "Load"),
@@ -185,7 +185,7 @@ async def test_conditions(browser: Browser, suite: Suite) -> None:
             await raised(visitor, name=name)
 
 
-async def test_a_policy_without_eval_costs_expressions_alone(browser: Browser, suite: Suite) -> None:
+async def test_a_policy_without_eval_disables_expressions_only(browser: Browser, suite: Suite) -> None:
     xml = rules(
         rule(CLICK_MORE, "Click", '<val name="a" value="1 + 1"/>'),
         rule('element="" action="timer:50" type="timeout"', "Timer"),
@@ -215,7 +215,7 @@ async def test_a_policy_without_eval_costs_expressions_alone(browser: Browser, s
 
 
 @pytest.mark.parametrize("xml", ["", "<properties>", "no xml", "<properties><events><event/></events></properties>"])
-async def test_a_broken_file_is_no_error_of_the_page(browser: Browser, suite: Suite, xml: str) -> None:
+async def test_a_malformed_file_causes_no_error_in_the_page(browser: Browser, suite: Suite, xml: str) -> None:
     async with on_page(browser, suite, xml) as visitor:
         await visitor.page.click("#more")
 

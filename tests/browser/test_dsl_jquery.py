@@ -1,4 +1,4 @@
-"""What rules say in jQuery means what that jQuery says: the page's, or the gateway's where the page has none."""
+"""Rules with jQuery use the page's jQuery, or the gateway's where the page has none."""
 
 import re
 from typing import Any
@@ -122,18 +122,18 @@ def requests_of(visitor: Visitor) -> list[str]:
 
 
 LOADER = """
-  var told = [];
-  function define() { told.push(arguments); }
+  var defined = [];
+  function define() { defined.push(arguments); }
   define.amd = {};
   var module = { exports: {} }, $ = 'of the page';
   var before = Object.keys(window).length;
 """
 
 
-async def test_ours_leaves_the_page_as_it_was(browser: Browser, suite: Suite) -> None:
+async def test_our_jquery_does_not_change_the_page(browser: Browser, suite: Suite) -> None:
     async with on_page(browser, suite, rules(FIRST_BUTTON), script=LOADER) as visitor:
         await clicked(visitor, {"version": OURS})
-        seen = "[$, 'jQuery' in window, told, module.exports, Object.keys(window).length - before]"
+        seen = "[$, 'jQuery' in window, defined, module.exports, Object.keys(window).length - before]"
         assert await visitor.page.evaluate(seen) == ["of the page", False, [], {}, 0]
 
 
@@ -148,7 +148,7 @@ async def test_ours_leaves_the_page_as_it_was(browser: Browser, suite: Suite) ->
         (rule(CLICK_MORE, values="<val name='a' value='jQuery.now() &gt; 0'/>"), True),
     ],
 )
-async def test_ours_is_loaded_where_a_rule_needs_it(
+async def test_our_jquery_is_loaded_when_a_rule_needs_it(
     browser: Browser, suite: Suite, content: str, is_needed: bool
 ) -> None:
     async with on_page(browser, suite, rules(content)) as visitor:
@@ -158,7 +158,7 @@ async def test_ours_is_loaded_where_a_rule_needs_it(
         assert [JQUERY_PATH in url for url in asked].count(True) == is_needed
 
 
-async def test_the_jquery_of_the_page_is_used_whenever_it_comes(browser: Browser, suite: Suite) -> None:
+async def test_the_jquery_of_the_page_is_used_even_when_it_loads_late(browser: Browser, suite: Suite) -> None:
     async with on_page(browser, suite, rules(FIRST_BUTTON), script="var jQuery = () => 'a loader';") as visitor:
         await clicked(visitor, {"version": OURS})
         await visitor.page.add_script_tag(content=jquery_source("2.2.4"))
@@ -166,7 +166,7 @@ async def test_the_jquery_of_the_page_is_used_whenever_it_comes(browser: Browser
 
 
 @pytest.mark.parametrize("name", ["GTCJ.min.js", "GPEJ.js"])
-async def test_scripts_with_jquery_bring_it_at_once(browser: Browser, suite: Suite, name: str) -> None:
+async def test_scripts_with_jquery_load_it_immediately(browser: Browser, suite: Suite, name: str) -> None:
     async with visiting(browser, suite) as visitor:
         config = f"{{ httpEndpoint: '{visitor.proxy.url}', dslResource: '/rules.xml' }}"
         setup = f"var _gt = _gt || []; _gt.push(['config', {config}]);"

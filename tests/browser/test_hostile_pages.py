@@ -1,4 +1,4 @@
-"""Pages that the tracker has no say in: what they change, lack, forbid or push never costs an event."""
+"""Pages that change, lack or forbid browser features, or push unusual data, lose no event."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -59,7 +59,7 @@ DATA: list[tuple[str, Any]] = [
 OLDER_FORM = "{ eventName: 'Probe', get n() { throw new Error('no'); }, m: 1 }"
 
 
-async def test_data_arrive_as_far_as_they_can_be_told(browser: Browser, suite: Suite) -> None:
+async def test_data_arrive_as_far_as_json_allows(browser: Browser, suite: Suite) -> None:
     async with visiting(browser, suite, {"/": page("{gateway}", config="{ debug: true }")}) as visitor:
         lines: list[str] = []
         visitor.page.on("console", lambda message: lines.append(message.text))
@@ -71,10 +71,10 @@ async def test_data_arrive_as_far_as_they_can_be_told(browser: Browser, suite: S
         )
         await sent_at_once(visitor.page)
         events = await stored_as(visitor, visit_id, [*ENTERED, *["Probe"] * len(DATA), "Probe", "Last"])
-        told = [event["data"] for event in events if event["eventName"] == "Probe"]
-        assert told == [*(data for _, data in DATA), {"n": "[undefined]", "m": 1}]
+        found = [event["data"] for event in events if event["eventName"] == "Probe"]
+        assert found == [*(data for _, data in DATA), {"n": "[undefined]", "m": 1}]
         assert all("dropped" not in beacon for beacon in visitor.proxy.beacons)
-        assert sum(line.startswith("[_gt] data") for line in lines) >= 500, "the page's author is told"
+        assert sum(line.startswith("[_gt] data") for line in lines) >= 500, "the console shows it"
         assert visitor.page_errors == []
 
 
@@ -189,7 +189,9 @@ async def test_a_page_is_tracked_with(browser: Browser, suite: Suite, hostile: H
         "() => new Promise(() => {})",
     ],
 )
-async def test_events_go_another_way_where_fetch_is_broken(browser: Browser, suite: Suite, fetch: str) -> None:
+async def test_events_are_sent_by_xmlhttprequest_where_fetch_is_broken(
+    browser: Browser, suite: Suite, fetch: str
+) -> None:
     async with visiting(browser, suite) as visitor:
         visitor.proxy.fault = Fault.LOST_ANSWER
         await visitor.page.clock.install()
@@ -215,19 +217,19 @@ async def test_events_go_another_way_where_fetch_is_broken(browser: Browser, sui
         assert visitor.page_errors == []
 
 
-async def test_a_visit_in_a_sandbox_holds_together(browser: Browser, suite: Suite) -> None:
+async def test_events_in_a_sandbox_are_one_visit(browser: Browser, suite: Suite) -> None:
     pages = {"/": '<iframe sandbox="allow-scripts" src="/framed"></iframe>', "/framed": page("{gateway}")}
     async with visiting(browser, suite, pages) as visitor:
         await visitor.page.goto(visitor.origin)
         frame = visitor.page.frames[1]
         await frame.wait_for_function("typeof _gt === 'object'")
-        told = await frame.evaluate("new Promise((resolve) => _gt.push(['getIDs', resolve]))")
+        found = await frame.evaluate("new Promise((resolve) => _gt.push(['getIDs', resolve]))")
         await frame.evaluate("_gt.push(['event', 'A'], ['sendSignIn', { userID: 'dana' }], ['event', 'B'])")
         await frame.evaluate("history.replaceState({}, '', '/framed?2'); _gt.push(['sendSignOut'])")
         await stored_as(
-            visitor, told["visitID"], [*ENTERED, "A", "SignIn", "B", "PageExited", "PageEntered", "SignOut"]
+            visitor, found["visitID"], [*ENTERED, "A", "SignIn", "B", "PageExited", "PageEntered", "SignOut"]
         )
-        assert {event["globalVisitID"] for event in visitor.proxy.events()} == {told["globalVisitID"]}
+        assert {event["globalVisitID"] for event in visitor.proxy.events()} == {found["globalVisitID"]}
         assert visitor.page_errors == []
 
 
@@ -241,7 +243,7 @@ async def test_a_frame_of_the_same_site_shares_the_visit(browser: Browser, suite
         await stored_as(visitor, visit_id, [*ENTERED, "PageEntered", "SignIn"])
 
 
-async def test_a_cloned_session_store_costs_and_doubles_nothing(browser: Browser, suite: Suite) -> None:
+async def test_a_cloned_session_storage_loses_and_doubles_no_event(browser: Browser, suite: Suite) -> None:
     # Only the store of a quiet visitor is one that `window.open` clones, with the events that wait in it.
     quiet = page("{gateway}", config="{ privacySignals: true }")
     async with visiting(browser, suite, {"*": quiet}) as visitor:

@@ -1,4 +1,4 @@
-"""`_gt.push`: every spelling that pages of the original use, before and after the script is there."""
+"""`_gt.push`: every spelling of pages made for GWE, before and after the script is loaded."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -82,7 +82,7 @@ async def test_the_envelope(browser: Browser, suite: Suite) -> None:
         assert 0 <= beacon["sentAt"] - entered["timestamp"] < 5_000
 
 
-# The instrumentation script of the original, in our own words; only its host names are the site's to change.
+# An instrumentation script like that of GWE; a site changes only its host names.
 INSTRUMENTATION = """
   var _gt = _gt || [];
   _gt.push(['config', { %s
@@ -99,7 +99,7 @@ INSTRUMENTATION = """
       '/server/resources/js/build/%s.min.js';
     (document.getElementsByTagName('head')[0] || document.body).appendChild(s);
   })('_gt');
-  // What a loader of the original does: it waits for the object, then uses both forms of `event`.
+  // Like a loader of GWE: it waits for the object, then uses both forms of `event`.
   var tries = 0, waiting = setInterval(function () {
     if (++tries > 100 || typeof _gt.push == 'function') {
       clearInterval(waiting);
@@ -159,7 +159,7 @@ async def test_no_global_but_gt(browser: Browser, suite: Suite) -> None:
         assert added == ["_gt"]
 
 
-async def test_nonsense_is_ignored_without_an_error(browser: Browser, suite: Suite) -> None:
+async def test_malformed_calls_are_ignored_without_an_error(browser: Browser, suite: Suite) -> None:
     nonsense = """
       const cycle = {}; cycle.self = cycle;
       for (const call of [undefined, null, 7, 'event', {}, [], ['constructor'], ['event'], ['event', ''], ['event', 5],
@@ -177,7 +177,7 @@ async def test_nonsense_is_ignored_without_an_error(browser: Browser, suite: Sui
         assert visitor.page_errors == []
 
 
-async def test_data_are_as_they_were_when_pushed(browser: Browser, suite: Suite) -> None:
+async def test_data_are_copied_when_pushed(browser: Browser, suite: Suite) -> None:
     async with visiting(browser, suite) as visitor:
         await visitor.open()
         await visitor.page.evaluate(
@@ -187,7 +187,7 @@ async def test_data_are_as_they_were_when_pushed(browser: Browser, suite: Suite)
         assert events[2]["data"] == {"items": 1}
 
 
-async def test_debug_tells_the_console(browser: Browser, suite: Suite) -> None:
+async def test_debug_writes_to_the_console(browser: Browser, suite: Suite) -> None:
     async with visiting(browser, suite, {"/": page("{gateway}", config="{ debug: true }")}) as visitor:
         lines: list[str] = []
         visitor.page.on("console", lambda message: lines.append(message.text))
@@ -195,7 +195,7 @@ async def test_debug_tells_the_console(browser: Browser, suite: Suite) -> None:
         await eventually(lambda: any(line.startswith("[_gt]") and "VisitStarted" in line for line in lines), timeout=20)
 
 
-async def test_debug_says_in_words_why_an_event_was_refused(browser: Browser, suite: Suite) -> None:
+async def test_debug_shows_why_an_event_was_rejected(browser: Browser, suite: Suite) -> None:
     async with visiting(browser, suite, {"/": page("{gateway}", config="{ debug: true }")}) as visitor:
         lines: list[str] = []
         visitor.page.on("console", lambda message: lines.append(message.text))
@@ -209,9 +209,9 @@ async def test_debug_says_in_words_why_an_event_was_refused(browser: Browser, su
             assert word in line
 
 
-async def test_events_leave_in_batches_and_identities_at_once(browser: Browser, suite: Suite) -> None:
+async def test_events_are_sent_in_batches_and_identities_immediately(browser: Browser, suite: Suite) -> None:
     async with visiting(browser, suite) as visitor:
-        # In a page where no time passes by itself, what is sent is sent at once.
+        # In a page where no time passes by itself, what is sent is sent immediately.
         await visitor.page.clock.install()
         await visitor.page.clock.pause_at(datetime.now(UTC) + timedelta(seconds=1))
         await visitor.page.goto(visitor.origin)

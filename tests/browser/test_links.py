@@ -1,4 +1,4 @@
-"""Visits that links and forms take along to another domain of the owner, and those that must not come along."""
+"""Visits that links and forms carry to another domain of the owner, and those that they must not carry."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -86,7 +86,7 @@ async def press_enter(tab: Page, selector: str) -> Page:
     ],
     ids=["click", "key", "middle click", "control", "sub-domain", "named already", "get", "post", "formaction"],
 )
-async def test_a_visit_goes_along(
+async def test_a_link_carries_the_visit(
     suite: Suite, shop_browser: Browser, go: Callable[[Page], Awaitable[Page]], rest: str
 ) -> None:
     async with visiting(shop_browser, suite, SITE) as visitor:
@@ -208,7 +208,7 @@ async def test_a_visit_that_runs_there_goes_on(suite: Suite, shop_browser: Brows
         assert await visitor.page.evaluate("location.search") == "?size=2&name=a%20b+c"
 
 
-async def test_without_referrer_or_without_an_answer_nobody_waits_for_long(suite: Suite, shop_browser: Browser) -> None:
+async def test_without_referrer_or_response_the_page_begins_soon(suite: Suite, shop_browser: Browser) -> None:
     async with visiting(shop_browser, suite, SITE) as visitor:
         first = await set_out(visitor)
         await click(visitor.page, "#hidden")
@@ -225,7 +225,7 @@ async def test_without_referrer_or_without_an_answer_nobody_waits_for_long(suite
         await visitor.page.goto("about:blank")
 
 
-async def test_the_page_s_own_script_finds_the_address_clean(suite: Suite, shop_browser: Browser) -> None:
+async def test_scripts_of_the_page_see_the_clean_address(suite: Suite, shop_browser: Browser) -> None:
     async with visiting(shop_browser, suite, SITE) as visitor:
         name = await name_of(visitor)
         to = address(visitor, PAY, "/at-once?a=1&")
@@ -235,7 +235,9 @@ async def test_the_page_s_own_script_finds_the_address_clean(suite: Suite, shop_
         assert answer["visitID"] == name[:36]
 
 
-async def test_who_is_asked_first_brings_nothing_before(suite: Suite, shop_browser: Browser) -> None:
+async def test_a_page_that_waits_for_consent_continues_the_visit_afterwards(
+    suite: Suite, shop_browser: Browser
+) -> None:
     async with visiting(shop_browser, suite, SITE) as visitor:
         first = await set_out(visitor)
         await visitor.page.evaluate("document.querySelector('#link').pathname = '/asks'")
@@ -247,7 +249,7 @@ async def test_who_is_asked_first_brings_nothing_before(suite: Suite, shop_brows
         assert without_page(await ids(visitor.page)) == without_page(first)
 
 
-async def test_pages_without_the_option_load_nothing_for_it(suite: Suite, shop_browser: Browser) -> None:
+async def test_pages_without_linkdomains_load_no_links_script(suite: Suite, shop_browser: Browser) -> None:
     async with visiting(shop_browser, suite, SITE) as visitor:
         asked: list[str] = []
         visitor.page.on("request", lambda request: asked.append(request.url))

@@ -80,7 +80,7 @@ async def test_single_page_application(browser: Browser, suite: Suite) -> None:
         ]  # fmt: skip
 
 
-async def test_an_application_of_one_page_is_one_page_entry_where_the_page_says_so(
+async def test_with_historyrouting_off_a_single_page_application_is_one_page_entry(
     browser: Browser, suite: Suite
 ) -> None:
     html = page("{gateway}", config="{ historyRouting: false }")
@@ -124,7 +124,7 @@ async def test_hash_routing_is_an_option(browser: Browser, suite: Suite, change:
         assert entered[2]["data"]["referrer"] == visitor.origin + "/app#/list"
 
 
-async def test_hiding_a_tab_sends_but_leaves_no_page(browser: Browser, suite: Suite) -> None:
+async def test_hiding_a_tab_sends_events_without_leaving_the_page(browser: Browser, suite: Suite) -> None:
     async with visiting(browser, suite) as visitor:
         await visitor.open()
         await visitor.page.evaluate(HIDE, arg=True)
@@ -135,7 +135,7 @@ async def test_hiding_a_tab_sends_but_leaves_no_page(browser: Browser, suite: Su
         await names_on_the_wire(visitor, ["VisitStarted", "PageEntered", "PageExited", "PageEntered"])
 
 
-async def test_a_hidden_tab_that_is_killed_was_left_when_it_was_hidden(browser: Browser, suite: Suite) -> None:
+async def test_a_killed_hidden_tab_was_left_when_it_was_hidden(browser: Browser, suite: Suite) -> None:
     async with visiting(browser, suite) as visitor:
         await visitor.open()
         # A copy of what is stored stands in for the kill: nothing that happens to the page later is in it.
@@ -184,7 +184,7 @@ async def test_reading_for_long_does_not_start_a_visit_when_leaving(browser: Bro
         assert events[2]["visitID"] == events[0]["visitID"]
 
 
-async def test_a_tab_follows_into_the_visit_another_tab_has_started(browser: Browser, suite: Suite) -> None:
+async def test_a_tab_continues_the_visit_that_another_tab_has_started(browser: Browser, suite: Suite) -> None:
     async with visiting(browser, suite) as visitor:
         await visitor.context.clock.install()
         await visitor.open()
@@ -218,7 +218,7 @@ async def test_timestamps_increase_though_the_clock_goes_back(browser: Browser, 
         assert times == sorted(set(times))
 
 
-async def test_the_last_words_of_a_page_belong_to_it(browser: Browser, suite: Suite) -> None:
+async def test_the_last_events_of_a_page_belong_to_it(browser: Browser, suite: Suite) -> None:
     script = "addEventListener('pagehide', () => _gt.push(['event', 'Bye']));"
     async with visiting(browser, suite, {"*": page("{gateway}", script=script)}) as visitor:
         await visitor.open()

@@ -1,4 +1,4 @@
-"""What the tracker keeps in a browser, and what it does for those who do not want to be followed."""
+"""The data that the tracker stores in a browser, and visitors who do not want to be tracked."""
 
 import re
 from typing import Any
@@ -35,7 +35,7 @@ async def cookies(tab: Page) -> dict[str, Any]:
     return {cookie["name"]: cookie for cookie in await tab.context.cookies()}
 
 
-async def test_first_party_cookies_and_nothing_else_once_all_is_sent(browser: Browser, suite: Suite) -> None:
+async def test_only_first_party_cookies_remain_once_all_is_sent(browser: Browser, suite: Suite) -> None:
     async with visiting(browser, suite) as visitor:
         await visitor.open()
         started, _ = await names_on_the_wire(visitor, ENTERED)
@@ -52,7 +52,7 @@ async def test_first_party_cookies_and_nothing_else_once_all_is_sent(browser: Br
 
 
 @pytest.mark.parametrize("refusal", [REFUSE_COOKIES, REFUSE_STORAGE, REFUSE_COOKIES + REFUSE_STORAGE])
-async def test_refusals_cost_nothing_but_memory(browser: Browser, suite: Suite, refusal: str) -> None:
+async def test_a_browser_that_refuses_storage_loses_no_event(browser: Browser, suite: Suite, refusal: str) -> None:
     async with visiting(browser, suite) as visitor:
         await visitor.context.add_init_script(refusal)
         await visitor.open()
@@ -66,7 +66,7 @@ async def test_refusals_cost_nothing_but_memory(browser: Browser, suite: Suite, 
         assert visitor.page_errors == []
 
 
-async def test_a_full_disk_is_no_reason_to_lose_an_event(browser: Browser, suite: Suite) -> None:
+async def test_a_full_disk_loses_no_event(browser: Browser, suite: Suite) -> None:
     async with visiting(browser, suite) as visitor:
         await visitor.context.add_init_script("Storage.prototype.setItem = () => { throw new Error('full'); };")
         await visitor.open()
@@ -104,7 +104,7 @@ async def test_a_gateway_under_the_domain_sets_the_cookie_by_http(suite: Suite, 
         ("", "shop.test", "81b5f6c2-9d0f-4b52-9f6c-0f4d8f9d3f11"),
     ],
 )
-async def test_cookies_are_set_for_nobody_else(suite: Suite, origin: str, domain: str, visitor: str) -> None:
+async def test_cookies_are_set_only_for_a_shared_domain(suite: Suite, origin: str, domain: str, visitor: str) -> None:
     async with suite.http() as http:
         answer = await http.post(
             "/cookie", params={"domain": domain, "id": visitor}, headers={"Host": "visits.shop.test", "Origin": origin}
@@ -113,7 +113,7 @@ async def test_cookies_are_set_for_nobody_else(suite: Suite, origin: str, domain
     assert "set-cookie" not in answer.headers
 
 
-async def test_the_cookie_by_http_is_that_of_the_tracker_that_asks(suite: Suite) -> None:
+async def test_the_cookie_by_http_has_the_name_of_the_requesting_tracker(suite: Suite) -> None:
     asked = "/cookie?domain=shop.test&id=81b5f6c2-9d0f-4b52-9f6c-0f4d8f9d3f11"
     headers = {"Host": "visits.shop.test", "Origin": "https://www.shop.test"}
     async with suite.http() as http:

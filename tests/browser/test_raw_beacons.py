@@ -1,4 +1,4 @@
-"""Three pages on another origin, without our script: what a browser sends by itself comes out complete and in order."""
+"""Three pages on another origin, without our script: the beacons of a browser are stored completely and in order."""
 
 import json
 import threading

@@ -1,4 +1,4 @@
-"""A page never has an error of ours, whatever its browser, its policy or its sandbox lacks."""
+"""The tracker causes no error in a page whose browser, policy or sandbox lacks a feature."""
 
 import pytest
 from playwright.async_api import Browser
@@ -20,7 +20,7 @@ ENTERED = ["VisitStarted", "PageEntered"]
         "Object.defineProperty(Document.prototype, 'visibilityState', { value: undefined })",
     ],
 )
-async def test_what_is_missing_is_done_without(browser: Browser, suite: Suite, missing: str) -> None:
+async def test_optional_browser_features_may_be_missing(browser: Browser, suite: Suite, missing: str) -> None:
     async with visiting(browser, suite) as visitor:
         await visitor.context.add_init_script(missing)
         await visitor.open()
@@ -29,7 +29,7 @@ async def test_what_is_missing_is_done_without(browser: Browser, suite: Suite, m
 
 
 @pytest.mark.parametrize("missing", ["Blob", "crypto", "screen", "JSON", "Promise"])
-async def test_what_cannot_be_done_without_is_no_error(browser: Browser, suite: Suite, missing: str) -> None:
+async def test_a_missing_required_feature_causes_no_error(browser: Browser, suite: Suite, missing: str) -> None:
     async with visiting(browser, suite) as visitor:
         await visitor.context.add_init_script(
             f"Object.defineProperty(window, '{missing}', {{ value: undefined, configurable: true }})"
@@ -40,7 +40,7 @@ async def test_what_cannot_be_done_without_is_no_error(browser: Browser, suite: 
         assert visitor.page_errors == []
 
 
-async def test_a_sandboxed_frame_is_a_visitor_without_a_memory(browser: Browser, suite: Suite) -> None:
+async def test_a_sandboxed_frame_is_a_visitor_without_storage(browser: Browser, suite: Suite) -> None:
     pages = {"/": '<iframe sandbox="allow-scripts" src="/framed"></iframe>', "/framed": page("{gateway}")}
     async with visiting(browser, suite, pages) as visitor:
         await visitor.page.goto(visitor.origin)
@@ -51,7 +51,7 @@ async def test_a_sandboxed_frame_is_a_visitor_without_a_memory(browser: Browser,
         assert visitor.page_errors == []
 
 
-async def test_a_policy_that_forbids_to_connect_is_no_error(browser: Browser, suite: Suite) -> None:
+async def test_a_policy_that_forbids_connections_causes_no_error(browser: Browser, suite: Suite) -> None:
     async with visiting(browser, suite) as visitor:
         policy = f"default-src 'none'; script-src 'unsafe-inline' {visitor.proxy.url}"
         html = page(visitor.proxy.url)
@@ -63,7 +63,7 @@ async def test_a_policy_that_forbids_to_connect_is_no_error(browser: Browser, su
         assert visitor.proxy.beacons == []
 
 
-async def test_a_policy_of_hosts_alone_suffices(browser: Browser, suite: Suite) -> None:
+async def test_a_policy_that_allows_the_host_suffices(browser: Browser, suite: Suite) -> None:
     async with visiting(browser, suite) as visitor:
         gateway = visitor.proxy.url
         policy = f"default-src 'self'; script-src 'self' {gateway}; connect-src {gateway}"

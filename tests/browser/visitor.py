@@ -1,4 +1,4 @@
-"""A visitor of a website that carries the tracker: a browser context, its page, and what has become of its events."""
+"""A visitor of a website that carries the tracker: a browser context, its page, and the outcomes of its events."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -68,7 +68,7 @@ PLAIN = {"*": website_page("{gateway}")}
 
 
 async def ids(page: Page) -> dict[str, str]:
-    """What `getIDs` answers: visitID, globalVisitID, pageID."""
+    """The result of `getIDs`: visitID, globalVisitID, pageID."""
     answer: dict[str, str] = await page.evaluate("new Promise((resolve) => _gt.push(['getIDs', resolve]))")
     return answer
 
@@ -87,7 +87,7 @@ async def raise_events(page: Page, count: int, name: str = "Probe") -> None:
 
 
 async def sent_at_once(page: Page) -> None:
-    """Have the tracker send what it has, as it does when the network is back, instead of holding it for two seconds."""
+    """Make the tracker send waiting events immediately, as when the network is back."""
     await page.evaluate("dispatchEvent(new Event('online'))")
 
 

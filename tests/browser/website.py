@@ -31,7 +31,7 @@ def page(
 async def serving(handle: Handler) -> AsyncIterator[int]:
     """Handle every connection to a free port, which is given; those still open at the end are closed.
 
-    The tasks are kept: nothing else holds one whose client has left while it waits for somebody else.
+    The tasks are kept: no other reference to a task may exist while it waits.
     """
     tasks: set[asyncio.Task[None] | None] = set()
 

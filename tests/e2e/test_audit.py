@@ -19,10 +19,12 @@ from tests.tools.visits import event, now_ms
 GATEWAY = Path(sys.executable).parent / "footfall-gateway"
 
 
-def whose(suite: Suite, *arguments: str, export: bytes = b"") -> set[str]:
-    """What `footfall-gateway whose` prints."""
+def audit_hashes(suite: Suite, *arguments: str, export: bytes = b"") -> set[str]:
+    """What `footfall-gateway audit-hash` prints."""
     environment = {"GATEWAY_AUDIT_KEY": (suite.data_dir / "audit.key").read_text().strip(), "LC_ALL": "C.UTF-8"}
-    ran = subprocess.run([GATEWAY, "whose", *arguments], env=environment, input=export, capture_output=True, check=True)
+    ran = subprocess.run(
+        [GATEWAY, "audit-hash", *arguments], env=environment, input=export, capture_output=True, check=True
+    )
     return set(ran.stdout.decode().split())
 
 
@@ -47,16 +49,16 @@ async def test_an_auditor_finds_everybody_who_has_looked_at_a_person(
         await desktop.delete(f"/api/v1/identities/{quote(person)}")  # not in its scope
         export = (await owner.get(f"/api/v1/identities/{quote(person)}/export")).content
 
-    hashes = whose(suite, export=export)
-    assert whose(suite, "identity", person) | whose(suite, "visit", visit) < hashes
+    hashes = audit_hashes(suite, export=export)
+    assert audit_hashes(suite, "identity", person) | audit_hashes(suite, "visit", visit) < hashes
     written = (suite.data_dir / "log" / "gateway.log").read_text()
     assert person not in written
     assert visit not in written.lower()
-    lines: list[dict[str, Any]] = [json.loads(line) for line in written.splitlines() if '"whose": {"' in line]
+    lines: list[dict[str, Any]] = [json.loads(line) for line in written.splitlines() if '"subject_hashes": {"' in line]
     found = [
         (line["client"], line["key"], line["operation"], line["status"])
         for line in lines
-        if hashes & set(line["whose"].values())
+        if hashes & set(line["subject_hashes"].values())
     ]
     key = token.split("_")[1]
     assert {
@@ -70,5 +72,5 @@ async def test_an_auditor_finds_everybody_who_has_looked_at_a_person(
 
 def test_without_the_key_nothing_is_told() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "GATEWAY_AUDIT_KEY"}
-    ran = subprocess.run([GATEWAY, "whose", "visit", "x"], env=environment, capture_output=True, check=False)
+    ran = subprocess.run([GATEWAY, "audit-hash", "visit", "x"], env=environment, capture_output=True, check=False)
     assert (ran.returncode, ran.stdout) == (2, b"")

@@ -243,7 +243,9 @@ async def test_an_id_of_another_deployment_is_refused_with_what_to_do(suite: Sui
         positions[theirs] = (later[0], b64encode(later[1].encode()).decode())[theirs]
         answer = await http.get(LIVE, headers={"Last-Event-ID": "~".join(positions)})
     assert answer.status_code == 409
-    assert answer.json()["detail"].startswith("Last-Event-ID: what followed it is no longer kept; list the visitors")
+    detail = answer.json()["detail"]
+    assert detail.startswith("Last-Event-ID: messages after it are not kept; list the visitors")
+    assert detail.endswith("(RESUME_TOKEN_EXPIRED)")
 
 
 async def test_streams_are_bounded_and_one_that_is_left_ends_at_both_services(suite: Suite, site: str) -> None:

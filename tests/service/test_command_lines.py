@@ -1,4 +1,4 @@
-"""Every command explains itself and ends, whatever the environment says; what it does not understand it refuses."""
+"""Every command explains itself and ends, in every environment, and refuses what it does not understand."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ from tests.arch.house import SERVICES
 COMMANDS = {
     "collector": ["check"],
     "identity": ["check"],
-    "gateway": ["check", "keys", "whose", "check-dsl"],
+    "gateway": ["check", "keys", "audit-hash", "check-dsl"],
     "history": ["check", "dead-letters", "verify-erasure"],
 }
 SUBCOMMANDS = {
@@ -93,10 +93,12 @@ def test_everything_is_discarded_only_when_that_is_written_out(run: Run) -> None
     assert run("history", "dead-letters", "discard", "--al") == 2
 
 
-def test_a_hash_is_asked_for_with_an_id(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("gateway", "whose", "identity") == 2
+@pytest.mark.parametrize("name", ["audit-hash", "whose"])
+def test_a_hash_needs_an_id(run: Run, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    assert run("gateway", name, "identity") == 2
     captured = capsys.readouterr()
     assert (captured.out, "identity: must be given with an id" in captured.err) == ("", True)
+    assert ("is now `footfall-gateway audit-hash`" in captured.err) == (name == "whose")
 
 
 @pytest.mark.parametrize("module", MODULES)

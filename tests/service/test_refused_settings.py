@@ -1,4 +1,4 @@
-"""Settings that cannot work are refused before anything is served: all at once, each by its variable."""
+"""Settings that cannot work are refused before anything is served: all together, each by its variable."""
 
 import socket
 import sys
@@ -90,7 +90,7 @@ TOO_LATE = "an event must not be accepted again after its visit is forgotten"
         ("gateway", "GATEWAY_TRUSTED_PROXIES", "10.0.0.1/8", NO_PROXY),
         ("gateway", "COLLECTOR_TARGET", "bogus://x y", NO_TARGET),
         ("history", "IDENTITY_TARGET", "127.0.0.1:99999", NO_TARGET),
-        ("gateway", "GATEWAY_KEYS_FILE", "/nonexistent/keys.json", "/nonexistent/keys.json: its folder is not there"),
+        ("gateway", "GATEWAY_KEYS_FILE", "/nonexistent/keys.json", "/nonexistent/keys.json: its folder does not exist"),
         ("gateway", "GATEWAY_KEYS_FILE", "/", "/: Is a directory"),
         ("identity", "IDENTITY_PHONE_REGION", "ZZ", "must be the two capital letters of a country, such as DE"),
         ("gateway", "GATEWAY_PORT", "abc", "should be a valid integer"),

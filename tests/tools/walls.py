@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 
 import httpx
-from footfall_gateway.auth.keys import Key, KeyFile, Scope, new_token
+from footfall_gateway.auth.keys import Key, KeyFile, KeyScope, new_token
 
 from tests.tools.suite import Suite, running_suite
 from tests.tools.visits import Event, now_ms
@@ -34,7 +34,7 @@ async def client_of(suite: Suite, *sites: str) -> AsyncIterator[httpx.AsyncClien
     """A client with a key that may do everything, on these sites."""
     token, key_id, token_hash = new_token()
     key = Key(
-        id=key_id, name="-".join(sites), hash=token_hash, scopes=list(Scope), sites=list(sites), create_ms=now_ms()
+        id=key_id, name="-".join(sites), hash=token_hash, scopes=list(KeyScope), sites=list(sites), create_ms=now_ms()
     )
     with KeyFile(Path(suite.environment["GATEWAY_KEYS_FILE"])).changing() as keys:
         keys[key_id] = key

@@ -1,15 +1,15 @@
-"""Bodies that arrive at the same time share the room there is for them."""
+"""The reader of bodies: all bodies together are bounded."""
 
 import asyncio
 from typing import Any
 
 import pytest
-from footfall_gateway.http.bodies import Bodies, ClientGoneError
+from footfall_gateway.http.bodies import BodyReader, ClientGoneError
 from footfall_gateway.problem import Problem
 
 
 class Arriving:
-    """A body of which parts arrive when a test says so."""
+    """A body whose parts arrive when a test sends them."""
 
     def __init__(self, *parts: bytes) -> None:
         self._messages: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -27,16 +27,16 @@ class Arriving:
     def leave(self) -> None:
         self._messages.put_nowait({"type": "http.disconnect"})
 
-    async def begun(self, bodies: Bodies) -> "asyncio.Task[bytes]":
-        """Its reader, which has read what is there."""
+    async def begun(self, bodies: BodyReader) -> "asyncio.Task[bytes]":
+        """A task that reads it, and has read the parts that have arrived."""
         task = asyncio.create_task(bodies.read(self.receive))
         await self._messages.join()
         return task
 
 
 @pytest.mark.parametrize("leaves", [True, False])
-async def test_what_finds_no_room_is_refused_until_others_have_made_some(leaves: bool) -> None:
-    bodies = Bodies(timeout_s=10, most_bytes=1_000)
+async def test_bodies_beyond_the_limit_are_refused_until_others_are_complete(leaves: bool) -> None:
+    bodies = BodyReader(timeout_s=10, max_bytes=1_000)
     first, second = Arriving(b"1" * 300, b"1" * 300), Arriving(b"2" * 300, b"2" * 300)
     reading = await first.begun(bodies)
     with pytest.raises(Problem) as refused:

@@ -1,17 +1,17 @@
-"""A domain-model.xml as the gateway reads it, and what `footfall-gateway check-dsl` says of one."""
+"""The DSL file as the gateway reads it, and the output of `footfall-gateway check-dsl`."""
 
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
 
 import pytest
-from footfall_gateway.browser.dsl import DEFAULT_FILE, DslFile, DslFileError, Fault, read
+from footfall_gateway.browser.dsl import DEFAULT_FILE, DslFile, DslFileError, Fault, parse_dsl
 from footfall_gateway.commands.check_dsl import run
 
 from tests.browser.rules import BAD_SELECTORS, EXPRESSIONS, GOOD_SELECTORS
 
 
-def test_the_default_dsl_is_good() -> None:
-    found = read(DEFAULT_FILE.read_bytes())
+def test_the_default_dsl_is_valid() -> None:
+    found = parse_dsl(DEFAULT_FILE.read_bytes())
     assert (found.faults, found.warnings) == ([], [])
     assert found.text.encode() == DEFAULT_FILE.read_bytes()
 
@@ -28,38 +28,46 @@ ENTITIES = "<!DOCTYPE x [\n%s]><properties>&a;</properties>"
     [
         ("<properties>\n<events>\n</properties>", 3, "not well-formed: mismatched tag"),
         ("", 1, "not well-formed: no element found"),
-        ("<rules/>", 1, "<rules> is no element of the DSL"),
-        ("<events/>", 1, "the root is <properties>, not <events>"),
-        ("<properties>\n<event name='A'/></properties>", 2, "event 'A': <event> has no place in <properties>"),
+        ("<rules/>", 1, "<rules> is not an element of the DSL"),
+        ("<events/>", 1, "the root must be <properties>"),
+        ("<properties>\n<event name='A'/></properties>", 2, "event 'A': <event> must not be in <properties>"),
         ("<properties><events>\n<event/></events></properties>", 2, "event '': <event> needs the attribute name"),
-        (in_event(""), 2, "event 'A': <event> without a <trigger> never happens"),
+        (in_event(""), 2, "event 'A': <event> needs a <trigger>"),
         (in_event("<trigger/>"), 2, "event 'A', trigger '': <trigger> needs the attribute action"),
         (in_event("<val value='1'/>"), 2, "event 'A', val '': <val> needs the attribute name"),
         (
             in_event("<trigger action='timer:soon'/>"),
             2,
-            "event 'A', trigger '': action 'timer:soon': a timer is timer:<milliseconds>",
+            "event 'A', trigger '': action 'timer:soon': must be timer:<milliseconds>",
         ),
-        (in_event("<trigger action='click' count='x'/>"), 2, "event 'A', trigger '': count 'x': a whole number from 1"),
+        (
+            in_event("<trigger action='click' count='x'/>"),
+            2,
+            "event 'A', trigger '': count 'x': must be a whole number from 1",
+        ),
         (
             in_event("<trigger action='timer:9' type='x'/>"),
             2,
-            "event 'A', trigger '': type 'x': a timer's type is timeout or nomove",
+            "event 'A', trigger '': type 'x': must be timeout or nomove for a timer",
         ),
-        (ENTITIES % "<!ENTITY a 'b'>", 2, "entity a: entities are refused, write what it stands for"),
-        (ENTITIES % "<!ENTITY a SYSTEM '/etc/passwd'>", 2, "entity a: entities are refused, write what it stands for"),
-        (ENTITIES % "<!ENTITY % a SYSTEM 'x'> %a;", 2, "entity a: entities are refused, write what it stands for"),
-        ("<!DOCTYPE x SYSTEM 'x.dtd'>\n<properties>&a;</properties>", 2, "entity a: it is not declared here"),
+        (ENTITIES % "<!ENTITY a 'b'>", 2, "entity a: must not be declared; write its text instead"),
+        (ENTITIES % "<!ENTITY a SYSTEM '/etc/passwd'>", 2, "entity a: must not be declared; write its text instead"),
+        (ENTITIES % "<!ENTITY % a SYSTEM 'x'> %a;", 2, "entity a: must not be declared; write its text instead"),
+        (
+            "<!DOCTYPE x SYSTEM 'x.dtd'>\n<properties>&a;</properties>",
+            2,
+            "entity a: is not declared; write its text instead",
+        ),
         ("<?xml version='1.0' encoding='klingon'?><properties/>", 1, "unknown encoding: klingon"),
     ],
 )
-def test_a_broken_dsl_is_named_by_line_and_reason(xml: str, line: int, reason: str) -> None:
-    assert Fault(line, reason) in read(xml.encode()).faults
+def test_faults_have_a_line_and_a_reason(xml: str, line: int, reason: str) -> None:
+    assert Fault(line, reason) in parse_dsl(xml.encode()).faults
 
 
 def test_entities_of_entities_are_never_expanded() -> None:
     nested = "".join(f"<!ENTITY e{n} '{f'&e{n - 1};' * 10}'>" for n in range(1, 20))
-    assert len(read((ENTITIES % f"<!ENTITY e0 'x'>{nested}").replace("&a;", "&e19;").encode()).faults) == 1
+    assert len(parse_dsl((ENTITIES % f"<!ENTITY e0 'x'>{nested}").replace("&a;", "&e19;").encode()).faults) == 1
 
 
 WORD = (
@@ -81,14 +89,14 @@ def test_any_encoding_is_sent_as_utf8(tmp_path: Path, declared: str, codec: str)
     path.write_bytes(WORD.format(declared, content).encode(codec))
     file = DslFile(path).current()
     assert file.body.decode() == WORD.format("UTF-8", content)
-    assert read(path.read_bytes()).warnings == [Fault(1, f"encoding {declared}: it is sent as UTF-8")]
+    assert parse_dsl(path.read_bytes()).warnings == [Fault(1, f"encoding {declared}: it is sent as UTF-8")]
 
 
-def test_a_wrong_encoding_is_named_by_line() -> None:
-    assert read("<properties>\n<!-- ä --></properties>".encode("latin-1")).faults[0].line == 2
+def test_a_wrong_encoding_is_a_fault_with_a_line() -> None:
+    assert parse_dsl("<properties>\n<!-- ä --></properties>".encode("latin-1")).faults[0].line == 2
 
 
-def test_a_changed_file_is_served_and_a_broken_one_is_not(tmp_path: Path) -> None:
+def test_a_changed_file_is_served_unless_it_has_a_fault(tmp_path: Path) -> None:
     path = tmp_path / "rules.xml"
     path.write_text("<properties><events/></properties>")
     file = DslFile(path)
@@ -117,11 +125,11 @@ def test_check_dsl(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == f"{tmp_path / 'none.xml'}: No such file or directory\n"
     assert checked(tmp_path, capsys, "<properties>\n<oops/></properties>") == (
         1,
-        [":2: <oops> is no element of the DSL"],
+        [":2: <oops> is not an element of the DSL"],
     )
 
 
-def test_check_dsl_names_what_hardly_means_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_dsl_warns_of_probable_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     xml = (
         "<?xml version='1.0' encoding='us-ascii'?><properties><events><event name='A'>\n"
         "<trigger action='click' element='a'/><trigger name='t' element='' action='click'/>\n"
@@ -129,23 +137,23 @@ def test_check_dsl_names_what_hardly_means_what_it_says(tmp_path: Path, capsys: 
         "<trigger name='v' element='' action='timer:5'/></event></events></properties>"
     )
     assert checked(tmp_path, capsys, xml) == (0, [
-        ":2: warning: event 'A', trigger '': it has no name",
-        """:2: warning: event 'A', trigger 't': element="" selects nothing, so no click raises it""",
+        ":2: warning: event 'A', trigger '': the trigger has no name",
+        """:2: warning: event 'A', trigger 't': element="" selects nothing, so click never triggers it""",
         """:3: warning: event 'A', trigger 'u': count="0" means once, as count="1" does""",
     ])  # fmt: skip
 
 
 BAD_EXPRESSIONS = {
-    "a b": "no JavaScript: Unexpected identifier, column 3",
-    "$('a'.val()": "no JavaScript: Unexpected end of input, column 12",
-    "$(“a”).val()": "no JavaScript: Unexpected token ILLEGAL, column 3",
-    "return 1": "no JavaScript: Illegal return statement, column 7",
-    "$('a[').val()": "'a[': a bracket is not closed, or not opened",
-    "jQuery(event.target).closest('a:fist').text()": "'a:fist': :fist is known neither to CSS nor to jQuery",
+    "a b": "is not JavaScript: Unexpected identifier, column 3",
+    "$('a'.val()": "is not JavaScript: Unexpected end of input, column 12",
+    "$(“a”).val()": "is not JavaScript: Unexpected token ILLEGAL, column 3",
+    "return 1": "is not JavaScript: Illegal return statement, column 7",
+    "$('a[').val()": "'a[': brackets do not match",
+    "jQuery(event.target).closest('a:fist').text()": "'a:fist': :fist is neither in CSS nor in jQuery",
 }
 
 
-def test_check_dsl_judges_selectors_and_expressions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_dsl_reports_faulty_selectors_and_expressions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def trigger(selector: str) -> str:
         return f"<trigger name='t' action='click' element={quoteattr(selector)}/>"
 

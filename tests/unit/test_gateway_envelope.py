@@ -4,19 +4,20 @@ import contextlib
 import json
 
 import pytest
-from footfall_gateway.beacons.envelope import MAX_EVENTS, BeaconError, Rejection, TooManyEventsError, fitting, read
+from footfall_eventlog.events import MAX_EVENTS
+from footfall_gateway.beacons.envelope import BeaconError, Rejection, TooManyEventsError, decode_beacon, to_int64
 from hypothesis import given
 from hypothesis import strategies as st
 
 
-def test_one_event_an_array_and_an_envelope_are_read_alike() -> None:
+def test_one_event_an_array_and_an_envelope_decode_alike() -> None:
     one = b'{"eventName":"A","sentAt":7,"site":"shop"}'
     for body, sent_ms, site in (
         (one, 7, "shop"),
         (b"  [" + one + b"]", 0, None),
         (b'{"sentAt":5,"site":"x","events":[' + one + b"]}", 5, "x"),
     ):
-        envelope = read(body)
+        envelope = decode_beacon(body)
         assert [event.event_name for event in envelope.events] == ["A"]
         assert envelope.events[0].site == "shop"
         assert (envelope.sent_ms, envelope.site, envelope.rejections) == (sent_ms, site, [])
@@ -40,16 +41,16 @@ def test_one_event_an_array_and_an_envelope_are_read_alike() -> None:
         (b"[" * 100_000 + b"]" * 100_000, "the body is nested too deeply"),
     ],
 )
-def test_a_body_that_is_no_beacon_is_refused_in_words(body: bytes, words: str) -> None:
+def test_a_body_that_is_not_a_beacon_is_refused_with_its_fault(body: bytes, words: str) -> None:
     with pytest.raises(BeaconError) as refused:
-        read(body)
+        decode_beacon(body)
     assert str(refused.value) == words
 
 
-def test_more_events_than_a_beacon_may_bring_are_refused() -> None:
-    assert len(read(b"[" + b",".join([b"{}"] * MAX_EVENTS) + b"]").events) == MAX_EVENTS
+def test_too_many_events_are_refused() -> None:
+    assert len(decode_beacon(b"[" + b",".join([b"{}"] * MAX_EVENTS) + b"]").events) == MAX_EVENTS
     with pytest.raises(TooManyEventsError):
-        read(b"[" + b",".join([b"{}"] * (MAX_EVENTS + 1)) + b"]")
+        decode_beacon(b"[" + b",".join([b"{}"] * (MAX_EVENTS + 1)) + b"]")
 
 
 @pytest.mark.parametrize(
@@ -68,15 +69,15 @@ def test_more_events_than_a_beacon_may_bring_are_refused() -> None:
         ),
     ],
 )
-def test_a_bad_event_is_named_and_the_others_are_kept(bad: bytes, rejection: Rejection) -> None:
-    envelope = read(b'[{"eventName":"A"},' + bad + b',{"eventName":"B"}]')
+def test_a_malformed_event_is_listed_and_the_others_are_decoded(bad: bytes, rejection: Rejection) -> None:
+    envelope = decode_beacon(b'[{"eventName":"A"},' + bad + b',{"eventName":"B"}]')
     assert [event.event_name for event in envelope.events] == ["A", "B"]
     assert envelope.positions == [0, 2]
     assert envelope.rejections == [rejection]
 
 
 def test_null_counts_as_not_given_and_other_keys_are_ignored() -> None:
-    [event] = read(b'{"eventName":"A","url":null,"data":null,"timestamp":null,"more":[1]}').events
+    [event] = decode_beacon(b'{"eventName":"A","url":null,"data":null,"timestamp":null,"more":[1]}').events
     assert (event.event_name, event.url, event.timestamp, bytes(event.data)) == ("A", None, None, b"")
 
 
@@ -93,56 +94,57 @@ def test_null_counts_as_not_given_and_other_keys_are_ignored() -> None:
     ],
 )
 @pytest.mark.parametrize("among_bad_ones", [False, True])
-def test_a_time_may_have_a_fraction_which_is_left_out(sent: bytes, whole: int, among_bad_ones: bool) -> None:
+def test_the_fraction_of_a_time_is_dropped(sent: bytes, whole: int, among_bad_ones: bool) -> None:
     more = b",5" if among_bad_ones else b""  # then each event is decoded by itself
-    envelope = read(b'{"sentAt":%b,"events":[{"timestamp":%b}%b]}' % (sent, sent, more))
+    envelope = decode_beacon(b'{"sentAt":%b,"events":[{"timestamp":%b}%b]}' % (sent, sent, more))
     [event] = envelope.events
     assert event.timestamp is not None
-    assert (fitting(event.timestamp), envelope.sent_ms) == (whole, whole)
+    assert (to_int64(event.timestamp), envelope.sent_ms) == (whole, whole)
 
 
 @pytest.mark.parametrize("body", [b'{"eventName":"A"}', '[{"eventName":"A","url":"é"}]'.encode()])
-def test_a_byte_order_mark_is_passed_over(body: bytes) -> None:
-    assert [event.event_name for event in read(b"\xef\xbb\xbf" + body).events] == ["A"]
+def test_a_byte_order_mark_is_ignored(body: bytes) -> None:
+    assert [event.event_name for event in decode_beacon(b"\xef\xbb\xbf" + body).events] == ["A"]
     with pytest.raises(BeaconError):
-        read(body + b"\xef\xbb\xbf")
+        decode_beacon(body + b"\xef\xbb\xbf")
 
 
 @pytest.mark.parametrize(
-    ("told", "believed"), [("7", 7), ("0", 0), ("-1", 0), ("1e30", 0), ('"7"', 0), ("null", 0), (str(10**18), 10_000)]
+    ("reported", "counted"),
+    [("7", 7), ("0", 0), ("-1", 0), ("1e30", 0), ('"7"', 0), ("null", 0), (str(10**18), 10_000)],
 )
-def test_how_many_events_a_browser_has_lost_is_believed_within_reason(told: str, believed: int) -> None:
-    assert read(b'{"events":[{"eventName":"A"}],"dropped":%b}' % told.encode()).dropped == believed
+def test_the_number_of_dropped_events_is_bounded(reported: str, counted: int) -> None:
+    assert decode_beacon(b'{"events":[{"eventName":"A"}],"dropped":%b}' % reported.encode()).dropped == counted
 
 
 def test_data_is_kept_verbatim() -> None:
     data = b'{ "b" :1.50, "a":"\\u00e9\xc3\xa9", "a":{"n":1e400} }'
-    [event] = read(b'{"data":' + data + b"}").events
+    [event] = decode_beacon(b'{"data":' + data + b"}").events
     assert bytes(event.data) == data
 
 
 @pytest.mark.parametrize("sent", [b"[1, 2]", b'"{}"', b"7.50", b"false", b'""', b"[]", b'"a\\ud83d\\ude00"'])
 @pytest.mark.parametrize("among_bad_ones", [False, True])
-def test_data_that_are_no_object_are_kept_as_sent_under_value(sent: bytes, among_bad_ones: bool) -> None:
+def test_data_other_than_an_object_are_wrapped_as_value(sent: bytes, among_bad_ones: bool) -> None:
     more = b",5" if among_bad_ones else b""  # then each event is decoded by itself
-    [event] = read(b'[{"data": %b }%b]' % (sent, more)).events
+    [event] = decode_beacon(b'[{"data": %b }%b]' % (sent, more)).events
     assert bytes(event.data) == b'{"value":%b}' % sent
 
 
-def test_half_a_surrogate_pair_costs_neither_its_event_nor_the_others() -> None:
+def test_half_a_surrogate_pair_loses_no_event() -> None:
     # What JSON.stringify makes of a text that was cut in the middle of an emoji.
     body = (
         rb'[{"eventName":"A","data":{"t":"cut \ud83d","ok":"\ud83d\ude00","path":"C:\\ud83d"}},{"eventName":"\udc00B"}]'
     )
-    first, second = read(body).events
+    first, second = decode_beacon(body).events
     assert json.loads(bytes(first.data)) == {"t": "cut \ufffd", "ok": "\U0001f600", "path": "C:\\ud83d"}
     assert second.event_name == "\ufffdB"
 
 
-def test_of_so_many_halves_that_nobody_cut_them_off_not_all_are_mended() -> None:
-    assert len(read(b'{"eventName":"%b"}' % (rb"\ud83d" * 1_000)).events[0].event_name or "") == 1_000
+def test_the_number_of_replaced_surrogates_is_bounded() -> None:
+    assert len(decode_beacon(b'{"eventName":"%b"}' % (rb"\ud83d" * 1_000)).events[0].event_name or "") == 1_000
     with pytest.raises(BeaconError):
-        read(b'{"eventName":"%b"}' % (rb"\ud83d" * 1_001))
+        decode_beacon(b'{"eventName":"%b"}' % (rb"\ud83d" * 1_001))
 
 
 json_values = st.recursive(
@@ -154,8 +156,8 @@ known_keys = st.sampled_from(["eventName", "eventID", "visitID", "timestamp", "d
 
 
 @given(st.lists(json_values | st.dictionaries(known_keys, json_values), min_size=1, max_size=8))
-def test_any_array_gives_each_of_its_elements_one_place(items: list[object]) -> None:
-    envelope = read(json.dumps(items).encode())
+def test_every_element_of_an_array_has_one_position(items: list[object]) -> None:
+    envelope = decode_beacon(json.dumps(items).encode())
     places = envelope.positions + [rejection.position for rejection in envelope.rejections]
     assert sorted(places) == list(range(len(items)))
 
@@ -163,4 +165,4 @@ def test_any_array_gives_each_of_its_elements_one_place(items: list[object]) -> 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_beacon_or_refused(body: bytes) -> None:
     with contextlib.suppress(BeaconError):
-        read(body)
+        decode_beacon(body)

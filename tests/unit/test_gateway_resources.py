@@ -1,4 +1,4 @@
-"""The resources of the History API, to the byte: samples of gwe-facts 2.2 and 4.6 to 4.8."""
+"""The resources of the History API, to the byte, as in the samples of the GWE 8.5 documentation."""
 
 import msgspec
 from footfall.event.v1 import event_pb2
@@ -66,7 +66,7 @@ def test_a_session_is_the_208_bytes_of_the_sample() -> None:
     assert len(body) == 208
 
 
-def test_a_session_of_less_than_a_second_lasted_0_and_an_open_one_has_no_end() -> None:
+def test_a_session_shorter_than_a_second_has_duration_0_and_an_open_one_has_no_end() -> None:
     short = resources.session(visit_pb2.Session(session_id=SESSION, start_time=at(5_000), end_time=at(5_454)))
     assert (short.end_date, short.duration) == (5_454, 0)
     still_open = resources.session(visit_pb2.Session(session_id=SESSION, start_time=at(5_000)))
@@ -100,7 +100,7 @@ def test_an_event_has_its_keys_in_order_and_its_data_verbatim() -> None:
     )
 
 
-def test_what_an_event_lacks_is_null_but_for_its_category() -> None:
+def test_missing_values_of_an_event_are_null_except_its_category() -> None:
     bare = visit_pb2.StoredEvent(event=event_pb2.Event(event_name="Click", event_type=event_pb2.EVENT_TYPE_BUSINESS))
     answered = msgspec.json.decode(encoded(resources.event(bare)))
     assert answered["category"] == ""
@@ -128,7 +128,7 @@ def test_the_sample_list_of_two_identities_has_477_bytes() -> None:
     assert len(msgspec.json.encode(identities)) == 477
 
 
-def test_a_visit_s_identity_has_the_scope_of_that_visit() -> None:
+def test_an_identity_of_a_visit_has_its_scope_in_that_visit() -> None:
     association = visit_pb2.Association(
         identity=identity_pb2.Identity(
             identity_id="dana", contact_id="C-1", visit_scope=visitor_pb2.VISITOR_STATE_AUTHENTICATED

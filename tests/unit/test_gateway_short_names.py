@@ -1,4 +1,4 @@
-"""Variables of a script get short names; everything that somebody else may name keeps its own."""
+"""Variables of a script get short names; names that other scripts may use are kept."""
 
 import pytest
 from footfall_gateway.browser.short_names import with_short_names
@@ -21,7 +21,7 @@ from footfall_gateway.browser.short_names import with_short_names
         ("let text=`${text} text`", "let a=`${a} text`"),
     ],
 )
-def test_what_is_declared_is_renamed_and_nothing_else(source: str, expected: str) -> None:
+def test_only_declared_names_are_renamed(source: str, expected: str) -> None:
     assert with_short_names(source).replace("const {", "const{") == expected
 
 

@@ -1,4 +1,4 @@
-"""What `make run` decides before it starts anything: credentials, ports, the data folder."""
+"""`make run` before it starts programs: credentials, ports, the data folder."""
 
 import socket
 import stat
@@ -26,7 +26,7 @@ def ports(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     return free
 
 
-def test_credentials_are_made_once_and_readable_by_the_owner_alone(tmp_path: Path) -> None:
+def test_credentials_are_created_once_and_readable_by_their_owner_only(tmp_path: Path) -> None:
     made, is_new = read_credentials(tmp_path)
     assert is_new
     assert len(made.password) >= 20
@@ -34,7 +34,9 @@ def test_credentials_are_made_once_and_readable_by_the_owner_alone(tmp_path: Pat
     assert read_credentials(tmp_path) == (made, False)
 
 
-def test_credentials_of_the_environment_win_and_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_credentials_of_the_environment_come_first_and_are_not_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("API_USER", "me")
     monkeypatch.setenv("API_PASSWORD", "secret")
     assert read_credentials(tmp_path) == (("me", "secret"), False)
@@ -47,7 +49,7 @@ def test_half_of_the_credentials_is_refused(tmp_path: Path, monkeypatch: pytest.
         read_credentials(tmp_path)
 
 
-def test_a_credentials_file_that_holds_none_is_refused(tmp_path: Path) -> None:
+def test_a_malformed_credentials_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "credentials").write_text("nonsense\n")
     with pytest.raises(Refusal, match="user:password"):
         read_credentials(tmp_path)
@@ -76,7 +78,7 @@ def test_one_port_for_two_programs_is_refused(ports: dict[str, int], monkeypatch
 
 
 @pytest.mark.parametrize("text", ["0", "65536", "-1", "http", "٣"])
-def test_what_is_no_port_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_value_that_is_not_a_port_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAY_PORT", text)
     with pytest.raises(Refusal, match="GATEWAY_PORT must be"):
         read_ports()
@@ -105,7 +107,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_a_data_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+def test_a_data_folder_that_cannot_be_created_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(Refusal, match="cannot be used"):
         prepare(tmp_path / "file")

@@ -1,4 +1,4 @@
-"""The embedded stores: found in the installed packages, and stopped without losing anything."""
+"""The embedded stores: found in the installed packages, and stopped without losing data."""
 
 import os
 from pathlib import Path

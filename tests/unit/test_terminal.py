@@ -1,4 +1,4 @@
-"""Which lines of the programs `make run` shows."""
+"""The lines of programs that `make run` shows."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from deploy.terminal import shown
     [
         ('{"event": "listening", "level": "info"}', False),
         ('{"event": "listening", "level": "debug"}', False),
-        ('{"event": "neighbour is down", "level": "warning"}', True),
+        ('{"event": "collector is down", "level": "warning"}', True),
         ('{"event": "bug", "level": "error"}', True),
         ("Traceback (most recent call last):", True),
         ("The settings are wrong:", True),
@@ -18,5 +18,5 @@ from deploy.terminal import shown
         ("", False),
     ],
 )
-def test_warnings_and_what_is_no_log_line_are_shown(line: str, is_shown: bool) -> None:
+def test_warnings_and_lines_other_than_log_lines_are_shown(line: str, is_shown: bool) -> None:
     assert shown(line) is is_shown

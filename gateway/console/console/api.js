@@ -1,6 +1,6 @@
-// Turns what the console asks into requests of the API, and their answers into JSON or one Problem.
+// Requests to the API. A response becomes JSON, or a Problem.
 
-/** What an answer says went wrong. `status` is 0 when there was none; `retryMs` is set when it says when to come again. */
+/** An error response. `status` is 0 without a response; `retryMs` is set by Retry-After. */
 export class Problem extends Error {
   constructor(status, message, retryMs) {
     super(message);
@@ -9,11 +9,11 @@ export class Problem extends Error {
   }
 }
 
-// In memory and not in sessionStorage: whoever gets a script to run in another page of this origin finds nothing, and a
-// computer that is left has forgotten it with the page. The price is to sign in again after loading the page anew.
+// In memory, not in sessionStorage: scripts of other pages of this origin cannot read it, and it ends with the page.
+// The price: users sign in again after a reload.
 let authorization;
 
-/** Take what is signed in with; nothing signs out. Without a user the secret is a token. */
+/** Use these credentials for requests. Without a user, the secret is an API key's token. */
 export function signIn(user, secret) {
   const bytes = new TextEncoder().encode(`${user}:${secret}`);
   authorization = user ? `Basic ${btoa(String.fromCharCode(...bytes))}` : `Bearer ${secret}`;
@@ -23,7 +23,7 @@ export function signOut() {
   authorization = undefined;
 }
 
-/** One request, without any credentials of the browser's own. Raises Problem for every answer but a good one. */
+/** Send a request, without the browser's own credentials. Throws a Problem unless the response is a 2xx. */
 export async function request(path, { method = 'GET', body, headers = {}, signal } = {}) {
   const sent = { ...headers };
   if (authorization) sent.Authorization = authorization;
@@ -33,26 +33,26 @@ export async function request(path, { method = 'GET', body, headers = {}, signal
     response = await fetch(path, { method, headers: sent, body: body && JSON.stringify(body), signal, credentials: 'omit' });
   } catch (error) {
     if (error.name === 'AbortError') throw error;
-    throw new Problem(0, 'The gateway does not answer.');
+    throw new Problem(0, 'The gateway does not answer. Check the network connection.');
   }
   if (response.ok) return response;
-  const told = await response.json().catch(() => ({}));
+  const problem = await response.json().catch(() => ({}));
   const retryMs = Number(response.headers.get('Retry-After')) * 1000 || undefined;
-  throw new Problem(response.status, told.detail || told.message || response.statusText, retryMs);
+  throw new Problem(response.status, problem.detail || problem.message || response.statusText, retryMs);
 }
 
-/** The JSON of an answer; undefined when it has none. */
+/** The JSON of a response; undefined for a 204. */
 export async function ask(path, options) {
   const response = await request(path, options);
   return response.status === 204 ? undefined : response.json();
 }
 
-/** A path in which every id is one segment, whatever it holds. */
+/** A path in which every id is encoded as one segment. */
 export function path(parts, ...ids) {
   return parts.reduce((made, part, number) => made + encodeURIComponent(ids[number - 1]) + part);
 }
 
-/** A query of those parameters that are given. */
+/** A query with the parameters that have a value. */
 export function query(parameters) {
   const given = new URLSearchParams(Object.entries(parameters).filter(([, value]) => value));
   return given.size ? `?${given}` : '';

@@ -1,4 +1,4 @@
-// Turns sign-in, filters, the address and the live stream into what is shown.
+// The console: sign-in, filters, the address and the live stream.
 
 import { Problem, ask, signIn, signOut } from './api.js';
 import { follow } from './live.js';
@@ -24,7 +24,7 @@ const visit = new VisitView(part('visit'), {
 
 let following = new AbortController();
 
-/** Show the work and follow what happens, with the filters as they are. */
+/** Show the list of visitors and follow the live stream, with the current filters. */
 async function work() {
   following.abort();
   following = new AbortController();
@@ -35,16 +35,16 @@ async function work() {
   say('', 'Connecting');
   try {
     await follow(visitors.filter.site, signal, {
-      live: (isAnew) => {
+      live: (isNew) => {
         say('yes', 'Live');
-        if (isAnew) load(signal);
+        if (isNew) load(signal);
       },
       message: (kind, data) => {
         visitors.tell(kind, data);
         visit.tell(kind === 'transition' ? data.visitor.visitId : data.event.visitID);
       },
       lost: (error, waitMs) => {
-        if (waitMs) say('no', `Not live: ${error ? error.message : 'the stream has ended.'} Trying again in ${Math.ceil(waitMs / 1000)} s`);
+        if (waitMs) say('no', `Not live: ${error ? error.message : 'the stream has ended.'} Reconnecting in ${Math.ceil(waitMs / 1000)} s`);
       },
     });
   } catch (error) {
@@ -64,7 +64,7 @@ async function load(signal) {
 
 function say(state, text) {
   part('live').className = `live ${state}`;
-  if (part('live').textContent !== text) part('live').textContent = text; // it is read out
+  if (part('live').textContent !== text) part('live').textContent = text; // a change is announced to screen readers
 }
 
 function problem(text) {
@@ -94,17 +94,17 @@ async function enter(event) {
     start();
   } catch (error) {
     signOut();
-    part('sign-in-problem').textContent = error.status === 401 ? 'These are not known here.' : error.message;
+    part('sign-in-problem').textContent = error.status === 401 ? 'Unknown user, password or token.' : error.message;
     secret.select();
   }
 }
 
-/** Whether what we are signed in with opens anything. Raises Problem. */
+/** Check the credentials with a request. Throws a Problem. */
 async function probe() {
   try {
     await ask('/api/v1/visitors?page_size=1');
   } catch (error) {
-    if (!(error instanceof Problem) || error.status !== 400) throw error; // it is to say which site: known all the same
+    if (!(error instanceof Problem) || error.status !== 400) throw error; // 400: a valid key that must name a site
   }
 }
 
@@ -129,7 +129,7 @@ part('filters').addEventListener('submit', (event) => event.preventDefault());
 addEventListener('hashchange', () => part('work').hidden || showVisit());
 
 try {
-  await probe(); // a gateway with GATEWAY_ALLOW_ANONYMOUS asks nobody to sign in
+  await probe(); // with GATEWAY_ALLOW_ANONYMOUS no sign-in is needed
   start();
 } catch (error) {
   leave(error.status === 401 ? '' : error.message);

@@ -1,6 +1,6 @@
-// Turns values into elements and words. What visitors have sent becomes text here and nowhere else: never markup, never an address.
+// Elements and texts for values. Values that visitors have sent become text, never markup and never a link.
 
-/** An element with attributes and children; strings become text. `on…` is a listener, a boolean an attribute or none. */
+/** An element with attributes and children; strings become text. `on…`: a listener; true: an attribute without value. */
 export function element(tag, attributes, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes || {})) {
@@ -13,17 +13,17 @@ export function element(tag, attributes, ...children) {
 
 export const STATES = { ANONYMOUS: 'Anonymous', RECOGNIZED: 'Recognized', AUTHENTICATED: 'Authenticated' };
 
-/** A visitor's state: told by its word and its shape, and by its colour. */
+/** A visitor's state, shown by word, shape and colour. */
 export function badge(state) {
   return element('span', { class: `badge ${state.toLowerCase()}` }, STATES[state] || state);
 }
 
-/** An id that may be long: the beginning is shown, the whole is its title. */
+/** The beginning of an id, with the whole id as title. */
 export function shortened(id, length = 8) {
   return element('code', { title: id }, id.length > length ? `${id.slice(0, length)}…` : id);
 }
 
-/** The address of a page as it is shown, in short: its path. */
+/** The path and query of a page's address. */
 export function place(url) {
   try {
     const { pathname, search } = new URL(url);
@@ -36,14 +36,14 @@ export function place(url) {
 const today = new Intl.DateTimeFormat(undefined, { timeStyle: 'medium' });
 const otherDay = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'medium' });
 
-/** A moment: the time of day, with its date unless that is today's. */
+/** A time of day, with the date unless it is today. */
 export function moment(ms) {
   const date = new Date(ms);
   const shown = date.toDateString() === new Date().toDateString() ? today : otherDay;
   return element('time', { datetime: date.toISOString(), title: otherDay.format(date) }, shown.format(date));
 }
 
-/** How long ago, in the largest unit that fits. */
+/** The time since then, in one unit. */
 export function ago(ms) {
   const seconds = Math.max(0, Math.round((Date.now() - ms) / 1000));
   if (seconds < 5) return 'now';

@@ -1,18 +1,18 @@
-// Turns /api/v1/live into messages, over as many connections as it takes. (EventSource cannot send Authorization.)
+// Messages of /api/v1/live, with reconnects. (EventSource cannot send Authorization.)
 
 import { Problem, query, request } from './api.js';
 
 const FIRST_PAUSE_MS = 1000;
 const LAST_PAUSE_MS = 30000;
-const STEADY_MS = 5000; // a stream that has stood so long and ends is one that ends from time to time, as each does
-const SILENCE_MS = 60000; // heartbeats come more often: who hears nothing for so long has lost the connection
+const STEADY_MS = 5000; // a stream that lasted this long has ended normally, so the pause does not grow
+const SILENCE_MS = 60000; // longer than the interval of heartbeats: without one the connection is lost
 
 /**
- * Follow what happens until `signal` is aborted.
+ * Follow the live stream until `signal` is aborted.
  *
- * `on.live(isAnew)` when a stream stands, anew when nothing connects it with what was told before; `on.message(event,
- * data)`; `on.lost(problem, pauseMs)` when it has ended and is to come again after a pause. Raises Problem when coming
- * again is of no use.
+ * Calls `on.live(isNew)` when a stream is connected (`isNew`: it does not continue an earlier one), `on.message(event,
+ * data)`, and `on.lost(problem, pauseMs)` when it has ended and reconnects after a pause. Throws a Problem when a
+ * reconnect cannot help.
  */
 export async function follow(site, signal, on) {
   let lastId = '';
@@ -32,7 +32,7 @@ export async function follow(site, signal, on) {
     } catch (error) {
       if (signal.aborted) return;
       problem = error instanceof Problem ? error : new Problem(0, 'The connection was lost.');
-      if (problem.status === 409) lastId = ''; // what was missed is gone
+      if (problem.status === 409) lastId = ''; // the missed messages are no longer available
       else if ([400, 401, 403].includes(problem.status)) throw problem;
     }
     failures = performance.now() - stoodAt > STEADY_MS ? 0 : failures + 1;
@@ -43,7 +43,7 @@ export async function follow(site, signal, on) {
   }
 }
 
-/** The messages of one connection, each once it is whole. */
+/** The messages of one connection. */
 async function* messages(site, lastId, signal) {
   const silence = new AbortController();
   let watching = setTimeout(() => silence.abort(), SILENCE_MS);
@@ -65,7 +65,7 @@ async function* messages(site, lastId, signal) {
   }
 }
 
-/** A line as name and value. */
+/** Name and value of a line. */
 function field(line) {
   const colon = line.indexOf(':');
   return [line.slice(0, colon), line.slice(colon + 1).trimStart()];

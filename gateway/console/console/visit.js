@@ -1,13 +1,13 @@
-// Turns one visit into what is known of it: who it is and why, what they did, which contact that is; and lets that be changed.
+// The view of one visit: its identity with the evidence, its pages and events, and its contact, which can be changed.
 
 import { Problem, ask, path, query } from './api.js';
 import { badge, duration, element, moment, place, shortened } from './dom.js';
 
 const MOST_EVENTS = 1000; // the API's largest page
-const SETTLE_MS = 1500; // until history has stored what the live stream has told
+const SETTLE_MS = 1500; // until history has stored an event of the live stream
 
 export class VisitView {
-  /** `close()` is called when somebody is done with the visit, `open(visitId)` for another, `changed()` after a link. */
+  /** Calls `close()` to leave the visit, `open(visitId)` to show another, and `changed()` after a link has changed. */
   constructor(root, { close, open, changed }) {
     Object.assign(this, { root, close, open, changed });
     root.addEventListener('keydown', (event) => {
@@ -15,7 +15,7 @@ export class VisitView {
     });
   }
 
-  /** Show a visit instead of another; none without an id. */
+  /** Show a visit; without an id hide the view. */
   async show(visitId) {
     clearTimeout(this.settling);
     this.settling = undefined;
@@ -37,7 +37,7 @@ export class VisitView {
     await this.refresh();
   }
 
-  /** Something has happened: if it was in this visit, look again once it is stored. */
+  /** Take a message of the live stream: refresh the view once an event of this visit is stored. */
   tell(visitId) {
     if (visitId !== this.visitId) return;
     this.settling ||= setTimeout(() => {
@@ -68,7 +68,7 @@ export class VisitView {
       this.fill('pages', pageTable(pages));
       this.fill('events', eventTable(events));
       this.fill('person', personPart(person, visitId, this.open));
-      // Not while somebody writes in it, unless that would link somebody else.
+      // Not while the user types in it, unless the identity has changed.
       if (identityId !== this.contactOf || !this.sections.contact.contains(document.activeElement)) {
         this.contactOf = identityId;
         this.fill('contact', this.contactPart(identityId, links, inForce));
@@ -78,7 +78,7 @@ export class VisitView {
     }
   }
 
-  /** Draw a section anew. What was unfolded stays so, and keeps the focus. */
+  /** Draw a section again. Open details stay open and keep the focus. */
   fill(name, children) {
     const section = this.sections[name];
     const keyed = (selector) => [...section.querySelectorAll(selector)].map((found) => found.dataset.key);
@@ -97,7 +97,7 @@ export class VisitView {
   }
 
   contactPart(identityId, links, inForce) {
-    if (!identityId) return [element('h3', {}, 'Contact'), element('p', { class: 'soft' }, 'Nobody has said who this is, so there is nobody to link.')];
+    if (!identityId) return [element('h3', {}, 'Contact'), element('p', { class: 'soft' }, 'This visitor has no identity yet. Only an identity can be linked to a contact.')];
     const input = element('input', { name: 'contact', required: true, autocomplete: 'off' });
     const isLinked = inForce && inForce.status === 'linked';
     const candidates = inForce && inForce.status === 'ambiguous' ? inForce.candidateContactIds : [];
@@ -123,12 +123,12 @@ export class VisitView {
     this.say('');
     try {
       await ask(path(['/api/v1/identities/', '/contact'], identityId), options);
-      this.title.focus(); // what had the focus is drawn anew
+      this.title.focus(); // the focused element is drawn again
       this.say(did);
       this.changed();
       await this.refresh();
     } catch (problem) {
-      this.say(problem.status === 404 ? 'There is no such contact.' : problem.message, true);
+      this.say(problem.status === 404 ? 'This contact does not exist. Check its id.' : problem.message, true);
     }
   }
 }
@@ -137,7 +137,7 @@ function quiet(text, onclick) {
   return element('button', { type: 'button', class: 'quiet', onclick }, text);
 }
 
-/** What is not there is undefined. */
+/** undefined for a 404. */
 function unlessMissing(problem) {
   if (problem instanceof Problem && problem.status === 404) return undefined;
   throw problem;
@@ -145,7 +145,7 @@ function unlessMissing(problem) {
 
 function now(visitor, explained) {
   const found = visitor || explained;
-  if (!found) return [element('p', { class: 'soft' }, 'Nothing is known of this visit, or not yet.')];
+  if (!found) return [element('p', { class: 'soft' }, 'This visit is unknown. If it has just begun, try again in a few seconds.')];
   const facts = [
     ['Identity', found.identityId],
     ['Site', found.site],
@@ -162,8 +162,8 @@ function now(visitor, explained) {
 function timeline(explained) {
   const steps = explained ? explained.transitions : [];
   return [
-    element('h3', {}, 'Why we say so'),
-    steps.length ? element('ol', { class: 'steps' }, steps.map(step)) : element('p', { class: 'soft' }, 'No event has said who this is.'),
+    element('h3', {}, 'Evidence'),
+    steps.length ? element('ol', { class: 'steps' }, steps.map(step)) : element('p', { class: 'soft' }, 'No event has identified this visitor.'),
   ];
 }
 
@@ -182,7 +182,7 @@ function pageTable(pages) {
     pages ? table(['Entered', 'Page', 'Stayed'], pages.toReversed().map((page) => [
       moment(page.startDate),
       element('span', { title: page.url || '' }, page.title || place(page.url || '')),
-      page.endDate ? duration(page.duration) : 'still there',
+      page.endDate ? duration(page.duration) : 'still open',
     ])) : element('p', { class: 'soft' }, 'None.'),
   ];
 }
@@ -195,8 +195,8 @@ function eventTable(events) {
       element('span', { class: 'name', title: event.eventName }, event.eventName || 'erased'),
       element('span', { title: event.url || '' }, place(event.url || '')),
       dataOf(event),
-    ])) : element('p', { class: 'soft' }, 'None is stored yet.'),
-    events && events.length === MOST_EVENTS ? element('p', { class: 'soft' }, `These are the first ${MOST_EVENTS}.`) : '',
+    ])) : element('p', { class: 'soft' }, 'No events are stored yet.'),
+    events && events.length === MOST_EVENTS ? element('p', { class: 'soft' }, `Only the first ${MOST_EVENTS} events are shown.`) : '',
   ];
 }
 
@@ -207,12 +207,12 @@ function dataOf({ eventID, data }) {
 }
 
 function standing(inForce) {
-  if (!inForce) return ['Linked to none: no rule has found a contact.'];
+  if (!inForce) return ['Not linked: no contact matches.'];
   if (inForce.status === 'linked') {
     const by = inForce.rule === 'manual' ? inForce.actor : `the rule ${inForce.rule}`;
     return ['Linked to ', element('strong', {}, inForce.contactId), ` by ${by}.`];
   }
-  if (inForce.status === 'ambiguous') return [`Several contacts match by the rule ${inForce.rule}.`];
+  if (inForce.status === 'ambiguous') return [`Several contacts match by the rule ${inForce.rule}. Choose one.`];
   return [`Unlinked by ${inForce.actor}.`];
 }
 
@@ -225,7 +225,7 @@ function linkTable(links) {
     [link.rule, ...link.evidence.map(({ assurance }) => assurance)].filter(Boolean).join(', '),
     link.actor,
   ]);
-  return element('details', { 'data-key': 'links' }, element('summary', {}, 'Every decision'), table(['When', 'What', 'Contact', 'Rule', 'By'], rows));
+  return element('details', { 'data-key': 'links' }, element('summary', {}, 'All link decisions'), table(['When', 'What', 'Contact', 'Rule', 'By'], rows));
 }
 
 function personPart(person, visitId, open) {

@@ -1,31 +1,31 @@
-// Turns the list of visitors and what happens live into the rows of those on the site now.
+// The rows of the visitors on the site now, from the list of visitors and the live stream.
 
 import { ask, query } from './api.js';
 import { ago, badge, element, place, shortened } from './dom.js';
 
 const MOST_LISTED = 200;
-const REFRESH_MS = 60000; // visitors leave without an event, and contacts are linked without one
-const IDLE_MS = 1800000; // the default of VISIT_IDLE_MINUTES; the list that is read anew is exact
-const DRAW_MS = 500; // what happens in between is drawn together
+const REFRESH_MS = 60000; // visits end, and contacts are linked, without an event
+const IDLE_MS = 1800000; // the default of VISIT_IDLE_MINUTES; each refresh corrects the list
+const DRAW_MS = 500; // changes within this time are drawn together
 
 const calm = matchMedia('(prefers-reduced-motion: reduce)');
 
 export class Visitors {
-  /** `open(visitId)` is called for the visit somebody chooses, `sites(names)` when another website has been seen. */
+  /** Calls `open(visitId)` for the visit that the user chooses, and `sites(names)` when a new website appears. */
   constructor({ rows, count, empty, open, sites }) {
     Object.assign(this, { rows, count, empty, open, tellSites: sites });
     this.filter = { site: '', state: '' };
-    this.known = new Map(); // by visit: the visitor as the API has it, with the page and event seen last
-    this.drawn = new Map(); // by visit: its row, and what it was drawn from
+    this.known = new Map(); // by visit: the visitor of the API, with the last page and event
+    this.drawn = new Map(); // by visit: its row, and the values it shows
     this.sites = new Set();
     this.loading = Promise.resolve();
-    this.late = undefined; // while a list is under way: what happens meanwhile, to be told after it
+    this.late = undefined; // while the list is being read: the messages that arrive meanwhile
     this.hasMore = false;
     rows.addEventListener('keydown', (event) => this.move(event));
-    setInterval(() => this.draw(), 10000); // "ago" grows old
+    setInterval(() => this.draw(), 10000); // updates "ago"
   }
 
-  /** Read the list anew, after one that is under way, and from time to time until `signal` is aborted. Raises Problem. */
+  /** Read the list, after a read in progress, and periodically until `signal` is aborted. Throws a Problem. */
   load(signal) {
     this.loading = this.loading.catch(() => {}).then(() => this.read(signal));
     return this.loading;
@@ -47,13 +47,13 @@ export class Visitors {
       this.late = undefined;
       if (!signal.aborted) {
         for (const [kind, data] of late) this.tell(kind, data);
-        this.refreshing = setTimeout(() => this.load(signal).catch(() => {}), REFRESH_MS); // the stream tells what is wrong
+        this.refreshing = setTimeout(() => this.load(signal).catch(() => {}), REFRESH_MS); // the live stream reports errors
       }
     }
     this.draw();
   }
 
-  /** Show nobody any more. */
+  /** Remove all visitors. */
   forget() {
     this.known.clear();
     this.sites.clear();
@@ -72,7 +72,7 @@ export class Visitors {
     this.drawing ||= setTimeout(() => this.draw(), DRAW_MS);
   }
 
-  /** Note what is said of a visitor, beside what was known of them. */
+  /** Merge a visitor of the API with the known values. */
   take(visitor, known = this.known.get(visitor.visitId) || {}) {
     const lastEventTime = Math.max(visitor.lastEventTime, known.lastEventTime || 0);
     const isNewer = visitor.lastEventTime >= (known.lastEventTime || 0);
@@ -88,7 +88,7 @@ export class Visitors {
       this.known.set(visitId, { visitId, site, contactId: null, ...visitor, lastEventTime: 0 });
     }
     const known = this.known.get(visitId);
-    if (happened < known.lastEventTime - 1000) return; // it was late, and says nothing of now
+    if (happened < known.lastEventTime - 1000) return; // a late event does not change the current page
     Object.assign(known, { lastEventTime: Math.max(happened, known.lastEventTime), eventName: event.eventName });
     if (event.url) {
       const isSame = known.page && known.page.url === event.url;
@@ -112,7 +112,7 @@ export class Visitors {
       this.drawn.delete(visitId);
     }
     const rows = wanted.map((visitor) => this.row(visitor));
-    // Rows keep their places while somebody points at one or has it in focus: nothing moves away under a hand.
+    // While the user points at a row or has it in focus, rows keep their places.
     const isHeld = this.rows.matches(':hover, :focus-within');
     const present = new Set(this.rows.children);
     if (!isHeld) this.arrange(rows);
@@ -122,7 +122,7 @@ export class Visitors {
     this.noteSites(wanted);
   }
 
-  /** Put rows in order and move only those that are out of it, so that nothing else is disturbed. */
+  /** Put rows in order. Only rows in a wrong place are moved, so that the others keep hover and focus. */
   arrange(rows) {
     rows.forEach((row, place) => {
       if (this.rows.children[place] !== row) this.rows.insertBefore(row, this.rows.children[place] || null);
@@ -150,7 +150,7 @@ export class Visitors {
     Object.assign(drawn, { shown, news: `${state} ${eventName} ${lastEventTime}` });
     drawn.row.classList.toggle('chosen', visitId === this.chosen);
     drawn.button.setAttribute('aria-expanded', String(visitId === this.chosen));
-    // The button stays the same element: it may have the focus.
+    // The button stays the same element, because it may have the focus.
     const who = identityId ? element('span', { title: identityId }, identityId) : element('span', { class: 'soft' }, 'Visitor');
     drawn.button.replaceChildren(who, shortened(visitId));
     const cells = [
@@ -170,19 +170,19 @@ export class Visitors {
     return drawn.row;
   }
 
-  /** Mark a visit as the one that is open; none without an id. */
+  /** Mark the open visit; without an id mark none. */
   choose(visitId) {
     this.chosen = visitId;
     this.draw();
   }
 
-  /** Give the focus back to the row of a visit, if it is still there. */
+  /** Focus the row of a visit, if it is still in the list. */
   focus(visitId) {
     const drawn = this.drawn.get(visitId);
     if (drawn) drawn.button.focus();
   }
 
-  /** Arrow keys go from row to row. */
+  /** Move the focus between rows with the arrow keys. */
   move(event) {
     const step = { ArrowDown: 'nextElementSibling', ArrowUp: 'previousElementSibling' }[event.key];
     const row = step && event.target.closest('tr')[step];
@@ -192,7 +192,7 @@ export class Visitors {
   }
 }
 
-/** What a cell says that has nothing to say. */
+/** The content of an empty cell. */
 function none() {
   return element('span', { class: 'soft' }, '–');
 }

@@ -1,5 +1,5 @@
-// The instrumentation script, as a customer's page carries it. Here the gateway serves the shop as well, so its host is
-// this one; on a real site it is https://visits.example.com or the like.
+// The instrumentation script, as on a customer's page. The gateway also serves this shop, so both have the same host. On
+// a real site the gateway's host is, for example, https://visits.example.com.
 var _gt = _gt || [];
 _gt.push(['config', {
   dslResource: location.origin + '/server/resources/dsl/domain-model.xml',

@@ -1,4 +1,4 @@
-// The demo shop: a small website with a catalogue, a cart and two customers, that tells the tracker what happens.
+// The demo shop: a small website with a catalogue, a cart and two customers, which reports its events to the tracker.
 'use strict';
 
 /** @typedef {{id: string, name: string, price: number, kind: string, text: string, facts: string[]}} Product */
@@ -39,7 +39,7 @@ const CATALOGUE = [
 
 /** @typedef {{userID: string, firstName: string, lastName: string, email: string, phone: string}} Customer */
 
-/** The sample customers. The shop trusts whoever presses their button. @type {Customer[]} */
+/** The sample customers. Their buttons sign in without a password. @type {Customer[]} */
 const CUSTOMERS = [
   { userID: 'dana@example.com', firstName: 'Dana', lastName: 'Oak', email: 'dana@example.com', phone: '+12025550100' },
   { userID: 'robin@example.com', firstName: 'Robin', lastName: 'Hale', email: 'robin@example.com', phone: '+12025550101' },
@@ -48,7 +48,8 @@ const CUSTOMERS = [
 const SHIPPING = 6;
 const YEAR_S = 365 * 24 * 60 * 60;
 
-// The shop's own memory: who is signed in (until the browser is closed), whom to remember (a year), what is in the cart.
+// The shop's own data: the customer who is signed in (until the browser is closed), the remembered customer (a year), and
+// the cart.
 
 /** @param {string} name */
 function cookie(name) {
@@ -94,14 +95,14 @@ function cartTotal() {
   return cartLines().reduce((sum, { product, quantity }) => sum + product.price * quantity, 0);
 }
 
-// What the tracker is told.
+// Events for the tracker.
 
 /** @param {string} name @param {object} data */
 function track(name, data) {
   /** @type {any} */ (window)._gt.push(['event', name, { data }]);
 }
 
-/** A customer who was remembered, in a browser session in which nobody has signed in yet, is recognized once. */
+/** Reports a remembered customer, once in a browser session, before a customer signs in. */
 function recognize() {
   const remembered = customer(cookie('shop_remembered'));
   if (!remembered || cookie('shop_recognized')) return;
@@ -187,7 +188,7 @@ function shownProduct() {
 
 function product() {
   const shown = shownProduct();
-  if (!shown) return `<section class="narrow"><h1>We do not have that.</h1><a class="button" href="./">All six</a></section>`;
+  if (!shown) return `<section class="narrow"><h1>This product does not exist.</h1><a class="button" href="./">All six</a></section>`;
   track('ProductViewed', { sku: shown.id, name: shown.name, price: shown.price });
   return `
     <nav class="crumbs"><a href="./">Catalogue</a> / ${shown.kind}</nav>
@@ -301,7 +302,7 @@ function onClick({ target }) {
   }
 }
 
-// The title is there before the tracker looks at it.
+// Set before the tracker reads the title.
 const titled = shownProduct();
 if (titled) document.title = titled.name + ' · Halde';
 document.addEventListener('DOMContentLoaded', render);

@@ -1,4 +1,4 @@
-"""Footfall's own REST API: visitors, contacts, privacy, receipts of events, and the live stream."""
+"""Footfall's own REST API (`/api/v1`): visitors, contacts, privacy, receipts of events, and the live stream."""
 
 from footfall_gateway.api_v1.contacts import ContactsApi
 from footfall_gateway.api_v1.live import LiveApi

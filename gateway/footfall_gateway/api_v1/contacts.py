@@ -1,4 +1,4 @@
-"""Turns requests about contacts, persons and links into questions for identity; history adds a person's visits."""
+"""Operations of contacts, persons and links, answered by the identity service. History adds the visits of a person."""
 
 from typing import Annotated, Any
 
@@ -9,55 +9,55 @@ from msgspec import Meta
 from starlette.responses import Response
 
 from footfall_gateway.api_v1 import resources
-from footfall_gateway.auth import Scope
+from footfall_gateway.auth import KeyScope
 from footfall_gateway.backends import Backends
-from footfall_gateway.history_api import Identity, IdentityQuery, Related
+from footfall_gateway.history_api import Embedder, Identity, IdentityQuery
 from footfall_gateway.history_api import identity as history_identity
-from footfall_gateway.http import Call, NoQuery, Operation, json_answer
+from footfall_gateway.http import Call, NoQuery, Operation, json_response
 
-_LONGEST_ACTOR = 256
+_MAX_ACTOR_LENGTH = 256
 
 
 class LinksQuery(msgspec.Struct):
-    """Which links."""
+    """One page of links."""
 
-    page_size: Annotated[int, Meta(description="At most so many.", ge=1, le=1_000)] = 50
-    page_token: Annotated[str, Meta(description="`nextPageToken` of the page before.")] = ""
+    page_size: Annotated[int, Meta(description="Maximum number of links.", ge=1, le=1_000)] = 50
+    page_token: Annotated[str, Meta(description="`nextPageToken` of the previous response.")] = ""
 
 
 class PersonQuery(IdentityQuery, kw_only=True):
-    """Which part of a person."""
+    """One page of a person's identities."""
 
-    page_size: Annotated[int, Meta(description="At most so many identities.", ge=1, le=1_000)] = 1_000
+    page_size: Annotated[int, Meta(description="Maximum number of identities.", ge=1, le=1_000)] = 1_000
     page_token: Annotated[
-        str, Meta(description="`nextPageToken` of the page before; its other parameters must be the same.")
+        str, Meta(description="`nextPageToken` of the previous response; all other parameters must be the same.")
     ] = ""
 
 
 class ContactsApi:
-    """The contact center's directory, and what ties identities to it."""
+    """The contact center's directory, and the links from identities to contacts."""
 
     def __init__(self, backends: Backends) -> None:
         self._ask = backends.ask
         self._identity = backends.identity
-        self._related = Related(backends)
+        self._embedder = Embedder(backends)
 
     def operations(self) -> list[Operation[Any, Any]]:
         """The operations."""
         contact, link = "/contacts/{contactId}", "/identities/{identityId}/contact"
-        given, made, manage = resources.ContactBody, resources.Contact, Scope.CONTACTS
+        given, made, manage = resources.ContactBody, resources.Contact, KeyScope.CONTACTS
         return [
-            Operation("putContact", "PUT", contact, self.put, NoQuery, made, body=given, permission=manage),
+            Operation("putContact", "PUT", contact, self.put, NoQuery, made, body=given, required_scope=manage),
             Operation("getContact", "GET", contact, self.get, NoQuery, made),
-            Operation("deleteContact", "DELETE", contact, self.delete, NoQuery, permission=manage),
+            Operation("deleteContact", "DELETE", contact, self.delete, NoQuery, required_scope=manage),
             Operation("getPerson", "GET", f"{contact}/person", self.person, PersonQuery, resources.Person),
             Operation("linkContact", "PUT", link, self.link, NoQuery, resources.Link, resources.LinkBody, manage),
-            Operation("unlinkContact", "DELETE", link, self.unlink, NoQuery, permission=manage),
+            Operation("unlinkContact", "DELETE", link, self.unlink, NoQuery, required_scope=manage),
             Operation("listLinks", "GET", "/identities/{identityId}/links", self.links, LinksQuery, resources.Links),
         ]
 
     async def put(self, call: Call[NoQuery, resources.ContactBody]) -> Response:
-        """Create or replace a contact. Links are evaluated anew."""
+        """Create or replace a contact. Links are evaluated again."""
         given = call.body
         request = identity.UpsertContactRequest(
             contact=contact_pb2.Contact(
@@ -69,19 +69,17 @@ class ContactsApi:
                 title=given.title,
             )
         )
-        return json_answer(
-            resources.contact((await self._ask(self._identity.UpsertContact, request, call.principal)).contact)
-        )
+        response = await self._ask(self._identity.UpsertContact, request, call.principal)
+        return json_response(resources.contact(response.contact))
 
     async def get(self, call: Call[NoQuery, None]) -> Response:
         """A contact."""
         request = identity.GetContactRequest(contact_id=call.path["contactId"])
-        return json_answer(
-            resources.contact((await self._ask(self._identity.GetContact, request, call.principal)).contact)
-        )
+        response = await self._ask(self._identity.GetContact, request, call.principal)
+        return json_response(resources.contact(response.contact))
 
     async def delete(self, call: Call[NoQuery, None]) -> Response:
-        """Remove a contact. Identities linked to it are evaluated anew."""
+        """Remove a contact. The links of its identities are evaluated again."""
         request = identity.DeleteContactRequest(contact_id=call.path["contactId"])
         await self._ask(self._identity.DeleteContact, request, call.principal)
         return Response(status_code=204)
@@ -89,48 +87,49 @@ class ContactsApi:
     async def person(self, call: Call[PersonQuery, None]) -> Response:
         """The person: a contact, the identities linked to it, and their visits.
 
-        All identities, unless there are more than 1,000 or `page_size` says so: then `nextPageToken` is there for more.
+        With more than `page_size` identities, `nextPageToken` leads to the next ones.
         """
         query = call.query
         request = identity.GetPersonRequest(contact_id=call.path["contactId"], page_token=query.page_token)
         identities: dict[str, Identity] = {}
-        while True:  # with large profiles one message holds few
+        while True:  # identity returns fewer at a time when their profiles are large
             request.page_size = query.page_size - len(identities)
-            answer = await self._ask(self._identity.GetPerson, request, call.principal)
-            identities |= {found.identity_id: history_identity(found) for found in answer.identities}
-            request.page_token = answer.next_page_token
+            response = await self._ask(self._identity.GetPerson, request, call.principal)
+            identities |= {found.identity_id: history_identity(found) for found in response.identities}
+            request.page_token = response.next_page_token
             if not request.page_token or len(identities) >= query.page_size:
                 break
-        site = call.principal.filter(query.site)
-        await self._related.embed("identity", identities, {"visits": True}, site, call.principal)
+        site = call.principal.site_filter(query.site)
+        await self._embedder.embed("identity", identities, {"visits": True}, site, call.principal)
         person = resources.Person(
-            resources.contact(answer.contact), list(identities.values()), request.page_token or None
+            resources.contact(response.contact), list(identities.values()), request.page_token or None
         )
-        return json_answer(person)
+        return json_response(person)
 
     async def link(self, call: Call[NoQuery, resources.LinkBody]) -> Response:
-        """Link an identity to a contact by hand. The decision stands until another is made by hand."""
+        """Link an identity to a contact by hand. Only another decision by hand changes the link."""
         request = identity.LinkContactRequest(
             identity_id=call.path["identityId"], contact_id=call.body.contact_id, actor=_actor(call, call.body.actor)
         )
-        return json_answer(resources.link((await self._ask(self._identity.LinkContact, request, call.principal)).link))
+        response = await self._ask(self._identity.LinkContact, request, call.principal)
+        return json_response(resources.link(response.link))
 
     async def unlink(self, call: Call[NoQuery, None]) -> Response:
-        """Undo the link of an identity by hand. Rules do not link it to that contact again."""
+        """Unlink an identity by hand. Rules do not link it to that contact again."""
         request = identity.UnlinkContactRequest(identity_id=call.path["identityId"], actor=call.principal.name)
         await self._ask(self._identity.UnlinkContact, request, call.principal)
         return Response(status_code=204)
 
     async def links(self, call: Call[LinksQuery, None]) -> Response:
-        """Every link of an identity made and undone, by whom, by which rule, with candidates when ambiguous."""
+        """The link decisions of an identity: who or which rule made each, and the candidates of an ambiguous one."""
         request = identity.ListContactLinksRequest(
             identity_id=call.path["identityId"], page_size=call.query.page_size, page_token=call.query.page_token
         )
-        answer = await self._ask(self._identity.ListContactLinks, request, call.principal)
-        found = [resources.link(made) for made in answer.links]
-        return json_answer(resources.Links(found, answer.next_page_token or None))
+        response = await self._ask(self._identity.ListContactLinks, request, call.principal)
+        found = [resources.link(made) for made in response.links]
+        return json_response(resources.Links(found, response.next_page_token or None))
 
 
 def _actor(call: Call[Any, Any], given: str) -> str:
-    """Who decides: the key, which cannot be made up, and who the client says is behind it."""
-    return (f"{call.principal.name}/{given}" if given else call.principal.name)[:_LONGEST_ACTOR]
+    """The actor of a decision: the name of the key, which is authenticated, and the person that the client names."""
+    return (f"{call.principal.name}/{given}" if given else call.principal.name)[:_MAX_ACTOR_LENGTH]

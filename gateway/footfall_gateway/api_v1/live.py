@@ -1,4 +1,4 @@
-"""Turns identity's transitions and history's events into one live stream of both, which can be resumed."""
+"""The live stream: identity's transitions and history's events in one stream that can be resumed."""
 
 import asyncio
 import re
@@ -21,10 +21,10 @@ from footfall_gateway.http import (
     STREAM_HEADERS,
     STREAM_RETRY,
     Call,
+    EventStreamResponse,
     Operation,
     Source,
     Stream,
-    StreamAnswer,
 )
 from footfall_gateway.problem import Problem
 from footfall_gateway.settings import GatewaySettings
@@ -32,18 +32,20 @@ from footfall_gateway.settings import GatewaySettings
 _ID_HEADER: Final = "Last-Event-ID"
 _ID = re.compile(rf"([!-}}]+){ID_SEPARATOR}([!-}}]+)")
 _FULL_RETRY_S: Final = 10
+_EXPIRED: Final = "RESUME_TOKEN_EXPIRED"
+"""The reason of both services for a position that is no longer available."""
 _ONE_LINE: Final = bytes.maketrans(b"\r\n", b"  ")
-"""A page's `data` is verbatim. In JSON line ends stand between tokens only; here they would end the message."""
+"""A page's `data` is verbatim JSON, which may have line ends between tokens. They would end the message."""
 
 
 class LiveQuery(msgspec.Struct):
-    """Which part of what happens."""
+    """Filters of the live stream."""
 
-    site: Annotated[str, Meta(description="Only what happens on this website.")] = ""
+    site: Annotated[str, Meta(description="Only transitions and events of this website.")] = ""
 
 
 class LiveTransition(msgspec.Struct, rename="camel"):
-    """A visitor whose state or identity has changed, and what they were before."""
+    """A change of a visitor's state or identity."""
 
     visitor: resources.Visitor
     previous_state: resources.State
@@ -52,22 +54,22 @@ class LiveTransition(msgspec.Struct, rename="camel"):
 
 
 class LiveEvent(msgspec.Struct, rename="camel"):
-    """An event that has arrived, and who the visitor was when it happened, by what is known so far."""
+    """An event that has arrived, and the visitor at the time of the event as known so far."""
 
     site: str
     event: Event
-    visitor: resources.Moment
+    visitor: resources.VisitorSnapshot
 
 
 class LiveMessage(msgspec.Struct):
-    """What the data of a message is, by the name of its event."""
+    """The data of a message, by the name of its event."""
 
     transition: LiveTransition
     event: LiveEvent
 
 
 class LiveApi:
-    """What happens, as it happens. All streams end when `stopping` is set."""
+    """The live stream. All streams end when `stopping` is set."""
 
     def __init__(
         self, backends: Backends, authenticator: Authenticator, settings: GatewaySettings, stopping: asyncio.Event
@@ -75,14 +77,14 @@ class LiveApi:
         self._backends = backends
         self._authenticator = authenticator
         self._stopping = stopping
-        self._beat_s = settings.live_heartbeat_ms / 1000
-        self._begin_s = settings.query_timeout_ms / 1000
-        self._most = settings.max_live_streams
+        self._heartbeat_s = settings.live_heartbeat_ms / 1000
+        self._start_s = settings.query_timeout_ms / 1000
+        self._max_open = settings.max_live_streams
         self._open = 0
 
     def operations(self) -> list[Operation[Any, Any]]:
         """The operations."""
-        headers = {_ID_HEADER: "The `id` of the last message received: go on behind it."}
+        headers = {_ID_HEADER: "The `id` of the last message received: the stream continues after it."}
         media_type = STREAM_HEADERS["content-type"]
         return [
             Operation(
@@ -91,33 +93,33 @@ class LiveApi:
         ]
 
     async def live(self, call: Call[LiveQuery, None]) -> Response:
-        """Transitions of visitors and events as they happen, as server-sent events.
+        """Transitions and events as they happen, as server-sent events.
 
-        The data of a message with `event: transition` or `event: event` is what stands below under that name. The
-        stream ends from time to time; come again with the last `id` as `Last-Event-ID`, and it goes on: each transition
-        comes once, each event once or, when the stream was cut within a beacon, again. 409 when what followed that id
-        is no longer kept: list the visitors, and begin without it.
+        A message has `event: transition` or `event: event`; the property of that name in the schema describes its
+        data. The stream ends from time to time. Connect again with the last `id` as `Last-Event-ID` to continue it.
+        After a reconnect an event can arrive twice: drop duplicates by `eventID`. 409 (RESUME_TOKEN_EXPIRED): the
+        messages after that id are no longer available. List the visitors, then connect without `Last-Event-ID`.
         """
-        site = call.principal.filter(call.query.site)
+        site = call.principal.site_filter(call.query.site)
         positions = _positions(call.headers.get(_ID_HEADER.lower(), ""))
-        if self._open >= self._most:
-            raise Problem(503, "as many live streams as may be are open", retry_s=_FULL_RETRY_S)
+        if self._open >= self._max_open:
+            raise Problem(503, "too many live streams are open; try again later", retry_s=_FULL_RETRY_S)
         self._open += 1
         metrics.LIVE_STREAMS.inc()
         stream = Stream(
             self._sources(call.principal, site, *positions),
-            is_allowed=self._authenticator.standing(call.principal),
+            is_allowed=self._authenticator.validity(call.principal),
             stopping=self._stopping,
-            beat_s=self._beat_s,
+            heartbeat_s=self._heartbeat_s,
         )
         try:
-            await stream.begin(self._begin_s)
+            await stream.start(self._start_s)
         except BaseException as error:
             await self._close(stream)
             if isinstance(error, Problem):
                 return _without_stream(error, is_resumed=any(positions))
             raise
-        return StreamAnswer(stream, partial(self._close, stream))
+        return EventStreamResponse(stream, partial(self._close, stream))
 
     async def _close(self, stream: Stream) -> None:
         self._open -= 1
@@ -137,7 +139,7 @@ class LiveApi:
 
 
 def _positions(last_id: str) -> tuple[str, str]:
-    """Where both streams are to go on; empty for the present."""
+    """The positions at which the two streams continue; empty: now."""
     if not last_id:
         return "", ""
     found = _ID.fullmatch(last_id)
@@ -147,34 +149,34 @@ def _positions(last_id: str) -> tuple[str, str]:
 
 
 def _without_stream(problem: Problem, *, is_resumed: bool) -> Response:
-    """The answer instead of a stream. EventSource comes again after a stream that ends, and never after an error."""
+    """The response instead of a stream. EventSource reconnects after a stream that ends, but never after an error."""
     if problem.status == 409:
-        text = f"{_ID_HEADER}: what followed it is no longer kept; list the visitors, and begin without it"
+        text = f"{_ID_HEADER}: messages after it are not kept; list the visitors, and connect without it ({_EXPIRED})"
         raise Problem(409, text)
     if is_resumed and problem.status in {503, 504}:
         return Response(STREAM_RETRY + b"\n", headers=STREAM_HEADERS)
     raise problem
 
 
-def _transition(answer: identity.WatchVisitorsResponse) -> bytes:
-    if not answer.HasField("visitor"):
+def _transition(response: identity.WatchVisitorsResponse) -> bytes:
+    if not response.HasField("visitor"):
         return b""
     return _message(
         b"transition",
         LiveTransition(
-            visitor=resources.visitor(answer.visitor),
-            previous_state=resources.state(answer.previous_state),
-            previous_identity_id=answer.previous_identity_id or None,
-            change_time=milliseconds(answer.change_time),
+            visitor=resources.visitor(response.visitor),
+            previous_state=resources.state(response.previous_state),
+            previous_identity_id=response.previous_identity_id or None,
+            change_time=milliseconds(response.change_time),
         ),
     )
 
 
-def _event(answer: history.StreamEventsResponse) -> bytes:
-    if not answer.HasField("event"):
+def _event(response: history.StreamEventsResponse) -> bytes:
+    if not response.HasField("event"):
         return b""
-    stored = answer.event
-    return _message(b"event", LiveEvent(stored.event.site, event(stored), resources.moment(stored.stamp)))
+    stored = response.event
+    return _message(b"event", LiveEvent(stored.event.site, event(stored), resources.visitor_snapshot(stored.stamp)))
 
 
 def _message(name: bytes, data: msgspec.Struct) -> bytes:

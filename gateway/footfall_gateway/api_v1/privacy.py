@@ -1,4 +1,4 @@
-"""Turns a person's rights into calls: everything we know of an identity, and forgetting it."""
+"""Privacy operations: export and erasure of an identity's data."""
 
 from collections.abc import AsyncIterator, Callable
 from http import HTTPStatus
@@ -13,47 +13,47 @@ from starlette.responses import Response, StreamingResponse
 from footfall_gateway import history_api
 from footfall_gateway.api_v1 import resources
 from footfall_gateway.api_v1.receipts import DeadLetter
-from footfall_gateway.auth import Principal, Scope
+from footfall_gateway.auth import KeyScope, Principal
 from footfall_gateway.backends import Backends
-from footfall_gateway.http import Call, NoQuery, Operation, json_answer
+from footfall_gateway.http import Call, NoQuery, Operation, json_response
 from footfall_gateway.problem import Problem
 
 NDJSON = "application/x-ndjson"
 
-_LINKS_AT_ONCE = 1_000
+_LINKS_PAGE_SIZE = 1_000
 
 
 class ExportLine(msgspec.Struct, omit_defaults=True, rename="camel"):
-    """One line of an export: one of identity, contact, link, visit, session, page and event, with what is beside it."""
+    """One line of an export: an identity, contact, link, visit, session, page or event, with further data about it."""
 
     identity: history_api.Identity | None = None
     profile: msgspec.Raw | None = None
-    """Beside `identity`: the merged data of its SignIns and UserInfos."""
+    """With `identity`: the merged data of its SignIns and UserInfos."""
     contact: resources.Contact | None = None
     """The contact that the identity is linked to."""
     link: resources.Link | None = None
     visit: history_api.Visit | None = None
     user_agent: history_api.UserAgent | None = None
-    """Beside `visit`: its browser."""
+    """With `visit`: its browser."""
     session: history_api.Session | None = None
     page: history_api.Page | None = None
     event: history_api.Event | None = None
     dead_letter: DeadLetter | None = None
-    """Beside `event`: it could not be stored and lies aside."""
-    stamp: resources.Moment | None = None
-    """Beside `event`: who the visitor was. Without an identity: before the visit named this one first."""
+    """With `event`: it could not be stored, and is kept as a dead letter."""
+    stamp: resources.VisitorSnapshot | None = None
+    """With `event`: the visitor at its time. Without an identity: before the visit first named this identity."""
     network: str = ""
-    """Beside `event`: the address it came from, without the host."""
+    """With `event`: the network of the sender's address."""
     site: str = ""
-    """Beside `visit` and `event`: the website."""
+    """With `visit` and `event`: the website."""
     assurance: resources.Assurance | None = None
-    """Beside `session`, and an `event` that identifies: the page says so, or the website's server signed it."""
+    """With `session` and a transition: claimed by the page, or proven by a token of the website's server."""
     assurance_reason: str = ""
-    """Beside such an `event`: why."""
+    """With a transition: the reason for its assurance."""
     proven: msgspec.Raw | None = None
-    """Beside such an `event`: what its token says of the person besides the id, as far as it counts."""
+    """With a transition: the accepted claims of its token other than the user id."""
     imported: bool = False
-    """Beside `event`: it was brought from another server."""
+    """With `event`: it was imported from another server."""
 
 
 def _visit(stored: visit_pb2.Visit) -> ExportLine:
@@ -68,7 +68,7 @@ def _session(stored: visit_pb2.Session) -> ExportLine:
 def _event(stored: visit_pb2.StoredEvent) -> ExportLine:
     return ExportLine(
         event=history_api.event(stored),
-        stamp=resources.moment(stored.stamp) if stored.HasField("stamp") else None,
+        stamp=resources.visitor_snapshot(stored.stamp) if stored.HasField("stamp") else None,
         network=stored.address,
         site=stored.event.site,
         assurance=resources.assurance(stored.event.assurance),
@@ -114,23 +114,23 @@ class PrivacyApi:
                 self.erase,
                 NoQuery,
                 resources.Erased,
-                permission=Scope.ERASE,
+                required_scope=KeyScope.ERASE,
                 also={202: resources.Erased},
             ),
         ]
 
     async def export(self, call: Call[NoQuery, None]) -> Response:
-        """Everything stored of an identity, one JSON object a line.
+        """Everything stored about an identity, one JSON object a line.
 
-        With what its visits did before they named anybody, where this identity is whom they named first. Left out is
-        what follows from these lines or repeats them for a while: live state, changes, the event log; and what holds
-        the person by keyed hashes only: audit lines and tombstones.
+        Includes the anonymous events of a visit before it first named this identity. Does not include live state,
+        recent changes and the event log, which repeat these lines, nor audit lines and tombstones, which have only
+        keyed hashes of the person.
 
-        An export that was cut off ends without the end of its last chunk: the client sees a broken answer.
+        An interrupted export ends without its last chunk, so the client receives an incomplete response.
         """
-        call.principal.must_see_all()
+        call.principal.require_all_sites()
         lines = self._lines(call.path["identityId"], call.principal)
-        # The first line before the answer begins, so that an unknown identity is still a 404.
+        # Read before the response begins, so that an unknown identity is answered 404.
         first = await anext(lines)
 
         async def body() -> AsyncIterator[bytes]:
@@ -141,12 +141,12 @@ class PrivacyApi:
         return StreamingResponse(body(), headers={"content-type": NDJSON})
 
     async def erase(self, call: Call[NoQuery, None]) -> Response:
-        """Erase a person's data everywhere. Sending it again changes nothing more.
+        """Erase an identity's data in all services. A repeated request changes nothing.
 
-        202 when history is still to do its part: `history` is `pending`. It does so by itself; the same request sent
-        again answers 200 once it is done.
+        202 and `history: pending`: history has not erased its data yet, and will do so by itself. Repeat the request to
+        see when it is done: then it is answered 200.
         """
-        call.principal.must_see_all()
+        call.principal.require_all_sites()
         identity_id = call.path["identityId"]
         request = identity.EraseIdentityRequest(identity_id=identity_id, actor=call.principal.name)
         erased = await self._ask(self._identity.EraseIdentity, request, call.principal)
@@ -157,8 +157,8 @@ class PrivacyApi:
                 call.principal,
             )
         except Problem:
-            counted = None  # the record is in the log: history will come to it
-        return json_answer(
+            counted = None  # the erasure is in the event log, from which history reads it
+        return json_response(
             resources.Erased(
                 history="done" if counted else "pending",
                 identity_erased=erased.identity_erased,
@@ -178,14 +178,14 @@ class PrivacyApi:
         yield _line(ExportLine(identity=history_api.identity(known), profile=profile))
         if known.contact_id and (contact := await self._contact(known.contact_id, principal)):
             yield _line(ExportLine(contact=contact))
-        links = identity.ListContactLinksRequest(identity_id=identity_id, page_size=_LINKS_AT_ONCE)
+        links = identity.ListContactLinksRequest(identity_id=identity_id, page_size=_LINKS_PAGE_SIZE)
         while True:
-            answer = await self._ask(self._identity.ListContactLinks, links, principal)
-            for made in answer.links:
+            response = await self._ask(self._identity.ListContactLinks, links, principal)
+            for made in response.links:
                 yield _line(ExportLine(link=resources.link(made)))
-            if not answer.next_page_token:
+            if not response.next_page_token:
                 break
-            links.page_token = answer.next_page_token
+            links.page_token = response.next_page_token
         everything = history.ExportIdentityRequest(identity_id=identity_id)
         async for found in self._stream(self._history.ExportIdentity, everything, principal, is_endless=True):
             kind = found.WhichOneof("item")
@@ -197,7 +197,7 @@ class PrivacyApi:
         try:
             return resources.contact((await self._ask(self._identity.GetContact, request, principal)).contact)
         except Problem as problem:
-            if problem.status == HTTPStatus.NOT_FOUND:  # deleted since
+            if problem.status == HTTPStatus.NOT_FOUND:  # deleted meanwhile
                 return None
             raise
 

@@ -1,4 +1,4 @@
-"""Turns what identity and history answer into the resources of `/api/v1`. Times are milliseconds since the epoch."""
+"""The resources of `/api/v1`. Times are milliseconds since the epoch."""
 
 from typing import Literal
 
@@ -6,11 +6,14 @@ import msgspec
 from footfall.event.v1 import event_pb2
 from footfall.history.v1 import history_service_pb2, visit_pb2
 from footfall.identity.v1 import contact_pb2, visitor_pb2
+from msgspec import UNSET, UnsetType
 
 from footfall_gateway.history_api import Identity, milliseconds
 
 State = Literal["ANONYMOUS", "RECOGNIZED", "AUTHENTICATED"]
 Assurance = Literal["claimed", "proven"]
+LinkStatus = Literal["linked", "ambiguous", "unlinked"]
+LinkRule = Literal["EmailAddress", "PhoneNumber", "FirstName+LastName", "manual"]
 
 STATES: dict[State, visitor_pb2.VisitorState.ValueType] = {
     "ANONYMOUS": visitor_pb2.VISITOR_STATE_ANONYMOUS,
@@ -22,7 +25,7 @@ _ASSURANCES: dict[int, Assurance] = {event_pb2.ASSURANCE_CLAIMED: "claimed", eve
 
 
 class Visitor(msgspec.Struct, rename="camel"):
-    """Who a visitor is, live."""
+    """The live state of a visitor."""
 
     visit_id: str
     global_visit_id: str | None
@@ -33,20 +36,20 @@ class Visitor(msgspec.Struct, rename="camel"):
     contact_id: str | None
     last_event_time: int
     url: str | None
-    """The page the visitor was on last."""
+    """The last page of the visitor."""
     title: str | None
-    """Its title."""
+    """The title of that page."""
 
 
 class Visitors(msgspec.Struct, rename="camel"):
-    """Who is on the site now, latest activity first."""
+    """The visitors on the site now, latest activity first."""
 
     visitors: list[Visitor]
     next_page_token: str | None
 
 
-class Moment(msgspec.Struct, rename="camel"):
-    """Who the visitor was before or after a transition."""
+class VisitorSnapshot(msgspec.Struct, rename="camel"):
+    """The state and identity of a visitor at one time."""
 
     state: State
     identity_id: str | None
@@ -54,7 +57,7 @@ class Moment(msgspec.Struct, rename="camel"):
 
 
 class Evidence(msgspec.Struct, rename="camel"):
-    """The event a transition rests on."""
+    """The event of a transition."""
 
     event_id: str
     event_name: str
@@ -62,20 +65,20 @@ class Evidence(msgspec.Struct, rename="camel"):
 
 
 class Transition(msgspec.Struct, rename="camel"):
-    """One identifying event of a visit, the rule it fell under, and what it changed."""
+    """One transition of a visit, the rule that applied, and its effect."""
 
     rule: str
     effect: str
     assurance: Assurance | None
-    """How far the identification can be trusted: the page says so, or the website's server signed it."""
+    """Whether the page claims the identity, or a token of the website's server proves it."""
     assurance_reason: str | None
     evidence: list[Evidence]
-    before: Moment
-    after: Moment
+    before: VisitorSnapshot
+    after: VisitorSnapshot
 
 
 class Explanation(msgspec.Struct, rename="camel"):
-    """Why a visit's visitor is who we say: its timeline, in order."""
+    """The evidence for a visit's identity: its timeline, in order."""
 
     visit_id: str
     site: str
@@ -83,11 +86,13 @@ class Explanation(msgspec.Struct, rename="camel"):
     identity_id: str | None
     transitions: list[Transition]
     truncated: bool
-    """The visit has had more transitions than are kept (`VISIT_TRANSITIONS`): those beyond do not count."""
+    """The visit has had more than `MAX_TRANSITIONS_PER_VISIT` transitions; the others were ignored."""
+    next_page_token: str | UnsetType = UNSET
+    """Only when there are more transitions."""
 
 
 class ContactBody(msgspec.Struct, rename="camel"):
-    """A contact as given: what is left out is emptied."""
+    """The new values of a contact. A key that is left out becomes empty."""
 
     email_addresses: list[str] = []
     phone_numbers: list[str] = []
@@ -97,7 +102,7 @@ class ContactBody(msgspec.Struct, rename="camel"):
 
 
 class Contact(msgspec.Struct, rename="camel"):
-    """A person as the contact center knows them."""
+    """A person in the contact center's directory."""
 
     contact_id: str
     email_addresses: list[str]
@@ -108,12 +113,12 @@ class Contact(msgspec.Struct, rename="camel"):
 
 
 class Person(msgspec.Struct, rename="camel"):
-    """A contact with the identities linked to it, by id, each with its visits."""
+    """A contact with the identities linked to it, in the order of their ids, each with its visits."""
 
     contact: Contact
     identities: list[Identity]
     next_page_token: str | None
-    """When there are more identities than `page_size`."""
+    """Set when there are more identities."""
 
 
 class LinkBody(msgspec.Struct, rename="camel"):
@@ -121,11 +126,11 @@ class LinkBody(msgspec.Struct, rename="camel"):
 
     contact_id: str
     actor: str = ""
-    """Who decides, when the key is shared by several people; kept beside the name of the key."""
+    """The person who decides, when several people share the key. Stored with the name of the key."""
 
 
 class LinkEvidence(msgspec.Struct, rename="camel"):
-    """An event whose data a rule matched."""
+    """An event whose data matched a rule."""
 
     visit_id: str
     event_id: str
@@ -134,51 +139,51 @@ class LinkEvidence(msgspec.Struct, rename="camel"):
 
 
 class Link(msgspec.Struct, rename="camel"):
-    """One decision about which contact an identity is."""
+    """One decision about the contact of an identity."""
 
     identity_id: str
     contact_id: str | None
-    status: Literal["linked", "ambiguous", "unlinked"]
-    rule: Literal["EmailAddress", "PhoneNumber", "FirstName+LastName", "manual"] | None
+    status: LinkStatus
+    rule: LinkRule | None
     candidate_contact_ids: list[str]
     actor: str
     create_time: int
     end_time: int | None
     evidence: list[LinkEvidence]
     assurance: Assurance | None
-    """How far a rule's link can be trusted: as far as its weakest evidence."""
+    """The weakest assurance in the evidence of a rule's link."""
 
 
 class Links(msgspec.Struct, rename="camel"):
-    """Every decision about an identity, newest first; the one without `endTime` is in force."""
+    """The link decisions of an identity, newest first. The one without `endTime` is in force."""
 
     links: list[Link]
     next_page_token: str | None
 
 
 class Erased(msgspec.Struct, rename="camel"):
-    """What was erased, and whether that is all."""
+    """The extent of an erasure."""
 
     history: Literal["done", "pending"]
-    """pending: history did not answer in time. It erases the person all the same, from its record in the log."""
+    """pending: history did not answer in time, and erases its data later."""
     identity_erased: bool
-    """Whether an identity of this name was stored."""
+    """Whether the identity was stored."""
     live_visits: int
-    """Visits whose live timeline named it."""
+    """Live visits that named the identity."""
     links: int
     visits: int | None
-    """Visits in history whose timeline named it; null while history is pending."""
+    """Visits in history that named the identity; null while history is pending."""
     events: int | None
-    """Events in history that lost identity and content, and dead letters that were removed; likewise."""
+    """Events in history whose identity and content were erased, and dead letters that were removed; null: pending."""
     log_clean_time: int
-    """When the event log itself holds nothing of the person any more."""
+    """When the event log no longer contains the person's events."""
 
 
-_LINK_STATUS: dict[int, Literal["linked", "ambiguous", "unlinked"]] = {
+_LINK_STATUS: dict[int, LinkStatus] = {
     contact_pb2.LINK_STATUS_LINKED: "linked",
     contact_pb2.LINK_STATUS_AMBIGUOUS: "ambiguous",
 }
-_LINK_RULE: dict[int, Literal["EmailAddress", "PhoneNumber", "FirstName+LastName", "manual"]] = {
+_LINK_RULE: dict[int, LinkRule] = {
     contact_pb2.LINK_RULE_EMAIL_ADDRESS: "EmailAddress",
     contact_pb2.LINK_RULE_PHONE_NUMBER: "PhoneNumber",
     contact_pb2.LINK_RULE_NAME: "FirstName+LastName",
@@ -187,7 +192,7 @@ _LINK_RULE: dict[int, Literal["EmailAddress", "PhoneNumber", "FirstName+LastName
 
 
 def visitor(live: visitor_pb2.Visitor) -> Visitor:
-    """A visitor as the API answers it."""
+    """The resource of a live visitor."""
     return Visitor(
         visit_id=live.visit_id,
         global_visit_id=live.global_visit_id or None,
@@ -202,25 +207,26 @@ def visitor(live: visitor_pb2.Visitor) -> Visitor:
     )
 
 
-def explanation(answer: history_service_pb2.ExplainVisitResponse) -> Explanation:
-    """An explained visit as the API answers it."""
+def explanation(visit: visit_pb2.Visit, transitions: list[Transition], next_page_token: str) -> Explanation:
+    """The resource of an explained visit, or of one page of it."""
     return Explanation(
-        visit_id=answer.visit.visit_id,
-        site=answer.visit.site,
-        state=state(answer.visit.state),
-        identity_id=answer.visit.identity_id or None,
-        transitions=transitions(answer),
-        truncated=answer.visit.timeline_truncated,
+        visit_id=visit.visit_id,
+        site=visit.site,
+        state=state(visit.state),
+        identity_id=visit.identity_id or None,
+        transitions=transitions,
+        truncated=visit.timeline_truncated,
+        next_page_token=next_page_token or UNSET,
     )
 
 
-def transitions(answer: history_service_pb2.ExplainVisitResponse) -> list[Transition]:
-    """The transitions of an explained visit, or of one page of it, as the API answers them."""
-    return [_transition(step) for step in answer.explanations]
+def transitions(response: history_service_pb2.ExplainVisitResponse) -> list[Transition]:
+    """The transitions of one page of an explained visit."""
+    return [_transition(step) for step in response.explanations]
 
 
 def contact(stored: contact_pb2.Contact) -> Contact:
-    """A contact as the API answers it."""
+    """The resource of a contact."""
     return Contact(
         contact_id=stored.contact_id,
         email_addresses=list(stored.email_addresses),
@@ -232,7 +238,7 @@ def contact(stored: contact_pb2.Contact) -> Contact:
 
 
 def link(made: contact_pb2.ContactLink) -> Link:
-    """A link as the API answers it."""
+    """The resource of a link."""
     return Link(
         identity_id=made.identity_id,
         contact_id=made.contact_id or None,
@@ -246,12 +252,12 @@ def link(made: contact_pb2.ContactLink) -> Link:
             LinkEvidence(found.visit_id, found.event_id, found.attribute, assurance(found.assurance))
             for found in made.evidence
         ],
-        assurance=_ASSURANCES.get(made.assurance),
+        assurance=assurance(made.assurance),
     )
 
 
 def assurance(number: event_pb2.Assurance.ValueType) -> Assurance | None:
-    """How far an identification can be trusted, by its name in the API; None for what identifies nobody."""
+    """The name of an assurance in the API; None for an event that is not a transition."""
     return _ASSURANCES.get(number)
 
 
@@ -262,16 +268,16 @@ def _transition(step: visit_pb2.Explanation) -> Transition:
         assurance=assurance(step.assurance),
         assurance_reason=step.assurance_reason or None,
         evidence=[Evidence(step.event_id, step.event_name, milliseconds(step.event_time))],
-        before=moment(step.before),
-        after=moment(step.after),
+        before=visitor_snapshot(step.before),
+        after=visitor_snapshot(step.after),
     )
 
 
-def moment(stamp: visit_pb2.Stamp) -> Moment:
-    """Who a visitor was, as the API answers it."""
-    return Moment(state(stamp.state), stamp.identity_id or None, stamp.session_id or None)
+def visitor_snapshot(stamp: visit_pb2.Stamp) -> VisitorSnapshot:
+    """The resource of the attribution of an event."""
+    return VisitorSnapshot(state(stamp.state), stamp.identity_id or None, stamp.session_id or None)
 
 
 def state(number: visitor_pb2.VisitorState.ValueType) -> State:
-    """A state by its name in the API."""
+    """The name of a state in the API."""
     return _STATE_NAMES.get(number, "ANONYMOUS")

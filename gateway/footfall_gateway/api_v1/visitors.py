@@ -1,6 +1,6 @@
-"""Turns requests about visitors into questions for identity, and for history, which knows why they are who they are."""
+"""Operations of visitors, answered by the identity service. History adds the evidence for their identities."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import msgspec
 from footfall.history.v1 import history_service_pb2 as history
@@ -11,20 +11,32 @@ from starlette.responses import Response
 
 from footfall_gateway.api_v1 import resources
 from footfall_gateway.backends import Backends
-from footfall_gateway.http import Call, NoQuery, Operation, json_answer
+from footfall_gateway.http import Call, NoQuery, Operation, json_response
+
+_MAX_TRANSITIONS: Final = 2_000
+"""The largest MAX_TRANSITIONS_PER_VISIT, so that a response without `page_size` is complete."""
 
 
 class VisitorsQuery(msgspec.Struct):
-    """Which visitors."""
+    """Filters of visitors."""
 
     state: Annotated[resources.State, Meta(description="Only visitors in this state.")] | UnsetType = UNSET
     site: Annotated[str, Meta(description="Only visitors of this website.")] = ""
-    page_size: Annotated[int, Meta(description="At most so many.", ge=1, le=1_000)] = 50
-    page_token: Annotated[str, Meta(description="`nextPageToken` of the page before.")] = ""
+    page_size: Annotated[int, Meta(description="Maximum number of visitors.", ge=1, le=1_000)] = 50
+    page_token: Annotated[str, Meta(description="`nextPageToken` of the previous response.")] = ""
+
+
+class ExplainQuery(msgspec.Struct):
+    """One page of a timeline."""
+
+    page_size: (
+        Annotated[int, Meta(description="Maximum number of transitions. Default: all.", ge=1, le=1_000)] | UnsetType
+    ) = UNSET
+    page_token: Annotated[str, Meta(description="`nextPageToken` of the previous response.")] = ""
 
 
 class VisitorsApi:
-    """Who is on the site, and why we say so."""
+    """The visitors on the site, and the evidence for their identities."""
 
     def __init__(self, backends: Backends) -> None:
         self._ask = backends.ask
@@ -36,35 +48,44 @@ class VisitorsApi:
         return [
             Operation("listVisitors", "GET", "/visitors", self.visitors, VisitorsQuery, resources.Visitors),
             Operation("getVisitor", "GET", "/visits/{visitId}/visitor", self.visitor, NoQuery, resources.Visitor),
-            Operation("explainVisit", "GET", "/visits/{visitId}/explain", self.explain, NoQuery, resources.Explanation),
+            Operation(
+                "explainVisit", "GET", "/visits/{visitId}/explain", self.explain, ExplainQuery, resources.Explanation
+            ),
         ]
 
     async def visitors(self, call: Call[VisitorsQuery, None]) -> Response:
-        """Who is on the site now, latest activity first."""
+        """The visitors on the site now, latest activity first."""
         query = call.query
         request = identity.ListVisitorsRequest(
             state=resources.STATES[query.state] if query.state else visitor_pb2.VISITOR_STATE_UNSPECIFIED,
-            site=call.principal.filter(query.site),
+            site=call.principal.site_filter(query.site),
             page_size=query.page_size,
             page_token=query.page_token,
         )
-        answer = await self._ask(self._identity.ListVisitors, request, call.principal)
-        found = [resources.visitor(live) for live in answer.visitors]
-        return json_answer(resources.Visitors(found, answer.next_page_token or None))
+        response = await self._ask(self._identity.ListVisitors, request, call.principal)
+        found = [resources.visitor(live) for live in response.visitors]
+        return json_response(resources.Visitors(found, response.next_page_token or None))
 
     async def visitor(self, call: Call[NoQuery, None]) -> Response:
-        """The live state of a visit: who it is as soon as the beacon is answered, all else within 300 ms."""
+        """The live state of a visit: transitions when their beacon is answered, everything else within 300 ms."""
         request = identity.GetVisitorRequest(visit_id=call.uuid("visitId", "visit"))
         live = (await self._ask(self._identity.GetVisitor, request, call.principal)).visitor
-        return json_answer(resources.visitor(live))
+        return json_response(resources.visitor(live))
 
-    async def explain(self, call: Call[NoQuery, None]) -> Response:
-        """The timeline of a visit: every transition with its rule, its evidence and its assurance."""
-        request = history.ExplainVisitRequest(visit_id=call.uuid("visitId", "visit"))
-        answer = await self._ask(self._history.ExplainVisit, request, call.principal)
-        explained = resources.explanation(answer)
-        while answer.next_page_token:
-            request.page_token = answer.next_page_token
-            answer = await self._ask(self._history.ExplainVisit, request, call.principal)
-            explained.transitions += resources.transitions(answer)
-        return json_answer(explained)
+    async def explain(self, call: Call[ExplainQuery, None]) -> Response:
+        """The timeline of a visit: every transition with its rule, evidence and assurance.
+
+        Without `page_size` all transitions. With `page_size` one page, and `nextPageToken` when there are more.
+        """
+        query = call.query
+        limit = query.page_size or _MAX_TRANSITIONS
+        request = history.ExplainVisitRequest(visit_id=call.uuid("visitId", "visit"), page_token=query.page_token)
+        transitions: list[resources.Transition] = []
+        while True:  # history returns fewer at a time when user ids are long
+            request.page_size = limit - len(transitions)
+            response = await self._ask(self._history.ExplainVisit, request, call.principal)
+            transitions += resources.transitions(response)
+            request.page_token = response.next_page_token
+            if not request.page_token or len(transitions) >= limit:
+                break
+        return json_response(resources.explanation(response.visit, transitions, request.page_token))

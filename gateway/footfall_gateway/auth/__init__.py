@@ -1,19 +1,19 @@
-"""Who is asking, and what they may do: API keys, passwords, and what log lines may say of whom a request is about."""
+"""Authentication and authorization: API keys, the API user, and the hashed ids of the audit log."""
 
 from footfall_gateway.auth.audit import Audit
 from footfall_gateway.auth.authenticator import EVERYBODY, Authenticator, Principal
 from footfall_gateway.auth.keys import (
     Key,
     KeyFile,
+    KeyScope,
     KeysFileError,
     NoSuchKeyError,
-    Scope,
     check_keys_file,
-    is_slow,
+    is_slow_hash,
     new_token,
 )
 
 __all__ = [
-    "EVERYBODY", "Audit", "Authenticator", "Key", "KeyFile", "KeysFileError", "NoSuchKeyError", "Principal", "Scope",
-    "check_keys_file", "is_slow", "new_token",
+    "EVERYBODY", "Audit", "Authenticator", "Key", "KeyFile", "KeyScope", "KeysFileError", "NoSuchKeyError", "Principal",
+    "check_keys_file", "is_slow_hash", "new_token",
 ]  # fmt: skip

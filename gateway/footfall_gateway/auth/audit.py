@@ -1,7 +1,7 @@
-"""Turns the ids a request names into what its log line may say of them: keyed hashes, which name nobody.
+"""Keyed hashes of the ids in a request, for its log line.
 
-Whoever has the key and the id can find every line about it; whoever has the log alone learns nobody's name from it, and
-no id of a visit, with which events could be added to that visit.
+With the key and an id, an auditor finds all log lines about the id. Without the key, the log discloses no person, and
+no visit id, which would allow adding events to that visit.
 """
 
 import hashlib
@@ -18,25 +18,25 @@ _ID = re.compile(r"(identity|contact|visit|session|page|event)I[dD]")
 
 
 class Audit:
-    """Names for log lines. Without a key there are none."""
+    """Hashes ids under the audit key. Without a key, log lines have no hashes."""
 
     def __init__(self, key: str) -> None:
         self._key = key.encode()
 
-    def whose(self, ids: Mapping[str, str]) -> dict[str, str]:
-        """By kind of resource, the hash of each id; `ids` as an operation's path names them, such as `visitId`."""
+    def subject_hashes(self, ids: Mapping[str, str]) -> dict[str, str]:
+        """The hash of each id, by kind of resource. `ids`: path parameters of an operation, such as `visitId`."""
         return {name.removesuffix("Id"): self.hash(name, value) for name, value in ids.items()} if self._key else {}
 
     def hash(self, name: str, value: str) -> str:
-        """The hash of one id, in hexadecimal; a UUID's is the same in all its forms."""
+        """The hash of one id, in hexadecimal. All spellings of a UUID have the same hash."""
         kind = name[:-2]
         if kind not in {"identity", "contact"}:
-            with suppress(ValueError):  # what is none names nothing, but somebody has asked for it
+            with suppress(ValueError):  # no UUID: the request is audited all the same
                 value = normalize_uuid(value)
         return hmac.digest(self._key, f"{kind}:{value}".encode(), hashlib.sha256)[:_HASH_BYTES].hex()
 
     def hashes(self, exported: Any) -> Iterator[str]:
-        """The hash of every id in a line of an identity's export, but for what pages have sent."""
+        """The hash of every id in a line of an identity's export, except in data that pages have sent."""
         if isinstance(exported, list):
             for item in exported:
                 yield from self.hashes(item)

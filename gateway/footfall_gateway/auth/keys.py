@@ -1,4 +1,4 @@
-"""Turns API keys into a file of their hashes, and a token back into the key it proves."""
+"""API keys: their tokens, the hashes of tokens, and the file that stores the keys."""
 
 import fcntl
 import hashlib
@@ -15,45 +15,45 @@ import msgspec
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
-# Tokens are 256 random bits, which nobody finds by trying: their hash need not be slow.
+# A token has 256 random bits. It cannot be guessed, so its hash need not be slow.
 _FAST = "sha256:"
-# Earlier versions kept the slow hash that is meant for passwords. It holds its parameters itself.
+# Keys of earlier versions have a slow hash, as for passwords. The hash contains its parameters.
 _SLOW = "$argon2"
 _slow_hasher = PasswordHasher()
 _TOKEN = re.compile(r"ffk_(?P<id>[0-9a-f]{12})_[A-Za-z0-9_-]{43}")
 
 
-class Scope(StrEnum):
-    """What a key allows."""
+class KeyScope(StrEnum):
+    """A permission of an API key."""
 
     READ = "read"
-    """To look: history, live state, contacts."""
+    """Read history, live state and contacts."""
     INGEST = "ingest"
-    """To store visits and events, also those that say who a visitor is."""
+    """Store visits and events, including transitions (SignIn, UserInfo, SignOut)."""
     CONTACTS = "contacts"
-    """To write contacts and their links."""
+    """Write contacts and links."""
     ERASE = "erase"
-    """To erase people."""
+    """Erase people."""
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True):
-    """A key as kept. `sites` empty: all of them. Times are milliseconds since the epoch."""
+    """An API key as stored. `sites` empty: all sites. Times are milliseconds since the epoch."""
 
     id: str
     name: str
     hash: str
-    scopes: list[Scope]
+    scopes: list[KeyScope]
     sites: list[str]
     create_ms: int
     expire_ms: int | None = None
 
     def has_expired(self, now_ms: float) -> bool:
-        """Whether its time is over."""
+        """Whether the key has expired."""
         return self.expire_ms is not None and self.expire_ms <= now_ms
 
 
 class KeysFileError(ValueError):
-    """The file of keys cannot be used; the text says why."""
+    """The key file cannot be used; the text says why."""
 
 
 class NoSuchKeyError(Exception):
@@ -61,35 +61,35 @@ class NoSuchKeyError(Exception):
 
 
 def new_token() -> tuple[str, str, str]:
-    """A token nobody has, the id in it, and its hash. The token itself is kept nowhere."""
+    """A new token, the key id in it, and its hash. The token itself is not stored."""
     key_id = secrets.token_hex(6)
     token = f"ffk_{key_id}_{secrets.token_urlsafe(32)}"
     return token, key_id, fast_hash(token)
 
 
 def fast_hash(token: str) -> str:
-    """The hash that a token is kept as."""
+    """The hash under which a token is stored."""
     return _FAST + hashlib.sha256(token.encode()).hexdigest()
 
 
-def id_in(token: str) -> str | None:
-    """The id of the key that a token claims to be of; None for what is no token."""
+def key_id_of(token: str) -> str | None:
+    """The key id in a token; None when the text is not a token."""
     found = _TOKEN.fullmatch(token)
     return found["id"] if found else None
 
 
-def is_slow(kept: str) -> bool:
-    """Whether a hash is of the old kind, for `is_slow_proof`; else it is for `is_proof`."""
+def is_slow_hash(kept: str) -> bool:
+    """Whether a stored hash is slow (`matches_slow_hash`) or fast (`matches_hash`)."""
     return kept.startswith(_SLOW)
 
 
-def is_proof(kept: str, token: str) -> bool:
-    """Whether this is the token with that hash."""
+def matches_hash(kept: str, token: str) -> bool:
+    """Whether the token has this fast hash."""
     return hmac.compare_digest(kept.encode(), fast_hash(token).encode())
 
 
-def is_slow_proof(kept: str, token: str) -> bool:
-    """Whether this is the token with that slow hash. Takes about 0.1 s of CPU; other threads run meanwhile."""
+def matches_slow_hash(kept: str, token: str) -> bool:
+    """Whether the token has this slow hash. Takes about 0.1 s of CPU, without blocking other threads."""
     try:
         return _slow_hasher.verify(kept, token)
     except (VerificationError, InvalidHashError):
@@ -97,14 +97,14 @@ def is_slow_proof(kept: str, token: str) -> bool:
 
 
 def check_keys_file(path: Path) -> None:
-    """Raises KeysFileError for a file that cannot be used, or not be made where it is to be."""
+    """Raises KeysFileError when the file cannot be used, or its folder does not exist."""
     if not path.parent.is_dir():
-        raise KeysFileError(f"{path}: its folder is not there")
+        raise KeysFileError(f"{path}: its folder does not exist")
     KeyFile(path).read()
 
 
 class KeyFile:
-    """The file, as a server reads it and as the command changes it."""
+    """The key file: servers read it, the command changes it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -114,10 +114,10 @@ class KeyFile:
     def read(self) -> tuple[dict[str, Key], bool]:
         """The keys by id, and whether they have changed since the last call. Cheap when they have not.
 
-        A file that is not there holds no keys.
+        A file that does not exist has no keys.
 
         Raises:
-            KeysFileError: it cannot be read, or is not what it should be.
+            KeysFileError: the file cannot be read, or is not a list of keys.
 
         """
         try:
@@ -127,7 +127,7 @@ class KeyFile:
             seen = (0, 0, 0)
         if seen == self._seen:
             return self._keys, False
-        # Noted before it is read: one that cannot be used holds no keys, and is complained about once.
+        # Set before the file is read: an unusable file has no keys, and is reported once.
         self._seen, self._keys = seen, {}
         if any(seen):
             try:
@@ -136,13 +136,13 @@ class KeyFile:
                 raise KeysFileError(f"{self.path}: {error.strerror}") from error
             except msgspec.DecodeError as error:
                 place = str(error).partition(" - at ")[2] or "its root"
-                raise KeysFileError(f"{self.path}: is no list of keys at {place}") from error
+                raise KeysFileError(f"{self.path}: is not a list of keys at {place}") from error
             self._keys = {key.id: key for key in keys}
         return self._keys, True
 
     @contextmanager
     def changing(self) -> Iterator[dict[str, Key]]:
-        """The keys by id, to be changed; written whole at the end, by one process at a time.
+        """The keys by id, to be changed. The file is written as a whole at the end, by one process at a time.
 
         Raises:
             KeysFileError: the file cannot be read or written.

@@ -1,7 +1,7 @@
-"""Turns what strangers write to a connection into requests of one meaning and a bounded head, or closes the connection.
+"""HTTP connections that refuse malformed, ambiguous, oversized and slow requests.
 
-llhttp, below uvicorn's protocol, refuses what two readers may take for different requests: Content-Length twice or
-beside Transfer-Encoding, folded lines, lines that end in LF alone. Here is the rest, and what a slow client may cost.
+llhttp, the parser below uvicorn's protocol, refuses ambiguous requests: Content-Length twice or beside
+Transfer-Encoding, folded lines, lines that end in LF alone. This module refuses the rest.
 """
 
 import asyncio
@@ -16,34 +16,32 @@ from footfall_gateway.http import MAX_BODY, MAX_DISCARDED
 
 MAX_FIELDS = 100
 MAX_FIELDS_BYTES = 64 * 1024
-"""Header fields of one request, names and values, cookies among them."""
+"""Names and values of all header fields of one request, cookies included."""
 
 MAX_URL_BYTES = 16 * 1024
-"""Queries are taken apart piece by piece."""
 
 MAX_PIXEL_BYTES = 65_535
-"""The longest URL that llhttp takes apart. The rest of a pixel's is cut off: its endpoint refuses it in words."""
+"""The longest URL that llhttp parses. A longer URL of the pixel is cut off here, and its endpoint answers 414."""
 
 MAX_PIXEL_QUERY = 65_000
-"""What a pixel may bring."""
 
 MAX_PIPELINED = 100
-"""Requests that wait for the answers to earlier ones. uvicorn reads on after each answer, however many wait already."""
+"""Requests that wait for the responses to earlier ones. uvicorn has no limit for them."""
 
 _MAX_HEAD_BYTES = MAX_BODY + MAX_FIELDS_BYTES
 _MAX_REQUEST_BYTES = 2 * MAX_DISCARDED
-"""On the wire, all told: chunks may take more than what is in them."""
+"""On the wire, where chunked encoding makes a body larger."""
 
 _PIXEL = b"/beacon.gif?"
 LOOK_EVERY_S = 1.0
 
 
 class _RefusedError(Exception):
-    """The head of a request is not answered by the application. Ends up in `send_400_response`."""
+    """The head of a request is refused. uvicorn then calls `send_400_response`."""
 
 
 class BoundedConnection(HttpToolsProtocol):
-    """uvicorn's connection, for clients that mean no good."""
+    """uvicorn's connection with limits for malformed, oversized and slow requests."""
 
     def __init__(
         self,
@@ -54,13 +52,13 @@ class BoundedConnection(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._is_in_head = True
-        self._is_between_requests = False  # a connection nobody uses is a slow one
+        self._is_between_requests = False  # a new connection without a request counts as slow
         self._chunk_bytes = self._request_bytes = 0
         self._refusal = 400
         self._waits_since: float | None = None
 
     def data_received(self, data: bytes) -> None:
-        """Read on; refuse what does not end."""
+        """Parse more of the request; refuse it when it is too long."""
         if self._is_between_requests:
             self._is_between_requests, self._request_bytes = False, 0
         self._chunk_bytes = len(data)
@@ -72,34 +70,34 @@ class BoundedConnection(HttpToolsProtocol):
             self.send_400_response("")
 
     def on_message_begin(self) -> None:
-        """Begin a head."""
+        """The head of a request begins."""
         super().on_message_begin()
         self._is_in_head, self._is_between_requests = True, False
 
     def on_headers_complete(self) -> None:
-        """Begin to serve the request, if it has one meaning."""
+        """Serve the request, or refuse its head."""
         self._is_in_head = False
         self._check_head()
-        # Space behind a value is no part of it (RFC 9110, 5.5). In place, because the scope holds this list.
+        # Space after a value is not part of it (RFC 9110, 5.5). In place, because the scope has this list.
         self.headers[:] = [(name, value.strip()) for name, value in self.headers]
         super().on_headers_complete()
-        self.headers = []  # fields behind the body come too late to say anything
-        if self.parser.should_upgrade():  # nothing behind it will be read
+        self.headers = []  # trailer fields are ignored
+        if self.parser.should_upgrade():  # llhttp parses no further request
             self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
-        """Wait for the next one, of which there may be some in this chunk."""
+        """The request is complete; this chunk may contain a part of the next one."""
         super().on_message_complete()
         self._is_between_requests, self._request_bytes = True, self._chunk_bytes
         self._waits_since = None
 
     def resume_writing(self) -> None:
-        """Go on with an answer, because the client has read of it."""
+        """The client has read a part of the response."""
         super().resume_writing()
         self._waits_since = None
 
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words are not needed
-        """Refuse what is being read, and close; say so only when it cannot be taken for an earlier request's answer."""
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's message is not sent
+        """Refuse the request being read, and close. No response when it could be taken for an earlier request's."""
         cycle = self.cycle
         is_being_read = cycle and cycle.more_body and not cycle.response_started and not self.pipeline
         if not cycle or cycle.response_complete or is_being_read:
@@ -107,13 +105,13 @@ class BoundedConnection(HttpToolsProtocol):
         self.transport.close()
 
     def cut_off_when_slow(self, now_s: float, limit_s: float) -> None:
-        """Close when the client has kept us waiting for so long. To be called from time to time."""
+        """Close the connection when it has waited for its client for `limit_s`. To be called periodically."""
         if not self._is_waiting_for_client():
             self._waits_since = None
         elif self._waits_since is None:
             self._waits_since = now_s
         elif now_s - self._waits_since >= limit_s:
-            self.transport.abort()  # and not close(), which would wait for a client that does not read
+            self.transport.abort()  # close() would wait for a client that does not read
 
     def _check_head(self) -> None:
         names = [name for name, _ in self.headers]
@@ -136,14 +134,14 @@ class BoundedConnection(HttpToolsProtocol):
         return sum(len(name) + len(value) for name, value in self.headers)
 
     def _has_one_meaning(self, names: list[bytes]) -> bool:
-        """RFC 9112: 3.2, one Host; 6.1, no Transfer-Encoding in 1.0. No client of ours compresses a body."""
+        """RFC 9112: 3.2, one Host; 6.1, no Transfer-Encoding in HTTP/1.0. Compressed bodies are not supported."""
         is_old = self.parser.get_http_version() == "1.0"
         encodings = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
         hosts = names.count(b"host")
         return hosts <= 1 and (is_old or hosts == 1) and (not encodings or (encodings == [b"chunked"] and not is_old))
 
     def _is_waiting_for_client(self) -> bool:
-        """Whether it is the client's turn. While a request is served, its handler waits for the body, with a limit."""
+        """Whether the client must act. While a request is served, its handler has a time limit for the body."""
         if self.flow.write_paused or self.transport.is_closing():
             return True
         is_serving = self.cycle is not None and not self.cycle.response_complete
@@ -151,7 +149,7 @@ class BoundedConnection(HttpToolsProtocol):
 
 
 async def cut_off_slow_clients(connections: Iterable[BoundedConnection], limit_s: float) -> None:
-    """Look after connections once. One that is kept open between requests is uvicorn's to close."""
+    """Close slow connections. uvicorn itself closes connections that are idle between requests."""
     now_s = asyncio.get_running_loop().time()
     for connection in [*connections]:
         connection.cut_off_when_slow(now_s, limit_s)

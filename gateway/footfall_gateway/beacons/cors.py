@@ -1,43 +1,41 @@
-"""Turns the `Origin` header into the headers that let a site's pages read an answer."""
+"""CORS headers: which pages may read the response to a beacon."""
 
 import re
 
-from footfall_gateway.beacons.sites import Sites
+from footfall_eventlog.sites import Site, Sites
 
 RawHeaders = list[tuple[bytes, bytes]]
 
-LONGEST_ORIGIN = 512
-"""No browser's is longer: a host name has at most 253 characters."""
+MAX_ORIGIN_LENGTH = 512
+"""Longer than any origin of a browser: a host name has at most 253 characters."""
 
-_ORIGIN = re.compile(rb"[!-~]{1,%d}" % LONGEST_ORIGIN)
-_LARGEST_CACHE = 1_024
+_ORIGIN = re.compile(rb"[!-~]{1,%d}" % MAX_ORIGIN_LENGTH)
+_MAX_CACHED = 1_024
 _PREFLIGHT_AGE_S = b"86400"
-_UNNAMED: RawHeaders = [(b"vary", b"origin")]
+_VARY: RawHeaders = [(b"vary", b"origin")]
 
 
 class Cors:
-    """Answers to the `Origin` header. Never with credentials: the beacon knows no cookie."""
+    """CORS headers by `Origin`, without credentials: a beacon needs no cookie."""
 
-    def __init__(self, sites: Sites) -> None:
+    def __init__(self, sites: Sites[Site]) -> None:
         self._sites = sites
         self._cache: dict[bytes, RawHeaders] = {}
 
     def headers(self, origin: bytes) -> RawHeaders:
-        """The headers of an answer to a page of this origin; it is not named when it may not read it."""
+        """The headers of a response to a page of this origin, which is named only when the page may read it."""
         cached = self._cache.get(origin)
         if cached is None:
             if not _ORIGIN.fullmatch(origin):
-                return _UNNAMED
-            if len(self._cache) >= _LARGEST_CACHE:
+                return _VARY
+            if len(self._cache) >= _MAX_CACHED:
                 self._cache.clear()
-            is_named = self._sites.may_read(origin.decode("latin-1"))
-            cached = self._cache[origin] = (
-                [(b"access-control-allow-origin", origin), *_UNNAMED] if is_named else _UNNAMED
-            )
+            may_read = self._sites.may_read(origin.decode("latin-1"))
+            cached = self._cache[origin] = [(b"access-control-allow-origin", origin), *_VARY] if may_read else _VARY
         return cached
 
     def preflight(self, origin: bytes) -> RawHeaders:
-        """The headers of an answer to OPTIONS."""
+        """The headers of a response to OPTIONS."""
         return [
             *self.headers(origin),
             (b"access-control-allow-methods", b"POST"),

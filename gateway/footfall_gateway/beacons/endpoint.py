@@ -1,4 +1,4 @@
-"""Turns HTTP requests of browsers into stored events: a bare ASGI endpoint, dispatched before any framework."""
+"""The endpoint for beacons: an ASGI application that is called before any framework."""
 
 import asyncio
 import base64
@@ -9,15 +9,15 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, NamedTuple
 
 import msgspec
+from footfall_eventlog.sites import Site, Sites
 
 from footfall_gateway import metrics
 from footfall_gateway.beacons.connection import MAX_PIXEL_QUERY
-from footfall_gateway.beacons.cors import LONGEST_ORIGIN, Cors, RawHeaders
-from footfall_gateway.beacons.envelope import BeaconError, Envelope, Rejection, TooManyEventsError, read
+from footfall_gateway.beacons.cors import MAX_ORIGIN_LENGTH, Cors, RawHeaders
+from footfall_gateway.beacons.envelope import BeaconError, Envelope, Rejection, TooManyEventsError, decode_beacon
 from footfall_gateway.beacons.intake import Intake, Outcome, Sender, now_ms
 from footfall_gateway.beacons.rate_limit import RateLimiter
-from footfall_gateway.beacons.sites import Sites
-from footfall_gateway.http import Bodies, ClientGoneError, Receive, must_be_plain
+from footfall_gateway.http import BodyReader, ClientGoneError, Receive, require_plain
 from footfall_gateway.problem import Problem
 
 Scope = MutableMapping[str, Any]
@@ -25,17 +25,17 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 PIXEL = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7")
 
-# Not by a parser of queries, which makes two texts of each of half a million parameters.
+# A parser of queries would make two strings of each parameter, and a query may have thousands.
 _PIXEL_VALUE = re.compile(rb"(?:^|&)e=([^&]+)")
 _ESCAPED_BASE64 = {b"%%%02X" % code: b"%c" % code for code in b"=-_+/"} | {
     b"%%%02x" % code: b"%c" % code for code in b"=-_+/"
 }
-_LONGEST_USER_AGENT = 1_024
-_LONGEST_TRACEPARENT = 256
-_MOST_REMEMBERED = 1_024
+_MAX_USER_AGENT_LENGTH = 1_024
+_MAX_TRACEPARENT_LENGTH = 256
+_MAX_CACHED = 1_024
 _RETRY_S = b"2"
-_READABLE = (b"access-control-expose-headers", b"retry-after")
-"""Or pages of other origins would not see how long to wait."""
+_EXPOSE_RETRY_AFTER = (b"access-control-expose-headers", b"retry-after")
+"""Lets pages of other origins read Retry-After."""
 _HEADERS = {b"content-type", b"content-encoding", b"origin", b"user-agent", b"traceparent", b"sec-gpc"}
 _CONTENT_TYPES = {b"application/json", b"text/plain"}
 _NO_STORE: RawHeaders = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
@@ -45,7 +45,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class RejectedEvent(msgspec.Struct, omit_defaults=True):
-    """An event that was not stored. `retry`: not for good, send it again."""
+    """An event that was not stored. `retry`: send it again."""
 
     index: int
     event_id: str | None = msgspec.field(name="eventID")
@@ -54,16 +54,16 @@ class RejectedEvent(msgspec.Struct, omit_defaults=True):
     retry: bool = False
 
 
-class BeaconAnswer(msgspec.Struct, omit_defaults=True):
-    """What became of a beacon of which not everything was stored. `message`: what is wrong with it as a whole."""
+class BeaconResponse(msgspec.Struct, omit_defaults=True):
+    """The outcome of a beacon that was not stored completely. `message`: what is wrong with the beacon as a whole."""
 
     accepted: int
     rejected: list[RejectedEvent]
     message: str = ""
 
 
-class Stored(NamedTuple):
-    """A beacon on its way to disk. `refused` is done when it is there, and holds what is not."""
+class PendingBeacon(NamedTuple):
+    """A beacon that is being stored. `refused` completes with the events that the collector has not stored."""
 
     origin: bytes
     envelope: Envelope
@@ -71,36 +71,36 @@ class Stored(NamedTuple):
 
 
 class BeaconEndpoint:
-    """`POST /beacon` and `GET /beacon.gif` (design section 4), open to everybody.
+    """`POST /beacon` and `GET /beacon.gif`, without authentication.
 
-    A 2xx is given only for what is on disk. An ASGI application, and `begin`, `success` and `answer` for a server that
-    has read a whole POST before it would call one (fast_path.py).
+    A 2xx confirms only events that are on disk. `begin`, `success_response` and `respond` serve a POST whose body is
+    complete before ASGI (fast_path.py).
     """
 
     paths = frozenset(("/beacon", "/beacon.gif"))
 
-    def __init__(self, intake: Intake, sites: Sites, limiter: RateLimiter, bodies: Bodies) -> None:
+    def __init__(self, intake: Intake, sites: Sites[Site], limiter: RateLimiter, bodies: BodyReader) -> None:
         self._intake = intake
         self._sites = sites
-        self._cors = Cors(sites)
+        self.cors = Cors(sites)
         self._limiter = limiter
         self._bodies = bodies
         self._successes: dict[bytes, bytes] = {}
-        self._successes_with: RawHeaders = []
-        self._counted = {status: metrics.BEACONS.labels(str(status)) for status in (200, 204, 400, 503)}
+        self._success_headers: RawHeaders = []
+        self._status_counters = {status: metrics.BEACONS.labels(str(status)) for status in (200, 204, 400, 503)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         received_ms = now_ms()
-        headers = _picked(scope["headers"])
+        headers = _relevant_headers(scope["headers"])
         origin = headers.get(b"origin", b"")
         is_pixel = scope["path"] == "/beacon.gif"
         if scope["method"] == "OPTIONS":
-            await _respond(send, 204, self._cors.preflight(origin) if not is_pixel else [(b"allow", b"GET")])
+            await _respond(send, 204, self.cors.preflight(origin) if not is_pixel else [(b"allow", b"GET")])
             return
         sender = _sender(scope, headers, received_ms)
         try:
-            self._admit(sender, 1, 0)  # before anything is read of it
+            self._admit(sender, 1, 0)  # before its body is read
             body = _pixel_body(scope) if is_pixel else await self._posted(scope, headers, receive)
             envelope = self._read(sender, body)
             self._admit_to_sites(envelope, sender, len(body))
@@ -110,67 +110,67 @@ class BeaconEndpoint:
         except (BeaconError, Problem) as error:
             await self._refuse(send, origin, error)
         else:
-            await self._tell(send, origin, outcome, is_pixel=is_pixel)
+            await self._respond_with_outcome(send, origin, outcome, is_pixel=is_pixel)
 
-    def begin(self, scope: Scope, body: bytes) -> "Stored | None":
-        """Begin to store a POST that has arrived whole; None, and nothing begun, when there is any fault in it."""
-        headers = _picked(scope["headers"])
+    def begin(self, scope: Scope, body: bytes) -> "PendingBeacon | None":
+        """Begin to store a POST whose body is complete. None when it has any fault: then nothing was begun."""
+        headers = _relevant_headers(scope["headers"])
         sender = _sender(scope, headers, now_ms())
         address, size = sender.address, len(body)
         if self._limiter.wait_s(address, 1, size):
             return None
         try:
-            _must_be_readable(headers)
-            envelope = read(body)
+            _require_readable(headers)
+            envelope = decode_beacon(body)
             if envelope.rejections or self._limiter.wait_s(address, len(envelope.events), size):
                 return None
             self._admit_to_sites(envelope, sender, size)
             self._limiter.add(address, len(envelope.events), size)
-            return Stored(headers.get(b"origin", b""), envelope, self._intake.begin(sender, envelope, len(body)))
+            return PendingBeacon(headers.get(b"origin", b""), envelope, self._intake.begin(sender, envelope, len(body)))
         except (BeaconError, Problem):
             return None
 
-    def success(self, stored: "Stored", default_headers: RawHeaders) -> bytes | None:
-        """The whole answer, with these headers of the server, when all was stored; else None."""
-        if stored.refused.exception() or stored.refused.result():
+    def success_response(self, pending: "PendingBeacon", default_headers: RawHeaders) -> bytes | None:
+        """The whole HTTP response, with these headers of the server, when all events were stored; else None."""
+        if pending.refused.exception() or pending.refused.result():
             return None
-        self._intake.outcome(stored.envelope, [])
-        self._counted[204].inc()
-        if default_headers is not self._successes_with:  # the server's date has moved on
-            self._successes, self._successes_with = {}, default_headers
-        answer = self._successes.get(stored.origin)
-        if answer is None:
-            lines = [b"%b: %b\r\n" % header for header in (*default_headers, *self._cors.headers(stored.origin))]
-            answer = b"".join([b"HTTP/1.1 204 No Content\r\n", *lines, b"\r\n"])
-            if len(self._successes) < _MOST_REMEMBERED and len(stored.origin) <= LONGEST_ORIGIN:
-                self._successes[stored.origin] = answer
-        return answer
+        self._intake.outcome(pending.envelope, [])
+        self._status_counters[204].inc()
+        if default_headers is not self._success_headers:  # uvicorn has updated the Date header
+            self._successes, self._success_headers = {}, default_headers
+        response = self._successes.get(pending.origin)
+        if response is None:
+            lines = [b"%b: %b\r\n" % header for header in (*default_headers, *self.cors.headers(pending.origin))]
+            response = b"".join([b"HTTP/1.1 204 No Content\r\n", *lines, b"\r\n"])
+            if len(self._successes) < _MAX_CACHED and len(pending.origin) <= MAX_ORIGIN_LENGTH:
+                self._successes[pending.origin] = response
+        return response
 
-    async def answer(self, stored: "Stored", _scope: Scope, _receive: Receive, send: Send) -> None:
-        """Answer, as an ASGI application, what was begun and has ended."""
+    async def respond(self, pending: "PendingBeacon", _scope: Scope, _receive: Receive, send: Send) -> None:
+        """Respond to a beacon that `begin` has stored, as an ASGI application."""
         try:
-            outcome = self._intake.outcome(stored.envelope, await stored.refused)
+            outcome = self._intake.outcome(pending.envelope, await pending.refused)
         except Problem as problem:
-            await self._refuse(send, stored.origin, problem)
+            await self._refuse(send, pending.origin, problem)
         else:
-            await self._tell(send, stored.origin, outcome, is_pixel=False)
+            await self._respond_with_outcome(send, pending.origin, outcome, is_pixel=False)
 
     async def _refuse(self, send: Send, origin: bytes, error: BeaconError | Problem) -> None:
         if isinstance(error, Problem):
             status, message = error.status, error.message
             extra = [(name.encode(), value.encode()) for name, value in error.headers.items()]
-            extra += [_READABLE] * ("retry-after" in error.headers)
+            extra += [_EXPOSE_RETRY_AFTER] * ("retry-after" in error.headers)
         else:
             status, message, extra = (413 if isinstance(error, TooManyEventsError) else 400), str(error), []
         self._count(status)
         await _respond(
-            send, status, [*_JSON, *self._cors.headers(origin), *extra], _encode(BeaconAnswer(0, [], message))
+            send, status, [*_JSON, *self.cors.headers(origin), *extra], _encode(BeaconResponse(0, [], message))
         )
 
-    async def _tell(self, send: Send, origin: bytes, outcome: Outcome, *, is_pixel: bool) -> None:
-        status, answer, extra = _told(outcome)
+    async def _respond_with_outcome(self, send: Send, origin: bytes, outcome: Outcome, *, is_pixel: bool) -> None:
+        status, answer, extra = _response_to(outcome)
         self._count(status)
-        cors = self._cors.headers(origin)
+        cors = self.cors.headers(origin)
         if answer:
             await _respond(send, status, [*_JSON, *cors, *extra], _encode(answer))
         elif is_pixel:
@@ -179,13 +179,13 @@ class BeaconEndpoint:
             await _respond(send, 204, cors)
 
     def _count(self, status: int) -> None:
-        (self._counted.get(status) or metrics.BEACONS.labels(str(status))).inc()
+        (self._status_counters.get(status) or metrics.BEACONS.labels(str(status))).inc()
 
     def _read(self, sender: Sender, body: bytes) -> Envelope:
-        """Decode a body that is counted already as one event. Raises BeaconError, and Problem 429."""
+        """Decode a body that was already counted as one event. Raises BeaconError, and Problem 429."""
         self._admit(sender, 0, len(body))
         try:
-            envelope = read(body)
+            envelope = decode_beacon(body)
         except BeaconError as error:
             self._limiter.add(sender.address, error.events - 1, 0)
             raise
@@ -193,44 +193,44 @@ class BeaconEndpoint:
         return envelope
 
     def _admit(self, sender: Sender, events: int, size: int) -> None:
-        """Count what an address sends, good or bad. Raises Problem 429, and counts nothing, when it is too much."""
+        """Count what an address sends, valid or not. Raises Problem 429, and counts nothing, beyond the limit."""
         if wait_s := self._limiter.wait_s(sender.address, events, size):
-            raise Problem(429, "too many events or bytes from this address", retry_s=wait_s)
+            raise Problem(429, "too many events or bytes from this address; try again later", retry_s=wait_s)
         self._limiter.add(sender.address, events, size)
 
     def _admit_to_sites(self, envelope: Envelope, sender: Sender, size: int) -> None:
-        """Count events for their sites. Raises Problem 429, and counts none, when one of these has had enough."""
+        """Count events for their sites. Raises Problem 429, and counts nothing, when one site is beyond its limit."""
         limits = self._limiter.sites
         if not limits:
             return
         find, origin = self._sites.find, sender.origin
-        counts = Counter(find(event.site or envelope.site or "", origin) for event in envelope.events)
-        del counts[""]  # admission refuses them
+        found = (find(event.site or envelope.site or "", origin) for event in envelope.events)
+        counts = Counter(site.name for site in found if site)  # the collector rejects events without a site
         parts = {site: (events, size * events // len(envelope.events)) for site, events in counts.items()}
         if wait_s := max((limits.wait_s(site, *part) for site, part in parts.items()), default=0):
-            raise Problem(429, "too many events or bytes for this site", retry_s=wait_s)
+            raise Problem(429, "too many events or bytes for this site; try again later", retry_s=wait_s)
         for site, part in parts.items():
             limits.add(site, *part)
 
     async def _posted(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> bytes:
         if scope["method"] != "POST":
-            raise Problem(405, "only POST", allow="POST, OPTIONS")
-        _must_be_readable(headers)
+            raise Problem(405, "this path accepts only POST", allow="POST, OPTIONS")
+        _require_readable(headers)
         return await self._bodies.read(receive)
 
 
-def _must_be_readable(headers: dict[bytes, bytes]) -> None:
-    """Raises Problem 415 for a body that says it is something else than plain JSON."""
+def _require_readable(headers: dict[bytes, bytes]) -> None:
+    """Raises Problem 415 for a body that is not declared as JSON or text, or is compressed."""
     media_type = headers.get(b"content-type", b"").partition(b";")[0].rstrip().lower()
     if media_type not in _CONTENT_TYPES:
         raise Problem(415, "Content-Type: must be application/json or text/plain")
     if encoding := headers.get(b"content-encoding"):
-        must_be_plain(encoding.decode("latin-1"))
+        require_plain(encoding.decode("latin-1"))
 
 
 def _pixel_body(scope: Scope) -> bytes:
     if scope["method"] != "GET":
-        raise Problem(405, "only GET", allow="GET, OPTIONS")
+        raise Problem(405, "this path accepts only GET", allow="GET, OPTIONS")
     query = scope["query_string"]
     if len(query) > MAX_PIXEL_QUERY:
         raise Problem(414, f"the query has more than {MAX_PIXEL_QUERY} bytes")
@@ -247,8 +247,8 @@ def _pixel_body(scope: Scope) -> bytes:
         raise BeaconError("e: is not base64url") from None
 
 
-def _picked(raw: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """The headers that count here."""
+def _relevant_headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """The headers that this endpoint reads."""
     return {name: value for name, value in raw if name in _HEADERS}
 
 
@@ -256,30 +256,30 @@ def _sender(scope: Scope, headers: dict[bytes, bytes], received_ms: int) -> Send
     client = scope["client"]
     return Sender(
         received_ms,
-        # Longer than any there is, so that what is cut ends in no site's name by that.
-        origin=headers.get(b"origin", b"")[: LONGEST_ORIGIN + 1].decode("latin-1"),
-        user_agent=headers.get(b"user-agent", b"")[:_LONGEST_USER_AGENT].decode("latin-1"),
+        # One character more than any origin of a site, so that a cut origin never matches one.
+        origin=headers.get(b"origin", b"")[: MAX_ORIGIN_LENGTH + 1].decode("latin-1"),
+        user_agent=headers.get(b"user-agent", b"")[:_MAX_USER_AGENT_LENGTH].decode("latin-1"),
         address=client[0] if client else "",
-        traceparent=headers.get(b"traceparent", b"")[:_LONGEST_TRACEPARENT].decode("latin-1"),
-        global_privacy_control=_objects(headers.get(b"sec-gpc", b"")),
+        traceparent=headers.get(b"traceparent", b"")[:_MAX_TRACEPARENT_LENGTH].decode("latin-1"),
+        global_privacy_control=_has_opted_out(headers.get(b"sec-gpc", b"")),
     )
 
 
-def _objects(sec_gpc: bytes) -> bool:
-    """Whether the header says `1`; also twice, which is what comes of a browser and a proxy that both set it."""
+def _has_opted_out(sec_gpc: bytes) -> bool:
+    """Whether the header is `1`. It may be there twice, from a browser and from a proxy."""
     return sec_gpc == b"1" or b"1" in map(bytes.strip, sec_gpc.split(b","))
 
 
-def _told(outcome: Outcome) -> tuple[int, BeaconAnswer | None, RawHeaders]:
-    """Status, body and further headers for an outcome."""
+def _response_to(outcome: Outcome) -> tuple[int, BeaconResponse | None, RawHeaders]:
+    """Status, body and extra headers for an outcome."""
     if not outcome.rejections:
         return 204, None, []
     rejected = [RejectedEvent(*rejection) for rejection in outcome.rejections]
-    answer = BeaconAnswer(outcome.accepted, rejected)
+    answer = BeaconResponse(outcome.accepted, rejected)
     if outcome.accepted:
         return 200, answer, []
     if any(rejection.is_retryable for rejection in outcome.rejections):
-        return 503, answer, [(b"retry-after", _RETRY_S), _READABLE]
+        return 503, answer, [(b"retry-after", _RETRY_S), _EXPOSE_RETRY_AFTER]
     return 400, answer, []
 
 

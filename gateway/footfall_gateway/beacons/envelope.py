@@ -1,4 +1,4 @@
-"""Turns the body of a beacon into typed events, such that a bad one never costs the others."""
+"""Decodes the body of a beacon into typed events. A malformed event does not affect the others."""
 
 import math
 import re
@@ -7,44 +7,40 @@ from collections.abc import Sequence
 from typing import Annotated, NamedTuple
 
 import msgspec
+from footfall_eventlog.events import MAX_EVENT_BYTES, MAX_EVENTS
 
 from footfall_gateway.problem import format_error
 
-MAX_EVENTS = 1_000
-MAX_EVENT_BYTES = 64 * 1024
-
 _INT64_MAX = 2**63 - 1
-_LONGEST_ECHO = 64
-_MOST_DROPPED = 10_000
-"""A tracking script's queue holds a thousand."""
-_MOST_MENDED = 1_000
+_MAX_ID_LENGTH = 64
+_MAX_DROPPED = 10_000
+"""Ten times the queue of a tracking script."""
+_MAX_SURROGATES = 1_000
 
 
 class BeaconError(Exception):
-    """The body is no beacon; the text names what is wrong, and quotes nothing of it."""
+    """The body is not a beacon. The text says what is wrong, without quoting the body."""
 
     events = 1
-    """So many it counts for against the limits of its sender."""
+    """The number of events that the body counts as for the limits of its sender."""
 
 
 class TooManyEventsError(BeaconError):
-    """More events than one beacon may bring."""
+    """More events than one beacon may have."""
 
     events = MAX_EVENTS
 
 
 Milliseconds = int | float
-"""A time of a sender's: `performance.timeOrigin + performance.now()` has a fraction. `fitting` makes it whole."""
+"""A time of the sender's clock. `performance.timeOrigin + performance.now()` has a fraction, which `to_int64` drops."""
 
-Json = Annotated[
-    msgspec.Raw, msgspec.Meta(extra_json_schema={"description": "What is no object is kept under `value`."})
-]
+Json = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"description": "Stored as `value` unless an object."})]
 
 
 class BeaconEvent(msgspec.Struct, gc=False):
-    """One event in the envelope of gwe-facts 2.1. `null` is taken as not given; other keys are ignored.
+    """One event, with the keys of a Genesys Web Engagement event. `null` means not given; unknown keys are ignored.
 
-    Only types are checked here. Everything else is admission's, in the collector.
+    The gateway checks the types; the collector checks everything else.
     """
 
     event_name: str | None = msgspec.field(name="eventName", default=None)
@@ -58,13 +54,13 @@ class BeaconEvent(msgspec.Struct, gc=False):
     global_visit_id: str | None = msgspec.field(name="globalVisitID", default=None)
     site: str | None = None
     event_type: str | None = msgspec.field(name="eventType", default=None)
-    """Type-checked and not passed on: the type follows from the name."""
+    """Checked for its type only: the event type follows from the name."""
     data: Json = msgspec.field(default_factory=msgspec.Raw)
-    """Verbatim; empty when not given. `read` puts what is no object under `value`."""
+    """Verbatim; empty when not given. `decode_beacon` wraps a value that is not an object."""
 
 
 class Rejection(NamedTuple):
-    """Why the event at a position of a beacon was not stored. `is_retryable`: not for good, send it again."""
+    """Why the event at this position of a beacon was not stored. `is_retryable`: it may be sent again."""
 
     position: int
     event_id: str | None
@@ -74,9 +70,9 @@ class Rejection(NamedTuple):
 
 
 class Envelope(NamedTuple):
-    """A beacon as decoded: the events, where in the beacon each stood, and what is not even an event.
+    """A decoded beacon: its events, the position of each in the beacon, and the malformed items.
 
-    `dropped`: so many the sender has lost since it last said so.
+    `dropped`: the number of events that the sender has lost since its last report.
     """
 
     events: list[BeaconEvent]
@@ -88,7 +84,7 @@ class Envelope(NamedTuple):
 
 
 class _Batch(msgspec.Struct, gc=False):
-    """What a JSON object has when it is no single event; of a single event all but `events` counts as well."""
+    """The keys of a beacon that is a JSON object. All but `events` may also stand in a single event."""
 
     events: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
     sent_at: Milliseconds | None = msgspec.field(name="sentAt", default=None)
@@ -97,7 +93,7 @@ class _Batch(msgspec.Struct, gc=False):
 
 
 class _Object(BeaconEvent, gc=False):
-    """A JSON object without a fault: one event, or what holds several."""
+    """A JSON object without a fault: one event, or an envelope of several."""
 
     events: list[BeaconEvent] | None = None
     sent_at: Milliseconds | None = msgspec.field(name="sentAt", default=None)
@@ -108,18 +104,18 @@ class _OnlyId(msgspec.Struct, gc=False):
     event_id: str | None = msgspec.field(name="eventID", default=None)
 
 
-# The first items of an array and one too many; what follows is passed over, where a list would make an object of each.
+# The first items of an array, and one too many. Further items are skipped, where a list would make an object of each.
 _FirstItems = msgspec.defstruct(
     "_FirstItems", [(f"item_{index}", msgspec.Raw, None) for index in range(MAX_EVENTS + 1)], array_like=True
 )
 
 _decode_faultless = msgspec.json.Decoder(list[BeaconEvent] | _Object).decode
-_decode_items = msgspec.json.Decoder(_FirstItems).decode
+_decode_array = msgspec.json.Decoder(_FirstItems).decode
 _decode_batch = msgspec.json.Decoder(_Batch).decode
 _decode_event = msgspec.json.Decoder(BeaconEvent).decode
 _decode_only_id = msgspec.json.Decoder(_OnlyId).decode
 
-# Half of a pair of surrogates, in a text without escaped backslashes.
+# Half of a surrogate pair, in a text without escaped backslashes.
 _LONE_SURROGATE = re.compile(
     rb"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..\\u[dD])[c-fC-F][0-9a-fA-F]{2})",
     re.DOTALL,
@@ -127,7 +123,7 @@ _LONE_SURROGATE = re.compile(
 _NEVER_IN_UTF8 = b"\xff"
 
 
-def read(body: bytes) -> Envelope:
+def decode_beacon(body: bytes) -> Envelope:
     """Decode a body: one event, an array of them, or `{"sentAt": ms, "events": [...], "site": "..."}`.
 
     Raises:
@@ -141,22 +137,21 @@ def read(body: bytes) -> Envelope:
             body.decode()
         except UnicodeDecodeError:
             raise BeaconError("the body is not UTF-8") from None
-    if envelope := _read_at_once(body):
+    if envelope := _decode_fast(body):
         return envelope
     try:
-        return _read_each(body)
+        return _decode_each(body)
     except msgspec.DecodeError:
-        # A page that cuts a text in the middle of an emoji sends half of a surrogate pair. That is no text, but no
-        # reason to lose the visit either.
+        # A page that cuts a text within an emoji sends half of a surrogate pair. Only that character is lost.
         pass
     try:
-        return _read_each(_mended(body))
+        return _decode_each(_without_lone_surrogates(body))
     except msgspec.DecodeError:
         raise BeaconError("the body is not JSON") from None
 
 
-def _read_each(body: bytes) -> Envelope:
-    """The usual case or not. Raises BeaconError, and DecodeError when it is not JSON."""
+def _decode_each(body: bytes) -> Envelope:
+    """Decode each item by itself. Raises BeaconError, and DecodeError when the body is not JSON."""
     try:
         items, batch = _split(body)
     except RecursionError:
@@ -165,18 +160,18 @@ def _read_each(body: bytes) -> Envelope:
         raise BeaconError("events: must not be empty")
     if len(items) > MAX_EVENTS:
         raise TooManyEventsError(f"events: at most {MAX_EVENTS} in one beacon")
-    return _decode(items, batch)
+    return _decode_events(items, batch)
 
 
-def _mended(body: bytes) -> bytes:
-    """The body with U+FFFD for halves of surrogate pairs, of which nobody cuts off more than a thousand."""
-    hidden = body.replace(rb"\\", _NEVER_IN_UTF8)  # so that each backslash left begins an escape
-    return _LONE_SURROGATE.sub(rb"\\ufffd", hidden, count=_MOST_MENDED).replace(_NEVER_IN_UTF8, rb"\\")
+def _without_lone_surrogates(body: bytes) -> bytes:
+    """The body with U+FFFD in place of its first halves of surrogate pairs."""
+    hidden = body.replace(rb"\\", _NEVER_IN_UTF8)  # now each backslash begins an escape
+    return _LONE_SURROGATE.sub(rb"\\ufffd", hidden, count=_MAX_SURROGATES).replace(_NEVER_IN_UTF8, rb"\\")
 
 
-def _read_at_once(body: bytes) -> Envelope | None:
-    """The usual case, in half the time; None for what has any fault, or events that may be too many or too large."""
-    # Each event is an object: what has so many may have too many.
+def _decode_fast(body: bytes) -> Envelope | None:
+    """The usual case, in half the time. None for any fault, or when events may be too many or too large."""
+    # Each event is an object, so the number of braces bounds that of events.
     if len(body) > MAX_EVENT_BYTES or body.count(b"{") > MAX_EVENTS:
         return None
     try:
@@ -191,12 +186,12 @@ def _read_at_once(body: bytes) -> Envelope | None:
     if not 1 <= len(events) <= MAX_EVENTS:
         return None
     for event in events:
-        _make_data_an_object(event)
-    return Envelope(events, [*range(len(events))], [], fitting(sent_ms), site, _believable(dropped))
+        _wrap_data(event)
+    return Envelope(events, [*range(len(events))], [], to_int64(sent_ms), site, _dropped_count(dropped))
 
 
 def _split(body: bytes) -> tuple[Sequence[bytes | msgspec.Raw], _Batch]:
-    """The items of a body, at most one too many. Raises BeaconError, DecodeError and RecursionError."""
+    """The items of a body, at most MAX_EVENTS + 1. Raises BeaconError, DecodeError and RecursionError."""
     if body.lstrip(b" \t\r\n").startswith(b"["):
         return _items(body), _Batch()
     try:
@@ -209,13 +204,13 @@ def _split(body: bytes) -> tuple[Sequence[bytes | msgspec.Raw], _Batch]:
 
 def _items(array: bytes) -> list[msgspec.Raw]:
     try:
-        items = msgspec.structs.astuple(_decode_items(array))
+        items = msgspec.structs.astuple(_decode_array(array))
     except msgspec.ValidationError as error:
         raise BeaconError(format_error(error, "events")) from None
     return [item for item in items if item is not None]
 
 
-def _decode(items: Sequence[bytes | msgspec.Raw], batch: _Batch) -> Envelope:
+def _decode_events(items: Sequence[bytes | msgspec.Raw], batch: _Batch) -> Envelope:
     events: list[BeaconEvent] = []
     positions: list[int] = []
     rejections: list[Rejection] = []
@@ -229,15 +224,16 @@ def _decode(items: Sequence[bytes | msgspec.Raw], batch: _Batch) -> Envelope:
         except _TooLargeError:
             rule = f"event: at most {MAX_EVENT_BYTES} bytes"
             rejections.append(Rejection(index, _id_of(item_bytes), "too_large", rule))
-    return Envelope(events, positions, rejections, fitting(batch.sent_at or 0), batch.site, _believable(batch.dropped))
+    dropped = _dropped_count(batch.dropped)
+    return Envelope(events, positions, rejections, to_int64(batch.sent_at or 0), batch.site, dropped)
 
 
-def _believable(dropped: msgspec.Raw) -> int:
-    """How many events the sender says it has lost, which is worth no refusal. Anybody can say anything."""
+def _dropped_count(dropped: msgspec.Raw) -> int:
+    """The number of events that the sender says it has lost, within bounds. A wrong value is no fault of the beacon."""
     number = bytes(dropped)
     if not number.isdigit():
         return 0
-    return min(int(number[: len(str(_MOST_DROPPED)) + 1]), _MOST_DROPPED)
+    return min(int(number[: len(str(_MAX_DROPPED)) + 1]), _MAX_DROPPED)
 
 
 class _TooLargeError(Exception):
@@ -248,11 +244,11 @@ def _event(item: bytes) -> BeaconEvent:
     if len(item) > MAX_EVENT_BYTES:
         raise _TooLargeError
     event = _decode_event(item)
-    _make_data_an_object(event)
+    _wrap_data(event)
     return event
 
 
-def _make_data_an_object(event: BeaconEvent) -> None:
+def _wrap_data(event: BeaconEvent) -> None:
     data = bytes(event.data)
     if not data.startswith(b"{"):
         event.data = msgspec.Raw(b"" if data in {b"", b"null"} else b'{"value":%b}' % data)
@@ -260,18 +256,18 @@ def _make_data_an_object(event: BeaconEvent) -> None:
 
 def _id_of(item: bytes) -> str | None:
     try:
-        return echo(_decode_only_id(item).event_id)
+        return shortened_id(_decode_only_id(item).event_id)
     except msgspec.ValidationError:
         return None
 
 
-def echo(event_id: str | None) -> str | None:
-    """An event id as it may go back into an answer: cut, because it may be anything."""
-    return event_id and event_id[:_LONGEST_ECHO]
+def shortened_id(event_id: str | None) -> str | None:
+    """An event id for a response, cut because its length is not checked yet."""
+    return event_id and event_id[:_MAX_ID_LENGTH]
 
 
-def fitting(number: float) -> int:
-    """The number without its fraction, or the nearest that a 64-bit field holds. Admission refuses both ends."""
+def to_int64(number: float) -> int:
+    """The number without its fraction, within the range of a 64-bit field. The collector rejects both ends."""
     whole = math.floor(number)  # JSON has no infinity
     if -_INT64_MAX <= whole <= _INT64_MAX:
         return whole

@@ -1,4 +1,4 @@
-"""Turns the beacons that leave together into one Collect, and its answer into the outcome of each beacon."""
+"""Sends beacons to the collector in batches, and distributes the outcomes."""
 
 import asyncio
 import time
@@ -11,12 +11,12 @@ from footfall.event.v1.event_pb2 import EventBatch
 from prometheus_client import Counter
 
 from footfall_gateway import metrics
-from footfall_gateway.beacons.envelope import Envelope, Rejection, echo, fitting
-from footfall_gateway.beacons.group_commit import Bounds, FullError, GroupCommit
+from footfall_gateway.beacons.batcher import Batcher, Bounds, QueueFullError
+from footfall_gateway.beacons.envelope import Envelope, Rejection, shortened_id, to_int64
 from footfall_gateway.problem import Problem
 
 _CONTEXT_BYTES = 256
-"""About what a request's own fields (user agent, origin, address) take on the wire."""
+"""Approximate size of a request's own fields (user agent, origin, address) on the wire."""
 _FULL_RETRY_S = 1
 _MS = 1_000_000
 
@@ -33,7 +33,7 @@ def now_ms() -> int:
 
 @dataclass(slots=True)
 class Sender:
-    """What the events of one request have in common: fields of footfall.event.v1.EventContext."""
+    """The context that the events of one request share: fields of footfall.event.v1.EventContext."""
 
     received_ms: int
     origin: str = ""
@@ -45,24 +45,24 @@ class Sender:
 
 
 class Beacon(NamedTuple):
-    """A decoded beacon on its way to the collector."""
+    """A decoded beacon with its sender."""
 
     sender: Sender
     envelope: Envelope
 
 
 class Outcome(NamedTuple):
-    """What became of a beacon's events."""
+    """The outcome of a beacon's events."""
 
     accepted: int
     rejections: list[Rejection]
 
 
 class Intake:
-    """The one way in for events, whether by beacon or by POST.
+    """Stores events of beacons and of POSTs.
 
-    A large body takes the collector much longer than one of a page with a few events, and anybody may send many. So
-    these share no group with the others, and have one flight of their own instead of all of theirs.
+    The collector needs much longer for a large body than for a page's few events. Large bodies therefore have a batcher
+    of their own, with one batch in flight, so that they do not delay the others.
     """
 
     def __init__(
@@ -71,19 +71,17 @@ class Intake:
         bounds: Bounds,
         large_size: int,
     ) -> None:
-        """A body of more than `large_size` bytes is large. `bounds` hold for each of the two kinds."""
+        """A body of more than `large_size` bytes is large. The `bounds` apply to each of the two batchers."""
         self._collect = collect
         self._large_size = large_size
-        self._commit: GroupCommit[Beacon, list[Rejection]] = GroupCommit(self._send, bounds)
-        self._commit_large: GroupCommit[Beacon, list[Rejection]] = GroupCommit(
-            self._send, replace(bounds, groups_in_flight=1)
-        )
+        self._batcher: Batcher[Beacon, list[Rejection]] = Batcher(self._send, bounds)
+        self._large_batcher: Batcher[Beacon, list[Rejection]] = Batcher(self._send, replace(bounds, max_in_flight=1))
 
     async def store(self, sender: Sender, envelope: Envelope, size: int) -> Outcome:
-        """Return when every event is on disk or rejected. `size` is that of the body, in bytes.
+        """Return when every event is on disk or rejected. `size`: bytes of the body.
 
         Raises:
-            Problem: 503, when it is not known of any event that it is stored. Sending the same again is safe.
+            Problem: 503, no event is known to be stored. The beacon may be sent again.
 
         """
         for rejection in envelope.rejections:
@@ -99,35 +97,35 @@ class Intake:
         return self.outcome(envelope, refused)
 
     def begin(self, sender: Sender, envelope: Envelope, size: int) -> asyncio.Future[list[Rejection]]:
-        """Begin to store what has events, without waiting. The future holds what `outcome` needs, or raises as `store`.
+        """Begin to store a beacon that has events. The future returns the rejections for `outcome`.
 
         Raises:
-            Problem: 503, when too much is waiting.
+            Problem: 503, too much is waiting. The future raises as `store` does.
 
         """
-        commit = self._commit if size <= self._large_size else self._commit_large
+        batcher = self._batcher if size <= self._large_size else self._large_batcher
         try:
-            return commit.submit(Beacon(sender, envelope), len(envelope.events), size + _CONTEXT_BYTES)
-        except FullError:
-            raise Problem(503, "too many events are waiting", retry_s=_FULL_RETRY_S) from None
+            return batcher.submit(Beacon(sender, envelope), len(envelope.events), size + _CONTEXT_BYTES)
+        except QueueFullError:
+            raise Problem(503, "too many events are waiting; try again", retry_s=_FULL_RETRY_S) from None
 
     def outcome(self, envelope: Envelope, refused: list[Rejection]) -> Outcome:
-        """What became of a beacon, now that it is known what the collector refused of it. To be called once."""
-        if envelope.dropped:  # told again when the answer is lost
+        """The outcome of a beacon, given the events that the collector refused. To be called once."""
+        if envelope.dropped:  # a sender that misses the response reports it again
             metrics.CLIENT_DROPPED_EVENTS.inc(envelope.dropped)
         rejections = sorted(envelope.rejections + refused) if refused else envelope.rejections
         return Outcome(len(envelope.events) + len(envelope.rejections) - len(rejections), rejections)
 
     async def close(self) -> None:
-        """Take nothing more, and return when all that was taken has its outcome."""
-        await asyncio.gather(self._commit.close(), self._commit_large.close())
+        """Refuse new beacons, and return when the others have their outcome."""
+        await asyncio.gather(self._batcher.close(), self._large_batcher.close())
 
     async def _send(self, beacons: list[Beacon]) -> list[list[Rejection]]:
         request = collector.CollectRequest(batch=batch_of(beacons))
         count = len(request.batch.events)
         metrics.BATCH_EVENTS.observe(count)
         try:
-            response = await self._answer(request, count)
+            response = await self._collect_checked(request, count)
         except Problem:
             _unavailable.inc(count)
             raise
@@ -139,16 +137,16 @@ class Intake:
         outcomes = iter(response.outcomes)
         return [_rejections(beacon.envelope, outcomes) for beacon in beacons]
 
-    async def _answer(self, request: collector.CollectRequest, count: int) -> collector.CollectResponse:
+    async def _collect_checked(self, request: collector.CollectRequest, count: int) -> collector.CollectResponse:
         with metrics.COLLECT_SECONDS.time():
             response = await self._collect(request)
-        if response.stored_count != count and len(response.outcomes) != count:  # no outcome is no promise
-            raise Problem(503, "the event log gave no clear answer", retry_s=_FULL_RETRY_S)
+        if response.stored_count != count and len(response.outcomes) != count:
+            raise Problem(503, "the event log did not confirm every event; send them again", retry_s=_FULL_RETRY_S)
         return response
 
 
 def batch_of(beacons: list[Beacon]) -> EventBatch:
-    """The beacons as one batch: a context each, events in order."""
+    """The beacons as one batch: a context for each, and the events in order."""
     batch = EventBatch()
     add_context, add_event = batch.contexts.add, batch.events.add
     for index, (sender, envelope) in enumerate(beacons):
@@ -173,7 +171,7 @@ def batch_of(beacons: list[Beacon]) -> EventBatch:
                 category=event.category,
                 url=event.url,
                 language_code=event.language_code,
-                timestamp_ms=fitting(event.timestamp or 0),
+                timestamp_ms=to_int64(event.timestamp or 0),
                 data_json=bytes(event.data),
                 site=event.site,
                 context_index=index,
@@ -184,7 +182,7 @@ def batch_of(beacons: list[Beacon]) -> EventBatch:
 def _rejections(envelope: Envelope, outcomes: Iterator[collector.Outcome]) -> list[Rejection]:
     rejections = []
     for event, position, outcome in zip(envelope.events, envelope.positions, outcomes, strict=False):
-        event_id = echo(event.event_id)
+        event_id = shortened_id(event.event_id)
         if outcome.status == collector.OUTCOME_STATUS_REJECTED:
             rejections.append(Rejection(position, event_id, _reason(outcome), outcome.message))
         elif outcome.status not in (collector.OUTCOME_STATUS_STORED, collector.OUTCOME_STATUS_SUPPRESSED):

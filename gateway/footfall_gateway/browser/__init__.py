@@ -1,4 +1,4 @@
-"""What browsers load (the tracking script, the DSL of a site), and what pages ask for besides sending beacons."""
+"""Files for browsers (the tracking script, the DSL of a site), and the requests of pages other than beacons."""
 
 from footfall_gateway.browser.cookie import cookie_api
 from footfall_gateway.browser.dsl import Code, DslFile, DslFileError, Fault, check_dsl_file, load_dsl_file

@@ -1,4 +1,4 @@
-"""The id a script has given a browser into a cookie set by HTTP, which Safari keeps longer than one set by a script."""
+"""The visitor cookie, renewed by HTTP: Safari keeps it longer than a cookie that a script has set."""
 
 import re
 from urllib.parse import urlsplit
@@ -17,7 +17,7 @@ _TRACKER = re.compile(r"[A-Za-z0-9_]{1,32}")
 
 
 class CookieQuery(msgspec.Struct):
-    """`id` is the `globalVisitID`, `domain` the one that website and gateway share, `global` the tracker's."""
+    """`id`: the `globalVisitID`; `domain`: shared by website and gateway; `global`: name of the script's variable."""
 
     id: str
     domain: str
@@ -25,19 +25,19 @@ class CookieQuery(msgspec.Struct):
 
 
 def cookie_api() -> Api:
-    """The operation. A request of its own, once a visit, so that beacons can do without cookies and credentials."""
-    operation = Operation("renewCookie", "POST", "/cookie", renew_cookie, CookieQuery, permission=None)
+    """The operation. The script calls it once a visit, so that beacons need no cookies and credentials."""
+    operation = Operation("renewCookie", "POST", "/cookie", renew_cookie, CookieQuery, required_scope=None)
     return Api("Tracker", ("",), [operation], PROBLEM_DETAILS)
 
 
 async def renew_cookie(call: Call[CookieQuery, None]) -> Response:
-    """Let a tracker's cookie (`_gt_gvid`) live another year, on a domain that both the page and this host are under."""
+    """Renew the script's cookie (`_gt_gvid`) for a year, on a domain that the page and this host share."""
     origin, domain = call.headers.get("origin", ""), call.query.domain.lower().removeprefix(".")
     hosts = (_host(origin), _host("//" + call.headers.get("host", "")))
     if not _DOMAIN.fullmatch(domain) or not all(f".{host}".endswith(f".{domain}") for host in hosts):
-        raise Problem.parameter("domain", "must be a domain that page and gateway are under")
+        raise Problem.parameter("domain", "must be a domain that the page and the gateway share")
     if not _TRACKER.fullmatch(call.query.tracker):
-        raise Problem.parameter("global", "must be letters, digits and _")
+        raise Problem.parameter("global", "must be 1 to 32 letters, digits and _")
     try:
         visitor = normalize_uuid(call.query.id)
     except ValueError:

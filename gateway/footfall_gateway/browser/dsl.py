@@ -1,22 +1,21 @@
-"""A domain-model.xml into what browsers may have of it: checked, and read again when it changes."""
+"""The DSL file of a site (domain-model.xml): checked before it is served, and read again when it changes."""
 
 import codecs
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from xml.parsers import expat
 
-import structlog
+from footfall_servicekit.reloading import ReloadingFile
 
-from footfall_gateway.http import BrowserFile, packed
+from footfall_gateway.http import BrowserFile, browser_file
 
 DEFAULT_FILE = Path(__file__).with_name("domain-model.xml")
 
-_log = structlog.get_logger()
-
-# Authors expect a change to be seen soon. Browsers then ask with the entity tag, which costs little.
 _MAX_AGE_S = 60
+"""Authors expect to see a change soon. A revalidation by entity tag is cheap."""
 
 _PARENTS = {"properties": {""}, "events": {"properties"}, "event": {"events"}, "trigger": {"event"}}
 _PARENTS["val"] = {"event", "trigger"}
@@ -24,139 +23,115 @@ _REQUIRED = {"event": "name", "trigger": "action", "val": "name"}
 _TIMER = re.compile(r"timer:[1-9]\d*")
 _COUNT = re.compile(r"\d+")
 _CODE = {"event": ("condition", "postcondition"), "trigger": ("element",), "val": ("value",)}
-_OF_THE_PAGE = {"ready", "load", "unload", "scroll", "resize", "focus", "blur", "hashchange", "popstate"}
-"""What happens to the page itself, and so also without an element."""
+_PAGE_EVENTS = {"ready", "load", "unload", "scroll", "resize", "focus", "blur", "hashchange", "popstate"}
+"""Events of the page itself, which need no element."""
 _ENCODING = re.compile(r"""\A(<\?xml\s[^>]*?\bencoding\s*=\s*["'])([\w.-]+)""", re.ASCII)
 
 
 class Fault(NamedTuple):
-    """What is wrong in a file, and where."""
+    """A fault of a file, and its line."""
 
     line: int
     reason: str
 
 
 class DslFileError(ValueError):
-    """The file cannot be served; the text names it, the line and the reason."""
+    """The file cannot be served. The text names the file, the line and the reason."""
 
 
 class Code(NamedTuple):
-    """A selector or an expression: what of a rule is for the browser to understand."""
+    """A selector or an expression, which the browser evaluates."""
 
     line: int
     place: str
-    """Which event, and which trigger or val of it."""
+    """The event, and its trigger or val."""
     attribute: str
     text: str
 
 
 @dataclass(slots=True)
-class Reading:
-    """A file as it was understood."""
+class ParsedDsl:
+    """A parsed file."""
 
     text: str = ""
     faults: list[Fault] = field(default_factory=list)
-    """What no browser could make an event of: such a file is not served. Code is not judged here."""
+    """Faults that keep the file from being served. Selectors and expressions are not checked."""
     warnings: list[Fault] = field(default_factory=list)
-    """What is served, and hardly what its author means."""
+    """Probable mistakes in a file that is served."""
     codes: list[Code] = field(default_factory=list)
 
 
-def read(xml: bytes) -> Reading:
-    """What is in a file. Its text says that it is UTF-8, as it will be sent, whatever it was."""
+def parse_dsl(xml: bytes) -> ParsedDsl:
+    """Parse a file. The result's text declares UTF-8, in which it is sent."""
     try:
         text, declared = _decoded(xml)
     except LookupError as error:
-        return Reading(faults=[Fault(1, str(error))])
+        return ParsedDsl(faults=[Fault(1, str(error))])
     except UnicodeDecodeError as error:
         line = xml.count(b"\n", 0, error.start) + 1
-        return Reading(faults=[Fault(line, f"not {error.encoding}: {error.reason}. Declare the encoding it has")])
-    reader = _Reader(text)
+        return ParsedDsl(faults=[Fault(line, f"is not {error.encoding}; declare the encoding of the file")])
+    parser = _Parser(text)
     if declared:
-        reader.found.warnings.append(Fault(1, f"encoding {declared}: it is sent as UTF-8"))
-    reader.read()
-    return reader.found
+        parser.found.warnings.append(Fault(1, f"encoding {declared}: it is sent as UTF-8"))
+    parser.read()
+    return parser.found
 
 
 def _decoded(xml: bytes) -> tuple[str, str | None]:
-    """The text, and its declared encoding if that is another than UTF-8."""
+    """The text, and its declared encoding unless that is UTF-8."""
     found = _ENCODING.match(xml[:200].decode("latin-1"))
     is_utf16 = xml.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     declared = "UTF-16" if is_utf16 else found[2] if found else "UTF-8"
     codec = codecs.lookup(declared).name
     if codec in {"utf-8", "ascii"}:
         return xml.decode("utf-8-sig"), None
-    # As in browsers, where Windows' characters count under that name.
+    # As in browsers, which decode ISO-8859-1 as Windows-1252.
     text = xml.decode("cp1252" if codec == "iso8859-1" else codec)
     return _ENCODING.sub(r"\1UTF-8", text), declared
 
 
-def load_dsl_file(path: Path) -> Reading:
-    """The file, read.
+def load_dsl_file(path: Path) -> ParsedDsl:
+    """Read and parse a file.
 
     Raises:
-        DslFileError: it cannot be.
+        DslFileError: the file cannot be read.
 
     """
     try:
-        return read(path.read_bytes())
+        return parse_dsl(path.read_bytes())
     except OSError as error:
         raise DslFileError(f"{path}: {error.strerror}") from error
 
 
 def check_dsl_file(path: Path) -> BrowserFile:
-    """The file as it will be sent.
+    """The file as it is sent.
 
     Raises:
-        DslFileError: it cannot be read, or is broken.
+        DslFileError: the file cannot be read, or has a fault.
 
     """
     found = load_dsl_file(path)
     if found.faults:
         raise DslFileError("\n".join(f"{path}:{fault.line}: {fault.reason}" for fault in found.faults))
-    return packed(found.text.encode(), "application/xml; charset=utf-8", _MAX_AGE_S)
+    return browser_file(found.text.encode(), "application/xml; charset=utf-8", _MAX_AGE_S)
 
 
-class DslFile:
-    """The file that is served. A change that breaks it is refused, and the last good one stays.
-
-    Raises:
-        DslFileError: it is broken from the start.
-
-    """
+class DslFile(ReloadingFile[BrowserFile]):
+    """The file that is served. After a change with a fault, the last valid content is served."""
 
     def __init__(self, path: Path | None) -> None:
-        self._path = path or DEFAULT_FILE
-        self._seen = self._stamp()
-        self._good = check_dsl_file(self._path)
-
-    def current(self) -> BrowserFile:
-        """The last good content. Looks at the file each time, which blocks for microseconds."""
-        stamp = self._stamp()
-        if stamp != self._seen:
-            self._seen = stamp
-            try:
-                self._good = check_dsl_file(self._path)
-                _log.info("dsl_loaded", path=str(self._path), version=self._good.version)
-            except DslFileError as error:
-                _log.error("dsl_refused", reason=str(error))
-        return self._good
-
-    def _stamp(self) -> tuple[int, int] | None:
-        try:
-            status = self._path.stat()
-        except OSError:
-            return None
-        return status.st_mtime_ns, status.st_size
+        """Raises DslFileError when the file has a fault at the start."""
+        file = path or DEFAULT_FILE
+        super().__init__(partial(check_dsl_file, file), [file])
 
 
 class _EntityError(Exception):
-    """An entity is declared, which no rule needs and which can make a file endless."""
+    """The file declares an entity. No rule needs one, and entities can expand to any size."""
 
 
-class _Reader:
+class _Parser:
     def __init__(self, text: str) -> None:
-        self.found = Reading(text)
+        self.found = ParsedDsl(text)
         self._open: list[str] = [""]
         self._event = ""
         self._place = ""
@@ -185,10 +160,10 @@ class _Reader:
         return Fault(self._parser.CurrentLineNumber, f"{self._place}: {reason}" if self._place else reason)
 
     def _entity(self, name: str, *_: object) -> None:
-        raise _EntityError(f"entity {name}: entities are refused, write what it stands for")
+        raise _EntityError(f"entity {name}: must not be declared; write its text instead")
 
     def _skipped(self, name: str, *_: object) -> None:
-        self._fault(f"entity {name}: it is not declared here")
+        self._fault(f"entity {name}: is not declared; write its text instead")
 
     def _started(self, name: str, attributes: dict[str, str]) -> None:
         parent = self._open[-1]
@@ -200,9 +175,9 @@ class _Reader:
         elif self._event:
             self._place = f"{self._event}, {named}"
         if name not in _PARENTS:
-            self._fault(f"<{name}> is no element of the DSL")
+            self._fault(f"<{name}> is not an element of the DSL")
         elif parent not in _PARENTS[name]:
-            self._fault(f"<{name}> has no place in <{parent}>" if parent else f"the root is <properties>, not <{name}>")
+            self._fault(f"<{name}> must not be in <{parent}>" if parent else "the root must be <properties>")
         required = _REQUIRED.get(name)
         if required and not attributes.get(required, "").strip():
             self._fault(f"<{name}> needs the attribute {required}")
@@ -218,7 +193,7 @@ class _Reader:
         self._place = self._event
         if name == "event":
             if not self._has_trigger:
-                self._fault("<event> without a <trigger> never happens")
+                self._fault("<event> needs a <trigger>")
             self._event = self._place = ""
 
     def _check_trigger(self, attributes: dict[str, str]) -> None:
@@ -226,14 +201,14 @@ class _Reader:
             attributes.get(attribute, "").strip() for attribute in ("name", "element", "action", "type", "count")
         )
         if action.startswith("timer:") and not _TIMER.fullmatch(action):
-            self._fault(f"action {action!r}: a timer is timer:<milliseconds>")
+            self._fault(f"action {action!r}: must be timer:<milliseconds>")
         if action.startswith("timer:") and kind not in {"", "timeout", "nomove"}:
-            self._fault(f"type {kind!r}: a timer's type is timeout or nomove")
+            self._fault(f"type {kind!r}: must be timeout or nomove for a timer")
         if count and not _COUNT.fullmatch(count):
-            self._fault(f"count {count!r}: a whole number from 1")
+            self._fault(f"count {count!r}: must be a whole number from 1")
         if count and not count.strip("0"):
             self._warn(f'count="{count}" means once, as count="1" does')
         if not name:
-            self._warn("it has no name")
-        if not (element or action.startswith("timer:") or action in _OF_THE_PAGE):
-            self._warn(f'element="" selects nothing, so no {action} raises it')
+            self._warn("the trigger has no name")
+        if not (element or action.startswith("timer:") or action in _PAGE_EVENTS):
+            self._warn(f'element="" selects nothing, so {action} never triggers it')

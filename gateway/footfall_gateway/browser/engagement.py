@@ -1,6 +1,7 @@
-"""What pages of the original ask for that belongs to engagement: answers that say there is none, and break nothing.
+"""Responses to the engagement requests (chat, invitations) of pages made for Genesys Web Engagement (GWE).
 
-Unanswered, its chat clients would try again for ever, and its widgets would leave errors in the console of the page.
+Footfall has no engagement. Without these responses, GWE's chat clients would retry forever, and its widgets would write
+errors to the console of the page.
 """
 
 from typing import Any
@@ -10,35 +11,35 @@ from msgspec import UNSET, UnsetType
 from starlette.responses import Response
 
 from footfall_gateway.beacons import Cors, RawHeaders
-from footfall_gateway.http import Api, Call, NoQuery, Operation, json_answer
+from footfall_gateway.http import Api, Call, NoQuery, Operation, json_response
 from footfall_gateway.problem import PROBLEM_DETAILS
 
 PREFIXES = ("/server", "/frontend", "/backend")
-"""Of 8.5, and of the two servers of 8.1."""
+"""Of GWE 8.5, and of the two servers of GWE 8.1."""
 
-_MOST_MESSAGES = 10
-"""A client sends one or two: it is not connected yet."""
+_MAX_MESSAGES = 10
+"""A client that is not connected sends one or two."""
 
 
 class Message(msgspec.Struct):
-    """A message of the Bayeux protocol, which CometD speaks: as much of it as an answer repeats."""
+    """The fields of a Bayeux (CometD) message that a response repeats."""
 
     channel: str = ""
     id: str | UnsetType = UNSET
 
 
 class Refusal(msgspec.Struct):
-    """The answer to one, after which the client does not try again."""
+    """The response to a message. It asks the client not to retry."""
 
     channel: str
     id: str | UnsetType
     successful: bool = False
-    error: str = "404::there are no chat, callback and notifications here"
+    error: str = "404::chat, callback and notifications are not available"
     advice: dict[str, str] = msgspec.field(default_factory=lambda: {"reconnect": "none"})
 
 
 class EngagementApi:
-    """Open to everybody, for it knows nothing about anybody; with CORS for what is sent with credentials."""
+    """The operations, without authentication: their responses contain no data. CORS allows credentials."""
 
     def __init__(self, cors: Cors) -> None:
         self._cors = cors
@@ -46,28 +47,28 @@ class EngagementApi:
     def api(self) -> Api:
         """The operations."""
         operations: list[Operation[Any, Any]] = [
-            Operation("takeDisposition", "GET", "/data/invites", self.take_disposition, NoQuery, permission=None)
+            Operation("takeDisposition", "GET", "/data/invites", self.take_disposition, NoQuery, required_scope=None)
         ]
         for path in ("/cometd", "/cometd/{type}"):
             operations += [
-                Operation("refuseCometd", "POST", path, self.refuse, NoQuery, body=list[Message], permission=None),
-                Operation("preflightCometd", "OPTIONS", path, self.preflight, NoQuery, permission=None),
+                Operation("refuseCometd", "POST", path, self.refuse, NoQuery, body=list[Message], required_scope=None),
+                Operation("preflightCometd", "OPTIONS", path, self.preflight, NoQuery, required_scope=None),
             ]
         return Api("Engagement", PREFIXES, operations, PROBLEM_DETAILS)
 
     async def take_disposition(self, call: Call[NoQuery, None]) -> Response:
-        """Take what became of an invitation; nobody waits for it."""
+        """Ignore the outcome of an invitation."""
         return Response(status_code=204, headers=_with_credentials(self._cors.headers(_origin(call))))
 
     async def refuse(self, call: Call[NoQuery, list[Message]]) -> Response:
-        """Refuse to connect, as Bayeux has it."""
-        refusals = [Refusal(message.channel, message.id) for message in call.body[:_MOST_MESSAGES]]
-        response = json_answer(refusals)
+        """Refuse the connection, in the Bayeux protocol."""
+        refusals = [Refusal(message.channel, message.id) for message in call.body[:_MAX_MESSAGES]]
+        response = json_response(refusals)
         response.headers.update(_with_credentials(self._cors.headers(_origin(call))))
         return response
 
     async def preflight(self, call: Call[NoQuery, None]) -> Response:
-        """Let pages send JSON."""
+        """Allow pages to send JSON."""
         return Response(status_code=204, headers=_with_credentials(self._cors.preflight(_origin(call))))
 
 

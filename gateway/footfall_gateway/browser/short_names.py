@@ -1,4 +1,4 @@
-"""Gives the variables of a script names of one or two letters, which no minifier on PyPI does."""
+"""Renames the variables of a script to one or two letters, which no minifier on PyPI does."""
 
 import string
 import warnings
@@ -18,16 +18,16 @@ _BINDS: Final = {
     "ArrowFunctionExpression": ["params"],
     "CatchClause": ["param"],
 }
-"""By type of node, where in it new names are."""
+"""The fields that declare names, by type of node."""
 
 
 def with_short_names(source: str) -> str:
-    """The script, with every variable, function and parameter that it declares renamed; properties keep their names.
+    """The script with short names for the variables, functions and parameters that it declares, but not for properties.
 
-    Each name becomes one other wherever it stands, so scopes need not be looked at. A script must not declare a name by
-    which it uses a global elsewhere. Raises esprima's Error for what is no script.
+    A name is replaced by the same short name everywhere, regardless of scopes. So a script must not declare a name that
+    it also uses for a global. Raises esprima's Error when the source is not a script.
     """
-    with warnings.catch_warnings(action="ignore"):  # of `re`, by which esprima tries regular expressions
+    with warnings.catch_warnings(action="ignore"):  # esprima tries regular expressions with `re`, which warns
         tree = esprima.parseScript(source, {"range": True})
     declared = {name.name for node in _nodes(tree) for name in _bound(node)}
     found = [*_identifiers(tree)]
@@ -77,7 +77,7 @@ def _bound_by(pattern: Any) -> Iterator[Any]:
 
 
 def _identifiers(node: Any) -> Iterator[tuple[Any, bool]]:
-    """Every identifier that is a variable, and whether it is the key of a property as well (`{name}`)."""
+    """Every identifier of a variable, and whether it is also the key of a property (`{name}`)."""
     if node.type == "Identifier":
         yield node, False
     elif node.type == "MemberExpression":
@@ -85,7 +85,7 @@ def _identifiers(node: Any) -> Iterator[tuple[Any, bool]]:
         if node.computed:
             yield from _identifiers(node.property)
     elif node.type == "Property" and node.shorthand:
-        first, *rest = _identifiers(node.value)  # of `{name = 1}` the rest is in the default
+        first, *rest = _identifiers(node.value)  # `rest`: those in the default of `{name = default}`
         yield first[0], True
         yield from rest
     elif node.type == "Property" and not node.computed:

@@ -1,4 +1,4 @@
-"""The sources in `gateway/tracker` into the files browsers load: joined, minified, compressed, versioned."""
+"""Builds the tracking script: the sources in `gateway/tracker`, joined, minified, compressed and versioned."""
 
 import re
 from importlib import resources
@@ -7,10 +7,10 @@ from pathlib import Path
 import rjsmin
 
 from footfall_gateway.browser.short_names import with_short_names
-from footfall_gateway.http import BrowserFile, asset_folder, packed
+from footfall_gateway.http import BrowserFile, asset_folder, browser_file
 
 ORIGINAL_FOLDERS = ("/server/resources", "/frontend/resources")
-"""Where pages of 8.5 and of 8.1 look for files."""
+"""The folders of Genesys Web Engagement 8.5 and 8.1."""
 SCRIPT_PATHS = (
     "/tracker.js",
     *(
@@ -26,12 +26,12 @@ JQUERY_PATH = "/tracker-jquery.js"
 
 _JAVASCRIPT = "text/javascript; charset=utf-8"
 
-# The parts only declare, in an order of their own choosing; `start.js` runs, so it comes last.
+# The other parts only declare, so their order is free; `start.js` runs them.
 _CORE_PARTS = ("settings", "store", "visit", "json", "queue", "delivery", "pages", "commands", "links", "start")
 
 
 def load_tracker_files(idle_minutes: int, folder: Path | None = None) -> dict[str, BrowserFile]:
-    """Build every script of the tracker, by URL path; a few milliseconds, to be done once at start.
+    """Build the scripts of the tracker, by URL path. Takes a few milliseconds, once at start.
 
     A visit ends after `idle_minutes` without an event. Raises FileNotFoundError when a part is missing from `folder`.
     """
@@ -40,13 +40,13 @@ def load_tracker_files(idle_minutes: int, folder: Path | None = None) -> dict[st
     dsl = _script((folder / "dsl.js").read_text("utf-8").replace("JQUERY_VERSION", jquery.version))
     links = _script((folder / "links.js").read_text("utf-8"))
     source = "\n".join((folder / "core" / f"{part}.js").read_text("utf-8") for part in _CORE_PARTS)
-    told = {"DSL_VERSION": dsl.version, "LINKS_VERSION": links.version, "IDLE_MINUTES": str(idle_minutes)}
-    core = _script(re.sub("|".join(told), lambda name: told[name[0]], source))
+    values = {"DSL_VERSION": dsl.version, "LINKS_VERSION": links.version, "IDLE_MINUTES": str(idle_minutes)}
+    core = _script(re.sub("|".join(values), lambda name: values[name[0]], source))
     return {JQUERY_PATH: jquery, DSL_SCRIPT_PATH: dsl, LINKS_SCRIPT_PATH: links, **dict.fromkeys(SCRIPT_PATHS, core)}
 
 
-# jQuery gives itself to `module` where there is one, instead of becoming `$` and `jQuery`, or what `define` of an AMD
-# loader is told about. These are its own, so nothing of the page is touched: dsl.js takes it from the script's element.
+# Where there is a `module`, jQuery exports itself to it instead of setting the globals `$` and `jQuery` or calling
+# `define`. This wrapper gives it a `module` of its own, so the page's jQuery stays; dsl.js reads it from the element.
 _JQUERY = """\
 (function (script, module, define) {
 %s
@@ -56,11 +56,11 @@ script.jQuery = module.exports;
 
 
 def _jquery() -> BrowserFile:
-    """The jQuery of the package XStatic-jQuery, minified by its makers, with the line that names its licence."""
+    """The jQuery of the package XStatic-jQuery, already minified, with its licence line."""
     source = resources.files("xstatic.pkg.jquery").joinpath("data/jquery.min.js").read_text("utf-8")
-    return packed((_JQUERY % source).encode(), _JAVASCRIPT)
+    return browser_file((_JQUERY % source).encode(), _JAVASCRIPT)
 
 
 def _script(source: str) -> BrowserFile:
     minified = str(rjsmin.jsmin("(function () {'use strict';\n" + source + "\n})();"))
-    return packed(with_short_names(minified).encode(), _JAVASCRIPT)
+    return browser_file(with_short_names(minified).encode(), _JAVASCRIPT)

@@ -1,13 +1,14 @@
-"""What `footfall-gateway` does besides serving."""
+"""The commands of `footfall-gateway` besides serving."""
 
 from typing import Final
 
 from footfall_servicekit.command_line import Command
 
-from footfall_gateway.commands import check_dsl, keys, whose
+from footfall_gateway.commands import audit_hash, check_dsl, keys
 
 COMMANDS: Final = {
-    "keys": Command("make, list, rotate or revoke API keys", keys.run),
-    "whose": Command("print what log lines say of an id instead of it", whose.run),
-    "check-dsl": Command("look for faults in a domain-model.xml", check_dsl.run),
+    "keys": Command("create, list, rotate or revoke API keys", keys.run),
+    "audit-hash": Command("print the hash that log lines have in place of an id", audit_hash.run),
+    "whose": Command("the old name of audit-hash, removed in the next version", audit_hash.run_by_old_name),
+    "check-dsl": Command("report the faults of a domain-model.xml", check_dsl.run),
 }

@@ -1,4 +1,4 @@
-"""`footfall-gateway check-dsl FILE`: what is wrong in a domain-model.xml, its selectors and expressions included."""
+"""`footfall-gateway check-dsl FILE`: the faults of a domain-model.xml, including its selectors and expressions."""
 
 import argparse
 import re
@@ -26,8 +26,8 @@ _CSS_PSEUDOS = {
     "target", "user-invalid", "user-valid", "valid", "visited", "where",
 }  # fmt: skip
 
-# What jQuery reads and CSS does not: text without quotes, an operator, names and values that begin with a digit. And
-# what may hold any character: texts in quotes, and what is escaped.
+# Parts that jQuery accepts and CSS does not: unquoted text, an operator, names and values that begin with a digit. And
+# parts that may contain any character: quoted texts and escapes.
 _JQUERY_ONLY = re.compile(
     r"""(?P<text>:contains\((?!\s*["'])[^()]*\)) | (?P<string>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*') | !(?==)
     | (?<=[\#.=])(?P<digit>\d) | (?P<escaped>\\.)""",
@@ -35,14 +35,15 @@ _JQUERY_ONLY = re.compile(
 )
 
 _SELECTING = {"find", "closest", "parents", "parent", "children", "siblings"}
-"""Methods of jQuery whose argument is a selector, and which hardly anything else has with a text for argument."""
+"""Methods of jQuery that take a selector. Other objects rarely have them with a text as argument."""
 
 
 def run(arguments: list[str]) -> int:
-    """Print what is wrong, a line each; the exit code: 1 for faults, 0 when there are none or warnings alone."""
+    """Print each fault and warning on a line, and return the exit code: 1 for faults, else 0."""
     parser = argparse.ArgumentParser(
         prog="footfall-gateway check-dsl",
-        description="Look for faults in a domain-model.xml, its selectors and expressions; exit with 1 for any.",
+        description="Report the faults of a domain-model.xml, including its selectors and expressions. The exit code "
+        "is 1 when there are any.",
     )
     parser.add_argument("file", type=Path)
     path = parser.parse_args(arguments).file
@@ -51,33 +52,33 @@ def run(arguments: list[str]) -> int:
     except DslFileError as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    faults = [*found.faults, *(fault for code in found.codes for fault in _judged(code))]
+    faults = [*found.faults, *(fault for code in found.codes for fault in _code_faults(code))]
     warnings = [Fault(line, f"warning: {reason}") for line, reason in found.warnings]
     for line, reason in sorted(faults + warnings):
         sys.stderr.write(f"{path}:{line}: {reason}\n")
     return 1 if faults else 0
 
 
-def _judged(code: Code) -> Iterator[Fault]:
+def _code_faults(code: Code) -> Iterator[Fault]:
     reasons = selector_faults(code.text) if code.attribute == "element" else expression_faults(code.text)
     for reason in reasons:
         yield Fault(code.line, f"{code.place}: {code.attribute} {code.text!r}: {reason}")
 
 
 def selector_faults(selector: str) -> Iterator[str]:
-    """Why neither browsers nor jQuery understand a selector; at most one reason a name."""
+    """The faults of a selector that neither browsers nor jQuery accept; at most one for each name."""
     css = _JQUERY_ONLY.sub(_as_css, selector)
     if css.count("(") != css.count(")") or css.count("[") != css.count("]"):
-        yield "a bracket is not closed, or not opened"
+        yield "brackets do not match"
         return
     try:
         list(parse_selector(css, relative=True))
     except SelectorError as error:
-        yield f"no selector: {error.args[-1]}"
+        yield f"is not a selector: {error.args[-1]}"
         return
     for name in re.findall(r"(?<!:):([\w-]+)", css):
         if name.lower() not in _JQUERY_PSEUDOS | _CSS_PSEUDOS and not name.startswith("-"):
-            yield f":{name} is known neither to CSS nor to jQuery"
+            yield f":{name} is neither in CSS nor in jQuery"
 
 
 def _as_css(found: re.Match[str]) -> str:
@@ -89,12 +90,12 @@ def _as_css(found: re.Match[str]) -> str:
 
 
 def expression_faults(expression: str) -> Iterator[str]:
-    """Why an expression is no JavaScript, or gives jQuery a selector that is none."""
+    """The faults of an expression: of its JavaScript, and of the selectors that it passes to jQuery."""
     selectors: list[str] = []
     try:
         esprima.parseScript(expression, {}, lambda node, _: selectors.extend(_selectors(node)))
     except esprima.Error as error:
-        yield f"no JavaScript: {error.message.partition(': ')[2]}, column {error.column}"
+        yield f"is not JavaScript: {error.message.partition(': ')[2]}, column {error.column}"
         return
     for selector in selectors:
         for reason in selector_faults(selector):
@@ -102,7 +103,7 @@ def expression_faults(expression: str) -> Iterator[str]:
 
 
 def _selectors(node: esprima.nodes.Node) -> Iterator[str]:
-    """The selectors that a call of jQuery is given as text; text that begins with < is HTML."""
+    """The selectors that a call passes to jQuery as text. Text that begins with < is HTML."""
     if node.type != "CallExpression" or not node.arguments or not isinstance(node.arguments[0].value, str):
         return
     callee, text = node.callee, node.arguments[0].value

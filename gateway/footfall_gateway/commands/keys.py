@@ -1,4 +1,4 @@
-"""Turns `footfall-gateway keys ...` into changes of the file of API keys. Running gateways notice at once."""
+"""`footfall-gateway keys`: creates, lists, rotates and revokes API keys. Running gateways see a change immediately."""
 
 import argparse
 import os
@@ -10,18 +10,18 @@ from pathlib import Path
 import msgspec
 from footfall_servicekit.settings import load
 
-from footfall_gateway.auth import Key, KeyFile, KeysFileError, NoSuchKeyError, Scope, is_slow, new_token
+from footfall_gateway.auth import Key, KeyFile, KeyScope, KeysFileError, NoSuchKeyError, is_slow_hash, new_token
 from footfall_gateway.settings import GatewaySettings
 
 _DAY_MS = 86_400_000
 
 
 def run(arguments: list[str], default_file: Path | None = None) -> int:
-    """Carry out one command, on the file of the settings unless told otherwise; the exit code."""
+    """Carry out a command on `default_file`, by default GATEWAY_KEYS_FILE, and return the exit code."""
     options = _parser().parse_args(arguments)
     file = options.file or default_file or load(GatewaySettings).keys_file
     if not file:
-        sys.stderr.write("Which file? Set GATEWAY_KEYS_FILE or give --file.\n")
+        sys.stderr.write("No key file is given: set GATEWAY_KEYS_FILE, or use --file.\n")
         return 2
     try:
         options.run(KeyFile(file), options)
@@ -29,34 +29,36 @@ def run(arguments: list[str], default_file: Path | None = None) -> int:
         sys.stderr.write(f"{error}\n")
         return 1
     except NoSuchKeyError as error:
-        sys.stderr.write(f"no such key: {error}\n")
+        sys.stderr.write(f"No key has the id {error}. `footfall-gateway keys list` prints all ids.\n")
         return 1
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="footfall-gateway keys", description="Keys of the data and /api/v1 routes.")
-    parser.add_argument("--file", type=Path, help="file of keys; default: GATEWAY_KEYS_FILE")
+    parser = argparse.ArgumentParser(
+        prog="footfall-gateway keys", description="Manage the API keys of the data and /api/v1 routes."
+    )
+    parser.add_argument("--file", type=Path, help="key file; default: GATEWAY_KEYS_FILE")
     commands = parser.add_subparsers(required=True)
 
-    create = commands.add_parser("create", help="make a key and print its token, once")
-    create.add_argument("name", help="who will use it, for people and for logs")
+    create = commands.add_parser("create", help="create a key and print its token, which is shown only once")
+    create.add_argument("name", help="name of the client, for lists and logs")
     create.add_argument(
         "--scope",
         action="append",
-        type=Scope,
-        choices=list(Scope),
-        help="repeatable; default: read. read: history and live state; ingest: store visits and events, sign-ins too; "
-        "contacts: write contacts and links; erase: erase people",
+        type=KeyScope,
+        choices=list(KeyScope),
+        help="repeatable; default: read. read: history, live state and contacts; ingest: store visits and events, "
+        "including sign-ins; contacts: write contacts and links; erase: erase people",
     )
     create.add_argument("--site", action="append", default=[], help="repeatable; default: all sites")
-    create.add_argument("--days", type=int, help="days until it expires; default: never")
+    create.add_argument("--days", type=int, help="days until the key expires; default: never")
     create.set_defaults(run=_create)
 
     listing = commands.add_parser("list", help="print all keys, without tokens")
     listing.set_defaults(run=_list)
 
-    rotate = commands.add_parser("rotate", help="give a key a new token and print it, once; the old one ends now")
+    rotate = commands.add_parser("rotate", help="replace a key's token and print the new one; the old one ends now")
     rotate.add_argument("id")
     rotate.set_defaults(run=_rotate)
 
@@ -73,13 +75,13 @@ def _create(file: KeyFile, options: argparse.Namespace) -> None:
         id=key_id,
         name=options.name,
         hash=token_hash,
-        scopes=options.scope or [Scope.READ],
+        scopes=options.scope or [KeyScope.READ],
         sites=options.site,
         create_ms=now_ms,
         expire_ms=now_ms + options.days * _DAY_MS if options.days else None,
     )
     with file.changing() as keys:
-        _note(file, "create", key)
+        _record_change(file, "create", key)
         keys[key_id] = key
     _print(token)
 
@@ -88,33 +90,34 @@ def _list(file: KeyFile, _options: argparse.Namespace) -> None:
     for key in file.read()[0].values():
         ends = "never expires" if key.expire_ms is None else f"expires {_day(key.expire_ms)}"
         sites = ",".join(key.sites) or "all sites"
-        hashed = ["slow hash: rotate it"] if is_slow(key.hash) else []
-        _print("\t".join((key.id, key.name, ",".join(key.scopes), sites, f"made {_day(key.create_ms)}", ends, *hashed)))
+        advice = ["slow hash: rotate it"] if is_slow_hash(key.hash) else []
+        made = f"made {_day(key.create_ms)}"
+        _print("\t".join((key.id, key.name, ",".join(key.scopes), sites, made, ends, *advice)))
 
 
 def _rotate(file: KeyFile, options: argparse.Namespace) -> None:
     token, new_id, token_hash = new_token()
     with file.changing() as keys:
-        old = _taken(keys, options.id)
+        old = _remove(keys, options.id)
         new = keys[new_id] = msgspec.structs.replace(old, id=new_id, hash=token_hash)
-        _note(file, f"rotate {old.id}", new)
+        _record_change(file, f"rotate {old.id}", new)
     _print(token)
 
 
 def _revoke(file: KeyFile, options: argparse.Namespace) -> None:
     with file.changing() as keys:
-        _note(file, "revoke", _taken(keys, options.id))
+        _record_change(file, "revoke", _remove(keys, options.id))
 
 
-def _taken(keys: dict[str, Key], key_id: str) -> Key:
+def _remove(keys: dict[str, Key], key_id: str) -> Key:
     try:
         return keys.pop(key_id)
     except KeyError:
         raise NoSuchKeyError(key_id) from None
 
 
-def _note(file: KeyFile, action: str, key: Key) -> None:
-    """Add a line to the file's record of changes, before the change, so that there is none without its line."""
+def _record_change(file: KeyFile, action: str, key: Key) -> None:
+    """Add a line to the file's record of changes. Before the change, so that every change has a line."""
     line = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "uid": os.getuid(),

@@ -1,6 +1,6 @@
-"""The original's History REST API: its reads and writes, its resources to the byte, and its cursors."""
+"""The History REST API of Genesys Web Engagement 8.5: reads, writes, resources and cursors."""
 
-from footfall_gateway.history_api.embedding import Related
+from footfall_gateway.history_api.embedding import Embedder
 from footfall_gateway.history_api.lookup import Lookup
 from footfall_gateway.history_api.params import IdentityQuery
 from footfall_gateway.history_api.reads import HistoryReads
@@ -22,6 +22,6 @@ from footfall_gateway.history_api.resources import (
 from footfall_gateway.history_api.writes import HistoryWrites
 
 __all__ = [
-    "Event", "HistoryReads", "HistoryWrites", "Identity", "IdentityQuery", "Lookup", "Page", "Related", "Session",
+    "Embedder", "Event", "HistoryReads", "HistoryWrites", "Identity", "IdentityQuery", "Lookup", "Page", "Session",
     "UserAgent", "Visit", "event", "identity", "milliseconds", "page", "session", "user_agent", "visit",
 ]  # fmt: skip

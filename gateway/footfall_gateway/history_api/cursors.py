@@ -1,7 +1,7 @@
-"""Turns the place where the next page begins into the `Paging-Next` header, and `page_start` back into that place.
+"""Cursors of the History API: the `Paging-Next` header of a response, and the `page_start` parameter of a request.
 
-A cursor is `<id of the parent>#<milliseconds>#<id of the item>`, as the original writes it. An identity's id may hold
-`#` itself, so a cursor is split from the right. What a header cannot carry is percent-encoded.
+A cursor is `<id of the parent>#<milliseconds>#<id of the item>`, as in Genesys Web Engagement (GWE) 8.5. The id of an
+identity may contain `#`, so a cursor is split from the right. Characters that a header cannot have are percent-encoded.
 """
 
 import re
@@ -11,23 +11,22 @@ from footfall.history.v1.history_service_pb2 import Position
 
 from footfall_gateway.problem import Problem
 
-# Printable ASCII but `%` and `+`: a client that puts the cursor into a URL and escapes only `#` still gets it right.
+# Printable ASCII except `%` and `+`, so that a client may put the cursor into a URL with only `#` escaped.
 _PLAIN = "!\"#$&'()*,-./:;<=>?@[\\]^_`{|}~"
 
-# The parent is greedy: split from the right.
 _CURSOR = re.compile(r"(?P<parent>.*)#(?P<time_ms>[0-9]{1,15})#(?P<id>[0-9a-f-]{36})", re.DOTALL)
 
 
-def cursor(parent_id: str, position: Position) -> str:
+def format_cursor(parent_id: str, position: Position) -> str:
     """The value of `Paging-Next`."""
     return f"{quote(parent_id, _PLAIN)}#{position.time_ms}#{position.id}"
 
 
-def position(parent_id: str, page_start: str) -> Position | None:
-    """The place that a cursor of this parent's collection names; None for an empty cursor.
+def parse_cursor(parent_id: str, page_start: str) -> Position | None:
+    """The position in a cursor of this parent's collection; None for an empty cursor.
 
     Raises:
-        Problem: 400, it is no cursor, or that of another parent.
+        Problem: 400, it is not a cursor, or belongs to another parent.
 
     """
     if not page_start:

@@ -1,4 +1,4 @@
-"""Turns what a request includes into the lists inside resources, with one call however many resources there are."""
+"""The lists that a request includes in resources (`include_*`), read with one call for all resources."""
 
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
@@ -13,8 +13,8 @@ from footfall_gateway.history_api import resources
 from footfall_gateway.http import Includes
 from footfall_gateway.problem import Problem
 
-_MOST_BYTES = 32 * 1024 * 1024
-"""Of one answer. History bounds the number of items."""
+_MAX_BYTES = 32 * 1024 * 1024
+"""Of one response. History bounds the number of items."""
 
 
 class _Kind(NamedTuple):
@@ -38,20 +38,20 @@ _PARENTS = {
 }
 
 
-class Related:
-    """Knows what belongs to resources."""
+class Embedder:
+    """Reads the visits, sessions, pages and events that belong to resources."""
 
     def __init__(self, backends: Backends) -> None:
         self._stream = backends.stream
-        self._related = backends.history.StreamRelated
+        self._stream_related = backends.history.StreamRelated
 
     async def embed(
         self, kind: str, parents: Mapping[str, Any], wanted: Includes, site: str, principal: Principal
     ) -> None:
-        """Fill the wanted lists of resources of one kind, given by id; `site` empty: of all sites.
+        """Fill the wanted lists of resources of one kind, given by id. `site` empty: all sites.
 
         Raises:
-            Problem: 400, it is more than one answer may hold.
+            Problem: 400, they are too large for one response.
 
         """
         if not wanted or not parents:
@@ -69,15 +69,15 @@ class Related:
             scope=history.Scope(site=site),
         )
         names = " and ".join(f"include_{name}" for name in wanted)
-        too_much = Problem.parameter(names, "too much for one answer; take a smaller page_size, or the list itself")
+        too_much = Problem.parameter(names, "too large for one response; use a smaller page_size, or request the list")
         size = 0
         try:
-            async with aclosing(self._stream(self._related, request, principal)) as answers:
-                async for answer in answers:
-                    size += answer.ByteSize()
-                    if size > _MOST_BYTES:
+            async with aclosing(self._stream(self._stream_related, request, principal)) as responses:
+                async for response in responses:
+                    size += response.ByteSize()
+                    if size > _MAX_BYTES:
                         raise too_much
-                    for item in answer.items:
+                    for item in response.items:
                         _add(parents[item.parent_id], item, wanted)
         except Problem as problem:
             if problem.status == 409:

@@ -1,4 +1,4 @@
-"""Turns ids of paths into the resources they name, if there are such and the client may see them."""
+"""Finds the resources that ids in a path name, if they exist and the client may see them."""
 
 from typing import Any, Final, NamedTuple
 
@@ -13,25 +13,25 @@ from footfall_gateway.http import Call
 
 
 class Parent(NamedTuple):
-    """What a collection belongs to: `visit`, `identity`, `session` or `page`, and its id."""
+    """The resource that a collection belongs to: its kind (`visit`, `identity`, `session` or `page`) and its id."""
 
     kind: str
     id: str
 
 
-EVERYTHING: Final = Parent("", "")
-"""Of a collection that belongs to nothing in particular."""
+NO_PARENT: Final = Parent("", "")
+"""Of a collection that belongs to no resource, such as all visits."""
 
 
-def parent(call: Call[Any, Any]) -> Parent:
-    """The one resource that the path names. Raises Problem 404 when its id is none."""
+def parent_of(call: Call[Any, Any]) -> Parent:
+    """The one resource that the path names. Raises Problem 404 when its id is malformed."""
     ((name, value),) = call.path.items()
     kind = name.removesuffix("Id")
     return Parent(kind, value if kind == "identity" else call.uuid(name, kind))
 
 
 class Lookup:
-    """Finds one resource. Every method raises Problem 404 when there is none for this client."""
+    """Finds one resource. Every method raises Problem 404 when it does not exist for this client."""
 
     def __init__(self, backends: Backends) -> None:
         self._ask = backends.ask
@@ -59,18 +59,11 @@ class Lookup:
         return (await self._ask(self._history.GetPage, request, principal)).page
 
     async def event(self, event_id: str, principal: Principal, visit_id: str = "") -> visit_pb2.StoredEvent:
-        """An event of a visit; without one the first received, when several visits have used its id."""
+        """An event. Without `visit_id`: the one received first, when several visits have used its id."""
         request = history.GetEventRequest(event_id=event_id, visit_id=visit_id)
         return (await self._ask(self._history.GetEvent, request, principal)).event
 
-    async def must_exist(self, parent: Parent, principal: Principal) -> None:
-        """Tell an empty collection from one of nothing."""
-        match parent.kind:
-            case "visit":
-                await self.visit(parent.id, principal)
-            case "session":
-                await self.session(parent.id, principal)
-            case "page":
-                await self.page(parent.id, principal)
-            case "identity":
-                await self.identity(parent.id, principal)
+    async def require_exists(self, parent: Parent, principal: Principal) -> None:
+        """Check that the parent of an empty collection exists."""
+        if parent.kind:
+            await getattr(self, parent.kind)(parent.id, principal)

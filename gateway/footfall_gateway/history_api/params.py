@@ -1,4 +1,4 @@
-"""Turns the query parameters of the History API into typed filters: names and types of gwe-facts 4.5."""
+"""Query parameters of the History API, with the names and types of Genesys Web Engagement 8.5."""
 
 from typing import Annotated, Literal
 
@@ -18,37 +18,37 @@ _EVENT_TYPES = {
 
 
 Site = Annotated[str, Meta(description="Only this website.")]
-IncludedSite = Annotated[str, Meta(description="Of what is included, only what is of this website.")]
+IncludedSite = Annotated[str, Meta(description="Only this website's items in the included lists.")]
 From = Annotated[
-    int, Meta(description="Only what happened (or began) at or after this moment, in ms.", ge=0, le=_LAST_MS)
+    int, Meta(description="Only items that happened or began at this time (ms) or later.", ge=0, le=_LAST_MS)
 ]
-To = Annotated[int, Meta(description="Only what happened (or began) before this moment, in ms.", ge=0, le=_LAST_MS)]
+To = Annotated[int, Meta(description="Only items that happened or began before this time (ms).", ge=0, le=_LAST_MS)]
 Age = Annotated[
-    int, Meta(description="Only what was received (or began) at most so many seconds ago.", ge=1, le=_LAST_MS // 1000)
+    int, Meta(description="Only items received or begun at most this many seconds ago.", ge=1, le=_LAST_MS // 1000)
 ]
-Category = Annotated[str, Meta(description="Only with this category, or with any for `all categories`.")]
-Url = Annotated[str, Meta(description="Only of exactly this page address.")]
+Category = Annotated[str, Meta(description="Only items of this category; `all categories`: of any category.")]
+Url = Annotated[str, Meta(description="Only items with exactly this page address.")]
 
 
 class Paged(msgspec.Struct, kw_only=True):
-    """Which part of a collection."""
+    """One page of a collection."""
 
-    page_size: Annotated[int, Meta(description="At most so many items.", ge=1, le=1_000)] = 1_000
+    page_size: Annotated[int, Meta(description="Maximum number of items.", ge=1, le=1_000)] = 1_000
     page_start: Annotated[
-        str, Meta(description="`Paging-Next` of the page before; its other parameters must be the same.")
+        str, Meta(description="`Paging-Next` of the previous response; all other parameters must be the same.")
     ] = ""
 
 
-class Scoped(Paged, kw_only=True):
-    """Limits that every collection of what happened takes."""
+class FilteredQuery(Paged, kw_only=True):
+    """The filters of every collection of visits, sessions, pages and events."""
 
     age: Age | UnsetType = UNSET
     site: Site = ""
     from_ms: From | UnsetType = msgspec.field(name="from", default=UNSET)
     to_ms: To | UnsetType = msgspec.field(name="to", default=UNSET)
 
-    def scope(self, site: str) -> Scope:
-        """The limits as history takes them; `site` is the one that the client may ask for."""
+    def to_scope(self, site: str) -> Scope:
+        """The filters for history. `site`: the site that the client may see."""
         scope = Scope(site=site, age_seconds=self.age or 0)
         if self.from_ms is not UNSET:
             scope.start_time.FromMilliseconds(self.from_ms)
@@ -57,8 +57,8 @@ class Scoped(Paged, kw_only=True):
         return scope
 
 
-class EventsQuery(Scoped, kw_only=True):
-    """Which events."""
+class EventsQuery(FilteredQuery, kw_only=True):
+    """Filters of events."""
 
     event_name: Annotated[str, Meta(description="Only events of this name.")] = msgspec.field(
         name="eventName", default=""
@@ -69,37 +69,33 @@ class EventsQuery(Scoped, kw_only=True):
     global_visit_id: Annotated[str, Meta(description="Only events of this device.")] = msgspec.field(
         name="globalVisitID", default=""
     )
-    browser_page_id: Annotated[str, Meta(description="Only events of this page entry, as the browser numbers it.")] = (
-        msgspec.field(name="browserPageID", default="")
+    browser_page_id: Annotated[str, Meta(description="Only events with this page id of the browser.")] = msgspec.field(
+        name="browserPageID", default=""
     )
 
     def type_number(self) -> event_pb2.EventType.ValueType:
-        """The type as the contract numbers it."""
+        """The type in the gRPC contract."""
         return _EVENT_TYPES[self.event_type]
 
 
-class PagesQuery(Scoped, kw_only=True):
-    """Which page entries."""
+class PagesQuery(FilteredQuery, kw_only=True):
+    """Filters of page entries."""
 
     url: Url = ""
     title: Annotated[str, Meta(description="Only pages with exactly this title.")] = ""
     category: Category = ""
 
 
-class SessionsQuery(Scoped, kw_only=True):
-    """Which sessions."""
-
-
-class VisitSessionsQuery(SessionsQuery, kw_only=True):
-    """Which sessions of a visit."""
+class VisitSessionsQuery(FilteredQuery, kw_only=True):
+    """Filters of a visit's sessions."""
 
     identity_id: Annotated[str, Meta(description="Only sessions of this identity.")] = msgspec.field(
         name="identityId", default=""
     )
 
 
-class VisitsQuery(Scoped, kw_only=True):
-    """Which visits."""
+class VisitsQuery(FilteredQuery, kw_only=True):
+    """Filters of visits."""
 
     global_visit_id: Annotated[str, Meta(description="Only visits of this device.")] = msgspec.field(
         name="globalVisitID", default=""
@@ -110,13 +106,13 @@ class VisitsQuery(Scoped, kw_only=True):
 
 
 class IdentityQuery(msgspec.Struct, kw_only=True):
-    """What of an identity."""
+    """Filters of the lists included in an identity."""
 
     site: IncludedSite = ""
 
 
 class IdentitiesQuery(Paged, kw_only=True):
-    """Which identities."""
+    """Filters of identities."""
 
     site: IncludedSite = ""
     user_agent: Annotated[str, Meta(description="Only identities with a visit with exactly this user agent.")] = (
@@ -127,10 +123,11 @@ class IdentitiesQuery(Paged, kw_only=True):
 
 
 class VisitIdentitiesQuery(Paged, kw_only=True):
-    """Which identities of a visit."""
+    """Filters of a visit's identities."""
 
     site: IncludedSite = ""
 
     association: (
-        Annotated[Literal["Authenticated", "Recognized"], Meta(description="Only those so associated.")] | UnsetType
+        Annotated[Literal["Authenticated", "Recognized"], Meta(description="Only identities with this `visitScope`.")]
+        | UnsetType
     ) = UNSET

@@ -1,10 +1,10 @@
-"""Turns the reading operations of the original's History API (gwe-facts 4.5) into questions for history and identity.
+"""The read operations of the History API, answered by the history and identity services.
 
-An empty collection is 204 when what it belongs to exists, and 404 otherwise.
+An empty collection is 204 when its parent exists, and 404 otherwise.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 from footfall.history.v1 import history_service_pb2 as history
@@ -17,85 +17,88 @@ from starlette.responses import Response
 from footfall_gateway.auth import Principal
 from footfall_gateway.backends import Backends
 from footfall_gateway.history_api import resources
-from footfall_gateway.history_api.cursors import cursor, position
-from footfall_gateway.history_api.embedding import Related
-from footfall_gateway.history_api.lookup import EVERYTHING, Lookup, Parent, parent
+from footfall_gateway.history_api.cursors import format_cursor, parse_cursor
+from footfall_gateway.history_api.embedding import Embedder
+from footfall_gateway.history_api.lookup import NO_PARENT, Lookup, Parent, parent_of
 from footfall_gateway.history_api.params import (
     EventsQuery,
+    FilteredQuery,
     IdentitiesQuery,
     IdentityQuery,
     PagesQuery,
-    Scoped,
     VisitIdentitiesQuery,
     VisitSessionsQuery,
     VisitsQuery,
 )
 from footfall_gateway.history_api.resources import Event, Identity, Page, Session, UserAgent, Visit
-from footfall_gateway.http import Call, NoQuery, Operation, json_answer
+from footfall_gateway.http import Call, NoQuery, Operation, json_response
 from footfall_gateway.problem import Problem
 
-_SCOPES = {
+_ASSOCIATION_STATES = {
     UNSET: visitor_pb2.VISITOR_STATE_UNSPECIFIED,
     "Authenticated": visitor_pb2.VISITOR_STATE_AUTHENTICATED,
     "Recognized": visitor_pb2.VISITOR_STATE_RECOGNIZED,
 }
 _PAGE_START = {"page_token": "page_start"}
 
-_OF_PERSON = ("visits", "pages", "sessions", "events")
-_OF_VISIT = ("pages", "sessions", "events")
-_OF_SESSION = ("pages", "events")
-_OF_PAGE = ("events",)
+_INCLUDES: Mapping[Any, tuple[str, ...]] = {
+    Identity: ("visits", "pages", "sessions", "events"),
+    Visit: ("pages", "sessions", "events"),
+    Session: ("pages", "events"),
+    Page: ("events",),
+}
+"""The lists that `include_*` may name, by type of resource."""
 
 
 class HistoryReads:
-    """What can be read by the History REST API."""
+    """The read operations of the History API."""
 
     def __init__(self, backends: Backends, lookup: Lookup) -> None:
         self._ask = backends.ask
         self._history = backends.history
         self._identity = backends.identity
         self._lookup = lookup
-        self._related = Related(backends)
+        self._embedder = Embedder(backends)
 
     def operations(self) -> list[Operation[Any, Any]]:
         """The operations."""
-        person, visit = "/identities/{identityId}", "/visits/{visitId}"
+        identity, visit = "/identities/{identityId}", "/visits/{visitId}"
         session, page = "/sessions/{sessionId}", "/pages/{pageId}"
-        people, visits, sessions, pages = list[Identity], list[Visit], list[Session], list[Page]
-        events, of_visit = list[Event], VisitIdentitiesQuery
+        identities, visits, sessions = list[Identity], list[Visit], list[Session]
+        pages, events = list[Page], list[Event]
         return [
-            _get("listIdentities", "/identities", self.identities, IdentitiesQuery, people, *_OF_PERSON),
-            _get("getIdentity", person, self.identity, IdentityQuery, Identity, *_OF_PERSON),
-            _get("listIdentityVisits", f"{person}/visits", self.visits, VisitsQuery, visits, *_OF_VISIT),
-            _get("listIdentityEvents", f"{person}/events", self.events, EventsQuery, events),
-            _get("listIdentityPages", f"{person}/pages", self.pages, PagesQuery, pages, *_OF_PAGE),
-            _get("listIdentitySessions", f"{person}/sessions", self.sessions, Scoped, sessions, *_OF_SESSION),
-            _get("listVisits", "/visits", self.all_visits, VisitsQuery, visits, *_OF_VISIT),
-            _get("getVisit", visit, self.visit, NoQuery, Visit, *_OF_VISIT),
+            _get("listIdentities", "/identities", self.identities, IdentitiesQuery, identities),
+            _get("getIdentity", identity, self.identity, IdentityQuery, Identity),
+            _get("listIdentityVisits", f"{identity}/visits", self.visits, VisitsQuery, visits),
+            _get("listIdentityEvents", f"{identity}/events", self.events, EventsQuery, events),
+            _get("listIdentityPages", f"{identity}/pages", self.pages, PagesQuery, pages),
+            _get("listIdentitySessions", f"{identity}/sessions", self.sessions, FilteredQuery, sessions),
+            _get("listVisits", "/visits", self.all_visits, VisitsQuery, visits),
+            _get("getVisit", visit, self.visit, NoQuery, Visit),
             _get("getVisitUserAgent", f"{visit}/userAgent", self.user_agent, NoQuery, UserAgent),
-            _get("listVisitIdentities", f"{visit}/identities", self.visit_identities, of_visit, people, *_OF_PERSON),
+            _get("listVisitIdentities", f"{visit}/identities", self.visit_identities, VisitIdentitiesQuery, identities),
             _get("listVisitEvents", f"{visit}/events", self.events, EventsQuery, events),
-            _get("listVisitPages", f"{visit}/pages", self.pages, PagesQuery, pages, *_OF_PAGE),
-            _get("listVisitSessions", f"{visit}/sessions", self.sessions, VisitSessionsQuery, sessions, *_OF_SESSION),
-            _get("getSession", session, self.session, NoQuery, Session, *_OF_SESSION),
+            _get("listVisitPages", f"{visit}/pages", self.pages, PagesQuery, pages),
+            _get("listVisitSessions", f"{visit}/sessions", self.sessions, VisitSessionsQuery, sessions),
+            _get("getSession", session, self.session, NoQuery, Session),
             _get("listSessionEvents", f"{session}/events", self.events, EventsQuery, events),
-            _get("listSessionPages", f"{session}/pages", self.pages, PagesQuery, pages, *_OF_PAGE),
-            _get("getPage", page, self.page, NoQuery, Page, *_OF_PAGE),
+            _get("listSessionPages", f"{session}/pages", self.pages, PagesQuery, pages),
+            _get("getPage", page, self.page, NoQuery, Page),
             _get("listPageEvents", f"{page}/events", self.events, EventsQuery, events),
             _get("getEvent", "/events/{eventId}", self.event, NoQuery, Event),
         ]
 
     async def identities(self, call: Call[IdentitiesQuery, None]) -> Response:
         """All identities, by identityId."""
-        call.principal.must_see_all()
+        call.principal.require_all_sites()
         if call.query.user_agent:
             known, next_page = await self._by_user_agent(call.query, call.principal)
         else:
             request = identity.ListIdentitiesRequest(
                 page_size=call.query.page_size, page_token=call.query.page_start, location=call.query.location
             )
-            answer = await self._ask(self._identity.ListIdentities, request, call.principal, _PAGE_START)
-            known, next_page = answer.identities, answer.next_page_token
+            response = await self._ask(self._identity.ListIdentities, request, call.principal, _PAGE_START)
+            known, next_page = response.identities, response.next_page_token
         found = {one.identity_id: resources.identity(one) for one in known}
         await self._embed("identity", found, call)
         return _collection(found.values(), next_page)
@@ -104,93 +107,93 @@ class HistoryReads:
         """An identity."""
         found = resources.identity(await self._lookup.identity(call.path["identityId"], call.principal))
         await self._embed("identity", {found.identity_id: found}, call)
-        return json_answer(found)
+        return json_response(found)
 
     async def visit(self, call: Call[NoQuery, None]) -> Response:
         """A visit."""
         stored = await self._lookup.visit(call.uuid("visitId", "visit"), call.principal)
         found = resources.visit(stored)
         await self._embed("visit", {_unique_id(stored): found}, call)
-        return json_answer(found)
+        return json_response(found)
 
     async def user_agent(self, call: Call[NoQuery, None]) -> Response:
-        """The user agent of a visit, taken apart: the record that `userAgentId` names."""
+        """The parsed user agent of a visit: the record that `userAgentId` names."""
         visit = await self._lookup.visit(call.uuid("visitId", "visit"), call.principal)
         if not visit.user_agent_id:
             raise Problem(404, "no such user agent")
-        return json_answer(resources.user_agent(visit))
+        return json_response(resources.user_agent(visit))
 
     async def session(self, call: Call[NoQuery, None]) -> Response:
         """A session."""
         found = resources.session(await self._lookup.session(call.uuid("sessionId", "session"), call.principal))
         await self._embed("session", {found.session_id: found}, call)
-        return json_answer(found)
+        return json_response(found)
 
     async def page(self, call: Call[NoQuery, None]) -> Response:
         """A page entry."""
         found = resources.page(await self._lookup.page(call.uuid("pageId", "page"), call.principal))
         await self._embed("page", {found.page_id: found}, call)
-        return json_answer(found)
+        return json_response(found)
 
     async def event(self, call: Call[NoQuery, None]) -> Response:
-        """An event; the first received when several visits have used its id."""
-        return json_answer(resources.event(await self._lookup.event(call.uuid("eventId", "event"), call.principal)))
+        """An event. When several visits have used its id: the one received first."""
+        return json_response(resources.event(await self._lookup.event(call.uuid("eventId", "event"), call.principal)))
 
     async def visit_identities(self, call: Call[VisitIdentitiesQuery, None]) -> Response:
-        """The identities a visit is associated with, each with the scope it has there."""
-        of = parent(call)
+        """The identities of a visit, each with its `visitScope` in this visit."""
+        parent = parent_of(call)
         request = history.ListVisitIdentitiesRequest(
-            visit_id=of.id,
-            scope=_SCOPES[call.query.association],
+            visit_id=parent.id,
+            scope=_ASSOCIATION_STATES[call.query.association],
             page_size=call.query.page_size,
             page_token=call.query.page_start,
         )
-        answer = await self._ask(self._history.ListVisitIdentities, request, call.principal, _PAGE_START)
-        if not answer.associations:
-            await self._lookup.must_exist(of, call.principal)
-        found = {one.identity.identity_id: resources.visit_identity(one) for one in answer.associations}
+        response = await self._ask(self._history.ListVisitIdentities, request, call.principal, _PAGE_START)
+        if not response.associations:
+            await self._lookup.require_exists(parent, call.principal)
+        found = {one.identity.identity_id: resources.visit_identity(one) for one in response.associations}
         await self._embed("identity", found, call)
-        return _collection(found.values(), answer.next_page_token)
+        return _collection(found.values(), response.next_page_token)
 
     async def all_visits(self, call: Call[VisitsQuery, None]) -> Response:
-        """All visits, also those that never named anybody. Not of the original."""
-        return await self._visits(call, EVERYTHING)
+        """All visits, including those without an identity. GWE does not have this operation."""
+        return await self._visits(call, NO_PARENT)
 
     async def visits(self, call: Call[VisitsQuery, None]) -> Response:
-        """The visits associated with an identity."""
-        return await self._visits(call, parent(call))
+        """The visits of an identity."""
+        return await self._visits(call, parent_of(call))
 
-    async def _visits(self, call: Call[VisitsQuery, None], of: Parent) -> Response:
+    async def _visits(self, call: Call[VisitsQuery, None], parent: Parent) -> Response:
         query = call.query
         request = history.ListVisitsRequest(global_visit_id=query.global_visit_id, user_agent=query.user_agent)
-        answer = await self._part(self._history.ListVisits, request, call, of)
-        found = {_unique_id(visit): resources.visit(visit) for visit in answer.visits}
+        response = await self._fetch(self._history.ListVisits, request, call, parent)
+        found = {_unique_id(visit): resources.visit(visit) for visit in response.visits}
         await self._embed("visit", found, call)
-        return _collection(found.values(), _next(answer, of))
+        return _collection(found.values(), _next(response, parent))
 
     async def pages(self, call: Call[PagesQuery, None]) -> Response:
         """The page entries of a visit, an identity or a session."""
-        of, query = parent(call), call.query
+        parent, query = parent_of(call), call.query
         request = history.ListPagesRequest(url=query.url, title=query.title, category=query.category)
-        answer = await self._part(self._history.ListPages, request, call, of)
-        found = {page.page_id: resources.page(page) for page in answer.pages}
+        response = await self._fetch(self._history.ListPages, request, call, parent)
+        found = {page.page_id: resources.page(page) for page in response.pages}
         await self._embed("page", found, call)
-        return _collection(found.values(), _next(answer, of))
+        return _collection(found.values(), _next(response, parent))
 
-    async def sessions(self, call: Call[Scoped, None]) -> Response:
+    async def sessions(self, call: Call[FilteredQuery, None]) -> Response:
         """The sessions of a visit or an identity."""
-        of, query = parent(call), call.query
+        parent, query = parent_of(call), call.query
         request = history.ListSessionsRequest()
         if isinstance(query, VisitSessionsQuery):
             request.session_identity_id = query.identity_id
-        answer = await self._part(self._history.ListSessions, request, call, of)
-        found = {session.session_id: resources.session(session) for session in answer.sessions}
+        response = await self._fetch(self._history.ListSessions, request, call, parent)
+        found = {session.session_id: resources.session(session) for session in response.sessions}
         await self._embed("session", found, call)
-        return _collection(found.values(), _next(answer, of))
+        return _collection(found.values(), _next(response, parent))
 
     async def events(self, call: Call[EventsQuery, None]) -> Response:
         """The events of a visit, an identity, a session or a page entry."""
-        of, query = parent(call), call.query
+        parent, query = parent_of(call), call.query
         request = history.ListEventsRequest(
             event_name=query.event_name,
             event_type=query.type_number(),
@@ -199,27 +202,27 @@ class HistoryReads:
             global_visit_id=query.global_visit_id,
             browser_page_id=query.browser_page_id,
         )
-        answer = await self._part(self._history.ListEvents, request, call, of)
-        return _collection([resources.event(event) for event in answer.events], _next(answer, of))
+        response = await self._fetch(self._history.ListEvents, request, call, parent)
+        return _collection([resources.event(event) for event in response.events], _next(response, parent))
 
-    async def _part(self, method: Any, request: Any, call: Call[Any, None], of: Parent) -> Any:
-        """The asked part of a collection. Raises Problem 404 when it is empty because its parent is not there."""
-        query: Scoped = call.query
-        if of.kind:
-            setattr(request, f"{of.kind}_id", of.id)
-        request.scope.CopyFrom(query.scope(call.principal.filter(query.site)))
+    async def _fetch(self, method: Any, request: Any, call: Call[Any, None], parent: Parent) -> Any:
+        """One page of a collection. Raises Problem 404 when it is empty because its parent does not exist."""
+        query: FilteredQuery = call.query
+        if parent.kind:
+            setattr(request, f"{parent.kind}_id", parent.id)
+        request.scope.CopyFrom(query.to_scope(call.principal.site_filter(query.site)))
         request.page_size = query.page_size
-        if start := position(of.id, query.page_start):
+        if start := parse_cursor(parent.id, query.page_start):
             request.start.CopyFrom(start)
-        answer = await self._ask(method, request, call.principal)
-        if not answer.ListFields():
-            await self._lookup.must_exist(of, call.principal)
-        return answer
+        response = await self._ask(method, request, call.principal)
+        if not response.ListFields():
+            await self._lookup.require_exists(parent, call.principal)
+        return response
 
     async def _by_user_agent(
         self, query: IdentitiesQuery, principal: Principal
     ) -> tuple[Sequence[identity_pb2.Identity], str]:
-        """One part of the identities seen with a user agent, and where the next one begins."""
+        """One page of the identities seen with a user agent, and the token of the next page."""
         request = history.ListIdentityIdsRequest(
             user_agent=query.user_agent, page_size=query.page_size, page_token=query.page_start
         )
@@ -229,7 +232,7 @@ class HistoryReads:
             known = identity.BatchGetIdentitiesResponse()
             if ids.identity_ids:
                 known = await self._ask(self._identity.BatchGetIdentities, batch, principal)
-            if known.unread_identity_ids:  # the part ends before them, and only history can say how it goes on there
+            if known.unread_identity_ids:  # the page ends before them, and only history has the token for that place
                 request.page_size = len(ids.identity_ids) - len(known.unread_identity_ids)
                 continue
             found = [one for one in known.identities if query.location in {"", one.location}]
@@ -238,33 +241,29 @@ class HistoryReads:
             request.page_size, request.page_token = query.page_size, ids.next_page_token
 
     async def _embed(self, kind: str, found: Mapping[str, Any], call: Call[Any, None]) -> None:
-        """Fill in what is to be included. What belongs to a visit is of its site; an identity has been everywhere."""
+        """Fill in the included lists. Items of a visit have its site; those of an identity may be of several sites."""
         if call.includes:
-            site = call.principal.filter(call.query.site) if kind == "identity" else ""
-            await self._related.embed(kind, found, call.includes, site, call.principal)
+            site = call.principal.site_filter(call.query.site) if kind == "identity" else ""
+            await self._embedder.embed(kind, found, call.includes, site, call.principal)
 
 
 def _get(
-    name: str,
-    path: str,
-    handler: Callable[[Any], Any],
-    query: type[msgspec.Struct],
-    answer: Any,
-    *includes: str,
+    name: str, path: str, handler: Callable[[Any], Any], query: type[msgspec.Struct], response_type: Any
 ) -> Operation[Any, Any]:
-    return Operation(name, "GET", path, handler, query, answer, includes=includes)
+    (resource,) = get_args(response_type) or (response_type,)
+    return Operation(name, "GET", path, handler, query, response_type, includes=_INCLUDES.get(resource, ()))
 
 
 def _unique_id(visit: visit_pb2.Visit) -> str:
     return visit.scoped_visit_id or visit.visit_id
 
 
-def _next(answer: Any, of: Parent) -> str:
-    return cursor(of.id, answer.next) if answer.HasField("next") else ""
+def _next(response: Any, parent: Parent) -> str:
+    return format_cursor(parent.id, response.next) if response.HasField("next") else ""
 
 
 def _collection(items: Iterable[Any], next_page: str) -> Response:
     listed = list(items)
     if not listed:
         return Response(status_code=204)
-    return json_answer(listed, **({"Paging_Next": next_page} if next_page else {}))
+    return json_response(listed, **({"Paging_Next": next_page} if next_page else {}))

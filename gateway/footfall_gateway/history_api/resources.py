@@ -1,7 +1,6 @@
-"""Turns what the services answer into the resources of the History API: keys, order and spelling of the original.
+"""The resources of the History API, with the keys, order and spelling of Genesys Web Engagement (GWE) 8.5.
 
-Absent lists and values are `null`, times are milliseconds, durations whole seconds, an end of 0 is still open
-(gwe-facts 2.2 and 4.6 to 4.9).
+Absent lists and values are `null`, times are milliseconds, durations are whole seconds. An end of 0 means still open.
 """
 
 from typing import Annotated
@@ -9,30 +8,29 @@ from typing import Annotated
 import msgspec
 from footfall.history.v1 import visit_pb2
 from footfall.identity.v1 import identity_pb2, visitor_pb2
+from footfall_eventlog.events import SYSTEM_EVENTS
 from google.protobuf.timestamp_pb2 import Timestamp
 
 NO_SESSION = "00000000-0000-1000-8000-000000000000"
-"""`activeSessionId` of a visit without one."""
-
-_SYSTEM_EVENTS = {"VisitStarted", "PageEntered", "PageExited", "SignIn", "SignOut", "UserInfo"}
+"""`activeSessionId` of a visit without an open session."""
 
 
 class Event(msgspec.Struct):
-    """Something a visitor did."""
+    """An event of a visit."""
 
     event_id: str = msgspec.field(name="eventID")
     category: str
-    """Separated by semicolons; empty when none."""
+    """Separated by semicolons; may be empty."""
     event_type: str = msgspec.field(name="eventType")
     event_name: str = msgspec.field(name="eventName")
-    """Empty when the event was of a person who has been erased, but for the six system events."""
+    """Empty for an event of an erased person, unless it is one of the six system events."""
     server_timestamp: int = msgspec.field(name="serverTimestamp")
-    """When the server received it."""
+    """When the server received the event."""
     browser_page_id: str | None = msgspec.field(name="browserPageID")
     global_visit_id: str | None = msgspec.field(name="globalVisitID")
     url: str | None
     timestamp: int
-    """When it happened by the browser's clock."""
+    """When the event happened, by the browser's clock."""
     visit_id: str = msgspec.field(name="visitID")
     page_id: str | None = msgspec.field(name="pageID")
     data: Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "object"})]
@@ -40,7 +38,7 @@ class Event(msgspec.Struct):
 
 
 class Page(msgspec.Struct, rename="camel"):
-    """One time a page was entered."""
+    """A page entry: the time from entering a page to leaving it."""
 
     event_ids: list[str] | None = None
     events: list[Event] | None = None
@@ -57,7 +55,7 @@ class Page(msgspec.Struct, rename="camel"):
 
 
 class Session(msgspec.Struct, rename="camel"):
-    """One authentication within a visit."""
+    """A session: the part of a visit in which the visitor was authenticated."""
 
     event_ids: list[str] | None = None
     events: list[Event] | None = None
@@ -71,7 +69,7 @@ class Session(msgspec.Struct, rename="camel"):
 
 
 class Visit(msgspec.Struct, rename="camel"):
-    """One visit to one website."""
+    """A visit to one website."""
 
     event_ids: list[str] | None = None
     events: list[Event] | None = None
@@ -88,7 +86,7 @@ class Visit(msgspec.Struct, rename="camel"):
 
 
 class UserAgent(msgspec.Struct, rename="camel"):
-    """What the browser of a visit says of itself; empty where it says nothing that is known. Not of the original."""
+    """The parsed user agent of a visit. Unknown parts are empty. GWE does not have this resource."""
 
     user_agent_id: str
     user_agent: str
@@ -101,7 +99,7 @@ class UserAgent(msgspec.Struct, rename="camel"):
 
 
 class Identity(msgspec.Struct, rename="camel"):
-    """A person under one identifier of a website."""
+    """An identity: the user id of a website."""
 
     event_ids: list[str] | None = None
     events: list[Event] | None = None
@@ -119,7 +117,7 @@ class Identity(msgspec.Struct, rename="camel"):
 
 
 def event(stored: visit_pb2.StoredEvent) -> Event:
-    """An event as the API answers it; `data` verbatim."""
+    """The resource of an event, with its `data` verbatim."""
     admitted = stored.event
     return Event(
         event_id=admitted.event_id,
@@ -139,12 +137,12 @@ def event(stored: visit_pb2.StoredEvent) -> Event:
 
 
 def event_type(event_name: str) -> str:
-    """`SYSTEM` or `BUSINESS`: the type follows from the name."""
-    return "SYSTEM" if event_name in _SYSTEM_EVENTS else "BUSINESS"
+    """`SYSTEM` or `BUSINESS`, by the name of the event."""
+    return "SYSTEM" if event_name in SYSTEM_EVENTS else "BUSINESS"
 
 
 def page(stored: visit_pb2.Page) -> Page:
-    """A page entry as the API answers it."""
+    """The resource of a page entry."""
     start, end = milliseconds(stored.start_time), milliseconds(stored.end_time)
     return Page(
         page_id=stored.page_id,
@@ -161,7 +159,7 @@ def page(stored: visit_pb2.Page) -> Page:
 
 
 def session(stored: visit_pb2.Session) -> Session:
-    """A session as the API answers it."""
+    """The resource of a session."""
     start, end = milliseconds(stored.start_time), milliseconds(stored.end_time)
     return Session(
         session_id=stored.session_id,
@@ -173,7 +171,7 @@ def session(stored: visit_pb2.Session) -> Session:
 
 
 def visit(stored: visit_pb2.Visit) -> Visit:
-    """A visit as the API answers it. One that is over ends with its last event."""
+    """The resource of a visit. The end of a visit is the time of its last event."""
     return Visit(
         visit_id=stored.visit_id,
         start_date=milliseconds(stored.start_time),
@@ -185,7 +183,7 @@ def visit(stored: visit_pb2.Visit) -> Visit:
 
 
 def user_agent(stored: visit_pb2.Visit) -> UserAgent:
-    """The record that a visit's `userAgentId` names."""
+    """The resource of a visit's user agent."""
     details = stored.user_agent_details
     return UserAgent(
         user_agent_id=stored.user_agent_id,
@@ -200,25 +198,25 @@ def user_agent(stored: visit_pb2.Visit) -> UserAgent:
 
 
 def identity(stored: identity_pb2.Identity) -> Identity:
-    """An identity as the API answers it, with the scope of its newest association."""
+    """The resource of an identity, with the `visitScope` of its newest visit."""
     return Identity(
         identity_id=stored.identity_id,
         name=stored.name or None,
         location=stored.location or None,
         entity_in_cs=stored.contact_id or None,
-        visit_scope=scope_name(stored.visit_scope),
+        visit_scope=association_name(stored.visit_scope),
     )
 
 
 def visit_identity(association: visit_pb2.Association) -> Identity:
-    """An identity as the API answers it, with the scope it has in the visit asked for."""
+    """The resource of an identity, with its `visitScope` in one visit."""
     found = identity(association.identity)
-    found.visit_scope = scope_name(association.scope)
+    found.visit_scope = association_name(association.scope)
     return found
 
 
-def scope_name(state: visitor_pb2.VisitorState.ValueType) -> str:
-    """`Authenticated` or `Recognized`: an identity has no third relation to a visit."""
+def association_name(state: visitor_pb2.VisitorState.ValueType) -> str:
+    """The `visitScope` of a state: `Authenticated` or `Recognized`."""
     return "Authenticated" if state == visitor_pb2.VISITOR_STATE_AUTHENTICATED else "Recognized"
 
 

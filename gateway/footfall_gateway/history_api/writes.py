@@ -1,4 +1,4 @@
-"""Turns the writing operations of the History API into beacons of one event: same rules, same durability."""
+"""The write operations of the History API. Each stores one event, with the rules and the durability of a beacon."""
 
 import asyncio
 import random
@@ -8,58 +8,60 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, TypeVar
 
 import msgspec
-from footfall_timeline import Walls, normalize_uuid, page_id, user_agent_id
+from footfall_eventlog.events import VISIT_STARTED
+from footfall_eventlog.site_groups import SiteGroups
+from footfall_eventlog.sites import DEFAULT_SITE
+from footfall_timeline import normalize_uuid, page_id, user_agent_id
 from msgspec import Meta
 from starlette.responses import Response
 
-from footfall_gateway.auth import Principal, Scope
+from footfall_gateway.auth import KeyScope, Principal
 from footfall_gateway.beacons import (
-    DEFAULT_SITE,
     BeaconError,
     BeaconEvent,
     Envelope,
     Intake,
     Sender,
-    fitting,
+    decode_beacon,
     now_ms,
-    read,
+    to_int64,
 )
 from footfall_gateway.history_api import resources
 from footfall_gateway.history_api.lookup import Lookup
-from footfall_gateway.http import Call, NoQuery, Operation, json_answer
+from footfall_gateway.http import Call, NoQuery, Operation, json_response
 from footfall_gateway.problem import Problem
 
 Found = TypeVar("Found")
 
 _NODE = random.getrandbits(48) | 1 << 40
-_PATIENCE_S = 2.0
-_PAUSE_S = 0.02
+_POLL_TIMEOUT_S = 2.0
+_POLL_INTERVAL_S = 0.02
 
 
 class VisitBody(msgspec.Struct, rename="camel"):
-    """A visit to create: its VisitStarted."""
+    """A visit to create."""
 
     global_visit_id: str | None = msgspec.field(name="globalVisitID", default=None)
     user_agent: Annotated[str, Meta(max_length=1_024)] = ""
     start_date: Annotated[int, Meta(ge=0)] | Annotated[float, Meta(ge=0)] | None = None
-    """Now, when not given. However old, the visit began then."""
+    """When the visit began, however long ago. Default: now."""
     visit_id: str | None = None
-    """Made, when not given."""
+    """Default: a new id."""
     site: str = ""
 
 
 class HistoryWrites:
-    """What can be written by the History REST API."""
+    """The write operations of the History API."""
 
-    def __init__(self, intake: Intake, lookup: Lookup, walls: Walls) -> None:
+    def __init__(self, intake: Intake, lookup: Lookup, site_groups: SiteGroups) -> None:
         self._intake = intake
         self._lookup = lookup
-        self._walls = walls
+        self._site_groups = site_groups
 
     def operations(self) -> list[Operation[Any, Any]]:
         """The operations."""
         event_path = "/visits/{visitId}/events"
-        visit, event, ingest = resources.Visit, resources.Event, Scope.INGEST
+        visit, event, ingest = resources.Visit, resources.Event, KeyScope.INGEST
         return [
             Operation("createVisit", "POST", "/visits", self.visit, NoQuery, visit, VisitBody, ingest),
             Operation(
@@ -68,27 +70,27 @@ class HistoryWrites:
         ]
 
     async def visit(self, call: Call[NoQuery, VisitBody]) -> Response:
-        """Create a visit: store its VisitStarted, and answer the visit once it is on disk.
+        """Create a visit: store its VisitStarted, and return the visit once the event is on disk.
 
-        A client without the scope `read` is answered what it sent, not what was there.
+        A client without the scope `read` gets back what it sent, not what was stored before.
         """
         given, received_ms = call.body, now_ms()
-        start_ms = received_ms if given.start_date is None else fitting(given.start_date)
+        start_ms = received_ms if given.start_date is None else to_int64(given.start_date)
         event = BeaconEvent(
-            event_name="VisitStarted",
+            event_name=VISIT_STARTED,
             event_id=_new_id(),
             visit_id=given.visit_id or str(uuid.uuid4()),
             global_visit_id=given.global_visit_id,
             timestamp=start_ms,
-            site=call.principal.site(given.site),
+            site=call.principal.site_for_writes(given.site),
         )
         await self._store(event, Sender(received_ms, user_agent=given.user_agent, keeps_times=True))
         visit_id = normalize_uuid(event.visit_id or "")
-        stored_id = self._walls.stored_id(visit_id, event.site or DEFAULT_SITE)
-        stored = await _soon(call.principal, lambda: self._lookup.visit(stored_id, call.principal))
+        stored_id = self._site_groups.stored_id(visit_id, event.site or DEFAULT_SITE)
+        stored = await _poll_history(call.principal, lambda: self._lookup.visit(stored_id, call.principal))
         if stored:
-            return json_answer(resources.visit(stored))
-        return json_answer(
+            return json_response(resources.visit(stored))
+        return json_response(
             resources.Visit(
                 visit_id=visit_id,
                 start_date=start_ms,
@@ -98,56 +100,56 @@ class HistoryWrites:
         )
 
     async def event(self, call: Call[NoQuery, BeaconEvent]) -> Response:
-        """Create an event of a visit, which need not be known yet, and answer the event once it is on disk.
+        """Create an event of a visit, which need not exist yet, and return the event once it is on disk.
 
-        The path's visitId wins over the body's. Sent again with the same eventID it is the event stored first; a client
-        without the scope `read` is answered what it sent.
+        The visitId of the path replaces that of the body. A second request with the same eventID returns the event
+        stored first. A client without the scope `read` gets back what it sent.
         """
         received_ms = now_ms()
         event = call.body
         event.visit_id = call.uuid("visitId", "visit")
         event.event_id = event.event_id or _new_id()
         event.timestamp = received_ms if event.timestamp is None else event.timestamp
-        event.site = call.principal.site(event.site or "")
+        event.site = call.principal.site_for_writes(event.site or "")
         await self._store(event, Sender(received_ms))
         event_id = normalize_uuid(event.event_id)
-        stored_id = self._walls.stored_id(event.visit_id, event.site or DEFAULT_SITE)
-        stored = await _soon(call.principal, lambda: self._lookup.event(event_id, call.principal, stored_id))
+        stored_id = self._site_groups.stored_id(event.visit_id, event.site or DEFAULT_SITE)
+        stored = await _poll_history(call.principal, lambda: self._lookup.event(event_id, call.principal, stored_id))
         if stored:
-            return json_answer(resources.event(stored))
-        return json_answer(_as_sent(event, event_id, received_ms, stored_id))
+            return json_response(resources.event(stored))
+        return json_response(_as_sent(event, event_id, received_ms, stored_id))
 
     async def _store(self, event: BeaconEvent, sender: Sender) -> None:
-        """Raises Problem: 400, it is rejected; 503, it is not known to be stored."""
+        """Store the event. Raises Problem: 400, it is rejected; 503, it is not known to be stored."""
         outcome = await self._intake.store(sender, Envelope([event], [0], [], 0, None), len(bytes(event.data)))
         for rejection in outcome.rejections:
             if rejection.is_retryable:
-                raise Problem(503, "the event log does not answer", retry_s=1)
+                raise Problem(503, "the event log is not available; try again", retry_s=1)
             raise Problem(400, rejection.message)
 
 
-async def _soon(principal: Principal, ask: Callable[[], Awaitable[Found]]) -> Found | None:
-    """What history has made of an event that is on disk; None when it does not get to it in time.
+async def _poll_history(principal: Principal, ask: Callable[[], Awaitable[Found]]) -> Found | None:
+    """The resource that history has stored for an event; None when history does not have it in time.
 
-    None too for a client that may not read: ids that it makes up or has seen may be those of somebody else's visit.
+    None for a client without the scope `read`: the ids it sends may be those of other visitors.
     """
-    if Scope.READ not in principal.scopes:
+    if KeyScope.READ not in principal.scopes:
         return None
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + _POLL_TIMEOUT_S
     while time.monotonic() < deadline:
         try:
             return await ask()
         except Problem as problem:
             if problem.status != 404:
-                return None  # history is away; the event is safe all the same
-        await asyncio.sleep(_PAUSE_S)
+                return None  # history is unavailable; the event is stored all the same
+        await asyncio.sleep(_POLL_INTERVAL_S)
     return None
 
 
 def _one_event(body: bytes) -> BeaconEvent:
-    """Read as a beacon is. Raises Problem 400 when it is none, or not of one event."""
+    """The event of a beacon with one event. Raises Problem 400 for any other body."""
     try:
-        envelope = read(body)
+        envelope = decode_beacon(body)
     except BeaconError as error:
         raise Problem(400, str(error)) from None
     for rejection in envelope.rejections:
@@ -168,7 +170,7 @@ def _as_sent(event: BeaconEvent, event_id: str, received_ms: int, stored_id: str
         browser_page_id=event.page_id,
         global_visit_id=event.global_visit_id and normalize_uuid(event.global_visit_id),
         url=event.url,
-        timestamp=fitting(event.timestamp or 0),
+        timestamp=to_int64(event.timestamp or 0),
         visit_id=visit_id,
         page_id=page_id(stored_id, event.page_id) if event.page_id else None,
         data=event.data if bytes(event.data) else msgspec.Raw(b"{}"),
@@ -177,5 +179,5 @@ def _as_sent(event: BeaconEvent, event_id: str, received_ms: int, stored_id: str
 
 
 def _new_id() -> str:
-    """An id as the original's server makes them: UUIDv1."""
+    """A UUIDv1, as GWE's server makes them."""
     return str(uuid.uuid1(_NODE))

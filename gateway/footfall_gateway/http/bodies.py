@@ -1,44 +1,48 @@
-"""Turns what arrives of a request's body into bytes, and no more of all requests at once than there is room for."""
+"""Reads the bodies of requests, with limits for size, time and all bodies together."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
+from footfall_eventlog.events import MAX_BATCH_BYTES
+
 from footfall_gateway.problem import Problem
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
-MAX_BODY: Final = 1024 * 1024
+MAX_BODY: Final = MAX_BATCH_BYTES
 MAX_DISCARDED: Final = 8 * 1024 * 1024
-"""So much of an oversized body is read, so that its sender sees the answer instead of a reset connection."""
+"""Bytes of an oversized body that are read, so that its sender receives the 413 instead of a connection reset."""
 
 _RETRY_S: Final = 1
 
 
 class ClientGoneError(Exception):
-    """The client has closed the connection; nobody is left to answer."""
+    """The client has closed the connection."""
 
 
-def must_be_plain(content_encoding: str) -> None:
-    """Raises Problem 415 for a body that says it is encoded: nothing here decodes it."""
+def require_plain(content_encoding: str) -> None:
+    """Raises Problem 415 for a compressed body, which is not supported."""
     if content_encoding.lower() not in {"", "identity"}:
-        raise Problem(415, "Content-Encoding: must be identity, the body as it is", accept_encoding="identity")
+        raise Problem(
+            415, "Content-Encoding: must be identity (send the body uncompressed)", accept_encoding="identity"
+        )
 
 
-class Bodies:
-    """The bodies that are arriving at this gateway."""
+class BodyReader:
+    """Reads bodies, and bounds the bytes of all bodies that are arriving."""
 
-    def __init__(self, timeout_s: float, most_bytes: int) -> None:
-        """Wait so long for each, and hold so many bytes of all of them."""
+    def __init__(self, timeout_s: float, max_bytes: int) -> None:
+        """`timeout_s`: for each body; `max_bytes`: of all bodies together."""
         self._timeout_s = timeout_s
-        self._room = most_bytes
+        self._bytes_left = max_bytes
 
     async def read(self, receive: Receive) -> bytes:
         """The body of a request, at most 1 MiB.
 
         Raises:
-            Problem: 413, it is larger; 408, it did not arrive in time; 503, too much else is arriving.
-            ClientGoneError: the connection was closed first.
+            Problem: 413, it is larger; 408, it did not arrive in time; 503, too many other bodies are arriving.
+            ClientGoneError: the client has closed the connection.
 
         """
         parts: list[bytes] = []
@@ -52,16 +56,16 @@ class Bodies:
                     part = message.get("body", b"")
                     size += len(part)
                     if size <= MAX_BODY:
-                        if len(part) > self._room:
-                            raise Problem(503, "too much is arriving", retry_s=_RETRY_S, connection="close")
+                        if len(part) > self._bytes_left:
+                            raise Problem(503, "too many bodies; try again", retry_s=_RETRY_S, connection="close")
                         parts.append(part)
                         held += len(part)
-                        self._room -= len(part)
+                        self._bytes_left -= len(part)
                     more = message.get("more_body", False)
         except TimeoutError:
-            raise Problem(408, "the body took too long to arrive", connection="close") from None
+            raise Problem(408, "the body took too long to arrive; send it again", connection="close") from None
         finally:
-            self._room += held
+            self._bytes_left += held
         if size > MAX_BODY:
             raise Problem(413, f"the body has more than {MAX_BODY} bytes", connection="close")
         return parts[0] if len(parts) == 1 else b"".join(parts)

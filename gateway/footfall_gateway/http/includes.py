@@ -1,18 +1,18 @@
-"""Turns the `include_*` parameters of a request into what its answer shall hold."""
+"""The `include_*` parameters of a request."""
 
 from collections.abc import Mapping, Sequence
 
 from footfall_gateway.problem import Problem
 
 Includes = Mapping[str, bool]
-"""What to include: `visits`, `pages`, `sessions`, `events`; True: whole objects beside their ids."""
+"""Lists to include: `visits`, `pages`, `sessions`, `events`. True: whole objects beside their ids."""
 
 
-def includes(values: Mapping[str, str], allowed: Sequence[str]) -> Includes:
-    """What the parameters of a request ask to include.
+def parse_includes(values: Mapping[str, str], allowed: Sequence[str]) -> Includes:
+    """The lists that the parameters of a request include.
 
     Raises:
-        Problem: 400, a value is no boolean, or details are asked for without the thing itself.
+        Problem: 400, a value is not a boolean, or `include_*_detail` is given without `include_*`.
 
     """
     wanted = {}

@@ -1,4 +1,4 @@
-"""Turns the table of operations into its OpenAPI 3.1 description, so that what routes is what is described."""
+"""The OpenAPI 3.1 description, generated from the table of operations that also makes the routes."""
 
 import inspect
 import re
@@ -16,16 +16,18 @@ _PATH_PARAMETER = re.compile(r"{(\w+)}")
 _SECURITY: list[dict[str, list[str]]] = [{"basic": []}, {"bearer": []}]
 
 _ABOUT = """\
-Footfall tells a contact center who is on its website. `/server/data` (and, the same, `/backend/data`) is the History
-REST API of Genesys Web Engagement; `/api/v1` is Footfall's own. Times are milliseconds since the epoch.
+Footfall identifies the visitors of a contact center's website. `/server/data` is the History REST API of Genesys Web
+Engagement, also served under `/backend/data`. `/api/v1` is Footfall's own API. Times are milliseconds since the epoch.
 
-An empty collection is 204; `Paging-Next`, when it is there, is given back as `page_start`.
+`/server/data`: an empty collection is 204. To read the next page, send `Paging-Next` as `page_start`.
 
-A key must hold the scope that an operation names in `x-scope`; the user of the settings holds all."""
+`/api/v1`: an empty collection is 200. To read the next page, send `nextPageToken` as `page_token`.
+
+A key needs the scope in the `x-scope` of an operation. The user `API_USER` has all scopes."""
 
 
 class Unrouted(NamedTuple):
-    """What is described besides the operations: the types it uses, and its paths, made of their schemas."""
+    """Paths without operations, described by hand: the types they use, and a function from schemas to paths."""
 
     types: Sequence[Any]
     paths: Callable[[Callable[[Any], Schema]], dict[str, Schema]]
@@ -39,7 +41,7 @@ def describe(apis: Iterable[Api], unrouted: Unrouted) -> bytes:
     for api in listed:
         for number, prefix in enumerate(api.prefixes):
             for operation in api.operations:
-                # Ids of operations are unique; those of the older prefix say so.
+                # Ids are unique: those of the second prefix, which is that of GWE 8.1, get a suffix.
                 operation_id = operation.name + ("V81" if number else "")
                 paths.setdefault(prefix + operation.path, {})[operation.method.lower()] = {
                     "operationId": operation_id,
@@ -70,7 +72,7 @@ class _Schemas:
         self._by_name = {repr(found): schema for found, schema in zip(unique, schemas, strict=True)}
 
     def of(self, found: Any) -> Schema:
-        """The schema of a type, most often a reference."""
+        """The schema of a type, usually a reference."""
         return self._by_name[repr(found)]
 
 
@@ -79,7 +81,7 @@ def _components(apis: Iterable[Api], unrouted: Unrouted) -> _Schemas:
     for api in apis:
         types.append(api.style.body)
         for operation in api.operations:
-            types += [found for found in (operation.answer, operation.body, *operation.also.values()) if found]
+            types += [found for found in (operation.response_type, operation.body, *operation.also.values()) if found]
     return _Schemas(types)
 
 
@@ -94,12 +96,12 @@ def _operation(operation: Operation[Any, Any], api: Api, schemas: _Schemas) -> S
             *_header_parameters(operation.headers),
         ],
         "responses": _responses(operation, api, schemas),
-        "security": _SECURITY if operation.permission else [],
+        "security": _SECURITY if operation.required_scope else [],
     }
     if more.strip():
         described["description"] = more.strip()
-    if operation.permission:
-        described["x-scope"] = operation.permission.value
+    if operation.required_scope:
+        described["x-scope"] = operation.required_scope.value
     if operation.body is not None:
         content = {"application/json": {"schema": schemas.of(operation.body)}}
         described["requestBody"] = {"required": True, "content": content}
@@ -112,7 +114,7 @@ def _path_parameters(path: str) -> list[Schema]:
             "name": name,
             "in": "path",
             "required": True,
-            "description": "Percent-encoded; may hold any character." if name == "identityId" else "",
+            "description": "Percent-encoded; may contain any character." if name == "identityId" else "",
             "schema": {"type": "string", "minLength": 1},
         }
         for name in _PATH_PARAMETER.findall(path)
@@ -126,7 +128,7 @@ def _query_parameters(operation: Operation[Any, Any]) -> list[Schema]:
     for name in operation.includes:
         for parameter, text in (
             (f"include_{name}", f"Include the ids of the {name}."),
-            (f"include_{name}_detail", f"Include the {name} themselves too. Only together with include_{name}."),
+            (f"include_{name}_detail", f"Include the {name} too, not only their ids. Needs include_{name}."),
         ):
             schema = {"type": "boolean", "default": False}
             parameters.append({"name": parameter, "in": "query", "description": text, "schema": schema})
@@ -150,11 +152,11 @@ def _query_parameter(name: str, schema: Schema, required: Iterable[str]) -> Sche
 
 def _responses(operation: Operation[Any, Any], api: Api, schemas: _Schemas) -> Schema:
     responses: Schema = {}
-    if operation.answer is None:
+    if operation.response_type is None:
         responses["204"] = {"description": "Done."}
     else:
-        responses["200"] = with_body(operation.media_type, schemas.of(operation.answer), "The answer.")
-    if get_origin(operation.answer) is list:
+        responses["200"] = with_body(operation.media_type, schemas.of(operation.response_type), "The answer.")
+    if get_origin(operation.response_type) is list:
         responses["200"]["headers"] = _NEXT_PAGE
         responses["204"] = {"description": "There is nothing in this collection."}
     error = schemas.of(api.style.body)
@@ -168,22 +170,22 @@ def _responses(operation: Operation[Any, Any], api: Api, schemas: _Schemas) -> S
 
 def _errors(operation: Operation[Any, Any]) -> Iterator[tuple[int, str]]:
     yield 400, "A parameter or the body is wrong; the message names it and its rule."
-    if operation.permission:
+    if operation.required_scope:
         yield 401, "Credentials are missing or wrong."
-        yield 403, "These credentials do not allow it."
-        yield 429, "Too many attempts from this address have failed."
+        yield 403, "These credentials do not allow the operation."
+        yield 429, "Too many sign-ins from this address have failed."
     if "{" in operation.path:
-        yield 404, "There is no such resource."
+        yield 404, "The resource does not exist."
     if operation.body is not None:
         yield 408, "The body took too long to arrive."
         yield 413, "The body is too large."
-        yield 415, "The body is no application/json, or is compressed."
-    yield 503, "A service that is needed is not available."
-    yield 504, "A service that is needed took too long."
+        yield 415, "The body is not application/json, or is compressed."
+    yield 503, "A service is not available. Try again."
+    yield 504, "A service did not answer in time."
 
 
 def with_body(media_type: str, schema: Schema, description: str) -> Schema:
-    """An answer with a body."""
+    """The description of a response with a body."""
     return {"description": description, "content": {media_type: {"schema": schema}}}
 
 
@@ -197,4 +199,4 @@ ERROR_HEADERS: Mapping[int, Schema] = {
     429: _header("Retry-After", "Seconds to wait."),
     503: _header("Retry-After", "Seconds to wait."),
 }
-"""Of answers of these statuses."""
+"""The headers of responses, by status."""

@@ -1,4 +1,4 @@
-"""Turns a table of operations into routes. The same table describes them: see openapi.py."""
+"""The table of operations, and the routes made from it. openapi.py describes the API from the same table."""
 
 import os
 import re
@@ -18,10 +18,9 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from footfall_gateway import metrics
-from footfall_gateway.auth import EVERYBODY, Audit, Authenticator, Principal
-from footfall_gateway.auth import Scope as Permission
-from footfall_gateway.http.bodies import Bodies, ClientGoneError, must_be_plain
-from footfall_gateway.http.includes import Includes, includes
+from footfall_gateway.auth import EVERYBODY, Audit, Authenticator, KeyScope, Principal
+from footfall_gateway.http.bodies import BodyReader, ClientGoneError, require_plain
+from footfall_gateway.http.includes import Includes, parse_includes
 from footfall_gateway.problem import ErrorStyle, Problem, format_error
 
 Query = TypeVar("Query", bound=msgspec.Struct)
@@ -29,13 +28,13 @@ Body = TypeVar("Body")
 Method = Literal["GET", "POST", "PUT", "DELETE", "OPTIONS"]
 
 JSON = "application/json; charset=UTF-8"
-"""Spelled as the original spells it."""
+"""As spelled by Genesys Web Engagement."""
 
-_MOST_PARAMETERS = 100
+_MAX_PARAMETERS = 100
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
-_EVERY_ANSWER = (
-    ("cache-control", "no-store"),  # most of it is about people
+_COMMON_HEADERS = (
+    ("cache-control", "no-store"),  # responses contain personal data
     ("x-content-type-options", "nosniff"),
     ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
 )
@@ -49,7 +48,7 @@ class NoQuery(msgspec.Struct):
 
 @dataclass(slots=True)
 class Call(Generic[Query, Body]):
-    """One request, decoded."""
+    """A decoded request."""
 
     path: Mapping[str, str]
     query: Query
@@ -60,10 +59,10 @@ class Call(Generic[Query, Body]):
     address: str
 
     def uuid(self, name: str, resource: str) -> str:
-        """The path parameter `name` in its stored form.
+        """The UUID in the path parameter `name`, in its stored form.
 
         Raises:
-            Problem: 404. What is no UUID names no resource.
+            Problem: 404, it is not a UUID, so no resource has it.
 
         """
         try:
@@ -74,34 +73,34 @@ class Call(Generic[Query, Body]):
 
 @dataclass(frozen=True, slots=True)
 class Operation(Generic[Query, Body]):
-    """One method on one path: what is called, what it takes and what it answers."""
+    """One method on one path: its handler, parameters, body and response."""
 
     name: str
     method: Method
     path: str
     handler: Callable[[Call[Query, Body]], Awaitable[Response]]
-    """Its docstring describes the operation."""
+    """Its docstring is the description of the operation."""
     query: type[Query]
-    answer: Any = None
-    """Type of the body of a 200; None when there is none."""
+    response_type: Any = None
+    """Type of the body of a 200; None: it has no body."""
     body: type[Body] | None = None
-    permission: Permission | None = Permission.READ
-    """None: open to everybody."""
+    required_scope: KeyScope | None = KeyScope.READ
+    """None: no authentication."""
     includes: tuple[str, ...] = ()
-    """What `include_*` may name."""
+    """The lists that `include_*` may name."""
     decode: Callable[[bytes], Body] | None = None
-    """What reads a body that is not simply the JSON of its type; may raise Problem."""
+    """A decoder for a body that is not plain JSON of its type; may raise Problem."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Request headers that it reads, each with what it says."""
+    """Descriptions of the request headers that the handler reads."""
     media_type: str = JSON
     """Of a 200."""
     also: Mapping[int, Any] = field(default_factory=dict)
-    """Types of bodies of further statuses that are answers and not errors."""
+    """Types of the bodies of other statuses that are not errors."""
 
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """Operations that are served below the same prefixes and answer errors alike."""
+    """Operations with the same path prefixes and the same form of errors."""
 
     tag: str
     prefixes: tuple[str, ...]
@@ -109,8 +108,8 @@ class Api:
     style: ErrorStyle
 
 
-def json_answer(body: Any, status: int = 200, /, **headers: str) -> Response:
-    """A compact JSON body."""
+def json_response(body: Any, status: int = 200, /, **headers: str) -> Response:
+    """A response with a compact JSON body."""
     return Response(
         msgspec.json.encode(body),
         status,
@@ -120,15 +119,15 @@ def json_answer(body: Any, status: int = 200, /, **headers: str) -> Response:
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """What every request to an operation passes."""
+    """The checks of every request to an operation: credentials, audit and body."""
 
     authenticator: Authenticator
     audit: Audit
-    bodies: Bodies
+    bodies: BodyReader
 
 
 def routes(api: Api, gate: Gate) -> list[Route]:
-    """One route a path and prefix."""
+    """The routes of an API, one for each path and prefix."""
     by_path: dict[str, dict[str, Operation[Any, Any]]] = {}
     for operation in api.operations:
         by_path.setdefault(operation.path, {})[operation.method] = operation
@@ -140,11 +139,11 @@ def routes(api: Api, gate: Gate) -> list[Route]:
 
 
 @dataclass(slots=True)
-class _Seen:
-    """What is known of a request by the time it is answered: who asks, and about whom."""
+class _RequestSubject:
+    """The client of a request, and the hashed ids of the resources it names. For the log line."""
 
     principal: Principal | None = None
-    whose: Mapping[str, str] = field(default_factory=dict)
+    subject_hashes: Mapping[str, str] = field(default_factory=dict)
 
 
 class _PathEndpoint:
@@ -160,14 +159,14 @@ class _PathEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        logs.request_id.set(_request_id(headers))
+        logs.request_id.set(_given_or_new_request_id(headers))
         operation = self._operations.get("GET" if scope["method"] == "HEAD" else scope["method"])
-        seen = _Seen()
+        subject = _RequestSubject()
         try:
             if operation is None:
-                response = self._without_operation(scope["method"])
+                response = self._options_or_405(scope["method"])
             else:
-                response = await operation.handler(await self._call(operation, scope, headers, receive, seen))
+                response = await operation.handler(await self._decode_call(operation, scope, headers, receive, subject))
         except ClientGoneError:
             return
         except Problem as problem:
@@ -175,95 +174,95 @@ class _PathEndpoint:
         except Exception:
             _log.exception("request failed", operation=operation and operation.name)
             response = self._style.response(Problem(500, "internal error"))
-        _account(operation, response.status_code, time.perf_counter() - started, seen)
+        _record(operation, response.status_code, time.perf_counter() - started, subject)
         response.headers["x-request-id"] = logs.request_id.get()
-        for name, value in _EVERY_ANSWER:
+        for name, value in _COMMON_HEADERS:
             response.headers.setdefault(name, value)
         await response(scope, receive, send)
 
-    async def _call(
+    async def _decode_call(
         self,
         operation: Operation[Any, Any],
         scope: Scope,
         headers: Mapping[str, str],
         receive: Receive,
-        seen: "_Seen",
+        subject: "_RequestSubject",
     ) -> Call[Any, Any]:
         address = scope["client"][0] if scope["client"] else ""
-        if operation.permission:
-            seen.principal = await self._gate.authenticator.authenticate(headers.get("authorization", ""), address)
-        path = {name: _unquoted(value) for name, value in scope["path_params"].items()}
-        if operation.permission and seen.principal:
-            seen.whose = self._gate.audit.whose(path)
-            seen.principal.must_hold(operation.permission)
-            _must_not_be_a_page_s(operation.method, headers)
-        values = _values(scope["query_string"])
+        if operation.required_scope:
+            subject.principal = await self._gate.authenticator.authenticate(headers.get("authorization", ""), address)
+        path = {name: _decode_segment(value) for name, value in scope["path_params"].items()}
+        if operation.required_scope and subject.principal:
+            subject.subject_hashes = self._gate.audit.subject_hashes(path)
+            subject.principal.require_scope(operation.required_scope)
+            _reject_cross_site(operation.method, headers)
+        values = _parse_query(scope["query_string"])
         return Call(
             path=path,
-            query=_typed(values, operation.query),
-            includes=includes(values, operation.includes),
-            body=await self._body(operation, headers, receive),
-            principal=seen.principal or EVERYBODY,
+            query=_convert_query(values, operation.query),
+            includes=parse_includes(values, operation.includes),
+            body=await self._read_body(operation, headers, receive),
+            principal=subject.principal or EVERYBODY,
             headers=headers,
             address=address,
         )
 
-    async def _body(self, operation: Operation[Any, Any], headers: Mapping[str, str], receive: Receive) -> Any:
+    async def _read_body(self, operation: Operation[Any, Any], headers: Mapping[str, str], receive: Receive) -> Any:
         if operation.body is None:
             return None
-        _must_be_json(headers)
+        _require_json(headers)
         raw = await self._gate.bodies.read(receive)
-        return operation.decode(raw) if operation.decode else _decoded(raw, operation.body)
+        return operation.decode(raw) if operation.decode else _decode_body(raw, operation.body)
 
-    def _without_operation(self, method: str) -> Response:
+    def _options_or_405(self, method: str) -> Response:
         if method == "OPTIONS":
             return Response(status_code=204, headers={"allow": self._allow})
-        raise Problem(405, "method not allowed here", allow=self._allow)
+        raise Problem(405, f"method not allowed; use {self._allow}", allow=self._allow)
 
 
-def _must_not_be_a_page_s(method: Method, headers: Mapping[str, str]) -> None:
-    """Raises Problem 403 for what a page of another origin changes with the credentials its browser remembers of us.
+def _reject_cross_site(method: Method, headers: Mapping[str, str]) -> None:
+    """Raises Problem 403 for a write from a page of another origin, with credentials that its browser remembers.
 
-    Sec-Fetch-Site says it best, but browsers leave it out towards plain HTTP. Origin comes with every such request, and
-    is compared with the host that was asked. Clients that are no browsers send neither.
+    Sec-Fetch-Site says so directly, but browsers omit it over plain HTTP. Then Origin, which browsers send with every
+    write, must be the requested host. Clients other than browsers send neither header.
     """
     if method == "GET":
         return
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
     if site:
-        is_ours = site in {"same-origin", "none"}
+        is_same_origin = site in {"same-origin", "none"}
     else:
-        is_ours = not origin or origin.partition("://")[2] == headers.get("host")
-    if not is_ours:
-        raise Problem(403, "a page of another origin may not do that")
+        is_same_origin = not origin or origin.partition("://")[2] == headers.get("host")
+    if not is_same_origin:
+        raise Problem(403, "pages of another origin may not write")
 
 
-def _must_be_json(headers: Mapping[str, str]) -> None:
-    """Raises Problem 415 for what a body is not. A form, and what has no type, any page may send to any origin."""
-    must_be_plain(headers.get("content-encoding", ""))
+def _require_json(headers: Mapping[str, str]) -> None:
+    """Raises Problem 415 for a body that is not JSON. Any page may send a form, or no type, to any origin."""
+    require_plain(headers.get("content-encoding", ""))
     if headers.get("content-type", "").partition(";")[0].rstrip().lower() != "application/json":
         raise Problem(415, "Content-Type: must be application/json")
 
 
-def _values(raw: bytes) -> dict[str, str]:
+def _parse_query(raw: bytes) -> dict[str, str]:
     try:
         return dict(
-            parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MOST_PARAMETERS)
+            parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MAX_PARAMETERS)
         )
     except UnicodeDecodeError:
-        raise Problem(400, "query: is not percent-encoded UTF-8") from None
+        raise Problem(400, "query: must be percent-encoded UTF-8") from None
     except ValueError:
-        raise Problem(400, f"query: at most {_MOST_PARAMETERS} parameters") from None
+        raise Problem(400, f"query: must have at most {_MAX_PARAMETERS} parameters") from None
 
 
-def _typed(values: Mapping[str, str], query: type[Query]) -> Query:
+def _convert_query(values: Mapping[str, str], query: type[Query]) -> Query:
     try:
         return msgspec.convert(values, query, strict=False)
     except msgspec.ValidationError as error:
         raise Problem(400, format_error(error)) from None
 
 
-def _decoded(raw: bytes, body: type[Body]) -> Body:
+def _decode_body(raw: bytes, body: type[Body]) -> Body:
     try:
         return msgspec.json.decode(raw.removeprefix(BOM_UTF8), type=body)
     except msgspec.ValidationError as error:
@@ -272,31 +271,31 @@ def _decoded(raw: bytes, body: type[Body]) -> Body:
         raise Problem(400, "the body is not JSON") from None
 
 
-def _unquoted(segment: str) -> str:
-    """One segment of the raw path: routed while encoded, so an id may hold `/` (`%2F`), `#`, `%` and anything else."""
+def _decode_segment(segment: str) -> str:
+    """One segment of the raw path. It is decoded after routing, so that an id may contain `/` (`%2F`)."""
     try:
         return unquote(segment, errors="strict")
     except UnicodeDecodeError:
-        raise Problem(400, "path: is not percent-encoded UTF-8") from None
+        raise Problem(400, "path: must be percent-encoded UTF-8") from None
 
 
-def _request_id(headers: Mapping[str, str]) -> str:
+def _given_or_new_request_id(headers: Mapping[str, str]) -> str:
     given = headers.get("x-request-id", "")
     return given if _REQUEST_ID.fullmatch(given) else os.urandom(8).hex()
 
 
-def _account(operation: Operation[Any, Any] | None, status: int, seconds: float, seen: _Seen) -> None:
-    """Count and log a request: by operation, because paths and queries name people; docs/security.md: Audit."""
+def _record(operation: Operation[Any, Any] | None, status: int, seconds: float, subject: _RequestSubject) -> None:
+    """Count and log a request by its operation: paths and queries contain personal data (docs/security.md, Audit)."""
     name = operation.name if operation else "none"
     metrics.REQUESTS.labels(name, str(status)).inc()
     metrics.REQUEST_SECONDS.labels(name).observe(seconds)
-    write = _log.info if operation and operation.permission else _log.debug  # probes come every few seconds
+    write = _log.info if operation and operation.required_scope else _log.debug  # probes come every few seconds
     write(
         "request",
         operation=name,
         status=status,
         ms=round(seconds * 1000, 1),
-        client=seen.principal and seen.principal.name,
-        key=seen.principal and seen.principal.key_id,
-        whose=seen.whose,
+        client=subject.principal and subject.principal.name,
+        key=subject.principal and subject.principal.key_id,
+        subject_hashes=subject.subject_hashes,
     )

@@ -1,4 +1,4 @@
-"""Turns files held in memory into answers: precompressed, with entity tags, readable from every origin."""
+"""Static files, served from memory: precompressed, with entity tags, readable from every origin."""
 
 import gzip
 import hashlib
@@ -18,13 +18,13 @@ PAGE_POLICY = (
     "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; "
     "frame-ancestors 'none'"
 )
-"""Content-Security-Policy of every page: nothing from elsewhere, nothing inline, in nobody's frame."""
+"""Content-Security-Policy of every page: no other origins, no inline scripts, no frames."""
 
 DEMO_POLICY = f"{PAGE_POLICY}; script-src 'self' 'unsafe-eval'"
-"""The demo shop stands for a customer's site, and the DSL's expressions are evaluated there."""
+"""The demo shop is like a customer's site, where the DSL's expressions need `eval`."""
 
 _DOCUMENTS = ("text/html", "image/svg+xml", "application/xml")
-"""What a browser may show as a page, with what scripts there are in it."""
+"""Types that a browser shows as a page and whose scripts it runs."""
 
 _PAGE_AGE_S = 60
 
@@ -36,41 +36,42 @@ class BrowserFile:
     body: bytes
     gzipped: bytes
     etag: str
-    """Strong entity tag, in its quotes. The compressed form is another representation: send `gzip_etag` with it."""
+    """Strong entity tag, in quotes. The compressed form is another representation and has the `gzip_etag`."""
     gzip_etag: str
     version: str
-    """Changes with the content. A request with `?v=<version>` may be cached for good, any other only for a while."""
+    """Hash of the content. A response to `?v=<version>` may be cached permanently, any other for `max_age_s`."""
     content_type: str
     max_age_s: int = 3600
-    """How long that while is, in seconds."""
 
     def cache_control(self, requested_version: str | None) -> str:
-        """The Cache-Control of an answer, given the request's `v` parameter."""
+        """The Cache-Control of a response, given the request's `v` parameter."""
         if requested_version == self.version:
             return "public, max-age=31536000, immutable"
         return f"public, max-age={self.max_age_s}"
 
 
 class Files:
-    """Answers GET and HEAD for the paths it knows; each path with what gives its present content."""
+    """An ASGI application that serves files. Those of `changing` are read by a function for each request."""
 
-    def __init__(self, files: Mapping[str, Callable[[], BrowserFile]]) -> None:
+    def __init__(self, files: Mapping[str, BrowserFile], changing: Mapping[str, Callable[[], BrowserFile]]) -> None:
         self._files = files
+        self._changing = changing
 
     def __contains__(self, path: str) -> bool:
-        return path in self._files or f"{path}/" in self._files
+        return path in self._changing or path in self._files or f"{path}/" in self._files
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request for a path that is known."""
-        present = self._files.get(scope["path"])
-        # A folder's page names its neighbours relative to the folder.
-        response = _answer(present(), scope) if present else RedirectResponse(f"{scope['path']}/", 308)
+        """Respond to a request for a path that `in` has found."""
+        path = scope["path"]
+        file = self._changing[path]() if path in self._changing else self._files.get(path)
+        # The page of a folder has links relative to the folder.
+        response = _response(file, scope) if file else RedirectResponse(f"{path}/", 308)
         await response(scope, receive, send)
 
 
-def _answer(file: BrowserFile, scope: Scope) -> Response:
+def _response(file: BrowserFile, scope: Scope) -> Response:
     if scope["method"] not in {"GET", "HEAD"}:
-        return PROBLEM_DETAILS.response(Problem(405, "method not allowed here", allow="GET, HEAD"))
+        return PROBLEM_DETAILS.response(Problem(405, "method not allowed; use GET or HEAD", allow="GET, HEAD"))
     asked = Headers(scope=scope)
     is_gzipped = "gzip" in asked.get("accept-encoding", "") and len(file.gzipped) < len(file.body)
     version = parse_qs(scope["query_string"].decode("latin-1")).get("v", [None])[0]
@@ -78,7 +79,7 @@ def _answer(file: BrowserFile, scope: Scope) -> Response:
         "etag": file.gzip_etag if is_gzipped else file.etag,
         "cache-control": file.cache_control(version),
         "vary": "accept-encoding",
-        # Pages of every site load the script and fetch the DSL; nothing here is anybody's secret.
+        # Pages of every site load the script and fetch the DSL. No file is confidential.
         "access-control-allow-origin": "*",
         "cross-origin-resource-policy": "cross-origin",
         "x-content-type-options": "nosniff",
@@ -97,12 +98,11 @@ def _answer(file: BrowserFile, scope: Scope) -> Response:
 def asset_folder(name: str) -> Path:
     """The folder of static files `name`: inside the package in a wheel, beside it in the source tree."""
     package = Path(__file__).parent.parent
-    packed = package / name
-    return packed if packed.is_dir() else package.parent / name
+    return package / name if (package / name).is_dir() else package.parent / name
 
 
-def packed(body: bytes, content_type: str, max_age_s: int = 3600) -> BrowserFile:
-    """Content as it will be sent."""
+def browser_file(body: bytes, content_type: str, max_age_s: int = 3600) -> BrowserFile:
+    """A file made of its content."""
     version = hashlib.sha256(body).hexdigest()[:16]
     return BrowserFile(
         body=body,
@@ -115,15 +115,15 @@ def packed(body: bytes, content_type: str, max_age_s: int = 3600) -> BrowserFile
     )
 
 
-def files_below(prefix: str, root: Path) -> Iterator[tuple[str, BrowserFile]]:
-    """Every file below a folder, by URL path; `index.html` is also the folder itself."""
+def folder_files(prefix: str, root: Path) -> Iterator[tuple[str, BrowserFile]]:
+    """Every file in a folder and its subfolders, by URL path. `index.html` also has the path of its folder."""
     for file in sorted(root.rglob("*")):
         if not file.is_file():
             continue
         content_type = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
         if content_type.startswith("text/"):
             content_type += "; charset=utf-8"
-        found = packed(file.read_bytes(), content_type, _PAGE_AGE_S)
+        found = browser_file(file.read_bytes(), content_type, _PAGE_AGE_S)
         path = f"{prefix}/{file.relative_to(root).as_posix()}"
         yield path, found
         if file.name == "index.html":

@@ -1,22 +1,22 @@
 // Commands: `_gt.push([name, ...])`, in every spelling that pages use.
 
-/** What the visitor has answered, as the page reports it. @type {boolean|undefined} */
+/** The visitor's consent, as the page reports it. @type {boolean|undefined} */
 let consent;
 let isConfigured = false;
 let isStarted = false;
 
-/** Calls made before the start, in order. @type {unknown[][]} */
+/** Calls before the start, in order. @type {unknown[][]} */
 const held = [];
 
 /**
- * Raises an event of the current page, with its data as they are now.
+ * Raises an event of the current page. Its data are copied now.
  * @param {string} name
  * @param {object} data
  */
 function raise(name, data) {
   ensurePage();
   write(name, data);
-  // The page's own farewell may come after ours.
+  // The page's own `pagehide` listener may run after ours.
   if (page.isGone) flushNow();
 }
 
@@ -32,7 +32,7 @@ const commands = {
   /** @param {boolean} isGranted */
   consent(isGranted) {
     consent = isGranted;
-    // Later, for a `config` may follow in the same queue.
+    // Later, because a `config` may follow in the same queue.
     if (isGranted) setTimeout(safely(start));
     else stop();
   },
@@ -45,7 +45,7 @@ const commands = {
   event(what, options) {
     const isNamed = typeof what === 'string';
     const name = isNamed ? what : what.eventName;
-    // Not the values: to read them may fail.
+    // Descriptors, because reading the values may throw.
     const { eventName, ...rest } = Object.getOwnPropertyDescriptors(isNamed ? Object(options) : what);
     const { data } = Object(isNamed && options);
     raise(
@@ -55,7 +55,7 @@ const commands = {
   },
 
   /**
-   * `alias` is for widgets that pass on what they find: engagement used it.
+   * `alias` is for widgets of Genesys Web Engagement (GWE), which pass it on.
    * @param {(ids: {visitID: string, globalVisitID: string, pageID: string, alias: ''}) => void} callback
    */
   getIDs(callback) {
@@ -63,9 +63,9 @@ const commands = {
     setTimeout(callback, 0, { visitID: page.visitID, globalVisitID: globalVisitID(), pageID: page.id, alias: '' });
   },
 
-  /** Of the original's engagement. Nothing here notifies pages, so there is nothing to keep. */
+  /** A command of GWE's engagement. Footfall sends pages no notifications. */
   on() {
-    debug('no chat, callback, notifications (_gwc, on) here');
+    debug('chat, callback and notifications (_gwc, on) are not available');
     commands.on = () => {};
   },
 };
@@ -77,7 +77,7 @@ IDENTITY_EVENTS.forEach((name) => {
 /** @param {any[]} call */
 function run([name, ...args]) {
   if (Object.keys(commands).includes(name)) commands[name](...args);
-  else debug('no such command', name);
+  else debug('unknown command', name);
 }
 
 /** @param {any[]} call */

@@ -1,11 +1,11 @@
-// Delivery: brings waiting events to the gateway, in batches, until it confirms them.
+// Delivery: sends waiting events to the gateway in batches, until it confirms them.
 
 const BATCH_AFTER_EVENTS = 20;
 const BATCH_AFTER_MS = 2000;
 const MAX_BATCH_EVENTS = 100;
-// Browsers let 64 KiB of requests outlive their page.
+// Browsers allow 64 KiB of requests that outlive their page.
 const KEEPALIVE_BYTES = 64 * 1024;
-// What a request has around its events, at most.
+// Maximum size of a request without its events.
 const HEAD_BYTES = 500;
 const ANSWER_TIMEOUT_MS = 15000;
 const LEASE_MS = 20000;
@@ -13,19 +13,19 @@ const FIRST_PAUSE_MS = 1000;
 const MAX_PAUSE_MS = 60000;
 const MAX_RETRY_AFTER_MS = 600000;
 
-/** Status, body and Retry-After of the gateway's answer. @typedef {[number, string, string|null]} Answer */
+/** Status, body and Retry-After of the gateway's response. @typedef {[number, string, string|null]} Answer */
 
 const tab = Math.random().toString(36).slice(2);
 
-/** Missing on http: pages, refused in sandboxes. @type {LockManager|undefined} */
+/** Missing on http: pages; refused in sandboxed frames. @type {LockManager|undefined} */
 let locks = navigator.locks;
 
-/** Keys of the events on their way from this page. @type {Set<string>} */
+/** Keys of the events in requests of this page. @type {Set<string>} */
 const underway = new Set();
 let bytesUnderway = 0;
 let batchLimit = MAX_BATCH_EVENTS;
 let failures = 0;
-/** Whether to send by XMLHttpRequest. Changes when the gateway is not heard of: a page may have broken either way. */
+/** Whether to send by XMLHttpRequest. Changes after each request without a response: a page may have broken one way. */
 let byXHR = false;
 let unsent = 0;
 let flushing = false;
@@ -34,7 +34,7 @@ let flushAgain = false;
 let timer;
 let due = Infinity;
 
-/** Flushes no later than in so many milliseconds. @param {number} delay */
+/** Flushes after `delay` at the latest. @param {number} delay milliseconds */
 function schedule(delay) {
   if (Date.now() + delay >= due) return;
   clearTimeout(timer);
@@ -42,14 +42,14 @@ function schedule(delay) {
   timer = setTimeout(flush, delay);
 }
 
-/** Takes note of a new event. @param {boolean} urgent */
+/** Counts a new event, and schedules its batch. @param {boolean} urgent */
 function noteEvent(urgent) {
   unsent += 1;
   if (urgent || unsent >= BATCH_AFTER_EVENTS) flush();
   else schedule(BATCH_AFTER_MS);
 }
 
-/** Sends one batch as soon as no other tab is sending, and goes on while there is more. */
+/** Sends one batch as soon as no other tab is sending, and continues while events wait. */
 function flush() {
   clearTimeout(timer);
   due = Infinity;
@@ -76,11 +76,11 @@ function alone(task) {
   const [holder, until] = (get('lease') || '').split('.');
   if (holder && holder !== tab && Number(until) > Date.now()) return Promise.resolve(FIRST_PAUSE_MS);
   put('lease', tab + '.' + (Date.now() + LEASE_MS));
-  // Another tab may have written at the same moment: the later one has it.
+  // Another tab may have written at the same time: then the later one holds the lease.
   return aMoment().then(() => (holdsLease() ? task().finally(endLease) : FIRST_PAUSE_MS));
 }
 
-/** Long enough for other tabs to see what this one has written. */
+/** A delay after which other tabs see what this one has written. */
 function aMoment() {
   return new Promise((resolve) => setTimeout(resolve, 50));
 }
@@ -113,7 +113,7 @@ function batchOf(items, bytes) {
 }
 
 /**
- * Sends these events and takes what the gateway confirms out of the queue.
+ * Sends these events, and removes from the queue those that the gateway confirms.
  * @param {(Item & {text: string|null})[]} items of one site
  * @returns {Promise<number>} milliseconds until the next request
  */
@@ -138,11 +138,11 @@ async function post(items) {
   }
 }
 
-/** @param {string} body @returns {Promise<Answer>} rejected when there is none in time */
+/** @param {string} body @returns {Promise<Answer>} rejected without a response in time */
 function request(body) {
   return new Promise((resolve, reject) => {
     const url = endpoint() + '/beacon';
-    setTimeout(reject, ANSWER_TIMEOUT_MS, 'no answer');
+    setTimeout(reject, ANSWER_TIMEOUT_MS, 'the gateway does not answer');
     // Only `fetch` outlives its page.
     if (byXHR && !page.isGone) {
       const xhr = new XMLHttpRequest();
@@ -161,7 +161,7 @@ function request(body) {
 }
 
 /**
- * Takes out of the queue what the answer says is settled.
+ * Removes from the queue the events that are stored or permanently rejected.
  * @param {Item[]} items
  * @param {number} lost how many lost events the request has reported
  * @param {Answer} answer
@@ -191,7 +191,7 @@ function settle(items, lost, [status, text, after]) {
 }
 
 /**
- * Pauses the sending of all tabs, longer each time, and at least as long as the gateway says.
+ * Pauses delivery in all tabs, longer each time, and at least for the gateway's Retry-After.
  * @param {string|null} after seconds
  */
 function backOff(after) {
@@ -203,14 +203,14 @@ function backOff(after) {
   return pause;
 }
 
-/** Tries again without waiting out the pause. */
+/** Sends without waiting for the end of the pause. */
 function flushAtOnce() {
   failures = 0;
   remove('pause');
   flush();
 }
 
-/** Sends what this page still has, with no time to wait for a turn; what is not confirmed the next page sends again. */
+/** Sends the events of a page that is closing, without waiting for other tabs. The next page resends unconfirmed ones. */
 function flushNow() {
   const items = waiting().filter(({ key }) => own.has(key) && !underway.has(key));
   const batch = batchOf(items, KEEPALIVE_BYTES - bytesUnderway);

@@ -1,12 +1,12 @@
-// Links: a visit that a link has brought from another domain of the owner. Its other half is `../links.js`.
+// Links: a visit that a link carries from another domain of the site's owner. The rest is in `../links.js`.
 
-// How long a page with a brought visit waits for that half before it begins without.
+// How long a page with such a link waits for links.js before it begins a visit of its own.
 const LINK_TIMEOUT_MS = 2000;
 
-/** The visit and the browser that the address has named. */
+/** The visit and the browser that the page's address names. */
 let brought = '';
 
-/** Takes them out of the address, at once: other scripts send it further. */
+/** Removes them from the address immediately, because other scripts may pass it on. */
 function cleanAddress() {
   const clean = location.href.replace(/([?&])_gt_link=([^&#]*)(&?)/, (_, before, name, after) => {
     brought = name;
@@ -18,7 +18,7 @@ function cleanAddress() {
 /** @type {Promise<unknown>|undefined} */
 let links;
 
-/** Loads the other half, once; done when it has looked at what was brought. */
+/** Loads links.js once. Done when links.js has decided about the visit. */
 function loadLinks() {
   links = links || new Promise((done) => {
     setTimeout(done, LINK_TIMEOUT_MS);

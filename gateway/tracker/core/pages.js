@@ -25,15 +25,15 @@ const page = {
   hiddenExit: '',
 };
 
-/** What makes an address another page; all are one where the page says so. */
+/** The part of the address that identifies a page; constant when the page turns `historyRouting` off. */
 function address() {
   if (config.historyRouting === false) return '';
   return config.hashRouting ? location.href : location.href.split('#')[0];
 }
 
 /**
- * The next timestamp of the page's visit, later than every other.
- * @param {number} at when it happened; 0: right after the last sign of life
+ * The next timestamp of the page's visit, later than all others.
+ * @param {number} at when it happened; 0: directly after the last event
  */
 function stamp(at) {
   const visit = readVisit();
@@ -98,7 +98,7 @@ function ensurePage() {
 /** @param {number} at when; 0: when the visit ended */
 function leavePage(at) {
   if (!page.isOpen) return;
-  // A page hidden for as long as a visit may idle was left when it was hidden: that PageExited counts.
+  // When the visit has ended while the page was hidden, the PageExited of the time of hiding counts.
   if (!page.hiddenExit || !isIdle(page.hiddenAt)) {
     cameBack();
     writeExit(at, 'e');
@@ -113,7 +113,7 @@ function writeExit(at, prefix) {
   return write('PageExited', { duration: Math.floor((timestamp - page.entered) / 1000) }, timestamp, prefix);
 }
 
-/** A hidden tab may be killed without a further word, so what it would say last is kept beforehand. */
+/** A hidden tab may be killed without an event, so its PageExited is stored beforehand. */
 function wentAway() {
   if (!page.isOpen || page.hiddenExit) return;
   page.hiddenAt = Date.now();
@@ -153,7 +153,7 @@ function onPageHide() {
   endLease();
 }
 
-/** Back from the back-forward cache: the same document, entered once more. */
+/** The document is shown again from the back-forward cache, which is a new page entry. */
 function onPageShow() {
   if (!page.isGone) return;
   page.isGone = false;

@@ -1,6 +1,6 @@
-// Queue: the events that no server has confirmed yet, one storage item each.
+// Queue: the events that the gateway has not confirmed, one storage item each.
 // An item is written once and removed once, so that tabs, which may be separate processes, never overwrite each other.
-// Its key says all that sorting and bounding need: e.<timestamp>.<eventID>.<bytes>.<site>
+// Its key has all that sorting and limits need: e.<timestamp>.<eventID>.<bytes>.<site>
 
 const MAX_AGE_MS = 7 * 24 * 60 * 60 * 1000;
 const MAX_EVENTS = 1000;
@@ -9,11 +9,11 @@ const MAX_EVENT_BYTES = 64000; // an event fits into a request that outlives its
 
 /** @typedef {{key: string, time: number, bytes: number, site: string}} Item */
 
-/** Keys of the events this page has raised. @type {Set<string>} */
+/** Keys of the events that this page has raised. @type {Set<string>} */
 const own = new Set();
 
 /**
- * Keeps an event until it is confirmed, without its data where these are too much.
+ * Stores an event until it is confirmed, without its data when they are too large.
  * @param {{timestamp: number, eventID: string}} event all but its data
  * @param {string} data
  * @param {string} prefix 'e', or 'x' for one that counts only once the visit has gone idle
@@ -39,7 +39,7 @@ function discard(key) {
 }
 
 /**
- * Counts events that no server will ever see; the next batch reports them.
+ * Counts events that were dropped; the next batch reports them.
  * @param {number} count negative once reported
  */
 function countLost(count) {
@@ -50,7 +50,7 @@ function lostCount() {
   return Number(get('lost'));
 }
 
-/** The waiting events, oldest first, after dropping what is too old or too much (the oldest). @returns {Item[]} */
+/** The waiting events, oldest first. Drops those that are too old, and the oldest beyond the limits. @returns {Item[]} */
 function waiting() {
   let count = 0;
   let total = 0;

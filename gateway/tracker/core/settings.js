@@ -1,7 +1,7 @@
-// Settings: what the page may configure, and where its events go.
+// Settings: the page's configuration, and the address of the gateway.
 
 /**
- * The options of `_gt.push(['config', {...}])`; docs/site/script.md says what each does.
+ * The options of `_gt.push(['config', {...}])`, described in docs/site/script.md.
  * @typedef {Object} Config
  * @property {string} [httpEndpoint]
  * @property {string} [httpsEndpoint]
@@ -25,18 +25,18 @@ const config = {};
 
 const script = /** @type {HTMLScriptElement} */ (document.currentScript || document.getElementById('_gt'));
 
-/** Name of the global, and what all that it keeps is named after: a page may carry the original's tracker as well. */
+/** Name of the global, and prefix of cookies and storage keys. A page may also have the tracker of GWE. */
 const GLOBAL = (script && script.dataset.global) || '_gt';
 
 const isSecure = location.protocol === 'https:';
 
-/** Address of the gateway without a slash at its end: the configured one, else what this script's begins with. */
+/** Address of the gateway without a slash at its end: the configured one, or else that of this script. */
 function endpoint() {
   const configured = isSecure ? config.httpsEndpoint : config.httpEndpoint || config.httpsEndpoint;
   return (configured || script.src).replace(/\/(tracker\.js|(server|frontend)\/resources\/).*|\/+$/, '');
 }
 
-/** Whether the visitor's browser asks not to be tracked and the site wants that honoured. */
+/** Whether the visitor's browser asks not to be tracked, and the site honours that. */
 function isQuiet() {
   const { globalPrivacyControl, doNotTrack } = /** @type {Navigator & {globalPrivacyControl?: boolean}} */ (navigator);
   return !!config.privacySignals && (globalPrivacyControl === true || doNotTrack === '1');
@@ -48,7 +48,7 @@ function debug(...what) {
 }
 
 /**
- * The function, but never an error for the page it runs in.
+ * The function, without errors for the page.
  * @template {unknown[]} A
  * @param {(...args: A) => unknown} act
  * @returns {(...args: A) => void}

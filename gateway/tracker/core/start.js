@@ -1,4 +1,4 @@
-// Start: takes over the global and begins once consent, configuration and the page are there.
+// Start: installs the commands, and begins once consent, configuration and the page are ready.
 
 /** Whether begin() may run now. */
 function mayBegin() {
@@ -6,7 +6,7 @@ function mayBegin() {
   return !isStarted && !prerendering && consent !== false && (config.consent !== 'required' || consent);
 }
 
-/** Begins, unless it is too early: then the next occasion calls again. */
+/** Begins, unless it is too early: then a later event calls again. */
 function start() {
   const isParsing = document.readyState === 'loading';
   if (!mayBegin() || (isParsing && !(isConfigured && document.title))) return;
@@ -19,7 +19,7 @@ function start() {
   } else agree();
 }
 
-/** Begins; where another host's page may start a visit at the same moment, once both see the same. */
+/** Begins. Where a page of another host may start a visit at the same time: once both have agreed on its id. */
 function agree() {
   if (!mayBegin()) return undefined;
   openStore();
@@ -52,7 +52,7 @@ function begin() {
   if (config.linkDomains) loadLinks();
 }
 
-/** Consent is refused or withdrawn: nothing goes out, nothing stays. */
+/** Consent is refused or withdrawn: sends nothing, and deletes everything stored. */
 function stop() {
   isStarted = false;
   page.isOpen = false;
@@ -63,19 +63,19 @@ function stop() {
 
 let rulesAreLoading = false;
 
-/** Loads the second file, which raises the business events of the configured DSL. */
+/** Loads dsl.js, which raises the business events of the configured DSL. */
 function loadRules() {
   if (!config.dslResource || rulesAreLoading) return;
   rulesAreLoading = true;
   const { dataset } = load('/tracker-dsl.js?v=DSL_VERSION');
   dataset.dsl = config.dslResource;
   dataset.global = GLOBAL;
-  // Of the original, `GTCJ.min.js` is `GTC.min.js` with jQuery.
+  // In GWE, `GTCJ.min.js` is `GTC.min.js` with jQuery.
   if (script && /J(\.min)?\.js/.test(script.src)) dataset.jquery = '';
   if (config.debug) dataset.debug = '';
 }
 
-/** Loads another file of ours, which may still be told something through its element. @param {string} path */
+/** Loads another file of the gateway. Returns its element, for parameters. @param {string} path */
 function load(path) {
   const element = document.createElement('script');
   element.src = endpoint() + path;
@@ -86,7 +86,7 @@ function load(path) {
 const globals = /** @type {any} */ (window);
 // Without the snippet, `_gt` is the script element of that id.
 const calls = Array.isArray(globals[GLOBAL]) ? globals[GLOBAL] : [];
-// A second copy of this script finds the first one's `push` and leaves it alone.
+// A second copy of this script finds the `push` of the first, and does nothing.
 if (!Object.keys(calls).includes('push')) {
   globals[GLOBAL] = calls;
   calls.push = (/** @type {any[]} */ ...more) => {

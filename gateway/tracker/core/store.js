@@ -1,5 +1,5 @@
-// Store: what this browser remembers: cookies and localStorage, and memory where it refuses both.
-// Names and keys are given without what all of ours begin with.
+// Store: cookies and localStorage, or memory where the browser refuses both.
+// Names and keys are given without their common prefix.
 
 const OURS = GLOBAL + '_';
 
@@ -11,14 +11,14 @@ const memory = new Map();
 /** @type {Storage|null} */
 let disk = null;
 
-/** What our cookies are set for: a domain, or '' for this host alone. */
+/** The domain of our cookies; '' for this host alone. */
 let domain = '';
 
 function openStore() {
   try {
     disk = localStorage;
     if (!isQuiet()) return;
-    // For a quiet visitor nothing outlives the tab.
+    // For a visitor who asks not to be tracked, nothing outlives the tab.
     forgetAll();
     disk = sessionStorage;
   } catch (refused) {
@@ -41,7 +41,7 @@ function put(key, value) {
     /** @type {Storage} */ (disk).setItem(OURS + key, String(value));
     memory.delete(key);
   } catch (noneOrFull) {
-    // Then memory has it.
+    // The value stays in memory.
   }
 }
 
@@ -57,7 +57,7 @@ function keys() {
   return [...memory.keys(), ...onDisk.map((key) => key.slice(OURS.length))];
 }
 
-/** @param {string} name @returns {string} '' also where the document has no cookies, as in a sandbox */
+/** @param {string} name @returns {string} '' also where the document has no cookies, as in a sandboxed frame */
 function readCookie(name) {
   try {
     return isQuiet() ? '' : (document.cookie.match('(?:^|; )' + OURS + name + '=([^;]*)') || [])[1] || '';
@@ -77,7 +77,7 @@ function writeCookie(name, value, maxAge, at = domain) {
     document.cookie = OURS + name + '=' + value + '; Path=/; SameSite=Lax' + (isSecure ? '; Secure' : '') +
       (at && '; Domain=' + at) + (maxAge === undefined ? '' : '; Max-Age=' + maxAge);
   } catch (refused) {
-    // remember() keeps it elsewhere.
+    // remember() stores it elsewhere.
   }
 }
 
@@ -87,7 +87,7 @@ function recall(name) {
 }
 
 /**
- * Keeps a value in a cookie, so that sub-domains share it, else in the store.
+ * Stores a value in a cookie, which sub-domains share, or else in the store.
  * @param {string} name
  * @param {string} value
  */
@@ -97,16 +97,16 @@ function remember(name, value) {
   else put(name, value);
 }
 
-/** What domains cookies of this host can have, the widest first: two labels of its name, three, and so on. */
+/** The possible domains for cookies of this host, the widest first: two labels of its name, three, and so on. */
 function domains() {
   const labels = location.hostname.split('.');
-  // An address has none.
+  // An IP address has none.
   return /[^\d.]/.test(location.hostname) ? labels.slice(1).map((_, index) => labels.slice(-2 - index).join('.')) : [];
 }
 
 /**
- * Finds the domain of our cookies: the widest that the browser accepts, which it does not for one like `co.uk`.
- * Found once by each host, which then moves there what it has kept in cookies of its own.
+ * Finds the domain of our cookies: the widest that the browser accepts. Browsers refuse public suffixes such as `co.uk`.
+ * Each host does so once, and then moves the values of its own cookies there.
  */
 function findDomain() {
   const asked = config.domain || config.cookieDomain || config.domainName || '';
@@ -120,14 +120,14 @@ function findDomain() {
     const id = recall(name);
     remove(name);
     dropCookie(name, domain);
-    // What another host of the domain has brought there stays.
+    // A value that another host of the domain has moved there stays.
     if (id && !readCookie(name)) remember(name, id);
   });
 }
 
 /** @param {string} at a domain */
 function isAccepted(at) {
-  // Its name is of this page, for another may be trying too.
+  // The name is unique to this page, because other pages may try too.
   writeCookie(tab, '1', 9, at);
   const isKept = readCookie(tab);
   writeCookie(tab, '', 0, at);
@@ -139,7 +139,7 @@ function dropCookie(name, kept) {
   ['', ...domains()].forEach((at) => at === kept || writeCookie(name, '', 0, at));
 }
 
-/** Leaves no trace in this browser. */
+/** Deletes everything that this script has stored. */
 function forgetAll() {
   COOKIES.forEach((name) => dropCookie(name));
   keys().forEach(remove);

@@ -1,4 +1,4 @@
-// Visit: the ids of browser and visit, and the clock of the visit.
+// Visit: the ids of the browser and of the visit, and the time of its last event.
 
 const IDLE_MS = +'IDLE_MINUTES' * 60 * 1000;
 const YEAR_S = 365 * 24 * 60 * 60;
@@ -8,16 +8,16 @@ function randomID() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   bytes[6] = (bytes[6] & 15) | 64;
   bytes[8] = (bytes[8] & 63) | 128;
-  // Array.from is another function on pages with Prototype.js.
+  // Prototype.js replaces Array.from.
   return [...bytes].map((byte) => (byte + 256).toString(16).slice(1)).join('');
 }
 
-/** An id as events and pages have it. */
+/** An id in the format of events and pages. */
 function pageStyleID() {
   return randomID().toUpperCase();
 }
 
-/** An id as visits and browsers have it. */
+/** An id in the format of visits and browsers. */
 function visitStyleID() {
   return randomID().replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-');
 }
@@ -28,8 +28,8 @@ function isVisitStyleID(id) {
 }
 
 /**
- * The running visit as all tabs know it: its id ('' when there is none) and the last timestamp given out in it, 0 for
- * one that is yet to start.
+ * The current visit, shared by all tabs: its id ('' when there is none) and its last timestamp, 0 before it has
+ * started.
  */
 function readVisit() {
   const [id, last] = recall('vid').split('.');
@@ -41,14 +41,14 @@ function writeVisit(id, last) {
   remember('vid', id + '.' + last);
 }
 
-/** Whether so long ago that the visit is over. A clock set back as far ends it too, or its time would stand still. */
+/** Whether the visit is over. A clock that is set back by as much also ends it, or its timestamps would not advance. */
 function isIdle(/** @type {number} */ time) {
   return Math.abs(Date.now() - time) > IDLE_MS;
 }
 
 /**
- * The id of this browser, '' for a quiet visitor.
- * @param {boolean} [isVisitStart] lets it live another year
+ * The id of this browser; '' for a visitor who asks not to be tracked.
+ * @param {boolean} [isVisitStart] renews the cookie for a year
  */
 function globalVisitID(isVisitStart) {
   if (isQuiet()) return '';
@@ -62,7 +62,7 @@ function globalVisitID(isVisitStart) {
 }
 
 /**
- * A gateway under the domain of the cookies sets it by HTTP as well: Safari keeps what scripts set for a week.
+ * Renews the cookie by HTTP, when the gateway is under its domain: Safari keeps cookies of scripts for a week only.
  * @param {string} id
  */
 function renewByHTTP(id) {

@@ -1,4 +1,4 @@
-"""A real gateway process's parts on a free port, before a collector whose answers a test decides."""
+"""A gateway on a free port, in front of a collector whose responses a test sets."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -22,7 +22,7 @@ Collect = Callable[[EventBatch], Awaitable[collector.CollectResponse]]
 
 @dataclass
 class ScriptedCollector(collector_grpc.CollectorServiceServicer):
-    """Answers as `answer` says, and keeps what it was asked."""
+    """Responds as `answer` does, and records the batches."""
 
     batches: list[EventBatch] = field(default_factory=list)
     answer: Collect | None = None
@@ -61,7 +61,7 @@ def before(suite: Suite) -> dict[str, Any]:
 
 @asynccontextmanager
 async def running_gateway(**settings: Any) -> AsyncIterator[httpx.AsyncClient]:
-    """A gateway with these settings; gives a client of it."""
+    """A gateway with these settings; yields a client."""
     defaults: dict[str, Any] = {"port": 0, "drain_delay_ms": 0, "API_USER": "tester", "API_PASSWORD": "secret"}
     gateway = Gateway(GatewaySettings(**defaults | settings))
     port = await gateway.start()
@@ -76,7 +76,7 @@ async def running_gateway(**settings: Any) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 async def http(scripted_collector: ScriptedCollector) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a gateway whose collector is the scripted one and whose other backends are away."""
+    """A client of a gateway with the scripted collector, whose other backends are unavailable."""
     async with running_gateway(
         COLLECTOR_TARGET=scripted_collector.target, IDENTITY_TARGET="127.0.0.1:1", HISTORY_TARGET="127.0.0.1:1"
     ) as client:

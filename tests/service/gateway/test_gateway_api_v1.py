@@ -13,7 +13,7 @@ from tests.tools.eventually import eventually
 from tests.tools.suite import Suite
 from tests.tools.visits import event, live_state, now_ms
 
-NOBODY = "00000000-0000-4000-8000-000000000000"
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ async def signed_in(http: httpx.AsyncClient, person: str, **data: Any) -> str:
     return visit
 
 
-async def test_a_visitor_is_live_at_once_or_nearly(http: httpx.AsyncClient) -> None:
+async def test_the_live_state_of_a_visitor(http: httpx.AsyncClient) -> None:
     visit, at_ms = str(uuid.uuid4()), now_ms()
     entered = event("PageEntered", visit, at_ms, data={"title": "Loans"})
     assert (await http.post("/beacon", json=entered)).status_code == 204
@@ -61,7 +61,7 @@ async def test_a_visitor_is_live_at_once_or_nearly(http: httpx.AsyncClient) -> N
     }
 
 
-async def test_visitors_are_listed_by_state_in_parts(http: httpx.AsyncClient) -> None:
+async def test_visitors_are_listed_by_state_in_pages(http: httpx.AsyncClient) -> None:
     visits = [await signed_in(http, new_person()) for _ in range(3)]
     found: list[str] = []
     query: dict[str, str] = {"state": "AUTHENTICATED", "page_size": "2"}
@@ -76,7 +76,7 @@ async def test_visitors_are_listed_by_state_in_parts(http: httpx.AsyncClient) ->
     assert len(found) == len(set(found))
 
 
-async def test_a_visit_explains_itself(http: httpx.AsyncClient) -> None:
+async def test_a_visit_is_explained(http: httpx.AsyncClient) -> None:
     person = new_person()
     visit = await signed_in(http, person)
     explained = (await http.get(f"/api/v1/visits/{visit}/explain")).json()
@@ -181,11 +181,11 @@ async def test_an_erased_person_is_nowhere(http: httpx.AsyncClient) -> None:
 @pytest.mark.parametrize(
     ("path", "status"),
     [
-        (f"/visits/{NOBODY}/visitor", 404),
+        (f"/visits/{UNKNOWN}/visitor", 404),
         ("/visits/x/visitor", 404),
-        (f"/visits/{NOBODY}/explain", 404),
-        (f"/receipts/{NOBODY}/{NOBODY}", 404),
-        (f"/receipts/{NOBODY}/x", 404),
+        (f"/visits/{UNKNOWN}/explain", 404),
+        (f"/receipts/{UNKNOWN}/{UNKNOWN}", 404),
+        (f"/receipts/{UNKNOWN}/x", 404),
         ("/contacts/nobody", 404),
         ("/contacts/nobody/person", 404),
         ("/visitors?state=anonymous", 400),

@@ -1,4 +1,4 @@
-"""The beacon endpoint over a real socket: every answer of design section 4, and what reaches the collector."""
+"""The beacon endpoint over a real socket: every response, and the batches that reach the collector."""
 
 import asyncio
 import base64
@@ -39,7 +39,7 @@ def page(**more: Any) -> dict[str, Any]:
 
 
 def answering(*outcomes: collector.Outcome) -> Any:
-    """A collector that answers these outcomes, whatever it is sent."""
+    """A collector that returns these outcomes for every batch."""
 
     async def answer(_batch: EventBatch) -> collector.CollectResponse:
         stored = sum(outcome == STORED for outcome in outcomes)
@@ -52,7 +52,7 @@ def encoded(value: Any) -> str:
     return base64.urlsafe_b64encode(json.dumps(value).encode()).decode()
 
 
-async def test_every_field_of_an_event_and_of_its_request_reaches_the_collector(
+async def test_every_field_of_an_event_and_its_request_reaches_the_collector(
     http: httpx.AsyncClient, scripted_collector: ScriptedCollector
 ) -> None:
     sent = page(globalVisitID="6513270e-269e-4d37-b2a7-4de452e6b438", site="shop", eventType="SYSTEM")
@@ -83,27 +83,27 @@ async def test_every_field_of_an_event_and_of_its_request_reaches_the_collector(
     "content_type",
     ["application/json", "text/plain", "text/plain;charset=UTF-8", "Application/JSON ; charset=utf-8"],
 )
-async def test_json_is_taken_under_either_name(http: httpx.AsyncClient, content_type: str) -> None:
+async def test_json_is_accepted_under_both_media_types(http: httpx.AsyncClient, content_type: str) -> None:
     headers = {"Content-Type": content_type}
     assert (await http.post("/beacon", content=json.dumps(page()), headers=headers)).status_code == 204
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "identity, gzip", "x"])
-async def test_a_compressed_body_is_refused_by_the_name_of_its_header(http: httpx.AsyncClient, encoding: str) -> None:
+async def test_a_compressed_body_is_refused_with_the_name_of_the_header(http: httpx.AsyncClient, encoding: str) -> None:
     headers = {"Content-Type": "text/plain", "Content-Encoding": encoding}
     answer = await http.post("/beacon", content=gzip.compress(json.dumps(page()).encode()), headers=headers)
     assert (answer.status_code, answer.headers["Accept-Encoding"]) == (415, "identity")
     assert answer.json()["message"].startswith("Content-Encoding: must be identity")
 
 
-async def test_what_needs_no_decoding_is_taken(http: httpx.AsyncClient) -> None:
+async def test_identity_encoding_is_accepted(http: httpx.AsyncClient) -> None:
     headers = {"Content-Type": "text/plain", "Content-Encoding": "Identity"}
     assert (await http.post("/beacon", content=json.dumps(page()), headers=headers)).status_code == 204
     mark = {"e": base64.urlsafe_b64encode(b"\xef\xbb\xbf" + json.dumps(page()).encode()).decode()}
     assert (await http.get("/beacon.gif", params=mark, headers={"Content-Encoding": "gzip"})).status_code == 200
 
 
-async def test_a_clock_with_fractions_of_a_millisecond_is_taken(
+async def test_fractional_milliseconds_are_accepted(
     http: httpx.AsyncClient, scripted_collector: ScriptedCollector
 ) -> None:
     sent = {"sentAt": 1790000000000.75, "events": [page(timestamp=1790000000000.25), page(timestamp=1e300)]}
@@ -125,7 +125,7 @@ async def test_a_clock_with_fractions_of_a_millisecond_is_taken(
         (b" " * 7_900_000, "text/plain", 413, "the body has more than 1048576 bytes"),
     ],
 )
-async def test_what_is_no_beacon_is_refused_in_words(
+async def test_a_body_that_is_not_a_beacon_is_refused_with_a_message(
     http: httpx.AsyncClient, body: bytes, content_type: str, status: int, words: str
 ) -> None:
     answer = await http.post("/beacon", content=body, headers={"Content-Type": content_type} if content_type else {})
@@ -146,7 +146,7 @@ async def test_what_is_no_beacon_is_refused_in_words(
         ([STORED, LATER_STATUS], 200, [(1, "unavailable", True)]),  # that is no promise
     ],
 )
-async def test_outcomes_become_one_answer(
+async def test_outcomes_become_one_response(
     http: httpx.AsyncClient,
     scripted_collector: ScriptedCollector,
     outcomes: list[collector.Outcome],
@@ -169,7 +169,7 @@ async def test_outcomes_become_one_answer(
     assert all(r["message"] for r in body["rejected"])
 
 
-async def test_what_the_gateway_refuses_and_what_the_collector_refuses_are_listed_together(
+async def test_events_refused_by_gateway_and_collector_are_listed_together(
     http: httpx.AsyncClient, scripted_collector: ScriptedCollector
 ) -> None:
     scripted_collector.answer = answering(STORED, REJECTED)
@@ -182,7 +182,7 @@ async def test_what_the_gateway_refuses_and_what_the_collector_refuses_are_liste
     ]
 
 
-async def test_only_bad_events_never_reach_the_collector(
+async def test_a_beacon_of_malformed_events_does_not_reach_the_collector(
     http: httpx.AsyncClient, scripted_collector: ScriptedCollector
 ) -> None:
     assert (await http.post("/beacon", json=[1, 2])).status_code == 400
@@ -193,7 +193,7 @@ async def test_only_bad_events_never_reach_the_collector(
     "error",
     [RequestError.unavailable("the log does not answer", 6_100), RequestError.exhausted("the log is full", 6_100)],
 )
-async def test_a_collector_that_cannot_store_is_503_with_the_time_to_come_again(
+async def test_a_collector_that_cannot_store_is_503_with_retry_after(
     http: httpx.AsyncClient, scripted_collector: ScriptedCollector, error: RequestError
 ) -> None:
     async def refuse(_batch: EventBatch) -> collector.CollectResponse:
@@ -205,7 +205,7 @@ async def test_a_collector_that_cannot_store_is_503_with_the_time_to_come_again(
     assert answer.headers["Access-Control-Expose-Headers"] == "retry-after", "pages of other origins may read it"
 
 
-async def test_a_broken_collector_is_503_and_says_nothing_of_itself(
+async def test_a_failing_collector_is_503_without_details(
     http: httpx.AsyncClient, scripted_collector: ScriptedCollector
 ) -> None:
     async def break_down(_batch: EventBatch) -> collector.CollectResponse:
@@ -217,14 +217,14 @@ async def test_a_broken_collector_is_503_and_says_nothing_of_itself(
     assert "internal text" not in answer.text
 
 
-async def test_a_collector_that_is_away_is_503() -> None:
+async def test_an_unavailable_collector_is_503() -> None:
     async with running_gateway(COLLECTOR_TARGET="127.0.0.1:1") as http:
         answer = await http.post("/beacon", json=page())
         assert answer.status_code == 503
         assert int(answer.headers["Retry-After"]) >= 1
 
 
-async def test_an_answer_without_outcomes_is_no_promise(
+async def test_a_response_without_outcomes_confirms_nothing(
     http: httpx.AsyncClient, scripted_collector: ScriptedCollector
 ) -> None:
     async def short(_batch: EventBatch) -> collector.CollectResponse:
@@ -234,10 +234,10 @@ async def test_an_answer_without_outcomes_is_no_promise(
     assert (await http.post("/beacon", json=[page(), page()])).status_code == 503
 
 
-async def test_beacons_that_wait_together_leave_together_and_each_gets_its_own_answer(
+async def test_waiting_beacons_share_a_batch_and_each_gets_its_own_response(
     http: httpx.AsyncClient, scripted_collector: ScriptedCollector
 ) -> None:
-    """The first is held back; what comes meanwhile is one batch, of which only some are refused."""
+    """The first batch is held back; the beacons that arrive meanwhile are one batch, of which some are refused."""
     may_go_on = asyncio.Event()
 
     async def refuse_the_odd(batch: EventBatch) -> collector.CollectResponse:
@@ -260,7 +260,7 @@ async def test_beacons_that_wait_together_leave_together_and_each_gets_its_own_a
     assert [e.context_index for e in batch.events] == list(range(len(batch.contexts)))
 
 
-async def test_a_full_gateway_refuses_and_recovers(scripted_collector: ScriptedCollector) -> None:
+async def test_a_full_queue_refuses_beacons_and_recovers(scripted_collector: ScriptedCollector) -> None:
     may_go_on = asyncio.Event()
 
     async def wait(batch: EventBatch) -> collector.CollectResponse:
@@ -303,7 +303,7 @@ async def test_a_large_beacon_leaves_alone_and_the_others_do_not_wait_for_it(
         assert [(await answer).status_code for answer in large] == [204, 204]
 
 
-async def test_stopping_answers_what_is_under_way(scripted_collector: ScriptedCollector) -> None:
+async def test_a_stopping_gateway_answers_requests_in_progress(scripted_collector: ScriptedCollector) -> None:
     async def slow(batch: EventBatch) -> collector.CollectResponse:
         await asyncio.sleep(0.3)
         return collector.CollectResponse(stored_count=len(batch.events))
@@ -315,7 +315,7 @@ async def test_stopping_answers_what_is_under_way(scripted_collector: ScriptedCo
     assert (await answer).status_code == 204
 
 
-async def test_the_pixel_is_a_picture_once_the_event_is_stored(
+async def test_the_pixel_is_an_image_once_the_event_is_stored(
     http: httpx.AsyncClient, scripted_collector: ScriptedCollector
 ) -> None:
     answer = await http.get("/beacon.gif", params={"e": encoded(page())})
@@ -389,7 +389,7 @@ async def test_only_pages_of_configured_origins_may_read_an_answer(
         assert answer.headers.get("Access-Control-Allow-Origin") == (origin if allowed else None)
 
 
-async def test_a_body_that_never_ends_is_given_up(scripted_collector: ScriptedCollector) -> None:
+async def test_an_endless_body_times_out(scripted_collector: ScriptedCollector) -> None:
     async with running_gateway(COLLECTOR_TARGET=scripted_collector.target, body_timeout_ms=100) as http:
         reader, writer = await asyncio.open_connection(http.base_url.host, http.base_url.port)
         writer.write(b"POST /beacon HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 9\r\n\r\n{")
@@ -400,7 +400,7 @@ async def test_a_body_that_never_ends_is_given_up(scripted_collector: ScriptedCo
         await writer.wait_closed()
 
 
-async def test_a_client_that_leaves_hurts_nobody_and_its_event_is_stored(
+async def test_an_event_is_stored_when_its_client_disconnects(
     http: httpx.AsyncClient, scripted_collector: ScriptedCollector
 ) -> None:
     may_go_on = asyncio.Event()

@@ -1,4 +1,4 @@
-"""Connections of clients that mean no good: what has two meanings, does not end, or does not come, is cut off."""
+"""Malformed, ambiguous, endless, oversized and slow requests are refused or cut off."""
 
 import asyncio
 import json
@@ -32,7 +32,7 @@ async def connected(http: httpx.AsyncClient) -> AsyncIterator[tuple[asyncio.Stre
 
 
 async def exchange(http: httpx.AsyncClient, *pieces: bytes) -> list[int]:
-    """The statuses of what is answered to these bytes, until the gateway closes the connection."""
+    """The statuses of the responses to these bytes, until the gateway closes the connection."""
     async with connected(http) as (reader, writer):
         for piece in pieces:
             writer.write(piece)
@@ -104,7 +104,7 @@ async def test_chunks_that_are_none_are_refused(http: httpx.AsyncClient) -> None
             assert (status in {400, 401, 405}, more) == (True, []), (path, chunks)
 
 
-async def test_what_is_no_request_is_refused(http: httpx.AsyncClient) -> None:
+async def test_malformed_requests_are_refused(http: httpx.AsyncClient) -> None:
     for head in (
         b"GET /healthz\r\n\r\n",
         b"GET /healthz HTTP/1.1\r\n\r\n",
@@ -142,12 +142,12 @@ async def test_requests_sent_without_waiting_for_answers_are_bounded(http: httpx
         assert len(await exchange(http, HIDDEN * (MAX_PIPELINED + 2))) <= MAX_PIPELINED
 
 
-async def test_the_body_of_a_get_is_no_request(http: httpx.AsyncClient) -> None:
+async def test_the_body_of_a_get_is_not_a_request(http: httpx.AsyncClient) -> None:
     get = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(HIDDEN)
     assert await exchange(http, get + HIDDEN) == [200]
 
 
-async def test_nothing_is_upgraded_and_nothing_behind_it_is_left_unanswered(http: httpx.AsyncClient) -> None:
+async def test_upgrades_are_ignored_and_the_connection_closes(http: httpx.AsyncClient) -> None:
     for protocol in (b"h2c", b"websocket"):
         fields = b"Host: x\r\nConnection: Upgrade\r\nUpgrade: %b\r\n\r\n" % protocol
         assert await exchange(http, b"GET /healthz HTTP/1.1\r\n" + fields + HIDDEN) == [200]
@@ -172,7 +172,7 @@ async def test_a_head_is_bounded(http: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize(("size", "status"), [(65_000, 200), (65_001, 414), (65_600, 414), (900_000, 414)])
-async def test_a_pixel_that_is_too_long_is_refused_in_words_that_its_page_may_read(
+async def test_a_pixel_that_is_too_long_is_refused_with_a_readable_message(
     http: httpx.AsyncClient, size: int, status: int
 ) -> None:
     sent = event("PageEntered", new_id(), now_ms(), data={"text": "x" * 48_000})
@@ -194,14 +194,14 @@ async def test_a_head_without_an_end_is_cut_off_by_its_size(http: httpx.AsyncCli
         assert await exchange(http, head, *[b"c" * 100_000] * 12) == [431]
 
 
-async def test_trailing_fields_without_an_end_are_cut_off_by_their_size(http: httpx.AsyncClient) -> None:
+async def test_endless_trailer_fields_are_cut_off(http: httpx.AsyncClient) -> None:
     beacon = post("/beacon", CHUNKED, body=b"2\r\n{}\r\n0\r\n")
     for trailing in (b"X: y\r\n" * 20_000, b"X: " + b"y" * 1_000_000):
         with suppress(ConnectionError):
             assert await exchange(http, beacon, *[trailing] * 20) == [431]
 
 
-async def test_a_large_cookie_of_odd_bytes_is_nobodys_business(http: httpx.AsyncClient) -> None:
+async def test_a_large_cookie_of_odd_bytes_is_ignored(http: httpx.AsyncClient) -> None:
     cookie = b"Cookie: " + b"\xff;=," * 10_000
     assert await exchange(http, post("/beacon", b"Content-Length: 2", cookie, b"Connection: close", body=b"{}")) == [
         204
@@ -230,7 +230,7 @@ SLOW = {
     "empty lines": (b"", b"\r\n"),
     "a head without an end": (b"GET /healthz HTTP/1.1\r\nHost: x\r\nX: ", b"y"),
     "a second head without an end": (HIDDEN + b"GET /heal", b"t"),
-    "a body that nobody wants": (HIDDEN[:-2] + b"Content-Length: 1000000\r\n\r\n", b"z"),
+    "a body that is not read": (HIDDEN[:-2] + b"Content-Length: 1000000\r\n\r\n", b"z"),
     "a body without an end": (post("/beacon", b"Content-Length: 1000000"), b" "),
     "trailing fields without an end": (post("/beacon", CHUNKED, body=b"2\r\n{}\r\n0\r\nX: "), b"y"),
 }
@@ -248,14 +248,14 @@ async def test_clients_that_take_too_long_are_cut_off_and_cost_the_others_nothin
             "empty lines": [],
             "a head without an end": [],
             "a second head without an end": [200],
-            "a body that nobody wants": [200],
+            "a body that is not read": [200],
             "a body without an end": [408],
             "trailing fields without an end": [408],
         }
 
 
 async def slowly(http: httpx.AsyncClient, first: bytes, then: bytes) -> list[int]:
-    """What is answered to a client that writes a little now and then, until it is cut off."""
+    """The responses to a client that writes a little from time to time, until it is cut off."""
     raw = b""
     async with connected(http) as (reader, writer):
         dripping = asyncio.create_task(drip(writer, first, then))
@@ -288,7 +288,7 @@ async def test_a_client_that_does_not_read_its_answers_is_cut_off() -> None:
             await asyncio.wait_for(ask_on(), IN_TIME_S)
 
 
-async def test_who_is_quick_may_keep_a_connection_for_longer_than_that() -> None:
+async def test_a_fast_client_may_keep_its_connection_open() -> None:
     async with running_gateway(client_timeout_ms=4 * SLOW_MS) as http, connected(http) as (reader, writer):
         for _ in range(3):
             await asyncio.sleep(1.5 * SLOW_MS / 1000)

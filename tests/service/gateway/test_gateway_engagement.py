@@ -1,4 +1,4 @@
-"""What pages of the original ask for that belongs to engagement: no error, no second try."""
+"""Engagement requests of pages made for GWE: responses without errors and without retries."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -14,7 +14,7 @@ ORIGIN = {"Origin": "https://shop.example"}
 @pytest.fixture(scope="module")
 async def http() -> AsyncIterator[httpx.AsyncClient]:
     async with running_gateway() as client:
-        client.auth = httpx.Auth()  # nobody in particular
+        client.auth = httpx.Auth()  # no credentials
         yield client
 
 
@@ -28,7 +28,7 @@ def may_be_read_with_credentials(answer: httpx.Response) -> bool:
 
 
 @pytest.mark.parametrize("server", ["server", "frontend", "backend"])
-async def test_a_disposition_of_an_invitation_is_taken(http: httpx.AsyncClient, server: str) -> None:
+async def test_the_disposition_of_an_invitation_is_accepted(http: httpx.AsyncClient, server: str) -> None:
     query = "result=pageExit&media=chat&visitID=1&pageID=2&alias=&engagementID=3&webengagement="
     answer = await http.get(f"/{server}/data/invites?{query}", headers=ORIGIN)
     assert (answer.status_code, answer.content) == (204, b"")
@@ -43,7 +43,7 @@ HANDSHAKE = {
 
 
 @pytest.mark.parametrize("path", ["/server/cometd", "/server/cometd/handshake", "/backend/cometd", "/frontend/cometd"])
-async def test_a_chat_client_is_told_not_to_try_again(http: httpx.AsyncClient, path: str) -> None:
+async def test_a_chat_client_is_asked_not_to_retry(http: httpx.AsyncClient, path: str) -> None:
     asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "content-type"}
     preflight = await http.options(path, headers=ORIGIN | asked)
     assert (preflight.status_code, preflight.headers["Access-Control-Allow-Headers"]) == (204, "content-type")
@@ -58,12 +58,12 @@ async def test_a_chat_client_is_told_not_to_try_again(http: httpx.AsyncClient, p
 
 
 @pytest.mark.parametrize(("body", "status", "count"), [([], 200, 0), ([{}] * 1_000, 200, 10), ({"channel": 7}, 400, 2)])
-async def test_what_no_chat_client_sends(http: httpx.AsyncClient, body: Any, status: int, count: int) -> None:
+async def test_unusual_chat_messages(http: httpx.AsyncClient, body: Any, status: int, count: int) -> None:
     answer = await http.post("/server/cometd", json=body, headers=ORIGIN)
     assert answer.status_code == status
     assert len(answer.json()) == count or status == 400
 
 
-async def test_a_web_socket_is_no_error_of_ours(http: httpx.AsyncClient) -> None:
+async def test_a_web_socket_causes_no_server_error(http: httpx.AsyncClient) -> None:
     upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
     assert (await http.get("/server/cometd", headers=ORIGIN | upgrade)).status_code == 405

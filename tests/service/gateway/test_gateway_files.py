@@ -1,4 +1,4 @@
-"""Files for browsers: the tracking script under all its names, the DSL, the pages; cached, compressed, unsniffed."""
+"""Files for browsers: the tracking script under all its names, the DSL and the pages, with their headers."""
 
 import re
 from collections.abc import AsyncIterator
@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 from footfall_gateway.browser.tracker_bundle import JQUERY_PATH
-from footfall_gateway.http.static_files import asset_folder, files_below
+from footfall_gateway.http.static_files import asset_folder, folder_files
 from footfall_gateway.settings import GatewaySettings
 from footfall_servicekit.settings import load
 
@@ -26,7 +26,7 @@ DSLS = ["/server/resources/dsl/domain-model.xml", "/frontend/resources/dsl/domai
 @pytest.fixture(scope="module")
 async def http() -> AsyncIterator[httpx.AsyncClient]:
     async with running_gateway() as client:
-        client.auth = httpx.Auth()  # nobody in particular
+        client.auth = httpx.Auth()  # no credentials
         yield client
 
 
@@ -43,19 +43,19 @@ async def test_the_script_ends_a_visit_when_the_services_do() -> None:
             assert "+'7'*60*1000" in (await http.get(path)).text
 
 
-async def test_what_pages_and_clients_call_is_there_below_a_path_prefix_as_well() -> None:
+async def test_all_paths_are_also_served_under_a_path_prefix() -> None:
     async with running_gateway(path_prefixes="/a, /onlinechat,/a/b.c") as http:
         for prefix in ("", "/a", "/onlinechat", "/a/b.c"):
             for path in [*ORIGINAL_SCRIPTS, *DSLS, "/tracker-dsl.js?v=1", "/healthz"]:
                 assert (await http.get(prefix + path)).status_code == 200, prefix + path
             nothing = await http.get(f"{prefix}/server/data/nothing")
-            assert nothing.json() == {"code": 404, "message": "nothing is here"}
+            assert nothing.json() == {"code": 404, "message": "this path does not exist; /docs/ lists all paths"}
         for path in ("/onlinechat", "/onlinechatter/tracker.js", "/b/tracker.js", "/a/onlinechat/tracker.js"):
             assert (await http.get(path)).status_code == 404, path
 
 
 @pytest.mark.parametrize("prefixes", ["a", "/a/", "/", "/a,", "/a b", "/a%2Fb", "/a\n"])
-def test_what_is_no_path_prefix_is_refused(
+def test_a_malformed_path_prefix_is_refused(
     prefixes: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("GATEWAY_PATH_PREFIXES", prefixes)
@@ -65,7 +65,7 @@ def test_what_is_no_path_prefix_is_refused(
 
 
 @pytest.mark.parametrize("path", [*SCRIPTS, JQUERY_PATH, *DSLS, "/demo/", "/docs/", "/console/"])
-async def test_a_file_is_open_compressed_and_known_again(http: httpx.AsyncClient, path: str) -> None:
+async def test_a_file_is_public_compressed_and_has_an_entity_tag(http: httpx.AsyncClient, path: str) -> None:
     plain = await http.get(path, headers={"Accept-Encoding": "identity"})
     packed = await http.get(path, headers={"Accept-Encoding": "gzip"})
     assert (plain.status_code, packed.status_code) == (200, 200)
@@ -82,7 +82,7 @@ async def test_a_file_is_open_compressed_and_known_again(http: httpx.AsyncClient
         assert (again.status_code, again.content, again.headers["ETag"]) == (304, b"", answer.headers["ETag"])
 
 
-async def test_the_script_asked_for_by_version_may_be_kept_for_good(http: httpx.AsyncClient) -> None:
+async def test_the_script_of_a_version_may_be_cached_permanently(http: httpx.AsyncClient) -> None:
     etag = (await http.get("/tracker.js", headers={"Accept-Encoding": "identity"})).headers["ETag"]
     kept = await http.get("/tracker.js", params={"v": etag.strip('"')})
     assert kept.headers["Cache-Control"] == "public, max-age=31536000, immutable"
@@ -107,7 +107,7 @@ async def test_nothing_else_is_served(http: httpx.AsyncClient, path: str) -> Non
 async def test_every_page_refuses_frames_inline_scripts_and_other_hosts(http: httpx.AsyncClient) -> None:
     pages = asset_folder("console")
     folders = {"/docs": asset_folder("docs"), "/demo": pages / "demo", "/console": pages / "console"}
-    files = [path for prefix, root in folders.items() for path, _ in files_below(prefix, root)]
+    files = [path for prefix, root in folders.items() for path, _ in folder_files(prefix, root)]
     for path in [*files, *SCRIPTS, *DSLS, "/tracker-dsl.js", JQUERY_PATH, "/openapi.json"]:
         answer = await http.get(path)
         assert answer.status_code == 200, path
@@ -124,7 +124,7 @@ async def test_every_page_refuses_frames_inline_scripts_and_other_hosts(http: ht
             assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\s(on\w+|style)=|javascript:", answer.text), path
 
 
-async def test_every_answer_of_an_api_is_kept_nowhere_sniffed_by_nobody_and_no_page(http: httpx.AsyncClient) -> None:
+async def test_api_responses_are_not_cached_not_sniffed_and_not_shown_as_a_page(http: httpx.AsyncClient) -> None:
     for path, methods in (await http.get("/openapi.json")).json()["paths"].items():
         for method in methods:
             answer = await http.request(method, re.sub(r"{\w+}", "x", path))

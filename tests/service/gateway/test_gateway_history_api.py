@@ -1,4 +1,4 @@
-"""Every reading operation of the History API over the running suite: keys in order, compact, the documented answers."""
+"""Every read operation of the History API over the running suite: order of keys, compact JSON, documented statuses."""
 
 import json
 import uuid
@@ -15,7 +15,7 @@ from tests.tools.eventually import eventually
 from tests.tools.suite import Suite
 from tests.tools.visits import new_id, now_ms
 
-NOBODY = "00000000-0000-4000-8000-000000000000"
+UNKNOWN = "00000000-0000-4000-8000-000000000000"
 AGENT = "Mozilla/5.0 (X11; Linux x86_64) Gecko/20100101 Firefox/128.0"
 
 KEYS = {
@@ -32,7 +32,7 @@ KEYS = {
 
 @dataclass(frozen=True)
 class Story:
-    """A visit in which somebody looks at a page, signs in, looks at another and signs out."""
+    """A visit in which a visitor views a page, signs in, views another page and signs out."""
 
     visit: str
     device: str
@@ -166,7 +166,7 @@ async def test_an_event(http: httpx.AsyncClient, story: Story) -> None:
     }
 
 
-async def test_a_user_agent_taken_apart(http: httpx.AsyncClient, story: Story) -> None:
+async def test_a_parsed_user_agent(http: httpx.AsyncClient, story: Story) -> None:
     answer = await http.get(f"/server/data/visits/{story.visit}/userAgent")
     assert answer.json() == {
         "userAgentId": user_agent_id(story.visit, AGENT),
@@ -241,7 +241,7 @@ async def test_a_page(http: httpx.AsyncClient, story: Story) -> None:
         ("/visits/{visit}/events?url=https://shop.example/", ""),
         ("/visits/{visit}/events?browserPageID={browserPage}", "In2 SignOut"),
         ("/identities/{person}/events?globalVisitID={device}", "SignIn Out1 In2 SignOut"),
-        ("/identities/{person}/events?globalVisitID=" + NOBODY, ""),
+        ("/identities/{person}/events?globalVisitID=" + UNKNOWN, ""),
         ("/visits/{visit}/events?age=3600", "VisitStarted In1 Click SignIn Out1 In2 SignOut"),
         ("/visits/{visit}/events?from={second4}", "Out1 In2 SignOut"),
         ("/visits/{visit}/events?to={second4}", "VisitStarted In1 Click SignIn"),
@@ -263,13 +263,13 @@ async def test_events_by_parent_and_filter(http: httpx.AsyncClient, story: Story
         ("/identities/{person}/visits?globalVisitID={device}", True),
         ("/identities/{person}/visits?userAgent={agent}", True),
         ("/identities/{person}/visits?age=3600&from={second0}", True),
-        ("/identities/{person}/visits?globalVisitID=" + NOBODY, False),
+        ("/identities/{person}/visits?globalVisitID=" + UNKNOWN, False),
         ("/identities/{person}/visits?userAgent=Firefox", False),
         ("/identities/{person}/visits?to={second0}", False),
         ("/visits/{visit}/pages?title=Two&category=loans&url=https://shop.example/1", True),
         ("/visits/{visit}/pages?title=Tw", False),
         ("/visits/{visit}/sessions?identityId={person}", True),
-        ("/visits/{visit}/sessions?identityId=somebody", False),
+        ("/visits/{visit}/sessions?identityId=other", False),
         ("/visits/{visit}/identities", True),
         ("/visits/{visit}/identities?association=Recognized", True),
         ("/visits/{visit}/identities?association=Authenticated", False),
@@ -360,26 +360,26 @@ async def test_identities_by_user_agent_and_location(http: httpx.AsyncClient, st
 @pytest.mark.parametrize(
     "path",
     [
-        "/visits/{nobody}",
+        "/visits/{unknown}",
         "/visits/not-a-uuid",
-        "/visits/{nobody}/events",
-        "/visits/{nobody}/pages",
-        "/visits/{nobody}/sessions",
-        "/visits/{nobody}/identities",
+        "/visits/{unknown}/events",
+        "/visits/{unknown}/pages",
+        "/visits/{unknown}/sessions",
+        "/visits/{unknown}/identities",
         "/identities/nobody%2Fat%23all",
         "/identities/nobody/visits",
         "/identities/nobody/events",
-        "/sessions/{nobody}",
-        "/sessions/{nobody}/events",
+        "/sessions/{unknown}",
+        "/sessions/{unknown}/events",
         "/sessions/x/pages",
-        "/pages/{nobody}",
-        "/pages/{nobody}/events",
-        "/events/{nobody}",
+        "/pages/{unknown}",
+        "/pages/{unknown}/events",
+        "/events/{unknown}",
         "/nothing",
     ],
 )
-async def test_what_is_not_there_is_404_in_the_style_of_the_api(http: httpx.AsyncClient, path: str) -> None:
-    answer = await http.get(f"/server/data{path.format(nobody=NOBODY)}")
+async def test_a_missing_resource_is_404_in_the_style_of_the_api(http: httpx.AsyncClient, path: str) -> None:
+    answer = await http.get(f"/server/data{path.format(unknown=UNKNOWN)}")
     assert answer.status_code == 404
     assert answer.headers["Content-Type"] == "application/json; charset=UTF-8"
     assert list(answer.json()) == ["code", "message"]
@@ -421,5 +421,5 @@ def filled(path: str, story: Story) -> str:
         agent=escaped(AGENT),
         second0=story.started,
         second4=story.started + 4000,
-        nobody=NOBODY,
+        unknown=UNKNOWN,
     )

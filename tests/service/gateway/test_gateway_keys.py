@@ -1,4 +1,4 @@
-"""Who may ask: Basic, bearer tokens, scopes, and what happens to those who guess."""
+"""Credentials: Basic, bearer tokens, scopes, and the limits for failed sign-ins."""
 
 import asyncio
 import hashlib
@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from argon2 import PasswordHasher
 from footfall_gateway.auth.authenticator import Authenticator
-from footfall_gateway.auth.keys import Key, KeyFile, Scope, is_slow_proof, new_token
+from footfall_gateway.auth.keys import Key, KeyFile, KeyScope, matches_slow_hash, new_token
 from footfall_gateway.commands import keys as keys_command
 from footfall_gateway.problem import Problem
 
@@ -23,7 +23,7 @@ from tests.tools.eventually import eventually
 from tests.tools.visits import now_ms
 
 VISIT = "/server/data/visits/not-a-uuid"
-"""Answered 404 without asking anybody, once the credentials are right."""
+"""Answered 404 by the gateway itself when the credentials are valid."""
 
 
 @pytest.fixture
@@ -35,45 +35,45 @@ def file(tmp_path: Path) -> Path:
 async def http(file: Path) -> AsyncIterator[httpx.AsyncClient]:
     async with (
         running_gateway(keys_file=file, max_failed_logins_per_minute=5) as client,
-        httpx.AsyncClient(base_url=client.base_url) as nobody,
+        httpx.AsyncClient(base_url=client.base_url) as anonymous,
     ):
-        yield nobody
+        yield anonymous
 
 
 def command(capsys: pytest.CaptureFixture[str], file: Path, *arguments: str) -> str:
-    """The line a command prints; log lines may stand before it."""
+    """The line that a command prints; log lines may come before it."""
     assert keys_command.run([*arguments], file) == 0
     return capsys.readouterr().out.splitlines()[-1]
 
 
 def old_key(file: Path) -> tuple[str, str]:
-    """The token and id of a new key that is kept as earlier versions did."""
+    """The token and id of a new key in the format of earlier versions."""
     token, key_id, _ = new_token()
     kept = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(token)
     with KeyFile(file).changing() as keys:
-        keys[key_id] = Key(id=key_id, name="old", hash=kept, scopes=[Scope.READ], sites=[], create_ms=now_ms())
+        keys[key_id] = Key(id=key_id, name="old", hash=kept, scopes=[KeyScope.READ], sites=[], create_ms=now_ms())
     return token, key_id
 
 
 def made_up_for(token: str) -> str:
-    """A token that nobody has been given, of the same key."""
+    """A wrong token with the id of the same key."""
     return token[:-43] + "x" * 43
 
 
-def authenticator_of(file: Path, slow_hashes_waiting: int = 20) -> Authenticator:
+def authenticator_of(file: Path, max_queued_hashes: int = 20) -> Authenticator:
     return Authenticator(
         user="",
         password="",
         keys_file=file,
-        is_open=False,
-        has_walls=False,
-        failures_per_minute=5,
-        slow_hashes_waiting=slow_hashes_waiting,
+        allows_anonymous=False,
+        has_sites_file=False,
+        max_failures_per_minute=5,
+        max_queued_hashes=max_queued_hashes,
     )
 
 
 async def outcome(authenticator: Authenticator, authorization: str, address: str = "192.0.2.100") -> int:
-    """The status that a request with this header is answered."""
+    """The status of the response to a request with this header."""
     try:
         await authenticator.authenticate(authorization, address)
     except Problem as problem:
@@ -82,7 +82,7 @@ async def outcome(authenticator: Authenticator, authorization: str, address: str
 
 
 class SlowHash:
-    """Counts what is compared with its slow hash, and can hold it up."""
+    """Counts the comparisons with a slow hash, and can block them."""
 
     def __init__(self) -> None:
         self.hashed: list[str] = []
@@ -92,13 +92,13 @@ class SlowHash:
     def __call__(self, kept: str, token: str) -> bool:
         self.hashed.append(token)
         assert self.may_end.wait(10)
-        return is_slow_proof(kept, token)
+        return matches_slow_hash(kept, token)
 
 
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> SlowHash:
     counting = SlowHash()
-    monkeypatch.setattr("footfall_gateway.auth.authenticator.is_slow_proof", counting)
+    monkeypatch.setattr("footfall_gateway.auth.authenticator.matches_slow_hash", counting)
     return counting
 
 
@@ -195,7 +195,7 @@ async def test_guessing_is_limited_but_does_not_lock_out_who_is_at_work(
     assert (await http.get(VISIT, headers=bearer(token))).status_code == 404
 
 
-async def test_a_file_of_keys_that_is_none_lets_nobody_in_and_hurts_nobody_else(
+async def test_an_unusable_key_file_has_no_valid_key_and_api_user_still_works(
     http: httpx.AsyncClient, file: Path
 ) -> None:
     await asyncio.to_thread(file.write_text, "not JSON")
@@ -203,9 +203,9 @@ async def test_a_file_of_keys_that_is_none_lets_nobody_in_and_hurts_nobody_else(
     assert (await http.get(VISIT, auth=("tester", "secret"))).status_code == 404
 
 
-def test_a_command_about_no_key_says_so(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_command_for_an_unknown_key_reports_that(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert keys_command.run(["revoke", "000000000000"], file) == 1
-    assert "no such key" in capsys.readouterr().err
+    assert "No key has the id" in capsys.readouterr().err
     assert keys_command.run(["list"], None) == 2
 
 
@@ -248,7 +248,7 @@ async def test_slow_hashes_that_wait_are_bounded_and_nobody_else_waits_for_them(
 ) -> None:
     token = command(capsys, file, "create", "desktop")
     old, _ = old_key(file)
-    authenticator = authenticator_of(file, slow_hashes_waiting=3)
+    authenticator = authenticator_of(file, max_queued_hashes=3)
     slow.may_end.clear()
     guesses = [
         asyncio.create_task(outcome(authenticator, f"Bearer {made_up_for(old)}", f"192.0.2.{n}")) for n in range(5)
@@ -261,7 +261,7 @@ async def test_slow_hashes_that_wait_are_bounded_and_nobody_else_waits_for_them(
     assert await outcome(authenticator, f"Bearer {old}") == 200
 
 
-def test_every_change_of_the_keys_is_on_record(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_change_of_the_keys_is_recorded(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     token = command(capsys, file, "create", "desktop", "--site", "shop")
     old = token.split("_")[1]
     new = command(capsys, file, "rotate", old)
@@ -276,7 +276,7 @@ def test_every_change_of_the_keys_is_on_record(file: Path, capsys: pytest.Captur
     assert not [secret for secret in (token, new) if secret.split("_", 2)[2] in record.read_text()]
 
 
-async def test_an_open_api_needs_an_explicit_setting() -> None:
+async def test_anonymous_access_needs_an_explicit_setting() -> None:
     async with running_gateway(allow_anonymous=True) as client:
         assert (await client.get(VISIT, auth=None)).status_code == 404
     async with running_gateway(API_USER="", API_PASSWORD="") as client:

@@ -1,4 +1,4 @@
-"""No page is refused that could be a shorter one, however much it holds."""
+"""Lists of large items come in shorter pages instead of being refused."""
 
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -16,7 +16,7 @@ COUNT = 80
 
 
 class Scene(NamedTuple):
-    """Many people with large profiles, 5 MB in all, who have signed in on one visit and are one contact's."""
+    """Many people with large profiles, 5 MB in all, who have signed in during one visit and belong to one contact."""
 
     http: httpx.AsyncClient
     agent: str
@@ -27,7 +27,7 @@ class Scene(NamedTuple):
 
 @pytest.fixture(scope="module")
 def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
-    """One of its own: in the others' lists all people stand on one page."""
+    """A suite of its own, because the tests of other suites expect all people on one page."""
     with running_suite(tmp_path_factory.mktemp("suite")) as suite:
         yield suite
 
@@ -61,7 +61,7 @@ async def scene(suite: Suite) -> AsyncIterator[Scene]:
 
 
 async def parts(http: httpx.AsyncClient, path: str) -> list[list[str]]:
-    """The ids of identities, part by part, as a client reads them that takes what it gets."""
+    """The ids of identities, page by page, as a client reads them."""
     found, cursor = [], ""
     while True:
         start = f"&page_start={quote(cursor, safe='')}" if cursor else ""
@@ -73,14 +73,14 @@ async def parts(http: httpx.AsyncClient, path: str) -> list[list[str]]:
             return found
 
 
-async def test_identities_with_large_profiles_are_listed_in_several_parts(scene: Scene) -> None:
+async def test_identities_with_large_profiles_are_listed_in_several_pages(scene: Scene) -> None:
     for path in (f"/identities?userAgent={quote(scene.agent)}&", f"/visits/{scene.visit}/identities?"):
         found = await parts(scene.http, path)
         assert [one for part in found for one in part] == scene.people
         assert len(found) == 3
 
 
-async def test_a_person_is_whole_or_in_parts_as_asked(scene: Scene) -> None:
+async def test_a_person_is_returned_whole_or_in_pages(scene: Scene) -> None:
     path = f"/api/v1/contacts/{scene.contact}/person"
     whole = (await scene.http.get(path)).json()
     assert [one["identityId"] for one in whole["identities"]] == scene.people
@@ -94,17 +94,41 @@ async def test_a_person_is_whole_or_in_parts_as_asked(scene: Scene) -> None:
     assert first["identities"] + second["identities"] == whole["identities"]
     assert second["nextPageToken"] is None
     assert (await scene.http.get(path, params={"page_token": "x"})).status_code == 400
+    other = f"/api/v1/contacts/C-{uuid.uuid4()}"
+    assert (await scene.http.put(other, json={"lastName": "Other"})).status_code == 200
+    refused = await scene.http.get(f"{other}/person", params={"page_token": first["nextPageToken"]})
+    assert (refused.status_code, refused.json()["detail"][:11]) == (400, "page_token:")
 
 
-async def test_a_visit_with_long_names_explains_itself_whole(scene: Scene) -> None:
+async def test_a_visit_with_long_names_is_explained_whole_or_in_pages(scene: Scene) -> None:
     visit, people = str(uuid.uuid4()), [letter * 512 for letter in "🐈🐕"] * 300
     events = [event("SignIn", visit, now_ms() - 1_000 + number, person) for number, person in enumerate(people)]
     for start in range(0, len(events), 200):
         body = {"sentAt": now_ms(), "events": events[start : start + 200]}
         assert (await scene.http.post("/beacon", json=body)).status_code == 204
 
+    path = f"/api/v1/visits/{visit}/explain"
+
     async def is_explained() -> None:
-        explained = (await scene.http.get(f"/api/v1/visits/{visit}/explain")).json()
-        assert [step["after"]["identityId"] for step in explained.get("transitions", [])] == people
+        explained = (await scene.http.get(path)).json()
+        transitions = explained.get("transitions", [])
+        assert [step["after"]["identityId"] for step in transitions] == people
+        assert all(step["evidence"][0]["eventName"] for step in transitions)  # stored after the timeline
 
     await eventually(is_explained)
+    whole = (await scene.http.get(path)).json()
+    assert "nextPageToken" not in whole
+    pages: list[Any] = []
+    query: dict[str, Any] = {"page_size": 250}
+    while not pages or "nextPageToken" in pages[-1]:
+        pages.append((await scene.http.get(path, params=query)).json())
+        query["page_token"] = pages[-1].get("nextPageToken")
+    assert [len(page["transitions"]) for page in pages] == [250, 250, 100]
+    assert [step for page in pages for step in page["transitions"]] == whole["transitions"]
+    rest = (await scene.http.get(path, params={"page_token": pages[0]["nextPageToken"]})).json()
+    assert rest["transitions"] == whole["transitions"][250:]
+    for token in (pages[0]["nextPageToken"], "x"):
+        refused = await scene.http.get(f"/api/v1/visits/{scene.visit}/explain", params={"page_token": token})
+        assert (refused.status_code, refused.json()["detail"][:11]) == (400, "page_token:")
+    for size in (0, 1_001, "x"):
+        assert (await scene.http.get(path, params={"page_size": size})).status_code == 400

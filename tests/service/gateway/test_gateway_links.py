@@ -1,4 +1,4 @@
-"""Links between domains: each brings a visit once, whichever gateway is asked."""
+"""Links between domains: each carries a visit once, at all gateways together."""
 
 import uuid
 from collections.abc import Callable
@@ -36,18 +36,18 @@ async def test_a_link_is_used_once_at_all_gateways(gateway: Running) -> None:
         assert (await other.post("/link", params={"name": name()})).status_code == 204
 
 
-async def test_without_redis_no_link_brings_anything(gateway: Running) -> None:
+async def test_without_redis_no_link_continues_a_visit(gateway: Running) -> None:
     async with gateway(REDIS_URL="redis://127.0.0.1:1") as http:
         assert (await http.post("/link", params={"name": name()}, headers=PAGE)).status_code == 409
 
 
-async def test_links_count_against_the_limit_of_their_sender(gateway: Running) -> None:
+async def test_links_count_for_the_limit_of_their_sender(gateway: Running) -> None:
     async with gateway(RATE_LIMIT_EVENTS_PER_MINUTE_PER_ADDRESS=2, rate_limit_loopback=True) as http:
         answers = [await http.post("/link", params={"name": name()}) for _ in range(3)]
         assert [answer.status_code for answer in answers] == [204, 204, 429]
 
 
 @pytest.mark.parametrize("text", ["", "x", NAME + "x", NAME.upper(), "../" + NAME, NAME + "\n"])
-async def test_what_no_link_has_is_refused(gateway: Running, text: str) -> None:
+async def test_a_malformed_link_name_is_refused(gateway: Running, text: str) -> None:
     async with gateway() as http:
         assert (await http.post("/link", params={"name": text}, headers=PAGE)).status_code == 400

@@ -1,4 +1,4 @@
-"""The description of the API is true: it covers every route, and the running suite keeps to it.
+"""The API description covers every route, and the running suite conforms to it.
 
 FOOTFALL_FUZZ_EXAMPLES=50 runs a long form; `make test` runs a short one.
 """
@@ -60,7 +60,7 @@ async def test_every_reference_leads_somewhere() -> None:
     assert references == set(schemas)
 
 
-async def test_the_page_loads_nothing_from_elsewhere_and_has_nothing_inline() -> None:
+async def test_the_page_loads_nothing_from_other_hosts_and_has_no_inline_code() -> None:
     async with running_gateway() as http:
         page = await http.get("/docs", follow_redirects=True)
         assert page.url.path == "/docs/"

@@ -1,4 +1,4 @@
-"""Connections beyond what a gateway serves at once: refused with the time to wait, and only they."""
+"""Connections beyond the limit: only these are refused, with Retry-After."""
 
 import asyncio
 import resource
@@ -19,7 +19,7 @@ async def connected(port: int | None) -> AsyncIterator[None]:
     await writer.wait_closed()
 
 
-async def test_requests_on_more_connections_than_it_serves_are_refused_but_for_whether_it_lives(
+async def test_requests_on_too_many_connections_are_refused_except_healthz(
     scripted_collector: ScriptedCollector,
 ) -> None:
     async with running_gateway(COLLECTOR_TARGET=scripted_collector.target, max_connections=2) as http:
@@ -35,7 +35,7 @@ async def test_requests_on_more_connections_than_it_serves_are_refused_but_for_w
         await eventually(is_taken)
 
 
-async def test_it_asks_the_system_for_as_many_files_as_its_connections_need(
+async def test_the_limit_of_open_files_is_raised_for_the_connections(
     scripted_collector: ScriptedCollector,
 ) -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -1,4 +1,4 @@
-"""Paging: every collection in parts gives the whole, also while events are being written."""
+"""Paging: all pages together are the collection, also while events are being written."""
 
 import asyncio
 import random
@@ -61,7 +61,7 @@ async def names(http: httpx.AsyncClient) -> dict[str, str]:
 
 
 async def parts(http: httpx.AsyncClient, path: str, size: int) -> AsyncIterator[list[dict[str, Any]]]:
-    """Read a collection part by part, as a client does: `Paging-Next` back as `page_start`."""
+    """Read a collection page by page, as a client does: `Paging-Next` is the next `page_start`."""
     cursor = ""
     while True:
         separator = "&" if "?" in path else "?"
@@ -76,7 +76,7 @@ async def parts(http: httpx.AsyncClient, path: str, size: int) -> AsyncIterator[
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("size", [1, 2, 3])
-async def test_the_parts_of_a_collection_are_the_whole(
+async def test_all_pages_together_are_the_collection(
     http: httpx.AsyncClient, names: dict[str, str], path: str, size: int
 ) -> None:
     path = path.format(**names)
@@ -86,7 +86,7 @@ async def test_the_parts_of_a_collection_are_the_whole(
     assert [len(part) for part in read] == [size] * (len(whole) // size) + [len(whole) % size] * (len(whole) % size > 0)
 
 
-async def test_a_cursor_has_the_documented_form_and_names_the_first_of_the_next_part(
+async def test_a_cursor_has_the_documented_form_and_names_the_first_item_of_the_next_page(
     http: httpx.AsyncClient, names: dict[str, str]
 ) -> None:
     path = f"/server/data/visits/{names['visit']}/events"
@@ -95,7 +95,7 @@ async def test_a_cursor_has_the_documented_form_and_names_the_first_of_the_next_
     assert cursor == f"{names['visit']}#{whole[2]['timestamp']}#{whole[2]['eventID']}"
 
 
-async def test_events_too_large_for_one_message_come_in_shorter_parts(http: httpx.AsyncClient) -> None:
+async def test_large_events_come_in_shorter_pages(http: httpx.AsyncClient) -> None:
     visit, started = str(uuid.uuid4()), now_ms() - 60_000
     for start in range(0, 90, 15):
         events = [event("Click", visit, started + start + n, data={"text": "x" * 60_000}) for n in range(15)]

@@ -1,4 +1,4 @@
-"""What balancers and operators are told: ready for beacons, for queries, for everything."""
+"""Readiness for beacons, for queries, and for both."""
 
 import asyncio
 
@@ -16,12 +16,12 @@ PATHS = ("/readyz", "/readyz/beacons", "/readyz/queries")
 
 
 async def readiness(http: httpx.AsyncClient) -> list[int]:
-    """What each of the paths answers."""
+    """The status of each path."""
     return [(await http.get(path)).status_code for path in PATHS]
 
 
 @pytest.mark.parametrize(
-    ("away", "expected", "takes_beacons"),
+    ("unavailable", "expected", "takes_beacons"),
     [
         ([], [200, 200, 200], True),
         (["history"], [503, 200, 503], True),
@@ -30,18 +30,20 @@ async def readiness(http: httpx.AsyncClient) -> list[int]:
         (["collector"], [503, 503, 200], False),
     ],
 )
-async def test_it_is_ready_for_what_the_services_that_are_there_can_do(
-    suite: Suite, away: list[str], expected: list[int], takes_beacons: bool
+async def test_readiness_depends_on_the_services_that_are_available(
+    suite: Suite, unavailable: list[str], expected: list[int], takes_beacons: bool
 ) -> None:
-    async with running_gateway(**before(suite) | {f"{name.upper()}_TARGET": "127.0.0.1:1" for name in away}) as http:
+    async with running_gateway(
+        **before(suite) | {f"{name.upper()}_TARGET": "127.0.0.1:1" for name in unavailable}
+    ) as http:
         assert await readiness(http) == expected
         page = await http.post("/beacon", json=event("PageEntered", new_id(), now_ms()))
         assert page.status_code == (204 if takes_beacons else 503)
         services = (await http.get("/readyz")).json()["services"]
-    assert services == {name: name not in away for name in ("collector", "identity", "history")}
+    assert services == {name: name not in unavailable for name in ("collector", "identity", "history")}
 
 
-async def test_from_the_moment_it_is_told_to_stop_it_is_ready_for_nothing_and_takes_what_comes(suite: Suite) -> None:
+async def test_a_stopping_gateway_is_not_ready_but_serves_requests(suite: Suite) -> None:
     gateway = Gateway(GatewaySettings(**before(suite) | {"port": 0, "drain_delay_ms": 60_000}))
     port = await gateway.start()
     stopped = asyncio.create_task(gateway.stopped())

@@ -1,8 +1,9 @@
-"""What runs in a gateway beside requests: no failure of it goes unseen, and no waiting beacon is forgotten."""
+"""Background work of a gateway: failures are reported, and every waiting beacon gets a response."""
 
 import asyncio
 import re
 import socket
+import uuid
 from typing import Any
 
 import httpx
@@ -25,7 +26,7 @@ def settings(**changes: Any) -> GatewaySettings:
 
 
 @pytest.mark.parametrize("failure", [KeyError, None])
-async def test_a_server_that_dies_or_ends_ends_the_process_and_says_why(
+async def test_the_process_ends_with_a_reason_when_its_server_ends(
     failure: type[Exception] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def die(_server: Any, sockets: list[socket.socket]) -> None:
@@ -39,26 +40,42 @@ async def test_a_server_that_dies_or_ends_ends_the_process_and_says_why(
         await gateway.start()
         assert await asyncio.wait_for(gateway.stopped(), 30) == 1
     [died] = [line for line in lines if line["log_level"] == "error"]
-    assert died["event"] == "background work died; the process stops"
+    assert died["event"] == "background work failed; the process stops"
     assert died["exc_info"]
 
 
-async def test_sharing_rate_limits_outlives_a_failure_that_nobody_thought_of(
+async def test_a_second_request_to_stop_waits_for_no_http_request() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never answers
+        targets = dict.fromkeys(("IDENTITY_TARGET", "HISTORY_TARGET"), f"127.0.0.1:{silent.getsockname()[1]}")
+        gateway = Gateway(settings(**targets, allow_anonymous=True, stop_grace_ms=60_000, query_timeout_ms=60_000))
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{await gateway.start()}", timeout=60) as http:
+            in_flight = asyncio.create_task(http.get(f"/server/data/visits/{uuid.uuid4()}"))
+            await eventually(lambda: bool(gateway._server.server_state.tasks))
+            stopped = asyncio.create_task(gateway.stop())
+            await eventually(lambda: gateway._server.should_exit)
+            await asyncio.sleep(0.3)  # more than a turn of the server
+            assert not stopped.done(), "it waits for the request"
+            gateway.request_stop()
+            assert await asyncio.wait_for(stopped, 5) == 0
+            in_flight.cancel()
+
+
+async def test_sharing_rate_limits_continues_after_an_unexpected_error(
     monkeypatch: pytest.MonkeyPatch, redis_database_url: str
 ) -> None:
     outcomes = iter([KeyError])
-    told = asyncio.Event()
-    tell = MinuteLimit.tell
+    shared = asyncio.Event()
+    share = MinuteLimit.share
 
-    async def tell_after_failing(limit: MinuteLimit, strategy: Any) -> None:
+    async def share_after_failing(limit: MinuteLimit, strategy: Any) -> None:
         if failure := next(outcomes, None):
             raise failure
-        await tell(limit, strategy)
-        told.set()
+        await share(limit, strategy)
+        shared.set()
 
-    monkeypatch.setattr(MinuteLimit, "tell", tell_after_failing)
+    monkeypatch.setattr(MinuteLimit, "share", share_after_failing)
     async with running_gateway(REDIS_URL=redis_database_url) as http:
-        await asyncio.wait_for(told.wait(), 30)
+        await asyncio.wait_for(shared.wait(), 30)
         assert await failures(http, "RateLimiter.share") == 1
 
 
@@ -68,7 +85,7 @@ async def failures(http: httpx.AsyncClient, work: str) -> float:
     return float(found[1]) if found else 0
 
 
-async def test_a_batch_whose_channel_is_closed_is_known_not_to_be_confirmed(
+async def test_a_batch_whose_channel_is_closed_is_not_confirmed(
     scripted_collector: ScriptedCollector,
 ) -> None:
     async def wait(_batch: EventBatch) -> CollectResponse:

@@ -1,4 +1,4 @@
-"""Limits by address and site: enforced by each gateway at once, by all together soon; no beacon waits for Redis."""
+"""Limits per address and site: each gateway enforces them immediately, all together soon."""
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -15,7 +15,7 @@ from tests.tools.eventually import eventually
 from tests.tools.visits import event, new_id, now_ms
 
 Running = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
-AWAY = "redis://127.0.0.1:1"
+UNAVAILABLE_REDIS = "redis://127.0.0.1:1"
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def page(count: int = 1) -> list[dict[str, Any]]:
 
 
 async def test_an_address_that_has_used_its_minute_must_wait(gateway: Running) -> None:
-    async with gateway(REDIS_URL=AWAY) as http:
+    async with gateway(REDIS_URL=UNAVAILABLE_REDIS) as http:
         assert (await http.post("/beacon", json=page(9))).status_code == 204
         assert (
             await http.post("/beacon", content=b"not JSON", headers={"Content-Type": "text/plain"})
@@ -42,7 +42,7 @@ async def test_an_address_that_has_used_its_minute_must_wait(gateway: Running) -
         for refused in (await http.post("/beacon", json=page()), await http.get("/beacon.gif?e=e30")):
             assert refused.status_code == 429
             assert 1 <= int(refused.headers["Retry-After"]) <= 60
-            assert refused.json()["message"] == "too many events or bytes from this address"
+            assert refused.json()["message"] == "too many events or bytes from this address; try again later"
         assert (await http.get("/healthz")).status_code == 200
 
 
@@ -50,14 +50,14 @@ async def test_an_address_that_has_used_its_minute_must_wait(gateway: Running) -
     "body", [b"[" + b"5," * 8 + b"5]", b"[" + b"5," * 1_000 + b"5]"], ids=["bad items", "too many"]
 )
 async def test_bad_events_count_as_good_ones_do(gateway: Running, body: bytes) -> None:
-    async with gateway(REDIS_URL=AWAY) as http:
+    async with gateway(REDIS_URL=UNAVAILABLE_REDIS) as http:
         bad = await http.post("/beacon", content=body, headers={"Content-Type": "text/plain"})
         assert bad.status_code in {400, 413}
         assert (await http.post("/beacon", json=page(2))).status_code == 429
 
 
 async def test_a_beacon_counts_before_it_is_taken(gateway: Running, scripted_collector: ScriptedCollector) -> None:
-    async with gateway(REDIS_URL=AWAY) as http:
+    async with gateway(REDIS_URL=UNAVAILABLE_REDIS) as http:
         answers = [await http.post("/beacon", json=page(count)) for count in (6, 6, 3, 2)]
         assert [answer.status_code for answer in answers] == [204, 429, 204, 429]  # and each refusal counts for one
     assert sum(len(batch.events) for batch in scripted_collector.batches) == 9
@@ -67,7 +67,7 @@ async def test_a_beacon_counts_before_it_is_taken(gateway: Running, scripted_col
 async def test_bytes_are_limited_too(gateway: Running, name: str) -> None:
     settings = {"RATE_LIMIT_EVENTS_PER_MINUTE_PER_ADDRESS": 0, f"RATE_LIMIT_BYTES_PER_MINUTE_PER_{name}": 100_000}
     large = page()[0] | {"data": {"text": "x" * 40_000}}
-    async with gateway(REDIS_URL=AWAY, **settings) as http:
+    async with gateway(REDIS_URL=UNAVAILABLE_REDIS, **settings) as http:
         answers = [await http.post("/beacon", json=large) for _ in range(3)]
         assert [answer.status_code for answer in answers] == [204, 204, 429]
         assert 1 <= int(answers[2].headers["Retry-After"]) <= 60
@@ -93,13 +93,13 @@ async def test_gateways_share_the_bytes_of_an_address(gateway: Running, redis_da
 
 async def test_loopback_is_exempt_by_default_and_0_is_no_limit(gateway: Running) -> None:
     for settings in ({"rate_limit_loopback": False}, {"RATE_LIMIT_EVENTS_PER_MINUTE_PER_ADDRESS": 0}):
-        async with gateway(REDIS_URL=AWAY, **settings) as http:
+        async with gateway(REDIS_URL=UNAVAILABLE_REDIS, **settings) as http:
             answers = [await http.post("/beacon", json=page(count)) for count in (9, 9, 11)]
             assert [answer.status_code for answer in answers] == [204] * 3
 
 
-async def test_addresses_behind_a_trusted_proxy_are_counted_each_for_itself(gateway: Running) -> None:
-    async with gateway(REDIS_URL=AWAY, trusted_proxies="127.0.0.1", rate_limit_loopback=False) as http:
+async def test_addresses_behind_a_trusted_proxy_are_counted_separately(gateway: Running) -> None:
+    async with gateway(REDIS_URL=UNAVAILABLE_REDIS, trusted_proxies="127.0.0.1", rate_limit_loopback=False) as http:
         first, second = ({"X-Forwarded-For": address} for address in ("203.0.113.7", "203.0.113.8"))
         assert (await http.post("/beacon", json=page(10), headers=first)).status_code == 204
         assert (await http.post("/beacon", json=page(), headers=first)).status_code == 429
@@ -109,7 +109,7 @@ async def test_addresses_behind_a_trusted_proxy_are_counted_each_for_itself(gate
 async def test_nobody_else_can_say_where_a_beacon_comes_from(
     gateway: Running, scripted_collector: ScriptedCollector
 ) -> None:
-    async with gateway(REDIS_URL=AWAY) as http:
+    async with gateway(REDIS_URL=UNAVAILABLE_REDIS) as http:
         await http.post("/beacon", json=page(), headers={"X-Forwarded-For": "203.0.113.7"})
     assert scripted_collector.batches[0].contexts[0].address == "127.0.0.1"
 
@@ -145,7 +145,7 @@ async def test_a_site_that_has_used_its_minute_must_wait_and_the_others_need_not
         "SITES_FILE": tmp_path / "sites.toml",
     }
     shop, evil = {"Origin": "https://www.shop.example"}, {"Origin": "https://evil.example"}
-    async with gateway(REDIS_URL=AWAY, **settings) as http:
+    async with gateway(REDIS_URL=UNAVAILABLE_REDIS, **settings) as http:
         foreign = await http.post("/beacon", json={"site": "shop", "events": page(50)}, headers=evil)
         assert foreign.status_code == 204  # not the shop's: admission refuses them
         assert (await http.post("/beacon", json=page(10), headers=shop)).status_code == 204
@@ -153,7 +153,7 @@ async def test_a_site_that_has_used_its_minute_must_wait_and_the_others_need_not
             refused = await http.post("/beacon", json=body, headers=shop)
             assert refused.status_code == 429
             assert 1 <= int(refused.headers["Retry-After"]) <= 60
-            assert refused.json()["message"] == "too many events or bytes for this site"
+            assert refused.json()["message"] == "too many events or bytes for this site; try again later"
         assert (await http.post("/beacon", json={"site": "blog", "events": page()})).status_code == 204
 
 
@@ -185,6 +185,6 @@ async def test_gateways_share_what_a_site_has_used(gateway: Running, redis_datab
     ],
 )
 def test_what_counts_as_one_address(one: str, other: str, are_one: bool) -> None:
-    limiter = RateLimiter(Limits("address", 5, 0), Limits("site", 0, 0), AWAY)
+    limiter = RateLimiter(Limits("address", 5, 0), Limits("site", 0, 0), UNAVAILABLE_REDIS)
     limiter.add(one, 5, 0)
     assert bool(limiter.wait_s(other, 1, 0)) == are_one

@@ -1,4 +1,4 @@
-"""Keys limited to scopes and sites: what they may do and see, and what is not there for them."""
+"""Keys limited to scopes and sites: the operations and the data that they may use."""
 
 import uuid
 from collections.abc import AsyncIterator
@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 import structlog
-from footfall_gateway.auth.keys import Key, KeyFile, Scope, new_token
+from footfall_gateway.auth.keys import Key, KeyFile, KeyScope, new_token
 from footfall_timeline import page_id, session_id
 
 from tests.service.gateway.conftest import before, running_gateway
@@ -19,7 +19,7 @@ from tests.tools.visits import event, live_state, now_ms
 
 @dataclass(frozen=True)
 class Trace:
-    """What one sign-in on one site left behind."""
+    """The ids of one sign-in on one site."""
 
     visit: str
     page: str
@@ -27,7 +27,7 @@ class Trace:
     event: str
 
     def paths(self) -> list[str]:
-        """Everything of it that has an address of its own."""
+        """The paths of its resources."""
         return [
             f"/server/data/visits/{self.visit}",
             f"/server/data/visits/{self.visit}/events",
@@ -62,7 +62,7 @@ class Scene:
             id=key_id,
             name="limited",
             hash=token_hash,
-            scopes=[Scope(scope) for scope in scopes.split()],
+            scopes=[KeyScope(scope) for scope in scopes.split()],
             sites=list(sites),
             create_ms=now_ms(),
         )
@@ -103,7 +103,7 @@ async def test_a_key_of_a_site_sees_what_is_of_that_site_and_nothing_else_is_the
         assert (await scene.http.get(path, headers=headers)).status_code == 404, path
 
 
-async def test_of_an_identity_it_sees_only_what_happened_on_its_site(scene: Scene) -> None:
+async def test_a_key_of_a_site_sees_only_that_site_of_an_identity(scene: Scene) -> None:
     identity, headers = f"/server/data/identities/{scene.person}", scene.key("shop")
     for name, key, ours in (
         ("visits", "visitId", scene.shop.visit),
@@ -118,9 +118,9 @@ async def test_of_an_identity_it_sees_only_what_happened_on_its_site(scene: Scen
     assert included.json()["visitIds"] == [scene.shop.visit]
 
 
-async def test_keys_of_sites_without_walls_between_sites_are_warned_of(tmp_path: Path) -> None:
+async def test_site_keys_without_a_sites_file_cause_a_warning(tmp_path: Path) -> None:
     _, key_id, token_hash = new_token()
-    key = Key(id=key_id, name="limited", hash=token_hash, scopes=[Scope.READ], sites=["shop"], create_ms=1)
+    key = Key(id=key_id, name="limited", hash=token_hash, scopes=[KeyScope.READ], sites=["shop"], create_ms=1)
     sites = tmp_path / "sites.toml"
     sites.write_text('[[site]]\nname = "shop"\n')
     for file in (None, sites):
@@ -133,7 +133,7 @@ async def test_keys_of_sites_without_walls_between_sites_are_warned_of(tmp_path:
         assert any("without SITES_FILE" in line["event"] for line in lines) is (file is None)
 
 
-async def test_a_key_of_several_sites_must_say_which(scene: Scene) -> None:
+async def test_a_key_of_several_sites_must_name_one(scene: Scene) -> None:
     path, headers = f"/server/data/identities/{scene.person}/visits", scene.key("shop", "bank")
     answer = await scene.http.get(path, headers=headers)
     assert answer.status_code == 400
@@ -142,7 +142,7 @@ async def test_a_key_of_several_sites_must_say_which(scene: Scene) -> None:
     assert [visit["visitId"] for visit in answer.json()] == [scene.bank.visit]
 
 
-async def test_what_belongs_to_no_site_is_not_for_keys_of_sites(scene: Scene) -> None:
+async def test_site_keys_cannot_read_resources_that_belong_to_no_site(scene: Scene) -> None:
     headers = scene.key("shop", scopes="read contacts erase")
     for method, path in (
         ("GET", "/server/data/identities"),
@@ -152,12 +152,12 @@ async def test_what_belongs_to_no_site_is_not_for_keys_of_sites(scene: Scene) ->
         assert (await scene.http.request(method, path, headers=headers)).status_code == 403, path
 
 
-async def test_visitors_are_those_of_its_site(scene: Scene) -> None:
+async def test_a_key_of_a_site_lists_the_visitors_of_that_site(scene: Scene) -> None:
     answer = await scene.http.get("/api/v1/visitors", headers=scene.key("shop"), params={"page_size": 1000})
     assert {visitor["site"] for visitor in answer.json()["visitors"]} == {"shop"}
 
 
-async def test_it_may_create_only_what_is_of_its_site(scene: Scene) -> None:
+async def test_a_key_of_a_site_creates_events_of_that_site_only(scene: Scene) -> None:
     headers = scene.key("shop", scopes="read ingest")
     answer = await scene.http.post("/server/data/visits", json={}, headers=headers)
     assert answer.status_code == 200
@@ -180,7 +180,7 @@ async def test_it_may_create_only_what_is_of_its_site(scene: Scene) -> None:
     ],
 )
 async def test_each_operation_needs_its_scope(scene: Scene, method: str, path: str, scope: str) -> None:
-    without = scene.key(scopes=" ".join({*Scope} - {scope}))
+    without = scene.key(scopes=" ".join({*KeyScope} - {scope}))
     refused = await scene.http.request(method, path, headers=without)
     assert refused.status_code == 403
     assert scope in refused.text

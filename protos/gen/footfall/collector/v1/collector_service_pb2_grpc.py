@@ -26,7 +26,9 @@ if _version_not_supported:
 
 
 class CollectorServiceStub(object):
-    """Admits events, makes them durable, and lets identity know.
+    """Checks events, adds what is decided at arrival (time, site, assurance), writes them to the event log, and passes
+    those that identify a visitor to the identity service. protos/README.md lists the errors that any method may
+    return.
     """
 
     def __init__(self, channel):
@@ -43,18 +45,25 @@ class CollectorServiceStub(object):
 
 
 class CollectorServiceServicer(object):
-    """Admits events, makes them durable, and lets identity know.
+    """Checks events, adds what is decided at arrival (time, site, assurance), writes them to the event log, and passes
+    those that identify a visitor to the identity service. protos/README.md lists the errors that any method may
+    return.
     """
 
     def Collect(self, request, context):
-        """Stores a batch of events. Every event has an outcome of its own: a bad one never costs a good
-        one. An OK answer means that every event reported STORED is on disk. After any other status
-        nothing is promised; sending the same events again is safe, because an event stored
-        before counts as stored again and is kept once.
+        """Stores a batch of events. Each event has its own outcome: a rejected one does not affect the others.
 
-        Errors: INVALID_ARGUMENT for an empty batch, more than 1,000 events, or a context_index out of
-        range; RESOURCE_EXHAUSTED when the log has reached its bound and UNAVAILABLE when the log does
-        not answer (both with RetryInfo, both: nothing was stored).
+        OK: each event with the outcome STORED is on disk. The identity service knows those that identify a visitor. If
+        it is unavailable, it reads them from the event log later. After any other status the events may or may not be
+        stored, except where stated below. Sending them again is safe: an event is kept once, by visit_id and event_id.
+
+        Errors:
+        - INVALID_ARGUMENT (INVALID_FIELD): not 1 to 1,000 events; events of more than 1 MiB together; a context_index
+        without a context; a received_time_ms other than 0 and outside the years 2001 to 2286; an erasure in the batch.
+        Nothing was stored.
+        - RESOURCE_EXHAUSTED (LOG_FULL): the event log has reached COLLECTOR_LOG_MAX_BYTES. Has RetryInfo. Nothing was
+        stored.
+        - UNAVAILABLE (LOG_UNAVAILABLE): the event log does not confirm that it has stored the events. Has RetryInfo.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -77,7 +86,9 @@ def add_CollectorServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CollectorService(object):
-    """Admits events, makes them durable, and lets identity know.
+    """Checks events, adds what is decided at arrival (time, site, assurance), writes them to the event log, and passes
+    those that identify a visitor to the identity service. protos/README.md lists the errors that any method may
+    return.
     """
 
     @staticmethod

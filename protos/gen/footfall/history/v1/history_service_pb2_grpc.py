@@ -26,10 +26,20 @@ if _version_not_supported:
 
 
 class HistoryServiceStub(object):
-    """Answers who did what and when, from the stored log. Collections are ordered by event time, then id,
-    ascending; pages by token, default 50, at most 1,000, and fewer than asked for where more would not go into one
-    message. NOT_FOUND names the missing resource;
-    INVALID_ARGUMENT names field and rule.
+    """Reads the event log, stores the events, and answers questions about them. An event shows within about two seconds
+    after it was acknowledged, later while history lags, and until EVENT_RETENTION_DAYS after it happened.
+
+    Lists answer in pages, in ascending order of time, then id, unless stated otherwise. A page may have fewer items
+    than asked for, because one holds about 2 MiB at most; only an empty `next_page_token` ends a list. A negative
+    `page_size` and a `page_token` of another method or of a request with other fields are refused with
+    INVALID_ARGUMENT.
+
+    Any method may fail with INVALID_ARGUMENT (INVALID_FIELD, with the fields and the rules they break), UNAVAILABLE
+    (DEPENDENCY_UNAVAILABLE: a store does not answer, or holds what only a later version can read) and the errors that
+    protos/README.md lists for all services. The comments of methods name further errors only. NOT_FOUND is also the
+    answer for what exists, but not on the websites in `sites`.
+
+    EraseIdentity is for the gateway. Where clients show certificates no other role may call it (see protos/README.md).
     """
 
     def __init__(self, channel):
@@ -121,122 +131,167 @@ class HistoryServiceStub(object):
 
 
 class HistoryServiceServicer(object):
-    """Answers who did what and when, from the stored log. Collections are ordered by event time, then id,
-    ascending; pages by token, default 50, at most 1,000, and fewer than asked for where more would not go into one
-    message. NOT_FOUND names the missing resource;
-    INVALID_ARGUMENT names field and rule.
+    """Reads the event log, stores the events, and answers questions about them. An event shows within about two seconds
+    after it was acknowledged, later while history lags, and until EVENT_RETENTION_DAYS after it happened.
+
+    Lists answer in pages, in ascending order of time, then id, unless stated otherwise. A page may have fewer items
+    than asked for, because one holds about 2 MiB at most; only an empty `next_page_token` ends a list. A negative
+    `page_size` and a `page_token` of another method or of a request with other fields are refused with
+    INVALID_ARGUMENT.
+
+    Any method may fail with INVALID_ARGUMENT (INVALID_FIELD, with the fields and the rules they break), UNAVAILABLE
+    (DEPENDENCY_UNAVAILABLE: a store does not answer, or holds what only a later version can read) and the errors that
+    protos/README.md lists for all services. The comments of methods name further errors only. NOT_FOUND is also the
+    answer for what exists, but not on the websites in `sites`.
+
+    EraseIdentity is for the gateway. Where clients show certificates no other role may call it (see protos/README.md).
     """
 
     def ExplainVisit(self, request, context):
-        """The timeline of a visit: every transition with its rule, evidence, assurance and effect, in pages.
+        """Explains a visit: each transition (SignIn, UserInfo or SignOut) with its rule, evidence, assurance and effect, in
+        the order in which they happened.
+
+        NOT_FOUND: the visit is not known.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetVisit(self, request, context):
-        """One visit.
+        """Returns one visit. NOT_FOUND: it is not known.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListVisits(self, request, context):
-        """Visits by identity, device, site and time.
+        """Lists visits by identity, device, user agent, website and time; all of them without a filter. By start_time, then
+        visit_id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetPage(self, request, context):
-        """One page entry.
+        """Returns one page entry. NOT_FOUND: it is not known.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListPages(self, request, context):
-        """Page entries of a visit, an identity or a session.
+        """Lists the page entries of a visit, an identity or a session. By start_time, then page_id. A parent that is not
+        known has none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetSession(self, request, context):
-        """One session.
+        """Returns one session. NOT_FOUND: it is not known.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListSessions(self, request, context):
-        """Sessions of a visit or an identity.
+        """Lists the sessions of a visit or an identity. By start_time, then session_id. A parent that is not known has
+        none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetEvent(self, request, context):
-        """One event by its id: the first received when several visits have used it.
+        """Returns one event. When several visits have used the same event_id, and visit_id is not given, it is the event
+        received first.
+
+        NOT_FOUND: it is not known.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetReceipt(self, request, context):
-        """What became of one event that was accepted: stored, or put aside because it cannot be. NOT_FOUND for one that
-        history does not know: never accepted, not read from the log yet, or expired.
+        """Returns what became of an event that the collector reported STORED.
+
+        NOT_FOUND: history has not read it from the event log yet; or it was rejected, suppressed or never sent; or it
+        has expired.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListEvents(self, request, context):
-        """Events of a visit, an identity, a session or a page.
+        """Lists the events of a visit, an identity, a session or a page entry. By event_time_ms, then event_id. A parent
+        that is not known has none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListVisitIdentities(self, request, context):
-        """The identities a visit is associated with, by their first transition.
+        """Lists the identities that a visit has named, in the order in which they were first named.
+
+        NOT_FOUND: the visit is not known.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListIdentityIds(self, request, context):
-        """Ids of the identities that have a visit with exactly this user agent, by id.
+        """Lists the ids of the identities that have a visit with exactly this user agent. By id (order of code points).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamRelated(self, request, context):
-        """What belongs to several parents at once, for answers that embed it: one query a kind, however many parents.
-        Each parent's items of a kind come together, in the order of the kind's list. FAILED_PRECONDITION with reason
-        TOO_MANY_ITEMS when there are more than `max_items`.
+        """Streams what belongs to several parents, for answers that embed it: one query for each kind instead of one for
+        each parent. Kinds come in the order of the request; within a kind the items of one parent come together, in the
+        order of the kind's list. A parent that is not known has none.
+
+        FAILED_PRECONDITION (TOO_MANY_ITEMS): there are more than `max_items`. Discard what has arrived; ask for fewer
+        parents, or use the lists.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamEvents(self, request, context):
-        """Streams stored events as they arrive, after `resume_token` when given. At least once.
+        """Streams events as they arrive in the event log, from now on or after `resume_token`. At least once: an event may
+        come again after resuming. Events of one visit come in the order of arrival, which need not be that of
+        event_time_ms. The stream goes on until an error ends it, or with OK when the server stops. Then call again with
+        the last `resume_token`.
+
+        FAILED_PRECONDITION (RESUME_TOKEN_EXPIRED): the event log no longer has the events after the token. List the
+        events since, and begin without it. A caller that reads too slowly gets it too, when the log is trimmed
+        meanwhile. RESOURCE_EXHAUSTED (LIMIT_REACHED): HISTORY_MAX_EVENT_STREAMS streams are open; has RetryInfo.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExportIdentity(self, request, context):
-        """Streams everything history knows of an identity.
+        """Streams everything that history keeps about an identity: first visits, then sessions, page entries, events and
+        dead letters. Items of one kind are not sorted by time over all visits. The stream of an identity that is not
+        known is empty.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def EraseIdentity(self, request, context):
-        """Applies an erasure now, instead of when its log record is read, and counts.
+        """Erases an identity. For the gateway only; second half of an erasure (protos/README.md). Does now, and counts,
+        what history does anyway when it reads the instruction in the event log. Safe to repeat.
+        - Events that belong to the identity or name it, up to the time of the erasure, keep only their ids, times, type,
+        site and, if it is one of the six system names, their name.
+        - With ERASE_ANONYMOUS_STRETCH the same holds for what a visit did before it named any identity, if this one was
+        the first.
+        - Visits no longer name the identity. Its dead letters are removed.
+
+        INVALID_ARGUMENT: also when the instruction is not for this identity. FAILED_PRECONDITION (NO_ERASURE_KEY):
+        ERASURE_KEY is not set, so no identity can be erased.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -334,10 +389,20 @@ def add_HistoryServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class HistoryService(object):
-    """Answers who did what and when, from the stored log. Collections are ordered by event time, then id,
-    ascending; pages by token, default 50, at most 1,000, and fewer than asked for where more would not go into one
-    message. NOT_FOUND names the missing resource;
-    INVALID_ARGUMENT names field and rule.
+    """Reads the event log, stores the events, and answers questions about them. An event shows within about two seconds
+    after it was acknowledged, later while history lags, and until EVENT_RETENTION_DAYS after it happened.
+
+    Lists answer in pages, in ascending order of time, then id, unless stated otherwise. A page may have fewer items
+    than asked for, because one holds about 2 MiB at most; only an empty `next_page_token` ends a list. A negative
+    `page_size` and a `page_token` of another method or of a request with other fields are refused with
+    INVALID_ARGUMENT.
+
+    Any method may fail with INVALID_ARGUMENT (INVALID_FIELD, with the fields and the rules they break), UNAVAILABLE
+    (DEPENDENCY_UNAVAILABLE: a store does not answer, or holds what only a later version can read) and the errors that
+    protos/README.md lists for all services. The comments of methods name further errors only. NOT_FOUND is also the
+    answer for what exists, but not on the websites in `sites`.
+
+    EraseIdentity is for the gateway. Where clients show certificates no other role may call it (see protos/README.md).
     """
 
     @staticmethod

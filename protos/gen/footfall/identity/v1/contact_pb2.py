@@ -26,21 +26,25 @@ from footfall.event.v1 import event_pb2 as footfall_dot_event_dot_v1_dot_event__
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"footfall/identity/v1/contact.proto\x12\x14\x66ootfall.identity.v1\x1a\x1d\x66ootfall/event/v1/event.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe5\x01\n\x07\x43ontact\x12\x12\n\ncontact_id\x18\x01 \x01(\t\x12\x17\n\x0f\x65mail_addresses\x18\x02 \x03(\t\x12\x15\n\rphone_numbers\x18\x03 \x03(\t\x12\x12\n\nfirst_name\x18\x04 \x01(\t\x12\x11\n\tlast_name\x18\x05 \x01(\t\x12\r\n\x05title\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8a\x03\n\x0b\x43ontactLink\x12\x13\n\x0bidentity_id\x18\x01 \x01(\t\x12\x12\n\ncontact_id\x18\x02 \x01(\t\x12\x30\n\x06status\x18\x03 \x01(\x0e\x32 .footfall.identity.v1.LinkStatus\x12,\n\x04rule\x18\x04 \x01(\x0e\x32\x1e.footfall.identity.v1.LinkRule\x12\x1d\n\x15\x63\x61ndidate_contact_ids\x18\x05 \x03(\t\x12\r\n\x05\x61\x63tor\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x08\x65vidence\x18\t \x03(\x0b\x32\".footfall.identity.v1.LinkEvidence\x12/\n\tassurance\x18\n \x01(\x0e\x32\x1c.footfall.event.v1.Assurance\"v\n\x0cLinkEvidence\x12\x10\n\x08visit_id\x18\x01 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12\x11\n\tattribute\x18\x03 \x01(\t\x12/\n\tassurance\x18\x04 \x01(\x0e\x32\x1c.footfall.event.v1.Assurance*\x88\x01\n\x08LinkRule\x12\x19\n\x15LINK_RULE_UNSPECIFIED\x10\x00\x12\x1b\n\x17LINK_RULE_EMAIL_ADDRESS\x10\x01\x12\x1a\n\x16LINK_RULE_PHONE_NUMBER\x10\x02\x12\x12\n\x0eLINK_RULE_NAME\x10\x03\x12\x14\n\x10LINK_RULE_MANUAL\x10\x04*v\n\nLinkStatus\x12\x1b\n\x17LINK_STATUS_UNSPECIFIED\x10\x00\x12\x16\n\x12LINK_STATUS_LINKED\x10\x01\x12\x19\n\x15LINK_STATUS_AMBIGUOUS\x10\x02\x12\x18\n\x14LINK_STATUS_UNLINKED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"footfall/identity/v1/contact.proto\x12\x14\x66ootfall.identity.v1\x1a\x1d\x66ootfall/event/v1/event.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe5\x01\n\x07\x43ontact\x12\x12\n\ncontact_id\x18\x01 \x01(\t\x12\x17\n\x0f\x65mail_addresses\x18\x02 \x03(\t\x12\x15\n\rphone_numbers\x18\x03 \x03(\t\x12\x12\n\nfirst_name\x18\x04 \x01(\t\x12\x11\n\tlast_name\x18\x05 \x01(\t\x12\r\n\x05title\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8a\x03\n\x0b\x43ontactLink\x12\x13\n\x0bidentity_id\x18\x01 \x01(\t\x12\x12\n\ncontact_id\x18\x02 \x01(\t\x12\x30\n\x06status\x18\x03 \x01(\x0e\x32 .footfall.identity.v1.LinkStatus\x12,\n\x04rule\x18\x04 \x01(\x0e\x32\x1e.footfall.identity.v1.LinkRule\x12\x1d\n\x15\x63\x61ndidate_contact_ids\x18\x05 \x03(\t\x12\r\n\x05\x61\x63tor\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x08\x65vidence\x18\t \x03(\x0b\x32\".footfall.identity.v1.LinkEvidence\x12/\n\tassurance\x18\n \x01(\x0e\x32\x1c.footfall.event.v1.Assurance\"\xb7\x01\n\x0cLinkEvidence\x12\x10\n\x08visit_id\x18\x01 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12\x15\n\tattribute\x18\x03 \x01(\tB\x02\x18\x01\x12/\n\tassurance\x18\x04 \x01(\x0e\x32\x1c.footfall.event.v1.Assurance\x12;\n\x0e\x61ttribute_code\x18\x05 \x01(\x0e\x32#.footfall.identity.v1.LinkAttribute*\x88\x01\n\x08LinkRule\x12\x19\n\x15LINK_RULE_UNSPECIFIED\x10\x00\x12\x1b\n\x17LINK_RULE_EMAIL_ADDRESS\x10\x01\x12\x1a\n\x16LINK_RULE_PHONE_NUMBER\x10\x02\x12\x12\n\x0eLINK_RULE_NAME\x10\x03\x12\x14\n\x10LINK_RULE_MANUAL\x10\x04*v\n\nLinkStatus\x12\x1b\n\x17LINK_STATUS_UNSPECIFIED\x10\x00\x12\x16\n\x12LINK_STATUS_LINKED\x10\x01\x12\x19\n\x15LINK_STATUS_AMBIGUOUS\x10\x02\x12\x18\n\x14LINK_STATUS_UNLINKED\x10\x03*\xaf\x01\n\rLinkAttribute\x12\x1e\n\x1aLINK_ATTRIBUTE_UNSPECIFIED\x10\x00\x12 \n\x1cLINK_ATTRIBUTE_EMAIL_ADDRESS\x10\x01\x12\x1f\n\x1bLINK_ATTRIBUTE_PHONE_NUMBER\x10\x02\x12\x1d\n\x19LINK_ATTRIBUTE_FIRST_NAME\x10\x03\x12\x1c\n\x18LINK_ATTRIBUTE_LAST_NAME\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'footfall.identity.v1.contact_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LINKRULE']._serialized_start=874
-  _globals['_LINKRULE']._serialized_end=1010
-  _globals['_LINKSTATUS']._serialized_start=1012
-  _globals['_LINKSTATUS']._serialized_end=1130
+  _globals['_LINKEVIDENCE'].fields_by_name['attribute']._loaded_options = None
+  _globals['_LINKEVIDENCE'].fields_by_name['attribute']._serialized_options = b'\030\001'
+  _globals['_LINKRULE']._serialized_start=940
+  _globals['_LINKRULE']._serialized_end=1076
+  _globals['_LINKSTATUS']._serialized_start=1078
+  _globals['_LINKSTATUS']._serialized_end=1196
+  _globals['_LINKATTRIBUTE']._serialized_start=1199
+  _globals['_LINKATTRIBUTE']._serialized_end=1374
   _globals['_CONTACT']._serialized_start=125
   _globals['_CONTACT']._serialized_end=354
   _globals['_CONTACTLINK']._serialized_start=357
   _globals['_CONTACTLINK']._serialized_end=751
-  _globals['_LINKEVIDENCE']._serialized_start=753
-  _globals['_LINKEVIDENCE']._serialized_end=871
+  _globals['_LINKEVIDENCE']._serialized_start=754
+  _globals['_LINKEVIDENCE']._serialized_end=937
 # @@protoc_insertion_point(module_scope)

@@ -26,9 +26,18 @@ if _version_not_supported:
 
 
 class IdentityServiceStub(object):
-    """Holds the live state of every visit, the identities, and their links to contacts.
-    Collections page by token, default 50, at most 1,000, and fewer than asked for where more would not go into one
-    message. NOT_FOUND names the missing resource; INVALID_ARGUMENT names field and rule.
+    """Holds the live state of visits, the identities, the contacts, and the links from identities to contacts.
+
+    Lists answer in pages. A page may have fewer items than asked for, because one holds about 2 MiB at most; only an
+    empty `next_page_token` ends a list. A negative `page_size` and a `page_token` of another method or of a request
+    with other fields are refused with INVALID_ARGUMENT.
+
+    Any method may fail with INVALID_ARGUMENT (INVALID_FIELD, with the fields and the rules they break), UNAVAILABLE
+    (DEPENDENCY_UNAVAILABLE: a store does not answer; LATER_VERSION: a later version has written the data) and the
+    errors that protos/README.md lists for all services. The comments of methods name further errors only.
+
+    ResolveEvents is for the collector, ImportIdentities for history, EraseIdentity for the gateway. Where clients show
+    certificates no other role may call these (see protos/README.md).
     """
 
     def __init__(self, channel):
@@ -120,126 +129,170 @@ class IdentityServiceStub(object):
 
 
 class IdentityServiceServicer(object):
-    """Holds the live state of every visit, the identities, and their links to contacts.
-    Collections page by token, default 50, at most 1,000, and fewer than asked for where more would not go into one
-    message. NOT_FOUND names the missing resource; INVALID_ARGUMENT names field and rule.
+    """Holds the live state of visits, the identities, the contacts, and the links from identities to contacts.
+
+    Lists answer in pages. A page may have fewer items than asked for, because one holds about 2 MiB at most; only an
+    empty `next_page_token` ends a list. A negative `page_size` and a `page_token` of another method or of a request
+    with other fields are refused with INVALID_ARGUMENT.
+
+    Any method may fail with INVALID_ARGUMENT (INVALID_FIELD, with the fields and the rules they break), UNAVAILABLE
+    (DEPENDENCY_UNAVAILABLE: a store does not answer; LATER_VERSION: a later version has written the data) and the
+    errors that protos/README.md lists for all services. The comments of methods name further errors only.
+
+    ResolveEvents is for the collector, ImportIdentities for history, EraseIdentity for the gateway. Where clients show
+    certificates no other role may call these (see protos/README.md).
     """
 
     def ResolveEvents(self, request, context):
-        """Merges admitted events into the live state of their visits. Idempotent and independent of order.
-        For the collector, which sends what identifies, so that it shows at once. All else, and what it misses, the log
-        brings within 300 ms.
+        """Merges events into the live state of their visits. For the collector only, which sends the events that change who
+        a visitor is, so that they show before the beacon is answered. The event log brings all other events, and those
+        that this call misses. Safe to repeat, and the order of events does not matter.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetVisitor(self, request, context):
-        """The live state of a visit. NOT_FOUND when no event of it is remembered. An event that identifies (SignIn, UserInfo,
-        SignOut) shows as soon as it is acknowledged, unless identity was down; what else an event changes (first sight,
-        last page, last activity) within 300 ms, here and in ListVisitors.
+        """Returns the live state of a visit. A SignIn, UserInfo or SignOut shows as soon as the collector has acknowledged
+        it, unless identity was unavailable then. All other changes (last page, last activity) show within 300 ms.
+
+        NOT_FOUND: the visit is not known. It is forgotten LIVE_RETENTION_DAYS (and up to a day more) after its last
+        event.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListVisitors(self, request, context):
-        """Who is on the site now, latest activity first: visits whose last event is within the idle time.
+        """Lists the visits whose last event happened within IDLE_MINUTES, latest activity first. Changes show as in
+        GetVisitor.
+
+        A page may be short, or even empty, although more visitors follow: at most 5,000 visits are examined for one
+        page. No visit comes twice in one listing. A visit with new activity moves to the front, so a listing under way
+        may miss it; WatchVisitors reports it if the visitor has changed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchVisitors(self, request, context):
-        """Streams transitions of visitors as they happen, after `resume_token` when given. Bounded for each
-        watcher: one that reads too slowly is ended with RESOURCE_EXHAUSTED and can resume. So is one too many.
+        """Streams the changes of visitors as they happen, from now on or after `resume_token`. Changes of one visit come in
+        order, each once for each stream. The stream goes on until an error ends it. Then call again with the last
+        `resume_token`.
+
+        FAILED_PRECONDITION (RESUME_TOKEN_EXPIRED): changes after the token are no longer kept. Begin without it, then
+        list the visitors. RESOURCE_EXHAUSTED (WATCHER_TOO_SLOW): the caller reads too slowly; resume. RESOURCE_EXHAUSTED
+        (TOO_MANY_CALLS): IDENTITY_MAX_STREAMS_PER_METHOD streams are open. UNAVAILABLE (STOPPING): the server stops;
+        resume.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetIdentity(self, request, context):
-        """One identity.
+        """Returns one identity. NOT_FOUND: no event has named it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def BatchGetIdentities(self, request, context):
-        """Several identities at once, at most 1,000; unknown ones are left out. What does not go into one message is named,
-        to be asked for again.
+        """Returns several identities. Those that no event has named are left out. Identities for which the message has no
+        room are named, to be asked for again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListIdentities(self, request, context):
-        """All identities, by identity_id.
+        """Lists the identities that events have named, by identity_id (order of code points).
+
+        INVALID_ARGUMENT: also for `location` together with `sites`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpsertContact(self, request, context):
-        """Creates or replaces a contact, and re-evaluates the links it touches.
+        """Creates a contact, or replaces it as a whole. When the call returns, the links of all identities that the change
+        affects are decided again. Safe to repeat.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetContact(self, request, context):
-        """One contact.
+        """Returns one contact. NOT_FOUND: there is none, or (with `sites`) none of its identities was seen on these
+        websites.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteContact(self, request, context):
-        """Removes a contact; identities linked to it are re-evaluated.
+        """Removes a contact. When the call returns, the links of its identities are decided again. Their events stay.
+
+        NOT_FOUND: there is no such contact.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def LinkContact(self, request, context):
-        """Links an identity to a contact by hand. The decision stands until another is made by hand.
+        """Links an identity to a contact by decision of a person. No rule changes this decision; another person may. If the
+        contact is deleted, rules decide until a contact of that id is created again. Safe to repeat.
+
+        NOT_FOUND: there is no such contact.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UnlinkContact(self, request, context):
-        """Undoes a link by hand: rules do not link this identity again to that contact.
+        """Undoes the link of an identity by decision of a person. From then on no rule links the identity to that contact.
+        Rules may link it to another. Safe to repeat.
+
+        FAILED_PRECONDITION (NOT_LINKED): the identity is not linked to a contact, and no person has undone a link last.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListContactLinks(self, request, context):
-        """Every link of an identity made and undone, newest first.
+        """Lists the decisions about which contact an identity is, newest first. ContactLink says how many are kept.
+
+        NOT_FOUND: the identity is not known.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetPerson(self, request, context):
-        """The person: a contact with all identities linked to it, in pages.
+        """Returns a person: a contact, and in pages the identities linked to it, by identity_id (order of code points).
+        Also identities that no event has named yet.
+
+        NOT_FOUND: as in GetContact.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def EraseIdentity(self, request, context):
-        """Forgets a person: writes erase records to the log and a tombstone here, and erases what identity holds.
+        """Erases an identity. For the gateway only; first half of an erasure (protos/README.md). Removes the identity with
+        its profile and links, removes it from live state, and writes an instruction to erase it to the event log, for
+        history and for replays. The contact stays: remove it with DeleteContact. Events of the identity that happen
+        later create it again. Safe to repeat.
+
+        FAILED_PRECONDITION (NO_ERASURE_KEY): ERASURE_KEY is not set, so no identity can be erased.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ImportIdentities(self, request, context):
-        """Takes over what identifying events of the past say of the identities they name: since when they are known, their
-        profile, and what links them to contacts. Live state is neither read nor changed. Idempotent; events in
-        any order, but what is said of a visit not before what was said earlier. For history's import.
+        """Takes over what imported events say of the identities they name: since when they are known, their profile, and
+        what links them to contacts. For history only (`footfall-import`). Does not change live state. Safe to repeat.
+        Events may come in any order; the states of one visit must come in the order of their revisions.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -337,9 +390,18 @@ def add_IdentityServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class IdentityService(object):
-    """Holds the live state of every visit, the identities, and their links to contacts.
-    Collections page by token, default 50, at most 1,000, and fewer than asked for where more would not go into one
-    message. NOT_FOUND names the missing resource; INVALID_ARGUMENT names field and rule.
+    """Holds the live state of visits, the identities, the contacts, and the links from identities to contacts.
+
+    Lists answer in pages. A page may have fewer items than asked for, because one holds about 2 MiB at most; only an
+    empty `next_page_token` ends a list. A negative `page_size` and a `page_token` of another method or of a request
+    with other fields are refused with INVALID_ARGUMENT.
+
+    Any method may fail with INVALID_ARGUMENT (INVALID_FIELD, with the fields and the rules they break), UNAVAILABLE
+    (DEPENDENCY_UNAVAILABLE: a store does not answer; LATER_VERSION: a later version has written the data) and the
+    errors that protos/README.md lists for all services. The comments of methods name further errors only.
+
+    ResolveEvents is for the collector, ImportIdentities for history, EraseIdentity for the gateway. Where clients show
+    certificates no other role may call these (see protos/README.md).
     """
 
     @staticmethod

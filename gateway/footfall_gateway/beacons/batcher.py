@@ -1,0 +1,163 @@
+"""Batches of items that wait at the same time. Knows neither HTTP nor gRPC."""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
+
+
+class QueueFullError(Exception):
+    """The queue is full, so the item was not taken."""
+
+
+class OutcomeUnknownError(Exception):
+    """The call with the item's batch was cancelled: the item may or may not have been processed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Limits of a batch, of the queue, and of the batches in flight.
+
+    `count` and `size` are the caller's measures of an item; here events and bytes.
+    """
+
+    max_batch_count: int
+    max_batch_size: int
+    max_wait_ms: float
+    max_in_flight: int
+    max_queued_count: int
+    max_queued_size: int
+
+
+@dataclass(slots=True)
+class _Batch(Generic[Item, Outcome]):
+    items: list[Item] = field(default_factory=list)
+    waiters: list[asyncio.Future[Outcome]] = field(default_factory=list)
+    count: int = 0
+    size: int = 0
+
+
+class Batcher(Generic[Item, Outcome]):
+    """Collects items while earlier batches are in flight, and sends them as one batch.
+
+    A batch is due when it is full, when its first item has waited `max_wait_ms`, or immediately when no batch is in
+    flight. It is sent once it is due and fewer than `max_in_flight` batches are in flight.
+
+    `send` gets the items of a batch and returns their outcomes in the same order. It is called in the running loop,
+    once for each item, also when the waiter of an item was cancelled. If `send` raises, every waiter of the batch gets
+    the exception; if it is cancelled, they get OutcomeUnknownError.
+    """
+
+    def __init__(self, send: Callable[[list[Item]], Awaitable[Sequence[Outcome]]], bounds: Bounds) -> None:
+        self._send = send
+        self._bounds = bounds
+        self._filling: _Batch[Item, Outcome] | None = None
+        self._is_due = False
+        self._timer: asyncio.Handle | None = None
+        self._queue: deque[_Batch[Item, Outcome]] = deque()
+        self._in_flight: set[asyncio.Task[None]] = set()
+        self._queued_count = 0
+        self._queued_size = 0
+        self._is_closing = False
+
+    def submit(self, item: Item, count: int, size: int) -> asyncio.Future[Outcome]:
+        """Take an item and return the future of its outcome, without waiting.
+
+        An item larger than the bounds of a batch is a batch of its own. Cancelling the future affects no other item.
+
+        Raises:
+            QueueFullError: too much is queued, or `close` has been called.
+
+        """
+        bounds = self._bounds
+        if (
+            self._queued_count + count > bounds.max_queued_count
+            or self._queued_size + size > bounds.max_queued_size
+            or self._is_closing
+        ):
+            raise QueueFullError
+        batch = self._filling
+        # Checked before the item is added, so that no batch exceeds its bounds.
+        if batch and (batch.count + count > bounds.max_batch_count or batch.size + size > bounds.max_batch_size):
+            self._enqueue()
+            self._send_due()
+            batch = None
+        if batch is None:
+            batch = self._open_batch()
+        waiter: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        batch.items.append(item)
+        batch.waiters.append(waiter)
+        batch.count += count
+        batch.size += size
+        self._queued_count += count
+        self._queued_size += size
+        if batch.count >= bounds.max_batch_count or batch.size >= bounds.max_batch_size:
+            self._enqueue()
+            self._send_due()
+        return waiter
+
+    async def close(self) -> None:
+        """Refuse new items, send the queued ones, and return when all have an outcome."""
+        self._is_closing = True
+        self._enqueue()
+        self._send_due()
+        while self._in_flight:
+            await asyncio.wait(self._in_flight)
+
+    def _open_batch(self) -> _Batch[Item, Outcome]:
+        batch: _Batch[Item, Outcome] = _Batch()
+        self._filling = batch
+        self._is_due = False
+        loop = asyncio.get_running_loop()
+        if self._in_flight:
+            self._timer = loop.call_later(self._bounds.max_wait_ms / 1000, self._become_due)
+        else:  # after this turn of the loop, so that requests read in it share the batch
+            self._timer = loop.call_soon(self._become_due)
+        return batch
+
+    def _become_due(self) -> None:
+        self._is_due = True
+        self._send_due()
+
+    def _enqueue(self) -> None:
+        """Complete the batch that is being filled."""
+        if self._filling:
+            self._queue.append(self._filling)
+        self._filling = None
+        if self._timer:
+            self._timer.cancel()
+
+    def _send_due(self) -> None:
+        """Send the batches that are due, the oldest first."""
+        while len(self._in_flight) < self._bounds.max_in_flight:
+            if not self._queue:
+                if not self._filling or not (self._is_due or not self._in_flight):
+                    return
+                self._enqueue()
+            batch = self._queue.popleft()
+            self._queued_count -= batch.count
+            self._queued_size -= batch.size
+            task = asyncio.get_running_loop().create_task(self._deliver(batch))
+            self._in_flight.add(task)
+            task.add_done_callback(self._finish)
+
+    async def _deliver(self, batch: _Batch[Item, Outcome]) -> None:
+        try:
+            outcomes = await self._send(batch.items)
+            for waiter, outcome in zip(batch.waiters, outcomes, strict=True):
+                if not waiter.done():
+                    waiter.set_result(outcome)
+        except (Exception, asyncio.CancelledError) as error:  # of any kind: the waiters handle it
+            failure = error if isinstance(error, Exception) else OutcomeUnknownError()
+            for waiter in batch.waiters:
+                if not waiter.done():
+                    waiter.set_exception(failure)
+                    waiter.exception()  # marks it as retrieved: asyncio would log it for a waiter cancelled just now
+
+    def _finish(self, task: asyncio.Task[None]) -> None:
+        self._in_flight.discard(task)
+        self._send_due()
