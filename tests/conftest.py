@@ -43,6 +43,11 @@ def pytest_configure() -> None:
     settings.load_profile("shared machine")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the long files first: of many short ones at the end, all processes of `make test` have their share."""
+    items.sort(key=lambda item: item.path.parent.name not in {"e2e", "faults"})
+
+
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Valkey (or Redis) server with the settings of deploy/valkey.conf."""

@@ -42,7 +42,7 @@ async def test_an_auditor_finds_everybody_who_has_looked_at_a_person(
         async def is_known() -> bool:
             return (await desktop.get(path)).status_code == 200
 
-        await eventually(is_known, timeout=15)
+        await eventually(is_known)
         [session] = (await desktop.get(path)).json()
         await desktop.get(f"/server/data/sessions/{session['sessionId']}")
         await desktop.get(f"/server/data/identities/{quote(person)}")

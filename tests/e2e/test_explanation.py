@@ -50,11 +50,11 @@ async def tell(http: httpx.AsyncClient, mark: str, keep: set[int]) -> tuple[str 
         known = await http.get(f"/server/data/identities/dana-{mark}")
         return answer.status_code == 200 and (not named or known.status_code == 200)
 
-    await eventually(is_done, timeout=10)
+    await eventually(is_done)
     if not any(one["eventName"] in {"SignIn", "UserInfo"} for one in sent):
         return None, {}, events
     if 3 in keep:
-        await eventually(lambda: _has(links), timeout=10)
+        await eventually(lambda: _has(links))
     found = await links()
     return (found[0]["contactId"] or None) if found else None, found[0] if found else {}, events
 

@@ -44,7 +44,7 @@ async def fill(suite: Suite) -> int:
     anonymous, long, shy = str(uuid.uuid4()), str(uuid.uuid4()), str(uuid.uuid4())
     at_ms, page = now_ms(), new_id()
     visits = [
-        *(random_visit(chance) for _ in range(5)),
+        *(random_visit(chance) for _ in range(3)),
         [event("PageEntered", anonymous, at_ms, pageID=page), event("PageExited", anonymous, at_ms + 9, pageID=page)],
         [event("Click", long, at_ms + number, data={"n": number}) for number in range(1_010)],
         [event("SignOut", shy, at_ms), event("UserInfo", shy, at_ms + 1, "ann@shop.example", data={"email": "a@b.c"})],
@@ -110,7 +110,7 @@ async def resources(suite: Suite) -> dict[str, bytes]:
             start = ""
             while True:
                 answer = await http.get(
-                    f"{DATA}{path}", params={"page_size": 50} | ({"page_start": start} if start else {})
+                    f"{DATA}{path}", params={"page_size": 200} | ({"page_start": start} if start else {})
                 )
                 assert answer.status_code in {200, 204}, (path, answer.text)
                 start = answer.headers.get("Paging-Next", "")

@@ -43,7 +43,7 @@ class Watcher:
             assert answer.status_code == 200, await answer.aread()
             reading = asyncio.create_task(self._read(answer))
             try:
-                await eventually(lambda: bool(self.last_id) or reading.done(), timeout=10)
+                await eventually(lambda: bool(self.last_id) or reading.done())
                 self.last_id = self.last_id or before
                 yield reading
             finally:
@@ -69,7 +69,7 @@ class Watcher:
         def is_told() -> None:
             assert (len(self.events()), len(self.transitions())) == (events, transitions)
 
-        await eventually(is_told, timeout=15)
+        await eventually(is_told)
 
     def events(self) -> list[str]:
         """The ids of the events, in the order they came."""
@@ -133,7 +133,7 @@ async def test_what_happens_is_told_in_order_and_as_the_other_resources_say_it(s
             return answer.json()
 
         signed_in = next(data for name, data in watcher.told if name == "event" and data["event"]["eventID"] == sent[1])
-        assert signed_in["event"] == await eventually(is_stored, timeout=15)
+        assert signed_in["event"] == await eventually(is_stored)
         visitor = {"state": "AUTHENTICATED", "identityId": "dana"}
         assert (signed_in["site"], signed_in["visitor"] | visitor) == (site, signed_in["visitor"])
         last = [data for name, data in watcher.told if name == "transition"][-1]
@@ -171,7 +171,7 @@ async def test_only_the_site_asked_for_is_told_and_the_id_moves_on_with_the_othe
             def both_have_moved() -> bool:
                 return all(old != new for old, new in zip(before, watcher.last_id.split("~"), strict=True))
 
-            await eventually(both_have_moved, timeout=10)
+            await eventually(both_have_moved)
             ours = await happens(http, site, "PageEntered", str(uuid.uuid4()))
             await watcher.has(events=1, transitions=0)
         assert watcher.events() == [ours]
@@ -259,7 +259,7 @@ async def test_streams_are_bounded_and_one_that_is_left_ends_at_both_services(su
         async def is_left() -> None:
             assert await watchers(suite) == before
 
-        await eventually(is_left, timeout=10)
+        await eventually(is_left)
         async with Watcher(http).watching():
             pass
         assert (await http.head(LIVE)).status_code == 200
@@ -282,7 +282,7 @@ async def test_a_killed_neighbour_ends_the_stream_and_nothing_is_missed(
 
         async def goes_on() -> None:
             async with watcher.watching() as stream:  # as EventSource does, which comes again after a 200 only
-                await eventually(lambda: len(watcher.told) >= 4 or stream.done(), timeout=15)
+                await eventually(lambda: len(watcher.told) >= 4 or stream.done())
                 assert not stream.done()
 
         await eventually(goes_on, timeout=30, every=0.2)

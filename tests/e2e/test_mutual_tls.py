@@ -73,7 +73,7 @@ async def expect_first_visit_seen(suite: Suite) -> None:
             assert answer.status_code == 200
             assert [one["entityInCS"] for one in answer.json()] == [mark]
 
-        await eventually(stored, timeout=10)
+        await eventually(stored)
 
 
 async def test_a_first_visit_by_https_is_seen_in_history(secured: Suite) -> None:

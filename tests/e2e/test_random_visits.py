@@ -20,7 +20,7 @@ from tests.tools.eventually import eventually
 from tests.tools.suite import Suite
 from tests.tools.visits import Event, random_visit, scattered, transitions
 
-VISITS = int(os.environ.get("FOOTFALL_RANDOM_VISITS", "150"))
+VISITS = int(os.environ.get("FOOTFALL_RANDOM_VISITS", "60"))
 # Everything late, shuffled and about everybody is the most that history can be asked to do.
 DRAINED_S = 60 + VISITS / 10
 

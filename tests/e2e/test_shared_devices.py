@@ -82,7 +82,7 @@ async def expect_owners(http: httpx.AsyncClient, steps: list[Step], *, is_backwa
             theirs = await event_ids(http, f"/server/data/identities/{person}.{mark}/events")
             assert theirs == {event_id for event_id, owner in owners.items() if owner == person}
 
-    await eventually(are_right, timeout=10)
+    await eventually(are_right)
 
 
 async def event_ids(http: httpx.AsyncClient, path: str) -> set[str]:

@@ -15,7 +15,7 @@ from tests.tools.suite import Suite
 from tests.tools.visits import Event, event, live_state, now_ms, random_visit, scattered
 from tests.tools.walls import client_of, running_walled_suite, send
 
-VISITS = 12
+VISITS = 6
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ async def eventually(check: Callable[[], Result], timeout: float = ..., every: f
 
 async def eventually(
     check: Callable[[], Any],
-    timeout: float = 5.0,
+    timeout: float = 30.0,
     every: float = 0.02,
 ) -> Any:
     """Call `check`, plain or async, until it neither raises AssertionError nor answers False; give back its answer.

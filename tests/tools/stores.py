@@ -17,7 +17,7 @@ from deploy.embedded import program_command, valkey_server
 from tests.tools.ports import free_ports
 
 START_SECONDS = 60
-STOP_SECONDS = 10.0
+STOP_SECONDS = 30.0
 SLOTS = 16_384
 
 
