@@ -44,7 +44,7 @@ lint: install ## check format, style, imports, the contract, and the words of th
 	@$(bin)/lint-imports --no-logo
 	@PATH="$(bin):$$PATH" python protos/generate.py --check
 	@cd protos && $(bin)/buf lint && $(bin)/buf breaking --against released.binpb
-	@$(bin)/python -m docs.prose bench deploy docs eventlog gateway servicekit services timeline
+	@$(bin)/python -m docs.prose bench deploy docs eventlog gateway servicekit services tests timeline
 
 types: install ## check types
 	@$(bin)/mypy $(distributions) deploy bench docs tests

@@ -71,7 +71,7 @@ async def redis_database_url(redis_url: str) -> str:
 
 @pytest.fixture
 async def redis(redis_database_url: str) -> AsyncIterator[Any]:
-    """A client of that database. Its commands are typed as sync or async at once."""
+    """A client of that database. Its commands are typed as sync or async together."""
     async with Redis.from_url(redis_database_url) as redis:
         yield redis
 
@@ -88,7 +88,7 @@ def mongo_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def mongo_database() -> str:
-    """The name of a database nobody else uses."""
+    """The name of a database that no other test uses."""
     return f"test_{uuid.uuid4().hex}"
 
 

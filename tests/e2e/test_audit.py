@@ -1,4 +1,4 @@
-"""Who looked at whose history: found in the gateway's log by whoever has the audit key, and by nobody else."""
+"""The audit trail: only a holder of the audit key finds in the gateway's log who looked at whose history."""
 
 import json
 import os

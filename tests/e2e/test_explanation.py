@@ -28,7 +28,7 @@ def story(mark: str) -> list[Event]:
 
 
 async def tell(http: httpx.AsyncClient, mark: str, keep: set[int]) -> tuple[str | None, dict[str, Any], list[Event]]:
-    """Send the events at these places to people nobody has heard of; give the contact, the link and the events."""
+    """Send the events at these places to people who are not known yet; return the contact, the link and the events."""
     events = story(mark)
     contact_id = f"c-{mark}"
     body = {"emailAddresses": [f"dana.{mark}@mail.example"]}

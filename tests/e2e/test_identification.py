@@ -1,4 +1,4 @@
-"""Whatever is sent, in whatever order, with whatever restarts in between: the suite says what the reference says.
+"""Random events in random order, with restarts in between: the suite's answers equal those of the reference model.
 
 `make test` runs 50 examples; FOOTFALL_EXAMPLES=1000 is for the night.
 """
@@ -217,7 +217,7 @@ class Visitors(RuleBasedStateMachine):
 
     def _link_in_force(self, user: str) -> dict[str, Any]:
         none = {"contactId": "", "candidateContactIds": []}
-        if self.http.get(self._of(user, "links")).status_code == 404:  # nobody has heard of this identity
+        if self.http.get(self._of(user, "links")).status_code == 404:  # this identity is not known
             return none
         links: list[dict[str, Any]] = self._json(self._of(user, "links"))["links"]
         return links[0] if links else none

@@ -95,7 +95,7 @@ async def done(suite: Suite, *arguments: object) -> tuple[int | None, str]:
 
 
 def from_suite(old: Suite, folder: Path) -> list[object]:
-    """What the command is told to copy a suite."""
+    """The arguments with which the command copies a suite."""
     authority = ["--ca", old.authority.file] if old.authority else []
     credentials = credentials_of(old, folder / "old")
     return ["server", old.url, "--credentials", credentials, "--progress", folder / "progress", *authority]
@@ -194,7 +194,7 @@ async def compared(suite: Suite, *arguments: object, hours_ago: int = 1) -> tupl
 
 
 def both(old: Suite, new: Suite, folder: Path) -> list[object]:
-    """What the comparison of two suites is told."""
+    """The arguments for the comparison of two suites."""
     named = {"--old-credentials": old, "--new-credentials": new}
     credentials = [word for name, suite in named.items() for word in (name, credentials_of(suite, folder / name[2:]))]
     if old.authority and new.authority:

@@ -1,4 +1,4 @@
-"""The live stream: what happens comes as it happens, and whoever comes again goes on where they were."""
+"""The live stream: events arrive as they happen, and a client that connects again resumes where it was."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ LIVE = "/api/v1/live"
 
 @dataclass
 class Watcher:
-    """What one client has been told, over all its connections; it knows what EventSource knows."""
+    """What one client has received, over all its connections; it knows what EventSource knows."""
 
     http: httpx.AsyncClient
     query: dict[str, str] = field(default_factory=dict)
@@ -64,7 +64,7 @@ class Watcher:
             message = {}
 
     async def has(self, events: int, transitions: int) -> None:
-        """Wait until it has been told so much, and no more."""
+        """Wait until it has received so much, and no more."""
 
         def is_told() -> None:
             assert (len(self.events()), len(self.transitions())) == (events, transitions)
@@ -86,7 +86,7 @@ class Watcher:
 
 @pytest.fixture
 def site() -> str:
-    """A website nobody else has."""
+    """The name of a website that no other test uses."""
     return f"shop-{uuid.uuid4().hex[:12]}"
 
 
@@ -96,7 +96,7 @@ def gateway_of(suite: Suite, **settings: Any) -> AbstractAsyncContextManager[htt
 
 
 async def happens(http: httpx.AsyncClient, site: str, name: str, visit: str, user: str | None = None) -> str:
-    """One event, sent by itself; its id as it is told."""
+    """One event, sent by itself; its id as it is streamed."""
     sent = event(name, visit, now_ms(), user, site=site, eventID=str(uuid.uuid4()))
     await arrives(http, sent)
     return str(sent["eventID"])
@@ -147,7 +147,7 @@ async def test_who_comes_again_misses_nothing_and_is_told_nothing_twice(suite: S
         watcher = Watcher(http, {"site": site})
         sent = []
         for number, visit in enumerate(visits):
-            # At first nothing has been told when it leaves, then only an event, then both.
+            # At first it leaves before it has received anything, then after an event, then after both.
             async with watcher.watching():
                 if number == 1:
                     sent.append(await happens(http, site, "PageEntered", visit))

@@ -33,7 +33,7 @@ STREAM_S = 0.2
 
 
 class Person(NamedTuple):
-    """Made up anew for each run, so that a search finds this person and nobody else."""
+    """Made up for each run, so that a search finds only this person."""
 
     email: str
     phone: str

@@ -1,4 +1,4 @@
-"""Random visits through a bad network into the real suite: every stamp in history is the fold of the sorted events.
+"""Random visits through a bad network into the real suite: each attribution in history follows from the sorted events.
 
 FOOTFALL_RANDOM_VISITS=2000 runs the long form; `make test` runs a short one.
 """

@@ -12,7 +12,7 @@ from tests.tools.visits import event, now_ms
 
 Step = tuple[float, str, str | None, str]
 
-# Each step: (seconds after the start, event, who it names, who it must belong to). `-` belongs to nobody.
+# Each step: (seconds after the start, event, who it names, who it must belong to). `-` belongs to no person.
 CASES: dict[str, list[Step]] = {
     "kiosk: one customer after the other, each signs out": [
         (0, "VisitStarted", None, "-"), (1, "SignIn", "ann", "ann"), (2, "AddToCart", None, "ann"),

@@ -1,4 +1,4 @@
-"""Site isolation: whatever a site's pages send, nobody sees or changes anything of a site of another group."""
+"""Site isolation: pages of a site neither see nor change anything of a site of another group."""
 
 import asyncio
 import random
@@ -27,7 +27,7 @@ def walled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
-    """Another, which is told what one site sends only."""
+    """Another, which gets only what one site sends."""
     with running_walled_suite(tmp_path_factory.mktemp("alone")) as suite:
         yield suite
 

@@ -27,7 +27,7 @@ async def eventually(
     """Call `check`, plain or async, until it neither raises AssertionError nor answers False; give back its answer.
 
     Raises:
-        AssertionError: the last one, after `timeout` seconds. Every other error passes at once.
+        AssertionError: the last one, after `timeout` seconds. Every other error passes immediately.
 
     """
     deadline = time.monotonic() + timeout

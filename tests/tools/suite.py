@@ -69,7 +69,7 @@ class Suite:
         return ssl.create_default_context(cafile=self.authority.file) if self.authority else None
 
     def http(self, **more: Any) -> httpx.AsyncClient:
-        """A client of the gateway that may do everything, unless told otherwise. To be closed by its user."""
+        """A client of the gateway that may do everything, unless `more` says otherwise. Its user closes it."""
         return httpx.AsyncClient(**self._http_options | more)
 
     def blocking_http(self, **more: Any) -> httpx.Client:
