@@ -37,11 +37,3 @@ from footfall_timeline.visit_state import (
     Step,
     VisitState,
 )
-
-__all__ = [
-    "ANONYMOUS", "EFFECTS", "Association", "Assurance", "Attribution", "AttributionRange", "Kind",
-    "LaterVersionError", "Rule", "RunningVisitState", "Session", "State", "Step", "Timeline", "Transition",
-    "VisitState", "by_event", "decode", "encode", "erase", "from_fields", "identity_hash", "merge",
-    "normalize_uuid", "order_key", "page_id", "partition", "scoped_visit_id", "session_id", "to_fields",
-    "user_agent_id",
-]  # fmt: skip

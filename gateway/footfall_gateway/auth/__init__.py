@@ -12,8 +12,3 @@ from footfall_gateway.auth.keys import (
     is_slow_hash,
     new_token,
 )
-
-__all__ = [
-    "EVERYBODY", "Audit", "Authenticator", "Key", "KeyFile", "KeyScope", "KeysFileError", "NoSuchKeyError", "Principal",
-    "check_keys_file", "is_slow_hash", "new_token",
-]  # fmt: skip
