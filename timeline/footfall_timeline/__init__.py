@@ -29,7 +29,6 @@ from footfall_timeline.visit_state import (
     EFFECTS,
     Association,
     Attribution,
-    AttributionRange,
     Rule,
     RunningVisitState,
     Session,
