@@ -1,14 +1,12 @@
 """Reads the bodies of requests, with limits for size, time and all bodies together."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final
+from typing import Final
 
 from footfall_eventlog.events import MAX_BATCH_BYTES
+from starlette.types import Receive
 
 from footfall_gateway.problem import Problem
-
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 MAX_BODY: Final = MAX_BATCH_BYTES
 MAX_DISCARDED: Final = 8 * 1024 * 1024
