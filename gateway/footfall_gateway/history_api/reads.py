@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 import msgspec
+from footfall.event.v1 import event_pb2
 from footfall.history.v1 import history_service_pb2 as history
 from footfall.history.v1 import visit_pb2
 from footfall.identity.v1 import identity_pb2, visitor_pb2
 from footfall.identity.v1 import identity_service_pb2 as identity
-from msgspec import UNSET
 from starlette.responses import Response
 
 from footfall_gateway.auth import Principal
@@ -34,11 +34,6 @@ from footfall_gateway.history_api.resources import Event, Identity, Page, Sessio
 from footfall_gateway.http import Call, NoQuery, Operation, json_response
 from footfall_gateway.problem import Problem
 
-_ASSOCIATION_STATES = {
-    UNSET: visitor_pb2.VISITOR_STATE_UNSPECIFIED,
-    "Authenticated": visitor_pb2.VISITOR_STATE_AUTHENTICATED,
-    "Recognized": visitor_pb2.VISITOR_STATE_RECOGNIZED,
-}
 _PAGE_START = {"page_token": "page_start"}
 
 _INCLUDES: Mapping[Any, tuple[str, ...]] = {
@@ -141,10 +136,10 @@ class HistoryReads:
 
     async def visit_identities(self, call: Call[VisitIdentitiesQuery, None]) -> Response:
         """The identities of a visit, each with its `visitScope` in this visit."""
-        parent = parent_of(call)
+        parent, wanted = parent_of(call), call.query.association or "unspecified"
         request = history.ListVisitIdentitiesRequest(
             visit_id=parent.id,
-            scope=_ASSOCIATION_STATES[call.query.association],
+            scope=visitor_pb2.VisitorState.Value(f"VISITOR_STATE_{wanted.upper()}"),
             page_size=call.query.page_size,
             page_token=call.query.page_start,
         )
@@ -196,7 +191,7 @@ class HistoryReads:
         parent, query = parent_of(call), call.query
         request = history.ListEventsRequest(
             event_name=query.event_name,
-            event_type=query.type_number(),
+            event_type=event_pb2.EventType.Value(f"EVENT_TYPE_{query.event_type or 'UNSPECIFIED'}"),
             category=query.category,
             url=query.url,
             global_visit_id=query.global_visit_id,
