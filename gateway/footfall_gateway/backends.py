@@ -50,12 +50,9 @@ class Backends:
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._channels = {
-            name: open_channel(target, settings.client_tls)
-            for name, target in (
-                ("collector", settings.collector_target),
-                ("identity", settings.identity_target),
-                ("history", settings.history_target),
-            )
+            "collector": open_channel(settings.collector_target, settings.client_tls),
+            "identity": open_channel(settings.identity_target, settings.client_tls),
+            "history": open_channel(settings.history_target, settings.client_tls),
         }
         self._health = {name: health_pb2_grpc.HealthStub(channel) for name, channel in self._channels.items()}
         self._collect = CollectorServiceStub(self._channels["collector"]).Collect

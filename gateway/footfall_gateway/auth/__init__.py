@@ -7,7 +7,6 @@ from footfall_gateway.auth.keys import (
     KeyFile,
     KeyScope,
     KeysFileError,
-    NoSuchKeyError,
     check_keys_file,
     is_slow_hash,
     new_token,
