@@ -100,7 +100,7 @@ def _pages(visit_id: str, at_ms: int, count: int) -> list[Event]:
 
 
 def documents(entries: Iterable[EventBatch], tombstones: Tombstones) -> tuple[list[Document], list[Document]]:
-    """The visits and the events as history stores them, if each visit is whole and nobody has been erased.
+    """The visits and the events as history stores them, if each visit is whole and no person has been erased.
 
     The same steps as of `Stamper.keep`, without asking a store.
     """

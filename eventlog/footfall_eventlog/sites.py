@@ -71,7 +71,7 @@ class Sites(Generic[SiteT]):
     def may_read(self, origin: str) -> bool:
         """Whether pages of this origin may read a response: pages of every site may.
 
-        A response tells a page only what became of its own events. Which site these may name is decided by `find`.
+        A response says only what became of the page's own events. `find` decides which site these may name.
         """
         sites = self._sites.values()
         return not sites or any(not site.origins or site.has(origin) for site in sites)

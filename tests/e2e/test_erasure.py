@@ -29,7 +29,7 @@ OTHERS = 12
 
 
 class Dana(NamedTuple):
-    """Somebody whose every word holds a mark, so that a search finds this person and nobody else."""
+    """A person whose every word holds a mark, so that a search finds this person only."""
 
     mark: str
     email: str

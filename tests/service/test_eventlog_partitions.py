@@ -30,7 +30,7 @@ async def opened(url: str, count: int = COUNT) -> AsyncIterator[PartitionedRedis
 
 
 def client(url: str) -> Any:
-    """A plain client; its commands are typed as sync or async at once."""
+    """A plain client; its commands are typed as sync or async."""
     return Redis.from_url(url)
 
 

@@ -1,4 +1,4 @@
-"""What a group of readers does with a stream: every entry handled, whatever dies; nothing removed too early."""
+"""A group of readers handles every entry of a stream when readers die, and removes none too early."""
 
 import asyncio
 import uuid
@@ -24,7 +24,7 @@ eventually = partial(eventually_within, timeout=20.0)
 
 
 def client(url: str) -> Any:
-    """As the services have it; its commands are typed as sync or async at once."""
+    """As the services have it; its commands are typed as sync or async."""
     return Redis.from_pool(connection_pool(url, "", timeout_ms=5_000))
 
 
@@ -48,7 +48,7 @@ async def pending(redis: Any, stream: str) -> int:
 
 
 class Handler:
-    """Keeps what it is given; fails as often as it is told to."""
+    """Keeps what it is given; fails `failures_left` times."""
 
     def __init__(self) -> None:
         self.batches: list[list[bytes]] = []

@@ -28,7 +28,7 @@ MINUTE_MS = 60_000
 
 @pytest.fixture(scope="module")
 def lost_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A node of a cluster in which nobody holds any slot."""
+    """A node of a cluster in which no node holds a slot."""
     with running_nodes(tmp_path_factory.mktemp("node"), 1) as [url]:
         yield url
 

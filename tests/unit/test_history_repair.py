@@ -38,7 +38,7 @@ def test_only_fields_about_no_person_are_shown_by_default() -> None:
 
 def test_all_fields_shown_are_read_back_as_the_same_event() -> None:
     [sent] = dead_letter().events
-    sent.data_json = b'{"price": 12.50, "price": 1e3}'  # verbatim, whatever it is
+    sent.data_json = b'{"price": 12.50, "price": 1e3}'  # kept verbatim
     shown = repair.to_json(sent, is_whole=True)
     assert b'"data":' in shown
     again = repair.from_json(shown)

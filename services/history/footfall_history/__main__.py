@@ -34,7 +34,7 @@ _SWEEP_EVERY_S: Final = 600.0
 
 
 async def keep_history(settings: HistorySettings) -> int:
-    """Serve until told to stop; return the exit code."""
+    """Serve until a signal asks for the end; return the exit code."""
     stopping, site_groups = asyncio.Event(), SiteGroups.load(settings.sites_file)
     store = Store.open(settings.mongo_url, settings.mongo_database, settings.mongo_timeout_ms)
     log_kept_ms = settings.log_retention_minutes * MINUTE_MS

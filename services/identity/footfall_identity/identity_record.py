@@ -240,7 +240,7 @@ def _newest_sites(by_site: Iterable[SiteAssociation]) -> tuple[SiteAssociation, 
 def restricted_to_sites(record: IdentityRecord, sites: Container[str]) -> IdentityRecord | None:
     """Return the part of the record that comes from events of these sites; None if there is none.
 
-    The linked contact is included whatever site it was matched on. Candidates and evidence of other sites are not.
+    It includes the linked contact, also if it was matched on another site. It has no evidence of other sites.
     """
     by_site = [one for one in record.by_site if one.site in sites]
     if not by_site:

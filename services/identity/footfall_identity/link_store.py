@@ -32,7 +32,7 @@ MAX_MATCHES: Final = 1_000
 """Most contacts read per match key. An identity with more matches is ambiguous anyway."""
 
 _DUPLICATE_KEY: Final = 11_000
-# SecantusDB compares each document with each id of an `$in`: 1,000 ids at once take a second, in groups 50 ms.
+# SecantusDB compares each document with each id of an `$in`: 1,000 ids in one query take a second, in groups 50 ms.
 _IDS_PER_QUERY: Final = 50
 # Few enough to stay within the time limit on a busy server.
 _CHANGES_PER_WRITE: Final = 100

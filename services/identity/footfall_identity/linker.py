@@ -1,7 +1,7 @@
 """Links between identities and contacts, kept correct under concurrent changes.
 
-A link is a pure function of the contacts, the identity and the manual decisions. Whoever changes one of these writes
-the change first and links afterwards, so of two concurrent changes, the later writer sees both. Linking always writes
+A link is a pure function of the contacts, the identity and the manual decisions. A process that changes one of these
+writes the change first and links afterwards, so the later of two concurrent changes sees both. Linking always writes
 the record, even without a new decision: another process that has read older contacts then finds the record changed, and
 starts again. Work that a crash interrupts is marked (`is_due`, `is_stale`) and done by `finish`.
 """
