@@ -23,7 +23,6 @@ from footfall_gateway.settings import GatewaySettings
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
 
-_HEALTH_TIMEOUT_S = 1.0
 _RETRY_S = 2
 """Retry-After for clients when a service does not say when to try again."""
 
@@ -130,7 +129,7 @@ def _limit(request: Any, principal: Principal) -> None:
 
 async def _is_serving(health: health_pb2_grpc.HealthStub) -> bool:
     try:
-        answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=_HEALTH_TIMEOUT_S)
+        answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=1.0)
     except grpc.aio.AioRpcError:
         return False
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)

@@ -12,8 +12,6 @@ MAX_BODY: Final = MAX_BATCH_BYTES
 MAX_DISCARDED: Final = 8 * 1024 * 1024
 """Bytes of an oversized body that are read, so that its sender receives the 413 instead of a connection reset."""
 
-_RETRY_S: Final = 1
-
 
 class ClientGoneError(Exception):
     """The client has closed the connection."""
@@ -55,7 +53,7 @@ class BodyReader:
                     size += len(part)
                     if size <= MAX_BODY:
                         if len(part) > self._bytes_left:
-                            raise Problem(503, "too many bodies; try again", retry_s=_RETRY_S, connection="close")
+                            raise Problem(503, "too many bodies; try again", retry_s=1, connection="close")
                         parts.append(part)
                         held += len(part)
                         self._bytes_left -= len(part)
