@@ -2,7 +2,7 @@
 
 A service derives its class from `ServiceSettings`, or from `ProcessSettings` when it serves no gRPC, and sets
 `model_config = SettingsConfigDict(env_prefix="NAME_")`. A setting of one process has the prefix. A setting that several
-processes must agree on is made with `shared` and has none.
+processes must agree on is made with `shared` and has none. The docstring below a field describes the setting.
 
 All problems are reported together: those of one setting by the type of its field (values.py has the types that pydantic
 lacks), those between several settings by `problems`.
