@@ -96,7 +96,7 @@ def _files(settings: GatewaySettings, description: bytes) -> Files:
 
 
 def _dispatcher(beacons: BeaconEndpoint, files: Files, router: Router) -> ASGIApp:
-    """Routes by the raw path, so that `%2F` in an id does not separate segments. They are decoded after routing."""
+    """An application that routes by the raw path: `%2F` in an id separates no segments, which are decoded later."""
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]

@@ -40,6 +40,7 @@ class _RefusedError(Exception):
 class BoundedConnection(HttpToolsProtocol):
     """uvicorn's connection with limits for malformed, oversized and slow requests."""
 
+    # The state of a new connection.
     _is_in_head = True
     _is_between_requests = False  # a new connection without a request counts as slow
     _chunk_bytes = _request_bytes = 0

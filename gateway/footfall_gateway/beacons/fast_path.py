@@ -53,8 +53,8 @@ async def _refuse(_scope: Any, _receive: Any, send: Any) -> None:
 
 
 class _BeaconProtocol(BoundedConnection):
-    def __init__(self, endpoint: BeaconEndpoint, front: _FrontProxy, **of_uvicorn: Any) -> None:
-        super().__init__(**of_uvicorn)
+    def __init__(self, endpoint: BeaconEndpoint, front: _FrontProxy, **uvicorn_arguments: Any) -> None:
+        super().__init__(**uvicorn_arguments)
         self._endpoint = endpoint
         self._front = front
         self._is_reading_head = False
