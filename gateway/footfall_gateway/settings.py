@@ -41,224 +41,106 @@ class GatewaySettings(ProcessSettings):
     model_config = SettingsConfigDict(env_prefix="GATEWAY_")
 
     port: Port = 8080
-    tls_cert_file: FilePath | None = Field(
-        default=None,
-        description="Certificate chain (PEM) for HTTPS. A changed file is used for new connections. Unset: HTTP.",
-    )
-    tls_key_file: FilePath | None = Field(
-        default=None,
-        description="Private key (PEM, not encrypted) of that certificate.",
-    )
-    collector_target: Target = shared(
-        "COLLECTOR_TARGET",
-        "127.0.0.1:50051",
-        "gRPC address of the collector.",
-    )
+    tls_cert_file: FilePath | None = None
+    """Certificate chain (PEM) for HTTPS. A changed file is used for new connections. Unset: HTTP."""
+    tls_key_file: FilePath | None = None
+    """Private key (PEM, not encrypted) of that certificate."""
+    collector_target: Target = shared("COLLECTOR_TARGET", "127.0.0.1:50051")
+    """gRPC address of the collector."""
     identity_target: IdentityTarget
-    history_target: Target = shared(
-        "HISTORY_TARGET",
-        "127.0.0.1:50053",
-        "gRPC address of history.",
-    )
+    history_target: Target = shared("HISTORY_TARGET", "127.0.0.1:50053")
+    """gRPC address of history."""
     sites_file: Annotated[SitesFile, readable_by(load_sites)]
-    dsl_file: Annotated[Path | None, readable_by(check_dsl_file)] = shared(
-        "DSL_FILE",
-        None,
-        "File `domain-model.xml` (DSL) for the tracking script. A changed file is read. Unset: the built-in one, "
-        "with the rule `Timeout-30`.",
-    )
+    dsl_file: Annotated[Path | None, readable_by(check_dsl_file)] = shared("DSL_FILE", None)
+    """File `domain-model.xml` (DSL) for the tracking script. A changed file is read. Unset: the built-in one, with the
+    rule `Timeout-30`."""
     visit_idle_minutes: VisitIdleMinutes
-    path_prefixes: Annotated[str, AfterValidator(_check_paths), Accepts("paths, separated by commas")] = Field(
-        default="",
-        description="Paths below which pages and clients are served as well. `/onlinechat` is for a proxy that "
-        "passes `/onlinechat/server/...` on unchanged.",
-    )
+    path_prefixes: Annotated[str, AfterValidator(_check_paths), Accepts("paths, separated by commas")] = ""
+    """Paths below which pages and clients are served as well. `/onlinechat` is for a proxy that passes
+    `/onlinechat/server/...` on unchanged."""
     rate_limit_events_per_minute_per_address: Annotated[int, OldName("RATE_LIMIT_PER_ADDRESS")] = shared(
-        "RATE_LIMIT_EVENTS_PER_MINUTE_PER_ADDRESS",
-        30_000,
-        "Events in beacons of one address, rejected ones included. At the limit beacons are answered 429. 0: no limit.",
-        ge=0,
-        le=1_000_000_000,
+        "RATE_LIMIT_EVENTS_PER_MINUTE_PER_ADDRESS", 30_000, ge=0, le=1_000_000_000
     )
+    """Events in beacons of one address, rejected ones included. At the limit beacons are answered 429. 0: no limit."""
     rate_limit_bytes_per_minute_per_address: Annotated[int, OldName("RATE_LIMIT_BYTES_PER_ADDRESS")] = shared(
-        "RATE_LIMIT_BYTES_PER_MINUTE_PER_ADDRESS",
-        32 * 1024 * 1024,
-        "Bytes in beacons of one address. At the limit beacons are answered 429. 0: no limit.",
-        ge=0,
-        le=1024**4,
+        "RATE_LIMIT_BYTES_PER_MINUTE_PER_ADDRESS", 32 * 1024 * 1024, ge=0, le=1024**4
     )
+    """Bytes in beacons of one address. At the limit beacons are answered 429. 0: no limit."""
     rate_limit_events_per_minute_per_site: Annotated[int, OldName("RATE_LIMIT_PER_SITE")] = shared(
-        "RATE_LIMIT_EVENTS_PER_MINUTE_PER_SITE",
-        0,
-        "Events in beacons of one site. At the limit beacons are answered 429. 0: no limit.",
-        ge=0,
-        le=1_000_000_000,
+        "RATE_LIMIT_EVENTS_PER_MINUTE_PER_SITE", 0, ge=0, le=1_000_000_000
     )
+    """Events in beacons of one site. At the limit beacons are answered 429. 0: no limit."""
     rate_limit_bytes_per_minute_per_site: Annotated[int, OldName("RATE_LIMIT_BYTES_PER_SITE")] = shared(
-        "RATE_LIMIT_BYTES_PER_MINUTE_PER_SITE",
-        0,
-        "Bytes in beacons of one site. At the limit beacons are answered 429. 0: no limit except "
-        "`COLLECTOR_LOG_MAX_SITE_SHARE`.",
-        ge=0,
-        le=1024**4,
+        "RATE_LIMIT_BYTES_PER_MINUTE_PER_SITE", 0, ge=0, le=1024**4
     )
-    rate_limit_loopback: bool = Field(
-        default=False,
-        description="Apply the rate limits of addresses to the addresses of this machine as well.",
-    )
-    used_link_retention_s: Annotated[int, OldName("*LINK_MEMORY_S")] = Field(
-        default=600,
-        ge=120,
-        le=86_400,
-        description="How long the gateway remembers that a link from another domain has brought its visit; until "
-        "then the link brings no second one. The tracking script takes no link older than two minutes "
-        "by the visitor's clock.",
-    )
+    """Bytes in beacons of one site. At the limit beacons are answered 429. 0: no limit except
+    `COLLECTOR_LOG_MAX_SITE_SHARE`."""
+    rate_limit_loopback: bool = False
+    """Apply the rate limits of addresses to the addresses of this machine as well."""
+    used_link_retention_s: Annotated[int, OldName("*LINK_MEMORY_S")] = Field(default=600, ge=120, le=86_400)
+    """How long the gateway remembers that a link from another domain has brought its visit; until then the link brings
+    no second one. The tracking script takes no link older than two minutes by the visitor's clock."""
     redis_url: RedisUrl
-    api_user: Annotated[str, Accepts("a name without `:`")] = shared(
-        "API_USER",
-        "",
-        "User with every scope, for the data routes and `/api/v1` (HTTP Basic). Unset: only API keys are accepted.",
-    )
-    api_password: SecretStr = shared(
-        "API_PASSWORD",
-        SecretStr(""),
-        "Password of that user.",
-    )
-    keys_file: Annotated[Path | None, readable_by(check_keys_file)] = Field(
-        default=None,
-        description="File of API keys, written by `footfall-gateway keys`. A changed file is read. Unset: no API keys.",
-    )
+    api_user: Annotated[str, Accepts("a name without `:`")] = shared("API_USER", "")
+    """User with every scope, for the data routes and `/api/v1` (HTTP Basic). Unset: only API keys are accepted."""
+    api_password: SecretStr = shared("API_PASSWORD", SecretStr(""))
+    """Password of that user."""
+    keys_file: Annotated[Path | None, readable_by(check_keys_file)] = None
+    """File of API keys, written by `footfall-gateway keys`. A changed file is read. Unset: no API keys."""
     max_failed_logins_per_minute: Annotated[int, OldName("*FAILED_LOGINS_PER_MINUTE")] = Field(
-        default=20,
-        ge=1,
-        le=100_000,
-        description="Failed logins from one address, or from one /64 network of IPv6. At the limit requests with "
-        "credentials are answered 429.",
+        default=20, ge=1, le=100_000
     )
-    max_queued_hashes: Annotated[int, OldName("*SLOW_HASHES_WAITING")] = Field(
-        default=20,
-        ge=1,
-        le=1_000,
-        description="Credentials of API keys in an old format that are compared or wait for it; one comparison "
-        "takes up to 0.1 s. At the limit requests are answered 503.",
-    )
-    audit_key: SecretStr | None = Field(
-        default=None,
-        min_length=16,
-        description="Secret of the keyed hashes (`subject_hashes`) that name persons and visits in log lines. All "
-        "gateways need the same one. Unset: a log line names the caller, and not the person.",
-    )
-    allow_anonymous: Annotated[bool, OldName("*OPEN_API")] = Field(
-        default=False,
-        description="Serve the data routes and `/api/v1` to everyone, without authentication.",
-    )
+    """Failed logins from one address, or from one /64 network of IPv6. At the limit requests with credentials are
+    answered 429."""
+    max_queued_hashes: Annotated[int, OldName("*SLOW_HASHES_WAITING")] = Field(default=20, ge=1, le=1_000)
+    """Credentials of API keys in an old format that are compared or wait for it; one comparison takes up to 0.1 s. At
+    the limit requests are answered 503."""
+    audit_key: SecretStr | None = Field(default=None, min_length=16)
+    """Secret of the keyed hashes (`subject_hashes`) that name persons and visits in log lines. All gateways need the
+    same one. Unset: a log line names the caller, and not the person."""
+    allow_anonymous: Annotated[bool, OldName("*OPEN_API")] = False
+    """Serve the data routes and `/api/v1` to everyone, without authentication."""
     trusted_proxies: Annotated[
         str, AfterValidator(_check_proxies), Accepts("addresses or networks, separated by commas")
-    ] = Field(
-        default="",
-        description="Proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` headers are believed. Unset: the "
-        "headers are ignored.",
-    )
-    batch_max_events: Annotated[int, OldName("*GROUP_EVENTS")] = Field(
-        default=1_000,
-        ge=1,
-        le=1_000,
-        description="Events of one batch (`Collect` call). A full batch is sent, and further beacons start the next "
-        "one.",
-    )
-    batch_max_bytes: Annotated[int, OldName("*GROUP_BYTES")] = Field(
-        default=1024 * 1024,
-        ge=1024,
-        le=1024 * 1024,
-        description="Bytes of one batch. A full batch is sent, and further beacons start the next one.",
-    )
-    large_body_bytes: Annotated[int, OldName("*LARGE_BYTES")] = Field(
-        default=16 * 1024,
-        ge=0,
-        le=1024 * 1024,
-        description="Size above which a body is sent in separate batches, one at a time, so that small beacons do "
-        "not wait for it.",
-    )
-    batch_max_wait_ms: Annotated[float, OldName("*LINGER_MS")] = Field(
-        default=2.0,
-        ge=0,
-        le=1_000,
-        description="Time that a beacon waits for further beacons while other batches are being sent. If none is, "
-        "the beacon is sent immediately.",
-    )
-    max_batches_in_flight: Annotated[int, OldName("*GROUPS_IN_FLIGHT")] = Field(
-        default=4,
-        ge=1,
-        le=256,
-        description="Batches that are being sent at the same time, without those of large bodies. Further batches "
-        "wait.",
-    )
-    max_queued_events: Annotated[int, OldName("*WAITING_EVENTS")] = Field(
-        default=25_000,
-        ge=1_000,
-        le=10_000_000,
-        description="Events that wait for their batch, and as many more in large bodies. At the limit beacons are "
-        "answered 503.",
-    )
+    ] = ""
+    """Proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` headers are believed. Unset: the headers are ignored."""
+    batch_max_events: Annotated[int, OldName("*GROUP_EVENTS")] = Field(default=1_000, ge=1, le=1_000)
+    """Events of one batch (`Collect` call). A full batch is sent, and further beacons start the next one."""
+    batch_max_bytes: Annotated[int, OldName("*GROUP_BYTES")] = Field(default=1024 * 1024, ge=1024, le=1024 * 1024)
+    """Bytes of one batch. A full batch is sent, and further beacons start the next one."""
+    large_body_bytes: Annotated[int, OldName("*LARGE_BYTES")] = Field(default=16 * 1024, ge=0, le=1024 * 1024)
+    """Size above which a body is sent in separate batches, one at a time, so that small beacons do not wait for it."""
+    batch_max_wait_ms: Annotated[float, OldName("*LINGER_MS")] = Field(default=2.0, ge=0, le=1_000)
+    """Time that a beacon waits for further beacons while other batches are being sent. If none is, the beacon is sent
+    immediately."""
+    max_batches_in_flight: Annotated[int, OldName("*GROUPS_IN_FLIGHT")] = Field(default=4, ge=1, le=256)
+    """Batches that are being sent at the same time, without those of large bodies. Further batches wait."""
+    max_queued_events: Annotated[int, OldName("*WAITING_EVENTS")] = Field(default=25_000, ge=1_000, le=10_000_000)
+    """Events that wait for their batch, and as many more in large bodies. At the limit beacons are answered 503."""
     max_queued_bytes: Annotated[int, OldName("*WAITING_BYTES")] = Field(
-        default=32 * 1024 * 1024,
-        ge=1024 * 1024,
-        le=1024**4,
-        description="Bytes that wait for their batch, and as many more in large bodies. At the limit beacons are "
-        "answered 503.",
+        default=32 * 1024 * 1024, ge=1024 * 1024, le=1024**4
     )
+    """Bytes that wait for their batch, and as many more in large bodies. At the limit beacons are answered 503."""
     max_body_bytes_in_flight: Annotated[int, OldName("*READING_BYTES")] = Field(
-        default=64 * 1024 * 1024,
-        ge=1024 * 1024,
-        le=1024**4,
-        description="Bytes of the bodies that are arriving at the same time. At the limit requests are answered 503.",
+        default=64 * 1024 * 1024, ge=1024 * 1024, le=1024**4
     )
-    max_connections: Annotated[int, OldName("*CONNECTIONS")] = Field(
-        default=10_000,
-        ge=1,
-        le=1_000_000,
-        description="Connections that are open at the same time, at most as many as the system's limit of open "
-        "files allows. Requests on further connections are answered 503.",
-    )
-    max_live_streams: Annotated[int, OldName("*LIVE_STREAMS")] = Field(
-        default=50,
-        ge=1,
-        le=10_000,
-        description="Streams of `/api/v1/live` that are open at the same time. Further requests are answered 503.",
-    )
-    live_heartbeat_ms: Annotated[int, OldName("*HEARTBEAT_MS")] = Field(
-        default=15_000,
-        ge=100,
-        le=300_000,
-        description="Time without a message after which such a stream sends a comment, so that proxies keep it open.",
-    )
-    collect_timeout_ms: int = Field(
-        default=5_000,
-        ge=1,
-        le=60_000,
-        description="Time that a beacon waits for the collector. Then it is answered 503, although its events may "
-        "be stored.",
-    )
-    query_timeout_ms: int = Field(
-        default=10_000,
-        ge=1,
-        le=60_000,
-        description="Time that a query may take. Then it is answered 504.",
-    )
-    body_timeout_ms: int = Field(
-        default=10_000,
-        ge=1,
-        le=300_000,
-        description="Time in which the body of a request must arrive. Then the request is answered 408.",
-    )
-    client_timeout_ms: int = Field(
-        default=10_000,
-        ge=100,
-        le=300_000,
-        description="Time in which a client must send the head of a request, or read on in an answer. Then its "
-        "connection is closed.",
-    )
+    """Bytes of the bodies that are arriving at the same time. At the limit requests are answered 503."""
+    max_connections: Annotated[int, OldName("*CONNECTIONS")] = Field(default=10_000, ge=1, le=1_000_000)
+    """Connections that are open at the same time, at most as many as the system's limit of open files allows. Requests
+    on further connections are answered 503."""
+    max_live_streams: Annotated[int, OldName("*LIVE_STREAMS")] = Field(default=50, ge=1, le=10_000)
+    """Streams of `/api/v1/live` that are open at the same time. Further requests are answered 503."""
+    live_heartbeat_ms: Annotated[int, OldName("*HEARTBEAT_MS")] = Field(default=15_000, ge=100, le=300_000)
+    """Time without a message after which such a stream sends a comment, so that proxies keep it open."""
+    collect_timeout_ms: int = Field(default=5_000, ge=1, le=60_000)
+    """Time that a beacon waits for the collector. Then it is answered 503, although its events may be stored."""
+    query_timeout_ms: int = Field(default=10_000, ge=1, le=60_000)
+    """Time that a query may take. Then it is answered 504."""
+    body_timeout_ms: int = Field(default=10_000, ge=1, le=300_000)
+    """Time in which the body of a request must arrive. Then the request is answered 408."""
+    client_timeout_ms: int = Field(default=10_000, ge=100, le=300_000)
+    """Time in which a client must send the head of a request, or read on in an answer. Then its connection is
+    closed."""
 
     @property
     def audit_secret(self) -> str:
