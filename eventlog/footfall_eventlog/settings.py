@@ -119,54 +119,29 @@ class ReaderSettings(ServiceSettings):
     max_event_age_days: MaxEventAgeDays
     live_retention_days: LiveRetentionDays
     max_transitions_per_visit: Annotated[int, OldName("VISIT_TRANSITIONS")] = shared(
-        "MAX_TRANSITIONS_PER_VISIT",
-        1_000,
-        "Transitions (SignIn, UserInfo, SignOut events) of one visit that are used: the earliest ones. Later "
-        "transitions are stored like other events and do not change who the visitor is.",
-        ge=1,
-        le=2_000,
+        "MAX_TRANSITIONS_PER_VISIT", 1_000, ge=1, le=2_000
     )
+    """Transitions (SignIn, UserInfo, SignOut events) of one visit that are used: the earliest ones. Later transitions
+    are stored like other events and do not change who the visitor is."""
     visit_idle_minutes: VisitIdleMinutes
-    erasure_key: SecretStr | None = shared(
-        "ERASURE_KEY",
-        None,
-        "Secret of the keyed hashes that mark erased persons. Identity and history need the same one, unless "
-        "`NEVER_ERASE` is `true`. Set it before the first visit and never change it.",
-        min_length=16,
-    )
-    never_erase: bool = shared(
-        "NEVER_ERASE",
-        False,
-        "Start without `ERASURE_KEY`. Persons whose visits are stored in the meantime can never be erased.",
-    )
-    erase_anonymous_events: Annotated[bool, OldName("ERASE_ANONYMOUS_STRETCH")] = shared(
-        "ERASE_ANONYMOUS_EVENTS",
-        True,
-        "Erase with a person also the events of a visit from before it was identified, if that person was the first "
-        "one it named.",
-    )
+    erasure_key: SecretStr | None = shared("ERASURE_KEY", None, min_length=16)
+    """Secret of the keyed hashes that mark erased persons. Identity and history need the same one, unless `NEVER_ERASE`
+    is `true`. Set it before the first visit and never change it."""
+    never_erase: bool = shared("NEVER_ERASE", False)
+    """Start without `ERASURE_KEY`. Persons whose visits are stored in the meantime can never be erased."""
+    erase_anonymous_events: Annotated[bool, OldName("ERASE_ANONYMOUS_STRETCH")] = shared("ERASE_ANONYMOUS_EVENTS", True)
+    """Erase with a person also the events of a visit from before it was identified, if that person was the first one it
+    named."""
     log_retention_minutes: Annotated[int, OldName("LOG_KEPT_MINUTES")] = shared(
-        "LOG_RETENTION_MINUTES",
-        10,
-        "How long an entry stays in the event log after identity and history have read it, unless the log reaches "
-        "`COLLECTOR_LOG_MAX_BYTES`. Streams of events can be resumed for as long, and the log is free of an "
-        "erased person after it.",
-        ge=1,
-        le=43_200,
+        "LOG_RETENTION_MINUTES", 10, ge=1, le=43_200
     )
-    redis_timeout_ms: int = Field(
-        default=2_000,
-        ge=1_100,
-        le=30_000,
-        description="Time to wait for an answer of Redis. It is longer than the 1 s for which a read of the log may "
-        "block.",
-    )
-    mongo_timeout_ms: int = Field(
-        default=2_000,
-        ge=1,
-        le=30_000,
-        description="Time to wait for an answer of MongoDB, and for a MongoDB server that is available.",
-    )
+    """How long an entry stays in the event log after identity and history have read it, unless the log reaches
+    `COLLECTOR_LOG_MAX_BYTES`. Streams of events can be resumed for as long, and the log is free of an erased person
+    after it."""
+    redis_timeout_ms: int = Field(default=2_000, ge=1_100, le=30_000)
+    """Time to wait for an answer of Redis. It is longer than the 1 s for which a read of the log may block."""
+    mongo_timeout_ms: int = Field(default=2_000, ge=1, le=30_000)
+    """Time to wait for an answer of MongoDB, and for a MongoDB server that is available."""
 
     def problems(self) -> Iterator[str]:
         """What is wrong between settings of a service that reads the log."""

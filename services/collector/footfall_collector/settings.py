@@ -32,93 +32,50 @@ class CollectorSettings(ServiceSettings):
     redis_url: RedisUrl
     partitions: Partitions
     identity_target: IdentityTarget
-    identity_timeout_ms: int = Field(
-        default=1_000,
-        ge=1,
-        le=30_000,
-        description="Time that a batch waits for identity. Then the batch is answered without it, and identity "
-        "reads the events from the log.",
-    )
+    identity_timeout_ms: int = Field(default=1_000, ge=1, le=30_000)
+    """Time that a batch waits for identity. Then the batch is answered without it, and identity reads the events from
+    the log."""
     max_event_age_days: MaxEventAgeDays
     live_retention_days: LiveRetentionDays
     sites_file: Annotated[SitesFile, readable_by(Sites.load)]
-    categories_file: Annotated[Path | None, readable_by(Categories.load)] = shared(
-        "CATEGORIES_FILE",
-        None,
-        "TOML file of categories for events that come without one. A changed file is read within a second; a "
-        "malformed change is logged and ignored. Unset: events keep the categories that they come with.",
-    )
-    token_leeway_s: float = Field(
-        default=30,
-        ge=0,
-        le=3_600,
-        description="Difference allowed between the collector's clock and that of the server that signs SignIn "
-        "tokens. A token that is further from its time of validity does not authenticate.",
-    )
-    token_max_lifetime_s: Annotated[float, OldName("*TOKEN_LIFE_S")] = Field(
-        default=3_600,
-        gt=0,
-        le=31_536_000,
-        description="Lifetime of a SignIn token, from `iat` to `exp`. A token with a longer lifetime does not "
-        "authenticate.",
-    )
+    categories_file: Annotated[Path | None, readable_by(Categories.load)] = shared("CATEGORIES_FILE", None)
+    """TOML file of categories for events that come without one. A changed file is read within a second; a malformed
+    change is logged and ignored. Unset: events keep the categories that they come with."""
+    token_leeway_s: float = Field(default=30, ge=0, le=3_600)
+    """Difference allowed between the collector's clock and that of the server that signs SignIn tokens. A token that is
+    further from its time of validity does not authenticate."""
+    token_max_lifetime_s: Annotated[float, OldName("*TOKEN_LIFE_S")] = Field(default=3_600, gt=0, le=31_536_000)
+    """Lifetime of a SignIn token, from `iat` to `exp`. A token with a longer lifetime does not authenticate."""
     max_sign_in_before_token_s: Annotated[float, OldName("*TOKEN_PREDATING_S")] = Field(
-        default=300,
-        ge=0,
-        le=31_536_000,
-        description="How long before the `iat` of its token a SignIn may have happened by the browser's clock. An "
-        "earlier SignIn is not authenticated.",
+        default=300, ge=0, le=31_536_000
     )
-    received_time_tolerance_s: Annotated[float, OldName("*RECEIVED_TOLERANCE_S")] = Field(
-        default=60,
-        ge=0,
-        le=3_600,
-        description="Difference allowed between the collector's clock and the arrival time that a caller sends "
-        "without mutual TLS. A time that differs more is moved to this limit.",
-    )
+    """How long before the `iat` of its token a SignIn may have happened by the browser's clock. An earlier SignIn is
+    not authenticated."""
+    received_time_tolerance_s: Annotated[float, OldName("*RECEIVED_TOLERANCE_S")] = Field(default=60, ge=0, le=3_600)
+    """Difference allowed between the collector's clock and the arrival time that a caller sends without mutual TLS. A
+    time that differs more is moved to this limit."""
     user_id_keys: Annotated[str, Accepts("keys, separated by commas, at least one")] = Field(
-        default=",".join(USER_ID_KEYS),
-        pattern="[^, ]",
-        description="Keys of SignIn and UserInfo data with the user id. The first key that has a value is used. "
-        "Also common: `login`, `loginName`, `customerId`.",
+        default=",".join(USER_ID_KEYS), pattern="[^, ]"
     )
-    redact_keys: Annotated[str, Accepts("keys, separated by commas")] = Field(
-        default="",
-        description="Further keys whose values are masked in addresses and data. Values of passwords, tokens, card "
-        "numbers and account numbers are always masked.",
-    )
-    redact_emails: bool = Field(
-        default=True,
-        description="Mask e-mail addresses in the addresses and titles of pages. `false` keeps them, as in Genesys "
-        "Web Engagement 8.5.",
-    )
-    log_max_bytes: Annotated[int, OldName("*LOG_BOUND_BYTES")] = Field(
-        default=512 * 1024 * 1024,
-        ge=1024,
-        le=1024**4,
-        description="Memory of the event log, in each node of a Redis Cluster. At the limit entries that identity "
-        "and history have read are removed first; then events are refused with RESOURCE_EXHAUSTED. Keep "
-        "it well below Redis's `maxmemory`.",
-    )
-    log_max_site_share: Annotated[float, OldName("*LOG_SITE_SHARE")] = Field(
-        default=0.5,
-        gt=0,
-        le=1,
-        description="Part of that memory that the events of one site may take while other sites have events in the "
-        "log. Further events of the site are refused. 1: one site may fill the log.",
-    )
-    redis_timeout_ms: Annotated[int, OldName("*LOG_TIMEOUT_MS")] = Field(
-        default=2_000,
-        ge=1,
-        le=30_000,
-        description="Time to wait until Redis confirms events. Then they are answered as not stored, although they "
-        "may be.",
-    )
+    """Keys of SignIn and UserInfo data with the user id. The first key that has a value is used. Also common: `login`,
+    `loginName`, `customerId`."""
+    redact_keys: Annotated[str, Accepts("keys, separated by commas")] = ""
+    """Further keys whose values are masked in addresses and data. Values of passwords, tokens, card numbers and account
+    numbers are always masked."""
+    redact_emails: bool = True
+    """Mask e-mail addresses in the addresses and titles of pages. `false` keeps them, as in Genesys Web Engagement
+    8.5."""
+    log_max_bytes: Annotated[int, OldName("*LOG_BOUND_BYTES")] = Field(default=512 * 1024 * 1024, ge=1024, le=1024**4)
+    """Memory of the event log, in each node of a Redis Cluster. At the limit entries that identity and history have
+    read are removed first; then events are refused with RESOURCE_EXHAUSTED. Keep it well below Redis's `maxmemory`."""
+    log_max_site_share: Annotated[float, OldName("*LOG_SITE_SHARE")] = Field(default=0.5, gt=0, le=1)
+    """Part of that memory that the events of one site may take while other sites have events in the log. Further events
+    of the site are refused. 1: one site may fill the log."""
+    redis_timeout_ms: Annotated[int, OldName("*LOG_TIMEOUT_MS")] = Field(default=2_000, ge=1, le=30_000)
+    """Time to wait until Redis confirms events. Then they are answered as not stored, although they may be."""
     log_ack_replicas: LogAckReplicas
-    allow_non_durable_redis: Annotated[bool, OldName("*ALLOW_VOLATILE_LOG")] = Field(
-        default=False,
-        description="Start although a crash of Redis loses events that it has confirmed. Not for production.",
-    )
+    allow_non_durable_redis: Annotated[bool, OldName("*ALLOW_VOLATILE_LOG")] = False
+    """Start although a crash of Redis loses events that it has confirmed. Not for production."""
 
     def problems(self) -> Iterator[str]:
         """What is wrong between settings of the collector."""

@@ -19,75 +19,38 @@ class HistorySettings(ReaderSettings):
     port: Port = 50053
     mongo_url: Annotated[MongoUrl, AfterValidator(check_url)]
     identity_target: IdentityTarget
-    identity_timeout_ms: int = Field(
-        default=500,
-        ge=1,
-        le=30_000,
-        description="Time that a query waits for identity. Then it is answered without the data of identities.",
-    )
+    identity_timeout_ms: int = Field(default=500, ge=1, le=30_000)
+    """Time that a query waits for identity. Then it is answered without the data of identities."""
     event_retention_days: Annotated[int, OldName("*RETENTION_DAYS")] = shared(
-        "EVENT_RETENTION_DAYS",
-        30,
-        "How long history keeps an event after it happened, and up to a day more. Dead letters are kept as long, "
-        "from the time they became dead letters.",
-        ge=1,
-        le=36_500,
+        "EVENT_RETENTION_DAYS", 30, ge=1, le=36_500
     )
-    max_dead_letters: Annotated[int, OldName("*DEAD_LETTERS_BOUND")] = Field(
-        default=1_000,
-        ge=1,
-        le=1_000_000,
-        description="Dead letters of one partition. At the limit history stops reading the log of the partition "
-        "until some are replayed or discarded.",
-    )
+    """How long history keeps an event after it happened, and up to a day more. Dead letters are kept as long, from the
+    time they became dead letters."""
+    max_dead_letters: Annotated[int, OldName("*DEAD_LETTERS_BOUND")] = Field(default=1_000, ge=1, le=1_000_000)
+    """Dead letters of one partition. At the limit history stops reading the log of the partition until some are
+    replayed or discarded."""
     max_dead_letters_per_visit: Annotated[int, OldName("*DEAD_LETTERS_OF_VISIT")] = Field(
-        default=100,
-        ge=1,
-        le=1_000_000,
-        description="Dead letters of one visit. At the limit further events of the visit that cannot be stored are "
-        "dropped, counted and logged, so that one visit does not stop a partition.",
+        default=100, ge=1, le=1_000_000
     )
-    slow_visit_transitions: Annotated[int, OldName("*SLOW_TRANSITIONS")] = Field(
-        default=50,
-        ge=1,
-        le=1_000_000,
-        description="Transitions of one visit above which it is a slow visit. Its events wait in a queue of their "
-        "own, so that other visits do not wait for it.",
-    )
-    slow_visit_reattributions: Annotated[int, OldName("*SLOW_RESTAMPS")] = Field(
-        default=1_000,
-        ge=1,
-        le=1_000_000,
-        description="Stored events of one visit that one change attributes again, above which it is a slow visit.",
-    )
-    slow_visit_bytes: Annotated[int, OldName("*SLOW_BYTES")] = Field(
-        default=128 * 1024 * 1024,
-        ge=1,
-        le=1024**4,
-        description="Memory in Redis for the queued events of slow visits, divided equally among the partitions. At "
-        "its share history stops reading the log of the partition until there is room.",
-    )
-    max_write_attempts: Annotated[int, OldName("*ATTEMPTS")] = Field(
-        default=3,
-        ge=1,
-        le=1_000,
-        description="Attempts to store an entry of the log while MongoDB is available. Then each of its visits is "
-        "queued like a slow visit.",
-    )
-    lag_warning_s: Annotated[int, OldName("*BEHIND_S")] = Field(
-        default=30,
-        ge=1,
-        le=86_400,
-        description="Age of the oldest unread entry of the log above which history logs that it lags; it logs the "
-        "end of the lag as well.",
-    )
-    max_event_streams: Annotated[int, OldName("*WATCHERS")] = Field(
-        default=64,
-        ge=1,
-        le=80,
-        description="`StreamEvents` calls that are open at the same time. Further calls are refused with "
-        "RESOURCE_EXHAUSTED. Each one reads the whole log with a Redis connection for each partition.",
-    )
+    """Dead letters of one visit. At the limit further events of the visit that cannot be stored are dropped, counted
+    and logged, so that one visit does not stop a partition."""
+    slow_visit_transitions: Annotated[int, OldName("*SLOW_TRANSITIONS")] = Field(default=50, ge=1, le=1_000_000)
+    """Transitions of one visit above which it is a slow visit. Its events wait in a queue of their own, so that other
+    visits do not wait for it."""
+    slow_visit_reattributions: Annotated[int, OldName("*SLOW_RESTAMPS")] = Field(default=1_000, ge=1, le=1_000_000)
+    """Stored events of one visit that one change attributes again, above which it is a slow visit."""
+    slow_visit_bytes: Annotated[int, OldName("*SLOW_BYTES")] = Field(default=128 * 1024 * 1024, ge=1, le=1024**4)
+    """Memory in Redis for the queued events of slow visits, divided equally among the partitions. At its share history
+    stops reading the log of the partition until there is room."""
+    max_write_attempts: Annotated[int, OldName("*ATTEMPTS")] = Field(default=3, ge=1, le=1_000)
+    """Attempts to store an entry of the log while MongoDB is available. Then each of its visits is queued like a slow
+    visit."""
+    lag_warning_s: Annotated[int, OldName("*BEHIND_S")] = Field(default=30, ge=1, le=86_400)
+    """Age of the oldest unread entry of the log above which history logs that it lags; it logs the end of the lag as
+    well."""
+    max_event_streams: Annotated[int, OldName("*WATCHERS")] = Field(default=64, ge=1, le=80)
+    """`StreamEvents` calls that are open at the same time. Further calls are refused with RESOURCE_EXHAUSTED. Each one
+    reads the whole log with a Redis connection for each partition."""
 
     def problems(self) -> Iterator[str]:
         """What is wrong between settings of history."""

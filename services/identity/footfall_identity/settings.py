@@ -25,46 +25,25 @@ class IdentitySettings(ReaderSettings):
     mongo_url: Annotated[MongoUrl, AfterValidator(check_url)]
     phone_region: Annotated[
         str | None, AfterValidator(check_region), Accepts("two letters of a country, such as `DE`")
-    ] = Field(
-        default=None,
-        description="Country of telephone numbers without `+`. Unset: such numbers match no contact.",
-    )
-    email_keys: KeyNames = Field(
-        default=",".join(USUAL_NAMES["email"]),
-        description="Keys of SignIn and UserInfo data, in any case, with an e-mail address. The first key that has "
-        "a text is used.",
-    )
-    phone_keys: KeyNames = Field(
-        default=",".join(USUAL_NAMES["phone"]),
-        description="Keys with a telephone number, likewise.",
-    )
-    first_name_keys: KeyNames = Field(
-        default=",".join(USUAL_NAMES["firstName"]),
-        description="Keys with a first name, likewise.",
-    )
-    last_name_keys: KeyNames = Field(
-        default=",".join(USUAL_NAMES["lastName"]),
-        description="Keys with a last name, likewise.",
-    )
+    ] = None
+    """Country of telephone numbers without `+`. Unset: such numbers match no contact."""
+    email_keys: KeyNames = ",".join(USUAL_NAMES["email"])
+    """Keys of SignIn and UserInfo data, in any case, with an e-mail address. The first key that has a text is used."""
+    phone_keys: KeyNames = ",".join(USUAL_NAMES["phone"])
+    """Keys with a telephone number, likewise."""
+    first_name_keys: KeyNames = ",".join(USUAL_NAMES["firstName"])
+    """Keys with a first name, likewise."""
+    last_name_keys: KeyNames = ",".join(USUAL_NAMES["lastName"])
+    """Keys with a last name, likewise."""
     log_ack_replicas: LogAckReplicas
-    watch_buffer_messages: Annotated[int, OldName("*WATCH_KEPT")] = Field(
-        default=10_000,
-        ge=100,
-        le=10_000_000,
-        description="Messages that a process buffers for `WatchVisitors` streams, about 1,000 bytes each. A stream "
-        "whose client is further behind is ended.",
-    )
-    changelog_max_entries: Annotated[int, OldName("*CHANGES_KEPT")] = Field(
-        default=10_000,
-        ge=100,
-        le=10_000_000,
-        description="Changes of visitors kept in Redis for each partition, about 300 bytes each. A `WatchVisitors` "
-        "stream that resumes before the oldest one is refused.",
-    )
-    copy_name: bool = Field(
-        default=False,
-        description="Use `data.name` of SignIn and UserInfo events as the name of the identity.",
-    )
+    watch_buffer_messages: Annotated[int, OldName("*WATCH_KEPT")] = Field(default=10_000, ge=100, le=10_000_000)
+    """Messages that a process buffers for `WatchVisitors` streams, about 1,000 bytes each. A stream whose client is
+    further behind is ended."""
+    changelog_max_entries: Annotated[int, OldName("*CHANGES_KEPT")] = Field(default=10_000, ge=100, le=10_000_000)
+    """Changes of visitors kept in Redis for each partition, about 300 bytes each. A `WatchVisitors` stream that resumes
+    before the oldest one is refused."""
+    copy_name: bool = False
+    """Use `data.name` of SignIn and UserInfo events as the name of the identity."""
 
     def problems(self) -> Iterator[str]:
         """What is wrong between settings of identity."""
