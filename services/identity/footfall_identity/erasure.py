@@ -43,7 +43,7 @@ class Eraser:
         self._ack_replicas = ack_replicas
 
     async def erase(self, identity_id: str, actor: str) -> EraseIdentityResponse:
-        """Erase an identity: all events until now that name it, and all known ones. The time of the log is left unset.
+        """Erase an identity: all events until now that name it, and all known ones. The caller adds `log_clean_time`.
 
         Raises RequestError (FAILED_PRECONDITION) without an erasure key.
         """
