@@ -3,9 +3,15 @@
 from footfall_gateway.beacons.batcher import Bounds
 from footfall_gateway.beacons.connection import LOOK_EVERY_S, BoundedConnection, cut_off_slow_clients
 from footfall_gateway.beacons.cors import Cors, RawHeaders
-from footfall_gateway.beacons.description import BEACON_DESCRIPTION
+from footfall_gateway.beacons.description import BEACON_DESCRIPTION, NewEvent
 from footfall_gateway.beacons.endpoint import BeaconEndpoint
-from footfall_gateway.beacons.envelope import BeaconError, BeaconEvent, Envelope, decode_beacon, to_int64
+from footfall_gateway.beacons.envelope import (
+    BeaconError,
+    BeaconEvent,
+    Envelope,
+    decode_beacon,
+    to_int64,
+)
 from footfall_gateway.beacons.fast_path import beacon_protocol
 from footfall_gateway.beacons.intake import Intake, Sender, now_ms
 from footfall_gateway.beacons.rate_limit import SHARE_EVERY_S, Limits, RateLimiter
@@ -13,6 +19,6 @@ from footfall_gateway.beacons.sites import DEFAULT_SITE, Sites
 
 __all__ = [
     "BEACON_DESCRIPTION", "DEFAULT_SITE", "LOOK_EVERY_S", "SHARE_EVERY_S", "BeaconEndpoint", "BeaconError",
-    "BeaconEvent", "BoundedConnection", "Bounds", "Cors", "Envelope", "Intake", "Limits", "RateLimiter", "RawHeaders",
-    "Sender", "Sites", "beacon_protocol", "cut_off_slow_clients", "decode_beacon", "now_ms", "to_int64",
+    "BeaconEvent", "BoundedConnection", "Bounds", "Cors", "Envelope", "Intake", "Limits", "NewEvent", "RateLimiter",
+    "RawHeaders", "Sender", "Sites", "beacon_protocol", "cut_off_slow_clients", "decode_beacon", "now_ms", "to_int64",
 ]  # fmt: skip
