@@ -14,7 +14,7 @@ LAST_MS: Final = 253_402_300_799_999
 Uuid = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
 """A UUID as Footfall writes it: with dashes, in lower case."""
 
-Time = Annotated[int, Meta(extra_json_schema={"format": "int64", "minimum": 0, "maximum": LAST_MS})]
+Time = Annotated[int, Meta(extra_json_schema={"minimum": 0})]
 """Milliseconds since the epoch."""
 
 JsonObject = Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "object"})]

@@ -142,8 +142,8 @@ class PrivacyApi:
         """Everything stored about an identity, one JSON object a line.
 
         Includes the anonymous events of a visit before it first named this identity. Does not include live state,
-        recent changes and the event log, which repeat these lines, nor audit lines and tombstones, which have only
-        keyed hashes of the person.
+        recent changes and the event log, which repeat these lines, nor audit lines and marks of erasures, which have
+        only keyed hashes of the person.
 
         An interrupted export ends without its last chunk, so the client receives an incomplete response.
         """
@@ -161,6 +161,9 @@ class PrivacyApi:
 
     async def erase(self, call: Call[NoQuery, None]) -> Response:
         """Erase an identity's data in all services. A repeated request changes nothing.
+
+        Ids, times, types and sites of its events remain, and so does the contact it was linked to. The event log and
+        backups are not changed.
 
         202 and `history: pending`: history has not erased its data yet, and will do so by itself. Repeat the request to
         see when it is done: then it is answered 200.

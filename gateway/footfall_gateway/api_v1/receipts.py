@@ -55,7 +55,7 @@ class ReceiptsApi:
         """The outcome of an event that was accepted.
 
         404 until history has read the event from the event log, usually within two seconds. Also 404 when the event was
-        rejected, suppressed or never sent, or its retention is over.
+        rejected, left out or never sent, or its retention is over.
         """
         request = history.GetReceiptRequest(
             visit_id=call.uuid("visitId", "receipt"), event_id=call.uuid("eventId", "receipt")

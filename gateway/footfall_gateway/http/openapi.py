@@ -80,11 +80,13 @@ class _Schemas:
         unique = list({repr(found): found for found in (*bodies, *answered)}.values())
         schemas, self.definitions = msgspec.json.schema_components(unique, ref_template=_REF)
         self._by_name = {repr(found): schema for found, schema in zip(unique, schemas, strict=True)}
-        for definition in self.definitions.values():
-            for schema in definition["properties"].values():
-                _move_description_up(schema)
         for struct in set(_structs(answered)):
             _describe_answer(self.definitions[struct.__name__], struct)
+        for definition in self.definitions.values():
+            properties, required = definition["properties"], definition["required"]
+            definition["properties"] = dict(sorted(properties.items(), key=lambda item: item[0] not in required))
+            for schema in properties.values():
+                _move_description_up(schema)
 
     def of(self, found: Any) -> Schema:
         """The schema of a type, usually a reference."""
