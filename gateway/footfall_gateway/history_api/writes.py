@@ -41,7 +41,7 @@ _WITHOUT_QUERIES: Final = {501, 504}
 
 
 _NAMES_OF_EVENT: Mapping[str, str] = {}
-_NAMES_OF_VISIT: Final = {"timestamp": "startDate", "visitID": "visitId"}
+_NAMES_OF_VISIT: Final = {"timestamp": "startDate", "visitID": "visitId", "User-Agent": "userAgent"}
 
 
 class VisitBody(msgspec.Struct, rename="camel"):
