@@ -1,10 +1,10 @@
 # Every command of the house. No logic in here: it is in the files that are called.
 
 bin := $(CURDIR)/.venv/bin
-distributions := protos timeline servicekit services/collector services/identity services/history gateway
+distributions := protos timeline servicekit eventlog services/collector services/identity services/history gateway
 compile := $(bin)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 
-.PHONY: help install run test chaos bench bench-history bench-hostile soak lint types proto released reference settings requirements audit wheels up
+.PHONY: help install run test chaos bench bench-history bench-hostile soak lint types docs-test proto released reference settings requirements audit wheels up
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / { sub(/ .*/, "", $$1); printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -37,15 +37,20 @@ soak: install ## watch the memory of each program under steady load, and write d
 	@bench/install-wrk
 	@$(bin)/python -m bench.soak
 
-lint: install ## check format, style, imports and the contract
+lint: install ## check format, style, imports, the contract, and the words of the documents
 	@$(bin)/ruff format --quiet --check .
 	@$(bin)/ruff check --quiet .
 	@$(bin)/lint-imports --no-logo
 	@PATH="$(bin):$$PATH" python protos/generate.py --check
 	@cd protos && $(bin)/buf lint && $(bin)/buf breaking --against released.binpb
+	@$(bin)/python -m docs.prose bench deploy docs eventlog gateway servicekit services timeline
 
 types: install ## check types
 	@$(bin)/mypy $(distributions) deploy bench docs tests
+
+docs-test: install ## run the commands of the documents and check all that the documents name; part of test
+	@$(bin)/python -m docs.generate --check
+	@$(bin)/pytest tests/docs tests/arch/test_documents.py tests/arch/test_security_table.py
 
 proto: install ## generate protos/gen anew
 	@PATH="$(bin):$$PATH" python protos/generate.py

@@ -32,7 +32,9 @@ MEASURED_S: Final = 15
 DRAINED_S: Final = 5
 CONNECTIONS: Final = 16
 _UNLIMITED: Final = {
-    f"RATE_LIMIT_{of}": "0" for of in ("PER_ADDRESS", "PER_SITE", "BYTES_PER_ADDRESS", "BYTES_PER_SITE")
+    f"RATE_LIMIT_{counted}_PER_MINUTE_PER_{sender}": "0"
+    for counted in ("EVENTS", "BYTES")
+    for sender in ("ADDRESS", "SITE")
 }
 
 

@@ -64,7 +64,7 @@ class Meter:
     def __init__(self, suite: Suite) -> None:
         self._suite = suite
         self._pids = {name: suite.pid(name) or 0 for name in PROGRAMS}
-        self.redis: Any = Redis.from_url(suite.redis_url)  # its commands are typed as sync or async at once
+        self.redis: Any = Redis.from_url(suite.redis_url)  # its commands are typed as sync or async
 
     def state(self) -> State:
         """The state now."""

@@ -10,8 +10,8 @@ from operator import itemgetter
 from typing import Any
 
 from footfall.event.v1.event_pb2 import EventBatch
-from footfall_history.ingest.long_visits import NOTED_EVERY
-from footfall_history.storage.arrivals import by_visit
+from footfall_history.ingest.last_keys import EVENTS_PER_NOTE
+from footfall_history.storage.arrivals import group_by_visit
 from footfall_history.storage.documents import Document
 from footfall_history.storage.store import Store
 from footfall_history.storage.tombstones import Tombstones
@@ -100,17 +100,17 @@ def _pages(visit_id: str, at_ms: int, count: int) -> list[Event]:
 
 
 def documents(entries: Iterable[EventBatch], tombstones: Tombstones) -> tuple[list[Document], list[Document]]:
-    """The visits and the events as history stores them, if each visit is whole and nobody has been erased.
+    """The visits and the events as history stores them, if each visit is whole and no person has been erased.
 
     The same steps as of `Stamper.keep`, without asking a store.
     """
     visits, events = [], []
-    for visit_id, arrival in by_visit(entries, []).items():
-        visit = Visit.begun(visit_id, arrival.start | arrival.origin, arrival.received_ms).merged(
+    for visit_id, arrival in group_by_visit(entries, []).items():
+        visit = Visit.new(visit_id, arrival.start | arrival.origin, arrival.received_ms).merged(
             arrival.transitions, 1_000
         )
-        visits.append(visit.document() | tombstones.fields(visit))
-        events += [tombstones.hashed(visit.stamped(document, {})) for document in arrival.events.values()]
+        visits.append(visit.document() | tombstones.timeline_fields(visit))
+        events += [tombstones.with_hash(visit.attributed(document, {})) for document in arrival.events.values()]
     return visits, sorted(events, key=itemgetter("order_key"))
 
 
@@ -138,5 +138,5 @@ async def fill(store: Store, past: Past, tombstones: Tombstones) -> None:
         raise RuntimeError("the store has not taken all events")
     if past.longest:
         # The consumer has noted, about so many events ago, how far it had come.
-        noted_ms = past.start_ms + (past.longest - NOTED_EVERY) // 2 * PAGE_MS
+        noted_ms = past.start_ms + (past.longest - EVENTS_PER_NOTE) // 2 * PAGE_MS
         await store.note_last_keys({past.longest_visit: order_key(noted_ms, "")})

@@ -1,4 +1,4 @@
-"""Turns a number into so many known visitors, and tells what one of them takes and what they all cost an event."""
+"""Makes a number of known visitors, and measures what one visitor takes and what all of them cost an event."""
 
 import time
 import uuid
@@ -17,7 +17,7 @@ from tests.tools.suite import Program, Suite
 BATCH = 1_000
 FEW = 1_000
 LIVE = 60_000
-"""Visits made live at once, to see what one takes."""
+"""Visits made live together, to see what one takes."""
 DAYS = 7
 PATH: tuple[Program, ...] = ("gateway", "collector", "identity", "valkey")
 PROFILE = Profile("known visitors", 10, 64)

@@ -33,7 +33,7 @@ DEFAULT_PORTS = {
 
 
 class Refusal(Exception):  # noqa: N818 - not an error of the program: the user must change something first
-    """The suite cannot start. The text tells the user why, and what to change."""
+    """The suite cannot start. The text says why, and what the user must change."""
 
 
 class Credentials(NamedTuple):

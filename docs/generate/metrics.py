@@ -3,6 +3,7 @@
 from types import ModuleType
 
 import footfall_collector.metrics
+import footfall_eventlog.metrics
 import footfall_gateway.metrics
 import footfall_history.metrics
 import footfall_identity.metrics
@@ -13,6 +14,7 @@ from docs.generate.markdown import table
 
 _MODULES = {
     "every service": footfall_servicekit.metrics,
+    "event log": footfall_eventlog.metrics,
     "collector": footfall_collector.metrics,
     "identity": footfall_identity.metrics,
     "history": footfall_history.metrics,

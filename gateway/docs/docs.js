@@ -59,7 +59,7 @@ function showList() {
 function limits(schema) {
   const names = ['format', 'minLength', 'maxLength', 'minimum', 'maximum', 'minItems', 'maxItems', 'pattern'];
   return [schema, ...(schema.anyOf || [])].flatMap((one) =>
-    names.filter((name) => one[name] !== undefined).map((name) => `${name} ${one[name]}`)).join(', ');
+    names.filter((name) => ![undefined, 'int64'].includes(one[name])).map((name) => `${name} ${one[name]}`)).join(', ');
 }
 
 /** A property: a comment with its meaning and limits, and its type. An optional one has a question mark. */

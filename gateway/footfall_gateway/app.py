@@ -2,7 +2,7 @@
 
 import asyncio
 
-from footfall_timeline import Walls
+from footfall_eventlog.site_groups import SiteGroups
 from starlette.responses import RedirectResponse
 from starlette.routing import BaseRoute, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -48,7 +48,7 @@ def build(
 
     Raises:
         DslFileError: DSL_FILE cannot be used.
-        WallsError, SitesFileError: SITES_FILE cannot be used.
+        SitesFileError: SITES_FILE cannot be used.
 
     """
     authenticator = Authenticator(
@@ -64,7 +64,7 @@ def build(
     lookup = Lookup(backends)
     history = [
         *HistoryReads(backends, lookup).operations(),
-        *HistoryWrites(intake, lookup, Walls.load(settings.sites_file)).operations(),
+        *HistoryWrites(intake, lookup, SiteGroups.load(settings.sites_file)).operations(),
     ]
     footfall = [
         *VisitorsApi(backends).operations(),

@@ -1,4 +1,4 @@
-"""Turns calls on collector, identity and history into answers or Problems: the one file here that knows gRPC."""
+"""Calls to collector, identity and history, and the Problems that their errors become. Only this module uses gRPC."""
 
 import asyncio
 import math
@@ -25,7 +25,7 @@ Answer = TypeVar("Answer")
 
 _HEALTH_TIMEOUT_S = 1.0
 _RETRY_S = 2
-"""What clients are told when a service does not say when to come again."""
+"""Retry-After for clients when a service does not say when to try again."""
 
 _log = structlog.get_logger()
 
@@ -46,7 +46,7 @@ _NO_PARAMETERS: Mapping[str, str] = {}
 
 
 class Backends:
-    """The three services, one channel each. Make it in the running loop; close it last."""
+    """The three services, with one channel each. Create it in the running event loop, and close it last."""
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._channels = {
@@ -65,15 +65,15 @@ class Backends:
         self._collect_s = settings.collect_timeout_ms / 1000
 
     async def collect(self, request: CollectRequest) -> CollectResponse:
-        """Store a batch. Raises Problem 503 when it is not known to be stored, for whatever reason."""
+        """Store a batch. Raises Problem 503 when it is not certain that all of it is stored."""
         try:
             return await self._collect(request, timeout=self._collect_s, metadata=forwarded())
         except grpc.aio.AioRpcError as error:
             details = details_of(error)
             _log.warning("collect failed", code=details.code.name, reason=details.reason)
-            raise Problem(503, "the event log does not answer", retry_s=_retry_s(details)) from error
-        except asyncio.CancelledError:  # a call whose channel is closed ends so; nobody else cancels one that stores
-            raise Problem(503, "the event log does not answer", retry_s=_RETRY_S) from None
+            raise _log_unavailable(_retry_s(details)) from error
+        except asyncio.CancelledError:  # the channel has been closed: nothing else cancels this call
+            raise _log_unavailable(_RETRY_S) from None
 
     async def ask(
         self,
@@ -82,10 +82,10 @@ class Backends:
         principal: Principal,
         parameters: Mapping[str, str] = _NO_PARAMETERS,
     ) -> Answer:
-        """Call a method of `identity` or `history`, limited to the sites that our client may see.
+        """Call a method of `identity` or `history`, limited to the sites that the HTTP client may see.
 
-        Raises the Problem that its error means to our client, and 403 for what no client may do that is limited to
-        sites. `parameters` say what our client calls a field of the request, where that is not its name in camel case.
+        Raises the Problem that corresponds to the error, and 403 for a method that a client with a limit of sites may
+        not call. `parameters` has the HTTP names of fields of the request that are not their names in camel case.
         """
         _limit(request, principal)
         try:
@@ -102,7 +102,7 @@ class Backends:
         *,
         is_endless: bool = False,
     ) -> AsyncGenerator[Answer, None]:
-        """Call a streaming method, which may last as long as a query unless it is endless. Raises as `ask` does."""
+        """Call a streaming method. Unless it is endless it may last as long as a query. Raises as `ask` does."""
         _limit(request, principal)
         call = method(request, timeout=None if is_endless else self._query_s, metadata=forwarded())
         try:
@@ -111,20 +111,20 @@ class Backends:
         except grpc.aio.AioRpcError as error:
             raise _problem(details_of(error), parameters) from error
         finally:
-            call.cancel()  # a reader that has left early
+            call.cancel()  # the reader has left early
 
     async def serving(self, names: Sequence[str]) -> dict[str, bool]:
-        """Which of these services say that they serve: `collector`, `identity` or `history`."""
+        """Whether each of these services is healthy: `collector`, `identity` or `history`."""
         answers = await asyncio.gather(*(_is_serving(self._health[name]) for name in names))
         return dict(zip(names, answers, strict=True))
 
     async def close(self) -> None:
-        """Close the channels; calls under way end with an error."""
+        """Close the channels. Calls in flight end with an error."""
         await asyncio.gather(*(channel.close() for channel in self._channels.values()))
 
 
 def _limit(request: Any, principal: Principal) -> None:
-    """Let a request be for what the client may see: the one place. What cannot be limited is not for such a client."""
+    """Limit a request to the sites that the client may see. Raises Problem 403 when the request cannot be limited."""
     if principal.sites:
         if "sites" not in request.DESCRIPTOR.fields_by_name:
             principal.require_all_sites()
@@ -142,33 +142,39 @@ async def _is_serving(health: health_pb2_grpc.HealthStub) -> bool:
 def _problem(details: ErrorDetails, parameters: Mapping[str, str]) -> Problem:
     status = _STATUS.get(details.code, 500)
     if status >= 500:
-        _log.warning("neighbour failed", code=details.code.name, reason=details.reason)
+        _log.warning("a service failed", code=details.code.name, reason=details.reason)
     match status:
         case 400 if details.violations:
             broken = [f"{parameters.get(field) or _camel(field)}: {rule}" for field, rule in details.violations]
             return Problem(400, "; ".join(broken))
         case 404:
-            # In the words of what is there but not for this client: see history_api/lookup.py.
+            # The same text as for a resource that this client may not see: see history_api/lookup.py.
             return Problem(404, f"no such {(details.resource_type or 'resource').lower()}")
         case 409 | 400:
-            # Only what a RequestError says is meant for clients.
+            # Only the text of a RequestError is meant for clients.
             return Problem(status, details.message if details.reason else "refused")
         case 501:
-            return Problem(501, "not served yet")
+            return Problem(501, "this version of the service does not have the method")
         case 503:
-            return Problem(503, "a service that knows the answer is not available", retry_s=_retry_s(details))
+            return Problem(
+                503, "the identity or history service is not available; try again", retry_s=_retry_s(details)
+            )
         case 504:
-            return Problem(504, "a service that knows the answer took too long")
+            return Problem(504, "the identity or history service did not answer in time; try again")
         case _:
             return Problem(500, "internal error")
 
 
 def _camel(field: str) -> str:
-    """What the HTTP API calls a field: `contact.email_addresses` is `emailAddresses`; `page_*` keep their names."""
+    """The HTTP name of a field: `contact.email_addresses` is `emailAddresses`; `page_*` keep their names."""
     name = field.rpartition(".")[2]
     if name.startswith("page_"):
         return name
     return re.sub(r"_([a-z])", lambda found: found[1].upper(), name)
+
+
+def _log_unavailable(retry_s: int) -> Problem:
+    return Problem(503, "the event log is not available; try again", retry_s=retry_s)
 
 
 def _retry_s(details: ErrorDetails) -> int:

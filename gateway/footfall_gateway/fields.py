@@ -6,6 +6,8 @@ A limit in `extra_json_schema` is described here and checked elsewhere; msgspec 
 from typing import Annotated, Final
 
 import msgspec
+from footfall_eventlog.events import MAX_IDENTITY_LENGTH
+from footfall_eventlog.sites import SITE_NAME
 from msgspec import Meta
 
 LAST_MS: Final = 253_402_300_799_999
@@ -14,7 +16,7 @@ LAST_MS: Final = 253_402_300_799_999
 Uuid = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
 """A UUID as Footfall writes it: with dashes, in lower case."""
 
-Time = Annotated[int, Meta(extra_json_schema={"minimum": 0})]
+Time = Annotated[int, Meta(extra_json_schema={"format": "int64", "minimum": 0})]
 """Milliseconds since the epoch."""
 
 JsonObject = Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "object"})]
@@ -38,7 +40,10 @@ BrowserPageId = Annotated[
 ]
 IdentityId = Annotated[
     str,
-    Meta(description="The identity: the user id of a website.", extra_json_schema={"minLength": 1, "maxLength": 512}),
+    Meta(
+        description="The identity: the user id of a website.",
+        extra_json_schema={"minLength": 1, "maxLength": MAX_IDENTITY_LENGTH},
+    ),
 ]
 ContactId = Annotated[
     str,
@@ -46,7 +51,7 @@ ContactId = Annotated[
 ]
 SiteName = Annotated[
     str,
-    Meta(description="The website.", extra_json_schema={"pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"}),
+    Meta(description="The website.", extra_json_schema={"pattern": f"^{SITE_NAME.pattern}$"}),
 ]
 PageUrl = Annotated[str, Meta(description="The address of the page; null: not known.")]
 PageTitle = Annotated[

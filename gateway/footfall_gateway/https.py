@@ -3,7 +3,8 @@
 import ssl
 from functools import partial
 
-from footfall_servicekit.tls import Followed, KeyPair, server_context
+from footfall_servicekit.reloading import ReloadingFile
+from footfall_servicekit.tls import KeyPair, server_context
 
 STRICT_TRANSPORT_SECURITY = ("strict-transport-security", "max-age=31536000")
 """Browsers use only HTTPS for a year. Without includeSubDomains: other hosts may belong to other services."""
@@ -12,11 +13,10 @@ STRICT_TRANSPORT_SECURITY = ("strict-transport-security", "max-age=31536000")
 def https_context(pair: KeyPair) -> ssl.SSLContext:
     """The context to listen with. Raises OSError when the files cannot be used."""
     make = partial(server_context, pair)
-    followed = Followed(make, pair)
+    contexts = ReloadingFile(make, pair)
 
     def choose(connection: ssl.SSLObject, _server_name: str | None, _context: ssl.SSLContext) -> None:
-        followed.renewed()
-        connection.context = followed.latest
+        connection.context = contexts.current()
 
     context = make()
     context.sni_callback = choose  # called at each handshake, also without a server name

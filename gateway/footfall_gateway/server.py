@@ -1,4 +1,4 @@
-"""Turns the application into a running HTTP server: bind, serve, and a stop in order."""
+"""The HTTP server of the gateway, and the parts that it owns."""
 
 import asyncio
 import logging
@@ -6,14 +6,15 @@ import math
 import resource
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from typing import cast
 
 import structlog
 import uvicorn
-from footfall_servicekit.background import Background, repeat
-from footfall_servicekit.server import stopped_by_signals
+from footfall_eventlog.sites import load_sites
+from footfall_servicekit.background import repeat
+from footfall_servicekit.process import Process, serve
 from footfall_servicekit.tls import KeyPair
 from starlette.types import ASGIApp
 
@@ -28,7 +29,6 @@ from footfall_gateway.beacons import (
     Intake,
     Limits,
     RateLimiter,
-    Sites,
     beacon_protocol,
     cut_off_slow_clients,
 )
@@ -39,30 +39,30 @@ from footfall_gateway.probes import Probes
 from footfall_gateway.settings import GatewaySettings
 
 _BACKLOG = 2_048
-_OTHER_FILES = 100  # what a gateway has open beside its clients' connections
+_OTHER_FILES = 100  # open files beside the connections of clients
 _KEEP_ALIVE_S = 65
-"""Longer than the usual 60 s of balancers, so that it is they who close an idle connection."""
+"""Longer than the usual 60 s of load balancers, so that the balancer closes idle connections."""
 
 _log = structlog.get_logger()
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server without its own handling of signals: a stop here has more steps."""
+    """uvicorn's server without its handling of signals, which `Process` does."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
 
-class Gateway:
-    """One gateway process: what it holds, and when it lets go of it."""
+class Gateway(Process):
+    """The gateway's process: its parts, and the HTTP server in front of them."""
 
     def __init__(self, settings: GatewaySettings) -> None:
-        """Needs the running loop. Raises SitesFileError, WallsError or DslFileError."""
+        """Needs the running loop. Raises SitesFileError or DslFileError."""
         self._settings = settings
-        self._backends = Backends(settings)
-        self._intake = Intake(
-            self._backends.collect,
+        backends = Backends(settings)
+        intake = Intake(
+            backends.collect,
             Bounds(
                 max_batch_count=settings.batch_max_events,
                 max_batch_size=settings.batch_max_bytes,
@@ -73,8 +73,8 @@ class Gateway:
             ),
             settings.large_body_bytes,
         )
-        self._probes = Probes(self._backends)
-        self._limiter = RateLimiter(
+        self._probes = Probes(backends)
+        limiter = RateLimiter(
             Limits(
                 "address",
                 settings.rate_limit_events_per_minute_per_address,
@@ -88,83 +88,71 @@ class Gateway:
             link_memory_s=settings.used_link_retention_s,
         )
         bodies = BodyReader(settings.body_timeout_ms / 1000, settings.max_body_bytes_in_flight)
-        sites = Sites(settings.sites_file)
-        beacons = BeaconEndpoint(self._intake, sites, self._limiter, bodies)
-        self._stopping = asyncio.Event()
+        beacons = BeaconEndpoint(intake, load_sites(settings.sites_file), limiter, bodies)
+        stopping = asyncio.Event()
         application = app.build(
             settings,
-            self._backends,
-            self._intake,
+            backends,
+            intake,
             beacons,
             self._probes,
-            links=Links(self._limiter, beacons.cors),
+            links=Links(limiter, beacons.cors),
             bodies=bodies,
-            stopping=self._stopping,
+            stopping=stopping,
         )
         self._server = _Server(_uvicorn_config(application, beacons, settings))
-        self._serving: asyncio.Task[None]
-        self._asked_to_stop = asyncio.Event()
-        self._background = Background(self._asked_to_stop)
-        self._in_a_hurry = asyncio.Event()
-        self.port = 0
-
-    async def start(self) -> int:
-        """Bind, serve, and return the port. Raises OSError when it is taken."""
-        settings = self._settings
-        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-        listener = socket.create_server((settings.host, settings.port), family=family, backlog=_BACKLOG)
-        self.port = listener.getsockname()[1]
-        self._serving = self._background.start(partial(self._serve, listener))
+        self._has_ended = asyncio.Event()
+        self._has_ended.set()
         connections = cast("set[BoundedConnection]", self._server.server_state.connections)
         limit_s = settings.client_timeout_ms / 1000
-        look_every_s = min(LOOK_EVERY_S, limit_s)
-        self._background.start(partial(repeat, look_every_s, (), cut_off_slow_clients, connections, limit_s))
-        self._background.start(partial(repeat, SHARE_EVERY_S, (), self._limiter.share))
-        _log.info("listening", port=self.port)
-        return self.port
+        super().__init__(
+            settings,
+            background=[
+                self._serve,
+                partial(repeat, min(LOOK_EVERY_S, limit_s), (), cut_off_slow_clients, connections, limit_s),
+                partial(repeat, SHARE_EVERY_S, (), limiter.share),
+            ],
+            close=[intake.close, limiter.close, backends.close],
+            stopping=stopping,
+        )
 
-    async def _serve(self, listener: socket.socket) -> None:
-        await self._server.serve([listener])
-        if not self._asked_to_stop.is_set():
+    async def _listen(self) -> int:
+        """Raises OSError when the port is taken."""
+        host = self._settings.host
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._listener = socket.create_server((host, self._settings.port), family=family, backlog=_BACKLOG)
+        port: int = self._listener.getsockname()[1]
+        self._has_ended.clear()
+        _log.info("listening", port=port)
+        return port
+
+    async def _serve(self) -> None:
+        try:
+            await self._server.serve([self._listener])
+        finally:
+            self._has_ended.set()
+        if not self._server.should_exit:
             raise RuntimeError("the HTTP server has ended by itself")
 
-    def request_stop(self) -> None:
-        """Ask for the ordered stop; asked again, do not wait for requests under way."""
-        if self._asked_to_stop.is_set():
-            self._in_a_hurry.set()
-            self._server.force_exit = True
-        self._asked_to_stop.set()
-
-    async def stopped(self) -> int:
-        """Wait until a stop is asked for, or something dies; carry the stop out, and return the exit code."""
-        await self._asked_to_stop.wait()
+    def _report_stopping(self) -> None:
         self._probes.is_stopping = True
-        if not self._serving.done():
-            _log.info("stopping")
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._in_a_hurry.wait(), self._settings.drain_delay_ms / 1000)
-        self._stopping.set()
+
+    async def _drain(self, grace_s: float) -> None:  # noqa: ARG002 - in uvicorn's configuration
         self._server.should_exit = True
-        await asyncio.wait((self._serving,))
-        exit_code = self._background.exit_code or int(self._serving.exception() is not None)
-        await self._background.end()
-        await self._intake.close()
-        await self._limiter.close()
-        await self._backends.close()
-        _log.info("stopped", exit_code=exit_code)
-        return exit_code
+        await self._has_ended.wait()
+
+    async def _cut_off(self) -> None:
+        self._server.force_exit = True
+        await self._drain(0)
 
 
-async def serve(settings: GatewaySettings) -> int:
-    """Serve until SIGTERM or SIGINT, and return the exit code. A second signal skips waiting for requests."""
-    gateway = Gateway(settings)
-    with stopped_by_signals(gateway.request_stop):
-        await gateway.start()
-        return await gateway.stopped()
+async def serve_gateway(settings: GatewaySettings) -> int:
+    """Serve until SIGTERM or SIGINT, and return the exit code."""
+    return await serve(Gateway(settings))
 
 
 def _connections(wanted: int) -> int:
-    """How many of these connections the system allows, once asked: too many would leave no socket for backends."""
+    """How many of the wanted connections the limit of open files allows. The limit is raised if possible."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     files = wanted + _OTHER_FILES if hard == resource.RLIM_INFINITY else min(wanted + _OTHER_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < files:
@@ -173,7 +161,7 @@ def _connections(wanted: int) -> int:
 
 
 def _uvicorn_config(application: ASGIApp, beacons: BeaconEndpoint, settings: GatewaySettings) -> uvicorn.Config:
-    # Its lines at level warning are about what strangers send; anybody could fill the log with them.
+    # Its warnings are about malformed requests: any sender could fill the log with them.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     certificate, key = settings.tls_cert_file, settings.tls_key_file
     tls = https_context(KeyPair(certificate, key)) if certificate and key else None
@@ -189,7 +177,8 @@ def _uvicorn_config(application: ASGIApp, beacons: BeaconEndpoint, settings: Gat
         ssl_context_factory=(lambda _config, _default: tls) if tls else None,
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies,
-        limit_concurrency=_connections(settings.max_connections) + 1,  # it refuses the one that reaches the limit
+        limit_concurrency=_connections(settings.max_connections)
+        + 1,  # uvicorn refuses the connection that reaches the limit
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=math.ceil(settings.stop_grace_ms / 1000),
     )

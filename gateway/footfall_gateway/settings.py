@@ -7,14 +7,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated
 
+from footfall_eventlog.partitions import RedisUrl
+from footfall_eventlog.sites import load_sites
 from footfall_servicekit.settings import PORT_DESCRIPTION, ProcessSettings, pair_problems, shared
-from footfall_servicekit.values import Accepts, RedisUrl, Target, readable_by
-from footfall_timeline import Walls
+from footfall_servicekit.values import Accepts, Target, readable_by
 from pydantic import AfterValidator, Field, FilePath, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from footfall_gateway.auth import check_keys_file
-from footfall_gateway.beacons import Sites
 from footfall_gateway.browser import check_dsl_file
 
 _PATH = "(/[A-Za-z0-9._~-]+)+"
@@ -90,7 +90,7 @@ class GatewaySettings(ProcessSettings):
         "127.0.0.1:50053",
         "gRPC address of history.",
     )
-    sites_file: Annotated[Path | None, readable_by(Sites, Walls.load)] = shared(
+    sites_file: Annotated[Path | None, readable_by(load_sites)] = shared(
         "SITES_FILE",
         None,
         "TOML file of the sites, with their groups, origins and sign-in keys. Unset: every valid name is a site, all "

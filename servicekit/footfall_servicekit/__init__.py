@@ -1,1 +1,1 @@
-"""How every process of the suite runs: settings, server, channels, errors, logs, metrics and the stream reader."""
+"""How every process of the suite runs: settings, start and stop, server, channels, errors, logs and metrics."""

@@ -1,4 +1,4 @@
-"""Turns work that runs beside serving into tasks that somebody owns, so that no failure of it goes unseen."""
+"""Background work of a process: owned tasks, whose failures are logged and counted or stop the process."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
@@ -16,26 +16,26 @@ _log = structlog.get_logger()
 
 
 class RefusalError(Exception):
-    """What is found in a store forbids to go on with these settings. The text names them and says what to do."""
+    """The process must not run with these settings and this store. The text names them and says what to do."""
 
 
 class Background:
-    """The background work of a process. Work may end by itself; when some of it dies, the process is asked to stop."""
+    """The background work of a process. Work may end by itself; when it fails, a stop of the process is requested."""
 
-    def __init__(self, asked_to_stop: asyncio.Event) -> None:
-        self._asked_to_stop = asked_to_stop
+    def __init__(self, stop_requested: asyncio.Event) -> None:
+        self._stop_requested = stop_requested
         self._tasks: list[asyncio.Task[None]] = []
         self.exit_code = 0
-        """What the process must end with: 1 when some of it has died, 2 when it has refused to go on."""
+        """The exit code for the process: 1 when work has failed, 2 after a RefusalError, else 0."""
 
     def start(self, work: Work) -> "asyncio.Task[None]":
-        """Begin work, which goes on until `end`."""
+        """Start work, which runs until `end`."""
         task = asyncio.create_task(self._own(work))
         self._tasks.append(task)
         return task
 
     async def end(self) -> None:
-        """Cancel what still runs, and return when all has ended."""
+        """Cancel the work that still runs, and return when all of it has ended."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -45,35 +45,37 @@ class Background:
             await work()
         except RefusalError as refusal:
             _log.error("refusing to go on; the process stops", problem=str(refusal))
-            self._die(2)
+            self._fail(2)
         except (Exception, asyncio.CancelledError):
-            if self._asked_to_stop.is_set():
+            if self._stop_requested.is_set():
                 raise
-            # A cancellation that nobody here asked for is a death too: a lost gRPC call ends the one who awaits it so.
-            _log.exception("background work died; the process stops", work=name_of(work))
-            self._die(1)
+            # A cancellation without a stop is a failure too: a gRPC call that is lost cancels the task that awaits it.
+            _log.exception("background work failed; the process stops", work=name_of(work))
+            self._fail(1)
 
-    def _die(self, exit_code: int) -> None:
+    def _fail(self, exit_code: int) -> None:
         self.exit_code = self.exit_code or exit_code
-        self._asked_to_stop.set()
+        self._stop_requested.set()
 
 
-async def repeat(every_s: float, away: Errors, do: Callable[..., Awaitable[object]], *arguments: Any) -> None:
-    """Background work that is done at the start and then so long after each time; see `attempt`."""
+async def repeat(every_s: float, transient: Errors, do: Callable[..., Awaitable[object]], *arguments: Any) -> None:
+    """Background work that runs at the start, and again `every_s` after each end; see `attempt`."""
     while True:
-        await attempt(away, do, *arguments)
+        await attempt(transient, do, *arguments)
         await asyncio.sleep(every_s)
 
 
-async def attempt(away: Errors, do: Callable[..., Awaitable[object]], *arguments: Any) -> bool:
-    """Do what will be done again whatever happens. `away`: a store does not answer, which is worth a warning.
+async def attempt(transient: Errors, do: Callable[..., Awaitable[object]], *arguments: Any) -> bool:
+    """Run work that will run again. `transient` errors, such as an unavailable store, are logged as a warning.
 
-    False when it has failed in any other way: that is logged with its stack, and counted.
+    Returns False after any other failure, which is logged with its stack and counted.
     """
     try:
         await do(*arguments)
-    except away as error:
-        _log.warning("to be done later: a store is away", work=name_of(do), error=type(error).__name__)
+    except transient as error:
+        _log.warning(
+            "a store is not available; the work will be tried again", work=name_of(do), error=type(error).__name__
+        )
     except Exception:
         _log.exception("background work failed; it will be tried again", work=name_of(do))
         metrics.BACKGROUND_FAILURES.labels(name_of(do)).inc()
@@ -82,5 +84,5 @@ async def attempt(away: Errors, do: Callable[..., Awaitable[object]], *arguments
 
 
 def name_of(work: Callable[..., Any]) -> str:
-    """What log lines and metrics call it."""
+    """The name of work in log lines and metrics."""
     return getattr(work.func if isinstance(work, partial) else work, "__qualname__", repr(work))

@@ -1,6 +1,6 @@
-"""Turns a target into a channel, and a call's remaining time into a deadline.
+"""Channels to other services, deadlines and metadata of calls, and the gRPC options of both ends.
 
-The only place where gRPC options are written, the server's too: both ends must agree on keepalive.
+Options of clients and servers are in one place, because both ends must agree on keepalive.
 """
 
 import json
@@ -20,14 +20,14 @@ REQUEST_ID_KEY = "x-request-id"
 DEFAULT_MESSAGE_BYTES = 4 * 1024 * 1024
 
 _CLIENT_PING_MS = 30_000
-# Strictly below the client's interval: a ping that comes earlier is a strike, and two strikes close the connection.
-_SERVER_LEAST_PING_MS = 10_000
+# Below the client's interval: a server closes the connection after two pings that come too early.
+_SERVER_MIN_PING_MS = 10_000
 _PING_TIMEOUT_MS = 5_000
-# Connections are closed now and then so that callers look up the name again and find new replicas.
+# Connections are closed at this age, so that callers resolve the name again and find new replicas.
 _CONNECTION_AGE_MS = 600_000
 _CONNECTION_AGE_GRACE_MS = 60_000
-# How often a client looks whether its certificate files have changed.
-_FILES_LOOK_S = 1.0
+# How often a client checks whether its certificate files have changed.
+_FILES_CHECK_S = 1.0
 
 _SERVICE_CONFIG = json.dumps(
     {
@@ -44,18 +44,19 @@ _SERVICE_CONFIG = json.dumps(
                 },
             }
         ],
-        # A failure costs one token of ten, a success earns a tenth, retries end at five: no storm when a peer is down.
+        # A failure takes one token of ten, a success returns a tenth, and below five tokens nothing is retried. So a
+        # service that is down is not flooded with retries.
         "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1},
     }
 )
 
 
 def open_channel(target: str, tls: ClientTls | None = None, max_message_bytes: int = DEFAULT_MESSAGE_BYTES) -> Channel:
-    """Open the channel to a service, e.g. `dns:///name:50051`. One a target and process; close it at the end.
+    """Open the channel to a service, e.g. `dns:///name:50051`. Open one for each target, and close it at the end.
 
-    It connects by itself, also when the peer appears later. Calls that fail with UNAVAILABLE before an answer are tried
-    up to three times within their deadline; no other layer retries. With `tls` the server's certificate must hold the
-    target's name. Raises OSError when the files cannot be used.
+    It connects by itself, also to a service that starts later. Calls that fail with UNAVAILABLE before an answer are
+    tried up to three times within their deadline; no other layer retries. With `tls`, the server's certificate must
+    contain the target's name. Raises OSError when the files cannot be used.
     """
     options: Options = [
         ("grpc.service_config", _SERVICE_CONFIG),
@@ -70,13 +71,13 @@ def open_channel(target: str, tls: ClientTls | None = None, max_message_bytes: i
     ]
     if tls is None:
         return grpc.aio.insecure_channel(target, options=options)
-    return cast("Channel", _FollowingChannel(target, options, tls))
+    return cast("Channel", _ReloadingChannel(target, options, tls))
 
 
-class _FollowingChannel:
-    """A channel that is opened anew when its certificate files have changed: of a channel, what stubs and owners use.
+class _ReloadingChannel:
+    """A channel that is replaced when its certificate files have changed. It has the methods that stubs use.
 
-    Calls under way end on the connection they have: gRPC keeps it for them, also when nobody holds its channel.
+    Calls in flight end on their connection: gRPC keeps it while they last, also when its channel is no longer used.
     """
 
     def __init__(self, target: str, options: Options, tls: ClientTls) -> None:
@@ -84,7 +85,7 @@ class _FollowingChannel:
         self._open = partial(grpc.aio.secure_channel, target, options=options)
         self._channel = self._open(self._credentials.latest)
         self._methods: dict[str, Any] = {}
-        self._look_at = time.monotonic() + _FILES_LOOK_S
+        self._check_at = time.monotonic() + _FILES_CHECK_S
 
     def unary_unary(self, method: str, *arguments: Any, **options: Any) -> Any:
         return partial(self._call, "unary_unary", method, arguments, options)
@@ -96,8 +97,8 @@ class _FollowingChannel:
         self, kind: str, method: str, arguments: tuple[Any, ...], options: dict[str, Any], request: Any, **about: Any
     ) -> Any:
         now = time.monotonic()
-        if now >= self._look_at:
-            self._look_at = now + _FILES_LOOK_S
+        if now >= self._check_at:
+            self._check_at = now + _FILES_CHECK_S
             if credentials := self._credentials.renewed():
                 self._methods.clear()
                 self._channel = self._open(credentials)
@@ -109,7 +110,7 @@ class _FollowingChannel:
     async def close(self, grace: float | None = None) -> None:
         await self._channel.close(grace)
 
-    async def __aenter__(self) -> "_FollowingChannel":
+    async def __aenter__(self) -> "_ReloadingChannel":
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -117,11 +118,11 @@ class _FollowingChannel:
 
 
 def server_options(max_message_bytes: int) -> Options:
-    """Return the options of a server whose clients use `open_channel`."""
+    """The options of a server whose clients use `open_channel`."""
     return [
         ("grpc.so_reuseport", 0),  # on by default: two processes would share a port without an error
         ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_ping_interval_without_data_ms", _SERVER_LEAST_PING_MS),
+        ("grpc.http2.min_ping_interval_without_data_ms", _SERVER_MIN_PING_MS),
         ("grpc.max_connection_age_ms", _CONNECTION_AGE_MS),
         ("grpc.max_connection_age_grace_ms", _CONNECTION_AGE_GRACE_MS),
         ("grpc.max_receive_message_length", max_message_bytes),
@@ -130,15 +131,15 @@ def server_options(max_message_bytes: int) -> Options:
 
 
 def remaining(context: "ServicerContext[object, object]", ceiling_s: float, margin_s: float = 0.05) -> float:
-    """Return the timeout, in seconds, of a call made on behalf of the call in `context`.
+    """The timeout, in seconds, of a call that is made to serve the call in `context`.
 
-    It is what is left of that call's own deadline less `margin_s` for the answer to travel, at most `ceiling_s`.
+    It is the rest of that call's own deadline, less `margin_s` for its answer, and at most `ceiling_s`.
     """
-    left: float | None = context.time_remaining()  # None without a deadline, whatever the stub says
+    left: float | None = context.time_remaining()  # None without a deadline, which the type stub lacks
     return ceiling_s if left is None else max(0.0, min(ceiling_s, left - margin_s))
 
 
 def forwarded() -> tuple[tuple[str, str], ...]:
-    """Return the metadata that lets a neighbour log a call under the id of the request being served here."""
+    """Metadata with the id of the request that is being served, under which the called service logs the call."""
     current = logs.request_id.get()
     return ((REQUEST_ID_KEY, current),) if current else ()

@@ -1,4 +1,4 @@
-"""Turns the arguments of a process into what they ask for beside running it. Settings come by the environment."""
+"""The command line of a process: serve without arguments, or run one command. Settings come from the environment."""
 
 import argparse
 import os
@@ -13,26 +13,26 @@ from footfall_servicekit.settings import ProcessSettings, ServerT, load_to_serve
 
 
 class Command(NamedTuple):
-    """What a process can do instead of serving; `run` takes the arguments behind its name and gives an exit code."""
+    """A command of a process, instead of serving. `run` takes the arguments after its name and returns an exit code."""
 
     about: str
     run: Callable[[list[str]], int]
 
 
-def answer(
+def parse(
     distribution: str, about: str, settings: type[ServerT], commands: Mapping[str, Command] = MappingProxyType({})
 ) -> ServerT:
     """Return the settings to serve with when there are no arguments; exit with 2 when they are wrong.
 
-    Else do what the arguments ask for and exit, with 2 when they cannot be understood. Every process has `check`.
-    The process is called as its distribution. `about` says what it does without arguments.
+    With arguments, run that command and exit; exit with 2 for an unknown one. Every process has the command `check`.
+    The program has the name of its distribution. `about` describes it in `--help`.
     """
-    check = Command("look for faults in the settings, without serving", partial(_check, distribution, settings))
+    check = Command("check the settings, without serving", partial(_check, distribution, settings))
     commands = {"check": check, **commands}
     parser = argparse.ArgumentParser(
         prog=distribution,
         description=about,
-        epilog="Settings come by the environment; docs/ops/settings.md lists them.",
+        epilog="Settings come from the environment; docs/ops/settings.md lists them.",
     )
     parser.add_argument("--version", action="version", version=f"{distribution} {version(distribution)}")
     names = parser.add_subparsers(dest="command", metavar="COMMAND", title="instead")
@@ -49,7 +49,7 @@ def answer(
 def _check(distribution: str, settings: type[ProcessSettings], arguments: list[str]) -> int:
     argparse.ArgumentParser(
         prog=f"{distribution} check",
-        description="Look for faults in the settings, without serving and without asking a store; exit with 2 for any.",
+        description="Check the settings, without serving or connecting to a store. Exits with 2 when any is wrong.",
     ).parse_args(arguments)
     for name, nearest in unknown_variables(settings, os.environ).items():
         sys.stderr.write(f"{name} is not known{f'; is {nearest} meant?' if nearest else ''}\n")

@@ -1,4 +1,4 @@
-"""Turns a refusal into google.rpc.Status with its details, and such a status back into plain fields.
+"""Errors of calls: google.rpc.Status with details, written by a server and read by a caller.
 
 Service code raises `RequestError`; the interceptor sends it. A caller reads the other side with `details_of`.
 """
@@ -19,10 +19,10 @@ _MOST_VIOLATIONS = 20  # a status travels in a header, which must stay below 8 K
 
 
 class RequestError(Exception):
-    """A call that ends with a status other than OK, for a reason its caller is meant to read.
+    """A call ends with a status other than OK, for a reason that its caller should know.
 
-    `message` goes to the caller and to the log: it never quotes personal data. `reason` is one UPPER_SNAKE word that
-    programs may branch on.
+    `message` goes to the caller and to the log, so it must not quote personal data. `reason` is one UPPER_SNAKE word
+    for programs.
     """
 
     def __init__(self, code: grpc.StatusCode, reason: str, message: str, *details: Message, **metadata: str) -> None:
@@ -56,7 +56,7 @@ class RequestError(Exception):
 
     @classmethod
     def failed_precondition(cls, reason: str, message: str) -> Self:
-        """FAILED_PRECONDITION: the state forbids it; sending the same again will not help until the state changes."""
+        """FAILED_PRECONDITION: the call fails again until the state of the resource changes."""
         return cls(grpc.StatusCode.FAILED_PRECONDITION, reason, message)
 
     @classmethod
@@ -81,7 +81,7 @@ class RequestError(Exception):
 
     @property
     def trailing_metadata(self) -> tuple[tuple[str, bytes], ...]:
-        """The google.rpc.Status, serialized where gRPC expects it."""
+        """The google.rpc.Status as metadata, where gRPC clients look for it."""
         status = status_pb2.Status(code=self.code.value[0], message=self.message)
         for detail in self.details:
             status.details.add().Pack(detail)
@@ -96,7 +96,7 @@ def _retry_info(retry_ms: int) -> error_details_pb2.RetryInfo:
 
 @dataclass(frozen=True, slots=True)
 class ErrorDetails:
-    """What a failed call says; one that no RequestError ended, such as a lost connection, has only code and message."""
+    """Code, message and details of a failed call. Without a RequestError, as when a connection is lost, no details."""
 
     code: grpc.StatusCode
     message: str
@@ -107,7 +107,7 @@ class ErrorDetails:
 
 
 def details_of(error: grpc.aio.AioRpcError) -> ErrorDetails:
-    """Read the details of a failed call. Never raises: details that cannot be parsed are as good as none."""
+    """The details of a failed call. Details that cannot be parsed are ignored."""
     info, bad, resource, retry = (
         error_details_pb2.ErrorInfo(),
         error_details_pb2.BadRequest(),

@@ -1,7 +1,7 @@
-"""Turns the process's readiness into grpc.health.v1 answers, one for the process ("") and one for each of its services.
+"""The health service (grpc.health.v1) of a process: for the process ("") and for each of its services.
 
-The servicer of grpcio-health-checking is not used: its Watch loses watchers (one that leaves takes the condition of all
-others with it), and an open Watch makes a server's stop wait out the whole grace.
+The servicer of grpcio-health-checking is not used: when one watcher leaves, its Watch stops reporting to all others.
+Besides, an open Watch makes the stop of a server last the whole grace period.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ CHECK = f"/{SERVICE_NAME}/Check"
 
 
 class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # the package has no types
-    """Not serving until told."""
+    """Reports NOT_SERVING until `report` is called."""
 
     def __init__(self, services: Iterable[str]) -> None:
         self._services = frozenset(("", *services))
@@ -27,13 +27,13 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # the packa
         self._changed = asyncio.Event()
 
     def report(self, *, serving: bool) -> None:
-        """Answer so from now on and tell the watchers."""
+        """Change the status, and send it to the watchers."""
         self._serving = serving
         metrics.READY.set(serving)
         self._pulse()
 
     def end(self) -> None:
-        """End every Watch, for good: nothing else would let the server stop before its grace is over."""
+        """End every Watch permanently, so that the server can stop before the grace period is over."""
         self._ended = True
         self._pulse()
 
@@ -48,19 +48,19 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # the packa
         return answers(status=answers.SERVING if self._serving else answers.NOT_SERVING)
 
     async def Check(self, request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:  # noqa: N802
-        """Answer once; NOT_FOUND for a service that is not of this process."""
+        """Return the status; NOT_FOUND for a service that this process does not have."""
         if request.service not in self._services:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
         return self._answer(request.service)
 
     async def Watch(self, request: Any, _context: "grpc.aio.ServicerContext[Any, Any]") -> AsyncIterator[Any]:  # noqa: N802
-        """Answer now and at each change, until the caller leaves or the server stops."""
-        told = None
+        """Send the status now and at each change, until the caller leaves or the server stops."""
+        sent = None
         while not self._ended:
             changed = self._changed
             answer = self._answer(request.service)
-            if answer != told:
-                told = answer
+            if answer != sent:
+                sent = answer
                 yield answer
-                continue  # it may have changed while the answer was written
+                continue  # the status may have changed while the answer was written
             await changed.wait()

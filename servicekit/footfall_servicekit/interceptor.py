@@ -1,4 +1,4 @@
-"""Turns each call into a bounded, counted, logged one, and what its handler raises into a status fit for callers."""
+"""The interceptor of a gRPC server: limits, roles, request ids, metrics, log lines and error statuses of calls."""
 
 import asyncio
 import inspect
@@ -31,7 +31,7 @@ _FULL_RETRY_MS = 1_000
 
 
 class ServerInterceptor(grpc.aio.ServerInterceptor):
-    """The one interceptor of a server. It looks into no message."""
+    """The one interceptor of a server. It does not read messages."""
 
     def __init__(
         self,
@@ -42,11 +42,13 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         max_calls: int,
         max_streams: int,
     ) -> None:
-        """Let no unary call run longer than `ceiling_s`; a stream may last as long as its caller wants.
+        """Set the limits of a server.
 
-        With `access`, let nobody call what is not for their role. Of the methods named in `frequent` only failures
-        are worth a line at level info. They have room for `max_calls` at once each, and all other unary ones together;
-        a method that streams has room for `max_streams`. So none of these is refused because of the others.
+        A unary call is ended after `ceiling_s`; a stream may last as long as its caller wants. With `access`, a caller
+        must have a role that may call the method. Of the methods in `frequent`, only failures are logged at level info.
+
+        Each method in `frequent` serves `max_calls` calls concurrently, and so do all other unary methods together. A
+        streaming method serves `max_streams` streams. So no method is refused because of calls of another group.
         """
         self._ceiling_s = ceiling_s
         self._access = access
@@ -61,7 +63,7 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable["Handler | None"]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> "Handler | None":
-        """Return the method's handler, wrapped when it is first called; None for a method nobody serves."""
+        """The wrapped handler of the method; None for a method that is not served."""
         name = handler_call_details.method
         method = self._methods.get(name)
         if method is None:
@@ -69,22 +71,22 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
             if handler is None:
                 return None
             method = self._methods[name] = self._method(name, handler)
-        if self._open[method.room] >= method.most:
+        if self._open[method.group] >= method.limit:
             return method.refused
-        if task := asyncio.current_task():  # there is one: gRPC serves each call, from here on, in a task of its own
-            self._open[method.room] += 1
-            task.add_done_callback(lambda _: self._open.subtract((method.room,)))
+        if task := asyncio.current_task():  # always: gRPC serves each call in a task of its own
+            self._open[method.group] += 1
+            task.add_done_callback(lambda _: self._open.subtract((method.group,)))
         return method.served
 
     def _method(self, name: str, handler: Handler) -> "_Method":
-        # As a stream of requests, so that none is read.
+        # As a stream of requests, so that no request is read.
         refused: Handler = grpc.stream_stream_rpc_method_handler(_Call(name, _refuse, None, is_frequent=False).serve)
-        room, most = name, math.inf  # a health check answers at once, so nothing can pile up
+        group, limit = name, math.inf  # health checks end immediately, so they need no limit
         if handler.request_streaming or handler.response_streaming:
-            most = self._max_streams
+            limit = self._max_streams
         elif name != health.CHECK:
-            room, most = name if self._is_frequent(name) else "", self._max_calls
-        return _Method(self._wrap(name, handler), refused, room, most)
+            group, limit = name if self._is_frequent(name) else "", self._max_calls
+        return _Method(self._wrap(name, handler), refused, group, limit)
 
     def _is_frequent(self, method: str) -> bool:
         return method.rpartition("/")[2] in self._frequent
@@ -94,7 +96,7 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         kind = "_".join("stream" if is_stream else "unary" for is_stream in streams)
         behaviour = _as_coroutine(method, getattr(handler, kind))
         parse, serialize = handler.request_deserializer, handler.response_serializer
-        # What fails outside the handler it calls, gRPC tells callers in full: so single messages are converted inside.
+        # gRPC sends callers the full text of what fails outside the handler, so single messages are converted inside.
         if not handler.request_streaming:
             behaviour, parse = _parsing(behaviour, parse), None
         if not handler.response_streaming:
@@ -108,16 +110,16 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
 
 
 class _Method(NamedTuple):
-    """What answers a call, and what does when as many are open in the same room as may be."""
+    """The handler of a method, and the one that refuses calls when the limit of the method's group is reached."""
 
     served: Handler
     refused: Handler
-    room: str
-    most: float
+    group: str
+    limit: float
 
 
 async def _refuse(_requests: Any, _context: Context) -> None:
-    raise RequestError.exhausted("as many calls as may be are being served", _FULL_RETRY_MS, "TOO_MANY_CALLS")
+    raise RequestError.exhausted("the server is at its limit of concurrent calls", _FULL_RETRY_MS, "TOO_MANY_CALLS")
 
 
 def _parsing(behaviour: Behaviour, parse: Any) -> Behaviour:
@@ -149,7 +151,7 @@ def _for_roles(behaviour: Behaviour, method: str, access: Access) -> Behaviour:
 
 
 def _as_coroutine(method: str, behaviour: Callable[[Any, Context], Any]) -> Behaviour:
-    """Give the shapes a handler may have one: a coroutine that returns its answer or writes its answers itself."""
+    """The handler as a coroutine, which returns its answer, or writes its answers to the context."""
     if inspect.isasyncgenfunction(behaviour):
 
         async def write_all(request: Any, context: Context) -> None:
@@ -162,14 +164,14 @@ def _as_coroutine(method: str, behaviour: Callable[[Any, Context], Any]) -> Beha
         return behaviour
 
     async def refuse(_request: Any, _context: Context) -> None:
-        # Not a coroutine: the placeholder that generated code has for a method the service did not write.
+        # Not a coroutine: the placeholder in generated code for a method that the service does not implement.
         raise RequestError.unimplemented(method)
 
     return refuse
 
 
 class _Call:
-    """One method, with its metrics looked up once."""
+    """The calls of one method, with its metrics."""
 
     def __init__(self, method: str, behaviour: Behaviour, ceiling_s: float | None, *, is_frequent: bool) -> None:
         self._method = method
@@ -182,7 +184,7 @@ class _Call:
         self._quiet = set(grpc.StatusCode) if is_health else {grpc.StatusCode.OK} if is_frequent else set()
 
     async def serve(self, request: Any, context: Context) -> Any:
-        """Run the handler; this is what gRPC calls, in a task of its own."""
+        """Run the handler. gRPC calls this in a task of its own."""
         logs.request_id.set(_request_id(context))
         started = time.perf_counter()
         self._in_flight.inc()
@@ -196,7 +198,7 @@ class _Call:
         except grpc.aio.AbortError:
             code = _code_of(context)
             raise
-        except asyncio.CancelledError:  # the caller left, its deadline passed, or the server's grace is over
+        except asyncio.CancelledError:  # the caller left, its deadline has passed, or the grace period is over
             left: float | None = context.time_remaining()
             if left is not None and left <= 0:
                 code = grpc.StatusCode.DEADLINE_EXCEEDED
@@ -231,7 +233,7 @@ class _Call:
 
 
 def _request_id(context: Context) -> str:
-    """Return the caller's id of the request when it is fit for a log line, else a new one."""
+    """The caller's id of the request if it is well formed, else a new one."""
     for key, value in context.invocation_metadata() or ():
         if key == REQUEST_ID_KEY and isinstance(value, str) and _REQUEST_ID.fullmatch(value):
             return value
@@ -239,6 +241,6 @@ def _request_id(context: Context) -> str:
 
 
 def _code_of(context: Context) -> grpc.StatusCode:
-    """Return the status a handler set or aborted with; gRPC gives it as a number, whatever the stub says."""
+    """The status that a handler has set or aborted with. gRPC returns it as a number, unlike its type stub."""
     code: Any = context.code()
     return code if isinstance(code, grpc.StatusCode) else _CODES[code or 0]

@@ -1,7 +1,7 @@
-"""Turns log calls, structlog's and the standard library's alike, into one line of JSON each on stdout.
+"""Logging of a process, by structlog and by the standard library: one line of JSON each, on standard output.
 
-No personal data is ever logged. The text of an exception may quote what somebody sent (a store's error repeats the
-document it refused), so it is written at level debug only; type and stack are always written.
+Personal data is not logged. The text of an exception may quote a request (a store's error repeats the document that it
+refused), so it is written at level debug only. Type and stack are always written.
 """
 
 import logging
@@ -16,11 +16,11 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
-"""The id of the request being served; also sent on to neighbours and written into each log line."""
+"""The id of the request that is being served. It is in each log line, and is sent to services that are called."""
 
 
 def configure(service: str, level: str) -> None:
-    """Route all logging of this process to stdout. Call once, before the first channel or server is made."""
+    """Send all logging of this process to standard output. Call once, before the first channel or server is made."""
     output = _Output()
     threshold = logging.getLevelNamesMapping()[level.upper()]
     shared: list[Processor] = [
@@ -46,20 +46,20 @@ def configure(service: str, level: str) -> None:
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    # Libraries talk at level info about what is their own business.
+    # Messages of libraries at level info are about their internals.
     root.setLevel(threshold if threshold <= logging.DEBUG else max(threshold, logging.WARNING))
 
 
 class _Output:
-    """Standard output. Lines that it does not take, as when nobody reads it any more, are lost: no work fails of them.
+    """Standard output. Lines that cannot be written, as to a closed pipe, are lost, and the process goes on.
 
-    There is no buffer: what is in one would be written once more at the end of the process, which would fail of it.
+    There is no buffer: Python would write it again at the end of the process, which would fail.
     """
 
     def __init__(self) -> None:
         try:
             self._descriptor = sys.stdout.fileno()
-        except (AttributeError, OSError):  # there is none, or it is no file
+        except (AttributeError, OSError):  # there is no standard output, or it is not a file
             self._descriptor = os.open(os.devnull, os.O_WRONLY)
 
     def write(self, text: str) -> None:
@@ -69,7 +69,7 @@ class _Output:
                 left = left[os.write(self._descriptor, left) :]
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Nothing is buffered."""
 
 
 class _RequestAndService:
@@ -99,7 +99,7 @@ class _StackWithoutText:
 
 
 def _frames(error: BaseException) -> list[str]:
-    """Return the frames of an exception and of those that led to it, the first cause first, by type and place only."""
+    """The frames of an exception and of its causes, the first cause first, without their texts."""
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return [
         *(_frames(cause) if cause else ()),

@@ -1,4 +1,4 @@
-"""The metrics that all services have, and the port that serves them. Each service defines its own likewise."""
+"""Metrics of every process, each with its meaning, and the port that serves them."""
 
 import threading
 from wsgiref.simple_server import WSGIServer
@@ -20,46 +20,12 @@ BACKGROUND_FAILURES = Counter(
     ["work"],
 )
 
-STREAM_HANDLED = Counter(
-    "footfall_stream_handled_total",
-    "Entries of the event log that the consumer group has handled.",
-    ["stream", "group"],
-)
-STREAM_RECLAIMED = Counter(
-    "footfall_stream_reclaimed_total",
-    "Entries taken over from a consumer that did not acknowledge them.",
-    ["stream", "group"],
-)
-STREAM_FAILURES = Counter(
-    "footfall_stream_failures_total",
-    "Reads of the event log whose entries could not be handled. They are tried again.",
-    ["stream", "group"],
-)
-STREAM_LOST = Counter(
-    "footfall_stream_lost_entries_total",
-    "Entries removed from the event log before the consumer group had handled them: lost for it.",
-    ["stream", "group"],
-)
-STREAM_LAG = Gauge(
-    "footfall_stream_lag_entries",
-    "Consumer lag: entries that no consumer of the group has read.",
-    ["stream", "group"],
-)
-STREAM_PENDING = Gauge(
-    "footfall_stream_pending_entries", "Entries that a consumer has read and not acknowledged.", ["stream", "group"]
-)
-STREAM_TRIMMED = Counter(
-    "footfall_stream_trimmed_total",
-    "Entries removed from the event log after every consumer group had handled them.",
-    ["stream"],
-)
-
 
 class MetricsPort:
-    """The HTTP port that Prometheus scrapes, served by a thread of its own."""
+    """The HTTP port that Prometheus reads, served by its own thread."""
 
     def __init__(self, host: str, port: int) -> None:
-        """Listen at once; raises OSError when the port is taken."""
+        """Listen. Raises OSError when the port is taken."""
         self._server: WSGIServer
         self._thread: threading.Thread
         self._server, self._thread = start_http_server(port, host)

@@ -1,4 +1,4 @@
-"""Turns a position in a list into an opaque page token, good for the request that got it only, and back."""
+"""Pages of lists: page sizes, and opaque page tokens that are valid only with the request that they came from."""
 
 import base64
 import binascii
@@ -10,11 +10,11 @@ from google.protobuf.message import Message
 from footfall_servicekit.errors import RequestError
 
 _FINGERPRINT_BYTES = 8
-PAGE_BYTES = 2 * 1024 * 1024  # half of what a channel takes by default
+PAGE_BYTES = 2 * 1024 * 1024  # half of the largest message by default
 
 
 def fingerprint(request: Message) -> bytes:
-    """Return what stays the same from page to page of one list: the request without `page_size` and `page_token`."""
+    """A hash of what stays the same for all pages of one list: the request without `page_size` and `page_token`."""
     same = type(request)()
     same.CopyFrom(request)
     for field in ("page_size", "page_token"):
@@ -23,14 +23,14 @@ def fingerprint(request: Message) -> bytes:
 
 
 def encode(position: str, request_fingerprint: bytes) -> str:
-    """Return the token of the page that starts after `position`. It hides nothing: the caller may decode it."""
+    """The token of the page that starts after `position`. It is not encrypted."""
     return base64.urlsafe_b64encode(request_fingerprint + position.encode()).rstrip(b"=").decode()
 
 
 def decode(token: str, request_fingerprint: bytes) -> str | None:
-    """Return the position a token stands for, None for the empty token of the first page.
+    """The position in a token; None for the empty token of the first page.
 
-    Raises RequestError (INVALID_ARGUMENT) when the token is none of ours or belongs to another request.
+    Raises RequestError (INVALID_ARGUMENT) when the token is malformed or belongs to another request.
     """
     if not token:
         return None
@@ -45,9 +45,9 @@ def decode(token: str, request_fingerprint: bytes) -> str | None:
 
 
 def fitting(items: Sequence[Message]) -> int:
-    """Return how many of these, from the first on and at least one, go well into one message that a channel takes.
+    """How many of these items, from the first on and at least one, fit into one page.
 
-    A page may be shorter than was asked for; its token says that there is more.
+    A page may be shorter than the requested size; its token says that there are more items.
     """
     size = 0
     for count, item in enumerate(items):
@@ -58,7 +58,7 @@ def fitting(items: Sequence[Message]) -> int:
 
 
 def page_size(requested: int, default: int = 50, maximum: int = 1_000) -> int:
-    """Return how many to list: 0 means `default`, more than `maximum` means `maximum`.
+    """The number of items of a page: 0 means `default`, more than `maximum` means `maximum`.
 
     Raises RequestError (INVALID_ARGUMENT) below 0.
     """

@@ -22,7 +22,8 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
 from pydantic import BeforeValidator, Field, FilePath, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from footfall_servicekit.tls import ClientTls, KeyPair, check_authorities, reason_of, server_context
+from footfall_servicekit.reloading import reason_of
+from footfall_servicekit.tls import ClientTls, KeyPair, check_authorities, server_context
 from footfall_servicekit.values import Accepts, Host, listening_problems
 
 PORT_DESCRIPTION = "Port to listen on. 0: a free port, which is logged."
@@ -91,7 +92,7 @@ class ProcessSettings(BaseSettings):
         return values
 
     def problems(self) -> Iterator[str]:
-        """What is wrong between settings, with the names of their variables. A subclass adds its own rules."""
+        """Problems between settings, with the names of their variables. A subclass adds its own rules."""
         yield from pair_problems(self, "grpc_tls_cert_file", "grpc_tls_key_file")
         if self.grpc_tls_cert_file and not self.grpc_tls_ca_file:
             yield f"GRPC_TLS_CA_FILE: must be set where {variable(type(self), 'grpc_tls_cert_file')} is"
@@ -108,18 +109,18 @@ class ProcessSettings(BaseSettings):
 
     @property
     def ports(self) -> dict[str, int]:
-        """What is listened on at `host`, by the variable that sets it."""
+        """The ports to listen on, by the variable that sets each."""
         return {variable(type(self), "port"): self.port}
 
     @property
     def grpc_pair(self) -> KeyPair | None:
-        """What is shown to gRPC peers."""
+        """The certificate that is shown to gRPC peers."""
         certificate, key = self.grpc_tls_cert_file, self.grpc_tls_key_file
         return KeyPair(certificate, key) if certificate and key else None
 
     @property
     def client_tls(self) -> ClientTls | None:
-        """What gRPC channels are opened with; None for channels without TLS."""
+        """The TLS of gRPC channels; None for channels without TLS."""
         return ClientTls(self.grpc_tls_ca_file, self.grpc_pair) if self.grpc_tls_ca_file else None
 
 
@@ -182,12 +183,12 @@ class ServiceSettings(ProcessSettings):
 
     @property
     def ports(self) -> dict[str, int]:
-        """What is listened on, the metrics too."""
+        """The ports to listen on, also that of the metrics."""
         metrics = {} if self.metrics_port is None else {variable(type(self), "metrics_port"): self.metrics_port}
         return super().ports | metrics
 
     def problems(self) -> Iterator[str]:
-        """What is wrong between settings of a gRPC service."""
+        """Problems between settings of a gRPC service."""
         yield from super().problems()
         certificate = variable(type(self), "grpc_tls_cert_file")
         is_safe = self.grpc_tls_cert_file or self.allow_insecure_grpc
@@ -206,23 +207,23 @@ class ServiceSettings(ProcessSettings):
 
     @property
     def client_roles(self) -> list[tuple[str, str]]:
-        """The names in certificates, each with a role that it gives."""
+        """Pairs of a name in certificates and a role of callers with that name."""
         pairs = (item.strip().rpartition("=") for item in self.grpc_client_roles.split(",") if item.strip())
         return [(name, role) for name, _, role in pairs]
 
 
-_NEAR = 0.88
-"""How alike a name and what is meant by it are at least. No two names that are meant are so alike."""
+_SIMILARITY = 0.88
+"""Of a misspelt name and the name that is meant, at least. No two names of settings are as similar."""
 
 _collected: ContextVar[list[str] | None] = ContextVar("collected", default=None)
-"""Where problems between settings go while all is looked for, and not only the first; None: they are raised."""
+"""The list that collects all problems between settings; None: the first one is raised."""
 
 SettingsT = TypeVar("SettingsT", bound=BaseSettings)
 ServerT = TypeVar("ServerT", bound=ProcessSettings)
 
 
 def variable(cls: type[BaseSettings], field_name: str) -> str:
-    """Return the environment variable that sets a field."""
+    """The environment variable that sets a field."""
     alias = cls.model_fields[field_name].validation_alias
     return alias if isinstance(alias, str) else f"{cls.model_config.get('env_prefix', '')}{field_name}".upper()
 
@@ -249,13 +250,13 @@ def _authorities_problems(settings: BaseSettings, field: str) -> Iterator[str]:
 
 
 def load(cls: type[SettingsT]) -> SettingsT:
-    """Read the environment. When anything is wrong, name all of it on stderr, without the values, and exit with 2."""
+    """Read the environment. Report all problems on standard error, without the values, and exit with 2."""
     _report_old_names(cls)
     return _unless_wrong(*_read(cls))
 
 
 def load_to_serve(cls: type[ServerT], *, is_trial: bool = False) -> ServerT:
-    """The same for a process that will listen where its settings say; in a trial it may be listening there already."""
+    """As `load`, and check the address and ports to listen on. In a trial, the process may already be running."""
     settings, problems = _read(cls)
     if settings:
         found = listening_problems(variable(cls, "host"), settings.host, settings.ports, is_trial=is_trial)
@@ -266,7 +267,7 @@ def load_to_serve(cls: type[ServerT], *, is_trial: bool = False) -> ServerT:
 
 
 def _read(cls: type[SettingsT]) -> tuple[SettingsT | None, list[str]]:
-    """The settings, with the defaults for those that are wrong, and all that is wrong, each with its variable."""
+    """The settings, with the defaults for wrong ones, and all problems, each with its variable."""
     problems: list[str] = []
     between: list[str] = []
     defaults: dict[str, Any] = {}
@@ -313,7 +314,7 @@ class Renamed(NamedTuple):
 
     @property
     def text(self) -> str:
-        """What has to change, for the operator."""
+        """The change that the operator has to make."""
         if self.is_ignored:
             return f"{self.old} is ignored, because {self.new}, its new name, is set too: remove {self.old}"
         return f"{self.old} is called {self.new} now: rename it, because the next version ignores the old name"
@@ -344,14 +345,16 @@ def _problems(cls: type[BaseSettings], error: ValidationError) -> list[str]:
     problems: list[str] = []
     for item in error.errors(include_input=False):
         rules = _rule(item["type"], item["msg"], item.get("ctx", {})).splitlines()
-        name, *inside = map(str, item["loc"]) if item["loc"] else [""]  # rules between several name them themselves
+        name, *inside = (
+            map(str, item["loc"]) if item["loc"] else [""]
+        )  # rules between several settings name them in their text
         name = variable(cls, name) if name in cls.model_fields else name
         problems += (f"{'.'.join((name, *inside))}: {rule}" if name else rule for rule in rules)
     return problems
 
 
 def _rule(kind: str, text: str, about: Mapping[str, Any]) -> str:
-    """What a value must be, in words that need no knowledge of pydantic."""
+    """The rule for a value, in words that need no knowledge of pydantic."""
     match kind:
         case "too_short":  # of a secret
             return f"should have at least {about['min_length']} characters"
@@ -362,24 +365,26 @@ def _rule(kind: str, text: str, about: Mapping[str, Any]) -> str:
 
 
 def _about_others(found: Iterable[str], problems: Iterable[str]) -> list[str]:
-    """What was found with defaults in the place of wrong settings; not where it is about one of these."""
+    """Problems that were found with defaults for wrong settings, except those that name a wrong setting."""
     wrong = {re.split("[.:]", problem)[0] for problem in problems}
     return [problem for problem in found if not wrong & {*re.findall(r"\w+", problem)}]
 
 
 def unknown_variables(cls: type[BaseSettings], environment: Iterable[str]) -> dict[str, str]:
-    """Variables that seem to be meant for this process, which does not read them; with the nearest that it does read.
+    """Variables that are probably misspelt, each with the most similar variable that this process reads.
 
-    One environment may serve many programs. So a variable seems to be meant for this one when it begins with its
-    prefix, or nearly so, or nearly is one that it shares with others.
+    One environment may serve many programs. So a variable counts only when it has nearly the prefix of this process, or
+    is similar to a setting that several processes share.
     """
     prefix = cls.model_config.get("env_prefix", "")
-    known = {variable(cls, name) for name in cls.model_fields} | {f"{prefix}TARGET"}  # by which others call it
+    known = {variable(cls, name) for name in cls.model_fields} | {
+        f"{prefix}TARGET"
+    }  # with which other services call this one
     common = [name for name in known if not name.startswith(prefix)]
     found = {}
     for name in sorted({name.upper() for name in environment} - known - {*old_variables(cls).values()}):
-        is_own = get_close_matches(f"{name.partition('_')[0]}_", [prefix], cutoff=_NEAR)
-        nearest = get_close_matches(name, known if is_own else common, 1, _NEAR)
+        is_own = get_close_matches(f"{name.partition('_')[0]}_", [prefix], cutoff=_SIMILARITY)
+        nearest = get_close_matches(name, known if is_own else common, 1, _SIMILARITY)
         if is_own or nearest:
             found[name] = "".join(nearest)
     return found

@@ -12,8 +12,6 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-from footfall_servicekit import partitions
-
 _PORT = r":([1-9][0-9]{0,4})"
 _TARGET = re.compile(
     rf"(dns:(//[^/\s]*/)?)?([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]){_PORT}|(ipv4|ipv6|unix|unix-abstract|xds):\S+"
@@ -21,7 +19,7 @@ _TARGET = re.compile(
 
 
 def _check_store_url(url: str) -> str:
-    # Taken apart wrongly, it would fail later, with an error that quotes a part of the password.
+    # A URL that is parsed wrongly would fail later, with an error that quotes a part of the password.
     if not re.fullmatch(r"[a-z+]+://([^@/?#]+@)?[^@/?#]*([/?][^@]*)?", url):
         raise ValueError("must be a URL; `@`, `/`, `?` and `#` in a user or password are written `%40` and so on")
     return url
@@ -50,21 +48,19 @@ class Accepts:
 StoreUrl = Annotated[str, AfterValidator(_check_store_url), Accepts("a URL")]
 """URL of a store, which may hold a user and a password: give its field `repr=False`."""
 
-RedisUrl = Annotated[StoreUrl, AfterValidator(partitions.check_url), Accepts("`redis://host:port` or `rediss://...`")]
-
 Target = Annotated[str, AfterValidator(_check_target), Accepts("`host:port` or `dns:///host:port`")]
-"""Where a gRPC service is called."""
+"""Address of a gRPC service for its clients."""
 
 DatabaseName = Annotated[str, AfterValidator(_check_database_name), Accepts("a name of 1 to 63 characters")]
 
 Host = Annotated[
     str, AfterValidator(lambda host: host.removeprefix("[").removesuffix("]")), Accepts("an address or its name")
 ]
-"""An address or name to listen on; of IPv6 also in brackets."""
+"""An address or name to listen on; an IPv6 address may be in brackets."""
 
 
 def readable_by(*readers: Callable[[Path], object]) -> AfterValidator:
-    """A file that all of these can read. They raise ValueError with what is wrong, a line each, or OSError."""
+    """A file that all `readers` accept. They raise OSError, or ValueError with one problem a line."""
 
     def check(file: Path | None) -> Path | None:
         try:
@@ -79,12 +75,12 @@ def readable_by(*readers: Callable[[Path], object]) -> AfterValidator:
 
 
 def listening_problems(host_name: str, host: str, ports: Mapping[str, int], *, is_trial: bool) -> Iterator[str]:
-    """What is wrong with an address, set by the variable `host_name`, and with ports, by their variables.
+    """Problems of an address, set by the variable `host_name`, and of ports, by their variables.
 
-    In a trial a port may be taken: by the process that is tried.
+    In a trial a port may be taken: by the running process whose settings are tried.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with ExitStack() as held:  # until all are tried, so that one number given twice is seen too
+    with ExitStack() as held:  # until all are tried, to find a port that is given twice
         try:
             held.enter_context(socket.create_server((host, 0), family=family))
         except (OSError, UnicodeError):

@@ -27,6 +27,7 @@ SERVICES = {
     "gateway": ROOT / "gateway",
 }
 SERVICEKIT = ROOT / "servicekit" / "footfall_servicekit"
+EVENTLOG = ROOT / "eventlog" / "footfall_eventlog"
 
 
 def package(service: str) -> Path:

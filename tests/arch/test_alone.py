@@ -20,14 +20,14 @@ from tests.tools.eventually import eventually
 from tests.tools.ports import free_ports
 
 SCRIPTS = Path(sys.executable).parent
-DISTRIBUTIONS = ["protos", "timeline", "servicekit", "services/collector", "services/identity", "services/history"]
+DISTRIBUTIONS = ["protos", "timeline", "servicekit", "eventlog"]
 
 
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of all wheels, built from the sources."""
     folder = tmp_path_factory.mktemp("wheels")
-    sources = [ROOT / name for name in [*DISTRIBUTIONS, "gateway"]]
+    sources = [*(ROOT / name for name in DISTRIBUTIONS), *SERVICES.values()]
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir"]
     subprocess.run([*build, folder, *sources], check=True)
     return folder

@@ -1,6 +1,6 @@
 """Every event exactly once in History, under every fault (the cases in which trackers lose events).
 
-The cases wait for seconds each, so all of them run at once; each test then looks at the outcome of its own.
+The cases wait for seconds each, so all of them run together; each test then looks at the outcome of its own.
 """
 
 import asyncio

@@ -211,7 +211,7 @@ async def test_debug_shows_why_an_event_was_rejected(browser: Browser, suite: Su
 
 async def test_events_are_sent_in_batches_and_identities_immediately(browser: Browser, suite: Suite) -> None:
     async with visiting(browser, suite) as visitor:
-        # In a page where no time passes by itself, what is sent is sent at once.
+        # In a page where no time passes by itself, what is sent is sent immediately.
         await visitor.page.clock.install()
         await visitor.page.clock.pause_at(datetime.now(UTC) + timedelta(seconds=1))
         await visitor.page.goto(visitor.origin)

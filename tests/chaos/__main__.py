@@ -1,4 +1,4 @@
-"""Turns a seed into the table of what a suite under faults has lost, stored twice or stamped wrongly: nothing.
+"""Runs a suite under faults, and prints how many events were lost, stored twice or attributed wrongly: none.
 
 `make chaos` takes about six minutes; FOOTFALL_SEED repeats its faults. Exit code 1 when a count that must be 0 is not.
 """
@@ -13,8 +13,8 @@ from collections import Counter
 from pathlib import Path
 
 from bench.machine import description
-from tests.chaos.run import CLIENTS, Backlog, Survival, confirmed_within, fall_behind, survive
-from tests.chaos.storm import EVERY_S
+from tests.chaos.injector import FAULT_INTERVAL_S
+from tests.chaos.run import CLIENTS, BacklogRun, FaultRun, confirmed_within, run_with_backlog, run_with_faults
 from tests.tools.suite import Program, running_suite
 
 SECONDS = 60
@@ -23,41 +23,41 @@ BACKLOG_EVENTS = 200_000
 Rows = list[tuple[str, object]]
 
 
-def faults_of(survival: Survival) -> tuple[Rows, Rows]:
-    """What happened in a run under faults, and what must be 0."""
-    ledger, storm = survival.ledger, survival.storm
+def faults_of(fault_run: FaultRun) -> tuple[Rows, Rows]:
+    """Facts about a run under faults, and the counts that must be 0."""
+    ledger, injector = fault_run.ledger, fault_run.injector
     return [
         ("events acknowledged", f"{ledger.acknowledged:,}"),
         ("requests sent again", f"{sum(answer.status != 204 for answer in ledger.answers):,}"),
-        ("killed", counts(storm.kills)),
-        ("frozen", counts(storm.freezes)),
-        ("log certainly down", f"{sum(one.ended - one.began for one in storm.log_outages):.1f} s"),
+        ("killed", counts(injector.kills)),
+        ("frozen", counts(injector.freezes)),
+        ("log certainly down", f"{sum(one.ended - one.began for one in injector.log_outages):.1f} s"),
         ("longest outage seen by a client", f"{ledger.longest_outage_s:.1f} s"),
-        ("time to drain", f"{survival.drain_s:.1f} s"),
+        ("time to drain", f"{fault_run.drain_s:.1f} s"),
     ], [
-        *survival.verdict._asdict().items(),
-        ("2xx while the log was down", confirmed_within(ledger, storm.log_outages)),
-        ("answers that no beacon should get", sum(not answer.is_fit for answer in ledger.answers)),
+        *fault_run.differences._asdict().items(),
+        ("2xx while the log was down", confirmed_within(ledger, injector.log_outages)),
+        ("undocumented answers to beacons", sum(not answer.is_documented for answer in ledger.answers)),
     ]
 
 
-def backlog_of(backlog: Backlog) -> tuple[Rows, Rows]:
-    """What a time without history came to, and what must be 0."""
+def backlog_of(backlog: BacklogRun) -> tuple[Rows, Rows]:
+    """Facts about a run with a backlog, and the counts that must be 0."""
     return [
         ("events acknowledged", f"{backlog.ledger.acknowledged:,}"),
         ("of them while history was stopped", f"{backlog.behind:,} in {backlog.fill_s:.0f} s"),
         ("log at its largest", f"{backlog.log_bytes / 2**20:.0f} MiB"),
         ("time to drain", f"{backlog.drain_s:.0f} s, {backlog.behind / backlog.drain_s:,.0f} events/s"),
-    ], [*backlog.verdict._asdict().items()]
+    ], [*backlog.differences._asdict().items()]
 
 
 def counts(programs: Counter[Program]) -> str:
-    """How often each, most often first."""
+    """The programs with their counts, in descending order."""
     return ", ".join(f"{name} {count}" for name, count in programs.most_common())
 
 
 def report(title: str, facts: Rows, faults: Rows) -> int:
-    """Print a table; return how much in it should be 0 and is not."""
+    """Print a table. Returns the sum of the counts that must be 0."""
     print(f"\n{title}\n\n| | |\n|---|--:|")
     for name, value in [*facts, *((name.replace("_", " "), f"**{count}**") for name, count in faults)]:
         print(f"| {name} | {value} |")
@@ -65,13 +65,13 @@ def report(title: str, facts: Rows, faults: Rows) -> int:
 
 
 async def chaos(seed: int) -> int:
-    """Both runs, each on a suite of its own."""
+    """Do both runs, each on a new suite. Returns the sum of the counts that must be 0."""
     with tempfile.TemporaryDirectory(prefix="footfall-chaos-") as folder, running_suite(Path(folder)) as suite:
-        survival = await survive(suite, seed, SECONDS)
-    title = f"{CLIENTS} clients, {SECONDS} s with a fault every {EVERY_S:.0f} s, FOOTFALL_SEED={seed}"
-    bad = report(title, *faults_of(survival))
+        fault_run = await run_with_faults(suite, seed, SECONDS)
+    title = f"{CLIENTS} clients, {SECONDS} s with a fault every {FAULT_INTERVAL_S:.0f} s, FOOTFALL_SEED={seed}"
+    bad = report(title, *faults_of(fault_run))
     with tempfile.TemporaryDirectory(prefix="footfall-chaos-") as folder, running_suite(Path(folder)) as suite:
-        backlog = await fall_behind(suite, seed, BACKLOG_EVENTS)
+        backlog = await run_with_backlog(suite, seed, BACKLOG_EVENTS)
     return bad + report(f"{BACKLOG_EVENTS:,} events while history is stopped", *backlog_of(backlog))
 
 

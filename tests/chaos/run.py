@@ -1,4 +1,4 @@
-"""Turns a seed into a run against a suite: clients that retry, faults or a backlog meanwhile, and what it came to."""
+"""Runs against a suite: clients that retry, with faults or with a backlog, and the comparison afterwards."""
 
 import asyncio
 import random
@@ -11,52 +11,52 @@ from typing import Final
 from redis.asyncio import Redis
 
 from tests.chaos.clients import Client, Ledger, random_beacons, shopping_beacons
-from tests.chaos.storm import Outage, Storm
-from tests.chaos.verdict import LOG, Verdict, drain, judge
+from tests.chaos.comparison import LOG, Differences, compare, drain
+from tests.chaos.injector import FaultInjector, Outage
 from tests.tools.suite import Suite
 
 CLIENTS: Final = 8
-# Each client rests so long between beacons that history keeps up with all of them on two cores.
-REST_S: Final = 0.02
+# Long enough that history keeps up with all clients on two cores.
+PAUSE_S: Final = 0.02
 # A killed reader's entries are taken over after 10 s.
-DRAINED_S: Final = 120.0
-# The least that history is expected to store a second, for how long to wait for it.
-SLOWEST_INGEST: Final = 300
-LOOK_EVERY_S: Final = 0.2
+DRAIN_TIMEOUT_S: Final = 120.0
+# The lowest rate of history that is expected, for the time limit.
+MIN_EVENTS_PER_S: Final = 300
+POLL_S: Final = 0.2
 
 
 @dataclass(frozen=True)
-class Survival:
-    """What a run under faults came to. `drain_s`: from the time all was confirmed."""
+class FaultRun:
+    """The result of a run under faults. `drain_s`: from the time when all events were confirmed."""
 
     ledger: Ledger
-    storm: Storm
+    injector: FaultInjector
     drain_s: float
-    verdict: Verdict
+    differences: Differences
 
 
 @asynccontextmanager
 async def retrying_clients(suite: Suite, seed: int) -> AsyncIterator[Ledger]:
-    """Let clients send random visits within, and afterwards until all that they have begun is confirmed."""
-    ledger, leaving = Ledger(), asyncio.Event()
+    """Let clients send random visits within the block, and then until all sent events are confirmed."""
+    ledger, stopping = Ledger(), asyncio.Event()
     async with asyncio.TaskGroup() as clients:
         for number in range(CLIENTS):
             beacons = random_beacons(random.Random(f"{seed}/{number}"))
-            clients.create_task(Client(suite, ledger, beacons, REST_S).run(leaving))
+            clients.create_task(Client(suite, ledger, beacons, PAUSE_S).run(stopping))
         yield ledger
-        leaving.set()
+        stopping.set()
 
 
-async def survive(suite: Suite, seed: int, seconds: float) -> Survival:
-    """Strike a suite for so long under retrying clients; heal and drain it; compare all it says with the reference."""
-    storm = Storm(suite, random.Random(seed))
+async def run_with_faults(suite: Suite, seed: int, seconds: float) -> FaultRun:
+    """Inject faults for this long under retrying clients, let the suite recover, and compare with the reference."""
+    injector = FaultInjector(suite, random.Random(seed))
     async with retrying_clients(suite, seed) as ledger:
-        await storm.rage(seconds)
-    return Survival(ledger, storm, await drain(suite, DRAINED_S), await judge(suite, ledger.reference))
+        await injector.run(seconds)
+    return FaultRun(ledger, injector, await drain(suite, DRAIN_TIMEOUT_S), await compare(suite, ledger.reference))
 
 
 def confirmed_within(ledger: Ledger, outages: Sequence[Outage]) -> int:
-    """How many requests were answered 2xx although an outage lasted from before they were sent until after that."""
+    """The number of requests that were answered 2xx although they were sent and answered within an outage."""
     return sum(
         answer.status == 204 and any(one.began <= answer.began and answer.ended <= one.ended for one in outages)
         for answer in ledger.answers
@@ -64,11 +64,13 @@ def confirmed_within(ledger: Ledger, outages: Sequence[Outage]) -> int:
 
 
 @dataclass(frozen=True)
-class Backlog:
-    """What a time without history came to.
+class BacklogRun:
+    """The result of a run with a backlog.
 
-    `behind`: events confirmed when history was started again. `log_bytes`: the log at its largest. `drain_s`: from that
-    start until all events were confirmed and read.
+    - `behind`: number of events confirmed when history was started again.
+    - `fill_s`: seconds until then.
+    - `drain_s`: seconds from then until all events were confirmed and read.
+    - `log_bytes`: largest size of the log.
     """
 
     ledger: Ledger
@@ -76,11 +78,11 @@ class Backlog:
     fill_s: float
     drain_s: float
     log_bytes: int
-    verdict: Verdict
+    differences: Differences
 
 
-async def fall_behind(suite: Suite, seed: int, events: int) -> Backlog:
-    """Stop history; bring in so many events, or as many as the log takes; start history, and bring in the rest."""
+async def run_with_backlog(suite: Suite, seed: int, events: int) -> BacklogRun:
+    """Stop history, send events until the log is full, start history, and send the rest."""
     ledger, all_in = Ledger(), asyncio.Event()
     suite.stop("history")
     started = time.monotonic()
@@ -92,22 +94,22 @@ async def fall_behind(suite: Suite, seed: int, events: int) -> Backlog:
             for beacons in [shopping_beacons(random.Random(f"{seed}/{number}"), events // CLIENTS)]
         ]
         while not all(client.done() for client in clients) and all(answer.status == 204 for answer in ledger.answers):
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(POLL_S)
         behind, fill_s = ledger.acknowledged, time.monotonic() - started
         await asyncio.to_thread(suite.start, "history")
         started = time.monotonic()
         await asyncio.wait(clients)
-        await drain(suite, DRAINED_S + events / SLOWEST_INGEST)
+        await drain(suite, DRAIN_TIMEOUT_S + events / MIN_EVENTS_PER_S)
         drain_s = time.monotonic() - started
         all_in.set()
-    return Backlog(ledger, behind, fill_s, drain_s, watch.result(), await judge(suite, ledger.reference))
+    return BacklogRun(ledger, behind, fill_s, drain_s, watch.result(), await compare(suite, ledger.reference))
 
 
 async def _largest_log(suite: Suite, until: asyncio.Event) -> int:
-    """Look at the log until told; return the most bytes that it took."""
+    """Measure the log until `until` is set. Returns its largest size in bytes."""
     most = 0
     async with Redis.from_url(suite.redis_url) as redis:
         while not until.is_set():
             most = max(most, await redis.memory_usage(LOG, samples=1_000) or 0)
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(POLL_S)
     return most

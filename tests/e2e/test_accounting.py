@@ -131,7 +131,7 @@ async def test_every_event_ends_as_exactly_one_thing_at_each_stage(
     assert await counted.events("collector") == {("stored",): 11, ("suppressed",): 2} | to_collector
 
     async def are_all_read() -> None:
-        # Sent twice, or three times, each is stored, or put aside, once.
+        # Each event, sent twice or three times, is stored or kept as a dead letter once.
         assert await counted.events("history") == {("stored",): 6, ("duplicate",): 4, ("unstorable",): 1}
 
     await eventually(are_all_read, timeout=20)

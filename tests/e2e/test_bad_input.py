@@ -15,7 +15,7 @@ DAY_MS = 86_400_000
 
 
 def page(**more: Any) -> Event:
-    """A good event of a visit of its own, unless told otherwise."""
+    """An event of a visit of its own, valid unless `more` makes it invalid."""
     return event("PageEntered", str(uuid.uuid4()), now_ms(), **more)
 
 

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import bson
 import httpx
 import pytest
-from footfall_history.erasure.verify_command import forms
+from footfall_history.erasure.verify_command import search_pattern
 from footfall_timeline import partition
 from motor.motor_asyncio import AsyncIOMotorClient
 from redis.asyncio import Redis
@@ -29,7 +29,7 @@ OTHERS = 12
 
 
 class Dana(NamedTuple):
-    """Somebody whose every word holds a mark, so that a search finds this person and nobody else."""
+    """A person whose every word holds a mark, so that a search finds this person only."""
 
     mark: str
     email: str
@@ -189,4 +189,4 @@ async def put_aside(suite: Suite, dana: Dana, at_ms: int) -> None:
     ],
 )
 def test_an_id_is_found_in_all_its_forms(identity: str, text: str, *, is_found: bool) -> None:
-    assert bool(forms(identity).search(text.encode())) == is_found
+    assert bool(search_pattern(identity).search(text.encode())) == is_found

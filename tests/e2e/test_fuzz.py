@@ -1,4 +1,4 @@
-"""Whatever is sent, to whatever door: no 5xx but 503, no INTERNAL, no traceback.
+"""Random input to every route and RPC causes no 5xx but 503, no INTERNAL and no traceback.
 
 FOOTFALL_FUZZ_EXAMPLES=2000 makes a night of it, with examples that are new each time; `make test` runs the same few.
 What it has found is kept as examples, or in a test of its own.

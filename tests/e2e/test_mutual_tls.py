@@ -140,7 +140,7 @@ async def test_a_role_may_call_what_is_its_own_and_nothing_else(secured: Suite, 
 
 @pytest.mark.parametrize(
     ("role", "code", "complaint"),
-    [("contact-center", 0, ""), ("history", 1, "stopped, to be run again: PERMISSION_DENIED")],
+    [("contact-center", 0, ""), ("history", 1, "The import has stopped; run it again later. PERMISSION_DENIED")],
 )
 async def test_contacts_are_imported_by_who_may_write_them(
     secured: Suite, role: str, code: int, complaint: str

@@ -1,4 +1,4 @@
-"""A site that signs its sign-ins: without a valid token nobody becomes Authenticated, whatever the page says."""
+"""A site that signs its sign-ins: no visitor becomes Authenticated without a valid token, for no claim of the page."""
 
 import json
 import random

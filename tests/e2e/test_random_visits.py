@@ -12,11 +12,11 @@ import grpc
 import pytest
 from footfall.history.v1 import history_service_pb2, history_service_pb2_grpc
 from footfall.identity.v1 import identity_service_pb2, identity_service_pb2_grpc
-from footfall_timeline import Fold, Stamp, State, merge, normalize_uuid
+from footfall_timeline import Attribution, State, VisitState, merge, normalize_uuid
 
 from tests.conftest import TRANSITIONS_KEPT
+from tests.tools.attributions import attribution_at
 from tests.tools.eventually import eventually
-from tests.tools.stamps import stamp_at
 from tests.tools.suite import Suite
 from tests.tools.visits import Event, random_visit, scattered, transitions
 
@@ -25,11 +25,11 @@ VISITS = int(os.environ.get("FOOTFALL_RANDOM_VISITS", "150"))
 DRAINED_S = 60 + VISITS / 10
 
 
-def expected_stamps(events: list[Event]) -> dict[str, Stamp]:
+def expected_stamps(events: list[Event]) -> dict[str, Attribution]:
     """By event id, what the pure rules say of each event."""
-    folded = Fold(events[0]["visitID"], merge(transitions(events))[:TRANSITIONS_KEPT])
+    folded = VisitState(events[0]["visitID"], merge(transitions(events))[:TRANSITIONS_KEPT])
     ids = [(normalize_uuid(e["eventID"]), e["timestamp"]) for e in events]
-    return {event_id: stamp_at(folded, at_ms, event_id) for event_id, at_ms in ids}
+    return {event_id: attribution_at(folded, at_ms, event_id) for event_id, at_ms in ids}
 
 
 @pytest.mark.timeout(60 + VISITS)
@@ -85,5 +85,5 @@ async def live_state_is_right(channel: grpc.aio.Channel, events: list[Event]) ->
     stub = identity_service_pb2_grpc.IdentityServiceStub(channel)
     request = identity_service_pb2.GetVisitorRequest(visit_id=events[0]["visitID"])
     visitor = (await stub.GetVisitor(request, timeout=5)).visitor
-    expected = Fold(events[0]["visitID"], merge(transitions(events))[:TRANSITIONS_KEPT]).stamp
+    expected = VisitState(events[0]["visitID"], merge(transitions(events))[:TRANSITIONS_KEPT]).attribution
     assert (State(visitor.state), visitor.identity_id, visitor.session_id) == expected[:3]

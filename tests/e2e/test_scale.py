@@ -129,7 +129,7 @@ async def agree(one: httpx.AsyncClient, other: httpx.AsyncClient, path: str) -> 
 
 
 async def agree_on_all_events(one: httpx.AsyncClient, other: httpx.AsyncClient, events: list[Event]) -> None:
-    """Both have stored all events of a visit, and with the same stamps."""
+    """Both have stored all events of a visit, with the same attributions."""
     path = f"/server/data/visits/{events[0]['visitID']}/events"
     assert await agree(one, other, path) == 200
     _, stored = await answer_to(one, path)
@@ -155,7 +155,7 @@ async def test_two_of_everything_say_what_one_of_each_says(suite: Suite, scaled:
         second.base_url = httpx.URL(scaled.other_gateway)
         await post([one], beacons)
         await post([first, second], beacons[:half])
-        for other in scaled.others:  # for good
+        for other in scaled.others:  # permanently
             other.process.kill()
         scaled.suite.kill("valkey")
         await post([first, second], beacons[half:])

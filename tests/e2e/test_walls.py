@@ -1,4 +1,4 @@
-"""Walls between sites: whatever a site's pages send, nobody sees or changes anything of a site of another group."""
+"""Site isolation: whatever a site's pages send, nobody sees or changes anything of a site of another group."""
 
 import asyncio
 import random

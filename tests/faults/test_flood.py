@@ -1,7 +1,7 @@
-"""One visit is sent far more than a person does, and nobody else notices.
+"""A visit with far more events than a person causes does not delay other visits.
 
-FOOTFALL_FLOOD=60000 is two minutes of what the limit of one address admits, for a machine that does nothing else: then
-what is promised is asserted. `make test` takes six seconds of it, beside other tests, and has more patience.
+FOOTFALL_FLOOD=60000 sends for two minutes at the rate limit of one address, for a machine without other load, and
+asserts the documented times. `make test` sends for six seconds beside other tests and allows more time.
 """
 
 import asyncio
@@ -33,15 +33,14 @@ LONG_NAME = "\N{GRINNING FACE}" * 500
 
 
 @pytest.mark.timeout(120 + FLOOD // EVENTS_A_SECOND)
-async def test_a_page_that_pushes_user_info_in_a_loop_holds_up_nobody(suite: Suite) -> None:
+async def test_a_page_that_sends_user_info_in_a_loop_delays_no_other_visit(suite: Suite) -> None:
     visit = str(uuid.uuid4())
     async with suite.http() as http, watched(http) as slowest:
         begun = time.monotonic()
         for sent in range(0, FLOOD, EVENTS_A_BEACON):
             at_ms = now_ms()
             beacon = [
-                event("UserInfo", visit, at_ms + number, f"somebody-{sent + number}")
-                for number in range(EVENTS_A_BEACON)
+                event("UserInfo", visit, at_ms + number, f"person-{sent + number}") for number in range(EVENTS_A_BEACON)
             ]
             assert (await http.post("/beacon", json=beacon)).status_code == 204
             await asyncio.sleep(max(0.0, begun + sent / EVENTS_A_SECOND - time.monotonic()))
@@ -53,15 +52,15 @@ async def test_a_page_that_pushes_user_info_in_a_loop_holds_up_nobody(suite: Sui
         assert explained.status_code == 200, explained.text
         assert (len(explained.json()["transitions"]), explained.json()["truncated"]) == (1_000, True)
         live = (await http.get(f"/api/v1/visits/{visit}/visitor")).json()
-        assert (live["state"], live["identityId"]) == ("RECOGNIZED", "somebody-999")
+        assert (live["state"], live["identityId"]) == ("RECOGNIZED", "person-999")
     print(f"{FLOOD} events of one visit; the slowest of others was in history after {max(slowest):.2f} s")  # noqa: T201
     assert len(slowest) > FLOOD // EVENTS_A_SECOND
     assert max(slowest) < IN_HISTORY_S
 
 
 @pytest.mark.timeout(300)
-async def test_a_visit_of_thousands_of_long_names_in_any_order_holds_up_nobody(suite: Suite) -> None:
-    """Before, history stood still for everybody, also after a restart: each time it began the same writes anew."""
+async def test_a_visit_with_thousands_of_long_names_delays_no_other_visit(suite: Suite) -> None:
+    """History once stopped for all visits, also after a restart, because it repeated the same writes."""
     visit, at_ms = str(uuid.uuid4()), now_ms() - 3_600_000
     sign_ins = [event("SignIn", visit, at_ms + each, f"{each}{LONG_NAME}"[:500]) for each in range(HOSTILE)]
     random.Random(1).shuffle(sign_ins)  # noqa: S311 - repeatable
@@ -84,7 +83,7 @@ async def is_stored(http: httpx.AsyncClient, sent: Event) -> bool:
 
 @asynccontextmanager
 async def watched(http: httpx.AsyncClient) -> AsyncIterator[list[float]]:
-    """While others visit: how long each of their events took into history, in seconds. The last one's too."""
+    """Let others visit within the block. Yields the seconds that each of their events took to be in history."""
     took: list[float] = []
     is_over = False
 

@@ -1,4 +1,4 @@
-"""Services replaced one after the other under load, and messages of versions that are not this one."""
+"""Services replaced one after the other under load, and calls with fields of a later version."""
 
 import asyncio
 import time
@@ -12,8 +12,8 @@ from footfall.identity.v1 import identity_service_pb2
 from google.protobuf.descriptor import MethodDescriptor
 
 from tests.chaos.clients import NO_ANSWER
-from tests.chaos.run import DRAINED_S, retrying_clients
-from tests.chaos.verdict import Verdict, drain, judge
+from tests.chaos.comparison import Differences, compare, drain
+from tests.chaos.run import DRAIN_TIMEOUT_S, retrying_clients
 from tests.tools.eventually import eventually
 from tests.tools.later import FIELD
 from tests.tools.suite import Program, Suite
@@ -32,7 +32,7 @@ METHODS = [
 
 
 @pytest.mark.timeout(240)
-async def test_each_service_is_replaced_under_load_and_costs_no_more_than_retries(suite: Suite) -> None:
+async def test_replacing_each_service_under_load_costs_only_retries(suite: Suite) -> None:
     async with retrying_clients(suite, seed=2) as ledger:
         for program in REPLACED:
             began = time.monotonic()
@@ -40,14 +40,14 @@ async def test_each_service_is_replaced_under_load_and_costs_no_more_than_retrie
             await asyncio.to_thread(suite.start, program)
             await eventually(lambda: asyncio.to_thread(suite.is_ready), timeout=30)
     without_answer = [answer for answer in ledger.answers if answer.status == NO_ANSWER]
-    assert [answer for answer in ledger.answers if not answer.is_fit] == []
-    assert all(answer.ended > began for answer in without_answer), "nobody refuses connections but the gateway"
-    await drain(suite, DRAINED_S)
-    assert await judge(suite, ledger.reference) == Verdict()
+    assert [answer for answer in ledger.answers if not answer.is_documented] == []
+    assert all(answer.ended > began for answer in without_answer), "only the gateway refuses connections"
+    await drain(suite, DRAIN_TIMEOUT_S)
+    assert await compare(suite, ledger.reference) == Differences()
 
 
 @pytest.mark.parametrize(("service", "method"), METHODS, ids=lambda value: getattr(value, "name", value))
-async def test_a_call_of_a_later_version_is_answered_as_the_same_call_of_this_one(
+async def test_a_call_with_fields_of_a_later_version_is_answered_the_same(
     suite: Suite, service: str, method: MethodDescriptor
 ) -> None:
     async with suite.channel(service) as channel:

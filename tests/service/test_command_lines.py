@@ -1,4 +1,4 @@
-"""Every command explains itself and ends, whatever the environment says; what it does not understand it refuses."""
+"""Every command explains itself and ends, in every environment, and refuses what it does not understand."""
 
 import subprocess
 import sys

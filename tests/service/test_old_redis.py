@@ -5,7 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from footfall_servicekit.partitions import OLDEST, OLDEST_WITH_WAITAOF, OldRedisError, Version, check_version
+from footfall_eventlog.partitions import (
+    MIN_VERSION,
+    MIN_VERSION_WITH_WAITAOF,
+    RedisVersionError,
+    Version,
+    check_version,
+)
 
 from tests.tools.process import Service, running_service
 from tests.tools.scripted_redis import bulk, scripted_redis
@@ -14,12 +20,12 @@ from tests.tools.scripted_redis import bulk, scripted_redis
 @pytest.mark.parametrize(
     ("info", "oldest"),
     [
-        ({"redis_version": "7.0.0"}, OLDEST),
-        ({"redis_version": 7.4}, OLDEST),  # redis-py takes it for a number
-        ({"redis_version": "10.0.1"}, OLDEST),
-        ({"redis_version": "7.2.4", "server_name": "valkey", "valkey_version": "9.0.0"}, OLDEST_WITH_WAITAOF),
-        ({"redis_version": "unknown"}, OLDEST),
-        ({}, OLDEST),
+        ({"redis_version": "7.0.0"}, MIN_VERSION),
+        ({"redis_version": 7.4}, MIN_VERSION),  # redis-py takes it for a number
+        ({"redis_version": "10.0.1"}, MIN_VERSION),
+        ({"redis_version": "7.2.4", "server_name": "valkey", "valkey_version": "9.0.0"}, MIN_VERSION_WITH_WAITAOF),
+        ({"redis_version": "unknown"}, MIN_VERSION),
+        ({}, MIN_VERSION),
     ],
 )
 def test_what_is_new_enough_or_does_not_tell_is_taken(info: dict[str, Any], oldest: Version) -> None:
@@ -29,13 +35,17 @@ def test_what_is_new_enough_or_does_not_tell_is_taken(info: dict[str, Any], olde
 @pytest.mark.parametrize(
     ("info", "oldest", "message"),
     [
-        ({"redis_version": "6.2.14"}, OLDEST, r"Redis 6\.2\.14 is too old: Redis 7\.0 or later is needed, or Valkey"),
-        ({"redis_version": "7.0.15"}, OLDEST_WITH_WAITAOF, r"Redis 7\.0\.15 is too old: Redis 7\.2 or later"),
-        ({"redis_version": "6.3.4", "server_name": "keydb"}, OLDEST, r"Keydb 6\.3\.4 is too old"),
+        (
+            {"redis_version": "6.2.14"},
+            MIN_VERSION,
+            r"Redis 6\.2\.14 is too old: Redis 7\.0 or later is needed, or Valkey",
+        ),
+        ({"redis_version": "7.0.15"}, MIN_VERSION_WITH_WAITAOF, r"Redis 7\.0\.15 is too old: Redis 7\.2 or later"),
+        ({"redis_version": "6.3.4", "server_name": "keydb"}, MIN_VERSION, r"Keydb 6\.3\.4 is too old"),
     ],
 )
 def test_what_is_too_old_is_named(info: dict[str, Any], oldest: Version, message: str) -> None:
-    with pytest.raises(OldRedisError, match=message):
+    with pytest.raises(RedisVersionError, match=message):
         check_version(info, oldest)
 
 

@@ -8,13 +8,14 @@ from typing import Any
 import grpc
 import pytest
 import structlog
-from footfall_collector.event_log import EventLog, LogUnavailableError
-from footfall_history.log import Log, Unavailable
+from footfall_collector.event_log import EventLog, LogRejectedError, LogUnavailableError
+from footfall_eventlog.partitions import PartitionedRedis, RedisUrlError, is_forbidden
+from footfall_eventlog.stream import stream_info
+from footfall_history.event_log import TRANSIENT_LOG_ERRORS
+from footfall_history.event_log import EventLog as HistoryLog
 from footfall_identity.partitions import Partitions
 from footfall_identity.visitor_store import VisitorStore
 from footfall_servicekit.errors import RequestError
-from footfall_servicekit.partitions import PartitionedRedis, RedisUrlError, is_forbidden
-from footfall_servicekit.stream import about_stream
 from redis.asyncio import Redis
 from redis.exceptions import ClusterDownError, NoPermissionError, ResponseError
 
@@ -27,42 +28,66 @@ MINUTE_MS = 60_000
 
 @pytest.fixture(scope="module")
 def lost_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A node of a cluster in which nobody holds any slot."""
+    """A node of a cluster in which no node holds a slot."""
     with running_nodes(tmp_path_factory.mktemp("node"), 1) as [url]:
         yield url
 
 
 async def test_a_stream_that_is_not_there_is_none_and_any_error_is_that_error(redis: Any, lost_node: str) -> None:
-    assert await about_stream(redis, "nothing") is None
+    assert await stream_info(redis, "nothing") is None
     await redis.set("text", "no stream")
     with pytest.raises(ResponseError, match="WRONGTYPE"):
-        await about_stream(redis, "text")
+        await stream_info(redis, "text")
     async with Redis.from_url(lost_node) as lost:
         with pytest.raises(ClusterDownError):
-            await about_stream(lost, "nothing")
+            await stream_info(lost, "nothing")
 
 
 async def test_a_cluster_that_is_down_is_no_empty_stream_of_changes(lost_node: str) -> None:
     partitions = Partitions(lost_node, 1, timeout_ms=5_000)
     store = VisitorStore(
-        partitions, keep_ms=MINUTE_MS, idle_ms=MINUTE_MS, changes_kept=100, transitions_kept=9, erasure_secret=""
+        partitions,
+        retention_ms=MINUTE_MS,
+        idle_ms=MINUTE_MS,
+        changelog_max_entries=100,
+        max_transitions=9,
+        erasure_secret="",
     )
     with pytest.raises(RequestError) as refused:
-        await store.bounds_of_changes(0)
+        await store.change_bounds(0)
     assert refused.value.code is grpc.StatusCode.UNAVAILABLE
     await partitions.redis.aclose()
 
 
+async def test_an_error_of_a_command_of_identity_is_not_reported_as_unavailable(
+    redis: Any, redis_database_url: str
+) -> None:
+    partitions = Partitions(redis_database_url, 1, timeout_ms=5_000)
+    store = VisitorStore(
+        partitions,
+        retention_ms=MINUTE_MS,
+        idle_ms=MINUTE_MS,
+        changelog_max_entries=100,
+        max_transitions=9,
+        erasure_secret="",
+    )
+    await redis.set(partitions.keys[0].changes, "no stream")
+    for call in (store.change_bounds(0), store.changes(0, "0-0", 1)):
+        with pytest.raises(ResponseError, match="WRONGTYPE"):
+            await call
+    await partitions.redis.aclose()
+
+
 async def test_a_cluster_that_is_down_is_no_empty_log(lost_node: str) -> None:
-    log = Log(lost_node, 1, 5_000)
-    with pytest.raises(Unavailable):
-        await log.end(0)
+    log = HistoryLog(lost_node, 1, 5_000)
+    with pytest.raises(TRANSIENT_LOG_ERRORS):
+        await log.last_position(0)
     await log.close()
 
 
 async def test_a_server_that_cannot_tell_its_settings_now_gets_nothing_to_keep() -> None:
     async with scripted_redis(CONFIG=b"-BUSY Redis is busy running a script\r\n") as redis:
-        log = EventLog(redis.url, 1, bound_bytes=1024, timeout_ms=5_000, max_appends=1)
+        log = EventLog(redis.url, 1, max_bytes=1024, timeout_ms=5_000, max_concurrent_appends=1)
         await log.check()
         with pytest.raises(LogUnavailableError):
             await log.append({0: b"x"})
@@ -89,18 +114,18 @@ def test_what_says_that_a_command_is_forbidden(error: ResponseError, *, expected
 )
 async def test_what_will_be_otherwise_soon_is_a_store_that_is_away(answer: str) -> None:
     async with scripted_redis(XINFO=f"-{answer}\r\n".encode()) as redis:
-        log = Log(redis.url, 1, 5_000)
-        with pytest.raises(Unavailable):
-            await log.end(0)
+        log = HistoryLog(redis.url, 1, 5_000)
+        with pytest.raises(TRANSIENT_LOG_ERRORS):
+            await log.last_position(0)
         await log.close()
 
 
 async def test_a_command_that_is_wrong_is_no_store_that_is_away() -> None:
     async with scripted_redis(XINFO=b"-ERR syntax error\r\n") as redis:
-        log = Log(redis.url, 1, 5_000)
+        log = HistoryLog(redis.url, 1, 5_000)
         with pytest.raises(ResponseError, match="syntax error") as raised:
-            await log.end(0)
-        assert not isinstance(raised.value, Unavailable)
+            await log.last_position(0)
+        assert not isinstance(raised.value, TRANSIENT_LOG_ERRORS)
         await log.close()
 
 
@@ -108,7 +133,7 @@ async def test_a_command_that_is_wrong_is_no_store_that_is_away() -> None:
     ("user", "database", "rule"),
     [
         ("", "/100000", "does not have the database of this number"),
-        ("nobody:wrong@", "", "does not take its user and password"),
+        ("nobody:wrong@", "", "does not accept its user and password"),
     ],
 )
 async def test_a_url_that_redis_will_never_serve_is_not_waited_for(
@@ -130,9 +155,11 @@ async def test_a_service_that_is_given_one_ends_and_says_so(redis_url: str, tmp_
 async def test_what_redis_says_of_an_event_is_not_logged() -> None:
     answers = {"CONFIG": b"*0\r\n", "XADD": b"-ERR no place for ada@example.com\r\n", "MEMORY": b":0\r\n"}
     async with scripted_redis(**answers) as redis:
-        log = EventLog(redis.url, 1, bound_bytes=1024, timeout_ms=5_000, max_appends=1, is_volatile_allowed=True)
+        log = EventLog(
+            redis.url, 1, max_bytes=1024, timeout_ms=5_000, max_concurrent_appends=1, allows_non_durable=True
+        )
         await log.check()
-        with structlog.testing.capture_logs() as lines, pytest.raises(LogUnavailableError):
+        with structlog.testing.capture_logs() as lines, pytest.raises(LogRejectedError):
             await log.append({0: b"x"})
         await log.close()
     [line] = lines
@@ -141,9 +168,9 @@ async def test_what_redis_says_of_an_event_is_not_logged() -> None:
 
 
 async def test_replicas_that_are_demanded_and_not_there_are_told_at_the_start(redis_database_url: str) -> None:
-    log = EventLog(redis_database_url, 1, bound_bytes=1024, timeout_ms=5_000, max_appends=1, ack_replicas=3)
+    log = EventLog(redis_database_url, 1, max_bytes=1024, timeout_ms=5_000, max_concurrent_appends=1, ack_replicas=3)
     with structlog.testing.capture_logs() as lines:
         await log.check()
     await log.close()
     [line] = [line for line in lines if "LOG_ACK_REPLICAS" in line["event"]]
-    assert (line["log_level"], line["demanded"], line["connected"]) == ("warning", 3, 0)
+    assert (line["log_level"], line["required"], line["connected"]) == ("warning", 3, 0)

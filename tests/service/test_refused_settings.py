@@ -1,4 +1,4 @@
-"""Settings that cannot work are refused before anything is served: all at once, each by its variable."""
+"""Settings that cannot work are refused before anything is served: all together, each by its variable."""
 
 import socket
 import sys

@@ -24,7 +24,8 @@ import asyncio, logging, sys
 import structlog
 from pydantic_settings import SettingsConfigDict
 from footfall_servicekit.background import RefusalError
-from footfall_servicekit.server import Server, run, serve
+from footfall_servicekit.process import run, serve
+from footfall_servicekit.server import Server
 from footfall_servicekit.settings import ServiceSettings, load_to_serve
 
 class Settings(ServiceSettings):
@@ -131,7 +132,7 @@ async def test_a_second_signal_skips_to_closing() -> None:
 async def test_background_work_that_dies_takes_the_process_down_and_says_why() -> None:
     async with running("die", TRIAL_DRAIN_DELAY_MS="0") as process:
         assert await asyncio.wait_for(process.process.wait(), 20) == 1
-    line = process.line("background work died; the process stops")
+    line = process.line("background work failed; the process stops")
     assert (line["work"], line["exception"]) == ("work", "RuntimeError")
     assert process.line("closed")
 

@@ -467,7 +467,7 @@ async def test_background_work_may_end_and_a_failing_close_does_not_keep_the_oth
     assert closed.is_set()
 
 
-async def test_repeated_work_outlives_a_store_that_is_away_and_what_nobody_thought_of() -> None:
+async def test_repeated_work_outlives_an_unavailable_store_and_unexpected_failures() -> None:
     outcomes = iter((ConnectionError, None, KeyError, ConnectionError, KeyError, asyncio.CancelledError))
 
     async def work() -> None:
@@ -546,7 +546,7 @@ async def test_what_is_unavailable_is_tried_again_and_nothing_else() -> None:
 
 async def test_a_quiet_stream_outlives_many_of_its_clients_pings(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(channel, "_CLIENT_PING_MS", 900)  # gRPC sends no more than one a second
-    monkeypatch.setattr(channel, "_SERVER_LEAST_PING_MS", 300)
+    monkeypatch.setattr(channel, "_SERVER_MIN_PING_MS", 300)
 
     async def quiet(request: Text, _context: Any) -> AsyncIterator[Text]:
         yield request

@@ -33,5 +33,5 @@ def context(**fields: Any) -> EventContext:
 
 
 def batch(*events: Event, contexts: list[EventContext] | None = None) -> EventBatch:
-    """A batch of one request, unless told otherwise."""
+    """A batch of one request, unless `contexts` has others."""
     return EventBatch(contexts=contexts or [context()], events=events)

@@ -6,13 +6,12 @@ from typing import Any
 
 from footfall.event.v1 import event_pb2
 from footfall.event.v1.event_pb2 import Event, EventBatch
+from footfall_eventlog.events import SYSTEM_EVENTS
 from footfall_timeline import normalize_uuid, page_id, user_agent_id
 
 from tests.tools.batches import CHROME, batch, context
 from tests.tools.visits import KINDS
 from tests.tools.visits import Event as Envelope
-
-SYSTEM_EVENTS = {"VisitStarted", "PageEntered", "PageExited", "SignIn", "SignOut", "UserInfo"}
 
 
 def logged(envelope: Envelope, **more: Any) -> Event:

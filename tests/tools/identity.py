@@ -1,4 +1,4 @@
-"""Turns a few words into events as admission leaves them, for tests of identity."""
+"""Builders of admitted events, for tests of identity."""
 
 import json
 import random
@@ -7,11 +7,12 @@ from typing import Any
 
 from footfall.event.v1 import event_pb2
 from footfall.event.v1.event_pb2 import Event, EventBatch
+from footfall_eventlog.admitted import transition_of
+from footfall_eventlog.stream import Entry
 from footfall_identity.settings import IdentitySettings
-from footfall_identity.visit_record import VisitRecord, touches
+from footfall_identity.visit_record import VisitRecord, visit_updates
 from footfall_identity.visitor_store import VisitorStore
-from footfall_servicekit.stream import Entry
-from footfall_timeline import Assurance, Kind, partition, transition_of
+from footfall_timeline import Assurance, Kind, partition
 
 from tests.tools.visits import now_ms
 
@@ -20,18 +21,18 @@ DAY_MS = 86_400_000
 KEEP_MS = 8 * DAY_MS
 PARTITIONS = 3
 ATTRIBUTE_NAMES = IdentitySettings.model_validate({"never_erase": True}).attribute_names
-"""The usual ones."""
+"""The default names."""
 
 KINDS = {"UserInfo": Kind.USER_INFO, "SignIn": Kind.SIGN_IN, "SignOut": Kind.SIGN_OUT}
 
 
 def new_id() -> str:
-    """An id as it is stored."""
+    """Return a new id in stored form."""
     return str(uuid.uuid4())
 
 
 def admitted(name: str, visit_id: str, at_ms: int, user: str = "", **more: Any) -> Event:
-    """One event of a visit. `data` is a dict; what else is given replaces a field of the message."""
+    """Return one event of a visit. `data` is a dict; other keywords replace fields of the message."""
     data = more.pop("data", {}) | ({"userID": user} if user else {})
     kind = KINDS.get(name)
     fields: dict[str, Any] = {
@@ -53,12 +54,12 @@ def admitted(name: str, visit_id: str, at_ms: int, user: str = "", **more: Any) 
 
 
 def random_visit(chance: random.Random, people: list[str], *, length: int = 20) -> list[Event]:
-    """The events of one visit in order: pages, among them people signing in and out as they like."""
+    """Return the events of one visit in order: pages, and people who sign in and out."""
     visit_id = str(uuid.UUID(int=chance.getrandbits(128), version=4))
     at_ms = now_ms() - 600_000
     events = [admitted("VisitStarted", visit_id, at_ms)]
     for number in range(length):
-        at_ms += chance.choice([0, 1, 250, 4_000])  # now and then the event id decides
+        at_ms += chance.choice([0, 1, 250, 4_000])  # at equal times, the event id decides
         name = chance.choice(["PageEntered", "UserInfo", "SignIn", "SignOut"])
         user = chance.choice(people) if name in {"UserInfo", "SignIn"} else ""
         data = {chance.choice(["name", "a.b", "$c", "location"]): number} if user else {}
@@ -67,23 +68,23 @@ def random_visit(chance: random.Random, people: list[str], *, length: int = 20) 
 
 
 def key(kind: str, visit_id: str) -> str:
-    """The name of a key of the partition that a visit belongs to."""
+    """Return the name of a key of a visit's partition."""
     return f"{kind}:{{p{partition(visit_id, PARTITIONS):02d}}}"
 
 
 async def resolve(store: VisitorStore, *events: Event) -> list[VisitRecord]:
-    """Merge events as ResolveEvents does; the visits whose timeline changed."""
-    changed = await store.merge(touches((event, transition_of(event)) for event in events))
+    """Merge events as ResolveEvents does; return the visits whose timeline changed."""
+    changed = await store.merge(visit_updates((event, transition_of(event)) for event in events))
     return [*(await store.get(changed)).values()]
 
 
 def entry(*events: Event) -> Entry:
-    """An entry of the log as its consumer gets it."""
+    """Return an entry of the log as a consumer gets it."""
     return Entry("1-0", EventBatch(events=events).SerializeToString())
 
 
 async def append(redis: Any, *events: Event) -> None:
-    """Append events to the log, one entry a visit."""
+    """Append events to the log, one entry per visit."""
     for visit_id in {event.visit_id: None for event in events}:
         batch = EventBatch(events=[event for event in events if event.visit_id == visit_id])
         await redis.xadd(key("log", visit_id), {"b": batch.SerializeToString()})

@@ -1,4 +1,4 @@
-"""Turns messages into those of a later version: with a field that nobody here knows."""
+"""Turns messages into those of a later version, with a field that this version does not know."""
 
 from typing import TypeVar
 

@@ -1,4 +1,4 @@
-"""An old server: answers the History API as the original does, as far as that is documented (gwe-facts 4)."""
+"""An old server: answers the History API as Genesys Web Engagement (GWE) 8.5 does, as far as that is documented."""
 
 import asyncio
 import base64

@@ -1,15 +1,15 @@
-"""Turns a wish for ports into numbers that nobody listens on."""
+"""Free TCP ports."""
 
 import random
 import socket
 from contextlib import ExitStack, suppress
 
-# Below those that systems give to whoever asks for any: a program that is started again finds its port still free.
+# Below the ports that systems give to programs that ask for any: a restarted program finds its port still free.
 PORTS = range(10_000, 32_768)
 
 
 def free_ports(count: int) -> list[int]:
-    """TCP ports of the loopback interface that nobody listens on at this moment."""
+    """TCP ports of the loopback interface that no program listens on at this moment."""
     ports: list[int] = []
     with ExitStack() as held:
         while len(ports) < count:

@@ -1,7 +1,7 @@
 """Turns all that was sent into what Footfall must say, the naive way: sort by time, walk once. Shares no code with it.
 
-Compare with the transition table of docs/concepts.md. Erased people are nobody up to their erasure. Of a visit the
-earliest transitions count, so many as are kept.
+Compare with the transition table of docs/concepts.md. No event before the erasure names an erased person. The
+earliest transitions of a visit count, so many as are kept.
 """
 
 from dataclasses import dataclass, field
@@ -45,7 +45,7 @@ class Reference:
         return event.at_ms <= self.erased.get(event.user, -1)
 
     def walk(self, visit_id: str) -> Walk:
-        """Fold a visit."""
+        """VisitState a visit."""
         walk = Walk()
         state, person, session = walk.last
         left = self.transitions_kept

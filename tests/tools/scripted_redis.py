@@ -34,7 +34,7 @@ class ScriptedRedis:
 
 @asynccontextmanager
 async def scripted_redis(**answers: bytes) -> AsyncIterator[ScriptedRedis]:
-    """A running one, which says that its data has one partition unless told otherwise."""
+    """A running one, which says that its data has one partition unless `answers` differ."""
     scripted = ScriptedRedis(
         {"GET": bulk("1"), "EXISTS": b":0\r\n", "INFO": bulk("redis_version:7.4.0\r\n"), **answers}
     )

@@ -22,7 +22,7 @@ _NOT_CONFIRMED = {"code": 64, "codeName": "WriteConcernFailed", "errmsg": "waiti
 
 
 class UnconfirmingMongo(ThreadingTCPServer):
-    """A proxy that, while told so, adds `writeConcernError` to the answers to writes."""
+    """A proxy that adds `writeConcernError` to the answers to writes while `confirms` is false."""
 
     daemon_threads = True
 
@@ -73,7 +73,7 @@ def _unconfirmed(message: bytes) -> bytes:
 
 @contextmanager
 def unconfirming_mongo(url: str) -> Iterator[UnconfirmingMongo]:
-    """A running one before the server at `url`, which confirms until told otherwise."""
+    """A running one before the server at `url`, which confirms writes until `confirms` is set to false."""
     with UnconfirmingMongo(url) as mongo:
         threading.Thread(target=mongo.serve_forever, args=(0.05,), daemon=True).start()
         try:

@@ -1,4 +1,4 @@
-"""Turns a few words into the events a page would send: builders for tests, in the envelope of gwe-facts 2.1."""
+"""Builders of the events that a page would send, in the envelope of GWE 8.5."""
 
 import random
 import time
@@ -45,7 +45,7 @@ def event(name: str, visit_id: str, at_ms: int, user: str | None = None, **more:
 
 
 async def live_state(http: httpx.AsyncClient, visit_id: str, **headers: str) -> dict[str, Any]:
-    """The live state of a visit, which one that identifies nobody has a moment after its beacon is answered."""
+    """The live state of a visit, which a visit that names no person has a moment after its beacon is answered."""
 
     async def found() -> dict[str, Any]:
         answer = await http.get(f"/api/v1/visits/{visit_id}/visitor", headers=headers)

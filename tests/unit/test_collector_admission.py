@@ -1,4 +1,4 @@
-"""What admission writes into events and contexts: time, visitor, site; and that it is a function of its input."""
+"""Admission: event times, identification, site, derived ids and contexts."""
 
 import json
 from typing import Any
@@ -24,22 +24,20 @@ admission = Admission(Sites(), Redactor(), max_event_age_ms=7 * DAY_MS)
 
 
 def admitted(event: Event, **fields: Any) -> Event:
-    """The event after admission in a request that arrived at NOW."""
+    """Return the event after admission in a request received at NOW."""
     sent = batch(event, contexts=[context(**{"received_time_ms": NOW} | fields)])
     assert admission.admit(sent, NOW) == {}
     return sent.events[0]
 
 
 def rejected(event: Event, **fields: Any) -> str:
-    """The reason why admission refuses it."""
+    """Return the reason for which admission rejects it."""
     sent = batch(event, contexts=[context(**{"received_time_ms": NOW} | fields)])
     [rejection] = admission.admit(sent, NOW).values()
     return collector.RejectReason.Name(rejection.reason).removeprefix("REJECT_REASON_").lower()
 
 
 class TestClock:
-    """Design 3.2."""
-
     @pytest.mark.parametrize(
         ("timestamp_ago", "sent_ago", "event_ago"),
         [
@@ -56,11 +54,11 @@ class TestClock:
             pytest.param(DAY_MS, -2 * DAY_MS, 3 * DAY_MS, id="three-day-old queue, clock two days fast"),
             pytest.param(NOW - 5_000, NOW - 10_000, 5_000, id="clock in 1970"),
             pytest.param(-27_000 * DAY_MS, -27_000 * DAY_MS - 5_000, 5_000, id="clock in 2100"),
-            pytest.param(NOW - 1, None, 0, id="timestamp in 1970, clock not told"),
-            pytest.param(-27_000 * DAY_MS, None, 0, id="timestamp in 2100, clock not told"),
-            pytest.param(DAY_MS, None, DAY_MS, id="a day ago, clock not told"),
-            pytest.param(DAY_MS + 1, None, 0, id="more than a day ago, clock not told"),
-            pytest.param(-DAY_MS, None, -DAY_MS, id="in a day, clock not told"),
+            pytest.param(NOW - 1, None, 0, id="timestamp in 1970, clock unknown"),
+            pytest.param(-27_000 * DAY_MS, None, 0, id="timestamp in 2100, clock unknown"),
+            pytest.param(DAY_MS, None, DAY_MS, id="a day ago, clock unknown"),
+            pytest.param(DAY_MS + 1, None, 0, id="more than a day ago, clock unknown"),
+            pytest.param(-DAY_MS, None, -DAY_MS, id="in a day, clock unknown"),
             pytest.param(-DAY_MS, 0, -DAY_MS, id="in a day, right clock"),
             pytest.param(-DAY_MS - 1, 0, 0, id="in more than a day, right clock"),
             pytest.param(-DAY_MS, 2 * DAY_MS, 0, id="in more than a day, corrected clock"),
@@ -82,34 +80,34 @@ class TestClock:
             pytest.param(0, -(2**62), id="absurd clock"),
         ],
     )
-    def test_what_is_older_than_the_greatest_age_is_refused(self, timestamp_ago: int, sent_ago: int) -> None:
+    def test_events_older_than_the_maximum_age_are_rejected(self, timestamp_ago: int, sent_ago: int) -> None:
         event = message(timestamp_ms=NOW - timestamp_ago)
         assert rejected(event, sent_time_ms=NOW - sent_ago) == "too_old"
 
-    def test_a_time_that_is_told_by_who_knows_is_kept_however_old(self) -> None:
+    def test_old_events_of_a_trusted_sender_are_accepted(self) -> None:
         event = admitted(message(timestamp_ms=1), keeps_times=True)
         assert event.event_time_ms == 1
 
-    def test_a_request_without_a_time_of_arrival_arrived_now(self) -> None:
+    def test_a_request_without_a_receive_time_gets_the_current_time(self) -> None:
         sent = batch(message(timestamp_ms=1), contexts=[context(received_time_ms=0)])
         assert admission.admit(sent, NOW) == {}
         assert sent.contexts[0].received_time_ms == sent.events[0].event_time_ms == NOW
 
     @pytest.mark.parametrize(
-        ("tolerance_ms", "told_ago", "believed_ago"),
+        ("tolerance_ms", "reported_ago", "accepted_ago"),
         [(60_000, 59_000, 59_000), (60_000, 3 * DAY_MS, 60_000), (60_000, -DAY_MS, -60_000), (None, DAY_MS, DAY_MS)],
     )
-    def test_a_time_of_arrival_is_believed_as_far_as_its_caller_is(
-        self, tolerance_ms: int | None, told_ago: int, believed_ago: int
+    def test_a_receive_time_is_limited_to_the_tolerance(
+        self, tolerance_ms: int | None, reported_ago: int, accepted_ago: int
     ) -> None:
-        told = context(received_time_ms=NOW - told_ago, sent_time_ms=NOW - told_ago)
-        sent = batch(message(timestamp_ms=NOW - told_ago), contexts=[told])
+        reported = context(received_time_ms=NOW - reported_ago, sent_time_ms=NOW - reported_ago)
+        sent = batch(message(timestamp_ms=NOW - reported_ago), contexts=[reported])
         rules = Admission(Sites(), Redactor(), max_event_age_ms=7 * DAY_MS, received_tolerance_ms=tolerance_ms)
         assert rules.admit(sent, NOW) == {}
-        assert NOW - sent.contexts[0].received_time_ms == NOW - sent.events[0].event_time_ms == believed_ago
+        assert NOW - sent.contexts[0].received_time_ms == NOW - sent.events[0].event_time_ms == accepted_ago
 
     @given(st.integers(1, 253_402_300_799_999), st.integers(-(2**63), 2**63 - 1))
-    def test_no_event_time_lies_more_than_a_day_ahead(self, timestamp_ms: int, sent_ms: int) -> None:
+    def test_no_event_time_is_more_than_a_day_in_the_future(self, timestamp_ms: int, sent_ms: int) -> None:
         assert event_time(timestamp_ms, NOW, sent_ms) <= NOW + DAY_MS
 
 
@@ -124,7 +122,7 @@ class TestIdentification:
         assert event.assurance == event_pb2.ASSURANCE_CLAIMED
 
     @pytest.mark.parametrize("data", [None, {}, {"userID": "dana"}, {"userID": 7.5}])
-    def test_a_sign_out_names_nobody(self, data: Any) -> None:
+    def test_the_user_id_of_a_sign_out_is_ignored(self, data: Any) -> None:
         event = admitted(message("SignOut", data, timestamp_ms=NOW))
         assert event.transition == event_pb2.TRANSITION_KIND_SIGN_OUT
         assert (event.identity_id, event.assurance, event.assurance_reason) == ("", 0, "")
@@ -177,12 +175,12 @@ class TestIdentification:
         assert event.identity_id == user_id
 
     @pytest.mark.parametrize("key", ["username", "email"])
-    def test_what_names_the_user_in_the_place_of_a_user_id_stays_as_sent(self, key: str) -> None:
+    def test_another_key_that_names_the_user_stays_as_sent(self, key: str) -> None:
         sent = b'{ "%b" : "dana", "n": 1.50}' % key.encode()
         assert admitted(message("SignIn", sent, timestamp_ms=NOW)).data_json == sent
 
     @pytest.mark.parametrize("sent", [{"userID": [], "email": "d@b.de"}, {"username": "x" * 513, "email": "d@b.de"}])
-    def test_a_key_that_is_given_and_names_nobody_gives_way_to_no_other(self, sent: dict[str, Any]) -> None:
+    def test_an_invalid_user_id_is_not_replaced_by_another_key(self, sent: dict[str, Any]) -> None:
         assert rejected(message("SignIn", sent, timestamp_ms=NOW)) == "invalid_user_id"
 
     def test_which_keys_name_users_is_a_setting(self) -> None:
@@ -199,13 +197,13 @@ class TestIdentification:
         sent = b'{"userID":"dana","tok\\u0065n":"SECRET","n":1}'
         assert admitted(message(name, sent, timestamp_ms=NOW)).data_json == b'{"userID":"dana","n":1}'
 
-    def test_other_events_keep_their_data_whatever_it_says(self) -> None:
+    def test_other_events_keep_their_data(self) -> None:
         sent = b'{"userId" : "dana", "items":[1.50,  "x"]}'
         event = admitted(message("AddToCart", sent, timestamp_ms=NOW))
         assert (event.identity_id, event.transition, event.data_json) == ("", 0, sent)
 
     @pytest.mark.parametrize("name", ["PageEntered", "SignOut", "UserInfo"])
-    def test_what_a_sender_put_into_the_fields_of_admission_is_overwritten(self, name: str) -> None:
+    def test_forged_values_in_fields_of_admission_are_overwritten(self, name: str) -> None:
         forged: dict[str, Any] = {
             "event_time_ms": 1,
             "page_id": "x",
@@ -229,12 +227,12 @@ class TestIdentification:
 
 
 class TestDerivedIds:
-    def test_page_and_user_agent_are_named_after_what_caused_them(self) -> None:
+    def test_ids_of_page_and_user_agent_are_derived_from_the_visit(self) -> None:
         event = admitted(message(visit_id=VISIT.upper(), browser_page_id="P1", timestamp_ms=NOW))
         assert (event.page_id, event.browser_page_id) == (page_id(VISIT, "P1"), "P1")
         assert event.user_agent_id == user_agent_id(VISIT, CHROME)
 
-    def test_without_a_cause_there_is_no_id(self) -> None:
+    def test_without_page_and_user_agent_the_derived_ids_are_empty(self) -> None:
         event = admitted(message(timestamp_ms=NOW), user_agent="")
         assert (event.page_id, event.user_agent_id) == ("", "")
 
@@ -244,12 +242,14 @@ class TestSite:
         ("of_event", "of_request", "expected"),
         [("", "", "default"), ("", "shop", "shop"), ("blog", "", "blog"), ("blog", "shop", "blog")],
     )
-    def test_the_event_names_its_site_or_its_request_does(self, of_event: str, of_request: str, expected: str) -> None:
+    def test_the_site_of_the_event_precedes_that_of_the_request(
+        self, of_event: str, of_request: str, expected: str
+    ) -> None:
         event = admitted(message(site=of_event, timestamp_ms=NOW), site=of_request, origin="https://shop.example")
         assert event.site == expected
 
     @pytest.mark.parametrize("name", ["a b", "x" * 65, "é", "-x", "a/b", "x\n"])
-    def test_a_name_that_no_site_can_have_is_refused(self, name: str) -> None:
+    def test_an_invalid_site_name_is_rejected(self, name: str) -> None:
         assert rejected(message(site=name, timestamp_ms=NOW)) == "unknown_site"
 
 
@@ -271,10 +271,10 @@ class TestContexts:
             ("", ""),
         ],
     )
-    def test_of_an_address_only_the_network_is_kept(self, address: str, kept: str) -> None:
+    def test_only_the_network_of_an_address_is_kept(self, address: str, kept: str) -> None:
         assert self.cut(address=address).address == kept
 
-    def test_a_long_user_agent_is_cut(self) -> None:
+    def test_a_long_user_agent_is_truncated(self) -> None:
         assert self.cut(user_agent="ü" * 2_000).user_agent == "ü" * 1_024
 
     @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ class TestContexts:
             ("Mozilla/5.0 (Linux; Android 10; CUBOT ECHO) AppleWebKit/537.36 Chrome/142.0 Mobile Safari/537.36", False),
         ],
     )
-    def test_robots_are_labelled_whatever_the_sender_says(self, user_agent: str, bot: bool) -> None:
+    def test_robots_are_labelled_regardless_of_the_sent_label(self, user_agent: str, bot: bool) -> None:
         assert self.cut(user_agent=user_agent, bot=not bot).bot is bot
 
 
@@ -310,9 +310,7 @@ contexts = st.builds(
 
 
 @given(st.lists(events, min_size=1, max_size=6), contexts)
-def test_admission_is_a_function_of_its_input_and_what_it_admitted_it_admits_unchanged(
-    sent: list[Event], of_request: EventContext
-) -> None:
+def test_admission_is_deterministic_and_idempotent(sent: list[Event], of_request: EventContext) -> None:
     first, again = (EventBatch(contexts=[of_request], events=sent) for _ in range(2))
     rejections = admission.admit(first, NOW)
     assert admission.admit(again, NOW) == rejections

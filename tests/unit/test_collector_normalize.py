@@ -1,4 +1,4 @@
-"""What becomes of one event: its stored form, or the reason why it has none."""
+"""Validation and normalisation of an event."""
 
 import json
 from typing import Any
@@ -18,7 +18,7 @@ DASHED = "6b0d549b-6f03-475a-9600-a35a099950d8"
 
 
 def normalized(event: Event) -> str | None:
-    """Run the steps; return the name of the reason when one refuses."""
+    """Run the steps; return the name of the reject reason, or None."""
     for step, reason in STEPS:
         if rule := step(event):
             assert ": " in rule
@@ -27,12 +27,12 @@ def normalized(event: Event) -> str | None:
 
 
 def named(*keys: str) -> bytes:
-    """An object in a list in an object, with these keys."""
+    """Return an object in a list in an object, with these keys."""
     return json.dumps({"a": [dict.fromkeys(keys, 0)]}).encode()
 
 
 def nested(levels: int) -> bytes:
-    """An object nested this deep."""
+    """Return an object of this depth."""
     return b'{"a":' * (levels - 1) + b"{}" + b"}" * (levels - 1)
 
 
@@ -74,7 +74,7 @@ def nested(levels: int) -> bytes:
         ({"data": nested(10_000)}, "invalid_data"),
     ],
 )
-def test_what_breaks_a_rule_has_its_reason(fields: dict[str, Any], reason: str) -> None:
+def test_a_broken_rule_gives_its_reject_reason(fields: dict[str, Any], reason: str) -> None:
     assert normalized(message(**fields)) == reason
 
 
@@ -95,7 +95,7 @@ def test_what_breaks_a_rule_has_its_reason(fields: dict[str, Any], reason: str) 
         {"data": {"text": '\\"[[' * 100, "list": [[]] * 100}},
     ],
 )
-def test_what_is_just_within_a_rule_is_kept_as_sent(fields: dict[str, Any]) -> None:
+def test_values_at_the_limits_are_accepted_unchanged(fields: dict[str, Any]) -> None:
     event = message(**fields)
     sent = Event.FromString(event.SerializeToString())
     assert normalized(event) is None
@@ -148,7 +148,7 @@ def depth(value: Any) -> int:
 
 
 @given(st.dictionaries(st.text(), json_values), st.integers(0, 40), st.booleans())
-def test_data_is_taken_when_it_is_nested_32_deep_at_most_and_kept_byte_for_byte(
+def test_data_of_at_most_32_levels_is_accepted_byte_for_byte(
     value: dict[str, Any], more_levels: int, is_ascii: bool
 ) -> None:
     for _ in range(more_levels):

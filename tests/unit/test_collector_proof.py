@@ -1,4 +1,4 @@
-"""Signed SignIn tokens: what proves a sign-in, and that nothing else does."""
+"""Verification of sign-in tokens."""
 
 import base64
 import hashlib
@@ -17,8 +17,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from footfall.event.v1 import event_pb2
 from footfall.event.v1.event_pb2 import Event
 from footfall_collector.admission import DAY_MS, Admission
-from footfall_collector.proof import SigningKey, TokenRules
 from footfall_collector.redact import Redactor
+from footfall_collector.sign_in_token import SigningKey, TokenRules
 from footfall_collector.sites import Site, Sites
 
 from tests.tools.batches import batch, context, message, new_uuid
@@ -28,7 +28,7 @@ LEEWAY_S = 30
 VISIT = "d23f0824-128b-4f33-8c5c-7fd0a6a3a450"
 SECRET = "the shop's secret, at least 32 bytes"
 OLD_SECRET = "the shop's secret before the last one"
-OTHER_SECRET = "somebody else's secret, just as long"
+OTHER_SECRET = "another site's secret, at least 32 bytes"
 PRIVATE = Ed25519PrivateKey.generate()
 PUBLIC_PEM = PRIVATE.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
@@ -49,7 +49,7 @@ admission = Admission(
 
 
 def claims(**changes: Any) -> dict[str, Any]:
-    """What a good token says; None removes a claim."""
+    """Return the claims of a valid token with changes; None removes a claim."""
     good = {"sub": "dana", "aud": "shop", "visitID": VISIT, "iat": NOW_S - 5, "exp": NOW_S + 60}
     return {name: value for name, value in (good | changes).items() if value is not None}
 
@@ -66,20 +66,20 @@ def signed_in(
     *,
     now_s: float = NOW_S,
     happened_s: float | None = None,
-    told_s: float | None = None,
+    reported_s: float | None = None,
     key: str = "userID",
 ) -> Event:
-    """The event after admission of a SignIn that carries this token, and names the user under this key.
+    """Return a SignIn with this token after admission; it names the user under `key`.
 
-    It happened now unless told otherwise, and `told_s` is when the caller says that it arrived.
+    It happens at `now_s` unless `happened_s` is given. `reported_s` is the receive time that the caller reports.
     """
     data = {key: user} | ({} if given is None else {"token": given})
     now_ms = int(now_s * 1000)
     happened_ms = now_ms if happened_s is None else int(happened_s * 1000)
-    told_ms = now_ms if told_s is None else int(told_s * 1000)
+    reported_ms = now_ms if reported_s is None else int(reported_s * 1000)
     sent = batch(
         message(name, data, visit_id=VISIT, site=site, timestamp_ms=happened_ms),
-        contexts=[context(received_time_ms=told_ms, sent_time_ms=told_ms)],
+        contexts=[context(received_time_ms=reported_ms, sent_time_ms=reported_ms)],
     )
     assert admission.admit(sent, now_ms) == {}
     [event] = sent.events
@@ -93,7 +93,7 @@ def unsigned(header: dict[str, Any], body: dict[str, Any], signature: bytes = b"
 
 
 def hmac_signed(algorithm: str, material: bytes) -> str:
-    """A good token signed with any bytes: the library itself refuses some."""
+    """Return a valid token signed with any bytes; the library itself rejects some keys."""
     header = {"alg": algorithm, "typ": "JWT"}
     signing_input = unsigned(header, claims()).rpartition(".")[0].encode()
     digest = {"HS256": hashlib.sha256, "HS512": hashlib.sha512}[algorithm]
@@ -181,11 +181,11 @@ def test_a_public_key_is_no_secret() -> None:
     assert signed_in(hmac_signed("HS256", SECRET.encode())).assurance_reason == "token_valid"
 
 
-@pytest.mark.parametrize("told_s", [None, NOW_S, NOW_S - 3 * 86_400])
-def test_a_token_is_judged_by_the_collectors_clock_whatever_a_caller_tells(told_s: float | None) -> None:
+@pytest.mark.parametrize("reported_s", [None, NOW_S, NOW_S - 3 * 86_400])
+def test_a_token_is_verified_by_the_collectors_clock(reported_s: float | None) -> None:
     good = token()
     assert signed_in(good, now_s=NOW_S + 60 + LEEWAY_S - 1, happened_s=NOW_S).assurance_reason == "token_valid"
-    late = signed_in(good, now_s=NOW_S + 60 + LEEWAY_S, happened_s=NOW_S, told_s=told_s)
+    late = signed_in(good, now_s=NOW_S + 60 + LEEWAY_S, happened_s=NOW_S, reported_s=reported_s)
     assert late.assurance_reason == "token_expired"
 
 
@@ -193,7 +193,7 @@ def test_a_token_is_judged_by_the_collectors_clock_whatever_a_caller_tells(told_
     ("before_issue_s", "reason"),
     [(300, "token_valid"), (301, "token_issued_later"), (6 * 86_400, "token_issued_later")],
 )
-def test_a_token_proves_no_sign_in_of_long_before_it_was_issued(before_issue_s: int, reason: str) -> None:
+def test_a_token_does_not_prove_a_sign_in_long_before_its_issue(before_issue_s: int, reason: str) -> None:
     assert signed_in(token(iat=NOW_S), happened_s=NOW_S - before_issue_s).assurance_reason == reason
 
 
@@ -213,16 +213,14 @@ def test_a_token_proves_no_sign_in_of_long_before_it_was_issued(before_issue_s: 
         ({"given_name": "x" * 257, "location": "Berlin", "phone": "+49301234567"}, {}),
     ],
 )
-def test_a_token_proves_what_its_standard_claims_say_and_nothing_else(
-    said: dict[str, Any], proven: dict[str, str]
-) -> None:
+def test_a_token_proves_only_its_standard_claims(said: dict[str, Any], proven: dict[str, str]) -> None:
     event = signed_in(token(**said))
     assert event.assurance_reason == "token_valid"
     assert json.loads(event.proven_json or b"{}") == proven
     assert signed_in(token(OTHER_SECRET, **said)).proven_json == b""
 
 
-def test_a_token_is_known_again_whatever_is_changed_in_its_text() -> None:
+def test_the_token_id_does_not_depend_on_the_encoding() -> None:
     good = token(iat=NOW_S)
     known = signed_in(good).token_id
     padded = signed_in(good + "=")
@@ -236,7 +234,7 @@ def test_a_numeric_user_id_is_signed_as_its_decimal_text() -> None:
 
 
 @pytest.mark.parametrize(("key", "said"), [("email", "dana@example.com"), ("username", "root"), ("name", "Dana")])
-def test_where_the_page_says_no_user_id_the_token_says_who_it_is(key: str, said: str) -> None:
+def test_without_a_user_id_the_subject_of_the_token_counts(key: str, said: str) -> None:
     event = signed_in(token(), said, key=key)
     assert (event.identity_id, event.assurance_reason) == ("dana", "token_valid")
     assert (event.transition, event.assurance) == (event_pb2.TRANSITION_KIND_SIGN_IN, event_pb2.ASSURANCE_PROVEN)
@@ -251,20 +249,20 @@ def test_where_the_page_says_no_user_id_the_token_says_who_it_is(key: str, said:
         (token(sub="x" * 513), "token_wrong_subject"),
     ],
 )
-def test_a_page_that_says_no_user_id_proves_nobody_without_a_valid_token(bad: Any, reason: str) -> None:
+def test_without_user_id_and_valid_token_nothing_is_proven(bad: Any, reason: str) -> None:
     event = signed_in(bad, "dana@example.com", key="email")
     assert (event.identity_id, event.assurance_reason) == ("dana@example.com", reason)
     assert (event.transition, event.assurance) == (event_pb2.TRANSITION_KIND_USER_INFO, event_pb2.ASSURANCE_CLAIMED)
 
 
-def test_without_a_key_a_sign_in_is_believed_and_its_token_dropped_unread() -> None:
+def test_without_a_key_a_sign_in_is_trusted_and_its_token_ignored() -> None:
     for given in (None, token(), "rubbish"):
         event = signed_in(given, site="blog")
         assert event.transition == event_pb2.TRANSITION_KIND_SIGN_IN
         assert (event.assurance, event.assurance_reason) == (event_pb2.ASSURANCE_CLAIMED, "no_key")
 
 
-def test_a_user_info_stays_a_claim_whatever_it_carries() -> None:
+def test_a_token_does_not_prove_a_user_info() -> None:
     event = signed_in(token(), name="UserInfo")
     assert event.transition == event_pb2.TRANSITION_KIND_USER_INFO
     assert (event.assurance, event.assurance_reason) == (event_pb2.ASSURANCE_CLAIMED, "user_info")
@@ -275,17 +273,17 @@ def test_keys_of_one_site_prove_nothing_on_another() -> None:
     assert signed_in(token(OTHER_SECRET, aud="bank"), site="bank").assurance_reason == "token_valid"
 
 
-def test_a_key_does_not_show_itself() -> None:
+def test_the_repr_of_a_site_shows_no_secret() -> None:
     assert SECRET not in repr(SHOP)
 
 
-def test_of_a_thousand_bad_tokens_none_signs_anybody_in() -> None:
+def test_a_thousand_bad_tokens_authenticate_no_user() -> None:
     chance = random.Random(7)  # noqa: S311
     alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_."
 
     def forged() -> str:
         good = token(chance.choice([SECRET, OLD_SECRET]))
-        place = chance.randrange(len(good) - 1)  # the last character has bits that mean nothing
+        place = chance.randrange(len(good) - 1)  # the last character has unused bits
         return good[:place] + chance.choice([c for c in alphabet if c != good[place]]) + good[place + 1 :]
 
     bad: list[Callable[[], str]] = [

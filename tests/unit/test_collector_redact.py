@@ -1,4 +1,4 @@
-"""What is masked in URLs and data before they are stored, and that nothing else changes."""
+"""Masking of secrets in URLs and data; everything else stays unchanged."""
 
 import json
 from typing import Any
@@ -33,7 +33,7 @@ CARDS = [
 NO_CARDS = [
     "4111111111111112",  # the check digit is wrong
     "1767606012466",  # a time
-    "1111111111111117",  # no issuer's
+    "1111111111111117",  # not of an issuer
     "+4915112345678901",  # a telephone number
     "0.4111111111111111",  # a fraction
     "4111111111111111.5",
@@ -68,8 +68,8 @@ NO_CARDS = [
     ],
 )
 def test_secrets_in_urls_are_masked(sent: str, stored: str) -> None:
-    assert redactor.address(sent) == stored
-    assert redactor.address(stored) == stored
+    assert redactor.mask_text(sent) == stored
+    assert redactor.mask_text(stored) == stored
 
 
 LINK = "81b5f6c2-9d0f-4b52-9f6c-0f4d8f9d3f11.6513270e-269e-4d37-b2a7-4de452e6b438.1767606012466"
@@ -91,11 +91,11 @@ LINK = "81b5f6c2-9d0f-4b52-9f6c-0f4d8f9d3f11.6513270e-269e-4d37-b2a7-4de452e6b43
         (f"_gt_link={LINK}", f"_gt_link={LINK}"),
     ],
 )
-def test_what_names_a_visit_in_a_link_is_taken_out(sent: str, stored: str) -> None:
-    assert redactor.address(sent) == stored
+def test_visit_ids_in_links_are_removed(sent: str, stored: str) -> None:
+    assert redactor.mask_text(sent) == stored
     for key in ("url", "referrer", "title", "anything"):
         data = json.dumps({key: [sent], "userID": sent}).encode()
-        assert json.loads(redactor.json(data)) == {key: [stored], "userID": sent}
+        assert json.loads(redactor.mask_json(data)) == {key: [stored], "userID": sent}
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_what_names_a_visit_in_a_link_is_taken_out(sent: str, stored: str) -> No
     ],
 )
 def test_urls_without_secrets_stay_as_sent(sent: str) -> None:
-    assert redactor.address(sent) == sent
+    assert redactor.mask_text(sent) == sent
 
 
 @pytest.mark.parametrize(
@@ -149,8 +149,8 @@ def test_urls_without_secrets_stay_as_sent(sent: str) -> None:
     ],
 )
 def test_what_is_personal_in_addresses_is_masked(sent: str, stored: str) -> None:
-    assert redactor.address(sent) == stored
-    assert redactor.address(stored) == stored
+    assert redactor.mask_text(sent) == stored
+    assert redactor.mask_text(stored) == stored
 
 
 @pytest.mark.parametrize(
@@ -163,33 +163,33 @@ def test_what_is_personal_in_addresses_is_masked(sent: str, stored: str) -> None
         "?languageCode=en-US&zipcode=12345&shopping=1&monkey=2",
     ],
 )
-def test_what_only_looks_like_it_stays(sent: str) -> None:
-    assert Redactor().address(sent) == sent
+def test_similar_texts_stay_as_sent(sent: str) -> None:
+    assert Redactor().mask_text(sent) == sent
 
 
 def test_email_addresses_are_masked_in_addresses_and_titles_unless_told_otherwise() -> None:
     data = b'{"title":"Hello dana@example.com","referrer":"https://a/?u=dana%40example.com","email":"dana@example.com"}'
-    assert redactor.json(data) == b'{"title":"Hello ***","referrer":"https://a/?u=***","email":"dana@example.com"}'
+    assert redactor.mask_json(data) == b'{"title":"Hello ***","referrer":"https://a/?u=***","email":"dana@example.com"}'
     original = Redactor(emails=False)
-    assert original.json(data) == data
-    assert original.address("?email=dana@example.com&token=x") == "?email=dana@example.com&token=***"
+    assert original.mask_json(data) == data
+    assert original.mask_text("?email=dana@example.com&token=x") == "?email=dana@example.com&token=***"
 
 
 @pytest.mark.parametrize("card", CARDS)
-def test_card_numbers_are_masked_wherever_they_stand(card: str) -> None:
-    assert redactor.address(f"paid with {card}.") == "paid with ***."
-    assert redactor.address(f"{card} 123") == "*** 123"
-    assert redactor.json(json.dumps({"a": [{"b": card}]}).encode()) == b'{"a": [{"b": "***"}]}'
+def test_card_numbers_are_masked_in_any_context(card: str) -> None:
+    assert redactor.mask_text(f"paid with {card}.") == "paid with ***."
+    assert redactor.mask_text(f"{card} 123") == "*** 123"
+    assert redactor.mask_json(json.dumps({"a": [{"b": card}]}).encode()) == b'{"a": [{"b": "***"}]}'
 
 
-def test_a_number_can_be_a_card_number() -> None:
-    assert redactor.json(b'{"n": 4111111111111111, "m": 1.50}') == b'{"n": "***", "m": 1.50}'
+def test_a_json_number_that_is_a_card_number_is_masked() -> None:
+    assert redactor.mask_json(b'{"n": 4111111111111111, "m": 1.50}') == b'{"n": "***", "m": 1.50}'
 
 
 @pytest.mark.parametrize("number", NO_CARDS)
 def test_other_long_numbers_stay(number: str) -> None:
-    assert redactor.address(f"?n={number}&m=1") == f"?n={number}&m=1"
-    assert redactor.json(f'{{"n": "{number}"}}'.encode()) == f'{{"n": "{number}"}}'.encode()
+    assert redactor.mask_text(f"?n={number}&m=1") == f"?n={number}&m=1"
+    assert redactor.mask_json(f'{{"n": "{number}"}}'.encode()) == f'{{"n": "{number}"}}'.encode()
 
 
 @pytest.mark.parametrize(
@@ -233,8 +233,8 @@ def test_other_long_numbers_stay(number: str) -> None:
     ],
 )
 def test_secrets_in_data_are_masked_and_the_rest_stays(sent: bytes, stored: bytes) -> None:
-    assert redactor.json(sent) == stored
-    assert redactor.json(stored) == stored
+    assert redactor.mask_json(sent) == stored
+    assert redactor.mask_json(stored) == stored
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_secrets_in_data_are_masked_and_the_rest_stays(sent: bytes, stored: byte
     ],
 )
 def test_data_without_secrets_stays_as_sent(sent: bytes) -> None:
-    assert redactor.json(sent) == sent
+    assert redactor.mask_json(sent) == sent
 
 
 json_values = st.recursive(
@@ -265,11 +265,11 @@ json_values = st.recursive(
 
 @example("\\\x85@2&b")
 @given(st.text(alphabet='ab?&#=%23D6;@./:" \\eyJ.tokenàÅ\x85\u2028', max_size=80))
-def test_any_text_is_text_still(text: str) -> None:
-    redactor.address(f"{text}&token={text}@{text}.com")
+def test_masking_keeps_valid_text_and_json(text: str) -> None:
+    redactor.mask_text(f"{text}&token={text}@{text}.com")
     for is_ascii in (True, False):
         data = {"title": text, "token": text, text: f"{text}@{text}.com"}
-        json.loads(redactor.json(json.dumps(data, ensure_ascii=is_ascii).encode()))
+        json.loads(redactor.mask_json(json.dumps(data, ensure_ascii=is_ascii).encode()))
 
 
 @pytest.mark.parametrize("escape", [r"\u00e9", r"\uABCD", r"\n", r"\b", r"\f", r"\/", r"\\", r"\""])
@@ -277,28 +277,28 @@ def test_any_text_is_text_still(text: str) -> None:
     "secret", [VISA, JWT, "x@y.com", "L91ABNA0417164300", "NL91ABNA0417164300", "?pin=1", "://u:p@h"]
 )
 def test_an_escape_is_masked_with_all_of_it_or_not_at_all(escape: str, secret: str) -> None:
-    masked = redactor.json(f'{{"title":"{escape}{secret}{escape}","pw":"{escape}"}}'.encode())
+    masked = redactor.mask_json(f'{{"title":"{escape}{secret}{escape}","pw":"{escape}"}}'.encode())
     assert json.loads(masked)["pw"] == "***"
 
 
 @given(json_values)
-def test_what_is_masked_is_json_still(value: Any) -> None:
-    json.loads(redactor.json(json.dumps({"author": value}).encode()))
+def test_masked_json_is_valid_json(value: Any) -> None:
+    json.loads(redactor.mask_json(json.dumps({"author": value}).encode()))
 
 
 @given(json_values, st.sampled_from([VISA, JWT, "?token=s3cr3t-v4lue", "a=b&password=s3cr3t-v4lue"]), st.booleans())
-def test_a_secret_is_found_however_deep_it_lies(value: Any, secret: str, is_ascii: bool) -> None:
+def test_a_secret_is_found_at_any_depth(value: Any, secret: str, is_ascii: bool) -> None:
     data: Any = secret
     for _ in range(3):
         data = {"x": [value, data], "y": value}
-    masked = redactor.json(json.dumps(data, ensure_ascii=is_ascii).encode("utf-8", "replace")).decode()
+    masked = redactor.mask_json(json.dumps(data, ensure_ascii=is_ascii).encode("utf-8", "replace")).decode()
     assert not any(part in masked for part in (VISA, JWT, "s3cr3t-v4lue"))
 
 
 @given(st.text(alphabet="ab?&#=%23D6+*/eyJ.token", max_size=80))
-def test_masking_what_is_masked_changes_nothing(text: str) -> None:
-    masked = redactor.address(text)
-    assert redactor.address(masked) == masked
+def test_masking_is_idempotent(text: str) -> None:
+    masked = redactor.mask_text(text)
+    assert redactor.mask_text(masked) == masked
 
 
 def test_admission_masks_url_and_data_and_keeps_the_user_id() -> None:
@@ -313,7 +313,7 @@ def test_admission_masks_url_and_data_and_keeps_the_user_id() -> None:
     assert event.data_json == f'{{"userID":"{VISA}","password":"***"}}'.encode()
 
 
-def test_admission_masks_names_categories_and_pages_and_what_it_makes_of_data() -> None:
+def test_admission_masks_names_categories_page_ids_and_titles() -> None:
     admission = Admission(Sites(), redactor, max_event_age_ms=DAY_MS)
     sent = batch(
         message(f"Paid with {VISA}", category=f"shop;{JWT}", browser_page_id="dana@example.com"),

@@ -1,4 +1,4 @@
-"""SITES_FILE: which site an event belongs to, and what is wrong with a file."""
+"""SITES_FILE: the site of an event, and the problems reported for a file."""
 
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from footfall.collector.v1 import collector_service_pb2 as collector
 from footfall_collector.admission import DAY_MS, Admission
 from footfall_collector.redact import Redactor
-from footfall_collector.sites import Site, Sites, SitesFileError
-from footfall_timeline import Walls, page_id
+from footfall_collector.sites import Site, Sites
+from footfall_eventlog.site_groups import SiteGroups
+from footfall_eventlog.sites import SitesFileError
+from footfall_timeline import page_id
 
 from tests.tools.batches import CHROME, batch, context, message, new_uuid
 
@@ -30,7 +32,7 @@ def loaded(folder: Path, text: str) -> Sites:
 
 
 def found(sites: Sites, name: str, origin: str) -> str | None:
-    """The name of the site an event belongs to."""
+    """Return the name of the site of an event."""
     site = sites.find(name, origin)
     return site.name if site else None
 
@@ -75,13 +77,13 @@ class TestFind:
     def test_the_site_of_an_event(self, name: str, origin: str, expected: str | None) -> None:
         assert found(self.sites, name, origin) == expected
 
-    def test_a_site_called_default_takes_what_names_no_site_and_comes_from_no_known_origin(self) -> None:
+    def test_the_site_default_gets_events_without_site_and_known_origin(self) -> None:
         sites = Sites([Site("default", ("https://a.example",)), Site("shop", ("https://b.example",))])
         assert found(sites, "", "") == "default"
         assert found(sites, "", "https://b.example") == "shop"
         assert found(sites, "", "https://c.example") is None
 
-    def test_without_a_file_a_site_is_whatever_calls_itself_one(self) -> None:
+    def test_without_a_file_every_valid_name_is_a_site(self) -> None:
         assert found(Sites.load(None), "", "https://shop.example") == "default"
         assert found(Sites.load(None), "shop", "https://anybody.example") == "shop"
         assert found(Sites.load(None), "no site", "") is None
@@ -98,9 +100,9 @@ def test_robots_are_refused_by_the_sites_that_want_it() -> None:
     }
 
 
-def test_an_event_is_of_the_visit_of_its_site_s_group_whatever_a_sender_says() -> None:
+def test_the_stored_visit_id_is_specific_to_the_group_of_the_site() -> None:
     sites, groups = Sites([Site("shop"), Site("help"), Site("bank")]), {"shop": "shop", "help": "shop", "bank": "bank"}
-    admission = Admission(sites, Redactor(), max_event_age_ms=DAY_MS, walls=Walls(groups))
+    admission = Admission(sites, Redactor(), max_event_age_ms=DAY_MS, site_groups=SiteGroups(groups))
     visit_id = new_uuid()
     made_up: dict[str, Any] = {"browser_visit_id": new_uuid(), "received_time_ms": 1, "page_id": new_uuid()}
     sent = batch(*(message(site=s, visit_id=visit_id, browser_page_id="p", **made_up) for s in groups))
@@ -128,7 +130,7 @@ def test_nothing_is_kept_of_visitors_who_object_by_the_sites_that_honour_it() ->
 
 
 class TestFile:
-    def test_all_it_can_say(self, tmp_path: Path) -> None:
+    def test_all_settings_of_a_site_are_read(self, tmp_path: Path) -> None:
         (tmp_path / "secret").write_text(f"{SECRET}\n")
         (tmp_path / "public.pem").write_text(PUBLIC_PEM)
         sites = loaded(
@@ -182,14 +184,14 @@ class TestFile:
             ("[[site]]", "missing required field `name`"),
             ('[[site]]\nname = "shop"\norigin = "https://shop.example"', "unknown field `origin`"),
             ('[[site]]\nname = "the shop"', "site 'the shop': the name must have"),
-            ('[[site]]\nname = "shop"\n[[site]]\nname = "shop"', "site 'shop': is there twice"),
+            ('[[site]]\nname = "shop"\n[[site]]\nname = "shop"', "site 'shop': is defined twice"),
             ('[[site]]\nname = "shop"\norigins = ["shop.example"]', "origin 'shop.example' must look like"),
             ('[[site]]\nname = "shop"\norigins = ["https://shop.*"]', "must look like"),
             ('[[site]]\nname = "shop"\norigins = ["https://*shop.example"]', "must look like"),
             ('[[site]]\nname = "shop"\norigins = ["https://shop.example/path"]', "must look like"),
         ],
     )
-    def test_what_is_wrong_is_named(self, tmp_path: Path, text: str, problem: str) -> None:
+    def test_a_problem_is_reported(self, tmp_path: Path, text: str, problem: str) -> None:
         with pytest.raises(SitesFileError, match=problem):
             loaded(tmp_path, text)
 
@@ -209,19 +211,19 @@ class TestFile:
             (f'id = "k"\nalgorithm = "EdDSA"\npublic_key = """{OTHER_PEM}"""', "must be an Ed25519 public key"),
         ],
     )
-    def test_what_is_wrong_with_a_key_is_named_and_the_key_is_not(self, tmp_path: Path, key: str, problem: str) -> None:
+    def test_a_problem_of_a_key_is_reported_without_the_key(self, tmp_path: Path, key: str, problem: str) -> None:
         with pytest.raises(SitesFileError, match=problem) as wrong:
             loaded(tmp_path, f'[[site]]\nname = "shop"\n[[site.keys]]\n{key}')
         assert "SECRET" not in str(wrong.value)
         assert SECRET not in str(wrong.value)
         assert "PRIVATE" not in str(wrong.value)
 
-    def test_all_problems_are_named_at_once(self, tmp_path: Path) -> None:
+    def test_all_problems_are_reported_together(self, tmp_path: Path) -> None:
         text = '[[site]]\nname = "a b"\norigins = ["x", "y"]\n[[site]]\nname = "shop"\n[[site.keys]]\nid = "k"\n'
         with pytest.raises(SitesFileError) as wrong:
             loaded(tmp_path, f'{text}algorithm = "HS256"')
         assert len(str(wrong.value).splitlines()) == 4
 
-    def test_a_file_that_is_not_there_is_named(self, tmp_path: Path) -> None:
+    def test_a_missing_file_is_reported(self, tmp_path: Path) -> None:
         with pytest.raises(SitesFileError, match=r"nowhere\.toml: No such file"):
             Sites.load(tmp_path / "nowhere.toml")

@@ -6,15 +6,15 @@ import pytest
 from footfall.event.v1.event_pb2 import AssuranceReason
 from footfall.history.v1.visit_pb2 import TransitionRule
 from footfall.identity.v1.contact_pb2 import LinkAttribute
-from footfall_collector.admission import _CLAIMED
-from footfall_collector.proof import Verdict
-from footfall_history.queries.views import RULE_CODES
+from footfall_collector.admission import _UNPROVEN
+from footfall_collector.sign_in_token import TokenVerdict
+from footfall_history.queries.resources import RULE_CODES
 from footfall_history.storage import assurance_reason_code, stored_event
 from footfall_identity.matching import ATTRIBUTES
 from footfall_identity.messages import ATTRIBUTE_CODES
 
 IMPORTED: Final = "imported"
-REASONS: Final = {*map(str, Verdict), *(reason for _, reason in _CLAIMED.values() if reason), IMPORTED}
+REASONS: Final = {*map(str, TokenVerdict), *(reason for _, reason in _UNPROVEN.values() if reason), IMPORTED}
 
 
 def test_each_assurance_reason_has_a_code_and_each_code_a_reason() -> None:

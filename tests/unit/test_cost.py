@@ -14,9 +14,9 @@ from typing import TypeVar
 import pytest
 from footfall_collector.admission import DAY_MS, Admission
 from footfall_collector.redact import Redactor
-from footfall_collector.sender import cut_down
+from footfall_collector.request_context import minimize_context
 from footfall_collector.sites import Site, Sites
-from footfall_gateway.beacons import sites as gateway_sites
+from footfall_eventlog.sites import load_sites
 from footfall_gateway.beacons.cors import Cors
 from footfall_gateway.beacons.endpoint import _has_opted_out, _pixel_body
 from footfall_gateway.beacons.envelope import BeaconError, decode_beacon
@@ -141,14 +141,14 @@ redactor = Redactor(["coupon"])
 
 
 def as_data(text: str) -> None:
-    redactor.json(b'{"title":"%b","pw":1}' % text.encode())
+    redactor.mask_json(b'{"title":"%b","pw":1}' % text.encode())
 
 
 @pytest.mark.parametrize("around", ["{}", "=&{}", "?{}=x"])
 @pytest.mark.parametrize("piece", WORST)
 def test_hostile_text_costs_no_more_than_plain_text(piece: str, around: str) -> None:
     hostile = around.format(filled(piece))
-    for redact in (as_data, redactor.address):
+    for redact in (as_data, redactor.mask_text):
         assert cost(redact, hostile) < AT_MOST * plain_cost(redact, PLAIN)
 
 
@@ -178,7 +178,7 @@ ROBOT = "Mozilla/5.0 (compatible; bingbot/2.0; +http://www.bing.com/bingbot.htm)
 
 def of_user_agent(user_agent: str) -> None:
     # With something new in front, so that it is not remembered.
-    cut_down(context(user_agent=f"{time.process_time_ns()} {user_agent}"), 0, None)
+    minimize_context(context(user_agent=f"{time.process_time_ns()} {user_agent}"), 0, None)
 
 
 @pytest.mark.parametrize(
@@ -193,8 +193,8 @@ HEADERS: list[tuple[Callable[[str], object], str]] = [
     (lambda text: _has_opted_out(text.encode()), "0"),
     (_DOMAIN.fullmatch, "shop"),
     (lambda text: _host(f"//{text}"), "shop"),
-    (lambda text: Cors(gateway_sites.Sites()).headers(text.encode()), "https://shop.example"),
-    (lambda text: gateway_sites.Sites().find(text, text), "https://shop.example"),
+    (lambda text: Cors(load_sites(None)).headers(text.encode()), "https://shop.example"),
+    (lambda text: load_sites(None).find(text, text), "https://shop.example"),
     (lambda text: Sites([Site("shop", ("https://*.shop.example",))]).find("", text), "https://shop.example"),
 ]
 

@@ -1,4 +1,4 @@
-"""Identity and history start with a key to erase people under, or when told that nobody will ever be erased."""
+"""Identity and history start with a key to erase people under, or with NEVER_ERASE."""
 
 import pytest
 from footfall_history.settings import HistorySettings

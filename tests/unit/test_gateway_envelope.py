@@ -4,14 +4,8 @@ import contextlib
 import json
 
 import pytest
-from footfall_gateway.beacons.envelope import (
-    MAX_EVENTS,
-    BeaconError,
-    Rejection,
-    TooManyEventsError,
-    decode_beacon,
-    to_int64,
-)
+from footfall_eventlog.events import MAX_EVENTS
+from footfall_gateway.beacons.envelope import BeaconError, Rejection, TooManyEventsError, decode_beacon, to_int64
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -1,4 +1,4 @@
-"""What an operator may make of an event that could not be stored."""
+"""Changes that an operator can make to a dead letter."""
 
 import json
 from typing import Any
@@ -13,7 +13,7 @@ from tests.tools.history import logged
 from tests.tools.visits import event, now_ms
 
 
-def letter(name: str = "SignIn", user: str | None = "dana", **fields: Any) -> EventBatch:
+def dead_letter(name: str = "SignIn", user: str | None = "dana", **fields: Any) -> EventBatch:
     return batch(logged(event(name, new_uuid(), now_ms(), user, data={"mail": "d@shop.example"}), **fields))
 
 
@@ -23,9 +23,9 @@ def with_changes(old: EventBatch, *drop: str, **changes: str) -> EventBatch:
     return new
 
 
-def test_only_what_is_about_no_person_is_shown_unasked() -> None:
-    [sent] = letter().events
-    assert set(json.loads(repair.shown(sent, is_whole=False))) == {
+def test_only_fields_about_no_person_are_shown_by_default() -> None:
+    [sent] = dead_letter().events
+    assert set(json.loads(repair.to_json(sent, is_whole=False))) == {
         "visit_id",
         "event_id",
         "event_name",
@@ -36,19 +36,19 @@ def test_only_what_is_about_no_person_is_shown_unasked() -> None:
     }
 
 
-def test_what_is_shown_whole_is_read_back_as_the_same_event() -> None:
-    [sent] = letter().events
-    sent.data_json = b'{"price": 12.50, "price": 1e3}'  # verbatim, whatever it is
-    shown = repair.shown(sent, is_whole=True)
+def test_all_fields_shown_are_read_back_as_the_same_event() -> None:
+    [sent] = dead_letter().events
+    sent.data_json = b'{"price": 12.50, "price": 1e3}'  # kept verbatim
+    shown = repair.to_json(sent, is_whole=True)
     assert b'"data":' in shown
-    again = repair.read(shown)
+    again = repair.from_json(shown)
     assert json.loads(again.data_json) == json.loads(sent.data_json)
     again.data_json = sent.data_json
     assert again == sent
 
 
-def test_fields_are_set_and_dropped_and_others_stay_to_the_byte() -> None:
-    old = letter("AddToCart", None)
+def test_fields_are_set_and_removed_and_others_stay_byte_for_byte() -> None:
+    old = dead_letter("AddToCart", None)
     old.events[0].data_json = b'{ "sku":"A-1" }'
     [new] = with_changes(old, "url", category="cars", timestamp_ms="12").events
     assert (new.category, new.timestamp_ms, new.url, new.data_json) == ("cars", 12, "", b'{ "sku":"A-1" }')
@@ -69,15 +69,15 @@ def test_fields_are_set_and_dropped_and_others_stay_to_the_byte() -> None:
         ({"transition": "9"}, "known to this version"),
     ],
 )
-def test_what_could_not_be_stored_either_is_refused(changes: dict[str, str], words: str) -> None:
+def test_a_change_that_cannot_be_stored_is_refused(changes: dict[str, str], words: str) -> None:
     with pytest.raises(RepairError, match=words):
-        with_changes(letter(), **changes)
+        with_changes(dead_letter(), **changes)
     with pytest.raises(RepairError, match="no JSON object"):
-        repair.read(b"[]")
+        repair.from_json(b"[]")
 
 
-def test_of_what_identity_has_read_neither_ids_nor_the_transition_can_be_changed() -> None:
-    fit, unfit = letter(), letter(transition=9)
+def test_ids_and_transition_of_an_event_that_identity_has_read_cannot_be_changed() -> None:
+    fit, unfit = dead_letter(), dead_letter(transition=9)
     for change in ({"event_id": new_uuid()}, {"identity_id": "ann"}, {"event_time_ms": "1767606012466"}):
         with pytest.raises(RepairError, match="identity has read it"):
             with_changes(fit, **change)

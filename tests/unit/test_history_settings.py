@@ -1,4 +1,4 @@
-"""Settings of history that would lose what was promised are refused."""
+"""Settings of history that would lose events are refused."""
 
 from functools import partial
 

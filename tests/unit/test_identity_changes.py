@@ -1,25 +1,25 @@
-"""A change comes with who the visitor was around it, however much later the timeline is looked at."""
+"""Changes with the attribution before and after them, however much later the timeline is read."""
 
 import random
 import time
 
 import pytest
-from footfall_identity.changes import Change, Step, steps
+from footfall_identity.changes import TimelineChange, VisitorChange, visitor_changes
 from footfall_identity.visit_record import VisitRecord
-from footfall_timeline import Assurance, Fold, Kind, Stamp, Timeline, Transition, encode, merge, to_fields
+from footfall_timeline import Assurance, Attribution, Kind, Timeline, Transition, VisitState, encode, merge, to_fields
 
 VISITS = ["00000000-0000-4000-8000-000000000001", "00000000-0000-4000-8000-000000000002"]
 
 
 def random_transition(chance: random.Random) -> Transition:
     kind = chance.choice(list(Kind))
-    # Few ids, so that entries replace each other too.
+    # Few ids, so that entries also replace each other.
     event_id = f"event-{chance.randint(1, 8)}"
     return Transition(chance.randint(1, 20), event_id, kind, chance.choice(list(Assurance)), chance.choice("abc"))
 
 
 def as_fields(visit_id: str, rev: int, before: Timeline, after: Timeline) -> dict[bytes, bytes]:
-    """What merge.lua writes."""
+    """Return the fields that merge_visits.lua writes."""
     old = {(t.event_id, t.assurance): t for t in before}
     new = {(t.event_id, t.assurance): t for t in after}
     fields = {"visit": visit_id, "rev": str(rev)}
@@ -35,16 +35,16 @@ def record(visit_id: str, rev: int, timeline: Timeline) -> VisitRecord:
     return VisitRecord(visit_id, "default", "", 1, 1, "", "", rev, False, timeline)
 
 
-def stamp(visit_id: str, timeline: Timeline) -> Stamp:
-    return Fold(visit_id, timeline).stamp
+def stamp(visit_id: str, timeline: Timeline) -> Attribution:
+    return VisitState(visit_id, timeline).attribution
 
 
 @pytest.mark.parametrize("most", [3, 1_000])
 @pytest.mark.parametrize("seed", range(50))
-def test_each_change_has_the_stamps_before_and_after_it(seed: int, most: int) -> None:
+def test_each_change_has_the_attribution_before_and_after_it(seed: int, most: int) -> None:
     chance = random.Random(seed)  # noqa: S311
     visits = {visit_id: record(visit_id, 0, ()) for visit_id in VISITS}
-    expected: list[Step] = []
+    expected: list[VisitorChange] = []
     history = [dict(visits)]
     for number in range(30):
         visit_id = chance.choice(VISITS)
@@ -52,48 +52,48 @@ def test_each_change_has_the_stamps_before_and_after_it(seed: int, most: int) ->
         after = merge(known.timeline, [random_transition(chance) for _ in range(chance.randint(1, 3))])[:most]
         if after != known.timeline:
             rev = known.rev + 1
-            change = Change.read(f"{number}-0", as_fields(visit_id, rev, known.timeline, after))
-            expected.append(Step(change, stamp(visit_id, known.timeline), stamp(visit_id, after)))
+            change = TimelineChange.read(f"{number}-0", as_fields(visit_id, rev, known.timeline, after))
+            expected.append(VisitorChange(change, stamp(visit_id, known.timeline), stamp(visit_id, after)))
             visits[visit_id] = record(visit_id, rev, after)
             history.append(dict(visits))
     begun = chance.randint(0, len(expected))
     seen = chance.randint(begun, len(expected))
     changes = [step.change for step in expected[begun:]]
-    assert list(steps(changes, history[seen])) == expected[begun:]
+    assert list(visitor_changes(changes, history[seen])) == expected[begun:]
 
 
-def test_what_an_erased_marker_replaced_is_not_told() -> None:
+def test_the_value_before_an_erasure_is_not_reported() -> None:
     sign_in = Transition(1, "event-1", Kind.SIGN_IN, Assurance.NONE, "ann")
     marker = sign_in._replace(identity="")
     fields = {b"visit": VISITS[0].encode(), b"rev": b"2", b"event-1": encode(marker).encode()}
-    [step] = steps([Change.read("1-0", fields)], {VISITS[0]: record(VISITS[0], 2, (marker,))})
+    [step] = visitor_changes([TimelineChange.read("1-0", fields)], {VISITS[0]: record(VISITS[0], 2, (marker,))})
     assert step.before == step.after == stamp(VISITS[0], ())
 
 
-def test_changes_of_a_visit_that_is_forgotten_are_left_out() -> None:
-    assert list(steps([Change("1-0", VISITS[0], 1, ())], {})) == []
+def test_changes_of_an_expired_visit_are_left_out() -> None:
+    assert list(visitor_changes([TimelineChange("1-0", VISITS[0], 1, ())], {})) == []
 
 
 def test_a_visit_of_many_changes_costs_little_more_a_change_than_one_of_few() -> None:
-    """Were each timeline folded from its beginning, a thousand changes would cost ten times as much each."""
+    """If each timeline were evaluated from its beginning, a thousand changes would cost ten times as much each."""
     few, many = (min(cost_of(count) for _ in range(3)) / count for count in (100, 1_000))
     assert many < 8 * few
 
 
 def cost_of(count: int) -> float:
-    """Seconds of this process for a visit that has had so many changes, one transition each."""
+    """Return the CPU seconds for a visit with this many changes of one transition each."""
     timeline = merge(
         Transition(1_700_000_000_000 + n, f"event-{n}", Kind.USER_INFO, Assurance.CLAIMED, f"user-{n}")
         for n in range(count)
     )
     fields = to_fields(timeline)
     changes = [
-        Change.read(
+        TimelineChange.read(
             f"{n}-0",
             {b"visit": VISITS[0].encode(), b"rev": str(n).encode(), name.encode(): text.encode()},
         )
         for n, (name, text) in enumerate(fields.items(), 1)
     ]
     begin = time.process_time()
-    assert len(list(steps(changes, {VISITS[0]: record(VISITS[0], count, timeline)}))) == count
+    assert len(list(visitor_changes(changes, {VISITS[0]: record(VISITS[0], count, timeline)}))) == count
     return time.process_time() - begin

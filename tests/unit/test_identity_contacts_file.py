@@ -1,11 +1,11 @@
-"""What a file of contacts says, and what is wrong with lines that say nothing that can be stored."""
+"""Reading of a file of contacts, and the errors of invalid lines."""
 
 from pathlib import Path
 from typing import Any
 
 import pytest
 from footfall.identity.v1.contact_pb2 import Contact
-from footfall_identity.contacts_file import LONGEST_LINE, BadLineError, ContactsFile, ContactsFileError
+from footfall_identity.contacts_file import MAX_LINE_LENGTH, BadLineError, ContactsFile, ContactsFileError
 
 HEADER = "ContactId,EmailAddress,PhoneNumber,FirstName,LastName,Title\n"
 ANN = Contact(
@@ -14,7 +14,7 @@ ANN = Contact(
 
 
 def read(folder: Path, text: str | bytes, encoding: str = "utf-8-sig") -> list[tuple[int, Any]]:
-    """The lines with their contacts, or with what is wrong."""
+    """Return the line numbers with their contacts or errors."""
     file = folder / "contacts"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     with file.open("rb") as opened:
@@ -54,7 +54,7 @@ def test_a_contact_in_every_form(text: str, tmp_path: Path) -> None:
     assert [contact for _, contact in read(tmp_path, text)] == [ANN]
 
 
-def test_values_may_be_several_and_hold_what_separates_others(tmp_path: Path) -> None:
+def test_values_may_be_lists_and_contain_delimiters(tmp_path: Path) -> None:
     text = HEADER + '1,"a@x.example; b@x.example;a@x.example",,"Ann\nMarie","Lee, ""jr.""",\n2,,,Bob,,\n'
     both = Contact(
         contact_id="1", email_addresses=["a@x.example", "b@x.example"], first_name="Ann\nMarie", last_name='Lee, "jr."'
@@ -67,15 +67,15 @@ def test_values_may_be_several_and_hold_what_separates_others(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ("1,a@x.example", "has 2 values, the header 6"),
+        ("1,a@x.example", "has 2 values, but the header has 6"),
         (",a@x.example,,,,", "has no ContactId"),
-        ("1,,,,,", "says nothing of the contact but its ContactId"),
-        ('1,"a@x.example"x,,,,', "is no CSV: ',' expected after '\"'"),
+        ("1,,,,,", "has no value besides its ContactId"),
+        ('1,"a@x.example"x,,,,', "is not valid CSV: ',' expected after '\"'"),
         (b"1,a@x.example,,\xfc,,", "is not in the encoding utf-8-sig"),
-        ("1," + "a" * LONGEST_LINE, "is longer than 65,536 bytes"),
+        ("1," + "a" * MAX_LINE_LENGTH, "is longer than 65,536 bytes"),
     ],
 )
-def test_a_bad_line_of_csv_is_named_and_the_next_is_read(line: str | bytes, problem: str, tmp_path: Path) -> None:
+def test_an_invalid_csv_line_is_reported_and_the_next_is_read(line: str | bytes, problem: str, tmp_path: Path) -> None:
     raw = line if isinstance(line, bytes) else line.encode()
     good = b"2,,,Bob,,\n"
     found = read(tmp_path, HEADER.encode() + good + raw + b"\n" + good)
@@ -86,43 +86,44 @@ def test_a_bad_line_of_csv_is_named_and_the_next_is_read(line: str | bytes, prob
 @pytest.mark.parametrize(
     ("line", "problem"),
     [
-        ('{"ContactId": "1"', "is no JSON object"),
-        ('["1"]', "is no JSON object"),
+        ('{"ContactId": "1"', "is not a JSON object"),
+        ('["1"]', "is not a JSON object"),
         ("{}", "has no ContactId"),
-        ('{"ContactId": "1", "FirstName": {}}', "first_name must be a text"),
-        ('{"ContactId": "1", "EmailAddress": [true]}', "email_addresses must be a text"),
+        ('{"ContactId": "1", "FirstName": {}}', "first_name must be a string"),
+        ('{"ContactId": "1", "EmailAddress": [true]}', "email_addresses must be a string"),
         ('{"EmailAddress": "a@x.example"}', "has no ContactId"),
-        ("{" * LONGEST_LINE * 3, "is longer than 65,536 bytes"),
+        ("{" * MAX_LINE_LENGTH * 3, "is longer than 65,536 bytes"),
     ],
 )
-def test_a_bad_line_of_json_is_named_and_the_next_is_read(line: str, problem: str, tmp_path: Path) -> None:
+def test_an_invalid_json_line_is_reported_and_the_next_is_read(line: str, problem: str, tmp_path: Path) -> None:
     good = '{"ContactId": "2", "FirstName": "Bob"}\n'
     bob = Contact(contact_id="2", first_name="Bob")
     assert read(tmp_path, f"{good}{line}\n{good}") == [(1, bob), (2, problem), (3, bob)]
 
 
-def test_a_quotation_mark_that_is_not_closed_does_not_fill_the_memory(tmp_path: Path) -> None:
+def test_an_unclosed_quotation_mark_does_not_fill_the_memory(tmp_path: Path) -> None:
     rest = "2,,,Bob,,\n" * 30_000
     found = read(tmp_path, HEADER + '1,"a@x.example,,,,\n' + rest)
-    assert found[0] == (2, "is no CSV: field larger than field limit (131072)")
+    assert found[0] == (2, "is not valid CSV: field larger than field limit (131072)")
     assert {contact.contact_id for _, contact in found[1:]} == {"2"}
     assert len(found) > 15_000
 
 
 @pytest.mark.parametrize(
-    "text", ["", "1,ann@mail.example\n", "EmailAddress,Title\n", "ContactId\n1\n", "x" * LONGEST_LINE * 2, b"\xff\xfe"]
+    "text",
+    ["", "1,ann@mail.example\n", "EmailAddress,Title\n", "ContactId\n1\n", "x" * MAX_LINE_LENGTH * 2, b"\xff\xfe"],
 )
-def test_a_file_of_no_contacts_is_refused(text: str | bytes, tmp_path: Path) -> None:
+def test_a_file_without_contacts_is_rejected(text: str | bytes, tmp_path: Path) -> None:
     with pytest.raises(ContactsFileError, match="line 1: "):
         read(tmp_path, text)
 
 
-def test_another_encoding_is_read_when_told(tmp_path: Path) -> None:
+def test_another_encoding_is_read(tmp_path: Path) -> None:
     [(_, contact)] = read(tmp_path, (HEADER + "1,,,Jürgen,,\n").encode("cp1252"), "cp1252")
     assert contact.first_name == "Jürgen"
 
 
-def test_columns_that_are_not_read_are_known(tmp_path: Path) -> None:
+def test_unknown_columns_are_listed(tmp_path: Path) -> None:
     file = tmp_path / "contacts.csv"
     file.write_text("ContactId,Title,Segment,MergeId\n")
     with file.open("rb") as opened:

@@ -1,20 +1,26 @@
-"""Which contact an identity is: what compares equal, in which order it is tried, and what people decide over rules."""
+"""Matching of identities and contacts: keys, the order of rules, and manual decisions."""
 
 import pytest
-from footfall_identity.decisions import MOST_DECISIONS, judged, linked_by_hand, refused, unlinked_by_hand
 from footfall_identity.identity_record import IdentityRecord
+from footfall_identity.link_decisions import (
+    MAX_DECISIONS,
+    linked_manually,
+    ruled_out_contacts,
+    unlinked_manually,
+    with_match_result,
+)
 from footfall_identity.matching import (
+    MatchKey,
+    MatchKeys,
+    MatchResult,
     Rule,
-    Sign,
-    Signs,
     Status,
-    Verdict,
     contact_keys,
     email_key,
+    match_contact,
+    match_keys_of,
     name_key,
     phone_key,
-    signs_of,
-    verdict,
 )
 from footfall_timeline import Assurance, Kind, Transition
 
@@ -26,13 +32,13 @@ def transition(at: int, identity: str, kind: Kind = Kind.SIGN_IN) -> Transition:
     return Transition(at, EVENT, kind, Assurance.CLAIMED, identity)
 
 
-def signs(at: int = 1, identity: str = "ann", **data: object) -> Signs:
-    return signs_of(transition(at, identity), VISIT, data, "DE")
+def match_keys(at: int = 1, identity: str = "ann", **data: object) -> MatchKeys:
+    return match_keys_of(transition(at, identity), VISIT, data, "DE")
 
 
-def decide(of: Signs, matches: dict[str, list[str]], **more: object) -> tuple[Status, Rule, str, tuple[str, ...]]:
-    given: dict[str, object] = {"by_hand": "", "refused": set(), "existing": set()} | more
-    found = verdict(of, matches=matches, **given)  # type: ignore[arg-type]
+def decide(of: MatchKeys, matches: dict[str, list[str]], **more: object) -> tuple[Status, Rule, str, tuple[str, ...]]:
+    given: dict[str, object] = {"by_hand": "", "ruled_out": set(), "existing": set()} | more
+    found = match_contact(of, matches=matches, **given)  # type: ignore[arg-type]
     return found.status, found.rule, found.contact_id, found.candidates
 
 
@@ -59,7 +65,7 @@ def test_case_and_format_do_not_matter(one: str, other: str) -> None:
         (name_key("Ann Lee", "X"), name_key("Ann", "Lee X")),
     ],
 )
-def test_what_differs_is_told_apart(one: str, other: str) -> None:
+def test_different_values_have_different_keys(one: str, other: str) -> None:
     assert one != other
     assert one
     assert other
@@ -68,7 +74,7 @@ def test_what_differs_is_told_apart(one: str, other: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", "ann", "ann@", "@b.de", "a b@c.de", "Ann <ann@b.de>", "ann@localhost", "x" * 9_999]
 )
-def test_what_is_no_address_has_no_key(text: str) -> None:
+def test_an_invalid_address_has_no_key(text: str) -> None:
     assert email_key(text) == ""
     assert phone_key(text, "DE") == ""
     assert name_key(text, "") == ""
@@ -78,18 +84,18 @@ def test_a_national_number_needs_a_region() -> None:
     assert phone_key("030 1234567", None) == ""
 
 
-def test_only_sign_ins_say_who_somebody_is() -> None:
-    assert signs_of(transition(1, "ann@b.de", Kind.USER_INFO), VISIT, {"email": "ann@b.de"}, None) == Signs()
+def test_only_sign_ins_give_match_keys() -> None:
+    assert match_keys_of(transition(1, "ann@b.de", Kind.USER_INFO), VISIT, {"email": "ann@b.de"}, None) == MatchKeys()
 
 
 def test_the_user_id_stands_in_for_an_address_that_is_not_given() -> None:
-    assert [s.key for _, s in signs(identity="Ann@b.de").ranked()] == ["email:ann@b.de"]
-    both = signs(at=1, identity="ann@b.de", email="lee@c.de").merged(signs(at=2, identity="ann@b.de"))
+    assert [s.key for _, s in match_keys(identity="Ann@b.de").ranked()] == ["email:ann@b.de"]
+    both = match_keys(at=1, identity="ann@b.de", email="lee@c.de").merged(match_keys(at=2, identity="ann@b.de"))
     assert [s.key for _, s in both.ranked()] == ["email:lee@c.de"]
 
 
 def test_the_newest_sign_in_that_gives_an_attribute_counts_in_any_order() -> None:
-    old, new = signs(at=1, email="a@b.de", phone="0301234567"), signs(at=2, email="c@b.de", firstName="Ann")
+    old, new = match_keys(at=1, email="a@b.de", phone="0301234567"), match_keys(at=2, email="c@b.de", firstName="Ann")
     assert old.merged(new) == new.merged(old)
     assert [(rule, s.key) for rule, s in old.merged(new).ranked()] == [
         (Rule.EMAIL_ADDRESS, "email:c@b.de"),
@@ -97,12 +103,12 @@ def test_the_newest_sign_in_that_gives_an_attribute_counts_in_any_order() -> Non
     ]
 
 
-def test_values_that_are_no_text_say_nothing() -> None:
-    assert signs(email=["a@b.de"], phone=301234567, firstName=None, lastName={}) == Signs()
+def test_values_that_are_no_strings_give_no_keys() -> None:
+    assert match_keys(email=["a@b.de"], phone=301234567, firstName=None, lastName={}) == MatchKeys()
 
 
 def test_rules_are_tried_in_order_and_the_first_that_finds_any_decides() -> None:
-    of = signs(email="a@b.de", phone="+49301234567", firstName="Ann", lastName="Lee")
+    of = match_keys(email="a@b.de", phone="+49301234567", firstName="Ann", lastName="Lee")
     email, phone, name = (s.key for _, s in of.ranked())
     assert decide(of, {name: ["c3"]}) == (Status.LINKED, Rule.NAME, "c3", ())
     assert decide(of, {name: ["c3"], phone: ["c2"]}) == (Status.LINKED, Rule.PHONE_NUMBER, "c2", ())
@@ -110,13 +116,13 @@ def test_rules_are_tried_in_order_and_the_first_that_finds_any_decides() -> None
     assert decide(of, {}) == (Status.UNLINKED, Rule.NONE, "", ())
 
 
-def test_what_a_person_decided_wins_while_the_contact_exists() -> None:
-    of = signs(email="a@b.de")
+def test_a_manual_link_wins_while_the_contact_exists() -> None:
+    of = match_keys(email="a@b.de")
     matches = {"email:a@b.de": ["c1"]}
     assert decide(of, matches, by_hand="c2", existing={"c2"}) == (Status.LINKED, Rule.MANUAL, "c2", ())
     assert decide(of, matches, by_hand="c2") == (Status.LINKED, Rule.EMAIL_ADDRESS, "c1", ())
-    assert decide(of, matches, refused={"c1"}) == (Status.UNLINKED, Rule.NONE, "", ())
-    assert decide(of, {"email:a@b.de": ["c1", "c2"]}, refused={"c1"}) == (Status.LINKED, Rule.EMAIL_ADDRESS, "c2", ())
+    assert decide(of, matches, ruled_out={"c1"}) == (Status.UNLINKED, Rule.NONE, "", ())
+    assert decide(of, {"email:a@b.de": ["c1", "c2"]}, ruled_out={"c1"}) == (Status.LINKED, Rule.EMAIL_ADDRESS, "c2", ())
 
 
 def test_a_contact_is_found_by_every_address_it_has() -> None:
@@ -126,36 +132,38 @@ def test_a_contact_is_found_by_every_address_it_has() -> None:
 
 class TestDecisions:
     ANN = IdentityRecord(identity_id="ann")
-    SIGN = Sign(1, "0000000000001" + EVENT, VISIT, "email:a@b.de")
-    LINKED = Verdict(Status.LINKED, Rule.EMAIL_ADDRESS, "c1", sign=SIGN)
-    NONE = Verdict(Status.UNLINKED)
+    SIGN = MatchKey(1, "0000000000001" + EVENT, VISIT, "email:a@b.de")
+    LINKED = MatchResult(Status.LINKED, Rule.EMAIL_ADDRESS, "c1", match_key=SIGN)
+    NONE = MatchResult(Status.UNLINKED)
 
-    def test_a_verdict_that_stands_is_no_new_decision(self) -> None:
-        assert judged(self.ANN, self.NONE, 1).decisions == ()
-        linked = judged(self.ANN, self.LINKED, 1)
-        assert judged(linked, self.LINKED, 2) == linked
-        gone = judged(linked, self.NONE, 3)
-        assert judged(gone, self.NONE, 4) == gone
+    def test_the_same_result_is_no_new_decision(self) -> None:
+        assert with_match_result(self.ANN, self.NONE, 1).decisions == ()
+        linked = with_match_result(self.ANN, self.LINKED, 1)
+        assert with_match_result(linked, self.LINKED, 2) == linked
+        gone = with_match_result(linked, self.NONE, 3)
+        assert with_match_result(gone, self.NONE, 4) == gone
         assert [(d.status, d.at_ms) for d in gone.decisions] == [(Status.LINKED, 1), (Status.UNLINKED, 3)]
         assert (linked.contact_id, gone.contact_id) == ("c1", "")
 
     def test_unlinking_rules_a_contact_out_until_it_is_chosen(self) -> None:
-        unlinked = unlinked_by_hand(judged(self.ANN, self.LINKED, 1), "agent", 2)
-        assert (unlinked.contact_id, refused(unlinked), unlinked.is_due) == ("", {"c1"}, True)
-        assert unlinked_by_hand(unlinked, "agent", 3) == unlinked
-        chosen = linked_by_hand(unlinked, "c1", "agent", 4)
-        assert (chosen.contact_id, chosen.by_hand, refused(chosen)) == ("c1", "c1", set())
-        assert linked_by_hand(chosen, "c1", "other", 5) == chosen
+        unlinked = unlinked_manually(with_match_result(self.ANN, self.LINKED, 1), "agent", 2)
+        assert (unlinked.contact_id, ruled_out_contacts(unlinked), unlinked.is_due) == ("", {"c1"}, True)
+        assert unlinked_manually(unlinked, "agent", 3) == unlinked
+        chosen = linked_manually(unlinked, "c1", "agent", 4)
+        assert (chosen.contact_id, chosen.by_hand, ruled_out_contacts(chosen)) == ("c1", "c1", set())
+        assert linked_manually(chosen, "c1", "other", 5) == chosen
 
-    def test_a_choice_outlives_the_contact_and_names_its_actor_when_it_is_back(self) -> None:
-        chosen = linked_by_hand(self.ANN, "c1", "agent", 1)
-        back = judged(judged(chosen, self.NONE, 2), Verdict(Status.LINKED, Rule.MANUAL, "c1"), 3)
+    def test_a_manual_link_returns_with_its_contact_and_names_its_actor(self) -> None:
+        chosen = linked_manually(self.ANN, "c1", "agent", 1)
+        back = with_match_result(
+            with_match_result(chosen, self.NONE, 2), MatchResult(Status.LINKED, Rule.MANUAL, "c1"), 3
+        )
         assert [(d.contact_id, d.actor) for d in back.decisions] == [("c1", "agent"), ("", "rule"), ("c1", "agent")]
         assert back.by_hand == "c1"
 
-    def test_decisions_have_a_bound_and_those_by_hand_stay(self) -> None:
-        record = linked_by_hand(self.ANN, "c0", "agent", 0)
-        for number in range(MOST_DECISIONS):
-            record = judged(record, self.NONE if number % 2 else self.LINKED, number)
-        assert len(record.decisions) == MOST_DECISIONS
+    def test_decisions_are_limited_and_manual_ones_stay(self) -> None:
+        record = linked_manually(self.ANN, "c0", "agent", 0)
+        for number in range(MAX_DECISIONS):
+            record = with_match_result(record, self.NONE if number % 2 else self.LINKED, number)
+        assert len(record.decisions) == MAX_DECISIONS
         assert record.decisions[0].contact_id == "c0"

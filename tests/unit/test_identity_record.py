@@ -1,4 +1,4 @@
-"""What is kept of an identity: what it has proven to be before what anybody says, whatever the order of arrival."""
+"""Records of identities: proven values before claimed ones, in any order of arrival."""
 
 import json
 import random
@@ -6,11 +6,20 @@ from itertools import permutations
 from typing import Any
 
 import pytest
-from footfall_identity.identity_record import IdentityRecord, Naming, ProfileValue, Source, best_values, erased, merged
+from footfall_eventlog.admitted import transition_of
+from footfall_identity.identity_record import (
+    IdentityMention,
+    IdentityRecord,
+    ProfileValue,
+    Source,
+    best_values,
+    erased,
+    with_mentions,
+)
 from footfall_identity.matching import Rule
 from footfall_identity.settings import IdentitySettings
 from footfall_servicekit.settings import load
-from footfall_timeline import Assurance, Kind, transition_of
+from footfall_timeline import Assurance, Kind
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import convert
@@ -21,19 +30,21 @@ VISIT = "d23f0824-128b-4f33-8c5c-7fd0a6a3a450"
 ANN = IdentityRecord(identity_id="ann")
 
 
-def naming(at_ms: int, said: dict[str, Any], proven: dict[str, Any] | None = None, kind: Kind = Kind.SIGN_IN) -> Naming:
-    """An event that names ann; with `proven` (what its token says) a proven SignIn."""
+def mention(
+    at_ms: int, said: dict[str, Any], proven: dict[str, Any] | None = None, kind: Kind = Kind.SIGN_IN
+) -> IdentityMention:
+    """Return an event that names ann; with `proven` (claims of its token) a proven SignIn."""
     fields: dict[str, Any] = {"event_id": f"00000000-0000-4000-8000-{at_ms:012d}", "transition": kind.value}
     if proven is not None:
         fields |= {"assurance": Assurance.PROVEN.value, "proven_json": json.dumps(proven).encode()}
     event = admitted("SignIn", VISIT, at_ms, "ann", data=said, **fields)
     transition = transition_of(event)
     assert transition
-    return Naming.of(event, transition, ATTRIBUTE_NAMES, "DE")
+    return IdentityMention.of(event, transition, ATTRIBUTE_NAMES, "DE")
 
 
-def of(*namings: Naming) -> IdentityRecord:
-    return merged(ANN, namings, ())
+def of(*mentions: IdentityMention) -> IdentityRecord:
+    return with_mentions(ANN, mentions, ())
 
 
 def profile(record: IdentityRecord) -> dict[str, Any]:
@@ -41,21 +52,21 @@ def profile(record: IdentityRecord) -> dict[str, Any]:
 
 
 def keys(record: IdentityRecord) -> dict[Rule, str]:
-    return {rule: sign.key for rule, sign in record.signs.ranked()}
+    return {rule: match_key.key for rule, match_key in record.match_keys.ranked()}
 
 
 BOB = {"email": "bob@mail.example", "phone": "+493011", "firstName": "Bob", "lastName": "Lee", "location": "Mars"}
 
 
-def test_beside_a_token_the_word_of_the_page_is_kept_and_links_nobody() -> None:
-    record = of(naming(1, BOB, {}))
+def test_beside_a_token_event_data_is_stored_but_not_matched() -> None:
+    record = of(mention(1, BOB, {}))
     assert profile(record) == BOB
     assert keys(record) == {}
 
 
-def test_what_a_token_says_links_and_is_the_profile() -> None:
+def test_claims_of_a_token_are_matched_and_are_in_the_profile() -> None:
     token = {"email": "Ann@mail.example", "phone_number": "030 1234567", "given_name": "Ann", "family_name": "Poe"}
-    record = of(naming(1, BOB, token))
+    record = of(mention(1, BOB, token))
     assert profile(record) == {
         "email": "Ann@mail.example",
         "phone": "030 1234567",
@@ -68,7 +79,7 @@ def test_what_a_token_says_links_and_is_the_profile() -> None:
         Rule.PHONE_NUMBER: "phone:+49301234567",
         Rule.NAME: "name:ann\tpoe",
     }
-    assert {sign.assurance for _, sign in record.signs.ranked()} == {Assurance.PROVEN}
+    assert {match_key.assurance for _, match_key in record.match_keys.ranked()} == {Assurance.PROVEN}
 
 
 @pytest.mark.parametrize(
@@ -80,7 +91,7 @@ def test_what_a_token_says_links_and_is_the_profile() -> None:
         ),
         ({"mail": "a@b.de", "mobile": "1", "givenName": "Ann"}, {"email": "a@b.de", "phone": "1", "firstName": "Ann"}),
         ({"emailaddress": "a@b.de", "TEL": "1", "familyname": "P"}, {"email": "a@b.de", "phone": "1", "lastName": "P"}),
-        # Of several the first name that has a text; the others stay what they are.
+        # The first name with a text counts; the others stay as they are.
         ({"EmailAddress": "c@d.de", "email": "a@b.de"}, {"EmailAddress": "c@d.de", "email": "a@b.de"}),
         ({"EmailAddress": "c@d.de", "email": " "}, {"email": "c@d.de"}),
         ({"mobile": "2", "PHONENUMBER": "1", "tel": "3"}, {"mobile": "2", "phone": "1", "tel": "3"}),
@@ -89,21 +100,19 @@ def test_what_a_token_says_links_and_is_the_profile() -> None:
         ({"name": "Ann", "e-mail": "x", "address": "y"}, {"name": "Ann", "e-mail": "x", "address": "y"}),
     ],
 )
-def test_attributes_have_one_name_each_whatever_the_page_calls_them(
-    said: dict[str, Any], unified: dict[str, Any]
-) -> None:
-    assert profile(of(naming(1, said))) == unified
-    assert profile(of(naming(1, dict(reversed(said.items())), kind=Kind.USER_INFO))) == unified
+def test_each_attribute_gets_one_name(said: dict[str, Any], unified: dict[str, Any]) -> None:
+    assert profile(of(mention(1, said))) == unified
+    assert profile(of(mention(1, dict(reversed(said.items())), kind=Kind.USER_INFO))) == unified
 
 
 def test_an_attribute_links_by_any_of_its_names_and_a_token_by_its_own() -> None:
     said = {"EmailAddress": "Bob@b.de", "Mobile": "030 1234567", "FIRSTNAME": "Bob", "familyName": "Lee"}
-    assert keys(of(naming(1, said))) == {
+    assert keys(of(mention(1, said))) == {
         Rule.EMAIL_ADDRESS: "email:bob@b.de",
         Rule.PHONE_NUMBER: "phone:+49301234567",
         Rule.NAME: "name:bob\tlee",
     }
-    proven = of(naming(1, said, {"email": "ann@b.de"}))
+    proven = of(mention(1, said, {"email": "ann@b.de"}))
     assert keys(proven) == {Rule.EMAIL_ADDRESS: "email:ann@b.de"}
     assert profile(proven)["email"] == "ann@b.de", "a page cannot show another address beside the proven one"
 
@@ -120,47 +129,53 @@ def test_an_address_that_is_the_subject_is_proven() -> None:
     event = admitted("SignIn", VISIT, 1, "ann@mail.example", data=BOB, assurance=Assurance.PROVEN.value)
     transition = transition_of(event)
     assert transition
-    record = merged(
-        IdentityRecord(identity_id="ann@mail.example"), [Naming.of(event, transition, ATTRIBUTE_NAMES, None)], ()
+    record = with_mentions(
+        IdentityRecord(identity_id="ann@mail.example"),
+        [IdentityMention.of(event, transition, ATTRIBUTE_NAMES, None)],
+        (),
     )
     assert keys(record) == {Rule.EMAIL_ADDRESS: "email:ann@mail.example"}
 
 
 @pytest.mark.parametrize("order", list(permutations(range(3))))
-def test_what_is_claimed_displaces_nothing_that_is_proven(order: tuple[int, ...]) -> None:
+def test_claimed_values_do_not_replace_proven_ones(order: tuple[int, ...]) -> None:
     said = {"name": "Ann Poe", "location": "Berlin", "email": "other@mail.example"}
-    namings = [
-        naming(1, said, {"email": "ann@mail.example"}),
-        naming(2, BOB | {"name": "Bob"}, kind=Kind.USER_INFO),
-        naming(3, BOB | {"name": "Bob"}),  # a SignIn of a site without keys
+    mentions = [
+        mention(1, said, {"email": "ann@mail.example"}),
+        mention(2, BOB | {"name": "Bob"}, kind=Kind.USER_INFO),
+        mention(3, BOB | {"name": "Bob"}),  # a SignIn of a site without keys
     ]
     record = ANN
     for place in order:
-        record = merged(record, [namings[place]], ())
+        record = with_mentions(record, [mentions[place]], ())
     assert profile(record) == BOB | said | {"email": "ann@mail.example"}
     assert keys(record) == {Rule.EMAIL_ADDRESS: "email:ann@mail.example"}
 
 
-def test_without_a_key_the_newest_word_counts_and_links() -> None:
-    record = of(naming(1, {"email": "ann@mail.example"}), naming(2, {"email": "lee@mail.example"}))
+def test_without_a_key_the_newest_value_counts_and_is_matched() -> None:
+    record = of(mention(1, {"email": "ann@mail.example"}), mention(2, {"email": "lee@mail.example"}))
     assert profile(record) == {"email": "lee@mail.example"}
     assert keys(record) == {Rule.EMAIL_ADDRESS: "email:lee@mail.example"}
 
 
-def test_a_proof_of_what_was_claimed_is_a_reason_to_judge_again() -> None:
-    claimed = of(naming(1, {"email": "ann@mail.example"}))
-    judged = IdentityRecord(**{name: getattr(claimed, name) for name in claimed.__struct_fields__} | {"is_due": False})
-    assert merged(judged, [naming(2, {}, {"email": "ann@mail.example", "email_verified": True})], ()).is_due
+def test_a_proof_of_a_claimed_value_makes_linking_due() -> None:
+    claimed = of(mention(1, {"email": "ann@mail.example"}))
+    with_match_result = IdentityRecord(
+        **{name: getattr(claimed, name) for name in claimed.__struct_fields__} | {"is_due": False}
+    )
+    assert with_mentions(
+        with_match_result, [mention(2, {}, {"email": "ann@mail.example", "email_verified": True})], ()
+    ).is_due
 
 
-def test_erasing_takes_what_is_proven_too_and_leaves_what_came_later() -> None:
-    record = of(naming(1, {"location": "Berlin"}, {"email": "ann@mail.example"}), naming(9, {"sku": "A"}))
+def test_erasing_removes_proven_values_and_keeps_later_ones() -> None:
+    record = of(mention(1, {"location": "Berlin"}, {"email": "ann@mail.example"}), mention(9, {"sku": "A"}))
     later = erased(record, 5)
     assert (profile(later), keys(later), later.first_ms) == ({"sku": "A"}, {}, 9)
     assert erased(record, 9).is_blank
 
 
-def test_a_profile_of_before_sources_were_kept_is_claimed() -> None:
+def test_a_profile_value_without_a_source_is_claimed() -> None:
     old = convert({"key": "email", "value": '"ann@mail.example"', "at": "9"}, ProfileValue)
     assert old.source is Source.PAGE
     new = ProfileValue("email", '"lee@mail.example"', "1", Source.PAGE_OF_PERSON)
@@ -182,7 +197,7 @@ def test_a_profile_does_not_depend_on_the_order_of_arrival(
     most: int, given_values: list[ProfileValue], chance: random.Random
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("footfall_identity.identity_record.MOST_PROFILE_KEYS", most)
+        patch.setattr("footfall_identity.identity_record.MAX_PROFILE_KEYS", most)
         expected = best_values(given_values)
         arriving = given_values + chance.sample(given_values, len(given_values) // 2)
         chance.shuffle(arriving)
@@ -193,8 +208,8 @@ def test_a_profile_does_not_depend_on_the_order_of_arrival(
     assert profile == expected
 
 
-namings = st.builds(
-    lambda at_ms, said, token, kind: naming(at_ms, said, token if kind is Kind.SIGN_IN else None, kind),
+mentions = st.builds(
+    lambda at_ms, said, token, kind: mention(at_ms, said, token if kind is Kind.SIGN_IN else None, kind),
     st.integers(1, 4),
     st.dictionaries(st.sampled_from(["email", "phone", "location"]), st.sampled_from(["a@b.de", "030 1", "c@d.de"])),
     st.none() | st.dictionaries(st.sampled_from(["email", "phone_number"]), st.sampled_from(["a@b.de", "030 123456"])),
@@ -202,12 +217,14 @@ namings = st.builds(
 )
 
 
-@given(st.lists(namings, max_size=6), st.randoms(use_true_random=False))
-def test_a_record_does_not_depend_on_the_order_of_arrival(arrived: list[Naming], chance: random.Random) -> None:
+@given(st.lists(mentions, max_size=6), st.randoms(use_true_random=False))
+def test_a_record_does_not_depend_on_the_order_of_arrival(
+    arrived: list[IdentityMention], chance: random.Random
+) -> None:
     record = ANN
     again = arrived + chance.sample(arrived, len(arrived) // 2)
     chance.shuffle(again)
     for one in again:
-        record = merged(record, [one], ())
+        record = with_mentions(record, [one], ())
     expected = of(*arrived)
-    assert (record.profile, record.signs, record.keys) == (expected.profile, expected.signs, expected.keys)
+    assert (record.profile, record.match_keys, record.keys) == (expected.profile, expected.match_keys, expected.keys)

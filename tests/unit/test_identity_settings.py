@@ -1,4 +1,4 @@
-"""Identity starts only with settings that agree with each other."""
+"""Identity refuses settings that contradict each other."""
 
 import pytest
 from footfall_identity.settings import IdentitySettings

@@ -1,4 +1,4 @@
-"""The rules of a visit: each row of the transition table (design 3.1), and what makes it safe to merge in any order."""
+"""The rules of a visit: each row of the transition table, and what makes it safe to merge in any order."""
 
 import random
 import uuid
@@ -7,15 +7,15 @@ import pytest
 from footfall_timeline import (
     ANONYMOUS,
     Assurance,
-    Fold,
+    Attribution,
     Kind,
     LaterVersionError,
     Rule,
-    RunningFold,
-    Stamp,
+    RunningVisitState,
     State,
     Timeline,
     Transition,
+    VisitState,
     by_event,
     decode,
     encode,
@@ -32,7 +32,7 @@ from footfall_timeline import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.tools.stamps import stamp_at
+from tests.tools.attributions import attribution_at
 
 VISIT = "d23f0824-128b-4f33-8c5c-7fd0a6a3a450"
 
@@ -57,126 +57,128 @@ def sign_out(at: int) -> Transition:
     return Transition(at, event_id(at), Kind.SIGN_OUT, Assurance.NONE, "")
 
 
-def fold(*transitions: Transition) -> Fold:
-    return Fold(VISIT, merge(transitions))
+def visit_state(*transitions: Transition) -> VisitState:
+    return VisitState(VISIT, merge(transitions))
 
 
-def recognized(identity: str) -> Stamp:
-    return Stamp(State.RECOGNIZED, identity, "", Assurance.CLAIMED)
+def recognized(identity: str) -> Attribution:
+    return Attribution(State.RECOGNIZED, identity, "", Assurance.CLAIMED)
 
 
-def authenticated(identity: str, signed_in_at: int) -> Stamp:
-    return Stamp(State.AUTHENTICATED, identity, session_id(VISIT, event_id(signed_in_at)), Assurance.CLAIMED)
+def authenticated(identity: str, signed_in_at: int) -> Attribution:
+    return Attribution(State.AUTHENTICATED, identity, session_id(VISIT, event_id(signed_in_at)), Assurance.CLAIMED)
 
 
-def other_event_at(folded: Fold, at: int) -> Stamp:
-    """The stamp of an event that is no transition."""
-    return stamp_at(folded, at, "ffffffff-0000-4000-8000-000000000000")
+def other_event_at(found: VisitState, at: int) -> Attribution:
+    """The attribution of an event that is no transition."""
+    return attribution_at(found, at, "ffffffff-0000-4000-8000-000000000000")
 
 
 class TestTransitionTable:
     def test_a_visit_without_transitions_is_anonymous(self) -> None:
-        assert fold().stamp == ANONYMOUS
+        assert visit_state().attribution == ANONYMOUS
 
     def test_user_info_recognizes_an_anonymous_visitor(self) -> None:
-        assert fold(user_info(1, "ann")).stamp == recognized("ann")
+        assert visit_state(user_info(1, "ann")).attribution == recognized("ann")
 
     def test_user_info_of_another_identity_replaces_a_recognized_one(self) -> None:
-        folded = fold(user_info(1, "ann"), user_info(2, "bob"))
-        assert folded.stamp == recognized("bob")
-        assert [(a.identity, a.scope) for a in folded.associations] == [
+        found = visit_state(user_info(1, "ann"), user_info(2, "bob"))
+        assert found.attribution == recognized("bob")
+        assert [(a.identity, a.scope) for a in found.associations] == [
             ("ann", State.RECOGNIZED),
             ("bob", State.RECOGNIZED),
         ]
 
     def test_user_info_of_the_signed_in_identity_changes_nothing(self) -> None:
-        folded = fold(sign_in(1, "ann"), user_info(2, "ann"))
-        assert folded.stamp == stamp_at(folded, 2, event_id(2)) == authenticated("ann", 1)
-        assert folded.steps[-1].rule is Rule.USER_INFO_SAME_IDENTITY
+        found = visit_state(sign_in(1, "ann"), user_info(2, "ann"))
+        assert found.attribution == attribution_at(found, 2, event_id(2)) == authenticated("ann", 1)
+        assert found.steps[-1].rule is Rule.USER_INFO_SAME_IDENTITY
 
     def test_user_info_of_another_identity_while_signed_in_owns_only_its_own_event(self) -> None:
-        folded = fold(sign_in(1, "ann"), user_info(3, "bob"))
-        assert stamp_at(folded, 3, event_id(3)) == recognized("bob")
-        assert other_event_at(folded, 2) == other_event_at(folded, 4) == authenticated("ann", 1)
-        assert [(a.identity, a.scope) for a in folded.associations] == [
+        found = visit_state(sign_in(1, "ann"), user_info(3, "bob"))
+        assert attribution_at(found, 3, event_id(3)) == recognized("bob")
+        assert other_event_at(found, 2) == other_event_at(found, 4) == authenticated("ann", 1)
+        assert [(a.identity, a.scope) for a in found.associations] == [
             ("ann", State.AUTHENTICATED),
             ("bob", State.RECOGNIZED),
         ]
 
     @pytest.mark.parametrize("before", [(), (user_info(1, "ann"),), (user_info(1, "bob"),)])
     def test_sign_in_authenticates_from_any_state_and_opens_a_session(self, before: Timeline) -> None:
-        folded = fold(*before, sign_in(2, "bob"))
-        assert folded.stamp == authenticated("bob", 2)
-        assert [(s.identity, s.start_ms, s.end_ms) for s in folded.sessions] == [("bob", 2, None)]
+        found = visit_state(*before, sign_in(2, "bob"))
+        assert found.attribution == authenticated("bob", 2)
+        assert [(s.identity, s.start_ms, s.end_ms) for s in found.sessions] == [("bob", 2, None)]
 
     def test_sign_in_of_another_identity_closes_the_first_session_at_that_instant(self) -> None:
-        folded = fold(sign_in(1, "ann"), sign_in(5, "bob"))
-        assert folded.stamp == authenticated("bob", 5)
-        assert [(s.identity, s.start_ms, s.end_ms, s.end_event_id) for s in folded.sessions] == [
+        found = visit_state(sign_in(1, "ann"), sign_in(5, "bob"))
+        assert found.attribution == authenticated("bob", 5)
+        assert [(s.identity, s.start_ms, s.end_ms, s.end_event_id) for s in found.sessions] == [
             ("ann", 1, 5, event_id(5)),
             ("bob", 5, None, ""),
         ]
-        assert [a.scope for a in folded.associations] == [State.RECOGNIZED, State.AUTHENTICATED]
+        assert [a.scope for a in found.associations] == [State.RECOGNIZED, State.AUTHENTICATED]
 
     def test_sign_in_of_the_same_identity_keeps_the_session(self) -> None:
-        folded = fold(sign_in(1, "ann"), sign_in(5, "ann"))
-        assert folded.stamp == authenticated("ann", 1)
-        assert len(folded.sessions) == 1
+        found = visit_state(sign_in(1, "ann"), sign_in(5, "ann"))
+        assert found.attribution == authenticated("ann", 1)
+        assert len(found.sessions) == 1
 
     def test_sign_out_falls_to_recognized_and_still_carries_the_session_itself(self) -> None:
-        folded = fold(sign_in(1, "ann"), sign_out(5))
-        assert folded.stamp == recognized("ann")
-        assert stamp_at(folded, 5, event_id(5)) == recognized("ann")._replace(session_id=folded.sessions[0].session_id)
-        assert folded.sessions[0].end_ms == 5
-        assert folded.associations[0].scope is State.RECOGNIZED
+        found = visit_state(sign_in(1, "ann"), sign_out(5))
+        assert found.attribution == recognized("ann")
+        assert attribution_at(found, 5, event_id(5)) == recognized("ann")._replace(
+            session_id=found.sessions[0].session_id
+        )
+        assert found.sessions[0].end_ms == 5
+        assert found.associations[0].scope is State.RECOGNIZED
 
     @pytest.mark.parametrize("before", [(), (user_info(1, "ann"),)])
     def test_sign_out_without_a_session_has_no_effect(self, before: Timeline) -> None:
-        assert fold(*before, sign_out(2)).stamp == fold(*before).stamp
+        assert visit_state(*before, sign_out(2)).attribution == visit_state(*before).attribution
 
     def test_earlier_events_are_not_back_filled(self) -> None:
-        folded = fold(sign_in(5, "ann"))
-        assert other_event_at(folded, 4) == ANONYMOUS
+        found = visit_state(sign_in(5, "ann"))
+        assert other_event_at(found, 4) == ANONYMOUS
 
     def test_signing_in_again_after_signing_out_opens_a_second_session(self) -> None:
-        folded = fold(sign_in(1, "ann"), sign_out(2), sign_in(3, "ann"))
-        assert [(s.start_ms, s.end_ms) for s in folded.sessions] == [(1, 2), (3, None)]
-        assert folded.associations[0].scope is State.AUTHENTICATED
+        found = visit_state(sign_in(1, "ann"), sign_out(2), sign_in(3, "ann"))
+        assert [(s.start_ms, s.end_ms) for s in found.sessions] == [(1, 2), (3, None)]
+        assert found.associations[0].scope is State.AUTHENTICATED
 
 
 class TestTokens:
     A, B = "a" * 16, "b" * 16
 
     def test_a_token_used_before_a_sign_out_proves_nothing_after_it(self) -> None:
-        folded = fold(proven(1, "ann", self.A), sign_out(2), proven(3, "ann", self.A))
-        assert folded.stamp == recognized("ann")
-        assert folded.steps[-1].rule is Rule.SIGN_IN_TOKEN_USED_BEFORE
-        assert [(s.start_ms, s.end_ms) for s in folded.sessions] == [(1, 2)]
+        found = visit_state(proven(1, "ann", self.A), sign_out(2), proven(3, "ann", self.A))
+        assert found.attribution == recognized("ann")
+        assert found.steps[-1].rule is Rule.SIGN_IN_TOKEN_USED_BEFORE
+        assert [(s.start_ms, s.end_ms) for s in found.sessions] == [(1, 2)]
 
-    def test_another_token_does_and_so_does_the_same_one_while_nobody_signs_out(self) -> None:
+    def test_another_token_counts_and_so_does_the_same_token_before_a_sign_out(self) -> None:
         for again in (
-            fold(proven(1, "ann", self.A), proven(2, "ann", self.A)),
-            fold(proven(1, "ann", self.A), proven(2, "bob", self.B), proven(3, "ann", self.A)),
-            fold(proven(1, "ann", self.A), sign_out(2), proven(3, "ann", self.B)),
-            fold(sign_out(1), proven(2, "ann", self.A)),
+            visit_state(proven(1, "ann", self.A), proven(2, "ann", self.A)),
+            visit_state(proven(1, "ann", self.A), proven(2, "bob", self.B), proven(3, "ann", self.A)),
+            visit_state(proven(1, "ann", self.A), sign_out(2), proven(3, "ann", self.B)),
+            visit_state(sign_out(1), proven(2, "ann", self.A)),
         ):
-            assert (again.stamp.state, again.stamp.assurance) == (State.AUTHENTICATED, Assurance.PROVEN)
+            assert (again.attribution.state, again.attribution.assurance) == (State.AUTHENTICATED, Assurance.PROVEN)
 
     def test_every_token_used_before_the_sign_out_is_used_whoever_signed_out(self) -> None:
         used = proven(1, "ann", self.A), proven(2, "bob", self.B), sign_out(3)
         for token_id, name in ((self.A, "ann"), (self.B, "bob")):
-            assert fold(*used, proven(4, name, token_id)).stamp.state is State.RECOGNIZED
+            assert visit_state(*used, proven(4, name, token_id)).attribution.state is State.RECOGNIZED
 
     def test_beside_whoever_is_signed_in_it_counts_as_any_user_info(self) -> None:
         signed_in = proven(1, "ann", self.A), sign_out(2), proven(3, "bob", self.B)
-        folded = fold(*signed_in, proven(4, "ann", self.A))
-        assert folded.stamp == fold(*signed_in).stamp
-        assert stamp_at(folded, 4, event_id(4)) == recognized("ann")
-        assert folded.steps[-1].rule is Rule.SIGN_IN_TOKEN_USED_BEFORE
+        found = visit_state(*signed_in, proven(4, "ann", self.A))
+        assert found.attribution == visit_state(*signed_in).attribution
+        assert attribution_at(found, 4, event_id(4)) == recognized("ann")
+        assert found.steps[-1].rule is Rule.SIGN_IN_TOKEN_USED_BEFORE
 
     def test_erasing_a_person_brings_no_token_back(self) -> None:
         erased = erase((proven(1, "ann", self.A), sign_out(2)), "ann", 2)
-        assert Fold(VISIT, merge(erased, (proven(3, "ann", self.A),))).stamp == recognized("ann")
+        assert VisitState(VISIT, merge(erased, (proven(3, "ann", self.A),))).attribution == recognized("ann")
         assert merge(erased, (proven(1, "ann", self.A),)) == erased
 
     def test_entries_without_a_token_are_encoded_as_before_tokens_had_ids(self) -> None:
@@ -188,20 +190,20 @@ class TestTokens:
 
 
 class TestErasure:
-    def test_an_erased_sign_in_leaves_nobody(self) -> None:
-        folded = Fold(VISIT, erase((sign_in(1, "ann"), sign_out(3)), "ann", 10))
-        assert folded.stamp == other_event_at(folded, 2) == ANONYMOUS
-        assert (folded.sessions, folded.associations) == ([], [])
+    def test_after_an_erased_sign_in_the_visitor_is_anonymous(self) -> None:
+        found = VisitState(VISIT, erase((sign_in(1, "ann"), sign_out(3)), "ann", 10))
+        assert found.attribution == other_event_at(found, 2) == ANONYMOUS
+        assert (found.sessions, found.associations) == ([], [])
 
     def test_an_erased_sign_in_still_closes_another_persons_session(self) -> None:
-        folded = Fold(VISIT, erase((sign_in(1, "ann"), sign_in(2, "bob")), "bob", 10))
-        assert [(s.identity, s.end_ms) for s in folded.sessions] == [("ann", 2)]
-        assert folded.stamp == ANONYMOUS
+        found = VisitState(VISIT, erase((sign_in(1, "ann"), sign_in(2, "bob")), "bob", 10))
+        assert [(s.identity, s.end_ms) for s in found.sessions] == [("ann", 2)]
+        assert found.attribution == ANONYMOUS
 
     def test_an_erased_user_info_leaves_another_persons_session_open(self) -> None:
-        folded = Fold(VISIT, erase((sign_in(1, "ann"), user_info(2, "bob")), "bob", 10))
-        assert folded.stamp == authenticated("ann", 1)
-        assert stamp_at(folded, 2, event_id(2)) == ANONYMOUS
+        found = VisitState(VISIT, erase((sign_in(1, "ann"), user_info(2, "bob")), "bob", 10))
+        assert found.attribution == authenticated("ann", 1)
+        assert attribution_at(found, 2, event_id(2)) == ANONYMOUS
 
     def test_what_happened_after_the_erasure_stays(self) -> None:
         assert erase((user_info(11, "ann"),), "ann", 10) == (user_info(11, "ann"),)
@@ -250,7 +252,9 @@ class TestMerge:
         again = user_info(5, "ann")._replace(event_time_ms=3)  # its token had expired, and it was another second's
         for timeline in (merge((proven, again)), merge((again,), (proven,))):
             assert by_event(timeline) == (proven._replace(event_time_ms=3),)
-            assert Fold(VISIT, timeline).stamp == authenticated("ann", 5)._replace(assurance=Assurance.PROVEN)
+            assert VisitState(VISIT, timeline).attribution == authenticated("ann", 5)._replace(
+                assurance=Assurance.PROVEN
+            )
 
     @given(transitions, transitions)
     def test_of_copies_of_one_assurance_the_smaller_wins(self, one: Transition, other: Transition) -> None:
@@ -262,15 +266,15 @@ class TestMerge:
         assert from_fields(to_fields(timeline).items()) == timeline
 
     @given(st.lists(transitions, max_size=12), st.randoms(use_true_random=False))
-    def test_the_fold_does_not_depend_on_arrival(self, arrived: list[Transition], chance: random.Random) -> None:
-        expected = Fold(VISIT, merge(arrived)).steps
+    def test_the_state_does_not_depend_on_arrival(self, arrived: list[Transition], chance: random.Random) -> None:
+        expected = VisitState(VISIT, merge(arrived)).steps
         again = arrived + chance.sample(arrived, len(arrived) // 2)
         chance.shuffle(again)
         timeline: Timeline = ()
         while again:
             size = chance.randint(1, 3)
             timeline, again = merge(timeline, again[:size]), again[size:]
-        assert Fold(VISIT, timeline).steps == expected
+        assert VisitState(VISIT, timeline).steps == expected
 
     @given(transitions)
     def test_the_encoded_form_of_an_entry_is_read_back(self, one: Transition) -> None:
@@ -284,31 +288,33 @@ class TestMerge:
             decode(event_id(1), text)
 
 
-class TestFold:
+class TestVisitState:
     @given(timelines)
-    def test_stretches_say_the_same_as_stamps_for_every_key(self, timeline: Timeline) -> None:
-        folded = Fold(VISIT, timeline)
-        stretches = list(folded.stretches())
+    def test_ranges_say_the_same_as_attributions_for_every_key(self, timeline: Timeline) -> None:
+        found = VisitState(VISIT, timeline)
+        ranges = list(found.attribution_ranges())
         for at in range(31):
             for number in range(13):
                 key = order_key(at, event_id(number))
-                [stamp] = [s.stamp for s in stretches if s.start <= key and (s.stop is None or key < s.stop)]
-                assert stamp == stamp_at(folded, at, event_id(number))
+                [attribution] = [s.attribution for s in ranges if s.start <= key and (s.stop is None or key < s.stop)]
+                assert attribution == attribution_at(found, at, event_id(number))
 
     @given(st.lists(timelines, max_size=6))
-    def test_a_running_fold_says_the_same_as_one_from_the_beginning(self, seen: list[Timeline]) -> None:
-        running, timeline = RunningFold(VISIT, ()), merge()
+    def test_a_running_state_equals_one_computed_from_the_beginning(self, seen: list[Timeline]) -> None:
+        running, timeline = RunningVisitState(VISIT, ()), merge()
         for more in seen:
             timeline = merge(timeline, more)[:8]
             running.move_to(reversed(timeline))
-            assert running.stamp == Fold(VISIT, timeline).stamp
+            assert running.attribution == VisitState(VISIT, timeline).attribution
 
     @given(timelines)
     def test_a_session_is_open_exactly_while_authenticated(self, timeline: Timeline) -> None:
-        folded = Fold(VISIT, timeline)
-        open_sessions = [s.session_id for s in folded.sessions if s.end_ms is None]
-        assert open_sessions == ([folded.stamp.session_id] if folded.stamp.state is State.AUTHENTICATED else [])
-        assert all(s.end_ms is None or s.start_ms <= s.end_ms for s in folded.sessions)
+        found = VisitState(VISIT, timeline)
+        open_sessions = [s.session_id for s in found.sessions if s.end_ms is None]
+        assert open_sessions == (
+            [found.attribution.session_id] if found.attribution.state is State.AUTHENTICATED else []
+        )
+        assert all(s.end_ms is None or s.start_ms <= s.end_ms for s in found.sessions)
 
 
 class TestIds:

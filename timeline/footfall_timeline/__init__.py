@@ -1,24 +1,5 @@
-"""The rules of a visit, pure: which transitions there are, how they merge, and what they say of each moment."""
+"""The rules of a visit, as pure functions: transitions, how they merge, and the state that follows from them."""
 
-from footfall_timeline.admitted import (
-    LONGEST_IDENTITY,
-    UnfitEventError,
-    has_stored_ids,
-    transition_of,
-)
-from footfall_timeline.fold import (
-    ANONYMOUS,
-    EFFECTS,
-    Association,
-    Fold,
-    Rule,
-    RunningFold,
-    Session,
-    Stamp,
-    State,
-    Step,
-    Stretch,
-)
 from footfall_timeline.ids import (
     identity_hash,
     normalize_uuid,
@@ -43,44 +24,24 @@ from footfall_timeline.transitions import (
     merge,
     to_fields,
 )
-from footfall_timeline.walls import Walls, WallsError
+from footfall_timeline.visit_state import (
+    ANONYMOUS,
+    EFFECTS,
+    Association,
+    Attribution,
+    AttributionRange,
+    Rule,
+    RunningVisitState,
+    Session,
+    State,
+    Step,
+    VisitState,
+)
 
 __all__ = [
-    "ANONYMOUS",
-    "EFFECTS",
-    "LONGEST_IDENTITY",
-    "Association",
-    "Assurance",
-    "Fold",
-    "Kind",
-    "LaterVersionError",
-    "Rule",
-    "RunningFold",
-    "Session",
-    "Stamp",
-    "State",
-    "Step",
-    "Stretch",
-    "Timeline",
-    "Transition",
-    "UnfitEventError",
-    "Walls",
-    "WallsError",
-    "by_event",
-    "decode",
-    "encode",
-    "erase",
-    "from_fields",
-    "has_stored_ids",
-    "identity_hash",
-    "merge",
-    "normalize_uuid",
-    "order_key",
-    "page_id",
-    "partition",
-    "scoped_visit_id",
-    "session_id",
-    "to_fields",
-    "transition_of",
+    "ANONYMOUS", "EFFECTS", "Association", "Assurance", "Attribution", "AttributionRange", "Kind",
+    "LaterVersionError", "Rule", "RunningVisitState", "Session", "State", "Step", "Timeline", "Transition",
+    "VisitState", "by_event", "decode", "encode", "erase", "from_fields", "identity_hash", "merge",
+    "normalize_uuid", "order_key", "page_id", "partition", "scoped_visit_id", "session_id", "to_fields",
     "user_agent_id",
-]
+]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Turns what a browser sends into ids and keys, so that a retry, a replay or a second reader computes the same."""
+"""Ids and keys derived from what a browser sends: a retry, a replay and every reader compute the same ones."""
 
 import hashlib
 import hmac
@@ -21,52 +21,52 @@ def normalize_uuid(text: str) -> str:
 
 
 def order_key(event_time_ms: int, event_id: str) -> str:
-    """The key everything in a visit is ordered by: sorts as (event_time_ms, event_id) does. 49 characters."""
+    """The key that orders the events of a visit: it sorts as (event_time_ms, event_id) does. 49 characters."""
     return f"{event_time_ms:013d}{event_id}"
 
 
 def partition(visit_id: str, partitions: int) -> int:
-    """Which of `partitions` a visit belongs to, 0-based. Never changes for a given pair."""
+    """The partition of a visit, from 0 to `partitions` - 1. It never changes for the same two values."""
     return zlib.crc32(visit_id.encode()) % partitions
 
 
 @lru_cache(maxsize=16_384)
 def scoped_visit_id(visit_id: str, group: str) -> str:
-    """The visit of a group of sites that a browser calls `visit_id`: UUIDv5 of both; without a group the id itself.
+    """The id of the visit that a browser calls `visit_id` on the sites of a group: UUIDv5 of both.
 
-    That of the group `default` too, which is all there is in many deployments; but never one that might be another
-    group's. Those are all of version 5.
+    Without a group, and for the group `default`, it is `visit_id` itself. But a `visit_id` of version 5 may be the
+    derived id of another group, so the group `default` derives an id from it too.
     """
     is_plain = not group or (group == "default" and visit_id[14] != "5")
     return visit_id if is_plain else _uuid5(visit_id, f"group/{group}")
 
 
 def session_id(visit_id: str, sign_in_event_id: str) -> str:
-    """The session a SignIn opens: UUIDv5 of the visit and the SignIn's event id."""
+    """The id of the session that a SignIn opens: UUIDv5 of the visit and the event id of the SignIn."""
     return _uuid5(visit_id, f"session/{sign_in_event_id}")
 
 
 def identity_hash(erasure_key: str, identity: str) -> bytes:
-    """What stands for an erased identity in the log and in tombstones: HMAC-SHA256 under ERASURE_KEY. 32 bytes."""
+    """The hash of an erased identity in the log and in tombstones: HMAC-SHA256 with ERASURE_KEY. 32 bytes."""
     return hmac.digest(erasure_key.encode(), identity.encode(), "sha256")
 
 
 @lru_cache(maxsize=16_384)
 def page_id(visit_id: str, browser_page_id: str) -> str:
-    """The page entry: UUIDv5 of the visit and the id the browser gave the page."""
+    """The id of a page entry: UUIDv5 of the visit and the id that the browser gave the page."""
     return _uuid5(visit_id, f"page/{browser_page_id}")
 
 
 @lru_cache(maxsize=16_384)
 def user_agent_id(visit_id: str, user_agent: str) -> str:
-    """The user-agent record of a visit: UUIDv5 of the visit and the user agent."""
+    """The id of a user-agent record: UUIDv5 of the visit and the user agent."""
     return _uuid5(visit_id, f"userAgent/{user_agent}")
 
 
 def _uuid5(namespace: str, name: str) -> str:
-    """`str(uuid.uuid5(uuid.UUID(namespace), name))`, of which each new page needs one, in 2 instead of 5 µs.
+    """`str(uuid.uuid5(uuid.UUID(namespace), name))` in 2 instead of 5 µs: every new page needs one.
 
-    Raises ValueError for a namespace that is no UUID.
+    Raises ValueError when the namespace is not a UUID.
     """
     parent = bytes.fromhex(namespace.replace("-", ""))
     if len(parent) != 16:

@@ -1,4 +1,4 @@
-"""Turns identifying events into a timeline: a set of transitions that merges in any order to the same result."""
+"""The timeline of a visit: a set of transitions that merges in any order to the same result."""
 
 from collections.abc import Iterable
 from enum import IntEnum
@@ -24,11 +24,11 @@ class Assurance(IntEnum):
 
 
 class Transition(NamedTuple):
-    """One identifying event. Sorts by (event time, event id).
+    """One event that changes who the visitor is. Sorts by (event time, event id).
 
-    `identity` is empty for a SIGN_OUT. On a USER_INFO or SIGN_IN an empty identity is the erased marker: it was
-    somebody who has since been forgotten. The marker is smaller than the entry it replaces, so it wins every merge.
-    `token_id` stands for the token that proved a SIGN_IN; it stays when the person is erased: the token was used.
+    `identity` is empty for a SIGN_OUT. On a USER_INFO or SIGN_IN an empty identity is the mark of an erased person. The
+    mark is smaller than the entry that it replaces, so it wins every merge. `token_id` identifies the token that proved
+    a SIGN_IN. It stays when the person is erased, because the token has been used.
     """
 
     event_time_ms: int
@@ -45,23 +45,24 @@ class Transition(NamedTuple):
 
     @property
     def is_erased(self) -> bool:
-        """Whether the person it named has been forgotten."""
+        """Whether the person that it named has been erased."""
         return self.kind is not Kind.SIGN_OUT and not self.identity
 
 
 Timeline = tuple[Transition, ...]
-"""Transitions of one visit, sorted: of each event one entry at most for each assurance.
+"""Sorted transitions of one visit. An event has at most one entry for each assurance.
 
 A SignIn that is sent again after its token has expired is admitted with less assurance, and perhaps at another time.
-Both copies are kept; `by_event` says what they amount to.
+Both entries are kept, and `by_event` combines them.
 """
 
 
 def merge(*parts: Iterable[Transition]) -> Timeline:
-    """The union of timelines; of two entries of one event and assurance the one that is smaller when encoded stays.
+    """The union of timelines. Of two entries of one event and assurance, the one that is smaller when encoded stays.
 
-    Commutative, associative and idempotent, so neither order nor repetition of arrival matters. It stays so when only
-    the first N entries of each result are kept: an entry that is left out has N smaller ones, and these only fall.
+    Commutative, associative and idempotent, so neither the order of arrival nor duplicates matter. That also holds
+    when only the first N entries of each result are kept: an entry that is left out has N smaller ones, and a merge can
+    only make them smaller.
     """
     merged: dict[tuple[str, Assurance], Transition] = {}
     for part in parts:
@@ -74,7 +75,7 @@ def merge(*parts: Iterable[Transition]) -> Timeline:
 
 
 def by_event(timeline: Timeline) -> Timeline:
-    """One transition an event: its earliest time, and what its entry of the highest assurance says."""
+    """One transition for each event: with its earliest time, and otherwise the entry of the highest assurance."""
     found: dict[str, Transition] = {}
     for transition in timeline:
         known = found.setdefault(transition.event_id, transition)
@@ -84,23 +85,23 @@ def by_event(timeline: Timeline) -> Timeline:
 
 
 def erase(timeline: Iterable[Transition], identity: str, erase_time_ms: int) -> Timeline:
-    """The timeline with the erased marker wherever it named `identity` up to that moment."""
+    """The timeline with the mark of an erased person wherever it named `identity` up to that moment."""
     return tuple(
         t._replace(identity="") if t.identity == identity and t.event_time_ms <= erase_time_ms else t for t in timeline
     )
 
 
 class LaterVersionError(ValueError):
-    """What is stored was written by a later version, and this one cannot tell what it means."""
+    """A stored entry was written by a later version of this program, which this version cannot read."""
 
 
 def encode(transition: Transition) -> str:
     """An entry without its event id, as stores keep it: time, kind, assurance and identity.
 
-    This is version 1, told by its first character, a digit. A later version shall begin with a character below the
-    digits, so that it stays when an earlier one merges the same event. Behind the assurance may be a dot and the id of
-    a token: to a program from before tokens had ids, what a later version has written. A dot sorts before `|`, so of
-    two entries of one time the one with a token stays.
+    Version 1 begins with a digit. A later version must begin with a character below the digits, so that its entry stays
+    when an earlier version merges the same event. The assurance may be followed by a dot and the id of a token, which
+    programs from before tokens had ids reject as a later version. A dot sorts before `|`, so of two entries of one time
+    the one with a token stays.
     """
     event_time_ms, _, kind, assurance, identity, token_id = transition
     proof = f"{assurance.value}.{token_id}" if token_id else f"{assurance.value}"
@@ -108,7 +109,7 @@ def encode(transition: Transition) -> str:
 
 
 def to_fields(timeline: Timeline) -> dict[str, str]:
-    """A timeline as stores keep it: encoded entries by event id, further ones of an event by `id+assurance`."""
+    """A timeline as stores keep it: encoded entries by event id, further entries of an event by `id+assurance`."""
     fields: dict[str, str] = {}
     for transition in timeline:
         event_id = transition.event_id
@@ -118,7 +119,7 @@ def to_fields(timeline: Timeline) -> dict[str, str]:
 
 
 def from_fields(fields: Iterable[tuple[str, str]]) -> Timeline:
-    """The inverse of `to_fields`. Raises LaterVersionError for what this version has not written."""
+    """The inverse of `to_fields`. Raises LaterVersionError."""
     return tuple(sorted(decode(field, text) for field, text in fields))
 
 
@@ -130,4 +131,4 @@ def decode(field: str, text: str) -> Transition:
         event_id, _, _ = field.partition("+")
         return Transition(int(event_time_ms), event_id, Kind(int(kind)), Assurance(int(assurance)), identity, token_id)
     except ValueError:
-        raise LaterVersionError("a transition of a later version") from None
+        raise LaterVersionError("the transition was written by a later version") from None

@@ -2,7 +2,7 @@
 
 import re
 
-from footfall_gateway.beacons.sites import Sites
+from footfall_eventlog.sites import Site, Sites
 
 RawHeaders = list[tuple[bytes, bytes]]
 
@@ -18,7 +18,7 @@ _VARY: RawHeaders = [(b"vary", b"origin")]
 class Cors:
     """CORS headers by `Origin`, without credentials: a beacon needs no cookie."""
 
-    def __init__(self, sites: Sites) -> None:
+    def __init__(self, sites: Sites[Site]) -> None:
         self._sites = sites
         self._cache: dict[bytes, RawHeaders] = {}
 

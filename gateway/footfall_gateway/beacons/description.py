@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final
 
 import msgspec
+from footfall_eventlog.events import MAX_EVENTS
 from msgspec import Meta
 
 from footfall_gateway.beacons.connection import MAX_PIXEL_QUERY
 from footfall_gateway.beacons.endpoint import BeaconResponse
 from footfall_gateway.beacons.envelope import (
-    MAX_EVENTS,
     BeaconEvent,
     EventName,
     Milliseconds,

@@ -9,22 +9,16 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
+from footfall_eventlog.events import MAX_EVENTS
+from footfall_eventlog.sites import Site, Sites
 from msgspec import Meta
 
 from footfall_gateway import metrics
 from footfall_gateway.beacons.connection import MAX_PIXEL_QUERY
 from footfall_gateway.beacons.cors import MAX_ORIGIN_LENGTH, Cors, RawHeaders
-from footfall_gateway.beacons.envelope import (
-    MAX_EVENTS,
-    BeaconError,
-    Envelope,
-    Rejection,
-    TooManyEventsError,
-    decode_beacon,
-)
+from footfall_gateway.beacons.envelope import BeaconError, Envelope, Rejection, TooManyEventsError, decode_beacon
 from footfall_gateway.beacons.intake import REASONS, Intake, Outcome, Sender, now_ms
 from footfall_gateway.beacons.rate_limit import RateLimiter
-from footfall_gateway.beacons.sites import Sites
 from footfall_gateway.http import BodyReader, ClientGoneError, Receive, require_plain
 from footfall_gateway.problem import Problem
 
@@ -100,7 +94,7 @@ class BeaconEndpoint:
 
     paths = frozenset(("/beacon", "/beacon.gif"))
 
-    def __init__(self, intake: Intake, sites: Sites, limiter: RateLimiter, bodies: BodyReader) -> None:
+    def __init__(self, intake: Intake, sites: Sites[Site], limiter: RateLimiter, bodies: BodyReader) -> None:
         self._intake = intake
         self._sites = sites
         self.cors = Cors(sites)
@@ -225,8 +219,8 @@ class BeaconEndpoint:
         if not limits:
             return
         find, origin = self._sites.find, sender.origin
-        counts = Counter(find(event.site or envelope.site or "", origin) for event in envelope.events)
-        del counts[""]  # the collector rejects them
+        found = (find(event.site or envelope.site or "", origin) for event in envelope.events)
+        counts = Counter(site.name for site in found if site)  # the collector rejects events without a site
         parts = {site: (events, size * events // len(envelope.events)) for site, events in counts.items()}
         if wait_s := max((limits.wait_s(site, *part) for site, part in parts.items()), default=0):
             raise Problem(429, "too many events or bytes for this site; try again later", retry_s=wait_s)

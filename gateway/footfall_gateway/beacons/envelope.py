@@ -7,13 +7,11 @@ from collections.abc import Sequence
 from typing import Annotated, NamedTuple
 
 import msgspec
+from footfall_eventlog.events import MAX_EVENT_BYTES, MAX_EVENTS
 from msgspec import Meta
 
 from footfall_gateway.fields import LAST_MS, SentGlobalVisitId, SentUuid, SiteName
 from footfall_gateway.problem import format_error
-
-MAX_EVENTS = 1_000
-MAX_EVENT_BYTES = 64 * 1024
 
 _INT64_MAX = 2**63 - 1
 _MAX_ID_LENGTH = 64

@@ -9,7 +9,7 @@ import math
 import time
 
 import structlog
-from footfall_servicekit.partitions import pool
+from footfall_eventlog.partitions import connection_pool
 from limits import RateLimitItemPerMinute, RateLimitItemPerSecond
 from limits.aio.storage import RedisStorage
 from limits.aio.strategies import FixedWindowRateLimiter
@@ -117,7 +117,7 @@ class RateLimiter:
         self.sites = sites
         self._includes_loopback = includes_loopback
         # The braces put all counts into one slot of a Redis Cluster, so that one client can reach them.
-        self._pool = pool(redis_url, "{rate}", timeout_ms=int(SHARE_EVERY_S * 1000))
+        self._pool = connection_pool(redis_url, "{rate}", timeout_ms=int(SHARE_EVERY_S * 1000))
         storage = RedisStorage(
             f"async+{redis_url}",
             wrap_exceptions=True,

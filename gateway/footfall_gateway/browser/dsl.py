@@ -3,17 +3,16 @@
 import codecs
 import re
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from xml.parsers import expat
 
-import structlog
+from footfall_servicekit.reloading import ReloadingFile
 
 from footfall_gateway.http import BrowserFile, browser_file
 
 DEFAULT_FILE = Path(__file__).with_name("domain-model.xml")
-
-_log = structlog.get_logger()
 
 _MAX_AGE_S = 60
 """Authors expect to see a change soon. A revalidation by entity tag is cheap."""
@@ -117,37 +116,13 @@ def check_dsl_file(path: Path) -> BrowserFile:
     return browser_file(found.text.encode(), "application/xml; charset=utf-8", _MAX_AGE_S)
 
 
-class DslFile:
-    """The file that is served. After a change with a fault, the last valid content is served.
-
-    Raises:
-        DslFileError: the file has a fault at the start.
-
-    """
+class DslFile(ReloadingFile[BrowserFile]):
+    """The file that is served. After a change with a fault, the last valid content is served."""
 
     def __init__(self, path: Path | None) -> None:
-        self._path = path or DEFAULT_FILE
-        self._seen = self._file_state()
-        self._current = check_dsl_file(self._path)
-
-    def current(self) -> BrowserFile:
-        """The last valid content. Each call checks the file for a change, which blocks for microseconds."""
-        state = self._file_state()
-        if state != self._seen:
-            self._seen = state
-            try:
-                self._current = check_dsl_file(self._path)
-                _log.info("DSL_FILE read again", path=str(self._path), version=self._current.version)
-            except DslFileError as error:
-                _log.error("DSL_FILE has a fault; the last valid content is served", reason=str(error))
-        return self._current
-
-    def _file_state(self) -> tuple[int, int] | None:
-        try:
-            status = self._path.stat()
-        except OSError:
-            return None
-        return status.st_mtime_ns, status.st_size
+        """Raises DslFileError when the file has a fault at the start."""
+        file = path or DEFAULT_FILE
+        super().__init__(partial(check_dsl_file, file), [file])
 
 
 class _EntityError(Exception):

@@ -8,6 +8,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from footfall.history.v1 import visit_pb2
 from footfall.identity.v1 import identity_pb2, visitor_pb2
+from footfall_eventlog.events import SYSTEM_EVENTS
 from google.protobuf.timestamp_pb2 import Timestamp
 from msgspec import Meta
 
@@ -35,8 +36,6 @@ _EVENTS: Final = Meta(description="Its events; null without `include_events_deta
 _PAGES: Final = Meta(description="Its page entries; null without `include_pages_detail`.")
 _SESSIONS: Final = Meta(description="Its sessions; null without `include_sessions_detail`.")
 _VISITS: Final = Meta(description="Its visits; null without `include_visits_detail`.")
-
-_SYSTEM_EVENTS = {"VisitStarted", "PageEntered", "PageExited", "SignIn", "SignOut", "UserInfo"}
 
 
 EventIds = Annotated[list[Uuid] | None, Meta(description="Ids of its events; null without `include_events`.")]
@@ -208,7 +207,7 @@ def event(stored: visit_pb2.StoredEvent) -> Event:
 
 def event_type(event_name: str) -> Literal["SYSTEM", "BUSINESS"]:
     """`SYSTEM` or `BUSINESS`, by the name of the event."""
-    return "SYSTEM" if event_name in _SYSTEM_EVENTS else "BUSINESS"
+    return "SYSTEM" if event_name in SYSTEM_EVENTS else "BUSINESS"
 
 
 def page(stored: visit_pb2.Page) -> Page:

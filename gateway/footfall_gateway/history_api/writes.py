@@ -8,13 +8,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
-from footfall_timeline import Walls, normalize_uuid, page_id, user_agent_id
+from footfall_eventlog.events import VISIT_STARTED
+from footfall_eventlog.site_groups import SiteGroups
+from footfall_eventlog.sites import DEFAULT_SITE
+from footfall_timeline import normalize_uuid, page_id, user_agent_id
 from msgspec import Meta
 from starlette.responses import Response
 
 from footfall_gateway.auth import KeyScope, Principal
 from footfall_gateway.beacons import (
-    DEFAULT_SITE,
     BeaconError,
     BeaconEvent,
     Envelope,
@@ -60,10 +62,10 @@ class VisitBody(msgspec.Struct, rename="camel"):
 class HistoryWrites:
     """The write operations of the History API."""
 
-    def __init__(self, intake: Intake, lookup: Lookup, walls: Walls) -> None:
+    def __init__(self, intake: Intake, lookup: Lookup, site_groups: SiteGroups) -> None:
         self._intake = intake
         self._lookup = lookup
-        self._walls = walls
+        self._site_groups = site_groups
 
     def operations(self) -> list[Operation[Any, Any]]:
         """The operations."""
@@ -103,7 +105,7 @@ class HistoryWrites:
         given, received_ms = call.body, now_ms()
         start_ms = received_ms if given.start_date is None else to_int64(given.start_date)
         event = BeaconEvent(
-            event_name="VisitStarted",
+            event_name=VISIT_STARTED,
             event_id=_new_id(),
             visit_id=given.visit_id or str(uuid.uuid4()),
             global_visit_id=given.global_visit_id,
@@ -112,7 +114,7 @@ class HistoryWrites:
         )
         await self._store(event, Sender(received_ms, user_agent=given.user_agent, keeps_times=True), _NAMES_OF_VISIT)
         visit_id = normalize_uuid(event.visit_id or "")
-        stored_id = self._walls.stored_id(visit_id, event.site or DEFAULT_SITE)
+        stored_id = self._site_groups.stored_id(visit_id, event.site or DEFAULT_SITE)
         stored = await _poll_history(call.principal, lambda: self._lookup.visit(stored_id, call.principal))
         if stored:
             return json_response(resources.visit(stored))
@@ -139,7 +141,7 @@ class HistoryWrites:
         event.site = call.principal.site_for_writes(event.site or "")
         await self._store(event, Sender(received_ms))
         event_id = normalize_uuid(event.event_id)
-        stored_id = self._walls.stored_id(event.visit_id, event.site or DEFAULT_SITE)
+        stored_id = self._site_groups.stored_id(event.visit_id, event.site or DEFAULT_SITE)
         stored = await _poll_history(call.principal, lambda: self._lookup.event(event_id, call.principal, stored_id))
         if stored:
             return json_response(resources.event(stored))

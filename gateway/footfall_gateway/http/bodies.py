@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
+from footfall_eventlog.events import MAX_BATCH_BYTES
+
 from footfall_gateway.problem import Problem
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
-MAX_BODY: Final = 1024 * 1024
+MAX_BODY: Final = MAX_BATCH_BYTES
 MAX_DISCARDED: Final = 8 * 1024 * 1024
 """Bytes of an oversized body that are read, so that its sender receives the 413 instead of a connection reset."""
 

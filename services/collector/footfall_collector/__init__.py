@@ -1,1 +1,1 @@
-"""Admits events, normalises them and appends them to the log."""
+"""The collector service: admits events, normalises them and appends them to the event log."""

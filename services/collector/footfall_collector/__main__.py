@@ -1,43 +1,44 @@
-"""Turns settings into parts, and the parts into the running collector."""
+"""The collector's process: its parts, made from the settings, and its command line."""
 
 from functools import partial
 
 from footfall.collector.v1 import collector_service_pb2_grpc as collector_grpc
+from footfall_eventlog.site_groups import SiteGroups
 from footfall_servicekit import command_line
 from footfall_servicekit.channel import open_channel
-from footfall_servicekit.server import Server, run, serve
-from footfall_timeline import Walls
+from footfall_servicekit.process import run, serve
+from footfall_servicekit.server import Server
 
 from footfall_collector.access import ACCESS
 from footfall_collector.admission import DAY_MS, Admission
 from footfall_collector.categories import CategoriesFile
 from footfall_collector.event_log import EventLog
+from footfall_collector.identity_client import IdentityClient
 from footfall_collector.pipeline import Pipeline
-from footfall_collector.proof import TokenRules
 from footfall_collector.redact import Redactor
-from footfall_collector.resolver import Resolver
 from footfall_collector.service import CollectorService
 from footfall_collector.settings import CollectorSettings
+from footfall_collector.sign_in_token import TokenRules
 from footfall_collector.sites import Sites
 
 SERVICE_NAME = "footfall.collector.v1.CollectorService"
 
 
 async def collect(settings: CollectorSettings) -> int:
-    """Serve until told to stop; return the exit code."""
+    """Serve until a stop is requested; return the exit code."""
     log = EventLog(
         settings.redis_url,
         settings.partitions,
-        bound_bytes=settings.log_max_bytes,
+        max_bytes=settings.log_max_bytes,
         site_share=settings.log_max_site_share,
         timeout_ms=settings.redis_timeout_ms,
-        max_appends=settings.max_concurrent_rpcs,
+        max_concurrent_appends=settings.max_concurrent_rpcs,
         ack_replicas=settings.log_ack_replicas,
-        is_volatile_allowed=settings.allow_non_durable_redis,
+        allows_non_durable=settings.allow_non_durable_redis,
     )
     channel = open_channel(settings.identity_target, settings.client_tls)
     categories = CategoriesFile(settings.categories_file)
-    # With mutual TLS nobody but gateways may call Collect (access.py).
+    # With mutual TLS only gateways may call Collect (access.py).
     is_gateway_known = settings.grpc_tls_client_ca_file is not None
     admission = Admission(
         Sites.load(settings.sites_file),
@@ -47,11 +48,11 @@ async def collect(settings: CollectorSettings) -> int:
             settings.token_leeway_s, settings.token_max_lifetime_s, settings.max_sign_in_before_token_s
         ),
         received_tolerance_ms=None if is_gateway_known else int(settings.received_time_tolerance_s * 1000),
-        walls=Walls.load(settings.sites_file),
+        site_groups=SiteGroups.load(settings.sites_file),
         category_of=categories.of,
         user_id_keys=[key.strip() for key in settings.user_id_keys.split(",") if key.strip()],
     )
-    pipeline = Pipeline(admission, log, Resolver(channel), settings.partitions)
+    pipeline = Pipeline(admission, log, IdentityClient(channel), settings.partitions)
     service = CollectorService(pipeline, settings.identity_timeout_ms / 1000)
     server = Server(
         settings,
@@ -66,9 +67,9 @@ async def collect(settings: CollectorSettings) -> int:
 
 
 def main() -> None:
-    """Run the collector; the entry point `footfall-collector`."""
+    """Run the service; the entry point `footfall-collector`."""
     about = "Take events into the log until SIGTERM or SIGINT."
-    settings = command_line.answer("footfall-collector", about, CollectorSettings)
+    settings = command_line.parse("footfall-collector", about, CollectorSettings)
     run(settings, "collector", partial(collect, settings))
 
 

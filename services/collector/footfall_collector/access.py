@@ -1,4 +1,4 @@
-"""Turns a client's role into the methods that it may call, where there is mutual TLS."""
+"""Which roles may call which methods of CollectorService, under mutual TLS."""
 
 from footfall_servicekit.access import AccessTable
 

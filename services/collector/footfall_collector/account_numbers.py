@@ -1,47 +1,47 @@
-"""Turns texts with numbers of payment cards and bank accounts (IBAN) into the same without them.
+"""Masking of numbers of payment cards and bank accounts (IBAN) in texts.
 
-The check digits of all that look like one are computed together: anybody may send a text that is nothing else.
+The check digits of all candidates are computed together, because a hostile text may consist of candidates only.
 """
 
 import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from footfall_collector.splicing import spliced
+from footfall_collector.masking import interleave
 
-LEAST_DIGITS: Final = 12
-"""No such number has fewer: an IBAN of the Netherlands has 12, a card 14."""
+MIN_DIGITS: Final = 12
+"""Fewest digits of such a number: an IBAN of the Netherlands has 12, a card 14."""
 
-# No part of a longer number or word, a decimal fraction, a telephone number or a UUID. These look back over the first
-# four characters, so that a search goes to those at once.
-_BEGIN: Final = r"(?:(?<![\w.\\-].{4})|(?<=\\[nrt].{4})|(?<=\\u[0-9a-fA-F]{4}.{4}))(?<!(?<!\w)\+.{4})"
+# A number is no part of a longer number or word, a decimal fraction, a telephone number or a UUID. The lookbehinds are
+# placed after the first four characters, so that a search tests those first.
+_START: Final = r"(?:(?<![\w.\\-].{4})|(?<=\\[nrt].{4})|(?<=\\u[0-9a-fA-F]{4}.{4}))(?<!(?<!\w)\+.{4})"
 _END: Final = r"(?![\w-]|\.\d)"
 _CARD_SHAPE = re.compile(
-    rf"([2-6](?:(?<!\d.)|(?<=\\u....\d))\d{{3}}{_BEGIN}"
+    rf"([2-6](?:(?<!\d.)|(?<=\\u....\d))\d{{3}}{_START}"
     rf"(?:\d{{10,15}}|([ +.-]|%20)\d{{4}}\2\d{{4}}\2\d{{4}}|([ +.-]|%20)\d{{6}}\3\d{{4,5}}){_END})",
     re.ASCII | re.DOTALL,
 )
 _IBAN_SHAPE = re.compile(
-    rf"([A-Za-z]{{2}}\d\d{_BEGIN}"
+    rf"([A-Za-z]{{2}}\d\d{_START}"
     r"(?:[A-Za-z0-9]{11,28}|(?:(?:[ +]|%20)[A-Za-z0-9]{4}){2,7}(?:(?:[ +]|%20)[A-Za-z0-9]{1,4})?)"
     rf"{_END})",
     re.ASCII | re.DOTALL,
 )
-# The numbers of a JSON text, which stand outside of its strings: what is before one, and the number.
-_BARE_SHAPE = re.compile(
+# Matches a number of a JSON text outside of its strings, together with everything before it.
+_JSON_NUMBER_SHAPE = re.compile(
     r'((?:[^"0-9]++|"(?:[^"\\]++|\\.)*+"|\d{1,13}+(?!\d)|(?!(?<![\w.+-])\d{14,19}(?![\w.]))\d++)*+)(\d{14,19}|\Z)',
     re.ASCII | re.DOTALL,
 )
-# What the issuers number: Visa, Mastercard, American Express, Diners, and JCB, Discover, UnionPay and Maestro.
+# The prefixes and lengths of Visa, Mastercard, American Express, Diners, JCB, Discover, UnionPay and Maestro.
 _CARD = re.compile(
     r"4(?:\d{15}|\d{18})|(?:5[1-5]|2[2-7])\d{14}|3[47]\d{13}|3(?:0[0-5]|[689]\d)\d{11}|(?:35|50|5[6-8]|6\d)\d{14,17}"
 )
 _LONG_NUMBER = re.compile(r"[0-9]{14}")
-_LONGEST_CARD: Final = 19
+_MAX_CARD_DIGITS: Final = 19
 _VALUES = bytes.maketrans(b"0123456789", bytes(range(10)))
-_DOUBLED = bytes.maketrans(b"0123456789", bytes((0, 2, 4, 6, 8, 1, 3, 5, 7, 9)))  # the digits of the double, added
+_DOUBLED = bytes.maketrans(b"0123456789", bytes((0, 2, 4, 6, 8, 1, 3, 5, 7, 9)))  # digit sum of the doubled value
 
-# The countries by how long their IBANs are.
+# The length of an IBAN by country.
 _IBAN_LENGTHS: Final = {
     **dict.fromkeys(["NO"], 15),
     **dict.fromkeys(["BE"], 16),
@@ -64,49 +64,49 @@ _IBAN_LENGTHS: Final = {
 _LETTERS: Final = tuple((chr(letter), str(letter - ord("A") + 10)) for letter in range(ord("A"), ord("Z") + 1))
 
 
-def without_account_numbers(text: str, mask: str) -> str:
-    """Put the mask in the place of every number of a card or an account."""
+def mask_account_numbers(text: str, mask: str) -> str:
+    """Replace every number of a card or an account in a text by the mask."""
     parts = _CARD_SHAPE.split(text)
     if len(parts) > 1:
-        shapes = parts[1::4]
-        text = spliced(parts[::4], _masked(shapes, _are_cards(_bare(shapes)), mask))
+        candidates = parts[1::4]
+        text = interleave(parts[::4], _replace_numbers(candidates, _are_cards(_without_separators(candidates)), mask))
     parts = _IBAN_SHAPE.split(text)
     if len(parts) > 1:
-        shapes = parts[1::2]
-        text = spliced(parts[::2], _masked(shapes, _are_ibans(_bare(shapes)), mask))
+        candidates = parts[1::2]
+        text = interleave(parts[::2], _replace_numbers(candidates, _are_ibans(_without_separators(candidates)), mask))
     return text
 
 
-def without_bare_card_numbers(json: str, mask: str) -> str:
-    """Put the mask, which is a JSON value, in the place of every number of a JSON text that is one of a card."""
+def mask_json_card_numbers(json: str, mask: str) -> str:
+    """Replace every number (not string) of a JSON text that is a card number by the mask, a JSON value."""
     if not _LONG_NUMBER.search(json):
         return json
-    parts = _BARE_SHAPE.split(json)  # nothing, what is before, number; and so on
+    parts = _JSON_NUMBER_SHAPE.split(json)  # "", before, number, "", before, number, ...
     numbers = parts[2::3]
-    masked = _masked(numbers, _are_cards(numbers), mask)
-    return spliced(parts[1::3], masked)
+    masked = _replace_numbers(numbers, _are_cards(numbers), mask)
+    return interleave(parts[1::3], masked)
 
 
-def _bare(shapes: Iterable[str]) -> list[str]:
-    """The shapes without what separates their groups."""
-    together = "\n".join(shapes).replace("%20", "")
+def _without_separators(candidates: Iterable[str]) -> list[str]:
+    """Return the candidates without the separators between their groups."""
+    together = "\n".join(candidates).replace("%20", "")
     for separator in " +.-":
         together = together.replace(separator, "")
     return together.split("\n")
 
 
-def _masked(shapes: Sequence[str], are_numbers: Iterable[object], mask: str) -> list[str]:
-    return [mask if is_number else shape for shape, is_number in zip(shapes, are_numbers, strict=True)]
+def _replace_numbers(candidates: Sequence[str], are_valid: Iterable[object], mask: str) -> list[str]:
+    return [mask if is_valid else candidate for candidate, is_valid in zip(candidates, are_valid, strict=True)]
 
 
 def _are_cards(numbers: Sequence[str]) -> list[bool]:
-    """Whether an issuer would number a card so, and its check digit is right (ISO/IEC 7812-1, Luhn)."""
-    together = "".join([number.zfill(_LONGEST_CARD) for number in numbers]).encode()
-    # Each column as one integer with a byte for each number; a sum of 19 digits fits into a byte.
+    """Tell for each number whether prefix, length and check digit are those of a card (ISO/IEC 7812-1, Luhn)."""
+    together = "".join([number.zfill(_MAX_CARD_DIGITS) for number in numbers]).encode()
+    # Each column of digits is one integer with a byte per number. A sum of 19 digits fits into a byte.
     sums = 0
-    for column in range(_LONGEST_CARD):
-        values = _DOUBLED if (_LONGEST_CARD - column) % 2 == 0 else _VALUES
-        sums += int.from_bytes(together[column::_LONGEST_CARD].translate(values))
+    for column in range(_MAX_CARD_DIGITS):
+        values = _DOUBLED if (_MAX_CARD_DIGITS - column) % 2 == 0 else _VALUES
+        sums += int.from_bytes(together[column::_MAX_CARD_DIGITS].translate(values))
     fits = _CARD.fullmatch
     return [
         total % 10 == 0 and fits(number) is not None
@@ -114,13 +114,13 @@ def _are_cards(numbers: Sequence[str]) -> list[bool]:
     ]
 
 
-def _are_ibans(shapes: Sequence[str]) -> list[bool]:
-    """Whether they are as long as those of their country, and their check digits are right (ISO 13616)."""
-    together = "\n".join([shape[4:] + shape[:4] for shape in shapes]).upper()
+def _are_ibans(candidates: Sequence[str]) -> list[bool]:
+    """Tell for each candidate whether the length for its country and the check digits are right (ISO 13616)."""
+    together = "\n".join([candidate[4:] + candidate[:4] for candidate in candidates]).upper()
     for letter, digits in _LETTERS:
         together = together.replace(letter, digits)
     length = _IBAN_LENGTHS.get
     return [
-        length(shape[:2].upper()) == len(shape) and int(number) % 97 == 1
-        for shape, number in zip(shapes, together.split("\n"), strict=True)
+        length(candidate[:2].upper()) == len(candidate) and int(number) % 97 == 1
+        for candidate, number in zip(candidates, together.split("\n"), strict=True)
     ]

@@ -1,7 +1,7 @@
-"""Turns a batch as sent into a batch as logged: the one step that owns clock, proof, consent, secrets, robots and site.
+"""Admission: decides the site, time, user and proof of each event, masks secrets, and rejects or suppresses events.
 
-Everything after it is a pure function of what it wrote. It works in place, and is itself a function of the batch and
-of the time at which a request without a time of arrival came in.
+All later processing is a pure function of the admitted events. Admission changes a batch in place. Its result depends
+only on the batch, the current time and the configuration.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,31 +11,40 @@ import msgspec
 from footfall.collector.v1 import collector_service_pb2 as collector
 from footfall.event.v1 import event_pb2
 from footfall.event.v1.event_pb2 import Event, EventBatch
-from footfall_timeline import Walls, page_id, user_agent_id
+from footfall_eventlog.events import (
+    MAX_EVENT_BYTES,
+    MAX_IDENTITY_LENGTH,
+    PAGE_ENTERED,
+    SYSTEM_EVENTS,
+    TRANSITION_KINDS,
+    USER_ID_KEYS,
+)
+from footfall_eventlog.site_groups import SiteGroups
+from footfall_timeline import page_id, user_agent_id
 
-from footfall_collector.claim import KINDS, MAX_USER_ID, USER_ID_KEYS, take_claim
-from footfall_collector.normalize import MAX_EVENT_BYTES, STEPS, SYSTEM_EVENTS
-from footfall_collector.proof import TokenRules, Verdict, judge
+from footfall_collector.identified_user import extract_user
+from footfall_collector.normalize import STEPS
 from footfall_collector.redact import Redactor
-from footfall_collector.sender import Sender, cut_down
+from footfall_collector.request_context import RequestContext, minimize_context
+from footfall_collector.sign_in_token import TokenRules, TokenVerdict, verify_token
 from footfall_collector.sites import Site, Sites
 
 DAY_MS: Final = 86_400_000
 SLICE_BYTES: Final = MAX_EVENT_BYTES
-"""How much of a batch is admitted at a time: 5 ms of the costliest content that is known. Larger events are refused."""
-_LONGEST_TITLE: Final = 256
-_PAGE_ID: Final = 32
-_RIGHT_WITHIN_MS: Final = 5_000
-"""How far a clock may seem off and still counts as right (docs/api/beacons.md). A request's own way is part of it."""
+"""Bytes admitted without a pause: at most 5 ms for the most expensive content known. A larger event is rejected."""
+_MAX_TITLE_LENGTH: Final = 256
+_TRACKER_PAGE_ID_LENGTH: Final = 32
+_CLOCK_TOLERANCE_MS: Final = 5_000
+"""Largest difference at which a sender's clock counts as right. The network delay of the request is part of it."""
 _SIGN_IN = event_pb2.TRANSITION_KIND_SIGN_IN
 _SIGN_OUT = event_pb2.TRANSITION_KIND_SIGN_OUT
-_NO_WALLS: Final = Walls()
-_CLAIMED: Final = {
+_NO_GROUPS: Final = SiteGroups()
+_UNPROVEN: Final = {
     event_pb2.TRANSITION_KIND_USER_INFO: (event_pb2.ASSURANCE_CLAIMED, "user_info"),
     _SIGN_IN: (event_pb2.ASSURANCE_CLAIMED, "no_key"),
     _SIGN_OUT: (event_pb2.ASSURANCE_UNSPECIFIED, ""),
 }
-"""How far an event is to be trusted on its own word, and why no further."""
+"""Assurance and its reason, by kind, of an event without a valid sign-in token."""
 
 
 class _Titled(msgspec.Struct):
@@ -46,26 +55,26 @@ _decode_titled = msgspec.json.Decoder(_Titled).decode
 
 
 def _title(data_json: bytes) -> str:
-    """The title of a page, from the data of its PageEntered."""
+    """Return `data.title` of a PageEntered event, truncated; "" when it is no string."""
     title = _decode_titled(data_json).title if data_json else None
-    return title[:_LONGEST_TITLE] if isinstance(title, str) else ""
+    return title[:_MAX_TITLE_LENGTH] if isinstance(title, str) else ""
 
 
 def _rejection(reason: collector.RejectReason.ValueType, message: str) -> collector.Outcome:
-    """That an event is refused for good. The message names the field and its rule and quotes nothing."""
+    """Return the outcome of a rejected event. The message names a field and its rule; it never quotes the event."""
     return collector.Outcome(status=collector.OUTCOME_STATUS_REJECTED, reason=reason, message=message)
 
 
-_BOT = _rejection(collector.REJECT_REASON_BOT, "User-Agent: a robot's, and the site refuses robots")
-_TOO_OLD = _rejection(collector.REJECT_REASON_TOO_OLD, "timestamp: happened longer ago than this server accepts")
-_UNKNOWN_SITE = _rejection(collector.REJECT_REASON_UNKNOWN_SITE, "site: not known here, or not for this origin")
+_BOT = _rejection(collector.REJECT_REASON_BOT, "User-Agent: belongs to a robot, which this site rejects")
+_TOO_OLD = _rejection(collector.REJECT_REASON_TOO_OLD, "timestamp: must not be older than MAX_EVENT_AGE_DAYS")
+_UNKNOWN_SITE = _rejection(collector.REJECT_REASON_UNKNOWN_SITE, "site: must be known and allow the page's origin")
 _SUPPRESSED = collector.Outcome(
-    status=collector.OUTCOME_STATUS_SUPPRESSED, message="Sec-GPC: given, and the site honours it"
+    status=collector.OUTCOME_STATUS_SUPPRESSED, message="Sec-GPC: sent by the browser, and honoured by this site"
 )
 
 
 class Admission:
-    """The rules of one deployment."""
+    """Admits batches by the rules of one deployment."""
 
     def __init__(
         self,
@@ -75,16 +84,25 @@ class Admission:
         max_event_age_ms: int,
         token_rules: TokenRules = TokenRules(),  # noqa: B008 - immutable
         received_tolerance_ms: int | None = None,
-        walls: Walls = _NO_WALLS,
+        site_groups: SiteGroups = _NO_GROUPS,
         user_id_keys: Sequence[str] = USER_ID_KEYS,
         category_of: Callable[[Event], str] = lambda _: "",
     ) -> None:
-        """`received_tolerance_ms`: how far a time of arrival that was told may be off; None: it is believed.
+        """Create the rules.
 
-        `category_of` gives the categories of events that come without any.
+        Args:
+            sites: the known sites with their origins and signing keys.
+            redactor: masks secrets.
+            max_event_age_ms: older events are rejected.
+            token_rules: limits for sign-in tokens.
+            received_tolerance_ms: largest accepted difference of a context's receive time from now; None: any.
+            site_groups: the groups of sites that share visits.
+            user_id_keys: keys of event data that may hold the user id, in order of precedence.
+            category_of: returns the categories of an event that was sent without any.
+
         """
         self._sites = sites
-        self._walls = walls
+        self._site_groups = site_groups
         self._redactor = redactor
         self._max_event_age_ms = max_event_age_ms
         self._token_rules = token_rules
@@ -92,32 +110,25 @@ class Admission:
         self._category_of = category_of
         self._user_id_keys = user_id_keys
         names = ", ".join(user_id_keys)
-        self._no_user = _rejection(
+        self._invalid_user_id = _rejection(
             collector.REJECT_REASON_INVALID_USER_ID,
-            f"data.{user_id_keys[0]}: must be a string of 1 to {MAX_USER_ID} characters or an integer; of {names} the "
-            "first counts that is given",
+            f"data.{user_id_keys[0]}: must be a string of 1 to {MAX_IDENTITY_LENGTH} characters or an integer. The "
+            f"first of these keys with a value counts: {names}",
         )
 
     def admit(self, batch: EventBatch, now_ms: int) -> dict[int, collector.Outcome]:
-        """Admit a batch in place; return what becomes of those that are not to be logged, by position.
+        """Admit a batch in place; return the outcomes of excluded (rejected or suppressed) events by position.
 
-        These are rejected or suppressed, and left half done.
-
-        Every `context_index` must be in range.
+        An excluded event may be changed in part and must not be used. Every `context_index` must be in range.
         """
-        turned_away: dict[int, collector.Outcome] = {}
-        for _ in self.admit_in_slices(batch, now_ms, turned_away):
+        excluded: dict[int, collector.Outcome] = {}
+        for _ in self.admit_in_slices(batch, now_ms, excluded):
             pass
-        return turned_away
+        return excluded
 
-    def admit_in_slices(
-        self, batch: EventBatch, now_ms: int, turned_away: dict[int, collector.Outcome]
-    ) -> Iterator[None]:
-        """Do what `admit` does, and stop between slices of the batch, so that others can have their turn.
-
-        `turned_away` takes what `admit` returns.
-        """
-        senders = [cut_down(context, now_ms, self._received_tolerance_ms) for context in batch.contexts]
+    def admit_in_slices(self, batch: EventBatch, now_ms: int, excluded: dict[int, collector.Outcome]) -> Iterator[None]:
+        """Do the same as `admit`, but yield between slices of the batch, and add the outcomes to `excluded`."""
+        requests = [minimize_context(context, now_ms, self._received_tolerance_ms) for context in batch.contexts]
         slice_bytes = 0
         for position, event in enumerate(batch.events):
             size = event.ByteSize()
@@ -125,114 +136,111 @@ class Admission:
                 yield
                 slice_bytes = 0
             slice_bytes += size
-            outcome = self._admit(event, senders[event.context_index], now_ms)
+            outcome = self._admit(event, requests[event.context_index], now_ms)
             if outcome is not None:
-                turned_away[position] = outcome
+                excluded[position] = outcome
 
-    def _admit(self, event: Event, sender: Sender, now_ms: int) -> collector.Outcome | None:
+    def _admit(self, event: Event, request: RequestContext, now_ms: int) -> collector.Outcome | None:
         for step, reason in STEPS:
             broken_rule = step(event)
             if broken_rule is not None:
                 return _rejection(reason, broken_rule)
-        site = self._sites.find(event.site or sender.site, sender.origin)
+        site = self._sites.find(event.site or request.site, request.origin)
         if site is None:
             return _UNKNOWN_SITE
-        if sender.sends_gpc and site.honours_gpc:
+        if request.sends_gpc and site.honours_gpc:
             return _SUPPRESSED
-        if sender.is_robot and site.refuses_bots:
+        if request.is_robot and site.refuses_bots:
             return _BOT
         event.site = site.name
-        sent_ms = sender.received_ms if sender.keeps_times else sender.sent_ms
-        happened_ms = event_time(event.timestamp_ms, sender.received_ms, sent_ms)
-        if happened_ms < sender.received_ms - self._max_event_age_ms and not sender.keeps_times:
+        sent_ms = request.received_ms if request.keeps_times else request.sent_ms
+        happened_ms = event_time(event.timestamp_ms, request.received_ms, sent_ms)
+        if happened_ms < request.received_ms - self._max_event_age_ms and not request.keeps_times:
             return _TOO_OLD
         event.event_time_ms = happened_ms
-        event.received_time_ms = sender.received_ms
+        event.received_time_ms = request.received_ms
         rejection = self._identify(event, site, now_ms)
-        self._place(event, sender.user_agent)
+        self._derive_ids(event, request.user_agent)
         self._redact(event)
         if not event.category:
             event.category = self._category_of(event)
         return rejection
 
-    def _place(self, event: Event, user_agent: str) -> None:
-        """Put the event into the visit of its site's group, whose id no page of another group can send."""
+    def _derive_ids(self, event: Event, user_agent: str) -> None:
+        """Set the ids of visit, page and user agent. The stored visit id is specific to the site's group."""
         sent = event.visit_id
-        visit, page = self._walls.stored_id(sent, event.site), event.browser_page_id
+        visit, page = self._site_groups.stored_id(sent, event.site), event.browser_page_id
         event.visit_id = visit
         event.browser_visit_id = sent if visit != sent else ""
         event.page_id = page_id(visit, page) if page else ""
         event.user_agent_id = user_agent_id(visit, user_agent) if user_agent else ""
 
     def _redact(self, event: Event) -> None:
-        address, url, data = self._redactor.address, event.url, event.data_json
-        masked_url, masked_data = address(url), self._redactor.json(data)
+        mask, url, data = self._redactor.mask_text, event.url, event.data_json
+        masked_url, masked_data = mask(url), self._redactor.mask_json(data)
         if masked_url != url:
             event.url = masked_url
         if masked_data != data:
             event.data_json = masked_data
-        # No places for secrets, but what stands there is of the site's making too.
+        # Secrets are unlikely in these, but the page chooses their content too.
         name, category, page = event.event_name, event.category, event.browser_page_id
-        if name not in SYSTEM_EVENTS and (masked := address(name)) != name:
+        if name not in SYSTEM_EVENTS and (masked := mask(name)) != name:
             event.event_name = masked
-        if category and (masked := address(category)) != category:
+        if category and (masked := mask(category)) != category:
             event.category = masked
-        is_plain = len(page) == _PAGE_ID and page.isalnum()  # as the tracking script makes them
-        if not is_plain and (masked := address(page)) != page:
+        is_of_tracker = len(page) == _TRACKER_PAGE_ID_LENGTH and page.isalnum()
+        if not is_of_tracker and (masked := mask(page)) != page:
             event.browser_page_id = masked
-        event.title = _title(masked_data) if name == "PageEntered" else ""
+        event.title = _title(masked_data) if name == PAGE_ENTERED else ""
 
     def _identify(self, event: Event, site: Site, now_ms: int) -> collector.Outcome | None:
-        """Decide what the event does to its visit, whom it names and how far that is to be trusted.
-
-        All four fields are written for every event: what a sender put there says nothing.
-        """
+        """Set transition, identity and assurance. Values that the sender has put into these fields are overwritten."""
         event.ClearField("assurance_reason_code")
         event.ClearField("proven_json")
         event.ClearField("token_id")
-        kind = KINDS.get(event.event_name)
+        kind = TRANSITION_KINDS.get(event.event_name)
         if kind is None:
-            event.ClearField("transition")
-            event.ClearField("identity_id")
-            event.ClearField("assurance")
-            event.ClearField("assurance_reason")
+            for field in ("transition", "identity_id", "assurance", "assurance_reason"):
+                event.ClearField(field)
             return None
-        claim = take_claim(event, self._user_id_keys)
-        if claim is None:
-            return self._no_user
+        user = extract_user(event, self._user_id_keys)
+        if user is None:
+            return self._invalid_user_id
         event.transition = kind
-        event.identity_id = claim.user_id
-        event.assurance, event.assurance_reason = _CLAIMED[kind]
+        event.identity_id = user.user_id
+        event.assurance, event.assurance_reason = _UNPROVEN[kind]
         if kind == _SIGN_IN and site.keys:
-            proof = judge(
-                claim.token,
+            proof = verify_token(
+                user.token,
                 site.keys,
                 site=site.name,
                 visit_id=event.visit_id,
-                user_id=claim.user_id if claim.is_user_id else "",
+                user_id=user.user_id if user.is_user_id_key else "",
                 happened_ms=event.event_time_ms,
                 now_ms=now_ms,
                 rules=self._token_rules,
             )
             event.assurance_reason = proof.verdict
-            if proof.verdict is Verdict.VALID:
+            if proof.verdict is TokenVerdict.VALID:
                 event.identity_id = proof.user_id
                 event.assurance = event_pb2.ASSURANCE_PROVEN
                 event.proven_json, event.token_id = proof.attributes, proof.token_id
             else:
                 event.transition = event_pb2.TRANSITION_KIND_USER_INFO
-        return None if event.identity_id or kind == _SIGN_OUT else self._no_user
+        return None if event.identity_id or kind == _SIGN_OUT else self._invalid_user_id
 
 
 def event_time(timestamp_ms: int, received_ms: int, sent_ms: int) -> int:
-    """When an event happened (design 3.2), in milliseconds since the epoch. `sent_ms` 0: not told.
+    """Return the time of an event, in milliseconds since the epoch, from its timestamp by the sender's clock.
 
-    A clock that is right within five seconds is believed. One that is further off is corrected by what it showed when
-    the event was sent. Of one that is unknown only what fits the time of arrival within a day is believed.
+    - `sent_ms` (the sender's clock when it sent the request) within 5 s of `received_ms`: the timestamp.
+    - `sent_ms` further off: the timestamp, corrected by the difference.
+    - `sent_ms` 0 (unknown): the timestamp if it is within a day of `received_ms`, else `received_ms`.
+    - A result of more than a day after `received_ms` is replaced by `received_ms`.
     """
     if sent_ms:
         clock_lag = received_ms - sent_ms
-        happened_ms = timestamp_ms if abs(clock_lag) <= _RIGHT_WITHIN_MS else timestamp_ms + clock_lag
+        happened_ms = timestamp_ms if abs(clock_lag) <= _CLOCK_TOLERANCE_MS else timestamp_ms + clock_lag
     else:
         happened_ms = timestamp_ms if abs(received_ms - timestamp_ms) <= DAY_MS else received_ms
     return received_ms if happened_ms > received_ms + DAY_MS else happened_ms

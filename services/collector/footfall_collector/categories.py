@@ -1,7 +1,7 @@
-"""Turns CATEGORIES_FILE, read again when it changes, into the categories of events that come without any.
+"""The categories of events, assigned by the rules in CATEGORIES_FILE, which is reloaded when it changes.
 
-Strangers choose the texts that are looked through. So regular expressions are RE2's, which takes time in proportion to
-a text whatever the two are, and a text is cut off (docs/adr/0018).
+The searched texts come from browsers and may be hostile. So regular expressions run in RE2, whose time is linear in the
+length of the text, and only the beginning of a text is searched (docs/adr/0018).
 """
 
 import asyncio
@@ -14,62 +14,60 @@ from typing import Any, Final, NamedTuple, Self
 
 import msgspec
 import re2
-import structlog
 from footfall.event.v1.event_pb2 import Event
+from footfall_servicekit.reloading import ReloadingFile
 
-from footfall_collector.normalize import LONGEST_CATEGORY
+from footfall_collector.normalize import MAX_CATEGORY_LENGTH
 
-MOST_TAGS: Final = 500
-LONGEST_NAME: Final = 64
-LONGEST_PATTERN: Final = 256
-LONGEST_SEARCHED: Final = 1_024
-LOOK_EVERY_S: Final = 1.0
+MAX_TAGS: Final = 500
+MAX_NAME_LENGTH: Final = 64
+MAX_PATTERN_LENGTH: Final = 256
+MAX_SEARCHED_LENGTH: Final = 1_024
+CHECK_INTERVAL_S: Final = 1.0
 
-# As for addresses without secrets: pages come again with every event, and long texts may come from anybody.
-_LONGEST_REMEMBERED: Final = 512
-_MOST_REMEMBERED: Final = 8_192
+# Pages recur with every event, so results are cached. Long texts are not: anybody may send many different ones.
+_MAX_CACHED_LENGTH: Final = 512
+_CACHE_SIZE: Final = 8_192
 _REGEX_BYTES: Final = 256 * 1024
-_ANY: Final = "all categories"  # what queries call any category
+_ANY: Final = "all categories"  # means any category in queries
 _DATA: Final = "data."
 
 _decode_data = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_text = msgspec.json.Decoder(str).decode
 
-_log = structlog.get_logger()
-
 
 class CategoriesFileError(ValueError):
-    """The file cannot be used. The text names every problem and where it is."""
+    """The file is invalid. The text names every problem and where it is."""
 
 
 class Tag(NamedTuple):
-    """What a text must hold: these pieces one after another, in any case, or what the regular expression finds."""
+    """A rule for a text: it contains these pieces in order, in any case, or the regular expression finds a match."""
 
     pieces: tuple[str, ...]
     regex: Any = None
 
     @classmethod
-    def of(cls, text: str | None, regex: str | None) -> Self:
-        """A tag as the file gives it. Raises ValueError with what is wrong."""
+    def parse(cls, text: str | None, regex: str | None) -> Self:
+        """Create a tag from the values in the file. Raises ValueError with what is wrong."""
         pattern = regex if text is None else text
         if pattern is None or (text is not None and regex is not None):
             raise ValueError("must have `text` or `regex`, and only one")
-        if len(pattern) > LONGEST_PATTERN:
-            raise ValueError(f"must have at most {LONGEST_PATTERN} characters")
+        if len(pattern) > MAX_PATTERN_LENGTH:
+            raise ValueError(f"must have at most {MAX_PATTERN_LENGTH} characters")
         if text is None:
             return cls((), _compiled(pattern))
         pieces = tuple(piece.casefold() for piece in text.split("*") if piece)
         if not pieces:
-            raise ValueError("`text` must have something to look for")
+            raise ValueError("`text` must have characters other than `*`")
         return cls(pieces)
 
-    def is_in(self, text: str, folded: str) -> bool:
-        """Whether a text, here also without regard to case, is of this kind."""
+    def matches(self, text: str, folded_text: str) -> bool:
+        """Whether the rule holds for a text. `folded_text` is the same text, case-folded."""
         if self.regex is not None:
             return self.regex.search(text) is not None
         end = 0
         for piece in self.pieces:
-            start = folded.find(piece, end)
+            start = folded_text.find(piece, end)
             if start < 0:
                 return False
             end = start + len(piece)
@@ -87,7 +85,7 @@ def _compiled(pattern: str) -> Any:
 
 
 class Categories:
-    """Categories and where their tags look, each in the order of the file: `url`, `title`, `language`, `data.<key>`."""
+    """Categories with their tags, in the order of the file. Tags search `url`, `title`, `language` or `data.<key>`."""
 
     def __init__(self, categories: Mapping[str, Iterable[tuple[str, Tag]]]) -> None:
         self._names = [*categories]
@@ -96,26 +94,26 @@ class Categories:
             for place, tag in tags:
                 self._tags.setdefault(place, []).append((position, tag))
         self._keys = {place.removeprefix(_DATA) for place in self._tags if place.startswith(_DATA)}
-        self._find_known = lru_cache(maxsize=_MOST_REMEMBERED)(self._find)
+        self._find_cached = lru_cache(maxsize=_CACHE_SIZE)(self._find)
 
     @classmethod
     def load(cls, file: Path) -> Self:
         """Read CATEGORIES_FILE. Raises CategoriesFileError."""
-        return cls(_read(file))
+        return cls(_parse_file(file))
 
     def of(self, event: Event) -> str:
-        """The categories of an admitted event, separated by semicolons: the first so many as an event may have."""
+        """Return the categories of an admitted event, separated by semicolons, up to the maximum length."""
         if not self._tags:
             return ""
         found: set[int] = set()
         for place, text in self._texts(event):
             if text and place in self._tags:
-                find = self._find_known if len(text) <= _LONGEST_REMEMBERED else self._find
-                found |= find(place, text[:LONGEST_SEARCHED])
+                find = self._find_cached if len(text) <= _MAX_CACHED_LENGTH else self._find
+                found |= find(place, text[:MAX_SEARCHED_LENGTH])
         joined = ""
         for name in (self._names[position] for position in sorted(found)):
             longer = f"{joined};{name}" if joined else name
-            if len(longer) > LONGEST_CATEGORY:
+            if len(longer) > MAX_CATEGORY_LENGTH:
                 break
             joined = longer
         return joined
@@ -127,59 +125,41 @@ class Categories:
         if self._keys and event.data_json:
             data = _decode_data(event.data_json)
             for key in self._keys & data.keys():
-                yield _DATA + key, _value(data[key])
+                yield _DATA + key, _text_of(data[key])
 
     def _find(self, place: str, text: str) -> frozenset[int]:
-        folded = text.casefold()
-        return frozenset(position for position, tag in self._tags[place] if tag.is_in(text, folded))
+        folded_text = text.casefold()
+        return frozenset(position for position, tag in self._tags[place] if tag.matches(text, folded_text))
 
 
-def _value(json: msgspec.Raw) -> str:
-    """A string, or a number or truth value as it is written; of anything else nothing."""
+def _text_of(json: msgspec.Raw) -> str:
+    """Return a string, or the literal of a number or boolean; "" for null, an array or an object."""
     first = bytes(memoryview(json)[:1])
     if first in b"{[n":
         return ""
     return _decode_text(json) if first == b'"' else bytes(json).decode()
 
 
-class CategoriesFile:
-    """The file in force. A change that breaks it is refused, and the last good one stays.
+class CategoriesFile(ReloadingFile[Categories]):
+    """The current content of CATEGORIES_FILE. After an invalid change, the previous content stays in use.
 
-    Raises CategoriesFileError when it is broken from the start. Without a file no event has a category but its own.
+    Without a file (None), no categories are assigned.
     """
 
     def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._seen = self._stamp()
-        self._good = Categories.load(path) if path else Categories({})
+        """Raises CategoriesFileError for an invalid file."""
+        self._is_set = path is not None
+        super().__init__(lambda: Categories.load(path) if path else Categories({}), [path])
 
     def of(self, event: Event) -> str:
-        """The categories of an admitted event, or "" for none."""
-        return self._good.of(event)
+        """Return the categories of an admitted event, "" for none."""
+        return self.latest.of(event)
 
     async def watch(self) -> None:
-        """Background work: look whether the file has changed, for as long as the process runs."""
-        while self._path:
-            await asyncio.sleep(LOOK_EVERY_S)
-            await asyncio.to_thread(self._look, self._path)
-
-    def _look(self, path: Path) -> None:
-        stamp = self._stamp()
-        if stamp == self._seen:
-            return
-        self._seen = stamp
-        try:
-            self._good = Categories.load(path)
-            _log.info("categories_loaded", path=str(path))
-        except CategoriesFileError as error:
-            _log.error("categories_refused", reason=str(error))
-
-    def _stamp(self) -> tuple[int, int] | None:
-        try:
-            status = self._path.stat() if self._path else None
-        except OSError:
-            return None
-        return status and (status.st_mtime_ns, status.st_size)
+        """Reload the file when it changes, until cancelled."""
+        while self._is_set:
+            await asyncio.sleep(CHECK_INTERVAL_S)
+            await asyncio.to_thread(self.renewed)
 
 
 class _Tag(msgspec.Struct, forbid_unknown_fields=True, rename={"place": "in"}):
@@ -197,17 +177,17 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
     category: list[_Category]
 
 
-def _read(file: Path) -> dict[str, list[tuple[str, Tag]]]:
+def _parse_file(file: Path) -> dict[str, list[tuple[str, Tag]]]:
     try:
         given = msgspec.convert(tomllib.loads(file.read_text(encoding="utf-8")), _File).category
     except OSError as error:
         raise CategoriesFileError(f"{file}: {error.strerror}") from None
-    except ValueError as error:  # not UTF-8, not TOML, or not of this form
+    except ValueError as error:  # not UTF-8, TOML or of this form
         raise CategoriesFileError(f"{file}: {error}") from None
     names = Counter(category.name for category in given)
-    problems = [f"category {name!r}: is there twice" for name, count in names.items() if count > 1]
-    if sum(len(category.tags) for category in given) > MOST_TAGS:
-        problems.append(f"must have at most {MOST_TAGS} tags in all")
+    problems = [f"category {name!r}: is defined twice" for name, count in names.items() if count > 1]
+    if sum(len(category.tags) for category in given) > MAX_TAGS:
+        problems.append(f"must have at most {MAX_TAGS} tags in all")
     categories = {category.name: _tags(category, problems) for category in given}
     if problems:
         raise CategoriesFileError("\n".join(f"{file}: {problem}" for problem in problems))
@@ -215,18 +195,18 @@ def _read(file: Path) -> dict[str, list[tuple[str, Tag]]]:
 
 
 def _tags(given: _Category, problems: list[str]) -> list[tuple[str, Tag]]:
-    """Check one category, adding to the problems what is wrong with it."""
+    """Convert the tags of one category; append what is wrong with it to `problems`."""
     where, name = f"category {given.name!r}", given.name
-    if not 1 <= len(name) <= LONGEST_NAME or not name.isprintable() or ";" in name or name != name.strip():
-        problems.append(f"{where}: the name must have 1 to {LONGEST_NAME} characters, no `;`, and no spaces around it")
+    if not 1 <= len(name) <= MAX_NAME_LENGTH or not name.isprintable() or ";" in name or name != name.strip():
+        problems.append(f"{where}: the name must have 1 to {MAX_NAME_LENGTH} characters, no `;`, no spaces around it")
     if name == _ANY:
-        problems.append(f"{where}: is what queries call any category")
+        problems.append(f"{where}: the name is reserved; in queries, it means any category")
     if not given.tags:
         problems.append(f"{where}: must have tags")
     tags = []
     for number, tag in enumerate(given.tags, 1):
         try:
-            tags.append((_place(tag.place), Tag.of(tag.text, tag.regex)))
+            tags.append((_place(tag.place), Tag.parse(tag.text, tag.regex)))
         except ValueError as error:
             problems.append(f"{where}, tag {number}: {error}")
     return tags

@@ -1,4 +1,4 @@
-"""Turns batches into entries of the event log: a Redis Stream for each partition, on disk before an append returns."""
+"""The event log: one Redis stream per partition, to which each batch is appended durably."""
 
 import asyncio
 import time
@@ -6,194 +6,207 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import structlog
-from footfall_servicekit.background import RefusalError
-from footfall_servicekit.partitions import (
-    OLDEST,
-    OLDEST_WITH_WAITAOF,
+from footfall_eventlog.log import GROUPS, stream_key
+from footfall_eventlog.partitions import (
+    MIN_VERSION,
+    MIN_VERSION_WITH_WAITAOF,
+    TRANSIENT_ERRORS,
     Address,
     Node,
     PartitionedRedis,
-    hash_tag,
     is_forbidden,
 )
-from footfall_servicekit.stream import PAYLOAD_FIELD, trim
+from footfall_eventlog.sites import DEFAULT_SITE
+from footfall_eventlog.stream import PAYLOAD_FIELD, trim
+from footfall_servicekit.background import RefusalError
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
 from footfall_collector import metrics
-from footfall_collector.shares import Shares
+from footfall_collector.site_shares import SiteShares
 from footfall_collector.throttled_warning import ThrottledWarning
 
-READERS: Final = ("identity", "identity-live", "history")
-"""The consumer groups that every entry is for."""
-
-_DURABLE: Final = {
+_DURABLE_CONFIG: Final = {
     "appendonly": "yes",
     "appendfsync": "always",
     "no-appendfsync-on-rewrite": "no",
     "maxmemory-policy": "noeviction",
 }
-"""What a confirmed append rests on: without these a crash, or full memory, loses entries silently."""
+"""Redis configuration that the log needs: without it, a crash or full memory loses confirmed entries silently."""
 
-_SAMPLE_EVERY_S: Final = 1.0
-# Redis extrapolates a stream's size from its oldest nodes (4 KiB, or one entry, each). The default of 5 would let a few
-# odd entries decide; this many take it about 0.1 ms.
+_MEASURE_INTERVAL_S: Final = 1.0
+# Redis extrapolates a stream's size from its oldest nodes (each 4 KiB, or one entry). With the default of 5, a few
+# unusual entries would distort the result. A sample of 1,000 takes Redis about 0.1 ms.
 _SAMPLED_NODES: Final = 1_000
-# What a byte of an entry takes in Redis at most: measured, up to 1.4.
-_MEMORY_A_BYTE: Final = 1.5
-_ONE_SITE: Final[Mapping[str, int]] = {"default": 1}
-_OTHER_CONNECTIONS: Final = 2  # for the checks at the start and of readiness
+# Upper estimate of Redis memory per byte of an entry; up to 1.4 was measured.
+_MEMORY_PER_BYTE: Final = 1.5
+_ONE_SITE: Final[Mapping[str, int]] = {DEFAULT_SITE: 1}
+_OTHER_CONNECTIONS: Final = 2  # for the checks at startup and of readiness
 
 _log = structlog.get_logger()
 
 
 class LogFullError(Exception):
-    """The log has reached its bound. Nothing was stored."""
+    """The log has reached its maximum size. Nothing was stored."""
 
 
 class LogUnavailableError(Exception):
-    """The log did not confirm the append. It may or may not be there; appending it again is safe."""
+    """Redis did not confirm the append and may do so later. The entry may be stored; appending it again is safe."""
+
+
+class LogRejectedError(Exception):
+    """Redis rejects the append itself, for instance with WRONGTYPE. Trying again does not help."""
 
 
 class LogMisconfiguredError(RefusalError):
-    """Appending to the log with these settings would do harm. The text says what to do."""
+    """Redis may lose confirmed entries with its configuration. The text says what to change."""
 
 
-def stream_key(partition: int) -> str:
-    """The stream of a partition."""
-    return f"log:{hash_tag(partition)}"
+_TRANSIENT_ERRORS: Final = (*TRANSIENT_ERRORS, LogUnavailableError, LogMisconfiguredError)
 
 
-def _memory(entry: bytes) -> int:
-    return int(len(entry) * _MEMORY_A_BYTE)
+def _estimated_memory(entry: bytes) -> int:
+    return int(len(entry) * _MEMORY_PER_BYTE)
 
 
 class EventLog:
-    """The log of one deployment. Appends may run side by side; each waits for its own confirmation."""
+    """Appends entries. Appends may run concurrently; each waits for its own confirmation."""
 
     def __init__(
         self,
         url: str,
         partitions: int,
         *,
-        bound_bytes: int,
+        max_bytes: int,
         site_share: float = 1.0,
         timeout_ms: int,
-        max_appends: int,
+        max_concurrent_appends: int,
         ack_replicas: int = 0,
-        is_volatile_allowed: bool = False,
+        allows_non_durable: bool = False,
     ) -> None:
-        """Take the log at a Redis URL, without connecting yet. Beyond `max_appends` side by side, appends fail."""
+        """Create the log without connecting to Redis.
+
+        Args:
+            url: Redis, or any node of a Redis Cluster.
+            partitions: the number of streams.
+            max_bytes: memory of the log on each node; above it, appends raise LogFullError.
+            site_share: part of the memory, 0 to 1, that one site may take while other sites have events in the log.
+            timeout_ms: the longest wait for an answer of Redis.
+            max_concurrent_appends: further concurrent appends fail.
+            ack_replicas: replicas that must have an entry on disk, besides the primary.
+            allows_non_durable: accept a Redis that may lose confirmed entries.
+
+        """
         self._redis = PartitionedRedis(
-            url, partitions, timeout_ms=timeout_ms, max_connections=max_appends + _OTHER_CONNECTIONS
+            url, partitions, timeout_ms=timeout_ms, max_connections=max_concurrent_appends + _OTHER_CONNECTIONS
         )
-        self._bound_bytes = bound_bytes
-        self._shares = Shares(site_share)
+        self._max_bytes = max_bytes
+        self._shares = SiteShares(site_share)
         self._ack_replicas = ack_replicas
-        # Redis gives up waiting for replicas after half of the time, so that its answer still arrives.
+        # Redis waits for replicas for half of the timeout, so that its answer still arrives in time.
         self._ack_timeout_ms = timeout_ms // 2
-        self._is_volatile_allowed = is_volatile_allowed
-        self._durable: set[Address] = set()
+        self._allows_non_durable = allows_non_durable
+        self._durable_nodes: set[Address] = set()
         self._bytes = dict.fromkeys(range(partitions), 0)
-        self._sample_at: dict[Address, float] = {}
-        self._failed = ThrottledWarning("the log does not confirm appends")
-        self._held_back = ThrottledWarning(
-            "a site has its share of the log; its events are refused until it is drained"
-        )
-        metrics.LOG_BOUND_BYTES.set(bound_bytes)
+        self._measure_at: dict[Address, float] = {}
+        self._failed = ThrottledWarning("Redis does not confirm appends to the event log; events are unavailable")
+        self._rejected = ThrottledWarning("Redis rejects appends to the event log; check the type and user of its keys")
+        self._over_share = ThrottledWarning("sites exceed their share of the event log; their events are refused")
+        metrics.LOG_BOUND_BYTES.set(max_bytes)
 
     async def check(self) -> None:
-        """Wait until Redis answers, then make sure that it holds this log and keeps what it confirms.
+        """Wait until Redis answers, then check its version, number of partitions, durability and replicas.
 
-        Until then appends fail. Raises WrongPartitionsError, OldRedisError and LogMisconfiguredError.
+        Until then, appends fail. Raises PartitionCountError, RedisVersionError and LogMisconfiguredError.
         """
-        await self._redis.check(OLDEST_WITH_WAITAOF if self._ack_replicas else OLDEST)
+        await self._redis.check(MIN_VERSION_WITH_WAITAOF if self._ack_replicas else MIN_VERSION)
         for node in self._redis.nodes():
             try:
                 await self._check_durability(node)
                 await self._check_replicas(node)
-            except RedisError as error:  # checked again before anything is appended there
-                self._failed.warn(error=type(error).__name__)
+            except RedisError as error:  # durability is checked again before the first append to this node
+                _log.warning("cannot check a node of Redis", host=node.address.host, error=type(error).__name__)
 
     async def _check_durability(self, node: Node) -> None:
-        if node.address in self._durable:
+        if node.address in self._durable_nodes:
             return
         try:
-            answer = await node.client.config_get(*_DURABLE)
+            config = await node.client.config_get(*_DURABLE_CONFIG)
         except ResponseError as error:
             if not is_forbidden(error):
                 raise
-            # Managed servers often forbid CONFIG. They are set up elsewhere.
-            _log.warning("cannot see how durable Redis is: it does not allow CONFIG GET", demanded=_DURABLE)
-            answer = _DURABLE
-        wrong = {name: answer.get(name) for name, value in _DURABLE.items() if answer.get(name) != value}
-        if wrong and not self._is_volatile_allowed:
+            # Managed servers often forbid CONFIG and are configured elsewhere.
+            _log.warning("Redis forbids CONFIG GET; make sure that it has these settings", required=_DURABLE_CONFIG)
+            config = _DURABLE_CONFIG
+        wrong = {name: config.get(name) for name, value in _DURABLE_CONFIG.items() if config.get(name) != value}
+        if wrong and not self._allows_non_durable:
             raise LogMisconfiguredError(
-                f"Redis may lose events it has confirmed: it has {wrong}, the log needs {_DURABLE}. Change Redis's "
-                "configuration, or set COLLECTOR_ALLOW_NON_DURABLE_REDIS=true if losing events is acceptable."
+                f"Redis may lose confirmed events: it has {wrong}, the log needs {_DURABLE_CONFIG}. Change the "
+                "configuration of Redis, or set COLLECTOR_ALLOW_NON_DURABLE_REDIS=true if losing events is acceptable."
             )
         if wrong:
-            _log.warning("Redis may lose events it has confirmed, and that is allowed here", settings=wrong)
-        self._durable.add(node.address)
+            _log.warning("Redis may lose confirmed events; COLLECTOR_ALLOW_NON_DURABLE_REDIS is set", settings=wrong)
+        self._durable_nodes.add(node.address)
 
     async def _check_replicas(self, node: Node) -> None:
         if not self._ack_replicas:
             return
         replicas = (await node.client.info("replication"))["connected_slaves"]
-        if replicas < self._ack_replicas:  # they may come back: no reason not to start
-            about = {"demanded": self._ack_replicas, "connected": replicas, "host": node.address.host}
-            _log.warning("fewer replicas than LOG_ACK_REPLICAS are connected: nothing can be stored", **about)
+        if replicas < self._ack_replicas:  # no reason to stop: they may come back
+            counts = {"required": self._ack_replicas, "connected": replicas, "host": node.address.host}
+            _log.warning("fewer replicas than LOG_ACK_REPLICAS are connected; no event can be stored", **counts)
 
     async def is_ready(self) -> bool:
-        """Whether appends can succeed now."""
+        """Whether Redis has been checked and answers."""
         return await self._redis.is_ready()
 
-    async def held_back(self, sites: Iterable[str]) -> set[str]:
-        """Those of these sites that have their share of the log and must leave the rest of it to others."""
-        held_back = self._shares.too_large(sites, self._fullness())
-        if not held_back:
-            return held_back
-        try:  # they append nothing, so nobody else may look whether it has been drained
+    async def sites_over_share(self, sites: Iterable[str]) -> set[str]:
+        """Return those of the sites that exceed their share of the log; they must not append now."""
+        over_share = self._shares.over_share(sites, self._fullness())
+        if not over_share:
+            return over_share
+        try:  # measured here too: while these sites may not append, perhaps no append measures the log
             for node in self._redis.nodes():
-                await self._look(node)
+                await self._measured_partitions(node)
         except RedisError:
-            return set()  # appending will tell
-        held_back = self._shares.too_large(held_back, self._fullness())
-        if held_back:
-            self._held_back.warn(sites=sorted(held_back))
-        return held_back
+            return set()  # the append will meet the same error and report it
+        over_share = self._shares.over_share(over_share, self._fullness())
+        if over_share:
+            self._over_share.warn(sites=sorted(over_share))
+        return over_share
 
-    async def append(self, entries: Mapping[int, bytes], weights: Mapping[str, int] = _ONE_SITE) -> dict[int, str]:
-        """Append one entry to each of these partitions, and return the ids of the entries by partition.
+    async def append(self, entries: Mapping[int, bytes], site_bytes: Mapping[str, int] = _ONE_SITE) -> dict[int, str]:
+        """Append one serialized EventBatch to each partition; return the ids of the stored entries by partition.
 
-        `weights` says in what proportions they are made of events of which sites; by default it is one.
-        They are on disk, here and on as many replicas as demanded; a partition that is missing did not take its entry.
-        Raises LogFullError and LogUnavailableError when no partition took its entry.
+        The stored entries are on disk, also on `ack_replicas` replicas. A partition missing in the result did not store
+        its entry. `site_bytes` gives the proportions of the sites in the entries (default: a single site).
+
+        Raises, when no partition stored its entry: LogFullError, LogUnavailableError or LogRejectedError.
         """
         started = time.perf_counter()
         if not self._redis.is_checked:
             raise LogUnavailableError
         parts = await asyncio.gather(*(self._append_to(node, entries) for node in self._redis.nodes(entries)))
         metrics.APPEND_SECONDS.observe(time.perf_counter() - started)
-        appended = self._appended({number: answer for part in parts for number, answer in part.items()})
-        a_weight = sum(_memory(entries[number]) for number in appended) / sum(weights.values())
-        for site, weight in weights.items():
-            self._shares.add(site, weight * a_weight)
+        appended = self._stored({number: answer for part in parts for number, answer in part.items()})
+        memory_per_byte = sum(_estimated_memory(entries[number]) for number in appended) / sum(site_bytes.values())
+        for site, size in site_bytes.items():
+            self._shares.add(site, size * memory_per_byte)
         return appended
 
     async def _append_to(self, node: Node, entries: Mapping[int, bytes]) -> dict[int, Any]:
-        """By partition, what a node answers; what is an Exception was not stored, or nobody can say."""
+        """Return the entry id or the error of each partition on a node. After an error, the entry may be stored."""
         try:
             await self._check_durability(node)
             if await self._is_full(node):
                 return dict.fromkeys(node.numbers, LogFullError())
             for number in node.numbers:
-                self._bytes[number] += _memory(entries[number])
+                self._bytes[number] += _estimated_memory(entries[number])
             return dict(zip(node.numbers, await self._write(node, entries), strict=True))
         except (RedisError, LogUnavailableError, LogMisconfiguredError) as error:
             return dict.fromkeys(node.numbers, error)
 
     async def _write(self, node: Node, entries: Mapping[int, bytes]) -> list[Any]:
-        """One round trip. WAITAOF speaks of the writes of its own connection, so it must go with them."""
+        """Append in one round trip. WAITAOF covers the writes of its own connection, so it is in the same pipeline."""
         pipeline = node.client.pipeline(transaction=False)
         for number in node.numbers:
             pipeline.execute_command("XADD", stream_key(number), "*", PAYLOAD_FIELD, entries[number])
@@ -205,54 +218,56 @@ class EventLog:
         if isinstance(confirmed, Exception):
             raise confirmed
         if confirmed[1] < self._ack_replicas:
-            raise LogUnavailableError(f"only {confirmed[1]} of {self._ack_replicas} replicas have confirmed")
+            raise LogUnavailableError(f"{confirmed[1]} of {self._ack_replicas} replicas have confirmed")
         return answers
 
-    def _appended(self, answers: Mapping[int, Any]) -> dict[int, str]:
+    def _stored(self, answers: Mapping[int, Any]) -> dict[int, str]:
         errors = {number: answer for number, answer in answers.items() if isinstance(answer, Exception)}
         full = {number for number, error in errors.items() if isinstance(error, LogFullError | OutOfMemoryError)}
-        for error in [error for number, error in errors.items() if number not in full][:1]:
-            # The text of an error of Redis may quote what somebody sent.
-            reason = None if isinstance(error, RedisError) else str(error)
-            self._failed.warn(error=type(error).__name__, reason=reason, partitions=sorted(errors.keys() - full))
+        failed = {number for number in errors.keys() - full if isinstance(errors[number], _TRANSIENT_ERRORS)}
+        for warning, numbers in ((self._failed, failed), (self._rejected, errors.keys() - full - failed)):
+            for error in [errors[number] for number in sorted(numbers)[:1]]:
+                problem = None if isinstance(error, RedisError) else str(error)  # an error of Redis may quote an event
+                warning.warn(error=type(error).__name__, problem=problem, partitions=sorted(numbers))
         if len(errors) == len(answers):
-            # Only where all are full nothing was stored, which LogFullError says.
-            raise LogFullError if full == errors.keys() else LogUnavailableError
+            if full == errors.keys():  # only then nothing was stored, as LogFullError promises
+                raise LogFullError
+            raise LogUnavailableError if full or failed else LogRejectedError
         return {number: entry_id.decode() for number, entry_id in answers.items() if number not in errors}
 
     async def _is_full(self, node: Node) -> bool:
-        """Whether a node's part of the log takes all it may: by a sample of this second, and what was added."""
-        return sum(self._bytes[number] for number in await self._look(node)) >= self._bound_bytes
+        """Whether a node's part of the log has reached its maximum, by the last measurement and the appends since."""
+        return sum(self._bytes[number] for number in await self._measured_partitions(node)) >= self._max_bytes
 
-    async def _look(self, node: Node) -> list[int]:
-        """See how much a node holds, once a second at most, and return the partitions that it has.
+    async def _measured_partitions(self, node: Node) -> list[int]:
+        """Measure a node's part of the log, at most once a second; return the partitions on that node.
 
-        Readers keep entries for a while after reading them; that is worth less than new events.
+        A full log is trimmed first: entries that all groups have read, and that are kept for a while, make room.
         """
-        held = [number for each in self._redis.nodes() if each.address == node.address for number in each.numbers]
+        numbers = [number for each in self._redis.nodes() if each.address == node.address for number in each.numbers]
         now = time.monotonic()
-        if now >= self._sample_at.get(node.address, 0.0):
-            # Noted before waiting, so that appends side by side do not sample too.
-            self._sample_at[node.address] = now + _SAMPLE_EVERY_S
-            used = await self._sample(node, held)
-            if used >= self._bound_bytes or self._shares.is_any_too_large(self._fullness()):
-                for number in held:
-                    await trim(node.client, stream_key(number), READERS, keep_ms=0)
-                await self._sample(node, held)
+        if now >= self._measure_at.get(node.address, 0.0):
+            # Set before the first await, so that concurrent appends do not measure too.
+            self._measure_at[node.address] = now + _MEASURE_INTERVAL_S
+            used = await self._measure(node, numbers)
+            if used >= self._max_bytes or self._shares.is_any_over_share(self._fullness()):
+                for number in numbers:
+                    await trim(node.client, stream_key(number), GROUPS, keep_ms=0)
+                await self._measure(node, numbers)
             metrics.LOG_BYTES.set(sum(self._bytes.values()))
-            self._shares.fit(sum(self._bytes.values()))
-        return held
+            self._shares.scale_to(sum(self._bytes.values()))
+        return numbers
 
     def _fullness(self) -> float:
-        """The part of what all nodes may hold that is taken."""
-        return sum(self._bytes.values()) / (self._bound_bytes * len(self._redis.nodes()))
+        """The measured size of the log on all nodes, divided by its maximum size."""
+        return sum(self._bytes.values()) / (self._max_bytes * len(self._redis.nodes()))
 
-    async def _sample(self, node: Node, held: list[int]) -> int:
+    async def _measure(self, node: Node, numbers: list[int]) -> int:
         pipeline = node.client.pipeline(transaction=False)
-        for number in held:
+        for number in numbers:
             pipeline.memory_usage(stream_key(number), samples=_SAMPLED_NODES)
-        self._bytes |= {n: used or 0 for n, used in zip(held, await pipeline.execute(), strict=True)}
-        return sum(self._bytes[number] for number in held)
+        self._bytes |= {n: used or 0 for n, used in zip(numbers, await pipeline.execute(), strict=True)}
+        return sum(self._bytes[number] for number in numbers)
 
     async def close(self) -> None:
         """Close the connections."""

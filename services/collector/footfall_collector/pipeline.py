@@ -1,4 +1,4 @@
-"""Turns a batch as sent into entries of the log and an outcome for each event: admit, append, resolve."""
+"""The steps of one Collect call: admit the events, append them to the log, send the identifying ones to identity."""
 
 import asyncio
 import time
@@ -13,132 +13,132 @@ from footfall_timeline import partition
 from footfall_collector import metrics
 from footfall_collector.admission import Admission
 from footfall_collector.event_log import EventLog
-from footfall_collector.resolver import Resolver
+from footfall_collector.identity_client import IdentityClient
 
-_NOWHERE: Final = -1
+_NOT_LOGGED: Final = -1
 _STORED = collector.Outcome(status=collector.OUTCOME_STATUS_STORED)
 _UNAVAILABLE = collector.Outcome(
-    status=collector.OUTCOME_STATUS_UNAVAILABLE, message="its part of the log did not take it; send it again"
+    status=collector.OUTCOME_STATUS_UNAVAILABLE, message="the event log did not store it; send it again"
 )
-_HELD_BACK = collector.Outcome(
-    status=collector.OUTCOME_STATUS_UNAVAILABLE, message="its site has its share of the log; send it again later"
+_SITE_OVER_SHARE = collector.Outcome(
+    status=collector.OUTCOME_STATUS_UNAVAILABLE,
+    message="its site takes its whole share of the event log; send it again later",
 )
 
 
 class Pipeline:
-    """What happens to a batch. Batches may run side by side."""
+    """Stores batches. Calls may run concurrently."""
 
-    def __init__(self, admission: Admission, log: EventLog, resolver: Resolver, partitions: int) -> None:
+    def __init__(self, admission: Admission, log: EventLog, identity: IdentityClient, partitions: int) -> None:
         self._admission = admission
         self._log = log
-        self._resolver = resolver
+        self._identity = identity
         self._partitions = partitions
 
     async def collect(self, batch: EventBatch, resolve_timeout_s: Callable[[], float]) -> collector.CollectResponse:
-        """Store a batch, which is used up by it, and say what became of each event.
+        """Store a batch and return the outcome of each event. The batch is consumed: its messages are changed or moved.
 
-        `resolve_timeout_s` says, once the events are stored, how long the caller can wait for identity. Raises
-        LogFullError and LogUnavailableError.
+        `resolve_timeout_s` is called after the append and returns how many seconds the caller can wait for identity.
+        Raises LogFullError, LogUnavailableError and LogRejectedError.
         """
         metrics.BATCH_EVENTS.observe(len(batch.events))
-        turned_away = await self._admit(batch)
-        places = self._places(batch, turned_away)
-        weights = _weights(batch, places)
-        held_back = await self._log.held_back(weights)
-        if held_back:
+        excluded = await self._admit(batch)
+        partitions = self._assign_partitions(batch, excluded)
+        site_bytes = _site_bytes(batch, partitions)
+        sites_over_share = await self._log.sites_over_share(site_bytes)
+        if sites_over_share:
             for position, event in enumerate(batch.events):
-                if places[position] != _NOWHERE and event.site in held_back:
-                    places[position], turned_away[position] = _NOWHERE, _HELD_BACK
-            weights = {site: weight for site, weight in weights.items() if site not in held_back}
-        entries = split(batch, places)
+                if partitions[position] != _NOT_LOGGED and event.site in sites_over_share:
+                    partitions[position], excluded[position] = _NOT_LOGGED, _SITE_OVER_SHARE
+            site_bytes = {site: size for site, size in site_bytes.items() if site not in sites_over_share}
+        entries = split_by_partition(batch, partitions)
         stored: Mapping[int, str] = {}
         if entries:
             try:
-                serialized = {place: entry.SerializeToString() for place, entry in entries.items()}
-                stored = await self._log.append(serialized, weights)
-            except BaseException:  # also a caller who is gone: nobody hears that it is stored
-                metrics.EVENTS_UNAVAILABLE.inc(len(places))
+                serialized = {number: entry.SerializeToString() for number, entry in entries.items()}
+                stored = await self._log.append(serialized, site_bytes)
+            except BaseException:  # includes a cancelled call: its caller does not learn that the events are stored
+                metrics.EVENTS_UNAVAILABLE.inc(len(partitions))
                 raise
-        answer = _answer(places, turned_away, entries.keys() - stored.keys())
+        response = _response(partitions, excluded, entries.keys() - stored.keys())
         if stored:
-            events = chain.from_iterable(entries[place].events for place in stored)
-            await self._resolver.resolve(events, resolve_timeout_s())
-        return answer
+            events = chain.from_iterable(entries[number].events for number in stored)
+            await self._identity.resolve_events(events, resolve_timeout_s())
+        return response
 
     async def _admit(self, batch: EventBatch) -> dict[int, collector.Outcome]:
-        """Admit a batch; between the slices of a large one others have the loop for as long as the slice had it.
+        """Admit a batch. After each slice of a large batch, pause for as long as the slice took.
 
-        A single turn of the loop would not do: a call takes many, each of which would wait for a slice.
+        `sleep(0)` would not do: another call needs many turns of the event loop, and each would wait for a slice.
         """
-        turned_away: dict[int, collector.Outcome] = {}
-        begun = time.thread_time()  # not the clock: it goes on while others have the processor
-        for _ in self._admission.admit_in_slices(batch, time.time_ns() // 1_000_000, turned_away):
-            await asyncio.sleep(time.thread_time() - begun)
-            begun = time.thread_time()
-        return turned_away
+        excluded: dict[int, collector.Outcome] = {}
+        started = time.thread_time()  # CPU time: the clock also runs while other processes have the processor
+        for _ in self._admission.admit_in_slices(batch, time.time_ns() // 1_000_000, excluded):
+            await asyncio.sleep(time.thread_time() - started)
+            started = time.thread_time()
+        return excluded
 
-    def _places(self, batch: EventBatch, turned_away: Iterable[int]) -> list[int]:
-        """Return the partition of each event, in their order; that of one not to be logged is nowhere."""
+    def _assign_partitions(self, batch: EventBatch, excluded: Iterable[int]) -> list[int]:
+        """Return the partition of each event in order, _NOT_LOGGED for an excluded one."""
         if self._partitions == 1:
-            places = [0] * len(batch.events)
+            partitions = [0] * len(batch.events)
         else:
-            places = [partition(event.visit_id, self._partitions) for event in batch.events]
-        for position in turned_away:
-            places[position] = _NOWHERE
-        return places
+            partitions = [partition(event.visit_id, self._partitions) for event in batch.events]
+        for position in excluded:
+            partitions[position] = _NOT_LOGGED
+        return partitions
 
 
-def _weights(batch: EventBatch, places: Sequence[int]) -> dict[str, int]:
-    """By site, how much its events that are somewhere weigh beside those of the others."""
-    sites = {event.site for event, place in zip(batch.events, places, strict=True) if place != _NOWHERE}
-    if len(sites) <= 1:
-        return dict.fromkeys(sites, 1)
-    weights = dict.fromkeys(sites, 0)
-    for event, place in zip(batch.events, places, strict=True):
-        if place != _NOWHERE:
-            weights[event.site] += event.ByteSize()
-    return weights
+def _site_bytes(batch: EventBatch, partitions: Sequence[int]) -> dict[str, int]:
+    """Return the bytes that each site adds to the log; 1 for a single site, because only proportions count."""
+    logged = [event for event, number in zip(batch.events, partitions, strict=True) if number != _NOT_LOGGED]
+    site_bytes = dict.fromkeys((event.site for event in logged), 0)
+    if len(site_bytes) == 1:
+        return dict.fromkeys(site_bytes, 1)
+    for event in logged:
+        site_bytes[event.site] += event.ByteSize()
+    return site_bytes
 
 
-def split(batch: EventBatch, places: Sequence[int]) -> dict[int, EventBatch]:
-    """Return one batch for each place that is somewhere, with its events in order and the contexts they came with.
+def split_by_partition(batch: EventBatch, partitions: Sequence[int]) -> dict[int, EventBatch]:
+    """Return one batch for each partition, with its events in order and their contexts. Consumes the given batch.
 
-    Uses up the batch.
+    Events with partition -1 are left out.
     """
-    if len(set(places)) == 1:
-        return {} if places[0] == _NOWHERE else {places[0]: batch}
+    if len(set(partitions)) == 1:
+        return {} if partitions[0] == _NOT_LOGGED else {partitions[0]: batch}
     contexts, events = [*batch.contexts], [*batch.events]
     batch.ClearField("contexts")
-    batch.ClearField("events")  # what is left, if anything, is fields that only later versions know
+    batch.ClearField("events")  # fields of a later version stay, and are copied into each entry
     entries: dict[int, EventBatch] = {}
     context_indices: dict[tuple[int, int], int] = {}
-    for event, place in zip(events, places, strict=True):
-        if place == _NOWHERE:
+    for event, number in zip(events, partitions, strict=True):
+        if number == _NOT_LOGGED:
             continue
-        entry = entries.get(place)
+        entry = entries.get(number)
         if entry is None:
-            entry = entries[place] = EventBatch()
+            entry = entries[number] = EventBatch()
             entry.CopyFrom(batch)
-        index = context_indices.get((place, event.context_index))
+        index = context_indices.get((number, event.context_index))
         if index is None:
-            index = context_indices[place, event.context_index] = len(entry.contexts)
+            index = context_indices[number, event.context_index] = len(entry.contexts)
             entry.contexts.append(contexts[event.context_index])
         event.context_index = index
         entry.events.append(event)
     return entries
 
 
-def _answer(
-    places: Sequence[int], turned_away: Mapping[int, collector.Outcome], refused: Set[int]
+def _response(
+    partitions: Sequence[int], excluded: Mapping[int, collector.Outcome], refused: Set[int]
 ) -> collector.CollectResponse:
-    """Say what became of each event, and count it."""
-    stored_count = sum(place != _NOWHERE and place not in refused for place in places)
+    """Build the response and count the outcomes. `refused` are the partitions that did not store their entry."""
+    stored_count = sum(number != _NOT_LOGGED and number not in refused for number in partitions)
     metrics.EVENTS_STORED.inc(stored_count)
     response = collector.CollectResponse(stored_count=stored_count)
-    if stored_count == len(places):
+    if stored_count == len(partitions):
         return response
-    metrics.EVENTS_UNAVAILABLE.inc(len(places) - len(turned_away) - stored_count)
-    for outcome in turned_away.values():
+    metrics.EVENTS_UNAVAILABLE.inc(len(partitions) - len(excluded) - stored_count)
+    for outcome in excluded.values():
         if outcome.status == collector.OUTCOME_STATUS_SUPPRESSED:
             metrics.EVENTS_SUPPRESSED.inc()
         elif outcome.status == collector.OUTCOME_STATUS_UNAVAILABLE:
@@ -146,7 +146,7 @@ def _answer(
         else:
             metrics.EVENTS_REJECTED[outcome.reason].inc()
     response.outcomes.extend(
-        turned_away.get(position) or (_UNAVAILABLE if place in refused else _STORED)
-        for position, place in enumerate(places)
+        excluded.get(position) or (_UNAVAILABLE if number in refused else _STORED)
+        for position, number in enumerate(partitions)
     )
     return response

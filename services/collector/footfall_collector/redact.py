@@ -1,13 +1,12 @@
-"""Turns addresses and data that hold passwords, tokens or card numbers into the same without them.
+"""Masking of secrets in addresses and data: passwords, tokens, card and account numbers, e-mail addresses.
 
-Also without what names a visit in links between domains.
+Visit ids that the tracking script puts into links between domains are removed too.
 
-It is for accidents: a page whose address carries a reset token, a form that is reported whole. Who hides a secret on
-purpose can. What is not masked stays as sent, to the byte.
+It protects against accidents, such as a reset token in an address or a form that is sent as a whole. It does not find
+secrets that are hidden on purpose. Everything else stays as sent, to the byte.
 
-Strangers choose what is looked through here. So a text is gone through by patterns, each of which sees it once, and
-JSON is not taken apart: the patterns know its strings. Python does next to nothing for each match (see
-tests/unit/test_cost.py).
+The texts come from browsers and may be hostile. So each pattern passes over a text once, JSON is not parsed (the
+patterns recognise its strings), and there is little Python work per match (see tests/unit/test_cost.py).
 """
 
 import re
@@ -18,30 +17,29 @@ from typing import Final
 
 import msgspec
 
-from footfall_collector.account_numbers import LEAST_DIGITS, without_account_numbers, without_bare_card_numbers
-from footfall_collector.secret_names import STRING, WORD, SecretNames
-from footfall_collector.splicing import bytewise, put_behind, spliced
+from footfall_collector.account_numbers import MIN_DIGITS, mask_account_numbers, mask_json_card_numbers
+from footfall_collector.masking import as_latin1, interleave, mask_values
+from footfall_collector.secret_patterns import JSON_LITERAL, JSON_STRING, SecretPatterns
 
 MASK: Final = "***"
-"""What stands in the place of a secret; needs no escaping in URLs and JSON."""
+"""Replaces a secret; needs no escaping in URLs and JSON."""
 
-KEPT_KEY: Final = "userID"
-"""The one key whose value is stored whatever it looks like: it is the identity itself."""
+UNMASKED_KEY: Final = "userID"
+"""The only key whose value is never masked: it is the identity itself."""
 
 _NOT_DIGITS = bytes(set(range(256)) - set(b"0123456789"))
 
-# Addresses of pages come again with every event, so what they look like without secrets is remembered. Not of long
-# ones, which may come from anybody.
-_LONGEST_REMEMBERED: Final = 512
-_MOST_REMEMBERED: Final = 8_192
+# Addresses of pages recur with every event, so results are cached. Long ones are not: anybody may send many different.
+_MAX_CACHED_LENGTH: Final = 512
+_CACHE_SIZE: Final = 8_192
 
 _decode_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 _FLAGS: Final = re.ASCII | re.DOTALL
 _KEY = re.compile(r'"([^"\\]*+)"\s*+:', _FLAGS)
 _PARAMETER = re.compile(r'[?&#;"\s\\]([^?&#=;"\\\s]++)=', _FLAGS)
-_KEPT = re.compile(rf'("{KEPT_KEY}"\s*+:\s*+(?:{STRING}|{WORD}))', _FLAGS)
-_LEFT_OUT: Final = f'"{KEPT_KEY}":null'
+_UNMASKED_MEMBER = re.compile(rf'("{UNMASKED_KEY}"\s*+:\s*+(?:{JSON_STRING}|{JSON_LITERAL}))', _FLAGS)
+_PLACEHOLDER: Final = f'"{UNMASKED_KEY}":null'
 _NAMING_KEYS: Final = frozenset({"name", "key", "field", "id"})
 _ADDRESSES: Final = ('"url"', '"referrer"', '"title"')
 _ADDRESS = re.compile(rf'((?:{"|".join(_ADDRESSES)})\s*+:\s*+")((?:[^"\\]++|\\.)*+)', _FLAGS)
@@ -51,67 +49,68 @@ _USERINFO = (
     re.compile(r'(:(?://|\\/\\/))([^/?#\s"\\]*)(?=@)', _FLAGS),
     re.compile(r'(%3a%2f%2f)((?:(?!%2f|%3f|%23|%40)[^/?#&\s"\\])*+)(?=%40)', _FLAGS),
 )
-# What is before an e-mail address, and the address, or the end. A byte of a letter outside of ASCII is one of a word.
+# Matches what precedes an e-mail address, and the address or the end. Bytes above 0x7F count as letters.
 _MAILBOX: Final = r"(?:[\w.+'\x80-\xff-]|%(?:2[BDEbde7]|5[Ff]|[89A-Fa-f][0-9A-Fa-f]))++"
 _AT_HOST: Final = r"(?:@|%(?:25)*+40)[\w\x80-\xff-]++(?:\.[\w\x80-\xff-]++)++"
 _EMAIL = re.compile(
     rf"((?:[^\w.+'%\\\x80-\xff-]++|\\(?:u[0-9a-fA-F]{{4}}|[\x00-\x7f])?|{_MAILBOX}(?!{_AT_HOST})|%(?:[0-9A-Fa-f]{{2}})?)*+)({_MAILBOX}{_AT_HOST}|\Z)",
     _FLAGS,
 )
-# What the tracking script puts into links to other domains of an owner (docs/adr/0026), with a sign beside it; also in
-# an address inside an address. What is before the whole text is not its own, and stays.
+# The parameter that the tracking script adds to links to other domains of the same owner (docs/adr/0026), with one
+# separator beside it. It may be in an address inside an address. The character before the whole text stays.
 _LINK_NAME: Final = "_gt_link"
 
 
-def _links(question: str, ampersand: str, equals: str) -> str:
+def _link_pattern(question: str, ampersand: str, equals: str) -> str:
     named = rf"{_LINK_NAME}{equals}[\w.-]*+"
     several = rf"{named}(?:{ampersand}{named})*+"
     return rf"{question}{several}(?!{ampersand})|(?<={question}){several}{ampersand}|(?!\A){ampersand}{several}"
 
 
-_SIGNS: Final = ((r"\?", "&", "="), ("%3f", "%26", "%3d"), ("%253f", "%2526", "%253d"))
-_LINK = re.compile("|".join(starmap(_links, _SIGNS)), _FLAGS | re.IGNORECASE)
+_SEPARATORS: Final = ((r"\?", "&", "="), ("%3f", "%26", "%3d"), ("%253f", "%2526", "%253d"))
+_LINK = re.compile("|".join(starmap(_link_pattern, _SEPARATORS)), _FLAGS | re.IGNORECASE)
 
 
 class Redactor:
-    """The rules of one deployment: the built-in ones and further names of keys, in any case.
+    """Masks secrets.
 
-    `emails`: whether e-mail addresses are masked in addresses and titles of pages.
+    `keys` are names of secrets besides the built-in ones, in any case. `emails`: also mask e-mail addresses in
+    addresses and titles of pages.
     """
 
     def __init__(self, keys: Iterable[str] = (), *, emails: bool = True) -> None:
-        names = SecretNames(_lower(key.strip().encode()) for key in keys if key.strip())
+        names = SecretPatterns(_lower(key.strip().encode()) for key in keys if key.strip())
         self._emails = emails
         self._secret_name = names.any_name()
-        self._plain_names: set[str] = set()
+        self._harmless_names: set[str] = set()
         self._parameters, self._encoded_parameters = names.parameters(), names.encoded_parameters()
         self._members, self._inner_members, self._fields = names.members(), names.inner_members(), names.fields()
-        self._known_address = lru_cache(maxsize=_MOST_REMEMBERED)(self._any_address)
+        self._mask_cached = lru_cache(maxsize=_CACHE_SIZE)(self._mask_text)
 
-    def address(self, text: str) -> str:
-        """Mask the secrets of an address of a page, or of another text that says where a visitor was."""
-        return self._known_address(text) if len(text) <= _LONGEST_REMEMBERED else self._any_address(text)
+    def mask_text(self, text: str) -> str:
+        """Mask the secrets in the address of a page or in another short text. Idempotent."""
+        return self._mask_cached(text) if len(text) <= _MAX_CACHED_LENGTH else self._mask_text(text)
 
-    def _any_address(self, text: str) -> str:
-        utf8 = b"&%b" % text.encode()  # so that the first parameter is behind something too
+    def _mask_text(self, text: str) -> str:
+        utf8 = b"&%b" % text.encode()  # the patterns expect a separator before each parameter
         lower = _lower(utf8)
         has_secret, has_email = self._may_hold_secret(utf8, lower), self._emails and _has_at(lower)
         if not (has_secret or has_email):
             return text
-        masked = bytewise(utf8)
+        masked = as_latin1(utf8)
         if has_secret:
-            masked = self._text(masked, lower)
+            masked = self._mask_in_text(masked, lower)
         if has_email:
-            masked = _without_emails(masked)
+            masked = _mask_emails(masked)
         return masked[1:].encode("latin-1").decode()
 
-    def json(self, json: bytes) -> bytes:
-        """Mask the secrets of a valid JSON text: values of secret keys, and what each text and number in it holds."""
+    def mask_json(self, json: bytes) -> bytes:
+        """Mask the secrets in a valid JSON object: values of secret keys, and secrets in all strings and numbers."""
         if len(json) <= len("{}"):
             return json
         lower = _lower(json)
         is_flat = lower[0] == "{" and lower.find("{", 1) < 0 and "[" not in lower
-        keys = _decode_object(json).keys() if is_flat else {*_KEY.findall(bytewise(json))}
+        keys = _decode_object(json).keys() if is_flat else {*_KEY.findall(as_latin1(json))}
         has_key = self._has_secret_name(keys)
         is_form = "value" in keys and not _NAMING_KEYS.isdisjoint(keys)
         has_json = r"\"" in lower
@@ -119,70 +118,70 @@ class Redactor:
         has_email = self._emails and _has_at(lower) and any(key in lower for key in _ADDRESSES)
         if not (has_key or is_form or has_json or has_secret or has_email):
             return json
-        text = bytewise(json)
+        text = as_latin1(json)
         if has_key:
-            text = put_behind(self._members, text, f'"{MASK}"')
+            text = mask_values(self._members, text, f'"{MASK}"')
         if is_form:
-            text = put_behind(self._fields, text, f'"{MASK}"')
+            text = mask_values(self._fields, text, f'"{MASK}"')
         if has_json:
-            text = put_behind(self._inner_members, text, rf"\"{MASK}\"")
+            text = mask_values(self._inner_members, text, rf"\"{MASK}\"")
         if has_secret or has_email:
-            others = _KEPT.split(text)
-            kept, text = others[1::2], _LEFT_OUT.join(others[::2])
+            parts = _UNMASKED_MEMBER.split(text)
+            unmasked, text = parts[1::2], _PLACEHOLDER.join(parts[::2])
             if has_email:
-                text = _without_emails_in_addresses(text)
+                text = _mask_emails_in_members(text)
             if has_secret:
-                text = self._text(without_bare_card_numbers(text, f'"{MASK}"'), lower)
-            text = spliced(text.split(_LEFT_OUT), kept)
+                text = self._mask_in_text(mask_json_card_numbers(text, f'"{MASK}"'), lower)
+            text = interleave(text.split(_PLACEHOLDER), unmasked)
         return text.encode("latin-1")
 
     def _has_secret_name(self, names: Set[str]) -> bool:
-        """Whether one may be of a secret. All are looked at at once: who sends them says how many there are."""
-        if self._plain_names.issuperset(names):
+        """Whether one of the names may be that of a secret. One search for all names, because there may be many."""
+        if self._harmless_names.issuperset(names):
             return False
         if self._secret_name.search(_lower("\n".join(names).encode())):
             return True
-        if len(self._plain_names) > _MOST_REMEMBERED:
-            self._plain_names.clear()
-        self._plain_names.update(names)
+        if len(self._harmless_names) > _CACHE_SIZE:
+            self._harmless_names.clear()
+        self._harmless_names.update(names)
         return False
 
     def _may_hold_secret(self, utf8: bytes, lower: str) -> bool:
-        """Whether a text is worth a closer look, but for the keys of JSON. Nearly always it is not."""
+        """Whether a text may hold a secret, apart from values of JSON keys. Fast; nearly always negative."""
         first = lower.find("=")
         if first >= 0:
-            begin = max(0, lower.rfind("?", 0, first))  # of an address, which is where most of them are
-            if self._has_secret_name({*_PARAMETER.findall(lower, begin)}):
+            start = max(0, lower.rfind("?", 0, first))  # where the query of an address begins
+            if self._has_secret_name({*_PARAMETER.findall(lower, start)}):
                 return True
-        if _LINK_NAME in lower or "eyj" in lower or len(utf8.translate(None, _NOT_DIGITS)) >= LEAST_DIGITS:
+        if _LINK_NAME in lower or "eyj" in lower or len(utf8.translate(None, _NOT_DIGITS)) >= MIN_DIGITS:
             return True
         if "%" in lower and "3d" in lower and any(pattern.search(lower) for pattern in self._encoded_parameters):
             return True
         return _has_at(lower) and ("//" in lower or r"\/" in lower or "%2f" in lower)
 
-    def _text(self, text: str, lower: str) -> str:
+    def _mask_in_text(self, text: str, lower: str) -> str:
         if _LINK_NAME in lower:
             text = _LINK.sub("", text)
         if "=" in lower:
-            text = put_behind(self._parameters, text, MASK)
+            text = mask_values(self._parameters, text, MASK)
         if "%" in lower and "3d" in lower:
-            text = put_behind(self._encoded_parameters, text, MASK)
+            text = mask_values(self._encoded_parameters, text, MASK)
         if "eyj" in lower:
             text = _JWT.sub(MASK, text)
         if _has_at(lower):
-            text = put_behind(_USERINFO, text, MASK)
-        return without_account_numbers(text, MASK)
+            text = mask_values(_USERINFO, text, MASK)
+        return mask_account_numbers(text, MASK)
 
 
-def _without_emails_in_addresses(json: str) -> str:
-    parts = _ADDRESS.split(json)  # what is before, the key, its value; and so on
-    values = [key + _without_emails(value) for key, value in zip(parts[1::3], parts[2::3], strict=True)]
-    return spliced(parts[::3], values)
+def _mask_emails_in_members(json: str) -> str:
+    parts = _ADDRESS.split(json)  # before, key, value, before, key, value, ...
+    values = [key + _mask_emails(value) for key, value in zip(parts[1::3], parts[2::3], strict=True)]
+    return interleave(parts[::3], values)
 
 
-def _without_emails(text: str) -> str:
-    parts = _EMAIL.split(text)  # nothing, what is before, the address; and so on
-    return spliced(parts[1::3], [found and MASK for found in parts[2::3]])
+def _mask_emails(text: str) -> str:
+    parts = _EMAIL.split(text)  # "", before, address, "", before, address, ...
+    return interleave(parts[1::3], [found and MASK for found in parts[2::3]])
 
 
 def _has_at(lower: str) -> bool:
@@ -190,5 +189,5 @@ def _has_at(lower: str) -> bool:
 
 
 def _lower(text: bytes) -> str:
-    """The text bytewise, letters of ASCII in lower case."""
+    """Return `as_latin1` of the text with ASCII letters in lower case."""
     return text.lower().decode("latin-1")

@@ -1,32 +1,32 @@
-"""Turns Collect calls into batches for the pipeline, and what goes wrong with them into statuses."""
+"""The gRPC service CollectorService: checks a batch, stores it, and maps errors to gRPC statuses."""
 
 from functools import partial
 from typing import Any, Final
 
+import grpc
 from footfall.collector.v1 import collector_service_pb2 as collector
 from footfall.collector.v1.collector_service_pb2_grpc import CollectorServiceServicer
 from footfall.event.v1.event_pb2 import EventBatch
+from footfall_eventlog.events import MAX_BATCH_BYTES, MAX_EVENT_TIME_MS, MAX_EVENTS
 from footfall_servicekit.channel import remaining
 from footfall_servicekit.errors import RequestError
 from grpc.aio import ServicerContext
 
-from footfall_collector.event_log import LogFullError, LogUnavailableError
+from footfall_collector.event_log import LogFullError, LogRejectedError, LogUnavailableError
 from footfall_collector.pipeline import Pipeline
 
-MAX_EVENTS: Final = 1_000
-MAX_EVENTS_BYTES: Final = 1024 * 1024
-
-# Between 2001 and 2286 every time an event can get has 13 digits, as order keys demand.
+# Order keys need event times of exactly 13 digits; receive times from 2001 to 2286 guarantee that.
 _EARLIEST_RECEIVED_MS: Final = 10**12
-_LATEST_RECEIVED_MS: Final = 10**13 - 86_400_001
+_LATEST_RECEIVED_MS: Final = MAX_EVENT_TIME_MS - 86_400_000
 
-_ANSWER_TRAVELS_S: Final = 0.25  # kept of the caller's deadline: a stored batch that is answered late is sent again
+# Part of the caller's deadline reserved for the response: a batch that is stored but answered late is sent again.
+_RESPONSE_MARGIN_S: Final = 0.25
 _RETRY_FULL_MS: Final = 5_000
 _RETRY_UNAVAILABLE_MS: Final = 1_000
 
 
 class CollectorService(CollectorServiceServicer):
-    """The contract in collector_service.proto."""
+    """Implements collector_service.proto."""
 
     def __init__(self, pipeline: Pipeline, identity_timeout_s: float) -> None:
         self._pipeline = pipeline
@@ -35,31 +35,36 @@ class CollectorService(CollectorServiceServicer):
     async def Collect(  # noqa: N802
         self, request: collector.CollectRequest, context: ServicerContext[Any, Any]
     ) -> collector.CollectResponse:
-        """Store a batch of events."""
+        """Store a batch of events. Events may be stored in part; the outcomes say which."""
         batch = request.batch
-        check(batch)
+        check_batch(batch)
         try:
-            resolve_timeout_s = partial(remaining, context, self._identity_timeout_s, _ANSWER_TRAVELS_S)
+            resolve_timeout_s = partial(remaining, context, self._identity_timeout_s, _RESPONSE_MARGIN_S)
             return await self._pipeline.collect(batch, resolve_timeout_s)
         except LogFullError:
-            raise RequestError.exhausted("the event log has reached its bound", _RETRY_FULL_MS, "LOG_FULL") from None
+            raise RequestError.exhausted(
+                "the event log is full; send the batch again later", _RETRY_FULL_MS, "LOG_FULL"
+            ) from None
         except LogUnavailableError:
-            message = "the event log does not confirm that it has stored the batch"
+            message = "the event log did not confirm that it has stored the batch; send it again"
             raise RequestError.unavailable(message, _RETRY_UNAVAILABLE_MS, "LOG_UNAVAILABLE") from None
+        except LogRejectedError:
+            message = "the event log rejects the batch; an operator must repair it (see the collector's log)"
+            raise RequestError(grpc.StatusCode.INTERNAL, "INTERNAL", message) from None
 
 
-def check(batch: EventBatch) -> None:
-    """Raise RequestError for what is wrong with a batch as a whole: its sender's mistake, not a browser's."""
+def check_batch(batch: EventBatch) -> None:
+    """Raise RequestError (INVALID_ARGUMENT) for a batch that its sender, a gateway, has built wrongly."""
     count = len(batch.events)
     if not 1 <= count <= MAX_EVENTS:
         raise RequestError.invalid("batch.events", f"must be 1 to {MAX_EVENTS} events")
-    if batch.ByteSize() > MAX_EVENTS_BYTES and sum(event.ByteSize() for event in batch.events) > MAX_EVENTS_BYTES:
-        raise RequestError.invalid("batch.events", f"must have at most {MAX_EVENTS_BYTES} bytes in all")
+    if batch.ByteSize() > MAX_BATCH_BYTES and sum(event.ByteSize() for event in batch.events) > MAX_BATCH_BYTES:
+        raise RequestError.invalid("batch.events", f"must have at most {MAX_BATCH_BYTES} bytes in total")
     if batch.HasField("erasure"):
-        raise RequestError.invalid("batch.erasure", "must be empty: it has its place in the log only")
+        raise RequestError.invalid("batch.erasure", "must be empty: erasures come from identity, through the log")
     contexts = len(batch.contexts)
     if any(event.context_index >= contexts for event in batch.events):
-        raise RequestError.invalid("batch.events.context_index", "must be a position in batch.contexts")
+        raise RequestError.invalid("batch.events.context_index", "must be an index into batch.contexts")
     for context in batch.contexts:
         received_ms = context.received_time_ms
         if received_ms and not _EARLIEST_RECEIVED_MS <= received_ms <= _LATEST_RECEIVED_MS:

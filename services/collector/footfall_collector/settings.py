@@ -5,14 +5,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated
 
+from footfall_eventlog.events import USER_ID_KEYS
+from footfall_eventlog.partitions import RedisUrl
 from footfall_servicekit.settings import PORT_DESCRIPTION, ServiceSettings, shared
-from footfall_servicekit.values import Accepts, RedisUrl, Target, readable_by
-from footfall_timeline import Walls
+from footfall_servicekit.values import Accepts, Target, readable_by
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from footfall_collector.categories import Categories
-from footfall_collector.claim import USER_ID_KEYS
 from footfall_collector.sites import Sites
 
 
@@ -78,7 +78,7 @@ class CollectorSettings(ServiceSettings):
         ge=1,
         le=3_660,
     )
-    sites_file: Annotated[Path | None, readable_by(Sites.load, Walls.load)] = shared(
+    sites_file: Annotated[Path | None, readable_by(Sites.load)] = shared(
         "SITES_FILE",
         None,
         "TOML file of the sites, with their groups, origins and sign-in keys. Unset: every valid name is a site, all "

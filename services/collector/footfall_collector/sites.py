@@ -1,92 +1,43 @@
-"""Turns SITES_FILE into sites, and the site an event names, or the origin it came from, into the one it belongs to."""
+"""The sites of SITES_FILE with their signing keys, fully checked."""
 
 import re
-import tomllib
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Final, Self
+from typing import Self
 
 import msgspec
+from footfall_eventlog import sites
+from footfall_eventlog.sites import SITE_NAME, SitesFileError, normalize_origins, parse_sites_file
 
-from footfall_collector.proof import Algorithm, SigningKey
+from footfall_collector.sign_in_token import Algorithm, SigningKey
 
-DEFAULT_SITE: Final = "default"
-
-_LONGEST_REMEMBERED: Final = 512  # a host name has at most 253 characters
-_SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _LABEL = r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
 _ORIGIN = re.compile(rf"https?://(?:\*\.)?(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-f:.]+\])(?::[0-9]{{1,5}})?")
 
 
-class SitesFileError(ValueError):
-    """The file cannot be used. The text names every problem and quotes no key."""
+class Site(sites.Site, frozen=True):
+    """A website as admission needs it.
 
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """A website.
-
-    `origins` are exact, or `https://*.example.com` for every name below that one; none of them: pages of any origin.
-    With `keys`, a SignIn must be signed by one of them. `honours_gpc`: nothing is kept of visitors whose browser sends
-    Global Privacy Control.
+    - `keys`: if not empty, only a token signed with one of them authenticates a SignIn.
+    - `honours_gpc`: events of visitors whose browser sends Global Privacy Control are not stored.
     """
 
-    name: str
-    origins: tuple[str, ...] = ()
     keys: tuple[SigningKey, ...] = ()
     refuses_bots: bool = False
     honours_gpc: bool = False
 
-    def allows(self, origin: str) -> bool:
-        """Whether a page of this origin may report for the site. What is no browser's request has no origin."""
-        return not origin or not self.origins or self.has(origin)
 
-    def has(self, origin: str) -> bool:
-        """Whether the origin is one of the site's own."""
-        return any(_matches(pattern, origin.lower()) for pattern in self.origins)
+class Sites(sites.Sites[Site]):
+    """The sites of a deployment. Without SITES_FILE there are none, and every valid name is a site."""
 
-
-class Sites:
-    """The sites of a deployment; without any, a site is whatever calls itself one."""
-
-    def __init__(self, sites: Iterable[Site] = ()) -> None:
-        self._sites = {site.name: site for site in sites}
-        self._find_known = lru_cache(maxsize=4_096)(self._find)
+    def __init__(self, listed: Iterable[Site] = ()) -> None:
+        super().__init__(listed, Site)
 
     @classmethod
     def load(cls, file: Path | None) -> Self:
-        """Read SITES_FILE. Raises SitesFileError."""
+        """Read SITES_FILE (None: no sites). Raises SitesFileError."""
         return cls() if file is None else cls(_read(file))
-
-    def find(self, name: str, origin: str) -> Site | None:
-        """Return the site of an event that names `name`, or none (""), from a page of `origin`, or no page ("").
-
-        None when it is not known here, or its origins exclude the page. An event that names none belongs to the first
-        site that has the origin, or else to `default`.
-        """
-        # Remembered, because it is asked for every event; not what is long, because it may come from anybody.
-        return self._find_known(name, origin) if len(name) + len(origin) <= _LONGEST_REMEMBERED else None
-
-    def _find(self, name: str, origin: str) -> Site | None:
-        if not self._sites:
-            name = name or DEFAULT_SITE
-            return Site(name) if _SITE_NAME.fullmatch(name) else None
-        if not name:
-            by_origin = next((site for site in self._sites.values() if site.has(origin)), None)
-            if by_origin is not None:
-                return by_origin
-        site = self._sites.get(name or DEFAULT_SITE)
-        return site if site is not None and site.allows(origin) else None
-
-
-def _matches(pattern: str, origin: str) -> bool:
-    scheme, wildcard, rest = pattern.partition("*")
-    if not wildcard:
-        return origin == pattern
-    return origin.startswith(scheme) and origin.endswith(rest) and len(origin) > len(pattern) - 1
 
 
 _TextOrFile = tuple[str | None, str | None]
@@ -103,7 +54,7 @@ class _Key(msgspec.Struct, forbid_unknown_fields=True):
 
 class _Site(msgspec.Struct, forbid_unknown_fields=True):
     name: str
-    group: str = ""  # what it does: footfall_timeline.Walls
+    group: str = ""
     origins: list[str] = []
     refuse_bots: bool = False
     honour_global_privacy_control: bool = False
@@ -115,42 +66,37 @@ class _File(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def _read(file: Path) -> list[Site]:
-    try:
-        given = msgspec.convert(tomllib.loads(file.read_text(encoding="utf-8")), _File)
-    except OSError as error:
-        raise SitesFileError(f"{file}: {error.strerror}") from None
-    except ValueError as error:  # not UTF-8, not TOML, or not of this form: none of these texts quotes a value of a key
-        raise SitesFileError(f"{file}: {error}") from None
-    problems = [f"site {name!r}: is there twice" for name in _repeated(site.name for site in given.site)]
+    given = parse_sites_file(file, _File)
+    problems = [f"site {name!r}: is defined twice" for name in _repeated(site.name for site in given.site)]
     if not given.site:
         problems.append("must list at least one [[site]]")
-    sites = [_site(site, file.parent, problems) for site in given.site]
+    listed = [_site(site, file.parent, problems) for site in given.site]
     if problems:
         raise SitesFileError("\n".join(f"{file}: {problem}" for problem in problems))
-    return sites
+    return listed
 
 
 def _site(given: _Site, folder: Path, problems: list[str]) -> Site:
-    """Check one site, adding to the problems what is wrong with it."""
+    """Convert one site; append what is wrong with it to `problems`."""
     where = f"site {given.name!r}"
-    if not _SITE_NAME.fullmatch(given.name):
+    if not SITE_NAME.fullmatch(given.name):
         problems.append(f"{where}: the name must have 1 to 64 letters, digits, dots, dashes and underscores")
-    if given.group and not _SITE_NAME.fullmatch(given.group):
-        problems.append(f"{where}: the group must be like the name of a site")
-    origins = tuple(origin.lower().rstrip("/") for origin in given.origins)
+    if given.group and not SITE_NAME.fullmatch(given.group):
+        problems.append(f"{where}: the group must have 1 to 64 letters, digits, dots, dashes and underscores")
+    origins = normalize_origins(given.origins)
     problems += [
         f"{where}: origin {origin!r} must look like https://shop.example or https://*.shop.example"
         for origin in origins
         if not _ORIGIN.fullmatch(origin)
     ]
-    problems += [f"{where}: key {key_id!r} is there twice" for key_id in _repeated(key.id for key in given.keys)]
+    problems += [f"{where}: key {key_id!r} is defined twice" for key_id in _repeated(key.id for key in given.keys)]
     keys = []
     for key in given.keys:
         try:
             keys.append(_key(key, folder))
         except ValueError as error:
             problems.append(f"{where}: key {key.id!r}: {error}")
-    return Site(given.name, origins, tuple(keys), given.refuse_bots, given.honour_global_privacy_control)
+    return Site(given.name, origins, given.group, tuple(keys), given.refuse_bots, given.honour_global_privacy_control)
 
 
 def _key(given: _Key, folder: Path) -> SigningKey:
@@ -163,7 +109,7 @@ def _key(given: _Key, folder: Path) -> SigningKey:
 
 
 def _material(name: str, wanted: _TextOrFile, unwanted: _TextOrFile, folder: Path) -> str:
-    """Return the text given, or that of the file given, whose path may be relative to the sites file."""
+    """Return the key material from the text or from the file, whose path may be relative to the sites file."""
     text, file = wanted
     if (text is None) == (file is None) or unwanted != (None, None):
         raise ValueError(f"must have {name} or {name}_file, and only one")

@@ -1,4 +1,4 @@
-"""A warning about what may happen many times a second, logged once a minute."""
+"""A log warning that is written at most once a minute, however often its cause occurs."""
 
 import time
 from typing import Final
@@ -11,19 +11,19 @@ INTERVAL_S: Final = 60.0
 
 
 class ThrottledWarning:
-    """One kind of warning: the first is logged at once; those within a minute of it are counted in the next."""
+    """The first warning is logged immediately; the next line counts those suppressed within a minute (`suppressed`)."""
 
     def __init__(self, text: str) -> None:
         self._text = text
         self._next_at = 0.0
-        self._held_back = 0
+        self._suppressed = 0
 
     def warn(self, **fields: object) -> None:
-        """Log it, or count it."""
+        """Log a line with these fields, or count it as suppressed."""
         now = time.monotonic()
         if now < self._next_at:
-            self._held_back += 1
+            self._suppressed += 1
             return
-        _log.warning(self._text, held_back=self._held_back, **fields)
-        self._held_back = 0
+        _log.warning(self._text, suppressed=self._suppressed, **fields)
+        self._suppressed = 0
         self._next_at = now + INTERVAL_S

@@ -1,1 +1,1 @@
-"""Keeps the stamped log of events, and answers what visitors did and who they were."""
+"""The history service: stores all events with the visitor they belong to, and answers queries about them."""

@@ -1,31 +1,30 @@
-"""Turns settings into parts, and the parts into the running history service, or into one command."""
+"""The history service's process: its parts, made from the settings, and its command line."""
 
 import asyncio
 from functools import partial
 from typing import Final
 
 from footfall.history.v1 import history_service_pb2_grpc as history_grpc
+from footfall_eventlog.site_groups import SiteGroups
 from footfall_servicekit import command_line
 from footfall_servicekit.background import repeat
 from footfall_servicekit.command_line import Command
-from footfall_servicekit.server import Server, run, serve
-from footfall_timeline import Walls
+from footfall_servicekit.process import run, serve
+from footfall_servicekit.server import Server
 
 from footfall_history.access import ACCESS
-from footfall_history.dead_letters import DeadLetters, run_dead_letters
+from footfall_history.consumer_lag import ConsumerLag
+from footfall_history.dead_letters import DeadLetterQueue, run_dead_letters
 from footfall_history.erasure import Eraser, run_verify_erasure
-from footfall_history.freshness import Freshness
-from footfall_history.identities import Identities
-from footfall_history.ingest import Effort, LogConsumer, SlowVisits, Stamper
-from footfall_history.live import LiveTail
-from footfall_history.log import Log
-from footfall_history.log import Unavailable as LogUnavailable
+from footfall_history.event_log import TRANSIENT_LOG_ERRORS, EventLog
+from footfall_history.event_streams import EventStreams
+from footfall_history.identity_client import IdentityClient
+from footfall_history.ingest import Attributor, EffortLimit, LogConsumer, SlowVisits
 from footfall_history.queries import Exporter, Reader, Receipts
 from footfall_history.retention import sweep
 from footfall_history.service import HistoryService
 from footfall_history.settings import DAY_MS, MINUTE_MS, HistorySettings
-from footfall_history.storage import Preview, Store, Tombstones
-from footfall_history.storage import Unavailable as StoreUnavailable
+from footfall_history.storage import TRANSIENT_STORE_ERRORS, Preview, Store, Tombstones
 
 SERVICE_NAME = "footfall.history.v1.HistoryService"
 
@@ -35,43 +34,45 @@ _SWEEP_EVERY_S: Final = 600.0
 
 
 async def keep_history(settings: HistorySettings) -> int:
-    """Serve until told to stop; return the exit code."""
-    stopping, walls = asyncio.Event(), Walls.load(settings.sites_file)
+    """Serve until a signal asks for the end; return the exit code."""
+    stopping, site_groups = asyncio.Event(), SiteGroups.load(settings.sites_file)
     store = Store.open(settings.mongo_url, settings.mongo_database, settings.mongo_timeout_ms)
     log_kept_ms = settings.log_retention_minutes * MINUTE_MS
-    log = Log(settings.redis_url, settings.partitions, settings.redis_timeout_ms)
-    identities = Identities(settings.identity_target, settings.identity_timeout_ms, settings.client_tls)
+    log = EventLog(settings.redis_url, settings.partitions, settings.redis_timeout_ms)
+    identity_client = IdentityClient(settings.identity_target, settings.identity_timeout_ms, settings.client_tls)
     tombstones = Tombstones(store, settings.erasure_secret, erases_anonymous=settings.erase_anonymous_events)
-    letters = DeadLetters(
+    dead_letters = DeadLetterQueue(
         log,
-        kept_ms=settings.event_retention_days * DAY_MS,
-        bound=settings.max_dead_letters,
-        bound_of_visit=settings.max_dead_letters_per_visit,
+        retention_ms=settings.event_retention_days * DAY_MS,
+        max_per_partition=settings.max_dead_letters,
+        max_per_visit=settings.max_dead_letters_per_visit,
     )
     reader = Reader(store, settings.visit_idle_minutes * MINUTE_MS)
     kept = settings.max_transitions_per_visit
-    preview = Preview(tombstones, transitions_kept=kept)
-    eraser = Eraser(store, tombstones, letters, preview)
-    slow = SlowVisits(log, bound_bytes=settings.slow_visit_bytes // settings.partitions)
+    preview = Preview(tombstones, max_transitions=kept)
+    eraser = Eraser(store, tombstones, dead_letters, preview)
+    slow = SlowVisits(log, max_bytes=settings.slow_visit_bytes // settings.partitions)
     consumer = LogConsumer(
-        letters,
-        Stamper(store, tombstones, transitions_kept=kept),
+        dead_letters,
+        Attributor(store, tombstones, max_transitions=kept),
         eraser,
         slow,
-        effort=Effort(settings.slow_visit_transitions, settings.slow_visit_reattributions),
+        effort_limit=EffortLimit(settings.slow_visit_transitions, settings.slow_visit_reattributions),
         attempts=settings.max_write_attempts,
         check_store=store.journal,
     )
-    freshness = Freshness(log, settings.lag_warning_s)
-    tail = LiveTail(log, preview, stopping, most_watchers=settings.max_event_streams, walls=walls)
-    exporter, receipts = Exporter(store, reader, tombstones, letters, preview), Receipts(reader, letters)
-    service = HistoryService(store, reader, identities, tail, eraser, receipts=receipts, exporter=exporter, walls=walls)
+    consumer_lag = ConsumerLag(log, settings.lag_warning_s)
+    event_streams = EventStreams(
+        log, preview, stopping, max_streams=settings.max_event_streams, site_groups=site_groups
+    )
+    exporter, receipts = Exporter(store, reader, tombstones, dead_letters, preview), Receipts(reader, dead_letters)
+    service = HistoryService(store, reader, identity_client, event_streams, eraser, receipts, exporter, site_groups)
 
     async def is_ready() -> bool:
         return await store.is_ready() and await log.is_ready()
 
     async def consume() -> None:
-        await tombstones.check()  # before anything of an erased person could be merged
+        await tombstones.check()  # before events of an erased person could be merged
         async with asyncio.TaskGroup() as readers:
             for reader in log.readers(consumer.handle):
                 readers.create_task(reader.run())
@@ -87,27 +88,32 @@ async def keep_history(settings: HistorySettings) -> int:
             log.check,
             store.prepare,
             consume,
-            *(partial(repeat, _TRIM_EVERY_S, LogUnavailable, log.trim, n, log_kept_ms) for n in range(log.partitions)),
-            partial(repeat, _SWEEP_EVERY_S, StoreUnavailable, sweep, store, settings.event_retention_days * DAY_MS),
             *(
-                partial(repeat, _COUNT_EVERY_S, LogUnavailable, tell)
-                for tell in (letters.tell_metrics, slow.tell_metrics, freshness.tell)
+                partial(repeat, _TRIM_EVERY_S, TRANSIENT_LOG_ERRORS, log.trim, n, log_kept_ms)
+                for n in range(log.partitions)
+            ),
+            partial(
+                repeat, _SWEEP_EVERY_S, TRANSIENT_STORE_ERRORS, sweep, store, settings.event_retention_days * DAY_MS
+            ),
+            *(
+                partial(repeat, _COUNT_EVERY_S, TRANSIENT_LOG_ERRORS, update)
+                for update in (dead_letters.update_metrics, slow.update_metrics, consumer_lag.update)
             ),
         ],
-        close=[identities.close, log.close, store.close],
+        close=[identity_client.close, log.close, store.close],
         stopping=stopping,
     )
     return await serve(server)
 
 
 def main() -> None:
-    """Run history, or carry out `dead-letters ...` or `verify-erasure ...`; the entry point `footfall-history`."""
+    """Run the service or one of its commands; the entry point `footfall-history`."""
     commands = {
         "dead-letters": Command("list, show, repair, replay or discard what could not be stored", run_dead_letters),
-        "verify-erasure": Command("search the stores for what is left of somebody", run_verify_erasure),
+        "verify-erasure": Command("search the stores for what remains of an identity", run_verify_erasure),
     }
     about = "Keep what visitors do, and answer about it, until SIGTERM or SIGINT."
-    settings = command_line.answer("footfall-history", about, HistorySettings, commands)
+    settings = command_line.parse("footfall-history", about, HistorySettings, commands)
     run(settings, "history", partial(keep_history, settings))
 
 

@@ -1,4 +1,4 @@
-"""Turns a client's role into the methods that it may call, where there is mutual TLS."""
+"""The methods that each client role may call when mutual TLS is configured."""
 
 from typing import Final
 
@@ -23,7 +23,7 @@ _CONTACT_CENTER: Final = [
 ]
 
 ACCESS: AccessTable = {
-    # An erasure has two halves, here and in identity. The gateway asks for both, and has a scope for it.
+    # An erasure has two halves, here and in identity. Only the gateway calls both, with an API key's permission.
     "gateway": [*_CONTACT_CENTER, "EraseIdentity"],
     "contact-center": _CONTACT_CENTER,
 }

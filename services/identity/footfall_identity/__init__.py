@@ -1,1 +1,1 @@
-"""Identity: who visitors are, live, and which contacts they are."""
+"""The identity service: who visitors are, live; identities, contacts and the links between them."""

@@ -1,4 +1,4 @@
-"""Turns a client's role into the methods that it may call, where there is mutual TLS."""
+"""Which roles may call which methods of IdentityService, under mutual TLS."""
 
 from typing import Final
 
@@ -23,7 +23,7 @@ _CONTACT_CENTER: Final = [
 ACCESS: AccessTable = {
     "collector": ["ResolveEvents"],
     "history": ["BatchGetIdentities", "ImportIdentities"],
-    # An erasure has two halves, here and in history. The gateway asks for both, and has a scope for it.
+    # The gateway erases in both identity and history, for keys with the permission to erase.
     "gateway": [*_CONTACT_CENTER, "EraseIdentity"],
     "contact-center": _CONTACT_CENTER,
 }

@@ -1,4 +1,4 @@
-"""Turns the names that pages and tokens give to what a person is found by into one name each."""
+"""The attributes that contacts are matched by, and the names that pages and tokens use for them."""
 
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 CLAIMS: Final = {"email": "email", "phone_number": "phone", "given_name": "firstName", "family_name": "lastName"}
-"""What a token says of a person, and what a profile calls the same: the attributes. These can link to a contact."""
+"""The attribute in a profile by the name of the token's claim. These claims can link to a contact."""
 
 USUAL_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "email": ("email", "emailAddress", "mail"),
@@ -14,17 +14,18 @@ USUAL_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "firstName": ("firstName", "givenName"),
     "lastName": ("lastName", "familyName"),
 }
-"""By attribute what pages, unless settings say otherwise, and files of contacts call it, in any case."""
+"""Default names of each attribute in event data and in files of contacts, in any case."""
 
 
 class AttributeNames:
-    """What pages call the attributes, in any case. Of several names of one attribute the first counts that has a text.
+    """The names of the attributes in event data, in any case.
 
-    Of two spellings of a name the one counts that has the first small letter where they differ: `mail` before `Mail`.
+    Of several names of one attribute, the first whose value is a non-blank string counts. Of two spellings of one name,
+    the one with a lower-case letter at the first difference counts: `mail` before `Mail`.
     """
 
     def __init__(self, names: Mapping[str, Iterable[str]]) -> None:
-        """`names` has for each attribute what pages call it, the name that counts before others first."""
+        """`names` are the names by attribute, in order of precedence."""
         self._places = {
             name.strip().casefold(): (place, attribute)
             for attribute, of_attribute in names.items()
@@ -33,9 +34,9 @@ class AttributeNames:
         }
 
     def unified(self, fields: Mapping[str, str]) -> dict[str, str]:
-        """The fields of an event's data, JSON texts by key, with what counts of each attribute under its own name.
+        """Return the fields (JSON texts by key) with the value of each attribute under the attribute's name.
 
-        What else is said of it stays under the key it has.
+        Further values of an attribute keep their own keys.
         """
         given = [
             (self._places[key.casefold()], key.swapcase(), key) for key in fields if key.casefold() in self._places
@@ -49,7 +50,7 @@ class AttributeNames:
 
 
 def text(value: str) -> str:
-    """A JSON text's value when it is a string, else ""."""
+    """Decode a JSON text; return "" if it is no string."""
     try:
         return msgspec.json.decode(value, type=str)
     except msgspec.DecodeError:

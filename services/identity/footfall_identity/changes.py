@@ -1,19 +1,19 @@
-"""Turns the stream of changes and a later look at the visits into who each visitor was before and after each change."""
+"""Changes of timelines, and the attribution of each visitor before and after every change."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple, Self
 
-from footfall_timeline import RunningFold, Stamp, Transition, decode
+from footfall_timeline import Attribution, RunningVisitState, Transition, decode
 
 from footfall_identity.visit_record import VisitRecord
 
 
-class Change(NamedTuple):
-    """What one merge changed in one timeline, and the revision that this made.
+class TimelineChange(NamedTuple):
+    """The change that one merge made to a timeline; `rev` is the timeline's revision after it.
 
-    `entries` are pairs: what an entry is now (None: it was removed, because the visit has too many), and what it was
-    before (None: it is new, or what an erased marker has replaced, which is not told).
+    `entries` are pairs of the new and the old transition. New None: removed, because the visit has too many. Old None:
+    there was none, or it is erased and therefore not stored.
     """
 
     position: str
@@ -23,59 +23,58 @@ class Change(NamedTuple):
 
     @classmethod
     def read(cls, position: str, fields: Mapping[bytes, bytes]) -> Self:
-        """Read what merge.lua writes. Raises LaterVersionError."""
+        """Decode an entry of the stream of changes, which merge_visits.lua writes. Raises LaterVersionError."""
         texts = {name.decode(): value.decode() for name, value in fields.items()}
-        visit_id, rev = texts.pop("visit"), int(texts.pop("rev", "0"))  # the first version told no revision
+        visit_id, rev = texts.pop("visit"), int(texts.pop("rev", "0"))  # the first version wrote no revision
         new = {name: decode(name, text) for name, text in texts.items() if not name.startswith("-")}
         old = {name[1:]: decode(name[1:], text) for name, text in texts.items() if name.startswith("-")}
         return cls(position, visit_id, rev, tuple((new.get(name), old.get(name)) for name in {**new, **old}))
 
     @property
     def time_ms(self) -> int:
-        """When it was merged."""
+        """The time of the merge, in milliseconds since the epoch."""
         return int(self.position.partition("-")[0])
 
 
-class Step(NamedTuple):
-    """One change, and who the visitor was taken to be before and after it."""
+class VisitorChange(NamedTuple):
+    """A change of a timeline with the attribution before and after it."""
 
-    change: Change
-    before: Stamp
-    after: Stamp
+    change: TimelineChange
+    before: Attribution
+    after: Attribution
 
 
-def steps(changes: Iterable[Change], seen: Mapping[str, VisitRecord]) -> Iterator[Step]:
-    """Each change, in the order given, with the stamps around it.
+def visitor_changes(changes: Iterable[TimelineChange], seen: Mapping[str, VisitRecord]) -> Iterator[VisitorChange]:
+    """Yield each change, in the order given, with the attribution before and after it.
 
-    `changes` are all that the visits in question have had from some moment on, in order. `seen` are these visits as
-    they were at some later moment, before which or after which the last of the changes may have come. One that is not
-    there has been forgotten meanwhile: its changes are left out.
+    `changes` are all changes of these visits from some time on, in order. `seen` are the visits as read later; their
+    revisions may be older or newer than the last of the changes. Changes of a visit not in `seen` are left out.
     """
     in_order = [change for change in changes if change.visit_id in seen]
-    by_visit: dict[str, list[Change]] = defaultdict(list)
+    by_visit: dict[str, list[TimelineChange]] = defaultdict(list)
     for change in in_order:
         by_visit[change.visit_id].append(change)
     visits = {visit_id: _Visit(seen[visit_id], of_visit) for visit_id, of_visit in by_visit.items()}
     for change in in_order:
-        yield visits[change.visit_id].step(change)
+        yield visits[change.visit_id].apply(change)
 
 
 class _Visit:
-    """A timeline on its way from before the first change on."""
+    """A timeline, rewound to before the first change and then moved forward change by change."""
 
-    def __init__(self, seen: VisitRecord, changes: list[Change]) -> None:
+    def __init__(self, seen: VisitRecord, changes: list[TimelineChange]) -> None:
         self._entries = {_key(transition): transition for transition in seen.timeline}
         for change in reversed(changes):
             if change.rev <= seen.rev:
                 self._apply((old, new) for new, old in change.entries)
-        self._fold = RunningFold(seen.visit_id, self._entries.values())
+        self._visit_state = RunningVisitState(seen.visit_id, self._entries.values())
 
-    def step(self, change: Change) -> Step:
-        """Go past one change."""
-        before = self._fold.stamp
+    def apply(self, change: TimelineChange) -> VisitorChange:
+        """Apply the next change."""
+        before = self._visit_state.attribution
         self._apply(change.entries)
-        self._fold.move_to(self._entries.values())
-        return Step(change, before, self._fold.stamp)
+        self._visit_state.move_to(self._entries.values())
+        return VisitorChange(change, before, self._visit_state.attribution)
 
     def _apply(self, entries: Iterable[tuple[Transition | None, Transition | None]]) -> None:
         for new, old in entries:

@@ -1,4 +1,4 @@
-"""Turns what a caller says of a contact into the record kept of it."""
+"""The stored record of a contact, and how it changes."""
 
 import msgspec
 from msgspec.structs import replace
@@ -7,10 +7,10 @@ from footfall_identity.matching import contact_keys
 
 
 class ContactRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A contact. `rev` is another with every write.
+    """A contact. Every write sets another `rev`.
 
-    `keys` is what it is matched by now; `stale_keys` holds besides them those of former versions, as long as `is_stale`
-    says that identities with such keys have not been judged anew. A deleted one stays until they have.
+    It is matched by `keys`. While `is_stale`, identities that match current or former keys (`stale_keys`) have to be
+    linked again. A deleted contact is kept until then.
     """
 
     contact_id: str = msgspec.field(name="_id")
@@ -29,26 +29,26 @@ class ContactRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
     @property
     def is_blank(self) -> bool:
-        """Whether there is nothing to keep."""
+        """Whether the record can be removed."""
         return self.is_deleted and not self.is_stale
 
 
 def replaced(before: ContactRecord | None, given: ContactRecord, now_ms: int, region: str | None) -> ContactRecord:
-    """The record after `given` has taken the place of `before`, which it is when nothing differs."""
+    """Return the record that replaces `before` by `given`; `before` itself when nothing differs."""
     keys = contact_keys(given.email_addresses, given.phone_numbers, given.first_name, given.last_name, region)
     known = before if before and not before.is_deleted else None
     after = replace(given, keys=keys, create_ms=known.create_ms if known else now_ms, update_ms=now_ms)
     if known and _content(known) == _content(after):
         return known
-    return _stale(before, after)
+    return _marked_stale(before, after)
 
 
 def deleted(before: ContactRecord, now_ms: int) -> ContactRecord:
-    """The record of a contact that is to go once the identities it touched have been judged anew."""
-    return _stale(before, ContactRecord(contact_id=before.contact_id, update_ms=now_ms, is_deleted=True))
+    """Return the record of a deleted contact, which is kept until its identities have been linked again."""
+    return _marked_stale(before, ContactRecord(contact_id=before.contact_id, update_ms=now_ms, is_deleted=True))
 
 
-def _stale(before: ContactRecord | None, after: ContactRecord) -> ContactRecord:
+def _marked_stale(before: ContactRecord | None, after: ContactRecord) -> ContactRecord:
     former = {*before.keys, *before.stale_keys} if before else set()
     rev = before.rev if before else ""
     return replace(after, rev=rev, stale_keys=tuple(sorted(former | {*after.keys})), is_stale=True)

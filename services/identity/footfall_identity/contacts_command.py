@@ -1,4 +1,4 @@
-"""Turns `footfall-contacts import FILE` into calls of UpsertContact: a client of identity as any other."""
+"""The command `footfall-contacts import FILE`: stores the contacts of a file through UpsertContact."""
 
 import argparse
 import asyncio
@@ -14,24 +14,22 @@ from footfall_servicekit.channel import open_channel
 from footfall_servicekit.errors import details_of
 from footfall_servicekit.settings import ProcessSettings, load, shared
 from footfall_servicekit.values import Target
+from grpc import StatusCode
 from pydantic_settings import SettingsConfigDict
 
 from footfall_identity.contacts_file import BadLineError, ContactsFile, ContactsFileError
 
-_AT_ONCE: Final = 16
-_WAITING_A_WORKER: Final = 4
-_CALL_S: Final = 10.0
-_PROGRESS_EVERY_S: Final = 5.0
-_TRY_AGAIN: Final = (
-    grpc.StatusCode.UNAVAILABLE,
-    grpc.StatusCode.RESOURCE_EXHAUSTED,
-    grpc.StatusCode.DEADLINE_EXCEEDED,
-)
+_QUEUED_PER_WORKER: Final = 4
+_CALL_TIMEOUT_S: Final = 10.0
+_PROGRESS_INTERVAL_S: Final = 5.0
+_TRANSIENT_CODES: Final = (StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED, StatusCode.RESOURCE_EXHAUSTED)
 _PAUSE_S: Final = 1.0
+
+_Queue = asyncio.Queue[tuple[int, Contact] | None]
 
 
 class ContactsSettings(ProcessSettings):
-    """How the command reaches identity: of what processes can be told only TLS concerns it."""
+    """Settings of the command."""
 
     model_config = SettingsConfigDict(env_prefix="CONTACTS_")
 
@@ -39,28 +37,28 @@ class ContactsSettings(ProcessSettings):
 
 
 def main() -> None:
-    """Carry out a command; the entry point `footfall-contacts`. Exits: 0 done, 1 not (all) done, 2 not understood."""
+    """Run the command `footfall-contacts`. Exit codes: 0 all done, 1 stopped or lines skipped, 2 invalid arguments."""
     parser = argparse.ArgumentParser(
         prog="footfall-contacts",
-        description="Work on the contacts of a running identity service.",
-        epilog="It finds identity by IDENTITY_TARGET, and with TLS by GRPC_TLS_CA_FILE, CONTACTS_GRPC_TLS_CERT_FILE "
-        "and CONTACTS_GRPC_TLS_KEY_FILE.",
+        description="Manage the contacts of a running identity service.",
+        epilog="Environment: IDENTITY_TARGET is the gRPC target of identity; for TLS, set GRPC_TLS_CA_FILE, "
+        "CONTACTS_GRPC_TLS_CERT_FILE and CONTACTS_GRPC_TLS_KEY_FILE.",
     )
-    importing = parser.add_subparsers(metavar="COMMAND", required=True).add_parser(
+    command = parser.add_subparsers(metavar="COMMAND", required=True).add_parser(
         "import",
         help="create or replace the contacts of a file",
-        description="Create or replace the contacts of a file: CSV with a header, or JSON lines. Lines that hold none "
-        "are named and skipped. It may be run again.",
+        description="Create or replace the contacts of a file: CSV with a header, or JSON lines. Invalid lines are "
+        "reported and skipped. The import may be repeated.",
     )
-    importing.add_argument("file", help="the file; -: standard input")
-    importing.add_argument("--encoding", default="utf-8-sig", help="of its text; UTF-8 if not told")
-    importing.add_argument("--at-once", type=int, default=_AT_ONCE, help="calls under way at once (%(default)s)")
-    importing.add_argument("--patience", type=float, default=60, help="seconds to wait for an identity that is away")
+    command.add_argument("file", help="the file; - for standard input")
+    command.add_argument("--encoding", default="utf-8-sig", help="encoding of the file (default: UTF-8)")
+    command.add_argument("--at-once", type=int, default=16, help="concurrent calls (default: %(default)s)")
+    command.add_argument("--patience", type=float, default=60, help="seconds to retry while identity is unavailable")
     options = parser.parse_args()
     try:
         b"a".decode(options.encoding)
     except LookupError:
-        parser.error(f"--encoding: {options.encoding} is no encoding of text")
+        parser.error(f"--encoding: {options.encoding} is no known text encoding")
     if options.at_once < 1:
         parser.error("--at-once: must be 1 or more")
     settings = load(ContactsSettings)
@@ -68,7 +66,7 @@ def main() -> None:
         with open(0 if options.file == "-" else options.file, "rb") as file:
             contacts = ContactsFile(file, options.encoding)
             if contacts.unknown:
-                sys.stderr.write(f"columns that are not read: {', '.join(contacts.unknown)}\n")
+                sys.stderr.write(f"ignored columns: {', '.join(contacts.unknown)}\n")
             sys.exit(asyncio.run(_import(settings, contacts, options)))
     except (OSError, ContactsFileError) as error:
         parser.error(f"{options.file}: {getattr(error, 'strerror', None) or error}")
@@ -76,15 +74,15 @@ def main() -> None:
 
 async def _import(settings: ContactsSettings, contacts: ContactsFile, options: argparse.Namespace) -> int:
     async with open_channel(settings.identity_target, settings.client_tls) as channel:
-        return await Import(contacts, channel, options.patience).run(options.at_once)
+        return await ContactsImport(contacts, channel, options.patience).run(options.at_once)
 
 
 class _StoppedError(Exception):
-    """Identity takes no more contacts; the text says why."""
+    """The import cannot go on; the text says why."""
 
 
-class Import:
-    """The contacts of a file on their way into identity. Those with one id are stored in the order of the file."""
+class ContactsImport:
+    """One import. Contacts with the same id are stored in the order of the file."""
 
     def __init__(self, contacts: ContactsFile, channel: grpc.aio.Channel, patience_s: float) -> None:
         self._contacts = contacts
@@ -92,49 +90,47 @@ class Import:
         self._patience_s = patience_s
         self._stored = self._skipped = 0
         self._started = time.monotonic()
-        self._tell_at = self._started + _PROGRESS_EVERY_S
+        self._report_at = self._started + _PROGRESS_INTERVAL_S
 
-    async def run(self, at_once: int) -> int:
-        """Store them with so many calls under way; return the exit code."""
-        queues: list[asyncio.Queue[tuple[int, Contact] | None]] = [
-            asyncio.Queue(_WAITING_A_WORKER) for _ in range(at_once)
-        ]
+    async def run(self, concurrency: int) -> int:
+        """Store all contacts with `concurrency` concurrent calls; return the exit code."""
+        queues = [_Queue(_QUEUED_PER_WORKER) for _ in range(concurrency)]
         exit_code = 0
         try:
             async with asyncio.TaskGroup() as workers:
                 for queue in queues:
-                    workers.create_task(self._store_those_of(queue))
+                    workers.create_task(self._store_queued(queue))
                 for line, contact in self._contacts:
                     if isinstance(contact, BadLineError):
                         self._skip(line, str(contact))
                     else:
-                        await queues[hash(contact.contact_id) % at_once].put((line, contact))
+                        await queues[hash(contact.contact_id) % concurrency].put((line, contact))
                 for queue in queues:
                     await queue.put(None)
         except* _StoppedError as stopped:
-            sys.stderr.write(f"stopped, to be run again: {stopped.exceptions[0]}\n")
+            sys.stderr.write(f"The import has stopped; run it again later. {stopped.exceptions[0]}\n")
             exit_code = 1
         sys.stdout.write(f"{self._stored:,} contacts stored, {self._skipped:,} lines skipped\n")
         return exit_code or int(self._skipped > 0)
 
-    async def _store_those_of(self, queue: "asyncio.Queue[tuple[int, Contact] | None]") -> None:
+    async def _store_queued(self, queue: _Queue) -> None:
         while item := await queue.get():
             await self._store(*item)
 
     async def _store(self, line: int, contact: Contact) -> None:
-        """Store one, or say why identity refuses it. Raises _StoppedError when it can be neither."""
+        """Store a contact, or report it as skipped if identity rejects it. Raises _StoppedError for other errors."""
         give_up_at = time.monotonic() + self._patience_s
         while True:
-            self._tell()
+            self._report_progress()
             try:
-                await self._upsert(pb.UpsertContactRequest(contact=contact), timeout=_CALL_S)
+                await self._upsert(pb.UpsertContactRequest(contact=contact), timeout=_CALL_TIMEOUT_S)
             except grpc.aio.AioRpcError as error:
                 details = details_of(error)
                 if details.violations:
                     rules = (f"{field.removeprefix('contact.')} {rule}" for field, rule in details.violations)
                     self._skip(line, "; ".join(rules))
                     return
-                if details.code not in _TRY_AGAIN or time.monotonic() >= give_up_at:
+                if details.code not in _TRANSIENT_CODES or time.monotonic() >= give_up_at:
                     raise _StoppedError(f"{details.code.name}: {details.message}") from None
             else:
                 self._stored += 1
@@ -145,12 +141,12 @@ class Import:
         self._skipped += 1
         sys.stderr.write(f"line {line}: {reason}\n")
 
-    def _tell(self) -> None:
-        """Say now and then how far it is."""
+    def _report_progress(self) -> None:
+        """Report the progress every few seconds."""
         now = time.monotonic()
-        if now < self._tell_at:
+        if now < self._report_at:
             return
-        self._tell_at = now + _PROGRESS_EVERY_S
+        self._report_at = now + _PROGRESS_INTERVAL_S
         percent = self._contacts.percent_read
         read = "" if percent is None else f"{percent} %: "
         rate = self._stored / (now - self._started)

@@ -1,6 +1,6 @@
-"""Turns a file of contacts, CSV or JSON lines, into contacts, and into what is wrong with lines that hold none.
+"""Reader of a file of contacts, CSV or JSON lines, with an error for each invalid line.
 
-It holds one contact at a time, of a size that is bounded.
+It reads one contact at a time, so the memory is bounded.
 """
 
 import csv
@@ -14,7 +14,7 @@ from footfall.identity.v1.contact_pb2 import Contact
 
 from footfall_identity.attributes import USUAL_NAMES
 
-LONGEST_LINE: Final = 64 * 1024
+MAX_LINE_LENGTH: Final = 64 * 1024
 
 NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "contact_id": ("contactId", "id"),
@@ -24,7 +24,7 @@ NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "last_name": USUAL_NAMES["lastName"],
     "title": ("title",),
 }
-"""By field of a contact what files call it, in any case; spaces, dashes and underscores do not count."""
+"""Names of each field of a contact in files, ignoring case, spaces, dashes and underscores."""
 
 _FIELDS: Final = {name.casefold(): field for field, names in NAMES.items() for name in names}
 _NOT_IN_NAMES: Final = str.maketrans("", "", " _-")
@@ -33,24 +33,23 @@ _DELIMITERS: Final = ",;\t"
 
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 
-_Said = Iterable[tuple[str, Any]]
-"""Fields of a contact ("": of nothing known) with what a line says of them. None: a blank line."""
+_FieldValues = Iterable[tuple[str, Any]]
+"""The values of a line with the fields of a contact ("": unknown name)."""
 
 
 class ContactsFileError(Exception):
-    """Nothing in the file can be read; the text says why."""
+    """The file has no usable header; the text says why."""
 
 
 class BadLineError(Exception):
-    """A line holds no contact; the text says why, and quotes nothing of it."""
+    """A line is invalid; the text says why, without quoting it."""
 
 
 class ContactsFile:
-    """The contacts of a file, each with the number of its (first) line, or what is wrong with that. Reading blocks.
+    """Iterates over (line number, contact or BadLineError). Reading blocks.
 
-    A file that begins with `{` is JSON lines, any other is CSV with a header. `unknown` are columns that are not read.
-
-    Raises ContactsFileError: the header names no contacts.
+    A file that begins with `{` is read as JSON lines, any other as CSV with a header. `unknown` are the names of
+    columns that are ignored. Raises ContactsFileError for a header without contacts.
     """
 
     def __init__(self, file: BufferedReader, encoding: str) -> None:
@@ -62,31 +61,31 @@ class ContactsFile:
 
     @property
     def percent_read(self) -> int | None:
-        """How much of the file has been read; None of what has no size, as a pipe."""
+        """The percentage of the file that has been read; None if the size is unknown, as for a pipe."""
         return 100 * self._lines.bytes_read // self._size if self._size else None
 
     def __iter__(self) -> Iterator[tuple[int, Contact | BadLineError]]:
         while True:
             number = self._lines.number + 1
             try:
-                if (said := self._read()) is not None:
-                    yield number, _contact(said)
+                if (values := self._read()) is not None:
+                    yield number, _contact(values)
             except BadLineError as error:
                 yield number, error
             except StopIteration:
                 return
 
-    def _read_json(self) -> _Said | None:
+    def _read_json(self) -> _FieldValues | None:
         text = next(self._lines)
         if not text.strip():
             return None
         try:
             given = _decode_object(text)
         except (ValueError, RecursionError):
-            raise BadLineError("is no JSON object") from None
+            raise BadLineError("is not a JSON object") from None
         return [(_field(name), value) for name, value in given.items()]
 
-    def _csv_reader(self) -> Callable[[], _Said | None]:
+    def _csv_reader(self) -> Callable[[], _FieldValues | None]:
         try:
             header = next(self._lines, "")
         except BadLineError as error:
@@ -96,23 +95,25 @@ class ContactsFile:
         fields = [_field(name) for name in names]
         self.unknown = tuple(name for name, field in zip(names, fields, strict=True) if not field)
         if "contact_id" not in fields or len({*fields} - {""}) == 1:
-            raise ContactsFileError("line 1: must name the columns: ContactId, and EmailAddress or others")
+            raise ContactsFileError(
+                "line 1: must be a header with ContactId and at least one more known column, such as EmailAddress"
+            )
         rows = csv.reader(self._lines, delimiter=delimiter, strict=True)
 
-        def read() -> _Said | None:
+        def read() -> _FieldValues | None:
             try:
                 row = next(rows)
             except csv.Error as error:
-                raise BadLineError(f"is no CSV: {error}") from None
+                raise BadLineError(f"is not valid CSV: {error}") from None
             if row and len(row) != len(fields):
-                raise BadLineError(f"has {len(row)} values, the header {len(fields)}")
+                raise BadLineError(f"has {len(row)} values, but the header has {len(fields)}")
             return [*zip(fields, row, strict=True)] if row else None
 
         return read
 
 
 class _Lines:
-    """The lines of a file. Goes on behind one for which it has raised BadLineError, as no generator can."""
+    """The decoded lines of a file. Unlike a generator, it continues after a BadLineError."""
 
     def __init__(self, file: BufferedReader, encoding: str) -> None:
         self.number = self.bytes_read = 0
@@ -127,36 +128,36 @@ class _Lines:
         if not raw:
             raise StopIteration
         self.number += 1
-        if len(raw) > LONGEST_LINE:
+        if len(raw) > MAX_LINE_LENGTH:
             while raw and not raw.endswith(b"\n"):
                 raw = self._read()
-            raise BadLineError(f"is longer than {LONGEST_LINE:,} bytes")
+            raise BadLineError(f"is longer than {MAX_LINE_LENGTH:,} bytes")
         try:
             return raw.decode(self._encoding)
         except UnicodeDecodeError:
             raise BadLineError(f"is not in the encoding {self._encoding}") from None
 
     def _read(self) -> bytes:
-        raw = self._file.readline(LONGEST_LINE + 1)
+        raw = self._file.readline(MAX_LINE_LENGTH + 1)
         self.bytes_read += len(raw)
         return raw
 
 
 def _field(name: str) -> str:
-    """The field that a file calls so, "" for none."""
+    """Return the field for a name in a file, "" for an unknown name."""
     return _FIELDS.get(name.translate(_NOT_IN_NAMES).casefold(), "")
 
 
-def _contact(said: _Said) -> Contact:
-    """A contact of all addresses and numbers that are said, and of each other field the first text."""
+def _contact(values: _FieldValues) -> Contact:
+    """Build a contact from all addresses and numbers of a line, and the first text of each other field."""
     texts: dict[str, list[str]] = {field: [] for field in NAMES}
-    for field, value in said:
+    for field, value in values:
         if field:
             texts[field] += _texts(field, value)
     if not texts["contact_id"]:
         raise BadLineError("has no ContactId")
     if sum(map(bool, texts.values())) == 1:
-        raise BadLineError("says nothing of the contact but its ContactId")
+        raise BadLineError("has no value besides its ContactId")
     first = {field: found[0] for field, found in texts.items() if found}
     return Contact(
         contact_id=first["contact_id"],
@@ -169,12 +170,12 @@ def _contact(said: _Said) -> Contact:
 
 
 def _texts(field: str, value: Any) -> list[str]:
-    """The texts that a value holds. One that holds several addresses or numbers has semicolons between them."""
+    """Return the texts in a value. Several addresses or numbers are separated by semicolons."""
     if value is None:
         return []
     if isinstance(value, list):
         return [text for one in value for text in _texts(field, one)]
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise BadLineError(f"{field} must be a text")
+        raise BadLineError(f"{field} must be a string")
     parts = str(value).split(";") if field in _LISTS else [str(value)]
     return [text for part in parts if (text := part.strip())]

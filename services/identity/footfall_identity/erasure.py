@@ -1,8 +1,8 @@
-"""Turns the wish to forget a person into tombstones and log records, and these into stores that name them nowhere.
+"""Erasure of an identity from all stores of this service.
 
-The order: the tombstone in MongoDB, which is what a loss of Redis leaves; the record in every partition's log, for
-history and for replays; then what identity itself holds. Whoever is interrupted is asked again, or the log's consumer
-goes on.
+The order: the tombstone in MongoDB, which survives a loss of Redis; the erasure record in the log of every partition,
+for history and for replays; then the data of identity itself. After an interruption, the caller asks again, or a
+consumer of the log completes the erasure.
 """
 
 import asyncio
@@ -16,10 +16,10 @@ from footfall_servicekit.background import RefusalError
 from footfall_servicekit.errors import RequestError
 from footfall_timeline import identity_hash
 
+from footfall_identity.identity_index import IdentityIndex
 from footfall_identity.identity_record import ORDER_KEY_TIME_DIGITS, IdentityRecord, erased
 from footfall_identity.link_store import LinkStore, Tombstone
 from footfall_identity.partitions import Partitions
-from footfall_identity.person_store import PersonStore
 from footfall_identity.visit_record import VisitRecord
 from footfall_identity.visitor_store import now_ms
 
@@ -28,8 +28,8 @@ _RETRY_S: Final = 1.0
 _log = structlog.get_logger()
 
 
-class Erased(NamedTuple):
-    """What was erased."""
+class ErasureResult(NamedTuple):
+    """The erasure, and how much it erased."""
 
     erasure: Erasure
     visit_count: int
@@ -38,54 +38,57 @@ class Erased(NamedTuple):
 
 
 class Eraser:
-    """Forgets people. Its methods raise RequestError (UNAVAILABLE) when a store does not answer."""
+    """Erases identities. Its methods raise RequestError (UNAVAILABLE) while a store is unavailable."""
 
     def __init__(
-        self, partitions: Partitions, persons: PersonStore, links: LinkStore, *, secret: str, ack_replicas: int
+        self, partitions: Partitions, index: IdentityIndex, links: LinkStore, *, secret: str, ack_replicas: int
     ) -> None:
         self._partitions = partitions
-        self._persons = persons
+        self._index = index
         self._links = links
         self._secret = secret
         self._key_check = identity_hash(secret, "").hex()[:16] if secret else ""
         self._ack_replicas = ack_replicas
 
-    async def erase(self, identity_id: str, actor: str) -> Erased:
-        """Forget a person: all events known to name them, and all until now.
+    async def erase(self, identity_id: str, actor: str) -> ErasureResult:
+        """Erase an identity: all events until now that name it, and all known ones.
 
-        Raises RequestError (FAILED_PRECONDITION) when there is no key to remember the erasure under.
+        Raises RequestError (FAILED_PRECONDITION) without an erasure key.
         """
         if not self._secret:
-            raise RequestError.failed_precondition("NO_ERASURE_KEY", "ERASURE_KEY is not set, so nobody can be erased")
-        person = identity_hash(self._secret, identity_id)
-        visits = await self._persons.named(person.hex())
+            raise RequestError.failed_precondition(
+                "NO_ERASURE_KEY", "ERASURE_KEY is not set, so no identity can be erased"
+            )
+        hashed = identity_hash(self._secret, identity_id)
+        visits = await self._index.visits_naming(hashed.hex())
         known = (await self._links.get([identity_id])).get(identity_id) or IdentityRecord(identity_id=identity_id)
         erasure = Erasure(
-            identity_hash=person,
+            identity_hash=hashed,
             erase_time_ms=max([now_ms(), *_times(identity_id, visits, known)]),
             erasure_id=str(uuid4()),
         )
-        await self._remember(erasure, actor)
+        await self._add_tombstone(erasure, actor)
         await self._partitions.append_to_logs(EventBatch(erasure=erasure).SerializeToString(), self._ack_replicas)
         for number in self._partitions.numbers:
             await self._erase_visits(number, erasure)
         await self._erase_identities([identity_id], erasure)
-        # Counted beforehand, because the log's consumers erase as well.
-        return Erased(erasure, len(visits), known.first_ms is not None, len(known.decisions))
+        # Counted before, because the consumers of the log erase concurrently.
+        return ErasureResult(erasure, len(visits), known.first_ms is not None, len(known.decisions))
 
     async def apply(self, number: int, erasure: Erasure) -> None:
-        """Erase what an erasure found in a partition's log is about. Applied again, it changes nothing.
+        """Apply an erasure from a partition's log. Idempotent.
 
-        Raises RuntimeError without a key: then it cannot be known who that is, and it must not be passed over.
+        Raises RuntimeError without an erasure key: the identity cannot be recognised, and the erasure must not be
+        skipped.
         """
         if not self._secret:
-            _log.error("an erasure waits in the log until ERASURE_KEY is set, and so does what follows it")
+            _log.error("the log holds an erasure and is not read any further until ERASURE_KEY is set")
             raise RuntimeError("ERASURE_KEY is not set")
-        await self._remember(erasure, actor="")
+        await self._add_tombstone(erasure, actor="")
         await self._erase_visits(number, erasure)
-        await self._erase_identities(await self._links.hashed(erasure.identity_hash.hex()), erasure)
+        await self._erase_identities(await self._links.find_by_hash(erasure.identity_hash.hex()), erasure)
 
-    async def _remember(self, erasure: Erasure, actor: str) -> None:
+    async def _add_tombstone(self, erasure: Erasure, actor: str) -> None:
         tombstone = Tombstone(
             erasure_id=erasure.erasure_id,
             hash=erasure.identity_hash.hex(),
@@ -96,19 +99,18 @@ class Eraser:
         await self._links.put_tombstone(tombstone)
 
     async def _erase_visits(self, number: int, erasure: Erasure) -> None:
-        await self._persons.erase(number, erasure.identity_hash.hex(), erasure.erase_time_ms)
+        await self._index.erase(number, erasure.identity_hash.hex(), erasure.erase_time_ms)
 
     async def _erase_identities(self, identity_ids: list[str], erasure: Erasure) -> None:
         change = partial(erased, erase_time_ms=erasure.erase_time_ms)
         await self._links.change(dict.fromkeys(identity_ids, change))
-        await self._links.make_durable()
+        await self._links.wait_for_journal()
 
     async def restore(self) -> None:
-        """Wait until the stores answer, then make sure that Redis remembers everybody whom MongoDB does.
+        """Wait until the stores answer, then make sure that Redis has every tombstone of MongoDB.
 
-        Raises:
-            RefusalError: they were erased under another ERASURE_KEY, so events that name them would not be recognised.
-
+        Raises RefusalError when tombstones were made with another ERASURE_KEY: erased identities would not be
+        recognised.
         """
         while True:
             try:
@@ -122,21 +124,21 @@ class Eraser:
 
     def _check_key(self, tombstones: list[Tombstone]) -> None:
         if any(tombstone.key_check != self._key_check for tombstone in tombstones):
-            raise RefusalError("ERASURE_KEY: people were erased here under another one, and would come back")
+            raise RefusalError("ERASURE_KEY: identities were erased in this database with another key; set that one")
 
     async def _restore(self, tombstones: list[Tombstone]) -> None:
-        people = {tombstone.hash for tombstone in tombstones}
-        remembered = [await self._persons.count_tombstones(number) for number in self._partitions.numbers]
-        if min(remembered) >= len(people):
+        hashes = {tombstone.hash for tombstone in tombstones}
+        counts = [await self._index.count_tombstones(number) for number in self._partitions.numbers]
+        if min(counts) >= len(hashes):
             return
         for tombstone in tombstones:
             erasure = Erasure(identity_hash=bytes.fromhex(tombstone.hash), erase_time_ms=tombstone.erase_time_ms)
             for number in self._partitions.numbers:
                 await self._erase_visits(number, erasure)
-            await self._erase_identities(await self._links.hashed(tombstone.hash), erasure)
+            await self._erase_identities(await self._links.find_by_hash(tombstone.hash), erasure)
 
 
 def _times(identity_id: str, visits: list[VisitRecord], record: IdentityRecord) -> list[int]:
-    """When events happened that name a person. By a clock that runs fast that may be later than now."""
+    """Return the times of known events that name the identity. They may be later than now, by a clock that is fast."""
     newest = [int(record.newest.at[:ORDER_KEY_TIME_DIGITS])] if record.newest else []
     return newest + [t.event_time_ms for visit in visits for t in visit.timeline if t.identity == identity_id]

@@ -1,8 +1,8 @@
-"""Turns what events say of an identity into the one record kept of it, whatever their order and repetition."""
+"""The stored record of an identity, computed from events regardless of their order and repetition."""
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from enum import IntEnum
-from functools import reduce
+from functools import partial, reduce
 from itertools import chain
 
 import msgspec
@@ -11,48 +11,48 @@ from footfall_timeline import Assurance, State, Transition
 from msgspec.structs import replace
 
 from footfall_identity.attributes import CLAIMS, AttributeNames, text
-from footfall_identity.matching import Rule, Sign, Signs, Status, signs_of
+from footfall_identity.matching import MatchKey, MatchKeys, Rule, Status, match_keys_of
 
-MOST_PROFILE_KEYS = 100
-MOST_PRESENCES = 1_000
-LONGEST_PROFILE_KEY = 256
-LONGEST_PROFILE_VALUE = 4_096
-"""What one sender can make of a document has a bound; history keeps every event's data whole."""
+MAX_PROFILE_KEYS = 100
+MAX_SITES = 1_000
+MAX_PROFILE_KEY_LENGTH = 256
+MAX_PROFILE_VALUE_LENGTH = 4_096
+"""Limits that bound a record; history stores the data of every event in full."""
 
 ORDER_KEY_TIME_DIGITS = 13
-"""An order key is so many digits of event time, and the event's id."""
+"""An order key consists of this many digits of event time (ms), and the event id."""
 
 _decode_data = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class Source(IntEnum):
-    """Who says what a profile holds. What a better one says is never displaced by what a lesser one says."""
+    """Where a profile value comes from. A value never replaces one of a better source."""
 
     PAGE = 1
-    """A page, on the word of a visitor who may be anybody."""
+    """An event of a page, which anybody may forge."""
     PAGE_OF_PERSON = 2
-    """The page of the SignIn with which the person has proven to be who it is."""
+    """The event data of a proven SignIn."""
     TOKEN = 3
-    """The website's server, in the token of that SignIn."""
+    """The token of a proven SignIn, from the website's server."""
 
 
 class ProfileValue(msgspec.Struct, frozen=True):
-    """The best value of a key, as JSON text, the order key of the event that gave it, and who says so.
+    """The best value of a key as a JSON text, with the order key of its event and its source.
 
-    A list of these instead of a document of values, because keys may hold `.` and `$`.
+    Profiles are lists of these and not documents, because keys may contain `.` and `$`.
     """
 
     key: str
     value: str
     at: str
-    source: Source = Source.PAGE  # what was stored before sources were
-    site: str = ""  # likewise
+    source: Source = Source.PAGE  # of values stored before sources existed
+    site: str = ""  # the same
 
 
 class Association(msgspec.Struct, frozen=True):
-    """The newest naming event's order key and visit, and whether the identity is signed in there.
+    """The order key and visit of the newest event that names the identity, and whether it is signed in there.
 
-    `rev` is that of the visit's timeline that says so.
+    `rev` is the revision of the visit's timeline by which `is_signed_in` was decided.
     """
 
     at: str
@@ -63,17 +63,17 @@ class Association(msgspec.Struct, frozen=True):
 
     @property
     def shown_id(self) -> str:
-        """The id that the browser knows the visit by."""
+        """The visit id that the browser sent."""
         return self.browser_visit_id or self.visit_id
 
     @property
     def scope(self) -> State:
-        """How sure it is that the visitor is this identity."""
+        """The state of the visitor as this identity: Authenticated or Recognized."""
         return State.AUTHENTICATED if self.is_signed_in else State.RECOGNIZED
 
 
-class Presence(msgspec.Struct, frozen=True):
-    """What events of one site make of an identity: when they first named it, and by which visit last."""
+class SiteAssociation(msgspec.Struct, frozen=True):
+    """What the events of one site say: when they first named the identity, and on which visit last."""
 
     site: str
     first_ms: int
@@ -81,9 +81,9 @@ class Presence(msgspec.Struct, frozen=True):
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One decision about which contact an identity is. It ended when the next one was made.
+    """A decision about the contact of an identity. It is in force until the next decision.
 
-    `sign` is what a rule rested on; `refused_id` is the contact that an unlinking by hand ruled out.
+    `match_key` is the key by which a rule decided. `refused_id` is the contact that was unlinked manually.
     """
 
     at_ms: int
@@ -92,16 +92,16 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     actor: str
     contact_id: str = ""
     candidates: tuple[str, ...] = ()
-    sign: Sign | None = None
+    match_key: MatchKey | None = msgspec.field(name="sign", default=None)
     refused_id: str = ""
 
 
 class IdentityRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is known of an identity, and which contact it is.
+    """An identity and its links. Field names in MongoDB are given where they differ.
 
-    `rev` is another with every write. `first_ms` is None until an event has named it. `is_due` says that what it is
-    matched by has changed since the last decision. `location`, `keys`, `contact_id` and `by_hand` follow from the rest
-    and are there to be searched for; `hash` is what stands for the identity once it is erased.
+    Every write sets another `rev`. `first_ms` is None until an event has named the identity. `is_due`: its match keys
+    have changed since the last decision. `location`, `keys`, `contact_id` and `by_hand` (the manually linked contact)
+    are derived from the other fields, for queries. `hash` identifies it after an erasure.
     """
 
     identity_id: str = msgspec.field(name="_id")
@@ -109,10 +109,10 @@ class IdentityRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     hash: str = ""
     first_ms: int | None = None
     newest: Association | None = None
-    presences: tuple[Presence, ...] = ()
+    by_site: tuple[SiteAssociation, ...] = msgspec.field(name="presences", default=())
     profile: tuple[ProfileValue, ...] = ()
     location: str = ""
-    signs: Signs = Signs()
+    match_keys: MatchKeys = msgspec.field(name="signs", default=MatchKeys())
     keys: tuple[str, ...] = ()
     is_due: bool = False
     decisions: tuple[Decision, ...] = ()
@@ -121,44 +121,46 @@ class IdentityRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
     @property
     def is_blank(self) -> bool:
-        """Whether there is nothing to keep."""
+        """Whether the record can be removed."""
         return self.first_ms is None and not self.decisions
 
 
-class Naming(msgspec.Struct, frozen=True):
-    """That an event named an identity, and what it said of it."""
+class IdentityMention(msgspec.Struct, frozen=True):
+    """An event that names an identity, and what it says about the identity."""
 
     transition: Transition
     visit_id: str
     profile: tuple[ProfileValue, ...]
-    signs: Signs
+    match_keys: MatchKeys
     site: str = ""
     browser_visit_id: str = ""
 
     @classmethod
-    def of(cls, event: Event, transition: Transition, names: AttributeNames, phone_region: str | None) -> "Naming":
-        """Read the data of a SignIn or UserInfo, and what its token proves."""
+    def of(
+        cls, event: Event, transition: Transition, names: AttributeNames, phone_region: str | None
+    ) -> "IdentityMention":
+        """Create it from the data of a SignIn or UserInfo, and from what its token proves."""
         is_proven = transition.assurance is Assurance.PROVEN
-        said = names.unified(_fields(event.data_json))
+        fields = names.unified(_fields(event.data_json))
         token = _fields(event.proven_json if is_proven else b"")
         proven = {CLAIMS[key]: value for key, value in token.items() if key in CLAIMS}
-        linking = proven if is_proven else said
-        texts = {key: text(linking[key]) for key in CLAIMS.values() if key in linking}
+        matched = proven if is_proven else fields
+        texts = {key: text(matched[key]) for key in CLAIMS.values() if key in matched}
         return cls(
             transition,
             event.visit_id,
             (
-                *_values(said, event.site, transition, Source.PAGE_OF_PERSON if is_proven else Source.PAGE),
+                *_values(fields, event.site, transition, Source.PAGE_OF_PERSON if is_proven else Source.PAGE),
                 *_values(proven, event.site, transition, Source.TOKEN),
             ),
-            signs_of(transition, event.visit_id, texts, phone_region).given_on(event.site, event.browser_visit_id),
+            match_keys_of(transition, event.visit_id, texts, phone_region).given_on(event.site, event.browser_visit_id),
             event.site,
             event.browser_visit_id,
         )
 
 
 def _fields(json: bytes) -> dict[str, str]:
-    """The values of a JSON object as JSON texts. What is none says nothing."""
+    """Return the values of a JSON object as JSON texts; nothing for an invalid object."""
     try:
         return {key: bytes(value).decode() for key, value in _decode_data(json or b"{}").items()}
     except ValueError:  # DecodeError is one
@@ -169,147 +171,156 @@ def _values(fields: Mapping[str, str], site: str, transition: Transition, source
     return (
         ProfileValue(key, value, transition.order_key, source, site)
         for key, value in fields.items()
-        if len(key) <= LONGEST_PROFILE_KEY and len(value) <= LONGEST_PROFILE_VALUE
+        if len(key) <= MAX_PROFILE_KEY_LENGTH and len(value) <= MAX_PROFILE_VALUE_LENGTH
     )
 
 
-class VisitNow(msgspec.Struct, frozen=True):
-    """Who is signed in on a visit, by the timeline of this rev; empty: nobody."""
+class VisitStatus(msgspec.Struct, frozen=True):
+    """The identity signed in on a visit ("" for none), by the timeline of revision `rev`."""
 
     visit_id: str
     rev: int
     signed_in: str
 
 
-def merged(record: IdentityRecord, namings: Iterable[Naming], visits: Iterable[VisitNow]) -> IdentityRecord:
-    """The record with events that named it, and with what the visits of these or earlier events say now."""
-    namings, visits = list(namings), list(visits)
-    now = {visit.visit_id: visit for visit in visits}
-    first_ms, newest, presences = record.first_ms, record.newest, {one.site: one for one in record.presences}
-    for naming in namings:
-        at_ms = naming.transition.event_time_ms
+def with_mentions(
+    record: IdentityRecord, mentions: Sequence[IdentityMention], visits: Iterable[VisitStatus]
+) -> IdentityRecord:
+    """Merge events that name the identity, and the current status of visits, into a record."""
+    statuses = {visit.visit_id: visit for visit in visits}
+    first_ms, newest, by_site = record.first_ms, record.newest, {one.site: one for one in record.by_site}
+    for mention in mentions:
+        at_ms = mention.transition.event_time_ms
         first_ms = at_ms if first_ms is None else min(first_ms, at_ms)
-        newest = _newer(newest, naming)
-        known = presences.get(naming.site)
-        presences[naming.site] = Presence(
-            naming.site, min(known.first_ms, at_ms) if known else at_ms, _newer(known.newest if known else None, naming)
+        newest = _newer(newest, mention)
+        known = by_site.get(mention.site)
+        by_site[mention.site] = SiteAssociation(
+            mention.site,
+            min(known.first_ms, at_ms) if known else at_ms,
+            _newer(known.newest if known else None, mention),
         )
-    newest = newest and _at_present(newest, now, record.identity_id)
-    present = [replace(p, newest=_at_present(p.newest, now, record.identity_id)) for p in presences.values()]
-    profile = best_values(record.profile, *(naming.profile for naming in namings))
-    signs = reduce(Signs.merged, (naming.signs for naming in namings), record.signs)
-    is_due = record.is_due or signs.assurance != record.signs.assurance
-    kept = replace(record, first_ms=first_ms, newest=newest, presences=_bounded(present), profile=profile, signs=signs)
-    return _with_searchable(replace(kept, is_due=is_due))
+    update = partial(_with_status, statuses=statuses, identity=record.identity_id)
+    site_associations = [replace(one, newest=update(one.newest)) for one in by_site.values()]
+    profile = best_values(record.profile, *(mention.profile for mention in mentions))
+    match_keys = reduce(MatchKeys.merged, (mention.match_keys for mention in mentions), record.match_keys)
+    merged = replace(
+        record,
+        first_ms=first_ms,
+        newest=newest and update(newest),
+        by_site=_newest_sites(site_associations),
+        profile=profile,
+        match_keys=match_keys,
+        is_due=record.is_due or match_keys.assurance != record.match_keys.assurance,
+    )
+    return _with_derived_fields(merged)
 
 
-def _newer(newest: Association | None, naming: Naming) -> Association:
-    at = naming.transition.order_key
-    if newest is not None and (newest.at, newest.visit_id) >= (at, naming.visit_id):
+def _newer(newest: Association | None, mention: IdentityMention) -> Association:
+    at = mention.transition.order_key
+    if newest is not None and (newest.at, newest.visit_id) >= (at, mention.visit_id):
         return newest
-    if newest is not None and newest.visit_id == naming.visit_id:
+    if newest is not None and newest.visit_id == mention.visit_id:
         return replace(newest, at=at)
-    return Association(at, naming.visit_id, browser_visit_id=naming.browser_visit_id)
+    return Association(at, mention.visit_id, browser_visit_id=mention.browser_visit_id)
 
 
-def _at_present(newest: Association, now: Mapping[str, VisitNow], identity: str) -> Association:
-    visit = now.get(newest.visit_id)
+def _with_status(newest: Association, statuses: Mapping[str, VisitStatus], identity: str) -> Association:
+    visit = statuses.get(newest.visit_id)
     if visit is None or visit.rev <= newest.rev:
         return newest
     return replace(newest, rev=visit.rev, is_signed_in=visit.signed_in == identity)
 
 
-def _bounded(presences: Iterable[Presence]) -> tuple[Presence, ...]:
-    """Those named last, by site: without SITES_FILE anybody may make up sites."""
-    kept = sorted(presences, key=lambda one: (one.newest.at, one.site))[-MOST_PRESENCES:]
+def _newest_sites(by_site: Iterable[SiteAssociation]) -> tuple[SiteAssociation, ...]:
+    """Keep the sites of the newest events: without SITES_FILE, senders can invent site names."""
+    kept = sorted(by_site, key=lambda one: (one.newest.at, one.site))[-MAX_SITES:]
     return tuple(sorted(kept, key=lambda one: one.site))
 
 
-def seen_from(record: IdentityRecord, sites: Container[str]) -> IdentityRecord | None:
-    """The record as if there were only these sites; None when no event of them has named the identity.
+def restricted_to_sites(record: IdentityRecord, sites: Container[str]) -> IdentityRecord | None:
+    """Return the part of the record that comes from events of these sites; None if there is none.
 
-    Which contact it is, is known to all of them, whatever that rests on; what it rests on elsewhere is not.
+    It includes the linked contact, also if it was matched on another site. It has no evidence of other sites.
     """
-    presences = [one for one in record.presences if one.site in sites]
-    if not presences:
+    by_site = [one for one in record.by_site if one.site in sites]
+    if not by_site:
         return None
     profile = tuple(value for value in record.profile if value.site in sites)
     return replace(
         record,
-        first_ms=min(one.first_ms for one in presences),
-        newest=max((one.newest for one in presences), key=lambda newest: (newest.at, newest.visit_id)),
+        first_ms=min(one.first_ms for one in by_site),
+        newest=max((one.newest for one in by_site), key=lambda newest: (newest.at, newest.visit_id)),
         profile=profile,
         location=text_value(profile, "location"),
-        decisions=tuple(
-            replace(made, candidates=(), sign=made.sign if made.sign and made.sign.site in sites else None)
-            for made in record.decisions
-        ),
+        decisions=tuple(_without_evidence(decision, sites) for decision in record.decisions),
     )
 
 
-def _with_searchable(record: IdentityRecord) -> IdentityRecord:
-    keys = tuple(sorted(sign.key for _, sign in record.signs.ranked()))
+def _without_evidence(decision: Decision, sites: Container[str]) -> Decision:
+    """Remove the candidates, and the match key of another site."""
+    is_of_sites = decision.match_key is not None and decision.match_key.site in sites
+    return replace(decision, candidates=(), match_key=decision.match_key if is_of_sites else None)
+
+
+def _with_derived_fields(record: IdentityRecord) -> IdentityRecord:
+    keys = tuple(sorted(match_key.key for _, match_key in record.match_keys.ranked()))
     is_due = record.is_due or keys != record.keys
     return replace(record, location=text_value(record.profile, "location"), keys=keys, is_due=is_due)
 
 
 def erased(record: IdentityRecord, erase_time_ms: int) -> IdentityRecord:
-    """The record without what events up to a moment said, and without decisions that rest on it or were made till then.
+    """Remove what events until a time said, and the decisions that rest on it or were made until then.
 
-    Should later events be in it already, `first_ms` becomes the earliest of them that still shows; what they said less
-    surely than what is erased here does not.
+    If later events are in the record already, `first_ms` becomes the earliest of them that is still known. Values of
+    later events that had been replaced by better, now erased ones are lost.
     """
-    last = f"{erase_time_ms:013d}~"  # above every order key of that moment
-    signs = Signs(**{name: sign for name, sign in _given(record.signs) if sign.at > last})
+    last = f"{erase_time_ms:013d}~"  # greater than every order key of that time
+    match_keys = MatchKeys(**{name: key for name, key in record.match_keys.by_attribute().items() if key.at > last})
     profile = tuple(value for value in record.profile if value.at > last)
     newest = record.newest if record.newest and record.newest.at > last else None
-    presences = tuple(
+    by_site = tuple(
         replace(one, first_ms=one.first_ms if one.first_ms > erase_time_ms else _time_ms(one.newest.at))
-        for one in record.presences
+        for one in record.by_site
         if one.newest.at > last
     )
     first_ms = record.first_ms
     if first_ms is not None and first_ms <= erase_time_ms:
-        later = [sign.at for _, sign in _given(signs)] + [value.at for value in profile]
+        later = [key.at for key in match_keys.by_attribute().values()] + [value.at for value in profile]
         later += [newest.at] if newest else []
         first_ms = min(map(_time_ms, later), default=None)
     decisions: tuple[Decision, ...] = ()
     for decision in record.decisions:
-        # When it was made says nothing: a rule may just have rested on an event of before.
-        is_later = decision.sign.at > last if decision.sign else bool(decisions)
+        # The time of the decision does not count: a rule may have used an older event since.
+        is_later = decision.match_key.at > last if decision.match_key else bool(decisions)
         if is_later or (decision.rule is Rule.MANUAL and decision.at_ms > erase_time_ms):
             decisions += (decision,)
     is_due = record.is_due or decisions != record.decisions
-    kept = replace(record, first_ms=first_ms, newest=newest, presences=presences, profile=profile, signs=signs)
-    return standing(_with_searchable(replace(kept, decisions=decisions, is_due=is_due)))
+    left = replace(record, first_ms=first_ms, newest=newest, by_site=by_site, profile=profile, match_keys=match_keys)
+    return with_current_link(_with_derived_fields(replace(left, decisions=decisions, is_due=is_due)))
 
 
 def _time_ms(at: str) -> int:
     return int(at[:ORDER_KEY_TIME_DIGITS])
 
 
-def _given(signs: Signs) -> list[tuple[str, Sign]]:
-    return [(name, sign) for name in Signs.__struct_fields__ if (sign := getattr(signs, name))]
-
-
-def standing(record: IdentityRecord) -> IdentityRecord:
-    """The record with what its decisions come to: the contact it is linked to, and the one chosen by hand."""
+def with_current_link(record: IdentityRecord) -> IdentityRecord:
+    """Return the record with `contact_id` and `by_hand` derived from its decisions."""
     by_hand = next((d.contact_id for d in reversed(record.decisions) if d.rule is Rule.MANUAL), "")
     contact_id = record.decisions[-1].contact_id if record.decisions else ""
     return replace(record, by_hand=by_hand, contact_id=contact_id)
 
 
 def best_values(*parts: Iterable[ProfileValue]) -> tuple[ProfileValue, ...]:
-    """For each key and site its value from the best source, of these the newest; of too many the best. Best last.
+    """Return for each key and site the newest value of the best source, at most MAX_PROFILE_KEYS, sorted by key.
 
-    Leaving out never depends on the order of merging: what is left out once has enough better keys above it for good.
+    The result does not depend on the order of merging: once a value is dropped, enough better ones exist permanently.
     """
     best: dict[tuple[str, str], ProfileValue] = {}
     for value in chain(*parts):
         known = best.get((value.key, value.site))
         if known is None or _rank(known) < _rank(value):
             best[value.key, value.site] = value
-    kept = sorted(best.values(), key=_rank)[-MOST_PROFILE_KEYS:]
+    kept = sorted(best.values(), key=_rank)[-MAX_PROFILE_KEYS:]
     return tuple(sorted(kept, key=lambda value: value.key))
 
 
@@ -318,11 +329,11 @@ def _rank(value: ProfileValue) -> tuple[Source, str, str, str]:
 
 
 def text_value(profile: Iterable[ProfileValue], key: str) -> str:
-    """The best value of a key when it is a string, else ""."""
+    """Return the best value of a key if it is a string, else ""."""
     best = max((value for value in profile if value.key == key), key=_rank, default=None)
     return text(best.value) if best else ""
 
 
 def profile_json(record: IdentityRecord) -> bytes:
-    """The profile as one JSON object, the best value of every key as it was sent."""
+    """Return the profile as one JSON object with the best value of every key, as sent."""
     return msgspec.json.encode({value.key: msgspec.Raw(value.value.encode()) for value in record.profile})

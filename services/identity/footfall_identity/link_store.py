@@ -1,6 +1,6 @@
-"""Turns records of identities, contacts and erasures into documents of MongoDB and back; the one file that asks it.
+"""The MongoDB store of identities, contacts, links and tombstones; the only module that uses MongoDB.
 
-Every write is conditional on what was read: it names the `rev` it replaces, and no `rev` is ever used twice.
+Every write is conditional: it names the `rev` that it replaces, and no `rev` is used twice.
 """
 
 import asyncio
@@ -21,45 +21,45 @@ from pymongo.errors import BulkWriteError, ConnectionFailure, ExecutionTimeout, 
 from pymongo.uri_parser import parse_uri
 
 from footfall_identity.contact_record import ContactRecord
-from footfall_identity.identity_record import IdentityRecord, seen_from
+from footfall_identity.identity_record import IdentityRecord, restricted_to_sites
 
-Change = Callable[[IdentityRecord], IdentityRecord]
-"""What to make of a record. Applied again to its own result it must change nothing."""
+RecordChange = Callable[[IdentityRecord], IdentityRecord]
+"""Changes a record. It must be idempotent: applied to its own result, it changes nothing."""
 
 Record = TypeVar("Record", IdentityRecord, ContactRecord)
 
-MOST_MATCHES: Final = 1_000
-"""Contacts looked at when one identity is matched. More of them would be as ambiguous."""
+MAX_MATCHES: Final = 1_000
+"""Most contacts read per match key. An identity with more matches is ambiguous anyway."""
 
 _DUPLICATE_KEY: Final = 11_000
-# SecantusDB compares each document with each id of an `$in`: a thousand at once take a second, in groups 50 ms.
-_IDS_A_QUERY: Final = 50
-# Well within the time limit also where others keep the server busy.
-_CHANGED_AT_ONCE: Final = 100
-# A document can have half a megabyte, and a page of them ends where a message is full.
-_DOCUMENTS_A_READ: Final = 50
+# SecantusDB compares each document with each id of an `$in`: 1,000 ids in one query take a second, in groups 50 ms.
+_IDS_PER_QUERY: Final = 50
+# Few enough to stay within the time limit on a busy server.
+_CHANGES_PER_WRITE: Final = 100
+# A document may have 0.5 MB, and a page ends where a message is full.
+_DOCUMENTS_PER_READ: Final = 50
 _RETRY_MS: Final = 1_000
-_UNAVAILABLE: Final = (ConnectionFailure, ExecutionTimeout, WriteConcernError)
-"""MongoDB does not answer, or does not confirm what it was given to write."""
-_LEAVE_ALONE_S: Final = 1.0
+_TRANSIENT_ERRORS: Final = (ConnectionFailure, ExecutionTimeout, WriteConcernError)
+"""Errors that may pass: MongoDB does not answer, or does not confirm a write."""
+_PAUSE_AFTER_FAILURE_S: Final = 1.0
 
 _log = structlog.get_logger()
 
 
 def check_url(url: str) -> str:
-    """Return a URL. Raises ValueError for one that the driver makes nothing of."""
+    """Return the URL. Raises ValueError if the driver cannot parse it."""
     try:
         parse_uri(url)
     except (PyMongoError, ValueError):
-        rule = "must be `mongodb://host:port`, or `mongodb+srv://name` with a name in DNS, and have options of MongoDB"
+        rule = "must be `mongodb://host:port`, or `mongodb+srv://name` with a name in DNS, and valid options of MongoDB"
         raise ValueError(rule) from None
     return url
 
 
 class Tombstone(msgspec.Struct, frozen=True):
-    """That somebody was erased: the keyed hash of the identity, the moment up to which, and who asked.
+    """An erasure: the keyed hash of the identity, the time until which its events are erased, and who asked for it.
 
-    `key_check` tells whether ERASURE_KEY is still the one that the hash was made with.
+    `key_check` shows whether ERASURE_KEY is still the key of the hash.
     """
 
     erasure_id: str = msgspec.field(name="_id")
@@ -70,63 +70,64 @@ class Tombstone(msgspec.Struct, frozen=True):
 
 
 class LinkStore:
-    """Identities, contacts and tombstones. Unless they say so, methods raise RequestError (UNAVAILABLE) in its absence.
+    """Reads and writes records. Unless said otherwise, methods raise RequestError (UNAVAILABLE) for transient errors.
 
-    What is written is journaled after `make_durable`.
+    Writes are in the journal after `wait_for_journal`. `sites` limits a result to what events of these sites say; empty
+    means all sites.
     """
 
     def __init__(self, client: Any, database: str, erasure_secret: str) -> None:
         self._client = client
         self._erasure_secret = erasure_secret
-        part = client.get_database(database, read_preference=ReadPreference.PRIMARY)
-        self._identities = part["identities"]
-        self._contacts = part["contacts"]
-        journaled = WriteConcern(**{**part.write_concern.document, "j": True})
-        self._tombstones = part.get_collection("identity_tombstones", write_concern=journaled)
-        self._marks = part.get_collection("identity_marks", write_concern=journaled)
-        self._try_again_at = 0.0
+        store = client.get_database(database, read_preference=ReadPreference.PRIMARY)
+        self._identities = store["identities"]
+        self._contacts = store["contacts"]
+        journaled = WriteConcern(**{**store.write_concern.document, "j": True})
+        self._tombstones = store.get_collection("identity_tombstones", write_concern=journaled)
+        self._marks = store.get_collection("identity_marks", write_concern=journaled)
+        self._retry_at = 0.0
 
     @classmethod
     def open(cls, url: str, database: str, *, timeout_ms: int, erasure_secret: str) -> Self:
-        """Return the store at a MongoDB URL without connecting yet."""
+        """Create a store for a MongoDB URL without connecting."""
         client: Any = AsyncIOMotorClient(
             url, serverSelectionTimeoutMS=timeout_ms, connectTimeoutMS=timeout_ms, socketTimeoutMS=timeout_ms
         )
         return cls(client, database, erasure_secret)
 
     async def prepare(self) -> None:
-        """Wait until MongoDB answers, then make sure that it has the indexes. Until then queries may be slow."""
+        """Wait until MongoDB answers, then create the indexes. Until then, queries may be slow."""
         while True:
             try:
                 for field in ("location", "hash", "keys", "contact_id", "by_hand", "is_due"):
                     await self._identities.create_index(field, sparse=True)
                 for field in ("keys", "is_stale"):
                     await self._contacts.create_index(field, sparse=True)
-            except _UNAVAILABLE as error:
+            except _TRANSIENT_ERRORS as error:
                 _log.warning("MongoDB does not answer", error=type(error).__name__)
                 await asyncio.sleep(_RETRY_MS / 1000)
             else:
                 return
 
     async def get(self, identity_ids: Iterable[str], sites: Sequence[str] = ()) -> dict[str, IdentityRecord]:
-        """The identities of these that are known, by id; of sites only what these know of them."""
-        async with _answering():
+        """Return the known ones of these identities, by id."""
+        async with _translating_errors():
             documents = await self._by_id(identity_ids, sites=sites)
-        return {record.identity_id: record for record in _records(documents, sites)}
+        return {record.identity_id: record for record in _writer(documents, sites)}
 
     async def _by_id(
         self, identity_ids: Iterable[str], fields: dict[str, int] | None = None, sites: Sequence[str] = ()
     ) -> list[dict[str, Any]]:
         wanted = list(dict.fromkeys(identity_ids))
-        groups = [wanted[start : start + _IDS_A_QUERY] for start in range(0, len(wanted), _IDS_A_QUERY)]
-        known = _known_to(sites)
-        queries = (self._identities.find({"_id": {"$in": group}} | known, fields).to_list(None) for group in groups)
+        groups = [wanted[start : start + _IDS_PER_QUERY] for start in range(0, len(wanted), _IDS_PER_QUERY)]
+        by_site = _site_filter(sites)
+        queries = (self._identities.find({"_id": {"$in": group}} | by_site, fields).to_list(None) for group in groups)
         return [document for found in await asyncio.gather(*queries) for document in found]
 
     async def page(self, after: str, size: int, location: str, sites: Sequence[str] = ()) -> list[IdentityRecord]:
-        """Identities that events have named, by id, the first `size` after `after`; of one location if not empty.
+        """Return the first `size` identities with ids after `after` that events have named, by id.
 
-        Of sites only those they know; what is searched for by location is what all sites together know.
+        `location` filters by the location that all sites together know, unless it is empty.
         """
         query: dict[str, Any] = {"_id": {"$gt": after}, "first_ms": {"$gte": 0}}
         if location:
@@ -136,48 +137,52 @@ class LinkStore:
     async def linked_to(
         self, contact_id: str, after: str, size: int, sites: Sequence[str] = ()
     ) -> list[IdentityRecord]:
-        """Identities linked to a contact, by id, the first `size` after `after`; of sites only those they know."""
+        """Return the first `size` identities with ids after `after` that are linked to a contact, by id."""
         return await self._find({"_id": {"$gt": after}, "contact_id": contact_id}, size, sites)
 
     async def _find(self, query: dict[str, Any], size: int, sites: Sequence[str] = ()) -> list[IdentityRecord]:
-        """Fewer than `size` also when those found are more than one message takes."""
+        """Return fewer than `size` records if they would exceed one message."""
         found: list[IdentityRecord] = []
         characters = 0
-        async with _answering():
+        async with _translating_errors():
             cursor = (
-                self._identities.find(query | _known_to(sites)).sort("_id", 1).limit(size).batch_size(_DOCUMENTS_A_READ)
+                self._identities.find(query | _site_filter(sites))
+                .sort("_id", 1)
+                .limit(size)
+                .batch_size(_DOCUMENTS_PER_READ)
             )
-            while characters <= PAGE_BYTES and (documents := await cursor.to_list(_DOCUMENTS_A_READ)):
-                records = _records(documents, sites)
+            while characters <= PAGE_BYTES and (documents := await cursor.to_list(_DOCUMENTS_PER_READ)):
+                records = _writer(documents, sites)
                 characters += sum(len(value.value) for record in records for value in record.profile)
                 found += records
             await cursor.close()
         return found
 
     async def contact_ids(self, identity_ids: Iterable[str]) -> dict[str, str]:
-        """The contacts that these identities are linked to, where there is one.
+        """Return the contact ids of those of these identities that are linked.
 
-        Never raises: while MongoDB does not answer there is none, and for a second after a failure it is not asked.
+        Never raises: while MongoDB is unavailable, the result is empty, and for a second after an error it is not
+        queried.
         """
         wanted = [identity_id for identity_id in identity_ids if identity_id]
-        if not wanted or time.monotonic() < self._try_again_at:
+        if not wanted or time.monotonic() < self._retry_at:
             return {}
         try:
             documents = await self._by_id(wanted, {"contact_id": 1})
-        except _UNAVAILABLE:
-            self._try_again_at = time.monotonic() + _LEAVE_ALONE_S
+        except _TRANSIENT_ERRORS:
+            self._retry_at = time.monotonic() + _PAUSE_AFTER_FAILURE_S
             return {}
         return {document["_id"]: document["contact_id"] for document in documents if "contact_id" in document}
 
-    async def change(self, changes: Mapping[str, Change]) -> dict[str, IdentityRecord]:
-        """Apply to each identity its change, atomically each, and return the results.
+    async def change(self, changes: Mapping[str, RecordChange]) -> dict[str, IdentityRecord]:
+        """Apply its change to each identity, each atomically, and return the resulting records.
 
-        An unknown one starts empty but for its hash; one that ends blank is removed. So many at a time that what
-        is done stays done when a later command takes too long.
+        An unknown identity starts as an empty record; one that ends blank is deleted. Records are written in groups, so
+        that work that is done stays done if a later group takes too long.
         """
         results: dict[str, IdentityRecord] = {}
         while len(results) < len(changes):
-            missing = [identity_id for identity_id in changes if identity_id not in results][:_CHANGED_AT_ONCE]
+            missing = [identity_id for identity_id in changes if identity_id not in results][:_CHANGES_PER_WRITE]
             known = await self.get(missing)
             pairs: list[tuple[IdentityRecord | None, IdentityRecord]] = []
             for identity_id in missing:
@@ -188,7 +193,7 @@ class LinkStore:
                     results[identity_id] = after
                 else:
                     pairs.append((before, after))
-            # When some have failed it is not known which; those that have not will be found as they should be.
+            # It is not known which failed; those that were written will be found unchanged in the next round.
             if await self.replace(pairs):
                 results |= {after.identity_id: after for _, after in pairs}
         return results
@@ -198,7 +203,10 @@ class LinkStore:
         return IdentityRecord(identity_id=identity_id, hash=identity_hash(secret, identity_id).hex() if secret else "")
 
     async def replace(self, pairs: "list[tuple[IdentityRecord | None, IdentityRecord]]") -> bool:
-        """Write each second record in the place of the first; whether all of the first were still there."""
+        """Replace the first record of each pair (None: insert) by the second; return False if one has changed.
+
+        After False, some pairs may have been written.
+        """
         return await self._replace(self._identities, pairs)
 
     async def _replace(self, collection: Any, pairs: "list[tuple[Record | None, Record]]") -> bool:
@@ -213,7 +221,7 @@ class LinkStore:
         if not writes:
             return True
         try:
-            async with _answering():
+            async with _translating_errors():
                 done = await collection.bulk_write(writes, ordered=False)
         except BulkWriteError as error:
             if any(failure["code"] != _DUPLICATE_KEY for failure in error.details["writeErrors"]):
@@ -222,75 +230,75 @@ class LinkStore:
         return bool(done.matched_count + done.inserted_count + done.deleted_count == len(writes))
 
     async def contact(self, contact_id: str) -> ContactRecord | None:
-        """A contact, also one that is being deleted."""
-        async with _answering():
+        """Return a contact, also one that is being deleted."""
+        async with _translating_errors():
             document = await self._contacts.find_one({"_id": contact_id})
         return msgspec.convert(document, ContactRecord) if document else None
 
     async def replace_contact(self, before: ContactRecord | None, after: ContactRecord) -> bool:
-        """Write a contact in the place of another version; whether that was still there."""
+        """Replace a contact; return False if it was changed meanwhile."""
         return await self._replace(self._contacts, [(before, after)])
 
-    async def contacts_that_match(self, keys: Iterable[str]) -> dict[str, list[str]]:
-        """For each of these keys the contacts that have it."""
+    async def contacts_by_key(self, keys: Iterable[str]) -> dict[str, list[str]]:
+        """Return the ids of the contacts with each of these match keys."""
         wanted = list(keys)
-        queries = [self._contacts.find({"keys": key}, {"_id": 1}).limit(MOST_MATCHES) for key in wanted]
-        async with _answering():
+        queries = [self._contacts.find({"keys": key}, {"_id": 1}).limit(MAX_MATCHES) for key in wanted]
+        async with _translating_errors():
             answers = await asyncio.gather(*(query.to_list(None) for query in queries))
         return {
             key: [document["_id"] for document in documents] for key, documents in zip(wanted, answers, strict=True)
         }
 
-    async def contacts_that_exist(self, contact_ids: Iterable[str]) -> set[str]:
-        """Those of these contacts that are there and not deleted."""
+    async def existing_contacts(self, contact_ids: Iterable[str]) -> set[str]:
+        """Return those of these contacts that exist and are not deleted."""
         wanted = list(contact_ids)
         if not wanted:
             return set()
-        async with _answering():
+        async with _translating_errors():
             documents = await self._contacts.find({"_id": {"$in": wanted}}, {"is_deleted": 1}).to_list(None)
         return {document["_id"] for document in documents if not document.get("is_deleted")}
 
-    async def touched_by(self, contact: ContactRecord) -> list[str]:
-        """The identities whose contact may be another now that this one has changed."""
+    async def affected_by(self, contact: ContactRecord) -> list[str]:
+        """Return the identities whose link may change because this contact has changed."""
         found: set[str] = set()
         queries: list[dict[str, Any]] = [{"contact_id": contact.contact_id}, {"by_hand": contact.contact_id}]
         if contact.stale_keys:
             queries.append({"keys": {"$in": list(contact.stale_keys)}})
         for query in queries:
-            async with _answering():
+            async with _translating_errors():
                 documents = await self._identities.find(query, {"_id": 1}).to_list(None)
             found |= {document["_id"] for document in documents}
         return sorted(found)
 
     async def unfinished(self, size: int) -> tuple[list[str], list[ContactRecord]]:
-        """Identities to be judged, and contacts whose identities are to be: left over by whoever did not come to it."""
-        async with _answering():
+        """Return up to `size` identities and contacts each that are marked for linking, after an interruption."""
+        async with _translating_errors():
             due = await self._identities.find({"is_due": True}, {"_id": 1}).limit(size).to_list(None)
             stale = await self._contacts.find({"is_stale": True}).limit(size).to_list(None)
         return [document["_id"] for document in due], [msgspec.convert(document, ContactRecord) for document in stale]
 
     async def put_tombstone(self, tombstone: Tombstone) -> None:
-        """Remember an erasure, journaled. One that is known stays as it is."""
+        """Store an erasure, journaled. A known one stays as it is."""
         document = msgspec.to_builtins(tombstone)
         condition = {"_id": document.pop("_id")}
-        async with _answering():
+        async with _translating_errors():
             await self._tombstones.update_one(condition, {"$setOnInsert": document}, upsert=True)
 
     async def tombstones(self) -> list[Tombstone]:
-        """All erasures."""
-        async with _answering():
+        """Return all erasures."""
+        async with _translating_errors():
             documents = await self._tombstones.find({}).to_list(None)
         return [msgspec.convert(document, Tombstone) for document in documents]
 
-    async def hashed(self, identity_hash: str) -> list[str]:
-        """The identities that a hash stands for: one or none."""
-        async with _answering():
+    async def find_by_hash(self, identity_hash: str) -> list[str]:
+        """Return the identities with this hash: one or none."""
+        async with _translating_errors():
             documents = await self._identities.find({"hash": identity_hash}, {"_id": 1}).to_list(None)
         return [document["_id"] for document in documents]
 
-    async def make_durable(self) -> None:
-        """Return when all that was written before is in the journal: one write that waits for it instead of each."""
-        async with _answering():
+    async def wait_for_journal(self) -> None:
+        """Wait until all earlier writes are in the journal: one journaled write instead of many."""
+        async with _translating_errors():
             await self._marks.replace_one({"_id": "durable"}, {"at_ms": time.time_ns() // 1_000_000}, upsert=True)
 
     async def close(self) -> None:
@@ -298,23 +306,25 @@ class LinkStore:
         self._client.close()
 
 
-def _known_to(sites: Sequence[str]) -> dict[str, Any]:
-    """What a document has that an event of these sites, if they are given, has named."""
+def _site_filter(sites: Sequence[str]) -> dict[str, Any]:
+    """Return the filter for identities that an event of these sites has named."""
     return {"presences.site": {"$in": [*sites]}} if sites else {}
 
 
-def _records(documents: Iterable[dict[str, Any]], sites: Sequence[str]) -> list[IdentityRecord]:
+def _writer(documents: Iterable[dict[str, Any]], sites: Sequence[str]) -> list[IdentityRecord]:
     records = [msgspec.convert(document, IdentityRecord) for document in documents]
-    return [part for record in records if (part := seen_from(record, sites))] if sites else records
+    return [part for record in records if (part := restricted_to_sites(record, sites))] if sites else records
 
 
 @asynccontextmanager
-async def _answering() -> AsyncIterator[None]:
+async def _translating_errors() -> AsyncIterator[None]:
     try:
         yield
-    except (*_UNAVAILABLE, BulkWriteError) as error:
-        # Also when some of a bulk was refused besides: of the others nobody knows.
+    except (*_TRANSIENT_ERRORS, BulkWriteError) as error:
+        # Other failures in the same bulk write do not matter here: what was not confirmed has to be repeated anyway.
         if isinstance(error, BulkWriteError) and not error.details["writeConcernErrors"]:
             raise
         _log.warning("MongoDB does not answer", error=type(error).__name__)
-        raise RequestError.unavailable("the store of identities does not answer", _RETRY_MS) from None
+        raise RequestError.unavailable(
+            "MongoDB, the store of identities, is not available; try again", _RETRY_MS
+        ) from None

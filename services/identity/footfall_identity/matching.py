@@ -1,6 +1,6 @@
-"""Turns what SignIns and the contact directory say into folded keys, and equal keys into which contact an identity is.
+"""Matching of identities to contacts by e-mail address, telephone number, and name.
 
-The rule is design 3.5. Keys of both sides are made here, so that what compares equal is equal text in both stores.
+Both sides are reduced to normalised match keys. Identity and contact match if a key is the same text.
 """
 
 import unicodedata
@@ -13,21 +13,21 @@ from email_validator import EmailNotValidError, validate_email
 from footfall_timeline import Assurance, Kind, Transition
 from msgspec.structs import replace
 
-LONGEST_EMAIL = 254
-LONGEST_PHONE = 64
-LONGEST_NAME = 256
-MOST_CANDIDATES = 100
+MAX_EMAIL_LENGTH = 254
+MAX_PHONE_LENGTH = 64
+MAX_NAME_LENGTH = 256
+MAX_CANDIDATES = 100
 
 
 def check_region(region: str | None) -> str | None:
-    """Return a country. Raises ValueError for one that has no telephone numbers."""
+    """Return the country code. Raises ValueError for one without telephone numbers."""
     if region is not None and region not in phonenumbers.SUPPORTED_REGIONS:
         raise ValueError("must be the two capital letters of a country, such as DE")
     return region
 
 
 class Rule(IntEnum):
-    """What decides. The numbers are those of footfall.identity.v1.LinkRule; the three of rules are tried in order."""
+    """What has decided. The numbers are those of footfall.identity.v1.LinkRule; rules are tried in this order."""
 
     NONE = 0
     EMAIL_ADDRESS = 1
@@ -37,7 +37,7 @@ class Rule(IntEnum):
 
 
 class Status(IntEnum):
-    """Where an identity stands. The numbers are those of footfall.identity.v1.LinkStatus."""
+    """The status of a link. The numbers are those of footfall.identity.v1.LinkStatus."""
 
     LINKED = 1
     AMBIGUOUS = 2
@@ -49,15 +49,14 @@ ATTRIBUTES = {
     Rule.PHONE_NUMBER: ("PhoneNumber",),
     Rule.NAME: ("FirstName", "LastName"),
 }
-"""What each rule compares, by the contact center's names."""
+"""The attributes that each rule compares, as the contact center names them."""
 
 
-class Sign(msgspec.Struct, frozen=True, order=True):
-    """An attribute of an identity as a folded key, and the SignIn that gave it: its assurance, order key and visit.
+class MatchKey(msgspec.Struct, frozen=True, order=True):
+    """An attribute of an identity as a normalised key, with assurance, order key and visit of the SignIn that gave it.
 
-    `site` is where that was, unknown of older ones; `browser_visit_id` is empty when the visit has the browser's id.
-
-    Of two the greater counts: what is proven before what is claimed, then the newer.
+    The greater of two keys counts: proven before claimed, then the newer. `site` is empty for keys of early versions,
+    `browser_visit_id` if it equals `visit_id`.
     """
 
     assurance: int
@@ -68,99 +67,90 @@ class Sign(msgspec.Struct, frozen=True, order=True):
     browser_visit_id: str = ""
 
 
-class Signs(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The best SignIn that gave each attribute. `user_id` stands in for an e-mail address that none gave.
+class MatchKeys(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The best key of each attribute. `user_id` is used as an e-mail address if no SignIn gave one.
 
-    Its key is empty when it is proven and no address: then nothing that is only claimed counts beside it.
+    The key of a proven user id that is no e-mail address is empty: it makes claimed attributes count no longer.
     """
 
-    email: Sign | None = None
-    user_id: Sign | None = None
-    phone: Sign | None = None
-    name: Sign | None = None
+    email: MatchKey | None = None
+    user_id: MatchKey | None = None
+    phone: MatchKey | None = None
+    name: MatchKey | None = None
 
-    def merged(self, other: "Signs") -> "Signs":
-        """The better of each."""
+    def by_attribute(self) -> dict[str, MatchKey]:
+        """Return the keys that there are, by attribute."""
+        return {name: key for name in self.__struct_fields__ if (key := getattr(self, name))}
 
-        def better(one: Sign | None, another: Sign | None) -> Sign | None:
-            return max(one, another) if one and another else one or another
-
-        return Signs(
-            email=better(self.email, other.email),
-            user_id=better(self.user_id, other.user_id),
-            phone=better(self.phone, other.phone),
-            name=better(self.name, other.name),
-        )
+    def merged(self, other: "MatchKeys") -> "MatchKeys":
+        """Return the better key of each attribute."""
+        mine, others = self.by_attribute(), other.by_attribute()
+        return MatchKeys(**(mine | {name: max(key, mine.get(name, key)) for name, key in others.items()}))
 
     @property
     def assurance(self) -> int:
-        """The greatest of any; 0 when there is none."""
-        return max((sign.assurance for sign in (self.email, self.user_id, self.phone, self.name) if sign), default=0)
+        """The highest assurance of the keys; 0 without any."""
+        return max((key.assurance for key in self.by_attribute().values()), default=0)
 
-    def given_on(self, site: str, browser_visit_id: str) -> "Signs":
-        """The same, given on a site by a visit that the browser calls so."""
-        given = {name: getattr(self, name) for name in self.__struct_fields__}
-        return Signs(
-            **{
-                name: sign and replace(sign, site=site, browser_visit_id=browser_visit_id)
-                for name, sign in given.items()
-            }
-        )
+    def given_on(self, site: str, browser_visit_id: str) -> "MatchKeys":
+        """Return the same keys with this site and browser visit id."""
+        given = {"site": site, "browser_visit_id": browser_visit_id}
+        return MatchKeys(**{name: replace(key, **given) for name, key in self.by_attribute().items()})
 
-    def ranked(self) -> list[tuple[Rule, Sign]]:
-        """What there is to match by, in the order it is tried. Where anything is proven, what is claimed is not."""
+    def ranked(self) -> list[tuple[Rule, MatchKey]]:
+        """Return the keys with their rules, in the order they are tried. If any is proven, only proven ones count."""
         ranked = [
             (Rule.EMAIL_ADDRESS, self.email),
             (Rule.EMAIL_ADDRESS, self.user_id),
             (Rule.PHONE_NUMBER, self.phone),
             (Rule.NAME, self.name),
         ]
-        found: dict[Rule, Sign] = {}
-        for rule, sign in ranked:
-            if sign and sign.key and sign.assurance == self.assurance:
-                found.setdefault(rule, sign)
+        assurance = self.assurance
+        found: dict[Rule, MatchKey] = {}
+        for rule, match_key in ranked:
+            if match_key and match_key.key and match_key.assurance == assurance:
+                found.setdefault(rule, match_key)
         return list(found.items())
 
 
-class Verdict(msgspec.Struct, frozen=True):
-    """Where an identity stands, by which rule, with which contact or candidates, resting on which sign."""
+class MatchResult(msgspec.Struct, frozen=True):
+    """The result of matching: status, rule, contact or candidates, and the key that decided."""
 
     status: Status
     rule: Rule = Rule.NONE
     contact_id: str = ""
     candidates: tuple[str, ...] = ()
-    sign: Sign | None = None
+    match_key: MatchKey | None = None
 
 
-def signs_of(transition: Transition, visit_id: str, said: Mapping[str, object], region: str | None) -> Signs:
-    """What a SignIn says of the person. Other events say nothing: a UserInfo is a memory, or an unproven claim.
+def match_keys_of(transition: Transition, visit_id: str, said: Mapping[str, object], region: str | None) -> MatchKeys:
+    """Return the match keys that a SignIn gives. Other events give none: a UserInfo is not verified.
 
-    `said` is what its token says, if it has proven the SignIn, else its data. First and last name count only together,
-    from one event.
+    `said` are the claims of its token if it is proven, else its data. First and last name count only together.
     """
     if transition.kind is not Kind.SIGN_IN:
-        return Signs()
+        return MatchKeys()
     is_proven = transition.assurance is Assurance.PROVEN
 
-    def sign(key: str, *, also_empty: bool = False) -> Sign | None:
+    def match_key(key: str, *, allow_empty: bool = False) -> MatchKey | None:
         assurance = transition.assurance.value
-        return Sign(assurance, transition.order_key, visit_id, key) if key or also_empty else None
+        return MatchKey(assurance, transition.order_key, visit_id, key) if key or allow_empty else None
 
     def text(name: str) -> str:
         value = said.get(name)
         return value if isinstance(value, str) else ""
 
-    return Signs(
-        email=sign(email_key(text("email"))),
-        user_id=sign(email_key(transition.identity), also_empty=is_proven),
-        phone=sign(phone_key(text("phone"), region)),
-        name=sign(name_key(text("firstName"), text("lastName"))),
+    return MatchKeys(
+        email=match_key(email_key(text("email"))),
+        user_id=match_key(email_key(transition.identity), allow_empty=is_proven),
+        phone=match_key(phone_key(text("phone"), region)),
+        name=match_key(name_key(text("firstName"), text("lastName"))),
     )
 
 
 def email_key(text: str) -> str:
-    """The key of an e-mail address; empty when it is none. Case does not tell two addresses apart."""
-    if len(text) > LONGEST_EMAIL or "@" not in text:  # the library takes long to say so
+    """Return the key of an e-mail address, ignoring case; "" for an invalid one."""
+    if len(text) > MAX_EMAIL_LENGTH or "@" not in text:  # a cheap check first: the library is slow
         return ""
     try:
         return "email:" + validate_email(text.strip(), check_deliverability=False).normalized.casefold()
@@ -169,14 +159,14 @@ def email_key(text: str) -> str:
 
 
 def phone_key(text: str, region: str | None) -> str:
-    """The key of a telephone number, in E.164 form; empty when it is none. Without `+` it is one of `region`."""
-    if len(text) > LONGEST_PHONE:
+    """Return the key of a telephone number, in E.164 form; "" for an invalid one. Without `+` it is one of `region`."""
+    if len(text) > MAX_PHONE_LENGTH:
         return ""
     try:
         number = phonenumbers.parse(text, region)
     except phonenumbers.NumberParseException:
         return ""
-    # Not is_valid_number: new ranges of numbers are in use long before a library knows them.
+    # Not is_valid_number: new number ranges are used long before the library knows them.
     if phonenumbers.is_possible_number_with_reason(number) != phonenumbers.ValidationResult.IS_POSSIBLE:
         return ""
     key = "phone:" + phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
@@ -184,8 +174,8 @@ def phone_key(text: str, region: str | None) -> str:
 
 
 def name_key(first: str, last: str) -> str:
-    """The key of a first and last name; empty when either is."""
-    if max(len(first), len(last)) > LONGEST_NAME:
+    """Return the key of a first and last name; "" if either is empty."""
+    if max(len(first), len(last)) > MAX_NAME_LENGTH:
         return ""
     first, last = (" ".join(unicodedata.normalize("NFKC", part).casefold().split()) for part in (first, last))
     return f"name:{first}\t{last}" if first and last else ""
@@ -194,25 +184,29 @@ def name_key(first: str, last: str) -> str:
 def contact_keys(
     emails: Iterable[str], phones: Iterable[str], first: str, last: str, region: str | None
 ) -> tuple[str, ...]:
-    """All keys that a contact is matched by."""
+    """Return all keys that a contact is matched by."""
     keys = {*map(email_key, emails), *(phone_key(phone, region) for phone in phones), name_key(first, last)}
     return tuple(sorted(keys - {""}))
 
 
-def verdict(
-    signs: Signs, by_hand: str, refused: Container[str], existing: Container[str], matches: Mapping[str, Sequence[str]]
-) -> Verdict:
-    """Which contact an identity is.
+def match_contact(
+    match_keys: MatchKeys,
+    by_hand: str,
+    ruled_out: Container[str],
+    existing: Container[str],
+    matches: Mapping[str, Sequence[str]],
+) -> MatchResult:
+    """Decide the contact of an identity. The first rule that finds a contact decides.
 
-    `by_hand` is the contact that a person chose, `refused` those that one ruled out; `existing` holds the contacts
-    that exist, as far as they were chosen, and `matches` those that have a key. The first rule that finds any decides.
+    Args: `by_hand` is the manually linked contact, `ruled_out` are the manually unlinked ones; `existing` are those of
+    the manually linked contacts that exist; `matches` are the contacts by key.
     """
     if by_hand and by_hand in existing:
-        return Verdict(Status.LINKED, Rule.MANUAL, by_hand)
-    for rule, sign in signs.ranked():
-        found = sorted(contact_id for contact_id in matches.get(sign.key, ()) if contact_id not in refused)
+        return MatchResult(Status.LINKED, Rule.MANUAL, by_hand)
+    for rule, match_key in match_keys.ranked():
+        found = sorted(contact_id for contact_id in matches.get(match_key.key, ()) if contact_id not in ruled_out)
         if len(found) == 1:
-            return Verdict(Status.LINKED, rule, found[0], sign=sign)
+            return MatchResult(Status.LINKED, rule, found[0], match_key=match_key)
         if found:
-            return Verdict(Status.AMBIGUOUS, rule, candidates=tuple(found[:MOST_CANDIDATES]), sign=sign)
-    return Verdict(Status.UNLINKED)
+            return MatchResult(Status.AMBIGUOUS, rule, candidates=tuple(found[:MAX_CANDIDATES]), match_key=match_key)
+    return MatchResult(Status.UNLINKED)

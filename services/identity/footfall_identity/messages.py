@@ -1,4 +1,4 @@
-"""Turns records into the messages of the contract."""
+"""Conversion of stored records into messages of the contract."""
 
 from collections.abc import Mapping
 from itertools import zip_longest
@@ -6,7 +6,7 @@ from typing import Final
 
 from footfall.event.v1 import event_pb2
 from footfall.identity.v1 import contact_pb2, identity_pb2, visitor_pb2
-from footfall_timeline import Stamp, State
+from footfall_timeline import Attribution, State
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from footfall_identity.contact_record import ContactRecord
@@ -26,32 +26,32 @@ ATTRIBUTE_CODES: Final = {
     "FirstName": contact_pb2.LINK_ATTRIBUTE_FIRST_NAME,
     "LastName": contact_pb2.LINK_ATTRIBUTE_LAST_NAME,
 }
-"""What evidence says beside the name of an attribute."""
+"""The value of LinkAttribute by the name of an attribute."""
 
 
 def timestamp(milliseconds: int) -> Timestamp:
-    """A moment, from milliseconds since the epoch."""
+    """Convert milliseconds since the epoch."""
     return Timestamp(seconds=milliseconds // 1000, nanos=milliseconds % 1000 * 1_000_000)
 
 
 def state(of: State) -> visitor_pb2.VisitorState.ValueType:
-    """A state; the numbers are the same."""
+    """Convert a state; the numbers are the same."""
     return visitor_pb2.VisitorState.ValueType(of)
 
 
-def visitor(record: VisitRecord, contact_ids: Mapping[str, str], at: Stamp | None = None) -> visitor_pb2.Visitor:
-    """The live state of a visit, now or when its stamp was `at`; `contact_ids` has contacts of identities, if known."""
-    stamp = at or record.fold.stamp
+def visitor(record: VisitRecord, contact_ids: Mapping[str, str], at: Attribution | None = None) -> visitor_pb2.Visitor:
+    """Convert the live state of a visit, now or with the attribution `at`; `contact_ids` are contacts by identity."""
+    attribution = at or record.visit_state.attribution
     return visitor_pb2.Visitor(
         visit_id=record.shown_id,
         global_visit_id=record.global_visit_id,
         site=record.site,
-        state=state(stamp.state),
-        identity_id=stamp.identity,
-        session_id=stamp.session_id,
-        contact_id=contact_ids.get(stamp.identity, ""),
+        state=state(attribution.state),
+        identity_id=attribution.identity,
+        session_id=attribution.session_id,
+        contact_id=contact_ids.get(attribution.identity, ""),
         last_event_time=timestamp(record.last_ms),
-        assurance=event_pb2.Assurance.ValueType(stamp.assurance),
+        assurance=event_pb2.Assurance.ValueType(attribution.assurance),
         start_time=timestamp(record.first_ms),
         url=record.url,
         title=record.title,
@@ -60,7 +60,7 @@ def visitor(record: VisitRecord, contact_ids: Mapping[str, str], at: Stamp | Non
 
 
 def identity(record: IdentityRecord, *, copy_name: bool) -> identity_pb2.Identity:
-    """An identity. One that no event has named has neither times nor scope."""
+    """Convert an identity. Without events that name it, it has neither times nor a scope."""
     message = identity_pb2.Identity(
         identity_id=record.identity_id,
         name=text_value(record.profile, "name") if copy_name else "",
@@ -77,7 +77,7 @@ def identity(record: IdentityRecord, *, copy_name: bool) -> identity_pb2.Identit
 
 
 def contact(record: ContactRecord) -> contact_pb2.Contact:
-    """A contact."""
+    """Convert a contact."""
     return contact_pb2.Contact(
         contact_id=record.contact_id,
         email_addresses=record.email_addresses,
@@ -91,7 +91,7 @@ def contact(record: ContactRecord) -> contact_pb2.Contact:
 
 
 def contact_links(record: IdentityRecord) -> list[contact_pb2.ContactLink]:
-    """Every decision about an identity, newest first. Each but the newest ended when the next was made."""
+    """Return every stored decision about an identity, newest first. Each ended when the next was made."""
     ends = [decision.at_ms for decision in record.decisions[1:]]
     links = [_contact_link(record, decision, end) for decision, end in zip_longest(record.decisions, ends)]
     return links[::-1]
@@ -99,14 +99,14 @@ def contact_links(record: IdentityRecord) -> list[contact_pb2.ContactLink]:
 
 def _contact_link(record: IdentityRecord, decision: Decision, end_ms: int | None) -> contact_pb2.ContactLink:
     evidence = []
-    if decision.sign is not None:
+    if decision.match_key is not None:
         evidence = [
             contact_pb2.LinkEvidence(
-                visit_id=decision.sign.browser_visit_id or decision.sign.visit_id,
-                event_id=decision.sign.at[ORDER_KEY_TIME_DIGITS:],
+                visit_id=decision.match_key.browser_visit_id or decision.match_key.visit_id,
+                event_id=decision.match_key.at[ORDER_KEY_TIME_DIGITS:],
                 attribute=attribute,
                 attribute_code=ATTRIBUTE_CODES[attribute],
-                assurance=event_pb2.Assurance.ValueType(decision.sign.assurance),
+                assurance=event_pb2.Assurance.ValueType(decision.match_key.assurance),
             )
             for attribute in ATTRIBUTES[decision.rule]
         ]

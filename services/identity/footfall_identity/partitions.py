@@ -1,4 +1,4 @@
-"""Turns a Redis URL into the partitions kept there: keys, scripts and logs. The one file that imports redis."""
+"""The partitions of a deployment in Redis: keys, scripts and logs. The only module that imports redis."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -8,9 +8,10 @@ from importlib.resources import files
 from typing import Any, Final
 
 import structlog
+from footfall_eventlog.log import stream_key
+from footfall_eventlog.partitions import TRANSIENT_ERRORS, Node, PartitionedRedis, hash_tag
+from footfall_eventlog.stream import PAYLOAD_FIELD, Entry, StreamReader
 from footfall_servicekit.errors import RequestError
-from footfall_servicekit.partitions import AWAY, Node, PartitionedRedis, hash_tag
-from footfall_servicekit.stream import PAYLOAD_FIELD, Entry, StreamReader
 from footfall_timeline import LaterVersionError, partition
 from redis.exceptions import ResponseError
 
@@ -21,24 +22,24 @@ _log = structlog.get_logger()
 
 
 class PartitionKeys:
-    """The names of a partition's keys. They share one hash tag, so one slot of a Redis Cluster."""
+    """The names of a partition's keys. They share a hash tag, so they are in one slot of a Redis Cluster."""
 
     def __init__(self, number: int) -> None:
         tag = hash_tag(number)
         self.visit = f"visit:{tag}:"
-        self.person = f"person:{tag}:"
+        self.naming_visits = f"person:{tag}:"
         self.live_anonymous = f"live:{tag}:anonymous"
         self.live_known = f"live:{tag}:known"
         self.changes = f"changes:{tag}"
         self.tombstones = f"tombstones:{tag}"
-        self.log = f"log:{tag}"
+        self.log = stream_key(number)
 
 
 class Partitions:
-    """The Redis of a deployment."""
+    """The clients, keys and scripts of all partitions."""
 
     def __init__(self, url: str, count: int, *, timeout_ms: int) -> None:
-        """Take those at a Redis URL, without connecting yet."""
+        """Create the clients without connecting."""
         self.redis = PartitionedRedis(url, count, timeout_ms=timeout_ms)
         self.keys = [PartitionKeys(number) for number in range(count)]
 
@@ -48,11 +49,11 @@ class Partitions:
         return self.redis.numbers
 
     def number_of(self, visit_id: str) -> int:
-        """The partition that a visit belongs to."""
+        """Return the number of the partition of a visit."""
         return partition(visit_id, len(self.keys))
 
     def script(self, file_name: str) -> Callable[..., Awaitable[Any]]:
-        """A Lua script of this package, to be called with the number of a partition, its keys and arguments."""
+        """Load a Lua script of this package; return a function of partition number, keys and arguments."""
         script = self.redis[0].register_script(files(__package__).joinpath(file_name).read_text())
 
         async def run(number: int, keys: Sequence[str], arguments: Sequence[str | int | bytes]) -> Any:
@@ -60,14 +61,14 @@ class Partitions:
 
         return run
 
-    async def ask(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """The answers to commands, each behind the number of its partition, in order: one round trip to each node.
+    async def execute(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Execute commands, each preceded by its partition number, and return the answers in order.
 
-        Raises RequestError (UNAVAILABLE).
+        It takes one round trip per node. Raises RequestError (UNAVAILABLE) for transient errors.
         """
         answers: list[Any] = [None] * len(commands)
 
-        async def ask_node(node: Node) -> None:
+        async def execute_on(node: Node) -> None:
             pipeline = node.client.pipeline(transaction=False)
             positions = [at for at, (number, *_) in enumerate(commands) if number in node.numbers]
             for at in positions:
@@ -75,14 +76,14 @@ class Partitions:
             for at, answer in zip(positions, await pipeline.execute(), strict=True):
                 answers[at] = answer
 
-        async with answering():
-            await asyncio.gather(*map(ask_node, self.redis.nodes({number for number, *_ in commands})))
+        async with translating_errors():
+            await asyncio.gather(*map(execute_on, self.redis.nodes({number for number, *_ in commands})))
         return answers
 
     def log_readers(
         self, group: str, handle: Callable[[int, list[Entry]], Awaitable[None]], *, entries: int, gather_ms: int
     ) -> list[StreamReader]:
-        """A reader for the log of each partition; the handler is told its number, and given so many entries at most."""
+        """Return a reader for the log of each partition; `handle` gets its number and at most `entries` entries."""
         return [
             StreamReader(
                 self.redis[number], keys.log, group, partial(handle, number), batch=entries, gather_ms=gather_ms
@@ -91,32 +92,37 @@ class Partitions:
         ]
 
     async def append_to_logs(self, payload: bytes, ack_replicas: int) -> None:
-        """Append an entry to the log of every partition; on disk when this returns, here and on so many replicas.
+        """Append an entry to the log of every partition, on disk there and on `ack_replicas` replicas.
 
-        Raises RequestError (UNAVAILABLE); some partitions may have it then.
+        Raises RequestError (UNAVAILABLE); some partitions may have the entry then.
         """
         for number, keys in enumerate(self.keys):
             pipeline = self.redis[number].pipeline(transaction=False)
             pipeline.xadd(keys.log, {PAYLOAD_FIELD: payload})
             if ack_replicas:
                 pipeline.execute_command("WAITAOF", 1, ack_replicas, _WAIT_FOR_REPLICAS_MS)
-            async with answering():
+            async with translating_errors():
                 answers = await pipeline.execute()
             if ack_replicas and answers[1][1] < ack_replicas:
-                raise RequestError.unavailable("too few replicas have confirmed the entry of the log", _RETRY_MS)
+                raise RequestError.unavailable(
+                    "too few replicas have confirmed the entry of the event log; try again", _RETRY_MS
+                )
 
 
 @asynccontextmanager
-async def answering() -> AsyncIterator[None]:
-    """Raise RequestError (UNAVAILABLE) when Redis does not answer what is asked and read inside.
+async def translating_errors() -> AsyncIterator[None]:
+    """Convert transient errors of Redis in the block into RequestError (UNAVAILABLE); other errors pass unchanged.
 
-    Also when a later version has written it: while that replaces this one, it will answer instead.
+    Data of a later version is such an error too: during an upgrade, a process of that version will answer the next
+    call.
     """
     try:
         yield
-    except AWAY as error:
+    except TRANSIENT_ERRORS as error:
         _log.warning("Redis does not answer", error=type(error).__name__)
-        raise RequestError.unavailable("the live state does not answer", _RETRY_MS) from None
+        raise RequestError.unavailable(
+            "Redis, the store of live state, is not available; try again", _RETRY_MS
+        ) from None
     except LaterVersionError:
         raise _later_version() from None
     except ResponseError as error:
@@ -126,5 +132,5 @@ async def answering() -> AsyncIterator[None]:
 
 
 def _later_version() -> RequestError:
-    _log.warning("a later version has written a visit, which this one cannot read")
-    return RequestError.unavailable("a later version has written the visit", _RETRY_MS, "LATER_VERSION")
+    _log.warning("a later version has written a visit that this version cannot read")
+    return RequestError.unavailable("a later version has written the visit; try again", _RETRY_MS, "LATER_VERSION")

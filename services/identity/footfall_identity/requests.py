@@ -1,4 +1,4 @@
-"""Turns fields of requests into checked values, or into the INVALID_ARGUMENT that names field and rule."""
+"""Validation of request fields. Each function returns the value or raises RequestError (INVALID_ARGUMENT)."""
 
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -6,40 +6,40 @@ from typing import Final
 
 from footfall.event.v1.event_pb2 import Event
 from footfall.identity.v1.contact_pb2 import Contact
+from footfall_eventlog.admitted import InvalidEventError, transition_of
+from footfall_eventlog.events import MAX_EVENTS, MAX_IDENTITY_LENGTH
 from footfall_servicekit.errors import RequestError
-from footfall_timeline import LONGEST_IDENTITY, State, Transition, UnfitEventError, normalize_uuid, transition_of
+from footfall_timeline import State, Transition, normalize_uuid
 
 from footfall_identity.contact_record import ContactRecord
 from footfall_identity.matching import email_key, phone_key
 from footfall_identity.visitor_store import Position
 
-MOST_EVENTS: Final = 1_000
-MOST_IDENTITIES: Final = 1_000
-LONGEST_TEXT: Final = 256
-MOST_ADDRESSES: Final = 32
+MAX_IDENTITIES: Final = 1_000
+MAX_TEXT_LENGTH: Final = 256
+MAX_ADDRESSES: Final = 32
 
-
-# Tokens can be made up by whoever reads paging.py.
+# Page tokens are not signed, so callers may forge them.
 _LIVE_POSITION = re.compile(r"([0-9]{1,15})-(.*)", re.DOTALL)
 _COUNT = re.compile(r"[0-9]{1,9}")
 
 
 def admitted(events: Sequence[Event]) -> list[tuple[Event, Transition | None]]:
-    """Events of the log, each with its transition."""
-    if len(events) > MOST_EVENTS:
-        raise RequestError.invalid("events", f"must be at most {MOST_EVENTS}")
+    """Return admitted events with their transitions (None for events that do not identify)."""
+    if len(events) > MAX_EVENTS:
+        raise RequestError.invalid("events", f"must have at most {MAX_EVENTS} items")
     found = []
     for position, event in enumerate(events):
         try:
             found.append((event, transition_of(event)))
-        except UnfitEventError as error:
+        except InvalidEventError as error:
             field, _, rule = str(error).partition(": ")
             raise RequestError.invalid(f"events[{position}].{field}", rule) from None
     return found
 
 
 def visit_id(text: str) -> str:
-    """A visit, in either form of a UUID."""
+    """Return a visit id in normal form."""
     try:
         return normalize_uuid(text)
     except ValueError:
@@ -47,72 +47,74 @@ def visit_id(text: str) -> str:
 
 
 def identity_id(text: str) -> str:
-    """The name of an identity."""
-    return _text("identity_id", text, LONGEST_IDENTITY)
+    """Return an identity id."""
+    return _text("identity_id", text, MAX_IDENTITY_LENGTH)
 
 
 def contact_id(text: str) -> str:
-    """The name of a contact."""
-    return _text("contact_id", text, LONGEST_TEXT)
+    """Return a contact id."""
+    return _text("contact_id", text, MAX_TEXT_LENGTH)
 
 
 def actor(text: str) -> str:
-    """Who decides."""
-    return _text("actor", text, LONGEST_TEXT)
+    """Return the name of the person or system that decides."""
+    return _text("actor", text, MAX_TEXT_LENGTH)
 
 
-def _text(field: str, text: str, longest: int) -> str:
-    if not 1 <= len(text) <= longest:
-        raise RequestError.invalid(field, f"must be 1 to {longest} characters")
+def _text(field: str, text: str, max_length: int) -> str:
+    if not 1 <= len(text) <= max_length:
+        raise RequestError.invalid(field, f"must have 1 to {max_length} characters")
     return text
 
 
 def state(number: int) -> State | None:
-    """A filter by state; None: any."""
+    """Return the state to filter by; None: any."""
     if not number:
         return None
     try:
         return State(number)
     except ValueError:
-        raise RequestError.invalid("state", "must be a known state") from None
+        raise RequestError.invalid("state", "must be a value of VisitorState") from None
 
 
 def live_position(text: str | None) -> Position | None:
-    """What a page token of ListVisitors stands for."""
+    """Return the position in a page token of ListVisitors."""
     if text is None:
         return None
     found = _LIVE_POSITION.fullmatch(text)
     if not found:
-        raise _no_token()
+        raise _invalid_token()
     return int(found[1]), found[2]
 
 
 def links_position(text: str | None) -> int | None:
-    """What a page token of ListContactLinks stands for: how many links are older."""
+    """Return the position in a page token of ListContactLinks: the number of older links."""
     if text is None:
         return None
     if not _COUNT.fullmatch(text):
-        raise _no_token()
+        raise _invalid_token()
     return int(text)
 
 
-def _no_token() -> RequestError:
-    return RequestError.invalid("page_token", "must be a token that this method returned")
+def _invalid_token() -> RequestError:
+    return RequestError.invalid("page_token", "must be a next_page_token of this method")
 
 
 def contact(given: Contact, phone_region: str | None) -> ContactRecord:
-    """A contact to store. Raises with all that is wrong with it."""
+    """Return the record of a contact to store. The error names everything that is wrong with it."""
     wrong: list[tuple[str, str]] = []
-    if not 1 <= len(given.contact_id) <= LONGEST_TEXT:
-        wrong.append(("contact.contact_id", f"must be 1 to {LONGEST_TEXT} characters"))
-    phone_rule = "must be a telephone number, with + and country code" if phone_region is None else "must be a number"
+    if not 1 <= len(given.contact_id) <= MAX_TEXT_LENGTH:
+        wrong.append(("contact.contact_id", f"must have 1 to {MAX_TEXT_LENGTH} characters"))
+    phone_rule = (
+        "must be a telephone number, with + and country code" if phone_region is None else "must be a telephone number"
+    )
     wrong += _wrong_addresses("email_addresses", given.email_addresses, email_key, "must be an e-mail address")
     wrong += _wrong_addresses(
         "phone_numbers", given.phone_numbers, lambda text: phone_key(text, phone_region), phone_rule
     )
     for field in ("first_name", "last_name", "title"):
-        if len(getattr(given, field)) > LONGEST_TEXT:
-            wrong.append((f"contact.{field}", f"must be at most {LONGEST_TEXT} characters"))
+        if len(getattr(given, field)) > MAX_TEXT_LENGTH:
+            wrong.append((f"contact.{field}", f"must have at most {MAX_TEXT_LENGTH} characters"))
     if wrong:
         raise RequestError.invalid_fields(wrong)
     return ContactRecord(
@@ -127,6 +129,6 @@ def contact(given: Contact, phone_region: str | None) -> ContactRecord:
 
 def _wrong_addresses(field: str, texts: Iterable[str], key: Callable[[str], str], rule: str) -> list[tuple[str, str]]:
     listed = list(texts)
-    if len(listed) > MOST_ADDRESSES:
-        return [(f"contact.{field}", f"must be at most {MOST_ADDRESSES}")]
+    if len(listed) > MAX_ADDRESSES:
+        return [(f"contact.{field}", f"must have at most {MAX_ADDRESSES} items")]
     return [(f"contact.{field}[{position}]", rule) for position, text in enumerate(listed) if not key(text)]

@@ -5,9 +5,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated
 
+from footfall_eventlog.partitions import RedisUrl
+from footfall_eventlog.site_groups import SiteGroups
 from footfall_servicekit.settings import PORT_DESCRIPTION, ServiceSettings, shared
-from footfall_servicekit.values import Accepts, DatabaseName, RedisUrl, StoreUrl, readable_by
-from footfall_timeline import Walls
+from footfall_servicekit.values import Accepts, DatabaseName, StoreUrl, readable_by
 from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
@@ -67,7 +68,7 @@ class IdentitySettings(ServiceSettings):
         ge=1,
         le=100,
     )
-    sites_file: Annotated[Path | None, readable_by(Walls.load)] = shared(
+    sites_file: Annotated[Path | None, readable_by(SiteGroups.load)] = shared(
         "SITES_FILE",
         None,
         "TOML file of the sites, with their groups, origins and sign-in keys. Unset: every valid name is a site, all "

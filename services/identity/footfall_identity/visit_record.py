@@ -1,4 +1,4 @@
-"""Turns admitted events into what they bring to each visit, and a visit as Redis keeps it into a record."""
+"""A visit as Redis stores it, and the update that a batch of events makes to a visit."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -7,23 +7,23 @@ from functools import cached_property
 
 import msgspec
 from footfall.event.v1.event_pb2 import Event
-from footfall_timeline import Fold, LaterVersionError, Timeline, Transition, from_fields
+from footfall_timeline import LaterVersionError, Timeline, Transition, VisitState, from_fields
 
 SUMMARY_FIELD = b"visit"
-"""The one field of a visit's hash that is no transition. No event id looks like it."""
+"""The field of a visit's hash that is no transition. Its name is no event id."""
 
 _FIRST_VERSION = re.compile(rb"\d")
 
 
 class Page(msgspec.Struct, array_like=True, frozen=True, order=True):
-    """A page that an event tells of. Of several the greatest counts: that of the latest event."""
+    """The page of an event. Of several, the greatest counts, which is that of the latest event."""
 
     time_ms: int = 0
     url: str = ""
 
 
 class Title(msgspec.Struct, array_like=True, frozen=True, order=True):
-    """The title of a page that an event tells of. Of several the greatest counts."""
+    """The title of a page. Of several, the greatest counts, which is that of the latest event."""
 
     time_ms: int = 0
     title: str = ""
@@ -35,10 +35,10 @@ _NO_TITLE = Title()
 
 
 @dataclass(slots=True)
-class Touch:
-    """What a batch brings to one visit. Parts that disagree merge to the same whatever their order.
+class VisitUpdate:
+    """What a batch of events adds to one visit. Merging updates gives the same result in any order.
 
-    `site` is that of the event received first, at `received_ms`: the one thing about it that no sender can set.
+    `site` is the site of the event that was received first, at `received_ms`, a time that senders cannot set.
     """
 
     visit_id: str
@@ -53,8 +53,8 @@ class Touch:
     transitions: list[Transition] = field(default_factory=list)
 
     @classmethod
-    def of(cls, record: "VisitRecord", transitions: list[Transition]) -> "Touch":
-        """What only changes transitions of a visit."""
+    def of_transitions(cls, record: "VisitRecord", transitions: list[Transition]) -> "VisitUpdate":
+        """Create an update that changes only transitions of a visit."""
         return cls(
             record.visit_id,
             record.first_ms,
@@ -66,7 +66,7 @@ class Touch:
         )
 
     def add(self, event: Event, transition: Transition | None) -> None:
-        """Take in an event of the visit."""
+        """Add an event of the visit."""
         at_ms, global_visit_id, url = event.event_time_ms, event.global_visit_id, event.url
         self.first_ms = min(self.first_ms, at_ms)
         self.received_ms, self.site = min((self.received_ms, self.site), (event.received_time_ms, event.site))
@@ -81,27 +81,27 @@ class Touch:
             self.transitions.append(transition)
 
 
-def touches(events: Iterable[tuple[Event, Transition | None]]) -> list[Touch]:
-    """What the events, each with its transition, bring to the visits they belong to."""
-    found: dict[str, Touch] = {}
+def visit_updates(events: Iterable[tuple[Event, Transition | None]]) -> list[VisitUpdate]:
+    """Return one update per visit for these events with their transitions."""
+    updates: dict[str, VisitUpdate] = {}
     for event, transition in events:
-        touch = found.get(event.visit_id)
-        if touch is None:
+        update = updates.get(event.visit_id)
+        if update is None:
             at_ms = event.event_time_ms
-            touch = found[event.visit_id] = Touch(
+            update = updates[event.visit_id] = VisitUpdate(
                 event.visit_id, at_ms, at_ms, event.site, event.received_time_ms, event.browser_visit_id
             )
-        touch.add(event, transition)
-    return list(found.values())
+        update.add(event, transition)
+    return list(updates.values())
 
 
 class Summary(msgspec.Struct, array_like=True, frozen=True):
-    """What Redis keeps of a visit besides its transitions: a MessagePack array, in the order of merge.lua.
+    """The part of a visit in Redis besides its transitions: a MessagePack array in the order of merge_visits.lua.
 
-    `rev` counts the changes of the timeline. `bound` is empty until a transition had to be left out; then none that
-    sorts behind it is kept. `received_ms` is when the first event was received, whose site it is; 0 of versions that
-    did not note it. `browser_visit_id` is empty when the visit has the id that the browser sent. An eleventh element
-    says that there are erased markers; only the script asks.
+    `rev` counts the changes of the timeline. `bound` is the greatest rank of a transition that is kept, empty until one
+    had to be left out. `received_ms` is when the first event, which decides the site, was received; 0 if an early
+    version wrote it. `browser_visit_id` is empty if the visit has the id that the browser sent. The script uses an
+    eleventh element, which says that the timeline has erased transitions.
     """
 
     first_ms: int
@@ -117,7 +117,7 @@ class Summary(msgspec.Struct, array_like=True, frozen=True):
 
     @classmethod
     def read(cls, raw: bytes) -> "Summary":
-        """Read what this version or the first one has written. Raises LaterVersionError."""
+        """Decode what this or the first version has written. Raises LaterVersionError."""
         if _FIRST_VERSION.match(raw):
             first, last, page_ms, rev, global_visit_id, site, url = raw.decode().split("\n", 6)
             return cls(int(first), int(last), int(rev), global_visit_id, site, Page(int(page_ms), url), _NO_TITLE)
@@ -129,9 +129,9 @@ class Summary(msgspec.Struct, array_like=True, frozen=True):
 
 @dataclass(frozen=True)
 class VisitRecord:
-    """A visit as far as it is remembered. `rev` counts the changes of its timeline.
+    """A stored visit. `rev` counts the changes of its timeline.
 
-    `is_truncated`: it had more transitions than are kept, and those beyond do not count.
+    `is_truncated`: the visit has had more transitions than are kept; the others do not count.
     """
 
     visit_id: str
@@ -149,17 +149,17 @@ class VisitRecord:
 
     @property
     def shown_id(self) -> str:
-        """The id that the browser knows the visit by, and so do all answers."""
+        """The visit id that the browser sent, which all responses contain."""
         return self.browser_visit_id or self.visit_id
 
     @cached_property
-    def fold(self) -> Fold:
-        """Its timeline, read from beginning to end."""
-        return Fold(self.visit_id, self.timeline)
+    def visit_state(self) -> VisitState:
+        """The states, sessions and associations that follow from the timeline."""
+        return VisitState(self.visit_id, self.timeline)
 
     @classmethod
     def from_hash(cls, visit_id: str, fields: Iterable[tuple[bytes, bytes]]) -> "VisitRecord":
-        """Read what merge.lua keeps. Raises LaterVersionError."""
+        """Decode a hash of merge_visits.lua. Raises LaterVersionError."""
         values = dict(fields)
         summary = Summary.read(values.pop(SUMMARY_FIELD, b""))
         page, title = summary.page, summary.title
@@ -180,5 +180,5 @@ class VisitRecord:
 
 
 def identities(timeline: Timeline) -> Iterator[str]:
-    """Whom a timeline names, each once."""
+    """Yield the identities that a timeline names, each once."""
     yield from dict.fromkeys(t.identity for t in timeline if t.identity)

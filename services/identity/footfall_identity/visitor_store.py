@@ -1,4 +1,4 @@
-"""Turns what batches bring into timelines in Redis, in calls of a script, and reads visits and changes back."""
+"""The Redis store of live state: visits with their timelines, the sets of live visits, and the stream of changes."""
 
 import asyncio
 import time
@@ -9,142 +9,144 @@ from itertools import chain
 from typing import Final
 
 import msgspec
-from footfall_servicekit.stream import about_stream
+from footfall_eventlog.stream import stream_info
 from footfall_timeline import encode, identity_hash
 
 from footfall_identity import metrics
-from footfall_identity.changes import Change
-from footfall_identity.partitions import Partitions, answering
-from footfall_identity.visit_record import Touch, VisitRecord, identities
+from footfall_identity.changes import TimelineChange
+from footfall_identity.partitions import Partitions, translating_errors
+from footfall_identity.visit_record import VisitRecord, VisitUpdate, identities
 
 REFRESH_MS: Final = 86_400_000
-"""The expiry of a visit is moved at most so often, because moving it costs as much as merging."""
+"""Shortest time between two extensions of a visit's expiry: extending it costs as much as a merge."""
 
-# A call of merge.lua stops Redis for everybody, with so much in it for 5 ms at most.
-_BYTES_A_CALL: Final = 32 * 1024
-_TRANSITIONS_A_CALL: Final = 200
+# A call of merge_visits.lua blocks Redis; with these limits for 5 ms at most.
+_BYTES_PER_CALL: Final = 32 * 1024
+_TRANSITIONS_PER_CALL: Final = 200
 
 _pack = msgspec.msgpack.Encoder().encode
 
 Position = tuple[int, str]
-"""A visit's place among those that are live: its last event time in milliseconds, and its id."""
+"""The position of a visit in the list of live visits: its last event time in milliseconds, and its id."""
 
 
 class VisitorStore:
-    """The live state of every visit. All methods raise RequestError (UNAVAILABLE) when Redis does not answer.
+    """Reads and writes visits.
 
-    Also, with the reason LATER_VERSION, when it answers with what a later version has written.
+    All methods raise RequestError (UNAVAILABLE) for transient errors of Redis, and, with the reason LATER_VERSION, for
+    data that a later version has written.
     """
 
     def __init__(
         self,
         partitions: Partitions,
         *,
-        keep_ms: int,
+        retention_ms: int,
         idle_ms: int,
-        changes_kept: int,
-        transitions_kept: int,
+        changelog_max_entries: int,
+        max_transitions: int,
         erasure_secret: str,
         erases_anonymous: bool = True,
     ) -> None:
         self._partitions = partitions
-        self._keep_ms = keep_ms
+        self._retention_ms = retention_ms
         self._idle_ms = idle_ms
-        self._changes_kept = changes_kept
-        self._transitions_kept = transitions_kept
+        self._changelog_max_entries = changelog_max_entries
+        self._max_transitions = max_transitions
         self._erasure_secret = erasure_secret
         self._erases_anonymous = erases_anonymous
-        self._merge_script = partitions.script("merge.lua")
+        self._merge_script = partitions.script("merge_visits.lua")
 
-    async def merge(self, touches: Iterable[Touch]) -> set[str]:
-        """Merge what a batch brings, and return the visits whose timeline that changed.
+    async def merge(self, updates: Iterable[VisitUpdate]) -> set[str]:
+        """Merge updates; return the visits whose timeline has changed.
 
-        When it raises, some may be merged; any of it may be merged again without harm.
+        After an error, a part may be merged. Merging is idempotent.
         """
-        parts: dict[int, list[Touch]] = defaultdict(list)
-        for touch in touches:
-            parts[self._partitions.number_of(touch.visit_id)].append(touch)
+        parts: dict[int, list[VisitUpdate]] = defaultdict(list)
+        for update in updates:
+            parts[self._partitions.number_of(update.visit_id)].append(update)
         changed = await asyncio.gather(*(self._merge_part(number, part) for number, part in parts.items()))
         return set().union(*changed)
 
-    async def _merge_part(self, number: int, part: list[Touch]) -> set[str]:
+    async def _merge_part(self, number: int, part: list[VisitUpdate]) -> set[str]:
         changed: set[str] = set()
         to_refresh: set[str] = set()
         for call in self._calls(part):
-            async with answering():
+            async with translating_errors():
                 answer = await self._merge_call(number, call)
-            for visit_id, is_changed, must_refresh, is_newly_truncated in answer:
+            for visit_id, is_changed, needs_refresh, is_newly_truncated in answer:
                 metrics.TIMELINES_TRUNCATED.inc(is_newly_truncated)
                 if is_changed:
                     changed.add(visit_id.decode())
-                if must_refresh:
+                if needs_refresh:
                     to_refresh.add(visit_id.decode())
         if to_refresh:
-            await self.index_persons(number, (await self.get(to_refresh)).values())
+            await self.index_identities(number, (await self.get(to_refresh)).values())
         return changed
 
     async def _merge_call(self, number: int, call: list[tuple[str, bytes]]) -> list[tuple[bytes, int, int, int]]:
         now = now_ms()
         keys = self._partitions.keys[number]
         names: list[str] = [keys.live_anonymous, keys.live_known, keys.changes, keys.tombstones]
-        arguments: list[str | int | bytes] = [now - self._idle_ms, self._keep_ms, REFRESH_MS, self._changes_kept, now]
-        arguments += (keys.person, self._transitions_kept, "1" if self._erases_anonymous else "0")
+        arguments: list[str | int | bytes] = [now - self._idle_ms, self._retention_ms, REFRESH_MS]
+        arguments += (self._changelog_max_entries, now, keys.naming_visits, self._max_transitions)
+        arguments.append("1" if self._erases_anonymous else "0")
         names += (keys.visit + visit_id for visit_id, _ in call)
         arguments += (packed for _, packed in call)
         answer: list[tuple[bytes, int, int, int]] = await self._merge_script(number, names, arguments)
         return answer
 
-    def _calls(self, part: list[Touch]) -> Iterator[list[tuple[str, bytes]]]:
-        """The visits and what the script takes of each, in calls of a bounded size."""
+    def _calls(self, part: list[VisitUpdate]) -> Iterator[list[tuple[str, bytes]]]:
+        """Yield the visits with their arguments for the script, in calls of a limited size."""
         call: list[tuple[str, bytes]] = []
         size = 0
-        for touch in chain.from_iterable(map(_pieces, part)):
-            packed = self._packed(touch)
-            if call and size + len(packed) > _BYTES_A_CALL:
+        for update in chain.from_iterable(map(_split_update, part)):
+            packed = self._packed(update)
+            if call and size + len(packed) > _BYTES_PER_CALL:
                 yield call
                 call, size = [], 0
-            call.append((touch.visit_id, packed))
+            call.append((update.visit_id, packed))
             size += len(packed)
         if call:
             yield call
 
-    def _packed(self, touch: Touch) -> bytes:
-        """What merge.lua takes of a visit."""
+    def _packed(self, update: VisitUpdate) -> bytes:
+        """Return the argument of merge_visits.lua for a visit."""
         transitions: list[str] = []
-        for transition in touch.transitions:
-            transitions += (transition.event_id, encode(transition), self.person(transition.identity))
-        first_ms, last_ms, site, device = touch.first_ms, touch.last_ms, touch.site, touch.global_visit_id
-        of_first = touch.received_ms, touch.browser_visit_id
-        return _pack((first_ms, last_ms, site, device, touch.page, touch.title, transitions, *of_first))
+        for transition in update.transitions:
+            transitions += (transition.event_id, encode(transition), self.hash_of(transition.identity))
+        first_ms, last_ms, site, device = update.first_ms, update.last_ms, update.site, update.global_visit_id
+        of_first = update.received_ms, update.browser_visit_id
+        return _pack((first_ms, last_ms, site, device, update.page, update.title, transitions, *of_first))
 
-    async def index_persons(self, number: int, records: Iterable[VisitRecord]) -> None:
-        """Let visits be found by whom they name as long as they are kept and two refreshes longer: one may fail."""
-        prefix = self._partitions.keys[number].person
+    async def index_identities(self, number: int, records: Iterable[VisitRecord]) -> None:
+        """Index visits by identity, for the retention and two refreshes: so one refresh may fail."""
+        prefix = self._partitions.keys[number].naming_visits
         pipeline = self._partitions.redis[number].pipeline(transaction=False)
         for record in records:
-            for person in filter(None, map(self.person, identities(record.timeline))):
-                pipeline.zadd(prefix + person, {record.visit_id: now_ms()})
-                pipeline.pexpire(prefix + person, self._keep_ms + 2 * REFRESH_MS)
-        async with answering():
+            for hashed in filter(None, map(self.hash_of, identities(record.timeline))):
+                pipeline.zadd(prefix + hashed, {record.visit_id: now_ms()})
+                pipeline.pexpire(prefix + hashed, self._retention_ms + 2 * REFRESH_MS)
+        async with translating_errors():
             await pipeline.execute()
 
-    def person(self, identity: str) -> str:
-        """The hash that stands for somebody here; empty for nobody, and without an erasure key."""
+    def hash_of(self, identity: str) -> str:
+        """Return the keyed hash (hex) of an identity; "" for none, or without an erasure key."""
         if not identity or not self._erasure_secret:
             return ""
         return identity_hash(self._erasure_secret, identity).hex()
 
     async def get(self, visit_ids: Iterable[str]) -> dict[str, VisitRecord]:
-        """The visits of these that are remembered, by id."""
+        """Return the known ones of these visits, by id."""
         wanted = list(visit_ids)
         numbers = [self._partitions.number_of(visit_id) for visit_id in wanted]
         keys = [
             self._partitions.keys[number].visit + visit_id for number, visit_id in zip(numbers, wanted, strict=True)
         ]
-        answers = await self._partitions.ask(
+        answers = await self._partitions.execute(
             [(number, "HGETALL", key) for number, key in zip(numbers, keys, strict=True)]
         )
-        async with answering():
+        async with translating_errors():
             return {
                 visit_id: VisitRecord.from_hash(visit_id, fields.items())
                 for visit_id, fields in zip(wanted, answers, strict=True)
@@ -152,9 +154,9 @@ class VisitorStore:
             }
 
     async def live(self, number: int, *, is_known: bool, below: Position | None, size: int) -> list[Position]:
-        """Visits of a partition that are on the site now, latest first, the first `size` below a position.
+        """Return the first `size` live visits of a partition below a position, latest first.
 
-        Those with a timeline, or those without.
+        `is_known`: those with a timeline, else those without.
         """
         keys = self._partitions.keys[number]
         key = keys.live_known if is_known else keys.live_anonymous
@@ -162,29 +164,29 @@ class VisitorStore:
         found: list[Position] = []
         offset = 0
         while True:
-            async with answering():
+            async with translating_errors():
                 rows = await self._partitions.redis[number].zrevrangebyscore(
                     key, latest_ms, now_ms() - self._idle_ms, start=offset, num=size + 1, withscores=True
                 )
             positions = [(int(score), member.decode()) for member, score in rows]
-            # Others of the very moment of `below` may come before it.
+            # Visits of the same millisecond as `below` may precede it.
             found += [position for position in positions if below is None or position < below]
             if len(found) >= size or len(rows) <= size:
                 return found[:size]
             offset += len(rows)
 
-    async def changes(self, number: int, after: str, size: int) -> list[Change]:
-        """What a partition's stream of changes has after a position, in order, at most `size`."""
-        async with answering():
+    async def changes(self, number: int, after: str, size: int) -> list[TimelineChange]:
+        """Return at most `size` changes of a partition after a position, in order."""
+        async with translating_errors():
             entries = await self._partitions.redis[number].xrange(
                 self._partitions.keys[number].changes, f"({after}", count=size
             )
-            return [Change.read(entry_id.decode(), fields) for entry_id, fields in entries]
+            return [TimelineChange.read(entry_id.decode(), fields) for entry_id, fields in entries]
 
-    async def bounds_of_changes(self, number: int) -> tuple[str, str]:
-        """The position from which on all changes of a partition are there, and that of the last one."""
-        async with answering():
-            about = await about_stream(self._partitions.redis[number], self._partitions.keys[number].changes)
+    async def change_bounds(self, number: int) -> tuple[str, str]:
+        """Return the position from which all changes of a partition are stored, and that of the last change."""
+        async with translating_errors():
+            about = await stream_info(self._partitions.redis[number], self._partitions.keys[number].changes)
         if about is None:
             return "0-0", "0-0"
         last = about["last-generated-id"].decode()
@@ -193,25 +195,25 @@ class VisitorStore:
         return about["first-entry"][0].decode() if about["length"] else last, last
 
     async def remove_expired(self, number: int) -> None:
-        """Take out of a partition what merges do not: changes as old as a visit gets, and who was live last."""
+        """Remove expired changes and visits that are no longer live, which merges alone do not remove."""
         keys, now = self._partitions.keys[number], now_ms()
         pipeline = self._partitions.redis[number].pipeline(transaction=False)
-        pipeline.xtrim(keys.changes, minid=now - self._keep_ms, approximate=False)
+        pipeline.xtrim(keys.changes, minid=now - self._retention_ms, approximate=False)
         for key in (keys.live_anonymous, keys.live_known):
             pipeline.zremrangebyscore(key, "-inf", f"({now - self._idle_ms}")
-        async with answering():
+        async with translating_errors():
             await pipeline.execute()
 
 
-def _pieces(touch: Touch) -> Iterator[Touch]:
-    """The same in several that merge to it, each with no more transitions than a call may have."""
-    if len(touch.transitions) <= _TRANSITIONS_A_CALL:
-        yield touch
+def _split_update(update: VisitUpdate) -> Iterator[VisitUpdate]:
+    """Split an update into several with a limited number of transitions, which merge to the same result."""
+    if len(update.transitions) <= _TRANSITIONS_PER_CALL:
+        yield update
         return
-    for start in range(0, len(touch.transitions), _TRANSITIONS_A_CALL):
-        yield replace(touch, transitions=touch.transitions[start : start + _TRANSITIONS_A_CALL])
+    for start in range(0, len(update.transitions), _TRANSITIONS_PER_CALL):
+        yield replace(update, transitions=update.transitions[start : start + _TRANSITIONS_PER_CALL])
 
 
 def now_ms() -> int:
-    """The time now, in milliseconds since the epoch."""
+    """Return the current time in milliseconds since the epoch."""
     return time.time_ns() // 1_000_000

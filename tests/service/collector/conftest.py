@@ -1,4 +1,4 @@
-"""Running collectors, and an identity service that only remembers what it was told."""
+"""Running collectors, and an identity service that records its calls."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -16,12 +16,13 @@ from tests.tools.process import Running, ServiceProcess, running_service
 from tests.tools.stores import running_valkey
 
 
-class RememberingIdentity:
-    """Serves ResolveEvents alone: remembers the requests it gets, and can be told to be slow."""
+class RecordingIdentity:
+    """Serves only ResolveEvents: records the requests, and can be slow or fail."""
 
     def __init__(self) -> None:
         self.calls: list[identity.ResolveEventsRequest] = []
         self.delay_s = 0.0
+        self.error: grpc.StatusCode | None = None
         self.most_at_once = 0
         self._at_once = 0
         self.server = grpc.aio.server()
@@ -36,7 +37,7 @@ class RememberingIdentity:
         )
 
     async def resolve_events(
-        self, request: identity.ResolveEventsRequest, _context: Any
+        self, request: identity.ResolveEventsRequest, context: Any
     ) -> identity.ResolveEventsResponse:
         self.calls.append(request)
         self._at_once += 1
@@ -45,6 +46,8 @@ class RememberingIdentity:
             await asyncio.sleep(self.delay_s)
         finally:
             self._at_once -= 1
+        if self.error:
+            await context.abort(self.error)
         return identity.ResolveEventsResponse()
 
     def calls_about(self, visit_id: str) -> list[identity.ResolveEventsRequest]:
@@ -59,39 +62,39 @@ async def collect(service: ServiceProcess, batch: EventBatch, timeout_s: float =
 
 
 @pytest.fixture(scope="module")
-async def remembering_identity() -> AsyncIterator[RememberingIdentity]:
-    """A neighbour on a port of its own."""
-    neighbour = RememberingIdentity()
-    await neighbour.server.start()
-    yield neighbour
-    await neighbour.server.stop(None)
+async def recording_identity() -> AsyncIterator[RecordingIdentity]:
+    """An identity service on a port of its own."""
+    identity = RecordingIdentity()
+    await identity.server.start()
+    yield identity
+    await identity.server.stop(None)
 
 
 @pytest.fixture(scope="module")
 def own_redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server for the tests of one module: the log has a fixed name."""
+    """A Valkey server for the tests of one module, because the log has a fixed name."""
     with running_valkey(tmp_path_factory.mktemp("valkey")) as url:
         yield url
 
 
 @pytest.fixture(scope="module")
 async def service(
-    own_redis_url: str, remembering_identity: RememberingIdentity, tmp_path_factory: pytest.TempPathFactory
+    own_redis_url: str, recording_identity: RecordingIdentity, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[ServiceProcess]:
     """A collector with default settings. Its log is at `own_redis_url`."""
     folder = tmp_path_factory.mktemp("collector")
-    neighbour = remembering_identity.target
-    async with running_service("collector", folder, REDIS_URL=own_redis_url, IDENTITY_TARGET=neighbour) as running:
+    target = recording_identity.target
+    async with running_service("collector", folder, REDIS_URL=own_redis_url, IDENTITY_TARGET=target) as running:
         yield running
 
 
 @pytest.fixture
-def running_collector(redis_database_url: str, remembering_identity: RememberingIdentity, tmp_path: Path) -> Running:
-    """Starts collectors on an empty database; keywords are environment variables."""
+def running_collector(redis_database_url: str, recording_identity: RecordingIdentity, tmp_path: Path) -> Running:
+    """Start collectors on an empty database; keywords are environment variables."""
     return partial(
         running_service,
         "collector",
         tmp_path,
         REDIS_URL=redis_database_url,
-        IDENTITY_TARGET=remembering_identity.target,
+        IDENTITY_TARGET=recording_identity.target,
     )

@@ -1,4 +1,4 @@
-"""The event log on a real Valkey: what is on disk when an append returns, and what keeps it from returning."""
+"""The event log on a real Valkey: what is on disk when an append returns, and which errors it raises."""
 
 import asyncio
 import time
@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 from footfall_collector.event_log import (
-    READERS,
     EventLog,
     LogFullError,
     LogMisconfiguredError,
+    LogRejectedError,
     LogUnavailableError,
-    stream_key,
 )
-from footfall_servicekit.partitions import COUNT_KEY, WrongPartitionsError
+from footfall_eventlog.log import GROUPS, stream_key
+from footfall_eventlog.partitions import PARTITION_COUNT_KEY, PartitionCountError
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
@@ -28,9 +28,9 @@ MEGABYTE = 1024 * 1024
 
 @asynccontextmanager
 async def opened(url: str, partitions: int = 1, **options: Any) -> AsyncIterator[EventLog]:
-    """A log that has not looked at Redis yet."""
+    """A log that has not connected to Redis yet."""
     log = EventLog(
-        url, partitions, **{"bound_bytes": 64 * MEGABYTE, "timeout_ms": 10_000, "max_appends": 100} | options
+        url, partitions, **{"max_bytes": 64 * MEGABYTE, "timeout_ms": 10_000, "max_concurrent_appends": 100} | options
     )
     try:
         yield log
@@ -39,19 +39,19 @@ async def opened(url: str, partitions: int = 1, **options: Any) -> AsyncIterator
 
 
 def client(url: str) -> Any:
-    """A plain client; its commands are typed as sync or async at once."""
+    """Return a plain client; its commands are typed as sync or async together."""
     return Redis.from_url(url)
 
 
 @pytest.fixture
 def own_valkey(tmp_path: Path) -> Iterator[str]:
-    """A server that may be harmed."""
+    """A server that a test may break."""
     with running_valkey(tmp_path) as url:
         yield url
 
 
 async def entries(redis: Any, partition: int = 0) -> list[dict[bytes, bytes]]:
-    """What a partition's stream holds."""
+    """Return the entries of a partition's stream."""
     return [fields for _, fields in await redis.xrange(stream_key(partition))]
 
 
@@ -78,29 +78,29 @@ async def test_all_keys_of_a_partition_share_a_slot() -> None:
     assert [stream_key(0), stream_key(15)] == ["log:{p00}", "log:{p15}"]
 
 
-async def test_appends_run_side_by_side(redis_database_url: str, redis: Any) -> None:
+async def test_appends_run_concurrently(redis_database_url: str, redis: Any) -> None:
     async with opened(redis_database_url) as log:
         await log.check()
         await asyncio.gather(*(log.append({0: str(number).encode()}) for number in range(100)))
     assert {int(fields[b"b"]) for fields in await entries(redis)} == set(range(100))
 
 
-async def test_a_partition_that_refuses_costs_the_others_nothing(redis_database_url: str, redis: Any) -> None:
+async def test_a_partition_of_a_wrong_type_is_rejected_and_the_others_are_stored(
+    redis_database_url: str, redis: Any
+) -> None:
     await redis.set(stream_key(1), "not a stream")
     async with opened(redis_database_url, 3) as log:
         await log.check()
         assert (await log.append({0: b"zero", 1: b"one", 2: b"two"})).keys() == {0, 2}
         assert await entries(redis, 0) == [{b"b": b"zero"}]
         assert await entries(redis, 2) == [{b"b": b"two"}]
-        with pytest.raises(LogUnavailableError):
+        with pytest.raises(LogRejectedError):
             await log.append({1: b"one"})
 
 
-class TestBound:
-    async def test_above_the_bound_nothing_is_appended_until_the_log_is_drained(
-        self, redis_database_url: str, redis: Redis
-    ) -> None:
-        async with opened(redis_database_url, 2, bound_bytes=MEGABYTE) as log:
+class TestMaxBytes:
+    async def test_a_full_log_accepts_nothing_until_it_is_drained(self, redis_database_url: str, redis: Redis) -> None:
+        async with opened(redis_database_url, 2, max_bytes=MEGABYTE) as log:
             await log.check()
             await log.append({0: b"x" * 700_000, 1: b"x" * 700_000})
 
@@ -111,7 +111,7 @@ class TestBound:
             await redis.xtrim(stream_key(1), maxlen=0)
             await eventually(lambda: takes_more(log), every=0.2)
 
-    async def test_it_is_sampled_once_a_second_at_most(self, redis_database_url: str, redis: Any) -> None:
+    async def test_the_log_is_measured_at_most_once_a_second(self, redis_database_url: str, redis: Any) -> None:
         async with opened(redis_database_url, 2) as log:
             await log.check()
             before = await redis.info("commandstats")
@@ -132,15 +132,17 @@ class TestBound:
             await redis.config_set("maxmemory", 0)
             assert await log.append({0: b"x"})
 
-    async def test_what_every_reader_has_read_makes_room_at_once(self, redis_database_url: str, redis: Any) -> None:
-        async with opened(redis_database_url, bound_bytes=MEGABYTE) as log:
+    async def test_entries_that_all_groups_have_read_are_trimmed_from_a_full_log(
+        self, redis_database_url: str, redis: Any
+    ) -> None:
+        async with opened(redis_database_url, max_bytes=MEGABYTE) as log:
             await log.check()
-            for group in READERS:
+            for group in GROUPS:
                 await redis.xgroup_create(stream_key(0), group, id="0", mkstream=True)
             for _ in range(2):
                 await log.append({0: b"x" * 600_000})
             assert not await takes_more(log)
-            for group in READERS:
+            for group in GROUPS:
                 [[_, read]] = await redis.xreadgroup(group, "reader", {stream_key(0): ">"})
                 await redis.xack(stream_key(0), group, *(entry_id for entry_id, _ in read))
             await eventually(lambda: takes_more(log), every=0.2)
@@ -148,54 +150,56 @@ class TestBound:
 
 class TestShares:
     async def test_a_site_leaves_the_rest_of_the_log_to_others(self, redis_database_url: str, redis: Any) -> None:
-        async with opened(redis_database_url, bound_bytes=MEGABYTE, site_share=0.5) as log:
+        async with opened(redis_database_url, max_bytes=MEGABYTE, site_share=0.5) as log:
             await log.check()
             for _ in range(4):
                 await log.append({0: b"x" * 100_000}, {"loud": 1})
-            assert await log.held_back({"loud", "quiet"}) == set()  # alone in the log
+            assert await log.sites_over_share({"loud", "quiet"}) == set()  # the only site in the log
             await log.append({0: b"x" * 10_000}, {"quiet": 1})
-            assert await log.held_back({"loud", "quiet", "unheard of"}) == {"loud"}
-            assert await log.held_back({"quiet"}) == set()
+            assert await log.sites_over_share({"loud", "quiet", "unheard of"}) == {"loud"}
+            assert await log.sites_over_share({"quiet"}) == set()
 
             await redis.xtrim(stream_key(0), maxlen=1)
             await eventually(lambda: has_room(log, "loud"), every=0.2)
 
-    async def test_what_every_reader_has_read_holds_nobody_back(self, redis_database_url: str, redis: Any) -> None:
-        async with opened(redis_database_url, bound_bytes=MEGABYTE, site_share=0.5) as log:
+    async def test_entries_that_all_groups_have_read_do_not_count_in_a_share(
+        self, redis_database_url: str, redis: Any
+    ) -> None:
+        async with opened(redis_database_url, max_bytes=MEGABYTE, site_share=0.5) as log:
             await log.check()
-            for group in READERS:
+            for group in GROUPS:
                 await redis.xgroup_create(stream_key(0), group, id="0", mkstream=True)
             await log.append({0: b"x" * 400_000}, {"loud": 30, "quiet": 1})
-            for group in READERS:
+            for group in GROUPS:
                 [[_, read]] = await redis.xreadgroup(group, "reader", {stream_key(0): ">"})
                 await redis.xack(stream_key(0), group, *(entry_id for entry_id, _ in read))
             await eventually(lambda: has_room(log, "loud"), every=0.2)
 
-    async def test_with_all_of_the_log_as_its_share_a_site_is_never_held_back(self, redis_database_url: str) -> None:
-        async with opened(redis_database_url, bound_bytes=MEGABYTE) as log:
+    async def test_with_a_share_of_1_a_site_may_fill_the_log(self, redis_database_url: str) -> None:
+        async with opened(redis_database_url, max_bytes=MEGABYTE) as log:
             await log.check()
             await log.append({0: b"x" * 600_000}, {"loud": 60, "quiet": 1})
-            assert await log.held_back({"loud"}) == set()
+            assert await log.sites_over_share({"loud"}) == set()
 
 
 async def has_room(log: EventLog, site: str) -> bool:
-    return not await log.held_back({site})
+    return not await log.sites_over_share({site})
 
 
 class TestPartitions:
     async def test_their_number_is_kept_with_the_data(self, redis_database_url: str, redis: Any) -> None:
         async with opened(redis_database_url, 4) as log:
             await log.check()
-        assert await redis.get(COUNT_KEY) == b"4"
+        assert await redis.get(PARTITION_COUNT_KEY) == b"4"
         async with opened(redis_database_url, 4) as log:
             await log.check()
             assert await log.is_ready()
 
-    async def test_another_number_refuses_to_start_and_says_the_way_out(self, redis_database_url: str) -> None:
+    async def test_another_number_of_partitions_is_refused_with_the_remedy(self, redis_database_url: str) -> None:
         async with opened(redis_database_url, 4) as log:
             await log.check()
         async with opened(redis_database_url, 5) as log:
-            with pytest.raises(WrongPartitionsError, match="Set PARTITIONS=4 for every service"):
+            with pytest.raises(PartitionCountError, match="Set PARTITIONS=4 for every service"):
                 await log.check()
             assert not await log.is_ready()
             with pytest.raises(LogUnavailableError):
@@ -212,7 +216,7 @@ class TestDurability:
             ("maxmemory-policy", "allkeys-lru"),
         ],
     )
-    async def test_a_server_that_may_lose_what_it_confirms_is_refused(
+    async def test_a_server_that_may_lose_confirmed_entries_is_refused(
         self, tmp_path: Path, name: str, value: str
     ) -> None:
         with running_valkey(tmp_path, f"--{name}", value) as url:
@@ -221,18 +225,18 @@ class TestDurability:
                     LogMisconfiguredError, match=f"'{name}': '{value}'.*COLLECTOR_ALLOW_NON_DURABLE_REDIS"
                 ):
                     await log.check()
-            async with opened(url, is_volatile_allowed=True) as log:
+            async with opened(url, allows_non_durable=True) as log:
                 await log.check()
                 assert await log.append({0: b"x"})
 
-    async def test_a_server_that_does_not_tell_its_settings_is_believed(self, own_valkey: str) -> None:
+    async def test_a_server_that_forbids_config_get_is_trusted(self, own_valkey: str) -> None:
         async with client(own_valkey) as redis:
             await redis.execute_command("ACL", "SETUSER", "managed", "on", ">pw", "~*", "+@all", "-config")
         async with opened(own_valkey.replace("//", "//managed:pw@")) as log:
             await log.check()
             assert await log.append({0: b"x"})
 
-    async def test_what_was_confirmed_survives_a_crash(self, tmp_path: Path) -> None:
+    async def test_confirmed_entries_survive_a_crash(self, tmp_path: Path) -> None:
         with running_valkey(tmp_path, "--enable-debug-command", "yes") as url:
             async with opened(url) as log, client(url) as redis:
                 await log.check()
@@ -273,13 +277,13 @@ ALL = dict.fromkeys(range(16), b"x")
 
 
 async def partitions_of(url: str) -> set[int]:
-    """Those whose stream is on a node of a cluster, after an append to all of them."""
+    """Return the partitions whose stream is on a node of a cluster, after an append to all of them."""
     async with client(url) as redis:
         return {number for number in ALL if stream_key(number).encode() in await redis.keys("log:*")}
 
 
 class TestCluster:
-    async def test_what_spans_nodes_is_stored_where_it_can_be(self, cluster: list[str]) -> None:
+    async def test_an_append_to_several_nodes_is_stored_on_those_available(self, cluster: list[str]) -> None:
         async with opened(cluster[0], 16) as log:
             await log.check()
             assert (await log.append(ALL)).keys() == ALL.keys()
@@ -292,8 +296,8 @@ class TestCluster:
                 await log.append(dict.fromkeys(lost, b"x"))
             assert await log.is_ready()
 
-    async def test_the_bound_is_that_of_each_node(self, cluster: list[str]) -> None:
-        async with opened(cluster[0], 16, bound_bytes=MEGABYTE) as log:
+    async def test_the_maximum_size_applies_to_each_node(self, cluster: list[str]) -> None:
+        async with opened(cluster[0], 16, max_bytes=MEGABYTE) as log:
             await log.check()
             await log.append(ALL)
             [first, *_] = full = await partitions_of(cluster[1])
@@ -311,7 +315,7 @@ class TestCluster:
             with pytest.raises(LogUnavailableError):  # what was lost may have been stored
                 await log.append({first: b"x", lost: b"x"})
 
-    async def test_every_node_must_keep_what_it_confirms_and_have_its_own_replica(
+    async def test_every_node_must_be_durable_and_have_its_own_replica(
         self, cluster: list[str], tmp_path: Path
     ) -> None:
         async with opened(cluster[0], 16) as log, client(cluster[2]) as node:
@@ -332,7 +336,7 @@ class TestCluster:
                 async def is_confirmed() -> bool:
                     try:
                         return (await log.append(ALL)).keys() == confirmed
-                    except LogUnavailableError:  # the replica has yet to write its first file
+                    except LogUnavailableError:  # the replica has not written its first file yet
                         return False
 
                 await eventually(is_confirmed, timeout=20)
@@ -341,7 +345,7 @@ class TestCluster:
 class TestRedisDown:
     async def test_an_append_fails_and_the_log_is_not_ready(self, tmp_path: Path) -> None:
         with running_valkey(tmp_path) as url:
-            log = EventLog(url, 1, bound_bytes=MEGABYTE, timeout_ms=1_000, max_appends=1)
+            log = EventLog(url, 1, max_bytes=MEGABYTE, timeout_ms=1_000, max_concurrent_appends=1)
             await log.check()
             await log.append({0: b"x"})
         with pytest.raises(LogUnavailableError):
@@ -349,7 +353,7 @@ class TestRedisDown:
         assert not await log.is_ready()
         await log.close()
 
-    async def test_a_frozen_server_is_given_up_after_the_timeout(self, own_valkey: str) -> None:
+    async def test_an_append_to_a_frozen_server_ends_after_the_timeout(self, own_valkey: str) -> None:
         async with opened(own_valkey, timeout_ms=500) as log, client(own_valkey) as redis:
             await log.check()
             await redis.execute_command("CLIENT", "PAUSE", 5_000)
@@ -358,14 +362,14 @@ class TestRedisDown:
                 await log.append({0: b"x"})
             assert time.monotonic() - started < 4
 
-    async def test_a_connection_that_died_while_idle_costs_nothing(self, own_valkey: str) -> None:
+    async def test_an_append_survives_a_connection_that_died_while_idle(self, own_valkey: str) -> None:
         async with opened(own_valkey) as log, client(own_valkey) as redis:
             await log.check()
             await log.append({0: b"x"})
             await redis.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
             assert await log.append({0: b"y"})
 
-    async def test_it_waits_for_a_server_that_does_not_answer_yet(self, own_valkey: str) -> None:
+    async def test_the_check_waits_for_a_server_that_does_not_answer_yet(self, own_valkey: str) -> None:
         async with opened(own_valkey, timeout_ms=1_000) as log, client(own_valkey) as redis:
             await redis.execute_command("CLIENT", "PAUSE", 2_000)
             checking = asyncio.create_task(log.check())

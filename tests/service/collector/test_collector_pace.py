@@ -1,4 +1,4 @@
-"""One batch does not hold up the others: a large one gives the loop away while it is admitted."""
+"""A large batch does not delay others: admission pauses between its slices."""
 
 import asyncio
 import time
@@ -9,9 +9,9 @@ import pytest
 from footfall.collector.v1 import collector_service_pb2 as collector
 from footfall_collector.admission import DAY_MS, SLICE_BYTES, Admission
 from footfall_collector.event_log import EventLog
+from footfall_collector.identity_client import IdentityClient
 from footfall_collector.pipeline import Pipeline
 from footfall_collector.redact import Redactor
-from footfall_collector.resolver import Resolver
 from footfall_collector.sites import Sites
 
 from tests.tools.batches import batch, message
@@ -21,8 +21,8 @@ CARDS = {"text": "4111111111111111," * 3_500}
 
 @pytest.fixture
 async def log(redis_database_url: str) -> AsyncIterator[EventLog]:
-    """A log of this test."""
-    log = EventLog(redis_database_url, 1, bound_bytes=2**28, timeout_ms=20_000, max_appends=4)
+    """The log of this test."""
+    log = EventLog(redis_database_url, 1, max_bytes=2**28, timeout_ms=20_000, max_concurrent_appends=4)
     await log.check()
     yield log
     await log.close()
@@ -34,27 +34,27 @@ async def test_a_small_batch_overtakes_a_large_one_that_is_being_admitted(
     appended: list[int] = []
     append = log.append
 
-    async def note(entries: Mapping[int, bytes], weights: Mapping[str, int]) -> dict[int, str]:
+    async def note(entries: Mapping[int, bytes], site_bytes: Mapping[str, int]) -> dict[int, str]:
         appended.append(len(entries[0]))
-        return await append(entries, weights)
+        return await append(entries, site_bytes)
 
     monkeypatch.setattr(log, "append", note)
     admission = Admission(Sites(), Redactor(), max_event_age_ms=DAY_MS)
     large, small = batch(*(message("Form", CARDS) for _ in range(16))), batch(message())
     async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
-        pipeline = Pipeline(admission, log, Resolver(channel), partitions=1)
+        pipeline = Pipeline(admission, log, IdentityClient(channel), partitions=1)
         await asyncio.gather(pipeline.collect(large, lambda: 1.0), pipeline.collect(small, lambda: 1.0))
     assert len(appended) == 2
     assert appended[0] < SLICE_BYTES < appended[1]
 
 
-def test_a_batch_is_admitted_in_slices_as_it_is_in_one() -> None:
+def test_admission_in_slices_gives_the_same_result() -> None:
     admission = Admission(Sites(), Redactor(), max_event_age_ms=DAY_MS)
     sent = batch(*(message("Form", CARDS if number % 2 else {}) for number in range(16)), message(""), message())
     same, now = type(sent)(), int(time.time() * 1000)
     same.CopyFrom(sent)
-    turned_away: dict[int, collector.Outcome] = {}
-    stops = sum(1 for _ in admission.admit_in_slices(same, now, turned_away))
+    excluded: dict[int, collector.Outcome] = {}
+    stops = sum(1 for _ in admission.admit_in_slices(same, now, excluded))
     assert stops == 7
-    assert turned_away == admission.admit(sent, now)
+    assert excluded == admission.admit(sent, now)
     assert same == sent

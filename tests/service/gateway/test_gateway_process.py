@@ -3,6 +3,7 @@
 import asyncio
 import re
 import socket
+import uuid
 from typing import Any
 
 import httpx
@@ -39,8 +40,24 @@ async def test_the_process_ends_with_a_reason_when_its_server_ends(
         await gateway.start()
         assert await asyncio.wait_for(gateway.stopped(), 10) == 1
     [died] = [line for line in lines if line["log_level"] == "error"]
-    assert died["event"] == "background work died; the process stops"
+    assert died["event"] == "background work failed; the process stops"
     assert died["exc_info"]
+
+
+async def test_a_second_request_to_stop_waits_for_no_http_request() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never answers
+        targets = dict.fromkeys(("IDENTITY_TARGET", "HISTORY_TARGET"), f"127.0.0.1:{silent.getsockname()[1]}")
+        gateway = Gateway(settings(**targets, allow_anonymous=True, stop_grace_ms=60_000, query_timeout_ms=60_000))
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{await gateway.start()}", timeout=60) as http:
+            in_flight = asyncio.create_task(http.get(f"/server/data/visits/{uuid.uuid4()}"))
+            await eventually(lambda: bool(gateway._server.server_state.tasks))
+            stopped = asyncio.create_task(gateway.stop())
+            await eventually(lambda: gateway._server.should_exit)
+            await asyncio.sleep(0.3)  # more than a turn of the server
+            assert not stopped.done(), "it waits for the request"
+            gateway.request_stop()
+            assert await asyncio.wait_for(stopped, 5) == 0
+            in_flight.cancel()
 
 
 async def test_sharing_rate_limits_continues_after_an_unexpected_error(

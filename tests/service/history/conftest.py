@@ -9,15 +9,16 @@ from typing import Any
 import grpc
 import pytest
 from footfall.history.v1 import history_service_pb2_grpc as history_grpc
+from footfall_eventlog.site_groups import SiteGroups
 from footfall_history.__main__ import SERVICE_NAME
-from footfall_history.dead_letters.letters import DeadLetters
+from footfall_history.dead_letters.queue import DeadLetterQueue
 from footfall_history.erasure.eraser import Eraser
-from footfall_history.identities import Identities
+from footfall_history.event_log import EventLog
+from footfall_history.event_streams import EventStreams
+from footfall_history.identity_client import IdentityClient
+from footfall_history.ingest.attribution import Attributor, EffortLimit
 from footfall_history.ingest.consumer import LogConsumer
 from footfall_history.ingest.slow_visits import SlowVisits
-from footfall_history.ingest.stamper import Effort, Stamper
-from footfall_history.live import LiveTail
-from footfall_history.log import Log
 from footfall_history.queries.export import Exporter
 from footfall_history.queries.reader import Reader
 from footfall_history.queries.receipts import Receipts
@@ -38,7 +39,7 @@ ERASURE_KEY = "erasure key of the tests"
 
 
 class Listener(monitoring.CommandListener):
-    """Remembers commands to MongoDB, and counts the documents that were answered."""
+    """Records commands to MongoDB, and counts the documents in the answers."""
 
     def __init__(self) -> None:
         self.commands: list[Any] = []
@@ -56,7 +57,7 @@ class Listener(monitoring.CommandListener):
 
 @pytest.fixture
 def listener() -> Listener:
-    """What hears all that the store of this test asks."""
+    """Records the commands of this test's store."""
     return Listener()
 
 
@@ -74,55 +75,55 @@ async def store(mongo_url: str, mongo_database: str, listener: Listener) -> Asyn
 
 @pytest.fixture
 def tombstones(store: Store) -> Tombstones:
-    """Who has been erased there."""
+    """The tombstones in that store."""
     return Tombstones(store, ERASURE_KEY)
 
 
 @pytest.fixture
-def stamper(store: Store, tombstones: Tombstones) -> Stamper:
-    """What writes to that store."""
-    return Stamper(store, tombstones, transitions_kept=1_000)
+def attributor(store: Store, tombstones: Tombstones) -> Attributor:
+    """Stores events there."""
+    return Attributor(store, tombstones, max_transitions=1_000)
 
 
 @pytest.fixture
-async def log(redis_database_url: str) -> AsyncIterator[Log]:
+async def log(redis_database_url: str) -> AsyncIterator[EventLog]:
     """An empty log."""
-    log = Log(redis_database_url, 1, 2_000)
+    log = EventLog(redis_database_url, 1, 2_000)
     yield log
     await log.close()
 
 
 @pytest.fixture
-def letters(log: Log) -> DeadLetters:
-    """What lies aside beside that log."""
-    return DeadLetters(log, kept_ms=30 * DAY_MS, bound=1_000, bound_of_visit=100)
+def dead_letters(log: EventLog) -> DeadLetterQueue:
+    """The dead letters beside that log."""
+    return DeadLetterQueue(log, retention_ms=30 * DAY_MS, max_per_partition=1_000, max_per_visit=100)
 
 
 @pytest.fixture
 def preview(tombstones: Tombstones) -> Preview:
-    """What tells how events would be stored there."""
-    return Preview(tombstones, transitions_kept=1_000)
+    """Attributes events as that store would."""
+    return Preview(tombstones, max_transitions=1_000)
 
 
 @pytest.fixture
-def eraser(store: Store, tombstones: Tombstones, letters: DeadLetters, preview: Preview) -> Eraser:
-    """What forgets people in all of these."""
-    return Eraser(store, tombstones, letters, preview)
+def eraser(store: Store, tombstones: Tombstones, dead_letters: DeadLetterQueue, preview: Preview) -> Eraser:
+    """Erases identities in all of these."""
+    return Eraser(store, tombstones, dead_letters, preview)
 
 
 @pytest.fixture
-def slow(log: Log) -> SlowVisits:
-    """Visits set aside beside that log."""
-    return SlowVisits(log, bound_bytes=1024 * 1024)
+def slow(log: EventLog) -> SlowVisits:
+    """The slow visits beside that log."""
+    return SlowVisits(log, max_bytes=1024 * 1024)
 
 
 @pytest.fixture
 def consumer_with(
-    letters: DeadLetters, stamper: Stamper, eraser: Eraser, slow: SlowVisits, store: Store
+    dead_letters: DeadLetterQueue, attributor: Attributor, eraser: Eraser, slow: SlowVisits, store: Store
 ) -> Callable[..., LogConsumer]:
-    """Makes what handles entries of that log; keywords replace its settings. Few transitions make a visit slow."""
-    parts: dict[str, Any] = {"letters": letters, "stamper": stamper, "eraser": eraser, "slow": slow}
-    settings: dict[str, Any] = {"effort": Effort(5, 20), "attempts": 2, "check_store": store.journal}
+    """Creates consumers of that log; keywords replace parts and settings. A few transitions make a visit slow."""
+    parts: dict[str, Any] = {"dead_letters": dead_letters, "attributor": attributor, "eraser": eraser, "slow": slow}
+    settings: dict[str, Any] = {"effort_limit": EffortLimit(5, 20), "attempts": 2, "check_store": store.journal}
 
     def consumer(**more: Any) -> LogConsumer:
         return LogConsumer(**parts | settings | more)
@@ -132,16 +133,22 @@ def consumer_with(
 
 @pytest.fixture
 async def stub(
-    store: Store, log: Log, tombstones: Tombstones, *, letters: DeadLetters, eraser: Eraser, preview: Preview
+    store: Store,
+    log: EventLog,
+    tombstones: Tombstones,
+    *,
+    dead_letters: DeadLetterQueue,
+    eraser: Eraser,
+    preview: Preview,
 ) -> AsyncIterator[Any]:
-    """A client of a service over that store and log, whose neighbour identity does not answer."""
-    [nobody] = free_ports(1)
-    identities = Identities(f"127.0.0.1:{nobody}", 200)
+    """A client of a service with that store and log, whose identity service is not available."""
+    [unused_port] = free_ports(1)
+    identities = IdentityClient(f"127.0.0.1:{unused_port}", 200)
     stopping = asyncio.Event()
-    tail = LiveTail(log, preview, stopping, most_watchers=4)
+    event_streams = EventStreams(log, preview, stopping, max_streams=4, site_groups=SiteGroups())
     reader = Reader(store, IDLE_MS)
-    exporter, receipts = Exporter(store, reader, tombstones, letters, preview), Receipts(reader, letters)
-    service = HistoryService(store, reader, identities, tail, eraser, receipts=receipts, exporter=exporter)
+    exporter, receipts = Exporter(store, reader, tombstones, dead_letters, preview), Receipts(reader, dead_letters)
+    service = HistoryService(store, reader, identities, event_streams, eraser, receipts, exporter, SiteGroups())
     add = partial(history_grpc.add_HistoryServiceServicer_to_server, service)
     server = Server(HistorySettings(port=0, drain_delay_ms=0, never_erase=True), {SERVICE_NAME: add}, stopping=stopping)
     port = await server.start()
@@ -153,7 +160,7 @@ async def stub(
 
 @pytest.fixture
 def running_history(redis_database_url: str, mongo_url: str, mongo_database: str, tmp_path: Path) -> Running:
-    """Starts history processes on an empty log and an empty database; keywords are environment variables."""
+    """Starts history processes with an empty log and an empty database; keywords are environment variables."""
     return partial(
         running_service,
         "history",

@@ -1,17 +1,17 @@
-"""What lies aside lies there once, within bounds, is found by its event, and goes back as one step."""
+"""Dead letters are stored once and within limits, are found by their event, and are replayed atomically."""
 
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from footfall.event.v1.event_pb2 import Event, EventBatch
+from footfall_eventlog.stream import Entry
 from footfall_history import metrics
-from footfall_history.dead_letters.letters import DeadLetters, DeadLettersFullError
+from footfall_history.dead_letters.queue import DeadLetterQueue, DeadLettersFullError
+from footfall_history.event_log import EventLog
+from footfall_history.ingest.attribution import Attributor
 from footfall_history.ingest.consumer import LogConsumer
-from footfall_history.ingest.stamper import Stamper
-from footfall_history.log import Log
 from footfall_history.storage.arrivals import Unstorable
-from footfall_servicekit.stream import Entry
 from footfall_timeline import partition
 
 from tests.tools.batches import context, new_uuid
@@ -30,98 +30,104 @@ def unfit(**fields: Any) -> Event:
     return logged(event("SignIn", new_uuid(), now_ms(), "dana"), transition=9, **fields)
 
 
-async def put(letters: DeadLetters, *events: Event) -> int:
-    """Put events of one partition aside."""
-    number = partition(events[0].visit_id, letters.partitions)
-    return (await letters.put(number, [Unstorable(each, context(), "a reason") for each in events])).new_count
+async def put(dead_letters: DeadLetterQueue, *events: Event) -> int:
+    """Store events of one partition as dead letters."""
+    number = partition(events[0].visit_id, dead_letters.partitions)
+    return (await dead_letters.put(number, [Unstorable(each, context(), "a reason") for each in events])).new_count
 
 
-async def all_of(letters: DeadLetters) -> list[str]:
-    return [letter.id for number in range(letters.partitions) async for letter in letters.each(number)]
+async def all_of(dead_letters: DeadLetterQueue) -> list[str]:
+    return [
+        dead_letter.id
+        for number in range(dead_letters.partitions)
+        async for dead_letter in dead_letters.in_partition(number)
+    ]
 
 
-async def test_an_event_lies_aside_once_however_often_it_is_read(
-    letters: DeadLetters, consumer_with: ConsumerWith
+async def test_an_event_read_twice_becomes_one_dead_letter(
+    dead_letters: DeadLetterQueue, consumer_with: ConsumerWith
 ) -> None:
     story = Story("dana")
     batch = story.entry()
     batch.events.append(unfit())
-    consumer = consumer_with(letters=letters)
+    consumer = consumer_with(dead_letters=dead_letters)
     for number in range(2):
         await consumer.handle(0, [Entry(f"{number}-0", batch.SerializeToString()), Entry("9-0", b"\xff")])
     refused = batch.events[-1]
-    assert await all_of(letters) == ["entry/9-0", f"{refused.visit_id}/{refused.event_id}"]
-    total, oldest_ms = await letters.count()
+    assert await all_of(dead_letters) == ["entry/9-0", f"{refused.visit_id}/{refused.event_id}"]
+    total, oldest_ms = await dead_letters.count()
     assert total == 2
     assert now_ms() - 60_000 < oldest_ms <= now_ms()
 
 
-async def test_no_more_is_taken_when_too_many_lie_aside(log: Log, consumer_with: ConsumerWith) -> None:
-    letters = DeadLetters(log, kept_ms=DAY_MS, bound=1, bound_of_visit=100)
-    consumer = consumer_with(letters=letters)
+async def test_with_too_many_dead_letters_the_log_is_not_read(log: EventLog, consumer_with: ConsumerWith) -> None:
+    dead_letters = DeadLetterQueue(log, retention_ms=DAY_MS, max_per_partition=1, max_per_visit=100)
+    consumer = consumer_with(dead_letters=dead_letters)
     first, second = (entry([]), entry([]))
     first.events.append(unfit())
     second.events.append(unfit())
     await consumer.handle(0, [Entry("1-0", first.SerializeToString())])
     with pytest.raises(DeadLettersFullError):
         await consumer.handle(0, [Entry("2-0", second.SerializeToString())])
-    [letter] = [letter async for letter in letters.each(0)]
-    await letters.remove([letter])
+    [dead_letter] = [dead_letter async for dead_letter in dead_letters.in_partition(0)]
+    await dead_letters.remove([dead_letter])
     await consumer.handle(0, [Entry("2-0", second.SerializeToString())])
-    assert await all_of(letters) == [f"{second.events[0].visit_id}/{second.events[0].event_id}"]
+    assert await all_of(dead_letters) == [f"{second.events[0].visit_id}/{second.events[0].event_id}"]
 
 
-async def test_one_visit_never_stops_a_partition(log: Log, stamper: Stamper, consumer_with: ConsumerWith) -> None:
-    letters = DeadLetters(log, kept_ms=DAY_MS, bound=20, bound_of_visit=3)
-    consumer = consumer_with(letters=letters)
+async def test_one_visit_never_stops_a_partition(
+    log: EventLog, attributor: Attributor, consumer_with: ConsumerWith
+) -> None:
+    dead_letters = DeadLetterQueue(log, retention_ms=DAY_MS, max_per_partition=20, max_per_visit=3)
+    consumer = consumer_with(dead_letters=dead_letters)
     dropped = metrics.DROPPED._value.get()
     visit, other = new_uuid(), Story("dana")
     for number in range(10):
         bad = entry([])
         bad.events.extend(unfit(visit_id=visit) for _ in range(5))
         await consumer.handle(0, [Entry(f"{number}-0", bad.SerializeToString())])
-    assert len(await all_of(letters)) == 3
+    assert len(await all_of(dead_letters)) == 3
     assert metrics.DROPPED._value.get() == dropped + 47
     batch = other.entry()
     batch.events.append(unfit())
     await consumer.handle(0, [Entry("10-0", batch.SerializeToString())])
-    assert len(await all_of(letters)) == 4, "others have their own"
-    assert (await stamper.keep([batch])).stored_count == 0, "what can be stored is stored"
+    assert len(await all_of(dead_letters)) == 4, "others have their own"
+    assert (await attributor.store([batch])).stored_count == 0, "what can be stored is stored"
 
 
-async def test_a_letter_ends_with_its_time_and_may_come_again(log: Log) -> None:
+async def test_a_dead_letter_expires_and_may_be_stored_again(log: EventLog) -> None:
     refused = unfit()
-    short = DeadLetters(log, kept_ms=1, bound=1, bound_of_visit=100)
+    short = DeadLetterQueue(log, retention_ms=1, max_per_partition=1, max_per_visit=100)
     assert await put(short, refused) == 1
 
     async def is_gone() -> bool:
-        return await short.of_event(refused.visit_id, refused.event_id) is None and await short.count() == (0, 0)
+        return await short.find_event(refused.visit_id, refused.event_id) is None and await short.count() == (0, 0)
 
     await eventually(is_gone)
-    assert await put(DeadLetters(log, kept_ms=DAY_MS, bound=1, bound_of_visit=100), refused) == 1
+    assert await put(DeadLetterQueue(log, retention_ms=DAY_MS, max_per_partition=1, max_per_visit=100), refused) == 1
 
 
-async def test_what_is_replayed_is_in_the_log_of_its_visit_and_no_longer_aside(
-    redis_database_url: str, redis: Any
-) -> None:
-    log = Log(redis_database_url, PARTITIONS, 2_000)
-    letters = DeadLetters(log, kept_ms=DAY_MS, bound=10, bound_of_visit=100)
+async def test_a_replayed_dead_letter_moves_to_the_log_of_its_visit(redis_database_url: str, redis: Any) -> None:
+    log = EventLog(redis_database_url, PARTITIONS, 2_000)
+    dead_letters = DeadLetterQueue(log, retention_ms=DAY_MS, max_per_partition=10, max_per_visit=100)
     refused = unfit()
-    await put(letters, refused)
-    letter = await letters.of_event(refused.visit_id, refused.event_id)
-    assert letter
-    assert letter.batch
-    mended = EventBatch(contexts=letter.batch.contexts, events=[logged(event("SignOut", new_uuid(), now_ms()))])
-    moved_to = await letters.replace(letter, mended, "mended")
-    assert await all_of(letters) == [moved_to]
-    moved = await letters.find(moved_to)
+    await put(dead_letters, refused)
+    dead_letter = await dead_letters.find_event(refused.visit_id, refused.event_id)
+    assert dead_letter
+    assert dead_letter.batch
+    mended = EventBatch(contexts=dead_letter.batch.contexts, events=[logged(event("SignOut", new_uuid(), now_ms()))])
+    moved_to = await dead_letters.replace(dead_letter, mended, "mended")
+    assert await all_of(dead_letters) == [moved_to]
+    moved = await dead_letters.find(moved_to)
     assert moved
-    assert (moved.aside_ms, moved.reason) == (letter.aside_ms, "mended")
+    assert (moved.created_ms, moved.reason) == (dead_letter.created_ms, "mended")
 
-    assert not await letters.replay(letter._replace(id=moved_to, partition=moved.partition)), "it has been changed"
-    assert await letters.replay(moved)
-    assert not await letters.replay(moved)
-    assert await all_of(letters) == []
+    assert not await dead_letters.replay(dead_letter._replace(id=moved_to, partition=moved.partition)), (
+        "it has been changed"
+    )
+    assert await dead_letters.replay(moved)
+    assert not await dead_letters.replay(moved)
+    assert await all_of(dead_letters) == []
     [(_, fields)] = await redis.xrange(f"log:{{p{partition(mended.events[0].visit_id, PARTITIONS):02d}}}")
     assert EventBatch.FromString(fields[b"b"]) == mended
     assert await redis.keys("aside*") == []

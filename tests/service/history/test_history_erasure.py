@@ -1,4 +1,4 @@
-"""A person who is erased is gone from history, stays gone, and takes nothing of others along."""
+"""An erasure removes an identity from history permanently, and nothing of other identities."""
 
 import asyncio
 import os
@@ -11,22 +11,22 @@ import grpc
 import pytest
 from footfall.event.v1.event_pb2 import Erasure, EventBatch
 from footfall.history.v1 import history_service_pb2 as pb
-from footfall_history.dead_letters.letters import DeadLetters
+from footfall_history.dead_letters.queue import DeadLetterQueue
 from footfall_history.erasure.eraser import Eraser
-from footfall_history.ingest.stamper import Stamper
+from footfall_history.ingest.attribution import Attributor
 from footfall_history.storage.arrivals import Unstorable
 from footfall_history.storage.preview import Preview
 from footfall_history.storage.store import Store
 from footfall_history.storage.tombstones import Tombstones
 from footfall_servicekit.errors import details_of
-from footfall_timeline import ANONYMOUS, Fold, Kind, erase, identity_hash, merge, normalize_uuid
+from footfall_timeline import ANONYMOUS, Kind, VisitState, erase, identity_hash, merge, normalize_uuid
 
 from tests.service.history.conftest import ERASURE_KEY
-from tests.service.history.test_history_stamping import CrashError, UnreliableStore
+from tests.service.history.test_history_attribution import CrashError, UnreliableStore
+from tests.tools.attributions import attribution_at
 from tests.tools.eventually import eventually
 from tests.tools.history import entry, logged
 from tests.tools.process import Running
-from tests.tools.stamps import stamp_at
 from tests.tools.stories import Story
 from tests.tools.visits import Event, event, now_ms, random_visit, scattered, transitions
 
@@ -35,7 +35,7 @@ ROUNDS = int(os.environ.get("FOOTFALL_ERASURE_ROUNDS", "6"))
 
 @pytest.fixture
 def person() -> str:
-    """Somebody whose id is nowhere else."""
+    """An identity that occurs nowhere else."""
     return f"{uuid.uuid4()}@shop.example"
 
 
@@ -62,25 +62,25 @@ async def erase_by_call(stub: Any, person: str, erasure: Erasure) -> tuple[int, 
     return answer.visit_count, answer.event_count
 
 
-async def test_who_is_erased_is_nowhere_and_does_not_come_back(
-    stub: Any, store: Store, stamper: Stamper, person: str
+async def test_an_erased_identity_is_nowhere_and_does_not_come_back(
+    stub: Any, store: Store, attributor: Attributor, person: str
 ) -> None:
     stories = [Story(person), Story(person), Story("ann")]
     said = event("AddToCart", stories[0].visit_id, stories[0].at_ms + 2_500, data={"to": person})
-    await stamper.keep([*(story.entry() for story in stories), entry([said])])
+    await attributor.store([*(story.entry() for story in stories), entry([said])])
     assert await is_anywhere(store, person)
     erasure = erasure_of(person)
-    # Two visits of seven events, from the first on, and what was said.
+    # Two visits of seven events, and the event whose data contain the id.
     assert await erase_by_call(stub, person, erasure) == (2, 15)
     assert not await is_anywhere(store, person)
 
     assert await erase_by_call(stub, person, erasure) == (2, 15), "applied twice it changes nothing"
-    for replayed in (stamper, Stamper(store, Tombstones(store, ERASURE_KEY), transitions_kept=1_000)):
-        await replayed.keep([*(story.entry() for story in stories), entry([said])])
+    for replayed in (attributor, Attributor(store, Tombstones(store, ERASURE_KEY), max_transitions=1_000)):
+        await replayed.store([*(story.entry() for story in stories), entry([said])])
         assert not await is_anywhere(store, person)
     await store.events.delete_many({})
     await store.visits.delete_many({})
-    await stamper.keep([*(story.entry() for story in stories), entry([said])])
+    await attributor.store([*(story.entry() for story in stories), entry([said])])
     assert not await is_anywhere(store, person)
 
     events = (await stub.ListEvents(pb.ListEventsRequest(visit_id=stories[0].visit_id))).events
@@ -99,29 +99,29 @@ LEFT_OF_A_VISIT = {
 }
 
 
-def telling(name: str, story: Story, after_ms: int, user: str | None = None) -> Event:
-    """An event that tells of the person by everything that a page may say."""
+def mentioning(name: str, story: Story, after_ms: int, user: str | None = None) -> Event:
+    """An event with the identity in every field that a page may set."""
     mark, at_ms = story.person, story.at_ms + after_ms
     about = {"url": f"https://shop.example/?m={mark}", "category": mark, "pageID": mark, "languageCode": mark}
     return event(name, story.visit_id, at_ms, user, globalVisitID=mark, data={"title": mark}, **about)
 
 
-async def test_of_an_event_its_ids_times_and_class_are_left(
-    stub: Any, store: Store, stamper: Stamper, person: str
+async def test_an_erased_event_keeps_only_ids_times_and_class(
+    stub: Any, store: Store, attributor: Attributor, person: str
 ) -> None:
     story = Story(person)
-    told = [
-        telling("VisitStarted", story, 0),
-        telling("PageEntered", story, 10),
-        telling(f"Saw {person}", story, 20),
-        telling("SignIn", story, 30, person),
-        telling(f"Bought {person}", story, 40),
+    mentions = [
+        mentioning("VisitStarted", story, 0),
+        mentioning("PageEntered", story, 10),
+        mentioning(f"Saw {person}", story, 20),
+        mentioning("SignIn", story, 30, person),
+        mentioning(f"Bought {person}", story, 40),
     ]
-    batch = entry(told, user_agent=f"Browser of {person}")
-    await stamper.keep([batch])
+    batch = entry(mentions, user_agent=f"Browser of {person}")
+    await attributor.store([batch])
     assert await erase_by_call(stub, person, erasure_of(person)) == (1, 5)
-    late = [telling(f"Late {person}", story, after_ms) for after_ms in (-5, 15, 50)]
-    await stamper.keep([batch, entry(late, user_agent=f"Browser of {person}")])
+    late = [mentioning(f"Late {person}", story, after_ms) for after_ms in (-5, 15, 50)]
+    await attributor.store([batch, entry(late, user_agent=f"Browser of {person}")])
     assert not await is_anywhere(store, person)
 
     stored = await store.events.find().sort("order_key").to_list(None)
@@ -135,8 +135,8 @@ async def test_of_an_event_its_ids_times_and_class_are_left(
     assert (await stub.ListPages(pb.ListPagesRequest(visit_id=story.visit_id))).pages == []
 
 
-async def test_what_came_before_the_first_name_is_whose_that_name_was(
-    stub: Any, store: Store, stamper: Stamper, person: str
+async def test_anonymous_events_are_erased_with_the_identity_named_first(
+    stub: Any, store: Store, attributor: Attributor, person: str
 ) -> None:
     ann_first, person_first = Story("ann"), Story(person)
     for story, names in ((ann_first, ["ann", person]), (person_first, [person, "ann"])):
@@ -145,7 +145,7 @@ async def test_what_came_before_the_first_name_is_whose_that_name_was(
             event("SignOut", story.visit_id, story.at_ms + 1),
             *(event("SignIn", story.visit_id, story.at_ms + 2 + n, name) for n, name in enumerate(names)),
         ]
-        await stamper.keep([entry(events)])
+        await attributor.store([entry(events)])
     assert await erase_by_call(stub, person, erasure_of(person)) == (2, 4)
     kept = {ann_first.visit_id: [True, True, True, False], person_first.visit_id: [False, False, False, True]}
     for visit_id, are_kept in kept.items():
@@ -154,42 +154,46 @@ async def test_what_came_before_the_first_name_is_whose_that_name_was(
         assert "user_agent" in (await store.visits.find_one({"_id": visit_id}) or {}), "ann's browser is hers as well"
 
 
-async def test_what_came_before_anybody_was_named_may_be_kept(store: Store, letters: DeadLetters, person: str) -> None:
+async def test_anonymous_events_can_be_kept_by_a_setting(
+    store: Store, dead_letters: DeadLetterQueue, person: str
+) -> None:
     keeping, story = Tombstones(store, ERASURE_KEY, erases_anonymous=False), Story(person)
-    stamper = Stamper(store, keeping, transitions_kept=1_000)
-    await stamper.keep([story.entry()])
-    eraser = Eraser(store, keeping, letters, Preview(keeping, transitions_kept=1_000))
+    attributor = Attributor(store, keeping, max_transitions=1_000)
+    await attributor.store([story.entry()])
+    eraser = Eraser(store, keeping, dead_letters, Preview(keeping, max_transitions=1_000))
     assert await eraser.erase(person, erasure_of(person)) == (1, 5)
-    await stamper.keep([entry([event("Late", story.visit_id, story.at_ms + 10)])])
+    await attributor.store([entry([event("Late", story.visit_id, story.at_ms + 10)])])
     left = await store.events.find({"erased": {"$ne": True}}).sort("order_key").to_list(None)
     assert [document["event_name"] for document in left] == ["VisitStarted", "PageEntered", "Late"]
-    assert "user_agent" in (await store.visits.find_one() or {}), "it is of the events that are kept too"
+    assert "user_agent" in (await store.visits.find_one() or {}), "it belongs to the events that are kept as well"
 
 
-async def test_a_visit_that_is_forgotten_may_start_earlier_and_be_somebody_elses_later(
-    stub: Any, store: Store, stamper: Stamper, person: str
+async def test_an_erased_visit_may_start_earlier_and_get_another_identity(
+    stub: Any, store: Store, attributor: Attributor, person: str
 ) -> None:
     story = Story(person)
-    await stamper.keep([story.entry()])
+    await attributor.store([story.entry()])
     await erase_by_call(stub, person, erasure_of(person))
     earlier = event("PageEntered", story.visit_id, story.at_ms - 10, globalVisitID=story.device)
-    await stamper.keep([entry([earlier])])
+    await attributor.store([entry([earlier])])
     visit = await store.visits.find_one()
     assert visit is not None
     assert (visit["start_key"][:13], visit["forgotten"]) == (str(story.at_ms - 10), True)
     assert not {"user_agent", "global_visit_id"} & set(visit)
-    await stamper.keep([entry([event("SignIn", story.visit_id, now_ms(), "ann")])])
+    await attributor.store([entry([event("SignIn", story.visit_id, now_ms(), "ann")])])
     assert (await store.visits.find_one({"forgotten": False})) is not None
     [event_of_ann] = (await stub.ListEvents(pb.ListEventsRequest(identity_id="ann"))).events
     assert event_of_ann.event.url
 
 
-async def test_who_comes_again_later_is_new(stub: Any, store: Store, stamper: Stamper, person: str) -> None:
+async def test_an_erased_identity_that_signs_in_again_is_new(
+    stub: Any, store: Store, attributor: Attributor, person: str
+) -> None:
     story = Story(person)
-    await stamper.keep([story.entry()])
+    await attributor.store([story.entry()])
     await erase_by_call(stub, person, erasure_of(person, until_ms=story.at_ms + 5_000))
     again = event("SignIn", story.visit_id, story.at_ms + 5_001, person)
-    await stamper.keep([entry([again]), story.entry()])
+    await attributor.store([entry([again]), story.entry()])
     [session] = (await stub.ListSessions(pb.ListSessionsRequest(identity_id=person))).sessions
     assert session.start_event_id == normalize_uuid(again["eventID"])
     [stored] = (await stub.ListEvents(pb.ListEventsRequest(identity_id=person))).events
@@ -202,8 +206,8 @@ async def explanations(stub: Any, story: Story) -> list[Any]:
     return list((await stub.ExplainVisit(pb.ExplainVisitRequest(visit_id=story.visit_id))).explanations)
 
 
-async def test_others_in_the_same_visit_keep_what_is_theirs(
-    stub: Any, store: Store, stamper: Stamper, person: str
+async def test_other_identities_of_the_same_visit_keep_their_events(
+    stub: Any, store: Store, attributor: Attributor, person: str
 ) -> None:
     visit_id, at_ms = str(uuid.uuid4()), now_ms() - 60_000
     events = [
@@ -215,7 +219,7 @@ async def test_others_in_the_same_visit_keep_what_is_theirs(
         event("SignIn", visit_id, at_ms + 5, "ann"),
         event("AddToCart", visit_id, at_ms + 6, data={"sku": "A-2"}),
     ]
-    await stamper.keep([entry(events)])
+    await attributor.store([entry(events)])
     assert await erase_by_call(stub, person, erasure_of(person)) == (1, 3)
     stored = (await stub.ListEvents(pb.ListEventsRequest(visit_id=visit_id))).events
     assert [(e.stamp.identity_id, e.event.data_json) for e in stored] == [
@@ -231,16 +235,16 @@ async def test_others_in_the_same_visit_keep_what_is_theirs(
 
 
 async def test_an_event_that_names_another_than_its_timeline_is_erased_too(
-    stub: Any, store: Store, stamper: Stamper, person: str
+    stub: Any, store: Store, attributor: Attributor, person: str
 ) -> None:
     first = event("SignIn", str(uuid.uuid4()), now_ms(), person)
     other = first | {"data": {"userID": "\x00smaller than any"}}
-    await stamper.keep([entry([first])])
-    await stamper.keep([entry([other])])
+    await attributor.store([entry([first])])
+    await attributor.store([entry([other])])
     assert (await explanations_of(stub, first["visitID"]))[0].after.identity_id == other["data"]["userID"]
     await erase_by_call(stub, person, erasure_of(person))
     assert not await is_anywhere(store, person)
-    await stamper.keep([entry([first])])
+    await attributor.store([entry([first])])
     assert not await is_anywhere(store, person)
 
 
@@ -248,13 +252,13 @@ async def explanations_of(stub: Any, visit_id: str) -> list[Any]:
     return list((await stub.ExplainVisit(pb.ExplainVisitRequest(visit_id=visit_id))).explanations)
 
 
-async def test_an_erasure_must_be_that_of_the_person(stub: Any, person: str) -> None:
+async def test_an_erasure_of_another_identity_is_refused(stub: Any, person: str) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await erase_by_call(stub, "ann", erasure_of(person))
     assert [violation[0] for violation in details_of(raised.value).violations] == ["erasure.identity_hash"]
 
 
-async def test_an_erasure_in_the_log_erases_and_counts_for_the_call(
+async def test_an_erasure_in_the_log_is_applied_and_counted_with_the_call(
     running_history: Running, redis: Any, store: Store, person: str
 ) -> None:
     story, erasure = Story(person), erasure_of(person)
@@ -270,7 +274,7 @@ async def test_an_erasure_in_the_log_erases_and_counts_for_the_call(
     assert person.encode() not in history.output().encode()
 
 
-async def test_without_the_key_nobody_is_erased_and_nobody_comes_back(
+async def test_without_the_key_no_identity_is_erased_and_none_comes_back(
     running_history: Running, stub: Any, person: str
 ) -> None:
     async with running_history(ERASURE_KEY="", NEVER_ERASE=True) as history, history.stub() as keyless:
@@ -283,54 +287,56 @@ async def test_without_the_key_nobody_is_erased_and_nobody_comes_back(
     for key in ("", "another key than before"):
         async with running_history(ERASURE_KEY=key, NEVER_ERASE=True) as history:
             assert await asyncio.to_thread(history.process.wait, 10) == 2
-            assert '"problem": "ERASURE_KEY: people were erased here under another one' in history.output()
+            assert (
+                '"problem": "ERASURE_KEY: identities were erased in this database with another key' in history.output()
+            )
             assert "stack" not in history.output()
 
 
-async def test_who_is_erased_is_in_no_dead_letter_and_nobody_else_is_taken_out(
-    stub: Any, stamper: Stamper, letters: DeadLetters, eraser: Eraser, person: str
+async def test_erasing_removes_dead_letters_of_the_identity_only(
+    stub: Any, attributor: Attributor, dead_letters: DeadLetterQueue, eraser: Eraser, person: str
 ) -> None:
     story, other = Story(person), Story("ann")
-    await stamper.keep([story.entry(), other.entry()])
+    await attributor.store([story.entry(), other.entry()])
 
-    async def put_aside(name: str, of: Story, after_ms: int, user: str | None = None, **fields: Any) -> str:
+    async def put_dead_letter(name: str, of: Story, after_ms: int, user: str | None = None, **fields: Any) -> str:
         """Its id."""
         batch = entry([])
         alone = logged(event(name, of.visit_id, of.at_ms + after_ms, user), **fields)
-        await letters.put(0, [Unstorable(alone, batch.contexts[0], "for a test")])
+        await dead_letters.put(0, [Unstorable(alone, batch.contexts[0], "for a test")])
         return f"{alone.visit_id}/{alone.event_id}"
 
     async def lying() -> set[str]:
-        return {letter.id async for letter in letters.each(0)}
+        return {dead_letter.id async for dead_letter in dead_letters.in_partition(0)}
 
     kept = {
-        await put_aside("AddToCart", other, 3_000),
-        await put_aside("SignIn", other, 3_000, "ann"),
+        await put_dead_letter("AddToCart", other, 3_000),
+        await put_dead_letter("SignIn", other, 3_000, "ann"),
     }
     gone = {
-        await put_aside("AddToCart", story, 1_000),  # before anybody was named
-        await put_aside("AddToCart", story, 3_000),
-        await put_aside("SignIn", Story("nobody yet"), 0, person),
-        await put_aside("AddToCart", story, 3_500, transition=9),
-        await put_aside("SignIn", story, 3_500, person, event_time_ms=0),
+        await put_dead_letter("AddToCart", story, 1_000),  # before an identity was named
+        await put_dead_letter("AddToCart", story, 3_000),
+        await put_dead_letter("SignIn", Story("new person"), 0, person),
+        await put_dead_letter("AddToCart", story, 3_500, transition=9),
+        await put_dead_letter("SignIn", story, 3_500, person, event_time_ms=0),
     }
     assert await lying() == kept | gone
     # The whole visit, and the letters.
     assert await erase_by_call(stub, person, erasure_of(person)) == (1, 7 + len(gone))
     assert await lying() == kept
 
-    await put_aside("AddToCart", story, 3_000)  # by a consumer that had not seen the erasure yet
-    assert await eraser.erase_letters(0) == 1
+    await put_dead_letter("AddToCart", story, 3_000)  # by a consumer that had not seen the erasure yet
+    assert await eraser.erase_dead_letters(0) == 1
     assert await lying() == kept
 
 
 @pytest.mark.parametrize("round_", range(ROUNDS))
-async def test_erasing_beside_competing_consumers_that_crash(
-    store: Store, letters: DeadLetters, person: str, round_: int
+async def test_erasing_converges_with_competing_consumers_that_crash(
+    store: Store, dead_letters: DeadLetterQueue, person: str, round_: int
 ) -> None:
-    """Whatever is stored, erased and replayed at the same time: the person is gone and all stamps are right.
+    """Storing, erasing and replaying concurrently: the identity is gone and every attribution is right.
 
-    More may be erased than is the person's in the end: what an event that came later still gave to somebody else.
+    More may be erased than belongs to the identity in the end: a later event may give some to another identity.
     """
     chance = random.Random(round_)  # noqa: S311 - repeatable
     visits = [renamed(random_visit(chance), person) for _ in range(4)]
@@ -346,7 +352,7 @@ async def test_erasing_beside_competing_consumers_that_crash(
         while unread:
             taken = chance.sample(sorted(unread), min(len(unread), 4))
             try:
-                await Stamper(unreliable, keyed, transitions_kept=most).keep([log[n] for n in taken])
+                await Attributor(unreliable, keyed, max_transitions=most).store([log[n] for n in taken])
                 unread.difference_update(taken)
             except CrashError:
                 continue
@@ -355,8 +361,8 @@ async def test_erasing_beside_competing_consumers_that_crash(
         await asyncio.sleep(chance.random() * 0.3)
         while True:
             try:
-                preview = Preview(keyed, transitions_kept=most)
-                return await Eraser(unreliable, keyed, letters, preview).apply(0, erasure)
+                preview = Preview(keyed, max_transitions=most)
+                return await Eraser(unreliable, keyed, dead_letters, preview).apply(0, erasure)
             except CrashError:
                 continue
 
@@ -368,19 +374,19 @@ async def test_erasing_beside_competing_consumers_that_crash(
     assert not await is_anywhere(store, person)
     for events in visits:
         timeline = erase(merge(transitions(events))[:most], person, erasure.erase_time_ms)
-        folded = Fold(events[0]["visitID"], timeline)
+        folded = VisitState(events[0]["visitID"], timeline)
         async for stored in store.events.find({"visit_id": events[0]["visitID"]}):
-            stamp = stamp_at(folded, int(stored["order_key"][:13]), stored["event_id"])
+            stamp = attribution_at(folded, int(stored["order_key"][:13]), stored["event_id"])
             assert (stored["state"], stored.get("identity_id", ""), stored.get("session_id", "")) == stamp[:3]
             assert not (is_of_forgotten(folded, stored["order_key"]) and {"url", "data_json", "category"} & set(stored))
             assert bool(stored.get("erased")) == ("url" not in stored)
         visit = await store.visits.find_one({"_id": events[0]["visitID"]}) or {}
-        is_forgotten = not folded.associations and is_of_forgotten(folded, visit["start_key"])
-        assert not (is_forgotten and "user_agent" in visit)
+        is_erased = not folded.associations and is_of_forgotten(folded, visit["start_key"])
+        assert not (is_erased and "user_agent" in visit)
 
 
-def is_of_forgotten(folded: Fold, key: str) -> bool:
-    """Whether whoever an event with this key belongs to has been erased, or whom the visit first named after it."""
+def is_of_forgotten(folded: VisitState, key: str) -> bool:
+    """Whether an event with this key belongs to an erased identity, or is anonymous before one."""
     owners = [
         step.transition
         for step in folded.steps
@@ -391,7 +397,7 @@ def is_of_forgotten(folded: Fold, key: str) -> bool:
 
 
 def renamed(events: list[Event], person: str) -> list[Event]:
-    """The visit with one of its people replaced by this one, and mentioned wherever that person was."""
+    """The visit with one identity replaced by this one, which its data mention as well."""
     for one in events:
         if one["data"].get("userID") in {"Bob", "42"}:
             one["data"]["userID"] = person

@@ -1,11 +1,11 @@
-"""An export holds all that history stores of a person, also what could not be stored, and nothing of others."""
+"""An export contains everything about an identity, also dead letters, and nothing about others."""
 
 from typing import Any
 
 from footfall.event.v1.event_pb2 import ASSURANCE_CLAIMED
 from footfall.history.v1 import history_service_pb2 as pb
-from footfall_history.dead_letters.letters import DeadLetters
-from footfall_history.ingest.stamper import Stamper
+from footfall_history.dead_letters.queue import DeadLetterQueue
+from footfall_history.ingest.attribution import Attributor
 from footfall_history.storage.arrivals import Unstorable
 from footfall_history.storage.store import Store
 from footfall_history.storage.tombstones import Tombstones
@@ -18,7 +18,7 @@ from tests.tools.visits import event
 
 
 async def exported(stub: Any, person: str) -> dict[str, list[Any]]:
-    """The pieces of an export, by kind."""
+    """The items of an export, by kind."""
     pieces: dict[str, list[Any]] = {}
     async for answer in stub.ExportIdentity(pb.ExportIdentityRequest(identity_id=person)):
         kind = answer.WhichOneof("item")
@@ -26,9 +26,9 @@ async def exported(stub: Any, person: str) -> dict[str, list[Any]]:
     return pieces
 
 
-async def test_an_export_holds_all_of_a_persons_visit(stub: Any, stamper: Stamper) -> None:
+async def test_an_export_contains_a_whole_visit_of_the_identity(stub: Any, attributor: Attributor) -> None:
     story = Story("dana", address="203.0.113.0")
-    await stamper.keep([story.entry(), Story("ann").entry()])
+    await attributor.store([story.entry(), Story("ann").entry()])
     found = await exported(stub, "dana")
     assert found.keys() == {"visit", "session", "page", "event"}
     [visit], [session] = found["visit"], found["session"]
@@ -40,54 +40,56 @@ async def test_an_export_holds_all_of_a_persons_visit(stub: Any, stamper: Stampe
     assert {one.stamp.identity_id for one in found["event"]} == {"dana", ""}, "also what came before the sign-in"
 
 
-async def test_what_came_before_somebody_else_is_not_in_it(stub: Any, stamper: Stamper) -> None:
+async def test_anonymous_events_before_another_identity_are_not_exported(stub: Any, attributor: Attributor) -> None:
     story = Story("ann")
     later = event("SignIn", story.visit_id, story.at_ms + 9_000, "dana")
-    await stamper.keep([story.entry(), entry([later])])
+    await attributor.store([story.entry(), entry([later])])
     found = await exported(stub, "dana")
     assert [one.event.event_time_ms - story.at_ms for one in found["event"]] == [9_000]
     assert "page" not in found
 
 
-async def test_what_could_not_be_stored_is_in_it(stub: Any, stamper: Stamper, letters: DeadLetters) -> None:
+async def test_dead_letters_of_the_identity_are_exported(
+    stub: Any, attributor: Attributor, dead_letters: DeadLetterQueue
+) -> None:
     story, other = Story("dana"), Story("ann")
-    await stamper.keep([story.entry(), other.entry()])
+    await attributor.store([story.entry(), other.entry()])
     theirs = [
         logged(event("Before", story.visit_id, story.at_ms + 10)),
         logged(event("After", story.visit_id, story.at_ms + 3_000)),
-        logged(event("SignIn", Story("nobody yet").visit_id, story.at_ms, "dana"), event_time_ms=0),
+        logged(event("SignIn", Story("new person").visit_id, story.at_ms, "dana"), event_time_ms=0),
     ]
     others = [logged(event("After", other.visit_id, other.at_ms + 3_000))]
-    await letters.put(0, [Unstorable(one, context(address="203.0.113.0"), "for a test") for one in theirs + others])
+    await dead_letters.put(
+        0, [Unstorable(one, context(address="203.0.113.0"), "for a test") for one in theirs + others]
+    )
     found = (await exported(stub, "dana"))["unstored_event"]
     assert sorted(one.event.event.event_name for one in found) == ["After", "Before", "SignIn"]
     assert {(one.event.address, one.dead_letter.reason) for one in found} == {("203.0.113.0", "for a test")}
 
 
-async def test_who_is_named_beyond_what_a_timeline_keeps_is_not_left_out(stub: Any, store: Store) -> None:
+async def test_events_naming_the_identity_beyond_the_kept_timeline_are_exported(stub: Any, store: Store) -> None:
     story = Story("ann")
     beyond = event("SignIn", story.visit_id, story.at_ms + 9_000, "dana")
-    await Stamper(store, Tombstones(store, ERASURE_KEY), transitions_kept=1).keep([story.entry(), entry([beyond])])
+    await Attributor(store, Tombstones(store, ERASURE_KEY), max_transitions=1).store([story.entry(), entry([beyond])])
     [found] = (await exported(stub, "dana"))["event"]
     assert (found.event.identity_id, found.stamp.identity_id) == ("dana", "ann")
 
 
-async def test_what_could_not_be_stored_is_of_the_visit_as_the_browser_calls_it(
-    stub: Any, letters: DeadLetters
-) -> None:
+async def test_exported_dead_letters_have_the_browsers_visit_id(stub: Any, dead_letters: DeadLetterQueue) -> None:
     story = Story("dana")
     browser_visit_id = Story("as sent").visit_id
     one = logged(event("SignIn", story.visit_id, story.at_ms, "dana"), browser_visit_id=browser_visit_id)
-    await letters.put(0, [Unstorable(one, context(), "for a test")])
+    await dead_letters.put(0, [Unstorable(one, context(), "for a test")])
     [found] = (await exported(stub, "dana"))["unstored_event"]
     assert (found.event.event.visit_id, found.event.event.browser_visit_id) == (browser_visit_id, "")
 
 
-async def test_for_a_site_it_holds_what_is_of_that_site(stub: Any, stamper: Stamper) -> None:
+async def test_an_export_for_a_site_contains_that_site_only(stub: Any, attributor: Attributor) -> None:
     story = Story("dana")
-    told = [event("Looked", story.visit_id, story.at_ms - n, site=site) for n, site in ((1, "bank"), (2, "shop"))]
+    others = [event("Looked", story.visit_id, story.at_ms - n, site=site) for n, site in ((1, "bank"), (2, "shop"))]
     sign_in = event("SignIn", story.visit_id, story.at_ms, "dana", site="bank")
-    await stamper.keep([entry([*told, sign_in])])
+    await attributor.store([entry([*others, sign_in])])
     pieces = [
         getattr(answer, kind)
         async for answer in stub.ExportIdentity(pb.ExportIdentityRequest(identity_id="dana", sites=["bank"]))

@@ -1,4 +1,4 @@
-"""What would be too much for one message comes in several: every channel takes 4 MiB by default."""
+"""Responses that exceed a message are split: a channel accepts 4 MiB by default."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import grpc
 import pytest
 from footfall.history.v1 import history_service_pb2 as pb
-from footfall_history.ingest.stamper import Stamper
+from footfall_history.ingest.attribution import Attributor
 from footfall_identity.identity_record import IdentityRecord, ProfileValue
 from footfall_identity.link_store import LinkStore
 from footfall_servicekit.errors import details_of
@@ -19,7 +19,7 @@ from tests.tools.visits import event, new_id, now_ms
 TIMEOUT_MS = 20_000
 
 
-async def walk(method: Any, request: Any, field: str) -> list[list[Any]]:
+async def all_pages(method: Any, request: Any, field: str) -> list[list[Any]]:
     """The pages of a list."""
     pages = []
     while True:
@@ -30,17 +30,17 @@ async def walk(method: Any, request: Any, field: str) -> list[list[Any]]:
         request.page_token = answer.next_page_token
 
 
-async def sign_ins(stamper: Stamper, people: list[str]) -> str:
-    """A stored visit in which these people sign in one after the other; its id."""
+async def sign_ins(attributor: Attributor, people: list[str]) -> str:
+    """The id of a stored visit in which these people sign in one after the other."""
     visit_id, at = new_id(), now_ms() - 100_000
     events = [event("SignIn", visit_id, at + number, person) for number, person in enumerate(people)]
-    assert (await stamper.keep([entry(events)])).unstorable == []
+    assert (await attributor.store([entry(events)])).unstorable == []
     return visit_id
 
 
-async def test_a_visit_by_people_with_large_profiles_names_them_in_several_pages(
+async def test_identities_with_large_profiles_are_listed_in_several_pages(
     running_history: Running,
-    stamper: Stamper,
+    attributor: Attributor,
     redis_database_url: str,
     *,
     mongo_url: str,
@@ -54,7 +54,7 @@ async def test_a_visit_by_people_with_large_profiles_names_them_in_several_pages
     known = [IdentityRecord(identity_id=p, first_ms=1, profile=profile) for n, p in enumerate(people) if n % 3]
     assert await links.replace([(None, record) for record in known])
     await links.close()
-    visit_id = await sign_ins(stamper, people)
+    visit_id = await sign_ins(attributor, people)
     stores = {"REDIS_URL": redis_database_url, "MONGO_URL": mongo_url, "MONGO_DATABASE": mongo_database}
     stores["ERASURE_KEY"] = ERASURE_KEY
     async with (
@@ -63,25 +63,25 @@ async def test_a_visit_by_people_with_large_profiles_names_them_in_several_pages
         history.stub() as stub,
     ):
         request = pb.ListVisitIdentitiesRequest(visit_id=visit_id, page_size=1_000)
-        pages = await walk(stub.ListVisitIdentities, request, "associations")
+        pages = await all_pages(stub.ListVisitIdentities, request, "associations")
         found = [association.identity for page in pages for association in page]
         assert [one.identity_id for one in found] == people
         assert {one.identity_id for one in found if one.profile_json} == {record.identity_id for record in known}
         assert len(pages) == 3
 
 
-async def test_a_visit_with_long_names_is_explained_in_several_pages(stub: Any, stamper: Stamper) -> None:
-    people = [letter * 512 for letter in "🐈🐕"] * 500
-    visit_id = await sign_ins(stamper, people)
-    pages = await walk(stub.ExplainVisit, pb.ExplainVisitRequest(visit_id=visit_id), "explanations")
+async def test_a_visit_with_long_names_is_explained_in_several_pages(stub: Any, attributor: Attributor) -> None:
+    people = [dead_letter * 512 for dead_letter in "🐈🐕"] * 500
+    visit_id = await sign_ins(attributor, people)
+    pages = await all_pages(stub.ExplainVisit, pb.ExplainVisitRequest(visit_id=visit_id), "explanations")
     assert [step.after.identity_id for page in pages for step in page] == people
     assert len(pages) == 3
-    short = await walk(stub.ExplainVisit, pb.ExplainVisitRequest(visit_id=visit_id, page_size=300), "explanations")
+    short = await all_pages(stub.ExplainVisit, pb.ExplainVisitRequest(visit_id=visit_id, page_size=300), "explanations")
     assert [len(page) for page in short] == [300, 300, 300, 100]
     assert [step for page in short for step in page] == [step for page in pages for step in page]
     first = await stub.ExplainVisit(pb.ExplainVisitRequest(visit_id=visit_id, page_size=7))
     assert list(first.explanations) == pages[0][:7]
-    other = await sign_ins(stamper, ["ann"])
+    other = await sign_ins(attributor, ["ann"])
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await stub.ExplainVisit(pb.ExplainVisitRequest(visit_id=other, page_token=first.next_page_token))
     assert details_of(refused.value).violations[0][0] == "page_token"

@@ -1,4 +1,4 @@
-"""The live tail: what arrives comes out, stamped, and can be taken up again where it was left."""
+"""Live streams: events are streamed as they arrive, attributed, and a stream can be resumed."""
 
 import asyncio
 import uuid
@@ -9,8 +9,8 @@ import pytest
 from footfall.event.v1.event_pb2 import EventBatch
 from footfall.history.v1 import history_service_pb2 as pb
 from footfall.identity.v1 import visitor_pb2
-from footfall_history.ingest.stamper import Stamper
-from footfall_history.log import Log
+from footfall_history.event_log import EventLog
+from footfall_history.ingest.attribution import Attributor
 from footfall_servicekit.errors import details_of
 
 from tests.service.history.conftest import Listener
@@ -28,7 +28,7 @@ async def append(redis: Any, *batches: EventBatch) -> None:
 
 
 async def watching(redis: Any) -> bool:
-    """Whether somebody waits at the log of this test: who waited at another test's may still be leaving."""
+    """Whether a reader waits at the log of this test. A reader of an earlier test may still be stopping."""
     database = redis.connection_pool.connection_kwargs["db"]
     return any(client["cmd"] == "xread" and int(client["db"]) == database for client in await redis.client_list())
 
@@ -38,13 +38,15 @@ async def take(call: Any, count: int) -> list[Any]:
         return [await call.read() for _ in range(count)]
 
 
-async def test_events_come_as_they_arrive_stamped_as_they_are_stored(stub: Any, stamper: Stamper, redis: Any) -> None:
+async def test_events_are_streamed_as_they_arrive_attributed_as_stored(
+    stub: Any, attributor: Attributor, redis: Any
+) -> None:
     story = Story("dana")
     call = stub.StreamEvents(pb.StreamEventsRequest())
     await eventually(lambda: watching(redis))
     await append(redis, entry(story.events[:3]), entry(story.events[3:]))
     live = [answer.event for answer in await take(call, 3)]
-    await stamper.keep([entry(story.events[:3])])  # what follows finds the sign-in in the store
+    await attributor.store([entry(story.events[:3])])  # what follows finds the sign-in in the store
     live += [answer.event for answer in await take(call, 4)]
     call.cancel()
     assert [stored.event.event_id for stored in live] == [story.event_id(n) for n in range(7)]
@@ -53,7 +55,7 @@ async def test_events_come_as_they_arrive_stamped_as_they_are_stored(stub: Any, 
     assert live[5].event.data_json == b'{"title": "Cart"}'
 
 
-async def test_a_stream_goes_on_behind_the_token_and_gives_nothing_twice_between_entries(stub: Any, redis: Any) -> None:
+async def test_a_stream_continues_after_the_token_without_repeating_entries(stub: Any, redis: Any) -> None:
     visit_id = str(uuid.uuid4())
     clicks = [event("AddToCart", visit_id, now_ms() + n) for n in range(6)]
     call = stub.StreamEvents(pb.StreamEventsRequest(visit_id=visit_id))
@@ -68,7 +70,7 @@ async def test_a_stream_goes_on_behind_the_token_and_gives_nothing_twice_between
     assert [answer.event.event.timestamp_ms for answer in again] == [click["timestamp"] for click in clicks[2:]]
 
 
-async def test_an_entry_left_in_its_middle_comes_again_whole(stub: Any, redis: Any) -> None:
+async def test_an_entry_that_was_streamed_in_part_is_repeated_whole(stub: Any, redis: Any) -> None:
     story = Story("dana")
     call = stub.StreamEvents(pb.StreamEventsRequest())
     await eventually(lambda: watching(redis))
@@ -80,21 +82,21 @@ async def test_an_entry_left_in_its_middle_comes_again_whole(stub: Any, redis: A
     call.cancel()
 
 
-async def test_only_the_site_or_visit_asked_for_comes(stub: Any, redis: Any) -> None:
+async def test_a_stream_contains_only_the_requested_site_or_visit(stub: Any, redis: Any) -> None:
     here, there = (event("AddToCart", str(uuid.uuid4()), now_ms(), site=site) for site in ("here", "there"))
     by_site = stub.StreamEvents(pb.StreamEventsRequest(site="there"))
-    by_visit = stub.StreamEvents(pb.StreamEventsRequest(visit_id=there["visitID"].upper()))
+    group_by_visit = stub.StreamEvents(pb.StreamEventsRequest(visit_id=there["visitID"].upper()))
     await eventually(lambda: watching(redis))
     await asyncio.sleep(0.1)  # both, not one of them
     await append(redis, entry([here]), entry([there]))
-    for call in (by_site, by_visit):
+    for call in (by_site, group_by_visit):
         [answer] = await take(call, 1)
         assert answer.event.event.visit_id == there["visitID"]
         call.cancel()
 
 
 @pytest.mark.parametrize("by", ["visit_id", "site"])
-async def test_of_what_nobody_watches_no_visit_is_read(stub: Any, redis: Any, listener: Listener, by: str) -> None:
+async def test_visits_that_no_stream_needs_are_not_read(stub: Any, redis: Any, listener: Listener, by: str) -> None:
     visit_id = str(uuid.uuid4())
     # What was done on one site says who did what follows on the other.
     sign_in = event("SignIn", visit_id, now_ms(), "dana")
@@ -136,7 +138,7 @@ async def test_watchers_are_bounded_and_one_that_leaves_makes_room(stub: Any) ->
         call.cancel()
 
 
-async def test_a_token_older_than_the_log_is_refused_with_what_to_do(stub: Any, redis: Any) -> None:
+async def test_a_token_older_than_the_log_is_refused_with_advice(stub: Any, redis: Any) -> None:
     clicks = [entry([event("AddToCart", str(uuid.uuid4()), now_ms())]) for _ in range(4)]
     call = stub.StreamEvents(pb.StreamEventsRequest())
     await eventually(lambda: watching(redis))
@@ -156,19 +158,19 @@ async def test_a_token_older_than_the_log_is_refused_with_what_to_do(stub: Any, 
 
 
 @pytest.mark.parametrize("token", ["x", "====", "MA==", "NT0wLTAvMA=="])
-async def test_what_is_no_token_is_refused(stub: Any, token: str) -> None:
+async def test_a_malformed_token_is_refused(stub: Any, token: str) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await take(stub.StreamEvents(pb.StreamEventsRequest(resume_token=token)), 1)
     assert [violation[0] for violation in details_of(raised.value).violations] == ["resume_token"]
 
 
-async def test_a_gap_of_one_entry_is_told_from_none(redis: Any, log: Log) -> None:
-    before = await log.end(0)
+async def test_a_single_trimmed_entry_is_detected(redis: Any, log: EventLog) -> None:
+    before = await log.last_position(0)
     await append(redis, entry([event("AddToCart", str(uuid.uuid4()), now_ms())]))
-    [(_, behind)] = await log.read_behind(0, before)
-    assert behind == await log.end(0)
+    [(_, behind)] = await log.read_after(0, before)
+    assert behind == await log.last_position(0)
     await redis.xtrim(LOG, maxlen=0, approximate=False)
-    assert await log.reaches_back_to(0, behind)
-    assert not await log.reaches_back_to(0, before)
+    assert await log.holds_all_after(0, behind)
+    assert not await log.holds_all_after(0, before)
     await redis.delete(LOG)
-    assert not await log.reaches_back_to(0, behind)  # the log itself was lost
+    assert not await log.holds_all_after(0, behind)  # the log itself was lost

@@ -1,4 +1,4 @@
-"""A reader that pages while events are written never skips and never repeats one that was there when it began."""
+"""Paging while events are written neither skips nor repeats events that existed at the start."""
 
 import asyncio
 import random
@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 from footfall.history.v1 import history_service_pb2 as pb
-from footfall_history.ingest.stamper import Stamper
+from footfall_history.ingest.attribution import Attributor
 
 from tests.tools.history import entry
 from tests.tools.visits import Event, event, now_ms
@@ -25,7 +25,7 @@ def visit_of(person: str, chance: random.Random) -> list[Event]:
     return events + [event("AddToCart", visit_id, START_MS + chance.randint(1, 9)) for _ in range(30)]
 
 
-async def walk(stub: Any, request: Any, proceed: Callable[[Any, Any], bool]) -> list[str]:
+async def all_pages(stub: Any, request: Any, proceed: Callable[[Any, Any], bool]) -> list[str]:
     """All events, page by page."""
     found: list[str] = []
     while True:
@@ -48,22 +48,22 @@ def by_position(request: Any, answer: Any) -> bool:
 @pytest.mark.parametrize("proceed", [by_token, by_position])
 @pytest.mark.parametrize("parent", ["visit_id", "identity_id"])
 async def test_pages_neither_skip_nor_repeat_while_events_arrive(
-    stub: Any, stamper: Stamper, parent: str, proceed: Callable[[Any, Any], bool]
+    stub: Any, attributor: Attributor, parent: str, proceed: Callable[[Any, Any], bool]
 ) -> None:
     chance = random.Random(7)  # noqa: S311 - repeatable
     events = visit_of(PERSON, chance)
     visit_id = events[0]["visitID"]
-    await stamper.keep([entry(events)])
+    await attributor.store([entry(events)])
     written: list[Event] = []
 
     async def write() -> None:
-        """Events before, between and after those that are there, and a late transition now and then."""
+        """Add events before, between and after the existing ones, and sometimes a late transition."""
         while True:
             more = [event("AddToCart", visit_id, START_MS + chance.choice([-5, 1, 5, 20])) for _ in range(3)]
             more += visit_of(PERSON, chance)[:3]
             if chance.random() < 0.3:
-                more.append(event("UserInfo", visit_id, START_MS - chance.randint(1, 5), "somebody else"))
-            await stamper.keep([entry(more)])
+                more.append(event("UserInfo", visit_id, START_MS - chance.randint(1, 5), "another person"))
+            await attributor.store([entry(more)])
             written.extend(more)
 
     writing = asyncio.create_task(write())
@@ -75,7 +75,7 @@ async def test_pages_neither_skip_nor_repeat_while_events_arrive(
             owned = {visit_id: "visit_id", PERSON: "identity_id"}
             [parent_id] = [value for value, field in owned.items() if field == parent]
             request: dict[str, Any] = {parent: parent_id, "page_size": 4}
-            found = await walk(stub, pb.ListEventsRequest(**request), proceed)
+            found = await all_pages(stub, pb.ListEventsRequest(**request), proceed)
             assert len(found) == len(set(found))
             there = {str(uuid.UUID(event_id)) for event_id in before}
             missing = there - set(found)
@@ -86,16 +86,16 @@ async def test_pages_neither_skip_nor_repeat_while_events_arrive(
         await asyncio.wait([writing])
 
 
-async def test_a_page_of_large_events_is_cut_to_what_a_message_holds(stub: Any, stamper: Stamper) -> None:
+async def test_a_page_of_large_events_is_cut_to_what_a_message_holds(stub: Any, attributor: Attributor) -> None:
     visit_id = str(uuid.uuid4())
     large = [event("AddToCart", visit_id, START_MS + n, data={"text": "x" * 60_000}) for n in range(120)]
-    await stamper.keep([entry(large)])
+    await attributor.store([entry(large)])
     request = pb.ListEventsRequest(visit_id=visit_id, page_size=1000)
-    assert await walk(stub, request, by_token) == [str(uuid.UUID(one["eventID"])) for one in large]
+    assert await all_pages(stub, request, by_token) == [str(uuid.UUID(one["eventID"])) for one in large]
 
 
-async def test_a_token_is_good_for_its_request_only(stub: Any, stamper: Stamper) -> None:
-    await stamper.keep([entry(visit_of(PERSON, random.Random(1)))])  # noqa: S311
+async def test_a_page_token_is_valid_for_its_request_only(stub: Any, attributor: Attributor) -> None:
+    await attributor.store([entry(visit_of(PERSON, random.Random(1)))])  # noqa: S311
     answer = await stub.ListEvents(pb.ListEventsRequest(identity_id=PERSON, page_size=5))
     for other in (
         pb.ListEventsRequest(identity_id=PERSON, url="x", page_token=answer.next_page_token),
@@ -107,11 +107,11 @@ async def test_a_token_is_good_for_its_request_only(stub: Any, stamper: Stamper)
         assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
-async def test_pages_of_one_millisecond_come_in_the_order_of_their_ids(stub: Any, stamper: Stamper) -> None:
+async def test_pages_of_one_millisecond_come_in_the_order_of_their_ids(stub: Any, attributor: Attributor) -> None:
     visit_id = str(uuid.uuid4())
     entered = [event("PageEntered", visit_id, START_MS + n // 25, pageID=uuid.uuid4().hex) for n in range(75)]
     twice = event("PageEntered", visit_id, START_MS + 5, pageID=entered[0]["pageID"])
-    await stamper.keep([entry([*entered, twice])])
+    await attributor.store([entry([*entered, twice])])
     pages: list[Any] = []
     request = pb.ListPagesRequest(visit_id=visit_id, page_size=7)
     while True:
@@ -126,10 +126,10 @@ async def test_pages_of_one_millisecond_come_in_the_order_of_their_ids(stub: Any
     assert len(pages) == len(entered)
 
 
-async def test_visits_and_sessions_of_many_are_paged_in_order(stub: Any, stamper: Stamper) -> None:
+async def test_visits_and_sessions_are_paged_in_order(stub: Any, attributor: Attributor) -> None:
     person, chance = str(uuid.uuid4()), random.Random(3)  # noqa: S311
     visits = [visit_of(person, chance)[:1] for _ in range(23)]
-    await stamper.keep([entry(events) for events in visits])
+    await attributor.store([entry(events) for events in visits])
     for method, request, field in (
         ("ListVisits", pb.ListVisitsRequest(identity_id=person, page_size=5), "visits"),
         ("ListSessions", pb.ListSessionsRequest(identity_id=person, page_size=5), "sessions"),

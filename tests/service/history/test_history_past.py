@@ -1,9 +1,9 @@
-"""That what `make bench-history` fills a store with is what the consumer would have stored."""
+"""`make bench-history` fills the store with the documents that the consumer would have stored."""
 
 from itertools import islice
 from operator import itemgetter
 
-from footfall_history.ingest.stamper import Stamper
+from footfall_history.ingest.attribution import Attributor
 from footfall_history.storage.store import Store
 from footfall_history.storage.tombstones import Tombstones
 
@@ -11,14 +11,14 @@ from bench.past import EVENTS_A_PERSON, Past, documents
 
 
 async def test_the_documents_of_a_past_are_those_the_consumer_stores(
-    store: Store, stamper: Stamper, tombstones: Tombstones
+    store: Store, attributor: Attributor, tombstones: Tombstones
 ) -> None:
     entries = list(islice(Past(EVENTS_A_PERSON).visits(), 4))
     visits, events = documents(entries, tombstones)
-    assert (await stamper.keep(entries)).unstorable == []
+    assert (await attributor.store(entries)).unstorable == []
     stored = await store.find_visits({}, len(entries))
     for visit in stored:
-        visit.pop("last_key", None)  # which visits are noted is left to chance
+        visit.pop("last_key", None)  # visits are noted at random
     assert stored == sorted(visits, key=itemgetter("start_key"))
     assert await store.events.find().sort("order_key").to_list(None) == events
 

@@ -1,4 +1,4 @@
-"""A history process, from the log to its answers, beside stores that come and go."""
+"""A history process from the log to its responses, with stores that become unavailable."""
 
 from functools import partial
 from typing import Any
@@ -7,8 +7,9 @@ import grpc
 import pytest
 from footfall.event.v1.event_pb2 import EventBatch
 from footfall.history.v1 import history_service_pb2 as pb
-from footfall_history.dead_letters.letters import DeadLetters
-from footfall_history.log import GROUP, Log
+from footfall_eventlog.log import HISTORY_GROUP
+from footfall_history.dead_letters.queue import DeadLetterQueue
+from footfall_history.event_log import EventLog
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # ships none
 
 from tests.tools.eventually import eventually
@@ -49,47 +50,47 @@ async def test_what_is_appended_to_the_log_is_in_history_within_two_seconds(
 
 
 async def is_acknowledged(redis: Any) -> bool:
-    return bool((await redis.xpending(LOG, GROUP))["pending"] == 0)
+    return bool((await redis.xpending(LOG, HISTORY_GROUP))["pending"] == 0)
 
 
-async def test_only_what_cannot_be_stored_is_put_aside_with_its_reason(
-    running_history: Running, redis: Any, letters: DeadLetters
+async def test_only_events_that_cannot_be_stored_become_dead_letters(
+    running_history: Running, redis: Any, dead_letters: DeadLetterQueue
 ) -> None:
     story = Story("dana")
     batch = story.entry()
-    nobody = logged(event("SignIn", story.visit_id, now_ms(), "dana"), identity_id="")
-    batch.events.insert(2, nobody)
+    malformed = logged(event("SignIn", story.visit_id, now_ms(), "dana"), identity_id="")
+    batch.events.insert(2, malformed)
     batch.events.insert(4, logged(event("AddToCart", story.visit_id, now_ms()), event_id="SHOUTED"))
     async with running_history() as history, history.stub() as stub:
         await redis.xadd(LOG, {"b": b"\xff not a batch"})
         await append(redis, batch)
         await eventually(lambda: has_events(stub, story.visit_id, 7))
         await eventually(lambda: is_acknowledged(redis))
-    put_aside = {letter.reason: letter async for letter in letters.each(0)}
-    assert set(put_aside) == {
+    by_reason = {dead_letter.reason: dead_letter async for dead_letter in dead_letters.in_partition(0)}
+    assert set(by_reason) == {
         "not an EventBatch",
         "identity_id: must be 1 to 512 characters",
         "event_id: must be a UUID, dashed and lower case",
     }
-    assert put_aside["not an EventBatch"].payload == b"\xff not a batch"
-    assert put_aside["identity_id: must be 1 to 512 characters"].id == f"{nobody.visit_id}/{nobody.event_id}"
-    alone = EventBatch.FromString(put_aside["identity_id: must be 1 to 512 characters"].payload)
-    assert list(alone.events) == [nobody]
-    assert list(alone.contexts) == list(batch.contexts)
+    assert by_reason["not an EventBatch"].payload == b"\xff not a batch"
+    assert by_reason["identity_id: must be 1 to 512 characters"].id == f"{malformed.visit_id}/{malformed.event_id}"
+    single = EventBatch.FromString(by_reason["identity_id: must be 1 to 512 characters"].payload)
+    assert list(single.events) == [malformed]
+    assert list(single.contexts) == list(batch.contexts)
     assert b"SHOUTED" not in history.output().encode()
 
 
-async def test_what_a_dead_consumer_left_is_taken_over(running_history: Running, redis: Any) -> None:
+async def test_entries_of_a_dead_consumer_are_taken_over(running_history: Running, redis: Any) -> None:
     story = Story("dana")
     [entry_id] = await append(redis, story.entry())
-    await redis.xgroup_create(LOG, GROUP, id="0")
-    await redis.xreadgroup(GROUP, "dead", {LOG: ">"})
-    await redis.xclaim(LOG, GROUP, "dead", 0, [entry_id], idle=60_000)
+    await redis.xgroup_create(LOG, HISTORY_GROUP, id="0")
+    await redis.xreadgroup(HISTORY_GROUP, "dead", {LOG: ">"})
+    await redis.xclaim(LOG, HISTORY_GROUP, "dead", 0, [entry_id], idle=60_000)
     async with running_history() as history, history.stub() as stub:
         await eventually(lambda: has_events(stub, story.visit_id, 7))
 
 
-async def test_readiness_turns_with_each_store_and_turns_back(
+async def test_readiness_follows_each_store(
     running_history: Running, redis: Any, redis_database_url: str, mongo_url: str
 ) -> None:
     redis_server, _, database = redis_database_url.rpartition("/")
@@ -123,11 +124,11 @@ async def test_a_log_of_another_number_of_partitions_is_refused(running_history:
         assert "stack" not in history.output()
 
 
-async def test_the_log_is_trimmed_when_identity_and_history_are_done_with_it(redis: Any, log: Log) -> None:
+async def test_entries_are_trimmed_after_identity_and_history_have_read_them(redis: Any, log: EventLog) -> None:
     ids = await append(redis, *(entry([event("AddToCart", Story("dana").visit_id, now_ms())]) for _ in range(3)))
     for group, last in (("identity", ids[2]), ("identity-live", ids[2]), ("history", ids[1])):
         await redis.xgroup_create(LOG, group, id="0")
-        await redis.xreadgroup(group, "somebody", {LOG: ">"}, count=ids.index(last) + 1)
+        await redis.xreadgroup(group, "consumer", {LOG: ">"}, count=ids.index(last) + 1)
         await redis.xack(LOG, group, *ids[: ids.index(last) + 1])
     await log.trim(0, -1_000)
     assert [entry_id for entry_id, _ in await redis.xrange(LOG)] == ids[1:]

@@ -1,4 +1,4 @@
-"""What history answers about visits it has stored."""
+"""Queries about stored visits."""
 
 import uuid
 from typing import Any
@@ -9,8 +9,8 @@ from footfall.event.v1 import event_pb2
 from footfall.history.v1 import history_service_pb2 as pb
 from footfall.history.v1 import visit_pb2
 from footfall.identity.v1 import visitor_pb2
-from footfall_history.ingest import long_visits
-from footfall_history.ingest.stamper import Stamper
+from footfall_history.ingest import last_keys
+from footfall_history.ingest.attribution import Attributor
 from footfall_history.storage.store import Store
 from footfall_servicekit.errors import details_of
 from footfall_timeline import order_key
@@ -22,10 +22,10 @@ from tests.tools.visits import event, now_ms
 
 
 @pytest.fixture
-async def dana(stamper: Stamper) -> Story:
-    """A visit that has been stored."""
+async def dana(attributor: Attributor) -> Story:
+    """A stored visit."""
     story = Story("dana@shop.example")
-    assert (await stamper.keep([story.entry()])).unstorable == []
+    assert (await attributor.store([story.entry()])).unstorable == []
     return story
 
 
@@ -33,7 +33,7 @@ def names(answer: pb.ListEventsResponse) -> list[str]:
     return [stored.event.event_name for stored in answer.events]
 
 
-async def test_a_visit_says_who_came_when_and_how_it_ended(stub: Any, dana: Story) -> None:
+async def test_a_visit_has_its_times_state_and_identity(stub: Any, dana: Story) -> None:
     visit = (await stub.GetVisit(pb.GetVisitRequest(visit_id=dana.visit_id.replace("-", "").upper()))).visit
     assert (visit.visit_id, visit.global_visit_id, visit.site) == (dana.visit_id, dana.device, "default")
     assert visit.start_time.ToMilliseconds() == dana.at_ms
@@ -43,14 +43,14 @@ async def test_a_visit_says_who_came_when_and_how_it_ended(stub: Any, dana: Stor
     assert visit.active_session_id == ""
 
 
-async def test_a_visit_is_over_when_nothing_has_happened_for_the_idle_time(stub: Any, stamper: Stamper) -> None:
+async def test_a_visit_ends_after_the_idle_time_without_events(stub: Any, attributor: Attributor) -> None:
     story = Story("dana", now_ms() - 31 * MINUTE_MS)
-    await stamper.keep([story.entry()])
+    await attributor.store([story.entry()])
     assert (await stub.GetVisit(pb.GetVisitRequest(visit_id=story.visit_id))).visit.ended
 
 
-async def test_a_visit_ended_with_its_last_event_whatever_is_noted_of_how_far_it_came(
-    stub: Any, stamper: Stamper, store: Store, dana: Story, monkeypatch: pytest.MonkeyPatch
+async def test_the_last_event_is_found_with_and_without_a_noted_key(
+    stub: Any, attributor: Attributor, store: Store, dana: Story, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def ended_ms() -> int:
         answer = await stub.GetVisit(pb.GetVisitRequest(visit_id=dana.visit_id))
@@ -60,42 +60,42 @@ async def test_a_visit_ended_with_its_last_event_whatever_is_noted_of_how_far_it
         await store.note_last_keys({dana.visit_id: order_key(dana.at_ms + noted_ms, "")})
         assert await ended_ms() == dana.at_ms + 5_000
     await store.visits.update_one({"_id": dana.visit_id}, {"$unset": {"last_key": ""}})
-    monkeypatch.setattr(long_visits, "NOTED_EVERY", 1)
+    monkeypatch.setattr(last_keys, "EVENTS_PER_NOTE", 1)
     for offset_ms in (8_000, 7_000):
-        await stamper.keep([entry([event("AddToCart", dana.visit_id, dana.at_ms + offset_ms)])])
+        await attributor.store([entry([event("AddToCart", dana.visit_id, dana.at_ms + offset_ms)])])
         assert await ended_ms() == dana.at_ms + 8_000
     [visit] = await store.find_visits({"_id": dana.visit_id}, 1)
     assert visit["last_key"].startswith(str(dana.at_ms + 8_000))
 
 
-async def test_a_visit_starts_with_its_earliest_event_whenever_that_arrives(stub: Any, stamper: Stamper) -> None:
+async def test_a_visit_starts_with_its_earliest_event_whenever_that_arrives(stub: Any, attributor: Attributor) -> None:
     story = Story("dana")
-    await stamper.keep([entry(story.events[3:])])
-    await stamper.keep([entry(story.events[:3], user_agent="an earlier one")])
+    await attributor.store([entry(story.events[3:])])
+    await attributor.store([entry(story.events[:3], user_agent="an earlier one")])
     visit = (await stub.GetVisit(pb.GetVisitRequest(visit_id=story.visit_id))).visit
     assert (visit.start_time.ToMilliseconds(), visit.user_agent) == (story.at_ms, "an earlier one")
 
 
-async def test_events_of_a_visit_come_in_order_with_their_stamps(stub: Any, dana: Story) -> None:
+async def test_events_of_a_visit_are_in_order_with_their_attribution(stub: Any, dana: Story) -> None:
     answer = await stub.ListEvents(pb.ListEventsRequest(visit_id=dana.visit_id))
     ids = [stored.event.event_id for stored in answer.events]
     assert set(ids) == {dana.event_id(position) for position in range(7)}
     assert [(e.event.event_time_ms, e.event.event_id) for e in answer.events] == sorted(
         (e.event.event_time_ms, e.event.event_id) for e in answer.events
     )
-    stamps = {e.event.event_id: e.stamp for e in answer.events}
-    assert stamps[dana.event_id(1)].state == visitor_pb2.VISITOR_STATE_ANONYMOUS
+    attributions = {e.event.event_id: e.stamp for e in answer.events}
+    assert attributions[dana.event_id(1)].state == visitor_pb2.VISITOR_STATE_ANONYMOUS
     for position in (2, 3, 6):
-        assert stamps[dana.event_id(position)].identity_id == dana.person
-        assert stamps[dana.event_id(position)].session_id == dana.session_id
-    assert stamps[dana.event_id(6)].state == visitor_pb2.VISITOR_STATE_RECOGNIZED
+        assert attributions[dana.event_id(position)].identity_id == dana.person
+        assert attributions[dana.event_id(position)].session_id == dana.session_id
+    assert attributions[dana.event_id(6)].state == visitor_pb2.VISITOR_STATE_RECOGNIZED
     assert answer.next_page_token == ""
 
 
-async def test_an_event_comes_back_as_it_was_admitted(stub: Any, stamper: Stamper) -> None:
+async def test_an_event_comes_back_as_it_was_admitted(stub: Any, attributor: Attributor) -> None:
     story = Story("dana")
     batch = story.entry()
-    await stamper.keep([batch])
+    await attributor.store([batch])
     for sent in batch.events:
         stored = (await stub.GetEvent(pb.GetEventRequest(event_id=sent.event_id))).event
         if sent.assurance_reason == "no_key":
@@ -105,23 +105,23 @@ async def test_an_event_comes_back_as_it_was_admitted(stub: Any, stamper: Stampe
         assert stored.address == batch.contexts[0].address
 
 
-async def test_an_event_id_used_by_two_visits_means_the_one_received_first(stub: Any, stamper: Stamper) -> None:
+async def test_an_event_id_used_by_two_visits_means_the_one_received_first(stub: Any, attributor: Attributor) -> None:
     at_ms = now_ms()
     first = event("AddToCart", str(uuid.uuid4()), at_ms)
     second = first | {"visitID": str(uuid.uuid4())}
-    await stamper.keep([entry([second], received_time_ms=at_ms + 1), entry([first], received_time_ms=at_ms)])
+    await attributor.store([entry([second], received_time_ms=at_ms + 1), entry([first], received_time_ms=at_ms)])
     found = (await stub.GetEvent(pb.GetEventRequest(event_id=first["eventID"]))).event
     assert found.event.visit_id == first["visitID"]
     found = (await stub.GetEvent(pb.GetEventRequest(event_id=first["eventID"], visit_id=second["visitID"]))).event
     assert found.event.visit_id == second["visitID"]
 
 
-async def test_the_first_stored_wins_and_other_content_is_flagged(stub: Any, stamper: Stamper) -> None:
+async def test_the_first_stored_wins_and_other_content_is_flagged(stub: Any, attributor: Attributor) -> None:
     first, again = event("AddToCart", str(uuid.uuid4()), now_ms(), data={"sku": "A-1"}), now_ms() + 1
     other = event("AddToCart", first["visitID"], now_ms(), data={"sku": "A-2"})
-    await stamper.keep([entry([first, other])])
+    await attributor.store([entry([first, other])])
     retried = first | {"category": "by a rule that is new"}
-    await stamper.keep([entry([retried], received_time_ms=again), entry([other | {"data": {"sku": "B"}}])])
+    await attributor.store([entry([retried], received_time_ms=again), entry([other | {"data": {"sku": "B"}}])])
     answer = await stub.ListEvents(pb.ListEventsRequest(visit_id=first["visitID"]))
     stored = {found.event.data_json: found.conflict for found in answer.events}
     assert stored == {b'{"sku": "A-1"}': False, b'{"sku": "A-2"}': True}
@@ -134,11 +134,11 @@ async def test_a_visits_session_runs_from_sign_in_to_sign_out(stub: Any, dana: S
     assert session.end_time.ToMilliseconds() == dana.at_ms + 5_000
     assert (session.start_event_id, session.end_event_id) == (dana.event_id(2), dana.event_id(6))
     assert (await stub.GetSession(pb.GetSessionRequest(session_id=dana.session_id))).session == session
-    others = pb.ListSessionsRequest(visit_id=dana.visit_id, session_identity_id="somebody else")
+    others = pb.ListSessionsRequest(visit_id=dana.visit_id, session_identity_id="another person")
     assert not (await stub.ListSessions(others)).sessions
 
 
-async def test_a_visits_identities_are_known_by_id_while_identity_does_not_answer(stub: Any, dana: Story) -> None:
+async def test_a_visits_identities_have_ids_only_while_identity_is_unavailable(stub: Any, dana: Story) -> None:
     request = pb.ListVisitIdentitiesRequest(visit_id=dana.visit_id)
     [association] = (await stub.ListVisitIdentities(request)).associations
     assert association.identity.identity_id == dana.person
@@ -148,7 +148,7 @@ async def test_a_visits_identities_are_known_by_id_while_identity_does_not_answe
     assert not (await stub.ListVisitIdentities(request)).associations
 
 
-async def test_pages_have_their_title_and_time_and_belong_to_who_entered_them(stub: Any, dana: Story) -> None:
+async def test_pages_have_title_time_and_identity(stub: Any, dana: Story) -> None:
     loans, cart = (await stub.ListPages(pb.ListPagesRequest(visit_id=dana.visit_id))).pages
     assert (loans.page_id, loans.title, loans.identity_id) == (dana.loans, "Loans", "")
     assert loans.end_time.ToMilliseconds() - loans.start_time.ToMilliseconds() == 3_999
@@ -194,9 +194,9 @@ async def test_events_are_filtered(stub: Any, dana: Story, filters: dict[str, An
     assert names(await stub.ListEvents(pb.ListEventsRequest(visit_id=dana.visit_id, **filters))) == expected
 
 
-async def test_age_goes_by_when_the_server_received_and_times_by_when_it_happened(stub: Any, stamper: Stamper) -> None:
+async def test_age_filters_by_time_of_receipt_and_times_by_event_time(stub: Any, attributor: Attributor) -> None:
     story = Story("dana", received_time_ms=now_ms() - 10_000)
-    await stamper.keep([story.entry()])
+    await attributor.store([story.entry()])
     young = pb.ListEventsRequest(visit_id=story.visit_id, scope=pb.Scope(age_seconds=5))
     assert names(await stub.ListEvents(young)) == []
     some = pb.ListEventsRequest(visit_id=story.visit_id)
@@ -205,10 +205,10 @@ async def test_age_goes_by_when_the_server_received_and_times_by_when_it_happene
     assert names(await stub.ListEvents(some)) == ["SignIn", "AddToCart"]
 
 
-async def test_visits_are_found_by_identity_device_user_agent_site_and_time(stub: Any, stamper: Stamper) -> None:
+async def test_visits_are_found_by_identity_device_user_agent_site_and_time(stub: Any, attributor: Attributor) -> None:
     person, agent = f"{uuid.uuid4()}@shop.example", f"agent {uuid.uuid4()}"
     stories = [Story(person, now_ms() - minutes * MINUTE_MS, user_agent=agent) for minutes in (3, 2, 1)]
-    await stamper.keep([story.entry() for story in stories])
+    await attributor.store([story.entry() for story in stories])
     between = pb.Scope()
     between.start_time.FromMilliseconds(stories[1].at_ms)
     between.end_time.FromMilliseconds(stories[2].at_ms)
@@ -226,11 +226,11 @@ async def test_visits_are_found_by_identity_device_user_agent_site_and_time(stub
         assert [visit.visit_id for visit in found] == [story.visit_id for story in expected], filters
 
 
-async def test_sessions_of_an_identity_come_from_all_its_visits_in_order(stub: Any, stamper: Stamper) -> None:
+async def test_sessions_of_an_identity_come_from_all_its_visits_in_order(stub: Any, attributor: Attributor) -> None:
     person = f"{uuid.uuid4()}"
     early, late = Story(person, now_ms() - 9 * MINUTE_MS), Story(person, now_ms() - 8 * MINUTE_MS)
     again = event("SignIn", early.visit_id, now_ms() - 7 * MINUTE_MS, person)
-    await stamper.keep([early.entry(), late.entry(), entry([again])])
+    await attributor.store([early.entry(), late.entry(), entry([again])])
     whole = (await stub.ListSessions(pb.ListSessionsRequest(identity_id=person))).sessions
     assert [session.visit_id for session in whole] == [early.visit_id, late.visit_id, early.visit_id]
     request, paged = pb.ListSessionsRequest(identity_id=person, page_size=1), []
@@ -271,7 +271,7 @@ async def test_a_visit_is_explained_step_by_step(stub: Any, dana: Story) -> None
         ("ListVisits", pb.ListVisitsRequest(global_visit_id="x"), "global_visit_id"),
     ],
 )
-async def test_a_bad_request_is_told_its_field(stub: Any, method: str, request_: Any, field: str) -> None:
+async def test_a_bad_request_names_the_field(stub: Any, method: str, request_: Any, field: str) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await getattr(stub, method)(request_)
     details = details_of(raised.value)
@@ -280,7 +280,7 @@ async def test_a_bad_request_is_told_its_field(stub: Any, method: str, request_:
 
 
 @pytest.mark.parametrize("resource", ["Visit", "Page", "Session", "Event"])
-async def test_what_is_not_known_is_not_found(stub: Any, resource: str) -> None:
+async def test_unknown_resources_are_not_found(stub: Any, resource: str) -> None:
     request = getattr(pb, f"Get{resource}Request")(**{f"{resource.lower()}_id": str(uuid.uuid4())})
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await getattr(stub, f"Get{resource}")(request)
@@ -288,7 +288,7 @@ async def test_what_is_not_known_is_not_found(stub: Any, resource: str) -> None:
     assert (details.code, details.resource_type) == (grpc.StatusCode.NOT_FOUND, resource)
 
 
-async def test_of_what_is_not_known_there_is_nothing(stub: Any) -> None:
+async def test_lists_of_unknown_parents_are_empty(stub: Any) -> None:
     for parent in ("visit_id", "identity_id", "session_id", "page_id"):
         request: dict[str, Any] = {parent: str(uuid.uuid4())}
         assert names(await stub.ListEvents(pb.ListEventsRequest(**request))) == []

@@ -1,4 +1,4 @@
-"""What belongs to many parents at once is what the lists say of each, and ids of identities by user agent."""
+"""Items of many parents in one request equal the lists of each; identity ids by user agent."""
 
 import uuid
 from collections import defaultdict
@@ -7,8 +7,8 @@ from typing import Any
 import grpc
 import pytest
 from footfall.history.v1 import history_service_pb2 as pb
-from footfall_history.ingest.stamper import Stamper
-from footfall_history.queries.children import EVENT, IDENTITY, PAGE, SESSION, VISIT
+from footfall_history.ingest.attribution import Attributor
+from footfall_history.queries.related import EVENT, IDENTITY, PAGE, SESSION, VISIT
 from footfall_servicekit.errors import details_of
 
 from tests.tools.history import entry
@@ -19,17 +19,17 @@ NAMES = {VISIT: "visit", PAGE: "page", SESSION: "session", EVENT: "event"}
 
 
 @pytest.fixture
-async def stories(stamper: Stamper) -> list[Story]:
+async def stories(attributor: Attributor) -> list[Story]:
     """Three visits, two of them of one person, all from half an hour ago."""
     ann, bob = f"{uuid.uuid4()}#ann", f"{uuid.uuid4()}/bob"
     stories = [Story(person, now_ms() - 30 * MINUTE_MS + number) for number, person in enumerate([ann, bob, ann])]
     again = event("UserInfo", stories[2].visit_id, stories[2].at_ms + 6_000, bob)
-    assert (await stamper.keep([*(story.entry() for story in stories), entry([again])])).unstorable == []
+    assert (await attributor.store([*(story.entry() for story in stories), entry([again])])).unstorable == []
     return stories
 
 
 async def related(stub: Any, **request: Any) -> dict[tuple[str, str], list[Any]]:
-    """By kind and parent, what the service streams."""
+    """The streamed items, by kind and parent."""
     found = defaultdict(list)
     async for response in stub.StreamRelated(pb.StreamRelatedRequest(**request)):
         for item in response.items:
@@ -46,7 +46,7 @@ async def listed(stub: Any, kind: Any, field: str, parent: str) -> list[Any]:
 
 def parents(stories: list[Story]) -> dict[Any, tuple[str, list[str]]]:
     return {
-        IDENTITY: ("identity_id", [*{story.person: None for story in stories}, "nobody"]),
+        IDENTITY: ("identity_id", [*{story.person: None for story in stories}, "unknown person"]),
         VISIT: ("visit_id", [*(story.visit_id for story in stories), str(uuid.uuid4())]),
         SESSION: ("session_id", [story.session_id for story in stories]),
         PAGE: ("page_id", [page for story in stories for page in (story.loans, story.cart)]),
@@ -62,7 +62,7 @@ def parents(stories: list[Story]) -> dict[Any, tuple[str, list[str]]]:
         (PAGE, [EVENT]),
     ],
 )
-async def test_items_of_many_parents_are_those_of_each(
+async def test_items_of_many_parents_equal_the_lists_of_each(
     stub: Any, stories: list[Story], parent: Any, kinds: list[Any]
 ) -> None:
     field, ids = parents(stories)[parent]
@@ -79,12 +79,12 @@ def id_of(kind: Any, item: Any) -> str:
     return str(item.event.event_id if kind == EVENT else getattr(item, f"{NAMES[kind]}_id"))
 
 
-async def test_ids_alone_are_all_that_is_given_unless_asked_for(stub: Any, stories: list[Story]) -> None:
+async def test_items_have_only_ids_unless_details_are_requested(stub: Any, stories: list[Story]) -> None:
     found = await related(stub, parent_kind=VISIT, parent_ids=[stories[0].visit_id], kinds=[PAGE])
     assert [page.url for page in found["page", stories[0].visit_id]] == ["", ""]
 
 
-async def test_a_parent_is_named_as_it_was_asked_for(stub: Any, stories: list[Story]) -> None:
+async def test_a_parent_is_named_as_in_the_request(stub: Any, stories: list[Story]) -> None:
     spelled = stories[0].visit_id.replace("-", "").upper()
     assert ("event", spelled) in await related(stub, parent_kind=VISIT, parent_ids=[spelled], kinds=[EVENT])
 
@@ -120,15 +120,17 @@ async def test_too_many_items_are_refused(stub: Any, stories: list[Story]) -> No
         ({"parent_kind": VISIT, "kinds": [PAGE], "max_items": -1}, "max_items"),
     ],
 )
-async def test_a_bad_request_is_told_its_field(stub: Any, request_: dict[str, Any], field: str) -> None:
+async def test_a_bad_request_names_the_field(stub: Any, request_: dict[str, Any], field: str) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await related(stub, **request_)
     assert [violation[0] for violation in details_of(raised.value).violations] == [field]
 
 
-async def test_identities_are_found_by_user_agent_in_the_order_of_code_points(stub: Any, stamper: Stamper) -> None:
+async def test_identities_are_found_by_user_agent_in_the_order_of_code_points(
+    stub: Any, attributor: Attributor
+) -> None:
     agent, people = f"agent {uuid.uuid4()}", ["Zoë", "ann", "a", "çelik", "\U0001d4b5", "\uffee"]
-    await stamper.keep([Story(person, user_agent=agent).entry() for person in people])
+    await attributor.store([Story(person, user_agent=agent).entry() for person in people])
     found: list[str] = []
     request = pb.ListIdentityIdsRequest(user_agent=agent, page_size=4)
     while True:

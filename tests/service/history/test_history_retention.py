@@ -1,6 +1,6 @@
-"""What is older than the retention time goes, and nothing else."""
+"""Only events older than the retention are removed."""
 
-from footfall_history.ingest.stamper import Stamper
+from footfall_history.ingest.attribution import Attributor
 from footfall_history.retention import sweep
 from footfall_history.settings import DAY_MS
 from footfall_history.storage.store import Store
@@ -17,9 +17,7 @@ async def ids(store: Store, visit_id: str) -> set[str]:
     return {found["event_id"] async for found in store.events.find({"visit_id": visit_id})}
 
 
-async def test_events_go_by_when_they_happened_and_visits_when_nobody_has_come_since(
-    store: Store, stamper: Stamper
-) -> None:
+async def test_events_expire_by_event_time_and_visits_by_last_receipt(store: Store, attributor: Attributor) -> None:
     old, older = now_ms() - HORIZON_MS - 15_000, now_ms() - HORIZON_MS - 2 * DAY_MS
     gone = Story("ann", older, received_time_ms=older)
     young = Story("cy", now_ms() - HORIZON_MS + 10_000)
@@ -27,8 +25,8 @@ async def test_events_go_by_when_they_happened_and_visits_when_nobody_has_come_s
     endless = Story("bob", older, received_time_ms=older)
     late = event("AddToCart", endless.visit_id, now_ms())
     back = event("UserInfo", endless.visit_id, old + 30_000, "bob")
-    await stamper.keep([gone.entry(), young.entry(), endless.entry()])
-    await stamper.keep([entry([back, late])])
+    await attributor.store([gone.entry(), young.entry(), endless.entry()])
+    await attributor.store([entry([back, late])])
 
     await sweep(store, KEPT_MS)
 
@@ -40,11 +38,11 @@ async def test_events_go_by_when_they_happened_and_visits_when_nobody_has_come_s
     assert [stored["identity_id"] async for stored in store.events.find(where)] == ["bob"]
 
 
-async def test_events_of_a_visit_that_was_removed_begin_it_anew(store: Store, stamper: Stamper) -> None:
+async def test_late_events_of_an_expired_visit_begin_it_again(store: Store, attributor: Attributor) -> None:
     story = Story("ann")
-    await stamper.keep([entry(story.events[:4])])  # the stamper remembers the visit
+    await attributor.store([entry(story.events[:4])])  # the attributor caches the visit
     await store.visits.delete_one({"_id": story.visit_id})
-    await stamper.keep([entry(story.events[4:5]), entry(story.events[2:3])])
+    await attributor.store([entry(story.events[4:5]), entry(story.events[2:3])])
     [visit] = await store.read_visits([story.visit_id])
     assert list(visit["timeline"]) == [story.event_id(2)]
     events = store.events.find({"visit_id": story.visit_id, "event_name": "PageExited"})

@@ -1,6 +1,6 @@
-"""What one visit costs, others do not wait for; it is stored all the same, and who is erased is not kept waiting there.
+"""Visits that take much effort are deferred, so that others do not wait, and are stored and erased nevertheless.
 
-The consumer of these tests takes a visit with more than five transitions for slow.
+For the consumer of these tests a visit with more than five transitions is slow.
 """
 
 import asyncio
@@ -13,20 +13,20 @@ from typing import Any
 
 import pytest
 from footfall.event.v1.event_pb2 import Erasure, EventBatch
+from footfall_eventlog.stream import Entry
 from footfall_history import metrics
-from footfall_history.freshness import Freshness
+from footfall_history.consumer_lag import ConsumerLag
+from footfall_history.event_log import EventLog
+from footfall_history.ingest.attribution import Attributor, EffortLimit, StoreResult
 from footfall_history.ingest.consumer import LogConsumer
 from footfall_history.ingest.slow_visits import SlowVisits, SlowVisitsFullError
-from footfall_history.ingest.stamper import Effort, Kept, Stamper
-from footfall_history.log import Log
 from footfall_history.storage.store import Store
-from footfall_servicekit.stream import Entry
 from footfall_timeline import identity_hash
 from pymongo.errors import ConnectionFailure
 
 from tests.service.history.conftest import ERASURE_KEY
+from tests.service.history.test_history_attribution import assert_attributed_right
 from tests.service.history.test_history_erasure import is_anywhere
-from tests.service.history.test_history_stamping import assert_stamped_right
 from tests.tools.eventually import eventually
 from tests.tools.history import entry
 from tests.tools.stories import Story
@@ -39,7 +39,7 @@ def logged(number: int, *batches: EventBatch) -> list[Entry]:
     return [Entry(f"{number}-{each}", batch.SerializeToString()) for each, batch in enumerate(batches)]
 
 
-def sign_ins(count: int, name: str = "somebody", visit: str | None = None) -> list[Event]:
+def sign_ins(count: int, name: str = "person", visit: str | None = None) -> list[Event]:
     visit_id, at_ms = visit or str(uuid.uuid4()), now_ms() - 3_600_000
     return [event("SignIn", visit_id, at_ms + number, f"{name}-{number}") for number in range(count)]
 
@@ -50,7 +50,7 @@ async def count_of(store: Store, visit_id: str) -> int:
 
 @asynccontextmanager
 async def handled(slow: SlowVisits, consumer: LogConsumer) -> AsyncIterator[None]:
-    """While what is slow is handled."""
+    """Handle slow visits within the block."""
     running = asyncio.create_task(slow.run(0, consumer.handle_slow))
     try:
         yield
@@ -60,7 +60,7 @@ async def handled(slow: SlowVisits, consumer: LogConsumer) -> AsyncIterator[None
 
 
 async def waiting(redis: Any) -> int:
-    """How many bytes of slow visits wait."""
+    """The size of the queued batches in bytes."""
     return int(await redis.get("slow:{p00}:bytes") or 0)
 
 
@@ -68,18 +68,18 @@ async def is_all_handled(redis: Any) -> bool:
     return not [key async for key in redis.scan_iter("slow:*") if key != b"slow:{p00}:bytes"]
 
 
-async def test_new_stamps_cost_about_what_the_events_did(stamper: Stamper, store: Store) -> None:
-    """Before, each new stamp read its whole visit: forty times the cost of the events, and growing with the visit."""
+async def test_reattribution_costs_about_as_much_as_storing(attributor: Attributor, store: Store) -> None:
+    """It once read the whole visit for each event: forty times the cost, and growing with the visit."""
     events, took = sign_ins(800, "\N{GRINNING FACE}" * 500), []
-    for part in (events[400:], events[:400]):  # the second has the first stamped anew
+    for part in (events[400:], events[:400]):  # after the second the first is attributed again
         begun = time.monotonic()
-        await stamper.keep([entry(part)])
+        await attributor.store([entry(part)])
         took.append(time.monotonic() - begun)
     assert took[1] < 12 * took[0]
-    await assert_stamped_right(store, events)
+    await assert_attributed_right(store, events)
 
 
-async def test_a_long_visit_lets_others_pass_and_is_stored_after_them(
+async def test_a_long_visit_is_deferred_and_stored_after_the_others(
     consumer_with: ConsumerWith, slow: SlowVisits, store: Store, redis: Any
 ) -> None:
     consumer = consumer_with()
@@ -89,14 +89,12 @@ async def test_a_long_visit_lets_others_pass_and_is_stored_after_them(
     assert metrics.STORED._value.get() == stored + 7
     async with handled(slow, consumer):
         await eventually(lambda: is_all_handled(redis))
-    await assert_stamped_right(store, long)
+    await assert_attributed_right(store, long)
     assert metrics.STORED._value.get() == stored + 27
     assert await waiting(redis) == 0
 
 
-async def test_a_visit_that_has_become_long_is_slow_whatever_comes_of_it(
-    consumer_with: ConsumerWith, store: Store, redis: Any
-) -> None:
+async def test_every_event_of_a_long_visit_is_deferred(consumer_with: ConsumerWith, store: Store, redis: Any) -> None:
     long = sign_ins(7)
     for number, one in enumerate(long):
         await consumer_with().handle(0, logged(number, entry([one])))
@@ -104,7 +102,7 @@ async def test_a_visit_that_has_become_long_is_slow_whatever_comes_of_it(
     assert await waiting(redis) > 0
 
 
-async def test_who_identifies_late_has_many_events_stamped_anew_beside_others(
+async def test_a_late_sign_in_with_many_events_to_reattribute_is_deferred(
     consumer_with: ConsumerWith, slow: SlowVisits, store: Store, redis: Any
 ) -> None:
     consumer, visit_id, at_ms = consumer_with(), str(uuid.uuid4()), now_ms() - 3_600_000
@@ -115,39 +113,39 @@ async def test_who_identifies_late_has_many_events_stamped_anew_beside_others(
     assert not await is_all_handled(redis)
     async with handled(slow, consumer):
         await eventually(lambda: is_all_handled(redis))
-    await assert_stamped_right(store, [late, *events])
+    await assert_attributed_right(store, [late, *events])
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_what_is_split_between_both_ways_converges(
+async def test_visits_split_between_both_paths_converge(
     consumer_with: ConsumerWith, slow: SlowVisits, store: Store, redis: Any, seed: int
 ) -> None:
     chance = random.Random(seed)  # noqa: S311 - repeatable
     visits = [random_visit(chance) for _ in range(6)]
     arriving = [entry(beacon) for visit in visits for beacon in scattered(visit, chance)]
     chance.shuffle(arriving)
-    consumer = consumer_with(effort=Effort(3, 3))
+    consumer = consumer_with(effort_limit=EffortLimit(3, 3))
     async with handled(slow, consumer), handled(slow, consumer):
         for number in range(0, len(arriving), 4):
             await consumer.handle(0, logged(number, *arriving[number : number + 4]))
         await eventually(lambda: is_all_handled(redis), timeout=20)
     for visit in visits:
-        await assert_stamped_right(store, visit)
+        await assert_attributed_right(store, visit)
 
 
-class SickStamper(Stamper):
-    """Fails for one visit, and whatever comes with it."""
+class FailingAttributor(Attributor):
+    """Fails for batches with events of one visit."""
 
-    sick = ""
+    failing = ""
 
-    async def keep(self, batches: Any, effort: Effort | None = None) -> Kept:
+    async def store(self, batches: Any, effort_limit: EffortLimit | None = None) -> StoreResult:
         batches = list(batches)
-        if any(each.visit_id == self.sick for batch in batches for each in batch.events):
-            raise ValueError("a visit that nobody can store")
-        return await super().keep(batches, effort)
+        if any(each.visit_id == self.failing for batch in batches for each in batch.events):
+            raise ValueError("a visit that cannot be stored")
+        return await super().store(batches, effort_limit)
 
 
-async def test_what_fails_again_and_again_is_set_aside_and_comes_back(
+async def test_a_visit_that_keeps_failing_is_deferred_and_stored_later(
     consumer_with: ConsumerWith,
     slow: SlowVisits,
     *,
@@ -156,15 +154,15 @@ async def test_what_fails_again_and_again_is_set_aside_and_comes_back(
     redis: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    sick, story = Story("ann"), Story("dana")
-    stamper = SickStamper(store, tombstones, transitions_kept=1_000)
-    stamper.sick = sick.visit_id
-    consumer = consumer_with(stamper=stamper)
+    failing, story = Story("ann"), Story("dana")
+    attributor = FailingAttributor(store, tombstones, max_transitions=1_000)
+    attributor.failing = failing.visit_id
+    consumer = consumer_with(attributor=attributor)
     monkeypatch.setattr(
-        "footfall_history.ingest.consumer._EVENTS_A_BATCH", 1
-    )  # what can be stored does not hide the other
-    entries = logged(1, story.entry(), sick.entry())
-    with pytest.raises(ValueError, match="nobody can store"):
+        "footfall_history.ingest.consumer._EVENTS_PER_BATCH", 1
+    )  # so that the other visit is stored separately
+    entries = logged(1, story.entry(), failing.entry())
+    with pytest.raises(ValueError, match="cannot be stored"):
         await consumer.handle(0, entries)
     await consumer.handle(0, entries)  # the second attempt is the last
     async with handled(slow, consumer):
@@ -173,33 +171,33 @@ async def test_what_fails_again_and_again_is_set_aside_and_comes_back(
             return await count_of(store, story.visit_id) == 7
 
         await eventually(is_stored)
-        assert await count_of(store, sick.visit_id) == 0
-        stamper.sick = ""
+        assert await count_of(store, failing.visit_id) == 0
+        attributor.failing = ""
         await eventually(lambda: is_all_handled(redis), timeout=10)
-    assert await count_of(store, sick.visit_id) == 7
+    assert await count_of(store, failing.visit_id) == 7
 
 
-async def test_nothing_is_set_aside_while_mongodb_is_away(
+async def test_no_visit_is_deferred_while_mongodb_is_unavailable(
     consumer_with: ConsumerWith, store: Store, tombstones: Any, redis: Any
 ) -> None:
     story = Story("ann")
-    stamper = SickStamper(store, tombstones, transitions_kept=1_000)
-    stamper.sick = story.visit_id
+    attributor = FailingAttributor(store, tombstones, max_transitions=1_000)
+    attributor.failing = story.visit_id
 
     async def is_away() -> None:
         raise ConnectionFailure
 
-    consumer = consumer_with(stamper=stamper, check_store=is_away)
+    consumer = consumer_with(attributor=attributor, check_store=is_away)
     for _ in range(5):
         with pytest.raises((ValueError, ConnectionFailure)):
             await consumer.handle(0, logged(1, story.entry()))
     assert await is_all_handled(redis)
 
 
-async def test_when_there_is_no_room_the_log_waits_and_nothing_comes_twice(
-    consumer_with: ConsumerWith, log: Log, store: Store, redis: Any
+async def test_with_a_full_queue_the_log_is_not_read_and_nothing_is_queued_twice(
+    consumer_with: ConsumerWith, log: EventLog, store: Store, redis: Any
 ) -> None:
-    slow = SlowVisits(log, bound_bytes=1)  # or one batch, however large
+    slow = SlowVisits(log, max_bytes=1)  # or one batch, however large
     consumer = consumer_with(slow=slow)
     first, second = sign_ins(10), sign_ins(10)
     await consumer.handle(0, logged(1, entry(first)))
@@ -213,32 +211,32 @@ async def test_when_there_is_no_room_the_log_waits_and_nothing_comes_twice(
         await consumer.handle(0, logged(2, entry(second)))
         await eventually(lambda: is_all_handled(redis))
     for visit in (first, second):
-        await assert_stamped_right(store, visit)
+        await assert_attributed_right(store, visit)
 
 
-async def test_two_processes_remove_only_what_they_have_handled(slow: SlowVisits, redis: Any) -> None:
-    """One has taken a visit for so long that another has it too, and more has come meanwhile."""
+async def test_two_processes_remove_only_batches_they_have_handled(slow: SlowVisits, redis: Any) -> None:
+    """A lease ends while its process still works, another process leases the visit, and a batch arrives meanwhile."""
     one, two, three = (entry(sign_ins(1)) for _ in range(3))
     for batch in (one, two):
         await slow.put(0, [("a visit", batch)])
-    late = await slow._take(0)
+    late = await slow._lease(0)
     assert late
     assert late.batches == [one, two]
-    assert await slow._take(0) is None
-    await redis.zadd("slow:{p00}", {"a visit": now_ms()})  # its time is over
+    assert await slow._lease(0) is None
+    await redis.zadd("slow:{p00}", {"a visit": now_ms()})  # the lease ends
     await asyncio.sleep(0.002)
-    again = await slow._take(0)
+    again = await slow._lease(0)
     assert again
     await slow.put(0, [("a visit", three)])
-    await slow._give_back(0, again, None)
-    await slow._give_back(0, late, None)
+    await slow._release(0, again, None)
+    await slow._release(0, late, None)
     await asyncio.sleep(0.002)
-    last = await slow._take(0)
+    last = await slow._lease(0)
     assert last
     assert last.batches == [three]
 
 
-async def test_who_is_erased_while_events_wait_is_in_none_of_them(
+async def test_an_identity_erased_while_events_are_deferred_is_in_none_of_them(
     consumer_with: ConsumerWith, slow: SlowVisits, *, store: Store, redis: Any
 ) -> None:
     consumer, person = consumer_with(), f"{uuid.uuid4()}@shop.example"
@@ -250,7 +248,9 @@ async def test_who_is_erased_while_events_wait_is_in_none_of_them(
         identity_hash=identity_hash(ERASURE_KEY, person), erase_time_ms=now_ms(), erasure_id=str(uuid.uuid4())
     )
     await consumer.handle(0, logged(2, EventBatch(erasure=erasure)))
-    assert await store.tombstones([erasure.identity_hash.hex()]), "before anything else is read"
+    assert await store.tombstones([erasure.identity_hash.hex()]), (
+        "the tombstone is stored before the next entry is read"
+    )
     await consumer.handle(0, logged(3, story.entry()))
     async with handled(slow, consumer):
         await eventually(lambda: is_all_handled(redis))
@@ -258,19 +258,21 @@ async def test_who_is_erased_while_events_wait_is_in_none_of_them(
     assert not await is_anywhere(store, person)
 
 
-async def test_how_far_history_is_behind_is_told(log: Log, redis: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    freshness = Freshness(log, most_s=5)
-    await freshness.tell()
+async def test_lag_is_measured_and_logged_above_the_limit(
+    log: EventLog, redis: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    consumer_lag = ConsumerLag(log, limit_s=5)
+    await consumer_lag.update()
     old = f"{now_ms() - 60_000}-0"
     await redis.xadd("log:{p00}", {"b": b""}, id=old)
     await redis.xgroup_create("log:{p00}", "history", id="0")
-    await freshness.tell()
+    await consumer_lag.update()
     assert 59 < metrics.LAG_SECONDS._value.get() < 90
-    await redis.xreadgroup("history", "somebody", {"log:{p00}": ">"})
-    await freshness.tell()
+    await redis.xreadgroup("history", "consumer", {"log:{p00}": ">"})
+    await consumer_lag.update()
     assert 59 < metrics.LAG_SECONDS._value.get() < 90
     await redis.xack("log:{p00}", "history", old)
-    await freshness.tell()
+    await consumer_lag.update()
     assert metrics.LAG_SECONDS._value.get() == 0
     said = capsys.readouterr().out
     assert said.count("history is behind the log") == 1

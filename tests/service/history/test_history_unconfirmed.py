@@ -1,4 +1,4 @@
-"""What MongoDB does not confirm counts as not written: entries of the log come again, and callers are told to."""
+"""Writes that MongoDB does not confirm count as failed: entries are read again, and calls are UNAVAILABLE."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -9,7 +9,7 @@ import grpc
 import pytest
 from footfall.event.v1.event_pb2 import Erasure
 from footfall.history.v1 import history_service_pb2 as pb
-from footfall_history.storage.store import Restamp, Store, Unavailable
+from footfall_history.storage.store import TRANSIENT_STORE_ERRORS, Reattribution, Store
 from footfall_servicekit.errors import details_of
 from footfall_timeline import identity_hash
 
@@ -31,18 +31,18 @@ WRITES: dict[str, Write] = {
     "timelines": lambda store: store.replace_timelines([("v", {"rev": 2})]),
     "starts": lambda store: store.move_visits({"v": {"start_key": "0"}}, ["v"], 1),
     "new events, one of them known": lambda store: store.insert_events([EVENT | {"_id": "f"}, EVENT]),
-    "stamps": lambda store: store.restamp([Restamp({"e": "1"}, {"rev": 2}, [])]),
-    "what somebody named": lambda store: store.forget_named(["e"], "ann"),
+    "attributions": lambda store: store.reattribute([Reattribution({"e": "1"}, {"rev": 2}, [])]),
+    "events that name an identity": lambda store: store.erase_naming(["e"], "ann"),
     "conflicts": lambda store: store.flag_conflicts(["e"]),
     "a tombstone": lambda store: store.put_tombstone("hash", 1, "check"),
     "the journal": lambda store: store.journal(),
-    "what expires": lambda store: store.remove_before(now_ms()),
+    "expired events": lambda store: store.remove_before(now_ms()),
 }
 
 
 @pytest.fixture
 def mongo(mongo_url: str) -> Iterator[UnconfirmingMongo]:
-    """A server that can be told not to confirm."""
+    """A server that can stop confirming writes."""
     with unconfirming_mongo(mongo_url) as mongo:
         yield mongo
 
@@ -62,7 +62,7 @@ async def test_every_write_says_that_the_store_is_unavailable(
     mongo: UnconfirmingMongo, store: Store, write: str
 ) -> None:
     mongo.confirms = False
-    with pytest.raises(Unavailable):
+    with pytest.raises(TRANSIENT_STORE_ERRORS):
         await WRITES[write](store)
 
 
@@ -75,7 +75,7 @@ async def test_indexes_are_made_as_soon_as_it_confirms(mongo: UnconfirmingMongo,
     await asyncio.wait_for(preparing, 10)
 
 
-async def test_callers_are_told_to_come_again_and_the_log_is_read_when_it_confirms(
+async def test_calls_are_unavailable_and_the_log_is_read_after_writes_are_confirmed_again(
     mongo: UnconfirmingMongo, running_history: Running, redis: Any
 ) -> None:
     story = Story("dana")

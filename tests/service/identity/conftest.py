@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from footfall_identity.consumer import LogConsumer
 from footfall_identity.erasure import Eraser
+from footfall_identity.identity_index import IdentityIndex
 from footfall_identity.link_store import LinkStore
-from footfall_identity.linking import Linking
+from footfall_identity.linker import Linker
+from footfall_identity.log_consumers import RecordConsumer
 from footfall_identity.partitions import Partitions
-from footfall_identity.person_store import PersonStore
+from footfall_identity.record_writer import RecordWriter
 from footfall_identity.visitor_store import VisitorStore
 
 from tests.conftest import REDIS_DATABASES
@@ -33,18 +34,18 @@ async def partitions(redis_database_url: str) -> AsyncIterator[Partitions]:
 
 @pytest.fixture
 def store(partitions: Partitions) -> VisitorStore:
-    """Timelines in the Redis of this test."""
+    """The store of live state of this test."""
     return visitor_store(partitions)
 
 
 def visitor_store(partitions: Partitions, *, erases_anonymous: bool = True) -> VisitorStore:
-    """Timelines in a Redis."""
+    """Return a store of live state."""
     return VisitorStore(
         partitions,
-        keep_ms=KEEP_MS,
+        retention_ms=KEEP_MS,
         idle_ms=30 * 60_000,
-        changes_kept=1_000,
-        transitions_kept=1_000,
+        changelog_max_entries=1_000,
+        max_transitions=1_000,
         erasure_secret=ERASURE_KEY,
         erases_anonymous=erases_anonymous,
     )
@@ -60,40 +61,32 @@ async def links(mongo_url: str, mongo_database: str) -> AsyncIterator[LinkStore]
 
 
 @pytest.fixture
-def linking(links: LinkStore) -> Linking:
-    """What decides about links there."""
-    return Linking(links, "DE")
+def linker(links: LinkStore) -> Linker:
+    """The linker of this test."""
+    return Linker(links, "DE")
 
 
 @pytest.fixture
 def eraser(partitions: Partitions, store: VisitorStore, links: LinkStore) -> Eraser:
-    """What forgets people here and there."""
-    return Eraser(partitions, PersonStore(partitions, store), links, secret=ERASURE_KEY, ack_replicas=0)
+    """The eraser of this test."""
+    return Eraser(partitions, IdentityIndex(partitions, store), links, secret=ERASURE_KEY, ack_replicas=0)
 
 
 @pytest.fixture
-def consumer(
-    partitions: Partitions,
-    store: VisitorStore,
-    links: LinkStore,
-    linking: Linking,
-    eraser: Eraser,
-) -> LogConsumer:
-    """What reads the log. It keeps nothing, so one is as good as several."""
-    return LogConsumer(
-        store,
-        PersonStore(partitions, store),
-        links,
-        linking=linking,
-        eraser=eraser,
-        names=ATTRIBUTE_NAMES,
-        phone_region="DE",
-    )
+def writer(partitions: Partitions, store: VisitorStore, links: LinkStore, linker: Linker) -> RecordWriter:
+    """The writer of identity records."""
+    return RecordWriter(IdentityIndex(partitions, store), links, linker, names=ATTRIBUTE_NAMES, phone_region="DE")
+
+
+@pytest.fixture
+def consumer(store: VisitorStore, writer: RecordWriter, eraser: Eraser) -> RecordConsumer:
+    """The consumer of the log that writes records. It has no state, so one serves as several."""
+    return RecordConsumer(store, writer, eraser)
 
 
 @pytest.fixture
 def running_identity(redis_database_url: str, mongo_url: str, mongo_database: str, tmp_path: Path) -> Running:
-    """Starts identity on empty databases; keywords are environment variables."""
+    """Start identity on empty databases; keywords are environment variables."""
     return partial(
         running_service,
         "identity",
@@ -109,7 +102,7 @@ def running_identity(redis_database_url: str, mongo_url: str, mongo_database: st
 
 @pytest.fixture(scope="module")
 async def shared_stub(redis_url: str, mongo_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Any]:
-    """A client of one identity for many tests, which bring ids and sites of their own and leave its log alone."""
+    """A client of one identity service for many tests, which use ids and sites of their own and not its log."""
     async with (
         running_service(
             "identity",

@@ -26,7 +26,7 @@ def contact(contact_id: str, *emails: str, **more: Any) -> pb.UpsertContactReque
 
 
 async def links_of(stub: Any, identity_id: str) -> list[Any]:
-    """All its links, read in pages of two."""
+    """Return all links of an identity, read in pages of two."""
     request = pb.ListContactLinksRequest(identity_id=identity_id, page_size=2)
     links: list[Any] = []
     while True:
@@ -43,7 +43,7 @@ async def refusal(call: Any) -> Any:
     return details_of(refused.value)
 
 
-async def test_a_visitor_who_signs_in_is_the_contact_with_the_address_until_somebody_says_otherwise(
+async def test_a_sign_in_links_to_the_contact_with_the_address_until_a_manual_decision(
     running_identity: Running, redis: Any
 ) -> None:
     visit_id = new_id()
@@ -89,7 +89,7 @@ async def test_a_visitor_who_signs_in_is_the_contact_with_the_address_until_some
         assert known.identity.contact_id == ""
 
 
-async def test_what_is_ambiguous_names_the_candidates(shared_stub: Any) -> None:
+async def test_a_manual_link_stays_when_another_contact_matches(shared_stub: Any) -> None:
     one, other, email = f"a{new_id()}", f"b{new_id()}", f"{new_id()}@shop.example"
     await shared_stub.UpsertContact(contact(one, email))
     await shared_stub.LinkContact(pb.LinkContactRequest(identity_id=email, contact_id=one, actor="agent"))
@@ -123,7 +123,7 @@ async def test_a_contact_that_is_replaced_keeps_when_it_was_made(shared_stub: An
         assert (details.code, details.resource_type) == (grpc.StatusCode.NOT_FOUND, "Contact")
 
 
-async def test_everything_that_is_wrong_with_a_contact_is_told_at_once(shared_stub: Any) -> None:
+async def test_all_problems_of_a_contact_are_reported_together(shared_stub: Any) -> None:
     bad = contact(
         "", "ann@shop.example", "no address", phone_numbers=["+49 30 1234567", "030 1234567"], first_name="x" * 257
     )
@@ -150,13 +150,15 @@ async def test_everything_that_is_wrong_with_a_contact_is_told_at_once(shared_st
         ("EraseIdentity", pb.EraseIdentityRequest(identity_id="a"), "actor"),
     ],
 )
-async def test_bad_requests_are_told_the_field(shared_stub: Any, method: str, request_message: Any, field: str) -> None:
+async def test_bad_requests_are_answered_with_the_field(
+    shared_stub: Any, method: str, request_message: Any, field: str
+) -> None:
     details = await refusal(getattr(shared_stub, method)(request_message))
     assert details.code is grpc.StatusCode.INVALID_ARGUMENT
     assert details.violations[0][0] == field
 
 
-async def test_an_identity_that_is_linked_to_nobody_cannot_be_unlinked(shared_stub: Any) -> None:
+async def test_an_unlinked_identity_cannot_be_unlinked(shared_stub: Any) -> None:
     details = await refusal(shared_stub.UnlinkContact(pb.UnlinkContactRequest(identity_id=new_id(), actor="agent")))
     assert (details.code, details.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "NOT_LINKED")
     details = await refusal(shared_stub.ListContactLinks(pb.ListContactLinksRequest(identity_id=new_id())))

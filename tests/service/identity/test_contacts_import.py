@@ -1,4 +1,4 @@
-"""`footfall-contacts import` beside a running identity: what is stored, what is said, and what a second run changes."""
+"""The command `footfall-contacts import` with a running identity service."""
 
 from pathlib import Path
 from typing import Any
@@ -22,12 +22,12 @@ async def contact(stub: Any, contact_id: str) -> Contact:
 
 
 async def linked_contacts(stub: Any, identity_id: str) -> list[str]:
-    """The contacts an identity was linked to, one after another, with "" for none."""
+    """Return the contacts that an identity was linked to, oldest first, "" for none."""
     answer = await stub.ListContactLinks(pb.ListContactLinksRequest(identity_id=identity_id))
     return [link.contact_id for link in sorted(answer.links, key=lambda link: link.create_time.ToNanoseconds())]
 
 
-async def test_contacts_are_stored_and_link_who_is_known_and_a_second_run_changes_nothing(
+async def test_an_import_stores_and_links_contacts_and_can_be_repeated(
     running_identity: Running, redis: Any, tmp_path: Path
 ) -> None:
     file = tmp_path / "contacts.csv"
@@ -49,13 +49,13 @@ async def test_contacts_are_stored_and_link_who_is_known_and_a_second_run_change
         assert (ended.code, ended.said) == (1, "999 contacts stored, 2 lines skipped\n")
         assert {line for line in ended.complained.splitlines() if line.startswith("line ")} == {
             "line 12: email_addresses[0] must be an e-mail address",
-            "line 502: has 2 values, the header 6",
+            "line 502: has 2 values, but the header has 6",
         }
         stored = await contact(stub, "c5")
         assert ([*stored.email_addresses], [*stored.phone_numbers]) == (["p5@mail.example"], ["+49301000005"])
         assert (stored.first_name, stored.last_name, stored.title) == ("Ann", "Lee 5", "Dr.")
         assert await linked_contacts(stub, "user5") == ["c5"]
-        # The later of two lines with one id is what counts.
+        # The later of two lines with one id counts.
         assert [*(await contact(stub, "c7")).email_addresses] == ["new@mail.example"]
         assert await linked_contacts(stub, "user7") == ["c7", ""]
 
@@ -65,32 +65,32 @@ async def test_contacts_are_stored_and_link_who_is_known_and_a_second_run_change
         assert await linked_contacts(stub, "user5") == ["c5"]
 
 
-async def test_without_identity_it_stops_and_says_so(tmp_path: Path) -> None:
+async def test_without_identity_the_import_stops_with_a_message(tmp_path: Path) -> None:
     ended = await imported("127.0.0.1:1", "-", "--patience", "0", given=(HEADER + "c1,,,Ann,,\n").encode())
     assert (ended.code, ended.said) == (1, "0 contacts stored, 0 lines skipped\n")
-    assert ended.complained.startswith("stopped, to be run again: UNAVAILABLE: ")
+    assert ended.complained.startswith("The import has stopped; run it again later. UNAVAILABLE: ")
 
 
 @pytest.mark.parametrize(
     ("arguments", "given", "problem"),
     [
         (["missing.csv"], "", "missing.csv: No such file or directory"),
-        (["-"], "Name,E-Mail\n", "-: line 1: must name the columns"),
-        (["-", "--encoding", "rot13"], HEADER, "--encoding: rot13 is no encoding of text"),
+        (["-"], "Name,E-Mail\n", "-: line 1: must be a header with ContactId"),
+        (["-", "--encoding", "rot13"], HEADER, "--encoding: rot13 is no known text encoding"),
         (["-", "--at-once", "0"], HEADER, "--at-once: must be 1 or more"),
     ],
 )
-async def test_what_it_cannot_understand_it_refuses(arguments: list[str], given: str, problem: str) -> None:
+async def test_invalid_arguments_are_refused(arguments: list[str], given: str, problem: str) -> None:
     ended = await imported("127.0.0.1:1", *arguments, given=given.encode())
     assert (ended.code, ended.said) == (2, "")
     assert problem in ended.complained
 
 
-async def test_it_explains_itself() -> None:
+async def test_help_is_printed() -> None:
     ended = await imported("127.0.0.1:1", "--help")
     assert (ended.code, ended.said.partition(" [")[0]) == (0, "usage: footfall-contacts import")
 
 
-async def test_columns_that_are_not_read_are_named_once(tmp_path: Path) -> None:
+async def test_ignored_columns_are_reported_once(tmp_path: Path) -> None:
     ended = await imported("127.0.0.1:1", "-", given=b"ContactId,Title,Segment\nc1\n")
-    assert ended.complained == "columns that are not read: Segment\nline 2: has 1 values, the header 3\n"
+    assert ended.complained == "ignored columns: Segment\nline 2: has 1 values, but the header has 3\n"

@@ -1,4 +1,4 @@
-"""Erasing a person: what names them goes, what comes late is not believed, what they do later makes them new."""
+"""Erasing an identity: what is removed, and what happens to earlier and later events."""
 
 import asyncio
 import json
@@ -11,16 +11,16 @@ import pytest
 from bson import encode as bson
 from footfall.event.v1.event_pb2 import Event, EventBatch
 from footfall.identity.v1 import identity_service_pb2 as pb
-from footfall_identity.consumer import LogConsumer
+from footfall_eventlog.stream import Entry
 from footfall_identity.contact_record import ContactRecord
 from footfall_identity.erasure import Eraser
+from footfall_identity.identity_index import IdentityIndex
 from footfall_identity.link_store import LinkStore
-from footfall_identity.linking import Linking
+from footfall_identity.linker import Linker
+from footfall_identity.log_consumers import RecordConsumer
 from footfall_identity.partitions import Partitions
-from footfall_identity.person_store import PersonStore
 from footfall_identity.visitor_store import VisitorStore
 from footfall_servicekit.errors import details_of
-from footfall_servicekit.stream import Entry
 from footfall_timeline import ANONYMOUS, Kind, identity_hash, partition
 from motor.motor_asyncio import AsyncIOMotorClient
 
@@ -35,13 +35,13 @@ HOUR_MS = 3_600_000
 
 
 class Stores(NamedTuple):
-    """What identity owns."""
+    """The stores of identity."""
 
     redis: Any
     mongo: Any
 
     async def places_of(self, text: str) -> list[str]:
-        """Keys and collections with these bytes in name or value: as DUMP gives it, and as commands show it."""
+        """Return keys and collections with this text in name or value, as DUMP and as commands return it."""
         places = []
         async for key in self.redis.scan_iter(count=1_000):
             held = key + await self.redis.dump(key) + repr(await _value(self.redis, key)).encode()
@@ -71,18 +71,18 @@ async def _value(redis: Any, key: bytes) -> Any:
     return await read[kind]()
 
 
-async def handle_all(consumer: LogConsumer, redis: Any) -> None:
-    """Hand the whole log to the consumer, from its beginning."""
+async def handle_all(consumer: RecordConsumer, redis: Any) -> None:
+    """Hand the whole log to the consumer."""
     for number in range(PARTITIONS):
         entries = await redis.xrange(f"log:{{p{number:02d}}}")
         await consumer.handle(number, [Entry(entry_id.decode(), fields[b"b"]) for entry_id, fields in entries])
 
 
 @pytest.fixture
-async def known_person(redis: Any, consumer: LogConsumer, store: VisitorStore, linking: Linking) -> list[str]:
-    """Somebody who was on three visits, two of them with another, and is linked to a contact. Returns the visits."""
+async def known_person(redis: Any, consumer: RecordConsumer, store: VisitorStore, linker: Linker) -> list[str]:
+    """Store an identity with three visits, two of them shared with bob, and a contact; return the visits."""
     visits = [new_id() for _ in range(3)]
-    await linking.upsert(ContactRecord(contact_id="c1", phone_numbers=("+49301234567",)))
+    await linker.upsert(ContactRecord(contact_id="c1", phone_numbers=("+49301234567",)))
     for number, visit_id in enumerate(visits):
         at = now_ms() - 10_000
         events = [
@@ -98,8 +98,8 @@ async def known_person(redis: Any, consumer: LogConsumer, store: VisitorStore, l
     return visits
 
 
-async def test_nothing_names_them_afterwards_also_not_after_replaying_the_log(
-    known_person: list[str], eraser: Eraser, consumer: LogConsumer, stores: Stores
+async def test_no_store_names_an_erased_identity_even_after_a_replay(
+    known_person: list[str], eraser: Eraser, consumer: RecordConsumer, stores: Stores
 ) -> None:
     assert {place.partition(":")[0] for place in await stores.places_of(PERSON)} == {"visit", "changes", "identities"}
     erased = await eraser.erase(PERSON, "officer")
@@ -109,8 +109,8 @@ async def test_nothing_names_them_afterwards_also_not_after_replaying_the_log(
     assert await stores.places_of(PERSON) == []
 
 
-async def test_replaying_the_log_into_empty_stores_brings_nobody_back(
-    known_person: list[str], eraser: Eraser, consumer: LogConsumer, links: LinkStore, stores: Stores
+async def test_a_replay_into_empty_stores_restores_no_erased_identity(
+    known_person: list[str], eraser: Eraser, consumer: RecordConsumer, links: LinkStore, stores: Stores
 ) -> None:
     await eraser.erase(PERSON, "officer")
     await stores.mongo.client.drop_database(stores.mongo.name)
@@ -122,42 +122,40 @@ async def test_replaying_the_log_into_empty_stores_brings_nobody_back(
     assert list(await links.get([PERSON, "bob"])) == ["bob"]
 
 
-async def test_others_of_the_same_visits_keep_everything(
+async def test_other_identities_of_the_same_visits_keep_everything(
     known_person: list[str], eraser: Eraser, store: VisitorStore, links: LinkStore, redis: Any
 ) -> None:
     before = (await links.get(["bob"]))["bob"]
     await eraser.erase(PERSON, "officer")
     assert (await links.get(["bob"]))["bob"] == before
     records = await store.get(known_person)
-    assert [record.fold.stamp.identity for record in records.values()] == ["", "bob", "bob"]
+    assert [record.visit_state.attribution.identity for record in records.values()] == ["", "bob", "bob"]
     for number in range(PARTITIONS):
         for _, fields in await redis.xrange(f"changes:{{p{number:02d}}}"):
-            assert b"visit" in fields  # what is left is whole
+            assert b"visit" in fields  # remaining entries are complete
 
 
-def telling(name: str, visit_id: str, at_ms: int, user: str = "", *, mark: str, **more: Any) -> Event:
-    """An event whose page, title and device have a mark."""
+def event_with_mark(name: str, visit_id: str, at_ms: int, user: str = "", *, mark: str, **more: Any) -> Event:
+    """Return an event whose page, title and device contain a mark."""
     url = f"https://shop.example/?m={mark}"
     return admitted(name, visit_id, at_ms, user, url=url, title=f"Title {mark}", global_visit_id=mark, **more)
 
 
-async def test_live_state_forgets_the_page_the_title_and_the_device(
-    eraser: Eraser, store: VisitorStore, stores: Stores
-) -> None:
+async def test_live_state_erases_page_title_and_device(eraser: Eraser, store: VisitorStore, stores: Stores) -> None:
     visit_id, at, mark = new_id(), now_ms() - 10_000, new_id()
     of_person = [
-        telling("PageEntered", visit_id, at, mark=mark),
-        telling("SignIn", visit_id, at + 10, PERSON, mark=mark),
-        telling("PageEntered", visit_id, at + 20, mark=mark),
+        event_with_mark("PageEntered", visit_id, at, mark=mark),
+        event_with_mark("SignIn", visit_id, at + 10, PERSON, mark=mark),
+        event_with_mark("PageEntered", visit_id, at + 20, mark=mark),
     ]
     await resolve(store, *of_person)
     assert {place.partition(":")[0] for place in await stores.places_of(mark)} == {"visit"}
     await eraser.erase(PERSON, "officer")
     assert await stores.places_of(mark) == []
-    later = telling("PageEntered", visit_id, now_ms() + 10, mark=mark)
+    later = event_with_mark("PageEntered", visit_id, now_ms() + 10, mark=mark)
     await resolve(store, *of_person, later)
     assert await stores.places_of(mark) == [], "neither what comes again nor what still is their part of the visit"
-    await resolve(store, telling("SignIn", visit_id, now_ms() + 20, "bob", mark="bobs"))
+    await resolve(store, event_with_mark("SignIn", visit_id, now_ms() + 20, "bob", mark="bobs"))
     record = (await store.get([visit_id]))[visit_id]
     assert (record.url, record.title, record.global_visit_id) == (
         "https://shop.example/?m=bobs",
@@ -166,13 +164,13 @@ async def test_live_state_forgets_the_page_the_title_and_the_device(
     )
 
 
-async def test_an_erasure_may_leave_what_came_before_anybody_was_named(
+async def test_an_erasure_may_leave_the_anonymous_part_of_a_visit(
     partitions: Partitions, links: LinkStore, stores: Stores
 ) -> None:
     store = visitor_store(partitions, erases_anonymous=False)
-    keeping = Eraser(partitions, PersonStore(partitions, store), links, secret=ERASURE_KEY, ack_replicas=0)
+    keeping = Eraser(partitions, IdentityIndex(partitions, store), links, secret=ERASURE_KEY, ack_replicas=0)
     visit_id, at = new_id(), now_ms() - 10_000
-    await resolve(store, telling("PageEntered", visit_id, at, mark="before"))
+    await resolve(store, event_with_mark("PageEntered", visit_id, at, mark="before"))
     await resolve(store, admitted("SignIn", visit_id, at + 10, PERSON, url=""))
     await keeping.erase(PERSON, "officer")
     record = (await store.get([visit_id]))[visit_id]
@@ -188,7 +186,7 @@ async def test_live_state_shows_the_last_page_that_is_not_an_erased_persons(
 ) -> None:
     chance = random.Random(seed)  # noqa: S311
     events = random_visit(chance, [PERSON, "bob", "ann"], length=chance.choice([3, 8]))
-    for at, event in enumerate(events):  # a moment is one event's: two of a millisecond are told apart by history alone
+    for at, event in enumerate(events):  # different times: only history distinguishes events of one millisecond
         event.event_time_ms = events[0].event_time_ms + at
         event.title = event.url
     await resolve(store, *events)
@@ -196,16 +194,16 @@ async def test_live_state_shows_the_last_page_that_is_not_an_erased_persons(
     await resolve(store, *chance.sample(events, len(events) // 2))
     record = (await store.get([events[0].visit_id]))[events[0].visit_id]
     last = events[-1]
-    naming = [step for step in record.fold.steps if step.transition.kind is not Kind.SIGN_OUT]
-    owner = [s for s in naming if s.after == ANONYMOUS or not s.transition.is_erased]
+    naming_steps = [step for step in record.visit_state.steps if step.transition.kind is not Kind.SIGN_OUT]
+    owner = [s for s in naming_steps if s.after == ANONYMOUS or not s.transition.is_erased]
     is_persons = bool(owner) and owner[-1].transition.is_erased
-    is_persons |= any(s.transition.is_erased and s.transition.event_id == last.event_id for s in naming)
+    is_persons |= any(s.transition.is_erased and s.transition.event_id == last.event_id for s in naming_steps)
     assert (record.url, record.title) == (("", "") if is_persons else (last.url, last.title))
-    assert bool(record.global_visit_id) == (bool(record.fold.associations) or not naming)
+    assert bool(record.global_visit_id) == (bool(record.visit_state.associations) or not naming_steps)
 
 
-async def test_events_of_before_stay_unbelieved_and_those_of_later_make_somebody_new(
-    known_person: list[str], eraser: Eraser, consumer: LogConsumer, store: VisitorStore, links: LinkStore
+async def test_earlier_events_stay_erased_and_later_ones_make_a_new_identity(
+    known_person: list[str], eraser: Eraser, consumer: RecordConsumer, store: VisitorStore, links: LinkStore
 ) -> None:
     erased_at = (await eraser.erase(PERSON, "officer")).erasure.erase_time_ms
     visit_id = new_id()
@@ -219,13 +217,13 @@ async def test_events_of_before_stay_unbelieved_and_those_of_later_make_somebody
     assert record.first_ms == erased_at + 1
     assert {value.key for value in record.profile} == {"age", "userID"}
     assert record.decisions == ()
-    # Forgotten again, also what was new.
+    # A second erasure also covers the new events.
     assert (await eraser.erase(PERSON, "officer")).visit_count == 1
     assert await links.get([PERSON]) == {}
 
 
-async def test_a_clock_that_runs_fast_does_not_outrun_an_erasure(
-    eraser: Eraser, consumer: LogConsumer, store: VisitorStore, links: LinkStore
+async def test_events_of_a_fast_clock_are_erased(
+    eraser: Eraser, consumer: RecordConsumer, store: VisitorStore, links: LinkStore
 ) -> None:
     event = admitted("SignIn", new_id(), now_ms() + HOUR_MS, PERSON)
     await resolve(store, event)
@@ -235,11 +233,11 @@ async def test_a_clock_that_runs_fast_does_not_outrun_an_erasure(
 
 
 @pytest.mark.parametrize("seed", range(6))
-async def test_whatever_happens_at_the_same_moment_nothing_of_before_stays(
-    eraser: Eraser, consumer: LogConsumer, *, store: VisitorStore, linking: Linking, stores: Stores, seed: int
+async def test_concurrent_events_of_before_are_erased(
+    eraser: Eraser, consumer: RecordConsumer, *, store: VisitorStore, linker: Linker, stores: Stores, seed: int
 ) -> None:
     chance = random.Random(seed)  # noqa: S311
-    await linking.upsert(ContactRecord(contact_id="c1", phone_numbers=("+49301234567",)))
+    await linker.upsert(ContactRecord(contact_id="c1", phone_numbers=("+49301234567",)))
     events = [
         admitted("SignIn", new_id(), now_ms() - 1_000 + n, PERSON, data={"phone": "+49301234567"}) for n in range(8)
     ]
@@ -257,8 +255,8 @@ async def test_whatever_happens_at_the_same_moment_nothing_of_before_stays(
     assert await stores.places_of(PERSON) == []
 
 
-async def test_a_redis_that_was_lost_learns_of_erasures_from_mongodb(
-    known_person: list[str], eraser: Eraser, consumer: LogConsumer, stores: Stores
+async def test_tombstones_are_restored_into_an_empty_redis(
+    known_person: list[str], eraser: Eraser, consumer: RecordConsumer, stores: Stores
 ) -> None:
     erased_at = (await eraser.erase(PERSON, "officer")).erasure.erase_time_ms
     await stores.redis.flushdb()
@@ -299,7 +297,7 @@ async def _is_known(stub: Any) -> bool:
     return True
 
 
-async def test_without_a_key_nobody_can_be_erased(running_identity: Running) -> None:
+async def test_without_a_key_erasing_is_refused(running_identity: Running) -> None:
     async with running_identity(ERASURE_KEY="", NEVER_ERASE=True) as identity, identity.stub() as stub:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await stub.EraseIdentity(pb.EraseIdentityRequest(identity_id=PERSON, actor="officer"))
@@ -308,10 +306,10 @@ async def test_without_a_key_nobody_can_be_erased(running_identity: Running) -> 
         assert "ERASURE_KEY" in details.message
 
 
-async def test_another_key_than_people_were_erased_under_is_refused(running_identity: Running) -> None:
+async def test_another_erasure_key_is_refused(running_identity: Running) -> None:
     async with running_identity() as identity, identity.stub() as stub:
         await stub.EraseIdentity(pb.EraseIdentityRequest(identity_id=PERSON, actor="officer"))
     async with running_identity(ERASURE_KEY="another key of some length") as identity:
         assert await asyncio.to_thread(identity.process.wait, 10) == 2
-        assert '"problem": "ERASURE_KEY: people were erased here under another one' in identity.output()
+        assert '"problem": "ERASURE_KEY: identities were erased in this database with another key' in identity.output()
         assert "stack" not in identity.output()

@@ -1,4 +1,4 @@
-"""What would be too much for one message comes in several: every channel takes 4 MiB by default."""
+"""Results that exceed one message (4 MiB) come in several."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from tests.tools.visits import now_ms
 
 LARGE_PROFILE = tuple(ProfileValue(f"key {number:02}", f'"{"x" * 4_000}"', f"{1:013d}") for number in range(100))
 PEOPLE = [f"person {number:02}" for number in range(15)]
-"""With a large profile each they are 6 MB."""
+"""With large profiles they take 6 MB together."""
 
 
 async def store(links: LinkStore, *records: IdentityRecord) -> None:
@@ -30,7 +30,7 @@ async def make_contact(stub: Any, contact_id: str) -> None:
 
 
 async def walk(method: Any, request: Any, field: str) -> list[list[Any]]:
-    """The pages of a list."""
+    """Return the pages of a list."""
     pages = []
     while True:
         answer = await method(request)
@@ -40,7 +40,7 @@ async def walk(method: Any, request: Any, field: str) -> list[list[Any]]:
         request.page_token = answer.next_page_token
 
 
-async def test_identities_with_large_profiles_are_read_in_several_answers(
+async def test_identities_with_large_profiles_are_read_in_several_responses(
     running_identity: Running, links: LinkStore
 ) -> None:
     async with running_identity() as identity, identity.stub() as stub:

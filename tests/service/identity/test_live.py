@@ -1,4 +1,4 @@
-"""Who is on the site now, and what happens there, as contact-center services see it."""
+"""Live visitors and their transitions as contact-center services see them."""
 
 import asyncio
 import random
@@ -11,11 +11,11 @@ import grpc
 import pytest
 from footfall.identity.v1 import identity_service_pb2 as pb
 from footfall.identity.v1 import visitor_pb2
+from footfall_identity.change_feed import ChangeFeed
 from footfall_identity.link_store import LinkStore
-from footfall_identity.live import live_page
+from footfall_identity.live_visitors import list_live
 from footfall_identity.partitions import Partitions
 from footfall_identity.visitor_store import VisitorStore
-from footfall_identity.watch import ChangeFeed
 from footfall_servicekit.errors import ErrorDetails, details_of
 from footfall_timeline import State
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # ships none
@@ -63,7 +63,7 @@ async def test_pages_of_any_size_list_each_matching_visit_once_latest_first(
         found: list[str] = []
         below = None
         while True:
-            page = await live_page(store, partitions.numbers, state=wanted, site=site, below=below, size=size)
+            page = await list_live(store, partitions.numbers, state=wanted, site=site, below=below, size=size)
             found += [record.visit_id for record in page.visits]
             assert len(page.visits) <= size
             below = page.below
@@ -73,33 +73,33 @@ async def test_pages_of_any_size_list_each_matching_visit_once_latest_first(
         assert found == [visit_id for _, visit_id, _, _ in expected]
 
 
-async def test_any_number_of_visits_may_have_the_same_moment(partitions: Partitions, store: VisitorStore) -> None:
+async def test_any_number_of_visits_may_have_the_same_time(partitions: Partitions, store: VisitorStore) -> None:
     at = now_ms()
     visits = [new_id() for _ in range(350)]
     await resolve(store, *(admitted("PageEntered", visit_id, at) for visit_id in visits))
     found: list[str] = []
     below = None
     while len(found) < len(visits):
-        page = await live_page(store, partitions.numbers, state=None, site="", below=below, size=100)
+        page = await list_live(store, partitions.numbers, state=None, site="", below=below, size=100)
         found += [record.visit_id for record in page.visits]
         below = page.below
     assert found == sorted(visits, reverse=True)
     assert below is None
 
 
-async def test_a_page_looks_at_a_bounded_number_of_visits(
+async def test_a_page_examines_a_limited_number_of_visits(
     partitions: Partitions, store: VisitorStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("footfall_identity.live.MOST_EXAMINED", 100)
+    monkeypatch.setattr("footfall_identity.live_visitors.MAX_EXAMINED", 100)
     at = now_ms()
     wanted = admitted("SignIn", new_id(), at - 10_000, "ann")
     await resolve(store, *(admitted("UserInfo", new_id(), at - n, "bob") for n in range(400)), wanted)
-    page = await live_page(store, partitions.numbers, state=State.AUTHENTICATED, site="", below=None, size=10)
+    page = await list_live(store, partitions.numbers, state=State.AUTHENTICATED, site="", below=None, size=10)
     assert page.visits == []
     assert page.below is not None
     looks = 1
     while not page.visits:
-        page = await live_page(store, partitions.numbers, state=State.AUTHENTICATED, site="", below=page.below, size=10)
+        page = await list_live(store, partitions.numbers, state=State.AUTHENTICATED, site="", below=page.below, size=10)
         looks += 1
     assert [record.visit_id for record in page.visits] == [wanted.visit_id]
     assert looks <= 5
@@ -123,7 +123,7 @@ async def test_visitors_are_listed_with_tokens_of_their_request(running_identity
 
 
 class Watching:
-    """A call of WatchVisitors that keeps what it gets."""
+    """A call of WatchVisitors that stores its messages."""
 
     def __init__(self, stub: Any, request: pb.WatchVisitorsRequest) -> None:
         self._call = stub.WatchVisitors(request)
@@ -147,7 +147,7 @@ class Watching:
         await asyncio.gather(self.task, return_exceptions=True)
 
 
-def told(message: Any) -> tuple[str, int, str, int, str]:
+def summary(message: Any) -> tuple[str, int, str, int, str]:
     visitor = message.visitor
     return (visitor.visit_id, message.previous_state, message.previous_identity_id, visitor.state, visitor.identity_id)
 
@@ -164,22 +164,22 @@ async def visit_of(stub: Any, *names: str, person: str = "ann", site: str = "def
 
 @pytest.fixture
 def site() -> str:
-    """A site that no other test sends events of."""
+    """A site for this test only."""
     return new_id()
 
 
 async def watching(stub: Any, **request: Any) -> Watching:
-    """Begin to watch, and return once the server reads."""
+    """Start to watch; return when the server reads."""
     watching = Watching(stub, pb.WatchVisitorsRequest(**request))
     await asyncio.sleep(0.3)
     return watching
 
 
-async def test_each_transition_is_told_with_the_state_before(shared_stub: Any, site: str) -> None:
+async def test_each_transition_is_reported_with_the_previous_state(shared_stub: Any, site: str) -> None:
     watched = await watching(shared_stub, site=site)
     await visit_of(shared_stub, "SignIn", site="another")
     visit_id = await visit_of(shared_stub, "PageEntered", "UserInfo", "SignIn", "SignOut", site=site)
-    assert [told(message) for message in await watched.has(3)] == [
+    assert [summary(message) for message in await watched.has(3)] == [
         (visit_id, ANONYMOUS, "", RECOGNIZED, "ann"),
         (visit_id, RECOGNIZED, "ann", AUTHENTICATED, "ann"),
         (visit_id, AUTHENTICATED, "ann", RECOGNIZED, "ann"),
@@ -220,9 +220,9 @@ async def test_a_watcher_resumes_after_any_message_and_misses_nothing(shared_stu
     for number in (0, 4, 9):
         resumed = await watching(shared_stub, site=site, resume_token=messages[number].resume_token)
         await visit_of(shared_stub, "SignIn", person="late", site=site)
-        expected = {told(message) for message in messages[number + 1 :]}
+        expected = {summary(message) for message in messages[number + 1 :]}
         got = await resumed.has(len(messages) - number)
-        assert {told(message) for message in got[:-1]} == expected
+        assert {summary(message) for message in got[:-1]} == expected
         assert got[-1].visitor.identity_id == "late"
         await resumed.end()
         messages.append(got[-1])
@@ -254,13 +254,13 @@ async def test_a_watcher_that_does_not_read_is_ended_and_can_resume(running_iden
         await visit_of(stub, "SignIn")
         token = (await anext(aiter(slow))).resume_token
         total = 0
-        # Until the transport's own buffers are full too.
+        # Enough to fill the buffers of the transport too.
         for _ in range(20):
             url = "https://shop.example/" + "x" * 2_000
             events = [admitted("SignIn", new_id(), now_ms(), "ann", url=url) for _ in range(100)]
             await stub.ResolveEvents(pb.ResolveEventsRequest(events=events))
             total += len(events)
-        await asyncio.sleep(1)  # so that all of them have been dropped
+        await asyncio.sleep(1)  # until the buffer has dropped them
         visits: set[str] = set()
         ended = None
         while len(visits) < total:
@@ -278,11 +278,11 @@ async def test_a_watcher_that_does_not_read_is_ended_and_can_resume(running_iden
         assert ended.reason == "WATCHER_TOO_SLOW"
 
 
-async def test_the_feed_outlives_a_failure_that_nobody_thought_of(
+async def test_the_feed_survives_an_unexpected_error(
     partitions: Partitions, store: VisitorStore, links: LinkStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stopping = asyncio.Event()
-    feed = ChangeFeed(store, links, partitions.numbers, kept=100, stopping=stopping)
+    feed = ChangeFeed(store, links, partitions.numbers, buffer_messages=100, stopping=stopping)
     running = asyncio.create_task(feed.run())
     messages = feed.watch(pb.WatchVisitorsRequest(announce_progress=True))
     await anext(messages)
@@ -301,7 +301,7 @@ async def test_the_feed_outlives_a_failure_that_nobody_thought_of(
     await asyncio.wait_for(running, 10)
 
 
-async def test_watchers_end_at_once_when_the_process_stops(running_identity: Running) -> None:
+async def test_watch_calls_end_when_the_process_stops(running_identity: Running) -> None:
     async with running_identity() as identity, identity.stub() as stub:
         watched = await watching(stub)
         identity.process.terminate()
@@ -325,10 +325,10 @@ async def test_watchers_are_bounded_and_nobody_else_is_refused_because_of_them(r
         grpc.aio.insecure_channel(identity.target) as channel,
     ):
         calls = [stub.WatchVisitors(pb.WatchVisitorsRequest(announce_progress=True)) for _ in range(300)]
-        refusals = [told for told in await asyncio.gather(*map(refusal, calls)) if told]
+        refusals = [details for details in await asyncio.gather(*map(refusal, calls)) if details]
         assert len(refusals) == 300 - 256
-        assert {told.code for told in refusals} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
-        assert all(told.retry_ms for told in refusals)
+        assert {details.code for details in refusals} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+        assert all(details.retry_ms for details in refusals)
         health = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
         assert health.status == health_pb2.HealthCheckResponse.SERVING
         visit_id = await visit_of(stub, "SignIn")

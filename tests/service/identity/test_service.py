@@ -1,4 +1,4 @@
-"""Identity as its callers see it: a process, its contract, and what it does when a store is away."""
+"""The identity process: its contract, and its behaviour without a store."""
 
 import json
 import statistics
@@ -43,7 +43,7 @@ async def is_signed_out(stub: Any, identity_id: str) -> bool:
     return bool((await identity_of(stub, identity_id)).visit_scope == RECOGNIZED)
 
 
-async def test_a_visit_is_live_at_once_and_its_identity_known_from_the_log(
+async def test_a_visit_is_live_immediately_and_its_identity_known_from_the_log(
     running_identity: Running, redis: Any
 ) -> None:
     visit_id, at = new_id(), now_ms()
@@ -109,7 +109,9 @@ async def test_identities_are_listed_by_id_in_pages(running_identity: Running, r
         ("ResolveEvents", pb.ResolveEventsRequest(events=[event_pb2.Event()] * 1_001), "events"),
     ],
 )
-async def test_bad_requests_are_told_the_field(shared_stub: Any, method: str, request_message: Any, field: str) -> None:
+async def test_bad_requests_are_answered_with_the_field(
+    shared_stub: Any, method: str, request_message: Any, field: str
+) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await getattr(shared_stub, method)(request_message)
     details = details_of(refused.value)
@@ -124,7 +126,7 @@ async def test_bad_requests_are_told_the_field(shared_stub: Any, method: str, re
         ("GetIdentity", pb.GetIdentityRequest(identity_id="nobody"), "Identity"),
     ],
 )
-async def test_what_is_not_there_is_named(
+async def test_a_missing_resource_is_named(
     shared_stub: Any, method: str, request_message: Any, resource_type: str
 ) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as refused:
@@ -133,9 +135,7 @@ async def test_what_is_not_there_is_named(
     assert (details.code, details.resource_type) == (grpc.StatusCode.NOT_FOUND, resource_type)
 
 
-async def test_what_identifies_nobody_is_live_within_300_ms_of_being_logged(
-    running_identity: Running, redis: Any
-) -> None:
+async def test_anonymous_visits_are_live_within_300_ms_of_being_logged(running_identity: Running, redis: Any) -> None:
     took = []
     async with running_identity() as identity, identity.stub() as stub:
         for _ in range(9):
@@ -147,7 +147,7 @@ async def test_what_identifies_nobody_is_live_within_300_ms_of_being_logged(
     assert statistics.median(took) < 0.3
 
 
-async def test_without_mongodb_live_state_goes_on_and_identities_come_with_its_return(
+async def test_live_state_works_without_mongodb_and_identities_catch_up(
     running_identity: Running, redis: Any, mongo_url: str
 ) -> None:
     visit_id, at = new_id(), now_ms()
@@ -164,7 +164,9 @@ async def test_without_mongodb_live_state_goes_on_and_identities_come_with_its_r
         await append(redis, sign_out, admitted("SignIn", new_id(), at, "bob"))
         visitor = await stub.GetVisitor(pb.GetVisitorRequest(visit_id=visit_id), timeout=2)
         assert (visitor.visitor.state, visitor.visitor.identity_id) == (RECOGNIZED, "ann")
-        pages = [admitted("PageEntered", new_id(), at) for _ in range(150)]  # more than records are read at a time
+        pages = [
+            admitted("PageEntered", new_id(), at) for _ in range(150)
+        ]  # more than the record consumer reads together
         for page in pages:
             await append(redis, page)
         await eventually(lambda: seen(stub, pages[-1].visit_id))
@@ -177,7 +179,7 @@ async def test_without_mongodb_live_state_goes_on_and_identities_come_with_its_r
         await eventually(lambda: is_signed_out(stub, "ann"), timeout=20)
 
 
-async def test_a_call_while_redis_is_away_is_unavailable_and_the_next_one_works(
+async def test_a_call_without_redis_is_unavailable_and_the_next_one_works(
     running_identity: Running, redis_database_url: str
 ) -> None:
     event = admitted("SignIn", new_id(), now_ms(), "ann")

@@ -1,4 +1,4 @@
-"""Timelines in Redis: whatever arrives how often, in which order and beside what, the result is the pure merge."""
+"""Timelines in Redis equal the pure merge, in any order, repetition and concurrency."""
 
 import asyncio
 import random
@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from footfall.event.v1 import event_pb2
 from footfall.event.v1.event_pb2 import Event
+from footfall_eventlog.admitted import transition_of
 from footfall_identity import metrics
 from footfall_identity.partitions import Partitions
-from footfall_identity.visit_record import touches
+from footfall_identity.visit_record import visit_updates
 from footfall_identity.visitor_store import REFRESH_MS, VisitorStore
-from footfall_timeline import Kind, State, Transition, identity_hash, merge, transition_of
+from footfall_timeline import Kind, State, Transition, identity_hash, merge
 
 from tests.tools.identity import DAY_MS, ERASURE_KEY, KEEP_MS, admitted, key, new_id, random_visit, resolve
 from tests.tools.visits import now_ms, scattered
@@ -39,7 +40,7 @@ async def test_parallel_merges_of_split_and_shuffled_visits_equal_the_pure_merge
         assert (record.site, record.global_visit_id) == (events[0].site, events[0].global_visit_id)
 
 
-async def test_of_different_events_with_one_id_the_smaller_stays(store: VisitorStore) -> None:
+async def test_the_smaller_of_two_events_with_one_id_is_kept(store: VisitorStore) -> None:
     visit_id, event_id, at = new_id(), new_id(), now_ms()
     entries = [admitted("SignIn", visit_id, at, user, event_id=event_id) for user in ("bob", "ann", "Émile", "ann|x")]
     for event in entries:
@@ -50,9 +51,7 @@ async def test_of_different_events_with_one_id_the_smaller_stays(store: VisitorS
 
 @pytest.mark.parametrize("most", [1, 2, 3, 5])
 @pytest.mark.parametrize("seed", range(3))
-async def test_the_smallest_transitions_are_kept_whatever_the_order(
-    partitions: Partitions, seed: int, most: int
-) -> None:
+async def test_the_smallest_transitions_are_kept_in_any_order(partitions: Partitions, seed: int, most: int) -> None:
     store = bounded_store(partitions, most)
     chance = random.Random(seed)  # noqa: S311
     visits = [with_copies(random_visit(chance, ["ann", "bob"]), chance) for _ in range(4)]
@@ -70,16 +69,16 @@ async def test_the_smallest_transitions_are_kept_whatever_the_order(
 def bounded_store(partitions: Partitions, most: int) -> VisitorStore:
     return VisitorStore(
         partitions,
-        keep_ms=KEEP_MS,
+        retention_ms=KEEP_MS,
         idle_ms=30 * 60_000,
-        changes_kept=1_000,
-        transitions_kept=most,
+        changelog_max_entries=1_000,
+        max_transitions=most,
         erasure_secret=ERASURE_KEY,
     )
 
 
 def with_copies(events: list[Event], chance: random.Random) -> list[Event]:
-    """The events, and of some a copy that was admitted at another time and with other proof."""
+    """Return the events, and for some a copy with another time and assurance."""
     copies: list[Event] = []
     for event in chance.sample(events, len(events) // 2):
         copy = Event()
@@ -90,21 +89,21 @@ def with_copies(events: list[Event], chance: random.Random) -> list[Event]:
             copy.transition = event_pb2.TRANSITION_KIND_SIGN_IN
             copy.token_id = chance.choice(["", "a" * 16, "b" * 16])
         copies.append(copy)
-        if chance.random() < 0.5:  # once more, with another token or by a version that knew none
+        if chance.random() < 0.5:  # again, with another token or without one
             copies.append(Event())
             copies[-1].CopyFrom(copy)
             copies[-1].token_id = chance.choice(["", "c" * 16])
     return events + copies
 
 
-async def test_a_visit_beyond_its_bound_costs_no_more_and_says_so(partitions: Partitions, redis: Any) -> None:
+async def test_a_visit_with_too_many_transitions_is_marked_and_stays_small(partitions: Partitions, redis: Any) -> None:
     store, visit_id, at = bounded_store(partitions, 50), new_id(), now_ms() - 60_000
     before = metrics.TIMELINES_TRUNCATED._value.get()
     events = [admitted("UserInfo", visit_id, at + number, f"user-{number}") for number in range(60)]
     for start in range(0, 60, 20):
         await resolve(store, *events[start : start + 20])
     record = (await store.get([visit_id]))[visit_id]
-    assert (len(record.timeline), record.is_truncated, record.fold.stamp.identity) == (50, True, "user-49")
+    assert (len(record.timeline), record.is_truncated, record.visit_state.attribution.identity) == (50, True, "user-49")
     assert metrics.TIMELINES_TRUNCATED._value.get() == before + 1
 
     name = f"{key('visit', visit_id)}:{visit_id}"
@@ -116,14 +115,14 @@ async def test_a_visit_beyond_its_bound_costs_no_more_and_says_so(partitions: Pa
     assert await redis.xlen(key("changes", visit_id)) == commands
     assert await redis.exists(f"{key('person', visit_id)}:{identity_hash(ERASURE_KEY, 'user-2000').hex()}") == 0
 
-    await resolve(store, admitted("SignIn", visit_id, at - 1, "ann"))  # late, but the earliest of all
+    await resolve(store, admitted("SignIn", visit_id, at - 1, "ann"))  # arrives last, but is the earliest
     record = (await store.get([visit_id]))[visit_id]
     assert (len(record.timeline), record.timeline[0].identity, record.timeline[-1].identity) == (50, "ann", "user-48")
 
 
 async def test_the_title_is_that_of_the_page_the_visitor_was_on_last(store: VisitorStore) -> None:
     visit_id, at, shop = new_id(), now_ms(), "https://shop.example"
-    told = [
+    events = [
         admitted("PageEntered", visit_id, at, url=f"{shop}/loans", title="Loans"),
         admitted("AddToCart", visit_id, at + 1, url=f"{shop}/loans"),
         admitted("PageEntered", visit_id, at + 2, url=f"{shop}/cart"),
@@ -131,12 +130,12 @@ async def test_the_title_is_that_of_the_page_the_visitor_was_on_last(store: Visi
         admitted("SignOut", visit_id, at + 4, url=""),
     ]
     expected = ["Loans", "Loans", "", "Loans", "Loans"]
-    for event, title in zip(told, expected, strict=True):
+    for event, title in zip(events, expected, strict=True):
         await resolve(store, event)
         assert (await store.get([visit_id]))[visit_id].title == title
 
 
-async def test_a_visit_that_the_first_version_has_written_is_read_and_goes_on(store: VisitorStore, redis: Any) -> None:
+async def test_a_visit_of_the_first_version_is_read_and_continued(store: VisitorStore, redis: Any) -> None:
     visit_id, at, event_id, device = new_id(), now_ms(), new_id(), new_id()
     name = f"{key('visit', visit_id)}:{visit_id}"
     summary = f"{at}\n{at + 5}\n{at + 5}\n1\n{device}\nshop\nhttps://shop.example/a\nb"
@@ -147,33 +146,31 @@ async def test_a_visit_that_the_first_version_has_written_is_read_and_goes_on(st
     new = (await store.get([visit_id]))[visit_id]
     assert (new.first_ms, new.last_ms, new.rev, new.url) == (at, at + 9, 2, old.url)
     assert new.timeline[0] == old.timeline[0]
-    assert new.fold.stamp.state is State.RECOGNIZED
+    assert new.visit_state.attribution.state is State.RECOGNIZED
 
 
 @pytest.mark.parametrize("token_id", ["", "a" * 16])
-async def test_what_an_erased_person_leaves_wins_over_what_it_replaces(
-    store: VisitorStore, redis: Any, token_id: str
-) -> None:
+async def test_an_erased_marker_wins_over_the_entry_it_replaces(store: VisitorStore, redis: Any, token_id: str) -> None:
     visit_id = new_id()
     event = admitted("SignIn", visit_id, now_ms(), "ann")
     event.assurance, event.token_id = event_pb2.ASSURANCE_PROVEN, token_id
-    [touch] = touches([(event, transition_of(event))])
-    await store.merge([touch])
-    touch.transitions = [t._replace(identity="") for t in touch.transitions]
-    assert await store.merge([touch]) == {visit_id}
+    [update] = visit_updates([(event, transition_of(event))])
+    await store.merge([update])
+    update.transitions = [t._replace(identity="") for t in update.transitions]
+    assert await store.merge([update]) == {visit_id}
     record = (await store.get([visit_id]))[visit_id]
     assert record.timeline[0].is_erased
     assert await resolve(store, event) == []
     changes = await redis.xrange(key("changes", visit_id))
-    assert b"ann" not in repr(changes[-1]).encode(), "what it was before is not told"
+    assert b"ann" not in repr(changes[-1]).encode(), "the previous value is not stored"
 
 
-async def test_only_visits_whose_timeline_changed_are_answered(store: VisitorStore) -> None:
+async def test_only_visits_with_a_changed_timeline_are_returned(store: VisitorStore) -> None:
     visit_id, at = new_id(), now_ms()
     page, sign_in = admitted("PageEntered", visit_id, at), admitted("SignIn", visit_id, at + 1, "ann")
     assert await resolve(store, page) == []
     [record] = await resolve(store, page, sign_in)
-    assert record.fold.stamp.state is State.AUTHENTICATED
+    assert record.visit_state.attribution.state is State.AUTHENTICATED
     assert await resolve(store, page, sign_in) == []
 
 
@@ -215,9 +212,7 @@ async def test_a_visit_is_live_by_when_its_last_event_happened(store: VisitorSto
     assert await redis.zscore(f"{key('live', live)}:known", live) == now
 
 
-async def test_a_timeline_outlives_its_last_touch_by_the_retention_and_so_does_the_index(
-    store: VisitorStore, redis: Any
-) -> None:
+async def test_timeline_and_index_outlive_the_last_update_by_the_retention(store: VisitorStore, redis: Any) -> None:
     visit_id = new_id()
     name = f"{key('visit', visit_id)}:{visit_id}"
     person = f"{key('person', visit_id)}:{identity_hash(ERASURE_KEY, 'ann').hex()}"
@@ -226,13 +221,13 @@ async def test_a_timeline_outlives_its_last_touch_by_the_retention_and_so_does_t
         assert KEEP_MS <= await redis.pttl(name) <= KEEP_MS + REFRESH_MS
         assert await redis.pttl(person) > await redis.pttl(name)
         assert await redis.zrange(person, 0, -1) == [visit_id.encode()]
-        # A week later; the person is not named again.
+        # A week later; the identity is not named again.
         await redis.pexpire(name, DAY_MS)
         await redis.delete(person)
         await resolve(store, admitted("PageEntered", visit_id, now_ms()))
 
 
-async def test_changes_and_who_was_live_last_end_also_when_nothing_more_is_merged(
+async def test_changes_and_live_visits_expire_without_further_merges(
     store: VisitorStore, partitions: Partitions, redis: Any
 ) -> None:
     visit_id = new_id()
@@ -241,23 +236,23 @@ async def test_changes_and_who_was_live_last_end_also_when_nothing_more_is_merge
     keys = partitions.keys[number]
     await store.remove_expired(number)
     assert (await redis.xlen(keys.changes), await redis.zcard(keys.live_known)) == (1, 1)
-    _, last = await store.bounds_of_changes(number)
+    _, last = await store.change_bounds(number)
 
     a_minute_later = VisitorStore(
         partitions,
-        keep_ms=-60_000,
+        retention_ms=-60_000,
         idle_ms=-60_000,
-        changes_kept=1_000,
-        transitions_kept=1_000,
+        changelog_max_entries=1_000,
+        max_transitions=1_000,
         erasure_secret=ERASURE_KEY,
     )
     await a_minute_later.remove_expired(number)
     assert (await redis.xlen(keys.changes), await redis.zcard(keys.live_known)) == (0, 0)
-    assert await store.bounds_of_changes(number) == (last, last), "only whoever has seen the last one may resume"
+    assert await store.change_bounds(number) == (last, last), "only whoever has seen the last one may resume"
 
 
 @pytest.mark.parametrize("token_id", ["", "a" * 16])
-async def test_events_that_a_tombstone_covers_name_nobody(store: VisitorStore, redis: Any, token_id: str) -> None:
+async def test_events_before_a_tombstone_name_no_identity(store: VisitorStore, redis: Any, token_id: str) -> None:
     visit_id, erased_at = new_id(), now_ms()
     person = identity_hash(ERASURE_KEY, "ann").hex()
     await redis.hset(key("tombstones", visit_id), person, f"{erased_at:013d}")
@@ -281,7 +276,7 @@ async def test_a_live_visit_takes_at_most_500_bytes(store: VisitorStore, redis: 
         await resolve(store, *(admitted("SignIn", v, now_ms(), f"{v[:8]}@mail.example") for v in known))
     used = 0
     async for name in redis.scan_iter(count=1_000):
-        if not name.startswith(b"changes:"):  # bounded by number, not by visits
+        if not name.startswith(b"changes:"):  # limited by number, not by visits
             used += await redis.memory_usage(name, samples=0)
     print(f"{used / len(visits):.0f} bytes a live visit")  # noqa: T201
     assert used / len(visits) <= 500

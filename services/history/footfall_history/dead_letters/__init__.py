@@ -1,7 +1,7 @@
-"""Events that cannot be stored: kept in Redis with the reason, until somebody repairs, replays or discards them."""
+"""Dead letters: events that cannot be stored, kept in Redis with the reason until replayed, discarded or expired."""
 
 from footfall_history.dead_letters.command import run_dead_letters
-from footfall_history.dead_letters.letters import DeadLetters, DeadLettersFullError
-from footfall_history.dead_letters.stamped import stamped_letters
+from footfall_history.dead_letters.documents import dead_letter_documents
+from footfall_history.dead_letters.queue import DeadLetter, DeadLetterQueue, DeadLettersFullError
 
-__all__ = ["DeadLetters", "DeadLettersFullError", "run_dead_letters", "stamped_letters"]
+__all__ = ["DeadLetter", "DeadLetterQueue", "DeadLettersFullError", "dead_letter_documents", "run_dead_letters"]

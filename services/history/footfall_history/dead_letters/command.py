@@ -1,4 +1,4 @@
-"""Turns `footfall-history dead-letters ...` into letters listed, shown, repaired, replayed and discarded."""
+"""The command `footfall-history dead-letters`: list, show, repair, replay and discard."""
 
 import argparse
 import asyncio
@@ -15,78 +15,80 @@ from footfall_servicekit.background import RefusalError
 from footfall_servicekit.settings import load
 
 from footfall_history.dead_letters import repair
-from footfall_history.dead_letters.letters import DeadLetters, DeadLettersFullError, Letter
+from footfall_history.dead_letters.queue import DeadLetter, DeadLetterQueue, DeadLettersFullError
 from footfall_history.dead_letters.repair import RepairError
-from footfall_history.log import Log, Unavailable
+from footfall_history.event_log import TRANSIENT_LOG_ERRORS, EventLog
 from footfall_history.settings import DAY_MS, HistorySettings
 
-_PATIENCE_S: Final = 10.0
+_TIMEOUT_S: Final = 10.0
 
-Command = Callable[[DeadLetters, argparse.Namespace], Awaitable[int]]
+Command = Callable[[DeadLetterQueue, argparse.Namespace], Awaitable[int]]
 
 
 def run_dead_letters(arguments: list[str]) -> int:
-    """Carry out one command; the exit code: 0 done, 1 not (all) done, 2 not understood."""
+    """Run one command. Returns the exit code: 0 done, 1 failed in whole or in part, 2 usage error."""
     options = _parser().parse_args(arguments)
     settings = load(HistorySettings)
     options.max_age_ms = settings.max_event_age_days * DAY_MS
-    logs.configure("history", "critical")  # what goes wrong is told below
+    logs.configure("history", "critical")  # errors are written to standard error instead
     try:
         return asyncio.run(_run(settings, options))
-    except (*Unavailable, TimeoutError):
-        sys.stderr.write("Redis does not answer\n")
+    except (*TRANSIENT_LOG_ERRORS, TimeoutError):
+        sys.stderr.write("Redis does not answer. Check REDIS_URL and try again.\n")
     except DeadLettersFullError:
-        sys.stderr.write("too many letters lie in that partition: replay or discard some\n")
+        sys.stderr.write("The partition has too many dead letters. Replay or discard some first.\n")
     except (RepairError, RefusalError) as error:
         sys.stderr.write(f"{error}\n")
     return 1
 
 
 async def _run(settings: HistorySettings, options: argparse.Namespace) -> int:
-    log = Log(settings.redis_url, settings.partitions, settings.redis_timeout_ms)
+    log = EventLog(settings.redis_url, settings.partitions, settings.redis_timeout_ms)
     try:
-        async with asyncio.timeout(_PATIENCE_S):
+        async with asyncio.timeout(_TIMEOUT_S):
             await log.check()
         command: Command = options.run
-        letters = DeadLetters(
+        queue = DeadLetterQueue(
             log,
-            kept_ms=settings.event_retention_days * DAY_MS,
-            bound=settings.max_dead_letters,
-            bound_of_visit=settings.max_dead_letters_per_visit,
+            retention_ms=settings.event_retention_days * DAY_MS,
+            max_per_partition=settings.max_dead_letters,
+            max_per_visit=settings.max_dead_letters_per_visit,
         )
-        return await command(letters, options)
+        return await command(queue, options)
     finally:
         await log.close()
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="footfall-history dead-letters", description="What could not be stored.")
+    parser = argparse.ArgumentParser(
+        prog="footfall-history dead-letters", description="Handle events that could not be stored."
+    )
     commands = parser.add_subparsers(required=True)
 
-    listing = commands.add_parser("list", help="print time put aside, id and reason of each, oldest first")
+    listing = commands.add_parser("list", help="print time of creation, id and reason of each, oldest first")
     listing.set_defaults(run=_list)
 
-    show = commands.add_parser("show", help="print one, without what may be about a person")
+    show = commands.add_parser("show", help="print one, without fields that may be about a person")
     show.add_argument("id")
-    show.add_argument("--data", action="store_true", help="print all of the event")
+    show.add_argument("--data", action="store_true", help="print all fields of the event")
     show.set_defaults(run=_show)
 
-    fix = commands.add_parser("repair", help="change one, to be replayed; its new id is printed")
+    fix = commands.add_parser("repair", help="change the event of one and print its new id; replay it afterwards")
     fix.add_argument("id")
     pair = "FIELD=JSON"
     fix.add_argument("--set", action="append", type=_pair, default=[], metavar=pair, help="set a field; repeatable")
-    fix.add_argument("--drop", action="append", default=[], metavar="FIELD", help="drop a field; repeatable")
-    fix.add_argument("--event", metavar="FILE", help="take this event instead, as printed by show --data; -: stdin")
+    fix.add_argument("--drop", action="append", default=[], metavar="FIELD", help="remove a field; repeatable")
+    fix.add_argument("--event", metavar="FILE", help="replace the event by one as `show --data` prints it; -: stdin")
     fix.set_defaults(run=_repair)
 
     for name, command, words in (
-        ("replay", _replay, "append these to the log again, for history and identity to read"),
-        ("discard", _discard, "remove these for good"),
+        ("replay", _replay, "append these to the event log again, for history and identity to read"),
+        ("discard", _discard, "remove these permanently"),
     ):
-        several = commands.add_parser(name, help=words, allow_abbrev=False)  # `--a` must not mean everything
+        several = commands.add_parser(name, help=words, allow_abbrev=False)  # `--a` must not be taken for --all
         which = several.add_mutually_exclusive_group(required=True)
         which.add_argument("ids", nargs="*", default=[], metavar="id")
-        which.add_argument("--all", action="store_true")
+        which.add_argument("--all", action="store_true", help="all dead letters")
         several.set_defaults(run=command)
     return parser
 
@@ -98,101 +100,103 @@ def _pair(text: str) -> tuple[str, str]:
     return name, value
 
 
-async def _list(letters: DeadLetters, _options: argparse.Namespace) -> int:
-    async for letter in _all(letters):
+async def _list(queue: DeadLetterQueue, _options: argparse.Namespace) -> int:
+    async for letter in _all(queue):
         _print(_line(letter))
     return 0
 
 
-async def _show(letters: DeadLetters, options: argparse.Namespace) -> int:
-    letter = await _found(letters, options.id)
+async def _show(queue: DeadLetterQueue, options: argparse.Namespace) -> int:
+    letter = await _find(queue, options.id)
     sys.stderr.write(f"{_line(letter)}\n")
     if letter.batch:
-        _print(repair.shown(letter.batch.events[0], is_whole=options.data).decode())
+        _print(repair.to_json(letter.batch.events[0], is_whole=options.data).decode())
     return 0
 
 
-async def _repair(letters: DeadLetters, options: argparse.Namespace) -> int:
-    letter = await _found(letters, options.id)
+async def _repair(queue: DeadLetterQueue, options: argparse.Namespace) -> int:
+    letter = await _find(queue, options.id)
     old = letter.batch
     if options.event:
-        event = _given(options.event)
+        event = _read_event(options.event)
     elif old:
         event = repair.changed(old.events[0], dict(options.set), options.drop)
     else:
-        raise RepairError("it holds no event: give one by --event")
+        raise RepairError("The dead letter holds no event. Give one by --event.")
     event.context_index = 0
-    new = EventBatch(contexts=old.contexts if old else [EventContext(received_time_ms=letter.aside_ms)], events=[event])
+    new = EventBatch(
+        contexts=old.contexts if old else [EventContext(received_time_ms=letter.created_ms)], events=[event]
+    )
     repair.check_change(old, new)
-    _print(await letters.replace(letter, new, f"repaired; it was: {letter.reason}"))
+    _print(await queue.replace(letter, new, f"repaired; it was: {letter.reason}"))
     return 0
 
 
-def _given(file: str) -> Event:
+def _read_event(file: str) -> Event:
     try:
-        return repair.read(sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes())
+        return repair.from_json(sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes())
     except OSError as error:
         raise RepairError(f"{file}: {error.strerror}") from None
 
 
-async def _replay(letters: DeadLetters, options: argparse.Namespace) -> int:
-    """Put back what history can store now.
+async def _replay(queue: DeadLetterQueue, options: argparse.Namespace) -> int:
+    """Replay dead letters that history can store now, except events older than admission accepts.
 
-    What happened longer ago than admission accepts is not: identity, which has forgotten its visit, would begin it anew
-    with this event alone, and a stored twin of it may have expired.
+    Identity has forgotten the visit of such an event and would begin a new one, and a duplicate that history stored may
+    have expired.
     """
     exit_code = 0
-    async for letter in _asked_for(letters, options):
+    async for letter in _selected(queue, options):
         try:
             _check_replay(letter, options.max_age_ms)
         except RepairError as error:
             sys.stderr.write(f"{letter.id}: not replayed: {error}\n")
             exit_code = 1
         else:
-            if await letters.replay(letter):
+            if await queue.replay(letter):
                 _print(letter.id)
     return exit_code
 
 
-def _check_replay(letter: Letter, max_age_ms: int) -> None:
+def _check_replay(letter: DeadLetter, max_age_ms: int) -> None:
     if letter.batch is None:
-        raise RepairError("it holds no event")
+        raise RepairError("it holds no event; repair or discard it")
     repair.check(letter.batch)
     if letter.batch.events[0].event_time_ms < time.time_ns() // 1_000_000 - max_age_ms:
-        raise RepairError("it happened longer ago than MAX_EVENT_AGE_DAYS")
+        raise RepairError("the event is older than MAX_EVENT_AGE_DAYS; discard it")
 
 
-async def _discard(letters: DeadLetters, options: argparse.Namespace) -> int:
-    async for letter in _asked_for(letters, options):
-        await letters.remove([letter])
+async def _discard(queue: DeadLetterQueue, options: argparse.Namespace) -> int:
+    async for letter in _selected(queue, options):
+        await queue.remove([letter])
         _print(letter.id)
     return 0
 
 
-async def _asked_for(letters: DeadLetters, options: argparse.Namespace) -> AsyncIterator[Letter]:
+async def _selected(queue: DeadLetterQueue, options: argparse.Namespace) -> AsyncIterator[DeadLetter]:
     if options.all:
-        async for letter in _all(letters):
+        async for letter in _all(queue):
             yield letter
     for letter_id in options.ids:
-        yield await _found(letters, letter_id)
+        yield await _find(queue, letter_id)
 
 
-async def _all(letters: DeadLetters) -> AsyncIterator[Letter]:
-    for number in range(letters.partitions):
-        async for letter in letters.each(number):
+async def _all(queue: DeadLetterQueue) -> AsyncIterator[DeadLetter]:
+    for number in range(queue.partitions):
+        async for letter in queue.in_partition(number):
             yield letter
 
 
-async def _found(letters: DeadLetters, letter_id: str) -> Letter:
-    letter = await letters.find(letter_id)
+async def _find(queue: DeadLetterQueue, letter_id: str) -> DeadLetter:
+    letter = await queue.find(letter_id)
     if letter is None:
-        raise RepairError(f"no letter has the id {letter_id}")
+        raise RepairError(f"There is no dead letter {letter_id}. `dead-letters list` prints all ids.")
     return letter
 
 
-def _line(letter: Letter) -> str:
-    put_aside = datetime.fromtimestamp(letter.aside_ms / 1000, UTC).isoformat(timespec="seconds")
-    return f"{put_aside}\t{letter.id}\t{letter.reason}"
+def _line(letter: DeadLetter) -> str:
+    created = datetime.fromtimestamp(letter.created_ms / 1000, UTC).isoformat(timespec="seconds")
+    return f"{created}\t{letter.id}\t{letter.reason}"
 
 
 def _print(line: str) -> None:

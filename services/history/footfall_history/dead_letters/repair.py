@@ -1,4 +1,4 @@
-"""Turns a dead letter's event into JSON that an operator can change, and JSON into an event that can be stored."""
+"""Turns the event of a dead letter into JSON that an operator can change, and such JSON into an event."""
 
 import base64
 from collections.abc import Mapping
@@ -6,21 +6,24 @@ from typing import Any, Final
 
 import msgspec
 from footfall.event.v1.event_pb2 import Event, EventBatch
-from footfall_timeline import UnfitEventError, transition_of
+from footfall_eventlog.admitted import InvalidEventError, transition_of
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 
 _HARMLESS: Final = ("visit_id", "event_id", "event_name", "site", "event_time_ms", "transition", "assurance")
-"""What may be shown of an event unasked: nothing of it is about a person."""
+"""Fields of an event that contain nothing about a person."""
 
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class RepairError(Exception):
-    """What is asked for makes no event that can be stored. The text says why."""
+    """The request does not result in an event that can be stored. The message says why."""
 
 
-def shown(event: Event, *, is_whole: bool) -> bytes:
-    """An event as JSON: the fields of footfall.event.v1.Event, with `data` instead of `data_json`."""
+def to_json(event: Event, *, is_whole: bool) -> bytes:
+    """An event as JSON: the fields of footfall.event.v1.Event, with `data` instead of `data_json`.
+
+    All fields, or only those that contain nothing about a person.
+    """
     fields = MessageToDict(event, preserving_proto_field_name=True)
     if not is_whole:
         fields = {name: fields[name] for name in _HARMLESS if name in fields}
@@ -30,7 +33,7 @@ def shown(event: Event, *, is_whole: bool) -> bytes:
 
 
 def changed(event: Event, changes: Mapping[str, str], dropped: list[str]) -> Event:
-    """The event with these fields set to what is JSON (else to the text) and those dropped. Raises RepairError."""
+    """The event with fields changed and removed. A value that is not JSON is taken as text. Raises RepairError."""
     fields = MessageToDict(event, preserving_proto_field_name=True)
     for name in dropped:
         fields.pop("data_json" if name == "data" else name, None)
@@ -44,8 +47,8 @@ def changed(event: Event, changes: Mapping[str, str], dropped: list[str]) -> Eve
     return _event(fields)
 
 
-def read(text: bytes) -> Event:
-    """The event that a text as `shown` gives stands for. Raises RepairError."""
+def from_json(text: bytes) -> Event:
+    """The event in JSON as `to_json` returns it. Raises RepairError."""
     try:
         raw = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
         return _event({name: value if name == "data" else msgspec.json.decode(value) for name, value in raw.items()})
@@ -63,24 +66,24 @@ def _event(fields: dict[str, Any]) -> Event:
 
 
 def check(batch: EventBatch) -> None:
-    """Raises RepairError when history would put the one event of this batch aside at sight."""
+    """Raises RepairError if the single event of a batch is malformed, so that it would become a dead letter again."""
     [event] = batch.events
     try:
         transition_of(event)
-    except UnfitEventError as error:
+    except InvalidEventError as error:
         raise RepairError(str(error)) from None
     if event.data_json and not _is_object(event.data_json):
         raise RepairError("data is no JSON object")
 
 
 def check_change(old: EventBatch | None, new: EventBatch) -> None:
-    """Raises RepairError when an event that is new in the place of another may not be.
+    """Raises RepairError if a dead letter's event must not be replaced by the new one.
 
-    Where the other was fit, identity has read it, and history may have merged its transition: a timeline that has two
-    different entries for one event keeps the smaller one, whichever is right.
+    If the old event was well-formed, identity has read it and history may have merged its transition. A timeline with
+    two different entries for one event keeps the smaller one, which may be the wrong one.
     """
     check(new)
-    if old is None or not _is_fit(old):
+    if old is None or not _is_well_formed(old):
         return
     [before], [after] = old.events, new.events
     if (before.visit_id, before.event_id, transition_of(before)) != (
@@ -88,10 +91,10 @@ def check_change(old: EventBatch | None, new: EventBatch) -> None:
         after.event_id,
         transition_of(after),
     ):
-        raise RepairError("identity has read it: its ids, its transition and whom it names can no longer be changed")
+        raise RepairError("identity has read it: its ids, time, transition and identity can no longer be changed")
 
 
-def _is_fit(batch: EventBatch) -> bool:
+def _is_well_formed(batch: EventBatch) -> bool:
     try:
         check(batch)
     except RepairError:

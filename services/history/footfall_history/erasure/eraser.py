@@ -1,4 +1,4 @@
-"""Turns erasures, from the log and from calls, into events, visits and dead letters that do not know the person."""
+"""Erases identities from events, visits and dead letters."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
@@ -9,56 +9,61 @@ from footfall.event.v1.event_pb2 import Erasure
 from footfall_servicekit.errors import RequestError
 from footfall_timeline import order_key
 
-from footfall_history.dead_letters import DeadLetters, stamped_letters
+from footfall_history.dead_letters import DeadLetterQueue, dead_letter_documents
 from footfall_history.storage import Document, Preview, Store, Tombstones, erase_in_visit
 
 _log = structlog.get_logger()
 
 
-class Erased(NamedTuple):
-    """What an erasure has taken so far, by whomever it was applied."""
+class ErasureCounts(NamedTuple):
+    """What one erasure has changed so far, by all processes that applied it."""
 
     visit_count: int
     event_count: int
 
 
 class Eraser:
-    """Applies erasures, each as often as it comes."""
+    """Applies erasures, which arrive by RPC and by the event log. An erasure may be applied repeatedly.
 
-    def __init__(self, store: Store, tombstones: Tombstones, letters: DeadLetters, preview: Preview) -> None:
+    Methods raise TRANSIENT_STORE_ERRORS and TRANSIENT_LOG_ERRORS.
+    """
+
+    def __init__(self, store: Store, tombstones: Tombstones, dead_letters: DeadLetterQueue, preview: Preview) -> None:
         self._store = store
         self._preview = preview
         self._tombstones = tombstones
-        self._letters = letters
-        # The log and a call bring the same erasure at about the same time: the second then finds the counts complete.
-        self._one_at_a_time = asyncio.Lock()
+        self._dead_letters = dead_letters
+        # The log and an RPC bring the same erasure at about the same time. The second finds complete counts.
+        self._lock = asyncio.Lock()
 
-    async def erase(self, identity: str, erasure: Erasure) -> Erased:
-        """Erase a person who is named. Raises RequestError when the erasure is not that person's."""
+    async def erase(self, identity: str, erasure: Erasure) -> ErasureCounts:
+        """Apply an erasure to an identity. Raises RequestError for another identity's hash, or without a key."""
         if not self._tombstones.has_key:
-            raise RequestError.failed_precondition("NO_ERASURE_KEY", "ERASURE_KEY is not set, so nobody can be erased")
+            raise RequestError.failed_precondition(
+                "NO_ERASURE_KEY", "ERASURE_KEY is not set, so no identity can be erased"
+            )
         if self._tombstones.hash_of(identity) != erasure.identity_hash.hex():
             raise RequestError.invalid("erasure.identity_hash", "must be that of identity_id")
-        return await self._apply(erasure, {"identities": identity}, range(self._letters.partitions))
+        return await self._apply(erasure, {"identities": identity}, range(self._dead_letters.partitions))
 
-    async def remember(self, erasure: Erasure) -> None:
-        """Remember whom an erasure found in the log is about. To be called before `apply`.
+    async def record(self, erasure: Erasure) -> None:
+        """Store the tombstone of an erasure from the log. Call this before `apply`.
 
-        Raises RuntimeError without a key: then it cannot be known who that is, and it must not be passed over.
+        Raises RuntimeError without an erasure key: the identity cannot be determined, and the erasure must not be lost.
         """
         if not self._tombstones.has_key:
-            _log.error("an erasure waits in the log until ERASURE_KEY is set, and so does what follows it")
+            _log.error("the log holds an erasure and is not read any further until ERASURE_KEY is set")
             raise RuntimeError("ERASURE_KEY is not set")
         await self._put_tombstone(erasure)
 
     async def apply(self, number: int, erasure: Erasure) -> None:
-        """Erase whom an erasure found in the log of a partition is about."""
+        """Apply an erasure from the log of a partition."""
         await self._apply(erasure, {"identity_hashes": erasure.identity_hash.hex()}, [number])
 
-    async def _apply(self, erasure: Erasure, visits: Document, partitions: Iterable[int]) -> Erased:
-        """Remember first, then look for visits: what a consumer merges in between it looks up itself."""
+    async def _apply(self, erasure: Erasure, visits: Document, partitions: Iterable[int]) -> ErasureCounts:
+        """Store the tombstone, then change visits: a consumer that merges events in between sees the tombstone."""
         hashed, until_ms = erasure.identity_hash.hex(), erasure.erase_time_ms
-        async with self._one_at_a_time:
+        async with self._lock:
             await self._put_tombstone(erasure)
             visit_count = event_count = 0
             async for visit_id, identity in self._visits(visits, hashed, until_ms):
@@ -66,17 +71,17 @@ class Eraser:
                 visit_count += is_changed
                 event_count += events
             for number in partitions:
-                event_count += await self.erase_letters(number)
+                event_count += await self.erase_dead_letters(number)
             await self._store.journal()
             sums = await self._store.count_erased(hashed, erasure.erasure_id, visit_count, event_count)
-            return Erased(*sums)
+            return ErasureCounts(*sums)
 
     async def _put_tombstone(self, erasure: Erasure) -> None:
         hashed = erasure.identity_hash.hex()
         await self._store.put_tombstone(hashed, erasure.erase_time_ms, self._tombstones.key_check)
 
     async def _visits(self, where: Document, hashed: str, until_ms: int) -> AsyncIterator[tuple[str, str]]:
-        """The visits whose timeline names a person, and then those where only other events still do, each with how."""
+        """The visits to change, with the identity: first those listed under it, then those whose events name it."""
         async for document in self._store.each_visit(where):
             for identity in document["identities"]:
                 if self._tombstones.hash_of(identity) == hashed:
@@ -84,24 +89,24 @@ class Eraser:
         for visit_id, identity in await self._store.visits_naming(hashed, order_key(until_ms + 1, "")):
             yield visit_id, identity
 
-    async def erase_letters(self, number: int) -> int:
-        """Remove the dead letters of a partition whose events would be stored as erased; return how many.
+    async def erase_dead_letters(self, number: int) -> int:
+        """Remove the dead letters of a partition whose events would be stored as erased. Returns their number.
 
-        To be called after letters were put aside, and after visits were erased: so one of the two sees the other.
-        Whose an entry is that cannot be read nobody can tell: it expires.
+        Call this after storing dead letters and after erasing visits: then an event in a dead letter is erased
+        whichever came first. The identity of a malformed log entry is not known, so such a dead letter expires.
         """
         if not self._tombstones.has_key:
             return 0
-        letters = await stamped_letters(self._letters, self._preview, number)
-        unfit = [batch.events[0] for _, batch, document in letters if document is None]
-        forgotten = await self._tombstones.of({event.identity_id for event in unfit if event.identity_id})
-        visits = await self._tombstones.visits({event.visit_id for event in unfit})
-        gone = []
+        letters = await dead_letter_documents(self._dead_letters, self._preview, number)
+        malformed = [batch.events[0] for _, batch, document in letters if document is None]
+        erased = await self._tombstones.erase_times({event.identity_id for event in malformed if event.identity_id})
+        visits = await self._tombstones.read_visits({event.visit_id for event in malformed})
+        removed = []
         for letter, batch, document in letters:
             [event] = batch.events
             visit = visits.get(event.visit_id)
-            is_unfit_but_theirs = event.identity_id in forgotten or (visit is not None and visit.is_forgotten)
-            if document.get("erased") if document else is_unfit_but_theirs:
-                gone.append(letter)
-        await self._letters.remove(gone)
-        return len(gone)
+            is_erased = event.identity_id in erased or (visit is not None and visit.is_erased)
+            if document.get("erased") if document else is_erased:
+                removed.append(letter)
+        await self._dead_letters.remove(removed)
+        return len(removed)

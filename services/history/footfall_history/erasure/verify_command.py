@@ -1,7 +1,7 @@
-"""Turns `footfall-history verify-erasure ID` into what the stores still hold of a person: a search through all bytes.
+"""The command `footfall-history verify-erasure`: searches Redis and MongoDB for what remains of an identity.
 
-It looks into the whole Redis and the whole database, so also into what identity keeps there. What it finds where
-docs/privacy.md says that something may be left is printed as `listed`, all else as `left`.
+It searches all keys and collections, also those of other services. A finding in a place where docs/privacy.md says
+that data may remain is printed as `listed`, any other as `left`.
 """
 
 import argparse
@@ -13,56 +13,58 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 from urllib.parse import quote, quote_plus
 
+from footfall_eventlog.log import STREAM_PREFIX
 from footfall_servicekit import logs
 from footfall_servicekit.background import RefusalError
 from footfall_servicekit.settings import load
 
-from footfall_history.log import Log
-from footfall_history.log import Unavailable as LogUnavailable
+from footfall_history.event_log import TRANSIENT_LOG_ERRORS, EventLog
 from footfall_history.settings import HistorySettings
-from footfall_history.storage import Store
-from footfall_history.storage import Unavailable as StoreUnavailable
+from footfall_history.storage import TRANSIENT_STORE_ERRORS, Store
 
-_PATIENCE_S: Final = 10.0
-# What is shorter is in many a hash and number: it is looked for as a word of its own.
+_TIMEOUT_S: Final = 10.0
+# Shorter ids occur within hashes and numbers, so they must not touch another letter or digit.
 _SHORT: Final = 8
 _WORD: Final = rb"[0-9A-Za-z]"
 
-Places = AsyncIterator[tuple[str, str]]
-"""Where something was found, and why something may be there; empty when nothing may."""
+Findings = AsyncIterator[tuple[str, str]]
+"""Places where an id was found, each with the reason why it may be there; empty when it must not."""
 
 
 def run_verify_erasure(arguments: list[str]) -> int:
-    """Carry out the command; the exit code: 0 nothing is left but what is listed, 1 something is, 2 not understood."""
+    """Run the command. Returns the exit code: 0 nothing is left, 1 something is or the search failed, 2 usage error."""
     parser = argparse.ArgumentParser(
-        prog="footfall-history verify-erasure", description="Search Redis and MongoDB for what is left of a person."
+        prog="footfall-history verify-erasure",
+        description="Search Redis and MongoDB for what remains of an identity after its erasure.",
     )
     parser.add_argument(
-        "id", help="the identity's id; -: read from standard input, so that it is in no list of processes"
+        "id", help="the identity's id; -: read it from standard input, so that it appears in no list of processes"
     )
     identity = parser.parse_args(arguments).id
     identity = sys.stdin.readline().rstrip("\n") if identity == "-" else identity
     if not identity:
         parser.error("id: must not be empty")
     settings = load(HistorySettings)
-    logs.configure("history", "critical")  # what goes wrong is told below
+    logs.configure("history", "critical")  # errors are written to standard error instead
     try:
         return asyncio.run(_verify(settings, identity))
-    except (*LogUnavailable, *StoreUnavailable, TimeoutError):
-        sys.stderr.write("a store does not answer: nothing is known\n")
+    except (*TRANSIENT_LOG_ERRORS, *TRANSIENT_STORE_ERRORS, TimeoutError):
+        sys.stderr.write(
+            "Redis or MongoDB does not answer, so nothing is known. Check REDIS_URL and MONGO_URL and try again.\n"
+        )
     except RefusalError as error:
         sys.stderr.write(f"{error}\n")
     return 1
 
 
 async def _verify(settings: HistorySettings, identity: str) -> int:
-    log = Log(settings.redis_url, settings.partitions, settings.redis_timeout_ms)
+    log = EventLog(settings.redis_url, settings.partitions, settings.redis_timeout_ms)
     store = Store.open(settings.mongo_url, settings.mongo_database, settings.mongo_timeout_ms)
-    wanted, exit_code = forms(identity), 0
+    pattern, exit_code = search_pattern(identity), 0
     try:
-        async with asyncio.timeout(_PATIENCE_S):
+        async with asyncio.timeout(_TIMEOUT_S):
             await log.check()
-        for places in (_in_redis(log, wanted), _in_mongodb(store, wanted, identity)):
+        for places in (_in_redis(log, pattern), _in_mongodb(store, pattern, identity)):
             async for place, reason in places:
                 sys.stdout.write(f"listed\t{place}\t{reason}\n" if reason else f"left\t{place}\n")
                 exit_code = exit_code if reason else 1
@@ -72,8 +74,8 @@ async def _verify(settings: HistorySettings, identity: str) -> int:
     return exit_code
 
 
-def forms(identity: str) -> re.Pattern[bytes]:
-    """An identity's id as it is, and as it is written in JSON and in addresses."""
+def search_pattern(identity: str) -> re.Pattern[bytes]:
+    """Matches an identity's id as it is, and as it is escaped in JSON and in URLs."""
     escaped = {json.dumps(identity, ensure_ascii=is_ascii)[1:-1] for is_ascii in (True, False)}
     quoted = {quote(identity), quote(identity, safe=""), quote_plus(identity)}
     quoted |= {re.sub("%[0-9A-F]{2}", lambda found: found[0].lower(), text) for text in quoted}
@@ -81,34 +83,34 @@ def forms(identity: str) -> re.Pattern[bytes]:
     return re.compile(b"(?<!%b)(?:%b)(?!%b)" % (_WORD, texts, _WORD) if len(identity) < _SHORT else texts)
 
 
-async def _in_redis(log: Log, wanted: re.Pattern[bytes]) -> Places:
-    async for key, pieces in log.contents():
-        async for piece in pieces:
-            if wanted.search(key) or wanted.search(piece):
+async def _in_redis(log: EventLog, pattern: re.Pattern[bytes]) -> Findings:
+    async for key, parts in log.raw_contents():
+        async for part in parts:
+            if pattern.search(key) or pattern.search(part):
                 yield f"redis {key.decode(errors='replace')}", _why_in_redis(key)
                 break
 
 
 def _why_in_redis(key: bytes) -> str:
-    if key.startswith(b"log:"):
-        return "the log holds it until it is trimmed"
+    if key.startswith(STREAM_PREFIX.encode()):
+        return "the event log, until the entry is trimmed"
     if key.startswith(b"slow:"):
-        return "events that wait hold it until history has stored them"
+        return "events of slow visits, until history has stored them"
     if key.startswith(b"aside:") and b":entry/" in key:
-        return "a dead letter that cannot be read, until it is discarded or expires"
+        return "a malformed log entry among the dead letters, until it is discarded or expires"
     return ""
 
 
-async def _in_mongodb(store: Store, wanted: re.Pattern[bytes], identity: str) -> Places:
+async def _in_mongodb(store: Store, pattern: re.Pattern[bytes], identity: str) -> Findings:
     async for collection, document in store.raw_documents():
-        if wanted.search(document.raw):
+        if pattern.search(document.raw):
             yield f"mongodb {collection} {document['_id']}", _why_in_mongodb(collection, document, identity)
 
 
 def _why_in_mongodb(collection: str, document: Mapping[str, Any], identity: str) -> str:
     names = [document.get(field) for field in ("_id", "identity_id", "names_identity_id")]
     if collection == "contacts":
-        return "a contact of the contact center, until it is deleted there"
+        return "a contact of the contact center, until it is deleted"
     if collection in {"events", "identities"} and identity not in names:
-        return "an event or a profile that is not theirs says it"
+        return "content of another visitor's event or of another identity"
     return ""

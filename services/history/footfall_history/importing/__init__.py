@@ -1,4 +1,4 @@
-"""The command `footfall-import`: brings visits from another server or a file, and compares two servers.
+"""The command `footfall-import`: imports visits from another server or a file, and compares two servers.
 
-Nothing imports from it.
+No other folder imports from it.
 """

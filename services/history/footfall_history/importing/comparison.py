@@ -1,8 +1,8 @@
-"""Turns what two History APIs say of one day into lines about what differs.
+"""Compares the visits of one day on two servers with a History REST API.
 
-Two systems that run side by side on one site give a visit two ids. So they are compared by numbers: visits by hour,
-state and whom they name, their events by hour, name and page. Visits may also have one id in both, as in a copy. Then
-those that one of them lacks are told, and of two Footfalls each resource is compared byte for byte.
+Two systems that track the same site in parallel give a visit two ids, so counts are compared: visits by hour, state and
+identity, and their events by hour, name and page. If visits have the same id on both servers, as after an import, the
+visits that one server lacks are reported. Of two Footfall servers, each resource is then also compared byte by byte.
 """
 
 import asyncio
@@ -12,64 +12,65 @@ from collections.abc import AsyncIterator
 from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
-from footfall_history.importing.past import PastEvent
-from footfall_history.importing.rest_client import RestClient
-from footfall_history.importing.sources import Listed, Place, decoded, groups, listed_visits, lists_all, pages
-from footfall_history.storage import PAGE_ENTERED
+from footfall_eventlog.events import PAGE_ENTERED
 
-_VISITS_AT_ONCE: Final = 8
+from footfall_history.importing import sources
+from footfall_history.importing.past_events import PastEvent
+from footfall_history.importing.rest_client import RestClient
+
+_CONCURRENT_VISITS: Final = 8
 _PAGE_SIZE: Final = 1_000
 _PARTS: Final = ("", "/identities", "/events", "/pages", "/sessions")
 _STATES: Final = ("Authenticated", "Recognized")
 
 
-class Survey:
-    """The visits that began on one day on one server, and what they did, in numbers."""
+class VisitStatistics:
+    """Counts over the visits that began on one day on one server."""
 
     def __init__(self) -> None:
         self.visit_ids: set[str] = set()
-        self.numbers: Counter[tuple[str, str]] = Counter()
+        self.counts: Counter[tuple[str, str]] = Counter()
 
     async def count(self, client: RestClient, day: date, *, by_identity: bool) -> None:
-        """Ask a server. Raises StoppedError."""
-        async for group in groups(_began_on(client, day, by_identity=by_identity), _VISITS_AT_ONCE):
+        """Count the visits of a day on a server. Raises StoppedError."""
+        async for group in sources.chunks(_began_on(client, day, by_identity=by_identity), _CONCURRENT_VISITS):
             new = {visit.visit_id: visit for visit in group if visit.visit_id not in self.visit_ids}
             self.visit_ids |= new.keys()
             async with asyncio.TaskGroup() as tasks:
                 for visit in new.values():
                     tasks.create_task(self._add(client, visit))
 
-    async def _add(self, client: RestClient, visit: Listed) -> None:
+    async def _add(self, client: RestClient, visit: sources.ListItem) -> None:
         path = f"/visits/{visit.visit_id}"
-        identities: list[Listed] = []
-        async for _, answer in pages(client, f"{path}/identities", _PAGE_SIZE):
-            identities += decoded(answer, list[Listed], [])
+        identities: list[sources.ListItem] = []
+        async for _, answer in sources.pages(client, f"{path}/identities", _PAGE_SIZE):
+            identities += sources.decode(answer, list[sources.ListItem], [])
         scopes = {identity.visit_scope for identity in identities}
-        numbers = self.numbers
-        numbers["visits by hour", _hour(visit.start_date)] += 1
-        numbers["visits by state", next((state for state in _STATES if state in scopes), "Anonymous")] += 1
+        counts = self.counts
+        counts["visits by hour", _hour(visit.start_date)] += 1
+        counts["visits by state", next((state for state in _STATES if state in scopes), "Anonymous")] += 1
         for identity in identities:
-            numbers[f"visits by identity, {identity.visit_scope}", identity.identity_id] += 1
-        async for _, answer in pages(client, f"{path}/events", _PAGE_SIZE):
-            for event in decoded(answer, list[PastEvent], []):
-                numbers["events by hour", _hour(event.timestamp)] += 1
-                numbers["events by name", event.event_name or ""] += 1
+            counts[f"visits by identity, {identity.visit_scope}", identity.identity_id] += 1
+        async for _, answer in sources.pages(client, f"{path}/events", _PAGE_SIZE):
+            for event in sources.decode(answer, list[PastEvent], []):
+                counts["events by hour", _hour(event.timestamp)] += 1
+                counts["events by name", event.event_name or ""] += 1
                 if event.event_name == PAGE_ENTERED:
-                    numbers["pages entered by url", event.url or ""] += 1
+                    counts["pages entered by url", event.url or ""] += 1
 
 
 async def differences(old: RestClient, new: RestClient, day: date) -> AsyncIterator[str]:
-    """A line for each difference, its fields separated by tabs: what, where, how many in the old and in the new one.
+    """A line for each difference, as fields separated by tabs: what, where, the old and the new count.
 
-    When one of them lists visits by identity alone, only such are looked at in both. Raises StoppedError.
+    If one server lists visits only by identity, only visits with an identity are compared. Raises StoppedError.
     """
-    by_identity = not (await lists_all(old) and await lists_all(new))
-    one, other = Survey(), Survey()
+    by_identity = not (await sources.lists_all_visits(old) and await sources.lists_all_visits(new))
+    one, other = VisitStatistics(), VisitStatistics()
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(one.count(old, day, by_identity=by_identity))
         tasks.create_task(other.count(new, day, by_identity=by_identity))
-    for what, where in sorted(one.numbers.keys() | other.numbers.keys()):
-        counts = one.numbers[what, where], other.numbers[what, where]
+    for what, where in sorted(one.counts.keys() | other.counts.keys()):
+        counts = one.counts[what, where], other.counts[what, where]
         if counts[0] != counts[1]:
             yield f"{what}\t{where}\t{counts[0]}\t{counts[1]}"
     common = sorted(one.visit_ids & other.visit_ids)
@@ -79,19 +80,19 @@ async def differences(old: RestClient, new: RestClient, day: date) -> AsyncItera
     for visit_id in common if not by_identity else ():
         for part in _PARTS:
             path = f"/visits/{visit_id}{part}"
-            before, after = [[each async for each in pages(client, path, _PAGE_SIZE)] for client in (old, new)]
+            before, after = [[each async for each in sources.pages(client, path, _PAGE_SIZE)] for client in (old, new)]
             if before != after:
                 yield f"bytes of\t{path}\tdiffer"
 
 
-async def _began_on(client: RestClient, day: date, *, by_identity: bool) -> AsyncIterator[Listed]:
-    """The visits that began on a day, in UTC. The original knows no other limit of time than `age`."""
+async def _began_on(client: RestClient, day: date, *, by_identity: bool) -> AsyncIterator[sources.ListItem]:
+    """The visits that began on a day, in UTC. GWE 8.5 can limit the time only by `age`."""
     begin = datetime(day.year, day.month, day.day, tzinfo=UTC)
     from_ms, to_ms = (int(moment.timestamp() * 1000) for moment in (begin, begin + timedelta(days=1)))
     limits: dict[str, int] = {"from": from_ms, "to": to_ms}
     if by_identity:
         limits = {"age": max(1, int(time.time() - from_ms / 1000) + 1)}
-    async for _, visit in listed_visits(client, Place(), limits, by_identity=by_identity):
+    async for _, visit in sources.listed_visits(client, sources.Position(), limits, by_identity=by_identity):
         if from_ms <= visit.start_date < to_ms:
             yield visit
 

@@ -1,4 +1,4 @@
-"""Turns past visits into stored events and identities, by the writer that the log's events are stored by."""
+"""Imports visits into history and identity, with the attributor that stores the log's events."""
 
 import asyncio
 import os
@@ -12,119 +12,123 @@ from typing import Final
 import msgspec
 from footfall.event.v1.event_pb2 import Event, EventBatch
 from footfall.identity.v1.identity_service_pb2 import ImportedVisit, ImportIdentitiesRequest
-from footfall_timeline import State, Walls
+from footfall_eventlog.site_groups import SiteGroups
+from footfall_eventlog.sites import DEFAULT_SITE
+from footfall_timeline import State
 
-from footfall_history.identities import Identities
-from footfall_history.importing.past import batch_of
+from footfall_history.identity_client import IdentityClient
+from footfall_history.importing.past_events import to_batch
 from footfall_history.importing.rest_client import StoppedError
-from footfall_history.importing.sources import Part, Parts, Place, Source, groups
-from footfall_history.ingest import Stamper
+from footfall_history.importing.sources import Part, Parts, Position, Source, chunks
+from footfall_history.ingest import Attributor
 from footfall_history.storage import Tombstones, Visit
 
-_VISITS_AT_ONCE: Final = 8
-_EVENTS_A_WRITE: Final = 1_000
-_EVENTS_A_REQUEST: Final = 1_000
-_BYTES_A_REQUEST: Final = 1024 * 1024
-_TELL_EVERY_S: Final = 5.0
-_REASONS_TOLD: Final = 100
-_DEFAULT_SITE: Final = "default"
+_CONCURRENT_VISITS: Final = 8
+_EVENTS_PER_WRITE: Final = 1_000
+_EVENTS_PER_REQUEST: Final = 1_000
+_BYTES_PER_REQUEST: Final = 1024 * 1024
+_REPORT_EVERY_S: Final = 5.0
+_MAX_REASONS: Final = 100
 
 
 @dataclass
-class Tally:
-    """What became of the events that were read. Tells it on standard error, now and then."""
+class ImportCounts:
+    """Counts of events by outcome, reported on standard error.
+
+    `known`: stored before. `expired`: older than the retention. `skipped`: malformed records.
+    """
 
     stored: int = 0
     known: int = 0
     expired: int = 0
     skipped: int = 0
-    _told_at: float = field(default_factory=time.monotonic)
+    _reported_at: float = field(default_factory=time.monotonic)
 
     def skip(self, reason: str) -> None:
-        """Count a record that cannot be brought, and say why."""
+        """Count a record that cannot be imported, and report why."""
         self.skipped += 1
-        if self.skipped <= _REASONS_TOLD:
+        if self.skipped <= _MAX_REASONS:
             sys.stderr.write(f"skipped: {reason}\n")
 
-    def tell(self, *, at_once: bool = False) -> None:
-        """Say how far it is, every few seconds."""
-        if at_once or time.monotonic() >= self._told_at + _TELL_EVERY_S:
-            self._told_at = time.monotonic()
+    def report(self, *, is_last: bool = False) -> None:
+        """Report the counts, if they are the last ones or were not reported for some seconds."""
+        if is_last or time.monotonic() >= self._reported_at + _REPORT_EVERY_S:
+            self._reported_at = time.monotonic()
             sys.stderr.write(
                 f"{self.stored} events stored, {self.known} there before, "
                 f"{self.expired} older than EVENT_RETENTION_DAYS, {self.skipped} records skipped\n"
             )
 
 
-class Progress:
-    """A file that says how far a source has been read, while it is not at its end."""
+class ProgressFile:
+    """The file with the position up to which a source has been imported. It exists until the import is complete."""
 
     def __init__(self, file: Path, source: str) -> None:
         self._file = file
         self._source = source
 
-    def place(self) -> Place:
-        """Where to go on. Raises StoppedError when the file is about something else."""
+    def read(self) -> Position:
+        """The position to continue from. Raises StoppedError if the file belongs to another import."""
         try:
             source, page, after = msgspec.json.decode(self._file.read_bytes(), type=tuple[str, str, str])
         except FileNotFoundError:
-            return Place()
+            return Position()
         except (OSError, msgspec.DecodeError) as error:
-            raise StoppedError(f"{self._file} cannot be read as progress: {type(error).__name__}") from None
+            raise StoppedError(f"{self._file}: cannot be read ({type(error).__name__}). Remove the file.") from None
         if source != self._source:
-            raise StoppedError(f"{self._file} is the progress of another import, of {source}: name another file")
-        return Place(page, after)
+            raise StoppedError(f"{self._file}: belongs to another import, of {source}. Name another by --progress.")
+        return Position(page, after)
 
-    def save(self, place: Place) -> None:
-        """Note that all before a place is done. Raises StoppedError."""
+    def save(self, position: Position) -> None:
+        """Save the position up to which all is imported. Raises StoppedError."""
         new = self._file.with_name(f"{self._file.name}.new")
         try:
             with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                file.write(msgspec.json.encode((self._source, *place)))
+                file.write(msgspec.json.encode((self._source, *position)))
             new.replace(self._file)
         except OSError as error:
-            raise StoppedError(f"{self._file} cannot be written: {error.strerror}") from None
+            raise StoppedError(f"{self._file}: cannot be written: {error.strerror}") from None
 
-    def end(self) -> None:
-        """There is nothing to go on with."""
+    def remove(self) -> None:
+        """Remove the file after the import is complete."""
         self._file.unlink(missing_ok=True)
 
 
+@dataclass
 class Importer:
-    """Writes what was read. All of it may come again, and in any order."""
+    """Writes visits into history and identity. The same visits may be imported again, in any order.
 
-    def __init__(
-        self, stamper: Stamper, tombstones: Tombstones, identities: Identities, walls: Walls, *, kept_ms: int, site: str
-    ) -> None:
-        """Events older than `kept_ms` would be removed at once. `site`: of all visits; empty: as each visit says."""
-        self._stamper = stamper
-        self._tombstones = tombstones
-        self._identities = identities
-        self._walls = walls
-        self._kept_ms = kept_ms
-        self._site = site
-        self.tally = Tally()
+    Events older than `retention_ms` are skipped. `site`: of all visits; if empty, as in the source, else `default`.
+    """
 
-    async def run(self, source: Source, progress: Progress) -> None:
-        """Bring all that a source has from where it was left.
+    attributor: Attributor
+    tombstones: Tombstones
+    identity_client: IdentityClient
+    site_groups: SiteGroups
+    retention_ms: int
+    site: str
+    counts: ImportCounts = field(default_factory=ImportCounts)
 
-        Raises StoppedError, what the stores raise and ConnectionError (identity), one or several in a group.
+    async def run(self, source: Source, progress: ProgressFile) -> None:
+        """Import the rest of a source.
+
+        Raises StoppedError, TRANSIENT_STORE_ERRORS and ConnectionError (identity), or a group of these.
         """
-        async for group in groups(source.visits(progress.place()), _VISITS_AT_ONCE):
+        async for group in chunks(source.visits(progress.read()), _CONCURRENT_VISITS):
             progress.save(group[0][0])
             async with asyncio.TaskGroup() as tasks:
                 for _, parts in group:
-                    tasks.create_task(self._take(parts))
-            self.tally.tell()
-        progress.end()
+                    tasks.create_task(self._import_visit(parts))
+            self.counts.report()
+        progress.remove()
 
-    async def _take(self, parts: Parts) -> None:
+    async def _import_visit(self, parts: Parts) -> None:
         waiting: list[Part] = []
         count = 0
         async for part in parts:
             waiting.append(part)
             count += len(part[1])
-            if count >= _EVENTS_A_WRITE:
+            if count >= _EVENTS_PER_WRITE:
                 await self._write(waiting)
                 waiting, count = [], 0
         await self._write(waiting)
@@ -133,54 +137,55 @@ class Importer:
         batches = [batch for batch in self._batches(parts) if batch.events]
         if not batches:
             return
-        kept = await self._stamper.keep(batches)
-        for one in kept.unstorable:
-            self.tally.skip(f"event {one.event.event_id} of visit {one.event.visit_id}: {one.reason}")
-        self.tally.stored += kept.stored_count
-        self.tally.known += sum(len(batch.events) for batch in batches) - kept.stored_count - len(kept.unstorable)
-        unfit = {(one.event.visit_id, one.event.event_id) for one in kept.unstorable}
+        result = await self.attributor.store(batches)
+        for one in result.unstorable:
+            self.counts.skip(f"event {one.event.event_id} of visit {one.event.visit_id}: {one.reason}")
+        self.counts.stored += result.stored_count
+        self.counts.known += sum(len(batch.events) for batch in batches) - result.stored_count - len(result.unstorable)
+        malformed = {(one.event.visit_id, one.event.event_id) for one in result.unstorable}
         events = [event for batch in batches for event in batch.events if event.transition]
-        await self._tell_identity([event for event in events if (event.visit_id, event.event_id) not in unfit])
+        await self._send_identities([event for event in events if (event.visit_id, event.event_id) not in malformed])
 
     def _batches(self, parts: Iterable[Part]) -> Iterator[EventBatch]:
-        oldest_ms = time.time_ns() // 1_000_000 - self._kept_ms
+        oldest_ms = time.time_ns() // 1_000_000 - self.retention_ms
         for visit, events in parts:
-            kept = [timed for timed in events if timed.at_ms >= oldest_ms]
-            self.tally.expired += len(events) - len(kept)
+            recent = [timed for timed in events if timed.at_ms >= oldest_ms]
+            self.counts.expired += len(events) - len(recent)
             try:
-                yield batch_of(visit, kept, self._site or visit.site or _DEFAULT_SITE, self._walls)
+                yield to_batch(visit, recent, self.site or visit.site or DEFAULT_SITE, self.site_groups)
             except ValueError as error:
-                self.tally.skip(f"visit {visit.visit_id}: {error}")
+                self.counts.skip(f"visit {visit.visit_id}: {error}")
 
-    async def _tell_identity(self, events: Iterable[Event]) -> None:
-        """What events said of identities, a visit at a time, with what its whole timeline now comes to."""
-        by_visit: dict[str, list[Event]] = {}
+    async def _send_identities(self, events: Iterable[Event]) -> None:
+        """Send transitions to identity, a visit at a time, with the state after the visit's whole timeline."""
+        events_by_visit: dict[str, list[Event]] = {}
         for event in events:
-            by_visit.setdefault(event.visit_id, []).append(event)
-        for visit_id, visit in (await self._tombstones.visits(by_visit)).items():
-            for part in _parts(by_visit[visit_id]):
-                await self._identities.take_over(ImportIdentitiesRequest(visits=[_imported(visit)], events=part))
+            events_by_visit.setdefault(event.visit_id, []).append(event)
+        for visit_id, visit in (await self.tombstones.read_visits(events_by_visit)).items():
+            for part in _parts(events_by_visit[visit_id]):
+                request = ImportIdentitiesRequest(visits=[_imported_visit(visit)], events=part)
+                await self.identity_client.import_identities(request)
 
 
 def _parts(events: Iterable[Event]) -> Iterator[list[Event]]:
-    """Events in order, in lists that go into one message."""
+    """The events in order, in lists that fit into one message."""
     part: list[Event] = []
     size = 0
     for event in events:
         part.append(event)
         size += event.ByteSize()
-        if len(part) == _EVENTS_A_REQUEST or size >= _BYTES_A_REQUEST:
+        if len(part) == _EVENTS_PER_REQUEST or size >= _BYTES_PER_REQUEST:
             yield part
             part, size = [], 0
     if part:
         yield part
 
 
-def _imported(visit: Visit) -> ImportedVisit:
-    stamp = visit.fold.stamp
+def _imported_visit(visit: Visit) -> ImportedVisit:
+    attribution = visit.visit_state.attribution
     return ImportedVisit(
         visit_id=visit.visit_id,
         revision=visit.rev,
         identity_ids=visit.identities,
-        signed_in_identity_id=stamp.identity if stamp.state is State.AUTHENTICATED else "",
+        signed_in_identity_id=attribution.identity if attribution.state is State.AUTHENTICATED else "",
     )

@@ -1,7 +1,7 @@
-"""Takes events from the log, stamps them and stores each once; what takes long waits beside the log."""
+"""Stores events from the event log once each, with their attribution."""
 
+from footfall_history.ingest.attribution import Attributor, EffortLimit
 from footfall_history.ingest.consumer import LogConsumer
 from footfall_history.ingest.slow_visits import SlowVisits
-from footfall_history.ingest.stamper import Effort, Stamper
 
-__all__ = ["Effort", "LogConsumer", "SlowVisits", "Stamper"]
+__all__ = ["Attributor", "EffortLimit", "LogConsumer", "SlowVisits"]

@@ -1,135 +1,125 @@
-"""Turns entries of the log into stored events: decodes, stores in batches of a good size, puts aside what cannot be."""
+"""Consumes the event log: stores events in batches, and makes dead letters of events that cannot be stored."""
 
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 
 import prometheus_client
 import structlog
 from footfall.event.v1.event_pb2 import Erasure, EventBatch
-from footfall_servicekit.stream import Entry
-from footfall_timeline import normalize_uuid
-from google.protobuf.message import DecodeError
+from footfall_eventlog.admitted import is_valid_erasure
+from footfall_eventlog.log import decode
+from footfall_eventlog.stream import Entry
 
-from footfall_history import log, metrics
-from footfall_history.dead_letters import DeadLetters, DeadLettersFullError
+from footfall_history import metrics
+from footfall_history.dead_letters import DeadLetterQueue, DeadLettersFullError
 from footfall_history.erasure import Eraser
+from footfall_history.event_log import TRANSIENT_LOG_ERRORS
+from footfall_history.ingest.attribution import Attributor, EffortLimit
 from footfall_history.ingest.slow_visits import SlowVisits
-from footfall_history.ingest.stamper import Effort, Stamper
-from footfall_history.storage import parts_of
+from footfall_history.storage import split_by_visit
 
-# Large enough to make the cost of a command small beside that of its documents, small enough to be done in a second.
-_EVENTS_A_BATCH = 1_000
-_HASH_BYTES = 32
+# Large enough that the cost of a command is small beside that of its documents, small enough to take under a second.
+_EVENTS_PER_BATCH = 1_000
 
 _log = structlog.get_logger()
 
 Outcomes = Counter[prometheus_client.Counter]
-"""How many events came to which end, to be counted when the entries are done."""
+"""Numbers of events by outcome, added to the metrics when the entries are done."""
 
 
+@dataclass(eq=False)
 class LogConsumer:
-    """Handles entries of the log. Any entry may come again, in any order, to any number of consumers."""
+    """Handles entries of the log. An entry may come again, in any order, to any number of consumers.
 
-    def __init__(
-        self,
-        letters: DeadLetters,
-        stamper: Stamper,
-        eraser: Eraser,
-        slow: SlowVisits,
-        *,
-        effort: Effort,
-        attempts: int,
-        check_store: Callable[[], Awaitable[None]],
-    ) -> None:
-        """Leave to `handle_slow` a visit that takes more than `effort`, and what has failed `attempts` times.
+    Visits that exceed `effort_limit`, or whose batch has failed `attempts` times, are deferred to `handle_slow`. A
+    failure while MongoDB is unavailable does not count: then `check_store` raises.
+    """
 
-        But not while it is the store that fails: then `check_store` raises.
-        """
-        self._letters = letters
-        self._stamper = stamper
-        self._eraser = eraser
-        self._slow = slow
-        self._effort = effort
-        self._attempts = attempts
-        self._check_store = check_store
-        self._failures: Counter[int] = Counter()
+    dead_letters: DeadLetterQueue
+    attributor: Attributor
+    eraser: Eraser
+    slow: SlowVisits
+    effort_limit: EffortLimit
+    attempts: int
+    check_store: Callable[[], Awaitable[None]]
+    _failures: Counter[int] = field(default_factory=Counter)
 
     async def handle(self, partition: int, entries: list[Entry]) -> None:
-        """Return when every event of these entries is on disk: stored, put aside, or among the slow visits.
+        """Return when each event of these entries is on disk: stored, a dead letter, or deferred as a slow visit.
 
-        Raises what the stores raise when they do not answer, DeadLettersFullError and SlowVisitsFullError.
+        Raises TRANSIENT_STORE_ERRORS, TRANSIENT_LOG_ERRORS, DeadLettersFullError and SlowVisitsFullError.
         """
         decoded = []
         for entry in entries:
-            try:
-                decoded.append((entry, EventBatch.FromString(entry.payload)))
-            except DecodeError:
-                await self._letters.put_entry(partition, entry, "not an EventBatch")
+            if batch := decode(entry):
+                decoded.append((entry, batch))
+            else:
+                await self.dead_letters.put_entry(partition, entry, "not an EventBatch")
         outcomes: Outcomes = Counter()
         slow: list[tuple[str, EventBatch]] = []
         for part in _parts(batch for _, batch in decoded):
-            left = await self._keep_or_leave(partition, part, outcomes)
-            slow += parts_of(part, left).items()
+            deferred = await self._store_or_defer(partition, part, outcomes)
+            slow += split_by_visit(part, deferred).items()
         for entry, batch in decoded:
             if batch.HasField("erasure"):
-                await self._erase(partition, entry, batch.erasure)
-        await self._slow.put(partition, slow)  # last: if anything fails, it is not there once more for each attempt
+                await self._record_erasure(partition, entry, batch.erasure)
+        await self.slow.put(partition, slow)  # last, so that a failed attempt does not leave a copy there
         self._failures[partition] = 0
         _count(outcomes)
 
     async def handle_slow(self, partition: int, batches: list[EventBatch]) -> None:
-        """The same of what `handle` has put among the slow visits, however long it takes."""
+        """Do the same for deferred batches, without a limit on the effort."""
         for batch in batches:
             if batch.HasField("erasure"):
-                await self._eraser.apply(partition, batch.erasure)
+                await self.eraser.apply(partition, batch.erasure)
         outcomes: Outcomes = Counter()
-        await self._keep(partition, batches, None, outcomes)
+        await self._store(partition, batches, None, outcomes)
         _count(outcomes)
 
-    async def _keep_or_leave(self, partition: int, part: list[EventBatch], outcomes: Outcomes) -> set[str]:
-        """Store what is stored soon; return the visits that are left. All are when it has failed too often.
+    async def _store_or_defer(self, partition: int, part: list[EventBatch], outcomes: Outcomes) -> set[str]:
+        """Store what takes little effort. Returns the deferred visits: all of them after too many failures.
 
-        The entries that were read first come first again, so failures that follow one another are theirs.
+        The oldest unacknowledged entries are always read first, so consecutive failures are about the same entries.
         """
         try:
-            return await self._keep(partition, part, self._effort, outcomes)
-        except (*log.Unavailable, DeadLettersFullError):
+            return await self._store(partition, part, self.effort_limit, outcomes)
+        except (*TRANSIENT_LOG_ERRORS, DeadLettersFullError):
             raise
         except Exception as error:
             self._failures[partition] += 1
-            if self._failures[partition] < self._attempts:
+            if self._failures[partition] < self.attempts:
                 raise
-            await self._check_store()
-            every = {event.visit_id for batch in part for event in batch.events}
-            about = {"partition": partition, "visits": len(every), "failures": self._failures[partition]}
-            _log.error("set aside visits that cannot be stored together", **about, exc_info=error)
-            return every
+            await self.check_store()
+            visits = {event.visit_id for batch in part for event in batch.events}
+            details = {"partition": partition, "visits": len(visits), "failures": self._failures[partition]}
+            _log.error("deferred visits whose events cannot be stored together", **details, exc_info=error)
+            return visits
 
-    async def _keep(
-        self, partition: int, part: list[EventBatch], effort: Effort | None, outcomes: Outcomes
+    async def _store(
+        self, partition: int, part: list[EventBatch], effort_limit: EffortLimit | None, outcomes: Outcomes
     ) -> set[str]:
-        """Store the events that can be stored, put aside those that cannot, and return the visits that are left."""
-        kept = await self._stamper.keep(part, effort)
-        count = sum(event.visit_id not in kept.left for batch in part for event in batch.events)
+        """Store events, make dead letters of those that cannot be stored, and return the deferred visits."""
+        result = await self.attributor.store(part, effort_limit)
+        count = sum(event.visit_id not in result.deferred for batch in part for event in batch.events)
         unstorable_count = dropped_count = 0
-        if kept.unstorable:
-            put = await self._letters.put(partition, kept.unstorable)
-            unstorable_count, dropped_count = put.new_count, put.dropped_count
-            await self._eraser.erase_letters(partition)  # whoever was erased meanwhile may not have seen them
-        outcomes[metrics.STORED] += kept.stored_count
+        if result.unstorable:
+            unstorable_count, dropped_count = await self.dead_letters.put(partition, result.unstorable)
+            await self.eraser.erase_dead_letters(partition)  # an erasure in the meantime may not have seen them
+        outcomes[metrics.STORED] += result.stored_count
         outcomes[metrics.UNSTORABLE] += unstorable_count
         outcomes[metrics.DROPPED] += dropped_count
-        outcomes[metrics.DUPLICATE] += count - kept.stored_count - unstorable_count - dropped_count
-        return kept.left
+        outcomes[metrics.DUPLICATE] += count - result.stored_count - unstorable_count - dropped_count
+        return result.deferred
 
-    async def _erase(self, partition: int, entry: Entry, erasure: Erasure) -> None:
-        """Remember who is erased, so that what is merged from now on is without that person; the rest takes longer."""
-        if len(erasure.identity_hash) == _HASH_BYTES and _is_uuid(erasure.erasure_id):
-            await self._eraser.remember(erasure)
+    async def _record_erasure(self, partition: int, entry: Entry, erasure: Erasure) -> None:
+        """Store the tombstone, so that events merged from now on are erased. The rest takes longer and is deferred."""
+        if is_valid_erasure(erasure):
+            await self.eraser.record(erasure)
             name = f"erasure/{erasure.erasure_id}"
-            await self._slow.put(partition, [(name, EventBatch(erasure=erasure))], is_first=True)
+            await self.slow.put(partition, [(name, EventBatch(erasure=erasure))], is_first=True)
         else:
-            await self._letters.put_entry(partition, entry, "an erasure without a hash or an id")
+            await self.dead_letters.put_entry(partition, entry, "an erasure without a hash or an id")
 
 
 def _count(outcomes: Outcomes) -> None:
@@ -137,21 +127,14 @@ def _count(outcomes: Outcomes) -> None:
         outcome.inc(count)
 
 
-def _is_uuid(text: str) -> bool:
-    try:
-        return normalize_uuid(text) == text
-    except ValueError:
-        return False
-
-
 def _parts(batches: Iterable[EventBatch]) -> Iterator[list[EventBatch]]:
-    """The batches in order, in lists of about _EVENTS_A_BATCH events."""
+    """The batches in order, in lists of about _EVENTS_PER_BATCH events."""
     part: list[EventBatch] = []
     count = 0
     for batch in batches:
         part.append(batch)
         count += len(batch.events)
-        if count >= _EVENTS_A_BATCH:
+        if count >= _EVENTS_PER_BATCH:
             yield part
             part, count = [], 0
     if part:

@@ -1,39 +1,27 @@
-"""Reads what is stored: requests become filters and windows, and what they find becomes messages of the contract."""
+"""Queries over stored events and visits: from requests to filters, and from documents to messages of the contract."""
 
-from footfall_history.queries.children import Children
 from footfall_history.queries.export import Exporter
 from footfall_history.queries.filters import (
     event_conditions,
     identity_conditions,
-    identity_of,
     page_window,
-    parent_of,
-    point_to_next,
+    parse_identity_id,
+    parse_parent,
+    parse_uuid,
     session_conditions,
-    uuid_of,
     visit_conditions,
     window,
+    with_next_page,
+    with_next_token,
 )
 from footfall_history.queries.reader import Reader
 from footfall_history.queries.receipts import Receipts
+from footfall_history.queries.related import RelatedItems
+from footfall_history.queries.resources import association_message
 from footfall_history.queries.user_agents import user_agent
-from footfall_history.queries.views import association_message
 
 __all__ = [
-    "Children",
-    "Exporter",
-    "Reader",
-    "Receipts",
-    "association_message",
-    "event_conditions",
-    "identity_conditions",
-    "identity_of",
-    "page_window",
-    "parent_of",
-    "point_to_next",
-    "session_conditions",
-    "user_agent",
-    "uuid_of",
-    "visit_conditions",
-    "window",
-]
+    "Exporter", "Reader", "Receipts", "RelatedItems", "association_message", "event_conditions", "identity_conditions",
+    "page_window", "parse_identity_id", "parse_parent", "parse_uuid", "session_conditions", "user_agent",
+    "visit_conditions", "window", "with_next_page", "with_next_token",
+]  # fmt: skip

@@ -1,7 +1,7 @@
-"""Turns requests into filters over documents and into the place where a page begins, and places into tokens; pure.
+"""Turns requests into MongoDB filters and page windows, and the end of a page into a token.
 
-Filters are flat, and what an index begins with stands first. All collections are in the order of one string, the time
-in thirteen digits and then an id, so a page, a time range and a cursor are all bounds of that string.
+Filters are flat and begin with the field that an index begins with. All collections are ordered by a key of thirteen
+digits of time and then an id. A page, a time range and a token are all bounds of that key.
 """
 
 import re
@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
 from footfall.history.v1 import history_service_pb2 as pb
+from footfall_eventlog.events import MAX_EVENT_TIME_MS, MAX_IDENTITY_LENGTH
 from footfall_servicekit import paging
 from footfall_servicekit.errors import RequestError
-from footfall_timeline import LONGEST_IDENTITY, normalize_uuid, order_key
+from footfall_timeline import normalize_uuid, order_key
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -21,15 +22,15 @@ from footfall_history.storage import TIME_DIGITS, Document, event_time_ms
 
 ALL_CATEGORIES: Final = "all categories"
 
-_LATEST_MS: Final = 10**13 - 1
 _KEY = re.compile(rf"[0-9]{{{TIME_DIGITS}}}")
 
 Item = TypeVar("Item")
+Response = TypeVar("Response", bound=Any)
 
 
 @dataclass(frozen=True)
 class Page(Generic[Item]):
-    """Some items of a collection, and the key of the first that follows, empty when none does."""
+    """Items of a collection, and the key of the next item (empty when there is none)."""
 
     items: Sequence[Item]
     next_key: str
@@ -37,7 +38,7 @@ class Page(Generic[Item]):
 
 @dataclass(frozen=True)
 class Window:
-    """Which part of a collection is asked for: keys from `lower` on, below `upper` if that is given, `size` at most."""
+    """A part of a collection: at most `size` items with lower <= key, and key < upper if `upper` is not empty."""
 
     lower: str
     upper: str
@@ -45,27 +46,27 @@ class Window:
 
     @property
     def bounds(self) -> Document:
-        """As a condition on a key."""
+        """The condition on the key."""
         return {"$gte": self.lower} | ({"$lt": self.upper} if self.upper else {})
 
     def contains(self, key: str) -> bool:
-        """Whether an item with this key is in it, its size aside."""
+        """Whether a key is within the bounds."""
         return self.lower <= key and not (self.upper and key >= self.upper)
 
     def cut(self, keyed: Sequence[tuple[str, Item]]) -> Page[Item]:
-        """A page of items with their keys, of which there may be more than fit, in number or as messages in bytes."""
+        """A page of the first items that fit, by number and by the size of one message. Items come with their keys."""
         items = [item for _, item in keyed[: self.size]]
         count = paging.fitting([item for item in items if isinstance(item, Message)]) or len(items)
         return Page(items[:count], keyed[count][0] if len(keyed) > count else "")
 
 
 def window(request: Any, *, age_of_start: bool = False) -> Window:
-    """The window of a list request: its page, the times of its scope, and with `age_of_start` its age.
+    """The window of a list request: its page and time range. With `age_of_start` the age limits the start of items.
 
-    Raises RequestError for a token that is not its own, a size below 0, an impossible place.
+    Raises RequestError for another request's token, a negative size or an impossible position.
     """
-    page, times = page_window(request), scope_window(request.scope, age_of_start=age_of_start)
-    if page.lower and not _KEY.match(page.lower):  # tokens can be made up by whoever reads paging.py
+    page, times = page_window(request), time_window(request.scope, age_of_start=age_of_start)
+    if page.lower and not _KEY.match(page.lower):  # tokens are not signed
         raise RequestError.invalid("page_token", "must be a token that this method returned")
     lower = max(page.lower, times.lower)
     if request.HasField("start"):
@@ -75,32 +76,39 @@ def window(request: Any, *, age_of_start: bool = False) -> Window:
     return Window(lower, times.upper, page.size)
 
 
-def scope_window(scope: pb.Scope, *, age_of_start: bool) -> Window:
-    """The window of the times of a scope, and with `age_of_start` of its age, of any size. Raises RequestError."""
+def time_window(scope: pb.Scope, *, age_of_start: bool) -> Window:
+    """The time range of a scope, and with `age_of_start` its age, as a window without a size. Raises RequestError."""
     since_ms = received_since(scope) if age_of_start else 0
     lower = max(_time_key(scope, "start_time"), _key(since_ms) if since_ms else "")
     return Window(lower, _time_key(scope, "end_time"), 0)
 
 
 def page_window(request: Any, default_size: int = 50) -> Window:
-    """The window of a list request that has nothing but a token and a size. Raises RequestError."""
+    """The window of a list request by its token and size alone. Raises RequestError."""
     lower = paging.decode(request.page_token, paging.fingerprint(request))
     return Window(lower or "", "", paging.page_size(request.page_size, default_size))
 
 
 def position_key(position: pb.Position) -> str:
-    """The key of a place in a collection. Raises RequestError."""
-    if not 0 <= position.time_ms <= _LATEST_MS:
+    """The key of a position in a collection. Raises RequestError."""
+    if not 0 <= position.time_ms <= MAX_EVENT_TIME_MS:
         raise RequestError.invalid("start.time_ms", "must be milliseconds since the epoch, of at most 13 digits")
     return order_key(position.time_ms, position.id)
 
 
-def point_to_next(response: Any, request: Message, next_key: str) -> None:
-    """Say in the response to a list request where the next page begins, if there is one."""
+def with_next_token(response: Response, request: Message, next_key: str) -> Response:
+    """The response to a list request, with the token of the next page if there is one."""
     if next_key:
         response.next_page_token = paging.encode(next_key, paging.fingerprint(request))
+    return response
+
+
+def with_next_page(response: Response, request: Message, next_key: str) -> Response:
+    """The response to a list request, with the token and the position of the next page if there is one."""
+    if next_key:
         response.next.time_ms = event_time_ms(next_key)
         response.next.id = next_key[TIME_DIGITS:]
+    return with_next_token(response, request, next_key)
 
 
 def _time_key(scope: pb.Scope, field: str) -> str:
@@ -110,23 +118,23 @@ def _time_key(scope: pb.Scope, field: str) -> str:
     try:
         nanoseconds = moment.ToNanoseconds()
     except ValueError:
-        raise RequestError.invalid(f"scope.{field}", "must be a moment of the years 1 to 9999") from None
-    # A fraction of a millisecond does not count for events, which have none: from a moment on means from the next one.
+        raise RequestError.invalid(f"scope.{field}", "must be a time in the years 1 to 9999") from None
+    # Events have whole milliseconds, so a bound with a fraction means the next whole one.
     return _key(-(-nanoseconds // 1_000_000))
 
 
 def _key(at_ms: int) -> str:
-    return f"{min(max(at_ms, 0), _LATEST_MS):013d}"
+    return f"{min(max(at_ms, 0), MAX_EVENT_TIME_MS):013d}"
 
 
 def received_since(scope: pb.Scope, clock: Callable[[], float] = time.time) -> int:
-    """The moment that the scope's age goes back to, in milliseconds since the epoch; 0 without an age."""
+    """The time that a scope's age reaches back to, in milliseconds since the epoch; 0 without an age."""
     if scope.age_seconds < 0:
         raise RequestError.invalid("scope.age_seconds", "must not be negative")
     return max(1, int(clock() * 1000) - scope.age_seconds * 1000) if scope.age_seconds else 0
 
 
-def uuid_of(text: str, field: str) -> str:
+def parse_uuid(text: str, field: str) -> str:
     """A UUID in its stored form. Raises RequestError."""
     try:
         return normalize_uuid(text)
@@ -134,31 +142,31 @@ def uuid_of(text: str, field: str) -> str:
         raise RequestError.invalid(field, "must be a UUID") from None
 
 
-def identity_of(text: str, field: str = "identity_id") -> str:
+def parse_identity_id(text: str, field: str = "identity_id") -> str:
     """An identity id. Raises RequestError."""
-    if not 1 <= len(text) <= LONGEST_IDENTITY:
-        raise RequestError.invalid(field, f"must be 1 to {LONGEST_IDENTITY} characters")
+    if not 1 <= len(text) <= MAX_IDENTITY_LENGTH:
+        raise RequestError.invalid(field, f"must be 1 to {MAX_IDENTITY_LENGTH} characters")
     return text
 
 
-def parent_of(request: Any) -> tuple[str, str]:
-    """Whose items are asked for: the field's name and the id in its stored form. Raises RequestError."""
+def parse_parent(request: Any) -> tuple[str, str]:
+    """The parent of a list request: the field's name and the id in its stored form. Raises RequestError."""
     field = request.WhichOneof("parent")
     if field is None:
         names = [one.name for one in request.DESCRIPTOR.oneofs_by_name["parent"].fields]
         raise RequestError.invalid("parent", f"exactly one of {', '.join(names)} is required")
     text: str = getattr(request, field)
-    return field, identity_of(text) if field == "identity_id" else uuid_of(text, field)
+    return field, parse_identity_id(text) if field == "identity_id" else parse_uuid(text, field)
 
 
 def event_conditions(request: pb.ListEventsRequest | pb.ListPagesRequest) -> Document:
-    """What the filters of a request demand of an event, besides its parent and its key."""
+    """The conditions of a request on events, without those on parent and key. Raises RequestError."""
     conditions: Document = {}
     for field in ("event_name", "event_type", "url", "title", "browser_page_id"):
         if value := getattr(request, field, None):
             conditions[field] = value
     if device := getattr(request, "global_visit_id", ""):
-        conditions["global_visit_id"] = uuid_of(device, "global_visit_id")
+        conditions["global_visit_id"] = parse_uuid(device, "global_visit_id")
     if request.category == ALL_CATEGORIES:
         conditions["category"] = {"$gt": ""}
     elif request.category:
@@ -166,10 +174,10 @@ def event_conditions(request: pb.ListEventsRequest | pb.ListPagesRequest) -> Doc
     return conditions | scope_conditions(request.scope, request.sites)
 
 
-def of_sites(sites: Sequence[str], site: str = "") -> Document:
-    """What a visit or an event has that is of `site`, and that who asks may see, who sees these sites; empty: all.
+def site_filter(sites: Sequence[str], site: str = "") -> Document:
+    """The condition on visits and events of `site` that a caller with access to `sites` may see. Empty: any site.
 
-    The one condition that keeps sites apart: every question has it.
+    This condition isolates sites from each other, and every query has it.
     """
     if not sites:
         return {"site": site} if site else {}
@@ -177,35 +185,35 @@ def of_sites(sites: Sequence[str], site: str = "") -> Document:
 
 
 def scope_conditions(scope: pb.Scope, sites: Sequence[str]) -> Document:
-    """What a scope demands of an event, besides its key. Raises RequestError."""
-    conditions = of_sites(sites, scope.site)
+    """The conditions of a scope on events, without those on the key. Raises RequestError."""
+    conditions = site_filter(sites, scope.site)
     if since_ms := received_since(scope):
         conditions["received_ms"] = {"$gte": since_ms}
     return conditions
 
 
 def visit_conditions(request: pb.ListVisitsRequest) -> Document:
-    """What the filters of a request demand of a visit, besides its key."""
+    """The conditions of a request on visits, without those on the key. Raises RequestError."""
     conditions: Document = {}
     if request.identity_id:
-        conditions["identities"] = identity_of(request.identity_id)
+        conditions["identities"] = parse_identity_id(request.identity_id)
     if request.global_visit_id:
-        conditions["global_visit_id"] = uuid_of(request.global_visit_id, "global_visit_id")
+        conditions["global_visit_id"] = parse_uuid(request.global_visit_id, "global_visit_id")
     if request.user_agent:
         conditions["user_agent"] = request.user_agent
-    return conditions | of_sites(request.sites, request.scope.site)
+    return conditions | site_filter(request.sites, request.scope.site)
 
 
 def session_conditions(request: pb.ListSessionsRequest) -> tuple[Document, str]:
-    """What a request for sessions demands of their visits, and whose they must be (empty: anybody's)."""
-    field, parent_id = parent_of(request)
+    """The conditions of a request on the visits of sessions, and the sessions' identity (empty: any)."""
+    field, parent_id = parse_parent(request)
     conditions: Document = {"_id": parent_id} if field == "visit_id" else {"identities": parent_id}
-    conditions |= of_sites(request.sites, request.scope.site)
+    conditions |= site_filter(request.sites, request.scope.site)
     return conditions, request.session_identity_id or (parent_id if field == "identity_id" else "")
 
 
 def identity_conditions(request: pb.ListIdentityIdsRequest) -> Document:
-    """What a request for the ids of identities demands of their visits. Raises RequestError."""
+    """The conditions of a request for identity ids on their visits. Raises RequestError."""
     if not request.user_agent:
         raise RequestError.invalid("user_agent", "is required")
-    return {"user_agent": request.user_agent} | of_sites(request.sites, request.site)
+    return {"user_agent": request.user_agent} | site_filter(request.sites, request.site)

@@ -1,7 +1,7 @@
-"""Turns questions about stored visits into answers, by commands whose number does not grow with the answer.
+"""Reads visits, sessions, pages and events as messages of the contract.
 
-(But for groups of ids and long visits, see `storage.store`, and for ranges, `storage.walk`.) Answers are messages of
-the contract; lists are cut to their window.
+The number of commands to MongoDB does not grow with the answer, except for groups of 50 ids (`storage.store`) and
+ranges of keys (`storage.event_cursor`).
 """
 
 import time
@@ -11,16 +11,16 @@ from operator import itemgetter
 from typing import Final
 
 from footfall.history.v1 import visit_pb2 as pb
+from footfall_eventlog.events import PAGE_ENTERED
 from footfall_servicekit import paging
 from footfall_timeline import Session, Step, order_key
 
-from footfall_history.queries import views
-from footfall_history.queries.filters import Page, Window, of_sites
+from footfall_history.queries import resources
+from footfall_history.queries.filters import Page, Window, site_filter
 from footfall_history.storage import (
-    PAGE_ENTERED,
     TIME_DIGITS,
     Document,
-    Series,
+    EventQuery,
     Store,
     Visit,
     document_id,
@@ -28,30 +28,30 @@ from footfall_history.storage import (
     stored_event,
 )
 
-# How many events more than a page are read, so that its last millisecond is whole.
+# Events read beyond a page, so that its last millisecond is complete.
 _TIES = 16
-# Events may be of 64 KiB each, so a page of many is read in parts, until an answer is full.
-_CHUNK = 100
+# An event may have 64 KiB, so a large page is read in parts until the response is full.
+_EVENTS_PER_READ = 100
 IS_ENTRY: Final[Document] = {"event_name": PAGE_ENTERED, "page_id": {"$gt": ""}}
-"""Of an event that began a page."""
+"""The condition on events that began a page."""
 
 
 class Reader:
-    """Answers in messages of the contract. Raises `storage.Unavailable`."""
+    """Methods raise TRANSIENT_STORE_ERRORS. `sites`: those the caller may see, all if empty."""
 
     def __init__(self, store: Store, idle_ms: int) -> None:
         self._store = store
         self._idle_ms = idle_ms
 
-    async def meant(self, candidates: Mapping[str, Sequence[str]], sites: Sequence[str]) -> dict[str, str]:
-        """By what it was asked by, the id of the visit meant: of the candidates there are, the one that arrived first.
+    async def resolve_visits(self, candidates: Mapping[str, Sequence[str]], sites: Sequence[str]) -> dict[str, str]:
+        """The stored id of each visit, by the id in the request, from the stored ids that it may stand for.
 
-        When there is none, the first candidate.
+        Of several that exist, the visit received first; of none, the first candidate.
         """
         ids = {visit_id for of_one in candidates.values() for visit_id in of_one}
         if all(len(of_one) == 1 for of_one in candidates.values()):
             return {asked: of_one[0] for asked, of_one in candidates.items()}
-        origins = await self._store.origins(ids, of_sites(sites))
+        origins = await self._store.origins(ids, site_filter(sites))
         return {
             asked: min(
                 origins.keys() & {*of_one}, key=lambda visit_id: (origins[visit_id], visit_id), default=of_one[0]
@@ -60,8 +60,8 @@ class Reader:
         }
 
     async def visit(self, visit_id: str, sites: Sequence[str] = ()) -> tuple[pb.Visit, Visit] | None:
-        """A visit, and what its timeline says; None when it is not known, here and below to these sites, if given."""
-        documents = await self._store.find_visits({"_id": visit_id} | of_sites(sites), 1)
+        """A visit as message and with its timeline; None when there is none."""
+        documents = await self._store.find_visits({"_id": visit_id} | site_filter(sites), 1)
         if not documents:
             return None
         [message] = await self.visit_messages(documents)
@@ -75,129 +75,134 @@ class Reader:
         return window.cut(list(zip(keys, await self.visit_messages(found), strict=True)))
 
     async def visit_messages(self, documents: Sequence[Document]) -> list[pb.Visit]:
-        """The messages of visits as stored."""
+        """The messages of visit documents."""
         last = await self._store.last_keys(documents)
         now_ms = time.time_ns() // 1_000_000
-        return [views.visit_message(each, last.get(each["_id"]), now_ms, self._idle_ms) for each in documents]
+        return [resources.visit_message(each, last.get(each["_id"]), now_ms, self._idle_ms) for each in documents]
 
     async def session(self, session_id: str, sites: Sequence[str] = ()) -> pb.Session | None:
-        """A session; None when it is not known."""
+        """A session; None when there is none."""
         found = await self._session(session_id, sites)
-        return views.session_message(views.shown_id(found[0]), found[1]) if found else None
+        return resources.session_message(resources.shown_id(found[0]), found[1]) if found else None
 
     async def _session(self, session_id: str, sites: Sequence[str]) -> tuple[Document, Session] | None:
         """A session and its visit."""
-        for document in await self._store.find_visits({"session_ids": session_id} | of_sites(sites), 1):
-            for session in Visit.from_document(document).fold.sessions:
+        for document in await self._store.find_visits({"session_ids": session_id} | site_filter(sites), 1):
+            for session in Visit.from_document(document).visit_state.sessions:
                 if session.session_id == session_id:
                     return document, session
         return None
 
     async def sessions(self, conditions: Document, identity: str, window: Window) -> Page[pb.Session]:
-        """Sessions by start, then id, of the visits that match; of this identity only, if it is given.
+        """Sessions of matching visits by start, then id; only of this identity if it is not empty.
 
-        Visits are read by their start until those to come start after the page's last session.
+        Visits are read in order of their start, until they start after the last session of the page.
         """
         found: list[tuple[str, pb.Session]] = []
         async for document in self._store.each_visit(conditions):
             if len(found) > window.size and found[-1][0][:TIME_DIGITS] < document["start_key"][:TIME_DIGITS]:
                 break
-            for session in Visit.from_document(document).fold.sessions:
+            for session in Visit.from_document(document).visit_state.sessions:
                 key = order_key(session.start_ms, session.session_id)
                 if window.contains(key) and identity in {"", session.identity}:
-                    insort(found, (key, views.session_message(views.shown_id(document), session)), key=itemgetter(0))
+                    insort(
+                        found,
+                        (key, resources.session_message(resources.shown_id(document), session)),
+                        key=itemgetter(0),
+                    )
             del found[window.size + 1 :]
         return window.cut(found)
 
     async def event(
         self, event_id: str, visit_ids: Sequence[str] = (), sites: Sequence[str] = ()
     ) -> pb.StoredEvent | None:
-        """An event of one of these visits, or of any; the one received first when several have used its id."""
+        """An event of one of these visits, or of any. Of several events with one id, the one received first."""
         ids = [document_id(visit_id, event_id) for visit_id in visit_ids]
         where: Document = {"_id": {"$in": ids}} if ids else {"event_id": event_id}
-        found = await self._store.first_received(where | of_sites(sites))
+        found = await self._store.first_received(where | site_filter(sites))
         return stored_event(found) if found else None
 
     async def events(
         self, parent: tuple[str, str], conditions: Document, window: Window, sites: Sequence[str] = ()
     ) -> Page[pb.StoredEvent]:
-        """Events of a parent, given as field and id, by event time, then id."""
-        series = await self.series(*parent, conditions, sites)
-        walk = self._store.walk(series, window.lower, window.upper)
+        """Events of a parent (field and id) by event time, then id."""
+        query = await self.event_query(*parent, conditions, sites)
+        cursor = self._store.events_in_order(query, window.lower, window.upper)
         found: list[tuple[str, pb.StoredEvent]] = []
         while len(found) <= window.size:
-            count = min(window.size + 1 - len(found), _CHUNK)
-            more = await walk.take(count)
+            count = min(window.size + 1 - len(found), _EVENTS_PER_READ)
+            more = await cursor.take(count)
             found += [(event["order_key"], stored_event(event)) for event in more]
             if len(more) < count or paging.fitting([event for _, event in found]) < len(found):
                 break
         return window.cut(found)
 
     async def page(self, page_id: str, sites: Sequence[str] = ()) -> pb.Page | None:
-        """A page entry; None when it is not known."""
-        keys = (await self._store.page_keys([page_id], of_sites(sites))).get(page_id)
+        """A page entry; None when there is none."""
+        keys = (await self._store.page_keys([page_id], site_filter(sites))).get(page_id)
         if not keys:
             return None
-        series = Series({"page_id": page_id}, IS_ENTRY | of_sites(sites), None)
-        found = await self._store.walk(series, keys.entered, "", views.PAGE_FIELDS).take(1)
-        return views.page_message(found[0], keys.exited) if found else None
+        query = EventQuery({"page_id": page_id}, IS_ENTRY | site_filter(sites), None)
+        found = await self._store.events_in_order(query, keys.entered, "", resources.PAGE_FIELDS).take(1)
+        return resources.page_message(found[0], keys.exited) if found else None
 
     async def pages(
         self, parent: tuple[str, str], conditions: Document, window: Window, sites: Sequence[str] = ()
     ) -> Page[pb.Page]:
-        """Page entries of a parent, given as field and id, by start, then id.
+        """Page entries of a parent (field and id) by start, then id.
 
-        Events of one millisecond are in the order of their own ids, pages in that of the pages', so whole milliseconds
-        are read.
+        Events of one millisecond are ordered by event id and pages by page id, so whole milliseconds are read.
         """
-        series = await self.series(*parent, conditions | IS_ENTRY, sites)
-        walk = self._store.walk(series, window.lower[:TIME_DIGITS], window.upper, views.PAGE_FIELDS)
+        query = await self.event_query(*parent, conditions | IS_ENTRY, sites)
+        cursor = self._store.events_in_order(query, window.lower[:TIME_DIGITS], window.upper, resources.PAGE_FIELDS)
         found: list[tuple[str, pb.Page]] = []
         events: list[Document] = []
         while len(found) <= window.size:
             count = window.size + 1 - len(found) + _TIES
-            more = await walk.take(count)
+            more = await cursor.take(count)
             events += more
-            are_all = len(more) < count
-            last = "" if are_all else more[-1]["order_key"][:TIME_DIGITS]  # of which there may be more
-            whole = [event for event in events if are_all or not event["order_key"].startswith(last)]
+            is_last = len(more) < count
+            last = "" if is_last else more[-1]["order_key"][:TIME_DIGITS]  # which may not be complete
+            whole = [event for event in events if is_last or not event["order_key"].startswith(last)]
             events = events[len(whole) :]
             keyed = [(event["order_key"][:TIME_DIGITS] + event["page_id"], event) for event in whole]
-            asked = [(key, event) for key, event in keyed if window.contains(key)]
-            messages = await self.page_messages([event for _, event in asked])
-            found += [(key, messages[event["_id"]]) for key, event in asked if event["_id"] in messages]
-            if are_all:
+            selected = [(key, event) for key, event in keyed if window.contains(key)]
+            messages = await self.page_messages([event for _, event in selected])
+            found += [(key, messages[event["_id"]]) for key, event in selected if event["_id"] in messages]
+            if is_last:
                 break
         return window.cut(sorted(found, key=itemgetter(0)))
 
     async def page_messages(self, entered: Sequence[Document]) -> dict[str, pb.Page]:
-        """By document id, the pages that these events began. A page that was entered twice began with the first."""
+        """The pages that these events began, by document id. A page that was entered twice began the first time."""
         keys = await self._store.page_keys({event["page_id"] for event in entered})
         return {
-            event["_id"]: views.page_message(event, known.exited)
+            event["_id"]: resources.page_message(event, known.exited)
             for event in entered
             if (known := keys.get(event["page_id"])) and known.entered == event["order_key"]
         }
 
     async def explanations(self, visit: Visit, steps: Sequence[Step]) -> list[pb.Explanation]:
-        """These transitions of a visit, each with the event that is its evidence."""
+        """These transitions of a visit, each with the event that caused it."""
         ids = [document_id(visit.visit_id, step.transition.event_id) for step in steps]
-        found = await self._store.read_events(ids, views.EVIDENCE_FIELDS)
+        found = await self._store.read_events(ids, resources.EVIDENCE_FIELDS)
         evidence = {event["event_id"]: event for event in found}
-        return list(views.explanations(steps, evidence, visit.rev))
+        return list(resources.explanations(steps, evidence, visit.rev))
 
     async def identity_ids(self, conditions: Document, from_id: str, size: int) -> Page[str]:
-        """The identities of visits, by id."""
+        """The identities of matching visits, by id."""
         found = await self._store.identity_ids(conditions, from_id, size + 1)
         return Page(found[:size], found[size] if len(found) > size else "")
 
-    async def series(self, field: str, parent_id: str, conditions: Document, sites: Sequence[str] = ()) -> Series:
-        """The events of a visit, an identity, a session or a page that meet further conditions."""
+    async def event_query(
+        self, field: str, parent_id: str, conditions: Document, sites: Sequence[str] = ()
+    ) -> EventQuery:
+        """The query for events of a visit, an identity, a session or a page that meet further conditions."""
         if field == "session_id":
             found = await self._session(parent_id, sites)
-            # Of a session that is not known there are none, and no visit's id is empty.
+            # No visit has an empty id, so there are no events of an unknown session.
             visit_id, start_ms = (found[0]["_id"], found[1].start_ms) if found else ("", None)
-            return Series({"visit_id": visit_id}, conditions | {"session_id": parent_id}, start_ms)
+            return EventQuery({"visit_id": visit_id}, conditions | {"session_id": parent_id}, start_ms)
         visits = {"visit_id": "_id", "identity_id": "identities"}.get(field)
-        start_key = await self._store.first_start_key({visits: parent_id} | of_sites(sites)) if visits else None
-        return Series({field: parent_id}, conditions, event_time_ms(start_key) if start_key else None)
+        start_key = await self._store.first_start_key({visits: parent_id} | site_filter(sites)) if visits else None
+        return EventQuery({field: parent_id}, conditions, event_time_ms(start_key) if start_key else None)

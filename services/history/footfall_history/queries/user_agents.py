@@ -1,16 +1,16 @@
-"""Turns the user agent of a visit into what it says of browser, system and device."""
+"""Turns a User-Agent header into browser, operating system and device."""
 
 from functools import lru_cache
 
 from footfall.history.v1.visit_pb2 import UserAgent
 from ua_parser import parse
 
-_ROBOT = "Spider"  # what the library's data calls the device of every robot
+_ROBOT = "Spider"  # the library's name for the device of every robot
 
 
 @lru_cache(maxsize=4_096)
 def user_agent(text: str, user_agent_id: str) -> UserAgent:
-    """What is known of a user agent, parsed once: a new one takes milliseconds. Not to be changed by the caller."""
+    """A parsed user agent. Parsing takes milliseconds, so the message is cached and must not be changed."""
     parsed = parse(text)
     browser, system, device = parsed.user_agent, parsed.os, parsed.device
     return UserAgent(

@@ -1,14 +1,12 @@
-"""What MongoDB holds of events and visits, and what several folders need to read and to change it.
+"""Events, visits and tombstones in MongoDB, and the attribution that is stored with each event.
 
-Documents and timelines are pure; `store` is the one file that asks MongoDB.
+`store` is the only module that talks to MongoDB. The modules of documents and timelines do no I/O.
 """
 
-from footfall_history.storage.arrivals import Arrival, Arrivals, Unstorable, by_visit, parts_of
+from footfall_history.storage.arrivals import Arrival, Arrivals, Unstorable, group_by_visit, split_by_visit
 from footfall_history.storage.documents import (
     IMPORTED,
     NO_REVISION,
-    PAGE_ENTERED,
-    PAGE_EXITED,
     TIME_DIGITS,
     Document,
     assurance_reason_code,
@@ -19,39 +17,20 @@ from footfall_history.storage.documents import (
     visit_of,
 )
 from footfall_history.storage.preview import Preview
-from footfall_history.storage.restamping import each_behind, erase_in_visit, restamps_behind, restamps_of
-from footfall_history.storage.store import Series, Store, Unavailable, check_url
+from footfall_history.storage.reattribution import (
+    each_reattribution,
+    erase_in_visit,
+    find_reattributions,
+    reattributions_of,
+)
+from footfall_history.storage.store import TRANSIENT_STORE_ERRORS, EventQuery, Store, check_url
 from footfall_history.storage.tombstones import EraseTimes, Tombstones
 from footfall_history.storage.visit import Visit
 
 __all__ = [
-    "IMPORTED",
-    "NO_REVISION",
-    "PAGE_ENTERED",
-    "PAGE_EXITED",
-    "TIME_DIGITS",
-    "Arrival",
-    "Arrivals",
-    "Document",
-    "EraseTimes",
-    "Preview",
-    "Series",
-    "Store",
-    "Tombstones",
-    "Unavailable",
-    "Unstorable",
-    "Visit",
-    "assurance_reason_code",
-    "by_visit",
-    "check_url",
-    "document_id",
-    "each_behind",
-    "erase_in_visit",
-    "event_time_ms",
-    "has_same_content",
-    "parts_of",
-    "restamps_behind",
-    "restamps_of",
-    "stored_event",
+    "IMPORTED", "NO_REVISION", "TIME_DIGITS", "TRANSIENT_STORE_ERRORS", "Arrival",
+    "Arrivals", "Document", "EraseTimes", "EventQuery", "Preview", "Store", "Tombstones", "Unstorable", "Visit",
+    "assurance_reason_code", "check_url", "document_id", "each_reattribution", "erase_in_visit", "event_time_ms",
+    "find_reattributions", "group_by_visit", "has_same_content", "reattributions_of", "split_by_visit", "stored_event",
     "visit_of",
-]
+]  # fmt: skip

@@ -1,11 +1,12 @@
-"""Turns batches as logged into what they bring for each visit."""
+"""What batches from the event log bring for each visit."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from footfall.event.v1.event_pb2 import Event, EventBatch, EventContext
-from footfall_timeline import Transition, UnfitEventError, order_key, transition_of
+from footfall_eventlog.admitted import InvalidEventError, transition_of
+from footfall_timeline import Transition, order_key
 
 from footfall_history.storage.documents import DEVICE_FIELDS, Document, event_document, has_same_content
 
@@ -13,7 +14,7 @@ _START_FIELDS: Final = ("browser_visit_id", *DEVICE_FIELDS)
 
 
 class Unstorable(NamedTuple):
-    """An event that cannot be stored, and why."""
+    """An event that cannot be stored, the request that brought it, and the reason."""
 
     event: Event
     context: EventContext
@@ -24,9 +25,12 @@ class Unstorable(NamedTuple):
 class Arrival:
     """What a batch brings for one visit.
 
-    `events` are by document id, each the first of its id in the batch, at the earliest time of all of its id; `sources`
-    what they were made from. `start` is what the earliest of them says of the visit; its `start_key` sorts visits by
-    (start, id). `origin` is the site of the one received first, which no sender can set; its `site_key` sorts by that.
+    - `events`: documents by document id. Of several events with one id, the first in the batch with the earliest time.
+    - `sources`: the event and context that each document was made from.
+    - `conflicts`: ids of documents for which the batch holds events with different content.
+    - `start`: fields of the visit from its earliest event. `start_key` sorts visits by start, then id.
+    - `origin`: site of the event received first, which a sender cannot influence. `site_key` sorts by time of receipt.
+    - `received_ms`: time of the last receipt, in milliseconds since the epoch.
     """
 
     events: dict[str, Document] = field(default_factory=dict)
@@ -38,7 +42,7 @@ class Arrival:
     received_ms: int = 0
 
     def add(self, event: Event, context: EventContext) -> None:
-        """Take in one event. Raises UnfitEventError and then takes in nothing."""
+        """Add one event. Raises InvalidEventError, and then adds nothing."""
         transition = transition_of(event)
         document = event_document(event, context)
         if transition:
@@ -64,19 +68,20 @@ class Arrival:
 
     @property
     def named(self) -> set[str]:
-        """Whom its transitions name."""
+        """Identities that its transitions name."""
         return {transition.identity for transition in self.transitions if transition.identity}
 
     def unstorable(self, reason: str) -> list[Unstorable]:
-        """All its events, for one reason."""
+        """All its events, as unstorable for one reason."""
         return [Unstorable(event, context, reason) for event, context in self.sources.values()]
 
 
 Arrivals = dict[str, Arrival]
+"""Arrivals by visit id."""
 
 
-def by_visit(batches: Iterable[EventBatch], unstorable: list[Unstorable]) -> Arrivals:
-    """Sort events by visit; those that are unfit go to `unstorable`."""
+def group_by_visit(batches: Iterable[EventBatch], unstorable: list[Unstorable]) -> Arrivals:
+    """Group events by visit. Events with malformed ids, times or transitions are appended to `unstorable`."""
     arrivals: Arrivals = {}
     for batch in batches:
         for event in batch.events:
@@ -84,15 +89,15 @@ def by_visit(batches: Iterable[EventBatch], unstorable: list[Unstorable]) -> Arr
             arrival = arrivals.get(event.visit_id) or Arrival()
             try:
                 arrival.add(event, context)
-            except UnfitEventError as error:
+            except InvalidEventError as error:
                 unstorable.append(Unstorable(event, context, str(error)))
             else:
                 arrivals[event.visit_id] = arrival
     return arrivals
 
 
-def parts_of(batches: Iterable[EventBatch], visit_ids: Collection[str]) -> dict[str, EventBatch]:
-    """Everything in these batches that is of these visits, in a batch for each."""
+def split_by_visit(batches: Iterable[EventBatch], visit_ids: Collection[str]) -> dict[str, EventBatch]:
+    """One batch for each of these visits, with all its events and their contexts."""
     parts: dict[str, EventBatch] = {}
     for batch in batches:
         positions: dict[tuple[str, int], int] = {}
@@ -110,5 +115,5 @@ def parts_of(batches: Iterable[EventBatch], visit_ids: Collection[str]) -> dict[
 
 
 def context_of(event: Event, batch: EventBatch) -> EventContext:
-    """What is known of the request that brought an event of a batch."""
+    """The request that brought an event of a batch."""
     return batch.contexts[event.context_index] if event.context_index < len(batch.contexts) else EventContext()

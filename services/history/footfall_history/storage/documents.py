@@ -1,8 +1,8 @@
-"""Turns admitted events into the documents history stores, and such documents back into messages.
+"""Turns admitted events into MongoDB documents, and documents back into messages.
 
-A document is flat and holds only what is not empty. Its stamp (`rev`, `state`, `identity_id`, `session_id`) is the one
-part that ever changes, but for an erasure. That leaves ids and times of an event, its type and site, and of a system
-event its name: what uniqueness, stamps and the walls between sites need, and nothing that tells what anybody did.
+A document is flat, and empty values are absent. Its attribution (`rev`, `state`, `identity_id`, `session_id`) is the
+only part that changes, except by an erasure. An erasure leaves the ids and times of an event, its type and site, and
+the name of a system event: what uniqueness, attribution and site isolation need.
 """
 
 from collections.abc import Mapping
@@ -11,24 +11,23 @@ from typing import Any, Final
 import msgspec
 from footfall.event.v1.event_pb2 import EVENT_TYPE_SYSTEM, AssuranceReason, Event, EventContext
 from footfall.history.v1.visit_pb2 import StoredEvent
-from footfall_timeline import Stamp, order_key
+from footfall_eventlog.events import PAGE_ENTERED
+from footfall_timeline import Attribution, order_key
 
 Document = dict[str, Any]
 
-PAGE_ENTERED: Final = "PageEntered"
-PAGE_EXITED: Final = "PageExited"
 
 NO_REVISION: Final = -1
-"""The revision of a stamp that counts no more: less than every timeline's."""
+"""The revision of an attribution that is no longer valid: lower than that of every timeline."""
 
 TIME_DIGITS: Final = 13
-"""How much of an order key is its time."""
+"""Length of the time at the beginning of an order key, in digits."""
 
 _VISIT_ID_LENGTH: Final = 36
 
-# What a sender says of an event. The same again is a retry, anything else under the same id a conflict. The times of
-# admission are no part of it: a retry may be given another event time when the browser's clock is wrong. Nor is the
-# category: the collector may have given it by rules that have changed since.
+# What a sender says of an event: the same content under the same id is a retry, other content a conflict. Not part of
+# it are the times that admission sets, since a retry from a browser with a wrong clock may get another event time, and
+# the category, since the collector's rules for it may have changed in between.
 _CONTENT: Final = (
     "event_name",
     "global_visit_id",
@@ -56,9 +55,9 @@ _ERASED: Final = (
     *("names_identity_id", "names_hash", "title", "categories", "address", "bot"),
 )
 IMPORTED: Final[Mapping[str, Any]] = {"imported": True}
-"""The mark of an event that `footfall-import` has brought."""
+"""Marks an event that `footfall-import` stored."""
 DEVICE_FIELDS: Final = ("global_visit_id", "user_agent_id", "user_agent", "bot")
-"""What a visit says of the browser, by its first event. Nothing any more when it was only of people who are erased."""
+"""The fields of a visit about the browser, from its first event. Removed when the whole visit is erased."""
 
 _REASONS: Final = {
     name.removeprefix("ASSURANCE_REASON_").lower(): number for name, number in AssuranceReason.items() if number
@@ -73,7 +72,7 @@ _decode_titled = msgspec.json.Decoder(_Titled).decode
 
 
 def event_document(event: Event, context: EventContext) -> Document:
-    """The document of an event that is as admission leaves it, without a stamp."""
+    """The document of an admitted event, without an attribution."""
     visit_id, event_id, at_ms = event.visit_id, event.event_id, event.event_time_ms
     document: Document = {
         "_id": document_id(visit_id, event_id),
@@ -101,12 +100,12 @@ def event_document(event: Event, context: EventContext) -> Document:
 
 
 def document_id(visit_id: str, event_id: str) -> str:
-    """The unique key of an event. It begins with the visit, so that a sharded collection can keep a visit together."""
+    """The unique key of an event. It begins with the visit's id, so that sharding can keep a visit together."""
     return visit_id + event_id
 
 
 def visit_of(document_id: str) -> str:
-    """The visit in the unique key of an event."""
+    """The visit's id in the unique key of an event."""
     return document_id[:_VISIT_ID_LENGTH]
 
 
@@ -119,48 +118,45 @@ def _title(data_json: bytes) -> str:
 
 
 def has_same_content(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two documents of one event id are one event, sent twice. What was erased can no longer differ."""
+    """Whether two documents of one event id are the same event, sent twice. An erased event is equal to any other."""
     if one.get("erased") or other.get("erased"):
         return True
     return all(one.get(name) == other.get(name) for name in _CONTENT)
 
 
 def is_system(document: Mapping[str, Any]) -> bool:
-    """Whether an event has one of the six names that every site's events have."""
+    """Whether an event has one of the six system names (VisitStarted, SignIn, ...) rather than a site's own."""
     return document.get("event_type") == EVENT_TYPE_SYSTEM
 
 
 def erased(document: Document) -> Document:
-    """An event without what erasing takes from it, its stamp aside."""
-    gone = erasable(of_system=is_system(document))
-    return {name: value for name, value in document.items() if name not in gone} | {"erased": True}
+    """An event without the fields that erasing removes. Its attribution stays as it is."""
+    removed = erasable(of_system=is_system(document))
+    return {name: value for name, value in document.items() if name not in removed} | {"erased": True}
 
 
 def erasable(*, of_system: bool) -> tuple[str, ...]:
-    """The fields that erasing takes from events of the system, or from the sites' own.
-
-    A site's own name of an event may tell what somebody did.
-    """
+    """The fields that erasing removes: of a site's own events also the name, which may describe what a person did."""
     return _ERASED if of_system else (*_ERASED, "event_name")
 
 
-def stamp_fields(stamp: Stamp, rev: int) -> tuple[Document, list[str]]:
-    """The fields a stamped document has, and the names of those it must not have."""
-    fields: Document = {"rev": rev, "state": int(stamp.state)}
-    if stamp.identity:
-        fields["identity_id"] = stamp.identity
-    if stamp.session_id:
-        fields["session_id"] = stamp.session_id
+def attribution_fields(attribution: Attribution, rev: int) -> tuple[Document, list[str]]:
+    """The fields of a document with this attribution, and the names of fields that must be absent."""
+    fields: Document = {"rev": rev, "state": int(attribution.state)}
+    if attribution.identity:
+        fields["identity_id"] = attribution.identity
+    if attribution.session_id:
+        fields["session_id"] = attribution.session_id
     return fields, [name for name in ("identity_id", "session_id") if name not in fields]
 
 
 def event_time_ms(key: str) -> int:
-    """The event time in an order key."""
+    """The event time in an order key, in milliseconds since the epoch."""
     return int(key[:TIME_DIGITS])
 
 
 def stored_event(document: Mapping[str, Any]) -> StoredEvent:
-    """The message of a stored document."""
+    """The StoredEvent message of a document."""
     stored = StoredEvent(
         address=document.get("address", ""),
         bot=document.get("bot", False),
@@ -168,11 +164,11 @@ def stored_event(document: Mapping[str, Any]) -> StoredEvent:
         imported=document.get("imported", False),
     )
     stored.received_time.FromMilliseconds(document["received_ms"])
-    stamp = stored.stamp
-    stamp.state = document["state"]
-    stamp.identity_id = document.get("identity_id", "")
-    stamp.session_id = document.get("session_id", "")
-    stamp.revision = document["rev"]
+    attribution = stored.stamp
+    attribution.state = document["state"]
+    attribution.identity_id = document.get("identity_id", "")
+    attribution.session_id = document.get("session_id", "")
+    attribution.revision = document["rev"]
     event = stored.event
     event.visit_id = document.get("browser_visit_id") or document["visit_id"]
     event.event_id = document["event_id"]
@@ -186,5 +182,5 @@ def stored_event(document: Mapping[str, Any]) -> StoredEvent:
 
 
 def assurance_reason_code(reason: str) -> AssuranceReason.ValueType:
-    """What answers say beside the text that the log and documents have; unspecified for a reason of a later version."""
+    """The contract's enum value of an assurance reason in the log and in documents; unspecified for an unknown one."""
     return _REASONS.get(reason, AssuranceReason.ASSURANCE_REASON_UNSPECIFIED)

@@ -1,33 +1,33 @@
-"""Turns batches into the documents they would be stored as, by what is known of their visits now."""
+"""The documents that events would be stored as, by what is known of their visits now."""
 
 from collections.abc import Sequence
 
 from footfall.event.v1.event_pb2 import EventBatch
 
-from footfall_history.storage.arrivals import Unstorable, by_visit
+from footfall_history.storage.arrivals import Unstorable, group_by_visit
 from footfall_history.storage.documents import Document
 from footfall_history.storage.tombstones import Tombstones
 
 
 class Preview:
-    """How events would be stored."""
+    """Attributes events without storing them."""
 
-    def __init__(self, tombstones: Tombstones, *, transitions_kept: int) -> None:
+    def __init__(self, tombstones: Tombstones, *, max_transitions: int) -> None:
         self._tombstones = tombstones
-        self._transitions_kept = transitions_kept
+        self._max_transitions = max_transitions
 
-    async def of(self, batches: Sequence[EventBatch]) -> tuple[dict[str, Document], list[Unstorable]]:
-        """Stamped documents by their id, and the events that are unfit. Raises `storage.Unavailable`."""
+    async def documents(self, batches: Sequence[EventBatch]) -> tuple[dict[str, Document], list[Unstorable]]:
+        """Attributed documents by their id, and the events that cannot be stored. Raises TRANSIENT_STORE_ERRORS."""
         unstorable: list[Unstorable] = []
-        arrivals = by_visit(batches, unstorable)
-        known = await self._tombstones.visits(arrivals)
+        arrivals = group_by_visit(batches, unstorable)
+        known = await self._tombstones.read_visits(arrivals)
         named = {event.identity_id for batch in batches for event in batch.events if event.identity_id}
-        forgotten = await self._tombstones.of(named)
-        stamped = {}
+        erase_times = await self._tombstones.erase_times(named)
+        documents = {}
         for visit_id, arrival in arrivals.items():
             start = arrival.start | arrival.origin
-            visit = known.get(visit_id) or self._tombstones.begun(visit_id, start, arrival.received_ms)
-            visit = visit.merged(arrival.transitions, self._transitions_kept).with_forgotten(forgotten)
+            visit = known.get(visit_id) or self._tombstones.new_visit(visit_id, start, arrival.received_ms)
+            visit = visit.merged(arrival.transitions, self._max_transitions).with_erasures(erase_times)
             for key, document in arrival.events.items():
-                stamped[key] = visit.stamped(document, forgotten)
-        return stamped, unstorable
+                documents[key] = visit.attributed(document, erase_times)
+        return documents, unstorable

@@ -1,8 +1,8 @@
-"""Turns what history keeps and asks into commands to MongoDB: the one file that knows the driver.
+"""History's MongoDB collections: the only module that knows the driver (docs/adr/0005).
 
-Collections: `events` (a document an event), `visits` (one a visit), `history_tombstones` (one an erased identity) and
-`history_marks` (one in all, see `Store.journal`).
-Everything is read from the primary: the stamping protocol rests on reading what was written before.
+Collections: `events` (a document per event), `visits` (one per visit), `history_tombstones` (one per erased identity)
+and `history_marks` (a single one, see `Store.journal`).
+All reads go to the primary: attribution relies on reading what was written before.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple, Self, TypeVar
 import structlog
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
+from footfall_eventlog.events import PAGE_ENTERED, PAGE_EXITED
 from footfall_timeline import order_key
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection
 from pymongo import ASCENDING, DESCENDING, ReadPreference, ReturnDocument, UpdateMany, UpdateOne
@@ -22,111 +23,79 @@ from pymongo.errors import BulkWriteError, ConnectionFailure, PyMongoError, Writ
 from pymongo.uri_parser import parse_uri
 from pymongo.write_concern import WriteConcern
 
-from footfall_history.storage.documents import DEVICE_FIELDS, NO_REVISION, PAGE_ENTERED, PAGE_EXITED, Document, erasable
-from footfall_history.storage.walk import Walk
+from footfall_history.storage.documents import DEVICE_FIELDS, NO_REVISION, Document, erasable
+from footfall_history.storage.event_cursor import EventCursor
+from footfall_history.storage.indexes import INDEXES
 
-Unavailable = (ConnectionFailure, WriteConcernError)
-"""What every method raises when MongoDB does not answer, or does not confirm what it was given to write."""
+TRANSIENT_STORE_ERRORS: Final = (ConnectionFailure, WriteConcernError)
+"""What every method may raise: MongoDB does not answer, or does not confirm a write. A later attempt may succeed."""
 
 _DUPLICATE_KEY: Final = 11000
-# Ids are asked for in groups of this many, side by side. SecantusDB compares each document with each id of an `$in`:
-# measured there, a group of 50 costs 0.1 ms an id, one of 500 costs 0.7 ms.
-_IDS_A_QUERY: Final = 50
-# For an answer once asked: long, because a bulk write may take long; not for ever, because a server may freeze.
+# SecantusDB compares each document with each id of an `$in`. Measured: 0.1 ms per id in a group of 50, 0.7 ms in one of
+# 500. So ids are queried in small groups, concurrently.
+_IDS_PER_QUERY: Final = 50
+# Bulk writes may take long, but a frozen server must not block a caller for longer.
 _SOCKET_TIMEOUT_MS: Final = 30_000
 _RETRY_S: Final = 0.5
-_ONE_ANSWER: Final = 100_000
-"""Documents that the server may answer with at once, as far as they fit into 16 MB; by default it is 101."""
+# Documents per answer, as far as they fit into 16 MB. The default is 101.
+_LARGE_BATCH: Final = 100_000
+# Commands of others wait behind each bulk write. Measured in SecantusDB on a busy machine: 2 ms per operation and
+# 0.3 ms per id.
+_UPDATES_PER_COMMAND: Final = 50
+_EVENTS_PER_COMMAND: Final = 250
 
 _ANY: Final[Mapping[str, Any]] = MappingProxyType({})
-# So that a command is done well within the time limits, and nobody waits long behind it. Measured in SecantusDB on a
-# busy machine: 2 ms an operation and 0.3 ms an id.
-_RESTAMPS_A_COMMAND: Final = 50
-_RESTAMPED_A_COMMAND: Final = 250
 
-STAMPED_BY: Final = ("order_key", "event_type", "erased")
-"""What is to be known of an event to stamp it anew."""
+REATTRIBUTION_FIELDS: Final = ("order_key", "event_type", "erased")
+"""The fields of an event that its attribution depends on."""
 
 _log = structlog.get_logger()
 
 Answer = TypeVar("Answer")
-Index = tuple[list[tuple[str, int]], dict[str, Any]]
-
-
-def _index(*fields: str, **options: Any) -> Index:
-    return [(field, ASCENDING) for field in fields], options
-
-
-INDEXES: Final[dict[str, list[Index]]] = {
-    "events": [
-        # The events of a visit in order; the ranges that are stamped anew.
-        _index("visit_id", "order_key"),
-        # The events of an identity in order. Most events belong to nobody and stay out of it.
-        _index("identity_id", "order_key", partialFilterExpression={"identity_id": {"$gt": ""}}),
-        # The events that name somebody who is to be erased.
-        _index("names_hash", partialFilterExpression={"names_hash": {"$gt": ""}}),
-        # A page with its events in order.
-        _index("page_id", "order_key"),
-        # An event whose visit is not told: the first received.
-        _index("event_id", "received_ms"),
-    ],
-    "visits": [
-        # Visits in order, of all sites or one; what has expired.
-        _index("start_key"),
-        _index("site", "start_key"),
-        # The visits of an identity, of a device, of a user agent, in order.
-        _index("identities", "start_key"),
-        _index("global_visit_id", "start_key"),
-        _index("user_agent", "start_key"),
-        # The visit of a session.
-        _index("session_ids"),
-        # The visits of somebody who is to be erased and known by a keyed hash only.
-        _index("identity_hashes"),
-    ],
-}
-"""Every index but those on `_id`. Each costs SecantusDB about 50 µs a document written: none without a query."""
 
 
 class Refusals(NamedTuple):
-    """Which documents of a bulk write were not taken: because the key exists, or for a reason of the server's."""
+    """Documents that a bulk write did not store: ids that exist already, and by id why the server refused others."""
 
     duplicates: set[str]
     refused: dict[str, str]
 
 
-class Restamp(NamedTuple):
-    """Events get these fields and lose those, unless their stamp is of as late a revision.
+class Reattribution(NamedTuple):
+    """Sets and removes fields of events whose attribution is of an earlier revision than that in `fields`.
 
-    `keys`: their order keys by document id, as they were looked at: one that has been moved since is its mover's
-    business. `erases`: they lose by it what was sent.
+    `keys`: order keys by document id, as they were read. An event whose key has changed since is left to the writer
+    that changed it. `erases`: the events lose content.
     """
 
     keys: Mapping[str, str]
     fields: Document
-    without: Collection[str]
+    removed: Collection[str]
     erases: bool = False
 
 
-class Series(NamedTuple):
-    """Events that can be read in order: by `of`, a field that an index has before `order_key`, and other conditions.
+class EventQuery(NamedTuple):
+    """Events that can be read in order.
 
-    `start_ms` is when the first of them may have happened, None if that is not known.
+    - `parent`: an equality on a field that an index has before `order_key`.
+    - `conditions`: further conditions.
+    - `start_ms`: the time of the first of them as far as known, in milliseconds since the epoch.
     """
 
-    of: Document
-    where: Document
+    parent: Document
+    conditions: Document
     start_ms: int | None
 
 
 class PageKeys(NamedTuple):
-    """The order keys of the event that began a page, and of the one that ended it, empty when none has."""
+    """The order keys of a page's first PageEntered and of its last PageExited (empty when there is none)."""
 
     entered: str
     exited: str
 
 
 def check_url(url: str) -> str:
-    """Return a URL. Raises ValueError for one that the driver makes nothing of."""
+    """Return a URL. Raises ValueError for one that the driver does not accept."""
     try:
         parse_uri(url)
     except (PyMongoError, ValueError):
@@ -136,7 +105,7 @@ def check_url(url: str) -> str:
 
 
 class Store:
-    """History's part of one MongoDB database. Methods raise `Unavailable` when it does not answer."""
+    """History's part of one MongoDB database. Methods raise TRANSIENT_STORE_ERRORS."""
 
     def __init__(self, client: "AsyncIOMotorClient[Any]", database: str) -> None:
         self._client = client
@@ -150,7 +119,7 @@ class Store:
 
     @classmethod
     def open(cls, url: str, database: str, timeout_ms: int) -> Self:
-        """Return the store at a MongoDB URL without connecting yet. It waits so long for a server to ask, no longer."""
+        """The store at a MongoDB URL. Connects on first use, and waits `timeout_ms` at most for a usable server."""
         client: AsyncIOMotorClient[Any] = AsyncIOMotorClient(
             url,
             serverSelectionTimeoutMS=timeout_ms,
@@ -164,39 +133,54 @@ class Store:
         self._client.close()
 
     async def prepare(self) -> None:
-        """Wait until MongoDB answers, then create the indexes not there yet. Until then queries may be slow."""
+        """Wait until MongoDB answers, then create missing indexes. Until then queries may be slow."""
         for collection, indexes in INDEXES.items():
             for keys, options in indexes:
-                await _when_answering(partial(self._database[collection].create_index, keys, **options))
+                await _retried(partial(self._database[collection].create_index, keys, **options))
         self._is_prepared = True
 
     async def is_ready(self) -> bool:
-        """Whether MongoDB answers, and quickly."""
+        """Whether MongoDB answers and all indexes exist."""
         return self._is_prepared and bool((await self._database.command("ping"))["ok"])
 
-    # Visits, for the consumer
+    async def journal(self) -> None:
+        """Return when all earlier writes are on disk.
+
+        The server writes one journal in order, so a single small journaled write confirms a whole batch.
+        """
+        written_ms = time.time_ns() // 1_000_000
+        await self._marks.update_one({"_id": "journal"}, {"$set": {"written_ms": written_ms}}, upsert=True)
+
+    async def raw_documents(self) -> AsyncIterator[tuple[str, RawBSONDocument]]:
+        """Every document of the database, also of other services, as bytes, with the name of its collection."""
+        options = CodecOptions(document_class=RawBSONDocument)
+        for name in await self._database.list_collection_names():
+            async for document in self._database.get_collection(name, codec_options=options).find():
+                yield name, document
+
+    # Visits, for ingestion and erasure
 
     async def read_visits(self, visit_ids: Iterable[str]) -> list[Document]:
-        """The visits with these ids that exist: what the consumer needs of them."""
+        """The visits with these ids that exist, without the fields that only queries need."""
         fields = ["rev", "timeline", "identities", "start_key", "site_key", "touched_ms", "truncated"]
-        return await _by_ids(self.visits, "_id", visit_ids, fields)
+        return await _find_by(self.visits, "_id", visit_ids, fields)
 
     async def begin_visits(self, documents: Sequence[Document]) -> Refusals:
-        """Store new visits; duplicates were there already."""
+        """Store new visits."""
         return await _insert(self.visits, documents)
 
     async def replace_timelines(self, changes: Sequence[tuple[str, Document]]) -> tuple[int, dict[str, str]]:
-        """Write the next revision of timelines, each only where the stored one is the revision before.
+        """Write the next revision of timelines, each only if the stored one is the revision before.
 
-        Return how many were written, and by visit why the server refused.
+        Returns how many were written, and by visit why the server refused.
         """
         if not changes:
             return 0, {}
-        gone = {"$unset": dict.fromkeys(DEVICE_FIELDS, "")}
+        removed = {"$unset": dict.fromkeys(DEVICE_FIELDS, "")}
         operations = [
             UpdateOne(
                 {"_id": visit_id, "rev": fields["rev"] - 1},
-                {"$set": fields} | (gone if fields.get("forgotten") else {}),
+                {"$set": fields} | (removed if fields.get("forgotten") else {}),
             )
             for visit_id, fields in changes
         ]
@@ -213,9 +197,9 @@ class Store:
         touched_ms: int,
         origins: Mapping[str, Mapping[str, Any]] = _ANY,
     ) -> None:
-        """Let visits start, or have arrived, earlier, where that is earlier; keep those just touched from expiring.
+        """Set an earlier start or origin of visits, if it is earlier, and the time of the last receipt of others.
 
-        A visit that is forgotten by then learns nothing of the browser.
+        Erased visits do not get fields about the browser.
         """
         operations: list[UpdateOne | UpdateMany] = []
         for visit_id, start in starts.items():
@@ -235,28 +219,28 @@ class Store:
             await _confirmed(self.visits.bulk_write(operations, ordered=False))
 
     async def note_last_keys(self, keys: Mapping[str, str]) -> None:
-        """Note for visits the key of an event, if it is later than what is noted."""
+        """Note an event's key for each visit, if it is later than the noted one. See `last_keys`."""
         if keys:
             operations = [UpdateOne({"_id": visit_id}, {"$max": {"last_key": key}}) for visit_id, key in keys.items()]
             await _confirmed(self.visits.bulk_write(operations, ordered=False))
 
-    # Events, for the consumer
+    # Events, for ingestion and erasure
 
-    async def insert_events(self, documents: Sequence[Document], at_once: int | None = None) -> Refusals:
-        """Store new events, so many a command or all; duplicates were there already and stay as they are."""
+    async def insert_events(self, documents: Sequence[Document], per_command: int | None = None) -> Refusals:
+        """Store new events, `per_command` at a time or all together. Duplicates stay as they are."""
         refusals = Refusals(set(), {})
-        for start in range(0, len(documents), at_once or len(documents) or 1):
-            part = await _insert(self.events, documents[start : start + (at_once or len(documents))])
+        for start in range(0, len(documents), per_command or len(documents) or 1):
+            part = await _insert(self.events, documents[start : start + (per_command or len(documents))])
             refusals.duplicates.update(part.duplicates)
             refusals.refused.update(part.refused)
         return refusals
 
     async def read_events(self, ids: Iterable[str], fields: Sequence[str] | None = None) -> list[Document]:
-        """The events with these document ids, whole or these fields of them."""
-        return await _by_ids(self.events, "_id", ids, fields)
+        """The events with these document ids: all fields or these."""
+        return await _find_by(self.events, "_id", ids, fields)
 
     async def move_events(self, keys: Mapping[str, str]) -> None:
-        """Let events have happened earlier, by document id; one that is not there yet at that time loses its stamp."""
+        """Set an earlier order key of events, by document id. An event that is moved loses its attribution."""
         operations = [
             UpdateOne({"_id": id_, "order_key": {"$gt": key}}, {"$set": {"order_key": key, "rev": NO_REVISION}})
             for id_, key in keys.items()
@@ -264,29 +248,29 @@ class Store:
         if operations:
             await _confirmed(self.events.bulk_write(operations, ordered=False))
 
-    async def events_behind(self, visit_ids: Iterable[str], from_key: str, rev: int, limit: int) -> list[Document]:
-        """Of events in these visits from a key on and stamped before this revision what says how to stamp them anew.
+    async def outdated_events(self, visit_ids: Iterable[str], from_key: str, rev: int, limit: int) -> list[Document]:
+        """Events of these visits from a key on that an earlier revision attributed, as REATTRIBUTION_FIELDS.
 
-        At most `limit` of a group of visits.
+        At most `limit` per group of 50 visits.
         """
         where: Document = {"order_key": {"$gte": from_key}, "rev": {"$lt": rev}}
-        fields = ["visit_id", "rev", *STAMPED_BY]
-        return await _by_ids(self.events, "visit_id", visit_ids, fields, where=where, limit=limit)
+        fields = ["visit_id", "rev", *REATTRIBUTION_FIELDS]
+        return await _find_by(self.events, "visit_id", visit_ids, fields, where=where, limit=limit)
 
-    async def restamp(self, restamps: Iterable[Restamp]) -> int:
-        """Stamp events anew where their stamp is of an earlier revision; return how many.
+    async def reattribute(self, reattributions: Iterable[Reattribution]) -> int:
+        """Attribute events again whose attribution is of an earlier revision. Returns how many there were.
 
-        In commands of a bounded size. What one has done stays done when a later one fails, and is not done again.
+        Writes commands of a bounded size. What one has done remains when a later one fails, and is not done twice.
         """
         matched = 0
-        for operations in _restamps_a_command(restamps):
+        for operations in _update_commands(reattributions):
             matched += (await _confirmed(self.events.bulk_write(operations, ordered=False))).matched_count
         return matched
 
-    async def forget_named(self, ids: Sequence[str], identity: str) -> int:
-        """Erase these events, if they name this identity; return how many did."""
-        gone = erasable(of_system=True)  # no others name anybody
-        change = {"$set": {"erased": True}, "$unset": dict.fromkeys(gone, "")}
+    async def erase_naming(self, ids: Sequence[str], identity: str) -> int:
+        """Erase those of these events that name this identity. Returns how many there were."""
+        removed = erasable(of_system=True)  # only system events name identities
+        change = {"$set": {"erased": True}, "$unset": dict.fromkeys(removed, "")}
         count = 0
         for group in _groups(ids):
             where = {"_id": {"$in": group}, "names_identity_id": identity}
@@ -294,7 +278,7 @@ class Store:
         return count
 
     async def visits_naming(self, names_hash: str, upper_key: str) -> list[tuple[str, str]]:
-        """The visits with events below a key that name whom a hash stands for, each with the name."""
+        """The visits with events below a key that name the identity with this hash, each with that identity."""
         found = await self.events.aggregate(
             [
                 {"$match": {"names_hash": names_hash, "order_key": {"$lt": upper_key}}},
@@ -304,32 +288,24 @@ class Store:
         return [(group["_id"], group["name"]) for group in found]
 
     async def flag_conflicts(self, ids: Collection[str]) -> None:
-        """Note on events that others came under the same id."""
+        """Mark events under whose id an event with other content arrived."""
         if ids:
             await self.events.update_many({"_id": {"$in": [*ids]}}, {"$set": {"conflict": True}})
-
-    async def journal(self) -> None:
-        """Return only when this and with it every write before it is on disk.
-
-        The server writes one journal, in order, so one small write that waits for it does for a whole batch.
-        """
-        written_ms = time.time_ns() // 1_000_000
-        await self._marks.update_one({"_id": "journal"}, {"$set": {"written_ms": written_ms}}, upsert=True)
 
     # Tombstones
 
     async def tombstones(self, hashes: Collection[str]) -> dict[str, int]:
-        """Of these keyed hashes those of erased identities, with the moment they were erased up to."""
+        """Those of these keyed hashes that have a tombstone, with the time erased up to."""
         found = await self._tombstones.find({"_id": {"$in": [*hashes]}}, ["erase_time_ms"]).to_list(None)
         return {tombstone["_id"]: tombstone["erase_time_ms"] for tombstone in found}
 
     async def put_tombstone(self, identity_hash: str, erase_time_ms: int, key_check: str) -> None:
-        """Remember an erasure. On disk when it returns."""
+        """Store a tombstone. It is on disk when this returns."""
         change = {"$max": {"erase_time_ms": erase_time_ms}, "$set": {"key_check": key_check}}
         await self._tombstones.update_one({"_id": identity_hash}, change, upsert=True)
 
     async def count_erased(self, identity_hash: str, erasure_id: str, visits: int, events: int) -> tuple[int, int]:
-        """Add to what an erasure has erased, and return the sums."""
+        """Add to the counts of an erasure, and return their sums."""
         counts = {f"erasures.{erasure_id}.visits": visits, f"erasures.{erasure_id}.events": events}
         tombstone = await self._tombstones.find_one_and_update(
             {"_id": identity_hash}, {"$inc": counts}, return_document=ReturnDocument.AFTER
@@ -338,29 +314,22 @@ class Store:
         return sums["visits"], sums["events"]
 
     async def has_tombstones_of_other_keys(self, key_check: str) -> bool:
-        """Whether anybody has been erased under a key other than that with this check. Waits until MongoDB answers."""
+        """Whether a tombstone was made with another key than that with this check. Waits until MongoDB answers."""
         other = {"key_check": {"$ne": key_check}}
-        return await _when_answering(lambda: self._tombstones.find_one(other, ["_id"])) is not None
-
-    async def raw_documents(self) -> AsyncIterator[tuple[str, RawBSONDocument]]:
-        """Every document of the database as bytes, whoever owns it, with the name of its collection: to be searched."""
-        options = CodecOptions(document_class=RawBSONDocument)
-        for name in await self._database.list_collection_names():
-            async for document in self._database.get_collection(name, codec_options=options).find():
-                yield name, document
+        return await _retried(lambda: self._tombstones.find_one(other, ["_id"])) is not None
 
     # Retention
 
     async def remove_before(self, at_ms: int) -> int:
-        """Remove events that happened before a moment, and visits that have none left and were touched before it.
+        """Remove events dated before a time, and visits without events that were last touched before it.
 
-        Return how many events. Visits go last, so that a sweep that is cut short finds them again.
+        Returns the number of events. Visits are removed last, so that an interrupted sweep finds them again.
         """
         upper = {"$lt": order_key(at_ms, "")}
         removed = 0
         fields = ["_id", "touched_ms", "last_key"]
-        expired = self.visits.find({"start_key": upper}, fields, batch_size=_IDS_A_QUERY)
-        while visits := await expired.to_list(_IDS_A_QUERY):
+        expired = self.visits.find({"start_key": upper}, fields, batch_size=_IDS_PER_QUERY)
+        while visits := await expired.to_list(_IDS_PER_QUERY):
             ids = [visit["_id"] for visit in visits]
             removed += (await self.events.delete_many({"visit_id": {"$in": ids}, "order_key": upper})).deleted_count
             in_use = await self.last_keys(visits)
@@ -369,31 +338,37 @@ class Store:
                 await self.visits.delete_many({"_id": {"$in": over}, "touched_ms": {"$lt": at_ms}})
         return removed
 
-    # Questions
+    # Queries
 
     async def find_visits(self, where: Document, limit: int) -> list[Document]:
-        """The first visits in order that match, whole."""
+        """The first matching visits in order."""
         return await self.visits.find(where, batch_size=limit).sort("start_key", ASCENDING).limit(limit).to_list(None)
 
     def each_visit(self, where: Document) -> AsyncIterator[Document]:
-        """All visits in order that match, whole, fetched as they are needed."""
+        """All matching visits in order, fetched as they are needed."""
         cursor: AsyncIterator[Document] = self.visits.find(where).sort("start_key", ASCENDING)
         return cursor
 
+    async def visit_groups(self, where: Document, size: int) -> AsyncIterator[list[Document]]:
+        """All matching visits in order, in groups of up to `size`, fetched as they are needed."""
+        cursor = self.visits.find(where).sort("start_key", ASCENDING)
+        while group := await cursor.to_list(size):
+            yield group
+
     async def first_start_key(self, where: Document) -> str | None:
-        """The start key of the first visit that matches."""
+        """The start key of the first matching visit."""
         found = await self.visits.find_one(where, ["start_key"], sort=[("start_key", ASCENDING)])
         return found["start_key"] if found else None
 
     async def last_keys(self, visits: Sequence[Document]) -> dict[str, str]:
-        """By visit, of those given as stored, the order key of its last event; those without events are left out.
+        """The order key of the last event of these visits, by visit; visits without events are absent.
 
-        Of a visit of many events it is noted how far it had come, so only those from there on are looked at.
+        Long visits have a key noted (`ingest.last_keys`), so that only later events are read.
         """
         noted = [visit for visit in visits if "last_key" in visit]
         answers = await asyncio.gather(*[self._last_key(visit["_id"], visit["last_key"]) for visit in noted])
         last = {visit["_id"]: key for visit, key in zip(noted, answers, strict=True) if key}
-        # Also what was noted of an event that was then refused, or has expired.
+        # A noted event may have been refused, or have expired since.
         others = [visit["_id"] for visit in visits if visit["_id"] not in last]
         group = {"$group": {"_id": "$visit_id", "last": {"$max": "$order_key"}}}
         queries = [
@@ -407,27 +382,23 @@ class Store:
         found = await self.events.find_one(where, ["order_key"], sort=[("order_key", DESCENDING)])
         return found["order_key"] if found else None
 
-    def walk(self, series: Series, lower: str, upper: str, fields: Sequence[str] | None = None) -> Walk:
-        """The events of a series in order, from a key on and below another if that is given; these fields of them.
-
-        The conditions are two stages, as SecantusDB bounds an index only by a filter that has no others. MongoDB makes
-        them one.
-        """
+    def events_in_order(
+        self, query: EventQuery, lower: str, upper: str, fields: Sequence[str] | None = None
+    ) -> EventCursor:
+        """The events of a query in order, from a key on and below another if it is not empty: all fields or these."""
 
         async def read(keys: Document, limit: int) -> list[Document]:
-            stages: list[Document] = [{"$match": series.of | {"order_key": keys}}]
-            stages += [{"$match": series.where}] if series.where else []
+            # In two stages: SecantusDB bounds an index only by a filter without other conditions. MongoDB joins them.
+            stages: list[Document] = [{"$match": query.parent | {"order_key": keys}}]
+            stages += [{"$match": query.conditions}] if query.conditions else []
             stages += [{"$sort": {"order_key": ASCENDING}}, {"$limit": limit}]
             stages += [{"$project": dict.fromkeys(fields, 1)}] if fields else []
             return await self.events.aggregate(stages, batchSize=limit).to_list(None)
 
-        return Walk(read, lower, upper, series.start_ms)
+        return EventCursor(read, lower, upper, query.start_ms)
 
     async def page_keys(self, page_ids: Iterable[str], where: Mapping[str, Any] = _ANY) -> dict[str, PageKeys]:
-        """By page, of those that have been entered, the keys of its first PageEntered and its last PageExited.
-
-        By events that match.
-        """
+        """The keys of those of these pages that have a PageEntered, by page. Only matching events count."""
         names = {"event_name": {"$in": [PAGE_ENTERED, PAGE_EXITED]}, **where}
         by_name = {"page_id": "$page_id", "event_name": "$event_name"}
         group = {"_id": by_name, "first": {"$min": "$order_key"}, "last": {"$max": "$order_key"}}
@@ -445,12 +416,12 @@ class Store:
         return pages
 
     async def first_received(self, where: Document) -> Document | None:
-        """Of the events that match the one received first."""
+        """The matching event that was received first."""
         found: Document | None = await self.events.find_one(where, sort=[("received_ms", ASCENDING)])
         return found
 
     async def identity_ids(self, where: Document, from_id: str, limit: int) -> list[str]:
-        """The first identities in order, from an id on, of the visits that match."""
+        """The first identities of matching visits in order, from an id on."""
         found = await self.visits.aggregate(
             [
                 {"$match": where},
@@ -466,12 +437,12 @@ class Store:
     async def visits_with(
         self, field: str, values: Iterable[str], limit: int, where: Mapping[str, Any] = _ANY
     ) -> list[Document]:
-        """The visits that match and have any of these values in a field, whole; `limit` of a group at most."""
-        return await _by_ids(self.visits, field, values, where={**where}, limit=limit)
+        """The matching visits with one of these values in a field; at most `limit` per group of 50 values."""
+        return await _find_by(self.visits, field, values, where={**where}, limit=limit)
 
     async def origins(self, visit_ids: Iterable[str], where: Mapping[str, Any]) -> dict[str, str]:
-        """Of these visits those that match, each with what sorts it by its arrival."""
-        found = await _by_ids(self.visits, "_id", visit_ids, ["site_key"], where={**where})
+        """The `site_key` of those of these visits that match, by visit: it sorts visits by their first receipt."""
+        found = await _find_by(self.visits, "_id", visit_ids, ["site_key"], where={**where})
         return {document["_id"]: document.get("site_key", "") for document in found}
 
     async def events_with(
@@ -483,15 +454,15 @@ class Store:
         fields: Sequence[str] | None = None,
         limit: int = 0,
     ) -> list[Document]:
-        """The events that have any of these values in a field and match; at most `limit` of a group of values."""
-        return await _by_ids(self.events, field, values, fields, where=where, limit=limit)
+        """The matching events with one of these values in a field; at most `limit` per group of 50 values."""
+        return await _find_by(self.events, field, values, fields, where=where, limit=limit)
 
 
-async def _when_answering(ask: Callable[[], Awaitable[Answer]]) -> Answer:
+async def _retried(ask: Callable[[], Awaitable[Answer]]) -> Answer:
     while True:
         try:
             return await ask()
-        except Unavailable as error:
+        except TRANSIENT_STORE_ERRORS as error:
             _log.warning("MongoDB does not answer", error=type(error).__name__)
             await asyncio.sleep(_RETRY_S)
 
@@ -512,32 +483,35 @@ async def _insert(collection: "AsyncIOMotorCollection[Any]", documents: Sequence
     return refusals
 
 
-def _restamps_a_command(restamps: Iterable[Restamp]) -> Iterator[list[UpdateMany]]:
-    """What each command does. By ids: by a range of keys, SecantusDB reads the whole visit for each of them.
+def _update_commands(reattributions: Iterable[Reattribution]) -> Iterator[list[UpdateMany]]:
+    """The operations of each command. Events are addressed by id: SecantusDB always bounds an index on `_id`.
 
-    (A filter that has more than what an index begins with is not bounded by it there, but an id always is: measured
-    in a visit of 800 events, 1 ms instead of 200.)
+    For a range of keys with further conditions it would read the whole visit for each operation. Measured in a visit of
+    800 events: 1 ms instead of 200 ms.
     """
     part: list[UpdateMany] = []
     count = 0
-    for keys, fields, without, _ in restamps:
+    for keys, fields, removed, _ in reattributions:
         where: Document = {"rev": {"$lt": fields["rev"]}}
-        change = {"$set": fields} | ({"$unset": dict.fromkeys(without, "")} if without else {})
+        change = {"$set": fields} | ({"$unset": dict.fromkeys(removed, "")} if removed else {})
         for group in _groups([*keys]):
-            if len(part) == _RESTAMPS_A_COMMAND or count + len(group) > _RESTAMPED_A_COMMAND:
+            if len(part) == _UPDATES_PER_COMMAND or count + len(group) > _EVENTS_PER_COMMAND:
                 yield part
                 part, count = [], 0
-            there = {"_id": {"$in": group}, "order_key": {"$in": [keys[id_] for id_ in group]}}
-            part.append(UpdateMany(there | where, change))
+            unmoved = {"_id": {"$in": group}, "order_key": {"$in": [keys[id_] for id_ in group]}}
+            part.append(UpdateMany(unmoved | where, change))
             count += len(group)
     if part:
         yield part
 
 
 async def _confirmed(write: Awaitable[Answer]) -> Answer:
-    """The answer to a bulk write. Raises Unavailable when the server does not say that it will keep what it took.
+    """The answer to a bulk write.
 
-    Also when it refused some besides: of those it took nobody knows. What else it refused BulkWriteError says.
+    Raises:
+        WriteConcernError: the server does not confirm what it accepted, whether or not it also refused documents.
+        BulkWriteError: the server refused some documents and confirms the others.
+
     """
     try:
         return await write
@@ -548,27 +522,27 @@ async def _confirmed(write: Awaitable[Answer]) -> Answer:
 
 
 def _reason(problem: Mapping[str, Any]) -> str:
-    """Why the server refused, without its text, which quotes the document."""
+    """Why the server refused, without its message, which quotes the document."""
     return f"MongoDB refuses it with code {problem['code']}"
 
 
-async def _by_ids(
+async def _find_by(
     collection: "AsyncIOMotorCollection[Any]",
     field: str,
-    ids: Iterable[str],
+    values: Iterable[str],
     fields: Sequence[str] | None = None,
     *,
     where: Document | None = None,
     limit: int = 0,
 ) -> list[Document]:
     queries = [
-        collection.find({field: {"$in": group}} | (where or {}), fields, batch_size=_ONE_ANSWER)
+        collection.find({field: {"$in": group}} | (where or {}), fields, batch_size=_LARGE_BATCH)
         .limit(limit)
         .to_list(None)
-        for group in _groups([*ids])
+        for group in _groups([*values])
     ]
     return [document for found in await asyncio.gather(*queries) for document in found]
 
 
 def _groups(ids: Sequence[str]) -> list[Sequence[str]]:
-    return [ids[start : start + _IDS_A_QUERY] for start in range(0, len(ids), _IDS_A_QUERY)]
+    return [ids[start : start + _IDS_PER_QUERY] for start in range(0, len(ids), _IDS_PER_QUERY)]

@@ -1,4 +1,4 @@
-"""Turns the document of a visit into its timeline, and the timeline into the stamps of its events."""
+"""A visit with its timeline, and the attribution of its events that follows from the timeline."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,40 +9,49 @@ from typing import Any, NamedTuple, Self
 
 from footfall_timeline import (
     ANONYMOUS,
-    Fold,
+    Attribution,
     Kind,
-    Stamp,
     Timeline,
     Transition,
+    VisitState,
     erase,
     from_fields,
     merge,
     to_fields,
 )
 
-from footfall_history.storage.documents import DEVICE_FIELDS, TIME_DIGITS, Document, erased, event_time_ms, stamp_fields
+from footfall_history.storage.documents import (
+    DEVICE_FIELDS,
+    TIME_DIGITS,
+    Document,
+    attribution_fields,
+    erased,
+    event_time_ms,
+)
 
 
-class Piece(NamedTuple):
-    """All events with start <= order key < stop (None: no end) have this stamp.
+class ErasableRange(NamedTuple):
+    """All events with start <= order key < stop (None: no end) have this attribution.
 
-    `is_erased`: they belong to somebody who has been forgotten, so they keep nothing that was sent.
+    `is_erased`: they belong to an erased identity, so their content is erased.
     """
 
     start: str
     stop: str | None
-    stamp: Stamp
+    attribution: Attribution
     is_erased: bool
 
 
 @dataclass(frozen=True)
 class Visit:
-    """What the consumer knows of a visit. Plain values, so that it can be remembered.
+    """One revision of a visit. Methods that change it return the next revision.
 
-    `rev` counts the changes of the timeline. `identities` are those it names, and those who are being erased from it.
-    `start` is what the earliest event says of the visit, and of its site the one received first. `touched_ms` is about
-    when an event last arrived. `is_truncated`: it had more transitions than are kept, and those beyond do not count.
-    `erases_anonymous`: see `_forgotten`.
+    - `rev`: number of changes of the timeline.
+    - `identities`: those that the timeline names, and those whose erasure from this visit is not finished.
+    - `start`: fields from the visit's earliest event, and the site of the event received first.
+    - `touched_ms`: about the time of the last receipt of an event, in milliseconds since the epoch.
+    - `is_truncated`: the visit had more transitions than are kept. The later ones have no effect.
+    - `erases_anonymous`: see `_erased_ranges`.
     """
 
     visit_id: str
@@ -55,8 +64,8 @@ class Visit:
     erases_anonymous: bool = True
 
     @classmethod
-    def begun(cls, visit_id: str, start: Mapping[str, Any], received_ms: int, *, erases_anonymous: bool = True) -> Self:
-        """A visit without transitions, not yet stored."""
+    def new(cls, visit_id: str, start: Mapping[str, Any], received_ms: int, *, erases_anonymous: bool = True) -> Self:
+        """A visit without transitions that is not stored yet."""
         return cls(visit_id, 0, (), frozenset(), start, received_ms, erases_anonymous=erases_anonymous)
 
     @classmethod
@@ -73,34 +82,31 @@ class Visit:
             erases_anonymous,
         )
 
-    def merged(self, transitions: Sequence[Transition], most: int) -> Self:
-        """The visit with these transitions in its timeline: `self` when they change nothing, else the next revision.
-
-        Of too many transitions the earliest `most` are kept.
-        """
+    def merged(self, transitions: Sequence[Transition], limit: int) -> Self:
+        """The visit with transitions merged, of which the earliest `limit` are kept; `self` if nothing changes."""
         if not transitions:
             return self
         timeline = merge(self.timeline, transitions)
-        visit = self._changed(timeline[:most], self.identities - _named(self.timeline))
-        if len(timeline) <= most or self.is_truncated:
+        visit = self._changed(timeline[:limit], self.identities - _named(self.timeline))
+        if len(timeline) <= limit or self.is_truncated:
             return visit
         return replace(visit, rev=self.rev + 1, is_truncated=True)
 
     def erased(self, identity: str, erase_time_ms: int) -> Self:
-        """The visit with what named this identity up to a moment erased: `self` or the next revision."""
+        """The visit with transitions that name this identity erased, up to a time; `self` if nothing changes."""
         return self._changed(erase(self.timeline, identity, erase_time_ms), self.identities)
 
-    def with_forgotten(self, forgotten: Mapping[str, int]) -> Self:
-        """The visit with everybody erased who has been, each up to the moment given: `self` or the next revision."""
+    def with_erasures(self, erase_times: Mapping[str, int]) -> Self:
+        """The visit with each of these identities erased up to its time; `self` if nothing changes."""
         visit = self
-        for identity in forgotten.keys() & self.identities:
-            visit = visit.erased(identity, forgotten[identity])
+        for identity in erase_times.keys() & self.identities:
+            visit = visit.erased(identity, erase_times[identity])
         return visit if visit is self else replace(visit, rev=self.rev + 1)
 
-    def without(self, identity: str) -> Self:
-        """The visit no longer known as one of this identity, unless its timeline names it: `self` or the next revision.
+    def without_identity(self, identity: str) -> Self:
+        """The visit no longer listed under an identity, unless its timeline names it; `self` if nothing changes.
 
-        To be stored only when no event names it either: by `identities` such events are found.
+        Store it only when no event of the visit names the identity either: `identities` is how those are found.
         """
         return self._changed(self.timeline, self.identities - {identity})
 
@@ -111,65 +117,66 @@ class Visit:
         return replace(self, rev=self.rev + 1, timeline=timeline, identities=identities)
 
     def timeline_fields(self) -> Document:
-        """The fields that follow from the timeline, as stored."""
+        """The stored fields that follow from the timeline."""
         fields: Document = {
             "rev": self.rev,
             "timeline": to_fields(self.timeline),
             "identities": sorted(self.identities),
-            "session_ids": [session.session_id for session in self.fold.sessions],
+            "session_ids": [session.session_id for session in self.visit_state.sessions],
         }
         if any(transition.is_erased for transition in self.timeline):
-            fields["forgotten"] = self.is_forgotten
+            fields["forgotten"] = self.is_erased
         return fields | ({"truncated": True} if self.is_truncated else {})
 
     def document(self) -> Document:
-        """The visit as it is stored first, but for what follows from the timeline."""
-        gone = DEVICE_FIELDS if self.is_forgotten else ()
-        start = {name: value for name, value in self.start.items() if name not in gone}
+        """The stored fields that do not follow from the timeline."""
+        removed = DEVICE_FIELDS if self.is_erased else ()
+        start = {name: value for name, value in self.start.items() if name not in removed}
         return {"_id": self.visit_id, "touched_ms": self.touched_ms, **start}
 
     @property
     def first_named(self) -> str:
-        """Whom it named first; empty when that is nobody any more, or nobody yet."""
-        named = (step.transition.identity for step in self.fold.steps if step.transition.kind is not Kind.SIGN_OUT)
+        """The identity that the visit named first; empty when there is none or it is erased."""
+        named = (
+            step.transition.identity for step in self.visit_state.steps if step.transition.kind is not Kind.SIGN_OUT
+        )
         return next(named, "")
 
     @property
-    def is_forgotten(self) -> bool:
-        """Whether it was of people who are erased, from its first event on, and names nobody else."""
-        # A start key has the visit's id behind its time: all events of that millisecond come before "~".
-        return not _named(self.timeline) and self.piece_at(self.start["start_key"][:TIME_DIGITS] + "~").is_erased
+    def is_erased(self) -> bool:
+        """Whether the whole visit belongs to erased identities, from its first event on."""
+        # In a start key, the visit's id follows the time. Keys of all events of that millisecond are less than "~".
+        return not _named(self.timeline) and self.range_at(self.start["start_key"][:TIME_DIGITS] + "~").is_erased
 
     @cached_property
-    def fold(self) -> Fold:
-        """The timeline read from beginning to end."""
-        return Fold(self.visit_id, self.timeline)
+    def visit_state(self) -> VisitState:
+        """The state of the visitor after each transition."""
+        return VisitState(self.visit_id, self.timeline)
 
     @cached_property
-    def _pieces(self) -> tuple[list[Piece], list[str]]:
-        forgotten = _forgotten(self.fold, erases_anonymous=self.erases_anonymous)
-        pieces = [Piece(*stretch, forgotten.get(stretch.start, False)) for stretch in self.fold.stretches()]
-        return pieces, [piece.start for piece in pieces]
+    def _ranges(self) -> tuple[list[ErasableRange], list[str]]:
+        is_erased = _erased_ranges(self.visit_state, erases_anonymous=self.erases_anonymous)
+        ranges = [ErasableRange(*one, is_erased.get(one.start, False)) for one in self.visit_state.attribution_ranges()]
+        return ranges, [one.start for one in ranges]
 
-    def piece_at(self, order_key: str) -> Piece:
-        """The piece an event belongs to."""
-        pieces, starts = self._pieces
-        return pieces[bisect_right(starts, order_key) - 1]
+    def range_at(self, order_key: str) -> ErasableRange:
+        """The range that an event belongs to."""
+        ranges, starts = self._ranges
+        return ranges[bisect_right(starts, order_key) - 1]
 
-    def stamped(self, event: Document, forgotten: Mapping[str, int]) -> Document:
-        """An event of this visit, not yet stamped, as it is stored."""
-        piece = self.piece_at(event["order_key"])
-        # Also when the timeline has another identity under this event's id.
-        names_forgotten = event_time_ms(event["order_key"]) <= forgotten.get(event.get("names_identity_id", ""), -1)
-        if piece.is_erased or names_forgotten:
+    def attributed(self, event: Document, erase_times: Mapping[str, int]) -> Document:
+        """A new event of this visit as it is to be stored."""
+        part = self.range_at(event["order_key"])
+        # The timeline may have another identity under this event's id, so the event itself is looked at as well.
+        names_erased = event_time_ms(event["order_key"]) <= erase_times.get(event.get("names_identity_id", ""), -1)
+        if part.is_erased or names_erased:
             event = erased(event)
-        return event | stamp_fields(piece.stamp, self.rev)[0]
+        return event | attribution_fields(part.attribution, self.rev)[0]
 
-    def earliest_of(self, transitions: Iterable[Transition]) -> str:
-        """The smallest order key under which the timeline has any of these transitions, all of them merged before.
+    def first_key_of(self, transitions: Iterable[Transition]) -> str:
+        """The smallest order key in the timeline of any of these transitions, which have all been merged before.
 
-        The timeline may have another, smaller entry for the same event. Empty when it has none of them: they lie beyond
-        what is kept.
+        The timeline may have another, smaller entry for the same event. Empty when it keeps none of them.
         """
         ids = {transition.event_id for transition in transitions}
         return next((transition.order_key for transition in self.timeline if transition.event_id in ids), "")
@@ -179,23 +186,23 @@ def _named(timeline: Timeline) -> frozenset[str]:
     return frozenset(transition.identity for transition in timeline if transition.identity)
 
 
-def _forgotten(fold: Fold, *, erases_anonymous: bool) -> dict[str, bool]:
-    """By the key where a stretch starts: whether whoever owns it has been forgotten.
+def _erased_ranges(fold: VisitState, *, erases_anonymous: bool) -> dict[str, bool]:
+    """Whether the events of a range are erased, by the key where the range starts.
 
-    From an erased SignIn or UserInfo on everything was that person's, until somebody else is named. An erased UserInfo
-    within another person's session owned nothing but itself. What a visit did before anybody was named is nobody's, but
-    whoever is named first did it all the same: with `erases_anonymous` it is forgotten with that person. There is no
-    other anonymous stretch: once somebody is named, the visit is always somebody's.
+    - From an erased SignIn or UserInfo on, events belonged to the erased identity until another one is named.
+    - An erased UserInfo within another identity's session is erased alone.
+    - Events before the first identity is named are anonymous. With `erases_anonymous` they are erased with the identity
+      that is named first. No other events are anonymous: after the first, the visit always has an identity.
     """
     named = (step.transition for step in fold.steps if step.transition.kind is not Kind.SIGN_OUT)
-    is_forgotten = erases_anonymous and any(transition.is_erased for transition in islice(named, 1))
-    forgotten = {"": is_forgotten}
+    is_erased = erases_anonymous and any(transition.is_erased for transition in islice(named, 1))
+    ranges = {"": is_erased}
     for step in fold.steps:
         key = step.transition.order_key
         if step.transition.is_erased:
-            is_forgotten = step.after == ANONYMOUS
+            is_erased = step.after == ANONYMOUS
         elif step.transition.kind is not Kind.SIGN_OUT:
-            is_forgotten = False
-        forgotten[key] = is_forgotten or step.transition.is_erased
-        forgotten[key + "\0"] = is_forgotten
-    return forgotten
+            is_erased = False
+        ranges[key] = is_erased or step.transition.is_erased
+        ranges[key + "\0"] = is_erased
+    return ranges

@@ -1,0 +1,37 @@
+"""Metrics of reading the event log, each with its meaning."""
+
+from prometheus_client import Counter, Gauge
+
+STREAM_HANDLED = Counter(
+    "footfall_stream_handled_total",
+    "Entries of the event log that the consumer group has handled.",
+    ["stream", "group"],
+)
+STREAM_RECLAIMED = Counter(
+    "footfall_stream_reclaimed_total",
+    "Entries taken over from a consumer that did not acknowledge them.",
+    ["stream", "group"],
+)
+STREAM_FAILURES = Counter(
+    "footfall_stream_failures_total",
+    "Reads of the event log whose entries could not be handled. They are tried again.",
+    ["stream", "group"],
+)
+STREAM_LOST = Counter(
+    "footfall_stream_lost_entries_total",
+    "Entries removed from the event log before the consumer group had handled them: lost for it.",
+    ["stream", "group"],
+)
+STREAM_LAG = Gauge(
+    "footfall_stream_lag_entries",
+    "Consumer lag: entries that no consumer of the group has read.",
+    ["stream", "group"],
+)
+STREAM_PENDING = Gauge(
+    "footfall_stream_pending_entries", "Entries that a consumer has read and not acknowledged.", ["stream", "group"]
+)
+STREAM_TRIMMED = Counter(
+    "footfall_stream_trimmed_total",
+    "Entries removed from the event log after every consumer group had handled them.",
+    ["stream"],
+)

@@ -1,0 +1,244 @@
+"""A reader of a Redis stream in a consumer group, and the trimming of a stream. It knows bytes, not messages.
+
+Delivery is at least once: an entry is acknowledged after the handler has returned. After a failure, a crash or a
+takeover the same entries are delivered again, so a handler must be idempotent.
+"""
+
+import asyncio
+import os
+import random
+import socket
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any, NamedTuple
+
+import structlog
+from redis import exceptions as redis_errors
+from redis.asyncio import Redis
+
+from footfall_eventlog import metrics
+from footfall_eventlog.partitions import TRANSIENT_ERRORS
+
+PAYLOAD_FIELD = b"b"
+"""The one field of every entry."""
+
+_log = structlog.get_logger()
+
+_FIRST_PAUSE_S = 0.1
+_LAST_PAUSE_S = 5.0
+_FINISH_S = 3.0
+_REMOVED_AFTER_IDLE_MS = 3_600_000
+_ENTRIES_A_READ = 8
+
+# In one script, so that no consumer gets an entry between the check and its removal: its entries would be lost.
+_REMOVE_IDLE_CONSUMERS = """
+for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
+  local about = {}
+  for i = 1, #consumer, 2 do about[consumer[i]] = consumer[i + 1] end
+  if about.pending == 0 and about.idle >= tonumber(ARGV[2]) then
+    redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], about.name)
+  end
+end
+"""
+
+
+class Entry(NamedTuple):
+    """One entry of a stream: its id (`<ms>-<seq>`, the order of the stream) and its payload."""
+
+    id: str
+    payload: bytes
+
+
+Handler = Callable[[list[Entry]], Awaitable[None]]
+
+
+class StreamReader:
+    """The consumer of one process for one stream in one group.
+
+    Batches are handled one after the other, in the order of the stream as long as nothing fails. When the handler
+    raises, its entries stay pending and are delivered again after a pause. The handler must skip an entry that can
+    never be handled. Batches that are not full begin at most every `gather_ms`, because a large batch costs a store
+    much less than several small ones; after a longer pause the first entry is handled immediately.
+
+    Entries that another consumer has held for `min_idle_ms` are taken over, so a batch must take less time. A batch is
+    complete with `batch` entries, or when it has reached `batch_bytes`. The client's socket timeout must be longer than
+    `block_ms`.
+    """
+
+    def __init__(
+        self,
+        redis: "Redis",
+        stream: str,
+        group: str,
+        handler: Handler,
+        *,
+        batch: int = 128,
+        batch_bytes: int = 1024 * 1024,
+        gather_ms: int = 250,
+        block_ms: int = 1_000,
+        min_idle_ms: int = 10_000,
+    ) -> None:
+        self._redis: Any = redis  # its commands have types that mix sync and async
+        self._stream = stream
+        self._group = group
+        self._handler = handler
+        self._batch = batch
+        self._batch_bytes = batch_bytes
+        self._gather_s = gather_ms / 1000
+        self._block_ms = block_ms
+        self._min_idle_ms = min_idle_ms
+        self.consumer = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}"
+        self._has_group = False
+        self._reads_pending = True
+        self._maintenance_due = 0.0
+        self._handled = metrics.STREAM_HANDLED.labels(stream, group)
+        self._failures = metrics.STREAM_FAILURES.labels(stream, group)
+        self._reclaimed = metrics.STREAM_RECLAIMED.labels(stream, group)
+        self._lost = metrics.STREAM_LOST.labels(stream, group)
+        self._lag = metrics.STREAM_LAG.labels(stream, group)
+        self._pending = metrics.STREAM_PENDING.labels(stream, group)
+
+    async def run(self) -> None:
+        """Read until cancelled; failures of Redis and of the handler are retried. The current batch may end (3 s)."""
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            try:
+                await self._step()
+                pause_s = _FIRST_PAUSE_S
+            except Exception as error:  # the handler's or the store's; the entries are safe in the group
+                self._has_group = False
+                about = {"stream": self._stream, "group": self._group, "reason": type(error).__qualname__}
+                is_transient = isinstance(error, TRANSIENT_ERRORS)  # a stack would add nothing
+                _log.warning("reading failed", **about, pause_s=pause_s, exc_info=None if is_transient else error)
+                await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))  # noqa: S311  # jitter is no secret
+                pause_s = min(pause_s * 2, _LAST_PAUSE_S)
+
+    async def _step(self) -> None:
+        if not self._has_group:  # at the start, and after a failure: Redis may have lost its data
+            await self._create_group()
+            self._has_group = self._reads_pending = True
+        if time.monotonic() >= self._maintenance_due:
+            await self._maintain()
+        if entries := await self._read():
+            read_at = time.monotonic()
+            await _finish(self._handle(entries))
+            if not self._has_more:
+                await asyncio.sleep(max(0.0, read_at + self._gather_s - time.monotonic()))
+
+    async def _create_group(self) -> None:
+        try:
+            await self._redis.xgroup_create(self._stream, self._group, id="0", mkstream=True)
+        except redis_errors.ResponseError as error:
+            if not str(error).startswith("BUSYGROUP"):  # it exists already
+                raise
+
+    async def _read(self) -> list[Entry]:
+        """Return the pending entries of this consumer, oldest first; when there are none, wait for new ones.
+
+        Entries are read a few at a time, because their size is not known before.
+        """
+        start, block = ("0", None) if self._reads_pending else (">", self._block_ms)
+        entries: list[Entry] = []
+        size, self._has_more = 0, True
+        while self._has_more and len(entries) < self._batch and size < self._batch_bytes:
+            count = min(_ENTRIES_A_READ, self._batch - len(entries))
+            answer = await self._redis.xreadgroup(
+                self._group, self.consumer, {self._stream: start}, count=count, block=block
+            )
+            raw = answer[0][1] if answer else []
+            self._reads_pending = bool(raw) if start == "0" else self._reads_pending
+            if gone := [entry_id for entry_id, fields in raw if PAYLOAD_FIELD not in fields]:
+                await self._acknowledge_lost(gone)
+            entries += (Entry(each.decode(), fields[PAYLOAD_FIELD]) for each, fields in raw if PAYLOAD_FIELD in fields)
+            size = sum(len(entry.payload) for entry in entries)
+            self._has_more = len(raw) == count
+            start, block = (raw[-1][0] if raw and start != ">" else ">"), None
+        return entries
+
+    async def _handle(self, entries: list[Entry]) -> None:
+        try:
+            await self._handler(entries)
+        except Exception:
+            self._failures.inc()
+            raise
+        await self._redis.xack(self._stream, self._group, *(entry.id for entry in entries))
+        self._handled.inc(len(entries))
+
+    async def _maintain(self) -> None:
+        self._maintenance_due = time.monotonic() + self._min_idle_ms / 2_000
+        cursor = b"0-0"
+        while True:
+            cursor, claimed, removed = await self._redis.xautoclaim(
+                self._stream, self._group, self.consumer, self._min_idle_ms, cursor, count=self._batch
+            )
+            self._reads_pending = self._reads_pending or bool(claimed)
+            self._reclaimed.inc(len(claimed))
+            if removed:  # already out of the group
+                self._count_lost(len(removed))
+            if cursor == b"0-0":
+                break
+        [about] = [
+            group for group in await self._redis.xinfo_groups(self._stream) if group["name"].decode() == self._group
+        ]
+        self._pending.set(about["pending"])
+        if about["lag"] is not None:  # unknown after entries were removed from the middle
+            self._lag.set(about["lag"])
+        await self._redis.eval(_REMOVE_IDLE_CONSUMERS, 1, self._stream, self._group, _REMOVED_AFTER_IDLE_MS)
+
+    async def _acknowledge_lost(self, ids: list[bytes]) -> None:
+        await self._redis.xack(self._stream, self._group, *ids)
+        self._count_lost(len(ids))
+
+    def _count_lost(self, count: int) -> None:
+        self._lost.inc(count)
+        _log.error("entries were removed before they were handled", stream=self._stream, group=self._group, count=count)
+
+
+async def _finish(step: Coroutine[Any, Any, None]) -> None:
+    """Run a step; a cancellation waits until it has ended, but not longer than _FINISH_S."""
+    task = asyncio.create_task(step)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task], timeout=_FINISH_S)
+        task.cancel()
+        raise
+
+
+async def stream_info(redis: "Redis", stream: str) -> dict[str, Any] | None:
+    """The answer of XINFO STREAM; None when there is no such stream. Raises RedisError."""
+    client: Any = redis
+    try:
+        about: dict[str, Any] = await client.xinfo_stream(stream)
+    except redis_errors.ResponseError as error:
+        if str(error) != "no such key":
+            raise
+        return None
+    return about
+
+
+async def trim(redis: "Redis", stream: str, groups: Iterable[str], keep_ms: int) -> int:
+    """Remove entries older than `keep_ms` that all `groups` have acknowledged; return how many.
+
+    Removes nothing when one of the groups does not exist: it has yet to read everything. Raises RedisError.
+    """
+    client: Any = redis
+    if not await client.exists(stream):
+        return 0
+    delivered = {about["name"].decode(): about["last-delivered-id"] for about in await client.xinfo_groups(stream)}
+    bounds = [(int(time.time() * 1000) - keep_ms, 0)]
+    for group in groups:
+        if group not in delivered:
+            return 0
+        # Read after the last delivered id: entries delivered in between have greater ids, so they stay.
+        oldest = (await client.xpending(stream, group))["min"]
+        bounds.append(_position(oldest or delivered[group]))
+    milliseconds, sequence = min(bounds)
+    removed: int = await client.xtrim(stream, minid=f"{milliseconds}-{sequence}", approximate=False)
+    metrics.STREAM_TRIMMED.labels(stream).inc(removed)
+    return removed
+
+
+def _position(entry_id: bytes) -> tuple[int, int]:
+    milliseconds, _, sequence = entry_id.partition(b"-")
+    return int(milliseconds), int(sequence)

@@ -1,0 +1,56 @@
+"""Writing of identity records and their links, shared by the consumer of the event log and the import."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+
+from footfall.event.v1.event_pb2 import Event
+from footfall_timeline import Transition
+
+from footfall_identity.attributes import AttributeNames
+from footfall_identity.identity_index import IdentityIndex
+from footfall_identity.identity_record import IdentityMention, VisitStatus, erased, with_mentions
+from footfall_identity.link_store import LinkStore
+from footfall_identity.linker import Linker
+
+Mentions = Mapping[str, Sequence[IdentityMention]]
+"""Events that name an identity, by identity."""
+
+
+class RecordWriter:
+    """Writes identity records. Its methods raise RequestError (UNAVAILABLE) while a store is unavailable."""
+
+    def __init__(
+        self, index: IdentityIndex, links: LinkStore, linker: Linker, *, names: AttributeNames, phone_region: str | None
+    ) -> None:
+        self._index = index
+        self._links = links
+        self._linker = linker
+        self._names = names
+        self._phone_region = phone_region
+
+    def mention(self, event: Event, transition: Transition) -> IdentityMention:
+        """Return what a SignIn or UserInfo says about the identity that it names."""
+        return IdentityMention.of(event, transition, self._names, self._phone_region)
+
+    async def write(self, mentions: Mentions, visits: Mapping[str, Iterable[VisitStatus]]) -> list[str]:
+        """Merge mentions and visit statuses into the records of the identities in `visits`.
+
+        Returns the identities that have to be linked again.
+        """
+        changes = {
+            identity: partial(with_mentions, mentions=mentions.get(identity, ()), visits=statuses)
+            for identity, statuses in visits.items()
+        }
+        return [identity for identity, record in (await self._links.change(changes)).items() if record.is_due]
+
+    async def finish(self, mentions: Mentions, to_link: Iterable[str]) -> None:
+        """Erase what erased identities have got by `write`, link identities, and wait until all is in the journal.
+
+        Tombstones are read after `write`: so either this method sees a concurrent erasure, or the erasure finds what
+        was written.
+        """
+        pairs = [(mention.visit_id, identity) for identity, of_identity in mentions.items() for mention in of_identity]
+        tombstones = await self._index.tombstones(pairs)
+        await self._links.change({identity: partial(erased, erase_time_ms=ms) for identity, ms in tombstones.items()})
+        await self._linker.relink(to_link)
+        await self._links.wait_for_journal()

@@ -1,0 +1,323 @@
+"""History's commands to MongoDB: their number does not grow with the items, and none scans a collection."""
+
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import pytest
+from footfall.history.v1 import history_service_pb2 as pb
+from footfall_eventlog.site_groups import SiteGroups
+from footfall_history.dead_letters.queue import DeadLetterQueue
+from footfall_history.ingest import last_keys
+from footfall_history.ingest.attribution import Attributor, EffortLimit
+from footfall_history.queries import filters
+from footfall_history.queries.export import Exporter
+from footfall_history.queries.filters import Window
+from footfall_history.queries.reader import Reader
+from footfall_history.queries.related import EVENT, IDENTITY, PAGE, SESSION, VISIT, RelatedItems
+from footfall_history.storage.indexes import INDEXES
+from footfall_history.storage.preview import Preview
+from footfall_history.storage.store import Store
+from footfall_history.storage.tombstones import Tombstones
+from footfall_timeline import normalize_uuid, order_key, session_id
+
+from tests.service.history.conftest import ERASURE_KEY, IDLE_MS, Listener
+from tests.tools.history import entry
+from tests.tools.stories import MINUTE_MS, Story
+from tests.tools.visits import event, now_ms
+
+PERSON = "dana@shop.example"
+SCOPE = pb.Scope(site="default", age_seconds=3600)
+
+USUAL = EffortLimit(transitions=50, reattributions=1_000)
+"""The limit of the log's consumer. Without a limit, events are stored 100 per command."""
+
+
+class Watched:
+    """A store with visits of one person, and the commands to it."""
+
+    def __init__(self, store: Store, dead_letters: DeadLetterQueue, listener: Listener) -> None:
+        self.store = store
+        self.reader = Reader(store, IDLE_MS)
+        tombstones = Tombstones(store, ERASURE_KEY)
+        self.attributor = Attributor(store, tombstones, max_transitions=1_000)
+        self.exporter = Exporter(
+            store, self.reader, tombstones, dead_letters, Preview(tombstones, max_transitions=1_000)
+        )
+        self.stories: list[Story] = []
+        self.listener = listener
+
+    @contextmanager
+    def commands(self) -> Iterator[list[Any]]:
+        """The commands within the block."""
+        found: list[Any] = []
+        before = len(self.listener.commands)
+        yield found
+        # A cursor that is read further sends getMore.
+        found += [command for command in self.listener.commands[before:] if next(iter(command)) != "getMore"]
+
+    async def grow(self, count: int) -> None:
+        """Add visits of the person."""
+        stories = [Story(PERSON, now_ms() - MINUTE_MS) for _ in range(count)]
+        assert (await self.attributor.store([story.entry() for story in stories], USUAL)).unstorable == []
+        self.stories += stories
+
+    def related(self, kind: Any, ids: list[str], *kinds: Any) -> Any:
+        return RelatedItems(
+            self.store,
+            self.reader,
+            pb.StreamRelatedRequest(parent_kind=kind, parent_ids=ids, kinds=kinds, detailed_kinds=kinds, scope=SCOPE),
+            SiteGroups(),
+        )
+
+
+@pytest.fixture
+def watched(store: Store, dead_letters: DeadLetterQueue, listener: Listener) -> Watched:
+    return Watched(store, dead_letters, listener)
+
+
+async def all_of(items: AsyncIterator[Any]) -> None:
+    async for _ in items:
+        pass
+
+
+Ask = Callable[[Watched], Awaitable[Any]]
+
+
+def events_of(**request: Any) -> Ask:
+    message = pb.ListEventsRequest(scope=SCOPE, page_size=1000, **request)
+
+    async def ask(watched: Watched) -> None:
+        conditions = filters.event_conditions(message)
+        found = await watched.reader.events(filters.parse_parent(message), conditions, filters.window(message))
+        assert found.items
+
+    return ask
+
+
+def pages_of(watched: Watched, field: str, parent_id: str) -> Awaitable[Any]:
+    window = filters.window(pb.ListPagesRequest(page_size=1000))
+    return watched.reader.pages((field, parent_id), {}, window)
+
+
+def visits_by(watched: Watched, **fields: Any) -> Awaitable[Any]:
+    request = pb.ListVisitsRequest(page_size=1000, **fields)
+    return watched.reader.visits(filters.visit_conditions(request), filters.window(request))
+
+
+SESSIONS = filters.window(pb.ListSessionsRequest(page_size=1000))
+
+QUESTIONS: dict[str, Ask] = {
+    "visit": lambda watched: watched.reader.visit(watched.stories[0].visit_id),
+    "visits of an identity": lambda watched: visits_by(watched, identity_id=PERSON),
+    "visits of a device": lambda watched: visits_by(watched, global_visit_id=watched.stories[0].device),
+    "visits with a user agent": lambda watched: visits_by(watched, user_agent="x"),
+    "visits of a site": lambda watched: visits_by(watched, scope=SCOPE),
+    "visits": visits_by,
+    "session": lambda watched: watched.reader.session(watched.stories[0].session_id),
+    "sessions of an identity": lambda watched: watched.reader.sessions({"identities": PERSON}, PERSON, SESSIONS),
+    "event": lambda watched: watched.reader.event(watched.stories[0].event_id(0)),
+    "event of a visit": lambda watched: watched.reader.event(
+        watched.stories[0].event_id(0), [watched.stories[0].visit_id]
+    ),
+    "events of an identity": events_of(identity_id=PERSON),
+    "events of an identity, filtered": events_of(identity_id=PERSON, event_name="AddToCart", category="cars"),
+    "events of a visit": lambda watched: events_of(visit_id=watched.stories[0].visit_id)(watched),
+    "events of a session": lambda watched: events_of(session_id=watched.stories[0].session_id)(watched),
+    "events of a page": lambda watched: events_of(page_id=watched.stories[0].loans)(watched),
+    "page": lambda watched: watched.reader.page(watched.stories[0].loans),
+    "pages of an identity": lambda watched: pages_of(watched, "identity_id", PERSON),
+    "pages of a visit": lambda watched: pages_of(watched, "visit_id", watched.stories[0].visit_id),
+    "identities with a user agent": lambda watched: watched.reader.identity_ids({"user_agent": "x"}, "", 50),
+    "what belongs to visits": lambda watched: all_of(
+        watched.related(VISIT, [story.visit_id for story in watched.stories], PAGE, SESSION, EVENT).items()
+    ),
+    "what belongs to an identity": lambda watched: all_of(
+        watched.related(IDENTITY, [PERSON, "unknown person"], VISIT, PAGE, SESSION, EVENT).items()
+    ),
+    "what belongs to sessions": lambda watched: all_of(
+        watched.related(SESSION, [story.session_id for story in watched.stories], PAGE, EVENT).items()
+    ),
+    "what belongs to pages": lambda watched: all_of(
+        watched.related(PAGE, [story.loans for story in watched.stories], EVENT).items()
+    ),
+    "export": lambda watched: all_of(watched.exporter.export(PERSON)),
+    "sweep": lambda watched: watched.store.remove_before(now_ms() - MINUTE_MS // 2),
+}
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+async def test_no_query_needs_more_commands_for_more_items_or_scans_a_collection(
+    watched: Watched, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(last_keys, "EVENTS_PER_NOTE", 1_000_000)  # a noted visit costs a query of its own
+    counts = []
+    for size in (3, 12):
+        await watched.grow(size)
+        with watched.commands() as commands:
+            await QUESTIONS[name](watched)
+        counts.append(len(commands))
+        for command in commands:
+            await assert_indexed(watched.store, command)
+    # With fifteen visits instead of three. The number of ranges depends a little on the distance between events.
+    assert counts[0] >= 1
+    assert counts[1] <= counts[0] + 2
+
+
+async def test_storing_takes_as_many_commands_for_many_visits_as_for_few(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(last_keys, "EVENTS_PER_NOTE", 1_000_000)  # a note costs a command of its own
+    counts = []
+    for size in (2, 40):
+        with watched.commands() as commands:
+            await watched.grow(size)
+        counts.append([next(iter(command)) for command in commands])
+        for command in commands:
+            await assert_indexed(watched.store, command)
+    assert counts[0] == counts[1]
+    # Read visits, begin them, look for tombstones, insert events, read visits again, look for stretches, journal.
+    assert counts[0] == ["find", "insert", "find", "insert", "find", "find", "update"]
+    more = [entry([event("AddToCart", story.visit_id, now_ms())]) for story in watched.stories]
+    with watched.commands() as commands:
+        await watched.attributor.store(more, USUAL)
+    assert [next(iter(command)) for command in commands] == ["insert", "find", "update"]
+
+
+async def test_late_transitions_and_duplicates_use_indexes(watched: Watched) -> None:
+    await watched.grow(2)
+    story = watched.stories[0]
+    late = event("UserInfo", story.visit_id, story.at_ms + 1_500, "ann")
+    with watched.commands() as commands:
+        await watched.attributor.store([story.entry(), entry([late])])
+    assert "update" in {next(iter(command)) for command in commands}
+    for command in commands:
+        await assert_indexed(watched.store, command)
+
+
+PAGE_SIZE = 20
+
+
+class Stay(NamedTuple):
+    """A visit of one person."""
+
+    visit_id: str
+    person: str
+    session_id: str
+    middle_key: str
+
+
+async def stay(watched: Watched, events: int) -> Stay:
+    """Store a visit with this many events: a page every second, with events on it."""
+    visit_id, person, at_ms = str(uuid.uuid4()), f"person {uuid.uuid4()}", now_ms() - 3_600_000
+    done = [event("SignIn", visit_id, at_ms, person)]
+    for number in range(1, events):
+        name = ("PageEntered", "AddToCart", "PageExited")[number % 3]
+        done.append(event(name, visit_id, at_ms + number * 333, pageID=f"{number // 3:032X}"))
+    for start in range(0, events, 1_000):
+        assert (await watched.attributor.store([entry(done[start : start + 1_000])])).unstorable == []
+    session = session_id(visit_id, normalize_uuid(done[0]["eventID"]))
+    return Stay(visit_id, person, session, order_key(done[events // 2]["timestamp"], ""))
+
+
+async def explain_visit(reader: Reader, stay: Stay) -> None:
+    _, visit = await reader.visit(stay.visit_id) or pytest.fail("is not known")
+    assert await reader.explanations(visit, visit.visit_state.steps)
+
+
+ABOUT_A_STAY: dict[str, Callable[[Reader, Stay, Window], Awaitable[Any]]] = {
+    "visit": lambda reader, stay, _: reader.visit(stay.visit_id),
+    "explanation": lambda reader, stay, _: explain_visit(reader, stay),
+    "events": lambda reader, stay, window: reader.events(("visit_id", stay.visit_id), {}, window),
+    "filtered events": lambda reader, stay, window: reader.events(
+        ("visit_id", stay.visit_id), {"event_name": "AddToCart", "received_ms": {"$gte": 1}}, window
+    ),
+    "events of its identity": lambda reader, stay, window: reader.events(("identity_id", stay.person), {}, window),
+    "events of its session": lambda reader, stay, window: reader.events(("session_id", stay.session_id), {}, window),
+    "pages": lambda reader, stay, window: reader.pages(("visit_id", stay.visit_id), {}, window),
+    "pages of its identity": lambda reader, stay, window: reader.pages(("identity_id", stay.person), {}, window),
+}
+
+
+async def test_a_long_visit_needs_no_more_reads_than_a_short_one(watched: Watched) -> None:
+    stays = [await stay(watched, 100), await stay(watched, 5_000)]
+    for name, ask in ABOUT_A_STAY.items():
+        for of in stays:
+            for from_key in ("", of.middle_key):
+                watched.listener.answered = 0
+                with watched.commands() as commands:
+                    await ask(watched.reader, of, Window(from_key, "", PAGE_SIZE))
+                looked_at = sum([await looked_at_by(watched.store, command) for command in commands])
+                assert watched.listener.answered <= 6 * PAGE_SIZE, name
+                assert looked_at <= 15 * PAGE_SIZE, name
+
+
+async def looked_at_by(store: Store, command: Any) -> int:
+    """The number of documents that match a command without its limit: SecantusDB reads all of them."""
+    verb = next(iter(command))
+    where = command["filter"] if verb == "find" else command["pipeline"][0]["$match"]
+    part = bounding_part(command[verb], where)
+    if part.keys() != where.keys():  # it looks by one condition alone when there are more than those of the index
+        part = dict([next(iter(part.items()))])
+    return await store.events.database[command[verb]].count_documents(part)
+
+
+async def test_hardly_more_large_events_are_read_than_fit_into_a_response(watched: Watched) -> None:
+    visit_id = str(uuid.uuid4())
+    large = [event("AddToCart", visit_id, now_ms() + n, data={"text": "x" * 60_000}) for n in range(180)]
+    for start in range(0, len(large), 60):
+        await watched.attributor.store([entry(large[start : start + 60])])
+    watched.listener.answered = 0
+    page = await watched.reader.events(("visit_id", visit_id), {}, Window("", "", 1_000))
+    assert page.next_key
+    assert watched.listener.answered <= len(page.items) + 100
+
+
+async def assert_indexed(store: Store, command: Any) -> None:
+    """Assert that an index serves every filter of a command."""
+    verb = next(iter(command))
+    collection = command[verb]
+    if collection not in INDEXES:
+        assert collection in {"history_marks", "history_tombstones"}  # asked for by _id
+        return
+    match verb:
+        case "find":
+            filters = [command["filter"]]
+        case "aggregate":
+            filters = [command["pipeline"][0]["$match"]]
+        case "update":
+            filters = [update["q"] for update in command["updates"]]
+        case "delete":
+            filters = [delete["q"] for delete in command["deletes"]]
+        case _:
+            assert verb == "insert"
+            return
+    for where in filters:
+        plan = await explain(store, collection, where)
+        if plan["serverInfo"]["host"] == "secantus":
+            # It uses an index for a whole filter, but explains only the part that bounds the index.
+            plan = await explain(store, collection, bounding_part(collection, where))
+        assert "COLLSCAN" not in str(plan["queryPlanner"]["winningPlan"]), where
+
+
+async def explain(store: Store, collection: str, where: Any) -> Any:
+    database = store.events.database
+    return await database.command("explain", {"find": collection, "filter": where}, verbosity="queryPlanner")
+
+
+def bounding_part(collection: str, where: Any) -> dict[str, Any]:
+    """The conditions on the first fields of the best index, up to the first condition that is no equality."""
+    best: dict[str, Any] = {"_id": where["_id"]} if "_id" in where else {}
+    for keys, _ in INDEXES[collection]:
+        part: dict[str, Any] = {}
+        for field, _direction in keys:
+            if field not in where:
+                break
+            part[field] = where[field]
+            if isinstance(where[field], dict):
+                break
+        if len(part) > len(best):
+            best = part
+    assert best, f"no index of {collection} serves {sorted(where)}"
+    return best

@@ -1,0 +1,74 @@
+"""A write that MongoDB does not confirm counts as unavailable, and not as a conflict or an internal error."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+import grpc
+import pytest
+from footfall.identity.v1 import contact_pb2
+from footfall.identity.v1 import identity_service_pb2 as pb
+from footfall_identity.contact_record import ContactRecord
+from footfall_identity.identity_record import IdentityRecord
+from footfall_identity.link_store import LinkStore, Tombstone
+from footfall_servicekit.errors import RequestError, details_of
+
+from tests.tools.identity import ERASURE_KEY, new_id
+from tests.tools.process import Running
+from tests.tools.unconfirmed import UnconfirmingMongo, unconfirming_mongo
+
+Write = Callable[[LinkStore], Awaitable[object]]
+KNOWN = IdentityRecord(identity_id="known")
+NEW = IdentityRecord(identity_id="new", contact_id="c1")
+WRITES: dict[str, Write] = {
+    "a new record": lambda links: links.replace([(None, NEW)]),
+    "a record that exists already": lambda links: links.replace([(None, NEW), (None, KNOWN)]),
+    "a contact": lambda links: links.replace_contact(None, ContactRecord(contact_id="c1")),
+    "a tombstone": lambda links: links.put_tombstone(Tombstone("e", "hash", 1, "officer", "check")),
+    "what makes all durable": lambda links: links.wait_for_journal(),
+}
+
+
+@pytest.fixture
+def mongo(mongo_url: str) -> Iterator[UnconfirmingMongo]:
+    """A server that can stop confirming writes."""
+    with unconfirming_mongo(mongo_url) as mongo:
+        yield mongo
+
+
+@pytest.fixture
+async def links(mongo: UnconfirmingMongo, mongo_database: str) -> AsyncIterator[LinkStore]:
+    """A store with one identity on that server."""
+    links = LinkStore.open(mongo.url, mongo_database, timeout_ms=20_000, erasure_secret=ERASURE_KEY)
+    await links.replace([(None, KNOWN)])
+    yield links
+    await links.close()
+
+
+@pytest.mark.parametrize("write", WRITES)
+async def test_every_unconfirmed_write_is_unavailable(mongo: UnconfirmingMongo, links: LinkStore, write: str) -> None:
+    mongo.confirms = False
+    with pytest.raises(RequestError) as refused:
+        await WRITES[write](links)
+    assert refused.value.code is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_indexes_are_created_as_soon_as_mongodb_confirms(mongo: UnconfirmingMongo, links: LinkStore) -> None:
+    mongo.confirms = False
+    preparing = asyncio.create_task(links.prepare())
+    await asyncio.sleep(0.3)
+    assert not preparing.done()
+    mongo.confirms = True
+    await asyncio.wait_for(preparing, 10)
+
+
+async def test_callers_get_a_retry_delay(mongo: UnconfirmingMongo, running_identity: Running) -> None:
+    contact = contact_pb2.Contact(contact_id=new_id())
+    async with running_identity(MONGO_URL=mongo.url) as identity, identity.stub() as stub:
+        mongo.confirms = False
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.UpsertContact(pb.UpsertContactRequest(contact=contact))
+        assert details_of(refused.value).code is grpc.StatusCode.UNAVAILABLE
+        assert details_of(refused.value).retry_ms
+        mongo.confirms = True
+        assert (await stub.UpsertContact(pb.UpsertContactRequest(contact=contact))).contact.contact_id
+        assert identity.process.poll() is None

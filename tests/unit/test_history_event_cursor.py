@@ -1,0 +1,87 @@
+"""Reading events by ranges returns the same events as a single query, and reads few others."""
+
+import asyncio
+import random
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from footfall_history.storage.event_cursor import EventCursor
+from footfall_timeline import order_key
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.tools.visits import now_ms
+
+NOW_MS = now_ms()
+
+
+class Keys:
+    """An index of keys that counts what a query reads: everything within its bounds, regardless of the limit."""
+
+    def __init__(self, keys: Sequence[str]) -> None:
+        self.keys = sorted(keys)
+        self.looked_at = 0
+        self.questions = 0
+
+    async def read(self, bounds: Any, limit: int) -> list[Any]:
+        upper = bisect_left(self.keys, bounds["$lt"]) if "$lt" in bounds else len(self.keys)
+        within = self.keys[bisect_left(self.keys, bounds["$gte"]) : upper]
+        self.looked_at += len(within)
+        self.questions += 1
+        return [{"order_key": key} for key in within[:limit]]
+
+    def take(self, *counts: int, lower: str = "", upper: str = "", start_ms: int | None = None) -> list[list[str]]:
+        walk = EventCursor(self.read, lower, upper, start_ms)
+
+        async def take_all() -> list[list[str]]:
+            return [[event["order_key"] for event in await walk.take(count)] for count in counts]
+
+        return asyncio.run(take_all())
+
+
+def times() -> st.SearchStrategy[int]:
+    """Times close together, far apart, equal, and in the future."""
+    near = st.integers(NOW_MS - 100, NOW_MS)
+    return st.one_of(near, st.integers(NOW_MS - 40 * 86_400_000, NOW_MS + 2 * 86_400_000), st.integers(1, NOW_MS))
+
+
+@given(
+    st.lists(st.tuples(times(), st.uuids(version=4)), max_size=60),
+    st.lists(st.integers(1, 30), min_size=1, max_size=8),
+    st.one_of(st.just(""), times().map(lambda at_ms: order_key(at_ms, ""))),
+    st.one_of(st.just(""), times().map(lambda at_ms: order_key(at_ms, ""))),
+    st.one_of(st.none(), times()),
+)
+def test_a_cursor_returns_all_events_in_order(
+    events: list[tuple[int, Any]], counts: list[int], lower: str, upper: str, start_ms: int | None
+) -> None:
+    there = Keys([order_key(at_ms, str(event_id)) for at_ms, event_id in events])
+    wanted = [key for key in there.keys if lower <= key and not (upper and key >= upper)]
+    found = there.take(*counts, 100, lower=lower, upper=upper, start_ms=start_ms)
+    assert [key for part in found for key in part] == wanted
+    for part, count in zip(found, counts, strict=False):
+        assert len(part) == min(count, len(wanted))
+        wanted = wanted[count:]
+
+
+@pytest.mark.parametrize("gap_ms", [1, 30, 1_000, 60_000, 3_600_000])
+@pytest.mark.parametrize("from_index", [0, 300])
+def test_few_other_events_are_read_at_any_density(gap_ms: int, from_index: int) -> None:
+    chance = random.Random(gap_ms)  # noqa: S311 - repeatable
+    at_ms = [NOW_MS - (1_000 - number) * gap_ms + chance.randrange(gap_ms) for number in range(1_000)]
+    there = Keys([order_key(moment, f"{number}") for number, moment in enumerate(at_ms)])
+    lower = there.keys[from_index] if from_index else ""
+    assert there.take(100, 100, lower=lower, start_ms=at_ms[0]) == [
+        there.keys[from_index : from_index + 100],
+        there.keys[from_index + 100 : from_index + 200],
+    ]
+    assert there.looked_at < 1_000
+    assert there.questions <= 12
+
+
+def test_a_visit_without_later_events_needs_few_queries() -> None:
+    there = Keys([order_key(NOW_MS - 6 * 86_400_000, "")])
+    assert there.take(100, start_ms=NOW_MS - 6 * 86_400_000) == [there.keys]
+    assert there.questions <= 6
