@@ -24,7 +24,6 @@ class Described:
     parameters: tuple[str, ...]
     """Names of its query parameters."""
     has_body: bool
-    needs_credentials: bool
     statuses: frozenset[int]
 
     def url(self, ids: Mapping[str, str]) -> str:
@@ -72,11 +71,6 @@ class Description:
         for error in self._validator(json.dumps(schema)).iter_errors(value):
             raise AssertionError(f"{place}: {error.message} at {error.instance_path}")
 
-    def response_schema(self, name: str, status: int, media_type: str) -> dict[str, Any]:
-        """The schema of an answer."""
-        schema: dict[str, Any] = self._response(name, status)["content"][media_type]["schema"]
-        return schema
-
     def component(self, name: str) -> dict[str, Any]:
         """A named schema."""
         schema: dict[str, Any] = self._document["components"]["schemas"][name]
@@ -93,7 +87,6 @@ class Description:
                         path,
                         tuple(one["name"] for one in parameters if one["in"] == "query"),
                         "requestBody" in operation,
-                        bool(operation["security"]),
                         frozenset(map(int, operation["responses"])),
                     )
 

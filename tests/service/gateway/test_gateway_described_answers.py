@@ -6,7 +6,7 @@ import json
 import re
 import socket
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -62,16 +62,15 @@ def requests_of(visit_id: str, contact_id: str) -> dict[str, dict[str, Any]]:
 class Caller:
     """Calls operations at one gateway, and checks each answer."""
 
-    def __init__(self, http: httpx.AsyncClient, description: Description, **more: Any) -> None:
+    def __init__(self, http: httpx.AsyncClient, description: Description) -> None:
         self._http = http
         self._description = description
         self._requests = requests_of(str(uuid.uuid4()), "unknown")
-        self._more = more
 
     async def call(self, operation: Described, ids: Mapping[str, str] = UNKNOWN, **request: Any) -> httpx.Response:
         """Call with the usual request of the operation, and these parts of another one."""
         method = request.pop("method", operation.method)
-        whole = {**self._requests.get(operation.name, {}), **self._more, **request}
+        whole = self._requests.get(operation.name, {}) | request
         if "content" in whole:
             whole.pop("json", None)
         if query := whole.pop("query", ""):
@@ -114,13 +113,13 @@ async def gateway_before(target: str, description: Description, **settings: Any)
         yield Caller(http, description)
 
 
-async def live_messages(http: httpx.AsyncClient, description: Description, site: str, story: Any) -> str:
+async def live_messages(http: httpx.AsyncClient, description: Description, site: str, story: Awaitable[None]) -> str:
     """Check one message of each kind in the live stream while the story happens; return the last id."""
     schema, awaited, last_id, name = description.component("LiveMessage"), {"event", "transition"}, "", ""
     async with http.stream("GET", "/api/v1/live", params={"site": site}) as answer:
         assert answer.headers["content-type"] == "text/event-stream"
         description.seen.add(("watchLive", answer.status_code))
-        telling = asyncio.ensure_future(story)
+        happening = asyncio.ensure_future(story)
         async for line in answer.aiter_lines():
             key, _, value = line.partition(": ")
             if key == "event":
@@ -132,7 +131,7 @@ async def live_messages(http: httpx.AsyncClient, description: Description, site:
                 last_id = value
                 if not awaited:
                     break
-        await telling
+        await happening
     return last_id
 
 
