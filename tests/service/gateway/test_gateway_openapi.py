@@ -22,7 +22,7 @@ from tests.tools.suite import Suite
 from tests.tools.visits import event, now_ms
 
 SCHEMATHESIS = Path(sys.executable).parent / "schemathesis"
-EXAMPLES = os.environ.get("FOOTFALL_FUZZ_EXAMPLES", "10")
+EXAMPLES = os.environ.get("FOOTFALL_FUZZ_EXAMPLES", "4")
 CHECKS = [
     "not_a_server_error",
     "status_code_conformance",
