@@ -17,11 +17,12 @@ from google.protobuf.message import Message
 from grpc.aio import ServicerContext
 
 from footfall_history import queries
+from footfall_history.dead_letters import DeadLetterQueue
 from footfall_history.erasure import Eraser
 from footfall_history.event_log import TRANSIENT_LOG_ERRORS
 from footfall_history.event_streams import EventStreams
 from footfall_history.identity_client import IdentityClient
-from footfall_history.queries import Exporter, Reader, Receipts, RelatedItems, user_agent
+from footfall_history.queries import Exporter, Reader, RelatedItems, user_agent
 from footfall_history.storage import TRANSIENT_STORE_ERRORS, Store, Visit
 
 Context = ServicerContext[Any, Any]
@@ -81,7 +82,7 @@ class HistoryService(HistoryServiceServicer):
     identity_client: IdentityClient
     event_streams: EventStreams
     eraser: Eraser
-    receipts: Receipts
+    dead_letters: DeadLetterQueue
     exporter: Exporter
     site_groups: SiteGroups
 
@@ -160,8 +161,8 @@ class HistoryService(HistoryServiceServicer):
         sites = self.site_groups.sharing(request.sites)
         visit_ids = self._candidates(request.visit_id, sites)
         event_id = queries.parse_uuid(request.event_id, "event_id")
-        receipt = _found(await self.receipts.get(visit_ids, event_id, sites), "Receipt", event_id)
-        return pb.GetReceiptResponse(receipt=receipt)
+        found = await queries.receipt(self.reader, self.dead_letters, visit_ids, event_id, sites)
+        return pb.GetReceiptResponse(receipt=_found(found, "Receipt", event_id))
 
     @_unary
     async def ListEvents(self, request: pb.ListEventsRequest, _context: Context) -> pb.ListEventsResponse:  # noqa: N802
@@ -223,32 +224,27 @@ class HistoryService(HistoryServiceServicer):
             yield response
 
     @_streaming
-    async def StreamEvents(  # noqa: N802
+    def StreamEvents(  # noqa: N802
         self, request: pb.StreamEventsRequest, _context: Context
     ) -> AsyncGenerator[pb.StreamEventsResponse, None]:
         """Events as they arrive."""
-        async with aclosing(self.event_streams.events(request)) as responses:
-            async for response in responses:
-                yield response
+        return self.event_streams.events(request)
 
     @_streaming
-    async def ExportIdentity(  # noqa: N802
+    def ExportIdentity(  # noqa: N802
         self, request: pb.ExportIdentityRequest, _context: Context
     ) -> AsyncGenerator[pb.ExportIdentityResponse, None]:
         """Everything stored about an identity."""
         sites = self.site_groups.sharing(request.sites)
-        identity = queries.parse_identity_id(request.identity_id)
-        async with aclosing(self.exporter.export(identity, sites)) as responses:
-            async for response in responses:
-                yield response
+        return self.exporter.export(queries.parse_identity_id(request.identity_id), sites)
 
     @_unary
     async def EraseIdentity(self, request: pb.EraseIdentityRequest, _context: Context) -> pb.EraseIdentityResponse:  # noqa: N802
         """Erase an identity."""
         identity = queries.parse_identity_id(request.identity_id)
         request.erasure.erasure_id = queries.parse_uuid(request.erasure.erasure_id, "erasure.erasure_id")
-        erased = await self.eraser.erase(identity, request.erasure)
-        return pb.EraseIdentityResponse(visit_count=erased.visit_count, event_count=erased.event_count)
+        visit_count, event_count = await self.eraser.erase(identity, request.erasure)
+        return pb.EraseIdentityResponse(visit_count=visit_count, event_count=event_count)
 
     async def _visit(self, request: Any) -> tuple[visit_pb2.Visit, Visit]:
         queries.parse_uuid(request.visit_id, "visit_id")
