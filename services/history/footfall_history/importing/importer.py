@@ -21,7 +21,7 @@ from footfall_history.importing.past_events import to_batch
 from footfall_history.importing.rest_client import StoppedError
 from footfall_history.importing.sources import Part, Parts, Position, Source, chunks
 from footfall_history.ingest import Attributor
-from footfall_history.storage import Tombstones, Visit
+from footfall_history.storage import Tombstones, Visit, in_parts
 
 _CONCURRENT_VISITS: Final = 8
 _EVENTS_PER_WRITE: Final = 1_000
@@ -162,23 +162,14 @@ class Importer:
         for event in events:
             events_by_visit.setdefault(event.visit_id, []).append(event)
         for visit_id, visit in (await self.tombstones.read_visits(events_by_visit)).items():
-            for part in _parts(events_by_visit[visit_id]):
+            for part in in_parts(events_by_visit[visit_id], _request_bytes, _BYTES_PER_REQUEST):
                 request = ImportIdentitiesRequest(visits=[_imported_visit(visit)], events=part)
                 await self.identity_client.import_identities(request)
 
 
-def _parts(events: Iterable[Event]) -> Iterator[list[Event]]:
-    """The events in order, in lists that fit into one message."""
-    part: list[Event] = []
-    size = 0
-    for event in events:
-        part.append(event)
-        size += event.ByteSize()
-        if len(part) == _EVENTS_PER_REQUEST or size >= _BYTES_PER_REQUEST:
-            yield part
-            part, size = [], 0
-    if part:
-        yield part
+def _request_bytes(event: Event) -> int:
+    """The part of a request that an event takes: at least so much that a request has 1,000 events at most."""
+    return max(event.ByteSize(), -(-_BYTES_PER_REQUEST // _EVENTS_PER_REQUEST))
 
 
 def _imported_visit(visit: Visit) -> ImportedVisit:

@@ -3,7 +3,7 @@
 `store` is the only module that talks to MongoDB. The modules of documents and timelines do no I/O.
 """
 
-from footfall_history.storage.arrivals import Arrival, Arrivals, Unstorable, group_by_visit, split_by_visit
+from footfall_history.storage.arrivals import Arrival, Arrivals, Unstorable, group_by_visit, in_parts, split_by_visit
 from footfall_history.storage.documents import (
     IMPORTED,
     NO_REVISION,
@@ -31,6 +31,6 @@ __all__ = [
     "IMPORTED", "NO_REVISION", "TIME_DIGITS", "TRANSIENT_STORE_ERRORS", "Arrival",
     "Arrivals", "Document", "EraseTimes", "EventQuery", "Preview", "Store", "Tombstones", "Unstorable", "Visit",
     "assurance_reason_code", "check_url", "document_id", "each_reattribution", "erase_in_visit", "event_time_ms",
-    "find_reattributions", "group_by_visit", "has_same_content", "reattributions_of", "split_by_visit", "stored_event",
-    "visit_of",
+    "find_reattributions", "group_by_visit", "has_same_content", "in_parts", "reattributions_of", "split_by_visit",
+    "stored_event", "visit_of",
 ]  # fmt: skip
