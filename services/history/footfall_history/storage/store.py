@@ -52,6 +52,7 @@ REATTRIBUTION_FIELDS: Final = ("order_key", "event_type", "erased")
 _log = structlog.get_logger()
 
 Answer = TypeVar("Answer")
+Item = TypeVar("Item")
 
 
 class Refusals(NamedTuple):
@@ -405,7 +406,7 @@ class Store:
     async def _grouped(
         self, field: str, values: Iterable[str], where: Mapping[str, Any], group: Document
     ) -> list[Document]:
-        """The rows of groups of the matching events with one of these values in a field."""
+        """Groups of the matching events with one of these values in a field. A group must have a single value."""
         queries = [
             self.events.aggregate([{"$match": {field: {"$in": part}, **where}}, {"$group": group}]).to_list(None)
             for part in _groups([*values])
@@ -534,5 +535,5 @@ async def _find_by(
     return [document for found in await asyncio.gather(*queries) for document in found]
 
 
-def _groups(items: Sequence[Answer], size: int = _IDS_PER_QUERY) -> list[Sequence[Answer]]:
+def _groups(items: Sequence[Item], size: int = _IDS_PER_QUERY) -> list[Sequence[Item]]:
     return [items[start : start + size] for start in range(0, len(items), size or 1)]

@@ -39,9 +39,10 @@ class Tombstones:
         self, visit_id: str, known: Visit | None, arrival: Arrival, erase_times: EraseTimes, limit: int
     ) -> Visit:
         """A known or a new visit with an arrival merged, up to `limit` transitions, and with identities erased."""
-        start, received_ms = arrival.start | arrival.origin, arrival.received_ms
-        visit = known or Visit.new(visit_id, start, received_ms, erases_anonymous=self._erases_anonymous)
-        return visit.merged(arrival.transitions, limit).with_erasures(erase_times)
+        if known is None:
+            start = arrival.start | arrival.origin
+            known = Visit.new(visit_id, start, arrival.received_ms, erases_anonymous=self._erases_anonymous)
+        return known.merged(arrival.transitions, limit).with_erasures(erase_times)
 
     def timeline_fields(self, visit: Visit) -> Document:
         """The fields that follow from a visit's timeline, with the hashes by which an erasure finds the visit."""

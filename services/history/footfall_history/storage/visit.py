@@ -154,11 +154,9 @@ class Visit:
     @cached_property
     def _ranges(self) -> tuple[list[ErasableRange], list[str]]:
         is_erased = _erased_ranges(self.visit_state, erases_anonymous=self.erases_anonymous)
-        starts, ranges = [], []
-        for one in self.visit_state.attribution_ranges():
-            starts.append(one.start)
-            ranges.append(ErasableRange(one.attribution, is_erased.get(one.start, False)))
-        return ranges, starts
+        found = [*self.visit_state.attribution_ranges()]
+        ranges = [ErasableRange(one.attribution, is_erased.get(one.start, False)) for one in found]
+        return ranges, [one.start for one in found]
 
     def range_at(self, order_key: str) -> ErasableRange:
         """The range that an event belongs to."""
