@@ -15,10 +15,11 @@ install: ## make .venv, or bring it up to date; the others but help and up do it
 run: install ## run the whole suite embedded, until Ctrl-C
 	@exec $(bin)/python -m deploy.run
 
-test: install lint types ## lint, check types and rules, and run all tests against real servers
+test: install ## lint, check types and rules, and run all tests against real servers
+	@$(MAKE) --no-print-directory --jobs=2 lint types
 	@deploy/install-chromium
 	@deploy/install-jquery
-	@$(bin)/pytest --numprocesses 3 --dist loadfile
+	@$(bin)/pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 chaos: install ## kill and freeze programs under load, and count what is lost: nothing (6 minutes, Linux)
 	@$(bin)/python -m tests.chaos
@@ -43,7 +44,7 @@ lint: install ## check format, style, imports, the contract, and the words of th
 	@$(bin)/lint-imports --no-logo
 	@PATH="$(bin):$$PATH" python protos/generate.py --check
 	@cd protos && $(bin)/buf lint && $(bin)/buf breaking --against released.binpb
-	@$(bin)/python -m docs.prose bench deploy docs eventlog gateway servicekit services timeline
+	@$(bin)/python -m docs.prose bench deploy docs eventlog gateway servicekit services tests timeline
 
 types: install ## check types
 	@$(bin)/mypy $(distributions) deploy bench docs tests

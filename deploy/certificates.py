@@ -20,7 +20,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-LIFETIME = timedelta(days=365)
 _HERE = (x509.DNSName("localhost"), x509.IPAddress(ipaddress.IPv4Address("127.0.0.1")))
 
 
@@ -85,7 +84,7 @@ def _certificate(name: str, key: ec.EllipticCurvePublicKey) -> x509.CertificateB
         .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(minutes=5))  # clocks differ
-        .not_valid_after(now + LIFETIME)
+        .not_valid_after(now + timedelta(days=365))
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )
 

@@ -8,13 +8,11 @@ import http.client
 import importlib.util
 import os
 import secrets
-import shlex
 import ssl
 import stat
 import subprocess
 import sys
 from collections.abc import Mapping
-from configparser import RawConfigParser
 from pathlib import Path
 from typing import IO, NamedTuple
 from urllib.parse import urlsplit
@@ -79,14 +77,6 @@ def suite_environment(data_dir: Path, ports: Mapping[str, int], credentials: Cre
         "API_PASSWORD": credentials.password,
         "GATEWAY_KEYS_FILE": os.environ.get("GATEWAY_KEYS_FILE") or str(data_dir / "keys.json"),
     }
-
-
-def program_command(program: str, environment: Mapping[str, str]) -> list[str]:
-    """The command of one program of supervisord.conf, with its `ENV_` values from `environment`."""
-    conf = RawConfigParser()
-    conf.read(SUPERVISORD_CONF)
-    values = {"here": str(ROOT)} | {f"ENV_{name}": value for name, value in environment.items()}
-    return shlex.split(conf[f"program:{program}"]["command"] % values)
 
 
 def start_supervisord(

@@ -52,7 +52,8 @@ def settings_of(cls: type[ProcessSettings]) -> Iterator[Setting]:
     for field_name, field in cls.model_fields.items():
         name = variable(cls, field_name)
         generic = f"*_{name.removeprefix(prefix)}" if field.validation_alias is None else name
-        yield Setting(generic, _default(name, field), _accepts(name, field), field.description or "")
+        meaning = " ".join((field.description or "").split())
+        yield Setting(generic, _default(name, field), _accepts(name, field), meaning)
 
 
 def tables() -> dict[str, str]:

@@ -82,11 +82,8 @@ def build(
     ]
     engagement = EngagementApi(beacons.cors).api()
     table: list[BaseRoute] = [route for api in [*apis, engagement] for route in routes(api, gate)]
-    return _Dispatcher(
-        beacons,
-        _files(settings, describe(apis, BEACON_DESCRIPTION)),
-        Router(table, redirect_slashes=False, default=_not_found),
-    )
+    files = _files(settings, describe(apis, BEACON_DESCRIPTION))
+    return _dispatcher(beacons, files, Router(table, redirect_slashes=False, default=_not_found))
 
 
 def _files(settings: GatewaySettings, description: bytes) -> Files:
@@ -98,23 +95,20 @@ def _files(settings: GatewaySettings, description: bytes) -> Files:
     return Files(known, dict.fromkeys(DSL_PATHS, DslFile(settings.dsl_file).current))
 
 
-class _Dispatcher:
-    """Routes by the raw path, so that `%2F` in an id does not separate segments. They are decoded after routing."""
+def _dispatcher(beacons: BeaconEndpoint, files: Files, router: Router) -> ASGIApp:
+    """An application that routes by the raw path: `%2F` in an id separates no segments, which are decoded later."""
 
-    def __init__(self, beacon: BeaconEndpoint, files: Files, router: Router) -> None:
-        self._beacon = beacon
-        self._files = files
-        self._router = router
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
         if path in BeaconEndpoint.paths:
-            await self._beacon(scope, receive, send)
-        elif path in self._files:
-            await self._files(scope, receive, send)
+            await beacons(scope, receive, send)
+        elif path in files:
+            await files(scope, receive, send)
         else:
             scope["path"] = scope["raw_path"].decode("ascii")
-            await self._router(scope, receive, send)
+            await router(scope, receive, send)
+
+    return dispatch
 
 
 async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:

@@ -23,7 +23,6 @@ from footfall_gateway.settings import GatewaySettings
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
 
-_HEALTH_TIMEOUT_S = 1.0
 _RETRY_S = 2
 """Retry-After for clients when a service does not say when to try again."""
 
@@ -50,12 +49,9 @@ class Backends:
 
     def __init__(self, settings: GatewaySettings) -> None:
         self._channels = {
-            name: open_channel(target, settings.client_tls)
-            for name, target in (
-                ("collector", settings.collector_target),
-                ("identity", settings.identity_target),
-                ("history", settings.history_target),
-            )
+            "collector": open_channel(settings.collector_target, settings.client_tls),
+            "identity": open_channel(settings.identity_target, settings.client_tls),
+            "history": open_channel(settings.history_target, settings.client_tls),
         }
         self._health = {name: health_pb2_grpc.HealthStub(channel) for name, channel in self._channels.items()}
         self._collect = CollectorServiceStub(self._channels["collector"]).Collect
@@ -133,7 +129,7 @@ def _limit(request: Any, principal: Principal) -> None:
 
 async def _is_serving(health: health_pb2_grpc.HealthStub) -> bool:
     try:
-        answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=_HEALTH_TIMEOUT_S)
+        answer = await health.Check(health_pb2.HealthCheckRequest(), timeout=1.0)
     except grpc.aio.AioRpcError:
         return False
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)

@@ -7,7 +7,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
 from footfall_gateway.backends import Backends
-from footfall_gateway.http import JSON, Api, Call, NoQuery, Operation, json_response
+from footfall_gateway.http import Api, Call, NoQuery, Operation, json_response
 from footfall_gateway.problem import PROBLEM_DETAILS
 
 _METRICS = CONTENT_TYPE_LATEST
@@ -66,8 +66,7 @@ class Probes:
     async def _ready_with(self, *needed: str) -> Response:
         services = await self._backends.serving(needed)
         ready = all(services.values()) and not self.is_stopping
-        body = msgspec.json.encode(Readiness(ready, services))
-        return Response(body, 200 if ready else 503, {"content-type": JSON})
+        return json_response(Readiness(ready, services), 200 if ready else 503)
 
     async def metrics(self, _call: Call[NoQuery, None]) -> Response:
         """Metrics in the Prometheus text format."""

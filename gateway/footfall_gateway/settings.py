@@ -67,246 +67,105 @@ class GatewaySettings(ProcessSettings):
     )
 
     port: int = Field(default=8080, ge=0, le=65535, description=PORT_DESCRIPTION)
-    tls_cert_file: FilePath | None = Field(
-        default=None,
-        description="Certificate chain (PEM) for HTTPS. A changed file is used for new connections. Unset: HTTP.",
-    )
-    tls_key_file: FilePath | None = Field(
-        default=None,
-        description="Private key (PEM, not encrypted) of that certificate.",
-    )
-    collector_target: Target = shared(
-        "COLLECTOR_TARGET",
-        "127.0.0.1:50051",
-        "gRPC address of the collector.",
-    )
-    identity_target: Target = shared(
-        "IDENTITY_TARGET",
-        "127.0.0.1:50052",
-        "gRPC address of identity.",
-    )
-    history_target: Target = shared(
-        "HISTORY_TARGET",
-        "127.0.0.1:50053",
-        "gRPC address of history.",
-    )
-    sites_file: Annotated[Path | None, readable_by(load_sites)] = shared(
-        "SITES_FILE",
-        None,
-        "TOML file of the sites, with their groups, origins and sign-in keys. Unset: every valid name is a site, all "
-        "sites share their visits, and every SignIn is believed.",
-    )
-    dsl_file: Annotated[Path | None, readable_by(check_dsl_file)] = shared(
-        "DSL_FILE",
-        None,
-        "File `domain-model.xml` (DSL) for the tracking script. A changed file is read. Unset: the built-in one, "
-        "with the rule `Timeout-30`.",
-    )
-    visit_idle_minutes: int = shared(
-        "VISIT_IDLE_MINUTES",
-        30,
-        "Time without an event that ends a visit: it is no longer listed as live, and the tracking script begins a "
-        "new one.",
-        ge=1,
-        le=1_440,
-    )
-    path_prefixes: Annotated[str, AfterValidator(_check_paths), Accepts("paths, separated by commas")] = Field(
-        default="",
-        description="Paths below which pages and clients are served as well. `/onlinechat` is for a proxy that "
-        "passes `/onlinechat/server/...` on unchanged.",
-    )
+    tls_cert_file: FilePath | None = None
+    """Certificate chain (PEM) for HTTPS. A changed file is used for new connections. Unset: HTTP."""
+    tls_key_file: FilePath | None = None
+    """Private key (PEM, not encrypted) of that certificate."""
+    collector_target: Target = shared("COLLECTOR_TARGET", "127.0.0.1:50051")
+    """gRPC address of the collector."""
+    identity_target: Target = shared("IDENTITY_TARGET", "127.0.0.1:50052")
+    """gRPC address of identity."""
+    history_target: Target = shared("HISTORY_TARGET", "127.0.0.1:50053")
+    """gRPC address of history."""
+    sites_file: Annotated[Path | None, readable_by(load_sites)] = shared("SITES_FILE", None)
+    """TOML file of the sites, with their groups, origins and sign-in keys. Unset: every valid name is a site, all sites
+    share their visits, and every SignIn is believed."""
+    dsl_file: Annotated[Path | None, readable_by(check_dsl_file)] = shared("DSL_FILE", None)
+    """File `domain-model.xml` (DSL) for the tracking script. A changed file is read. Unset: the built-in one, with the
+    rule `Timeout-30`."""
+    visit_idle_minutes: int = shared("VISIT_IDLE_MINUTES", 30, ge=1, le=1_440)
+    """Time without an event that ends a visit: it is no longer listed as live, and the tracking script begins a new
+    one."""
+    path_prefixes: Annotated[str, AfterValidator(_check_paths), Accepts("paths, separated by commas")] = ""
+    """Paths below which pages and clients are served as well. `/onlinechat` is for a proxy that passes
+    `/onlinechat/server/...` on unchanged."""
     rate_limit_events_per_minute_per_address: int = shared(
-        "RATE_LIMIT_EVENTS_PER_MINUTE_PER_ADDRESS",
-        30_000,
-        "Events in beacons of one address, rejected ones included. At the limit beacons are answered 429. 0: no limit.",
-        ge=0,
-        le=1_000_000_000,
+        "RATE_LIMIT_EVENTS_PER_MINUTE_PER_ADDRESS", 30_000, ge=0, le=1_000_000_000
     )
+    """Events in beacons of one address, rejected ones included. At the limit beacons are answered 429. 0: no limit."""
     rate_limit_bytes_per_minute_per_address: int = shared(
-        "RATE_LIMIT_BYTES_PER_MINUTE_PER_ADDRESS",
-        32 * 1024 * 1024,
-        "Bytes in beacons of one address. At the limit beacons are answered 429. 0: no limit.",
-        ge=0,
-        le=1024**4,
+        "RATE_LIMIT_BYTES_PER_MINUTE_PER_ADDRESS", 32 * 1024 * 1024, ge=0, le=1024**4
     )
+    """Bytes in beacons of one address. At the limit beacons are answered 429. 0: no limit."""
     rate_limit_events_per_minute_per_site: int = shared(
-        "RATE_LIMIT_EVENTS_PER_MINUTE_PER_SITE",
-        0,
-        "Events in beacons of one site. At the limit beacons are answered 429. 0: no limit.",
-        ge=0,
-        le=1_000_000_000,
+        "RATE_LIMIT_EVENTS_PER_MINUTE_PER_SITE", 0, ge=0, le=1_000_000_000
     )
-    rate_limit_bytes_per_minute_per_site: int = shared(
-        "RATE_LIMIT_BYTES_PER_MINUTE_PER_SITE",
-        0,
-        "Bytes in beacons of one site. At the limit beacons are answered 429. 0: no limit except "
-        "`COLLECTOR_LOG_MAX_SITE_SHARE`.",
-        ge=0,
-        le=1024**4,
-    )
-    rate_limit_loopback: bool = Field(
-        default=False,
-        description="Apply the rate limits of addresses to the addresses of this machine as well.",
-    )
-    used_link_retention_s: int = Field(
-        default=600,
-        ge=120,
-        le=86_400,
-        description="How long the gateway remembers that a link from another domain has brought its visit; until "
-        "then the link brings no second one. The tracking script takes no link older than two minutes "
-        "by the visitor's clock.",
-    )
-    redis_url: RedisUrl = shared(
-        "REDIS_URL",
-        "redis://127.0.0.1:16379",
-        "Redis or Valkey with the event log, the live state and the counters of rate limits. Of a Redis Cluster: "
-        "any node, or a DNS name of several nodes.",
-        repr=False,
-    )
-    api_user: Annotated[str, Accepts("a name without `:`")] = shared(
-        "API_USER",
-        "",
-        "User with every scope, for the data routes and `/api/v1` (HTTP Basic). Unset: only API keys are accepted.",
-    )
-    api_password: SecretStr = shared(
-        "API_PASSWORD",
-        SecretStr(""),
-        "Password of that user.",
-    )
-    keys_file: Annotated[Path | None, readable_by(check_keys_file)] = Field(
-        default=None,
-        description="File of API keys, written by `footfall-gateway keys`. A changed file is read. Unset: no API keys.",
-    )
-    max_failed_logins_per_minute: int = Field(
-        default=20,
-        ge=1,
-        le=100_000,
-        description="Failed logins from one address, or from one /64 network of IPv6. At the limit requests with "
-        "credentials are answered 429.",
-    )
-    max_queued_hashes: int = Field(
-        default=20,
-        ge=1,
-        le=1_000,
-        description="Credentials of API keys in an old format that are compared or wait for it; one comparison "
-        "takes up to 0.1 s. At the limit requests are answered 503.",
-    )
-    audit_key: SecretStr | None = Field(
-        default=None,
-        min_length=16,
-        description="Secret of the keyed hashes (`subject_hashes`) that name persons and visits in log lines. All "
-        "gateways need the same one. Unset: a log line names the caller, and not the person.",
-    )
-    allow_anonymous: bool = Field(
-        default=False,
-        description="Serve the data routes and `/api/v1` to everyone, without authentication.",
-    )
+    """Events in beacons of one site. At the limit beacons are answered 429. 0: no limit."""
+    rate_limit_bytes_per_minute_per_site: int = shared("RATE_LIMIT_BYTES_PER_MINUTE_PER_SITE", 0, ge=0, le=1024**4)
+    """Bytes in beacons of one site. At the limit beacons are answered 429. 0: no limit except
+    `COLLECTOR_LOG_MAX_SITE_SHARE`."""
+    rate_limit_loopback: bool = False
+    """Apply the rate limits of addresses to the addresses of this machine as well."""
+    used_link_retention_s: int = Field(default=600, ge=120, le=86_400)
+    """How long the gateway remembers that a link from another domain has brought its visit; until then the link brings
+    no second one. The tracking script takes no link older than two minutes by the visitor's clock."""
+    redis_url: RedisUrl = shared("REDIS_URL", "redis://127.0.0.1:16379", repr=False)
+    """Redis or Valkey with the event log, the live state and the counters of rate limits. Of a Redis Cluster: any node,
+    or a DNS name of several nodes."""
+    api_user: Annotated[str, Accepts("a name without `:`")] = shared("API_USER", "")
+    """User with every scope, for the data routes and `/api/v1` (HTTP Basic). Unset: only API keys are accepted."""
+    api_password: SecretStr = shared("API_PASSWORD", SecretStr(""))
+    """Password of that user."""
+    keys_file: Annotated[Path | None, readable_by(check_keys_file)] = None
+    """File of API keys, written by `footfall-gateway keys`. A changed file is read. Unset: no API keys."""
+    max_failed_logins_per_minute: int = Field(default=20, ge=1, le=100_000)
+    """Failed logins from one address, or from one /64 network of IPv6. At the limit requests with credentials are
+    answered 429."""
+    max_queued_hashes: int = Field(default=20, ge=1, le=1_000)
+    """Credentials of API keys in an old format that are compared or wait for it; one comparison takes up to 0.1 s. At
+    the limit requests are answered 503."""
+    audit_key: SecretStr | None = Field(default=None, min_length=16)
+    """Secret of the keyed hashes (`subject_hashes`) that name persons and visits in log lines. All gateways need the
+    same one. Unset: a log line names the caller, and not the person."""
+    allow_anonymous: bool = False
+    """Serve the data routes and `/api/v1` to everyone, without authentication."""
     trusted_proxies: Annotated[
         str, AfterValidator(_check_proxies), Accepts("addresses or networks, separated by commas")
-    ] = Field(
-        default="",
-        description="Proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` headers are believed. Unset: the "
-        "headers are ignored.",
-    )
-    batch_max_events: int = Field(
-        default=1_000,
-        ge=1,
-        le=1_000,
-        description="Events of one batch (`Collect` call). A full batch is sent, and further beacons start the next "
-        "one.",
-    )
-    batch_max_bytes: int = Field(
-        default=1024 * 1024,
-        ge=1024,
-        le=1024 * 1024,
-        description="Bytes of one batch. A full batch is sent, and further beacons start the next one.",
-    )
-    large_body_bytes: int = Field(
-        default=16 * 1024,
-        ge=0,
-        le=1024 * 1024,
-        description="Size above which a body is sent in separate batches, one at a time, so that small beacons do "
-        "not wait for it.",
-    )
-    batch_max_wait_ms: float = Field(
-        default=2.0,
-        ge=0,
-        le=1_000,
-        description="Time that a beacon waits for further beacons while other batches are being sent. If none is, "
-        "the beacon is sent immediately.",
-    )
-    max_batches_in_flight: int = Field(
-        default=4,
-        ge=1,
-        le=256,
-        description="Batches that are being sent at the same time, without those of large bodies. Further batches "
-        "wait.",
-    )
-    max_queued_events: int = Field(
-        default=25_000,
-        ge=1_000,
-        le=10_000_000,
-        description="Events that wait for their batch, and as many more in large bodies. At the limit beacons are "
-        "answered 503.",
-    )
-    max_queued_bytes: int = Field(
-        default=32 * 1024 * 1024,
-        ge=1024 * 1024,
-        le=1024**4,
-        description="Bytes that wait for their batch, and as many more in large bodies. At the limit beacons are "
-        "answered 503.",
-    )
-    max_body_bytes_in_flight: int = Field(
-        default=64 * 1024 * 1024,
-        ge=1024 * 1024,
-        le=1024**4,
-        description="Bytes of the bodies that are arriving at the same time. At the limit requests are answered 503.",
-    )
-    max_connections: int = Field(
-        default=10_000,
-        ge=1,
-        le=1_000_000,
-        description="Connections that are open at the same time, at most as many as the system's limit of open "
-        "files allows. Requests on further connections are answered 503.",
-    )
-    max_live_streams: int = Field(
-        default=50,
-        ge=1,
-        le=10_000,
-        description="Streams of `/api/v1/live` that are open at the same time. Further requests are answered 503.",
-    )
-    live_heartbeat_ms: int = Field(
-        default=15_000,
-        ge=100,
-        le=300_000,
-        description="Time without a message after which such a stream sends a comment, so that proxies keep it open.",
-    )
-    collect_timeout_ms: int = Field(
-        default=5_000,
-        ge=1,
-        le=60_000,
-        description="Time that a beacon waits for the collector. Then it is answered 503, although its events may "
-        "be stored.",
-    )
-    query_timeout_ms: int = Field(
-        default=10_000,
-        ge=1,
-        le=60_000,
-        description="Time that a query may take. Then it is answered 504.",
-    )
-    body_timeout_ms: int = Field(
-        default=10_000,
-        ge=1,
-        le=300_000,
-        description="Time in which the body of a request must arrive. Then the request is answered 408.",
-    )
-    client_timeout_ms: int = Field(
-        default=10_000,
-        ge=100,
-        le=300_000,
-        description="Time in which a client must send the head of a request, or read on in an answer. Then its "
-        "connection is closed.",
-    )
+    ] = ""
+    """Proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` headers are believed. Unset: the headers are ignored."""
+    batch_max_events: int = Field(default=1_000, ge=1, le=1_000)
+    """Events of one batch (`Collect` call). A full batch is sent, and further beacons start the next one."""
+    batch_max_bytes: int = Field(default=1024 * 1024, ge=1024, le=1024 * 1024)
+    """Bytes of one batch. A full batch is sent, and further beacons start the next one."""
+    large_body_bytes: int = Field(default=16 * 1024, ge=0, le=1024 * 1024)
+    """Size above which a body is sent in separate batches, one at a time, so that small beacons do not wait for it."""
+    batch_max_wait_ms: float = Field(default=2.0, ge=0, le=1_000)
+    """Time that a beacon waits for further beacons while other batches are being sent. If none is, the beacon is sent
+    immediately."""
+    max_batches_in_flight: int = Field(default=4, ge=1, le=256)
+    """Batches that are being sent at the same time, without those of large bodies. Further batches wait."""
+    max_queued_events: int = Field(default=25_000, ge=1_000, le=10_000_000)
+    """Events that wait for their batch, and as many more in large bodies. At the limit beacons are answered 503."""
+    max_queued_bytes: int = Field(default=32 * 1024 * 1024, ge=1024 * 1024, le=1024**4)
+    """Bytes that wait for their batch, and as many more in large bodies. At the limit beacons are answered 503."""
+    max_body_bytes_in_flight: int = Field(default=64 * 1024 * 1024, ge=1024 * 1024, le=1024**4)
+    """Bytes of the bodies that are arriving at the same time. At the limit requests are answered 503."""
+    max_connections: int = Field(default=10_000, ge=1, le=1_000_000)
+    """Connections that are open at the same time, at most as many as the system's limit of open files allows. Requests
+    on further connections are answered 503."""
+    max_live_streams: int = Field(default=50, ge=1, le=10_000)
+    """Streams of `/api/v1/live` that are open at the same time. Further requests are answered 503."""
+    live_heartbeat_ms: int = Field(default=15_000, ge=100, le=300_000)
+    """Time without a message after which such a stream sends a comment, so that proxies keep it open."""
+    collect_timeout_ms: int = Field(default=5_000, ge=1, le=60_000)
+    """Time that a beacon waits for the collector. Then it is answered 503, although its events may be stored."""
+    query_timeout_ms: int = Field(default=10_000, ge=1, le=60_000)
+    """Time that a query may take. Then it is answered 504."""
+    body_timeout_ms: int = Field(default=10_000, ge=1, le=300_000)
+    """Time in which the body of a request must arrive. Then the request is answered 408."""
+    client_timeout_ms: int = Field(default=10_000, ge=100, le=300_000)
+    """Time in which a client must send the head of a request, or read on in an answer. Then its connection is
+    closed."""
 
     @property
     def audit_secret(self) -> str:

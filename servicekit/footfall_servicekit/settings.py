@@ -2,7 +2,7 @@
 
 A service derives its class from `ServiceSettings`, or from `ProcessSettings` when it serves no gRPC, and sets
 `model_config = SettingsConfigDict(env_prefix="NAME_")`. A setting of one process has the prefix. A setting that several
-processes must agree on is made with `shared` and has none.
+processes must agree on is made with `shared` and has none. The docstring below a field describes the setting.
 
 All problems are reported together: those of one setting by the type of its field (values.py has the types that pydantic
 lacks), those between several settings by `problems`.
@@ -29,7 +29,7 @@ from footfall_servicekit.values import Accepts, Host, listening_problems
 PORT_DESCRIPTION = "Port to listen on. 0: a free port, which is logged."
 
 
-def shared(name: str, default: Any, description: str, **constraints: Any) -> Any:
+def shared(name: str, default: Any, description: str | None = None, **constraints: Any) -> Any:
     """Make a field read from the environment variable `name` as it is, without the service's prefix."""
     return Field(default, validation_alias=name, description=description, **constraints)
 
@@ -41,6 +41,7 @@ class ProcessSettings(BaseSettings):
         frozen=True,
         env_ignore_empty=True,  # a variable set to nothing is a variable not set
         hide_input_in_errors=True,
+        use_attribute_docstrings=True,  # they describe the settings, in the table of settings too
         validate_by_name=True,  # tests give a shared setting by its field's name
     )
 

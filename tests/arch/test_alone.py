@@ -88,7 +88,7 @@ async def test_a_service_installs_alone_starts_answers_and_ends_in_order(
 
         await eventually(answers, timeout=60, every=0.2)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=30) == 0
 
 
 def http_status(port: int, path: str) -> int | None:

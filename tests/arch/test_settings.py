@@ -50,6 +50,8 @@ def test_generated_tables_are_up_to_date() -> None:
 def test_the_page_of_settings_has_every_variable_of_a_service(service: str) -> None:
     page = (ROOT / "docs" / "ops" / "settings.md").read_text(encoding="utf-8")
     assert [name for name in variables(service) if f"`{name}`" not in page] == []
+    fields = settings_class(service).model_fields
+    assert [name for name, field in fields.items() if not field.description] == []
 
 
 def test_every_metric_has_the_prefix_of_the_suite() -> None:

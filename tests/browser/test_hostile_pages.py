@@ -172,7 +172,7 @@ async def test_a_page_is_tracked_with(browser: Browser, suite: Suite, hostile: H
 
         async with serving(handle) as port:
             await visitor.page.goto(f"http://127.0.0.1:{port}{hostile.address}")
-            await eventually(lambda: len(visitor.proxy.events()) >= 4, timeout=15)
+            await eventually(lambda: len(visitor.proxy.events()) >= 4)
             events = await stored_as(visitor, visitor.proxy.events()[0]["visitID"], [*ENTERED, "A", "SignIn"])
             assert events[2]["data"] == {"list": [1, "x"]}
             assert events[1]["data"] == hostile.entered
@@ -204,7 +204,7 @@ async def test_events_are_sent_by_xmlhttprequest_where_fetch_is_broken(
             await visitor.page.clock.run_for(8_000)
             assert visitor.proxy.beacons
 
-        await eventually(sent, timeout=15)
+        await eventually(sent)
         assert not await queue_is_empty(visitor.page)
         visitor.proxy.fault = Fault.NONE
 
@@ -212,7 +212,7 @@ async def test_events_are_sent_by_xmlhttprequest_where_fetch_is_broken(
             await visitor.page.clock.run_for(8_000)
             return await queue_is_empty(visitor.page)
 
-        await eventually(confirmed, timeout=15)
+        await eventually(confirmed)
         await stored_as(visitor, visit_id, ENTERED)
         assert visitor.page_errors == []
 

@@ -1,12 +1,10 @@
 """The events a page raises by itself: VisitStarted once a visit, PageEntered and PageExited once a page entry."""
 
-import asyncio
-
 import pytest
 from playwright.async_api import Browser, async_playwright
 
 from tests.browser.conftest import CHROMIUM, FLAGS
-from tests.browser.visitor import ids, names_on_the_wire, sent_at_once, visiting
+from tests.browser.visitor import Visitor, ids, names_on_the_wire, sent_at_once, visiting
 from tests.browser.website import page
 from tests.tools.eventually import eventually
 from tests.tools.suite import Suite
@@ -48,15 +46,25 @@ async def test_pages_of_a_visit(browser: Browser, suite: Suite) -> None:
 APP = page("{gateway}", title="List")
 
 
+async def has_entered(visitor: Visitor, count: int) -> None:
+    """Wait until so many pages have been entered, which each is a little after its address is there."""
+
+    async def check() -> None:
+        await sent_at_once(visitor.page)
+        assert [event["eventName"] for event in visitor.proxy.events()].count("PageEntered") == count
+
+    await eventually(check)
+
+
 async def test_single_page_application(browser: Browser, suite: Suite) -> None:
     async with visiting(browser, suite, {"*": APP}) as visitor:
         await visitor.open("/list")
         await visitor.page.evaluate("history.pushState({}, '', '/item'); document.title = 'Item'")
-        await visitor.page.wait_for_timeout(300)
+        await has_entered(visitor, 2)
         await visitor.page.evaluate("history.replaceState({}, '', '/item?size=2'); document.title = 'Item 2'")
-        await visitor.page.wait_for_timeout(300)
+        await has_entered(visitor, 3)
         await visitor.page.evaluate("document.title = 'List'; history.back()")
-        await visitor.page.wait_for_timeout(300)
+        await has_entered(visitor, 4)
         await visitor.page.evaluate("history.replaceState({ same: 'address' }, ''); location.hash = 'top'")
         await visitor.page.wait_for_timeout(300)
         events = await names_on_the_wire(visitor, ["VisitStarted", "PageEntered", *["PageExited", "PageEntered"] * 3])
@@ -120,8 +128,7 @@ async def test_hiding_a_tab_sends_events_without_leaving_the_page(browser: Brows
     async with visiting(browser, suite) as visitor:
         await visitor.open()
         await visitor.page.evaluate(HIDE, arg=True)
-        await asyncio.sleep(0.3)
-        assert [e["eventName"] for e in visitor.proxy.sent()] == ["VisitStarted", "PageEntered"]
+        await eventually(lambda: [e["eventName"] for e in visitor.proxy.sent()] == ["VisitStarted", "PageEntered"])
         await visitor.page.evaluate(HIDE, arg=False)
         await visitor.page.goto("about:blank")
         await visitor.open("/next")
@@ -216,9 +223,9 @@ async def test_the_last_events_of_a_page_belong_to_it(browser: Browser, suite: S
     async with visiting(browser, suite, {"*": page("{gateway}", script=script)}) as visitor:
         await visitor.open()
         await visitor.page.goto("about:blank")
-        await asyncio.sleep(0.3)
+        names = ["Bye", "PageEntered", "PageExited", "VisitStarted"]
+        await eventually(lambda: sorted(e["eventName"] for e in visitor.proxy.sent()) == names)
         events = visitor.proxy.sent()
-        assert sorted(e["eventName"] for e in events) == ["Bye", "PageEntered", "PageExited", "VisitStarted"]
         assert len({e["pageID"] for e in events}) == 1
 
 

@@ -97,6 +97,6 @@ async def test_three_pages_by_beacon_fetch_and_pixel(suite: Suite, browser: Brow
             listed = [(e["eventName"], urlsplit(e["url"]).query.removeprefix("page=")) for e in answer.json()]
             assert listed == expected, json.dumps(listed)
 
-        await eventually(stored, timeout=10)
+        await eventually(stored)
         visitor = (await http.get(f"/api/v1/visits/{visit_id}/visitor")).json()
         assert (visitor["state"], visitor["identityId"]) == ("RECOGNIZED", "dana@example.com")

@@ -43,7 +43,7 @@ async def victim(owner: httpx.AsyncClient) -> dict[str, Any]:
     async def is_known() -> bool:
         return (await owner.get(f"/server/data/visits/{visit}/identities")).status_code == 200
 
-    await eventually(is_known, timeout=15)
+    await eventually(is_known)
     return sent
 
 

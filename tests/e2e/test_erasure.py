@@ -154,8 +154,8 @@ async def test_who_is_erased_under_load_is_in_no_store(suite: Suite, http: httpx
     async def is_nowhere() -> bool:
         return await places_of(suite, dana.words) == set()
 
-    await eventually(all_are_stored, timeout=20)
-    await eventually(is_nowhere, timeout=20)
+    await eventually(all_are_stored)
+    await eventually(is_nowhere)
     exit_code, lines = await verified(suite, dana.email)
     assert (exit_code, {line.partition("\t")[0] for line in lines}) == (0, {"listed"})
     assert all("redis log:" in line for line in lines)

@@ -28,7 +28,7 @@ def story(mark: str) -> list[Event]:
 
 
 async def tell(http: httpx.AsyncClient, mark: str, keep: set[int]) -> tuple[str | None, dict[str, Any], list[Event]]:
-    """Send the events at these places to people nobody has heard of; give the contact, the link and the events."""
+    """Send the events at these places to people who are not known yet; return the contact, the link and the events."""
     events = story(mark)
     contact_id = f"c-{mark}"
     body = {"emailAddresses": [f"dana.{mark}@mail.example"]}
@@ -50,11 +50,11 @@ async def tell(http: httpx.AsyncClient, mark: str, keep: set[int]) -> tuple[str 
         known = await http.get(f"/server/data/identities/dana-{mark}")
         return answer.status_code == 200 and (not named or known.status_code == 200)
 
-    await eventually(is_done, timeout=10)
+    await eventually(is_done)
     if not any(one["eventName"] in {"SignIn", "UserInfo"} for one in sent):
         return None, {}, events
     if 3 in keep:
-        await eventually(lambda: _has(links), timeout=10)
+        await eventually(lambda: _has(links))
     found = await links()
     return (found[0]["contactId"] or None) if found else None, found[0] if found else {}, events
 

@@ -28,7 +28,7 @@ async def test_a_beacon_is_live_at_once_and_in_history_soon(suite: Suite) -> Non
             assert len(answer.json()) == len(events)
             return list(answer.json())
 
-        listed = await eventually(stored, timeout=2.0)
+        listed = await eventually(stored)
         assert [e["eventName"] for e in listed] == ["VisitStarted", "PageEntered", "SignIn", "AddToCart"]
         assert listed[3]["data"] == {"sku": "A-1", "price": 12.5}
 

@@ -44,7 +44,7 @@ async def fill(suite: Suite) -> int:
     anonymous, long, shy = str(uuid.uuid4()), str(uuid.uuid4()), str(uuid.uuid4())
     at_ms, page = now_ms(), new_id()
     visits = [
-        *(random_visit(chance) for _ in range(5)),
+        *(random_visit(chance) for _ in range(3)),
         [event("PageEntered", anonymous, at_ms, pageID=page), event("PageExited", anonymous, at_ms + 9, pageID=page)],
         [event("Click", long, at_ms + number, data={"n": number}) for number in range(1_010)],
         [event("SignOut", shy, at_ms), event("UserInfo", shy, at_ms + 1, "ann@shop.example", data={"email": "a@b.c"})],
@@ -95,7 +95,7 @@ async def done(suite: Suite, *arguments: object) -> tuple[int | None, str]:
 
 
 def from_suite(old: Suite, folder: Path) -> list[object]:
-    """What the command is told to copy a suite."""
+    """The arguments with which the command copies a suite."""
     authority = ["--ca", old.authority.file] if old.authority else []
     credentials = credentials_of(old, folder / "old")
     return ["server", old.url, "--credentials", credentials, "--progress", folder / "progress", *authority]
@@ -110,7 +110,7 @@ async def resources(suite: Suite) -> dict[str, bytes]:
             start = ""
             while True:
                 answer = await http.get(
-                    f"{DATA}{path}", params={"page_size": 50} | ({"page_start": start} if start else {})
+                    f"{DATA}{path}", params={"page_size": 200} | ({"page_start": start} if start else {})
                 )
                 assert answer.status_code in {200, 204}, (path, answer.text)
                 start = answer.headers.get("Paging-Next", "")
@@ -194,7 +194,7 @@ async def compared(suite: Suite, *arguments: object, hours_ago: int = 1) -> tupl
 
 
 def both(old: Suite, new: Suite, folder: Path) -> list[object]:
-    """What the comparison of two suites is told."""
+    """The arguments for the comparison of two suites."""
     named = {"--old-credentials": old, "--new-credentials": new}
     credentials = [word for name, suite in named.items() for word in (name, credentials_of(suite, folder / name[2:]))]
     if old.authority and new.authority:

@@ -1,4 +1,4 @@
-"""The live stream: what happens comes as it happens, and whoever comes again goes on where they were."""
+"""The live stream: events arrive as they happen, and a client that connects again resumes where it was."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ LIVE = "/api/v1/live"
 
 @dataclass
 class Watcher:
-    """What one client has been told, over all its connections; it knows what EventSource knows."""
+    """What one client has received, over all its connections; it knows what EventSource knows."""
 
     http: httpx.AsyncClient
     query: dict[str, str] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class Watcher:
             assert answer.status_code == 200, await answer.aread()
             reading = asyncio.create_task(self._read(answer))
             try:
-                await eventually(lambda: bool(self.last_id) or reading.done(), timeout=10)
+                await eventually(lambda: bool(self.last_id) or reading.done())
                 self.last_id = self.last_id or before
                 yield reading
             finally:
@@ -64,12 +64,12 @@ class Watcher:
             message = {}
 
     async def has(self, events: int, transitions: int) -> None:
-        """Wait until it has been told so much, and no more."""
+        """Wait until it has received so much, and no more."""
 
         def is_told() -> None:
             assert (len(self.events()), len(self.transitions())) == (events, transitions)
 
-        await eventually(is_told, timeout=15)
+        await eventually(is_told)
 
     def events(self) -> list[str]:
         """The ids of the events, in the order they came."""
@@ -86,7 +86,7 @@ class Watcher:
 
 @pytest.fixture
 def site() -> str:
-    """A website nobody else has."""
+    """The name of a website that no other test uses."""
     return f"shop-{uuid.uuid4().hex[:12]}"
 
 
@@ -96,7 +96,7 @@ def gateway_of(suite: Suite, **settings: Any) -> AbstractAsyncContextManager[htt
 
 
 async def happens(http: httpx.AsyncClient, site: str, name: str, visit: str, user: str | None = None) -> str:
-    """One event, sent by itself; its id as it is told."""
+    """One event, sent by itself; its id as it is streamed."""
     sent = event(name, visit, now_ms(), user, site=site, eventID=str(uuid.uuid4()))
     await arrives(http, sent)
     return str(sent["eventID"])
@@ -133,7 +133,7 @@ async def test_what_happens_is_told_in_order_and_as_the_other_resources_say_it(s
             return answer.json()
 
         signed_in = next(data for name, data in watcher.told if name == "event" and data["event"]["eventID"] == sent[1])
-        assert signed_in["event"] == await eventually(is_stored, timeout=15)
+        assert signed_in["event"] == await eventually(is_stored)
         visitor = {"state": "AUTHENTICATED", "identityId": "dana"}
         assert (signed_in["site"], signed_in["visitor"] | visitor) == (site, signed_in["visitor"])
         last = [data for name, data in watcher.told if name == "transition"][-1]
@@ -147,7 +147,7 @@ async def test_who_comes_again_misses_nothing_and_is_told_nothing_twice(suite: S
         watcher = Watcher(http, {"site": site})
         sent = []
         for number, visit in enumerate(visits):
-            # At first nothing has been told when it leaves, then only an event, then both.
+            # At first it leaves before it has received anything, then after an event, then after both.
             async with watcher.watching():
                 if number == 1:
                     sent.append(await happens(http, site, "PageEntered", visit))
@@ -171,7 +171,7 @@ async def test_only_the_site_asked_for_is_told_and_the_id_moves_on_with_the_othe
             def both_have_moved() -> bool:
                 return all(old != new for old, new in zip(before, watcher.last_id.split("~"), strict=True))
 
-            await eventually(both_have_moved, timeout=10)
+            await eventually(both_have_moved)
             ours = await happens(http, site, "PageEntered", str(uuid.uuid4()))
             await watcher.has(events=1, transitions=0)
         assert watcher.events() == [ours]
@@ -259,7 +259,7 @@ async def test_streams_are_bounded_and_one_that_is_left_ends_at_both_services(su
         async def is_left() -> None:
             assert await watchers(suite) == before
 
-        await eventually(is_left, timeout=10)
+        await eventually(is_left)
         async with Watcher(http).watching():
             pass
         assert (await http.head(LIVE)).status_code == 200
@@ -282,7 +282,7 @@ async def test_a_killed_neighbour_ends_the_stream_and_nothing_is_missed(
 
         async def goes_on() -> None:
             async with watcher.watching() as stream:  # as EventSource does, which comes again after a 200 only
-                await eventually(lambda: len(watcher.told) >= 4 or stream.done(), timeout=15)
+                await eventually(lambda: len(watcher.told) >= 4 or stream.done())
                 assert not stream.done()
 
         await eventually(goes_on, timeout=30, every=0.2)

@@ -73,7 +73,7 @@ async def expect_first_visit_seen(suite: Suite) -> None:
             assert answer.status_code == 200
             assert [one["entityInCS"] for one in answer.json()] == [mark]
 
-        await eventually(stored, timeout=10)
+        await eventually(stored)
 
 
 async def test_a_first_visit_by_https_is_seen_in_history(secured: Suite) -> None:
@@ -103,7 +103,7 @@ async def outcome(channel: grpc.aio.Channel, method: MethodDescriptor, timeout_s
 async def test_without_a_certificate_of_the_authority_no_rpc_answers(secured: Suite, tmp_path: Path) -> None:
     assert secured.authority
     ours = secured.authority.file.read_bytes()
-    certificate, key = Authority(tmp_path).issue("gateway")  # an authority's that nobody here knows
+    certificate, key = Authority(tmp_path).issue("gateway")  # of an authority that is not trusted here
     strangers = [
         grpc.ssl_channel_credentials(ours),
         grpc.ssl_channel_credentials(ours, key.read_bytes(), certificate.read_bytes()),

@@ -43,11 +43,11 @@ async def test_a_sign_in_links_by_the_names_that_pages_use(
             assert found["contactId"] == contact_id
             return found
 
-        live = await eventually(visitor, timeout=10)
+        live = await eventually(visitor)
         assert (live["state"], live["identityId"]) == ("AUTHENTICATED", user_id)
         [link] = (await http.get(f"/api/v1/identities/{quote(user_id)}/links")).json()["links"]
         assert (link["contactId"], link["rule"]) == (contact_id, rule)
-        await eventually(lambda: _is_stored(http, visit_id), timeout=10)
+        await eventually(lambda: _is_stored(http, visit_id))
         [identity] = (await http.get(f"/server/data/visits/{visit_id}/identities")).json()
         assert (identity["identityId"], identity["entityInCS"]) == (user_id, contact_id)
         [stored] = (await http.get(f"/server/data/visits/{visit_id}/events")).json()

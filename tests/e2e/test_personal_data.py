@@ -33,7 +33,7 @@ STREAM_S = 0.2
 
 
 class Person(NamedTuple):
-    """Made up anew for each run, so that a search finds this person and nobody else."""
+    """Made up for each run, so that a search finds only this person."""
 
     email: str
     phone: str
@@ -177,7 +177,7 @@ async def ask(http: httpx.AsyncClient, person: Person) -> None:
     async def is_known() -> bool:
         return (await http.get(f"{who}/events")).status_code == 200
 
-    await eventually(is_known, timeout=15)
+    await eventually(is_known)
     good = {"emailAddresses": [person.email], "phoneNumbers": [person.phone], "firstName": person.first_name}
     assert (await http.put(contact, json=good | {"lastName": person.last_name})).status_code == 200
     assert (await http.put(contact, json={"emailAddresses": [person.street]})).status_code == 400

@@ -1,4 +1,4 @@
-"""Random visits through a bad network into the real suite: every stamp in history is the fold of the sorted events.
+"""Random visits through a bad network into the real suite: each attribution in history follows from the sorted events.
 
 FOOTFALL_RANDOM_VISITS=2000 runs the long form; `make test` runs a short one.
 """
@@ -20,7 +20,7 @@ from tests.tools.eventually import eventually
 from tests.tools.suite import Suite
 from tests.tools.visits import Event, random_visit, scattered, transitions
 
-VISITS = int(os.environ.get("FOOTFALL_RANDOM_VISITS", "150"))
+VISITS = int(os.environ.get("FOOTFALL_RANDOM_VISITS", "60"))
 # Everything late, shuffled and about everybody is the most that history can be asked to do.
 DRAINED_S = 60 + VISITS / 10
 

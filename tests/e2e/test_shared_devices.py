@@ -12,7 +12,7 @@ from tests.tools.visits import event, now_ms
 
 Step = tuple[float, str, str | None, str]
 
-# Each step: (seconds after the start, event, who it names, who it must belong to). `-` belongs to nobody.
+# Each step: (seconds after the start, event, who it names, who it must belong to). `-` belongs to no person.
 CASES: dict[str, list[Step]] = {
     "kiosk: one customer after the other, each signs out": [
         (0, "VisitStarted", None, "-"), (1, "SignIn", "ann", "ann"), (2, "AddToCart", None, "ann"),
@@ -82,7 +82,7 @@ async def expect_owners(http: httpx.AsyncClient, steps: list[Step], *, is_backwa
             theirs = await event_ids(http, f"/server/data/identities/{person}.{mark}/events")
             assert theirs == {event_id for event_id, owner in owners.items() if owner == person}
 
-    await eventually(are_right, timeout=10)
+    await eventually(are_right)
 
 
 async def event_ids(http: httpx.AsyncClient, path: str) -> set[str]:

@@ -28,7 +28,7 @@ async def test_beacons_are_accepted_while_identity_is_down_and_applied_after_its
             return answer.status_code == 200 and answer.json()["state"] == "AUTHENTICATED"
 
         await eventually(authenticated, timeout=20)
-        await eventually(lambda: _is_listed(http, "dana"), timeout=10)
+        await eventually(lambda: _is_listed(http, "dana"))
 
 
 async def test_without_mongodb_history_is_unready_and_beacons_are_accepted(suite: Suite) -> None:

@@ -175,7 +175,7 @@ async def test_a_reader_that_is_stopped_ends_the_batch_in_hand(redis: Any, strea
 
     await append(redis, stream, b"1")
     async with running(reader(redis, stream, slow)):
-        await asyncio.wait_for(begun.wait(), 5)
+        await asyncio.wait_for(begun.wait(), 30)
     assert ended.is_set()
     assert await pending(redis, stream) == 0
 

@@ -21,13 +21,13 @@ async def eventually(check: Callable[[], Result], timeout: float = ..., every: f
 
 async def eventually(
     check: Callable[[], Any],
-    timeout: float = 5.0,
+    timeout: float = 30.0,
     every: float = 0.02,
 ) -> Any:
     """Call `check`, plain or async, until it neither raises AssertionError nor answers False; give back its answer.
 
     Raises:
-        AssertionError: the last one, after `timeout` seconds. Every other error passes at once.
+        AssertionError: the last one, after `timeout` seconds. Every other error passes immediately.
 
     """
     deadline = time.monotonic() + timeout

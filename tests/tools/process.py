@@ -24,7 +24,7 @@ STUBS: Mapping[Service, Any] = {
 }
 
 START_SECONDS = 60
-STOP_SECONDS = 15.0
+STOP_SECONDS = 30.0
 
 
 class ServiceProcess:

@@ -1,11 +1,13 @@
 """Turns the store programs of supervisord.conf into running servers on free ports, for as long as a test needs them."""
 
 import os
+import shlex
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from configparser import RawConfigParser
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,11 @@ from typing import Any
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from deploy.embedded import program_command, valkey_server
+from deploy.embedded import ROOT, SUPERVISORD_CONF, valkey_server
 from tests.tools.ports import free_ports
 
 START_SECONDS = 60
-STOP_SECONDS = 10.0
+STOP_SECONDS = 30.0
 SLOTS = 16_384
 
 
@@ -116,6 +118,14 @@ def running_mongo(folder: Path, *options: str) -> Iterator[str]:
     """A MongoDB-wire server with its data in `folder`; gives its URL. `options` are added to its command line."""
     with _running("mongo", folder, *options) as port:
         yield f"mongodb://127.0.0.1:{port}"
+
+
+def program_command(program: str, environment: Mapping[str, str]) -> list[str]:
+    """The command of one program of supervisord.conf, with its `ENV_` values from `environment`."""
+    conf = RawConfigParser()
+    conf.read(SUPERVISORD_CONF)
+    values = {"here": str(ROOT)} | {f"ENV_{name}": value for name, value in environment.items()}
+    return shlex.split(conf[f"program:{program}"]["command"] % values)
 
 
 @contextmanager

@@ -46,7 +46,7 @@ ON_CLUSTER = bool(os.environ.get("FOOTFALL_CLUSTER"))
 MUTUAL_TLS = bool(os.environ.get("FOOTFALL_MUTUAL_TLS"))
 
 START_SECONDS = 60.0
-STOP_SECONDS = 30.0
+STOP_SECONDS = 60.0
 
 
 class Suite:
@@ -69,7 +69,7 @@ class Suite:
         return ssl.create_default_context(cafile=self.authority.file) if self.authority else None
 
     def http(self, **more: Any) -> httpx.AsyncClient:
-        """A client of the gateway that may do everything, unless told otherwise. To be closed by its user."""
+        """A client of the gateway that may do everything, unless `more` says otherwise. Its user closes it."""
         return httpx.AsyncClient(**self._http_options | more)
 
     def blocking_http(self, **more: Any) -> httpx.Client:
@@ -78,7 +78,7 @@ class Suite:
 
     @property
     def _http_options(self) -> dict[str, Any]:
-        return {"base_url": self.url, "auth": self.credentials, "timeout": 10, "verify": self.tls or True}
+        return {"base_url": self.url, "auth": self.credentials, "timeout": 60, "verify": self.tls or True}
 
     def metrics_urls(self) -> list[str]:
         """Where every program of the suite's own shows its metrics."""

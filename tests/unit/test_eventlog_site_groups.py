@@ -8,18 +8,18 @@ from footfall_eventlog.site_groups import SiteGroups
 from footfall_eventlog.sites import SitesFileError
 
 VISIT = str(uuid.uuid4())
-WALLS = SiteGroups({"shop": "shop", "bank": "money", "insurance": "money"})
+GROUPS = SiteGroups({"shop": "shop", "bank": "money", "insurance": "money"})
 
 
 def test_sites_of_a_group_mean_one_visit_by_an_id_and_others_another() -> None:
-    stored = {site: WALLS.stored_id(VISIT, site) for site in ("shop", "bank", "insurance")}
+    stored = {site: GROUPS.stored_id(VISIT, site) for site in ("shop", "bank", "insurance")}
     assert stored["bank"] == stored["insurance"]
     assert len({VISIT, *stored.values()}) == 3
 
 
 def test_no_site_can_send_the_stored_id_of_a_visit_of_another() -> None:
-    stored = WALLS.stored_id(VISIT, "bank")
-    assert stored not in {WALLS.stored_id(sent, "shop") for sent in (VISIT, stored)}
+    stored = GROUPS.stored_id(VISIT, "bank")
+    assert stored not in {GROUPS.stored_id(sent, "shop") for sent in (VISIT, stored)}
 
 
 def test_the_site_default_has_the_ids_that_its_pages_send_unless_they_might_be_another_s() -> None:
@@ -31,15 +31,15 @@ def test_the_site_default_has_the_ids_that_its_pages_send_unless_they_might_be_a
 
 
 def test_who_asks_for_sites_is_never_led_to_a_visit_of_another_group() -> None:
-    assert WALLS.candidates(VISIT, ["shop"]) == [VISIT, WALLS.stored_id(VISIT, "shop")]
-    assert set(WALLS.candidates(VISIT, [])) == {VISIT, *(WALLS.stored_id(VISIT, site) for site in ("shop", "bank"))}
-    assert WALLS.candidates(VISIT, ["unknown"]) == [VISIT]
+    assert GROUPS.candidates(VISIT, ["shop"]) == [VISIT, GROUPS.stored_id(VISIT, "shop")]
+    assert set(GROUPS.candidates(VISIT, [])) == {VISIT, *(GROUPS.stored_id(VISIT, site) for site in ("shop", "bank"))}
+    assert GROUPS.candidates(VISIT, ["unknown"]) == [VISIT]
 
 
 def test_sites_of_a_group_see_the_same() -> None:
-    assert WALLS.sharing(["bank"]) == WALLS.sharing(["insurance"]) == ["bank", "insurance"]
-    assert WALLS.sharing(["shop", "unknown"]) == ["shop", "unknown"]
-    assert WALLS.sharing([]) == []
+    assert GROUPS.sharing(["bank"]) == GROUPS.sharing(["insurance"]) == ["bank", "insurance"]
+    assert GROUPS.sharing(["shop", "unknown"]) == ["shop", "unknown"]
+    assert GROUPS.sharing([]) == []
 
 
 def test_without_a_file_there_are_no_walls() -> None:

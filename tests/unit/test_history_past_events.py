@@ -12,7 +12,7 @@ from footfall_history.importing.past_events import ExplainedTransition, PastVisi
 from footfall_timeline import scoped_visit_id
 
 VISIT, EVENT, PAGE = (f"00000000-0000-4000-8000-00000000000{n}" for n in range(3))
-WALLS = SiteGroups({"shop": "shops", "default": "default"})
+GROUPS = SiteGroups({"shop": "shops", "default": "default"})
 NAMES = {
     event_pb2.TRANSITION_KIND_UNSPECIFIED: "",
     event_pb2.TRANSITION_KIND_USER_INFO: "UserInfo",
@@ -28,7 +28,7 @@ explained = ExplainedTransition.from_resource
 
 def made_of(name: str, data: Any, visit: PastVisit = PLAIN, site: str = "default", **more: Any) -> Event:
     resource = {"eventID": EVENT, "visitID": VISIT, "eventName": name, "timestamp": 7, "data": data} | more
-    [event] = to_batch(visit, [TimedEvent(decode_event(json.dumps(resource).encode()), 5)], site, WALLS).events
+    [event] = to_batch(visit, [TimedEvent(decode_event(json.dumps(resource).encode()), 5)], site, GROUPS).events
     transition_of(event)  # fit to be stored
     return event
 
@@ -117,7 +117,7 @@ def test_assurance_is_that_of_the_source() -> None:
 )
 def test_data_are_kept_byte_for_byte_and_are_an_object(data: str, kept: str) -> None:
     text = f'{{"eventID":"{EVENT}","visitID":"{VISIT}","timestamp":7,"data":{data}}}'
-    [event] = to_batch(PLAIN, [TimedEvent(decode_event(text.encode()), 7)], "default", WALLS).events
+    [event] = to_batch(PLAIN, [TimedEvent(decode_event(text.encode()), 7)], "default", GROUPS).events
     assert event.data_json.decode() == kept
 
 

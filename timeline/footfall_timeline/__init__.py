@@ -29,7 +29,6 @@ from footfall_timeline.visit_state import (
     EFFECTS,
     Association,
     Attribution,
-    AttributionRange,
     Rule,
     RunningVisitState,
     Session,
@@ -37,11 +36,3 @@ from footfall_timeline.visit_state import (
     Step,
     VisitState,
 )
-
-__all__ = [
-    "ANONYMOUS", "EFFECTS", "Association", "Assurance", "Attribution", "AttributionRange", "Kind",
-    "LaterVersionError", "Rule", "RunningVisitState", "Session", "State", "Step", "Timeline", "Transition",
-    "VisitState", "by_event", "decode", "encode", "erase", "from_fields", "identity_hash", "merge",
-    "normalize_uuid", "order_key", "page_id", "partition", "scoped_visit_id", "session_id", "to_fields",
-    "user_agent_id",
-]  # fmt: skip

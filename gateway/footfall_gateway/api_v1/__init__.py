@@ -5,5 +5,3 @@ from footfall_gateway.api_v1.live import LiveApi
 from footfall_gateway.api_v1.privacy import PrivacyApi
 from footfall_gateway.api_v1.receipts import ReceiptsApi
 from footfall_gateway.api_v1.visitors import VisitorsApi
-
-__all__ = ["ContactsApi", "LiveApi", "PrivacyApi", "ReceiptsApi", "VisitorsApi"]

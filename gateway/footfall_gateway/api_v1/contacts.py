@@ -58,17 +58,8 @@ class ContactsApi:
 
     async def put(self, call: Call[NoQuery, resources.ContactBody]) -> Response:
         """Create or replace a contact. Links are evaluated again."""
-        given = call.body
-        request = identity.UpsertContactRequest(
-            contact=contact_pb2.Contact(
-                contact_id=call.path["contactId"],
-                email_addresses=given.email_addresses,
-                phone_numbers=given.phone_numbers,
-                first_name=given.first_name,
-                last_name=given.last_name,
-                title=given.title,
-            )
-        )
+        given = contact_pb2.Contact(contact_id=call.path["contactId"], **msgspec.structs.asdict(call.body))
+        request = identity.UpsertContactRequest(contact=given)
         response = await self._ask(self._identity.UpsertContact, request, call.principal)
         return json_response(resources.contact(response.contact))
 

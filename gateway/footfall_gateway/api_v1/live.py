@@ -31,7 +31,6 @@ from footfall_gateway.settings import GatewaySettings
 
 _ID_HEADER: Final = "Last-Event-ID"
 _ID = re.compile(rf"([!-}}]+){ID_SEPARATOR}([!-}}]+)")
-_FULL_RETRY_S: Final = 10
 _EXPIRED: Final = "RESUME_TOKEN_EXPIRED"
 """The reason of both services for a position that is no longer available."""
 _ONE_LINE: Final = bytes.maketrans(b"\r\n", b"  ")
@@ -103,7 +102,7 @@ class LiveApi:
         site = call.principal.site_filter(call.query.site)
         positions = _positions(call.headers.get(_ID_HEADER.lower(), ""))
         if self._open >= self._max_open:
-            raise Problem(503, "too many live streams are open; try again later", retry_s=_FULL_RETRY_S)
+            raise Problem(503, "too many live streams are open; try again later", retry_s=10)
         self._open += 1
         metrics.LIVE_STREAMS.inc()
         stream = Stream(

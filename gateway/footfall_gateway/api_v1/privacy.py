@@ -20,8 +20,6 @@ from footfall_gateway.problem import Problem
 
 NDJSON = "application/x-ndjson"
 
-_LINKS_PAGE_SIZE = 1_000
-
 
 class ExportLine(msgspec.Struct, omit_defaults=True, rename="camel"):
     """One line of an export: an identity, contact, link, visit, session, page or event, with further data about it."""
@@ -178,7 +176,7 @@ class PrivacyApi:
         yield _line(ExportLine(identity=history_api.identity(known), profile=profile))
         if known.contact_id and (contact := await self._contact(known.contact_id, principal)):
             yield _line(ExportLine(contact=contact))
-        links = identity.ListContactLinksRequest(identity_id=identity_id, page_size=_LINKS_PAGE_SIZE)
+        links = identity.ListContactLinksRequest(identity_id=identity_id, page_size=1_000)
         while True:
             response = await self._ask(self._identity.ListContactLinks, links, principal)
             for made in response.links:

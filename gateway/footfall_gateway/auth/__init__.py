@@ -7,13 +7,7 @@ from footfall_gateway.auth.keys import (
     KeyFile,
     KeyScope,
     KeysFileError,
-    NoSuchKeyError,
     check_keys_file,
     is_slow_hash,
     new_token,
 )
-
-__all__ = [
-    "EVERYBODY", "Audit", "Authenticator", "Key", "KeyFile", "KeyScope", "KeysFileError", "NoSuchKeyError", "Principal",
-    "check_keys_file", "is_slow_hash", "new_token",
-]  # fmt: skip

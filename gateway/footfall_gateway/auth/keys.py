@@ -53,11 +53,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KeysFileError(ValueError):
-    """The key file cannot be used; the text says why."""
-
-
-class NoSuchKeyError(Exception):
-    """No key has this id."""
+    """The key file cannot be used, or does not have the key; the text says why."""
 
 
 def new_token() -> tuple[str, str, str]:

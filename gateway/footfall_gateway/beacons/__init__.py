@@ -9,9 +9,3 @@ from footfall_gateway.beacons.envelope import BeaconError, BeaconEvent, Envelope
 from footfall_gateway.beacons.fast_path import beacon_protocol
 from footfall_gateway.beacons.intake import Intake, Sender, now_ms
 from footfall_gateway.beacons.rate_limit import SHARE_EVERY_S, Limits, RateLimiter
-
-__all__ = [
-    "BEACON_DESCRIPTION", "LOOK_EVERY_S", "SHARE_EVERY_S", "BeaconEndpoint", "BeaconError",
-    "BeaconEvent", "BoundedConnection", "Bounds", "Cors", "Envelope", "Intake", "Limits", "RateLimiter", "RawHeaders",
-    "Sender", "beacon_protocol", "cut_off_slow_clients", "decode_beacon", "now_ms", "to_int64",
-]  # fmt: skip

@@ -6,11 +6,8 @@ Transfer-Encoding, folded lines, lines that end in LF alone. This module refuses
 
 import asyncio
 from collections.abc import Iterable
-from typing import Any
 
-from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
-from uvicorn.server import ServerState
 
 from footfall_gateway.http import MAX_BODY, MAX_DISCARDED
 
@@ -43,19 +40,12 @@ class _RefusedError(Exception):
 class BoundedConnection(HttpToolsProtocol):
     """uvicorn's connection with limits for malformed, oversized and slow requests."""
 
-    def __init__(
-        self,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
-        self._is_in_head = True
-        self._is_between_requests = False  # a new connection without a request counts as slow
-        self._chunk_bytes = self._request_bytes = 0
-        self._refusal = 400
-        self._waits_since: float | None = None
+    # The state of a new connection.
+    _is_in_head = True
+    _is_between_requests = False  # a new connection without a request counts as slow
+    _chunk_bytes = _request_bytes = 0
+    _refusal = 400
+    _waits_since: float | None = None
 
     def data_received(self, data: bytes) -> None:
         """Parse more of the request; refuse it when it is too long."""

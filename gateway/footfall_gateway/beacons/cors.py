@@ -11,7 +11,6 @@ MAX_ORIGIN_LENGTH = 512
 
 _ORIGIN = re.compile(rb"[!-~]{1,%d}" % MAX_ORIGIN_LENGTH)
 _MAX_CACHED = 1_024
-_PREFLIGHT_AGE_S = b"86400"
 _VARY: RawHeaders = [(b"vary", b"origin")]
 
 
@@ -40,5 +39,5 @@ class Cors:
             *self.headers(origin),
             (b"access-control-allow-methods", b"POST"),
             (b"access-control-allow-headers", b"content-type"),
-            (b"access-control-max-age", _PREFLIGHT_AGE_S),
+            (b"access-control-max-age", b"86400"),  # a day
         ]

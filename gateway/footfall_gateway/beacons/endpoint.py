@@ -5,11 +5,12 @@ import base64
 import binascii
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import msgspec
 from footfall_eventlog.sites import Site, Sites
+from starlette.types import Receive, Scope, Send
 
 from footfall_gateway import metrics
 from footfall_gateway.beacons.connection import MAX_PIXEL_QUERY
@@ -17,11 +18,8 @@ from footfall_gateway.beacons.cors import MAX_ORIGIN_LENGTH, Cors, RawHeaders
 from footfall_gateway.beacons.envelope import BeaconError, Envelope, Rejection, TooManyEventsError, decode_beacon
 from footfall_gateway.beacons.intake import Intake, Outcome, Sender, now_ms
 from footfall_gateway.beacons.rate_limit import RateLimiter
-from footfall_gateway.http import BodyReader, ClientGoneError, Receive, require_plain
+from footfall_gateway.http import BodyReader, ClientGoneError, require_plain
 from footfall_gateway.problem import Problem
-
-Scope = MutableMapping[str, Any]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 PIXEL = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7")
 
@@ -100,9 +98,9 @@ class BeaconEndpoint:
             return
         sender = _sender(scope, headers, received_ms)
         try:
-            self._admit(sender, 1, 0)  # before its body is read
+            self._limiter.admit(sender.address, 1, 0)  # before its body is read
             body = _pixel_body(scope) if is_pixel else await self._posted(scope, headers, receive)
-            envelope = self._read(sender, body)
+            envelope = self._read(sender.address, body)
             self._admit_to_sites(envelope, sender, len(body))
             outcome = await self._intake.store(sender, envelope, len(body))
         except ClientGoneError:
@@ -181,22 +179,16 @@ class BeaconEndpoint:
     def _count(self, status: int) -> None:
         (self._status_counters.get(status) or metrics.BEACONS.labels(str(status))).inc()
 
-    def _read(self, sender: Sender, body: bytes) -> Envelope:
+    def _read(self, address: str, body: bytes) -> Envelope:
         """Decode a body that was already counted as one event. Raises BeaconError, and Problem 429."""
-        self._admit(sender, 0, len(body))
+        self._limiter.admit(address, 0, len(body))
         try:
             envelope = decode_beacon(body)
         except BeaconError as error:
-            self._limiter.add(sender.address, error.events - 1, 0)
+            self._limiter.add(address, error.events - 1, 0)
             raise
-        self._admit(sender, len(envelope.events) + len(envelope.rejections) - 1, 0)
+        self._limiter.admit(address, len(envelope.events) + len(envelope.rejections) - 1, 0)
         return envelope
-
-    def _admit(self, sender: Sender, events: int, size: int) -> None:
-        """Count what an address sends, valid or not. Raises Problem 429, and counts nothing, beyond the limit."""
-        if wait_s := self._limiter.wait_s(sender.address, events, size):
-            raise Problem(429, "too many events or bytes from this address; try again later", retry_s=wait_s)
-        self._limiter.add(sender.address, events, size)
 
     def _admit_to_sites(self, envelope: Envelope, sender: Sender, size: int) -> None:
         """Count events for their sites. Raises Problem 429, and counts nothing, when one site is beyond its limit."""

@@ -216,14 +216,18 @@ def _decode_events(items: Sequence[bytes | msgspec.Raw], batch: _Batch) -> Envel
     rejections: list[Rejection] = []
     for index, item in enumerate(items):
         item_bytes = bytes(item)
-        try:
-            events.append(_event(item_bytes))
-            positions.append(index)
-        except msgspec.ValidationError as error:
-            rejections.append(Rejection(index, _id_of(item_bytes), "malformed", format_error(error, "event")))
-        except _TooLargeError:
+        if len(item_bytes) > MAX_EVENT_BYTES:
             rule = f"event: at most {MAX_EVENT_BYTES} bytes"
             rejections.append(Rejection(index, _id_of(item_bytes), "too_large", rule))
+            continue
+        try:
+            event = _decode_event(item_bytes)
+        except msgspec.ValidationError as error:
+            rejections.append(Rejection(index, _id_of(item_bytes), "malformed", format_error(error, "event")))
+        else:
+            _wrap_data(event)
+            events.append(event)
+            positions.append(index)
     dropped = _dropped_count(batch.dropped)
     return Envelope(events, positions, rejections, to_int64(batch.sent_at or 0), batch.site, dropped)
 
@@ -234,18 +238,6 @@ def _dropped_count(dropped: msgspec.Raw) -> int:
     if not number.isdigit():
         return 0
     return min(int(number[: len(str(_MAX_DROPPED)) + 1]), _MAX_DROPPED)
-
-
-class _TooLargeError(Exception):
-    """The event is larger than 64 KiB."""
-
-
-def _event(item: bytes) -> BeaconEvent:
-    if len(item) > MAX_EVENT_BYTES:
-        raise _TooLargeError
-    event = _decode_event(item)
-    _wrap_data(event)
-    return event
 
 
 def _wrap_data(event: BeaconEvent) -> None:

@@ -4,18 +4,15 @@ It serves the usual case: a POST whose head and body arrive together, without a 
 Every other request reaches the same endpoint by ASGI. Why: docs/adr/0008-beacons-before-asgi.md.
 """
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, cast
 
 from starlette.types import Receive, Scope, Send
-from uvicorn.config import Config
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.flow_control import service_unavailable
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
-from uvicorn.server import ServerState
 
 from footfall_gateway.beacons.connection import BoundedConnection
 from footfall_gateway.beacons.endpoint import BeaconEndpoint, PendingBeacon
@@ -56,16 +53,8 @@ async def _refuse(_scope: Any, _receive: Any, send: Any) -> None:
 
 
 class _BeaconProtocol(BoundedConnection):
-    def __init__(
-        self,
-        endpoint: BeaconEndpoint,
-        front: _FrontProxy,
-        config: Config,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
+    def __init__(self, endpoint: BeaconEndpoint, front: _FrontProxy, **uvicorn_arguments: Any) -> None:
+        super().__init__(**uvicorn_arguments)
         self._endpoint = endpoint
         self._front = front
         self._is_reading_head = False

@@ -18,7 +18,6 @@ from footfall_gateway.problem import Problem
 _CONTEXT_BYTES = 256
 """Approximate size of a request's own fields (user agent, origin, address) on the wire."""
 _FULL_RETRY_S = 1
-_MS = 1_000_000
 
 _REASONS = {number: name.removeprefix("REJECT_REASON_").lower() for name, number in collector.RejectReason.items()}
 _stored = metrics.EVENTS.labels("stored", "")
@@ -28,7 +27,7 @@ _unavailable = metrics.EVENTS.labels("unavailable", "")
 
 def now_ms() -> int:
     """The server's clock, in milliseconds since the epoch."""
-    return time.time_ns() // _MS
+    return time.time_ns() // 1_000_000
 
 
 @dataclass(slots=True)

@@ -16,6 +16,7 @@ from limits.aio.strategies import FixedWindowRateLimiter
 from limits.errors import StorageError
 
 from footfall_gateway.addresses import network
+from footfall_gateway.problem import Problem
 
 _WINDOW_S = 60.0
 SHARE_EVERY_S = 1.0
@@ -131,6 +132,12 @@ class RateLimiter:
     def wait_s(self, address: str, events: int, size: int) -> int:
         """Seconds until this address may send so many events and bytes; 0: now."""
         return self._addresses.wait_s(network(address), events, size) if self._is_limited(address) else 0
+
+    def admit(self, address: str, events: int, size: int) -> None:
+        """Count what an address sends, valid or not. Raises Problem 429, and counts nothing, beyond the limit."""
+        if wait_s := self.wait_s(address, events, size):
+            raise Problem(429, "too many events or bytes from this address; try again later", retry_s=wait_s)
+        self.add(address, events, size)
 
     def add(self, address: str, events: int, size: int) -> None:
         """Count events and bytes of an address."""

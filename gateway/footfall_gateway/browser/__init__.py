@@ -5,8 +5,3 @@ from footfall_gateway.browser.dsl import Code, DslFile, DslFileError, Fault, che
 from footfall_gateway.browser.engagement import EngagementApi
 from footfall_gateway.browser.links import Links
 from footfall_gateway.browser.tracker_bundle import ORIGINAL_FOLDERS, load_tracker_files
-
-__all__ = [
-    "ORIGINAL_FOLDERS", "Code", "DslFile", "DslFileError", "EngagementApi", "Fault", "Links", "check_dsl_file",
-    "cookie_api", "load_dsl_file", "load_tracker_files",
-]  # fmt: skip

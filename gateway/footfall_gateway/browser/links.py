@@ -34,9 +34,7 @@ class Links:
         """Use a link between domains: 204 the first time, 409 when it was used or its use is unknown."""
         if not _NAME.fullmatch(call.query.name):
             raise Problem.parameter("name", "must be the _gt_link of a link made by the tracking script")
-        if wait_s := self._limiter.wait_s(call.address, 1, 0):
-            raise Problem(429, "too many events or bytes from this address; try again later", retry_s=wait_s)
-        self._limiter.add(call.address, 1, 0)
+        self._limiter.admit(call.address, 1, 0)
         if not await self._limiter.is_first_use(call.query.name):
             raise Problem(409, "this link was already used, or its use is unknown; begin a new visit")
         cors = self._cors.headers(call.headers.get("origin", "").encode("latin-1"))

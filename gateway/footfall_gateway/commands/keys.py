@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 from footfall_servicekit.settings import load
 
-from footfall_gateway.auth import Key, KeyFile, KeyScope, KeysFileError, NoSuchKeyError, is_slow_hash, new_token
+from footfall_gateway.auth import Key, KeyFile, KeyScope, KeysFileError, is_slow_hash, new_token
 from footfall_gateway.settings import GatewaySettings
 
 _DAY_MS = 86_400_000
@@ -27,9 +27,6 @@ def run(arguments: list[str], default_file: Path | None = None) -> int:
         options.run(KeyFile(file), options)
     except KeysFileError as error:
         sys.stderr.write(f"{error}\n")
-        return 1
-    except NoSuchKeyError as error:
-        sys.stderr.write(f"No key has the id {error}. `footfall-gateway keys list` prints all ids.\n")
         return 1
     return 0
 
@@ -110,10 +107,9 @@ def _revoke(file: KeyFile, options: argparse.Namespace) -> None:
 
 
 def _remove(keys: dict[str, Key], key_id: str) -> Key:
-    try:
-        return keys.pop(key_id)
-    except KeyError:
-        raise NoSuchKeyError(key_id) from None
+    if key_id not in keys:
+        raise KeysFileError(f"No key has the id {key_id}. `footfall-gateway keys list` prints all ids.")
+    return keys.pop(key_id)
 
 
 def _record_change(file: KeyFile, action: str, key: Key) -> None:

@@ -20,8 +20,3 @@ from footfall_gateway.history_api.resources import (
     visit,
 )
 from footfall_gateway.history_api.writes import HistoryWrites
-
-__all__ = [
-    "Embedder", "Event", "HistoryReads", "HistoryWrites", "Identity", "IdentityQuery", "Lookup", "Page", "Session",
-    "UserAgent", "Visit", "event", "identity", "milliseconds", "page", "session", "user_agent", "visit",
-]  # fmt: skip

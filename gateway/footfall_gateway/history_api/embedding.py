@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import msgspec
@@ -17,24 +18,21 @@ _MAX_BYTES = 32 * 1024 * 1024
 """Of one response. History bounds the number of items."""
 
 
-class _Kind(NamedTuple):
-    number: history.ResourceKind.ValueType
+class _List(NamedTuple):
+    kind: str
     render: Callable[[Any], msgspec.Struct]
     id_of: Callable[[Any], str]
-    ids_field: str
+
+    @property
+    def ids_field(self) -> str:
+        return f"{self.kind}_ids"
 
 
-_KINDS = {
-    "visits": _Kind(history.RESOURCE_KIND_VISIT, resources.visit, lambda visit: visit.visit_id, "visit_ids"),
-    "sessions": _Kind(history.RESOURCE_KIND_SESSION, resources.session, lambda found: found.session_id, "session_ids"),
-    "pages": _Kind(history.RESOURCE_KIND_PAGE, resources.page, lambda page: page.page_id, "page_ids"),
-    "events": _Kind(history.RESOURCE_KIND_EVENT, resources.event, lambda found: found.event.event_id, "event_ids"),
-}
-_PARENTS = {
-    "identity": history.RESOURCE_KIND_IDENTITY,
-    "visit": history.RESOURCE_KIND_VISIT,
-    "session": history.RESOURCE_KIND_SESSION,
-    "page": history.RESOURCE_KIND_PAGE,
+_LISTS = {
+    "visits": _List("visit", resources.visit, attrgetter("visit_id")),
+    "sessions": _List("session", resources.session, attrgetter("session_id")),
+    "pages": _List("page", resources.page, attrgetter("page_id")),
+    "events": _List("event", resources.event, attrgetter("event.event_id")),
 }
 
 
@@ -58,14 +56,14 @@ class Embedder:
             return
         for resource in parents.values():
             for name, with_detail in wanted.items():
-                setattr(resource, _KINDS[name].ids_field, [])
+                setattr(resource, _LISTS[name].ids_field, [])
                 if with_detail:
                     setattr(resource, name, [])
         request = history.StreamRelatedRequest(
-            parent_kind=_PARENTS[kind],
+            parent_kind=_number(kind),
             parent_ids=parents,
-            kinds=[_KINDS[name].number for name in wanted],
-            detailed_kinds=[_KINDS[name].number for name, with_detail in wanted.items() if with_detail],
+            kinds=[_number(_LISTS[name].kind) for name in wanted],
+            detailed_kinds=[_number(_LISTS[name].kind) for name, with_detail in wanted.items() if with_detail],
             scope=history.Scope(site=site),
         )
         names = " and ".join(f"include_{name}" for name in wanted)
@@ -87,8 +85,12 @@ class Embedder:
 
 def _add(resource: Any, item: history.RelatedItem, wanted: Includes) -> None:
     name = f"{item.WhichOneof('item')}s"
-    stored = getattr(item, name[:-1])
-    kind = _KINDS[name]
-    getattr(resource, kind.ids_field).append(kind.id_of(stored))
+    embedded = _LISTS[name]
+    stored = getattr(item, embedded.kind)
+    getattr(resource, embedded.ids_field).append(embedded.id_of(stored))
     if wanted[name]:
-        getattr(resource, name).append(kind.render(stored))
+        getattr(resource, name).append(embedded.render(stored))
+
+
+def _number(kind: str) -> history.ResourceKind.ValueType:
+    return history.ResourceKind.Value(f"RESOURCE_KIND_{kind.upper()}")

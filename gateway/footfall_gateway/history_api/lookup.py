@@ -1,6 +1,6 @@
 """Finds the resources that ids in a path name, if they exist and the client may see them."""
 
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from footfall.history.v1 import history_service_pb2 as history
 from footfall.history.v1 import visit_pb2
@@ -19,12 +19,10 @@ class Parent(NamedTuple):
     id: str
 
 
-NO_PARENT: Final = Parent("", "")
-"""Of a collection that belongs to no resource, such as all visits."""
-
-
 def parent_of(call: Call[Any, Any]) -> Parent:
-    """The one resource that the path names. Raises Problem 404 when its id is malformed."""
+    """The one resource that the path names; empty when it names none. Raises Problem 404 when its id is malformed."""
+    if not call.path:
+        return Parent("", "")
     ((name, value),) = call.path.items()
     kind = name.removesuffix("Id")
     return Parent(kind, value if kind == "identity" else call.uuid(name, kind))

@@ -3,19 +3,11 @@
 from typing import Annotated, Literal
 
 import msgspec
-from footfall.event.v1 import event_pb2
 from footfall.history.v1.history_service_pb2 import Scope
 from msgspec import UNSET, Meta, UnsetType
 
 _LAST_MS = 253_402_300_799_999
 """The end of the year 9999."""
-
-_EVENT_TYPES = {
-    UNSET: event_pb2.EVENT_TYPE_UNSPECIFIED,
-    "SYSTEM": event_pb2.EVENT_TYPE_SYSTEM,
-    "BUSINESS": event_pb2.EVENT_TYPE_BUSINESS,
-}
-
 
 Site = Annotated[str, Meta(description="Only this website.")]
 IncludedSite = Annotated[str, Meta(description="Only this website's items in the included lists.")]
@@ -72,10 +64,6 @@ class EventsQuery(FilteredQuery, kw_only=True):
     browser_page_id: Annotated[str, Meta(description="Only events with this page id of the browser.")] = msgspec.field(
         name="browserPageID", default=""
     )
-
-    def type_number(self) -> event_pb2.EventType.ValueType:
-        """The type in the gRPC contract."""
-        return _EVENT_TYPES[self.event_type]
 
 
 class PagesQuery(FilteredQuery, kw_only=True):

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, get_args
 
 import msgspec
+from footfall.event.v1 import event_pb2
 from footfall.history.v1 import history_service_pb2 as history
 from footfall.history.v1 import visit_pb2
 from footfall.identity.v1 import identity_pb2, visitor_pb2
 from footfall.identity.v1 import identity_service_pb2 as identity
-from msgspec import UNSET
 from starlette.responses import Response
 
 from footfall_gateway.auth import Principal
@@ -19,7 +19,7 @@ from footfall_gateway.backends import Backends
 from footfall_gateway.history_api import resources
 from footfall_gateway.history_api.cursors import format_cursor, parse_cursor
 from footfall_gateway.history_api.embedding import Embedder
-from footfall_gateway.history_api.lookup import NO_PARENT, Lookup, Parent, parent_of
+from footfall_gateway.history_api.lookup import Lookup, parent_of
 from footfall_gateway.history_api.params import (
     EventsQuery,
     FilteredQuery,
@@ -34,11 +34,6 @@ from footfall_gateway.history_api.resources import Event, Identity, Page, Sessio
 from footfall_gateway.http import Call, NoQuery, Operation, json_response
 from footfall_gateway.problem import Problem
 
-_ASSOCIATION_STATES = {
-    UNSET: visitor_pb2.VISITOR_STATE_UNSPECIFIED,
-    "Authenticated": visitor_pb2.VISITOR_STATE_AUTHENTICATED,
-    "Recognized": visitor_pb2.VISITOR_STATE_RECOGNIZED,
-}
 _PAGE_START = {"page_token": "page_start"}
 
 _INCLUDES: Mapping[Any, tuple[str, ...]] = {
@@ -100,8 +95,7 @@ class HistoryReads:
             response = await self._ask(self._identity.ListIdentities, request, call.principal, _PAGE_START)
             known, next_page = response.identities, response.next_page_token
         found = {one.identity_id: resources.identity(one) for one in known}
-        await self._embed("identity", found, call)
-        return _collection(found.values(), next_page)
+        return await self._listed("identity", found, call, next_page)
 
     async def identity(self, call: Call[IdentityQuery, None]) -> Response:
         """An identity."""
@@ -141,10 +135,10 @@ class HistoryReads:
 
     async def visit_identities(self, call: Call[VisitIdentitiesQuery, None]) -> Response:
         """The identities of a visit, each with its `visitScope` in this visit."""
-        parent = parent_of(call)
+        parent, wanted = parent_of(call), call.query.association or "unspecified"
         request = history.ListVisitIdentitiesRequest(
             visit_id=parent.id,
-            scope=_ASSOCIATION_STATES[call.query.association],
+            scope=visitor_pb2.VisitorState.Value(f"VISITOR_STATE_{wanted.upper()}"),
             page_size=call.query.page_size,
             page_token=call.query.page_start,
         )
@@ -152,61 +146,57 @@ class HistoryReads:
         if not response.associations:
             await self._lookup.require_exists(parent, call.principal)
         found = {one.identity.identity_id: resources.visit_identity(one) for one in response.associations}
-        await self._embed("identity", found, call)
-        return _collection(found.values(), response.next_page_token)
+        return await self._listed("identity", found, call, response.next_page_token)
 
     async def all_visits(self, call: Call[VisitsQuery, None]) -> Response:
         """All visits, including those without an identity. GWE does not have this operation."""
-        return await self._visits(call, NO_PARENT)
+        return await self.visits(call)
 
     async def visits(self, call: Call[VisitsQuery, None]) -> Response:
         """The visits of an identity."""
-        return await self._visits(call, parent_of(call))
-
-    async def _visits(self, call: Call[VisitsQuery, None], parent: Parent) -> Response:
         query = call.query
         request = history.ListVisitsRequest(global_visit_id=query.global_visit_id, user_agent=query.user_agent)
-        response = await self._fetch(self._history.ListVisits, request, call, parent)
+        response, next_page = await self._fetch(self._history.ListVisits, request, call)
         found = {_unique_id(visit): resources.visit(visit) for visit in response.visits}
-        await self._embed("visit", found, call)
-        return _collection(found.values(), _next(response, parent))
+        return await self._listed("visit", found, call, next_page)
 
     async def pages(self, call: Call[PagesQuery, None]) -> Response:
         """The page entries of a visit, an identity or a session."""
-        parent, query = parent_of(call), call.query
+        query = call.query
         request = history.ListPagesRequest(url=query.url, title=query.title, category=query.category)
-        response = await self._fetch(self._history.ListPages, request, call, parent)
+        response, next_page = await self._fetch(self._history.ListPages, request, call)
         found = {page.page_id: resources.page(page) for page in response.pages}
-        await self._embed("page", found, call)
-        return _collection(found.values(), _next(response, parent))
+        return await self._listed("page", found, call, next_page)
 
     async def sessions(self, call: Call[FilteredQuery, None]) -> Response:
         """The sessions of a visit or an identity."""
-        parent, query = parent_of(call), call.query
         request = history.ListSessionsRequest()
-        if isinstance(query, VisitSessionsQuery):
-            request.session_identity_id = query.identity_id
-        response = await self._fetch(self._history.ListSessions, request, call, parent)
+        if isinstance(call.query, VisitSessionsQuery):
+            request.session_identity_id = call.query.identity_id
+        response, next_page = await self._fetch(self._history.ListSessions, request, call)
         found = {session.session_id: resources.session(session) for session in response.sessions}
-        await self._embed("session", found, call)
-        return _collection(found.values(), _next(response, parent))
+        return await self._listed("session", found, call, next_page)
 
     async def events(self, call: Call[EventsQuery, None]) -> Response:
         """The events of a visit, an identity, a session or a page entry."""
-        parent, query = parent_of(call), call.query
+        query = call.query
         request = history.ListEventsRequest(
             event_name=query.event_name,
-            event_type=query.type_number(),
+            event_type=event_pb2.EventType.Value(f"EVENT_TYPE_{query.event_type or 'UNSPECIFIED'}"),
             category=query.category,
             url=query.url,
             global_visit_id=query.global_visit_id,
             browser_page_id=query.browser_page_id,
         )
-        response = await self._fetch(self._history.ListEvents, request, call, parent)
-        return _collection([resources.event(event) for event in response.events], _next(response, parent))
+        response, next_page = await self._fetch(self._history.ListEvents, request, call)
+        return _collection([resources.event(event) for event in response.events], next_page)
 
-    async def _fetch(self, method: Any, request: Any, call: Call[Any, None], parent: Parent) -> Any:
-        """One page of a collection. Raises Problem 404 when it is empty because its parent does not exist."""
+    async def _fetch(self, method: Any, request: Any, call: Call[Any, None]) -> tuple[Any, str]:
+        """One page of a collection, and the cursor of the next page.
+
+        Raises Problem 404 when the page is empty because the collection's parent does not exist.
+        """
+        parent = parent_of(call)
         query: FilteredQuery = call.query
         if parent.kind:
             setattr(request, f"{parent.kind}_id", parent.id)
@@ -217,7 +207,7 @@ class HistoryReads:
         response = await self._ask(method, request, call.principal)
         if not response.ListFields():
             await self._lookup.require_exists(parent, call.principal)
-        return response
+        return response, format_cursor(parent.id, response.next) if response.HasField("next") else ""
 
     async def _by_user_agent(
         self, query: IdentitiesQuery, principal: Principal
@@ -240,6 +230,11 @@ class HistoryReads:
                 return found, ids.next_page_token
             request.page_size, request.page_token = query.page_size, ids.next_page_token
 
+    async def _listed(self, kind: str, found: Mapping[str, Any], call: Call[Any, None], next_page: str) -> Response:
+        """The response with a page of resources of one kind, by id."""
+        await self._embed(kind, found, call)
+        return _collection(found.values(), next_page)
+
     async def _embed(self, kind: str, found: Mapping[str, Any], call: Call[Any, None]) -> None:
         """Fill in the included lists. Items of a visit have its site; those of an identity may be of several sites."""
         if call.includes:
@@ -256,10 +251,6 @@ def _get(
 
 def _unique_id(visit: visit_pb2.Visit) -> str:
     return visit.scoped_visit_id or visit.visit_id
-
-
-def _next(response: Any, parent: Parent) -> str:
-    return format_cursor(parent.id, response.next) if response.HasField("next") else ""
 
 
 def _collection(items: Iterable[Any], next_page: str) -> Response:

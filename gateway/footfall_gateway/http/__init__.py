@@ -1,15 +1,8 @@
 """Building blocks of the HTTP APIs: operations, routes, OpenAPI, bodies, files, server-sent events."""
 
-from footfall_gateway.http.bodies import MAX_BODY, MAX_DISCARDED, BodyReader, ClientGoneError, Receive, require_plain
+from footfall_gateway.http.bodies import MAX_BODY, MAX_DISCARDED, BodyReader, ClientGoneError, require_plain
 from footfall_gateway.http.includes import Includes
 from footfall_gateway.http.openapi import ERROR_HEADERS, Schema, Unrouted, describe, with_body
-from footfall_gateway.http.routing import JSON, Api, Call, Gate, NoQuery, Operation, json_response, routes
+from footfall_gateway.http.routing import Api, Call, Gate, NoQuery, Operation, json_response, routes
 from footfall_gateway.http.sse import ID_SEPARATOR, STREAM_HEADERS, STREAM_RETRY, EventStreamResponse, Source, Stream
 from footfall_gateway.http.static_files import BrowserFile, Files, asset_folder, browser_file, folder_files
-
-__all__ = [
-    "ERROR_HEADERS", "ID_SEPARATOR", "JSON", "MAX_BODY", "MAX_DISCARDED", "STREAM_HEADERS", "STREAM_RETRY", "Api",
-    "BodyReader", "BrowserFile", "Call", "ClientGoneError", "EventStreamResponse", "Files", "Gate", "Includes",
-    "NoQuery", "Operation", "Receive", "Schema", "Source", "Stream", "Unrouted", "asset_folder", "browser_file",
-    "describe", "folder_files", "json_response", "require_plain", "routes", "with_body",
-]  # fmt: skip

@@ -1,20 +1,16 @@
 """Reads the bodies of requests, with limits for size, time and all bodies together."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final
+from typing import Final
 
 from footfall_eventlog.events import MAX_BATCH_BYTES
+from starlette.types import Receive
 
 from footfall_gateway.problem import Problem
-
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 MAX_BODY: Final = MAX_BATCH_BYTES
 MAX_DISCARDED: Final = 8 * 1024 * 1024
 """Bytes of an oversized body that are read, so that its sender receives the 413 instead of a connection reset."""
-
-_RETRY_S: Final = 1
 
 
 class ClientGoneError(Exception):
@@ -57,7 +53,7 @@ class BodyReader:
                     size += len(part)
                     if size <= MAX_BODY:
                         if len(part) > self._bytes_left:
-                            raise Problem(503, "too many bodies; try again", retry_s=_RETRY_S, connection="close")
+                            raise Problem(503, "too many bodies; try again", retry_s=1, connection="close")
                         parts.append(part)
                         held += len(part)
                         self._bytes_left -= len(part)

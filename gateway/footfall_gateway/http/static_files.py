@@ -35,13 +35,14 @@ class BrowserFile:
 
     body: bytes
     gzipped: bytes
-    etag: str
-    """Strong entity tag, in quotes. The compressed form is another representation and has the `gzip_etag`."""
-    gzip_etag: str
     version: str
     """Hash of the content. A response to `?v=<version>` may be cached permanently, any other for `max_age_s`."""
     content_type: str
     max_age_s: int = 3600
+
+    def etag(self, *, is_gzipped: bool) -> str:
+        """The strong entity tag, in quotes. The compressed form is another representation and has another tag."""
+        return f'"{self.version}-gzip"' if is_gzipped else f'"{self.version}"'
 
     def cache_control(self, requested_version: str | None) -> str:
         """The Cache-Control of a response, given the request's `v` parameter."""
@@ -76,7 +77,7 @@ def _response(file: BrowserFile, scope: Scope) -> Response:
     is_gzipped = "gzip" in asked.get("accept-encoding", "") and len(file.gzipped) < len(file.body)
     version = parse_qs(scope["query_string"].decode("latin-1")).get("v", [None])[0]
     headers = {
-        "etag": file.gzip_etag if is_gzipped else file.etag,
+        "etag": file.etag(is_gzipped=is_gzipped),
         "cache-control": file.cache_control(version),
         "vary": "accept-encoding",
         # Pages of every site load the script and fetch the DSL. No file is confidential.
@@ -103,16 +104,8 @@ def asset_folder(name: str) -> Path:
 
 def browser_file(body: bytes, content_type: str, max_age_s: int = 3600) -> BrowserFile:
     """A file made of its content."""
-    version = hashlib.sha256(body).hexdigest()[:16]
-    return BrowserFile(
-        body=body,
-        gzipped=gzip.compress(body, compresslevel=9, mtime=0),
-        etag=f'"{version}"',
-        gzip_etag=f'"{version}-gzip"',
-        version=version,
-        content_type=content_type,
-        max_age_s=max_age_s,
-    )
+    gzipped = gzip.compress(body, compresslevel=9, mtime=0)
+    return BrowserFile(body, gzipped, hashlib.sha256(body).hexdigest()[:16], content_type, max_age_s)
 
 
 def folder_files(prefix: str, root: Path) -> Iterator[tuple[str, BrowserFile]]:

@@ -30,7 +30,16 @@ function agree() {
   if (!domain) return begin();
   const mine = visitStyleID();
   if (!id || last) writeVisit(mine, 0);
-  return aMoment().then(() => (readVisit().id === mine ? begin() : aMoment().then(begin)));
+  return aMoment().then(() => (readVisit().id === mine ? begin() : beginSecond(20)));
+}
+
+/**
+ * Begins once the other page has started the visit: at the latest after so many moments, for it may be gone.
+ * @param {number} moments
+ * @returns {unknown}
+ */
+function beginSecond(moments) {
+  return readVisit().last || !moments ? begin() : aMoment().then(() => beginSecond(moments - 1));
 }
 
 function begin() {

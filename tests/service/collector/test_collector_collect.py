@@ -189,10 +189,10 @@ class TestLog:
         self, running_collector: Running, redis: Any
     ) -> None:
         async with running_collector(COLLECTOR_REDIS_TIMEOUT_MS=1_000) as service:
-            await redis.execute_command("CLIENT", "PAUSE", 2_500)
+            await redis.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await collect(service, batch(message()))
-            await redis.ping()
+            await redis.execute_command("CLIENT", "UNPAUSE")
             assert (await collect(service, batch(message()))).stored_count == 1
         details = details_of(refused.value)
         assert (details.code, details.reason) == (grpc.StatusCode.UNAVAILABLE, "LOG_UNAVAILABLE")
@@ -202,7 +202,7 @@ class TestLog:
         async with running_collector(PARTITIONS=2):
             pass
         async with running_collector(PARTITIONS=3) as service:
-            assert service.process.wait(10) == 2
+            assert service.process.wait(30) == 2
             assert "Set PARTITIONS=2 for every service" in service.output()
 
 
@@ -256,7 +256,7 @@ async def test_an_invalid_file_ends_the_process_with_an_explanation(
     file = tmp_path / "wrong.toml"
     file.write_text(text)
     async with running_collector(**{setting: file}) as service:
-        assert service.process.wait(10) == 2
+        assert service.process.wait(30) == 2
         assert f"The settings are wrong:\n  {setting}: {file}: {problem}" in service.output()
         assert "Traceback" not in service.output()
 

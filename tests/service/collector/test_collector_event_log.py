@@ -356,11 +356,11 @@ class TestRedisDown:
     async def test_an_append_to_a_frozen_server_ends_after_the_timeout(self, own_valkey: str) -> None:
         async with opened(own_valkey, timeout_ms=500) as log, client(own_valkey) as redis:
             await log.check()
-            await redis.execute_command("CLIENT", "PAUSE", 5_000)
+            await redis.execute_command("CLIENT", "PAUSE", 30_000)
             started = time.monotonic()
             with pytest.raises(LogUnavailableError):
                 await log.append({0: b"x"})
-            assert time.monotonic() - started < 4
+            assert time.monotonic() - started < 15  # the server answers after 30
 
     async def test_an_append_survives_a_connection_that_died_while_idle(self, own_valkey: str) -> None:
         async with opened(own_valkey) as log, client(own_valkey) as redis:

@@ -65,7 +65,8 @@ async def running_gateway(**settings: Any) -> AsyncIterator[httpx.AsyncClient]:
     defaults: dict[str, Any] = {"port": 0, "drain_delay_ms": 0, "API_USER": "tester", "API_PASSWORD": "secret"}
     gateway = Gateway(GatewaySettings(**defaults | settings))
     port = await gateway.start()
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", auth=("tester", "secret")) as client:
+    base_url = f"http://127.0.0.1:{port}"
+    async with httpx.AsyncClient(base_url=base_url, auth=("tester", "secret"), timeout=60) as client:
         try:
             yield client
         finally:

@@ -165,7 +165,7 @@ async def test_a_beacon_is_stored_when_its_client_disconnects(
     scripted_collector.answer = wait
     _, writer = await asyncio.open_connection(http.base_url.host, http.base_url.port)
     writer.write(post(page()))
-    await asyncio.wait_for(has_come.wait(), 5)
+    await asyncio.wait_for(has_come.wait(), 30)
     writer.transport.abort()
     may_go_on.set()
     assert (await http.post("/beacon", json=page())).status_code == 204

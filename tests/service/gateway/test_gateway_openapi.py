@@ -16,7 +16,7 @@ from tests.service.gateway.conftest import running_gateway
 from tests.tools.suite import Suite
 
 SCHEMATHESIS = Path(sys.executable).parent / "schemathesis"
-EXAMPLES = os.environ.get("FOOTFALL_FUZZ_EXAMPLES", "10")
+EXAMPLES = os.environ.get("FOOTFALL_FUZZ_EXAMPLES", "4")
 CHECKS = [
     "not_a_server_error",
     "status_code_conformance",

@@ -106,7 +106,7 @@ async def test_large_events_come_in_shorter_pages(http: httpx.AsyncClient) -> No
         assert [one["timestamp"] for part in read for one in part] == [started + n for n in range(90)]
         assert len(read) > 2
 
-    await eventually(all_are_read, timeout=10)
+    await eventually(all_are_read)
     whole = await http.get(f"/server/data/visits/{visit}?include_events=true&include_events_detail=true")
     assert len(whole.json()["events"]) == 90
 

@@ -38,7 +38,7 @@ async def test_the_process_ends_with_a_reason_when_its_server_ends(
     gateway = Gateway(settings())
     with structlog.testing.capture_logs() as lines:
         await gateway.start()
-        assert await asyncio.wait_for(gateway.stopped(), 10) == 1
+        assert await asyncio.wait_for(gateway.stopped(), 30) == 1
     [died] = [line for line in lines if line["log_level"] == "error"]
     assert died["event"] == "background work failed; the process stops"
     assert died["exc_info"]
@@ -75,7 +75,7 @@ async def test_sharing_rate_limits_continues_after_an_unexpected_error(
 
     monkeypatch.setattr(MinuteLimit, "share", share_after_failing)
     async with running_gateway(REDIS_URL=redis_database_url) as http:
-        await asyncio.wait_for(shared.wait(), 10)
+        await asyncio.wait_for(shared.wait(), 30)
         assert await failures(http, "RateLimiter.share") == 1
 
 
@@ -98,5 +98,5 @@ async def test_a_batch_whose_channel_is_closed_is_not_confirmed(
     await eventually(lambda: bool(scripted_collector.batches))
     await backends.close()
     with pytest.raises(Problem) as raised:
-        await asyncio.wait_for(collecting, 5)
+        await asyncio.wait_for(collecting, 30)
     assert raised.value.status == 503

@@ -25,7 +25,7 @@ from tests.tools.batches import batch
 from tests.tools.history import entry, logged
 from tests.tools.visits import Event, event, now_ms, random_visit, scattered, transitions
 
-ROUNDS = int(os.environ.get("FOOTFALL_STAMPING_ROUNDS", "12"))
+ROUNDS = int(os.environ.get("FOOTFALL_STAMPING_ROUNDS", "8"))
 SEED = int(os.environ.get("FOOTFALL_SEED", "1"))
 VISITS = 2  # few, so that consumers meet in them
 CONSUMERS = 4

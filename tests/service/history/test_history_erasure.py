@@ -30,7 +30,7 @@ from tests.tools.process import Running
 from tests.tools.stories import Story
 from tests.tools.visits import Event, event, now_ms, random_visit, scattered, transitions
 
-ROUNDS = int(os.environ.get("FOOTFALL_ERASURE_ROUNDS", "6"))
+ROUNDS = int(os.environ.get("FOOTFALL_ERASURE_ROUNDS", "4"))
 
 
 @pytest.fixture
@@ -286,7 +286,7 @@ async def test_without_the_key_no_identity_is_erased_and_none_comes_back(
     await erase_by_call(stub, person, erasure_of(person))
     for key in ("", "another key than before"):
         async with running_history(ERASURE_KEY=key, NEVER_ERASE=True) as history:
-            assert await asyncio.to_thread(history.process.wait, 10) == 2
+            assert await asyncio.to_thread(history.process.wait, 30) == 2
             assert (
                 '"problem": "ERASURE_KEY: identities were erased in this database with another key' in history.output()
             )

@@ -1,5 +1,7 @@
 """A history process from the log to its responses, with stores that become unavailable."""
 
+import statistics
+import time
 from functools import partial
 from typing import Any
 
@@ -44,8 +46,13 @@ async def test_what_is_appended_to_the_log_is_in_history_within_two_seconds(
     stories = [Story(f"person {number}") for number in range(20)]
     async with running_history() as history, history.stub() as stub:
         await append(redis, *(story.entry() for story in stories))
+        begun = time.monotonic()
+        took = []
         for story in stories:
-            await eventually(partial(has_events, stub, story.visit_id, 7), timeout=2)
+            await eventually(partial(has_events, stub, story.visit_id, 7))
+            took.append(time.monotonic() - begun)
+        # A reader that waits for a pause to end would be late with all of them, a busy machine with the last ones.
+        assert statistics.median(took) < 2
         await eventually(lambda: is_acknowledged(redis))
 
 
@@ -99,17 +106,17 @@ async def test_readiness_follows_each_store(
         async with running_history(**settings, HISTORY_MONGO_TIMEOUT_MS=500) as history, history.stub() as stub:
             for gate in (mongo_gate, redis_gate):
                 story = Story("dana")
-                await eventually(lambda: is_serving(history), timeout=10)
+                await eventually(lambda: is_serving(history))
                 await gate.close()
                 await append(redis, story.entry())
-                await eventually(lambda: is_unready(history), timeout=15)
+                await eventually(lambda: is_unready(history))
                 if gate is mongo_gate:
                     with pytest.raises(grpc.aio.AioRpcError) as raised:
                         await stub.GetVisit(pb.GetVisitRequest(visit_id=story.visit_id))
                     assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
                 await gate.open()
-                await eventually(lambda: is_serving(history), timeout=15)
-                await eventually(partial(has_events, stub, story.visit_id, 7), timeout=15)
+                await eventually(lambda: is_serving(history))
+                await eventually(partial(has_events, stub, story.visit_id, 7))
 
 
 async def is_unready(history: ServiceProcess) -> bool:
@@ -119,7 +126,7 @@ async def is_unready(history: ServiceProcess) -> bool:
 async def test_a_log_of_another_number_of_partitions_is_refused(running_history: Running, redis: Any) -> None:
     await redis.set("log:partitions", 4)
     async with running_history(PARTITIONS=2) as history:
-        assert history.process.wait(10) == 2
+        assert history.process.wait(30) == 2
         assert "Set PARTITIONS=4" in history.output()
         assert "stack" not in history.output()
 

@@ -58,7 +58,7 @@ async def test_a_visit_without_a_site_key_is_found_by_its_site(
         [batch(logged(event("AddToCart", before, 1, site="shop")), contexts=[context(received_time_ms=1)])]
     )
     async with running_history(SITES_FILE=sites) as history, history.stub() as stub:
-        await eventually(partial(is_answered, stub, pb.GetVisitRequest(visit_id=before)), timeout=10)
+        await eventually(partial(is_answered, stub, pb.GetVisitRequest(visit_id=before)))
         for visit_id, who in ((before, "ann"), (after, "bob"), (stored, "bob")):
             for asked in ([], ["bank"], ["shop", "bank"]):
                 visit = (await stub.GetVisit(pb.GetVisitRequest(visit_id=visit_id, sites=asked), timeout=5)).visit

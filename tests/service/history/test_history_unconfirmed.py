@@ -88,5 +88,5 @@ async def test_calls_are_unavailable_and_the_log_is_read_after_writes_are_confir
         assert details_of(refused.value).code is grpc.StatusCode.UNAVAILABLE
         await eventually(lambda: "reading failed" in history.output())
         mongo.confirms = True
-        await eventually(partial(has_events, stub, story.visit_id, 7), timeout=15)
+        await eventually(partial(has_events, stub, story.visit_id, 7))
         assert history.process.poll() is None

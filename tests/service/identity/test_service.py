@@ -160,9 +160,9 @@ async def test_live_state_works_without_mongodb_and_identities_catch_up(
         await append(redis, sign_in)
         await eventually(lambda: identity_of(stub, "ann"))
         await gate.close()
-        await stub.ResolveEvents(pb.ResolveEventsRequest(events=[sign_out]), timeout=1)
+        await stub.ResolveEvents(pb.ResolveEventsRequest(events=[sign_out]), timeout=10)
         await append(redis, sign_out, admitted("SignIn", new_id(), at, "bob"))
-        visitor = await stub.GetVisitor(pb.GetVisitorRequest(visit_id=visit_id), timeout=2)
+        visitor = await stub.GetVisitor(pb.GetVisitorRequest(visit_id=visit_id), timeout=10)
         assert (visitor.visitor.state, visitor.visitor.identity_id) == (RECOGNIZED, "ann")
         pages = [
             admitted("PageEntered", new_id(), at) for _ in range(150)
@@ -202,7 +202,7 @@ async def test_another_number_of_partitions_than_the_data_has_refuses_to_start(
 ) -> None:
     await redis.set("log:partitions", 16)
     async with running_identity() as identity:
-        assert identity.process.wait(10) == 2
+        assert identity.process.wait(30) == 2
         assert "made with 16" in identity.output()
 
 

@@ -3,5 +3,3 @@
 from footfall_history.dead_letters.command import run_dead_letters
 from footfall_history.dead_letters.documents import dead_letter_documents
 from footfall_history.dead_letters.queue import DeadLetter, DeadLetterQueue, DeadLettersFullError
-
-__all__ = ["DeadLetter", "DeadLetterQueue", "DeadLettersFullError", "dead_letter_documents", "run_dead_letters"]

@@ -3,5 +3,3 @@
 from footfall_history.ingest.attribution import Attributor, EffortLimit
 from footfall_history.ingest.consumer import LogConsumer
 from footfall_history.ingest.slow_visits import SlowVisits
-
-__all__ = ["Attributor", "EffortLimit", "LogConsumer", "SlowVisits"]

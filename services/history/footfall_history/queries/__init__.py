@@ -19,9 +19,3 @@ from footfall_history.queries.receipts import receipt
 from footfall_history.queries.related import RelatedItems
 from footfall_history.queries.resources import association_message
 from footfall_history.queries.user_agents import user_agent
-
-__all__ = [
-    "Exporter", "Reader", "RelatedItems", "association_message", "event_conditions", "identity_conditions",
-    "page_window", "parse_identity_id", "parse_parent", "parse_uuid", "receipt", "session_conditions", "user_agent",
-    "visit_conditions", "window", "with_next_page", "with_next_token",
-]  # fmt: skip

@@ -26,11 +26,3 @@ from footfall_history.storage.reattribution import (
 from footfall_history.storage.store import TRANSIENT_STORE_ERRORS, EventQuery, Store, check_url
 from footfall_history.storage.tombstones import EraseTimes, Tombstones
 from footfall_history.storage.visit import Visit
-
-__all__ = [
-    "IMPORTED", "NO_REVISION", "TIME_DIGITS", "TRANSIENT_STORE_ERRORS", "Arrival",
-    "Arrivals", "Document", "EraseTimes", "EventQuery", "Preview", "Store", "Tombstones", "Unstorable", "Visit",
-    "assurance_reason_code", "check_url", "document_id", "each_reattribution", "erase_in_visit", "event_time_ms",
-    "find_reattributions", "group_by_visit", "has_same_content", "in_parts", "reattributions_of", "split_by_visit",
-    "stored_event", "visit_of",
-]  # fmt: skip

@@ -100,7 +100,7 @@ def check_url(url: str) -> str:
     try:
         parse_uri(url)
     except (PyMongoError, ValueError):
-        rule = "must be `mongodb://host:port`, or `mongodb+srv://name` with a name in DNS, and have options of MongoDB"
+        rule = "must be `mongodb://host:port`, or `mongodb+srv://name` with a name in DNS, and valid options of MongoDB"
         raise ValueError(rule) from None
     return url
 

@@ -1,4 +1,4 @@
-"""Site isolation: whatever a site's pages send, nobody sees or changes anything of a site of another group."""
+"""Site isolation: pages of a site neither see nor change anything of a site of another group."""
 
 import asyncio
 import random
@@ -11,24 +11,24 @@ import httpx
 import pytest
 
 from tests.tools.eventually import eventually
+from tests.tools.sites import client_of, running_suite_of_sites, send
 from tests.tools.suite import Suite
 from tests.tools.visits import Event, event, live_state, now_ms, random_visit, scattered
-from tests.tools.walls import client_of, running_walled_suite, send
 
-VISITS = 12
+VISITS = 6
 
 
 @pytest.fixture(scope="module")
-def walled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
+def isolated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
     """A suite of two groups of sites."""
-    with running_walled_suite(tmp_path_factory.mktemp("walled")) as suite:
+    with running_suite_of_sites(tmp_path_factory.mktemp("isolated")) as suite:
         yield suite
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
-    """Another, which is told what one site sends only."""
-    with running_walled_suite(tmp_path_factory.mktemp("alone")) as suite:
+    """Another, which gets only what one site sends."""
+    with running_suite_of_sites(tmp_path_factory.mktemp("alone")) as suite:
         yield suite
 
 
@@ -41,11 +41,11 @@ def of_site(site: str, *events: Event) -> list[Event]:
     return [one | {"site": site} for one in events]
 
 
-async def test_an_early_event_of_another_site_neither_takes_over_a_visit_nor_shows_it(walled: Suite) -> None:
+async def test_an_early_event_of_another_site_neither_takes_over_a_visit_nor_shows_it(isolated: Suite) -> None:
     visit, bob = str(uuid.uuid4()), f"bob-{uuid.uuid4()}"
     sign_in = event("SignIn", visit, now_ms(), bob, site="bank", data={"email": "bob@bank.example"})
     early = event("VisitStarted", visit, now_ms() - 3_600_000, site="shop")
-    async with client_of(walled, "bank") as bank, client_of(walled, "shop") as shop:
+    async with client_of(isolated, "bank") as bank, client_of(isolated, "shop") as shop:
         await send(bank, sign_in)
         await eventually(lambda: _is(bank, f"/server/data/visits/{visit}/events", 200))
         await send(shop, early)
@@ -62,20 +62,20 @@ async def _is(http: httpx.AsyncClient, path: str, status: int) -> bool:
     return (await http.get(path)).status_code == status
 
 
-async def test_a_sign_in_through_another_site_signs_nobody_in(walled: Suite) -> None:
+async def test_a_sign_in_through_another_site_signs_nobody_in(isolated: Suite) -> None:
     visit = str(uuid.uuid4())
-    async with client_of(walled, "bank") as bank, client_of(walled, "shop") as shop:
+    async with client_of(isolated, "bank") as bank, client_of(isolated, "shop") as shop:
         await send(bank, event("PageEntered", visit, now_ms(), site="bank"))
         await send(shop, event("SignIn", visit, now_ms(), "mallory", site="shop"))
         assert (await live_state(bank, visit))["state"] == "ANONYMOUS"
         assert (await shop.get(f"/api/v1/visits/{visit}/visitor")).json()["state"] == "AUTHENTICATED"
 
 
-async def test_sites_of_a_group_share_a_visit_whose_site_is_that_of_what_arrived_first(walled: Suite) -> None:
+async def test_sites_of_a_group_share_a_visit_whose_site_is_that_of_what_arrived_first(isolated: Suite) -> None:
     visit, carol = str(uuid.uuid4()), f"carol-{uuid.uuid4()}"
     page = event("PageEntered", visit, now_ms(), site="bank")
     sign_in = event("SignIn", visit, now_ms() - 600_000, carol, site="bank-help")
-    async with client_of(walled, "bank-help") as helper, client_of(walled, "bank") as bank:
+    async with client_of(isolated, "bank-help") as helper, client_of(isolated, "bank") as bank:
         await send(bank, page)
         await send(helper, sign_in)
         for http in (bank, helper):
@@ -94,11 +94,11 @@ async def _has(http: httpx.AsyncClient, path: str, expected: set[str]) -> bool:
     return await ids(http, path, "eventID") == expected
 
 
-async def test_who_may_see_all_finds_the_visit_that_arrived_first_and_by_site_the_other(walled: Suite) -> None:
+async def test_who_may_see_all_finds_the_visit_that_arrived_first_and_by_site_the_other(isolated: Suite) -> None:
     visit = str(uuid.uuid4())
     first, second = (event("PageEntered", visit, now_ms() - at, site=site) for at, site in ((0, "bank"), (9, "shop")))
     path = f"/server/data/visits/{visit}/events"
-    async with walled.http() as http:
+    async with isolated.http() as http:
         await send(http, first)
         await asyncio.sleep(0.01)
         await send(http, second)
@@ -110,7 +110,7 @@ async def test_who_may_see_all_finds_the_visit_that_arrived_first_and_by_site_th
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("mine", ["shop", "bank"])
 async def test_each_site_s_answers_are_those_of_a_suite_that_saw_its_events_alone(
-    walled: Suite, alone: Suite, mine: str
+    isolated: Suite, alone: Suite, mine: str
 ) -> None:
     chance = random.Random(mine)  # noqa: S311 - repeatable, not secret
     people = [f"{name}-{uuid.uuid4().hex[:8]}" for name in ("ann", "bob", "eve")]
@@ -125,7 +125,7 @@ async def test_each_site_s_answers_are_those_of_a_suite_that_saw_its_events_alon
         beacons += scattered(visits[visit_id], chance)
     chance.shuffle(beacons)
     answers = []
-    for suite, sites in ((walled, {"shop", "bank"}), (alone, {mine})):
+    for suite, sites in ((isolated, {"shop", "bank"}), (alone, {mine})):
         async with client_of(suite, mine) as http:
             sent = [beacon for beacon in beacons if beacon[0]["site"] in sites]
             for beacon in sent:

@@ -17,9 +17,9 @@ from footfall_timeline import page_id, scoped_visit_id, session_id
 from google.protobuf.json_format import MessageToJson, ParseDict
 
 from tests.tools.eventually import eventually
+from tests.tools.sites import client_of, running_suite_of_sites, send
 from tests.tools.suite import Suite
 from tests.tools.visits import event, now_ms
-from tests.tools.walls import client_of, running_walled_suite, send
 
 DATA, V1 = "/server/data", "/api/v1"
 
@@ -62,7 +62,7 @@ REFUSED: dict[str, str] = {
 }
 """What belongs to no site, and so is not for such keys, whether it is there or not."""
 ELSEWHERE = {
-    # Of its own site only: test_gateway_sites.py, and test_walls.py for what pages send.
+    # Of its own site only: test_gateway_sites.py, and test_site_isolation.py for what pages send.
     *("createVisit", "createEvent", "postBeacon", "getPixel"),
     # Below, as the streams that it is made of.
     "watchLive",
@@ -146,7 +146,7 @@ UNKNOWN = Trace(*(str(uuid.uuid4()) for _ in range(6)))
 
 @pytest.fixture(scope="module")
 async def scene(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]:
-    with running_walled_suite(tmp_path_factory.mktemp("walled")) as suite:
+    with running_suite_of_sites(tmp_path_factory.mktemp("isolated")) as suite:
         async with suite.http() as http:
             own = {site: await told(http, site, str(uuid.uuid4()), f"person-of-{site}") for site in ("shop", "bank")}
             visit = str(uuid.uuid4())

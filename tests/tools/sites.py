@@ -23,7 +23,7 @@ group = "bank"
 """
 
 
-def running_walled_suite(folder: Path) -> AbstractContextManager[Suite]:
+def running_suite_of_sites(folder: Path) -> AbstractContextManager[Suite]:
     """A suite of these sites."""
     (folder / "sites.toml").write_text(SITES)
     return running_suite(folder / "data", {"SITES_FILE": str(folder / "sites.toml")})
