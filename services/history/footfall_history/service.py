@@ -22,6 +22,7 @@ from footfall_history.erasure import Eraser
 from footfall_history.event_log import TRANSIENT_LOG_ERRORS
 from footfall_history.event_streams import EventStreams
 from footfall_history.identity_client import IdentityClient
+from footfall_history.parts import stream_in_parts
 from footfall_history.queries import Exporter, Reader, RelatedItems, user_agent
 from footfall_history.storage import TRANSIENT_STORE_ERRORS, Store, Visit
 
@@ -213,15 +214,9 @@ class HistoryService(HistoryServiceServicer):
         self, request: pb.StreamRelatedRequest, _context: Context
     ) -> AsyncGenerator[pb.StreamRelatedResponse, None]:
         """The items that belong to several parents."""
-        response, size = pb.StreamRelatedResponse(), 0
-        async for item in RelatedItems(self.store, self.reader, request, self.site_groups).items():
-            response.items.append(item)
-            size += item.ByteSize()
-            if size >= _MESSAGE_BYTES:
-                yield response
-                response, size = pb.StreamRelatedResponse(), 0
-        if response.items:
-            yield response
+        items = RelatedItems(self.store, self.reader, request, self.site_groups).items()
+        async for part in stream_in_parts(items, _MESSAGE_BYTES, pb.RelatedItem.ByteSize):
+            yield pb.StreamRelatedResponse(items=part)
 
     @_streaming
     def StreamEvents(  # noqa: N802

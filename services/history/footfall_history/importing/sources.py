@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import quote
 
 import msgspec
@@ -28,7 +28,6 @@ _LINES_PER_READ: Final = 500
 _BYTES_PER_READ: Final = 4 * 1024 * 1024
 _MAX_LINE_BYTES: Final = 16 * 1024 * 1024
 
-Item = TypeVar("Item")
 Part = tuple[PastVisit, list[TimedEvent]]
 Parts = AsyncIterator[Part]
 ReportSkipped = Callable[[str], None]
@@ -334,18 +333,6 @@ def _cursor_ms(cursor: str) -> int:
     """The time in a cursor, `parent#time#id`; 0 when it has none."""
     _, _, rest = cursor.rpartition("#")[0].rpartition("#")
     return int(rest) if rest.isdecimal() and len(rest) <= TIME_DIGITS else 0
-
-
-async def chunks(items: AsyncIterator[Item], size: int) -> AsyncIterator[list[Item]]:
-    """The items in order, in lists of this size; the last may be shorter."""
-    group: list[Item] = []
-    async for item in items:
-        group.append(item)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group
 
 
 def decode(answer: Answer | None, as_type: Any, otherwise: Any) -> Any:

@@ -17,7 +17,8 @@ from footfall_history.erasure import Eraser
 from footfall_history.event_log import TRANSIENT_LOG_ERRORS
 from footfall_history.ingest.attribution import Attributor, EffortLimit
 from footfall_history.ingest.slow_visits import SlowVisits
-from footfall_history.storage import in_parts, split_by_visit
+from footfall_history.parts import in_parts
+from footfall_history.storage import split_by_visit
 
 # Large enough that the cost of a command is small beside that of its documents, small enough to take under a second.
 _EVENTS_PER_BATCH = 1_000
@@ -58,7 +59,7 @@ class LogConsumer:
                 await self.dead_letters.put_entry(partition, entry, "not an EventBatch")
         outcomes: Outcomes = Counter()
         slow: list[tuple[str, EventBatch]] = []
-        for part in in_parts((batch for _, batch in decoded), lambda batch: len(batch.events), _EVENTS_PER_BATCH):
+        for part in in_parts((batch for _, batch in decoded), _EVENTS_PER_BATCH, lambda batch: len(batch.events)):
             deferred = await self._store_or_defer(partition, part, outcomes)
             slow += split_by_visit(part, deferred).items()
         for entry, batch in decoded:

@@ -3,7 +3,7 @@
 `store` is the only module that talks to MongoDB. The modules of documents and timelines do no I/O.
 """
 
-from footfall_history.storage.arrivals import Arrival, Arrivals, Unstorable, group_by_visit, in_parts, split_by_visit
+from footfall_history.storage.arrivals import Arrival, Arrivals, Unstorable, group_by_visit, split_by_visit
 from footfall_history.storage.documents import (
     IMPORTED,
     NO_REVISION,

@@ -1,16 +1,14 @@
 """What batches from the event log bring for each visit."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
 from footfall.event.v1.event_pb2 import Event, EventBatch, EventContext
 from footfall_eventlog.admitted import InvalidEventError, transition_of
 from footfall_timeline import Transition, order_key
 
 from footfall_history.storage.documents import DEVICE_FIELDS, Document, event_document, has_same_content
-
-Item = TypeVar("Item")
 
 _START_FIELDS: Final = ("browser_visit_id", *DEVICE_FIELDS)
 
@@ -121,20 +119,6 @@ def split_by_visit(batches: Iterable[EventBatch], visit_ids: Collection[str]) ->
             part.events.add().CopyFrom(event)
             part.events[-1].context_index = positions[key]
     return parts
-
-
-def in_parts(items: Iterable[Item], size_of: Callable[[Item], int], limit: int) -> Iterator[list[Item]]:
-    """The items in order, in lists that end when the sizes of their items reach a limit."""
-    part: list[Item] = []
-    size = 0
-    for item in items:
-        part.append(item)
-        size += size_of(item)
-        if size >= limit:
-            yield part
-            part, size = [], 0
-    if part:
-        yield part
 
 
 def context_of(event: Event, batch: EventBatch) -> EventContext:
