@@ -120,7 +120,8 @@ class DeadLetterQueue:
 
     async def put(self, number: int, unstorable: Collection[Unstorable]) -> PutResult:
         """Store events of a partition as dead letters. Raises DeadLettersFullError, and then stores none."""
-        letters = {dead_letter_id(one.batch): (one.batch.SerializeToString(), one.reason) for one in unstorable}
+        batches = [(one.batch, one.reason) for one in unstorable]
+        letters = {dead_letter_id(batch): (batch.SerializeToString(), reason) for batch, reason in batches}
         if letters:
             reasons = sorted({reason for _, reason in letters.values()})
             _log.error("events became dead letters", partition=number, count=len(letters), reasons=reasons)
