@@ -55,26 +55,53 @@ function showList() {
   ]));
 }
 
-/** The schema, with a reference resolved. */
-function resolved(schema) {
-  return schema && schema.$ref ? description.components.schemas[schema.$ref.split('/').pop()] : schema || {};
+/** The limits of a value, which may be null. */
+function limits(schema) {
+  const names = ['format', 'minLength', 'maxLength', 'minimum', 'maximum', 'minItems', 'maxItems', 'pattern'];
+  return [schema, ...(schema.anyOf || [])].flatMap((one) =>
+    names.filter((name) => ![undefined, 'int64'].includes(one[name])).map((name) => `${name} ${one[name]}`)).join(', ');
 }
 
-/** A short text for a schema, with two levels of properties. */
+/** A property: a comment with its meaning and limits, and its type. An optional one has a question mark. */
+function propertySketch(key, schema, isRequired) {
+  const bounds = limits(schema);
+  return `  // ${plain(schema.description)}${bounds && ` (${bounds})`}\n  ${key}${isRequired ? '' : '?'}: ${sketch(schema, 1)}`;
+}
+
+/** The name of the schema that this one refers to. */
+function nameOf(schema) {
+  return schema.$ref.split('/').pop();
+}
+
+/** A text for a schema, with its properties. Inside it, other schemas have only their name. */
 function sketch(schema, depth = 0) {
-  const found = resolved(schema);
+  if (schema.$ref && depth) return nameOf(schema);
+  const found = schema.$ref ? description.components.schemas[nameOf(schema)] : schema;
   if (found.enum) return found.enum.map((value) => JSON.stringify(value)).join(' | ');
-  const choices = found.anyOf || found.oneOf;
-  if (choices) return choices.map((one) => sketch(one, depth)).join(depth ? ' | ' : '\nor ');
+  if (found.anyOf) return found.anyOf.map((one) => sketch(one, depth)).join(depth ? ' | ' : '\nor ');
   if (found.type === 'array') return `[${sketch(found.items, depth + 1)}]`;
   if (found.properties) {
-    const name = schema.$ref ? schema.$ref.split('/').pop() : 'object';
-    if (depth > 1) return name;
-    const indent = '  '.repeat(depth + 1);
-    const lines = Object.entries(found.properties).map(([key, value]) => `${indent}${key}: ${sketch(value, depth + 1)}`);
-    return `{\n${lines.join('\n')}\n${'  '.repeat(depth)}}`;
+    const required = new Set(found.required);
+    const lines = Object.entries(found.properties).map(([key, value]) => propertySketch(key, value, required.has(key)));
+    return `{\n${lines.join('\n')}\n}`;
   }
   return [].concat(found.type || 'any').join(' | ');
+}
+
+/** The names of all schemas that a part of the description refers to, directly or by other schemas. */
+function schemaNames(part, names = new Set()) {
+  for (const [, name] of JSON.stringify(part).matchAll(/#\/components\/schemas\/(\w+)/g)) {
+    if (names.has(name)) continue;
+    names.add(name);
+    schemaNames(description.components.schemas[name], names);
+  }
+  return names;
+}
+
+function showSchema(name) {
+  return element('details', {},
+    element('summary', {}, element('code', {}, name), ` ${plain(description.components.schemas[name].description)}`),
+    element('pre', {}, sketch({ $ref: name })));
 }
 
 function field(parameter) {
@@ -108,14 +135,17 @@ function showOperation() {
     content ? element('h3', {}, 'Body') : '',
     content ? element('pre', {}, sketch(content.schema)) : '',
     element('h3', {}, 'Responses'),
-    element('table', {}, element('tbody', {}, ...Object.entries(operation.responses).map(answerRow))));
+    element('table', {}, element('tbody', {}, ...Object.entries(operation.responses).map(answerRow))),
+    element('h3', {}, 'Objects'),
+    ...[...schemaNames([operation.requestBody || {}, operation.responses])].map(showSchema));
 }
 
-function answerRow([status, response]) {
+function answerRow([status, described]) {
+  const response = described.$ref ? description.components.responses[described.$ref.split('/').pop()] : described;
   const schemas = Object.values(response.content || {}).map((one) => one.schema).filter(Boolean);
-  const isError = status >= '400' || status === 'default';
+  const isError = status >= '400';
   return element('tr', {}, element('td', {}, status),
-    element('td', {}, response.description, schemas.length && !isError ? element('pre', {}, sketch(schemas[0])) : ''));
+    element('td', {}, plain(response.description), schemas.length && !isError ? element('pre', {}, sketch(schemas[0])) : ''));
 }
 
 function authorization() {
@@ -180,7 +210,8 @@ function show(answer, operation, url, response, text) {
 
 async function start() {
   description = await (await fetch('/openapi.json')).json();
-  document.getElementById('about').textContent = plain(description.info.description);
+  document.getElementById('about').replaceChildren(
+    ...plain(description.info.description).split('\n\n').map((text) => element('p', {}, text)));
   document.getElementById('find').addEventListener('input', showList);
   addEventListener('hashchange', showOperation);
   showOperation();

@@ -1,8 +1,10 @@
 """Health and metrics: /healthz, /readyz and /metrics."""
 
 from collections.abc import Awaitable, Callable
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
@@ -16,14 +18,16 @@ _METRICS = CONTENT_TYPE_LATEST
 class Health(msgspec.Struct):
     """The process is alive."""
 
-    status: str = "ok"
+    status: Annotated[str, Meta(description="Always `ok`.")] = "ok"
 
 
 class Readiness(msgspec.Struct):
     """Whether this gateway and the needed services are ready, and which of these services are."""
 
-    ready: bool
-    services: dict[str, bool]
+    ready: Annotated[bool, Meta(description="Whether this gateway serves, and every service in `services` is ready.")]
+    services: Annotated[
+        dict[str, bool], Meta(description="Whether each needed service is ready: `collector`, `identity`, `history`.")
+    ]
 
 
 class Probes:
@@ -37,7 +41,7 @@ class Probes:
     def api(self) -> Api:
         """The operations."""
         operations = [
-            Operation("getHealth", "GET", "/healthz", self.health, NoQuery, Health, required_scope=None),
+            Operation("getHealth", "GET", "/healthz", self.health, NoQuery, Health, required_scope=None, never={503}),
             _readiness("getReadiness", "/readyz", self.readiness),
             _readiness("getReadinessForBeacons", "/readyz/beacons", self.readiness_for_beacons),
             _readiness("getReadinessForQueries", "/readyz/queries", self.readiness_for_queries),

@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 from starlette.responses import Response
 
 
@@ -36,17 +38,17 @@ def format_error(error: msgspec.ValidationError, whole: str = "body") -> str:
 class ProblemDetails(msgspec.Struct):
     """An error (RFC 9457)."""
 
-    type: str
-    title: str
-    status: int
-    detail: str
+    type: Annotated[str, Meta(description="Always `about:blank`: the status says what kind of error it is.")]
+    title: Annotated[str, Meta(description="The name of the status.")]
+    status: Annotated[int, Meta(description="The status of the response.", ge=400, le=599)]
+    detail: Annotated[str, Meta(description="What is wrong, in English. Begins with the name of a wrong field.")]
 
 
 class HistoryError(msgspec.Struct):
     """An error of the History API."""
 
-    code: int
-    message: str
+    code: Annotated[int, Meta(description="The status of the response.", ge=400, le=599)]
+    message: Annotated[str, Meta(description="What is wrong, in English. Begins with the name of a wrong field.")]
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,12 +47,21 @@ class ContactsApi:
         contact, link = "/contacts/{contactId}", "/identities/{identityId}/contact"
         given, made, manage = resources.ContactBody, resources.Contact, KeyScope.CONTACTS
         return [
-            Operation("putContact", "PUT", contact, self.put, NoQuery, made, body=given, required_scope=manage),
+            Operation("putContact", "PUT", contact, self.put, NoQuery, made, given, manage, never={404}),
             Operation("getContact", "GET", contact, self.get, NoQuery, made),
             Operation("deleteContact", "DELETE", contact, self.delete, NoQuery, required_scope=manage),
             Operation("getPerson", "GET", f"{contact}/person", self.person, PersonQuery, resources.Person),
             Operation("linkContact", "PUT", link, self.link, NoQuery, resources.Link, resources.LinkBody, manage),
-            Operation("unlinkContact", "DELETE", link, self.unlink, NoQuery, required_scope=manage),
+            Operation(
+                "unlinkContact",
+                "DELETE",
+                link,
+                self.unlink,
+                NoQuery,
+                required_scope=manage,
+                errors={409: "The identity is not linked to a contact."},
+                never={404},
+            ),
             Operation("listLinks", "GET", "/identities/{identityId}/links", self.links, LinksQuery, resources.Links),
         ]
 
@@ -112,7 +121,10 @@ class ContactsApi:
         return Response(status_code=204)
 
     async def links(self, call: Call[LinksQuery, None]) -> Response:
-        """The link decisions of an identity: who or which rule made each, and the candidates of an ambiguous one."""
+        """The link decisions of an identity: who or which rule made each, and the candidates of an ambiguous one.
+
+        Of an identity at most 1,000 decisions are kept: each further one removes the oldest decision of a rule.
+        """
         request = identity.ListContactLinksRequest(
             identity_id=call.path["identityId"], page_size=call.query.page_size, page_token=call.query.page_token
         )

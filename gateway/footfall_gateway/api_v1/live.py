@@ -15,6 +15,7 @@ from footfall_gateway import metrics
 from footfall_gateway.api_v1 import resources
 from footfall_gateway.auth import Authenticator, Principal
 from footfall_gateway.backends import Backends
+from footfall_gateway.fields import IdentityId, SiteName, Time
 from footfall_gateway.history_api import Event, event, milliseconds
 from footfall_gateway.http import (
     ID_SEPARATOR,
@@ -46,25 +47,29 @@ class LiveQuery(msgspec.Struct):
 class LiveTransition(msgspec.Struct, rename="camel"):
     """A change of a visitor's state or identity."""
 
-    visitor: resources.Visitor
-    previous_state: resources.State
-    previous_identity_id: str | None
-    change_time: int
+    visitor: Annotated[resources.Visitor, Meta(description="The visitor after the change.")]
+    previous_state: Annotated[resources.State, Meta(description="The state before the change.")]
+    previous_identity_id: Annotated[
+        IdentityId | None, Meta(description="The identity before the change; null: the visitor was anonymous.")
+    ]
+    change_time: Annotated[Time, Meta(description="When the change became known (ms).")]
 
 
 class LiveEvent(msgspec.Struct, rename="camel"):
     """An event that has arrived, and the visitor at the time of the event as known so far."""
 
-    site: str
-    event: Event
-    visitor: resources.VisitorSnapshot
+    site: SiteName
+    event: Annotated[Event, Meta(description="The event.")]
+    visitor: Annotated[
+        resources.VisitorSnapshot, Meta(description="The visitor at the time of the event, as known so far.")
+    ]
 
 
 class LiveMessage(msgspec.Struct):
     """The data of a message, by the name of its event."""
 
-    transition: LiveTransition
-    event: LiveEvent
+    transition: Annotated[LiveTransition, Meta(description="The data of a message with `event: transition`.")]
+    event: Annotated[LiveEvent, Meta(description="The data of a message with `event: event`.")]
 
 
 class LiveApi:
@@ -87,7 +92,15 @@ class LiveApi:
         media_type = STREAM_HEADERS["content-type"]
         return [
             Operation(
-                "watchLive", "GET", "/live", self.live, LiveQuery, LiveMessage, headers=headers, media_type=media_type
+                "watchLive",
+                "GET",
+                "/live",
+                self.live,
+                LiveQuery,
+                LiveMessage,
+                headers=headers,
+                media_type=media_type,
+                errors={409: f"`{_ID_HEADER}` is too old: messages after it are no longer available ({_EXPIRED})."},
             )
         ]
 

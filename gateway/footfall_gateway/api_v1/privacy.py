@@ -2,12 +2,13 @@
 
 from collections.abc import AsyncIterator, Callable
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 from footfall.history.v1 import history_service_pb2 as history
 from footfall.history.v1 import visit_pb2
 from footfall.identity.v1 import identity_service_pb2 as identity
+from msgspec import Meta
 from starlette.responses import Response, StreamingResponse
 
 from footfall_gateway import history_api
@@ -15,6 +16,7 @@ from footfall_gateway.api_v1 import resources
 from footfall_gateway.api_v1.receipts import DeadLetter
 from footfall_gateway.auth import KeyScope, Principal
 from footfall_gateway.backends import Backends
+from footfall_gateway.fields import JsonObject, SiteName
 from footfall_gateway.http import Call, NoQuery, Operation, json_response
 from footfall_gateway.problem import Problem
 
@@ -22,36 +24,51 @@ NDJSON = "application/x-ndjson"
 
 
 class ExportLine(msgspec.Struct, omit_defaults=True, rename="camel"):
-    """One line of an export: an identity, contact, link, visit, session, page or event, with further data about it."""
+    """One line of an export: an identity, contact, link, visit, session, page or event, with further data about it.
 
-    identity: history_api.Identity | None = None
-    profile: msgspec.Raw | None = None
-    """With `identity`: the merged data of its SignIns and UserInfos."""
-    contact: resources.Contact | None = None
-    """The contact that the identity is linked to."""
-    link: resources.Link | None = None
-    visit: history_api.Visit | None = None
-    user_agent: history_api.UserAgent | None = None
-    """With `visit`: its browser."""
-    session: history_api.Session | None = None
-    page: history_api.Page | None = None
-    event: history_api.Event | None = None
-    dead_letter: DeadLetter | None = None
-    """With `event`: it could not be stored, and is kept as a dead letter."""
-    stamp: resources.VisitorSnapshot | None = None
-    """With `event`: the visitor at its time. Without an identity: before the visit first named this identity."""
-    network: str = ""
-    """With `event`: the network of the sender's address."""
-    site: str = ""
-    """With `visit` and `event`: the website."""
-    assurance: resources.Assurance | None = None
-    """With `session` and a transition: claimed by the page, or proven by a token of the website's server."""
-    assurance_reason: str = ""
-    """With a transition: the reason for its assurance."""
-    proven: msgspec.Raw | None = None
-    """With a transition: the accepted claims of its token other than the user id."""
-    imported: bool = False
-    """With `event`: it was imported from another server."""
+    A key is left out when the line does not have it.
+    """
+
+    identity: Annotated[history_api.Identity | None, Meta(description="The identity. In the first line.")] = None
+    profile: Annotated[
+        JsonObject | None, Meta(description="With `identity`: the merged data of its SignIns and UserInfos.")
+    ] = None
+    contact: Annotated[resources.Contact | None, Meta(description="The contact that the identity is linked to.")] = None
+    link: Annotated[resources.Link | None, Meta(description="A decision about the contact of the identity.")] = None
+    visit: Annotated[history_api.Visit | None, Meta(description="A visit that named the identity.")] = None
+    user_agent: Annotated[history_api.UserAgent | None, Meta(description="With `visit`: its browser.")] = None
+    session: Annotated[history_api.Session | None, Meta(description="A session of the identity.")] = None
+    page: Annotated[history_api.Page | None, Meta(description="A page entry of the identity.")] = None
+    event: Annotated[history_api.Event | None, Meta(description="An event of the identity.")] = None
+    dead_letter: Annotated[
+        DeadLetter | None, Meta(description="With `event`: it could not be stored, and is kept as a dead letter.")
+    ] = None
+    stamp: Annotated[
+        resources.VisitorSnapshot | None,
+        Meta(
+            description="With `event`: the visitor at its time. Without an identity: before the visit first named this "
+            "identity."
+        ),
+    ] = None
+    network: Annotated[
+        str, Meta(description="With `event`: the network of the sender's address, an IPv4 /24 or IPv6 /48.")
+    ] = ""
+    site: Annotated[SiteName, Meta(description="With `visit` and `event`: the website.")] = ""
+    assurance: Annotated[
+        resources.Assurance | None,
+        Meta(
+            description="With `session` and a transition: `claimed` by the page, or `proven` by a token of the "
+            "website's server."
+        ),
+    ] = None
+    assurance_reason: Annotated[
+        resources.AssuranceReason, Meta(description="With a transition: the reason for its assurance.")
+    ] = ""
+    proven: Annotated[
+        JsonObject | None,
+        Meta(description="With a transition: the accepted claims of its token other than the user id."),
+    ] = None
+    imported: Annotated[bool, Meta(description="With `event`: it was imported from another server.")] = False
 
 
 def _visit(stored: visit_pb2.Visit) -> ExportLine:
@@ -114,6 +131,8 @@ class PrivacyApi:
                 resources.Erased,
                 required_scope=KeyScope.ERASE,
                 also={202: resources.Erased},
+                errors={409: "`ERASURE_KEY` is not set, so nothing can be erased."},
+                never={404},
             ),
         ]
 
@@ -121,8 +140,8 @@ class PrivacyApi:
         """Everything stored about an identity, one JSON object a line.
 
         Includes the anonymous events of a visit before it first named this identity. Does not include live state,
-        recent changes and the event log, which repeat these lines, nor audit lines and tombstones, which have only
-        keyed hashes of the person.
+        recent changes and the event log, which repeat these lines, nor audit lines and marks of erasures, which have
+        only keyed hashes of the person.
 
         An interrupted export ends without its last chunk, so the client receives an incomplete response.
         """
@@ -140,6 +159,9 @@ class PrivacyApi:
 
     async def erase(self, call: Call[NoQuery, None]) -> Response:
         """Erase an identity's data in all services. A repeated request changes nothing.
+
+        Ids, times, types and sites of its events remain, and so does the contact it was linked to. The event log and
+        backups are not changed.
 
         202 and `history: pending`: history has not erased its data yet, and will do so by itself. Repeat the request to
         see when it is done: then it is answered 200.

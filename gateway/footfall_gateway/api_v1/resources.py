@@ -1,18 +1,34 @@
 """The resources of `/api/v1`. Times are milliseconds since the epoch."""
 
-from typing import Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from footfall.event.v1 import event_pb2
 from footfall.history.v1 import history_service_pb2, visit_pb2
 from footfall.identity.v1 import contact_pb2, visitor_pb2
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
+from footfall_gateway.fields import (
+    ContactId,
+    EventId,
+    GlobalVisitId,
+    IdentityId,
+    NextPageToken,
+    PageTitle,
+    PageUrl,
+    SiteName,
+    Time,
+    Uuid,
+    VisitId,
+)
 from footfall_gateway.history_api import Identity, milliseconds
 
 State = Literal["ANONYMOUS", "RECOGNIZED", "AUTHENTICATED"]
 Assurance = Literal["claimed", "proven"]
 LinkStatus = Literal["linked", "ambiguous", "unlinked"]
+_ASSURANCE: Final = Meta(
+    description="`proven`: a token of the website's server proves it. `claimed`: the page says it. null: a SignOut."
+)
 LinkRule = Literal["EmailAddress", "PhoneNumber", "FirstName+LastName", "manual"]
 
 STATES: dict[State, visitor_pb2.VisitorState.ValueType] = {
@@ -24,159 +40,221 @@ _STATE_NAMES = {number: name for name, number in STATES.items()}
 _ASSURANCES: dict[int, Assurance] = {event_pb2.ASSURANCE_CLAIMED: "claimed", event_pb2.ASSURANCE_PROVEN: "proven"}
 
 
+VisitorState = Annotated[
+    State,
+    Meta(
+        description="`AUTHENTICATED`: signed in. `RECOGNIZED`: named by the website, but not or no longer signed in. "
+        "`ANONYMOUS`: not named."
+    ),
+]
+OwnIdentityId = Annotated[IdentityId | None, Meta(description="The identity; null: the visitor is anonymous.")]
+OpenSessionId = Annotated[Uuid | None, Meta(description="The open session; null unless `AUTHENTICATED`.")]
+AssuranceReason = Annotated[
+    str, Meta(description="Why the assurance is what it is, for instance `token_valid` or `no_key`.")
+]
+Name = Annotated[str, Meta(extra_json_schema={"maxLength": 256})]
+EmailAddresses = Annotated[
+    list[str],
+    Meta(description="E-mail addresses. Compared regardless of case.", extra_json_schema={"maxItems": 32}),
+]
+PhoneNumbers = Annotated[
+    list[str],
+    Meta(
+        description="Telephone numbers, with `+` and country code unless `IDENTITY_PHONE_REGION` is set.",
+        extra_json_schema={"maxItems": 32},
+    ),
+]
+FirstName = Annotated[Name, Meta(description="The first name; empty: not known.")]
+LastName = Annotated[Name, Meta(description="The last name; empty: not known.")]
+Title = Annotated[Name, Meta(description="The title, for instance `Dr.`; empty: none.")]
+
+
 class Visitor(msgspec.Struct, rename="camel"):
     """The live state of a visitor."""
 
-    visit_id: str
-    global_visit_id: str | None
-    site: str
-    state: State
-    identity_id: str | None
-    session_id: str | None
-    contact_id: str | None
-    last_event_time: int
-    url: str | None
-    """The last page of the visitor."""
-    title: str | None
-    """The title of that page."""
+    visit_id: VisitId
+    global_visit_id: GlobalVisitId | None
+    site: SiteName
+    state: VisitorState
+    identity_id: OwnIdentityId
+    session_id: OpenSessionId
+    contact_id: Annotated[
+        ContactId | None, Meta(description="The contact that the identity is linked to; null: none, or not known now.")
+    ]
+    last_event_time: Annotated[Time, Meta(description="When the last event of the visit happened (ms).")]
+    url: Annotated[PageUrl | None, Meta(description="The address of the visitor's last page; null: not known.")]
+    title: Annotated[PageTitle | None, Meta(description="The title of that page; null: not known.")]
 
 
 class Visitors(msgspec.Struct, rename="camel"):
     """The visitors on the site now, latest activity first."""
 
-    visitors: list[Visitor]
-    next_page_token: str | None
+    visitors: Annotated[list[Visitor], Meta(description="One page of visitors. May be empty although more follow.")]
+    next_page_token: NextPageToken | None
 
 
 class VisitorSnapshot(msgspec.Struct, rename="camel"):
     """The state and identity of a visitor at one time."""
 
-    state: State
-    identity_id: str | None
-    session_id: str | None
+    state: VisitorState
+    identity_id: OwnIdentityId
+    session_id: OpenSessionId
 
 
 class Evidence(msgspec.Struct, rename="camel"):
     """The event of a transition."""
 
-    event_id: str
-    event_name: str
-    event_time: int
+    event_id: EventId
+    event_name: Annotated[
+        str, Meta(description="`SignIn`, `UserInfo` or `SignOut`; empty: not stored yet, or no longer.")
+    ]
+    event_time: Annotated[Time, Meta(description="When the event happened, with the clock corrected (ms).")]
 
 
 class Transition(msgspec.Struct, rename="camel"):
     """One transition of a visit, the rule that applied, and its effect."""
 
-    rule: str
-    effect: str
-    assurance: Assurance | None
-    """Whether the page claims the identity, or a token of the website's server proves it."""
-    assurance_reason: str | None
-    evidence: list[Evidence]
-    before: VisitorSnapshot
-    after: VisitorSnapshot
+    rule: Annotated[str, Meta(description="The rule that applied, for instance `sign_in.opens_session`.")]
+    effect: Annotated[str, Meta(description="What changed, or why nothing changed, in English. For people.")]
+    assurance: Annotated[Assurance | None, _ASSURANCE]
+    assurance_reason: Annotated[AssuranceReason | None, Meta(description="Why; null for a SignOut.")]
+    evidence: Annotated[list[Evidence], Meta(description="The event that is the evidence.", min_length=1, max_length=1)]
+    before: Annotated[VisitorSnapshot, Meta(description="The visitor before the transition.")]
+    after: Annotated[VisitorSnapshot, Meta(description="The visitor after the transition.")]
 
 
 class Explanation(msgspec.Struct, rename="camel"):
     """The evidence for a visit's identity: its timeline, in order."""
 
-    visit_id: str
-    site: str
-    state: State
-    identity_id: str | None
-    transitions: list[Transition]
-    truncated: bool
-    """The visit has had more than `MAX_TRANSITIONS_PER_VISIT` transitions; the others were ignored."""
-    next_page_token: str | UnsetType = UNSET
-    """Only when there are more transitions."""
+    visit_id: VisitId
+    site: SiteName
+    state: VisitorState
+    identity_id: OwnIdentityId
+    transitions: Annotated[list[Transition], Meta(description="The transitions, in order. Empty: none.")]
+    truncated: Annotated[
+        bool,
+        Meta(
+            description="Whether the visit has had more than `MAX_TRANSITIONS_PER_VISIT` transitions. Only the "
+            "earliest count."
+        ),
+    ]
+    next_page_token: (
+        Annotated[str, Meta(description="Where the next page begins, for `page_token`; absent on the last one.")]
+        | UnsetType
+    ) = UNSET
 
 
 class ContactBody(msgspec.Struct, rename="camel"):
     """The new values of a contact. A key that is left out becomes empty."""
 
-    email_addresses: list[str] = []
-    phone_numbers: list[str] = []
-    first_name: str = ""
-    last_name: str = ""
-    title: str = ""
+    email_addresses: EmailAddresses = []
+    phone_numbers: PhoneNumbers = []
+    first_name: FirstName = ""
+    last_name: LastName = ""
+    title: Title = ""
 
 
 class Contact(msgspec.Struct, rename="camel"):
     """A person in the contact center's directory."""
 
-    contact_id: str
-    email_addresses: list[str]
-    phone_numbers: list[str]
-    first_name: str
-    last_name: str
-    title: str
+    contact_id: ContactId
+    email_addresses: EmailAddresses
+    phone_numbers: PhoneNumbers
+    first_name: FirstName
+    last_name: LastName
+    title: Title
 
 
 class Person(msgspec.Struct, rename="camel"):
     """A contact with the identities linked to it, in the order of their ids, each with its visits."""
 
-    contact: Contact
-    identities: list[Identity]
-    next_page_token: str | None
-    """Set when there are more identities."""
+    contact: Annotated[Contact, Meta(description="The contact.")]
+    identities: Annotated[list[Identity], Meta(description="The identities linked to the contact, with `visits`.")]
+    next_page_token: NextPageToken | None
 
 
 class LinkBody(msgspec.Struct, rename="camel"):
     """A link to make."""
 
-    contact_id: str
-    actor: str = ""
-    """The person who decides, when several people share the key. Stored with the name of the key."""
+    contact_id: ContactId
+    actor: Annotated[
+        str, Meta(description="The person who decides, when several share the key. Stored after the name of the key.")
+    ] = ""
 
 
 class LinkEvidence(msgspec.Struct, rename="camel"):
     """An event whose data matched a rule."""
 
-    visit_id: str
-    event_id: str
-    attribute: str
-    assurance: Assurance | None
+    visit_id: VisitId
+    event_id: EventId
+    attribute: Annotated[
+        str, Meta(description="What matched: `EmailAddress`, `PhoneNumber`, `FirstName` or `LastName`.")
+    ]
+    assurance: Annotated[Assurance | None, _ASSURANCE]
 
 
 class Link(msgspec.Struct, rename="camel"):
     """One decision about the contact of an identity."""
 
-    identity_id: str
-    contact_id: str | None
-    status: LinkStatus
-    rule: LinkRule | None
-    candidate_contact_ids: list[str]
-    actor: str
-    create_time: int
-    end_time: int | None
-    evidence: list[LinkEvidence]
-    assurance: Assurance | None
-    """The weakest assurance in the evidence of a rule's link."""
+    identity_id: IdentityId
+    contact_id: Annotated[ContactId | None, Meta(description="The contact; null unless `linked`.")]
+    status: Annotated[
+        LinkStatus,
+        Meta(
+            description="`linked`: to one contact. `ambiguous`: a rule matches several contacts. `unlinked`: no rule "
+            "matches, or a person has undone the link."
+        ),
+    ]
+    rule: Annotated[
+        LinkRule | None, Meta(description="What decided; `manual`: a person. null: no rule matches any contact.")
+    ]
+    candidate_contact_ids: Annotated[
+        list[str],
+        Meta(description="The contacts that match, when `ambiguous`; else empty.", extra_json_schema={"maxItems": 100}),
+    ]
+    actor: Annotated[Name, Meta(description="Who decided: `rule`, or the name of the key, and the person after `/`.")]
+    create_time: Annotated[Time, Meta(description="When it was decided (ms).")]
+    end_time: Annotated[Time | None, Meta(description="When the next decision replaced it (ms); null: it is in force.")]
+    evidence: Annotated[
+        list[LinkEvidence], Meta(description="The events whose data matched. Empty for `manual` and `unlinked`.")
+    ]
+    assurance: Annotated[
+        Assurance | None, Meta(description="The weakest assurance in the evidence; null without evidence.")
+    ]
 
 
 class Links(msgspec.Struct, rename="camel"):
-    """The link decisions of an identity, newest first. The one without `endTime` is in force."""
+    """The link decisions of an identity, newest first. The one whose `endTime` is null is in force."""
 
-    links: list[Link]
-    next_page_token: str | None
+    links: Annotated[list[Link], Meta(description="One page of decisions.")]
+    next_page_token: NextPageToken | None
 
 
 class Erased(msgspec.Struct, rename="camel"):
     """The extent of an erasure."""
 
-    history: Literal["done", "pending"]
-    """pending: history did not answer in time, and erases its data later."""
-    identity_erased: bool
-    """Whether the identity was stored."""
-    live_visits: int
-    """Live visits that named the identity."""
-    links: int
-    visits: int | None
-    """Visits in history that named the identity; null while history is pending."""
-    events: int | None
-    """Events in history whose identity and content were erased, and dead letters that were removed; null: pending."""
-    log_clean_time: int
-    """When the event log no longer contains the person's events."""
+    history: Annotated[
+        Literal["done", "pending"],
+        Meta(description="`pending`: history did not answer in time, and erases its data later."),
+    ]
+    identity_erased: Annotated[bool, Meta(description="Whether the identity was stored.")]
+    live_visits: Annotated[int, Meta(description="The number of live visits that named the identity.", ge=0)]
+    links: Annotated[int, Meta(description="The number of link decisions erased.", ge=0)]
+    visits: Annotated[
+        Annotated[int, Meta(ge=0)] | None,
+        Meta(description="The number of visits in history that named the identity; null while history is pending."),
+    ]
+    events: Annotated[
+        Annotated[int, Meta(ge=0)] | None,
+        Meta(
+            description="The number of events in history whose identity and content were erased, and of dead letters "
+            "that were removed; null while history is pending."
+        ),
+    ]
+    log_clean_time: Annotated[
+        Time,
+        Meta(description="When the event log no longer contains the person's events, if history has read it (ms)."),
+    ]
 
 
 _LINK_STATUS: dict[int, LinkStatus] = {

@@ -3,7 +3,7 @@
 from footfall_gateway.beacons.batcher import Bounds
 from footfall_gateway.beacons.connection import LOOK_EVERY_S, BoundedConnection, cut_off_slow_clients
 from footfall_gateway.beacons.cors import Cors, RawHeaders
-from footfall_gateway.beacons.description import BEACON_DESCRIPTION
+from footfall_gateway.beacons.description import BEACON_DESCRIPTION, NewEvent
 from footfall_gateway.beacons.endpoint import BeaconEndpoint
 from footfall_gateway.beacons.envelope import BeaconError, BeaconEvent, Envelope, decode_beacon, to_int64
 from footfall_gateway.beacons.fast_path import beacon_protocol

@@ -6,17 +6,19 @@ import binascii
 import re
 from collections import Counter
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
+from footfall_eventlog.events import MAX_EVENTS
 from footfall_eventlog.sites import Site, Sites
+from msgspec import Meta
 from starlette.types import Receive, Scope, Send
 
 from footfall_gateway import metrics
 from footfall_gateway.beacons.connection import MAX_PIXEL_QUERY
 from footfall_gateway.beacons.cors import MAX_ORIGIN_LENGTH, Cors, RawHeaders
 from footfall_gateway.beacons.envelope import BeaconError, Envelope, Rejection, TooManyEventsError, decode_beacon
-from footfall_gateway.beacons.intake import Intake, Outcome, Sender, now_ms
+from footfall_gateway.beacons.intake import REASONS, Intake, Outcome, Sender, now_ms
 from footfall_gateway.beacons.rate_limit import RateLimiter
 from footfall_gateway.http import BodyReader, ClientGoneError, require_plain
 from footfall_gateway.problem import Problem
@@ -43,21 +45,34 @@ _encode = msgspec.json.Encoder().encode
 
 
 class RejectedEvent(msgspec.Struct, omit_defaults=True):
-    """An event that was not stored. `retry`: send it again."""
+    """An event that was not stored."""
 
-    index: int
-    event_id: str | None = msgspec.field(name="eventID")
-    reason: str
-    message: str
-    retry: bool = False
+    index: Annotated[int, Meta(description="The position of the event in the beacon, from 0.", ge=0)]
+    event_id: Annotated[
+        str | None,
+        Meta(description="`eventID` as sent, cut to 64 characters; null: not given."),
+    ] = msgspec.field(name="eventID")
+    reason: Annotated[
+        str,
+        Meta(
+            description="Why. Later versions may have more reasons.",
+            extra_json_schema={"examples": [*sorted(REASONS.values()), "unavailable"]},
+        ),
+    ]
+    message: Annotated[str, Meta(description="The field and its rule, in English.")]
+    retry: Annotated[bool, Meta(description="Whether to send the event again. Only for the reason `unavailable`.")] = (
+        False
+    )
 
 
 class BeaconResponse(msgspec.Struct, omit_defaults=True):
-    """The outcome of a beacon that was not stored completely. `message`: what is wrong with the beacon as a whole."""
+    """The outcome of a beacon that was not stored completely."""
 
-    accepted: int
-    rejected: list[RejectedEvent]
-    message: str = ""
+    accepted: Annotated[
+        int, Meta(description="The number of events that are on disk, or left out for Global Privacy Control.", ge=0)
+    ]
+    rejected: Annotated[list[RejectedEvent], Meta(description="The events that are not stored.", max_length=MAX_EVENTS)]
+    message: Annotated[str, Meta(description="What is wrong with the request as a whole. Left out: nothing.")] = ""
 
 
 class PendingBeacon(NamedTuple):

@@ -8,7 +8,9 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 from footfall_eventlog.events import MAX_EVENT_BYTES, MAX_EVENTS
+from msgspec import Meta
 
+from footfall_gateway.fields import LAST_MS, SentGlobalVisitId, SentUuid, SiteName
 from footfall_gateway.problem import format_error
 
 _INT64_MAX = 2**63 - 1
@@ -34,28 +36,73 @@ class TooManyEventsError(BeaconError):
 Milliseconds = int | float
 """A time of the sender's clock. `performance.timeOrigin + performance.now()` has a fraction, which `to_int64` drops."""
 
-Json = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"description": "Stored as `value` unless an object."})]
+EventName = Annotated[
+    str,
+    Meta(
+        description="The name. `SignIn`, `UserInfo` and `SignOut` say who the visitor is.",
+        extra_json_schema={"minLength": 1, "maxLength": 256},
+    ),
+]
+SentEventId = Annotated[
+    SentUuid, Meta(description="The event: a new UUID, which every retry sends again. Stored once in its visit.")
+]
+SentVisitId = Annotated[SentUuid, Meta(description="The visit.")]
+Timestamp = Annotated[
+    Milliseconds,
+    Meta(
+        description="When the event happened, by the sender's clock (ms). A fraction is cut off.",
+        extra_json_schema={"minimum": 1, "maximum": LAST_MS},
+    ),
+]
+SentPageId = Annotated[
+    str,
+    Meta(
+        description="The page entry: `browserPageID` in the History API. No control characters.",
+        extra_json_schema={"pattern": r"^[^\u0000-\u001f\u007f-\u009f]{0,128}$"},
+    ),
+]
+SentUrl = Annotated[str, Meta(description="The address of the page.", extra_json_schema={"maxLength": 8_192})]
+SentCategory = Annotated[
+    str,
+    Meta(
+        description="Categories, separated by semicolons. Empty: those of `CATEGORIES_FILE`.",
+        extra_json_schema={"maxLength": 1_024},
+    ),
+]
+LanguageCode = Annotated[
+    str, Meta(description="The language of the page, for instance `en-US`.", extra_json_schema={"maxLength": 64})
+]
+SentSite = Annotated[
+    SiteName, Meta(description="The website. Not given: that of the envelope, or of the `Origin`, or else `default`.")
+]
+EventType = Annotated[str, Meta(description="Ignored: the six system events are `SYSTEM`, all others `BUSINESS`.")]
+Data = Annotated[
+    msgspec.Raw,
+    Meta(
+        description="Further data: a JSON object nested at most 32 levels deep, with at most 1,000 keys of at most 256 "
+        'characters. Another value is stored as `{"value": ...}`.'
+    ),
+]
 
 
 class BeaconEvent(msgspec.Struct, gc=False):
     """One event, with the keys of a Genesys Web Engagement event. `null` means not given; unknown keys are ignored.
 
-    The gateway checks the types; the collector checks everything else.
+    The gateway checks the types. The collector checks the limits, which are here for the API description.
     """
 
-    event_name: str | None = msgspec.field(name="eventName", default=None)
-    event_id: str | None = msgspec.field(name="eventID", default=None)
-    visit_id: str | None = msgspec.field(name="visitID", default=None)
-    timestamp: Milliseconds | None = None
-    page_id: str | None = msgspec.field(name="pageID", default=None)
-    url: str | None = None
-    category: str | None = None
-    language_code: str | None = msgspec.field(name="languageCode", default=None)
-    global_visit_id: str | None = msgspec.field(name="globalVisitID", default=None)
-    site: str | None = None
-    event_type: str | None = msgspec.field(name="eventType", default=None)
-    """Checked for its type only: the event type follows from the name."""
-    data: Json = msgspec.field(default_factory=msgspec.Raw)
+    event_name: EventName | None = msgspec.field(name="eventName", default=None)
+    event_id: SentEventId | None = msgspec.field(name="eventID", default=None)
+    visit_id: SentVisitId | None = msgspec.field(name="visitID", default=None)
+    timestamp: Timestamp | None = None
+    page_id: SentPageId | None = msgspec.field(name="pageID", default=None)
+    url: SentUrl | None = None
+    category: SentCategory | None = None
+    language_code: LanguageCode | None = msgspec.field(name="languageCode", default=None)
+    global_visit_id: SentGlobalVisitId | None = msgspec.field(name="globalVisitID", default=None)
+    site: SentSite | None = None
+    event_type: EventType | None = msgspec.field(name="eventType", default=None)
+    data: Data = msgspec.field(default_factory=msgspec.Raw)
     """Verbatim; empty when not given. `decode_beacon` wraps a value that is not an object."""
 
 

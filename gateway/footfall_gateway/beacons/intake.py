@@ -19,7 +19,10 @@ _CONTEXT_BYTES = 256
 """Approximate size of a request's own fields (user agent, origin, address) on the wire."""
 _FULL_RETRY_S = 1
 
-_REASONS = {number: name.removeprefix("REJECT_REASON_").lower() for name, number in collector.RejectReason.items()}
+REASONS = {
+    number: name.removeprefix("REJECT_REASON_").lower() for name, number in collector.RejectReason.items() if number
+}
+"""Names of the reasons for a rejection, in answers and metrics."""
 _stored = metrics.EVENTS.labels("stored", "")
 _suppressed = metrics.EVENTS.labels("suppressed", "")
 _unavailable = metrics.EVENTS.labels("unavailable", "")
@@ -202,4 +205,4 @@ def _counter(outcome: collector.Outcome) -> Counter:
 
 
 def _reason(outcome: collector.Outcome) -> str:
-    return _REASONS.get(outcome.reason, "rejected")
+    return REASONS.get(outcome.reason, "rejected")

@@ -1,10 +1,12 @@
 """The visitor cookie, renewed by HTTP: Safari keeps it longer than a cookie that a script has set."""
 
 import re
+from typing import Annotated
 from urllib.parse import urlsplit
 
 import msgspec
 from footfall_timeline import normalize_uuid
+from msgspec import Meta
 from starlette.responses import Response
 
 from footfall_gateway.http import Api, Call, Operation
@@ -17,11 +19,13 @@ _TRACKER = re.compile(r"[A-Za-z0-9_]{1,32}")
 
 
 class CookieQuery(msgspec.Struct):
-    """`id`: the `globalVisitID`; `domain`: shared by website and gateway; `global`: name of the script's variable."""
+    """The cookie to renew."""
 
-    id: str
-    domain: str
-    tracker: str = msgspec.field(default="_gt", name="global")
+    id: Annotated[str, Meta(description="The `globalVisitID`, a UUID.")]
+    domain: Annotated[str, Meta(description="The domain of the cookie, which the page and the gateway share.")]
+    tracker: Annotated[
+        str, Meta(description="The name of the script's variable: 1 to 32 letters, digits and underscores.")
+    ] = msgspec.field(default="_gt", name="global")
 
 
 def cookie_api() -> Api:

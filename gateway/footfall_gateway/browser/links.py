@@ -1,8 +1,10 @@
 """Links that carry a visit to another domain of the site's owner. Each may be used once."""
 
 import re
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 from starlette.responses import Response
 
 from footfall_gateway.beacons import Cors, RateLimiter
@@ -13,9 +15,9 @@ _NAME = re.compile(r"[0-9a-f-]{36}\.[0-9a-f-]{36}\.[0-9]{13}")
 
 
 class LinkQuery(msgspec.Struct):
-    """`name`: the unique name in the address of the link."""
+    """The link that a page was opened by."""
 
-    name: str
+    name: Annotated[str, Meta(description="`_gt_link` in the address of the page.")]
 
 
 class Links:
@@ -27,7 +29,18 @@ class Links:
 
     def api(self) -> Api:
         """The operation. A page calls it before it continues a visit (docs/adr/0026)."""
-        operation = Operation("useLink", "POST", "/link", self.use_link, LinkQuery, required_scope=None)
+        operation = Operation(
+            "useLink",
+            "POST",
+            "/link",
+            self.use_link,
+            LinkQuery,
+            required_scope=None,
+            errors={
+                409: "The link was already used, or its use is unknown. Begin a new visit.",
+                429: "Too many requests and events from this address.",
+            },
+        )
         return Api("Tracker", ("",), [operation], PROBLEM_DETAILS)
 
     async def use_link(self, call: Call[LinkQuery, None]) -> Response:

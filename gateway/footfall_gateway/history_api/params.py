@@ -6,17 +6,16 @@ import msgspec
 from footfall.history.v1.history_service_pb2 import Scope
 from msgspec import UNSET, Meta, UnsetType
 
-_LAST_MS = 253_402_300_799_999
-"""The end of the year 9999."""
+from footfall_gateway.fields import LAST_MS
 
 Site = Annotated[str, Meta(description="Only this website.")]
 IncludedSite = Annotated[str, Meta(description="Only this website's items in the included lists.")]
 From = Annotated[
-    int, Meta(description="Only items that happened or began at this time (ms) or later.", ge=0, le=_LAST_MS)
+    int, Meta(description="Only items that happened or began at this time (ms) or later.", ge=0, le=LAST_MS)
 ]
-To = Annotated[int, Meta(description="Only items that happened or began before this time (ms).", ge=0, le=_LAST_MS)]
+To = Annotated[int, Meta(description="Only items that happened or began before this time (ms).", ge=0, le=LAST_MS)]
 Age = Annotated[
-    int, Meta(description="Only items received or begun at most this many seconds ago.", ge=1, le=_LAST_MS // 1000)
+    int, Meta(description="Only items received or begun at most this many seconds ago.", ge=1, le=LAST_MS // 1000)
 ]
 Category = Annotated[str, Meta(description="Only items of this category; `all categories`: of any category.")]
 Url = Annotated[str, Meta(description="Only items with exactly this page address.")]
@@ -55,7 +54,9 @@ class EventsQuery(FilteredQuery, kw_only=True):
     event_name: Annotated[str, Meta(description="Only events of this name.")] = msgspec.field(
         name="eventName", default=""
     )
-    event_type: Literal["SYSTEM", "BUSINESS"] | UnsetType = msgspec.field(name="eventType", default=UNSET)
+    event_type: Annotated[Literal["SYSTEM", "BUSINESS"], Meta(description="Only events of this type.")] | UnsetType = (
+        msgspec.field(name="eventType", default=UNSET)
+    )
     category: Category = ""
     url: Url = ""
     global_visit_id: Annotated[str, Meta(description="Only events of this device.")] = msgspec.field(

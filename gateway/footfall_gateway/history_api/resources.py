@@ -3,117 +3,186 @@
 Absent lists and values are `null`, times are milliseconds, durations are whole seconds. An end of 0 means still open.
 """
 
-from typing import Annotated
+from typing import Annotated, Final, Literal
 
 import msgspec
 from footfall.history.v1 import visit_pb2
 from footfall.identity.v1 import identity_pb2, visitor_pb2
 from footfall_eventlog.events import SYSTEM_EVENTS
 from google.protobuf.timestamp_pb2 import Timestamp
+from msgspec import Meta
+
+from footfall_gateway.fields import (
+    BrowserPageId,
+    Category,
+    ContactId,
+    EventId,
+    GlobalVisitId,
+    IdentityId,
+    JsonObject,
+    PageId,
+    PageTitle,
+    PageUrl,
+    SessionId,
+    Time,
+    Uuid,
+    VisitId,
+)
 
 NO_SESSION = "00000000-0000-1000-8000-000000000000"
 """`activeSessionId` of a visit without an open session."""
+
+_EVENTS: Final = Meta(description="Its events; null without `include_events_detail`.")
+_PAGES: Final = Meta(description="Its page entries; null without `include_pages_detail`.")
+_SESSIONS: Final = Meta(description="Its sessions; null without `include_sessions_detail`.")
+_VISITS: Final = Meta(description="Its visits; null without `include_visits_detail`.")
+
+
+EventIds = Annotated[list[Uuid] | None, Meta(description="Ids of its events; null without `include_events`.")]
+PageIds = Annotated[list[Uuid] | None, Meta(description="Ids of its page entries; null without `include_pages`.")]
+SessionIds = Annotated[list[Uuid] | None, Meta(description="Ids of its sessions; null without `include_sessions`.")]
+VisitIds = Annotated[list[Uuid] | None, Meta(description="Ids of its visits; null without `include_visits`.")]
+StartDate = Annotated[Time, Meta(description="When it began (ms).")]
+EndDate = Annotated[Time, Meta(description="When it ended (ms); 0: it is still open.")]
+Duration = Annotated[int, Meta(description="From its start to its end, in whole seconds; 0 while it is open.")]
+VisitScope = Annotated[
+    str,
+    Meta(
+        description="`Authenticated` while a session of the identity is open in its newest visit, else `Recognized`. "
+        "In the identities of a visit: in this visit.",
+        extra_json_schema={"enum": ["Authenticated", "Recognized"]},
+    ),
+]
 
 
 class Event(msgspec.Struct):
     """An event of a visit."""
 
-    event_id: str = msgspec.field(name="eventID")
-    category: str
-    """Separated by semicolons; may be empty."""
-    event_type: str = msgspec.field(name="eventType")
-    event_name: str = msgspec.field(name="eventName")
-    """Empty for an event of an erased person, unless it is one of the six system events."""
-    server_timestamp: int = msgspec.field(name="serverTimestamp")
-    """When the server received the event."""
-    browser_page_id: str | None = msgspec.field(name="browserPageID")
-    global_visit_id: str | None = msgspec.field(name="globalVisitID")
-    url: str | None
-    timestamp: int
-    """When the event happened, by the browser's clock."""
-    visit_id: str = msgspec.field(name="visitID")
-    page_id: str | None = msgspec.field(name="pageID")
-    data: Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "object"})]
-    language_code: str | None = msgspec.field(name="languageCode")
+    event_id: EventId = msgspec.field(name="eventID")
+    category: Category
+    event_type: Annotated[Literal["SYSTEM", "BUSINESS"], Meta(description="`SYSTEM` for the six system events.")] = (
+        msgspec.field(name="eventType")
+    )
+    event_name: Annotated[
+        str,
+        Meta(
+            description="The name. Empty for an event of an erased person, unless it is one of the six system events.",
+            extra_json_schema={"maxLength": 256},
+        ),
+    ] = msgspec.field(name="eventName")
+    server_timestamp: Annotated[Time, Meta(description="When the server received the event (ms).")] = msgspec.field(
+        name="serverTimestamp"
+    )
+    browser_page_id: BrowserPageId | None = msgspec.field(name="browserPageID")
+    global_visit_id: GlobalVisitId | None = msgspec.field(name="globalVisitID")
+    url: PageUrl | None
+    timestamp: Annotated[Time, Meta(description="When the event happened, by the browser's clock, as sent (ms).")]
+    visit_id: VisitId = msgspec.field(name="visitID")
+    page_id: Annotated[Uuid | None, Meta(description="The page entry; null without `browserPageID`.")] = msgspec.field(
+        name="pageID"
+    )
+    data: Annotated[
+        JsonObject,
+        Meta(description="The event's data as sent, with secrets masked. `{}`: it had none, or its person is erased."),
+    ]
+    language_code: Annotated[
+        str | None, Meta(description="The language of the page, for instance `en-US`; null: not known.")
+    ] = msgspec.field(name="languageCode")
 
 
 class Page(msgspec.Struct, rename="camel"):
     """A page entry: the time from entering a page to leaving it."""
 
-    event_ids: list[str] | None = None
-    events: list[Event] | None = None
-    page_id: str = ""
-    browser_page_id: str | None = msgspec.field(name="browserPageID", default=None)
-    visit_id: str = ""
-    identity_id: str | None = None
-    url: str | None = None
-    title: str | None = None
-    category: str = ""
-    start_date: int = 0
-    end_date: int = 0
-    duration: int = 0
+    event_ids: EventIds = None
+    events: Annotated[list[Event] | None, _EVENTS] = None
+    page_id: PageId = ""
+    browser_page_id: BrowserPageId | None = msgspec.field(name="browserPageID", default=None)
+    visit_id: VisitId = ""
+    identity_id: Annotated[
+        IdentityId | None, Meta(description="The identity of the visitor on entering; null: the visitor was anonymous.")
+    ] = None
+    url: PageUrl | None = None
+    title: PageTitle | None = None
+    category: Category = ""
+    start_date: StartDate = 0
+    end_date: EndDate = 0
+    duration: Duration = 0
 
 
 class Session(msgspec.Struct, rename="camel"):
     """A session: the part of a visit in which the visitor was authenticated."""
 
-    event_ids: list[str] | None = None
-    events: list[Event] | None = None
-    page_ids: list[str] | None = None
-    pages: list[Page] | None = None
-    session_id: str = ""
-    start_date: int = 0
-    end_date: int = 0
-    duration: int = 0
-    identity_id: str = ""
+    event_ids: EventIds = None
+    events: Annotated[list[Event] | None, _EVENTS] = None
+    page_ids: PageIds = None
+    pages: Annotated[list[Page] | None, _PAGES] = None
+    session_id: SessionId = ""
+    start_date: StartDate = 0
+    end_date: EndDate = 0
+    duration: Duration = 0
+    identity_id: IdentityId = ""
 
 
 class Visit(msgspec.Struct, rename="camel"):
     """A visit to one website."""
 
-    event_ids: list[str] | None = None
-    events: list[Event] | None = None
-    page_ids: list[str] | None = None
-    pages: list[Page] | None = None
-    session_ids: list[str] | None = None
-    sessions: list[Session] | None = None
-    visit_id: str = ""
-    start_date: int = 0
-    end_date: int = 0
-    active_session_id: str = NO_SESSION
-    global_visit_id: str | None = msgspec.field(name="globalVisitID", default=None)
-    user_agent_id: str | None = None
+    event_ids: EventIds = None
+    events: Annotated[list[Event] | None, _EVENTS] = None
+    page_ids: PageIds = None
+    pages: Annotated[list[Page] | None, _PAGES] = None
+    session_ids: SessionIds = None
+    sessions: Annotated[list[Session] | None, _SESSIONS] = None
+    visit_id: VisitId = ""
+    start_date: StartDate = 0
+    end_date: Annotated[
+        Time,
+        Meta(
+            description="The time of its last event (ms), once `VISIT_IDLE_MINUTES` (30) have passed without another "
+            "one; 0: the visit is still open."
+        ),
+    ] = 0
+    active_session_id: Annotated[Uuid, Meta(description=f"The open session; `{NO_SESSION}`: no session is open.")] = (
+        NO_SESSION
+    )
+    global_visit_id: GlobalVisitId | None = msgspec.field(name="globalVisitID", default=None)
+    user_agent_id: Annotated[Uuid | None, Meta(description="The user agent of the visit; null: not known.")] = None
 
 
 class UserAgent(msgspec.Struct, rename="camel"):
-    """The parsed user agent of a visit. Unknown parts are empty. GWE does not have this resource."""
+    """The parsed user agent of a visit. GWE does not have this resource."""
 
-    user_agent_id: str
-    user_agent: str
-    family: str
-    version: str
-    os: str
-    os_version: str
-    device: str
-    bot: bool
+    user_agent_id: Annotated[Uuid, Meta(description="The record; every visit has its own.")]
+    user_agent: Annotated[
+        str, Meta(description="The `User-Agent` header of the browser.", extra_json_schema={"maxLength": 1_024})
+    ]
+    family: Annotated[str, Meta(description="The browser, for instance `Chrome`; empty: not known.")]
+    version: Annotated[str, Meta(description="The version of the browser; empty: not known.")]
+    os: Annotated[str, Meta(description="The operating system, for instance `Windows`; empty: not known.")]
+    os_version: Annotated[str, Meta(description="The version of the operating system; empty: not known.")]
+    device: Annotated[str, Meta(description="The device, for instance `iPhone`; empty: not known.")]
+    bot: Annotated[bool, Meta(description="Whether it is a known robot.")]
 
 
 class Identity(msgspec.Struct, rename="camel"):
     """An identity: the user id of a website."""
 
-    event_ids: list[str] | None = None
-    events: list[Event] | None = None
-    page_ids: list[str] | None = None
-    pages: list[Page] | None = None
-    session_ids: list[str] | None = None
-    sessions: list[Session] | None = None
-    identity_id: str = ""
-    name: str | None = None
-    location: str | None = None
-    entity_in_cs: str | None = msgspec.field(name="entityInCS", default=None)
-    visit_scope: str = "Recognized"
-    visit_ids: list[str] | None = None
-    visits: list[Visit] | None = None
+    event_ids: EventIds = None
+    events: Annotated[list[Event] | None, _EVENTS] = None
+    page_ids: PageIds = None
+    pages: Annotated[list[Page] | None, _PAGES] = None
+    session_ids: SessionIds = None
+    sessions: Annotated[list[Session] | None, _SESSIONS] = None
+    identity_id: IdentityId = ""
+    name: Annotated[
+        str | None, Meta(description="`name` in its sign-in data, if `IDENTITY_COPY_NAME` is set; null: not known.")
+    ] = None
+    location: Annotated[str | None, Meta(description="`location` in its sign-in data; null: not known.")] = None
+    entity_in_cs: Annotated[ContactId | None, Meta(description="The contact that it is linked to; null: none.")] = (
+        msgspec.field(name="entityInCS", default=None)
+    )
+    visit_scope: VisitScope = "Recognized"
+    visit_ids: VisitIds = None
+    visits: Annotated[list[Visit] | None, _VISITS] = None
 
 
 def event(stored: visit_pb2.StoredEvent) -> Event:
@@ -136,7 +205,7 @@ def event(stored: visit_pb2.StoredEvent) -> Event:
     )
 
 
-def event_type(event_name: str) -> str:
+def event_type(event_name: str) -> Literal["SYSTEM", "BUSINESS"]:
     """`SYSTEM` or `BUSINESS`, by the name of the event."""
     return "SYSTEM" if event_name in SYSTEM_EVENTS else "BUSINESS"
 

@@ -4,8 +4,8 @@ import asyncio
 import random
 import time
 import uuid
-from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, TypeVar
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 from footfall_eventlog.events import VISIT_STARTED
@@ -21,11 +21,13 @@ from footfall_gateway.beacons import (
     BeaconEvent,
     Envelope,
     Intake,
+    NewEvent,
     Sender,
     decode_beacon,
     now_ms,
     to_int64,
 )
+from footfall_gateway.fields import LAST_MS, SentGlobalVisitId, SentUuid
 from footfall_gateway.history_api import resources
 from footfall_gateway.history_api.lookup import Lookup
 from footfall_gateway.http import Call, NoQuery, Operation, json_response
@@ -36,18 +38,25 @@ Found = TypeVar("Found")
 _NODE = random.getrandbits(48) | 1 << 40
 _POLL_TIMEOUT_S = 2.0
 _POLL_INTERVAL_S = 0.02
+_WITHOUT_QUERIES: Final = {501, 504}
+"""Not answered here: a service that cannot be asked for what is stored does not make a request fail."""
+
+
+_NAMES_OF_EVENT: Mapping[str, str] = {}
+_NAMES_OF_VISIT: Final = {"timestamp": "startDate", "visitID": "visitId", "User-Agent": "userAgent"}
 
 
 class VisitBody(msgspec.Struct, rename="camel"):
-    """A visit to create."""
+    """A visit to create. `null` means not given; other keys are ignored."""
 
-    global_visit_id: str | None = msgspec.field(name="globalVisitID", default=None)
-    user_agent: Annotated[str, Meta(max_length=1_024)] = ""
-    start_date: Annotated[int, Meta(ge=0)] | Annotated[float, Meta(ge=0)] | None = None
-    """When the visit began, however long ago. Default: now."""
-    visit_id: str | None = None
-    """Default: a new id."""
-    site: str = ""
+    global_visit_id: SentGlobalVisitId | None = msgspec.field(name="globalVisitID", default=None)
+    user_agent: Annotated[str, Meta(description="The `User-Agent` header of the browser.", max_length=1_024)] = ""
+    start_date: Annotated[
+        Annotated[int, Meta(ge=1, le=LAST_MS)] | Annotated[float, Meta(ge=1, le=LAST_MS)] | None,
+        Meta(description="When the visit began, however long ago (ms). A fraction is cut off. Not given: now."),
+    ] = None
+    visit_id: Annotated[SentUuid, Meta(description="The visit. Not given: a new id.")] | None = None
+    site: Annotated[str, Meta(description="The website. Empty: that of the key, or else `default`.")] = ""
 
 
 class HistoryWrites:
@@ -63,9 +72,28 @@ class HistoryWrites:
         event_path = "/visits/{visitId}/events"
         visit, event, ingest = resources.Visit, resources.Event, KeyScope.INGEST
         return [
-            Operation("createVisit", "POST", "/visits", self.visit, NoQuery, visit, VisitBody, ingest),
             Operation(
-                "createEvent", "POST", event_path, self.event, NoQuery, event, BeaconEvent, ingest, decode=_one_event
+                "createVisit",
+                "POST",
+                "/visits",
+                self.visit,
+                NoQuery,
+                visit,
+                VisitBody,
+                ingest,
+                never=_WITHOUT_QUERIES,
+            ),
+            Operation(
+                "createEvent",
+                "POST",
+                event_path,
+                self.event,
+                NoQuery,
+                event,
+                NewEvent,
+                ingest,
+                decode=_one_event,
+                never=_WITHOUT_QUERIES,
             ),
         ]
 
@@ -84,7 +112,7 @@ class HistoryWrites:
             timestamp=start_ms,
             site=call.principal.site_for_writes(given.site),
         )
-        await self._store(event, Sender(received_ms, user_agent=given.user_agent, keeps_times=True))
+        await self._store(event, Sender(received_ms, user_agent=given.user_agent, keeps_times=True), _NAMES_OF_VISIT)
         visit_id = normalize_uuid(event.visit_id or "")
         stored_id = self._site_groups.stored_id(visit_id, event.site or DEFAULT_SITE)
         stored = await _poll_history(call.principal, lambda: self._lookup.visit(stored_id, call.principal))
@@ -119,13 +147,17 @@ class HistoryWrites:
             return json_response(resources.event(stored))
         return json_response(_as_sent(event, event_id, received_ms, stored_id))
 
-    async def _store(self, event: BeaconEvent, sender: Sender) -> None:
-        """Store the event. Raises Problem: 400, it is rejected; 503, it is not known to be stored."""
+    async def _store(self, event: BeaconEvent, sender: Sender, names: Mapping[str, str] = _NAMES_OF_EVENT) -> None:
+        """Store the event. Raises Problem: 400, it is rejected; 503, it is not known to be stored.
+
+        `names`: the keys of the request, by the keys of an event that the collector names.
+        """
         outcome = await self._intake.store(sender, Envelope([event], [0], [], 0, None), len(bytes(event.data)))
         for rejection in outcome.rejections:
             if rejection.is_retryable:
                 raise Problem(503, "the event log is not available; try again", retry_s=1)
-            raise Problem(400, rejection.message)
+            key, separator, rule = rejection.message.partition(":")
+            raise Problem(400, names.get(key, key) + separator + rule)
 
 
 async def _poll_history(principal: Principal, ask: Callable[[], Awaitable[Found]]) -> Found | None:

@@ -3,7 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, get_origin
+from typing import Any, Final, NamedTuple, get_args, get_origin
 
 import msgspec
 
@@ -23,13 +23,21 @@ Engagement, also served under `/backend/data`. `/api/v1` is Footfall's own API. 
 
 `/api/v1`: an empty collection is 200. To read the next page, send `nextPageToken` as `page_token`.
 
-A key needs the scope in the `x-scope` of an operation. The user `API_USER` has all scopes."""
+A key needs the scope in the `x-scope` of an operation. The user `API_USER` has all scopes. What a key may not see is
+answered 404, like what does not exist.
+
+Values that mean "none": `null`, or a value that the description of the property names, such as `endDate` 0. Every
+property is in every answer unless it is not in `required`. Later versions may add properties.
+
+Every answer of `/server/data` and `/api/v1` has an `X-Request-Id`: that of the request, if it has one. Malformed
+requests, too long URLs and header fields, and too many connections (400, 414, 431, 503) are answered without a body."""
 
 
 class Unrouted(NamedTuple):
     """Paths without operations, described by hand: the types they use, and a function from schemas to paths."""
 
-    types: Sequence[Any]
+    bodies: Sequence[Any]
+    answers: Sequence[Any]
     paths: Callable[[Callable[[Any], Schema]], dict[str, Schema]]
 
 
@@ -54,6 +62,7 @@ def describe(apis: Iterable[Api], unrouted: Unrouted) -> bytes:
             "paths": paths,
             "components": {
                 "schemas": schemas.definitions,
+                "responses": _CONNECTION_RESPONSES,
                 "securitySchemes": {
                     "basic": {"type": "http", "scheme": "basic"},
                     "bearer": {"type": "http", "scheme": "bearer"},
@@ -64,25 +73,64 @@ def describe(apis: Iterable[Api], unrouted: Unrouted) -> bytes:
 
 
 class _Schemas:
-    """The schemas of all types used, by type."""
+    """The schemas of all types used, by type. Bodies and answers have no type in common."""
 
-    def __init__(self, types: Iterable[Any]) -> None:
-        unique = list({repr(found): found for found in types}.values())
+    def __init__(self, bodies: Iterable[Any], answers: Iterable[Any]) -> None:
+        answered = list(answers)
+        unique = list({repr(found): found for found in (*bodies, *answered)}.values())
         schemas, self.definitions = msgspec.json.schema_components(unique, ref_template=_REF)
         self._by_name = {repr(found): schema for found, schema in zip(unique, schemas, strict=True)}
+        for struct in set(_structs(answered)):
+            _describe_answer(self.definitions[struct.__name__], struct)
+        for definition in self.definitions.values():
+            properties, required = definition["properties"], definition["required"]
+            definition["properties"] = dict(sorted(properties.items(), key=lambda item: item[0] not in required))
+            for schema in properties.values():
+                _move_description_up(schema)
 
     def of(self, found: Any) -> Schema:
         """The schema of a type, usually a reference."""
         return self._by_name[repr(found)]
 
 
+def _move_description_up(schema: Schema) -> None:
+    """Move the description of `T | None` from T to the whole, unless the whole has its own."""
+    for branch in schema.get("anyOf", ()):
+        if "description" in branch:
+            text = branch.pop("description")
+            schema.setdefault("description", text)
+
+
+def _structs(types: Iterable[Any]) -> Iterator[type[msgspec.Struct]]:
+    """The structs in these types, and in their fields."""
+    for found in types:
+        if isinstance(found, type) and issubclass(found, msgspec.Struct):
+            yield found
+            yield from _structs(field.type for field in msgspec.structs.fields(found))
+        else:
+            yield from _structs(get_args(found))
+
+
+def _describe_answer(definition: Schema, struct: type[msgspec.Struct]) -> None:
+    """Require the keys that msgspec always encodes. A default is what the server begins with, not what is absent."""
+    omits_defaults = struct.__struct_config__.omit_defaults
+    definition["required"] = [
+        field.encode_name
+        for field in msgspec.structs.fields(struct)
+        if field.required or not (omits_defaults or field.default is msgspec.UNSET)
+    ]
+    for schema in definition["properties"].values():
+        schema.pop("default", None)
+
+
 def _components(apis: Iterable[Api], unrouted: Unrouted) -> _Schemas:
-    types = [*unrouted.types]
+    bodies, answers = [*unrouted.bodies], [*unrouted.answers]
     for api in apis:
-        types.append(api.style.body)
+        answers.append(api.style.body)
         for operation in api.operations:
-            types += [found for found in (operation.response_type, operation.body, *operation.also.values()) if found]
-    return _Schemas(types)
+            bodies += [operation.body] if operation.body else []
+            answers += [found for found in (operation.response_type, *operation.also.values()) if found]
+    return _Schemas(bodies, answers)
 
 
 def _operation(operation: Operation[Any, Any], api: Api, schemas: _Schemas) -> Schema:
@@ -114,7 +162,7 @@ def _path_parameters(path: str) -> list[Schema]:
             "name": name,
             "in": "path",
             "required": True,
-            "description": "Percent-encoded; may contain any character." if name == "identityId" else "",
+            "description": _PATH_PARAMETERS[name],
             "schema": {"type": "string", "minLength": 1},
         }
         for name in _PATH_PARAMETER.findall(path)
@@ -160,28 +208,33 @@ def _responses(operation: Operation[Any, Any], api: Api, schemas: _Schemas) -> S
         responses["200"]["headers"] = _NEXT_PAGE
         responses["204"] = {"description": "There is nothing in this collection."}
     error = schemas.of(api.style.body)
-    for status, description in _errors(operation):
-        responses[str(status)] = with_body(api.style.media_type, error, description) | ERROR_HEADERS.get(status, {})
+    errors = {**dict(_usual_errors(operation)), **operation.errors}
+    for status in sorted(errors.keys() - operation.never):
+        responses[str(status)] = with_body(api.style.media_type, error, errors[status]) | ERROR_HEADERS.get(status, {})
     for status, body in operation.also.items():
         responses[str(status)] = with_body(operation.media_type, schemas.of(body), "The answer.")
-    responses["default"] = with_body(api.style.media_type, error, "Any other error.")
-    return responses
+    return responses | CONNECTION_ERRORS
 
 
-def _errors(operation: Operation[Any, Any]) -> Iterator[tuple[int, str]]:
+def _usual_errors(operation: Operation[Any, Any]) -> Iterator[tuple[int, str]]:
+    """The errors that follow from an operation's definition. It may have more, and be without some."""
     yield 400, "A parameter or the body is wrong; the message names it and its rule."
-    if operation.required_scope:
-        yield 401, "Credentials are missing or wrong."
-        yield 403, "These credentials do not allow the operation."
-        yield 429, "Too many sign-ins from this address have failed."
+    yield 405, "The path does not have the method of the request. `Allow` lists its methods."
+    yield 500, "Footfall has a fault; its logs name the `X-Request-Id`."
+    yield 503, "Too many connections are open. Try again."
     if "{" in operation.path:
-        yield 404, "The resource does not exist."
+        yield 404, "The resource does not exist, or the key may not see it."
     if operation.body is not None:
         yield 408, "The body took too long to arrive."
-        yield 413, "The body is too large."
+        yield 413, "The body has more than 1 MiB."
         yield 415, "The body is not application/json, or is compressed."
-    yield 503, "A service is not available. Try again."
-    yield 504, "A service did not answer in time."
+    if operation.required_scope:
+        yield 401, "Credentials are missing or wrong."
+        yield 403, "The key does not have the scope or the site; or a page of another origin asks for a change."
+        yield 429, "Too many sign-ins from this address have failed."
+        yield 501, "A service is of an earlier version, which does not have this operation."
+        yield 503, "A service is not available, or too much is waiting. Try again."
+        yield 504, "A service did not answer in time."
 
 
 def with_body(media_type: str, schema: Schema, description: str) -> Schema:
@@ -193,9 +246,27 @@ def _header(name: str, description: str) -> Schema:
     return {"headers": {name: {"description": description, "schema": {"type": "string"}}}}
 
 
+_PATH_PARAMETERS = {
+    "contactId": "The contact center's id of the contact, 1 to 256 characters, percent-encoded.",
+    "eventId": "The event, a UUID.",
+    "identityId": "The identity, 1 to 512 characters, percent-encoded.",
+    "pageId": "The page entry, a UUID: `pageId`, not `browserPageID`.",
+    "sessionId": "The session, a UUID.",
+    "visitId": "The visit, a UUID.",
+}
+_CONNECTION_RESPONSES = {
+    "UrlTooLong": {"description": "Path and query have more than 16 KiB. Without a body."},
+    "HeadersTooLong": {"description": "There are more than 100 header fields, or 64 KiB of them. Without a body."},
+}
+CONNECTION_ERRORS: Final[dict[str, Schema]] = {
+    "414": {"$ref": "#/components/responses/UrlTooLong"},
+    "431": {"$ref": "#/components/responses/HeadersTooLong"},
+}
+"""The responses of the connection to a request for any path."""
 _NEXT_PAGE = _header("Paging-Next", "Where the next page begins, for `page_start`; absent on the last one.")["headers"]
 ERROR_HEADERS: Mapping[int, Schema] = {
     401: _header("WWW-Authenticate", "How to sign in."),
+    405: _header("Allow", "The methods of the path."),
     429: _header("Retry-After", "Seconds to wait."),
     503: _header("Retry-After", "Seconds to wait."),
 }

@@ -4,7 +4,7 @@ import os
 import re
 import time
 from codecs import BOM_UTF8
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 from urllib.parse import parse_qsl, unquote
@@ -96,6 +96,10 @@ class Operation(Generic[Query, Body]):
     """Of a 200."""
     also: Mapping[int, Any] = field(default_factory=dict)
     """Types of the bodies of other statuses that are not errors."""
+    errors: Mapping[int, str] = field(default_factory=dict)
+    """Descriptions of the errors that openapi.py does not expect of such an operation."""
+    never: Set[int] = frozenset()
+    """Errors that openapi.py expects of such an operation, and that it never has."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from footfall_history.event_log import TRANSIENT_LOG_ERRORS, EventLog
 from footfall_history.event_streams import EventStreams
 from footfall_history.identity_client import IdentityClient
 from footfall_history.ingest import Attributor, EffortLimit, LogConsumer, SlowVisits
-from footfall_history.queries import Exporter, Reader, Receipts
+from footfall_history.queries import Exporter, Reader
 from footfall_history.retention import sweep
 from footfall_history.service import HistoryService
 from footfall_history.settings import HistorySettings
@@ -66,8 +66,8 @@ async def keep_history(settings: HistorySettings) -> int:
     event_streams = EventStreams(
         log, preview, stopping, max_streams=settings.max_event_streams, site_groups=site_groups
     )
-    exporter, receipts = Exporter(store, reader, tombstones, dead_letters, preview), Receipts(reader, dead_letters)
-    service = HistoryService(store, reader, identity_client, event_streams, eraser, receipts, exporter, site_groups)
+    exporter = Exporter(store, reader, tombstones, dead_letters, preview)
+    service = HistoryService(store, reader, identity_client, event_streams, eraser, dead_letters, exporter, site_groups)
 
     async def is_ready() -> bool:
         return await store.is_ready() and await log.is_ready()

@@ -68,10 +68,8 @@ class EventLog:
         return is_known and bool(removed <= position.ordinal <= about["entries-added"])
 
     async def _about(self, number: int) -> dict[str, Any]:
-        about = await stream_info(self._redis[number], stream_key(number))
-        if about is None:
-            return {"last-generated-id": b"0-0", "entries-added": 0, "length": 0}
-        return about
+        empty = {"last-generated-id": b"0-0", "entries-added": 0, "length": 0}
+        return await stream_info(self._redis[number], stream_key(number)) or empty
 
     async def oldest_unhandled_ms(self, number: int) -> int:
         """When the oldest entry without acknowledgement was appended, in ms since the epoch; 0: there is none."""

@@ -17,11 +17,13 @@ from google.protobuf.message import Message
 from grpc.aio import ServicerContext
 
 from footfall_history import queries
+from footfall_history.dead_letters import DeadLetterQueue
 from footfall_history.erasure import Eraser
 from footfall_history.event_log import TRANSIENT_LOG_ERRORS
 from footfall_history.event_streams import EventStreams
 from footfall_history.identity_client import IdentityClient
-from footfall_history.queries import Exporter, Reader, Receipts, RelatedItems, user_agent
+from footfall_history.parts import stream_in_parts
+from footfall_history.queries import Exporter, Reader, RelatedItems, user_agent
 from footfall_history.storage import TRANSIENT_STORE_ERRORS, Store, Visit
 
 Context = ServicerContext[Any, Any]
@@ -81,7 +83,7 @@ class HistoryService(HistoryServiceServicer):
     identity_client: IdentityClient
     event_streams: EventStreams
     eraser: Eraser
-    receipts: Receipts
+    dead_letters: DeadLetterQueue
     exporter: Exporter
     site_groups: SiteGroups
 
@@ -160,8 +162,8 @@ class HistoryService(HistoryServiceServicer):
         sites = self.site_groups.sharing(request.sites)
         visit_ids = self._candidates(request.visit_id, sites)
         event_id = queries.parse_uuid(request.event_id, "event_id")
-        receipt = _found(await self.receipts.get(visit_ids, event_id, sites), "Receipt", event_id)
-        return pb.GetReceiptResponse(receipt=receipt)
+        found = await queries.receipt(self.reader, self.dead_letters, visit_ids, event_id, sites)
+        return pb.GetReceiptResponse(receipt=_found(found, "Receipt", event_id))
 
     @_unary
     async def ListEvents(self, request: pb.ListEventsRequest, _context: Context) -> pb.ListEventsResponse:  # noqa: N802
@@ -212,43 +214,32 @@ class HistoryService(HistoryServiceServicer):
         self, request: pb.StreamRelatedRequest, _context: Context
     ) -> AsyncGenerator[pb.StreamRelatedResponse, None]:
         """The items that belong to several parents."""
-        response, size = pb.StreamRelatedResponse(), 0
-        async for item in RelatedItems(self.store, self.reader, request, self.site_groups).items():
-            response.items.append(item)
-            size += item.ByteSize()
-            if size >= _MESSAGE_BYTES:
-                yield response
-                response, size = pb.StreamRelatedResponse(), 0
-        if response.items:
-            yield response
+        items = RelatedItems(self.store, self.reader, request, self.site_groups).items()
+        async for part in stream_in_parts(items, _MESSAGE_BYTES, pb.RelatedItem.ByteSize):
+            yield pb.StreamRelatedResponse(items=part)
 
     @_streaming
-    async def StreamEvents(  # noqa: N802
+    def StreamEvents(  # noqa: N802
         self, request: pb.StreamEventsRequest, _context: Context
     ) -> AsyncGenerator[pb.StreamEventsResponse, None]:
         """Events as they arrive."""
-        async with aclosing(self.event_streams.events(request)) as responses:
-            async for response in responses:
-                yield response
+        return self.event_streams.events(request)
 
     @_streaming
-    async def ExportIdentity(  # noqa: N802
+    def ExportIdentity(  # noqa: N802
         self, request: pb.ExportIdentityRequest, _context: Context
     ) -> AsyncGenerator[pb.ExportIdentityResponse, None]:
         """Everything stored about an identity."""
         sites = self.site_groups.sharing(request.sites)
-        identity = queries.parse_identity_id(request.identity_id)
-        async with aclosing(self.exporter.export(identity, sites)) as responses:
-            async for response in responses:
-                yield response
+        return self.exporter.export(queries.parse_identity_id(request.identity_id), sites)
 
     @_unary
     async def EraseIdentity(self, request: pb.EraseIdentityRequest, _context: Context) -> pb.EraseIdentityResponse:  # noqa: N802
         """Erase an identity."""
         identity = queries.parse_identity_id(request.identity_id)
         request.erasure.erasure_id = queries.parse_uuid(request.erasure.erasure_id, "erasure.erasure_id")
-        erased = await self.eraser.erase(identity, request.erasure)
-        return pb.EraseIdentityResponse(visit_count=erased.visit_count, event_count=erased.event_count)
+        visit_count, event_count = await self.eraser.erase(identity, request.erasure)
+        return pb.EraseIdentityResponse(visit_count=visit_count, event_count=event_count)
 
     async def _visit(self, request: Any) -> tuple[visit_pb2.Visit, Visit]:
         queries.parse_uuid(request.visit_id, "visit_id")

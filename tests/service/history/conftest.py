@@ -22,7 +22,6 @@ from footfall_history.ingest.consumer import LogConsumer
 from footfall_history.ingest.slow_visits import SlowVisits
 from footfall_history.queries.export import Exporter
 from footfall_history.queries.reader import Reader
-from footfall_history.queries.receipts import Receipts
 from footfall_history.service import HistoryService
 from footfall_history.settings import HistorySettings
 from footfall_history.storage.preview import Preview
@@ -148,8 +147,8 @@ async def stub(
     stopping = asyncio.Event()
     event_streams = EventStreams(log, preview, stopping, max_streams=4, site_groups=SiteGroups())
     reader = Reader(store, IDLE_MS)
-    exporter, receipts = Exporter(store, reader, tombstones, dead_letters, preview), Receipts(reader, dead_letters)
-    service = HistoryService(store, reader, identities, event_streams, eraser, receipts, exporter, SiteGroups())
+    exporter = Exporter(store, reader, tombstones, dead_letters, preview)
+    service = HistoryService(store, reader, identities, event_streams, eraser, dead_letters, exporter, SiteGroups())
     add = partial(history_grpc.add_HistoryServiceServicer_to_server, service)
     server = Server(HistorySettings(port=0, drain_delay_ms=0, never_erase=True), {SERVICE_NAME: add}, stopping=stopping)
     port = await server.start()

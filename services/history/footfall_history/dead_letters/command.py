@@ -4,7 +4,7 @@ import argparse
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -22,8 +22,6 @@ from footfall_history.event_log import TRANSIENT_LOG_ERRORS, EventLog
 from footfall_history.settings import HistorySettings
 
 _TIMEOUT_S: Final = 10.0
-
-Command = Callable[[DeadLetterQueue, argparse.Namespace], Awaitable[int]]
 
 
 def run_dead_letters(arguments: list[str]) -> int:
@@ -48,14 +46,14 @@ async def _run(settings: HistorySettings, options: argparse.Namespace) -> int:
     try:
         async with asyncio.timeout(_TIMEOUT_S):
             await log.check()
-        command: Command = options.run
         queue = DeadLetterQueue(
             log,
             retention_ms=settings.event_retention_days * DAY_MS,
             max_per_partition=settings.max_dead_letters,
             max_per_visit=settings.max_dead_letters_per_visit,
         )
-        return await command(queue, options)
+        exit_code: int = await options.run(queue, options)
+        return exit_code
     finally:
         await log.close()
 

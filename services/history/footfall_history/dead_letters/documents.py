@@ -1,6 +1,6 @@
 """The documents that dead letters would be stored as, for erasure and export."""
 
-from footfall.event.v1.event_pb2 import Event, EventBatch, EventContext
+from footfall.event.v1.event_pb2 import EventBatch
 
 from footfall_history.dead_letters.queue import DeadLetter, DeadLetterQueue
 from footfall_history.storage import Document, Preview, document_id
@@ -17,7 +17,7 @@ async def dead_letter_documents(
     readable = [(letter, batch) async for letter in dead_letters.in_partition(number) if (batch := letter.batch)]
     attributed, malformed = await preview.documents([batch for _, batch in readable])
     # An event with a malformed transition still belongs to the identity of its part of the visit.
-    others, _ = await preview.documents([_without_transition(*one) for one in malformed])
+    others, _ = await preview.documents([_without_transition(one.batch) for one in malformed])
     documents = attributed | others
     return [
         (letter, batch, documents.get(document_id(batch.events[0].visit_id, batch.events[0].event_id)))
@@ -25,8 +25,6 @@ async def dead_letter_documents(
     ]
 
 
-def _without_transition(event: Event, context: EventContext, _reason: str) -> EventBatch:
-    batch = EventBatch(contexts=[context], events=[event])
-    batch.events[0].context_index = 0
+def _without_transition(batch: EventBatch) -> EventBatch:
     batch.events[0].ClearField("transition")
     return batch

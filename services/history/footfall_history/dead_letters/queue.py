@@ -120,11 +120,8 @@ class DeadLetterQueue:
 
     async def put(self, number: int, unstorable: Collection[Unstorable]) -> PutResult:
         """Store events of a partition as dead letters. Raises DeadLettersFullError, and then stores none."""
-        letters = {}
-        for event, context, reason in unstorable:
-            batch = EventBatch(contexts=[context], events=[event])
-            batch.events[0].context_index = 0
-            letters[dead_letter_id(batch)] = batch.SerializeToString(), reason
+        batches = [(one.batch, one.reason) for one in unstorable]
+        letters = {dead_letter_id(batch): (batch.SerializeToString(), reason) for batch, reason in batches}
         if letters:
             reasons = sorted({reason for _, reason in letters.values()})
             _log.error("events became dead letters", partition=number, count=len(letters), reasons=reasons)
@@ -167,12 +164,10 @@ class DeadLetterQueue:
 
     async def in_partition(self, number: int) -> AsyncIterator[DeadLetter]:
         """The dead letters of a partition in order of creation."""
-        ids = await self._redis(number).zrange(_ids_key(number), 0, -1, withscores=True)
+        found = await self._redis(number).zrange(_ids_key(number), 0, -1, withscores=True)
+        ids = [(letter_id.decode(), created_ms) for letter_id, created_ms in found]
         for start in range(0, len(ids), _LETTERS_PER_READ):
-            part = [
-                (letter_id.decode(), created_ms) for letter_id, created_ms in ids[start : start + _LETTERS_PER_READ]
-            ]
-            for letter in await self._read(number, part):
+            for letter in await self._read(number, ids[start : start + _LETTERS_PER_READ]):
                 yield letter
 
     async def _read(self, number: int, ids: Collection[tuple[str, float]]) -> list[DeadLetter]:

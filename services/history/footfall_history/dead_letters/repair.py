@@ -83,23 +83,15 @@ def check_change(old: EventBatch | None, new: EventBatch) -> None:
     two different entries for one event keeps the smaller one, which may be the wrong one.
     """
     check(new)
-    if old is None or not _is_well_formed(old):
+    if old is None:
         return
-    [before], [after] = old.events, new.events
-    if (before.visit_id, before.event_id, transition_of(before)) != (
-        after.visit_id,
-        after.event_id,
-        transition_of(after),
-    ):
-        raise RepairError("identity has read it: its ids, time, transition and identity can no longer be changed")
-
-
-def _is_well_formed(batch: EventBatch) -> bool:
     try:
-        check(batch)
+        check(old)
     except RepairError:
-        return False
-    return True
+        return
+    before, after = ((event.visit_id, event.event_id, transition_of(event)) for event in (*old.events, *new.events))
+    if before != after:
+        raise RepairError("identity has read it: its ids, time, transition and identity can no longer be changed")
 
 
 def _is_object(data: bytes) -> bool:

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from typing import NamedTuple
 
 import structlog
 from footfall.event.v1.event_pb2 import Erasure
@@ -13,13 +12,6 @@ from footfall_history.dead_letters import DeadLetterQueue, dead_letter_documents
 from footfall_history.storage import Document, Preview, Store, Tombstones, erase_in_visit
 
 _log = structlog.get_logger()
-
-
-class ErasureCounts(NamedTuple):
-    """What one erasure has changed so far, by all processes that applied it."""
-
-    visit_count: int
-    event_count: int
 
 
 class Eraser:
@@ -36,8 +28,11 @@ class Eraser:
         # The log and an RPC bring the same erasure at about the same time. The second finds complete counts.
         self._lock = asyncio.Lock()
 
-    async def erase(self, identity: str, erasure: Erasure) -> ErasureCounts:
-        """Apply an erasure to an identity. Raises RequestError for another identity's hash, or without a key."""
+    async def erase(self, identity: str, erasure: Erasure) -> tuple[int, int]:
+        """Apply an erasure to an identity. Returns the numbers of visits and of events that all processes have changed.
+
+        Raises RequestError for another identity's hash, or without a key.
+        """
         if not self._tombstones.has_key:
             raise RequestError.failed_precondition(
                 "NO_ERASURE_KEY", "ERASURE_KEY is not set, so no identity can be erased"
@@ -60,7 +55,7 @@ class Eraser:
         """Apply an erasure from the log of a partition."""
         await self._apply(erasure, {"identity_hashes": erasure.identity_hash.hex()}, [number])
 
-    async def _apply(self, erasure: Erasure, visits: Document, partitions: Iterable[int]) -> ErasureCounts:
+    async def _apply(self, erasure: Erasure, visits: Document, partitions: Iterable[int]) -> tuple[int, int]:
         """Store the tombstone, then change visits: a consumer that merges events in between sees the tombstone."""
         hashed, until_ms = erasure.identity_hash.hex(), erasure.erase_time_ms
         async with self._lock:
@@ -73,8 +68,7 @@ class Eraser:
             for number in partitions:
                 event_count += await self.erase_dead_letters(number)
             await self._store.journal()
-            sums = await self._store.count_erased(hashed, erasure.erasure_id, visit_count, event_count)
-            return ErasureCounts(*sums)
+            return await self._store.count_erased(hashed, erasure.erasure_id, visit_count, event_count)
 
     async def _put_tombstone(self, erasure: Erasure) -> None:
         hashed = erasure.identity_hash.hex()

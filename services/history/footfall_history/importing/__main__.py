@@ -3,7 +3,7 @@
 import argparse
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import date
 from importlib.metadata import version
@@ -32,8 +32,6 @@ _BY_IDENTITY: Final = (
     "To import these as well, list their ids in a file and use --visit-ids FILE.\n"
 )
 
-Command = Callable[[argparse.Namespace], Awaitable[bool]]
-
 
 def main() -> None:
     """Run the command; the entry point `footfall-import`.
@@ -41,23 +39,16 @@ def main() -> None:
     Exit codes: 0 done, 1 failed in whole or in part, or there are differences, 2 usage error.
     """
     options = _parser().parse_args()
-    try:
-        is_done = _run(options)
-    except KeyboardInterrupt:
-        sys.stderr.write("Interrupted.\n")
-        is_done = False
-    sys.exit(0 if is_done else 1)
-
-
-def _run(options: argparse.Namespace) -> bool:
     is_done = False
     try:
         is_done = asyncio.run(options.run(options))
+    except* KeyboardInterrupt:
+        sys.stderr.write("Interrupted.\n")
     except* (StoppedError, RefusalError, ConnectionError) as errors:
         sys.stderr.write(f"{_first(errors)}\n")
     except* (*TRANSIENT_STORE_ERRORS, TimeoutError):
         sys.stderr.write("MongoDB does not answer. Check MONGO_URL and run the command again.\n")
-    return is_done
+    sys.exit(0 if is_done else 1)
 
 
 def _first(error: BaseException) -> BaseException:

@@ -17,6 +17,7 @@ from footfall_eventlog.events import PAGE_ENTERED
 from footfall_history.importing import sources
 from footfall_history.importing.past_events import PastEvent
 from footfall_history.importing.rest_client import RestClient
+from footfall_history.parts import stream_in_parts
 
 _CONCURRENT_VISITS: Final = 8
 _PAGE_SIZE: Final = 1_000
@@ -33,7 +34,7 @@ class VisitStatistics:
 
     async def count(self, client: RestClient, day: date, *, by_identity: bool) -> None:
         """Count the visits of a day on a server. Raises StoppedError."""
-        async for group in sources.chunks(_began_on(client, day, by_identity=by_identity), _CONCURRENT_VISITS):
+        async for group in stream_in_parts(_began_on(client, day, by_identity=by_identity), _CONCURRENT_VISITS):
             new = {visit.visit_id: visit for visit in group if visit.visit_id not in self.visit_ids}
             self.visit_ids |= new.keys()
             async with asyncio.TaskGroup() as tasks:

@@ -19,8 +19,9 @@ from footfall_timeline import State
 from footfall_history.identity_client import IdentityClient
 from footfall_history.importing.past_events import to_batch
 from footfall_history.importing.rest_client import StoppedError
-from footfall_history.importing.sources import Part, Parts, Position, Source, chunks
+from footfall_history.importing.sources import Part, Parts, Position, Source
 from footfall_history.ingest import Attributor
+from footfall_history.parts import in_parts, stream_in_parts
 from footfall_history.storage import Tombstones, Visit
 
 _CONCURRENT_VISITS: Final = 8
@@ -114,7 +115,7 @@ class Importer:
 
         Raises StoppedError, TRANSIENT_STORE_ERRORS and ConnectionError (identity), or a group of these.
         """
-        async for group in chunks(source.visits(progress.read()), _CONCURRENT_VISITS):
+        async for group in stream_in_parts(source.visits(progress.read()), _CONCURRENT_VISITS):
             progress.save(group[0][0])
             async with asyncio.TaskGroup() as tasks:
                 for _, parts in group:
@@ -123,15 +124,8 @@ class Importer:
         progress.remove()
 
     async def _import_visit(self, parts: Parts) -> None:
-        waiting: list[Part] = []
-        count = 0
-        async for part in parts:
-            waiting.append(part)
-            count += len(part[1])
-            if count >= _EVENTS_PER_WRITE:
-                await self._write(waiting)
-                waiting, count = [], 0
-        await self._write(waiting)
+        async for some in stream_in_parts(parts, _EVENTS_PER_WRITE, lambda part: len(part[1])):
+            await self._write(some)
 
     async def _write(self, parts: Iterable[Part]) -> None:
         batches = [batch for batch in self._batches(parts) if batch.events]
@@ -162,23 +156,14 @@ class Importer:
         for event in events:
             events_by_visit.setdefault(event.visit_id, []).append(event)
         for visit_id, visit in (await self.tombstones.read_visits(events_by_visit)).items():
-            for part in _parts(events_by_visit[visit_id]):
+            for part in in_parts(events_by_visit[visit_id], _BYTES_PER_REQUEST, _request_bytes):
                 request = ImportIdentitiesRequest(visits=[_imported_visit(visit)], events=part)
                 await self.identity_client.import_identities(request)
 
 
-def _parts(events: Iterable[Event]) -> Iterator[list[Event]]:
-    """The events in order, in lists that fit into one message."""
-    part: list[Event] = []
-    size = 0
-    for event in events:
-        part.append(event)
-        size += event.ByteSize()
-        if len(part) == _EVENTS_PER_REQUEST or size >= _BYTES_PER_REQUEST:
-            yield part
-            part, size = [], 0
-    if part:
-        yield part
+def _request_bytes(event: Event) -> int:
+    """The part of a request that an event takes: at least so much that a request has 1,000 events at most."""
+    return max(event.ByteSize(), -(-_BYTES_PER_REQUEST // _EVENTS_PER_REQUEST))
 
 
 def _imported_visit(visit: Visit) -> ImportedVisit:

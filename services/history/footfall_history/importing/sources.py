@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import quote
 
 import msgspec
@@ -28,7 +28,6 @@ _LINES_PER_READ: Final = 500
 _BYTES_PER_READ: Final = 4 * 1024 * 1024
 _MAX_LINE_BYTES: Final = 16 * 1024 * 1024
 
-Item = TypeVar("Item")
 Part = tuple[PastVisit, list[TimedEvent]]
 Parts = AsyncIterator[Part]
 ReportSkipped = Callable[[str], None]
@@ -75,7 +74,7 @@ class _Visit(msgspec.Struct, rename="camel"):
     events: list[msgspec.Raw] | None = None
     site: str = ""
     user_agent: str = ""
-    identities: list[str] | None = None
+    identities: frozenset[str] | None = None
 
 
 class _UserAgent(msgspec.Struct, rename="camel"):
@@ -128,9 +127,6 @@ class ServerSource:
             async for before, visit in listed_visits(self._client, position, by_identity=not self._is_footfall):
                 yield before, self._parts(visit.visit_id)
 
-    async def _get(self, path: str, query: Query = NO_QUERY) -> Answer:
-        return await self._client.get(path, query) or Answer(b"", "")
-
     async def _parts(self, visit_id: str) -> Parts:
         visit = await self._visit(visit_id)
         if visit is None:
@@ -164,7 +160,7 @@ class ServerSource:
         if not self._is_footfall:
             return PastVisit("")
         explanation, user_agent = await asyncio.gather(
-            self._client.get(f"{path}/explain", base=self._client.api_v1_url), self._get(f"{path}/userAgent")
+            self._client.get(f"{path}/explain", base=self._client.api_v1_url), self._client.get(f"{path}/userAgent")
         )
         explained = decode(explanation, _Explanation, _Explanation("", []))
         return PastVisit(
@@ -198,7 +194,8 @@ class ServerSource:
         if any(abs(event.received_ms - event.timestamp) > _CLOCK_TOLERANCE_MS for event in events):
             first = first or visit.start_ms
             for _ in events[1:]:
-                start = (await self._get(path, page(1, start))).next
+                answer = await self._client.get(path, page(1, start))
+                start = answer.next if answer else ""
                 if not _cursor_ms(start):  # the server ignores page_size, or has other cursors
                     break
                 times[start.rpartition("#")[2]] = _cursor_ms(start)
@@ -296,7 +293,7 @@ class FileSource:
             site=given.site,
             user_agent_id=given.user_agent_id or "",
             user_agent=given.user_agent,
-            identities=None if given.identities is None else frozenset(given.identities),
+            identities=given.identities,
         )
         events = [
             TimedEvent(event, event.timestamp) for event in _valid_events(given.events or [], where, self._report)
@@ -336,18 +333,6 @@ def _cursor_ms(cursor: str) -> int:
     """The time in a cursor, `parent#time#id`; 0 when it has none."""
     _, _, rest = cursor.rpartition("#")[0].rpartition("#")
     return int(rest) if rest.isdecimal() and len(rest) <= TIME_DIGITS else 0
-
-
-async def chunks(items: AsyncIterator[Item], size: int) -> AsyncIterator[list[Item]]:
-    """The items in order, in lists of this size; the last may be shorter."""
-    group: list[Item] = []
-    async for item in items:
-        group.append(item)
-        if len(group) == size:
-            yield group
-            group = []
-    if group:
-        yield group
 
 
 def decode(answer: Answer | None, as_type: Any, otherwise: Any) -> Any:

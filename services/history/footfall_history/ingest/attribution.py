@@ -117,7 +117,9 @@ class Attributor:
         unstorable: list[Unstorable] = []
         arrivals = group_by_visit(batches, unstorable)
         while arrivals:
-            visits = await self._cached_or_read(arrivals)
+            # Those in the cache may be of an earlier revision.
+            visits = {visit_id: visit for visit_id in arrivals if (visit := self._cache.get(visit_id))}
+            visits |= await self._tombstones.read_visits(arrivals.keys() - visits.keys())
             if effort_limit:
                 deferred |= self._defer_long(arrivals, visits, effort_limit.transitions)
             erase_times = await self._merge(arrivals, visits, unstorable)
@@ -127,7 +129,7 @@ class Attributor:
             await self._store.note_last_keys(sampled_last_keys(arrivals))
             current = {
                 visit_id: visit
-                for visit_id, visit in (await self._read(arrivals)).items()
+                for visit_id, visit in (await self._tombstones.read_visits(arrivals)).items()
                 # Otherwise the visit expired and another writer has begun it again.
                 if visit.merged(arrivals[visit_id].transitions, self._max_transitions) is visit
             }
@@ -149,19 +151,11 @@ class Attributor:
         stored_count = sum(visit_of(id_) not in deferred for id_ in stored) if deferred else len(stored)
         return StoreResult(stored_count, [one for one in unstorable if one.event.visit_id not in deferred], deferred)
 
-    async def _cached_or_read(self, arrivals: Arrivals) -> dict[str, Visit]:
-        """The visits that exist. Cached ones may be of an earlier revision."""
-        visits = {visit_id: visit for visit_id in arrivals if (visit := self._cache.get(visit_id))}
-        return visits | await self._read(visit_id for visit_id in arrivals if visit_id not in visits)
-
     def _defer_long(self, arrivals: Arrivals, visits: dict[str, Visit], limit: int) -> set[str]:
         """Remove visits from both that would have more transitions. They are cached, since reading one takes long."""
-        deferred = set()
-        for visit_id, arrival in arrivals.items():
-            visit = visits.get(visit_id)
-            if len(arrival.transitions) + (len(visit.timeline) if visit else 0) > limit:
-                deferred.add(visit_id)
-        self._add_to_cache([visits.pop(visit_id) for visit_id in deferred if visit_id in visits])
+        known = {visit_id: len(visit.timeline) for visit_id, visit in visits.items()}
+        deferred = {id_ for id_, arrival in arrivals.items() if len(arrival.transitions) + known.get(id_, 0) > limit}
+        self._add_to_cache([visits.pop(visit_id) for visit_id in deferred & visits.keys()])
         for visit_id in deferred:
             del arrivals[visit_id]
         return deferred
@@ -222,28 +216,22 @@ class Attributor:
                 open_ids.discard(visit_id)
             for visit_id in open_ids:
                 visits.pop(visit_id, None)
-            visits |= await self._read(open_ids)
+            visits |= await self._tombstones.read_visits(open_ids)
 
     async def _move(self, arrivals: Arrivals, visits: Mapping[str, Visit]) -> None:
         """Store what is not in the timeline: an earlier start or first receipt, and once a day the last receipt.
 
         A visit that was stored before first receipts were has no `site_key`, and keeps its site.
         """
-        starts = {
-            visit_id: arrival.start
-            for visit_id, arrival in arrivals.items()
-            if arrival.start["start_key"] < visits[visit_id].start["start_key"]
-        }
-        origins = {
-            visit_id: arrival.origin
-            for visit_id, arrival in arrivals.items()
-            if arrival.origin["site_key"] < visits[visit_id].start["site_key"]
-        }
-        touched = {
-            visit_id: arrival.received_ms
-            for visit_id, arrival in arrivals.items()
-            if arrival.received_ms > visits[visit_id].touched_ms + _TOUCH_INTERVAL_MS
-        }
+        starts, origins, touched = {}, {}, {}
+        for visit_id, arrival in arrivals.items():
+            visit = visits[visit_id]
+            if arrival.start["start_key"] < visit.start["start_key"]:
+                starts[visit_id] = arrival.start
+            if arrival.origin["site_key"] < visit.start["site_key"]:
+                origins[visit_id] = arrival.origin
+            if arrival.received_ms > visit.touched_ms + _TOUCH_INTERVAL_MS:
+                touched[visit_id] = arrival.received_ms
         await self._store.move_visits(starts, touched, max(touched.values(), default=0), origins)
 
     async def _insert(
@@ -321,9 +309,6 @@ class Attributor:
         await self._store.flag_conflicts(conflicts)
         return {visit_id: from_keys[visit_id] for visit_id in cut}
 
-    async def _read(self, visit_ids: Iterable[str]) -> dict[str, Visit]:
-        return await self._tombstones.read_visits(visit_ids)
-
     def _add_to_cache(self, visits: Iterable[Visit]) -> None:
         for visit in visits:
             self._drop_from_cache(visit.visit_id)
@@ -342,10 +327,8 @@ class Attributor:
         """The visits to begin, and the visits to change, in their next revision."""
         begun, changed = {}, {}
         for visit_id in open_ids:
-            arrival, known = arrivals[visit_id], visits.get(visit_id)
-            start = arrival.start | arrival.origin
-            visit = known or self._tombstones.new_visit(visit_id, start, arrival.received_ms)
-            visit = visit.merged(arrival.transitions, self._max_transitions).with_erasures(erase_times)
+            known = visits.get(visit_id)
+            visit = self._tombstones.merged(visit_id, known, arrivals[visit_id], erase_times, self._max_transitions)
             if known is None:
                 begun[visit_id] = visit
             elif visit is not known:

@@ -1,7 +1,7 @@
 """Consumes the event log: stores events in batches, and makes dead letters of events that cannot be stored."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 import prometheus_client
@@ -17,6 +17,7 @@ from footfall_history.erasure import Eraser
 from footfall_history.event_log import TRANSIENT_LOG_ERRORS
 from footfall_history.ingest.attribution import Attributor, EffortLimit
 from footfall_history.ingest.slow_visits import SlowVisits
+from footfall_history.parts import in_parts
 from footfall_history.storage import split_by_visit
 
 # Large enough that the cost of a command is small beside that of its documents, small enough to take under a second.
@@ -58,7 +59,7 @@ class LogConsumer:
                 await self.dead_letters.put_entry(partition, entry, "not an EventBatch")
         outcomes: Outcomes = Counter()
         slow: list[tuple[str, EventBatch]] = []
-        for part in _parts(batch for _, batch in decoded):
+        for part in in_parts((batch for _, batch in decoded), _EVENTS_PER_BATCH, lambda batch: len(batch.events)):
             deferred = await self._store_or_defer(partition, part, outcomes)
             slow += split_by_visit(part, deferred).items()
         for entry, batch in decoded:
@@ -125,17 +126,3 @@ class LogConsumer:
 def _count(outcomes: Outcomes) -> None:
     for outcome, count in outcomes.items():
         outcome.inc(count)
-
-
-def _parts(batches: Iterable[EventBatch]) -> Iterator[list[EventBatch]]:
-    """The batches in order, in lists of about _EVENTS_PER_BATCH events."""
-    part: list[EventBatch] = []
-    count = 0
-    for batch in batches:
-        part.append(batch)
-        count += len(batch.events)
-        if count >= _EVENTS_PER_BATCH:
-            yield part
-            part, count = [], 0
-    if part:
-        yield part

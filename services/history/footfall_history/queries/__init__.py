@@ -15,7 +15,7 @@ from footfall_history.queries.filters import (
     with_next_token,
 )
 from footfall_history.queries.reader import Reader
-from footfall_history.queries.receipts import Receipts
+from footfall_history.queries.receipts import receipt
 from footfall_history.queries.related import RelatedItems
 from footfall_history.queries.resources import association_message
 from footfall_history.queries.user_agents import user_agent

@@ -22,7 +22,6 @@ from footfall_history.storage import (
     Store,
     Tombstones,
     Visit,
-    assurance_reason_code,
     event_time_ms,
     stored_event,
 )
@@ -83,11 +82,10 @@ class Exporter:
                 yield visit
 
     async def _sessions(self, identity: str, where: Document) -> AsyncIterator[visit_pb2.Session]:
-        async for group in self._store.visit_groups(where, _VISITS_PER_GROUP):
-            for document in group:
-                for session in Visit.from_document(document).visit_state.sessions:
-                    if session.identity == identity:
-                        yield resources.session_message(resources.shown_id(document), session)
+        async for document in self._store.each_visit(where):
+            for session in Visit.from_document(document).visit_state.sessions:
+                if session.identity == identity:
+                    yield resources.session_message(document, session)
 
     def _named(self, identity: str, seen: Document) -> list[EventQuery]:
         """Events that name this identity but have another one, because the timeline did not keep their transition."""
@@ -113,17 +111,8 @@ class Exporter:
     ) -> AsyncIterator[visit_pb2.UnstoredEvent]:
         """The dead letters of a partition whose events have this identity or name it."""
         for letter, batch, document in await dead_letter_documents(self._dead_letters, self._preview, number):
-            [event], [context] = batch.events, batch.contexts
+            [event] = batch.events
             owner = document.get("identity_id") if document else None
             is_anonymous = bool(document) and owner is None and event.visit_id in first_named
             if identity in {owner, event.identity_id} or is_anonymous:
-                event.visit_id = event.browser_visit_id or event.visit_id
-                event.ClearField("browser_visit_id")
-                event.assurance_reason_code = assurance_reason_code(event.assurance_reason)
-                stored = visit_pb2.StoredEvent(
-                    event=event,
-                    address=context.address,
-                    bot=context.bot,
-                    received_time=resources.timestamp(context.received_time_ms),
-                )
-                yield visit_pb2.UnstoredEvent(event=stored, dead_letter=resources.dead_letter_message(letter))
+                yield resources.unstored_event(letter, batch)

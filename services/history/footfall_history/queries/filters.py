@@ -6,7 +6,7 @@ digits of time and then an id. A page, a time range and a token are all bounds o
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
@@ -72,7 +72,9 @@ def window(request: Any, *, age_of_start: bool = False) -> Window:
     if request.HasField("start"):
         if request.page_token:
             raise RequestError.invalid("start", "must not be given with page_token")
-        lower = max(lower, position_key(request.start))
+        if not 0 <= request.start.time_ms <= MAX_EVENT_TIME_MS:
+            raise RequestError.invalid("start.time_ms", "must be milliseconds since the epoch, of at most 13 digits")
+        lower = max(lower, order_key(request.start.time_ms, request.start.id))
     return Window(lower, times.upper, page.size)
 
 
@@ -87,13 +89,6 @@ def page_window(request: Any, default_size: int = 50) -> Window:
     """The window of a list request by its token and size alone. Raises RequestError."""
     lower = paging.decode(request.page_token, paging.fingerprint(request))
     return Window(lower or "", "", paging.page_size(request.page_size, default_size))
-
-
-def position_key(position: pb.Position) -> str:
-    """The key of a position in a collection. Raises RequestError."""
-    if not 0 <= position.time_ms <= MAX_EVENT_TIME_MS:
-        raise RequestError.invalid("start.time_ms", "must be milliseconds since the epoch, of at most 13 digits")
-    return order_key(position.time_ms, position.id)
 
 
 def with_next_token(response: Response, request: Message, next_key: str) -> Response:
@@ -127,11 +122,11 @@ def _key(at_ms: int) -> str:
     return f"{min(max(at_ms, 0), MAX_EVENT_TIME_MS):013d}"
 
 
-def received_since(scope: pb.Scope, clock: Callable[[], float] = time.time) -> int:
+def received_since(scope: pb.Scope) -> int:
     """The time that a scope's age reaches back to, in milliseconds since the epoch; 0 without an age."""
     if scope.age_seconds < 0:
         raise RequestError.invalid("scope.age_seconds", "must not be negative")
-    return max(1, int(clock() * 1000) - scope.age_seconds * 1000) if scope.age_seconds else 0
+    return max(1, int(time.time() * 1000) - scope.age_seconds * 1000) if scope.age_seconds else 0
 
 
 def parse_uuid(text: str, field: str) -> str:

@@ -83,7 +83,7 @@ class Reader:
     async def session(self, session_id: str, sites: Sequence[str] = ()) -> pb.Session | None:
         """A session; None when there is none."""
         found = await self._session(session_id, sites)
-        return resources.session_message(resources.shown_id(found[0]), found[1]) if found else None
+        return resources.session_message(*found) if found else None
 
     async def _session(self, session_id: str, sites: Sequence[str]) -> tuple[Document, Session] | None:
         """A session and its visit."""
@@ -105,11 +105,7 @@ class Reader:
             for session in Visit.from_document(document).visit_state.sessions:
                 key = order_key(session.start_ms, session.session_id)
                 if window.contains(key) and identity in {"", session.identity}:
-                    insort(
-                        found,
-                        (key, resources.session_message(resources.shown_id(document), session)),
-                        key=itemgetter(0),
-                    )
+                    insort(found, (key, resources.session_message(document, session)), key=itemgetter(0))
             del found[window.size + 1 :]
         return window.cut(found)
 
@@ -187,7 +183,7 @@ class Reader:
         ids = [document_id(visit.visit_id, step.transition.event_id) for step in steps]
         found = await self._store.read_events(ids, resources.EVIDENCE_FIELDS)
         evidence = {event["event_id"]: event for event in found}
-        return list(resources.explanations(steps, evidence, visit.rev))
+        return [resources.explanation(step, evidence.get(step.transition.event_id, {}), visit.rev) for step in steps]
 
     async def identity_ids(self, conditions: Document, from_id: str, size: int) -> Page[str]:
         """The identities of matching visits, by id."""

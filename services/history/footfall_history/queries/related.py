@@ -9,13 +9,12 @@ from typing import Final
 
 from footfall.history.v1 import history_service_pb2 as pb
 from footfall.history.v1 import visit_pb2
-from footfall_eventlog.events import PAGE_ENTERED
 from footfall_eventlog.site_groups import SiteGroups
 from footfall_servicekit.errors import RequestError
 from footfall_timeline import order_key
 
 from footfall_history.queries import filters, resources
-from footfall_history.queries.reader import Reader
+from footfall_history.queries.reader import IS_ENTRY, Reader
 from footfall_history.storage import Document, Store, Visit, stored_event
 
 VISIT: Final = pb.RESOURCE_KIND_VISIT
@@ -74,9 +73,8 @@ class RelatedItems:
             self._requested_ids = {resolved[visit_id]: text for visit_id, text in self._requested_ids.items()}
         if self._kind != PAGE and (self._kind != VISIT or SESSION in self._kinds):
             field = {IDENTITY: "identities", VISIT: "_id", SESSION: "session_ids"}[self._kind]
-            visits = await self._store.visits_with(
-                field, self._requested_ids, _MAX_ITEMS + 1, filters.site_filter(self._sites)
-            )
+            where = filters.site_filter(self._sites)
+            visits = await self._store.visits_with(field, self._requested_ids, where, _MAX_ITEMS + 1)
             self._visits = list({visit["_id"]: visit for visit in visits}.values())
         for kind in self._kinds:
             find = {VISIT: self._find_visits, SESSION: self._find_sessions, PAGE: self._find_pages}
@@ -115,7 +113,7 @@ class RelatedItems:
                 parent = document["_id"] if self._kind == VISIT else session.identity
                 key = order_key(session.start_ms, session.session_id)
                 if parent in self._requested_ids and self._starts.contains(key):
-                    message = resources.session_message(resources.shown_id(document), session)
+                    message = resources.session_message(document, session)
                     if SESSION not in self._detailed:
                         message = visit_pb2.Session(session_id=session.session_id)
                     found.append((parent, key, pb.RelatedItem(session=message)))
@@ -123,7 +121,7 @@ class RelatedItems:
 
     async def _find_pages(self) -> Items:
         fields = [self._field, *resources.PAGE_FIELDS]
-        entered = await self._events({"event_name": PAGE_ENTERED, "page_id": {"$gt": ""}}, fields)
+        entered = await self._events(IS_ENTRY, fields)
         messages = await self._reader.page_messages(entered)
         found: Items = []
         for event in entered:
@@ -150,7 +148,7 @@ class RelatedItems:
         if self._kind in {IDENTITY, SESSION}:  # by their visits, because an index finds those of many parents together
             where[self._field] = {"$in": values}
             field, values = "visit_id", [visit["_id"] for visit in self._visits]
-        return await self._store.events_with(field, values, where, fields=fields, limit=self._max_items + 1)
+        return await self._store.events_with(field, values, where, fields, self._max_items + 1)
 
 
 def _check(request: pb.StreamRelatedRequest) -> str:

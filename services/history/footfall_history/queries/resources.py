@@ -1,9 +1,10 @@
 """Turns documents into resources of the contract: visits, sessions, associations, pages and explanations."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from footfall.event.v1.event_pb2 import Assurance as AssuranceValue
+from footfall.event.v1.event_pb2 import EventBatch
 from footfall.history.v1 import visit_pb2 as pb
 from footfall.identity.v1.identity_pb2 import Identity
 from footfall.identity.v1.visitor_pb2 import VisitorState
@@ -62,12 +63,12 @@ def shown_id(document: Mapping[str, Any]) -> str:
     return visit_id
 
 
-def session_message(visit_id: str, session: Session) -> pb.Session:
-    """A session of a visit."""
+def session_message(visit: Document, session: Session) -> pb.Session:
+    """A session of the visit in a document."""
     return pb.Session(
         session_id=session.session_id,
         identity_id=session.identity,
-        visit_id=visit_id,
+        visit_id=shown_id(visit),
         start_time=timestamp(session.start_ms),
         assurance=AssuranceValue.ValueType(session.assurance),
         start_event_id=session.start_event_id,
@@ -105,25 +106,22 @@ def page_message(entered: Mapping[str, Any], exited: str) -> pb.Page:
     )
 
 
-def explanations(steps: Iterable[Step], evidence: Mapping[str, Document], rev: int) -> Iterable[pb.Explanation]:
-    """Transitions of a timeline of this revision. `evidence`: their events by event id, as EVIDENCE_FIELDS."""
-    for step in steps:
-        transition = step.transition
-        event = evidence.get(transition.event_id, {})
-        reason = event.get("assurance_reason", "")
-        yield pb.Explanation(
-            event_id=transition.event_id,
-            event_name=event.get("event_name", ""),
-            event_time=timestamp(transition.event_time_ms),
-            rule=step.rule.value,
-            rule_code=RULE_CODES[step.rule],
-            assurance=AssuranceValue.ValueType(transition.assurance),
-            assurance_reason=reason,
-            assurance_reason_code=assurance_reason_code(reason),
-            before=attribution_message(step.before, rev),
-            after=attribution_message(step.after, rev),
-            effect=EFFECTS[step.rule],
-        )
+def explanation(step: Step, event: Document, rev: int) -> pb.Explanation:
+    """A transition of a timeline of this revision. `event`: its event as EVIDENCE_FIELDS; empty if it has expired."""
+    transition, reason = step.transition, event.get("assurance_reason", "")
+    return pb.Explanation(
+        event_id=transition.event_id,
+        event_name=event.get("event_name", ""),
+        event_time=timestamp(transition.event_time_ms),
+        rule=step.rule.value,
+        rule_code=RULE_CODES[step.rule],
+        assurance=AssuranceValue.ValueType(transition.assurance),
+        assurance_reason=reason,
+        assurance_reason_code=assurance_reason_code(reason),
+        before=attribution_message(step.before, rev),
+        after=attribution_message(step.after, rev),
+        effect=EFFECTS[step.rule],
+    )
 
 
 def attribution_message(attribution: Attribution, rev: int) -> pb.Stamp:
@@ -136,9 +134,17 @@ def attribution_message(attribution: Attribution, rev: int) -> pb.Stamp:
     )
 
 
-def dead_letter_message(letter: DeadLetter) -> pb.DeadLetter:
-    """Why and when an event became a dead letter."""
-    return pb.DeadLetter(reason=letter.reason, create_time=timestamp(letter.created_ms))
+def unstored_event(letter: DeadLetter, batch: EventBatch) -> pb.UnstoredEvent:
+    """The event of a dead letter, with why and when it became one. Changes the batch."""
+    [event], [context] = batch.events, batch.contexts
+    event.visit_id = event.browser_visit_id or event.visit_id
+    event.ClearField("browser_visit_id")
+    event.assurance_reason_code = assurance_reason_code(event.assurance_reason)
+    received_time = timestamp(context.received_time_ms)
+    return pb.UnstoredEvent(
+        event=pb.StoredEvent(event=event, address=context.address, bot=context.bot, received_time=received_time),
+        dead_letter=pb.DeadLetter(reason=letter.reason, create_time=timestamp(letter.created_ms)),
+    )
 
 
 def timestamp(at_ms: int) -> Timestamp:

@@ -20,6 +20,13 @@ class Unstorable(NamedTuple):
     context: EventContext
     reason: str
 
+    @property
+    def batch(self) -> EventBatch:
+        """A batch with a copy of this event alone."""
+        batch = EventBatch(contexts=[self.context], events=[self.event])
+        batch.events[0].context_index = 0
+        return batch
+
 
 @dataclass
 class Arrival:

@@ -25,9 +25,8 @@ class Preview:
         erase_times = await self._tombstones.erase_times(named)
         documents = {}
         for visit_id, arrival in arrivals.items():
-            start = arrival.start | arrival.origin
-            visit = known.get(visit_id) or self._tombstones.new_visit(visit_id, start, arrival.received_ms)
-            visit = visit.merged(arrival.transitions, self._max_transitions).with_erasures(erase_times)
+            stored = known.get(visit_id)
+            visit = self._tombstones.merged(visit_id, stored, arrival, erase_times, self._max_transitions)
             for key, document in arrival.events.items():
                 documents[key] = visit.attributed(document, erase_times)
         return documents, unstorable

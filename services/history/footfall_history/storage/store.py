@@ -52,6 +52,7 @@ REATTRIBUTION_FIELDS: Final = ("order_key", "event_type", "erased")
 _log = structlog.get_logger()
 
 Answer = TypeVar("Answer")
+Item = TypeVar("Item")
 
 
 class Refusals(NamedTuple):
@@ -228,12 +229,7 @@ class Store:
 
     async def insert_events(self, documents: Sequence[Document], per_command: int | None = None) -> Refusals:
         """Store new events, `per_command` at a time or all together. Duplicates stay as they are."""
-        refusals = Refusals(set(), {})
-        for start in range(0, len(documents), per_command or len(documents) or 1):
-            part = await _insert(self.events, documents[start : start + (per_command or len(documents))])
-            refusals.duplicates.update(part.duplicates)
-            refusals.refused.update(part.refused)
-        return refusals
+        return await _insert(self.events, documents, per_command)
 
     async def read_events(self, ids: Iterable[str], fields: Sequence[str] | None = None) -> list[Document]:
         """The events with these document ids: all fields or these."""
@@ -370,12 +366,8 @@ class Store:
         last = {visit["_id"]: key for visit, key in zip(noted, answers, strict=True) if key}
         # A noted event may have been refused, or have expired since.
         others = [visit["_id"] for visit in visits if visit["_id"] not in last]
-        group = {"$group": {"_id": "$visit_id", "last": {"$max": "$order_key"}}}
-        queries = [
-            self.events.aggregate([{"$match": {"visit_id": {"$in": ids}}}, group]).to_list(None)
-            for ids in _groups(others)
-        ]
-        return last | {found["_id"]: found["last"] for answer in await asyncio.gather(*queries) for found in answer}
+        found = await self._grouped("visit_id", others, _ANY, {"_id": "$visit_id", "last": {"$max": "$order_key"}})
+        return last | {row["_id"]: row["last"] for row in found}
 
     async def _last_key(self, visit_id: str, from_key: str) -> str | None:
         where = {"visit_id": visit_id, "order_key": {"$gte": from_key}}
@@ -402,11 +394,7 @@ class Store:
         names = {"event_name": {"$in": [PAGE_ENTERED, PAGE_EXITED]}, **where}
         by_name = {"page_id": "$page_id", "event_name": "$event_name"}
         group = {"_id": by_name, "first": {"$min": "$order_key"}, "last": {"$max": "$order_key"}}
-        queries = [
-            self.events.aggregate([{"$match": {"page_id": {"$in": ids}} | names}, {"$group": group}]).to_list(None)
-            for ids in _groups([*page_ids])
-        ]
-        found = [row for answer in await asyncio.gather(*queries) for row in answer]
+        found = await self._grouped("page_id", page_ids, names, group)
         keys = {(row["_id"]["event_name"], row["_id"]["page_id"]): row for row in found}
         pages = {}
         for (name, page_id), row in keys.items():
@@ -414,6 +402,16 @@ class Store:
                 exited = keys.get((PAGE_EXITED, page_id), {"last": ""})["last"]
                 pages[page_id] = PageKeys(row["first"], exited if exited > row["first"] else "")
         return pages
+
+    async def _grouped(
+        self, field: str, values: Iterable[str], where: Mapping[str, Any], group: Document
+    ) -> list[Document]:
+        """Groups of the matching events with one of these values in a field. A group must have a single value."""
+        queries = [
+            self.events.aggregate([{"$match": {field: {"$in": part}, **where}}, {"$group": group}]).to_list(None)
+            for part in _groups([*values])
+        ]
+        return [row for answer in await asyncio.gather(*queries) for row in answer]
 
     async def first_received(self, where: Document) -> Document | None:
         """The matching event that was received first."""
@@ -434,25 +432,17 @@ class Store:
         ).to_list(None)
         return [group["_id"] for group in found]
 
-    async def visits_with(
-        self, field: str, values: Iterable[str], limit: int, where: Mapping[str, Any] = _ANY
-    ) -> list[Document]:
+    async def visits_with(self, field: str, values: Iterable[str], where: Document, limit: int) -> list[Document]:
         """The matching visits with one of these values in a field; at most `limit` per group of 50 values."""
-        return await _find_by(self.visits, field, values, where={**where}, limit=limit)
+        return await _find_by(self.visits, field, values, where=where, limit=limit)
 
-    async def origins(self, visit_ids: Iterable[str], where: Mapping[str, Any]) -> dict[str, str]:
+    async def origins(self, visit_ids: Iterable[str], where: Document) -> dict[str, str]:
         """The `site_key` of those of these visits that match, by visit: it sorts visits by their first receipt."""
-        found = await _find_by(self.visits, "_id", visit_ids, ["site_key"], where={**where})
+        found = await _find_by(self.visits, "_id", visit_ids, ["site_key"], where=where)
         return {document["_id"]: document.get("site_key", "") for document in found}
 
     async def events_with(
-        self,
-        field: str,
-        values: Iterable[str],
-        where: Document,
-        *,
-        fields: Sequence[str] | None = None,
-        limit: int = 0,
+        self, field: str, values: Iterable[str], where: Document, fields: Sequence[str] | None, limit: int
     ) -> list[Document]:
         """The matching events with one of these values in a field; at most `limit` per group of 50 values."""
         return await _find_by(self.events, field, values, fields, where=where, limit=limit)
@@ -467,19 +457,20 @@ async def _retried(ask: Callable[[], Awaitable[Answer]]) -> Answer:
             await asyncio.sleep(_RETRY_S)
 
 
-async def _insert(collection: "AsyncIOMotorCollection[Any]", documents: Sequence[Document]) -> Refusals:
+async def _insert(
+    collection: "AsyncIOMotorCollection[Any]", documents: Sequence[Document], per_command: int | None = None
+) -> Refusals:
     refusals = Refusals(set(), {})
-    if not documents:
-        return refusals
-    try:
-        await _confirmed(collection.insert_many(documents, ordered=False))
-    except BulkWriteError as error:
-        for problem in error.details["writeErrors"]:
-            document_id = documents[problem["index"]]["_id"]
-            if problem["code"] == _DUPLICATE_KEY:
-                refusals.duplicates.add(document_id)
-            else:
-                refusals.refused[document_id] = _reason(problem)
+    for part in _groups(documents, per_command or len(documents)):
+        try:
+            await _confirmed(collection.insert_many(part, ordered=False))
+        except BulkWriteError as error:
+            for problem in error.details["writeErrors"]:
+                document_id = part[problem["index"]]["_id"]
+                if problem["code"] == _DUPLICATE_KEY:
+                    refusals.duplicates.add(document_id)
+                else:
+                    refusals.refused[document_id] = _reason(problem)
     return refusals
 
 
@@ -544,5 +535,5 @@ async def _find_by(
     return [document for found in await asyncio.gather(*queries) for document in found]
 
 
-def _groups(ids: Sequence[str]) -> list[Sequence[str]]:
-    return [ids[start : start + _IDS_PER_QUERY] for start in range(0, len(ids), _IDS_PER_QUERY)]
+def _groups(items: Sequence[Item], size: int = _IDS_PER_QUERY) -> list[Sequence[Item]]:
+    return [items[start : start + size] for start in range(0, len(items), size or 1)]

@@ -6,6 +6,7 @@ from functools import lru_cache
 from footfall_servicekit.background import RefusalError
 from footfall_timeline import identity_hash
 
+from footfall_history.storage.arrivals import Arrival
 from footfall_history.storage.documents import Document
 from footfall_history.storage.store import Store
 from footfall_history.storage.visit import Visit
@@ -24,7 +25,8 @@ class Tombstones:
         self.has_key = bool(erasure_key)
         self.key_check = identity_hash(erasure_key, "").hex()[:16] if erasure_key else ""
         # Each transition of a live visitor names the same identity.
-        self._hash = lru_cache(maxsize=16_384)(lambda identity: identity_hash(erasure_key, identity).hex())
+        self.hash_of = lru_cache(maxsize=16_384)(lambda identity: identity_hash(erasure_key, identity).hex())
+        """The keyed hash of an identity in hexadecimal, as stored here and in the event log."""
 
     async def read_visits(self, visit_ids: Iterable[str]) -> dict[str, Visit]:
         """Those of these visits that are stored. Raises TRANSIENT_STORE_ERRORS."""
@@ -33,15 +35,20 @@ class Tombstones:
             for document in await self._store.read_visits(visit_ids)
         }
 
-    def new_visit(self, visit_id: str, start: Document, received_ms: int) -> Visit:
-        """A visit that is not stored yet."""
-        return Visit.new(visit_id, start, received_ms, erases_anonymous=self._erases_anonymous)
+    def merged(
+        self, visit_id: str, known: Visit | None, arrival: Arrival, erase_times: EraseTimes, limit: int
+    ) -> Visit:
+        """A known or a new visit with an arrival merged, up to `limit` transitions, and with identities erased."""
+        if known is None:
+            start = arrival.start | arrival.origin
+            known = Visit.new(visit_id, start, arrival.received_ms, erases_anonymous=self._erases_anonymous)
+        return known.merged(arrival.transitions, limit).with_erasures(erase_times)
 
     def timeline_fields(self, visit: Visit) -> Document:
         """The fields that follow from a visit's timeline, with the hashes by which an erasure finds the visit."""
         fields = visit.timeline_fields()
         if self.has_key:
-            fields["identity_hashes"] = sorted(map(self._hash, visit.identities))
+            fields["identity_hashes"] = sorted(map(self.hash_of, visit.identities))
         return fields
 
     def with_hash(self, event: Document) -> Document:
@@ -50,15 +57,11 @@ class Tombstones:
         That happens when a visit has more transitions than its timeline keeps.
         """
         name = event.get("names_identity_id")
-        return event | {"names_hash": self._hash(name)} if name and self.has_key else event
-
-    def hash_of(self, identity: str) -> str:
-        """The keyed hash of an identity in hexadecimal, as stored here and in the event log."""
-        return self._hash(identity)
+        return event | {"names_hash": self.hash_of(name)} if name and self.has_key else event
 
     async def erase_times(self, identities: Iterable[str]) -> EraseTimes:
         """Those of these identities that are erased. Raises TRANSIENT_STORE_ERRORS."""
-        by_hash = {self._hash(identity): identity for identity in identities} if self.has_key else {}
+        by_hash = {self.hash_of(identity): identity for identity in identities} if self.has_key else {}
         found = await self._store.tombstones(by_hash) if by_hash else {}
         return {by_hash[hashed]: erase_time_ms for hashed, erase_time_ms in found.items()}
 

@@ -31,13 +31,11 @@ from footfall_history.storage.documents import (
 
 
 class ErasableRange(NamedTuple):
-    """All events with start <= order key < stop (None: no end) have this attribution.
+    """The attribution of all events in a range of order keys.
 
     `is_erased`: they belong to an erased identity, so their content is erased.
     """
 
-    start: str
-    stop: str | None
     attribution: Attribution
     is_erased: bool
 
@@ -156,8 +154,9 @@ class Visit:
     @cached_property
     def _ranges(self) -> tuple[list[ErasableRange], list[str]]:
         is_erased = _erased_ranges(self.visit_state, erases_anonymous=self.erases_anonymous)
-        ranges = [ErasableRange(*one, is_erased.get(one.start, False)) for one in self.visit_state.attribution_ranges()]
-        return ranges, [one.start for one in ranges]
+        found = [*self.visit_state.attribution_ranges()]
+        ranges = [ErasableRange(one.attribution, is_erased.get(one.start, False)) for one in found]
+        return ranges, [one.start for one in found]
 
     def range_at(self, order_key: str) -> ErasableRange:
         """The range that an event belongs to."""
