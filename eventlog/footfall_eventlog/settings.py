@@ -39,6 +39,7 @@ MongoUrl = Annotated[
         repr=False,
     ),
 ]
+"""Each service adds the check of its driver: the event log does not use MongoDB."""
 IdentityTarget = Annotated[Target, shared("IDENTITY_TARGET", "127.0.0.1:50052", "gRPC address of identity.")]
 Partitions = Annotated[
     int,
