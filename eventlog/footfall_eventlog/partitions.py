@@ -11,13 +11,11 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import structlog
 from footfall_servicekit.background import RefusalError
-from footfall_servicekit.values import Accepts, StoreUrl
-from pydantic import AfterValidator
 from redis import exceptions as redis_errors
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.connection import Connection, SSLConnection, parse_url
@@ -186,10 +184,6 @@ def check_url(url: str) -> str:
     return url
 
 
-RedisUrl = Annotated[StoreUrl, AfterValidator(check_url), Accepts("`redis://host:port` or `rediss://...`")]
-"""URL of Redis, which may hold a password: give its field `repr=False`."""
-
-
 class Node(NamedTuple):
     """A node, a client for it, and the partitions that it holds."""
 
@@ -198,25 +192,13 @@ class Node(NamedTuple):
     numbers: list[int]
 
 
-class PartitionCountError(RefusalError):
-    """The data was made with another number of partitions. The text says what to do."""
-
-
-class RedisVersionError(RefusalError):
-    """Redis is older than the commands that are needed. The text names it and its version."""
-
-
-class RedisUrlError(RefusalError):
-    """Redis answers, but refuses the user, password or database of REDIS_URL."""
-
-
 def is_forbidden(error: redis_errors.RedisError) -> bool:
     """Whether a server does not allow or does not have a command, which is common for managed servers."""
     return isinstance(error, redis_errors.NoPermissionError) or str(error).startswith("unknown command")
 
 
 def check_version(info: Mapping[str, Any], oldest: Version) -> None:
-    """Check the version in the INFO of a server. An unknown version is accepted. Raises RedisVersionError.
+    """Check the version in the INFO of a server. An unknown version is accepted. Raises RefusalError.
 
     Valkey and other servers report the version of Redis that they are compatible with beside their own.
     """
@@ -225,7 +207,7 @@ def check_version(info: Mapping[str, Any], oldest: Version) -> None:
     if numbers and numbers < oldest:
         name = info.get("server_name", "redis").capitalize()
         needed = ".".join(map(str, oldest))
-        raise RedisVersionError(f"REDIS_URL: {name} {version} is too old: Redis {needed} or later is needed, or Valkey")
+        raise RefusalError(f"REDIS_URL: {name} {version} is too old: Redis {needed} or later is needed, or Valkey")
 
 
 async def _check_node(node: Node, oldest: Version) -> None:
@@ -269,11 +251,11 @@ class PartitionedRedis:
             found[self._slot_map.node_of(self._slots[number])].append(number)
         return [Node(address, self._clients[group[0]], group) for address, group in found.items()]
 
-    async def check(self, oldest: Version = MIN_VERSION) -> None:
+    async def check(self, *, needs_waitaof: bool = False) -> None:
         """Wait until Redis answers, then check the number of partitions of its data, and its version.
 
-        The first process that finds Redis empty writes its number. Raises PartitionCountError, RedisVersionError and
-        RedisUrlError.
+        The first process that finds Redis empty writes its number. Raises RefusalError when one of them is wrong, or
+        when Redis refuses the user, password or database of REDIS_URL.
         """
         mine = len(self._clients)
         while not self.is_checked:
@@ -281,25 +263,25 @@ class PartitionedRedis:
                 await self._count_client.set(PARTITION_COUNT_KEY, mine, nx=True)
                 made_with = int(await self._count_client.get(PARTITION_COUNT_KEY))
             except redis_errors.AuthenticationError:
-                raise RedisUrlError("REDIS_URL: Redis does not accept its user and password") from None
+                raise RefusalError("REDIS_URL: Redis does not accept its user and password") from None
             except TRANSIENT_ERRORS as error:
                 _log.warning("Redis does not answer", error=type(error).__name__)
                 await asyncio.sleep(_RETRY_S)
                 continue
             except redis_errors.NoPermissionError:
-                raise RedisUrlError("REDIS_URL: its user lacks the permission for a command that is needed") from None
+                raise RefusalError("REDIS_URL: its user lacks the permission for a command that is needed") from None
             except redis_errors.ResponseError as error:
                 if not re.match("DB index|SELECT is not", str(error)):
                     raise
-                raise RedisUrlError("REDIS_URL: Redis does not have the database of this number") from None
+                raise RefusalError("REDIS_URL: Redis does not have the database of this number") from None
             if made_with != mine:
-                raise PartitionCountError(
+                raise RefusalError(
                     f"PARTITIONS is {mine}, but the data in this Redis was made with {made_with}. Set "
                     f"PARTITIONS={made_with} for every service, or start with an empty Redis."
                 )
             await self._find_nodes()
             for node in self.nodes():
-                await _check_node(node, oldest)
+                await _check_node(node, MIN_VERSION_WITH_WAITAOF if needs_waitaof else MIN_VERSION)
             self.is_checked = True
 
     async def _find_nodes(self) -> None:

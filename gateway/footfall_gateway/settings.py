@@ -4,12 +4,11 @@ import re
 from collections.abc import Iterator
 from ipaddress import ip_network
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated
 
-from footfall_eventlog.partitions import RedisUrl
+from footfall_eventlog.settings import IdentityTarget, RedisUrl, SitesFile, VisitIdleMinutes
 from footfall_eventlog.sites import load_sites
-from footfall_servicekit.settings import PORT_DESCRIPTION, ProcessSettings, pair_problems, shared
+from footfall_servicekit.settings import OldName, Port, ProcessSettings, pair_problems, shared
 from footfall_servicekit.values import Accepts, Target, readable_by
 from pydantic import AfterValidator, Field, FilePath, SecretStr
 from pydantic_settings import SettingsConfigDict
@@ -41,121 +40,97 @@ class GatewaySettings(ProcessSettings):
 
     model_config = SettingsConfigDict(env_prefix="GATEWAY_")
 
-    old_names = MappingProxyType(
-        {
-            "visit_idle_minutes": "IDLE_MINUTES",
-            "rate_limit_events_per_minute_per_address": "RATE_LIMIT_PER_ADDRESS",
-            "rate_limit_bytes_per_minute_per_address": "RATE_LIMIT_BYTES_PER_ADDRESS",
-            "rate_limit_events_per_minute_per_site": "RATE_LIMIT_PER_SITE",
-            "rate_limit_bytes_per_minute_per_site": "RATE_LIMIT_BYTES_PER_SITE",
-            "used_link_retention_s": "*LINK_MEMORY_S",
-            "max_failed_logins_per_minute": "*FAILED_LOGINS_PER_MINUTE",
-            "max_queued_hashes": "*SLOW_HASHES_WAITING",
-            "allow_anonymous": "*OPEN_API",
-            "batch_max_events": "*GROUP_EVENTS",
-            "batch_max_bytes": "*GROUP_BYTES",
-            "large_body_bytes": "*LARGE_BYTES",
-            "batch_max_wait_ms": "*LINGER_MS",
-            "max_batches_in_flight": "*GROUPS_IN_FLIGHT",
-            "max_queued_events": "*WAITING_EVENTS",
-            "max_queued_bytes": "*WAITING_BYTES",
-            "max_body_bytes_in_flight": "*READING_BYTES",
-            "max_connections": "*CONNECTIONS",
-            "max_live_streams": "*LIVE_STREAMS",
-            "live_heartbeat_ms": "*HEARTBEAT_MS",
-        }
-    )
-
-    port: int = Field(default=8080, ge=0, le=65535, description=PORT_DESCRIPTION)
+    port: Port = 8080
     tls_cert_file: FilePath | None = None
     """Certificate chain (PEM) for HTTPS. A changed file is used for new connections. Unset: HTTP."""
     tls_key_file: FilePath | None = None
     """Private key (PEM, not encrypted) of that certificate."""
     collector_target: Target = shared("COLLECTOR_TARGET", "127.0.0.1:50051")
     """gRPC address of the collector."""
-    identity_target: Target = shared("IDENTITY_TARGET", "127.0.0.1:50052")
-    """gRPC address of identity."""
+    identity_target: IdentityTarget
     history_target: Target = shared("HISTORY_TARGET", "127.0.0.1:50053")
     """gRPC address of history."""
-    sites_file: Annotated[Path | None, readable_by(load_sites)] = shared("SITES_FILE", None)
-    """TOML file of the sites, with their groups, origins and sign-in keys. Unset: every valid name is a site, all sites
-    share their visits, and every SignIn is believed."""
+    sites_file: Annotated[SitesFile, readable_by(load_sites)]
     dsl_file: Annotated[Path | None, readable_by(check_dsl_file)] = shared("DSL_FILE", None)
     """File `domain-model.xml` (DSL) for the tracking script. A changed file is read. Unset: the built-in one, with the
     rule `Timeout-30`."""
-    visit_idle_minutes: int = shared("VISIT_IDLE_MINUTES", 30, ge=1, le=1_440)
-    """Time without an event that ends a visit: it is no longer listed as live, and the tracking script begins a new
-    one."""
+    visit_idle_minutes: VisitIdleMinutes
     path_prefixes: Annotated[str, AfterValidator(_check_paths), Accepts("paths, separated by commas")] = ""
     """Paths below which pages and clients are served as well. `/onlinechat` is for a proxy that passes
     `/onlinechat/server/...` on unchanged."""
-    rate_limit_events_per_minute_per_address: int = shared(
+    rate_limit_events_per_minute_per_address: Annotated[int, OldName("RATE_LIMIT_PER_ADDRESS")] = shared(
         "RATE_LIMIT_EVENTS_PER_MINUTE_PER_ADDRESS", 30_000, ge=0, le=1_000_000_000
     )
     """Events in beacons of one address, rejected ones included. At the limit beacons are answered 429. 0: no limit."""
-    rate_limit_bytes_per_minute_per_address: int = shared(
+    rate_limit_bytes_per_minute_per_address: Annotated[int, OldName("RATE_LIMIT_BYTES_PER_ADDRESS")] = shared(
         "RATE_LIMIT_BYTES_PER_MINUTE_PER_ADDRESS", 32 * 1024 * 1024, ge=0, le=1024**4
     )
     """Bytes in beacons of one address. At the limit beacons are answered 429. 0: no limit."""
-    rate_limit_events_per_minute_per_site: int = shared(
+    rate_limit_events_per_minute_per_site: Annotated[int, OldName("RATE_LIMIT_PER_SITE")] = shared(
         "RATE_LIMIT_EVENTS_PER_MINUTE_PER_SITE", 0, ge=0, le=1_000_000_000
     )
     """Events in beacons of one site. At the limit beacons are answered 429. 0: no limit."""
-    rate_limit_bytes_per_minute_per_site: int = shared("RATE_LIMIT_BYTES_PER_MINUTE_PER_SITE", 0, ge=0, le=1024**4)
+    rate_limit_bytes_per_minute_per_site: Annotated[int, OldName("RATE_LIMIT_BYTES_PER_SITE")] = shared(
+        "RATE_LIMIT_BYTES_PER_MINUTE_PER_SITE", 0, ge=0, le=1024**4
+    )
     """Bytes in beacons of one site. At the limit beacons are answered 429. 0: no limit except
     `COLLECTOR_LOG_MAX_SITE_SHARE`."""
     rate_limit_loopback: bool = False
     """Apply the rate limits of addresses to the addresses of this machine as well."""
-    used_link_retention_s: int = Field(default=600, ge=120, le=86_400)
+    used_link_retention_s: Annotated[int, OldName("*LINK_MEMORY_S")] = Field(default=600, ge=120, le=86_400)
     """How long the gateway remembers that a link from another domain has brought its visit; until then the link brings
     no second one. The tracking script takes no link older than two minutes by the visitor's clock."""
-    redis_url: RedisUrl = shared("REDIS_URL", "redis://127.0.0.1:16379", repr=False)
-    """Redis or Valkey with the event log, the live state and the counters of rate limits. Of a Redis Cluster: any node,
-    or a DNS name of several nodes."""
+    redis_url: RedisUrl
     api_user: Annotated[str, Accepts("a name without `:`")] = shared("API_USER", "")
     """User with every scope, for the data routes and `/api/v1` (HTTP Basic). Unset: only API keys are accepted."""
     api_password: SecretStr = shared("API_PASSWORD", SecretStr(""))
     """Password of that user."""
     keys_file: Annotated[Path | None, readable_by(check_keys_file)] = None
     """File of API keys, written by `footfall-gateway keys`. A changed file is read. Unset: no API keys."""
-    max_failed_logins_per_minute: int = Field(default=20, ge=1, le=100_000)
+    max_failed_logins_per_minute: Annotated[int, OldName("*FAILED_LOGINS_PER_MINUTE")] = Field(
+        default=20, ge=1, le=100_000
+    )
     """Failed logins from one address, or from one /64 network of IPv6. At the limit requests with credentials are
     answered 429."""
-    max_queued_hashes: int = Field(default=20, ge=1, le=1_000)
+    max_queued_hashes: Annotated[int, OldName("*SLOW_HASHES_WAITING")] = Field(default=20, ge=1, le=1_000)
     """Credentials of API keys in an old format that are compared or wait for it; one comparison takes up to 0.1 s. At
     the limit requests are answered 503."""
     audit_key: SecretStr | None = Field(default=None, min_length=16)
     """Secret of the keyed hashes (`subject_hashes`) that name persons and visits in log lines. All gateways need the
     same one. Unset: a log line names the caller, and not the person."""
-    allow_anonymous: bool = False
+    allow_anonymous: Annotated[bool, OldName("*OPEN_API")] = False
     """Serve the data routes and `/api/v1` to everyone, without authentication."""
     trusted_proxies: Annotated[
         str, AfterValidator(_check_proxies), Accepts("addresses or networks, separated by commas")
     ] = ""
     """Proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` headers are believed. Unset: the headers are ignored."""
-    batch_max_events: int = Field(default=1_000, ge=1, le=1_000)
+    batch_max_events: Annotated[int, OldName("*GROUP_EVENTS")] = Field(default=1_000, ge=1, le=1_000)
     """Events of one batch (`Collect` call). A full batch is sent, and further beacons start the next one."""
-    batch_max_bytes: int = Field(default=1024 * 1024, ge=1024, le=1024 * 1024)
+    batch_max_bytes: Annotated[int, OldName("*GROUP_BYTES")] = Field(default=1024 * 1024, ge=1024, le=1024 * 1024)
     """Bytes of one batch. A full batch is sent, and further beacons start the next one."""
-    large_body_bytes: int = Field(default=16 * 1024, ge=0, le=1024 * 1024)
+    large_body_bytes: Annotated[int, OldName("*LARGE_BYTES")] = Field(default=16 * 1024, ge=0, le=1024 * 1024)
     """Size above which a body is sent in separate batches, one at a time, so that small beacons do not wait for it."""
-    batch_max_wait_ms: float = Field(default=2.0, ge=0, le=1_000)
+    batch_max_wait_ms: Annotated[float, OldName("*LINGER_MS")] = Field(default=2.0, ge=0, le=1_000)
     """Time that a beacon waits for further beacons while other batches are being sent. If none is, the beacon is sent
     immediately."""
-    max_batches_in_flight: int = Field(default=4, ge=1, le=256)
+    max_batches_in_flight: Annotated[int, OldName("*GROUPS_IN_FLIGHT")] = Field(default=4, ge=1, le=256)
     """Batches that are being sent at the same time, without those of large bodies. Further batches wait."""
-    max_queued_events: int = Field(default=25_000, ge=1_000, le=10_000_000)
+    max_queued_events: Annotated[int, OldName("*WAITING_EVENTS")] = Field(default=25_000, ge=1_000, le=10_000_000)
     """Events that wait for their batch, and as many more in large bodies. At the limit beacons are answered 503."""
-    max_queued_bytes: int = Field(default=32 * 1024 * 1024, ge=1024 * 1024, le=1024**4)
+    max_queued_bytes: Annotated[int, OldName("*WAITING_BYTES")] = Field(
+        default=32 * 1024 * 1024, ge=1024 * 1024, le=1024**4
+    )
     """Bytes that wait for their batch, and as many more in large bodies. At the limit beacons are answered 503."""
-    max_body_bytes_in_flight: int = Field(default=64 * 1024 * 1024, ge=1024 * 1024, le=1024**4)
+    max_body_bytes_in_flight: Annotated[int, OldName("*READING_BYTES")] = Field(
+        default=64 * 1024 * 1024, ge=1024 * 1024, le=1024**4
+    )
     """Bytes of the bodies that are arriving at the same time. At the limit requests are answered 503."""
-    max_connections: int = Field(default=10_000, ge=1, le=1_000_000)
+    max_connections: Annotated[int, OldName("*CONNECTIONS")] = Field(default=10_000, ge=1, le=1_000_000)
     """Connections that are open at the same time, at most as many as the system's limit of open files allows. Requests
     on further connections are answered 503."""
-    max_live_streams: int = Field(default=50, ge=1, le=10_000)
+    max_live_streams: Annotated[int, OldName("*LIVE_STREAMS")] = Field(default=50, ge=1, le=10_000)
     """Streams of `/api/v1/live` that are open at the same time. Further requests are answered 503."""
-    live_heartbeat_ms: int = Field(default=15_000, ge=100, le=300_000)
+    live_heartbeat_ms: Annotated[int, OldName("*HEARTBEAT_MS")] = Field(default=15_000, ge=100, le=300_000)
     """Time without a message after which such a stream sends a comment, so that proxies keep it open."""
     collect_timeout_ms: int = Field(default=5_000, ge=1, le=60_000)
     """Time that a beacon waits for the collector. Then it is answered 503, although its events may be stored."""

@@ -33,9 +33,9 @@ class RequestError(Exception):
         self.details = (error_details_pb2.ErrorInfo(domain=DOMAIN, reason=reason, metadata=metadata), *details)
 
     @classmethod
-    def invalid(cls, field: str, rule: str, *more: tuple[str, str]) -> Self:
-        """INVALID_ARGUMENT: `field` (a path such as `page_size`) breaks `rule`; `more` are further (field, rule)s."""
-        return cls.invalid_fields([(field, rule), *more])
+    def invalid(cls, field: str, rule: str) -> Self:
+        """INVALID_ARGUMENT: `field` (a path such as `page_size`) breaks `rule`."""
+        return cls.invalid_fields([(field, rule)])
 
     @classmethod
     def invalid_fields(cls, violations: Iterable[tuple[str, str]]) -> Self:

@@ -92,21 +92,23 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         return method.rpartition("/")[2] in self._frequent
 
     def _wrap(self, method: str, handler: Handler) -> Handler:
-        streams = handler.request_streaming, handler.response_streaming
+        streams_requests, streams_answers = streams = handler.request_streaming, handler.response_streaming
         kind = "_".join("stream" if is_stream else "unary" for is_stream in streams)
         behaviour = _as_coroutine(method, getattr(handler, kind))
-        parse, serialize = handler.request_deserializer, handler.response_serializer
+        parse: Any = handler.request_deserializer
+        serialize: Any = handler.response_serializer
+
         # gRPC sends callers the full text of what fails outside the handler, so single messages are converted inside.
-        if not handler.request_streaming:
-            behaviour, parse = _parsing(behaviour, parse), None
-        if not handler.response_streaming:
-            behaviour, serialize = _serializing(behaviour, serialize), None
-        if self._access:
-            behaviour = _for_roles(behaviour, method, self._access)
-        ceiling_s = None if handler.response_streaming else self._ceiling_s
-        call = _Call(method, behaviour, ceiling_s, is_frequent=self._is_frequent(method))
+        async def behave(request: Any, context: Context) -> Any:
+            if self._access:
+                self._access.check(method, context)
+            answer = await behaviour(request if streams_requests else _parsed(request, parse), context)
+            return answer if streams_answers else serialize(answer)
+
+        ceiling_s = None if streams_answers else self._ceiling_s
+        call = _Call(method, behave, ceiling_s, is_frequent=self._is_frequent(method))
         make: Callable[..., Handler] = getattr(grpc, f"{kind}_rpc_method_handler")
-        return make(call.serve, parse, serialize)
+        return make(call.serve, parse if streams_requests else None, serialize if streams_answers else None)
 
 
 class _Method(NamedTuple):
@@ -122,32 +124,12 @@ async def _refuse(_requests: Any, _context: Context) -> None:
     raise RequestError.exhausted("the server is at its limit of concurrent calls", _FULL_RETRY_MS, "TOO_MANY_CALLS")
 
 
-def _parsing(behaviour: Behaviour, parse: Any) -> Behaviour:
-    async def parsing(raw: bytes, context: Context) -> Any:
-        try:
-            request = parse(raw)
-        except DecodeError:
-            message = "the request is not a message of the type that this method takes"
-            raise RequestError(grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED_MESSAGE", message) from None
-        return await behaviour(request, context)
-
-    return parsing
-
-
-def _serializing(behaviour: Behaviour, serialize: Any) -> Behaviour:
-    async def serializing(request: Any, context: Context) -> bytes:
-        raw: bytes = serialize(await behaviour(request, context))
-        return raw
-
-    return serializing
-
-
-def _for_roles(behaviour: Behaviour, method: str, access: Access) -> Behaviour:
-    async def checking(request: Any, context: Context) -> Any:
-        access.check(method, context)
-        return await behaviour(request, context)
-
-    return checking
+def _parsed(raw: bytes, parse: Any) -> Any:
+    try:
+        return parse(raw)
+    except DecodeError:
+        message = "the request is not a message of the type that this method takes"
+        raise RequestError(grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED_MESSAGE", message) from None
 
 
 def _as_coroutine(method: str, behaviour: Callable[[Any, Context], Any]) -> Behaviour:

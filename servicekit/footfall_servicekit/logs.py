@@ -10,6 +10,7 @@ import sys
 import traceback
 from contextlib import suppress
 from contextvars import ContextVar
+from functools import partial
 from typing import TextIO, cast
 
 import structlog
@@ -27,8 +28,8 @@ def configure(service: str, level: str) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _RequestAndService(service),
-        _StackWithoutText(with_text=threshold <= logging.DEBUG),
+        partial(_add_request_and_service, service),
+        partial(_add_stack, threshold),
     ]
     rendered = structlog.processors.JSONRenderer()
     structlog.configure(
@@ -72,30 +73,23 @@ class _Output:
         """Nothing is buffered."""
 
 
-class _RequestAndService:
-    def __init__(self, service: str) -> None:
-        self._service = service
-
-    def __call__(self, _logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
-        line["service"] = self._service
-        if current := request_id.get():
-            line["request_id"] = current
-        return line
+def _add_request_and_service(service: str, _logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+    line["service"] = service
+    if current := request_id.get():
+        line["request_id"] = current
+    return line
 
 
-class _StackWithoutText:
-    def __init__(self, *, with_text: bool) -> None:
-        self._with_text = with_text
-
-    def __call__(self, _logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
-        info = line.pop("exc_info", None)
-        if info is True:
-            info = sys.exc_info()
-        error = info[1] if isinstance(info, tuple) else info
-        if isinstance(error, BaseException):
-            line["exception"] = type(error).__qualname__
-            line["stack"] = "".join(traceback.format_exception(error) if self._with_text else _frames(error))
-        return line
+def _add_stack(level: int, _logger: WrappedLogger, _method: str, line: EventDict) -> EventDict:
+    """Replace `exc_info` by the type and the stack of the exception, with its text only when debugging."""
+    info = line.pop("exc_info", None)
+    if info is True:
+        info = sys.exc_info()
+    error = info[1] if isinstance(info, tuple) else info
+    if isinstance(error, BaseException):
+        line["exception"] = type(error).__qualname__
+        line["stack"] = "".join(traceback.format_exception(error) if level <= logging.DEBUG else _frames(error))
+    return line
 
 
 def _frames(error: BaseException) -> list[str]:

@@ -7,7 +7,7 @@ processes must agree on is made with `shared` and has none. The docstring below 
 All problems are reported together: those of one setting by the type of its field (values.py has the types that pydantic
 lacks), those between several settings by `problems`.
 
-A setting that is renamed keeps its old name for one version: `old_names` of its class lists it.
+A setting that is renamed keeps its old name for one version, as the `OldName` of its type.
 """
 
 import os
@@ -15,9 +15,9 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
+from dataclasses import dataclass
 from difflib import get_close_matches
-from types import MappingProxyType
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, FilePath, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
@@ -26,12 +26,22 @@ from footfall_servicekit.reloading import reason_of
 from footfall_servicekit.tls import ClientTls, KeyPair, check_authorities, server_context
 from footfall_servicekit.values import Accepts, Host, listening_problems
 
-PORT_DESCRIPTION = "Port to listen on. 0: a free port, which is logged."
+Port = Annotated[int, Field(ge=0, le=65535, description="Port to listen on. 0: a free port, which is logged.")]
 
 
 def shared(name: str, default: Any, description: str | None = None, **constraints: Any) -> Any:
-    """Make a field read from the environment variable `name` as it is, without the service's prefix."""
+    """Make a field read from the environment variable `name` as it is, without the service's prefix.
+
+    A `description` is for a type of several fields, which can have no docstring.
+    """
     return Field(default, validation_alias=name, description=description, **constraints)
+
+
+@dataclass(frozen=True)
+class OldName:
+    """The variable that set a setting in the version before; `*` is the prefix of the service."""
+
+    text: str
 
 
 class ProcessSettings(BaseSettings):
@@ -45,44 +55,25 @@ class ProcessSettings(BaseSettings):
         validate_by_name=True,  # tests give a shared setting by its field's name
     )
 
-    old_names: ClassVar[Mapping[str, str]] = MappingProxyType({"drain_delay_ms": "*LAME_DUCK_MS"})
-    """By field, the variable that set it in the version before; `*` is the prefix. A subclass lists only its own."""
-
-    host: Host = Field(
-        default="127.0.0.1", description="Address to listen on. The images set `0.0.0.0`, which is every address."
-    )
-    port: int = Field(default=0, ge=0, le=65535, description=PORT_DESCRIPTION)
+    host: Host = "127.0.0.1"
+    """Address to listen on. The images set `0.0.0.0`, which is every address."""
+    port: Port = 0
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(str.lower)] = shared(
-        "LOG_LEVEL",
-        "info",
-        "Lowest level that is logged. Lines of level `debug` may quote parts of a request.",
+        "LOG_LEVEL", "info"
     )
-    drain_delay_ms: int = Field(
-        default=500,
-        ge=0,
-        le=60_000,
-        description="Time from reporting that the process stops, to refusing new calls. Load balancers need it to "
-        "choose another process.",
-    )
-    stop_grace_ms: int = Field(
-        default=5_000,
-        ge=0,
-        le=300_000,
-        description="Time that running calls have to end when the process stops. Calls that need longer are cancelled.",
-    )
-    grpc_tls_ca_file: FilePath | None = shared(
-        "GRPC_TLS_CA_FILE",
-        None,
-        "Certificate authorities (PEM) that sign the certificates of gRPC servers. A server with another certificate "
-        "is not called. Unset: calls are not encrypted.",
-    )
-    grpc_tls_cert_file: FilePath | None = Field(
-        default=None,
-        description="Certificate chain (PEM) for gRPC, as server and as client. A changed file is read again.",
-    )
-    grpc_tls_key_file: FilePath | None = Field(
-        default=None, description="Private key (PEM, not encrypted) of that certificate."
-    )
+    """Lowest level that is logged. Lines of level `debug` may quote parts of a request."""
+    drain_delay_ms: Annotated[int, OldName("*LAME_DUCK_MS")] = Field(default=500, ge=0, le=60_000)
+    """Time from reporting that the process stops, to refusing new calls. Load balancers need it to choose another
+    process."""
+    stop_grace_ms: int = Field(default=5_000, ge=0, le=300_000)
+    """Time that running calls have to end when the process stops. Calls that need longer are cancelled."""
+    grpc_tls_ca_file: FilePath | None = shared("GRPC_TLS_CA_FILE", None)
+    """Certificate authorities (PEM) that sign the certificates of gRPC servers. A server with another certificate is
+    not called. Unset: calls are not encrypted."""
+    grpc_tls_cert_file: FilePath | None = None
+    """Certificate chain (PEM) for gRPC, as server and as client. A changed file is read again."""
+    grpc_tls_key_file: FilePath | None = None
+    """Private key (PEM, not encrypted) of that certificate."""
 
     @model_validator(mode="before")
     @classmethod
@@ -128,59 +119,27 @@ class ProcessSettings(BaseSettings):
 class ServiceSettings(ProcessSettings):
     """Settings of every gRPC service."""
 
-    old_names = MappingProxyType({"max_streams_per_method": "*MAX_STREAMS", "max_rpc_duration_ms": "*RPC_CEILING_MS"})
-
-    metrics_port: int | None = Field(
-        default=None,
-        ge=0,
-        le=65535,
-        description="Port of the Prometheus metrics, on the address of `*_HOST`. Unset: metrics are not served.",
-    )
-    max_concurrent_rpcs: int = Field(
-        default=256,
-        ge=1,
-        le=100_000,
-        description="Unary calls that run at the same time. Further calls are refused with RESOURCE_EXHAUSTED. A "
-        "method that is called for every batch has a limit of its own of the same size; health checks have none.",
-    )
-    max_streams_per_method: int = Field(
-        default=256,
-        ge=1,
-        le=100_000,
-        description="Streams of one method, `Health.Watch` included, that are open at the same time. Further streams "
-        "are refused with RESOURCE_EXHAUSTED.",
-    )
-    max_message_bytes: int = Field(
-        default=4 * 1024 * 1024,
-        ge=1024,
-        le=1024**3,
-        description="Size of a gRPC message, received or sent. A larger message ends its call with RESOURCE_EXHAUSTED.",
-    )
-    max_rpc_duration_ms: int = Field(
-        default=30_000,
-        ge=1,
-        le=3_600_000,
-        description="Time that a unary call may run. Then it ends with DEADLINE_EXCEEDED, also when its caller set a "
-        "later deadline.",
-    )
-    grpc_tls_client_ca_file: FilePath | None = shared(
-        "GRPC_TLS_CLIENT_CA_FILE",
-        None,
-        "Certificate authorities (PEM) that sign the certificates of gRPC clients (mutual TLS). A client without such "
-        "a certificate is refused. Unset: clients need no certificate.",
-    )
-    grpc_client_roles: Annotated[str, Accepts("`name=role`, separated by commas")] = shared(
-        "GRPC_CLIENT_ROLES",
-        "",
-        "Roles of the clients with mutual TLS. A name is a URI or DNS name in the client's certificate, or its common "
-        "name if it has neither. Unset: each name is itself a role.",
-    )
-
-    allow_insecure_grpc: bool = shared(
-        "ALLOW_INSECURE_GRPC",
-        False,
-        "Start without TLS on an address that other machines can reach. Only for a private network of the services.",
-    )
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    """Port of the Prometheus metrics, on the address of `*_HOST`. Unset: metrics are not served."""
+    max_concurrent_rpcs: int = Field(default=256, ge=1, le=100_000)
+    """Unary calls that run at the same time. Further calls are refused with RESOURCE_EXHAUSTED. A method that is called
+    for every batch has a limit of its own of the same size; health checks have none."""
+    max_streams_per_method: Annotated[int, OldName("*MAX_STREAMS")] = Field(default=256, ge=1, le=100_000)
+    """Streams of one method, `Health.Watch` included, that are open at the same time. Further streams are refused with
+    RESOURCE_EXHAUSTED."""
+    max_message_bytes: int = Field(default=4 * 1024 * 1024, ge=1024, le=1024**3)
+    """Size of a gRPC message, received or sent. A larger message ends its call with RESOURCE_EXHAUSTED."""
+    max_rpc_duration_ms: Annotated[int, OldName("*RPC_CEILING_MS")] = Field(default=30_000, ge=1, le=3_600_000)
+    """Time that a unary call may run. Then it ends with DEADLINE_EXCEEDED, also when its caller set a later
+    deadline."""
+    grpc_tls_client_ca_file: FilePath | None = shared("GRPC_TLS_CLIENT_CA_FILE", None)
+    """Certificate authorities (PEM) that sign the certificates of gRPC clients (mutual TLS). A client without such a
+    certificate is refused. Unset: clients need no certificate."""
+    grpc_client_roles: Annotated[str, Accepts("`name=role`, separated by commas")] = shared("GRPC_CLIENT_ROLES", "")
+    """Roles of the clients with mutual TLS. A name is a URI or DNS name in the client's certificate, or its common name
+    if it has neither. Unset: each name is itself a role."""
+    allow_insecure_grpc: bool = shared("ALLOW_INSECURE_GRPC", False)
+    """Start without TLS on an address that other machines can reach. Only for a private network of the services."""
 
     @property
     def ports(self) -> dict[str, int]:
@@ -333,8 +292,12 @@ def renamed(cls: type[BaseSettings], environment: Mapping[str, str]) -> Iterator
 def old_variables(cls: type[BaseSettings]) -> dict[str, str]:
     """By field, the old name of its variable."""
     prefix = cls.model_config.get("env_prefix", "")
-    every = (vars(base).get("old_names", {}) for base in reversed(cls.__mro__))
-    return {field: old.replace("*", prefix) for names in every for field, old in names.items()}
+    return {
+        name: mark.text.replace("*", prefix)
+        for name, field in cls.model_fields.items()
+        for mark in field.metadata
+        if isinstance(mark, OldName)
+    }
 
 
 def _default(cls: type[BaseSettings], location: int | str) -> Any:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from footfall_eventlog.partitions import TRANSIENT_ERRORS, PartitionCountError, PartitionedRedis, hash_tag
+from footfall_eventlog.partitions import TRANSIENT_ERRORS, PartitionedRedis, hash_tag
 from footfall_eventlog.stream import PAYLOAD_FIELD, Entry, StreamReader, trim
+from footfall_servicekit.background import RefusalError
 from redis.asyncio import Redis
 from redis.crc import key_slot
 from redis.exceptions import MovedError
@@ -76,7 +77,7 @@ async def test_every_partition_is_found_from_any_node_and_their_number_is_kept(c
             await append(redis, b"x")
             assert [await redis[number].xlen(stream(number)) for number in redis.numbers] == [count] * COUNT
     async with opened(cluster[1], 4) as redis:
-        with pytest.raises(PartitionCountError, match="Set PARTITIONS=16 for every service"):
+        with pytest.raises(RefusalError, match="Set PARTITIONS=16 for every service"):
             await redis.check()
         assert not await redis.is_ready()
 

@@ -8,10 +8,10 @@ import pytest
 from footfall_eventlog.partitions import (
     MIN_VERSION,
     MIN_VERSION_WITH_WAITAOF,
-    RedisVersionError,
     Version,
     check_version,
 )
+from footfall_servicekit.background import RefusalError
 
 from tests.tools.process import Service, running_service
 from tests.tools.scripted_redis import bulk, scripted_redis
@@ -45,7 +45,7 @@ def test_what_is_new_enough_or_does_not_tell_is_taken(info: dict[str, Any], olde
     ],
 )
 def test_what_is_too_old_is_named(info: dict[str, Any], oldest: Version, message: str) -> None:
-    with pytest.raises(RedisVersionError, match=message):
+    with pytest.raises(RefusalError, match=message):
         check_version(info, oldest)
 
 

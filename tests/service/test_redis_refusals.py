@@ -9,12 +9,13 @@ import grpc
 import pytest
 import structlog
 from footfall_collector.event_log import EventLog, LogRejectedError, LogUnavailableError
-from footfall_eventlog.partitions import PartitionedRedis, RedisUrlError, is_forbidden
+from footfall_eventlog.partitions import PartitionedRedis, is_forbidden
 from footfall_eventlog.stream import stream_info
 from footfall_history.event_log import TRANSIENT_LOG_ERRORS
 from footfall_history.event_log import EventLog as HistoryLog
 from footfall_identity.partitions import Partitions
 from footfall_identity.visitor_store import VisitorStore
+from footfall_servicekit.background import RefusalError
 from footfall_servicekit.errors import RequestError
 from redis.asyncio import Redis
 from redis.exceptions import ClusterDownError, NoPermissionError, ResponseError
@@ -140,7 +141,7 @@ async def test_a_url_that_redis_will_never_serve_is_not_waited_for(
     redis_url: str, user: str, database: str, rule: str
 ) -> None:
     redis = PartitionedRedis(redis_url.replace("://", f"://{user}") + database, 1, timeout_ms=5_000)
-    with pytest.raises(RedisUrlError, match=rule):
+    with pytest.raises(RefusalError, match=rule):
         await asyncio.wait_for(redis.check(), 10)
     await redis.aclose()
 

@@ -118,8 +118,8 @@ def raising(error: Exception) -> Behaviour:
     ("make", "arguments", "expected"),
     [
         (
-            RequestError.invalid,
-            ("page_size", "must not be negative", ("filter.site", "must be known")),
+            RequestError.invalid_fields,
+            ([("page_size", "must not be negative"), ("filter.site", "must be known")],),
             ErrorDetails(
                 grpc.StatusCode.INVALID_ARGUMENT,
                 "page_size: must not be negative; filter.site: must be known",

@@ -13,6 +13,7 @@ from footfall_collector.sites import Sites
 from footfall_timeline import page_id, user_agent_id
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from tests.tools.batches import CHROME, batch, context, message
 
@@ -309,11 +310,30 @@ contexts = st.builds(
 )
 
 
+def test_an_event_whose_admission_fails_is_rejected_alone() -> None:
+    def category_of(event: Event) -> str:
+        if event.event_name == "Broken":
+            raise RecursionError("dana@example.com")
+        return "shop"
+
+    rules = Admission(Sites(), Redactor(), max_event_age_ms=7 * DAY_MS, category_of=category_of)
+    sent = batch(*(message(name, timestamp_ms=NOW) for name in ("First", "Broken", "Broken", "Last")))
+    with capture_logs() as lines:
+        rejections = rules.admit(sent, NOW)
+    assert {position: (outcome.reason, outcome.message) for position, outcome in rejections.items()} == dict.fromkeys(
+        [1, 2], (collector.REJECT_REASON_MALFORMED, "the server cannot process this event")
+    )
+    assert [event.category for event in sent.events] == ["shop", "", "", "shop"]
+    event = "an event cannot be processed; it is rejected"
+    assert lines == [{"event": event, "log_level": "error", "exc_info": True, "suppressed": 0}]
+
+
 @given(st.lists(events, min_size=1, max_size=6), contexts)
 def test_admission_is_deterministic_and_idempotent(sent: list[Event], of_request: EventContext) -> None:
     first, again = (EventBatch(contexts=[of_request], events=sent) for _ in range(2))
     rejections = admission.admit(first, NOW)
     assert admission.admit(again, NOW) == rejections
+    assert all(outcome.reason != collector.REJECT_REASON_MALFORMED for outcome in rejections.values())
     for position in sorted(rejections, reverse=True):
         del first.events[position], again.events[position]
     assert first == again

@@ -1,6 +1,7 @@
 """Matching of identities and contacts: keys, the order of rules, and manual decisions."""
 
 import pytest
+from footfall.event.v1.event_pb2 import Event
 from footfall_identity.identity_record import IdentityRecord
 from footfall_identity.link_decisions import (
     MAX_DECISIONS,
@@ -33,7 +34,7 @@ def transition(at: int, identity: str, kind: Kind = Kind.SIGN_IN) -> Transition:
 
 
 def match_keys(at: int = 1, identity: str = "ann", **data: object) -> MatchKeys:
-    return match_keys_of(transition(at, identity), VISIT, data, "DE")
+    return match_keys_of(Event(visit_id=VISIT), transition(at, identity), data, "DE")
 
 
 def decide(of: MatchKeys, matches: dict[str, list[str]], **more: object) -> tuple[Status, Rule, str, tuple[str, ...]]:
@@ -85,7 +86,7 @@ def test_a_national_number_needs_a_region() -> None:
 
 
 def test_only_sign_ins_give_match_keys() -> None:
-    assert match_keys_of(transition(1, "ann@b.de", Kind.USER_INFO), VISIT, {"email": "ann@b.de"}, None) == MatchKeys()
+    assert match_keys_of(Event(), transition(1, "ann@b.de", Kind.USER_INFO), {"email": "ann@b.de"}, None) == MatchKeys()
 
 
 def test_the_user_id_stands_in_for_an_address_that_is_not_given() -> None:

@@ -1,10 +1,10 @@
 """Settings: from the environment, also by old names; all wrong ones are named together."""
 
 from collections.abc import Iterator
-from types import MappingProxyType
+from typing import Annotated
 
 import pytest
-from footfall_servicekit.settings import ServiceSettings, load, shared
+from footfall_servicekit.settings import OldName, ServiceSettings, load, shared
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
@@ -13,9 +13,10 @@ class Settings(ServiceSettings):
     """As a service has them."""
 
     model_config = SettingsConfigDict(env_prefix="TRIAL_")
-    old_names = MappingProxyType({"password": "TRIAL_OLD_SHARED"})
 
-    password: SecretStr = shared("TRIAL_TEST_PASSWORD", SecretStr("unguessable"), "The password.", min_length=8)
+    password: Annotated[SecretStr, OldName("TRIAL_OLD_SHARED")] = shared(
+        "TRIAL_TEST_PASSWORD", SecretStr("unguessable"), "The password.", min_length=8
+    )
     names: list[str] = Field(default=["a"], description="Names, as a JSON list.")
     least: int = Field(default=1, description="The least | of all.")
     most: int = Field(default=9, description="The most.")

@@ -28,6 +28,7 @@ from footfall_collector.redact import Redactor
 from footfall_collector.request_context import RequestContext, minimize_context
 from footfall_collector.sign_in_token import TokenRules, TokenVerdict, verify_token
 from footfall_collector.sites import Site, Sites
+from footfall_collector.throttled_log import ThrottledLog
 
 DAY_MS: Final = 86_400_000
 SLICE_BYTES: Final = MAX_EVENT_BYTES
@@ -68,6 +69,7 @@ def _rejection(reason: collector.RejectReason.ValueType, message: str) -> collec
 _BOT = _rejection(collector.REJECT_REASON_BOT, "User-Agent: belongs to a robot, which this site rejects")
 _TOO_OLD = _rejection(collector.REJECT_REASON_TOO_OLD, "timestamp: must not be older than MAX_EVENT_AGE_DAYS")
 _UNKNOWN_SITE = _rejection(collector.REJECT_REASON_UNKNOWN_SITE, "site: must be known and allow the page's origin")
+_FAILED = _rejection(collector.REJECT_REASON_MALFORMED, "the server cannot process this event")
 _SUPPRESSED = collector.Outcome(
     status=collector.OUTCOME_STATUS_SUPPRESSED, message="Sec-GPC: sent by the browser, and honoured by this site"
 )
@@ -109,6 +111,7 @@ class Admission:
         self._received_tolerance_ms = received_tolerance_ms
         self._category_of = category_of
         self._user_id_keys = user_id_keys
+        self._failed = ThrottledLog("an event cannot be processed; it is rejected")
         names = ", ".join(user_id_keys)
         self._invalid_user_id = _rejection(
             collector.REJECT_REASON_INVALID_USER_ID,
@@ -119,7 +122,8 @@ class Admission:
     def admit(self, batch: EventBatch, now_ms: int) -> dict[int, collector.Outcome]:
         """Admit a batch in place; return the outcomes of excluded (rejected or suppressed) events by position.
 
-        An excluded event may be changed in part and must not be used. Every `context_index` must be in range.
+        An excluded event may be changed in part and must not be used. Every `context_index` must be in range. An event
+        whose admission fails unexpectedly is rejected alone, because a batch has the events of many visitors.
         """
         excluded: dict[int, collector.Outcome] = {}
         for _ in self.admit_in_slices(batch, now_ms, excluded):
@@ -136,7 +140,11 @@ class Admission:
                 yield
                 slice_bytes = 0
             slice_bytes += size
-            outcome = self._admit(event, requests[event.context_index], now_ms)
+            try:
+                outcome = self._admit(event, requests[event.context_index], now_ms)
+            except Exception:
+                self._failed.exception()
+                outcome = _FAILED
             if outcome is not None:
                 excluded[position] = outcome
 

@@ -8,8 +8,6 @@ from typing import Any, Final
 import structlog
 from footfall_eventlog.log import GROUPS, stream_key
 from footfall_eventlog.partitions import (
-    MIN_VERSION,
-    MIN_VERSION_WITH_WAITAOF,
     TRANSIENT_ERRORS,
     Address,
     Node,
@@ -23,7 +21,7 @@ from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
 from footfall_collector import metrics
 from footfall_collector.site_shares import SiteShares
-from footfall_collector.throttled_warning import ThrottledWarning
+from footfall_collector.throttled_log import ThrottledLog
 
 _DURABLE_CONFIG: Final = {
     "appendonly": "yes",
@@ -108,17 +106,17 @@ class EventLog:
         self._durable_nodes: set[Address] = set()
         self._bytes = dict.fromkeys(range(partitions), 0)
         self._measure_at: dict[Address, float] = {}
-        self._failed = ThrottledWarning("Redis does not confirm appends to the event log; events are unavailable")
-        self._rejected = ThrottledWarning("Redis rejects appends to the event log; check the type and user of its keys")
-        self._over_share = ThrottledWarning("sites exceed their share of the event log; their events are refused")
+        self._failed = ThrottledLog("Redis does not confirm appends to the event log; events are unavailable")
+        self._rejected = ThrottledLog("Redis rejects appends to the event log; check the type and user of its keys")
+        self._over_share = ThrottledLog("sites exceed their share of the event log; their events are refused")
         metrics.LOG_BOUND_BYTES.set(max_bytes)
 
     async def check(self) -> None:
         """Wait until Redis answers, then check its version, number of partitions, durability and replicas.
 
-        Until then, appends fail. Raises PartitionCountError, RedisVersionError and LogMisconfiguredError.
+        Until then, appends fail. Raises RefusalError.
         """
-        await self._redis.check(MIN_VERSION_WITH_WAITAOF if self._ack_replicas else MIN_VERSION)
+        await self._redis.check(needs_waitaof=bool(self._ack_replicas))
         for node in self._redis.nodes():
             try:
                 await self._check_durability(node)

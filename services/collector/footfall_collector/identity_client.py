@@ -15,7 +15,7 @@ from footfall_servicekit.channel import forwarded
 from grpc import StatusCode
 
 from footfall_collector import metrics
-from footfall_collector.throttled_warning import ThrottledWarning
+from footfall_collector.throttled_log import ThrottledLog
 
 PAUSE_AFTER_FAILURE_S: Final = 1.0
 _TRANSIENT_CODES: Final = (StatusCode.UNAVAILABLE, StatusCode.DEADLINE_EXCEEDED, StatusCode.RESOURCE_EXHAUSTED)
@@ -28,7 +28,7 @@ class IdentityClient:
         self._resolve_events = IdentityServiceStub(channel).ResolveEvents
         self._is_available = True
         self._try_at = 0.0
-        self._failed = ThrottledWarning("ResolveEvents failed; identity will read these events from the log")
+        self._failed = ThrottledLog("ResolveEvents failed; identity will read these events from the log")
 
     async def resolve_events(self, events: Iterable[Event], timeout_s: float) -> None:
         """Send the events with a transition to identity within `timeout_s`; make no call when there are none.

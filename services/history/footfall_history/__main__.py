@@ -5,6 +5,7 @@ from functools import partial
 from typing import Final
 
 from footfall.history.v1 import history_service_pb2_grpc as history_grpc
+from footfall_eventlog.settings import DAY_MS, MINUTE_MS
 from footfall_eventlog.site_groups import SiteGroups
 from footfall_servicekit import command_line
 from footfall_servicekit.background import repeat
@@ -23,7 +24,7 @@ from footfall_history.ingest import Attributor, EffortLimit, LogConsumer, SlowVi
 from footfall_history.queries import Exporter, Reader
 from footfall_history.retention import sweep
 from footfall_history.service import HistoryService
-from footfall_history.settings import DAY_MS, MINUTE_MS, HistorySettings
+from footfall_history.settings import HistorySettings
 from footfall_history.storage import TRANSIENT_STORE_ERRORS, Preview, Store, Tombstones
 
 SERVICE_NAME = "footfall.history.v1.HistoryService"

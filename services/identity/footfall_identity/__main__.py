@@ -6,8 +6,7 @@ from typing import Final
 
 from footfall.identity.v1 import identity_service_pb2_grpc as identity_grpc
 from footfall_eventlog.log import LIVE_GROUP, RECORDS_GROUP
-from footfall_eventlog.partitions import MIN_VERSION, MIN_VERSION_WITH_WAITAOF
-from footfall_eventlog.site_groups import SiteGroups
+from footfall_eventlog.settings import DAY_MS, MINUTE_MS
 from footfall_servicekit import command_line
 from footfall_servicekit.background import repeat
 from footfall_servicekit.errors import RequestError
@@ -18,14 +17,13 @@ from footfall_identity.access import ACCESS
 from footfall_identity.change_feed import ChangeFeed
 from footfall_identity.erasure import Eraser
 from footfall_identity.identity_index import IdentityIndex
-from footfall_identity.importer import Importer
 from footfall_identity.link_store import LinkStore
 from footfall_identity.linker import Linker
 from footfall_identity.log_consumers import LiveStateConsumer, RecordConsumer
 from footfall_identity.partitions import Partitions
 from footfall_identity.record_writer import RecordWriter
 from footfall_identity.service import IdentityService
-from footfall_identity.settings import DAY_MS, MINUTE_MS, IdentitySettings
+from footfall_identity.settings import IdentitySettings
 from footfall_identity.visitor_store import VisitorStore
 
 SERVICE_NAME = "footfall.identity.v1.IdentityService"
@@ -56,7 +54,7 @@ async def identify(settings: IdentitySettings) -> int:
         erases_anonymous=settings.erase_anonymous_events,
     )
     index = IdentityIndex(partitions, visitors)
-    links = LinkStore.open(
+    links = LinkStore(
         settings.mongo_url, settings.mongo_database, timeout_ms=settings.mongo_timeout_ms, erasure_secret=secret
     )
     linker = Linker(links, region)
@@ -66,7 +64,6 @@ async def identify(settings: IdentitySettings) -> int:
     )
     writer = RecordWriter(index, links, linker, names=settings.attribute_names, phone_region=region)
     consumer = RecordConsumer(visitors, writer, eraser)
-    site_groups = SiteGroups.load(settings.sites_file)
     service = IdentityService(
         settings,
         partitions,
@@ -75,8 +72,7 @@ async def identify(settings: IdentitySettings) -> int:
         linker=linker,
         eraser=eraser,
         feed=feed,
-        importer=Importer(writer),
-        site_groups=site_groups,
+        writer=writer,
     )
     readers = [
         *partitions.log_readers(
@@ -91,7 +87,7 @@ async def identify(settings: IdentitySettings) -> int:
         frequent=["ResolveEvents"],
         ready=partitions.redis.is_ready,
         background=[
-            partial(partitions.redis.check, MIN_VERSION_WITH_WAITAOF if settings.log_ack_replicas else MIN_VERSION),
+            partial(partitions.redis.check, needs_waitaof=bool(settings.log_ack_replicas)),
             links.prepare,
             eraser.restore,
             partial(repeat, _FINISH_EVERY_S, RequestError, linker.finish),

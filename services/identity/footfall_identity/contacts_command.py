@@ -10,10 +10,10 @@ import grpc
 from footfall.identity.v1 import identity_service_pb2 as pb
 from footfall.identity.v1.contact_pb2 import Contact
 from footfall.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
+from footfall_eventlog.settings import IdentityTarget
 from footfall_servicekit.channel import open_channel
 from footfall_servicekit.errors import details_of
-from footfall_servicekit.settings import ProcessSettings, load, shared
-from footfall_servicekit.values import Target
+from footfall_servicekit.settings import ProcessSettings, load
 from grpc import StatusCode
 from pydantic_settings import SettingsConfigDict
 
@@ -33,7 +33,7 @@ class ContactsSettings(ProcessSettings):
 
     model_config = SettingsConfigDict(env_prefix="CONTACTS_")
 
-    identity_target: Target = shared("IDENTITY_TARGET", "127.0.0.1:50052", "gRPC target of identity.")
+    identity_target: IdentityTarget
 
 
 def main() -> None:

@@ -7,11 +7,12 @@ consumer of the log completes the erasure.
 
 import asyncio
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final
 from uuid import uuid4
 
 import structlog
 from footfall.event.v1.event_pb2 import Erasure, EventBatch
+from footfall.identity.v1.identity_service_pb2 import EraseIdentityResponse
 from footfall_servicekit.background import RefusalError
 from footfall_servicekit.errors import RequestError
 from footfall_timeline import identity_hash
@@ -28,15 +29,6 @@ _RETRY_S: Final = 1.0
 _log = structlog.get_logger()
 
 
-class ErasureResult(NamedTuple):
-    """The erasure, and how much it erased."""
-
-    erasure: Erasure
-    visit_count: int
-    identity_erased: bool
-    link_count: int
-
-
 class Eraser:
     """Erases identities. Its methods raise RequestError (UNAVAILABLE) while a store is unavailable."""
 
@@ -50,8 +42,8 @@ class Eraser:
         self._key_check = identity_hash(secret, "").hex()[:16] if secret else ""
         self._ack_replicas = ack_replicas
 
-    async def erase(self, identity_id: str, actor: str) -> ErasureResult:
-        """Erase an identity: all events until now that name it, and all known ones.
+    async def erase(self, identity_id: str, actor: str) -> EraseIdentityResponse:
+        """Erase an identity: all events until now that name it, and all known ones. The caller adds `log_clean_time`.
 
         Raises RequestError (FAILED_PRECONDITION) without an erasure key.
         """
@@ -73,7 +65,12 @@ class Eraser:
             await self._erase_visits(number, erasure)
         await self._erase_identities([identity_id], erasure)
         # Counted before, because the consumers of the log erase concurrently.
-        return ErasureResult(erasure, len(visits), known.first_ms is not None, len(known.decisions))
+        return EraseIdentityResponse(
+            erasure=erasure,
+            visit_count=len(visits),
+            identity_erased=known.first_ms is not None,
+            link_count=len(known.decisions),
+        )
 
     async def apply(self, number: int, erasure: Erasure) -> None:
         """Apply an erasure from a partition's log. Idempotent.

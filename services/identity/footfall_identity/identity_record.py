@@ -153,7 +153,7 @@ class IdentityMention(msgspec.Struct, frozen=True):
                 *_values(fields, event.site, transition, Source.PAGE_OF_PERSON if is_proven else Source.PAGE),
                 *_values(proven, event.site, transition, Source.TOKEN),
             ),
-            match_keys_of(transition, event.visit_id, texts, phone_region).given_on(event.site, event.browser_visit_id),
+            match_keys_of(event, transition, texts, phone_region),
             event.site,
             event.browser_visit_id,
         )

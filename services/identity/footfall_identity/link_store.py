@@ -7,7 +7,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, TypeVar
 from uuid import uuid4
 
 import msgspec
@@ -76,24 +76,19 @@ class LinkStore:
     means all sites.
     """
 
-    def __init__(self, client: Any, database: str, erasure_secret: str) -> None:
-        self._client = client
+    def __init__(self, url: str, database: str, *, timeout_ms: int, erasure_secret: str) -> None:
+        """Create the store without connecting."""
+        self._client: Any = AsyncIOMotorClient(
+            url, serverSelectionTimeoutMS=timeout_ms, connectTimeoutMS=timeout_ms, socketTimeoutMS=timeout_ms
+        )
         self._erasure_secret = erasure_secret
-        store = client.get_database(database, read_preference=ReadPreference.PRIMARY)
+        store = self._client.get_database(database, read_preference=ReadPreference.PRIMARY)
         self._identities = store["identities"]
         self._contacts = store["contacts"]
         journaled = WriteConcern(**{**store.write_concern.document, "j": True})
         self._tombstones = store.get_collection("identity_tombstones", write_concern=journaled)
         self._marks = store.get_collection("identity_marks", write_concern=journaled)
         self._retry_at = 0.0
-
-    @classmethod
-    def open(cls, url: str, database: str, *, timeout_ms: int, erasure_secret: str) -> Self:
-        """Create a store for a MongoDB URL without connecting."""
-        client: Any = AsyncIOMotorClient(
-            url, serverSelectionTimeoutMS=timeout_ms, connectTimeoutMS=timeout_ms, socketTimeoutMS=timeout_ms
-        )
-        return cls(client, database, erasure_secret)
 
     async def prepare(self) -> None:
         """Wait until MongoDB answers, then create the indexes. Until then, queries may be slow."""
@@ -265,17 +260,21 @@ class LinkStore:
         if contact.stale_keys:
             queries.append({"keys": {"$in": list(contact.stale_keys)}})
         for query in queries:
-            async with _translating_errors():
-                documents = await self._identities.find(query, {"_id": 1}).to_list(None)
-            found |= {document["_id"] for document in documents}
+            found.update(await self._find_ids(query))
         return sorted(found)
 
     async def unfinished(self, size: int) -> tuple[list[str], list[ContactRecord]]:
         """Return up to `size` identities and contacts each that are marked for linking, after an interruption."""
+        due = await self._find_ids({"is_due": True}, size)
         async with _translating_errors():
-            due = await self._identities.find({"is_due": True}, {"_id": 1}).limit(size).to_list(None)
             stale = await self._contacts.find({"is_stale": True}).limit(size).to_list(None)
-        return [document["_id"] for document in due], [msgspec.convert(document, ContactRecord) for document in stale]
+        return due, [msgspec.convert(document, ContactRecord) for document in stale]
+
+    async def _find_ids(self, query: dict[str, Any], limit: int = 0) -> list[str]:
+        """Return the identities that a query finds, all with `limit` 0."""
+        async with _translating_errors():
+            documents = await self._identities.find(query, {"_id": 1}).limit(limit).to_list(None)
+        return [document["_id"] for document in documents]
 
     async def put_tombstone(self, tombstone: Tombstone) -> None:
         """Store an erasure, journaled. A known one stays as it is."""
@@ -292,9 +291,7 @@ class LinkStore:
 
     async def find_by_hash(self, identity_hash: str) -> list[str]:
         """Return the identities with this hash: one or none."""
-        async with _translating_errors():
-            documents = await self._identities.find({"hash": identity_hash}, {"_id": 1}).to_list(None)
-        return [document["_id"] for document in documents]
+        return await self._find_ids({"hash": identity_hash})
 
     async def wait_for_journal(self) -> None:
         """Wait until all earlier writes are in the journal: one journaled write instead of many."""

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from itertools import chain, islice
 
@@ -91,24 +91,21 @@ class RecordConsumer:
         return mentions
 
     async def _write(self, mentions: Mentions, visits: dict[str, VisitRecord]) -> None:
-        to_link = await self._update_records(mentions, visits.values())
+        to_link = await self._writer.write(mentions, map(_status_of, visits.values()))
         while visits:
             again = await self._visitors.get(visits)
             visits = {visit.visit_id: visit for visit in again.values() if visit.rev != visits[visit.visit_id].rev}
             if visits:
-                await self._update_records({}, visits.values())
+                await self._writer.write({}, map(_status_of, visits.values()))
         await self._writer.finish(mentions, to_link)
 
-    async def _update_records(self, mentions: Mentions, visits: Iterable[VisitRecord]) -> list[str]:
-        """Write mentions and the status of visits into records; return the identities to be linked again."""
-        statuses: dict[str, list[VisitStatus]] = {identity: [] for identity in mentions}
-        for visit in visits:
-            attribution = visit.visit_state.attribution
-            signed_in = attribution.identity if attribution.state is State.AUTHENTICATED else ""
-            status = VisitStatus(visit.visit_id, visit.rev, signed_in)
-            for association in visit.visit_state.associations:
-                statuses.setdefault(association.identity, []).append(status)
-        return await self._writer.write(mentions, statuses)
+
+def _status_of(visit: VisitRecord) -> tuple[VisitStatus, Iterator[str]]:
+    """Return the status of a visit, and the identities that it is associated with."""
+    attribution = visit.visit_state.attribution
+    signed_in = attribution.identity if attribution.state is State.AUTHENTICATED else ""
+    identities = (association.identity for association in visit.visit_state.associations)
+    return VisitStatus(visit.visit_id, visit.rev, signed_in), identities
 
 
 def _admitted_events(entry: Entry) -> Iterator[Admitted]:

@@ -10,8 +10,8 @@ from enum import IntEnum
 import msgspec
 import phonenumbers
 from email_validator import EmailNotValidError, validate_email
+from footfall.event.v1.event_pb2 import Event
 from footfall_timeline import Assurance, Kind, Transition
-from msgspec.structs import replace
 
 MAX_EMAIL_LENGTH = 254
 MAX_PHONE_LENGTH = 64
@@ -92,11 +92,6 @@ class MatchKeys(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """The highest assurance of the keys; 0 without any."""
         return max((key.assurance for key in self.by_attribute().values()), default=0)
 
-    def given_on(self, site: str, browser_visit_id: str) -> "MatchKeys":
-        """Return the same keys with this site and browser visit id."""
-        given = {"site": site, "browser_visit_id": browser_visit_id}
-        return MatchKeys(**{name: replace(key, **given) for name, key in self.by_attribute().items()})
-
     def ranked(self) -> list[tuple[Rule, MatchKey]]:
         """Return the keys with their rules, in the order they are tried. If any is proven, only proven ones count."""
         ranked = [
@@ -123,7 +118,7 @@ class MatchResult(msgspec.Struct, frozen=True):
     match_key: MatchKey | None = None
 
 
-def match_keys_of(transition: Transition, visit_id: str, said: Mapping[str, object], region: str | None) -> MatchKeys:
+def match_keys_of(event: Event, transition: Transition, said: Mapping[str, object], region: str | None) -> MatchKeys:
     """Return the match keys that a SignIn gives. Other events give none: a UserInfo is not verified.
 
     `said` are the claims of its token if it is proven, else its data. First and last name count only together.
@@ -133,8 +128,10 @@ def match_keys_of(transition: Transition, visit_id: str, said: Mapping[str, obje
     is_proven = transition.assurance is Assurance.PROVEN
 
     def match_key(key: str, *, allow_empty: bool = False) -> MatchKey | None:
-        assurance = transition.assurance.value
-        return MatchKey(assurance, transition.order_key, visit_id, key) if key or allow_empty else None
+        if not (key or allow_empty):
+            return None
+        assurance, at = transition.assurance.value, transition.order_key
+        return MatchKey(assurance, at, event.visit_id, key, event.site, event.browser_visit_id)
 
     def text(name: str) -> str:
         value = said.get(name)

@@ -1,9 +1,11 @@
-"""Writing of identity records and their links, shared by the consumer of the event log and the import."""
+"""Writing of identity records and their links, from the event log and from imports."""
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 
 from footfall.event.v1.event_pb2 import Event
+from footfall.identity.v1.identity_service_pb2 import ImportedVisit
 from footfall_timeline import Transition
 
 from footfall_identity.attributes import AttributeNames
@@ -32,14 +34,32 @@ class RecordWriter:
         """Return what a SignIn or UserInfo says about the identity that it names."""
         return IdentityMention.of(event, transition, self._names, self._phone_region)
 
-    async def write(self, mentions: Mentions, visits: Mapping[str, Iterable[VisitStatus]]) -> list[str]:
-        """Merge mentions and visit statuses into the records of the identities in `visits`.
+    async def import_past(
+        self, admitted: Iterable[tuple[Event, Transition | None]], visits: Iterable[ImportedVisit]
+    ) -> None:
+        """Import events of the past. The status of visits is that of history; live state is not used."""
+        mentions: dict[str, list[IdentityMention]] = defaultdict(list)
+        for event, transition in admitted:
+            if transition and transition.identity:
+                mentions[transition.identity].append(self.mention(event, transition))
+        statuses = [
+            (VisitStatus(visit.visit_id, visit.revision, visit.signed_in_identity_id), visit.identity_ids)
+            for visit in visits
+        ]
+        await self.finish(mentions, await self.write(mentions, statuses))
+
+    async def write(self, mentions: Mentions, visits: Iterable[tuple[VisitStatus, Iterable[str]]]) -> list[str]:
+        """Merge mentions, and the status of each visit with the identities that it is associated with, into records.
 
         Returns the identities that have to be linked again.
         """
+        statuses: dict[str, list[VisitStatus]] = {identity: [] for identity in mentions}
+        for status, identities in visits:
+            for identity in identities:
+                statuses.setdefault(identity, []).append(status)
         changes = {
-            identity: partial(with_mentions, mentions=mentions.get(identity, ()), visits=statuses)
-            for identity, statuses in visits.items()
+            identity: partial(with_mentions, mentions=mentions.get(identity, ()), visits=of_identity)
+            for identity, of_identity in statuses.items()
         }
         return [identity for identity, record in (await self._links.change(changes)).items() if record.is_due]
 

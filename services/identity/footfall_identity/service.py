@@ -7,6 +7,7 @@ from typing import Any, Final
 from footfall.identity.v1 import identity_service_pb2 as pb
 from footfall.identity.v1.identity_pb2 import Identity
 from footfall.identity.v1.identity_service_pb2_grpc import IdentityServiceServicer
+from footfall_eventlog.settings import MINUTE_MS
 from footfall_eventlog.site_groups import SiteGroups
 from footfall_servicekit import paging
 from footfall_servicekit.errors import RequestError
@@ -17,18 +18,17 @@ from footfall_identity.change_feed import ChangeFeed
 from footfall_identity.contact_record import ContactRecord
 from footfall_identity.erasure import Eraser
 from footfall_identity.identity_record import IdentityRecord
-from footfall_identity.importer import Importer
 from footfall_identity.link_store import LinkStore
 from footfall_identity.linker import Linker
 from footfall_identity.live_visitors import is_visible, list_live
 from footfall_identity.partitions import Partitions
-from footfall_identity.settings import MINUTE_MS, IdentitySettings
+from footfall_identity.record_writer import RecordWriter
+from footfall_identity.settings import IdentitySettings
 from footfall_identity.visit_record import visit_updates
 from footfall_identity.visitor_store import VisitorStore, now_ms
 
 _PERSON_PAGE: Final = 1_000
 _IDENTITIES_PER_READ: Final = 200
-_NO_GROUPS: Final = SiteGroups()
 
 Context = ServicerContext[Any, Any]
 
@@ -46,8 +46,7 @@ class IdentityService(IdentityServiceServicer):
         linker: Linker,
         eraser: Eraser,
         feed: ChangeFeed,
-        importer: Importer,
-        site_groups: SiteGroups = _NO_GROUPS,
+        writer: RecordWriter,
     ) -> None:
         self._settings = settings
         self._partitions = partitions
@@ -56,8 +55,8 @@ class IdentityService(IdentityServiceServicer):
         self._linker = linker
         self._eraser = eraser
         self._feed = feed
-        self._importer = importer
-        self._site_groups = site_groups
+        self._writer = writer
+        self._site_groups = SiteGroups.load(settings.sites_file)
 
     async def ResolveEvents(self, request: pb.ResolveEventsRequest, _context: Context) -> pb.ResolveEventsResponse:  # noqa: N802
         """Merge events into timelines and live state."""
@@ -241,18 +240,14 @@ class IdentityService(IdentityServiceServicer):
     async def EraseIdentity(self, request: pb.EraseIdentityRequest, _context: Context) -> pb.EraseIdentityResponse:  # noqa: N802
         """Erase an identity."""
         identity_id = requests.identity_id(request.identity_id)
-        erased = await self._eraser.erase(identity_id, requests.actor(request.actor))
-        return pb.EraseIdentityResponse(
-            erasure=erased.erasure,
-            visit_count=erased.visit_count,
-            identity_erased=erased.identity_erased,
-            link_count=erased.link_count,
-            log_clean_time=messages.timestamp(now_ms() + self._settings.log_retention_minutes * MINUTE_MS),
-        )
+        response = await self._eraser.erase(identity_id, requests.actor(request.actor))
+        log_clean_ms = now_ms() + self._settings.log_retention_minutes * MINUTE_MS
+        response.log_clean_time.CopyFrom(messages.timestamp(log_clean_ms))
+        return response
 
     async def ImportIdentities(  # noqa: N802
         self, request: pb.ImportIdentitiesRequest, _context: Context
     ) -> pb.ImportIdentitiesResponse:
         """Import events of the past into records of identities."""
-        await self._importer.take(requests.admitted(request.events), request.visits)
+        await self._writer.import_past(requests.admitted(request.events), request.visits)
         return pb.ImportIdentitiesResponse()

@@ -16,7 +16,8 @@ from footfall_collector.event_log import (
     LogUnavailableError,
 )
 from footfall_eventlog.log import GROUPS, stream_key
-from footfall_eventlog.partitions import PARTITION_COUNT_KEY, PartitionCountError
+from footfall_eventlog.partitions import PARTITION_COUNT_KEY
+from footfall_servicekit.background import RefusalError
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
@@ -199,7 +200,7 @@ class TestPartitions:
         async with opened(redis_database_url, 4) as log:
             await log.check()
         async with opened(redis_database_url, 5) as log:
-            with pytest.raises(PartitionCountError, match="Set PARTITIONS=4 for every service"):
+            with pytest.raises(RefusalError, match="Set PARTITIONS=4 for every service"):
                 await log.check()
             assert not await log.is_ready()
             with pytest.raises(LogUnavailableError):

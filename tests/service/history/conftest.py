@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import pytest
 from footfall.history.v1 import history_service_pb2_grpc as history_grpc
+from footfall_eventlog.settings import DAY_MS
 from footfall_eventlog.site_groups import SiteGroups
 from footfall_history.__main__ import SERVICE_NAME
 from footfall_history.dead_letters.queue import DeadLetterQueue
@@ -22,7 +23,7 @@ from footfall_history.ingest.slow_visits import SlowVisits
 from footfall_history.queries.export import Exporter
 from footfall_history.queries.reader import Reader
 from footfall_history.service import HistoryService
-from footfall_history.settings import DAY_MS, HistorySettings
+from footfall_history.settings import HistorySettings
 from footfall_history.storage.preview import Preview
 from footfall_history.storage.store import Store
 from footfall_history.storage.tombstones import Tombstones

@@ -50,7 +50,7 @@ async def test_identities_with_large_profiles_are_listed_in_several_pages(
     # Of every third nothing is known.
     people = [f"person {number:02}" for number in range(21)]
     profile = tuple(ProfileValue(f"key {number:02}", f'"{"x" * 4_000}"', f"{1:013d}") for number in range(100))
-    links = LinkStore.open(mongo_url, mongo_database, timeout_ms=TIMEOUT_MS, erasure_secret="")
+    links = LinkStore(mongo_url, mongo_database, timeout_ms=TIMEOUT_MS, erasure_secret="")
     known = [IdentityRecord(identity_id=p, first_ms=1, profile=profile) for n, p in enumerate(people) if n % 3]
     assert await links.replace([(None, record) for record in known])
     await links.close()

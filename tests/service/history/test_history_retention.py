@@ -1,8 +1,8 @@
 """Only events older than the retention are removed."""
 
+from footfall_eventlog.settings import DAY_MS
 from footfall_history.ingest.attribution import Attributor
 from footfall_history.retention import sweep
-from footfall_history.settings import DAY_MS
 from footfall_history.storage.store import Store
 
 from tests.tools.history import entry

@@ -54,7 +54,7 @@ def visitor_store(partitions: Partitions, *, erases_anonymous: bool = True) -> V
 @pytest.fixture
 async def links(mongo_url: str, mongo_database: str) -> AsyncIterator[LinkStore]:
     """Identities and contacts in a database of this test."""
-    links = LinkStore.open(mongo_url, mongo_database, timeout_ms=TIMEOUT_MS, erasure_secret=ERASURE_KEY)
+    links = LinkStore(mongo_url, mongo_database, timeout_ms=TIMEOUT_MS, erasure_secret=ERASURE_KEY)
     await links.prepare()
     yield links
     await links.close()

@@ -7,7 +7,6 @@ from footfall.event.v1.event_pb2 import Event
 from footfall.identity.v1.identity_service_pb2 import ImportedVisit
 from footfall_identity.contact_record import ContactRecord
 from footfall_identity.erasure import Eraser
-from footfall_identity.importer import Importer
 from footfall_identity.link_store import LinkStore
 from footfall_identity.linker import Linker
 from footfall_identity.record_writer import RecordWriter
@@ -17,11 +16,6 @@ from tests.tools.identity import DAY_MS, admitted, new_id
 from tests.tools.visits import now_ms
 
 VISIT, PAST_MS = new_id(), now_ms() - 20 * DAY_MS
-
-
-@pytest.fixture
-def importer(writer: RecordWriter) -> Importer:
-    return Importer(writer)
 
 
 def visit_now(revision: int, signed_in: str, *identities: str) -> ImportedVisit:
@@ -45,11 +39,11 @@ Imports = list[tuple[Event, ImportedVisit]]
     ],
 )
 async def test_an_import_writes_records_and_no_live_state(
-    importer: Importer, links: LinkStore, linker: Linker, redis: Any, imports: Imports
+    writer: RecordWriter, links: LinkStore, linker: Linker, redis: Any, imports: Imports
 ) -> None:
     await linker.upsert(ContactRecord(contact_id="c1", email_addresses=("ann@shop.example",)))
     for event, visit in imports:
-        await importer.take(with_transitions([event]), [visit])
+        await writer.import_past(with_transitions([event]), [visit])
     records = await links.get(["ann", "ben"])
     assert {name: record.newest and record.newest.is_signed_in for name, record in records.items()} == {
         "ann": False,  # ended by ben's SignIn
@@ -61,10 +55,10 @@ async def test_an_import_writes_records_and_no_live_state(
 
 
 async def test_an_import_does_not_restore_an_erased_identity(
-    importer: Importer, links: LinkStore, eraser: Eraser
+    writer: RecordWriter, links: LinkStore, eraser: Eraser
 ) -> None:
-    await importer.take(with_transitions([ANN]), [visit_now(1, "ann")])
+    await writer.import_past(with_transitions([ANN]), [visit_now(1, "ann")])
     erased = await eraser.erase("ann", "officer")
     assert erased.identity_erased
-    await importer.take(with_transitions([ANN]), [visit_now(1, "ann")])
+    await writer.import_past(with_transitions([ANN]), [visit_now(1, "ann")])
     assert await links.get(["ann"]) == {}

@@ -38,7 +38,7 @@ def mongo(mongo_url: str) -> Iterator[UnconfirmingMongo]:
 @pytest.fixture
 async def links(mongo: UnconfirmingMongo, mongo_database: str) -> AsyncIterator[LinkStore]:
     """A store with one identity on that server."""
-    links = LinkStore.open(mongo.url, mongo_database, timeout_ms=20_000, erasure_secret=ERASURE_KEY)
+    links = LinkStore(mongo.url, mongo_database, timeout_ms=20_000, erasure_secret=ERASURE_KEY)
     await links.replace([(None, KNOWN)])
     yield links
     await links.close()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from footfall.event.v1.event_pb2 import Event, EventBatch, EventContext
+from footfall_eventlog.settings import DAY_MS
 from footfall_servicekit import logs
 from footfall_servicekit.background import RefusalError
 from footfall_servicekit.settings import load
@@ -18,7 +19,7 @@ from footfall_history.dead_letters import repair
 from footfall_history.dead_letters.queue import DeadLetter, DeadLetterQueue, DeadLettersFullError
 from footfall_history.dead_letters.repair import RepairError
 from footfall_history.event_log import TRANSIENT_LOG_ERRORS, EventLog
-from footfall_history.settings import DAY_MS, HistorySettings
+from footfall_history.settings import HistorySettings
 
 _TIMEOUT_S: Final = 10.0
 

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+from footfall_eventlog.settings import DAY_MS
 from footfall_eventlog.site_groups import SiteGroups
 from footfall_servicekit import logs
 from footfall_servicekit.background import RefusalError
@@ -21,7 +22,7 @@ from footfall_history.importing.importer import Importer, ProgressFile
 from footfall_history.importing.rest_client import RestClient, StoppedError, read_credentials
 from footfall_history.importing.sources import FileSource, ServerSource, Source
 from footfall_history.ingest import Attributor
-from footfall_history.settings import DAY_MS, HistorySettings
+from footfall_history.settings import HistorySettings
 from footfall_history.storage import IMPORTED, TRANSIENT_STORE_ERRORS, Store, Tombstones
 
 _TIMEOUT_S: Final = 10.0

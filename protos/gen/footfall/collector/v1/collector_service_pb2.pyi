@@ -65,7 +65,9 @@ class _RejectReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RejectRe
     REJECT_REASON_UNSPECIFIED: _RejectReason.ValueType  # 0
     """Not rejected."""
     REJECT_REASON_MALFORMED: _RejectReason.ValueType  # 1
-    """The item is not a JSON object, or a field has the wrong type. Given by the gateway, never by the collector."""
+    """The item is not a JSON object, or a field has the wrong type (given by the gateway), or the collector failed to
+    process the event, which it logs.
+    """
     REJECT_REASON_INVALID_EVENT_NAME: _RejectReason.ValueType  # 2
     """eventName is not 1 to 256 characters long."""
     REJECT_REASON_INVALID_EVENT_ID: _RejectReason.ValueType  # 3
@@ -107,7 +109,9 @@ class RejectReason(_RejectReason, metaclass=_RejectReasonEnumTypeWrapper):
 REJECT_REASON_UNSPECIFIED: RejectReason.ValueType  # 0
 """Not rejected."""
 REJECT_REASON_MALFORMED: RejectReason.ValueType  # 1
-"""The item is not a JSON object, or a field has the wrong type. Given by the gateway, never by the collector."""
+"""The item is not a JSON object, or a field has the wrong type (given by the gateway), or the collector failed to
+process the event, which it logs.
+"""
 REJECT_REASON_INVALID_EVENT_NAME: RejectReason.ValueType  # 2
 """eventName is not 1 to 256 characters long."""
 REJECT_REASON_INVALID_EVENT_ID: RejectReason.ValueType  # 3
