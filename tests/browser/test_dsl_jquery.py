@@ -24,6 +24,7 @@ from tests.browser.rules import (
 )
 from tests.browser.visitor import Visitor, names_on_the_wire, visiting
 from tests.browser.website import running_website
+from tests.tools.eventually import eventually
 from tests.tools.suite import Suite
 
 OURS = "3.7.1"
@@ -155,7 +156,7 @@ async def test_our_jquery_is_loaded_when_a_rule_needs_it(
         asked = requests_of(visitor)
         await visitor.open()
         await visitor.page.wait_for_timeout(100)
-        assert [JQUERY_PATH in url for url in asked].count(True) == is_needed
+        await eventually(lambda: [JQUERY_PATH in url for url in asked].count(True) == is_needed)
 
 
 async def test_the_jquery_of_the_page_is_used_even_when_it_loads_late(browser: Browser, suite: Suite) -> None:

@@ -1,7 +1,11 @@
 """The files of the tracker, as the gateway sends them."""
 
 import gzip
+import re
+from collections import Counter
+from pathlib import Path
 
+import footfall_gateway
 import pytest
 from footfall_gateway.browser.tracker_bundle import (
     DSL_SCRIPT_PATH,
@@ -20,6 +24,15 @@ FILES = load_tracker_files(idle_minutes=30)
 )
 def test_size_budget(path: str, budget: int) -> None:
     assert len(FILES[path].gzipped) < budget
+
+
+def test_no_name_is_declared_twice_in_the_parts_of_the_script() -> None:
+    # The parts become one function, in which a second declaration would silently replace the first.
+    parts = [*(Path(footfall_gateway.__file__).parents[1] / "tracker" / "core").glob("*.js")]
+    declared = re.compile(r"^(?:async )?(?:function|const|let|class) (\w+)", re.MULTILINE)
+    names = Counter(name for part in parts for name in declared.findall(part.read_text(encoding="utf-8")))
+    assert len(names) > 50
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_every_path_has_the_same_script() -> None:

@@ -65,7 +65,7 @@ const commands = {
 
   /** A command of GWE's engagement. Footfall sends pages no notifications. */
   on() {
-    debug('chat, callback and notifications (_gwc, on) are not available');
+    debug('no chat, callback or notifications (_gwc, on) here');
     commands.on = () => {};
   },
 };

@@ -30,16 +30,21 @@ function agree() {
   if (!domain) return begin();
   const mine = visitStyleID();
   if (!id || last) writeVisit(mine, 0);
-  return aMoment().then(() => (readVisit().id === mine ? begin() : beginSecond(20)));
+  return whenAgreed(mine, 20);
 }
 
 /**
- * Begins once the other page has started the visit: at the latest after so many moments, for it may be gone.
+ * Begins once this page's id has won, or the other page has started the visit; that page may be gone, so at the latest
+ * after so many moments.
+ * @param {string} mine
  * @param {number} moments
- * @returns {unknown}
+ * @returns {Promise<unknown>}
  */
-function beginSecond(moments) {
-  return readVisit().last || !moments ? begin() : aMoment().then(() => beginSecond(moments - 1));
+function whenAgreed(mine, moments) {
+  return aMoment().then(() => {
+    const { id, last } = readVisit();
+    return id === mine || last || !moments ? begin() : whenAgreed(mine, moments - 1);
+  });
 }
 
 function begin() {
