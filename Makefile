@@ -4,7 +4,7 @@ bin := $(CURDIR)/.venv/bin
 distributions := protos timeline servicekit eventlog services/collector services/identity services/history gateway
 compile := $(bin)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 
-.PHONY: help install run test chaos bench bench-history bench-hostile soak lint types docs-test proto released reference settings requirements audit wheels up
+.PHONY: help install run test test-long chaos bench bench-history bench-hostile soak lint types docs-test proto released reference settings requirements audit wheels up
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / { sub(/ .*/, "", $$1); printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -19,7 +19,12 @@ test: install ## lint, check types and rules, and run all tests against real ser
 	@$(MAKE) --no-print-directory --jobs=2 lint types
 	@deploy/install-chromium
 	@deploy/install-jquery
-	@$(bin)/pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
+	@$(bin)/pytest -m "not long" --numprocesses 3 --dist loadfile --no-loadscope-reorder
+
+test-long: install ## run the tests that `make test` leaves out: replicas, upgrades, imports, hostile pages (4 minutes)
+	@deploy/install-chromium
+	@deploy/install-jquery
+	@$(bin)/pytest -m long --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 chaos: install ## kill and freeze programs under load, and count what is lost: nothing (6 minutes, Linux)
 	@$(bin)/python -m tests.chaos

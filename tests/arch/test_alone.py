@@ -19,6 +19,8 @@ from tests.arch.house import SERVICES, own_dependencies
 from tests.tools.eventually import eventually
 from tests.tools.ports import free_ports
 
+pytestmark = pytest.mark.long
+
 SCRIPTS = Path(sys.executable).parent
 DISTRIBUTIONS = ["protos", "timeline", "servicekit", "eventlog"]
 

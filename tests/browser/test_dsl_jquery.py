@@ -27,6 +27,8 @@ from tests.browser.website import running_website
 from tests.tools.eventually import eventually
 from tests.tools.suite import Suite
 
+pytestmark = pytest.mark.long
+
 OURS = "3.7.1"
 
 SHOP = """

@@ -13,6 +13,8 @@ from tests.browser.website import page, serving
 from tests.tools.eventually import eventually
 from tests.tools.suite import Suite
 
+pytestmark = pytest.mark.long
+
 ENTERED = ["VisitStarted", "PageEntered"]
 
 

@@ -35,7 +35,8 @@ async def test_pages_of_a_visit(browser: Browser, suite: Suite) -> None:
         assert [e["data"].get("referrer") for e in events if e["eventName"] == "PageEntered"] == [
             "", visitor.origin + "/", visitor.origin + "/loans",
         ]  # fmt: skip
-        assert [e["data"]["duration"] for e in events if e["eventName"] == "PageExited"] == [1, 0]
+        stayed, hurried = (e["data"]["duration"] for e in events if e["eventName"] == "PageExited")
+        assert stayed >= max(1, hurried)
         assert [e["url"].removeprefix(visitor.origin) for e in events] == ["/", "/", "/", "/loans", "/loans", "/"]
         first, second, third = (e["pageID"] for e in events if e["eventName"] == "PageEntered")
         assert len({first, second, third}) == 3

@@ -7,6 +7,8 @@ from tests.browser.visitor import names_on_the_wire, visiting
 from tests.browser.website import page, running_website
 from tests.tools.suite import Suite
 
+pytestmark = pytest.mark.long
+
 ENTERED = ["VisitStarted", "PageEntered"]
 
 

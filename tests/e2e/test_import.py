@@ -20,6 +20,8 @@ from tests.tools.original import PASSWORD, USER, OldVisit, running_original
 from tests.tools.suite import Suite, running_suite
 from tests.tools.visits import event, new_id, now_ms, random_visit
 
+pytestmark = pytest.mark.long
+
 DATA = "/server/data"
 HOUR_MS = 3_600_000
 COMMAND = Path(sys.executable).with_name("footfall-import")

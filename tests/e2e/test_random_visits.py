@@ -20,6 +20,8 @@ from tests.tools.eventually import eventually
 from tests.tools.suite import Suite
 from tests.tools.visits import Event, random_visit, scattered, transitions
 
+pytestmark = pytest.mark.long
+
 VISITS = int(os.environ.get("FOOTFALL_RANDOM_VISITS", "60"))
 # Everything late, shuffled and about everybody is the most that history can be asked to do.
 DRAINED_S = 60 + VISITS / 10

@@ -22,6 +22,8 @@ from tests.tools.process import STUBS, ServiceProcess, running_service
 from tests.tools.suite import Suite, running_suite
 from tests.tools.visits import Event, event, live_state, now_ms, random_visit, scattered
 
+pytestmark = pytest.mark.long
+
 VISITS = 15
 # What a killed reader held is taken over after 10 s.
 PATIENCE_S = 60.0

@@ -17,6 +17,8 @@ from tests.tools.eventually import eventually
 from tests.tools.suite import Suite, running_suite
 from tests.tools.visits import event, now_ms
 
+pytestmark = pytest.mark.long
+
 MIB = 1024 * 1024
 LOG_BOUND_BYTES = MIB
 READING_BYTES = WAITING_BYTES = MIB

@@ -18,6 +18,8 @@ from tests.tools.eventually import eventually
 from tests.tools.later import FIELD
 from tests.tools.suite import Program, Suite
 
+pytestmark = pytest.mark.long
+
 REPLACED: tuple[Program, ...] = ("history", "identity", "collector", "gateway")
 METHODS = [
     (service, method)

@@ -33,6 +33,7 @@ CHECKS = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 async def test_no_answer_is_a_server_error_or_undocumented(suite: Suite, tmp_path: Path) -> None:
     # /backend/data is the same operations again; the live stream has no end.
