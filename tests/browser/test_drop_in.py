@@ -1,5 +1,7 @@
 """Pages made for GWE, with only the host names changed: how they load the script, and the commands they use."""
 
+from functools import partial
+
 import pytest
 from playwright.async_api import Browser, Page
 
@@ -97,7 +99,8 @@ async def test_events_rules_and_states(browser: Browser, suite: Suite, name: str
         await names_on_the_wire(visitor, [*names, "SignOut"])
         assert await scopes(visitor, visit_id, "Recognized") == [("dana", "Recognized")]
         # By name: the clock of the page leaps, so each beacon is corrected by its own delay.
-        events = {event["eventName"]: event for event in await visitor.stored(visit_id)}
+        stored = await eventually(partial(all_stored, visitor, visit_id, len(names) + 1))
+        events = {event["eventName"]: event for event in stored}
         types = {"Timeout-30": "BUSINESS", "Disposition": "BUSINESS"}
         assert {name: event["eventType"] for name, event in events.items()} == {
             name: types.get(name, "SYSTEM") for name in (*names, "SignOut")
@@ -107,6 +110,12 @@ async def test_events_rules_and_states(browser: Browser, suite: Suite, name: str
             page_id = events["PageEntered"]["browserPageID"]
             assert await visitor.page.evaluate("attached") == {"visitID": visit_id, "pageID": page_id, "alias": ""}
         assert visitor.page_errors == []
+
+
+async def all_stored(visitor: Visitor, visit_id: str, count: int) -> list[Event]:
+    events = await visitor.stored(visit_id)
+    assert len(events) == count
+    return events
 
 
 async def scopes(visitor: Visitor, visit_id: str, scope: str = "Authenticated") -> list[tuple[str, str]]:
