@@ -39,15 +39,17 @@ async def test_an_auditor_finds_everybody_who_has_looked_at_a_person(
         assert (await owner.post("/beacon", json=event("SignIn", visit, now_ms(), person))).status_code == 204
         path = f"/server/data/visits/{visit.upper()}/sessions"
 
+        exported = f"/api/v1/identities/{quote(person)}/export"
+
         async def is_known() -> bool:
-            return (await desktop.get(path)).status_code == 200
+            return {(await owner.get(one)).status_code for one in (path, exported)} == {200}
 
         await eventually(is_known)
         [session] = (await desktop.get(path)).json()
         await desktop.get(f"/server/data/sessions/{session['sessionId']}")
         await desktop.get(f"/server/data/identities/{quote(person)}")
         await desktop.delete(f"/api/v1/identities/{quote(person)}")  # not in its scope
-        export = (await owner.get(f"/api/v1/identities/{quote(person)}/export")).content
+        export = (await owner.get(exported)).content
 
     hashes = audit_hashes(suite, export=export)
     assert audit_hashes(suite, "identity", person) | audit_hashes(suite, "visit", visit) < hashes
