@@ -29,6 +29,16 @@ MAX_EVENTS: Final = 1_000
 MAX_BATCH_BYTES: Final = 1024 * 1024
 """All events of one batch, or the body of one beacon."""
 MAX_EVENT_BYTES: Final = 64 * 1024
+MAX_EVENT_NAME_LENGTH: Final = 256
+MAX_PAGE_ID_LENGTH: Final = 128
+MAX_URL_LENGTH: Final = 8_192
+MAX_CATEGORY_LENGTH: Final = 1_024
+MAX_LANGUAGE_CODE_LENGTH: Final = 64
+MAX_DATA_DEPTH: Final = 32
+MAX_DATA_KEYS: Final = 1_000
+MAX_DATA_KEY_LENGTH: Final = 256
+MAX_TIMESTAMP_MS: Final = 253_402_300_799_999
+"""The last timestamp of a sender: the end of the year 9999."""
 MAX_EVENT_TIME_MS: Final = 10**13 - 1
 """The last event time: order keys have 13 digits for it."""
 MAX_IDENTITY_LENGTH: Final = 512

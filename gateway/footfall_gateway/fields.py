@@ -3,15 +3,12 @@
 A limit in `extra_json_schema` is described here and checked elsewhere; msgspec checks the limits of its own names.
 """
 
-from typing import Annotated, Final
+from typing import Annotated
 
 import msgspec
-from footfall_eventlog.events import MAX_IDENTITY_LENGTH
+from footfall_eventlog.events import MAX_IDENTITY_LENGTH, MAX_PAGE_ID_LENGTH
 from footfall_eventlog.sites import SITE_NAME
 from msgspec import Meta
-
-LAST_MS: Final = 253_402_300_799_999
-"""The end of the year 9999."""
 
 Uuid = Annotated[str, Meta(extra_json_schema={"format": "uuid"})]
 """A UUID as Footfall writes it: with dashes, in lower case."""
@@ -36,7 +33,10 @@ SessionId = Annotated[Uuid, Meta(description="The session.")]
 GlobalVisitId = Annotated[Uuid, Meta(description="The device or browser, the same over many visits; null: not known.")]
 BrowserPageId = Annotated[
     str,
-    Meta(description="The page entry, as the browser names it; null: not known.", extra_json_schema={"maxLength": 128}),
+    Meta(
+        description="The page entry, as the browser names it; null: not known.",
+        extra_json_schema={"maxLength": MAX_PAGE_ID_LENGTH},
+    ),
 ]
 IdentityId = Annotated[
     str,

@@ -7,7 +7,8 @@ import pytest
 from footfall.collector.v1 import collector_service_pb2 as collector
 from footfall.event.v1 import event_pb2
 from footfall.event.v1.event_pb2 import Event
-from footfall_collector.normalize import MAX_DATA_DEPTH, STEPS
+from footfall_collector.normalize import STEPS
+from footfall_eventlog.events import MAX_DATA_DEPTH
 from hypothesis import given
 from hypothesis import strategies as st
 

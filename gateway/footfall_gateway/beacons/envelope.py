@@ -7,10 +7,22 @@ from collections.abc import Sequence
 from typing import Annotated, NamedTuple
 
 import msgspec
-from footfall_eventlog.events import MAX_EVENT_BYTES, MAX_EVENTS
+from footfall_eventlog.events import (
+    MAX_CATEGORY_LENGTH,
+    MAX_DATA_DEPTH,
+    MAX_DATA_KEY_LENGTH,
+    MAX_DATA_KEYS,
+    MAX_EVENT_BYTES,
+    MAX_EVENT_NAME_LENGTH,
+    MAX_EVENTS,
+    MAX_LANGUAGE_CODE_LENGTH,
+    MAX_PAGE_ID_LENGTH,
+    MAX_TIMESTAMP_MS,
+    MAX_URL_LENGTH,
+)
 from msgspec import Meta
 
-from footfall_gateway.fields import LAST_MS, SentGlobalVisitId, SentUuid, SiteName
+from footfall_gateway.fields import SentGlobalVisitId, SentUuid, SiteName
 from footfall_gateway.problem import format_error
 
 _INT64_MAX = 2**63 - 1
@@ -40,7 +52,7 @@ EventName = Annotated[
     str,
     Meta(
         description="The name. `SignIn`, `UserInfo` and `SignOut` say who the visitor is.",
-        extra_json_schema={"minLength": 1, "maxLength": 256},
+        extra_json_schema={"minLength": 1, "maxLength": MAX_EVENT_NAME_LENGTH},
     ),
 ]
 SentEventId = Annotated[
@@ -51,26 +63,30 @@ Timestamp = Annotated[
     Milliseconds,
     Meta(
         description="When the event happened, by the sender's clock (ms). A fraction is cut off.",
-        extra_json_schema={"minimum": 1, "maximum": LAST_MS},
+        extra_json_schema={"minimum": 1, "maximum": MAX_TIMESTAMP_MS},
     ),
 ]
 SentPageId = Annotated[
     str,
     Meta(
         description="The page entry: `browserPageID` in the History API. No control characters.",
-        extra_json_schema={"pattern": r"^[^\u0000-\u001f\u007f-\u009f]{0,128}$"},
+        extra_json_schema={"pattern": rf"^[^\u0000-\u001f\u007f-\u009f]{{0,{MAX_PAGE_ID_LENGTH}}}$"},
     ),
 ]
-SentUrl = Annotated[str, Meta(description="The address of the page.", extra_json_schema={"maxLength": 8_192})]
+SentUrl = Annotated[str, Meta(description="The address of the page.", extra_json_schema={"maxLength": MAX_URL_LENGTH})]
 SentCategory = Annotated[
     str,
     Meta(
         description="Categories, separated by semicolons. Empty: those of `CATEGORIES_FILE`.",
-        extra_json_schema={"maxLength": 1_024},
+        extra_json_schema={"maxLength": MAX_CATEGORY_LENGTH},
     ),
 ]
 LanguageCode = Annotated[
-    str, Meta(description="The language of the page, for instance `en-US`.", extra_json_schema={"maxLength": 64})
+    str,
+    Meta(
+        description="The language of the page, for instance `en-US`.",
+        extra_json_schema={"maxLength": MAX_LANGUAGE_CODE_LENGTH},
+    ),
 ]
 SentSite = Annotated[
     SiteName, Meta(description="The website. Not given: that of the envelope, or of the `Origin`, or else `default`.")
@@ -79,8 +95,9 @@ EventType = Annotated[str, Meta(description="Ignored: the six system events are 
 Data = Annotated[
     msgspec.Raw,
     Meta(
-        description="Further data: a JSON object nested at most 32 levels deep, with at most 1,000 keys of at most 256 "
-        'characters. Another value is stored as `{"value": ...}`.'
+        description=f"Further data: a JSON object nested at most {MAX_DATA_DEPTH} levels deep, with at most "
+        f"{MAX_DATA_KEYS:,} keys of at most {MAX_DATA_KEY_LENGTH} characters. "
+        'Another value is stored as `{"value": ...}`.'
     ),
 ]
 

@@ -4,18 +4,20 @@ from typing import Annotated, Literal
 
 import msgspec
 from footfall.history.v1.history_service_pb2 import Scope
+from footfall_eventlog.events import MAX_TIMESTAMP_MS
 from msgspec import UNSET, Meta, UnsetType
-
-from footfall_gateway.fields import LAST_MS
 
 Site = Annotated[str, Meta(description="Only this website.")]
 IncludedSite = Annotated[str, Meta(description="Only this website's items in the included lists.")]
 From = Annotated[
-    int, Meta(description="Only items that happened or began at this time (ms) or later.", ge=0, le=LAST_MS)
+    int, Meta(description="Only items that happened or began at this time (ms) or later.", ge=0, le=MAX_TIMESTAMP_MS)
 ]
-To = Annotated[int, Meta(description="Only items that happened or began before this time (ms).", ge=0, le=LAST_MS)]
+To = Annotated[
+    int, Meta(description="Only items that happened or began before this time (ms).", ge=0, le=MAX_TIMESTAMP_MS)
+]
 Age = Annotated[
-    int, Meta(description="Only items received or begun at most this many seconds ago.", ge=1, le=LAST_MS // 1000)
+    int,
+    Meta(description="Only items received or begun at most this many seconds ago.", ge=1, le=MAX_TIMESTAMP_MS // 1000),
 ]
 Category = Annotated[str, Meta(description="Only items of this category; `all categories`: of any category.")]
 Url = Annotated[str, Meta(description="Only items with exactly this page address.")]

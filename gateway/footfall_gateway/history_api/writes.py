@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
-from footfall_eventlog.events import VISIT_STARTED
+from footfall_eventlog.events import MAX_TIMESTAMP_MS, VISIT_STARTED
 from footfall_eventlog.site_groups import SiteGroups
 from footfall_eventlog.sites import DEFAULT_SITE
 from footfall_timeline import normalize_uuid, page_id, user_agent_id
@@ -27,7 +27,7 @@ from footfall_gateway.beacons import (
     now_ms,
     to_int64,
 )
-from footfall_gateway.fields import LAST_MS, SentGlobalVisitId, SentUuid
+from footfall_gateway.fields import SentGlobalVisitId, SentUuid
 from footfall_gateway.history_api import resources
 from footfall_gateway.history_api.lookup import Lookup
 from footfall_gateway.http import Call, NoQuery, Operation, json_response
@@ -52,7 +52,7 @@ class VisitBody(msgspec.Struct, rename="camel"):
     global_visit_id: SentGlobalVisitId | None = msgspec.field(name="globalVisitID", default=None)
     user_agent: Annotated[str, Meta(description="The `User-Agent` header of the browser.", max_length=1_024)] = ""
     start_date: Annotated[
-        Annotated[int, Meta(ge=1, le=LAST_MS)] | Annotated[float, Meta(ge=1, le=LAST_MS)] | None,
+        Annotated[int, Meta(ge=1, le=MAX_TIMESTAMP_MS)] | Annotated[float, Meta(ge=1, le=MAX_TIMESTAMP_MS)] | None,
         Meta(description="When the visit began, however long ago (ms). A fraction is cut off. Not given: now."),
     ] = None
     visit_id: Annotated[SentUuid, Meta(description="The visit. Not given: a new id.")] | None = None

@@ -15,9 +15,8 @@ from typing import Any, Final, NamedTuple, Self
 import msgspec
 import re2
 from footfall.event.v1.event_pb2 import Event
+from footfall_eventlog.events import MAX_CATEGORY_LENGTH
 from footfall_servicekit.reloading import ReloadingFile
-
-from footfall_collector.normalize import MAX_CATEGORY_LENGTH
 
 MAX_TAGS: Final = 500
 MAX_NAME_LENGTH: Final = 64

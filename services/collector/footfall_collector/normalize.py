@@ -10,17 +10,23 @@ import msgspec
 from footfall.collector.v1 import collector_service_pb2 as collector
 from footfall.event.v1 import event_pb2
 from footfall.event.v1.event_pb2 import Event
-from footfall_eventlog.events import MAX_EVENT_BYTES, SYSTEM_EVENTS
+from footfall_eventlog.events import (
+    MAX_CATEGORY_LENGTH,
+    MAX_DATA_DEPTH,
+    MAX_DATA_KEY_LENGTH,
+    MAX_DATA_KEYS,
+    MAX_EVENT_BYTES,
+    MAX_EVENT_NAME_LENGTH,
+    MAX_LANGUAGE_CODE_LENGTH,
+    MAX_PAGE_ID_LENGTH,
+    MAX_TIMESTAMP_MS,
+    MAX_URL_LENGTH,
+    SYSTEM_EVENTS,
+)
 from footfall_timeline import normalize_uuid
 
 Step = Callable[[Event], str | None]
 """Normalises one field in place, or returns the rule that the field breaks, without quoting the event."""
-
-MAX_DATA_DEPTH: Final = 32
-MAX_DATA_KEYS: Final = 1_000
-MAX_DATA_KEY_LENGTH: Final = 256
-MAX_CATEGORY_LENGTH: Final = 1_024
-MAX_TIMESTAMP_MS: Final = 253_402_300_799_999  # the end of the year 9999
 
 _CONTROL_CHARACTERS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _JSON_STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
@@ -83,8 +89,8 @@ def normalize_global_visit_id(event: Event) -> str | None:
 def derive_type(event: Event) -> str | None:
     """Set the type by the name, as in GWE 8.5: system for SYSTEM_EVENTS, else business. The sent type is ignored."""
     name = event.event_name
-    if not 1 <= len(name) <= 256:
-        return "eventName: must have 1 to 256 characters"
+    if not 1 <= len(name) <= MAX_EVENT_NAME_LENGTH:
+        return f"eventName: must have 1 to {MAX_EVENT_NAME_LENGTH} characters"
     event.event_type = event_pb2.EVENT_TYPE_SYSTEM if name in SYSTEM_EVENTS else event_pb2.EVENT_TYPE_BUSINESS
     return None
 
@@ -93,22 +99,22 @@ def check_page_id(event: Event) -> str | None:
     """Check length and characters; stored as sent."""
     page_id = event.browser_page_id
     # `isprintable` is much faster than the pattern, and true for nearly all ids.
-    if len(page_id) > 128 or (not page_id.isprintable() and _CONTROL_CHARACTERS.search(page_id)):
-        return "pageID: must have at most 128 characters and no control characters"
+    if len(page_id) > MAX_PAGE_ID_LENGTH or (not page_id.isprintable() and _CONTROL_CHARACTERS.search(page_id)):
+        return f"pageID: must have at most {MAX_PAGE_ID_LENGTH} characters and no control characters"
     return None
 
 
 def check_url(event: Event) -> str | None:
     """Check the length; stored as sent, even if it is no valid URL."""
-    return "url: must have at most 8,192 characters" if len(event.url) > 8_192 else None
+    return f"url: must have at most {MAX_URL_LENGTH:,} characters" if len(event.url) > MAX_URL_LENGTH else None
 
 
 def check_texts(event: Event) -> str | None:
     """Check the lengths of category and language code."""
     if len(event.category) > MAX_CATEGORY_LENGTH:
         return f"category: must have at most {MAX_CATEGORY_LENGTH:,} characters"
-    if len(event.language_code) > 64:
-        return "languageCode: must have at most 64 characters"
+    if len(event.language_code) > MAX_LANGUAGE_CODE_LENGTH:
+        return f"languageCode: must have at most {MAX_LANGUAGE_CODE_LENGTH} characters"
     return None
 
 

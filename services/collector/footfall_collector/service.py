@@ -12,12 +12,13 @@ from footfall_servicekit.channel import remaining
 from footfall_servicekit.errors import RequestError
 from grpc.aio import ServicerContext
 
+from footfall_collector.admission import DAY_MS
 from footfall_collector.event_log import LogFullError, LogRejectedError, LogUnavailableError
 from footfall_collector.pipeline import Pipeline
 
 # Order keys need event times of exactly 13 digits; receive times from 2001 to 2286 guarantee that.
 _EARLIEST_RECEIVED_MS: Final = 10**12
-_LATEST_RECEIVED_MS: Final = MAX_EVENT_TIME_MS - 86_400_000
+_LATEST_RECEIVED_MS: Final = MAX_EVENT_TIME_MS - DAY_MS
 
 # Part of the caller's deadline reserved for the response: a batch that is stored but answered late is sent again.
 _RESPONSE_MARGIN_S: Final = 0.25
