@@ -4,7 +4,7 @@ bin := $(CURDIR)/.venv/bin
 distributions := protos timeline servicekit eventlog services/collector services/identity services/history gateway
 compile := $(bin)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 
-.PHONY: help install run test test-long chaos bench bench-history bench-hostile soak lint types docs-test proto released reference settings requirements audit wheels up
+.PHONY: help install run demo test test-long chaos bench bench-history bench-contacts bench-hostile soak lint types docs-test proto released reference settings requirements audit screenshots wheels up
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z -]+:.*## / { sub(/ .*/, "", $$1); printf "make %-13s %s\n", $$1, $$2 }' Makefile
@@ -15,26 +15,35 @@ install: ## make .venv, or bring it up to date; the others but help and up do it
 run: install ## run the whole suite embedded, until Ctrl-C
 	@exec $(bin)/python -m deploy.run
 
+demo: install ## send visitors of invented websites to the suite of make run, for ten minutes
+	@$(bin)/python -m deploy.demo
+
 test: install ## lint, check types and rules, and run all tests against real servers
 	@$(MAKE) --no-print-directory --jobs=2 lint types
 	@deploy/install-chromium
 	@deploy/install-jquery
-	@$(bin)/pytest -m "not long" --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	@deploy/install-node
+	@$(bin)/pytest -m "not long" --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-test-long: install ## run the tests that `make test` leaves out: replicas, upgrades, imports, hostile pages (4 minutes)
+test-long: install ## run the tests that `make test` leaves out: replicas, upgrades, imports, hostile pages, restored stores
 	@deploy/install-chromium
 	@deploy/install-jquery
-	@$(bin)/pytest -m long --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	@deploy/install-node
+	@$(bin)/pytest -m long --numprocesses auto --dist loadfile --no-loadscope-reorder
 
-chaos: install ## kill and freeze programs under load, and count what is lost: nothing (6 minutes, Linux)
+chaos: install ## inject faults under load, count what is lost (nothing), and write docs/ops/reliability.md (10 minutes, Linux)
 	@$(bin)/python -m tests.chaos
 
-bench: install ## load the whole suite beside the bare floor, and write docs/dev/performance.md (10 minutes, Linux)
+bench: install ## load the whole suite beside the bare floor, and write docs/dev/performance.md and docs/ops/scaling.md (12 minutes, Linux)
 	@bench/install-wrk
 	@$(bin)/python -m bench
 
 bench-history: install ## compare queries over 10,000 and 1,000,000 events, and write docs/dev/performance.md (8 minutes, Linux)
 	@$(bin)/python -m bench.history
+
+bench-contacts: install ## compare searches among 10,000 and 1,000,000 contacts, write 50,000, and write docs/dev/performance.md (30 minutes, Linux)
+	@$(bin)/python -m bench.contacts
+	@$(bin)/python -m bench.contact_writes
 
 bench-hostile: install ## time the beacons of others while one address sends the costliest bodies (3 minutes, Linux)
 	@$(bin)/python -m bench.hostile
@@ -75,6 +84,10 @@ requirements: install ## pin all versions anew
 audit: install ## ask the vulnerability service of PyPI about every pinned version
 	@$(bin)/pip-audit --strict --disable-pip --require-hashes --progress-spinner=off \
 	    -r requirements.txt -r requirements-dev.txt -r requirements-build.txt
+
+screenshots: install ## take the pictures of docs/images from a real suite (2 minutes)
+	@deploy/install-chromium
+	@$(bin)/python -m docs.screenshots
 
 wheels: install ## build every distribution into dist/
 	@$(bin)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist $(addprefix ./,$(distributions))

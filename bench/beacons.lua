@@ -1,7 +1,8 @@
 -- Turns arguments into beacons for wrk, each with events that no server has seen before.
 --
 -- Arguments: events a beacon (0: one to eight, as a tracker sends them), share of visits that sign in, mean pause between
--- two requests of a connection in ms (0: none), number of known visits of which each beacon belongs to any (0: new visits).
+-- two requests of a connection in ms (0: none), number of known visits of which each beacon belongs to any (0: new visits),
+-- 1 if the first event of each beacon is a SignIn.
 --
 -- A visit is what a browser sends of twelve pages: VisitStarted, then PageEntered, a click and PageExited of each. Each
 -- thread has ACTIVE visits under way and takes the next events of any of them.
@@ -20,7 +21,7 @@ local function hex(digits)
   return text
 end
 
-local size, sign_ins, known, made = 1, 0, 0, 0
+local size, sign_ins, known, identifies, made = 1, 0, 0, false, 0
 local visits, head, event_prefix = {}, '', ''
 
 local function visit_id()
@@ -31,7 +32,7 @@ end
 
 local function begin_visit(step)
   local id = visit_id()
-  local user = math.random() < sign_ins and 'visitor-' .. math.random(1, 100000) .. '@shop.example' or nil
+  local user = (identifies or math.random() < sign_ins) and 'visitor-' .. math.random(1, 100000) .. '@shop.example' or nil
   return { id = id, step = step, at = 0, user = user, tail = '","visitID":"' .. id .. '","globalVisitID":"' .. id .. '"' }
 end
 
@@ -40,7 +41,7 @@ local function enter_page(visit, number)
   visit.url = 'https://www.shop.example/catalogue/section-' .. number .. '/article-' .. math.random(1, 9999) .. '.html'
 end
 
-local function next_event(slot)
+local function next_event(slot, is_sign_in)
   local visit = visits[slot]
   local step = visit.step
   local page, part = math.floor((step - 1) / STEPS) + 1, (step - 1) % STEPS
@@ -52,10 +53,11 @@ local function next_event(slot)
     name, data = 'PageEntered', '{"title":"Article of section ' .. page .. ' - The Shop"}'
   elseif part == 2 then
     name = 'PageExited'
-  elseif page == 3 and visit.user then
-    name, data = 'SignIn', '{"userID":"' .. visit.user .. '","firstName":"Ann","lastName":"Visitor"}'
   else
     name, data = 'AddToCart', '{"product":"article-' .. step .. '","price":49.9,"currency":"EUR"}'
+  end
+  if is_sign_in or (page == 3 and part == 1 and visit.user) then
+    name, data = 'SignIn', '{"userID":"' .. visit.user .. '","firstName":"Ann","lastName":"Visitor"}'
   end
   made = made + 1
   visit.at = math.max(visit.at + 1, os.time() * 1000)
@@ -71,7 +73,7 @@ end
 function init(arguments)
   size, sign_ins = tonumber(arguments[1]), tonumber(arguments[2])
   local pause = tonumber(arguments[3])
-  known = tonumber(arguments[4])
+  known, identifies = tonumber(arguments[4]), arguments[5] == '1'
   local seed = io.open('/dev/urandom', 'rb')
   local a, b, c, d = seed:read(4):byte(1, 4)
   seed:close()
@@ -100,11 +102,11 @@ function request()
   end
   local body
   if count == 1 then
-    body = next_event(slot)
+    body = next_event(slot, identifies)
   else
     local events = {}
     for number = 1, count do
-      events[number] = next_event(slot)
+      events[number] = next_event(slot, identifies and number == 1)
     end
     body = '[' .. table.concat(events, ',') .. ']'
   end

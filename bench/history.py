@@ -1,25 +1,32 @@
-"""Turns two numbers of stored events into what the commonest queries take with each, and into their ratios.
+"""Measures what the commonest queries take over little and over much, and how long history takes to make its indexes.
 
-`make bench-history` measures and writes docs/dev/performance.md; `python -m bench.history --quick` only prints.
+`make bench-history` measures and writes docs/dev/performance.md; with `--quick` or `--events` it only prints.
 """
 
 import argparse
 import asyncio
+import os
 import random
+import subprocess
+import sys
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from statistics import quantiles
 from typing import Any, Final, Literal, NamedTuple, assert_never
 
 import grpc
+import httpx
 from footfall.history.v1 import history_service_pb2 as pb
 from footfall.history.v1.history_service_pb2_grpc import HistoryServiceStub
 from footfall_history.storage.store import Store
 from footfall_history.storage.tombstones import Tombstones
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # ships none
+from prometheus_client.parser import text_string_to_metric_families
 
 from bench.page import measured, table, write
 from bench.past import PAGES_A_LONG_VISIT, Past, fill
@@ -28,8 +35,10 @@ from deploy.embedded import kept_keys
 from tests.tools.suite import Suite
 
 ITEMS = 100
-INDEXES_SECONDS = 400.0
 ANSWER_SECONDS = 10.0
+STUCK_SECONDS = 1_800.0
+"""So long without progress is a failure on any machine. An index over 1,000,000 events takes two quiet cores 41 s."""
+PRINT_EVERY_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -52,10 +61,11 @@ Parent = Literal["a visit", "an identity", "the longest visit"]
 
 
 class Query(NamedTuple):
-    """A list of what belongs to a parent, or a visit itself."""
+    """A list of what belongs to a parent, the oldest or the newest first, or a visit itself."""
 
     items: Literal["events", "visits", "pages", "visit"]
     parent: Parent
+    order_by: Literal["", "event_time desc"] = ""
 
 
 QUERIES = (
@@ -63,11 +73,13 @@ QUERIES = (
     Query("events", "an identity"),
     Query("visits", "an identity"),
     Query("pages", "a visit"),
+    Query("pages", "an identity", "event_time desc"),
 )
 LONGEST: Final = (
     (Query("visit", "a visit"), Query("visit", "the longest visit")),
     (Query("events", "a visit"), Query("events", "the longest visit")),
     (Query("pages", "a visit"), Query("pages", "the longest visit")),
+    (Query("pages", "a visit", "event_time desc"), Query("pages", "the longest visit", "event_time desc")),
 )
 """What is asked of a visit of 200 events and of the longest one."""
 
@@ -77,8 +89,10 @@ class Side:
     """A history with so many events, and what its answers took, in milliseconds."""
 
     past: Past
+    suite: Suite
     stub: Any
     fill_s: float
+    serves_s: float
     indexes_s: float
     took_ms: dict[Query, list[float]] = field(default_factory=lambda: defaultdict(list))
 
@@ -89,7 +103,7 @@ class Side:
             method, request = "GetVisit", pb.GetVisitRequest(**of)
         else:
             method = f"List{query.items.title()}"
-            request = getattr(pb, f"{method}Request")(page_size=ITEMS, **of)
+            request = getattr(pb, f"{method}Request")(page_size=ITEMS, order_by=query.order_by, **of)
         started = time.perf_counter()
         response = getattr(self.stub, method)(request, timeout=ANSWER_SECONDS)
         self.took_ms[query].append((time.perf_counter() - started) * 1000)
@@ -119,27 +133,77 @@ def filled(events: int, longest: int = 0) -> Iterator[Side]:
     past = Past(events, longest)
     with fresh_suite() as suite, grpc.insecure_channel(suite.targets["history"]) as channel:
         suite.stop("history")
-        times = [time.monotonic()]
+        started = time.monotonic()
         asyncio.run(_fill(suite, past))
-        times.append(time.monotonic())
+        fill_s = time.monotonic() - started
         suite.start("history")
-        _wait_until_serving(channel)
-        times.append(time.monotonic())
-        yield Side(past, HistoryServiceStub(channel), times[1] - times[0], times[2] - times[1])
+        yield Side(past, suite, HistoryServiceStub(channel), fill_s, *_wait_for_indexes(suite, channel))
+
+
+class Progress:
+    """Prints how far work has come, now and then."""
+
+    def __init__(self, work: str) -> None:
+        self._work = work
+        self._state: object = None
+        self._changed_at = self._started = time.monotonic()
+        self._print_at = self._started + PRINT_EVERY_SECONDS
+
+    def report(self, state: object) -> None:
+        """Note how far the work has come. Raises RuntimeError when that has not changed for STUCK_SECONDS."""
+        now = time.monotonic()
+        if state != self._state:
+            self._state, self._changed_at = state, now
+        if now - self._changed_at > STUCK_SECONDS:
+            raise RuntimeError(f"{self._work}: no progress for {STUCK_SECONDS:.0f} s: {state}")
+        if now >= self._print_at:
+            self._print_at = now + PRINT_EVERY_SECONDS
+            sys.stderr.write(f"{now - self._started:6.0f} s  {self._work}: {state}\n")
 
 
 async def _fill(suite: Suite, past: Past) -> None:
-    store = Store.open(suite.mongo_url, "footfall", 2_000)
-    await fill(store, past, Tombstones(store, kept_keys(suite.data_dir)["ERASURE_KEY"]))
+    store = Store.open(suite.mongo_url, "footfall", 60_000)  # a busy server is late with heartbeats
+    progress = Progress(f"events stored of {past.events + past.longest:,}")
+    tombstones = Tombstones(store, kept_keys(suite.data_dir)["ERASURE_KEY"])
+    await fill(store, past, tombstones, lambda count: progress.report(f"{count:,}"))
     await store.close()
 
 
-def _wait_until_serving(channel: grpc.Channel) -> None:
-    """Wait until history has made its indexes."""
-    request = health_pb2.HealthCheckRequest()
-    for answer in health_pb2_grpc.HealthStub(channel).Watch(request, timeout=INDEXES_SECONDS, wait_for_ready=True):
-        if answer.status == health_pb2.HealthCheckResponse.SERVING:
-            return
+def _wait_for_indexes(suite: Suite, channel: grpc.Channel) -> tuple[float, float]:
+    """Seconds until history serves, and until it has made all indexes, which is later."""
+    started, serves_s = time.monotonic(), 0.0
+    progress = Progress("indexes")
+    while True:
+        if not serves_s and _is_serving(channel):
+            serves_s = time.monotonic() - started
+        missing, state = _indexes(suite)
+        progress.report(state)
+        if serves_s and missing == 0:
+            return serves_s, time.monotonic() - started
+        time.sleep(0.2)
+
+
+def _is_serving(channel: grpc.Channel) -> bool:
+    try:
+        answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=ANSWER_SECONDS)
+    except grpc.RpcError:
+        return False
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _indexes(suite: Suite) -> tuple[int | None, str]:
+    """How many indexes history has yet to make, if it says so, and the same in words."""
+    try:
+        text = httpx.get(suite.metrics_urls()[-1], timeout=ANSWER_SECONDS).text
+    except httpx.HTTPError:
+        return None, "history does not answer"
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    by_state = {each.labels["state"]: int(each.value) for each in samples if each.name == "footfall_store_indexes"}
+    building = [
+        each.labels["index"] for each in samples if each.name == "footfall_store_index_build_start_timestamp_seconds"
+    ]
+    state = f"{by_state.get('ready', 0)} of {sum(by_state.values())} exist; now {building[0] if building else 'none'}"
+    return by_state.get("missing"), state
 
 
 def measure(extent: Extent) -> str:
@@ -154,10 +218,23 @@ def measure(extent: Extent) -> str:
             for pair in LONGEST:
                 for query in pair if number % 2 else reversed(pair):
                     many.ask(query, chance)
-    return text(extent, few, many, time.monotonic() - started)
+        trial_s = _try_policy(many)
+    return text(extent, few, many, trial_s, time.monotonic() - started)
 
 
-def text(extent: Extent, few: Side, many: Side, seconds: float) -> str:
+def _try_policy(side: Side) -> float:
+    """Seconds that `footfall-policy simulate` takes over all visits."""
+    environment = {**os.environ, **side.suite.environment, **kept_keys(side.suite.data_dir)}
+    with tempfile.TemporaryDirectory() as folder:
+        policy = Path(folder) / "policy.toml"
+        policy.write_text(f'version = "1"\nplaceholders = ["{side.past.identities[0]}"]\n', encoding="utf-8")
+        command = [str(Path(sys.executable).with_name("footfall-policy")), "simulate", "--policy", str(policy)]
+        started = time.monotonic()
+        subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=True)
+        return time.monotonic() - started
+
+
+def text(extent: Extent, few: Side, many: Side, trial_s: float, seconds: float) -> str:
     """The measured section, in Markdown."""
     heads = [f"{percentile} with {extent.few:,}|with {extent.many:,}|**ratio**" for percentile in ("p50", "p99")]
     of_longest = [
@@ -177,19 +254,25 @@ def text(extent: Extent, few: Side, many: Side, seconds: float) -> str:
             *table("|".join(("", *of_longest)), [_row_of_longest(pair, many) for pair in LONGEST]),
             "",
             f"To store {extent.many + extent.longest:,} events without indexes took {many.fill_s:.0f} s.",
-            f"History, started after that, made its indexes and served {many.indexes_s:.0f} s later.",
+            f"History, started after that, served {many.serves_s:.0f} s later, and had made all its indexes after",
+            f"{many.indexes_s:.0f} s. To try an identity policy on all of it (`footfall-policy simulate`) took "
+            f"{trial_s:.0f} s, which is {(extent.many + extent.longest) / trial_s:,.0f} events a second.",
         ]
     )
 
 
 def _row(query: Query, few: Side, many: Side) -> list[str]:
-    return [f"{query.items} of {query.parent}", *_ratios(few.percentiles(query), many.percentiles(query))]
+    return [f"{_items(query)} of {query.parent}", *_ratios(few.percentiles(query), many.percentiles(query))]
 
 
 def _row_of_longest(pair: tuple[Query, Query], side: Side) -> list[str]:
     of_one, of_longest = pair
-    name = "the visit" if of_one.items == "visit" else f"{of_one.items} of it"
+    name = "the visit" if of_one.items == "visit" else f"{_items(of_one)} of it"
     return [name, *_ratios(side.percentiles(of_one), side.percentiles(of_longest))]
+
+
+def _items(query: Query) -> str:
+    return f"newest {query.items}" if query.order_by else query.items
 
 
 def _ratios(ones: Sequence[float], others: Sequence[float]) -> list[str]:
@@ -203,10 +286,16 @@ def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(prog="python -m bench.history", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="few events; prints and leaves the page as it is")
-    is_quick = parser.parse_args().quick
-    section = measure(QUICK if is_quick else FULL)
+    parser.add_argument(
+        "--events", type=int, metavar="COUNT", help="so many events; prints and leaves the page as it is"
+    )
+    options = parser.parse_args()
+    extent = QUICK if options.quick else FULL
+    if options.events:
+        extent = replace(QUICK, many=options.events, longest=options.events // 10)
+    section = measure(extent)
     print(section)
-    if not is_quick:
+    if extent is FULL:
         write(section, "make bench-history")
 
 

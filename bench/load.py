@@ -1,4 +1,4 @@
-"""Turns a profile of traffic into a run of wrk, and what wrk saw into figures."""
+"""Load of the suite: runs wrk with a profile of traffic, and reads what wrk saw."""
 
 import resource
 import subprocess
@@ -13,12 +13,16 @@ TIMEOUT_S = 10
 
 @dataclass(frozen=True)
 class Profile:
-    """One kind of traffic. `events` a beacon; 0 means one to eight, as a tracker sends them."""
+    """One kind of traffic. `events` a beacon; 0 means one to eight, as a tracker sends them.
+
+    `identifies`: the first event of each beacon is a SignIn. Otherwise `sign_in_share` of the visits have one.
+    """
 
     name: str
     events: int
     connections: int
     sign_in_share: float = 0.0
+    identifies: bool = False
 
 
 class Load(msgspec.Struct):
@@ -45,7 +49,7 @@ def run(url: str, profile: Profile, seconds: int, *, pause_ms: float = 0, known_
     """
     before = _children_cpu_s()
     command = ["wrk", "-t1", f"-c{profile.connections}", f"-d{seconds}s", f"--timeout={TIMEOUT_S}s", f"-s{SCRIPT}", url]
-    words = [profile.events, profile.sign_in_share, pause_ms, known_visits]
+    words = [profile.events, profile.sign_in_share, pause_ms, known_visits, int(profile.identifies)]
     output = subprocess.run(
         [*command, "--", *map(str, words)], capture_output=True, text=True, check=True, timeout=seconds + 2 * TIMEOUT_S
     ).stdout

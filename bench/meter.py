@@ -1,4 +1,4 @@
-"""Turns the programs of a running suite into what a load run cost them."""
+"""What a load run costs the programs of a running suite."""
 
 import os
 import signal
@@ -83,6 +83,10 @@ class Meter:
         """By consumer group, the entries of the log that it has not acknowledged."""
         groups = {about["name"].decode(): about for about in self.redis.xinfo_groups("log:{p00}")}
         return {name: (groups[name]["lag"] or 0) + groups[name]["pending"] for name in GROUPS}
+
+    def log_bytes_an_event(self) -> float:
+        """Redis memory of the log by event. Only while nothing has been trimmed."""
+        return float(self.redis.memory_usage("log:{p00}", samples=0) / self.state().events)
 
     def drain(self, *groups: str) -> float:
         """Wait until these groups of consumers have read the whole log; return the seconds. Raises TimeoutError."""

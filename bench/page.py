@@ -1,12 +1,14 @@
-"""Turns a measured section into its place in docs/dev/performance.md."""
+"""The measured sections of the documents: how they begin, their tables, and their places."""
 
 import time
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from bench import machine
 from deploy.embedded import ROOT
 
-PAGE = ROOT / "docs" / "dev" / "performance.md"
+PERFORMANCE = ROOT / "docs" / "dev" / "performance.md"
+SCALING = ROOT / "docs" / "ops" / "scaling.md"
 
 
 def measured(seconds: float) -> str:
@@ -22,9 +24,8 @@ def table(head: str, rows: Iterable[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(line)} |" for line in lines]
 
 
-def write(section: str, command: str) -> None:
+def write(section: str, command: str, page: Path = PERFORMANCE) -> None:
     """Put the section between the marks of the command that has measured it."""
     begin, end = f"<!-- measured: `{command}` writes this -->", f"<!-- end of what `{command}` writes -->"
-    page = PAGE.read_text(encoding="utf-8")
-    before, _, rest = page.partition(begin)
-    PAGE.write_text(f"{before}{begin}\n{section}\n{end}{rest.partition(end)[2]}", encoding="utf-8")
+    before, _, rest = page.read_text(encoding="utf-8").partition(begin)
+    page.write_text(f"{before}{begin}\n{section}\n{end}{rest.partition(end)[2]}", encoding="utf-8")

@@ -2,7 +2,7 @@
 
 import asyncio
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
@@ -106,16 +106,19 @@ def documents(entries: Iterable[EventBatch], tombstones: Tombstones) -> tuple[li
     """
     visits, events = [], []
     for visit_id, arrival in group_by_visit(entries, []).items():
-        visit = Visit.new(visit_id, arrival.start | arrival.origin, arrival.received_ms).merged(
-            arrival.transitions, 1_000
-        )
+        begun = Visit.new(visit_id, arrival.start | arrival.origin, arrival.received_ms, arrival.marks)
+        visit = begun.merged(arrival.transitions, 1_000)
         visits.append(visit.document() | tombstones.timeline_fields(visit))
         events += [tombstones.with_hash(visit.attributed(document, {})) for document in arrival.events.values()]
     return visits, sorted(events, key=itemgetter("order_key"))
 
 
-async def fill(store: Store, past: Past, tombstones: Tombstones) -> None:
+async def fill(
+    store: Store, past: Past, tombstones: Tombstones, report: Callable[[int], object] = lambda _: None
+) -> None:
     """Store a past in collections without any index but that on `_id`. History must not run meanwhile.
+
+    `report` is called with the number of events stored so far.
 
     Raises:
         RuntimeError: the store has not taken all of it.
@@ -129,11 +132,14 @@ async def fill(store: Store, past: Past, tombstones: Tombstones) -> None:
         return documents(islice(entries, AT_ONCE), tombstones)
 
     visits, events = some()
+    count = 0
     while visits:
+        count += len(events)
         # The next ones are made while these are being stored.
         *_, (visits, events) = await asyncio.gather(
             store.begin_visits(visits), store.insert_events(events), asyncio.to_thread(some)
         )
+        report(count)
     if await store.events.estimated_document_count() != past.events + past.longest:
         raise RuntimeError("the store has not taken all events")
     if past.longest:

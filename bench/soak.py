@@ -1,4 +1,4 @@
-"""Turns minutes of steady traffic into how fast the memory of each program still grows when its caches are full.
+"""Growth of memory under steady traffic: how fast each program still grows when its caches are full.
 
 `make soak` measures and writes docs/dev/performance.md; `python -m bench.soak --quick` takes a minute and only prints.
 """
@@ -12,6 +12,7 @@ from bench.load import Profile, run
 from bench.meter import Meter
 from bench.page import measured, table, write
 from bench.suite import fresh_suite
+from bench.visitors import make
 from tests.tools.suite import PROGRAMS, Suite
 
 PROFILE = Profile("steady", 4, 64, sign_in_share=0.05)
@@ -19,7 +20,9 @@ EVENTS_A_SECOND = 1_000
 """Less than history stores on two cores, so that the log is trimmed."""
 KNOWN_VISITS = 20_000
 """More than history remembers, so that it forgets."""
-LOG_RETENTION_MINUTES = 1
+PASSERS_BY = 2_000
+"""Visits in each slice that bring one page and do not come back: Redis gives their memory back."""
+SETTINGS = {"LOG_RETENTION_MINUTES": "1", "VISIT_IDLE_MINUTES": "1", "IDENTITY_ANONYMOUS_RETENTION_MINUTES": "1"}
 SLICE_S = 10
 
 
@@ -51,34 +54,54 @@ class Growth:
         return cls(at_zero + slope * times[0], at_zero + slope * times[-1], slope)
 
 
-def measure(suite: Suite, extent: Extent) -> tuple[dict[str, Growth], int]:
-    """By program, how its memory grows while traffic is steady; and the entries history had yet to read at the end."""
+@dataclass(frozen=True)
+class Soak:
+    """By program, how its memory grows; entries that history had yet to read; visits in Redis at both ends."""
+
+    growths: dict[str, Growth]
+    unread: int
+    visits: int
+    visits_later: int
+
+
+def measure(suite: Suite, extent: Extent) -> Soak:
+    """Send steady traffic, and sample memory after the warm-up."""
     meter = Meter(suite)
     samples: dict[str, list[tuple[float, int]]] = {name: [] for name in PROGRAMS}
+    visits: list[int] = []
     pause_ms = PROFILE.connections * PROFILE.events / EVENTS_A_SECOND * 1000
+    passers_by = KNOWN_VISITS
     for passed_s in range(0, extent.warm_up_s + extent.measured_s, SLICE_S):
+        make(suite, range(passers_by, passers_by + PASSERS_BY), days=0, are_known=False)
+        passers_by += PASSERS_BY
         run(suite.url, PROFILE, SLICE_S, pause_ms=pause_ms, known_visits=KNOWN_VISITS)
         if passed_s >= extent.warm_up_s:
             state = meter.state()
             for name in PROGRAMS:
                 samples[name].append((state.at_s, state.memory[name]))
-    return {name: Growth.of(each) for name, each in samples.items()}, meter.waiting_entries()["history"]
+            visits.append(sum(1 for _ in meter.redis.scan_iter("visit:*", count=1_000)))
+    growths = {name: Growth.of(each) for name, each in samples.items()}
+    return Soak(growths, meter.waiting_entries()["history"], visits[0], visits[-1])
 
 
-def text(growths: dict[str, Growth], unread: int, extent: Extent, seconds: float) -> str:
+def text(soak: Soak, extent: Extent, seconds: float) -> str:
     """The measured section, in Markdown."""
     rows = [
         [name, f"{each.start / 2**20:.1f}", f"{each.end / 2**20:.1f}", f"{each.slope / 2**10:+.1f}"]
-        for name, each in growths.items()
+        for name, each in soak.growths.items()
     ]
+    seen = KNOWN_VISITS + PASSERS_BY * (extent.warm_up_s + extent.measured_s) // SLICE_S
     return "\n".join(
         [
             measured(seconds),
             f"{EVENTS_A_SECOND:,} events a second, {PROFILE.events} a beacon, of {KNOWN_VISITS:,} visits;"
-            f" the log is kept for {LOG_RETENTION_MINUTES} minute after it is read.",
+            " the log is kept for 1 minute after it is read.",
+            f"Every {SLICE_S} s also {PASSERS_BY:,} anonymous visits of one page, which Redis keeps for 2 minutes.",
             f"Resident memory after {extent.warm_up_s} s and {extent.measured_s} s later, and the slope of the line"
             f" through a sample every {SLICE_S} s.",
-            f"Entries that history had yet to read at the end: {unread:,}.",
+            f"Visits in Redis after {extent.warm_up_s + SLICE_S} s: {soak.visits:,}; at the end: {soak.visits_later:,},"
+            f" of {seen:,}.",
+            f"Entries that history had yet to read at the end: {soak.unread:,}.",
             "",
             *table("program|MiB|MiB later|KiB/s", rows),
         ]
@@ -91,9 +114,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a minute; prints and leaves the page as it is")
     extent = QUICK if parser.parse_args().quick else FULL
     started = time.monotonic()
-    with fresh_suite(LOG_RETENTION_MINUTES=str(LOG_RETENTION_MINUTES)) as suite:
-        growths, unread = measure(suite, extent)
-    section = text(growths, unread, extent, time.monotonic() - started)
+    with fresh_suite(**SETTINGS) as suite:
+        soak = measure(suite, extent)
+    section = text(soak, extent, time.monotonic() - started)
     print(section)
     if extent is FULL:
         write(section, "make soak")

@@ -1,4 +1,4 @@
-"""Makes a number of known visitors, and measures what one visitor takes and what all of them cost an event."""
+"""Known visitors: stores many of them in live state, and measures what they cost an event."""
 
 import time
 import uuid
@@ -16,8 +16,6 @@ from tests.tools.suite import Program, Suite
 
 BATCH = 1_000
 FEW = 1_000
-LIVE = 60_000
-"""Visits made live together, to see what one takes."""
 DAYS = 7
 PATH: tuple[Program, ...] = ("gateway", "collector", "identity", "valkey")
 PROFILE = Profile("known visitors", 10, 64)
@@ -29,7 +27,6 @@ class Visitors:
     """CPU of the beacon's path an event, by program and round, with FEW and with `many` known visitors."""
 
     many: int
-    bytes_each: float
     few_us: list[dict[str, float]]
     many_us: list[dict[str, float]]
 
@@ -55,8 +52,8 @@ def measure(few: Suite, many: Suite, count: int, seconds: int) -> Visitors:
     few_us: list[dict[str, float]] = []
     many_us: list[dict[str, float]] = []
     with few_meter.holding("history", "mongo"), many_meter.holding("history", "mongo"):
-        _make_known(few, range(FEW), DAYS)
-        _make_known(many, range(count), DAYS)
+        make(few, range(FEW), days=DAYS, are_known=True)
+        make(many, range(count), days=DAYS, are_known=True)
         while many_meter.redis.info("persistence")["aof_rewrite_in_progress"]:
             time.sleep(0.1)
         for number in range(ROUNDS):
@@ -64,10 +61,7 @@ def measure(few: Suite, many: Suite, count: int, seconds: int) -> Visitors:
             for suite, meter, other, known, measured in turns if number % 2 else reversed(turns):
                 with other.holding(*PATH):
                     measured.append(_path_us(suite, meter, known, seconds))
-        before = few_meter.redis.info("memory")["used_memory"]
-        _make_known(few, range(FEW, FEW + LIVE), 0)
-        bytes_each = (few_meter.redis.info("memory")["used_memory"] - before) / LIVE
-    return Visitors(count, bytes_each, few_us, many_us)
+    return Visitors(count, few_us, many_us)
 
 
 def _path_us(suite: Suite, meter: Meter, known: int, seconds: int) -> dict[str, float]:
@@ -78,21 +72,19 @@ def _path_us(suite: Suite, meter: Meter, known: int, seconds: int) -> dict[str, 
     return {name: cost.cpu_us[name] for name in PATH}
 
 
-def _make_known(suite: Suite, numbers: range, days: int) -> None:
-    """Let identity know visits by number, spread over so many days until now, one in twenty of them signed in.
-
-    The log and history hear nothing of them.
-    """
+def make(suite: Suite, numbers: range, *, days: int, are_known: bool) -> None:
+    """Store visits by number in live state only, spread over so many days until now. Known ones have signed in."""
     now_ms = time.time_ns() // 1_000_000
     apart_ms = days * 86_400_000 // len(numbers)
     with grpc.insecure_channel(suite.targets["identity"]) as channel:
         resolve = IdentityServiceStub(channel).ResolveEvents
         for first in range(0, len(numbers), BATCH):
-            events = [_event(number, now_ms - number * apart_ms) for number in numbers[first : first + BATCH]]
+            part = numbers[first : first + BATCH]
+            events = [_event(number, now_ms - number * apart_ms, signs_in=are_known) for number in part]
             resolve(ResolveEventsRequest(events=events), timeout=10)
 
 
-def _event(number: int, at_ms: int) -> event_pb2.Event:
+def _event(number: int, at_ms: int, *, signs_in: bool) -> event_pb2.Event:
     event = event_pb2.Event(
         event_id=str(uuid.uuid4()),
         visit_id=visit_id(number),
@@ -102,7 +94,7 @@ def _event(number: int, at_ms: int) -> event_pb2.Event:
         site="default",
         url=f"https://www.shop.example/catalogue/section-{number % 12}/article-{number % 9973}.html",
     )
-    if number % 20 == 0:
+    if signs_in:
         event.event_name = "SignIn"
         event.transition = event_pb2.TRANSITION_KIND_SIGN_IN
         event.assurance = event_pb2.ASSURANCE_CLAIMED

@@ -89,7 +89,8 @@ def start_supervisord(
     # As root, supervisord warns unless it is configured to stay root.
     user = ["--user=root"] if os.geteuid() == 0 else []
     return subprocess.Popen(
-        [str(Path(sys.executable).parent / "supervisord"), f"--configuration={SUPERVISORD_CONF}", *user],
+        # As a module, so that it finds its extension, deploy/restart_pause.py, in the working directory.
+        [sys.executable, "-m", "supervisor.supervisord", f"--configuration={SUPERVISORD_CONF}", *user],
         cwd=ROOT,
         env=os.environ | environment,
         stdin=subprocess.DEVNULL,
@@ -125,6 +126,11 @@ def _close_to_others(folder: Path) -> None:
         found = path.lstat()
         if found.st_uid == os.geteuid() and not stat.S_ISLNK(found.st_mode):  # another user may own certificates
             path.chmod(stat.S_IMODE(found.st_mode) & 0o700)
+
+
+def data_folder() -> Path:
+    """The folder of the embedded suite's data: DATA_DIR, or `.data` in the repository."""
+    return Path(os.environ.get("DATA_DIR") or ROOT / ".data").expanduser().resolve()
 
 
 def kept_secret(file: Path, new: str) -> tuple[str, bool]:

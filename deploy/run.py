@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import secrets
 import shlex
 import signal
@@ -11,12 +12,13 @@ import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
 
 from deploy.embedded import (
     DEFAULT_PORTS,
-    ROOT,
     Credentials,
     Refusal,
+    data_folder,
     gateway_url,
     kept_keys,
     kept_secret,
@@ -24,6 +26,8 @@ from deploy.embedded import (
     start_supervisord,
     suite_environment,
 )
+
+_SUPERVISORD_LINE: Final = re.compile(rb"[\d-]+ [\d:,]+ ([A-Z]{4}) ")
 
 
 def read_credentials(data_dir: Path) -> tuple[Credentials, bool]:
@@ -120,6 +124,9 @@ def run_supervisord(environment: Mapping[str, str]) -> int:
         process.terminate()
     assert process.stdout  # noqa: S101 - for mypy: it is a pipe
     for line in process.stdout:
+        level = _SUPERVISORD_LINE.match(line)
+        if level and (level[1] == b"INFO" or (level[1] == b"WARN" and asked_to_stop)):  # the log file has them
+            continue
         try:
             os.write(1, line)
         except OSError:  # the terminal is closed
@@ -131,7 +138,7 @@ def main() -> int:
     """Run the embedded suite in the foreground."""
     epilog = "`make run` calls this. Ports, DATA_DIR and settings are environment variables."
     argparse.ArgumentParser(prog="python -m deploy.run", description=main.__doc__, epilog=epilog).parse_args()
-    data_dir = Path(os.environ.get("DATA_DIR") or ROOT / ".data").expanduser().resolve()
+    data_dir = data_folder()
     try:
         ports = read_ports()
         prepare(data_dir)

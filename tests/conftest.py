@@ -7,19 +7,27 @@ there for tests alone: databases of that Redis are emptied.
 import itertools
 import os
 import signal
+import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from footfall_servicekit import logs
 from hypothesis import settings
 from redis.asyncio import Redis
 
 from tests.tools.stores import running_mongo, running_valkey
 from tests.tools.suite import Suite, running_suite
 
+# A busy machine must not fail tests that read a link right after they have written its contact.
+os.environ.setdefault("IDENTITY_LINK_WAIT_MS", "10000")
 REDIS_DATABASES = 4096
+SLOW_S = 0.25
+"""What summing ten million numbers takes on a slow machine, in seconds of its processor."""
 TRANSITIONS_KEPT = 6
+PAGES_KEPT = 2
+LEAVE_MS = 1_000
 """By the bounded suite: so few that random visits have more now and then."""
 CATEGORIES = """
 [[category]]
@@ -31,6 +39,15 @@ name = "cars"
 tags = [{ in = "title", regex = '(?i)^bank .*\\bcars?\\b' }, { in = "data.sku", text = "BANK-*-CAR" }]
 """
 """Those of the suite; no test but that of categories has such pages and events."""
+POLICY = """
+version = "tests"
+staff_networks = ["198.51.100.0/24"]
+
+[[site]]
+name = "agent-desk"
+staff = true
+"""
+"""That of the suites; only some tests have visits of staff."""
 
 _database_numbers = itertools.count(1)
 
@@ -46,6 +63,19 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run the long files first: of many short ones at the end, all processes of `make test` have their share."""
     items.sort(key=lambda item: item.path.parent.name not in {"browser", "docs", "e2e", "faults"})
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Three processes keep two processors busy. On a slow machine they would exceed time limits: there are two."""
+    started = time.process_time()
+    sum(range(10_000_000))
+    return 3 if time.process_time() - started < SLOW_S else 2
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no command that a test runs in this process configure its logging: structlog keeps loggers as first used."""
+    monkeypatch.setattr(logs, "configure", lambda *_: None)
 
 
 @pytest.fixture(scope="session")
@@ -96,19 +126,27 @@ def mongo_database() -> str:
 def suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
     """The whole suite as `make run` starts it, on stores and ports of its own. Who stops a program starts it again.
 
-    It is there below `/onlinechat` as well, and has CATEGORIES.
+    It is there below `/onlinechat` as well, and has CATEGORIES and POLICY.
     """
-    file = tmp_path_factory.mktemp("suite") / "categories.toml"
-    file.write_text(CATEGORIES)
-    settings = {"GATEWAY_PATH_PREFIXES": "/onlinechat", "CATEGORIES_FILE": str(file)}
+    folder = tmp_path_factory.mktemp("suite")
+    categories, policy = folder / "categories.toml", folder / "policy.toml"
+    categories.write_text(CATEGORIES)
+    policy.write_text(POLICY)
+    settings = {"GATEWAY_PATH_PREFIXES": "/onlinechat", "FAILURE_LOG_INTERVAL_S": "3"}
+    settings |= {"CATEGORIES_FILE": str(categories), "IDENTITY_POLICY_FILE": str(policy)}
     with running_suite(tmp_path_factory.mktemp("suite"), settings) as suite:
         yield suite
 
 
 @pytest.fixture(scope="session")
 def bounded_suite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
-    """Such a suite that keeps few transitions of a visit."""
-    with running_suite(
-        tmp_path_factory.mktemp("bounded"), {"MAX_TRANSITIONS_PER_VISIT": str(TRANSITIONS_KEPT)}
-    ) as suite:
+    """Such a suite that keeps few transitions and pages of a visit, and notices soon that a visitor has left."""
+    (policy := tmp_path_factory.mktemp("bounded") / "policy.toml").write_text(POLICY)
+    bounds = {
+        "IDENTITY_POLICY_FILE": str(policy),
+        "MAX_TRANSITIONS_PER_VISIT": str(TRANSITIONS_KEPT),
+        "IDENTITY_MAX_PAGES_PER_VISIT": str(PAGES_KEPT),
+        "IDENTITY_LEAVE_AFTER_MS": str(LEAVE_MS),
+    }
+    with running_suite(tmp_path_factory.mktemp("bounded"), bounds) as suite:
         yield suite

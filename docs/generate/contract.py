@@ -52,7 +52,7 @@ def _scopes() -> str:
         ],
         "/api/v1": [
             *VisitorsApi(unused).operations(),
-            *ContactsApi(unused).operations(),
+            *ContactsApi(unused, unused).operations(),
             *PrivacyApi(unused).operations(),
             *ReceiptsApi(unused).operations(),
             *LiveApi(unused, unused, settings, Event()).operations(),  # type: ignore[arg-type]

@@ -20,6 +20,9 @@ TRANSITION_KINDS: Final = {
 SYSTEM_EVENTS: Final = frozenset({VISIT_STARTED, PAGE_ENTERED, PAGE_EXITED, *TRANSITION_KINDS})
 """The events that the tracker sends by itself. All others are business events of the website."""
 
+HEARTBEAT: Final = "Heartbeat"
+"""The business event that the tracker sends while a page is read, if the page asks for it."""
+
 USER_ID: Final = "userID"
 USER_ID_KEYS: Final = (USER_ID, "userId", "userid", "username", "email")
 """The keys of `data` that usually name the user, in the order in which they are read."""

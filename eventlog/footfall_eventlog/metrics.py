@@ -35,3 +35,15 @@ STREAM_TRIMMED = Counter(
     "Entries removed from the event log after every consumer group had handled them.",
     ["stream"],
 )
+STREAM_STORE_WENT_BACK = Counter(
+    "footfall_stream_store_went_back_total",
+    "Times that the checkpoints of the consumer group showed that a store (`redis` or `mongodb`) had gone back to an "
+    "earlier state, for example restored from a backup.",
+    ["stream", "group", "store"],
+)
+STREAM_GAPS = Gauge(
+    "footfall_stream_gaps",
+    "Gaps that no operator has confirmed: entries that MongoDB lost and the event log no longer holds, in all "
+    "partitions.",
+    ["group"],
+)

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import structlog
 from footfall_servicekit.background import RefusalError
+from footfall_servicekit.failure_log import FailureLog
 from redis import exceptions as redis_errors
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.connection import Connection, SSLConnection, parse_url
@@ -56,6 +57,7 @@ _RETRY_S: Final = 0.5
 _PING_S: Final = 1.0
 
 _log = structlog.get_logger()
+_unavailable = FailureLog("Redis does not answer", "store")
 
 
 def hash_tag(number: int) -> str:
@@ -265,7 +267,7 @@ class PartitionedRedis:
             except redis_errors.AuthenticationError:
                 raise RefusalError("REDIS_URL: Redis does not accept its user and password") from None
             except TRANSIENT_ERRORS as error:
-                _log.warning("Redis does not answer", error=type(error).__name__)
+                _unavailable.failed("Redis", error=type(error).__name__)
                 await asyncio.sleep(_RETRY_S)
                 continue
             except redis_errors.NoPermissionError:
@@ -274,6 +276,7 @@ class PartitionedRedis:
                 if not re.match("DB index|SELECT is not", str(error)):
                     raise
                 raise RefusalError("REDIS_URL: Redis does not have the database of this number") from None
+            _unavailable.worked("Redis")
             if made_with != mine:
                 raise RefusalError(
                     f"PARTITIONS is {mine}, but the data in this Redis was made with {made_with}. Set "
@@ -283,6 +286,10 @@ class PartitionedRedis:
             for node in self.nodes():
                 await _check_node(node, MIN_VERSION_WITH_WAITAOF if needs_waitaof else MIN_VERSION)
             self.is_checked = True
+
+    async def keep_count(self) -> None:
+        """Write the number of partitions again if Redis has lost it. Raises TRANSIENT_ERRORS."""
+        await self._count_client.set(PARTITION_COUNT_KEY, len(self._clients), nx=True)
 
     async def _find_nodes(self) -> None:
         """Send one command to each partition, so that a redirection names its node."""

@@ -3,7 +3,7 @@
 A service that reads such a setting has a field of its type.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -11,7 +11,9 @@ from footfall_servicekit.settings import OldName, ServiceSettings, shared
 from footfall_servicekit.values import Accepts, DatabaseName, StoreUrl, Target, readable_by
 from pydantic import AfterValidator, Field, SecretStr
 
+from footfall_eventlog.identity_policy import IdentityPolicy
 from footfall_eventlog.partitions import check_url
+from footfall_eventlog.phone_numbers import check_region
 from footfall_eventlog.site_groups import SiteGroups
 
 DAY_MS: Final = 86_400_000
@@ -39,8 +41,25 @@ MongoUrl = Annotated[
         repr=False,
     ),
 ]
-"""Each service adds the check of its driver: the event log does not use MongoDB."""
+"""Each service adds the check of its driver, made with `mongo_url_check`: the event log does not use MongoDB."""
+
+
+def mongo_url_check(parse: Callable[[str], object], error: type[Exception]) -> Callable[[str], str]:
+    """Make the check of a MONGO_URL from the parser of a driver, which raises `error` or ValueError."""
+
+    def check(url: str) -> str:
+        try:
+            parse(url)
+        except (error, ValueError):
+            rule = "must be `mongodb://host:port`, or `mongodb+srv://name` with a name in DNS, and have valid options"
+            raise ValueError(rule) from None
+        return url
+
+    return check
+
+
 IdentityTarget = Annotated[Target, shared("IDENTITY_TARGET", "127.0.0.1:50052", "gRPC address of identity.")]
+HistoryTarget = Annotated[Target, shared("HISTORY_TARGET", "127.0.0.1:50053", "gRPC address of history.")]
 Partitions = Annotated[
     int,
     shared(
@@ -62,6 +81,17 @@ SitesFile = Annotated[
     ),
 ]
 """Each service adds the reader of the part of the file that it needs, with `readable_by`."""
+IdentityPolicyFile = Annotated[
+    Path | None,
+    readable_by(IdentityPolicy.load),
+    shared(
+        "IDENTITY_POLICY_FILE",
+        None,
+        "TOML file of the identity policy: the keys with the user id, the values that name no person, and who is "
+        "staff, by site. The collector reads a changed file within a second; a malformed change is logged and ignored. "
+        "`footfall-import` needs the same file. Unset: the default values, and no staff.",
+    ),
+]
 MaxEventAgeDays = Annotated[
     int,
     shared(
@@ -79,8 +109,8 @@ LiveRetentionDays = Annotated[
     shared(
         "LIVE_RETENTION_DAYS",
         8,
-        "How long the live state keeps a visit after its last event, and up to a day more. Must be less than "
-        "`EVENT_RETENTION_DAYS`: an event must not be accepted again after its visit is forgotten.",
+        "How long the live state keeps a visit with transitions after its last event, and up to a day more. Must be "
+        "less than `EVENT_RETENTION_DAYS`: an event must not be accepted again after its visit is forgotten.",
         ge=1,
         le=3_660,
     ),
@@ -95,6 +125,17 @@ VisitIdleMinutes = Annotated[
         "new one.",
         ge=1,
         le=1_440,
+    ),
+]
+PhoneRegion = Annotated[
+    str | None,
+    AfterValidator(check_region),
+    Accepts("two letters of a country, such as `DE`"),
+    shared(
+        "IDENTITY_PHONE_REGION",
+        None,
+        "Country of telephone numbers without `+`. Unset: such numbers match no contact, and are refused in "
+        "interactions. Collector, identity and history need the same one.",
     ),
 ]
 LogAckReplicas = Annotated[
@@ -137,8 +178,8 @@ class ReaderSettings(ServiceSettings):
         "LOG_RETENTION_MINUTES", 10, ge=1, le=43_200
     )
     """How long an entry stays in the event log after identity and history have read it, unless the log reaches
-    `COLLECTOR_LOG_MAX_BYTES`. Streams of events can be resumed for as long, and the log is free of an erased person
-    after it."""
+    `COLLECTOR_LOG_MAX_BYTES`. For as long, streams of events can be resumed, and a MongoDB that is restored from a
+    backup gets its missing events from the log. After it, the log is free of an erased person."""
     redis_timeout_ms: int = Field(default=2_000, ge=1_100, le=30_000)
     """Time to wait for an answer of Redis. It is longer than the 1 s for which a read of the log may block."""
     mongo_timeout_ms: int = Field(default=2_000, ge=1, le=30_000)

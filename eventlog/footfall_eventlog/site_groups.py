@@ -32,6 +32,10 @@ class SiteGroups:
         """The id of the stored visit that pages of this site mean by `visit_id`."""
         return scoped_visit_id(visit_id, self._groups.get(site, ""))
 
+    def group_of(self, site: str) -> str:
+        """The group of a site; the site itself when it has none."""
+        return self._groups.get(site, site)
+
     def candidates(self, visit_id: str, sites: Collection[str]) -> list[str]:
         """The ids of all stored visits that `visit_id` may mean: visits of the groups of these sites, or of all groups.
 

@@ -60,6 +60,11 @@ class Sites(Generic[SiteT]):
         self._unlisted = unlisted
         self._find_cached = lru_cache(maxsize=4_096)(self._find)
 
+    @property
+    def are_listed(self) -> bool:
+        """Whether SITES_FILE lists the sites, which are then isolated from each other."""
+        return bool(self._sites)
+
     def find(self, name: str, origin: str) -> SiteT | None:
         """The site of an event that names `name`, or none (""), from a page of `origin`, or no page ("").
 

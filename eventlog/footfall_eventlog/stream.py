@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, NamedTuple
 
 import structlog
+from footfall_servicekit.failure_log import FailureLog
 from redis import exceptions as redis_errors
 from redis.asyncio import Redis
 
@@ -23,12 +24,16 @@ PAYLOAD_FIELD = b"b"
 """The one field of every entry."""
 
 _log = structlog.get_logger()
+_reading = FailureLog("reading failed", "group")  # of all streams: the partitions of a log fail together
 
 _FIRST_PAUSE_S = 0.1
-_LAST_PAUSE_S = 5.0
+_LAST_PAUSE_S = 1.0  # after an outage of any length a group reads again within this time
 _FINISH_S = 3.0
 _REMOVED_AFTER_IDLE_MS = 3_600_000
-_ENTRIES_A_READ = 8
+# An entry may have 1 MiB. The least are read while their size is unknown, the most if they are expected to be small.
+_MIN_ENTRIES_PER_READ = 8
+_MAX_ENTRIES_PER_READ = 32
+_LOAD_SHARE = 1 / 16  # of a complete batch: with so much in one, more is worth waiting for
 
 # In one script, so that no consumer gets an entry between the check and its removal: its entries would be lost.
 _REMOVE_IDLE_CONSUMERS = """
@@ -39,6 +44,35 @@ for _, consumer in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
     redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], about.name)
   end
 end
+"""
+
+# KEYS  stream, marks of the groups.  ARGV  id up to which entries may be removed, groups.  Returns how many it removed.
+# In one script, because a group that is set back to an earlier position must find everything that it has to read. What
+# follows its confirmed checkpoint stays: it reads that again when MongoDB is another process than before.
+_TRIM = """
+if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+local function order(id) return tonumber(id:match('^%d+')), tonumber(id:match('%d+$')) end
+local bound = ARGV[1]
+local function keep_from(id)
+  local ms, sequence = order(id)
+  local bound_ms, bound_sequence = order(bound)
+  if ms < bound_ms or (ms == bound_ms and sequence < bound_sequence) then bound = id end
+end
+local delivered = {}
+for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+  local about = {}
+  for i = 1, #group, 2 do about[group[i]] = group[i + 1] end
+  delivered[about.name] = about['last-delivered-id']
+end
+for i = 2, #ARGV do
+  if not delivered[ARGV[i]] then return 0 end
+  keep_from(delivered[ARGV[i]])
+  local oldest = redis.call('XPENDING', KEYS[1], ARGV[i])[2]
+  if oldest then keep_from(oldest) end
+  local confirmed = redis.call('HGET', KEYS[i], 'confirmed')
+  if confirmed then keep_from(confirmed:match('^[^/]+')) end
+end
+return redis.call('XTRIM', KEYS[1], 'MINID', '=', bound)
 """
 
 
@@ -58,7 +92,8 @@ class StreamReader:
     Batches are handled one after the other, in the order of the stream as long as nothing fails. When the handler
     raises, its entries stay pending and are delivered again after a pause. The handler must skip an entry that can
     never be handled. Batches that are not full begin at most every `gather_ms`, because a large batch costs a store
-    much less than several small ones; after a longer pause the first entry is handled immediately.
+    much less than several small ones; after a longer pause the first entry is handled immediately. After a batch that
+    reaches a sixteenth of a complete one, the next begins `load_gather_ms` later.
 
     Entries that another consumer has held for `min_idle_ms` are taken over, so a batch must take less time. A batch is
     complete with `batch` entries, or when it has reached `batch_bytes`. The client's socket timeout must be longer than
@@ -75,6 +110,7 @@ class StreamReader:
         batch: int = 128,
         batch_bytes: int = 1024 * 1024,
         gather_ms: int = 250,
+        load_gather_ms: int = 0,
         block_ms: int = 1_000,
         min_idle_ms: int = 10_000,
     ) -> None:
@@ -85,6 +121,8 @@ class StreamReader:
         self._batch = batch
         self._batch_bytes = batch_bytes
         self._gather_s = gather_ms / 1000
+        self._load_gather_s = max(gather_ms, load_gather_ms) / 1000
+        self._largest = batch_bytes  # entry of the last read, in bytes
         self._block_ms = block_ms
         self._min_idle_ms = min_idle_ms
         self.consumer = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}"
@@ -105,11 +143,16 @@ class StreamReader:
             try:
                 await self._step()
                 pause_s = _FIRST_PAUSE_S
+                _reading.worked(self._group)
             except Exception as error:  # the handler's or the store's; the entries are safe in the group
                 self._has_group = False
-                about = {"stream": self._stream, "group": self._group, "reason": type(error).__qualname__}
                 is_transient = isinstance(error, TRANSIENT_ERRORS)  # a stack would add nothing
-                _log.warning("reading failed", **about, pause_s=pause_s, exc_info=None if is_transient else error)
+                _reading.failed(
+                    self._group,
+                    reason=type(error).__qualname__,
+                    details={"stream": self._stream, "pause_s": pause_s},
+                    exc_info=None if is_transient else error,
+                )
                 await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))  # noqa: S311  # jitter is no secret
                 pause_s = min(pause_s * 2, _LAST_PAUSE_S)
 
@@ -123,7 +166,12 @@ class StreamReader:
             read_at = time.monotonic()
             await _finish(self._handle(entries))
             if not self._has_more:
-                await asyncio.sleep(max(0.0, read_at + self._gather_s - time.monotonic()))
+                await asyncio.sleep(max(0.0, read_at + self._gather_after(entries) - time.monotonic()))
+
+    def _gather_after(self, entries: list[Entry]) -> float:
+        """Seconds from reading this batch to the next one."""
+        share = max(len(entries) / self._batch, sum(len(entry.payload) for entry in entries) / self._batch_bytes)
+        return self._load_gather_s if share >= _LOAD_SHARE else self._gather_s
 
     async def _create_group(self) -> None:
         try:
@@ -135,13 +183,14 @@ class StreamReader:
     async def _read(self) -> list[Entry]:
         """Return the pending entries of this consumer, oldest first; when there are none, wait for new ones.
 
-        Entries are read a few at a time, because their size is not known before.
+        Their size is not known before, so each read asks for as many as fit if they are like those of the read before.
         """
         start, block = ("0", None) if self._reads_pending else (">", self._block_ms)
         entries: list[Entry] = []
         size, self._has_more = 0, True
         while self._has_more and len(entries) < self._batch and size < self._batch_bytes:
-            count = min(_ENTRIES_A_READ, self._batch - len(entries))
+            fitting = max(_MIN_ENTRIES_PER_READ, (self._batch_bytes - size) // self._largest)
+            count = min(fitting, _MAX_ENTRIES_PER_READ, self._batch - len(entries))
             answer = await self._redis.xreadgroup(
                 self._group, self.consumer, {self._stream: start}, count=count, block=block
             )
@@ -149,8 +198,11 @@ class StreamReader:
             self._reads_pending = bool(raw) if start == "0" else self._reads_pending
             if gone := [entry_id for entry_id, fields in raw if PAYLOAD_FIELD not in fields]:
                 await self._acknowledge_lost(gone)
-            entries += (Entry(each.decode(), fields[PAYLOAD_FIELD]) for each, fields in raw if PAYLOAD_FIELD in fields)
-            size = sum(len(entry.payload) for entry in entries)
+            read = [Entry(each.decode(), fields[PAYLOAD_FIELD]) for each, fields in raw if PAYLOAD_FIELD in fields]
+            sizes = [len(entry.payload) for entry in read]
+            entries += read
+            size += sum(sizes)
+            self._largest = max(sizes, default=self._largest) or 1
             self._has_more = len(raw) == count
             start, block = (raw[-1][0] if raw and start != ">" else ">"), None
         return entries
@@ -217,28 +269,22 @@ async def stream_info(redis: "Redis", stream: str) -> dict[str, Any] | None:
     return about
 
 
+def mark_key(stream: str, group: str) -> str:
+    """The hash with the marks that a group keeps beside a stream, see `checkpoint_marks`."""
+    return f"checkpoint:{stream.partition(':')[2] or stream}:{group}"
+
+
 async def trim(redis: "Redis", stream: str, groups: Iterable[str], keep_ms: int) -> int:
     """Remove entries older than `keep_ms` that all `groups` have acknowledged; return how many.
+
+    Of a group that keeps checkpoints, what follows the last one stays.
 
     Removes nothing when one of the groups does not exist: it has yet to read everything. Raises RedisError.
     """
     client: Any = redis
-    if not await client.exists(stream):
-        return 0
-    delivered = {about["name"].decode(): about["last-delivered-id"] for about in await client.xinfo_groups(stream)}
-    bounds = [(int(time.time() * 1000) - keep_ms, 0)]
-    for group in groups:
-        if group not in delivered:
-            return 0
-        # Read after the last delivered id: entries delivered in between have greater ids, so they stay.
-        oldest = (await client.xpending(stream, group))["min"]
-        bounds.append(_position(oldest or delivered[group]))
-    milliseconds, sequence = min(bounds)
-    removed: int = await client.xtrim(stream, minid=f"{milliseconds}-{sequence}", approximate=False)
+    keep_from_ms = int(time.time() * 1000) - keep_ms
+    names = [*groups]
+    keys = [stream, *(mark_key(stream, name) for name in names)]
+    removed: int = await client.eval(_TRIM, len(keys), *keys, f"{keep_from_ms}-0", *names)
     metrics.STREAM_TRIMMED.labels(stream).inc(removed)
     return removed
-
-
-def _position(entry_id: bytes) -> tuple[int, int]:
-    milliseconds, _, sequence = entry_id.partition(b"-")
-    return int(milliseconds), int(sequence)

@@ -7,11 +7,30 @@ from starlette.responses import RedirectResponse
 from starlette.routing import BaseRoute, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from footfall_gateway.api_v1 import ContactsApi, LiveApi, PrivacyApi, ReceiptsApi, VisitorsApi
-from footfall_gateway.auth import Audit, Authenticator
+from footfall_gateway.api_v1 import (
+    ContactsApi,
+    ContextApi,
+    InteractionsApi,
+    LiveApi,
+    PrivacyApi,
+    QualityApi,
+    ReceiptsApi,
+    SessionApi,
+    SharingApi,
+    VisitorsApi,
+)
+from footfall_gateway.auth import Audit, Authenticator, Sessions
 from footfall_gateway.backends import Backends
 from footfall_gateway.beacons import BEACON_DESCRIPTION, BeaconEndpoint, Intake
-from footfall_gateway.browser import ORIGINAL_FOLDERS, DslFile, EngagementApi, Links, cookie_api, load_tracker_files
+from footfall_gateway.browser import (
+    ORIGINAL_FOLDERS,
+    DslFile,
+    EngagementApi,
+    Links,
+    VisitCodes,
+    cookie_api,
+    load_tracker_files,
+)
 from footfall_gateway.history_api import HistoryReads, HistoryWrites, Lookup
 from footfall_gateway.http import (
     Api,
@@ -41,7 +60,9 @@ def build(
     probes: Probes,
     *,
     links: Links,
+    codes: VisitCodes,
     bodies: BodyReader,
+    sessions: Sessions,
     stopping: asyncio.Event,
 ) -> ASGIApp:
     """The application. Endless responses end when `stopping` is set.
@@ -59,6 +80,7 @@ def build(
         has_sites_file=settings.sites_file is not None,
         max_failures_per_minute=settings.max_failed_logins_per_minute,
         max_queued_hashes=settings.max_queued_hashes,
+        sessions=sessions,
     )
     gate = Gate(authenticator, Audit(settings.audit_secret), bodies)
     lookup = Lookup(backends)
@@ -68,16 +90,22 @@ def build(
     ]
     footfall = [
         *VisitorsApi(backends).operations(),
-        *ContactsApi(backends).operations(),
+        *ContactsApi(backends, gate.audit).operations(),
+        *SharingApi(backends).operations(),
+        *ContextApi(backends).operations(),
+        *InteractionsApi(backends).operations(),
         *PrivacyApi(backends).operations(),
+        *QualityApi(backends).operations(),
         *ReceiptsApi(backends).operations(),
         *LiveApi(backends, authenticator, settings, stopping).operations(),
+        *SessionApi(authenticator).operations(),
     ]
     apis = [
         Api("History", HISTORY_PREFIXES, history, HISTORY_ERRORS),
-        Api("Footfall", ("/api/v1",), footfall, PROBLEM_DETAILS),
+        Api("Footfall", ("/api/v1",), footfall, PROBLEM_DETAILS, refuses_unknown_parameters=True),
         cookie_api(),
         links.api(),
+        codes.api(),
         probes.api(),
     ]
     engagement = EngagementApi(beacons.cors).api()
@@ -92,7 +120,7 @@ def _files(settings: GatewaySettings, description: bytes) -> Files:
     known.update(folder_files("/docs", asset_folder("docs")))
     for page in ("demo", "console"):
         known.update(folder_files(f"/{page}", asset_folder("console") / page))
-    return Files(known, dict.fromkeys(DSL_PATHS, DslFile(settings.dsl_file).current))
+    return Files(known, dict.fromkeys(DSL_PATHS, DslFile(settings.dsl_file).current), views="/console/")
 
 
 def _dispatcher(beacons: BeaconEndpoint, files: Files, router: Router) -> ASGIApp:

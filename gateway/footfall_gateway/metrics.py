@@ -35,3 +35,13 @@ REQUEST_SECONDS = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
 )
 LIVE_STREAMS = Gauge("footfall_gateway_live_streams", "Streams of `/api/v1/live` that are open.")
+CONNECTIONS = Gauge("footfall_gateway_connections", "Connections that are open.")
+CLOSED_CONNECTIONS = Counter(
+    "footfall_gateway_closed_connections_total",
+    "Connections without a complete request that were closed because few further ones could be opened.",
+)
+REFUSED_REQUESTS = Counter(
+    "footfall_gateway_refused_requests_total",
+    "Requests answered 503 because of too many connections: of their address (`address`), or of all (`all`).",
+    ["limit"],
+)

@@ -22,11 +22,15 @@ class Health(msgspec.Struct):
 
 
 class Readiness(msgspec.Struct):
-    """Whether this gateway and the needed services are ready, and which of these services are."""
+    """Whether this gateway and the needed services are ready, and why not."""
 
     ready: Annotated[bool, Meta(description="Whether this gateway serves, and every service in `services` is ready.")]
     services: Annotated[
         dict[str, bool], Meta(description="Whether each needed service is ready: `collector`, `identity`, `history`.")
+    ]
+    reasons: Annotated[
+        dict[str, str],
+        Meta(description="Why a service, or this `gateway`, is not ready, in English. Empty when all are ready."),
     ]
 
 
@@ -60,7 +64,7 @@ class Probes:
         return await self._ready_with("collector", "identity", "history")
 
     async def readiness_for_beacons(self, _call: Call[NoQuery, None]) -> Response:
-        """200 while the collector is ready, else 503. For balancers: beacons need only the collector."""
+        """200 while the collector can store events, else 503. For balancers: beacons need only the collector."""
         return await self._ready_with("collector")
 
     async def readiness_for_queries(self, _call: Call[NoQuery, None]) -> Response:
@@ -68,9 +72,12 @@ class Probes:
         return await self._ready_with("identity", "history")
 
     async def _ready_with(self, *needed: str) -> Response:
-        services = await self._backends.serving(needed)
-        ready = all(services.values()) and not self.is_stopping
-        return json_response(Readiness(ready, services), 200 if ready else 503)
+        found = await self._backends.why_not_serving(needed)
+        reasons = {name: reason for name, reason in found.items() if reason}
+        services = {name: name not in reasons for name in needed}
+        if self.is_stopping:
+            reasons["gateway"] = "it stops"
+        return json_response(Readiness(not reasons, services, reasons), 503 if reasons else 200)
 
     async def metrics(self, _call: Call[NoQuery, None]) -> Response:
         """Metrics in the Prometheus text format."""

@@ -8,7 +8,6 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import cast
 
 import structlog
 import uvicorn
@@ -19,27 +18,29 @@ from footfall_servicekit.tls import KeyPair
 from starlette.types import ASGIApp
 
 from footfall_gateway import app
+from footfall_gateway.auth import Sessions
 from footfall_gateway.backends import Backends
 from footfall_gateway.beacons import (
     LOOK_EVERY_S,
     SHARE_EVERY_S,
     BeaconEndpoint,
-    BoundedConnection,
     Bounds,
     Intake,
     Limits,
+    OpenConnections,
     RateLimiter,
     beacon_protocol,
-    cut_off_slow_clients,
+    tls_protocol,
 )
-from footfall_gateway.browser import Links
+from footfall_gateway.browser import Links, VisitCodes
 from footfall_gateway.http import BodyReader
 from footfall_gateway.https import STRICT_TRANSPORT_SECURITY, https_context
 from footfall_gateway.probes import Probes
 from footfall_gateway.settings import GatewaySettings
 
 _BACKLOG = 2_048
-_OTHER_FILES = 100  # open files beside the connections of clients
+_RESERVED_FILES = 100
+"""Open files that connections of clients never take: for the log, the backends, Redis, and connections to refuse."""
 _KEEP_ALIVE_S = 65
 """Longer than the usual 60 s of load balancers, so that the balancer closes idle connections."""
 
@@ -88,7 +89,14 @@ class Gateway(Process):
             link_memory_s=settings.used_link_retention_s,
         )
         bodies = BodyReader(settings.body_timeout_ms / 1000, settings.max_body_bytes_in_flight)
-        beacons = BeaconEndpoint(intake, load_sites(settings.sites_file), limiter, bodies)
+        sites = load_sites(settings.sites_file)
+        beacons = BeaconEndpoint(intake, sites, limiter, bodies)
+        sessions = Sessions(
+            settings.redis_url,
+            idle_s=settings.session_idle_minutes * 60,
+            longest_s=settings.max_session_hours * 3_600,
+            most=settings.max_sessions,
+        )
         stopping = asyncio.Event()
         application = app.build(
             settings,
@@ -97,22 +105,26 @@ class Gateway(Process):
             beacons,
             self._probes,
             links=Links(limiter, beacons.cors),
+            codes=VisitCodes(backends.create_visit_code, sites, limiter, beacons.cors),
             bodies=bodies,
+            sessions=sessions,
             stopping=stopping,
         )
-        self._server = _Server(_uvicorn_config(application, beacons, settings))
+        connections = OpenConnections(
+            _connections(settings.max_connections), settings.max_connections_per_address, settings.trusted_proxies
+        )
+        self._server = _Server(_uvicorn_config(application, beacons, connections, settings))
         self._has_ended = asyncio.Event()
         self._has_ended.set()
-        connections = cast("set[BoundedConnection]", self._server.server_state.connections)
         limit_s = settings.client_timeout_ms / 1000
         super().__init__(
             settings,
             background=[
                 self._serve,
-                partial(repeat, min(LOOK_EVERY_S, limit_s), (), cut_off_slow_clients, connections, limit_s),
+                partial(repeat, min(LOOK_EVERY_S, limit_s), (), connections.look, limit_s),
                 partial(repeat, SHARE_EVERY_S, (), limiter.share),
             ],
-            close=[intake.close, limiter.close, backends.close],
+            close=[intake.close, limiter.close, sessions.close, backends.close],
             stopping=stopping,
         )
 
@@ -154,31 +166,37 @@ async def serve_gateway(settings: GatewaySettings) -> int:
 def _connections(wanted: int) -> int:
     """How many of the wanted connections the limit of open files allows. The limit is raised if possible."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    files = wanted + _OTHER_FILES if hard == resource.RLIM_INFINITY else min(wanted + _OTHER_FILES, hard)
+    files = wanted + _RESERVED_FILES if hard == resource.RLIM_INFINITY else min(wanted + _RESERVED_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < files:
         resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
-    return files - _OTHER_FILES
+    allowed = max(1, files - _RESERVED_FILES)
+    if allowed < wanted:
+        _log.warning("the limit of open files allows fewer connections", wanted=wanted, allowed=allowed, files=hard)
+    return allowed
 
 
-def _uvicorn_config(application: ASGIApp, beacons: BeaconEndpoint, settings: GatewaySettings) -> uvicorn.Config:
+def _uvicorn_config(
+    application: ASGIApp, beacons: BeaconEndpoint, connections: OpenConnections, settings: GatewaySettings
+) -> uvicorn.Config:
     # Its warnings are about malformed requests: any sender could fill the log with them.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
     certificate, key = settings.tls_cert_file, settings.tls_key_file
     tls = https_context(KeyPair(certificate, key)) if certificate and key else None
+    protocol = beacon_protocol(beacons, connections, settings.trusted_proxies, settings.path_prefixes)
+    if tls:
+        protocol = tls_protocol(protocol, tls, settings.client_timeout_ms / 1000, connections)
     return uvicorn.Config(
         application,
-        http=beacon_protocol(beacons, settings.trusted_proxies, settings.path_prefixes),
+        http=protocol,
         ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
         headers=[STRICT_TRANSPORT_SECURITY] if tls else None,
-        ssl_context_factory=(lambda _config, _default: tls) if tls else None,
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies,
-        limit_concurrency=_connections(settings.max_connections)
-        + 1,  # uvicorn refuses the connection that reaches the limit
+        limit_concurrency=connections.most + 1,  # uvicorn refuses the connection that reaches the limit
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=math.ceil(settings.stop_grace_ms / 1000),
     )

@@ -95,6 +95,13 @@ class GatewaySettings(ProcessSettings):
     max_queued_hashes: Annotated[int, OldName("*SLOW_HASHES_WAITING")] = Field(default=20, ge=1, le=1_000)
     """Credentials of API keys in an old format that are compared or wait for it; one comparison takes up to 0.1 s. At
     the limit requests are answered 503."""
+    session_idle_minutes: int = Field(default=30, ge=1, le=1_440)
+    """Time without activity of its user after which a session of the console ends."""
+    max_session_hours: int = Field(default=12, ge=1, le=168)
+    """Time after which a session of the console ends in any case."""
+    max_sessions: int = Field(default=1_000, ge=1, le=100_000)
+    """Sessions of the console at the same time, at all gateways together. At the limit a new session ends the one that
+    has been without activity for the longest time."""
     audit_key: SecretStr | None = Field(default=None, min_length=16)
     """Secret of the keyed hashes (`subject_hashes`) that name persons and visits in log lines. All gateways need the
     same one. Unset: a log line names the caller, and not the person."""
@@ -110,9 +117,9 @@ class GatewaySettings(ProcessSettings):
     """Bytes of one batch. A full batch is sent, and further beacons start the next one."""
     large_body_bytes: Annotated[int, OldName("*LARGE_BYTES")] = Field(default=16 * 1024, ge=0, le=1024 * 1024)
     """Size above which a body is sent in separate batches, one at a time, so that small beacons do not wait for it."""
-    batch_max_wait_ms: Annotated[float, OldName("*LINGER_MS")] = Field(default=2.0, ge=0, le=1_000)
-    """Time that a beacon waits for further beacons while other batches are being sent. If none is, the beacon is sent
-    immediately."""
+    batch_max_wait_ms: Annotated[float, OldName("*LINGER_MS")] = Field(default=4.0, ge=0, le=1_000)
+    """Time that a beacon waits for further beacons while other batches are being sent. If none is, the beacon waits
+    only half as long as the last batch took, if that is shorter."""
     max_batches_in_flight: Annotated[int, OldName("*GROUPS_IN_FLIGHT")] = Field(default=4, ge=1, le=256)
     """Batches that are being sent at the same time, without those of large bodies. Further batches wait."""
     max_queued_events: Annotated[int, OldName("*WAITING_EVENTS")] = Field(default=25_000, ge=1_000, le=10_000_000)
@@ -126,8 +133,11 @@ class GatewaySettings(ProcessSettings):
     )
     """Bytes of the bodies that are arriving at the same time. At the limit requests are answered 503."""
     max_connections: Annotated[int, OldName("*CONNECTIONS")] = Field(default=10_000, ge=1, le=1_000_000)
-    """Connections that are open at the same time, at most as many as the system's limit of open files allows. Requests
-    on further connections are answered 503."""
+    """Connections that are open at the same time, at most as many as the system's limit of open files allows. When few
+    are left, connections without a complete request are closed. Requests on further connections are answered 503."""
+    max_connections_per_address: int = Field(default=1_000, ge=0, le=1_000_000)
+    """Connections of one address, or of one /64 network of IPv6, at the same time. Requests on further connections are
+    answered 503. Not for `GATEWAY_TRUSTED_PROXIES`. 0: no limit."""
     max_live_streams: Annotated[int, OldName("*LIVE_STREAMS")] = Field(default=50, ge=1, le=10_000)
     """Streams of `/api/v1/live` that are open at the same time. Further requests are answered 503."""
     live_heartbeat_ms: Annotated[int, OldName("*HEARTBEAT_MS")] = Field(default=15_000, ge=100, le=300_000)
@@ -136,11 +146,13 @@ class GatewaySettings(ProcessSettings):
     """Time that a beacon waits for the collector. Then it is answered 503, although its events may be stored."""
     query_timeout_ms: int = Field(default=10_000, ge=1, le=60_000)
     """Time that a query may take. Then it is answered 504."""
+    live_query_timeout_ms: int = Field(default=2_000, ge=1, le=60_000)
+    """Time that a query of live visitors may take, and the start of a live stream. Then it is answered 503 or 504."""
     body_timeout_ms: int = Field(default=10_000, ge=1, le=300_000)
     """Time in which the body of a request must arrive. Then the request is answered 408."""
     client_timeout_ms: int = Field(default=10_000, ge=100, le=300_000)
-    """Time in which a client must send the head of a request, or read on in an answer. Then its connection is
-    closed."""
+    """Time in which a client must complete its TLS handshake, send the head of a request, or read on in an answer. Then
+    its connection is closed."""
 
     @property
     def audit_secret(self) -> str:

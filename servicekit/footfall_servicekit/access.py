@@ -5,15 +5,14 @@ from typing import Any
 
 import grpc
 import structlog
-from grpc_reflection.v1alpha import reflection  # type: ignore[import-untyped]  # ships none
 
-from footfall_servicekit import health
+from footfall_servicekit import health, reflection
 from footfall_servicekit.errors import RequestError
 
 AccessTable = Mapping[str, Collection[str]]
 """The names of the methods that each role may call. A method in no list is refused for every role."""
 
-_FOR_ALL = {health.SERVICE_NAME, reflection.SERVICE_NAME}
+_FOR_ALL = {health.SERVICE_NAME, *reflection.SERVICE_NAMES}
 """Services that every caller with a certificate may call."""
 
 _log = structlog.get_logger()

@@ -3,20 +3,29 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
 from footfall_servicekit import metrics
+from footfall_servicekit.failure_log import FailureLog
 
 Work = Callable[[], Coroutine[Any, Any, None]]
 Errors = type[Exception] | tuple[type[Exception], ...]
 
+_CANCEL_AGAIN_S: Final = 5.0  # longer than work may take to end
+
 _log = structlog.get_logger()
+_unavailable = FailureLog("a store is not available; the work will be tried again", "work")
+_failed = FailureLog("background work failed; it will be tried again", "work", "error")
 
 
 class RefusalError(Exception):
     """The process must not run with these settings and this store. The text names them and says what to do."""
+
+
+class NotReadyError(Exception):
+    """The process cannot do its work now. The text says why, for operators, and may be shown to anyone."""
 
 
 class Background:
@@ -36,9 +45,11 @@ class Background:
 
     async def end(self) -> None:
         """Cancel the work that still runs, and return when all of it has ended."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        ending = asyncio.gather(*self._tasks, return_exceptions=True)
+        while not ending.done():
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait([ending], timeout=_CANCEL_AGAIN_S)  # closing a client of PyMongo may lose a cancellation
 
     async def _own(self, work: Work) -> None:
         try:
@@ -70,16 +81,18 @@ async def attempt(transient: Errors, do: Callable[..., Awaitable[object]], *argu
 
     Returns False after any other failure, which is logged with its stack and counted.
     """
+    work = name_of(do)
     try:
         await do(*arguments)
     except transient as error:
-        _log.warning(
-            "a store is not available; the work will be tried again", work=name_of(do), error=type(error).__name__
-        )
-    except Exception:
-        _log.exception("background work failed; it will be tried again", work=name_of(do))
-        metrics.BACKGROUND_FAILURES.labels(name_of(do)).inc()
+        _unavailable.failed(work, error=type(error).__name__)
+    except Exception as error:
+        _failed.failed(work, exc_info=error, error=type(error).__name__)
+        metrics.BACKGROUND_FAILURES.labels(work).inc()
         return False
+    else:
+        for log in (_unavailable, _failed):
+            log.worked(work)
     return True
 
 

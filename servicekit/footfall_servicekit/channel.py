@@ -4,7 +4,9 @@ Options of clients and servers are in one place, because both ends must agree on
 """
 
 import json
+import resource
 import time
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, cast
 
@@ -17,6 +19,11 @@ from footfall_servicekit.tls import ClientTls, channel_credentials
 Options = list[tuple[str, int | str]]
 
 REQUEST_ID_KEY = "x-request-id"
+ANSWER_ENCODING_KEY = "x-answer-encoding"
+"""Metadata of a call: with `gzip`, answers are compressed. gRPC hides its own headers for that from Python."""
+caller_waits_until: ContextVar[float | None] = ContextVar("caller_waits_until", default=None)
+"""When the caller of the call being served stops waiting, by `time.monotonic`. None: no deadline, or no call."""
+_NONE_AND_GZIP = 0b101
 DEFAULT_MESSAGE_BYTES = 4 * 1024 * 1024
 
 _CLIENT_PING_MS = 30_000
@@ -28,6 +35,7 @@ _CONNECTION_AGE_MS = 600_000
 _CONNECTION_AGE_GRACE_MS = 60_000
 # How often a client checks whether its certificate files have changed.
 _FILES_CHECK_S = 1.0
+_MAX_INT32 = 2**31 - 1
 
 _SERVICE_CONFIG = json.dumps(
     {
@@ -123,11 +131,23 @@ def server_options(max_message_bytes: int) -> Options:
         ("grpc.so_reuseport", 0),  # on by default: two processes would share a port without an error
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", _SERVER_MIN_PING_MS),
+        ("grpc.max_allowed_incoming_connections", _max_connections()),
         ("grpc.max_connection_age_ms", _CONNECTION_AGE_MS),
         ("grpc.max_connection_age_grace_ms", _CONNECTION_AGE_GRACE_MS),
-        ("grpc.max_receive_message_length", max_message_bytes),
+        # gRPC refuses a message without details. Up to this size, which takes no more memory than a message that is
+        # parsed, the interceptor refuses it with them.
+        ("grpc.max_receive_message_length", min(2 * max_message_bytes, _MAX_INT32)),
         ("grpc.max_send_message_length", max_message_bytes),
+        # gRPC would decompress a message of any length before it refuses it. The interceptor stops at the limit.
+        ("grpc.per_message_decompression", 0),
+        ("grpc.compression_enabled_algorithms_bitset", _NONE_AND_GZIP),
     ]
+
+
+def _max_connections() -> int:
+    """Half of the files that the process may open. The other half is for its stores and its log."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _MAX_INT32 if files == resource.RLIM_INFINITY else min(max(1, files // 2), _MAX_INT32)
 
 
 def remaining(context: "ServicerContext[object, object]", ceiling_s: float, margin_s: float = 0.05) -> float:
@@ -137,6 +157,15 @@ def remaining(context: "ServicerContext[object, object]", ceiling_s: float, marg
     """
     left: float | None = context.time_remaining()  # None without a deadline, which the type stub lacks
     return ceiling_s if left is None else max(0.0, min(ceiling_s, left - margin_s))
+
+
+def time_left(margin_s: float = 0.2) -> float | None:
+    """Seconds that work for the call that is being served may still take, so that its answer arrives in time.
+
+    None without a deadline, and outside a call: in background work. `margin_s` is kept for the answer.
+    """
+    until = caller_waits_until.get()
+    return None if until is None else max(0.0, until - margin_s - time.monotonic())
 
 
 def forwarded() -> tuple[tuple[str, str], ...]:

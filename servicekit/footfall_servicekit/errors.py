@@ -15,6 +15,7 @@ from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-unty
 DOMAIN = "footfall"
 DETAILS_KEY = "grpc-status-details-bin"
 
+_DO_NOT_REPEAT = ("grpc-retry-pushback-ms", "-1")  # gRPC's own: the retry policy of the caller ends here
 _MOST_VIOLATIONS = 20  # a status travels in a header, which must stay below 8 KiB
 
 
@@ -30,6 +31,8 @@ class RequestError(Exception):
         self.code = code
         self.reason = reason
         self.message = message
+        self.repeats = True
+        """Whether the caller's gRPC may repeat the call by itself, which its retry policy does for UNAVAILABLE."""
         self.details = (error_details_pb2.ErrorInfo(domain=DOMAIN, reason=reason, metadata=metadata), *details)
 
     @classmethod
@@ -60,14 +63,26 @@ class RequestError(Exception):
         return cls(grpc.StatusCode.FAILED_PRECONDITION, reason, message)
 
     @classmethod
+    def aborted(cls, reason: str, message: str) -> Self:
+        """ABORTED: a concurrent change came first; read the resource again, and decide again."""
+        return cls(grpc.StatusCode.ABORTED, reason, message)
+
+    @classmethod
     def exhausted(cls, message: str, retry_ms: int, reason: str = "LIMIT_REACHED") -> Self:
         """RESOURCE_EXHAUSTED: a limit is reached; try again after the time in `RetryInfo`."""
         return cls(grpc.StatusCode.RESOURCE_EXHAUSTED, reason, message, _retry_info(retry_ms))
 
     @classmethod
-    def unavailable(cls, message: str, retry_ms: int, reason: str = "DEPENDENCY_UNAVAILABLE") -> Self:
-        """UNAVAILABLE: a store or service that is needed does not answer; try again after the time in `RetryInfo`."""
-        return cls(grpc.StatusCode.UNAVAILABLE, reason, message, _retry_info(retry_ms))
+    def unavailable(
+        cls, message: str, retry_ms: int, reason: str = "DEPENDENCY_UNAVAILABLE", *, repeats: bool = True
+    ) -> Self:
+        """UNAVAILABLE: a store or service that is needed does not answer; try again after the time in `RetryInfo`.
+
+        `repeats` is false when the call has already waited: repeating it would multiply the time that its caller waits.
+        """
+        error = cls(grpc.StatusCode.UNAVAILABLE, reason, message, _retry_info(retry_ms))
+        error.repeats = repeats
+        return error
 
     @classmethod
     def permission_denied(cls, message: str, reason: str = "NOT_ALLOWED") -> Self:
@@ -80,12 +95,13 @@ class RequestError(Exception):
         return cls(grpc.StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED", f"{method} is not served here")
 
     @property
-    def trailing_metadata(self) -> tuple[tuple[str, bytes], ...]:
+    def trailing_metadata(self) -> tuple[tuple[str, str | bytes], ...]:
         """The google.rpc.Status as metadata, where gRPC clients look for it."""
         status = status_pb2.Status(code=self.code.value[0], message=self.message)
         for detail in self.details:
             status.details.add().Pack(detail)
-        return ((DETAILS_KEY, status.SerializeToString()),)
+        details: tuple[str, str | bytes] = (DETAILS_KEY, status.SerializeToString())
+        return (details,) if self.repeats else (details, _DO_NOT_REPEAT)
 
 
 def _retry_info(retry_ms: int) -> error_details_pb2.RetryInfo:

@@ -12,9 +12,13 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # ships none
 
 from footfall_servicekit import metrics
+from footfall_servicekit.errors import RequestError
 
 SERVICE_NAME = "grpc.health.v1.Health"
 CHECK = f"/{SERVICE_NAME}/Check"
+
+_REASON_KEY = "not-serving-reason-bin"
+"""Trailing metadata of Check: the answer has no field for it. Clients that do not know it ignore it."""
 
 
 class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # the package has no types
@@ -23,6 +27,8 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # the packa
     def __init__(self, services: Iterable[str]) -> None:
         self._services = frozenset(("", *services))
         self._serving = False
+        self.reason = "it starts"
+        """Why it does not serve."""
         self._ended = False
         self._changed = asyncio.Event()
 
@@ -48,9 +54,11 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # the packa
         return answers(status=answers.SERVING if self._serving else answers.NOT_SERVING)
 
     async def Check(self, request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:  # noqa: N802
-        """Return the status; NOT_FOUND for a service that this process does not have."""
+        """Return the status, with the reason when it is NOT_SERVING; NOT_FOUND for a service of other processes."""
         if request.service not in self._services:
-            await context.abort(grpc.StatusCode.NOT_FOUND, "no such service")
+            raise RequestError.not_found("service", request.service)
+        if not self._serving:
+            context.set_trailing_metadata(((_REASON_KEY, self.reason.encode()),))
         return self._answer(request.service)
 
     async def Watch(self, request: Any, _context: "grpc.aio.ServicerContext[Any, Any]") -> AsyncIterator[Any]:  # noqa: N802
@@ -64,3 +72,9 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # the packa
                 yield answer
                 continue  # the status may have changed while the answer was written
             await changed.wait()
+
+
+def reason_in(trailing_metadata: Iterable[tuple[str, str | bytes]] | None) -> str:
+    """Why a process does not serve, from the trailing metadata of its Check; empty when it does not say so."""
+    found = [value for key, value in trailing_metadata or () if key == _REASON_KEY]
+    return found[0].decode(errors="replace") if found and isinstance(found[0], bytes) else ""

@@ -5,7 +5,11 @@ from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import Counter, Gauge, Histogram, start_http_server
 
-RPC_CALLS = Counter("footfall_rpc_calls_total", "gRPC calls that ended, by method and status code.", ["method", "code"])
+RPC_CALLS = Counter(
+    "footfall_rpc_calls_total",
+    "gRPC calls that ended, by method (`unknown`: one that the server does not have) and status code.",
+    ["method", "code"],
+)
 RPC_SECONDS = Histogram(
     "footfall_rpc_seconds",
     "Time from the arrival of a gRPC call to its end. Of a stream: its whole duration.",
@@ -18,6 +22,16 @@ BACKGROUND_FAILURES = Counter(
     "footfall_background_failures_total",
     "Unexpected failures of background work. The work is tried again. Each one is a line in the log.",
     ["work"],
+)
+INDEXES = Gauge(
+    "footfall_store_indexes",
+    "Indexes that the process needs in MongoDB, by state: `ready`, or `missing` (not made yet, or not known).",
+    ["state"],
+)
+INDEX_BUILD_STARTED = Gauge(
+    "footfall_store_index_build_start_timestamp_seconds",
+    "The index that is being built, and since when, in seconds since 1970-01-01. No value while none is.",
+    ["index"],
 )
 
 

@@ -14,12 +14,16 @@ PAGE_BYTES = 2 * 1024 * 1024  # half of the largest message by default
 
 
 def fingerprint(request: Message) -> bytes:
-    """A hash of what stays the same for all pages of one list: the request without `page_size` and `page_token`."""
+    """A hash of what stays the same for all pages of one list: method, and request without size and token of the page.
+
+    The name of the request's type stands for the method.
+    """
     same = type(request)()
     same.CopyFrom(request)
     for field in ("page_size", "page_token"):
         same.ClearField(field)
-    return hashlib.sha256(same.SerializeToString(deterministic=True)).digest()[:_FINGERPRINT_BYTES]
+    method = type(request).DESCRIPTOR.full_name.encode()
+    return hashlib.sha256(method + b"\0" + same.SerializeToString(deterministic=True)).digest()[:_FINGERPRINT_BYTES]
 
 
 def encode(position: str, request_fingerprint: bytes) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # ships none
 
+from footfall_servicekit.health import reason_in
 from footfall_servicekit.tls import ClientTls, KeyPair, channel_credentials
 
 TIMEOUT_S = 3
@@ -25,11 +26,15 @@ def main() -> int:
     options = parser.parse_args()
     with _channel(options) as channel:
         try:
-            answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_S)
+            check = health_pb2_grpc.HealthStub(channel).Check
+            answer, call = check.with_call(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_S)
         except grpc.RpcError as error:
             sys.stderr.write(f"{options.address}: {error.code().name}\n")
             return 1
-    return 0 if answer.status == health_pb2.HealthCheckResponse.SERVING else 1
+    if answer.status == health_pb2.HealthCheckResponse.SERVING:
+        return 0
+    sys.stderr.write(f"{options.address}: {reason_in(call.trailing_metadata()) or 'it does not serve'}\n")
+    return 1
 
 
 def _channel(options: argparse.Namespace) -> grpc.Channel:

@@ -62,6 +62,9 @@ class ProcessSettings(BaseSettings):
         "LOG_LEVEL", "info"
     )
     """Lowest level that is logged. Lines of level `debug` may quote parts of a request."""
+    failure_log_interval_s: int = shared("FAILURE_LOG_INTERVAL_S", 30, ge=1, le=3_600)
+    """Time between two log lines about a failure that goes on. Its end is logged after a third of this time without a
+    failure."""
     drain_delay_ms: Annotated[int, OldName("*LAME_DUCK_MS")] = Field(default=500, ge=0, le=60_000)
     """Time from reporting that the process stops, to refusing new calls. Load balancers need it to choose another
     process."""

@@ -32,7 +32,7 @@ def written(service: str) -> dict[str, set[str]]:
             continue
         of_service = cells[0] or of_service
         if of_service == service:
-            named = {cells[4]} if cells[4] else set()
+            named = {*re.findall(r"[a-z-]+", cells[4])}
             rows[cells[1]] = named | {
                 role for role, cell in zip(("gateway", "contact-center"), cells[2:4], strict=True) if cell
             }
@@ -48,6 +48,43 @@ def test_the_readme_names_the_roles_that_may_call_each_method(
     assert said == {
         method: {role for role, methods in access.items() if method in methods} for method in service.methods_by_name
     }
+
+
+GENERAL: Final = {
+    "CEILING_REACHED",
+    "INTERNAL",
+    "MALFORMED_MESSAGE",
+    "MESSAGE_TOO_LARGE",
+    "NOT_IMPLEMENTED",
+    "ROLE_NOT_ALLOWED",
+    "TOO_MANY_CALLS",
+}
+"""The reasons that every method may give, as the README says."""
+
+
+def reasons() -> dict[str, str]:
+    """By reason of an error, the services that give it."""
+    return dict(re.findall(r"^\| `(\w+)` \| `\w+` \| ([^|]+) \|", error_reasons(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("service", ["collector", "identity", "history"])
+def test_the_comment_of_each_method_ends_with_its_errors_and_together_they_name_all(service: str) -> None:
+    file = ROOT / "protos" / "footfall" / service / "v1" / f"{service}_service.proto"
+    comments = re.findall(r"((?:  //.*\n)+)  rpc (\w+)", file.read_text(encoding="utf-8"))
+    words = {method: {*re.findall(r"[A-Z_]+", text.partition("Errors:")[2])} for text, method in comments}
+    named = {method: reasons().keys() & found for method, found in words.items()}
+    assert [method for method, found in named.items() if not found] == []
+    given = {reason for reason, services in reasons().items() if service in services}
+    elsewhere = {reason for reason, services in reasons().items() if service not in services}
+    assert given - GENERAL <= (together := set[str]().union(*named.values()))
+    every_service = {"INVALID_FIELD", "RESOURCE_NOT_FOUND"}
+    assert together & elsewhere <= every_service | {"TOO_MANY_WRONG_CODES"}  # which history passes on from identity
+
+
+def test_the_page_for_callers_says_what_to_do_about_each_reason() -> None:
+    text = (ROOT / "docs" / "api" / "grpc.md").read_text(encoding="utf-8").partition("## Errors\n")[2]
+    listed = re.findall(r"^\| `([A-Z_]+)` \| \S", text.partition("### Errors without details")[0], re.MULTILINE)
+    assert sorted(listed) == sorted(reasons())
 
 
 def test_the_readme_has_each_reason_of_an_error_with_its_status() -> None:

@@ -9,7 +9,7 @@ from typing import Final
 from deploy.embedded import ROOT
 
 PACKAGES: Final = sorted(ROOT.glob("**/footfall_*/__init__.py"))
-SERIOUS: Final = {"_log.warning", "_log.error", "_log.exception", "ThrottledLog"}
+SERIOUS: Final = {"_log.warning", "_log.error", "_log.exception", "FailureLog"}
 
 
 def modules() -> Iterator[Path]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
 from playwright.async_api import Browser, Page
 
 from tests.browser.conftest import browser_session
@@ -90,6 +91,7 @@ async def test_a_purchase(browser: Browser, suite: Suite) -> None:
     assert errors == []
 
 
+@pytest.mark.long
 async def test_a_remembered_customer_is_recognized_in_the_next_browser_session(suite: Suite, tmp_path: Path) -> None:
     shop = f"{suite.url}/demo/"
     async with browser_session(str(tmp_path)) as page:

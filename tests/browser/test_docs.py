@@ -1,11 +1,16 @@
 """The documentation page shows every operation of the API description."""
 
-from playwright.async_api import Browser
+from playwright.async_api import Browser, expect
 
 from tests.service.gateway.conftest import running_gateway
+from tests.tools.suite import Suite
 
 OPERATIONS = {
-    "postBeacon": ("eventName: string", "dropped?: any", "The outcome of a beacon that was not stored completely."),
+    "postBeacon": (
+        "eventName: string",
+        "dropped?: any",
+        "The outcome of a beacon that was not stored completely, or has user ids that name no person.",
+    ),
     "listVisits": (
         "[Visit]",
         "endDate: integer",
@@ -36,3 +41,31 @@ async def test_every_operation_is_shown_with_its_objects(browser: Browser) -> No
                 assert [one for one in OPERATIONS.get(name, ()) if one not in text] == [], name
         await page.close()
     assert not faults
+
+
+async def test_a_newcomer_signs_in_and_gets_a_first_answer(browser: Browser, suite: Suite) -> None:
+    user, password = suite.credentials
+    page = await browser.new_page(viewport={"width": 390, "height": 800})
+    await page.goto(f"{suite.url}/docs/")
+    commands = await page.locator(".command pre").all_text_contents()
+    assert [f"{suite.url}/beacon" in commands[0], *("/api/v1/visits/" in one for one in commands[1:])] == [True] * 3
+    await page.fill("input[name=secret]", "wrong")
+    await page.keyboard.press("Enter")
+    await page.get_by_text("The user, password or token is wrong.").wait_for()
+    await page.fill("input[name=user]", user)
+    await page.fill("input[name=secret]", password)
+    await page.keyboard.press("Enter")
+    await page.get_by_text("Signed in.").wait_for()
+    for operation, status, answer in (("postBeacon", 204, ""), ("getVisitor", 200, "AUTHENTICATED")):
+        await page.evaluate("name => { location.hash = name; }", operation)
+        heading = page.locator("main h2")
+        await expect(heading).to_be_focused()
+        await expect(heading).to_be_in_viewport()
+        await page.click("main .send")
+        shown = page.get_by_role("status").filter(has_text=str(status))
+        await expect(shown).to_be_in_viewport()
+        await expect(shown).to_contain_text(answer)
+        sent = await shown.locator(".command pre").text_content() or ""
+        assert sent.startswith("curl")
+        assert password not in sent
+    await page.close()

@@ -50,6 +50,35 @@ async def test_queued_calls_follow_the_system_events_in_order(browser: Browser, 
         assert answer == {key: events[0][key] for key in ("visitID", "globalVisitID", "pageID")} | {"alias": ""}
 
 
+async def test_a_code_for_the_phone_finds_the_visit_from_its_first_moment_on(browser: Browser, suite: Suite) -> None:
+    script = "_gt.push(['getVisitCode', (code) => { window.answer = code; }]);"
+    async with visiting(browser, suite, {"/": page("{gateway}", script=script)}) as visitor, suite.http() as http:
+        await visitor.open()
+        await visitor.page.wait_for_function("window.answer")
+        answer = await visitor.page.evaluate("answer")
+        assert re.fullmatch(r"[0-9]{6}", answer["code"])
+        assert 590 <= answer["validSeconds"] <= 600
+        again = await visitor.page.evaluate("new Promise((resolve) => _gt.push(['getVisitCode', resolve]))")
+        assert again["code"] == answer["code"]
+        visit = (await ids(visitor.page))["visitID"]
+
+        async def is_found() -> None:
+            found = (await http.get("/api/v1/context", params={"code": answer["code"]})).json()
+            assert [one["visitor"]["visitId"] for one in found["visits"]] == [visit]
+
+        await eventually(is_found)  # a part of the context may be late on a busy machine
+        assert visitor.page_errors == []
+
+
+async def test_without_an_answer_the_code_for_the_phone_is_empty(browser: Browser, suite: Suite) -> None:
+    async with visiting(browser, suite) as visitor:
+        await visitor.open()
+        await visitor.page.route("**/visit-code*", lambda route: route.abort())
+        answer = await visitor.page.evaluate("new Promise((resolve) => _gt.push(['getVisitCode', resolve]))")
+        assert answer == {"code": "", "validSeconds": 0}
+        assert visitor.page_errors == []
+
+
 async def test_calls_after_load_do_the_same(browser: Browser, suite: Suite) -> None:
     async with visiting(browser, suite) as visitor:
         await visitor.open()
@@ -207,6 +236,10 @@ async def test_debug_shows_why_an_event_was_rejected(browser: Browser, suite: Su
         [refused] = [event for event in visitor.proxy.events() if event["eventName"] == "SignIn"]
         for word in (refused["eventID"], "invalid_user_id", "data.userID: must be a string of 1 to 512 characters"):
             assert word in line
+
+        await visitor.page.evaluate("_gt.push(['event', 'SignIn', { data: { userID: 'undefined' } }])")
+        line = await eventually(lambda: next((line for line in lines if "ignored" in line), False), timeout=20)
+        assert "the user id is a placeholder" in str(line)
 
 
 async def test_events_are_sent_in_batches_and_identities_immediately(browser: Browser, suite: Suite) -> None:

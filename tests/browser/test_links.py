@@ -100,12 +100,12 @@ async def test_a_link_carries_the_visit(
         async def both_pages() -> None:
             for each in {visitor.page, tab}:
                 await sent_at_once(each)
-            entered = visitor.proxy.sent("PageEntered")
+            entered = [event for event in visitor.proxy.events() if event["eventName"] == "PageEntered"]
             assert [event["visitID"] for event in entered] == [before["visitID"]] * 2
             assert tab.url in {event["url"] for event in entered}
 
         await eventually(both_pages, timeout=20)
-        assert len(visitor.proxy.sent("VisitStarted")) == 1
+        assert [event["eventName"] for event in visitor.proxy.events()].count("VisitStarted") == 1
         assert "_gt_link" not in str(visitor.proxy.beacons)
 
 

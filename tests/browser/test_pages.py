@@ -185,6 +185,26 @@ async def test_reading_for_long_does_not_start_a_visit_when_leaving(browser: Bro
         assert events[2]["visitID"] == events[0]["visitID"]
 
 
+async def test_a_heartbeat_keeps_a_long_read_in_one_visit(browser: Browser, suite: Suite) -> None:
+    pages = {"/": page("{gateway}", script="_gt.push(['config', { heartbeat: 600 }]);"), "/next": page("{gateway}")}
+    async with visiting(browser, suite, pages) as visitor:
+        await visitor.page.clock.install()
+        await visitor.open()
+        for _ in range(4):
+            await visitor.page.clock.run_for("10:00")
+        await visitor.page.evaluate("document.hasFocus = () => false")
+        await visitor.page.clock.run_for("10:00")
+        await visitor.page.evaluate("delete document.hasFocus")
+        await visitor.page.clock.fast_forward("31:00")  # the computer sleeps
+        await visitor.open("/next")
+        events = await names_on_the_wire(
+            visitor,
+            ["VisitStarted", "PageEntered", *["Heartbeat"] * 4, "PageExited", "VisitStarted", "PageEntered"],
+        )
+        assert len({e["pageID"] for e in events[:7]}) == 1
+        assert events[2]["eventType"] == "BUSINESS"
+
+
 async def test_a_tab_continues_the_visit_that_another_tab_has_started(browser: Browser, suite: Suite) -> None:
     async with visiting(browser, suite) as visitor:
         await visitor.context.clock.install()

@@ -20,7 +20,7 @@ FILES = load_tracker_files(idle_minutes=30)
 
 @pytest.mark.parametrize(
     ("path", "budget"),
-    [(SCRIPT_PATHS[0], 5_800), (DSL_SCRIPT_PATH, 2_000), (LINKS_SCRIPT_PATH, 1_200), (JQUERY_PATH, 31_000)],
+    [(SCRIPT_PATHS[0], 6_100), (DSL_SCRIPT_PATH, 2_000), (LINKS_SCRIPT_PATH, 1_200), (JQUERY_PATH, 31_000)],
 )
 def test_size_budget(path: str, budget: int) -> None:
     assert len(FILES[path].gzipped) < budget

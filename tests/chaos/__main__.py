@@ -1,82 +1,106 @@
-"""Runs a suite under faults, and prints how many events were lost, stored twice or attributed wrongly: none.
+"""Injects faults into a suite under load, and prints what was lost, stored twice or attributed wrongly: nothing.
 
-`make chaos` takes about six minutes; FOOTFALL_SEED repeats its faults. Exit code 1 when a count that must be 0 is not.
+`make chaos` takes about ten minutes, and writes docs/ops/reliability.md. FOOTFALL_SEED repeats the load and the random
+faults. Exit code 1 when anything is not as promised.
 """
 
 import argparse
 import asyncio
 import os
 import secrets
+import shutil
 import sys
 import tempfile
-from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Final
 
-from bench.machine import description
-from tests.chaos.injector import FAULT_INTERVAL_S
-from tests.chaos.run import CLIENTS, BacklogRun, FaultRun, confirmed_within, run_with_backlog, run_with_faults
-from tests.tools.suite import Program, running_suite
+from bench import page
+from tests.chaos.faults import FAULTS, Fault
+from tests.chaos.report import PAGE, Report, backlog_row, backlog_speed, random_row, trial_row
+from tests.chaos.run import run_with_backlog, run_with_faults
+from tests.chaos.small_disk import NoSmallDiskError, small_disk
+from tests.chaos.trial import try_fault
+from tests.tools.suite import Store, Suite, running_suite
 
-SECONDS = 60
-BACKLOG_EVENTS = 200_000
-
-Rows = list[tuple[str, object]]
-
-
-def faults_of(fault_run: FaultRun) -> tuple[Rows, Rows]:
-    """Facts about a run under faults, and the counts that must be 0."""
-    ledger, injector = fault_run.ledger, fault_run.injector
-    return [
-        ("events acknowledged", f"{ledger.acknowledged:,}"),
-        ("requests sent again", f"{sum(answer.status != 204 for answer in ledger.answers):,}"),
-        ("killed", counts(injector.kills)),
-        ("frozen", counts(injector.freezes)),
-        ("log certainly down", f"{sum(one.ended - one.began for one in injector.log_outages):.1f} s"),
-        ("longest outage seen by a client", f"{ledger.longest_outage_s:.1f} s"),
-        ("time to drain", f"{fault_run.drain_s:.1f} s"),
-    ], [
-        *fault_run.differences._asdict().items(),
-        ("2xx while the log was down", confirmed_within(ledger, injector.log_outages)),
-        ("undocumented answers to beacons", sum(not answer.is_documented for answer in ledger.answers)),
-    ]
+RANDOM_S: Final = 60
+BACKLOG_EVENTS: Final = 100_000
+DISK_MIB: Final[dict[Store, int]] = {"valkey": 64, "mongo": 512}
 
 
-def backlog_of(backlog: BacklogRun) -> tuple[Rows, Rows]:
-    """Facts about a run with a backlog, and the counts that must be 0."""
-    return [
-        ("events acknowledged", f"{backlog.ledger.acknowledged:,}"),
-        ("of them while history was stopped", f"{backlog.behind:,} in {backlog.fill_s:.0f} s"),
-        ("log at its largest", f"{backlog.log_bytes / 2**20:.0f} MiB"),
-        ("time to drain", f"{backlog.drain_s:.0f} s, {backlog.behind / backlog.drain_s:,.0f} events/s"),
-    ], [*backlog.differences._asdict().items()]
+@contextmanager
+def new_suite(*, on_small_disks: bool = False) -> Iterator[Suite]:
+    """A suite in a folder that is removed afterwards. Raises NoSmallDiskError."""
+    with tempfile.TemporaryDirectory(prefix="footfall-chaos-") as folder, ExitStack() as disks:
+        for store, mib in DISK_MIB.items() if on_small_disks else ():
+            disks.enter_context(small_disk(Path(folder) / store, mib))
+        with running_suite(Path(folder)) as suite:
+            yield suite
 
 
-def counts(programs: Counter[Program]) -> str:
-    """The programs with their counts, in descending order."""
-    return ", ".join(f"{name} {count}" for name, count in programs.most_common())
+def keep_logs(suite: Suite) -> None:
+    """Copy the logs of a suite, and print where they are."""
+    folder = Path(tempfile.mkdtemp(prefix="footfall-chaos-logs-"))
+    shutil.copytree(suite.data_dir / "log", folder, dirs_exist_ok=True)
+    print(f"logs of the suite: {folder}", file=sys.stderr, flush=True)
 
 
-def report(title: str, facts: Rows, faults: Rows) -> int:
-    """Print a table. Returns the sum of the counts that must be 0."""
-    print(f"\n{title}\n\n| | |\n|---|--:|")
-    for name, value in [*facts, *((name.replace("_", " "), f"**{count}**") for name, count in faults)]:
-        print(f"| {name} | {value} |")
-    return sum(int(str(count)) for _, count in faults)
+async def try_faults(report: Report, faults: Sequence[Fault], seed: int, *, is_quick: bool) -> None:
+    """Try faults one after the other on one suite, and on a new suite after a fault from which it did not return."""
+    waiting = [*reversed(faults)]
+    while waiting:
+        with new_suite(on_small_disks=bool(waiting[-1].disk)) as suite:
+            is_back, failures = True, report.failures
+            while waiting and is_back:
+                fault = waiting.pop()
+                try:
+                    report.add(trial_row(await try_fault(suite, fault, seed, fault.lasts_s(is_quick=is_quick))))
+                except (TimeoutError, AssertionError) as error:
+                    report.fail(fault.name, f"the suite did not return: {str(error) or 'time limit'}")
+                    is_back = False
+            if report.failures > failures:
+                keep_logs(suite)
 
 
-async def chaos(seed: int) -> int:
-    """Do both runs, each on a new suite. Returns the sum of the counts that must be 0."""
-    with tempfile.TemporaryDirectory(prefix="footfall-chaos-") as folder, running_suite(Path(folder)) as suite:
-        fault_run = await run_with_faults(suite, seed, SECONDS)
-    title = f"{CLIENTS} clients, {SECONDS} s with a fault every {FAULT_INTERVAL_S:.0f} s, FOOTFALL_SEED={seed}"
-    bad = report(title, *faults_of(fault_run))
-    with tempfile.TemporaryDirectory(prefix="footfall-chaos-") as folder, running_suite(Path(folder)) as suite:
+async def chaos(report: Report, faults: Sequence[Fault], seed: int, *, is_quick: bool) -> None:
+    """Try the faults; those of disks on a suite of their own."""
+    await try_faults(report, [fault for fault in faults if not fault.disk], seed, is_quick=is_quick)
+    on_small_disks = [fault for fault in faults if fault.disk]
+    try:
+        await try_faults(report, on_small_disks, seed, is_quick=is_quick)
+    except NoSmallDiskError as error:
+        names = ", ".join(f"`{fault.name}`" for fault in on_small_disks)
+        report.note(f"Not tried, because no small disk can be mounted ({error}): {names}.")
+
+
+async def long_runs(report: Report, seed: int) -> None:
+    """Kill and freeze programs at random, and stop history for long."""
+    with new_suite() as suite:
+        report.add(random_row(await run_with_faults(suite, seed, RANDOM_S), RANDOM_S))
+    with new_suite() as suite:
         backlog = await run_with_backlog(suite, seed, BACKLOG_EVENTS)
-    return bad + report(f"{BACKLOG_EVENTS:,} events while history is stopped", *backlog_of(backlog))
+    report.add(backlog_row(backlog))
+    report.note(backlog_speed(backlog))
+
+
+async def main() -> int:
+    """Run what the command line asks for. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    names = [fault.name for fault in FAULTS]
+    parser.add_argument("--faults", nargs="+", metavar="NAME", choices=names, help=f"only these of: {', '.join(names)}")
+    parser.add_argument("--quick", action="store_true", help="short faults, and no long runs")
+    options = parser.parse_args()
+    seed = int(os.environ.get("FOOTFALL_SEED") or secrets.randbelow(2**32))
+    report = Report(seed)
+    faults = [fault for fault in FAULTS if not options.faults or fault.name in options.faults]
+    await chaos(report, faults, seed, is_quick=options.quick)
+    if not (options.faults or options.quick):
+        await long_runs(report, seed)
+        page.write(report.section(), "make chaos", PAGE)
+    report.print_notes()
+    return 1 if report.failures else 0
 
 
 if __name__ == "__main__":
-    argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__).parse_args()
-    seed = int(os.environ.get("FOOTFALL_SEED") or secrets.randbelow(2**32))
-    print(f"FOOTFALL_SEED={seed}; {description()}", flush=True)
-    sys.exit(1 if asyncio.run(chaos(seed)) else 0)
+    sys.exit(asyncio.run(main()))

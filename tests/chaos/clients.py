@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 import httpx
@@ -22,6 +23,8 @@ ANSWER_TIMEOUT_S: Final = 15.0
 FIRST_PAUSE_S: Final = 0.2
 MAX_PAUSE_S: Final = 3.0
 NO_ANSWER: Final = 0
+AGE_MS: Final = 120_000
+"""How long ago random visits began: they are live, and none of their events is in the future."""
 
 
 class Answer(NamedTuple):
@@ -44,12 +47,24 @@ class Ledger:
 
     reference: Reference = field(default_factory=Reference)
     answers: list[Answer] = field(default_factory=list)
-    longest_outage_s: float = 0.0
+    sent: int = 0
+    """The number of events in all requests, repeats included."""
 
     @property
     def acknowledged(self) -> int:
         """The number of different events that were answered 2xx."""
         return sum(map(len, self.reference.visits.values()))
+
+    def longest_outage_s(self, began: float = 0.0, ended: float = math.inf) -> float:
+        """The longest time between two successive confirmations that overlaps this range of the monotonic clock."""
+        confirmed = sorted(answer.ended for answer in self.answers if answer.status == 204)
+        gaps = [(first, later) for first, later in pairwise(confirmed) if first < ended and later > began]
+        return max((later - first for first, later in gaps), default=0.0)
+
+    def shortfalls(self) -> list[str]:
+        """What is not as promised of the answers, in words."""
+        undocumented = sum(not answer.is_documented for answer in self.answers)
+        return [f"undocumented answers to beacons: {undocumented:,}"] if undocumented else []
 
     def confirm(self, events: Iterable[Event]) -> None:
         """Record events as confirmed."""
@@ -57,6 +72,22 @@ class Ledger:
             event_id, user = normalize_uuid(each["eventID"]), each["data"].get("userID", "")
             sent = Sent(each["timestamp"], event_id, each["eventName"], user, each["data"])
             self.reference.visits.setdefault(each["visitID"], {})[event_id] = sent
+
+    async def send(self, http: httpx.AsyncClient, events: list[Event]) -> Answer:
+        """Send events in one request. Record them, the answer, and that they are confirmed if the answer is 204."""
+        began = time.monotonic()
+        self.sent += len(events)
+        try:
+            # Without `sentAt`: a gateway frozen for long makes a clock seem wrong, and the reference corrects none.
+            response = await http.post("/beacon", json=events)
+            status, retry_after_s = response.status_code, int(response.headers.get("Retry-After", 0))
+        except httpx.TransportError:
+            status, retry_after_s = NO_ANSWER, 0
+        answer = Answer(began, time.monotonic(), status, retry_after_s)
+        self.answers.append(answer)
+        if status == 204:
+            self.confirm(events)
+        return answer
 
 
 class Client:
@@ -70,7 +101,6 @@ class Client:
         self._pause_s = pause_s
         self._unconfirmed: list[Event] = []
         self._failures = 0
-        self._failing_since = 0.0
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Send until `stopping` is set or there are no more beacons. Returns when all sent events are confirmed."""
@@ -84,32 +114,21 @@ class Client:
 
     async def _send(self, http: httpx.AsyncClient, events: list[Event]) -> float:
         """Send one request. Returns the seconds until the next."""
-        began = time.monotonic()
-        try:
-            # Without `sentAt`: a gateway frozen for long makes a clock seem wrong, and the reference corrects none.
-            answer = await http.post("/beacon", json=events)
-            status, retry_after_s = answer.status_code, int(answer.headers.get("Retry-After", 0))
-        except httpx.TransportError:
-            status, retry_after_s = NO_ANSWER, 0
-        self._ledger.answers.append(Answer(began, ended := time.monotonic(), status, retry_after_s))
-        if status == 204:
-            self._ledger.confirm(events)
+        answer = await self._ledger.send(http, events)
+        if answer.status == 204:
             self._unconfirmed = self._unconfirmed[len(events) :]
-            if self._failures:
-                self._ledger.longest_outage_s = max(self._ledger.longest_outage_s, ended - self._failing_since)
             self._failures = 0
             return self._pause_s
-        self._failing_since = self._failing_since if self._failures else began
         growing = min(FIRST_PAUSE_S * 2**self._failures, MAX_PAUSE_S)
         self._failures += 1
-        return float(max(growing, retry_after_s))
+        return float(max(growing, answer.retry_after_s))
 
 
 def random_beacons(random_source: random.Random) -> Iterator[list[Event]]:
     """Endless random visits: shuffled, some events twice, a few per beacon. No other visits have these identities."""
     people = [f"{person} {uuid.uuid4().hex}" for person in PEOPLE]
     while True:
-        yield from scattered(random_visit(random_source, people), random_source)
+        yield from scattered(random_visit(random_source, people, age_ms=AGE_MS), random_source)
 
 
 def shopping_beacons(random_source: random.Random, events: int) -> Iterator[list[Event]]:

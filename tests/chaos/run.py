@@ -36,13 +36,16 @@ class FaultRun:
 
 
 @asynccontextmanager
-async def retrying_clients(suite: Suite, seed: int) -> AsyncIterator[Ledger]:
-    """Let clients send random visits within the block, and then until all sent events are confirmed."""
+async def retrying_clients(suite: Suite, seed: int, pause_s: float = PAUSE_S) -> AsyncIterator[Ledger]:
+    """Let clients send random visits within the block, and then until all sent events are confirmed.
+
+    `pause_s` is the pause of a client between confirmed requests.
+    """
     ledger, stopping = Ledger(), asyncio.Event()
     async with asyncio.TaskGroup() as clients:
         for number in range(CLIENTS):
             beacons = random_beacons(random.Random(f"{seed}/{number}"))
-            clients.create_task(Client(suite, ledger, beacons, PAUSE_S).run(stopping))
+            clients.create_task(Client(suite, ledger, beacons, pause_s).run(stopping))
         yield ledger
         stopping.set()
 

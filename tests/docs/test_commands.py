@@ -33,7 +33,8 @@ def is_run(block: Block) -> bool:
 
 NOT_RUN = {
     "CONTRIBUTING.md": ["minutes each"],
-    "docs/dev/performance.md": ["wrk (bench/install-wrk), a minute, and a machine with nothing else to do"],
+    "docs/api/grpc.md": ["Node 20 or newer with npm, and a package registry"],
+    "docs/dev/performance.md": ["wrk (bench/install-wrk), three minutes, and a machine with nothing else to do"],
     "docs/ops/deploy.md": [
         "Docker with Compose; keep the secrets: ERASURE_KEY can never change",
         "a cluster, and a copy of the file with your images and secrets",

@@ -1,4 +1,4 @@
-"""The Python programs of the pages run as printed, but for their ports."""
+"""The programs of the pages run as printed, but for their ports, and the examples for gRPC do what they say."""
 
 import json
 import subprocess
@@ -10,8 +10,11 @@ from pathlib import Path
 
 import jwt
 import pytest
+from footfall_servicekit import channel
 
+from docs.examples.contact_center import SERVICE_CONFIG
 from docs.pages import pages
+from tests.tools.contact_center import CLIENTS, answers, watching
 from tests.tools.eventually import eventually
 from tests.tools.ports import free_ports
 from tests.tools.suite import MUTUAL_TLS, Suite
@@ -76,10 +79,36 @@ async def test_the_client_of_the_live_stream_prints_a_sign_in(suite: Suite, tmp_
             await eventually(printed, every=0.2)  # from the moment on that the client has connected
 
 
-async def test_the_grpc_client_lists_visitors(suite: Suite, tmp_path: Path) -> None:
-    visit_id = str(uuid.uuid4())
+@pytest.mark.parametrize("client", CLIENTS)
+async def test_the_grpc_client_shows_a_caller_a_chat_and_all_visitors(
+    suite: Suite, tmp_path: Path, client: str
+) -> None:
+    contact, visit, other = f"contact-{uuid.uuid4()}", str(uuid.uuid4()), str(uuid.uuid4())
+    person = f"{uuid.uuid4()}@mail.example"
     async with suite.http() as http:
-        await http.post("/beacon", json=event("SignIn", visit_id, now_ms(), "dana@example.com"))
-    program = block("docs/api/grpc.md", "python").replace("127.0.0.1:50052", suite.targets["identity"])
-    with running(program, tmp_path) as output:
-        await eventually(lambda: f"{visit_id} dana@example.com" in output.read_text(encoding="utf-8"))
+        await http.put(f"/api/v1/contacts/{contact}", json={"emailAddresses": [person]})
+        added = event("AddToCart", visit, now_ms(), data={"price": 9_007_199_254_740_993, "name": "Ä"})
+        await http.post("/beacon", json=[event("SignIn", visit, now_ms(), person), added])
+
+        def is_popped() -> None:
+            [found] = answers(client, suite, "pop", "contact_id", contact)
+            assert (found["status"], found["visits"]) == ("CONTEXT_STATUS_LINKED", [visit])
+            assert [[name, data["name"]] for name, data in found["events"]] == [["AddToCart", "Ä"]]
+
+        await eventually(is_popped, timeout=30)
+        visitor, pages = answers(client, suite, "chat", visit)
+        assert (visitor["state"], visitor["contact"]) == ("VISITOR_STATE_AUTHENTICATED", contact)
+        assert pages == {"pages": [], "interactions": []}
+        with watching(client, suite, tmp_path) as watched:
+            listed = {"row": "shown", "changes": ["VISITOR_CHANGE_LISTED"], **visitor}
+            await eventually(lambda: listed in watched.shows(visit))
+            await http.post("/beacon", json=event("PageEntered", other, now_ms()))
+            await eventually(
+                lambda: [line["state"] for line in watched.shows(other)][:1] == ["VISITOR_STATE_ANONYMOUS"]
+            )
+            await http.post("/beacon", json=event("SignIn", other, now_ms(), "dana@example.com"))
+            await eventually(lambda: watched.shows(other)[-1]["identity"] == "dana@example.com")
+
+
+def test_the_examples_have_the_service_config_of_footfall_itself() -> None:
+    assert json.loads(channel._SERVICE_CONFIG) == SERVICE_CONFIG

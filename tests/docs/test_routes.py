@@ -21,7 +21,7 @@ OTHER_PATHS = {
 """Paths in code spans that are not routes of the gateway: examples, and what only GWE has."""
 SCRIPTS = {"/server/resources/js/build/GPE.min.js", "/frontend/resources/js/build/GPE.min.js"}
 """Files whose folders the pages name."""
-PATH = re.compile(r"/[\w./{}*-]*")
+PATH = re.compile(r"/[\w./{}*:-]*")
 
 
 def test_routes_exist(suite: Suite) -> None:
@@ -35,7 +35,7 @@ def test_routes_exist(suite: Suite) -> None:
 def unknown(page: Page, described: Mapping[str, Collection[str]], http: httpx.Client) -> Iterator[str]:
     """The operations and paths of a page that the gateway does not have."""
     known = {*described, *SCRIPTS, *OTHER_PATHS}
-    for method, path in re.findall(r"\b(GET|POST|PUT|DELETE) (/[\w./{}-]+)", "\n".join(page.code)):
+    for method, path in re.findall(r"\b(GET|POST|PUT|PATCH|DELETE) (/[\w./{}:-]+)", "\n".join(page.code)):
         if path not in OTHER_PATHS and method.lower() not in described.get(path, ()):
             yield f"{method} {path}"
     for span in page.code:

@@ -72,6 +72,23 @@ async def test_an_auditor_finds_everybody_who_has_looked_at_a_person(
     } <= set(found)
 
 
+async def test_an_auditor_finds_the_batch_that_wrote_a_contact(suite: Suite) -> None:
+    ids = [str(uuid.uuid4()) for _ in range(150)]
+    async with suite.http() as http:
+        batch = {"contacts": [{"contactId": contact_id} for contact_id in ids]}
+        written = await http.post("/api/v1/contacts:batch", json=batch)
+        await http.post("/api/v1/contacts:batchDelete", json={"contactIds": ids})
+        refused = await http.post("/api/v1/contacts:batchDelete", json={"contactIds": ids * 7})
+        assert refused.status_code == 400
+    lines = [json.loads(line) for line in (suite.data_dir / "log" / "gateway.log").read_text().splitlines()]
+    for contact_id in (ids[0], ids[-1]):
+        [hashed] = audit_hashes(suite, "contact", contact_id)
+        found = [line for line in lines if hashed in line.get("contact_hashes", ())]
+        assert [line["operation"] for line in found] == ["writeContacts", "deleteContacts"]
+        assert {line["client"] for line in found} == {suite.credentials.user}
+        assert found[0]["request_id"] == written.headers["x-request-id"]
+
+
 def test_without_the_key_nothing_is_told() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "GATEWAY_AUDIT_KEY"}
     ran = subprocess.run([GATEWAY, "audit-hash", "visit", "x"], env=environment, capture_output=True, check=False)

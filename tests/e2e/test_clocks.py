@@ -25,7 +25,8 @@ async def stored(suite: Suite, visit_id: str, count: int) -> list[tuple[str, Sta
     async with suite.channel("history") as channel:
 
         async def events() -> list[Any]:
-            answer = await HistoryServiceStub(channel).ListEvents(ListEventsRequest(visit_id=visit_id), timeout=5)
+            request = ListEventsRequest(visit_id=visit_id)
+            answer: Any = await HistoryServiceStub(channel).ListEvents(request, timeout=5)
             assert len(answer.events) == count
             return list(answer.events)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from footfall_gateway.auth.sessions import SESSION_HEADER
 from footfall_gateway.commands import keys as keys_command
 
 from tests.service.gateway.conftest import before, running_gateway
@@ -39,7 +40,7 @@ class Watcher:
         """One connection, from where the last one ended; given once it stands. The task ends with the stream."""
         before, self.last_id = self.last_id, ""
         headers = self.headers | ({"Last-Event-ID": before} if before else {})
-        async with self.http.stream("GET", LIVE, params=self.query, headers=headers, timeout=None) as answer:
+        async with self._answer(headers) as answer:
             assert answer.status_code == 200, await answer.aread()
             reading = asyncio.create_task(self._read(answer))
             try:
@@ -49,6 +50,16 @@ class Watcher:
             finally:
                 reading.cancel()
                 await asyncio.gather(reading, return_exceptions=True)
+
+    @asynccontextmanager
+    async def _answer(self, headers: dict[str, str]) -> AsyncIterator[httpx.Response]:
+        """Call again while a service does not answer, up to ten times, as a client does."""
+        for left in range(9, -1, -1):
+            async with self.http.stream("GET", LIVE, params=self.query, headers=headers, timeout=None) as answer:
+                if answer.status_code != 503 or not left:
+                    yield answer
+                    return
+            await asyncio.sleep(1)
 
     async def _read(self, answer: httpx.Response) -> None:
         message: dict[str, str] = {}
@@ -75,12 +86,17 @@ class Watcher:
         """The ids of the events, in the order they came."""
         return [data["event"]["eventID"] for name, data in self.told if name == "event"]
 
+    def changes(self, visit: str) -> list[list[str]]:
+        """The changes of a visit, in the order they came."""
+        own = [data for name, data in self.told if name == "transition" and data["visitor"]["visitId"] == visit]
+        return [data["changes"] for data in own]
+
     def transitions(self) -> list[tuple[str, str, str]]:
-        """The visit of each transition, with the state before and after."""
+        """The visit of each change of a state, with the state before and after."""
         return [
             (data["visitor"]["visitId"], data["previousState"], data["visitor"]["state"])
             for name, data in self.told
-            if name == "transition"
+            if name == "transition" and "STATE" in data["changes"]
         ]
 
 
@@ -177,6 +193,29 @@ async def test_only_the_site_asked_for_is_told_and_the_id_moves_on_with_the_othe
         assert watcher.events() == [ours]
 
 
+async def test_filters_choose_changes_and_events_of_a_visitor(suite: Suite, site: str) -> None:
+    visit, other = str(uuid.uuid4()), str(uuid.uuid4())
+    async with suite.http() as http:
+        await happens(http, site, "SignIn", other, "dana")
+        await asyncio.sleep(1)  # until the streams are past it
+        chosen: list[dict[str, Any]] = [{"visitId": visit}, {"identityId": site}]
+        chosen.append({"state": "AUTHENTICATED", "site": [site, "x"]})
+        watchers = [Watcher(http, query) for query in chosen]
+        everything, none = Watcher(http, {"site": site, "pages": "true"}), Watcher(http, {"contactId": site})
+        async with AsyncExitStack() as watching:
+            for watcher in (everything, none, *watchers):
+                await watching.enter_async_context(watcher.watching())
+            await happens(http, site, "PageEntered", visit)
+            signed_in = await happens(http, site, "SignIn", visit, site)
+            await arrives(http, event("PageEntered", visit, now_ms(), site=site, url="https://shop.example/other"))
+            await eventually(lambda: everything.changes(visit) == [["ARRIVED"], ["STATE", "IDENTITY"], ["PAGE"]])
+            for watcher in watchers:
+                await eventually(lambda: bool(signed_in in watcher.events() and watcher.transitions()))  # noqa: B023
+                assert {one for one, _, _ in watcher.transitions()} == {visit}
+            assert none.told == []
+        assert (await http.get(LIVE, params={"visitId": "x"})).status_code == 400
+
+
 async def test_silence_is_broken_by_comments(suite: Suite, site: str) -> None:
     async with gateway_of(suite, live_heartbeat_ms=100) as http:
         watcher = Watcher(http, {"site": site})
@@ -193,7 +232,8 @@ async def test_data_with_line_ends_is_one_message(suite: Suite, site: str) -> No
         async with watcher.watching():
             assert (await http.post("/beacon", content=body, headers={"Content-Type": "text/plain"})).status_code == 204
             await watcher.has(events=1, transitions=0)
-        assert watcher.told[0][1]["event"]["data"] == sent["data"]
+        [arrived] = [data for name, data in watcher.told if name == "event"]
+        assert arrived["event"]["data"] == sent["data"]
 
 
 async def test_it_is_for_clients_that_may_read_and_may_see_the_site(
@@ -223,6 +263,23 @@ async def test_it_is_for_clients_that_may_read_and_may_see_the_site(
         assert (await http.get(LIVE, headers=limited)).status_code == 401
 
 
+async def test_it_ends_with_the_session_of_its_page(suite: Suite, site: str) -> None:
+    page = {SESSION_HEADER: "1"}
+    async with (
+        gateway_of(suite, REDIS_URL=suite.redis_url) as owner,
+        httpx.AsyncClient(base_url=owner.base_url) as http,
+    ):
+        assert (await http.post("/api/v1/session", auth=("tester", "secret"))).status_code == 200
+        watcher = Watcher(http, {"site": site}, headers=page)
+        async with watcher.watching() as stream:
+            ours = await happens(owner, site, "PageEntered", str(uuid.uuid4()))
+            await watcher.has(events=1, transitions=0)
+            assert (await http.delete("/api/v1/session", headers=page)).status_code == 204
+            await happens(owner, site, "PageEntered", str(uuid.uuid4()))
+            await asyncio.wait_for(stream, 10)
+        assert watcher.events() == [ours]
+
+
 @pytest.mark.parametrize("last_id", ["x", "~", "0-0~?", "?~MD0wLTAvMA==", "0-0.0-0~MD0wLTAvMA==", "é~é"])
 async def test_an_id_that_is_none_is_refused_by_the_name_of_its_header(suite: Suite, last_id: str) -> None:
     async with suite.http() as http:
@@ -249,17 +306,17 @@ async def test_an_id_of_another_deployment_is_refused_with_what_to_do(suite: Sui
 
 
 async def test_streams_are_bounded_and_one_that_is_left_ends_at_both_services(suite: Suite, site: str) -> None:
-    before = await watchers(suite)
+    async def none_is_left() -> None:
+        assert await watchers(suite) == (0, 0)
+
+    await eventually(none_is_left)  # of other tests
     async with gateway_of(suite, max_live_streams=1) as http:
         async with Watcher(http).watching():
-            assert [now - then for now, then in zip(await watchers(suite), before, strict=True)] == [1, 1]
+            assert await watchers(suite) == (1, 1)
             full = await http.get(LIVE)
             assert (full.status_code, full.headers["Retry-After"]) == (503, "10")
 
-        async def is_left() -> None:
-            assert await watchers(suite) == before
-
-        await eventually(is_left)
+        await eventually(none_is_left)
         async with Watcher(http).watching():
             pass
         assert (await http.head(LIVE)).status_code == 200

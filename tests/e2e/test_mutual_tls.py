@@ -4,18 +4,22 @@ FOOTFALL_MUTUAL_TLS=1 runs every test against a suite like this one.
 """
 
 import asyncio
+import json
 import shutil
 import ssl
 import uuid
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import pytest
 from cryptography import x509
 from footfall.collector.v1 import collector_service_pb2 as collector
 from footfall.collector.v1.collector_service_pb2_grpc import CollectorServiceStub
+from footfall.event.v1.interaction_pb2 import INTERACTION_CHANNEL_VOICE
 from footfall.history.v1 import history_service_pb2 as history
 from footfall.history.v1.history_service_pb2_grpc import HistoryServiceStub
 from footfall.identity.v1 import identity_service_pb2 as identity
@@ -25,9 +29,12 @@ from google.protobuf.descriptor import MethodDescriptor
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # ships none
 
 from deploy.certificates import Authority
+from tests.e2e.test_erasure import places_of, verified
 from tests.tools.batches import batch, context, message
+from tests.tools.contact_center_stubs import ContactCenter, contact_center, stored_visit
 from tests.tools.contacts import imported
 from tests.tools.eventually import eventually
+from tests.tools.sites import send
 from tests.tools.suite import PROGRAMS, Suite, mutual_tls, running_suite
 from tests.tools.visits import event, now_ms
 
@@ -43,11 +50,18 @@ PEOPLE = {"gateway", "contact-center"}
 ALLOWED = {
     "Collect": {"gateway"},
     "ResolveEvents": {"collector"},
+    "GetVisit": {"collector", *PEOPLE},
     "BatchGetIdentities": {"history", *PEOPLE},
+    "BatchGetNames": {"history", *PEOPLE},
+    "GetPerson": {"history", *PEOPLE},
+    "GetVisitor": {"collector", "history", *PEOPLE},
+    "GetCustomer": {"history"},
     "ImportIdentities": {"history"},
+    "CreateVisitCode": {"gateway"},
     "EraseIdentity": {"gateway"},
+    "StreamLiveVisits": {"identity"},
 }
-ROLES = ["gateway", "collector", "history", "contact-center", "stranger"]
+ROLES = ["gateway", "collector", "identity", "history", "contact-center", "stranger"]
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +150,92 @@ async def test_a_role_may_call_what_is_its_own_and_nothing_else(secured: Suite, 
                     assert await outcome(channel, method, 10) == denied
 
             await asyncio.gather(*(call(method) for name, method in METHODS if name == service))
+
+
+async def test_a_call_begins_changes_ends_and_is_sent_again_and_goes_with_the_person(
+    secured: Suite,
+) -> None:
+    mark, visit = uuid.uuid4().hex, str(uuid.uuid4())
+    person, contact, call, started = f"{mark}@mail.example", f"contact-{mark}", f"call-{mark}", now_ms() - 40 * 60_000
+    async with secured.http() as http, contact_center(secured) as center:
+        assert (await http.put(f"/api/v1/contacts/{contact}", json={"emailAddresses": [person]})).status_code == 200
+        # The visit has ended before the call begins.
+        await send(http, event("SignIn", visit, started, person), event("PageEntered", visit, started + 1))
+        before = await stored_visit(center, visit, contact)
+
+        begun = {
+            "visit_id": visit,
+            "channel": INTERACTION_CHANNEL_VOICE,
+            "agent": f"anna-{mark}",
+            "start_time": now_ms() - 5_000,
+        }
+        await center.report(call, now_ms() - 5_000, **begun)
+        secured.kill("history")  # it reads the updates when it is back
+        await center.report(call, now_ms() - 3_000, visit_id=visit, queue="sales", note=f"first {mark}")
+        last_ms = now_ms() - 1_000
+        ended = {"visit_id": visit, "end_time": last_ms, "disposition": "solved", "note": f"last {mark}"}
+        await center.report(call, last_ms, **ended)
+        for again in (ended, begun):
+            await center.report(call, last_ms if again is ended else now_ms() - 6_000, **again)
+
+        async def complete() -> None:
+            [found] = await center.listed(visit_id=visit)
+            assert (found.interaction_id, found.visit_identity_id, found.agent) == (call, person, f"anna-{mark}")
+            assert (found.queue, found.disposition, found.note) == ("sales", "solved", f"last {mark}")
+            assert found.channel == INTERACTION_CHANNEL_VOICE
+            assert (found.end_time.ToMilliseconds(), found.update_time.ToMilliseconds()) == (last_ms, last_ms)
+
+        await eventually(complete, timeout=30)
+        everywhere = partial(expect_found_everywhere, center, http, visit, person=person, contact=contact, call=call)
+        await eventually(everywhere)  # the gateway has to connect to history again
+        assert await center.seen(visit) == before
+        assert (await http.get(f"/api/v1/visits/{visit}/interactions")).json()["interactions"][0]["endTime"] == last_ms
+
+        # What names only the contact goes with the person, too.
+        await center.report(f"mail-{mark}", now_ms(), contact_id=contact, note=f"mail {mark}")
+        await eventually(lambda: center.has_listed(2, contact_id=contact))
+        assert set(await exported(http, person)) == {call, f"mail-{mark}"}
+        assert (await http.delete(f"/api/v1/identities/{person}")).json()["interactions"] == 2
+        assert (await http.delete(f"/api/v1/contacts/{contact}")).status_code == 204
+        assert await center.listed(agent=f"anna-{mark}") == []
+        assert (await http.get(f"/api/v1/visits/{visit}/interactions")).json()["interactions"] == []
+        assert (await http.get(f"/api/v1/interactions/{call}")).status_code == 404
+        # A report that arrives late does not bring them back.
+        await center.report(call, last_ms + 1, **ended, start_time=last_ms - 4_000)
+        await center.report(f"chat-{mark}", now_ms(), phone="+4930901820")
+        await eventually(lambda: center.has_listed(1, phone="+49 30 901820"))
+        assert await places_of(secured, [mark]) <= {"interactions"}
+        assert [one.note for one in await center.listed(visit_id=visit)] == []
+        assert (await verified(secured, person))[0] == 0
+
+
+async def expect_found_everywhere(
+    center: ContactCenter, http: httpx.AsyncClient, visit: str, *, person: str, contact: str, call: str
+) -> None:
+    """One interaction: by each way of asking for it."""
+    for about in ({"identity_id": person}, {"contact_id": contact}):
+        assert [one.interaction_id for one in await center.listed(**about)] == [call]
+    asked = history.GetCustomerContextRequest
+    for customer in (asked(identity_id=person), asked(contact_id=contact), asked(visit_id=visit)):
+        context = await center.history.GetCustomerContext(customer, timeout=10)
+        assert [one.interaction_id for one in context.interactions] == [call], customer
+    for path in (
+        f"/api/v1/interactions?identityId={person}",
+        f"/api/v1/contacts/{contact}/person",
+        f"/api/v1/context?visitId={visit}",
+    ):
+        answer = await http.get(path)
+        assert answer.status_code == 200, answer.text
+        assert [one["interactionId"] for one in answer.json()["interactions"]] == [call], path
+    one = (await http.get(f"/api/v1/interactions/{call}")).json()
+    assert (one["visitId"], one["identityId"], one["channel"]) == (visit, person, "VOICE")
+    assert await exported(http, person) == [call]
+
+
+async def exported(http: httpx.AsyncClient, person: str) -> list[str]:
+    lines = (await http.get(f"/api/v1/identities/{person}/export")).text.splitlines()
+    found = [json.loads(line).get("interaction") for line in lines]
+    return [one["interactionId"] for one in found if one]
 
 
 @pytest.mark.parametrize(

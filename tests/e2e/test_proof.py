@@ -124,6 +124,7 @@ async def test_a_signed_sign_in_authenticates_and_the_token_is_kept_nowhere(sign
             assert signature not in file.read_bytes(), file
 
 
+@pytest.mark.long
 async def test_a_thousand_bad_tokens_authenticate_nobody(signing_suite: Suite) -> None:
     chance = random.Random(2)  # noqa: S311 - repeatable, not secret
     visits = [str(uuid.UUID(int=chance.getrandbits(128), version=4)) for _ in range(1_000)]

@@ -167,3 +167,35 @@ async def said(http: httpx.AsyncClient, path: str) -> tuple[int, str]:
     """Status and body of an answer, but for when events were received: that was another moment in each suite."""
     answer = await http.get(path)
     return answer.status_code, re.sub(r'"(serverTimestamp|receivedTime)":\d+', "", answer.text)
+
+
+async def test_a_key_of_a_site_writes_about_visits_of_its_site_only(isolated: Suite) -> None:
+    visit, other, call = str(uuid.uuid4()), str(uuid.uuid4()), f"call-{uuid.uuid4()}"
+    person = f"{uuid.uuid4()}@mail.example"
+    async with isolated.http() as http, client_of(isolated, "shop") as shop, client_of(isolated, "bank") as bank:
+        await send(http, event("SignIn", visit, now_ms(), person, site="shop"))
+        await send(http, event("SignIn", other, now_ms(), "erik", site="bank"))
+
+        async def report(client: httpx.AsyncClient, about: dict[str, str], note: str) -> int:
+            answer = await client.post("/api/v1/interactions", json={"interactionId": call, "note": note, **about})
+            return answer.status_code
+
+        assert await report(shop, {"visitId": visit}, "of shop") == 200
+        assert await report(shop, {"visitId": other}, "forged") == 404
+        assert await report(shop, {"contactId": "c"}, "forged") == 400
+        # The same id in another group of sites is another interaction.
+        assert await report(bank, {"visitId": other}, "of bank") == 200
+        assert await report(http, {"identityId": person}, "of all") == 200
+
+        async def complete() -> None:
+            of_person = f"/api/v1/interactions?identityId={person}"
+            found = (await shop.get(of_person)).json()["interactions"]
+            assert {one["note"] for one in found} == {"of shop", "of all"}
+            assert (await bank.get(of_person)).status_code == 404
+            for client, note in ((shop, "of shop"), (bank, "of bank")):
+                assert (await client.get(f"/api/v1/interactions/{call}")).json()["note"] == note
+                listed = (await client.get("/api/v1/interactions?page_size=1000")).json()["interactions"]
+                assert [one["note"] for one in listed if one["interactionId"] == call] == [note]
+            assert (await bank.get(f"/api/v1/visits/{visit}/interactions")).status_code == 404
+
+        await eventually(complete, timeout=20)

@@ -13,10 +13,12 @@ from footfall.history.v1 import history_service_pb2 as history
 from footfall.history.v1.history_service_pb2_grpc import HistoryServiceStub
 from footfall.identity.v1 import identity_service_pb2 as identity
 from footfall.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
+from footfall_eventlog.settings import DAY_MS
 from footfall_timeline import page_id, scoped_visit_id, session_id
 from google.protobuf.json_format import MessageToJson, ParseDict
 
 from tests.tools.eventually import eventually
+from tests.tools.scorecards import day_of_ms, recount, send_past
 from tests.tools.sites import client_of, running_suite_of_sites, send
 from tests.tools.suite import Suite
 from tests.tools.visits import event, now_ms
@@ -46,9 +48,16 @@ SEEN: dict[str, str] = {
     "getVisitor": f"GET {V1}/visits/{{visit}}/visitor",
     "explainVisit": f"GET {V1}/visits/{{visit}}/explain",
     "getReceipt": f"GET {V1}/receipts/{{visit}}/{{event}}",
+    "listContacts": f"GET {V1}/contacts",
     "getContact": f"GET {V1}/contacts/{{contact}}",
     "getPerson": f"GET {V1}/contacts/{{contact}}/person",
+    "getContext": f"GET {V1}/context?identityId={{person}}",
+    "getInteraction": f"GET {V1}/interactions/{{interaction}}",
+    "listInteractions": f"GET {V1}/interactions?identityId={{person}}",
+    "listVisitInteractions": f"GET {V1}/visits/{{visit}}/interactions",
+    "getQuality": f"GET {V1}/quality",
     "listLinks": f"GET {V1}/identities/{{person}}/links",
+    "listRenames": f"GET {V1}/renames?identityId={{person}}",
 }
 """What a key of a site sees of that site alone."""
 REFUSED: dict[str, str] = {
@@ -56,18 +65,35 @@ REFUSED: dict[str, str] = {
     "exportIdentity": f"GET {V1}/identities/{{person}}/export",
     "eraseIdentity": f"DELETE {V1}/identities/{{person}}",
     "putContact": f"PUT {V1}/contacts/{{contact}}",
+    "patchContact": f"PATCH {V1}/contacts/{{contact}}",
+    "writeContacts": f"POST {V1}/contacts:batch",
+    "deleteContacts": f"POST {V1}/contacts:batchDelete",
+    "finishContactSync": f"POST {V1}/contacts:finishSync",
     "deleteContact": f"DELETE {V1}/contacts/{{contact}}",
     "linkContact": f"PUT {V1}/identities/{{person}}/contact",
     "unlinkContact": f"DELETE {V1}/identities/{{person}}/contact",
+    "renameIdentity": f"PUT {V1}/identities/{{person}}/rename",
+    "undoRename": f"DELETE {V1}/identities/{{person}}/rename",
+    "mergeContacts": f"PUT {V1}/contacts/{{contact}}/merge",
+    "undoMerge": f"DELETE {V1}/contacts/{{contact}}/merge",
+    "listMerges": f"GET {V1}/merges",
+    "listGenericValues": f"GET {V1}/generic-values",
+    "decideGenericValue": f"PUT {V1}/generic-values/{{person}}",
+    "listSharedIdentities": f"GET {V1}/shared-identities",
 }
 """What belongs to no site, and so is not for such keys, whether it is there or not."""
 ELSEWHERE = {
     # Of its own site only: test_gateway_sites.py, and test_site_isolation.py for what pages send.
     *("createVisit", "createEvent", "postBeacon", "getPixel"),
+    # About visits of its own site only: test_interactions.py.
+    "recordInteraction",
     # Below, as the streams that it is made of.
     "watchLive",
     # Of no visit.
     *(
+        "getCaller",
+        "beginSession",
+        "endSession",
         "getHealth",
         "getReadiness",
         "getReadinessForBeacons",
@@ -76,17 +102,24 @@ ELSEWHERE = {
         "renewCookie",
         "useLink",
     ),
+    # Below, as the RPC that it calls; test_gateway_visit_codes.py.
+    "createVisitCode",
 }
 
 RPCS: dict[str, dict[str, Any]] = {
     "GetVisitor": {"visitId": "{visit}"},
+    "CreateVisitCode": {"visitId": "{visit}"},
+    "GetCustomer": {"identityId": "{person}"},
     "ListVisitors": {"pageSize": 1000},
     "GetIdentity": {"identityId": "{person}"},
     "BatchGetIdentities": {"identityIds": ["{person}"]},
     "ListIdentities": {"pageSize": 1000},
     "GetContact": {"contactId": "{contact}"},
+    "ListContacts": {"email": "{person}@mail.example"},
     "ListContactLinks": {"identityId": "{person}"},
     "GetPerson": {"contactId": "{contact}"},
+    "ListRenames": {"identityId": "{person}"},
+    "BatchGetNames": {"identityIds": ["{person}"]},
     "ExplainVisit": {"visitId": "{visit}"},
     "GetVisit": {"visitId": "{visit}"},
     "ListVisits": {"identityId": "{person}"},
@@ -100,16 +133,24 @@ RPCS: dict[str, dict[str, Any]] = {
     "ListVisitIdentities": {"visitId": "{visit}"},
     "ListIdentityIds": {"userAgent": "Browser of {person}"},
     "StreamRelated": {"parentKind": "RESOURCE_KIND_VISIT", "parentIds": ["{visit}"], "kinds": ["RESOURCE_KIND_EVENT"]},
+    "GetCustomerContext": {"identityId": "{person}"},
+    "GetInteraction": {"interactionId": "{interaction}"},
+    "ListInteractions": {"identityId": "{person}"},
     "ExportIdentity": {"identityId": "{person}"},
+    "ListScorecards": {},
 }
 """What an RPC answers when it is asked for a site: that of the site alone."""
-LISTS = {"ListVisitors", "BatchGetIdentities", "ListIdentities"}
-LISTS |= {"ListVisits", "ListPages", "ListSessions", "ListEvents", "ListIdentityIds", "StreamRelated", "ExportIdentity"}
+LISTS = {"GetCustomer", "GetCustomerContext", "ListVisitors", "BatchGetIdentities", "ListIdentities", "ListContacts"}
+LISTS |= {"ListVisits", "ListIdentityIds", "StreamRelated", "ExportIdentity", "ListScorecards"}
+LISTS |= {"ListRenames", "BatchGetNames"}
 """Those that answer nothing, and not NOT_FOUND, about what is not there."""
 ENDLESS = {"WatchVisitors", "StreamEvents"}
 OF_NO_SITE = {
-    *("ResolveEvents", "ImportIdentities"),
-    *("UpsertContact", "DeleteContact", "LinkContact", "UnlinkContact", "EraseIdentity"),
+    *("ResolveEvents", "ImportIdentities", "StreamLiveVisits"),
+    *("UpsertContact", "UpdateContact", "DeleteContact", "LinkContact", "UnlinkContact", "EraseIdentity"),
+    *("BatchUpsertContacts", "BatchDeleteContacts", "FinishContactSync"),
+    *("RenameIdentity", "UndoRename", "MergeContacts", "UndoMerge", "ListMerges"),
+    *("ListGenericValues", "DecideGenericValue"),
 }
 """What cannot be asked for a site. The gateway asks none of it for a client that is limited to sites."""
 
@@ -124,6 +165,7 @@ class Trace:
     page: str
     session: str
     event: str
+    interaction: str
 
 
 @dataclass(frozen=True)
@@ -141,7 +183,7 @@ class Scene:
         return [*asdict(self.own[other]).values(), shared.page, shared.session, shared.event, f"of-{other}"]
 
 
-UNKNOWN = Trace(*(str(uuid.uuid4()) for _ in range(6)))
+UNKNOWN = Trace(*(str(uuid.uuid4()) for _ in range(7)))
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +191,9 @@ async def scene(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene
     with running_suite_of_sites(tmp_path_factory.mktemp("isolated")) as suite:
         async with suite.http() as http:
             own = {site: await told(http, site, str(uuid.uuid4()), f"person-of-{site}") for site in ("shop", "bank")}
+            at_ms = now_ms() - 2 * DAY_MS
+            await send_past(http, *(event("SignIn", str(uuid.uuid4()), at_ms, "ann", site=site) for site in own))
+            await recount(suite, day_of_ms(at_ms))
             visit = str(uuid.uuid4())
             shared = {site: await told(http, site, visit, "person-of-both") for site in own}
             found = Scene(suite, own, shared)
@@ -167,11 +212,18 @@ async def told(http: httpx.AsyncClient, site: str, visit: str, person: str) -> T
     entered = event("PageEntered", visit, at_ms + 1, data={"title": f"of-{site}"}, **common)
     assert (await http.put(f"{V1}/contacts/{contact}", json={"emailAddresses": [data["email"]]})).status_code == 200
     headers = {"User-Agent": f"Browser of {person}"}
-    answer = await http.post("/beacon", json=[sign_in, entered], headers=headers)
+    # The former name is one that only this site has seen. The data of both are the same.
+    former = f"former-of-{site}-{person}"
+    earlier = event("SignIn", str(uuid.uuid4()), at_ms - 1, former, data=data, **common)
+    answer = await http.post("/beacon", json=[sign_in, entered, earlier], headers=headers)
     assert answer.status_code == 204
-    stored = scoped_visit_id(visit, site)
+    renamed = await http.put(f"{V1}/identities/{former}/rename", json={"identityId": person})
+    assert renamed.status_code == 200
+    stored, interaction = scoped_visit_id(visit, site), f"interaction-of-{site}-with-{person}"
+    reported = {"interactionId": interaction, "visitId": stored, "note": f"of-{site}", "agent": f"agent-of-{site}"}
+    assert (await http.post(f"{V1}/interactions", json=reported)).status_code == 200
     event_id = sign_in["eventID"]
-    return Trace(visit, person, contact, page_id(stored, page), session_id(stored, event_id), event_id)
+    return Trace(visit, person, contact, page_id(stored, page), session_id(stored, event_id), event_id, interaction)
 
 
 async def all_is_there(client: httpx.AsyncClient, scene: Scene, site: str) -> None:
@@ -179,13 +231,24 @@ async def all_is_there(client: httpx.AsyncClient, scene: Scene, site: str) -> No
         for name, question in SEEN.items():
             answer = await asked(client, question, trace)
             assert answer.status_code == 200, (name, answer.text)
+        assert [one["visitor"]["visitId"] for one in (await asked(client, SEEN["getContext"], trace)).json()["visits"]]
         assert (await asked(client, SEEN["getIdentity"], trace)).json()["entityInCS"] == trace.contact
+        assert (await asked(client, SEEN["getQuality"], trace)).json()["scorecards"]
 
 
 async def asked(client: httpx.AsyncClient, question: str, trace: Trace) -> httpx.Response:
     method, _, path = question.format(**asdict(trace)).partition(" ")
-    body = {"contactId": trace.contact} if method == "PUT" and path.endswith("/contact") else {}
-    return await client.request(method, path, json=body if method == "PUT" else None)
+    bodies: dict[str, dict[str, Any]] = {
+        "/contact": {"contactId": trace.contact},
+        "/merge": {"contactId": trace.contact},
+        "/rename": {"identityId": trace.person},
+        "contacts:batch": {"contacts": [{"contactId": trace.contact}]},
+        "contacts:batchDelete": {"contactIds": [trace.contact]},
+        "contacts:finishSync": {"generation": 1},
+        f"/generic-values/{trace.person}": {"allowed": True},
+    }
+    body = next((body for end, body in bodies.items() if path.endswith(end)), {})
+    return await client.request(method, path, json=None if method in {"GET", "DELETE"} else body)
 
 
 async def test_the_lists_are_of_all_there_is_to_ask(scene: Scene) -> None:
@@ -209,12 +272,26 @@ async def test_a_key_of_a_site_is_answered_what_is_of_that_site_by_every_operati
                 answer = await asked(client, question, trace)
                 assert answer.status_code == 200, name
                 assert found(answer.text, scene.foreign(site)) == [], name
-            if name in {"listVisitors", "listVisits"}:
+            if name in {"listVisitors", "listVisits", "listContacts", "getQuality", "listRenames"}:
                 continue
             unknown = await asked(client, question, UNKNOWN)
             hidden = await asked(client, question, scene.own[other])
-            assert (hidden.status_code, hidden.text) == (404, unknown.text), name
-            assert unknown.status_code == 404, name
+            status = 200 if name == "getContext" else 404
+            assert (hidden.status_code, hidden.text) == (status, unknown.text), name
+            assert unknown.status_code == status, name
+
+
+@pytest.mark.parametrize("site", ["shop", "bank"])
+async def test_a_key_of_a_site_is_answered_the_scorecards_of_that_site(scene: Scene, site: str) -> None:
+    [other] = scene.own.keys() - {site}
+    async with client_of(scene.suite, site) as client, client_of(scene.suite, "shop", "bank") as of_both:
+        for query in ("", f"?site={site}"):
+            answer = (await client.get(f"{V1}/quality{query}")).json()
+            assert {card["site"] for card in answer["scorecards"]} == {site}
+        assert (await client.get(f"{V1}/quality?site={other}")).status_code == 403
+        assert (await of_both.get(f"{V1}/quality")).status_code == 400
+        one = (await of_both.get(f"{V1}/quality?site={site}")).json()["scorecards"]
+        assert {card["site"] for card in one} == {site}
 
 
 @pytest.mark.parametrize("site", ["shop", "bank"])

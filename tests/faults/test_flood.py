@@ -58,6 +58,7 @@ async def test_a_page_that_sends_user_info_in_a_loop_delays_no_other_visit(suite
     assert max(slowest) < IN_HISTORY_S
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 async def test_a_visit_with_thousands_of_long_names_delays_no_other_visit(suite: Suite) -> None:
     """History once stopped for all visits, also after a restart, because it repeated the same writes."""

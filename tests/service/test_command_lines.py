@@ -12,12 +12,14 @@ from tests.arch.house import SERVICES
 
 COMMANDS = {
     "collector": ["check"],
-    "identity": ["check"],
+    "identity": ["check", "gaps"],
     "gateway": ["check", "keys", "audit-hash", "check-dsl"],
-    "history": ["check", "dead-letters", "verify-erasure"],
+    "history": ["check", "dead-letters", "gaps", "indexes", "verify-erasure"],
 }
 SUBCOMMANDS = {
     ("gateway", "keys"): ["create", "list", "rotate", "revoke"],
+    ("identity", "gaps"): ["list", "confirm"],
+    ("history", "gaps"): ["list", "confirm"],
     ("history", "dead-letters"): ["list", "show", "repair", "replay", "discard"],
 }
 EVERY_COMMAND = [
@@ -28,10 +30,12 @@ EVERY_COMMAND = [
 MODULES = [
     "footfall_history",
     "footfall_history.importing",
+    "footfall_history.policies",
     "deploy.run",
     "bench",
     "bench.soak",
     "bench.history",
+    "bench.contacts",
     "bench.hostile",
     "tests.chaos",
 ]

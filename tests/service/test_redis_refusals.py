@@ -50,8 +50,11 @@ async def test_a_cluster_that_is_down_is_no_empty_stream_of_changes(lost_node: s
         partitions,
         retention_ms=MINUTE_MS,
         idle_ms=MINUTE_MS,
+        short_retention_ms=MINUTE_MS,
         changelog_max_entries=100,
         max_transitions=9,
+        max_pages=32,
+        leave_ms=5_000,
         erasure_secret="",
     )
     with pytest.raises(RequestError) as refused:
@@ -68,8 +71,11 @@ async def test_an_error_of_a_command_of_identity_is_not_reported_as_unavailable(
         partitions,
         retention_ms=MINUTE_MS,
         idle_ms=MINUTE_MS,
+        short_retention_ms=MINUTE_MS,
         changelog_max_entries=100,
         max_transitions=9,
+        max_pages=32,
+        leave_ms=5_000,
         erasure_secret="",
     )
     await redis.set(partitions.keys[0].changes, "no stream")

@@ -49,7 +49,7 @@ def test_settings_that_are_right_are_found_right(service: str, start: Start) -> 
 
 
 NO_REDIS = "must be `redis://host:port` or `rediss://...`, with options that redis-py has"
-NO_MONGO = "must be `mongodb://host:port`, or `mongodb+srv://name` with a name in DNS, and valid options of MongoDB"
+NO_MONGO = "must be `mongodb://host:port`, or `mongodb+srv://name` with a name in DNS, and have valid options"
 NO_TARGET = "must be `host:port`, or `dns:///host:port` to ask again for the addresses of a name"
 NO_HOST = "must be an address of this machine, or a name of one"
 NO_PROXY = "must be addresses or networks such as 10.0.0.0/8, without bits behind the prefix"

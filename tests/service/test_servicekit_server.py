@@ -1,25 +1,29 @@
 """What a caller and an operator see of a server that the service kit runs: statuses, health, metrics, the stop."""
 
 import asyncio
+import gzip
+import os
 import re
+import resource
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 import structlog
-from footfall_servicekit import channel, logs, metrics
-from footfall_servicekit.background import repeat
-from footfall_servicekit.channel import forwarded, open_channel, remaining
+from footfall_servicekit import channel, logs, metrics, probe
+from footfall_servicekit.background import NotReadyError, repeat
+from footfall_servicekit.channel import forwarded, open_channel, remaining, time_left
 from footfall_servicekit.errors import ErrorDetails, RequestError, details_of
+from footfall_servicekit.health import reason_in
 from footfall_servicekit.server import Server
 from footfall_servicekit.settings import ServiceSettings
 from google.protobuf import descriptor_pb2, descriptor_pool, wrappers_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # ships none
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc  # type: ignore[import-untyped]  # ships none
+from grpc_reflection.v1alpha import reflection_pb2  # type: ignore[import-untyped]  # ships none
 
 from tests.tools.eventually import eventually
 
@@ -76,6 +80,11 @@ class Client:
         self.batch: Any = channel.unary_unary(f"/{SERVICE}/AnswerBatch", Text.SerializeToString, Text.FromString)
         self.stream: Any = channel.unary_stream(f"/{SERVICE}/Stream", Text.SerializeToString, Text.FromString)
         self.health: Any = health_pb2_grpc.HealthStub(channel)
+
+    async def why_not_serving(self) -> str:
+        call = self.health.Check(health_pb2.HealthCheckRequest())
+        await call
+        return reason_in(await call.trailing_metadata())
 
     async def is_serving(self, service: str = "") -> bool:
         answer = await self.health.Check(health_pb2.HealthCheckRequest(service=service))
@@ -170,6 +179,7 @@ async def test_an_unhandled_exception_tells_the_caller_an_id_and_nothing_else() 
     error = caught.value
     assert error.code() is grpc.StatusCode.INTERNAL
     assert error.details() == "internal error, request id abc123"
+    assert ("x-request-id", "abc123") in [*(error.trailing_metadata() or ())]
     everything = f"{error!r} {[*(error.trailing_metadata() or ())]} {[*(error.initial_metadata() or ())]}"
     assert "ada" not in everything
     assert "ValueError" not in everything
@@ -194,8 +204,10 @@ async def test_a_method_that_the_service_did_not_write_is_unimplemented() -> Non
         raise NotImplementedError
 
     async with running(Server(settings(), {SERVICE: add(placeholder, placeholder)})) as client:
-        assert (await failure(client.answer(Text(), timeout=5))).code is grpc.StatusCode.UNIMPLEMENTED
-        assert (await failure(client.stream(Text(), timeout=5).read())).code is grpc.StatusCode.UNIMPLEMENTED
+        for name in ("Answer", "AnswerBatch", "Stream", "Invented"):
+            method: Any = client.channel.unary_unary(f"/{SERVICE}/{name}")
+            problem = await failure(method(b"", timeout=5))
+            assert (problem.code, problem.reason) == (grpc.StatusCode.UNIMPLEMENTED, "NOT_IMPLEMENTED")
 
 
 async def test_a_message_that_cannot_be_parsed_is_refused_without_a_word_of_it() -> None:
@@ -204,6 +216,57 @@ async def test_a_message_that_cannot_be_parsed_is_refused_without_a_word_of_it()
         problem = await failure(send_raw(b"\xffsecret", timeout=5))
     assert problem.code is grpc.StatusCode.INVALID_ARGUMENT
     assert "secret" not in problem.message
+
+
+async def test_a_message_that_is_too_large_is_refused_with_details_up_to_twice_the_limit() -> None:
+    async with running(Server(settings(max_message_bytes=1_024), {SERVICE: add()})) as client:
+        assert await client.answer(Text(value="x" * 1_000), timeout=5)
+        problem = await failure(client.answer(Text(value="x" * 1_500), timeout=5))
+        assert (problem.code, problem.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "MESSAGE_TOO_LARGE")
+        assert problem.retry_ms is None
+        problem = await failure(client.answer(Text(value="x" * 3_000), timeout=5))
+        assert (problem.code, problem.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "")
+
+
+async def test_a_compressed_request_is_decompressed_up_to_the_limit() -> None:
+    text = Text(value="x" * 1_000)
+    async with running(Server(settings(max_message_bytes=1_024), {SERVICE: add()})) as client:
+        assert await client.answer(text, compression=grpc.Compression.Gzip, timeout=5) == text
+        large = client.answer(Text(value="x" * 1_000_000), compression=grpc.Compression.Gzip, timeout=5)
+        # With details: it was not decompressed by gRPC, which has no limit of memory.
+        assert (await failure(large)).reason == "MESSAGE_TOO_LARGE"
+        send_raw: Any = client.channel.unary_unary(f"/{SERVICE}/Answer")
+        for damaged in (gzip.compress(text.SerializeToString())[:-1], b"\x1f\x8bno gzip"):
+            assert (await failure(send_raw(damaged, timeout=5))).reason == "MALFORMED_MESSAGE"
+
+
+@pytest.mark.parametrize(("encoding", "is_small"), [("identity", False), ("gzip", True)])
+async def test_a_call_that_asks_for_gzip_is_answered_with_gzip(encoding: str, *, is_small: bool) -> None:
+    async def stream(request: Text, _context: Any) -> AsyncIterator[Text]:
+        yield request
+
+    received = 0
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_server, to_server = await asyncio.open_connection("127.0.0.1", server.port)
+        await asyncio.gather(passed(reader, to_server), passed(from_server, writer))
+
+    async def passed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal received
+        with closing(writer):
+            while data := await reader.read(65_536):
+                received += len(data)
+                writer.write(data)
+
+    server, text = Server(settings(), {SERVICE: add(stream=stream)}), Text(value="of little variety " * 5_000)
+    async with running(server):
+        proxy = await asyncio.start_server(forward, "127.0.0.1", 0)
+        async with proxy, open_channel(f"127.0.0.1:{proxy.sockets[0].getsockname()[1]}") as channel:
+            client = Client(channel)
+            asking = {"timeout": 5, "metadata": (("x-answer-encoding", encoding),)}
+            assert await client.answer(text, **asking) == text
+            assert await client.stream(text, **asking).read() == text
+    assert (received < 200_000) is is_small
 
 
 async def test_no_call_outlives_the_ceiling_of_its_server() -> None:
@@ -284,6 +347,15 @@ async def test_a_call_made_for_another_gets_what_is_left_of_its_time() -> None:
         assert float((await client.answer(Text(), timeout=0.4)).value) == 0.0
         assert float((await client.answer(Text(), timeout=60)).value) == 10.0
         assert float((await client.answer(Text())).value) == 10.0
+    assert time_left() is None  # outside a call
+    async with running(Server(settings(), {SERVICE: add(tell_time_left)})) as client:
+        assert 4.0 < float((await client.answer(Text(), timeout=9)).value) <= 8.9
+        assert (await client.answer(Text(), timeout=0.1)).value == "0.0"
+        assert (await client.answer(Text())).value == "None"
+
+
+async def tell_time_left(_request: Text, _context: Any) -> Text:
+    return Text(value=str(time_left()))
 
 
 @pytest.mark.parametrize(("sent", "kept"), [("abc-123", True), ("two words", False), ("x" * 65, False), ("", False)])
@@ -293,7 +365,9 @@ async def test_a_request_keeps_its_id_across_services_when_it_is_fit_for_a_log(s
         return Text(value=logs.request_id.get())
 
     async with running(Server(settings(), {SERVICE: add(tell)})) as client:
-        told = (await client.answer(Text(), timeout=5, metadata=(("x-request-id", sent),))).value
+        call = client.answer(Text(), timeout=5, metadata=(("x-request-id", sent),))
+        told = (await call).value
+        assert (await call.trailing_metadata())["x-request-id"] == told
     assert (told == sent) is kept
     assert len(told) in (len(sent), 32)
 
@@ -315,6 +389,20 @@ async def test_a_call_has_a_line_in_the_log_but_one_that_comes_with_every_batch_
     assert [(line["code"], line["log_level"]) for line in written] == list(
         zip(["OK", "INVALID_ARGUMENT"], levels, strict=True)
     )
+
+
+async def test_calls_that_fail_in_the_same_way_have_one_line() -> None:
+    async def failing(_request: Text, _context: Any) -> Text:
+        raise RequestError.exhausted("full", 1, "FULL")
+
+    with structlog.testing.capture_logs() as lines:
+        async with running(Server(settings(), {SERVICE: add(failing)})) as client:
+            for _ in range(20):
+                await failure(client.answer(Text(), timeout=5))
+    written = [line for line in lines if line.get("method") == f"/{SERVICE}/Answer" and line["log_level"] != "debug"]
+    assert [(line["event"], line["code"], line["reason"]) for line in written] == [
+        ("calls of a method fail", "RESOURCE_EXHAUSTED", "FULL")
+    ]
 
 
 async def test_every_call_is_counted_by_its_code() -> None:
@@ -342,19 +430,19 @@ async def test_every_call_is_counted_by_its_code() -> None:
         assert in_flight.get() == 0
 
 
-async def test_health_follows_readiness_after_several_answers_in_a_row() -> None:
+async def test_health_follows_a_change_of_readiness_that_lasts() -> None:
     answers = [False]
 
     async def ready() -> bool:
         if answers[0] is None:
-            raise ConnectionError
+            raise NotReadyError("the shop's store is full")
         return answers[0]
 
     async with running(Server(settings(), {SERVICE: add()}, ready=ready)) as client:
         assert not await client.is_serving()
+        assert await client.why_not_serving()
         assert not await client.is_serving(SERVICE)
-        with pytest.raises(grpc.aio.AioRpcError, match="NOT_FOUND"):
-            await client.is_serving("someone.else")
+        assert (await failure(client.is_serving("someone.else"))).reason == "RESOURCE_NOT_FOUND"
         answers[0] = True
         await eventually(client.is_serving)
         assert await client.is_serving(SERVICE)
@@ -367,6 +455,48 @@ async def test_health_follows_readiness_after_several_answers_in_a_row() -> None
         answers[0] = None  # type: ignore[call-overload]
         for call in (watch, other):
             assert (await asyncio.wait_for(call.read(), 5)).status == HEALTH.NOT_SERVING
+        assert await client.why_not_serving() == "the shop's store is full"
+        answers[0] = True
+        await eventually(client.is_serving)
+        assert await client.why_not_serving() == ""
+
+
+async def test_a_store_that_fails_slowly_is_reported_as_soon_as_one_that_fails_at_once() -> None:
+    failures = [0]
+    is_broken = asyncio.Event()
+
+    async def ready() -> bool:
+        if is_broken.is_set():
+            await asyncio.sleep(0.9)
+            failures[0] += 1
+            raise NotReadyError("the shop's store does not answer")
+        return True
+
+    async with running(Server(settings(), {SERVICE: add()}, ready=ready)) as client:
+        await eventually(client.is_serving)
+        watch = client.health.Watch(health_pb2.HealthCheckRequest(service=SERVICE))
+        assert (await watch.read()).status == HEALTH.SERVING
+        is_broken.set()
+        assert (await asyncio.wait_for(watch.read(), 10)).status == HEALTH.NOT_SERVING
+        assert failures[0] <= 2
+
+
+async def says(client: Client, reason: str) -> bool:
+    return await client.why_not_serving() == reason
+
+
+async def test_the_probe_of_a_container_prints_why_a_server_is_not_ready(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def ready() -> bool:
+        raise NotReadyError("the shop's store is full")
+
+    server = Server(settings(), {SERVICE: add()}, ready=ready)
+    async with running(server) as client:
+        await eventually(lambda: says(client, "the shop's store is full"))
+        monkeypatch.setattr("sys.argv", ["probe", f"127.0.0.1:{server.port}"])
+        assert await asyncio.to_thread(probe.main) == 1
+    assert capsys.readouterr().err == f"127.0.0.1:{server.port}: the shop's store is full\n"
 
 
 async def test_open_streams_do_not_hold_up_a_stop_and_calls_in_flight_end_well() -> None:
@@ -471,7 +601,7 @@ async def test_background_work_may_end_and_a_failing_close_does_not_keep_the_oth
 
 
 async def test_repeated_work_outlives_an_unavailable_store_and_unexpected_failures() -> None:
-    outcomes = iter((ConnectionError, None, KeyError, ConnectionError, KeyError, asyncio.CancelledError))
+    outcomes = iter((ConnectionError, None, KeyError, *[ConnectionError] * 9, KeyError, asyncio.CancelledError))
 
     async def work() -> None:
         if outcome := next(outcomes):
@@ -480,25 +610,27 @@ async def test_repeated_work_outlives_an_unavailable_store_and_unexpected_failur
     failures = metrics.BACKGROUND_FAILURES.labels(work.__qualname__)
     with structlog.testing.capture_logs() as lines, pytest.raises(asyncio.CancelledError):
         await repeat(0, ConnectionError, work)
-    assert [(line["log_level"], "exc_info" in line) for line in lines] == [
-        ("warning", False),
-        ("error", True),
-        ("warning", False),
-        ("error", True),
-    ]
+    assert [(line["log_level"], "exc_info" in line) for line in lines] == [("warning", False), ("error", True)]
     assert failures._value.get() == 2
 
 
-async def test_reflection_lists_what_is_served_and_describes_it() -> None:
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+async def test_reflection_lists_what_is_served_and_describes_it(version: str) -> None:
+    itself = f"grpc.reflection.{version}.ServerReflection"
+    requests = [
+        reflection_pb2.ServerReflectionRequest(list_services=""),
+        *(reflection_pb2.ServerReflectionRequest(file_containing_symbol=name) for name in (SERVICE, itself)),
+    ]
     async with running(Server(settings(), {SERVICE: add()})) as client:
-        requests = [
-            reflection_pb2.ServerReflectionRequest(list_services=""),
-            reflection_pb2.ServerReflectionRequest(file_containing_symbol=SERVICE),
-        ]
-        stub: Any = reflection_pb2_grpc.ServerReflectionStub(client.channel)
-        listed, described = [answer async for answer in stub.ServerReflectionInfo(iter(requests))]
-    assert {SERVICE, "grpc.health.v1.Health"} <= {one.name for one in listed.list_services_response.service}
-    assert described.file_descriptor_response.file_descriptor_proto
+        method: Any = client.channel.stream_stream(
+            f"/{itself}/ServerReflectionInfo",
+            reflection_pb2.ServerReflectionRequest.SerializeToString,
+            reflection_pb2.ServerReflectionResponse.FromString,
+        )
+        listed, *described = [answer async for answer in method(iter(requests))]
+    assert {SERVICE, "grpc.health.v1.Health", itself} <= {one.name for one in listed.list_services_response.service}
+    for answer in described:
+        assert answer.file_descriptor_response.file_descriptor_proto
 
 
 async def test_a_taken_port_is_an_error_and_not_shared() -> None:
@@ -508,6 +640,29 @@ async def test_a_taken_port_is_an_error_and_not_shared() -> None:
         with pytest.raises(RuntimeError):
             await second.start()
         assert await second.stop() == 0
+
+
+async def test_connections_take_half_of_the_open_files_and_those_that_are_there_go_on() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    open_files = len(os.listdir("/dev/fd"))
+    connections = max(100, open_files)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (2 * connections, before[1]))
+    try:
+        server = Server(settings(), {SERVICE: add()})
+        async with running(server) as client, AsyncExitStack() as held:
+            assert await client.is_serving()
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+            silent = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(connections + 10)]
+            for _, writer in silent:
+                held.callback(writer.transport.abort)
+
+            def open_count() -> int:
+                return sum(not (reader.at_eof() or reader.exception()) for reader, _ in silent)
+
+            await eventually(lambda: open_count() == connections - 1)
+            assert await client.is_serving()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 async def test_a_service_that_no_proto_defines_is_refused_at_the_start() -> None:
@@ -536,6 +691,8 @@ async def test_what_is_unavailable_is_tried_again_and_nothing_else() -> None:
         calls.append(request.value)
         if request.value == "exhausted":
             raise RequestError.exhausted("full", 1)
+        if request.value == "waited":
+            raise RequestError.unavailable("no answer within the time limit", 1, repeats=False)
         if len(calls) < 3:
             raise RequestError.unavailable("not yet", 1)
         return request
@@ -544,21 +701,30 @@ async def test_what_is_unavailable_is_tried_again_and_nothing_else() -> None:
         await client.answer(Text(value="again"), timeout=5)
         assert calls == ["again"] * 3
         await failure(client.answer(Text(value="exhausted"), timeout=5))
-        assert calls == ["again"] * 3 + ["exhausted"]
+        refused = await failure(client.answer(Text(value="waited"), timeout=5))
+        assert (refused.code, refused.retry_ms) == (grpc.StatusCode.UNAVAILABLE, 1)
+        assert calls == ["again"] * 3 + ["exhausted", "waited"]
 
 
-async def test_a_quiet_stream_outlives_many_of_its_clients_pings(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_quiet_stream_outlives_its_clients_pings_unless_they_come_too_often(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(channel, "_CLIENT_PING_MS", 900)  # gRPC sends no more than one a second
-    monkeypatch.setattr(channel, "_SERVER_MIN_PING_MS", 300)
 
     async def quiet(request: Text, _context: Any) -> AsyncIterator[Text]:
         yield request
         await asyncio.sleep(4.5)  # the third ping that comes too early closes the connection
         yield request
 
-    async with running(Server(settings(), {SERVICE: add(stream=quiet)})) as client:
-        call = client.stream(Text(value="still here"))
-        assert [(await call.read()).value for _ in range(2)] == ["still here"] * 2
+    async with running(Server(settings(), {SERVICE: add(stream=quiet)})) as too_often:
+        monkeypatch.setattr(channel, "_SERVER_MIN_PING_MS", 300)
+        async with running(Server(settings(), {SERVICE: add(stream=quiet)})) as client:
+            closed, call = [each.stream(Text(value="still here")) for each in (too_often, client)]
+            assert [(await call.read()).value for _ in range(2)] == ["still here"] * 2
+            await closed.read()
+            problem = await failure(closed.read())
+    assert problem.code is grpc.StatusCode.UNAVAILABLE
+    assert "too many pings" in problem.message.lower()
 
 
 def test_grpc_knows_every_option_it_is_given() -> None:

@@ -28,6 +28,11 @@ class Answering(pb_grpc.CollectorServiceServicer):
     async def Collect(self, _request: pb.CollectRequest, _context: Any) -> pb.CollectResponse:  # noqa: N802
         return pb.CollectResponse()
 
+    async def RecordInteraction(  # noqa: N802
+        self, _request: pb.RecordInteractionRequest, _context: Any
+    ) -> pb.RecordInteractionResponse:
+        return pb.RecordInteractionResponse()
+
 
 @asynccontextmanager
 async def serving(authority: Authority, roles: str = "") -> AsyncIterator[str]:

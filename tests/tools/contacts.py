@@ -1,9 +1,31 @@
-"""Turns a file of contacts into a run of `footfall-contacts import`, and that into what it said."""
+"""Contacts in tests: written without a service, and imported by `footfall-contacts import`."""
 
 import asyncio
 import sys
 from pathlib import Path
 from typing import NamedTuple
+
+from footfall_identity.contact_record import ContactChange, ContactRecord, with_match_keys
+from footfall_identity.contact_writer import ContactWriter
+
+
+class Contacts:
+    """Writes contacts one by one; numbers without country code are German."""
+
+    def __init__(self, writer: ContactWriter) -> None:
+        self.writer = writer
+
+    async def upsert(self, record: ContactRecord) -> ContactRecord:
+        """Create or replace a contact."""
+        written = await self.writer.write_one(
+            ContactChange(contact_id=record.contact_id, given=with_match_keys(record, "DE"))
+        )
+        assert written
+        return written
+
+    async def delete(self, contact_id: str) -> ContactRecord | None:
+        """Delete a contact; return the mark that is left of it, None if there was none."""
+        return await self.writer.write_one(ContactChange(contact_id=contact_id, given=None, creates=False))
 
 
 class Ended(NamedTuple):

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 
 class Gate:
-    """Forwards connections while open. Closing breaks those that are there and refuses new ones.
+    """Forwards connections while open. Closing breaks those that are there and refuses new ones; freezing keeps them.
 
     With `tls` it speaks TLS to its clients, and none to the server.
     """
@@ -20,6 +20,8 @@ class Gate:
         self._scheme = parts.scheme
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_flowing = asyncio.Event()
+        self._is_flowing.set()
         self.port = 0
 
     @property
@@ -38,18 +40,28 @@ class Gate:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
+    def freeze(self) -> None:
+        """Keep and accept connections, and forward nothing, as a server that is held still."""
+        self._is_flowing.clear()
+
+    def thaw(self) -> None:
+        """Forward everything again."""
+        self._is_flowing.set()
+
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there_reader, there_writer = await asyncio.open_connection(*self._behind)
-        pipes = [asyncio.create_task(_pipe(reader, there_writer)), asyncio.create_task(_pipe(there_reader, writer))]
+        ends = [(reader, there_writer), (there_reader, writer)]
+        pipes = [asyncio.create_task(_pipe(*pair, self._is_flowing)) for pair in ends]
         self._tasks.update(pipes)
         await asyncio.wait(pipes)
         self._tasks.difference_update(pipes)
 
 
-async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, is_flowing: asyncio.Event) -> None:
     try:
         with suppress(ConnectionError):
             while data := await reader.read(65_536):
+                await is_flowing.wait()
                 writer.write(data)
                 await writer.drain()
     finally:

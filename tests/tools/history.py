@@ -38,6 +38,7 @@ def logged(envelope: Envelope, **more: Any) -> Event:
         "identity_id": user,
         "assurance": event_pb2.ASSURANCE_CLAIMED if user else event_pb2.ASSURANCE_UNSPECIFIED,
         "assurance_reason": "no_key" if user else "",
+        "staff_reason": envelope.get("staffReason", 0),
     }
     return Event(**fields | more)
 

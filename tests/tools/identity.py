@@ -3,6 +3,7 @@
 import json
 import random
 import uuid
+from collections.abc import Iterable
 from typing import Any
 
 from footfall.event.v1 import event_pb2
@@ -12,13 +13,16 @@ from footfall_eventlog.stream import Entry
 from footfall_identity.settings import IdentitySettings
 from footfall_identity.visit_record import VisitRecord, visit_updates
 from footfall_identity.visitor_store import VisitorStore
-from footfall_timeline import Assurance, Kind, partition
+from footfall_timeline import Assurance, Kind, Timeline, merge, partition
 
 from tests.tools.visits import now_ms
 
 ERASURE_KEY = "erasure key of the tests"
 DAY_MS = 86_400_000
 KEEP_MS = 8 * DAY_MS
+IDLE_MS = 30 * 60_000
+LEAVE_MS = 5_000
+SHORT_MS = 120 * 60_000
 PARTITIONS = 3
 ATTRIBUTE_NAMES = IdentitySettings.model_validate({"never_erase": True}).attribute_names
 """The default names."""
@@ -65,6 +69,11 @@ def random_visit(chance: random.Random, people: list[str], *, length: int = 20) 
         data = {chance.choice(["name", "a.b", "$c", "location"]): number} if user else {}
         events.append(admitted(name, visit_id, at_ms, user, url=f"https://shop.example/{number}", data=data))
     return events
+
+
+def timeline_of(events: Iterable[Event]) -> Timeline:
+    """Return the timeline of these events of one visit, by the rules alone."""
+    return merge(transition for transition in map(transition_of, events) if transition)
 
 
 def key(kind: str, visit_id: str) -> str:

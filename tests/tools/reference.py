@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from uuid import UUID, uuid5
 
+from tests.tools.presence import Pages, Seen
+
 TRANSITIONS = {"UserInfo", "SignIn", "SignOut"}
 
 
@@ -19,6 +21,10 @@ class Sent(NamedTuple):
     name: str
     user: str
     data: dict[str, Any]
+    page: str = ""
+    is_ignored: bool = False
+    """Its user id names no person: it is no transition."""
+    is_of_staff: bool = False
 
 
 @dataclass
@@ -36,10 +42,20 @@ class Reference:
     """Everything sent in one test."""
 
     transitions_kept: int = 1_000
+    pages_kept: int = 1_000
+    leave_ms: int = 5_000
     visits: dict[str, dict[str, Sent]] = field(default_factory=dict)
     contacts: dict[str, dict[str, Any]] = field(default_factory=dict)
-    by_hand: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    by_hand: dict[str, list[tuple[int, str, str]]] = field(default_factory=dict)
+    """By identity: the number of the decision, `link` or `unlink`, and the contact."""
+    decision_count: int = 0
     erased: dict[str, int] = field(default_factory=dict)
+    renames: dict[str, str] = field(default_factory=dict)
+    merges: dict[str, str] = field(default_factory=dict)
+    renamed: dict[str, set[str]] = field(default_factory=dict)
+    """Whom an identity was ever renamed to, until one of both is erased."""
+    merged: set[str] = field(default_factory=set)
+    """The contacts that were ever merged."""
 
     def _is_erased(self, event: Sent) -> bool:
         return event.at_ms <= self.erased.get(event.user, -1)
@@ -50,8 +66,8 @@ class Reference:
         state, person, session = walk.last
         left = self.transitions_kept
         for event in sorted(self.visits[visit_id].values()):
-            left -= event.name in TRANSITIONS
-            if left < 0:
+            left -= event.name in TRANSITIONS and not event.is_ignored
+            if left < 0 or event.is_ignored:
                 walk.stamps[event.event_id] = walk.last
                 continue
             user = "" if self._is_erased(event) else event.user
@@ -79,15 +95,63 @@ class Reference:
             walk.scopes[person] = state
         return walk
 
+    def pages(self, visit_id: str) -> Pages:
+        """The pages of a visit."""
+        seen = [Seen(event.at_ms, event.name, event.page) for event in self.visits[visit_id].values()]
+        return Pages(seen, self.pages_kept, self.leave_ms)
+
+    def is_of_staff(self, visit_id: str) -> bool:
+        """Whether a visit is one of staff."""
+        return any(event.is_of_staff for event in self.visits[visit_id].values())
+
     def people(self) -> set[str]:
         """Who has been named and not forgotten since."""
         return {e.user for visit in self.visits.values() for e in visit.values() if e.user and not self._is_erased(e)}
 
+    def current(self, user: str) -> str:
+        """The name that an identity leads to."""
+        while user in self.renames:
+            user = self.renames[user]
+        return user
+
+    def names(self, user: str) -> set[str]:
+        """All names of a person."""
+        known = {user, *self.renames, *self.renames.values()}
+        return {name for name in known if self.current(name) == self.current(user)}
+
+    def contact(self, contact_id: str) -> str:
+        """The last contact that exists, of this one and those that it leads to; or itself."""
+        found = contact_id
+        while contact_id in self.merges:
+            contact_id = self.merges[contact_id]
+            found = contact_id if contact_id in self.contacts else found
+        return found
+
+    def decide(self, user: str, choice: str, contact_id: str) -> None:
+        """A person links or unlinks an identity. To link it to the same contact once more is no decision."""
+        decisions = self.by_hand.setdefault(user, [])
+        last = max((made for name in self.names(user) for made in self.by_hand.get(name, [])), default=None)
+        if choice == "link" and decisions and decisions[-1] == last and last[1:] == (choice, contact_id):
+            return
+        self.decision_count += 1
+        decisions.append((self.decision_count, choice, contact_id))
+
+    def forget(self, user: str, at_ms: int) -> None:
+        """A person is erased."""
+        gone = self.names(user)
+        for name in gone:
+            self.erased[name] = at_ms
+            self.by_hand.pop(name, None)
+        self.renames = {one: other for one, other in self.renames.items() if one not in gone}
+        self.renamed = {one: left for one, to in self.renamed.items() if one not in gone and (left := to - gone)}
+
     def contact_of(self, user: str) -> tuple[str, list[str]]:
         """The contact that an identity is linked to, or the candidates when several match."""
+        names = self.names(user)
         chosen = ""
         refused: set[str] = set()
-        for choice, contact_id in self.by_hand.get(user, []):
+        for _, choice, named in sorted(made for name in names for made in self.by_hand.get(name, [])):
+            contact_id = self.contact(named)
             chosen = contact_id if choice == "link" else ""
             (refused.discard if choice == "link" else refused.add)(contact_id)
         if chosen in self.contacts:
@@ -96,13 +160,15 @@ class Reference:
             event
             for visit in self.visits.values()
             for event in visit.values()
-            if event.name == "SignIn" and event.user == user and not self._is_erased(event)
+            if event.name == "SignIn" and event.user in names and not (event.is_of_staff or self._is_erased(event))
         ]
         said = {key: e.data[key] for e in sorted(signs) for key in ("email", "phone", "firstName") if key in e.data}
-        email = said.get("email", user if "@" in user and signs else None)
+        addresses = [event.user for event in sorted(signs) if "@" in event.user]
+        email = said.get("email", addresses[-1] if addresses else None)
         rules = [("emailAddresses", email), ("phoneNumbers", said.get("phone")), ("firstName", said.get("firstName"))]
         for key, value in rules:
-            found = [c for c, has in sorted(self.contacts.items()) if value and c not in refused and value in has[key]]
+            matching = {self.contact(c) for c, has in self.contacts.items() if value and value in has[key]}
+            found = sorted(matching - refused)
             if found:
                 return (found[0], []) if len(found) == 1 else ("", found)
         return "", []

@@ -16,7 +16,7 @@ class ScriptedRedis:
     """Answers each command by its name, else with OK, and remembers the names."""
 
     def __init__(self, answers: Mapping[str, bytes]) -> None:
-        self._answers = answers
+        self.answers = dict(answers)
         self.asked: list[str] = []
         self.url = ""
 
@@ -28,7 +28,7 @@ class ScriptedRedis:
                 size = int((await reader.readline())[1:])
                 words.append((await reader.readexactly(size + 2))[:-2].decode())
             self.asked.append(words[0].upper())
-            writer.write(self._answers.get(words[0].upper(), OK))
+            writer.write(self.answers.get(words[0].upper(), OK))
         writer.close()
 
 

@@ -7,9 +7,11 @@ FOOTFALL_MUTUAL_TLS=1 lets it serve HTTPS, and gRPC by mutual TLS alone.
 import os
 import re
 import secrets
+import shutil
 import signal
 import ssl
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -37,6 +39,7 @@ from deploy.embedded import (
 from tests.tools.ports import free_ports
 from tests.tools.stores import cluster_member, form_cluster, running_nodes
 
+Store = Literal["valkey", "mongo"]
 Program = Literal["valkey", "mongo", "collector", "identity", "history", "gateway"]
 PROGRAMS: tuple[Program, ...] = get_args(Program)
 
@@ -152,11 +155,25 @@ class Suite:
         """Stop a program in order and keep it stopped; returns when it has ended."""
         self._call("stopProcess", _full_name(program))
 
-    def start(self, program: Program) -> None:
-        """Start a program that was stopped; returns when it has run for a second, ready or not."""
-        self._call("startProcess", _full_name(program))
+    def start(self, program: Program, *, waits: bool = True) -> None:
+        """Start a program that was stopped; returns when it has run for a second, ready or not, if it waits."""
+        self._call("startProcess", _full_name(program), waits)
 
-    def _call(self, method: str, *arguments: str) -> Any:
+    def snapshot(self, store: Store) -> Path:
+        """Copy the data of a running store, as a power failure at this moment would leave them; see `restore`."""
+        copy = Path(tempfile.mkdtemp(prefix=f"{store}-", dir=self.data_dir))
+        with self.frozen(store):
+            shutil.copytree(self.data_dir / store, copy, dirs_exist_ok=True)
+        return copy
+
+    def restore(self, store: Store, snapshot: Path) -> None:
+        """Replace the data of a store by an earlier snapshot. The other programs run on."""
+        self.stop(store)
+        shutil.rmtree(self.data_dir / store)
+        shutil.copytree(snapshot, self.data_dir / store)
+        self.start(store)
+
+    def _call(self, method: str, *arguments: str | bool) -> Any:
         transport = SupervisorTransport(
             "owner", "the-mode-of-the-socket-is-the-lock", f"unix://{self.data_dir / 'sock'}"
         )

@@ -55,11 +55,16 @@ async def live_state(http: httpx.AsyncClient, visit_id: str, **headers: str) -> 
     return await eventually(found)
 
 
-def random_visit(chance: random.Random, known: Sequence[str] = PEOPLE, *, longest: int = 24) -> list[Event]:
-    """The events of one visit in order: pages and clicks, among them people signing in and out as they like."""
+def random_visit(
+    chance: random.Random, known: Sequence[str] = PEOPLE, *, longest: int = 24, age_ms: int = 3_600_000
+) -> list[Event]:
+    """The events of one visit in order: pages and clicks, among them people signing in and out as they like.
+
+    It began `age_ms` ago.
+    """
     visit_id = str(uuid.uuid4())  # of no seed: tests with the same one share suites
     people = chance.sample(known, chance.randint(1, 3))
-    at_ms = now_ms() - 3_600_000
+    at_ms = now_ms() - age_ms
     events = [event("VisitStarted", visit_id, at_ms)]
     for _ in range(chance.randint(2, longest)):
         # Now and then two events in the same millisecond, so that the event id decides.

@@ -10,6 +10,9 @@ from footfall.event.v1.event_pb2 import Event, EventBatch, EventContext
 from footfall_collector.admission import DAY_MS, Admission, event_time
 from footfall_collector.redact import Redactor
 from footfall_collector.sites import Sites
+from footfall_eventlog.identity_policy import IdentityPolicy
+from footfall_eventlog.placeholders import PLACEHOLDERS_VERSION
+from footfall_eventlog.staff import StaffRules
 from footfall_timeline import page_id, user_agent_id
 from hypothesis import given
 from hypothesis import strategies as st
@@ -128,7 +131,7 @@ class TestIdentification:
         assert event.transition == event_pb2.TRANSITION_KIND_SIGN_OUT
         assert (event.identity_id, event.assurance, event.assurance_reason) == ("", 0, "")
 
-    @pytest.mark.parametrize("user_id", ["", "x" * 513, None, True, 1.5, [], {}, 10**512, -(10**512)])
+    @pytest.mark.parametrize("user_id", ["x" * 513, True, 1.5, [], {}, 10**512, -(10**512)])
     @pytest.mark.parametrize("name", ["SignIn", "UserInfo"])
     def test_a_user_id_is_a_string_of_1_to_512_characters_or_an_integer(self, name: str, user_id: Any) -> None:
         assert rejected(message(name, {"userID": user_id}, timestamp_ms=NOW)) == "invalid_user_id"
@@ -138,11 +141,35 @@ class TestIdentification:
         assert rejected(message(name, timestamp_ms=NOW)) == "invalid_user_id"
         assert rejected(message(name, {"name": "Dana"}, timestamp_ms=NOW)) == "invalid_user_id"
 
+    @pytest.mark.parametrize(
+        ("data", "reason"),
+        [
+            ({"userID": ""}, event_pb2.IGNORED_REASON_BLANK),
+            ({"userID": None}, event_pb2.IGNORED_REASON_BLANK),
+            ({"userId": "", "email": " \u200b"}, event_pb2.IGNORED_REASON_BLANK),
+            ({"userID": 0}, event_pb2.IGNORED_REASON_PLACEHOLDER),
+            ({"userID": "Undefined ", "email": "dana@example.com"}, event_pb2.IGNORED_REASON_PLACEHOLDER),
+            ({"email": "{{email}}"}, event_pb2.IGNORED_REASON_TEMPLATE),
+        ],
+    )
+    @pytest.mark.parametrize("name", ["SignIn", "UserInfo"])
+    def test_a_user_id_that_names_no_person_is_ignored(self, name: str, data: Any, reason: int) -> None:
+        event = admitted(message(name, data, timestamp_ms=NOW))
+        assert (event.ignored_reason, event.policy_version) == (reason, PLACEHOLDERS_VERSION)
+        assert (event.transition, event.identity_id, event.assurance, event.assurance_reason) == (0, "", 0, "")
+        assert json.loads(event.data_json) == data
+
+    @pytest.mark.parametrize("name", ["SignIn", "UserInfo"])
+    def test_attributes_of_no_person_are_named(self, name: str) -> None:
+        data = {"userID": "dana", "mail": "test@test.com", "tel": "000-000 0000", "firstName": "None", "size": "none"}
+        event = admitted(message(name, data, timestamp_ms=NOW))
+        assert (event.identity_id, [*event.ignored_keys]) == ("dana", ["mail", "tel", "firstName"])
+
     @pytest.mark.parametrize("user_id", ["x" * 512, "ü/#% \x00", "42"])
     def test_a_user_id_is_kept_as_spelled(self, user_id: str) -> None:
         assert admitted(message("SignIn", {"userID": user_id}, timestamp_ms=NOW)).identity_id == user_id
 
-    @pytest.mark.parametrize("number", [0, 42, -7, 2**70])
+    @pytest.mark.parametrize("number", [10, 42, -7, 2**70])
     def test_an_integer_is_taken_as_its_decimal_text_and_stays_a_number_in_the_data(self, number: int) -> None:
         event = admitted(message("SignIn", {"userID": number}, timestamp_ms=NOW))
         assert event.identity_id == str(number)
@@ -185,7 +212,8 @@ class TestIdentification:
         assert rejected(message("SignIn", sent, timestamp_ms=NOW)) == "invalid_user_id"
 
     def test_which_keys_name_users_is_a_setting(self) -> None:
-        rules = Admission(Sites(), Redactor(), max_event_age_ms=7 * DAY_MS, user_id_keys=["customerId", "login"])
+        policy = IdentityPolicy(user_id_keys=["customerId", "login"])
+        rules = Admission(Sites(), Redactor(), max_event_age_ms=7 * DAY_MS, policy_of=policy.of_site)
         data = ({"login": "dana"}, {"login": "dana", "customerId": 7}, {"userID": "dana", "email": "d@b.de"})
         sent = batch(*(message("SignIn", each, timestamp_ms=NOW) for each in data))
         [(position, outcome)] = rules.admit(sent, NOW).items()
@@ -218,13 +246,43 @@ class TestIdentification:
             "proven_json": b'{"email":"bob@mail.example"}',
             "token_id": "a" * 16,
             "browser_visit_id": "x",
+            "ignored_reason": event_pb2.IGNORED_REASON_BLANK,
+            "policy_version": "x",
+            "ignored_keys": ["email"],
             "received_time_ms": 1,
+            "staff_reason": event_pb2.STAFF_REASON_KEY,
         }
         assert forged.keys() == {field.name for field in Event.DESCRIPTOR.fields if field.number >= 20}
         honest = message(name, {"userID": "dana"}, timestamp_ms=NOW)
         sent = Event.FromString(honest.SerializeToString())
         sent.MergeFrom(Event(**forged))
         assert admitted(sent, user_agent="") == admitted(honest, user_agent="")
+
+
+class TestStaff:
+    RULES = StaffRules(["desk"], ["10.20.0.0/16"])
+
+    @pytest.mark.parametrize(
+        ("site", "address", "staff", "reason"),
+        [
+            ("shop", "10.21.0.1", False, event_pb2.STAFF_REASON_UNSPECIFIED),
+            ("shop", "10.20.0.1", False, event_pb2.STAFF_REASON_ADDRESS),
+            ("desk", "10.21.0.1", False, event_pb2.STAFF_REASON_SITE),
+            ("shop", "", True, event_pb2.STAFF_REASON_KEY),
+        ],
+    )
+    @pytest.mark.parametrize("name", ["PageEntered", "SignIn"])
+    def test_site_address_or_key_mark_an_event(
+        self, name: str, site: str, address: str, staff: bool, reason: int
+    ) -> None:
+        rules = Admission(Sites(), Redactor(), max_event_age_ms=7 * DAY_MS, staff_rules=lambda: self.RULES)
+        request = context(received_time_ms=NOW, address=address, staff=staff)
+        sent = batch(message(name, {"userID": "dana"}, timestamp_ms=NOW, site=site), contexts=[request])
+        assert rules.admit(sent, NOW) == {}
+        assert sent.events[0].staff_reason == reason
+        assert not sent.contexts[0].staff
+        if name == "SignIn":
+            assert sent.events[0].identity_id == "dana"
 
 
 class TestDerivedIds:
@@ -325,7 +383,7 @@ def test_an_event_whose_admission_fails_is_rejected_alone() -> None:
     )
     assert [event.category for event in sent.events] == ["shop", "", "", "shop"]
     event = "an event cannot be processed; it is rejected"
-    assert lines == [{"event": event, "log_level": "error", "exc_info": True, "suppressed": 0}]
+    assert [(line["event"], line["log_level"], line["error"]) for line in lines] == [(event, "error", "RecursionError")]
 
 
 @given(st.lists(events, min_size=1, max_size=6), contexts)

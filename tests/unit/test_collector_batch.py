@@ -17,8 +17,6 @@ from tests.tools.later import knows_later, later
         (EventBatch(), "batch.events"),
         (batch(*(message() for _ in range(1_001))), "batch.events"),
         (batch(*(message(data={"text": "x" * 60_000}) for _ in range(18))), "batch.events"),
-        (batch(message(context_index=1)), "batch.events.context_index"),
-        (EventBatch(events=[message()]), "batch.events.context_index"),
         (batch(message(), contexts=[context(received_time_ms=1)]), "batch.contexts.received_time_ms"),
         (batch(message(), contexts=[context(received_time_ms=-1)]), "batch.contexts.received_time_ms"),
         (batch(message(), contexts=[context(received_time_ms=10**13)]), "batch.contexts.received_time_ms"),

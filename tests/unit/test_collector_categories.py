@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from footfall_collector import categories
+from footfall_collector import watched_file
 from footfall_collector.admission import DAY_MS, Admission
 from footfall_collector.categories import (
     MAX_PATTERN_LENGTH,
@@ -177,7 +177,7 @@ async def watched(rules: CategoriesFile) -> AsyncIterator[None]:
 async def test_a_valid_change_is_loaded_and_an_invalid_one_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(categories, "CHECK_INTERVAL_S", 0.01)
+    monkeypatch.setattr(watched_file, "CHECK_INTERVAL_S", 0.01)
     event, file = message(url="x"), written(tmp_path, category("first", "in = 'url', text = 'x'"))
     rules = CategoriesFile(file)
     with capture_logs() as lines:

@@ -255,6 +255,19 @@ def test_without_user_id_and_valid_token_nothing_is_proven(bad: Any, reason: str
     assert (event.transition, event.assurance) == (event_pb2.TRANSITION_KIND_USER_INFO, event_pb2.ASSURANCE_CLAIMED)
 
 
+@pytest.mark.parametrize("key", ["userID", "username"])
+def test_a_signed_placeholder_identifies_no_person(key: str) -> None:
+    event = signed_in(token(sub="undefined", email="test@test.com", email_verified=True), "undefined", key=key)
+    assert event.ignored_reason == event_pb2.IGNORED_REASON_PLACEHOLDER
+    assert (event.transition, event.identity_id, event.assurance) == (0, "", 0)
+    assert (event.assurance_reason, event.proven_json, event.token_id) == ("", b"", "")
+
+
+def test_signed_attributes_of_no_person_are_named() -> None:
+    event = signed_in(token(email="test@test.com", email_verified=True, phone_number="+49301234567"), "dana")
+    assert (event.identity_id, [*event.ignored_keys]) == ("dana", ["email"])
+
+
 def test_without_a_key_a_sign_in_is_trusted_and_its_token_ignored() -> None:
     for given in (None, token(), "rubbish"):
         event = signed_in(given, site="blog")

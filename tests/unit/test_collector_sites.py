@@ -100,6 +100,14 @@ def test_robots_are_refused_by_the_sites_that_want_it() -> None:
     }
 
 
+def test_an_event_without_a_context_is_rejected_alone() -> None:
+    admission = Admission(Sites.load(None), Redactor(), max_event_age_ms=DAY_MS)
+    rejections = admission.admit(batch(message(), message(context_index=1), message()), 0)
+    assert [*rejections] == [1]
+    assert rejections[1].reason == collector.REJECT_REASON_MALFORMED
+    assert rejections[1].message.startswith("context_index: must ")
+
+
 def test_the_stored_visit_id_is_specific_to_the_group_of_the_site() -> None:
     sites, groups = Sites([Site("shop"), Site("help"), Site("bank")]), {"shop": "shop", "help": "shop", "bank": "bank"}
     admission = Admission(sites, Redactor(), max_event_age_ms=DAY_MS, site_groups=SiteGroups(groups))

@@ -5,11 +5,13 @@ from typing import Final
 import pytest
 from footfall.event.v1.event_pb2 import AssuranceReason
 from footfall.history.v1.visit_pb2 import TransitionRule
+from footfall.identity.v1 import contact_pb2
 from footfall.identity.v1.contact_pb2 import LinkAttribute
 from footfall_collector.admission import _UNPROVEN
 from footfall_collector.sign_in_token import TokenVerdict
 from footfall_history.queries.resources import RULE_CODES
 from footfall_history.storage import assurance_reason_code, stored_event
+from footfall_identity.contact_record import ContactResult
 from footfall_identity.matching import ATTRIBUTES
 from footfall_identity.messages import ATTRIBUTE_CODES
 
@@ -20,6 +22,13 @@ REASONS: Final = {*map(str, TokenVerdict), *(reason for _, reason in _UNPROVEN.v
 def test_each_assurance_reason_has_a_code_and_each_code_a_reason() -> None:
     known = {name: number for name, number in AssuranceReason.items() if number}
     assert {f"ASSURANCE_REASON_{reason.upper()}": assurance_reason_code(reason) for reason in REASONS} == known
+
+
+def test_results_of_contacts_have_the_numbers_of_the_contract() -> None:
+    given = {f"CONTACT_RESULT_{result.name}": result for result in ContactResult if result.name != "REQUEST_ID_USED"}
+    assert given | {"CONTACT_RESULT_UNSPECIFIED": 0, "CONTACT_RESULT_INVALID": 5} == dict(
+        contact_pb2.ContactResult.items()
+    )
 
 
 @pytest.mark.parametrize("reason", sorted(REASONS))

@@ -1,6 +1,8 @@
 """The one tool the tests wait with."""
 
+import grpc
 import pytest
+from grpc.aio import AioRpcError, Metadata
 
 from tests.tools.eventually import eventually
 
@@ -28,3 +30,15 @@ async def test_what_never_holds_fails_with_its_own_words() -> None:
 
     with pytest.raises(AssertionError, match="nobody came"):
         await eventually(check, timeout=0.05)
+
+
+async def test_a_grpc_answer_means_not_yet_only_when_it_is_not_found() -> None:
+    answers = [grpc.StatusCode.INTERNAL, grpc.StatusCode.NOT_FOUND]
+
+    def check() -> None:
+        raise AioRpcError(answers.pop(), Metadata(), Metadata())
+
+    with pytest.raises(AioRpcError) as raised:
+        await eventually(check)
+    assert raised.value.code() is grpc.StatusCode.INTERNAL
+    assert not answers

@@ -89,6 +89,24 @@ async def test_with_a_free_slot_a_batch_waits_at_most_max_wait_ms() -> None:
     await batcher.close()
 
 
+async def test_without_a_batch_in_flight_an_item_waits_half_as_long_as_the_last_batch_took() -> None:
+    outlet = Outlet()
+    batcher: Batcher[str, str] = Batcher(outlet.send, WIDE)
+    first = batcher.submit("a", 1, 1)
+    await asyncio.sleep(0.4)
+    outlet.complete()
+    await first
+    loop = asyncio.get_running_loop()
+    waits_since = loop.time()
+    second = [batcher.submit("b", 1, 1)]
+    await turns()
+    second.append(batcher.submit("c", 1, 1))
+    outlet.complete()
+    await asyncio.gather(*second)
+    assert loop.time() - waits_since >= 0.19
+    assert outlet.batches == [["a"], ["b", "c"]]
+
+
 async def test_a_full_batch_does_not_wait() -> None:
     outlet = Outlet()
     batcher: Batcher[str, str] = Batcher(outlet.send, bounds(max_in_flight=2, max_batch_count=2))

@@ -1,12 +1,14 @@
 """Event resources become events as admission would have logged them, with the transitions that the source explains."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from footfall.event.v1 import event_pb2
 from footfall.event.v1.event_pb2 import Event
 from footfall_eventlog.admitted import transition_of
+from footfall_eventlog.identity_policy import IdentityPolicy
 from footfall_eventlog.site_groups import SiteGroups
 from footfall_history.importing.past_events import ExplainedTransition, PastVisit, TimedEvent, decode_event, to_batch
 from footfall_timeline import scoped_visit_id
@@ -22,13 +24,16 @@ NAMES = {
 
 
 PLAIN = PastVisit(VISIT)
+POLICY = IdentityPolicy()
 
 explained = ExplainedTransition.from_resource
 
 
-def made_of(name: str, data: Any, visit: PastVisit = PLAIN, site: str = "default", **more: Any) -> Event:
+def made_of(
+    name: str, data: Any, visit: PastVisit = PLAIN, site: str = "default", policy: IdentityPolicy = POLICY, **more: Any
+) -> Event:
     resource = {"eventID": EVENT, "visitID": VISIT, "eventName": name, "timestamp": 7, "data": data} | more
-    [event] = to_batch(visit, [TimedEvent(decode_event(json.dumps(resource).encode()), 5)], site, GROUPS).events
+    [event] = to_batch(visit, [TimedEvent(decode_event(json.dumps(resource).encode()), 5)], site, GROUPS, policy).events
     transition_of(event)  # fit to be stored
     return event
 
@@ -117,7 +122,7 @@ def test_assurance_is_that_of_the_source() -> None:
 )
 def test_data_are_kept_byte_for_byte_and_are_an_object(data: str, kept: str) -> None:
     text = f'{{"eventID":"{EVENT}","visitID":"{VISIT}","timestamp":7,"data":{data}}}'
-    [event] = to_batch(PLAIN, [TimedEvent(decode_event(text.encode()), 7)], "default", GROUPS).events
+    [event] = to_batch(PLAIN, [TimedEvent(decode_event(text.encode()), 7)], "default", GROUPS, POLICY).events
     assert event.data_json.decode() == kept
 
 
@@ -150,3 +155,36 @@ def test_a_visit_belongs_to_the_group_of_its_site() -> None:
 def test_malformed_records_are_refused(record: str) -> None:
     with pytest.raises((ValueError, RecursionError)):
         decode_event(record.encode())
+
+
+@pytest.mark.parametrize("name", ["SignIn", "UserInfo"])
+@pytest.mark.parametrize(
+    ("data", "visit", "reason"),
+    [
+        ({"userID": "Undefined"}, PLAIN, event_pb2.IGNORED_REASON_PLACEHOLDER),
+        ({"userID": "{{id}}"}, of("{{id}}"), event_pb2.IGNORED_REASON_TEMPLATE),
+        ({"userID": "null"}, of("null", as_=explained("sign_in.opens_session", "null", "claimed", "no_key")), 2),
+        ({"userID": "gast"}, of("dana", as_=explained("ignored", "dana", None, None)), 2),
+    ],
+)
+def test_a_user_id_that_names_no_person_is_ignored(name: str, data: Any, visit: PastVisit, reason: int) -> None:
+    event = made_of(name, data, visit)
+    assert (event.ignored_reason, event.transition, event.identity_id, event.assurance) == (reason, 0, "", 0)
+
+
+@pytest.mark.parametrize("name", ["SignIn", "UserInfo"])
+def test_attributes_of_no_person_are_named(name: str) -> None:
+    assert [*made_of(name, {"userID": "dana", "mail": "test@test.com"}).ignored_keys] == ["mail"]
+
+
+def test_the_keys_of_the_policy_name_the_user() -> None:
+    policy = IdentityPolicy(user_id_keys=["customerId"])
+    assert made_of("SignIn", {"customerId": "dana", "userID": "7"}, policy=policy).identity_id == "dana"
+
+
+def test_imported_events_of_a_site_of_staff_are_marked(tmp_path: Path) -> None:
+    (file := tmp_path / "policy.toml").write_text('version = "1"\n[[site]]\nname = "default"\nstaff = true')
+    for name in ("PageEntered", "SignIn"):
+        event = made_of(name, {"userID": "dana"}, policy=IdentityPolicy.load(file))
+        assert event.staff_reason == event_pb2.STAFF_REASON_SITE
+        assert made_of(name, {"userID": "dana"}).staff_reason == event_pb2.STAFF_REASON_UNSPECIFIED

@@ -6,11 +6,13 @@ from footfall_identity.identity_record import IdentityRecord
 from footfall_identity.link_decisions import (
     MAX_DECISIONS,
     linked_manually,
-    ruled_out_contacts,
+    manual_decisions,
     unlinked_manually,
     with_match_result,
 )
 from footfall_identity.matching import (
+    MAX_CANDIDATES,
+    Matches,
     MatchKey,
     MatchKeys,
     MatchResult,
@@ -38,8 +40,9 @@ def match_keys(at: int = 1, identity: str = "ann", **data: object) -> MatchKeys:
 
 
 def decide(of: MatchKeys, matches: dict[str, list[str]], **more: object) -> tuple[Status, Rule, str, tuple[str, ...]]:
-    given: dict[str, object] = {"by_hand": "", "ruled_out": set(), "existing": set()} | more
-    found = match_contact(of, matches=matches, **given)  # type: ignore[arg-type]
+    given: dict[str, object] = {"by_hand": "", "ruled_out": set(), "known": {}} | more
+    found_by_key = {key: Matches(tuple(sorted(contact_ids)), len(contact_ids)) for key, contact_ids in matches.items()}
+    found = match_contact(of, matches=found_by_key, **given)  # type: ignore[arg-type]
     return found.status, found.rule, found.contact_id, found.candidates
 
 
@@ -85,8 +88,21 @@ def test_a_national_number_needs_a_region() -> None:
     assert phone_key("030 1234567", None) == ""
 
 
-def test_only_sign_ins_give_match_keys() -> None:
-    assert match_keys_of(Event(), transition(1, "ann@b.de", Kind.USER_INFO), {"email": "ann@b.de"}, None) == MatchKeys()
+def recognized(identity: str, **data: object) -> MatchKeys:
+    return match_keys_of(Event(), transition(1, identity, Kind.USER_INFO), data, None)
+
+
+def test_a_user_info_never_links_but_names_candidates() -> None:
+    contacts = {"email:a@b.de": ["c2", "c1"]}
+    for of in (recognized("ann", email="A@b.de"), recognized("a@b.de"), recognized("x@b.de", email="a@b.de")):
+        assert of.ranked() == []
+        assert of.assurance == 0
+        assert decide(of, contacts) == (Status.UNLINKED, Rule.EMAIL_ADDRESS, "", ("c1", "c2"))
+        assert decide(of, contacts, ruled_out={"c1", "c2"}) == (Status.UNLINKED, Rule.NONE, "", ())
+        assert decide(of, {}) == (Status.UNLINKED, Rule.NONE, "", ())
+    both = recognized("ann", email="a@b.de").merged(match_keys(email="c@d.de"))
+    assert decide(both, contacts | {"email:c@d.de": ["c3"]}) == (Status.LINKED, Rule.EMAIL_ADDRESS, "c3", ())
+    assert recognized("ann", phone="+49301234567", firstName="Ann", lastName="Lee") == MatchKeys()
 
 
 def test_the_user_id_stands_in_for_an_address_that_is_not_given() -> None:
@@ -120,10 +136,18 @@ def test_rules_are_tried_in_order_and_the_first_that_finds_any_decides() -> None
 def test_a_manual_link_wins_while_the_contact_exists() -> None:
     of = match_keys(email="a@b.de")
     matches = {"email:a@b.de": ["c1"]}
-    assert decide(of, matches, by_hand="c2", existing={"c2"}) == (Status.LINKED, Rule.MANUAL, "c2", ())
+    assert decide(of, matches, by_hand="c2", known={"c2": ()}) == (Status.LINKED, Rule.MANUAL, "c2", ())
     assert decide(of, matches, by_hand="c2") == (Status.LINKED, Rule.EMAIL_ADDRESS, "c1", ())
     assert decide(of, matches, ruled_out={"c1"}) == (Status.UNLINKED, Rule.NONE, "", ())
     assert decide(of, {"email:a@b.de": ["c1", "c2"]}, ruled_out={"c1"}) == (Status.LINKED, Rule.EMAIL_ADDRESS, "c2", ())
+
+
+def test_contacts_that_are_ruled_out_are_no_candidates_and_do_not_count() -> None:
+    key = "email:a@b.de"
+    ids = [f"c{number:02}" for number in range(MAX_CANDIDATES + 2)]
+    given = {"by_hand": "", "ruled_out": {"c00", "c70", "d"}, "known": {"c00": [key], "c70": [key], "d": []}}
+    found = match_contact(match_keys(email="a@b.de"), matches={key: Matches(tuple(ids), 80)}, **given)  # type: ignore[arg-type]
+    assert (found.candidates, found.candidate_count) == (tuple(ids[1 : MAX_CANDIDATES + 1]), 78)
 
 
 def test_a_contact_is_found_by_every_address_it_has() -> None:
@@ -148,16 +172,16 @@ class TestDecisions:
 
     def test_unlinking_rules_a_contact_out_until_it_is_chosen(self) -> None:
         unlinked = unlinked_manually(with_match_result(self.ANN, self.LINKED, 1), "agent", 2)
-        assert (unlinked.contact_id, ruled_out_contacts(unlinked), unlinked.is_due) == ("", {"c1"}, True)
+        assert (unlinked.contact_id, manual_decisions([unlinked]).ruled_out, unlinked.is_due) == ("", {"c1"}, True)
         assert unlinked_manually(unlinked, "agent", 3) == unlinked
         chosen = linked_manually(unlinked, "c1", "agent", 4)
-        assert (chosen.contact_id, chosen.by_hand, ruled_out_contacts(chosen)) == ("c1", "c1", set())
+        assert (chosen.contact_id, chosen.by_hand, manual_decisions([chosen]).ruled_out) == ("c1", "c1", set())
         assert linked_manually(chosen, "c1", "other", 5) == chosen
 
     def test_a_manual_link_returns_with_its_contact_and_names_its_actor(self) -> None:
         chosen = linked_manually(self.ANN, "c1", "agent", 1)
         back = with_match_result(
-            with_match_result(chosen, self.NONE, 2), MatchResult(Status.LINKED, Rule.MANUAL, "c1"), 3
+            with_match_result(chosen, self.NONE, 2), MatchResult(Status.LINKED, Rule.MANUAL, "c1"), 3, "agent"
         )
         assert [(d.contact_id, d.actor) for d in back.decisions] == [("c1", "agent"), ("", "rule"), ("c1", "agent")]
         assert back.by_hand == "c1"

@@ -6,23 +6,27 @@ from itertools import permutations
 from typing import Any
 
 import pytest
+from footfall.event.v1.event_pb2 import STAFF_REASON_SITE
 from footfall_eventlog.admitted import transition_of
 from footfall_identity.identity_record import (
     IdentityMention,
     IdentityRecord,
     ProfileValue,
     Source,
+    VisitStatus,
     best_values,
     erased,
     with_mentions,
+    without_lost_revisions,
 )
-from footfall_identity.matching import Rule
+from footfall_identity.matching import MatchKeys, Rule
 from footfall_identity.settings import IdentitySettings
 from footfall_servicekit.settings import load
 from footfall_timeline import Assurance, Kind
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import convert
+from msgspec.structs import replace
 
 from tests.tools.identity import ATTRIBUTE_NAMES, admitted
 
@@ -31,10 +35,10 @@ ANN = IdentityRecord(identity_id="ann")
 
 
 def mention(
-    at_ms: int, said: dict[str, Any], proven: dict[str, Any] | None = None, kind: Kind = Kind.SIGN_IN
+    at_ms: int, said: dict[str, Any], proven: dict[str, Any] | None = None, kind: Kind = Kind.SIGN_IN, **fields: Any
 ) -> IdentityMention:
     """Return an event that names ann; with `proven` (claims of its token) a proven SignIn."""
-    fields: dict[str, Any] = {"event_id": f"00000000-0000-4000-8000-{at_ms:012d}", "transition": kind.value}
+    fields |= {"event_id": f"00000000-0000-4000-8000-{at_ms:012d}", "transition": kind.value}
     if proven is not None:
         fields |= {"assurance": Assurance.PROVEN.value, "proven_json": json.dumps(proven).encode()}
     event = admitted("SignIn", VISIT, at_ms, "ann", data=said, **fields)
@@ -80,6 +84,15 @@ def test_claims_of_a_token_are_matched_and_are_in_the_profile() -> None:
         Rule.NAME: "name:ann\tpoe",
     }
     assert {match_key.assurance for _, match_key in record.match_keys.ranked()} == {Assurance.PROVEN}
+
+
+@pytest.mark.parametrize("kind", [Kind.SIGN_IN, Kind.USER_INFO])
+def test_what_staff_say_of_a_person_is_no_evidence_in_any_order(kind: Kind) -> None:
+    own = mention(1, {"email": "ann@mail.example"}, kind=kind)
+    by_agent = mention(2, BOB, kind=kind, staff_reason=STAFF_REASON_SITE)
+    assert of(by_agent).match_keys == MatchKeys()
+    for order in permutations([own, by_agent]):
+        assert of(*order).match_keys == of(own).match_keys
 
 
 @pytest.mark.parametrize(
@@ -172,7 +185,8 @@ def test_erasing_removes_proven_values_and_keeps_later_ones() -> None:
     record = of(mention(1, {"location": "Berlin"}, {"email": "ann@mail.example"}), mention(9, {"sku": "A"}))
     later = erased(record, 5)
     assert (profile(later), keys(later), later.first_ms) == ({"sku": "A"}, {}, 9)
-    assert erased(record, 9).is_blank
+    assert erased(record, 9).left_keys == record.keys, "it is counted once more who gives them"
+    assert replace(erased(record, 9), left_keys=()).is_blank
 
 
 def test_a_profile_value_without_a_source_is_claimed() -> None:
@@ -228,3 +242,26 @@ def test_a_record_does_not_depend_on_the_order_of_arrival(
         record = with_mentions(record, [one], ())
     expected = of(*arrived)
     assert (record.profile, record.match_keys, record.keys) == (expected.profile, expected.match_keys, expected.keys)
+
+
+def test_a_status_by_a_revision_that_was_lost_gives_way_to_that_of_the_visit_now() -> None:
+    signed_in = with_mentions(ANN, [mention(1, {})], [VisitStatus(VISIT, 5, "ann")])
+    signed_out = [VisitStatus(VISIT, 2, "")]
+    assert with_mentions(signed_in, [], signed_out) == signed_in
+    again = without_lost_revisions(signed_in, {VISIT: 2})
+    after = with_mentions(again, [], signed_out)
+    assert after.newest
+    assert not after.newest.is_signed_in
+    assert not after.by_site[0].newest.is_signed_in
+    assert without_lost_revisions(after, {VISIT: 2}) == after
+    assert without_lost_revisions(signed_in, {VISIT: 5}) == signed_in
+
+
+def test_attributes_of_no_person_stay_in_the_profile_and_link_no_contact() -> None:
+    said = {"email": "test@test.com", "mail": "ann@mail.example", "phone": "+490000000000"}
+    ignored = ["email", "phone"]
+    record = of(mention(1, said, ignored_keys=ignored))
+    assert keys(record) == {Rule.EMAIL_ADDRESS: "email:ann@mail.example"}
+    assert profile(record)["email"] == "test@test.com"
+    proven = {"email": "test@test.com", "phone_number": "+493012345"}
+    assert keys(of(mention(1, BOB, proven, ignored_keys=ignored))) == {Rule.PHONE_NUMBER: "phone:+493012345"}

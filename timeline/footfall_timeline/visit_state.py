@@ -1,5 +1,6 @@
 """The state of a visit, computed from its timeline: attributions, sessions and associations."""
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import IntEnum, StrEnum
@@ -19,7 +20,10 @@ class State(IntEnum):
 
 
 class Rule(StrEnum):
-    """The rule that decided what a transition changed: one row of the transition table in `_step`."""
+    """The rule that decided what a transition changed: one row of the transition table in `_step`.
+
+    IGNORED is that of events which are no transitions, because their user id names no person.
+    """
 
     USER_INFO_RECOGNIZES = "user_info.recognizes"
     USER_INFO_SAME_IDENTITY = "user_info.same_identity"
@@ -31,6 +35,7 @@ class Rule(StrEnum):
     SIGN_OUT_CLOSES_SESSION = "sign_out.closes_session"
     SIGN_OUT_WITHOUT_SESSION = "sign_out.without_session"
     ERASED = "erased"
+    IGNORED = "ignored"
 
 
 EFFECTS = {
@@ -48,6 +53,7 @@ EFFECTS = {
     "active one.",
     Rule.SIGN_OUT_WITHOUT_SESSION: "Nothing changes: no identity is signed in.",
     Rule.ERASED: "It named a person who has been erased. A session open until then closes if this was a SignIn.",
+    Rule.IGNORED: "Nothing changes: its user id names no person. It is not part of the timeline.",
 }
 """What a transition changes under each rule, and what it leaves and why, in words."""
 
@@ -133,6 +139,13 @@ class VisitState:
                 # Keys have one length, so key + "\0" is the smallest string after this event.
                 yield AttributionRange(key, key + "\0", step.own)
                 yield AttributionRange(key + "\0", stop, step.after)
+
+    def ignored_step(self, event_time_ms: int, event_id: str, kind: Kind) -> Step:
+        """The step of an event that is no transition because its user id names no person: it changes nothing."""
+        transition = Transition(event_time_ms, event_id, kind, Assurance.NONE, "")
+        position = bisect_left(self._keys, transition.order_key)
+        attribution = self.steps[position - 1].after if position else ANONYMOUS
+        return Step(transition, Rule.IGNORED, attribution, attribution, attribution)
 
     @cached_property
     def sessions(self) -> list[Session]:

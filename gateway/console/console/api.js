@@ -1,5 +1,7 @@
 // Requests to the API. A response becomes JSON, or a Problem.
 
+const TIMEOUT_MS = 30000; // until an answer begins; longer than the gateway's own limits
+
 /** An error response. `status` is 0 without a response; `retryMs` is set by Retry-After. */
 export class Problem extends Error {
   constructor(status, message, retryMs) {
@@ -9,31 +11,27 @@ export class Problem extends Error {
   }
 }
 
-// In memory, not in sessionStorage: scripts of other pages of this origin cannot read it, and it ends with the page.
-// The price: users sign in again after a reload.
-let authorization;
-
-/** Use these credentials for requests. Without a user, the secret is an API key's token. */
-export function signIn(user, secret) {
-  const bytes = new TextEncoder().encode(`${user}:${secret}`);
-  authorization = user ? `Basic ${btoa(String.fromCharCode(...bytes))}` : `Bearer ${secret}`;
-}
-
-export function signOut() {
-  authorization = undefined;
-}
-
-/** Send a request, without the browser's own credentials. Throws a Problem unless the response is a 2xx. */
-export async function request(path, { method = 'GET', body, headers = {}, signal } = {}) {
-  const sent = { ...headers };
-  if (authorization) sent.Authorization = authorization;
+/**
+ * Send a request, signed in by the cookie of the session. Throws a Problem unless the response is a 2xx.
+ *
+ * The header makes the cookie count: pages of other origins cannot send it. `timeoutMs`: the most until the answer
+ * begins; 0: any time.
+ */
+export async function request(path, { method = 'GET', body, headers = {}, signal, timeoutMs = TIMEOUT_MS } = {}) {
+  const sent = { 'X-Footfall-Session': '1', ...headers };
   if (body !== undefined) sent['Content-Type'] = 'application/json';
+  const late = new AbortController();
+  const waiting = timeoutMs ? setTimeout(() => late.abort(), timeoutMs) : undefined;
+  const either = signal ? AbortSignal.any([signal, late.signal]) : late.signal;
   let response;
   try {
-    response = await fetch(path, { method, headers: sent, body: body && JSON.stringify(body), signal, credentials: 'omit' });
+    response = await fetch(path, { method, headers: sent, body: body && JSON.stringify(body), signal: either, credentials: 'same-origin', keepalive: method !== 'GET' });
   } catch (error) {
+    if (late.signal.aborted && !(signal && signal.aborted)) throw new Problem(0, `The gateway has not answered for ${timeoutMs / 1000} s.`);
     if (error.name === 'AbortError') throw error;
     throw new Problem(0, 'The gateway does not answer. Check the network connection.');
+  } finally {
+    clearTimeout(waiting);
   }
   if (response.ok) return response;
   const problem = await response.json().catch(() => ({}));
@@ -52,8 +50,11 @@ export function path(parts, ...ids) {
   return parts.reduce((made, part, number) => made + encodeURIComponent(ids[number - 1]) + part);
 }
 
-/** A query with the parameters that have a value. */
+/** A query with the parameters that have a value; a list repeats its parameter. */
 export function query(parameters) {
-  const given = new URLSearchParams(Object.entries(parameters).filter(([, value]) => value));
+  const given = new URLSearchParams();
+  for (const [name, values] of Object.entries(parameters)) {
+    for (const value of [values].flat().filter(Boolean)) given.append(name, value);
+  }
   return given.size ? `?${given}` : '';
 }

@@ -1,54 +1,144 @@
-// The console: sign-in, filters, the address and the live stream.
+// The console: sign-in, the address of each view, and the live stream.
 
-import { Problem, ask, signIn, signOut } from './api.js';
+import { liveAddress, viewAt, visitAddress, visitIdOf } from './addresses.js';
+import { STATES } from './dom.js';
+import { VisitorList } from './list.js';
 import { follow } from './live.js';
-import { element } from './dom.js';
+import { ContactNames } from './names.js';
+import { PersonView } from './person.js';
+import { QualityView } from './quality.js';
+import { Search } from './search.js';
+import { callerName, callerSites, hasSession, keepAlive, may, resume, signIn, signOut } from './session.js';
 import { VisitView } from './visit.js';
 import { Visitors } from './visitors.js';
 
 const part = (id) => document.getElementById(id);
-const filters = part('filters').elements;
 
-const visitors = new Visitors({
-  rows: part('visitors'),
-  count: part('count'),
-  empty: part('empty'),
-  open: (visitId) => { location.hash = visitId; },
-  sites: (names) => part('sites').replaceChildren(...names.map((value) => element('option', { value }))),
+const visitors = new Visitors({ changed: () => list.drawSoon() });
+const names = new ContactNames({ changed: () => list.drawSoon() });
+const list = new VisitorList({
+  visitors,
+  parts: {
+    totals: part('totals'), others: part('others'), form: part('filters'), rows: part('visitors'), held: part('held'), count: part('count'), more: part('more'), empty: part('empty'),
+  },
+  open: openVisit,
+  filtered: (filter) => go(isAt('visit') ? visitAddress(visit.visitId, filter) : liveAddress(filter), { replace: true }),
+  nameOf: (contactId) => names.of(contactId),
 });
 const visit = new VisitView(part('visit'), {
-  close: () => { location.hash = ''; },
-  open: (visitId) => { location.hash = visitId; },
+  close: () => go(liveAddress(visitors.filter)),
   changed: () => load(following.signal),
+  failed: problem,
+  rowOf: (visitId) => visitors.known.get(visitId),
+  named: (words) => isAt('visit') && entitle([words, visitors.known.get(visit.visitId)?.site].filter(Boolean).join(' · ')),
+  may,
 });
+const person = new PersonView(part('person'), {
+  close: () => go(liveAddress(visitors.filter)),
+  changed: () => load(following.signal),
+  failed: problem,
+  named: (words) => isAt('person') && entitle(words),
+  me: callerName,
+  may,
+});
+const search = new Search({ input: part('find'), found: part('found'), go, onSite: (text, most) => visitors.find(text, most) });
+const quality = new QualityView(part('quality'), { close: () => go(liveAddress(visitors.filter)) });
 
 let following = new AbortController();
 
-/** Show the list of visitors and follow the live stream, with the current filters. */
+/** Go to an address of the console, without loading the page again. */
+function go(address, { replace = false } = {}) {
+  if (replace) history.replaceState(null, '', address);
+  else history.pushState(null, '', address);
+  showView();
+}
+
+function openVisit(visitId) {
+  go(visitAddress(visitId, visitors.filter));
+}
+
+function isAt(view) {
+  return viewAt(location)?.view === view;
+}
+
+/** Show what the address names. */
+function showView() {
+  if (part('work').hidden) return;
+  const { view, id, filters } = viewAt(location) || {};
+  const visitId = view === 'visit' ? visitIdOf(id) : undefined;
+  const before = visit.visitId;
+  for (const name of ['live', 'quality']) part(`to-${name}`).setAttribute('aria-current', view === name ? 'page' : 'false');
+  notice(whyNothing(view, visitId));
+  if (filters) {
+    list.set(filters);
+    visitors.show(filters, following.signal).catch((error) => following.signal.aborted || problem(error.message));
+  }
+  const personId = view === 'person' ? id : '';
+  const isQuality = view === 'quality' && may('read');
+  document.body.classList.toggle('has-visit', Boolean(visitId));
+  document.body.classList.toggle('has-person', Boolean(personId));
+  list.mark(visitId);
+  entitle(visitId ? visitTitle(visitId) : personId || (view === 'live' ? liveTitle(filters) : isQuality ? 'Quality' : 'Not found'));
+  if ((visitId || '') !== (before || '')) visit.show(visitId || '');
+  if (personId !== (person.id || '')) person.show(personId);
+  if (isQuality === quality.root.hidden) quality.show(isQuality);
+  if (!visitId && !personId && !isQuality && before) list.focus(before);
+}
+
+/** Why there is nothing to see, as a sentence; empty: there is. */
+function whyNothing(view, visitId) {
+  if (!may('read')) return 'This key may not read. Sign out, and sign in with a key that has the scope “read”.';
+  if (view === 'visit' && !visitId) return 'This address names no visit: the id of a visit has 32 hexadecimal digits. Find the person or visit with the box above.';
+  return view ? '' : 'The console has no page at this address. Find a person or visit with the box above, or go to Live.';
+}
+
+function visitTitle(visitId) {
+  const known = visitors.known.get(visitId);
+  if (!known) return `Visit ${visitId.slice(0, 8)}`;
+  return `${(known.contactId && names.of(known.contactId)) || known.identityId || `Visitor ${visitId.slice(0, 8)}`} · ${known.site}`;
+}
+
+function liveTitle({ site, state, page }) {
+  return ['Live', site, STATES[state], page].filter(Boolean).join(' · ');
+}
+
+function entitle(words) {
+  document.title = `${words} · Footfall`;
+}
+
+/** Show the list of visitors and follow the live stream. */
 async function work() {
   following.abort();
   following = new AbortController();
   const { signal } = following;
-  visitors.filter = { state: filters.state.value, site: filters.site.value.trim() };
+  visitors.sites = callerSites();
   part('sign-in').hidden = true;
-  part('work').hidden = part('live').hidden = false;
+  for (const name of ['work', 'live', 'search', 'to-live', 'to-quality']) part(name).hidden = false;
+  part('caller').hidden = !hasSession();
+  part('caller').firstElementChild.textContent = callerName();
   say('', 'Connecting');
+  showView();
+  if (!may('read')) {
+    say('no', 'Not live');
+    return;
+  }
   try {
-    await follow(visitors.filter.site, signal, {
+    await follow(visitors.sites, signal, {
       live: (isNew) => {
         say('yes', 'Live');
         if (isNew) load(signal);
       },
       message: (kind, data) => {
         visitors.tell(kind, data);
-        visit.tell(kind === 'transition' ? data.visitor.visitId : data.event.visitID);
+        visit.tell(kind === 'transition' ? data.visitor.visitId : data.event.visitID, kind, data);
       },
+      quiet: (seconds) => say('old', `No news for ${seconds} s`),
       lost: (error, waitMs) => {
         if (waitMs) say('no', `Not live: ${error ? error.message : 'the stream has ended.'} Reconnecting in ${Math.ceil(waitMs / 1000)} s`);
       },
     });
   } catch (error) {
-    if (error.status === 401) leave(error.message);
+    if (error.status === 401) ended();
     else say('no', 'Not live'), problem(error.message);
   }
 }
@@ -58,7 +148,9 @@ async function load(signal) {
     await visitors.load(signal);
     problem('');
   } catch (error) {
-    if (!signal.aborted) problem(error.message);
+    if (signal.aborted) return;
+    if (error.status === 401) ended();
+    else problem(error.message);
   }
 }
 
@@ -71,66 +163,73 @@ function problem(text) {
   part('list-problem').textContent = text;
 }
 
+function notice(text) {
+  part('notice').hidden = !text;
+  part('notice').textContent = text;
+}
+
+/** Ask for credentials, and forget all that was shown. */
 function leave(message = '') {
   following.abort();
-  signOut();
   visit.show('');
+  person.show('');
+  quality.show(false);
   visitors.forget();
-  part('work').hidden = part('live').hidden = part('sign-out').hidden = true;
+  names.forget();
+  list.draw();
+  for (const name of ['work', 'live', 'search', 'to-live', 'to-quality', 'caller']) part(name).hidden = true;
   part('sign-in').hidden = false;
   part('sign-in-problem').textContent = message;
+  entitle('Sign in');
   part('sign-in-form').elements.user.focus();
+}
+
+function ended() {
+  if (!part('work').hidden) leave('The session has ended. Sign in again.');
 }
 
 async function enter(event) {
   event.preventDefault();
   const { user, secret } = event.target.elements;
   part('sign-in-problem').textContent = '';
-  signIn(user.value, secret.value);
   try {
-    await probe();
-    secret.value = '';
-    part('sign-out').hidden = false;
-    start();
+    await signIn(user.value, secret.value);
   } catch (error) {
-    signOut();
     part('sign-in-problem').textContent = error.status === 401 ? 'Unknown user, password or token.' : error.message;
     secret.select();
+    return;
   }
-}
-
-/** Check the credentials with a request. Throws a Problem. */
-async function probe() {
-  try {
-    await ask('/api/v1/visitors?page_size=1');
-  } catch (error) {
-    if (!(error instanceof Problem) || error.status !== 400) throw error; // 400: a valid key that must name a site
-  }
-}
-
-function start() {
+  secret.value = '';
   work();
-  showVisit();
 }
 
-function showVisit() {
-  const visitId = location.hash.slice(1);
-  const before = visit.visitId;
-  document.body.classList.toggle('has-visit', Boolean(visitId));
-  visitors.choose(visitId);
-  visit.show(visitId);
-  if (!visitId && before) visitors.focus(before);
+async function quit() {
+  await Promise.all([visit.undo.commit(), person.undo.commit()]); // after it nothing can be sent
+  const told = signOut().catch((error) => error);
+  leave();
+  const error = await told;
+  if (error) part('sign-in-problem').textContent = `You are not signed out at the gateway: ${error.message} Close the browser, or sign out again later.`;
+}
+
+/** Follow a link to a view without loading the page again. */
+function followLink(event) {
+  const link = event.target.closest('a[href]');
+  if (!link || event.defaultPrevented || event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+  if (link.target || link.download || link.origin !== location.origin || !viewAt(link) || part('work').hidden) return;
+  event.preventDefault();
+  if (link.href !== location.href) go(link.href);
 }
 
 part('sign-in-form').addEventListener('submit', enter);
-part('sign-out').addEventListener('click', () => leave());
-part('filters').addEventListener('change', work);
-part('filters').addEventListener('submit', (event) => event.preventDefault());
-addEventListener('hashchange', () => part('work').hidden || showVisit());
+part('sign-out').addEventListener('click', quit);
+document.addEventListener('click', followLink);
+addEventListener('popstate', showView);
+addEventListener('hashchange', showView);
+keepAlive(ended);
 
 try {
-  await probe(); // with GATEWAY_ALLOW_ANONYMOUS no sign-in is needed
-  start();
+  await resume(); // with GATEWAY_ALLOW_ANONYMOUS no sign-in is needed
+  work();
 } catch (error) {
   leave(error.status === 401 ? '' : error.message);
 }

@@ -1,250 +1,492 @@
-// The view of one visit: its identity with the evidence, its pages and events, and its contact, which can be changed.
+// The view of one visit: who it is and how sure that is, the page now, the visits before, the journey, the evidence,
+// and the contact, which can be changed. Each part is drawn when its answer comes, and says when it does not.
 
-import { Problem, ask, path, query } from './api.js';
-import { badge, duration, element, moment, place, shortened } from './dom.js';
+import { ask, path, query, request } from './api.js';
+import { personAddress, visitAddress } from './addresses.js';
+import { advice, assuranceWords, sessionAssurance, wayOf } from './certainty.js';
+import { ContactFinder, choices, contactsOf, nameOf } from './contacts.js';
+import { badge, counted, day, element, hasText, moment, place, shortened, span } from './dom.js';
+import { Journey } from './journey.js';
+import { linkTable } from './links.js';
+import { patchChildren } from './patch.js';
+import { Source, troubleOf } from './source.js';
+import { Undo } from './undo.js';
+import { earlierVisits } from './visits.js';
 
-const MOST_EVENTS = 1000; // the API's largest page
+const PAGE = 1000; // the API's largest page
+const MOST_PAGES = 10; // of events, until more are asked for
 const SETTLE_MS = 1500; // until history has stored an event of the live stream
+const OVERLAP_S = 60; // events of the last seconds are asked for again, because history may have stored them late
+const REFRESH_MS = 15000; // finds what the live stream has not reported
+const TICK_MS = 10000; // updates how long
+const SHOWN_BEFORE = 3;
 
 export class VisitView {
-  /** Calls `close()` to leave the visit, `open(visitId)` to show another, and `changed()` after a link has changed. */
-  constructor(root, { close, open, changed }) {
-    Object.assign(this, { root, close, open, changed });
-    root.addEventListener('keydown', (event) => {
-      if (event.key === 'Escape') close();
+  /**
+   * `close()`: leaves the visit. `changed()`: is called after a link has changed. `failed(words)`: after one could not be
+   * changed, when the visit is no longer shown. `rowOf(visitId)`: what the list knows of it. `may(scope)`: whether the
+   * user's credentials have a scope. `named(words)`: what the visit is called.
+   */
+  constructor(root, { close, changed, failed = () => {}, rowOf = () => undefined, may = () => true, named = () => {} }) {
+    Object.assign(this, { root, close, changed, failed, rowOf, may, named });
+    this.undo = new Undo({
+      failed: (problem) => this.say(`Not done: ${troubleOf(problem, 'identity')}`, true),
+      changed: () => this.decided(),
     });
+    root.addEventListener('keydown', (event) => {
+      if (event.key === 'Escape' && !hasText(event.target)) close();
+    });
+    root.addEventListener('click', (event) => this.act(event));
   }
 
   /** Show a visit; without an id hide the view. */
-  async show(visitId) {
+  show(visitId) {
+    this.undo.commit();
+    this.leaving?.abort();
+    clearInterval(this.ticking);
+    clearInterval(this.refreshing);
     clearTimeout(this.settling);
     this.settling = undefined;
-    this.leaving?.abort();
-    this.leaving = new AbortController();
     this.visitId = visitId;
     this.root.hidden = !visitId;
     this.root.replaceChildren();
     if (!visitId) return;
-    this.title = element('h2', { tabindex: '-1' }, 'Visit ', shortened(visitId, 36));
-    this.sections = Object.fromEntries(['now', 'contact', 'timeline', 'pages', 'events', 'person'].map((name) => [name, element('div', { class: name })]));
-    this.said = element('p', { class: 'said', role: 'status' });
-    this.root.append(
-      element('div', { class: 'bar' }, this.title, quiet('Close', () => this.close())),
-      this.said,
-      ...Object.values(this.sections),
-    );
+    this.leaving = new AbortController();
+    const row = this.rowOf(visitId);
+    this.visitor = row && { ...row, ...row.page };
+    this.readAt = this.nextEvents = undefined;
+    this.journey = new Journey(this.root);
+    this.finder = new ContactFinder();
+    this.build();
+    this.question();
+    this.journey.follow(this.visitor);
+    this.draw();
     this.title.focus();
-    await this.refresh();
+    this.ticking = setInterval(() => this.tick(), TICK_MS);
+    this.refreshing = setInterval(() => document.hidden || this.refresh(), REFRESH_MS);
   }
 
-  /** Take a message of the live stream: refresh the view once an event of this visit is stored. */
-  tell(visitId) {
-    if (visitId !== this.visitId) return;
-    this.settling ||= setTimeout(() => {
-      this.settling = undefined;
-      this.refresh();
-    }, SETTLE_MS);
+  build() {
+    this.title = element('h2', { tabindex: '-1' });
+    this.links = element('div', { class: 'actions' });
+    this.said = element('p', { class: 'said', role: 'status' });
+    const part = (name) => element('div', { class: name });
+    this.parts = Object.fromEntries(['sure', 'facts', 'decision', 'trouble', 'why', 'standing', 'technical'].map((name) => [name, part(name)]));
+    const fold = (words, ...content) => element('details', { class: 'fold' }, element('summary', {}, words), ...content);
+    this.whyWords = element('span', {});
+    this.finderPlace = element('div', { hidden: true }, this.finder.root);
+    this.root.append(
+      element('div', { class: 'bar' }, this.title, this.links),
+      this.parts.sure, this.parts.facts, this.parts.decision, this.said, this.undo.root,
+      this.parts.trouble,
+      this.journey.root,
+      fold(this.whyWords, this.parts.why),
+      fold('Contact and decisions', this.parts.standing, this.finderPlace),
+      fold('Technical', this.parts.technical),
+    );
   }
 
-  async refresh() {
-    const { visitId, leaving: { signal } } = this;
-    const turn = this.turn = {};
-    const of = (parts, ...ids) => ask(path(parts, ...ids), { signal }).catch(unlessMissing);
-    try {
-      const [visitor, explained, pages, events] = await Promise.all([
-        of(['/api/v1/visits/', '/visitor'], visitId),
-        of(['/api/v1/visits/', '/explain'], visitId),
-        of(['/server/data/visits/', '/pages'], visitId),
-        of(['/server/data/visits/', `/events${query({ page_size: MOST_EVENTS })}`], visitId),
-      ]);
-      const identityId = (visitor || explained || {}).identityId;
-      const links = identityId && await of(['/api/v1/identities/', '/links'], identityId);
-      const inForce = links && links.links.find(({ endTime }) => endTime === null);
-      const contactId = inForce && inForce.status === 'linked' ? inForce.contactId : undefined;
-      const person = contactId && await of(['/api/v1/contacts/', '/person'], contactId);
-      if (signal.aborted || turn !== this.turn) return;
-      this.fill('now', now(visitor, explained));
-      this.fill('timeline', timeline(explained));
-      this.fill('pages', pageTable(pages));
-      this.fill('events', eventTable(events));
-      this.fill('person', personPart(person, visitId, this.open));
-      // Not while the user types in it, unless the identity has changed.
-      if (identityId !== this.contactOf || !this.sections.contact.contains(document.activeElement)) {
-        this.contactOf = identityId;
-        this.fill('contact', this.contactPart(identityId, links, inForce));
-      }
-    } catch (problem) {
-      if (!signal.aborted) this.say(problem.message, true);
-    }
-  }
-
-  /** Draw a section again. Open details stay open and keep the focus. */
-  fill(name, children) {
-    const section = this.sections[name];
-    const keyed = (selector) => [...section.querySelectorAll(selector)].map((found) => found.dataset.key);
-    const open = new Set(keyed('details[open]'));
-    const [focused] = keyed('details:has(> summary:focus)');
-    section.replaceChildren(...children);
-    for (const details of section.querySelectorAll('details')) {
-      details.open = open.has(details.dataset.key);
-      if (details.dataset.key === focused) details.firstChild.focus();
-    }
-  }
-
-  say(text, isProblem = false) {
-    this.said.textContent = text;
-    this.said.classList.toggle('problem', isProblem);
-  }
-
-  contactPart(identityId, links, inForce) {
-    if (!identityId) return [element('h3', {}, 'Contact'), element('p', { class: 'soft' }, 'This visitor has no identity yet. Only an identity can be linked to a contact.')];
-    const input = element('input', { name: 'contact', required: true, autocomplete: 'off' });
-    const isLinked = inForce && inForce.status === 'linked';
-    const candidates = inForce && inForce.status === 'ambiguous' ? inForce.candidateContactIds : [];
-    const link = (contactId) => this.change(identityId, `Linked to ${contactId}.`, { method: 'PUT', body: { contactId } });
-    const unlink = () => this.change(identityId, 'Unlinked.', { method: 'DELETE' });
-    const send = (event) => {
-      event.preventDefault();
-      link(input.value.trim());
+  /** Ask everything that does not depend on another answer. */
+  question() {
+    const { signal } = this.leaving;
+    const draw = () => this.draw();
+    const source = (service, question, changed = draw) => new Source({ service, ask: question, changed, signal });
+    const get = (parts) => (id) => ask(path(parts, id), { signal });
+    this.sources = {
+      visitor: source('identity', get(['/api/v1/visits/', '/visitor']), () => this.met()),
+      explained: source('history', get(['/api/v1/visits/', '/explain']), () => this.explained()),
+      events: source('history', (id) => this.readEvents(id, signal)),
+      stored: source('history', get(['/server/data/visits/', '']), () => this.stored()),
+      browser: source('history', get(['/server/data/visits/', '/userAgent'])),
+      reported: source('history', get(['/api/v1/visits/', '/interactions']), () => this.reported()),
+      links: source('identity', get(['/api/v1/identities/', '/links']), () => this.linked()),
+      contact: source('identity', get(['/api/v1/contacts/', ''])),
+      candidates: source('identity', (ids) => contactsOf(JSON.parse(ids), signal)),
+      before: source('identity or history', (of) => earlierVisits(JSON.parse(of), signal), () => this.remembered()),
+      lastUsers: source('history', get(['/server/data/visits/', '/identities'])),
     };
+    for (const name of ['visitor', 'explained', 'events', 'stored', 'browser', 'reported']) this.sources[name].about(this.visitId);
+    this.depend();
+  }
+
+  /** Ask what depends on who the visitor is. */
+  depend() {
+    const { links, contact, candidates, before } = this.sources;
+    const { identityId, contactId, globalVisitId } = this.known;
+    links.about(identityId || undefined);
+    const { inForce } = this;
+    const linked = inForce ? inForce.status === 'linked' && inForce.contactId : contactId;
+    contact.about(linked || undefined);
+    const ids = inForce && inForce.status !== 'linked' ? inForce.candidateContactIds : [];
+    candidates.about(ids.length ? JSON.stringify(ids) : undefined);
+    const of = linked ? { contactId: linked } : identityId ? { identityId } : globalVisitId ? { globalVisitId } : undefined;
+    before.about(of && JSON.stringify(of));
+  }
+
+  /** What is known of the visitor: live, from the evidence, or from history. */
+  get known() {
+    const { explained, stored } = this.sources;
+    const past = explained.answer || {};
+    const known = { ...past, ...this.visitor };
+    return { ...known, globalVisitId: known.globalVisitId || (stored.answer && stored.answer.globalVisitID) };
+  }
+
+  get inForce() {
+    const { answer } = this.sources.links;
+    return answer && answer.links.find(({ endTime }) => endTime === null);
+  }
+
+  met() {
+    const { visitor: { answer }, explained, links } = this.sources;
+    const before = this.visitor;
+    if (answer) this.visitor = answer;
+    if (answer && before && ['state', 'identityId', 'sessionId'].some((key) => before[key] !== answer[key])) explained.load();
+    if (answer && before && before.contactStatus !== answer.contactStatus) links.load();
+    this.journey.follow(this.visitor);
+    this.depend();
+    this.draw();
+  }
+
+  explained() {
+    const { answer } = this.sources.explained;
+    if (answer) this.journey.explain(answer.transitions);
+    this.depend();
+    this.draw();
+  }
+
+  /** Of an anonymous visitor: ask who used the device in the visit before. */
+  remembered() {
+    const { before, lastUsers } = this.sources;
+    const last = this.known.identityId ? undefined : this.others.earlier[0];
+    lastUsers.about(before.answer && last && last.visitId);
+    this.draw();
+  }
+
+  /** The other visits of the person or device: those that began before this one, newest first, and how many later. */
+  get others() {
+    const { before: { answer }, stored } = this.sources;
+    const visits = answer ? answer.visits.filter(({ visitId }) => visitId !== this.visitId) : [];
+    const began = stored.answer ? stored.answer.startDate : Infinity;
+    const earlier = visits.filter(({ startDate }) => startDate <= began);
+    return { earlier, later: visits.length - earlier.length };
+  }
+
+  stored() {
+    this.depend(); // history knows the device of visits that are no longer live
+    this.remembered();
+  }
+
+  linked() {
+    this.depend();
+    this.draw();
+  }
+
+  reported() {
+    const { answer } = this.sources.reported;
+    if (answer) this.journey.report(answer.interactions);
+    this.draw();
+  }
+
+  /** Read the events: first all of them, later those received since. */
+  async readEvents(visitId, signal) {
+    const askedAt = Date.now();
+    const since = this.readAt ? { age: Math.ceil((askedAt - this.readAt) / 1000) + OVERLAP_S } : {};
+    let start = this.nextEvents && !this.readAt ? this.nextEvents : '';
+    for (let read = 0; read < MOST_PAGES; read += 1) {
+      const response = await request(path(['/server/data/visits/', '/events'], visitId) + query({ page_size: PAGE, page_start: start, ...since }), { signal });
+      if (response.status === 204) break;
+      this.journey.add(await response.json(), Boolean(this.readAt));
+      start = response.headers.get('Paging-Next') || '';
+      if (!start) break;
+    }
+    if (!this.readAt) this.nextEvents = start;
+    this.readAt = askedAt;
+    return { isMore: Boolean(this.nextEvents) };
+  }
+
+  /** Take a message of the live stream. */
+  tell(visitId, kind, data) {
+    if (!this.visitId || visitId !== this.visitId) return;
+    const { visitor, explained, links } = this.sources;
+    if (kind !== 'transition') {
+      this.journey.add([data.event], true);
+      this.settling ||= setTimeout(() => {
+        this.settling = undefined;
+        visitor.load(); // the page now
+      }, SETTLE_MS);
+      return;
+    }
+    visitor.set(data.visitor);
+    if (data.changes.some((change) => change === 'STATE' || change === 'IDENTITY')) setTimeout(() => explained.load(), SETTLE_MS);
+    if (data.changes.includes('CONTACT')) links.load();
+  }
+
+  /** Ask for what the live stream may not have reported. */
+  refresh() {
+    for (const name of ['visitor', 'events', 'reported']) this.sources[name].load();
+  }
+
+  tick() {
+    this.journey.draw();
+    this.draw();
+  }
+
+  draw() {
+    const { known } = this;
+    const { explained, contact, stored, visitor } = this.sources;
+    const isUnknown = visitor.isMissing && explained.isMissing && stored.isMissing && !this.visitor;
+    const assurance = sessionAssurance(known, explained.answer && explained.answer.transitions);
+    const name = isUnknown ? 'No such visit' : this.name();
+    patchChildren(this.title, [...element('p', {}, name).childNodes]);
+    this.named(name);
+    this.root.classList.toggle('is-unknown', isUnknown);
+    patchChildren(this.links, this.actions());
+    patchChildren(this.parts.sure, isUnknown ? [unknownVisit(this.visitId)] : this.sure(known, assurance));
+    patchChildren(this.parts.facts, isUnknown ? [] : this.facts(known));
+    patchChildren(this.parts.decision, this.undo.isWaiting ? [] : this.decision());
+    patchChildren(this.parts.trouble, this.troubles());
+    this.drawFolds(known, contact);
+  }
+
+  name() {
+    const { contact } = this.sources;
+    const { identityId } = this.known;
+    if (contact.answer) return nameOf(contact.answer);
+    return identityId || `Visitor ${this.visitId.slice(0, 4)}`;
+  }
+
+  actions() {
+    const { identityId, contactId, globalVisitId } = this.known;
+    const person = contactId || identityId || globalVisitId;
     return [
-      element('h3', {}, 'Contact of ', element('bdi', {}, identityId)),
-      element('p', {}, standing(inForce)),
-      element('p', { class: 'choices' }, candidates.map((contactId) => quiet(`Link to ${contactId}`, () => link(contactId)))),
-      element('form', { class: 'link', onsubmit: send },
-        element('label', {}, isLinked ? 'Link to another contact' : 'Link to contact', input),
-        element('button', {}, 'Link'),
-        isLinked ? quiet('Unlink', unlink) : ''),
-      linkTable(links),
+      person ? element('a', { 'data-key': 'person', class: 'button', href: personAddress(person) }, 'Person') : '',
+      action('copy', 'Copy link', { 'data-copy': new URL(visitAddress(this.visitId), location.href).href }),
+      element('button', { type: 'button', class: 'quiet', 'data-key': 'close', 'data-do': 'close', 'aria-label': 'Close the visit' }, 'Close'),
+    ].filter(Boolean);
+  }
+
+  sure(known, assurance) {
+    const { contact } = this.sources;
+    if (!known.state) return [element('p', { class: 'soft' }, 'Who it is: not known yet.')];
+    const reach = contact.answer ? [...contact.answer.emailAddresses, ...contact.answer.phoneNumbers] : [];
+    const way = this.inForce && this.inForce.status === 'linked' && wayOf(this.inForce);
+    return [
+      element('p', { class: 'state' }, badge(known.state, assurance), ' ', element('span', {}, advice(known.state, assurance))),
+      way ? element('p', { class: 'state' },
+        element('span', { class: `way ${way.kind}` }, 'Contact ', element('bdi', {}, known.contactId || this.inForce.contactId), ' ', way.words),
+        way.todo ? [' ', way.todo] : '', ' ',
+        this.may('contacts') && !this.undo.isWaiting ? action('unlink', 'Not this person') : '') : '',
+      reach.length ? element('p', { class: 'reach' }, reach.map((value) => element('span', { 'data-key': value }, element('bdi', {}, value), ' ', copying(value)))) : '',
+    ].filter(Boolean);
+  }
+
+  facts(known) {
+    const people = this.people();
+    return [element('dl', {},
+      people.length > 1 ? [element('dt', {}, 'Shared'), element('dd', { class: 'shared' }, `${people.length} people used this computer: `, people.flatMap((who, number) => [number ? ', ' : '', element('bdi', {}, who)]))] : '',
+      element('dt', {}, 'Now'), element('dd', { class: 'now' }, this.now(known)),
+      element('dt', {}, 'Before'), element('dd', { class: 'before' }, this.before(known)))];
+  }
+
+  /** The identities that this visit has named, in order. */
+  people() {
+    const { answer } = this.sources.explained;
+    return [...new Set((answer ? answer.transitions : []).map(({ after }) => after.identityId).filter(Boolean))];
+  }
+
+  now(known) {
+    const { browser } = this.sources;
+    const { url, title, presence, pageEnterTime, leaveTime, site } = known;
+    const page = url ? [element('strong', {}, title || place(url)), ' '] : [];
+    const address = url ? [' ', element('span', { class: 'soft address' }, url), ' ', copying(url)] : [];
+    const { answer } = browser;
+    const device = answer ? [' · ', [answer.family, answer.os].filter(Boolean).join(', ') || 'browser not known', answer.bot ? ', a robot' : ''] : [];
+    const on = site ? [' · ', element('bdi', {}, site)] : [];
+    if (presence === 'PRESENT') {
+      return [page.length ? page : 'On the site, page not known', pageEnterTime ? `for ${span(Date.now() - pageEnterTime)}` : '', address, on, device, this.cameFrom()];
+    }
+    if (!presence) return [this.sources.visitor.isOpen ? '…' : 'Not on the site.', on, device, this.cameFrom()];
+    return [presence === 'LEFT' ? 'Left ' : 'Ended ', leaveTime ? day(leaveTime) : '', page.length ? [', last on ', page] : '', address, on, device, this.cameFrom()];
+  }
+
+  cameFrom() {
+    const first = [...this.journey.events.values()].find(({ eventName }) => eventName === 'PageEntered');
+    const from = first && typeof first.data.referrer === 'string' && hostOf(first.data.referrer);
+    return from && from !== hostOf(first.url) ? [' · came from ', element('bdi', {}, from)] : [];
+  }
+
+  before(known) {
+    const { before } = this.sources;
+    const { identityId, contactId, globalVisitId } = known;
+    if (before.trouble) return element('span', { class: before.problem ? 'problem' : 'soft' }, before.trouble);
+    if (before.isMissing) return 'No visit before.';
+    if (!before.answer) return element('span', { class: 'soft' }, before.subject || this.sources.stored.isOpen ? '…' : 'No visit of this device is known.');
+    const { others: { earlier, later }, sources: { lastUsers } } = this;
+    const whose = identityId ? '' : ' on this device';
+    const all = (words) => [' · ', element('a', { 'data-key': words, href: personAddress(contactId || identityId || globalVisitId) }, words)];
+    const shown = earlier.slice(0, SHOWN_BEFORE).map((visit) => element('a', { 'data-key': visit.visitId, href: visitAddress(visit.visitId) }, day(visit.startDate), visit.endDate ? `, ${span(visit.endDate - visit.startDate)}` : ', open'));
+    return [
+      earlier.length ? `${before.answer.isMore ? 'more than ' : ''}${counted(earlier.length, 'visit')}${whose}: ` : `No visit before${whose}.`,
+      shown.flatMap((link, number) => (number ? [' · ', link] : [link])),
+      earlier.length > SHOWN_BEFORE ? all('all') : '',
+      later ? all(`${later} later`) : '',
+      !identityId && lastUsers.answer ? [' · last as ', element('bdi', {}, lastUsers.answer.at(-1).identityId)] : '',
     ];
   }
 
-  async change(identityId, did, options) {
-    this.say('');
-    try {
-      await ask(path(['/api/v1/identities/', '/contact'], identityId), options);
-      this.title.focus(); // the focused element is drawn again
-      this.say(did);
-      this.changed();
-      await this.refresh();
-    } catch (problem) {
-      this.say(problem.status === 404 ? 'This contact does not exist. Check its id.' : problem.message, true);
+  /** What a person should decide: which of several contacts, or whether a look-alike is the contact. */
+  decision() {
+    const { candidates } = this.sources;
+    const { inForce } = this;
+    if (!inForce || inForce.status === 'linked' || !inForce.candidateCount) return [];
+    const found = candidates.answer || [];
+    const isOne = inForce.status === 'unlinked' && inForce.candidateCount === 1 && found.length === 1;
+    const words = isOne ? ['Not matched: looks like ', element('strong', {}, nameOf(found[0])), '. Link?']
+      : inForce.status === 'ambiguous' ? `${inForce.candidateCount} contacts match. Which one is it?`
+        : `Not matched: looks like one of ${inForce.candidateCount} contacts. Link?`;
+    return [element('div', { class: 'ask' },
+      element('p', {}, words, inForce.status === 'unlinked' ? element('span', { class: 'soft' }, ' The page has named the e-mail address; nobody has signed in with it.') : ''),
+      candidates.trouble ? element('p', { class: 'problem' }, candidates.trouble) : '',
+      this.may('contacts') ? choices(found) : '')];
+  }
+
+  /** One line for each service that does not answer. */
+  troubles() {
+    const troubled = new Map(); // by service: of those that fail or wait, one that fails before one that waits
+    for (const [name, source] of Object.entries(this.sources)) {
+      if (['before', 'candidates', 'lastUsers'].includes(name) || !source.trouble) continue;
+      if (!troubled.has(source.service) || source.problem) troubled.set(source.service, source);
     }
+    const { events: { answer }, reported } = this.sources;
+    return [
+      ...[...troubled].map(([service, { problem, trouble }]) => element('p', { class: problem ? 'problem' : 'soft', role: 'status', 'data-key': service }, trouble)),
+      answer && answer.isMore ? element('p', { class: 'soft' }, `The first ${this.journey.events.size} events are shown. `, action('more', 'More')) : '',
+      reported.answer && reported.answer.nextPageToken ? element('p', { class: 'soft' }, 'Only the newest interactions are shown.') : '',
+      answer && !this.journey.events.size ? element('p', { class: 'soft' }, 'No events are stored yet.') : '',
+    ].filter(Boolean);
+  }
+
+  drawFolds(known) {
+    const { explained, links } = this.sources;
+    const steps = explained.answer ? explained.answer.transitions : [];
+    patchChildren(this.whyWords, [document.createTextNode(`Why we say so${explained.answer ? ` (${counted(steps.length, 'step')})` : ''}`)]);
+    patchChildren(this.parts.why, [
+      steps.length ? element('ol', { class: 'steps' }, steps.map(step)) : element('p', { class: 'soft' }, explained.isOpen ? '…' : explained.trouble || 'No event has said who this is.'),
+      explained.answer && explained.answer.truncated ? element('p', { class: 'soft' }, 'This visit has had more transitions than are kept. Only the earliest count.') : '',
+    ].filter(Boolean));
+    patchChildren(this.parts.standing, [
+      element('p', {}, known.identityId ? standing(links, this.inForce) : 'This visitor has no identity yet. Only an identity can be linked to a contact.'),
+      linkTable(links.answer ? links.answer.links : []),
+      links.answer && links.answer.nextPageToken ? element('p', { class: 'soft' }, 'Only the newest decisions are shown.') : '',
+    ].filter(Boolean));
+    this.finderPlace.hidden = !known.identityId || !this.may('contacts');
+    patchChildren(this.parts.technical, [element('dl', {}, [
+      ['Visit', this.visitId], ['Device', known.globalVisitId], ['Session', known.sessionId], ['Identity', known.identityId], ['Contact', known.contactId],
+      ['Site', known.site], ['Last event', known.lastEventTime && moment(known.lastEventTime)], ['Open pages', known.openPageCount === undefined ? undefined : String(known.openPageCount)],
+      ['Browser', this.sources.browser.answer && this.sources.browser.answer.userAgent],
+    ].filter(([, value]) => value).flatMap(([name, value]) => [
+      element('dt', {}, name), element('dd', {}, value instanceof Node ? value : [element('code', {}, value), ' ', copying(value)])]))]);
+  }
+
+  act(event) {
+    const from = event.target.closest('[data-do]');
+    if (!from) return;
+    const { do: what, contact, name, copy } = from.dataset;
+    if (what === 'close') this.close();
+    if (what === 'copy') copyText(copy, (words) => this.say(words));
+    if (what === 'more') this.readMore();
+    if (what === 'link') this.link(contact, name);
+    if (what === 'unlink') this.unlink();
+  }
+
+  readMore() {
+    this.readAt = undefined;
+    this.sources.events.load();
+  }
+
+  link(contactId, name) {
+    const { identityId } = this.known;
+    this.finder.clear();
+    this.decide(`Will be linked to ${name}.`, path(['/api/v1/identities/', '/contact'], identityId), { method: 'PUT', body: { contactId } });
+  }
+
+  unlink() {
+    const { contact } = this.sources;
+    this.decide(`Will be unlinked from ${contact.answer ? nameOf(contact.answer) : 'this contact'}.`, path(['/api/v1/identities/', '/contact'], this.known.identityId), { method: 'DELETE' });
+  }
+
+  decide(words, address, options) {
+    this.say('');
+    this.undo.offer(words, () => ask(address, options));
+    this.draw();
+  }
+
+  /** After a decision was sent or undone. */
+  decided() {
+    this.changed();
+    if (!this.visitId) return;
+    if (!this.root.contains(document.activeElement)) this.title.focus();
+    this.sources.links.load();
+    this.sources.visitor.load();
+    this.draw();
+  }
+
+  say(words, isProblem = false) {
+    if (!this.visitId) {
+      if (isProblem) this.failed(words);
+      return;
+    }
+    this.said.textContent = words;
+    this.said.classList.toggle('problem', isProblem);
   }
 }
 
-function quiet(text, onclick) {
-  return element('button', { type: 'button', class: 'quiet', onclick }, text);
+function action(what, words, more = {}) {
+  return element('button', { type: 'button', class: 'quiet', 'data-key': what, 'data-do': what, ...more }, words);
 }
 
-/** undefined for a 404. */
-function unlessMissing(problem) {
-  if (problem instanceof Problem && problem.status === 404) return undefined;
-  throw problem;
+function copying(value) {
+  if (!navigator.clipboard) return '';
+  return element('button', { type: 'button', class: 'copy', 'data-do': 'copy', 'data-copy': value, 'aria-label': `Copy ${value}` }, 'copy');
 }
 
-function now(visitor, explained) {
-  const found = visitor || explained;
-  if (!found) return [element('p', { class: 'soft' }, 'This visit is unknown. If it has just begun, try again in a few seconds.')];
-  const facts = [
-    ['Identity', found.identityId],
-    ['Site', found.site],
-    ['Last event', visitor && moment(visitor.lastEventTime)],
-    ['Session', visitor && visitor.sessionId && shortened(visitor.sessionId)],
-    ['Device', visitor && visitor.globalVisitId && shortened(visitor.globalVisitId)],
-  ];
-  return [
-    element('p', { class: 'state' }, badge(found.state), visitor ? '' : element('span', { class: 'soft' }, ' when last seen')),
-    element('dl', {}, facts.filter(([, value]) => value).flatMap(([name, value]) => [element('dt', {}, name), element('dd', {}, value)])),
-  ];
+async function copyText(value, say) {
+  try {
+    await navigator.clipboard.writeText(value);
+    say('Copied.');
+  } catch {
+    say(`Copy it by hand: ${value}`);
+  }
 }
 
-function timeline(explained) {
-  const steps = explained ? explained.transitions : [];
-  return [
-    element('h3', {}, 'Evidence'),
-    steps.length ? element('ol', { class: 'steps' }, steps.map(step)) : element('p', { class: 'soft' }, 'No event has identified this visitor.'),
-  ];
+function unknownVisit(visitId) {
+  return element('p', {}, 'No visit has the id ', element('code', {}, visitId), '. If it has just begun, it appears here in a few seconds; otherwise look in the list, or check the id.');
 }
 
-function step({ rule, effect, assurance, assuranceReason, evidence, before, after }) {
+function hostOf(url) {
+  try {
+    return new URL(url).host;
+  } catch {
+    return '';
+  }
+}
+
+function step({ rule, effect, assurance, assuranceReason, ignoredReason, policyVersion, warning, evidence, before, after }) {
   const [{ eventName, eventTime, eventId }] = evidence;
-  return element('li', {},
-    element('p', {}, moment(eventTime), ' ', element('strong', {}, eventName), ' ', shortened(eventId)),
-    element('p', {}, badge(before.state), ' → ', badge(after.state), ' ', element('bdi', {}, after.identityId || '')),
-    element('p', { class: 'soft' }, `${rule}: ${effect}`),
-    assurance ? element('p', { class: 'soft' }, element('span', { class: `assurance ${assurance}` }, assurance), assuranceReason ? ` (${assuranceReason})` : '') : '');
+  const codes = [rule, assuranceReason, ignoredReason, policyVersion].filter(Boolean).join(', ');
+  return element('li', { 'data-key': eventId },
+    element('p', {}, moment(eventTime), ' ', element('strong', {}, eventName || 'an event that is not stored'), ' ', badge(before.state), ' → ', badge(after.state, assurance), ' ', element('bdi', {}, after.identityId || '')),
+    element('p', {}, effect),
+    assurance ? element('p', { class: `assurance ${assurance}` }, assuranceWords(assurance, assuranceReason)) : '',
+    warning ? element('p', { class: 'problem' }, warning) : '',
+    element('details', { 'data-key': `rule-${eventId}` }, element('summary', {}, 'Rule'), element('code', {}, codes), ' ', shortened(eventId, 36)));
 }
 
-function pageTable(pages) {
-  return [
-    element('h3', {}, 'Pages'),
-    pages ? table(['Entered', 'Page', 'Stayed'], pages.toReversed().map((page) => [
-      moment(page.startDate),
-      element('span', { title: page.url || '' }, page.title || place(page.url || '')),
-      page.endDate ? duration(page.duration) : 'still open',
-    ])) : element('p', { class: 'soft' }, 'None.'),
-  ];
-}
-
-function eventTable(events) {
-  return [
-    element('h3', {}, 'Events'),
-    events ? table(['At', 'Event', 'Page', 'Data'], events.toReversed().map((event) => [
-      moment(event.timestamp),
-      element('span', { class: 'name', title: event.eventName }, event.eventName || 'erased'),
-      element('span', { title: event.url || '' }, place(event.url || '')),
-      dataOf(event),
-    ])) : element('p', { class: 'soft' }, 'No events are stored yet.'),
-    events && events.length === MOST_EVENTS ? element('p', { class: 'soft' }, `Only the first ${MOST_EVENTS} events are shown.`) : '',
-  ];
-}
-
-function dataOf({ eventID, data }) {
-  const keys = Object.keys(data);
-  if (!keys.length) return '';
-  return element('details', { 'data-key': eventID }, element('summary', {}, keys.join(', ')), element('pre', {}, JSON.stringify(data, null, 2)));
-}
-
-function standing(inForce) {
-  if (!inForce) return ['Not linked: no contact matches.'];
-  if (inForce.status === 'linked') {
-    const by = inForce.rule === 'manual' ? inForce.actor : `the rule ${inForce.rule}`;
-    return ['Linked to ', element('strong', {}, inForce.contactId), ` by ${by}.`];
-  }
-  if (inForce.status === 'ambiguous') return [`Several contacts match by the rule ${inForce.rule}. Choose one.`];
-  return [`Unlinked by ${inForce.actor}.`];
-}
-
-function linkTable(links) {
-  if (!links || !links.links.length) return '';
-  const rows = links.links.map((link) => [
-    moment(link.createTime),
-    link.endTime === null ? `${link.status}, in force` : link.status,
-    link.contactId || link.candidateContactIds.join(', '),
-    [link.rule, ...link.evidence.map(({ assurance }) => assurance)].filter(Boolean).join(', '),
-    link.actor,
-  ]);
-  return element('details', { 'data-key': 'links' }, element('summary', {}, 'All link decisions'), table(['When', 'What', 'Contact', 'Rule', 'By'], rows));
-}
-
-function personPart(person, visitId, open) {
-  if (!person) return [];
-  const { contact, identities } = person;
-  const name = [contact.title, contact.firstName, contact.lastName].filter(Boolean).join(' ');
-  return [
-    element('h3', {}, 'Person'),
-    element('p', {}, element('strong', {}, name || contact.contactId), ' ', [...contact.emailAddresses, ...contact.phoneNumbers].join(', ')),
-    table(['Identity', 'Visits'], identities.map(({ identityId, visitIds }) => [
-      identityId,
-      element('span', { class: 'choices' }, (visitIds || []).map((id) => (
-        id === visitId ? element('span', { class: 'soft' }, 'this') : quiet(shortened(id), () => open(id))))),
-    ])),
-  ];
-}
-
-function table(heads, rows) {
-  return element('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': heads.join(', ') }, element('table', {},
-    element('thead', {}, element('tr', {}, heads.map((head) => element('th', { scope: 'col' }, head)))),
-    element('tbody', {}, rows.map((cells) => element('tr', {}, cells.map((cell) => element('td', {}, cell)))))));
+function standing({ isOpen, trouble, isMissing }, inForce) {
+  if (trouble) return element('span', { class: 'problem' }, trouble);
+  if (isOpen) return '…';
+  if (!inForce || isMissing) return 'Not linked: no contact matches.';
+  if (inForce.status === 'linked') return ['Linked to ', element('strong', {}, inForce.contactId), ', ', wayOf(inForce).words, ', ', day(inForce.createTime), '.'];
+  if (inForce.status === 'ambiguous') return `Not linked: ${inForce.candidateCount} contacts match.`;
+  return inForce.rule === 'manual' ? ['Unlinked by ', element('bdi', {}, inForce.actor), ', ', day(inForce.createTime), '.'] : 'Not linked.';
 }

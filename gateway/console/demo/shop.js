@@ -106,14 +106,14 @@ function track(name, data) {
 function recognize() {
   const remembered = customer(cookie('shop_remembered'));
   if (!remembered || cookie('shop_recognized')) return;
-  setCookie('shop_recognized', 'yes');
+  setCookie('shop_recognized', remembered.userID);
   track('UserInfo', remembered);
 }
 
 /** @param {Customer} who @param {boolean} isRemembered */
 function signIn(who, isRemembered) {
   setCookie('shop_session', who.userID);
-  setCookie('shop_recognized', 'yes');
+  setCookie('shop_recognized', who.userID);
   setCookie('shop_remembered', isRemembered ? who.userID : '', isRemembered ? YEAR_S : 0);
   track('SignIn', who);
 }
@@ -163,6 +163,24 @@ function header() {
       <a href="account.html" id="account">${account}</a>
       <a class="cart-link" href="cart.html">Cart <span class="count" aria-label="${count} items">${count}</span></a>
     </nav>`;
+}
+
+/** What the visitor should be in Footfall, by the events that this shop has reported in the visit. */
+function visitorState() {
+  const known = customer(cookie('shop_recognized'));
+  if (!known) return 'Anonymous';
+  return `${signedIn() ? 'Authenticated' : 'Recognized'} as ${known.firstName} ${known.lastName}`;
+}
+
+/** Says above the page that it is a demonstration, and who the visitor is. */
+function showBar() {
+  /** @type {any} */ (window)._gt.push(['getIDs', (/** @type {{visitID: string}} */ { visitID }) => {
+    const bar = document.createElement('p');
+    bar.className = 'bar';
+    bar.innerHTML = `A demonstration. You are visit ${visitID.slice(0, 8)}: <strong>${visitorState()}</strong>
+      <a href="/console/visit/${visitID}" target="console">See yourself in the console</a>`;
+    document.body.prepend(bar);
+  }]);
 }
 
 function footer() {
@@ -306,4 +324,5 @@ function onClick({ target }) {
 const titled = shownProduct();
 if (titled) document.title = titled.name + ' · Halde';
 document.addEventListener('DOMContentLoaded', render);
+document.addEventListener('DOMContentLoaded', showBar);
 document.addEventListener('click', onClick);

@@ -1,7 +1,12 @@
-"""Footfall's own REST API (`/api/v1`): visitors, contacts, privacy, receipts of events, and the live stream."""
+"""Footfall's own REST API: visitors, contacts, contexts, interactions, privacy, quality, receipts, live, sessions."""
 
 from footfall_gateway.api_v1.contacts import ContactsApi
+from footfall_gateway.api_v1.context import ContextApi
+from footfall_gateway.api_v1.interactions import InteractionsApi
 from footfall_gateway.api_v1.live import LiveApi
 from footfall_gateway.api_v1.privacy import PrivacyApi
+from footfall_gateway.api_v1.quality import QualityApi
 from footfall_gateway.api_v1.receipts import ReceiptsApi
+from footfall_gateway.api_v1.session import SessionApi
+from footfall_gateway.api_v1.sharing import SharingApi
 from footfall_gateway.api_v1.visitors import VisitorsApi

@@ -1,10 +1,11 @@
 """Privacy operations: export and erasure of an identity's data."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any
 
 import msgspec
+from footfall.event.v1.event_pb2 import Erasure
 from footfall.history.v1 import history_service_pb2 as history
 from footfall.history.v1 import visit_pb2
 from footfall.identity.v1 import identity_service_pb2 as identity
@@ -24,7 +25,7 @@ NDJSON = "application/x-ndjson"
 
 
 class ExportLine(msgspec.Struct, omit_defaults=True, rename="camel"):
-    """One line of an export: an identity, contact, link, visit, session, page or event, with further data about it.
+    """One line of an export: an identity, rename, contact, link, visit, session, page, event or interaction.
 
     A key is left out when the line does not have it.
     """
@@ -33,6 +34,14 @@ class ExportLine(msgspec.Struct, omit_defaults=True, rename="camel"):
     profile: Annotated[
         JsonObject | None, Meta(description="With `identity`: the merged data of its SignIns and UserInfos.")
     ] = None
+    rename: Annotated[
+        resources.Redirect | None, Meta(description="A name of the identity that leads to another, or did so.")
+    ] = None
+    shared: Annotated[
+        bool,
+        Meta(description="With `identity`: it was used on more than `IDENTITY_MAX_DEVICES_PER_DAY` devices on a day."),
+    ] = False
+    device_days: resources.DeviceDays = []
     contact: Annotated[resources.Contact | None, Meta(description="The contact that the identity is linked to.")] = None
     link: Annotated[resources.Link | None, Meta(description="A decision about the contact of the identity.")] = None
     visit: Annotated[history_api.Visit | None, Meta(description="A visit that named the identity.")] = None
@@ -42,6 +51,10 @@ class ExportLine(msgspec.Struct, omit_defaults=True, rename="camel"):
     event: Annotated[history_api.Event | None, Meta(description="An event of the identity.")] = None
     dead_letter: Annotated[
         DeadLetter | None, Meta(description="With `event`: it could not be stored, and is kept as a dead letter.")
+    ] = None
+    interaction: Annotated[
+        resources.Interaction | None,
+        Meta(description="An interaction about the identity, a visit of it, its contact, or a number of the contact."),
     ] = None
     stamp: Annotated[
         resources.VisitorSnapshot | None,
@@ -105,6 +118,7 @@ _RENDER: dict[str, Callable[[Any], ExportLine]] = {
     "page": lambda stored: ExportLine(page=history_api.page(stored)),
     "event": _event,
     "unstored_event": _unstored_event,
+    "interaction": lambda stored: ExportLine(interaction=resources.interaction(stored)),
 }
 
 
@@ -137,7 +151,9 @@ class PrivacyApi:
         ]
 
     async def export(self, call: Call[NoQuery, None]) -> Response:
-        """Everything stored about an identity, one JSON object a line.
+        """Everything stored about an identity and all names of the person, one JSON object a line.
+
+        A visit that has named two of the names comes with each.
 
         Includes the anonymous events of a visit before it first named this identity. Does not include live state,
         recent changes and the event log, which repeat these lines, nor audit lines and marks of erasures, which have
@@ -158,10 +174,13 @@ class PrivacyApi:
         return StreamingResponse(body(), headers={"content-type": NDJSON})
 
     async def erase(self, call: Call[NoQuery, None]) -> Response:
-        """Erase an identity's data in all services. A repeated request changes nothing.
+        """Erase an identity's data in all services, and those of all names of the person.
 
-        Ids, times, types and sites of its events remain, and so does the contact it was linked to. The event log and
-        backups are not changed.
+        A repeated request changes nothing.
+
+        Ids, times, types and sites of its events remain, and so does the contact it was linked to. Interactions are
+        removed, also those that name only that contact or its telephone numbers. The event log and backups are not
+        changed.
 
         202 and `history: pending`: history has not erased its data yet, and will do so by itself. Repeat the request to
         see when it is done: then it is answered 200.
@@ -170,37 +189,75 @@ class PrivacyApi:
         identity_id = call.path["identityId"]
         request = identity.EraseIdentityRequest(identity_id=identity_id, actor=call.principal.name)
         erased = await self._ask(self._identity.EraseIdentity, request, call.principal)
-        try:
-            counted = await self._ask(
-                self._history.EraseIdentity,
-                history.EraseIdentityRequest(identity_id=identity_id, erasure=erased.erasure),
-                call.principal,
-            )
-        except Problem:
-            counted = None  # the erasure is in the event log, from which history reads it
+        names = [(one.identity_id, one.erasure) for one in erased.other_names]
+        counted = await self._erase_history([*names, (identity_id, erased.erasure)], call.principal)
         return json_response(
             resources.Erased(
                 history="done" if counted else "pending",
                 identity_erased=erased.identity_erased,
                 live_visits=erased.visit_count,
                 links=erased.link_count,
+                other_names=[name for name, _ in names],
                 visits=counted and counted.visit_count,
                 events=counted and counted.event_count,
+                interactions=counted and counted.interaction_count,
                 log_clean_time=history_api.milliseconds(erased.log_clean_time),
             ),
             200 if counted else 202,
         )
 
+    async def _erase_history(
+        self, names: Sequence[tuple[str, Erasure]], principal: Principal
+    ) -> history.EraseIdentityResponse | None:
+        """Erase the names of a person from history; None if it does not answer.
+
+        Then it reads the erasures in the event log.
+        """
+        counted = history.EraseIdentityResponse()
+        try:
+            for name, erasure in names:
+                request = history.EraseIdentityRequest(identity_id=name, erasure=erasure)
+                found = await self._ask(self._history.EraseIdentity, request, principal)
+                counted.visit_count += found.visit_count
+                counted.event_count += found.event_count
+                counted.interaction_count += found.interaction_count
+        except Problem:
+            return None
+        return counted
+
     async def _lines(self, identity_id: str, principal: Principal) -> AsyncIterator[bytes]:
         request = identity.GetIdentityRequest(identity_id=identity_id)
         known = (await self._ask(self._identity.GetIdentity, request, principal)).identity
         profile = msgspec.Raw(known.profile_json or b"{}")
-        yield _line(ExportLine(identity=history_api.identity(known), profile=profile))
+        yield _line(
+            ExportLine(
+                identity=history_api.identity(known),
+                profile=profile,
+                shared=known.shared,
+                device_days=resources.device_days(known),
+            )
+        )
+        renames = identity.ListRenamesRequest(identity_id=identity_id, page_size=1_000)
+        for rename in (await self._ask(self._identity.ListRenames, renames, principal)).renames:
+            yield _line(ExportLine(rename=resources.redirect(rename)))
         if known.contact_id and (contact := await self._contact(known.contact_id, principal)):
             yield _line(ExportLine(contact=contact))
+            async for line in self._contact_interactions(known.contact_id, principal):
+                yield line
+        for name in sorted([known.identity_id, *known.other_identity_ids]):
+            async for line in self._lines_of(name, principal):
+                yield line
+
+    async def _lines_of(self, identity_id: str, principal: Principal) -> AsyncIterator[bytes]:
+        """The links of a name, and what history keeps of it."""
         links = identity.ListContactLinksRequest(identity_id=identity_id, page_size=1_000)
         while True:
-            response = await self._ask(self._identity.ListContactLinks, links, principal)
+            try:
+                response = await self._ask(self._identity.ListContactLinks, links, principal)
+            except Problem as problem:
+                if problem.status == HTTPStatus.NOT_FOUND:  # only its other names have been named
+                    break
+                raise
             for made in response.links:
                 yield _line(ExportLine(link=resources.link(made)))
             if not response.next_page_token:
@@ -211,6 +268,18 @@ class PrivacyApi:
             kind = found.WhichOneof("item")
             if kind:
                 yield _line(_RENDER[kind](getattr(found, kind)))
+
+    async def _contact_interactions(self, contact_id: str, principal: Principal) -> AsyncIterator[bytes]:
+        """The interactions that name the contact or a number of it. Those of its identities are in history's export."""
+        request = history.ListInteractionsRequest(contact_id=contact_id, page_size=1_000)
+        while True:
+            response = await self._ask(self._history.ListInteractions, request, principal)
+            for found in response.interactions:
+                if found.contact_id or found.phone:
+                    yield _line(ExportLine(interaction=resources.interaction(found)))
+            request.page_token = response.next_page_token
+            if not request.page_token:
+                return
 
     async def _contact(self, contact_id: str, principal: Principal) -> resources.Contact | None:
         request = identity.GetContactRequest(contact_id=contact_id)

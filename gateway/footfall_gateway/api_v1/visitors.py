@@ -5,7 +5,6 @@ from typing import Annotated, Any, Final
 import msgspec
 from footfall.history.v1 import history_service_pb2 as history
 from footfall.identity.v1 import identity_service_pb2 as identity
-from footfall.identity.v1 import visitor_pb2
 from msgspec import UNSET, Meta, UnsetType
 from starlette.responses import Response
 
@@ -18,10 +17,41 @@ _MAX_TRANSITIONS: Final = 2_000
 
 
 class VisitorsQuery(msgspec.Struct):
-    """Filters of visitors."""
+    """Filters of visitors. A visitor has to match all that are given."""
 
-    state: Annotated[resources.State, Meta(description="Only visitors in this state.")] | UnsetType = UNSET
-    site: Annotated[str, Meta(description="Only visitors of this website.")] = ""
+    state: Annotated[
+        list[resources.State],
+        Meta(description="Only visitors in this state. Repeat it for several states.", max_length=10),
+    ] = []
+    site: Annotated[
+        list[str], Meta(description="Only visitors of this website. Repeat it for several websites.", max_length=100)
+    ] = []
+    identity_id: Annotated[
+        str,
+        Meta(description="Only visits that belong to this identity now.", extra_json_schema={"maxLength": 512}),
+    ] = msgspec.field(name="identityId", default="")
+    contact_id: Annotated[
+        str,
+        Meta(
+            description="Only visits whose identity is linked to this contact. 503 while MongoDB does not answer.",
+            extra_json_schema={"maxLength": 256},
+        ),
+    ] = msgspec.field(name="contactId", default="")
+    global_visit_id: Annotated[
+        str, Meta(description="Only visits of this device, a UUID.", extra_json_schema={"maxLength": 36})
+    ] = msgspec.field(name="globalVisitId", default="")
+    presence: Annotated[
+        list[resources.Presence],
+        Meta(
+            description="Only visitors with this presence. Repeat it for several. Default: `PRESENT`. Of ended visits, "
+            "only those with a SignIn, UserInfo or SignOut are listed, from at most a minute after their end on.",
+            max_length=10,
+        ),
+    ] = []
+    staff: Annotated[
+        resources.StaffFilter,
+        Meta(description="`exclude`: no visits of staff. `include`: those too. `only`: no others."),
+    ] = "exclude"
     page_size: Annotated[int, Meta(description="Maximum number of visitors.", ge=1, le=1_000)] = 50
     page_token: Annotated[str, Meta(description="`nextPageToken` of the previous response.")] = ""
 
@@ -54,23 +84,33 @@ class VisitorsApi:
         ]
 
     async def visitors(self, call: Call[VisitorsQuery, None]) -> Response:
-        """The visitors on the site now, latest activity first."""
+        """The visitors on the site now, latest start of the visit first.
+
+        Pages are stable: no visitor is missed by acting between two pages. A page may be short, or even empty, although
+        more visitors follow: read on until `nextPageToken` is null.
+        """
         query = call.query
+        sites = [call.principal.site_filter(one) for one in query.site or [""]]
         request = identity.ListVisitorsRequest(
-            state=resources.STATES[query.state] if query.state else visitor_pb2.VISITOR_STATE_UNSPECIFIED,
-            site=call.principal.site_filter(query.site),
+            states=[resources.STATES[one] for one in query.state],
+            in_sites=filter(None, sites),
+            identity_id=query.identity_id,
+            contact_id=query.contact_id,
+            global_visit_id=query.global_visit_id,
+            presences=[resources.PRESENCES[one] for one in query.presence],
+            staff=resources.STAFF_FILTERS[query.staff],
             page_size=query.page_size,
             page_token=query.page_token,
         )
-        response = await self._ask(self._identity.ListVisitors, request, call.principal)
+        response = await self._ask(self._identity.ListVisitors, request, call.principal, is_live=True)
         found = [resources.visitor(live) for live in response.visitors]
         return json_response(resources.Visitors(found, response.next_page_token or None))
 
     async def visitor(self, call: Call[NoQuery, None]) -> Response:
         """The live state of a visit: transitions when their beacon is answered, everything else within 300 ms."""
         request = identity.GetVisitorRequest(visit_id=call.uuid("visitId", "visit"))
-        live = (await self._ask(self._identity.GetVisitor, request, call.principal)).visitor
-        return json_response(resources.visitor(live))
+        live = await self._ask(self._identity.GetVisitor, request, call.principal, is_live=True)
+        return json_response(resources.visitor(live.visitor))
 
     async def explain(self, call: Call[ExplainQuery, None]) -> Response:
         """The timeline of a visit: every transition with its rule, evidence and assurance.

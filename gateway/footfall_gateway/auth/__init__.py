@@ -1,4 +1,4 @@
-"""Authentication and authorization: API keys, the API user, and the hashed ids of the audit log."""
+"""Authentication and authorization: API keys, the API user, sessions, and the hashed ids of the audit log."""
 
 from footfall_gateway.auth.audit import Audit
 from footfall_gateway.auth.authenticator import EVERYBODY, Authenticator, Principal
@@ -11,3 +11,4 @@ from footfall_gateway.auth.keys import (
     is_slow_hash,
     new_token,
 )
+from footfall_gateway.auth.sessions import SESSION_HEADER, Sessions, session_cookie, session_token

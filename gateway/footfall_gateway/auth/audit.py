@@ -7,14 +7,14 @@ no visit id, which would allow adding events to that visit.
 import hashlib
 import hmac
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
 from footfall_timeline import normalize_uuid
 
 _HASH_BYTES = 16
-_ID = re.compile(r"(identity|contact|visit|session|page|event)I[dD]")
+_ID = re.compile(r"(identity|contact|visit|session|page|event|interaction)I[dD]")
 
 
 class Audit:
@@ -27,10 +27,14 @@ class Audit:
         """The hash of each id, by kind of resource. `ids`: path parameters of an operation, such as `visitId`."""
         return {name.removesuffix("Id"): self.hash(name, value) for name, value in ids.items()} if self._key else {}
 
+    def contact_hashes(self, contact_ids: Iterable[str]) -> list[str]:
+        """The hashes of contacts."""
+        return [self.hash("contactId", contact_id) for contact_id in contact_ids] if self._key else []
+
     def hash(self, name: str, value: str) -> str:
         """The hash of one id, in hexadecimal. All spellings of a UUID have the same hash."""
         kind = name[:-2]
-        if kind not in {"identity", "contact"}:
+        if kind not in {"identity", "contact", "interaction"}:
             with suppress(ValueError):  # no UUID: the request is audited all the same
                 value = normalize_uuid(value)
         return hmac.digest(self._key, f"{kind}:{value}".encode(), hashlib.sha256)[:_HASH_BYTES].hex()

@@ -1,4 +1,4 @@
-"""Authentication by the Authorization header: the API user, API keys, and limits for failed attempts."""
+"""Authentication: the API user and API keys by the Authorization header, sessions, and limits for failed attempts."""
 
 import asyncio
 import base64
@@ -28,11 +28,14 @@ from footfall_gateway.auth.keys import (
     matches_hash,
     matches_slow_hash,
 )
+from footfall_gateway.auth.sessions import Sessions
 from footfall_gateway.problem import Problem
 
 _log = structlog.get_logger()
 
 _CHALLENGE = 'Basic realm="Footfall", charset="UTF-8", Bearer realm="Footfall"'
+_SESSION_CHALLENGE = 'Session realm="Footfall"'
+"""For pages that sign in by a cookie: at `Basic` a browser would open a window of its own."""
 _CACHE_S = 60.0
 _MAX_CACHED = 10_000
 _MAX_CONCURRENT_HASHES = 2
@@ -47,6 +50,10 @@ class Principal:
     sites: frozenset[str] = frozenset()
     key_id: str = ""
     """Id of the API key; empty for API_USER."""
+    session_id: str = ""
+    """The session that has signed the client in; empty: the request has the credentials."""
+    is_staff: bool = False
+    """Whether events that the client stores are those of staff."""
 
     def require_scope(self, scope: KeyScope) -> None:
         """Raises Problem 403 when this client does not have the scope."""
@@ -103,12 +110,18 @@ class Authenticator:
         has_sites_file: bool,
         max_failures_per_minute: int,
         max_queued_hashes: int,
+        sessions: Sessions | None = None,
     ) -> None:
-        """`user` empty: only keys are accepted. `has_sites_file`: the sites of events are checked."""
+        """`user` empty: only keys are accepted. `has_sites_file`: the sites of events are checked.
+
+        `sessions` None: each request needs the credentials.
+        """
+        self._sessions = sessions
         self._allows_anonymous = allows_anonymous
         self._user = user
         self._digest_key = os.urandom(32)
-        self._user_digest = self._digest(f"{user}:{password}")
+        self._user_secret = f"{user}:{password}"
+        self._user_digest = self._digest(self._user_secret)
         self._file = KeyFile(keys_file) if keys_file else None
         self._has_sites_file = has_sites_file
         self._cached: dict[bytes, tuple[float, Principal]] = {}
@@ -123,19 +136,24 @@ class Authenticator:
         if not (self._allows_anonymous or self._user or keys):
             _log.warning("no credentials are set: the data and /api/v1 routes answer every request with 401")
 
-    async def authenticate(self, authorization: str, address: str) -> Principal:
-        """The client with the credentials in this header.
+    async def authenticate(self, authorization: str, address: str, token: str | None = None) -> Principal:
+        """The client with the credentials in this header, or else with a session.
+
+        `token`: of the session; empty: there is none. None: the client does not sign in by a session.
 
         Raises:
-            Problem: 401, they are missing or wrong; 429, too many attempts from this address have failed; 503, too many
-                tokens wait for their slow hash.
+            Problem: 401, they are missing or wrong, or the session has ended; 429, too many attempts from this address
+                have failed; 503, too many tokens wait for their slow hash, or sessions are not available.
 
         """
         if self._allows_anonymous:
             return EVERYBODY
         keys = self._keys()
         if not authorization:
-            raise _unauthorized()
+            found = await self._session_principal(token, keys) if token else None
+            if found is None:
+                raise _unauthorized(by_session=token is not None)
+            return found
         digest = self._digest(authorization)
         until, principal = self._cached.get(digest, (0.0, EVERYBODY))
         if time.monotonic() < until and not _has_expired(keys.get(principal.key_id)):
@@ -148,22 +166,68 @@ class Authenticator:
         found = await self._verify(authorization, keys)
         if found is None:
             await self._failures.hit(self._limit, sender)
-            raise _unauthorized()
+            raise _unauthorized(by_session=token is not None)
         if len(self._cached) >= _MAX_CACHED:
             self._cached.clear()
         self._cached[digest] = (time.monotonic() + _CACHE_S, found)
         return found
 
+    async def begin_session(self, principal: Principal) -> str:
+        """Begin a session for a client that has given its credentials, and return its token; empty: it needs none.
+
+        Raises Problem 503 while sessions are not available.
+        """
+        secret = self._secret(principal.key_id, self._keys())
+        if self._sessions is None or self._allows_anonymous or secret is None:
+            return ""
+        return await self._sessions.begin(principal.key_id, secret)
+
+    async def continue_session(self, token: str) -> None:
+        """Let a session go on, because its user is active. Raises Problem 503 while sessions are not available."""
+        if self._sessions:
+            await self._sessions.go_on(token)
+
+    async def end_session(self, token: str) -> None:
+        """End a session, if there is one. Raises Problem 503 while sessions are not available."""
+        if self._sessions:
+            await self._sessions.end(token)
+
+    @property
+    def session_idle_s(self) -> int | None:
+        """How long a session goes on without its user; None: there are no sessions."""
+        return self._sessions.idle_s if self._sessions and not self._allows_anonymous else None
+
     def validity(self, principal: Principal) -> Callable[[], bool]:
-        """A function that returns whether the client's key is still valid: neither changed, revoked nor expired."""
+        """A function that returns whether a client may go on: its key is neither changed, revoked nor expired.
+
+        A session must not have ended either.
+        """
         key = self._keys().get(principal.key_id)
 
         def is_valid() -> bool:
+            if principal.session_id and not (self._sessions and self._sessions.goes_on(principal.session_id)):
+                return False
             if not principal.key_id:
                 return True
             return key is not None and self._keys().get(key.id) == key and not _has_expired(key)
 
         return is_valid
+
+    async def _session_principal(self, token: str, keys: dict[str, Key]) -> Principal | None:
+        session = await self._sessions.find(token) if self._sessions else None
+        secret = self._secret(session.key_id, keys) if session else None
+        if not session or secret is None or not session.is_of(secret):
+            return None
+        if not session.key_id:
+            return Principal(self._user, frozenset(KeyScope), session_id=session.id)
+        return _holder_of(keys[session.key_id], session.id)
+
+    def _secret(self, key_id: str, keys: dict[str, Key]) -> str | None:
+        """What only the holders of a credential and this gateway know; None: the credential is not valid."""
+        if not key_id:
+            return self._user_secret if self._user else None
+        key = keys.get(key_id)
+        return None if key is None or _has_expired(key) else key.hash
 
     async def _verify(self, authorization: str, keys: dict[str, Key]) -> Principal | None:
         scheme, _, credentials = authorization.partition(" ")
@@ -189,7 +253,7 @@ class Authenticator:
         # The key may have been revoked during the hash, after the cache was cleared.
         if not is_proven or self._keys().get(key.id) != key or _has_expired(key):
             return None
-        return Principal(key.name, frozenset(key.scopes), frozenset(key.sites), key.id)
+        return _holder_of(key)
 
     async def _matches_slow_hash(self, kept: str, token: str) -> bool:
         if self._queued_hashes >= self._max_queued_hashes:
@@ -228,8 +292,14 @@ def _has_expired(key: Key | None) -> bool:
     return key is not None and key.has_expired(time.time() * 1000)
 
 
-def _unauthorized() -> Problem:
-    return Problem(401, "unknown user, password or API key", www_authenticate=_CHALLENGE)
+def _holder_of(key: Key, session_id: str = "") -> Principal:
+    """The client that has signed in with a key, in this request or by a session."""
+    return Principal(key.name, frozenset(key.scopes), frozenset(key.sites), key.id, session_id, key.staff)
+
+
+def _unauthorized(*, by_session: bool) -> Problem:
+    challenge = _SESSION_CHALLENGE if by_session else _CHALLENGE
+    return Problem(401, "unknown user, password or API key, or the session has ended", www_authenticate=challenge)
 
 
 def _basic(credentials: str) -> str:

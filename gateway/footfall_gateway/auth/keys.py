@@ -31,13 +31,16 @@ class KeyScope(StrEnum):
     INGEST = "ingest"
     """Store visits and events, including transitions (SignIn, UserInfo, SignOut)."""
     CONTACTS = "contacts"
-    """Write contacts and links."""
+    """Write contacts, links and interactions."""
     ERASE = "erase"
     """Erase people."""
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True):
-    """An API key as stored. `sites` empty: all sites. Times are milliseconds since the epoch."""
+    """An API key as stored. `sites` empty: all sites. Times are milliseconds since the epoch.
+
+    `staff`: events that are stored with it are those of staff.
+    """
 
     id: str
     name: str
@@ -46,6 +49,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     sites: list[str]
     create_ms: int
     expire_ms: int | None = None
+    staff: bool = False
 
     def has_expired(self, now_ms: float) -> bool:
         """Whether the key has expired."""

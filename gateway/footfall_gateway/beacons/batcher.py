@@ -9,6 +9,9 @@ from typing import Generic, TypeVar
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
 
+_SHARE_WAITED = 0.5
+"""How long a batch waits when none is in flight, as a share of the time that the last batch took."""
+
 
 class QueueFullError(Exception):
     """The queue is full, so the item was not taken."""
@@ -44,8 +47,9 @@ class _Batch(Generic[Item, Outcome]):
 class Batcher(Generic[Item, Outcome]):
     """Collects items while earlier batches are in flight, and sends them as one batch.
 
-    A batch is due when it is full, when its first item has waited `max_wait_ms`, or immediately when no batch is in
-    flight. It is sent once it is due and fewer than `max_in_flight` batches are in flight.
+    A batch is due when it is full, or when its first item has waited `max_wait_ms`. When no batch is in flight, the
+    item waits only half as long as the last batch took: batches grow when sending takes longer, and an idle batcher
+    sends almost immediately. A batch is sent once it is due and fewer than `max_in_flight` batches are in flight.
 
     `send` gets the items of a batch and returns their outcomes in the same order. It is called in the running loop,
     once for each item, also when the waiter of an item was cancelled. If `send` raises, every waiter of the batch gets
@@ -53,10 +57,13 @@ class Batcher(Generic[Item, Outcome]):
     """
 
     def __init__(self, send: Callable[[list[Item]], Awaitable[Sequence[Outcome]]], bounds: Bounds) -> None:
+        """Needs the running loop."""
         self._send = send
         self._bounds = bounds
+        self._loop = asyncio.get_running_loop()  # to ask for it is a system call before Python 3.12
         self._filling: _Batch[Item, Outcome] | None = None
         self._is_due = False
+        self._opened_s = self._last_took_s = 0.0
         self._timer: asyncio.Handle | None = None
         self._queue: deque[_Batch[Item, Outcome]] = deque()
         self._in_flight: set[asyncio.Task[None]] = set()
@@ -88,7 +95,7 @@ class Batcher(Generic[Item, Outcome]):
             batch = None
         if batch is None:
             batch = self._open_batch()
-        waiter: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[Outcome] = self._loop.create_future()
         batch.items.append(item)
         batch.waiters.append(waiter)
         batch.count += count
@@ -112,12 +119,18 @@ class Batcher(Generic[Item, Outcome]):
         batch: _Batch[Item, Outcome] = _Batch()
         self._filling = batch
         self._is_due = False
-        loop = asyncio.get_running_loop()
-        if self._in_flight:
-            self._timer = loop.call_later(self._bounds.max_wait_ms / 1000, self._become_due)
-        else:  # after this turn of the loop, so that requests read in it share the batch
-            self._timer = loop.call_soon(self._become_due)
+        self._opened_s = self._loop.time()
+        self._set_timer()
         return batch
+
+    def _set_timer(self) -> None:
+        wait_s = self._bounds.max_wait_ms / 1000
+        if not self._in_flight:
+            wait_s = min(wait_s, self._last_took_s * _SHARE_WAITED)
+        if self._timer:
+            self._timer.cancel()
+        # At the earliest after this turn of the loop, so that requests read in it share the batch.
+        self._timer = self._loop.call_later(max(0, self._opened_s + wait_s - self._loop.time()), self._become_due)
 
     def _become_due(self) -> None:
         self._is_due = True
@@ -135,17 +148,18 @@ class Batcher(Generic[Item, Outcome]):
         """Send the batches that are due, the oldest first."""
         while len(self._in_flight) < self._bounds.max_in_flight:
             if not self._queue:
-                if not self._filling or not (self._is_due or not self._in_flight):
+                if not (self._filling and self._is_due):
                     return
                 self._enqueue()
             batch = self._queue.popleft()
             self._queued_count -= batch.count
             self._queued_size -= batch.size
-            task = asyncio.get_running_loop().create_task(self._deliver(batch))
+            task = self._loop.create_task(self._deliver(batch))
             self._in_flight.add(task)
             task.add_done_callback(self._finish)
 
     async def _deliver(self, batch: _Batch[Item, Outcome]) -> None:
+        started_s = self._loop.time()
         try:
             outcomes = await self._send(batch.items)
             for waiter, outcome in zip(batch.waiters, outcomes, strict=True):
@@ -157,7 +171,11 @@ class Batcher(Generic[Item, Outcome]):
                 if not waiter.done():
                     waiter.set_exception(failure)
                     waiter.exception()  # marks it as retrieved: asyncio would log it for a waiter cancelled just now
+        finally:
+            self._last_took_s = self._loop.time() - started_s
 
     def _finish(self, task: asyncio.Task[None]) -> None:
         self._in_flight.discard(task)
+        if self._filling and not self._in_flight:
+            self._set_timer()
         self._send_due()

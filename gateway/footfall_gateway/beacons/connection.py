@@ -4,11 +4,12 @@ llhttp, the parser below uvicorn's protocol, refuses ambiguous requests: Content
 Transfer-Encoding, folded lines, lines that end in LF alone. This module refuses the rest.
 """
 
-import asyncio
-from collections.abc import Iterable
+import math
+from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from footfall_gateway.beacons.open_connections import OpenConnections
 from footfall_gateway.http import MAX_BODY, MAX_DISCARDED
 
 MAX_FIELDS = 100
@@ -30,7 +31,8 @@ _MAX_REQUEST_BYTES = 2 * MAX_DISCARDED
 """On the wire, where chunked encoding makes a body larger."""
 
 _PIXEL = b"/beacon.gif?"
-LOOK_EVERY_S = 1.0
+_STALLED_S = 1.0
+"""A client that has read nothing for so long may lose the rest of its response when room is needed."""
 
 
 class _RefusedError(Exception):
@@ -46,11 +48,33 @@ class BoundedConnection(HttpToolsProtocol):
     _chunk_bytes = _request_bytes = 0
     _refusal = 400
     _waits_since: float | None = None
+    _served: RequestResponseCycle | None = None
+
+    def __init__(self, open_connections: OpenConnections, **uvicorn_arguments: Any) -> None:
+        super().__init__(**uvicorn_arguments)
+        self._open_connections = open_connections
+        self.is_one_too_many = False
+        """Whether its address had too many connections when it was opened: then its requests are refused."""
+
+    def connection_made(self, transport: Any) -> None:
+        """Add the connection to the open ones."""
+        super().connection_made(transport)
+        if not self._open_connections.add(self, self.client[0] if self.client else ""):
+            self.is_one_too_many = True
+            self.limit_concurrency = 0  # uvicorn refuses requests from this number of connections on
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Remove the connection from the open ones."""
+        super().connection_lost(exc)
+        if self._served:  # uvicorn notifies only the newest request, which may wait behind this one
+            self._served.disconnected = True
+            self._served.message_event.set()
+        self._open_connections.remove(self)
 
     def data_received(self, data: bytes) -> None:
         """Parse more of the request; refuse it when it is too long."""
         if self._is_between_requests:
-            self._is_between_requests, self._request_bytes = False, 0
+            self._is_between_requests, self._request_bytes, self._waits_since = False, 0, None
         self._chunk_bytes = len(data)
         self._request_bytes += self._chunk_bytes
         super().data_received(data)
@@ -61,16 +85,18 @@ class BoundedConnection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """The head of a request begins."""
-        super().on_message_begin()
+        self.url, self.headers, self.expect_100_continue = b"", [], False
         self._is_in_head, self._is_between_requests = True, False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Note a field. Space after a value is not part of it (RFC 9110, 5.5)."""
+        self.headers.append((name.lower(), value.strip()))
 
     def on_headers_complete(self) -> None:
         """Serve the request, or refuse its head."""
         self._is_in_head = False
         self._check_head()
-        # Space after a value is not part of it (RFC 9110, 5.5). In place, because the scope has this list.
-        self.headers[:] = [(name, value.strip()) for name, value in self.headers]
-        super().on_headers_complete()
+        self._serve()
         self.headers = []  # trailer fields are ignored
         if self.parser.should_upgrade():  # llhttp parses no further request
             self.cycle.keep_alive = False
@@ -80,6 +106,19 @@ class BoundedConnection(HttpToolsProtocol):
         super().on_message_complete()
         self._is_between_requests, self._request_bytes = True, self._chunk_bytes
         self._waits_since = None
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request. uvicorn would start a timer for an idle connection, and stop it later."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._served = cycle
+        super()._start_asgi_task(cycle, app)
 
     def resume_writing(self) -> None:
         """The client has read a part of the response."""
@@ -94,14 +133,32 @@ class BoundedConnection(HttpToolsProtocol):
             self.transport.write(STATUS_LINE[self._refusal] + b"content-length: 0\r\nconnection: close\r\n\r\n")
         self.transport.close()
 
+    def may_be_closed(self, now_s: float) -> bool:
+        """Whether no complete request waits for its answer, and no client reads one."""
+        if self.transport.get_write_buffer_size():
+            return self._waits_since is not None and now_s - self._waits_since >= _STALLED_S
+        if self.transport.is_closing():
+            return False
+        cycle = self.cycle
+        return cycle is None or cycle.response_complete or (cycle.more_body and not self.pipeline)
+
     def cut_off_when_slow(self, now_s: float, limit_s: float) -> None:
-        """Close the connection when it has waited for its client for `limit_s`. To be called periodically."""
-        if not self._is_waiting_for_client():
+        """Close the connection when it has waited too long for its client. To be called periodically."""
+        may_wait_s = self._may_wait_s(limit_s)
+        if may_wait_s == math.inf:
             self._waits_since = None
         elif self._waits_since is None:
             self._waits_since = now_s
-        elif now_s - self._waits_since >= limit_s:
+        elif now_s - self._waits_since >= may_wait_s:
             self.transport.abort()  # close() would wait for a client that does not read
+
+    def _serve(self) -> None:
+        """Let uvicorn serve the request whose head is complete."""
+        url, fields, expects_100 = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()  # makes the scope
+        self.url, self.expect_100_continue = url, expects_100
+        self.headers += fields  # the list that the scope has
+        super().on_headers_complete()
 
     def _check_head(self) -> None:
         names = [name for name, _ in self.headers]
@@ -117,6 +174,9 @@ class BoundedConnection(HttpToolsProtocol):
             raise _RefusedError
         if len(self.pipeline) >= MAX_PIPELINED:
             raise _RefusedError
+        if b"expect" in names:
+            values = {value.lower() for name, value in self.headers if name == b"expect"}
+            self.expect_100_continue = b"100-continue" in values
         if (names.count(b"host") != 1 or b"transfer-encoding" in names) and not self._has_one_meaning(names):
             raise _RefusedError
 
@@ -130,16 +190,10 @@ class BoundedConnection(HttpToolsProtocol):
         hosts = names.count(b"host")
         return hosts <= 1 and (is_old or hosts == 1) and (not encodings or (encodings == [b"chunked"] and not is_old))
 
-    def _is_waiting_for_client(self) -> bool:
-        """Whether the client must act. While a request is served, its handler has a time limit for the body."""
+    def _may_wait_s(self, limit_s: float) -> float:
+        """How long the client may take. While a request is served, its handler has a time limit for the body."""
         if self.flow.write_paused or self.transport.is_closing():
-            return True
-        is_serving = self.cycle is not None and not self.cycle.response_complete
-        return not (is_serving or self._is_between_requests)
-
-
-async def cut_off_slow_clients(connections: Iterable[BoundedConnection], limit_s: float) -> None:
-    """Close slow connections. uvicorn itself closes connections that are idle between requests."""
-    now_s = asyncio.get_running_loop().time()
-    for connection in [*connections]:
-        connection.cut_off_when_slow(now_s, limit_s)
+            return limit_s
+        if self.cycle is not None and not self.cycle.response_complete:
+            return math.inf
+        return self.timeout_keep_alive if self._is_between_requests else limit_s

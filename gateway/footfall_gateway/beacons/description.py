@@ -72,9 +72,16 @@ _BODIES: Final = (
     Annotated[list[SentEvent], Meta(min_length=1, max_length=MAX_EVENTS)],
     BeaconEnvelope,
 )
+_EXAMPLE: Final = {
+    "eventName": "SignIn",
+    "eventID": "0b1d6f2a-6f0d-4b53-9d2c-2f9f0c3a7e11",
+    "visitID": "5c571c1e-8a44-4f4e-9a3e-0d1f6f2a7b22",
+    "timestamp": 1767606012466,
+    "url": "https://shop.example/account",
+    "data": {"userID": "dana@example.com", "firstName": "Dana", "lastName": "Oak"},
+}
 _ERRORS: Final = {
     400: "No event is stored, and sending the same again does not help.",
-    405: "The path does not have the method of the request. `Allow` lists its methods.",
     413: "The beacon has more than 1 MiB or 1,000 events. Send it in parts.",
     429: "Too many events or bytes from this address or for this site. Wait for `Retry-After`.",
     500: "Footfall has a fault.",
@@ -114,7 +121,7 @@ def _paths(schema: Callable[[Any], Schema]) -> dict[str, Schema]:
                     "required": True,
                     "description": "One event, an array of events, or an envelope.",
                     "content": {
-                        "application/json": {"schema": body},
+                        "application/json": {"schema": body, "example": _EXAMPLE},
                         "text/plain": {"schema": {"type": "string", "description": "The same JSON."}},
                     },
                 },

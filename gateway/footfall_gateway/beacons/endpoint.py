@@ -5,7 +5,6 @@ import base64
 import binascii
 import re
 from collections import Counter
-from collections.abc import Iterable
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -17,8 +16,8 @@ from starlette.types import Receive, Scope, Send
 from footfall_gateway import metrics
 from footfall_gateway.beacons.connection import MAX_PIXEL_QUERY
 from footfall_gateway.beacons.cors import MAX_ORIGIN_LENGTH, Cors, RawHeaders
-from footfall_gateway.beacons.envelope import BeaconError, Envelope, Rejection, TooManyEventsError, decode_beacon
-from footfall_gateway.beacons.intake import REASONS, Intake, Outcome, Sender, now_ms
+from footfall_gateway.beacons.envelope import BeaconError, Envelope, TooManyEventsError, decode_beacon
+from footfall_gateway.beacons.intake import IGNORED_REASONS, REASONS, Finding, Intake, Outcome, Sender, now_ms
 from footfall_gateway.beacons.rate_limit import RateLimiter
 from footfall_gateway.http import BodyReader, ClientGoneError, require_plain
 from footfall_gateway.problem import Problem
@@ -32,26 +31,30 @@ _ESCAPED_BASE64 = {b"%%%02X" % code: b"%c" % code for code in b"=-_+/"} | {
 }
 _MAX_USER_AGENT_LENGTH = 1_024
 _MAX_TRACEPARENT_LENGTH = 256
-_MAX_CACHED = 1_024
 _RETRY_S = b"2"
 _EXPOSE_RETRY_AFTER = (b"access-control-expose-headers", b"retry-after")
 """Lets pages of other origins read Retry-After."""
-_HEADERS = {b"content-type", b"content-encoding", b"origin", b"user-agent", b"traceparent", b"sec-gpc"}
 _CONTENT_TYPES = {b"application/json", b"text/plain"}
 _NO_STORE: RawHeaders = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
 _JSON: RawHeaders = [(b"content-type", b"application/json"), *_NO_STORE]
 _GIF: RawHeaders = [(b"content-type", b"image/gif"), *_NO_STORE]
 _encode = msgspec.json.Encoder().encode
 
+Client = tuple[str, int] | None
+"""Address and port of the sender of a request."""
+Headers = dict[bytes, bytes]
+"""The fields of a request; the last one of those with the same name."""
+
+
+EventIndex = Annotated[int, Meta(description="The position of the event in the beacon, from 0.", ge=0)]
+SentEventId = Annotated[str | None, Meta(description="`eventID` as sent, cut to 64 characters; null: not given.")]
+
 
 class RejectedEvent(msgspec.Struct, omit_defaults=True):
     """An event that was not stored."""
 
-    index: Annotated[int, Meta(description="The position of the event in the beacon, from 0.", ge=0)]
-    event_id: Annotated[
-        str | None,
-        Meta(description="`eventID` as sent, cut to 64 characters; null: not given."),
-    ] = msgspec.field(name="eventID")
+    index: EventIndex
+    event_id: SentEventId = msgspec.field(name="eventID")
     reason: Annotated[
         str,
         Meta(
@@ -65,29 +68,62 @@ class RejectedEvent(msgspec.Struct, omit_defaults=True):
     )
 
 
+class IgnoredEvent(msgspec.Struct):
+    """A stored event whose user id names no person. It changes nothing about who the visitor is."""
+
+    index: EventIndex
+    event_id: SentEventId = msgspec.field(name="eventID")
+    reason: Annotated[
+        str,
+        Meta(
+            description="Why. Later versions may have more reasons.",
+            extra_json_schema={"examples": sorted(IGNORED_REASONS.values())},
+        ),
+    ]
+    message: Annotated[str, Meta(description="What is wrong, in English.")]
+
+
 class BeaconResponse(msgspec.Struct, omit_defaults=True):
-    """The outcome of a beacon that was not stored completely."""
+    """The outcome of a beacon that was not stored completely, or has user ids that name no person."""
 
     accepted: Annotated[
         int, Meta(description="The number of events that are on disk, or left out for Global Privacy Control.", ge=0)
     ]
     rejected: Annotated[list[RejectedEvent], Meta(description="The events that are not stored.", max_length=MAX_EVENTS)]
     message: Annotated[str, Meta(description="What is wrong with the request as a whole. Left out: nothing.")] = ""
+    ignored: Annotated[
+        list[IgnoredEvent],
+        Meta(
+            description="Stored SignIn and UserInfo events whose user ids name no person. Left out: none.",
+            max_length=MAX_EVENTS,
+        ),
+    ] = []
+
+
+class Response(NamedTuple):
+    """A response to a beacon, without the headers of the server."""
+
+    status: int
+    headers: RawHeaders
+    body: bytes = b""
+
+    def all_headers(self) -> RawHeaders:
+        """The headers, with `content-length` unless the status has no body."""
+        return self.headers if self.status == 204 else [*self.headers, (b"content-length", b"%d" % len(self.body))]
 
 
 class PendingBeacon(NamedTuple):
-    """A beacon that is being stored. `refused` completes with the events that the collector has not stored."""
+    """A beacon that is being stored. `findings` completes with what the collector reports of its events."""
 
     origin: bytes
     envelope: Envelope
-    refused: asyncio.Future[list[Rejection]]
+    findings: asyncio.Future[list[Finding]]
 
 
 class BeaconEndpoint:
     """`POST /beacon` and `GET /beacon.gif`, without authentication.
 
-    A 2xx confirms only events that are on disk. `begin`, `success_response` and `respond` serve a POST whose body is
-    complete before ASGI (fast_path.py).
+    A 2xx confirms only events that are on disk. `begin` and `response` serve a POST without ASGI (fast_path.py).
     """
 
     paths = frozenset(("/beacon", "/beacon.gif"))
@@ -98,77 +134,64 @@ class BeaconEndpoint:
         self.cors = Cors(sites)
         self._limiter = limiter
         self._bodies = bodies
-        self._successes: dict[bytes, bytes] = {}
-        self._success_headers: RawHeaders = []
         self._status_counters = {status: metrics.BEACONS.labels(str(status)) for status in (200, 204, 400, 503)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         received_ms = now_ms()
-        headers = _relevant_headers(scope["headers"])
+        headers: Headers = dict(scope["headers"])
         origin = headers.get(b"origin", b"")
         is_pixel = scope["path"] == "/beacon.gif"
         if scope["method"] == "OPTIONS":
-            await _respond(send, 204, self.cors.preflight(origin) if not is_pixel else [(b"allow", b"GET")])
+            await _send(send, Response(204, [(b"allow", b"GET")] if is_pixel else self.cors.preflight(origin)))
             return
-        sender = _sender(scope, headers, received_ms)
+        sender = _sender(scope["client"], headers, received_ms)
         try:
             self._limiter.admit(sender.address, 1, 0)  # before its body is read
             body = _pixel_body(scope) if is_pixel else await self._posted(scope, headers, receive)
-            envelope = self._read(sender.address, body)
-            self._admit_to_sites(envelope, sender, len(body))
-            outcome = await self._intake.store(sender, envelope, len(body))
+            pending = self._store(sender, origin, body)
+            await asyncio.wait([pending.findings])
+            response = self.response(pending, is_pixel=is_pixel)
         except ClientGoneError:
             return
         except (BeaconError, Problem) as error:
-            await self._refuse(send, origin, error)
-        else:
-            await self._respond_with_outcome(send, origin, outcome, is_pixel=is_pixel)
+            response = self._refusal(origin, error)
+        if is_pixel and response.status == 204:
+            response = Response(200, [*_GIF, *response.headers], PIXEL)
+        await _send(send, response)
 
-    def begin(self, scope: Scope, body: bytes) -> "PendingBeacon | None":
-        """Begin to store a POST whose body is complete. None when it has any fault: then nothing was begun."""
-        headers = _relevant_headers(scope["headers"])
-        sender = _sender(scope, headers, now_ms())
-        address, size = sender.address, len(body)
-        if self._limiter.wait_s(address, 1, size):
-            return None
+    def begin(self, client: Client, fields: RawHeaders, body: bytes) -> PendingBeacon | Response:
+        """Begin to store a POST whose body is complete. A response: it is refused, and nothing was begun."""
+        headers = dict(fields)
+        origin = headers.get(b"origin", b"")
+        sender = _sender(client, headers, now_ms())
         try:
+            self._limiter.admit(sender.address, 1, 0)
             _require_readable(headers)
-            envelope = decode_beacon(body)
-            if envelope.rejections or self._limiter.wait_s(address, len(envelope.events), size):
-                return None
-            self._admit_to_sites(envelope, sender, size)
-            self._limiter.add(address, len(envelope.events), size)
-            return PendingBeacon(headers.get(b"origin", b""), envelope, self._intake.begin(sender, envelope, len(body)))
-        except (BeaconError, Problem):
-            return None
+            return self._store(sender, origin, body)
+        except (BeaconError, Problem) as error:
+            return self._refusal(origin, error)
 
-    def success_response(self, pending: "PendingBeacon", default_headers: RawHeaders) -> bytes | None:
-        """The whole HTTP response, with these headers of the server, when all events were stored; else None."""
-        if pending.refused.exception() or pending.refused.result():
-            return None
-        self._intake.outcome(pending.envelope, [])
-        self._status_counters[204].inc()
-        if default_headers is not self._success_headers:  # uvicorn has updated the Date header
-            self._successes, self._success_headers = {}, default_headers
-        response = self._successes.get(pending.origin)
-        if response is None:
-            lines = [b"%b: %b\r\n" % header for header in (*default_headers, *self.cors.headers(pending.origin))]
-            response = b"".join([b"HTTP/1.1 204 No Content\r\n", *lines, b"\r\n"])
-            if len(self._successes) < _MAX_CACHED and len(pending.origin) <= MAX_ORIGIN_LENGTH:
-                self._successes[pending.origin] = response
-        return response
-
-    async def respond(self, pending: "PendingBeacon", _scope: Scope, _receive: Receive, send: Send) -> None:
-        """Respond to a beacon that `begin` has stored, as an ASGI application."""
+    def response(self, pending: PendingBeacon, *, is_pixel: bool = False) -> Response:
+        """The response to a beacon whose outcome is known. Raises what storing it has raised, but Problem."""
         try:
-            outcome = self._intake.outcome(pending.envelope, await pending.refused)
+            outcome = self._intake.outcome(pending.envelope, pending.findings.result())
         except Problem as problem:
-            await self._refuse(send, pending.origin, problem)
-        else:
-            await self._respond_with_outcome(send, pending.origin, outcome, is_pixel=False)
+            return self._refusal(pending.origin, problem)
+        if is_pixel:  # a browser shows the answer only if it is a picture
+            outcome.ignored.clear()
+        status, answer, extra = _response_to(outcome)
+        self._count(status)
+        cors = self.cors.headers(pending.origin)
+        return Response(status, [*_JSON, *cors, *extra], _encode(answer)) if answer else Response(status, cors)
 
-    async def _refuse(self, send: Send, origin: bytes, error: BeaconError | Problem) -> None:
+    def _store(self, sender: Sender, origin: bytes, body: bytes) -> PendingBeacon:
+        """Begin to store a body that was already counted as one event. Raises BeaconError, and Problem 429 or 503."""
+        envelope = self._read(sender.address, body)
+        self._admit_to_sites(envelope, sender, len(body))
+        return PendingBeacon(origin, envelope, self._intake.begin(sender, envelope, len(body)))
+
+    def _refusal(self, origin: bytes, error: BeaconError | Problem) -> Response:
         if isinstance(error, Problem):
             status, message = error.status, error.message
             extra = [(name.encode(), value.encode()) for name, value in error.headers.items()]
@@ -176,20 +199,7 @@ class BeaconEndpoint:
         else:
             status, message, extra = (413 if isinstance(error, TooManyEventsError) else 400), str(error), []
         self._count(status)
-        await _respond(
-            send, status, [*_JSON, *self.cors.headers(origin), *extra], _encode(BeaconResponse(0, [], message))
-        )
-
-    async def _respond_with_outcome(self, send: Send, origin: bytes, outcome: Outcome, *, is_pixel: bool) -> None:
-        status, answer, extra = _response_to(outcome)
-        self._count(status)
-        cors = self.cors.headers(origin)
-        if answer:
-            await _respond(send, status, [*_JSON, *cors, *extra], _encode(answer))
-        elif is_pixel:
-            await _respond(send, 200, [*_GIF, *cors], PIXEL)
-        else:
-            await _respond(send, 204, cors)
+        return Response(status, [*_JSON, *self.cors.headers(origin), *extra], _encode(BeaconResponse(0, [], message)))
 
     def _count(self, status: int) -> None:
         (self._status_counters.get(status) or metrics.BEACONS.labels(str(status))).inc()
@@ -219,14 +229,14 @@ class BeaconEndpoint:
         for site, part in parts.items():
             limits.add(site, *part)
 
-    async def _posted(self, scope: Scope, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+    async def _posted(self, scope: Scope, headers: Headers, receive: Receive) -> bytes:
         if scope["method"] != "POST":
             raise Problem(405, "this path accepts only POST", allow="POST, OPTIONS")
         _require_readable(headers)
         return await self._bodies.read(receive)
 
 
-def _require_readable(headers: dict[bytes, bytes]) -> None:
+def _require_readable(headers: Headers) -> None:
     """Raises Problem 415 for a body that is not declared as JSON or text, or is compressed."""
     media_type = headers.get(b"content-type", b"").partition(b";")[0].rstrip().lower()
     if media_type not in _CONTENT_TYPES:
@@ -254,13 +264,7 @@ def _pixel_body(scope: Scope) -> bytes:
         raise BeaconError("e: is not base64url") from None
 
 
-def _relevant_headers(raw: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """The headers that this endpoint reads."""
-    return {name: value for name, value in raw if name in _HEADERS}
-
-
-def _sender(scope: Scope, headers: dict[bytes, bytes], received_ms: int) -> Sender:
-    client = scope["client"]
+def _sender(client: Client, headers: Headers, received_ms: int) -> Sender:
     return Sender(
         received_ms,
         # One character more than any origin of a site, so that a cut origin never matches one.
@@ -279,10 +283,11 @@ def _has_opted_out(sec_gpc: bytes) -> bool:
 
 def _response_to(outcome: Outcome) -> tuple[int, BeaconResponse | None, RawHeaders]:
     """Status, body and extra headers for an outcome."""
-    if not outcome.rejections:
+    if not outcome.rejections and not outcome.ignored:
         return 204, None, []
     rejected = [RejectedEvent(*rejection) for rejection in outcome.rejections]
-    answer = BeaconResponse(outcome.accepted, rejected)
+    ignored = [IgnoredEvent(*found) for found in outcome.ignored]
+    answer = BeaconResponse(outcome.accepted, rejected, ignored=ignored)
     if outcome.accepted:
         return 200, answer, []
     if any(rejection.is_retryable for rejection in outcome.rejections):
@@ -290,8 +295,6 @@ def _response_to(outcome: Outcome) -> tuple[int, BeaconResponse | None, RawHeade
     return 400, answer, []
 
 
-async def _respond(send: Send, status: int, headers: RawHeaders, body: bytes = b"") -> None:
-    if status != 204:
-        headers = [*headers, (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+async def _send(send: Send, response: Response) -> None:
+    await send({"type": "http.response.start", "status": response.status, "headers": response.all_headers()})
+    await send({"type": "http.response.body", "body": response.body})

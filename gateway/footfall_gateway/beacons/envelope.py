@@ -133,6 +133,15 @@ class Rejection(NamedTuple):
     is_retryable: bool = False
 
 
+class IgnoredUserId(NamedTuple):
+    """Why the user id of the event at this position of a beacon names no person. The event is stored."""
+
+    position: int
+    event_id: str | None
+    reason: str
+    message: str
+
+
 class Envelope(NamedTuple):
     """A decoded beacon: its events, the position of each in the beacon, and the malformed items.
 
@@ -184,7 +193,9 @@ _LONE_SURROGATE = re.compile(
     rb"\\u[dD](?:[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..\\u[dD])[c-fC-F][0-9a-fA-F]{2})",
     re.DOTALL,
 )
-_NEVER_IN_UTF8 = b"\xff"
+# No byte of UTF-8 has this value. Two of them replace an escaped backslash, and become it again by `translate`.
+_HIDDEN = b"\xff\xff"
+_SHOWN_AGAIN = bytes.maketrans(b"\xff", b"\\")
 
 
 def decode_beacon(body: bytes) -> Envelope:
@@ -229,8 +240,8 @@ def _decode_each(body: bytes) -> Envelope:
 
 def _without_lone_surrogates(body: bytes) -> bytes:
     """The body with U+FFFD in place of its first halves of surrogate pairs."""
-    hidden = body.replace(rb"\\", _NEVER_IN_UTF8)  # now each backslash begins an escape
-    return _LONE_SURROGATE.sub(rb"\\ufffd", hidden, count=_MAX_SURROGATES).replace(_NEVER_IN_UTF8, rb"\\")
+    hidden = body.replace(rb"\\", _HIDDEN)  # now each backslash begins an escape
+    return _LONE_SURROGATE.sub(rb"\\ufffd", hidden, count=_MAX_SURROGATES).translate(_SHOWN_AGAIN)
 
 
 def _decode_fast(body: bytes) -> Envelope | None:

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from footfall.collector.v1 import collector_service_pb2 as collector
-from footfall.event.v1.event_pb2 import EventBatch
+from footfall.event.v1.event_pb2 import EventBatch, IgnoredReason
 from prometheus_client import Counter
 
 from footfall_gateway import metrics
 from footfall_gateway.beacons.batcher import Batcher, Bounds, QueueFullError
-from footfall_gateway.beacons.envelope import Envelope, Rejection, shortened_id, to_int64
+from footfall_gateway.beacons.envelope import Envelope, IgnoredUserId, Rejection, shortened_id, to_int64
 from footfall_gateway.problem import Problem
 
 _CONTEXT_BYTES = 256
@@ -23,6 +23,10 @@ REASONS = {
     number: name.removeprefix("REJECT_REASON_").lower() for name, number in collector.RejectReason.items() if number
 }
 """Names of the reasons for a rejection, in answers and metrics."""
+IGNORED_REASONS = {
+    number: name.removeprefix("IGNORED_REASON_").lower() for name, number in IgnoredReason.items() if number
+}
+"""Names of the reasons why a user id names no person, in answers."""
 _stored = metrics.EVENTS.labels("stored", "")
 _suppressed = metrics.EVENTS.labels("suppressed", "")
 _unavailable = metrics.EVENTS.labels("unavailable", "")
@@ -44,6 +48,7 @@ class Sender:
     traceparent: str = ""
     global_privacy_control: bool = False
     keeps_times: bool = False
+    is_staff: bool = False
 
 
 class Beacon(NamedTuple):
@@ -53,11 +58,16 @@ class Beacon(NamedTuple):
     envelope: Envelope
 
 
+Finding = Rejection | IgnoredUserId
+"""What the collector reports of an event other than that it is stored."""
+
+
 class Outcome(NamedTuple):
-    """The outcome of a beacon's events."""
+    """The outcome of a beacon's events. `ignored` are stored events whose user ids name no person."""
 
     accepted: int
     rejections: list[Rejection]
+    ignored: list[IgnoredUserId]
 
 
 class Intake:
@@ -76,8 +86,8 @@ class Intake:
         """A body of more than `large_size` bytes is large. The `bounds` apply to each of the two batchers."""
         self._collect = collect
         self._large_size = large_size
-        self._batcher: Batcher[Beacon, list[Rejection]] = Batcher(self._send, bounds)
-        self._large_batcher: Batcher[Beacon, list[Rejection]] = Batcher(self._send, replace(bounds, max_in_flight=1))
+        self._batcher: Batcher[Beacon, list[Finding]] = Batcher(self._send, bounds)
+        self._large_batcher: Batcher[Beacon, list[Finding]] = Batcher(self._send, replace(bounds, max_in_flight=1))
 
     async def store(self, sender: Sender, envelope: Envelope, size: int) -> Outcome:
         """Return when every event is on disk or rejected. `size`: bytes of the body.
@@ -86,43 +96,44 @@ class Intake:
             Problem: 503, no event is known to be stored. The beacon may be sent again.
 
         """
-        for rejection in envelope.rejections:
-            metrics.EVENTS.labels("rejected", rejection.reason).inc()
-        refused: list[Rejection] = []
-        if envelope.events:
-            try:
-                waiting = self.begin(sender, envelope, size)
-            except Problem:
-                _unavailable.inc(len(envelope.events))
-                raise
-            refused = await waiting
-        return self.outcome(envelope, refused)
+        return self.outcome(envelope, await self.begin(sender, envelope, size))
 
-    def begin(self, sender: Sender, envelope: Envelope, size: int) -> asyncio.Future[list[Rejection]]:
-        """Begin to store a beacon that has events. The future returns the rejections for `outcome`.
+    def begin(self, sender: Sender, envelope: Envelope, size: int) -> asyncio.Future[list[Finding]]:
+        """Begin to store a beacon. The future returns the findings for `outcome`.
 
         Raises:
             Problem: 503, too much is waiting. The future raises as `store` does.
 
         """
+        for rejection in envelope.rejections:
+            metrics.EVENTS.labels("rejected", rejection.reason).inc()
+        count = len(envelope.events)
+        if not count:
+            refused = asyncio.get_running_loop().create_future()
+            refused.set_result([])
+            return refused
         batcher = self._batcher if size <= self._large_size else self._large_batcher
         try:
-            return batcher.submit(Beacon(sender, envelope), len(envelope.events), size + _CONTEXT_BYTES)
+            return batcher.submit(Beacon(sender, envelope), count, size + _CONTEXT_BYTES)
         except QueueFullError:
+            _unavailable.inc(count)
             raise Problem(503, "too many events are waiting; try again", retry_s=_FULL_RETRY_S) from None
 
-    def outcome(self, envelope: Envelope, refused: list[Rejection]) -> Outcome:
-        """The outcome of a beacon, given the events that the collector refused. To be called once."""
+    def outcome(self, envelope: Envelope, findings: list[Finding]) -> Outcome:
+        """The outcome of a beacon, given what the collector reported of its events. To be called once."""
         if envelope.dropped:  # a sender that misses the response reports it again
             metrics.CLIENT_DROPPED_EVENTS.inc(envelope.dropped)
-        rejections = sorted(envelope.rejections + refused) if refused else envelope.rejections
-        return Outcome(len(envelope.events) + len(envelope.rejections) - len(rejections), rejections)
+        rejections, ignored = envelope.rejections, []
+        if findings:
+            rejections = sorted(rejections + [found for found in findings if isinstance(found, Rejection)])
+            ignored = [found for found in findings if isinstance(found, IgnoredUserId)]
+        return Outcome(len(envelope.events) + len(envelope.rejections) - len(rejections), rejections, ignored)
 
     async def close(self) -> None:
         """Refuse new beacons, and return when the others have their outcome."""
         await asyncio.gather(self._batcher.close(), self._large_batcher.close())
 
-    async def _send(self, beacons: list[Beacon]) -> list[list[Rejection]]:
+    async def _send(self, beacons: list[Beacon]) -> list[list[Finding]]:
         request = collector.CollectRequest(batch=batch_of(beacons))
         count = len(request.batch.events)
         metrics.BATCH_EVENTS.observe(count)
@@ -131,13 +142,13 @@ class Intake:
         except Problem:
             _unavailable.inc(count)
             raise
-        if response.stored_count == count:
+        if not response.outcomes:
             _stored.inc(count)
             return [[] for _ in beacons]
         for outcome in response.outcomes:
             _counter(outcome).inc()
         outcomes = iter(response.outcomes)
-        return [_rejections(beacon.envelope, outcomes) for beacon in beacons]
+        return [_findings(beacon.envelope, outcomes) for beacon in beacons]
 
     async def _collect_checked(self, request: collector.CollectRequest, count: int) -> collector.CollectResponse:
         with metrics.COLLECT_SECONDS.time():
@@ -162,6 +173,7 @@ def batch_of(beacons: list[Beacon]) -> EventBatch:
             traceparent=sender.traceparent,
             global_privacy_control=sender.global_privacy_control,
             keeps_times=sender.keeps_times,
+            staff=sender.is_staff,
         )
         for event in envelope.events:
             add_event(
@@ -181,15 +193,18 @@ def batch_of(beacons: list[Beacon]) -> EventBatch:
     return batch
 
 
-def _rejections(envelope: Envelope, outcomes: Iterator[collector.Outcome]) -> list[Rejection]:
-    rejections = []
+def _findings(envelope: Envelope, outcomes: Iterator[collector.Outcome]) -> list[Finding]:
+    findings: list[Finding] = []
     for event, position, outcome in zip(envelope.events, envelope.positions, outcomes, strict=False):
         event_id = shortened_id(event.event_id)
-        if outcome.status == collector.OUTCOME_STATUS_REJECTED:
-            rejections.append(Rejection(position, event_id, _reason(outcome), outcome.message))
+        if outcome.ignored_reason:
+            reason = IGNORED_REASONS.get(outcome.ignored_reason, "ignored")
+            findings.append(IgnoredUserId(position, event_id, reason, outcome.message))
+        elif outcome.status == collector.OUTCOME_STATUS_REJECTED:
+            findings.append(Rejection(position, event_id, _reason(outcome), outcome.message))
         elif outcome.status not in (collector.OUTCOME_STATUS_STORED, collector.OUTCOME_STATUS_SUPPRESSED):
-            rejections.append(Rejection(position, event_id, "unavailable", "event: not stored, send it again", True))
-    return rejections
+            findings.append(Rejection(position, event_id, "unavailable", "event: not stored, send it again", True))
+    return findings
 
 
 def _counter(outcome: collector.Outcome) -> Counter:

@@ -114,6 +114,7 @@ class RateLimiter:
         link_memory_s: int = 600,
     ) -> None:
         self._addresses = addresses
+        self._has_address_limits = bool(addresses)
         self._one_use = RateLimitItemPerSecond(1, link_memory_s)
         self.sites = sites
         self._includes_loopback = includes_loopback
@@ -145,7 +146,7 @@ class RateLimiter:
             self._addresses.add(network(address), events, size)
 
     def _is_limited(self, address: str) -> bool:
-        return bool(self._addresses) and (self._includes_loopback or not _is_loopback(address))
+        return self._has_address_limits and (self._includes_loopback or not _is_loopback(address))
 
     async def share(self) -> None:
         """Exchange counts with the other gateways. To be called periodically."""

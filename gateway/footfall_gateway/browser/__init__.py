@@ -5,3 +5,4 @@ from footfall_gateway.browser.dsl import Code, DslFile, DslFileError, Fault, che
 from footfall_gateway.browser.engagement import EngagementApi
 from footfall_gateway.browser.links import Links
 from footfall_gateway.browser.tracker_bundle import ORIGINAL_FOLDERS, load_tracker_files
+from footfall_gateway.browser.visit_codes import VisitCodes

@@ -27,7 +27,19 @@ JQUERY_PATH = "/tracker-jquery.js"
 _JAVASCRIPT = "text/javascript; charset=utf-8"
 
 # The other parts only declare, so their order is free; `start.js` runs them.
-_CORE_PARTS = ("settings", "store", "visit", "json", "queue", "delivery", "pages", "commands", "links", "start")
+_CORE_PARTS = (
+    "settings",
+    "store",
+    "visit",
+    "json",
+    "queue",
+    "delivery",
+    "pages",
+    "commands",
+    "codes",
+    "links",
+    "start",
+)
 
 
 def load_tracker_files(idle_minutes: int, folder: Path | None = None) -> dict[str, BrowserFile]:

@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         "including sign-ins; contacts: write contacts and links; erase: erase people",
     )
     create.add_argument("--site", action="append", default=[], help="repeatable; default: all sites")
+    create.add_argument("--staff", action="store_true", help="events that are stored with it are those of staff")
     create.add_argument("--days", type=int, help="days until the key expires; default: never")
     create.set_defaults(run=_create)
 
@@ -76,6 +77,7 @@ def _create(file: KeyFile, options: argparse.Namespace) -> None:
         sites=options.site,
         create_ms=now_ms,
         expire_ms=now_ms + options.days * _DAY_MS if options.days else None,
+        staff=options.staff,
     )
     with file.changing() as keys:
         _record_change(file, "create", key)
@@ -87,9 +89,10 @@ def _list(file: KeyFile, _options: argparse.Namespace) -> None:
     for key in file.read()[0].values():
         ends = "never expires" if key.expire_ms is None else f"expires {_day(key.expire_ms)}"
         sites = ",".join(key.sites) or "all sites"
-        advice = ["slow hash: rotate it"] if is_slow_hash(key.hash) else []
+        further = ["staff"] if key.staff else []
+        further += ["slow hash: rotate it"] if is_slow_hash(key.hash) else []
         made = f"made {_day(key.create_ms)}"
-        _print("\t".join((key.id, key.name, ",".join(key.scopes), sites, made, ends, *advice)))
+        _print("\t".join((key.id, key.name, ",".join(key.scopes), sites, made, ends, *further)))
 
 
 def _rotate(file: KeyFile, options: argparse.Namespace) -> None:
@@ -122,6 +125,7 @@ def _record_change(file: KeyFile, action: str, key: Key) -> None:
         "name": key.name,
         "scopes": key.scopes,
         "sites": key.sites,
+        "staff": key.staff,
     }
     descriptor = os.open(file.path.with_suffix(".audit"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     with os.fdopen(descriptor, "wb") as record:

@@ -48,6 +48,8 @@ class Embedder:
     ) -> None:
         """Fill the wanted lists of resources of one kind, given by id. `site` empty: all sites.
 
+        Several ids may be names of one resource: then its lists are those of all names, name by name.
+
         Raises:
             Problem: 400, they are too large for one response.
 
@@ -69,6 +71,8 @@ class Embedder:
         names = " and ".join(f"include_{name}" for name in wanted)
         too_much = Problem.parameter(names, "too large for one response; use a smaller page_size, or request the list")
         size = 0
+        has_several_names = len(parents) > 1 and len({id(resource) for resource in parents.values()}) == 1
+        seen: set[str] = set()
         try:
             async with aclosing(self._stream(self._stream_related, request, principal)) as responses:
                 async for response in responses:
@@ -76,6 +80,10 @@ class Embedder:
                     if size > _MAX_BYTES:
                         raise too_much
                     for item in response.items:
+                        if item.WhichOneof("item") == "visit" and has_several_names:  # a visit may name two of them
+                            if item.visit.visit_id in seen:
+                                continue
+                            seen.add(item.visit.visit_id)
                         _add(parents[item.parent_id], item, wanted)
         except Problem as problem:
             if problem.status == 409:

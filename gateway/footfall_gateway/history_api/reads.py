@@ -98,9 +98,10 @@ class HistoryReads:
         return await self._listed("identity", found, call, next_page)
 
     async def identity(self, call: Call[IdentityQuery, None]) -> Response:
-        """An identity."""
-        found = resources.identity(await self._lookup.identity(call.path["identityId"], call.principal))
-        await self._embed("identity", {found.identity_id: found}, call)
+        """An identity. The old name of one that was renamed leads to the current one, with the lists of all names."""
+        stored = await self._lookup.identity(call.path["identityId"], call.principal)
+        found = resources.identity(stored)
+        await self._embed("identity", dict.fromkeys([stored.identity_id, *stored.other_identity_ids], found), call)
         return json_response(found)
 
     async def visit(self, call: Call[NoQuery, None]) -> Response:
@@ -156,26 +157,28 @@ class HistoryReads:
         """The visits of an identity."""
         query = call.query
         request = history.ListVisitsRequest(global_visit_id=query.global_visit_id, user_agent=query.user_agent)
-        response, next_page = await self._fetch(self._history.ListVisits, request, call)
+        response, next_page = await self._fetch(self._history.ListVisits, request, call, history.ListVisitsResponse())
         found = {_unique_id(visit): resources.visit(visit) for visit in response.visits}
-        return await self._listed("visit", found, call, next_page)
+        return await self._listed("visit", found, call, next_page, response)
 
     async def pages(self, call: Call[PagesQuery, None]) -> Response:
         """The page entries of a visit, an identity or a session."""
         query = call.query
         request = history.ListPagesRequest(url=query.url, title=query.title, category=query.category)
-        response, next_page = await self._fetch(self._history.ListPages, request, call)
+        response, next_page = await self._fetch(self._history.ListPages, request, call, history.ListPagesResponse())
         found = {page.page_id: resources.page(page) for page in response.pages}
-        return await self._listed("page", found, call, next_page)
+        return await self._listed("page", found, call, next_page, response)
 
     async def sessions(self, call: Call[FilteredQuery, None]) -> Response:
         """The sessions of a visit or an identity."""
         request = history.ListSessionsRequest()
         if isinstance(call.query, VisitSessionsQuery):
             request.session_identity_id = call.query.identity_id
-        response, next_page = await self._fetch(self._history.ListSessions, request, call)
+        response, next_page = await self._fetch(
+            self._history.ListSessions, request, call, history.ListSessionsResponse()
+        )
         found = {session.session_id: resources.session(session) for session in response.sessions}
-        return await self._listed("session", found, call, next_page)
+        return await self._listed("session", found, call, next_page, response)
 
     async def events(self, call: Call[EventsQuery, None]) -> Response:
         """The events of a visit, an identity, a session or a page entry."""
@@ -188,13 +191,15 @@ class HistoryReads:
             global_visit_id=query.global_visit_id,
             browser_page_id=query.browser_page_id,
         )
-        response, next_page = await self._fetch(self._history.ListEvents, request, call)
-        return _collection([resources.event(event) for event in response.events], next_page)
+        response, next_page = await self._fetch(self._history.ListEvents, request, call, history.ListEventsResponse())
+        events = [resources.event(event) for event in response.events]
+        return _collection(events, next_page, is_complete=not response.other_names_unavailable)
 
-    async def _fetch(self, method: Any, request: Any, call: Call[Any, None]) -> tuple[Any, str]:
-        """One page of a collection, and the cursor of the next page.
+    async def _fetch(self, method: Any, request: Any, call: Call[Any, None], empty: Any) -> tuple[Any, str]:
+        """One page of a collection, and the cursor of the next page. `empty`: the response without items.
 
-        Raises Problem 404 when the page is empty because the collection's parent does not exist.
+        Raises Problem 404 when the page is empty because the collection's parent does not exist. History does not know
+        an identity without visits, which identity may know.
         """
         parent = parent_of(call)
         query: FilteredQuery = call.query
@@ -204,7 +209,12 @@ class HistoryReads:
         request.page_size = query.page_size
         if start := parse_cursor(parent.id, query.page_start):
             request.start.CopyFrom(start)
-        response = await self._ask(method, request, call.principal)
+        try:
+            response = await self._ask(method, request, call.principal)
+        except Problem as problem:
+            if problem.status != 404:
+                raise
+            response = empty
         if not response.ListFields():
             await self._lookup.require_exists(parent, call.principal)
         return response, format_cursor(parent.id, response.next) if response.HasField("next") else ""
@@ -230,10 +240,13 @@ class HistoryReads:
                 return found, ids.next_page_token
             request.page_size, request.page_token = query.page_size, ids.next_page_token
 
-    async def _listed(self, kind: str, found: Mapping[str, Any], call: Call[Any, None], next_page: str) -> Response:
-        """The response with a page of resources of one kind, by id."""
+    async def _listed(
+        self, kind: str, found: Mapping[str, Any], call: Call[Any, None], next_page: str, response: Any = None
+    ) -> Response:
+        """The response with a page of resources of one kind, by id. `response`: that of history, if it says more."""
         await self._embed(kind, found, call)
-        return _collection(found.values(), next_page)
+        is_complete = response is None or not response.other_names_unavailable
+        return _collection(found.values(), next_page, is_complete=is_complete)
 
     async def _embed(self, kind: str, found: Mapping[str, Any], call: Call[Any, None]) -> None:
         """Fill in the included lists. Items of a visit have its site; those of an identity may be of several sites."""
@@ -253,8 +266,12 @@ def _unique_id(visit: visit_pb2.Visit) -> str:
     return visit.scoped_visit_id or visit.visit_id
 
 
-def _collection(items: Iterable[Any], next_page: str) -> Response:
+def _collection(items: Iterable[Any], next_page: str, *, is_complete: bool = True) -> Response:
     listed = list(items)
+    # Only identity knows the other names of an identity that was renamed.
+    headers = {} if is_complete else {"Other-Names": "unavailable"}
     if not listed:
-        return Response(status_code=204)
-    return json_response(listed, **({"Paging_Next": next_page} if next_page else {}))
+        return Response(status_code=204, headers=headers)
+    if next_page:
+        headers["Paging-Next"] = next_page
+    return json_response(listed, **headers)

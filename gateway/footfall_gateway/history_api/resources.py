@@ -10,7 +10,7 @@ from footfall.history.v1 import visit_pb2
 from footfall.identity.v1 import identity_pb2, visitor_pb2
 from footfall_eventlog.events import SYSTEM_EVENTS
 from google.protobuf.timestamp_pb2 import Timestamp
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from footfall_gateway.fields import (
     BrowserPageId,
@@ -183,6 +183,13 @@ class Identity(msgspec.Struct, rename="camel"):
     visit_scope: VisitScope = "Recognized"
     visit_ids: VisitIds = None
     visits: Annotated[list[Visit] | None, _VISITS] = None
+    current_identity_id: Annotated[
+        IdentityId | UnsetType, Meta(description="The name that this one leads to; absent: it was not renamed.")
+    ] = UNSET
+    redirected_from: Annotated[
+        IdentityId | UnsetType,
+        Meta(description="The identity of the request, if it was renamed to this one; absent: it is `identityId`."),
+    ] = UNSET
 
 
 def event(stored: visit_pb2.StoredEvent) -> Event:
@@ -274,6 +281,8 @@ def identity(stored: identity_pb2.Identity) -> Identity:
         location=stored.location or None,
         entity_in_cs=stored.contact_id or None,
         visit_scope=association_name(stored.visit_scope),
+        current_identity_id=stored.current_identity_id or UNSET,
+        redirected_from=stored.redirected_from or UNSET,
     )
 
 

@@ -82,6 +82,7 @@ class HistoryWrites:
                 VisitBody,
                 ingest,
                 never=_WITHOUT_QUERIES,
+                example={"userAgent": "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"},
             ),
             Operation(
                 "createEvent",
@@ -94,6 +95,7 @@ class HistoryWrites:
                 ingest,
                 decode=_one_event,
                 never=_WITHOUT_QUERIES,
+                example={"eventName": "AppointmentMade", "data": {"branch": "Main Street"}},
             ),
         ]
 
@@ -112,7 +114,8 @@ class HistoryWrites:
             timestamp=start_ms,
             site=call.principal.site_for_writes(given.site),
         )
-        await self._store(event, Sender(received_ms, user_agent=given.user_agent, keeps_times=True), _NAMES_OF_VISIT)
+        sender = Sender(received_ms, user_agent=given.user_agent, keeps_times=True, is_staff=call.principal.is_staff)
+        await self._store(event, sender, _NAMES_OF_VISIT)
         visit_id = normalize_uuid(event.visit_id or "")
         stored_id = self._site_groups.stored_id(visit_id, event.site or DEFAULT_SITE)
         stored = await _poll_history(call.principal, lambda: self._lookup.visit(stored_id, call.principal))
@@ -139,7 +142,7 @@ class HistoryWrites:
         event.event_id = event.event_id or _new_id()
         event.timestamp = received_ms if event.timestamp is None else event.timestamp
         event.site = call.principal.site_for_writes(event.site or "")
-        await self._store(event, Sender(received_ms))
+        await self._store(event, Sender(received_ms, is_staff=call.principal.is_staff))
         event_id = normalize_uuid(event.event_id)
         stored_id = self._site_groups.stored_id(event.visit_id, event.site or DEFAULT_SITE)
         stored = await _poll_history(call.principal, lambda: self._lookup.event(event_id, call.principal, stored_id))

@@ -23,11 +23,13 @@ Engagement, also served under `/backend/data`. `/api/v1` is Footfall's own API. 
 
 `/api/v1`: an empty collection is 200. To read the next page, send `nextPageToken` as `page_token`.
 
-A key needs the scope in the `x-scope` of an operation. The user `API_USER` has all scopes. What a key may not see is
-answered 404, like what does not exist.
+A key needs the scope in the `x-scope` of an operation, if it has one. The user `API_USER` has all scopes. What a key
+may not see is answered 404, like what does not exist.
 
 Values that mean "none": `null`, or a value that the description of the property names, such as `endDate` 0. Every
 property is in every answer unless it is not in `required`. Later versions may add properties.
+
+A method that a path does not have is answered 405, and `Allow` lists those that it has.
 
 Every answer of `/server/data` and `/api/v1` has an `X-Request-Id`: that of the request, if it has one. Malformed
 requests, too long URLs and header fields, and too many connections (400, 414, 431, 503) are answered without a body."""
@@ -148,10 +150,13 @@ def _operation(operation: Operation[Any, Any], api: Api, schemas: _Schemas) -> S
     }
     if more.strip():
         described["description"] = more.strip()
-    if operation.required_scope:
+    if operation.required_scope and not operation.allows_any_scope:
         described["x-scope"] = operation.required_scope.value
     if operation.body is not None:
-        content = {"application/json": {"schema": schemas.of(operation.body)}}
+        body = {"schema": schemas.of(operation.body)}
+        if operation.example is not None:
+            body["example"] = operation.example
+        content = dict.fromkeys(operation.body_types, body)
         described["requestBody"] = {"required": True, "content": content}
     return described
 
@@ -164,6 +169,7 @@ def _path_parameters(path: str) -> list[Schema]:
             "required": True,
             "description": _PATH_PARAMETERS[name],
             "schema": {"type": "string", "minLength": 1},
+            **({"example": _PATH_EXAMPLES[name]} if name in _PATH_EXAMPLES else {}),
         }
         for name in _PATH_PARAMETER.findall(path)
     ]
@@ -207,6 +213,8 @@ def _responses(operation: Operation[Any, Any], api: Api, schemas: _Schemas) -> S
     if get_origin(operation.response_type) is list:
         responses["200"]["headers"] = _NEXT_PAGE
         responses["204"] = {"description": "There is nothing in this collection."}
+    for name, text in operation.answer_headers.items():
+        responses["200"].setdefault("headers", {}).update(_header(name, text)["headers"])
     error = schemas.of(api.style.body)
     errors = {**dict(_usual_errors(operation)), **operation.errors}
     for status in sorted(errors.keys() - operation.never):
@@ -219,7 +227,6 @@ def _responses(operation: Operation[Any, Any], api: Api, schemas: _Schemas) -> S
 def _usual_errors(operation: Operation[Any, Any]) -> Iterator[tuple[int, str]]:
     """The errors that follow from an operation's definition. It may have more, and be without some."""
     yield 400, "A parameter or the body is wrong; the message names it and its rule."
-    yield 405, "The path does not have the method of the request. `Allow` lists its methods."
     yield 500, "Footfall has a fault; its logs name the `X-Request-Id`."
     yield 503, "Too many connections are open. Try again."
     if "{" in operation.path:
@@ -227,7 +234,7 @@ def _usual_errors(operation: Operation[Any, Any]) -> Iterator[tuple[int, str]]:
     if operation.body is not None:
         yield 408, "The body took too long to arrive."
         yield 413, "The body has more than 1 MiB."
-        yield 415, "The body is not application/json, or is compressed."
+        yield 415, f"The body is not {' or '.join(operation.body_types)}, or is compressed."
     if operation.required_scope:
         yield 401, "Credentials are missing or wrong."
         yield 403, "The key does not have the scope or the site; or a page of another origin asks for a change."
@@ -248,12 +255,16 @@ def _header(name: str, description: str) -> Schema:
 
 _PATH_PARAMETERS = {
     "contactId": "The contact center's id of the contact, 1 to 256 characters, percent-encoded.",
+    "interactionId": "The contact center's id of the interaction, 1 to 128 characters, percent-encoded.",
     "eventId": "The event, a UUID.",
     "identityId": "The identity, 1 to 512 characters, percent-encoded.",
     "pageId": "The page entry, a UUID: `pageId`, not `browserPageID`.",
     "sessionId": "The session, a UUID.",
+    "valueId": "The name of the value, as the list says it.",
     "visitId": "The visit, a UUID.",
 }
+# Ids that clients choose. Those that Footfall or its script makes have no example: an answer has one to copy.
+_PATH_EXAMPLES = {"contactId": "C-1001", "interactionId": "call-4711", "identityId": "dana@example.com"}
 _CONNECTION_RESPONSES = {
     "UrlTooLong": {"description": "Path and query have more than 16 KiB. Without a body."},
     "HeadersTooLong": {"description": "There are more than 100 header fields, or 64 KiB of them. Without a body."},
@@ -266,7 +277,6 @@ CONNECTION_ERRORS: Final[dict[str, Schema]] = {
 _NEXT_PAGE = _header("Paging-Next", "Where the next page begins, for `page_start`; absent on the last one.")["headers"]
 ERROR_HEADERS: Mapping[int, Schema] = {
     401: _header("WWW-Authenticate", "How to sign in."),
-    405: _header("Allow", "The methods of the path."),
     429: _header("Retry-After", "Seconds to wait."),
     503: _header("Retry-After", "Seconds to wait."),
 }

@@ -6,7 +6,8 @@ import time
 from codecs import BOM_UTF8
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypeVar
+from functools import cache
+from typing import Annotated, Any, Generic, Literal, TypeVar, get_args, get_origin
 from urllib.parse import parse_qsl, unquote
 
 import msgspec
@@ -18,19 +19,20 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from footfall_gateway import metrics
-from footfall_gateway.auth import EVERYBODY, Audit, Authenticator, KeyScope, Principal
+from footfall_gateway.auth import EVERYBODY, Audit, Authenticator, KeyScope, Principal, session_token
 from footfall_gateway.http.bodies import BodyReader, ClientGoneError, require_plain
 from footfall_gateway.http.includes import Includes, parse_includes
 from footfall_gateway.problem import ErrorStyle, Problem, format_error
 
 Query = TypeVar("Query", bound=msgspec.Struct)
 Body = TypeVar("Body")
-Method = Literal["GET", "POST", "PUT", "DELETE", "OPTIONS"]
+Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 JSON = "application/json; charset=UTF-8"
 """As spelled by Genesys Web Engagement."""
 
 _MAX_PARAMETERS = 100
+_MAX_SHOWN_NAME = 64
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 _COMMON_HEADERS = (
@@ -86,12 +88,18 @@ class Operation(Generic[Query, Body]):
     body: type[Body] | None = None
     required_scope: KeyScope | None = KeyScope.READ
     """None: no authentication."""
+    allows_any_scope: bool = False
+    """Whether credentials of any scope are enough, also others than `required_scope`."""
     includes: tuple[str, ...] = ()
     """The lists that `include_*` may name."""
     decode: Callable[[bytes], Body] | None = None
     """A decoder for a body that is not plain JSON of its type; may raise Problem."""
+    body_types: tuple[str, ...] = ("application/json",)
+    """The media types of the body, all of JSON."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Descriptions of the request headers that the handler reads."""
+    answer_headers: Mapping[str, str] = field(default_factory=dict)
+    """Descriptions of the headers of a 200."""
     media_type: str = JSON
     """Of a 200."""
     also: Mapping[int, Any] = field(default_factory=dict)
@@ -100,6 +108,8 @@ class Operation(Generic[Query, Body]):
     """Descriptions of the errors that openapi.py does not expect of such an operation."""
     never: Set[int] = frozenset()
     """Errors that openapi.py expects of such an operation, and that it never has."""
+    example: Any = None
+    """A body, as JSON types."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +120,8 @@ class Api:
     prefixes: tuple[str, ...]
     operations: Sequence[Operation[Any, Any]]
     style: ErrorStyle
+    refuses_unknown_parameters: bool = False
+    """Whether a query parameter that an operation does not have is an error; else it is ignored."""
 
 
 def json_response(body: Any, status: int = 200, /, **headers: str) -> Response:
@@ -136,7 +148,7 @@ def routes(api: Api, gate: Gate) -> list[Route]:
     for operation in api.operations:
         by_path.setdefault(operation.path, {})[operation.method] = operation
     return [
-        Route(prefix + path, _PathEndpoint(operations, api.style, gate))
+        Route(prefix + path, _PathEndpoint(operations, api, gate))
         for prefix in api.prefixes
         for path, operations in by_path.items()
     ]
@@ -153,9 +165,10 @@ class _RequestSubject:
 class _PathEndpoint:
     """The operations of one path, as an ASGI application."""
 
-    def __init__(self, operations: Mapping[str, Operation[Any, Any]], style: ErrorStyle, gate: Gate) -> None:
+    def __init__(self, operations: Mapping[str, Operation[Any, Any]], api: Api, gate: Gate) -> None:
         self._operations = operations
-        self._style = style
+        self._style = api.style
+        self._refuses_unknown_parameters = api.refuses_unknown_parameters
         self._gate = gate
         allowed = {*operations, "OPTIONS"} | ({"HEAD"} if "GET" in operations else set())
         self._allow = ", ".join(sorted(allowed))
@@ -194,16 +207,22 @@ class _PathEndpoint:
     ) -> Call[Any, Any]:
         address = scope["client"][0] if scope["client"] else ""
         if operation.required_scope:
-            subject.principal = await self._gate.authenticator.authenticate(headers.get("authorization", ""), address)
+            subject.principal = await self._gate.authenticator.authenticate(
+                headers.get("authorization", ""), address, session_token(headers)
+            )
         path = {name: _decode_segment(value) for name, value in scope["path_params"].items()}
         if operation.required_scope and subject.principal:
             subject.subject_hashes = self._gate.audit.subject_hashes(path)
-            subject.principal.require_scope(operation.required_scope)
+            if not operation.allows_any_scope:
+                subject.principal.require_scope(operation.required_scope)
             _reject_cross_site(operation.method, headers)
-        values = _parse_query(scope["query_string"])
+        pairs = _parse_query(scope["query_string"])
+        values = dict(pairs)
+        if self._refuses_unknown_parameters:
+            _reject_unknown_parameters(values, operation)
         return Call(
             path=path,
-            query=_convert_query(values, operation.query),
+            query=_convert_query(pairs, operation.query),
             includes=parse_includes(values, operation.includes),
             body=await self._read_body(operation, headers, receive),
             principal=subject.principal or EVERYBODY,
@@ -214,7 +233,7 @@ class _PathEndpoint:
     async def _read_body(self, operation: Operation[Any, Any], headers: Mapping[str, str], receive: Receive) -> Any:
         if operation.body is None:
             return None
-        _require_json(headers)
+        _require_json(headers, operation.body_types)
         raw = await self._gate.bodies.read(receive)
         return operation.decode(raw) if operation.decode else _decode_body(raw, operation.body)
 
@@ -241,29 +260,51 @@ def _reject_cross_site(method: Method, headers: Mapping[str, str]) -> None:
         raise Problem(403, "pages of another origin may not write")
 
 
-def _require_json(headers: Mapping[str, str]) -> None:
+def _require_json(headers: Mapping[str, str], types: Sequence[str]) -> None:
     """Raises Problem 415 for a body that is not JSON. Any page may send a form, or no type, to any origin."""
     require_plain(headers.get("content-encoding", ""))
-    if headers.get("content-type", "").partition(";")[0].rstrip().lower() != "application/json":
-        raise Problem(415, "Content-Type: must be application/json")
+    if headers.get("content-type", "").partition(";")[0].rstrip().lower() not in types:
+        raise Problem(415, f"Content-Type: must be {' or '.join(types)}")
 
 
-def _parse_query(raw: bytes) -> dict[str, str]:
+def _parse_query(raw: bytes) -> list[tuple[str, str]]:
     try:
-        return dict(
-            parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MAX_PARAMETERS)
-        )
+        return parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MAX_PARAMETERS)
     except UnicodeDecodeError:
         raise Problem(400, "query: must be percent-encoded UTF-8") from None
     except ValueError:
         raise Problem(400, f"query: must have at most {_MAX_PARAMETERS} parameters") from None
 
 
-def _convert_query(values: Mapping[str, str], query: type[Query]) -> Query:
+def _reject_unknown_parameters(values: Mapping[str, str], operation: Operation[Any, Any]) -> None:
+    """Raises Problem 400 for a parameter that the operation does not have: a wrong filter would find everything."""
+    known = [field.encode_name for field in msgspec.structs.fields(operation.query)]
+    known += [f"include_{name}{suffix}" for name in operation.includes for suffix in ("", "_detail")]
+    for name in values:
+        if name not in known:
+            rule = f"use {', '.join(known)}" if known else "there are none"
+            raise Problem.parameter(name[:_MAX_SHOWN_NAME], f"is not a parameter of this operation; {rule}")
+
+
+def _convert_query(pairs: Sequence[tuple[str, str]], query: type[Query]) -> Query:
+    """Return the query of these parameters. Of one that is repeated all values count if it is a list, else the last."""
+    values: dict[str, str | list[str]] = dict(pairs)
+    for name in _list_parameters(query) & values.keys():
+        values[name] = [value for given, value in pairs if given == name and value]
     try:
         return msgspec.convert(values, query, strict=False)
     except msgspec.ValidationError as error:
         raise Problem(400, format_error(error)) from None
+
+
+@cache
+def _list_parameters(query: type[msgspec.Struct]) -> frozenset[str]:
+    return frozenset(field.encode_name for field in msgspec.structs.fields(query) if _is_list(field.type))
+
+
+def _is_list(annotation: Any) -> bool:
+    inner = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+    return get_origin(inner) is list
 
 
 def _decode_body(raw: bytes, body: type[Body]) -> Body:

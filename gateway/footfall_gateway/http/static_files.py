@@ -52,19 +52,33 @@ class BrowserFile:
 
 
 class Files:
-    """An ASGI application that serves files. Those of `changing` are read by a function for each request."""
+    """An ASGI application that serves files. Those of `changing` are read by a function for each request.
 
-    def __init__(self, files: Mapping[str, BrowserFile], changing: Mapping[str, Callable[[], BrowserFile]]) -> None:
+    `views`: a folder whose page is served for addresses below the folder too, such as `/console/visit/123`. Its script
+    shows what the address names.
+    """
+
+    def __init__(
+        self, files: Mapping[str, BrowserFile], changing: Mapping[str, Callable[[], BrowserFile]], views: str = ""
+    ) -> None:
         self._files = files
         self._changing = changing
+        self._views = views
 
     def __contains__(self, path: str) -> bool:
-        return path in self._changing or path in self._files or f"{path}/" in self._files
+        return path in self._changing or path in self._files or f"{path}/" in self._files or self._is_view(path)
+
+    def _is_view(self, path: str) -> bool:
+        """Whether a path names a view. The name of a view has no dot, so that a missing file is not found."""
+        name = path.removeprefix(self._views).partition("/")[0]
+        return bool(self._views) and path.startswith(self._views) and bool(name) and "." not in name
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Respond to a request for a path that `in` has found."""
         path = scope["path"]
         file = self._changing[path]() if path in self._changing else self._files.get(path)
+        if file is None and f"{path}/" not in self._files:
+            file = self._files[self._views]
         # The page of a folder has links relative to the folder.
         response = _response(file, scope) if file else RedirectResponse(f"{path}/", 308)
         await response(scope, receive, send)

@@ -63,6 +63,16 @@ const commands = {
     setTimeout(callback, 0, { visitID: page.visitID, globalVisitID: globalVisitID(), pageID: page.id, alias: '' });
   },
 
+  /**
+   * @param {(code: {code: string, validSeconds: number}) => void} callback with 6 digits that find this visit for an
+   *   agent; '' when there is no code
+   */
+  getVisitCode(callback) {
+    ensurePage();
+    flush();
+    askForCode(callback, 3);
+  },
+
   /** A command of GWE's engagement. Footfall sends pages no notifications. */
   on() {
     debug('no chat, callback or notifications (_gwc, on) here');

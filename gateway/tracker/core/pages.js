@@ -161,6 +161,11 @@ function onPageShow() {
   ensurePage();
 }
 
+/** Raises Heartbeat while the visitor looks at the page, unless the visit has ended, as while a computer slept. */
+function beat() {
+  if (page.isOpen && document.hasFocus() && !isIdle(readVisit().last)) write('Heartbeat', {});
+}
+
 /** @param {() => void} act */
 function whenStarted(act) {
   return safely(() => isStarted && act());

@@ -18,6 +18,7 @@
  * @property {boolean} [privacySignals]
  * @property {boolean} [hashRouting]
  * @property {boolean} [historyRouting]
+ * @property {number} [heartbeat]
  */
 
 /** @type {Config} */

@@ -47,6 +47,9 @@ function whenAgreed(mine, moments) {
   });
 }
 
+/** The timer of `heartbeat`. @type {number|undefined} */
+let heart;
+
 function begin() {
   if (!mayBegin()) return;
   isStarted = true;
@@ -54,6 +57,7 @@ function begin() {
   if (globals._gwc) commands.on();
   held.splice(0).forEach(safely(run));
   loadRules();
+  heart = heart || (config.heartbeat && setInterval(whenStarted(beat), config.heartbeat * 1000));
   if (config.linkDomains) loadLinks();
 }
 

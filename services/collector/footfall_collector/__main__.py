@@ -13,10 +13,12 @@ from footfall_collector.access import ACCESS
 from footfall_collector.admission import DAY_MS, Admission
 from footfall_collector.categories import CategoriesFile
 from footfall_collector.event_log import EventLog
-from footfall_collector.identity_client import IdentityClient
+from footfall_collector.interactions import InteractionRecorder, InteractionRules
 from footfall_collector.pipeline import Pipeline
+from footfall_collector.policy_file import PolicyFile
 from footfall_collector.redact import Redactor
 from footfall_collector.service import CollectorService
+from footfall_collector.service_clients import IdentityClient, VisitLookup
 from footfall_collector.settings import CollectorSettings
 from footfall_collector.sign_in_token import TokenRules
 from footfall_collector.sites import Sites
@@ -37,31 +39,51 @@ async def collect(settings: CollectorSettings) -> int:
         allows_non_durable=settings.allow_non_durable_redis,
     )
     channel = open_channel(settings.identity_target, settings.client_tls)
+    history = open_channel(settings.history_target, settings.client_tls)
+    site_groups = SiteGroups.load(settings.sites_file)
+    redactor = Redactor(settings.redact_keys.split(","), emails=settings.redact_emails)
     categories = CategoriesFile(settings.categories_file)
+    user_id_keys = [key.strip() for key in settings.user_id_keys.split(",") if key.strip()]
+    policy = PolicyFile(settings.identity_policy_file, user_id_keys)
     # With mutual TLS only gateways may call Collect (access.py).
     is_gateway_known = settings.grpc_tls_client_ca_file is not None
     admission = Admission(
         Sites.load(settings.sites_file),
-        Redactor(settings.redact_keys.split(","), emails=settings.redact_emails),
+        redactor,
         max_event_age_ms=settings.max_event_age_days * DAY_MS,
         token_rules=TokenRules(
             settings.token_leeway_s, settings.token_max_lifetime_s, settings.max_sign_in_before_token_s
         ),
         received_tolerance_ms=None if is_gateway_known else int(settings.received_time_tolerance_s * 1000),
-        site_groups=SiteGroups.load(settings.sites_file),
+        site_groups=site_groups,
         category_of=categories.of,
-        user_id_keys=[key.strip() for key in settings.user_id_keys.split(",") if key.strip()],
+        policy_of=policy.of_site,
+        staff_rules=policy.staff,
     )
     pipeline = Pipeline(admission, log, IdentityClient(channel), settings.partitions)
-    service = CollectorService(pipeline, settings.identity_timeout_ms / 1000)
+    interactions = InteractionRecorder(
+        log,
+        VisitLookup(history, channel, site_groups, settings.visit_lookup_timeout_ms / 1000),
+        redactor,
+        site_groups,
+        InteractionRules(
+            settings.max_interaction_note_length,
+            settings.max_interaction_data_bytes,
+            settings.max_interaction_clock_ahead_s,
+            settings.max_interactions_per_second,
+            settings.phone_region,
+        ),
+        partitions=settings.partitions,
+    )
+    service = CollectorService(pipeline, interactions, settings.identity_timeout_ms / 1000)
     server = Server(
         settings,
         {SERVICE_NAME: partial(collector_grpc.add_CollectorServiceServicer_to_server, service)},
         access=ACCESS,
         frequent=["Collect"],
         ready=log.is_ready,
-        background=[log.check, categories.watch],
-        close=[channel.close, log.close],
+        background=[log.check, categories.watch, policy.watch],
+        close=[channel.close, history.close, log.close],
     )
     return await serve(server)
 

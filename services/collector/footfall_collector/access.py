@@ -2,4 +2,4 @@
 
 from footfall_servicekit.access import AccessTable
 
-ACCESS: AccessTable = {"gateway": ["Collect"]}
+ACCESS: AccessTable = {"gateway": ["Collect", "RecordInteraction"], "contact-center": ["RecordInteraction"]}

@@ -4,7 +4,7 @@ All later processing is a pure function of the admitted events. Admission change
 only on the batch, the current time and the configuration.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from typing import Any, Final
 
 import msgspec
@@ -17,18 +17,19 @@ from footfall_eventlog.events import (
     PAGE_ENTERED,
     SYSTEM_EVENTS,
     TRANSITION_KINDS,
-    USER_ID_KEYS,
 )
+from footfall_eventlog.identified_user import apply_policy, extract_user
+from footfall_eventlog.identity_policy import IdentityPolicy, SitePolicy
 from footfall_eventlog.site_groups import SiteGroups
+from footfall_eventlog.staff import StaffRules
+from footfall_servicekit.failure_log import FailureLog
 from footfall_timeline import page_id, user_agent_id
 
-from footfall_collector.identified_user import extract_user
 from footfall_collector.normalize import STEPS
 from footfall_collector.redact import Redactor
-from footfall_collector.request_context import RequestContext, minimize_context
+from footfall_collector.request_context import NO_STAFF, RequestContext, minimize_context
 from footfall_collector.sign_in_token import TokenRules, TokenVerdict, verify_token
 from footfall_collector.sites import Site, Sites
-from footfall_collector.throttled_log import ThrottledLog
 
 DAY_MS: Final = 86_400_000
 SLICE_BYTES: Final = MAX_EVENT_BYTES
@@ -40,6 +41,16 @@ _CLOCK_TOLERANCE_MS: Final = 5_000
 _SIGN_IN = event_pb2.TRANSITION_KIND_SIGN_IN
 _SIGN_OUT = event_pb2.TRANSITION_KIND_SIGN_OUT
 _NO_GROUPS: Final = SiteGroups()
+_DEFAULT_POLICY: Final = IdentityPolicy()
+_OF_TRANSITION: Final = ("transition", "identity_id", "assurance", "assurance_reason")
+_OF_ADMISSION: Final = (
+    "proven_json",
+    "token_id",
+    "assurance_reason_code",
+    "ignored_reason",
+    "policy_version",
+    "ignored_keys",
+)
 _UNPROVEN: Final = {
     event_pb2.TRANSITION_KIND_USER_INFO: (event_pb2.ASSURANCE_CLAIMED, "user_info"),
     _SIGN_IN: (event_pb2.ASSURANCE_CLAIMED, "no_key"),
@@ -69,6 +80,9 @@ def _rejection(reason: collector.RejectReason.ValueType, message: str) -> collec
 _BOT = _rejection(collector.REJECT_REASON_BOT, "User-Agent: belongs to a robot, which this site rejects")
 _TOO_OLD = _rejection(collector.REJECT_REASON_TOO_OLD, "timestamp: must not be older than MAX_EVENT_AGE_DAYS")
 _UNKNOWN_SITE = _rejection(collector.REJECT_REASON_UNKNOWN_SITE, "site: must be known and allow the page's origin")
+_NO_CONTEXT = _rejection(
+    collector.REJECT_REASON_MALFORMED, "context_index: must be the position of a context in the batch"
+)
 _FAILED = _rejection(collector.REJECT_REASON_MALFORMED, "the server cannot process this event")
 _SUPPRESSED = collector.Outcome(
     status=collector.OUTCOME_STATUS_SUPPRESSED, message="Sec-GPC: sent by the browser, and honoured by this site"
@@ -87,7 +101,8 @@ class Admission:
         token_rules: TokenRules = TokenRules(),  # noqa: B008 - immutable
         received_tolerance_ms: int | None = None,
         site_groups: SiteGroups = _NO_GROUPS,
-        user_id_keys: Sequence[str] = USER_ID_KEYS,
+        policy_of: Callable[[str], SitePolicy] = _DEFAULT_POLICY.of_site,
+        staff_rules: Callable[[], StaffRules] = lambda: NO_STAFF,
         category_of: Callable[[Event], str] = lambda _: "",
     ) -> None:
         """Create the rules.
@@ -99,7 +114,8 @@ class Admission:
             token_rules: limits for sign-in tokens.
             received_tolerance_ms: largest accepted difference of a context's receive time from now; None: any.
             site_groups: the groups of sites that share visits.
-            user_id_keys: keys of event data that may hold the user id, in order of precedence.
+            policy_of: returns the identity policy of a site that is in force now.
+            staff_rules: returns what marks events as those of staff now.
             category_of: returns the categories of an event that was sent without any.
 
         """
@@ -110,20 +126,15 @@ class Admission:
         self._token_rules = token_rules
         self._received_tolerance_ms = received_tolerance_ms
         self._category_of = category_of
-        self._user_id_keys = user_id_keys
-        self._failed = ThrottledLog("an event cannot be processed; it is rejected")
-        names = ", ".join(user_id_keys)
-        self._invalid_user_id = _rejection(
-            collector.REJECT_REASON_INVALID_USER_ID,
-            f"data.{user_id_keys[0]}: must be a string of 1 to {MAX_IDENTITY_LENGTH} characters or an integer. The "
-            f"first of these keys with a value counts: {names}",
-        )
+        self._policy_of = policy_of
+        self._staff_rules = staff_rules
+        self._failed = FailureLog("an event cannot be processed; it is rejected", "step", "error")
 
     def admit(self, batch: EventBatch, now_ms: int) -> dict[int, collector.Outcome]:
         """Admit a batch in place; return the outcomes of excluded (rejected or suppressed) events by position.
 
-        An excluded event may be changed in part and must not be used. Every `context_index` must be in range. An event
-        whose admission fails unexpectedly is rejected alone, because a batch has the events of many visitors.
+        An excluded event may be changed in part and must not be used. An event whose `context_index` is wrong, or whose
+        admission fails unexpectedly, is rejected alone, because a batch has the events of many visitors.
         """
         excluded: dict[int, collector.Outcome] = {}
         for _ in self.admit_in_slices(batch, now_ms, excluded):
@@ -132,7 +143,8 @@ class Admission:
 
     def admit_in_slices(self, batch: EventBatch, now_ms: int, excluded: dict[int, collector.Outcome]) -> Iterator[None]:
         """Do the same as `admit`, but yield between slices of the batch, and add the outcomes to `excluded`."""
-        requests = [minimize_context(context, now_ms, self._received_tolerance_ms) for context in batch.contexts]
+        staff = self._staff_rules()
+        requests = [minimize_context(context, now_ms, self._received_tolerance_ms, staff) for context in batch.contexts]
         slice_bytes = 0
         for position, event in enumerate(batch.events):
             size = event.ByteSize()
@@ -141,14 +153,18 @@ class Admission:
                 slice_bytes = 0
             slice_bytes += size
             try:
-                outcome = self._admit(event, requests[event.context_index], now_ms)
-            except Exception:
-                self._failed.exception()
+                index = event.context_index
+                has_context = index < len(requests)
+                outcome = self._admit(event, requests[index], staff.sites, now_ms) if has_context else _NO_CONTEXT
+            except Exception as error:
+                self._failed.failed("admission", exc_info=error, error=type(error).__name__)
                 outcome = _FAILED
             if outcome is not None:
                 excluded[position] = outcome
 
-    def _admit(self, event: Event, request: RequestContext, now_ms: int) -> collector.Outcome | None:
+    def _admit(
+        self, event: Event, request: RequestContext, staff_sites: Set[str], now_ms: int
+    ) -> collector.Outcome | None:
         for step, reason in STEPS:
             broken_rule = step(event)
             if broken_rule is not None:
@@ -167,6 +183,7 @@ class Admission:
             return _TOO_OLD
         event.event_time_ms = happened_ms
         event.received_time_ms = request.received_ms
+        event.staff_reason = event_pb2.STAFF_REASON_SITE if site.name in staff_sites else request.staff_reason
         rejection = self._identify(event, site, now_ms)
         self._derive_ids(event, request.user_agent)
         self._redact(event)
@@ -203,17 +220,17 @@ class Admission:
 
     def _identify(self, event: Event, site: Site, now_ms: int) -> collector.Outcome | None:
         """Set transition, identity and assurance. Values that the sender has put into these fields are overwritten."""
-        event.ClearField("assurance_reason_code")
-        event.ClearField("proven_json")
-        event.ClearField("token_id")
+        for field in _OF_ADMISSION:
+            event.ClearField(field)
         kind = TRANSITION_KINDS.get(event.event_name)
         if kind is None:
-            for field in ("transition", "identity_id", "assurance", "assurance_reason"):
-                event.ClearField(field)
+            for of_transition in _OF_TRANSITION:
+                event.ClearField(of_transition)
             return None
-        user = extract_user(event, self._user_id_keys)
+        policy = self._policy_of(site.name)
+        user = extract_user(event, policy.user_id_keys)
         if user is None:
-            return self._invalid_user_id
+            return _invalid_user_id(policy.user_id_keys)
         event.transition = kind
         event.identity_id = user.user_id
         event.assurance, event.assurance_reason = _UNPROVEN[kind]
@@ -235,7 +252,16 @@ class Admission:
                 event.proven_json, event.token_id = proof.attributes, proof.token_id
             else:
                 event.transition = event_pb2.TRANSITION_KIND_USER_INFO
-        return None if event.identity_id or kind == _SIGN_OUT else self._invalid_user_id
+        is_stored = kind == _SIGN_OUT or apply_policy(event, user, policy)
+        return None if is_stored else _invalid_user_id(policy.user_id_keys)
+
+
+def _invalid_user_id(keys: Sequence[str]) -> collector.Outcome:
+    return _rejection(
+        collector.REJECT_REASON_INVALID_USER_ID,
+        f"data.{keys[0]}: must be a string of 1 to {MAX_IDENTITY_LENGTH} characters or an integer. The first of these "
+        f"keys with a value counts: {', '.join(keys)}",
+    )
 
 
 def event_time(timestamp_ms: int, received_ms: int, sent_ms: int) -> int:

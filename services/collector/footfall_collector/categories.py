@@ -4,7 +4,6 @@ The searched texts come from browsers and may be hostile. So regular expressions
 length of the text, and only the beginning of a text is searched (docs/adr/0018).
 """
 
-import asyncio
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,13 +15,13 @@ import msgspec
 import re2
 from footfall.event.v1.event_pb2 import Event
 from footfall_eventlog.events import MAX_CATEGORY_LENGTH
-from footfall_servicekit.reloading import ReloadingFile
+
+from footfall_collector.watched_file import WatchedFile
 
 MAX_TAGS: Final = 500
 MAX_NAME_LENGTH: Final = 64
 MAX_PATTERN_LENGTH: Final = 256
 MAX_SEARCHED_LENGTH: Final = 1_024
-CHECK_INTERVAL_S: Final = 1.0
 
 # Pages recur with every event, so results are cached. Long texts are not: anybody may send many different ones.
 _MAX_CACHED_LENGTH: Final = 512
@@ -139,7 +138,7 @@ def _text_of(json: msgspec.Raw) -> str:
     return _decode_text(json) if first == b'"' else bytes(json).decode()
 
 
-class CategoriesFile(ReloadingFile[Categories]):
+class CategoriesFile(WatchedFile[Categories]):
     """The current content of CATEGORIES_FILE. After an invalid change, the previous content stays in use.
 
     Without a file (None), no categories are assigned.
@@ -147,18 +146,11 @@ class CategoriesFile(ReloadingFile[Categories]):
 
     def __init__(self, path: Path | None) -> None:
         """Raises CategoriesFileError for an invalid file."""
-        self._is_set = path is not None
         super().__init__(lambda: Categories.load(path) if path else Categories({}), [path])
 
     def of(self, event: Event) -> str:
         """Return the categories of an admitted event, "" for none."""
         return self.latest.of(event)
-
-    async def watch(self) -> None:
-        """Reload the file when it changes, until cancelled."""
-        while self._is_set:
-            await asyncio.sleep(CHECK_INTERVAL_S)
-            await asyncio.to_thread(self.renewed)
 
 
 class _Tag(msgspec.Struct, forbid_unknown_fields=True, rename={"place": "in"}):

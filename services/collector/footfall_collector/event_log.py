@@ -11,17 +11,22 @@ from footfall_eventlog.partitions import (
     TRANSIENT_ERRORS,
     Address,
     Node,
+    NodeNotReadyError,
     PartitionedRedis,
+    hash_tag,
     is_forbidden,
 )
 from footfall_eventlog.sites import DEFAULT_SITE
 from footfall_eventlog.stream import PAYLOAD_FIELD, trim
-from footfall_servicekit.background import RefusalError
-from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
+from footfall_servicekit.background import NotReadyError, RefusalError
+from footfall_servicekit.failure_log import FailureLog
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from footfall_collector import metrics
+from footfall_collector.append_outcomes import AppendOutcomes
 from footfall_collector.site_shares import SiteShares
-from footfall_collector.throttled_log import ThrottledLog
 
 _DURABLE_CONFIG: Final = {
     "appendonly": "yes",
@@ -39,6 +44,8 @@ _SAMPLED_NODES: Final = 1_000
 _MEMORY_PER_BYTE: Final = 1.5
 _ONE_SITE: Final[Mapping[str, int]] = {DEFAULT_SITE: 1}
 _OTHER_CONNECTIONS: Final = 2  # for the checks at startup and of readiness
+_PROBE_S: Final = 0.9  # without the wait for replicas; together they are within the limit of the kit
+_PROBE_REPLICAS_MS: Final = 1_000
 
 _log = structlog.get_logger()
 
@@ -106,9 +113,12 @@ class EventLog:
         self._durable_nodes: set[Address] = set()
         self._bytes = dict.fromkeys(range(partitions), 0)
         self._measure_at: dict[Address, float] = {}
-        self._failed = ThrottledLog("Redis does not confirm appends to the event log; events are unavailable")
-        self._rejected = ThrottledLog("Redis rejects appends to the event log; check the type and user of its keys")
-        self._over_share = ThrottledLog("sites exceed their share of the event log; their events are refused")
+        self._outcomes = AppendOutcomes()
+        self._failed = FailureLog("Redis does not confirm appends to the event log; events are unavailable", "store")
+        self._rejected = FailureLog(
+            "Redis rejects appends to the event log; check the type and user of its keys", "store"
+        )
+        self._over_share = FailureLog("sites exceed their share of the event log; their events are refused", "store")
         metrics.LOG_BOUND_BYTES.set(max_bytes)
 
     async def check(self) -> None:
@@ -154,13 +164,40 @@ class EventLog:
             _log.warning("fewer replicas than LOG_ACK_REPLICAS are connected; no event can be stored", **counts)
 
     async def is_ready(self) -> bool:
-        """Whether Redis has been checked and answers."""
-        return await self._redis.is_ready()
+        """Whether at least one node confirms appends. Raises NotReadyError with the reason.
+
+        The appends of the last half second show it. Without any, each node is asked to confirm a write like one: a
+        node that answers may still be a read-only replica, or be full.
+        """
+        if not self._redis.is_checked:
+            raise NotReadyError("Redis does not answer")
+        reason = self._outcomes.recent()
+        if reason is None:
+            reason = min(await asyncio.gather(*map(self._probe, self._redis.nodes())))  # empty: one is enough
+            self._outcomes.note_probe(reason)
+        if reason:
+            raise NotReadyError(reason)
+        return True
+
+    async def _probe(self, node: Node) -> str:
+        """Why a node does not confirm appends now; empty if it does."""
+        ack_timeout_ms = min(self._ack_timeout_ms, _PROBE_REPLICAS_MS) if self._ack_replicas else 0
+        try:
+            async with asyncio.timeout(_PROBE_S + ack_timeout_ms / 1000):
+                await self._check_durability(node)
+                if await self._is_full(node):
+                    return _reason_of(LogFullError())
+                command = ("SET", f"log:probe:{hash_tag(node.numbers[0])}", b"")
+                [answer] = await self._write(node, [command], ack_timeout_ms)
+        except (RedisError, TimeoutError, LogUnavailableError, LogMisconfiguredError) as error:
+            return _reason_of(error)
+        return _reason_of(answer) if isinstance(answer, Exception) else ""
 
     async def sites_over_share(self, sites: Iterable[str]) -> set[str]:
         """Return those of the sites that exceed their share of the log; they must not append now."""
         over_share = self._shares.over_share(sites, self._fullness())
         if not over_share:
+            self._over_share.worked("event log")
             return over_share
         try:  # measured here too: while these sites may not append, perhaps no append measures the log
             for node in self._redis.nodes():
@@ -169,7 +206,7 @@ class EventLog:
             return set()  # the append will meet the same error and report it
         over_share = self._shares.over_share(over_share, self._fullness())
         if over_share:
-            self._over_share.warn(sites=sorted(over_share))
+            self._over_share.failed("event log", details={"sites": sorted(over_share)})
         return over_share
 
     async def append(self, entries: Mapping[int, bytes], site_bytes: Mapping[str, int] = _ONE_SITE) -> dict[int, str]:
@@ -199,19 +236,20 @@ class EventLog:
                 return dict.fromkeys(node.numbers, LogFullError())
             for number in node.numbers:
                 self._bytes[number] += _estimated_memory(entries[number])
-            return dict(zip(node.numbers, await self._write(node, entries), strict=True))
+            commands = [("XADD", stream_key(number), "*", PAYLOAD_FIELD, entries[number]) for number in node.numbers]
+            return dict(zip(node.numbers, await self._write(node, commands, self._ack_timeout_ms), strict=True))
         except (RedisError, LogUnavailableError, LogMisconfiguredError) as error:
             return dict.fromkeys(node.numbers, error)
 
-    async def _write(self, node: Node, entries: Mapping[int, bytes]) -> list[Any]:
-        """Append in one round trip. WAITAOF covers the writes of its own connection, so it is in the same pipeline."""
+    async def _write(self, node: Node, commands: Iterable[tuple[Any, ...]], ack_timeout_ms: int) -> list[Any]:
+        """Write in one round trip. WAITAOF covers the writes of its own connection, so it is in the same pipeline."""
         pipeline = node.client.pipeline(transaction=False)
-        for number in node.numbers:
-            pipeline.execute_command("XADD", stream_key(number), "*", PAYLOAD_FIELD, entries[number])
+        for command in commands:
+            pipeline.execute_command(*command)
         if not self._ack_replicas:
             answers: list[Any] = await pipeline.execute(raise_on_error=False)
             return answers
-        pipeline.execute_command("WAITAOF", 1, self._ack_replicas, self._ack_timeout_ms)
+        pipeline.execute_command("WAITAOF", 1, self._ack_replicas, ack_timeout_ms)
         *answers, confirmed = await pipeline.execute(raise_on_error=False)
         if isinstance(confirmed, Exception):
             raise confirmed
@@ -223,11 +261,16 @@ class EventLog:
         errors = {number: answer for number, answer in answers.items() if isinstance(answer, Exception)}
         full = {number for number, error in errors.items() if isinstance(error, LogFullError | OutOfMemoryError)}
         failed = {number for number in errors.keys() - full if isinstance(errors[number], _TRANSIENT_ERRORS)}
-        for warning, numbers in ((self._failed, failed), (self._rejected, errors.keys() - full - failed)):
+        for log, numbers in ((self._failed, failed), (self._rejected, errors.keys() - full - failed)):
+            if not numbers:
+                log.worked("Redis")
             for error in [errors[number] for number in sorted(numbers)[:1]]:
                 problem = None if isinstance(error, RedisError) else str(error)  # an error of Redis may quote an event
-                warning.warn(error=type(error).__name__, problem=problem, partitions=sorted(numbers))
-        if len(errors) == len(answers):
+                details = {"problem": problem, "partitions": sorted(numbers)}
+                log.failed("Redis", error=type(error).__name__, details=details)
+        all_failed = len(errors) == len(answers)
+        self._outcomes.note_append(_reason_of(errors[min(errors)]) if all_failed else "")
+        if all_failed:
             if full == errors.keys():  # only then nothing was stored, as LogFullError promises
                 raise LogFullError
             raise LogUnavailableError if full or failed else LogRejectedError
@@ -270,3 +313,24 @@ class EventLog:
     async def close(self) -> None:
         """Close the connections."""
         await self._redis.aclose()
+
+
+def _reason_of(error: Exception) -> str:
+    """Why an append failed, for operators. Without the text of Redis, which may quote an event."""
+    match error:
+        case LogFullError():
+            return "the event log is full"
+        case LogUnavailableError():
+            return str(error)
+        case LogMisconfiguredError():
+            return "Redis may lose confirmed events: its configuration must be changed"
+        case ReadOnlyError():
+            return "Redis is a read-only replica"
+        case OutOfMemoryError():
+            return "Redis is at maxmemory"
+        case NodeNotReadyError():
+            return f"Redis refuses writes ({str(error).split()[0]})"
+        case TimeoutError() | RedisTimeoutError() | RedisConnectionError():
+            return "Redis does not answer"
+        case _:
+            return f"Redis rejects appends ({type(error).__name__})"

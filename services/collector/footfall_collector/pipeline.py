@@ -7,16 +7,30 @@ from itertools import chain
 from typing import Final
 
 from footfall.collector.v1 import collector_service_pb2 as collector
-from footfall.event.v1.event_pb2 import EventBatch
+from footfall.event.v1 import event_pb2
+from footfall.event.v1.event_pb2 import EventBatch, IgnoredReason
 from footfall_timeline import partition
 
 from footfall_collector import metrics
 from footfall_collector.admission import Admission
 from footfall_collector.event_log import EventLog
-from footfall_collector.identity_client import IdentityClient
+from footfall_collector.service_clients import IdentityClient
 
 _NOT_LOGGED: Final = -1
 _STORED = collector.Outcome(status=collector.OUTCOME_STATUS_STORED)
+_IGNORED = {
+    reason: collector.Outcome(
+        status=collector.OUTCOME_STATUS_STORED,
+        ignored_reason=reason,
+        message=f"data: the user id {what}; it is ignored",
+    )
+    for reason, what in {
+        event_pb2.IGNORED_REASON_BLANK: "is blank",
+        event_pb2.IGNORED_REASON_PLACEHOLDER: "is a placeholder, not a person's",
+        event_pb2.IGNORED_REASON_TEMPLATE: "is a template that was not filled",
+        event_pb2.IGNORED_REASON_EMPTY_HASH: "is the hash of an empty text",
+    }.items()
+}
 _UNAVAILABLE = collector.Outcome(
     status=collector.OUTCOME_STATUS_UNAVAILABLE, message="the event log did not store it; send it again"
 )
@@ -43,6 +57,7 @@ class Pipeline:
         """
         metrics.BATCH_EVENTS.observe(len(batch.events))
         excluded = await self._admit(batch)
+        ignored = _ignored_user_ids(batch, excluded.keys())
         partitions = self._assign_partitions(batch, excluded)
         site_bytes = _site_bytes(batch, partitions)
         sites_over_share = await self._log.sites_over_share(site_bytes)
@@ -60,7 +75,7 @@ class Pipeline:
             except BaseException:  # includes a cancelled call: its caller does not learn that the events are stored
                 metrics.EVENTS_UNAVAILABLE.inc(len(partitions))
                 raise
-        response = _response(partitions, excluded, entries.keys() - stored.keys())
+        response = _response(partitions, excluded, ignored, entries.keys() - stored.keys())
         if stored:
             events = chain.from_iterable(entries[number].events for number in stored)
             await self._identity.resolve_events(events, resolve_timeout_s())
@@ -87,6 +102,19 @@ class Pipeline:
         for position in excluded:
             partitions[position] = _NOT_LOGGED
         return partitions
+
+
+def _ignored_user_ids(batch: EventBatch, excluded: Set[int]) -> dict[int, IgnoredReason.ValueType]:
+    """Return why user ids were ignored, by position of the event. Count ignored attributes, and events of staff."""
+    ignored: dict[int, IgnoredReason.ValueType] = {}
+    for position, event in enumerate(batch.events):
+        if event.policy_version and position not in excluded:
+            metrics.IGNORED_ATTRIBUTES.inc(len(event.ignored_keys))
+            if reason := event.ignored_reason:
+                ignored[position] = reason
+        if (staff_reason := event.staff_reason) and position not in excluded:
+            metrics.STAFF_EVENTS[staff_reason].inc()
+    return ignored
 
 
 def _site_bytes(batch: EventBatch, partitions: Sequence[int]) -> dict[str, int]:
@@ -129,13 +157,19 @@ def split_by_partition(batch: EventBatch, partitions: Sequence[int]) -> dict[int
 
 
 def _response(
-    partitions: Sequence[int], excluded: Mapping[int, collector.Outcome], refused: Set[int]
+    partitions: Sequence[int],
+    excluded: Mapping[int, collector.Outcome],
+    ignored: Mapping[int, IgnoredReason.ValueType],
+    refused: Set[int],
 ) -> collector.CollectResponse:
     """Build the response and count the outcomes. `refused` are the partitions that did not store their entry."""
+    ignored = {at: reason for at, reason in ignored.items() if at not in excluded and partitions[at] not in refused}
+    for reason in ignored.values():
+        metrics.IGNORED_USER_IDS[reason].inc()
     stored_count = sum(number != _NOT_LOGGED and number not in refused for number in partitions)
     metrics.EVENTS_STORED.inc(stored_count)
     response = collector.CollectResponse(stored_count=stored_count)
-    if stored_count == len(partitions):
+    if stored_count == len(partitions) and not ignored:
         return response
     metrics.EVENTS_UNAVAILABLE.inc(len(partitions) - len(excluded) - stored_count)
     for outcome in excluded.values():
@@ -145,8 +179,9 @@ def _response(
             metrics.EVENTS_UNAVAILABLE.inc()
         else:
             metrics.EVENTS_REJECTED[outcome.reason].inc()
+    stored = {position: _IGNORED[reason] for position, reason in ignored.items()}
     response.outcomes.extend(
-        excluded.get(position) or (_UNAVAILABLE if number in refused else _STORED)
+        excluded.get(position) or (_UNAVAILABLE if number in refused else stored.get(position, _STORED))
         for position, number in enumerate(partitions)
     )
     return response

@@ -4,7 +4,9 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, NamedTuple
 
+from footfall.event.v1 import event_pb2
 from footfall.event.v1.event_pb2 import EventContext
+from footfall_eventlog.staff import StaffRules
 from ua_parser import Device, Parser
 from ua_parser.basic import Resolver
 from ua_parser.core import Matcher
@@ -15,6 +17,7 @@ _ROBOT_SEARCH_LENGTH: Final = (
     256  # robots name themselves within it; the cost of the patterns grows faster than the text
 )
 _ROBOT: Final = "Spider"  # the device family of every robot in ua-parser's data
+NO_STAFF: Final = StaffRules()
 
 _robot_patterns = tuple(matcher for matcher in MATCHERS[2] if matcher.family == _ROBOT)
 _devices: list[Matcher[Device]] = list(MATCHERS[2])
@@ -22,7 +25,10 @@ _parser = Parser(Resolver(([], [], _devices)))
 
 
 class RequestContext(NamedTuple):
-    """What admission needs of a request. `sent_ms` is the sender's clock when it sent the request, 0 if unknown."""
+    """What admission needs of a request. `sent_ms` is the sender's clock when it sent the request, 0 if unknown.
+
+    `staff_reason` says why all of its events are those of staff; 0: only their sites may say so.
+    """
 
     received_ms: int
     sent_ms: int
@@ -32,13 +38,17 @@ class RequestContext(NamedTuple):
     is_robot: bool
     sends_gpc: bool
     keeps_times: bool = False
+    staff_reason: event_pb2.StaffReason.ValueType = event_pb2.STAFF_REASON_UNSPECIFIED
 
 
-def minimize_context(context: EventContext, now_ms: int, tolerance_ms: int | None) -> RequestContext:
+def minimize_context(
+    context: EventContext, now_ms: int, tolerance_ms: int | None, staff: StaffRules = NO_STAFF
+) -> RequestContext:
     """Reduce a context, in place, to what the log may keep, and return what admission needs of the original.
 
     A context without a receive time gets `now_ms`. A receive time is limited to `now_ms` ± `tolerance_ms` (None: no
-    limit). The user agent and the address are truncated; site, origin, privacy signal and trust in times are removed.
+    limit). The user agent and the address are truncated; site, origin, privacy signal, trust in times and mark of staff
+    are removed.
     """
     if not context.received_time_ms:
         context.received_time_ms = now_ms
@@ -49,6 +59,11 @@ def minimize_context(context: EventContext, now_ms: int, tolerance_ms: int | Non
     if len(user_agent) > MAX_USER_AGENT_LENGTH:
         context.user_agent = user_agent = user_agent[:MAX_USER_AGENT_LENGTH]
     context.bot = is_robot(user_agent[:_ROBOT_SEARCH_LENGTH])
+    staff_reason = event_pb2.STAFF_REASON_UNSPECIFIED
+    if context.staff:
+        staff_reason = event_pb2.STAFF_REASON_KEY
+    elif staff.has_address(context.address):
+        staff_reason = event_pb2.STAFF_REASON_ADDRESS
     context.address = truncate_address(context.address)
     request = RequestContext(
         context.received_time_ms,
@@ -59,8 +74,9 @@ def minimize_context(context: EventContext, now_ms: int, tolerance_ms: int | Non
         context.bot,
         context.global_privacy_control,
         context.keeps_times,
+        staff_reason,
     )
-    for field in ("site", "origin", "global_privacy_control", "keeps_times"):
+    for field in ("site", "origin", "global_privacy_control", "keeps_times", "staff"):
         context.ClearField(field)
     return request
 

@@ -1,5 +1,7 @@
 """The gRPC service CollectorService: checks a batch, stores it, and maps errors to gRPC statuses."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
 
@@ -14,6 +16,7 @@ from grpc.aio import ServicerContext
 
 from footfall_collector.admission import DAY_MS
 from footfall_collector.event_log import LogFullError, LogRejectedError, LogUnavailableError
+from footfall_collector.interactions import InteractionRecorder
 from footfall_collector.pipeline import Pipeline
 
 # Order keys need event times of exactly 13 digits; receive times from 2001 to 2286 guarantee that.
@@ -29,8 +32,9 @@ _RETRY_UNAVAILABLE_MS: Final = 1_000
 class CollectorService(CollectorServiceServicer):
     """Implements collector_service.proto."""
 
-    def __init__(self, pipeline: Pipeline, identity_timeout_s: float) -> None:
+    def __init__(self, pipeline: Pipeline, interactions: InteractionRecorder, identity_timeout_s: float) -> None:
         self._pipeline = pipeline
+        self._interactions = interactions
         self._identity_timeout_s = identity_timeout_s
 
     async def Collect(  # noqa: N802
@@ -39,19 +43,35 @@ class CollectorService(CollectorServiceServicer):
         """Store a batch of events. Events may be stored in part; the outcomes say which."""
         batch = request.batch
         check_batch(batch)
-        try:
+        with _log_errors("batch"):
             resolve_timeout_s = partial(remaining, context, self._identity_timeout_s, _RESPONSE_MARGIN_S)
             return await self._pipeline.collect(batch, resolve_timeout_s)
-        except LogFullError:
-            raise RequestError.exhausted(
-                "the event log is full; send the batch again later", _RETRY_FULL_MS, "LOG_FULL"
-            ) from None
-        except LogUnavailableError:
-            message = "the event log did not confirm that it has stored the batch; send it again"
-            raise RequestError.unavailable(message, _RETRY_UNAVAILABLE_MS, "LOG_UNAVAILABLE") from None
-        except LogRejectedError:
-            message = "the event log rejects the batch; an operator must repair it (see the collector's log)"
-            raise RequestError(grpc.StatusCode.INTERNAL, "INTERNAL", message) from None
+
+    async def RecordInteraction(  # noqa: N802
+        self, request: collector.RecordInteractionRequest, _context: ServicerContext[Any, Any]
+    ) -> collector.RecordInteractionResponse:
+        """Store an update of an interaction."""
+        with _log_errors("interaction"):
+            stored = await self._interactions.record(request)
+        for field in ("browser_visit_id", "scope"):
+            stored.ClearField(field)
+        return collector.RecordInteractionResponse(interaction=stored)
+
+
+@contextmanager
+def _log_errors(what: str) -> Iterator[None]:
+    """Raise errors of the event log as RequestError."""
+    try:
+        yield
+    except LogFullError:
+        message = f"the event log is full; send the {what} again later"
+        raise RequestError.exhausted(message, _RETRY_FULL_MS, "LOG_FULL") from None
+    except LogUnavailableError:
+        message = f"the event log did not confirm that it has stored the {what}; send it again"
+        raise RequestError.unavailable(message, _RETRY_UNAVAILABLE_MS, "LOG_UNAVAILABLE") from None
+    except LogRejectedError:
+        message = f"the event log rejects the {what}; an operator must repair it (see the collector's log)"
+        raise RequestError(grpc.StatusCode.INTERNAL, "INTERNAL", message) from None
 
 
 def check_batch(batch: EventBatch) -> None:
@@ -63,9 +83,8 @@ def check_batch(batch: EventBatch) -> None:
         raise RequestError.invalid("batch.events", f"must have at most {MAX_BATCH_BYTES} bytes in total")
     if batch.HasField("erasure"):
         raise RequestError.invalid("batch.erasure", "must be empty: erasures come from identity, through the log")
-    contexts = len(batch.contexts)
-    if any(event.context_index >= contexts for event in batch.events):
-        raise RequestError.invalid("batch.events.context_index", "must be an index into batch.contexts")
+    if batch.HasField("interaction"):
+        raise RequestError.invalid("batch.interaction", "must be empty: RecordInteraction takes interactions")
     for context in batch.contexts:
         received_ms = context.received_time_ms
         if received_ms and not _EARLIEST_RECEIVED_MS <= received_ms <= _LATEST_RECEIVED_MS:

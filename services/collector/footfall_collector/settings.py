@@ -6,11 +6,14 @@ from typing import Annotated
 
 from footfall_eventlog.events import USER_ID_KEYS
 from footfall_eventlog.settings import (
+    HistoryTarget,
+    IdentityPolicyFile,
     IdentityTarget,
     LiveRetentionDays,
     LogAckReplicas,
     MaxEventAgeDays,
     Partitions,
+    PhoneRegion,
     RedisUrl,
     SitesFile,
 )
@@ -35,9 +38,25 @@ class CollectorSettings(ServiceSettings):
     identity_timeout_ms: int = Field(default=1_000, ge=1, le=30_000)
     """Time that a batch waits for identity. Then the batch is answered without it, and identity reads the events from
     the log."""
+    history_target: HistoryTarget
+    visit_lookup_timeout_ms: int = Field(default=1_000, ge=1, le=30_000)
+    """Time that an interaction waits for history and identity to find its visit. Then it is refused with UNAVAILABLE,
+    unless one of them has found it."""
+    max_interactions_per_second: int = Field(default=200, ge=1, le=100_000)
+    """Updates of interactions that one collector stores in a second. Further ones are refused with
+    RESOURCE_EXHAUSTED."""
+    max_interaction_note_length: int = Field(default=4_096, ge=0, le=65_536)
+    """Characters of the note of an interaction."""
+    max_interaction_data_bytes: int = Field(default=8_192, ge=2, le=262_144)
+    """Bytes of the data of an interaction."""
+    max_interaction_clock_ahead_s: int = Field(default=300, ge=0, le=86_400)
+    """How far the times of an update may be in the future by the collector's clock. A later one is refused, because no
+    update before that time could change the interaction, and neither retention nor an erasure would remove it."""
+    phone_region: PhoneRegion
     max_event_age_days: MaxEventAgeDays
     live_retention_days: LiveRetentionDays
     sites_file: Annotated[SitesFile, readable_by(Sites.load)]
+    identity_policy_file: IdentityPolicyFile
     categories_file: Annotated[Path | None, readable_by(Categories.load)] = shared("CATEGORIES_FILE", None)
     """TOML file of categories for events that come without one. A changed file is read within a second; a malformed
     change is logged and ignored. Unset: events keep the categories that they come with."""
@@ -57,8 +76,8 @@ class CollectorSettings(ServiceSettings):
     user_id_keys: Annotated[str, Accepts("keys, separated by commas, at least one")] = Field(
         default=",".join(USER_ID_KEYS), pattern="[^, ]"
     )
-    """Keys of SignIn and UserInfo data with the user id. The first key that has a value is used. Also common: `login`,
-    `loginName`, `customerId`."""
+    """Keys of SignIn and UserInfo data with the user id, where `IDENTITY_POLICY_FILE` gives none. The first key that
+    has a value is used. Also common: `login`, `loginName`, `customerId`."""
     redact_keys: Annotated[str, Accepts("keys, separated by commas")] = ""
     """Further keys whose values are masked in addresses and data. Values of passwords, tokens, card numbers and account
     numbers are always masked."""

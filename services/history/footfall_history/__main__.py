@@ -1,10 +1,16 @@
 """The history service's process: its parts, made from the settings, and its command line."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
 
 from footfall.history.v1 import history_service_pb2_grpc as history_grpc
+from footfall_eventlog.checkpoint_store import CheckpointStore
+from footfall_eventlog.checkpoints import Checkpoints
+from footfall_eventlog.gaps_command import ABOUT_GAPS, run_gaps
+from footfall_eventlog.log import HISTORY_GROUP
 from footfall_eventlog.settings import DAY_MS, MINUTE_MS
 from footfall_eventlog.site_groups import SiteGroups
 from footfall_servicekit import command_line
@@ -12,6 +18,8 @@ from footfall_servicekit.background import repeat
 from footfall_servicekit.command_line import Command
 from footfall_servicekit.process import run, serve
 from footfall_servicekit.server import Server
+from footfall_servicekit.settings import load
+from footfall_timeline import LaterVersionError
 
 from footfall_history.access import ACCESS
 from footfall_history.consumer_lag import ConsumerLag
@@ -20,12 +28,14 @@ from footfall_history.erasure import Eraser, run_verify_erasure
 from footfall_history.event_log import TRANSIENT_LOG_ERRORS, EventLog
 from footfall_history.event_streams import EventStreams
 from footfall_history.identity_client import IdentityClient
-from footfall_history.ingest import Attributor, EffortLimit, LogConsumer, SlowVisits
-from footfall_history.queries import Exporter, Reader
+from footfall_history.indexes_command import run_indexes
+from footfall_history.ingest import Attributor, EffortLimit, InteractionWriter, LogConsumer, SlowVisits
+from footfall_history.queries import CustomerContexts, Exporter, InteractionReader, LiveVisits, Reader
 from footfall_history.retention import sweep
+from footfall_history.scorecards import ScorecardCounter, ScorecardLimits
 from footfall_history.service import HistoryService
 from footfall_history.settings import HistorySettings
-from footfall_history.storage import TRANSIENT_STORE_ERRORS, Preview, Store, Tombstones
+from footfall_history.storage import TRANSIENT_STORE_ERRORS, Need, Preview, Store, Tombstones, index_names
 
 SERVICE_NAME = "footfall.history.v1.HistoryService"
 
@@ -40,7 +50,12 @@ async def keep_history(settings: HistorySettings) -> int:
     store = Store.open(settings.mongo_url, settings.mongo_database, settings.mongo_timeout_ms)
     log_kept_ms = settings.log_retention_minutes * MINUTE_MS
     log = EventLog(settings.redis_url, settings.partitions, settings.redis_timeout_ms)
-    identity_client = IdentityClient(settings.identity_target, settings.identity_timeout_ms, settings.client_tls)
+    identity_client = IdentityClient(
+        settings.identity_target,
+        settings.identity_timeout_ms,
+        settings.client_tls,
+        settings.max_identities_per_contact,
+    )
     tombstones = Tombstones(store, settings.erasure_secret, erases_anonymous=settings.erase_anonymous_events)
     dead_letters = DeadLetterQueue(
         log,
@@ -53,32 +68,89 @@ async def keep_history(settings: HistorySettings) -> int:
     preview = Preview(tombstones, max_transitions=kept)
     eraser = Eraser(store, tombstones, dead_letters, preview)
     slow = SlowVisits(log, max_bytes=settings.slow_visit_bytes // settings.partitions)
+    checkpoints = Checkpoints(
+        log.redis, HISTORY_GROUP, store.checkpoints, TRANSIENT_STORE_ERRORS, is_settled=slow.is_empty
+    )
     consumer = LogConsumer(
         dead_letters,
         Attributor(store, tombstones, max_transitions=kept),
         eraser,
         slow,
+        InteractionWriter(store, tombstones),
         effort_limit=EffortLimit(settings.slow_visit_transitions, settings.slow_visit_reattributions),
         attempts=settings.max_write_attempts,
         check_store=store.journal,
+        read_again_until=checkpoints.read_again_until,
     )
     consumer_lag = ConsumerLag(log, settings.lag_warning_s)
     event_streams = EventStreams(
         log, preview, stopping, max_streams=settings.max_event_streams, site_groups=site_groups
     )
-    exporter = Exporter(store, reader, tombstones, dead_letters, preview)
-    service = HistoryService(store, reader, identity_client, event_streams, eraser, dead_letters, exporter, site_groups)
+    interactions = InteractionReader(
+        store,
+        tombstones,
+        identity_client,
+        max_visits=settings.max_interaction_visits,
+        phone_region=settings.phone_region,
+    )
+    exporter = Exporter(store, reader, tombstones, dead_letters, preview, interactions=interactions)
+    live_visits = LiveVisits(store, settings.partitions, settings.visit_idle_minutes * MINUTE_MS)
+    contexts = CustomerContexts(
+        store,
+        reader,
+        identity_client,
+        interactions,
+        site_groups,
+        timeout_ms=settings.context_timeout_ms,
+        idle_ms=settings.visit_idle_minutes * MINUTE_MS,
+        max_interactions=settings.context_interactions,
+    )
+    service = HistoryService(
+        store,
+        reader,
+        identity_client,
+        event_streams,
+        eraser,
+        dead_letters,
+        exporter,
+        live_visits,
+        site_groups,
+        contexts,
+        interactions,
+    )
 
     async def is_ready() -> bool:
         return await store.is_ready() and await log.is_ready()
 
     async def consume() -> None:
         await tombstones.check()  # before events of an erased person could be merged
+        await store.indexes.wait_for(index_names(Need.LOG))
         async with asyncio.TaskGroup() as readers:
-            for reader in log.readers(consumer.handle):
+            for reader in log.readers(consumer.handle, settings.load_gather_ms):
                 readers.create_task(reader.run())
             for number in range(log.partitions):
                 readers.create_task(slow.run(number, consumer.handle_slow))
+
+    async def remove_expired() -> None:
+        await store.indexes.wait_for(index_names(Need.LOG, Need.READY))
+        retention_ms = settings.event_retention_days * DAY_MS
+        await repeat(_SWEEP_EVERY_S, TRANSIENT_STORE_ERRORS, sweep, store, retention_ms)
+
+    scorecards = ScorecardCounter(
+        store,
+        ScorecardLimits(
+            max_event_age_days=settings.max_event_age_days,
+            visit_days=settings.event_retention_days,
+            scorecard_days=settings.scorecard_retention_days,
+            max_sites=settings.scorecard_max_sites,
+            sample_size=settings.scorecard_sample_size,
+        ),
+    )
+
+    async def count_visits() -> None:
+        await store.indexes.wait_for(index_names(Need.READY))
+        errors = (*TRANSIENT_STORE_ERRORS, LaterVersionError)
+        await repeat(settings.scorecard_interval_s, errors, scorecards.run)
 
     server = Server(
         settings,
@@ -89,13 +161,13 @@ async def keep_history(settings: HistorySettings) -> int:
             log.check,
             store.prepare,
             consume,
+            checkpoints.run,
             *(
                 partial(repeat, _TRIM_EVERY_S, TRANSIENT_LOG_ERRORS, log.trim, n, log_kept_ms)
                 for n in range(log.partitions)
             ),
-            partial(
-                repeat, _SWEEP_EVERY_S, TRANSIENT_STORE_ERRORS, sweep, store, settings.event_retention_days * DAY_MS
-            ),
+            remove_expired,
+            count_visits,
             *(
                 partial(repeat, _COUNT_EVERY_S, TRANSIENT_LOG_ERRORS, update)
                 for update in (dead_letters.update_metrics, slow.update_metrics, consumer_lag.update)
@@ -107,10 +179,22 @@ async def keep_history(settings: HistorySettings) -> int:
     return await serve(server)
 
 
+@asynccontextmanager
+async def _open_checkpoints() -> AsyncIterator[CheckpointStore]:
+    settings = load(HistorySettings)
+    store = Store.open(settings.mongo_url, settings.mongo_database, settings.mongo_timeout_ms)
+    try:
+        yield store.checkpoints
+    finally:
+        await store.close()
+
+
 def main() -> None:
     """Run the service or one of its commands; the entry point `footfall-history`."""
     commands = {
+        "gaps": Command(ABOUT_GAPS, partial(run_gaps, "history", _open_checkpoints, TRANSIENT_STORE_ERRORS)),
         "dead-letters": Command("list, show, repair, replay or discard what could not be stored", run_dead_letters),
+        "indexes": Command("list the indexes in MongoDB, or make those that are missing", run_indexes),
         "verify-erasure": Command("search the stores for what remains of an identity", run_verify_erasure),
     }
     about = "Keep what visitors do, and answer about it, until SIGTERM or SIGINT."

@@ -18,6 +18,10 @@ _CONTACT_CENTER: Final = [
     "ListVisitIdentities",
     "ListIdentityIds",
     "StreamRelated",
+    "GetCustomerContext",
+    "GetInteraction",
+    "ListInteractions",
+    "ListScorecards",
     "StreamEvents",
     "ExportIdentity",
 ]
@@ -26,4 +30,6 @@ ACCESS: AccessTable = {
     # An erasure has two halves, here and in identity. Only the gateway calls both, with an API key's permission.
     "gateway": [*_CONTACT_CENTER, "EraseIdentity"],
     "contact-center": _CONTACT_CENTER,
+    "collector": ["GetVisit"],
+    "identity": ["StreamLiveVisits"],
 }

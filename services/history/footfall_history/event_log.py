@@ -3,14 +3,15 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from itertools import chain
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
+from footfall_eventlog.checkpoint_store import Position, order_of
 from footfall_eventlog.log import GROUPS, HISTORY_GROUP, stream_key
 from footfall_eventlog.partitions import TRANSIENT_ERRORS, PartitionedRedis
 from footfall_eventlog.stream import PAYLOAD_FIELD, Entry, StreamReader, stream_info, trim
 
 # Under little traffic entries are small, and many of them are needed for an efficient batch.
-_ENTRIES_PER_BATCH: Final = 256
+_ENTRIES_PER_BATCH: Final = 512
 # An event stream holds what it has read until its client takes it, and entries may have 1 MiB.
 _ENTRIES_PER_READ: Final = 8
 _BLOCK_MS: Final = 1_000
@@ -20,37 +21,31 @@ TRANSIENT_LOG_ERRORS: Final = TRANSIENT_ERRORS
 """What every method may raise: Redis does not answer, or cannot do it now. A later attempt may succeed."""
 
 
-class Position(NamedTuple):
-    """A position in a partition's stream: after the entry with this id, the `ordinal`-th that was ever appended."""
-
-    id: str
-    ordinal: int
-
-
 class EventLog:
     """The event log of one deployment. Methods raise TRANSIENT_LOG_ERRORS."""
 
     def __init__(self, url: str, partitions: int, timeout_ms: int) -> None:
         """Use the Redis at a URL. Connects on first use."""
-        self._redis = PartitionedRedis(url, partitions, timeout_ms=timeout_ms)
+        self.redis = PartitionedRedis(url, partitions, timeout_ms=timeout_ms)
         self.partitions = partitions
-        self.check = self._redis.check
-        self.is_ready = self._redis.is_ready
-        self.close = self._redis.aclose
+        self.check = self.redis.check
+        self.is_ready = self.redis.is_ready
+        self.close = self.redis.aclose
 
     def client(self, number: int) -> Any:
         """The Redis client for keys of a partition, for what history stores beside the log."""
-        return self._redis[number]
+        return self.redis[number]
 
-    def readers(self, handle: Callable[[int, list[Entry]], Awaitable[None]]) -> list[StreamReader]:
+    def readers(self, handle: Callable[[int, list[Entry]], Awaitable[None]], load_gather_ms: int) -> list[StreamReader]:
         """A reader for each partition that passes batches to `handle` with the partition's number."""
         return [
             StreamReader(
-                self._redis[number],
+                self.redis[number],
                 stream_key(number),
                 HISTORY_GROUP,
                 partial(handle, number),
                 batch=_ENTRIES_PER_BATCH,
+                load_gather_ms=load_gather_ms,
             )
             for number in range(self.partitions)
         ]
@@ -64,16 +59,16 @@ class EventLog:
         """Whether every entry after a position still exists. Entries are removed in order, oldest first."""
         about = await self._about(number)
         removed = about["entries-added"] - about["length"]
-        is_known = _order(position.id) <= _order(about["last-generated-id"].decode())
+        is_known = order_of(position.id) <= order_of(about["last-generated-id"].decode())
         return is_known and bool(removed <= position.ordinal <= about["entries-added"])
 
     async def _about(self, number: int) -> dict[str, Any]:
         empty = {"last-generated-id": b"0-0", "entries-added": 0, "length": 0}
-        return await stream_info(self._redis[number], stream_key(number)) or empty
+        return await stream_info(self.redis[number], stream_key(number)) or empty
 
     async def oldest_unhandled_ms(self, number: int) -> int:
         """When the oldest entry without acknowledgement was appended, in ms since the epoch; 0: there is none."""
-        redis, key = self._redis[number], stream_key(number)
+        redis, key = self.redis[number], stream_key(number)
         if await stream_info(redis, key) is None:
             return 0
         groups = {about["name"].decode(): about for about in await redis.xinfo_groups(key)}
@@ -83,12 +78,12 @@ class EventLog:
         if not oldest:
             unread = await redis.xrange(key, f"({group['last-delivered-id'].decode()}", "+", count=1)
             oldest = unread[0][0] if unread else None
-        return _order(oldest.decode())[0] if oldest else 0
+        return order_of(oldest.decode())[0] if oldest else 0
 
     async def read_after(self, number: int, position: Position) -> list[tuple[Entry, Position]]:
         """The next entries after a position, each with the position after it; waits up to a second for the first."""
         key = stream_key(number)
-        answer = await self._redis[number].xread({key: position.id}, count=_ENTRIES_PER_READ, block=_BLOCK_MS)
+        answer = await self.redis[number].xread({key: position.id}, count=_ENTRIES_PER_READ, block=_BLOCK_MS)
         entries = answer[0][1] if answer else []
         return [
             (
@@ -100,13 +95,13 @@ class EventLog:
 
     async def raw_contents(self) -> AsyncIterator[tuple[bytes, AsyncIterator[bytes]]]:
         """Every key in the Redis of this deployment, also of other services, with its contents in parts."""
-        for node in self._redis.nodes():
+        for node in self.redis.nodes():
             async for key in node.client.scan_iter(count=_KEYS_PER_SCAN):
                 yield key, _parts(node.client, key)
 
     async def trim(self, number: int, retention_ms: int) -> None:
         """Remove entries of a partition that every reader has acknowledged and that are older than `retention_ms`."""
-        await trim(self._redis[number], stream_key(number), GROUPS, retention_ms)
+        await trim(self.redis[number], stream_key(number), GROUPS, retention_ms)
 
 
 async def _parts(redis: Any, key: bytes) -> AsyncIterator[bytes]:
@@ -128,8 +123,3 @@ async def _parts(redis: Any, key: bytes) -> AsyncIterator[bytes]:
         yield b"\0".join(await redis.zrange(key, 0, -1))
     elif (dumped := await redis.dump(key)) is not None:  # None: it has expired
         yield dumped
-
-
-def _order(entry_id: str) -> tuple[int, int]:
-    milliseconds, _, sequence = entry_id.partition("-")
-    return int(milliseconds), int(sequence)

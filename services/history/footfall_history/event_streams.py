@@ -14,13 +14,14 @@ from typing import Final, NamedTuple
 from footfall.event.v1.event_pb2 import Event, EventBatch
 from footfall.history.v1.history_service_pb2 import StreamEventsRequest, StreamEventsResponse
 from footfall.history.v1.visit_pb2 import StoredEvent
+from footfall_eventlog.checkpoint_store import Position
 from footfall_eventlog.log import decode
 from footfall_eventlog.site_groups import SiteGroups
 from footfall_servicekit.errors import RequestError
 from footfall_timeline import partition
 
 from footfall_history import metrics
-from footfall_history.event_log import EventLog, Position
+from footfall_history.event_log import EventLog
 from footfall_history.queries import parse_uuid
 from footfall_history.storage import Preview, document_id, stored_event
 

@@ -1,17 +1,19 @@
 """The HistoryService RPCs: checks requests, queries the stores, and builds responses."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 from functools import wraps
-from itertools import islice
 from typing import Any, Final, TypeVar
 
 from footfall.history.v1 import history_service_pb2 as pb
 from footfall.history.v1 import visit_pb2
 from footfall.history.v1.history_service_pb2_grpc import HistoryServiceServicer
+from footfall_eventlog.json_text import json_as_asked
 from footfall_eventlog.site_groups import SiteGroups
 from footfall_servicekit.errors import RequestError
+from footfall_servicekit.indexes import IndexMissingError
 from footfall_timeline import LaterVersionError
 from google.protobuf.message import Message
 from grpc.aio import ServicerContext
@@ -21,9 +23,18 @@ from footfall_history.dead_letters import DeadLetterQueue
 from footfall_history.erasure import Eraser
 from footfall_history.event_log import TRANSIENT_LOG_ERRORS
 from footfall_history.event_streams import EventStreams
-from footfall_history.identity_client import IdentityClient
-from footfall_history.parts import stream_in_parts
-from footfall_history.queries import Exporter, Reader, RelatedItems, user_agent
+from footfall_history.identity_client import IdentityClient, PersonNames
+from footfall_history.parts import in_parts, stream_in_parts
+from footfall_history.queries import (
+    CustomerContexts,
+    Exporter,
+    InteractionReader,
+    LiveVisits,
+    Reader,
+    RelatedItems,
+    user_agent,
+)
+from footfall_history.scorecards import list_scorecards
 from footfall_history.storage import TRANSIENT_STORE_ERRORS, Store, Visit
 
 Context = ServicerContext[Any, Any]
@@ -36,6 +47,7 @@ StreamMethod = Callable[["HistoryService", Request, Context], AsyncGenerator[Res
 # During an upgrade, a later version may write data that this version cannot read. Another process will answer.
 _TRANSIENT_ERRORS: Final = (*TRANSIENT_STORE_ERRORS, *TRANSIENT_LOG_ERRORS, LaterVersionError)
 _RETRY_MS: Final = 1_000
+_INDEX_RETRY_MS: Final = 10_000
 # A stream's message is sent when it has reached this size, far below the limit of a channel.
 _MESSAGE_BYTES: Final = 256 * 1024
 _TIMELINE_PAGE_SIZE: Final = 1_000
@@ -45,18 +57,25 @@ _TIMELINE_PAGE_SIZE: Final = 1_000
 def _transient_errors_as_unavailable() -> Iterator[None]:
     try:
         yield
+    except IndexMissingError as error:
+        message = "an index that this query needs is being built; try again later"
+        raise RequestError.unavailable(message, _INDEX_RETRY_MS, "INDEX_BEING_BUILT") from error
     except _TRANSIENT_ERRORS as error:
         message = "MongoDB or Redis does not answer, or a later version has written what is asked for; try again"
-        raise RequestError.unavailable(message, _RETRY_MS) from error
+        # A store has been waited for, but a process of the later version can answer now.
+        raise RequestError.unavailable(message, _RETRY_MS, repeats=isinstance(error, LaterVersionError)) from error
 
 
 def _unary(method: "Method[Request, Response]") -> "Method[Request, Response]":
-    """A method that fails with UNAVAILABLE and the time to wait after a transient error of a store."""
+    """A method that fails with UNAVAILABLE and the time to wait after a transient error of a store.
+
+    Its answer has JSON in the form that the request asks for.
+    """
 
     @wraps(method)
     async def call(self: "HistoryService", request: Request, context: Context) -> Response:
         with _transient_errors_as_unavailable():
-            return await method(self, request, context)
+            return json_as_asked(request, await method(self, request, context))
 
     return call
 
@@ -69,7 +88,7 @@ def _streaming(method: "StreamMethod[Request, Response]") -> "StreamMethod[Reque
         with _transient_errors_as_unavailable():
             async with aclosing(method(self, request, context)) as responses:
                 async for response in responses:
-                    yield response
+                    yield json_as_asked(request, response)
 
     return call
 
@@ -85,7 +104,10 @@ class HistoryService(HistoryServiceServicer):
     eraser: Eraser
     dead_letters: DeadLetterQueue
     exporter: Exporter
+    live_visits: LiveVisits
     site_groups: SiteGroups
+    contexts: CustomerContexts
+    interactions: InteractionReader
 
     @_unary
     async def GetVisit(self, request: pb.GetVisitRequest, _context: Context) -> pb.GetVisitResponse:  # noqa: N802
@@ -100,21 +122,24 @@ class HistoryService(HistoryServiceServicer):
         """The timeline of a visit."""
         message, visit = await self._visit(request)
         window = queries.page_window(request, default_size=_TIMELINE_PAGE_SIZE)
-        inside = (step for step in visit.visit_state.steps if window.contains(step.transition.order_key))
-        steps = [*islice(inside, window.size + 1)]
-        explanations = await self.reader.explanations(visit, steps)
-        page = window.cut(list(zip([step.transition.order_key for step in steps], explanations, strict=True)))
+        page = await self.reader.explanations(visit, window)
         return queries.with_next_token(
             pb.ExplainVisitResponse(visit=message, explanations=page.items), request, page.next_key
         )
 
     @_unary
-    async def ListVisits(self, request: pb.ListVisitsRequest, _context: Context) -> pb.ListVisitsResponse:  # noqa: N802
-        """Visits by identity, device, user agent, site and time."""
+    async def ListVisits(self, request: pb.ListVisitsRequest, context: Context) -> pb.ListVisitsResponse:  # noqa: N802
+        """Visits by contact, identity, device, user agent, site and time."""
         self._widen_sites(request)
-        window = queries.window(request, age_of_start=True)
-        page = await self.reader.visits(queries.visit_conditions(request), window)
-        return queries.with_next_page(pb.ListVisitsResponse(visits=page.items), request, page.next_key)
+        window, person = queries.window(request, age_of_start=True), PersonNames([])
+        if request.contact_id:
+            contact_id = queries.parse_contact_id(request.contact_id)
+            person = PersonNames(await self.identity_client.ids_of_contact(contact_id, context, request.sites))
+        elif request.identity_id:
+            person = await self._names(request.identity_id, request, context)
+        page = await self.reader.visits(queries.visit_conditions(request, person.identity_ids), window)
+        response = pb.ListVisitsResponse(visits=page.items, other_names_unavailable=not person.is_complete)
+        return queries.with_next_page(response, request, page.next_key)
 
     @_unary
     async def GetPage(self, request: pb.GetPageRequest, _context: Context) -> pb.GetPageResponse:  # noqa: N802
@@ -124,12 +149,16 @@ class HistoryService(HistoryServiceServicer):
         return pb.GetPageResponse(page=_found(found, "Page", page_id))
 
     @_unary
-    async def ListPages(self, request: pb.ListPagesRequest, _context: Context) -> pb.ListPagesResponse:  # noqa: N802
-        """Page entries of a visit, an identity or a session."""
+    async def ListPages(self, request: pb.ListPagesRequest, context: Context) -> pb.ListPagesResponse:  # noqa: N802
+        """Page entries of a visit, an identity, a session or a contact."""
         await self._resolve(request)
         window, conditions = queries.window(request), queries.event_conditions(request)
-        page = await self.reader.pages(queries.parse_parent(request), conditions, window, request.sites)
-        return queries.with_next_page(pb.ListPagesResponse(pages=page.items), request, page.next_key)
+        parents, is_complete = await self._parents(request, context)
+        pages = [self.reader.pages(parent, conditions, window, request.sites) for parent in parents]
+        page = window.merged(await asyncio.gather(*pages), queries.page_key)
+        await self._require_parent(request, page, parents, is_complete=is_complete)
+        response = pb.ListPagesResponse(pages=page.items, other_names_unavailable=not is_complete)
+        return queries.with_next_page(response, request, page.next_key)
 
     @_unary
     async def GetSession(self, request: pb.GetSessionRequest, _context: Context) -> pb.GetSessionResponse:  # noqa: N802
@@ -139,13 +168,16 @@ class HistoryService(HistoryServiceServicer):
         return pb.GetSessionResponse(session=_found(found, "Session", session_id))
 
     @_unary
-    async def ListSessions(self, request: pb.ListSessionsRequest, _context: Context) -> pb.ListSessionsResponse:  # noqa: N802
-        """Sessions of a visit or an identity."""
+    async def ListSessions(self, request: pb.ListSessionsRequest, context: Context) -> pb.ListSessionsResponse:  # noqa: N802
+        """Sessions of a visit, an identity or a contact."""
         await self._resolve(request)
         window = queries.window(request, age_of_start=True)
-        conditions, identity = queries.session_conditions(request)
-        page = await self.reader.sessions(conditions, identity, window)
-        return queries.with_next_page(pb.ListSessionsResponse(sessions=page.items), request, page.next_key)
+        parents, is_complete = await self._parents(request, context)
+        conditions, identities = queries.session_conditions(request, parents)
+        page = await self.reader.sessions(conditions, identities, window)
+        await self._require_parent(request, page, parents, is_complete=is_complete)
+        response = pb.ListSessionsResponse(sessions=page.items, other_names_unavailable=not is_complete)
+        return queries.with_next_page(response, request, page.next_key)
 
     @_unary
     async def GetEvent(self, request: pb.GetEventRequest, _context: Context) -> pb.GetEventResponse:  # noqa: N802
@@ -166,12 +198,16 @@ class HistoryService(HistoryServiceServicer):
         return pb.GetReceiptResponse(receipt=_found(found, "Receipt", event_id))
 
     @_unary
-    async def ListEvents(self, request: pb.ListEventsRequest, _context: Context) -> pb.ListEventsResponse:  # noqa: N802
-        """Events of a visit, an identity, a session or a page."""
+    async def ListEvents(self, request: pb.ListEventsRequest, context: Context) -> pb.ListEventsResponse:  # noqa: N802
+        """Events of a visit, an identity, a session, a page or a contact."""
         await self._resolve(request)
         window, conditions = queries.window(request), queries.event_conditions(request)
-        page = await self.reader.events(queries.parse_parent(request), conditions, window, request.sites)
-        return queries.with_next_page(pb.ListEventsResponse(events=page.items), request, page.next_key)
+        parents, is_complete = await self._parents(request, context)
+        pages = [self.reader.events(parent, conditions, window, request.sites) for parent in parents]
+        page = window.merged(await asyncio.gather(*pages), queries.event_key)
+        await self._require_parent(request, page, parents, is_complete=is_complete)
+        response = pb.ListEventsResponse(events=page.items, other_names_unavailable=not is_complete)
+        return queries.with_next_page(response, request, page.next_key)
 
     @_unary
     async def ListVisitIdentities(  # noqa: N802
@@ -218,6 +254,45 @@ class HistoryService(HistoryServiceServicer):
         async for part in stream_in_parts(items, _MESSAGE_BYTES, pb.RelatedItem.ByteSize):
             yield pb.StreamRelatedResponse(items=part)
 
+    @_unary
+    async def GetCustomerContext(  # noqa: N802
+        self, request: pb.GetCustomerContextRequest, context: Context
+    ) -> pb.GetCustomerContextResponse:
+        """What is known of a customer."""
+        return await self.contexts.find(request, context)
+
+    @_unary
+    async def GetInteraction(  # noqa: N802
+        self, request: pb.GetInteractionRequest, context: Context
+    ) -> pb.GetInteractionResponse:
+        """One interaction."""
+        self._widen_sites(request)
+        interaction_id = queries.parse_interaction_id(request.interaction_id)
+        found = await self.interactions.get(interaction_id, request.sites, context)
+        return pb.GetInteractionResponse(interaction=_found(found, "Interaction", interaction_id))
+
+    @_unary
+    async def ListInteractions(  # noqa: N802
+        self, request: pb.ListInteractionsRequest, context: Context
+    ) -> pb.ListInteractionsResponse:
+        """Interactions by visit, identity, contact, telephone number, agent and time."""
+        await self._resolve(request)
+        window, person = queries.interactions_window(request), PersonNames([])
+        if request.HasField("identity_id"):
+            person = await self._names(request.identity_id, request, context)
+        page = await self.interactions.page(request, window, context, person.identity_ids)
+        await self._require_subject(request, page, person)
+        response = pb.ListInteractionsResponse(interactions=page.items, other_names_unavailable=not person.is_complete)
+        return queries.with_next_token(response, request, page.next_key)
+
+    @_unary
+    async def ListScorecards(  # noqa: N802
+        self, request: pb.ListScorecardsRequest, _context: Context
+    ) -> pb.ListScorecardsResponse:
+        """Scorecards by site and day."""
+        self._widen_sites(request)
+        return await list_scorecards(self.store, request)
+
     @_streaming
     def StreamEvents(  # noqa: N802
         self, request: pb.StreamEventsRequest, _context: Context
@@ -238,13 +313,76 @@ class HistoryService(HistoryServiceServicer):
         """Erase an identity."""
         identity = queries.parse_identity_id(request.identity_id)
         request.erasure.erasure_id = queries.parse_uuid(request.erasure.erasure_id, "erasure.erasure_id")
-        visit_count, event_count = await self.eraser.erase(identity, request.erasure)
-        return pb.EraseIdentityResponse(visit_count=visit_count, event_count=event_count)
+        erased = await self.eraser.erase(identity, request.erasure)
+        return pb.EraseIdentityResponse(
+            visit_count=erased.visits, event_count=erased.events, interaction_count=erased.interactions
+        )
+
+    @_streaming
+    async def StreamLiveVisits(  # noqa: N802
+        self, request: pb.StreamLiveVisitsRequest, _context: Context
+    ) -> AsyncGenerator[pb.StreamLiveVisitsResponse, None]:
+        """What live state has to know of live visits."""
+        async for visits in self.live_visits.stream(frozenset(request.partitions)):
+            for part in in_parts(visits, _MESSAGE_BYTES, pb.LiveVisit.ByteSize):
+                yield pb.StreamLiveVisitsResponse(visits=part)
 
     async def _visit(self, request: Any) -> tuple[visit_pb2.Visit, Visit]:
         queries.parse_uuid(request.visit_id, "visit_id")
         await self._resolve(request)
         return _found(await self.reader.visit(request.visit_id, request.sites), "Visit", request.visit_id)
+
+    async def _names(self, identity_id: str, request: Any, context: Context) -> PersonNames:
+        """All names of the person whom an identity of a request means."""
+        return await self.identity_client.names(queries.parse_identity_id(identity_id), context, request.sites)
+
+    async def _parents(self, request: Any, context: Context) -> tuple[list[tuple[str, str]], bool]:
+        """The parents of a list request, as field and id, and whether all are known.
+
+        A contact stands for its identities, and an identity for all names of the person.
+        """
+        field, parent_id = queries.parse_parent(request)
+        match field:
+            case "contact_id":
+                person = PersonNames(await self.identity_client.ids_of_contact(parent_id, context, request.sites))
+            case "identity_id":
+                person = await self._names(parent_id, request, context)
+            case _:
+                return [(field, parent_id)], True
+        return [("identity_id", identity) for identity in person.identity_ids], person.is_complete
+
+    async def _require_parent(
+        self, request: Any, page: queries.Page[Any], parents: Sequence[tuple[str, str]], *, is_complete: bool
+    ) -> None:
+        """Raise RequestError (NOT_FOUND) when a list has no items because its parent is not known.
+
+        UNAVAILABLE when it may be known by other names (`is_complete` is false).
+        """
+        field, parent_id = queries.parse_parent(request)
+        if page.items or page.next_key or field == "contact_id":  # an unknown contact has been refused before
+            return
+        for one in parents:
+            if await self.reader.has_parent(*one, request.sites):
+                return
+        raise _not_known(field, parent_id, is_complete=is_complete)
+
+    async def _require_subject(
+        self, request: pb.ListInteractionsRequest, page: queries.Page[Any], person: PersonNames
+    ) -> None:
+        """Raise RequestError (NOT_FOUND) when a list has no interactions because their visit or identity is not known.
+
+        It is known also when an interaction that the filters leave out names it.
+        """
+        field = request.WhichOneof("about") or ""
+        if page.items or page.next_key or field not in {"visit_id", "identity_id"}:
+            return
+        asked, sites = getattr(request, field), request.sites
+        for subject in person.identity_ids or [asked]:
+            if await self.interactions.has_any(field, subject, sites) or await self.reader.has_parent(
+                field, subject, sites
+            ):
+                return
+        raise _not_known(field, asked, is_complete=person.is_complete)
 
     def _widen_sites(self, request: Any) -> None:
         """Add the sites to a request that its sites share visits with."""
@@ -262,6 +400,14 @@ class HistoryService(HistoryServiceServicer):
     def _candidates(self, visit_id: str, sites: Sequence[str]) -> list[str]:
         """The stored ids that a visit's id may stand for."""
         return self.site_groups.candidates(queries.parse_uuid(visit_id, "visit_id"), sites)
+
+
+def _not_known(field: str, parent_id: str, *, is_complete: bool) -> RequestError:
+    """The error about a parent that history does not know. `is_complete`: nor by any other name."""
+    if not is_complete:
+        message = "history does not know this name, and identity, which knows other names of it, does not answer"
+        return RequestError.unavailable(message, _RETRY_MS, repeats=False)
+    return RequestError.not_found(field.removesuffix("_id").capitalize(), parent_id)
 
 
 def _found(found: Found | None, resource_type: str, name: str) -> Found:

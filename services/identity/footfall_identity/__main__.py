@@ -1,29 +1,48 @@
 """The identity service's process: its parts, made from the settings, and its command line."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
 
 from footfall.identity.v1 import identity_service_pb2_grpc as identity_grpc
+from footfall_eventlog.checkpoint_store import CheckpointStore
+from footfall_eventlog.checkpoints import Checkpoints
+from footfall_eventlog.gaps_command import ABOUT_GAPS, run_gaps
 from footfall_eventlog.log import LIVE_GROUP, RECORDS_GROUP
 from footfall_eventlog.settings import DAY_MS, MINUTE_MS
 from footfall_servicekit import command_line
 from footfall_servicekit.background import repeat
+from footfall_servicekit.command_line import Command
 from footfall_servicekit.errors import RequestError
 from footfall_servicekit.process import run, serve
 from footfall_servicekit.server import Server
+from footfall_servicekit.settings import load
 
 from footfall_identity.access import ACCESS
 from footfall_identity.change_feed import ChangeFeed
+from footfall_identity.contact_directory import ContactDirectory
+from footfall_identity.contact_record import RequestMemory
+from footfall_identity.contact_writer import ContactWriter
 from footfall_identity.erasure import Eraser
+from footfall_identity.generic_values import SharingLimits
+from footfall_identity.history_client import HistoryClient
 from footfall_identity.identity_index import IdentityIndex
-from footfall_identity.link_store import LinkStore
+from footfall_identity.link_store import TRANSIENT_STORE_ERRORS, LinkStore
 from footfall_identity.linker import Linker
+from footfall_identity.live_lists import LiveLists
+from footfall_identity.live_visitors import LiveVisitors
 from footfall_identity.log_consumers import LiveStateConsumer, RecordConsumer
 from footfall_identity.partitions import Partitions
+from footfall_identity.rebuilding import Rebuilder
 from footfall_identity.record_writer import RecordWriter
+from footfall_identity.relinking import Relinker
 from footfall_identity.service import IdentityService
 from footfall_identity.settings import IdentitySettings
+from footfall_identity.sharing_check import apply_limits
+from footfall_identity.visit_codes import VisitCodes
+from footfall_identity.visitor_notices import VisitorNotices
 from footfall_identity.visitor_store import VisitorStore
 
 SERVICE_NAME = "footfall.identity.v1.IdentityService"
@@ -35,8 +54,8 @@ _LIVE_GATHER_MS: Final = 150
 _RECORDS_ENTRIES: Final = 32
 _RECORDS_GATHER_MS: Final = 250
 
-_FINISH_EVERY_S: Final = 30.0
-_SWEEP_EVERY_S: Final = 600.0
+_COMPLETE_EVERY_S: Final = 30.0
+_SWEEP_EVERY_S: Final = 60.0
 
 
 async def identify(settings: IdentitySettings) -> int:
@@ -48,31 +67,81 @@ async def identify(settings: IdentitySettings) -> int:
         partitions,
         retention_ms=settings.live_retention_days * DAY_MS,
         idle_ms=settings.visit_idle_minutes * MINUTE_MS,
+        short_retention_ms=(settings.visit_idle_minutes + settings.anonymous_retention_minutes) * MINUTE_MS,
         changelog_max_entries=settings.changelog_max_entries,
         max_transitions=settings.max_transitions_per_visit,
+        max_pages=settings.max_pages_per_visit,
+        leave_ms=settings.leave_after_ms,
         erasure_secret=secret,
         erases_anonymous=settings.erase_anonymous_events,
     )
     index = IdentityIndex(partitions, visitors)
-    links = LinkStore(
-        settings.mongo_url, settings.mongo_database, timeout_ms=settings.mongo_timeout_ms, erasure_secret=secret
+    lists = LiveLists(partitions, visitors)
+    notices = VisitorNotices(
+        partitions,
+        visitors,
+        changelog_max_entries=settings.changelog_max_entries,
+        max_visits_per_identity=settings.max_visits_per_contact_change,
     )
-    linker = Linker(links, region)
-    eraser = Eraser(partitions, index, links, secret=secret, ack_replicas=settings.log_ack_replicas)
+    links = LinkStore(
+        settings.mongo_url,
+        settings.mongo_database,
+        timeout_ms=settings.mongo_timeout_ms,
+        contact_timeout_ms=settings.contact_timeout_ms,
+        max_names=settings.max_names,
+        erasure_secret=secret,
+        notices=notices,
+    )
+    directory = ContactDirectory(links)
+    codes = VisitCodes(
+        partitions,
+        visitors,
+        life_ms=settings.visit_code_minutes * MINUTE_MS,
+        max_codes=settings.max_visit_codes,
+        max_wrong_per_minute=settings.max_wrong_codes_per_minute,
+        max_wrong_of_all=settings.max_wrong_codes_per_minute_of_all,
+    )
+    linker = Linker(links, settings.sharing_limits)
+    relinker = Relinker(links, linker, wait_ms=settings.link_wait_ms, max_wait_ms=settings.max_link_wait_ms)
+    contacts = ContactWriter(
+        links,
+        relinker,
+        phone_region=region,
+        memory=RequestMemory(settings.request_ids_per_contact, settings.request_id_minutes * MINUTE_MS),
+        max_deleted_percent=settings.sync_max_deleted_percent,
+    )
+    eraser = Eraser(partitions, index, links, linker, secret=secret, ack_replicas=settings.log_ack_replicas)
     feed = ChangeFeed(
-        visitors, links, partitions.numbers, buffer_messages=settings.watch_buffer_messages, stopping=stopping
+        visitors,
+        links,
+        notices,
+        partitions.numbers,
+        buffer_messages=settings.watch_buffer_messages,
+        stopping=stopping,
     )
     writer = RecordWriter(index, links, linker, names=settings.attribute_names, phone_region=region)
     consumer = RecordConsumer(visitors, writer, eraser)
+    history = HistoryClient(settings.history_target, settings.client_tls)
+    checkpoints = Checkpoints(
+        partitions.redis,
+        RECORDS_GROUP,
+        links.checkpoints,
+        TRANSIENT_STORE_ERRORS,
+        rebuild=Rebuilder(history, visitors, consumer, eraser).rebuild,
+    )
     service = IdentityService(
         settings,
-        partitions,
         visitors,
         links,
+        live=LiveVisitors(visitors, lists),
+        directory=directory,
+        codes=codes,
         linker=linker,
+        relinker=relinker,
         eraser=eraser,
         feed=feed,
         writer=writer,
+        contacts=contacts,
     )
     readers = [
         *partitions.log_readers(
@@ -88,23 +157,57 @@ async def identify(settings: IdentitySettings) -> int:
         ready=partitions.redis.is_ready,
         background=[
             partial(partitions.redis.check, needs_waitaof=bool(settings.log_ack_replicas)),
-            links.prepare,
+            partial(_prepare, links, directory, linker, settings.sharing_limits),
             eraser.restore,
-            partial(repeat, _FINISH_EVERY_S, RequestError, linker.finish),
+            relinker.run,
             feed.run,
-            *(partial(repeat, _SWEEP_EVERY_S, RequestError, visitors.remove_expired, n) for n in partitions.numbers),
+            *(partial(repeat, _SWEEP_EVERY_S, RequestError, _sweep, notices, visitors, n) for n in partitions.numbers),
+            *(partial(repeat, _SWEEP_EVERY_S, RequestError, lists.repair, n) for n in partitions.numbers),
             *(reader.run for reader in readers),
+            checkpoints.run,
         ],
-        close=[links.close, partitions.redis.aclose],
+        close=[history.close, links.close, partitions.redis.aclose],
         stopping=stopping,
     )
     return await serve(server)
 
 
+async def _sweep(notices: VisitorNotices, visitors: VisitorStore, number: int) -> None:
+    """Remove what is expired in a partition. Before, record the ends of visits: they may have been missed meanwhile."""
+    await notices.note_due(number, are_contacts_known=False)
+    await visitors.remove_expired(number)
+
+
+async def _prepare(links: LinkStore, directory: ContactDirectory, linker: Linker, limits: SharingLimits) -> None:
+    """Make the indexes. Then and until the end complete contacts, because an earlier version may still write some.
+
+    The limits of sharing are applied as often: other processes may have had others until they were stopped.
+    """
+    await links.prepare()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(repeat(_COMPLETE_EVERY_S, RequestError, directory.complete))
+        tasks.create_task(repeat(_COMPLETE_EVERY_S, RequestError, apply_limits, links, linker, limits))
+
+
+@asynccontextmanager
+async def _open_checkpoints() -> AsyncIterator[CheckpointStore]:
+    settings = load(IdentitySettings)
+    links = LinkStore(
+        settings.mongo_url, settings.mongo_database, timeout_ms=settings.mongo_timeout_ms, erasure_secret=""
+    )
+    try:
+        yield links.checkpoints
+    finally:
+        await links.close()
+
+
 def main() -> None:
-    """Run the service; the entry point `footfall-identity`."""
+    """Run the service or one of its commands; the entry point `footfall-identity`."""
     about = "Say who visitors are until SIGTERM or SIGINT."
-    settings = command_line.parse("footfall-identity", about, IdentitySettings)
+    commands = {
+        "gaps": Command(ABOUT_GAPS, partial(run_gaps, "identity", _open_checkpoints, TRANSIENT_STORE_ERRORS)),
+    }
+    settings = command_line.parse("footfall-identity", about, IdentitySettings, commands)
     run(settings, "identity", partial(identify, settings))
 
 

@@ -12,18 +12,40 @@ _CONTACT_CENTER: Final = [
     "BatchGetIdentities",
     "ListIdentities",
     "UpsertContact",
+    "UpdateContact",
+    "BatchUpsertContacts",
+    "BatchDeleteContacts",
+    "FinishContactSync",
     "GetContact",
+    "ListContacts",
     "DeleteContact",
     "LinkContact",
     "UnlinkContact",
     "ListContactLinks",
+    "ListGenericValues",
+    "DecideGenericValue",
     "GetPerson",
+    "RenameIdentity",
+    "UndoRename",
+    "ListRenames",
+    "BatchGetNames",
+    "MergeContacts",
+    "UndoMerge",
+    "ListMerges",
 ]
 
 ACCESS: AccessTable = {
-    "collector": ["ResolveEvents"],
-    "history": ["BatchGetIdentities", "ImportIdentities"],
-    # The gateway erases in both identity and history, for keys with the permission to erase.
-    "gateway": [*_CONTACT_CENTER, "EraseIdentity"],
+    "collector": ["GetVisitor", "ResolveEvents"],
+    "history": [
+        "BatchGetIdentities",
+        "BatchGetNames",
+        "GetCustomer",
+        "GetPerson",
+        "GetVisitor",
+        "ImportIdentities",
+    ],
+    # The gateway erases in both identity and history, for keys with the permission to erase. It asks for codes of
+    # visits, for pages whose website it has checked.
+    "gateway": [*_CONTACT_CENTER, "CreateVisitCode", "EraseIdentity"],
     "contact-center": _CONTACT_CENTER,
 }

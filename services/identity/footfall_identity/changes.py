@@ -1,43 +1,76 @@
-"""Changes of timelines, and the attribution of each visitor before and after every change."""
+"""Recorded changes of visits, and the attribution of each visitor before and after every change."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from enum import StrEnum
 from typing import NamedTuple, Self
 
-from footfall_timeline import Attribution, RunningVisitState, Transition, decode
+from footfall_timeline import Attribution, LaterVersionError, RunningVisitState, Transition, decode
 
 from footfall_identity.visit_record import VisitRecord
 
 
+class Kind(StrEnum):
+    """What else has changed than the timeline, as the scripts write it."""
+
+    ARRIVED = "A"
+    """The visit is new, or goes on after it had ended."""
+    CONTACT = "C"
+    """The contact may have changed."""
+    PAGE = "P"
+    """The current page or the number of open pages. Recorded only while a watcher asks for it."""
+    LEFT = "L"
+    RETURNED = "R"
+    ENDED = "E"
+    STAFF = "S"
+    """The visit has become one of staff."""
+
+
 class TimelineChange(NamedTuple):
-    """The change that one merge made to a timeline; `rev` is the timeline's revision after it.
+    """A recorded change of a visit. `rev` is the revision of the timeline after a change of it.
 
     `entries` are pairs of the new and the old transition. New None: removed, because the visit has too many. Old None:
     there was none, or it is erased and therefore not stored.
+
+    Of a changed contact, `contact_id` is the contact before ("": none) of the identity with the hash `identity_hash`
+    ("": of any identity). It is None if the contact has to be looked up because it was unknown.
     """
 
     position: str
     visit_id: str
     rev: int
     entries: tuple[tuple[Transition | None, Transition | None], ...]
+    kinds: frozenset[Kind] = frozenset()
+    contact_id: str | None = None
+    identity_hash: str = ""
 
     @classmethod
     def read(cls, position: str, fields: Mapping[bytes, bytes]) -> Self:
-        """Decode an entry of the stream of changes, which merge_visits.lua writes. Raises LaterVersionError."""
+        """Decode an entry of the stream of changes, which the scripts write. Raises LaterVersionError."""
         texts = {name.decode(): value.decode() for name, value in fields.items()}
         visit_id, rev = texts.pop("visit"), int(texts.pop("rev", "0"))  # the first version wrote no revision
+        kinds, contact_id = _kinds(texts.pop("kinds", "")), texts.pop("contact", None)
+        identity_hash = texts.pop("identity", "")
         new = {name: decode(name, text) for name, text in texts.items() if not name.startswith("-")}
         old = {name[1:]: decode(name[1:], text) for name, text in texts.items() if name.startswith("-")}
-        return cls(position, visit_id, rev, tuple((new.get(name), old.get(name)) for name in {**new, **old}))
+        entries = tuple((new.get(name), old.get(name)) for name in {**new, **old})
+        return cls(position, visit_id, rev, entries, kinds, contact_id, identity_hash)
 
     @property
     def time_ms(self) -> int:
-        """The time of the merge, in milliseconds since the epoch."""
+        """The time when the change was recorded, in milliseconds since the epoch."""
         return int(self.position.partition("-")[0])
 
 
+def _kinds(text: str) -> frozenset[Kind]:
+    try:
+        return frozenset(map(Kind, text))
+    except ValueError:
+        raise LaterVersionError("a change of a later version") from None
+
+
 class VisitorChange(NamedTuple):
-    """A change of a timeline with the attribution before and after it."""
+    """A recorded change with the attribution before and after it."""
 
     change: TimelineChange
     before: Attribution
@@ -72,6 +105,8 @@ class _Visit:
     def apply(self, change: TimelineChange) -> VisitorChange:
         """Apply the next change."""
         before = self._visit_state.attribution
+        if not change.entries:
+            return VisitorChange(change, before, before)
         self._apply(change.entries)
         self._visit_state.move_to(self._entries.values())
         return VisitorChange(change, before, self._visit_state.attribution)

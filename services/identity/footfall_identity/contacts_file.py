@@ -5,7 +5,7 @@ It reads one contact at a time, so the memory is bounded.
 
 import csv
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from io import BufferedReader
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ import msgspec
 from footfall.identity.v1.contact_pb2 import Contact
 
 from footfall_identity.attributes import USUAL_NAMES
+from footfall_identity.matching import email_key, phone_key
 
 MAX_LINE_LENGTH: Final = 64 * 1024
 
@@ -161,12 +162,20 @@ def _contact(values: _FieldValues) -> Contact:
     first = {field: found[0] for field, found in texts.items() if found}
     return Contact(
         contact_id=first["contact_id"],
-        email_addresses=dict.fromkeys(texts["email_addresses"]),
-        phone_numbers=dict.fromkeys(texts["phone_numbers"]),
+        email_addresses=_different(texts["email_addresses"], email_key),
+        phone_numbers=_different(texts["phone_numbers"], lambda text: phone_key(text, None)),
         first_name=first.get("first_name", ""),
         last_name=first.get("last_name", ""),
         title=first.get("title", ""),
     )
+
+
+def _different(texts: Sequence[str], key: Callable[[str], str]) -> Iterable[str]:
+    """Return the texts without those that are another spelling of an earlier one."""
+    first: dict[str, str] = {}
+    for text in texts:
+        first.setdefault((len(texts) > 1 and key(text)) or text, text)
+    return first.values()
 
 
 def _texts(field: str, value: Any) -> list[str]:

@@ -13,6 +13,7 @@ from uuid import uuid4
 import structlog
 from footfall.event.v1.event_pb2 import Erasure, EventBatch
 from footfall.identity.v1.identity_service_pb2 import EraseIdentityResponse
+from footfall_eventlog.interactions import subject_hash
 from footfall_servicekit.background import RefusalError
 from footfall_servicekit.errors import RequestError
 from footfall_timeline import identity_hash
@@ -20,6 +21,8 @@ from footfall_timeline import identity_hash
 from footfall_identity.identity_index import IdentityIndex
 from footfall_identity.identity_record import ORDER_KEY_TIME_DIGITS, IdentityRecord, erased
 from footfall_identity.link_store import LinkStore, Tombstone
+from footfall_identity.linker import Linker
+from footfall_identity.matching import PHONE_KEY_PREFIX
 from footfall_identity.partitions import Partitions
 from footfall_identity.visit_record import VisitRecord
 from footfall_identity.visitor_store import now_ms
@@ -33,11 +36,19 @@ class Eraser:
     """Erases identities. Its methods raise RequestError (UNAVAILABLE) while a store is unavailable."""
 
     def __init__(
-        self, partitions: Partitions, index: IdentityIndex, links: LinkStore, *, secret: str, ack_replicas: int
+        self,
+        partitions: Partitions,
+        index: IdentityIndex,
+        links: LinkStore,
+        linker: Linker,
+        *,
+        secret: str,
+        ack_replicas: int,
     ) -> None:
         self._partitions = partitions
         self._index = index
         self._links = links
+        self._linker = linker
         self._secret = secret
         self._key_check = identity_hash(secret, "").hex()[:16] if secret else ""
         self._ack_replicas = ack_replicas
@@ -45,12 +56,28 @@ class Eraser:
     async def erase(self, identity_id: str, actor: str) -> EraseIdentityResponse:
         """Erase an identity: all events until now that name it, and all known ones. The caller adds `log_clean_time`.
 
-        Raises RequestError (FAILED_PRECONDITION) without an erasure key.
+        The other names of the person are erased before, and then the decisions that tell the names: after an
+        interruption, the repeated call still finds them. Raises RequestError (FAILED_PRECONDITION) without an erasure
+        key.
         """
         if not self._secret:
             raise RequestError.failed_precondition(
                 "NO_ERASURE_KEY", "ERASURE_KEY is not set, so no identity can be erased"
             )
+        names = (await self._links.renames.names([identity_id])).together(identity_id)
+        others = [(name, await self._erase(name, actor)) for name in names if name != identity_id]
+        response = await self._erase(identity_id, actor)
+        await self._links.renames.remove(names)
+        await self._links.wait_for_journal()
+        for name, erased_name in others:
+            response.other_names.add(identity_id=name, erasure=erased_name.erasure)
+            response.visit_count += erased_name.visit_count
+            response.link_count += erased_name.link_count
+            response.identity_erased |= erased_name.identity_erased
+        return response
+
+    async def _erase(self, identity_id: str, actor: str) -> EraseIdentityResponse:
+        """Erase one name."""
         hashed = identity_hash(self._secret, identity_id)
         visits = await self._index.visits_naming(hashed.hex())
         known = (await self._links.get([identity_id])).get(identity_id) or IdentityRecord(identity_id=identity_id)
@@ -58,6 +85,7 @@ class Eraser:
             identity_hash=hashed,
             erase_time_ms=max([now_ms(), *_times(identity_id, visits, known)]),
             erasure_id=str(uuid4()),
+            related_hashes=await self._related_hashes(known.contact_id),
         )
         await self._add_tombstone(erasure, actor)
         await self._partitions.append_to_logs(EventBatch(erasure=erasure).SerializeToString(), self._ack_replicas)
@@ -71,6 +99,21 @@ class Eraser:
             identity_erased=known.first_ms is not None,
             link_count=len(known.decisions),
         )
+
+    async def _related_hashes(self, contact_id: str) -> list[bytes]:
+        """Return the keyed hashes of a contact and of its telephone numbers: interactions may name these alone.
+
+        Also of the contacts that are merged with it.
+        """
+        if not contact_id:
+            return []
+        merged = await self._links.merged_contacts([contact_id])
+        if not merged.exists(contact_id):
+            return []
+        contact_ids, keys = merged.together(contact_id), merged.keys()[merged.resolved(contact_id)]
+        phones = sorted(key.removeprefix(PHONE_KEY_PREFIX) for key in keys if key.startswith(PHONE_KEY_PREFIX))
+        related = [*(("contact_id", one) for one in contact_ids), *(("phone", phone) for phone in phones)]
+        return [subject_hash(self._secret, kind, value) for kind, value in related]
 
     async def apply(self, number: int, erasure: Erasure) -> None:
         """Apply an erasure from a partition's log. Idempotent.
@@ -100,7 +143,9 @@ class Eraser:
 
     async def _erase_identities(self, identity_ids: list[str], erasure: Erasure) -> None:
         change = partial(erased, erase_time_ms=erasure.erase_time_ms)
-        await self._links.change(dict.fromkeys(identity_ids, change))
+        changed = await self._links.change(dict.fromkeys(identity_ids, change))
+        # The record goes when it is counted that the identity no longer gives its values.
+        await self._linker.relink(identity for identity, record in changed.items() if record.is_due)
         await self._links.wait_for_journal()
 
     async def restore(self) -> None:

@@ -99,7 +99,7 @@ class IdentityIndex:
             after = changes[-1].position
             for change in changes:
                 named = [transition for entry in change.entries for transition in entry if transition]
-                if self._erased(tuple(named), hashed, erase_time_ms):
+                if change.identity_hash == hashed or self._erased(tuple(named), hashed, erase_time_ms):
                     to_delete.append(change.position)
         if to_delete:
             async with translating_errors():

@@ -11,7 +11,8 @@ from footfall_timeline import Assurance, State, Transition
 from msgspec.structs import replace
 
 from footfall_identity.attributes import CLAIMS, AttributeNames, text
-from footfall_identity.matching import MatchKey, MatchKeys, Rule, Status, match_keys_of
+from footfall_identity.devices import DAY_MS, DeviceDay, device_day, merged_days, most_devices
+from footfall_identity.matching import MatchKey, MatchKeys, Rule, Status, UnusedKey, match_keys_of
 
 MAX_PROFILE_KEYS = 100
 MAX_SITES = 1_000
@@ -83,7 +84,12 @@ class SiteAssociation(msgspec.Struct, frozen=True):
 class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A decision about the contact of an identity. It is in force until the next decision.
 
-    `match_key` is the key by which a rule decided. `refused_id` is the contact that was unlinked manually.
+    `match_key` is the key by which a rule decided. `refused_id` is the contact that was unlinked manually. Of several
+    contacts that match, `candidates` are the first and `candidate_count` is the number, which decisions of early
+    versions do not have. `count` is how often the rules came to the decision, each time with other candidates, and
+    `last_ms` when they last did, if more than once. `unused` are keys that contacts have and that are shared too much.
+    `is_derived`: it follows from a manual decision, which was made under another name of the person, or about a contact
+    that leads to this one.
     """
 
     at_ms: int
@@ -92,16 +98,33 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     actor: str
     contact_id: str = ""
     candidates: tuple[str, ...] = ()
+    candidate_count: int = 0
     match_key: MatchKey | None = msgspec.field(name="sign", default=None)
     refused_id: str = ""
+    count: int = 1
+    last_ms: int = 0
+    unused: tuple[UnusedKey, ...] = ()
+    is_derived: bool = False
+
+    @property
+    def is_manual(self) -> bool:
+        """Whether a person has made it, for this identity and this contact."""
+        return self.rule is Rule.MANUAL and not self.is_derived
+
+    @property
+    def match_count(self) -> int:
+        """How many contacts match, if several do; else 0."""
+        return self.candidate_count or len(self.candidates)
 
 
 class IdentityRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An identity and its links. Field names in MongoDB are given where they differ.
 
-    Every write sets another `rev`. `first_ms` is None until an event has named the identity. `is_due`: its match keys
-    have changed since the last decision. `location`, `keys`, `contact_id` and `by_hand` (the manually linked contact)
-    are derived from the other fields, for queries. `hash` identifies it after an erasure.
+    Every write sets another `rev`. `first_ms` is None until an event has named the identity. `is_due`: what its contact
+    is matched by has changed since the last decision. `left_keys` are the keys that it no longer gives, or no longer
+    proven, since then. `location`, `keys`, `proven_keys`, `device_peak` (the devices of the day with most; 0 for few),
+    `contact_id` and `by_hand` (the manually linked contact) are derived from the other fields, for queries. `hash`
+    identifies it after an erasure.
     """
 
     identity_id: str = msgspec.field(name="_id")
@@ -114,6 +137,10 @@ class IdentityRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     location: str = ""
     match_keys: MatchKeys = msgspec.field(name="signs", default=MatchKeys())
     keys: tuple[str, ...] = ()
+    proven_keys: tuple[str, ...] = ()
+    left_keys: tuple[str, ...] = ()
+    devices: tuple[DeviceDay, ...] = ()
+    device_peak: int = 0
     is_due: bool = False
     decisions: tuple[Decision, ...] = ()
     contact_id: str = ""
@@ -122,11 +149,21 @@ class IdentityRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     @property
     def is_blank(self) -> bool:
         """Whether the record can be removed."""
-        return self.first_ms is None and not self.decisions
+        return self.first_ms is None and not self.decisions and not self.left_keys
+
+    def is_shared(self, max_devices: int) -> bool:
+        """Whether the identity was used on more devices on one of its latest days."""
+        return self.device_peak > max_devices
+
+    @property
+    def last_visit_ids(self) -> list[str]:
+        """The visits that named the identity last, over all websites and on each."""
+        newest = ([self.newest] if self.newest else []) + [one.newest for one in self.by_site]
+        return list(dict.fromkeys(one.visit_id for one in newest))
 
 
 class IdentityMention(msgspec.Struct, frozen=True):
-    """An event that names an identity, and what it says about the identity."""
+    """An event that names an identity, and what it says about the identity. Of staff it has no match keys or device."""
 
     transition: Transition
     visit_id: str
@@ -134,6 +171,7 @@ class IdentityMention(msgspec.Struct, frozen=True):
     match_keys: MatchKeys
     site: str = ""
     browser_visit_id: str = ""
+    device: DeviceDay | None = None
 
     @classmethod
     def of(
@@ -141,10 +179,12 @@ class IdentityMention(msgspec.Struct, frozen=True):
     ) -> "IdentityMention":
         """Create it from the data of a SignIn or UserInfo, and from what its token proves."""
         is_proven = transition.assurance is Assurance.PROVEN
-        fields = names.unified(_fields(event.data_json))
-        token = _fields(event.proven_json if is_proven else b"")
-        proven = {CLAIMS[key]: value for key, value in token.items() if key in CLAIMS}
+        data, token = _fields(event.data_json), _fields(event.proven_json if is_proven else b"")
+        fields, proven = names.unified(data), _attributes(token)
         matched = proven if is_proven else fields
+        if event.ignored_keys:  # values that belong to no person stay in the profile, but match no contact
+            ignored = {*event.ignored_keys}
+            matched = _attributes(_without(token, ignored)) if is_proven else names.unified(_without(data, ignored))
         texts = {key: text(matched[key]) for key in CLAIMS.values() if key in matched}
         return cls(
             transition,
@@ -153,9 +193,12 @@ class IdentityMention(msgspec.Struct, frozen=True):
                 *_values(fields, event.site, transition, Source.PAGE_OF_PERSON if is_proven else Source.PAGE),
                 *_values(proven, event.site, transition, Source.TOKEN),
             ),
-            match_keys_of(event, transition, texts, phone_region),
+            MatchKeys() if event.staff_reason else match_keys_of(event, transition, texts, phone_region),
             event.site,
             event.browser_visit_id,
+            None
+            if event.staff_reason
+            else device_day(transition.identity, event.global_visit_id, transition.event_time_ms),
         )
 
 
@@ -165,6 +208,14 @@ def _fields(json: bytes) -> dict[str, str]:
         return {key: bytes(value).decode() for key, value in _decode_data(json or b"{}").items()}
     except ValueError:  # DecodeError is one
         return {}
+
+
+def _attributes(token: Mapping[str, str]) -> dict[str, str]:
+    return {CLAIMS[claim]: value for claim, value in token.items() if claim in CLAIMS}
+
+
+def _without(fields: Mapping[str, str], ignored: Container[str]) -> dict[str, str]:
+    return {key: value for key, value in fields.items() if key not in ignored}
 
 
 def _values(fields: Mapping[str, str], site: str, transition: Transition, source: Source) -> Iterable[ProfileValue]:
@@ -203,6 +254,7 @@ def with_mentions(
     site_associations = [replace(one, newest=update(one.newest)) for one in by_site.values()]
     profile = best_values(record.profile, *(mention.profile for mention in mentions))
     match_keys = reduce(MatchKeys.merged, (mention.match_keys for mention in mentions), record.match_keys)
+    devices = merged_days(record.devices, [mention.device for mention in mentions if mention.device])
     merged = replace(
         record,
         first_ms=first_ms,
@@ -210,9 +262,10 @@ def with_mentions(
         by_site=_newest_sites(site_associations),
         profile=profile,
         match_keys=match_keys,
+        devices=devices,
         is_due=record.is_due or match_keys.assurance != record.match_keys.assurance,
     )
-    return _with_derived_fields(merged)
+    return with_derived_fields(merged)
 
 
 def _newer(newest: Association | None, mention: IdentityMention) -> Association:
@@ -231,6 +284,19 @@ def _with_status(newest: Association, statuses: Mapping[str, VisitStatus], ident
     return replace(newest, rev=visit.rev, is_signed_in=visit.signed_in == identity)
 
 
+def without_lost_revisions(record: IdentityRecord, revs: Mapping[str, int]) -> IdentityRecord:
+    """Forget by which revision the status of these visits was decided, where it is later than that given now.
+
+    Redis has lost such revisions, and the next statuses of the visits come with smaller ones.
+    """
+
+    def update(newest: Association) -> Association:
+        return replace(newest, rev=0) if newest.rev > revs.get(newest.visit_id, newest.rev) else newest
+
+    by_site = tuple(replace(one, newest=update(one.newest)) for one in record.by_site)
+    return replace(record, newest=record.newest and update(record.newest), by_site=by_site)
+
+
 def _newest_sites(by_site: Iterable[SiteAssociation]) -> tuple[SiteAssociation, ...]:
     """Keep the sites of the newest events: without SITES_FILE, senders can invent site names."""
     kept = sorted(by_site, key=lambda one: (one.newest.at, one.site))[-MAX_SITES:]
@@ -240,7 +306,8 @@ def _newest_sites(by_site: Iterable[SiteAssociation]) -> tuple[SiteAssociation, 
 def restricted_to_sites(record: IdentityRecord, sites: Container[str]) -> IdentityRecord | None:
     """Return the part of the record that comes from events of these sites; None if there is none.
 
-    It includes the linked contact, also if it was matched on another site. It has no evidence of other sites.
+    It includes the linked contact, also if it was matched on another site. It has no evidence of other sites, nor what
+    it shares with others: that is counted over all sites.
     """
     by_site = [one for one in record.by_site if one.site in sites]
     if not by_site:
@@ -252,27 +319,69 @@ def restricted_to_sites(record: IdentityRecord, sites: Container[str]) -> Identi
         newest=max((one.newest for one in by_site), key=lambda newest: (newest.at, newest.visit_id)),
         profile=profile,
         location=text_value(profile, "location"),
+        devices=(),
+        device_peak=0,
         decisions=tuple(_without_evidence(decision, sites) for decision in record.decisions),
     )
 
 
 def _without_evidence(decision: Decision, sites: Container[str]) -> Decision:
-    """Remove the candidates, and the match key of another site."""
+    """Remove candidates, how often and when they have changed, unused keys, and the match key of another site."""
     is_of_sites = decision.match_key is not None and decision.match_key.site in sites
-    return replace(decision, candidates=(), match_key=decision.match_key if is_of_sites else None)
+    match_key = decision.match_key if is_of_sites else None
+    return replace(decision, candidates=(), candidate_count=0, count=1, last_ms=0, match_key=match_key, unused=())
 
 
-def _with_derived_fields(record: IdentityRecord) -> IdentityRecord:
-    keys = tuple(sorted(match_key.key for _, match_key in record.match_keys.ranked()))
-    is_due = record.is_due or keys != record.keys
-    return replace(record, location=text_value(record.profile, "location"), keys=keys, is_due=is_due)
+def joined(records: Sequence[IdentityRecord], identity_id: str) -> IdentityRecord:
+    """Return the record of a person, from those of all names: as if all events had named one identity.
+
+    Its decisions are those of this identity, or else of the first name that has any. All names have the same in force.
+    """
+    named = [record for record in records if record.first_ms is not None]
+    profile = best_values(*(record.profile for record in records))
+    in_order = sorted(records, key=lambda record: record.identity_id != identity_id)
+    widest = max(records, key=lambda record: record.device_peak)
+    newest = [record.newest for record in named if record.newest]
+    return with_current_link(
+        IdentityRecord(
+            identity_id=identity_id,
+            first_ms=min((record.first_ms for record in named if record.first_ms is not None), default=None),
+            newest=max(newest, key=lambda one: (one.at, one.visit_id), default=None),
+            profile=profile,
+            location=text_value(profile, "location"),
+            match_keys=reduce(MatchKeys.merged, (record.match_keys for record in records), MatchKeys()),
+            devices=widest.devices,
+            device_peak=widest.device_peak,
+            decisions=next((record.decisions for record in in_order if record.decisions), ()),
+        )
+    )
+
+
+def with_derived_fields(record: IdentityRecord) -> IdentityRecord:
+    """Return the record with the fields that follow from the others; it is due if what it is matched by has changed."""
+    keys, ranked = record.match_keys.compared, [match_key for _, match_key in record.match_keys.ranked()]
+    proven = {match_key.key for match_key in ranked if match_key.assurance == Assurance.PROVEN}
+    left = {*record.left_keys} | ({*record.keys} - keys) | ({*record.proven_keys} - proven)
+    after = replace(
+        record,
+        location=text_value(record.profile, "location"),
+        keys=tuple(sorted(keys)),
+        proven_keys=tuple(sorted(proven)),
+        left_keys=tuple(sorted(left)),
+        device_peak=most_devices(record.devices),
+    )
+    return replace(after, is_due=record.is_due or _matched_by(after) != _matched_by(record))
+
+
+def _matched_by(record: IdentityRecord) -> tuple[tuple[str, ...], tuple[str, ...], int]:
+    return record.keys, record.proven_keys, record.device_peak
 
 
 def erased(record: IdentityRecord, erase_time_ms: int) -> IdentityRecord:
     """Remove what events until a time said, and the decisions that rest on it or were made until then.
 
     If later events are in the record already, `first_ms` becomes the earliest of them that is still known. Values of
-    later events that had been replaced by better, now erased ones are lost.
+    later events that had been replaced by better, now erased ones are lost, and so are the devices of the whole day.
     """
     last = f"{erase_time_ms:013d}~"  # greater than every order key of that time
     match_keys = MatchKeys(**{name: key for name, key in record.match_keys.by_attribute().items() if key.at > last})
@@ -291,12 +400,15 @@ def erased(record: IdentityRecord, erase_time_ms: int) -> IdentityRecord:
     decisions: tuple[Decision, ...] = ()
     for decision in record.decisions:
         # The time of the decision does not count: a rule may have used an older event since.
-        is_later = decision.match_key.at > last if decision.match_key else bool(decisions)
-        if is_later or (decision.rule is Rule.MANUAL and decision.at_ms > erase_time_ms):
-            decisions += (decision,)
+        unused = tuple(one for one in decision.unused if one.match_key.at > last)
+        is_later = decision.match_key.at > last if decision.match_key else bool(decisions or unused)
+        if is_later or (decision.is_manual and decision.at_ms > erase_time_ms):
+            decisions += (replace(decision, unused=unused),)
     is_due = record.is_due or decisions != record.decisions
+    devices = tuple(one for one in record.devices if one.day > erase_time_ms // DAY_MS)
     left = replace(record, first_ms=first_ms, newest=newest, by_site=by_site, profile=profile, match_keys=match_keys)
-    return with_current_link(_with_derived_fields(replace(left, decisions=decisions, is_due=is_due)))
+    left = replace(left, devices=devices, decisions=decisions, is_due=is_due)
+    return with_current_link(with_derived_fields(left))
 
 
 def _time_ms(at: str) -> int:
@@ -305,7 +417,7 @@ def _time_ms(at: str) -> int:
 
 def with_current_link(record: IdentityRecord) -> IdentityRecord:
     """Return the record with `contact_id` and `by_hand` derived from its decisions."""
-    by_hand = next((d.contact_id for d in reversed(record.decisions) if d.rule is Rule.MANUAL), "")
+    by_hand = next((d.contact_id for d in reversed(record.decisions) if d.is_manual), "")
     contact_id = record.decisions[-1].contact_id if record.decisions else ""
     return replace(record, by_hand=by_hand, contact_id=contact_id)
 

@@ -5,55 +5,103 @@ Every write is conditional: it names the `rev` that it replaces, and no `rev` is
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from typing import Any, Final, TypeVar
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import Any, Final, NamedTuple, TypeVar
 from uuid import uuid4
 
 import msgspec
-import structlog
+from footfall_eventlog.checkpoint_store import CheckpointStore
+from footfall_eventlog.settings import mongo_url_check
+from footfall_servicekit.channel import time_left
 from footfall_servicekit.errors import RequestError
+from footfall_servicekit.failure_log import FailureLog
+from footfall_servicekit.indexes import Indexes
+from footfall_servicekit.mongo_errors import is_transient
 from footfall_servicekit.paging import PAGE_BYTES
 from footfall_timeline import identity_hash
 from motor.motor_asyncio import AsyncIOMotorClient
-from pymongo import DeleteOne, InsertOne, ReadPreference, ReplaceOne, WriteConcern
-from pymongo.errors import BulkWriteError, ConnectionFailure, ExecutionTimeout, PyMongoError, WriteConcernError
+from pymongo import AsyncMongoClient, DeleteOne, InsertOne, ReadPreference, ReplaceOne, UpdateOne, WriteConcern
+from pymongo.errors import (
+    BulkWriteError,
+    ConnectionFailure,
+    DuplicateKeyError,
+    ExecutionTimeout,
+    PyMongoError,
+    WriteConcernError,
+)
 from pymongo.uri_parser import parse_uri
 
-from footfall_identity.contact_record import ContactRecord
-from footfall_identity.identity_record import IdentityRecord, restricted_to_sites
+from footfall_identity.contact_record import ContactMark, ContactRecord, ContactSync, WrittenBatch
+from footfall_identity.documents import find_any, in_groups
+from footfall_identity.generic_values import GenericValueStore, SharingLimits
+from footfall_identity.identity_record import Decision, IdentityRecord, restricted_to_sites
+from footfall_identity.known_contact import NO_CONTACT, UNKNOWN_CONTACT, KnownContact
+from footfall_identity.matching import Matches
+from footfall_identity.merged_contacts import MergedContacts
+from footfall_identity.redirect_store import RedirectStore
+from footfall_identity.relink_store import Cohort, RelinkStore
+from footfall_identity.visitor_notices import ChangingContact, VisitorNotices
 
 RecordChange = Callable[[IdentityRecord], IdentityRecord]
 """Changes a record. It must be idempotent: applied to its own result, it changes nothing."""
 
 Record = TypeVar("Record", IdentityRecord, ContactRecord)
 
-MAX_MATCHES: Final = 1_000
-"""Most contacts read per match key. An identity with more matches is ambiguous anyway."""
+MAX_NAMES: Final = 50
+"""Names that may mean the same, by default."""
+
+MAX_MATCHES: Final = 10_000
+"""Contacts with a match key are counted up to this number."""
 
 _DUPLICATE_KEY: Final = 11_000
-# SecantusDB compares each document with each id of an `$in`: 1,000 ids in one query take a second, in groups 50 ms.
-_IDS_PER_QUERY: Final = 50
+_CONTACT_SYNC: Final = "contact_sync"
+_SHARING_LIMITS: Final = "sharing_limits"
+_GENERATION_DIGITS: Final = 19
+_REMOVED_MARKS: Final = 5
 # Few enough to stay within the time limit on a busy server.
 _CHANGES_PER_WRITE: Final = 100
+# Identities with some match keys that are read to be counted. If there are more, the server counts those of each key.
+_READ_TO_COUNT: Final = 2_000
 # A document may have 0.5 MB, and a page ends where a message is full.
 _DOCUMENTS_PER_READ: Final = 50
 _RETRY_MS: Final = 1_000
-_TRANSIENT_ERRORS: Final = (ConnectionFailure, ExecutionTimeout, WriteConcernError)
-"""Errors that may pass: MongoDB does not answer, or does not confirm a write."""
+_LAST_DECISION: Final[Mapping[str, Any]] = {"decisions": {"$slice": -1}, "contact_id": 1}
+TRANSIENT_STORE_ERRORS: Final = (ConnectionFailure, ExecutionTimeout, WriteConcernError)
+"""What `LinkStore.checkpoints` raises for errors that may pass: no answer, or a write that is not confirmed."""
 _PAUSE_AFTER_FAILURE_S: Final = 1.0
+# For building an index, which may take hours. The time to connect is also that for heartbeats: when one is late, the
+# driver closes the connection. The client is not motor: a process ends after the threads of motor, which wait.
+_WITHOUT_TIME_LIMIT: Final[Mapping[str, Any]] = {"connectTimeoutMS": 30_000, "socketTimeoutMS": None, "timeoutMS": None}
+# Not sparse: it also finds contacts without search keys.
+_SEARCH_INDEX: Final = "contacts.search_keys._id"
+_INDEXES: Final = (
+    "contacts.keys._id",
+    "identities.keys._id",
+    "identities.proven_keys._id",
+    "generic_values.is_stale",
+    "identities.contact_id",
+    "identities.by_hand",
+    "identities.is_due",
+    "contacts.is_stale",
+    "identities.hash",
+    "identities.location",
+    "identity_renames.ends",
+    "identity_renames.mentions",
+    "identity_renames.is_due",
+    "contact_merges.ends",
+    "contact_merges.is_due",
+    "identities.device_peak",
+    "generic_values.value_id",
+    _SEARCH_INDEX,
+)
+"""Collection and fields of each, in the order in which they are made: those that linking needs first."""
 
-_log = structlog.get_logger()
+_unavailable = FailureLog("MongoDB does not answer", "store")
 
-
-def check_url(url: str) -> str:
-    """Return the URL. Raises ValueError if the driver cannot parse it."""
-    try:
-        parse_uri(url)
-    except (PyMongoError, ValueError):
-        rule = "must be `mongodb://host:port`, or `mongodb+srv://name` with a name in DNS, and valid options of MongoDB"
-        raise ValueError(rule) from None
-    return url
+check_url = mongo_url_check(parse_uri, PyMongoError)
 
 
 class Tombstone(msgspec.Struct, frozen=True):
@@ -69,6 +117,13 @@ class Tombstone(msgspec.Struct, frozen=True):
     key_check: str
 
 
+class Givers(NamedTuple):
+    """How many identities give a value, and of how many a token proves it."""
+
+    total: int
+    proven: int
+
+
 class LinkStore:
     """Reads and writes records. Unless said otherwise, methods raise RequestError (UNAVAILABLE) for transient errors.
 
@@ -76,64 +131,109 @@ class LinkStore:
     means all sites.
     """
 
-    def __init__(self, url: str, database: str, *, timeout_ms: int, erasure_secret: str) -> None:
-        """Create the store without connecting."""
+    def __init__(
+        self,
+        url: str,
+        database: str,
+        *,
+        timeout_ms: int,
+        erasure_secret: str,
+        contact_timeout_ms: int = 1_000,
+        max_names: int = MAX_NAMES,
+        notices: VisitorNotices | None = None,
+    ) -> None:
+        """Create the store without connecting. `notices` are written of contacts of identities that change.
+
+        `max_names`: names that may mean the same person, and contacts that may be merged into one.
+        """
         self._client: Any = AsyncIOMotorClient(
-            url, serverSelectionTimeoutMS=timeout_ms, connectTimeoutMS=timeout_ms, socketTimeoutMS=timeout_ms
+            url,
+            serverSelectionTimeoutMS=timeout_ms,
+            connectTimeoutMS=timeout_ms,
+            socketTimeoutMS=timeout_ms,
+            timeoutMS=timeout_ms,  # of an operation with its repetitions
         )
+        self._open_builder: Any = partial(
+            AsyncMongoClient, url, serverSelectionTimeoutMS=timeout_ms, **_WITHOUT_TIME_LIMIT
+        )
+        self._contact_timeout_s = contact_timeout_ms / 1000
         self._erasure_secret = erasure_secret
+        self._notices = notices
         store = self._client.get_database(database, read_preference=ReadPreference.PRIMARY)
         self._identities = store["identities"]
         self._contacts = store["contacts"]
         journaled = WriteConcern(**{**store.write_concern.document, "j": True})
         self._tombstones = store.get_collection("identity_tombstones", write_concern=journaled)
         self._marks = store.get_collection("identity_marks", write_concern=journaled)
+        self._sent = store["contact_sync_marks"]
+        self._batches = store["contact_batches"]
+        self.checkpoints = CheckpointStore(
+            store.get_collection("identity_checkpoints", write_concern=journaled),
+            store.get_collection("identity_gaps", write_concern=journaled),
+        )
+        self.relinks = RelinkStore(store["identity_relinks"], _translating_errors)
+        self.renames = RedirectStore(store["identity_renames"], _translating_errors, max_names)
+        """Of identities."""
+        self.merges = RedirectStore(store["contact_merges"], _translating_errors, max_names)
+        """Of contacts."""
+        self.generic_values = GenericValueStore(store["generic_values"], _translating_errors)
         self._retry_at = 0.0
+        self._first_sent = 0
+        """The synchronization of which this process knows that there are no marks of earlier ones."""
 
     async def prepare(self) -> None:
-        """Wait until MongoDB answers, then create the indexes. Until then, queries may be slow."""
-        while True:
-            try:
-                for field in ("location", "hash", "keys", "contact_id", "by_hand", "is_due"):
-                    await self._identities.create_index(field, sparse=True)
-                for field in ("keys", "is_stale"):
-                    await self._contacts.create_index(field, sparse=True)
-            except _TRANSIENT_ERRORS as error:
-                _log.warning("MongoDB does not answer", error=type(error).__name__)
-                await asyncio.sleep(_RETRY_MS / 1000)
-            else:
-                return
+        """Make the indexes, and return when all exist. Until then, a query may be slow or reach the time limit.
+
+        Processes that do so together build each index once: MongoDB lets the second one wait for the build.
+        """
+        async with self._open_builder() as builder:
+
+            async def create(name: str) -> None:
+                collection, *fields = name.split(".")
+                indexed = builder[self._identities.database.name][collection]
+                await indexed.create_index([(field, 1) for field in fields], sparse=name != _SEARCH_INDEX)
+
+            await Indexes(_INDEXES).make(create)
 
     async def get(self, identity_ids: Iterable[str], sites: Sequence[str] = ()) -> dict[str, IdentityRecord]:
         """Return the known ones of these identities, by id."""
         async with _translating_errors():
-            documents = await self._by_id(identity_ids, sites=sites)
+            documents = await self._with_any("_id", identity_ids, sites=sites)
         return {record.identity_id: record for record in _writer(documents, sites)}
 
-    async def _by_id(
-        self, identity_ids: Iterable[str], fields: dict[str, int] | None = None, sites: Sequence[str] = ()
-    ) -> list[dict[str, Any]]:
-        wanted = list(dict.fromkeys(identity_ids))
-        groups = [wanted[start : start + _IDS_PER_QUERY] for start in range(0, len(wanted), _IDS_PER_QUERY)]
-        by_site = _site_filter(sites)
-        queries = (self._identities.find({"_id": {"$in": group}} | by_site, fields).to_list(None) for group in groups)
-        return [document for found in await asyncio.gather(*queries) for document in found]
+    async def visible(self, identity_ids: Iterable[str], sites: Sequence[str]) -> set[str]:
+        """Return those of these identities that events of these sites have named."""
+        async with _translating_errors():
+            return {one["_id"] for one in await self._with_any("_id", identity_ids, {"_id": 1}, sites)}
 
-    async def page(self, after: str, size: int, location: str, sites: Sequence[str] = ()) -> list[IdentityRecord]:
+    async def _with_any(
+        self, field: str, values: Iterable[str], fields: Mapping[str, Any] | None = None, sites: Sequence[str] = ()
+    ) -> list[dict[str, Any]]:
+        """Return the identities whose field has one of these values, of which each counts once."""
+        return await find_any(self._identities, field, values, fields, _site_filter(sites))
+
+    async def page(
+        self, after: str, size: int, location: str, sites: Sequence[str] = (), *, above_devices: int | None = None
+    ) -> list[IdentityRecord]:
         """Return the first `size` identities with ids after `after` that events have named, by id.
 
-        `location` filters by the location that all sites together know, unless it is empty.
+        `location` filters by the location that all sites together know, unless it is empty; `above_devices` by a day
+        with more devices than this.
         """
         query: dict[str, Any] = {"_id": {"$gt": after}, "first_ms": {"$gte": 0}}
         if location:
             query["location"] = location
+        if above_devices is not None:
+            query["device_peak"] = {"$gt": above_devices}
         return await self._find(query, size, sites)
 
     async def linked_to(
         self, contact_id: str, after: str, size: int, sites: Sequence[str] = ()
     ) -> list[IdentityRecord]:
         """Return the first `size` identities with ids after `after` that are linked to a contact, by id."""
-        return await self._find({"_id": {"$gt": after}, "contact_id": contact_id}, size, sites)
+        # Without a bound of ids SecantusDB uses the index on the contact, else that on `_id`.
+        query: dict[str, Any] = {"contact_id": contact_id} | ({"_id": {"$gt": after}} if after else {})
+        return await self._find(query, size, sites)
 
     async def _find(self, query: dict[str, Any], size: int, sites: Sequence[str] = ()) -> list[IdentityRecord]:
         """Return fewer than `size` records if they would exceed one message."""
@@ -153,21 +253,36 @@ class LinkStore:
             await cursor.close()
         return found
 
-    async def contact_ids(self, identity_ids: Iterable[str]) -> dict[str, str]:
-        """Return the contact ids of those of these identities that are linked.
+    async def known_contacts(
+        self, identity_ids: Iterable[str], sites: Sequence[str] = ()
+    ) -> defaultdict[str, KnownContact]:
+        """Return what is known of the contacts of these identities. No identity ("") has no contact.
 
-        Never raises: while MongoDB is unavailable, the result is empty, and for a second after an error it is not
-        queried.
+        Without an answer of MongoDB within `contact_timeout_ms` they are unknown, and for a second it is not asked.
         """
         wanted = [identity_id for identity_id in identity_ids if identity_id]
-        if not wanted or time.monotonic() < self._retry_at:
-            return {}
+        found: defaultdict[str, KnownContact] = defaultdict(lambda: NO_CONTACT)
+        if not wanted:
+            return found
         try:
-            documents = await self._by_id(wanted, {"contact_id": 1})
-        except _TRANSIENT_ERRORS:
+            if time.monotonic() < self._retry_at:
+                return found | dict.fromkeys(wanted, UNKNOWN_CONTACT)
+            async with _translating_errors(self._contact_timeout_s):
+                documents = await self._with_any("_id", wanted, _LAST_DECISION)
+        except RequestError:
             self._retry_at = time.monotonic() + _PAUSE_AFTER_FAILURE_S
-            return {}
-        return {document["_id"]: document["contact_id"] for document in documents if "contact_id" in document}
+            return found | dict.fromkeys(wanted, UNKNOWN_CONTACT)
+        for document in documents:
+            for decision in document.get("decisions", ()):
+                found[document["_id"]] = KnownContact.of(msgspec.convert(decision, Decision), sites)
+        return found
+
+    async def linked_ids(self, contact_id: str, sites: Sequence[str], size: int) -> list[str]:
+        """Return the first `size` identities that are linked to a contact, by id."""
+        query = {"contact_id": contact_id} | _site_filter(sites)
+        async with _translating_errors():
+            documents = await self._identities.find(query, {"_id": 1}).sort("_id", 1).limit(size).to_list(None)
+        return [document["_id"] for document in documents]
 
     async def change(self, changes: Mapping[str, RecordChange]) -> dict[str, IdentityRecord]:
         """Apply its change to each identity, each atomically, and return the resulting records.
@@ -182,7 +297,7 @@ class LinkStore:
             pairs: list[tuple[IdentityRecord | None, IdentityRecord]] = []
             for identity_id in missing:
                 before = known.get(identity_id)
-                start = before or self._blank(identity_id)
+                start = before or self.blank(identity_id)
                 after = changes[identity_id](start)
                 if after == start:
                     results[identity_id] = after
@@ -193,7 +308,8 @@ class LinkStore:
                 results |= {after.identity_id: after for _, after in pairs}
         return results
 
-    def _blank(self, identity_id: str) -> IdentityRecord:
+    def blank(self, identity_id: str) -> IdentityRecord:
+        """Return the record of an identity of which nothing is known."""
         secret = self._erasure_secret
         return IdentityRecord(identity_id=identity_id, hash=identity_hash(secret, identity_id).hex() if secret else "")
 
@@ -202,12 +318,21 @@ class LinkStore:
 
         After False, some pairs may have been written.
         """
-        return await self._replace(self._identities, pairs)
+        contacts = [*_changing_contacts(pairs)]
+        if self._notices is None or not contacts:
+            return await self._replace(self._identities, pairs)
+        async with self._notices.changing(contacts):
+            return await self._replace(self._identities, pairs)
 
     async def _replace(self, collection: Any, pairs: "list[tuple[Record | None, Record]]") -> bool:
+        new = [(before, msgspec.structs.replace(after, rev=uuid4().hex)) for before, after in pairs]
+        return await self._write(collection, new)
+
+    async def _write(self, collection: Any, pairs: "list[tuple[Record | None, Record]]") -> bool:
+        """Replace records by others that have a new `rev`."""
         writes: list[InsertOne[Any] | ReplaceOne[Any] | DeleteOne] = []
         for before, after in pairs:
-            document = msgspec.to_builtins(msgspec.structs.replace(after, rev=uuid4().hex))
+            document = msgspec.to_builtins(after)
             if before is None:
                 writes.append(InsertOne(document))
                 continue
@@ -230,45 +355,243 @@ class LinkStore:
             document = await self._contacts.find_one({"_id": contact_id})
         return msgspec.convert(document, ContactRecord) if document else None
 
+    async def contacts(self, contact_ids: Iterable[str]) -> dict[str, ContactRecord]:
+        """Return the known ones of these contacts, by id, also those that are being deleted."""
+        async with _translating_errors():
+            found = await find_any(self._contacts, "_id", contact_ids)
+        records = (msgspec.convert(document, ContactRecord) for document in found)
+        return {record.contact_id: record for record in records}
+
+    async def store_contacts(self, pairs: "list[tuple[ContactRecord | None, ContactRecord]]") -> list[ContactRecord]:
+        """Replace the first record of each pair (None: insert) by the second; return those that were replaced.
+
+        The others have been changed meanwhile.
+        """
+        stored = [msgspec.structs.replace(after, rev=uuid4().hex) for _, after in pairs]
+        if await self._write(
+            self._contacts, [(before, after) for (before, _), after in zip(pairs, stored, strict=True)]
+        ):
+            return stored
+        now = await self.contacts(record.contact_id for record in stored)
+        # One that was to be removed is gone; the others have the new `rev`.
+        found = {contact_id: record.rev for contact_id, record in now.items()}
+        return [
+            record for record in stored if found.get(record.contact_id) == (None if record.is_blank else record.rev)
+        ]
+
+    async def note_batch(self, batch: WrittenBatch) -> None:
+        """Store a note about contacts before they are written; again: with its present time."""
+        async with _translating_errors():
+            await self._batches.replace_one({"_id": batch.batch_id}, msgspec.to_builtins(batch), upsert=True)
+
+    async def next_batch(self, before_ms: int) -> WrittenBatch | None:
+        """Return a batch of contacts that was written before a time, and whose identities have to be linked again."""
+        async with _translating_errors():
+            document = await self._batches.find_one({"at_ms": {"$lt": before_ms}})
+        return msgspec.convert(document, WrittenBatch) if document else None
+
+    async def remove_batch(self, batch_id: str) -> None:
+        """Remove a batch whose identities are linked."""
+        async with _translating_errors():
+            await self._batches.delete_one({"_id": batch_id})
+
+    async def contact_marks(self, size: int) -> AsyncIterator[list[ContactMark]]:
+        """Yield the marks of all contacts, by id, `size` at a time."""
+        query = self._contacts.find({}, {"update_ms": 1, "is_deleted": 1})
+        async for documents in _read_by_id(query, size):
+            yield [msgspec.convert(document, ContactMark) for document in documents]
+
+    async def mark_sent(self, generation: int, contact_ids: Sequence[str]) -> None:
+        """Note that contacts were sent in a synchronization. Marks of contacts, which their writers do not touch.
+
+        Also removes several times as many marks of earlier synchronizations, until there are none.
+        """
+        marks = [{"_id": _sent_id(generation, contact_id)} for contact_id in contact_ids]
+        earlier = {"_id": {"$lt": _sent_id(generation, "")}}
+        async with _translating_errors():
+            try:
+                await self._sent.insert_many(marks, ordered=False)
+            except BulkWriteError as error:
+                if any(failure["code"] != _DUPLICATE_KEY for failure in error.details["writeErrors"]):
+                    raise
+            if generation == self._first_sent:
+                return
+            old = await self._sent.find(earlier).sort("_id", 1).limit(_REMOVED_MARKS * len(marks)).to_list(None)
+            if old:
+                await self._sent.delete_many({"_id": {"$lte": old[-1]["_id"]}})
+            else:
+                self._first_sent = generation
+
+    async def forget_sent(self, contact_ids: Sequence[str]) -> None:
+        """Remove the marks of contacts that were deleted, of the latest synchronization."""
+        if sync := await self.contact_sync():
+            async with _translating_errors():
+                await self._sent.bulk_write(
+                    [DeleteOne({"_id": _sent_id(sync.generation, contact_id)}) for contact_id in contact_ids],
+                    ordered=False,
+                )
+
+    async def sent_ids(self, generation: int, size: int) -> AsyncIterator[list[str]]:
+        """Yield the contacts that were sent in a synchronization, by id, `size` at a time."""
+        query = self._sent.find({"_id": {"$gte": _sent_id(generation, ""), "$lt": _sent_id(generation + 1, "")}})
+        async for documents in _read_by_id(query, size):
+            yield [document["_id"][_GENERATION_DIGITS + 1 :] for document in documents]
+
+    async def contact_sync(self) -> ContactSync | None:
+        """Return the latest synchronization of contacts."""
+        async with _translating_errors():
+            document = await self._marks.find_one({"_id": _CONTACT_SYNC})
+        return msgspec.convert(document, ContactSync) if document else None
+
+    async def begin_contact_sync(self, sync: ContactSync) -> ContactSync:
+        """Store a synchronization unless a later one is known; return the latest."""
+        document = {"_id": _CONTACT_SYNC} | msgspec.to_builtins(sync)
+        async with _translating_errors():
+            with suppress(DuplicateKeyError):  # there is one already
+                await self._marks.insert_one(document)
+            await self._marks.replace_one({"_id": _CONTACT_SYNC, "generation": {"$lt": sync.generation}}, document)
+        return await self.contact_sync() or sync
+
+    async def contacts_after(
+        self, contact_id: str, limit: int, search_key: str = "", skip: int = 0
+    ) -> list[ContactRecord]:
+        """Return contacts with ids after `contact_id`, by id: `limit` of them after the first `skip`.
+
+        Those with `search_key`, unless it is empty. Also contacts that are being deleted.
+        """
+        query: dict[str, Any] = {"_id": {"$gt": contact_id}} | ({"search_keys": search_key} if search_key else {})
+        async with _translating_errors():
+            documents = await self._contacts.find(query).sort("_id", 1).skip(skip).limit(limit).to_list(None)
+        return [msgspec.convert(document, ContactRecord) for document in documents]
+
+    async def linked_contacts(self, contact_ids: Iterable[str], sites: Sequence[str]) -> set[str]:
+        """Return those of these contacts to which an identity is linked that events of these sites have named."""
+        async with _translating_errors():
+            documents = await self._with_any("contact_id", contact_ids, {"contact_id": 1}, sites)
+        return {document["contact_id"] for document in documents}
+
+    async def contacts_without_search_keys(self, size: int) -> list[ContactRecord]:
+        """Return up to `size` contacts that an earlier version has written."""
+        async with _translating_errors():
+            documents = await self._contacts.find({"search_keys": None}).limit(size).to_list(None)
+        return [msgspec.convert(document, ContactRecord) for document in documents]
+
+    async def replace_contacts(self, pairs: "list[tuple[ContactRecord | None, ContactRecord]]") -> bool:
+        """Replace contacts as `replace` replaces identities."""
+        return await self._replace(self._contacts, pairs)
+
     async def replace_contact(self, before: ContactRecord | None, after: ContactRecord) -> bool:
         """Replace a contact; return False if it was changed meanwhile."""
-        return await self._replace(self._contacts, [(before, after)])
+        return await self.replace_contacts([(before, after)])
 
-    async def contacts_by_key(self, keys: Iterable[str]) -> dict[str, list[str]]:
-        """Return the ids of the contacts with each of these match keys."""
-        wanted = list(keys)
-        queries = [self._contacts.find({"keys": key}, {"_id": 1}).limit(MAX_MATCHES) for key in wanted]
+    async def matches(self, limits: Mapping[str, int]) -> dict[str, Matches]:
+        """Return the contacts with each of these match keys: the first by id, as many as the limit of the key."""
         async with _translating_errors():
-            answers = await asyncio.gather(*(query.to_list(None) for query in queries))
-        return {
-            key: [document["_id"] for document in documents] for key, documents in zip(wanted, answers, strict=True)
-        }
+            found = await asyncio.gather(*(self._matches(key, limit) for key, limit in limits.items()))
+        return dict(zip(limits, found, strict=True))
 
-    async def existing_contacts(self, contact_ids: Iterable[str]) -> set[str]:
-        """Return those of these contacts that exist and are not deleted."""
-        wanted = list(contact_ids)
-        if not wanted:
-            return set()
+    async def _matches(self, key: str, limit: int) -> Matches:
+        query = {"keys": key}
+        documents = await self._contacts.find(query, {"_id": 1}).sort("_id", 1).limit(limit).to_list(None)
+        total = len(documents)
+        if total == limit:
+            total = await self._contacts.count_documents(query, limit=max(limit, MAX_MATCHES))
+        return Matches(tuple(document["_id"] for document in documents), total)
+
+    async def keys_of_contacts(self, contact_ids: Iterable[str]) -> dict[str, list[str]]:
+        """Return the match keys of those of these contacts that exist and are not deleted."""
         async with _translating_errors():
-            documents = await self._contacts.find({"_id": {"$in": wanted}}, {"is_deleted": 1}).to_list(None)
-        return {document["_id"] for document in documents if not document.get("is_deleted")}
+            found = await find_any(self._contacts, "_id", contact_ids, {"is_deleted": 1, "keys": 1})
+        return {document["_id"]: document.get("keys", []) for document in found if not document.get("is_deleted")}
 
-    async def affected_by(self, contact: ContactRecord) -> list[str]:
-        """Return the identities whose link may change because this contact has changed."""
-        found: set[str] = set()
-        queries: list[dict[str, Any]] = [{"contact_id": contact.contact_id}, {"by_hand": contact.contact_id}]
-        if contact.stale_keys:
-            queries.append({"keys": {"$in": list(contact.stale_keys)}})
-        for query in queries:
-            found.update(await self._find_ids(query))
-        return sorted(found)
+    async def merged_contacts(self, named: Collection[str], matching: Collection[str] = ()) -> MergedContacts:
+        """Return the merges of contacts: of some that are named and may not exist, and of some that match and exist."""
+        merges = await self.merges.names({*named, *matching})
+        return MergedContacts(merges, await self.keys_of_contacts({*named, *merges.all}))
 
-    async def unfinished(self, size: int) -> tuple[list[str], list[ContactRecord]]:
-        """Return up to `size` identities and contacts each that are marked for linking, after an interruption."""
-        due = await self._find_ids({"is_due": True}, size)
+    async def members(self, cohort: Cohort, after: str, size: int) -> list[str]:
+        """Return the first `size` identities of a cohort with ids after `after`, by id."""
         async with _translating_errors():
-            stale = await self._contacts.find({"is_stale": True}).limit(size).to_list(None)
-        return due, [msgspec.convert(document, ContactRecord) for document in stale]
+            query = self._identities.find({cohort.field: cohort.value, "_id": {"$gt": after}}, {"_id": 1})
+            documents = await query.sort("_id", 1).limit(size).to_list(None)
+        return [document["_id"] for document in documents]
+
+    async def members_of_any(self, cohorts: Sequence[Cohort], size: int) -> list[str]:
+        """Return up to `size` identities that are in one of these cohorts, which have the same field."""
+        return await self._find_ids({cohorts[0].field: {"$in": [cohort.value for cohort in cohorts]}}, size)
+
+    async def count_members(self, cohort: Cohort, limit: int | None = None) -> int:
+        """Return the number of identities of a cohort, at most `limit`."""
+        return await self._count({cohort.field: cohort.value}, limit)
+
+    async def _count(self, query: Mapping[str, Any], limit: int | None) -> int:
+        async with _translating_errors():
+            if limit is None:
+                return int(await self._identities.count_documents(query))
+            return int(await self._identities.count_documents(query, limit=limit))
+
+    async def count_givers(self, keys: Iterable[str], limit: int) -> dict[str, Givers]:
+        """Return how many identities give each of these match keys: the exact number if it is below `limit`."""
+        found = await asyncio.gather(*(self._count_givers(group, limit) for group in in_groups(keys)))
+        return {key: givers for part in found for key, givers in part.items()}
+
+    async def _count_givers(self, keys: Sequence[str], limit: int) -> dict[str, Givers]:
+        size = min(limit * len(keys), _READ_TO_COUNT)
+        query = self._identities.find({"keys": {"$in": keys}}, {"keys": 1, "proven_keys": 1}).limit(size)
+        async with _translating_errors():
+            documents = await query.to_list(None)
+        if len(documents) < size:
+            total = Counter(key for document in documents for key in document["keys"])
+            proven = Counter(key for document in documents for key in document.get("proven_keys", ()))
+            return {key: Givers(total[key], proven[key]) for key in keys}
+        fields = [{field: key} for key in keys for field in ("keys", "proven_keys")]
+        counts = await asyncio.gather(*(self._count(query, limit) for query in fields))
+        return {key: Givers(*counts[2 * place : 2 * place + 2]) for place, key in enumerate(keys)}
+
+    async def all_identities(self, size: int) -> AsyncIterator[list[IdentityRecord]]:
+        """Yield all identities, by id, `size` at a time."""
+        async for documents in _read_by_id(self._identities.find({}), size):
+            yield _writer(documents, ())
+
+    async def sharing_limits(self) -> SharingLimits | None:
+        """Return the limits by which all identities were judged last."""
+        async with _translating_errors():
+            document = await self._marks.find_one({"_id": _SHARING_LIMITS})
+        return msgspec.convert(document, SharingLimits) if document else None
+
+    async def put_sharing_limits(self, limits: SharingLimits) -> None:
+        """Note that all identities are judged by these limits."""
+        async with _translating_errors():
+            await self._marks.replace_one({"_id": _SHARING_LIMITS}, msgspec.to_builtins(limits), upsert=True)
+
+    async def due(self, size: int) -> list[str]:
+        """Return up to `size` identities that are marked for linking, after an interruption."""
+        return await self._find_ids({"is_due": True}, size)
+
+    async def stale_contacts(self, size: int, before_ms: int) -> list[ContactRecord]:
+        """Return up to `size` contacts that were written before a time and whose identities have to be linked again."""
+        query = {"is_stale": True, "update_ms": {"$lt": before_ms}}
+        async with _translating_errors():
+            documents = await self._contacts.find(query).limit(size).to_list(None)
+        return [msgspec.convert(document, ContactRecord) for document in documents]
+
+    async def unmark_contacts(self, contacts: Iterable[tuple[ContactRecord, Collection[str]]]) -> None:
+        """Note that contacts are no longer stale, with the `pending_keys` of each; remove those that are deleted.
+
+        Their `rev` stays, because a writer that has read the mark only has more linked again than necessary. Contacts
+        that have changed meanwhile stay as they are.
+        """
+        writes: list[DeleteOne | UpdateOne] = []
+        for contact, pending_keys in contacts:
+            condition = {"_id": contact.contact_id, "rev": contact.rev}
+            unset = {"is_stale": "", "stale_keys": ""} | ({} if pending_keys else {"pending_keys": ""})
+            change: dict[str, Any] = {"$unset": unset}
+            if pending_keys:
+                change["$set"] = {"pending_keys": sorted(pending_keys)}
+            writes.append(DeleteOne(condition) if contact.is_deleted else UpdateOne(condition, change))
+        if writes:
+            async with _translating_errors():
+                await self._contacts.bulk_write(writes, ordered=False)
 
     async def _find_ids(self, query: dict[str, Any], limit: int = 0) -> list[str]:
         """Return the identities that a query finds, all with `limit` 0."""
@@ -303,6 +626,31 @@ class LinkStore:
         self._client.close()
 
 
+async def _read_by_id(query: Any, size: int) -> AsyncIterator[list[dict[str, Any]]]:
+    """Yield what a query finds. One query, because SecantusDB examines all documents for each range of ids."""
+    cursor = query.sort("_id", 1).batch_size(size)
+    while True:
+        async with _translating_errors():
+            documents = await cursor.to_list(size)
+        if not documents:
+            return
+        yield documents
+
+
+def _sent_id(generation: int, contact_id: str) -> str:
+    return f"{generation:0{_GENERATION_DIGITS}}:{contact_id}"
+
+
+def _changing_contacts(
+    pairs: "Iterable[tuple[IdentityRecord | None, IdentityRecord]]",
+) -> Iterator[ChangingContact]:
+    """Yield the identities whose contact, its status or number of candidates a write changes."""
+    for before, after in pairs:
+        known = KnownContact.of_record(before)
+        if known != KnownContact.of_record(after):
+            yield ChangingContact(after.identity_id, known.contact_id, after.last_visit_ids)
+
+
 def _site_filter(sites: Sequence[str]) -> dict[str, Any]:
     """Return the filter for identities that an event of these sites has named."""
     return {"presences.site": {"$in": [*sites]}} if sites else {}
@@ -314,14 +662,22 @@ def _writer(documents: Iterable[dict[str, Any]], sites: Sequence[str]) -> list[I
 
 
 @asynccontextmanager
-async def _translating_errors() -> AsyncIterator[None]:
+async def _translating_errors(limit_s: float | None = None) -> AsyncIterator[None]:
+    """Convert transient errors of MongoDB in the block into RequestError (UNAVAILABLE); other errors pass unchanged.
+
+    The block may take `limit_s`, and in a call as long as its caller waits.
+    """
     try:
-        yield
-    except (*_TRANSIENT_ERRORS, BulkWriteError) as error:
+        async with asyncio.timeout(limit_s), asyncio.timeout(time_left()):
+            yield
+    except (PyMongoError, TimeoutError) as error:
         # Other failures in the same bulk write do not matter here: what was not confirmed has to be repeated anyway.
-        if isinstance(error, BulkWriteError) and not error.details["writeConcernErrors"]:
+        if not (isinstance(error, (*TRANSIENT_STORE_ERRORS, TimeoutError)) or is_transient(error)):
             raise
-        _log.warning("MongoDB does not answer", error=type(error).__name__)
+        _unavailable.failed("MongoDB", error=type(error).__name__, code=str(getattr(error, "code", "") or ""))
+        # The driver has waited for a server, and has repeated what can be repeated.
         raise RequestError.unavailable(
-            "MongoDB, the store of identities, is not available; try again", _RETRY_MS
+            "MongoDB, the store of identities, is not available; try again", _RETRY_MS, repeats=False
         ) from None
+    else:
+        _unavailable.worked("MongoDB")

@@ -1,96 +1,136 @@
 """Links between identities and contacts, kept correct under concurrent changes.
 
-A link is a pure function of the contacts, the identity and the manual decisions. A process that changes one of these
-writes the change first and links afterwards, so the later of two concurrent changes sees both. Linking always writes
-the record, even without a new decision: another process that has read older contacts then finds the record changed, and
-starts again. Work that a crash interrupts is marked (`is_due`, `is_stale`) and done by `finish`.
+A link is a pure function of the contacts, the identity, the generic values and the manual decisions. Identities that
+were renamed to each other are one person: their events and decisions count together, and each of them gets the same
+link. A process that changes one of these writes the change first and links afterwards, so the later of two concurrent
+changes sees both. Linking always writes the record, even without a new decision: another process that has read older
+contacts then finds the record changed, and starts again. Identities of a changed contact or generic value are linked
+again in the background (`relinking.py`). Work that a crash interrupts is marked (`is_due`, `is_stale`) and done there.
 """
 
 from collections.abc import Callable, Iterable
-from functools import partial
-from typing import Final
+from functools import partial, reduce
+from typing import Final, NamedTuple
 
 from footfall_servicekit.errors import RequestError
-from msgspec.structs import replace
 
-from footfall_identity.contact_record import ContactRecord, deleted, replaced
+from footfall_identity.generic_values import SharingLimits
 from footfall_identity.identity_record import IdentityRecord
-from footfall_identity.link_decisions import linked_manually, ruled_out_contacts, unlinked_manually, with_match_result
+from footfall_identity.link_decisions import (
+    linked_manually,
+    manual_decisions,
+    unlinked_manually,
+    with_match_result,
+    without_former_names,
+)
 from footfall_identity.link_store import LinkStore, RecordChange
-from footfall_identity.matching import match_contact
+from footfall_identity.matching import MAX_CANDIDATES, MatchKeys, Sharing, match_contact
+from footfall_identity.redirects import Redirect, all_together
+from footfall_identity.sharing import GenericValues
 from footfall_identity.visitor_store import now_ms
 
 _RECORDS_PER_WRITE: Final = 100
+
+Pair = tuple[IdentityRecord | None, IdentityRecord]
+"""A record as it is stored (None: it is not) and as it is to be."""
+
+
+class _Person(NamedTuple):
+    """The records of all names of a person, also of names of which nothing is stored."""
+
+    records: list[IdentityRecord]
+    match_keys: MatchKeys
 
 
 class Linker:
     """Links identities to contacts. All methods raise RequestError (UNAVAILABLE) while MongoDB is unavailable."""
 
-    def __init__(self, links: LinkStore, phone_region: str | None) -> None:
+    def __init__(self, links: LinkStore, limits: SharingLimits) -> None:
         self._links = links
-        self._phone_region = phone_region
+        self._max_devices = limits.max_devices_per_day
+        self.generic_values = GenericValues(links, limits.max_identities_per_value)
 
     async def relink(self, identity_ids: Iterable[str]) -> dict[str, IdentityRecord]:
-        """Decide the contacts of these identities, as far as they are known; return their records."""
+        """Decide the contacts of these identities, as far as they are known, and of all names of the same persons.
+
+        Returns their records.
+        """
         wanted = list(identity_ids)
         results: dict[str, IdentityRecord] = {}
         for start in range(0, len(wanted), _RECORDS_PER_WRITE):
             part = wanted[start : start + _RECORDS_PER_WRITE]
             while True:
                 pairs = await self._relinked(part)
-                if await self._links.replace(pairs):
+                groups = [pairs[at : at + _RECORDS_PER_WRITE] for at in range(0, len(pairs), _RECORDS_PER_WRITE)]
+                if all([await self._links.replace(group) for group in groups]):
                     break
             results |= {after.identity_id: after for _, after in pairs}
         return results
 
-    async def _relinked(self, identity_ids: list[str]) -> list[tuple[IdentityRecord | None, IdentityRecord]]:
-        records = (await self._links.get(identity_ids)).values()
-        existing = await self._links.existing_contacts({record.by_hand for record in records if record.by_hand})
-        matches = await self._links.contacts_by_key({key for record in records for key in record.keys})
-        now = now_ms()
+    async def _relinked(self, identity_ids: list[str]) -> list[Pair]:
+        known, persons = await self._persons(identity_ids)
+        await self.generic_values.count_changed(record for record in known.values() if record.is_due)
+        decided = [manual_decisions(person.records) for person in persons]
+        limits: dict[str, int] = {}
+        for person, choice in zip(persons, decided, strict=True):
+            # So many that there are two different contacts among them if any are: as many as one contact may have ids,
+            # and one more; beside those that are ruled out.
+            limit = max(MAX_CANDIDATES, self._links.merges.max_names + 1)
+            limit += len(choice.ruled_out) * self._links.merges.max_names
+            for key in person.match_keys.compared:
+                limits[key] = max(limits.get(key, 0), limit)
+        matches = await self._links.matches(limits)
+        generic = await self.generic_values.unused(key for key, found in matches.items() if found.total)
+        named = {choice.by_hand for choice in decided if choice.by_hand}.union(*(one.ruled_out for one in decided))
+        matching = {contact_id for found in matches.values() for contact_id in found.contact_ids}
+        merged = await self._links.merged_contacts(named, matching)
+        keys, matches, now = merged.keys(), merged.matches(matches), now_ms()
+        pairs: list[Pair] = []
+        for person in persons:
+            choice = manual_decisions(person.records, merged.resolved)
+            sharing = Sharing(generic, any(record.is_shared(self._max_devices) for record in person.records))
+            result = match_contact(person.match_keys, choice.by_hand, choice.ruled_out, keys, matches, sharing=sharing)
+            for record in person.records:
+                before = known.get(record.identity_id)
+                after = with_match_result(record, result, now, choice.actor)
+                if len(person.records) == 1:
+                    after = without_former_names(after)
+                if before or after.decisions:
+                    pairs.append((before, after))
+        return pairs
 
-        def linked(record: IdentityRecord) -> IdentityRecord:
-            ruled_out = ruled_out_contacts(record)
-            result = match_contact(record.match_keys, record.by_hand, ruled_out, existing, matches)
-            return with_match_result(record, result, now)
+    async def _persons(self, identity_ids: Iterable[str]) -> tuple[dict[str, IdentityRecord], list[_Person]]:
+        """Return the stored records of identities and of the other names of the same persons, and the persons.
 
-        return [(record, linked(record)) for record in records]
-
-    async def upsert(self, given: ContactRecord) -> ContactRecord:
-        """Create or replace a contact, and link the affected identities again."""
+        The names are read after the records, and once more if there are others: a process that changes them afterwards
+        links all these identities again.
+        """
+        wanted = list(identity_ids)
         while True:
-            before = await self._links.contact(given.contact_id)
-            after = replaced(before, given, now_ms(), self._phone_region)
-            if after == before or await self._links.replace_contact(before, after):
+            known = await self._links.get(wanted)
+            names = await self._links.renames.names(wanted)
+            others = {*all_together(names, wanted)} - {*wanted}
+            if not others:
                 break
-        await self._relink_affected(given.contact_id)
-        return after
-
-    async def delete(self, contact_id: str) -> bool:
-        """Delete a contact, and link the affected identities again. Return False if it does not exist."""
-        while True:
-            before = await self._links.contact(contact_id)
-            if before is None or before.is_deleted:
+            known |= await self._links.get(others)
+            if (await self._links.renames.names(wanted)).leads_to == names.leads_to:
                 break
-            if await self._links.replace_contact(before, deleted(before, now_ms())):
-                break
-        await self._relink_affected(contact_id)
-        return before is not None and not before.is_deleted
-
-    async def _relink_affected(self, contact_id: str) -> None:
-        """Link the identities affected by a changed contact; then mark it as finished unless it has changed again."""
-        contact = await self._links.contact(contact_id)
-        if contact is None or not contact.is_stale:
-            return
-        await self.relink(await self._links.affected_by(contact))
-        await self._links.replace_contact(contact, replace(contact, stale_keys=(), is_stale=False))
-        await self._links.wait_for_journal()
+        people = {tuple(names.together(identity_id)) for identity_id in wanted}
+        persons = []
+        for ids in sorted(people):
+            records = [known.get(one) or self._links.blank(one) for one in ids if one in known or len(ids) > 1]
+            match_keys = reduce(MatchKeys.merged, (record.match_keys for record in records), MatchKeys())
+            if records:
+                persons.append(_Person(records, match_keys))
+        return known, persons
 
     async def link(self, identity_id: str, contact_id: str, actor: str) -> IdentityRecord:
-        """Link manually. Raises RequestError (NOT_FOUND) if the contact does not exist."""
-        if not await self._links.existing_contacts([contact_id]):
+        """Link manually. Raises RequestError (NOT_FOUND) if the contact does not exist, nor one that it leads to."""
+        if not (await self._links.merged_contacts([contact_id])).exists(contact_id):
             raise RequestError.not_found("Contact", contact_id)
-        return await self._choose(identity_id, partial(linked_manually, contact_id=contact_id, actor=actor))
+        others_ms = await self._last_of_others(identity_id)
+        choice = partial(linked_manually, contact_id=contact_id, actor=actor, others_ms=others_ms)
+        return await self._choose(identity_id, choice, others_ms)
 
     async def unlink(self, identity_id: str, actor: str) -> IdentityRecord:
         """Unlink manually, and rule out the contact that the identity is linked to.
@@ -104,19 +144,39 @@ class Linker:
             raise RequestError.failed_precondition(
                 "NOT_LINKED", "the identity is not linked to a contact, so it cannot be unlinked"
             )
-        return await self._choose(identity_id, partial(unlinked_manually, actor=actor))
+        others_ms = await self._last_of_others(identity_id)
+        return await self._choose(identity_id, partial(unlinked_manually, actor=actor), others_ms)
 
-    async def _choose(self, identity_id: str, choice: Callable[..., IdentityRecord]) -> IdentityRecord:
-        change: RecordChange = partial(choice, now_ms=now_ms())
+    async def _last_of_others(self, identity_id: str) -> int:
+        """Return when the last manual decision was made under another name of the person."""
+        _, persons = await self._persons([identity_id])
+        others = [record for person in persons for record in person.records if record.identity_id != identity_id]
+        return manual_decisions(others).last_ms
+
+    async def _choose(self, identity_id: str, choice: Callable[..., IdentityRecord], others_ms: int) -> IdentityRecord:
+        # Later than what was decided under other names, also by a server whose clock is fast.
+        change: RecordChange = partial(choice, now_ms=max(now_ms(), others_ms + 1))
         changed = await self._links.change({identity_id: change})
         if changed[identity_id].is_due:
             changed |= await self.relink([identity_id])
             await self._links.wait_for_journal()
         return changed[identity_id]
 
-    async def finish(self) -> None:
-        """Complete interrupted work. Raises RequestError (UNAVAILABLE)."""
-        due, stale = await self._links.unfinished(_RECORDS_PER_WRITE)
-        await self.relink(due)
-        for contact in stale:
-            await self._relink_affected(contact.contact_id)
+    async def rename(self, from_id: str, to_id: str, actor: str) -> Redirect:
+        """Let an identity lead to another, and link all names of the person. Raises RequestError (FAILED_PRECONDITION).
+
+        See RedirectStore.decide.
+        """
+        return await self.settle(await self._links.renames.decide(from_id, to_id, actor, now_ms()))
+
+    async def undo_rename(self, from_id: str, actor: str) -> Redirect:
+        """Undo a rename, and link the names of both persons. Raises RequestError (FAILED_PRECONDITION)."""
+        return await self.settle(await self._links.renames.undo(from_id, actor, now_ms()))
+
+    async def settle(self, rename: Redirect) -> Redirect:
+        """Link all whom a rename or its undoing concerns, unless that is done; return the rename."""
+        if rename.is_due:
+            await self.relink([rename.from_id, rename.decisions[-1].to_id])
+            await self._links.renames.unmark(rename)
+            await self._links.wait_for_journal()
+        return rename

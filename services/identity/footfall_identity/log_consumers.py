@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import chain, islice
 
@@ -78,6 +78,15 @@ class RecordConsumer:
             await self._write(await self._mentions(identifying, visits), visits)
         for erasure in erasures:
             await self._eraser.apply(number, erasure)
+
+    async def write_again(self, visit_ids: Iterable[str]) -> None:
+        """Write the status of visits into the records of their identities, although Redis has lost revisions of them.
+
+        Raises RequestError while a store is unavailable.
+        """
+        visits = await self._visitors.get(visit_ids)
+        await self._writer.forget_lost_revisions(map(_status_of, visits.values()))
+        await self._write({}, visits)
 
     async def _mentions(self, identifying: list[Identifying], visits: dict[str, VisitRecord]) -> Mentions:
         """Return the mentions by identity, without those that have been erased since."""

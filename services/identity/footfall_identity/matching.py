@@ -4,26 +4,23 @@ Both sides are reduced to normalised match keys. Identity and contact match if a
 """
 
 import unicodedata
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping
 from enum import IntEnum
+from typing import Final, NamedTuple
 
 import msgspec
-import phonenumbers
 from email_validator import EmailNotValidError, validate_email
 from footfall.event.v1.event_pb2 import Event
+from footfall_eventlog.phone_numbers import e164
 from footfall_timeline import Assurance, Kind, Transition
 
 MAX_EMAIL_LENGTH = 254
-MAX_PHONE_LENGTH = 64
 MAX_NAME_LENGTH = 256
-MAX_CANDIDATES = 100
-
-
-def check_region(region: str | None) -> str | None:
-    """Return the country code. Raises ValueError for one without telephone numbers."""
-    if region is not None and region not in phonenumbers.SUPPORTED_REGIONS:
-        raise ValueError("must be the two capital letters of a country, such as DE")
-    return region
+MAX_CANDIDATES = 50
+"""Most contacts that a decision lists."""
+PHONE_KEY_PREFIX = "phone:"
+_EMAIL_KEY_PREFIX = "email:"
+_NAME_KEY_PREFIX = "name:"
 
 
 class Rule(IntEnum):
@@ -52,6 +49,15 @@ ATTRIBUTES = {
 """The attributes that each rule compares, as the contact center names them."""
 
 
+class UnusedReason(IntEnum):
+    """Why a match key is not used. The numbers are those of footfall.identity.v1.UnusedReason."""
+
+    GENERIC_VALUE = 1
+    """Too many identities give the value."""
+    SHARED_IDENTITY = 2
+    """The identity is used on too many devices, and the value is not proven."""
+
+
 class MatchKey(msgspec.Struct, frozen=True, order=True):
     """An attribute of an identity as a normalised key, with assurance, order key and visit of the SignIn that gave it.
 
@@ -71,12 +77,14 @@ class MatchKeys(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The best key of each attribute. `user_id` is used as an e-mail address if no SignIn gave one.
 
     The key of a proven user id that is no e-mail address is empty: it makes claimed attributes count no longer.
+    `recognized` is the e-mail address of a UserInfo. It never links: contacts that have it are only candidates.
     """
 
     email: MatchKey | None = None
     user_id: MatchKey | None = None
     phone: MatchKey | None = None
     name: MatchKey | None = None
+    recognized: MatchKey | None = None
 
     def by_attribute(self) -> dict[str, MatchKey]:
         """Return the keys that there are, by attribute."""
@@ -89,8 +97,9 @@ class MatchKeys(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def assurance(self) -> int:
-        """The highest assurance of the keys; 0 without any."""
-        return max((key.assurance for key in self.by_attribute().values()), default=0)
+        """The highest assurance of the keys that can link; 0 without any."""
+        keys = (self.email, self.user_id, self.phone, self.name)
+        return max((key.assurance for key in keys if key), default=0)
 
     def ranked(self) -> list[tuple[Rule, MatchKey]]:
         """Return the keys with their rules, in the order they are tried. If any is proven, only proven ones count."""
@@ -107,24 +116,73 @@ class MatchKeys(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
                 found.setdefault(rule, match_key)
         return list(found.items())
 
+    @property
+    def compared(self) -> set[str]:
+        """The keys that contacts are looked up by: those that may link, and that of a candidate."""
+        return {match_key.key for _, match_key in self.ranked()} | ({self.recognized.key} if self.recognized else set())
+
+
+class Matches(NamedTuple):
+    """The first contacts with a match key, by id, and how many contacts have it."""
+
+    contact_ids: tuple[str, ...]
+    total: int
+
+
+_NO_MATCHES = Matches((), 0)
+
+
+class UnusedKey(msgspec.Struct, frozen=True):
+    """A match key that contacts have and that was not used, with its rule and the reason."""
+
+    rule: Rule
+    reason: UnusedReason
+    match_key: MatchKey
+
+
+class Sharing(NamedTuple):
+    """What an identity shares with others.
+
+    `generic` are the match keys that too many identities give. Each is not used up to this assurance: who only claims a
+    value does not keep others from proving it. `is_shared`: only proven keys are used.
+    """
+
+    generic: Mapping[str, int]
+    is_shared: bool = False
+
+    def why_unused(self, match_key: MatchKey) -> UnusedReason | None:
+        """Return why a match key is not used; None: it is used."""
+        generic_up_to = self.generic.get(match_key.key)
+        if generic_up_to is not None and match_key.assurance <= generic_up_to:
+            return UnusedReason.GENERIC_VALUE
+        if self.is_shared and match_key.assurance < Assurance.PROVEN:
+            return UnusedReason.SHARED_IDENTITY
+        return None
+
+
+NOTHING_SHARED: Final = Sharing({})
+
 
 class MatchResult(msgspec.Struct, frozen=True):
-    """The result of matching: status, rule, contact or candidates, and the key that decided."""
+    """The result of matching: status, rule, contact or candidates and their number, and the key that decided.
+
+    `unused` are the keys that would have been used before it.
+    """
 
     status: Status
     rule: Rule = Rule.NONE
     contact_id: str = ""
     candidates: tuple[str, ...] = ()
+    candidate_count: int = 0
     match_key: MatchKey | None = None
+    unused: tuple[UnusedKey, ...] = ()
 
 
 def match_keys_of(event: Event, transition: Transition, said: Mapping[str, object], region: str | None) -> MatchKeys:
-    """Return the match keys that a SignIn gives. Other events give none: a UserInfo is not verified.
+    """Return the match keys that a SignIn gives, or that of a UserInfo, which is not verified.
 
     `said` are the claims of its token if it is proven, else its data. First and last name count only together.
     """
-    if transition.kind is not Kind.SIGN_IN:
-        return MatchKeys()
     is_proven = transition.assurance is Assurance.PROVEN
 
     def match_key(key: str, *, allow_empty: bool = False) -> MatchKey | None:
@@ -137,6 +195,8 @@ def match_keys_of(event: Event, transition: Transition, said: Mapping[str, objec
         value = said.get(name)
         return value if isinstance(value, str) else ""
 
+    if transition.kind is not Kind.SIGN_IN:
+        return MatchKeys(recognized=match_key(email_key(text("email")) or email_key(transition.identity)))
     return MatchKeys(
         email=match_key(email_key(text("email"))),
         user_id=match_key(email_key(transition.identity), allow_empty=is_proven),
@@ -150,24 +210,15 @@ def email_key(text: str) -> str:
     if len(text) > MAX_EMAIL_LENGTH or "@" not in text:  # a cheap check first: the library is slow
         return ""
     try:
-        return "email:" + validate_email(text.strip(), check_deliverability=False).normalized.casefold()
+        return _EMAIL_KEY_PREFIX + validate_email(text.strip(), check_deliverability=False).normalized.casefold()
     except EmailNotValidError:
         return ""
 
 
 def phone_key(text: str, region: str | None) -> str:
     """Return the key of a telephone number, in E.164 form; "" for an invalid one. Without `+` it is one of `region`."""
-    if len(text) > MAX_PHONE_LENGTH:
-        return ""
-    try:
-        number = phonenumbers.parse(text, region)
-    except phonenumbers.NumberParseException:
-        return ""
-    # Not is_valid_number: new number ranges are used long before the library knows them.
-    if phonenumbers.is_possible_number_with_reason(number) != phonenumbers.ValidationResult.IS_POSSIBLE:
-        return ""
-    key = "phone:" + phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164)
-    return f"{key};ext={number.extension}" if number.extension else key
+    number = e164(text, region)
+    return PHONE_KEY_PREFIX + number if number else ""
 
 
 def name_key(first: str, last: str) -> str:
@@ -175,7 +226,18 @@ def name_key(first: str, last: str) -> str:
     if max(len(first), len(last)) > MAX_NAME_LENGTH:
         return ""
     first, last = (" ".join(unicodedata.normalize("NFKC", part).casefold().split()) for part in (first, last))
-    return f"name:{first}\t{last}" if first and last else ""
+    return f"{_NAME_KEY_PREFIX}{first}\t{last}" if first and last else ""
+
+
+def rule_and_text(key: str) -> tuple[Rule, str]:
+    """Return the rule that compares a match key, and the key as a person would write it."""
+    prefixes = {
+        _EMAIL_KEY_PREFIX: Rule.EMAIL_ADDRESS,
+        PHONE_KEY_PREFIX: Rule.PHONE_NUMBER,
+        _NAME_KEY_PREFIX: Rule.NAME,
+    }
+    prefix, colon, text = key.partition(":")
+    return prefixes[prefix + colon], text.replace("\t", " ")
 
 
 def contact_keys(
@@ -189,21 +251,47 @@ def contact_keys(
 def match_contact(
     match_keys: MatchKeys,
     by_hand: str,
-    ruled_out: Container[str],
-    existing: Container[str],
-    matches: Mapping[str, Sequence[str]],
+    ruled_out: Collection[str],
+    known: Mapping[str, Container[str]],
+    matches: Mapping[str, Matches],
+    *,
+    sharing: Sharing = NOTHING_SHARED,
 ) -> MatchResult:
     """Decide the contact of an identity. The first rule that finds a contact decides.
 
-    Args: `by_hand` is the manually linked contact, `ruled_out` are the manually unlinked ones; `existing` are those of
-    the manually linked contacts that exist; `matches` are the contacts by key.
+    Args: `by_hand` is the manually linked contact, `ruled_out` are the manually unlinked ones; `known` are those of
+    them that exist, with their match keys; `matches` are the contacts by key: at least all, or MAX_CANDIDATES more than
+    are ruled out. `sharing` is what the identity shares with others.
     """
-    if by_hand and by_hand in existing:
+    if by_hand and by_hand in known:
         return MatchResult(Status.LINKED, Rule.MANUAL, by_hand)
+
+    def left(key: str) -> Matches:
+        """Return the contacts with a key that are not ruled out."""
+        contact_ids, total = matches.get(key, _NO_MATCHES)
+        found = tuple(contact_id for contact_id in contact_ids if contact_id not in ruled_out)
+        total -= sum(key in known.get(contact_id, ()) for contact_id in ruled_out)
+        return Matches(found, max(total, len(found)))
+
+    unused: list[UnusedKey] = []
+
+    def is_unused(rule: Rule, match_key: MatchKey) -> bool:
+        if reason := sharing.why_unused(match_key):
+            unused.append(UnusedKey(rule, reason, match_key))
+        return reason is not None
+
     for rule, match_key in match_keys.ranked():
-        found = sorted(contact_id for contact_id in matches.get(match_key.key, ()) if contact_id not in ruled_out)
-        if len(found) == 1:
-            return MatchResult(Status.LINKED, rule, found[0], match_key=match_key)
-        if found:
-            return MatchResult(Status.AMBIGUOUS, rule, candidates=tuple(found[:MAX_CANDIDATES]), match_key=match_key)
-    return MatchResult(Status.UNLINKED)
+        contact_ids, total = left(match_key.key)
+        if not contact_ids or is_unused(rule, match_key):
+            continue
+        if len(contact_ids) == 1:
+            return MatchResult(Status.LINKED, rule, contact_ids[0], match_key=match_key, unused=tuple(unused))
+        candidates = contact_ids[:MAX_CANDIDATES]
+        return MatchResult(Status.AMBIGUOUS, rule, "", candidates, total, match_key, tuple(unused))
+    rule, recognized = Rule.EMAIL_ADDRESS, match_keys.recognized
+    if recognized:
+        contact_ids, total = left(recognized.key)
+        if contact_ids and not is_unused(rule, recognized):
+            candidates = contact_ids[:MAX_CANDIDATES]
+            return MatchResult(Status.UNLINKED, rule, "", candidates, total, recognized, tuple(unused))
+    return MatchResult(Status.UNLINKED, unused=tuple(unused))

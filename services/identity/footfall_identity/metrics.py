@@ -22,3 +22,37 @@ WATCHERS_TOO_SLOW = Counter(
     "footfall_identity_watchers_too_slow_total",
     "`WatchVisitors` calls ended because their client was more than `IDENTITY_WATCH_BUFFER_MESSAGES` behind.",
 )
+RELINKED = Counter(
+    "footfall_identity_relinked_total", "Identities that were linked again because a contact had changed."
+)
+PENDING_RELINKS = Gauge(
+    "footfall_identity_pending_relinks",
+    "Contacts, and attributes that many identities share, whose identities have still to be linked again because a "
+    "contact has changed. Counted every 10 s, up to 50 contacts and 1,000 attributes. Contacts of the last 10 s do not "
+    "count. The same in every process.",
+)
+OLDEST_PENDING_RELINK = Gauge(
+    "footfall_identity_pending_relinks_oldest_timestamp_seconds",
+    "Since when the oldest of them waits, in seconds since the epoch. 0 while none does.",
+)
+REBUILDING = Gauge(
+    "footfall_identity_rebuilding_partitions",
+    "Partitions whose live state is being built again from history, because Redis has lost some of it or may have. "
+    "Until then a visitor who has signed in may be shown as Anonymous.",
+)
+REBUILT_VISITS = Counter(
+    "footfall_identity_rebuilt_visits_total", "Visits read from history to build live state again."
+)
+VISIT_CODES = Counter(
+    "footfall_identity_visit_codes_total",
+    "Requests of pages for a code of their visit, by `outcome`: `given`, or `refused` because "
+    "`IDENTITY_MAX_VISIT_CODES` codes are in use.",
+    ["outcome"],
+)
+VISIT_CODE_TRIES = Counter(
+    "footfall_identity_visit_code_tries_total",
+    "Codes of visits that callers have given, by `outcome`: `found` a visit, `nothing` (wrong, used by another caller, "
+    "expired, or of another website), `refused` because too many wrong codes were given. Many of the last "
+    "two: somebody guesses.",
+    ["outcome"],
+)

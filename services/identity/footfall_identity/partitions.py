@@ -11,14 +11,22 @@ import structlog
 from footfall_eventlog.log import stream_key
 from footfall_eventlog.partitions import TRANSIENT_ERRORS, Node, PartitionedRedis, hash_tag
 from footfall_eventlog.stream import PAYLOAD_FIELD, Entry, StreamReader
+from footfall_servicekit.channel import time_left
 from footfall_servicekit.errors import RequestError
+from footfall_servicekit.failure_log import FailureLog
 from footfall_timeline import LaterVersionError, partition
 from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 _WAIT_FOR_REPLICAS_MS: Final = 1_000
 _RETRY_MS: Final = 1_000
 
 _log = structlog.get_logger()
+_unavailable = FailureLog("Redis does not answer", "store")
+
+
+Script = Callable[[int, Sequence[str], Sequence[str | int | bytes]], Awaitable[Any]]
+"""Runs a Lua script with the number of a partition, keys of it, and arguments."""
 
 
 class PartitionKeys:
@@ -30,8 +38,19 @@ class PartitionKeys:
         self.naming_visits = f"person:{tag}:"
         self.live_anonymous = f"live:{tag}:anonymous"
         self.live_known = f"live:{tag}:known"
+        self.by_start = f"live:{tag}:by-start"
+        self.by_site = f"live:{tag}:by-site"
+        self.by_device = f"live:{tag}:by-device"
+        self.lists = (self.by_start, self.by_site, self.by_device)
+        self.leaving = f"leaving:{tag}"
         self.changes = f"changes:{tag}"
+        self.reported = f"changes:{tag}:reported"
+        self.contacts_due = f"changes:{tag}:contacts"
+        self.pages_watched = f"changes:{tag}:pages"
         self.tombstones = f"tombstones:{tag}"
+        self.code = f"code:{tag}:"
+        self.codes = f"codes:{tag}"
+        self.code_tries = f"code-tries:{tag}:"
         self.log = stream_key(number)
 
 
@@ -52,8 +71,8 @@ class Partitions:
         """Return the number of the partition of a visit."""
         return partition(visit_id, len(self.keys))
 
-    def script(self, file_name: str) -> Callable[..., Awaitable[Any]]:
-        """Load a Lua script of this package; return a function of partition number, keys and arguments."""
+    def script(self, file_name: str) -> Script:
+        """Load a Lua script of this package."""
         script = self.redis[0].register_script(files(__package__).joinpath(file_name).read_text())
 
         async def run(number: int, keys: Sequence[str], arguments: Sequence[str | int | bytes]) -> Any:
@@ -113,15 +132,17 @@ class Partitions:
 async def translating_errors() -> AsyncIterator[None]:
     """Convert transient errors of Redis in the block into RequestError (UNAVAILABLE); other errors pass unchanged.
 
-    Data of a later version is such an error too: during an upgrade, a process of that version will answer the next
-    call.
+    In a call the block ends in time for an answer before the caller's deadline. Data of a later version is a transient
+    error too: during an upgrade, a process of that version will answer the next call.
     """
     try:
-        yield
-    except TRANSIENT_ERRORS as error:
-        _log.warning("Redis does not answer", error=type(error).__name__)
+        async with asyncio.timeout(time_left()):
+            yield
+    except (*TRANSIENT_ERRORS, TimeoutError) as error:
+        _unavailable.failed("Redis", error=type(error).__name__)
+        has_waited = isinstance(error, TimeoutError | RedisTimeoutError)
         raise RequestError.unavailable(
-            "Redis, the store of live state, is not available; try again", _RETRY_MS
+            "Redis, the store of live state, is not available; try again", _RETRY_MS, repeats=not has_waited
         ) from None
     except LaterVersionError:
         raise _later_version() from None
@@ -129,6 +150,8 @@ async def translating_errors() -> AsyncIterator[None]:
         if str(error).startswith("LATERVERSION"):
             raise _later_version() from None
         raise
+    else:
+        _unavailable.worked("Redis")
 
 
 def _later_version() -> RequestError:

@@ -10,7 +10,13 @@ from footfall_timeline import Transition
 
 from footfall_identity.attributes import AttributeNames
 from footfall_identity.identity_index import IdentityIndex
-from footfall_identity.identity_record import IdentityMention, VisitStatus, erased, with_mentions
+from footfall_identity.identity_record import (
+    IdentityMention,
+    VisitStatus,
+    erased,
+    with_mentions,
+    without_lost_revisions,
+)
 from footfall_identity.link_store import LinkStore
 from footfall_identity.linker import Linker
 
@@ -63,6 +69,16 @@ class RecordWriter:
         }
         return [identity for identity, record in (await self._links.change(changes)).items() if record.is_due]
 
+    async def forget_lost_revisions(self, visits: Iterable[tuple[VisitStatus, Iterable[str]]]) -> None:
+        """Let records accept the status of each visit although Redis has lost the revision that they know."""
+        revs: dict[str, dict[str, int]] = defaultdict(dict)
+        for status, identities in visits:
+            for identity in identities:
+                revs[identity][status.visit_id] = status.rev
+        await self._links.change(
+            {identity: partial(without_lost_revisions, revs=of_visits) for identity, of_visits in revs.items()}
+        )
+
     async def finish(self, mentions: Mentions, to_link: Iterable[str]) -> None:
         """Erase what erased identities have got by `write`, link identities, and wait until all is in the journal.
 
@@ -71,6 +87,8 @@ class RecordWriter:
         """
         pairs = [(mention.visit_id, identity) for identity, of_identity in mentions.items() for mention in of_identity]
         tombstones = await self._index.tombstones(pairs)
-        await self._links.change({identity: partial(erased, erase_time_ms=ms) for identity, ms in tombstones.items()})
-        await self._linker.relink(to_link)
+        changed = await self._links.change(
+            {identity: partial(erased, erase_time_ms=ms) for identity, ms in tombstones.items()}
+        )
+        await self._linker.relink({*to_link, *(identity for identity, record in changed.items() if record.is_due)})
         await self._links.wait_for_journal()

@@ -2,11 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from itertools import chain
 from typing import Any, Final
 
 from footfall.identity.v1 import identity_service_pb2 as pb
+from footfall.identity.v1.contact_pb2 import ContactOutcome
+from footfall.identity.v1.contact_pb2 import GenericValue as GenericValueMessage
 from footfall.identity.v1.identity_pb2 import Identity
 from footfall.identity.v1.identity_service_pb2_grpc import IdentityServiceServicer
+from footfall.identity.v1.redirect_pb2 import IdentityNames
+from footfall_eventlog.json_text import json_as_asked
 from footfall_eventlog.settings import MINUTE_MS
 from footfall_eventlog.site_groups import SiteGroups
 from footfall_servicekit import paging
@@ -15,20 +20,33 @@ from grpc.aio import ServicerContext
 
 from footfall_identity import messages, metrics, requests
 from footfall_identity.change_feed import ChangeFeed
-from footfall_identity.contact_record import ContactRecord
+from footfall_identity.contact_directory import ContactDirectory, ContactsPosition
+from footfall_identity.contact_record import ContactChange, ContactRecord
+from footfall_identity.contact_writer import ContactWriter
+from footfall_identity.customers import Customers
 from footfall_identity.erasure import Eraser
+from footfall_identity.generic_values import GenericValue
 from footfall_identity.identity_record import IdentityRecord
 from footfall_identity.link_store import LinkStore
 from footfall_identity.linker import Linker
-from footfall_identity.live_visitors import is_visible, list_live
-from footfall_identity.partitions import Partitions
+from footfall_identity.live_visitors import LiveVisitors, find_visit
+from footfall_identity.persons import Persons
 from footfall_identity.record_writer import RecordWriter
+from footfall_identity.redirect_store import RedirectStore
+from footfall_identity.redirects import Redirect, limited_to
+from footfall_identity.relink_store import Cohort
+from footfall_identity.relinking import Relinker
+from footfall_identity.requests import ContactItem
 from footfall_identity.settings import IdentitySettings
-from footfall_identity.visit_record import visit_updates
+from footfall_identity.visit_codes import VisitCodes
+from footfall_identity.visit_record import VisitRecord, visit_updates
 from footfall_identity.visitor_store import VisitorStore, now_ms
+from footfall_identity.watch_filter import WatchFilter
 
 _PERSON_PAGE: Final = 1_000
 _IDENTITIES_PER_READ: Final = 200
+_LISTED_PER_READ: Final = 200
+_MAX_GIVERS: Final = 1_000
 
 Context = ServicerContext[Any, Any]
 
@@ -39,24 +57,44 @@ class IdentityService(IdentityServiceServicer):
     def __init__(
         self,
         settings: IdentitySettings,
-        partitions: Partitions,
         visitors: VisitorStore,
         links: LinkStore,
         *,
+        live: LiveVisitors,
+        directory: ContactDirectory,
+        codes: VisitCodes,
         linker: Linker,
+        relinker: Relinker,
         eraser: Eraser,
         feed: ChangeFeed,
         writer: RecordWriter,
+        contacts: ContactWriter,
     ) -> None:
         self._settings = settings
-        self._partitions = partitions
         self._visitors = visitors
         self._links = links
+        self._persons = Persons(links)
+        self._live = live
+        self._directory = directory
         self._linker = linker
+        self._relinker = relinker
         self._eraser = eraser
         self._feed = feed
         self._writer = writer
+        self._contacts = contacts
+        self._validating = asyncio.Lock()
         self._site_groups = SiteGroups.load(settings.sites_file)
+        self._codes = codes
+        self._customers = Customers(
+            visitors,
+            links,
+            directory,
+            codes,
+            self._site_groups,
+            phone_region=settings.phone_region,
+            copy_name=settings.copy_name,
+            max_devices=settings.max_devices_per_day,
+        )
 
     async def ResolveEvents(self, request: pb.ResolveEventsRequest, _context: Context) -> pb.ResolveEventsResponse:  # noqa: N802
         """Merge events into timelines and live state."""
@@ -66,31 +104,34 @@ class IdentityService(IdentityServiceServicer):
         return pb.ResolveEventsResponse()
 
     async def GetVisitor(self, request: pb.GetVisitorRequest, _context: Context) -> pb.GetVisitorResponse:  # noqa: N802
-        """Return the live state of a visit, without `contact_id` while MongoDB is unavailable."""
-        visit_id = requests.visit_id(request.visit_id)
+        """Return the live state of a visit. The contact is unknown while MongoDB is unavailable."""
         sites = self._site_groups.sharing(request.sites)
-        found = await self._visitors.get(self._site_groups.candidates(visit_id, sites))
-        records = [record for record in found.values() if is_visible(record.site, "", sites)]
-        if not records:
+        record = await self._visit(request.visit_id, sites)
+        contacts = await self._links.known_contacts([record.visit_state.attribution.identity], sites)
+        return pb.GetVisitorResponse(visitor=messages.visitor(record, contacts))
+
+    async def _visit(self, given: str, sites: list[str]) -> VisitRecord:
+        """Return a visit that was seen on one of these sites (empty: on any). Raises RequestError."""
+        visit_id = requests.visit_id(given)
+        record = await find_visit(self._visitors, self._site_groups, visit_id, sites)
+        if record is None:
             raise RequestError.not_found("Visitor", visit_id)
-        record = min(records, key=lambda record: (record.received_ms, record.site, record.visit_id))
-        contact_ids = await self._links.contact_ids([record.visit_state.attribution.identity])
-        return pb.GetVisitorResponse(visitor=messages.visitor(record, contact_ids))
+        return record
 
     async def ListVisitors(self, request: pb.ListVisitorsRequest, _context: Context) -> pb.ListVisitorsResponse:  # noqa: N802
-        """List the visitors who are on the site now. A page may be short although there are more."""
+        """List visitors, latest start of the visit first. A page may be short although there are more."""
         fingerprint = paging.fingerprint(request)
-        page = await list_live(
-            self._visitors,
-            self._partitions.numbers,
-            state=requests.state(request.state),
-            site=request.site,
-            sites=self._site_groups.sharing(request.sites),
-            below=requests.live_position(paging.decode(request.page_token, fingerprint)),
-            size=paging.page_size(request.page_size),
+        size, sites = paging.page_size(request.page_size), self._site_groups.sharing(request.sites)
+        below = requests.live_position(paging.decode(request.page_token, fingerprint))
+        wanted = requests.visitor_filter(request, sites)
+        if request.contact_id:
+            contact_id = requests.contact_id(request.contact_id)
+            wanted = wanted.of_identities(await self._links.linked_ids(contact_id, sites, requests.MAX_IDENTITIES))
+        page = await self._live.page(wanted, below, size)
+        contacts = await self._links.known_contacts(
+            {record.visit_state.attribution.identity for record in page.visits}, sites
         )
-        contact_ids = await self._links.contact_ids({record.visit_state.attribution.identity for record in page.visits})
-        visitors = [messages.visitor(record, contact_ids) for record in page.visits]
+        visitors = [messages.visitor(record, contacts) for record in page.visits]
         count = paging.fitting(visitors)
         below = page.positions[count - 1] if count < len(visitors) else page.below
         return pb.ListVisitorsResponse(
@@ -101,18 +142,58 @@ class IdentityService(IdentityServiceServicer):
     async def WatchVisitors(  # noqa: N802
         self, request: pb.WatchVisitorsRequest, _context: Context
     ) -> AsyncIterator[pb.WatchVisitorsResponse]:
-        """Stream transitions as they happen, each with a token to resume after it."""
-        request.sites[:] = self._site_groups.sharing(request.sites)
-        async for message in self._feed.watch(request):
+        """Stream changes of visitors as they happen, each with a token to resume after it."""
+        sites = self._site_groups.sharing(request.sites)
+        wanted = requests.watch_filter(request, sites)
+        listed = self._listed(wanted, sites) if request.list_first else None
+        async for message in self._feed.watch(request, wanted, listed):
             yield message
+
+    async def _listed(self, wanted: WatchFilter, sites: list[str]) -> AsyncIterator[pb.WatchVisitorsResponse]:
+        """Yield the visitors on the website whom a filter lets through."""
+        async for records in self._listed_records(wanted, sites):
+            contacts = await self._links.known_contacts(
+                {record.visit_state.attribution.identity for record in records}, sites
+            )
+            for record in records:
+                visitor = messages.visitor(record, contacts)
+                if wanted.has_contact(visitor):
+                    yield pb.WatchVisitorsResponse(
+                        visitor=visitor,
+                        previous_state=visitor.state,
+                        previous_identity_id=visitor.identity_id,
+                        previous_contact_id=visitor.contact_id,
+                        changes=[pb.VISITOR_CHANGE_LISTED],
+                    )
+
+    async def _listed_records(self, wanted: WatchFilter, sites: list[str]) -> AsyncIterator[list[VisitRecord]]:
+        conditions = wanted.listed
+        if wanted.contacts is not None:
+            linked = [await self._links.linked_ids(one, sites, requests.MAX_IDENTITIES) for one in wanted.contacts]
+            conditions = conditions.of_identities(chain.from_iterable(linked))
+        if wanted.visit_ids is not None:
+            ids = {stored for one in wanted.visit_ids for stored in self._site_groups.candidates(one, sites)}
+            records = await self._visitors.get(ids)
+            yield [record for record in records.values() if conditions.matches(record)]
+            return
+        for part in conditions.parts(requests.MAX_IDENTITIES):
+            page = await self._live.page(part, None, _LISTED_PER_READ)
+            while page.below is not None:
+                yield page.visits
+                page = await self._live.page(part, page.below, _LISTED_PER_READ)
+            yield page.visits
 
     async def GetIdentity(self, request: pb.GetIdentityRequest, _context: Context) -> pb.GetIdentityResponse:  # noqa: N802
         """Return an identity that an event has named."""
         identity_id = requests.identity_id(request.identity_id)
-        record = (await self._links.get([identity_id], self._site_groups.sharing(request.sites))).get(identity_id)
-        if record is None or record.first_ms is None:
+        person = await self._persons.find(identity_id, self._site_groups.sharing(request.sites))
+        if person.record is None:
             raise RequestError.not_found("Identity", identity_id)
-        return pb.GetIdentityResponse(identity=self._identity(record))
+        identity = self._identity(person.record)
+        identity.other_identity_ids.extend(one for one in person.identity_ids if one != person.current_id)
+        if person.current_id != identity_id:
+            identity.redirected_from = identity_id
+        return json_as_asked(request, pb.GetIdentityResponse(identity=identity))
 
     async def BatchGetIdentities(  # noqa: N802
         self, request: pb.BatchGetIdentitiesRequest, _context: Context
@@ -126,61 +207,146 @@ class IdentityService(IdentityServiceServicer):
         for start in range(0, len(ids), _IDENTITIES_PER_READ):
             part = ids[start : start + _IDENTITIES_PER_READ]
             found = await self._links.get(part, sites)
+            names = await self._persons.names(part, sites)
             for position, identity_id in enumerate(part, start):
                 record = found.get(identity_id)
                 if record is None or record.first_ms is None:
                     continue
                 identity = self._identity(record)
+                messages.add_current_names([identity], names)
                 size += identity.ByteSize()
                 if size > paging.PAGE_BYTES and response.identities:
                     response.unread_identity_ids.extend(ids[position:])
-                    return response
+                    return json_as_asked(request, response)
                 response.identities.append(identity)
-        return response
+        return json_as_asked(request, response)
 
     async def ListIdentities(self, request: pb.ListIdentitiesRequest, _context: Context) -> pb.ListIdentitiesResponse:  # noqa: N802
         """List identities that events have named, by id."""
-        if request.sites and request.location:
-            raise RequestError.invalid(
-                "location", "must be empty when sites are given: it is searched across all sites"
-            )
+        for field in ("location", "shared_only"):
+            if request.sites and getattr(request, field):
+                raise RequestError.invalid(field, "must be empty when sites are given: it is searched across all sites")
         fingerprint = paging.fingerprint(request)
         size = paging.page_size(request.page_size)
         after = paging.decode(request.page_token, fingerprint)
-        records = await self._links.page(
-            after or "", size + 1, request.location, self._site_groups.sharing(request.sites)
-        )
-        identities, token = self._page(records, size, fingerprint)
-        return pb.ListIdentitiesResponse(identities=identities, next_page_token=token)
+        sites = self._site_groups.sharing(request.sites)
+        above_devices = self._settings.max_devices_per_day if request.shared_only else None
+        records = await self._links.page(after or "", size + 1, request.location, sites, above_devices=above_devices)
+        identities, token = await self._page(records, size, fingerprint, sites)
+        response = pb.ListIdentitiesResponse(identities=identities, next_page_token=token)
+        return json_as_asked(request, response)
 
-    def _page(self, records: list[IdentityRecord], size: int, fingerprint: bytes) -> tuple[list[Identity], str]:
+    async def _page(
+        self, records: list[IdentityRecord], size: int, fingerprint: bytes, sites: Sequence[str]
+    ) -> tuple[list[Identity], str]:
         """Return as many of these as were requested and fit into one message, and the token of the next page."""
         identities = [self._identity(record) for record in records[:size]]
+        names = await self._persons.names([record.identity_id for record in records[:size]], sites)
+        messages.add_current_names(identities, names)
         count = paging.fitting(identities)
         more = len(records) > count
         return identities[:count], paging.encode(records[count - 1].identity_id, fingerprint) if more else ""
 
     def _identity(self, record: IdentityRecord) -> Identity:
-        return messages.identity(record, copy_name=self._settings.copy_name)
+        settings = self._settings
+        return messages.identity(record, copy_name=settings.copy_name, max_devices=settings.max_devices_per_day)
 
     async def UpsertContact(self, request: pb.UpsertContactRequest, _context: Context) -> pb.UpsertContactResponse:  # noqa: N802
-        """Create or replace a contact. The links it affects are correct when this returns."""
-        given = requests.contact(request.contact, self._settings.phone_region)
-        return pb.UpsertContactResponse(contact=messages.contact(await self._linker.upsert(given)))
+        """Create or replace a contact. The links it affects are decided in the background."""
+        change = requests.contact_change(
+            request.contact,
+            self._settings.phone_region,
+            creates_only=request.create_only,
+            request=requests.remembered(request.request_id, request, now_ms()),
+        )
+        contact, pending = await self._written(change, requests.wait_ms(request))
+        return pb.UpsertContactResponse(contact=messages.contact(contact), pending_identity_count=pending)
+
+    async def UpdateContact(self, request: pb.UpdateContactRequest, _context: Context) -> pb.UpdateContactResponse:  # noqa: N802
+        """Change fields of a contact. The links it affects are decided in the background."""
+        change = requests.contact_change(
+            request.contact,
+            self._settings.phone_region,
+            update_mask=request.update_mask.paths,
+            creates=request.allow_missing,
+            request=requests.remembered(request.request_id, request, now_ms()),
+        )
+        contact, pending = await self._written(change, requests.wait_ms(request))
+        return pb.UpdateContactResponse(contact=messages.contact(contact), pending_identity_count=pending)
+
+    async def _written(self, change: ContactChange, wait_ms: int | None) -> tuple[ContactRecord, int]:
+        """Write a contact; return it, and how many identities are still to be linked.
+
+        Raises RequestError (NOT_FOUND) if there is no such contact.
+        """
+        contact = await self._contacts.write_one(change)
+        if contact is None:
+            raise RequestError.not_found("Contact", change.contact_id)
+        return contact, await self._relinker.wait(contact, wait_ms)
+
+    async def BatchUpsertContacts(  # noqa: N802
+        self, request: pb.BatchUpsertContactsRequest, _context: Context
+    ) -> pb.BatchUpsertContactsResponse:
+        """Create or replace contacts; with `generation`, as a part of a synchronization."""
+        async with self._validating:  # several batches at a time would let other calls wait several times as long
+            items = await requests.contact_items(request, self._settings.phone_region, now_ms())
+        if request.generation:
+            await self._contacts.mark_sent(request.generation, requests.sent_ids(request))
+        return pb.BatchUpsertContactsResponse(outcomes=await self._outcomes(items))
+
+    async def BatchDeleteContacts(  # noqa: N802
+        self, request: pb.BatchDeleteContactsRequest, _context: Context
+    ) -> pb.BatchDeleteContactsResponse:
+        """Delete contacts."""
+        items = requests.deletions(request.contact_ids)
+        return pb.BatchDeleteContactsResponse(outcomes=await self._outcomes(items))
+
+    async def _outcomes(self, items: Sequence[ContactItem]) -> list[ContactOutcome]:
+        """Write the valid contacts of a batch, and return what became of each."""
+        written = iter(await self._contacts.write([item.change for item in items if item.change]))
+        return [
+            messages.contact_outcome(*next(written)) if item.change else messages.invalid_contact(item.violations)
+            for item in items
+        ]
 
     async def GetContact(self, request: pb.GetContactRequest, _context: Context) -> pb.GetContactResponse:  # noqa: N802
         """Return a contact."""
         contact, _ = await self._contact(request.contact_id, self._site_groups.sharing(request.sites))
-        return pb.GetContactResponse(contact=messages.contact(contact))
+        pending = 0 if request.sites else await self._relinker.pending_count(contact)
+        return pb.GetContactResponse(
+            contact=messages.contact(contact),
+            pending_identity_count=pending,
+            redirected_from=_redirected_from(request.contact_id, contact.contact_id),
+        )
+
+    async def ListContacts(self, request: pb.ListContactsRequest, _context: Context) -> pb.ListContactsResponse:  # noqa: N802
+        """List contacts by id. A page may be short although there are more."""
+        fingerprint = paging.fingerprint(request)
+        page = await self._directory.find(
+            requests.contact_filter(request, self._settings.phone_region),
+            self._site_groups.sharing(request.sites),
+            requests.contacts_position(paging.decode(request.page_token, fingerprint)),
+            paging.page_size(request.page_size),
+        )
+        contacts = [messages.contact(record) for record in page.contacts]
+        count = paging.fitting(contacts)
+        position = ContactsPosition(contacts[count - 1].contact_id) if count < len(contacts) else page.position
+        return pb.ListContactsResponse(
+            contacts=contacts[:count],
+            next_page_token=paging.encode(f"{position.skip}-{position.after}", fingerprint) if position else "",
+        )
 
     async def _contact(
         self, contact_id: str, sites: Sequence[str], *, after: str = "", size: int = 1
     ) -> tuple[ContactRecord, list[IdentityRecord]]:
         """Return a contact and the identities linked to it; with `sites`, one that these sites know.
 
-        Both are always queried, so that the duration does not reveal whether the contact exists.
+        Without `sites`, the contact that it leads to. Both are always queried, so that the duration does not reveal
+        whether the contact exists.
         """
         named = requests.contact_id(contact_id)
+        if not sites:
+            named = (await self._links.merged_contacts([named])).resolved(named)
         record, linked = await asyncio.gather(
             self._links.contact(named), self._links.linked_to(named, after, size, sites)
         )
@@ -190,11 +356,25 @@ class IdentityService(IdentityServiceServicer):
         return record, linked
 
     async def DeleteContact(self, request: pb.DeleteContactRequest, _context: Context) -> pb.DeleteContactResponse:  # noqa: N802
-        """Delete a contact. The links it affects are correct when this returns."""
-        contact_id = requests.contact_id(request.contact_id)
-        if not await self._linker.delete(contact_id):
-            raise RequestError.not_found("Contact", contact_id)
-        return pb.DeleteContactResponse()
+        """Delete a contact. The links it affects are decided in the background."""
+        wait_ms = requests.wait_ms(request)
+        contact = await self._contacts.write_one(requests.deletion(request))
+        if contact is None:
+            if request.allow_missing:
+                return pb.DeleteContactResponse()
+            raise RequestError.not_found("Contact", request.contact_id)
+        return pb.DeleteContactResponse(pending_identity_count=await self._relinker.wait(contact, wait_ms))
+
+    async def FinishContactSync(  # noqa: N802
+        self, request: pb.FinishContactSyncRequest, _context: Context
+    ) -> pb.FinishContactSyncResponse:
+        """Delete contacts that were not sent in a synchronization."""
+        finished = await self._contacts.finish_sync(
+            requests.generation(request), requests.percent(request), validate_only=request.validate_only
+        )
+        return pb.FinishContactSyncResponse(
+            deleted_count=finished.deleted, remaining_count=finished.remaining, kept_count=finished.kept
+        )
 
     async def LinkContact(self, request: pb.LinkContactRequest, _context: Context) -> pb.LinkContactResponse:  # noqa: N802
         """Link an identity to a contact manually."""
@@ -227,6 +407,31 @@ class IdentityService(IdentityServiceServicer):
             links=page[:count], next_page_token=paging.encode(str(left), fingerprint) if left else ""
         )
 
+    async def ListGenericValues(  # noqa: N802
+        self, request: pb.ListGenericValuesRequest, _context: Context
+    ) -> pb.ListGenericValuesResponse:
+        """List the values that too many identities give, by their random names."""
+        fingerprint = paging.fingerprint(request)
+        size = paging.page_size(request.page_size, maximum=requests.MAX_VALUES_PER_PAGE)
+        after = paging.decode(request.page_token, fingerprint) or ""
+        found = await self._links.generic_values.page(after, size + 1)
+        shown = [value for value in found[:size] if value.is_shown]
+        values = await asyncio.gather(*map(self._generic_value, shown))
+        token = paging.encode(found[size - 1].value_id, fingerprint) if len(found) > size else ""
+        return pb.ListGenericValuesResponse(values=values, next_page_token=token)
+
+    async def _generic_value(self, value: GenericValue) -> GenericValueMessage:
+        count = await self._links.count_members(Cohort("keys", value.key), _MAX_GIVERS)
+        return messages.generic_value(value, count)
+
+    async def DecideGenericValue(  # noqa: N802
+        self, request: pb.DecideGenericValueRequest, _context: Context
+    ) -> pb.DecideGenericValueResponse:
+        """Let rules use a generic value, or no longer."""
+        value_id, actor = requests.value_id(request.value_id), requests.actor(request.actor)
+        value = await self._linker.generic_values.decide(value_id, actor, is_allowed=request.allowed)
+        return pb.DecideGenericValueResponse(value=await self._generic_value(value))
+
     async def GetPerson(self, request: pb.GetPersonRequest, _context: Context) -> pb.GetPersonResponse:  # noqa: N802
         """Return a contact with the identities linked to it, also those that no event has named yet."""
         fingerprint = paging.fingerprint(request)
@@ -234,8 +439,105 @@ class IdentityService(IdentityServiceServicer):
         after = paging.decode(request.page_token, fingerprint)
         sites = self._site_groups.sharing(request.sites)
         contact, records = await self._contact(request.contact_id, sites, after=after or "", size=size + 1)
-        identities, token = self._page(records, size, fingerprint)
-        return pb.GetPersonResponse(contact=messages.contact(contact), identities=identities, next_page_token=token)
+        identities, token = await self._page(records, size, fingerprint, sites)
+        response = pb.GetPersonResponse(
+            contact=messages.contact(contact),
+            identities=identities,
+            next_page_token=token,
+            redirected_from=_redirected_from(request.contact_id, contact.contact_id),
+        )
+        if not sites:
+            merged = await self._links.merged_contacts([contact.contact_id])
+            response.merged_contact_ids.extend(
+                one for one in merged.together(contact.contact_id) if one != contact.contact_id
+            )
+        return json_as_asked(request, response)
+
+    async def RenameIdentity(self, request: pb.RenameIdentityRequest, _context: Context) -> pb.RenameIdentityResponse:  # noqa: N802
+        """Let an identity lead to another one."""
+        from_id, to_id = requests.renamed_id(request), requests.new_id(request)
+        renamed = await self._linker.rename(from_id, to_id, requests.actor(request.actor))
+        return pb.RenameIdentityResponse(rename=messages.redirect(renamed))
+
+    async def UndoRename(self, request: pb.UndoRenameRequest, _context: Context) -> pb.UndoRenameResponse:  # noqa: N802
+        """Undo a rename."""
+        renamed = await self._linker.undo_rename(requests.renamed_id(request), requests.actor(request.actor))
+        return pb.UndoRenameResponse(rename=messages.redirect(renamed))
+
+    async def ListRenames(self, request: pb.ListRenamesRequest, _context: Context) -> pb.ListRenamesResponse:  # noqa: N802
+        """List renames by the old name. With `sites`, those between names that these sites know."""
+        sites = self._site_groups.sharing(request.sites)
+        of_names = None
+        if request.identity_id:
+            identity_id = requests.identity_id(request.identity_id)
+            of_names = (await self._persons.names([identity_id], sites)).together(identity_id)
+        found, token = await self._redirects(self._links.renames, request, of_names)
+        if sites:
+            visible = await self._links.visible({name for one in found for name in one.mentions}, sites)
+            found = [limited for one in found if (limited := limited_to(one, visible))]
+        return pb.ListRenamesResponse(renames=map(messages.redirect, found), next_page_token=token)
+
+    async def _redirects(
+        self,
+        redirects: RedirectStore,
+        request: pb.ListRenamesRequest | pb.ListMergesRequest,
+        of_names: Sequence[str] | None,
+    ) -> tuple[list[Redirect], str]:
+        """Return a page of redirects, and the token of the next one. `of_names`: None for all."""
+        fingerprint = paging.fingerprint(request)
+        size = paging.page_size(request.page_size)
+        after = paging.decode(request.page_token, fingerprint)
+        found = await redirects.page(after or "", size + 1, of_names)
+        count = paging.fitting(list(map(messages.redirect, found[:size])))
+        has_more = len(found) > count
+        return found[:count], paging.encode(found[count - 1].from_id, fingerprint) if has_more else ""
+
+    async def BatchGetNames(self, request: pb.BatchGetNamesRequest, _context: Context) -> pb.BatchGetNamesResponse:  # noqa: N802
+        """Return the names of persons that have several."""
+        ids = request.identity_ids
+        if len(ids) > requests.MAX_IDENTITIES:
+            raise RequestError.invalid("identity_ids", f"must have at most {requests.MAX_IDENTITIES} items")
+        names = await self._persons.names(ids, self._site_groups.sharing(request.sites))
+        found = [
+            IdentityNames(identity_id=one, current_identity_id=names.current(one), identity_ids=names.together(one))
+            for one in ids
+            if one in names.all
+        ]
+        return pb.BatchGetNamesResponse(names=found)
+
+    async def MergeContacts(self, request: pb.MergeContactsRequest, _context: Context) -> pb.MergeContactsResponse:  # noqa: N802
+        """Let a contact lead to another one."""
+        from_id, into_id, actor = requests.merged_id(request), requests.into_id(request), requests.actor(request.actor)
+        if not (await self._links.merged_contacts([into_id])).exists(into_id):
+            raise RequestError.not_found("Contact", into_id)
+        merge = await self._relinker.merge(from_id, into_id, actor)
+        return pb.MergeContactsResponse(merge=messages.redirect(merge))
+
+    async def UndoMerge(self, request: pb.UndoMergeRequest, _context: Context) -> pb.UndoMergeResponse:  # noqa: N802
+        """Undo a merge of contacts."""
+        merge = await self._relinker.undo_merge(requests.merged_id(request), requests.actor(request.actor))
+        return pb.UndoMergeResponse(merge=messages.redirect(merge))
+
+    async def ListMerges(self, request: pb.ListMergesRequest, _context: Context) -> pb.ListMergesResponse:  # noqa: N802
+        """List merges by the contact that leads to another."""
+        of_names = None
+        if request.contact_id:
+            contact_id = requests.contact_id(request.contact_id)
+            of_names = (await self._links.merges.names([contact_id])).together(contact_id)
+        found, token = await self._redirects(self._links.merges, request, of_names)
+        return pb.ListMergesResponse(merges=map(messages.redirect, found), next_page_token=token)
+
+    async def GetCustomer(self, request: pb.GetCustomerRequest, _context: Context) -> pb.GetCustomerResponse:  # noqa: N802
+        """Return what is known of a customer."""
+        return await self._customers.find(request)
+
+    async def CreateVisitCode(  # noqa: N802
+        self, request: pb.CreateVisitCodeRequest, _context: Context
+    ) -> pb.CreateVisitCodeResponse:
+        """Return the code of a visit that was seen."""
+        record = await self._visit(request.visit_id, self._site_groups.sharing(request.sites))
+        code = await self._codes.create(record.visit_id)
+        return pb.CreateVisitCodeResponse(code=code.code, valid_seconds=code.valid_ms // 1000)
 
     async def EraseIdentity(self, request: pb.EraseIdentityRequest, _context: Context) -> pb.EraseIdentityResponse:  # noqa: N802
         """Erase an identity."""
@@ -251,3 +553,8 @@ class IdentityService(IdentityServiceServicer):
         """Import events of the past into records of identities."""
         await self._writer.import_past(requests.admitted(request.events), request.visits)
         return pb.ImportIdentitiesResponse()
+
+
+def _redirected_from(asked_id: str, found_id: str) -> str:
+    """Return the name that was asked for, if it leads to another one."""
+    return asked_id if asked_id != found_id else ""

@@ -10,8 +10,9 @@ from typing import Any
 import grpc
 import pytest
 from footfall.collector.v1 import collector_service_pb2 as collector
+from footfall.event.v1 import event_pb2
 from footfall.event.v1.event_pb2 import Event, EventBatch
-from footfall_collector.identity_client import PAUSE_AFTER_FAILURE_S
+from footfall_collector.service_clients import PAUSE_AFTER_FAILURE_S
 from footfall_eventlog.log import stream_key
 from footfall_servicekit.errors import details_of
 from footfall_timeline import partition
@@ -276,6 +277,56 @@ async def test_events_without_categories_get_those_of_the_file_as_it_is_now(
         await collect(service, batch(*events))
         _, entry = await logged(redis)
         assert [event.category for event in entry.events] == ["home", "own"]
+
+
+async def test_the_identity_policy_is_that_of_the_file_as_it_is_now(
+    running_collector: Running, redis: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text('version = "one"\nplaceholders = ["gast"]\nuser_id_keys = ["login"]')
+    sent = [message("SignIn", {"login": user, "mail": "test@test.com"}) for user in ("Gast ", "guest", "dana")]
+    async with running_collector(IDENTITY_POLICY_FILE=file) as service:
+
+        async def decisions() -> list[tuple[str, int, str]]:
+            answer = await collect(service, batch(*sent))
+            assert answer.stored_count == 3
+            *_, entry = await logged(redis)
+            reasons = [event.ignored_reason for event in entry.events]
+            assert [outcome.ignored_reason for outcome in answer.outcomes] == (reasons if any(reasons) else [])
+            assert [[*event.ignored_keys] for event in entry.events] == [
+                [] if reason else ["mail"] for reason in reasons
+            ]
+            return [(event.identity_id, event.transition, event.policy_version) for event in entry.events]
+
+        first = [("", 0, "one+defaults-1"), ("", 0, "one+defaults-1"), ("dana", 2, "one+defaults-1")]
+        assert await decisions() == first
+        file.write_text('version = "two"\nplaceholder = []')
+        await eventually(lambda: f"{file}:2: Object contains unknown field `placeholder`" in service.output())
+        assert await decisions() == first
+        file.write_text('version = "two"\nuser_id_keys = ["login"]\n[[site]]\nname = "default"\npersons = ["guest"]')
+        await eventually(lambda: "files have changed and are in use" in service.output())
+        second = [("Gast ", 2, "two+defaults-1"), ("guest", 2, "two+defaults-1"), ("dana", 2, "two+defaults-1")]
+        assert await decisions() == second
+
+
+async def test_who_is_staff_is_in_the_policy_file_as_it_is_now(
+    running_collector: Running, redis: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "policy.toml"
+    file.write_text('version = "one"\nstaff_networks = ["198.51.100.0/24"]')
+    contexts = [context(address=address) for address in ("198.51.100.7", "203.0.113.7")]
+    async with running_collector(IDENTITY_POLICY_FILE=file) as service:
+
+        async def reasons() -> list[int]:
+            events = [message(site="desk", context_index=index) for index in range(2)]
+            assert (await collect(service, batch(*events, contexts=contexts))).stored_count == 2
+            *_, entry = await logged(redis)
+            return [event.staff_reason for event in entry.events]
+
+        assert await reasons() == [event_pb2.STAFF_REASON_ADDRESS, event_pb2.STAFF_REASON_UNSPECIFIED]
+        file.write_text('version = "two"\n[[site]]\nname = "desk"\nstaff = true')
+        await eventually(lambda: "files have changed and are in use" in service.output())
+        assert await reasons() == [event_pb2.STAFF_REASON_SITE] * 2
 
 
 class TestIdentityDown:

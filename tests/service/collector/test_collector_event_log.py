@@ -4,10 +4,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from footfall_collector import metrics
 from footfall_collector.event_log import (
     EventLog,
     LogFullError,
@@ -17,11 +19,12 @@ from footfall_collector.event_log import (
 )
 from footfall_eventlog.log import GROUPS, stream_key
 from footfall_eventlog.partitions import PARTITION_COUNT_KEY
-from footfall_servicekit.background import RefusalError
+from footfall_servicekit.background import NotReadyError, RefusalError
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from tests.tools.eventually import eventually
+from tests.tools.scripted_redis import scripted_redis
 from tests.tools.stores import replicate, running_nodes, running_valkey
 
 MEGABYTE = 1024 * 1024
@@ -54,6 +57,18 @@ def own_valkey(tmp_path: Path) -> Iterator[str]:
 async def entries(redis: Any, partition: int = 0) -> list[dict[bytes, bytes]]:
     """Return the entries of a partition's stream."""
     return [fields for _, fields in await redis.xrange(stream_key(partition))]
+
+
+async def why_not_ready(log: EventLog) -> str:
+    try:
+        await log.is_ready()
+    except NotReadyError as error:
+        return str(error)
+    return ""
+
+
+async def is_unready(log: EventLog, reason: str) -> bool:
+    return await why_not_ready(log) == reason
 
 
 async def takes_more(log: EventLog) -> bool:
@@ -202,7 +217,7 @@ class TestPartitions:
         async with opened(redis_database_url, 5) as log:
             with pytest.raises(RefusalError, match="Set PARTITIONS=4 for every service"):
                 await log.check()
-            assert not await log.is_ready()
+            assert await why_not_ready(log) == "Redis does not answer"
             with pytest.raises(LogUnavailableError):
                 await log.append({0: b"x"})
 
@@ -343,6 +358,67 @@ class TestCluster:
                 await eventually(is_confirmed, timeout=20)
 
 
+class TestReadiness:
+    async def test_a_redis_that_answers_and_confirms_no_write_makes_the_log_unready_until_it_does(
+        self, own_valkey: str
+    ) -> None:
+        async with opened(own_valkey) as log, client(own_valkey) as redis:
+            await log.check()
+            for fault, remedy, reason in (
+                ("CONFIG SET maxmemory 1", "CONFIG SET maxmemory 0", "Redis is at maxmemory"),
+                ("REPLICAOF 127.0.0.1 1", "REPLICAOF NO ONE", "Redis is a read-only replica"),
+                (
+                    "CONFIG SET min-replicas-to-write 1",
+                    "CONFIG SET min-replicas-to-write 0",
+                    "Redis refuses writes (NOREPLICAS)",
+                ),
+                ("CLIENT PAUSE 60000 WRITE", "CLIENT UNPAUSE", "Redis does not answer"),
+            ):
+                await redis.execute_command(*fault.split())
+                await eventually(partial(is_unready, log, reason))
+                assert since() > 0
+                await redis.execute_command(*remedy.split())
+                await eventually(partial(is_unready, log, ""))
+                assert since() == 0
+            assert not await redis.exists(stream_key(0)), "a check of readiness leaves nothing in the log"
+
+    async def test_a_disk_that_redis_cannot_write_to_makes_it_unready(self) -> None:
+        answers = {"CONFIG": b"*0\r\n", "MEMORY": b":0\r\n", "SET": b"+OK\r\n"}
+        async with (
+            scripted_redis(**answers) as redis,
+            opened(redis.url, timeout_ms=5_000, allows_non_durable=True) as log,
+        ):
+            await log.check()
+            assert await why_not_ready(log) == ""
+            redis.answers["SET"] = b"-MISCONF Errors writing to the AOF file: No space left on device\r\n"
+            await eventually(partial(is_unready, log, "Redis refuses writes (MISCONF)"))
+
+    async def test_a_full_log_is_unready_and_failed_appends_show_without_a_probe(
+        self, redis_database_url: str, redis: Any
+    ) -> None:
+        async with opened(redis_database_url, max_bytes=MEGABYTE) as log:
+            await log.check()
+            await log.append({0: b"x" * 1_400_000})
+            assert not await takes_more(log)
+            await eventually(partial(is_unready, log, "the event log is full"))
+            await redis.delete(stream_key(0))
+            await eventually(partial(is_unready, log, ""))
+            await redis.set(stream_key(0), "not a stream")
+            with pytest.raises(LogRejectedError):
+                await log.append({0: b"x"})
+            await eventually(partial(is_unready, log, "Redis rejects appends (ResponseError)"))
+
+    async def test_a_log_without_the_replicas_demanded_is_unready(self, redis_database_url: str) -> None:
+        async with opened(redis_database_url, ack_replicas=1, timeout_ms=1_000) as log:
+            await log.check()
+            assert await why_not_ready(log) == "0 of 1 replicas have confirmed"
+
+
+def since() -> float:
+    """Return since when appends fail, by the metric."""
+    return float(metrics.APPENDS_FAIL_SINCE._value.get())
+
+
 class TestRedisDown:
     async def test_an_append_fails_and_the_log_is_not_ready(self, tmp_path: Path) -> None:
         with running_valkey(tmp_path) as url:
@@ -351,7 +427,7 @@ class TestRedisDown:
             await log.append({0: b"x"})
         with pytest.raises(LogUnavailableError):
             await log.append({0: b"y"})
-        assert not await log.is_ready()
+        await eventually(lambda: is_unready(log, "Redis does not answer"))
         await log.close()
 
     async def test_an_append_to_a_frozen_server_ends_after_the_timeout(self, own_valkey: str) -> None:

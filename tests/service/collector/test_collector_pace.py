@@ -9,9 +9,9 @@ import pytest
 from footfall.collector.v1 import collector_service_pb2 as collector
 from footfall_collector.admission import DAY_MS, SLICE_BYTES, Admission
 from footfall_collector.event_log import EventLog
-from footfall_collector.identity_client import IdentityClient
 from footfall_collector.pipeline import Pipeline
 from footfall_collector.redact import Redactor
+from footfall_collector.service_clients import IdentityClient
 from footfall_collector.sites import Sites
 
 from tests.tools.batches import batch, message

@@ -1,5 +1,6 @@
 """A gateway on a free port, in front of a collector whose responses a test sets."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ class ScriptedCollector(collector_grpc.CollectorServiceServicer):
     """Responds as `answer` does, and records the batches."""
 
     batches: list[EventBatch] = field(default_factory=list)
+    recorded: list[collector.RecordInteractionRequest] = field(default_factory=list)
     answer: Collect | None = None
     target: str = ""
 
@@ -36,11 +38,29 @@ class ScriptedCollector(collector_grpc.CollectorServiceServicer):
             return await self.answer(request.batch)
         return collector.CollectResponse(stored_count=len(request.batch.events))
 
+    async def RecordInteraction(  # noqa: N802
+        self, request: collector.RecordInteractionRequest, _context: Any
+    ) -> collector.RecordInteractionResponse:
+        self.recorded.append(request)
+        return collector.RecordInteractionResponse(interaction=request.interaction)
+
+    def hold(self) -> asyncio.Event:
+        """Answer no batch until the event is set."""
+        may_go_on = asyncio.Event()
+
+        async def wait(batch: EventBatch) -> collector.CollectResponse:
+            await may_go_on.wait()
+            return collector.CollectResponse(stored_count=len(batch.events))
+
+        self.answer = wait
+        return may_go_on
+
 
 @pytest.fixture
 async def scripted_collector() -> AsyncIterator[ScriptedCollector]:
     """A gRPC server that implements CollectorService."""
-    server = grpc.aio.server(interceptors=[ServerInterceptor(ceiling_s=30, max_calls=256, max_streams=256)])
+    interceptor = ServerInterceptor(ceiling_s=30, max_calls=256, max_streams=256, max_message_bytes=4 * 1024 * 1024)
+    server = grpc.aio.server(interceptors=[interceptor])
     servicer = ScriptedCollector()
     collector_grpc.add_CollectorServiceServicer_to_server(servicer, server)
     servicer.target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"

@@ -55,9 +55,17 @@ async def test_the_live_state_of_a_visitor(http: httpx.AsyncClient) -> None:
         "identityId": None,
         "sessionId": None,
         "contactId": None,
+        "contactStatus": "NONE",
+        "contactCandidates": 0,
         "lastEventTime": at_ms,
+        "presence": "PRESENT",
+        "leaveTime": None,
+        "openPageCount": 1,
         "url": "https://shop.example/loans",
         "title": "Loans",
+        "pageEnterTime": at_ms,
+        "assurance": None,
+        "staff": False,
     }
 
 
@@ -74,6 +82,34 @@ async def test_visitors_are_listed_by_state_in_pages(http: httpx.AsyncClient) ->
         query["page_token"] = answer["nextPageToken"]
     assert set(visits) <= set(found)
     assert len(found) == len(set(found))
+
+
+async def test_visitors_are_found_by_identity_device_site_and_presence(http: httpx.AsyncClient) -> None:
+    person, device, at_ms = new_person(), str(uuid.uuid4()), now_ms()
+    visits = [str(uuid.uuid4()) for _ in range(3)]
+    events = [
+        event("SignIn", visits[0], at_ms - 2, person) | {"globalVisitID": device},
+        event("PageEntered", visits[1], at_ms - 1) | {"globalVisitID": device},
+        event("PageEntered", visits[2], at_ms - 60_000) | {"globalVisitID": device},
+        event("PageExited", visits[2], at_ms - 59_000) | {"globalVisitID": device},
+    ]
+    assert (await http.post("/beacon", json=events)).status_code == 204
+
+    async def found(**query: Any) -> list[int]:
+        answer = await http.get("/api/v1/visitors", params=query)
+        return [visits.index(visitor["visitId"]) for visitor in answer.json()["visitors"]]
+
+    async def are_there() -> None:
+        assert await found(globalVisitId=device) == [1, 0]
+
+    await eventually(are_there)
+    assert await found(identityId=person) == [0]
+    assert await found(identityId=person, state=["ANONYMOUS", "RECOGNIZED"]) == []
+    assert await found(globalVisitId=device, state=["ANONYMOUS", "AUTHENTICATED"]) == [1, 0]
+    assert await found(globalVisitId=device, presence=["LEFT"]) == [2]
+    assert await found(globalVisitId=device, presence=["LEFT", "PRESENT"], site=["default", "other"]) == [1, 0, 2]
+    assert await found(globalVisitId=device, site="other") == []
+    assert await found(contactId="nobody") == []
 
 
 async def test_a_visit_is_explained(http: httpx.AsyncClient) -> None:
@@ -98,12 +134,92 @@ async def test_a_contact_is_stored_replaced_and_removed(http: httpx.AsyncClient)
     assert stored.status_code == 200, stored.text
     assert {key: stored.json()[key] for key in body} == body
     assert (await http.get(path)).json() == stored.json()
+    listed = {key: value for key, value in stored.json().items() if key != "pendingIdentityCount"}
+    for query in (
+        {"email": body["emailAddresses"][0].upper()},
+        {"name": "DAN cech", "email": body["emailAddresses"][0]},
+    ):
+        found = await http.get("/api/v1/contacts", params=query)
+        assert found.json() == {"contacts": [listed], "nextPageToken": None}
     assert (await http.put(path, json={"lastName": "Novák"})).json()["emailAddresses"] == []
     assert (await http.delete(path)).status_code == 204
     assert (await http.get(path)).status_code == 404
     refused = await http.put(path, json={"emailAddresses": ["not an address"]})
     assert (refused.status_code, refused.headers["Content-Type"]) == (400, "application/problem+json")
     assert refused.json()["detail"].startswith("emailAddresses")
+    refused = await http.get("/api/v1/contacts", params={"email": "ann", "phone": "1"})
+    rules = "email: must be an e-mail address; phone: must be a telephone number, with + and country code"
+    assert (refused.status_code, refused.json()["detail"]) == (400, rules)
+    refused = await http.get("/api/v1/contacts", params={"mail": "ann@example.com"})
+    rule = "is not a parameter of this operation; use email, phone, name, page_size, page_token"
+    assert (refused.status_code, refused.json()["detail"]) == (400, f"mail: {rule}")
+
+
+async def test_a_part_of_a_contact_is_changed_and_only_if_it_is_as_it_was_read(http: httpx.AsyncClient) -> None:
+    path = f"/api/v1/contacts/{uuid.uuid4()}"
+    assert (await http.patch(path, json={"title": "Dr."})).status_code == 404
+    made = await http.patch(path, params={"allow_missing": "true"}, json={"title": "Dr.", "firstName": "Ann"})
+    assert made.headers["etag"] == f'"{made.json()["etag"]}"'
+    etag, key = made.headers["etag"], str(uuid.uuid4())
+    patch = b'{"title": null, "phoneNumbers": ["+49301234567"]}'
+    headers = {"Content-Type": "application/merge-patch+json", "If-Match": etag, "Idempotency-Key": key}
+    changed = await http.patch(path, content=patch, headers=headers)
+    assert changed.json() == made.json() | {
+        "title": "",
+        "phoneNumbers": ["+49301234567"],
+        "etag": changed.json()["etag"],
+    }
+    assert (await http.patch(path, json={})).json() == changed.json() == (await http.get(path)).json()
+    assert (await http.patch(path, content=patch, headers=headers)).json() == changed.json()
+    other_key = headers | {"Idempotency-Key": str(uuid.uuid4())}
+    for late in (
+        await http.patch(path, content=patch, headers=other_key),
+        await http.put(path, json={}, headers={"If-Match": etag}),
+        await http.delete(path, headers={"If-Match": f"W/{etag}"}),
+    ):
+        assert late.status_code == 412
+    for body, headers, wrong in (
+        ({"name": "Ann"}, {}, "body"),
+        ({"phoneNumbers": ["+4930abc"]}, {}, "phoneNumbers[0]"),
+        ({}, {"If-Match": "0"}, "If-Match"),
+        ({}, {"If-Match": '"a", "b"'}, "If-Match"),
+        ({}, {"Idempotency-Key": "x"}, "Idempotency-Key"),
+    ):
+        refused = await http.patch(path, json=body, headers=headers)
+        assert (refused.status_code, refused.json()["detail"].partition(":")[0]) == (400, wrong), refused.text
+    assert (await http.delete(path, headers={"If-Match": changed.headers["etag"]})).status_code == 204
+
+
+async def test_a_contact_is_written_only_if_it_exists_or_only_if_it_does_not(http: httpx.AsyncClient) -> None:
+    path, known, new = f"/api/v1/contacts/{uuid.uuid4()}", {"If-Match": "*"}, {"If-None-Match": "*"}
+    assert (await http.put(path, json={}, headers=known)).status_code == 412
+    assert (await http.get(path)).status_code == 404
+    made = await http.put(path, json={"title": "Dr."}, headers=new)
+    assert (made.status_code, made.headers["etag"]) == (200, (await http.get(path)).headers["etag"])
+    for headers in (new, {"If-Match": '"other"'}, {"If-Match": '"*"'}, {"If-Match": '""'}):
+        assert (await http.put(path, json={}, headers=headers)).status_code == 412
+    assert (await http.get(path)).json() == made.json()
+    changed = await http.patch(path, json={"title": "Prof."}, headers=known)
+    assert (changed.status_code, changed.headers["etag"]) == (200, (await http.get(path)).headers["etag"])
+    refused = await http.put(path, json={}, headers={"If-None-Match": changed.headers["etag"]})
+    assert (refused.status_code, refused.json()["detail"].partition(":")[0]) == (400, "If-None-Match")
+    assert (await http.delete(path, headers=known)).status_code == 204
+    assert (await http.delete(path, headers=known)).status_code == 404
+
+
+async def test_a_batch_of_contacts_has_an_outcome_for_each(http: httpx.AsyncClient) -> None:
+    good, bad = str(uuid.uuid4()), str(uuid.uuid4())
+    contacts = [{"contactId": good, "lastName": "Lee"}, {"contactId": bad, "phoneNumbers": ["+4930abc"]}]
+    answer = await http.post("/api/v1/contacts:batch", json={"contacts": contacts})
+    first, second = answer.json()["outcomes"]
+    assert first == {
+        "result": "created",
+        "violations": [],
+        "etag": (await http.get(f"/api/v1/contacts/{good}")).json()["etag"],
+    }
+    assert (second["result"], second["violations"][0]["field"]) == ("invalid", "phoneNumbers[0]")
+    answer = await http.post("/api/v1/contacts:batchDelete", json={"contactIds": [good, bad]})
+    assert [one["result"] for one in answer.json()["outcomes"]] == ["deleted", "not_found"]
 
 
 async def test_a_person_is_linked_by_rule_and_by_hand_and_unlinked(http: httpx.AsyncClient) -> None:
@@ -189,8 +305,14 @@ async def test_an_erased_person_is_nowhere(http: httpx.AsyncClient) -> None:
         ("/contacts/nobody", 404),
         ("/contacts/nobody/person", 404),
         ("/visitors?state=anonymous", 400),
+        ("/visitors?state=ANONYMOUS&state=x", 400),
+        ("/visitors?presence=gone", 400),
+        ("/visitors?globalVisitId=x", 400),
         ("/visitors?page_size=0", 400),
         ("/visitors?page_token=x", 400),
+        ("/visitors?contactID=c-1001", 400),
+        ("/contacts/nobody?site=shop", 400),
+        ("/contacts?email=ann", 400),
         ("/nothing", 404),
     ],
 )

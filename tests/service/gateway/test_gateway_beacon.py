@@ -5,7 +5,7 @@ import base64
 import gzip
 import json
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -189,15 +189,13 @@ async def test_a_beacon_of_malformed_events_does_not_reach_the_collector(
     assert not scripted_collector.batches
 
 
-@pytest.mark.parametrize(
-    "error",
-    [RequestError.unavailable("the log does not answer", 6_100), RequestError.exhausted("the log is full", 6_100)],
-)
+@pytest.mark.parametrize("make_error", [RequestError.unavailable, RequestError.exhausted])
 async def test_a_collector_that_cannot_store_is_503_with_retry_after(
-    http: httpx.AsyncClient, scripted_collector: ScriptedCollector, error: RequestError
+    http: httpx.AsyncClient, scripted_collector: ScriptedCollector, make_error: Callable[[str, int], RequestError]
 ) -> None:
     async def refuse(_batch: EventBatch) -> collector.CollectResponse:
-        raise error
+        # Made here: pytest keeps parameters, and the traceback of an error that was raised keeps the gRPC server.
+        raise make_error("the log cannot store", 6_100)
 
     scripted_collector.answer = refuse
     answer = await http.post("/beacon", json=page())
@@ -261,13 +259,7 @@ async def test_waiting_beacons_share_a_batch_and_each_gets_its_own_response(
 
 
 async def test_a_full_queue_refuses_beacons_and_recovers(scripted_collector: ScriptedCollector) -> None:
-    may_go_on = asyncio.Event()
-
-    async def wait(batch: EventBatch) -> collector.CollectResponse:
-        await may_go_on.wait()
-        return collector.CollectResponse(stored_count=len(batch.events))
-
-    scripted_collector.answer = wait
+    may_go_on = scripted_collector.hold()
     settings = {"max_batches_in_flight": 1, "max_queued_events": 1_000, "large_body_bytes": 1024 * 1024}
     async with running_gateway(COLLECTOR_TARGET=scripted_collector.target, **settings) as http:
         held = [asyncio.create_task(http.post("/beacon", json=page()))]
@@ -403,13 +395,7 @@ async def test_an_endless_body_times_out(scripted_collector: ScriptedCollector) 
 async def test_an_event_is_stored_when_its_client_disconnects(
     http: httpx.AsyncClient, scripted_collector: ScriptedCollector
 ) -> None:
-    may_go_on = asyncio.Event()
-
-    async def wait(batch: EventBatch) -> collector.CollectResponse:
-        await may_go_on.wait()
-        return collector.CollectResponse(stored_count=len(batch.events))
-
-    scripted_collector.answer = wait
+    may_go_on = scripted_collector.hold()
     first = asyncio.create_task(http.post("/beacon", json=page()))
     await eventually(lambda: len(scripted_collector.batches) == 1)
     event_id, body = new_id(), b""

@@ -6,7 +6,6 @@ import re
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any
 
 import httpx
 import pytest
@@ -125,12 +124,7 @@ async def test_malformed_requests_are_refused(http: httpx.AsyncClient) -> None:
 async def test_garbage_behind_a_request_is_no_answer_to_it(
     http: httpx.AsyncClient, scripted_collector: ScriptedCollector
 ) -> None:
-    may_go_on = asyncio.Event()
-
-    async def wait(_batch: Any) -> Any:
-        await may_go_on.wait()
-
-    scripted_collector.answer = wait
+    may_go_on = scripted_collector.hold()
     beacon = post("/beacon", b"Content-Length: 2", body=b"{}")
     assert await exchange(http, beacon + b"garbage\r\n\r\n") == []
     may_go_on.set()
@@ -297,3 +291,16 @@ async def test_a_fast_client_may_keep_its_connection_open() -> None:
                 head = await reader.readuntil(b"\r\n\r\n")
                 await reader.readexactly(int(re.findall(rb"content-length: (\d+)", head)[0]))
         assert statuses(head) == [200]
+
+
+async def test_a_connection_without_requests_is_closed_later_than_a_slow_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("footfall_gateway.server._KEEP_ALIVE_S", 4 * SLOW_MS / 1000)
+    async with running_gateway(client_timeout_ms=SLOW_MS) as http, connected(http) as (reader, writer):
+        loop = asyncio.get_running_loop()
+        writer.write(HIDDEN)
+        async with asyncio.timeout(IN_TIME_S):
+            head = await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(int(re.findall(rb"content-length: (\d+)", head)[0]))
+            answered = loop.time()
+            assert await reader.read() == b""
+        assert loop.time() - answered >= 4 * SLOW_MS / 1000

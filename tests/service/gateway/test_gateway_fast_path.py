@@ -2,17 +2,23 @@
 
 import asyncio
 import json
+import logging
+import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
+import uvloop
 from footfall.collector.v1 import collector_service_pb2 as collector
 from footfall.event.v1.event_pb2 import EventBatch
-from footfall_gateway.beacons.connection import MAX_URL_BYTES
+from footfall_gateway.beacons.connection import MAX_URL_BYTES, BoundedConnection
+from footfall_gateway.beacons.intake import Intake
 from footfall_servicekit.errors import RequestError
+from structlog.testing import capture_logs
 
 from tests.service.gateway.conftest import ScriptedCollector, running_gateway
+from tests.tools.eventually import eventually
 from tests.tools.visits import event, now_ms
 
 VISIT = "d23f0824-128b-4f33-8c5c-7fd0a6a3a450"
@@ -142,6 +148,45 @@ async def test_a_collector_that_fails_is_a_503(connection: Connection, scripted_
     assert "retry-after: 5" in headers
 
 
+async def test_a_fault_of_the_gateway_is_a_500_and_the_connection_closes(
+    connection: Connection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Intake, "outcome", None)
+    reader, writer = connection
+    with capture_logs() as lines:
+        writer.write(post(page()))
+        status, *headers = await head(reader)
+        assert status.endswith("500 internal server error")
+        assert "connection: close" in headers
+        assert await reader.read() == b"Internal Server Error"
+    assert [line["event"] for line in lines if line["log_level"] == "error"] == ["request failed"]
+    assert not [record for record in caplog.records if record.name == "asyncio"], "the event loop would name the events"
+
+
+async def test_a_client_that_does_not_read_gets_its_response_when_it_reads_on(
+    http: httpx.AsyncClient, scripted_collector: ScriptedCollector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[BoundedConnection] = []
+    connect = BoundedConnection.connection_made
+
+    def note(connection: BoundedConnection, transport: Any) -> None:
+        made.append(connection)
+        connect(connection, transport)
+
+    monkeypatch.setattr(BoundedConnection, "connection_made", note)
+    reader, writer = await asyncio.open_connection(http.base_url.host, http.base_url.port)
+    writer.write(post(page()))
+    await head(reader)
+    made[0].pause_writing()  # as its transport does when much is unread
+    writer.write(post(page()) + post(page()))
+    await eventually(lambda: len(scripted_collector.batches) == 2)
+    made[0].resume_writing()
+    assert [(await head(reader))[0] for _ in range(2)] == ["http/1.1 204 no content"] * 2
+    writer.close()
+    await writer.wait_closed()
+    assert len(scripted_collector.batches) == 3
+
+
 async def test_a_beacon_in_two_chunks_is_stored(connection: Connection) -> None:
     reader, writer = connection
     request = post(page())
@@ -155,20 +200,29 @@ async def test_a_beacon_in_two_chunks_is_stored(connection: Connection) -> None:
 async def test_a_beacon_is_stored_when_its_client_disconnects(
     http: httpx.AsyncClient, scripted_collector: ScriptedCollector
 ) -> None:
-    has_come, may_go_on = asyncio.Event(), asyncio.Event()
-
-    async def wait(batch: EventBatch) -> collector.CollectResponse:
-        has_come.set()
-        await may_go_on.wait()
-        return collector.CollectResponse(stored_count=len(batch.events))
-
-    scripted_collector.answer = wait
+    may_go_on = scripted_collector.hold()
     _, writer = await asyncio.open_connection(http.base_url.host, http.base_url.port)
     writer.write(post(page()))
-    await asyncio.wait_for(has_come.wait(), 30)
+    await eventually(lambda: len(scripted_collector.batches) == 1)
     writer.transport.abort()
     may_go_on.set()
     assert (await http.post("/beacon", json=page())).status_code == 204
+
+
+@pytest.mark.parametrize("header", ["", "Expect: 100-continue\r\n"])
+def test_a_connection_that_is_refused_with_two_requests_unanswered_logs_no_error(
+    header: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def send(silent_collector: str) -> None:
+        async with running_gateway(COLLECTOR_TARGET=silent_collector, collect_timeout_ms=300) as http:
+            reader, writer = await asyncio.open_connection(http.base_url.host, http.base_url.port)
+            writer.write(post(page(), headers=header) + b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" + b"?\r\n\r\n")
+            await reader.read()
+            writer.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        uvloop.run(send(f"127.0.0.1:{silent.getsockname()[1]}"))  # as gateways do: its closed connections raise errors
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 async def test_behind_a_trusted_proxy_the_address_is_that_of_the_client(scripted_collector: ScriptedCollector) -> None:

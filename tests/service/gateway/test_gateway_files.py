@@ -98,10 +98,21 @@ async def test_head_has_the_headers_and_no_body_and_other_methods_are_refused(ht
     assert (refused.status_code, refused.headers["Allow"]) == (405, "GET, HEAD")
 
 
-@pytest.mark.parametrize("path", ["/demo/../settings.py", "/demo/%2e%2e/shop.js", "/demo/nothing", "/%00"])
+@pytest.mark.parametrize(
+    "path",
+    ["/demo/../settings.py", "/demo/%2e%2e/shop.js", "/demo/nothing", "/console/nothing.js", "/consoles/x", "/%00"],
+)
 async def test_nothing_else_is_served(http: httpx.AsyncClient, path: str) -> None:
     answer = await http.get(httpx.URL(str(http.base_url), raw_path=path.encode()))
     assert answer.status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/console/live?site=a", "/console/visit/x", "/console/person/a%2Fb.c", "/console/x"])
+async def test_an_address_of_a_view_is_the_page_of_the_console(http: httpx.AsyncClient, path: str) -> None:
+    page = await http.get("/console/")
+    view = await http.get(httpx.URL(str(http.base_url), raw_path=path.encode()))
+    assert (view.status_code, view.content) == (200, page.content)
+    assert view.headers["Content-Security-Policy"] == page.headers["Content-Security-Policy"]
 
 
 async def test_every_page_refuses_frames_inline_scripts_and_other_hosts(http: httpx.AsyncClient) -> None:

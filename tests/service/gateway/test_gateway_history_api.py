@@ -9,10 +9,13 @@ from urllib.parse import quote
 
 import httpx
 import pytest
+from footfall.event.v1.event_pb2 import ASSURANCE_CLAIMED, TRANSITION_KIND_SIGN_IN, Event
+from footfall.identity.v1.identity_service_pb2 import ImportedVisit, ImportIdentitiesRequest
+from footfall.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
 from footfall_timeline import page_id, session_id, user_agent_id
 
 from tests.tools.eventually import eventually
-from tests.tools.suite import Suite
+from tests.tools.suite import MUTUAL_TLS, Suite
 from tests.tools.visits import new_id, now_ms
 
 UNKNOWN = "00000000-0000-4000-8000-000000000000"
@@ -423,3 +426,23 @@ def filled(path: str, story: Story) -> str:
         second4=story.started + 4000,
         unknown=UNKNOWN,
     )
+
+
+@pytest.mark.skipif(MUTUAL_TLS, reason="only history may import identities")
+async def test_collections_of_an_identity_without_visits_are_empty(suite: Suite, http: httpx.AsyncClient) -> None:
+    person = f"imported/{uuid.uuid4()}"
+    sign_in = Event(
+        event_id=str(uuid.uuid4()),
+        event_name="SignIn",
+        visit_id=str(uuid.uuid4()),
+        event_time_ms=now_ms(),
+        transition=TRANSITION_KIND_SIGN_IN,
+        identity_id=person,
+        assurance=ASSURANCE_CLAIMED,
+    )
+    visit = ImportedVisit(visit_id=sign_in.visit_id, revision=1, identity_ids=[person])
+    async with suite.channel("identity") as channel:
+        await IdentityServiceStub(channel).ImportIdentities(ImportIdentitiesRequest(events=[sign_in], visits=[visit]))
+    for name in ("visits", "pages", "sessions", "events"):
+        assert (await http.get(f"/server/data/identities/{quote(person, safe='')}/{name}")).status_code == 204
+        assert (await http.get(f"/server/data/identities/{uuid.uuid4()}/{name}")).status_code == 404

@@ -39,8 +39,9 @@ async def test_readiness_depends_on_the_services_that_are_available(
         assert await readiness(http) == expected
         page = await http.post("/beacon", json=event("PageEntered", new_id(), now_ms()))
         assert page.status_code == (204 if takes_beacons else 503)
-        services = (await http.get("/readyz")).json()["services"]
-    assert services == {name: name not in unavailable for name in ("collector", "identity", "history")}
+        body = (await http.get("/readyz")).json()
+    assert body["services"] == {name: name not in unavailable for name in ("collector", "identity", "history")}
+    assert body["reasons"] == dict.fromkeys(unavailable, "it does not answer (UNAVAILABLE)")
 
 
 async def test_a_stopping_gateway_is_not_ready_but_serves_requests(suite: Suite) -> None:
@@ -53,6 +54,7 @@ async def test_a_stopping_gateway_is_not_ready_but_serves_requests(suite: Suite)
 
         async def is_unready() -> None:
             assert await readiness(http) == [503, 503, 503]
+            assert (await http.get("/readyz")).json()["reasons"] == {"gateway": "it stops"}
 
         await eventually(is_unready)
         assert (await http.post("/beacon", json=event("PageEntered", new_id(), now_ms()))).status_code == 204

@@ -19,8 +19,12 @@ from footfall_history.event_streams import EventStreams
 from footfall_history.identity_client import IdentityClient
 from footfall_history.ingest.attribution import Attributor, EffortLimit
 from footfall_history.ingest.consumer import LogConsumer
+from footfall_history.ingest.interactions import InteractionWriter
 from footfall_history.ingest.slow_visits import SlowVisits
+from footfall_history.queries.customer_context import CustomerContexts
 from footfall_history.queries.export import Exporter
+from footfall_history.queries.interactions import InteractionReader
+from footfall_history.queries.live_visits import LiveVisits
 from footfall_history.queries.reader import Reader
 from footfall_history.service import HistoryService
 from footfall_history.settings import HistorySettings
@@ -28,7 +32,6 @@ from footfall_history.storage.preview import Preview
 from footfall_history.storage.store import Store
 from footfall_history.storage.tombstones import Tombstones
 from footfall_servicekit.server import Server
-from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import monitoring
 
 from tests.tools.ports import free_ports
@@ -44,11 +47,15 @@ class Listener(monitoring.CommandListener):
     def __init__(self) -> None:
         self.commands: list[Any] = []
         self.answered = 0
+        self.indexes_made: list[int] = []
+        """For each `createIndexes`, how many indexes it has made, without those of other clients."""
 
     def started(self, event: monitoring.CommandStartedEvent) -> None:
         self.commands.append(event.command)
 
     def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
+        if event.command_name == "createIndexes":
+            self.indexes_made.append(event.reply["numIndexesAfter"] - event.reply["numIndexesBefore"])
         cursor: Any = event.reply.get("cursor", {})
         self.answered += sum(len(cursor.get(batch, [])) for batch in ("firstBatch", "nextBatch"))
 
@@ -64,10 +71,7 @@ def listener() -> Listener:
 @pytest.fixture
 async def store(mongo_url: str, mongo_database: str, listener: Listener) -> AsyncIterator[Store]:
     """Events and visits in a database of this test."""
-    client: AsyncIOMotorClient[Any] = AsyncIOMotorClient(
-        mongo_url, serverSelectionTimeoutMS=2_000, event_listeners=[listener]
-    )
-    store = Store(client, mongo_database)
+    store = Store.open(mongo_url, mongo_database, 20_000, [listener])
     await store.prepare()
     yield store
     await store.close()
@@ -119,11 +123,27 @@ def slow(log: EventLog) -> SlowVisits:
 
 @pytest.fixture
 def consumer_with(
-    dead_letters: DeadLetterQueue, attributor: Attributor, eraser: Eraser, slow: SlowVisits, store: Store
+    dead_letters: DeadLetterQueue,
+    attributor: Attributor,
+    eraser: Eraser,
+    slow: SlowVisits,
+    *,
+    store: Store,
+    tombstones: Tombstones,
 ) -> Callable[..., LogConsumer]:
     """Creates consumers of that log; keywords replace parts and settings. A few transitions make a visit slow."""
+
+    async def never(_number: int) -> str:
+        return ""
+
     parts: dict[str, Any] = {"dead_letters": dead_letters, "attributor": attributor, "eraser": eraser, "slow": slow}
-    settings: dict[str, Any] = {"effort_limit": EffortLimit(5, 20), "attempts": 2, "check_store": store.journal}
+    parts["interactions"] = InteractionWriter(store, tombstones)
+    settings: dict[str, Any] = {
+        "effort_limit": EffortLimit(5, 20),
+        "attempts": 2,
+        "check_store": store.journal,
+        "read_again_until": never,
+    }
 
     def consumer(**more: Any) -> LogConsumer:
         return LogConsumer(**parts | settings | more)
@@ -147,8 +167,25 @@ async def stub(
     stopping = asyncio.Event()
     event_streams = EventStreams(log, preview, stopping, max_streams=4, site_groups=SiteGroups())
     reader = Reader(store, IDLE_MS)
-    exporter = Exporter(store, reader, tombstones, dead_letters, preview)
-    service = HistoryService(store, reader, identities, event_streams, eraser, dead_letters, exporter, SiteGroups())
+    interactions = InteractionReader(store, tombstones, identities, max_visits=100, phone_region="DE")
+    exporter = Exporter(store, reader, tombstones, dead_letters, preview, interactions=interactions)
+    live_visits = LiveVisits(store, log.partitions, IDLE_MS)
+    contexts = CustomerContexts(
+        store, reader, identities, interactions, SiteGroups(), timeout_ms=2_000, idle_ms=IDLE_MS
+    )
+    service = HistoryService(
+        store,
+        reader,
+        identities,
+        event_streams,
+        eraser,
+        dead_letters,
+        exporter,
+        live_visits,
+        SiteGroups(),
+        contexts,
+        interactions,
+    )
     add = partial(history_grpc.add_HistoryServiceServicer_to_server, service)
     server = Server(HistorySettings(port=0, drain_delay_ms=0, never_erase=True), {SERVICE_NAME: add}, stopping=stopping)
     port = await server.start()

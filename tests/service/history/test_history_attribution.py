@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from footfall.event.v1.event_pb2 import EventBatch
+from footfall.event.v1.event_pb2 import STAFF_REASON_SITE, EventBatch
 from footfall_history.ingest.attribution import Attributor
 from footfall_history.storage.store import TRANSIENT_STORE_ERRORS, Reattribution, Store
 from footfall_history.storage.tombstones import Tombstones
@@ -105,6 +105,9 @@ async def test_every_attribution_equals_that_of_the_events_in_order(store: Store
 async def play_round(store: Store, chance: random.Random) -> None:
     """Store a few visits by several concurrent consumers, and compare."""
     visits = [random_visit(chance) for _ in range(VISITS)]
+    for visit in visits:
+        for one in chance.sample(visit, chance.choice([0, 1, 2])):
+            one["staffReason"] = STAFF_REASON_SITE
     log = [entry(beacon) for visit in visits for beacon in scattered(visit, chance)]
     chance.shuffle(log)
     unacknowledged, most = set(range(len(log))), chance.choice([2, 5, 1_000])
@@ -131,6 +134,7 @@ async def assert_attributed_right(store: Store, events: list[Event], most: int =
     assert len(stored) == len(events)
     [visit] = await store.read_visits([visit_id])
     assert (len(visit["timeline"]), visit.get("truncated", False)) == (min(most, len(timeline)), len(timeline) > most)
+    assert visit.get("staff", False) == any("staffReason" in one for one in events)
     assert visit["start_key"] == order_key(min(event["timestamp"] for event in events), visit_id)
 
 

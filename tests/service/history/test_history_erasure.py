@@ -12,7 +12,7 @@ import pytest
 from footfall.event.v1.event_pb2 import Erasure, EventBatch
 from footfall.history.v1 import history_service_pb2 as pb
 from footfall_history.dead_letters.queue import DeadLetterQueue
-from footfall_history.erasure.eraser import Eraser
+from footfall_history.erasure.eraser import ErasedCounts, Eraser
 from footfall_history.ingest.attribution import Attributor
 from footfall_history.storage.arrivals import Unstorable
 from footfall_history.storage.preview import Preview
@@ -161,7 +161,7 @@ async def test_anonymous_events_can_be_kept_by_a_setting(
     attributor = Attributor(store, keeping, max_transitions=1_000)
     await attributor.store([story.entry()])
     eraser = Eraser(store, keeping, dead_letters, Preview(keeping, max_transitions=1_000))
-    assert await eraser.erase(person, erasure_of(person)) == (1, 5)
+    assert await eraser.erase(person, erasure_of(person)) == ErasedCounts(visits=1, events=5)
     await attributor.store([entry([event("Late", story.visit_id, story.at_ms + 10)])])
     left = await store.events.find({"erased": {"$ne": True}}).sort("order_key").to_list(None)
     assert [document["event_name"] for document in left] == ["VisitStarted", "PageEntered", "Late"]

@@ -1,5 +1,6 @@
 """History's commands to MongoDB: their number does not grow with the items, and none scans a collection."""
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -9,17 +10,20 @@ import pytest
 from footfall.history.v1 import history_service_pb2 as pb
 from footfall_eventlog.site_groups import SiteGroups
 from footfall_history.dead_letters.queue import DeadLetterQueue
+from footfall_history.identity_client import IdentityClient
 from footfall_history.ingest import last_keys
 from footfall_history.ingest.attribution import Attributor, EffortLimit
 from footfall_history.queries import filters
 from footfall_history.queries.export import Exporter
 from footfall_history.queries.filters import Window
+from footfall_history.queries.interactions import InteractionReader, Person
 from footfall_history.queries.reader import Reader
 from footfall_history.queries.related import EVENT, IDENTITY, PAGE, SESSION, VISIT, RelatedItems
 from footfall_history.storage.indexes import INDEXES
 from footfall_history.storage.preview import Preview
 from footfall_history.storage.store import Store
 from footfall_history.storage.tombstones import Tombstones
+from footfall_servicekit.indexes import Indexes, IndexMissingError
 from footfall_timeline import normalize_uuid, order_key, session_id
 
 from tests.service.history.conftest import ERASURE_KEY, IDLE_MS, Listener
@@ -29,6 +33,9 @@ from tests.tools.visits import event, now_ms
 
 PERSON = "dana@shop.example"
 SCOPE = pb.Scope(site="default", age_seconds=3600)
+
+NO_CALL: Any = None
+"""In place of the call that a query serves: these ask no other service."""
 
 USUAL = EffortLimit(transitions=50, reattributions=1_000)
 """The limit of the log's consumer. Without a limit, events are stored 100 per command."""
@@ -42,9 +49,9 @@ class Watched:
         self.reader = Reader(store, IDLE_MS)
         tombstones = Tombstones(store, ERASURE_KEY)
         self.attributor = Attributor(store, tombstones, max_transitions=1_000)
-        self.exporter = Exporter(
-            store, self.reader, tombstones, dead_letters, Preview(tombstones, max_transitions=1_000)
-        )
+        preview = Preview(tombstones, max_transitions=1_000)
+        self.interactions = InteractionReader(store, tombstones, IdentityClient("127.0.0.1:1", 100), max_visits=100)
+        self.exporter = Exporter(store, self.reader, tombstones, dead_letters, preview, interactions=self.interactions)
         self.stories: list[Story] = []
         self.listener = listener
 
@@ -73,7 +80,7 @@ class Watched:
 
 
 @pytest.fixture
-def watched(store: Store, dead_letters: DeadLetterQueue, listener: Listener) -> Watched:
+async def watched(store: Store, dead_letters: DeadLetterQueue, listener: Listener) -> Watched:
     return Watched(store, dead_letters, listener)
 
 
@@ -116,7 +123,7 @@ QUESTIONS: dict[str, Ask] = {
     "visits of a site": lambda watched: visits_by(watched, scope=SCOPE),
     "visits": visits_by,
     "session": lambda watched: watched.reader.session(watched.stories[0].session_id),
-    "sessions of an identity": lambda watched: watched.reader.sessions({"identities": PERSON}, PERSON, SESSIONS),
+    "sessions of an identity": lambda watched: watched.reader.sessions({"identities": PERSON}, [PERSON], SESSIONS),
     "event": lambda watched: watched.reader.event(watched.stories[0].event_id(0)),
     "event of a visit": lambda watched: watched.reader.event(
         watched.stories[0].event_id(0), [watched.stories[0].visit_id]
@@ -143,6 +150,18 @@ QUESTIONS: dict[str, Ask] = {
         watched.related(PAGE, [story.loans for story in watched.stories], EVENT).items()
     ),
     "export": lambda watched: all_of(watched.exporter.export(PERSON)),
+    "interactions of a person": lambda watched: watched.interactions.of_person(
+        Person([PERSON, "erik"], ["c-1"], ["+4930123456"]), Window("", "", 50, newest_first=True), ["default"]
+    ),
+    "interactions of an agent": lambda watched: watched.interactions.page(
+        pb.ListInteractionsRequest(agent="anna", sites=["default"]), Window("", "", 50), NO_CALL
+    ),
+    "interactions of sites": lambda watched: watched.interactions.page(
+        pb.ListInteractionsRequest(sites=["default"]), Window("", "", 50), NO_CALL
+    ),
+    "interactions": lambda watched: watched.interactions.page(
+        pb.ListInteractionsRequest(), Window("", "", 50), NO_CALL
+    ),
     "sweep": lambda watched: watched.store.remove_before(now_ms() - MINUTE_MS // 2),
 }
 
@@ -163,6 +182,23 @@ async def test_no_query_needs_more_commands_for_more_items_or_scans_a_collection
     # With fifteen visits instead of three. The number of ranges depends a little on the distance between events.
     assert counts[0] >= 1
     assert counts[1] <= counts[0] + 2
+
+
+async def test_without_indexes_only_filters_on_ids_reach_the_store(watched: Watched) -> None:
+    await watched.grow(2)
+    watched.store.indexes = Indexes(INDEXES)
+    building = asyncio.create_task(watched.store.indexes.make(lambda _: asyncio.Event().wait()))
+    await asyncio.sleep(0)  # until it has begun
+    refused = set()
+    with watched.commands() as commands:
+        for name, ask in QUESTIONS.items():
+            try:
+                await ask(watched)
+            except IndexMissingError:
+                refused.add(name)
+    building.cancel()
+    assert QUESTIONS.keys() - refused == {"event of a visit"}
+    assert {next(iter(where)) for command in commands for where in filters_of(command)} == {"_id"}
 
 
 async def test_storing_takes_as_many_commands_for_many_visits_as_for_few(
@@ -223,7 +259,7 @@ async def stay(watched: Watched, events: int) -> Stay:
 
 async def explain_visit(reader: Reader, stay: Stay) -> None:
     _, visit = await reader.visit(stay.visit_id) or pytest.fail("is not known")
-    assert await reader.explanations(visit, visit.visit_state.steps)
+    assert (await reader.explanations(visit, Window("", "", 1_000))).items
 
 
 ABOUT_A_STAY: dict[str, Callable[[Reader, Stay, Window], Awaitable[Any]]] = {
@@ -244,10 +280,16 @@ async def test_a_long_visit_needs_no_more_reads_than_a_short_one(watched: Watche
     stays = [await stay(watched, 100), await stay(watched, 5_000)]
     for name, ask in ABOUT_A_STAY.items():
         for of in stays:
-            for from_key in ("", of.middle_key):
+            for window in (
+                Window("", "", PAGE_SIZE),
+                Window(of.middle_key, "", PAGE_SIZE),
+                Window("", "", PAGE_SIZE, newest_first=True),
+                Window("", of.middle_key, PAGE_SIZE, newest_first=True),
+            ):
                 watched.listener.answered = 0
                 with watched.commands() as commands:
-                    await ask(watched.reader, of, Window(from_key, "", PAGE_SIZE))
+                    await ask(watched.reader, of, window)
+                assert len(commands) <= 12, name
                 looked_at = sum([await looked_at_by(watched.store, command) for command in commands])
                 assert watched.listener.answered <= 6 * PAGE_SIZE, name
                 assert looked_at <= 15 * PAGE_SIZE, name
@@ -278,27 +320,31 @@ async def assert_indexed(store: Store, command: Any) -> None:
     """Assert that an index serves every filter of a command."""
     verb = next(iter(command))
     collection = command[verb]
-    if collection not in INDEXES:
+    if collection not in {index.collection for index in INDEXES.values()}:
         assert collection in {"history_marks", "history_tombstones"}  # asked for by _id
         return
-    match verb:
-        case "find":
-            filters = [command["filter"]]
-        case "aggregate":
-            filters = [command["pipeline"][0]["$match"]]
-        case "update":
-            filters = [update["q"] for update in command["updates"]]
-        case "delete":
-            filters = [delete["q"] for delete in command["deletes"]]
-        case _:
-            assert verb == "insert"
-            return
-    for where in filters:
+    for where in filters_of(command):
         plan = await explain(store, collection, where)
         if plan["serverInfo"]["host"] == "secantus":
             # It uses an index for a whole filter, but explains only the part that bounds the index.
             plan = await explain(store, collection, bounding_part(collection, where))
         assert "COLLSCAN" not in str(plan["queryPlanner"]["winningPlan"]), where
+
+
+def filters_of(command: Any) -> list[Any]:
+    """The filters of a command on documents; none of an insert."""
+    match next(iter(command)):
+        case "find":
+            return [command["filter"]]
+        case "aggregate":
+            return [command["pipeline"][0]["$match"]]
+        case "update":
+            return [update["q"] for update in command["updates"]]
+        case "delete":
+            return [delete["q"] for delete in command["deletes"]]
+        case verb:
+            assert verb == "insert"
+            return []
 
 
 async def explain(store: Store, collection: str, where: Any) -> Any:
@@ -309,9 +355,9 @@ async def explain(store: Store, collection: str, where: Any) -> Any:
 def bounding_part(collection: str, where: Any) -> dict[str, Any]:
     """The conditions on the first fields of the best index, up to the first condition that is no equality."""
     best: dict[str, Any] = {"_id": where["_id"]} if "_id" in where else {}
-    for keys, _ in INDEXES[collection]:
+    for index in (each for each in INDEXES.values() if each.collection == collection):
         part: dict[str, Any] = {}
-        for field, _direction in keys:
+        for field in index.fields:
             if field not in where:
                 break
             part[field] = where[field]

@@ -97,6 +97,7 @@ async def test_entries_of_a_dead_consumer_are_taken_over(running_history: Runnin
         await eventually(lambda: has_events(stub, story.visit_id, 7))
 
 
+@pytest.mark.long
 async def test_readiness_follows_each_store(
     running_history: Running, redis: Any, redis_database_url: str, mongo_url: str
 ) -> None:

@@ -14,6 +14,7 @@ from footfall_history.ingest.attribution import Attributor
 from footfall_history.storage.store import Store
 from footfall_servicekit.errors import details_of
 from footfall_timeline import order_key
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from tests.tools.batches import CHROME
 from tests.tools.history import entry
@@ -38,7 +39,7 @@ async def test_a_visit_has_its_times_state_and_identity(stub: Any, dana: Story) 
     assert (visit.visit_id, visit.global_visit_id, visit.site) == (dana.visit_id, dana.device, "default")
     assert visit.start_time.ToMilliseconds() == dana.at_ms
     assert visit.last_event_time.ToMilliseconds() == dana.at_ms + 5_000
-    assert (visit.user_agent, visit.revision, visit.ended) == (CHROME, 1, False)
+    assert (visit.user_agent, visit.revision, visit.ended, visit.staff) == (CHROME, 1, False, False)
     assert (visit.state, visit.identity_id) == (visitor_pb2.VISITOR_STATE_RECOGNIZED, dana.person)
     assert visit.active_session_id == ""
 
@@ -269,6 +270,11 @@ async def test_a_visit_is_explained_step_by_step(stub: Any, dana: Story) -> None
         ("ListEvents", pb.ListEventsRequest(identity_id="x", start=pb.Position(time_ms=10**13)), "start.time_ms"),
         ("ListEvents", pb.ListEventsRequest(identity_id="x", scope=pb.Scope(age_seconds=-1)), "scope.age_seconds"),
         ("ListVisits", pb.ListVisitsRequest(global_visit_id="x"), "global_visit_id"),
+        ("ListVisits", pb.ListVisitsRequest(order_by="start_time asc"), "order_by"),
+        ("ListVisits", pb.ListVisitsRequest(contact_id="x" * 257), "contact_id"),
+        ("ListPages", pb.ListPagesRequest(identity_id="x", order_by="url desc"), "order_by"),
+        ("ListSessions", pb.ListSessionsRequest(identity_id="x", order_by="start_time, id"), "order_by"),
+        ("ListEvents", pb.ListEventsRequest(identity_id="x", order_by="start_time desc"), "order_by"),
     ],
 )
 async def test_a_bad_request_names_the_field(stub: Any, method: str, request_: Any, field: str) -> None:
@@ -288,7 +294,43 @@ async def test_unknown_resources_are_not_found(stub: Any, resource: str) -> None
     assert (details.code, details.resource_type) == (grpc.StatusCode.NOT_FOUND, resource)
 
 
-async def test_lists_of_unknown_parents_are_empty(stub: Any) -> None:
-    for parent in ("visit_id", "identity_id", "session_id", "page_id"):
-        request: dict[str, Any] = {parent: str(uuid.uuid4())}
-        assert names(await stub.ListEvents(pb.ListEventsRequest(**request))) == []
+@pytest.mark.parametrize("parent", ["visit", "identity", "session", "page"])
+async def test_a_parent_that_is_not_known_is_not_found_and_one_without_what_is_asked_for_is_empty(
+    stub: Any, dana: Story, parent: str
+) -> None:
+    field = f"{parent}_id"
+    known = {"visit": dana.visit_id, "identity": dana.person, "session": dana.session_id, "page": dana.loans}[parent]
+    nothing, elsewhere = pb.Scope(end_time=Timestamp(seconds=1)), ["another site"]
+    for kind in ("Events", "Pages", "Sessions"):
+        request_type = getattr(pb, f"List{kind}Request")
+        if field in [one.name for one in request_type.DESCRIPTOR.oneofs_by_name["parent"].fields]:
+            method = getattr(stub, f"List{kind}")
+            found = await method(request_type(**{field: known}, scope=nothing))
+            assert found == type(found)(other_names_unavailable=parent == "identity")
+            unknown = {field: str(uuid.uuid4())}
+            for request in (request_type(**unknown), request_type(**{field: known}, sites=elsewhere)):
+                with pytest.raises(grpc.aio.AioRpcError) as raised:
+                    await method(request)
+                details = details_of(raised.value)
+                if parent == "identity":  # by another name it may be known, which identity does not say
+                    assert (details.code, details.reason) == (grpc.StatusCode.UNAVAILABLE, "DEPENDENCY_UNAVAILABLE")
+                else:
+                    assert (details.code, details.resource_type) == (grpc.StatusCode.NOT_FOUND, parent.capitalize())
+
+
+async def test_a_list_of_a_contact_is_not_empty_but_fails_while_identity_is_unavailable(stub: Any) -> None:
+    for method in ("ListVisits", "ListSessions", "ListPages", "ListEvents"):
+        request = getattr(pb, f"{method}Request")(contact_id="dana")
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await getattr(stub, method)(request)
+        details = details_of(raised.value)
+        assert (details.code, details.reason) == (grpc.StatusCode.UNAVAILABLE, "DEPENDENCY_UNAVAILABLE")
+
+
+async def test_without_identity_what_other_names_did_is_missing_and_the_answer_says_so(stub: Any, dana: Story) -> None:
+    for name in ("ListVisits", "ListPages", "ListSessions", "ListEvents", "ListInteractions"):
+        request, call = getattr(pb, f"{name}Request"), getattr(stub, name)
+        assert (await call(request(identity_id=dana.person))).other_names_unavailable, name
+        if name != "ListVisits":
+            of_visit = await call(request(visit_id=dana.visit_id))
+            assert not of_visit.other_names_unavailable, name

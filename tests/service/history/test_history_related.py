@@ -41,7 +41,13 @@ async def related(stub: Any, **request: Any) -> dict[tuple[str, str], list[Any]]
 async def listed(stub: Any, kind: Any, field: str, parent: str) -> list[Any]:
     name = NAMES[kind].capitalize()
     request = getattr(pb, f"List{name}sRequest")(**{field: parent})
-    return list(getattr(await getattr(stub, f"List{name}s")(request), f"{NAMES[kind]}s"))
+    try:
+        return list(getattr(await getattr(stub, f"List{name}s")(request), f"{NAMES[kind]}s"))
+    except grpc.aio.AioRpcError as error:
+        # Of an unknown identity, identity could have known another name: here it does not answer.
+        if error.code() in {grpc.StatusCode.NOT_FOUND, grpc.StatusCode.UNAVAILABLE}:
+            return []
+        raise
 
 
 def parents(stories: list[Story]) -> dict[Any, tuple[str, list[str]]]:

@@ -4,6 +4,7 @@ from footfall_eventlog.settings import DAY_MS
 from footfall_history.ingest.attribution import Attributor
 from footfall_history.retention import sweep
 from footfall_history.storage.store import Store
+from footfall_history.storage.tombstones import Tombstones
 
 from tests.tools.history import entry
 from tests.tools.stories import Story
@@ -47,3 +48,19 @@ async def test_late_events_of_an_expired_visit_begin_it_again(store: Store, attr
     assert list(visit["timeline"]) == [story.event_id(2)]
     events = store.events.find({"visit_id": story.visit_id, "event_name": "PageExited"})
     assert [found["identity_id"] async for found in events] == ["ann"]
+
+
+async def test_a_visit_that_another_process_began_again_is_not_the_remembered_one_of_that_revision(
+    store: Store, tombstones: Tombstones, attributor: Attributor
+) -> None:
+    story = Story("ann")
+    await attributor.store([story.entry()])
+    await store.visits.delete_one({"_id": story.visit_id})
+    await store.events.delete_many({"visit_id": story.visit_id})
+    again = event("SignIn", story.visit_id, now_ms(), "bob")
+    await Attributor(store, tombstones, max_transitions=1_000).store([entry([again])])
+    for later_ms in (1_000, 2_000):  # the first finds that the visit has changed
+        await attributor.store([entry([event("AddToCart", story.visit_id, again["timestamp"] + later_ms)])])
+    assert (await tombstones.read_visits([story.visit_id]))[story.visit_id].rev == 1
+    events = store.events.find({"visit_id": story.visit_id}).sort("order_key")
+    assert [found["identity_id"] async for found in events][-1] == "bob"

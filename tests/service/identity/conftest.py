@@ -7,17 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from footfall_identity.contact_record import RequestMemory
+from footfall_identity.contact_writer import ContactWriter
 from footfall_identity.erasure import Eraser
+from footfall_identity.generic_values import SharingLimits
 from footfall_identity.identity_index import IdentityIndex
 from footfall_identity.link_store import LinkStore
 from footfall_identity.linker import Linker
 from footfall_identity.log_consumers import RecordConsumer
 from footfall_identity.partitions import Partitions
 from footfall_identity.record_writer import RecordWriter
+from footfall_identity.relinking import Relinker
+from footfall_identity.visitor_notices import VisitorNotices
 from footfall_identity.visitor_store import VisitorStore
 
 from tests.conftest import REDIS_DATABASES
-from tests.tools.identity import ATTRIBUTE_NAMES, ERASURE_KEY, KEEP_MS, PARTITIONS
+from tests.tools.contacts import Contacts
+from tests.tools.identity import ATTRIBUTE_NAMES, ERASURE_KEY, IDLE_MS, KEEP_MS, LEAVE_MS, PARTITIONS, SHORT_MS
 from tests.tools.process import Running, running_service
 
 # Long, because these tests may share a machine with a load run.
@@ -38,23 +44,36 @@ def store(partitions: Partitions) -> VisitorStore:
     return visitor_store(partitions)
 
 
-def visitor_store(partitions: Partitions, *, erases_anonymous: bool = True) -> VisitorStore:
-    """Return a store of live state."""
-    return VisitorStore(
-        partitions,
-        retention_ms=KEEP_MS,
-        idle_ms=30 * 60_000,
-        changelog_max_entries=1_000,
-        max_transitions=1_000,
-        erasure_secret=ERASURE_KEY,
-        erases_anonymous=erases_anonymous,
-    )
+def visitor_store(partitions: Partitions, **settings: Any) -> VisitorStore:
+    """Return a store of live state; keywords replace its settings."""
+    defaults: dict[str, Any] = {
+        "retention_ms": KEEP_MS,
+        "idle_ms": IDLE_MS,
+        "short_retention_ms": SHORT_MS,
+        "changelog_max_entries": 1_000,
+        "max_transitions": 1_000,
+        "max_pages": 32,
+        "leave_ms": LEAVE_MS,
+        "erasure_secret": ERASURE_KEY,
+    }
+    return VisitorStore(partitions, **(defaults | settings))
+
+
+def visitor_notices(partitions: Partitions, store: VisitorStore) -> VisitorNotices:
+    """Return what writes notices of changes of visitors."""
+    return VisitorNotices(partitions, store, changelog_max_entries=1_000, max_visits_per_identity=100)
 
 
 @pytest.fixture
-async def links(mongo_url: str, mongo_database: str) -> AsyncIterator[LinkStore]:
+def notices(partitions: Partitions, store: VisitorStore) -> VisitorNotices:
+    """The notices of this test."""
+    return visitor_notices(partitions, store)
+
+
+@pytest.fixture
+async def links(mongo_url: str, mongo_database: str, notices: VisitorNotices) -> AsyncIterator[LinkStore]:
     """Identities and contacts in a database of this test."""
-    links = LinkStore(mongo_url, mongo_database, timeout_ms=TIMEOUT_MS, erasure_secret=ERASURE_KEY)
+    links = LinkStore(mongo_url, mongo_database, timeout_ms=TIMEOUT_MS, erasure_secret=ERASURE_KEY, notices=notices)
     await links.prepare()
     yield links
     await links.close()
@@ -63,18 +82,45 @@ async def links(mongo_url: str, mongo_database: str) -> AsyncIterator[LinkStore]
 @pytest.fixture
 def linker(links: LinkStore) -> Linker:
     """The linker of this test."""
-    return Linker(links, "DE")
+    return Linker(links, SharingLimits())
 
 
 @pytest.fixture
-def eraser(partitions: Partitions, store: VisitorStore, links: LinkStore) -> Eraser:
+def contacts(links: LinkStore, relinker: Relinker) -> Contacts:
+    """The contacts of this test."""
+    return Contacts(contact_writer(links, relinker))
+
+
+def contact_writer(links: LinkStore, relinker: Relinker, **settings: Any) -> ContactWriter:
+    """Return a writer of contacts; keywords replace its settings."""
+    defaults: dict[str, Any] = {
+        "phone_region": "DE",
+        "memory": RequestMemory(count=2, duration_ms=60_000),
+        "max_deleted_percent": 20,
+    }
+    return ContactWriter(links, relinker, **(defaults | settings))
+
+
+@pytest.fixture
+def relinker(links: LinkStore, linker: Linker) -> Relinker:
+    """What links identities again after contacts have changed. It does so when a test calls `finish`."""
+    return Relinker(links, linker, wait_ms=0, max_wait_ms=TIMEOUT_MS)
+
+
+@pytest.fixture
+def eraser(partitions: Partitions, store: VisitorStore, links: LinkStore, linker: Linker) -> Eraser:
     """The eraser of this test."""
-    return Eraser(partitions, IdentityIndex(partitions, store), links, secret=ERASURE_KEY, ack_replicas=0)
+    return Eraser(partitions, IdentityIndex(partitions, store), links, linker, secret=ERASURE_KEY, ack_replicas=0)
 
 
 @pytest.fixture
 def writer(partitions: Partitions, store: VisitorStore, links: LinkStore, linker: Linker) -> RecordWriter:
     """The writer of identity records."""
+    return record_writer(partitions, store, links, linker)
+
+
+def record_writer(partitions: Partitions, store: VisitorStore, links: LinkStore, linker: Linker) -> RecordWriter:
+    """Return a writer of identity records."""
     return RecordWriter(IdentityIndex(partitions, store), links, linker, names=ATTRIBUTE_NAMES, phone_region="DE")
 
 

@@ -11,6 +11,7 @@ import pytest
 from bson import encode as bson
 from footfall.event.v1.event_pb2 import Event, EventBatch
 from footfall.identity.v1 import identity_service_pb2 as pb
+from footfall_eventlog.interactions import subject_hash
 from footfall_eventlog.stream import Entry
 from footfall_identity.contact_record import ContactRecord
 from footfall_identity.erasure import Eraser
@@ -25,6 +26,7 @@ from footfall_timeline import ANONYMOUS, Kind, identity_hash, partition
 from motor.motor_asyncio import AsyncIOMotorClient
 
 from tests.service.identity.conftest import visitor_store
+from tests.tools.contacts import Contacts
 from tests.tools.eventually import eventually
 from tests.tools.identity import ERASURE_KEY, PARTITIONS, admitted, append, entry, new_id, random_visit, resolve
 from tests.tools.process import Running
@@ -79,10 +81,10 @@ async def handle_all(consumer: RecordConsumer, redis: Any) -> None:
 
 
 @pytest.fixture
-async def known_person(redis: Any, consumer: RecordConsumer, store: VisitorStore, linker: Linker) -> list[str]:
+async def known_person(redis: Any, consumer: RecordConsumer, store: VisitorStore, contacts: Contacts) -> list[str]:
     """Store an identity with three visits, two of them shared with bob, and a contact; return the visits."""
     visits = [new_id() for _ in range(3)]
-    await linker.upsert(ContactRecord(contact_id="c1", phone_numbers=("+49301234567",)))
+    await contacts.upsert(ContactRecord(contact_id="c1", phone_numbers=("+49301234567",)))
     for number, visit_id in enumerate(visits):
         at = now_ms() - 10_000
         events = [
@@ -104,6 +106,8 @@ async def test_no_store_names_an_erased_identity_even_after_a_replay(
     assert {place.partition(":")[0] for place in await stores.places_of(PERSON)} == {"visit", "changes", "identities"}
     erased = await eraser.erase(PERSON, "officer")
     assert (erased.visit_count, erased.identity_erased, erased.link_count) == (3, True, 1)
+    related = [("contact_id", "c1"), ("phone", "+49301234567")]
+    assert [*erased.erasure.related_hashes] == [subject_hash(ERASURE_KEY, kind, value) for kind, value in related]
     assert await stores.places_of(PERSON) == []
     await handle_all(consumer, stores.redis)
     assert await stores.places_of(PERSON) == []
@@ -165,10 +169,10 @@ async def test_live_state_erases_page_title_and_device(eraser: Eraser, store: Vi
 
 
 async def test_an_erasure_may_leave_the_anonymous_part_of_a_visit(
-    partitions: Partitions, links: LinkStore, stores: Stores
+    partitions: Partitions, links: LinkStore, linker: Linker, stores: Stores
 ) -> None:
     store = visitor_store(partitions, erases_anonymous=False)
-    keeping = Eraser(partitions, IdentityIndex(partitions, store), links, secret=ERASURE_KEY, ack_replicas=0)
+    keeping = Eraser(partitions, IdentityIndex(partitions, store), links, linker, secret=ERASURE_KEY, ack_replicas=0)
     visit_id, at = new_id(), now_ms() - 10_000
     await resolve(store, event_with_mark("PageEntered", visit_id, at, mark="before"))
     await resolve(store, admitted("SignIn", visit_id, at + 10, PERSON, url=""))
@@ -234,10 +238,10 @@ async def test_events_of_a_fast_clock_are_erased(
 
 @pytest.mark.parametrize("seed", range(6))
 async def test_concurrent_events_of_before_are_erased(
-    eraser: Eraser, consumer: RecordConsumer, *, store: VisitorStore, linker: Linker, stores: Stores, seed: int
+    eraser: Eraser, consumer: RecordConsumer, *, store: VisitorStore, contacts: Contacts, stores: Stores, seed: int
 ) -> None:
     chance = random.Random(seed)  # noqa: S311
-    await linker.upsert(ContactRecord(contact_id="c1", phone_numbers=("+49301234567",)))
+    await contacts.upsert(ContactRecord(contact_id="c1", phone_numbers=("+49301234567",)))
     events = [
         admitted("SignIn", new_id(), now_ms() - 1_000 + n, PERSON, data={"phone": "+49301234567"}) for n in range(8)
     ]

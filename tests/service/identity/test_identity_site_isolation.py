@@ -9,11 +9,13 @@ import grpc
 import pytest
 from footfall.event.v1.event_pb2 import Event
 from footfall.identity.v1 import identity_service_pb2 as pb
-from footfall_identity.identity_record import IdentityRecord, erased, restricted_to_sites
+from footfall_identity.identity_record import Decision, IdentityRecord, erased, restricted_to_sites
 from footfall_identity.link_store import LinkStore
 from footfall_identity.log_consumers import RecordConsumer
+from footfall_identity.matching import MatchKey, Rule, Status
 from footfall_identity.visitor_store import VisitorStore
 from footfall_timeline import scoped_visit_id
+from msgspec.structs import replace
 
 from tests.tools.identity import admitted, entry, new_id, resolve
 from tests.tools.process import Running
@@ -64,6 +66,18 @@ async def test_a_site_with_only_erased_events_sees_no_identity(consumer: RecordC
     known = restricted_to_sites(record, ["bank"])
     assert known
     assert known.first_ms == at + 50
+
+
+async def test_a_site_sees_nothing_of_the_contacts_that_are_candidates(
+    consumer: RecordConsumer, links: LinkStore
+) -> None:
+    person = f"dana-{uuid.uuid4()}"
+    await consumer.handle(0, [entry(sign_in("shop", now_ms(), person))])
+    match_key = MatchKey(1, "1", new_id(), "email:a@b.de", "shop")
+    decision = Decision(at_ms=1, status=Status.AMBIGUOUS, rule=Rule.EMAIL_ADDRESS, actor="rule", match_key=match_key)
+    changed = replace(decision, candidates=("c1", "c2"), candidate_count=2, count=7, last_ms=9)
+    await links.change({person: partial(replace, decisions=(changed,))})
+    assert (await links.get([person], ["shop"]))[person].decisions == (decision,)
 
 
 async def test_a_visit_is_found_only_with_its_site(running_identity: Running, tmp_path: Path) -> None:

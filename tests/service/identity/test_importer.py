@@ -8,10 +8,10 @@ from footfall.identity.v1.identity_service_pb2 import ImportedVisit
 from footfall_identity.contact_record import ContactRecord
 from footfall_identity.erasure import Eraser
 from footfall_identity.link_store import LinkStore
-from footfall_identity.linker import Linker
 from footfall_identity.record_writer import RecordWriter
 from footfall_identity.requests import admitted as with_transitions
 
+from tests.tools.contacts import Contacts
 from tests.tools.identity import DAY_MS, admitted, new_id
 from tests.tools.visits import now_ms
 
@@ -39,9 +39,9 @@ Imports = list[tuple[Event, ImportedVisit]]
     ],
 )
 async def test_an_import_writes_records_and_no_live_state(
-    writer: RecordWriter, links: LinkStore, linker: Linker, redis: Any, imports: Imports
+    writer: RecordWriter, links: LinkStore, contacts: Contacts, redis: Any, imports: Imports
 ) -> None:
-    await linker.upsert(ContactRecord(contact_id="c1", email_addresses=("ann@shop.example",)))
+    await contacts.upsert(ContactRecord(contact_id="c1", email_addresses=("ann@shop.example",)))
     for event, visit in imports:
         await writer.import_past(with_transitions([event]), [visit])
     records = await links.get(["ann", "ben"])

@@ -1,9 +1,9 @@
 """Live visitors and their transitions as contact-center services see them."""
 
 import asyncio
-import random
 import re
-from contextlib import aclosing
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,14 +13,15 @@ from footfall.identity.v1 import identity_service_pb2 as pb
 from footfall.identity.v1 import visitor_pb2
 from footfall_identity.change_feed import ChangeFeed
 from footfall_identity.link_store import LinkStore
-from footfall_identity.live_visitors import list_live
 from footfall_identity.partitions import Partitions
+from footfall_identity.visitor_notices import VisitorNotices
 from footfall_identity.visitor_store import VisitorStore
-from footfall_servicekit.errors import ErrorDetails, details_of
-from footfall_timeline import State
+from footfall_identity.watch_filter import WatchFilter
+from footfall_servicekit.errors import ErrorDetails, RequestError, details_of
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # ships none
 
 from deploy.embedded import ROOT
+from tests.service.identity.conftest import visitor_store
 from tests.tools.eventually import eventually
 from tests.tools.identity import admitted, new_id, resolve
 from tests.tools.process import Running
@@ -31,78 +32,6 @@ ANONYMOUS, RECOGNIZED, AUTHENTICATED = (
     visitor_pb2.VISITOR_STATE_RECOGNIZED,
     visitor_pb2.VISITOR_STATE_AUTHENTICATED,
 )
-MINUTE_MS = 60_000
-
-
-@pytest.mark.parametrize("size", [1, 7, 100])
-async def test_pages_of_any_size_list_each_matching_visit_once_latest_first(
-    partitions: Partitions, store: VisitorStore, size: int
-) -> None:
-    chance = random.Random(size)  # noqa: S311
-    now = now_ms()
-    visits: list[tuple[int, str, State, str]] = []
-    for _ in range(60):
-        visit_id, site, state = new_id(), chance.choice("xy"), chance.choice(list(State))
-        at = now - chance.choice([0, 1, chance.randint(2, 40 * MINUTE_MS)])
-        names = {
-            State.ANONYMOUS: chance.choice([["PageEntered"], ["SignOut"]]),
-            State.RECOGNIZED: ["UserInfo"],
-            State.AUTHENTICATED: ["SignIn"],
-        }[state]
-        person = "ann" if state is not State.ANONYMOUS else ""
-        await resolve(store, *(admitted(name, visit_id, at, person, site=site) for name in names))
-        if at > now - 30 * MINUTE_MS + 1_000:
-            visits.append((at, visit_id, state, site))
-    for wanted, site in [
-        (None, ""),
-        (State.ANONYMOUS, ""),
-        (State.RECOGNIZED, "x"),
-        (State.AUTHENTICATED, ""),
-        (None, "y"),
-    ]:
-        found: list[str] = []
-        below = None
-        while True:
-            page = await list_live(store, partitions.numbers, state=wanted, site=site, below=below, size=size)
-            found += [record.visit_id for record in page.visits]
-            assert len(page.visits) <= size
-            below = page.below
-            if below is None:
-                break
-        expected = [v for v in sorted(visits, reverse=True) if wanted in {None, v[2]} and site in {"", v[3]}]
-        assert found == [visit_id for _, visit_id, _, _ in expected]
-
-
-async def test_any_number_of_visits_may_have_the_same_time(partitions: Partitions, store: VisitorStore) -> None:
-    at = now_ms()
-    visits = [new_id() for _ in range(350)]
-    await resolve(store, *(admitted("PageEntered", visit_id, at) for visit_id in visits))
-    found: list[str] = []
-    below = None
-    while len(found) < len(visits):
-        page = await list_live(store, partitions.numbers, state=None, site="", below=below, size=100)
-        found += [record.visit_id for record in page.visits]
-        below = page.below
-    assert found == sorted(visits, reverse=True)
-    assert below is None
-
-
-async def test_a_page_examines_a_limited_number_of_visits(
-    partitions: Partitions, store: VisitorStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("footfall_identity.live_visitors.MAX_EXAMINED", 100)
-    at = now_ms()
-    wanted = admitted("SignIn", new_id(), at - 10_000, "ann")
-    await resolve(store, *(admitted("UserInfo", new_id(), at - n, "bob") for n in range(400)), wanted)
-    page = await list_live(store, partitions.numbers, state=State.AUTHENTICATED, site="", below=None, size=10)
-    assert page.visits == []
-    assert page.below is not None
-    looks = 1
-    while not page.visits:
-        page = await list_live(store, partitions.numbers, state=State.AUTHENTICATED, site="", below=page.below, size=10)
-        looks += 1
-    assert [record.visit_id for record in page.visits] == [wanted.visit_id]
-    assert looks <= 5
 
 
 async def test_visitors_are_listed_with_tokens_of_their_request(running_identity: Running) -> None:
@@ -179,7 +108,8 @@ async def test_each_transition_is_reported_with_the_previous_state(shared_stub: 
     watched = await watching(shared_stub, site=site)
     await visit_of(shared_stub, "SignIn", site="another")
     visit_id = await visit_of(shared_stub, "PageEntered", "UserInfo", "SignIn", "SignOut", site=site)
-    assert [summary(message) for message in await watched.has(3)] == [
+    assert [summary(message) for message in await watched.has(4)] == [
+        (visit_id, ANONYMOUS, "", ANONYMOUS, ""),
         (visit_id, ANONYMOUS, "", RECOGNIZED, "ann"),
         (visit_id, RECOGNIZED, "ann", AUTHENTICATED, "ann"),
         (visit_id, AUTHENTICATED, "ann", RECOGNIZED, "ann"),
@@ -238,12 +168,13 @@ async def test_a_foreign_token_is_refused(shared_stub: Any, token: str) -> None:
 async def test_a_token_whose_changes_are_gone_is_refused(running_identity: Running, redis: Any) -> None:
     async with running_identity(IDENTITY_CHANGELOG_MAX_ENTRIES=100) as identity, identity.stub() as stub:
         watched = await watching(stub)
+        await visit_of(stub, "SignIn")
+        [message] = await watched.has(1)
+        await watched.end()
         events = [admitted("SignIn", new_id(), now_ms(), "ann") for _ in range(1_000)]
         await stub.ResolveEvents(pb.ResolveEventsRequest(events=events))
-        await eventually(lambda: len(watched.messages) > 10)
-        await watched.end()
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await stub.WatchVisitors(pb.WatchVisitorsRequest(resume_token=watched.messages[0].resume_token)).read()
+            await stub.WatchVisitors(pb.WatchVisitorsRequest(resume_token=message.resume_token)).read()
         assert details_of(refused.value).reason == "RESUME_TOKEN_EXPIRED"
 
 
@@ -278,27 +209,111 @@ async def test_a_watcher_that_does_not_read_is_ended_and_can_resume(running_iden
         assert ended.reason == "WATCHER_TOO_SLOW"
 
 
-async def test_the_feed_survives_an_unexpected_error(
-    partitions: Partitions, store: VisitorStore, links: LinkStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@asynccontextmanager
+async def running_feed(
+    store: VisitorStore,
+    links: LinkStore,
+    notices: VisitorNotices,
+    partitions: Partitions,
+    *,
+    buffer_messages: int = 100,
+) -> AsyncIterator[ChangeFeed]:
+    """Run a feed, and wait until it has ended."""
     stopping = asyncio.Event()
-    feed = ChangeFeed(store, links, partitions.numbers, buffer_messages=100, stopping=stopping)
+    feed = ChangeFeed(store, links, notices, partitions.numbers, buffer_messages=buffer_messages, stopping=stopping)
     running = asyncio.create_task(feed.run())
-    messages = feed.watch(pb.WatchVisitorsRequest(announce_progress=True))
-    await anext(messages)
-    read, failures = store.changes, iter([KeyError] * len(partitions.numbers))
-
-    async def read_after_failing(*arguments: Any) -> Any:
-        if failure := next(failures, None):
-            raise failure
-        return await read(*arguments)
-
-    monkeypatch.setattr(store, "changes", read_after_failing)
-    await eventually(lambda: next(failures, None) is None)
-    [visit] = await resolve(store, admitted("SignIn", new_id(), now_ms(), "ann"))
-    assert (await asyncio.wait_for(anext(messages), 30)).visitor.visit_id == visit.visit_id
+    yield feed
     stopping.set()
     await asyncio.wait_for(running, 30)
+
+
+async def test_the_feed_survives_an_unexpected_error(
+    partitions: Partitions,
+    store: VisitorStore,
+    links: LinkStore,
+    notices: VisitorNotices,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running_feed(store, links, notices, partitions) as feed:
+        messages = feed.watch(pb.WatchVisitorsRequest(announce_progress=True), WatchFilter())
+        await anext(messages)
+        read, failures = store.changes, iter([KeyError] * len(partitions.numbers))
+
+        async def read_after_failing(*arguments: Any) -> Any:
+            if failure := next(failures, None):
+                raise failure
+            return await read(*arguments)
+
+        monkeypatch.setattr(store, "changes", read_after_failing)
+        await eventually(lambda: next(failures, None) is None)
+        [visit] = await resolve(store, admitted("SignIn", new_id(), now_ms(), "ann"))
+        assert (await asyncio.wait_for(anext(messages), 30)).visitor.visit_id == visit.visit_id
+
+
+async def test_a_feed_that_misses_changes_ends_its_calls(
+    partitions: Partitions,
+    links: LinkStore,
+    notices: VisitorNotices,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = visitor_store(partitions, changelog_max_entries=100)
+    can_read = asyncio.Event()
+    async with running_feed(store, links, notices, partitions, buffer_messages=10_000) as feed:
+        messages = feed.watch(pb.WatchVisitorsRequest(announce_progress=True), WatchFilter())
+        await anext(messages)
+        monkeypatch.setattr(store, "changes", _after(can_read, store.changes))
+        for _ in range(4):
+            await resolve(store, *(admitted("SignIn", new_id(), now_ms(), "ann") for _ in range(1_000)))
+        can_read.set()
+        with pytest.raises(RequestError) as ended:
+            await asyncio.wait_for(_read_all(messages), 30)
+        assert ended.value.reason == "RESUME_TOKEN_EXPIRED"
+
+        async def a_new_call_gets_changes() -> None:
+            again = feed.watch(pb.WatchVisitorsRequest(announce_progress=True), WatchFilter())
+            await anext(again)
+            [visit] = await resolve(store, admitted("SignIn", new_id(), now_ms(), "ann"))
+            try:
+                while (await asyncio.wait_for(anext(again), 30)).visitor.visit_id != visit.visit_id:
+                    pass
+            except RequestError as error:
+                raise AssertionError("the feed has not passed the lost changes yet") from error
+
+        await eventually(a_new_call_gets_changes)
+
+
+async def test_a_token_of_a_process_that_has_read_more_brings_no_change_twice(
+    partitions: Partitions,
+    store: VisitorStore,
+    links: LinkStore,
+    notices: VisitorNotices,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    can_read = asyncio.Event()
+    async with running_feed(store, links, notices, partitions) as feed:
+        await anext(feed.watch(pb.WatchVisitorsRequest(announce_progress=True), WatchFilter()))
+        monkeypatch.setattr(store, "changes", _after(can_read, store.changes))
+        await resolve(store, admitted("SignIn", new_id(), now_ms(), "ann"))
+        token = ".".join([(await store.change_bounds(number))[1] for number in partitions.numbers])
+        messages = feed.watch(pb.WatchVisitorsRequest(resume_token=token), WatchFilter())
+        first = asyncio.ensure_future(anext(messages))
+        await asyncio.sleep(0.3)
+        can_read.set()
+        [late] = await resolve(store, admitted("SignIn", new_id(), now_ms(), "bob"))
+        assert (await asyncio.wait_for(first, 30)).visitor.visit_id == late.visit_id
+
+
+def _after(event: asyncio.Event, call: Any) -> Any:
+    async def wait_and_call(*arguments: Any) -> Any:
+        await event.wait()
+        return await call(*arguments)
+
+    return wait_and_call
+
+
+async def _read_all(messages: Any) -> None:
+    async for _ in messages:
+        pass
 
 
 async def test_watch_calls_end_when_the_process_stops(running_identity: Running) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from footfall.event.v1.event_pb2 import Event
+from footfall.event.v1.event_pb2 import Event, EventBatch
+from footfall.event.v1.interaction_pb2 import InteractionUpdate
 from footfall_eventlog.admitted import transition_of
 from footfall_eventlog.stream import Entry
 from footfall_identity.identity_record import IdentityRecord
@@ -140,6 +141,17 @@ async def test_records_use_identifying_events_and_live_state_all_events(
     assert "ann" in await links.get(["ann"])
     await LiveStateConsumer(store).handle(0, [events])
     assert (await store.get([visit_id]))[visit_id].last_ms == at + 5
+
+
+async def test_interactions_change_nothing(redis: Any, consumer: RecordConsumer, store: VisitorStore) -> None:
+    visit_id = new_id()
+    await resolve(store, admitted("SignIn", visit_id, now_ms(), "ann"))
+    before = {key: await redis.dump(key) for key in await redis.keys()}
+    update = InteractionUpdate(interaction_id="call", visit_id=visit_id, note="calls again")
+    entries = [Entry("1-0", EventBatch(interaction=update).SerializeToString())]
+    await LiveStateConsumer(store).handle(0, entries)
+    await consumer.handle(0, entries)
+    assert {key: await redis.dump(key) for key in await redis.keys()} == before
 
 
 async def test_only_invalid_events_are_skipped(consumer: RecordConsumer, store: VisitorStore, links: LinkStore) -> None:

@@ -179,6 +179,45 @@ async def test_live_state_works_without_mongodb_and_identities_catch_up(
         await eventually(lambda: is_signed_out(stub, "ann"), timeout=20)
 
 
+async def test_a_contact_is_unknown_and_an_identity_unavailable_while_mongodb_is_frozen(
+    running_identity: Running, redis: Any, mongo_url: str
+) -> None:
+    timeout_s = 2
+    visitors = [admitted("SignIn", new_id(), now_ms(), "ann"), admitted("PageEntered", new_id(), now_ms())]
+    async with (
+        gate_before(mongo_url) as gate,
+        running_identity(MONGO_URL=gate.url, IDENTITY_MONGO_TIMEOUT_MS=timeout_s * 1_000) as identity,
+        identity.stub() as stub,
+    ):
+        await append(redis, *visitors)
+        await eventually(lambda: identity_of(stub, "ann"))
+        await eventually(lambda: seen(stub, visitors[1].visit_id))
+
+        async def statuses() -> list[int]:
+            ask = partial(stub.GetVisitor, timeout=timeout_s)
+            answers = [await ask(pb.GetVisitorRequest(visit_id=event.visit_id)) for event in visitors]
+            listed = await stub.ListVisitors(pb.ListVisitorsRequest(), timeout=timeout_s)
+            assert sorted(one.contact_status for one in listed.visitors) == sorted(
+                answer.visitor.contact_status for answer in answers
+            )
+            return [answer.visitor.contact_status for answer in answers]
+
+        assert await statuses() == [visitor_pb2.CONTACT_STATUS_NONE, visitor_pb2.CONTACT_STATUS_NONE]
+        gate.freeze()
+        assert await statuses() == [visitor_pb2.CONTACT_STATUS_UNKNOWN, visitor_pb2.CONTACT_STATUS_NONE]
+        begun = time.monotonic()
+        for call in (
+            stub.GetIdentity(pb.GetIdentityRequest(identity_id="ann"), timeout=10),
+            stub.ListVisitors(pb.ListVisitorsRequest(contact_id="c1"), timeout=10),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await call
+            assert details_of(refused.value).code is grpc.StatusCode.UNAVAILABLE
+        took_s = time.monotonic() - begun
+        gate.thaw()
+        assert took_s < timeout_s * 1.5
+
+
 async def test_a_call_without_redis_is_unavailable_and_the_next_one_works(
     running_identity: Running, redis_database_url: str
 ) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Iterable
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -11,16 +11,13 @@ from footfall.event.v1.event_pb2 import Event
 from footfall_eventlog.admitted import transition_of
 from footfall_identity import metrics
 from footfall_identity.partitions import Partitions
-from footfall_identity.visit_record import visit_updates
-from footfall_identity.visitor_store import REFRESH_MS, VisitorStore
-from footfall_timeline import Kind, State, Transition, identity_hash, merge
+from footfall_identity.visit_record import Page, VisitUpdate, visit_updates
+from footfall_identity.visitor_store import VisitorStore
+from footfall_timeline import Assurance, Kind, State, Transition, identity_hash
 
-from tests.tools.identity import DAY_MS, ERASURE_KEY, KEEP_MS, admitted, key, new_id, random_visit, resolve
+from tests.service.identity.conftest import visitor_store
+from tests.tools.identity import ERASURE_KEY, admitted, key, new_id, random_visit, resolve, timeline_of
 from tests.tools.visits import now_ms, scattered
-
-
-def pure(events: Iterable[Event]) -> tuple[Transition, ...]:
-    return merge([t for t in map(transition_of, events) if t])
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -34,10 +31,25 @@ async def test_parallel_merges_of_split_and_shuffled_visits_equal_the_pure_merge
     records = await store.get(visit[0].visit_id for visit in visits)
     for events in visits:
         record = records[events[0].visit_id]
-        assert record.timeline == pure(events)
+        assert record.timeline == timeline_of(events)
         assert (record.first_ms, record.last_ms) == (events[0].event_time_ms, events[-1].event_time_ms)
         assert record.url == max((event.event_time_ms, event.url) for event in events)[1]
         assert (record.site, record.global_visit_id) == (events[0].site, events[0].global_visit_id)
+
+
+@pytest.mark.parametrize("order", [*permutations(range(3))])
+async def test_a_visit_stays_one_of_staff_while_a_person_is_erased(store: VisitorStore, order: tuple[int, ...]) -> None:
+    visit_id, at = new_id(), now_ms()
+    erased = Transition(at, new_id(), Kind.SIGN_IN, Assurance.CLAIMED, "")
+    updates = [
+        VisitUpdate(visit_id, at, at, "default", at, transitions=[erased]),
+        VisitUpdate(visit_id, at, at, "default", at, is_staff=True),
+        VisitUpdate(visit_id, at, at, "default", at, page=Page(at, "https://shop.example/loans")),
+    ]
+    for number in order:
+        await store.merge([updates[number]])
+    record = (await store.get([visit_id]))[visit_id]
+    assert (record.is_staff, record.url, record.timeline) == (True, "", (erased,))
 
 
 async def test_the_smaller_of_two_events_with_one_id_is_kept(store: VisitorStore) -> None:
@@ -45,14 +57,14 @@ async def test_the_smaller_of_two_events_with_one_id_is_kept(store: VisitorStore
     entries = [admitted("SignIn", visit_id, at, user, event_id=event_id) for user in ("bob", "ann", "Émile", "ann|x")]
     for event in entries:
         await resolve(store, event)
-    assert (await store.get([visit_id]))[visit_id].timeline == pure(entries)
-    assert pure(entries)[0].identity == "ann"
+    assert (await store.get([visit_id]))[visit_id].timeline == timeline_of(entries)
+    assert timeline_of(entries)[0].identity == "ann"
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 5])
 @pytest.mark.parametrize("seed", range(3))
 async def test_the_smallest_transitions_are_kept_in_any_order(partitions: Partitions, seed: int, most: int) -> None:
-    store = bounded_store(partitions, most)
+    store = visitor_store(partitions, max_transitions=most)
     chance = random.Random(seed)  # noqa: S311
     visits = [with_copies(random_visit(chance, ["ann", "bob"]), chance) for _ in range(4)]
     await asyncio.gather(
@@ -60,21 +72,10 @@ async def test_the_smallest_transitions_are_kept_in_any_order(partitions: Partit
     )
     records = await store.get(visit[0].visit_id for visit in visits)
     for events in visits:
-        record, all_ = records[events[0].visit_id], pure(events)
+        record, all_ = records[events[0].visit_id], timeline_of(events)
         assert record.timeline == all_[:most]
         assert record.is_truncated == (len(all_) > most)
         assert record.last_ms == max(event.event_time_ms for event in events)
-
-
-def bounded_store(partitions: Partitions, most: int) -> VisitorStore:
-    return VisitorStore(
-        partitions,
-        retention_ms=KEEP_MS,
-        idle_ms=30 * 60_000,
-        changelog_max_entries=1_000,
-        max_transitions=most,
-        erasure_secret=ERASURE_KEY,
-    )
 
 
 def with_copies(events: list[Event], chance: random.Random) -> list[Event]:
@@ -97,7 +98,7 @@ def with_copies(events: list[Event], chance: random.Random) -> list[Event]:
 
 
 async def test_a_visit_with_too_many_transitions_is_marked_and_stays_small(partitions: Partitions, redis: Any) -> None:
-    store, visit_id, at = bounded_store(partitions, 50), new_id(), now_ms() - 60_000
+    store, visit_id, at = visitor_store(partitions, max_transitions=50), new_id(), now_ms() - 60_000
     before = metrics.TIMELINES_TRUNCATED._value.get()
     events = [admitted("UserInfo", visit_id, at + number, f"user-{number}") for number in range(60)]
     for start in range(0, 60, 20):
@@ -197,7 +198,7 @@ async def test_each_change_is_in_the_stream_of_changes_once(store: VisitorStore,
         await resolve(store, event)
     changes = [fields for _, fields in await redis.xrange(key("changes", visit_id))]
     assert [set(fields) for fields in changes] == [
-        {b"visit", b"rev", sign_in.event_id.encode()},
+        {b"visit", b"rev", b"kinds", sign_in.event_id.encode()},  # the visit has begun
         {b"visit", b"rev", sign_out.event_id.encode()},
     ]
 
@@ -210,45 +211,6 @@ async def test_a_visit_is_live_by_when_its_last_event_happened(store: VisitorSto
     await resolve(store, admitted("SignIn", live, now - 5, "ann"))
     assert await redis.zscore(f"{key('live', live)}:anonymous", live) is None
     assert await redis.zscore(f"{key('live', live)}:known", live) == now
-
-
-async def test_timeline_and_index_outlive_the_last_update_by_the_retention(store: VisitorStore, redis: Any) -> None:
-    visit_id = new_id()
-    name = f"{key('visit', visit_id)}:{visit_id}"
-    person = f"{key('person', visit_id)}:{identity_hash(ERASURE_KEY, 'ann').hex()}"
-    await resolve(store, admitted("SignIn", visit_id, now_ms(), "ann"))
-    for _ in range(2):
-        assert KEEP_MS <= await redis.pttl(name) <= KEEP_MS + REFRESH_MS
-        assert await redis.pttl(person) > await redis.pttl(name)
-        assert await redis.zrange(person, 0, -1) == [visit_id.encode()]
-        # A week later; the identity is not named again.
-        await redis.pexpire(name, DAY_MS)
-        await redis.delete(person)
-        await resolve(store, admitted("PageEntered", visit_id, now_ms()))
-
-
-async def test_changes_and_live_visits_expire_without_further_merges(
-    store: VisitorStore, partitions: Partitions, redis: Any
-) -> None:
-    visit_id = new_id()
-    await resolve(store, admitted("SignIn", visit_id, now_ms(), "ann"))
-    number = partitions.number_of(visit_id)
-    keys = partitions.keys[number]
-    await store.remove_expired(number)
-    assert (await redis.xlen(keys.changes), await redis.zcard(keys.live_known)) == (1, 1)
-    _, last = await store.change_bounds(number)
-
-    a_minute_later = VisitorStore(
-        partitions,
-        retention_ms=-60_000,
-        idle_ms=-60_000,
-        changelog_max_entries=1_000,
-        max_transitions=1_000,
-        erasure_secret=ERASURE_KEY,
-    )
-    await a_minute_later.remove_expired(number)
-    assert (await redis.xlen(keys.changes), await redis.zcard(keys.live_known)) == (0, 0)
-    assert await store.change_bounds(number) == (last, last), "only whoever has seen the last one may resume"
 
 
 @pytest.mark.parametrize("token_id", ["", "a" * 16])
@@ -264,19 +226,3 @@ async def test_events_before_a_tombstone_name_no_identity(store: VisitorStore, r
     assert [(t.kind, t.identity) for t in record.timeline] == [(Kind.SIGN_IN, ""), (Kind.SIGN_IN, "ann")]
     values = await redis.xrange(key("changes", visit_id))
     assert b"ann" not in repr(values[0]).encode()
-
-
-async def test_a_live_visit_takes_at_most_500_bytes(store: VisitorStore, redis: Any) -> None:
-    visits = [new_id() for _ in range(2_000)]
-    url = "https://shop.example/loans/cars/compare?make=volvo&page=3&sort=price-ascending"
-    for start in range(0, len(visits), 500):
-        await resolve(store, *(admitted("PageEntered", v, now_ms(), url=url) for v in visits[start : start + 500]))
-        # Every twentieth visitor signs in.
-        known = visits[start : start + 500 : 20]
-        await resolve(store, *(admitted("SignIn", v, now_ms(), f"{v[:8]}@mail.example") for v in known))
-    used = 0
-    async for name in redis.scan_iter(count=1_000):
-        if not name.startswith(b"changes:"):  # limited by number, not by visits
-            used += await redis.memory_usage(name, samples=0)
-    print(f"{used / len(visits):.0f} bytes a live visit")  # noqa: T201
-    assert used / len(visits) <= 500

@@ -115,6 +115,8 @@ async def _show(queue: DeadLetterQueue, options: argparse.Namespace) -> int:
 
 async def _repair(queue: DeadLetterQueue, options: argparse.Namespace) -> int:
     letter = await _find(queue, options.id)
+    if letter.interaction:
+        raise RepairError("The dead letter holds an interaction. Replay or discard it.")
     old = letter.batch
     if options.event:
         event = _read_event(options.event)
@@ -139,7 +141,7 @@ def _read_event(file: str) -> Event:
 
 
 async def _replay(queue: DeadLetterQueue, options: argparse.Namespace) -> int:
-    """Replay dead letters that history can store now, except events older than admission accepts.
+    """Replay interactions and events that history can store now, except events older than admission accepts.
 
     Identity has forgotten the visit of such an event and would begin a new one, and a duplicate that history stored may
     have expired.
@@ -158,6 +160,8 @@ async def _replay(queue: DeadLetterQueue, options: argparse.Namespace) -> int:
 
 
 def _check_replay(letter: DeadLetter, max_age_ms: int) -> None:
+    if letter.interaction:
+        return
     if letter.batch is None:
         raise RepairError("it holds no event; repair or discard it")
     repair.check(letter.batch)

@@ -13,7 +13,9 @@ from typing import Final, NamedTuple
 
 import structlog
 from footfall.event.v1.event_pb2 import EventBatch
+from footfall.event.v1.interaction_pb2 import InteractionUpdate
 from footfall_eventlog.admitted import has_stored_ids
+from footfall_eventlog.interactions import is_valid_interaction
 from footfall_eventlog.log import stream_key
 from footfall_eventlog.partitions import hash_tag
 from footfall_eventlog.stream import PAYLOAD_FIELD, Entry
@@ -85,7 +87,7 @@ class PutResult(NamedTuple):
 
 
 class DeadLetter(NamedTuple):
-    """An event, or a malformed entry of the log, that could not be stored. `id`: see `dead_letter_id`."""
+    """An event or an entry of the log that could not be stored. `id`: see `dead_letter_id`."""
 
     partition: int
     id: str
@@ -95,12 +97,21 @@ class DeadLetter(NamedTuple):
 
     @property
     def batch(self) -> EventBatch | None:
-        """The event with its context; None for a malformed entry of the log."""
+        """The event with its context; None for an interaction and for a malformed entry of the log."""
         try:
             batch = EventBatch.FromString(self.payload)
         except DecodeError:
             return None
         return batch if len(batch.events) == 1 and len(batch.contexts) == 1 else None
+
+    @property
+    def interaction(self) -> InteractionUpdate | None:
+        """The update of an interaction that could not be stored; None for another dead letter and a malformed one."""
+        try:
+            update = EventBatch.FromString(self.payload).interaction
+        except DecodeError:
+            return None
+        return update if is_valid_interaction(update) else None
 
 
 class DeadLetterQueue:
@@ -128,7 +139,7 @@ class DeadLetterQueue:
         return await self._put(number, letters, _now_ms())
 
     async def put_entry(self, number: int, entry: Entry, reason: str) -> None:
-        """Store a malformed entry of the log as a dead letter. Raises DeadLettersFullError."""
+        """Store an entry of the log, malformed or refused, as a dead letter. Raises DeadLettersFullError."""
         _log.error("a malformed log entry became a dead letter", partition=number, entry=entry.id, reason=reason)
         await self._put(number, {f"entry/{entry.id}": (entry.payload, reason)}, _now_ms())
 

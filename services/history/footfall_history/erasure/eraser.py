@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
+from typing import NamedTuple
 
 import structlog
 from footfall.event.v1.event_pb2 import Erasure
@@ -9,9 +10,17 @@ from footfall_servicekit.errors import RequestError
 from footfall_timeline import order_key
 
 from footfall_history.dead_letters import DeadLetterQueue, dead_letter_documents
-from footfall_history.storage import Document, Preview, Store, Tombstones, erase_in_visit
+from footfall_history.storage import Document, InteractionRecord, Preview, Store, Tombstones, erase_in_visit
 
 _log = structlog.get_logger()
+
+
+class ErasedCounts(NamedTuple):
+    """How much an erasure has changed or removed."""
+
+    visits: int = 0
+    events: int = 0
+    interactions: int = 0
 
 
 class Eraser:
@@ -28,8 +37,8 @@ class Eraser:
         # The log and an RPC bring the same erasure at about the same time. The second finds complete counts.
         self._lock = asyncio.Lock()
 
-    async def erase(self, identity: str, erasure: Erasure) -> tuple[int, int]:
-        """Apply an erasure to an identity. Returns the numbers of visits and of events that all processes have changed.
+    async def erase(self, identity: str, erasure: Erasure) -> ErasedCounts:
+        """Apply an erasure to an identity. Returns how much all processes have changed.
 
         Raises RequestError for another identity's hash, or without a key.
         """
@@ -55,24 +64,36 @@ class Eraser:
         """Apply an erasure from the log of a partition."""
         await self._apply(erasure, {"identity_hashes": erasure.identity_hash.hex()}, [number])
 
-    async def _apply(self, erasure: Erasure, visits: Document, partitions: Iterable[int]) -> tuple[int, int]:
+    async def _apply(self, erasure: Erasure, visits: Document, partitions: Iterable[int]) -> ErasedCounts:
         """Store the tombstone, then change visits: a consumer that merges events in between sees the tombstone."""
         hashed, until_ms = erasure.identity_hash.hex(), erasure.erase_time_ms
         async with self._lock:
             await self._put_tombstone(erasure)
-            visit_count = event_count = 0
+            visit_count = event_count = interaction_count = 0
             async for visit_id, identity in self._visits(visits, hashed, until_ms):
-                is_changed, events = await erase_in_visit(self._store, self._tombstones, visit_id, identity, until_ms)
+                is_changed, events, interactions = await erase_in_visit(
+                    self._store, self._tombstones, visit_id, identity, until_ms
+                )
                 visit_count += is_changed
                 event_count += events
+                interaction_count += interactions
+            interaction_count += await self._erase_interactions_about(erasure)
             for number in partitions:
                 event_count += await self.erase_dead_letters(number)
             await self._store.journal()
-            return await self._store.count_erased(hashed, erasure.erasure_id, visit_count, event_count)
+            counted = ErasedCounts(visit_count, event_count, interaction_count)
+            sums = await self._store.count_erased(hashed, erasure.erasure_id, counted._asdict())
+            return ErasedCounts(**sums)
 
     async def _put_tombstone(self, erasure: Erasure) -> None:
-        hashed = erasure.identity_hash.hex()
-        await self._store.put_tombstone(hashed, erasure.erase_time_ms, self._tombstones.key_check)
+        for hashed in _hashes(erasure):
+            await self._store.put_tombstone(hashed, erasure.erase_time_ms, self._tombstones.key_check)
+
+    async def _erase_interactions_about(self, erasure: Erasure) -> int:
+        """Remove the interactions that name the identity or what is related to it, and began until the erasure."""
+        began = {"order_key": {"$lt": order_key(erasure.erase_time_ms + 1, "")}}
+        wheres = [{"subject_hash": hashed} | began for hashed in _hashes(erasure)]
+        return sum([await self._store.remove_interactions(where) for where in wheres])
 
     async def _visits(self, where: Document, hashed: str, until_ms: int) -> AsyncIterator[tuple[str, str]]:
         """The visits to change, with the identity: first those listed under it, then those whose events name it."""
@@ -84,10 +105,11 @@ class Eraser:
             yield visit_id, identity
 
     async def erase_dead_letters(self, number: int) -> int:
-        """Remove the dead letters of a partition whose events would be stored as erased. Returns their number.
+        """Remove the dead letters of a partition whose events or interactions are of erased persons.
 
-        Call this after storing dead letters and after erasing visits: then an event in a dead letter is erased
-        whichever came first. The identity of a malformed log entry is not known, so such a dead letter expires.
+        Call this after storing dead letters and after erasing visits: then what a dead letter holds is erased whichever
+        came first. The identity of a malformed log entry is not known, so such a dead letter expires.
+        Returns the number of events.
         """
         if not self._tombstones.has_key:
             return 0
@@ -102,5 +124,15 @@ class Eraser:
             is_erased = event.identity_id in erased or (visit is not None and visit.is_erased)
             if document.get("erased") if document else is_erased:
                 removed.append(letter)
+        event_count = len(removed)
+        async for letter in self._dead_letters.in_partition(number):
+            update = letter.interaction
+            if update and await self._tombstones.is_interaction_erased(InteractionRecord.of(update)):
+                removed.append(letter)
         await self._dead_letters.remove(removed)
-        return len(removed)
+        return event_count
+
+
+def _hashes(erasure: Erasure) -> list[str]:
+    """The keyed hashes of the identity and of what is related to it."""
+    return [hashed.hex() for hashed in (erasure.identity_hash, *erasure.related_hashes)]

@@ -108,9 +108,14 @@ async def _in_mongodb(store: Store, pattern: re.Pattern[bytes], identity: str) -
 
 
 def _why_in_mongodb(collection: str, document: Mapping[str, Any], identity: str) -> str:
+    subjects = [document.get(field) for field in ("identity_id", "contact_id", "phone")]
     names = [document.get(field) for field in ("_id", "identity_id", "names_identity_id")]
     if collection == "contacts":
         return "a contact of the contact center, until it is deleted"
+    if collection == "generic_values":
+        return "a value that other identities give"
+    if collection == "interactions" and identity not in subjects and "visit_id" not in document:
+        return "content of an interaction with another person"
     if collection in {"events", "identities"} and identity not in names:
         return "content of another visitor's event or of another identity"
     return ""

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
+from footfall_eventlog.identity_policy import IdentityPolicy
 from footfall_eventlog.settings import DAY_MS
 from footfall_eventlog.site_groups import SiteGroups
 from footfall_servicekit import logs
@@ -152,7 +153,14 @@ async def _importer(options: argparse.Namespace) -> AsyncIterator[Importer]:
         async with asyncio.timeout(_TIMEOUT_S):
             await tombstones.check()
         yield Importer(
-            attributor, tombstones, identity_client, site_groups, retention_ms=retention_ms, site=options.site
+            store,
+            attributor,
+            tombstones,
+            identity_client,
+            site_groups,
+            IdentityPolicy.load(settings.identity_policy_file),
+            retention_ms=retention_ms,
+            site=options.site,
         )
     finally:
         await identity_client.close()

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 from footfall.event.v1.event_pb2 import Event, EventBatch
 from footfall.identity.v1.identity_service_pb2 import ImportedVisit, ImportIdentitiesRequest
+from footfall_eventlog.identity_policy import IdentityPolicy
 from footfall_eventlog.site_groups import SiteGroups
 from footfall_eventlog.sites import DEFAULT_SITE
 from footfall_timeline import State
@@ -22,7 +23,8 @@ from footfall_history.importing.rest_client import StoppedError
 from footfall_history.importing.sources import Part, Parts, Position, Source
 from footfall_history.ingest import Attributor
 from footfall_history.parts import in_parts, stream_in_parts
-from footfall_history.storage import Tombstones, Visit
+from footfall_history.scorecards import day_of
+from footfall_history.storage import Store, Tombstones, Visit
 
 _CONCURRENT_VISITS: Final = 8
 _EVENTS_PER_WRITE: Final = 1_000
@@ -102,13 +104,16 @@ class Importer:
     Events older than `retention_ms` are skipped. `site`: of all visits; if empty, as in the source, else `default`.
     """
 
+    store: Store
     attributor: Attributor
     tombstones: Tombstones
     identity_client: IdentityClient
     site_groups: SiteGroups
+    policy: IdentityPolicy
     retention_ms: int
     site: str
     counts: ImportCounts = field(default_factory=ImportCounts)
+    _days: set[str] = field(default_factory=set)
 
     async def run(self, source: Source, progress: ProgressFile) -> None:
         """Import the rest of a source.
@@ -120,6 +125,8 @@ class Importer:
             async with asyncio.TaskGroup() as tasks:
                 for _, parts in group:
                     tasks.create_task(self._import_visit(parts))
+            await self.store.note_changed_days(self._days, time.time_ns() // 1_000_000)
+            self._days.clear()
             self.counts.report()
         progress.remove()
 
@@ -136,6 +143,7 @@ class Importer:
             self.counts.skip(f"event {one.event.event_id} of visit {one.event.visit_id}: {one.reason}")
         self.counts.stored += result.stored_count
         self.counts.known += sum(len(batch.events) for batch in batches) - result.stored_count - len(result.unstorable)
+        self._days |= {day_of(event.event_time_ms) for batch in batches for event in batch.events}
         malformed = {(one.event.visit_id, one.event.event_id) for one in result.unstorable}
         events = [event for batch in batches for event in batch.events if event.transition]
         await self._send_identities([event for event in events if (event.visit_id, event.event_id) not in malformed])
@@ -146,7 +154,7 @@ class Importer:
             recent = [timed for timed in events if timed.at_ms >= oldest_ms]
             self.counts.expired += len(events) - len(recent)
             try:
-                yield to_batch(visit, recent, self.site or visit.site or DEFAULT_SITE, self.site_groups)
+                yield to_batch(visit, recent, self.site or visit.site or DEFAULT_SITE, self.site_groups, self.policy)
             except ValueError as error:
                 self.counts.skip(f"visit {visit.visit_id}: {error}")
 

@@ -4,7 +4,7 @@ Which events were transitions, and the identities that they name, is taken from 
 the timeline, and with it each attribution, session and association, becomes the same as in the source.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final, NamedTuple, Self
 
@@ -14,6 +14,8 @@ from footfall.event.v1.event_pb2 import (
     ASSURANCE_PROVEN,
     EVENT_TYPE_BUSINESS,
     EVENT_TYPE_SYSTEM,
+    IGNORED_REASON_PLACEHOLDER,
+    STAFF_REASON_SITE,
     TRANSITION_KIND_SIGN_IN,
     TRANSITION_KIND_SIGN_OUT,
     TRANSITION_KIND_USER_INFO,
@@ -22,7 +24,8 @@ from footfall.event.v1.event_pb2 import (
     EventBatch,
     EventContext,
 )
-from footfall_eventlog.events import SYSTEM_EVENTS, TRANSITION_KINDS, USER_ID_KEYS
+from footfall_eventlog.events import SYSTEM_EVENTS, TRANSITION_KINDS
+from footfall_eventlog.identity_policy import IdentityPolicy, SitePolicy
 from footfall_eventlog.site_groups import SiteGroups
 from footfall_timeline import Rule, normalize_uuid, page_id, user_agent_id
 
@@ -72,7 +75,7 @@ class ExplainedTransition(NamedTuple):
     @classmethod
     def from_resource(cls, rule: str, after: str | None, assurance: str | None, reason: str | None) -> Self:
         """From the fields of `/explain`. `after`: the identity of the visitor after the transition."""
-        identity = "" if rule in _OTHER_IDENTITY_RULES else after or ""
+        identity = "" if rule in {*_OTHER_IDENTITY_RULES, Rule.IGNORED} else after or ""
         return cls(rule, identity, ASSURANCE_PROVEN if assurance == "proven" else ASSURANCE_CLAIMED, reason or "")
 
 
@@ -102,7 +105,9 @@ class TimedEvent(NamedTuple):
     at_ms: int
 
 
-def to_batch(visit: PastVisit, events: Iterable[TimedEvent], site: str, site_groups: SiteGroups) -> EventBatch:
+def to_batch(
+    visit: PastVisit, events: Iterable[TimedEvent], site: str, site_groups: SiteGroups, policy: IdentityPolicy
+) -> EventBatch:
     """Events of one visit as a batch of the log. Malformed event ids are left to the attributor to refuse.
 
     Raises ValueError if the visit's id is malformed.
@@ -136,24 +141,39 @@ def to_batch(visit: PastVisit, events: Iterable[TimedEvent], site: str, site_gro
             event.page_id = page_id(stored, given.browser_page_id)
         if visit.user_agent and not visit.user_agent_id:
             event.user_agent_id = user_agent_id(stored, visit.user_agent)
-        _identify(event, visit)
+        if site in policy.staff.sites:
+            event.staff_reason = STAFF_REASON_SITE
+        _identify(event, visit, policy.of_site(site))
         batch.events.append(event)
     return batch
 
 
-def _identify(event: Event, visit: PastVisit) -> None:
-    """Set the transition of an event as the source explains it, otherwise by its name as in GWE 8.5."""
+def _identify(event: Event, visit: PastVisit, policy: SitePolicy) -> None:
+    """Set the transition of an event as the source explains it, otherwise by its name as in GWE 8.5.
+
+    A user id that names no person is ignored, as at admission.
+    """
     kind = TRANSITION_KINDS.get(event.event_name)
     explained = _BY_NAME if visit.transitions is None else visit.transitions.get(event.event_id)
     if kind is None or explained is None:
         return
     if kind == TRANSITION_KIND_SIGN_OUT:
         event.transition = TRANSITION_KIND_SIGN_OUT
-    elif identity := explained.identity or _named(event.data_json, visit.identities):
-        is_sign_in = kind == TRANSITION_KIND_SIGN_IN and (explained is _BY_NAME or _opened_session(explained.rule))
-        event.transition = TRANSITION_KIND_SIGN_IN if is_sign_in else TRANSITION_KIND_USER_INFO
-        event.identity_id = identity
-        event.assurance, event.assurance_reason = explained.assurance, explained.reason
+        return
+    was_ignored = explained.rule == Rule.IGNORED
+    known = None if was_ignored else visit.identities
+    identity = explained.identity or _named(event.data_json, policy.user_id_keys, known)
+    if not (identity or was_ignored):
+        return
+    event.policy_version = policy.version
+    if (reason := policy.placeholders.ignored_reason(identity)) or was_ignored:
+        event.ignored_reason = reason or IGNORED_REASON_PLACEHOLDER
+        return
+    is_sign_in = kind == TRANSITION_KIND_SIGN_IN and (explained is _BY_NAME or _opened_session(explained.rule))
+    event.transition = TRANSITION_KIND_SIGN_IN if is_sign_in else TRANSITION_KIND_USER_INFO
+    event.identity_id = identity
+    event.assurance, event.assurance_reason = explained.assurance, explained.reason
+    event.ignored_keys.extend(policy.placeholders.ignored_keys(_decode_fields(event.data_json or b"{}")))
 
 
 def _opened_session(rule: str) -> bool:
@@ -161,10 +181,13 @@ def _opened_session(rule: str) -> bool:
     return rule.startswith("sign_in.") and rule != Rule.SIGN_IN_TOKEN_USED_BEFORE
 
 
-def _named(data_json: bytes, identities: frozenset[str] | None) -> str:
-    """The identity that an event's data names, one of the visit's if these are known; empty if there is none."""
+def _named(data_json: bytes, keys: Sequence[str], identities: frozenset[str] | None) -> str:
+    """The identity that an event's data names by these keys; empty if there is none.
+
+    If the identities of the visit are known, it is one of them, by any key.
+    """
     fields = _decode_fields(data_json or b"{}")
-    for name in (*USER_ID_KEYS, *fields) if identities is not None else USER_ID_KEYS:
+    for name in (*keys, *fields) if identities is not None else keys:
         value = msgspec.json.decode(fields[name]) if name in fields else None
         text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
         if text and (identities is None or text in identities):

@@ -29,13 +29,15 @@ merged, and the writer of T finds E in step 5.
 - Deferred visits: for these the protocol has not begun, or ended early as in a crash. It begins again when their events
   come again, in any order.
 - A visit that expires in between: step 4 does not find it, and the protocol begins again for it.
+- MongoDB goes back to an earlier state: then revisions no longer form one chain. A batch that is attributed by a lost
+  revision was delivered before its group was set back. So its events come again, see `Attributor.distrust_revisions`.
 - Events that come again with an earlier time: they are moved between steps 3 and 4 and lose their attribution, so they
   are outdated for any timeline that is read later.
 
 A crash at any point leaves the entries unacknowledged, and every step can be repeated.
 """
 
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -47,6 +49,7 @@ from footfall_history import metrics
 from footfall_history.ingest.last_keys import sampled_last_keys
 from footfall_history.storage import (
     NO_REVISION,
+    TOUCH_INTERVAL_MS,
     Arrivals,
     Document,
     EraseTimes,
@@ -59,6 +62,7 @@ from footfall_history.storage import (
     find_reattributions,
     group_by_visit,
     has_same_content,
+    marks_of_repetition,
     reattributions_of,
     visit_of,
 )
@@ -66,8 +70,6 @@ from footfall_history.storage import (
 # In units of about 1 kB, the size of a transition: at most 10,000 visits, or 50 of the longest timelines.
 _CACHE_SIZE: Final = 50_000
 _SIZE_OF_A_VISIT: Final = 5
-# Visits are kept a day longer than events, so it is enough to store the time of the last receipt once a day.
-_TOUCH_INTERVAL_MS: Final = 86_400_000
 _MAX_REATTRIBUTIONS: Final = 1_000
 # Without a limit on the effort, so that the commands of others do not wait behind a long one.
 _INSERTS_PER_COMMAND: Final = 100
@@ -105,6 +107,20 @@ class Attributor:
         self._max_transitions = max_transitions
         self._cache: OrderedDict[str, Visit] = OrderedDict()
         self._cache_size = 0
+        self._trusts_revisions = True
+
+    def forget(self) -> None:
+        """Forget all visits: MongoDB may have gone back to an earlier state."""
+        self._cache.clear()
+        self._cache_size = 0
+
+    def distrust_revisions(self) -> None:
+        """From now on, attribute each event that comes again by the visit's timeline of then, not only an outdated one.
+
+        For events that are read again because MongoDB has gone back: a writer that did not know it yet may have
+        attributed them by a revision that was lost, and whose number now has another timeline.
+        """
+        self._trusts_revisions = False
 
     async def store(self, batches: Iterable[EventBatch], effort_limit: EffortLimit | None = None) -> StoreResult:
         """Store the events of these batches. They are on disk when this returns.
@@ -126,10 +142,11 @@ class Attributor:
             per_command = None if effort_limit else _INSERTS_PER_COMMAND
             duplicates = await self._insert(arrivals, visits, erase_times, stored, unstorable, per_command=per_command)
             known = await self._earliest(arrivals, duplicates)
+            await self._add_marks(arrivals, visits, known)
             await self._store.note_last_keys(sampled_last_keys(arrivals))
             current = {
                 visit_id: visit
-                for visit_id, visit in (await self._tombstones.read_visits(arrivals)).items()
+                for visit_id, visit in (await self._tombstones.read_visits(arrivals, visits)).items()
                 # Otherwise the visit expired and another writer has begun it again.
                 if visit.merged(arrivals[visit_id].transitions, self._max_transitions) is visit
             }
@@ -219,20 +236,22 @@ class Attributor:
             visits |= await self._tombstones.read_visits(open_ids)
 
     async def _move(self, arrivals: Arrivals, visits: Mapping[str, Visit]) -> None:
-        """Store what is not in the timeline: an earlier start or first receipt, and once a day the last receipt.
+        """Store what is not in the timeline: an earlier start or first receipt, staff, and at times the last receipt.
 
         A visit that was stored before first receipts were has no `site_key`, and keeps its site.
         """
-        starts, origins, touched = {}, {}, {}
+        starts, origins, touched, of_staff = {}, {}, {}, []
         for visit_id, arrival in arrivals.items():
             visit = visits[visit_id]
             if arrival.start["start_key"] < visit.start["start_key"]:
                 starts[visit_id] = arrival.start
             if arrival.origin["site_key"] < visit.start["site_key"]:
                 origins[visit_id] = arrival.origin
-            if arrival.received_ms > visit.touched_ms + _TOUCH_INTERVAL_MS:
+            if arrival.received_ms > visit.touched_ms + TOUCH_INTERVAL_MS:
                 touched[visit_id] = arrival.received_ms
-        await self._store.move_visits(starts, touched, max(touched.values(), default=0), origins)
+            if arrival.is_staff and not visit.is_staff:
+                of_staff.append(visit_id)
+        await self._store.move_visits(starts, touched, max(touched.values(), default=0), origins, of_staff)
 
     async def _insert(
         self,
@@ -263,6 +282,9 @@ class Attributor:
     async def _earliest(self, arrivals: Arrivals, duplicates: Iterable[str]) -> dict[str, Document]:
         """The stored events that came again, moved to the earliest of their times as their transitions are."""
         known = {document["_id"]: document for document in await self._store.read_events(duplicates)}
+        if known and not self._trusts_revisions:
+            await self._store.invalidate_attributions(known)
+            known = {document_id: document | {"rev": NO_REVISION} for document_id, document in known.items()}
         earlier = {
             document_id: document["order_key"]
             for arrival in arrivals.values()
@@ -273,6 +295,20 @@ class Attributor:
         for document_id, key in earlier.items():
             known[document_id] |= {"order_key": key, "rev": NO_REVISION}
         return known
+
+    async def _add_marks(self, arrivals: Arrivals, visits: Mapping[str, Visit], known: Mapping[str, Document]) -> None:
+        """Note at visits what is remarkable about their events. Most events have nothing remarkable and cost nothing.
+
+        Before step 4, so that the cached visit has the marks and they are not written again.
+        """
+        to_mark: dict[str, list[str]] = defaultdict(list)
+        for visit_id, arrival in arrivals.items():
+            marks = arrival.marks
+            for document_id in arrival.events.keys() & known.keys() if known else ():
+                marks = marks.union(marks_of_repetition(known[document_id], arrival.events[document_id]))
+            for mark in marks - visits[visit_id].marks:
+                to_mark[mark].append(visit_id)
+        await self._store.add_marks(to_mark)
 
     async def _reattribute(
         self,

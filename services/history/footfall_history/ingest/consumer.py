@@ -7,21 +7,27 @@ from dataclasses import dataclass, field
 import prometheus_client
 import structlog
 from footfall.event.v1.event_pb2 import Erasure, EventBatch
+from footfall.event.v1.interaction_pb2 import InteractionUpdate
 from footfall_eventlog.admitted import is_valid_erasure
+from footfall_eventlog.checkpoint_store import order_of
+from footfall_eventlog.interactions import is_valid_interaction
 from footfall_eventlog.log import decode
 from footfall_eventlog.stream import Entry
+from footfall_timeline import LaterVersionError
 
 from footfall_history import metrics
 from footfall_history.dead_letters import DeadLetterQueue, DeadLettersFullError
 from footfall_history.erasure import Eraser
 from footfall_history.event_log import TRANSIENT_LOG_ERRORS
 from footfall_history.ingest.attribution import Attributor, EffortLimit
+from footfall_history.ingest.interactions import InteractionWriter
 from footfall_history.ingest.slow_visits import SlowVisits
 from footfall_history.parts import in_parts
-from footfall_history.storage import split_by_visit
+from footfall_history.storage import TRANSIENT_STORE_ERRORS, split_by_visit
 
-# Large enough that the cost of a command is small beside that of its documents, small enough to take under a second.
-_EVENTS_PER_BATCH = 1_000
+# As many as a full read of the log usually brings: events that are stored together share commands and reads of visits.
+# So many must be stored before another process takes their entries over, also on a busy machine.
+_EVENTS_PER_BATCH = 3_000
 
 _log = structlog.get_logger()
 
@@ -34,23 +40,29 @@ class LogConsumer:
     """Handles entries of the log. An entry may come again, in any order, to any number of consumers.
 
     Visits that exceed `effort_limit`, or whose batch has failed `attempts` times, are deferred to `handle_slow`. A
-    failure while MongoDB is unavailable does not count: then `check_store` raises.
+    failure while MongoDB is unavailable does not count: then `check_store`, which waits for the journal, raises.
+    `read_again_until` is that of `Checkpoints`: up to which entries of a partition may come again, because MongoDB may
+    have gone back.
     """
 
     dead_letters: DeadLetterQueue
     attributor: Attributor
     eraser: Eraser
     slow: SlowVisits
+    interactions: InteractionWriter
     effort_limit: EffortLimit
     attempts: int
     check_store: Callable[[], Awaitable[None]]
+    read_again_until: Callable[[int], Awaitable[str]]
+    _again_until: dict[int, str] = field(default_factory=dict)
     _failures: Counter[int] = field(default_factory=Counter)
 
     async def handle(self, partition: int, entries: list[Entry]) -> None:
-        """Return when each event of these entries is on disk: stored, a dead letter, or deferred as a slow visit.
+        """Return when everything in these entries is on disk: stored, a dead letter, or deferred as a slow visit.
 
         Raises TRANSIENT_STORE_ERRORS, TRANSIENT_LOG_ERRORS, DeadLettersFullError and SlowVisitsFullError.
         """
+        await self._notice_set_back(partition, entries)
         decoded = []
         for entry in entries:
             if batch := decode(entry):
@@ -65,9 +77,19 @@ class LogConsumer:
         for entry, batch in decoded:
             if batch.HasField("erasure"):
                 await self._record_erasure(partition, entry, batch.erasure)
+        if reported := [(entry, batch.interaction) for entry, batch in decoded if batch.HasField("interaction")]:
+            await self._store_interactions(partition, reported)
         await self.slow.put(partition, slow)  # last, so that a failed attempt does not leave a copy there
         self._failures[partition] = 0
         _count(outcomes)
+
+    async def _notice_set_back(self, partition: int, entries: list[Entry]) -> None:
+        until = await self.read_again_until(partition)
+        if until != self._again_until.get(partition, ""):
+            self._again_until[partition] = until
+            self.attributor.forget()
+        if until and order_of(entries[0].id) <= order_of(until.partition("/")[0]):
+            self.attributor.distrust_revisions()
 
     async def handle_slow(self, partition: int, batches: list[EventBatch]) -> None:
         """Do the same for deferred batches, without a limit on the effort."""
@@ -112,6 +134,22 @@ class LogConsumer:
         outcomes[metrics.DROPPED] += dropped_count
         outcomes[metrics.DUPLICATE] += count - result.stored_count - unstorable_count - dropped_count
         return result.deferred
+
+    async def _store_interactions(self, partition: int, reported: list[tuple[Entry, InteractionUpdate]]) -> None:
+        """Store updates of interactions; one that cannot be stored becomes a dead letter."""
+        for entry, update in reported:
+            if not is_valid_interaction(update):
+                await self.dead_letters.put_entry(partition, entry, "an interaction without an id, a subject or a time")
+                continue
+            try:
+                await self.interactions.write(update)
+            except (*TRANSIENT_STORE_ERRORS, LaterVersionError):
+                raise
+            except Exception as error:
+                await self.check_store()  # raises while MongoDB is unavailable
+                await self.dead_letters.put_entry(partition, entry, f"an interaction: {type(error).__name__}")
+                await self.eraser.erase_dead_letters(partition)  # as for events
+        await self.check_store()
 
     async def _record_erasure(self, partition: int, entry: Entry, erasure: Erasure) -> None:
         """Store the tombstone, so that events merged from now on are erased. The rest takes longer and is deferred."""

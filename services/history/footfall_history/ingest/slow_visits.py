@@ -25,6 +25,7 @@ from typing import Final, NamedTuple
 import structlog
 from footfall.event.v1.event_pb2 import EventBatch
 from footfall_eventlog.partitions import hash_tag
+from footfall_servicekit.failure_log import FailureLog
 
 from footfall_history import metrics
 from footfall_history.event_log import TRANSIENT_LOG_ERRORS, EventLog
@@ -77,6 +78,7 @@ end
 """
 
 _log = structlog.get_logger()
+_reading = FailureLog("slow visits cannot be read; trying again", "store")
 
 
 class SlowVisitsFullError(Exception):
@@ -131,10 +133,11 @@ class SlowVisits:
                     await self._release(number, lease, await _error_of(handle(number, lease.batches)))
                     rest_s = min(time.monotonic() - started, _MAX_REST_S)
             except Exception as error:  # from Redis, which still has the batches
-                details = {"partition": number, "reason": type(error).__name__}
                 exc_info = None if isinstance(error, TRANSIENT_LOG_ERRORS) else error
-                _log.warning("slow visits cannot be read; trying again", **details, exc_info=exc_info)
+                _reading.failed("Redis", reason=type(error).__name__, exc_info=exc_info)
                 rest_s = _MAX_REST_S
+            else:
+                _reading.worked("Redis")
             await asyncio.sleep(rest_s)
 
     async def _lease(self, number: int) -> Lease | None:
@@ -170,6 +173,10 @@ class SlowVisits:
         keys = _due_key(number), _bytes_key(number), _items_key(number, lease.name)
         arguments = lease.name, lease.until_ms, done_count, due_ms, lease.size
         await self._redis(number).eval(_RELEASE, len(keys), *keys, *arguments)
+
+    async def is_empty(self, number: int) -> bool:
+        """Whether no visit of a partition waits."""
+        return not await self._redis(number).zcard(_due_key(number))
 
     async def update_metrics(self) -> None:
         """Set the metrics of slow visits."""

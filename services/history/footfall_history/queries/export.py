@@ -1,4 +1,4 @@
-"""Exports everything that history stores about an identity: visits, sessions, pages, events and dead letters.
+"""Exports what history stores about an identity: visits, sessions, pages, events, dead letters and interactions.
 
 The number of commands to MongoDB does not grow with the answer, except for groups of visits and ranges of keys.
 """
@@ -13,6 +13,7 @@ from footfall_timeline import State
 from footfall_history.dead_letters import DeadLetterQueue, dead_letter_documents
 from footfall_history.queries import resources
 from footfall_history.queries.filters import site_filter
+from footfall_history.queries.interactions import InteractionReader
 from footfall_history.queries.reader import IS_ENTRY, Reader
 from footfall_history.queries.user_agents import user_agent
 from footfall_history.storage import (
@@ -36,13 +37,21 @@ class Exporter:
     """Exports identities. Raises TRANSIENT_STORE_ERRORS and TRANSIENT_LOG_ERRORS."""
 
     def __init__(
-        self, store: Store, reader: Reader, tombstones: Tombstones, dead_letters: DeadLetterQueue, preview: Preview
+        self,
+        store: Store,
+        reader: Reader,
+        tombstones: Tombstones,
+        dead_letters: DeadLetterQueue,
+        preview: Preview,
+        *,
+        interactions: InteractionReader,
     ) -> None:
         self._store = store
         self._tombstones = tombstones
         self._reader = reader
         self._dead_letters = dead_letters
         self._preview = preview
+        self._interactions = interactions
 
     async def export(self, identity: str, sites: Sequence[str] = ()) -> AsyncGenerator[pb.ExportIdentityResponse, None]:
         """Everything about an identity on these sites, or on all if there are none, each kind in order.
@@ -73,6 +82,8 @@ class Exporter:
             async for unstored in self._unstored(number, identity, first_named):
                 if not sites or unstored.event.event.site in sites:
                     yield pb.ExportIdentityResponse(unstored_event=unstored)
+        async for interaction in self._interactions.each_of_identity(identity, sites):
+            yield pb.ExportIdentityResponse(interaction=interaction)
 
     async def _visits(self, where: Document) -> AsyncIterator[visit_pb2.Visit]:
         async for group in self._store.visit_groups(where, _VISITS_PER_GROUP):

@@ -6,8 +6,9 @@ digits of time and then an id. A page, a time range and a token are all bounds o
 
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Final, Generic, TypeVar
 
 from footfall.history.v1 import history_service_pb2 as pb
@@ -22,6 +23,14 @@ from footfall_history.storage import TIME_DIGITS, Document, event_time_ms
 
 ALL_CATEGORIES: Final = "all categories"
 
+_MAX_CONTACT_LENGTH: Final = 256
+# The field of a list's items that has their time. `event_time` means the same in every list.
+_TIME_FIELDS: Final[Mapping[type[Message], str]] = {
+    pb.ListEventsRequest: "event_time_ms",
+    pb.ListPagesRequest: "start_time",
+    pb.ListSessionsRequest: "start_time",
+    pb.ListVisitsRequest: "start_time",
+}
 _KEY = re.compile(rf"[0-9]{{{TIME_DIGITS}}}")
 
 Item = TypeVar("Item")
@@ -38,11 +47,15 @@ class Page(Generic[Item]):
 
 @dataclass(frozen=True)
 class Window:
-    """A part of a collection: at most `size` items with lower <= key, and key < upper if `upper` is not empty."""
+    """A part of a collection: at most `size` items with lower <= key, and key < upper if `upper` is not empty.
+
+    `newest_first`: the last items of the part, from the last one on.
+    """
 
     lower: str
     upper: str
     size: int
+    newest_first: bool = False
 
     @property
     def bounds(self) -> Document:
@@ -59,30 +72,60 @@ class Window:
         count = paging.fitting([item for item in items if isinstance(item, Message)]) or len(items)
         return Page(items[:count], keyed[count][0] if len(keyed) > count else "")
 
+    def merged(self, pages: Sequence[Page[Item]], key_of: Callable[[Item], str]) -> Page[Item]:
+        """One page from the pages of several parents in this window."""
+        keyed = [(key_of(item), item) for page in pages for item in page.items]
+        keyed.sort(key=itemgetter(0), reverse=self.newest_first)
+        following = [page.next_key for page in pages if page.next_key]
+        if not following:
+            return self.cut(keyed)
+        # From this key on, not all items have been read.
+        next_key = max(following) if self.newest_first else min(following)
+        page = self.cut([(key, item) for key, item in keyed if (key > next_key) == self.newest_first])
+        return page if page.next_key else Page(page.items, next_key)
+
 
 def window(request: Any, *, age_of_start: bool = False) -> Window:
     """The window of a list request: its page and time range. With `age_of_start` the age limits the start of items.
 
-    Raises RequestError for another request's token, a negative size or an impossible position.
+    Raises RequestError for another request's token, a negative size, an impossible position or an unknown order.
     """
     page, times = page_window(request), time_window(request.scope, age_of_start=age_of_start)
-    if page.lower and not _KEY.match(page.lower):  # tokens are not signed
-        raise RequestError.invalid("page_token", "must be a token that this method returned")
-    lower = max(page.lower, times.lower)
+    check_key(page.lower)
+    first = page.lower
     if request.HasField("start"):
         if request.page_token:
             raise RequestError.invalid("start", "must not be given with page_token")
         if not 0 <= request.start.time_ms <= MAX_EVENT_TIME_MS:
             raise RequestError.invalid("start.time_ms", "must be milliseconds since the epoch, of at most 13 digits")
-        lower = max(lower, order_key(request.start.time_ms, request.start.id))
-    return Window(lower, times.upper, page.size)
+        first = order_key(request.start.time_ms, request.start.id)
+    if not is_newest_first(request):
+        return Window(max(first, times.lower), times.upper, page.size)
+    uppers = [upper for upper in (first and first + "\0", times.upper) if upper]
+    return Window(times.lower, min(uppers, default=""), page.size, newest_first=True)
+
+
+def check_key(key: str) -> None:
+    """Raise RequestError for a key from a page token that is none: tokens are not signed."""
+    if key and not _KEY.match(key):
+        raise RequestError.invalid("page_token", "must be a token that this method returned")
+
+
+def is_newest_first(request: Any) -> bool:
+    """Whether the `order_by` of a list request asks for the newest item first. Raises RequestError."""
+    names = ("event_time", _TIME_FIELDS[type(request)])
+    oldest, newest = ["", *names], [f"{name} desc" for name in names]
+    order = " ".join(request.order_by.split())
+    if order not in [*oldest, *newest]:
+        raise RequestError.invalid("order_by", f"must be empty or one of {', '.join([*names, *newest])}")
+    return order in newest
 
 
 def time_window(scope: pb.Scope, *, age_of_start: bool) -> Window:
     """The time range of a scope, and with `age_of_start` its age, as a window without a size. Raises RequestError."""
     since_ms = received_since(scope) if age_of_start else 0
-    lower = max(_time_key(scope, "start_time"), _key(since_ms) if since_ms else "")
-    return Window(lower, _time_key(scope, "end_time"), 0)
+    lower = max(_scope_key(scope, "start_time"), time_key(since_ms) if since_ms else "")
+    return Window(lower, _scope_key(scope, "end_time"), 0)
 
 
 def page_window(request: Any, default_size: int = 50) -> Window:
@@ -106,7 +149,7 @@ def with_next_page(response: Response, request: Message, next_key: str) -> Respo
     return with_next_token(response, request, next_key)
 
 
-def _time_key(scope: pb.Scope, field: str) -> str:
+def _scope_key(scope: pb.Scope, field: str) -> str:
     if not scope.HasField(field):  # type: ignore[arg-type]
         return ""
     moment: Timestamp = getattr(scope, field)
@@ -115,10 +158,11 @@ def _time_key(scope: pb.Scope, field: str) -> str:
     except ValueError:
         raise RequestError.invalid(f"scope.{field}", "must be a time in the years 1 to 9999") from None
     # Events have whole milliseconds, so a bound with a fraction means the next whole one.
-    return _key(-(-nanoseconds // 1_000_000))
+    return time_key(-(-nanoseconds // 1_000_000))
 
 
-def _key(at_ms: int) -> str:
+def time_key(at_ms: int) -> str:
+    """The least order key of a time in milliseconds since the epoch."""
     return f"{min(max(at_ms, 0), MAX_EVENT_TIME_MS):013d}"
 
 
@@ -144,6 +188,13 @@ def parse_identity_id(text: str, field: str = "identity_id") -> str:
     return text
 
 
+def parse_contact_id(text: str) -> str:
+    """A contact id. Raises RequestError."""
+    if not 1 <= len(text) <= _MAX_CONTACT_LENGTH:
+        raise RequestError.invalid("contact_id", f"must be 1 to {_MAX_CONTACT_LENGTH} characters")
+    return text
+
+
 def parse_parent(request: Any) -> tuple[str, str]:
     """The parent of a list request: the field's name and the id in its stored form. Raises RequestError."""
     field = request.WhichOneof("parent")
@@ -151,7 +202,13 @@ def parse_parent(request: Any) -> tuple[str, str]:
         names = [one.name for one in request.DESCRIPTOR.oneofs_by_name["parent"].fields]
         raise RequestError.invalid("parent", f"exactly one of {', '.join(names)} is required")
     text: str = getattr(request, field)
-    return field, parse_identity_id(text) if field == "identity_id" else parse_uuid(text, field)
+    match field:
+        case "identity_id":
+            return field, parse_identity_id(text)
+        case "contact_id":
+            return field, parse_contact_id(text)
+        case _:
+            return field, parse_uuid(text, field)
 
 
 def event_conditions(request: pb.ListEventsRequest | pb.ListPagesRequest) -> Document:
@@ -187,11 +244,19 @@ def scope_conditions(scope: pb.Scope, sites: Sequence[str]) -> Document:
     return conditions
 
 
-def visit_conditions(request: pb.ListVisitsRequest) -> Document:
-    """The conditions of a request on visits, without those on the key. Raises RequestError."""
+def visit_conditions(request: pb.ListVisitsRequest, identities: Sequence[str] = ()) -> Document:
+    """The conditions of a request on visits, without those on the key. Raises RequestError.
+
+    `identities`: those of the request's contact, or the names of its identity if there are several.
+    """
     conditions: Document = {}
+    if request.contact_id:
+        if request.identity_id:
+            raise RequestError.invalid("contact_id", "must not be given with identity_id")
+        conditions["identities"] = {"$in": [*identities]}
     if request.identity_id:
-        conditions["identities"] = parse_identity_id(request.identity_id)
+        identity_id = parse_identity_id(request.identity_id)
+        conditions["identities"] = {"$in": [*identities]} if len(identities) > 1 else identity_id
     if request.global_visit_id:
         conditions["global_visit_id"] = parse_uuid(request.global_visit_id, "global_visit_id")
     if request.user_agent:
@@ -199,12 +264,21 @@ def visit_conditions(request: pb.ListVisitsRequest) -> Document:
     return conditions | site_filter(request.sites, request.scope.site)
 
 
-def session_conditions(request: pb.ListSessionsRequest) -> tuple[Document, str]:
-    """The conditions of a request on the visits of sessions, and the sessions' identity (empty: any)."""
-    field, parent_id = parse_parent(request)
-    conditions: Document = {"_id": parent_id} if field == "visit_id" else {"identities": parent_id}
+def session_conditions(
+    request: pb.ListSessionsRequest, parents: Sequence[tuple[str, str]]
+) -> tuple[Document, Sequence[str]]:
+    """The conditions of a request on the visits of sessions, and the sessions' identities (empty: any).
+
+    `parents`: a visit, or identities; as field and id.
+    """
+    ids = [parent_id for _, parent_id in parents]
+    conditions: Document
+    if request.visit_id:
+        conditions, identities = {"_id": request.visit_id}, []
+    else:
+        conditions, identities = {"identities": {"$in": ids} if len(ids) != 1 else ids[0]}, ids
     conditions |= site_filter(request.sites, request.scope.site)
-    return conditions, request.session_identity_id or (parent_id if field == "identity_id" else "")
+    return conditions, [request.session_identity_id] if request.session_identity_id else identities
 
 
 def identity_conditions(request: pb.ListIdentityIdsRequest) -> Document:

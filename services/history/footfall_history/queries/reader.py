@@ -4,9 +4,11 @@ The number of commands to MongoDB does not grow with the answer, except for grou
 ranges of keys (`storage.event_cursor`).
 """
 
+import asyncio
 import time
 from bisect import insort
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import islice
 from operator import itemgetter
 from typing import Final
 
@@ -32,6 +34,10 @@ from footfall_history.storage import (
 _TIES = 16
 # An event may have 64 KiB, so a large page is read in parts until the response is full.
 _EVENTS_PER_READ = 100
+# An identity's last event is most likely in one of the visits that started last. Only of a few of them it is worth
+# finding the last event; of the others, a key that is noted (`ingest.last_keys`) is enough.
+_LAST_VISITS: Final = 20
+_EXACT_ENDS: Final = 3
 IS_ENTRY: Final[Document] = {"event_name": PAGE_ENTERED, "page_id": {"$gt": ""}}
 """The condition on events that began a page."""
 
@@ -70,7 +76,7 @@ class Reader:
     async def visits(self, conditions: Document, window: Window) -> Page[pb.Visit]:
         """Visits by start, then id."""
         where = conditions | {"start_key": window.bounds}
-        found = await self._store.find_visits(where, window.size + 1)
+        found = await self._store.find_visits(where, window.size + 1, newest_first=window.newest_first)
         keys = [document["start_key"] for document in found]
         return window.cut(list(zip(keys, await self.visit_messages(found), strict=True)))
 
@@ -93,21 +99,24 @@ class Reader:
                     return document, session
         return None
 
-    async def sessions(self, conditions: Document, identity: str, window: Window) -> Page[pb.Session]:
-        """Sessions of matching visits by start, then id; only of this identity if it is not empty.
+    async def sessions(self, conditions: Document, identities: Collection[str], window: Window) -> Page[pb.Session]:
+        """Sessions of matching visits by start, then id; only of these identities if there are any.
 
-        Visits are read in order of their start, until they start after the last session of the page.
+        Visits are read in order of their start, until they start after the last session of the page. For the newest
+        sessions all are read, because a session may begin long after its visit.
         """
         found: list[tuple[str, pb.Session]] = []
+        surplus = slice(0, -window.size - 1) if window.newest_first else slice(window.size + 1, None)
         async for document in self._store.each_visit(conditions):
-            if len(found) > window.size and found[-1][0][:TIME_DIGITS] < document["start_key"][:TIME_DIGITS]:
+            is_full = len(found) > window.size and not window.newest_first
+            if is_full and found[-1][0][:TIME_DIGITS] < document["start_key"][:TIME_DIGITS]:
                 break
             for session in Visit.from_document(document).visit_state.sessions:
                 key = order_key(session.start_ms, session.session_id)
-                if window.contains(key) and identity in {"", session.identity}:
+                if window.contains(key) and (not identities or session.identity in identities):
                     insort(found, (key, resources.session_message(document, session)), key=itemgetter(0))
-            del found[window.size + 1 :]
-        return window.cut(found)
+            del found[surplus]
+        return window.cut(found[::-1] if window.newest_first else found)
 
     async def event(
         self, event_id: str, visit_ids: Sequence[str] = (), sites: Sequence[str] = ()
@@ -122,7 +131,11 @@ class Reader:
         self, parent: tuple[str, str], conditions: Document, window: Window, sites: Sequence[str] = ()
     ) -> Page[pb.StoredEvent]:
         """Events of a parent (field and id) by event time, then id."""
-        query = await self.event_query(*parent, conditions, sites)
+        query = await self.event_query(*parent, conditions, sites, newest_first=window.newest_first)
+        return await self.events_of(query, window)
+
+    async def events_of(self, query: EventQuery, window: Window) -> Page[pb.StoredEvent]:
+        """The events of a query, in its order."""
         cursor = self._store.events_in_order(query, window.lower, window.upper)
         found: list[tuple[str, pb.StoredEvent]] = []
         while len(found) <= window.size:
@@ -149,8 +162,14 @@ class Reader:
 
         Events of one millisecond are ordered by event id and pages by page id, so whole milliseconds are read.
         """
-        query = await self.event_query(*parent, conditions | IS_ENTRY, sites)
-        cursor = self._store.events_in_order(query, window.lower[:TIME_DIGITS], window.upper, resources.PAGE_FIELDS)
+        query = await self.event_query(*parent, conditions | IS_ENTRY, sites, newest_first=window.newest_first)
+        return await self.pages_of(query, window)
+
+    async def pages_of(self, query: EventQuery, window: Window) -> Page[pb.Page]:
+        """The page entries that the events of a query began, in its order."""
+        # Keys of all events of a millisecond are less than its digits and "~".
+        upper = window.upper and window.upper[:TIME_DIGITS] + "~"
+        cursor = self._store.events_in_order(query, window.lower[:TIME_DIGITS], upper, resources.PAGE_FIELDS)
         found: list[tuple[str, pb.Page]] = []
         events: list[Document] = []
         while len(found) <= window.size:
@@ -167,7 +186,7 @@ class Reader:
             found += [(key, messages[event["_id"]]) for key, event in selected if event["_id"] in messages]
             if is_last:
                 break
-        return window.cut(sorted(found, key=itemgetter(0)))
+        return window.cut(sorted(found, key=itemgetter(0), reverse=window.newest_first))
 
     async def page_messages(self, entered: Sequence[Document]) -> dict[str, pb.Page]:
         """The pages that these events began, by document id. A page that was entered twice began the first time."""
@@ -178,12 +197,49 @@ class Reader:
             if (known := keys.get(event["page_id"])) and known.entered == event["order_key"]
         }
 
-    async def explanations(self, visit: Visit, steps: Sequence[Step]) -> list[pb.Explanation]:
-        """These transitions of a visit, each with the event that caused it."""
-        ids = [document_id(visit.visit_id, step.transition.event_id) for step in steps]
-        found = await self._store.read_events(ids, resources.EVIDENCE_FIELDS)
+    async def has_parent(self, field: str, parent_id: str, sites: Sequence[str] = ()) -> bool:
+        """Whether the parent of a list (field and id) is known: for a list without items."""
+        visits = {"visit_id": "_id", "identity_id": "identities"}.get(field)
+        if visits:
+            return bool(await self._store.first_start_key({visits: parent_id} | site_filter(sites)))
+        if field == "session_id":
+            return bool(await self._session(parent_id, sites))
+        return bool(await self._store.page_keys([parent_id], site_filter(sites)))
+
+    async def explanations(self, visit: Visit, window: Window) -> Page[pb.Explanation]:
+        """The transitions of a visit, and its events whose user ids were ignored, each with its event."""
+        inside = (step for step in visit.visit_state.steps if window.contains(step.transition.order_key))
+        steps = [*islice(inside, window.size + 1)]
+        ids = [document_id(visit.visit_id, step.transition.event_id) for step in steps[: window.size]]
+        fields = ("order_key", *resources.EVIDENCE_FIELDS)
+        found, ignored = await asyncio.gather(
+            self._store.read_events(ids, fields),
+            self._store.ignored_events(visit.visit_id, window.bounds, window.size + 1, fields),
+        )
         evidence = {event["event_id"]: event for event in found}
-        return [resources.explanation(step, evidence.get(step.transition.event_id, {}), visit.rev) for step in steps]
+        similar = resources.similar_identities(visit)
+
+        def explained(step: Step, event: Document) -> pb.Explanation:
+            has_similar = step.transition.identity in similar
+            return resources.explanation(step, event, visit.rev, has_similar=has_similar)
+
+        # An event that was sent again under another policy may be a transition all the same.
+        transitions = {transition.event_id for transition in visit.timeline}
+        parts = (
+            Page(
+                [explained(step, evidence.get(step.transition.event_id, {})) for step in steps[: window.size]],
+                steps[window.size].transition.order_key if len(steps) > window.size else "",
+            ),
+            Page(
+                [
+                    explained(resources.ignored_step(visit, event), event)
+                    for event in ignored[: window.size]
+                    if event["event_id"] not in transitions
+                ],
+                ignored[window.size]["order_key"] if len(ignored) > window.size else "",
+            ),
+        )
+        return window.merged(parts, resources.explanation_key)
 
     async def identity_ids(self, conditions: Document, from_id: str, size: int) -> Page[str]:
         """The identities of matching visits, by id."""
@@ -191,14 +247,40 @@ class Reader:
         return Page(found[:size], found[size] if len(found) > size else "")
 
     async def event_query(
-        self, field: str, parent_id: str, conditions: Document, sites: Sequence[str] = ()
+        self,
+        field: str,
+        parent_id: str,
+        conditions: Document,
+        sites: Sequence[str] = (),
+        *,
+        newest_first: bool = False,
     ) -> EventQuery:
         """The query for events of a visit, an identity, a session or a page that meet further conditions."""
         if field == "session_id":
             found = await self._session(parent_id, sites)
             # No visit has an empty id, so there are no events of an unknown session.
-            visit_id, start_ms = (found[0]["_id"], found[1].start_ms) if found else ("", None)
-            return EventQuery({"visit_id": visit_id}, conditions | {"session_id": parent_id}, start_ms)
+            conditions = conditions | {"session_id": parent_id}
+            if not found:
+                return EventQuery({"visit_id": ""}, conditions, None)
+            visit, session = found
+            end_ms = (session.end_ms or await self._end_ms([visit])) if newest_first else None
+            return EventQuery({"visit_id": visit["_id"]}, conditions, session.start_ms, end_ms, newest_first)
         visits = {"visit_id": "_id", "identity_id": "identities"}.get(field)
-        start_key = await self._store.first_start_key({visits: parent_id} | site_filter(sites)) if visits else None
-        return EventQuery({field: parent_id}, conditions, event_time_ms(start_key) if start_key else None)
+        if not visits:
+            return EventQuery({field: parent_id}, conditions, None, newest_first=newest_first)
+        where = {visits: parent_id} | site_filter(sites)
+        start_key = await self._store.first_start_key(where)
+        start_ms = event_time_ms(start_key) if start_key else None
+        if not start_key or not newest_first:
+            return EventQuery({field: parent_id}, conditions, start_ms, newest_first=newest_first)
+        last = await self._store.find_visits(where, _LAST_VISITS, ["last_key"], newest_first=True)
+        return EventQuery({field: parent_id}, conditions, start_ms, await self._end_ms(last), newest_first)
+
+    async def _end_ms(self, visits: Sequence[Document]) -> int | None:
+        """About the time of the last event of visits, the one that started last first: of the others, noted keys count.
+
+        None when none of their events is left.
+        """
+        known = await self._store.last_keys(visits[:_EXACT_ENDS])
+        keys = [*known.values(), *(visit["last_key"] for visit in visits if "last_key" in visit)]
+        return event_time_ms(max(keys)) if keys else None

@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from footfall.event.v1.event_pb2 import Assurance as AssuranceValue
-from footfall.event.v1.event_pb2 import EventBatch
+from footfall.event.v1.event_pb2 import EventBatch, IgnoredReason
 from footfall.history.v1 import visit_pb2 as pb
 from footfall.identity.v1.identity_pb2 import Identity
 from footfall.identity.v1.visitor_pb2 import VisitorState
-from footfall_timeline import EFFECTS, Association, Attribution, Rule, Session, Step
+from footfall_eventlog.events import TRANSITION_KINDS
+from footfall_eventlog.placeholders import folded
+from footfall_timeline import EFFECTS, Association, Attribution, Kind, Rule, Session, Step, order_key
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from footfall_history.dead_letters import DeadLetter
@@ -27,8 +29,12 @@ PAGE_FIELDS: Final = (
     "category",
 )
 """The fields of a PageEntered event that a page needs. `data_json`, which may be large, is not among them."""
-EVIDENCE_FIELDS: Final = ("event_id", "event_name", "assurance_reason")
+EVIDENCE_FIELDS: Final = ("event_id", "event_name", "assurance_reason", "ignored_reason", "policy_version")
 """The fields of an event that an explanation needs."""
+_SIMILAR: Final = (
+    "Another identity of this visit differs from this one only in case, white space or invisible characters. They are "
+    "two identities: the page should always send the same spelling."
+)
 RULE_CODES: Final = {rule: pb.TransitionRule.Value(f"TRANSITION_RULE_{rule.name}") for rule in Rule}
 """The contract's enum values of the rules."""
 
@@ -54,6 +60,7 @@ def visit_message(document: Mapping[str, Any], last_key: str | None, now_ms: int
         revision=visit.rev,
         ended=now_ms - last_ms > idle_ms,
         timeline_truncated=visit.is_truncated,
+        staff=visit.is_staff,
     )
 
 
@@ -106,8 +113,21 @@ def page_message(entered: Mapping[str, Any], exited: str) -> pb.Page:
     )
 
 
-def explanation(step: Step, event: Document, rev: int) -> pb.Explanation:
-    """A transition of a timeline of this revision. `event`: its event as EVIDENCE_FIELDS; empty if it has expired."""
+def event_key(event: pb.StoredEvent) -> str:
+    """The key of an event in lists."""
+    return order_key(event.event.event_time_ms, event.event.event_id)
+
+
+def page_key(page: pb.Page) -> str:
+    """The key of a page entry in lists."""
+    return order_key(page.start_time.ToMilliseconds(), page.page_id)
+
+
+def explanation(step: Step, event: Document, rev: int, *, has_similar: bool) -> pb.Explanation:
+    """A transition of a timeline of this revision. `event`: its event as EVIDENCE_FIELDS; empty if it has expired.
+
+    `has_similar`: the visit names another identity that looks the same.
+    """
     transition, reason = step.transition, event.get("assurance_reason", "")
     return pb.Explanation(
         event_id=transition.event_id,
@@ -121,7 +141,32 @@ def explanation(step: Step, event: Document, rev: int) -> pb.Explanation:
         before=attribution_message(step.before, rev),
         after=attribution_message(step.after, rev),
         effect=EFFECTS[step.rule],
+        ignored_reason=IgnoredReason.ValueType(event.get("ignored_reason", 0) if step.rule is Rule.IGNORED else 0),
+        policy_version=event.get("policy_version", ""),
+        warning=_SIMILAR if has_similar else "",
     )
+
+
+def explanation_key(explanation: pb.Explanation) -> str:
+    """The key of a transition in its timeline."""
+    return order_key(explanation.event_time.ToMilliseconds(), explanation.event_id)
+
+
+def ignored_step(visit: Visit, event: Document) -> Step:
+    """What an event whose user id was ignored did: nothing."""
+    kind = Kind(TRANSITION_KINDS[event["event_name"]])
+    return visit.visit_state.ignored_step(event_time_ms(event["order_key"]), event["event_id"], kind)
+
+
+def similar_identities(visit: Visit) -> set[str]:
+    """The identities of a visit that differ from another one of it only in what `folded` ignores, such as case.
+
+    They stay different identities, as in GWE 8.5.
+    """
+    by_look: dict[str, list[str]] = {}
+    for association in visit.visit_state.associations:
+        by_look.setdefault(folded(association.identity), []).append(association.identity)
+    return {identity for alike in by_look.values() if len(alike) > 1 for identity in alike}
 
 
 def attribution_message(attribution: Attribution, rev: int) -> pb.Stamp:

@@ -8,6 +8,7 @@ from footfall_history.storage.documents import (
     IMPORTED,
     NO_REVISION,
     TIME_DIGITS,
+    TOUCH_INTERVAL_MS,
     Document,
     assurance_reason_code,
     document_id,
@@ -15,6 +16,18 @@ from footfall_history.storage.documents import (
     has_same_content,
     stored_event,
     visit_of,
+)
+from footfall_history.storage.event_cursor import EventCursor
+from footfall_history.storage.indexes import Need, index_names
+from footfall_history.storage.interactions import SUBJECTS, InteractionRecord
+from footfall_history.storage.marks import (
+    CONFLICT,
+    IGNORED,
+    LATE,
+    LATE_S,
+    PLACEHOLDER,
+    REPEATED,
+    marks_of_repetition,
 )
 from footfall_history.storage.preview import Preview
 from footfall_history.storage.reattribution import (

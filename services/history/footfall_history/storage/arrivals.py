@@ -8,7 +8,8 @@ from footfall.event.v1.event_pb2 import Event, EventBatch, EventContext
 from footfall_eventlog.admitted import InvalidEventError, transition_of
 from footfall_timeline import Transition, order_key
 
-from footfall_history.storage.documents import DEVICE_FIELDS, Document, event_document, has_same_content
+from footfall_history.storage.documents import DEVICE_FIELDS, Document, event_document
+from footfall_history.storage.marks import CONFLICT, marks_of, marks_of_repetition
 
 _START_FIELDS: Final = ("browser_visit_id", *DEVICE_FIELDS)
 
@@ -38,6 +39,8 @@ class Arrival:
     - `start`: fields of the visit from its earliest event. `start_key` sorts visits by start, then id.
     - `origin`: site of the event received first, which a sender cannot influence. `site_key` sorts by time of receipt.
     - `received_ms`: time of the last receipt, in milliseconds since the epoch.
+    - `is_staff`: at least one event is one of staff.
+    - `marks`: what is remarkable about these events by themselves, see `storage.marks`.
     """
 
     events: dict[str, Document] = field(default_factory=dict)
@@ -47,6 +50,8 @@ class Arrival:
     start: Document = field(default_factory=dict)
     origin: Document = field(default_factory=dict)
     received_ms: int = 0
+    is_staff: bool = False
+    marks: set[str] = field(default_factory=set)
 
     def add(self, event: Event, context: EventContext) -> None:
         """Add one event. Raises InvalidEventError, and then adds nothing."""
@@ -54,14 +59,18 @@ class Arrival:
         document = event_document(event, context)
         if transition:
             self.transitions.append(transition)
+        self.marks.update(marks_of(event, context))
         self.received_ms = max(self.received_ms, context.received_time_ms)
+        self.is_staff = self.is_staff or bool(event.staff_reason)
         document_id = document["_id"]
         known = self.events.setdefault(document_id, document)
         if known is document:
             self.sources[document_id] = event, context
         else:
             known["order_key"] = min(known["order_key"], document["order_key"])
-            if not has_same_content(known, document):
+            marks = {*marks_of_repetition(known, document)}
+            self.marks |= marks
+            if CONFLICT in marks:
                 self.conflicts.add(document_id)
         site_key = f"{context.received_time_ms:013d}{event.site}"
         if not self.origin or site_key < self.origin["site_key"]:

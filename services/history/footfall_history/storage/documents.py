@@ -20,6 +20,9 @@ Document = dict[str, Any]
 NO_REVISION: Final = -1
 """The revision of an attribution that is no longer valid: lower than that of every timeline."""
 
+TOUCH_INTERVAL_MS: Final = 600_000
+"""How late the time of a visit's last receipt may be stored. To store it with each event would cost as much as one."""
+
 TIME_DIGITS: Final = 13
 """Length of the time at the beginning of an order key, in digits."""
 
@@ -48,11 +51,14 @@ _ADMITTED: Final = (
     "assurance_reason",
     "proven_json",
     "token_id",
+    "ignored_reason",
+    "policy_version",
+    "staff_reason",
 )
 _KEPT: Final = {"event_name", "timestamp_ms", "event_type", "site"}
 _ERASED: Final = (
     *(name for name in (*_CONTENT, *_ADMITTED) if name not in _KEPT),
-    *("names_identity_id", "names_hash", "title", "categories", "address", "bot"),
+    *("names_identity_id", "names_hash", "ignored_keys", "title", "categories", "address", "bot"),
 )
 IMPORTED: Final[Mapping[str, Any]] = {"imported": True}
 """Marks an event that `footfall-import` stored."""
@@ -90,6 +96,10 @@ def event_document(event: Event, context: EventContext) -> Document:
         document["browser_visit_id"] = event.browser_visit_id
     if event.identity_id:
         document["names_identity_id"] = event.identity_id
+    if event.ignored_reason:
+        document["names_hash"] = ignored_in(visit_id)
+    if event.ignored_keys:
+        document["ignored_keys"] = [*event.ignored_keys]
     if event.event_name == PAGE_ENTERED and (title := _title(event.data_json)):
         document["title"] = title
     if context.address:
@@ -97,6 +107,14 @@ def event_document(event: Event, context: EventContext) -> Document:
     if context.bot:
         document["bot"] = True
     return document
+
+
+def ignored_in(visit_id: str) -> str:
+    """The `names_hash` of events of a visit whose user ids name no person. Other events have the hash of an identity.
+
+    So the same index finds both, and events that name nothing cost nothing.
+    """
+    return f"ignored:{visit_id}"
 
 
 def document_id(visit_id: str, event_id: str) -> str:
@@ -177,6 +195,7 @@ def stored_event(document: Mapping[str, Any]) -> StoredEvent:
     for field in (*_CONTENT, *_ADMITTED):
         if field in document:
             setattr(event, field, document[field])
+    event.ignored_keys.extend(document.get("ignored_keys", ()))
     event.assurance_reason_code = assurance_reason_code(event.assurance_reason)
     return stored
 

@@ -1,4 +1,4 @@
-"""Reads events in key order by ranges of keys, so that a page costs the same however many events there are.
+"""Reads events or visits in key order by ranges of keys, so that a page costs the same however many there are.
 
 MongoDB proper reads an index as far as the limit says. SecantusDB reads everything that an index finds, then sorts and
 cuts: four seconds for any page of a visit of 100,000 events. So the first range covers half a second. Ranges grow while
@@ -23,20 +23,38 @@ _MARGIN: Final = 1.25
 _MAX_AHEAD_MS: Final = 86_400_000
 
 Read = Callable[[Document, int], Awaitable[list[Document]]]
-"""Reads the first events in order whose key is within these bounds, at most this many."""
+"""Reads the first events in the cursor's order whose key is within these bounds, at most this many."""
 
 
 class EventCursor:
     """Events in the order of their keys, from `lower` on and, if `upper` is not empty, below `upper`.
 
-    `start_ms` is the time of the first event as far as known, else None. Earlier events are found as well.
+    - `start_ms` and `end_ms` are the times of the first and the last event as far as known, else None. Earlier and
+      later events are found as well.
+    - `newest_first`: the other way round, from the last event to the first.
+    - `key`: the field with the key.
+
+    Visits are read in the same way, by another key.
     """
 
-    def __init__(self, read: Read, lower: str, upper: str, start_ms: int | None) -> None:
+    def __init__(
+        self,
+        read: Read,
+        lower: str,
+        upper: str,
+        start_ms: int | None,
+        end_ms: int | None = None,
+        *,
+        newest_first: bool = False,
+        key: str = "order_key",
+    ) -> None:
         self._read = read
+        self._key = key
         self._lower = lower
         self._upper = upper
         self._start_ms = start_ms
+        self._end_ms = end_ms
+        self._newest_first = newest_first
         self._span_ms: float = _FIRST_SPAN_MS
         self._is_over = False
 
@@ -48,20 +66,28 @@ class EventCursor:
         return taken
 
     async def _read_range(self, missing: int) -> list[Document]:
-        stop = self._stop()
-        found = await self._read({"$gte": self._lower} | ({"$lt": stop} if stop else {}), missing)
+        stop = self._stop_before() if self._newest_first else self._stop_after()
+        lower, upper = (stop, self._upper) if self._newest_first else (self._lower, stop)
+        found = await self._read({"$gte": lower} | ({"$lt": upper} if upper else {}), missing)
         if len(found) == missing:  # there may be more before `stop`
-            first_key, last_key = found[0]["order_key"], found[-1]["order_key"]
-            self._lower = last_key + "\0"
-            self._span_ms = max(1, event_time_ms(last_key) - event_time_ms(first_key))
+            first_key, last_key = found[0][self._key], found[-1][self._key]
+            self._go_on(last_key if self._newest_first else last_key + "\0")
+            self._span_ms = max(1, abs(event_time_ms(last_key) - event_time_ms(first_key)))
         else:
-            self._lower = stop
-            self._is_over = stop == self._upper
+            self._is_over = stop == (self._lower if self._newest_first else self._upper)
+            self._go_on(stop)
             growth = _MARGIN * (missing - len(found)) / len(found) if found else _MAX_GROWTH
             self._span_ms *= min(max(growth, 1), _MAX_GROWTH)
         return found
 
-    def _stop(self) -> str:
+    def _go_on(self, key: str) -> None:
+        """Let the next range begin at a key."""
+        if self._newest_first:
+            self._upper = key
+        else:
+            self._lower = key
+
+    def _stop_after(self) -> str:
         """The key at which the next range ends: `upper` for the last one."""
         known = [event_time_ms(self._lower)] if self._lower else []
         known += [] if self._start_ms is None else [self._start_ms]
@@ -71,3 +97,13 @@ class EventCursor:
         stop = order_key(stop_ms, "")
         is_last = stop_ms > time.time_ns() // 1_000_000 + _MAX_AHEAD_MS or bool(self._upper and stop >= self._upper)
         return self._upper if is_last else stop
+
+    def _stop_before(self) -> str:
+        """The key at which the next range ends, newest first: `lower` for the last one."""
+        known = [event_time_ms(self._upper)] if self._upper else []
+        known += [] if self._end_ms is None else [self._end_ms]
+        if not known:
+            return self._lower
+        stop_ms = min(known) - int(self._span_ms)
+        is_last = stop_ms <= (self._start_ms or 0) or order_key(stop_ms, "") <= self._lower
+        return self._lower if is_last else order_key(stop_ms, "")

@@ -74,13 +74,15 @@ def _cursor(store: Store, visit: Visit, conditions: Document, lower: str, upper:
 
 async def erase_in_visit(
     store: Store, tombstones: Tombstones, visit_id: str, identity: str, erase_time_ms: int
-) -> tuple[bool, int]:
-    """Erase an identity from a visit up to a time. Returns whether the timeline changed, and the number of events.
+) -> tuple[bool, int, int]:
+    """Erase an identity from a visit up to a time, and remove the visit's interactions of erased identities.
 
-    The visit remains listed under this identity until no event names it, so that it is found again after a crash.
+    Returns whether the timeline changed, and the numbers of events and of interactions.
+
+    The visit remains listed under this identity until all is done, so that it is found again after a crash.
     """
     is_changed = await _replace(store, tombstones, visit_id, lambda visit: visit.erased(identity, erase_time_ms))
-    count = 0
+    count = interaction_count = 0
     for visit in (await tombstones.read_visits([visit_id])).values():
         async for reattributions in each_reattribution(store, visit, ""):
             # Each event that loses content is counted once, even if another process erases at the same time.
@@ -90,8 +92,11 @@ async def erase_in_visit(
         naming = _cursor(store, visit, {"names_identity_id": identity}, "", upper)
         while events := await naming.take(_EVENTS_PER_READ):
             count += await store.erase_naming([event["_id"] for event in events], identity)
+        async for interaction in store.each_interaction({"visit_id": visit_id}):
+            if visit.owner_at(interaction["order_key"]) is None:
+                interaction_count += await store.remove_interactions({"_id": interaction["_id"], "visit_id": visit_id})
     await _replace(store, tombstones, visit_id, lambda visit: visit.without_identity(identity))
-    return is_changed, count
+    return is_changed, count, interaction_count
 
 
 async def _replace(store: Store, tombstones: Tombstones, visit_id: str, change: Callable[[Visit], Visit]) -> bool:

@@ -1,34 +1,80 @@
-"""History's MongoDB collections: the only module that knows the driver (docs/adr/0005).
+"""History's MongoDB collections: the only module that knows a driver (docs/adr/0005).
 
-Collections: `events` (a document per event), `visits` (one per visit), `history_tombstones` (one per erased identity)
-and `history_marks` (a single one, see `Store.journal`).
-All reads go to the primary: attribution relies on reading what was written before.
+Collections with a document for each event, visit and interaction: `events`, `visits`, `interactions`. Others:
+`history_tombstones` (one per erased identity), `history_marks` (a single one, see `Store.journal`),
+`history_checkpoints` (one per partition of the event log) and `history_gaps` (one per part of the log that was lost).
+For scorecards: `history_scorecards` (one per site and day), `history_scorecard_days` (one per counted day; a lease).
+All reads go to the primary, because attribution relies on reading what was written before. Only a store that is opened
+with `prefers_secondaries` reads elsewhere.
 """
 
 import asyncio
+import inspect
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from functools import partial, wraps
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, Self, TypeVar
 
-import structlog
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
-from footfall_eventlog.events import PAGE_ENTERED, PAGE_EXITED
+from footfall_eventlog.checkpoint_store import CheckpointStore
+from footfall_eventlog.events import PAGE_ENTERED, PAGE_EXITED, TRANSITION_KINDS
+from footfall_eventlog.settings import mongo_url_check
+from footfall_servicekit.background import NotReadyError
+from footfall_servicekit.failure_log import FailureLog
+from footfall_servicekit.indexes import Indexes, IndexMissingError
+from footfall_servicekit.mongo_errors import is_transient
 from footfall_timeline import order_key
 from motor.motor_asyncio import AsyncIOMotorClient, AsyncIOMotorCollection
-from pymongo import ASCENDING, DESCENDING, ReadPreference, ReturnDocument, UpdateMany, UpdateOne
-from pymongo.errors import BulkWriteError, ConnectionFailure, PyMongoError, WriteConcernError
+from pymongo import (
+    ASCENDING,
+    DESCENDING,
+    AsyncMongoClient,
+    ReadPreference,
+    ReplaceOne,
+    ReturnDocument,
+    UpdateMany,
+    UpdateOne,
+)
+from pymongo.errors import (
+    BulkWriteError,
+    ConnectionFailure,
+    DuplicateKeyError,
+    OperationFailure,
+    PyMongoError,
+    WriteConcernError,
+)
+from pymongo.monitoring import CommandListener
 from pymongo.uri_parser import parse_uri
 from pymongo.write_concern import WriteConcern
 
-from footfall_history.storage.documents import DEVICE_FIELDS, NO_REVISION, Document, erasable
+from footfall_history.storage.documents import DEVICE_FIELDS, NO_REVISION, Document, erasable, ignored_in
 from footfall_history.storage.event_cursor import EventCursor
-from footfall_history.storage.indexes import INDEXES
+from footfall_history.storage.indexes import INDEXES, Need, index_names
 
-TRANSIENT_STORE_ERRORS: Final = (ConnectionFailure, WriteConcernError)
-"""What every method may raise: MongoDB does not answer, or does not confirm a write. A later attempt may succeed."""
+
+class TemporaryRefusalError(PyMongoError):
+    """MongoDB refuses a command for a reason that may pass: its disk is full, it has no time, or it was interrupted."""
+
+    def __init__(self, code: int | None) -> None:
+        super().__init__(f"MongoDB refuses or does not confirm it for now, with code {code}")
+        self.code = code
+
+
+TRANSIENT_STORE_ERRORS: Final = (ConnectionFailure, WriteConcernError, TemporaryRefusalError, IndexMissingError)
+"""What every method may raise: MongoDB does not answer, refuses for now, does not confirm a write, or still builds an
+index that a query needs. A later attempt may succeed."""
 
 _DUPLICATE_KEY: Final = 11000
 # SecantusDB compares each document with each id of an `$in`. Measured: 0.1 ms per id in a group of 50, 0.7 ms in one of
@@ -36,6 +82,9 @@ _DUPLICATE_KEY: Final = 11000
 _IDS_PER_QUERY: Final = 50
 # Bulk writes may take long, but a frozen server must not block a caller for longer.
 _SOCKET_TIMEOUT_MS: Final = 30_000
+# For building an index, which may take hours. The time to connect is also that for heartbeats: when one is late, the
+# driver closes the connection. The client is not motor: a process ends after the threads of motor, which wait.
+_WITHOUT_TIME_LIMIT: Final[Mapping[str, Any]] = {"connectTimeoutMS": 30_000, "socketTimeoutMS": None, "timeoutMS": None}
 _RETRY_S: Final = 0.5
 # Documents per answer, as far as they fit into 16 MB. The default is 101.
 _LARGE_BATCH: Final = 100_000
@@ -45,14 +94,16 @@ _UPDATES_PER_COMMAND: Final = 50
 _EVENTS_PER_COMMAND: Final = 250
 
 _ANY: Final[Mapping[str, Any]] = MappingProxyType({})
+_LEASE: Final = "lease"
 
 REATTRIBUTION_FIELDS: Final = ("order_key", "event_type", "erased")
 """The fields of an event that its attribution depends on."""
 
-_log = structlog.get_logger()
+_unavailable = FailureLog("MongoDB does not answer", "store")
 
 Answer = TypeVar("Answer")
 Item = TypeVar("Item")
+Class = TypeVar("Class")
 
 
 class Refusals(NamedTuple):
@@ -80,12 +131,16 @@ class EventQuery(NamedTuple):
 
     - `parent`: an equality on a field that an index has before `order_key`.
     - `conditions`: further conditions.
-    - `start_ms`: the time of the first of them as far as known, in milliseconds since the epoch.
+    - `start_ms` and `end_ms`: the times of the first and the last of them as far as known, in milliseconds since the
+      epoch.
+    - `newest_first`: from the last one to the first.
     """
 
     parent: Document
     conditions: Document
     start_ms: int | None
+    end_ms: int | None = None
+    newest_first: bool = False
 
 
 class PageKeys(NamedTuple):
@@ -95,54 +150,122 @@ class PageKeys(NamedTuple):
     exited: str
 
 
-def check_url(url: str) -> str:
-    """Return a URL. Raises ValueError for one that the driver does not accept."""
-    try:
-        parse_uri(url)
-    except (PyMongoError, ValueError):
-        rule = "must be `mongodb://host:port`, or `mongodb+srv://name` with a name in DNS, and valid options of MongoDB"
-        raise ValueError(rule) from None
-    return url
+check_url = mongo_url_check(parse_uri, PyMongoError)
 
 
+def _classified(method: Callable[..., Awaitable[Answer]]) -> Callable[..., Coroutine[Any, Any, Answer]]:
+    """A method that raises TemporaryRefusalError in place of a refusal by the server that may pass."""
+
+    @wraps(method)
+    async def call(*arguments: Any, **options: Any) -> Answer:
+        try:
+            return await method(*arguments, **options)
+        except OperationFailure as error:
+            if is_transient(error):
+                raise TemporaryRefusalError(error.code) from error
+            raise
+
+    return call
+
+
+def _with_classified_errors(store: type[Class]) -> type[Class]:
+    """A class whose coroutine methods are `_classified`."""
+    for name, method in [*vars(store).items()]:
+        if inspect.iscoroutinefunction(method):
+            setattr(store, name, _classified(method))
+    return store
+
+
+@_with_classified_errors
 class Store:
     """History's part of one MongoDB database. Methods raise TRANSIENT_STORE_ERRORS."""
 
-    def __init__(self, client: "AsyncIOMotorClient[Any]", database: str) -> None:
+    def __init__(
+        self,
+        client: "AsyncIOMotorClient[Any]",
+        open_builder: "Callable[[], AsyncMongoClient[Any]]",
+        database: str,
+        *,
+        prefers_secondaries: bool = False,
+    ) -> None:
         self._client = client
-        self._database = client.get_database(database, read_preference=ReadPreference.PRIMARY)
+        self._open_builder = open_builder
+        preference = ReadPreference.SECONDARY_PREFERRED if prefers_secondaries else ReadPreference.PRIMARY
+        self._database = client.get_database(database, read_preference=preference)
         self.events: AsyncIOMotorCollection[Any] = self._database["events"]
         self.visits: AsyncIOMotorCollection[Any] = self._database["visits"]
-        self._is_prepared = False
+        self.interactions: AsyncIOMotorCollection[Any] = self._database["interactions"]
+        self.indexes = Indexes(INDEXES)
         journaled = WriteConcern(**{**self._database.write_concern.document, "j": True})
         self._marks = self._database.get_collection("history_marks", write_concern=journaled)
         self._tombstones = self._database.get_collection("history_tombstones", write_concern=journaled)
+        self._scorecards = self._database["history_scorecards"]
+        self._scorecard_days = self._database["history_scorecard_days"]
+        self.checkpoints = CheckpointStore(
+            self._database.get_collection("history_checkpoints", write_concern=journaled),
+            self._database.get_collection("history_gaps", write_concern=journaled),
+        )
 
     @classmethod
-    def open(cls, url: str, database: str, timeout_ms: int) -> Self:
-        """The store at a MongoDB URL. Connects on first use, and waits `timeout_ms` at most for a usable server."""
+    def open(
+        cls,
+        url: str,
+        database: str,
+        timeout_ms: int,
+        listeners: Sequence[CommandListener] = (),
+        *,
+        prefers_secondaries: bool = False,
+    ) -> Self:
+        """The store at a MongoDB URL. Connects on first use, and waits `timeout_ms` at most for a usable server.
+
+        `prefers_secondaries`: read from secondaries if there are any, for work that may see an earlier state.
+        """
+        options: Any = {"serverSelectionTimeoutMS": timeout_ms, "event_listeners": listeners}
         client: AsyncIOMotorClient[Any] = AsyncIOMotorClient(
-            url,
-            serverSelectionTimeoutMS=timeout_ms,
-            connectTimeoutMS=timeout_ms,
-            socketTimeoutMS=_SOCKET_TIMEOUT_MS,
+            url, connectTimeoutMS=timeout_ms, socketTimeoutMS=_SOCKET_TIMEOUT_MS, **options
         )
-        return cls(client, database)
+        open_builder = partial(AsyncMongoClient, url, **_WITHOUT_TIME_LIMIT, **options)
+        return cls(client, open_builder, database, prefers_secondaries=prefers_secondaries)
 
     async def close(self) -> None:
         """Close the connections."""
         self._client.close()
 
     async def prepare(self) -> None:
-        """Wait until MongoDB answers, then create missing indexes. Until then queries may be slow."""
-        for collection, indexes in INDEXES.items():
-            for keys, options in indexes:
-                await _retried(partial(self._database[collection].create_index, keys, **options))
-        self._is_prepared = True
+        """Make the indexes, and return when all exist. Until then, a query whose index is missing is refused.
+
+        Processes that do so together build each index once: MongoDB lets the second one wait for the build.
+        """
+        async with self._open_builder() as builder:
+
+            async def create(name: str) -> None:
+                index = INDEXES[name]
+                collection = builder[self._database.name][index.collection]
+                await collection.create_index(index.keys, **index.options)
+
+            await self.indexes.make(create)
+
+    async def list_indexes(self) -> dict[str, bool]:
+        """Each index with whether MongoDB lists it. MongoDB also lists indexes that are being built."""
+        found = {
+            (collection, tuple(field for field, _ in about["key"]))
+            for collection in {index.collection for index in INDEXES.values()}
+            for about in (await self._database[collection].index_information()).values()
+        }
+        return {name: (index.collection, index.fields) in found for name, index in INDEXES.items()}
 
     async def is_ready(self) -> bool:
-        """Whether MongoDB answers and all indexes exist."""
-        return self._is_prepared and bool((await self._database.command("ping"))["ok"])
+        """Whether MongoDB answers. Raises NotReadyError while an index is missing that most queries need."""
+        needed = {*index_names(Need.LOG, Need.READY)}
+        if missing := [name for name in self.indexes.missing if name in needed]:
+            raise NotReadyError(f"indexes are being built: {', '.join(missing)}")
+        return bool((await self._database.command("ping"))["ok"])
+
+    def _require_index(self, collection: "AsyncIOMotorCollection[Any]", where: Iterable[str]) -> None:
+        """Raise IndexMissingError if the index that serves this filter does not exist yet."""
+        field = next(iter(where), "_id")
+        if field != "_id":
+            self.indexes.require(f"{collection.name}.{field}")
 
     async def journal(self) -> None:
         """Return when all earlier writes are on disk.
@@ -163,7 +286,7 @@ class Store:
 
     async def read_visits(self, visit_ids: Iterable[str]) -> list[Document]:
         """The visits with these ids that exist, without the fields that only queries need."""
-        fields = ["rev", "timeline", "identities", "start_key", "site_key", "touched_ms", "truncated"]
+        fields = ["rev", "timeline", "identities", "start_key", "site_key", "touched_ms", "truncated", "staff", "marks"]
         return await _find_by(self.visits, "_id", visit_ids, fields)
 
     async def begin_visits(self, documents: Sequence[Document]) -> Refusals:
@@ -186,8 +309,10 @@ class Store:
             for visit_id, fields in changes
         ]
         try:
-            return (await _confirmed(self.visits.bulk_write(operations, ordered=False))).matched_count, {}
+            return (await self.visits.bulk_write(operations, ordered=False)).matched_count, {}
         except BulkWriteError as error:
+            if is_transient(error):
+                raise
             refused = {changes[problem["index"]][0]: _reason(problem) for problem in error.details["writeErrors"]}
             return error.details["nMatched"], refused
 
@@ -197,10 +322,11 @@ class Store:
         touched: Collection[str],
         touched_ms: int,
         origins: Mapping[str, Mapping[str, Any]] = _ANY,
+        of_staff: Collection[str] = (),
     ) -> None:
         """Set an earlier start or origin of visits, if it is earlier, and the time of the last receipt of others.
 
-        Erased visits do not get fields about the browser.
+        `of_staff` are marked as visits of staff. Erased visits do not get fields about the browser.
         """
         operations: list[UpdateOne | UpdateMany] = []
         for visit_id, start in starts.items():
@@ -216,14 +342,26 @@ class Store:
         ]
         if touched:
             operations.append(UpdateMany({"_id": {"$in": [*touched]}}, {"$max": {"touched_ms": touched_ms}}))
+        if of_staff:
+            operations.append(UpdateMany({"_id": {"$in": [*of_staff]}}, {"$set": {"staff": True}}))
         if operations:
-            await _confirmed(self.visits.bulk_write(operations, ordered=False))
+            await self.visits.bulk_write(operations, ordered=False)
 
     async def note_last_keys(self, keys: Mapping[str, str]) -> None:
         """Note an event's key for each visit, if it is later than the noted one. See `last_keys`."""
         if keys:
             operations = [UpdateOne({"_id": visit_id}, {"$max": {"last_key": key}}) for visit_id, key in keys.items()]
-            await _confirmed(self.visits.bulk_write(operations, ordered=False))
+            await self.visits.bulk_write(operations, ordered=False)
+
+    async def add_marks(self, visits: Mapping[str, Sequence[str]]) -> None:
+        """Add marks to visits: by mark, the visits that get it."""
+        operations = [
+            UpdateMany({"_id": {"$in": group}}, {"$addToSet": {"marks": mark}})
+            for mark, ids in visits.items()
+            for group in _groups(ids)
+        ]
+        if operations:
+            await self.visits.bulk_write(operations, ordered=False)
 
     # Events, for ingestion and erasure
 
@@ -242,13 +380,19 @@ class Store:
             for id_, key in keys.items()
         ]
         if operations:
-            await _confirmed(self.events.bulk_write(operations, ordered=False))
+            await self.events.bulk_write(operations, ordered=False)
+
+    async def invalidate_attributions(self, ids: Iterable[str]) -> None:
+        """Let every revision of their timelines attribute these events again."""
+        for group in _groups([*ids]):
+            await self.events.update_many({"_id": {"$in": group}}, {"$set": {"rev": NO_REVISION}})
 
     async def outdated_events(self, visit_ids: Iterable[str], from_key: str, rev: int, limit: int) -> list[Document]:
         """Events of these visits from a key on that an earlier revision attributed, as REATTRIBUTION_FIELDS.
 
         At most `limit` per group of 50 visits.
         """
+        self._require_index(self.events, ["visit_id"])
         where: Document = {"order_key": {"$gte": from_key}, "rev": {"$lt": rev}}
         fields = ["visit_id", "rev", *REATTRIBUTION_FIELDS]
         return await _find_by(self.events, "visit_id", visit_ids, fields, where=where, limit=limit)
@@ -260,7 +404,7 @@ class Store:
         """
         matched = 0
         for operations in _update_commands(reattributions):
-            matched += (await _confirmed(self.events.bulk_write(operations, ordered=False))).matched_count
+            matched += (await self.events.bulk_write(operations, ordered=False)).matched_count
         return matched
 
     async def erase_naming(self, ids: Sequence[str], identity: str) -> int:
@@ -275,6 +419,7 @@ class Store:
 
     async def visits_naming(self, names_hash: str, upper_key: str) -> list[tuple[str, str]]:
         """The visits with events below a key that name the identity with this hash, each with that identity."""
+        self._require_index(self.events, ["names_hash"])
         found = await self.events.aggregate(
             [
                 {"$match": {"names_hash": names_hash, "order_key": {"$lt": upper_key}}},
@@ -288,6 +433,50 @@ class Store:
         if ids:
             await self.events.update_many({"_id": {"$in": [*ids]}}, {"$set": {"conflict": True}})
 
+    # Interactions
+
+    async def read_interaction(self, key: str) -> Document | None:
+        """The interaction with this key."""
+        found: Document | None = await self.interactions.find_one({"_id": key})
+        return found
+
+    async def write_interaction(self, document: Document) -> bool:
+        """Store the next revision of an interaction; False if the stored one is not the revision before.
+
+        Revision 0 is a new interaction; False if there is one.
+        """
+        if document["rev"] == 0:
+            try:
+                await self.interactions.insert_one(document)
+            except DuplicateKeyError:
+                return False
+            return True
+        where = {"_id": document["_id"], "rev": document["rev"] - 1}
+        return bool((await self.interactions.replace_one(where, document)).matched_count)
+
+    async def remove_interactions(self, where: Document) -> int:
+        """Remove the matching interactions. Returns how many there were."""
+        self._require_index(self.interactions, where)
+        return (await self.interactions.delete_many(where)).deleted_count
+
+    async def read_interactions(self, keys: Iterable[str]) -> list[Document]:
+        """Those of these interactions that exist."""
+        return await _find_by(self.interactions, "_id", keys)
+
+    async def find_interactions(
+        self, where: Document, limit: int, fields: Sequence[str] | None = None, *, newest_first: bool = False
+    ) -> list[Document]:
+        """The first matching interactions in order, or the last ones from the last on: all fields or these."""
+        self._require_index(self.interactions, where)
+        return await _first(self.interactions, "order_key", where, limit, fields, newest_first=newest_first)
+
+    async def each_interaction(self, where: Document) -> AsyncIterator[Document]:
+        """All matching interactions in order, fetched as they are needed."""
+        self._require_index(self.interactions, where)
+        async for group in _in_groups(self.interactions.find(where).sort("order_key", ASCENDING), _IDS_PER_QUERY):
+            for interaction in group:
+                yield interaction
+
     # Tombstones
 
     async def tombstones(self, hashes: Collection[str]) -> dict[str, int]:
@@ -300,14 +489,14 @@ class Store:
         change = {"$max": {"erase_time_ms": erase_time_ms}, "$set": {"key_check": key_check}}
         await self._tombstones.update_one({"_id": identity_hash}, change, upsert=True)
 
-    async def count_erased(self, identity_hash: str, erasure_id: str, visits: int, events: int) -> tuple[int, int]:
-        """Add to the counts of an erasure, and return their sums."""
-        counts = {f"erasures.{erasure_id}.visits": visits, f"erasures.{erasure_id}.events": events}
+    async def count_erased(self, identity_hash: str, erasure_id: str, counted: Mapping[str, int]) -> dict[str, int]:
+        """Add to the counts of an erasure, and return their sums, by name."""
+        counts = {f"erasures.{erasure_id}.{name}": count for name, count in counted.items()}
         tombstone = await self._tombstones.find_one_and_update(
             {"_id": identity_hash}, {"$inc": counts}, return_document=ReturnDocument.AFTER
         )
-        sums = tombstone["erasures"][erasure_id]
-        return sums["visits"], sums["events"]
+        sums: dict[str, int] = tombstone["erasures"][erasure_id]
+        return sums
 
     async def has_tombstones_of_other_keys(self, key_check: str) -> bool:
         """Whether a tombstone was made with another key than that with this check. Waits until MongoDB answers."""
@@ -319,8 +508,12 @@ class Store:
     async def remove_before(self, at_ms: int) -> int:
         """Remove events dated before a time, and visits without events that were last touched before it.
 
+        With a visit go its interactions: without the timeline, an erasure could not determine whose they are.
+
         Returns the number of events. Visits are removed last, so that an interrupted sweep finds them again.
         """
+        self._require_index(self.visits, ["start_key"])
+        self._require_index(self.interactions, ["visit_id"])
         upper = {"$lt": order_key(at_ms, "")}
         removed = 0
         fields = ["_id", "touched_ms", "last_key"]
@@ -331,28 +524,142 @@ class Store:
             in_use = await self.last_keys(visits)
             over = [visit["_id"] for visit in visits if visit["_id"] not in in_use and visit["touched_ms"] < at_ms]
             if over:
+                await self.interactions.delete_many({"visit_id": {"$in": over}})
                 await self.visits.delete_many({"_id": {"$in": over}, "touched_ms": {"$lt": at_ms}})
         return removed
 
+    # Scorecards
+
+    async def lease_counting(self, holder: str, now_ms: int, until_ms: int) -> bool:
+        """Let one process count scorecards, until a time; False while another process does."""
+        change = {"$set": {"holder": holder, "until_ms": until_ms}}
+        if (await self._scorecard_days.update_one({"_id": _LEASE, "holder": holder}, change)).matched_count:
+            return True
+        try:
+            await self._scorecard_days.update_one({"_id": _LEASE, "until_ms": {"$lt": now_ms}}, change, upsert=True)
+        except DuplicateKeyError:
+            return False
+        return True
+
+    async def scorecard_days(self, from_day: str) -> list[Document]:
+        """What is known of the days from one on, in no order.
+
+        `counted_ms`: when the last count of the day began. `changed_ms`: when visits of the day were imported.
+        """
+        # A day begins with a digit, unlike the lease.
+        return await self._scorecard_days.find({"_id": {"$gte": from_day, "$lt": ":"}}).to_list(None)
+
+    async def note_changed_days(self, days: Iterable[str], changed_ms: int) -> None:
+        """Let these days be counted again: their visits have changed outside of the usual time."""
+        change = {"$max": {"changed_ms": changed_ms}}
+        operations = [UpdateOne({"_id": day}, change, upsert=True) for day in days]
+        if operations:
+            await self._scorecard_days.bulk_write(operations, ordered=False)
+
+    async def write_scorecards(self, day: str, counted_ms: int, documents: Iterable[Document]) -> None:
+        """Store all scorecards of a day, in place of earlier ones."""
+        operations = [ReplaceOne({"_id": document["_id"]}, document, upsert=True) for document in documents]
+        if operations:
+            await self._scorecards.bulk_write(operations, ordered=False)
+        earlier = {"_id": {"$gte": f"{day}/", "$lt": f"{day}~"}, "counted_ms": {"$lt": counted_ms}}
+        await self._scorecards.delete_many(earlier)
+        await self.note_counted_days([day], counted_ms)
+
+    async def note_counted_days(self, days: Iterable[str], counted_ms: int) -> None:
+        """Note that the visits of these days have been counted, from a time on."""
+        change = {"$set": {"counted_ms": counted_ms}}
+        operations = [UpdateOne({"_id": day}, change, upsert=True) for day in days]
+        if operations:
+            await self._scorecard_days.bulk_write(operations, ordered=False)
+
+    async def find_scorecards(self, where: Document, limit: int) -> list[Document]:
+        """The first matching scorecards by `_id`, which is day and site; all of them if `limit` is 0."""
+        self._require_index(self._scorecards, where)
+        return await _first(self._scorecards, "_id", where, limit, None)
+
+    async def remove_scorecards(self, before_day: str) -> None:
+        """Remove the scorecards of the days before one."""
+        for collection in (self._scorecards, self._scorecard_days):
+            await collection.delete_many({"_id": {"$lt": before_day}})
+
     # Queries
 
-    async def find_visits(self, where: Document, limit: int) -> list[Document]:
-        """The first matching visits in order."""
-        return await self.visits.find(where, batch_size=limit).sort("start_key", ASCENDING).limit(limit).to_list(None)
+    async def find_visits(
+        self, where: Document, limit: int, fields: Sequence[str] | None = None, *, newest_first: bool = False
+    ) -> list[Document]:
+        """The first matching visits in order, or the last ones from the last on: all fields or these."""
+        self._require_index(self.visits, where)
+        return await _first(self.visits, "start_key", where, limit, fields, newest_first=newest_first)
 
-    def each_visit(self, where: Document) -> AsyncIterator[Document]:
+    async def each_visit(self, where: Document) -> AsyncIterator[Document]:
         """All matching visits in order, fetched as they are needed."""
-        cursor: AsyncIterator[Document] = self.visits.find(where).sort("start_key", ASCENDING)
-        return cursor
+        async for group in self.visit_groups(where, _IDS_PER_QUERY):
+            for visit in group:
+                yield visit
 
-    async def visit_groups(self, where: Document, size: int) -> AsyncIterator[list[Document]]:
+    def visit_groups(self, where: Document, size: int) -> AsyncIterator[list[Document]]:
         """All matching visits in order, in groups of up to `size`, fetched as they are needed."""
-        cursor = self.visits.find(where).sort("start_key", ASCENDING)
-        while group := await cursor.to_list(size):
-            yield group
+        self._require_index(self.visits, where)
+        return _in_groups(self.visits.find(where).sort("start_key", ASCENDING), size)
+
+    def touched_visits(self, since_ms: int, size: int, newest: int = 0) -> AsyncIterator[list[Document]]:
+        """The visits last touched at or after a time, in groups of up to `size`, fetched as they are needed.
+
+        With `newest`, only so many, the latest first. Without, none is missed that is touched meanwhile.
+        """
+        self._require_index(self.visits, ["touched_ms"])
+        found = self.visits.find({"touched_ms": {"$gte": since_ms}}, batch_size=size)
+        return _in_groups(found.sort("touched_ms", DESCENDING).limit(newest) if newest else found, size)
+
+    async def last_events(
+        self, visit_ids: Iterable[str], where: Mapping[str, Any], fields: Sequence[str]
+    ) -> dict[str, Document]:
+        """The last matching event of each of these visits that has one."""
+        self._require_index(self.events, ["visit_id"])
+        ids = [*visit_ids]
+        last = [("order_key", DESCENDING)]
+        queries = [self.events.find_one({"visit_id": visit_id, **where}, fields, sort=last) for visit_id in ids]
+        return {id_: found for id_, found in zip(ids, await asyncio.gather(*queries), strict=True) if found}
+
+    async def ignored_events(
+        self, visit_id: str, bounds: Document, limit: int, fields: Sequence[str]
+    ) -> list[Document]:
+        """The first events of a visit whose user ids name no person, within bounds of the order key."""
+        where: Document = {"names_hash": ignored_in(visit_id), "order_key": bounds}
+        self._require_index(self.events, where)
+        return await _first(self.events, "order_key", where, limit, fields)
+
+    def visits_in_order(
+        self, where: Document, lower: str, upper: str, fields: Sequence[str] | None = None
+    ) -> EventCursor:
+        """The matching visits by start, between a key and another if it is not empty: all fields or these."""
+        self._require_index(self.visits, ["start_key"])
+
+        @_classified
+        async def read(keys: Document, limit: int) -> list[Document]:
+            stages: list[Document] = [{"$match": {"start_key": keys}}]
+            stages += [{"$match": where}] if where else []
+            stages += [{"$sort": {"start_key": ASCENDING}}, {"$limit": limit}]
+            stages += [{"$project": dict.fromkeys(fields, 1)}] if fields else []
+            return await self.visits.aggregate(stages, batchSize=limit).to_list(None)
+
+        return EventCursor(read, lower, upper, None, key="start_key")
+
+    def identifying_events(
+        self, visit_ids: Iterable[str], fields: Sequence[str], size: int
+    ) -> AsyncIterator[list[Document]]:
+        """The SignIn, UserInfo and SignOut events of a few visits, by visit id and order key.
+
+        They come with these fields in groups of up to `size`, fetched as they are needed.
+        """
+        self._require_index(self.events, ["visit_id"])
+        where = {"visit_id": {"$in": [*visit_ids]}, "event_name": {"$in": [*TRANSITION_KINDS]}}
+        found = self.events.find(where, fields, batch_size=size)
+        return _in_groups(found.sort([("visit_id", ASCENDING), ("order_key", ASCENDING)]), size)
 
     async def first_start_key(self, where: Document) -> str | None:
         """The start key of the first matching visit."""
+        self._require_index(self.visits, where)
         found = await self.visits.find_one(where, ["start_key"], sort=[("start_key", ASCENDING)])
         return found["start_key"] if found else None
 
@@ -370,6 +677,7 @@ class Store:
         return last | {row["_id"]: row["last"] for row in found}
 
     async def _last_key(self, visit_id: str, from_key: str) -> str | None:
+        self._require_index(self.events, ["visit_id"])
         where = {"visit_id": visit_id, "order_key": {"$gte": from_key}}
         found = await self.events.find_one(where, ["order_key"], sort=[("order_key", DESCENDING)])
         return found["order_key"] if found else None
@@ -377,17 +685,20 @@ class Store:
     def events_in_order(
         self, query: EventQuery, lower: str, upper: str, fields: Sequence[str] | None = None
     ) -> EventCursor:
-        """The events of a query in order, from a key on and below another if it is not empty: all fields or these."""
+        """The events of a query in its order, between a key and another if it is not empty: all fields or these."""
+        self._require_index(self.events, query.parent)
+        direction = _direction(query.newest_first)
 
+        @_classified
         async def read(keys: Document, limit: int) -> list[Document]:
             # In two stages: SecantusDB bounds an index only by a filter without other conditions. MongoDB joins them.
             stages: list[Document] = [{"$match": query.parent | {"order_key": keys}}]
             stages += [{"$match": query.conditions}] if query.conditions else []
-            stages += [{"$sort": {"order_key": ASCENDING}}, {"$limit": limit}]
+            stages += [{"$sort": {"order_key": direction}}, {"$limit": limit}]
             stages += [{"$project": dict.fromkeys(fields, 1)}] if fields else []
             return await self.events.aggregate(stages, batchSize=limit).to_list(None)
 
-        return EventCursor(read, lower, upper, query.start_ms)
+        return EventCursor(read, lower, upper, query.start_ms, query.end_ms, newest_first=query.newest_first)
 
     async def page_keys(self, page_ids: Iterable[str], where: Mapping[str, Any] = _ANY) -> dict[str, PageKeys]:
         """The keys of those of these pages that have a PageEntered, by page. Only matching events count."""
@@ -407,6 +718,7 @@ class Store:
         self, field: str, values: Iterable[str], where: Mapping[str, Any], group: Document
     ) -> list[Document]:
         """Groups of the matching events with one of these values in a field. A group must have a single value."""
+        self._require_index(self.events, [field])
         queries = [
             self.events.aggregate([{"$match": {field: {"$in": part}, **where}}, {"$group": group}]).to_list(None)
             for part in _groups([*values])
@@ -415,11 +727,13 @@ class Store:
 
     async def first_received(self, where: Document) -> Document | None:
         """The matching event that was received first."""
+        self._require_index(self.events, where)
         found: Document | None = await self.events.find_one(where, sort=[("received_ms", ASCENDING)])
         return found
 
     async def identity_ids(self, where: Document, from_id: str, limit: int) -> list[str]:
         """The first identities of matching visits in order, from an id on."""
+        self._require_index(self.visits, where)
         found = await self.visits.aggregate(
             [
                 {"$match": where},
@@ -434,6 +748,7 @@ class Store:
 
     async def visits_with(self, field: str, values: Iterable[str], where: Document, limit: int) -> list[Document]:
         """The matching visits with one of these values in a field; at most `limit` per group of 50 values."""
+        self._require_index(self.visits, [field])
         return await _find_by(self.visits, field, values, where=where, limit=limit)
 
     async def origins(self, visit_ids: Iterable[str], where: Document) -> dict[str, str]:
@@ -445,16 +760,44 @@ class Store:
         self, field: str, values: Iterable[str], where: Document, fields: Sequence[str] | None, limit: int
     ) -> list[Document]:
         """The matching events with one of these values in a field; at most `limit` per group of 50 values."""
+        self._require_index(self.events, [field])
         return await _find_by(self.events, field, values, fields, where=where, limit=limit)
+
+
+async def _in_groups(cursor: Any, size: int) -> AsyncIterator[list[Document]]:
+    read = _classified(cursor.to_list)
+    while group := await read(size):
+        yield group
+
+
+async def _first(
+    collection: "AsyncIOMotorCollection[Any]",
+    key: str,
+    where: Document,
+    limit: int,
+    fields: Sequence[str] | None,
+    *,
+    newest_first: bool = False,
+) -> list[Document]:
+    """The first matching documents in the order of a key, or the last ones from the last on."""
+    found = collection.find(where, fields, batch_size=limit).sort(key, _direction(newest_first))
+    return await found.limit(limit).to_list(None)
+
+
+def _direction(newest_first: bool) -> int:
+    return DESCENDING if newest_first else ASCENDING
 
 
 async def _retried(ask: Callable[[], Awaitable[Answer]]) -> Answer:
     while True:
         try:
-            return await ask()
+            answer = await _classified(ask)()
         except TRANSIENT_STORE_ERRORS as error:
-            _log.warning("MongoDB does not answer", error=type(error).__name__)
+            _unavailable.failed("MongoDB", error=type(error).__name__, code=str(getattr(error, "code", "") or ""))
             await asyncio.sleep(_RETRY_S)
+        else:
+            _unavailable.worked("MongoDB")
+            return answer
 
 
 async def _insert(
@@ -463,8 +806,10 @@ async def _insert(
     refusals = Refusals(set(), {})
     for part in _groups(documents, per_command or len(documents)):
         try:
-            await _confirmed(collection.insert_many(part, ordered=False))
+            await collection.insert_many(part, ordered=False)
         except BulkWriteError as error:
+            if is_transient(error):
+                raise
             for problem in error.details["writeErrors"]:
                 document_id = part[problem["index"]]["_id"]
                 if problem["code"] == _DUPLICATE_KEY:
@@ -494,22 +839,6 @@ def _update_commands(reattributions: Iterable[Reattribution]) -> Iterator[list[U
             count += len(group)
     if part:
         yield part
-
-
-async def _confirmed(write: Awaitable[Answer]) -> Answer:
-    """The answer to a bulk write.
-
-    Raises:
-        WriteConcernError: the server does not confirm what it accepted, whether or not it also refused documents.
-        BulkWriteError: the server refused some documents and confirms the others.
-
-    """
-    try:
-        return await write
-    except BulkWriteError as error:
-        if error.details["writeConcernErrors"]:
-            raise WriteConcernError("a bulk write is not confirmed") from error
-        raise
 
 
 def _reason(problem: Mapping[str, Any]) -> str:

@@ -2,12 +2,15 @@
 
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from types import MappingProxyType
 
+from footfall_eventlog.interactions import subject_hash
 from footfall_servicekit.background import RefusalError
 from footfall_timeline import identity_hash
 
 from footfall_history.storage.arrivals import Arrival
 from footfall_history.storage.documents import Document
+from footfall_history.storage.interactions import InteractionRecord
 from footfall_history.storage.store import Store
 from footfall_history.storage.visit import Visit
 
@@ -22,18 +25,27 @@ class Tombstones:
         """`erases_anonymous`: erase with an identity also what the visit did before it named this identity first."""
         self._store = store
         self._erases_anonymous = erases_anonymous
+        self._key = erasure_key
         self.has_key = bool(erasure_key)
         self.key_check = identity_hash(erasure_key, "").hex()[:16] if erasure_key else ""
         # Each transition of a live visitor names the same identity.
         self.hash_of = lru_cache(maxsize=16_384)(lambda identity: identity_hash(erasure_key, identity).hex())
         """The keyed hash of an identity in hexadecimal, as stored here and in the event log."""
 
-    async def read_visits(self, visit_ids: Iterable[str]) -> dict[str, Visit]:
-        """Those of these visits that are stored. Raises TRANSIENT_STORE_ERRORS."""
-        return {
-            document["_id"]: Visit.from_document(document, erases_anonymous=self._erases_anonymous)
-            for document in await self._store.read_visits(visit_ids)
-        }
+    async def read_visits(
+        self, visit_ids: Iterable[str], known: Mapping[str, Visit] = MappingProxyType({})
+    ) -> dict[str, Visit]:
+        """Those of these visits that are stored. Raises TRANSIENT_STORE_ERRORS.
+
+        A visit that is stored as `known` is that object, with what was computed from its timeline.
+        """
+        visits = {}
+        for document in await self._store.read_visits(visit_ids):
+            visit = known.get(document["_id"])
+            if not (visit and visit.is_as_stored(document)):
+                visit = Visit.from_document(document, erases_anonymous=self._erases_anonymous)
+            visits[visit.visit_id] = visit
+        return visits
 
     def merged(
         self, visit_id: str, known: Visit | None, arrival: Arrival, erase_times: EraseTimes, limit: int
@@ -41,7 +53,14 @@ class Tombstones:
         """A known or a new visit with an arrival merged, up to `limit` transitions, and with identities erased."""
         if known is None:
             start = arrival.start | arrival.origin
-            known = Visit.new(visit_id, start, arrival.received_ms, erases_anonymous=self._erases_anonymous)
+            known = Visit.new(
+                visit_id,
+                start,
+                arrival.received_ms,
+                arrival.marks,
+                erases_anonymous=self._erases_anonymous,
+                is_staff=arrival.is_staff,
+            )
         return known.merged(arrival.transitions, limit).with_erasures(erase_times)
 
     def timeline_fields(self, visit: Visit) -> Document:
@@ -64,6 +83,20 @@ class Tombstones:
         by_hash = {self.hash_of(identity): identity for identity in identities} if self.has_key else {}
         found = await self._store.tombstones(by_hash) if by_hash else {}
         return {by_hash[hashed]: erase_time_ms for hashed, erase_time_ms in found.items()}
+
+    def subject_hash(self, kind: str, value: str) -> str:
+        """The keyed hash of the subject of an interaction; empty for a visit, and without a key."""
+        return subject_hash(self._key, kind, value).hex() if self.has_key and kind != "visit_id" else ""
+
+    async def is_interaction_erased(self, record: InteractionRecord) -> bool:
+        """Whether an interaction is about an erased person. Raises TRANSIENT_STORE_ERRORS."""
+        kind, value, *_ = record.about
+        if kind == "visit_id":
+            visit = (await self.read_visits([value])).get(value)
+            return visit is not None and visit.owner_at(record.order_key) is None
+        hashed = self.subject_hash(kind, value)
+        found = await self._store.tombstones([hashed]) if hashed else {}
+        return record.start_ms <= found.get(hashed, -1)
 
     async def check(self) -> None:
         """Wait until MongoDB answers, then check that all tombstones were made with this key.

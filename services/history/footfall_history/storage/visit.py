@@ -50,6 +50,8 @@ class Visit:
     - `touched_ms`: about the time of the last receipt of an event, in milliseconds since the epoch.
     - `is_truncated`: the visit had more transitions than are kept. The later ones have no effect.
     - `erases_anonymous`: see `_erased_ranges`.
+    - `is_staff`: at least one event is one of staff.
+    - `marks`: see `storage.marks`.
     """
 
     visit_id: str
@@ -60,11 +62,32 @@ class Visit:
     touched_ms: int
     is_truncated: bool = False
     erases_anonymous: bool = True
+    is_staff: bool = False
+    marks: frozenset[str] = frozenset()
 
     @classmethod
-    def new(cls, visit_id: str, start: Mapping[str, Any], received_ms: int, *, erases_anonymous: bool = True) -> Self:
+    def new(
+        cls,
+        visit_id: str,
+        start: Mapping[str, Any],
+        received_ms: int,
+        marks: Iterable[str] = (),
+        *,
+        erases_anonymous: bool = True,
+        is_staff: bool = False,
+    ) -> Self:
         """A visit without transitions that is not stored yet."""
-        return cls(visit_id, 0, (), frozenset(), start, received_ms, erases_anonymous=erases_anonymous)
+        return cls(
+            visit_id,
+            0,
+            (),
+            frozenset(),
+            start,
+            received_ms,
+            erases_anonymous=erases_anonymous,
+            is_staff=is_staff,
+            marks=frozenset(marks),
+        )
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any], *, erases_anonymous: bool = True) -> Self:
@@ -78,6 +101,20 @@ class Visit:
             document["touched_ms"],
             document.get("truncated", False),
             erases_anonymous,
+            document.get("staff", False),
+            frozenset(document.get("marks", ())),
+        )
+
+    def is_as_stored(self, document: Mapping[str, Any]) -> bool:
+        """Whether a stored visit has the content of this one."""
+        stored = document["rev"], document["start_key"], document.get("site_key", ""), document["touched_ms"]
+        return (
+            (self.rev, self.start["start_key"], self.start["site_key"], self.touched_ms) == stored
+            and self.identities == frozenset(document["identities"])
+            and to_fields(self.timeline) == document["timeline"]
+            and self.is_truncated == document.get("truncated", False)
+            and self.is_staff == document.get("staff", False)
+            and self.marks == frozenset(document.get("marks", ()))
         )
 
     def merged(self, transitions: Sequence[Transition], limit: int) -> Self:
@@ -130,7 +167,9 @@ class Visit:
         """The stored fields that do not follow from the timeline."""
         removed = DEVICE_FIELDS if self.is_erased else ()
         start = {name: value for name, value in self.start.items() if name not in removed}
-        return {"_id": self.visit_id, "touched_ms": self.touched_ms, **start}
+        fields = {"_id": self.visit_id, "touched_ms": self.touched_ms, **start}
+        fields |= {"staff": True} if self.is_staff else {}
+        return fields | ({"marks": sorted(self.marks)} if self.marks else {})
 
     @property
     def first_named(self) -> str:
@@ -139,6 +178,18 @@ class Visit:
             step.transition.identity for step in self.visit_state.steps if step.transition.kind is not Kind.SIGN_OUT
         )
         return next(named, "")
+
+    def owner_at(self, order_key: str) -> str | None:
+        """The identity that an interaction belongs to: that of the moment, or else the first one named afterwards.
+
+        Empty while the visit is anonymous; None if the identity is erased.
+        """
+        part = self.range_at(order_key)
+        if part.is_erased or part.attribution.identity:
+            return None if part.is_erased else part.attribution.identity
+        named = (step.transition for step in self.visit_state.steps if step.transition.kind is not Kind.SIGN_OUT)
+        first = next(named, None)
+        return None if first and first.is_erased else self.first_named
 
     @property
     def is_erased(self) -> bool:

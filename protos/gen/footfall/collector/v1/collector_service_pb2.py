@@ -23,25 +23,31 @@ _sym_db = _symbol_database.Default()
 
 
 from footfall.event.v1 import event_pb2 as footfall_dot_event_dot_v1_dot_event__pb2
+from footfall.event.v1 import interaction_pb2 as footfall_dot_event_dot_v1_dot_interaction__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-footfall/collector/v1/collector_service.proto\x12\x15\x66ootfall.collector.v1\x1a\x1d\x66ootfall/event/v1/event.proto\">\n\x0e\x43ollectRequest\x12,\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x1d.footfall.event.v1.EventBatch\"Y\n\x0f\x43ollectResponse\x12\x14\n\x0cstored_count\x18\x01 \x01(\x05\x12\x30\n\x08outcomes\x18\x02 \x03(\x0b\x32\x1e.footfall.collector.v1.Outcome\"\x85\x01\n\x07Outcome\x12\x34\n\x06status\x18\x01 \x01(\x0e\x32$.footfall.collector.v1.OutcomeStatus\x12\x33\n\x06reason\x18\x02 \x01(\x0e\x32#.footfall.collector.v1.RejectReason\x12\x0f\n\x07message\x18\x03 \x01(\t*\xa6\x01\n\rOutcomeStatus\x12\x1e\n\x1aOUTCOME_STATUS_UNSPECIFIED\x10\x00\x12\x19\n\x15OUTCOME_STATUS_STORED\x10\x01\x12\x1b\n\x17OUTCOME_STATUS_REJECTED\x10\x02\x12\x1e\n\x1aOUTCOME_STATUS_UNAVAILABLE\x10\x03\x12\x1d\n\x19OUTCOME_STATUS_SUPPRESSED\x10\x04*\x9c\x04\n\x0cRejectReason\x12\x1d\n\x19REJECT_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17REJECT_REASON_MALFORMED\x10\x01\x12$\n REJECT_REASON_INVALID_EVENT_NAME\x10\x02\x12\"\n\x1eREJECT_REASON_INVALID_EVENT_ID\x10\x03\x12\"\n\x1eREJECT_REASON_INVALID_VISIT_ID\x10\x04\x12)\n%REJECT_REASON_INVALID_GLOBAL_VISIT_ID\x10\x05\x12!\n\x1dREJECT_REASON_INVALID_PAGE_ID\x10\x06\x12!\n\x1dREJECT_REASON_INVALID_USER_ID\x10\x07\x12#\n\x1fREJECT_REASON_INVALID_TIMESTAMP\x10\x08\x12\x19\n\x15REJECT_REASON_TOO_OLD\x10\t\x12\x1b\n\x17REJECT_REASON_TOO_LARGE\x10\n\x12\x1d\n\x19REJECT_REASON_INVALID_URL\x10\x0b\x12\x1e\n\x1aREJECT_REASON_INVALID_TEXT\x10\x0c\x12\x1e\n\x1aREJECT_REASON_INVALID_DATA\x10\r\x12\x1e\n\x1aREJECT_REASON_UNKNOWN_SITE\x10\x0e\x12\x15\n\x11REJECT_REASON_BOT\x10\x0f\x32l\n\x10\x43ollectorService\x12X\n\x07\x43ollect\x12%.footfall.collector.v1.CollectRequest\x1a&.footfall.collector.v1.CollectResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-footfall/collector/v1/collector_service.proto\x12\x15\x66ootfall.collector.v1\x1a\x1d\x66ootfall/event/v1/event.proto\x1a#footfall/event/v1/interaction.proto\"d\n\x18RecordInteractionRequest\x12\x39\n\x0binteraction\x18\x01 \x01(\x0b\x32$.footfall.event.v1.InteractionUpdate\x12\r\n\x05sites\x18\x14 \x03(\t\"V\n\x19RecordInteractionResponse\x12\x39\n\x0binteraction\x18\x01 \x01(\x0b\x32$.footfall.event.v1.InteractionUpdate\">\n\x0e\x43ollectRequest\x12,\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x1d.footfall.event.v1.EventBatch\"Y\n\x0f\x43ollectResponse\x12\x14\n\x0cstored_count\x18\x01 \x01(\x05\x12\x30\n\x08outcomes\x18\x02 \x03(\x0b\x32\x1e.footfall.collector.v1.Outcome\"\xbf\x01\n\x07Outcome\x12\x34\n\x06status\x18\x01 \x01(\x0e\x32$.footfall.collector.v1.OutcomeStatus\x12\x33\n\x06reason\x18\x02 \x01(\x0e\x32#.footfall.collector.v1.RejectReason\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x38\n\x0eignored_reason\x18\x04 \x01(\x0e\x32 .footfall.event.v1.IgnoredReason*\xa6\x01\n\rOutcomeStatus\x12\x1e\n\x1aOUTCOME_STATUS_UNSPECIFIED\x10\x00\x12\x19\n\x15OUTCOME_STATUS_STORED\x10\x01\x12\x1b\n\x17OUTCOME_STATUS_REJECTED\x10\x02\x12\x1e\n\x1aOUTCOME_STATUS_UNAVAILABLE\x10\x03\x12\x1d\n\x19OUTCOME_STATUS_SUPPRESSED\x10\x04*\x9c\x04\n\x0cRejectReason\x12\x1d\n\x19REJECT_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17REJECT_REASON_MALFORMED\x10\x01\x12$\n REJECT_REASON_INVALID_EVENT_NAME\x10\x02\x12\"\n\x1eREJECT_REASON_INVALID_EVENT_ID\x10\x03\x12\"\n\x1eREJECT_REASON_INVALID_VISIT_ID\x10\x04\x12)\n%REJECT_REASON_INVALID_GLOBAL_VISIT_ID\x10\x05\x12!\n\x1dREJECT_REASON_INVALID_PAGE_ID\x10\x06\x12!\n\x1dREJECT_REASON_INVALID_USER_ID\x10\x07\x12#\n\x1fREJECT_REASON_INVALID_TIMESTAMP\x10\x08\x12\x19\n\x15REJECT_REASON_TOO_OLD\x10\t\x12\x1b\n\x17REJECT_REASON_TOO_LARGE\x10\n\x12\x1d\n\x19REJECT_REASON_INVALID_URL\x10\x0b\x12\x1e\n\x1aREJECT_REASON_INVALID_TEXT\x10\x0c\x12\x1e\n\x1aREJECT_REASON_INVALID_DATA\x10\r\x12\x1e\n\x1aREJECT_REASON_UNKNOWN_SITE\x10\x0e\x12\x15\n\x11REJECT_REASON_BOT\x10\x0f\x32\xe4\x01\n\x10\x43ollectorService\x12X\n\x07\x43ollect\x12%.footfall.collector.v1.CollectRequest\x1a&.footfall.collector.v1.CollectResponse\x12v\n\x11RecordInteraction\x12/.footfall.collector.v1.RecordInteractionRequest\x1a\x30.footfall.collector.v1.RecordInteractionResponseBT\n\x15\x66ootfall.collector.v1P\x01Z!footfall/collector/v1;collectorv1\xaa\x02\x15\x46ootfall.Collector.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'footfall.collector.v1.collector_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_OUTCOMESTATUS']._serialized_start=395
-  _globals['_OUTCOMESTATUS']._serialized_end=561
-  _globals['_REJECTREASON']._serialized_start=564
-  _globals['_REJECTREASON']._serialized_end=1104
-  _globals['_COLLECTREQUEST']._serialized_start=103
-  _globals['_COLLECTREQUEST']._serialized_end=165
-  _globals['_COLLECTRESPONSE']._serialized_start=167
-  _globals['_COLLECTRESPONSE']._serialized_end=256
-  _globals['_OUTCOME']._serialized_start=259
-  _globals['_OUTCOME']._serialized_end=392
-  _globals['_COLLECTORSERVICE']._serialized_start=1106
-  _globals['_COLLECTORSERVICE']._serialized_end=1214
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\025footfall.collector.v1P\001Z!footfall/collector/v1;collectorv1\252\002\025Footfall.Collector.V1'
+  _globals['_OUTCOMESTATUS']._serialized_start=680
+  _globals['_OUTCOMESTATUS']._serialized_end=846
+  _globals['_REJECTREASON']._serialized_start=849
+  _globals['_REJECTREASON']._serialized_end=1389
+  _globals['_RECORDINTERACTIONREQUEST']._serialized_start=140
+  _globals['_RECORDINTERACTIONREQUEST']._serialized_end=240
+  _globals['_RECORDINTERACTIONRESPONSE']._serialized_start=242
+  _globals['_RECORDINTERACTIONRESPONSE']._serialized_end=328
+  _globals['_COLLECTREQUEST']._serialized_start=330
+  _globals['_COLLECTREQUEST']._serialized_end=392
+  _globals['_COLLECTRESPONSE']._serialized_start=394
+  _globals['_COLLECTRESPONSE']._serialized_end=483
+  _globals['_OUTCOME']._serialized_start=486
+  _globals['_OUTCOME']._serialized_end=677
+  _globals['_COLLECTORSERVICE']._serialized_start=1392
+  _globals['_COLLECTORSERVICE']._serialized_end=1620
 # @@protoc_insertion_point(module_scope)

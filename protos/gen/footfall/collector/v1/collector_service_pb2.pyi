@@ -5,6 +5,7 @@ The collector: takes events and stores them in the event log."""
 
 from collections import abc as _abc
 from footfall.event.v1 import event_pb2 as _event_pb2
+from footfall.event.v1 import interaction_pb2 as _interaction_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
@@ -65,8 +66,8 @@ class _RejectReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RejectRe
     REJECT_REASON_UNSPECIFIED: _RejectReason.ValueType  # 0
     """Not rejected."""
     REJECT_REASON_MALFORMED: _RejectReason.ValueType  # 1
-    """The item is not a JSON object, or a field has the wrong type (given by the gateway), or the collector failed to
-    process the event, which it logs.
+    """The item is not a JSON object, or a field has the wrong type (given by the gateway), or context_index is not the
+    position of a context, or the collector failed to process the event, which it logs.
     """
     REJECT_REASON_INVALID_EVENT_NAME: _RejectReason.ValueType  # 2
     """eventName is not 1 to 256 characters long."""
@@ -79,8 +80,8 @@ class _RejectReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RejectRe
     REJECT_REASON_INVALID_PAGE_ID: _RejectReason.ValueType  # 6
     """pageID has more than 128 characters, or a control character."""
     REJECT_REASON_INVALID_USER_ID: _RejectReason.ValueType  # 7
-    """The data of a SignIn or UserInfo name no user: none of the keys in COLLECTOR_USER_ID_KEYS has a value, or the
-    first one that has a value is neither a string of 1 to 512 characters nor an integer.
+    """The data of a SignIn or UserInfo name no user: none of the keys for user ids (COLLECTOR_USER_ID_KEYS, or the
+    identity policy) is given, or the first one with a value is neither a string of 1 to 512 characters nor an integer.
     """
     REJECT_REASON_INVALID_TIMESTAMP: _RejectReason.ValueType  # 8
     """timestamp is missing, 0, negative or after the year 9999."""
@@ -109,8 +110,8 @@ class RejectReason(_RejectReason, metaclass=_RejectReasonEnumTypeWrapper):
 REJECT_REASON_UNSPECIFIED: RejectReason.ValueType  # 0
 """Not rejected."""
 REJECT_REASON_MALFORMED: RejectReason.ValueType  # 1
-"""The item is not a JSON object, or a field has the wrong type (given by the gateway), or the collector failed to
-process the event, which it logs.
+"""The item is not a JSON object, or a field has the wrong type (given by the gateway), or context_index is not the
+position of a context, or the collector failed to process the event, which it logs.
 """
 REJECT_REASON_INVALID_EVENT_NAME: RejectReason.ValueType  # 2
 """eventName is not 1 to 256 characters long."""
@@ -123,8 +124,8 @@ REJECT_REASON_INVALID_GLOBAL_VISIT_ID: RejectReason.ValueType  # 5
 REJECT_REASON_INVALID_PAGE_ID: RejectReason.ValueType  # 6
 """pageID has more than 128 characters, or a control character."""
 REJECT_REASON_INVALID_USER_ID: RejectReason.ValueType  # 7
-"""The data of a SignIn or UserInfo name no user: none of the keys in COLLECTOR_USER_ID_KEYS has a value, or the
-first one that has a value is neither a string of 1 to 512 characters nor an integer.
+"""The data of a SignIn or UserInfo name no user: none of the keys for user ids (COLLECTOR_USER_ID_KEYS, or the
+identity policy) is given, or the first one with a value is neither a string of 1 to 512 characters nor an integer.
 """
 REJECT_REASON_INVALID_TIMESTAMP: RejectReason.ValueType  # 8
 """timestamp is missing, 0, negative or after the year 9999."""
@@ -145,6 +146,63 @@ REJECT_REASON_UNKNOWN_SITE: RejectReason.ValueType  # 14
 REJECT_REASON_BOT: RejectReason.ValueType  # 15
 """The user agent is that of a robot, and the site refuses robots."""
 Global___RejectReason: _TypeAlias = RejectReason  # noqa: Y015
+
+@_typing.final
+class RecordInteractionRequest(_message.Message):
+    """An update of an interaction to store."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INTERACTION_FIELD_NUMBER: _builtins.int
+    SITES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def interaction(self) -> _interaction_pb2.InteractionUpdate:
+        """The update. Fields 20 to 22 are ignored."""
+
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only about visits of these websites or of others of their groups (SITES_FILE). Empty: about anything. Interactions
+        that were recorded with `sites` have ids of their own in each group: no caller of one group changes those of
+        another.
+        """
+
+    def __init__(
+        self,
+        *,
+        interaction: _interaction_pb2.InteractionUpdate | None = ...,
+        sites: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["interaction", b"interaction"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["interaction", b"interaction", "sites", b"sites"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordInteractionRequest: _TypeAlias = RecordInteractionRequest  # noqa: Y015
+
+@_typing.final
+class RecordInteractionResponse(_message.Message):
+    """The update is stored."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INTERACTION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def interaction(self) -> _interaction_pb2.InteractionUpdate:
+        """The update as stored: with its time, the site of the visit, the telephone number in E.164 form, and masked texts."""
+
+    def __init__(
+        self,
+        *,
+        interaction: _interaction_pb2.InteractionUpdate | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["interaction", b"interaction"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["interaction", b"interaction"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordInteractionResponse: _TypeAlias = RecordInteractionResponse  # noqa: Y015
 
 @_typing.final
 class CollectRequest(_message.Message):
@@ -182,7 +240,9 @@ class CollectResponse(_message.Message):
     """How many events are on disk."""
     @_builtins.property
     def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Outcome]:
-        """One outcome for each event, in the order of the request. Empty when all events were stored."""
+        """One outcome for each event, in the order of the request. Empty when all events were stored and no user id was
+        ignored.
+        """
 
     def __init__(
         self,
@@ -207,22 +267,28 @@ class Outcome(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    IGNORED_REASON_FIELD_NUMBER: _builtins.int
     status: Global___OutcomeStatus.ValueType
     """What became of it."""
     reason: Global___RejectReason.ValueType
     """Why it was rejected. Unspecified for other outcomes."""
     message: _builtins.str
-    """For people: the field and the rule it breaks. Never quotes the event. Empty for a stored event."""
+    """For people: the field and the rule it breaks. Never quotes the event. Empty for a stored event whose user id was not
+    ignored.
+    """
+    ignored_reason: _event_pb2.IgnoredReason.ValueType
+    """Of a stored SignIn or UserInfo: why its user id names no person. The event changes nothing about who the visitor is."""
     def __init__(
         self,
         *,
         status: Global___OutcomeStatus.ValueType = ...,
         reason: Global___RejectReason.ValueType = ...,
         message: _builtins.str = ...,
+        ignored_reason: _event_pb2.IgnoredReason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "reason", b"reason", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ignored_reason", b"ignored_reason", "message", b"message", "reason", b"reason", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

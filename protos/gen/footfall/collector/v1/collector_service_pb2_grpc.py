@@ -42,6 +42,11 @@ class CollectorServiceStub(object):
                 request_serializer=footfall_dot_collector_dot_v1_dot_collector__service__pb2.CollectRequest.SerializeToString,
                 response_deserializer=footfall_dot_collector_dot_v1_dot_collector__service__pb2.CollectResponse.FromString,
                 _registered_method=True)
+        self.RecordInteraction = channel.unary_unary(
+                '/footfall.collector.v1.CollectorService/RecordInteraction',
+                request_serializer=footfall_dot_collector_dot_v1_dot_collector__service__pb2.RecordInteractionRequest.SerializeToString,
+                response_deserializer=footfall_dot_collector_dot_v1_dot_collector__service__pb2.RecordInteractionResponse.FromString,
+                _registered_method=True)
 
 
 class CollectorServiceServicer(object):
@@ -58,12 +63,32 @@ class CollectorServiceServicer(object):
         stored, except where stated below. Sending them again is safe: an event is kept once, by visit_id and event_id.
 
         Errors:
-        - INVALID_ARGUMENT (INVALID_FIELD): not 1 to 1,000 events; events of more than 1 MiB together; a context_index
-        without a context; a received_time_ms other than 0 and outside the years 2001 to 2286; an erasure in the batch.
-        Nothing was stored.
+        - INVALID_ARGUMENT (INVALID_FIELD): not 1 to 1,000 events; events of more than 1 MiB together; a received_time_ms
+        other than 0 and outside the years 2001 to 2286; an erasure or an interaction in the batch. Nothing was stored.
         - RESOURCE_EXHAUSTED (LOG_FULL): the event log has reached COLLECTOR_LOG_MAX_BYTES. Has RetryInfo. Nothing was
         stored.
         - UNAVAILABLE (LOG_UNAVAILABLE): the event log does not confirm that it has stored the events. Has RetryInfo.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecordInteraction(self, request, context):
+        """Stores what a contact center reports of an interaction. For contact centers; it is no event of the visitor.
+
+        OK: the update is on disk. History shows it within about two seconds. After any other status it may or may not be
+        stored. Sending it again is safe, in any order with other updates (see InteractionUpdate): give an `update_time`
+        so that a repeated update has the same time.
+
+        Errors:
+        - INVALID_ARGUMENT (INVALID_FIELD): a field breaks its rule; with `sites`, the interaction names no visit. Nothing
+        was stored.
+        - NOT_FOUND (RESOURCE_NOT_FOUND): neither identity nor history knows the visit, or not on the websites in `sites`.
+        Nothing was stored.
+        - RESOURCE_EXHAUSTED (LOG_FULL): as for Collect. RESOURCE_EXHAUSTED (LIMIT_REACHED): this process has had more than
+        COLLECTOR_MAX_INTERACTIONS_PER_SECOND. Both have RetryInfo, and nothing was stored.
+        - UNAVAILABLE (LOG_UNAVAILABLE): as for Collect. UNAVAILABLE (DEPENDENCY_UNAVAILABLE): identity or history does not
+        answer, and the other one does not know the visit.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -76,6 +101,11 @@ def add_CollectorServiceServicer_to_server(servicer, server):
                     servicer.Collect,
                     request_deserializer=footfall_dot_collector_dot_v1_dot_collector__service__pb2.CollectRequest.FromString,
                     response_serializer=footfall_dot_collector_dot_v1_dot_collector__service__pb2.CollectResponse.SerializeToString,
+            ),
+            'RecordInteraction': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordInteraction,
+                    request_deserializer=footfall_dot_collector_dot_v1_dot_collector__service__pb2.RecordInteractionRequest.FromString,
+                    response_serializer=footfall_dot_collector_dot_v1_dot_collector__service__pb2.RecordInteractionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -108,6 +138,33 @@ class CollectorService(object):
             '/footfall.collector.v1.CollectorService/Collect',
             footfall_dot_collector_dot_v1_dot_collector__service__pb2.CollectRequest.SerializeToString,
             footfall_dot_collector_dot_v1_dot_collector__service__pb2.CollectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordInteraction(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/footfall.collector.v1.CollectorService/RecordInteraction',
+            footfall_dot_collector_dot_v1_dot_collector__service__pb2.RecordInteractionRequest.SerializeToString,
+            footfall_dot_collector_dot_v1_dot_collector__service__pb2.RecordInteractionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -44,12 +44,28 @@ class CollectorServiceStub:
     stored, except where stated below. Sending them again is safe: an event is kept once, by visit_id and event_id.
 
     Errors:
-    - INVALID_ARGUMENT (INVALID_FIELD): not 1 to 1,000 events; events of more than 1 MiB together; a context_index
-      without a context; a received_time_ms other than 0 and outside the years 2001 to 2286; an erasure in the batch.
-      Nothing was stored.
+    - INVALID_ARGUMENT (INVALID_FIELD): not 1 to 1,000 events; events of more than 1 MiB together; a received_time_ms
+      other than 0 and outside the years 2001 to 2286; an erasure or an interaction in the batch. Nothing was stored.
     - RESOURCE_EXHAUSTED (LOG_FULL): the event log has reached COLLECTOR_LOG_MAX_BYTES. Has RetryInfo. Nothing was
       stored.
     - UNAVAILABLE (LOG_UNAVAILABLE): the event log does not confirm that it has stored the events. Has RetryInfo.
+    """
+    RecordInteraction: _grpc.UnaryUnaryMultiCallable[_collector_service_pb2.RecordInteractionRequest, _collector_service_pb2.RecordInteractionResponse]
+    """Stores what a contact center reports of an interaction. For contact centers; it is no event of the visitor.
+
+    OK: the update is on disk. History shows it within about two seconds. After any other status it may or may not be
+    stored. Sending it again is safe, in any order with other updates (see InteractionUpdate): give an `update_time`
+    so that a repeated update has the same time.
+
+    Errors:
+    - INVALID_ARGUMENT (INVALID_FIELD): a field breaks its rule; with `sites`, the interaction names no visit. Nothing
+      was stored.
+    - NOT_FOUND (RESOURCE_NOT_FOUND): neither identity nor history knows the visit, or not on the websites in `sites`.
+      Nothing was stored.
+    - RESOURCE_EXHAUSTED (LOG_FULL): as for Collect. RESOURCE_EXHAUSTED (LIMIT_REACHED): this process has had more than
+      COLLECTOR_MAX_INTERACTIONS_PER_SECOND. Both have RetryInfo, and nothing was stored.
+    - UNAVAILABLE (LOG_UNAVAILABLE): as for Collect. UNAVAILABLE (DEPENDENCY_UNAVAILABLE): identity or history does not
+      answer, and the other one does not know the visit.
     """
 
 @_typing.type_check_only
@@ -68,12 +84,28 @@ class CollectorServiceAsyncStub(CollectorServiceStub):
     stored, except where stated below. Sending them again is safe: an event is kept once, by visit_id and event_id.
 
     Errors:
-    - INVALID_ARGUMENT (INVALID_FIELD): not 1 to 1,000 events; events of more than 1 MiB together; a context_index
-      without a context; a received_time_ms other than 0 and outside the years 2001 to 2286; an erasure in the batch.
-      Nothing was stored.
+    - INVALID_ARGUMENT (INVALID_FIELD): not 1 to 1,000 events; events of more than 1 MiB together; a received_time_ms
+      other than 0 and outside the years 2001 to 2286; an erasure or an interaction in the batch. Nothing was stored.
     - RESOURCE_EXHAUSTED (LOG_FULL): the event log has reached COLLECTOR_LOG_MAX_BYTES. Has RetryInfo. Nothing was
       stored.
     - UNAVAILABLE (LOG_UNAVAILABLE): the event log does not confirm that it has stored the events. Has RetryInfo.
+    """
+    RecordInteraction: _aio.UnaryUnaryMultiCallable[_collector_service_pb2.RecordInteractionRequest, _collector_service_pb2.RecordInteractionResponse]  # type: ignore[assignment]
+    """Stores what a contact center reports of an interaction. For contact centers; it is no event of the visitor.
+
+    OK: the update is on disk. History shows it within about two seconds. After any other status it may or may not be
+    stored. Sending it again is safe, in any order with other updates (see InteractionUpdate): give an `update_time`
+    so that a repeated update has the same time.
+
+    Errors:
+    - INVALID_ARGUMENT (INVALID_FIELD): a field breaks its rule; with `sites`, the interaction names no visit. Nothing
+      was stored.
+    - NOT_FOUND (RESOURCE_NOT_FOUND): neither identity nor history knows the visit, or not on the websites in `sites`.
+      Nothing was stored.
+    - RESOURCE_EXHAUSTED (LOG_FULL): as for Collect. RESOURCE_EXHAUSTED (LIMIT_REACHED): this process has had more than
+      COLLECTOR_MAX_INTERACTIONS_PER_SECOND. Both have RetryInfo, and nothing was stored.
+    - UNAVAILABLE (LOG_UNAVAILABLE): as for Collect. UNAVAILABLE (DEPENDENCY_UNAVAILABLE): identity or history does not
+      answer, and the other one does not know the visit.
     """
 
 class CollectorServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -95,12 +127,34 @@ class CollectorServiceServicer(metaclass=_abc_1.ABCMeta):
         stored, except where stated below. Sending them again is safe: an event is kept once, by visit_id and event_id.
 
         Errors:
-        - INVALID_ARGUMENT (INVALID_FIELD): not 1 to 1,000 events; events of more than 1 MiB together; a context_index
-          without a context; a received_time_ms other than 0 and outside the years 2001 to 2286; an erasure in the batch.
-          Nothing was stored.
+        - INVALID_ARGUMENT (INVALID_FIELD): not 1 to 1,000 events; events of more than 1 MiB together; a received_time_ms
+          other than 0 and outside the years 2001 to 2286; an erasure or an interaction in the batch. Nothing was stored.
         - RESOURCE_EXHAUSTED (LOG_FULL): the event log has reached COLLECTOR_LOG_MAX_BYTES. Has RetryInfo. Nothing was
           stored.
         - UNAVAILABLE (LOG_UNAVAILABLE): the event log does not confirm that it has stored the events. Has RetryInfo.
+        """
+
+    @_abc_1.abstractmethod
+    def RecordInteraction(
+        self,
+        request: _collector_service_pb2.RecordInteractionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_collector_service_pb2.RecordInteractionResponse, _abc.Awaitable[_collector_service_pb2.RecordInteractionResponse]]:
+        """Stores what a contact center reports of an interaction. For contact centers; it is no event of the visitor.
+
+        OK: the update is on disk. History shows it within about two seconds. After any other status it may or may not be
+        stored. Sending it again is safe, in any order with other updates (see InteractionUpdate): give an `update_time`
+        so that a repeated update has the same time.
+
+        Errors:
+        - INVALID_ARGUMENT (INVALID_FIELD): a field breaks its rule; with `sites`, the interaction names no visit. Nothing
+          was stored.
+        - NOT_FOUND (RESOURCE_NOT_FOUND): neither identity nor history knows the visit, or not on the websites in `sites`.
+          Nothing was stored.
+        - RESOURCE_EXHAUSTED (LOG_FULL): as for Collect. RESOURCE_EXHAUSTED (LIMIT_REACHED): this process has had more than
+          COLLECTOR_MAX_INTERACTIONS_PER_SECOND. Both have RetryInfo, and nothing was stored.
+        - UNAVAILABLE (LOG_UNAVAILABLE): as for Collect. UNAVAILABLE (DEPENDENCY_UNAVAILABLE): identity or history does not
+          answer, and the other one does not know the visit.
         """
 
 def add_CollectorServiceServicer_to_server(servicer: CollectorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -22,31 +22,37 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from footfall.event.v1 import interaction_pb2 as footfall_dot_event_dot_v1_dot_interaction__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x66ootfall/event/v1/event.proto\x12\x11\x66ootfall.event.v1\"\xb4\x05\n\x05\x45vent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x12\n\nevent_name\x18\x02 \x01(\t\x12\x30\n\nevent_type\x18\x03 \x01(\x0e\x32\x1c.footfall.event.v1.EventType\x12\x10\n\x08visit_id\x18\x04 \x01(\t\x12\x17\n\x0fglobal_visit_id\x18\x05 \x01(\t\x12\x17\n\x0f\x62rowser_page_id\x18\x06 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x07 \x01(\t\x12\x0b\n\x03url\x18\x08 \x01(\t\x12\x15\n\rlanguage_code\x18\t \x01(\t\x12\x14\n\x0ctimestamp_ms\x18\n \x01(\x03\x12\x11\n\tdata_json\x18\x0b \x01(\x0c\x12\x0c\n\x04site\x18\x0c \x01(\t\x12\x15\n\rcontext_index\x18\r \x01(\r\x12\x15\n\revent_time_ms\x18\x14 \x01(\x03\x12\x0f\n\x07page_id\x18\x15 \x01(\t\x12\x15\n\ruser_agent_id\x18\x16 \x01(\t\x12\x35\n\ntransition\x18\x17 \x01(\x0e\x32!.footfall.event.v1.TransitionKind\x12\x13\n\x0bidentity_id\x18\x18 \x01(\t\x12/\n\tassurance\x18\x19 \x01(\x0e\x32\x1c.footfall.event.v1.Assurance\x12\x1c\n\x10\x61ssurance_reason\x18\x1a \x01(\tB\x02\x18\x01\x12\r\n\x05title\x18\x1b \x01(\t\x12\x41\n\x15\x61ssurance_reason_code\x18\x1c \x01(\x0e\x32\".footfall.event.v1.AssuranceReason\x12\x13\n\x0bproven_json\x18\x1e \x01(\x0c\x12\x10\n\x08token_id\x18\x1f \x01(\t\x12\x18\n\x10\x62rowser_visit_id\x18  \x01(\t\x12\x18\n\x10received_time_ms\x18! \x01(\x03J\x04\x08\x1d\x10\x1e\"\xd8\x01\n\x0c\x45ventContext\x12\x18\n\x10received_time_ms\x18\x01 \x01(\x03\x12\x14\n\x0csent_time_ms\x18\x02 \x01(\x03\x12\x0c\n\x04site\x18\x03 \x01(\t\x12\x0e\n\x06origin\x18\x04 \x01(\t\x12\x12\n\nuser_agent\x18\x05 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x06 \x01(\t\x12\x0b\n\x03\x62ot\x18\x07 \x01(\x08\x12\x13\n\x0btraceparent\x18\x08 \x01(\t\x12\x1e\n\x16global_privacy_control\x18\t \x01(\x08\x12\x13\n\x0bkeeps_times\x18\n \x01(\x08\"\x96\x01\n\nEventBatch\x12\x31\n\x08\x63ontexts\x18\x01 \x03(\x0b\x32\x1f.footfall.event.v1.EventContext\x12(\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x18.footfall.event.v1.Event\x12+\n\x07\x65rasure\x18\x03 \x01(\x0b\x32\x1a.footfall.event.v1.Erasure\"K\n\x07\x45rasure\x12\x15\n\ridentity_hash\x18\x01 \x01(\x0c\x12\x15\n\rerase_time_ms\x18\x02 \x01(\x03\x12\x12\n\nerasure_id\x18\x03 \x01(\t*W\n\tEventType\x12\x1a\n\x16\x45VENT_TYPE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x45VENT_TYPE_BUSINESS\x10\x01\x12\x15\n\x11\x45VENT_TYPE_SYSTEM\x10\x02*\x8b\x01\n\x0eTransitionKind\x12\x1f\n\x1bTRANSITION_KIND_UNSPECIFIED\x10\x00\x12\x1d\n\x19TRANSITION_KIND_USER_INFO\x10\x01\x12\x1b\n\x17TRANSITION_KIND_SIGN_IN\x10\x02\x12\x1c\n\x18TRANSITION_KIND_SIGN_OUT\x10\x03*S\n\tAssurance\x12\x19\n\x15\x41SSURANCE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41SSURANCE_CLAIMED\x10\x01\x12\x14\n\x10\x41SSURANCE_PROVEN\x10\x02*\xb6\x04\n\x0f\x41ssuranceReason\x12 \n\x1c\x41SSURANCE_REASON_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x41SSURANCE_REASON_USER_INFO\x10\x01\x12\x1b\n\x17\x41SSURANCE_REASON_NO_KEY\x10\x02\x12\x1d\n\x19\x41SSURANCE_REASON_IMPORTED\x10\x03\x12 \n\x1c\x41SSURANCE_REASON_TOKEN_VALID\x10\x04\x12\"\n\x1e\x41SSURANCE_REASON_TOKEN_MISSING\x10\x05\x12!\n\x1d\x41SSURANCE_REASON_TOKEN_FORGED\x10\x06\x12%\n!ASSURANCE_REASON_TOKEN_INCOMPLETE\x10\x07\x12%\n!ASSURANCE_REASON_TOKEN_OTHER_SITE\x10\x08\x12&\n\"ASSURANCE_REASON_TOKEN_OTHER_VISIT\x10\t\x12(\n$ASSURANCE_REASON_TOKEN_WRONG_SUBJECT\x10\n\x12(\n$ASSURANCE_REASON_TOKEN_NOT_YET_VALID\x10\x0b\x12\"\n\x1e\x41SSURANCE_REASON_TOKEN_EXPIRED\x10\x0c\x12%\n!ASSURANCE_REASON_TOKEN_LONG_LIVED\x10\r\x12\'\n#ASSURANCE_REASON_TOKEN_ISSUED_LATER\x10\x0e\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x66ootfall/event/v1/event.proto\x12\x11\x66ootfall.event.v1\x1a#footfall/event/v1/interaction.proto\"\xd2\x06\n\x05\x45vent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x12\n\nevent_name\x18\x02 \x01(\t\x12\x30\n\nevent_type\x18\x03 \x01(\x0e\x32\x1c.footfall.event.v1.EventType\x12\x10\n\x08visit_id\x18\x04 \x01(\t\x12\x17\n\x0fglobal_visit_id\x18\x05 \x01(\t\x12\x17\n\x0f\x62rowser_page_id\x18\x06 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x07 \x01(\t\x12\x0b\n\x03url\x18\x08 \x01(\t\x12\x15\n\rlanguage_code\x18\t \x01(\t\x12\x14\n\x0ctimestamp_ms\x18\n \x01(\x03\x12\x11\n\tdata_json\x18\x0b \x01(\x0c\x12\x0c\n\x04site\x18\x0c \x01(\t\x12\x15\n\rcontext_index\x18\r \x01(\r\x12\x15\n\revent_time_ms\x18\x14 \x01(\x03\x12\x0f\n\x07page_id\x18\x15 \x01(\t\x12\x15\n\ruser_agent_id\x18\x16 \x01(\t\x12\x35\n\ntransition\x18\x17 \x01(\x0e\x32!.footfall.event.v1.TransitionKind\x12\x13\n\x0bidentity_id\x18\x18 \x01(\t\x12/\n\tassurance\x18\x19 \x01(\x0e\x32\x1c.footfall.event.v1.Assurance\x12\x1c\n\x10\x61ssurance_reason\x18\x1a \x01(\tB\x02\x18\x01\x12\r\n\x05title\x18\x1b \x01(\t\x12\x41\n\x15\x61ssurance_reason_code\x18\x1c \x01(\x0e\x32\".footfall.event.v1.AssuranceReason\x12\x13\n\x0bproven_json\x18\x1e \x01(\x0c\x12\x10\n\x08token_id\x18\x1f \x01(\t\x12\x18\n\x10\x62rowser_visit_id\x18  \x01(\t\x12\x18\n\x10received_time_ms\x18! \x01(\x03\x12\x38\n\x0eignored_reason\x18\" \x01(\x0e\x32 .footfall.event.v1.IgnoredReason\x12\x16\n\x0epolicy_version\x18# \x01(\t\x12\x14\n\x0cignored_keys\x18$ \x03(\t\x12\x34\n\x0cstaff_reason\x18% \x01(\x0e\x32\x1e.footfall.event.v1.StaffReasonJ\x04\x08\x1d\x10\x1e\"\xe7\x01\n\x0c\x45ventContext\x12\x18\n\x10received_time_ms\x18\x01 \x01(\x03\x12\x14\n\x0csent_time_ms\x18\x02 \x01(\x03\x12\x0c\n\x04site\x18\x03 \x01(\t\x12\x0e\n\x06origin\x18\x04 \x01(\t\x12\x12\n\nuser_agent\x18\x05 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x06 \x01(\t\x12\x0b\n\x03\x62ot\x18\x07 \x01(\x08\x12\x13\n\x0btraceparent\x18\x08 \x01(\t\x12\x1e\n\x16global_privacy_control\x18\t \x01(\x08\x12\x13\n\x0bkeeps_times\x18\n \x01(\x08\x12\r\n\x05staff\x18\x0b \x01(\x08\"\xd1\x01\n\nEventBatch\x12\x31\n\x08\x63ontexts\x18\x01 \x03(\x0b\x32\x1f.footfall.event.v1.EventContext\x12(\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x18.footfall.event.v1.Event\x12+\n\x07\x65rasure\x18\x03 \x01(\x0b\x32\x1a.footfall.event.v1.Erasure\x12\x39\n\x0binteraction\x18\x04 \x01(\x0b\x32$.footfall.event.v1.InteractionUpdate\"c\n\x07\x45rasure\x12\x15\n\ridentity_hash\x18\x01 \x01(\x0c\x12\x15\n\rerase_time_ms\x18\x02 \x01(\x03\x12\x12\n\nerasure_id\x18\x03 \x01(\t\x12\x16\n\x0erelated_hashes\x18\x04 \x03(\x0c*W\n\tEventType\x12\x1a\n\x16\x45VENT_TYPE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x45VENT_TYPE_BUSINESS\x10\x01\x12\x15\n\x11\x45VENT_TYPE_SYSTEM\x10\x02*\x8b\x01\n\x0eTransitionKind\x12\x1f\n\x1bTRANSITION_KIND_UNSPECIFIED\x10\x00\x12\x1d\n\x19TRANSITION_KIND_USER_INFO\x10\x01\x12\x1b\n\x17TRANSITION_KIND_SIGN_IN\x10\x02\x12\x1c\n\x18TRANSITION_KIND_SIGN_OUT\x10\x03*S\n\tAssurance\x12\x19\n\x15\x41SSURANCE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41SSURANCE_CLAIMED\x10\x01\x12\x14\n\x10\x41SSURANCE_PROVEN\x10\x02*\xb6\x04\n\x0f\x41ssuranceReason\x12 \n\x1c\x41SSURANCE_REASON_UNSPECIFIED\x10\x00\x12\x1e\n\x1a\x41SSURANCE_REASON_USER_INFO\x10\x01\x12\x1b\n\x17\x41SSURANCE_REASON_NO_KEY\x10\x02\x12\x1d\n\x19\x41SSURANCE_REASON_IMPORTED\x10\x03\x12 \n\x1c\x41SSURANCE_REASON_TOKEN_VALID\x10\x04\x12\"\n\x1e\x41SSURANCE_REASON_TOKEN_MISSING\x10\x05\x12!\n\x1d\x41SSURANCE_REASON_TOKEN_FORGED\x10\x06\x12%\n!ASSURANCE_REASON_TOKEN_INCOMPLETE\x10\x07\x12%\n!ASSURANCE_REASON_TOKEN_OTHER_SITE\x10\x08\x12&\n\"ASSURANCE_REASON_TOKEN_OTHER_VISIT\x10\t\x12(\n$ASSURANCE_REASON_TOKEN_WRONG_SUBJECT\x10\n\x12(\n$ASSURANCE_REASON_TOKEN_NOT_YET_VALID\x10\x0b\x12\"\n\x1e\x41SSURANCE_REASON_TOKEN_EXPIRED\x10\x0c\x12%\n!ASSURANCE_REASON_TOKEN_LONG_LIVED\x10\r\x12\'\n#ASSURANCE_REASON_TOKEN_ISSUED_LATER\x10\x0e*\xa5\x01\n\rIgnoredReason\x12\x1e\n\x1aIGNORED_REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14IGNORED_REASON_BLANK\x10\x01\x12\x1e\n\x1aIGNORED_REASON_PLACEHOLDER\x10\x02\x12\x1b\n\x17IGNORED_REASON_TEMPLATE\x10\x03\x12\x1d\n\x19IGNORED_REASON_EMPTY_HASH\x10\x04*r\n\x0bStaffReason\x12\x1c\n\x18STAFF_REASON_UNSPECIFIED\x10\x00\x12\x15\n\x11STAFF_REASON_SITE\x10\x01\x12\x18\n\x14STAFF_REASON_ADDRESS\x10\x02\x12\x14\n\x10STAFF_REASON_KEY\x10\x03\x42\x44\n\x11\x66ootfall.event.v1P\x01Z\x19\x66ootfall/event/v1;eventv1\xaa\x02\x11\x46ootfall.Event.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'footfall.event.v1.event_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\021footfall.event.v1P\001Z\031footfall/event/v1;eventv1\252\002\021Footfall.Event.V1'
   _globals['_EVENT'].fields_by_name['assurance_reason']._loaded_options = None
   _globals['_EVENT'].fields_by_name['assurance_reason']._serialized_options = b'\030\001'
-  _globals['_EVENTTYPE']._serialized_start=1196
-  _globals['_EVENTTYPE']._serialized_end=1283
-  _globals['_TRANSITIONKIND']._serialized_start=1286
-  _globals['_TRANSITIONKIND']._serialized_end=1425
-  _globals['_ASSURANCE']._serialized_start=1427
-  _globals['_ASSURANCE']._serialized_end=1510
-  _globals['_ASSURANCEREASON']._serialized_start=1513
-  _globals['_ASSURANCEREASON']._serialized_end=2079
-  _globals['_EVENT']._serialized_start=53
-  _globals['_EVENT']._serialized_end=745
-  _globals['_EVENTCONTEXT']._serialized_start=748
-  _globals['_EVENTCONTEXT']._serialized_end=964
-  _globals['_EVENTBATCH']._serialized_start=967
-  _globals['_EVENTBATCH']._serialized_end=1117
-  _globals['_ERASURE']._serialized_start=1119
-  _globals['_ERASURE']._serialized_end=1194
+  _globals['_EVENTTYPE']._serialized_start=1489
+  _globals['_EVENTTYPE']._serialized_end=1576
+  _globals['_TRANSITIONKIND']._serialized_start=1579
+  _globals['_TRANSITIONKIND']._serialized_end=1718
+  _globals['_ASSURANCE']._serialized_start=1720
+  _globals['_ASSURANCE']._serialized_end=1803
+  _globals['_ASSURANCEREASON']._serialized_start=1806
+  _globals['_ASSURANCEREASON']._serialized_end=2372
+  _globals['_IGNOREDREASON']._serialized_start=2375
+  _globals['_IGNOREDREASON']._serialized_end=2540
+  _globals['_STAFFREASON']._serialized_start=2542
+  _globals['_STAFFREASON']._serialized_end=2656
+  _globals['_EVENT']._serialized_start=90
+  _globals['_EVENT']._serialized_end=940
+  _globals['_EVENTCONTEXT']._serialized_start=943
+  _globals['_EVENTCONTEXT']._serialized_end=1174
+  _globals['_EVENTBATCH']._serialized_start=1177
+  _globals['_EVENTBATCH']._serialized_end=1386
+  _globals['_ERASURE']._serialized_start=1388
+  _globals['_ERASURE']._serialized_end=1487
 # @@protoc_insertion_point(module_scope)

@@ -8,6 +8,7 @@ An event passes three places: the sender (a gateway) fills it, the collector che
 """
 
 from collections import abc as _abc
+from footfall.event.v1 import interaction_pb2 as _interaction_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
@@ -178,6 +179,70 @@ ASSURANCE_REASON_TOKEN_ISSUED_LATER: AssuranceReason.ValueType  # 14
 """The event happened more than COLLECTOR_TOKEN_PREDATING_S before `iat`."""
 Global___AssuranceReason: _TypeAlias = AssuranceReason  # noqa: Y015
 
+class _IgnoredReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _IgnoredReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_IgnoredReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    IGNORED_REASON_UNSPECIFIED: _IgnoredReason.ValueType  # 0
+    """The user id names a person, or the event names no user at all."""
+    IGNORED_REASON_BLANK: _IgnoredReason.ValueType  # 1
+    """Empty, null, or nothing but white space and invisible characters."""
+    IGNORED_REASON_PLACEHOLDER: _IgnoredReason.ValueType  # 2
+    """A placeholder by the identity policy, for instance `undefined` or `guest`."""
+    IGNORED_REASON_TEMPLATE: _IgnoredReason.ValueType  # 3
+    """A template that was never filled, for instance `{{user.id}}` or `[object Object]`."""
+    IGNORED_REASON_EMPTY_HASH: _IgnoredReason.ValueType  # 4
+    """The MD5, SHA-1, SHA-256 or SHA-512 hash of the empty text, in hexadecimal digits."""
+
+class IgnoredReason(_IgnoredReason, metaclass=_IgnoredReasonEnumTypeWrapper):
+    """Why the user id of a SignIn or UserInfo names no person. The text form is the name in lower case without its prefix:
+    `placeholder`.
+    """
+
+IGNORED_REASON_UNSPECIFIED: IgnoredReason.ValueType  # 0
+"""The user id names a person, or the event names no user at all."""
+IGNORED_REASON_BLANK: IgnoredReason.ValueType  # 1
+"""Empty, null, or nothing but white space and invisible characters."""
+IGNORED_REASON_PLACEHOLDER: IgnoredReason.ValueType  # 2
+"""A placeholder by the identity policy, for instance `undefined` or `guest`."""
+IGNORED_REASON_TEMPLATE: IgnoredReason.ValueType  # 3
+"""A template that was never filled, for instance `{{user.id}}` or `[object Object]`."""
+IGNORED_REASON_EMPTY_HASH: IgnoredReason.ValueType  # 4
+"""The MD5, SHA-1, SHA-256 or SHA-512 hash of the empty text, in hexadecimal digits."""
+Global___IgnoredReason: _TypeAlias = IgnoredReason  # noqa: Y015
+
+class _StaffReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StaffReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StaffReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STAFF_REASON_UNSPECIFIED: _StaffReason.ValueType  # 0
+    """It does not count as one of staff."""
+    STAFF_REASON_SITE: _StaffReason.ValueType  # 1
+    """Its website is one of staff, by the identity policy."""
+    STAFF_REASON_ADDRESS: _StaffReason.ValueType  # 2
+    """The client's address is in a network of staff, by the identity policy."""
+    STAFF_REASON_KEY: _StaffReason.ValueType  # 3
+    """It was stored through the HTTP API with a key of staff."""
+
+class StaffReason(_StaffReason, metaclass=_StaffReasonEnumTypeWrapper):
+    """Why an event counts as one of staff: of an agent at work, not of a customer. The text form is the name in lower case
+    without its prefix: `site`.
+    """
+
+STAFF_REASON_UNSPECIFIED: StaffReason.ValueType  # 0
+"""It does not count as one of staff."""
+STAFF_REASON_SITE: StaffReason.ValueType  # 1
+"""Its website is one of staff, by the identity policy."""
+STAFF_REASON_ADDRESS: StaffReason.ValueType  # 2
+"""The client's address is in a network of staff, by the identity policy."""
+STAFF_REASON_KEY: StaffReason.ValueType  # 3
+"""It was stored through the HTTP API with a key of staff."""
+Global___StaffReason: _TypeAlias = StaffReason  # noqa: Y015
+
 @_typing.final
 class Event(_message.Message):
     """One thing a visitor did. At most 64 KiB.
@@ -214,6 +279,10 @@ class Event(_message.Message):
     TOKEN_ID_FIELD_NUMBER: _builtins.int
     BROWSER_VISIT_ID_FIELD_NUMBER: _builtins.int
     RECEIVED_TIME_MS_FIELD_NUMBER: _builtins.int
+    IGNORED_REASON_FIELD_NUMBER: _builtins.int
+    POLICY_VERSION_FIELD_NUMBER: _builtins.int
+    IGNORED_KEYS_FIELD_NUMBER: _builtins.int
+    STAFF_REASON_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """Id of the event, chosen by the sender. Required. A UUID, dashed or as 32 hexadecimal digits, in any case; stored
     dashed and in lower case. Unique within the visit: of events with the same visit_id and event_id only the first
@@ -252,7 +321,9 @@ class Event(_message.Message):
     site: _builtins.str
     """The website. Empty: the site of the event's context. Admission sets the name of the site found."""
     context_index: _builtins.int
-    """Position in `EventBatch.contexts` of the request that brought the event, from 0."""
+    """Position in `EventBatch.contexts` of the request that brought the event, from 0. Where there is no context, the
+    event alone is rejected.
+    """
     event_time_ms: _builtins.int
     """When it happened after the clock has been corrected, in milliseconds since 1970-01-01 UTC. Everything in a visit
     is ordered by (event_time_ms, event_id).
@@ -296,6 +367,25 @@ class Event(_message.Message):
     """
     received_time_ms: _builtins.int
     """In the event log only: received_time_ms of the event's context."""
+    ignored_reason: Global___IgnoredReason.ValueType
+    """Why the user id of a SignIn or UserInfo names no person. Such an event has no transition, identity or assurance, and
+    changes nothing about who the visitor is.
+    """
+    policy_version: _builtins.str
+    """Version of the identity policy by which a SignIn or UserInfo was judged. Empty for other events, and for events from
+    before policies.
+    """
+    staff_reason: Global___StaffReason.ValueType
+    """Why the event counts as one of staff. A visit with such an event is one of staff. A SignIn or UserInfo with a reason
+    is no evidence for links to contacts.
+    """
+    @_builtins.property
+    def ignored_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of a SignIn or UserInfo: keys whose values belong to no person, for instance an e-mail address `test@test.com`. They
+        are keys of proven_json if the event is proven, else of data_json. Identity never matches a contact by them. At most
+        20.
+        """
+
     def __init__(
         self,
         *,
@@ -325,10 +415,14 @@ class Event(_message.Message):
         token_id: _builtins.str = ...,
         browser_visit_id: _builtins.str = ...,
         received_time_ms: _builtins.int = ...,
+        ignored_reason: Global___IgnoredReason.ValueType = ...,
+        policy_version: _builtins.str = ...,
+        ignored_keys: _abc.Iterable[_builtins.str] | None = ...,
+        staff_reason: Global___StaffReason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assurance", b"assurance", "assurance_reason", b"assurance_reason", "assurance_reason_code", b"assurance_reason_code", "browser_page_id", b"browser_page_id", "browser_visit_id", b"browser_visit_id", "category", b"category", "context_index", b"context_index", "data_json", b"data_json", "event_id", b"event_id", "event_name", b"event_name", "event_time_ms", b"event_time_ms", "event_type", b"event_type", "global_visit_id", b"global_visit_id", "identity_id", b"identity_id", "language_code", b"language_code", "page_id", b"page_id", "proven_json", b"proven_json", "received_time_ms", b"received_time_ms", "site", b"site", "timestamp_ms", b"timestamp_ms", "title", b"title", "token_id", b"token_id", "transition", b"transition", "url", b"url", "user_agent_id", b"user_agent_id", "visit_id", b"visit_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assurance", b"assurance", "assurance_reason", b"assurance_reason", "assurance_reason_code", b"assurance_reason_code", "browser_page_id", b"browser_page_id", "browser_visit_id", b"browser_visit_id", "category", b"category", "context_index", b"context_index", "data_json", b"data_json", "event_id", b"event_id", "event_name", b"event_name", "event_time_ms", b"event_time_ms", "event_type", b"event_type", "global_visit_id", b"global_visit_id", "identity_id", b"identity_id", "ignored_keys", b"ignored_keys", "ignored_reason", b"ignored_reason", "language_code", b"language_code", "page_id", b"page_id", "policy_version", b"policy_version", "proven_json", b"proven_json", "received_time_ms", b"received_time_ms", "site", b"site", "staff_reason", b"staff_reason", "timestamp_ms", b"timestamp_ms", "title", b"title", "token_id", b"token_id", "transition", b"transition", "url", b"url", "user_agent_id", b"user_agent_id", "visit_id", b"visit_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -350,6 +444,7 @@ class EventContext(_message.Message):
     TRACEPARENT_FIELD_NUMBER: _builtins.int
     GLOBAL_PRIVACY_CONTROL_FIELD_NUMBER: _builtins.int
     KEEPS_TIMES_FIELD_NUMBER: _builtins.int
+    STAFF_FIELD_NUMBER: _builtins.int
     received_time_ms: _builtins.int
     """When the request arrived, in milliseconds since 1970-01-01 UTC, in the years 2001 to 2286. 0: now, by the
     collector's clock. Without mutual TLS any caller can reach the collector: then a time further off its clock than
@@ -383,6 +478,10 @@ class EventContext(_message.Message):
     """The timestamps are right, however old: the request comes from a client of the API that stores what happened in
     the past, and not from a browser. Its events are never rejected as too old. Not logged.
     """
+    staff: _builtins.bool
+    """The request came through the HTTP API with a key of staff: its events are those of staff. Only the gateway sets it,
+    and with mutual TLS only gateways may call Collect. Not logged.
+    """
     def __init__(
         self,
         *,
@@ -396,10 +495,11 @@ class EventContext(_message.Message):
         traceparent: _builtins.str = ...,
         global_privacy_control: _builtins.bool = ...,
         keeps_times: _builtins.bool = ...,
+        staff: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "bot", b"bot", "global_privacy_control", b"global_privacy_control", "keeps_times", b"keeps_times", "origin", b"origin", "received_time_ms", b"received_time_ms", "sent_time_ms", b"sent_time_ms", "site", b"site", "traceparent", b"traceparent", "user_agent", b"user_agent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "bot", b"bot", "global_privacy_control", b"global_privacy_control", "keeps_times", b"keeps_times", "origin", b"origin", "received_time_ms", b"received_time_ms", "sent_time_ms", b"sent_time_ms", "site", b"site", "staff", b"staff", "traceparent", b"traceparent", "user_agent", b"user_agent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -414,6 +514,7 @@ class EventBatch(_message.Message):
     CONTEXTS_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
     ERASURE_FIELD_NUMBER: _builtins.int
+    INTERACTION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def contexts(self) -> _containers.RepeatedCompositeFieldContainer[Global___EventContext]:
         """The requests that the events came with."""
@@ -426,16 +527,21 @@ class EventBatch(_message.Message):
     def erasure(self) -> Global___Erasure:
         """In the event log only: an instruction to erase an identity. Such an entry has no events."""
 
+    @_builtins.property
+    def interaction(self) -> _interaction_pb2.InteractionUpdate:
+        """In the event log only: what a contact center reports of an interaction. Such an entry has no events."""
+
     def __init__(
         self,
         *,
         contexts: _abc.Iterable[Global___EventContext] | None = ...,
         events: _abc.Iterable[Global___Event] | None = ...,
         erasure: Global___Erasure | None = ...,
+        interaction: _interaction_pb2.InteractionUpdate | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["erasure", b"erasure"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["erasure", b"erasure", "interaction", b"interaction"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contexts", b"contexts", "erasure", b"erasure", "events", b"events"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contexts", b"contexts", "erasure", b"erasure", "events", b"events", "interaction", b"interaction"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -450,6 +556,7 @@ class Erasure(_message.Message):
     IDENTITY_HASH_FIELD_NUMBER: _builtins.int
     ERASE_TIME_MS_FIELD_NUMBER: _builtins.int
     ERASURE_ID_FIELD_NUMBER: _builtins.int
+    RELATED_HASHES_FIELD_NUMBER: _builtins.int
     identity_hash: _builtins.bytes
     """HMAC-SHA256 of the identity's id under ERASURE_KEY, 32 bytes. The id itself is not logged."""
     erase_time_ms: _builtins.int
@@ -458,16 +565,23 @@ class Erasure(_message.Message):
     """
     erasure_id: _builtins.str
     """Id of the erasure, a UUID."""
+    @_builtins.property
+    def related_hashes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Keyed hashes of 32 bytes, made as identity_hash from the contact that the identity was linked to and from each of
+        its telephone numbers. Interactions that name one of these and began up to erase_time_ms are removed.
+        """
+
     def __init__(
         self,
         *,
         identity_hash: _builtins.bytes = ...,
         erase_time_ms: _builtins.int = ...,
         erasure_id: _builtins.str = ...,
+        related_hashes: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["erase_time_ms", b"erase_time_ms", "erasure_id", b"erasure_id", "identity_hash", b"identity_hash"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["erase_time_ms", b"erase_time_ms", "erasure_id", b"erasure_id", "identity_hash", b"identity_hash", "related_hashes", b"related_hashes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,7 +5,11 @@ The history service: what visitors did, and who they were, from the stored event
 
 from collections import abc as _abc
 from footfall.event.v1 import event_pb2 as _event_pb2
+from footfall.history.v1 import customer_context_pb2 as _customer_context_pb2
+from footfall.history.v1 import interaction_pb2 as _interaction_pb2
+from footfall.history.v1 import scorecard_pb2 as _scorecard_pb2
 from footfall.history.v1 import visit_pb2 as _visit_pb2
+from footfall.identity.v1 import contact_pb2 as _contact_pb2
 from footfall.identity.v1 import visitor_pb2 as _visitor_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -114,7 +118,9 @@ class ExplainVisitResponse(_message.Message):
 
     @_builtins.property
     def explanations(self) -> _containers.RepeatedCompositeFieldContainer[_visit_pb2.Explanation]:
-        """The transitions, by event_time, then event_id. At most MAX_TRANSITIONS_PER_VISIT on all pages together."""
+        """The transitions, by event_time, then event_id: at most MAX_TRANSITIONS_PER_VISIT on all pages together. Between
+        them, events whose user id was ignored.
+        """
 
     def __init__(
         self,
@@ -264,9 +270,11 @@ class ListVisitsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     START_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
+    CONTACT_ID_FIELD_NUMBER: _builtins.int
     SITES_FIELD_NUMBER: _builtins.int
     identity_id: _builtins.str
-    """Only visits that have named this identity."""
+    """Only visits that have named this identity, by any name of the person (RenameIdentity)."""
     global_visit_id: _builtins.str
     """Only visits of this device or browser, a UUID."""
     user_agent: _builtins.str
@@ -277,13 +285,23 @@ class ListVisitsRequest(_message.Message):
     """`next_page_token` of the page before; all fields except page_size must be as in that request. Empty: the first
     page.
     """
+    order_by: _builtins.str
+    """Empty, `event_time` or `start_time`: the oldest first. `event_time desc` or `start_time desc`: the newest
+    first, and of those with the same time the one with the greatest id. Nothing else is accepted.
+    """
+    contact_id: _builtins.str
+    """Only visits of this contact, 1 to 256 characters: those that have named one of its identities. Not allowed together
+    with identity_id.
+    """
     @_builtins.property
     def scope(self) -> Global___Scope:
         """Only visits of this website and time."""
 
     @_builtins.property
     def start(self) -> Global___Position:
-        """Begin with the first item at or after this place. Not allowed together with page_token."""
+        """Begin with the first item at or after this place; if the newest is first, at or before it. Not allowed together
+        with page_token.
+        """
 
     @_builtins.property
     def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -299,11 +317,13 @@ class ListVisitsRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         start: Global___Position | None = ...,
+        order_by: _builtins.str = ...,
+        contact_id: _builtins.str = ...,
         sites: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["global_visit_id", b"global_visit_id", "identity_id", b"identity_id", "page_size", b"page_size", "page_token", b"page_token", "scope", b"scope", "sites", b"sites", "start", b"start", "user_agent", b"user_agent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact_id", b"contact_id", "global_visit_id", b"global_visit_id", "identity_id", b"identity_id", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "scope", b"scope", "sites", b"sites", "start", b"start", "user_agent", b"user_agent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -318,11 +338,16 @@ class ListVisitsResponse(_message.Message):
     VISITS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     NEXT_FIELD_NUMBER: _builtins.int
+    OTHER_NAMES_UNAVAILABLE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page. Empty on the last one."""
+    other_names_unavailable: _builtins.bool
+    """Identity did not answer: only what names `identity_id` itself is listed, not what names the other names of the person
+    (RenameIdentity).
+    """
     @_builtins.property
     def visits(self) -> _containers.RepeatedCompositeFieldContainer[_visit_pb2.Visit]:
-        """The visits, by start_time, then visit_id."""
+        """The visits, by start_time, then visit_id, in the order asked for."""
 
     @_builtins.property
     def next(self) -> Global___Position:
@@ -334,10 +359,11 @@ class ListVisitsResponse(_message.Message):
         visits: _abc.Iterable[_visit_pb2.Visit] | None = ...,
         next_page_token: _builtins.str = ...,
         next: Global___Position | None = ...,
+        other_names_unavailable: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["next", b"next"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next", b"next", "next_page_token", b"next_page_token", "visits", b"visits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next", b"next", "next_page_token", b"next_page_token", "other_names_unavailable", b"other_names_unavailable", "visits", b"visits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -404,6 +430,7 @@ class ListPagesRequest(_message.Message):
     VISIT_ID_FIELD_NUMBER: _builtins.int
     IDENTITY_ID_FIELD_NUMBER: _builtins.int
     SESSION_ID_FIELD_NUMBER: _builtins.int
+    CONTACT_ID_FIELD_NUMBER: _builtins.int
     URL_FIELD_NUMBER: _builtins.int
     TITLE_FIELD_NUMBER: _builtins.int
     CATEGORY_FIELD_NUMBER: _builtins.int
@@ -411,13 +438,16 @@ class ListPagesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     START_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     SITES_FIELD_NUMBER: _builtins.int
     visit_id: _builtins.str
     """Those of this visit, a UUID."""
     identity_id: _builtins.str
-    """Those of this identity, 1 to 512 characters."""
+    """Those of this identity, 1 to 512 characters, by any name of the person (RenameIdentity)."""
     session_id: _builtins.str
     """Those of this session, a UUID."""
+    contact_id: _builtins.str
+    """Those of this contact, 1 to 256 characters: of all identities linked to it."""
     url: _builtins.str
     """Only pages with exactly this address."""
     title: _builtins.str
@@ -430,13 +460,19 @@ class ListPagesRequest(_message.Message):
     """`next_page_token` of the page before; all fields except page_size must be as in that request. Empty: the first
     page.
     """
+    order_by: _builtins.str
+    """Empty, `event_time` or `start_time`: the oldest first. `event_time desc` or `start_time desc`: the newest
+    first, and of those with the same time the one with the greatest id. Nothing else is accepted.
+    """
     @_builtins.property
     def scope(self) -> Global___Scope:
         """Only page entries of this website and time."""
 
     @_builtins.property
     def start(self) -> Global___Position:
-        """Begin with the first item at or after this place. Not allowed together with page_token."""
+        """Begin with the first item at or after this place; if the newest is first, at or before it. Not allowed together
+        with page_token.
+        """
 
     @_builtins.property
     def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -448,6 +484,7 @@ class ListPagesRequest(_message.Message):
         visit_id: _builtins.str = ...,
         identity_id: _builtins.str = ...,
         session_id: _builtins.str = ...,
+        contact_id: _builtins.str = ...,
         url: _builtins.str = ...,
         title: _builtins.str = ...,
         category: _builtins.str = ...,
@@ -455,13 +492,14 @@ class ListPagesRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         start: Global___Position | None = ...,
+        order_by: _builtins.str = ...,
         sites: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["identity_id", b"identity_id", "parent", b"parent", "scope", b"scope", "session_id", b"session_id", "start", b"start", "visit_id", b"visit_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["contact_id", b"contact_id", "identity_id", b"identity_id", "parent", b"parent", "scope", b"scope", "session_id", b"session_id", "start", b"start", "visit_id", b"visit_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "identity_id", b"identity_id", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "scope", b"scope", "session_id", b"session_id", "sites", b"sites", "start", b"start", "title", b"title", "url", b"url", "visit_id", b"visit_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["category", b"category", "contact_id", b"contact_id", "identity_id", b"identity_id", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "scope", b"scope", "session_id", b"session_id", "sites", b"sites", "start", b"start", "title", b"title", "url", b"url", "visit_id", b"visit_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_parent: _TypeAlias = _typing.Literal["visit_id", "identity_id", "session_id"]  # noqa: Y015
+    _WhichOneofReturnType_parent: _TypeAlias = _typing.Literal["visit_id", "identity_id", "session_id", "contact_id"]  # noqa: Y015
     _WhichOneofArgType_parent: _TypeAlias = _typing.Literal["parent", b"parent"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_parent) -> _WhichOneofReturnType_parent | None: ...
 
@@ -476,11 +514,16 @@ class ListPagesResponse(_message.Message):
     PAGES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     NEXT_FIELD_NUMBER: _builtins.int
+    OTHER_NAMES_UNAVAILABLE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page. Empty on the last one."""
+    other_names_unavailable: _builtins.bool
+    """Identity did not answer: only what names `identity_id` itself is listed, not what names the other names of the person
+    (RenameIdentity).
+    """
     @_builtins.property
     def pages(self) -> _containers.RepeatedCompositeFieldContainer[_visit_pb2.Page]:
-        """The page entries, by start_time, then page_id."""
+        """The page entries, by start_time, then page_id, in the order asked for."""
 
     @_builtins.property
     def next(self) -> Global___Position:
@@ -492,10 +535,11 @@ class ListPagesResponse(_message.Message):
         pages: _abc.Iterable[_visit_pb2.Page] | None = ...,
         next_page_token: _builtins.str = ...,
         next: Global___Position | None = ...,
+        other_names_unavailable: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["next", b"next"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next", b"next", "next_page_token", b"next_page_token", "pages", b"pages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next", b"next", "next_page_token", b"next_page_token", "other_names_unavailable", b"other_names_unavailable", "pages", b"pages"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -561,16 +605,20 @@ class ListSessionsRequest(_message.Message):
 
     VISIT_ID_FIELD_NUMBER: _builtins.int
     IDENTITY_ID_FIELD_NUMBER: _builtins.int
+    CONTACT_ID_FIELD_NUMBER: _builtins.int
     SESSION_IDENTITY_ID_FIELD_NUMBER: _builtins.int
     SCOPE_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     START_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     SITES_FIELD_NUMBER: _builtins.int
     visit_id: _builtins.str
     """Those of this visit, a UUID."""
     identity_id: _builtins.str
-    """Those of this identity, 1 to 512 characters."""
+    """Those of this identity, 1 to 512 characters, by any name of the person (RenameIdentity)."""
+    contact_id: _builtins.str
+    """Those of this contact, 1 to 256 characters: of all identities linked to it."""
     session_identity_id: _builtins.str
     """Only sessions of this identity. For the sessions of a visit."""
     page_size: _builtins.int
@@ -579,13 +627,19 @@ class ListSessionsRequest(_message.Message):
     """`next_page_token` of the page before; all fields except page_size must be as in that request. Empty: the first
     page.
     """
+    order_by: _builtins.str
+    """Empty, `event_time` or `start_time`: the oldest first. `event_time desc` or `start_time desc`: the newest
+    first, and of those with the same time the one with the greatest id. Nothing else is accepted.
+    """
     @_builtins.property
     def scope(self) -> Global___Scope:
         """Only sessions of this website and time."""
 
     @_builtins.property
     def start(self) -> Global___Position:
-        """Begin with the first item at or after this place. Not allowed together with page_token."""
+        """Begin with the first item at or after this place; if the newest is first, at or before it. Not allowed together
+        with page_token.
+        """
 
     @_builtins.property
     def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -596,18 +650,20 @@ class ListSessionsRequest(_message.Message):
         *,
         visit_id: _builtins.str = ...,
         identity_id: _builtins.str = ...,
+        contact_id: _builtins.str = ...,
         session_identity_id: _builtins.str = ...,
         scope: Global___Scope | None = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         start: Global___Position | None = ...,
+        order_by: _builtins.str = ...,
         sites: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["identity_id", b"identity_id", "parent", b"parent", "scope", b"scope", "start", b"start", "visit_id", b"visit_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["contact_id", b"contact_id", "identity_id", b"identity_id", "parent", b"parent", "scope", b"scope", "start", b"start", "visit_id", b"visit_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity_id", b"identity_id", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "scope", b"scope", "session_identity_id", b"session_identity_id", "sites", b"sites", "start", b"start", "visit_id", b"visit_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact_id", b"contact_id", "identity_id", b"identity_id", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "scope", b"scope", "session_identity_id", b"session_identity_id", "sites", b"sites", "start", b"start", "visit_id", b"visit_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_parent: _TypeAlias = _typing.Literal["visit_id", "identity_id"]  # noqa: Y015
+    _WhichOneofReturnType_parent: _TypeAlias = _typing.Literal["visit_id", "identity_id", "contact_id"]  # noqa: Y015
     _WhichOneofArgType_parent: _TypeAlias = _typing.Literal["parent", b"parent"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_parent) -> _WhichOneofReturnType_parent | None: ...
 
@@ -622,11 +678,16 @@ class ListSessionsResponse(_message.Message):
     SESSIONS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     NEXT_FIELD_NUMBER: _builtins.int
+    OTHER_NAMES_UNAVAILABLE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page. Empty on the last one."""
+    other_names_unavailable: _builtins.bool
+    """Identity did not answer: only what names `identity_id` itself is listed, not what names the other names of the person
+    (RenameIdentity).
+    """
     @_builtins.property
     def sessions(self) -> _containers.RepeatedCompositeFieldContainer[_visit_pb2.Session]:
-        """The sessions, by start_time, then session_id."""
+        """The sessions, by start_time, then session_id, in the order asked for."""
 
     @_builtins.property
     def next(self) -> Global___Position:
@@ -638,10 +699,11 @@ class ListSessionsResponse(_message.Message):
         sessions: _abc.Iterable[_visit_pb2.Session] | None = ...,
         next_page_token: _builtins.str = ...,
         next: Global___Position | None = ...,
+        other_names_unavailable: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["next", b"next"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next", b"next", "next_page_token", b"next_page_token", "sessions", b"sessions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next", b"next", "next_page_token", b"next_page_token", "other_names_unavailable", b"other_names_unavailable", "sessions", b"sessions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -656,10 +718,13 @@ class GetEventRequest(_message.Message):
     EVENT_ID_FIELD_NUMBER: _builtins.int
     VISIT_ID_FIELD_NUMBER: _builtins.int
     SITES_FIELD_NUMBER: _builtins.int
+    JSON_AS_TEXT_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """The event: a UUID, dashed or as 32 hexadecimal digits. Required."""
     visit_id: _builtins.str
     """Its visit, a UUID. Empty: not known."""
+    json_as_text: _builtins.bool
+    """JSON of events in `data_text` and `proven_text` instead of bytes."""
     @_builtins.property
     def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only what was seen on these websites or on others of their groups (SITES_FILE). Empty: on all."""
@@ -670,10 +735,11 @@ class GetEventRequest(_message.Message):
         event_id: _builtins.str = ...,
         visit_id: _builtins.str = ...,
         sites: _abc.Iterable[_builtins.str] | None = ...,
+        json_as_text: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "sites", b"sites", "visit_id", b"visit_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "json_as_text", b"json_as_text", "sites", b"sites", "visit_id", b"visit_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -769,6 +835,7 @@ class ListEventsRequest(_message.Message):
     IDENTITY_ID_FIELD_NUMBER: _builtins.int
     SESSION_ID_FIELD_NUMBER: _builtins.int
     PAGE_ID_FIELD_NUMBER: _builtins.int
+    CONTACT_ID_FIELD_NUMBER: _builtins.int
     EVENT_NAME_FIELD_NUMBER: _builtins.int
     EVENT_TYPE_FIELD_NUMBER: _builtins.int
     CATEGORY_FIELD_NUMBER: _builtins.int
@@ -779,15 +846,19 @@ class ListEventsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     START_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
     SITES_FIELD_NUMBER: _builtins.int
+    JSON_AS_TEXT_FIELD_NUMBER: _builtins.int
     visit_id: _builtins.str
     """Those of this visit, a UUID."""
     identity_id: _builtins.str
-    """Those of this identity, 1 to 512 characters."""
+    """Those of this identity, 1 to 512 characters, by any name of the person (RenameIdentity)."""
     session_id: _builtins.str
     """Those of this session, a UUID."""
     page_id: _builtins.str
     """Those of this page entry: its page_id, a UUID."""
+    contact_id: _builtins.str
+    """Those of this contact, 1 to 256 characters: of all identities linked to it."""
     event_name: _builtins.str
     """Only events of this name."""
     event_type: _event_pb2.EventType.ValueType
@@ -806,13 +877,21 @@ class ListEventsRequest(_message.Message):
     """`next_page_token` of the page before; all fields except page_size must be as in that request. Empty: the first
     page.
     """
+    order_by: _builtins.str
+    """Empty, `event_time` or `event_time_ms`: the oldest first. `event_time desc` or `event_time_ms desc`: the newest
+    first, and of those with the same time the one with the greatest id. Nothing else is accepted.
+    """
+    json_as_text: _builtins.bool
+    """JSON of events in `data_text` and `proven_text` instead of bytes."""
     @_builtins.property
     def scope(self) -> Global___Scope:
         """Only events of this website and time."""
 
     @_builtins.property
     def start(self) -> Global___Position:
-        """Begin with the first item at or after this place. Not allowed together with page_token."""
+        """Begin with the first item at or after this place; if the newest is first, at or before it. Not allowed together
+        with page_token.
+        """
 
     @_builtins.property
     def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -825,6 +904,7 @@ class ListEventsRequest(_message.Message):
         identity_id: _builtins.str = ...,
         session_id: _builtins.str = ...,
         page_id: _builtins.str = ...,
+        contact_id: _builtins.str = ...,
         event_name: _builtins.str = ...,
         event_type: _event_pb2.EventType.ValueType = ...,
         category: _builtins.str = ...,
@@ -835,13 +915,15 @@ class ListEventsRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         start: Global___Position | None = ...,
+        order_by: _builtins.str = ...,
         sites: _abc.Iterable[_builtins.str] | None = ...,
+        json_as_text: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["identity_id", b"identity_id", "page_id", b"page_id", "parent", b"parent", "scope", b"scope", "session_id", b"session_id", "start", b"start", "visit_id", b"visit_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["contact_id", b"contact_id", "identity_id", b"identity_id", "page_id", b"page_id", "parent", b"parent", "scope", b"scope", "session_id", b"session_id", "start", b"start", "visit_id", b"visit_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["browser_page_id", b"browser_page_id", "category", b"category", "event_name", b"event_name", "event_type", b"event_type", "global_visit_id", b"global_visit_id", "identity_id", b"identity_id", "page_id", b"page_id", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "scope", b"scope", "session_id", b"session_id", "sites", b"sites", "start", b"start", "url", b"url", "visit_id", b"visit_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["browser_page_id", b"browser_page_id", "category", b"category", "contact_id", b"contact_id", "event_name", b"event_name", "event_type", b"event_type", "global_visit_id", b"global_visit_id", "identity_id", b"identity_id", "json_as_text", b"json_as_text", "order_by", b"order_by", "page_id", b"page_id", "page_size", b"page_size", "page_token", b"page_token", "parent", b"parent", "scope", b"scope", "session_id", b"session_id", "sites", b"sites", "start", b"start", "url", b"url", "visit_id", b"visit_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_parent: _TypeAlias = _typing.Literal["visit_id", "identity_id", "session_id", "page_id"]  # noqa: Y015
+    _WhichOneofReturnType_parent: _TypeAlias = _typing.Literal["visit_id", "identity_id", "session_id", "page_id", "contact_id"]  # noqa: Y015
     _WhichOneofArgType_parent: _TypeAlias = _typing.Literal["parent", b"parent"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_parent) -> _WhichOneofReturnType_parent | None: ...
 
@@ -856,11 +938,16 @@ class ListEventsResponse(_message.Message):
     EVENTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     NEXT_FIELD_NUMBER: _builtins.int
+    OTHER_NAMES_UNAVAILABLE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page. Empty on the last one."""
+    other_names_unavailable: _builtins.bool
+    """Identity did not answer: only what names `identity_id` itself is listed, not what names the other names of the person
+    (RenameIdentity).
+    """
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_visit_pb2.StoredEvent]:
-        """The events, by event_time_ms, then event_id."""
+        """The events, by event_time_ms, then event_id, in the order asked for."""
 
     @_builtins.property
     def next(self) -> Global___Position:
@@ -872,10 +959,11 @@ class ListEventsResponse(_message.Message):
         events: _abc.Iterable[_visit_pb2.StoredEvent] | None = ...,
         next_page_token: _builtins.str = ...,
         next: Global___Position | None = ...,
+        other_names_unavailable: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["next", b"next"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "next", b"next", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "next", b"next", "next_page_token", b"next_page_token", "other_names_unavailable", b"other_names_unavailable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -892,6 +980,7 @@ class ListVisitIdentitiesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     SITES_FIELD_NUMBER: _builtins.int
+    JSON_AS_TEXT_FIELD_NUMBER: _builtins.int
     visit_id: _builtins.str
     """The visit: a UUID, dashed or as 32 hexadecimal digits. Required."""
     scope: _visitor_pb2.VisitorState.ValueType
@@ -902,6 +991,8 @@ class ListVisitIdentitiesRequest(_message.Message):
     """`next_page_token` of the page before; all fields except page_size must be as in that request. Empty: the first
     page.
     """
+    json_as_text: _builtins.bool
+    """JSON of identities in `profile_text` instead of bytes."""
     @_builtins.property
     def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only what was seen on these websites or on others of their groups (SITES_FILE). Empty: on all."""
@@ -914,10 +1005,11 @@ class ListVisitIdentitiesRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         sites: _abc.Iterable[_builtins.str] | None = ...,
+        json_as_text: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "scope", b"scope", "sites", b"sites", "visit_id", b"visit_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["json_as_text", b"json_as_text", "page_size", b"page_size", "page_token", b"page_token", "scope", b"scope", "sites", b"sites", "visit_id", b"visit_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1034,10 +1126,13 @@ class StreamRelatedRequest(_message.Message):
     SCOPE_FIELD_NUMBER: _builtins.int
     MAX_ITEMS_FIELD_NUMBER: _builtins.int
     SITES_FIELD_NUMBER: _builtins.int
+    JSON_AS_TEXT_FIELD_NUMBER: _builtins.int
     parent_kind: Global___ResourceKind.ValueType
     """Kind of the parents: identities, visits, sessions or page entries. Required."""
     max_items: _builtins.int
     """At most so many items in all. 0 means 10,000. More than 10,000 means 10,000."""
+    json_as_text: _builtins.bool
+    """JSON of events in `data_text` and `proven_text` instead of bytes."""
     @_builtins.property
     def parent_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Ids of the parents, at most 1,000."""
@@ -1070,10 +1165,11 @@ class StreamRelatedRequest(_message.Message):
         scope: Global___Scope | None = ...,
         max_items: _builtins.int = ...,
         sites: _abc.Iterable[_builtins.str] | None = ...,
+        json_as_text: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["scope", b"scope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detailed_kinds", b"detailed_kinds", "kinds", b"kinds", "max_items", b"max_items", "parent_ids", b"parent_ids", "parent_kind", b"parent_kind", "scope", b"scope", "sites", b"sites"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detailed_kinds", b"detailed_kinds", "json_as_text", b"json_as_text", "kinds", b"kinds", "max_items", b"max_items", "parent_ids", b"parent_ids", "parent_kind", b"parent_kind", "scope", b"scope", "sites", b"sites"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1152,6 +1248,251 @@ class RelatedItem(_message.Message):
 Global___RelatedItem: _TypeAlias = RelatedItem  # noqa: Y015
 
 @_typing.final
+class GetInteractionRequest(_message.Message):
+    """Names an interaction."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INTERACTION_ID_FIELD_NUMBER: _builtins.int
+    SITES_FIELD_NUMBER: _builtins.int
+    JSON_AS_TEXT_FIELD_NUMBER: _builtins.int
+    interaction_id: _builtins.str
+    """The interaction, 1 to 128 characters. Required. If several groups of websites have interactions with this id: with
+    `sites` one about a visit of these websites, first one recorded with `sites`; otherwise the one that
+    was recorded without `sites`.
+    """
+    json_as_text: _builtins.bool
+    """JSON in `data_text` instead of bytes."""
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only about visits of these websites or of others of their groups (SITES_FILE), and about identities and contacts
+        that were seen on them. Empty: any.
+        """
+
+    def __init__(
+        self,
+        *,
+        interaction_id: _builtins.str = ...,
+        sites: _abc.Iterable[_builtins.str] | None = ...,
+        json_as_text: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["interaction_id", b"interaction_id", "json_as_text", b"json_as_text", "sites", b"sites"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetInteractionRequest: _TypeAlias = GetInteractionRequest  # noqa: Y015
+
+@_typing.final
+class GetInteractionResponse(_message.Message):
+    """An interaction."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INTERACTION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def interaction(self) -> _interaction_pb2.Interaction:
+        """The interaction."""
+
+    def __init__(
+        self,
+        *,
+        interaction: _interaction_pb2.Interaction | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["interaction", b"interaction"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["interaction", b"interaction"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetInteractionResponse: _TypeAlias = GetInteractionResponse  # noqa: Y015
+
+@_typing.final
+class ListInteractionsRequest(_message.Message):
+    """Which interactions, and which page of them. All conditions given must hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VISIT_ID_FIELD_NUMBER: _builtins.int
+    IDENTITY_ID_FIELD_NUMBER: _builtins.int
+    CONTACT_ID_FIELD_NUMBER: _builtins.int
+    PHONE_FIELD_NUMBER: _builtins.int
+    AGENT_FIELD_NUMBER: _builtins.int
+    SCOPE_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    ORDER_BY_FIELD_NUMBER: _builtins.int
+    SITES_FIELD_NUMBER: _builtins.int
+    JSON_AS_TEXT_FIELD_NUMBER: _builtins.int
+    visit_id: _builtins.str
+    """Those about this visit, a UUID."""
+    identity_id: _builtins.str
+    """Those about this identity, 1 to 512 characters, and about visits while they belonged to it, by any name of the
+    person (RenameIdentity). Of its visits the HISTORY_MAX_INTERACTION_VISITS that began last are searched.
+    """
+    contact_id: _builtins.str
+    """Those about this contact, 1 to 256 characters, or one that is merged with it (MergeContacts), about each of its
+    telephone numbers, and about each identity linked to it.
+    """
+    phone: _builtins.str
+    """Those that name this telephone number, in any spelling, as in InteractionUpdate."""
+    agent: _builtins.str
+    """Only of this agent."""
+    page_size: _builtins.int
+    """At most so many interactions. 0 means 50. More than 1,000 means 1,000."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before; all fields except page_size must be as in that request. Empty: the first
+    page.
+    """
+    order_by: _builtins.str
+    """Empty or `start_time desc`: the newest first. `start_time`: the oldest first. Nothing else is accepted."""
+    json_as_text: _builtins.bool
+    """JSON in `data_text` instead of bytes."""
+    @_builtins.property
+    def scope(self) -> Global___Scope:
+        """Only of this website, and of this time, by when they began."""
+
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only about visits of these websites or of others of their groups (SITES_FILE). Those of no website are listed by
+        identity and contact, if these were seen on the websites. Empty: any.
+        """
+
+    def __init__(
+        self,
+        *,
+        visit_id: _builtins.str = ...,
+        identity_id: _builtins.str = ...,
+        contact_id: _builtins.str = ...,
+        phone: _builtins.str = ...,
+        agent: _builtins.str = ...,
+        scope: Global___Scope | None = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        order_by: _builtins.str = ...,
+        sites: _abc.Iterable[_builtins.str] | None = ...,
+        json_as_text: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["about", b"about", "contact_id", b"contact_id", "identity_id", b"identity_id", "phone", b"phone", "scope", b"scope", "visit_id", b"visit_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["about", b"about", "agent", b"agent", "contact_id", b"contact_id", "identity_id", b"identity_id", "json_as_text", b"json_as_text", "order_by", b"order_by", "page_size", b"page_size", "page_token", b"page_token", "phone", b"phone", "scope", b"scope", "sites", b"sites", "visit_id", b"visit_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_about: _TypeAlias = _typing.Literal["visit_id", "identity_id", "contact_id", "phone"]  # noqa: Y015
+    _WhichOneofArgType_about: _TypeAlias = _typing.Literal["about", b"about"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_about) -> _WhichOneofReturnType_about | None: ...
+
+Global___ListInteractionsRequest: _TypeAlias = ListInteractionsRequest  # noqa: Y015
+
+@_typing.final
+class ListInteractionsResponse(_message.Message):
+    """A page of interactions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INTERACTIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    OTHER_NAMES_UNAVAILABLE_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page. Empty on the last one."""
+    other_names_unavailable: _builtins.bool
+    """Identity did not answer: only what names `identity_id` itself is listed, not what names the other names of the person
+    (RenameIdentity).
+    """
+    @_builtins.property
+    def interactions(self) -> _containers.RepeatedCompositeFieldContainer[_interaction_pb2.Interaction]:
+        """The interactions."""
+
+    def __init__(
+        self,
+        *,
+        interactions: _abc.Iterable[_interaction_pb2.Interaction] | None = ...,
+        next_page_token: _builtins.str = ...,
+        other_names_unavailable: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["interactions", b"interactions", "next_page_token", b"next_page_token", "other_names_unavailable", b"other_names_unavailable"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListInteractionsResponse: _TypeAlias = ListInteractionsResponse  # noqa: Y015
+
+@_typing.final
+class ListScorecardsRequest(_message.Message):
+    """Which scorecards, and which page of them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SITE_FIELD_NUMBER: _builtins.int
+    FROM_DAY_FIELD_NUMBER: _builtins.int
+    TO_DAY_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SITES_FIELD_NUMBER: _builtins.int
+    site: _builtins.str
+    """Only of this website. Empty: of all."""
+    from_day: _builtins.str
+    """Only of this day, as `2026-11-29`, or later ones. Empty: from the first on."""
+    to_day: _builtins.str
+    """Only of this day or earlier ones. Empty: up to the last."""
+    page_size: _builtins.int
+    """At most so many scorecards. 0 means 50. More than 1,000 means 1,000."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before; all fields except page_size must be as in that request. Empty: the first
+    page.
+    """
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only of these websites or of others of their groups (SITES_FILE). Empty: of all."""
+
+    def __init__(
+        self,
+        *,
+        site: _builtins.str = ...,
+        from_day: _builtins.str = ...,
+        to_day: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        sites: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_day", b"from_day", "page_size", b"page_size", "page_token", b"page_token", "site", b"site", "sites", b"sites", "to_day", b"to_day"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListScorecardsRequest: _TypeAlias = ListScorecardsRequest  # noqa: Y015
+
+@_typing.final
+class ListScorecardsResponse(_message.Message):
+    """A page of scorecards."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCORECARDS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page. Empty on the last one."""
+    @_builtins.property
+    def scorecards(self) -> _containers.RepeatedCompositeFieldContainer[_scorecard_pb2.Scorecard]:
+        """The scorecards, by day, then site."""
+
+    def __init__(
+        self,
+        *,
+        scorecards: _abc.Iterable[_scorecard_pb2.Scorecard] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "scorecards", b"scorecards"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListScorecardsResponse: _TypeAlias = ListScorecardsResponse  # noqa: Y015
+
+@_typing.final
 class StreamEventsRequest(_message.Message):
     """Which events to stream."""
 
@@ -1162,6 +1503,7 @@ class StreamEventsRequest(_message.Message):
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     ANNOUNCE_PROGRESS_FIELD_NUMBER: _builtins.int
     SITES_FIELD_NUMBER: _builtins.int
+    JSON_AS_TEXT_FIELD_NUMBER: _builtins.int
     site: _builtins.str
     """Only events of this website. Empty: of all."""
     visit_id: _builtins.str
@@ -1172,6 +1514,8 @@ class StreamEventsRequest(_message.Message):
     """Also send messages with nothing but `resume_token`: one immediately, which says where the stream begins, and
     further ones after events that the filters leave out. So a caller that stores the last token can always resume.
     """
+    json_as_text: _builtins.bool
+    """JSON of events in `data_text` and `proven_text` instead of bytes."""
     @_builtins.property
     def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only what was seen on these websites or on others of their groups (SITES_FILE). Empty: on all."""
@@ -1184,10 +1528,11 @@ class StreamEventsRequest(_message.Message):
         resume_token: _builtins.str = ...,
         announce_progress: _builtins.bool = ...,
         sites: _abc.Iterable[_builtins.str] | None = ...,
+        json_as_text: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["announce_progress", b"announce_progress", "resume_token", b"resume_token", "site", b"site", "sites", b"sites", "visit_id", b"visit_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["announce_progress", b"announce_progress", "json_as_text", b"json_as_text", "resume_token", b"resume_token", "site", b"site", "sites", b"sites", "visit_id", b"visit_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1231,8 +1576,11 @@ class ExportIdentityRequest(_message.Message):
 
     IDENTITY_ID_FIELD_NUMBER: _builtins.int
     SITES_FIELD_NUMBER: _builtins.int
+    JSON_AS_TEXT_FIELD_NUMBER: _builtins.int
     identity_id: _builtins.str
     """The identity, 1 to 512 characters. Required."""
+    json_as_text: _builtins.bool
+    """JSON of events in `data_text` and `proven_text` instead of bytes."""
     @_builtins.property
     def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only what was seen on these websites or on others of their groups (SITES_FILE). Empty: on all."""
@@ -1242,10 +1590,11 @@ class ExportIdentityRequest(_message.Message):
         *,
         identity_id: _builtins.str = ...,
         sites: _abc.Iterable[_builtins.str] | None = ...,
+        json_as_text: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity_id", b"identity_id", "sites", b"sites"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity_id", b"identity_id", "json_as_text", b"json_as_text", "sites", b"sites"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1262,6 +1611,7 @@ class ExportIdentityResponse(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     PAGE_FIELD_NUMBER: _builtins.int
     UNSTORED_EVENT_FIELD_NUMBER: _builtins.int
+    INTERACTION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def visit(self) -> _visit_pb2.Visit:
         """A visit that has named the identity."""
@@ -1284,6 +1634,12 @@ class ExportIdentityResponse(_message.Message):
     def unstored_event(self) -> _visit_pb2.UnstoredEvent:
         """A dead letter: an event of the identity, or one that names it, which could not be stored."""
 
+    @_builtins.property
+    def interaction(self) -> _interaction_pb2.Interaction:
+        """An interaction that names the identity, or a visit while it belonged to the identity. ListInteractions has those
+        that name the contact.
+        """
+
     def __init__(
         self,
         *,
@@ -1292,12 +1648,13 @@ class ExportIdentityResponse(_message.Message):
         session: _visit_pb2.Session | None = ...,
         page: _visit_pb2.Page | None = ...,
         unstored_event: _visit_pb2.UnstoredEvent | None = ...,
+        interaction: _interaction_pb2.Interaction | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "item", b"item", "page", b"page", "session", b"session", "unstored_event", b"unstored_event", "visit", b"visit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "interaction", b"interaction", "item", b"item", "page", b"page", "session", b"session", "unstored_event", b"unstored_event", "visit", b"visit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "item", b"item", "page", b"page", "session", b"session", "unstored_event", b"unstored_event", "visit", b"visit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "interaction", b"interaction", "item", b"item", "page", b"page", "session", b"session", "unstored_event", b"unstored_event", "visit", b"visit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_item: _TypeAlias = _typing.Literal["visit", "event", "session", "page", "unstored_event"]  # noqa: Y015
+    _WhichOneofReturnType_item: _TypeAlias = _typing.Literal["visit", "event", "session", "page", "unstored_event", "interaction"]  # noqa: Y015
     _WhichOneofArgType_item: _TypeAlias = _typing.Literal["item", b"item"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_item) -> _WhichOneofReturnType_item | None: ...
 
@@ -1339,20 +1696,381 @@ class EraseIdentityResponse(_message.Message):
 
     VISIT_COUNT_FIELD_NUMBER: _builtins.int
     EVENT_COUNT_FIELD_NUMBER: _builtins.int
+    INTERACTION_COUNT_FIELD_NUMBER: _builtins.int
     visit_count: _builtins.int
     """Visits that named the identity."""
     event_count: _builtins.int
     """Events that lost identity and content, and dead letters that were removed."""
+    interaction_count: _builtins.int
+    """Interactions that were removed."""
     def __init__(
         self,
         *,
         visit_count: _builtins.int = ...,
         event_count: _builtins.int = ...,
+        interaction_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_count", b"event_count", "visit_count", b"visit_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_count", b"event_count", "interaction_count", b"interaction_count", "visit_count", b"visit_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EraseIdentityResponse: _TypeAlias = EraseIdentityResponse  # noqa: Y015
+
+@_typing.final
+class StreamLiveVisitsRequest(_message.Message):
+    """Which visits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTITIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def partitions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Only visits of these partitions of the event log, from 0. Empty: of all."""
+
+    def __init__(
+        self,
+        *,
+        partitions: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["partitions", b"partitions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamLiveVisitsRequest: _TypeAlias = StreamLiveVisitsRequest  # noqa: Y015
+
+@_typing.final
+class StreamLiveVisitsResponse(_message.Message):
+    """Some of the visits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VISITS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def visits(self) -> _containers.RepeatedCompositeFieldContainer[Global___LiveVisit]:
+        """The visits."""
+
+    def __init__(
+        self,
+        *,
+        visits: _abc.Iterable[Global___LiveVisit] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["visits", b"visits"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamLiveVisitsResponse: _TypeAlias = StreamLiveVisitsResponse  # noqa: Y015
+
+@_typing.final
+class LiveVisit(_message.Message):
+    """What live state has to know of a visit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Page(_message.Message):
+        """What live state has to know of a page entry. Times are in milliseconds since 1970-01-01 UTC; 0: no such event."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        PAGE_ID_FIELD_NUMBER: _builtins.int
+        LAST_ACTIVE_TIME_MS_FIELD_NUMBER: _builtins.int
+        EXIT_TIME_MS_FIELD_NUMBER: _builtins.int
+        ENTER_TIME_MS_FIELD_NUMBER: _builtins.int
+        URL_FIELD_NUMBER: _builtins.int
+        TITLE_FIELD_NUMBER: _builtins.int
+        page_id: _builtins.str
+        """The page entry: `page_id` of its events."""
+        last_active_time_ms: _builtins.int
+        """When the last event of the page happened, except PageExited."""
+        exit_time_ms: _builtins.int
+        """When the last PageExited happened."""
+        enter_time_ms: _builtins.int
+        """When the last PageEntered happened."""
+        url: _builtins.str
+        """The address in that event. May be empty."""
+        title: _builtins.str
+        """The title in that event, at most 256 characters. May be empty."""
+        def __init__(
+            self,
+            *,
+            page_id: _builtins.str = ...,
+            last_active_time_ms: _builtins.int = ...,
+            exit_time_ms: _builtins.int = ...,
+            enter_time_ms: _builtins.int = ...,
+            url: _builtins.str = ...,
+            title: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["enter_time_ms", b"enter_time_ms", "exit_time_ms", b"exit_time_ms", "last_active_time_ms", b"last_active_time_ms", "page_id", b"page_id", "title", b"title", "url", b"url"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class TimelineEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    VISIT_ID_FIELD_NUMBER: _builtins.int
+    BROWSER_VISIT_ID_FIELD_NUMBER: _builtins.int
+    GLOBAL_VISIT_ID_FIELD_NUMBER: _builtins.int
+    SITE_FIELD_NUMBER: _builtins.int
+    FIRST_RECEIVED_TIME_MS_FIELD_NUMBER: _builtins.int
+    FIRST_EVENT_TIME_MS_FIELD_NUMBER: _builtins.int
+    LAST_EVENT_TIME_MS_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    URL_TIME_MS_FIELD_NUMBER: _builtins.int
+    TITLE_FIELD_NUMBER: _builtins.int
+    TITLE_URL_FIELD_NUMBER: _builtins.int
+    TITLE_TIME_MS_FIELD_NUMBER: _builtins.int
+    TIMELINE_FIELD_NUMBER: _builtins.int
+    PAGES_FIELD_NUMBER: _builtins.int
+    STAFF_FIELD_NUMBER: _builtins.int
+    visit_id: _builtins.str
+    """The visit, by the id in the event log."""
+    browser_visit_id: _builtins.str
+    """The id that the browser sent. Empty: it is visit_id."""
+    global_visit_id: _builtins.str
+    """The device or browser. May be empty."""
+    site: _builtins.str
+    """The website: that of the event received first."""
+    first_received_time_ms: _builtins.int
+    """When that event was received, in milliseconds since 1970-01-01 UTC. 0: not known."""
+    first_event_time_ms: _builtins.int
+    """When the first event happened, in milliseconds since 1970-01-01 UTC."""
+    last_event_time_ms: _builtins.int
+    """When the last event happened."""
+    url: _builtins.str
+    """The page of the last event that has one. May be empty."""
+    url_time_ms: _builtins.int
+    """When that event happened. 0 without a page."""
+    title: _builtins.str
+    """The title that the last event with a title has. May be empty."""
+    title_url: _builtins.str
+    """The page of that event."""
+    title_time_ms: _builtins.int
+    """When that event happened. 0 without a title."""
+    staff: _builtins.bool
+    """The visit is one of staff."""
+    @_builtins.property
+    def timeline(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The timeline, as footfall_timeline.to_fields writes it."""
+
+    @_builtins.property
+    def pages(self) -> _containers.RepeatedCompositeFieldContainer[Global___LiveVisit.Page]:
+        """The pages that were entered or left, or had another event in the last IDLE_MINUTES."""
+
+    def __init__(
+        self,
+        *,
+        visit_id: _builtins.str = ...,
+        browser_visit_id: _builtins.str = ...,
+        global_visit_id: _builtins.str = ...,
+        site: _builtins.str = ...,
+        first_received_time_ms: _builtins.int = ...,
+        first_event_time_ms: _builtins.int = ...,
+        last_event_time_ms: _builtins.int = ...,
+        url: _builtins.str = ...,
+        url_time_ms: _builtins.int = ...,
+        title: _builtins.str = ...,
+        title_url: _builtins.str = ...,
+        title_time_ms: _builtins.int = ...,
+        timeline: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        pages: _abc.Iterable[Global___LiveVisit.Page] | None = ...,
+        staff: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["browser_visit_id", b"browser_visit_id", "first_event_time_ms", b"first_event_time_ms", "first_received_time_ms", b"first_received_time_ms", "global_visit_id", b"global_visit_id", "last_event_time_ms", b"last_event_time_ms", "pages", b"pages", "site", b"site", "staff", b"staff", "timeline", b"timeline", "title", b"title", "title_time_ms", b"title_time_ms", "title_url", b"title_url", "url", b"url", "url_time_ms", b"url_time_ms", "visit_id", b"visit_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LiveVisit: _TypeAlias = LiveVisit  # noqa: Y015
+
+@_typing.final
+class GetCustomerContextRequest(_message.Message):
+    """Names a customer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PHONE_FIELD_NUMBER: _builtins.int
+    EMAIL_FIELD_NUMBER: _builtins.int
+    CONTACT_ID_FIELD_NUMBER: _builtins.int
+    IDENTITY_ID_FIELD_NUMBER: _builtins.int
+    VISIT_ID_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    SITES_FIELD_NUMBER: _builtins.int
+    JSON_AS_TEXT_FIELD_NUMBER: _builtins.int
+    phone: _builtins.str
+    """A telephone number, in any spelling, as in ListContactsRequest."""
+    email: _builtins.str
+    """An e-mail address, as in ListContactsRequest."""
+    contact_id: _builtins.str
+    """A contact, 1 to 256 characters."""
+    identity_id: _builtins.str
+    """An identity, 1 to 512 characters."""
+    visit_id: _builtins.str
+    """A visit, a UUID."""
+    code: _builtins.str
+    """A code that a visitor has read from the page (CreateVisitCode of IdentityService): 6 digits. The first caller that
+    gives it uses it: then it finds the visit for this caller only. A code that is used, expired or of another website
+    finds nothing.
+    """
+    actor: _builtins.str
+    """Who asks: a name or number of the agent, 1 to 256 characters. The limit of wrong codes counts by it, and the log
+    names it. Required with `code`.
+    """
+    json_as_text: _builtins.bool
+    """JSON of events in `data_text` and `proven_text` instead of bytes."""
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only what was seen on these websites or on others of their groups (SITES_FILE). Empty: on all."""
+
+    def __init__(
+        self,
+        *,
+        phone: _builtins.str = ...,
+        email: _builtins.str = ...,
+        contact_id: _builtins.str = ...,
+        identity_id: _builtins.str = ...,
+        visit_id: _builtins.str = ...,
+        code: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        sites: _abc.Iterable[_builtins.str] | None = ...,
+        json_as_text: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "contact_id", b"contact_id", "customer", b"customer", "email", b"email", "identity_id", b"identity_id", "phone", b"phone", "visit_id", b"visit_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "code", b"code", "contact_id", b"contact_id", "customer", b"customer", "email", b"email", "identity_id", b"identity_id", "json_as_text", b"json_as_text", "phone", b"phone", "sites", b"sites", "visit_id", b"visit_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_customer: _TypeAlias = _typing.Literal["phone", "email", "contact_id", "identity_id", "visit_id", "code"]  # noqa: Y015
+    _WhichOneofArgType_customer: _TypeAlias = _typing.Literal["customer", b"customer"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_customer) -> _WhichOneofReturnType_customer | None: ...
+
+Global___GetCustomerContextRequest: _TypeAlias = GetCustomerContextRequest  # noqa: Y015
+
+@_typing.final
+class GetCustomerContextResponse(_message.Message):
+    """What is known of a customer, in at most 64 KiB."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    ASSURANCE_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
+    CONTACT_FIELD_NUMBER: _builtins.int
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    IDENTITIES_FIELD_NUMBER: _builtins.int
+    VISITS_FIELD_NUMBER: _builtins.int
+    PAGES_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    UNAVAILABLE_PARTS_FIELD_NUMBER: _builtins.int
+    INTERACTIONS_FIELD_NUMBER: _builtins.int
+    REDIRECTED_FROM_FIELD_NUMBER: _builtins.int
+    CURRENT_IDENTITY_ID_FIELD_NUMBER: _builtins.int
+    status: _customer_context_pb2.ContextStatus.ValueType
+    """Whether the contact is known."""
+    rule: _contact_pb2.LinkRule.ValueType
+    """What matched the contact or the candidates. Unspecified for a request with contact_id."""
+    assurance: _event_pb2.Assurance.ValueType
+    """How far the link of the identity to the contact can be trusted. Unspecified for a request with phone, email or
+    contact_id: that a caller knows a telephone number proves nothing.
+    """
+    explanation: _builtins.str
+    """The same as an English sentence, for people. Programs should not compare it."""
+    truncated: _builtins.bool
+    """Something was left out, because the answer would be larger than 64 KiB or a list longer than its limit: of
+    candidates and identities the last ones, of pages, events and interactions the oldest. Not set when there are older
+    pages, events and interactions than the lists hold.
+    """
+    redirected_from: _builtins.str
+    """The identity or contact of the request, or the identity of its visit, if it leads to another one (RenameIdentity,
+    MergeContacts). Empty: it does not.
+    """
+    current_identity_id: _builtins.str
+    """The current name of the identity of the request or of its visit. Empty: none is named."""
+    @_builtins.property
+    def contact(self) -> _contact_pb2.Contact:
+        """The contact, if the status is LINKED."""
+
+    @_builtins.property
+    def candidates(self) -> _containers.RepeatedCompositeFieldContainer[_contact_pb2.Contact]:
+        """The contacts that match, at most 10, if the status is AMBIGUOUS. The rest of the answer is about none of them."""
+
+    @_builtins.property
+    def identities(self) -> _containers.RepeatedCompositeFieldContainer[_customer_context_pb2.ContextIdentity]:
+        """The identities of the person, at most 20, and further names of the one that was asked for (RenameIdentity)."""
+
+    @_builtins.property
+    def visits(self) -> _containers.RepeatedCompositeFieldContainer[_customer_context_pb2.ContextVisit]:
+        """The person's visits whose last event happened within IDLE_MINUTES, latest activity first, at most 10."""
+
+    @_builtins.property
+    def pages(self) -> _containers.RepeatedCompositeFieldContainer[_customer_context_pb2.ContextPage]:
+        """The newest page entries of the last 24 hours, newest first, at most 10. From the 20 visits that began last."""
+
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_customer_context_pb2.ContextEvent]:
+        """The newest events of type BUSINESS of the last 24 hours, newest first, at most 20. From the same visits."""
+
+    @_builtins.property
+    def unavailable_parts(self) -> _containers.RepeatedScalarFieldContainer[_customer_context_pb2.ContextPart.ValueType]:
+        """Parts that did not answer in time. What is there of them is not complete."""
+
+    @_builtins.property
+    def interactions(self) -> _containers.RepeatedCompositeFieldContainer[_interaction_pb2.Interaction]:
+        """The person's interactions, newest first, without data_json, at most HISTORY_CONTEXT_INTERACTIONS: those that
+        ListInteractions has for the contact or the identities. For a telephone number without a contact, those that name
+        the number.
+        """
+
+    def __init__(
+        self,
+        *,
+        status: _customer_context_pb2.ContextStatus.ValueType = ...,
+        rule: _contact_pb2.LinkRule.ValueType = ...,
+        assurance: _event_pb2.Assurance.ValueType = ...,
+        explanation: _builtins.str = ...,
+        contact: _contact_pb2.Contact | None = ...,
+        candidates: _abc.Iterable[_contact_pb2.Contact] | None = ...,
+        identities: _abc.Iterable[_customer_context_pb2.ContextIdentity] | None = ...,
+        visits: _abc.Iterable[_customer_context_pb2.ContextVisit] | None = ...,
+        pages: _abc.Iterable[_customer_context_pb2.ContextPage] | None = ...,
+        events: _abc.Iterable[_customer_context_pb2.ContextEvent] | None = ...,
+        truncated: _builtins.bool = ...,
+        unavailable_parts: _abc.Iterable[_customer_context_pb2.ContextPart.ValueType] | None = ...,
+        interactions: _abc.Iterable[_interaction_pb2.Interaction] | None = ...,
+        redirected_from: _builtins.str = ...,
+        current_identity_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assurance", b"assurance", "candidates", b"candidates", "contact", b"contact", "current_identity_id", b"current_identity_id", "events", b"events", "explanation", b"explanation", "identities", b"identities", "interactions", b"interactions", "pages", b"pages", "redirected_from", b"redirected_from", "rule", b"rule", "status", b"status", "truncated", b"truncated", "unavailable_parts", b"unavailable_parts", "visits", b"visits"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCustomerContextResponse: _TypeAlias = GetCustomerContextResponse  # noqa: Y015

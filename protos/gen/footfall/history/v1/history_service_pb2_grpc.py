@@ -29,17 +29,18 @@ class HistoryServiceStub(object):
     """Reads the event log, stores the events, and answers questions about them. An event shows within about two seconds
     after it was acknowledged, later while history lags, and until EVENT_RETENTION_DAYS after it happened.
 
-    Lists answer in pages, in ascending order of time, then id, unless stated otherwise. A page may have fewer items
-    than asked for, because one holds about 2 MiB at most; only an empty `next_page_token` ends a list. A negative
-    `page_size` and a `page_token` of another method or of a request with other fields are refused with
-    INVALID_ARGUMENT.
+    Lists answer in pages, in ascending order of time, then id, unless stated otherwise or asked for with `order_by`. A
+    page may have fewer items than asked for, because one holds about 2 MiB at most; only an empty `next_page_token` ends
+    a list. A negative `page_size` and a `page_token` of another method or of a request with other fields are refused
+    with INVALID_ARGUMENT.
 
-    Any method may fail with INVALID_ARGUMENT (INVALID_FIELD, with the fields and the rules they break), UNAVAILABLE
-    (DEPENDENCY_UNAVAILABLE: a store does not answer, or holds what only a later version can read) and the errors that
-    protos/README.md lists for all services. The comments of methods name further errors only. NOT_FOUND is also the
-    answer for what exists, but not on the websites in `sites`.
+    The comment of each method ends with its errors, by the reason in google.rpc.ErrorInfo. protos/README.md says which
+    status and which details a reason comes with, and which reasons every method may give besides. NOT_FOUND is also the
+    answer for what exists, but not on the websites in `sites`. History knows a visit, and the identities that it names,
+    as soon as it has stored an event of it.
 
-    EraseIdentity is for the gateway. Where clients show certificates no other role may call it (see protos/README.md).
+    EraseIdentity is for the gateway, StreamLiveVisits for identity. Where clients show certificates no other role may
+    call them (see protos/README.md).
     """
 
     def __init__(self, channel):
@@ -113,6 +114,26 @@ class HistoryServiceStub(object):
                 request_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.StreamRelatedRequest.SerializeToString,
                 response_deserializer=footfall_dot_history_dot_v1_dot_history__service__pb2.StreamRelatedResponse.FromString,
                 _registered_method=True)
+        self.GetCustomerContext = channel.unary_unary(
+                '/footfall.history.v1.HistoryService/GetCustomerContext',
+                request_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.GetCustomerContextRequest.SerializeToString,
+                response_deserializer=footfall_dot_history_dot_v1_dot_history__service__pb2.GetCustomerContextResponse.FromString,
+                _registered_method=True)
+        self.GetInteraction = channel.unary_unary(
+                '/footfall.history.v1.HistoryService/GetInteraction',
+                request_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.GetInteractionRequest.SerializeToString,
+                response_deserializer=footfall_dot_history_dot_v1_dot_history__service__pb2.GetInteractionResponse.FromString,
+                _registered_method=True)
+        self.ListInteractions = channel.unary_unary(
+                '/footfall.history.v1.HistoryService/ListInteractions',
+                request_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.ListInteractionsRequest.SerializeToString,
+                response_deserializer=footfall_dot_history_dot_v1_dot_history__service__pb2.ListInteractionsResponse.FromString,
+                _registered_method=True)
+        self.ListScorecards = channel.unary_unary(
+                '/footfall.history.v1.HistoryService/ListScorecards',
+                request_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.ListScorecardsRequest.SerializeToString,
+                response_deserializer=footfall_dot_history_dot_v1_dot_history__service__pb2.ListScorecardsResponse.FromString,
+                _registered_method=True)
         self.StreamEvents = channel.unary_stream(
                 '/footfall.history.v1.HistoryService/StreamEvents',
                 request_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.StreamEventsRequest.SerializeToString,
@@ -128,30 +149,38 @@ class HistoryServiceStub(object):
                 request_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.EraseIdentityRequest.SerializeToString,
                 response_deserializer=footfall_dot_history_dot_v1_dot_history__service__pb2.EraseIdentityResponse.FromString,
                 _registered_method=True)
+        self.StreamLiveVisits = channel.unary_stream(
+                '/footfall.history.v1.HistoryService/StreamLiveVisits',
+                request_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.StreamLiveVisitsRequest.SerializeToString,
+                response_deserializer=footfall_dot_history_dot_v1_dot_history__service__pb2.StreamLiveVisitsResponse.FromString,
+                _registered_method=True)
 
 
 class HistoryServiceServicer(object):
     """Reads the event log, stores the events, and answers questions about them. An event shows within about two seconds
     after it was acknowledged, later while history lags, and until EVENT_RETENTION_DAYS after it happened.
 
-    Lists answer in pages, in ascending order of time, then id, unless stated otherwise. A page may have fewer items
-    than asked for, because one holds about 2 MiB at most; only an empty `next_page_token` ends a list. A negative
-    `page_size` and a `page_token` of another method or of a request with other fields are refused with
-    INVALID_ARGUMENT.
+    Lists answer in pages, in ascending order of time, then id, unless stated otherwise or asked for with `order_by`. A
+    page may have fewer items than asked for, because one holds about 2 MiB at most; only an empty `next_page_token` ends
+    a list. A negative `page_size` and a `page_token` of another method or of a request with other fields are refused
+    with INVALID_ARGUMENT.
 
-    Any method may fail with INVALID_ARGUMENT (INVALID_FIELD, with the fields and the rules they break), UNAVAILABLE
-    (DEPENDENCY_UNAVAILABLE: a store does not answer, or holds what only a later version can read) and the errors that
-    protos/README.md lists for all services. The comments of methods name further errors only. NOT_FOUND is also the
-    answer for what exists, but not on the websites in `sites`.
+    The comment of each method ends with its errors, by the reason in google.rpc.ErrorInfo. protos/README.md says which
+    status and which details a reason comes with, and which reasons every method may give besides. NOT_FOUND is also the
+    answer for what exists, but not on the websites in `sites`. History knows a visit, and the identities that it names,
+    as soon as it has stored an event of it.
 
-    EraseIdentity is for the gateway. Where clients show certificates no other role may call it (see protos/README.md).
+    EraseIdentity is for the gateway, StreamLiveVisits for identity. Where clients show certificates no other role may
+    call them (see protos/README.md).
     """
 
     def ExplainVisit(self, request, context):
-        """Explains a visit: each transition (SignIn, UserInfo or SignOut) with its rule, evidence, assurance and effect, in
-        the order in which they happened.
+        """Explains a visit: each transition (SignIn, UserInfo or SignOut) with its rule, evidence, assurance and effect, and
+        each SignIn or UserInfo whose user id was ignored, in the order in which they happened.
 
         NOT_FOUND: the visit is not known.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -159,14 +188,20 @@ class HistoryServiceServicer(object):
 
     def GetVisit(self, request, context):
         """Returns one visit. NOT_FOUND: it is not known.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListVisits(self, request, context):
-        """Lists visits by identity, device, user agent, website and time; all of them without a filter. By start_time, then
-        visit_id.
+        """Lists visits by contact, identity, device, user agent, website and time; all of them without a filter. By
+        start_time, then visit_id. Filters that match no visit give an empty list.
+
+        With `contact_id`: NOT_FOUND and FAILED_PRECONDITION as in ListEvents.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, TOO_MANY_ITEMS, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -174,14 +209,21 @@ class HistoryServiceServicer(object):
 
     def GetPage(self, request, context):
         """Returns one page entry. NOT_FOUND: it is not known.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListPages(self, request, context):
-        """Lists the page entries of a visit, an identity or a session. By start_time, then page_id. A parent that is not
-        known has none.
+        """Lists the page entries of a visit, an identity, a session or a contact. By start_time, then page_id.
+
+        NOT_FOUND: the visit or session is not known, or no visit has named the identity, as in ListEvents.
+
+        With `contact_id`: NOT_FOUND and FAILED_PRECONDITION as in ListEvents.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, TOO_MANY_ITEMS, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -189,14 +231,21 @@ class HistoryServiceServicer(object):
 
     def GetSession(self, request, context):
         """Returns one session. NOT_FOUND: it is not known.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListSessions(self, request, context):
-        """Lists the sessions of a visit or an identity. By start_time, then session_id. A parent that is not known has
-        none.
+        """Lists the sessions of a visit, an identity or a contact. By start_time, then session_id.
+
+        NOT_FOUND: the visit is not known, or no visit has named the identity, as in ListEvents.
+
+        With `contact_id`: NOT_FOUND and FAILED_PRECONDITION as in ListEvents.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, TOO_MANY_ITEMS, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -207,6 +256,8 @@ class HistoryServiceServicer(object):
         received first.
 
         NOT_FOUND: it is not known.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -217,14 +268,25 @@ class HistoryServiceServicer(object):
 
         NOT_FOUND: history has not read it from the event log yet; or it was rejected, suppressed or never sent; or it
         has expired.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListEvents(self, request, context):
-        """Lists the events of a visit, an identity, a session or a page entry. By event_time_ms, then event_id. A parent
-        that is not known has none.
+        """Lists the events of a visit, an identity, a session, a page entry or a contact. By event_time_ms, then event_id.
+
+        NOT_FOUND: the visit, session or page entry is not known, or no visit has named the identity by any name of the
+        person (RenameIdentity). UNAVAILABLE: also when no visit has named it by this name, and the identity service does not
+        answer.
+
+        With `contact_id`: NOT_FOUND: as in IdentityService.GetContact. FAILED_PRECONDITION (TOO_MANY_ITEMS): the contact
+        has more than HISTORY_MAX_IDENTITIES_PER_CONTACT identities; list by identity. UNAVAILABLE: also when the identity
+        service does not answer.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, TOO_MANY_ITEMS, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -234,6 +296,8 @@ class HistoryServiceServicer(object):
         """Lists the identities that a visit has named, in the order in which they were first named.
 
         NOT_FOUND: the visit is not known.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -241,6 +305,8 @@ class HistoryServiceServicer(object):
 
     def ListIdentityIds(self, request, context):
         """Lists the ids of the identities that have a visit with exactly this user agent. By id (order of code points).
+
+        Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -253,6 +319,63 @@ class HistoryServiceServicer(object):
 
         FAILED_PRECONDITION (TOO_MANY_ITEMS): there are more than `max_items`. Discard what has arrived; ask for fewer
         parents, or use the lists.
+
+        Errors: INVALID_FIELD, TOO_MANY_ITEMS, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCustomerContext(self, request, context):
+        """Returns what a contact center shows when a call or chat comes in: the contact, the person's identities and live
+        visits, and what the person did in the last 24 hours. An unknown customer is no error: the lists are empty.
+
+        A part that does not answer within HISTORY_CONTEXT_TIMEOUT_MS is named in `unavailable_parts`.
+
+        TOO_MANY_WRONG_CODES: in this minute `actor` has given IDENTITY_MAX_WRONG_CODES_PER_MINUTE wrong codes, or all
+        callers together have given IDENTITY_MAX_WRONG_CODES_PER_MINUTE_OF_ALL.
+
+        Errors: INVALID_FIELD, TOO_MANY_WRONG_CODES, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetInteraction(self, request, context):
+        """Returns one interaction. NOT_FOUND: it is not known.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListInteractions(self, request, context):
+        """Lists interactions by visit, identity, contact, telephone number, agent and time; all of them without a filter. By
+        start_time, then interaction_id, the newest first unless asked for otherwise. Filters that match no interaction
+        give an empty list.
+
+        NOT_FOUND: no interaction names the visit, identity or contact, and the visit is not known, no visit has named the
+        identity, as in ListEvents, or there is no contact as in IdentityService.GetContact.
+
+        With `contact_id`: FAILED_PRECONDITION (TOO_MANY_ITEMS): the contact has more than 1,000 identities; list by
+        identity. UNAVAILABLE: also when the identity service does not answer.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, TOO_MANY_ITEMS, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListScorecards(self, request, context):
+        """Lists scorecards: how many visits of a day were identified, and what was wrong with their user ids. By day, then
+        site.
+
+        A day is counted an hour after its end in UTC, and again every day until MAX_EVENT_AGE_DAYS after it, because events
+        arrive late. Scorecards are kept for HISTORY_SCORECARD_RETENTION_DAYS. Only the HISTORY_SCORECARD_MAX_SITES first
+        websites by name have one.
+
+        Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -267,15 +390,19 @@ class HistoryServiceServicer(object):
         FAILED_PRECONDITION (RESUME_TOKEN_EXPIRED): the event log no longer has the events after the token. List the
         events since, and begin without it. A caller that reads too slowly gets it too, when the log is trimmed
         meanwhile. RESOURCE_EXHAUSTED (LIMIT_REACHED): HISTORY_MAX_EVENT_STREAMS streams are open; has RetryInfo.
+
+        Errors: INVALID_FIELD, RESUME_TOKEN_EXPIRED, LIMIT_REACHED, DEPENDENCY_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExportIdentity(self, request, context):
-        """Streams everything that history keeps about an identity: first visits, then sessions, page entries, events and
-        dead letters. Items of one kind are not sorted by time over all visits. The stream of an identity that is not
-        known is empty.
+        """Streams everything that history keeps about an identity: first visits, then sessions, page entries, events,
+        dead letters and interactions. Items of one kind are not sorted by time over all visits. The stream of an identity
+        that is not known is empty. Only what names this identity: call it for each name of a person (BatchGetNames).
+
+        Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -289,9 +416,24 @@ class HistoryServiceServicer(object):
         - With ERASE_ANONYMOUS_STRETCH the same holds for what a visit did before it named any identity, if this one was
         the first.
         - Visits no longer name the identity. Its dead letters are removed.
+        - Interactions that began up to the time of the erasure are removed when they belong to the identity, or name it,
+        the contact that it was linked to, or a telephone number of this contact.
 
         INVALID_ARGUMENT: also when the instruction is not for this identity. FAILED_PRECONDITION (NO_ERASURE_KEY):
         ERASURE_KEY is not set, so no identity can be erased.
+
+        Errors: INVALID_FIELD, NO_ERASURE_KEY, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StreamLiveVisits(self, request, context):
+        """Streams what live state has to know of the visits whose last event happened less than IDLE_MINUTES ago. For
+        identity only, which builds live state again from it when Redis has lost some. What history has not read yet from
+        the event log is not in it. Up to 1,000 of the newest visits come first, and again among all, which have no order.
+
+        Errors: DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -365,6 +507,26 @@ def add_HistoryServiceServicer_to_server(servicer, server):
                     request_deserializer=footfall_dot_history_dot_v1_dot_history__service__pb2.StreamRelatedRequest.FromString,
                     response_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.StreamRelatedResponse.SerializeToString,
             ),
+            'GetCustomerContext': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCustomerContext,
+                    request_deserializer=footfall_dot_history_dot_v1_dot_history__service__pb2.GetCustomerContextRequest.FromString,
+                    response_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.GetCustomerContextResponse.SerializeToString,
+            ),
+            'GetInteraction': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetInteraction,
+                    request_deserializer=footfall_dot_history_dot_v1_dot_history__service__pb2.GetInteractionRequest.FromString,
+                    response_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.GetInteractionResponse.SerializeToString,
+            ),
+            'ListInteractions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListInteractions,
+                    request_deserializer=footfall_dot_history_dot_v1_dot_history__service__pb2.ListInteractionsRequest.FromString,
+                    response_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.ListInteractionsResponse.SerializeToString,
+            ),
+            'ListScorecards': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListScorecards,
+                    request_deserializer=footfall_dot_history_dot_v1_dot_history__service__pb2.ListScorecardsRequest.FromString,
+                    response_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.ListScorecardsResponse.SerializeToString,
+            ),
             'StreamEvents': grpc.unary_stream_rpc_method_handler(
                     servicer.StreamEvents,
                     request_deserializer=footfall_dot_history_dot_v1_dot_history__service__pb2.StreamEventsRequest.FromString,
@@ -380,6 +542,11 @@ def add_HistoryServiceServicer_to_server(servicer, server):
                     request_deserializer=footfall_dot_history_dot_v1_dot_history__service__pb2.EraseIdentityRequest.FromString,
                     response_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.EraseIdentityResponse.SerializeToString,
             ),
+            'StreamLiveVisits': grpc.unary_stream_rpc_method_handler(
+                    servicer.StreamLiveVisits,
+                    request_deserializer=footfall_dot_history_dot_v1_dot_history__service__pb2.StreamLiveVisitsRequest.FromString,
+                    response_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.StreamLiveVisitsResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'footfall.history.v1.HistoryService', rpc_method_handlers)
@@ -392,17 +559,18 @@ class HistoryService(object):
     """Reads the event log, stores the events, and answers questions about them. An event shows within about two seconds
     after it was acknowledged, later while history lags, and until EVENT_RETENTION_DAYS after it happened.
 
-    Lists answer in pages, in ascending order of time, then id, unless stated otherwise. A page may have fewer items
-    than asked for, because one holds about 2 MiB at most; only an empty `next_page_token` ends a list. A negative
-    `page_size` and a `page_token` of another method or of a request with other fields are refused with
-    INVALID_ARGUMENT.
+    Lists answer in pages, in ascending order of time, then id, unless stated otherwise or asked for with `order_by`. A
+    page may have fewer items than asked for, because one holds about 2 MiB at most; only an empty `next_page_token` ends
+    a list. A negative `page_size` and a `page_token` of another method or of a request with other fields are refused
+    with INVALID_ARGUMENT.
 
-    Any method may fail with INVALID_ARGUMENT (INVALID_FIELD, with the fields and the rules they break), UNAVAILABLE
-    (DEPENDENCY_UNAVAILABLE: a store does not answer, or holds what only a later version can read) and the errors that
-    protos/README.md lists for all services. The comments of methods name further errors only. NOT_FOUND is also the
-    answer for what exists, but not on the websites in `sites`.
+    The comment of each method ends with its errors, by the reason in google.rpc.ErrorInfo. protos/README.md says which
+    status and which details a reason comes with, and which reasons every method may give besides. NOT_FOUND is also the
+    answer for what exists, but not on the websites in `sites`. History knows a visit, and the identities that it names,
+    as soon as it has stored an event of it.
 
-    EraseIdentity is for the gateway. Where clients show certificates no other role may call it (see protos/README.md).
+    EraseIdentity is for the gateway, StreamLiveVisits for identity. Where clients show certificates no other role may
+    call them (see protos/README.md).
     """
 
     @staticmethod
@@ -757,6 +925,114 @@ class HistoryService(object):
             _registered_method=True)
 
     @staticmethod
+    def GetCustomerContext(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/footfall.history.v1.HistoryService/GetCustomerContext',
+            footfall_dot_history_dot_v1_dot_history__service__pb2.GetCustomerContextRequest.SerializeToString,
+            footfall_dot_history_dot_v1_dot_history__service__pb2.GetCustomerContextResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetInteraction(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/footfall.history.v1.HistoryService/GetInteraction',
+            footfall_dot_history_dot_v1_dot_history__service__pb2.GetInteractionRequest.SerializeToString,
+            footfall_dot_history_dot_v1_dot_history__service__pb2.GetInteractionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListInteractions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/footfall.history.v1.HistoryService/ListInteractions',
+            footfall_dot_history_dot_v1_dot_history__service__pb2.ListInteractionsRequest.SerializeToString,
+            footfall_dot_history_dot_v1_dot_history__service__pb2.ListInteractionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListScorecards(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/footfall.history.v1.HistoryService/ListScorecards',
+            footfall_dot_history_dot_v1_dot_history__service__pb2.ListScorecardsRequest.SerializeToString,
+            footfall_dot_history_dot_v1_dot_history__service__pb2.ListScorecardsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def StreamEvents(request,
             target,
             options=(),
@@ -827,6 +1103,33 @@ class HistoryService(object):
             '/footfall.history.v1.HistoryService/EraseIdentity',
             footfall_dot_history_dot_v1_dot_history__service__pb2.EraseIdentityRequest.SerializeToString,
             footfall_dot_history_dot_v1_dot_history__service__pb2.EraseIdentityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StreamLiveVisits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/footfall.history.v1.HistoryService/StreamLiveVisits',
+            footfall_dot_history_dot_v1_dot_history__service__pb2.StreamLiveVisitsRequest.SerializeToString,
+            footfall_dot_history_dot_v1_dot_history__service__pb2.StreamLiveVisitsResponse.FromString,
             options,
             channel_credentials,
             insecure,

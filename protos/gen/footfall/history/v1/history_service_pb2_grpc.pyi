@@ -30,17 +30,18 @@ class HistoryServiceStub:
     """Reads the event log, stores the events, and answers questions about them. An event shows within about two seconds
     after it was acknowledged, later while history lags, and until EVENT_RETENTION_DAYS after it happened.
 
-    Lists answer in pages, in ascending order of time, then id, unless stated otherwise. A page may have fewer items
-    than asked for, because one holds about 2 MiB at most; only an empty `next_page_token` ends a list. A negative
-    `page_size` and a `page_token` of another method or of a request with other fields are refused with
-    INVALID_ARGUMENT.
+    Lists answer in pages, in ascending order of time, then id, unless stated otherwise or asked for with `order_by`. A
+    page may have fewer items than asked for, because one holds about 2 MiB at most; only an empty `next_page_token` ends
+    a list. A negative `page_size` and a `page_token` of another method or of a request with other fields are refused
+    with INVALID_ARGUMENT.
 
-    Any method may fail with INVALID_ARGUMENT (INVALID_FIELD, with the fields and the rules they break), UNAVAILABLE
-    (DEPENDENCY_UNAVAILABLE: a store does not answer, or holds what only a later version can read) and the errors that
-    protos/README.md lists for all services. The comments of methods name further errors only. NOT_FOUND is also the
-    answer for what exists, but not on the websites in `sites`.
+    The comment of each method ends with its errors, by the reason in google.rpc.ErrorInfo. protos/README.md says which
+    status and which details a reason comes with, and which reasons every method may give besides. NOT_FOUND is also the
+    answer for what exists, but not on the websites in `sites`. History knows a visit, and the identities that it names,
+    as soon as it has stored an event of it.
 
-    EraseIdentity is for the gateway. Where clients show certificates no other role may call it (see protos/README.md).
+    EraseIdentity is for the gateway, StreamLiveVisits for identity. Where clients show certificates no other role may
+    call them (see protos/README.md).
     """
 
     @_typing.overload
@@ -48,52 +49,95 @@ class HistoryServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> HistoryServiceAsyncStub: ...
     ExplainVisit: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.ExplainVisitRequest, _history_service_pb2.ExplainVisitResponse]
-    """Explains a visit: each transition (SignIn, UserInfo or SignOut) with its rule, evidence, assurance and effect, in
-    the order in which they happened.
+    """Explains a visit: each transition (SignIn, UserInfo or SignOut) with its rule, evidence, assurance and effect, and
+    each SignIn or UserInfo whose user id was ignored, in the order in which they happened.
 
     NOT_FOUND: the visit is not known.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
     """
     GetVisit: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.GetVisitRequest, _history_service_pb2.GetVisitResponse]
-    """Returns one visit. NOT_FOUND: it is not known."""
+    """Returns one visit. NOT_FOUND: it is not known.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
+    """
     ListVisits: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.ListVisitsRequest, _history_service_pb2.ListVisitsResponse]
-    """Lists visits by identity, device, user agent, website and time; all of them without a filter. By start_time, then
-    visit_id.
+    """Lists visits by contact, identity, device, user agent, website and time; all of them without a filter. By
+    start_time, then visit_id. Filters that match no visit give an empty list.
+
+    With `contact_id`: NOT_FOUND and FAILED_PRECONDITION as in ListEvents.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, TOO_MANY_ITEMS, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
     """
     GetPage: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.GetPageRequest, _history_service_pb2.GetPageResponse]
-    """Returns one page entry. NOT_FOUND: it is not known."""
+    """Returns one page entry. NOT_FOUND: it is not known.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
+    """
     ListPages: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.ListPagesRequest, _history_service_pb2.ListPagesResponse]
-    """Lists the page entries of a visit, an identity or a session. By start_time, then page_id. A parent that is not
-    known has none.
+    """Lists the page entries of a visit, an identity, a session or a contact. By start_time, then page_id.
+
+    NOT_FOUND: the visit or session is not known, or no visit has named the identity, as in ListEvents.
+
+    With `contact_id`: NOT_FOUND and FAILED_PRECONDITION as in ListEvents.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, TOO_MANY_ITEMS, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
     """
     GetSession: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.GetSessionRequest, _history_service_pb2.GetSessionResponse]
-    """Returns one session. NOT_FOUND: it is not known."""
+    """Returns one session. NOT_FOUND: it is not known.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
+    """
     ListSessions: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.ListSessionsRequest, _history_service_pb2.ListSessionsResponse]
-    """Lists the sessions of a visit or an identity. By start_time, then session_id. A parent that is not known has
-    none.
+    """Lists the sessions of a visit, an identity or a contact. By start_time, then session_id.
+
+    NOT_FOUND: the visit is not known, or no visit has named the identity, as in ListEvents.
+
+    With `contact_id`: NOT_FOUND and FAILED_PRECONDITION as in ListEvents.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, TOO_MANY_ITEMS, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
     """
     GetEvent: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.GetEventRequest, _history_service_pb2.GetEventResponse]
     """Returns one event. When several visits have used the same event_id, and visit_id is not given, it is the event
     received first.
 
     NOT_FOUND: it is not known.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
     """
     GetReceipt: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.GetReceiptRequest, _history_service_pb2.GetReceiptResponse]
     """Returns what became of an event that the collector reported STORED.
 
     NOT_FOUND: history has not read it from the event log yet; or it was rejected, suppressed or never sent; or it
     has expired.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
     """
     ListEvents: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.ListEventsRequest, _history_service_pb2.ListEventsResponse]
-    """Lists the events of a visit, an identity, a session or a page entry. By event_time_ms, then event_id. A parent
-    that is not known has none.
+    """Lists the events of a visit, an identity, a session, a page entry or a contact. By event_time_ms, then event_id.
+
+    NOT_FOUND: the visit, session or page entry is not known, or no visit has named the identity by any name of the
+    person (RenameIdentity). UNAVAILABLE: also when no visit has named it by this name, and the identity service does not
+    answer.
+
+    With `contact_id`: NOT_FOUND: as in IdentityService.GetContact. FAILED_PRECONDITION (TOO_MANY_ITEMS): the contact
+    has more than HISTORY_MAX_IDENTITIES_PER_CONTACT identities; list by identity. UNAVAILABLE: also when the identity
+    service does not answer.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, TOO_MANY_ITEMS, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
     """
     ListVisitIdentities: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.ListVisitIdentitiesRequest, _history_service_pb2.ListVisitIdentitiesResponse]
     """Lists the identities that a visit has named, in the order in which they were first named.
 
     NOT_FOUND: the visit is not known.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
     """
     ListIdentityIds: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.ListIdentityIdsRequest, _history_service_pb2.ListIdentityIdsResponse]
-    """Lists the ids of the identities that have a visit with exactly this user agent. By id (order of code points)."""
+    """Lists the ids of the identities that have a visit with exactly this user agent. By id (order of code points).
+
+    Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
+    """
     StreamRelated: _grpc.UnaryStreamMultiCallable[_history_service_pb2.StreamRelatedRequest, _history_service_pb2.StreamRelatedResponse]
     """Streams what belongs to several parents, for answers that embed it: one query for each kind instead of one for
     each parent. Kinds come in the order of the request; within a kind the items of one parent come together, in the
@@ -101,6 +145,47 @@ class HistoryServiceStub:
 
     FAILED_PRECONDITION (TOO_MANY_ITEMS): there are more than `max_items`. Discard what has arrived; ask for fewer
     parents, or use the lists.
+
+    Errors: INVALID_FIELD, TOO_MANY_ITEMS, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
+    """
+    GetCustomerContext: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.GetCustomerContextRequest, _history_service_pb2.GetCustomerContextResponse]
+    """Returns what a contact center shows when a call or chat comes in: the contact, the person's identities and live
+    visits, and what the person did in the last 24 hours. An unknown customer is no error: the lists are empty.
+
+    A part that does not answer within HISTORY_CONTEXT_TIMEOUT_MS is named in `unavailable_parts`.
+
+    TOO_MANY_WRONG_CODES: in this minute `actor` has given IDENTITY_MAX_WRONG_CODES_PER_MINUTE wrong codes, or all
+    callers together have given IDENTITY_MAX_WRONG_CODES_PER_MINUTE_OF_ALL.
+
+    Errors: INVALID_FIELD, TOO_MANY_WRONG_CODES, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
+    """
+    GetInteraction: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.GetInteractionRequest, _history_service_pb2.GetInteractionResponse]
+    """Returns one interaction. NOT_FOUND: it is not known.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
+    """
+    ListInteractions: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.ListInteractionsRequest, _history_service_pb2.ListInteractionsResponse]
+    """Lists interactions by visit, identity, contact, telephone number, agent and time; all of them without a filter. By
+    start_time, then interaction_id, the newest first unless asked for otherwise. Filters that match no interaction
+    give an empty list.
+
+    NOT_FOUND: no interaction names the visit, identity or contact, and the visit is not known, no visit has named the
+    identity, as in ListEvents, or there is no contact as in IdentityService.GetContact.
+
+    With `contact_id`: FAILED_PRECONDITION (TOO_MANY_ITEMS): the contact has more than 1,000 identities; list by
+    identity. UNAVAILABLE: also when the identity service does not answer.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, TOO_MANY_ITEMS, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
+    """
+    ListScorecards: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.ListScorecardsRequest, _history_service_pb2.ListScorecardsResponse]
+    """Lists scorecards: how many visits of a day were identified, and what was wrong with their user ids. By day, then
+    site.
+
+    A day is counted an hour after its end in UTC, and again every day until MAX_EVENT_AGE_DAYS after it, because events
+    arrive late. Scorecards are kept for HISTORY_SCORECARD_RETENTION_DAYS. Only the HISTORY_SCORECARD_MAX_SITES first
+    websites by name have one.
+
+    Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
     """
     StreamEvents: _grpc.UnaryStreamMultiCallable[_history_service_pb2.StreamEventsRequest, _history_service_pb2.StreamEventsResponse]
     """Streams events as they arrive in the event log, from now on or after `resume_token`. At least once: an event may
@@ -111,11 +196,15 @@ class HistoryServiceStub:
     FAILED_PRECONDITION (RESUME_TOKEN_EXPIRED): the event log no longer has the events after the token. List the
     events since, and begin without it. A caller that reads too slowly gets it too, when the log is trimmed
     meanwhile. RESOURCE_EXHAUSTED (LIMIT_REACHED): HISTORY_MAX_EVENT_STREAMS streams are open; has RetryInfo.
+
+    Errors: INVALID_FIELD, RESUME_TOKEN_EXPIRED, LIMIT_REACHED, DEPENDENCY_UNAVAILABLE.
     """
     ExportIdentity: _grpc.UnaryStreamMultiCallable[_history_service_pb2.ExportIdentityRequest, _history_service_pb2.ExportIdentityResponse]
-    """Streams everything that history keeps about an identity: first visits, then sessions, page entries, events and
-    dead letters. Items of one kind are not sorted by time over all visits. The stream of an identity that is not
-    known is empty.
+    """Streams everything that history keeps about an identity: first visits, then sessions, page entries, events,
+    dead letters and interactions. Items of one kind are not sorted by time over all visits. The stream of an identity
+    that is not known is empty. Only what names this identity: call it for each name of a person (BatchGetNames).
+
+    Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
     """
     EraseIdentity: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.EraseIdentityRequest, _history_service_pb2.EraseIdentityResponse]
     """Erases an identity. For the gateway only; second half of an erasure (protos/README.md). Does now, and counts,
@@ -125,9 +214,20 @@ class HistoryServiceStub:
     - With ERASE_ANONYMOUS_STRETCH the same holds for what a visit did before it named any identity, if this one was
       the first.
     - Visits no longer name the identity. Its dead letters are removed.
+    - Interactions that began up to the time of the erasure are removed when they belong to the identity, or name it,
+      the contact that it was linked to, or a telephone number of this contact.
 
     INVALID_ARGUMENT: also when the instruction is not for this identity. FAILED_PRECONDITION (NO_ERASURE_KEY):
     ERASURE_KEY is not set, so no identity can be erased.
+
+    Errors: INVALID_FIELD, NO_ERASURE_KEY, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
+    """
+    StreamLiveVisits: _grpc.UnaryStreamMultiCallable[_history_service_pb2.StreamLiveVisitsRequest, _history_service_pb2.StreamLiveVisitsResponse]
+    """Streams what live state has to know of the visits whose last event happened less than IDLE_MINUTES ago. For
+    identity only, which builds live state again from it when Redis has lost some. What history has not read yet from
+    the event log is not in it. Up to 1,000 of the newest visits come first, and again among all, which have no order.
+
+    Errors: DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
     """
 
 @_typing.type_check_only
@@ -135,67 +235,111 @@ class HistoryServiceAsyncStub(HistoryServiceStub):
     """Reads the event log, stores the events, and answers questions about them. An event shows within about two seconds
     after it was acknowledged, later while history lags, and until EVENT_RETENTION_DAYS after it happened.
 
-    Lists answer in pages, in ascending order of time, then id, unless stated otherwise. A page may have fewer items
-    than asked for, because one holds about 2 MiB at most; only an empty `next_page_token` ends a list. A negative
-    `page_size` and a `page_token` of another method or of a request with other fields are refused with
-    INVALID_ARGUMENT.
+    Lists answer in pages, in ascending order of time, then id, unless stated otherwise or asked for with `order_by`. A
+    page may have fewer items than asked for, because one holds about 2 MiB at most; only an empty `next_page_token` ends
+    a list. A negative `page_size` and a `page_token` of another method or of a request with other fields are refused
+    with INVALID_ARGUMENT.
 
-    Any method may fail with INVALID_ARGUMENT (INVALID_FIELD, with the fields and the rules they break), UNAVAILABLE
-    (DEPENDENCY_UNAVAILABLE: a store does not answer, or holds what only a later version can read) and the errors that
-    protos/README.md lists for all services. The comments of methods name further errors only. NOT_FOUND is also the
-    answer for what exists, but not on the websites in `sites`.
+    The comment of each method ends with its errors, by the reason in google.rpc.ErrorInfo. protos/README.md says which
+    status and which details a reason comes with, and which reasons every method may give besides. NOT_FOUND is also the
+    answer for what exists, but not on the websites in `sites`. History knows a visit, and the identities that it names,
+    as soon as it has stored an event of it.
 
-    EraseIdentity is for the gateway. Where clients show certificates no other role may call it (see protos/README.md).
+    EraseIdentity is for the gateway, StreamLiveVisits for identity. Where clients show certificates no other role may
+    call them (see protos/README.md).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ExplainVisit: _aio.UnaryUnaryMultiCallable[_history_service_pb2.ExplainVisitRequest, _history_service_pb2.ExplainVisitResponse]  # type: ignore[assignment]
-    """Explains a visit: each transition (SignIn, UserInfo or SignOut) with its rule, evidence, assurance and effect, in
-    the order in which they happened.
+    """Explains a visit: each transition (SignIn, UserInfo or SignOut) with its rule, evidence, assurance and effect, and
+    each SignIn or UserInfo whose user id was ignored, in the order in which they happened.
 
     NOT_FOUND: the visit is not known.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
     """
     GetVisit: _aio.UnaryUnaryMultiCallable[_history_service_pb2.GetVisitRequest, _history_service_pb2.GetVisitResponse]  # type: ignore[assignment]
-    """Returns one visit. NOT_FOUND: it is not known."""
+    """Returns one visit. NOT_FOUND: it is not known.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
+    """
     ListVisits: _aio.UnaryUnaryMultiCallable[_history_service_pb2.ListVisitsRequest, _history_service_pb2.ListVisitsResponse]  # type: ignore[assignment]
-    """Lists visits by identity, device, user agent, website and time; all of them without a filter. By start_time, then
-    visit_id.
+    """Lists visits by contact, identity, device, user agent, website and time; all of them without a filter. By
+    start_time, then visit_id. Filters that match no visit give an empty list.
+
+    With `contact_id`: NOT_FOUND and FAILED_PRECONDITION as in ListEvents.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, TOO_MANY_ITEMS, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
     """
     GetPage: _aio.UnaryUnaryMultiCallable[_history_service_pb2.GetPageRequest, _history_service_pb2.GetPageResponse]  # type: ignore[assignment]
-    """Returns one page entry. NOT_FOUND: it is not known."""
+    """Returns one page entry. NOT_FOUND: it is not known.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
+    """
     ListPages: _aio.UnaryUnaryMultiCallable[_history_service_pb2.ListPagesRequest, _history_service_pb2.ListPagesResponse]  # type: ignore[assignment]
-    """Lists the page entries of a visit, an identity or a session. By start_time, then page_id. A parent that is not
-    known has none.
+    """Lists the page entries of a visit, an identity, a session or a contact. By start_time, then page_id.
+
+    NOT_FOUND: the visit or session is not known, or no visit has named the identity, as in ListEvents.
+
+    With `contact_id`: NOT_FOUND and FAILED_PRECONDITION as in ListEvents.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, TOO_MANY_ITEMS, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
     """
     GetSession: _aio.UnaryUnaryMultiCallable[_history_service_pb2.GetSessionRequest, _history_service_pb2.GetSessionResponse]  # type: ignore[assignment]
-    """Returns one session. NOT_FOUND: it is not known."""
+    """Returns one session. NOT_FOUND: it is not known.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
+    """
     ListSessions: _aio.UnaryUnaryMultiCallable[_history_service_pb2.ListSessionsRequest, _history_service_pb2.ListSessionsResponse]  # type: ignore[assignment]
-    """Lists the sessions of a visit or an identity. By start_time, then session_id. A parent that is not known has
-    none.
+    """Lists the sessions of a visit, an identity or a contact. By start_time, then session_id.
+
+    NOT_FOUND: the visit is not known, or no visit has named the identity, as in ListEvents.
+
+    With `contact_id`: NOT_FOUND and FAILED_PRECONDITION as in ListEvents.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, TOO_MANY_ITEMS, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
     """
     GetEvent: _aio.UnaryUnaryMultiCallable[_history_service_pb2.GetEventRequest, _history_service_pb2.GetEventResponse]  # type: ignore[assignment]
     """Returns one event. When several visits have used the same event_id, and visit_id is not given, it is the event
     received first.
 
     NOT_FOUND: it is not known.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
     """
     GetReceipt: _aio.UnaryUnaryMultiCallable[_history_service_pb2.GetReceiptRequest, _history_service_pb2.GetReceiptResponse]  # type: ignore[assignment]
     """Returns what became of an event that the collector reported STORED.
 
     NOT_FOUND: history has not read it from the event log yet; or it was rejected, suppressed or never sent; or it
     has expired.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
     """
     ListEvents: _aio.UnaryUnaryMultiCallable[_history_service_pb2.ListEventsRequest, _history_service_pb2.ListEventsResponse]  # type: ignore[assignment]
-    """Lists the events of a visit, an identity, a session or a page entry. By event_time_ms, then event_id. A parent
-    that is not known has none.
+    """Lists the events of a visit, an identity, a session, a page entry or a contact. By event_time_ms, then event_id.
+
+    NOT_FOUND: the visit, session or page entry is not known, or no visit has named the identity by any name of the
+    person (RenameIdentity). UNAVAILABLE: also when no visit has named it by this name, and the identity service does not
+    answer.
+
+    With `contact_id`: NOT_FOUND: as in IdentityService.GetContact. FAILED_PRECONDITION (TOO_MANY_ITEMS): the contact
+    has more than HISTORY_MAX_IDENTITIES_PER_CONTACT identities; list by identity. UNAVAILABLE: also when the identity
+    service does not answer.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, TOO_MANY_ITEMS, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
     """
     ListVisitIdentities: _aio.UnaryUnaryMultiCallable[_history_service_pb2.ListVisitIdentitiesRequest, _history_service_pb2.ListVisitIdentitiesResponse]  # type: ignore[assignment]
     """Lists the identities that a visit has named, in the order in which they were first named.
 
     NOT_FOUND: the visit is not known.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
     """
     ListIdentityIds: _aio.UnaryUnaryMultiCallable[_history_service_pb2.ListIdentityIdsRequest, _history_service_pb2.ListIdentityIdsResponse]  # type: ignore[assignment]
-    """Lists the ids of the identities that have a visit with exactly this user agent. By id (order of code points)."""
+    """Lists the ids of the identities that have a visit with exactly this user agent. By id (order of code points).
+
+    Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
+    """
     StreamRelated: _aio.UnaryStreamMultiCallable[_history_service_pb2.StreamRelatedRequest, _history_service_pb2.StreamRelatedResponse]  # type: ignore[assignment]
     """Streams what belongs to several parents, for answers that embed it: one query for each kind instead of one for
     each parent. Kinds come in the order of the request; within a kind the items of one parent come together, in the
@@ -203,6 +347,47 @@ class HistoryServiceAsyncStub(HistoryServiceStub):
 
     FAILED_PRECONDITION (TOO_MANY_ITEMS): there are more than `max_items`. Discard what has arrived; ask for fewer
     parents, or use the lists.
+
+    Errors: INVALID_FIELD, TOO_MANY_ITEMS, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
+    """
+    GetCustomerContext: _aio.UnaryUnaryMultiCallable[_history_service_pb2.GetCustomerContextRequest, _history_service_pb2.GetCustomerContextResponse]  # type: ignore[assignment]
+    """Returns what a contact center shows when a call or chat comes in: the contact, the person's identities and live
+    visits, and what the person did in the last 24 hours. An unknown customer is no error: the lists are empty.
+
+    A part that does not answer within HISTORY_CONTEXT_TIMEOUT_MS is named in `unavailable_parts`.
+
+    TOO_MANY_WRONG_CODES: in this minute `actor` has given IDENTITY_MAX_WRONG_CODES_PER_MINUTE wrong codes, or all
+    callers together have given IDENTITY_MAX_WRONG_CODES_PER_MINUTE_OF_ALL.
+
+    Errors: INVALID_FIELD, TOO_MANY_WRONG_CODES, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
+    """
+    GetInteraction: _aio.UnaryUnaryMultiCallable[_history_service_pb2.GetInteractionRequest, _history_service_pb2.GetInteractionResponse]  # type: ignore[assignment]
+    """Returns one interaction. NOT_FOUND: it is not known.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
+    """
+    ListInteractions: _aio.UnaryUnaryMultiCallable[_history_service_pb2.ListInteractionsRequest, _history_service_pb2.ListInteractionsResponse]  # type: ignore[assignment]
+    """Lists interactions by visit, identity, contact, telephone number, agent and time; all of them without a filter. By
+    start_time, then interaction_id, the newest first unless asked for otherwise. Filters that match no interaction
+    give an empty list.
+
+    NOT_FOUND: no interaction names the visit, identity or contact, and the visit is not known, no visit has named the
+    identity, as in ListEvents, or there is no contact as in IdentityService.GetContact.
+
+    With `contact_id`: FAILED_PRECONDITION (TOO_MANY_ITEMS): the contact has more than 1,000 identities; list by
+    identity. UNAVAILABLE: also when the identity service does not answer.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, TOO_MANY_ITEMS, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
+    """
+    ListScorecards: _aio.UnaryUnaryMultiCallable[_history_service_pb2.ListScorecardsRequest, _history_service_pb2.ListScorecardsResponse]  # type: ignore[assignment]
+    """Lists scorecards: how many visits of a day were identified, and what was wrong with their user ids. By day, then
+    site.
+
+    A day is counted an hour after its end in UTC, and again every day until MAX_EVENT_AGE_DAYS after it, because events
+    arrive late. Scorecards are kept for HISTORY_SCORECARD_RETENTION_DAYS. Only the HISTORY_SCORECARD_MAX_SITES first
+    websites by name have one.
+
+    Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
     """
     StreamEvents: _aio.UnaryStreamMultiCallable[_history_service_pb2.StreamEventsRequest, _history_service_pb2.StreamEventsResponse]  # type: ignore[assignment]
     """Streams events as they arrive in the event log, from now on or after `resume_token`. At least once: an event may
@@ -213,11 +398,15 @@ class HistoryServiceAsyncStub(HistoryServiceStub):
     FAILED_PRECONDITION (RESUME_TOKEN_EXPIRED): the event log no longer has the events after the token. List the
     events since, and begin without it. A caller that reads too slowly gets it too, when the log is trimmed
     meanwhile. RESOURCE_EXHAUSTED (LIMIT_REACHED): HISTORY_MAX_EVENT_STREAMS streams are open; has RetryInfo.
+
+    Errors: INVALID_FIELD, RESUME_TOKEN_EXPIRED, LIMIT_REACHED, DEPENDENCY_UNAVAILABLE.
     """
     ExportIdentity: _aio.UnaryStreamMultiCallable[_history_service_pb2.ExportIdentityRequest, _history_service_pb2.ExportIdentityResponse]  # type: ignore[assignment]
-    """Streams everything that history keeps about an identity: first visits, then sessions, page entries, events and
-    dead letters. Items of one kind are not sorted by time over all visits. The stream of an identity that is not
-    known is empty.
+    """Streams everything that history keeps about an identity: first visits, then sessions, page entries, events,
+    dead letters and interactions. Items of one kind are not sorted by time over all visits. The stream of an identity
+    that is not known is empty. Only what names this identity: call it for each name of a person (BatchGetNames).
+
+    Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
     """
     EraseIdentity: _aio.UnaryUnaryMultiCallable[_history_service_pb2.EraseIdentityRequest, _history_service_pb2.EraseIdentityResponse]  # type: ignore[assignment]
     """Erases an identity. For the gateway only; second half of an erasure (protos/README.md). Does now, and counts,
@@ -227,26 +416,38 @@ class HistoryServiceAsyncStub(HistoryServiceStub):
     - With ERASE_ANONYMOUS_STRETCH the same holds for what a visit did before it named any identity, if this one was
       the first.
     - Visits no longer name the identity. Its dead letters are removed.
+    - Interactions that began up to the time of the erasure are removed when they belong to the identity, or name it,
+      the contact that it was linked to, or a telephone number of this contact.
 
     INVALID_ARGUMENT: also when the instruction is not for this identity. FAILED_PRECONDITION (NO_ERASURE_KEY):
     ERASURE_KEY is not set, so no identity can be erased.
+
+    Errors: INVALID_FIELD, NO_ERASURE_KEY, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
+    """
+    StreamLiveVisits: _aio.UnaryStreamMultiCallable[_history_service_pb2.StreamLiveVisitsRequest, _history_service_pb2.StreamLiveVisitsResponse]  # type: ignore[assignment]
+    """Streams what live state has to know of the visits whose last event happened less than IDLE_MINUTES ago. For
+    identity only, which builds live state again from it when Redis has lost some. What history has not read yet from
+    the event log is not in it. Up to 1,000 of the newest visits come first, and again among all, which have no order.
+
+    Errors: DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
     """
 
 class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
     """Reads the event log, stores the events, and answers questions about them. An event shows within about two seconds
     after it was acknowledged, later while history lags, and until EVENT_RETENTION_DAYS after it happened.
 
-    Lists answer in pages, in ascending order of time, then id, unless stated otherwise. A page may have fewer items
-    than asked for, because one holds about 2 MiB at most; only an empty `next_page_token` ends a list. A negative
-    `page_size` and a `page_token` of another method or of a request with other fields are refused with
-    INVALID_ARGUMENT.
+    Lists answer in pages, in ascending order of time, then id, unless stated otherwise or asked for with `order_by`. A
+    page may have fewer items than asked for, because one holds about 2 MiB at most; only an empty `next_page_token` ends
+    a list. A negative `page_size` and a `page_token` of another method or of a request with other fields are refused
+    with INVALID_ARGUMENT.
 
-    Any method may fail with INVALID_ARGUMENT (INVALID_FIELD, with the fields and the rules they break), UNAVAILABLE
-    (DEPENDENCY_UNAVAILABLE: a store does not answer, or holds what only a later version can read) and the errors that
-    protos/README.md lists for all services. The comments of methods name further errors only. NOT_FOUND is also the
-    answer for what exists, but not on the websites in `sites`.
+    The comment of each method ends with its errors, by the reason in google.rpc.ErrorInfo. protos/README.md says which
+    status and which details a reason comes with, and which reasons every method may give besides. NOT_FOUND is also the
+    answer for what exists, but not on the websites in `sites`. History knows a visit, and the identities that it names,
+    as soon as it has stored an event of it.
 
-    EraseIdentity is for the gateway. Where clients show certificates no other role may call it (see protos/README.md).
+    EraseIdentity is for the gateway, StreamLiveVisits for identity. Where clients show certificates no other role may
+    call them (see protos/README.md).
     """
 
     @_abc_1.abstractmethod
@@ -255,10 +456,12 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _history_service_pb2.ExplainVisitRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_history_service_pb2.ExplainVisitResponse, _abc.Awaitable[_history_service_pb2.ExplainVisitResponse]]:
-        """Explains a visit: each transition (SignIn, UserInfo or SignOut) with its rule, evidence, assurance and effect, in
-        the order in which they happened.
+        """Explains a visit: each transition (SignIn, UserInfo or SignOut) with its rule, evidence, assurance and effect, and
+        each SignIn or UserInfo whose user id was ignored, in the order in which they happened.
 
         NOT_FOUND: the visit is not known.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
         """
 
     @_abc_1.abstractmethod
@@ -267,7 +470,10 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _history_service_pb2.GetVisitRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_history_service_pb2.GetVisitResponse, _abc.Awaitable[_history_service_pb2.GetVisitResponse]]:
-        """Returns one visit. NOT_FOUND: it is not known."""
+        """Returns one visit. NOT_FOUND: it is not known.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
+        """
 
     @_abc_1.abstractmethod
     def ListVisits(
@@ -275,8 +481,12 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _history_service_pb2.ListVisitsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_history_service_pb2.ListVisitsResponse, _abc.Awaitable[_history_service_pb2.ListVisitsResponse]]:
-        """Lists visits by identity, device, user agent, website and time; all of them without a filter. By start_time, then
-        visit_id.
+        """Lists visits by contact, identity, device, user agent, website and time; all of them without a filter. By
+        start_time, then visit_id. Filters that match no visit give an empty list.
+
+        With `contact_id`: NOT_FOUND and FAILED_PRECONDITION as in ListEvents.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, TOO_MANY_ITEMS, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
         """
 
     @_abc_1.abstractmethod
@@ -285,7 +495,10 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _history_service_pb2.GetPageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_history_service_pb2.GetPageResponse, _abc.Awaitable[_history_service_pb2.GetPageResponse]]:
-        """Returns one page entry. NOT_FOUND: it is not known."""
+        """Returns one page entry. NOT_FOUND: it is not known.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
+        """
 
     @_abc_1.abstractmethod
     def ListPages(
@@ -293,8 +506,13 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _history_service_pb2.ListPagesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_history_service_pb2.ListPagesResponse, _abc.Awaitable[_history_service_pb2.ListPagesResponse]]:
-        """Lists the page entries of a visit, an identity or a session. By start_time, then page_id. A parent that is not
-        known has none.
+        """Lists the page entries of a visit, an identity, a session or a contact. By start_time, then page_id.
+
+        NOT_FOUND: the visit or session is not known, or no visit has named the identity, as in ListEvents.
+
+        With `contact_id`: NOT_FOUND and FAILED_PRECONDITION as in ListEvents.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, TOO_MANY_ITEMS, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
         """
 
     @_abc_1.abstractmethod
@@ -303,7 +521,10 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _history_service_pb2.GetSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_history_service_pb2.GetSessionResponse, _abc.Awaitable[_history_service_pb2.GetSessionResponse]]:
-        """Returns one session. NOT_FOUND: it is not known."""
+        """Returns one session. NOT_FOUND: it is not known.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
+        """
 
     @_abc_1.abstractmethod
     def ListSessions(
@@ -311,8 +532,13 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _history_service_pb2.ListSessionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_history_service_pb2.ListSessionsResponse, _abc.Awaitable[_history_service_pb2.ListSessionsResponse]]:
-        """Lists the sessions of a visit or an identity. By start_time, then session_id. A parent that is not known has
-        none.
+        """Lists the sessions of a visit, an identity or a contact. By start_time, then session_id.
+
+        NOT_FOUND: the visit is not known, or no visit has named the identity, as in ListEvents.
+
+        With `contact_id`: NOT_FOUND and FAILED_PRECONDITION as in ListEvents.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, TOO_MANY_ITEMS, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
         """
 
     @_abc_1.abstractmethod
@@ -325,6 +551,8 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         received first.
 
         NOT_FOUND: it is not known.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
         """
 
     @_abc_1.abstractmethod
@@ -337,6 +565,8 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
 
         NOT_FOUND: history has not read it from the event log yet; or it was rejected, suppressed or never sent; or it
         has expired.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
         """
 
     @_abc_1.abstractmethod
@@ -345,8 +575,17 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _history_service_pb2.ListEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_history_service_pb2.ListEventsResponse, _abc.Awaitable[_history_service_pb2.ListEventsResponse]]:
-        """Lists the events of a visit, an identity, a session or a page entry. By event_time_ms, then event_id. A parent
-        that is not known has none.
+        """Lists the events of a visit, an identity, a session, a page entry or a contact. By event_time_ms, then event_id.
+
+        NOT_FOUND: the visit, session or page entry is not known, or no visit has named the identity by any name of the
+        person (RenameIdentity). UNAVAILABLE: also when no visit has named it by this name, and the identity service does not
+        answer.
+
+        With `contact_id`: NOT_FOUND: as in IdentityService.GetContact. FAILED_PRECONDITION (TOO_MANY_ITEMS): the contact
+        has more than HISTORY_MAX_IDENTITIES_PER_CONTACT identities; list by identity. UNAVAILABLE: also when the identity
+        service does not answer.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, TOO_MANY_ITEMS, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
         """
 
     @_abc_1.abstractmethod
@@ -358,6 +597,8 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists the identities that a visit has named, in the order in which they were first named.
 
         NOT_FOUND: the visit is not known.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
         """
 
     @_abc_1.abstractmethod
@@ -366,7 +607,10 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _history_service_pb2.ListIdentityIdsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_history_service_pb2.ListIdentityIdsResponse, _abc.Awaitable[_history_service_pb2.ListIdentityIdsResponse]]:
-        """Lists the ids of the identities that have a visit with exactly this user agent. By id (order of code points)."""
+        """Lists the ids of the identities that have a visit with exactly this user agent. By id (order of code points).
+
+        Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
+        """
 
     @_abc_1.abstractmethod
     def StreamRelated(
@@ -380,6 +624,71 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
 
         FAILED_PRECONDITION (TOO_MANY_ITEMS): there are more than `max_items`. Discard what has arrived; ask for fewer
         parents, or use the lists.
+
+        Errors: INVALID_FIELD, TOO_MANY_ITEMS, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
+        """
+
+    @_abc_1.abstractmethod
+    def GetCustomerContext(
+        self,
+        request: _history_service_pb2.GetCustomerContextRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_history_service_pb2.GetCustomerContextResponse, _abc.Awaitable[_history_service_pb2.GetCustomerContextResponse]]:
+        """Returns what a contact center shows when a call or chat comes in: the contact, the person's identities and live
+        visits, and what the person did in the last 24 hours. An unknown customer is no error: the lists are empty.
+
+        A part that does not answer within HISTORY_CONTEXT_TIMEOUT_MS is named in `unavailable_parts`.
+
+        TOO_MANY_WRONG_CODES: in this minute `actor` has given IDENTITY_MAX_WRONG_CODES_PER_MINUTE wrong codes, or all
+        callers together have given IDENTITY_MAX_WRONG_CODES_PER_MINUTE_OF_ALL.
+
+        Errors: INVALID_FIELD, TOO_MANY_WRONG_CODES, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
+        """
+
+    @_abc_1.abstractmethod
+    def GetInteraction(
+        self,
+        request: _history_service_pb2.GetInteractionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_history_service_pb2.GetInteractionResponse, _abc.Awaitable[_history_service_pb2.GetInteractionResponse]]:
+        """Returns one interaction. NOT_FOUND: it is not known.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
+        """
+
+    @_abc_1.abstractmethod
+    def ListInteractions(
+        self,
+        request: _history_service_pb2.ListInteractionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_history_service_pb2.ListInteractionsResponse, _abc.Awaitable[_history_service_pb2.ListInteractionsResponse]]:
+        """Lists interactions by visit, identity, contact, telephone number, agent and time; all of them without a filter. By
+        start_time, then interaction_id, the newest first unless asked for otherwise. Filters that match no interaction
+        give an empty list.
+
+        NOT_FOUND: no interaction names the visit, identity or contact, and the visit is not known, no visit has named the
+        identity, as in ListEvents, or there is no contact as in IdentityService.GetContact.
+
+        With `contact_id`: FAILED_PRECONDITION (TOO_MANY_ITEMS): the contact has more than 1,000 identities; list by
+        identity. UNAVAILABLE: also when the identity service does not answer.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, TOO_MANY_ITEMS, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
+        """
+
+    @_abc_1.abstractmethod
+    def ListScorecards(
+        self,
+        request: _history_service_pb2.ListScorecardsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_history_service_pb2.ListScorecardsResponse, _abc.Awaitable[_history_service_pb2.ListScorecardsResponse]]:
+        """Lists scorecards: how many visits of a day were identified, and what was wrong with their user ids. By day, then
+        site.
+
+        A day is counted an hour after its end in UTC, and again every day until MAX_EVENT_AGE_DAYS after it, because events
+        arrive late. Scorecards are kept for HISTORY_SCORECARD_RETENTION_DAYS. Only the HISTORY_SCORECARD_MAX_SITES first
+        websites by name have one.
+
+        Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
         """
 
     @_abc_1.abstractmethod
@@ -396,6 +705,8 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         FAILED_PRECONDITION (RESUME_TOKEN_EXPIRED): the event log no longer has the events after the token. List the
         events since, and begin without it. A caller that reads too slowly gets it too, when the log is trimmed
         meanwhile. RESOURCE_EXHAUSTED (LIMIT_REACHED): HISTORY_MAX_EVENT_STREAMS streams are open; has RetryInfo.
+
+        Errors: INVALID_FIELD, RESUME_TOKEN_EXPIRED, LIMIT_REACHED, DEPENDENCY_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
@@ -404,9 +715,11 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _history_service_pb2.ExportIdentityRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_history_service_pb2.ExportIdentityResponse], _abc.AsyncIterator[_history_service_pb2.ExportIdentityResponse]]:
-        """Streams everything that history keeps about an identity: first visits, then sessions, page entries, events and
-        dead letters. Items of one kind are not sorted by time over all visits. The stream of an identity that is not
-        known is empty.
+        """Streams everything that history keeps about an identity: first visits, then sessions, page entries, events,
+        dead letters and interactions. Items of one kind are not sorted by time over all visits. The stream of an identity
+        that is not known is empty. Only what names this identity: call it for each name of a person (BatchGetNames).
+
+        Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
         """
 
     @_abc_1.abstractmethod
@@ -422,9 +735,26 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         - With ERASE_ANONYMOUS_STRETCH the same holds for what a visit did before it named any identity, if this one was
           the first.
         - Visits no longer name the identity. Its dead letters are removed.
+        - Interactions that began up to the time of the erasure are removed when they belong to the identity, or name it,
+          the contact that it was linked to, or a telephone number of this contact.
 
         INVALID_ARGUMENT: also when the instruction is not for this identity. FAILED_PRECONDITION (NO_ERASURE_KEY):
         ERASURE_KEY is not set, so no identity can be erased.
+
+        Errors: INVALID_FIELD, NO_ERASURE_KEY, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
+        """
+
+    @_abc_1.abstractmethod
+    def StreamLiveVisits(
+        self,
+        request: _history_service_pb2.StreamLiveVisitsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_history_service_pb2.StreamLiveVisitsResponse], _abc.AsyncIterator[_history_service_pb2.StreamLiveVisitsResponse]]:
+        """Streams what live state has to know of the visits whose last event happened less than IDLE_MINUTES ago. For
+        identity only, which builds live state again from it when Redis has lost some. What history has not read yet from
+        the event log is not in it. Up to 1,000 of the newest visits come first, and again among all, which have no order.
+
+        Errors: DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
         """
 
 def add_HistoryServiceServicer_to_server(servicer: HistoryServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

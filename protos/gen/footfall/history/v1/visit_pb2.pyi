@@ -60,6 +60,8 @@ class _TransitionRuleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Transi
     """(`sign_out.without_session`) No user is signed in: nothing changes."""
     TRANSITION_RULE_ERASED: _TransitionRule.ValueType  # 10
     """(`erased`) The event named an identity that has been erased."""
+    TRANSITION_RULE_IGNORED: _TransitionRule.ValueType  # 11
+    """(`ignored`) The user id of the event names no person: nothing changes. The event is not part of the timeline."""
 
 class TransitionRule(_TransitionRule, metaclass=_TransitionRuleEnumTypeWrapper):
     """The rule that a transition (SignIn, UserInfo or SignOut) falls under. The text form is in parentheses."""
@@ -92,6 +94,8 @@ TRANSITION_RULE_SIGN_OUT_WITHOUT_SESSION: TransitionRule.ValueType  # 9
 """(`sign_out.without_session`) No user is signed in: nothing changes."""
 TRANSITION_RULE_ERASED: TransitionRule.ValueType  # 10
 """(`erased`) The event named an identity that has been erased."""
+TRANSITION_RULE_IGNORED: TransitionRule.ValueType  # 11
+"""(`ignored`) The user id of the event names no person: nothing changes. The event is not part of the timeline."""
 Global___TransitionRule: _TypeAlias = TransitionRule  # noqa: Y015
 
 @_typing.final
@@ -114,6 +118,7 @@ class Visit(_message.Message):
     ENDED_FIELD_NUMBER: _builtins.int
     USER_AGENT_DETAILS_FIELD_NUMBER: _builtins.int
     TIMELINE_TRUNCATED_FIELD_NUMBER: _builtins.int
+    STAFF_FIELD_NUMBER: _builtins.int
     SCOPED_VISIT_ID_FIELD_NUMBER: _builtins.int
     visit_id: _builtins.str
     """The visit, by the id that the browser gave it. All answers name visits by this id."""
@@ -137,6 +142,8 @@ class Visit(_message.Message):
     """The last event happened more than IDLE_MINUTES ago."""
     timeline_truncated: _builtins.bool
     """The visit has had more transitions than MAX_TRANSITIONS_PER_VISIT. Only the earliest of them count."""
+    staff: _builtins.bool
+    """The visit is one of staff: at least one of its events is (`Event.staff_reason`)."""
     scoped_visit_id: _builtins.str
     """An id that is unique over all websites. With SITES_FILE two websites may have visits with the same visit_id;
     requests take this id in its place. Empty: visit_id is unique.
@@ -172,11 +179,12 @@ class Visit(_message.Message):
         ended: _builtins.bool = ...,
         user_agent_details: Global___UserAgent | None = ...,
         timeline_truncated: _builtins.bool = ...,
+        staff: _builtins.bool = ...,
         scoped_visit_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_event_time", b"last_event_time", "start_time", b"start_time", "user_agent_details", b"user_agent_details"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_session_id", b"active_session_id", "ended", b"ended", "global_visit_id", b"global_visit_id", "identity_id", b"identity_id", "last_event_time", b"last_event_time", "revision", b"revision", "scoped_visit_id", b"scoped_visit_id", "site", b"site", "start_time", b"start_time", "state", b"state", "timeline_truncated", b"timeline_truncated", "user_agent", b"user_agent", "user_agent_details", b"user_agent_details", "user_agent_id", b"user_agent_id", "visit_id", b"visit_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_session_id", b"active_session_id", "ended", b"ended", "global_visit_id", b"global_visit_id", "identity_id", b"identity_id", "last_event_time", b"last_event_time", "revision", b"revision", "scoped_visit_id", b"scoped_visit_id", "site", b"site", "staff", b"staff", "start_time", b"start_time", "state", b"state", "timeline_truncated", b"timeline_truncated", "user_agent", b"user_agent", "user_agent_details", b"user_agent_details", "user_agent_id", b"user_agent_id", "visit_id", b"visit_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -241,6 +249,8 @@ class StoredEvent(_message.Message):
     BOT_FIELD_NUMBER: _builtins.int
     CONFLICT_FIELD_NUMBER: _builtins.int
     IMPORTED_FIELD_NUMBER: _builtins.int
+    DATA_TEXT_FIELD_NUMBER: _builtins.int
+    PROVEN_TEXT_FIELD_NUMBER: _builtins.int
     address: _builtins.str
     """Network of the client's address, IPv4 /24 or IPv6 /48. May be empty."""
     bot: _builtins.bool
@@ -249,6 +259,16 @@ class StoredEvent(_message.Message):
     """Another event with the same visit_id and event_id, but other content, came later. It was not stored."""
     imported: _builtins.bool
     """`footfall-import` brought it from another server. Live state has never seen it."""
+    data_text: _builtins.str
+    """`event.data_json` as text: one JSON object, or empty. Only if the request has `json_as_text`; `event.data_json` is
+    empty then. For languages and tools in which bytes have to be decoded first, or show as base64. Node:
+    `JSON.parse(text)`; Go: `json.Unmarshal([]byte(text), &value)`; Java: `new ObjectMapper().readTree(text)`. It is no
+    google.protobuf.Struct, which has only floating-point numbers, is larger, and also has to be converted.
+
+    Bytes that are not UTF-8 become U+FFFD. Only dead letters can have such bytes.
+    """
+    proven_text: _builtins.str
+    """`event.proven_json` as text, in the same way as `data_text`."""
     @_builtins.property
     def event(self) -> _event_pb2.Event:
         """The event as admission (see event.proto) left it. Of an erased event only ids, times, type and site are left, and
@@ -273,10 +293,12 @@ class StoredEvent(_message.Message):
         bot: _builtins.bool = ...,
         conflict: _builtins.bool = ...,
         imported: _builtins.bool = ...,
+        data_text: _builtins.str = ...,
+        proven_text: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "received_time", b"received_time", "stamp", b"stamp"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "bot", b"bot", "conflict", b"conflict", "event", b"event", "imported", b"imported", "received_time", b"received_time", "stamp", b"stamp"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "bot", b"bot", "conflict", b"conflict", "data_text", b"data_text", "event", b"event", "imported", b"imported", "proven_text", b"proven_text", "received_time", b"received_time", "stamp", b"stamp"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -603,6 +625,9 @@ class Explanation(_message.Message):
     EFFECT_FIELD_NUMBER: _builtins.int
     RULE_CODE_FIELD_NUMBER: _builtins.int
     ASSURANCE_REASON_CODE_FIELD_NUMBER: _builtins.int
+    IGNORED_REASON_FIELD_NUMBER: _builtins.int
+    POLICY_VERSION_FIELD_NUMBER: _builtins.int
+    WARNING_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
     """The event that is the evidence, a SignIn, UserInfo or SignOut."""
     event_name: _builtins.str
@@ -635,6 +660,16 @@ class Explanation(_message.Message):
     """The rule."""
     assurance_reason_code: _event_pb2.AssuranceReason.ValueType
     """Why the assurance is what it is."""
+    ignored_reason: _event_pb2.IgnoredReason.ValueType
+    """Why the user id of the event names no person. Unspecified unless the rule is IGNORED."""
+    policy_version: _builtins.str
+    """Version of the identity policy by which the event was judged. Empty for a SignOut, for events from before policies,
+    and when the event is not stored.
+    """
+    warning: _builtins.str
+    """For people, in English: what is suspicious about the identity named. Empty: nothing. Now the only warning is that
+    another identity of the visit differs from it only in case, white space or invisible characters.
+    """
     @_builtins.property
     def event_time(self) -> _timestamp_pb2.Timestamp:
         """When it happened."""
@@ -661,10 +696,13 @@ class Explanation(_message.Message):
         effect: _builtins.str = ...,
         rule_code: Global___TransitionRule.ValueType = ...,
         assurance_reason_code: _event_pb2.AssuranceReason.ValueType = ...,
+        ignored_reason: _event_pb2.IgnoredReason.ValueType = ...,
+        policy_version: _builtins.str = ...,
+        warning: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "event_time", b"event_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "assurance", b"assurance", "assurance_reason", b"assurance_reason", "assurance_reason_code", b"assurance_reason_code", "before", b"before", "effect", b"effect", "event_id", b"event_id", "event_name", b"event_name", "event_time", b"event_time", "rule", b"rule", "rule_code", b"rule_code"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "assurance", b"assurance", "assurance_reason", b"assurance_reason", "assurance_reason_code", b"assurance_reason_code", "before", b"before", "effect", b"effect", "event_id", b"event_id", "event_name", b"event_name", "event_time", b"event_time", "ignored_reason", b"ignored_reason", "policy_version", b"policy_version", "rule", b"rule", "rule_code", b"rule_code", "warning", b"warning"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

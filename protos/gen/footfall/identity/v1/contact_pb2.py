@@ -26,25 +26,36 @@ from footfall.event.v1 import event_pb2 as footfall_dot_event_dot_v1_dot_event__
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"footfall/identity/v1/contact.proto\x12\x14\x66ootfall.identity.v1\x1a\x1d\x66ootfall/event/v1/event.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe5\x01\n\x07\x43ontact\x12\x12\n\ncontact_id\x18\x01 \x01(\t\x12\x17\n\x0f\x65mail_addresses\x18\x02 \x03(\t\x12\x15\n\rphone_numbers\x18\x03 \x03(\t\x12\x12\n\nfirst_name\x18\x04 \x01(\t\x12\x11\n\tlast_name\x18\x05 \x01(\t\x12\r\n\x05title\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8a\x03\n\x0b\x43ontactLink\x12\x13\n\x0bidentity_id\x18\x01 \x01(\t\x12\x12\n\ncontact_id\x18\x02 \x01(\t\x12\x30\n\x06status\x18\x03 \x01(\x0e\x32 .footfall.identity.v1.LinkStatus\x12,\n\x04rule\x18\x04 \x01(\x0e\x32\x1e.footfall.identity.v1.LinkRule\x12\x1d\n\x15\x63\x61ndidate_contact_ids\x18\x05 \x03(\t\x12\r\n\x05\x61\x63tor\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x08\x65vidence\x18\t \x03(\x0b\x32\".footfall.identity.v1.LinkEvidence\x12/\n\tassurance\x18\n \x01(\x0e\x32\x1c.footfall.event.v1.Assurance\"\xb7\x01\n\x0cLinkEvidence\x12\x10\n\x08visit_id\x18\x01 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12\x15\n\tattribute\x18\x03 \x01(\tB\x02\x18\x01\x12/\n\tassurance\x18\x04 \x01(\x0e\x32\x1c.footfall.event.v1.Assurance\x12;\n\x0e\x61ttribute_code\x18\x05 \x01(\x0e\x32#.footfall.identity.v1.LinkAttribute*\x88\x01\n\x08LinkRule\x12\x19\n\x15LINK_RULE_UNSPECIFIED\x10\x00\x12\x1b\n\x17LINK_RULE_EMAIL_ADDRESS\x10\x01\x12\x1a\n\x16LINK_RULE_PHONE_NUMBER\x10\x02\x12\x12\n\x0eLINK_RULE_NAME\x10\x03\x12\x14\n\x10LINK_RULE_MANUAL\x10\x04*v\n\nLinkStatus\x12\x1b\n\x17LINK_STATUS_UNSPECIFIED\x10\x00\x12\x16\n\x12LINK_STATUS_LINKED\x10\x01\x12\x19\n\x15LINK_STATUS_AMBIGUOUS\x10\x02\x12\x18\n\x14LINK_STATUS_UNLINKED\x10\x03*\xaf\x01\n\rLinkAttribute\x12\x1e\n\x1aLINK_ATTRIBUTE_UNSPECIFIED\x10\x00\x12 \n\x1cLINK_ATTRIBUTE_EMAIL_ADDRESS\x10\x01\x12\x1f\n\x1bLINK_ATTRIBUTE_PHONE_NUMBER\x10\x02\x12\x1d\n\x19LINK_ATTRIBUTE_FIRST_NAME\x10\x03\x12\x1c\n\x18LINK_ATTRIBUTE_LAST_NAME\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"footfall/identity/v1/contact.proto\x12\x14\x66ootfall.identity.v1\x1a\x1d\x66ootfall/event/v1/event.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf3\x01\n\x07\x43ontact\x12\x12\n\ncontact_id\x18\x01 \x01(\t\x12\x17\n\x0f\x65mail_addresses\x18\x02 \x03(\t\x12\x15\n\rphone_numbers\x18\x03 \x03(\t\x12\x12\n\nfirst_name\x18\x04 \x01(\t\x12\x11\n\tlast_name\x18\x05 \x01(\t\x12\r\n\x05title\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\t \x01(\t\"\x8f\x01\n\x0e\x43ontactOutcome\x12\x33\n\x06result\x18\x01 \x01(\x0e\x32#.footfall.identity.v1.ContactResult\x12:\n\nviolations\x18\x02 \x03(\x0b\x32&.footfall.identity.v1.ContactViolation\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\"/\n\x10\x43ontactViolation\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x0c\n\x04rule\x18\x02 \x01(\t\"\xb2\x04\n\x0b\x43ontactLink\x12\x13\n\x0bidentity_id\x18\x01 \x01(\t\x12\x12\n\ncontact_id\x18\x02 \x01(\t\x12\x30\n\x06status\x18\x03 \x01(\x0e\x32 .footfall.identity.v1.LinkStatus\x12,\n\x04rule\x18\x04 \x01(\x0e\x32\x1e.footfall.identity.v1.LinkRule\x12\x1d\n\x15\x63\x61ndidate_contact_ids\x18\x05 \x03(\t\x12\r\n\x05\x61\x63tor\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x08\x65vidence\x18\t \x03(\x0b\x32\".footfall.identity.v1.LinkEvidence\x12/\n\tassurance\x18\n \x01(\x0e\x32\x1c.footfall.event.v1.Assurance\x12\x17\n\x0f\x63\x61ndidate_count\x18\x0b \x01(\x05\x12\r\n\x05\x63ount\x18\x0c \x01(\x05\x12-\n\tlast_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nis_derived\x18\x0e \x01(\x08\x12;\n\x0funused_evidence\x18\x10 \x03(\x0b\x32\".footfall.identity.v1.LinkEvidence\"\xf2\x01\n\x0cLinkEvidence\x12\x10\n\x08visit_id\x18\x01 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12\x15\n\tattribute\x18\x03 \x01(\tB\x02\x18\x01\x12/\n\tassurance\x18\x04 \x01(\x0e\x32\x1c.footfall.event.v1.Assurance\x12;\n\x0e\x61ttribute_code\x18\x05 \x01(\x0e\x32#.footfall.identity.v1.LinkAttribute\x12\x39\n\runused_reason\x18\x06 \x01(\x0e\x32\".footfall.identity.v1.UnusedReason\"\xa7\x02\n\x0cGenericValue\x12\x10\n\x08value_id\x18\x01 \x01(\t\x12,\n\x04rule\x18\x02 \x01(\x0e\x32\x1e.footfall.identity.v1.LinkRule\x12\r\n\x05value\x18\x03 \x01(\t\x12/\n\tassurance\x18\x04 \x01(\x0e\x32\x1c.footfall.event.v1.Assurance\x12.\n\nsince_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0eidentity_count\x18\x06 \x01(\x05\x12\x0f\n\x07\x61llowed\x18\x07 \x01(\x08\x12\r\n\x05\x61\x63tor\x18\x08 \x01(\t\x12/\n\x0b\x64\x65\x63ide_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xfd\x01\n\rContactResult\x12\x1e\n\x1a\x43ONTACT_RESULT_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x43ONTACT_RESULT_CREATED\x10\x01\x12\x1a\n\x16\x43ONTACT_RESULT_CHANGED\x10\x02\x12\x1c\n\x18\x43ONTACT_RESULT_UNCHANGED\x10\x03\x12\x1a\n\x16\x43ONTACT_RESULT_DELETED\x10\x04\x12\x1a\n\x16\x43ONTACT_RESULT_INVALID\x10\x05\x12 \n\x1c\x43ONTACT_RESULT_ETAG_MISMATCH\x10\x06\x12\x1c\n\x18\x43ONTACT_RESULT_NOT_FOUND\x10\x07*\x88\x01\n\x08LinkRule\x12\x19\n\x15LINK_RULE_UNSPECIFIED\x10\x00\x12\x1b\n\x17LINK_RULE_EMAIL_ADDRESS\x10\x01\x12\x1a\n\x16LINK_RULE_PHONE_NUMBER\x10\x02\x12\x12\n\x0eLINK_RULE_NAME\x10\x03\x12\x14\n\x10LINK_RULE_MANUAL\x10\x04*v\n\nLinkStatus\x12\x1b\n\x17LINK_STATUS_UNSPECIFIED\x10\x00\x12\x16\n\x12LINK_STATUS_LINKED\x10\x01\x12\x19\n\x15LINK_STATUS_AMBIGUOUS\x10\x02\x12\x18\n\x14LINK_STATUS_UNLINKED\x10\x03*\xaf\x01\n\rLinkAttribute\x12\x1e\n\x1aLINK_ATTRIBUTE_UNSPECIFIED\x10\x00\x12 \n\x1cLINK_ATTRIBUTE_EMAIL_ADDRESS\x10\x01\x12\x1f\n\x1bLINK_ATTRIBUTE_PHONE_NUMBER\x10\x02\x12\x1d\n\x19LINK_ATTRIBUTE_FIRST_NAME\x10\x03\x12\x1c\n\x18LINK_ATTRIBUTE_LAST_NAME\x10\x04*q\n\x0cUnusedReason\x12\x1d\n\x19UNUSED_REASON_UNSPECIFIED\x10\x00\x12\x1f\n\x1bUNUSED_REASON_GENERIC_VALUE\x10\x01\x12!\n\x1dUNUSED_REASON_SHARED_IDENTITY\x10\x02\x42P\n\x14\x66ootfall.identity.v1P\x01Z\x1f\x66ootfall/identity/v1;identityv1\xaa\x02\x14\x46ootfall.Identity.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'footfall.identity.v1.contact_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\024footfall.identity.v1P\001Z\037footfall/identity/v1;identityv1\252\002\024Footfall.Identity.V1'
   _globals['_LINKEVIDENCE'].fields_by_name['attribute']._loaded_options = None
   _globals['_LINKEVIDENCE'].fields_by_name['attribute']._serialized_options = b'\030\001'
-  _globals['_LINKRULE']._serialized_start=940
-  _globals['_LINKRULE']._serialized_end=1076
-  _globals['_LINKSTATUS']._serialized_start=1078
-  _globals['_LINKSTATUS']._serialized_end=1196
-  _globals['_LINKATTRIBUTE']._serialized_start=1199
-  _globals['_LINKATTRIBUTE']._serialized_end=1374
+  _globals['_CONTACTRESULT']._serialized_start=1674
+  _globals['_CONTACTRESULT']._serialized_end=1927
+  _globals['_LINKRULE']._serialized_start=1930
+  _globals['_LINKRULE']._serialized_end=2066
+  _globals['_LINKSTATUS']._serialized_start=2068
+  _globals['_LINKSTATUS']._serialized_end=2186
+  _globals['_LINKATTRIBUTE']._serialized_start=2189
+  _globals['_LINKATTRIBUTE']._serialized_end=2364
+  _globals['_UNUSEDREASON']._serialized_start=2366
+  _globals['_UNUSEDREASON']._serialized_end=2479
   _globals['_CONTACT']._serialized_start=125
-  _globals['_CONTACT']._serialized_end=354
-  _globals['_CONTACTLINK']._serialized_start=357
-  _globals['_CONTACTLINK']._serialized_end=751
-  _globals['_LINKEVIDENCE']._serialized_start=754
-  _globals['_LINKEVIDENCE']._serialized_end=937
+  _globals['_CONTACT']._serialized_end=368
+  _globals['_CONTACTOUTCOME']._serialized_start=371
+  _globals['_CONTACTOUTCOME']._serialized_end=514
+  _globals['_CONTACTVIOLATION']._serialized_start=516
+  _globals['_CONTACTVIOLATION']._serialized_end=563
+  _globals['_CONTACTLINK']._serialized_start=566
+  _globals['_CONTACTLINK']._serialized_end=1128
+  _globals['_LINKEVIDENCE']._serialized_start=1131
+  _globals['_LINKEVIDENCE']._serialized_end=1373
+  _globals['_GENERICVALUE']._serialized_start=1376
+  _globals['_GENERICVALUE']._serialized_end=1671
 # @@protoc_insertion_point(module_scope)

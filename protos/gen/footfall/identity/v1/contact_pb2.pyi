@@ -26,6 +26,50 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _ContactResult:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ContactResultEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ContactResult.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CONTACT_RESULT_UNSPECIFIED: _ContactResult.ValueType  # 0
+    """Never sent."""
+    CONTACT_RESULT_CREATED: _ContactResult.ValueType  # 1
+    """The contact was created."""
+    CONTACT_RESULT_CHANGED: _ContactResult.ValueType  # 2
+    """The contact was changed."""
+    CONTACT_RESULT_UNCHANGED: _ContactResult.ValueType  # 3
+    """The contact was already as given."""
+    CONTACT_RESULT_DELETED: _ContactResult.ValueType  # 4
+    """The contact was deleted."""
+    CONTACT_RESULT_INVALID: _ContactResult.ValueType  # 5
+    """Not written: fields break rules."""
+    CONTACT_RESULT_ETAG_MISMATCH: _ContactResult.ValueType  # 6
+    """Not written: the contact has changed since the caller has read its `etag`, or no longer exists."""
+    CONTACT_RESULT_NOT_FOUND: _ContactResult.ValueType  # 7
+    """There is no such contact to delete."""
+
+class ContactResult(_ContactResult, metaclass=_ContactResultEnumTypeWrapper):
+    """What became of one contact of a batch."""
+
+CONTACT_RESULT_UNSPECIFIED: ContactResult.ValueType  # 0
+"""Never sent."""
+CONTACT_RESULT_CREATED: ContactResult.ValueType  # 1
+"""The contact was created."""
+CONTACT_RESULT_CHANGED: ContactResult.ValueType  # 2
+"""The contact was changed."""
+CONTACT_RESULT_UNCHANGED: ContactResult.ValueType  # 3
+"""The contact was already as given."""
+CONTACT_RESULT_DELETED: ContactResult.ValueType  # 4
+"""The contact was deleted."""
+CONTACT_RESULT_INVALID: ContactResult.ValueType  # 5
+"""Not written: fields break rules."""
+CONTACT_RESULT_ETAG_MISMATCH: ContactResult.ValueType  # 6
+"""Not written: the contact has changed since the caller has read its `etag`, or no longer exists."""
+CONTACT_RESULT_NOT_FOUND: ContactResult.ValueType  # 7
+"""There is no such contact to delete."""
+Global___ContactResult: _TypeAlias = ContactResult  # noqa: Y015
+
 class _LinkRule:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -120,6 +164,30 @@ LINK_ATTRIBUTE_LAST_NAME: LinkAttribute.ValueType  # 4
 """The last name. Compared only together with the first name of the same event."""
 Global___LinkAttribute: _TypeAlias = LinkAttribute  # noqa: Y015
 
+class _UnusedReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _UnusedReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_UnusedReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    UNUSED_REASON_UNSPECIFIED: _UnusedReason.ValueType  # 0
+    """Never sent."""
+    UNUSED_REASON_GENERIC_VALUE: _UnusedReason.ValueType  # 1
+    """Its value is a GenericValue."""
+    UNUSED_REASON_SHARED_IDENTITY: _UnusedReason.ValueType  # 2
+    """The identity is `shared`, and no token proves the attribute."""
+
+class UnusedReason(_UnusedReason, metaclass=_UnusedReasonEnumTypeWrapper):
+    """Why a rule does not use an attribute of an identity."""
+
+UNUSED_REASON_UNSPECIFIED: UnusedReason.ValueType  # 0
+"""Never sent."""
+UNUSED_REASON_GENERIC_VALUE: UnusedReason.ValueType  # 1
+"""Its value is a GenericValue."""
+UNUSED_REASON_SHARED_IDENTITY: UnusedReason.ValueType  # 2
+"""The identity is `shared`, and no token proves the attribute."""
+Global___UnusedReason: _TypeAlias = UnusedReason  # noqa: Y015
+
 @_typing.final
 class Contact(_message.Message):
     """A person in the contact center's directory."""
@@ -134,6 +202,7 @@ class Contact(_message.Message):
     TITLE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     contact_id: _builtins.str
     """The contact center's identifier, 1 to 256 characters. Required."""
     first_name: _builtins.str
@@ -142,6 +211,12 @@ class Contact(_message.Message):
     """Last name, at most 256 characters. May be empty."""
     title: _builtins.str
     """Title, for instance `Dr.`, at most 256 characters. May be empty. Identities are not matched by it."""
+    etag: _builtins.str
+    """Changes with every change of the contact. Opaque. In a request that writes the contact: the `etag` that the caller
+    has read. If the contact has changed since, it is not written (ETAG_MISMATCH). `*`: it is written
+    only if it exists. Empty: it is written in any case, so of two callers that write at the same time the later one
+    overwrites the other.
+    """
     @_builtins.property
     def email_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """E-mail addresses, at most 32. Stored as given, compared regardless of case and Unicode form."""
@@ -171,18 +246,83 @@ class Contact(_message.Message):
         title: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact_id", b"contact_id", "create_time", b"create_time", "email_addresses", b"email_addresses", "first_name", b"first_name", "last_name", b"last_name", "phone_numbers", b"phone_numbers", "title", b"title", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact_id", b"contact_id", "create_time", b"create_time", "email_addresses", b"email_addresses", "etag", b"etag", "first_name", b"first_name", "last_name", b"last_name", "phone_numbers", b"phone_numbers", "title", b"title", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Contact: _TypeAlias = Contact  # noqa: Y015
 
 @_typing.final
+class ContactOutcome(_message.Message):
+    """What became of one contact of a batch, and why."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULT_FIELD_NUMBER: _builtins.int
+    VIOLATIONS_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    result: Global___ContactResult.ValueType
+    """What became of it."""
+    etag: _builtins.str
+    """The `etag` of the contact after the call. Empty unless it is CREATED, CHANGED or UNCHANGED."""
+    @_builtins.property
+    def violations(self) -> _containers.RepeatedCompositeFieldContainer[Global___ContactViolation]:
+        """The fields that break rules. Empty unless the result is INVALID."""
+
+    def __init__(
+        self,
+        *,
+        result: Global___ContactResult.ValueType = ...,
+        violations: _abc.Iterable[Global___ContactViolation] | None = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "result", b"result", "violations", b"violations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContactOutcome: _TypeAlias = ContactOutcome  # noqa: Y015
+
+@_typing.final
+class ContactViolation(_message.Message):
+    """A field of a contact that breaks a rule."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FIELD_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    field: _builtins.str
+    """The field, such as `phone_numbers[1]`."""
+    rule: _builtins.str
+    """The rule, in English, without the value."""
+    def __init__(
+        self,
+        *,
+        field: _builtins.str = ...,
+        rule: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["field", b"field", "rule", b"rule"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ContactViolation: _TypeAlias = ContactViolation  # noqa: Y015
+
+@_typing.final
 class ContactLink(_message.Message):
     """One decision about which contact an identity is, made by a rule or by a person.
+
+    While a rule finds several contacts by the same attribute, that is one decision, however the contacts change: its
+    candidates are the present ones, and `count` and `last_time` say how often and when they have changed.
+
+    Identities that were renamed to each other (RenameIdentity) are judged as one person: by the events and the decisions
+    of all their names. Each name keeps decisions of its own. Contacts that were merged (MergeContacts) count as one.
 
     Decisions are kept until the identity is erased. Of one identity at most 1,000 are kept: the oldest decision of a
     rule is dropped for each further one. Decisions of people are never dropped.
@@ -200,6 +340,11 @@ class ContactLink(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     EVIDENCE_FIELD_NUMBER: _builtins.int
     ASSURANCE_FIELD_NUMBER: _builtins.int
+    CANDIDATE_COUNT_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    LAST_TIME_FIELD_NUMBER: _builtins.int
+    IS_DERIVED_FIELD_NUMBER: _builtins.int
+    UNUSED_EVIDENCE_FIELD_NUMBER: _builtins.int
     identity_id: _builtins.str
     """The identity."""
     contact_id: _builtins.str
@@ -212,9 +357,24 @@ class ContactLink(_message.Message):
     """Who decided: `rule`, or the `actor` of the request."""
     assurance: _event_pb2.Assurance.ValueType
     """How far the link can be trusted: as far as the weakest evidence. Unspecified without evidence."""
+    candidate_count: _builtins.int
+    """How many contacts match when the status is AMBIGUOUS, or are candidates when it is UNLINKED; at most 10,000. Else 0,
+    and 0 with `sites`.
+    """
+    count: _builtins.int
+    """How often the rules came to this decision in succession, each time with other candidates. 1 for every decision
+    without candidates, and with `sites`. Changes that were decided together count once.
+    """
+    is_derived: _builtins.bool
+    """The decision of a person was made under another name of the person (RenameIdentity), or about a contact that leads
+    to this one (MergeContacts). Only with LINK_RULE_MANUAL.
+    """
     @_builtins.property
     def candidate_contact_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The contacts that match, at most 100, when the status is AMBIGUOUS."""
+        """The contacts that match when the status is AMBIGUOUS: the first 50 by contact_id. Decisions of early versions have
+        up to 100. When the status is UNLINKED: the first 50 contacts whose e-mail address a UserInfo has named, which are
+        only candidates.
+        """
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -226,7 +386,19 @@ class ContactLink(_message.Message):
 
     @_builtins.property
     def evidence(self) -> _containers.RepeatedCompositeFieldContainer[Global___LinkEvidence]:
-        """What the rule compared, and which events gave it. Empty for a decision of a person, and for UNLINKED."""
+        """What the rule compared, and which events gave it. Empty for a decision of a person, and for UNLINKED without
+        candidates.
+        """
+
+    @_builtins.property
+    def last_time(self) -> _timestamp_pb2.Timestamp:
+        """When they last did: `create_time` while the count is 1."""
+
+    @_builtins.property
+    def unused_evidence(self) -> _containers.RepeatedCompositeFieldContainer[Global___LinkEvidence]:
+        """Attributes that contacts have too, and that rules did not use, each with the reason. A rule that comes later, or
+        none, has decided instead. Empty with `sites`.
+        """
 
     def __init__(
         self,
@@ -241,10 +413,15 @@ class ContactLink(_message.Message):
         end_time: _timestamp_pb2.Timestamp | None = ...,
         evidence: _abc.Iterable[Global___LinkEvidence] | None = ...,
         assurance: _event_pb2.Assurance.ValueType = ...,
+        candidate_count: _builtins.int = ...,
+        count: _builtins.int = ...,
+        last_time: _timestamp_pb2.Timestamp | None = ...,
+        is_derived: _builtins.bool = ...,
+        unused_evidence: _abc.Iterable[Global___LinkEvidence] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "last_time", b"last_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "assurance", b"assurance", "candidate_contact_ids", b"candidate_contact_ids", "contact_id", b"contact_id", "create_time", b"create_time", "end_time", b"end_time", "evidence", b"evidence", "identity_id", b"identity_id", "rule", b"rule", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "assurance", b"assurance", "candidate_contact_ids", b"candidate_contact_ids", "candidate_count", b"candidate_count", "contact_id", b"contact_id", "count", b"count", "create_time", b"create_time", "end_time", b"end_time", "evidence", b"evidence", "identity_id", b"identity_id", "is_derived", b"is_derived", "last_time", b"last_time", "rule", b"rule", "status", b"status", "unused_evidence", b"unused_evidence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -261,6 +438,7 @@ class LinkEvidence(_message.Message):
     ATTRIBUTE_FIELD_NUMBER: _builtins.int
     ASSURANCE_FIELD_NUMBER: _builtins.int
     ATTRIBUTE_CODE_FIELD_NUMBER: _builtins.int
+    UNUSED_REASON_FIELD_NUMBER: _builtins.int
     visit_id: _builtins.str
     """The event's visit."""
     event_id: _builtins.str
@@ -283,6 +461,8 @@ class LinkEvidence(_message.Message):
     """How far the attribute can be trusted. Proven only if the token of the SignIn gave it."""
     attribute_code: Global___LinkAttribute.ValueType
     """The attribute."""
+    unused_reason: Global___UnusedReason.ValueType
+    """Why it was not used. Unspecified in `evidence`."""
     def __init__(
         self,
         *,
@@ -291,11 +471,76 @@ class LinkEvidence(_message.Message):
         attribute: _builtins.str = ...,
         assurance: _event_pb2.Assurance.ValueType = ...,
         attribute_code: Global___LinkAttribute.ValueType = ...,
+        unused_reason: Global___UnusedReason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assurance", b"assurance", "attribute", b"attribute", "attribute_code", b"attribute_code", "event_id", b"event_id", "visit_id", b"visit_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assurance", b"assurance", "attribute", b"attribute", "attribute_code", b"attribute_code", "event_id", b"event_id", "unused_reason", b"unused_reason", "visit_id", b"visit_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LinkEvidence: _TypeAlias = LinkEvidence  # noqa: Y015
+
+@_typing.final
+class GenericValue(_message.Message):
+    """A value that more than IDENTITY_MAX_IDENTITIES_PER_VALUE identities give, so that it tells nothing about a person: for
+    instance the telephone number of a call center. Rules do not use it, unless a person has allowed it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUE_ID_FIELD_NUMBER: _builtins.int
+    RULE_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    ASSURANCE_FIELD_NUMBER: _builtins.int
+    SINCE_TIME_FIELD_NUMBER: _builtins.int
+    IDENTITY_COUNT_FIELD_NUMBER: _builtins.int
+    ALLOWED_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    DECIDE_TIME_FIELD_NUMBER: _builtins.int
+    value_id: _builtins.str
+    """Its name in requests, random. Another one if the value is no longer generic and becomes so again."""
+    rule: Global___LinkRule.ValueType
+    """The rule that compares it: EMAIL_ADDRESS, PHONE_NUMBER or NAME."""
+    value: _builtins.str
+    """The value as rules compare it: an e-mail address in lower case, a telephone number in E.164 form, or first and last
+    name in lower case.
+    """
+    assurance: _event_pb2.Assurance.ValueType
+    """Rules do not use it up to this assurance. CLAIMED: too many identities give it, but not too many with a proof.
+    PROVEN: too many also with a proof. Unspecified: it is no longer generic, and was allowed while it was.
+    """
+    identity_count: _builtins.int
+    """How many identities give it now, at most 1,000."""
+    allowed: _builtins.bool
+    """Rules use it all the same, because a person has allowed it."""
+    actor: _builtins.str
+    """Who has decided that last. Empty without a decision."""
+    @_builtins.property
+    def since_time(self) -> _timestamp_pb2.Timestamp:
+        """Since when, as identity has noticed it. Absent if it is no longer generic."""
+
+    @_builtins.property
+    def decide_time(self) -> _timestamp_pb2.Timestamp:
+        """When. Absent without a decision."""
+
+    def __init__(
+        self,
+        *,
+        value_id: _builtins.str = ...,
+        rule: Global___LinkRule.ValueType = ...,
+        value: _builtins.str = ...,
+        assurance: _event_pb2.Assurance.ValueType = ...,
+        since_time: _timestamp_pb2.Timestamp | None = ...,
+        identity_count: _builtins.int = ...,
+        allowed: _builtins.bool = ...,
+        actor: _builtins.str = ...,
+        decide_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["decide_time", b"decide_time", "since_time", b"since_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "allowed", b"allowed", "assurance", b"assurance", "decide_time", b"decide_time", "identity_count", b"identity_count", "rule", b"rule", "since_time", b"since_time", "value", b"value", "value_id", b"value_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GenericValue: _TypeAlias = GenericValue  # noqa: Y015

@@ -26,13 +26,16 @@ from footfall.identity.v1 import visitor_pb2 as footfall_dot_identity_dot_v1_dot
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#footfall/identity/v1/identity.proto\x12\x14\x66ootfall.identity.v1\x1a\"footfall/identity/v1/visitor.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9b\x02\n\x08Identity\x12\x13\n\x0bidentity_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08location\x18\x03 \x01(\t\x12\x12\n\ncontact_id\x18\x04 \x01(\t\x12\x37\n\x0bvisit_scope\x18\x05 \x01(\x0e\x32\".footfall.identity.v1.VisitorState\x12\x15\n\rlast_visit_id\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cprofile_json\x18\t \x01(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#footfall/identity/v1/identity.proto\x12\x14\x66ootfall.identity.v1\x1a\"footfall/identity/v1/visitor.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa7\x04\n\x08Identity\x12\x13\n\x0bidentity_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x10\n\x08location\x18\x03 \x01(\t\x12\x12\n\ncontact_id\x18\x04 \x01(\t\x12\x37\n\x0bvisit_scope\x18\x05 \x01(\x0e\x32\".footfall.identity.v1.VisitorState\x12\x15\n\rlast_visit_id\x18\x06 \x01(\t\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cprofile_json\x18\t \x01(\x0c\x12;\n\x0e\x63ontact_status\x18\n \x01(\x0e\x32#.footfall.identity.v1.ContactStatus\x12\x1f\n\x17\x63ontact_candidate_count\x18\x0b \x01(\x05\x12\x14\n\x0cprofile_text\x18\x0c \x01(\t\x12\x1b\n\x13\x63urrent_identity_id\x18\r \x01(\t\x12\x1a\n\x12other_identity_ids\x18\x0e \x03(\t\x12\x17\n\x0fredirected_from\x18\x0f \x01(\t\x12\x0e\n\x06shared\x18\x10 \x01(\x08\x12\x34\n\x0b\x64\x65vice_days\x18\x11 \x03(\x0b\x32\x1f.footfall.identity.v1.DeviceDay\"/\n\tDeviceDay\x12\x0c\n\x04\x64\x61te\x18\x01 \x01(\t\x12\x14\n\x0c\x64\x65vice_count\x18\x02 \x01(\x05\x42P\n\x14\x66ootfall.identity.v1P\x01Z\x1f\x66ootfall/identity/v1;identityv1\xaa\x02\x14\x46ootfall.Identity.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'footfall.identity.v1.identity_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\024footfall.identity.v1P\001Z\037footfall/identity/v1;identityv1\252\002\024Footfall.Identity.V1'
   _globals['_IDENTITY']._serialized_start=131
-  _globals['_IDENTITY']._serialized_end=414
+  _globals['_IDENTITY']._serialized_end=682
+  _globals['_DEVICEDAY']._serialized_start=684
+  _globals['_DEVICEDAY']._serialized_end=731
 # @@protoc_insertion_point(module_scope)

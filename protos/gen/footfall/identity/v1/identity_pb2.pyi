@@ -3,10 +3,12 @@
 isort:skip_file
 Identities: users as a website's login knows them."""
 
+from collections import abc as _abc
 from footfall.identity.v1 import visitor_pb2 as _visitor_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -35,6 +37,14 @@ class Identity(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     PROFILE_JSON_FIELD_NUMBER: _builtins.int
+    CONTACT_STATUS_FIELD_NUMBER: _builtins.int
+    CONTACT_CANDIDATE_COUNT_FIELD_NUMBER: _builtins.int
+    PROFILE_TEXT_FIELD_NUMBER: _builtins.int
+    CURRENT_IDENTITY_ID_FIELD_NUMBER: _builtins.int
+    OTHER_IDENTITY_IDS_FIELD_NUMBER: _builtins.int
+    REDIRECTED_FROM_FIELD_NUMBER: _builtins.int
+    SHARED_FIELD_NUMBER: _builtins.int
+    DEVICE_DAYS_FIELD_NUMBER: _builtins.int
     identity_id: _builtins.str
     """The website's identifier, 1 to 512 characters, case kept."""
     name: _builtins.str
@@ -55,6 +65,28 @@ class Identity(_message.Message):
     token; the data of the SignIn that a token proved; all others. E-mail address, telephone number, first and last
     name are under `email`, `phone`, `firstName` and `lastName`, whichever keys the page uses.
     """
+    contact_status: _visitor_pb2.ContactStatus.ValueType
+    """What is known of the contact."""
+    contact_candidate_count: _builtins.int
+    """How many contacts match when the status is AMBIGUOUS or RECOGNIZED_ONLY, at most 10,000. Otherwise, and in an answer
+    that is limited by `sites`, 0.
+    """
+    profile_text: _builtins.str
+    """`profile_json` as text: one JSON object. Only if the request has `json_as_text`; `profile_json` is empty then. For
+    languages and tools in which bytes have to be decoded first, or show as base64. Node: `JSON.parse(text)`; Go:
+    `json.Unmarshal([]byte(text), &value)`; Java: `new ObjectMapper().readTree(text)`.
+    """
+    current_identity_id: _builtins.str
+    """The name that this one leads to, if the identity was renamed (RenameIdentity). Empty: it was not. In GetIdentity
+    always empty, because that answers about the name it leads to.
+    """
+    redirected_from: _builtins.str
+    """The name of the request, if it leads to this identity. Only in GetIdentity. Empty: it is `identity_id`."""
+    shared: _builtins.bool
+    """Whether it was used on more than IDENTITY_MAX_DEVICES_PER_DAY devices on one of the days in `device_days`: a kiosk, or
+    somebody who signs in for many customers. Rules link it only by what a token proves. The states of its visitors do
+    not change by it. Always false with `sites`.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When an event first named it. Absent for an identity that no event has named."""
@@ -62,6 +94,14 @@ class Identity(_message.Message):
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When an event last named it. Absent for an identity that no event has named."""
+
+    @_builtins.property
+    def other_identity_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The other names of the person, in order of code points. Only in GetIdentity. Empty: there are none."""
+
+    @_builtins.property
+    def device_days(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeviceDay]:
+        """The latest 8 days on which events have named it, oldest first, with the number of devices. Empty with `sites`."""
 
     def __init__(
         self,
@@ -75,11 +115,45 @@ class Identity(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         profile_json: _builtins.bytes = ...,
+        contact_status: _visitor_pb2.ContactStatus.ValueType = ...,
+        contact_candidate_count: _builtins.int = ...,
+        profile_text: _builtins.str = ...,
+        current_identity_id: _builtins.str = ...,
+        other_identity_ids: _abc.Iterable[_builtins.str] | None = ...,
+        redirected_from: _builtins.str = ...,
+        shared: _builtins.bool = ...,
+        device_days: _abc.Iterable[Global___DeviceDay] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact_id", b"contact_id", "create_time", b"create_time", "identity_id", b"identity_id", "last_visit_id", b"last_visit_id", "location", b"location", "name", b"name", "profile_json", b"profile_json", "update_time", b"update_time", "visit_scope", b"visit_scope"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact_candidate_count", b"contact_candidate_count", "contact_id", b"contact_id", "contact_status", b"contact_status", "create_time", b"create_time", "current_identity_id", b"current_identity_id", "device_days", b"device_days", "identity_id", b"identity_id", "last_visit_id", b"last_visit_id", "location", b"location", "name", b"name", "other_identity_ids", b"other_identity_ids", "profile_json", b"profile_json", "profile_text", b"profile_text", "redirected_from", b"redirected_from", "shared", b"shared", "update_time", b"update_time", "visit_scope", b"visit_scope"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Identity: _TypeAlias = Identity  # noqa: Y015
+
+@_typing.final
+class DeviceDay(_message.Message):
+    """On how many devices an identity was used on a day."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DATE_FIELD_NUMBER: _builtins.int
+    DEVICE_COUNT_FIELD_NUMBER: _builtins.int
+    date: _builtins.str
+    """The day in UTC: YYYY-MM-DD."""
+    device_count: _builtins.int
+    """The number of different `global_visit_id` of the events that have named the identity, at most 101."""
+    def __init__(
+        self,
+        *,
+        date: _builtins.str = ...,
+        device_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["date", b"date", "device_count", b"device_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeviceDay: _TypeAlias = DeviceDay  # noqa: Y015

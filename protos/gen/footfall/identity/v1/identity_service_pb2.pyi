@@ -7,11 +7,14 @@ from collections import abc as _abc
 from footfall.event.v1 import event_pb2 as _event_pb2
 from footfall.identity.v1 import contact_pb2 as _contact_pb2
 from footfall.identity.v1 import identity_pb2 as _identity_pb2
+from footfall.identity.v1 import redirect_pb2 as _redirect_pb2
 from footfall.identity.v1 import visitor_pb2 as _visitor_pb2
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -27,6 +30,70 @@ else:
     from typing_extensions import deprecated as _deprecated
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _VisitorChange:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _VisitorChangeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_VisitorChange.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    VISITOR_CHANGE_UNSPECIFIED: _VisitorChange.ValueType  # 0
+    """Never sent."""
+    VISITOR_CHANGE_ARRIVED: _VisitorChange.ValueType  # 1
+    """The first event of a visit, or the first one after the visit had ended."""
+    VISITOR_CHANGE_STATE: _VisitorChange.ValueType  # 2
+    """The state."""
+    VISITOR_CHANGE_IDENTITY: _VisitorChange.ValueType  # 3
+    """The identity, the session, or how far the identity can be trusted."""
+    VISITOR_CHANGE_CONTACT: _VisitorChange.ValueType  # 4
+    """The contact, its status, or the number of candidates. Sent once more, with what it was before, when identity does
+    not know whether an interrupted write has changed it.
+    """
+    VISITOR_CHANGE_PAGE: _VisitorChange.ValueType  # 5
+    """The page that the visitor is on, or the number of open pages. Only with `include_pages`. Changes of pages are
+    recorded only while a call of the last minute asks for them, so a resumed stream may lack earlier ones.
+    """
+    VISITOR_CHANGE_LEFT: _VisitorChange.ValueType  # 6
+    """The visitor has left all pages. Sent again when a later PageExited arrives late."""
+    VISITOR_CHANGE_RETURNED: _VisitorChange.ValueType  # 7
+    """The visitor has come back to a page after having left all."""
+    VISITOR_CHANGE_ENDED: _VisitorChange.ValueType  # 8
+    """The visit has ended."""
+    VISITOR_CHANGE_LISTED: _VisitorChange.ValueType  # 9
+    """Nothing: the visitor was there when the stream began (`list_first`)."""
+    VISITOR_CHANGE_STAFF: _VisitorChange.ValueType  # 10
+    """The visit has become one of staff, by its first event of staff. Not sent when the visit begins with it."""
+
+class VisitorChange(_VisitorChange, metaclass=_VisitorChangeEnumTypeWrapper):
+    """What has changed of a visitor."""
+
+VISITOR_CHANGE_UNSPECIFIED: VisitorChange.ValueType  # 0
+"""Never sent."""
+VISITOR_CHANGE_ARRIVED: VisitorChange.ValueType  # 1
+"""The first event of a visit, or the first one after the visit had ended."""
+VISITOR_CHANGE_STATE: VisitorChange.ValueType  # 2
+"""The state."""
+VISITOR_CHANGE_IDENTITY: VisitorChange.ValueType  # 3
+"""The identity, the session, or how far the identity can be trusted."""
+VISITOR_CHANGE_CONTACT: VisitorChange.ValueType  # 4
+"""The contact, its status, or the number of candidates. Sent once more, with what it was before, when identity does
+not know whether an interrupted write has changed it.
+"""
+VISITOR_CHANGE_PAGE: VisitorChange.ValueType  # 5
+"""The page that the visitor is on, or the number of open pages. Only with `include_pages`. Changes of pages are
+recorded only while a call of the last minute asks for them, so a resumed stream may lack earlier ones.
+"""
+VISITOR_CHANGE_LEFT: VisitorChange.ValueType  # 6
+"""The visitor has left all pages. Sent again when a later PageExited arrives late."""
+VISITOR_CHANGE_RETURNED: VisitorChange.ValueType  # 7
+"""The visitor has come back to a page after having left all."""
+VISITOR_CHANGE_ENDED: VisitorChange.ValueType  # 8
+"""The visit has ended."""
+VISITOR_CHANGE_LISTED: VisitorChange.ValueType  # 9
+"""Nothing: the visitor was there when the stream began (`list_first`)."""
+VISITOR_CHANGE_STAFF: VisitorChange.ValueType  # 10
+"""The visit has become one of staff, by its first event of staff. Not sent when the visit begins with it."""
+Global___VisitorChange: _TypeAlias = VisitorChange  # noqa: Y015
 
 @_typing.final
 class ResolveEventsRequest(_message.Message):
@@ -173,6 +240,13 @@ class ListVisitorsRequest(_message.Message):
     SITE_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    IDENTITY_ID_FIELD_NUMBER: _builtins.int
+    CONTACT_ID_FIELD_NUMBER: _builtins.int
+    GLOBAL_VISIT_ID_FIELD_NUMBER: _builtins.int
+    PRESENCES_FIELD_NUMBER: _builtins.int
+    IN_SITES_FIELD_NUMBER: _builtins.int
+    STAFF_FIELD_NUMBER: _builtins.int
     SITES_FIELD_NUMBER: _builtins.int
     state: _visitor_pb2.VisitorState.ValueType
     """Only visitors in this state. Unspecified: in any."""
@@ -184,6 +258,31 @@ class ListVisitorsRequest(_message.Message):
     """`next_page_token` of the page before; all fields except page_size must be as in that request. Empty: the first
     page.
     """
+    identity_id: _builtins.str
+    """Only visits that belong to this identity now. Empty: of any."""
+    contact_id: _builtins.str
+    """Only visits whose identity is linked to this contact. Of a contact with more than 1,000 identities, the first 1,000
+    in the order of their ids count. Empty: of any.
+    """
+    global_visit_id: _builtins.str
+    """Only visits of this device, a UUID. Empty: of any."""
+    staff: _visitor_pb2.StaffFilter.ValueType
+    """Whether to include visits of staff. Unspecified: EXCLUDE."""
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[_visitor_pb2.VisitorState.ValueType]:
+        """Only visitors in one of these states, and in `state` if that is given too. Empty: in any. At most 10."""
+
+    @_builtins.property
+    def presences(self) -> _containers.RepeatedScalarFieldContainer[_visitor_pb2.VisitorPresence.ValueType]:
+        """Only visitors with one of these presences. Empty: those who are PRESENT. At most 10. Of ended visits, those with a
+        SignIn, UserInfo or SignOut are listed until IDENTITY_ANONYMOUS_RETENTION_MINUTES after their end. Without PRESENT,
+        a visit is found as ENDED at most a minute after its end, and as LEFT IDENTITY_LEAVE_AFTER_MS after its last event.
+        """
+
+    @_builtins.property
+    def in_sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only visitors of one of these websites, and of `site` if that is given too. Empty: of all. At most 100."""
+
     @_builtins.property
     def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only what was seen on these websites or on others of their groups (SITES_FILE). Empty: on all."""
@@ -195,11 +294,18 @@ class ListVisitorsRequest(_message.Message):
         site: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        states: _abc.Iterable[_visitor_pb2.VisitorState.ValueType] | None = ...,
+        identity_id: _builtins.str = ...,
+        contact_id: _builtins.str = ...,
+        global_visit_id: _builtins.str = ...,
+        presences: _abc.Iterable[_visitor_pb2.VisitorPresence.ValueType] | None = ...,
+        in_sites: _abc.Iterable[_builtins.str] | None = ...,
+        staff: _visitor_pb2.StaffFilter.ValueType = ...,
         sites: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "site", b"site", "sites", b"sites", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact_id", b"contact_id", "global_visit_id", b"global_visit_id", "identity_id", b"identity_id", "in_sites", b"in_sites", "page_size", b"page_size", "page_token", b"page_token", "presences", b"presences", "site", b"site", "sites", b"sites", "staff", b"staff", "state", b"state", "states", b"states"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -217,7 +323,7 @@ class ListVisitorsResponse(_message.Message):
     """Token of the next page. Empty on the last one."""
     @_builtins.property
     def visitors(self) -> _containers.RepeatedCompositeFieldContainer[_visitor_pb2.Visitor]:
-        """The visitors, latest activity first."""
+        """The visitors, latest start of the visit first."""
 
     def __init__(
         self,
@@ -242,6 +348,14 @@ class WatchVisitorsRequest(_message.Message):
     SITE_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     ANNOUNCE_PROGRESS_FIELD_NUMBER: _builtins.int
+    VISIT_IDS_FIELD_NUMBER: _builtins.int
+    IDENTITY_IDS_FIELD_NUMBER: _builtins.int
+    CONTACT_IDS_FIELD_NUMBER: _builtins.int
+    IN_SITES_FIELD_NUMBER: _builtins.int
+    STATES_FIELD_NUMBER: _builtins.int
+    INCLUDE_PAGES_FIELD_NUMBER: _builtins.int
+    LIST_FIRST_FIELD_NUMBER: _builtins.int
+    STAFF_FIELD_NUMBER: _builtins.int
     SITES_FIELD_NUMBER: _builtins.int
     site: _builtins.str
     """Only visitors of this website. Empty: of all."""
@@ -251,6 +365,40 @@ class WatchVisitorsRequest(_message.Message):
     """Also send messages with nothing but `resume_token`: one immediately, which says where the stream begins, and
     further ones after changes that the filters leave out. So a caller that stores the last token can always resume.
     """
+    include_pages: _builtins.bool
+    """Also report pages entered (VISITOR_CHANGE_PAGE)."""
+    list_first: _builtins.bool
+    """Begin with one message (VISITOR_CHANGE_LISTED) for each visitor whom ListVisitors lists with the same filters, then
+    go on with the changes since, without a gap. Ignored with `resume_token`. The messages of the list have no
+    `resume_token`: a call that ends before the end of the list begins again. A message with nothing but `resume_token`
+    ends the list. A change that happened just before the list may come again after it.
+    """
+    staff: _visitor_pb2.StaffFilter.ValueType
+    """Whether to include visits of staff. Unspecified: EXCLUDE, or INCLUDE with `visit_ids`. With EXCLUDE, one message
+    reports a visit that becomes one of staff (VISITOR_CHANGE_STAFF): a list of customers has to drop it.
+    """
+    @_builtins.property
+    def visit_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only these visits. Empty: all. At most 1,000."""
+
+    @_builtins.property
+    def identity_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only visitors who belong to one of these identities before or after the change. Empty: all. At most 1,000."""
+
+    @_builtins.property
+    def contact_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only visitors whose identity is linked to one of these contacts before or after the change. Empty: all. At most
+        1,000.
+        """
+
+    @_builtins.property
+    def in_sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only visitors of one of these websites, and of `site` if that is given too. Empty: of all. At most 100."""
+
+    @_builtins.property
+    def states(self) -> _containers.RepeatedScalarFieldContainer[_visitor_pb2.VisitorState.ValueType]:
+        """Only visitors in one of these states before or after the change. Empty: in any. At most 10."""
+
     @_builtins.property
     def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only what was seen on these websites or on others of their groups (SITES_FILE). Empty: on all."""
@@ -261,11 +409,19 @@ class WatchVisitorsRequest(_message.Message):
         site: _builtins.str = ...,
         resume_token: _builtins.str = ...,
         announce_progress: _builtins.bool = ...,
+        visit_ids: _abc.Iterable[_builtins.str] | None = ...,
+        identity_ids: _abc.Iterable[_builtins.str] | None = ...,
+        contact_ids: _abc.Iterable[_builtins.str] | None = ...,
+        in_sites: _abc.Iterable[_builtins.str] | None = ...,
+        states: _abc.Iterable[_visitor_pb2.VisitorState.ValueType] | None = ...,
+        include_pages: _builtins.bool = ...,
+        list_first: _builtins.bool = ...,
+        staff: _visitor_pb2.StaffFilter.ValueType = ...,
         sites: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["announce_progress", b"announce_progress", "resume_token", b"resume_token", "site", b"site", "sites", b"sites"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["announce_progress", b"announce_progress", "contact_ids", b"contact_ids", "identity_ids", b"identity_ids", "in_sites", b"in_sites", "include_pages", b"include_pages", "list_first", b"list_first", "resume_token", b"resume_token", "site", b"site", "sites", b"sites", "staff", b"staff", "states", b"states", "visit_ids", b"visit_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -273,7 +429,7 @@ Global___WatchVisitorsRequest: _TypeAlias = WatchVisitorsRequest  # noqa: Y015
 
 @_typing.final
 class WatchVisitorsResponse(_message.Message):
-    """One change of one visitor: identity has learned of an event that changes who the visitor is or was."""
+    """A change of one visitor. Changes of one visit that identity learns of together may be one message."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -282,12 +438,16 @@ class WatchVisitorsResponse(_message.Message):
     PREVIOUS_IDENTITY_ID_FIELD_NUMBER: _builtins.int
     CHANGE_TIME_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    CHANGES_FIELD_NUMBER: _builtins.int
+    PREVIOUS_CONTACT_ID_FIELD_NUMBER: _builtins.int
     previous_state: _visitor_pb2.VisitorState.ValueType
     """The state before this change. May be the same as after it."""
     previous_identity_id: _builtins.str
     """The identity before this change. May be the same as after it, and may be empty."""
     resume_token: _builtins.str
     """Where to resume after this message. Opaque."""
+    previous_contact_id: _builtins.str
+    """The contact before this change. May be the same as after it, and may be empty."""
     @_builtins.property
     def visitor(self) -> _visitor_pb2.Visitor:
         """The visitor. State, identity and session are those after this change; other fields are as they were when the
@@ -296,7 +456,11 @@ class WatchVisitorsResponse(_message.Message):
 
     @_builtins.property
     def change_time(self) -> _timestamp_pb2.Timestamp:
-        """When identity learned of the change, by the clock of Redis. Not when the event happened."""
+        """When identity learned of the change, by the clock of Redis. Not when the event happened. Absent with LISTED."""
+
+    @_builtins.property
+    def changes(self) -> _containers.RepeatedScalarFieldContainer[Global___VisitorChange.ValueType]:
+        """What has changed, without repeats, in the order of the numbers. Empty in a message that only announces progress."""
 
     def __init__(
         self,
@@ -306,10 +470,12 @@ class WatchVisitorsResponse(_message.Message):
         previous_identity_id: _builtins.str = ...,
         change_time: _timestamp_pb2.Timestamp | None = ...,
         resume_token: _builtins.str = ...,
+        changes: _abc.Iterable[Global___VisitorChange.ValueType] | None = ...,
+        previous_contact_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time", "visitor", b"visitor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time", "previous_identity_id", b"previous_identity_id", "previous_state", b"previous_state", "resume_token", b"resume_token", "visitor", b"visitor"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["change_time", b"change_time", "changes", b"changes", "previous_contact_id", b"previous_contact_id", "previous_identity_id", b"previous_identity_id", "previous_state", b"previous_state", "resume_token", b"resume_token", "visitor", b"visitor"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -323,8 +489,11 @@ class GetIdentityRequest(_message.Message):
 
     IDENTITY_ID_FIELD_NUMBER: _builtins.int
     SITES_FIELD_NUMBER: _builtins.int
+    JSON_AS_TEXT_FIELD_NUMBER: _builtins.int
     identity_id: _builtins.str
     """The identity, 1 to 512 characters. Required."""
+    json_as_text: _builtins.bool
+    """JSON of identities in `profile_text` instead of bytes."""
     @_builtins.property
     def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only what was seen on these websites or on others of their groups (SITES_FILE). Empty: on all."""
@@ -334,10 +503,11 @@ class GetIdentityRequest(_message.Message):
         *,
         identity_id: _builtins.str = ...,
         sites: _abc.Iterable[_builtins.str] | None = ...,
+        json_as_text: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity_id", b"identity_id", "sites", b"sites"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity_id", b"identity_id", "json_as_text", b"json_as_text", "sites", b"sites"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -375,6 +545,9 @@ class BatchGetIdentitiesRequest(_message.Message):
 
     IDENTITY_IDS_FIELD_NUMBER: _builtins.int
     SITES_FIELD_NUMBER: _builtins.int
+    JSON_AS_TEXT_FIELD_NUMBER: _builtins.int
+    json_as_text: _builtins.bool
+    """JSON of identities in `profile_text` instead of bytes."""
     @_builtins.property
     def identity_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The identities, at most 1,000."""
@@ -388,10 +561,11 @@ class BatchGetIdentitiesRequest(_message.Message):
         *,
         identity_ids: _abc.Iterable[_builtins.str] | None = ...,
         sites: _abc.Iterable[_builtins.str] | None = ...,
+        json_as_text: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity_ids", b"identity_ids", "sites", b"sites"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity_ids", b"identity_ids", "json_as_text", b"json_as_text", "sites", b"sites"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -438,7 +612,9 @@ class ListIdentitiesRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     LOCATION_FIELD_NUMBER: _builtins.int
+    SHARED_ONLY_FIELD_NUMBER: _builtins.int
     SITES_FIELD_NUMBER: _builtins.int
+    JSON_AS_TEXT_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """At most so many identities. 0 means 50. More than 1,000 means 1,000."""
     page_token: _builtins.str
@@ -447,6 +623,10 @@ class ListIdentitiesRequest(_message.Message):
     """
     location: _builtins.str
     """Only identities with exactly this `location`. Empty: all. Not allowed together with `sites`."""
+    shared_only: _builtins.bool
+    """Only identities that are `shared`. Not allowed together with `sites`."""
+    json_as_text: _builtins.bool
+    """JSON of identities in `profile_text` instead of bytes."""
     @_builtins.property
     def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only what was seen on these websites or on others of their groups (SITES_FILE). Empty: on all."""
@@ -457,11 +637,13 @@ class ListIdentitiesRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         location: _builtins.str = ...,
+        shared_only: _builtins.bool = ...,
         sites: _abc.Iterable[_builtins.str] | None = ...,
+        json_as_text: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["location", b"location", "page_size", b"page_size", "page_token", b"page_token", "sites", b"sites"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["json_as_text", b"json_as_text", "location", b"location", "page_size", b"page_size", "page_token", b"page_token", "shared_only", b"shared_only", "sites", b"sites"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -496,26 +678,155 @@ class ListIdentitiesResponse(_message.Message):
 Global___ListIdentitiesResponse: _TypeAlias = ListIdentitiesResponse  # noqa: Y015
 
 @_typing.final
+class ListGenericValuesRequest(_message.Message):
+    """Which page of the generic values."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """At most so many values. 0 means 50. More than 100 means 100."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before. Empty: the first page."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListGenericValuesRequest: _TypeAlias = ListGenericValuesRequest  # noqa: Y015
+
+@_typing.final
+class ListGenericValuesResponse(_message.Message):
+    """A page of generic values."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page. Empty on the last one."""
+    @_builtins.property
+    def values(self) -> _containers.RepeatedCompositeFieldContainer[_contact_pb2.GenericValue]:
+        """The values, by value_id."""
+
+    def __init__(
+        self,
+        *,
+        values: _abc.Iterable[_contact_pb2.GenericValue] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListGenericValuesResponse: _TypeAlias = ListGenericValuesResponse  # noqa: Y015
+
+@_typing.final
+class DecideGenericValueRequest(_message.Message):
+    """A decision about a generic value."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUE_ID_FIELD_NUMBER: _builtins.int
+    ALLOWED_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    value_id: _builtins.str
+    """The value: `value_id` of GenericValue, 1 to 64 characters. Required."""
+    allowed: _builtins.bool
+    """Whether rules may use it."""
+    actor: _builtins.str
+    """Who decides, 1 to 256 characters. Required."""
+    def __init__(
+        self,
+        *,
+        value_id: _builtins.str = ...,
+        allowed: _builtins.bool = ...,
+        actor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "allowed", b"allowed", "value_id", b"value_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DecideGenericValueRequest: _TypeAlias = DecideGenericValueRequest  # noqa: Y015
+
+@_typing.final
+class DecideGenericValueResponse(_message.Message):
+    """The decision is in force."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def value(self) -> _contact_pb2.GenericValue:
+        """The value after the decision."""
+
+    def __init__(
+        self,
+        *,
+        value: _contact_pb2.GenericValue | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DecideGenericValueResponse: _TypeAlias = DecideGenericValueResponse  # noqa: Y015
+
+@_typing.final
 class UpsertContactRequest(_message.Message):
     """A contact to store."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CONTACT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CREATE_ONLY_FIELD_NUMBER: _builtins.int
+    WAIT_MS_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """A UUID that the caller makes for this write and repeats with it. A repetition that was already written answers the
+    contact as it is now, also if the `etag` no longer matches. Each contact remembers its last
+    IDENTITY_REQUEST_IDS_PER_CONTACT ids for IDENTITY_REQUEST_ID_MINUTES. Another write with a remembered id is
+    refused with INVALID_ARGUMENT. Empty: none.
+    """
+    create_only: _builtins.bool
+    """Only create the contact. If it exists, it is not written (ETAG_MISMATCH)."""
+    wait_ms: _builtins.int
+    """How long the call waits at most until the links are decided, in milliseconds. It waits no longer than
+    IDENTITY_MAX_LINK_WAIT_MS, and than its deadline allows. Not set: IDENTITY_LINK_WAIT_MS, and not for identities
+    that share an attribute with more than 100 others. 0: the call does not wait.
+    """
     @_builtins.property
     def contact(self) -> _contact_pb2.Contact:
-        """The contact as a whole. Fields that are not given become empty."""
+        """The contact as a whole. Fields that are not given become empty. With `etag`: only if it exists and is unchanged."""
 
     def __init__(
         self,
         *,
         contact: _contact_pb2.Contact | None = ...,
+        request_id: _builtins.str = ...,
+        create_only: _builtins.bool = ...,
+        wait_ms: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_wait_ms", b"_wait_ms", "contact", b"contact", "wait_ms", b"wait_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_wait_ms", b"_wait_ms", "contact", b"contact", "create_only", b"create_only", "request_id", b"request_id", "wait_ms", b"wait_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__wait_ms: _TypeAlias = _typing.Literal["wait_ms"]  # noqa: Y015
+    _WhichOneofArgType__wait_ms: _TypeAlias = _typing.Literal["_wait_ms", b"_wait_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__wait_ms) -> _WhichOneofReturnType__wait_ms | None: ...
 
 Global___UpsertContactRequest: _TypeAlias = UpsertContactRequest  # noqa: Y015
 
@@ -526,6 +837,9 @@ class UpsertContactResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CONTACT_FIELD_NUMBER: _builtins.int
+    PENDING_IDENTITY_COUNT_FIELD_NUMBER: _builtins.int
+    pending_identity_count: _builtins.int
+    """As in GetContactResponse."""
     @_builtins.property
     def contact(self) -> _contact_pb2.Contact:
         """The contact."""
@@ -534,14 +848,261 @@ class UpsertContactResponse(_message.Message):
         self,
         *,
         contact: _contact_pb2.Contact | None = ...,
+        pending_identity_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact", "pending_identity_count", b"pending_identity_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___UpsertContactResponse: _TypeAlias = UpsertContactResponse  # noqa: Y015
+
+@_typing.final
+class UpdateContactRequest(_message.Message):
+    """A change of some fields of a contact."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTACT_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    ALLOW_MISSING_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    WAIT_MS_FIELD_NUMBER: _builtins.int
+    allow_missing: _builtins.bool
+    """Create the contact, with all fields that are given, if there is none."""
+    request_id: _builtins.str
+    """As in UpsertContactRequest."""
+    wait_ms: _builtins.int
+    """As in UpsertContactRequest."""
+    @_builtins.property
+    def contact(self) -> _contact_pb2.Contact:
+        """The contact, by `contact_id`, and the new values. With `etag`: only if it exists and is unchanged."""
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """The fields to change: `email_addresses`, `phone_numbers`, `first_name`, `last_name`, `title`, or `*` for all. A
+        field that is named and not given becomes empty; a list is replaced as a whole. Absent or empty: the fields that
+        are not empty in `contact`. Other fields of Contact are ignored.
+        """
+
+    def __init__(
+        self,
+        *,
+        contact: _contact_pb2.Contact | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        allow_missing: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+        wait_ms: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_wait_ms", b"_wait_ms", "contact", b"contact", "update_mask", b"update_mask", "wait_ms", b"wait_ms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_wait_ms", b"_wait_ms", "allow_missing", b"allow_missing", "contact", b"contact", "request_id", b"request_id", "update_mask", b"update_mask", "wait_ms", b"wait_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__wait_ms: _TypeAlias = _typing.Literal["wait_ms"]  # noqa: Y015
+    _WhichOneofArgType__wait_ms: _TypeAlias = _typing.Literal["_wait_ms", b"_wait_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__wait_ms) -> _WhichOneofReturnType__wait_ms | None: ...
+
+Global___UpdateContactRequest: _TypeAlias = UpdateContactRequest  # noqa: Y015
+
+@_typing.final
+class UpdateContactResponse(_message.Message):
+    """The contact as stored."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTACT_FIELD_NUMBER: _builtins.int
+    PENDING_IDENTITY_COUNT_FIELD_NUMBER: _builtins.int
+    pending_identity_count: _builtins.int
+    """As in GetContactResponse."""
+    @_builtins.property
+    def contact(self) -> _contact_pb2.Contact:
+        """The contact."""
+
+    def __init__(
+        self,
+        *,
+        contact: _contact_pb2.Contact | None = ...,
+        pending_identity_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact", "pending_identity_count", b"pending_identity_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UpdateContactResponse: _TypeAlias = UpdateContactResponse  # noqa: Y015
+
+@_typing.final
+class BatchUpsertContactsRequest(_message.Message):
+    """Contacts to store."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTACTS_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    generation: _builtins.int
+    """The synchronization that this batch is part of: a number greater than that of every earlier synchronization, for
+    instance the time in seconds at which it began. 0: none. There is one synchronization at a time: the first batch
+    with a greater number begins the next one.
+    """
+    request_id: _builtins.str
+    """As in UpsertContactRequest, for each contact of the batch."""
+    @_builtins.property
+    def contacts(self) -> _containers.RepeatedCompositeFieldContainer[_contact_pb2.Contact]:
+        """The contacts, each as a whole, at most 1,000. A contact that is named twice is stored as first given; the second
+        one is INVALID.
+        """
+
+    def __init__(
+        self,
+        *,
+        contacts: _abc.Iterable[_contact_pb2.Contact] | None = ...,
+        generation: _builtins.int = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contacts", b"contacts", "generation", b"generation", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchUpsertContactsRequest: _TypeAlias = BatchUpsertContactsRequest  # noqa: Y015
+
+@_typing.final
+class BatchUpsertContactsResponse(_message.Message):
+    """What became of the contacts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[_contact_pb2.ContactOutcome]:
+        """An outcome for each contact, in the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        outcomes: _abc.Iterable[_contact_pb2.ContactOutcome] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcomes", b"outcomes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchUpsertContactsResponse: _TypeAlias = BatchUpsertContactsResponse  # noqa: Y015
+
+@_typing.final
+class BatchDeleteContactsRequest(_message.Message):
+    """Contacts to delete."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTACT_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def contact_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The contacts, at most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        contact_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact_ids", b"contact_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchDeleteContactsRequest: _TypeAlias = BatchDeleteContactsRequest  # noqa: Y015
+
+@_typing.final
+class BatchDeleteContactsResponse(_message.Message):
+    """What became of the contacts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[_contact_pb2.ContactOutcome]:
+        """An outcome for each contact, in the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        outcomes: _abc.Iterable[_contact_pb2.ContactOutcome] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcomes", b"outcomes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchDeleteContactsResponse: _TypeAlias = BatchDeleteContactsResponse  # noqa: Y015
+
+@_typing.final
+class FinishContactSyncRequest(_message.Message):
+    """The synchronization to end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GENERATION_FIELD_NUMBER: _builtins.int
+    MAX_DELETED_PERCENT_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    generation: _builtins.int
+    """Its number, as in BatchUpsertContactsRequest. Required."""
+    max_deleted_percent: _builtins.int
+    """Percentage of all contacts that may be deleted, 1 to 100, instead of IDENTITY_SYNC_MAX_DELETED_PERCENT. 0: that
+    setting.
+    """
+    validate_only: _builtins.bool
+    """Only count what would be deleted."""
+    def __init__(
+        self,
+        *,
+        generation: _builtins.int = ...,
+        max_deleted_percent: _builtins.int = ...,
+        validate_only: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "max_deleted_percent", b"max_deleted_percent", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FinishContactSyncRequest: _TypeAlias = FinishContactSyncRequest  # noqa: Y015
+
+@_typing.final
+class FinishContactSyncResponse(_message.Message):
+    """What was deleted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELETED_COUNT_FIELD_NUMBER: _builtins.int
+    REMAINING_COUNT_FIELD_NUMBER: _builtins.int
+    KEPT_COUNT_FIELD_NUMBER: _builtins.int
+    deleted_count: _builtins.int
+    """Contacts that this call has deleted. 0 with `validate_only`."""
+    remaining_count: _builtins.int
+    """Contacts that are still to be deleted. Repeat the call until it is 0."""
+    kept_count: _builtins.int
+    """Contacts that stay."""
+    def __init__(
+        self,
+        *,
+        deleted_count: _builtins.int = ...,
+        remaining_count: _builtins.int = ...,
+        kept_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted_count", b"deleted_count", "kept_count", b"kept_count", "remaining_count", b"remaining_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FinishContactSyncResponse: _TypeAlias = FinishContactSyncResponse  # noqa: Y015
 
 @_typing.final
 class GetContactRequest(_message.Message):
@@ -580,6 +1141,16 @@ class GetContactResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CONTACT_FIELD_NUMBER: _builtins.int
+    PENDING_IDENTITY_COUNT_FIELD_NUMBER: _builtins.int
+    REDIRECTED_FROM_FIELD_NUMBER: _builtins.int
+    pending_identity_count: _builtins.int
+    """Identities whose links may change because this contact, or another one with an attribute of this contact, was
+    written, and that are still to be decided. An identity counts once for each attribute that it shares. 1 until they
+    are counted, which is soon after the write. 0: all links are as the contacts are now, except that a contact written
+    by BatchUpsertContacts counts only when its turn has come. Always 0 with `sites`.
+    """
+    redirected_from: _builtins.str
+    """The contact of the request, if it was merged into this one. Empty: it is `contact`."""
     @_builtins.property
     def contact(self) -> _contact_pb2.Contact:
         """The contact."""
@@ -588,14 +1159,97 @@ class GetContactResponse(_message.Message):
         self,
         *,
         contact: _contact_pb2.Contact | None = ...,
+        pending_identity_count: _builtins.int = ...,
+        redirected_from: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact", "pending_identity_count", b"pending_identity_count", "redirected_from", b"redirected_from"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetContactResponse: _TypeAlias = GetContactResponse  # noqa: Y015
+
+@_typing.final
+class ListContactsRequest(_message.Message):
+    """Which contacts, and which page of them. A contact has to match all filters that are not empty."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EMAIL_FIELD_NUMBER: _builtins.int
+    PHONE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SITES_FIELD_NUMBER: _builtins.int
+    email: _builtins.str
+    """Only contacts with this e-mail address, at most 254 characters. Compared regardless of case and Unicode form."""
+    phone: _builtins.str
+    """Only contacts with this telephone number, at most 64 characters. Compared in E.164 form. A number needs `+` and its
+    country code, unless IDENTITY_PHONE_REGION names the country.
+    """
+    name: _builtins.str
+    """Only contacts with this name, at most 256 characters: each word of it has to begin a word of the first or last
+    name. Compared regardless of case and accents: `ozg` finds Özgür. Apostrophes do not count; all other
+    characters that are neither letters nor digits separate words. Must contain a letter or digit.
+    """
+    page_size: _builtins.int
+    """At most so many contacts. 0 means 50. More than 1,000 means 1,000."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before; all fields except page_size must be as in that request. Empty: the first
+    page.
+    """
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only contacts with an identity that was seen on these websites or on others of their groups (SITES_FILE). Empty:
+        all contacts.
+        """
+
+    def __init__(
+        self,
+        *,
+        email: _builtins.str = ...,
+        phone: _builtins.str = ...,
+        name: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        sites: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["email", b"email", "name", b"name", "page_size", b"page_size", "page_token", b"page_token", "phone", b"phone", "sites", b"sites"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListContactsRequest: _TypeAlias = ListContactsRequest  # noqa: Y015
+
+@_typing.final
+class ListContactsResponse(_message.Message):
+    """A page of contacts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTACTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page. Empty on the last one."""
+    @_builtins.property
+    def contacts(self) -> _containers.RepeatedCompositeFieldContainer[_contact_pb2.Contact]:
+        """The contacts, by contact_id."""
+
+    def __init__(
+        self,
+        *,
+        contacts: _abc.Iterable[_contact_pb2.Contact] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contacts", b"contacts", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListContactsResponse: _TypeAlias = ListContactsResponse  # noqa: Y015
 
 @_typing.final
 class DeleteContactRequest(_message.Message):
@@ -604,18 +1258,32 @@ class DeleteContactRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CONTACT_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    ALLOW_MISSING_FIELD_NUMBER: _builtins.int
+    WAIT_MS_FIELD_NUMBER: _builtins.int
     contact_id: _builtins.str
     """The contact, 1 to 256 characters. Required."""
+    etag: _builtins.str
+    """The `etag` that the caller has read: the contact is removed only if it has not changed since. Empty: in any case."""
+    allow_missing: _builtins.bool
+    """Answer OK if there is no such contact."""
+    wait_ms: _builtins.int
+    """As in UpsertContactRequest."""
     def __init__(
         self,
         *,
         contact_id: _builtins.str = ...,
+        etag: _builtins.str = ...,
+        allow_missing: _builtins.bool = ...,
+        wait_ms: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_wait_ms", b"_wait_ms", "wait_ms", b"wait_ms"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact_id", b"contact_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_wait_ms", b"_wait_ms", "allow_missing", b"allow_missing", "contact_id", b"contact_id", "etag", b"etag", "wait_ms", b"wait_ms"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__wait_ms: _TypeAlias = _typing.Literal["wait_ms"]  # noqa: Y015
+    _WhichOneofArgType__wait_ms: _TypeAlias = _typing.Literal["_wait_ms", b"_wait_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__wait_ms) -> _WhichOneofReturnType__wait_ms | None: ...
 
 Global___DeleteContactRequest: _TypeAlias = DeleteContactRequest  # noqa: Y015
 
@@ -625,12 +1293,17 @@ class DeleteContactResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    PENDING_IDENTITY_COUNT_FIELD_NUMBER: _builtins.int
+    pending_identity_count: _builtins.int
+    """As in GetContactResponse: identities that matched the contact, or were linked to it by a person."""
     def __init__(
         self,
+        *,
+        pending_identity_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pending_identity_count", b"pending_identity_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -816,6 +1489,7 @@ class GetPersonRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     SITES_FIELD_NUMBER: _builtins.int
+    JSON_AS_TEXT_FIELD_NUMBER: _builtins.int
     contact_id: _builtins.str
     """The contact, 1 to 256 characters. Required."""
     page_size: _builtins.int
@@ -824,6 +1498,8 @@ class GetPersonRequest(_message.Message):
     """`next_page_token` of the page before; all fields except page_size must be as in that request. Empty: the first
     page.
     """
+    json_as_text: _builtins.bool
+    """JSON of identities in `profile_text` instead of bytes."""
     @_builtins.property
     def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only what was seen on these websites or on others of their groups (SITES_FILE). Empty: on all."""
@@ -835,10 +1511,11 @@ class GetPersonRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         sites: _abc.Iterable[_builtins.str] | None = ...,
+        json_as_text: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact_id", b"contact_id", "page_size", b"page_size", "page_token", b"page_token", "sites", b"sites"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact_id", b"contact_id", "json_as_text", b"json_as_text", "page_size", b"page_size", "page_token", b"page_token", "sites", b"sites"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -853,8 +1530,12 @@ class GetPersonResponse(_message.Message):
     CONTACT_FIELD_NUMBER: _builtins.int
     IDENTITIES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    REDIRECTED_FROM_FIELD_NUMBER: _builtins.int
+    MERGED_CONTACT_IDS_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page. Empty on the last one."""
+    redirected_from: _builtins.str
+    """The contact of the request, if it was merged into this one. Empty: it is `contact`."""
     @_builtins.property
     def contact(self) -> _contact_pb2.Contact:
         """The contact. On every page."""
@@ -863,16 +1544,24 @@ class GetPersonResponse(_message.Message):
     def identities(self) -> _containers.RepeatedCompositeFieldContainer[_identity_pb2.Identity]:
         """The identities linked to it, by identity_id."""
 
+    @_builtins.property
+    def merged_contact_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The other contacts that lead to this one or to which it leads (MergeContacts), in order of code points. Empty with
+        `sites`.
+        """
+
     def __init__(
         self,
         *,
         contact: _contact_pb2.Contact | None = ...,
         identities: _abc.Iterable[_identity_pb2.Identity] | None = ...,
         next_page_token: _builtins.str = ...,
+        redirected_from: _builtins.str = ...,
+        merged_contact_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact", "identities", b"identities", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact", "identities", b"identities", "merged_contact_ids", b"merged_contact_ids", "next_page_token", b"next_page_token", "redirected_from", b"redirected_from"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -915,6 +1604,7 @@ class EraseIdentityResponse(_message.Message):
     IDENTITY_ERASED_FIELD_NUMBER: _builtins.int
     LINK_COUNT_FIELD_NUMBER: _builtins.int
     LOG_CLEAN_TIME_FIELD_NUMBER: _builtins.int
+    OTHER_NAMES_FIELD_NUMBER: _builtins.int
     visit_count: _builtins.int
     """Visits in live state that named the identity."""
     identity_erased: _builtins.bool
@@ -932,6 +1622,10 @@ class EraseIdentityResponse(_message.Message):
         still.
         """
 
+    @_builtins.property
+    def other_names(self) -> _containers.RepeatedCompositeFieldContainer[Global___ErasedName]:
+        """The other names of the person, which are erased too. The counts above are of all names together."""
+
     def __init__(
         self,
         *,
@@ -940,14 +1634,43 @@ class EraseIdentityResponse(_message.Message):
         identity_erased: _builtins.bool = ...,
         link_count: _builtins.int = ...,
         log_clean_time: _timestamp_pb2.Timestamp | None = ...,
+        other_names: _abc.Iterable[Global___ErasedName] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["erasure", b"erasure", "log_clean_time", b"log_clean_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["erasure", b"erasure", "identity_erased", b"identity_erased", "link_count", b"link_count", "log_clean_time", b"log_clean_time", "visit_count", b"visit_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["erasure", b"erasure", "identity_erased", b"identity_erased", "link_count", b"link_count", "log_clean_time", b"log_clean_time", "other_names", b"other_names", "visit_count", b"visit_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EraseIdentityResponse: _TypeAlias = EraseIdentityResponse  # noqa: Y015
+
+@_typing.final
+class ErasedName(_message.Message):
+    """Another name of an erased person."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDENTITY_ID_FIELD_NUMBER: _builtins.int
+    ERASURE_FIELD_NUMBER: _builtins.int
+    identity_id: _builtins.str
+    """The identity."""
+    @_builtins.property
+    def erasure(self) -> _event_pb2.Erasure:
+        """The instruction to erase it, for HistoryService.EraseIdentity."""
+
+    def __init__(
+        self,
+        *,
+        identity_id: _builtins.str = ...,
+        erasure: _event_pb2.Erasure | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["erasure", b"erasure"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["erasure", b"erasure", "identity_id", b"identity_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ErasedName: _TypeAlias = ErasedName  # noqa: Y015
 
 @_typing.final
 class ImportIdentitiesRequest(_message.Message):
@@ -1033,3 +1756,617 @@ class ImportIdentitiesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ImportIdentitiesResponse: _TypeAlias = ImportIdentitiesResponse  # noqa: Y015
+
+@_typing.final
+class GetCustomerRequest(_message.Message):
+    """Names a customer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PHONE_FIELD_NUMBER: _builtins.int
+    EMAIL_FIELD_NUMBER: _builtins.int
+    CONTACT_ID_FIELD_NUMBER: _builtins.int
+    IDENTITY_ID_FIELD_NUMBER: _builtins.int
+    VISIT_ID_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    SITES_FIELD_NUMBER: _builtins.int
+    phone: _builtins.str
+    """A telephone number, in any spelling, as in ListContactsRequest."""
+    email: _builtins.str
+    """An e-mail address, as in ListContactsRequest."""
+    contact_id: _builtins.str
+    """A contact, 1 to 256 characters."""
+    identity_id: _builtins.str
+    """An identity, 1 to 512 characters."""
+    visit_id: _builtins.str
+    """A visit, a UUID."""
+    code: _builtins.str
+    """A code of a visit, 6 digits. The first caller that gives it uses it: then it finds the visit for this caller only."""
+    actor: _builtins.str
+    """Who gives the code, 1 to 256 characters: the limit of wrong codes counts by it, and the log names it. Required with
+    `code`.
+    """
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only what was seen on these websites or on others of their groups (SITES_FILE). Empty: on all."""
+
+    def __init__(
+        self,
+        *,
+        phone: _builtins.str = ...,
+        email: _builtins.str = ...,
+        contact_id: _builtins.str = ...,
+        identity_id: _builtins.str = ...,
+        visit_id: _builtins.str = ...,
+        code: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        sites: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "contact_id", b"contact_id", "customer", b"customer", "email", b"email", "identity_id", b"identity_id", "phone", b"phone", "visit_id", b"visit_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "code", b"code", "contact_id", b"contact_id", "customer", b"customer", "email", b"email", "identity_id", b"identity_id", "phone", b"phone", "sites", b"sites", "visit_id", b"visit_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_customer: _TypeAlias = _typing.Literal["phone", "email", "contact_id", "identity_id", "visit_id", "code"]  # noqa: Y015
+    _WhichOneofArgType_customer: _TypeAlias = _typing.Literal["customer", b"customer"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_customer) -> _WhichOneofReturnType_customer | None: ...
+
+Global___GetCustomerRequest: _TypeAlias = GetCustomerRequest  # noqa: Y015
+
+@_typing.final
+class CustomerIdentity(_message.Message):
+    """An identity of a customer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDENTITY_FIELD_NUMBER: _builtins.int
+    LINK_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def identity(self) -> _identity_pb2.Identity:
+        """The identity, without `profile_json`."""
+
+    @_builtins.property
+    def link(self) -> _contact_pb2.ContactLink:
+        """The decision that is in force about its contact. Absent without a decision."""
+
+    def __init__(
+        self,
+        *,
+        identity: _identity_pb2.Identity | None = ...,
+        link: _contact_pb2.ContactLink | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "link", b"link"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity", b"identity", "link", b"link"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CustomerIdentity: _TypeAlias = CustomerIdentity  # noqa: Y015
+
+@_typing.final
+class GetCustomerResponse(_message.Message):
+    """What identity knows of a customer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTACT_FIELD_NUMBER: _builtins.int
+    CANDIDATES_FIELD_NUMBER: _builtins.int
+    IDENTITIES_FIELD_NUMBER: _builtins.int
+    HAS_MORE_IDENTITIES_FIELD_NUMBER: _builtins.int
+    VISITOR_FIELD_NUMBER: _builtins.int
+    VISITORS_FIELD_NUMBER: _builtins.int
+    LINK_FIELD_NUMBER: _builtins.int
+    CONTACT_UNAVAILABLE_FIELD_NUMBER: _builtins.int
+    VISITORS_UNAVAILABLE_FIELD_NUMBER: _builtins.int
+    REDIRECTED_FROM_FIELD_NUMBER: _builtins.int
+    CURRENT_IDENTITY_ID_FIELD_NUMBER: _builtins.int
+    MERGED_CONTACT_IDS_FIELD_NUMBER: _builtins.int
+    has_more_identities: _builtins.bool
+    """The contact has more identities."""
+    contact_unavailable: _builtins.bool
+    """The store of contacts did not answer in time. Of the identity only the id is given."""
+    visitors_unavailable: _builtins.bool
+    """The store of live state did not answer in time. `visitors` is empty."""
+    redirected_from: _builtins.str
+    """The identity or contact of the request, or the identity of its visit, if it leads to another one (RenameIdentity,
+    MergeContacts). Empty: it does not.
+    """
+    current_identity_id: _builtins.str
+    """The identity that it leads to. Empty: none."""
+    @_builtins.property
+    def contact(self) -> _contact_pb2.Contact:
+        """The contact, if it is one."""
+
+    @_builtins.property
+    def candidates(self) -> _containers.RepeatedCompositeFieldContainer[_contact_pb2.Contact]:
+        """The contacts that match, if they are several; at most 11."""
+
+    @_builtins.property
+    def identities(self) -> _containers.RepeatedCompositeFieldContainer[Global___CustomerIdentity]:
+        """The identities linked to the contact, at most 20, latest event first. Before them the identity of the request, or of
+        its visit, and its other names (RenameIdentity), if they are not among them.
+        """
+
+    @_builtins.property
+    def visitor(self) -> _visitor_pb2.Visitor:
+        """The live state of the visit that `visit_id` or `code` names."""
+
+    @_builtins.property
+    def visitors(self) -> _containers.RepeatedCompositeFieldContainer[_visitor_pb2.Visitor]:
+        """The live state of the last visits of the identities, with `visitor`."""
+
+    @_builtins.property
+    def link(self) -> _contact_pb2.ContactLink:
+        """The decision that is in force about the contact of the identity that the request or its visit names."""
+
+    @_builtins.property
+    def merged_contact_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The other contacts that are one with `contact`, as in GetPersonResponse."""
+
+    def __init__(
+        self,
+        *,
+        contact: _contact_pb2.Contact | None = ...,
+        candidates: _abc.Iterable[_contact_pb2.Contact] | None = ...,
+        identities: _abc.Iterable[Global___CustomerIdentity] | None = ...,
+        has_more_identities: _builtins.bool = ...,
+        visitor: _visitor_pb2.Visitor | None = ...,
+        visitors: _abc.Iterable[_visitor_pb2.Visitor] | None = ...,
+        link: _contact_pb2.ContactLink | None = ...,
+        contact_unavailable: _builtins.bool = ...,
+        visitors_unavailable: _builtins.bool = ...,
+        redirected_from: _builtins.str = ...,
+        current_identity_id: _builtins.str = ...,
+        merged_contact_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact", "link", b"link", "visitor", b"visitor"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "contact", b"contact", "contact_unavailable", b"contact_unavailable", "current_identity_id", b"current_identity_id", "has_more_identities", b"has_more_identities", "identities", b"identities", "link", b"link", "merged_contact_ids", b"merged_contact_ids", "redirected_from", b"redirected_from", "visitor", b"visitor", "visitors", b"visitors", "visitors_unavailable", b"visitors_unavailable"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCustomerResponse: _TypeAlias = GetCustomerResponse  # noqa: Y015
+
+@_typing.final
+class CreateVisitCodeRequest(_message.Message):
+    """Names a visit that a page has."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VISIT_ID_FIELD_NUMBER: _builtins.int
+    SITES_FIELD_NUMBER: _builtins.int
+    visit_id: _builtins.str
+    """The visit: a UUID, dashed or as 32 hexadecimal digits. Required."""
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only a visit that was seen on these websites or on others of their groups (SITES_FILE). Empty: on any."""
+
+    def __init__(
+        self,
+        *,
+        visit_id: _builtins.str = ...,
+        sites: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sites", b"sites", "visit_id", b"visit_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateVisitCodeRequest: _TypeAlias = CreateVisitCodeRequest  # noqa: Y015
+
+@_typing.final
+class CreateVisitCodeResponse(_message.Message):
+    """A code of a visit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    VALID_SECONDS_FIELD_NUMBER: _builtins.int
+    code: _builtins.str
+    """6 digits."""
+    valid_seconds: _builtins.int
+    """How long it still finds the visit, in seconds."""
+    def __init__(
+        self,
+        *,
+        code: _builtins.str = ...,
+        valid_seconds: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "valid_seconds", b"valid_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreateVisitCodeResponse: _TypeAlias = CreateVisitCodeResponse  # noqa: Y015
+
+@_typing.final
+class RenameIdentityRequest(_message.Message):
+    """An identity to rename."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_IDENTITY_ID_FIELD_NUMBER: _builtins.int
+    TO_IDENTITY_ID_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    from_identity_id: _builtins.str
+    """The old name, 1 to 512 characters. Required. No event need have named it."""
+    to_identity_id: _builtins.str
+    """The new name, 1 to 512 characters, other than the old one. Required. No event need have named it."""
+    actor: _builtins.str
+    """Who decides, 1 to 256 characters. Required."""
+    def __init__(
+        self,
+        *,
+        from_identity_id: _builtins.str = ...,
+        to_identity_id: _builtins.str = ...,
+        actor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "from_identity_id", b"from_identity_id", "to_identity_id", b"to_identity_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenameIdentityRequest: _TypeAlias = RenameIdentityRequest  # noqa: Y015
+
+@_typing.final
+class RenameIdentityResponse(_message.Message):
+    """The identity is renamed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RENAME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rename(self) -> _redirect_pb2.Redirect:
+        """Where the old name leads now."""
+
+    def __init__(
+        self,
+        *,
+        rename: _redirect_pb2.Redirect | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rename", b"rename"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rename", b"rename"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenameIdentityResponse: _TypeAlias = RenameIdentityResponse  # noqa: Y015
+
+@_typing.final
+class UndoRenameRequest(_message.Message):
+    """A rename to undo."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_IDENTITY_ID_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    from_identity_id: _builtins.str
+    """The old name, 1 to 512 characters. Required."""
+    actor: _builtins.str
+    """Who decides, 1 to 256 characters. Required."""
+    def __init__(
+        self,
+        *,
+        from_identity_id: _builtins.str = ...,
+        actor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "from_identity_id", b"from_identity_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UndoRenameRequest: _TypeAlias = UndoRenameRequest  # noqa: Y015
+
+@_typing.final
+class UndoRenameResponse(_message.Message):
+    """The rename is undone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RENAME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def rename(self) -> _redirect_pb2.Redirect:
+        """The decisions about the old name, which leads nowhere now."""
+
+    def __init__(
+        self,
+        *,
+        rename: _redirect_pb2.Redirect | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rename", b"rename"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rename", b"rename"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UndoRenameResponse: _TypeAlias = UndoRenameResponse  # noqa: Y015
+
+@_typing.final
+class ListRenamesRequest(_message.Message):
+    """Which renames, and which page of them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDENTITY_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SITES_FIELD_NUMBER: _builtins.int
+    identity_id: _builtins.str
+    """Only the decisions about names of the person that this identity belongs to now. Empty: all."""
+    page_size: _builtins.int
+    """At most so many old names. 0 means 50. More than 1,000 means 1,000."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before; all fields except page_size must be as in that request. Empty: the first
+    page.
+    """
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only decisions whose both names were seen on these websites or on others of their groups (SITES_FILE). Empty: all."""
+
+    def __init__(
+        self,
+        *,
+        identity_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+        sites: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity_id", b"identity_id", "page_size", b"page_size", "page_token", b"page_token", "sites", b"sites"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRenamesRequest: _TypeAlias = ListRenamesRequest  # noqa: Y015
+
+@_typing.final
+class ListRenamesResponse(_message.Message):
+    """A page of renames."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RENAMES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page. Empty on the last one."""
+    @_builtins.property
+    def renames(self) -> _containers.RepeatedCompositeFieldContainer[_redirect_pb2.Redirect]:
+        """The renames, by `from_id`."""
+
+    def __init__(
+        self,
+        *,
+        renames: _abc.Iterable[_redirect_pb2.Redirect] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "renames", b"renames"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRenamesResponse: _TypeAlias = ListRenamesResponse  # noqa: Y015
+
+@_typing.final
+class BatchGetNamesRequest(_message.Message):
+    """Names several identities."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDENTITY_IDS_FIELD_NUMBER: _builtins.int
+    SITES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def identity_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The identities, at most 1,000."""
+
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only names that were seen on these websites or on others of their groups (SITES_FILE), and decisions between such
+        names. Empty: all.
+        """
+
+    def __init__(
+        self,
+        *,
+        identity_ids: _abc.Iterable[_builtins.str] | None = ...,
+        sites: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity_ids", b"identity_ids", "sites", b"sites"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGetNamesRequest: _TypeAlias = BatchGetNamesRequest  # noqa: Y015
+
+@_typing.final
+class BatchGetNamesResponse(_message.Message):
+    """The names found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def names(self) -> _containers.RepeatedCompositeFieldContainer[_redirect_pb2.IdentityNames]:
+        """The names, in the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        names: _abc.Iterable[_redirect_pb2.IdentityNames] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["names", b"names"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchGetNamesResponse: _TypeAlias = BatchGetNamesResponse  # noqa: Y015
+
+@_typing.final
+class MergeContactsRequest(_message.Message):
+    """Contacts to merge."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_CONTACT_ID_FIELD_NUMBER: _builtins.int
+    INTO_CONTACT_ID_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    from_contact_id: _builtins.str
+    """The contact that becomes part of the other, 1 to 256 characters. Required. It need not exist."""
+    into_contact_id: _builtins.str
+    """The contact that stays, 1 to 256 characters, another one. Required, and must exist."""
+    actor: _builtins.str
+    """Who decides, 1 to 256 characters. Required."""
+    def __init__(
+        self,
+        *,
+        from_contact_id: _builtins.str = ...,
+        into_contact_id: _builtins.str = ...,
+        actor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "from_contact_id", b"from_contact_id", "into_contact_id", b"into_contact_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MergeContactsRequest: _TypeAlias = MergeContactsRequest  # noqa: Y015
+
+@_typing.final
+class MergeContactsResponse(_message.Message):
+    """The contacts are merged."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MERGE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def merge(self) -> _redirect_pb2.Redirect:
+        """Where the contact leads now."""
+
+    def __init__(
+        self,
+        *,
+        merge: _redirect_pb2.Redirect | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["merge", b"merge"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["merge", b"merge"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MergeContactsResponse: _TypeAlias = MergeContactsResponse  # noqa: Y015
+
+@_typing.final
+class UndoMergeRequest(_message.Message):
+    """A merge to undo."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_CONTACT_ID_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    from_contact_id: _builtins.str
+    """The contact that was merged into another, 1 to 256 characters. Required."""
+    actor: _builtins.str
+    """Who decides, 1 to 256 characters. Required."""
+    def __init__(
+        self,
+        *,
+        from_contact_id: _builtins.str = ...,
+        actor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "from_contact_id", b"from_contact_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UndoMergeRequest: _TypeAlias = UndoMergeRequest  # noqa: Y015
+
+@_typing.final
+class UndoMergeResponse(_message.Message):
+    """The merge is undone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MERGE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def merge(self) -> _redirect_pb2.Redirect:
+        """The decisions about the contact, which leads nowhere now."""
+
+    def __init__(
+        self,
+        *,
+        merge: _redirect_pb2.Redirect | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["merge", b"merge"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["merge", b"merge"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UndoMergeResponse: _TypeAlias = UndoMergeResponse  # noqa: Y015
+
+@_typing.final
+class ListMergesRequest(_message.Message):
+    """Which merges, and which page of them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTACT_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    contact_id: _builtins.str
+    """Only the decisions about contacts that are one with this contact now. Empty: all."""
+    page_size: _builtins.int
+    """At most so many contacts. 0 means 50. More than 1,000 means 1,000."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before; all fields except page_size must be as in that request. Empty: the first
+    page.
+    """
+    def __init__(
+        self,
+        *,
+        contact_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact_id", b"contact_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMergesRequest: _TypeAlias = ListMergesRequest  # noqa: Y015
+
+@_typing.final
+class ListMergesResponse(_message.Message):
+    """A page of merges."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MERGES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Token of the next page. Empty on the last one."""
+    @_builtins.property
+    def merges(self) -> _containers.RepeatedCompositeFieldContainer[_redirect_pb2.Redirect]:
+        """The merges, by `from_id`."""
+
+    def __init__(
+        self,
+        *,
+        merges: _abc.Iterable[_redirect_pb2.Redirect] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["merges", b"merges", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListMergesResponse: _TypeAlias = ListMergesResponse  # noqa: Y015

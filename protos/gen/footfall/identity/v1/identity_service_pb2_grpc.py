@@ -32,9 +32,8 @@ class IdentityServiceStub(object):
     empty `next_page_token` ends a list. A negative `page_size` and a `page_token` of another method or of a request
     with other fields are refused with INVALID_ARGUMENT.
 
-    Any method may fail with INVALID_ARGUMENT (INVALID_FIELD, with the fields and the rules they break), UNAVAILABLE
-    (DEPENDENCY_UNAVAILABLE: a store does not answer; LATER_VERSION: a later version has written the data) and the
-    errors that protos/README.md lists for all services. The comments of methods name further errors only.
+    The comment of each method ends with its errors, by the reason in google.rpc.ErrorInfo. protos/README.md says which
+    status and which details a reason comes with, and which reasons every method may give besides.
 
     ResolveEvents is for the collector, ImportIdentities for history, EraseIdentity for the gateway. Where clients show
     certificates no other role may call these (see protos/README.md).
@@ -86,10 +85,35 @@ class IdentityServiceStub(object):
                 request_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.UpsertContactRequest.SerializeToString,
                 response_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.UpsertContactResponse.FromString,
                 _registered_method=True)
+        self.UpdateContact = channel.unary_unary(
+                '/footfall.identity.v1.IdentityService/UpdateContact',
+                request_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.UpdateContactRequest.SerializeToString,
+                response_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.UpdateContactResponse.FromString,
+                _registered_method=True)
+        self.BatchUpsertContacts = channel.unary_unary(
+                '/footfall.identity.v1.IdentityService/BatchUpsertContacts',
+                request_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.BatchUpsertContactsRequest.SerializeToString,
+                response_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.BatchUpsertContactsResponse.FromString,
+                _registered_method=True)
+        self.BatchDeleteContacts = channel.unary_unary(
+                '/footfall.identity.v1.IdentityService/BatchDeleteContacts',
+                request_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.BatchDeleteContactsRequest.SerializeToString,
+                response_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.BatchDeleteContactsResponse.FromString,
+                _registered_method=True)
+        self.FinishContactSync = channel.unary_unary(
+                '/footfall.identity.v1.IdentityService/FinishContactSync',
+                request_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.FinishContactSyncRequest.SerializeToString,
+                response_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.FinishContactSyncResponse.FromString,
+                _registered_method=True)
         self.GetContact = channel.unary_unary(
                 '/footfall.identity.v1.IdentityService/GetContact',
                 request_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.GetContactRequest.SerializeToString,
                 response_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.GetContactResponse.FromString,
+                _registered_method=True)
+        self.ListContacts = channel.unary_unary(
+                '/footfall.identity.v1.IdentityService/ListContacts',
+                request_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.ListContactsRequest.SerializeToString,
+                response_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.ListContactsResponse.FromString,
                 _registered_method=True)
         self.DeleteContact = channel.unary_unary(
                 '/footfall.identity.v1.IdentityService/DeleteContact',
@@ -111,6 +135,16 @@ class IdentityServiceStub(object):
                 request_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.ListContactLinksRequest.SerializeToString,
                 response_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.ListContactLinksResponse.FromString,
                 _registered_method=True)
+        self.ListGenericValues = channel.unary_unary(
+                '/footfall.identity.v1.IdentityService/ListGenericValues',
+                request_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.ListGenericValuesRequest.SerializeToString,
+                response_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.ListGenericValuesResponse.FromString,
+                _registered_method=True)
+        self.DecideGenericValue = channel.unary_unary(
+                '/footfall.identity.v1.IdentityService/DecideGenericValue',
+                request_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.DecideGenericValueRequest.SerializeToString,
+                response_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.DecideGenericValueResponse.FromString,
+                _registered_method=True)
         self.GetPerson = channel.unary_unary(
                 '/footfall.identity.v1.IdentityService/GetPerson',
                 request_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.GetPersonRequest.SerializeToString,
@@ -126,6 +160,51 @@ class IdentityServiceStub(object):
                 request_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.ImportIdentitiesRequest.SerializeToString,
                 response_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.ImportIdentitiesResponse.FromString,
                 _registered_method=True)
+        self.GetCustomer = channel.unary_unary(
+                '/footfall.identity.v1.IdentityService/GetCustomer',
+                request_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.GetCustomerRequest.SerializeToString,
+                response_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.GetCustomerResponse.FromString,
+                _registered_method=True)
+        self.CreateVisitCode = channel.unary_unary(
+                '/footfall.identity.v1.IdentityService/CreateVisitCode',
+                request_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.CreateVisitCodeRequest.SerializeToString,
+                response_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.CreateVisitCodeResponse.FromString,
+                _registered_method=True)
+        self.RenameIdentity = channel.unary_unary(
+                '/footfall.identity.v1.IdentityService/RenameIdentity',
+                request_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.RenameIdentityRequest.SerializeToString,
+                response_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.RenameIdentityResponse.FromString,
+                _registered_method=True)
+        self.UndoRename = channel.unary_unary(
+                '/footfall.identity.v1.IdentityService/UndoRename',
+                request_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.UndoRenameRequest.SerializeToString,
+                response_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.UndoRenameResponse.FromString,
+                _registered_method=True)
+        self.ListRenames = channel.unary_unary(
+                '/footfall.identity.v1.IdentityService/ListRenames',
+                request_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.ListRenamesRequest.SerializeToString,
+                response_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.ListRenamesResponse.FromString,
+                _registered_method=True)
+        self.BatchGetNames = channel.unary_unary(
+                '/footfall.identity.v1.IdentityService/BatchGetNames',
+                request_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.BatchGetNamesRequest.SerializeToString,
+                response_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.BatchGetNamesResponse.FromString,
+                _registered_method=True)
+        self.MergeContacts = channel.unary_unary(
+                '/footfall.identity.v1.IdentityService/MergeContacts',
+                request_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.MergeContactsRequest.SerializeToString,
+                response_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.MergeContactsResponse.FromString,
+                _registered_method=True)
+        self.UndoMerge = channel.unary_unary(
+                '/footfall.identity.v1.IdentityService/UndoMerge',
+                request_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.UndoMergeRequest.SerializeToString,
+                response_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.UndoMergeResponse.FromString,
+                _registered_method=True)
+        self.ListMerges = channel.unary_unary(
+                '/footfall.identity.v1.IdentityService/ListMerges',
+                request_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.ListMergesRequest.SerializeToString,
+                response_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.ListMergesResponse.FromString,
+                _registered_method=True)
 
 
 class IdentityServiceServicer(object):
@@ -135,9 +214,8 @@ class IdentityServiceServicer(object):
     empty `next_page_token` ends a list. A negative `page_size` and a `page_token` of another method or of a request
     with other fields are refused with INVALID_ARGUMENT.
 
-    Any method may fail with INVALID_ARGUMENT (INVALID_FIELD, with the fields and the rules they break), UNAVAILABLE
-    (DEPENDENCY_UNAVAILABLE: a store does not answer; LATER_VERSION: a later version has written the data) and the
-    errors that protos/README.md lists for all services. The comments of methods name further errors only.
+    The comment of each method ends with its errors, by the reason in google.rpc.ErrorInfo. protos/README.md says which
+    status and which details a reason comes with, and which reasons every method may give besides.
 
     ResolveEvents is for the collector, ImportIdentities for history, EraseIdentity for the gateway. Where clients show
     certificates no other role may call these (see protos/README.md).
@@ -147,6 +225,8 @@ class IdentityServiceServicer(object):
         """Merges events into the live state of their visits. For the collector only, which sends the events that change who
         a visitor is, so that they show before the beacon is answered. The event log brings all other events, and those
         that this call misses. Safe to repeat, and the order of events does not matter.
+
+        Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE, LATER_VERSION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -156,41 +236,59 @@ class IdentityServiceServicer(object):
         """Returns the live state of a visit. A SignIn, UserInfo or SignOut shows as soon as the collector has acknowledged
         it, unless identity was unavailable then. All other changes (last page, last activity) show within 300 ms.
 
-        NOT_FOUND: the visit is not known. It is forgotten LIVE_RETENTION_DAYS (and up to a day more) after its last
-        event.
+        NOT_FOUND: the visit is not known. A visit with a SignIn, UserInfo or SignOut is forgotten LIVE_RETENTION_DAYS (and
+        up to a day more) after its last event. Other visits are forgotten at most IDENTITY_ANONYMOUS_RETENTION_MINUTES after
+        they have ended.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE, LATER_VERSION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListVisitors(self, request, context):
-        """Lists the visits whose last event happened within IDLE_MINUTES, latest activity first. Changes show as in
-        GetVisitor.
+        """Lists visitors, latest start of the visit first; by default those who are PRESENT. Changes show as in GetVisitor.
 
-        A page may be short, or even empty, although more visitors follow: at most 5,000 visits are examined for one
-        page. No visit comes twice in one listing. A visit with new activity moves to the front, so a listing under way
-        may miss it; WatchVisitors reports it if the visitor has changed.
+        Pages do not depend on activity: a listing contains every visitor who matches all the time, and visitors who came
+        after its first page are not in it. A visit comes twice only if an earlier event of it arrives meanwhile.
+
+        Indexes answer all filters. A page may be short, or even empty, although more visitors follow: at most 5,000 visits
+        are examined for one page. UNAVAILABLE: also for `contact_id` while MongoDB does not answer. Without it, the
+        contacts of the visitors are UNKNOWN then.
+
+        Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE, LATER_VERSION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchVisitors(self, request, context):
-        """Streams the changes of visitors as they happen, from now on or after `resume_token`. Changes of one visit come in
-        order, each once for each stream. The stream goes on until an error ends it. Then call again with the last
-        `resume_token`.
+        """Streams the changes of visitors as they happen, from now on or after `resume_token`: anonymous visitors too. Changes
+        of one visit come in order, each once for each stream. So the last message of a visitor says what GetVisitor says,
+        except the times of events that change nothing else, and except pages without `include_pages`. The stream goes on
+        until an error ends it. Then call again with the last `resume_token`.
 
-        FAILED_PRECONDITION (RESUME_TOKEN_EXPIRED): changes after the token are no longer kept. Begin without it, then
-        list the visitors. RESOURCE_EXHAUSTED (WATCHER_TOO_SLOW): the caller reads too slowly; resume. RESOURCE_EXHAUSTED
+        LEFT and ENDED come up to 2 s after the time at which GetVisitor begins to say so. CONTACT comes when a link is
+        decided. It is sent for visits that name the identity and are live or ended lately, at most
+        IDENTITY_MAX_VISITS_PER_CONTACT_CHANGE of each partition. Without ERASURE_KEY these are the identity's last visits
+        on each website.
+
+        FAILED_PRECONDITION (RESUME_TOKEN_EXPIRED): changes after the token are no longer kept. A call in progress ends so
+        too, if there are more changes than identity can read. Begin without the token, then list the visitors. RESOURCE_EXHAUSTED (WATCHER_TOO_SLOW): the caller reads too slowly; resume. RESOURCE_EXHAUSTED
         (TOO_MANY_CALLS): IDENTITY_MAX_STREAMS_PER_METHOD streams are open. UNAVAILABLE (STOPPING): the server stops;
         resume.
+
+        Errors: INVALID_FIELD, RESUME_TOKEN_EXPIRED, WATCHER_TOO_SLOW, STOPPING, DEPENDENCY_UNAVAILABLE, LATER_VERSION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetIdentity(self, request, context):
-        """Returns one identity. NOT_FOUND: no event has named it.
+        """Returns one identity. Every name of a person leads to the current one (RenameIdentity): the answer is what the
+        events of all names say, as if they had named the current one. NOT_FOUND: no event has named it.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -199,6 +297,8 @@ class IdentityServiceServicer(object):
     def BatchGetIdentities(self, request, context):
         """Returns several identities. Those that no event has named are left out. Identities for which the message has no
         room are named, to be asked for again.
+
+        Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -207,32 +307,113 @@ class IdentityServiceServicer(object):
     def ListIdentities(self, request, context):
         """Lists the identities that events have named, by identity_id (order of code points).
 
-        INVALID_ARGUMENT: also for `location` together with `sites`.
+        INVALID_ARGUMENT: also for `location` or `shared_only` together with `sites`.
+
+        Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpsertContact(self, request, context):
-        """Creates a contact, or replaces it as a whole. When the call returns, the links of all identities that the change
-        affects are decided again. Safe to repeat.
+        """Creates a contact, or replaces it as a whole. When the call returns, the contact is stored. The links of the
+        identities that the change affects are decided again in the background, also after a crash; the call may wait for
+        that (`wait_ms`). Until then they are as before. Safe to repeat; with an `etag`, give a `request_id` too.
+
+        ABORTED (ETAG_MISMATCH): the contact has changed since the caller has read its `etag`, or does not exist; or it
+        exists, with `create_only`.
+
+        Errors: INVALID_FIELD, ETAG_MISMATCH, DEPENDENCY_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateContact(self, request, context):
+        """Changes some fields of a contact. Links are decided as in UpsertContact. Safe to repeat; with an `etag`, give a
+        `request_id` too.
+
+        NOT_FOUND: there is no such contact, and `allow_missing` is not set. ABORTED (ETAG_MISMATCH): as in UpsertContact.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, DEPENDENCY_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchUpsertContacts(self, request, context):
+        """Creates or replaces up to 1,000 contacts, each as UpsertContact does, without waiting for links. Contacts that are
+        invalid or have changed are not written; all others are. Safe to repeat. If the call fails, some contacts may have
+        been written. GetContact counts identities that are still to be decided only from when identity has begun with
+        the batch, usually within a second.
+
+        With a `generation` the call is part of a synchronization, in which a source sends all its contacts; see
+        FinishContactSync. FAILED_PRECONDITION (SYNC_SUPERSEDED): a synchronization with a later generation has begun.
+
+        Errors: INVALID_FIELD, SYNC_SUPERSEDED, DEPENDENCY_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchDeleteContacts(self, request, context):
+        """Deletes up to 1,000 contacts, each as DeleteContact does, without waiting for links. Safe to repeat.
+
+        Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FinishContactSync(self, request, context):
+        """Ends a synchronization: deletes the contacts that were not sent in this generation and have not been changed since
+        it began. A contact that was sent and refused as invalid counts as sent. One call deletes at most 1,000 contacts:
+        repeat it until `remaining_count` is 0. Safe to repeat, also after the caller or identity was killed.
+
+        FAILED_PRECONDITION (TOO_MANY_DELETIONS): a greater share of all contacts would be deleted than allowed. Nothing is
+        deleted. FAILED_PRECONDITION (SYNC_NOT_BEGUN): no contact was sent in this generation. FAILED_PRECONDITION
+        (SYNC_SUPERSEDED): a synchronization with a later generation has begun.
+
+        Errors: INVALID_FIELD, TOO_MANY_DELETIONS, SYNC_NOT_BEGUN, SYNC_SUPERSEDED, DEPENDENCY_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetContact(self, request, context):
-        """Returns one contact. NOT_FOUND: there is none, or (with `sites`) none of its identities was seen on these
-        websites.
+        """Returns one contact, and how many identities still have to be linked again because of it. A contact that was merged
+        leads to the other one (MergeContacts), but not with `sites`. NOT_FOUND: there is none, or (with `sites`) none of its
+        identities was seen on these websites.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListContacts(self, request, context):
+        """Lists contacts by contact_id (order of code points): all, or those that match every filter that is given.
+
+        A page may be short, or even empty, although more contacts follow: at most 5,000 contacts are examined for one
+        page. With `sites`, only contacts that GetContact returns for these websites are listed.
+
+        UNAVAILABLE (INDEX_BEING_BUILT): contacts are being made ready for searches, which takes time after an upgrade.
+
+        Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteContact(self, request, context):
-        """Removes a contact. When the call returns, the links of its identities are decided again. Their events stay.
+        """Removes a contact. When the call returns, the contact no longer exists. Links are decided again as in
+        UpsertContact: until then an identity may still name the contact. Events stay. Decisions to merge contacts
+        (MergeContacts) stay too: the id of a removed contact leads to the other contact as before.
 
-        NOT_FOUND: there is no such contact.
+        NOT_FOUND: there is no such contact, and `allow_missing` is not set. ABORTED (ETAG_MISMATCH): the contact has changed
+        since the caller has read its `etag`.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, DEPENDENCY_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -243,6 +424,8 @@ class IdentityServiceServicer(object):
         contact is deleted, rules decide until a contact of that id is created again. Safe to repeat.
 
         NOT_FOUND: there is no such contact.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -253,6 +436,8 @@ class IdentityServiceServicer(object):
         Rules may link it to another. Safe to repeat.
 
         FAILED_PRECONDITION (NOT_LINKED): the identity is not linked to a contact, and no person has undone a link last.
+
+        Errors: INVALID_FIELD, NOT_LINKED, DEPENDENCY_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -262,6 +447,31 @@ class IdentityServiceServicer(object):
         """Lists the decisions about which contact an identity is, newest first. ContactLink says how many are kept.
 
         NOT_FOUND: the identity is not known.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListGenericValues(self, request, context):
+        """Lists the generic values, by value_id: e-mail addresses, telephone numbers and names that too many identities give,
+        and those that a person has allowed. Counted over all websites, so it cannot be limited to some.
+
+        Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DecideGenericValue(self, request, context):
+        """Allows rules to use a generic value, or forbids it again, by decision of a person. The links of the identities that
+        give the value are decided again in the background, those made by people stay. The decision holds however many
+        identities give the value, and is forgotten when none does. Safe to repeat.
+
+        NOT_FOUND: there is no such value, or no longer.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -269,9 +479,12 @@ class IdentityServiceServicer(object):
 
     def GetPerson(self, request, context):
         """Returns a person: a contact, and in pages the identities linked to it, by identity_id (order of code points).
-        Also identities that no event has named yet.
+        Also identities that no event has named yet, and each name of an identity that was renamed. A contact that was
+        merged leads to the other one, as in GetContact.
 
         NOT_FOUND: as in GetContact.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -281,9 +494,12 @@ class IdentityServiceServicer(object):
         """Erases an identity. For the gateway only; first half of an erasure (protos/README.md). Removes the identity with
         its profile and links, removes it from live state, and writes an instruction to erase it to the event log, for
         history and for replays. The contact stays: remove it with DeleteContact. Events of the identity that happen
-        later create it again. Safe to repeat.
+        later create it again. All names of the person (RenameIdentity) are erased alike, and the decisions that led from
+        one to the other are removed. Safe to repeat; after a failure repeat it, because only the decisions tell the names.
 
         FAILED_PRECONDITION (NO_ERASURE_KEY): ERASURE_KEY is not set, so no identity can be erased.
+
+        Errors: INVALID_FIELD, NO_ERASURE_KEY, DEPENDENCY_UNAVAILABLE, LATER_VERSION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -293,6 +509,122 @@ class IdentityServiceServicer(object):
         """Takes over what imported events say of the identities they name: since when they are known, their profile, and
         what links them to contacts. For history only (`footfall-import`). Does not change live state. Safe to repeat.
         Events may come in any order; the states of one visit must come in the order of their revisions.
+
+        Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCustomer(self, request, context):
+        """Returns what identity knows of a customer: the contact or the candidates, the person's identities with their links,
+        and the last visits of these identities. For history only, which completes it to GetCustomerContext. An unknown
+        customer is no error: the answer is empty.
+
+        TOO_MANY_WRONG_CODES: in this minute `actor` has given IDENTITY_MAX_WRONG_CODES_PER_MINUTE wrong codes, or all
+        callers together have given IDENTITY_MAX_WRONG_CODES_PER_MINUTE_OF_ALL.
+        INDEX_BEING_BUILT: as in ListContacts.
+
+        Errors: INVALID_FIELD, TOO_MANY_WRONG_CODES, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT, LATER_VERSION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateVisitCode(self, request, context):
+        """Makes a code of 6 digits for a visit, which the visitor reads to an agent. For the gateway only, which asks for the
+        page of the visitor. A visit has one code at a time. A code that is not used yet and has half of its life left is
+        returned again. Otherwise there is a new one, and the earlier one ends.
+
+        RESOURCE_NOT_FOUND: the visit is not known, or was seen on other websites. LIMIT_REACHED: IDENTITY_MAX_VISIT_CODES
+        codes are in use.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_REACHED, DEPENDENCY_UNAVAILABLE, LATER_VERSION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RenameIdentity(self, request, context):
+        """Lets an identity lead to another one, by decision of a person: a customer number or an e-mail address has changed.
+        Both are names of one person from then on, in any order of events. No event changes: each keeps the name
+        that was sent. Neither name need be known. Names may form a chain: the name that another leads to may be renamed in
+        turn. Links are decided again for all names, as those of one person. Safe to repeat.
+
+        FAILED_PRECONDITION (ALREADY_REDIRECTED): `from_identity_id` leads to another identity already. Undo that first, or
+        rename the identity that it leads to. FAILED_PRECONDITION (REDIRECT_CYCLE): `to_identity_id` leads to
+        `from_identity_id`. FAILED_PRECONDITION (TOO_MANY_NAMES): the person would have more than IDENTITY_MAX_NAMES names.
+
+        Errors: INVALID_FIELD, ALREADY_REDIRECTED, REDIRECT_CYCLE, TOO_MANY_NAMES, DEPENDENCY_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndoRename(self, request, context):
+        """Undoes RenameIdentity: the name leads nowhere, and links are decided again for both persons, each by its own events
+        and decisions. Links are then as if the identity had never been renamed. Safe to repeat.
+
+        FAILED_PRECONDITION (NOT_REDIRECTED): the identity was never renamed.
+
+        Errors: INVALID_FIELD, NOT_REDIRECTED, DEPENDENCY_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRenames(self, request, context):
+        """Lists identities that were renamed, with the decisions, by `from_id` (order of code points); also those that lead
+        nowhere because the decision was undone. A page may be short, or even empty, although more follow.
+
+        Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BatchGetNames(self, request, context):
+        """Returns the names of the persons that identities belong to. Identities that have no other name are left out, known or
+        not.
+
+        Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MergeContacts(self, request, context):
+        """Lets a contact lead to another one, by decision of a person: the contact center has merged the two. Links to the
+        first one become links to the second, and where both match they count as one. Neither contact changes, and the first
+        one may be deleted. While the second one does not exist, the decision has no effect. Safe to repeat.
+
+        NOT_FOUND: there is no contact `into_contact_id`, nor one that it leads to. FAILED_PRECONDITION: as in
+        RenameIdentity, also for TOO_MANY_NAMES.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ALREADY_REDIRECTED, REDIRECT_CYCLE, TOO_MANY_NAMES,
+        DEPENDENCY_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UndoMerge(self, request, context):
+        """Undoes MergeContacts: the contacts are two again, and links are decided again. They are then as if the contacts had
+        never been merged. Decisions that a person has made meanwhile stay: LinkContact and UnlinkContact are about the
+        contact that was named or shown. Safe to repeat.
+
+        FAILED_PRECONDITION (NOT_REDIRECTED): the contact was never merged into another.
+
+        Errors: INVALID_FIELD, NOT_REDIRECTED, DEPENDENCY_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListMerges(self, request, context):
+        """Lists contacts that were merged into others, as ListRenames does for identities.
+
+        Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -341,10 +673,35 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     request_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.UpsertContactRequest.FromString,
                     response_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.UpsertContactResponse.SerializeToString,
             ),
+            'UpdateContact': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateContact,
+                    request_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.UpdateContactRequest.FromString,
+                    response_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.UpdateContactResponse.SerializeToString,
+            ),
+            'BatchUpsertContacts': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchUpsertContacts,
+                    request_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.BatchUpsertContactsRequest.FromString,
+                    response_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.BatchUpsertContactsResponse.SerializeToString,
+            ),
+            'BatchDeleteContacts': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchDeleteContacts,
+                    request_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.BatchDeleteContactsRequest.FromString,
+                    response_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.BatchDeleteContactsResponse.SerializeToString,
+            ),
+            'FinishContactSync': grpc.unary_unary_rpc_method_handler(
+                    servicer.FinishContactSync,
+                    request_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.FinishContactSyncRequest.FromString,
+                    response_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.FinishContactSyncResponse.SerializeToString,
+            ),
             'GetContact': grpc.unary_unary_rpc_method_handler(
                     servicer.GetContact,
                     request_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.GetContactRequest.FromString,
                     response_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.GetContactResponse.SerializeToString,
+            ),
+            'ListContacts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListContacts,
+                    request_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.ListContactsRequest.FromString,
+                    response_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.ListContactsResponse.SerializeToString,
             ),
             'DeleteContact': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteContact,
@@ -366,6 +723,16 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     request_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.ListContactLinksRequest.FromString,
                     response_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.ListContactLinksResponse.SerializeToString,
             ),
+            'ListGenericValues': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListGenericValues,
+                    request_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.ListGenericValuesRequest.FromString,
+                    response_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.ListGenericValuesResponse.SerializeToString,
+            ),
+            'DecideGenericValue': grpc.unary_unary_rpc_method_handler(
+                    servicer.DecideGenericValue,
+                    request_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.DecideGenericValueRequest.FromString,
+                    response_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.DecideGenericValueResponse.SerializeToString,
+            ),
             'GetPerson': grpc.unary_unary_rpc_method_handler(
                     servicer.GetPerson,
                     request_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.GetPersonRequest.FromString,
@@ -380,6 +747,51 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     servicer.ImportIdentities,
                     request_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.ImportIdentitiesRequest.FromString,
                     response_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.ImportIdentitiesResponse.SerializeToString,
+            ),
+            'GetCustomer': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCustomer,
+                    request_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.GetCustomerRequest.FromString,
+                    response_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.GetCustomerResponse.SerializeToString,
+            ),
+            'CreateVisitCode': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateVisitCode,
+                    request_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.CreateVisitCodeRequest.FromString,
+                    response_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.CreateVisitCodeResponse.SerializeToString,
+            ),
+            'RenameIdentity': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenameIdentity,
+                    request_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.RenameIdentityRequest.FromString,
+                    response_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.RenameIdentityResponse.SerializeToString,
+            ),
+            'UndoRename': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndoRename,
+                    request_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.UndoRenameRequest.FromString,
+                    response_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.UndoRenameResponse.SerializeToString,
+            ),
+            'ListRenames': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRenames,
+                    request_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.ListRenamesRequest.FromString,
+                    response_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.ListRenamesResponse.SerializeToString,
+            ),
+            'BatchGetNames': grpc.unary_unary_rpc_method_handler(
+                    servicer.BatchGetNames,
+                    request_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.BatchGetNamesRequest.FromString,
+                    response_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.BatchGetNamesResponse.SerializeToString,
+            ),
+            'MergeContacts': grpc.unary_unary_rpc_method_handler(
+                    servicer.MergeContacts,
+                    request_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.MergeContactsRequest.FromString,
+                    response_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.MergeContactsResponse.SerializeToString,
+            ),
+            'UndoMerge': grpc.unary_unary_rpc_method_handler(
+                    servicer.UndoMerge,
+                    request_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.UndoMergeRequest.FromString,
+                    response_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.UndoMergeResponse.SerializeToString,
+            ),
+            'ListMerges': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListMerges,
+                    request_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.ListMergesRequest.FromString,
+                    response_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.ListMergesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -396,9 +808,8 @@ class IdentityService(object):
     empty `next_page_token` ends a list. A negative `page_size` and a `page_token` of another method or of a request
     with other fields are refused with INVALID_ARGUMENT.
 
-    Any method may fail with INVALID_ARGUMENT (INVALID_FIELD, with the fields and the rules they break), UNAVAILABLE
-    (DEPENDENCY_UNAVAILABLE: a store does not answer; LATER_VERSION: a later version has written the data) and the
-    errors that protos/README.md lists for all services. The comments of methods name further errors only.
+    The comment of each method ends with its errors, by the reason in google.rpc.ErrorInfo. protos/README.md says which
+    status and which details a reason comes with, and which reasons every method may give besides.
 
     ResolveEvents is for the collector, ImportIdentities for history, EraseIdentity for the gateway. Where clients show
     certificates no other role may call these (see protos/README.md).
@@ -621,6 +1032,114 @@ class IdentityService(object):
             _registered_method=True)
 
     @staticmethod
+    def UpdateContact(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/footfall.identity.v1.IdentityService/UpdateContact',
+            footfall_dot_identity_dot_v1_dot_identity__service__pb2.UpdateContactRequest.SerializeToString,
+            footfall_dot_identity_dot_v1_dot_identity__service__pb2.UpdateContactResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchUpsertContacts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/footfall.identity.v1.IdentityService/BatchUpsertContacts',
+            footfall_dot_identity_dot_v1_dot_identity__service__pb2.BatchUpsertContactsRequest.SerializeToString,
+            footfall_dot_identity_dot_v1_dot_identity__service__pb2.BatchUpsertContactsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchDeleteContacts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/footfall.identity.v1.IdentityService/BatchDeleteContacts',
+            footfall_dot_identity_dot_v1_dot_identity__service__pb2.BatchDeleteContactsRequest.SerializeToString,
+            footfall_dot_identity_dot_v1_dot_identity__service__pb2.BatchDeleteContactsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FinishContactSync(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/footfall.identity.v1.IdentityService/FinishContactSync',
+            footfall_dot_identity_dot_v1_dot_identity__service__pb2.FinishContactSyncRequest.SerializeToString,
+            footfall_dot_identity_dot_v1_dot_identity__service__pb2.FinishContactSyncResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetContact(request,
             target,
             options=(),
@@ -637,6 +1156,33 @@ class IdentityService(object):
             '/footfall.identity.v1.IdentityService/GetContact',
             footfall_dot_identity_dot_v1_dot_identity__service__pb2.GetContactRequest.SerializeToString,
             footfall_dot_identity_dot_v1_dot_identity__service__pb2.GetContactResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListContacts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/footfall.identity.v1.IdentityService/ListContacts',
+            footfall_dot_identity_dot_v1_dot_identity__service__pb2.ListContactsRequest.SerializeToString,
+            footfall_dot_identity_dot_v1_dot_identity__service__pb2.ListContactsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -756,6 +1302,60 @@ class IdentityService(object):
             _registered_method=True)
 
     @staticmethod
+    def ListGenericValues(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/footfall.identity.v1.IdentityService/ListGenericValues',
+            footfall_dot_identity_dot_v1_dot_identity__service__pb2.ListGenericValuesRequest.SerializeToString,
+            footfall_dot_identity_dot_v1_dot_identity__service__pb2.ListGenericValuesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DecideGenericValue(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/footfall.identity.v1.IdentityService/DecideGenericValue',
+            footfall_dot_identity_dot_v1_dot_identity__service__pb2.DecideGenericValueRequest.SerializeToString,
+            footfall_dot_identity_dot_v1_dot_identity__service__pb2.DecideGenericValueResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetPerson(request,
             target,
             options=(),
@@ -826,6 +1426,249 @@ class IdentityService(object):
             '/footfall.identity.v1.IdentityService/ImportIdentities',
             footfall_dot_identity_dot_v1_dot_identity__service__pb2.ImportIdentitiesRequest.SerializeToString,
             footfall_dot_identity_dot_v1_dot_identity__service__pb2.ImportIdentitiesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCustomer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/footfall.identity.v1.IdentityService/GetCustomer',
+            footfall_dot_identity_dot_v1_dot_identity__service__pb2.GetCustomerRequest.SerializeToString,
+            footfall_dot_identity_dot_v1_dot_identity__service__pb2.GetCustomerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateVisitCode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/footfall.identity.v1.IdentityService/CreateVisitCode',
+            footfall_dot_identity_dot_v1_dot_identity__service__pb2.CreateVisitCodeRequest.SerializeToString,
+            footfall_dot_identity_dot_v1_dot_identity__service__pb2.CreateVisitCodeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenameIdentity(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/footfall.identity.v1.IdentityService/RenameIdentity',
+            footfall_dot_identity_dot_v1_dot_identity__service__pb2.RenameIdentityRequest.SerializeToString,
+            footfall_dot_identity_dot_v1_dot_identity__service__pb2.RenameIdentityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndoRename(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/footfall.identity.v1.IdentityService/UndoRename',
+            footfall_dot_identity_dot_v1_dot_identity__service__pb2.UndoRenameRequest.SerializeToString,
+            footfall_dot_identity_dot_v1_dot_identity__service__pb2.UndoRenameResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRenames(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/footfall.identity.v1.IdentityService/ListRenames',
+            footfall_dot_identity_dot_v1_dot_identity__service__pb2.ListRenamesRequest.SerializeToString,
+            footfall_dot_identity_dot_v1_dot_identity__service__pb2.ListRenamesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BatchGetNames(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/footfall.identity.v1.IdentityService/BatchGetNames',
+            footfall_dot_identity_dot_v1_dot_identity__service__pb2.BatchGetNamesRequest.SerializeToString,
+            footfall_dot_identity_dot_v1_dot_identity__service__pb2.BatchGetNamesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MergeContacts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/footfall.identity.v1.IdentityService/MergeContacts',
+            footfall_dot_identity_dot_v1_dot_identity__service__pb2.MergeContactsRequest.SerializeToString,
+            footfall_dot_identity_dot_v1_dot_identity__service__pb2.MergeContactsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UndoMerge(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/footfall.identity.v1.IdentityService/UndoMerge',
+            footfall_dot_identity_dot_v1_dot_identity__service__pb2.UndoMergeRequest.SerializeToString,
+            footfall_dot_identity_dot_v1_dot_identity__service__pb2.UndoMergeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListMerges(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/footfall.identity.v1.IdentityService/ListMerges',
+            footfall_dot_identity_dot_v1_dot_identity__service__pb2.ListMergesRequest.SerializeToString,
+            footfall_dot_identity_dot_v1_dot_identity__service__pb2.ListMergesResponse.FromString,
             options,
             channel_credentials,
             insecure,

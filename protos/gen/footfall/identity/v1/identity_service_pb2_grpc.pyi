@@ -33,9 +33,8 @@ class IdentityServiceStub:
     empty `next_page_token` ends a list. A negative `page_size` and a `page_token` of another method or of a request
     with other fields are refused with INVALID_ARGUMENT.
 
-    Any method may fail with INVALID_ARGUMENT (INVALID_FIELD, with the fields and the rules they break), UNAVAILABLE
-    (DEPENDENCY_UNAVAILABLE: a store does not answer; LATER_VERSION: a later version has written the data) and the
-    errors that protos/README.md lists for all services. The comments of methods name further errors only.
+    The comment of each method ends with its errors, by the reason in google.rpc.ErrorInfo. protos/README.md says which
+    status and which details a reason comes with, and which reasons every method may give besides.
 
     ResolveEvents is for the collector, ImportIdentities for history, EraseIdentity for the gateway. Where clients show
     certificates no other role may call these (see protos/README.md).
@@ -49,91 +48,282 @@ class IdentityServiceStub:
     """Merges events into the live state of their visits. For the collector only, which sends the events that change who
     a visitor is, so that they show before the beacon is answered. The event log brings all other events, and those
     that this call misses. Safe to repeat, and the order of events does not matter.
+
+    Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE, LATER_VERSION.
     """
     GetVisitor: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.GetVisitorRequest, _identity_service_pb2.GetVisitorResponse]
     """Returns the live state of a visit. A SignIn, UserInfo or SignOut shows as soon as the collector has acknowledged
     it, unless identity was unavailable then. All other changes (last page, last activity) show within 300 ms.
 
-    NOT_FOUND: the visit is not known. It is forgotten LIVE_RETENTION_DAYS (and up to a day more) after its last
-    event.
+    NOT_FOUND: the visit is not known. A visit with a SignIn, UserInfo or SignOut is forgotten LIVE_RETENTION_DAYS (and
+    up to a day more) after its last event. Other visits are forgotten at most IDENTITY_ANONYMOUS_RETENTION_MINUTES after
+    they have ended.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE, LATER_VERSION.
     """
     ListVisitors: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.ListVisitorsRequest, _identity_service_pb2.ListVisitorsResponse]
-    """Lists the visits whose last event happened within IDLE_MINUTES, latest activity first. Changes show as in
-    GetVisitor.
+    """Lists visitors, latest start of the visit first; by default those who are PRESENT. Changes show as in GetVisitor.
 
-    A page may be short, or even empty, although more visitors follow: at most 5,000 visits are examined for one
-    page. No visit comes twice in one listing. A visit with new activity moves to the front, so a listing under way
-    may miss it; WatchVisitors reports it if the visitor has changed.
+    Pages do not depend on activity: a listing contains every visitor who matches all the time, and visitors who came
+    after its first page are not in it. A visit comes twice only if an earlier event of it arrives meanwhile.
+
+    Indexes answer all filters. A page may be short, or even empty, although more visitors follow: at most 5,000 visits
+    are examined for one page. UNAVAILABLE: also for `contact_id` while MongoDB does not answer. Without it, the
+    contacts of the visitors are UNKNOWN then.
+
+    Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE, LATER_VERSION.
     """
     WatchVisitors: _grpc.UnaryStreamMultiCallable[_identity_service_pb2.WatchVisitorsRequest, _identity_service_pb2.WatchVisitorsResponse]
-    """Streams the changes of visitors as they happen, from now on or after `resume_token`. Changes of one visit come in
-    order, each once for each stream. The stream goes on until an error ends it. Then call again with the last
-    `resume_token`.
+    """Streams the changes of visitors as they happen, from now on or after `resume_token`: anonymous visitors too. Changes
+    of one visit come in order, each once for each stream. So the last message of a visitor says what GetVisitor says,
+    except the times of events that change nothing else, and except pages without `include_pages`. The stream goes on
+    until an error ends it. Then call again with the last `resume_token`.
 
-    FAILED_PRECONDITION (RESUME_TOKEN_EXPIRED): changes after the token are no longer kept. Begin without it, then
-    list the visitors. RESOURCE_EXHAUSTED (WATCHER_TOO_SLOW): the caller reads too slowly; resume. RESOURCE_EXHAUSTED
+    LEFT and ENDED come up to 2 s after the time at which GetVisitor begins to say so. CONTACT comes when a link is
+    decided. It is sent for visits that name the identity and are live or ended lately, at most
+    IDENTITY_MAX_VISITS_PER_CONTACT_CHANGE of each partition. Without ERASURE_KEY these are the identity's last visits
+    on each website.
+
+    FAILED_PRECONDITION (RESUME_TOKEN_EXPIRED): changes after the token are no longer kept. A call in progress ends so
+    too, if there are more changes than identity can read. Begin without the token, then list the visitors. RESOURCE_EXHAUSTED (WATCHER_TOO_SLOW): the caller reads too slowly; resume. RESOURCE_EXHAUSTED
     (TOO_MANY_CALLS): IDENTITY_MAX_STREAMS_PER_METHOD streams are open. UNAVAILABLE (STOPPING): the server stops;
     resume.
+
+    Errors: INVALID_FIELD, RESUME_TOKEN_EXPIRED, WATCHER_TOO_SLOW, STOPPING, DEPENDENCY_UNAVAILABLE, LATER_VERSION.
     """
     GetIdentity: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.GetIdentityRequest, _identity_service_pb2.GetIdentityResponse]
-    """Returns one identity. NOT_FOUND: no event has named it."""
+    """Returns one identity. Every name of a person leads to the current one (RenameIdentity): the answer is what the
+    events of all names say, as if they had named the current one. NOT_FOUND: no event has named it.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE.
+    """
     BatchGetIdentities: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.BatchGetIdentitiesRequest, _identity_service_pb2.BatchGetIdentitiesResponse]
     """Returns several identities. Those that no event has named are left out. Identities for which the message has no
     room are named, to be asked for again.
+
+    Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
     """
     ListIdentities: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.ListIdentitiesRequest, _identity_service_pb2.ListIdentitiesResponse]
     """Lists the identities that events have named, by identity_id (order of code points).
 
-    INVALID_ARGUMENT: also for `location` together with `sites`.
+    INVALID_ARGUMENT: also for `location` or `shared_only` together with `sites`.
+
+    Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
     """
     UpsertContact: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.UpsertContactRequest, _identity_service_pb2.UpsertContactResponse]
-    """Creates a contact, or replaces it as a whole. When the call returns, the links of all identities that the change
-    affects are decided again. Safe to repeat.
+    """Creates a contact, or replaces it as a whole. When the call returns, the contact is stored. The links of the
+    identities that the change affects are decided again in the background, also after a crash; the call may wait for
+    that (`wait_ms`). Until then they are as before. Safe to repeat; with an `etag`, give a `request_id` too.
+
+    ABORTED (ETAG_MISMATCH): the contact has changed since the caller has read its `etag`, or does not exist; or it
+    exists, with `create_only`.
+
+    Errors: INVALID_FIELD, ETAG_MISMATCH, DEPENDENCY_UNAVAILABLE.
+    """
+    UpdateContact: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.UpdateContactRequest, _identity_service_pb2.UpdateContactResponse]
+    """Changes some fields of a contact. Links are decided as in UpsertContact. Safe to repeat; with an `etag`, give a
+    `request_id` too.
+
+    NOT_FOUND: there is no such contact, and `allow_missing` is not set. ABORTED (ETAG_MISMATCH): as in UpsertContact.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, DEPENDENCY_UNAVAILABLE.
+    """
+    BatchUpsertContacts: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.BatchUpsertContactsRequest, _identity_service_pb2.BatchUpsertContactsResponse]
+    """Creates or replaces up to 1,000 contacts, each as UpsertContact does, without waiting for links. Contacts that are
+    invalid or have changed are not written; all others are. Safe to repeat. If the call fails, some contacts may have
+    been written. GetContact counts identities that are still to be decided only from when identity has begun with
+    the batch, usually within a second.
+
+    With a `generation` the call is part of a synchronization, in which a source sends all its contacts; see
+    FinishContactSync. FAILED_PRECONDITION (SYNC_SUPERSEDED): a synchronization with a later generation has begun.
+
+    Errors: INVALID_FIELD, SYNC_SUPERSEDED, DEPENDENCY_UNAVAILABLE.
+    """
+    BatchDeleteContacts: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.BatchDeleteContactsRequest, _identity_service_pb2.BatchDeleteContactsResponse]
+    """Deletes up to 1,000 contacts, each as DeleteContact does, without waiting for links. Safe to repeat.
+
+    Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
+    """
+    FinishContactSync: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.FinishContactSyncRequest, _identity_service_pb2.FinishContactSyncResponse]
+    """Ends a synchronization: deletes the contacts that were not sent in this generation and have not been changed since
+    it began. A contact that was sent and refused as invalid counts as sent. One call deletes at most 1,000 contacts:
+    repeat it until `remaining_count` is 0. Safe to repeat, also after the caller or identity was killed.
+
+    FAILED_PRECONDITION (TOO_MANY_DELETIONS): a greater share of all contacts would be deleted than allowed. Nothing is
+    deleted. FAILED_PRECONDITION (SYNC_NOT_BEGUN): no contact was sent in this generation. FAILED_PRECONDITION
+    (SYNC_SUPERSEDED): a synchronization with a later generation has begun.
+
+    Errors: INVALID_FIELD, TOO_MANY_DELETIONS, SYNC_NOT_BEGUN, SYNC_SUPERSEDED, DEPENDENCY_UNAVAILABLE.
     """
     GetContact: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.GetContactRequest, _identity_service_pb2.GetContactResponse]
-    """Returns one contact. NOT_FOUND: there is none, or (with `sites`) none of its identities was seen on these
-    websites.
+    """Returns one contact, and how many identities still have to be linked again because of it. A contact that was merged
+    leads to the other one (MergeContacts), but not with `sites`. NOT_FOUND: there is none, or (with `sites`) none of its
+    identities was seen on these websites.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE.
+    """
+    ListContacts: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.ListContactsRequest, _identity_service_pb2.ListContactsResponse]
+    """Lists contacts by contact_id (order of code points): all, or those that match every filter that is given.
+
+    A page may be short, or even empty, although more contacts follow: at most 5,000 contacts are examined for one
+    page. With `sites`, only contacts that GetContact returns for these websites are listed.
+
+    UNAVAILABLE (INDEX_BEING_BUILT): contacts are being made ready for searches, which takes time after an upgrade.
+
+    Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
     """
     DeleteContact: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.DeleteContactRequest, _identity_service_pb2.DeleteContactResponse]
-    """Removes a contact. When the call returns, the links of its identities are decided again. Their events stay.
+    """Removes a contact. When the call returns, the contact no longer exists. Links are decided again as in
+    UpsertContact: until then an identity may still name the contact. Events stay. Decisions to merge contacts
+    (MergeContacts) stay too: the id of a removed contact leads to the other contact as before.
 
-    NOT_FOUND: there is no such contact.
+    NOT_FOUND: there is no such contact, and `allow_missing` is not set. ABORTED (ETAG_MISMATCH): the contact has changed
+    since the caller has read its `etag`.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, DEPENDENCY_UNAVAILABLE.
     """
     LinkContact: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.LinkContactRequest, _identity_service_pb2.LinkContactResponse]
     """Links an identity to a contact by decision of a person. No rule changes this decision; another person may. If the
     contact is deleted, rules decide until a contact of that id is created again. Safe to repeat.
 
     NOT_FOUND: there is no such contact.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE.
     """
     UnlinkContact: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.UnlinkContactRequest, _identity_service_pb2.UnlinkContactResponse]
     """Undoes the link of an identity by decision of a person. From then on no rule links the identity to that contact.
     Rules may link it to another. Safe to repeat.
 
     FAILED_PRECONDITION (NOT_LINKED): the identity is not linked to a contact, and no person has undone a link last.
+
+    Errors: INVALID_FIELD, NOT_LINKED, DEPENDENCY_UNAVAILABLE.
     """
     ListContactLinks: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.ListContactLinksRequest, _identity_service_pb2.ListContactLinksResponse]
     """Lists the decisions about which contact an identity is, newest first. ContactLink says how many are kept.
 
     NOT_FOUND: the identity is not known.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE.
+    """
+    ListGenericValues: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.ListGenericValuesRequest, _identity_service_pb2.ListGenericValuesResponse]
+    """Lists the generic values, by value_id: e-mail addresses, telephone numbers and names that too many identities give,
+    and those that a person has allowed. Counted over all websites, so it cannot be limited to some.
+
+    Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
+    """
+    DecideGenericValue: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.DecideGenericValueRequest, _identity_service_pb2.DecideGenericValueResponse]
+    """Allows rules to use a generic value, or forbids it again, by decision of a person. The links of the identities that
+    give the value are decided again in the background, those made by people stay. The decision holds however many
+    identities give the value, and is forgotten when none does. Safe to repeat.
+
+    NOT_FOUND: there is no such value, or no longer.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE.
     """
     GetPerson: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.GetPersonRequest, _identity_service_pb2.GetPersonResponse]
     """Returns a person: a contact, and in pages the identities linked to it, by identity_id (order of code points).
-    Also identities that no event has named yet.
+    Also identities that no event has named yet, and each name of an identity that was renamed. A contact that was
+    merged leads to the other one, as in GetContact.
 
     NOT_FOUND: as in GetContact.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE.
     """
     EraseIdentity: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.EraseIdentityRequest, _identity_service_pb2.EraseIdentityResponse]
     """Erases an identity. For the gateway only; first half of an erasure (protos/README.md). Removes the identity with
     its profile and links, removes it from live state, and writes an instruction to erase it to the event log, for
     history and for replays. The contact stays: remove it with DeleteContact. Events of the identity that happen
-    later create it again. Safe to repeat.
+    later create it again. All names of the person (RenameIdentity) are erased alike, and the decisions that led from
+    one to the other are removed. Safe to repeat; after a failure repeat it, because only the decisions tell the names.
 
     FAILED_PRECONDITION (NO_ERASURE_KEY): ERASURE_KEY is not set, so no identity can be erased.
+
+    Errors: INVALID_FIELD, NO_ERASURE_KEY, DEPENDENCY_UNAVAILABLE, LATER_VERSION.
     """
     ImportIdentities: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.ImportIdentitiesRequest, _identity_service_pb2.ImportIdentitiesResponse]
     """Takes over what imported events say of the identities they name: since when they are known, their profile, and
     what links them to contacts. For history only (`footfall-import`). Does not change live state. Safe to repeat.
     Events may come in any order; the states of one visit must come in the order of their revisions.
+
+    Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
+    """
+    GetCustomer: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.GetCustomerRequest, _identity_service_pb2.GetCustomerResponse]
+    """Returns what identity knows of a customer: the contact or the candidates, the person's identities with their links,
+    and the last visits of these identities. For history only, which completes it to GetCustomerContext. An unknown
+    customer is no error: the answer is empty.
+
+    TOO_MANY_WRONG_CODES: in this minute `actor` has given IDENTITY_MAX_WRONG_CODES_PER_MINUTE wrong codes, or all
+    callers together have given IDENTITY_MAX_WRONG_CODES_PER_MINUTE_OF_ALL.
+    INDEX_BEING_BUILT: as in ListContacts.
+
+    Errors: INVALID_FIELD, TOO_MANY_WRONG_CODES, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT, LATER_VERSION.
+    """
+    CreateVisitCode: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.CreateVisitCodeRequest, _identity_service_pb2.CreateVisitCodeResponse]
+    """Makes a code of 6 digits for a visit, which the visitor reads to an agent. For the gateway only, which asks for the
+    page of the visitor. A visit has one code at a time. A code that is not used yet and has half of its life left is
+    returned again. Otherwise there is a new one, and the earlier one ends.
+
+    RESOURCE_NOT_FOUND: the visit is not known, or was seen on other websites. LIMIT_REACHED: IDENTITY_MAX_VISIT_CODES
+    codes are in use.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_REACHED, DEPENDENCY_UNAVAILABLE, LATER_VERSION.
+    """
+    RenameIdentity: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.RenameIdentityRequest, _identity_service_pb2.RenameIdentityResponse]
+    """Lets an identity lead to another one, by decision of a person: a customer number or an e-mail address has changed.
+    Both are names of one person from then on, in any order of events. No event changes: each keeps the name
+    that was sent. Neither name need be known. Names may form a chain: the name that another leads to may be renamed in
+    turn. Links are decided again for all names, as those of one person. Safe to repeat.
+
+    FAILED_PRECONDITION (ALREADY_REDIRECTED): `from_identity_id` leads to another identity already. Undo that first, or
+    rename the identity that it leads to. FAILED_PRECONDITION (REDIRECT_CYCLE): `to_identity_id` leads to
+    `from_identity_id`. FAILED_PRECONDITION (TOO_MANY_NAMES): the person would have more than IDENTITY_MAX_NAMES names.
+
+    Errors: INVALID_FIELD, ALREADY_REDIRECTED, REDIRECT_CYCLE, TOO_MANY_NAMES, DEPENDENCY_UNAVAILABLE.
+    """
+    UndoRename: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.UndoRenameRequest, _identity_service_pb2.UndoRenameResponse]
+    """Undoes RenameIdentity: the name leads nowhere, and links are decided again for both persons, each by its own events
+    and decisions. Links are then as if the identity had never been renamed. Safe to repeat.
+
+    FAILED_PRECONDITION (NOT_REDIRECTED): the identity was never renamed.
+
+    Errors: INVALID_FIELD, NOT_REDIRECTED, DEPENDENCY_UNAVAILABLE.
+    """
+    ListRenames: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.ListRenamesRequest, _identity_service_pb2.ListRenamesResponse]
+    """Lists identities that were renamed, with the decisions, by `from_id` (order of code points); also those that lead
+    nowhere because the decision was undone. A page may be short, or even empty, although more follow.
+
+    Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
+    """
+    BatchGetNames: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.BatchGetNamesRequest, _identity_service_pb2.BatchGetNamesResponse]
+    """Returns the names of the persons that identities belong to. Identities that have no other name are left out, known or
+    not.
+
+    Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
+    """
+    MergeContacts: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.MergeContactsRequest, _identity_service_pb2.MergeContactsResponse]
+    """Lets a contact lead to another one, by decision of a person: the contact center has merged the two. Links to the
+    first one become links to the second, and where both match they count as one. Neither contact changes, and the first
+    one may be deleted. While the second one does not exist, the decision has no effect. Safe to repeat.
+
+    NOT_FOUND: there is no contact `into_contact_id`, nor one that it leads to. FAILED_PRECONDITION: as in
+    RenameIdentity, also for TOO_MANY_NAMES.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ALREADY_REDIRECTED, REDIRECT_CYCLE, TOO_MANY_NAMES,
+    DEPENDENCY_UNAVAILABLE.
+    """
+    UndoMerge: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.UndoMergeRequest, _identity_service_pb2.UndoMergeResponse]
+    """Undoes MergeContacts: the contacts are two again, and links are decided again. They are then as if the contacts had
+    never been merged. Decisions that a person has made meanwhile stay: LinkContact and UnlinkContact are about the
+    contact that was named or shown. Safe to repeat.
+
+    FAILED_PRECONDITION (NOT_REDIRECTED): the contact was never merged into another.
+
+    Errors: INVALID_FIELD, NOT_REDIRECTED, DEPENDENCY_UNAVAILABLE.
+    """
+    ListMerges: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.ListMergesRequest, _identity_service_pb2.ListMergesResponse]
+    """Lists contacts that were merged into others, as ListRenames does for identities.
+
+    Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
     """
 
 @_typing.type_check_only
@@ -144,9 +334,8 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     empty `next_page_token` ends a list. A negative `page_size` and a `page_token` of another method or of a request
     with other fields are refused with INVALID_ARGUMENT.
 
-    Any method may fail with INVALID_ARGUMENT (INVALID_FIELD, with the fields and the rules they break), UNAVAILABLE
-    (DEPENDENCY_UNAVAILABLE: a store does not answer; LATER_VERSION: a later version has written the data) and the
-    errors that protos/README.md lists for all services. The comments of methods name further errors only.
+    The comment of each method ends with its errors, by the reason in google.rpc.ErrorInfo. protos/README.md says which
+    status and which details a reason comes with, and which reasons every method may give besides.
 
     ResolveEvents is for the collector, ImportIdentities for history, EraseIdentity for the gateway. Where clients show
     certificates no other role may call these (see protos/README.md).
@@ -157,91 +346,282 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     """Merges events into the live state of their visits. For the collector only, which sends the events that change who
     a visitor is, so that they show before the beacon is answered. The event log brings all other events, and those
     that this call misses. Safe to repeat, and the order of events does not matter.
+
+    Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE, LATER_VERSION.
     """
     GetVisitor: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.GetVisitorRequest, _identity_service_pb2.GetVisitorResponse]  # type: ignore[assignment]
     """Returns the live state of a visit. A SignIn, UserInfo or SignOut shows as soon as the collector has acknowledged
     it, unless identity was unavailable then. All other changes (last page, last activity) show within 300 ms.
 
-    NOT_FOUND: the visit is not known. It is forgotten LIVE_RETENTION_DAYS (and up to a day more) after its last
-    event.
+    NOT_FOUND: the visit is not known. A visit with a SignIn, UserInfo or SignOut is forgotten LIVE_RETENTION_DAYS (and
+    up to a day more) after its last event. Other visits are forgotten at most IDENTITY_ANONYMOUS_RETENTION_MINUTES after
+    they have ended.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE, LATER_VERSION.
     """
     ListVisitors: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.ListVisitorsRequest, _identity_service_pb2.ListVisitorsResponse]  # type: ignore[assignment]
-    """Lists the visits whose last event happened within IDLE_MINUTES, latest activity first. Changes show as in
-    GetVisitor.
+    """Lists visitors, latest start of the visit first; by default those who are PRESENT. Changes show as in GetVisitor.
 
-    A page may be short, or even empty, although more visitors follow: at most 5,000 visits are examined for one
-    page. No visit comes twice in one listing. A visit with new activity moves to the front, so a listing under way
-    may miss it; WatchVisitors reports it if the visitor has changed.
+    Pages do not depend on activity: a listing contains every visitor who matches all the time, and visitors who came
+    after its first page are not in it. A visit comes twice only if an earlier event of it arrives meanwhile.
+
+    Indexes answer all filters. A page may be short, or even empty, although more visitors follow: at most 5,000 visits
+    are examined for one page. UNAVAILABLE: also for `contact_id` while MongoDB does not answer. Without it, the
+    contacts of the visitors are UNKNOWN then.
+
+    Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE, LATER_VERSION.
     """
     WatchVisitors: _aio.UnaryStreamMultiCallable[_identity_service_pb2.WatchVisitorsRequest, _identity_service_pb2.WatchVisitorsResponse]  # type: ignore[assignment]
-    """Streams the changes of visitors as they happen, from now on or after `resume_token`. Changes of one visit come in
-    order, each once for each stream. The stream goes on until an error ends it. Then call again with the last
-    `resume_token`.
+    """Streams the changes of visitors as they happen, from now on or after `resume_token`: anonymous visitors too. Changes
+    of one visit come in order, each once for each stream. So the last message of a visitor says what GetVisitor says,
+    except the times of events that change nothing else, and except pages without `include_pages`. The stream goes on
+    until an error ends it. Then call again with the last `resume_token`.
 
-    FAILED_PRECONDITION (RESUME_TOKEN_EXPIRED): changes after the token are no longer kept. Begin without it, then
-    list the visitors. RESOURCE_EXHAUSTED (WATCHER_TOO_SLOW): the caller reads too slowly; resume. RESOURCE_EXHAUSTED
+    LEFT and ENDED come up to 2 s after the time at which GetVisitor begins to say so. CONTACT comes when a link is
+    decided. It is sent for visits that name the identity and are live or ended lately, at most
+    IDENTITY_MAX_VISITS_PER_CONTACT_CHANGE of each partition. Without ERASURE_KEY these are the identity's last visits
+    on each website.
+
+    FAILED_PRECONDITION (RESUME_TOKEN_EXPIRED): changes after the token are no longer kept. A call in progress ends so
+    too, if there are more changes than identity can read. Begin without the token, then list the visitors. RESOURCE_EXHAUSTED (WATCHER_TOO_SLOW): the caller reads too slowly; resume. RESOURCE_EXHAUSTED
     (TOO_MANY_CALLS): IDENTITY_MAX_STREAMS_PER_METHOD streams are open. UNAVAILABLE (STOPPING): the server stops;
     resume.
+
+    Errors: INVALID_FIELD, RESUME_TOKEN_EXPIRED, WATCHER_TOO_SLOW, STOPPING, DEPENDENCY_UNAVAILABLE, LATER_VERSION.
     """
     GetIdentity: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.GetIdentityRequest, _identity_service_pb2.GetIdentityResponse]  # type: ignore[assignment]
-    """Returns one identity. NOT_FOUND: no event has named it."""
+    """Returns one identity. Every name of a person leads to the current one (RenameIdentity): the answer is what the
+    events of all names say, as if they had named the current one. NOT_FOUND: no event has named it.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE.
+    """
     BatchGetIdentities: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.BatchGetIdentitiesRequest, _identity_service_pb2.BatchGetIdentitiesResponse]  # type: ignore[assignment]
     """Returns several identities. Those that no event has named are left out. Identities for which the message has no
     room are named, to be asked for again.
+
+    Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
     """
     ListIdentities: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.ListIdentitiesRequest, _identity_service_pb2.ListIdentitiesResponse]  # type: ignore[assignment]
     """Lists the identities that events have named, by identity_id (order of code points).
 
-    INVALID_ARGUMENT: also for `location` together with `sites`.
+    INVALID_ARGUMENT: also for `location` or `shared_only` together with `sites`.
+
+    Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
     """
     UpsertContact: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.UpsertContactRequest, _identity_service_pb2.UpsertContactResponse]  # type: ignore[assignment]
-    """Creates a contact, or replaces it as a whole. When the call returns, the links of all identities that the change
-    affects are decided again. Safe to repeat.
+    """Creates a contact, or replaces it as a whole. When the call returns, the contact is stored. The links of the
+    identities that the change affects are decided again in the background, also after a crash; the call may wait for
+    that (`wait_ms`). Until then they are as before. Safe to repeat; with an `etag`, give a `request_id` too.
+
+    ABORTED (ETAG_MISMATCH): the contact has changed since the caller has read its `etag`, or does not exist; or it
+    exists, with `create_only`.
+
+    Errors: INVALID_FIELD, ETAG_MISMATCH, DEPENDENCY_UNAVAILABLE.
+    """
+    UpdateContact: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.UpdateContactRequest, _identity_service_pb2.UpdateContactResponse]  # type: ignore[assignment]
+    """Changes some fields of a contact. Links are decided as in UpsertContact. Safe to repeat; with an `etag`, give a
+    `request_id` too.
+
+    NOT_FOUND: there is no such contact, and `allow_missing` is not set. ABORTED (ETAG_MISMATCH): as in UpsertContact.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, DEPENDENCY_UNAVAILABLE.
+    """
+    BatchUpsertContacts: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.BatchUpsertContactsRequest, _identity_service_pb2.BatchUpsertContactsResponse]  # type: ignore[assignment]
+    """Creates or replaces up to 1,000 contacts, each as UpsertContact does, without waiting for links. Contacts that are
+    invalid or have changed are not written; all others are. Safe to repeat. If the call fails, some contacts may have
+    been written. GetContact counts identities that are still to be decided only from when identity has begun with
+    the batch, usually within a second.
+
+    With a `generation` the call is part of a synchronization, in which a source sends all its contacts; see
+    FinishContactSync. FAILED_PRECONDITION (SYNC_SUPERSEDED): a synchronization with a later generation has begun.
+
+    Errors: INVALID_FIELD, SYNC_SUPERSEDED, DEPENDENCY_UNAVAILABLE.
+    """
+    BatchDeleteContacts: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.BatchDeleteContactsRequest, _identity_service_pb2.BatchDeleteContactsResponse]  # type: ignore[assignment]
+    """Deletes up to 1,000 contacts, each as DeleteContact does, without waiting for links. Safe to repeat.
+
+    Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
+    """
+    FinishContactSync: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.FinishContactSyncRequest, _identity_service_pb2.FinishContactSyncResponse]  # type: ignore[assignment]
+    """Ends a synchronization: deletes the contacts that were not sent in this generation and have not been changed since
+    it began. A contact that was sent and refused as invalid counts as sent. One call deletes at most 1,000 contacts:
+    repeat it until `remaining_count` is 0. Safe to repeat, also after the caller or identity was killed.
+
+    FAILED_PRECONDITION (TOO_MANY_DELETIONS): a greater share of all contacts would be deleted than allowed. Nothing is
+    deleted. FAILED_PRECONDITION (SYNC_NOT_BEGUN): no contact was sent in this generation. FAILED_PRECONDITION
+    (SYNC_SUPERSEDED): a synchronization with a later generation has begun.
+
+    Errors: INVALID_FIELD, TOO_MANY_DELETIONS, SYNC_NOT_BEGUN, SYNC_SUPERSEDED, DEPENDENCY_UNAVAILABLE.
     """
     GetContact: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.GetContactRequest, _identity_service_pb2.GetContactResponse]  # type: ignore[assignment]
-    """Returns one contact. NOT_FOUND: there is none, or (with `sites`) none of its identities was seen on these
-    websites.
+    """Returns one contact, and how many identities still have to be linked again because of it. A contact that was merged
+    leads to the other one (MergeContacts), but not with `sites`. NOT_FOUND: there is none, or (with `sites`) none of its
+    identities was seen on these websites.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE.
+    """
+    ListContacts: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.ListContactsRequest, _identity_service_pb2.ListContactsResponse]  # type: ignore[assignment]
+    """Lists contacts by contact_id (order of code points): all, or those that match every filter that is given.
+
+    A page may be short, or even empty, although more contacts follow: at most 5,000 contacts are examined for one
+    page. With `sites`, only contacts that GetContact returns for these websites are listed.
+
+    UNAVAILABLE (INDEX_BEING_BUILT): contacts are being made ready for searches, which takes time after an upgrade.
+
+    Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
     """
     DeleteContact: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.DeleteContactRequest, _identity_service_pb2.DeleteContactResponse]  # type: ignore[assignment]
-    """Removes a contact. When the call returns, the links of its identities are decided again. Their events stay.
+    """Removes a contact. When the call returns, the contact no longer exists. Links are decided again as in
+    UpsertContact: until then an identity may still name the contact. Events stay. Decisions to merge contacts
+    (MergeContacts) stay too: the id of a removed contact leads to the other contact as before.
 
-    NOT_FOUND: there is no such contact.
+    NOT_FOUND: there is no such contact, and `allow_missing` is not set. ABORTED (ETAG_MISMATCH): the contact has changed
+    since the caller has read its `etag`.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, DEPENDENCY_UNAVAILABLE.
     """
     LinkContact: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.LinkContactRequest, _identity_service_pb2.LinkContactResponse]  # type: ignore[assignment]
     """Links an identity to a contact by decision of a person. No rule changes this decision; another person may. If the
     contact is deleted, rules decide until a contact of that id is created again. Safe to repeat.
 
     NOT_FOUND: there is no such contact.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE.
     """
     UnlinkContact: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.UnlinkContactRequest, _identity_service_pb2.UnlinkContactResponse]  # type: ignore[assignment]
     """Undoes the link of an identity by decision of a person. From then on no rule links the identity to that contact.
     Rules may link it to another. Safe to repeat.
 
     FAILED_PRECONDITION (NOT_LINKED): the identity is not linked to a contact, and no person has undone a link last.
+
+    Errors: INVALID_FIELD, NOT_LINKED, DEPENDENCY_UNAVAILABLE.
     """
     ListContactLinks: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.ListContactLinksRequest, _identity_service_pb2.ListContactLinksResponse]  # type: ignore[assignment]
     """Lists the decisions about which contact an identity is, newest first. ContactLink says how many are kept.
 
     NOT_FOUND: the identity is not known.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE.
+    """
+    ListGenericValues: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.ListGenericValuesRequest, _identity_service_pb2.ListGenericValuesResponse]  # type: ignore[assignment]
+    """Lists the generic values, by value_id: e-mail addresses, telephone numbers and names that too many identities give,
+    and those that a person has allowed. Counted over all websites, so it cannot be limited to some.
+
+    Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
+    """
+    DecideGenericValue: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.DecideGenericValueRequest, _identity_service_pb2.DecideGenericValueResponse]  # type: ignore[assignment]
+    """Allows rules to use a generic value, or forbids it again, by decision of a person. The links of the identities that
+    give the value are decided again in the background, those made by people stay. The decision holds however many
+    identities give the value, and is forgotten when none does. Safe to repeat.
+
+    NOT_FOUND: there is no such value, or no longer.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE.
     """
     GetPerson: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.GetPersonRequest, _identity_service_pb2.GetPersonResponse]  # type: ignore[assignment]
     """Returns a person: a contact, and in pages the identities linked to it, by identity_id (order of code points).
-    Also identities that no event has named yet.
+    Also identities that no event has named yet, and each name of an identity that was renamed. A contact that was
+    merged leads to the other one, as in GetContact.
 
     NOT_FOUND: as in GetContact.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE.
     """
     EraseIdentity: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.EraseIdentityRequest, _identity_service_pb2.EraseIdentityResponse]  # type: ignore[assignment]
     """Erases an identity. For the gateway only; first half of an erasure (protos/README.md). Removes the identity with
     its profile and links, removes it from live state, and writes an instruction to erase it to the event log, for
     history and for replays. The contact stays: remove it with DeleteContact. Events of the identity that happen
-    later create it again. Safe to repeat.
+    later create it again. All names of the person (RenameIdentity) are erased alike, and the decisions that led from
+    one to the other are removed. Safe to repeat; after a failure repeat it, because only the decisions tell the names.
 
     FAILED_PRECONDITION (NO_ERASURE_KEY): ERASURE_KEY is not set, so no identity can be erased.
+
+    Errors: INVALID_FIELD, NO_ERASURE_KEY, DEPENDENCY_UNAVAILABLE, LATER_VERSION.
     """
     ImportIdentities: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.ImportIdentitiesRequest, _identity_service_pb2.ImportIdentitiesResponse]  # type: ignore[assignment]
     """Takes over what imported events say of the identities they name: since when they are known, their profile, and
     what links them to contacts. For history only (`footfall-import`). Does not change live state. Safe to repeat.
     Events may come in any order; the states of one visit must come in the order of their revisions.
+
+    Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
+    """
+    GetCustomer: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.GetCustomerRequest, _identity_service_pb2.GetCustomerResponse]  # type: ignore[assignment]
+    """Returns what identity knows of a customer: the contact or the candidates, the person's identities with their links,
+    and the last visits of these identities. For history only, which completes it to GetCustomerContext. An unknown
+    customer is no error: the answer is empty.
+
+    TOO_MANY_WRONG_CODES: in this minute `actor` has given IDENTITY_MAX_WRONG_CODES_PER_MINUTE wrong codes, or all
+    callers together have given IDENTITY_MAX_WRONG_CODES_PER_MINUTE_OF_ALL.
+    INDEX_BEING_BUILT: as in ListContacts.
+
+    Errors: INVALID_FIELD, TOO_MANY_WRONG_CODES, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT, LATER_VERSION.
+    """
+    CreateVisitCode: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.CreateVisitCodeRequest, _identity_service_pb2.CreateVisitCodeResponse]  # type: ignore[assignment]
+    """Makes a code of 6 digits for a visit, which the visitor reads to an agent. For the gateway only, which asks for the
+    page of the visitor. A visit has one code at a time. A code that is not used yet and has half of its life left is
+    returned again. Otherwise there is a new one, and the earlier one ends.
+
+    RESOURCE_NOT_FOUND: the visit is not known, or was seen on other websites. LIMIT_REACHED: IDENTITY_MAX_VISIT_CODES
+    codes are in use.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_REACHED, DEPENDENCY_UNAVAILABLE, LATER_VERSION.
+    """
+    RenameIdentity: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.RenameIdentityRequest, _identity_service_pb2.RenameIdentityResponse]  # type: ignore[assignment]
+    """Lets an identity lead to another one, by decision of a person: a customer number or an e-mail address has changed.
+    Both are names of one person from then on, in any order of events. No event changes: each keeps the name
+    that was sent. Neither name need be known. Names may form a chain: the name that another leads to may be renamed in
+    turn. Links are decided again for all names, as those of one person. Safe to repeat.
+
+    FAILED_PRECONDITION (ALREADY_REDIRECTED): `from_identity_id` leads to another identity already. Undo that first, or
+    rename the identity that it leads to. FAILED_PRECONDITION (REDIRECT_CYCLE): `to_identity_id` leads to
+    `from_identity_id`. FAILED_PRECONDITION (TOO_MANY_NAMES): the person would have more than IDENTITY_MAX_NAMES names.
+
+    Errors: INVALID_FIELD, ALREADY_REDIRECTED, REDIRECT_CYCLE, TOO_MANY_NAMES, DEPENDENCY_UNAVAILABLE.
+    """
+    UndoRename: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.UndoRenameRequest, _identity_service_pb2.UndoRenameResponse]  # type: ignore[assignment]
+    """Undoes RenameIdentity: the name leads nowhere, and links are decided again for both persons, each by its own events
+    and decisions. Links are then as if the identity had never been renamed. Safe to repeat.
+
+    FAILED_PRECONDITION (NOT_REDIRECTED): the identity was never renamed.
+
+    Errors: INVALID_FIELD, NOT_REDIRECTED, DEPENDENCY_UNAVAILABLE.
+    """
+    ListRenames: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.ListRenamesRequest, _identity_service_pb2.ListRenamesResponse]  # type: ignore[assignment]
+    """Lists identities that were renamed, with the decisions, by `from_id` (order of code points); also those that lead
+    nowhere because the decision was undone. A page may be short, or even empty, although more follow.
+
+    Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
+    """
+    BatchGetNames: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.BatchGetNamesRequest, _identity_service_pb2.BatchGetNamesResponse]  # type: ignore[assignment]
+    """Returns the names of the persons that identities belong to. Identities that have no other name are left out, known or
+    not.
+
+    Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
+    """
+    MergeContacts: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.MergeContactsRequest, _identity_service_pb2.MergeContactsResponse]  # type: ignore[assignment]
+    """Lets a contact lead to another one, by decision of a person: the contact center has merged the two. Links to the
+    first one become links to the second, and where both match they count as one. Neither contact changes, and the first
+    one may be deleted. While the second one does not exist, the decision has no effect. Safe to repeat.
+
+    NOT_FOUND: there is no contact `into_contact_id`, nor one that it leads to. FAILED_PRECONDITION: as in
+    RenameIdentity, also for TOO_MANY_NAMES.
+
+    Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ALREADY_REDIRECTED, REDIRECT_CYCLE, TOO_MANY_NAMES,
+    DEPENDENCY_UNAVAILABLE.
+    """
+    UndoMerge: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.UndoMergeRequest, _identity_service_pb2.UndoMergeResponse]  # type: ignore[assignment]
+    """Undoes MergeContacts: the contacts are two again, and links are decided again. They are then as if the contacts had
+    never been merged. Decisions that a person has made meanwhile stay: LinkContact and UnlinkContact are about the
+    contact that was named or shown. Safe to repeat.
+
+    FAILED_PRECONDITION (NOT_REDIRECTED): the contact was never merged into another.
+
+    Errors: INVALID_FIELD, NOT_REDIRECTED, DEPENDENCY_UNAVAILABLE.
+    """
+    ListMerges: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.ListMergesRequest, _identity_service_pb2.ListMergesResponse]  # type: ignore[assignment]
+    """Lists contacts that were merged into others, as ListRenames does for identities.
+
+    Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
     """
 
 class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -251,9 +631,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
     empty `next_page_token` ends a list. A negative `page_size` and a `page_token` of another method or of a request
     with other fields are refused with INVALID_ARGUMENT.
 
-    Any method may fail with INVALID_ARGUMENT (INVALID_FIELD, with the fields and the rules they break), UNAVAILABLE
-    (DEPENDENCY_UNAVAILABLE: a store does not answer; LATER_VERSION: a later version has written the data) and the
-    errors that protos/README.md lists for all services. The comments of methods name further errors only.
+    The comment of each method ends with its errors, by the reason in google.rpc.ErrorInfo. protos/README.md says which
+    status and which details a reason comes with, and which reasons every method may give besides.
 
     ResolveEvents is for the collector, ImportIdentities for history, EraseIdentity for the gateway. Where clients show
     certificates no other role may call these (see protos/README.md).
@@ -268,6 +647,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         """Merges events into the live state of their visits. For the collector only, which sends the events that change who
         a visitor is, so that they show before the beacon is answered. The event log brings all other events, and those
         that this call misses. Safe to repeat, and the order of events does not matter.
+
+        Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE, LATER_VERSION.
         """
 
     @_abc_1.abstractmethod
@@ -279,8 +660,11 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         """Returns the live state of a visit. A SignIn, UserInfo or SignOut shows as soon as the collector has acknowledged
         it, unless identity was unavailable then. All other changes (last page, last activity) show within 300 ms.
 
-        NOT_FOUND: the visit is not known. It is forgotten LIVE_RETENTION_DAYS (and up to a day more) after its last
-        event.
+        NOT_FOUND: the visit is not known. A visit with a SignIn, UserInfo or SignOut is forgotten LIVE_RETENTION_DAYS (and
+        up to a day more) after its last event. Other visits are forgotten at most IDENTITY_ANONYMOUS_RETENTION_MINUTES after
+        they have ended.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE, LATER_VERSION.
         """
 
     @_abc_1.abstractmethod
@@ -289,12 +673,16 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_service_pb2.ListVisitorsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_service_pb2.ListVisitorsResponse, _abc.Awaitable[_identity_service_pb2.ListVisitorsResponse]]:
-        """Lists the visits whose last event happened within IDLE_MINUTES, latest activity first. Changes show as in
-        GetVisitor.
+        """Lists visitors, latest start of the visit first; by default those who are PRESENT. Changes show as in GetVisitor.
 
-        A page may be short, or even empty, although more visitors follow: at most 5,000 visits are examined for one
-        page. No visit comes twice in one listing. A visit with new activity moves to the front, so a listing under way
-        may miss it; WatchVisitors reports it if the visitor has changed.
+        Pages do not depend on activity: a listing contains every visitor who matches all the time, and visitors who came
+        after its first page are not in it. A visit comes twice only if an earlier event of it arrives meanwhile.
+
+        Indexes answer all filters. A page may be short, or even empty, although more visitors follow: at most 5,000 visits
+        are examined for one page. UNAVAILABLE: also for `contact_id` while MongoDB does not answer. Without it, the
+        contacts of the visitors are UNKNOWN then.
+
+        Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE, LATER_VERSION.
         """
 
     @_abc_1.abstractmethod
@@ -303,14 +691,22 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_service_pb2.WatchVisitorsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_identity_service_pb2.WatchVisitorsResponse], _abc.AsyncIterator[_identity_service_pb2.WatchVisitorsResponse]]:
-        """Streams the changes of visitors as they happen, from now on or after `resume_token`. Changes of one visit come in
-        order, each once for each stream. The stream goes on until an error ends it. Then call again with the last
-        `resume_token`.
+        """Streams the changes of visitors as they happen, from now on or after `resume_token`: anonymous visitors too. Changes
+        of one visit come in order, each once for each stream. So the last message of a visitor says what GetVisitor says,
+        except the times of events that change nothing else, and except pages without `include_pages`. The stream goes on
+        until an error ends it. Then call again with the last `resume_token`.
 
-        FAILED_PRECONDITION (RESUME_TOKEN_EXPIRED): changes after the token are no longer kept. Begin without it, then
-        list the visitors. RESOURCE_EXHAUSTED (WATCHER_TOO_SLOW): the caller reads too slowly; resume. RESOURCE_EXHAUSTED
+        LEFT and ENDED come up to 2 s after the time at which GetVisitor begins to say so. CONTACT comes when a link is
+        decided. It is sent for visits that name the identity and are live or ended lately, at most
+        IDENTITY_MAX_VISITS_PER_CONTACT_CHANGE of each partition. Without ERASURE_KEY these are the identity's last visits
+        on each website.
+
+        FAILED_PRECONDITION (RESUME_TOKEN_EXPIRED): changes after the token are no longer kept. A call in progress ends so
+        too, if there are more changes than identity can read. Begin without the token, then list the visitors. RESOURCE_EXHAUSTED (WATCHER_TOO_SLOW): the caller reads too slowly; resume. RESOURCE_EXHAUSTED
         (TOO_MANY_CALLS): IDENTITY_MAX_STREAMS_PER_METHOD streams are open. UNAVAILABLE (STOPPING): the server stops;
         resume.
+
+        Errors: INVALID_FIELD, RESUME_TOKEN_EXPIRED, WATCHER_TOO_SLOW, STOPPING, DEPENDENCY_UNAVAILABLE, LATER_VERSION.
         """
 
     @_abc_1.abstractmethod
@@ -319,7 +715,11 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_service_pb2.GetIdentityRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_service_pb2.GetIdentityResponse, _abc.Awaitable[_identity_service_pb2.GetIdentityResponse]]:
-        """Returns one identity. NOT_FOUND: no event has named it."""
+        """Returns one identity. Every name of a person leads to the current one (RenameIdentity): the answer is what the
+        events of all names say, as if they had named the current one. NOT_FOUND: no event has named it.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE.
+        """
 
     @_abc_1.abstractmethod
     def BatchGetIdentities(
@@ -329,6 +729,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_identity_service_pb2.BatchGetIdentitiesResponse, _abc.Awaitable[_identity_service_pb2.BatchGetIdentitiesResponse]]:
         """Returns several identities. Those that no event has named are left out. Identities for which the message has no
         room are named, to be asked for again.
+
+        Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
@@ -339,7 +741,9 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_identity_service_pb2.ListIdentitiesResponse, _abc.Awaitable[_identity_service_pb2.ListIdentitiesResponse]]:
         """Lists the identities that events have named, by identity_id (order of code points).
 
-        INVALID_ARGUMENT: also for `location` together with `sites`.
+        INVALID_ARGUMENT: also for `location` or `shared_only` together with `sites`.
+
+        Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
@@ -348,8 +752,73 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_service_pb2.UpsertContactRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_service_pb2.UpsertContactResponse, _abc.Awaitable[_identity_service_pb2.UpsertContactResponse]]:
-        """Creates a contact, or replaces it as a whole. When the call returns, the links of all identities that the change
-        affects are decided again. Safe to repeat.
+        """Creates a contact, or replaces it as a whole. When the call returns, the contact is stored. The links of the
+        identities that the change affects are decided again in the background, also after a crash; the call may wait for
+        that (`wait_ms`). Until then they are as before. Safe to repeat; with an `etag`, give a `request_id` too.
+
+        ABORTED (ETAG_MISMATCH): the contact has changed since the caller has read its `etag`, or does not exist; or it
+        exists, with `create_only`.
+
+        Errors: INVALID_FIELD, ETAG_MISMATCH, DEPENDENCY_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def UpdateContact(
+        self,
+        request: _identity_service_pb2.UpdateContactRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.UpdateContactResponse, _abc.Awaitable[_identity_service_pb2.UpdateContactResponse]]:
+        """Changes some fields of a contact. Links are decided as in UpsertContact. Safe to repeat; with an `etag`, give a
+        `request_id` too.
+
+        NOT_FOUND: there is no such contact, and `allow_missing` is not set. ABORTED (ETAG_MISMATCH): as in UpsertContact.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, DEPENDENCY_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchUpsertContacts(
+        self,
+        request: _identity_service_pb2.BatchUpsertContactsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.BatchUpsertContactsResponse, _abc.Awaitable[_identity_service_pb2.BatchUpsertContactsResponse]]:
+        """Creates or replaces up to 1,000 contacts, each as UpsertContact does, without waiting for links. Contacts that are
+        invalid or have changed are not written; all others are. Safe to repeat. If the call fails, some contacts may have
+        been written. GetContact counts identities that are still to be decided only from when identity has begun with
+        the batch, usually within a second.
+
+        With a `generation` the call is part of a synchronization, in which a source sends all its contacts; see
+        FinishContactSync. FAILED_PRECONDITION (SYNC_SUPERSEDED): a synchronization with a later generation has begun.
+
+        Errors: INVALID_FIELD, SYNC_SUPERSEDED, DEPENDENCY_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchDeleteContacts(
+        self,
+        request: _identity_service_pb2.BatchDeleteContactsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.BatchDeleteContactsResponse, _abc.Awaitable[_identity_service_pb2.BatchDeleteContactsResponse]]:
+        """Deletes up to 1,000 contacts, each as DeleteContact does, without waiting for links. Safe to repeat.
+
+        Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def FinishContactSync(
+        self,
+        request: _identity_service_pb2.FinishContactSyncRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.FinishContactSyncResponse, _abc.Awaitable[_identity_service_pb2.FinishContactSyncResponse]]:
+        """Ends a synchronization: deletes the contacts that were not sent in this generation and have not been changed since
+        it began. A contact that was sent and refused as invalid counts as sent. One call deletes at most 1,000 contacts:
+        repeat it until `remaining_count` is 0. Safe to repeat, also after the caller or identity was killed.
+
+        FAILED_PRECONDITION (TOO_MANY_DELETIONS): a greater share of all contacts would be deleted than allowed. Nothing is
+        deleted. FAILED_PRECONDITION (SYNC_NOT_BEGUN): no contact was sent in this generation. FAILED_PRECONDITION
+        (SYNC_SUPERSEDED): a synchronization with a later generation has begun.
+
+        Errors: INVALID_FIELD, TOO_MANY_DELETIONS, SYNC_NOT_BEGUN, SYNC_SUPERSEDED, DEPENDENCY_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
@@ -358,8 +827,27 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_service_pb2.GetContactRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_service_pb2.GetContactResponse, _abc.Awaitable[_identity_service_pb2.GetContactResponse]]:
-        """Returns one contact. NOT_FOUND: there is none, or (with `sites`) none of its identities was seen on these
-        websites.
+        """Returns one contact, and how many identities still have to be linked again because of it. A contact that was merged
+        leads to the other one (MergeContacts), but not with `sites`. NOT_FOUND: there is none, or (with `sites`) none of its
+        identities was seen on these websites.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def ListContacts(
+        self,
+        request: _identity_service_pb2.ListContactsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.ListContactsResponse, _abc.Awaitable[_identity_service_pb2.ListContactsResponse]]:
+        """Lists contacts by contact_id (order of code points): all, or those that match every filter that is given.
+
+        A page may be short, or even empty, although more contacts follow: at most 5,000 contacts are examined for one
+        page. With `sites`, only contacts that GetContact returns for these websites are listed.
+
+        UNAVAILABLE (INDEX_BEING_BUILT): contacts are being made ready for searches, which takes time after an upgrade.
+
+        Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
         """
 
     @_abc_1.abstractmethod
@@ -368,9 +856,14 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_service_pb2.DeleteContactRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_service_pb2.DeleteContactResponse, _abc.Awaitable[_identity_service_pb2.DeleteContactResponse]]:
-        """Removes a contact. When the call returns, the links of its identities are decided again. Their events stay.
+        """Removes a contact. When the call returns, the contact no longer exists. Links are decided again as in
+        UpsertContact: until then an identity may still name the contact. Events stay. Decisions to merge contacts
+        (MergeContacts) stay too: the id of a removed contact leads to the other contact as before.
 
-        NOT_FOUND: there is no such contact.
+        NOT_FOUND: there is no such contact, and `allow_missing` is not set. ABORTED (ETAG_MISMATCH): the contact has changed
+        since the caller has read its `etag`.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ETAG_MISMATCH, DEPENDENCY_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
@@ -383,6 +876,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         contact is deleted, rules decide until a contact of that id is created again. Safe to repeat.
 
         NOT_FOUND: there is no such contact.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
@@ -395,6 +890,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         Rules may link it to another. Safe to repeat.
 
         FAILED_PRECONDITION (NOT_LINKED): the identity is not linked to a contact, and no person has undone a link last.
+
+        Errors: INVALID_FIELD, NOT_LINKED, DEPENDENCY_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
@@ -406,6 +903,35 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lists the decisions about which contact an identity is, newest first. ContactLink says how many are kept.
 
         NOT_FOUND: the identity is not known.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def ListGenericValues(
+        self,
+        request: _identity_service_pb2.ListGenericValuesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.ListGenericValuesResponse, _abc.Awaitable[_identity_service_pb2.ListGenericValuesResponse]]:
+        """Lists the generic values, by value_id: e-mail addresses, telephone numbers and names that too many identities give,
+        and those that a person has allowed. Counted over all websites, so it cannot be limited to some.
+
+        Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def DecideGenericValue(
+        self,
+        request: _identity_service_pb2.DecideGenericValueRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.DecideGenericValueResponse, _abc.Awaitable[_identity_service_pb2.DecideGenericValueResponse]]:
+        """Allows rules to use a generic value, or forbids it again, by decision of a person. The links of the identities that
+        give the value are decided again in the background, those made by people stay. The decision holds however many
+        identities give the value, and is forgotten when none does. Safe to repeat.
+
+        NOT_FOUND: there is no such value, or no longer.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
@@ -415,9 +941,12 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_identity_service_pb2.GetPersonResponse, _abc.Awaitable[_identity_service_pb2.GetPersonResponse]]:
         """Returns a person: a contact, and in pages the identities linked to it, by identity_id (order of code points).
-        Also identities that no event has named yet.
+        Also identities that no event has named yet, and each name of an identity that was renamed. A contact that was
+        merged leads to the other one, as in GetContact.
 
         NOT_FOUND: as in GetContact.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
@@ -429,9 +958,12 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         """Erases an identity. For the gateway only; first half of an erasure (protos/README.md). Removes the identity with
         its profile and links, removes it from live state, and writes an instruction to erase it to the event log, for
         history and for replays. The contact stays: remove it with DeleteContact. Events of the identity that happen
-        later create it again. Safe to repeat.
+        later create it again. All names of the person (RenameIdentity) are erased alike, and the decisions that led from
+        one to the other are removed. Safe to repeat; after a failure repeat it, because only the decisions tell the names.
 
         FAILED_PRECONDITION (NO_ERASURE_KEY): ERASURE_KEY is not set, so no identity can be erased.
+
+        Errors: INVALID_FIELD, NO_ERASURE_KEY, DEPENDENCY_UNAVAILABLE, LATER_VERSION.
         """
 
     @_abc_1.abstractmethod
@@ -443,6 +975,140 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         """Takes over what imported events say of the identities they name: since when they are known, their profile, and
         what links them to contacts. For history only (`footfall-import`). Does not change live state. Safe to repeat.
         Events may come in any order; the states of one visit must come in the order of their revisions.
+
+        Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def GetCustomer(
+        self,
+        request: _identity_service_pb2.GetCustomerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.GetCustomerResponse, _abc.Awaitable[_identity_service_pb2.GetCustomerResponse]]:
+        """Returns what identity knows of a customer: the contact or the candidates, the person's identities with their links,
+        and the last visits of these identities. For history only, which completes it to GetCustomerContext. An unknown
+        customer is no error: the answer is empty.
+
+        TOO_MANY_WRONG_CODES: in this minute `actor` has given IDENTITY_MAX_WRONG_CODES_PER_MINUTE wrong codes, or all
+        callers together have given IDENTITY_MAX_WRONG_CODES_PER_MINUTE_OF_ALL.
+        INDEX_BEING_BUILT: as in ListContacts.
+
+        Errors: INVALID_FIELD, TOO_MANY_WRONG_CODES, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT, LATER_VERSION.
+        """
+
+    @_abc_1.abstractmethod
+    def CreateVisitCode(
+        self,
+        request: _identity_service_pb2.CreateVisitCodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.CreateVisitCodeResponse, _abc.Awaitable[_identity_service_pb2.CreateVisitCodeResponse]]:
+        """Makes a code of 6 digits for a visit, which the visitor reads to an agent. For the gateway only, which asks for the
+        page of the visitor. A visit has one code at a time. A code that is not used yet and has half of its life left is
+        returned again. Otherwise there is a new one, and the earlier one ends.
+
+        RESOURCE_NOT_FOUND: the visit is not known, or was seen on other websites. LIMIT_REACHED: IDENTITY_MAX_VISIT_CODES
+        codes are in use.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, LIMIT_REACHED, DEPENDENCY_UNAVAILABLE, LATER_VERSION.
+        """
+
+    @_abc_1.abstractmethod
+    def RenameIdentity(
+        self,
+        request: _identity_service_pb2.RenameIdentityRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.RenameIdentityResponse, _abc.Awaitable[_identity_service_pb2.RenameIdentityResponse]]:
+        """Lets an identity lead to another one, by decision of a person: a customer number or an e-mail address has changed.
+        Both are names of one person from then on, in any order of events. No event changes: each keeps the name
+        that was sent. Neither name need be known. Names may form a chain: the name that another leads to may be renamed in
+        turn. Links are decided again for all names, as those of one person. Safe to repeat.
+
+        FAILED_PRECONDITION (ALREADY_REDIRECTED): `from_identity_id` leads to another identity already. Undo that first, or
+        rename the identity that it leads to. FAILED_PRECONDITION (REDIRECT_CYCLE): `to_identity_id` leads to
+        `from_identity_id`. FAILED_PRECONDITION (TOO_MANY_NAMES): the person would have more than IDENTITY_MAX_NAMES names.
+
+        Errors: INVALID_FIELD, ALREADY_REDIRECTED, REDIRECT_CYCLE, TOO_MANY_NAMES, DEPENDENCY_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def UndoRename(
+        self,
+        request: _identity_service_pb2.UndoRenameRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.UndoRenameResponse, _abc.Awaitable[_identity_service_pb2.UndoRenameResponse]]:
+        """Undoes RenameIdentity: the name leads nowhere, and links are decided again for both persons, each by its own events
+        and decisions. Links are then as if the identity had never been renamed. Safe to repeat.
+
+        FAILED_PRECONDITION (NOT_REDIRECTED): the identity was never renamed.
+
+        Errors: INVALID_FIELD, NOT_REDIRECTED, DEPENDENCY_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def ListRenames(
+        self,
+        request: _identity_service_pb2.ListRenamesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.ListRenamesResponse, _abc.Awaitable[_identity_service_pb2.ListRenamesResponse]]:
+        """Lists identities that were renamed, with the decisions, by `from_id` (order of code points); also those that lead
+        nowhere because the decision was undone. A page may be short, or even empty, although more follow.
+
+        Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def BatchGetNames(
+        self,
+        request: _identity_service_pb2.BatchGetNamesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.BatchGetNamesResponse, _abc.Awaitable[_identity_service_pb2.BatchGetNamesResponse]]:
+        """Returns the names of the persons that identities belong to. Identities that have no other name are left out, known or
+        not.
+
+        Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def MergeContacts(
+        self,
+        request: _identity_service_pb2.MergeContactsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.MergeContactsResponse, _abc.Awaitable[_identity_service_pb2.MergeContactsResponse]]:
+        """Lets a contact lead to another one, by decision of a person: the contact center has merged the two. Links to the
+        first one become links to the second, and where both match they count as one. Neither contact changes, and the first
+        one may be deleted. While the second one does not exist, the decision has no effect. Safe to repeat.
+
+        NOT_FOUND: there is no contact `into_contact_id`, nor one that it leads to. FAILED_PRECONDITION: as in
+        RenameIdentity, also for TOO_MANY_NAMES.
+
+        Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, ALREADY_REDIRECTED, REDIRECT_CYCLE, TOO_MANY_NAMES,
+        DEPENDENCY_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def UndoMerge(
+        self,
+        request: _identity_service_pb2.UndoMergeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.UndoMergeResponse, _abc.Awaitable[_identity_service_pb2.UndoMergeResponse]]:
+        """Undoes MergeContacts: the contacts are two again, and links are decided again. They are then as if the contacts had
+        never been merged. Decisions that a person has made meanwhile stay: LinkContact and UnlinkContact are about the
+        contact that was named or shown. Safe to repeat.
+
+        FAILED_PRECONDITION (NOT_REDIRECTED): the contact was never merged into another.
+
+        Errors: INVALID_FIELD, NOT_REDIRECTED, DEPENDENCY_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def ListMerges(
+        self,
+        request: _identity_service_pb2.ListMergesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.ListMergesResponse, _abc.Awaitable[_identity_service_pb2.ListMergesResponse]]:
+        """Lists contacts that were merged into others, as ListRenames does for identities.
+
+        Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
         """
 
 def add_IdentityServiceServicer_to_server(servicer: IdentityServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

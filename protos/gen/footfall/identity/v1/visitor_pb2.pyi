@@ -47,6 +47,106 @@ VISITOR_STATE_AUTHENTICATED: VisitorState.ValueType  # 3
 """The user has signed in and not signed out."""
 Global___VisitorState: _TypeAlias = VisitorState  # noqa: Y015
 
+class _VisitorPresence:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _VisitorPresenceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_VisitorPresence.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    VISITOR_PRESENCE_UNSPECIFIED: _VisitorPresence.ValueType  # 0
+    """In a request: any. In an answer: not known."""
+    VISITOR_PRESENCE_PRESENT: _VisitorPresence.ValueType  # 1
+    """A page is open, or none is known to have been closed."""
+    VISITOR_PRESENCE_LEFT: _VisitorPresence.ValueType  # 2
+    """All known pages have been left, and none has been entered for IDENTITY_LEAVE_AFTER_MS (5 s) since. An event of a
+    page ends this, but not one that the page sent in that time after its PageExited: it was going away.
+    """
+    VISITOR_PRESENCE_ENDED: _VisitorPresence.ValueType  # 3
+    """The last event happened more than IDLE_MINUTES ago: the visit has ended."""
+
+class VisitorPresence(_VisitorPresence, metaclass=_VisitorPresenceEnumTypeWrapper):
+    """Whether a visitor is on the website now."""
+
+VISITOR_PRESENCE_UNSPECIFIED: VisitorPresence.ValueType  # 0
+"""In a request: any. In an answer: not known."""
+VISITOR_PRESENCE_PRESENT: VisitorPresence.ValueType  # 1
+"""A page is open, or none is known to have been closed."""
+VISITOR_PRESENCE_LEFT: VisitorPresence.ValueType  # 2
+"""All known pages have been left, and none has been entered for IDENTITY_LEAVE_AFTER_MS (5 s) since. An event of a
+page ends this, but not one that the page sent in that time after its PageExited: it was going away.
+"""
+VISITOR_PRESENCE_ENDED: VisitorPresence.ValueType  # 3
+"""The last event happened more than IDLE_MINUTES ago: the visit has ended."""
+Global___VisitorPresence: _TypeAlias = VisitorPresence  # noqa: Y015
+
+class _StaffFilter:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StaffFilterEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StaffFilter.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STAFF_FILTER_UNSPECIFIED: _StaffFilter.ValueType  # 0
+    """The comment of each field of this type says what it means."""
+    STAFF_FILTER_EXCLUDE: _StaffFilter.ValueType  # 1
+    """Only visits of customers."""
+    STAFF_FILTER_INCLUDE: _StaffFilter.ValueType  # 2
+    """Visits of customers and of staff."""
+    STAFF_FILTER_ONLY: _StaffFilter.ValueType  # 3
+    """Only visits of staff."""
+
+class StaffFilter(_StaffFilter, metaclass=_StaffFilterEnumTypeWrapper):
+    """Whether to include visits of staff, for instance of agents who sign in for customers."""
+
+STAFF_FILTER_UNSPECIFIED: StaffFilter.ValueType  # 0
+"""The comment of each field of this type says what it means."""
+STAFF_FILTER_EXCLUDE: StaffFilter.ValueType  # 1
+"""Only visits of customers."""
+STAFF_FILTER_INCLUDE: StaffFilter.ValueType  # 2
+"""Visits of customers and of staff."""
+STAFF_FILTER_ONLY: StaffFilter.ValueType  # 3
+"""Only visits of staff."""
+Global___StaffFilter: _TypeAlias = StaffFilter  # noqa: Y015
+
+class _ContactStatus:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ContactStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ContactStatus.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    CONTACT_STATUS_UNSPECIFIED: _ContactStatus.ValueType  # 0
+    """Never sent."""
+    CONTACT_STATUS_NONE: _ContactStatus.ValueType  # 1
+    """There is no contact: no rule matches one, or a person has undone the link; or no identity is named."""
+    CONTACT_STATUS_LINKED: _ContactStatus.ValueType  # 2
+    """Linked to one contact."""
+    CONTACT_STATUS_AMBIGUOUS: _ContactStatus.ValueType  # 3
+    """Several contacts match. The identity is linked to none of them."""
+    CONTACT_STATUS_UNKNOWN: _ContactStatus.ValueType  # 4
+    """The store of contacts does not answer."""
+    CONTACT_STATUS_RECOGNIZED_ONLY: _ContactStatus.ValueType  # 5
+    """A UserInfo event names the e-mail address of a contact. This is a candidate, not a link: no SignIn has named it.
+    ListContactLinks names the candidates. With `sites`, only UserInfo events of these websites count.
+    """
+
+class ContactStatus(_ContactStatus, metaclass=_ContactStatusEnumTypeWrapper):
+    """What is known of the contact that an identity is linked to."""
+
+CONTACT_STATUS_UNSPECIFIED: ContactStatus.ValueType  # 0
+"""Never sent."""
+CONTACT_STATUS_NONE: ContactStatus.ValueType  # 1
+"""There is no contact: no rule matches one, or a person has undone the link; or no identity is named."""
+CONTACT_STATUS_LINKED: ContactStatus.ValueType  # 2
+"""Linked to one contact."""
+CONTACT_STATUS_AMBIGUOUS: ContactStatus.ValueType  # 3
+"""Several contacts match. The identity is linked to none of them."""
+CONTACT_STATUS_UNKNOWN: ContactStatus.ValueType  # 4
+"""The store of contacts does not answer."""
+CONTACT_STATUS_RECOGNIZED_ONLY: ContactStatus.ValueType  # 5
+"""A UserInfo event names the e-mail address of a contact. This is a candidate, not a link: no SignIn has named it.
+ListContactLinks names the candidates. With `sites`, only UserInfo events of these websites count.
+"""
+Global___ContactStatus: _TypeAlias = ContactStatus  # noqa: Y015
+
 @_typing.final
 class Visitor(_message.Message):
     """The live state of one visit, as all its transitions (SignIn, UserInfo and SignOut events) known so far leave it."""
@@ -66,10 +166,17 @@ class Visitor(_message.Message):
     URL_FIELD_NUMBER: _builtins.int
     TITLE_FIELD_NUMBER: _builtins.int
     TIMELINE_TRUNCATED_FIELD_NUMBER: _builtins.int
+    PRESENCE_FIELD_NUMBER: _builtins.int
+    LEAVE_TIME_FIELD_NUMBER: _builtins.int
+    OPEN_PAGE_COUNT_FIELD_NUMBER: _builtins.int
+    CONTACT_STATUS_FIELD_NUMBER: _builtins.int
+    CONTACT_CANDIDATE_COUNT_FIELD_NUMBER: _builtins.int
+    PAGE_ENTER_TIME_FIELD_NUMBER: _builtins.int
+    STAFF_FIELD_NUMBER: _builtins.int
     visit_id: _builtins.str
     """The visit, by the id that the browser gave it."""
     global_visit_id: _builtins.str
-    """The device or browser, the same over many visits. May be empty."""
+    """The device or browser, the same over many visits. May be empty; removed together with `url`."""
     site: _builtins.str
     """The website."""
     state: Global___VisitorState.ValueType
@@ -79,15 +186,32 @@ class Visitor(_message.Message):
     session_id: _builtins.str
     """The open session. Empty unless Authenticated."""
     contact_id: _builtins.str
-    """The contact that the identity is linked to. Empty when there is none, and when MongoDB does not answer."""
+    """The contact that the identity is linked to. Empty unless `contact_status` is LINKED."""
     assurance: _event_pb2.Assurance.ValueType
     """How far the identification can be trusted."""
     url: _builtins.str
-    """Address of the page of the last event that has one. May be empty."""
+    """Address of the page that the visitor is on: of the open pages the one with the latest event. When no page is open,
+    or its address is not known, the address of the last event that has one. May be empty. Removed about
+    IDENTITY_ANONYMOUS_RETENTION_MINUTES after the visit has ended.
+    """
     title: _builtins.str
-    """Title of that page, at most 256 characters. May be empty."""
+    """Title of that page, at most 256 characters. May be empty; removed together with `url`."""
     timeline_truncated: _builtins.bool
     """The visit has had more transitions than MAX_TRANSITIONS_PER_VISIT. Only the earliest of them count."""
+    presence: Global___VisitorPresence.ValueType
+    """Whether the visitor is on the website now."""
+    open_page_count: _builtins.int
+    """Pages that were entered and not left, as far as known; at most IDENTITY_MAX_PAGES_PER_VISIT are known. A page whose
+    tab was closed without a beacon counts.
+    """
+    contact_status: Global___ContactStatus.ValueType
+    """What is known of the contact."""
+    contact_candidate_count: _builtins.int
+    """How many contacts match when the status is AMBIGUOUS or RECOGNIZED_ONLY, at most 10,000. Otherwise, and in an answer
+    that is limited by `sites`, 0.
+    """
+    staff: _builtins.bool
+    """The visit is one of staff: at least one of its events is (`Event.staff_reason`)."""
     @_builtins.property
     def last_event_time(self) -> _timestamp_pb2.Timestamp:
         """When the visit's last event happened."""
@@ -95,6 +219,14 @@ class Visitor(_message.Message):
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When the visit's first event happened."""
+
+    @_builtins.property
+    def leave_time(self) -> _timestamp_pb2.Timestamp:
+        """When the last page was left (LEFT), or when the last event happened (ENDED). Absent when PRESENT."""
+
+    @_builtins.property
+    def page_enter_time(self) -> _timestamp_pb2.Timestamp:
+        """When the visitor entered the page of `url`. Absent when it is not known, and when the page is not open."""
 
     def __init__(
         self,
@@ -112,10 +244,17 @@ class Visitor(_message.Message):
         url: _builtins.str = ...,
         title: _builtins.str = ...,
         timeline_truncated: _builtins.bool = ...,
+        presence: Global___VisitorPresence.ValueType = ...,
+        leave_time: _timestamp_pb2.Timestamp | None = ...,
+        open_page_count: _builtins.int = ...,
+        contact_status: Global___ContactStatus.ValueType = ...,
+        contact_candidate_count: _builtins.int = ...,
+        page_enter_time: _timestamp_pb2.Timestamp | None = ...,
+        staff: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["last_event_time", b"last_event_time", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_event_time", b"last_event_time", "leave_time", b"leave_time", "page_enter_time", b"page_enter_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assurance", b"assurance", "contact_id", b"contact_id", "global_visit_id", b"global_visit_id", "identity_id", b"identity_id", "last_event_time", b"last_event_time", "session_id", b"session_id", "site", b"site", "start_time", b"start_time", "state", b"state", "timeline_truncated", b"timeline_truncated", "title", b"title", "url", b"url", "visit_id", b"visit_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assurance", b"assurance", "contact_candidate_count", b"contact_candidate_count", "contact_id", b"contact_id", "contact_status", b"contact_status", "global_visit_id", b"global_visit_id", "identity_id", b"identity_id", "last_event_time", b"last_event_time", "leave_time", b"leave_time", "open_page_count", b"open_page_count", "page_enter_time", b"page_enter_time", "presence", b"presence", "session_id", b"session_id", "site", b"site", "staff", b"staff", "start_time", b"start_time", "state", b"state", "timeline_truncated", b"timeline_truncated", "title", b"title", "url", b"url", "visit_id", b"visit_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

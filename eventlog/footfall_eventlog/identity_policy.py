@@ -1,0 +1,221 @@
+"""The identity policy (IDENTITY_POLICY_FILE): keys with the user id, values that name no person, and staff, by site.
+
+The one parser of the file. The collector and `footfall-import` apply the policy to an event once, and the event carries
+the result. So all readers of the event agree, also after the file has changed.
+"""
+
+import re
+import tomllib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Annotated, Any, Final, NamedTuple, Self
+
+import msgspec
+from msgspec import Meta
+
+from footfall_eventlog.events import MAX_DATA_KEY_LENGTH, MAX_IDENTITY_LENGTH, USER_ID_KEYS
+from footfall_eventlog.placeholders import PLACEHOLDERS_VERSION, Placeholders, compared
+from footfall_eventlog.sites import SITE_NAME
+from footfall_eventlog.staff import StaffRules
+
+_MAX_KEYS: Final = 50
+_MAX_VALUES: Final = 1_000
+_MAX_SITES: Final = 1_000
+_MAX_NETWORKS: Final = 1_000
+
+_ERROR = re.compile(r"(.*) - at `\$(.*)`", re.DOTALL)
+_SITE_HEADER = re.compile(r"\s*\[\[\s*site\s*\]\]")
+
+
+class IdentityPolicyError(ValueError):
+    """IDENTITY_POLICY_FILE cannot be used. The text names file, line and rule of every problem."""
+
+
+class SitePolicy(NamedTuple):
+    """The policy of one site. `user_id_keys` are keys of event data, in order of precedence."""
+
+    version: str
+    user_id_keys: tuple[str, ...]
+    placeholders: Placeholders
+
+
+Key = Annotated[str, Meta(min_length=1, max_length=MAX_DATA_KEY_LENGTH)]
+Value = Annotated[str, Meta(min_length=1, max_length=MAX_IDENTITY_LENGTH)]
+Keys = Annotated[
+    tuple[Key, ...],
+    Meta(
+        description="Keys of SignIn and UserInfo data with the user id. The first key that has a value is used. Left "
+        "out: those of the whole file; there, those of COLLECTOR_USER_ID_KEYS.",
+        min_length=1,
+        max_length=_MAX_KEYS,
+    ),
+]
+AddedValues = Annotated[
+    tuple[Value, ...],
+    Meta(
+        description="Further user ids, e-mail addresses, telephone numbers and names that belong to no person.",
+        max_length=_MAX_VALUES,
+    ),
+]
+PersonValues = Annotated[
+    tuple[Value, ...],
+    Meta(description="Values that do name a person, although the defaults ignore them.", max_length=_MAX_VALUES),
+]
+
+
+class Rules(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What names a person, and what does not."""
+
+    user_id_keys: Keys | None = None
+    placeholders: AddedValues = ()
+    persons: PersonValues = ()
+
+
+class SiteRules(Rules, kw_only=True):
+    """The rules of one site, in addition to those of the whole file. They win over those."""
+
+    name: Annotated[str, Meta(description="Name of the site.", pattern=f"^{SITE_NAME.pattern}$")]
+    staff: Annotated[bool, Meta(description="Whether all visitors of the site are staff, for instance agents.")] = False
+
+
+class PolicyForm(Rules, kw_only=True):
+    """An identity policy: what names a person, what does not, and who is staff."""
+
+    version: Annotated[
+        str,
+        Meta(
+            description="Version of this policy. Each decision records it, so change it with every change of the file.",
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+        ),
+    ]
+    staff_networks: Annotated[
+        tuple[Annotated[str, Meta(min_length=1, max_length=64)], ...],
+        Meta(
+            description="Addresses and networks, such as 10.20.0.0/16, from which staff visit all sites.",
+            max_length=_MAX_NETWORKS,
+        ),
+    ] = ()
+    site: Annotated[tuple[SiteRules, ...], Meta(description="Rules of single sites.", max_length=_MAX_SITES)] = ()
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of the file, for editors. TOML has the same types."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(PolicyForm)}
+
+
+class IdentityPolicy:
+    """The policy of a deployment. Without a file it has the default placeholders, the same for every site."""
+
+    def __init__(self, form: PolicyForm | None = None, *, user_id_keys: Sequence[str] = USER_ID_KEYS) -> None:
+        """`user_id_keys` are those of sites for which the file gives none. Networks of the form have to be valid."""
+        form = form or PolicyForm(version="")
+        self.version = f"{form.version}+{PLACEHOLDERS_VERSION}" if form.version else PLACEHOLDERS_VERSION
+        keys = form.user_id_keys or tuple(user_id_keys)
+        self._default = SitePolicy(self.version, keys, Placeholders().changed(form.placeholders, form.persons))
+        self._sites = {
+            site.name: SitePolicy(
+                self.version,
+                site.user_id_keys or keys,
+                self._default.placeholders.changed(site.placeholders, site.persons),
+            )
+            for site in form.site
+        }
+        self.staff = StaffRules((site.name for site in form.site if site.staff), form.staff_networks)
+
+    @classmethod
+    def load(cls, file: Path | None, user_id_keys: Sequence[str] = USER_ID_KEYS) -> Self:
+        """Read IDENTITY_POLICY_FILE (None: the defaults alone). Raises IdentityPolicyError."""
+        return cls(_read(file) if file else None, user_id_keys=user_id_keys)
+
+    def of_site(self, site: str) -> SitePolicy:
+        """The policy of a site."""
+        return self._sites.get(site, self._default)
+
+
+def _read(file: Path) -> PolicyForm:
+    text = ""
+    try:
+        text = file.read_text(encoding="utf-8")
+        form = msgspec.convert(tomllib.loads(text), PolicyForm)
+    except OSError as error:
+        raise IdentityPolicyError(f"{file}: {error.strerror}") from None
+    except msgspec.ValidationError as error:
+        raise IdentityPolicyError(_located(file, text, str(error))) from None
+    except ValueError as error:  # not UTF-8, or not TOML, whose errors name line and column
+        raise IdentityPolicyError(f"{file}: {error}") from None
+    problems = [f"{file}:{_line(text, *place)}: {rule}" for place, rule in _problems(form)]
+    if problems:
+        raise IdentityPolicyError("\n".join(problems))
+    return form
+
+
+Place = tuple[int, str, str]
+"""A place in the file: the number of its site (-1: before the sites), key, and value in a list ("": the key)."""
+
+
+def _problems(form: PolicyForm) -> Iterator[tuple[Place, str]]:
+    """The rules that are broken, and where. They quote no value: they are logged, and a value may be a person's."""
+    for network in form.staff_networks:
+        if not _is_network(network):
+            rule = "must be addresses or networks such as 10.20.0.0/16, without bits behind the prefix"
+            yield (-1, "staff_networks", network), f"staff_networks: {rule}"
+    names = Counter(site.name for site in form.site)
+    parts: list[Rules] = [form, *form.site]
+    for number, part in enumerate(parts, -1):
+        where = f"site {part.name!r}, " if isinstance(part, SiteRules) else ""
+        if isinstance(part, SiteRules) and names[part.name] > 1:
+            yield (number, "name", ""), f"site {part.name!r}: is defined more than once"
+        for key, values in (("placeholders", part.placeholders), ("persons", part.persons)):
+            for value in _blank(values):
+                yield (number, key, value), f"{where}{key}: a value is blank; blank values never name a person"
+        for value in _common(part.placeholders, part.persons):
+            yield (number, "persons", value), f"{where}persons: a value is in placeholders too"
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ip_network(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _blank(values: Iterable[str]) -> list[str]:
+    return [value for value in values if not compared(value)]
+
+
+def _common(placeholders: Iterable[str], persons: Iterable[str]) -> list[str]:
+    known = {compared(value) for value in placeholders}
+    return [value for value in persons if compared(value) in known]
+
+
+def _located(file: Path, text: str, message: str) -> str:
+    """An error of the form, with the line of the value that is wrong."""
+    found = _ERROR.fullmatch(message)
+    rule, path = found.groups() if found else (message, "")
+    site = re.match(r"\.site\[(\d+)\]", path)
+    key = re.match(r"\.(\w+)", path[site.end() :] if site else path)
+    named = re.search(r"`(\w+)`", rule)  # a key that is missing or not known
+    line = _line(text, int(site[1]) if site else -1, key[1] if key else named[1] if named else "", "")
+    return f"{file}:{line}: {path.lstrip('.') + ': ' if path else ''}{rule}"
+
+
+def _line(text: str, site: int, key: str, value: str) -> int:
+    """The number of the line with a key, or with a value of its list; of the site's header if the key is not there."""
+    found, number = 1, -1
+    key_line = re.compile(rf"\s*{re.escape(key)}\s*=")
+    is_after_key = False
+    for line_number, line in enumerate(text.splitlines(), 1):
+        if _SITE_HEADER.match(line):
+            number += 1
+            if number == site:
+                found = line_number
+        if number != site:
+            continue
+        if key and not is_after_key and key_line.match(line):
+            is_after_key, found = True, line_number
+        if is_after_key and (not value or f'"{value}"' in line or f"'{value}'" in line):
+            return line_number
+    return found

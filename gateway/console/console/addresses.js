@@ -1,0 +1,51 @@
+// The addresses of the views, and what an address names.
+
+import { query } from './api.js';
+
+const ROOT = '/console/';
+const VISIT = /^\{?([0-9a-f]{8})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{12})\}?$/i;
+const FILTERS = ['site', 'state', 'page', 'sort'];
+
+/** Of the list of visitors, with its filters. */
+export function liveAddress(filters = {}) {
+  return `${ROOT}live${queryOf(filters)}`;
+}
+
+/** Of a visit, and the filters of the list beside it. */
+export function visitAddress(visitId, filters = {}) {
+  return `${ROOT}visit/${encodeURIComponent(visitId)}${queryOf(filters)}`;
+}
+
+/** Of a person, by contact, identity or device. */
+export function personAddress(id) {
+  return `${ROOT}person/${encodeURIComponent(id)}`;
+}
+
+function queryOf(filters) {
+  return query(Object.fromEntries(FILTERS.map((name) => [name, filters[name]])));
+}
+
+/** The id of a visit in the form of the API, from any notation; undefined: it is none. */
+export function visitIdOf(text) {
+  const found = VISIT.exec(text.trim());
+  return found ? found.slice(1).join('-').toLowerCase() : undefined;
+}
+
+/**
+ * What an address names: `view` (live, quality, visit, person), the `id` in it, and the `filters` of the list. undefined: it is
+ * not the address of a view.
+ */
+export function viewAt({ pathname, search, hash }) {
+  if (!pathname.startsWith(ROOT)) return undefined;
+  const [view, ...rest] = pathname.slice(ROOT.length).split('/');
+  const given = new URLSearchParams(search);
+  const filters = Object.fromEntries(FILTERS.map((name) => [name, given.get(name) || '']));
+  if (!view || view === 'index.html') return hash.length > 1 ? { view: 'visit', id: hash.slice(1), filters } : { view: 'live', id: '', filters };
+  if (['live', 'quality'].includes(view) && !rest.join('')) return { view, id: '', filters };
+  if (!['visit', 'person'].includes(view) || rest.length !== 1 || !rest[0]) return undefined;
+  try {
+    return { view, id: decodeURIComponent(rest[0]), filters };
+  } catch {
+    return undefined;
+  }
+}

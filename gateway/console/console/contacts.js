@@ -1,0 +1,103 @@
+// Contacts as people choose them: by name, address and number, with what differs between them.
+
+import { Problem, ask, path, query } from './api.js';
+import { element } from './dom.js';
+import { patchChildren } from './patch.js';
+import { troubleOf } from './source.js';
+
+const PAUSE_MS = 250; // after the last key, until contacts are searched for
+const MOST_FOUND = 10;
+const PHONE = /^[+(\d][\d\s()./-]{4,}$/;
+
+/** The name of a contact; its id if it has none. */
+export function nameOf({ title, firstName, lastName, contactId }) {
+  return [title, firstName, lastName].filter(Boolean).join(' ') || contactId;
+}
+
+/** The contacts that a text may mean: by e-mail address, number, name or id. Throws a Problem. */
+export async function findContacts(text, signal) {
+  const key = text.includes('@') ? 'email' : PHONE.test(text) ? 'phone' : 'name';
+  const { contacts } = await ask(`/api/v1/contacts${query({ [key]: text, page_size: MOST_FOUND })}`, { signal });
+  if (contacts.length || /\s/.test(text)) return contacts;
+  return contactsOf([text], signal);
+}
+
+/** The contacts of these ids that exist. Throws a Problem. */
+export async function contactsOf(ids, signal) {
+  const found = await Promise.all(ids.slice(0, MOST_FOUND).map((id) => (
+    ask(path(['/api/v1/contacts/', ''], id), { signal }).catch((problem) => {
+      if (problem instanceof Problem && problem.status === 404) return undefined;
+      throw problem;
+    }))));
+  return found.filter(Boolean);
+}
+
+/** Contacts to choose from, each with a button; values that not all of them have stand out. */
+export function choices(contacts, verb = 'Link') {
+  const shared = (values) => values.reduce((all, of) => all.filter((value) => of.includes(value)));
+  const alike = contacts.length < 2 ? undefined : {
+    emailAddresses: shared(contacts.map((one) => one.emailAddresses)),
+    phoneNumbers: shared(contacts.map((one) => one.phoneNumbers)),
+    name: shared(contacts.map((one) => [nameOf(one)])),
+  };
+  const value = (kind, text) => element(alike && !alike[kind].includes(text) ? 'strong' : 'bdi', {}, text);
+  return element('ul', { class: 'choices' }, contacts.map((contact) => element('li', { 'data-key': contact.contactId },
+    element('span', { class: 'choice' },
+      value('name', nameOf(contact)), ' ', element('code', {}, contact.contactId),
+      element('span', { class: 'soft' },
+        contact.emailAddresses.map((text) => [' ', value('emailAddresses', text)]),
+        contact.phoneNumbers.map((text) => [' ', value('phoneNumbers', text)]),
+        contact.emailAddresses.length + contact.phoneNumbers.length ? '' : ' no address and no number')),
+    element('button', {
+      type: 'button', class: 'quiet', 'data-do': 'link', 'data-contact': contact.contactId, 'data-name': nameOf(contact),
+      'aria-label': `${verb} to ${nameOf(contact)}, ${[contact.contactId, ...contact.emailAddresses].join(', ')}`,
+    }, verb))));
+}
+
+/** A box to search for a contact in, with what is found below. Its buttons have `data-do="link"`. */
+export class ContactFinder {
+  constructor() {
+    this.input = element('input', { type: 'search', name: 'contact', autocomplete: 'off', placeholder: 'Name, e-mail address or telephone number' });
+    this.said = element('p', { class: 'soft', role: 'status' });
+    this.found = element('div', {});
+    this.root = element('div', { class: 'finder' }, element('label', {}, 'Find a contact', this.input), this.said, this.found);
+    this.input.addEventListener('input', () => {
+      clearTimeout(this.pausing);
+      this.pausing = setTimeout(() => this.find(), PAUSE_MS);
+    });
+    this.input.addEventListener('keydown', (event) => {
+      if (event.key === 'Enter') this.find();
+    });
+  }
+
+  async find() {
+    clearTimeout(this.pausing);
+    this.asking?.abort();
+    this.asking = new AbortController();
+    const { signal } = this.asking;
+    const text = this.input.value.trim();
+    if (!text) {
+      this.show('', []);
+      return;
+    }
+    try {
+      const contacts = await findContacts(text, signal);
+      if (signal.aborted) return;
+      const more = contacts.length === MOST_FOUND ? ` The first ${MOST_FOUND}: type more.` : '';
+      this.show(contacts.length ? `${contacts.length} found.${more}` : 'No contact has this name, address, number or id.', contacts);
+    } catch (problem) {
+      if (!signal.aborted) this.show(troubleOf(problem, 'identity'), []);
+    }
+  }
+
+  show(words, contacts) {
+    this.said.textContent = words;
+    patchChildren(this.found, contacts.length ? [choices(contacts)] : []);
+  }
+
+  clear() {
+    this.asking?.abort();
+    this.input.value = '';
+    this.show('', []);
+  }
+}

@@ -1,0 +1,286 @@
+// Draws the list of visitors: totals that are filters, filters, and rows that keep their place while the user points.
+
+import { ago, badge, element, moment, place, shortened, span } from './dom.js';
+import { isGone } from './visitors.js';
+
+const DRAW_MS = 500; // changes within this time are drawn together
+const ROWS = 100; // drawn at first, and more at the end of the list
+const MOST_TOTALS = 4;
+const HELD_MS = 10000; // a pointer that rests for so long does not hold the order
+const COLUMNS = ['state', 'page', 'stay', 'last', 'site'];
+const TOTALS = [['', 'here'], ['AUTHENTICATED', 'authenticated'], ['RECOGNIZED', 'recognized'], ['ANONYMOUS', 'anonymous']];
+const STATE_NAMES = Object.fromEntries(TOTALS);
+
+const calm = matchMedia('(prefers-reduced-motion: reduce)');
+const numbers = new Intl.NumberFormat();
+
+export class VisitorList {
+  /**
+   * `parts`: the elements totals, others, form, rows, held, count, more, empty. Calls `open(visitId)` for the visit that the
+   * user chooses, and `filtered(filter)` when the user has changed the filters. `nameOf(contactId)`: a name, if known.
+   */
+  constructor({ visitors, parts, open, filtered, nameOf }) {
+    Object.assign(this, { visitors, open, filtered, nameOf }, parts);
+    this.drawn = new Map(); // by visit: its row, and what the row shows
+    this.most = ROWS;
+    this.pointedAt = -Infinity;
+    this.isForced = false;
+    this.rows.addEventListener('keydown', (event) => this.move(event));
+    this.rows.addEventListener('pointermove', () => { this.pointedAt = performance.now(); });
+    this.rows.addEventListener('pointerleave', () => { this.pointedAt = -Infinity; this.draw(); });
+    this.rows.addEventListener('focusout', () => this.drawSoon());
+    this.form.addEventListener('input', (event) => event.target.type !== 'search' || this.read());
+    this.form.addEventListener('change', () => this.read());
+    this.form.addEventListener('submit', (event) => event.preventDefault());
+    this.totals.addEventListener('click', (event) => this.choose(event.target.closest('button')));
+    this.empty.addEventListener('click', (event) => this.choose(event.target.closest('button')));
+    new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && this.drawMore()).observe(this.more);
+    setInterval(() => this.drawSoon(), 5000); // "ago", and for how long
+  }
+
+  /** Show these filters in the form. */
+  set(filter) {
+    const { state, site, page, sort } = this.form.elements;
+    if (JSON.stringify(filter) !== JSON.stringify(this.visitors.filter)) {
+      this.most = ROWS;
+      this.isForced = true;
+    }
+    this.drawSites(filter.site);
+    state.value = filter.state;
+    site.value = filter.site;
+    sort.value = filter.sort;
+    if (page !== document.activeElement) page.value = filter.page;
+  }
+
+  /** Take the filters of the form. */
+  read() {
+    const { state, site, page, sort } = this.form.elements;
+    this.filtered({ state: state.value, site: site.value, page: page.value.trim(), sort: sort.value });
+  }
+
+  /** Take the filter of a button; one that is pressed already shows all. */
+  choose(button) {
+    if (!button) return;
+    const { state, site, page } = this.form.elements;
+    const isPressed = button.getAttribute('aria-pressed') === 'true';
+    state.value = isPressed ? '' : button.dataset.state;
+    site.value = isPressed ? '' : button.dataset.site;
+    if (button.dataset.page !== undefined) page.value = button.dataset.page;
+    this.read();
+  }
+
+  drawSoon() {
+    this.drawing ||= setTimeout(() => this.draw(), DRAW_MS);
+  }
+
+  drawMore() {
+    if (this.most >= this.visitors.shown().length) return;
+    this.most += ROWS;
+    this.draw();
+  }
+
+  draw() {
+    clearTimeout(this.drawing);
+    this.drawing = undefined;
+    const all = this.visitors.shown();
+    const wanted = all.slice(0, this.most);
+    const changes = this.isHeld() ? this.wouldChange(wanted) : undefined;
+    if (changes && changes.moved + changes.come) {
+      for (const visitId of this.drawn.keys()) this.drawRow(this.visitors.known.get(visitId));
+      this.sayHeld(changes);
+    } else {
+      this.arrange(wanted);
+      this.held.hidden = true;
+    }
+    this.isForced = false;
+    this.count.textContent = this.counted(all, wanted);
+    this.sayNone(all);
+    this.drawTotals();
+    this.drawSites(this.visitors.filter.site);
+  }
+
+  /** While the user points at a row or has it in focus, rows keep their places. */
+  isHeld() {
+    if (this.isForced) return false;
+    return this.rows.matches(':focus-within') || performance.now() - this.pointedAt < HELD_MS;
+  }
+
+  /** How many rows would have another place among the others, and how many would come or go. */
+  wouldChange(wanted) {
+    const before = [...this.drawn.keys()];
+    const after = wanted.map(({ visitId }) => visitId);
+    const stays = new Set(after.filter((visitId) => this.drawn.has(visitId)));
+    const common = before.filter((visitId) => stays.has(visitId));
+    const moved = after.filter((visitId) => stays.has(visitId)).filter((visitId, number) => visitId !== common[number]).length;
+    return { moved, come: after.length - stays.size + before.length - stays.size };
+  }
+
+  sayHeld({ moved, come }) {
+    const news = [moved && `${moved} would move`, come && `${come} have come or gone`].filter(Boolean).join(', ');
+    const why = this.rows.matches(':focus-within') ? 'a row has the focus' : 'you point at the list';
+    const text = `Order held while ${why}: ${news}.`;
+    const said = this.held.firstElementChild;
+    if (said.textContent !== text) said.textContent = text;
+    this.held.hidden = false;
+  }
+
+  /** Draw these rows in this order. Only rows in a wrong place are moved, so that the others keep hover and focus. */
+  arrange(wanted) {
+    const rows = wanted.map((visitor) => this.drawRow(visitor));
+    const stays = new Set(rows);
+    const before = this.drawn;
+    this.drawn = new Map(wanted.map(({ visitId }) => [visitId, before.get(visitId)]));
+    for (const { row } of before.values()) {
+      if (!stays.has(row)) row.remove();
+    }
+    const focused = document.activeElement;
+    rows.forEach((row, number) => {
+      if (this.rows.children[number] !== row) this.rows.insertBefore(row, this.rows.children[number] || null);
+    });
+    if (document.activeElement !== focused && this.rows.contains(focused)) focused.focus({ preventScroll: true });
+  }
+
+  counted(all, wanted) {
+    const { known, isComplete } = this.visitors;
+    const shown = wanted.length < all.length ? `the first ${numbers.format(wanted.length)} of ` : '';
+    const more = isComplete ? '' : `; of more visitors, the ${numbers.format(known.size)} who came last are read`;
+    return `${shown}${numbers.format(all.length)} ${all.length === 1 ? 'visitor' : 'visitors'}${more}`;
+  }
+
+  sayNone(all) {
+    const { state, site, page } = this.visitors.filter;
+    const text = [
+      'Nobody is here', state && `who is ${STATE_NAMES[state] || state}`, site && `on the site ${site}`, page && `on a page with “${page}”`,
+    ].filter(Boolean).join(' ');
+    this.empty.hidden = all.length > 0 || !this.visitors.isRead;
+    if (this.empty.hidden || this.empty.dataset.text === text) return;
+    this.empty.dataset.text = text;
+    this.empty.replaceChildren(`${text}. `, state || site || page
+      ? element('button', { type: 'button', class: 'quiet', 'data-state': '', 'data-site': '', 'data-page': '' }, 'Show all')
+      : element('a', { href: '/demo/' }, 'Open the demo shop to see yourself here.'));
+  }
+
+  /** Draw a line a site. Its buttons stay the same elements, so that no click on a number that changes is lost. */
+  drawTotals() {
+    const totals = this.visitors.totals();
+    const shown = totals.slice(0, MOST_TOTALS);
+    const rest = totals.slice(MOST_TOTALS);
+    if (!rest.length) shown.sort((one, other) => (one.site < other.site ? -1 : 1));
+    while (this.totals.children.length > shown.length) this.totals.lastElementChild.remove();
+    while (this.totals.children.length < shown.length) {
+      this.totals.append(element('li', {}, TOTALS.map(() => element('button', { type: 'button' }, element('strong', {}), element('span', {})))));
+    }
+    shown.forEach((total, number) => TOTALS.forEach(([state, words], place) => {
+      this.drawTotal(this.totals.children[number].children[place], total, state, `${numbers.format(total[state || 'here'])} ${words}`);
+    }));
+    const others = rest.reduce((sum, { here }) => sum + here, 0);
+    this.others.textContent = rest.length ? `and ${numbers.format(others)} here on ${numbers.format(rest.length)} other sites` : '';
+  }
+
+  drawTotal(button, { site }, state, text) {
+    const { filter } = this.visitors;
+    const [name, number] = button.children;
+    button.className = `total ${state.toLowerCase()}`.trim();
+    Object.assign(button.dataset, { site, state });
+    button.setAttribute('aria-pressed', String(site === filter.site && state === filter.state));
+    name.hidden = Boolean(state);
+    if (name.textContent !== `${site} `) Object.assign(name, { textContent: `${site} `, title: site });
+    if (number.textContent !== text) number.textContent = text;
+  }
+
+  drawSites(chosen) {
+    const names = this.visitors.siteNames();
+    const select = this.form.elements.site;
+    const shown = names.join('\n');
+    if (select.dataset.shown === shown) return;
+    select.dataset.shown = shown;
+    select.replaceChildren(element('option', { value: '' }, 'all'), ...names.map((name) => element('option', { value: name }, name)));
+    select.value = chosen;
+  }
+
+  /** Draw the row of a visitor. Only cells that show something else are made again, so that a selection stays. */
+  drawRow(visitor) {
+    if (!visitor) return undefined; // no longer known: the row stays as it is until rows may change
+    const drawn = this.drawn.get(visitor.visitId) || this.newRow(visitor.visitId);
+    const isChosen = visitor.visitId === this.chosen;
+    drawn.row.classList.toggle('chosen', isChosen);
+    drawn.row.classList.toggle('has-left', Boolean(isGone(visitor)));
+    drawn.button.setAttribute('aria-expanded', String(isChosen));
+    this.drawWho(visitor, drawn);
+    this.cells(visitor).forEach(([name, shown, make], number) => {
+      const key = JSON.stringify(shown);
+      if (drawn.shown[name] === key) return;
+      drawn.shown[name] = key;
+      drawn.row.children[number + 1].replaceWith(element('td', { class: `of-${name}` }, make()));
+    });
+    const news = JSON.stringify([visitor.state, visitor.identityId, visitor.url, visitor.title]);
+    if (drawn.news !== undefined && drawn.news !== news && !calm.matches) drawn.row.animate([{ backgroundColor: 'var(--news)' }, {}], 1500);
+    drawn.news = news;
+    return drawn.row;
+  }
+
+  newRow(visitId) {
+    const button = element('button', { type: 'button', class: 'who' });
+    const more = element('span', { class: 'soft more' });
+    const row = element('tr', { onclick: () => this.open(visitId) },
+      element('th', { scope: 'row', class: 'of-who' }, button, more), COLUMNS.map(() => element('td', {})));
+    const drawn = { row, button, more, shown: {} };
+    this.drawn.set(visitId, drawn);
+    return drawn;
+  }
+
+  /** The first cell stays the same element, because its button may have the focus. */
+  drawWho({ visitId, identityId, contactId, contactStatus, contactCandidates }, { button, more, shown }) {
+    const name = contactId ? this.nameOf(contactId) : undefined;
+    const key = JSON.stringify([name, identityId, contactId, contactStatus, contactCandidates]);
+    if (shown.who === key) return;
+    shown.who = key;
+    const title = [name, identityId, contactId].filter(Boolean).join(', ');
+    button.replaceChildren(
+      title ? element('span', { title }, name || identityId || contactId) : element('span', { class: 'soft' }, 'Visitor'), shortened(visitId));
+    more.replaceChildren(...(name && identityId ? [element('span', { title }, identityId)] : [{
+      AMBIGUOUS: `${contactCandidates || 'several'} contacts match`,
+      RECOGNIZED_ONLY: 'looks like a contact',
+    }[contactStatus] || '']));
+  }
+
+  /** The other cells of a row: name, what is shown, and how that is made. */
+  cells({ presence, leaveTime, state, assurance, site, url, title, pageEnterTime, eventName, lastEventTime }) {
+    const left = presence === 'LEFT' ? leaveTime || lastEventTime : undefined;
+    const stay = !left && pageEnterTime ? span(Date.now() - pageEnterTime) : '–';
+    const since = ago(lastEventTime);
+    return [
+      ['state', [state, assurance], () => badge(state, assurance)],
+      ['page', [url, title], () => (url ? element('span', { title: url }, String(title || place(url))) : none())],
+      ['stay', stay, () => stay],
+      ['last', [left, eventName, since], () => (left ? ['left ', moment(left)] : [eventName || '', element('span', { class: 'soft' }, ` ${since}`)])],
+      ['site', site, () => element('span', { title: site }, site)],
+    ];
+  }
+
+  /** Mark the open visit; without an id mark none. */
+  mark(visitId) {
+    this.chosen = visitId;
+    this.draw();
+  }
+
+  /** Focus the row of a visit, if it is still in the list. */
+  focus(visitId) {
+    const drawn = this.drawn.get(visitId);
+    if (drawn) drawn.button.focus();
+  }
+
+  /** Move the focus between rows with the arrow keys. */
+  move(event) {
+    const step = { ArrowDown: 'nextElementSibling', ArrowUp: 'previousElementSibling' }[event.key];
+    const row = step && event.target.closest('tr')[step];
+    if (!row) return;
+    event.preventDefault();
+    row.querySelector('button').focus();
+  }
+}
+
+/** The content of an empty cell. */
+function none() {
+  return element('span', { class: 'soft' }, '–');
+}

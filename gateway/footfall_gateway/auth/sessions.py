@@ -1,0 +1,186 @@
+"""Sessions of people at the console: a cookie has a random token, and Redis has the hash and a proof for it.
+
+All gateways share the sessions. Redis has the hash of a token, which signs in at no gateway. The proof is keyed by the
+token, and is of the secret of the credential. So a writer of Redis who does not know that secret cannot make a session
+(docs/adr/0040).
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Mapping
+from http.cookies import CookieError, SimpleCookie
+from typing import Any, Final, NamedTuple, TypeVar
+
+import msgspec
+from footfall_eventlog.partitions import connection_pool
+from footfall_servicekit.failure_log import FailureLog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from footfall_gateway.problem import Problem
+
+SESSION_HEADER: Final = "X-Footfall-Session"
+"""A request with this header signs in by its cookie. Pages of other origins cannot send it."""
+SESSION_COOKIE: Final = "footfall_session"
+
+_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{43}")
+_TAG: Final = "{session}"
+"""In the name of every key, so that all are in one slot of a Redis Cluster."""
+_ENDS: Final = f"{_TAG}:ends"
+"""The sorted set of all sessions, by the time at which they end."""
+_TIMEOUT_MS: Final = 1_000
+
+_unavailable = FailureLog("Redis does not answer", "store")
+
+Answer = TypeVar("Answer")
+
+
+class _Record(msgspec.Struct, frozen=True):
+    """A session as stored. `key_id` empty: of API_USER."""
+
+    key_id: str
+    proof: str
+    last_ms: int
+    """When the session ends at the latest."""
+
+
+class Session(NamedTuple):
+    """A session that goes on: its name in Redis, and the credential that it was begun with."""
+
+    id: str
+    key_id: str
+    token: str
+    proof: str
+
+    def is_of(self, secret: str) -> bool:
+        """Whether it was begun with the credential that has this secret."""
+        return hmac.compare_digest(self.proof, _proof(self.token, secret))
+
+
+def session_token(headers: Mapping[str, str]) -> str | None:
+    """The token in the cookie of a request; empty: there is none. None: the request does not sign in by a cookie.
+
+    `headers` have names in lower case.
+    """
+    if SESSION_HEADER.lower() not in headers:
+        return None
+    try:
+        found = SimpleCookie(headers.get("cookie", "")).get(SESSION_COOKIE)
+    except CookieError:
+        return ""
+    return found.value if found and _TOKEN.fullmatch(found.value) else ""
+
+
+def session_cookie(token: str, *, is_secure: bool) -> str:
+    """The `Set-Cookie` of a session; with an empty token it removes the cookie. It ends with the browser."""
+    age = "" if token else "; Max-Age=0"
+    secure = "; Secure" if is_secure else ""
+    return f"{SESSION_COOKIE}={token}; Path=/; HttpOnly; SameSite=Strict{age}{secure}"
+
+
+class Sessions:
+    """The sessions of this deployment. All methods raise Problem 503 while Redis does not answer."""
+
+    def __init__(self, redis_url: str, *, idle_s: int, longest_s: int, most: int) -> None:
+        """`idle_s`: a session ends so long after it was continued, and in any case after `longest_s`.
+
+        At `most` sessions, the one that would end first makes room for a new one.
+        """
+        self.idle_s = idle_s
+        self._longest_ms = longest_s * 1000
+        self._most = most
+        # Commands of redis-py are typed as sync or async together.
+        self._redis: Any = Redis.from_pool(connection_pool(redis_url, _TAG, timeout_ms=_TIMEOUT_MS))
+        self._ends: dict[str, float] = {}
+        """When the sessions that were used at this gateway end, as far as it knows, by the clock of `monotonic`."""
+
+    async def begin(self, key_id: str, secret: str) -> str:
+        """Begin a session with a credential, and return its token."""
+        token = secrets.token_urlsafe(32)
+        session_id = _id(token)
+        now_ms = _now_ms()
+        record = _Record(key_id, _proof(token, secret), now_ms + self._longest_ms)
+        await self._ask(self._redis.set(_key(session_id), msgspec.json.encode(record), px=self.idle_s * 1000))
+        await self._note_end(session_id, now_ms + self.idle_s * 1000)
+        await self._ask(self._redis.zremrangebyscore(_ENDS, 0, now_ms))
+        surplus = await self._ask(self._redis.zcard(_ENDS)) - self._most
+        if surplus > 0:
+            for first, _ in await self._ask(self._redis.zpopmin(_ENDS, surplus)):
+                await self._forget(first.decode())
+        return token
+
+    async def find(self, token: str) -> Session | None:
+        """The session of a token; None: it has ended, or there was none."""
+        session_id = _id(token)
+        raw = await self._ask(self._redis.get(_key(session_id)))
+        if raw is None:
+            self._ends.pop(session_id, None)
+            return None
+        record = msgspec.json.decode(raw, type=_Record)
+        left_ms = await self._ask(self._redis.pttl(_key(session_id)))
+        if len(self._ends) >= self._most:
+            self._ends.clear()  # their streams end, and begin again
+        self._ends[session_id] = time.monotonic() + left_ms / 1000
+        return Session(session_id, record.key_id, token, record.proof)
+
+    async def go_on(self, token: str) -> None:
+        """Let a session go on, because its user is active. Does nothing if it has ended."""
+        session_id = _id(token)
+        raw = await self._ask(self._redis.get(_key(session_id)))
+        if raw is None:
+            return
+        end_ms = min(_now_ms() + self.idle_s * 1000, msgspec.json.decode(raw, type=_Record).last_ms)
+        if await self._ask(self._redis.pexpireat(_key(session_id), end_ms)):
+            await self._note_end(session_id, end_ms)
+            self._ends[session_id] = time.monotonic() + (end_ms - _now_ms()) / 1000
+
+    async def end(self, token: str) -> None:
+        """End a session at all gateways. Does nothing if there is none."""
+        await self._ask(self._redis.zrem(_ENDS, _id(token)))
+        await self._forget(_id(token))
+
+    def goes_on(self, session_id: str) -> bool:
+        """Whether a session that was used at this gateway goes on, as far as this gateway knows."""
+        return time.monotonic() < self._ends.get(session_id, 0)
+
+    async def close(self) -> None:
+        """Close the connections to Redis."""
+        await self._redis.aclose()
+
+    async def _note_end(self, session_id: str, end_ms: int) -> None:
+        await self._ask(self._redis.zadd(_ENDS, {session_id: end_ms}))
+        await self._ask(self._redis.pexpire(_ENDS, self.idle_s * 1000))
+
+    async def _forget(self, session_id: str) -> None:
+        self._ends.pop(session_id, None)
+        await self._ask(self._redis.delete(_key(session_id)))
+
+    async def _ask(self, command: Awaitable[Answer]) -> Answer:
+        try:
+            answer = await command
+        except (TimeoutError, RedisError) as error:
+            _unavailable.failed("Redis", error=type(error).__name__)
+            raise Problem(
+                503, "sessions are not available, because Redis does not answer; try again", retry_s=2
+            ) from error
+        _unavailable.worked("Redis")
+        return answer
+
+
+def _id(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _key(session_id: str) -> str:
+    return f"{_TAG}:{session_id}"
+
+
+def _proof(token: str, secret: str) -> str:
+    return hmac.digest(token.encode(), secret.encode(), hashlib.sha256).hex()
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

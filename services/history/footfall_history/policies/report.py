@@ -1,0 +1,229 @@
+"""What trying a policy found: the JSON form of the report, and its summary in words."""
+
+import textwrap
+from typing import Annotated, Any, Final
+
+import msgspec
+from footfall_timeline import State
+from msgspec import Meta
+
+Count = Annotated[int, Meta(ge=0)]
+Moment = Annotated[str, Meta(description="Time in UTC, in the form of ISO 8601.")]
+StateName = Annotated[str, Meta(pattern="^(ANONYMOUS|RECOGNIZED|AUTHENTICATED)$")]
+
+NOT_SIMULATED: Final = (
+    "Links to contacts: the contacts are not read. `evidence` counts the attributes that become, or no longer are, "
+    "evidence for a link, and `identities` shows whose events come to another identity.",
+    "Events that the collector rejected when they arrived, because they named no user: they are not stored.",
+    "Rules of the policy other than `user_id_keys`, `placeholders` and `persons`.",
+    "Identities of visits that began before or after the time of this report.",
+)
+
+
+class VersionCount(msgspec.Struct):
+    """How many events were judged by a version of the policy. Empty: before there were policies; `...`: others."""
+
+    version: str
+    events: Count
+
+
+class StateCount(msgspec.Struct):
+    """How many visits ended in a state by the stored decisions, and end in a state under the policy."""
+
+    before: StateName
+    after: StateName
+    visits: Count
+
+
+class ChangedVisits(msgspec.Struct):
+    """How many visits change. Each is counted once, by the first that holds.
+
+    - `state`: the state after the last event changes.
+    - `identity`: the identity after the last event changes.
+    - `course`: only state, identity or session at an earlier moment change.
+    """
+
+    state: Count = 0
+    identity: Count = 0
+    course: Count = 0
+
+
+class DecisionCount(msgspec.Struct):
+    """How many SignIn and UserInfo events are decided so before, and so under the policy.
+
+    `named`: the event names an identity. `other_user`: it names another one. `rejected`: it gives no user id, so it
+    would not be stored. `erased`: the person has been erased. Others are reasons why it names no person.
+    """
+
+    before: str
+    after: str
+    events: Count
+
+
+class EvidenceCount(msgspec.Struct):
+    """How many events have an attribute that becomes evidence for a link to a contact (`after`: true), or stops."""
+
+    key: str
+    after: bool
+    events: Count
+
+
+class IdentityPart(msgspec.Struct):
+    """Events that name, or named, another identity (empty: none). `reason` is empty if the identity is the same."""
+
+    identity_id: str
+    reason: str
+    events: Count
+    visits: Count
+
+
+class IdentityChange(msgspec.Struct):
+    """An identity, the number of its events, of how many identities it consists, and the largest parts of these."""
+
+    identity_id: str
+    events: Count
+    others: Count
+    parts: list[IdentityPart]
+
+
+class IdentityChanges(msgspec.Struct):
+    """How many identities change in one way, and those with the most events."""
+
+    total: Count
+    largest: list[IdentityChange]
+
+
+class Identities(msgspec.Struct):
+    """The identities that events of these visits name, and how they change.
+
+    - `merged`: under the policy, an identity consists of events that named several. Its parts are those.
+    - `split`: events of an identity name several under the policy. Its parts are those.
+    - `renamed`: an identity gets a name that no other had. Its part has the name.
+    - `vanished`: the events of an identity name no person any more. Its parts have the reasons.
+    - `new`: the events of an identity named no person before. Its parts have the reasons.
+    """
+
+    before: Count
+    after: Count
+    merged: IdentityChanges
+    split: IdentityChanges
+    renamed: IdentityChanges
+    vanished: IdentityChanges
+    new: IdentityChanges
+
+
+class EventExplanation(msgspec.Struct):
+    """What an event does, and who the visitor is after it.
+
+    `rule` is that of `explain`, or `ignored` (with a `reason`), `rejected`, or `not_counted`: a transition beyond
+    MAX_TRANSITIONS_PER_VISIT. `names`: the identity that it names.
+    """
+
+    rule: str
+    reason: str
+    names: str
+    state: StateName
+    identity_id: str
+
+
+class ExplainedEvent(msgspec.Struct):
+    """An event by the stored decision and under the policy. `event_name` is empty if the event has expired."""
+
+    event_id: str
+    event_name: str
+    event_time: Moment
+    before: EventExplanation
+    after: EventExplanation
+
+
+class VisitExample(msgspec.Struct):
+    """A visit that changes, with its first events that identify. `more_events`: how many there are beside these."""
+
+    visit_id: str
+    site: str
+    start_time: Moment
+    change: Annotated[str, Meta(pattern="^(state|identity|course)$")]
+    events: list[ExplainedEvent]
+    more_events: Count
+
+
+class Doubts(msgspec.Struct):
+    """How many decisions are not certain.
+
+    - `erased`: the content of the event has been erased. The decision is kept.
+    - `expired`: the event has expired, while its visit has not. The decision is kept.
+    - `malformed`: the data of the event are no JSON object. The decision is kept.
+    - `masked`: the value that names the user was masked when it was stored. The decision is kept.
+    - `token_not_kept`: a SignIn of a site with signing keys, which was ignored or had the token of another user, is
+      decided otherwise. Tokens are not stored, so it counts as a UserInfo. If only the token may have named the user,
+      the decision is kept.
+    """
+
+    erased: Count = 0
+    expired: Count = 0
+    malformed: Count = 0
+    masked: Count = 0
+    token_not_kept: Count = 0
+
+
+class Report(msgspec.Struct, kw_only=True):
+    """What a policy changes in the visits that began in a time."""
+
+    policy_version: Annotated[str, Meta(description="Version of the policy that was tried.")]
+    stored_versions: Annotated[
+        list[VersionCount], Meta(description="Versions of the policies by which the stored events were judged.")
+    ]
+    create_time: Moment
+    from_time: Annotated[Moment | None, Meta(description="Visits that began at or after it; null: all earlier ones.")]
+    to_time: Annotated[Moment, Meta(description="Visits that began before it.")]
+    sites: Annotated[list[str], Meta(description="Sites of the visits; empty: all.")]
+    seconds: Annotated[float, Meta(description="How long it took.")]
+    visits: Annotated[Count, Meta(description="Visits read.")]
+    events: Annotated[Count, Meta(description="SignIn, UserInfo and SignOut events of these visits.")]
+    states: list[StateCount]
+    changed_visits: ChangedVisits
+    sessions_before: Count
+    sessions_after: Count
+    decisions: list[DecisionCount]
+    evidence: list[EvidenceCount]
+    identities: Identities
+    examples: Annotated[list[VisitExample], Meta(description="Changed visits, chosen evenly, of each kind of change.")]
+    doubts: Doubts
+    not_simulated: Annotated[list[str], Meta(description="What this report does not show.")]
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of the report."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(Report)}
+
+
+def to_json(report: Report) -> bytes:
+    """The report as indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n"
+
+
+def summary(report: Report) -> str:
+    """The report in a few lines, without personal data."""
+    changed, identities, states = report.changed_visits, report.identities, report.states
+    by_state = [
+        f"{sum(one.visits for one in states if getattr(one, side) == state.name):,} {state.name.lower()}"
+        for side in ("before", "after")
+        for state in State
+    ]
+    lines = [
+        f"Policy {report.policy_version}, tried on {report.visits:,} visits with {report.events:,} events that "
+        "identify.",
+        f"Visits before: {', '.join(by_state[:3])}. After: {', '.join(by_state[3:])}.",
+        f"Visits that change: {changed.state:,} in state, {changed.identity:,} in identity, {changed.course:,} only in "
+        "between.",
+        f"Identities: {identities.before:,} before, {identities.after:,} after. "
+        f"{identities.merged.total:,} merge others, {identities.split.total:,} split, "
+        f"{identities.renamed.total:,} get another name, {identities.vanished.total:,} vanish, "
+        f"{identities.new.total:,} are new.",
+    ]
+    lines += [
+        f"{one.before} -> {one.after}: {one.events:,} events" for one in report.decisions if one.before != one.after
+    ]
+    if uncertain := sum(msgspec.structs.astuple(report.doubts)):
+        lines.append(f"Not certain: {uncertain:,} decisions.")
+    return "".join(f"{line}\n" for text in lines for line in textwrap.wrap(text, 110))

@@ -1,0 +1,138 @@
+"""Newest page entries and business events of a person's visits, read with few commands to MongoDB.
+
+Of most visits one command reads all events, and pages and business events are picked from them.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from itertools import islice
+from typing import Final, NamedTuple
+
+from footfall.event.v1.event_pb2 import EVENT_TYPE_BUSINESS
+from footfall.history.v1 import visit_pb2 as pb
+from footfall_eventlog.events import HEARTBEAT, PAGE_ENTERED, PAGE_EXITED
+
+from footfall_history.queries import resources
+from footfall_history.queries.filters import Window, site_filter, time_key
+from footfall_history.queries.reader import IS_ENTRY, Reader
+from footfall_history.storage import TOUCH_INTERVAL_MS, Document, EventQuery, Store, Visit, event_time_ms, stored_event
+
+MAX_PAGES: Final = 10
+MAX_EVENTS: Final = 20
+
+_SHORT_MS: Final = 30 * 60_000
+_READ: Final = 100
+"""Events of a visit that are read together."""
+_IS_BUSINESS: Final[Document] = {"event_type": EVENT_TYPE_BUSINESS, "event_name": {"$ne": HEARTBEAT}}
+
+
+class Activity(NamedTuple):
+    """Page entries and business events, newest first."""
+
+    pages: Sequence[pb.Page]
+    events: Sequence[pb.StoredEvent]
+
+    def merged(self, other: "Activity") -> "Activity":
+        """The newest of both."""
+        pages = sorted([*self.pages, *other.pages], key=resources.page_key, reverse=True)
+        events = sorted([*self.events, *other.events], key=resources.event_key, reverse=True)
+        return Activity(pages[:MAX_PAGES], events[:MAX_EVENTS])
+
+    def is_newer_than(self, key: str) -> bool:
+        """Whether nothing of before this key would be added."""
+        if len(self.pages) < MAX_PAGES or len(self.events) < MAX_EVENTS:
+            return False
+        return min(resources.page_key(self.pages[-1]), resources.event_key(self.events[-1])) > key
+
+
+class RecentActivity:
+    """Reads what persons did. Methods raise TRANSIENT_STORE_ERRORS."""
+
+    def __init__(self, store: Store, reader: Reader) -> None:
+        self._store = store
+        self._reader = reader
+
+    async def read(
+        self, visits: Iterable[Document], identity_ids: Collection[str], sites: Sequence[str], since_key: str
+    ) -> Activity:
+        """The newest pages and events since a key. `visits`: stored visits of the person, the last active first.
+
+        Events of other persons are left out, and anonymous ones of visits that named another person first.
+        """
+        found = Activity((), ())
+        for visit in visits:
+            if found.is_newer_than(time_key(last_possible_ms(visit))):
+                break
+            found = found.merged(await self._of_visit(visit, _owners(visit, identity_ids), sites, since_key))
+        return found
+
+    async def _of_visit(
+        self, visit: Document, owners: Collection[str], sites: Sequence[str], since_key: str
+    ) -> Activity:
+        # Without bounds one command reads a whole visit. A long one is read in ranges of time, from its end on.
+        start_ms, end_ms = event_time_ms(visit["start_key"]), last_possible_ms(visit)
+        query = EventQuery({"visit_id": visit["_id"]}, site_filter(sites), None, newest_first=True)
+        if end_ms - start_ms > _SHORT_MS:
+            query = query._replace(start_ms=start_ms, end_ms=end_ms)
+        documents = await self._store.events_in_order(query, since_key, "").take(_READ)
+        own = [one for one in documents if one.get("identity_id", "") in owners and not one.get("erased")]
+        events = [one for one in own if _is_business(one)]
+        entries = [one for one in own if one.get("event_name") == PAGE_ENTERED and one.get("page_id")]
+        are_all_read = len(documents) < _READ
+        if not are_all_read and (len(entries) < MAX_PAGES or len(events) < MAX_EVENTS):
+            return await self._searched(query, owners, since_key)
+        is_whole = are_all_read and visit["start_key"] >= since_key
+        pages = _pages(documents) if is_whole else await self._reader.page_messages(entries)
+        entered = [pages[one["_id"]] for one in entries if one["_id"] in pages]
+        if not are_all_read and len(entered) < MAX_PAGES:  # some pages were entered twice
+            return await self._searched(query, owners, since_key)
+        return Activity(entered, [stored_event(one) for one in islice(events, MAX_EVENTS)])
+
+    async def _searched(self, query: EventQuery, owners: Collection[str], since_key: str) -> Activity:
+        """The same, by conditions: of a visit with many other events."""
+        where = query.conditions | {
+            "identity_id": {"$in": [owner or None for owner in owners]},
+            "erased": {"$ne": True},
+        }
+        pages = await self._reader.pages_of(
+            query._replace(conditions=where | IS_ENTRY), Window(since_key, "", MAX_PAGES, newest_first=True)
+        )
+        events = await self._reader.events_of(
+            query._replace(conditions=where | _IS_BUSINESS), Window(since_key, "", MAX_EVENTS, newest_first=True)
+        )
+        return Activity(pages.items, events.items)
+
+
+def _is_business(event: Document) -> bool:
+    """Whether an event meets `_IS_BUSINESS`."""
+    return event.get("event_type") == EVENT_TYPE_BUSINESS and event.get("event_name") != HEARTBEAT
+
+
+def last_possible_ms(visit: Document) -> int:
+    """The latest time that the last event of a stored visit may have happened, if no clock was ahead."""
+    touched_ms: int = visit["touched_ms"]
+    return touched_ms + TOUCH_INTERVAL_MS
+
+
+def _owners(document: Document, identity_ids: Collection[str]) -> set[str]:
+    """Whose events of a visit count: the person's, and anonymous ones ("") if the visit named this person first."""
+    first = Visit.from_document(document).first_named
+    return {*identity_ids} | ({""} if not first or first in identity_ids else set())
+
+
+def _pages(documents: Sequence[Document]) -> dict[str, pb.Page]:
+    """The pages of a visit by the document id of their first PageEntered. `documents`: all events, newest first."""
+    entered: dict[str, Document] = {}
+    exited: dict[str, str] = {}
+    for event in reversed(documents):
+        page_id = event.get("page_id")
+        if not page_id:
+            continue
+        if event.get("event_name") == PAGE_ENTERED:
+            entered.setdefault(page_id, event)
+        elif event.get("event_name") == PAGE_EXITED:
+            exited[page_id] = event["order_key"]
+    pages = {}
+    for page_id, event in entered.items():
+        last_exit = exited.get(page_id, "")
+        pages[event["_id"]] = resources.page_message(event, last_exit if last_exit > event["order_key"] else "")
+    return pages

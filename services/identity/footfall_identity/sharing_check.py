@@ -1,0 +1,53 @@
+"""Judges all identities again when the limits of sharing are others than before, or an earlier version had none."""
+
+import asyncio
+import time
+from typing import Final
+
+import structlog
+
+from footfall_identity.generic_values import SharingLimits
+from footfall_identity.identity_record import IdentityRecord, with_derived_fields
+from footfall_identity.link_store import LinkStore
+from footfall_identity.linker import Linker
+
+_PER_STEP: Final = 100
+
+_log = structlog.get_logger()
+
+
+async def apply_limits(links: LinkStore, linker: Linker, limits: SharingLimits) -> None:
+    """Judge all identities by these limits, unless they have been. Several processes may do so together.
+
+    Raises RequestError (UNAVAILABLE) while MongoDB is unavailable; then nothing is noted, and all are judged again.
+    """
+    former = await links.sharing_limits()
+    if former == limits:
+        return
+    count = 0
+    async for records in links.all_identities(_PER_STEP):
+        began = time.monotonic()
+        await _judge(links, linker, records, former, limits)
+        count += len(records)
+        await asyncio.sleep(time.monotonic() - began)  # half of the time is left to calls and to the event log
+    await links.put_sharing_limits(limits)
+    if count:
+        _log.info("all identities are judged by the limits of sharing", identities=count)
+
+
+async def _judge(
+    links: LinkStore,
+    linker: Linker,
+    records: list[IdentityRecord],
+    former: SharingLimits | None,
+    limits: SharingLimits,
+) -> None:
+    outdated = [record.identity_id for record in records if with_derived_fields(record).is_due != record.is_due]
+    await links.change(dict.fromkeys(outdated, with_derived_fields))
+    await linker.generic_values.count(key for record in records for key in record.keys)
+    crossing = [
+        record.identity_id
+        for record in records
+        if former and record.is_shared(former.max_devices_per_day) != record.is_shared(limits.max_devices_per_day)
+    ]
+    await linker.relink({*outdated, *crossing})

@@ -1,0 +1,94 @@
+"""What identity answers about a customer: its limits, and what remains while a store does not answer."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from footfall.identity.v1 import identity_service_pb2 as pb
+from footfall_eventlog.site_groups import SiteGroups
+from footfall_identity.contact_directory import ContactDirectory
+from footfall_identity.contact_record import ContactRecord, with_match_keys
+from footfall_identity.customers import Customers
+from footfall_identity.identity_record import Association, IdentityRecord, SiteAssociation
+from footfall_identity.link_store import LinkStore
+from footfall_identity.partitions import Partitions
+from footfall_identity.visit_codes import VisitCodes
+from footfall_identity.visitor_store import VisitorStore
+from footfall_timeline import order_key
+
+from tests.tools.identity import admitted, new_id, resolve
+from tests.tools.ports import free_ports
+from tests.tools.visits import now_ms
+
+Make = Callable[..., Customers]
+
+
+@pytest.fixture
+def make(partitions: Partitions, store: VisitorStore, links: LinkStore) -> Make:
+    """Answers about customers; keywords replace a store."""
+
+    def make(visitors: VisitorStore = store, contacts: LinkStore = links) -> Customers:
+        codes = VisitCodes(
+            partitions, visitors, life_ms=60_000, max_codes=100, max_wrong_per_minute=5, max_wrong_of_all=5
+        )
+        directory = ContactDirectory(contacts)
+        return Customers(
+            visitors, contacts, directory, codes, SiteGroups(), phone_region=None, copy_name=False, max_devices=20
+        )
+
+    return make
+
+
+def identity(number: int, contact_id: str = "", **more: Any) -> IdentityRecord:
+    """An identity that an event has named, the later the greater its number."""
+    newest = Association(order_key(now_ms() + number, ""), new_id())
+    by_site = (SiteAssociation("shop", 1, newest),)
+    identity_id = f"person-{number:02}"
+    return IdentityRecord(
+        identity_id=identity_id, first_ms=1, newest=newest, by_site=by_site, contact_id=contact_id, **more
+    )
+
+
+async def test_a_contact_has_its_20_identities_latest_first_for_the_sites_that_know_it(
+    make: Make, links: LinkStore
+) -> None:
+    contact = with_match_keys(ContactRecord(contact_id="c-1", phone_numbers=("+49301234567",)), None)
+    await links.replace_contacts([(None, contact)])
+    await links.replace([(None, identity(number, "c-1")) for number in range(21)])
+    found = await make().find(pb.GetCustomerRequest(contact_id="c-1"))
+    assert [one.identity.identity_id for one in found.identities] == [f"person-{n:02}" for n in range(19, -1, -1)]
+    assert (found.contact.contact_id, found.has_more_identities) == ("c-1", True)
+    # The identity that was asked for comes first, also if the contact has more identities than are shown.
+    found = await make().find(pb.GetCustomerRequest(identity_id="person-20"))
+    assert (found.identities[0].identity.identity_id, len(found.identities)) == ("person-20", 21)
+    assert (await make().find(pb.GetCustomerRequest(contact_id="c-1", sites=["shop"]))).HasField("contact")
+    for hidden in ({"contact_id": "c-1", "sites": ["bank"]}, {"contact_id": "c-2"}, {"identity_id": "nobody"}):
+        assert await make().find(pb.GetCustomerRequest(**hidden)) == pb.GetCustomerResponse()
+
+
+async def test_without_the_store_of_contacts_the_visit_and_its_identity_are_known(
+    make: Make, store: VisitorStore
+) -> None:
+    visit = new_id()
+    await resolve(store, admitted("SignIn", visit, now_ms(), "dana"))
+    [unused_port] = free_ports(1)
+    unavailable = LinkStore(f"mongodb://127.0.0.1:{unused_port}", "none", timeout_ms=100, erasure_secret="")
+    found = await make(contacts=unavailable).find(pb.GetCustomerRequest(visit_id=visit))
+    assert (found.contact_unavailable, found.visitor.visit_id) == (True, visit)
+    assert [one.identity.identity_id for one in found.identities] == ["dana"]
+    assert [*found.visitors] == [found.visitor]
+    await unavailable.close()
+
+
+async def test_without_live_state_the_contact_is_known(make: Make, links: LinkStore) -> None:
+    await links.replace_contacts([(None, ContactRecord(contact_id="c-3"))])
+    await links.replace([(None, identity(3, "c-3"))])
+    [unused_port] = free_ports(1)
+    nowhere = Partitions(f"redis://127.0.0.1:{unused_port}", 1, timeout_ms=100)
+    unavailable = VisitorStore(
+        nowhere, retention_ms=1, idle_ms=1, short_retention_ms=1, changelog_max_entries=1, max_transitions=1,
+        max_pages=1, leave_ms=0, erasure_secret="",
+    )  # fmt: skip
+    found = await make(visitors=unavailable).find(pb.GetCustomerRequest(contact_id="c-3"))
+    assert (found.contact.contact_id, found.visitors_unavailable, len(found.visitors)) == ("c-3", True, 0)
+    await nowhere.redis.aclose()
