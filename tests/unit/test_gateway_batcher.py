@@ -31,9 +31,11 @@ class Outlet:
         self.most_in_flight = 0
         self._holds = holds
         self._completing = asyncio.Semaphore(0)
+        self._sent = asyncio.Event()
 
     async def send(self, items: list[str]) -> Sequence[str]:
         self.batches.append(list(items))
+        self._sent.set()
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         if self._holds:
@@ -43,6 +45,12 @@ class Outlet:
 
     def complete(self) -> None:
         self._completing.release()
+
+    async def has_batches(self, count: int) -> None:
+        """Return when so many batches have been sent."""
+        while len(self.batches) < count:
+            self._sent.clear()
+            await asyncio.wait_for(self._sent.wait(), 10)
 
 
 async def turns(count: int = 5) -> None:
@@ -75,14 +83,14 @@ async def test_items_that_arrive_while_a_batch_is_in_flight_are_the_next_batch()
 
 async def test_with_a_free_slot_a_batch_waits_at_most_max_wait_ms() -> None:
     outlet = Outlet()
-    batcher: Batcher[str, str] = Batcher(outlet.send, bounds(max_in_flight=2, max_wait_ms=5))
+    batcher: Batcher[str, str] = Batcher(outlet.send, bounds(max_in_flight=2, max_wait_ms=500))
     batcher.submit("a", 1, 1)
     await turns()
     batcher.submit("b", 1, 1)
     batcher.submit("c", 1, 1)
     await turns()
     assert outlet.batches == [["a"]]
-    await asyncio.sleep(0.02)
+    await outlet.has_batches(2)
     assert outlet.batches == [["a"], ["b", "c"]]
     outlet.complete()
     outlet.complete()
@@ -137,7 +145,7 @@ async def test_a_full_queue_refuses_items_until_a_batch_completes() -> None:
     with pytest.raises(QueueFullError):
         batcher.submit("d", 1, 1)
     outlet.complete()
-    await turns()
+    await outlet.has_batches(2)
     waiters.append(batcher.submit("e", 1, 1))
     for _ in range(3):
         outlet.complete()
