@@ -117,6 +117,7 @@ async def keep_history(settings: HistorySettings) -> int:
         site_groups,
         contexts,
         interactions,
+        settings.max_event_age_days * DAY_MS,
     )
 
     async def is_ready() -> bool:

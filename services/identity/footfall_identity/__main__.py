@@ -42,6 +42,7 @@ from footfall_identity.service import IdentityService
 from footfall_identity.settings import IdentitySettings
 from footfall_identity.sharing_check import apply_limits
 from footfall_identity.visit_codes import VisitCodes
+from footfall_identity.visitor_counts import VisitorCounts
 from footfall_identity.visitor_notices import VisitorNotices
 from footfall_identity.visitor_store import VisitorStore
 
@@ -77,6 +78,13 @@ async def identify(settings: IdentitySettings) -> int:
     )
     index = IdentityIndex(partitions, visitors)
     lists = LiveLists(partitions, visitors)
+    counts = VisitorCounts(
+        partitions,
+        visitors,
+        max_sites=settings.counted_sites,
+        retention_days=settings.minute_retention_days,
+        idle_ms=settings.visit_idle_minutes * MINUTE_MS,
+    )
     notices = VisitorNotices(
         partitions,
         visitors,
@@ -134,6 +142,7 @@ async def identify(settings: IdentitySettings) -> int:
         visitors,
         links,
         live=LiveVisitors(visitors, lists),
+        counts=counts,
         directory=directory,
         codes=codes,
         linker=linker,
@@ -161,6 +170,7 @@ async def identify(settings: IdentitySettings) -> int:
             eraser.restore,
             relinker.run,
             feed.run,
+            counts.run,
             *(partial(repeat, _SWEEP_EVERY_S, RequestError, _sweep, notices, visitors, n) for n in partitions.numbers),
             *(partial(repeat, _SWEEP_EVERY_S, RequestError, lists.repair, n) for n in partitions.numbers),
             *(reader.run for reader in readers),

@@ -7,6 +7,8 @@ from footfall_servicekit.access import AccessTable
 _CONTACT_CENTER: Final = [
     "GetVisitor",
     "ListVisitors",
+    "CountVisitors",
+    "GetVisitorMinutes",
     "WatchVisitors",
     "GetIdentity",
     "BatchGetIdentities",
