@@ -10,6 +10,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from footfall_gateway.api_v1 import (
     ContactsApi,
     ContextApi,
+    CountsApi,
+    HealthApi,
     InteractionsApi,
     LiveApi,
     PrivacyApi,
@@ -63,6 +65,7 @@ def build(
     codes: VisitCodes,
     bodies: BodyReader,
     sessions: Sessions,
+    health: HealthApi,
     stopping: asyncio.Event,
 ) -> ASGIApp:
     """The application. Endless responses end when `stopping` is set.
@@ -90,6 +93,7 @@ def build(
     ]
     footfall = [
         *VisitorsApi(backends).operations(),
+        *CountsApi(backends).operations(),
         *ContactsApi(backends, gate.audit).operations(),
         *SharingApi(backends).operations(),
         *ContextApi(backends).operations(),
@@ -97,6 +101,7 @@ def build(
         *PrivacyApi(backends).operations(),
         *QualityApi(backends).operations(),
         *ReceiptsApi(backends).operations(),
+        *health.operations(),
         *LiveApi(backends, authenticator, settings, stopping).operations(),
         *SessionApi(authenticator).operations(),
     ]

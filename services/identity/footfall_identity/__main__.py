@@ -11,15 +11,19 @@ from footfall_eventlog.checkpoint_store import CheckpointStore
 from footfall_eventlog.checkpoints import Checkpoints
 from footfall_eventlog.gaps_command import ABOUT_GAPS, run_gaps
 from footfall_eventlog.log import LIVE_GROUP, RECORDS_GROUP
+from footfall_eventlog.metrics import STREAM_GAPS, STREAM_LAG, STREAM_LOST, STREAM_STORE_WENT_BACK
+from footfall_eventlog.process_records import ProcessRecord
 from footfall_eventlog.settings import DAY_MS, MINUTE_MS
 from footfall_servicekit import command_line
 from footfall_servicekit.background import repeat
 from footfall_servicekit.command_line import Command
 from footfall_servicekit.errors import RequestError
+from footfall_servicekit.metrics import BACKGROUND_FAILURES, INDEXES
 from footfall_servicekit.process import run, serve
 from footfall_servicekit.server import Server
 from footfall_servicekit.settings import load
 
+from footfall_identity import metrics
 from footfall_identity.access import ACCESS
 from footfall_identity.change_feed import ChangeFeed
 from footfall_identity.contact_directory import ContactDirectory
@@ -158,6 +162,22 @@ async def identify(settings: IdentitySettings) -> int:
         ),
         *partitions.log_readers(RECORDS_GROUP, consumer.handle, entries=_RECORDS_ENTRIES, gather_ms=_RECORDS_GATHER_MS),
     ]
+    record = ProcessRecord(
+        "identity",
+        settings.redis_url,
+        counted={
+            "lost_entries": STREAM_LOST,
+            "went_back": STREAM_STORE_WENT_BACK,
+            "background_failures": BACKGROUND_FAILURES,
+        },
+        numbers={
+            "unread_entries": STREAM_LAG,
+            "gaps": STREAM_GAPS,
+            "rebuilding": metrics.REBUILDING,
+            "pending_relinks": metrics.PENDING_RELINKS,
+            "missing_indexes": INDEXES.labels("missing"),
+        },
+    )
     server = Server(
         settings,
         {SERVICE_NAME: partial(identity_grpc.add_IdentityServiceServicer_to_server, service)},
@@ -175,8 +195,9 @@ async def identify(settings: IdentitySettings) -> int:
             *(partial(repeat, _SWEEP_EVERY_S, RequestError, lists.repair, n) for n in partitions.numbers),
             *(reader.run for reader in readers),
             checkpoints.run,
+            record.run,
         ],
-        close=[history.close, links.close, partitions.redis.aclose],
+        close=[history.close, links.close, record.close, partitions.redis.aclose],
         stopping=stopping,
     )
     return await serve(server)
