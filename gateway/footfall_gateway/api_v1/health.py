@@ -95,8 +95,8 @@ class HealthApi:
         """What works, what does not and what that means for beacons and queries; what was counted in the last day.
 
         Answers also when a part does not: that part is named in `parts`, and what only it knows is null. Counts are
-        sums over all processes and over restarts; a process that is killed loses the counts of its last seconds. `since`
-        says from when on there are counts. `problems` has only what a person must do, with commands.
+        sums over all processes and over restarts; a process that is killed loses the counts of its last seconds.
+        `since` says from when on there are counts. `problems` has only what a person must do, with commands.
         """
         call.principal.require_all_sites()
         async with self._asking:

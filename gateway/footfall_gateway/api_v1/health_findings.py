@@ -32,7 +32,7 @@ _QUERIES: Final[Mapping[str, str]] = {
     "collector": "answered as usual, without new events",
     "identity": "who is on the site now, identities and contacts are not answered",
     "history": "past visits, pages and events are not answered",
-    "redis": "who is on the site now is not answered, and nobody can sign in at the console",
+    "redis": "who is on the site now is not answered, and no person can sign in at the console",
     "mongodb": "past visits are not answered, and contacts are not known",
 }
 _PAGES: Final[Mapping[str, str]] = {

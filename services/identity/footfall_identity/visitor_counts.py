@@ -168,7 +168,7 @@ class VisitorCounts:
             await self._keep_minute(0, [key], [self._retention_ms, *values])
 
     async def _count(self) -> Counted:
-        """Count now. Each visit is looked at once, so that none counts twice that changes meanwhile."""
+        """Count now. Each visit is read one time, so that none counts twice that changes meanwhile."""
         at_ms = now_ms()
         by_site: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
         for number, keys in enumerate(self._partitions.keys):

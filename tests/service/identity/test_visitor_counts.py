@@ -1,4 +1,4 @@
-"""How many visitors are on the website, now and in past minutes: exact, whoever counts."""
+"""How many visitors are on the website, now and in past minutes: exact, with any number of processes."""
 
 import asyncio
 import random
