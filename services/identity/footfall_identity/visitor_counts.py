@@ -10,6 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from contextvars import Context
 from typing import Final, NamedTuple
 
 from footfall_eventlog.settings import DAY_MS, MINUTE_MS
@@ -25,7 +26,7 @@ from footfall_identity.visitor_store import VisitorStore, now_ms
 MAX_MINUTES: Final = 1_440
 """Minutes of one answer."""
 
-_VISITS_PER_CALL: Final = 500  # Redis needs a few milliseconds for them
+_VISITS_PER_CALL: Final = 200  # a few milliseconds of Redis
 _MIN_AGE_S: Final = 2.0
 _SHARE_OF_COUNTING: Final = 1 / 50  # of the time
 _LOOK_EVERY_S: Final = 5.0
@@ -81,18 +82,25 @@ class VisitorCounts:
         self._idle_ms = idle_ms
         self._count_visits = partitions.script("count_visits.lua")
         self._keep_minute = partitions.script("keep_minute.lua")
-        self._counting = asyncio.Lock()
-        self._last: tuple[float, Counted] | None = None
+        self._counting: asyncio.Task[Counted] | None = None
+        self._count_again_at = 0.0
 
     async def now(self) -> Counted:
         """Return the visitors who are on the website. Counted before, if that is not long ago; see CountVisitors."""
-        async with self._counting:
-            if self._last is None or time.monotonic() >= self._last[0]:
-                began = time.monotonic()
-                counted = await self._count()
-                ended = time.monotonic()
-                self._last = ended + max(_MIN_AGE_S, (ended - began) / _SHARE_OF_COUNTING), counted
-            return self._last[1]
+        if time.monotonic() < self._count_again_at and self._counting:
+            return self._counting.result()
+        if self._counting is None or self._counting.done():
+            # Not in the context of this call: the count goes on after its deadline, for the next call.
+            self._counting = asyncio.create_task(self._count_for_a_while(), context=Context())
+        return await asyncio.shield(self._counting)
+
+    async def _count_for_a_while(self) -> Counted:
+        """Count, and say until when the result may be used."""
+        began = time.monotonic()
+        counted = await self._count()
+        took_s = time.monotonic() - began
+        self._count_again_at = began + took_s + max(_MIN_AGE_S, took_s / _SHARE_OF_COUNTING)
+        return counted
 
     def named(self, counted: Counted, sites: Collection[str]) -> tuple[list[tuple[str, StateCounts]], StateCounts]:
         """Return the sites to name with their visitors, most first, and the visitors of the others.
