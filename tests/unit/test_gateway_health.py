@@ -109,6 +109,7 @@ def test_what_a_person_must_do_comes_with_commands() -> None:
     )
     pages = [problem.page.partition("#")[2] for problem in found.problems]
     assert pages == ["history-lags", "log-full", "dead-letters", "gaps", "a-store-is-restored-from-a-backup"]
+    assert [problem.count for problem in found.problems] == [61, 51, 2, 1, 1]
     assert found.word == "5 things need you"
     assert found.backlog.oldest_dead_letter_time == 5_000
     replaying = "footfall-history dead-letters replay --all"

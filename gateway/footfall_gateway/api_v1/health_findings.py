@@ -20,6 +20,16 @@ _HOUR_MS: Final = 3_600_000
 _FAILURES: Final = "docs/ops/failures.md"
 
 PartName = Literal["gateway", "collector", "identity", "history", "redis", "mongodb"]
+ProblemCode = Literal[
+    "part_failed",
+    "history_lags",
+    "log_fills",
+    "dead_letters",
+    "gaps",
+    "entries_lost",
+    "store_went_back",
+    "background_work_failed",
+]
 _FINE: Final = "as usual"
 _BEACONS: Final[Mapping[str, str]] = {
     "collector": "answered 503; browsers keep events and send them again",
@@ -67,7 +77,12 @@ class HealthPart(msgspec.Struct, rename="camel"):
 class HealthProblem(msgspec.Struct, rename="camel"):
     """Something that a person must do."""
 
+    code: Annotated[ProblemCode, Meta(description="What is wrong.")]
     part: Annotated[PartName, Meta(description="The part that it is about.")]
+    count: Annotated[
+        int | None,
+        Meta(description="How much: seconds, percent of the event log, or how many. null: it is not a number."),
+    ]
     text: Annotated[str, Meta(description="What is wrong, in English.")]
     commands: Annotated[list[str], Meta(description="Commands to begin with, for `make run` and docker compose.")]
     page: Annotated[str, Meta(description="The page of the documentation that says what to do.")]
@@ -297,27 +312,26 @@ def _of_parts(parts: Iterable[HealthPart]) -> Iterable[HealthProblem]:
         if part.state == "failed":
             program = _EMBEDDED.get(part.name, part.name)
             text = f"{_title(part.name)} has a problem: {part.says}. Beacons: {part.beacons}. Queries: {part.queries}."
-            yield HealthProblem(part.name, text, _logs_of(program), _PAGES[part.name])
+            yield HealthProblem("part_failed", part.name, None, text, _logs_of(program), _PAGES[part.name])
 
 
 def _of_backlog(backlog: Backlog, parts: Iterable[HealthPart]) -> Iterable[HealthProblem]:
     serving = {part.name for part in parts if part.state == "ok"}
-    if (backlog.history_lag_seconds or 0) > _LAG_S and "history" in serving:
-        text = f"History is {backlog.history_lag_seconds:.0f} s behind: queries lack the newest events."
-        yield HealthProblem("history", text, _logs_of("history"), f"{_FAILURES}#history-lags")
+    lag_s = round(backlog.history_lag_seconds or 0)
+    if lag_s > _LAG_S and "history" in serving:
+        text = f"History is {lag_s} s behind: queries lack the newest events."
+        yield HealthProblem("history_lags", "history", lag_s, text, _logs_of("history"), f"{_FAILURES}#history-lags")
     used, bound = backlog.log_bytes or 0, backlog.log_bound_bytes or 0
     if bound and used > bound * _LOG_SHARE:
-        text = f"The event log has {100 * used // bound}% of the memory it may have. At 100% beacons are refused."
-        yield HealthProblem("redis", text, [], f"{_FAILURES}#log-full")
+        percent = 100 * used // bound
+        text = f"The event log has {percent}% of the memory it may have. At 100% beacons are refused."
+        yield HealthProblem("log_fills", "redis", percent, text, [], f"{_FAILURES}#log-full")
     if count := backlog.dead_letters or 0:
         text = "1 event could not be stored." if count == 1 else f"{count:,} events could not be stored."
-        commands = [
-            ".venv/bin/footfall-history dead-letters list",
-            ".venv/bin/footfall-history dead-letters replay --all",
-        ]
-        yield HealthProblem(
-            "history", f"{text} Repair what is wrong, then replay.", commands, f"{_FAILURES}#dead-letters"
-        )
+        text += " Repair what is wrong, then replay."
+        command = ".venv/bin/footfall-history dead-letters"
+        commands = [f"{command} list", f"{command} replay --all"]
+        yield HealthProblem("dead_letters", "history", count, text, commands, f"{_FAILURES}#dead-letters")
 
 
 def _of_losses(counts: Mapping[str, float], numbers: Mapping[str, Mapping[str, float]]) -> Iterable[HealthProblem]:
@@ -326,16 +340,17 @@ def _of_losses(counts: Mapping[str, float], numbers: Mapping[str, Mapping[str, f
         if gaps := int(numbers.get(part, {}).get("gaps", 0)):
             text = f"MongoDB has lost data that the event log no longer holds either. Gaps of {part}: {gaps}."
             command = f".venv/bin/footfall-{part} gaps list"
-            yield HealthProblem("mongodb", text, [command], f"{_FAILURES}#gaps")
-    if _count(counts, "lost_entries"):
+            yield HealthProblem("gaps", "mongodb", gaps, text, [command], f"{_FAILURES}#gaps")
+    if lost := _count(counts, "lost_entries"):
         text = "Entries have left the event log unread: another program removed them, or Redis has lost data."
-        yield HealthProblem("redis", text, [], restored)
-    if _count(counts, "went_back"):
-        yield HealthProblem("redis", "A store has gone back to an earlier state.", [], restored)
-    if failures := _count(counts, "background_failures"):
-        text = f"Work beside serving has failed unexpectedly, {failures} times. The logs have the stack: report it."
+        yield HealthProblem("entries_lost", "redis", lost, text, [], restored)
+    if times := _count(counts, "went_back"):
+        text = "A store has gone back to an earlier state."
+        yield HealthProblem("store_went_back", "redis", times, text, [], restored)
+    if times := _count(counts, "background_failures"):
+        text = f"Work beside serving has failed unexpectedly, {times} times. The logs have the stack: report it."
         command = """grep '"level": "error"' .data/log/*.log | tail -n 5"""
-        yield HealthProblem("gateway", text, [command], "docs/ops/run.md#logs")
+        yield HealthProblem("background_work_failed", "gateway", times, text, [command], "docs/ops/run.md#logs")
 
 
 def _title(name: str) -> str:
