@@ -1,5 +1,7 @@
 // Requests to the API. A response becomes JSON, or a Problem.
 
+import { t } from './text.js';
+
 const TIMEOUT_MS = 30000; // until an answer begins; longer than the gateway's own limits
 
 /** An error response. `status` is 0 without a response; `retryMs` is set by Retry-After. */
@@ -27,9 +29,9 @@ export async function request(path, { method = 'GET', body, headers = {}, signal
   try {
     response = await fetch(path, { method, headers: sent, body: body && JSON.stringify(body), signal: either, credentials: 'same-origin', keepalive: method !== 'GET' });
   } catch (error) {
-    if (late.signal.aborted && !(signal && signal.aborted)) throw new Problem(0, `The gateway has not answered for ${timeoutMs / 1000} s.`);
+    if (late.signal.aborted && !(signal && signal.aborted)) throw new Problem(0, t('The gateway has not answered for {seconds} s.', { seconds: timeoutMs / 1000 }));
     if (error.name === 'AbortError') throw error;
-    throw new Problem(0, 'The gateway does not answer. Check the network connection.');
+    throw new Problem(0, t('The gateway does not answer. Check the network connection.'));
   } finally {
     clearTimeout(waiting);
   }

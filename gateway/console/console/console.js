@@ -9,10 +9,13 @@ import { PersonView } from './person.js';
 import { QualityView } from './quality.js';
 import { Search } from './search.js';
 import { callerName, callerSites, hasSession, keepAlive, may, resume, signIn, signOut } from './session.js';
+import { t, translate } from './text.js';
 import { VisitView } from './visit.js';
 import { Visitors } from './visitors.js';
 
 const part = (id) => document.getElementById(id);
+
+translate(document);
 
 const visitors = new Visitors({ changed: () => list.drawSoon() });
 const names = new ContactNames({ changed: () => list.drawSoon() });
@@ -78,7 +81,7 @@ function showView() {
   document.body.classList.toggle('has-visit', Boolean(visitId));
   document.body.classList.toggle('has-person', Boolean(personId));
   list.mark(visitId);
-  entitle(visitId ? visitTitle(visitId) : personId || (view === 'live' ? liveTitle(filters) : isQuality ? 'Quality' : 'Not found'));
+  entitle(visitId ? visitTitle(visitId) : personId || (view === 'live' ? liveTitle(filters) : isQuality ? t('Quality') : t('Not found')));
   if ((visitId || '') !== (before || '')) visit.show(visitId || '');
   if (personId !== (person.id || '')) person.show(personId);
   if (isQuality === quality.root.hidden) quality.show(isQuality);
@@ -87,19 +90,19 @@ function showView() {
 
 /** Why there is nothing to see, as a sentence; empty: there is. */
 function whyNothing(view, visitId) {
-  if (!may('read')) return 'This key may not read. Sign out, and sign in with a key that has the scope “read”.';
-  if (view === 'visit' && !visitId) return 'This address names no visit: the id of a visit has 32 hexadecimal digits. Find the person or visit with the box above.';
-  return view ? '' : 'The console has no page at this address. Find a person or visit with the box above, or go to Live.';
+  if (!may('read')) return t('This key may not read. Sign out, and sign in with a key that has the scope “read”.');
+  if (view === 'visit' && !visitId) return t('This address names no visit: the id of a visit has 32 hexadecimal digits. Find the person or visit with the box above.');
+  return view ? '' : t('The console has no page at this address. Find a person or visit with the box above, or go to Live.');
 }
 
 function visitTitle(visitId) {
   const known = visitors.known.get(visitId);
-  if (!known) return `Visit ${visitId.slice(0, 8)}`;
-  return `${(known.contactId && names.of(known.contactId)) || known.identityId || `Visitor ${visitId.slice(0, 8)}`} · ${known.site}`;
+  if (!known) return t('Visit {id}', { id: visitId.slice(0, 8) });
+  return `${(known.contactId && names.of(known.contactId)) || known.identityId || t('Visitor {id}', { id: visitId.slice(0, 8) })} · ${known.site}`;
 }
 
 function liveTitle({ site, state, page }) {
-  return ['Live', site, STATES[state], page].filter(Boolean).join(' · ');
+  return [t('Live'), site, STATES[state], page].filter(Boolean).join(' · ');
 }
 
 function entitle(words) {
@@ -116,30 +119,31 @@ async function work() {
   for (const name of ['work', 'live', 'search', 'to-live', 'to-quality']) part(name).hidden = false;
   part('caller').hidden = !hasSession();
   part('caller').firstElementChild.textContent = callerName();
-  say('', 'Connecting');
+  say('', t('Connecting'));
   showView();
   if (!may('read')) {
-    say('no', 'Not live');
+    say('no', t('Not live'));
     return;
   }
   try {
     await follow(visitors.sites, signal, {
       live: (isNew) => {
-        say('yes', 'Live');
+        say('yes', t('Live'));
         if (isNew) load(signal);
       },
       message: (kind, data) => {
         visitors.tell(kind, data);
         visit.tell(kind === 'transition' ? data.visitor.visitId : data.event.visitID, kind, data);
       },
-      quiet: (seconds) => say('old', `No news for ${seconds} s`),
+      quiet: (seconds) => say('old', t('No news for {seconds} s', { seconds })),
       lost: (error, waitMs) => {
-        if (waitMs) say('no', `Not live: ${error ? error.message : 'the stream has ended.'} Reconnecting in ${Math.ceil(waitMs / 1000)} s`);
+        const trouble = error ? error.message : t('the stream has ended.');
+        if (waitMs) say('no', t('Not live: {trouble} Reconnecting in {seconds} s', { trouble, seconds: Math.ceil(waitMs / 1000) }));
       },
     });
   } catch (error) {
     if (error.status === 401) ended();
-    else say('no', 'Not live'), problem(error.message);
+    else say('no', t('Not live')), problem(error.message);
   }
 }
 
@@ -180,12 +184,12 @@ function leave(message = '') {
   for (const name of ['work', 'live', 'search', 'to-live', 'to-quality', 'caller']) part(name).hidden = true;
   part('sign-in').hidden = false;
   part('sign-in-problem').textContent = message;
-  entitle('Sign in');
+  entitle(t('Sign in'));
   part('sign-in-form').elements.user.focus();
 }
 
 function ended() {
-  if (!part('work').hidden) leave('The session has ended. Sign in again.');
+  if (!part('work').hidden) leave(t('The session has ended. Sign in again.'));
 }
 
 async function enter(event) {
@@ -195,7 +199,7 @@ async function enter(event) {
   try {
     await signIn(user.value, secret.value);
   } catch (error) {
-    part('sign-in-problem').textContent = error.status === 401 ? 'Unknown user, password or token.' : error.message;
+    part('sign-in-problem').textContent = error.status === 401 ? t('Unknown user, password or token.') : error.message;
     secret.select();
     return;
   }
@@ -208,7 +212,7 @@ async function quit() {
   const told = signOut().catch((error) => error);
   leave();
   const error = await told;
-  if (error) part('sign-in-problem').textContent = `You are not signed out at the gateway: ${error.message} Close the browser, or sign out again later.`;
+  if (error) part('sign-in-problem').textContent = t('You are not signed out at the gateway: {trouble} Close the browser, or sign out again later.', { trouble: error.message });
 }
 
 /** Follow a link to a view without loading the page again. */

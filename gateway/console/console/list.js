@@ -1,6 +1,7 @@
 // Draws the list of visitors: totals that are filters, filters, and rows that keep their place while the user points.
 
-import { ago, badge, element, moment, place, shortened, span } from './dom.js';
+import { ago, badge, element, moment, place, shortened, span, stateWords } from './dom.js';
+import { counted, figure, parts, t } from './text.js';
 import { isGone } from './visitors.js';
 
 const DRAW_MS = 500; // changes within this time are drawn together
@@ -8,11 +9,10 @@ const ROWS = 100; // drawn at first, and more at the end of the list
 const MOST_TOTALS = 4;
 const HELD_MS = 10000; // a pointer that rests for so long does not hold the order
 const COLUMNS = ['state', 'page', 'stay', 'last', 'site'];
-const TOTALS = [['', 'here'], ['AUTHENTICATED', 'authenticated'], ['RECOGNIZED', 'recognized'], ['ANONYMOUS', 'anonymous']];
+const TOTALS = [['', t('here')], ['AUTHENTICATED', t('authenticated')], ['RECOGNIZED', t('recognized')], ['ANONYMOUS', t('anonymous')]];
 const STATE_NAMES = Object.fromEntries(TOTALS);
 
 const calm = matchMedia('(prefers-reduced-motion: reduce)');
-const numbers = new Intl.NumberFormat();
 
 export class VisitorList {
   /**
@@ -116,9 +116,8 @@ export class VisitorList {
   }
 
   sayHeld({ moved, come }) {
-    const news = [moved && `${moved} would move`, come && `${come} have come or gone`].filter(Boolean).join(', ');
-    const why = this.rows.matches(':focus-within') ? 'a row has the focus' : 'you point at the list';
-    const text = `Order held while ${why}: ${news}.`;
+    const news = [moved && t('{count} would move', { count: figure(moved) }), come && t('{count} have come or gone', { count: figure(come) })].filter(Boolean).join(', ');
+    const text = this.rows.matches(':focus-within') ? t('Order held while a row has the focus: {news}.', { news }) : t('Order held while you point at the list: {news}.', { news });
     const said = this.held.firstElementChild;
     if (said.textContent !== text) said.textContent = text;
     this.held.hidden = false;
@@ -142,22 +141,22 @@ export class VisitorList {
 
   counted(all, wanted) {
     const { known, isComplete } = this.visitors;
-    const shown = wanted.length < all.length ? `the first ${numbers.format(wanted.length)} of ` : '';
-    const more = isComplete ? '' : `; of more visitors, the ${numbers.format(known.size)} who came last are read`;
-    return `${shown}${numbers.format(all.length)} ${all.length === 1 ? 'visitor' : 'visitors'}${more}`;
+    const visitors = counted(all.length, 'visitor');
+    const shown = wanted.length < all.length ? t('the first {count} of {visitors}', { count: figure(wanted.length), visitors }) : visitors;
+    return isComplete ? shown : `${shown}; ${t('of more visitors, the {count} who came last are read', { count: figure(known.size) })}`;
   }
 
   sayNone(all) {
     const { state, site, page } = this.visitors.filter;
     const text = [
-      'Nobody is here', state && `who is ${STATE_NAMES[state] || state}`, site && `on the site ${site}`, page && `on a page with “${page}”`,
+      t('Nobody is here'), state && t('who is {state}', { state: STATE_NAMES[state] || state }), site && t('on the site {site}', { site }), page && t('on a page with “{page}”', { page }),
     ].filter(Boolean).join(' ');
     this.empty.hidden = all.length > 0 || !this.visitors.isRead;
     if (this.empty.hidden || this.empty.dataset.text === text) return;
     this.empty.dataset.text = text;
     this.empty.replaceChildren(`${text}. `, state || site || page
-      ? element('button', { type: 'button', class: 'quiet', 'data-state': '', 'data-site': '', 'data-page': '' }, 'Show all')
-      : element('a', { href: '/demo/' }, 'Open the demo shop to see yourself here.'));
+      ? element('button', { type: 'button', class: 'quiet', 'data-state': '', 'data-site': '', 'data-page': '' }, t('Show all'))
+      : element('a', { href: '/demo/' }, t('Open the demo shop to see yourself here.')));
   }
 
   /** Draw a line a site. Its buttons stay the same elements, so that no click on a number that changes is lost. */
@@ -171,10 +170,10 @@ export class VisitorList {
       this.totals.append(element('li', {}, TOTALS.map(() => element('button', { type: 'button' }, element('strong', {}), element('span', {})))));
     }
     shown.forEach((total, number) => TOTALS.forEach(([state, words], place) => {
-      this.drawTotal(this.totals.children[number].children[place], total, state, `${numbers.format(total[state || 'here'])} ${words}`);
+      this.drawTotal(this.totals.children[number].children[place], total, state, `${figure(total[state || 'here'])} ${words}`);
     }));
     const others = rest.reduce((sum, { here }) => sum + here, 0);
-    this.others.textContent = rest.length ? `and ${numbers.format(others)} here on ${numbers.format(rest.length)} other sites` : '';
+    this.others.textContent = rest.length ? t('and {count} here on {sites} other sites', { count: figure(others), sites: figure(rest.length) }) : '';
   }
 
   drawTotal(button, { site }, state, text) {
@@ -194,7 +193,7 @@ export class VisitorList {
     const shown = names.join('\n');
     if (select.dataset.shown === shown) return;
     select.dataset.shown = shown;
-    select.replaceChildren(element('option', { value: '' }, 'all'), ...names.map((name) => element('option', { value: name }, name)));
+    select.replaceChildren(element('option', { value: '' }, t('all')), ...names.map((name) => element('option', { value: name }, name)));
     select.value = chosen;
   }
 
@@ -237,10 +236,10 @@ export class VisitorList {
     shown.who = key;
     const title = [name, identityId, contactId].filter(Boolean).join(', ');
     button.replaceChildren(
-      title ? element('span', { title }, name || identityId || contactId) : element('span', { class: 'soft' }, 'Visitor'), shortened(visitId));
+      title ? element('span', { title }, name || identityId || contactId) : element('span', { class: 'soft' }, t('Visitor')), shortened(visitId));
     more.replaceChildren(...(name && identityId ? [element('span', { title }, identityId)] : [{
-      AMBIGUOUS: `${contactCandidates || 'several'} contacts match`,
-      RECOGNIZED_ONLY: 'looks like a contact',
+      AMBIGUOUS: contactCandidates ? t('{count} contacts match', { count: figure(contactCandidates) }) : t('several contacts match'),
+      RECOGNIZED_ONLY: t('looks like a contact'),
     }[contactStatus] || '']));
   }
 
@@ -253,7 +252,7 @@ export class VisitorList {
       ['state', [state, assurance], () => badge(state, assurance)],
       ['page', [url, title], () => (url ? element('span', { title: url }, String(title || place(url))) : none())],
       ['stay', stay, () => stay],
-      ['last', [left, eventName, since], () => (left ? ['left ', moment(left)] : [eventName || '', element('span', { class: 'soft' }, ` ${since}`)])],
+      ['last', [left, eventName, since], () => (left ? parts('left {time}', { time: moment(left) }) : [eventName || '', element('span', { class: 'soft' }, ` ${since}`)])],
       ['site', site, () => element('span', { title: site }, site)],
     ];
   }

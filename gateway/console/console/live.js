@@ -1,6 +1,7 @@
 // Messages of /api/v1/live, with reconnects. (EventSource cannot send the header of a session.)
 
 import { Problem, query, request } from './api.js';
+import { t } from './text.js';
 
 const FIRST_PAUSE_MS = 1000;
 const LAST_PAUSE_MS = 30000;
@@ -34,7 +35,7 @@ export async function follow(sites, signal, on) {
       }
     } catch (error) {
       if (signal.aborted) return;
-      problem = error instanceof Problem ? error : new Problem(0, 'The connection was lost.');
+      problem = error instanceof Problem ? error : new Problem(0, t('The connection was lost.'));
       if (problem.status === 409) lastId = ''; // the missed messages are no longer available
       else if ([400, 401, 403].includes(problem.status)) throw problem;
     } finally {
