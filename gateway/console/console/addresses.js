@@ -4,7 +4,7 @@ import { query } from './api.js';
 
 const ROOT = '/console/';
 const VISIT = /^\{?([0-9a-f]{8})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{12})\}?$/i;
-const FILTERS = ['site', 'state', 'page', 'sort'];
+const FILTERS = ['site', 'state', 'page', 'sort', 'look', 'bots'];
 
 /** Of the list of visitors, with its filters. */
 export function liveAddress(filters = {}) {

@@ -1,6 +1,7 @@
 // The console: sign-in, the address of each view, and the live stream.
 
 import { liveAddress, viewAt, visitAddress, visitIdOf } from './addresses.js';
+import { Attention } from './attention.js';
 import { STATES } from './dom.js';
 import { VisitorList } from './list.js';
 import { follow } from './live.js';
@@ -17,12 +18,14 @@ const part = (id) => document.getElementById(id);
 
 translate(document);
 
-const visitors = new Visitors({ changed: () => list.drawSoon() });
+const attention = new Attention();
+const visitors = new Visitors({ changed: () => list.drawSoon(), attention });
 const names = new ContactNames({ changed: () => list.drawSoon() });
 const list = new VisitorList({
   visitors,
   parts: {
-    totals: part('totals'), others: part('others'), form: part('filters'), rows: part('visitors'), held: part('held'), count: part('count'), more: part('more'), empty: part('empty'),
+    totals: part('totals'), others: part('others'), needs: part('needs'), form: part('filters'), announced: part('announced'),
+    rows: part('visitors'), held: part('held'), count: part('count'), more: part('more'), empty: part('empty'),
   },
   open: openVisit,
   filtered: (filter) => go(isAt('visit') ? visitAddress(visit.visitId, filter) : liveAddress(filter), { replace: true }),
@@ -101,8 +104,8 @@ function visitTitle(visitId) {
   return `${(known.contactId && names.of(known.contactId)) || known.identityId || t('Visitor {id}', { id: visitId.slice(0, 8) })} · ${known.site}`;
 }
 
-function liveTitle({ site, state, page }) {
-  return [t('Live'), site, STATES[state], page].filter(Boolean).join(' · ');
+function liveTitle({ site, state, page, look }) {
+  return [t('Live'), site, STATES[state], page, look && t('Needs a look')].filter(Boolean).join(' · ');
 }
 
 function entitle(words) {
@@ -125,6 +128,7 @@ async function work() {
     say('no', t('Not live'));
     return;
   }
+  attention.load(signal).then(() => list.drawSoon(), () => {}); // the live stream reports errors
   try {
     await follow(visitors.sites, signal, {
       live: (isNew) => {
@@ -180,6 +184,7 @@ function leave(message = '') {
   quality.show(false);
   visitors.forget();
   names.forget();
+  attention.forget();
   list.draw();
   for (const name of ['work', 'live', 'search', 'to-live', 'to-quality', 'caller']) part(name).hidden = true;
   part('sign-in').hidden = false;

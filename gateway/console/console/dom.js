@@ -21,7 +21,7 @@ export function element(tag, attributes, ...children) {
 export function table(name, heads, rows, hasRowHeads = false) {
   const cell = (content, number) => (hasRowHeads && number === 0 ? element('th', { scope: 'row' }, content) : element('td', {}, content));
   return element('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': name }, element('table', {},
-    element('thead', {}, element('tr', {}, heads.map((head) => element('th', { scope: 'col' }, head)))),
+    element('thead', {}, element('tr', {}, heads.map((head) => (head ? element('th', { scope: 'col' }, head) : element('td', {}))))),
     element('tbody', {}, rows.map((cells) => element('tr', {}, cells.map(cell))))));
 }
 

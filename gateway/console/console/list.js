@@ -1,8 +1,10 @@
-// Draws the list of visitors: totals that are filters, filters, and rows that keep their place while the user points.
+// Draws the list of visitors: totals and who needs a look, which are filters, the other filters, and rows that keep their place while the user points.
 
-import { ago, badge, element, moment, place, shortened, span, stateWords } from './dom.js';
+import { lookWords } from './attention.js';
+import { ago, badge, element, moment, place, seen, shortened, span, stateWords } from './dom.js';
 import { counted, figure, parts, t } from './text.js';
-import { isGone } from './visitors.js';
+import { patchChildren } from './patch.js';
+import { ANY, isGone } from './visitors.js';
 
 const DRAW_MS = 500; // changes within this time are drawn together
 const ROWS = 100; // drawn at first, and more at the end of the list
@@ -16,7 +18,7 @@ const calm = matchMedia('(prefers-reduced-motion: reduce)');
 
 export class VisitorList {
   /**
-   * `parts`: the elements totals, others, form, rows, held, count, more, empty. Calls `open(visitId)` for the visit that the
+   * `parts`: the elements totals, others, needs, form, announced, rows, held, count, more, empty. Calls `open(visitId)` for the visit that the
    * user chooses, and `filtered(filter)` when the user has changed the filters. `nameOf(contactId)`: a name, if known.
    */
   constructor({ visitors, parts, open, filtered, nameOf }) {
@@ -33,6 +35,7 @@ export class VisitorList {
     this.form.addEventListener('change', () => this.read());
     this.form.addEventListener('submit', (event) => event.preventDefault());
     this.totals.addEventListener('click', (event) => this.choose(event.target.closest('button')));
+    this.needs.addEventListener('click', (event) => this.look(event.target.closest('button')));
     this.empty.addEventListener('click', (event) => this.choose(event.target.closest('button')));
     new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && this.drawMore()).observe(this.more);
     setInterval(() => this.drawSoon(), 5000); // "ago", and for how long
@@ -40,7 +43,7 @@ export class VisitorList {
 
   /** Show these filters in the form. */
   set(filter) {
-    const { state, site, page, sort } = this.form.elements;
+    const { state, site, page, sort, look, bots } = this.form.elements;
     if (JSON.stringify(filter) !== JSON.stringify(this.visitors.filter)) {
       this.most = ROWS;
       this.isForced = true;
@@ -49,23 +52,35 @@ export class VisitorList {
     state.value = filter.state;
     site.value = filter.site;
     sort.value = filter.sort;
+    look.value = filter.look;
+    bots.checked = Boolean(filter.bots);
     if (page !== document.activeElement) page.value = filter.page;
   }
 
   /** Take the filters of the form. */
   read() {
-    const { state, site, page, sort } = this.form.elements;
-    this.filtered({ state: state.value, site: site.value, page: page.value.trim(), sort: sort.value });
+    const { state, site, page, sort, look, bots } = this.form.elements;
+    this.filtered({ state: state.value, site: site.value, page: page.value.trim(), sort: sort.value, look: look.value, bots: bots.checked ? '1' : '' });
   }
 
   /** Take the filter of a button; one that is pressed already shows all. */
   choose(button) {
     if (!button) return;
-    const { state, site, page } = this.form.elements;
+    const { state, site, page, look, bots } = this.form.elements;
     const isPressed = button.getAttribute('aria-pressed') === 'true';
     state.value = isPressed ? '' : button.dataset.state;
     site.value = isPressed ? '' : button.dataset.site;
-    if (button.dataset.page !== undefined) page.value = button.dataset.page;
+    if (button.dataset.page !== undefined) {
+      page.value = look.value = '';
+      bots.checked = false;
+    }
+    this.read();
+  }
+
+  /** Show only who needs a look for the reason of a button; one that is pressed already shows all. */
+  look(button) {
+    if (!button) return;
+    this.form.elements.look.value = button.getAttribute('aria-pressed') === 'true' ? '' : button.dataset.look;
     this.read();
   }
 
@@ -92,10 +107,12 @@ export class VisitorList {
       this.arrange(wanted);
       this.held.hidden = true;
     }
-    this.isForced = false;
     this.count.textContent = this.counted(all, wanted);
     this.sayNone(all);
+    if (this.isForced) this.announced.textContent = this.empty.hidden ? this.count.textContent : this.empty.dataset.text;
+    this.isForced = false;
     this.drawTotals();
+    this.drawNeeds();
     this.drawSites(this.visitors.filter.site);
   }
 
@@ -147,14 +164,14 @@ export class VisitorList {
   }
 
   sayNone(all) {
-    const { state, site, page } = this.visitors.filter;
+    const { state, site, page, look, bots } = this.visitors.filter;
     const text = [
-      t('Nobody is here'), state && t('who is {state}', { state: STATE_NAMES[state] || state }), site && t('on the site {site}', { site }), page && t('on a page with “{page}”', { page }),
+      bots ? t('No robot is here') : t('Nobody is here'), look && t('who needs a look'), state && t('who is {state}', { state: STATE_NAMES[state] || state }), site && t('on the site {site}', { site }), page && t('on a page with “{page}”', { page }),
     ].filter(Boolean).join(' ');
     this.empty.hidden = all.length > 0 || !this.visitors.isRead;
     if (this.empty.hidden || this.empty.dataset.text === text) return;
     this.empty.dataset.text = text;
-    this.empty.replaceChildren(`${text}. `, state || site || page
+    this.empty.replaceChildren(`${text}. `, state || site || page || look || bots
       ? element('button', { type: 'button', class: 'quiet', 'data-state': '', 'data-site': '', 'data-page': '' }, t('Show all'))
       : element('a', { href: '/demo/' }, t('Open the demo shop to see yourself here.')));
   }
@@ -174,6 +191,23 @@ export class VisitorList {
     }));
     const others = rest.reduce((sum, { here }) => sum + here, 0);
     this.others.textContent = rest.length ? t('and {count} here on {sites} other sites', { count: figure(others), sites: figure(rest.length) }) : '';
+  }
+
+  /** Draw how many need a look, and why. */
+  drawNeeds() {
+    const { all, byRule } = this.visitors.needs();
+    const { look } = this.visitors.filter;
+    const button = (name, words) => element('button', { type: 'button', class: 'total', 'data-key': name, 'data-look': name, 'aria-pressed': String(look === name) }, words);
+    this.needs.hidden = !all && !look;
+    patchChildren(this.needs, [
+      button(ANY, t('Needs a look ({count})', { count: figure(all) })),
+      ...[...byRule].map(([name, count]) => button(name, `${figure(count)} ${t(name)}`)),
+      look && look !== ANY && !byRule.has(look) ? button(look, `${figure(0)} ${t(look)}`) : '',
+    ]);
+    const { botCount } = this.visitors;
+    const { bots } = this.form.elements;
+    bots.nextElementSibling.textContent = t('robots ({count})', { count: figure(botCount) });
+    bots.closest('label').hidden = !botCount && !bots.checked;
   }
 
   drawTotal(button, { site }, state, text) {
@@ -205,8 +239,10 @@ export class VisitorList {
     drawn.row.classList.toggle('chosen', isChosen);
     drawn.row.classList.toggle('has-left', Boolean(isGone(visitor)));
     drawn.button.setAttribute('aria-expanded', String(isChosen));
+    const looks = lookWords(this.visitors.attention.of(visitor));
+    drawn.row.classList.toggle('needs-look', Boolean(looks));
     this.drawWho(visitor, drawn);
-    this.cells(visitor).forEach(([name, shown, make], number) => {
+    this.cells(visitor, looks).forEach(([name, shown, make], number) => {
       const key = JSON.stringify(shown);
       if (drawn.shown[name] === key) return;
       drawn.shown[name] = key;
@@ -229,8 +265,11 @@ export class VisitorList {
   }
 
   /** The first cell stays the same element, because its button may have the focus. */
-  drawWho({ visitId, identityId, contactId, contactStatus, contactCandidates }, { button, more, shown }) {
+  drawWho({ visitId, identityId, contactId, contactStatus, contactCandidates, state, assurance, title: page, url }, { button, more, shown }) {
     const name = contactId ? this.nameOf(contactId) : undefined;
+    const who = `${name || identityId || contactId || t('Visitor')} ${visitId.slice(0, 8)}`;
+    const label = seen([who, stateWords(state, assurance), page || (url && place(url))].filter(Boolean).join(', '));
+    if (button.getAttribute('aria-label') !== label) button.setAttribute('aria-label', label);
     const key = JSON.stringify([name, identityId, contactId, contactStatus, contactCandidates]);
     if (shown.who === key) return;
     shown.who = key;
@@ -244,13 +283,14 @@ export class VisitorList {
   }
 
   /** The other cells of a row: name, what is shown, and how that is made. */
-  cells({ presence, leaveTime, state, assurance, site, url, title, pageEnterTime, eventName, lastEventTime }) {
+  cells({ presence, leaveTime, state, assurance, site, url, title, pageEnterTime, eventName, lastEventTime }, looks) {
     const left = presence === 'LEFT' ? leaveTime || lastEventTime : undefined;
     const stay = !left && pageEnterTime ? span(Date.now() - pageEnterTime) : '–';
     const since = ago(lastEventTime);
     return [
       ['state', [state, assurance], () => badge(state, assurance)],
-      ['page', [url, title], () => (url ? element('span', { title: url }, String(title || place(url))) : none())],
+      ['page', [url, title, looks], () => [
+        looks ? [element('span', { class: 'look', title: looks }, looks), ' '] : '', url ? element('span', { title: url }, String(title || place(url))) : none()]],
       ['stay', stay, () => stay],
       ['last', [left, eventName, since], () => (left ? parts('left {time}', { time: moment(left) }) : [eventName || '', element('span', { class: 'soft' }, ` ${since}`)])],
       ['site', site, () => element('span', { title: site }, site)],
