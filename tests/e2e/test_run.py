@@ -8,6 +8,7 @@ import time
 import uuid
 from pathlib import Path
 
+import httpx
 import pytest
 
 from deploy.embedded import ROOT, is_ready
@@ -37,6 +38,14 @@ def assert_ended(run: Run, pids: list[int], asked_at: float) -> None:
         assert not is_ready(f"http://127.0.0.1:{port}")
 
 
+async def sign_in_is_linked(http: httpx.AsyncClient) -> None:
+    """The sample customers of the demo shop are in the directory."""
+    sent = event("SignIn", str(uuid.uuid4()), now_ms(), "dana@example.com", data={"email": "dana@example.com"})
+    assert (await http.post("/beacon", json=sent)).status_code == 204
+    visitor = (await http.get(f"/api/v1/visits/{sent['visitID']}/visitor")).json()
+    assert visitor["contactId"] == "demo-dana"
+
+
 @pytest.mark.timeout(300)
 async def test_a_run_says_where_to_look_survives_a_kill_stops_clean_and_finds_its_data_again(tmp_path: Path) -> None:
     visit_id = str(uuid.uuid4())
@@ -58,6 +67,7 @@ async def test_a_run_says_where_to_look_survives_a_kill_stops_clean_and_finds_it
         async with suite.http() as http:
             answer = await http.post("/beacon", json=event("PageEntered", visit_id, now_ms()))
             assert answer.status_code == 204
+            await eventually(lambda: sign_in_is_linked(http))
         assert open_to_others(data_dir) == []
         pids, asked_at = all_pids(suite), time.monotonic()
         first.process.send_signal(signal.SIGTERM)
