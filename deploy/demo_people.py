@@ -11,7 +11,12 @@ from deploy.embedded import Credentials, is_ready
 
 CUSTOMERS: Final[tuple[dict[str, Any], ...]] = (
     {"firstName": "Dana", "lastName": "Oak", "emailAddresses": ["dana@example.com"], "phoneNumbers": ["+12025550190"]},
-    {"firstName": "Robin", "lastName": "Hale", "emailAddresses": ["robin@example.com"], "phoneNumbers": ["+12025550191"]},
+    {
+        "firstName": "Robin",
+        "lastName": "Hale",
+        "emailAddresses": ["robin@example.com"],
+        "phoneNumbers": ["+12025550191"],
+    },
 )
 """As in gateway/console/demo/shop.js."""
 
@@ -24,16 +29,24 @@ def write_once_ready(gateway: str, credentials: Credentials, data_dir: Path) -> 
 
 
 def _write(gateway: str, credentials: Credentials, mark: Path) -> None:
-    while not is_ready(gateway):
+    while not (is_ready(gateway) and _are_answered(gateway, credentials)):
         time.sleep(0.5)
+    mark.touch(mode=0o600)
+
+
+def _are_answered(gateway: str, credentials: Credentials) -> bool:
+    """Create the contacts that do not exist; whether the gateway has taken or refused each of them."""
     try:
         # On this machine; a certificate has another host name.
         with httpx.Client(base_url=gateway, auth=tuple(credentials), verify=False, timeout=10) as http:  # noqa: S501
-            for customer in CUSTOMERS:
-                path = f"/api/v1/contacts/demo-{customer['firstName'].lower()}"
-                answer = http.put(path, json=customer, headers={"If-None-Match": "*"})
-                if answer.status_code != httpx.codes.PRECONDITION_FAILED:  # 412: there is one already
-                    answer.raise_for_status()
+            answers = [
+                http.put(
+                    f"/api/v1/contacts/demo-{customer['firstName'].lower()}",
+                    json=customer,
+                    headers={"If-None-Match": "*"},
+                )
+                for customer in CUSTOMERS
+            ]
     except httpx.HTTPError:
-        return  # the next start tries again
-    mark.touch(mode=0o600)
+        return False
+    return not any(answer.is_server_error for answer in answers)
