@@ -1,4 +1,4 @@
-"""The sample customers of the demo shop, as contacts: `make run` writes them once, so that their sign-ins are linked."""
+"""The sample customers of the demo shop, as contacts: `make run` writes them once, so their sign-ins are linked."""
 
 import threading
 import time

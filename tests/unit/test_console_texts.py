@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from footfall_eventlog.attention import AttentionRules
 from footfall_history.queries.resources import SIMILAR
 from footfall_timeline import EFFECTS
 
@@ -38,10 +39,12 @@ class PageTexts(HTMLParser):
 
 
 def used_texts() -> Iterator[str]:
-    """The English texts of the sources, the page, and the answers of history."""
+    """The English texts of the sources, the page, the answers of history, and the rules of attention."""
     yield from PageTexts((CONSOLE / "index.html").read_text()).found - NAMES
     yield from EFFECTS.values()
     yield SIMILAR
+    rules = AttentionRules.load(None)
+    yield from (rule.name for rule in (*rules.page, *rules.event))
     for source in {*CONSOLE.glob("*.js")} - {*LANGUAGES}:
         script = source.read_text()
         yield from (unquoted(text) for text in USED.findall(script))

@@ -2,6 +2,7 @@
 
 import { liveAddress, viewAt, visitAddress, visitIdOf } from './addresses.js';
 import { Attention } from './attention.js';
+import { isCompact, postHeight, takeLink } from './compact.js';
 import { STATES } from './dom.js';
 import { VisitorList } from './list.js';
 import { follow } from './live.js';
@@ -9,7 +10,7 @@ import { ContactNames } from './names.js';
 import { PersonView } from './person.js';
 import { QualityView } from './quality.js';
 import { Search } from './search.js';
-import { callerName, callerSites, hasSession, keepAlive, may, resume, signIn, signOut } from './session.js';
+import { callerName, callerSites, hasSession, keepAlive, may, resume, signIn, signOut, useLink } from './session.js';
 import { t, translate } from './text.js';
 import { VisitView } from './visit.js';
 import { Visitors } from './visitors.js';
@@ -32,10 +33,11 @@ const list = new VisitorList({
   nameOf: (contactId) => names.of(contactId),
 });
 const visit = new VisitView(part('visit'), {
-  close: () => go(liveAddress(visitors.filter)),
+  close: () => isCompact || go(liveAddress(visitors.filter)),
   changed: () => load(following.signal),
   failed: problem,
   rowOf: (visitId) => visitors.known.get(visitId),
+  isCompact,
   named: (words) => isAt('visit') && entitle([words, visitors.known.get(visit.visitId)?.site].filter(Boolean).join(' · ')),
   may,
 });
@@ -75,7 +77,7 @@ function showView() {
   const before = visit.visitId;
   for (const name of ['live', 'quality']) part(`to-${name}`).setAttribute('aria-current', view === name ? 'page' : 'false');
   notice(whyNothing(view, visitId));
-  if (filters) {
+  if (filters && !isCompact) {
     list.set(filters);
     visitors.show(filters, following.signal).catch((error) => following.signal.aborted || problem(error.message));
   }
@@ -119,8 +121,8 @@ async function work() {
   const { signal } = following;
   visitors.sites = callerSites();
   part('sign-in').hidden = true;
-  for (const name of ['work', 'live', 'search', 'to-live', 'to-quality']) part(name).hidden = false;
-  part('caller').hidden = !hasSession();
+  for (const name of ['work', 'live', ...(isCompact ? [] : ['search', 'to-live', 'to-quality'])]) part(name).hidden = false;
+  part('caller').hidden = isCompact || !hasSession();
   part('caller').firstElementChild.textContent = callerName();
   say('', t('Connecting'));
   showView();
@@ -128,15 +130,15 @@ async function work() {
     say('no', t('Not live'));
     return;
   }
-  attention.load(signal).then(() => list.drawSoon(), () => {}); // the live stream reports errors
+  if (!isCompact) attention.load(signal).then(() => list.drawSoon(), () => {}); // the live stream reports errors
   try {
-    await follow(visitors.sites, signal, {
+    await follow(isCompact ? { visitId: visit.visitId } : { site: visitors.sites }, signal, {
       live: (isNew) => {
         say('yes', t('Live'));
-        if (isNew) load(signal);
+        if (isNew && !isCompact) load(signal);
       },
       message: (kind, data) => {
-        visitors.tell(kind, data);
+        if (!isCompact) visitors.tell(kind, data);
         visit.tell(kind === 'transition' ? data.visitor.visitId : data.event.visitID, kind, data);
       },
       quiet: (seconds) => say('old', t('No news for {seconds} s', { seconds })),
@@ -187,6 +189,11 @@ function leave(message = '') {
   attention.forget();
   list.draw();
   for (const name of ['work', 'live', 'search', 'to-live', 'to-quality', 'caller']) part(name).hidden = true;
+  if (isCompact) {
+    part('work').hidden = false;
+    notice(message || t('This view needs a link that has not been used. Open it again from your desktop.'));
+    return;
+  }
   part('sign-in').hidden = false;
   part('sign-in-problem').textContent = message;
   entitle(t('Sign in'));
@@ -194,7 +201,7 @@ function leave(message = '') {
 }
 
 function ended() {
-  if (!part('work').hidden) leave(t('The session has ended. Sign in again.'));
+  if (!part('work').hidden) leave(isCompact ? t('The session has ended. Open this view again from your desktop.') : t('The session has ended. Sign in again.'));
 }
 
 async function enter(event) {
@@ -225,6 +232,11 @@ function followLink(event) {
   const link = event.target.closest('a[href]');
   if (!link || event.defaultPrevented || event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
   if (link.target || link.download || link.origin !== location.origin || !viewAt(link) || part('work').hidden) return;
+  if (isCompact) {
+    link.target = '_blank'; // the frame shows this one visit
+    link.rel = 'noopener';
+    return;
+  }
   event.preventDefault();
   if (link.href !== location.href) go(link.href);
 }
@@ -236,8 +248,12 @@ addEventListener('popstate', showView);
 addEventListener('hashchange', showView);
 keepAlive(ended);
 
+document.body.classList.toggle('is-compact', isCompact);
+if (isCompact) postHeight();
 try {
-  await resume(); // with GATEWAY_ALLOW_ANONYMOUS no sign-in is needed
+  const link = isCompact && takeLink();
+  if (link) await useLink(link);
+  else await resume(); // with GATEWAY_ALLOW_ANONYMOUS no sign-in is needed
   work();
 } catch (error) {
   leave(error.status === 401 ? '' : error.message);

@@ -24,8 +24,8 @@ export const CHANNELS = {
 };
 
 export class Journey {
-  /** `scroller`: the element that scrolls the journey. */
-  constructor(scroller) {
+  /** `scroller`: the element that scrolls the journey. `most`: entries that are drawn at first. */
+  constructor(scroller, most = MOST_ENTRIES) {
     this.scroller = scroller;
     this.events = new Map(); // by id, as the History API gives them
     this.steps = new Map(); // by event id: the transition that it is the evidence of
@@ -46,7 +46,7 @@ export class Journey {
       this.found);
     this.list = element('ol', { class: 'entries' });
     this.more = element('button', { type: 'button', class: 'quiet', hidden: true, onclick: () => this.showMore() });
-    this.most = MOST_ENTRIES;
+    this.most = most;
     this.mostOf = new Map(); // by page: how many of its events are drawn
     this.root = element('section', { class: 'journey', 'aria-label': t('Journey') }, this.tools, this.news, this.list, this.more);
     this.list.addEventListener('click', ({ target }) => this.showEarlier(target.closest('[data-page]')));

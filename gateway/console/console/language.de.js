@@ -132,6 +132,22 @@ export default {
   'looks like a contact': 'sieht nach einem Kontakt aus',
   'left {time}': 'gegangen {time}',
 
+  // Who needs a look
+  'Needs a look': 'Braucht einen Blick',
+  'Needs a look ({count})': 'Braucht einen Blick ({count})',
+  'who needs a look': 'der einen Blick braucht,',
+  'No robot is here': 'Kein Roboter ist hier,',
+  'robots ({count})': 'Roboter ({count})',
+  'on an error page': 'auf einer Fehlerseite',
+  'long on payment': 'lange beim Bezahlen',
+  'failed again and again': 'immer wieder gescheitert',
+  'searching again and again': 'sucht immer wieder',
+
+  // Compact view
+  'Open in the console': 'In der Konsole öffnen',
+  'This view needs a link that has not been used. Open it again from your desktop.': 'Diese Ansicht braucht einen Link, der noch nicht benutzt ist. Öffnen Sie sie noch einmal von Ihrer Arbeitsoberfläche aus.',
+  'The session has ended. Open this view again from your desktop.': 'Die Sitzung ist beendet. Öffnen Sie diese Ansicht noch einmal von Ihrer Arbeitsoberfläche aus.',
+
   // Search
   'Code {code}': 'Code {code}',
   'that a visitor reads out; it can be used once': 'den ein Besucher vorliest; er gilt einmal',

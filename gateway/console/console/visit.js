@@ -21,15 +21,16 @@ const OVERLAP_S = 60; // events of the last seconds are asked for again, because
 const REFRESH_MS = 15000; // finds what the live stream has not reported
 const TICK_MS = 10000; // updates how long
 const SHOWN_BEFORE = 3;
+const COMPACT_ENTRIES = 5; // of the journey, until more are asked for
 
 export class VisitView {
   /**
    * `close()`: leaves the visit. `changed()`: is called after a link has changed. `failed(words)`: after one could not be
    * changed, when the visit is no longer shown. `rowOf(visitId)`: what the list knows of it. `may(scope)`: whether the
-   * user's credentials have a scope. `named(words)`: what the visit is called.
+   * user's credentials have a scope. `named(words)`: what the visit is called. `isCompact`: the view is in a frame.
    */
-  constructor(root, { close, changed, failed = () => {}, rowOf = () => undefined, may = () => true, named = () => {} }) {
-    Object.assign(this, { root, close, changed, failed, rowOf, may, named });
+  constructor(root, { close, changed, failed = () => {}, rowOf = () => undefined, may = () => true, named = () => {}, isCompact = false }) {
+    Object.assign(this, { root, close, changed, failed, rowOf, may, named, isCompact });
     this.undo = new Undo({
       failed: (problem) => this.say(t('Not done: {trouble}', { trouble: troubleOf(problem, 'identity') }), true),
       changed: () => this.decided(),
@@ -56,13 +57,13 @@ export class VisitView {
     const row = this.rowOf(visitId);
     this.visitor = row && { ...row, ...row.page };
     this.readAt = this.nextEvents = undefined;
-    this.journey = new Journey(this.root);
+    this.journey = new Journey(this.root, this.isCompact ? COMPACT_ENTRIES : undefined);
     this.finder = new ContactFinder();
     this.build();
     this.question();
     this.journey.follow(this.visitor);
     this.draw();
-    this.title.focus();
+    if (!this.isCompact) this.title.focus(); // the page around a frame has the focus
     this.ticking = setInterval(() => this.tick(), TICK_MS);
     this.refreshing = setInterval(() => document.hidden || this.refresh(), REFRESH_MS);
   }
@@ -262,7 +263,9 @@ export class VisitView {
     return [
       person ? element('a', { 'data-key': 'person', class: 'button', href: personAddress(person) }, t('Person')) : '',
       action('copy', t('Copy link'), { 'data-copy': new URL(visitAddress(this.visitId), location.href).href }),
-      element('button', { type: 'button', class: 'quiet', 'data-key': 'close', 'data-do': 'close', 'aria-label': t('Close the visit') }, t('Close')),
+      this.isCompact
+        ? element('a', { 'data-key': 'console', class: 'button', href: visitAddress(this.visitId) }, t('Open in the console'))
+        : element('button', { type: 'button', class: 'quiet', 'data-key': 'close', 'data-do': 'close', 'aria-label': t('Close the visit') }, t('Close')),
     ].filter(Boolean);
   }
 
