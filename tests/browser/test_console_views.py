@@ -1,4 +1,4 @@
-"""Every view of the console: nothing that axe finds, in both colour schemes, on paper, and in the browser's language."""
+"""Every view of the console: axe finds nothing, states stay apart on paper, texts are in the browser's language."""
 
 import re
 import uuid

@@ -130,12 +130,13 @@ async function work() {
     say('no', t('Not live'));
     return;
   }
+  if (isCompact && !visit.visitId) return;
   if (!isCompact) attention.load(signal).then(() => list.drawSoon(), () => {}); // the live stream reports errors
   try {
-    await follow(isCompact ? { visitId: visit.visitId } : { site: visitors.sites }, signal, {
+    await follow({ site: visitors.sites, visitId: isCompact ? visit.visitId : '' }, signal, {
       live: (isNew) => {
         say('yes', t('Live'));
-        if (isNew && !isCompact) load(signal);
+        if (isNew) load(signal);
       },
       message: (kind, data) => {
         if (!isCompact) visitors.tell(kind, data);
@@ -154,6 +155,7 @@ async function work() {
 }
 
 async function load(signal) {
+  if (isCompact) return;
   try {
     await visitors.load(signal);
     problem('');

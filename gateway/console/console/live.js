@@ -10,7 +10,7 @@ const QUIET_MS = 20000; // longer than the usual interval of heartbeats: what is
 const SILENCE_MS = 60000; // without anything for so long the connection is lost
 
 /**
- * Follow the live stream of what meets a filter (`site` or `visitId`), until `signal` is aborted.
+ * Follow the live stream of what meets a filter (`site`, `visitId`), until `signal` is aborted.
  *
  * Calls `on.live(isNew)` when a stream is connected (`isNew`: it does not continue an earlier one), and again after
  * silence, `on.message(event, data)`, `on.quiet(seconds)` each second while nothing arrives, not even a heartbeat, and

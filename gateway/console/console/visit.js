@@ -307,7 +307,7 @@ export class VisitView {
     const device = answer ? [' · ', [answer.family, answer.os].filter(Boolean).join(', ') || t('browser not known'), answer.bot ? `, ${t('a robot')}` : ''] : [];
     const on = site ? [' · ', element('bdi', {}, site)] : [];
     if (presence === 'PRESENT') {
-      return [page.length ? page : t('On the site, page not known'), pageEnterTime ? t('for {time}', { time: span(Date.now() - pageEnterTime) }) : '', address, on, device, this.cameFrom()];
+      return [page.length ? page : [t('On the site, page not known'), ' '], pageEnterTime ? t('for {time}', { time: span(Date.now() - pageEnterTime) }) : '', address, on, device, this.cameFrom()];
     }
     if (!presence) return [this.sources.visitor.isOpen ? '…' : t('Not on the site.'), on, device, this.cameFrom()];
     return [presence === 'LEFT' ? t('Left') : t('Ended'), ' ', leaveTime ? day(leaveTime) : '', page.length ? [', ', parts('last on {page}', { page })] : '', address, on, device, this.cameFrom()];

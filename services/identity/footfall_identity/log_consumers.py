@@ -8,8 +8,8 @@ from itertools import chain, islice
 
 import structlog
 from footfall.event.v1.event_pb2 import Erasure, Event
-from footfall_eventlog.attention import AttentionRules
 from footfall_eventlog.admitted import InvalidEventError, is_valid_erasure, transition_of
+from footfall_eventlog.attention import AttentionRules
 from footfall_eventlog.log import decode
 from footfall_eventlog.stream import Entry
 from footfall_timeline import State, Transition

@@ -161,8 +161,8 @@ class Summary(msgspec.Struct, array_like=True, frozen=True):
     `rev` counts the changes of the timeline. `bound` is the greatest rank of a transition that is kept, empty until one
     had to be left out. `received_ms` is when the first event, which decides the site, was received; 0 if an early
     version wrote it. `browser_visit_id` is empty if the visit has the id that the browser sent. `flags` is a sum: 1 if
-    the timeline has erased transitions, 2 if the visit is one of staff, 4 if a robot has sent an event. The pages are as
-    the script writes them.
+    the timeline has erased transitions, 2 if the visit is one of staff, 4 if a robot has sent an event. The pages are
+    as the script writes them.
     """
 
     first_ms: int
