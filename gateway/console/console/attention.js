@@ -25,9 +25,9 @@ export class Attention {
   }
 
   /** The notable events of a visitor with an event of the live stream, if a rule counts it; else the same. */
-  withEvent(known = [], { eventName, timestamp }) {
+  withEvent(known = [], { eventID: eventId, eventName, timestamp: eventTime }) {
     if (!this.eventRules.some(({ events }) => events.some((pattern) => matches(pattern, eventName)))) return known;
-    return together(known, [{ eventName, eventTime: timestamp }]);
+    return together([{ eventId, eventName, eventTime }], known);
   }
 
   /** The rules that a visitor meets: their names, and how often it happened, where that is counted. */
@@ -60,9 +60,9 @@ export function lookWords(met) {
   return met.map(({ name, times }) => (times ? `${t(name)} ×${figure(times)}` : t(name))).join(', ');
 }
 
-/** The latest events of two lists, each once. */
+/** The latest events of two lists, each once: of both, as the second one has it. */
 export function together(some, others) {
-  const all = new Map([...some, ...others].map((one) => [`${one.eventTime} ${one.eventName}`, one]));
+  const all = new Map([...some, ...others].map((one) => [one.eventId, one]));
   return [...all.values()].sort((one, other) => one.eventTime - other.eventTime).slice(-MOST_EVENTS);
 }
 

@@ -3,7 +3,7 @@
 
 import { element, moment, place, seen, span } from './dom.js';
 import { arrange, patch } from './patch.js';
-import { counted, locale, figure, parts, t } from './text.js';
+import { counted, figure, locale, parts, t } from './text.js';
 
 const DRAW_MS = 100; // changes within this time are drawn together
 const FAST_MS = 10000; // pages that are left sooner, RUN of them in a row, are shown as one line

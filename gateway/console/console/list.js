@@ -1,9 +1,10 @@
-// Draws the list of visitors: totals and who needs a look, which are filters, the other filters, and rows that keep their place while the user points.
+// Draws the list of visitors: totals and who needs a look, which are filters, the other filters, and rows that keep their
+// place while the user points.
 
 import { lookWords } from './attention.js';
 import { ago, badge, element, moment, place, seen, shortened, span, stateWords } from './dom.js';
-import { counted, figure, parts, t } from './text.js';
 import { patchChildren } from './patch.js';
+import { counted, figure, parts, t } from './text.js';
 import { ANY, isGone } from './visitors.js';
 
 const DRAW_MS = 500; // changes within this time are drawn together
@@ -18,8 +19,9 @@ const calm = matchMedia('(prefers-reduced-motion: reduce)');
 
 export class VisitorList {
   /**
-   * `parts`: the elements totals, others, needs, form, announced, rows, held, count, more, empty. Calls `open(visitId)` for the visit that the
-   * user chooses, and `filtered(filter)` when the user has changed the filters. `nameOf(contactId)`: a name, if known.
+   * `parts`: the elements totals, others, needs, form, announced, rows, held, count, more, empty. Calls `open(visitId)`
+   * for the visit that the user chooses, and `filtered(filter)` when the user has changed the filters.
+   * `nameOf(contactId)`: a name, if known.
    */
   constructor({ visitors, parts, open, filtered, nameOf }) {
     Object.assign(this, { visitors, open, filtered, nameOf }, parts);
@@ -166,7 +168,11 @@ export class VisitorList {
   sayNone(all) {
     const { state, site, page, look, bots } = this.visitors.filter;
     const text = [
-      bots ? t('No robot is here') : t('Nobody is here'), look && t('who needs a look'), state && t('who is {state}', { state: STATE_NAMES[state] || state }), site && t('on the site {site}', { site }), page && t('on a page with “{page}”', { page }),
+      bots ? t('No robot is here') : t('Nobody is here'),
+      look && t('who needs a look'),
+      state && t('who is {state}', { state: STATE_NAMES[state] || state }),
+      site && t('on the site {site}', { site }),
+      page && t('on a page with “{page}”', { page }),
     ].filter(Boolean).join(' ');
     this.empty.hidden = all.length > 0 || !this.visitors.isRead;
     if (this.empty.hidden || this.empty.dataset.text === text) return;
@@ -240,7 +246,6 @@ export class VisitorList {
     drawn.row.classList.toggle('has-left', Boolean(isGone(visitor)));
     drawn.button.setAttribute('aria-expanded', String(isChosen));
     const looks = lookWords(this.visitors.attention.of(visitor));
-    drawn.row.classList.toggle('needs-look', Boolean(looks));
     this.drawWho(visitor, drawn);
     this.cells(visitor, looks).forEach(([name, shown, make], number) => {
       const key = JSON.stringify(shown);

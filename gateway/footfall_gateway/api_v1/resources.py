@@ -118,6 +118,7 @@ Title = Annotated[Name, Meta(description="The title, for instance `Dr.`; empty: 
 class NotableEvent(msgspec.Struct, rename="camel"):
     """An event that a rule of `ATTENTION_FILE` counts."""
 
+    event_id: EventId
     event_name: Annotated[str, Meta(description="The name of the event, at most 64 characters of it.")]
     event_time: Annotated[Time, Meta(description="When it happened, with the clock corrected (ms).")]
 
@@ -720,7 +721,9 @@ def visitor(live: visitor_pb2.Visitor) -> Visitor:
         assurance=assurance(live.assurance),
         staff=live.staff,
         bot=live.bot,
-        notable_events=[NotableEvent(one.event_name, milliseconds(one.event_time)) for one in live.notable_events],
+        notable_events=[
+            NotableEvent(one.event_id, one.event_name, milliseconds(one.event_time)) for one in live.notable_events
+        ],
     )
 
 

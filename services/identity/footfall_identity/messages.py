@@ -73,7 +73,8 @@ def visitor(
         staff=record.is_staff,
         bot=record.is_bot,
         notable_events=[
-            visitor_pb2.NotableEvent(event_name=one.name, event_time=timestamp(one.time_ms)) for one in record.notable
+            visitor_pb2.NotableEvent(event_id=one.event_id, event_name=one.name, event_time=timestamp(one.time_ms))
+            for one in record.notable
         ],
     )
 
