@@ -11,6 +11,7 @@ from footfall_servicekit.settings import OldName, ServiceSettings, shared
 from footfall_servicekit.values import Accepts, DatabaseName, StoreUrl, Target, readable_by
 from pydantic import AfterValidator, Field, SecretStr
 
+from footfall_eventlog.attention import AttentionRules
 from footfall_eventlog.identity_policy import IdentityPolicy
 from footfall_eventlog.partitions import check_url
 from footfall_eventlog.phone_numbers import check_region
@@ -90,6 +91,17 @@ IdentityPolicyFile = Annotated[
         "TOML file of the identity policy: the keys with the user id, the values that name no person, and who is "
         "staff, by site. The collector reads a changed file within a second; a malformed change is logged and ignored. "
         "`footfall-import` needs the same file. Unset: the default values, and no staff.",
+    ),
+]
+AttentionFile = Annotated[
+    Path | None,
+    readable_by(AttentionRules.load),
+    shared(
+        "ATTENTION_FILE",
+        None,
+        "TOML file of the rules by which the console says who needs a look: pages, and events that happen repeatedly. "
+        "Gateway and identity need the same one. Unset: error pages, repeated failures and searches, and ten minutes "
+        "on a page of payment.",
     ),
 ]
 MaxEventAgeDays = Annotated[

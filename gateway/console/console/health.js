@@ -2,21 +2,31 @@
 // navigation says the same in one word.
 
 import { Problem, ask, query } from './api.js';
-import { ago, counted, element, moment, span, table } from './dom.js';
+import { ago, element, moment, span, table } from './dom.js';
 import { patchChildren } from './patch.js';
+import { counted, figure, parts as pieces, t } from './text.js';
 
 const LOOK_MS = 5000; // while the view is open
 const GLANCE_MS = 15000; // for the dot alone
 const TIMEOUT_MS = 5000;
 const MOST_LETTERS = 20;
 const PART_NAMES = { gateway: 'Gateway', collector: 'Collector', identity: 'Identity', history: 'History', redis: 'Redis', mongodb: 'MongoDB' };
-const STATES = { ok: 'well', failed: 'failed', unknown: 'not known' };
+const STATES = { ok: t('well'), failed: t('failed'), unknown: t('not known') };
+// By code, what a person must do. Texts that are not here are those of the gateway, in English.
+const PROBLEMS = {
+  history_lags: ({ count }) => t('History is {count} s behind: queries lack the newest events.', { count: figure(count) }),
+  log_fills: ({ count }) => t('The event log has {count}% of the memory it may have. At 100% beacons are refused.', { count: figure(count) }),
+  dead_letters: ({ count }) => t('Events that could not be stored: {count}. Repair what is wrong, then replay.', { count: figure(count) }),
+  gaps: ({ count }) => t('MongoDB has lost data that the event log no longer holds either. Gaps: {count}.', { count: figure(count) }),
+  entries_lost: () => t('Entries have left the event log unread: another program removed them, or Redis has lost data.'),
+  store_went_back: () => t('A store has gone back to an earlier state.'),
+  background_work_failed: ({ count }) => t('Work beside serving has failed unexpectedly, {count} times. The logs have the stack: report it.', { count: figure(count) }),
+};
 const REPAIR = '.venv/bin/footfall-history dead-letters repair ID --set FIELD=JSON';
 
-const numbers = new Intl.NumberFormat();
-const n = (value) => (value === null || value === undefined ? 'not known' : numbers.format(value));
-const megabytes = (bytes) => `${numbers.format(Math.round(bytes / 1048576))} MB`;
-const ms = (value) => (value === null ? 'none' : value < 1000 ? `${n(value)} ms` : `${(value / 1000).toFixed(1)} s`);
+const n = (value) => (value === null || value === undefined ? t('not known') : figure(value));
+const megabytes = (bytes) => `${figure(Math.round(bytes / 1048576))} MB`;
+const ms = (value) => (value === null ? t('none') : value < 1000 ? `${n(value)} ms` : `${figure(Math.round(value / 100) / 10)} s`);
 
 export class HealthView {
   /** `link`: the entry in the navigation, which gets the dot. Calls `close()` to leave. `may(scope)`: of the caller. */
@@ -50,8 +60,8 @@ export class HealthView {
     this.content = element('div', {});
     this.root.append(
       element('div', { class: 'bar' }, this.title, this.looked,
-        element('button', { type: 'button', class: 'quiet', 'data-do': 'copy' }, 'Copy for a ticket'),
-        element('button', { type: 'button', class: 'quiet', 'data-do': 'close' }, 'Close')),
+        element('button', { type: 'button', class: 'quiet', 'data-do': 'copy' }, t('Copy for a ticket')),
+        element('button', { type: 'button', class: 'quiet', 'data-do': 'close' }, t('Close'))),
       this.said,
       this.content,
     );
@@ -86,8 +96,10 @@ export class HealthView {
 
   /** The state in one word, also for the dot. */
   get word() {
-    if (this.trouble) return 'Health is not known';
-    return this.answer ? this.answer.word : 'Looking';
+    if (this.trouble) return t('Health is not known');
+    if (!this.answer) return t('Looking');
+    const { length } = this.answer.problems;
+    return length ? counted(length, 'thing needs you', 'things need you') : t('All well');
   }
 
   get state() {
@@ -100,18 +112,18 @@ export class HealthView {
     if (this.link.dataset.shown === key) return;
     this.link.dataset.shown = key;
     this.link.title = this.word;
-    this.link.replaceChildren('Health ', element('span', { class: `dot ${this.state}`, 'aria-hidden': 'true' }), element('span', { class: 'unseen' }, this.word));
+    this.link.replaceChildren(`${t('Health')} `, element('span', { class: `dot ${this.state}`, 'aria-hidden': 'true' }), element('span', { class: 'unseen' }, this.word));
   }
 
   tick() {
     const since = this.answer && this.answer.since;
-    this.looked.replaceChildren(...[since && 'counts since ', since && moment(since), this.answeredAt && `, looked ${ago(this.answeredAt)}`].filter(Boolean));
+    this.looked.replaceChildren(...[since && pieces('counts since {time}', { time: moment(since) }), this.answeredAt && t(', looked {when}', { when: ago(this.answeredAt) })].flat().filter(Boolean));
   }
 
   draw() {
     if (this.root.hidden) return;
     patchChildren(this.title, [element('span', { class: `dot ${this.state}`, 'aria-hidden': 'true' }), document.createTextNode(` ${this.word}`)]);
-    const old = this.answeredAt ? ` Below is what it said ${ago(this.answeredAt)}.` : '';
+    const old = this.answeredAt ? ` ${t('Shown is what it said {when}.', { when: ago(this.answeredAt) })}` : '';
     this.say(this.trouble ? `${this.trouble}${old}` : this.done || '', Boolean(this.trouble));
     this.content.classList.toggle('old', Boolean(this.trouble));
     this.tick();
@@ -125,10 +137,10 @@ export class HealthView {
 
   sections({ problems, parts, backlog, events, speed, starts }) {
     return [
-      ...problems.map(problemPart),
-      element('h3', {}, 'Parts'),
-      table('Parts', ['Part', 'State', 'Beacons are', 'Queries', 'Processes', 'Last start'], parts.map(partRow), true),
-      element('h3', {}, 'What waits'),
+      ...problems.map((problem) => problemPart(problem, parts)),
+      element('h3', {}, t('Parts')),
+      table(t('Parts'), [t('Part'), t('State'), t('Beacons'), t('Queries'), t('Processes'), t('Last start')], parts.map(partRow), true),
+      element('h3', {}, t('What waits')),
       waits(backlog),
       ...(events ? eventParts(events) : []),
       ...this.letterParts(backlog.deadLetters),
@@ -142,14 +154,14 @@ export class HealthView {
     const mayReplay = this.may('ingest');
     const rows = (this.letters || []).map((letter) => [
       moment(letter.createTime), letter.site || '–', letter.eventName || '–', letter.reason,
-      letter.problem || (mayReplay ? element('button', { type: 'button', class: 'quiet', 'data-do': 'replay', 'data-id': letter.deadLetterId, 'data-key': letter.deadLetterId }, 'Replay') : ''),
+      letter.problem || (mayReplay ? element('button', { type: 'button', class: 'quiet', 'data-do': 'replay', 'data-id': letter.deadLetterId, 'data-key': letter.deadLetterId }, t('Replay')) : ''),
     ]);
     return [
-      element('h3', {}, `Dead letters: ${n(count)}`),
-      element('p', { class: 'soft' }, 'These events could not be stored. Repair the cause or the event, then replay it. Personal data is shown by the command alone.'),
+      element('h3', {}, t('Dead letters: {count}', { count: n(count) })),
+      element('p', { class: 'soft' }, t('These events could not be stored. Repair the cause or the event, then replay it. What is in an event only the command shows.')),
       commandPart(REPAIR),
-      this.letters ? table('Dead letters', ['Since', 'Site', 'Event', 'Reason', ''], rows) : '',
-      mayReplay ? element('p', {}, element('button', { type: 'button', class: 'quiet', 'data-do': 'replay-all' }, 'Replay all')) : '',
+      this.letters ? table(t('Dead letters'), [t('Since'), t('Site'), t('Event'), t('Reason'), ''], rows) : '',
+      mayReplay ? element('p', {}, element('button', { type: 'button', class: 'quiet', 'data-do': 'replay-all' }, t('Replay all'))) : '',
     ].filter(Boolean);
   }
 
@@ -164,31 +176,31 @@ export class HealthView {
   async act(button) {
     const what = button && button.dataset.do;
     if (what === 'close') this.close();
-    if (what === 'copy') this.copy(this.ticket(), 'The state of health');
-    if (what === 'copy-command') this.copy(button.dataset.text, 'The command');
+    if (what === 'copy') this.copy(this.ticket(), t('The state of health is copied.'));
+    if (what === 'copy-command') this.copy(button.dataset.text, t('The command is copied.'));
     if (what === 'replay') this.replay({ deadLetterIds: [button.dataset.id] });
     if (what === 'replay-all') this.replay({ all: true });
   }
 
   async replay(body) {
-    this.tell('Replaying…');
+    this.tell(t('Replaying…'));
     try {
       const { replayedIds, refused } = await ask('/api/v1/dead-letters:replay', { method: 'POST', body });
-      const stay = refused.length ? ` ${counted(refused.length, 'stays', 'stay')}: ${refused[0].problem}.` : '';
-      this.tell(`${counted(replayedIds.length, 'dead letter')} replayed.${stay}`);
+      const stay = refused.length ? ` ${t('{count} not: {problem}.', { count: figure(refused.length), problem: refused[0].problem })}` : '';
+      this.tell(`${t('{count} replayed.', { count: figure(replayedIds.length) })}${stay}`);
       this.letters = this.letters && this.letters.filter(({ deadLetterId }) => !replayedIds.includes(deadLetterId));
     } catch (problem) {
-      this.tell(`Not replayed: ${problem.message}`);
+      this.tell(t('Not replayed: {trouble}', { trouble: problem.message }));
     }
     this.look();
   }
 
-  async copy(text, what) {
+  async copy(text, done) {
     try {
       await navigator.clipboard.writeText(text);
-      this.tell(`${what} is copied.`);
+      this.tell(done);
     } catch {
-      this.tell('The browser does not allow copying.');
+      this.tell(t('The browser does not allow copying.'));
     }
   }
 
@@ -197,16 +209,16 @@ export class HealthView {
     this.draw();
   }
 
-  /** All of it as text. */
+  /** All of it as text, in English. */
   ticket() {
     const { answer } = this;
-    const lines = [`Footfall at ${location.origin}, ${new Date().toISOString()}: ${this.word}`];
+    const lines = [`Footfall at ${location.origin}, ${new Date().toISOString()}: ${answer && !this.trouble ? answer.word : 'health is not known'}`];
     if (this.trouble) lines.push(this.trouble);
     if (!answer) return lines.join('\n');
     const at = (time) => (time ? new Date(time).toISOString() : 'not known');
     lines.push(`State of ${at(answer.time)}, counts since ${at(answer.since)}`, '');
     for (const { text, commands, page } of answer.problems) lines.push(`! ${text}`, ...commands.map((command) => `    ${command}`), `    ${page}`);
-    for (const one of answer.parts) lines.push(`${PART_NAMES[one.name]}: ${STATES[one.state]}, ${one.says}`);
+    for (const one of answer.parts) lines.push(`${PART_NAMES[one.name]}: ${one.state}, ${one.says}`);
     lines.push('', 'What waits:', JSON.stringify(answer.backlog));
     if (answer.events) {
       const { slices, refused, ...counts } = answer.events;
@@ -229,51 +241,56 @@ async function reasons(signal) {
   }
 }
 
-function problemPart({ text, commands, page }) {
-  return element('div', { class: 'must-do' }, element('p', {}, element('strong', {}, text)), commands.map(commandPart),
-    element('p', { class: 'soft' }, 'What to do: ', element('code', {}, page)));
+function problemPart(problem, allParts) {
+  const { code, part, text, commands, page } = problem;
+  const failed = code === 'part_failed' && allParts.find(({ name }) => name === part);
+  const words = failed
+    ? t('{part} has a problem: {says}. Beacons: {beacons}. Queries: {queries}.', { part: PART_NAMES[part], says: failed.says, beacons: t(failed.beacons), queries: t(failed.queries) })
+    : Object.hasOwn(PROBLEMS, code) ? PROBLEMS[code](problem) : text;
+  return element('div', { class: 'must-do' }, element('p', {}, element('strong', {}, words)), commands.map(commandPart),
+    element('p', { class: 'soft' }, t('What to do:'), ' ', element('code', {}, page)));
 }
 
 function commandPart(command) {
   return element('p', { class: 'command' }, element('code', {}, command),
-    element('button', { type: 'button', class: 'quiet', 'data-do': 'copy-command', 'data-text': command, 'aria-label': `Copy ${command}` }, 'Copy'));
+    element('button', { type: 'button', class: 'quiet', 'data-do': 'copy-command', 'data-text': command, 'aria-label': t('Copy {command}', { command }) }, t('Copy')));
 }
 
 function partRow({ name, state, says, beacons, queries, processes, startTime }) {
   const dot = element('span', { class: `dot ${{ ok: 'well', failed: 'attention' }[state] || 'unknown'}`, 'aria-hidden': 'true' });
-  return [PART_NAMES[name], [dot, ` ${STATES[state]}: ${says}`], beacons, queries, processes === null ? '–' : n(processes), startTime ? moment(startTime) : '–'];
+  return [PART_NAMES[name], [dot, ` ${STATES[state]}: ${says}`], t(beacons), t(queries), processes === null ? '–' : n(processes), startTime ? moment(startTime) : '–'];
 }
 
 function waits({ historyLagSeconds, identityUnreadEntries, logBytes, logBoundBytes, slowVisits, deadLetters, oldestDeadLetterTime }) {
-  const lag = historyLagSeconds === null ? 'not known' : historyLagSeconds < 1 ? 'less than 1 s' : span(historyLagSeconds * 1000);
-  const log = logBytes === null ? 'not known' : `${megabytes(logBytes)} of ${megabytes(logBoundBytes)}`;
+  const lag = historyLagSeconds === null ? t('not known') : historyLagSeconds < 1 ? t('less than 1 s') : span(historyLagSeconds * 1000);
+  const log = logBytes === null ? t('not known') : t('{size} of {bound}', { size: megabytes(logBytes), bound: megabytes(logBoundBytes) });
   return list([
-    ['History is behind by', lag],
-    ['Entries that identity has not read', n(identityUnreadEntries)],
-    ['Event log', log],
-    ['Slow visits', n(slowVisits)],
-    ['Dead letters', oldestDeadLetterTime ? [`${n(deadLetters)}, the oldest from `, moment(oldestDeadLetterTime)] : n(deadLetters)],
+    [t('History is behind by'), lag],
+    [t('Entries that identity has not read'), n(identityUnreadEntries)],
+    [t('Event log'), log],
+    [t('Slow visits'), n(slowVisits)],
+    [t('Dead letters'), oldestDeadLetterTime ? pieces('{count}, the oldest from {time}', { count: n(deadLetters), time: moment(oldestDeadLetterTime) }) : n(deadLetters)],
   ]);
 }
 
 function eventParts({ stored, suppressed, unavailable, refused, duplicate, unstorable, dropped, lostByBrowsers, beaconsRefused, slices }) {
   const all = refused.reduce((sum, { count }) => sum + count, 0);
-  const errors = Object.entries(beaconsRefused).map(([status, count]) => `${n(count)} with ${status}`).join(', ');
+  const errors = Object.entries(beaconsRefused).map(([status, count]) => t('{count} with {status}', { count: n(count), status })).join(', ');
   return [
-    element('h3', {}, 'Events'),
+    element('h3', {}, t('Events')),
     bars(slices),
     list([
-      ['Stored', n(stored)],
-      ['Refused', n(all)],
-      ['Suppressed, because the visitor objects', n(suppressed)],
-      ['To come again', n(unavailable)],
-      ['Came again, stored once', n(duplicate)],
-      ['Became dead letters', n(unstorable)],
-      ['Dropped', n(dropped)],
-      ['Lost by browsers', n(lostByBrowsers)],
-      ['Beacons answered with an error', errors || '0'],
+      [t('Stored'), n(stored)],
+      [t('Refused'), n(all)],
+      [t('Suppressed, because the visitor objects'), n(suppressed)],
+      [t('To come again'), n(unavailable)],
+      [t('Came again, stored once'), n(duplicate)],
+      [t('Became dead letters'), n(unstorable)],
+      [t('Dropped'), n(dropped)],
+      [t('Lost by browsers'), n(lostByBrowsers)],
+      [t('Beacons answered with an error'), errors || '0'],
     ]),
-    refused.length ? table('Refused events', ['Refused because', 'Number', 'Last', 'Site', 'Event', 'What is wrong'], refused.map(refusedRow), true) : '',
+    refused.length ? table(t('Refused events'), [t('Refused because'), t('Number'), t('Last'), t('Site'), t('Event'), t('What is wrong')], refused.map(refusedRow), true) : '',
   ].filter(Boolean);
 }
 
@@ -298,25 +315,26 @@ function bars(slices) {
       svg('rect', { class: 'refused', x: number, y: 100 - height(refused), width: 0.8, height: height(refused) }),
     ]));
   const last = slices.at(-2) || slices.at(-1);
-  const words = last ? `${n(last.stored)} stored and ${n(last.refused)} refused in the last ten minutes; at most ${n(most)} in ten minutes.` : 'No events yet.';
+  const values = last && { stored: n(last.stored), refused: n(last.refused), most: n(most) };
+  const words = last ? t('{stored} stored and {refused} refused in the last ten minutes; at most {most} in ten minutes.', values) : t('No events yet.');
   return element('figure', { class: 'bars' }, picture, element('figcaption', { class: 'soft' }, words));
 }
 
 function speedParts({ queryP95Milliseconds, beaconP95Milliseconds, slowest }) {
   const rows = slowest.map(({ operation, milliseconds, time, status, requestId }) => [element('code', {}, operation), ms(milliseconds), moment(time), String(status), element('code', {}, requestId)]);
   return [
-    element('h3', {}, 'Speed'),
-    list([['95 of 100 queries took at most', ms(queryP95Milliseconds)], ['95 of 100 beacons took at most', ms(beaconP95Milliseconds)]]),
-    rows.length ? table('Slowest requests', ['Slowest requests', 'Took', 'At', 'Status', 'Request id in the logs'], rows, true) : '',
+    element('h3', {}, t('Speed')),
+    list([[t('95 of 100 queries took at most'), ms(queryP95Milliseconds)], [t('95 of 100 beacons took at most'), ms(beaconP95Milliseconds)]]),
+    rows.length ? table(t('Slowest requests'), [t('Slowest requests'), t('Took'), t('At'), t('Status'), t('Request id in the logs')], rows, true) : '',
   ].filter(Boolean);
 }
 
 function startParts(starts) {
   const rows = starts.map(({ part, host, time, before, endTime }) => [
-    moment(time), `${PART_NAMES[part] || part} on ${host}`,
-    before ? [before === 'died' ? 'the one before died, or was cut off, at ' : 'the one before was stopped at ', moment(endTime)] : 'the first one',
+    moment(time), t('{part} on {host}', { part: PART_NAMES[part] || part, host }),
+    !before ? t('the first one') : before === 'died' ? pieces('the one before died, or was cut off, at {time}', { time: moment(endTime) }) : pieces('the one before was stopped at {time}', { time: moment(endTime) }),
   ]);
-  return [element('h3', {}, 'Starts'), table('Starts', ['Started', 'Process', 'After'], rows, true)];
+  return [element('h3', {}, t('Starts')), table(t('Starts'), [t('Started'), t('Process'), t('After')], rows, true)];
 }
 
 function list(pairs) {

@@ -3,6 +3,7 @@
 
 import { ask, query } from './api.js';
 import { element } from './dom.js';
+import { figure, locale, t } from './text.js';
 
 const MINUTE_MS = 60000;
 const HOUR_MS = 60 * MINUTE_MS;
@@ -12,9 +13,8 @@ const WIDTH = 300;
 const HEIGHT = 44;
 const KEYS = { '': 'here', AUTHENTICATED: 'authenticated', RECOGNIZED: 'recognized', ANONYMOUS: 'anonymous' };
 
-const numbers = new Intl.NumberFormat();
-const clock = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit' });
-const weekday = new Intl.DateTimeFormat(undefined, { weekday: 'short' });
+const clock = new Intl.DateTimeFormat(locale, { hour: '2-digit', minute: '2-digit' });
+const weekday = new Intl.DateTimeFormat(locale, { weekday: 'short' });
 
 export class Series {
   /**
@@ -89,16 +89,16 @@ export class Series {
   }
 
   words(key) {
-    if (!this.last) return this.trouble ? `How many were here in the last hour is not known: ${this.trouble}` : '';
+    if (!this.last) return this.trouble ? t('How many were here in the last hour is not known: {trouble}', { trouble: this.trouble }) : '';
     const { minutes } = this.last;
-    if (!minutes.length) return 'No minute of the last hour was counted yet.';
-    const said = [`Last hour: ${range(minutes, key)}`];
-    if (minutes.length < 60) said.push(`, ${minutes.length} of 60 minutes counted`);
-    said.push('. ');
+    if (!minutes.length) return t('No minute of the last hour was counted yet.');
+    const said = [minutes.length < 60
+      ? t('Last hour: {range}, {count} of 60 minutes counted.', { range: range(minutes, key), count: figure(minutes.length) })
+      : t('Last hour: {range}.', { range: range(minutes, key) })];
     const { from, to, minutes: then } = this.before;
-    if (then.length) said.push(`Usual for ${weekday.format(from)} ${clock.format(from)}–${clock.format(to)}, a week before: ${range(then, key)}.`);
-    else said.push('A week before nothing was counted.');
-    return said.join('');
+    const time = `${weekday.format(from)} ${clock.format(from)}–${clock.format(to)}`;
+    said.push(then.length ? t('Usual for {time}, a week before: {range}.', { time, range: range(then, key) }) : t('A week before nothing was counted.'));
+    return said.join(' ');
   }
 
   lines(key) {
@@ -111,7 +111,7 @@ export class Series {
 function range(minutes, key) {
   const values = minutes.map((minute) => minute[key]);
   const [least, most] = [Math.min(...values), Math.max(...values)];
-  return least === most ? numbers.format(most) : `${numbers.format(least)}–${numbers.format(most)}`;
+  return least === most ? figure(most) : `${figure(least)}–${figure(most)}`;
 }
 
 /** A path through the minutes. Where one is missing, it is interrupted. */

@@ -41,8 +41,8 @@ const CATALOGUE = [
 
 /** The sample customers. Their buttons sign in without a password. @type {Customer[]} */
 const CUSTOMERS = [
-  { userID: 'dana@example.com', firstName: 'Dana', lastName: 'Oak', email: 'dana@example.com', phone: '+12025550100' },
-  { userID: 'robin@example.com', firstName: 'Robin', lastName: 'Hale', email: 'robin@example.com', phone: '+12025550101' },
+  { userID: 'dana@example.com', firstName: 'Dana', lastName: 'Oak', email: 'dana@example.com', phone: '+12025550190' },
+  { userID: 'robin@example.com', firstName: 'Robin', lastName: 'Hale', email: 'robin@example.com', phone: '+12025550191' },
 ];
 
 const SHIPPING = 6;

@@ -119,7 +119,7 @@ class CountsApi:
         ]
 
     async def counts(self, call: Call[NoQuery, None]) -> Response:
-        """How many visitors are on the website now, by website and state, without visits of staff.
+        """How many visitors are on the website now, by website and state, without visits of staff and robots.
 
         Exact, however many there are. Not counted again within 2 s, nor within 50 times as long as counting took.
         """

@@ -30,21 +30,22 @@ ProblemCode = Literal[
     "store_went_back",
     "background_work_failed",
 ]
-_FINE: Final = "as usual"
-_BEACONS: Final[Mapping[str, str]] = {
+AS_USUAL: Final = "as usual"
+BEACONS: Final[Mapping[str, str]] = {
     "collector": "answered 503; browsers keep events and send them again",
     "identity": "stored as usual",
     "history": "stored as usual; they wait in the event log",
     "redis": "answered 503; browsers keep events and send them again",
     "mongodb": "stored as usual; they wait in the event log",
 }
-_QUERIES: Final[Mapping[str, str]] = {
+QUERIES: Final[Mapping[str, str]] = {
     "collector": "answered as usual, without new events",
     "identity": "who is on the site now, identities and contacts are not answered",
     "history": "past visits, pages and events are not answered",
     "redis": "who is on the site now is not answered, and no person can sign in at the console",
     "mongodb": "past visits are not answered, and contacts are not known",
 }
+"""By part that fails, what that means for beacons and queries. The console translates these texts."""
 _PAGES: Final[Mapping[str, str]] = {
     "collector": f"{_FAILURES}#beacons-are-answered-503",
     "redis": f"{_FAILURES}#beacons-are-answered-503",
@@ -270,7 +271,7 @@ def _part(
     processes: int | None = None,
     started_ms: int | None = None,
 ) -> HealthPart:
-    beacons, queries = (_BEACONS[name], _QUERIES[name]) if state == "failed" else (_FINE, _FINE)
+    beacons, queries = (BEACONS[name], QUERIES[name]) if state == "failed" else (AS_USUAL, AS_USUAL)
     return HealthPart(name, state, says, beacons, queries, processes, started_ms)
 
 

@@ -1,4 +1,4 @@
--- Counts the visitors who are on the website among some visits of a partition, by site and state, without staff.
+-- Counts the visitors who are on the website among some visits of a partition, by site and state, without staff and robots.
 --
 -- KEYS  the list by start, then prefix of the keys of visits.
 -- ARGV  the last_ms before which visits have ended, now_ms, leave_ms, then the visits.
@@ -7,7 +7,7 @@
 local BY_START, prefix = KEYS[1], KEYS[2]
 local live_after_ms, now_ms, leave_ms, FIRST_VISIT = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), 4
 local LAST_MS, SITE, FLAGS, CLOSED, OPEN = 2, 5, 11, 12, 13  -- as in merge_visits.lua
-local CLOSED_PAGE, CLOSED_BYTES, STARTS, ENDED, ANY_STATE, IS_STAFF = '>I4I6', 10, 2 ^ 40, 4, 0, 2
+local CLOSED_PAGE, CLOSED_BYTES, STARTS, ENDED, ANY_STATE, IS_STAFF, IS_BOT = '>I4I6', 10, 2 ^ 40, 4, 0, 2, 4
 
 -- Returns whether the visitor is on the website (footfall_identity.presence).
 local function is_present(summary)
@@ -32,8 +32,9 @@ for i = FIRST_VISIT, #ARGV do
       others[#others + 1] = visit
     else
       local summary = cmsgpack.unpack(text)
-      local is_staff = math.floor((summary[FLAGS] or 0) / IS_STAFF) % 2 == 1
-      if not is_staff and is_present(summary) then
+      local flags = summary[FLAGS] or 0
+      local is_counted = math.floor(flags / IS_STAFF) % 2 == 0 and math.floor(flags / IS_BOT) % 2 == 0
+      if is_counted and is_present(summary) then
         local of_site = counts[summary[SITE]] or {0, 0, 0}
         of_site[group] = of_site[group] + 1
         counts[summary[SITE]] = of_site

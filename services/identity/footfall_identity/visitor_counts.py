@@ -195,7 +195,7 @@ class VisitorCounts:
             by_site[site.decode()][state - 1] += count
         if others:
             for record in (await self._visitors.get(one.decode() for one in others)).values():
-                if record.presence is Presence.PRESENT and not record.is_staff:
+                if record.presence is Presence.PRESENT and not (record.is_staff or record.is_bot):
                     by_site[record.site][State(record.visit_state.attribution.state) - 1] += 1
 
     def _key(self, start_ms: int) -> str:

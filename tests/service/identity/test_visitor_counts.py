@@ -38,7 +38,8 @@ async def listed(partitions: Partitions, store: VisitorStore) -> dict[str, State
     below = None
     while True:
         page = await live.page(VisitorFilter(presences=ONLY_PRESENT, is_staff=False), below, 50)
-        seen.update((record.site, record.visit_state.attribution.state) for record in page.visits)
+        people = [record for record in page.visits if not record.is_bot]
+        seen.update((record.site, record.visit_state.attribution.state) for record in people)
         if (below := page.below) is None:
             break
     return {site: StateCounts(*(seen[site, state] for state in (1, 2, 3))) for site in {site for site, _ in seen}}
