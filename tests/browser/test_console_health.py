@@ -88,7 +88,7 @@ async def test_a_dead_letter_is_replayed(browser: Browser, suite: Suite) -> None
             [key] = [name async for name in redis.scan_iter(f"aside:{{p00}}:{visit}/*")]
             await redis.hset(key, "b", batch_with(visit).SerializeToString())
             await row.get_by_role("button", name="Replay").click()
-            await expect(shown.get_by_role("status")).to_have_text("1 dead letter replayed.")
+            await expect(shown.get_by_role("status")).to_have_text("1 replayed.")
             await expect(shown.get_by_role("region", name="Dead letters")).to_have_count(0)
     async with suite.http() as http:
 

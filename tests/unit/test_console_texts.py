@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from footfall_eventlog.attention import AttentionRules
+from footfall_gateway.api_v1.health_findings import AS_USUAL, BEACONS, QUERIES
 from footfall_history.queries.resources import SIMILAR
 from footfall_timeline import EFFECTS
 
@@ -43,6 +44,7 @@ def used_texts() -> Iterator[str]:
     yield from PageTexts((CONSOLE / "index.html").read_text()).found - NAMES
     yield from EFFECTS.values()
     yield SIMILAR
+    yield from {AS_USUAL, *BEACONS.values(), *QUERIES.values()}
     rules = AttentionRules.load(None)
     yield from (rule.name for rule in (*rules.page, *rules.event))
     for source in {*CONSOLE.glob("*.js")} - {*LANGUAGES}:

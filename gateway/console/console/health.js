@@ -4,7 +4,7 @@
 import { Problem, ask, query } from './api.js';
 import { ago, element, moment, span, table } from './dom.js';
 import { patchChildren } from './patch.js';
-import { counted, figure, parts as pieces, t } from './text.js';
+import { counted, figure, parts, t } from './text.js';
 
 const LOOK_MS = 5000; // while the view is open
 const GLANCE_MS = 15000; // for the dot alone
@@ -117,7 +117,7 @@ export class HealthView {
 
   tick() {
     const since = this.answer && this.answer.since;
-    this.looked.replaceChildren(...[since && pieces('counts since {time}', { time: moment(since) }), this.answeredAt && t(', looked {when}', { when: ago(this.answeredAt) })].flat().filter(Boolean));
+    this.looked.replaceChildren(...[since && parts('counts since {time}', { time: moment(since) }), this.answeredAt && t(', looked {when}', { when: ago(this.answeredAt) })].flat().filter(Boolean));
   }
 
   draw() {
@@ -135,11 +135,11 @@ export class HealthView {
     if (this.said.textContent !== text) this.said.textContent = text;
   }
 
-  sections({ problems, parts, backlog, events, speed, starts }) {
+  sections({ problems, parts: suite, backlog, events, speed, starts }) {
     return [
-      ...problems.map((problem) => problemPart(problem, parts)),
+      ...problems.map((problem) => problemPart(problem, suite)),
       element('h3', {}, t('Parts')),
-      table(t('Parts'), [t('Part'), t('State'), t('Beacons'), t('Queries'), t('Processes'), t('Last start')], parts.map(partRow), true),
+      table(t('Parts'), [t('Part'), t('State'), t('Beacons'), t('Queries'), t('Processes'), t('Last start')], suite.map(partRow), true),
       element('h3', {}, t('What waits')),
       waits(backlog),
       ...(events ? eventParts(events) : []),
@@ -241,9 +241,9 @@ async function reasons(signal) {
   }
 }
 
-function problemPart(problem, allParts) {
+function problemPart(problem, suite) {
   const { code, part, text, commands, page } = problem;
-  const failed = code === 'part_failed' && allParts.find(({ name }) => name === part);
+  const failed = code === 'part_failed' && suite.find(({ name }) => name === part);
   const words = failed
     ? t('{part} has a problem: {says}. Beacons: {beacons}. Queries: {queries}.', { part: PART_NAMES[part], says: failed.says, beacons: t(failed.beacons), queries: t(failed.queries) })
     : Object.hasOwn(PROBLEMS, code) ? PROBLEMS[code](problem) : text;
@@ -269,7 +269,7 @@ function waits({ historyLagSeconds, identityUnreadEntries, logBytes, logBoundByt
     [t('Entries that identity has not read'), n(identityUnreadEntries)],
     [t('Event log'), log],
     [t('Slow visits'), n(slowVisits)],
-    [t('Dead letters'), oldestDeadLetterTime ? pieces('{count}, the oldest from {time}', { count: n(deadLetters), time: moment(oldestDeadLetterTime) }) : n(deadLetters)],
+    [t('Dead letters'), oldestDeadLetterTime ? parts('{count}, the oldest from {time}', { count: n(deadLetters), time: moment(oldestDeadLetterTime) }) : n(deadLetters)],
   ]);
 }
 
@@ -332,7 +332,7 @@ function speedParts({ queryP95Milliseconds, beaconP95Milliseconds, slowest }) {
 function startParts(starts) {
   const rows = starts.map(({ part, host, time, before, endTime }) => [
     moment(time), t('{part} on {host}', { part: PART_NAMES[part] || part, host }),
-    !before ? t('the first one') : before === 'died' ? pieces('the one before died, or was cut off, at {time}', { time: moment(endTime) }) : pieces('the one before was stopped at {time}', { time: moment(endTime) }),
+    !before ? t('the first one') : before === 'died' ? parts('the one before died, or was cut off, at {time}', { time: moment(endTime) }) : parts('the one before was stopped at {time}', { time: moment(endTime) }),
   ]);
   return [element('h3', {}, t('Starts')), table(t('Starts'), [t('Started'), t('Process'), t('After')], rows, true)];
 }

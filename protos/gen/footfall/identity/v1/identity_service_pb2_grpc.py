@@ -273,8 +273,8 @@ class IdentityServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def CountVisitors(self, request, context):
-        """Counts the visitors who are on the website now (PRESENT), by website and state, without visits of staff. Each visitor
-        is counted once, however many there are.
+        """Counts the visitors who are on the website now (PRESENT), by website and state, without visits of staff and of
+        known robots. Each visitor is counted once, however many there are.
 
         Visitors are not counted again within 2 s, nor within 50 times as long as counting took: `count_time`. The
         IDENTITY_COUNTED_SITES websites with most visitors are named.

@@ -74,8 +74,8 @@ class IdentityServiceStub:
     Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE, LATER_VERSION.
     """
     CountVisitors: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.CountVisitorsRequest, _identity_service_pb2.CountVisitorsResponse]
-    """Counts the visitors who are on the website now (PRESENT), by website and state, without visits of staff. Each visitor
-    is counted once, however many there are.
+    """Counts the visitors who are on the website now (PRESENT), by website and state, without visits of staff and of
+    known robots. Each visitor is counted once, however many there are.
 
     Visitors are not counted again within 2 s, nor within 50 times as long as counting took: `count_time`. The
     IDENTITY_COUNTED_SITES websites with most visitors are named.
@@ -388,8 +388,8 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE, LATER_VERSION.
     """
     CountVisitors: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.CountVisitorsRequest, _identity_service_pb2.CountVisitorsResponse]  # type: ignore[assignment]
-    """Counts the visitors who are on the website now (PRESENT), by website and state, without visits of staff. Each visitor
-    is counted once, however many there are.
+    """Counts the visitors who are on the website now (PRESENT), by website and state, without visits of staff and of
+    known robots. Each visitor is counted once, however many there are.
 
     Visitors are not counted again within 2 s, nor within 50 times as long as counting took: `count_time`. The
     IDENTITY_COUNTED_SITES websites with most visitors are named.
@@ -723,8 +723,8 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _identity_service_pb2.CountVisitorsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_identity_service_pb2.CountVisitorsResponse, _abc.Awaitable[_identity_service_pb2.CountVisitorsResponse]]:
-        """Counts the visitors who are on the website now (PRESENT), by website and state, without visits of staff. Each visitor
-        is counted once, however many there are.
+        """Counts the visitors who are on the website now (PRESENT), by website and state, without visits of staff and of
+        known robots. Each visitor is counted once, however many there are.
 
         Visitors are not counted again within 2 s, nor within 50 times as long as counting took: `count_time`. The
         IDENTITY_COUNTED_SITES websites with most visitors are named.
