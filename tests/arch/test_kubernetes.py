@@ -97,9 +97,9 @@ def test_what_selects_pods_finds_them(overlay: str, service: str) -> None:
     for selector in selectors:
         assert selector.items() <= labels
     if overlay != "small":
-        monitor = of_kind(overlay, "ServiceMonitor")[service]["spec"]
-        assert monitor["selector"]["matchLabels"].items() <= of_kind(overlay, "Service")[service]["metadata"]["labels"].items()
-        ports = {one["name"] for one in of_kind(overlay, "Service")[service]["spec"]["ports"]}
+        monitor, of_service = of_kind(overlay, "ServiceMonitor")[service]["spec"], of_kind(overlay, "Service")[service]
+        assert monitor["selector"]["matchLabels"].items() <= of_service["metadata"]["labels"].items()
+        ports = {one["name"] for one in of_service["spec"]["ports"]}
         assert {one["port"] for one in monitor["endpoints"]} <= ports
         scaler = of_kind(overlay, "HorizontalPodAutoscaler")[service]["spec"]
         assert scaler["scaleTargetRef"]["name"] == service

@@ -68,9 +68,7 @@ def _apply(document: Document, step: dict[str, Any]) -> None:
         place = place[int(parent)] if isinstance(place, list) else place[parent]
     if step["op"] == "add" and isinstance(place, list) and last == "-":
         place.append(step["value"])
-    elif step["op"] == "add" and isinstance(place, dict):
-        place[last] = step["value"]
-    elif step["op"] == "replace" and isinstance(place, dict) and last in place:
+    elif isinstance(place, dict) and (step["op"] == "add" or (step["op"] == "replace" and last in place)):
         place[last] = step["value"]
     elif step["op"] == "remove" and isinstance(place, dict):
         del place[last]
