@@ -55,9 +55,8 @@ def _tag(documents: list[Document], name: str, tag: str) -> None:
 def _is_target(document: Document, target: dict[str, str]) -> bool:
     if set(target) - {"kind", "name"}:
         raise ValueError(f"targets are chosen by kind and name, not as in {target}")
-    return document["kind"] == target["kind"] and document["metadata"]["name"] == target.get(
-        "name", document["metadata"]["name"]
-    )
+    name = document["metadata"]["name"]
+    return (document["kind"], name) == (target["kind"], target.get("name", name))
 
 
 def _apply(document: Document, step: dict[str, Any]) -> None:
