@@ -205,7 +205,7 @@ class InteractionReader:
         keyed = [
             (document["order_key"], interaction_message(document, owner))
             for document, owner in await self._owned(found)
-            if owners is None or "visit_id" not in document or owner in owners
+            if owners is None or not subject_id(document, "visit_id") or owner in owners
         ]
         page = window.cut(keyed)
         return page if page.next_key else Page(page.items, next_key)
