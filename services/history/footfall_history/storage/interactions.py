@@ -26,7 +26,7 @@ def subject(kind: str, value: str) -> str:
     return f"{kind}:{value}"
 
 
-def subject_id(document: Document, kind: str) -> str:
+def subject_id(document: Mapping[str, Any], kind: str) -> str:
     """The id of what an interaction is about; empty if it is about something of another kind."""
     found, _, value = document["subject"].partition(":")
     return value if found == kind else ""
