@@ -24,7 +24,8 @@ async def test_health_says_what_works_and_what_was_refused(browser: Browser, sui
     visit = str(uuid.uuid4())
     async with suite.http() as http:
         old = event("PageEntered", visit, now_ms() - 10 * 86_400_000, site="shop")
-        assert (await http.post("/beacon", json=old)).status_code == 400
+        late = {"sentAt": now_ms(), "events": [old]}
+        assert (await http.post("/beacon", json=late)).status_code == 400
     async with console(browser, suite, permissions=["clipboard-read", "clipboard-write"]) as page:
         link = page.get_by_role("link", name="Health")
         await expect(link).to_contain_text(re.compile("All well|needs? you"))

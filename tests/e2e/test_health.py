@@ -53,7 +53,8 @@ async def test_counts_survive_a_kill_and_name_an_example(own_suite: Suite) -> No
         pages = [event("PageEntered", visit, now_ms(), site="shop") for _ in range(3)]
         assert (await http.post("/beacon", json=pages)).status_code == 204
         assert (await http.post("/beacon", json=pages)).status_code == 204  # duplicates
-        refused = await http.post("/beacon", json=event("PageEntered", visit, old, site="shop"))
+        late = {"sentAt": now_ms(), "events": [event("PageEntered", visit, old, site="shop")]}
+        refused = await http.post("/beacon", json=late)
         assert refused.status_code == 400
     health = await until(
         own_suite,

@@ -85,7 +85,7 @@ export class HealthView {
       } catch (problem) {
         if (turn !== this.turn || signal.aborted) return;
         if (!(problem instanceof Problem)) throw problem;
-        this.trouble = [problem.message, ...(problem.status >= 500 ? await reasons(signal) : [])].join(' ');
+        this.trouble = [sentence(problem.message), ...(problem.status >= 500 ? await reasons(signal) : [])].join(' ');
         if (turn !== this.turn || signal.aborted) return;
       }
       this.dot();
@@ -154,7 +154,7 @@ export class HealthView {
     const mayReplay = this.may('ingest');
     const rows = (this.letters || []).map((letter) => [
       moment(letter.createTime), letter.site || '–', letter.eventName || '–', letter.reason,
-      letter.problem || (mayReplay ? element('button', { type: 'button', class: 'quiet', 'data-do': 'replay', 'data-id': letter.deadLetterId, 'data-key': letter.deadLetterId }, t('Replay')) : ''),
+      letter.problem === letter.reason ? t('repair it first') : letter.problem || (mayReplay ? element('button', { type: 'button', class: 'quiet', 'data-do': 'replay', 'data-id': letter.deadLetterId, 'data-key': letter.deadLetterId }, t('Replay')) : ''),
     ]);
     return [
       element('h3', {}, t('Dead letters: {count}', { count: n(count) })),
@@ -229,6 +229,10 @@ export class HealthView {
     for (const { part, host, time, before, endTime } of answer.starts || []) lines.push(`${at(time)} ${part} started on ${host}${before ? `, the one before ${before} at ${at(endTime)}` : ''}`);
     return lines.join('\n');
   }
+}
+
+function sentence(text) {
+  return `${text[0].toUpperCase()}${text.slice(1)}${text.endsWith('.') ? '' : '.'}`;
 }
 
 /** Why services do not serve, asked without a session, which needs Redis. */

@@ -421,6 +421,7 @@ export default {
   'Another identity of this visit differs from this one only in case, white space or invisible characters. They are two identities: the page should always send the same spelling.': 'Eine andere Identität dieses Besuchs unterscheidet sich von dieser nur in Großschreibung, Leerraum oder unsichtbaren Zeichen. Es sind zwei Identitäten: die Seite sollte immer dieselbe Schreibweise senden.',
 
   // Health, and the last hour
+  'repair it first': 'erst berichtigen',
   ', looked {when}': ', nachgesehen {when}',
   'counts since {time}': 'gezählt seit {time}',
   '{count}, the oldest from {time}': '{count}, das älteste von {time}',

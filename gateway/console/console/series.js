@@ -102,8 +102,10 @@ export class Series {
   }
 
   lines(key) {
-    const most = Math.max(1, ...[this.last, this.before].flatMap(({ minutes }) => minutes.map((minute) => minute[key])));
-    return [line(this.before, key, most, 'before'), line(this.last, key, most, 'last')];
+    const values = [this.last, this.before].flatMap(({ minutes }) => minutes.map((minute) => minute[key]));
+    const [least, most] = [Math.min(...values), Math.max(1, ...values)];
+    const scale = { bottom: Math.max(0, 2 * least - most), most }; // half of the height, at least, is for the differences
+    return [line(this.before, key, scale, 'before'), line(this.last, key, scale, 'last')];
   }
 }
 
@@ -115,13 +117,13 @@ function range(minutes, key) {
 }
 
 /** A path through the minutes. Where one is missing, it is interrupted. */
-function line({ from, minutes }, key, most, name) {
+function line({ from, minutes }, key, { bottom, most }, name) {
   let last;
   const steps = minutes.map((minute) => {
     const begins = last === undefined || minute.time - last > MINUTE_MS;
     last = minute.time;
     const x = (WIDTH * (minute.time - from)) / HOUR_MS;
-    const y = HEIGHT - 2 - ((HEIGHT - 4) * minute[key]) / most;
+    const y = HEIGHT - 2 - ((HEIGHT - 4) * (minute[key] - bottom)) / (most - bottom || 1);
     return `${begins ? 'M' : 'L'}${x.toFixed(1)} ${y.toFixed(1)}${begins ? 'h2' : ''}`;
   });
   const path = document.createElementNS('http://www.w3.org/2000/svg', 'path');

@@ -30,7 +30,7 @@ class DeadLettersQuery(msgspec.Struct):
     page_token: Annotated[str, Meta(description="`nextPageToken` of the previous response.")] = ""
 
 
-class DeadLetter(msgspec.Struct, rename="camel"):
+class DeadLetterSummary(msgspec.Struct, rename="camel"):
     """An event or interaction that could not be stored, without what a visitor has sent in it."""
 
     dead_letter_id: Annotated[str, Meta(description="Its id: `visitID/eventID` of an event with readable ids.")]
@@ -44,7 +44,7 @@ class DeadLetter(msgspec.Struct, rename="camel"):
 class DeadLetters(msgspec.Struct, rename="camel"):
     """A page of dead letters."""
 
-    dead_letters: Annotated[list[DeadLetter], Meta(description="Oldest first within a partition.")]
+    dead_letters: Annotated[list[DeadLetterSummary], Meta(description="Oldest first within a partition.")]
     next_page_token: NextPageToken | None
 
 
@@ -59,7 +59,7 @@ class Replayed(msgspec.Struct, rename="camel"):
     """What became of the dead letters."""
 
     replayed_ids: Annotated[list[str], Meta(description="Those that are in the event log again.")]
-    refused: Annotated[list[DeadLetter], Meta(description="Those that stay as they are, with `problem`.")]
+    refused: Annotated[list[DeadLetterSummary], Meta(description="Those that stay as they are, with `problem`.")]
 
 
 class HealthApi:
@@ -134,8 +134,8 @@ class HealthApi:
             return None
 
 
-def _dead_letter(found: history.DeadLetterSummary) -> DeadLetter:
-    return DeadLetter(
+def _dead_letter(found: history.DeadLetterSummary) -> DeadLetterSummary:
+    return DeadLetterSummary(
         found.dead_letter_id,
         milliseconds(found.create_time),
         found.reason,

@@ -288,7 +288,7 @@ def _mongodb(reason_of_history: str) -> HealthPart:
         return _part("mongodb", "ok", "answers")
     if "MongoDB" in reason_of_history:
         return _part("mongodb", "failed", reason_of_history)
-    return _part("mongodb", "unknown", "not known: history does not say")
+    return _part("mongodb", "unknown", "history does not say")
 
 
 def _backlog(numbers: Mapping[str, Mapping[str, float]]) -> Backlog:

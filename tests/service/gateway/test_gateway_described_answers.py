@@ -295,7 +295,7 @@ async def send_faulty_requests(description: Description, file: Path, capsys: pyt
         await caller.all_get(413, but=("getPixel",), headers=json_type, content=b" " * (1024 * 1024 + 1))
         for query in (pixel([{}] * 1_001), "a" * 65_000):
             await caller.call(description["getPixel"], params={"e": query})
-        ingesting = ("createVisit", "createEvent")
+        ingesting = ("createVisit", "createEvent", "replayDeadLetters")
         await caller.all_get(403, but=(*ingesting, *SESSIONS), auth=None, headers=tokens[KeyScope.INGEST])
         for name in SESSIONS[1:]:
             elsewhere = await caller.call(description[name], headers={"Origin": "https://elsewhere.example"})

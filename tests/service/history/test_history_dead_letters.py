@@ -162,11 +162,11 @@ async def test_dead_letters_are_listed_in_pages_and_replayed_over_grpc(
     assert {one.reason for one in listed} == {"a reason"}
     assert "dana" not in str(listed)
 
-    entries = sum([await log.client(number).xlen(f"log:{{p{number:02d}}}") for number in range(PARTITIONS)])
+    entries = sum([await log.client(number).xlen(f"log:{{p{number:02d}}}") for number in range(log.partitions)])
     answer = await stub.ReplayDeadLetters(pb.ReplayDeadLettersRequest(all=True))
     assert [*answer.replayed_ids] == [ids["good"]]
     assert {one.dead_letter_id for one in answer.refused} == {ids["old"], ids["bad"]}
-    after = sum([await log.client(number).xlen(f"log:{{p{number:02d}}}") for number in range(PARTITIONS)])
+    after = sum([await log.client(number).xlen(f"log:{{p{number:02d}}}") for number in range(log.partitions)])
     assert after == entries + 1
     again = await stub.ReplayDeadLetters(pb.ReplayDeadLettersRequest(dead_letter_ids=[ids["good"], ids["old"]]))
     assert [*again.replayed_ids] == []
