@@ -11,7 +11,7 @@ from playwright.async_api import Browser, Page, expect
 
 from deploy.embedded import ROOT
 from tests.browser.test_console import console
-from tests.browser.test_console_visit import entered, on, open_person, open_visit, send, stored
+from tests.browser.test_console_visit import GO_TO, entered, on, open_person, open_visit, send, stored
 from tests.tools.scorecards import day_of_ms, recount, send_past
 from tests.tools.suite import Suite
 from tests.tools.visits import event, now_ms
@@ -88,12 +88,17 @@ async def test_axe_finds_nothing_on_any_view(browser: Browser, suite: Suite) -> 
         await person.get_by_role("button", name="Erase…").click()
         await expect(person.locator(".cards")).to_be_visible()
         await is_accessible(page)
-        # Views of the navigation, and those that do not exist.
+        # Those of the navigation, one that does not exist, the one for a frame, and the other pages of the gateway.
         views = await page.locator("nav a[id]").evaluate_all("(links) => links.map(({ href }) => href)")
-        for address in [*views, f"{suite.url}/console/visit/none"]:
-            await page.evaluate(
-                "(to) => { history.pushState(null, '', to); dispatchEvent(new PopStateEvent('popstate')); }", address
-            )
+        for address in [*views, "/console/visit/none"]:
+            await page.evaluate(GO_TO, address)
+            await page.wait_for_load_state("networkidle")
+            await is_accessible(page)
+        await page.goto(f"/console/visits/{known}?view=compact")
+        await expect(page.locator(".report")).to_be_visible()
+        await is_accessible(page)
+        for path in ("/docs/#getVisitor", "/demo/", "/demo/product.html?item=kettle"):
+            await page.goto(path)
             await page.wait_for_load_state("networkidle")
             await is_accessible(page)
 
@@ -113,10 +118,7 @@ async def test_the_views_are_in_the_language_and_time_zone_of_the_browser(browse
             page.get_by_role("radiogroup", name="Stand").or_(page.get_by_role("group", name="Stand"))
         ).to_be_visible()
         opened = page.get_by_role("region", name="Besuch", exact=True)
-        await page.evaluate(
-            "(to) => { history.pushState(null, '', to); dispatchEvent(new PopStateEvent('popstate')); }",
-            f"/console/visit/{visit}",
-        )
+        await page.evaluate(GO_TO, f"/console/visit/{visit}")
         await expect(opened.locator(".sure .badge")).to_have_text("Angemeldet, nicht geprüft")
         shown = datetime.fromtimestamp(first["timestamp"] / 1000, UTC).astimezone(ZoneInfo("Asia/Tokyo"))
         await expect(opened.locator(".page time").first).to_have_text(f"{shown:%H:%M:%S}")
