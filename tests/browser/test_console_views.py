@@ -40,11 +40,10 @@ async def happened(http: httpx.AsyncClient, site: str, user: str, contact: str) 
     first, left = entered(known, "Page not found", at, site=site), entered(gone, "Loans", at, site=site)
     named = {"firstName": "Dana", "lastName": site, "emailAddresses": [user]}
     assert (await http.put(f"/api/v1/contacts/{contact}", json=named)).status_code == 200
-    payment = {"total": 94, "currency": "EUR"}
     events = [
         on(left, "PageExited", at + 1),
         on(first, "SignIn", at + 1, user, email=user),
-        *(on(first, "PaymentFailed", at + 10 + number, **payment) for number in (0, 1)),
+        *(on(first, "PaymentFailed", at + 10 + number, total=94, currency="EUR") for number in (0, 1)),
         on(first, "UserInfo", at + 20, f"robin-{user}"),
     ]
     await send(http, left, first, *(one | {"site": site} for one in events))

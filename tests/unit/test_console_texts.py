@@ -43,8 +43,7 @@ def used_texts() -> Iterator[str]:
     yield from PageTexts((CONSOLE / "index.html").read_text()).found - NAMES
     yield from EFFECTS.values()
     yield SIMILAR
-    rules = AttentionRules.load(None)
-    yield from (rule.name for rule in (*rules.page, *rules.event))
+    yield from AttentionRules.load(None).names
     for source in {*CONSOLE.glob("*.js")} - {*LANGUAGES}:
         script = source.read_text()
         yield from (unquoted(text) for text in USED.findall(script))
