@@ -36,9 +36,10 @@ def _write(gateway: str, credentials: Credentials, mark: Path) -> None:
 
 def _are_answered(gateway: str, credentials: Credentials) -> bool:
     """Create the contacts that do not exist; whether the gateway has taken or refused each of them."""
+    auth = credentials.user, credentials.password
     try:
         # On this machine; a certificate has another host name.
-        with httpx.Client(base_url=gateway, auth=tuple(credentials), verify=False, timeout=10) as http:  # noqa: S501
+        with httpx.Client(base_url=gateway, auth=auth, verify=False, timeout=10) as http:  # noqa: S501
             answers = [
                 http.put(
                     f"/api/v1/contacts/demo-{customer['firstName'].lower()}",

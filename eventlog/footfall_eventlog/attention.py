@@ -59,10 +59,14 @@ class AttentionRules(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise AttentionFileError(f"{file}: {error.strerror}") from None
         except ValueError as error:  # not UTF-8, not TOML, or not of this form
             raise AttentionFileError(f"{file}: {error}") from None
-        names = [rule.name for rule in (*rules.page, *rules.event)]
-        if repeated := {name for name in names if names.count(name) > 1}:
+        if repeated := {name for name in rules.names if rules.names.count(name) > 1}:
             raise AttentionFileError(f"{file}: name: must be of one rule only: {', '.join(sorted(repeated))}")
         return rules
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the rules."""
+        return [rule.name for rule in self.page] + [rule.name for rule in self.event]
 
     def name_check(self) -> Callable[[str], bool]:
         """A function that returns whether a rule counts events of a name. It remembers names, which are few."""

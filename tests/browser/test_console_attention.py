@@ -44,7 +44,7 @@ async def test_who_needs_a_look_is_counted_marked_and_listed_alone(browser: Brow
             needs, rows = page.locator("#needs button"), page.locator("#visitors tr")
             await expect(rows).to_have_count(4)  # without the robot
             await expect(needs).to_have_text(
-                ["Needs a look (3)", "1 on an error page", "1 failed again and again", "1 long on payment"]
+                ["Needs a look (3)", "1 on an error page", "1 long on payment", "1 failed again and again"]
             )
             await expect(rows.filter(has_text=unlucky[:8]).locator(".look")).to_have_text(
                 "failed again and again \u00d72"

@@ -34,7 +34,7 @@ async def test_a_desktop_shows_a_visit_by_a_link_that_is_used_once(shop_browser:
             token = (await gateway.post("/api/v1/session/links")).json()["token"]
             await page.evaluate(SHOW, f"{address}#link={token}")
             frame = page.frame_locator("iframe")
-            await expect(frame.get_by_role("heading", level=2)).to_have_text("dana@example.com")
+            await expect(frame.get_by_role("heading", level=1)).to_have_text("dana@example.com")
             await expect(frame.locator(".now")).to_contain_text("Loans")
             await expect(frame.locator(".page .title")).to_have_text("Loans")
             for hidden in ("header", "#list", ".tools", "#sign-in"):

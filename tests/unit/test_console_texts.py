@@ -45,8 +45,7 @@ def used_texts() -> Iterator[str]:
     yield from EFFECTS.values()
     yield SIMILAR
     yield from {AS_USUAL, *BEACONS.values(), *QUERIES.values()}
-    rules = AttentionRules.load(None)
-    yield from (rule.name for rule in (*rules.page, *rules.event))
+    yield from AttentionRules.load(None).names
     for source in {*CONSOLE.glob("*.js")} - {*LANGUAGES}:
         script = source.read_text()
         yield from (unquoted(text) for text in USED.findall(script))

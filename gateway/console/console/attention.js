@@ -24,6 +24,11 @@ export class Attention {
     this.pages = new WeakMap();
   }
 
+  /** The names of the rules, in order. */
+  get names() {
+    return [...this.pageRules, ...this.eventRules].map(({ name }) => name);
+  }
+
   /** The notable events of a visitor with an event of the live stream, if a rule counts it; else the same. */
   withEvent(known = [], { eventID: eventId, eventName, timestamp: eventTime }) {
     if (!this.eventRules.some(({ events }) => events.some((pattern) => matches(pattern, eventName)))) return known;

@@ -281,5 +281,5 @@ try {
   else await resume(); // with GATEWAY_ALLOW_ANONYMOUS no sign-in is needed
   work();
 } catch (error) {
-  leave(error.status === 401 ? '' : error.message);
+  leave([401, 404].includes(error.status) ? '' : error.message); // 404: the link has been used
 }

@@ -133,9 +133,9 @@ export default {
   'left {time}': 'gegangen {time}',
 
   // Who needs a look
-  'Needs a look': 'Braucht einen Blick',
-  'Needs a look ({count})': 'Braucht einen Blick ({count})',
-  'who needs a look': 'der einen Blick braucht,',
+  'Needs a look': 'Bitte ansehen',
+  'Needs a look ({count})': 'Bitte ansehen ({count})',
+  'who needs a look': 'der angesehen werden sollte,',
   'No robot is here': 'Kein Roboter ist hier,',
   'robots ({count})': 'Roboter ({count})',
   'on an error page': 'auf einer Fehlerseite',
@@ -321,7 +321,7 @@ export default {
   'Erase': 'Löschen',
   'Erase {name}': '{name} löschen',
   'Erase for ever': 'Für immer löschen',
-  'Goes': 'Geht',
+  'Goes': 'Wird gelöscht',
   'Stays': 'Bleibt',
   'the identity {identity}': 'die Identität {identity}',
   'profile, links, live state, interactions, and of its events address, title, data and browser': 'Profil, Zuordnungen, laufender Stand, Interaktionen, und von ihren Ereignissen Adresse, Titel, Daten und Browser',

@@ -2,7 +2,7 @@
 // place while the user points.
 
 import { lookWords } from './attention.js';
-import { ago, badge, element, moment, place, seen, shortened, span, stateWords } from './dom.js';
+import { ago, badge, element, moment, place, shortened, span, stateWords } from './dom.js';
 import { patchChildren } from './patch.js';
 import { counted, figure, parts, t } from './text.js';
 import { ANY, isGone } from './visitors.js';
@@ -214,8 +214,8 @@ export class VisitorList {
     this.needs.hidden = !all && !look;
     patchChildren(this.needs, [
       button(ANY, t('Needs a look ({count})', { count: figure(all) })),
-      ...[...byRule].map(([name, count]) => button(name, `${figure(count)} ${t(name)}`)),
-      look && look !== ANY && !byRule.has(look) ? button(look, `${figure(0)} ${t(look)}`) : '',
+      ...[...byRule].filter(([, count]) => count).map(([name, count]) => button(name, `${figure(count)} ${t(name)}`)),
+      look && look !== ANY && !byRule.get(look) ? button(look, `${figure(0)} ${t(look)}`) : '',
     ]);
     const { botCount } = this.visitors;
     const { bots } = this.form.elements;
@@ -277,17 +277,17 @@ export class VisitorList {
   }
 
   /** The first cell stays the same element, because its button may have the focus. */
-  drawWho({ visitId, identityId, contactId, contactStatus, contactCandidates, state, assurance, title: page, url }, { button, more, shown }) {
+  drawWho(visitor, { button, more, shown }) {
+    const { visitId, identityId, contactId, contactStatus, contactCandidates } = visitor;
     const name = contactId ? this.nameOf(contactId) : undefined;
-    const who = `${name || identityId || contactId || t('Visitor')} ${visitId.slice(0, 8)}`;
-    const label = seen([who, stateWords(state, assurance), page || (url && place(url))].filter(Boolean).join(', '));
-    if (button.getAttribute('aria-label') !== label) button.setAttribute('aria-label', label);
-    const key = JSON.stringify([name, identityId, contactId, contactStatus, contactCandidates]);
+    const state = stateWords(visitor.state, visitor.assurance);
+    const key = JSON.stringify([name, identityId, contactId, contactStatus, contactCandidates, state]);
     if (shown.who === key) return;
     shown.who = key;
     const title = [name, identityId, contactId].filter(Boolean).join(', ');
     button.replaceChildren(
-      title ? element('span', { title }, name || identityId || contactId) : element('span', { class: 'soft' }, t('Visitor')), shortened(visitId));
+      title ? element('span', { title }, name || identityId || contactId) : element('span', { class: 'soft' }, t('Visitor')), ' ', shortened(visitId),
+      element('span', { class: 'unseen' }, ', ', state)); // what is pressed says it too
     more.replaceChildren(...(name && identityId ? [element('span', { title }, identityId)] : [{
       AMBIGUOUS: contactCandidates ? t('{count} contacts match', { count: figure(contactCandidates) }) : t('several contacts match'),
       RECOGNIZED_ONLY: t('looks like a contact'),

@@ -129,7 +129,7 @@ export class QualityView {
     const facts = { site: card.site, day: card.day };
     this.say(card.isFinal ? t('{site} on {day} (UTC).', facts) : t('{site} on {day} (UTC), without events that have not arrived yet.', facts));
     this.content.replaceChildren(
-      headed(['', card.day, t('A week before'), t('What to do')], MEASURES.map(([name, value, advice]) => (
+      measures(['', card.day, t('A week before'), t('What to do')], MEASURES.map(([name, value, advice]) => (
         [name, value(card), weekBefore ? value(weekBefore) : none(), advice]))),
       ...ignoredPart(card),
       ...histogramPart(t('Visits that were identified, by seconds from their first event'), card.recognitionSeconds),
@@ -173,6 +173,13 @@ function histogramPart(name, { buckets, sampledOneIn }) {
 
 function none() {
   return element('span', { class: 'soft' }, '–');
+}
+
+/** A table with advice in its last column. */
+function measures(heads, rows) {
+  const made = headed(heads, rows);
+  made.classList.add('measures');
+  return made;
 }
 
 /** A table whose region is named by its heads, with the first cell of each row as its head. */

@@ -192,10 +192,9 @@ export class Search {
 
   draw() {
     const options = [...this.options.values()].sort((one, other) => nearness(one) - nearness(other));
-    const made = options.map((option, number) => element('li', {
-      id: `found-${number}`, role: 'option', 'aria-selected': String(number === this.active), 'data-key': option.key,
+    const made = options.map((option, number) => element('li', { role: 'none', 'data-key': option.key }, element('a', {
+      id: `found-${number}`, role: 'option', 'aria-selected': String(number === this.active), href: option.address, tabindex: '-1',
     },
-    element('a', { href: option.address, tabindex: '-1' },
       element('span', { class: 'about' }, element('strong', {}, option.name), option.about ? element('bdi', {}, option.about) : '', element('span', { class: 'soft' }, option.detail)),
       element('span', { class: option.isHere ? 'here' : 'soft' }, option.presence || ''))));
     this.found.firstElementChild.replaceChildren(...made);

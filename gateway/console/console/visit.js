@@ -69,7 +69,7 @@ export class VisitView {
   }
 
   build() {
-    this.title = element('h2', { tabindex: '-1' });
+    this.title = element(this.isCompact ? 'h1' : 'h2', { tabindex: '-1' });
     this.links = element('div', { class: 'actions' });
     this.said = element('p', { class: 'said', role: 'status' });
     const part = (name) => element('div', { class: name });

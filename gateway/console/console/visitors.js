@@ -190,12 +190,12 @@ export class Visitors {
 
   /** How many people who are here need a look, by rule and together, on the chosen website. */
   needs() {
-    const byRule = new Map();
+    const byRule = new Map(this.attention.names.map((name) => [name, 0]));
     let all = 0;
     for (const visitor of this.known.values()) {
       if (this.filter.site && visitor.site !== this.filter.site) continue;
       const met = this.attention.of(visitor);
-      for (const { name } of met) byRule.set(name, (byRule.get(name) || 0) + 1);
+      for (const { name } of met) byRule.set(name, byRule.get(name) + 1);
       all += met.length ? 1 : 0;
     }
     return { all, byRule };

@@ -123,7 +123,7 @@ class SessionApi:
                 LinkSession,
                 UsedLink,
                 required_scope=None,
-                errors={401: "The link has been used or has expired."},
+                errors={404: "The link has been used or has expired."},
                 never=never,
                 example={"token": "n2Vw0cLq4hJx8sYt1bKd7gRm5zPf3eUa9iOo6wXvQjE"},
             ),

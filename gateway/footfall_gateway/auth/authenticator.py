@@ -199,14 +199,14 @@ class Authenticator:
         """Begin a session by a link; return its token and the client.
 
         Raises:
-            Problem: 401, the link has been used or has expired; 503, sessions are not available.
+            Problem: 404, the link has been used or has expired; 503, sessions are not available.
 
         """
         keys = self._keys()
         link = await self._sessions.use_link(token) if self._sessions else None
         secret = self._secret(link.key_id, keys) if link else None
         if not self._sessions or not link or secret is None or not link.is_of(secret):
-            raise Problem(401, "token: must be of a link that is not used and has not expired")
+            raise Problem(404, "no such link: it has been used or has expired")
         session = await self._sessions.begin(link.key_id, secret, is_reader=True)
         found = await self._session_principal(session, keys)
         if found is None:

@@ -470,7 +470,8 @@ local function merge_notable(summary, given)
   for _, one in ipairs(all) do known[table.concat(one, ' ')] = true end
   for i = 1, #given, 3 do
     local one = {given[i], given[i + 1], given[i + 2]}
-    if not known[table.concat(one, ' ')] then all[#all + 1] = one end
+    local text = table.concat(one, ' ')
+    if not known[text] then all[#all + 1], known[text] = one, true end
   end
   table.sort(all, list_less)
   while #all > MOST_NOTABLE do table.remove(all, 1) end
