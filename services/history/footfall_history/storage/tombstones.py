@@ -47,6 +47,13 @@ class Tombstones:
             visits[visit.visit_id] = visit
         return visits
 
+    async def changed_visits(self, visit_ids: Iterable[str]) -> dict[str, Visit]:
+        """Those of these visits that are no longer of revision 0. Raises TRANSIENT_STORE_ERRORS."""
+        return {
+            document["_id"]: Visit.from_document(document, erases_anonymous=self._erases_anonymous)
+            for document in await self._store.changed_visits(visit_ids)
+        }
+
     def merged(
         self, visit_id: str, known: Visit | None, arrival: Arrival, erase_times: EraseTimes, limit: int
     ) -> Visit:
