@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import pytest
+from footfall.event.v1.event_pb2 import EventBatch
 from footfall.history.v1 import history_service_pb2 as pb
 from footfall_eventlog.site_groups import SiteGroups
 from footfall_history.dead_letters.queue import DeadLetterQueue
@@ -219,6 +220,25 @@ async def test_storing_takes_as_many_commands_for_many_visits_as_for_few(
     with watched.commands() as commands:
         await watched.attributor.store(more, USUAL)
     assert [next(iter(command)) for command in commands] == ["insert", "find", "update"]
+
+
+async def test_of_anonymous_visits_that_have_not_changed_nothing_is_read_again(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(last_keys, "EVENTS_PER_NOTE", 1_000_000)
+    visit_ids = [str(uuid.uuid4()) for _ in range(60)]  # more than are read with one command
+
+    def pages() -> list[EventBatch]:
+        return [entry([event("PageEntered", visit_id, now_ms())]) for visit_id in visit_ids]
+
+    await watched.attributor.store(pages(), USUAL)
+    watched.listener.answered = 0
+    with watched.commands() as commands:
+        await watched.attributor.store(pages(), USUAL)
+    assert [next(iter(command)) for command in commands] == ["insert", "find", "update"]
+    for command in commands:
+        await assert_indexed(watched.store, command)
+    assert watched.listener.answered == 0
 
 
 async def test_late_transitions_and_duplicates_use_indexes(watched: Watched) -> None:

@@ -141,6 +141,7 @@ class Attributor:
         stored: set[str] = set()
         deferred: set[str] = set()
         unstorable: list[Unstorable] = []
+        finished: dict[str, Visit] = {}
         arrivals = group_by_visit(batches, unstorable)
         while arrivals:
             # Those in the cache may be of an earlier revision.
@@ -165,11 +166,12 @@ class Attributor:
                 deferred |= outdated.keys() | {visit_id for visit_id, identities in to_erase.items() if identities}
             else:
                 await self._finish(current, outdated, to_erase, erase_times)
-            self._add_to_cache(current.values())
+            finished |= current
             arrivals = {visit_id: arrival for visit_id, arrival in arrivals.items() if visit_id not in current}
             for visit_id in arrivals:
                 self._drop_from_cache(visit_id)
         await self._store.journal()
+        self._add_to_cache(finished.values())  # not before they are on disk, because step 4 may rely on it
         stored_count = sum(visit_of(id_) not in deferred for id_ in stored) if deferred else len(stored)
         return StoreResult(stored_count, [one for one in unstorable if one.event.visit_id not in deferred], deferred)
 
@@ -269,12 +271,13 @@ class Attributor:
         await self._store.move_visits(starts, touched, touched_ms, origins, of_staff)
         for visit_id in {*starts, *origins, *touched, *of_staff}:
             visit = visits[visit_id]
-            visits[visit_id] = replace(
-                visit,
-                start={**visit.start, **starts.get(visit_id, {}), **origins.get(visit_id, {})},
-                touched_ms=touched_ms if visit_id in touched else visit.touched_ms,
-                is_staff=visit.is_staff or visit_id in of_staff,
-            )
+            if not _may_expire(visit):
+                visits[visit_id] = replace(
+                    visit,
+                    start={**visit.start, **starts.get(visit_id, {}), **origins.get(visit_id, {})},
+                    touched_ms=touched_ms if visit_id in touched else visit.touched_ms,
+                    is_staff=visit.is_staff or visit_id in of_staff,
+                )
 
     async def _insert(
         self,
@@ -338,8 +341,7 @@ class Attributor:
 
     async def _read_again(self, arrivals: Arrivals, visits: Mapping[str, Visit]) -> dict[str, Visit]:
         """Step 4. Returns the visits as they are now, without those that expired in between."""
-        recent_ms = time.time_ns() // 1_000_000 - _DOES_NOT_EXPIRE_MS
-        anonymous = {id_: visit for id_, visit in visits.items() if visit.rev == 0 and visit.touched_ms > recent_ms}
+        anonymous = {id_: visit for id_, visit in visits.items() if visit.rev == 0 and not _may_expire(visit)}
         current = {
             **anonymous,
             **await self._tombstones.changed_visits(anonymous),
@@ -414,6 +416,10 @@ class Attributor:
             elif visit is not known:
                 changed[visit_id] = replace(visit, rev=known.rev + 1)
         return begun, changed
+
+
+def _may_expire(visit: Visit) -> bool:
+    return visit.touched_ms < time.time_ns() // 1_000_000 - _DOES_NOT_EXPIRE_MS
 
 
 def _size(visit: Visit) -> int:
