@@ -82,7 +82,7 @@ def measure(suite: Suite, meter: Meter, database: str, fill_seconds: int) -> Ing
         cpu_after = meter.state().cpu_s
         events = list(client[database]["events"].find({"received_ms": {"$gte": began_ms}}))
         visits = list(client[database]["visits"].find({"touched_ms": {"$gte": began_ms}}))
-        bare, (of_events, of_visits) = _Bare(client, meter), map(_indexes_of, ("events", "visits"))
+        bare, of_events, of_visits = _Bare(client, meter), _indexes_of("events"), _indexes_of("visits")
         bare_s, bare_cpu_s = bare.insert(events, of_events)
         without_indexes_s, _ = bare.insert(events, [])
         index_us = bare.index_us(events, of_events) | bare.index_us(visits, of_visits)

@@ -117,12 +117,14 @@ class Attributor:
         self._max_transitions = max_transitions
         self._cache: OrderedDict[str, Visit] = OrderedDict()
         self._cache_size = 0
+        self._times_forgotten = 0
         self._trusts_revisions = True
 
     def forget(self) -> None:
-        """Forget all visits: MongoDB may have gone back to an earlier state."""
+        """Forget all visits, also those being stored: MongoDB may have gone back to an earlier state."""
         self._cache.clear()
         self._cache_size = 0
+        self._times_forgotten += 1
 
     def distrust_revisions(self) -> None:
         """From now on, attribute each event that comes again by the visit's timeline of then, not only an outdated one.
@@ -142,6 +144,7 @@ class Attributor:
         deferred: set[str] = set()
         unstorable: list[Unstorable] = []
         finished: dict[str, Visit] = {}
+        times_forgotten = self._times_forgotten
         arrivals = group_by_visit(batches, unstorable)
         while arrivals:
             # Those in the cache may be of an earlier revision.
@@ -171,7 +174,8 @@ class Attributor:
             for visit_id in arrivals:
                 self._drop_from_cache(visit_id)
         await self._store.journal()
-        self._add_to_cache(finished.values())  # not before they are on disk, because step 4 may rely on it
+        if times_forgotten == self._times_forgotten:
+            self._add_to_cache(finished.values())  # not before they are on disk, because step 4 may rely on it
         stored_count = sum(visit_of(id_) not in deferred for id_ in stored) if deferred else len(stored)
         return StoreResult(stored_count, [one for one in unstorable if one.event.visit_id not in deferred], deferred)
 
