@@ -5,6 +5,7 @@ only on the batch, the current time and the configuration.
 """
 
 from collections.abc import Callable, Iterator, Sequence, Set
+from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
@@ -42,8 +43,11 @@ _SIGN_IN = event_pb2.TRANSITION_KIND_SIGN_IN
 _SIGN_OUT = event_pb2.TRANSITION_KIND_SIGN_OUT
 _NO_GROUPS: Final = SiteGroups()
 _DEFAULT_POLICY: Final = IdentityPolicy()
-_OF_TRANSITION: Final = ("transition", "identity_id", "assurance", "assurance_reason")
 _OF_ADMISSION: Final = (
+    "transition",
+    "identity_id",
+    "assurance",
+    "assurance_reason",
     "proven_json",
     "token_id",
     "assurance_reason_code",
@@ -80,6 +84,7 @@ def _rejection(reason: collector.RejectReason.ValueType, message: str) -> collec
 _BOT = _rejection(collector.REJECT_REASON_BOT, "User-Agent: belongs to a robot, which this site rejects")
 _TOO_OLD = _rejection(collector.REJECT_REASON_TOO_OLD, "timestamp: must not be older than MAX_EVENT_AGE_DAYS")
 _UNKNOWN_SITE = _rejection(collector.REJECT_REASON_UNKNOWN_SITE, "site: must be known and allow the page's origin")
+_TOO_LARGE = _rejection(collector.REJECT_REASON_TOO_LARGE, "event: larger than 64 KiB")
 _NO_CONTEXT = _rejection(
     collector.REJECT_REASON_MALFORMED, "context_index: must be the position of a context in the batch"
 )
@@ -154,8 +159,12 @@ class Admission:
             slice_bytes += size
             try:
                 index = event.context_index
-                has_context = index < len(requests)
-                outcome = self._admit(event, requests[index], staff.sites, now_ms) if has_context else _NO_CONTEXT
+                if size > MAX_EVENT_BYTES:  # all that follows relies on it
+                    outcome: collector.Outcome | None = _TOO_LARGE
+                elif index >= len(requests):
+                    outcome = _NO_CONTEXT
+                else:
+                    outcome = self._admit(event, requests[index], staff.sites, now_ms)
             except Exception as error:
                 self._failed.failed("admission", exc_info=error, error=type(error).__name__)
                 outcome = _FAILED
@@ -220,12 +229,11 @@ class Admission:
 
     def _identify(self, event: Event, site: Site, now_ms: int) -> collector.Outcome | None:
         """Set transition, identity and assurance. Values that the sender has put into these fields are overwritten."""
-        for field in _OF_ADMISSION:
-            event.ClearField(field)
+        if any(_verdict(event)):
+            for field in _OF_ADMISSION:
+                event.ClearField(field)
         kind = TRANSITION_KINDS.get(event.event_name)
         if kind is None:
-            for of_transition in _OF_TRANSITION:
-                event.ClearField(of_transition)
             return None
         policy = self._policy_of(site.name)
         user = extract_user(event, policy.user_id_keys)
@@ -254,6 +262,9 @@ class Admission:
                 event.transition = event_pb2.TRANSITION_KIND_USER_INFO
         is_stored = kind == _SIGN_OUT or apply_policy(event, user, policy)
         return None if is_stored else _invalid_user_id(policy.user_id_keys)
+
+
+_verdict = attrgetter(*_OF_ADMISSION)
 
 
 def _invalid_user_id(keys: Sequence[str]) -> collector.Outcome:
