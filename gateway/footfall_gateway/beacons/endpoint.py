@@ -217,7 +217,7 @@ class BeaconEndpoint:
         return response
 
     def _store(self, sender: Sender, origin: bytes, body: bytes) -> PendingBeacon:
-        """Begin to store a body, of which its bytes and one event are counted. Raises BeaconError, Problem 429 and 503."""
+        """Begin to store a body, with its bytes and one event counted. Raises BeaconError, and Problem 429 or 503."""
         envelope = self._read(sender.address, body)
         self._admit_to_sites(envelope, sender, len(body))
         return PendingBeacon(origin, envelope, self._intake.begin(sender, envelope, len(body)))

@@ -90,7 +90,7 @@ class _Beacon:
     message_event = asyncio.Event()  # nothing waits for it
     response_started = False
 
-    def __init__(self, keep_alive: bool) -> None:  # noqa: FBT001 - made for each beacon
+    def __init__(self, keep_alive: bool) -> None:
         self.keep_alive = keep_alive
         self.disconnected = self.more_body = self.response_complete = False
 
