@@ -5,7 +5,7 @@ import base64
 import binascii
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -110,7 +110,7 @@ class Response:
     status: int
     headers: RawHeaders
     body: bytes = b""
-    _head: bytes = b""
+    _head: bytes = field(default=b"", init=False)
 
     def all_headers(self) -> RawHeaders:
         """The headers, with `content-length` unless the status has no body."""
