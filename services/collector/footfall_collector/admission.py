@@ -55,6 +55,7 @@ _OF_ADMISSION: Final = (
     "policy_version",
     "ignored_keys",
 )
+_of_admission = attrgetter(*_OF_ADMISSION)
 _UNPROVEN: Final = {
     event_pb2.TRANSITION_KIND_USER_INFO: (event_pb2.ASSURANCE_CLAIMED, "user_info"),
     _SIGN_IN: (event_pb2.ASSURANCE_CLAIMED, "no_key"),
@@ -229,7 +230,7 @@ class Admission:
 
     def _identify(self, event: Event, site: Site, now_ms: int) -> collector.Outcome | None:
         """Set transition, identity and assurance. Values that the sender has put into these fields are overwritten."""
-        if any(_verdict(event)):
+        if any(_of_admission(event)):  # it costs less to look than to clear
             for field in _OF_ADMISSION:
                 event.ClearField(field)
         kind = TRANSITION_KINDS.get(event.event_name)
@@ -262,9 +263,6 @@ class Admission:
                 event.transition = event_pb2.TRANSITION_KIND_USER_INFO
         is_stored = kind == _SIGN_OUT or apply_policy(event, user, policy)
         return None if is_stored else _invalid_user_id(policy.user_id_keys)
-
-
-_verdict = attrgetter(*_OF_ADMISSION)
 
 
 def _invalid_user_id(keys: Sequence[str]) -> collector.Outcome:
