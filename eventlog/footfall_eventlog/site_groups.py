@@ -30,7 +30,8 @@ class SiteGroups:
 
     def stored_id(self, visit_id: str, site: str) -> str:
         """The id of the stored visit that pages of this site mean by `visit_id`."""
-        return scoped_visit_id(visit_id, self._groups.get(site, ""))
+        group = self._groups.get(site)
+        return scoped_visit_id(visit_id, group) if group else visit_id
 
     def group_of(self, site: str) -> str:
         """The group of a site; the site itself when it has none."""

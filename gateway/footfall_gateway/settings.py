@@ -121,13 +121,16 @@ class GatewaySettings(ProcessSettings):
     """Time that a beacon waits for further beacons while other batches are being sent. If none is, the beacon waits
     only half as long as the last batch took, if that is shorter."""
     max_batches_in_flight: Annotated[int, OldName("*GROUPS_IN_FLIGHT")] = Field(default=4, ge=1, le=256)
-    """Batches that are being sent at the same time, without those of large bodies. Further batches wait."""
+    """Batches that are being sent at the same time, without those of large bodies. As many more have the beacons with a
+    SignIn, UserInfo or SignOut, so that the others do not wait for identity. Further batches wait."""
     max_queued_events: Annotated[int, OldName("*WAITING_EVENTS")] = Field(default=25_000, ge=1_000, le=10_000_000)
-    """Events that wait for their batch, and as many more in large bodies. At the limit beacons are answered 503."""
+    """Events that wait for their batch: so many in large bodies, as many in beacons with a SignIn, UserInfo or SignOut,
+    and as many in all others. At the limit beacons are answered 503."""
     max_queued_bytes: Annotated[int, OldName("*WAITING_BYTES")] = Field(
         default=32 * 1024 * 1024, ge=1024 * 1024, le=1024**4
     )
-    """Bytes that wait for their batch, and as many more in large bodies. At the limit beacons are answered 503."""
+    """Bytes that wait for their batch: so many in large bodies, as many in beacons with a SignIn, UserInfo or SignOut,
+    and as many in all others. At the limit beacons are answered 503."""
     max_body_bytes_in_flight: Annotated[int, OldName("*READING_BYTES")] = Field(
         default=64 * 1024 * 1024, ge=1024 * 1024, le=1024**4
     )

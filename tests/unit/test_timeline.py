@@ -323,7 +323,11 @@ class TestIds:
         assert normalize_uuid(VISIT.upper()) == VISIT
 
     @pytest.mark.parametrize(
-        "text", ["", "x", VISIT[:-1], "{" + VISIT + "}", "6b0d549b-6f03475a9600a35a099950d8", "٣" * 32]
+        "text",
+        [
+            *("", "x", VISIT[:-1], "{" + VISIT + "}", "6b0d549b-6f03475a9600a35a099950d8", "٣" * 32),
+            *(VISIT.replace("-", " "), VISIT.replace("-", "") + "  ", " " * 32, "0x" + "0" * 30, "-" * 36),
+        ],
     )
     def test_what_is_no_uuid_is_refused(self, text: str) -> None:
         with pytest.raises(ValueError, match="not a UUID"):

@@ -5,6 +5,7 @@ import base64
 import binascii
 import re
 from collections import Counter
+from dataclasses import dataclass, field
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -12,6 +13,7 @@ from footfall_eventlog.events import MAX_EVENTS
 from footfall_eventlog.sites import Site, Sites
 from msgspec import Meta
 from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from footfall_gateway import metrics
 from footfall_gateway.beacons.connection import MAX_PIXEL_QUERY
@@ -31,6 +33,7 @@ _ESCAPED_BASE64 = {b"%%%02X" % code: b"%c" % code for code in b"=-_+/"} | {
 }
 _MAX_USER_AGENT_LENGTH = 1_024
 _MAX_TRACEPARENT_LENGTH = 256
+_MAX_CONFIRMATIONS = 1_024
 _RETRY_S = b"2"
 _EXPOSE_RETRY_AFTER = (b"access-control-expose-headers", b"retry-after")
 """Lets pages of other origins read Retry-After."""
@@ -100,16 +103,24 @@ class BeaconResponse(msgspec.Struct, omit_defaults=True):
     ] = []
 
 
-class Response(NamedTuple):
+@dataclass(slots=True)
+class Response:
     """A response to a beacon, without the headers of the server."""
 
     status: int
     headers: RawHeaders
     body: bytes = b""
+    _head: bytes = field(default=b"", init=False)
 
     def all_headers(self) -> RawHeaders:
         """The headers, with `content-length` unless the status has no body."""
         return self.headers if self.status == 204 else [*self.headers, (b"content-length", b"%d" % len(self.body))]
+
+    def head(self) -> bytes:
+        """The status line and the lines of all headers, made once."""
+        if not self._head:
+            self._head = STATUS_LINE[self.status] + header_lines(self.all_headers())
+        return self._head
 
 
 class PendingBeacon(NamedTuple):
@@ -118,6 +129,11 @@ class PendingBeacon(NamedTuple):
     origin: bytes
     envelope: Envelope
     findings: asyncio.Future[list[Finding]]
+
+
+def header_lines(headers: RawHeaders) -> bytes:
+    """The lines of headers in HTTP/1.1."""
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
 
 
 class BeaconEndpoint:
@@ -133,7 +149,9 @@ class BeaconEndpoint:
         self._sites = sites
         self.cors = Cors(sites)
         self._limiter = limiter
+        self._has_site_limits = bool(limiter.sites)
         self._bodies = bodies
+        self._confirmations: dict[bytes, Response] = {}
         self._status_counters = {status: metrics.BEACONS.labels(str(status)) for status in (200, 204, 400, 503)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -149,6 +167,7 @@ class BeaconEndpoint:
         try:
             self._limiter.admit(sender.address, 1, 0)  # before its body is read
             body = _pixel_body(scope) if is_pixel else await self._posted(scope, headers, receive)
+            self._limiter.admit(sender.address, 0, len(body))
             pending = self._store(sender, origin, body)
             await asyncio.wait([pending.findings])
             response = self.response(pending, is_pixel=is_pixel)
@@ -160,13 +179,12 @@ class BeaconEndpoint:
             response = Response(200, [*_GIF, *response.headers], PIXEL)
         await _send(send, response)
 
-    def begin(self, client: Client, fields: RawHeaders, body: bytes) -> PendingBeacon | Response:
+    def begin(self, client: Client, headers: Headers, body: bytes) -> PendingBeacon | Response:
         """Begin to store a POST whose body is complete. A response: it is refused, and nothing was begun."""
-        headers = dict(fields)
         origin = headers.get(b"origin", b"")
         sender = _sender(client, headers, now_ms())
         try:
-            self._limiter.admit(sender.address, 1, 0)
+            self._limiter.admit(sender.address, 1, len(body))
             _require_readable(headers)
             return self._store(sender, origin, body)
         except (BeaconError, Problem) as error:
@@ -180,13 +198,26 @@ class BeaconEndpoint:
             return self._refusal(pending.origin, problem)
         if is_pixel:  # a browser shows the answer only if it is a picture
             outcome.ignored.clear()
+        if not outcome.rejections and not outcome.ignored:
+            self._count(204)
+            return self._confirmation(pending.origin)
         status, answer, extra = _response_to(outcome)
         self._count(status)
-        cors = self.cors.headers(pending.origin)
-        return Response(status, [*_JSON, *cors, *extra], _encode(answer)) if answer else Response(status, cors)
+        return Response(status, [*_JSON, *self.cors.headers(pending.origin), *extra], _encode(answer))
+
+    def _confirmation(self, origin: bytes) -> Response:
+        """The response to a beacon of this origin that is stored completely."""
+        response = self._confirmations.get(origin)
+        if response is None:
+            response = Response(204, self.cors.headers(origin))
+            if len(origin) <= MAX_ORIGIN_LENGTH:
+                if len(self._confirmations) >= _MAX_CONFIRMATIONS:
+                    self._confirmations.clear()
+                self._confirmations[origin] = response
+        return response
 
     def _store(self, sender: Sender, origin: bytes, body: bytes) -> PendingBeacon:
-        """Begin to store a body that was already counted as one event. Raises BeaconError, and Problem 429 or 503."""
+        """Begin to store a body, with its bytes and one event counted. Raises BeaconError, and Problem 429 or 503."""
         envelope = self._read(sender.address, body)
         self._admit_to_sites(envelope, sender, len(body))
         return PendingBeacon(origin, envelope, self._intake.begin(sender, envelope, len(body)))
@@ -205,21 +236,21 @@ class BeaconEndpoint:
         (self._status_counters.get(status) or metrics.BEACONS.labels(str(status))).inc()
 
     def _read(self, address: str, body: bytes) -> Envelope:
-        """Decode a body that was already counted as one event. Raises BeaconError, and Problem 429."""
-        self._limiter.admit(address, 0, len(body))
+        """Decode a body, and count its further events. Raises BeaconError, and Problem 429."""
         try:
             envelope = decode_beacon(body)
         except BeaconError as error:
             self._limiter.add(address, error.events - 1, 0)
             raise
-        self._limiter.admit(address, len(envelope.events) + len(envelope.rejections) - 1, 0)
+        if further := len(envelope.events) + len(envelope.rejections) - 1:
+            self._limiter.admit(address, further, 0)
         return envelope
 
     def _admit_to_sites(self, envelope: Envelope, sender: Sender, size: int) -> None:
         """Count events for their sites. Raises Problem 429, and counts nothing, when one site is beyond its limit."""
-        limits = self._limiter.sites
-        if not limits:
+        if not self._has_site_limits:
             return
+        limits = self._limiter.sites
         find, origin = self._sites.find, sender.origin
         found = (find(event.site or envelope.site or "", origin) for event in envelope.events)
         counts = Counter(site.name for site in found if site)  # the collector rejects events without a site
@@ -265,14 +296,15 @@ def _pixel_body(scope: Scope) -> bytes:
 
 
 def _sender(client: Client, headers: Headers, received_ms: int) -> Sender:
+    get, traceparent, sec_gpc = headers.get, headers.get(b"traceparent"), headers.get(b"sec-gpc")
     return Sender(
         received_ms,
         # One character more than any origin of a site, so that a cut origin never matches one.
-        origin=headers.get(b"origin", b"")[: MAX_ORIGIN_LENGTH + 1].decode("latin-1"),
-        user_agent=headers.get(b"user-agent", b"")[:_MAX_USER_AGENT_LENGTH].decode("latin-1"),
-        address=client[0] if client else "",
-        traceparent=headers.get(b"traceparent", b"")[:_MAX_TRACEPARENT_LENGTH].decode("latin-1"),
-        global_privacy_control=_has_opted_out(headers.get(b"sec-gpc", b"")),
+        get(b"origin", b"")[: MAX_ORIGIN_LENGTH + 1].decode("latin-1"),
+        get(b"user-agent", b"")[:_MAX_USER_AGENT_LENGTH].decode("latin-1"),
+        client[0] if client else "",
+        traceparent[:_MAX_TRACEPARENT_LENGTH].decode("latin-1") if traceparent else "",
+        sec_gpc is not None and _has_opted_out(sec_gpc),
     )
 
 
@@ -281,10 +313,8 @@ def _has_opted_out(sec_gpc: bytes) -> bool:
     return sec_gpc == b"1" or b"1" in map(bytes.strip, sec_gpc.split(b","))
 
 
-def _response_to(outcome: Outcome) -> tuple[int, BeaconResponse | None, RawHeaders]:
-    """Status, body and extra headers for an outcome."""
-    if not outcome.rejections and not outcome.ignored:
-        return 204, None, []
+def _response_to(outcome: Outcome) -> tuple[int, BeaconResponse, RawHeaders]:
+    """Status, body and extra headers for an outcome that a sender has to know of."""
     rejected = [RejectedEvent(*rejection) for rejection in outcome.rejections]
     ignored = [IgnoredEvent(*found) for found in outcome.ignored]
     answer = BeaconResponse(outcome.accepted, rejected, ignored=ignored)

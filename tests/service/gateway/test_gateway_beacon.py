@@ -295,6 +295,30 @@ async def test_a_large_beacon_leaves_alone_and_the_others_do_not_wait_for_it(
         assert [(await answer).status_code for answer in large] == [204, 204]
 
 
+@pytest.mark.parametrize("name", ["SignIn", "UserInfo", "SignOut"])
+async def test_beacons_that_identify_nobody_do_not_wait_for_those_that_do(
+    scripted_collector: ScriptedCollector, name: str
+) -> None:
+    may_go_on = asyncio.Event()
+
+    async def hold_identifying(batch: EventBatch) -> collector.CollectResponse:
+        if any(event.event_name == name for event in batch.events):
+            await may_go_on.wait()
+        return collector.CollectResponse(stored_count=len(batch.events))
+
+    scripted_collector.answer = hold_identifying
+    identifying = page() | {"eventName": name, "data": {"userID": "dana"}}
+    settings = {"max_batches_in_flight": 1, "batch_max_wait_ms": 200}
+    async with running_gateway(COLLECTOR_TARGET=scripted_collector.target, **settings) as http:
+        beacons = ([identifying], [page(), identifying])
+        held = [asyncio.create_task(http.post("/beacon", json=beacon)) for beacon in beacons]
+        others = await asyncio.gather(*(http.post("/beacon", json=page()) for _ in range(20)))
+        assert [answer.status_code for answer in others] == [204] * 20
+        assert not any(answer.done() for answer in held)
+        may_go_on.set()
+        assert [(await answer).status_code for answer in held] == [204, 204]
+
+
 async def test_a_stopping_gateway_answers_requests_in_progress(scripted_collector: ScriptedCollector) -> None:
     async def slow(batch: EventBatch) -> collector.CollectResponse:
         await asyncio.sleep(0.3)
