@@ -1502,6 +1502,7 @@ class StreamEventsRequest(_message.Message):
     VISIT_ID_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     ANNOUNCE_PROGRESS_FIELD_NUMBER: _builtins.int
+    FROM_OLDEST_FIELD_NUMBER: _builtins.int
     SITES_FIELD_NUMBER: _builtins.int
     JSON_AS_TEXT_FIELD_NUMBER: _builtins.int
     site: _builtins.str
@@ -1513,6 +1514,10 @@ class StreamEventsRequest(_message.Message):
     announce_progress: _builtins.bool
     """Also send messages with nothing but `resume_token`: one immediately, which says where the stream begins, and
     further ones after events that the filters leave out. So a caller that stores the last token can always resume.
+    """
+    from_oldest: _builtins.bool
+    """Begin with the oldest event that the event log still holds. Ignored with `resume_token`. What it no longer holds is
+    stored, so a caller that lists the events of a visit after the stream has begun misses none.
     """
     json_as_text: _builtins.bool
     """JSON of events in `data_text` and `proven_text` instead of bytes."""
@@ -1527,12 +1532,13 @@ class StreamEventsRequest(_message.Message):
         visit_id: _builtins.str = ...,
         resume_token: _builtins.str = ...,
         announce_progress: _builtins.bool = ...,
+        from_oldest: _builtins.bool = ...,
         sites: _abc.Iterable[_builtins.str] | None = ...,
         json_as_text: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["announce_progress", b"announce_progress", "json_as_text", b"json_as_text", "resume_token", b"resume_token", "site", b"site", "sites", b"sites", "visit_id", b"visit_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["announce_progress", b"announce_progress", "from_oldest", b"from_oldest", "json_as_text", b"json_as_text", "resume_token", b"resume_token", "site", b"site", "sites", b"sites", "visit_id", b"visit_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
