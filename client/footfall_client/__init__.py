@@ -2,7 +2,7 @@
 
 from footfall_client.asynchronous import AsyncFootfall
 from footfall_client.blocking import Footfall
-from footfall_client.connection import OPTIONS, SERVICE_CONFIG, Tls, Token
+from footfall_client.connection import SERVICE_CONFIG, Tls, Token
 from footfall_client.errors import (
     ConflictError,
     DeadlineError,
@@ -20,7 +20,6 @@ from footfall_client.errors import (
 from footfall_client.visitors import LiveChange
 
 __all__ = [
-    "OPTIONS",
     "SERVICE_CONFIG",
     "AsyncFootfall",
     "ConflictError",

@@ -25,8 +25,8 @@ class Options(TypedDict, total=False):
     identity: str
     history: str
     collector: str
-    tls: Tls
-    token: Token
+    tls: Tls | None
+    token: Token | None
     deadline_s: float
 
 

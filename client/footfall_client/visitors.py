@@ -1,18 +1,21 @@
 """Turns the messages of WatchVisitors into changes, each once, and into the set of visitors that they leave."""
 
 from collections.abc import Iterable, Iterator
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 from footfall.identity.v1.identity_service_pb2 import (
-    STAFF_FILTER_INCLUDE,
-    STAFF_FILTER_ONLY,
-    STAFF_FILTER_UNSPECIFIED,
     VISITOR_CHANGE_LISTED,
     VisitorChange,
     WatchVisitorsRequest,
     WatchVisitorsResponse,
 )
-from footfall.identity.v1.visitor_pb2 import VISITOR_PRESENCE_ENDED, Visitor
+from footfall.identity.v1.visitor_pb2 import (
+    STAFF_FILTER_INCLUDE,
+    STAFF_FILTER_ONLY,
+    STAFF_FILTER_UNSPECIFIED,
+    VISITOR_PRESENCE_ENDED,
+    Visitor,
+)
 
 from footfall_client.errors import FootfallError, PositionLostError
 from footfall_client.resumption import Item, Resumption
@@ -29,10 +32,14 @@ class LiveChange(NamedTuple):
     - `changes`: what has changed; LISTED for a visitor of the list. Empty when a visitor is missing from a new list.
     """
 
-    visit_id: str
     before: Visitor | None
     now: Visitor | None
     changes: tuple[VisitorChange.ValueType, ...]
+
+    @property
+    def visitor(self) -> Visitor:
+        """The visitor now; as before the change when no longer among the visitors."""
+        return cast("Visitor", self.now or self.before)
 
 
 class _Watch(Resumption[WatchVisitorsRequest, WatchVisitorsResponse, Item]):
@@ -131,7 +138,7 @@ class LiveVisitors(_Watch[LiveChange]):
 
     def _list(self, visitors: dict[str, Visitor]) -> Iterator[LiveChange]:
         for visit_id in self._visitors.keys() - visitors.keys():
-            yield LiveChange(visit_id, self._visitors.pop(visit_id), None, ())
+            yield LiveChange(self._visitors.pop(visit_id), None, ())
         for visit_id, visitor in visitors.items():
             yield from self._now(visit_id, visitor, (VISITOR_CHANGE_LISTED,))
 
@@ -146,7 +153,7 @@ class LiveVisitors(_Watch[LiveChange]):
         if now is not None:
             self._visitors[visit_id] = now
         if (before and self._says(before)) != (now and self._says(now)):
-            yield LiveChange(visit_id, before, now, changes)
+            yield LiveChange(before, now, changes)
 
     def _is_wanted(self, message: WatchVisitorsResponse) -> bool:
         """Whether the visitor matches the filters after a change. Only what has matched before can no longer match."""
