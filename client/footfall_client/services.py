@@ -1,6 +1,6 @@
 """What a client is opened with."""
 
-from typing import Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from footfall.collector.v1.collector_service_pb2_grpc import CollectorServiceStub
 from footfall.history.v1.history_service_pb2_grpc import HistoryServiceStub
@@ -51,5 +51,7 @@ class Services:
     def _open(self, target: str) -> Any:
         raise NotImplementedError
 
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"{name}: the client was opened without this target" if name in _STUBS else name)
+    if not TYPE_CHECKING:  # a type checker would take every name
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(f"{name}: the client was opened without this target" if name in _STUBS else name)

@@ -1,5 +1,6 @@
 """Turns the messages of WatchVisitors into changes, each once, and into the set of visitors that they leave."""
 
+import time
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple, cast
 
@@ -21,6 +22,8 @@ from footfall_client.errors import FootfallError, PositionLostError
 from footfall_client.resumption import Item, Resumption
 
 _OF_EVENTS: Final = ("last_event_time", "start_time", "global_visit_id")
+_REPEATED_FOR_S: Final = 60.0
+"""Changes that a list already has come immediately after it. Later, a change that seems to be older is new."""
 _OF_PAGES: Final = ("url", "title", "open_page_count", "page_enter_time")
 
 
@@ -56,6 +59,7 @@ class _Watch(Resumption[WatchVisitorsRequest, WatchVisitorsResponse, Item]):
         self._is_listing = request.list_first and not request.resume_token
         self._listed: dict[str, Visitor] = {}
         """Visitors of the list, each until its first change after the list."""
+        self._forget_list_at: float | None = None
 
     def request(self) -> WatchVisitorsRequest:
         if self._is_listing:
@@ -76,7 +80,7 @@ class _Watch(Resumption[WatchVisitorsRequest, WatchVisitorsResponse, Item]):
             if message.HasField("visitor"):
                 self._listed[message.visitor.visit_id] = message.visitor
                 return ()
-            self._is_listing = False
+            self._is_listing, self._forget_list_at = False, None
             return self._list(dict(self._listed))
         if message.HasField("visitor") and not self._is_in_list(message):
             return self._change(message)
@@ -92,6 +96,11 @@ class _Watch(Resumption[WatchVisitorsRequest, WatchVisitorsResponse, Item]):
 
     def _is_in_list(self, message: WatchVisitorsResponse) -> bool:
         """Whether the list has the change already. The stream begins before the list is read, so some come again."""
+        now = time.monotonic()
+        if self._forget_list_at is None:
+            self._forget_list_at = now + _REPEATED_FOR_S
+        elif now > self._forget_list_at:
+            self._listed.clear()
         listed = self._listed.get(message.visitor.visit_id)
         if listed is None:
             return False

@@ -1,6 +1,7 @@
 """What footfall-client makes of messages and errors, without a service."""
 
 import random
+import time
 from typing import Any
 
 import grpc
@@ -78,6 +79,17 @@ def test_changes_that_the_list_has_are_not_given_again(make: Any) -> None:
     again = change(anonymous, visitor("a", "Ann", url="/later"), kind=pb.VISITOR_CHANGE_ARRIVED)
     assert live(stream, again, change(ann, visitor("a", "Ann", title="late"))) == []
     assert len(live(stream, change(ann, bob), change(bob, ann))) == 2
+
+
+def test_a_change_long_after_the_list_is_given_although_it_does_not_follow(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = VisitorWatch(pb.WatchVisitorsRequest(list_first=True))
+    erased = change(visitor("a"), visitor("a", "Eve"))
+    assert (
+        len([item for one in [*listed(visitor("a", "Ann")), END_OF_LIST, erased] for item in stream.received(one)]) == 1
+    )
+    later = time.monotonic() + 61
+    monkeypatch.setattr("footfall_client.visitors.time.monotonic", lambda: later)
+    assert [*stream.received(erased)] == [erased]
 
 
 def test_a_list_after_a_lost_position_gives_the_differences() -> None:
