@@ -6,7 +6,7 @@ import os
 import subprocess
 from pathlib import Path
 
-import yaml
+import yaml  # type: ignore[import-untyped]  # ships none
 from footfall.identity.v1.identity_service_pb2 import WatchVisitorsRequest
 
 from deploy.embedded import ROOT
