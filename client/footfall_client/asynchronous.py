@@ -25,8 +25,9 @@ if TYPE_CHECKING:  # types that exist for type checkers only
 
 
 async def _nothing() -> AsyncIterator[Any]:
-    for nothing in ():
-        yield nothing
+    nothing: tuple[Any, ...] = ()
+    for one in nothing:
+        yield one
 
 
 class AsyncFootfall(Services):

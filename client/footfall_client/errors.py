@@ -1,7 +1,7 @@
 """Turns an error of gRPC into an exception whose class says what to do, from the details in google.rpc.Status."""
 
-from collections.abc import Mapping
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple, cast
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -117,7 +117,7 @@ _BY_REASON: Final[Mapping[str, type[FootfallError]]] = {
 
 def error_of(error: grpc.RpcError) -> FootfallError:
     """What an error of gRPC says. Details that cannot be parsed are left out."""
-    metadata = {key: value for key, value in error.trailing_metadata() or ()}  # noqa: C416 - a pair of gRPC is no tuple
+    metadata = dict(cast("Iterable[tuple[str, str | bytes]]", error.trailing_metadata() or ()))
     info, bad, resource, retry = (
         error_details_pb2.ErrorInfo(),
         error_details_pb2.BadRequest(),

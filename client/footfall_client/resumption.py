@@ -42,6 +42,6 @@ class Resumption(Generic[Request, Message, Item]):
         if not self._failures:
             _logger.warning("The stream has ended (%s) and is called again.", error or "without an error")
         self._failures += 1
-        pause = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(self._failures, 10))
+        pause: float = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(self._failures, 10))
         least = error.retry_after_s if error is not None and error.retry_after_s is not None else 0.0
         return max(least, pause * random.uniform(0.5, 1.0))  # noqa: S311 - so that clients do not come together

@@ -71,13 +71,13 @@ def test_code_that_uses_the_client_passes_mypy_in_strict_mode_with_what_it_decla
     wrong.write_text(scripts[0].read_text(encoding="utf-8").replace("change.before", "change.visitor.url"))
     misspelled = tmp_path / "misspelled.py"
     misspelled.write_text(scripts[0].read_text(encoding="utf-8").replace("live_visitors", "all_visitors"))
-    check = [environment / "bin" / "mypy", "--strict", f"--cache-dir={tmp_path / 'cache'}", "--config-file="]
+    check = [str(environment / "bin" / "mypy"), "--strict", f"--cache-dir={tmp_path / 'cache'}", "--config-file="]
     ended = subprocess.run([*check, *scripts], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout
     ended = subprocess.run([*check, wrong, misspelled], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert 'has incompatible type "str"; expected "Visitor | None"' in ended.stdout
     assert '"Footfall" has no attribute "all_visitors"' in ended.stdout
-    listed = [environment / "bin" / "python", "-c", "import footfall, sys; print(footfall.__path__[0])"]
+    listed = [str(environment / "bin" / "python"), "-c", "import footfall, sys; print(footfall.__path__[0])"]
     folder = Path(subprocess.run(listed, check=True, capture_output=True, text=True).stdout.strip())
     shipped = {file.relative_to(folder).as_posix() for file in folder.rglob("*.proto")}
     contract = ROOT / "protos" / "footfall"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml  # type: ignore[import-untyped]  # ships none
 from footfall.identity.v1.identity_service_pb2 import WatchVisitorsRequest
+from footfall.identity.v1.visitor_pb2 import VISITOR_STATE_AUTHENTICATED
 
 from deploy.embedded import ROOT
 from tests.tools.contact_center import NODE
@@ -35,4 +36,4 @@ def test_node_writes_a_request_with_generated_code(tmp_path: Path) -> None:
     (tmp_path / "program.js").write_text(PROGRAM, encoding="utf-8")
     written = subprocess.run([NODE, "program.js"], cwd=tmp_path, check=True, capture_output=True, text=True).stdout
     request = WatchVisitorsRequest.FromString(base64.b64decode(written))
-    assert request == WatchVisitorsRequest(list_first=True, contact_ids=["c-1"], states=[3])
+    assert request == WatchVisitorsRequest(list_first=True, contact_ids=["c-1"], states=[VISITOR_STATE_AUTHENTICATED])

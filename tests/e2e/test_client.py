@@ -87,8 +87,8 @@ async def test_each_transition_comes_once_while_identity_is_killed_and_connectio
                 disturb = DISTURBANCES[number] if number < len(DISTURBANCES) else chance.choice(DISTURBANCES)
                 await disturb(suite, gate, lambda: asyncio.gather(*map(transition, visits)))
                 await eventually(is_known, timeout=60)
-            for changes in (lambda: by_visit(printed()), lambda: by_visit(as_lines(messages))):
-                await eventually(lambda: last(changes()) == [expected[visit][-1] for visit in visits])  # noqa: B023
+            await eventually(lambda: last(by_visit(printed())) == [expected[visit][-1] for visit in visits])
+            await eventually(lambda: last(by_visit(as_lines(messages))) == [expected[visit][-1] for visit in visits])
         await footfall.close()
         await asyncio.wait_for(watching, 30)
 

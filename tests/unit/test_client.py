@@ -37,7 +37,8 @@ END_OF_LIST = pb.WatchVisitorsResponse(resume_token="t0")
 
 def visitor(visit_id: str, person: str = "", **more: Any) -> Visitor:
     state = 3 if person else 1
-    return Visitor(**{"visit_id": visit_id, "identity_id": person, "state": state, "presence": 1} | more)
+    fields: dict[str, Any] = {"visit_id": visit_id, "identity_id": person, "state": state, "presence": 1}
+    return Visitor(**fields | more)
 
 
 def listed(*people: Visitor) -> list[pb.WatchVisitorsResponse]:

@@ -63,12 +63,13 @@ async def test_ignored_events_and_pages_of_a_moment(stub: Any, attributor: Attri
         batch.events.append(message)
         await attributor.store([batch])
     ids = [normalize_uuid(one["eventID"]) for one in ignored]
-    for moment, expected in [
+    moments: list[tuple[dict[str, Any], list[str]]] = [
         ({}, ids),
         ({"as_of_time": at(begin_ms + 1)}, ids[:2]),
         ({"known_at_time": at(begin_ms + 2_000)}, ids[:3]),
         ({"known_at_time": at(begin_ms + 2_000), "as_of_time": at(begin_ms)}, ids[:1]),
-    ]:
+    ]
+    for moment, expected in moments:
         request = pb.ExplainVisitRequest(visit_id=visit_id, page_size=1, **moment)
         found = []
         while True:

@@ -11,10 +11,6 @@ import grpc
 import pytest
 from cryptography import x509
 from footfall.identity.v1 import identity_service_pb2 as pb
-from footfall.identity.v1.identity_service_pb2_grpc import (
-    IdentityServiceServicer,
-    add_IdentityServiceServicer_to_server,
-)
 from footfall.identity.v1.visitor_pb2 import Visitor
 from footfall_client import (
     AsyncFootfall,
@@ -124,14 +120,10 @@ async def test_closing_the_client_ends_the_iterators_of_other_threads(running_id
         assert list(waiting) == []
 
 
-class Echo(IdentityServiceServicer):
+async def echo(_request: pb.GetVisitorRequest, context: Any) -> pb.GetVisitorResponse:
     """Answers with the header `authorization` in place of an identity."""
-
-    async def GetVisitor(  # type: ignore[override]  # noqa: N802
-        self, _request: pb.GetVisitorRequest, context: Any
-    ) -> pb.GetVisitorResponse:
-        header = dict(context.invocation_metadata()).get("authorization", "")
-        return pb.GetVisitorResponse(visitor=Visitor(identity_id=header))
+    header = dict(context.invocation_metadata()).get("authorization", "")
+    return pb.GetVisitorResponse(visitor=Visitor(identity_id=header))
 
 
 @asynccontextmanager
@@ -141,7 +133,11 @@ async def proxy(authority: Authority) -> AsyncIterator[str]:
     pairs = [(key.read_bytes(), certificate.read_bytes())]
     credentials = grpc.ssl_server_credentials(pairs, authority.file.read_bytes(), require_client_auth=True)
     server = grpc.aio.server()
-    add_IdentityServiceServicer_to_server(Echo(), server)
+    handler = grpc.unary_unary_rpc_method_handler(
+        echo, pb.GetVisitorRequest.FromString, pb.GetVisitorResponse.SerializeToString
+    )
+    service = "footfall.identity.v1.IdentityService"
+    server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, {"GetVisitor": handler})])
     port = server.add_secure_port("127.0.0.1:0", credentials)
     await server.start()
     try:
