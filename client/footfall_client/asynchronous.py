@@ -41,6 +41,7 @@ class AsyncFootfall(Services):
     def __init__(self, **options: Unpack[Options]) -> None:
         super().__init__(**options)
         self._is_closed = asyncio.Event()
+        self._streams: set[grpc.aio.UnaryStreamCall[Any, Any]] = set()
 
     def _open(self, target: str) -> grpc.aio.Channel:
         if self._credentials is None:
@@ -53,6 +54,8 @@ class AsyncFootfall(Services):
     async def close(self) -> None:
         """End all calls and connections. Iterators of streams end, also those that other tasks read."""
         self._is_closed.set()
+        for stream in self._streams:  # a channel finds only those of its calls that a task awaits directly
+            stream.cancel()
         for channel in self._channels:
             await channel.close()
 
@@ -108,6 +111,7 @@ class AsyncFootfall(Services):
             error = None
             try:
                 call = method(stream.request())
+                self._streams.add(call)
                 try:
                     async for message in call:
                         for item in stream.received(message):
@@ -115,6 +119,7 @@ class AsyncFootfall(Services):
                         async for item in missed():
                             yield item
                 finally:
+                    self._streams.discard(call)
                     call.cancel()
             except FootfallError as raised:
                 error = raised
@@ -123,8 +128,9 @@ class AsyncFootfall(Services):
                 if not self._is_closed.is_set() or (task is not None and task.cancelling()):
                     raise
             if not self._is_closed.is_set():
+                pause_s = stream.ended(error)
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._is_closed.wait(), stream.ended(error))
+                    await asyncio.wait_for(self._is_closed.wait(), pause_s)
 
 
 class _Channel:

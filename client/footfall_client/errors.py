@@ -117,7 +117,8 @@ _BY_REASON: Final[Mapping[str, type[FootfallError]]] = {
 
 def error_of(error: grpc.RpcError) -> FootfallError:
     """What an error of gRPC says. Details that cannot be parsed are left out."""
-    metadata = dict(cast("Iterable[tuple[str, str | bytes]]", error.trailing_metadata() or ()))
+    pairs = cast("Iterable[tuple[str, str | bytes]]", error.trailing_metadata() or ())
+    metadata = dict(iter(pairs))  # as pairs also where it is a mapping, in grpc.aio
     info, bad, resource, retry = (
         error_details_pb2.ErrorInfo(),
         error_details_pb2.BadRequest(),

@@ -120,9 +120,9 @@ class HistoryService(HistoryServiceServicer):
     @_unary
     async def ExplainVisit(self, request: pb.ExplainVisitRequest, _context: Context) -> pb.ExplainVisitResponse:  # noqa: N802
         """The timeline of a visit."""
-        window = queries.page_window(request, default_size=_TIMELINE_PAGE_SIZE)
         moment = queries.parse_moment(request)
         message, visit = await self._visit(request)
+        window = queries.page_window(request, default_size=_TIMELINE_PAGE_SIZE)
         visit = await self.reader.seen(visit, moment)
         queries.set_attribution(message, visit.visit_state.attribution)
         page = await self.reader.explanations(visit, window, moment)
