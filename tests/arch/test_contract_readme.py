@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Mapping
+from functools import cache
 from typing import Final
 
 import footfall_collector.access
@@ -62,6 +63,7 @@ GENERAL: Final = {
 """The reasons that every method may give, as the README says."""
 
 
+@cache
 def reasons() -> dict[str, str]:
     """By reason of an error, the services that give it."""
     return dict(re.findall(r"^\| `(\w+)` \| `\w+` \| ([^|]+) \|", error_reasons(), re.MULTILINE))

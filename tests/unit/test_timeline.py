@@ -28,6 +28,7 @@ from footfall_timeline import (
     partition,
     session_id,
     to_fields,
+    until,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -306,6 +307,13 @@ class TestVisitState:
             timeline = merge(timeline, more)[:8]
             running.move_to(reversed(timeline))
             assert running.attribution == VisitState(VISIT, timeline).attribution
+
+    @given(timelines, st.integers(0, 30))
+    def test_a_visitor_at_a_moment_is_what_the_steps_until_then_say(self, timeline: Timeline, at_ms: int) -> None:
+        steps = VisitState(VISIT, timeline).steps
+        assert VisitState(VISIT, until(timeline, at_ms)).steps == [
+            step for step in steps if step.transition.event_time_ms <= at_ms
+        ]
 
     @given(timelines)
     def test_a_session_is_open_exactly_while_authenticated(self, timeline: Timeline) -> None:

@@ -31,5 +31,5 @@ ACCESS: AccessTable = {
     "gateway": [*_CONTACT_CENTER, "EraseIdentity"],
     "contact-center": _CONTACT_CENTER,
     "collector": ["GetVisit"],
-    "identity": ["StreamLiveVisits"],
+    "identity": ["ExplainVisit", "StreamLiveVisits"],
 }

@@ -55,6 +55,11 @@ class EventLog:
         about = await self._about(number)
         return Position(about["last-generated-id"].decode(), about["entries-added"])
 
+    async def first_position(self, number: int) -> Position:
+        """The position before the oldest entry of a partition."""
+        about = await self._about(number)
+        return Position("0-0", about["entries-added"] - about["length"])
+
     async def holds_all_after(self, number: int, position: Position) -> bool:
         """Whether every entry after a position still exists. Entries are removed in order, oldest first."""
         about = await self._about(number)

@@ -142,6 +142,7 @@ async def identify(settings: IdentitySettings) -> int:
         feed=feed,
         writer=writer,
         contacts=contacts,
+        history=history,
     )
     readers = [
         *partitions.log_readers(

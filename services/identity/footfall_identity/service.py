@@ -26,6 +26,7 @@ from footfall_identity.contact_writer import ContactWriter
 from footfall_identity.customers import Customers
 from footfall_identity.erasure import Eraser
 from footfall_identity.generic_values import GenericValue
+from footfall_identity.history_client import HistoryClient
 from footfall_identity.identity_record import IdentityRecord
 from footfall_identity.link_store import LinkStore
 from footfall_identity.linker import Linker
@@ -69,6 +70,7 @@ class IdentityService(IdentityServiceServicer):
         feed: ChangeFeed,
         writer: RecordWriter,
         contacts: ContactWriter,
+        history: HistoryClient,
     ) -> None:
         self._settings = settings
         self._visitors = visitors
@@ -82,6 +84,7 @@ class IdentityService(IdentityServiceServicer):
         self._feed = feed
         self._writer = writer
         self._contacts = contacts
+        self._history = history
         self._validating = asyncio.Lock()
         self._site_groups = SiteGroups.load(settings.sites_file)
         self._codes = codes
@@ -103,9 +106,16 @@ class IdentityService(IdentityServiceServicer):
         metrics.TIMELINES_CHANGED.inc(len(changed))
         return pb.ResolveEventsResponse()
 
-    async def GetVisitor(self, request: pb.GetVisitorRequest, _context: Context) -> pb.GetVisitorResponse:  # noqa: N802
-        """Return the live state of a visit. The contact is unknown while MongoDB is unavailable."""
+    async def GetVisitor(self, request: pb.GetVisitorRequest, context: Context) -> pb.GetVisitorResponse:  # noqa: N802
+        """Return the state of a visit, live or at a moment. The contact is unknown while MongoDB is unavailable."""
         sites = self._site_groups.sharing(request.sites)
+        if request.HasField("as_of_time") or request.HasField("known_at_time"):
+            visit_id = requests.visit_id(request.visit_id)
+            visit = await self._history.visit_at(request, context)
+            if visit is None:
+                raise RequestError.not_found("Visitor", visit_id)
+            contacts = await self._links.known_contacts([visit.identity_id], sites)
+            return pb.GetVisitorResponse(visitor=messages.past_visitor(visit, contacts))
         record = await self._visit(request.visit_id, sites)
         contacts = await self._links.known_contacts([record.visit_state.attribution.identity], sites)
         return pb.GetVisitorResponse(visitor=messages.visitor(record, contacts))

@@ -16,7 +16,7 @@ from footfall_history.ingest import last_keys
 from footfall_history.ingest.attribution import Attributor, EffortLimit
 from footfall_history.queries import filters
 from footfall_history.queries.export import Exporter
-from footfall_history.queries.filters import Window
+from footfall_history.queries.filters import Moment, Window
 from footfall_history.queries.interactions import InteractionReader, Person
 from footfall_history.queries.reader import Reader
 from footfall_history.queries.related import EVENT, IDENTITY, PAGE, SESSION, VISIT, RelatedItems
@@ -279,7 +279,8 @@ async def stay(watched: Watched, events: int) -> Stay:
 
 async def explain_visit(reader: Reader, stay: Stay) -> None:
     _, visit = await reader.visit(stay.visit_id) or pytest.fail("is not known")
-    assert (await reader.explanations(visit, Window("", "", 1_000))).items
+    moment = Moment(known_at_ms=now_ms())
+    assert (await reader.explanations(await reader.seen(visit, moment), Window("", "", 1_000), moment)).items
 
 
 ABOUT_A_STAY: dict[str, Callable[[Reader, Stay, Window], Awaitable[Any]]] = {

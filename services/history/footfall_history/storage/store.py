@@ -634,10 +634,10 @@ class Store:
         return {id_: found for id_, found in zip(ids, await asyncio.gather(*queries), strict=True) if found}
 
     async def ignored_events(
-        self, visit_id: str, bounds: Document, limit: int, fields: Sequence[str]
+        self, visit_id: str, conditions: Document, limit: int, fields: Sequence[str]
     ) -> list[Document]:
-        """The first events of a visit whose user ids name no person, within bounds of the order key."""
-        where: Document = {"names_hash": ignored_in(visit_id), "order_key": bounds}
+        """The first events of a visit whose user ids name no person and that meet further conditions."""
+        where: Document = {"names_hash": ignored_in(visit_id)} | conditions
         self._require_index(self.events, where)
         return await _first(self.events, "order_key", where, limit, fields)
 
