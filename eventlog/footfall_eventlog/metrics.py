@@ -27,6 +27,12 @@ STREAM_LAG = Gauge(
     "Consumer lag: entries that no consumer of the group has read.",
     ["stream", "group"],
 )
+STREAM_LAG_SECONDS = Gauge(
+    "footfall_stream_lag_seconds",
+    "Age of the oldest entry that the consumer group has not handled; 0 if there is none. Each process that reads the "
+    "event log shows the lag of all groups, every five seconds, so also of a service that does not run.",
+    ["stream", "group"],
+)
 STREAM_PENDING = Gauge(
     "footfall_stream_pending_entries", "Entries that a consumer has read and not acknowledged.", ["stream", "group"]
 )

@@ -14,7 +14,7 @@ import structlog
 import uvloop
 from google.protobuf.internal import api_implementation
 
-from footfall_servicekit import logs
+from footfall_servicekit import logs, metrics
 from footfall_servicekit.background import Background, Work, name_of
 from footfall_servicekit.failure_log import FailureLog
 from footfall_servicekit.settings import ProcessSettings, renamed, unknown_variables
@@ -149,6 +149,7 @@ def _do_nothing() -> None:
 def run(settings: ProcessSettings, service_name: str, main: Callable[[], Coroutine[Any, Any, int]]) -> None:
     """Run the main coroutine of a process on uvloop, and exit with what it returns."""
     logs.configure(service_name, settings.log_level)
+    metrics.describe_process(service_name)
     FailureLog.interval_s = settings.failure_log_interval_s
     for each in renamed(type(settings), os.environ):
         used = each.new if each.is_ignored else each.old
