@@ -15,6 +15,7 @@ from grpc.aio import Channel, ServicerContext
 
 from footfall_servicekit import logs
 from footfall_servicekit.tls import ClientTls, channel_credentials
+from footfall_servicekit.tracing import TRACEPARENT_KEY
 
 Options = list[tuple[str, int | str]]
 
@@ -169,6 +170,7 @@ def time_left(margin_s: float = 0.2) -> float | None:
 
 
 def forwarded() -> tuple[tuple[str, str], ...]:
-    """Metadata with the id of the request that is being served, under which the called service logs the call."""
-    current = logs.request_id.get()
-    return ((REQUEST_ID_KEY, current),) if current else ()
+    """Metadata with the id of the request that is being served, and its trace, by which the called service logs."""
+    current, trace = logs.request_id.get(), logs.traceparent.get()
+    metadata = ((REQUEST_ID_KEY, current),) if current else ()
+    return (*metadata, (TRACEPARENT_KEY, trace)) if trace else metadata

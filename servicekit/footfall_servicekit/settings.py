@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from difflib import get_close_matches
+from importlib.util import find_spec
 from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, FilePath, ValidationError, model_validator
@@ -24,7 +25,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from footfall_servicekit.reloading import reason_of
 from footfall_servicekit.tls import ClientTls, KeyPair, check_authorities, server_context
-from footfall_servicekit.values import Accepts, Host, listening_problems
+from footfall_servicekit.values import Accepts, Host, HttpUrl, listening_problems
 
 Port = Annotated[int, Field(ge=0, le=65535, description="Port to listen on. 0: a free port, which is logged.")]
 
@@ -65,6 +66,13 @@ class ProcessSettings(BaseSettings):
     failure_log_interval_s: int = shared("FAILURE_LOG_INTERVAL_S", 30, ge=1, le=3_600)
     """Time between two log lines about a failure that goes on. Its end is logged after a third of this time without a
     failure."""
+    traces_endpoint: HttpUrl | None = shared("OTEL_EXPORTER_OTLP_ENDPOINT", None)
+    """Where traces are sent, by OTLP over HTTP. Needs the extra `otel` of the distribution, which the images have. The
+    variables `OTEL_*` of OpenTelemetry for headers, certificates and time limits of the exporter count as well. Give it
+    to all services. Unset: no traces are made."""
+    trace_share: float = shared("TRACE_SHARE", 0.1, ge=0, le=1)
+    """Share of the beacons, requests and gRPC calls from outside that are traced, 0 to 1. A trace that has begun goes
+    on in all services."""
     drain_delay_ms: Annotated[int, OldName("*LAME_DUCK_MS")] = Field(default=500, ge=0, le=60_000)
     """Time from reporting that the process stops, to refusing new calls. Load balancers need it to choose another
     process."""
@@ -92,6 +100,8 @@ class ProcessSettings(BaseSettings):
         if self.grpc_tls_cert_file and not self.grpc_tls_ca_file:
             yield f"GRPC_TLS_CA_FILE: must be set where {variable(type(self), 'grpc_tls_cert_file')} is"
         yield from _authorities_problems(self, "grpc_tls_ca_file")
+        if self.traces_endpoint and not find_spec("opentelemetry"):
+            yield "OTEL_EXPORTER_OTLP_ENDPOINT: needs OpenTelemetry, which is not installed: the extra `otel`"
 
     @model_validator(mode="after")
     def _has_no_problems(self) -> Self:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from footfall.collector.v1 import collector_service_pb2 as collector
 from footfall.event.v1.event_pb2 import EventBatch, IgnoredReason
+from footfall_servicekit import logs, tracing
 from prometheus_client import Counter
 
 from footfall_gateway import metrics
@@ -114,10 +115,13 @@ class Intake:
             return refused
         batcher = self._batcher if size <= self._large_size else self._large_batcher
         try:
-            return batcher.submit(Beacon(sender, envelope), count, size + _CONTEXT_BYTES)
+            findings = batcher.submit(Beacon(sender, envelope), count, size + _CONTEXT_BYTES)
         except QueueFullError:
             _unavailable.inc(count)
             raise Problem(503, "too many events are waiting; try again", retry_s=_FULL_RETRY_S) from None
+        if tracing.is_on():
+            _trace(sender, count, findings)
+        return findings
 
     def outcome(self, envelope: Envelope, findings: list[Finding]) -> Outcome:
         """The outcome of a beacon, given what the collector reported of its events. To be called once."""
@@ -134,6 +138,10 @@ class Intake:
         await asyncio.gather(self._batcher.close(), self._large_batcher.close())
 
     async def _send(self, beacons: list[Beacon]) -> list[list[Finding]]:
+        with tracing.work("send a batch", (sender.traceparent for sender, _ in beacons), "client"):
+            return await self._send_batch(beacons)
+
+    async def _send_batch(self, beacons: list[Beacon]) -> list[list[Finding]]:
         request = collector.CollectRequest(batch=batch_of(beacons))
         count = len(request.batch.events)
         metrics.BATCH_EVENTS.observe(count)
@@ -156,6 +164,19 @@ class Intake:
         if response.stored_count != count and len(response.outcomes) != count:
             raise Problem(503, "the event log did not confirm every event; send them again", retry_s=_FULL_RETRY_S)
         return response
+
+
+def _trace(sender: Sender, count: int, findings: asyncio.Future[list[Finding]]) -> None:
+    """Begin the span of a beacon, if it is traced, and end it with its outcome. Its batch is sent later.
+
+    An event of a request to an API belongs to the trace of that request.
+    """
+    if request := logs.traceparent.get():
+        sender.traceparent = request
+        return
+    span, sender.traceparent = tracing.begin_outside("beacon", sender.traceparent, events=count)
+    if span:
+        findings.add_done_callback(lambda done: span.end(failed=done.cancelled() or done.exception() is not None))
 
 
 def batch_of(beacons: list[Beacon]) -> EventBatch:
