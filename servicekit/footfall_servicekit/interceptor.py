@@ -17,7 +17,7 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from footfall_servicekit import health, logs, metrics, tracing
-from footfall_servicekit.access import Access
+from footfall_servicekit.access import Access, limit
 from footfall_servicekit.channel import ANSWER_ENCODING_KEY, REQUEST_ID_KEY, caller_waits_until
 from footfall_servicekit.errors import RequestError
 from footfall_servicekit.failure_log import FailureLog
@@ -53,7 +53,8 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         """Set the limits of a server.
 
         A unary call is ended after `ceiling_s`; a stream may last as long as its caller wants. With `access`, a caller
-        must have a role that may call the method. Of the methods in `frequent`, only failures are logged at level info.
+        must be allowed to call the method, and a request is limited to the sites of its caller. Of the methods in
+        `frequent`, only failures are logged at level info.
 
         Each method in `frequent` serves `max_calls` calls concurrently, and so do all other unary methods together. A
         streaming method serves `max_streams` streams. So no method is refused because of calls of another group.
@@ -117,9 +118,11 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
 
         # gRPC sends callers the full text of what fails outside the handler, so single messages are converted inside.
         async def behave(request: Any, context: Context) -> Any:
-            if self._access:
-                self._access.check(method, context)
-            answer = await behaviour(request if streams_requests else self._parsed(request, parse), context)
+            sites = self._access.check(method, context) if self._access else None
+            message = request if streams_requests else self._parsed(request, parse)
+            if sites:
+                limit(message, sites)
+            answer = await behaviour(message, context)
             return answer if streams_answers else serialize(answer)
 
         ceiling_s = None if streams_answers else self._ceiling_s

@@ -20,6 +20,8 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 """The id of the request that is being served. It is in each log line, and is sent to services that are called."""
 traceparent: ContextVar[str] = ContextVar("traceparent", default="")
 """The W3C trace context of the work that is being done, if it has one. It is used likewise."""
+caller: ContextVar[str] = ContextVar("caller", default="")
+"""Who makes the gRPC call that is being served, where callers have names. It is in each log line."""
 
 _log = structlog.get_logger()
 
@@ -106,6 +108,8 @@ def _add_request_and_service(service: str, _logger: WrappedLogger, _method: str,
     line["service"] = service
     if current := request_id.get():
         line["request_id"] = current
+    if name := caller.get():
+        line["caller"] = name
     if trace := traceparent.get():
         line["trace_id"] = trace[3:35]
     return line
