@@ -74,8 +74,8 @@ class ProcessSettings(BaseSettings):
     variables `OTEL_*` of OpenTelemetry for headers, certificates and time limits of the exporter count as well. Give it
     to all services. Unset: no traces are made."""
     trace_share: float = shared("TRACE_SHARE", 0.1, ge=0, le=1)
-    """Share of the beacons, requests and gRPC calls from outside that are traced, 0 to 1. A trace that has begun goes
-    on in all services."""
+    """Share of the requests and calls from outside that are traced, 0 to 1. A trace that has begun goes on in all
+    services."""
     drain_delay_ms: Annotated[int, OldName("*LAME_DUCK_MS")] = Field(default=500, ge=0, le=60_000)
     """Time from reporting that the process stops, to refusing new calls. Load balancers need it to choose another
     process."""
