@@ -168,8 +168,8 @@ class _MeasuredRedis(Redis):
             if args[0] not in _WAITING:
                 metrics.store_seconds("redis", args[0]).observe(time.perf_counter() - started)
 
-    def pipeline(self, *args: Any, **options: Any) -> Pipeline:
-        return _MeasuredPipeline(self.connection_pool, self.response_callbacks, *args, **options)
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
+        return _MeasuredPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
 
 
 class _MeasuredPipeline(Pipeline):
