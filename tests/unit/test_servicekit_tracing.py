@@ -1,4 +1,4 @@
-"""What is traced: nothing without an exporter, and a share of what comes from outside, whatever the sender asks for."""
+"""What is traced: nothing without an exporter, and a share of what comes from outside, which no sender can change."""
 
 import secrets
 from collections.abc import Iterator
