@@ -163,7 +163,7 @@ class _MeasuredRedis(Redis):
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         started = time.perf_counter()
         try:
-            return await super().execute_command(*args, **options)
+            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]  # redis-py lacks it
         finally:
             if args[0] not in _WAITING:
                 metrics.store_seconds("redis", args[0]).observe(time.perf_counter() - started)

@@ -94,7 +94,7 @@ async def test_services_call_each_other_and_a_key_sees_its_site_over_grpc_as_ove
         )
         assert {each.visit_id for each in visitors.visitors} == {visits["shop"]}
     assert [line["code"] for line in lines(named.suite, "history", "desk")] == ["OK", "NOT_FOUND", "PERMISSION_DENIED"]
-    assert lines(named.suite, "history", "suite"), "the gateway asked too"
+    assert lines(named.suite, "identity", "suite"), "the gateway asked too"
 
 
 async def test_without_a_key_no_call_is_answered_and_commands_show_theirs(named: Named) -> None:

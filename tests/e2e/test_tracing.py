@@ -49,9 +49,12 @@ class Receiver:
         for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
             about = {each.key: each.value.string_value for each in resource.resource.attributes}
             for span in (span for scope in resource.scope_spans for span in scope.spans):
-                ids = (each.hex() for each in (span.trace_id, span.span_id, span.parent_span_id))
+                trace_id, span_id, parent_id = (
+                    each.hex() for each in (span.trace_id, span.span_id, span.parent_span_id)
+                )
                 links = frozenset(link.trace_id.hex() for link in span.links)
-                self.spans.append(Received(about["service.name"], span.name, *ids, links))
+                found = Received(about["service.name"], span.name, trace_id, span_id, parent_id, links)
+                self.spans.append(found)
 
     def of(self, trace_id: str) -> list[Received]:
         return [span for span in self.spans if span.trace_id == trace_id]

@@ -254,7 +254,7 @@ async def entries_are_deleted_before_they_are_handled(watched: Watched) -> Async
         async with Redis.from_url(watched.suite.redis_url) as redis:
             assert await watched.beacon() == 204
 
-            async def read() -> list[bytes]:
+            async def read() -> list[Any]:
                 found = await redis.xpending_range(LOG, "history", "-", "+", 10)
                 assert found
                 return [one["message_id"] for one in found]
