@@ -24,7 +24,8 @@ STREAM_LOST = Counter(
 )
 STREAM_LAG = Gauge(
     "footfall_stream_lag_entries",
-    "Consumer lag: entries that no consumer of the group has read.",
+    "Consumer lag: entries that no consumer of the group has read. As `footfall_stream_lag_seconds`, each process shows "
+    "that of all groups: of several processes take the greatest.",
     ["stream", "group"],
 )
 STREAM_LAG_SECONDS = Gauge(
@@ -34,7 +35,9 @@ STREAM_LAG_SECONDS = Gauge(
     ["stream", "group"],
 )
 STREAM_PENDING = Gauge(
-    "footfall_stream_pending_entries", "Entries that a consumer has read and not acknowledged.", ["stream", "group"]
+    "footfall_stream_pending_entries",
+    "Entries that a consumer has read and not acknowledged. Each process shows those of all groups.",
+    ["stream", "group"],
 )
 STREAM_TRIMMED = Counter(
     "footfall_stream_trimmed_total",
