@@ -24,8 +24,8 @@ STREAM_LOST = Counter(
 )
 STREAM_LAG = Gauge(
     "footfall_stream_lag_entries",
-    "Consumer lag: entries that no consumer of the group has read. As `footfall_stream_lag_seconds`, each process shows "
-    "that of all groups: of several processes take the greatest.",
+    "Consumer lag: entries that no consumer of the group has read. Each process shows that of all groups, as for "
+    "`footfall_stream_lag_seconds`: of several processes take the greatest.",
     ["stream", "group"],
 )
 STREAM_LAG_SECONDS = Gauge(
