@@ -29,6 +29,7 @@ test-long: install ## run the tests that `make test` leaves out: replicas, upgra
 	@deploy/install-chromium
 	@deploy/install-jquery
 	@deploy/install-node
+	@deploy/install-prometheus
 	@$(bin)/pytest -m long --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 chaos: install ## inject faults under load, count what is lost (nothing), and write docs/ops/reliability.md (10 minutes, Linux)

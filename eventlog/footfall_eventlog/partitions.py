@@ -8,6 +8,7 @@ MOVED, no setting is needed, and a node that is down makes only its own partitio
 import asyncio
 import random
 import re
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -15,10 +16,12 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import structlog
+from footfall_servicekit import metrics
 from footfall_servicekit.background import RefusalError
 from footfall_servicekit.failure_log import FailureLog
 from redis import exceptions as redis_errors
 from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.client import Pipeline
 from redis.asyncio.connection import Connection, SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -52,6 +55,7 @@ Version = tuple[int, ...]
 MIN_VERSION: Final = 7, 0
 """The first version of Redis whose XAUTOCLAIM returns deleted entries, and that counts all entries ever added."""
 MIN_VERSION_WITH_WAITAOF: Final = 7, 2
+_WAITING: Final = {"XREAD", "XREADGROUP"}
 
 _RETRY_S: Final = 0.5
 _PING_S: Final = 1.0
@@ -153,6 +157,27 @@ class _RedirectedTlsConnection(_RedirectedConnection, SSLConnection):
     pass
 
 
+class _MeasuredRedis(Redis):
+    """A client that measures its commands. A read of the log may wait for entries, so it is not measured."""
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        started = time.perf_counter()
+        try:
+            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]  # redis-py lacks it
+        finally:
+            if args[0] not in _WAITING:
+                metrics.store_seconds("redis", args[0]).observe(time.perf_counter() - started)
+
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
+        return _MeasuredPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+
+
+class _MeasuredPipeline(Pipeline):
+    async def execute(self, *args: Any, **options: Any) -> list[Any]:
+        with metrics.store_seconds("redis", "PIPELINE").time():
+            return await super().execute(*args, **options)
+
+
 def connection_pool(
     url: str, key: str, *, timeout_ms: int, max_connections: int | None = None, slot_map: SlotMap | None = None
 ) -> ConnectionPool:
@@ -231,7 +256,7 @@ class PartitionedRedis:
             connections = connection_pool(
                 url, key, timeout_ms=timeout_ms, max_connections=max_connections, slot_map=self._slot_map
             )
-            return Redis.from_pool(connections)
+            return _MeasuredRedis.from_pool(connections)
 
         self._clients = [client(hash_tag(number)) for number in range(count)]
         self._count_client = client(PARTITION_COUNT_KEY)

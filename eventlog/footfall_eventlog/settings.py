@@ -12,6 +12,7 @@ from footfall_servicekit.values import Accepts, DatabaseName, StoreUrl, Target, 
 from pydantic import AfterValidator, Field, SecretStr
 
 from footfall_eventlog.identity_policy import IdentityPolicy
+from footfall_eventlog.keys import check_keys_file
 from footfall_eventlog.partitions import check_url
 from footfall_eventlog.phone_numbers import check_region
 from footfall_eventlog.site_groups import SiteGroups
@@ -92,6 +93,17 @@ IdentityPolicyFile = Annotated[
         "`footfall-import` needs the same file. Unset: the default values, and no staff.",
     ),
 ]
+GrpcKeysFile = Annotated[
+    Path | None,
+    readable_by(check_keys_file),
+    shared(
+        "GRPC_KEYS_FILE",
+        None,
+        "File of the API keys, the same as `GATEWAY_KEYS_FILE`. A gRPC caller may then show the token of a key, whose "
+        "scopes and sites count. Without mutual TLS it must do so, also the services of the suite (`GRPC_TOKEN_FILE`). "
+        "A changed file is read again. Unset: callers show no keys.",
+    ),
+]
 MaxEventAgeDays = Annotated[
     int,
     shared(
@@ -158,6 +170,7 @@ class ReaderSettings(ServiceSettings):
     mongo_database: Annotated[DatabaseName, shared("MONGO_DATABASE", "footfall", "Database in that MongoDB.")]
     partitions: Partitions
     sites_file: Annotated[SitesFile, readable_by(SiteGroups.load)]
+    grpc_keys_file: GrpcKeysFile
     max_event_age_days: MaxEventAgeDays
     live_retention_days: LiveRetentionDays
     max_transitions_per_visit: Annotated[int, OldName("VISIT_TRANSITIONS")] = shared(

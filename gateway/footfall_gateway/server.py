@@ -12,6 +12,7 @@ from functools import partial
 import structlog
 import uvicorn
 from footfall_eventlog.sites import load_sites
+from footfall_servicekit import metrics as process_metrics
 from footfall_servicekit.background import repeat
 from footfall_servicekit.process import Process, serve
 from footfall_servicekit.tls import KeyPair
@@ -135,6 +136,7 @@ class Gateway(Process):
         self._listener = socket.create_server((host, self._settings.port), family=family, backlog=_BACKLOG)
         port: int = self._listener.getsockname()[1]
         self._has_ended.clear()
+        process_metrics.READY.set(1)
         _log.info("listening", port=port)
         return port
 
@@ -148,6 +150,7 @@ class Gateway(Process):
 
     def _report_stopping(self) -> None:
         self._probes.is_stopping = True
+        process_metrics.READY.set(0)
 
     async def _drain(self, grace_s: float) -> None:  # noqa: ARG002 - in uvicorn's configuration
         self._server.should_exit = True

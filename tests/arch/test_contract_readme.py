@@ -57,7 +57,10 @@ GENERAL: Final = {
     "MALFORMED_MESSAGE",
     "MESSAGE_TOO_LARGE",
     "NOT_IMPLEMENTED",
+    "KEY_NOT_VALID",
     "ROLE_NOT_ALLOWED",
+    "SCOPE_MISSING",
+    "SITE_NOT_ALLOWED",
     "TOO_MANY_CALLS",
 }
 """The reasons that every method may give, as the README says."""

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 
 import httpx
-from footfall_gateway.auth.keys import Key, KeyFile, KeyScope, new_token
+from footfall_eventlog.keys import Key, KeyFile, KeyScope, new_token
 
 from tests.tools.suite import Suite, running_suite
 from tests.tools.visits import Event, now_ms

@@ -38,6 +38,6 @@ class Cors:
         return [
             *self.headers(origin),
             (b"access-control-allow-methods", b"POST"),
-            (b"access-control-allow-headers", b"content-type"),
+            (b"access-control-allow-headers", b"content-type, traceparent"),
             (b"access-control-max-age", b"86400"),  # a day
         ]

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from footfall.collector.v1 import collector_service_pb2 as collector
 from footfall.event.v1.event_pb2 import EventBatch, IgnoredReason
 from footfall_eventlog.events import TRANSITION_KINDS
+from footfall_servicekit import logs, tracing
 from prometheus_client import Counter
 
 from footfall_gateway import metrics
@@ -116,10 +117,13 @@ class Intake:
             refused.set_result([])
             return refused
         try:
-            return self._batcher_of(envelope, size).submit(Beacon(sender, envelope), count, size + _CONTEXT_BYTES)
+            findings = self._batcher_of(envelope, size).submit(Beacon(sender, envelope), count, size + _CONTEXT_BYTES)
         except QueueFullError:
             _unavailable.inc(count)
             raise Problem(503, "too many events are waiting; try again", retry_s=_FULL_RETRY_S) from None
+        if tracing.is_on():
+            _trace(sender, count, findings)
+        return findings
 
     def _batcher_of(self, envelope: Envelope, size: int) -> Batcher[Beacon, list[Finding]]:
         if size > self._large_size:
@@ -145,6 +149,10 @@ class Intake:
         await asyncio.gather(*(batcher.close() for batcher in batchers))
 
     async def _send(self, beacons: list[Beacon]) -> list[list[Finding]]:
+        with tracing.work("send a batch", (sender.traceparent for sender, _ in beacons), "client"):
+            return await self._send_batch(beacons)
+
+    async def _send_batch(self, beacons: list[Beacon]) -> list[list[Finding]]:
         request = collector.CollectRequest(batch=batch_of(beacons))
         count = len(request.batch.events)
         metrics.BATCH_EVENTS.observe(count)
@@ -167,6 +175,19 @@ class Intake:
         if response.stored_count != count and len(response.outcomes) != count:
             raise Problem(503, "the event log did not confirm every event; send them again", retry_s=_FULL_RETRY_S)
         return response
+
+
+def _trace(sender: Sender, count: int, findings: asyncio.Future[list[Finding]]) -> None:
+    """Begin the span of a beacon, if it is traced, and end it with its outcome. Its batch is sent later.
+
+    An event of a request to an API belongs to the trace of that request.
+    """
+    if request := logs.traceparent.get():
+        sender.traceparent = request
+        return
+    span, sender.traceparent = tracing.begin_outside("beacon", sender.traceparent, events=count)
+    if span:
+        findings.add_done_callback(lambda done: span.end(failed=done.cancelled() or done.exception() is not None))
 
 
 def batch_of(beacons: list[Beacon]) -> EventBatch:

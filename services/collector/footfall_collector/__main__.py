@@ -3,13 +3,14 @@
 from functools import partial
 
 from footfall.collector.v1 import collector_service_pb2_grpc as collector_grpc
+from footfall_eventlog.keys import KeyCallers
 from footfall_eventlog.site_groups import SiteGroups
 from footfall_servicekit import command_line
 from footfall_servicekit.channel import open_channel
 from footfall_servicekit.process import run, serve
 from footfall_servicekit.server import Server
 
-from footfall_collector.access import ACCESS
+from footfall_collector.access import ACCESS, SCOPES
 from footfall_collector.admission import DAY_MS, Admission
 from footfall_collector.categories import CategoriesFile
 from footfall_collector.event_log import EventLog
@@ -80,6 +81,8 @@ async def collect(settings: CollectorSettings) -> int:
         settings,
         {SERVICE_NAME: partial(collector_grpc.add_CollectorServiceServicer_to_server, service)},
         access=ACCESS,
+        scopes=SCOPES,
+        find_caller=KeyCallers(settings.grpc_keys_file).find if settings.grpc_keys_file else None,
         frequent=["Collect"],
         ready=log.is_ready,
         background=[log.check, categories.watch, policy.watch],

@@ -10,6 +10,7 @@ from footfall.history.v1 import history_service_pb2_grpc as history_grpc
 from footfall_eventlog.checkpoint_store import CheckpointStore
 from footfall_eventlog.checkpoints import Checkpoints
 from footfall_eventlog.gaps_command import ABOUT_GAPS, run_gaps
+from footfall_eventlog.keys import KeyCallers
 from footfall_eventlog.log import HISTORY_GROUP
 from footfall_eventlog.settings import DAY_MS, MINUTE_MS
 from footfall_eventlog.site_groups import SiteGroups
@@ -21,7 +22,7 @@ from footfall_servicekit.server import Server
 from footfall_servicekit.settings import load
 from footfall_timeline import LaterVersionError
 
-from footfall_history.access import ACCESS
+from footfall_history.access import ACCESS, SCOPES
 from footfall_history.consumer_lag import ConsumerLag
 from footfall_history.dead_letters import DeadLetterQueue, run_dead_letters
 from footfall_history.erasure import Eraser, run_verify_erasure
@@ -156,6 +157,8 @@ async def keep_history(settings: HistorySettings) -> int:
         settings,
         {SERVICE_NAME: partial(history_grpc.add_HistoryServiceServicer_to_server, service)},
         access=ACCESS,
+        scopes=SCOPES,
+        find_caller=KeyCallers(settings.grpc_keys_file).find if settings.grpc_keys_file else None,
         ready=is_ready,
         background=[
             log.check,

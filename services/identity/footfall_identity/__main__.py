@@ -10,6 +10,7 @@ from footfall.identity.v1 import identity_service_pb2_grpc as identity_grpc
 from footfall_eventlog.checkpoint_store import CheckpointStore
 from footfall_eventlog.checkpoints import Checkpoints
 from footfall_eventlog.gaps_command import ABOUT_GAPS, run_gaps
+from footfall_eventlog.keys import KeyCallers
 from footfall_eventlog.log import LIVE_GROUP, RECORDS_GROUP
 from footfall_eventlog.settings import DAY_MS, MINUTE_MS
 from footfall_servicekit import command_line
@@ -20,7 +21,7 @@ from footfall_servicekit.process import run, serve
 from footfall_servicekit.server import Server
 from footfall_servicekit.settings import load
 
-from footfall_identity.access import ACCESS
+from footfall_identity.access import ACCESS, SCOPES
 from footfall_identity.change_feed import ChangeFeed
 from footfall_identity.contact_directory import ContactDirectory
 from footfall_identity.contact_record import RequestMemory
@@ -154,6 +155,8 @@ async def identify(settings: IdentitySettings) -> int:
         settings,
         {SERVICE_NAME: partial(identity_grpc.add_IdentityServiceServicer_to_server, service)},
         access=ACCESS,
+        scopes=SCOPES,
+        find_caller=KeyCallers(settings.grpc_keys_file).find if settings.grpc_keys_file else None,
         frequent=["ResolveEvents"],
         ready=partitions.redis.is_ready,
         background=[

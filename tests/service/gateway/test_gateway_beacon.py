@@ -363,7 +363,7 @@ async def test_an_open_site_may_be_read_from_any_page_without_credentials(http: 
         "/beacon", headers={"Origin": "https://any.example", "Access-Control-Request-Method": "POST"}
     )
     assert preflight.status_code == 204
-    assert preflight.headers["Access-Control-Allow-Headers"] == "content-type"
+    assert preflight.headers["Access-Control-Allow-Headers"] == "content-type, traceparent"
     for answer in (preflight, await http.post("/beacon", json=page(), headers={"Origin": "https://any.example"})):
         assert answer.headers["Access-Control-Allow-Origin"] == "https://any.example"
         assert answer.headers["Vary"] == "origin"

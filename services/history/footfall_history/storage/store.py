@@ -31,6 +31,7 @@ from bson.raw_bson import RawBSONDocument
 from footfall_eventlog.checkpoint_store import CheckpointStore
 from footfall_eventlog.events import PAGE_ENTERED, PAGE_EXITED, TRANSITION_KINDS
 from footfall_eventlog.settings import mongo_url_check
+from footfall_servicekit import metrics
 from footfall_servicekit.background import NotReadyError
 from footfall_servicekit.failure_log import FailureLog
 from footfall_servicekit.indexes import Indexes, IndexMissingError
@@ -55,7 +56,7 @@ from pymongo.errors import (
     PyMongoError,
     WriteConcernError,
 )
-from pymongo.monitoring import CommandListener
+from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 from pymongo.uri_parser import parse_uri
 from pymongo.write_concern import WriteConcern
 
@@ -182,6 +183,19 @@ def _with_classified_errors(store: type[Class]) -> type[Class]:
     return store
 
 
+class _Stopwatch(CommandListener):
+    """Measures the commands of a client."""
+
+    def started(self, event: CommandStartedEvent) -> None:
+        """Nothing is measured yet."""
+
+    def succeeded(self, event: CommandSucceededEvent) -> None:
+        metrics.store_seconds("mongodb", event.command_name).observe(event.duration_micros / 1_000_000)
+
+    def failed(self, event: CommandFailedEvent) -> None:
+        metrics.store_seconds("mongodb", event.command_name).observe(event.duration_micros / 1_000_000)
+
+
 @_with_classified_errors
 class Store:
     """History's part of one MongoDB database. Methods raise TRANSIENT_STORE_ERRORS."""
@@ -226,7 +240,7 @@ class Store:
 
         `prefers_secondaries`: read from secondaries if there are any, for work that may see an earlier state.
         """
-        options: Any = {"serverSelectionTimeoutMS": timeout_ms, "event_listeners": listeners}
+        options: Any = {"serverSelectionTimeoutMS": timeout_ms, "event_listeners": [*listeners, _Stopwatch()]}
         client: AsyncIOMotorClient[Any] = AsyncIOMotorClient(
             url, connectTimeoutMS=timeout_ms, socketTimeoutMS=_SOCKET_TIMEOUT_MS, **options
         )
