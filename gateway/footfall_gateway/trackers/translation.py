@@ -225,7 +225,7 @@ def decode_json(body: bytes, decode: Callable[[bytes], Decoded]) -> Decoded:
 def form_fields(form: bytes) -> dict[str, str]:
     """The fields of a form or query; the last one of those with the same name. Raises BeaconError."""
     try:
-        return dict(parse_qsl(form.decode("latin-1"), keep_blank_values=True, max_num_fields=_MAX_FIELDS))
+        return dict(parse_qsl(form.decode(errors="replace"), keep_blank_values=True, max_num_fields=_MAX_FIELDS))
     except ValueError:
         raise BeaconError(f"the request has more than {_MAX_FIELDS} fields") from None
 
