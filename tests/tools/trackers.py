@@ -46,7 +46,7 @@ class Sdk(NamedTuple):
     message: Callable[[Visit, Step], Message]
     request: Callable[[list[Message], int], HttpRequest]
     names: dict[Kind, str]
-    telling: frozenset[Kind]
+    naming: frozenset[Kind]
     """The steps that say by the way who the visitor is."""
     has_sessions: bool = True
 
@@ -59,10 +59,10 @@ class Sdk(NamedTuple):
         """The events that a step is."""
         name = self.names[step.kind]
         own = Sent(step.at_ms, step.event_id, name, step.user if name == "UserInfo" else "", {})
-        if not (step.user and step.kind in self.telling):
+        if not (step.user and step.kind in self.naming):
             return [own]
-        told = str(uuid5(UUID(step.event_id), "UserInfo"))
-        return [Sent(step.at_ms - 1, told, "UserInfo", step.user, {}), own]
+        tracked = str(uuid5(UUID(step.event_id), "UserInfo"))
+        return [Sent(step.at_ms - 1, tracked, "UserInfo", step.user, {}), own]
 
 
 def random_visit(chance: random.Random, start_ms: int) -> Visit:

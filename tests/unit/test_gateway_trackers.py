@@ -44,7 +44,7 @@ def translated(
     return translator.translate(request, text or query.encode())
 
 
-def told(envelope: Envelope) -> list[tuple[str | None, dict[str, Any]]]:
+def tracked(envelope: Envelope) -> list[tuple[str | None, dict[str, Any]]]:
     """Name and data of each event."""
     assert not envelope.rejections, envelope.rejections
     return [(event.event_name, json.loads(bytes(event.data))) for event in envelope.events]
@@ -100,7 +100,7 @@ def test_a_body_of_another_kind_is_refused_with_its_fault(protocol: str, path: s
 
 def test_half_of_a_surrogate_pair_is_all_that_is_lost() -> None:
     body = b'{"anonymousId":"a","event":"E","properties":{"name":"cut \\ud83d"}}'
-    assert told(translated("segment", "/v1/t", body)) == [("E", {"name": "cut \ufffd"})]
+    assert tracked(translated("segment", "/v1/t", body)) == [("E", {"name": "cut \ufffd"})]
 
 
 def test_numbers_are_not_changed() -> None:
@@ -165,7 +165,7 @@ MESSAGES: list[tuple[str, Item, list[tuple[str, Item]]]] = [
 
 @pytest.mark.parametrize(("path", "message", "expected"), MESSAGES)
 def test_messages_of_segment(path: str, message: Item, expected: list[tuple[str, Item]]) -> None:
-    assert told(translated("segment", path, {"anonymousId": DEVICE, **message})) == expected
+    assert tracked(translated("segment", path, {"anonymousId": DEVICE, **message})) == expected
 
 
 def test_ids_times_and_context_of_segment() -> None:
@@ -247,7 +247,7 @@ POSTHOG: list[tuple[Item, list[tuple[str, Item]]]] = [
 @pytest.mark.parametrize(("event", "expected"), POSTHOG)
 def test_events_of_posthog(event: Item, expected: list[tuple[str, Item]]) -> None:
     properties = {"distinct_id": DEVICE, "$device_id": DEVICE} | event.get("properties", {})
-    assert told(translated("posthog", "/e", event | {"properties": properties})) == expected
+    assert tracked(translated("posthog", "/e", event | {"properties": properties})) == expected
 
 
 def test_ids_times_and_context_of_posthog() -> None:
@@ -322,8 +322,8 @@ SNOWPLOW: list[tuple[Item, list[tuple[str, Item]]]] = [
 
 @pytest.mark.parametrize(("event", "expected"), SNOWPLOW)
 def test_events_of_snowplow(event: Item, expected: list[tuple[str, Item]]) -> None:
-    assert told(translated("snowplow", TP2, {"schema": "x", "data": [{"duid": DEVICE, **event}]})) == expected
-    assert told(translated("snowplow", "/i?" + urlencode({"duid": DEVICE, **event}))) == expected
+    assert tracked(translated("snowplow", TP2, {"schema": "x", "data": [{"duid": DEVICE, **event}]})) == expected
+    assert tracked(translated("snowplow", "/i?" + urlencode({"duid": DEVICE, **event}))) == expected
 
 
 @pytest.mark.parametrize(
@@ -405,9 +405,9 @@ MATOMO: list[tuple[Item, list[tuple[str, Item]]]] = [
 @pytest.mark.parametrize(("parameters", "expected"), MATOMO)
 def test_requests_of_matomo(parameters: Item, expected: list[tuple[str, Item]]) -> None:
     form = urlencode({"idsite": "1", "rec": "1", "_id": "0123456789abcdef", **parameters})
-    assert told(translated("matomo", "/matomo.php?" + form)) == expected
-    assert told(translated("matomo", "/piwik.php", form.encode())) == expected
-    assert told(translated("matomo", "/matomo.php", {"requests": ["?" + form, form]})) == expected * 2
+    assert tracked(translated("matomo", "/matomo.php?" + form)) == expected
+    assert tracked(translated("matomo", "/piwik.php", form.encode())) == expected
+    assert tracked(translated("matomo", "/matomo.php", {"requests": ["?" + form, form]})) == expected * 2
 
 
 def test_ids_times_and_context_of_matomo() -> None:

@@ -12,7 +12,7 @@ from footfall_gateway.beacons import Envelope, array_items
 from footfall_gateway.trackers.translation import (
     Data,
     Request,
-    Told,
+    Tracked,
     Translation,
     decode_json,
     form_fields,
@@ -55,14 +55,14 @@ def translate(request: Request, body: bytes) -> Envelope:
     """The envelope of a request. Raises BeaconError."""
     translation = Translation("_id, cid, uid")
 
-    def tell(parameters: Parameters, _: bytes) -> Told | None:
-        return _told(parameters, request.received_ms)
+    def track(parameters: Parameters, _: bytes) -> Tracked | None:
+        return _tracked(parameters, request.received_ms)
 
     if body.lstrip().startswith(b"{"):
         requests = decode_json(body, _decode_bulk).requests
-        translation.add_all(decode_json(bytes(requests) or b"[]", array_items), _decode_request, tell)
+        translation.add_all(decode_json(bytes(requests) or b"[]", array_items), _decode_request, track)
     else:
-        translation.add_all([body or request.query], form_fields, tell)
+        translation.add_all([body or request.query], form_fields, track)
     return translation.envelope(None)
 
 
@@ -70,7 +70,7 @@ def _decode_request(text: bytes) -> Parameters:
     return form_fields(_decode_text(text).lstrip("?").encode())
 
 
-def _told(parameters: Parameters, received_ms: int) -> Told | None:
+def _tracked(parameters: Parameters, received_ms: int) -> Tracked | None:
     get = parameters.get
     is_ping = get("ping") == "1"
     named = (HEARTBEAT, {}) if is_ping else _named(parameters)
@@ -79,14 +79,14 @@ def _told(parameters: Parameters, received_ms: int) -> Told | None:
     name, data = named
     delay_s = parameters.pop("cdo", "")  # of the request, so it differs when it is sent again
     user = get("uid", "")
-    return Told(
+    return Tracked(
         name,
         repr(sorted(parameters.items())),
         get("_id") or get("cid") or of_user(user),
         _created_ms(get("cdt")) or received_ms - int(delay_s[:9] if delay_s.isdecimal() else "0") * 1_000,
         site=get("idsite"),
         user=user,
-        tells_user=not is_ping,
+        names_user=not is_ping,
         # The way that Matomo describes for a page after a logout.
         signs_out=get("new_visit") == "1" and not user,
         url=get("url"),

@@ -18,7 +18,7 @@ from footfall_gateway.trackers.translation import (
     SentData,
     SentId,
     SentTime,
-    Told,
+    Tracked,
     Translation,
     decode_json,
     form_fields,
@@ -81,10 +81,10 @@ def translate(request: Request, body: bytes) -> Envelope:
         items = decode_json(bytes(head.batch), array_items) if is_batch else [msgspec.Raw(body)]
     translation = Translation("$device_id, distinct_id")
 
-    def tell(event: _Event, text: bytes) -> Told | None:
-        return _told(event, text, request.received_ms)
+    def track(event: _Event, text: bytes) -> Tracked | None:
+        return _tracked(event, text, request.received_ms)
 
-    translation.add_all(items, _decode_event, tell)
+    translation.add_all(items, _decode_event, track)
     sent = head.sent_at or form_fields(request.query).get("_")
     return translation.envelope(sent, head.api_key or head.token)
 
@@ -104,7 +104,7 @@ def _plain(body: bytes) -> bytes:
         raise BeaconError("the body is not JSON") from None
 
 
-def _told(event: _Event, text: bytes, received_ms: int) -> Told | None:
+def _tracked(event: _Event, text: bytes, received_ms: int) -> Tracked | None:
     properties = event.properties or {}
     sent_name = event.event or ""
     name = _NAMES.get(sent_name, sent_name)
@@ -124,7 +124,7 @@ def _told(event: _Event, text: bytes, received_ms: int) -> Told | None:
         data = {"duration": duration, **data}
     seconds = properties.get("$time")
     at_ms = milliseconds(event.timestamp) or (seconds and _milliseconds(seconds)) or received_ms
-    return Told(
+    return Tracked(
         name,
         event.uuid or text_of(properties.get("$insert_id")) or text.decode(),
         text_of(properties.get("$device_id")) or distinct_id,
@@ -132,7 +132,7 @@ def _told(event: _Event, text: bytes, received_ms: int) -> Told | None:
         site=text_of(properties.get("token")),
         session=text_of(properties.get("$session_id")),
         user=user,
-        tells_user=name == PAGE_ENTERED,
+        names_user=name == PAGE_ENTERED,
         url=text_of(properties.get("$current_url")) or None,
         page=text_of(properties.get("$pageview_id")) or None,
         language=text_of(properties.get("$browser_language")) or None,

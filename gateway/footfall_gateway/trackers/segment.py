@@ -18,7 +18,7 @@ from footfall_gateway.trackers.translation import (
     SentData,
     SentId,
     SentTime,
-    Told,
+    Tracked,
     Translation,
     decode_json,
     form_fields,
@@ -97,16 +97,16 @@ def translate(request: Request, body: bytes) -> Envelope:
     head = decode_json(body, _decode_body)
     translation = Translation("anonymousId, userId")
 
-    def tell(message: _Message, text: bytes) -> Told | None:
-        return _told(message, text, request)
+    def track(message: _Message, text: bytes) -> Tracked | None:
+        return _tracked(message, text, request)
 
     items = [body] if request.kind else decode_json(bytes(head.batch) or b"[]", array_items)
-    translation.add_all(items, _decode_message, tell)
+    translation.add_all(items, _decode_message, track)
     site = head.write_key or _user(request.headers) or form_fields(request.query).get("writeKey")
     return translation.envelope(head.sent_at, site)
 
 
-def _told(message: _Message, text: bytes, request: Request) -> Told | None:
+def _tracked(message: _Message, text: bytes, request: Request) -> Tracked | None:
     kind = request.kind or message.type or ""
     context = message.context or _Context()
     properties = message.properties or {}
@@ -116,21 +116,21 @@ def _told(message: _Message, text: bytes, request: Request) -> Told | None:
         name, data = message.event or "", properties
     elif kind in {"page", "screen"}:
         name, data = PAGE_ENTERED, {**given(name=message.name, category=message.category), **properties}
-    elif kind == "identify":  # traits of nobody identify nobody
+    elif kind == "identify":  # traits without a user identify no person
         name, data = USER_INFO if user else "Identify", message.traits or context.traits or {}
     elif kind == "group":
         name, data = "Group", {**given(groupId=id_text(message.group_id)), **(message.traits or {})}
     else:
         return None
     at_ms = milliseconds(message.original_timestamp) or milliseconds(message.timestamp) or request.received_ms
-    return Told(
+    return Tracked(
         name,
         message.message_id or text.decode(),
         message.anonymous_id or of_user(user),
         at_ms,
         session=id_text(context.session_id),
         user=user,
-        tells_user=name == PAGE_ENTERED,
+        names_user=name == PAGE_ENTERED,
         url=(kind == "page" and text_of(properties.get("url"))) or (context.page and context.page.url) or None,
         language=context.locale,
         data=data,

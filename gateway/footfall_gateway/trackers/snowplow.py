@@ -15,7 +15,7 @@ from footfall_gateway.trackers.translation import (
     Request,
     SentData,
     SentTime,
-    Told,
+    Tracked,
     Translation,
     decode_json,
     form_fields,
@@ -81,20 +81,20 @@ def translate(request: Request, body: bytes) -> Envelope:
     translation = Translation("duid, uid")
     sent: list[SentTime] = [None]
 
-    def tell(values: dict[str, str | int | float | None], _: bytes) -> Told | None:
+    def track(values: dict[str, str | int | float | None], _: bytes) -> Tracked | None:
         parameters = {key: str(value) for key, value in values.items() if value is not None}
         sent.append(parameters.pop("stm", None))  # of the request, so it differs when the event is sent again
-        return _told(parameters, request.received_ms)
+        return _tracked(parameters, request.received_ms)
 
     if request.kind == _GET:
         items = [msgspec.Raw(msgspec.json.encode(form_fields(body)))]
     else:
         items = decode_json(bytes(decode_json(body, _decode_body).data) or b"[]", array_items)
-    translation.add_all(items, _decode_parameters, tell)
+    translation.add_all(items, _decode_parameters, track)
     return translation.envelope(sent[-1])
 
 
-def _told(parameters: Parameters, received_ms: int) -> Told | None:
+def _tracked(parameters: Parameters, received_ms: int) -> Tracked | None:
     get = parameters.get
     kind = get("e", "")
     data: Data = given(**{name: get(key) for key, name in _FIELDS.get(kind, {}).items()})
@@ -106,7 +106,7 @@ def _told(parameters: Parameters, received_ms: int) -> Told | None:
         name = _NAMES[kind]
     else:
         return None
-    return Told(
+    return Tracked(
         name,
         get("eid") or repr(sorted(parameters.items())),
         get("duid") or of_user(get("uid")),
@@ -114,7 +114,7 @@ def _told(parameters: Parameters, received_ms: int) -> Told | None:
         site=get("aid"),
         session=get("sid", ""),
         user=get("uid", ""),
-        tells_user=kind != _PING,
+        names_user=kind != _PING,
         url=get("url"),
         page=_page_view(parameters),
         language=get("lang"),

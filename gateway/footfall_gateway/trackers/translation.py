@@ -70,12 +70,12 @@ class Request(NamedTuple):
 
 
 @dataclass(slots=True)
-class Told:
+class Tracked:
     """What one message of an SDK says: one event.
 
     A PageEntered without a `page` is a page of its own. `device` and `session` are the SDK's own ids; without a
     session, a day (UTC) of a device is a visit. `user` is the user id that the SDK knows. The message may say by the
-    way who the visitor is (`tells_user`), or that the user has left (`signs_out`). `site` is that of the message, if it
+    way who the visitor is (`names_user`), or that the user has left (`signs_out`). `site` is that of the message, if it
     has one.
     """
 
@@ -86,7 +86,7 @@ class Told:
     site: str | None = None
     session: str = ""
     user: str = ""
-    tells_user: bool = False
+    names_user: bool = False
     signs_out: bool = False
     url: str | None = None
     page: str | None = None
@@ -106,31 +106,31 @@ class Translation:
         self,
         items: Iterable[bytes | msgspec.Raw],
         decode: Callable[[bytes], Decoded],
-        tell: Callable[[Decoded, bytes], Told | None],
+        track: Callable[[Decoded, bytes], Tracked | None],
     ) -> None:
-        """Add the messages of a request. `tell` gets a message and its text, and returns None for one to ignore."""
+        """Add the messages of a request. `track` gets a message and its text, and returns None for one to ignore."""
         for position, item in enumerate(items):
             text = bytes(item)
             if len(text) > MAX_EVENT_BYTES:
                 self._reject(position, "too_large", f"event: at most {MAX_EVENT_BYTES} bytes")
                 continue
             try:
-                told = tell(decode_json(text, decode), text)
+                tracked = track(decode_json(text, decode), text)
             except BeaconError as error:
                 self._reject(position, "malformed", str(error))
                 continue
-            if told:
-                self.add(position, told)
+            if tracked:
+                self.add(position, tracked)
 
-    def add(self, position: int, told: Told) -> None:
+    def add(self, position: int, tracked: Tracked) -> None:
         """Add the events of one message."""
-        if not told.device:
+        if not tracked.device:
             self._reject(position, "invalid_visit_id", f"{self._device_keys}: one of them must be given")
             return
-        device = as_uuid(told.device)
-        visit = as_uuid(told.session or _day(told.at_ms), UUID(device))
-        event_id = as_uuid(told.message_id)
-        name, data = _identifying(told)
+        device = as_uuid(tracked.device)
+        visit = as_uuid(tracked.session or _day(tracked.at_ms), UUID(device))
+        event_id = as_uuid(tracked.message_id)
+        name, data = _identifying(tracked)
 
         def append(name: str, event_id: str, at_ms: int, data: Data, **more: str | None) -> None:
             self._envelope.events.append(
@@ -140,20 +140,20 @@ class Translation:
                     visit_id=visit,
                     timestamp=at_ms,
                     global_visit_id=device,
-                    site=told.site or None,
+                    site=tracked.site or None,
                     data=msgspec.Raw(_encode(data)),
                     **more,
                 )
             )
             self._envelope.positions.append(position)
 
-        if told.signs_out:
-            append(SIGN_OUT, as_uuid(SIGN_OUT, UUID(event_id)), told.at_ms - 1, {})
-        if told.tells_user and told.user and name not in {USER_INFO, SIGN_IN, SIGN_OUT}:
+        if tracked.signs_out:
+            append(SIGN_OUT, as_uuid(SIGN_OUT, UUID(event_id)), tracked.at_ms - 1, {})
+        if tracked.names_user and tracked.user and name not in {USER_INFO, SIGN_IN, SIGN_OUT}:
             # Just before the event, so that it is an event of the user.
-            append(USER_INFO, as_uuid(USER_INFO, UUID(event_id)), told.at_ms - 1, {USER_ID: told.user})
-        page = told.page or (event_id if name == PAGE_ENTERED else None)
-        append(name, event_id, told.at_ms, data, url=told.url, page_id=page, language_code=told.language)
+            append(USER_INFO, as_uuid(USER_INFO, UUID(event_id)), tracked.at_ms - 1, {USER_ID: tracked.user})
+        page = tracked.page or (event_id if name == PAGE_ENTERED else None)
+        append(name, event_id, tracked.at_ms, data, url=tracked.url, page_id=page, language_code=tracked.language)
 
     def envelope(self, sent: SentTime, site: str | None = None) -> Envelope:
         """The envelope. Raises TooManyEventsError."""
@@ -165,17 +165,17 @@ class Translation:
         self._envelope.rejections.append(Rejection(position, None, reason, message))
 
 
-def _identifying(told: Told) -> tuple[str, Data]:
+def _identifying(tracked: Tracked) -> tuple[str, Data]:
     """The name and the data of an event, which may say who the visitor is."""
-    name, data = told.name, told.data
+    name, data = tracked.name, tracked.data
     if _NO_LETTERS.sub("", name.lower()) in _SIGN_OUT_NAMES:
         return SIGN_OUT, data
     if name in {USER_INFO, SIGN_IN}:
         if TOKEN_KEY in data:
             name = SIGN_IN
             data = {("token" if key == TOKEN_KEY else key): value for key, value in data.items()}
-        if told.user:
-            data = {**data, USER_ID: told.user}
+        if tracked.user:
+            data = {**data, USER_ID: tracked.user}
     return name, data
 
 
