@@ -58,7 +58,9 @@ class Sdk(NamedTuple):
     def events(self, step: Step) -> list[Sent]:
         """The events that a step is."""
         name = self.names[step.kind]
-        own = Sent(step.at_ms, step.event_id, name, step.user if name == "UserInfo" else "", {})
+        own = Sent(step.at_ms, step.event_id, name, "", {})
+        if name == "UserInfo":
+            own = own._replace(at_ms=step.at_ms - 1, user=step.user)
         if not (step.user and step.kind in self.naming):
             return [own]
         tracked = str(uuid5(UUID(step.event_id), "UserInfo"))

@@ -417,6 +417,9 @@ def test_ids_times_and_context_of_matomo() -> None:
     assert (event.global_visit_id, event.visit_id) == (device, str(uuid5(UUID(device), "2026-11-28")))
     assert (event.site, event.page_id, event.url, event.timestamp) == ("7", "aB3dE6", PAGE, NOW_MS)
 
+    [counted] = translated("matomo", "/matomo.php", urlencode(form | {"_idvc": "3"}).encode()).events
+    assert counted.visit_id == str(uuid5(UUID(device), "3"))
+
     later = translated("matomo", "/matomo.php", urlencode(form | {"cdo": "60"}).encode()).events[0]
     assert (later.event_id, later.timestamp) == (event.event_id, NOW_MS - 60_000)
     other = translated("matomo", "/matomo.php", urlencode(form | {"rand": "6"}).encode()).events[0]

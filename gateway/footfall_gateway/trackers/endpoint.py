@@ -77,7 +77,7 @@ class TrackerEndpoint:
         origin = headers.get(b"origin", b"")
         path = scope["path"].removesuffix("/")
         if scope["method"] == "OPTIONS":
-            response = Response(204, [*self._beacons.cors.preflight(origin, _SENT_FIELDS), *_CREDENTIALS])
+            response = Response(204, self._beacons.cors.preflight(origin, _SENT_FIELDS))
         elif settings := _settings(path):
             response = self._success(_Answer(_JSON, settings), origin)
         else:
@@ -85,7 +85,7 @@ class TrackerEndpoint:
                 response = await self._store(_BY_PATH[path], scope, headers, receive)
             except ClientGoneError:
                 return
-        await send_response(send, response)
+        await send_response(send, response._replace(headers=[*response.headers, *_CREDENTIALS]))
 
     async def _store(self, protocol: _Protocol, scope: Scope, headers: Headers, receive: Receive) -> Response:
         """Store the events of a request. Raises ClientGoneError."""
@@ -101,7 +101,7 @@ class TrackerEndpoint:
         except (BeaconError, Problem) as error:
             response = self._beacons.refusal(origin, error)
         metrics.TRACKER_REQUESTS.labels(protocol.name, str(response.status)).inc()
-        return response._replace(headers=[*response.headers, *_CREDENTIALS])
+        return response
 
     def _response(self, protocol: _Protocol, outcome: Outcome, origin: bytes) -> Response:
         """The response to a request whose events are stored or rejected. Raises Problem 503."""
@@ -124,7 +124,7 @@ class TrackerEndpoint:
         return self._beacons.unpacked({b"content-encoding": b"gzip"}, body) if body.startswith(_GZIP) else body
 
     def _success(self, answer: _Answer, origin: bytes) -> Response:
-        fields = [(b"content-type", answer.media_type), *_NO_STORE, *self._beacons.cors.headers(origin), *_CREDENTIALS]
+        fields = [(b"content-type", answer.media_type), *_NO_STORE, *self._beacons.cors.headers(origin)]
         return Response(200, fields, answer.body)
 
 

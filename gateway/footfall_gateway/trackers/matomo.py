@@ -85,6 +85,7 @@ def _tracked(parameters: Parameters, received_ms: int) -> Tracked | None:
         get("_id") or get("cid") or of_user(user),
         _created_ms(get("cdt")) or received_ms - int(delay_s[:9] if delay_s.isdecimal() else "0") * 1_000,
         site=get("idsite"),
+        session=get("_idvc", ""),  # the number of the visit, up to Matomo 3
         user=user,
         names_user=not is_ping,
         # The way that Matomo describes for a page after a logout.

@@ -152,8 +152,10 @@ class Translation:
         if tracked.names_user and tracked.user and name not in {USER_INFO, SIGN_IN, SIGN_OUT}:
             # Just before the event, so that it is an event of the user.
             append(USER_INFO, as_uuid(USER_INFO, UUID(event_id)), tracked.at_ms - 1, {USER_ID: tracked.user})
+        # Pages identify and go on in the same millisecond, so here too the rest is of the user.
+        at_ms = tracked.at_ms - (name in {USER_INFO, SIGN_IN})
         page = tracked.page or (event_id if name == PAGE_ENTERED else None)
-        append(name, event_id, tracked.at_ms, data, url=tracked.url, page_id=page, language_code=tracked.language)
+        append(name, event_id, at_ms, data, url=tracked.url, page_id=page, language_code=tracked.language)
 
     def envelope(self, sent: SentTime, site: str | None = None) -> Envelope:
         """The envelope. Raises TooManyEventsError."""
