@@ -144,6 +144,7 @@ MESSAGES: list[tuple[str, Item, list[tuple[str, Item]]]] = [
         [("PageEntered", {"name": "Loans", "title": "Our loans", "referrer": "https://search.example/"})],
     ),
     ("/v1/page", {"userId": "dana"}, [("UserInfo", {"userID": "dana"}), ("PageEntered", {})]),
+    ("/v1/p", {"properties": {"referrer": "$direct"}}, [("PageEntered", {})]),
     ("/v1/s", {"name": "Home"}, [("PageEntered", {"name": "Home"})]),
     (
         "/v1/i",

@@ -1,6 +1,7 @@
 """The endpoint for trackers of other makers: an ASGI application in front of the one for beacons."""
 
 import asyncio
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final, NamedTuple
@@ -25,11 +26,12 @@ from footfall_gateway.problem import Problem
 from footfall_gateway.trackers import matomo, posthog, segment, snowplow
 from footfall_gateway.trackers.translation import Request
 
-_SENT_FIELDS: Final = b"authorization, content-type, content-encoding, anonymousid, sp-anonymous"
-"""The fields that SDKs send beside those of every request."""
+_FIELD_NAMES: Final = re.compile(rb"[A-Za-z0-9-]+( ?, ?[A-Za-z0-9-]+){0,19}")
+"""Which fields a page may ask to send. SDKs have many of their own, and other ones with each version."""
 _NO_STORE: Final = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
 _CREDENTIALS: Final = [(b"access-control-allow-credentials", b"true")]
 """Some SDKs send cookies, which nothing here reads."""
+_MAX_ASKED: Final = 1_024
 _RETRY_S: Final = 2
 _GZIP: Final = b"\x1f\x8b"
 
@@ -77,7 +79,9 @@ class TrackerEndpoint:
         origin = headers.get(b"origin", b"")
         path = scope["path"].removesuffix("/")
         if scope["method"] == "OPTIONS":
-            response = Response(204, self._beacons.cors.preflight(origin, _SENT_FIELDS))
+            asked = headers.get(b"access-control-request-headers", b"")[:_MAX_ASKED]
+            allowed = asked if _FIELD_NAMES.fullmatch(asked) else b"content-type"
+            response = Response(204, self._beacons.cors.preflight(origin, allowed))
         elif settings := _settings(path):
             response = self._success(_Answer(_JSON, settings), origin)
         else:

@@ -38,6 +38,8 @@ PATHS: Final = {
 """The type of the message, or that the body has a batch of them."""
 
 
+_NO_REFERRER: Final = b'"$direct"'
+"""What RudderStack says of a page without a referrer."""
 _PROJECT: Final = re.compile("/v1/projects/([A-Za-z0-9._-]{1,64})/settings")
 _SOURCE: Final = {
     "source": {
@@ -115,7 +117,8 @@ def _tracked(message: _Message, text: bytes, request: Request) -> Tracked | None
     if kind == "track":
         name, data = message.event or "", properties
     elif kind in {"page", "screen"}:
-        name, data = PAGE_ENTERED, {**given(name=message.name, category=message.category), **properties}
+        kept = {key: value for key, value in properties.items() if bytes(value) != _NO_REFERRER}
+        name, data = PAGE_ENTERED, {**given(name=message.name, category=message.category), **kept}
     elif kind == "identify":  # traits without a user identify no person
         name, data = USER_INFO if user else "Identify", message.traits or context.traits or {}
     elif kind == "group":
