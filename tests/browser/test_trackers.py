@@ -101,12 +101,17 @@ async def test_segment(browser: Browser, suite: Suite) -> None:
       const devices = [await device()];
       await analytics.reset();
       await analytics.page('Home');
-      return [...devices, await device()];
+      await MIDDLEWARE
+      await analytics.page('Home');
+      return [...devices, await device(), localStorage.getItem('visit').split('.')[0]];
     }"""
+    text = (ROOT / "docs" / "site" / "migration.md").read_text()
+    middleware = text[text.index("analytics.addSourceMiddleware(") :].partition("```")[0]
     async with page_with(browser, "@segment/analytics-next/dist/umd/index.js") as page:
-        known, unknown = await page.evaluate(script, [suite.url, user])
+        known, unknown, session = await page.evaluate(script.replace("MIDDLEWARE", middleware), [suite.url, user])
     await comes_out(suite, of_day(known), *BEFORE, *after(user, "UserInfo", "Ordered"))
     await comes_out(suite, of_day(unknown), BEFORE[0])
+    await comes_out(suite, of_session(unknown, session), BEFORE[0])
 
 
 async def test_rudderstack(browser: Browser, suite: Suite) -> None:

@@ -23,7 +23,7 @@ DAY_MS = 86_400_000
 @pytest.mark.parametrize("sdk", SDKS, ids=lambda sdk: str(sdk.name))
 async def test_what_each_sdk_sends_twice_late_and_shuffled_is_the_visit_that_happened(suite: Suite, sdk: Sdk) -> None:
     chance = random.Random(sdk.name)  # noqa: S311 - repeatable, not secret
-    start_ms = max(now_ms() - 600_000, now_ms() // DAY_MS * DAY_MS)  # on this day
+    start_ms = max(now_ms() - 600_000, now_ms() // DAY_MS * DAY_MS) // 1_000 * 1_000  # on this day
     visits = [random_visit(chance, start_ms) for _ in range(VISITS)]
     requests = [
         messages
