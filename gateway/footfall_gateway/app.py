@@ -46,6 +46,7 @@ from footfall_gateway.http import (
 from footfall_gateway.probes import Probes
 from footfall_gateway.problem import HISTORY_ERRORS, PROBLEM_DETAILS, Problem
 from footfall_gateway.settings import GatewaySettings
+from footfall_gateway.trackers import TrackerEndpoint
 
 HISTORY_PREFIXES = ("/server/data", "/backend/data")
 """Of Genesys Web Engagement 8.5 and 8.1."""
@@ -125,11 +126,14 @@ def _files(settings: GatewaySettings, description: bytes) -> Files:
 
 def _dispatcher(beacons: BeaconEndpoint, files: Files, router: Router) -> ASGIApp:
     """An application that routes by the raw path: `%2F` in an id separates no segments, which are decoded later."""
+    trackers = TrackerEndpoint(beacons)
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
         if path in BeaconEndpoint.paths:
             await beacons(scope, receive, send)
+        elif path in trackers:
+            await trackers(scope, receive, send)
         elif path in files:
             await files(scope, receive, send)
         else:

@@ -91,7 +91,7 @@ class Gateway(Process):
         )
         bodies = BodyReader(settings.body_timeout_ms / 1000, settings.max_body_bytes_in_flight)
         sites = load_sites(settings.sites_file)
-        beacons = BeaconEndpoint(intake, sites, limiter, bodies)
+        beacons = BeaconEndpoint(intake, sites, limiter, bodies, settings.max_gzip_ratio)
         sessions = Sessions(
             settings.redis_url,
             idle_s=settings.session_idle_minutes * 60,

@@ -135,6 +135,8 @@ class GatewaySettings(ProcessSettings):
         default=64 * 1024 * 1024, ge=1024 * 1024, le=1024**4
     )
     """Bytes of the bodies that are arriving at the same time. At the limit requests are answered 503."""
+    max_gzip_ratio: int = Field(default=100, ge=1, le=1_000)
+    """Bytes of a beacon for each byte of its body with `Content-Encoding: gzip`. A beacon of more is answered 413."""
     max_connections: Annotated[int, OldName("*CONNECTIONS")] = Field(default=10_000, ge=1, le=1_000_000)
     """Connections that are open at the same time, at most as many as the system's limit of open files allows. When few
     are left, connections without a complete request are closed. Requests on further connections are answered 503."""

@@ -33,11 +33,11 @@ class Cors:
             cached = self._cache[origin] = [(b"access-control-allow-origin", origin), *_VARY] if may_read else _VARY
         return cached
 
-    def preflight(self, origin: bytes) -> RawHeaders:
-        """The headers of a response to OPTIONS."""
+    def preflight(self, origin: bytes, allowed: bytes = b"content-type, content-encoding, traceparent") -> RawHeaders:
+        """The headers of a response to OPTIONS. `allowed`: the fields that a request may have."""
         return [
             *self.headers(origin),
             (b"access-control-allow-methods", b"POST"),
-            (b"access-control-allow-headers", b"content-type, traceparent"),
+            (b"access-control-allow-headers", allowed),
             (b"access-control-max-age", b"86400"),  # a day
         ]
