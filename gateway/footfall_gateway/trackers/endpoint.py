@@ -89,7 +89,8 @@ class TrackerEndpoint:
                 response = await self._store(_BY_PATH[path], scope, headers, receive)
             except ClientGoneError:
                 return
-        await send_response(send, response._replace(headers=[*response.headers, *_CREDENTIALS]))
+        with_credentials = [*response.headers, *_CREDENTIALS]
+        await send_response(send, Response(response.status, with_credentials, response.body))
 
     async def _store(self, protocol: _Protocol, scope: Scope, headers: Headers, receive: Receive) -> Response:
         """Store the events of a request. Raises ClientGoneError."""
