@@ -1,5 +1,6 @@
 """The collector's process: its parts, made from the settings, and its command line."""
 
+from collections.abc import AsyncIterator
 from functools import partial
 
 from footfall.collector.v1 import collector_service_pb2_grpc as collector_grpc
@@ -28,16 +29,7 @@ SERVICE_NAME = "footfall.collector.v1.CollectorService"
 
 async def collect(settings: CollectorSettings) -> int:
     """Serve until a stop is requested; return the exit code."""
-    log = EventLog(
-        settings.redis_url,
-        settings.partitions,
-        max_bytes=settings.log_max_bytes,
-        site_share=settings.log_max_site_share,
-        timeout_ms=settings.redis_timeout_ms,
-        max_concurrent_appends=settings.max_concurrent_rpcs,
-        ack_replicas=settings.log_ack_replicas,
-        allows_non_durable=settings.allow_non_durable_redis,
-    )
+    log = _open_log(settings)
     channel = open_channel(settings.identity_target, settings.client_tls)
     history = open_channel(settings.history_target, settings.client_tls)
     site_groups = SiteGroups.load(settings.sites_file)
@@ -88,10 +80,32 @@ async def collect(settings: CollectorSettings) -> int:
     return await serve(server)
 
 
+def _open_log(settings: CollectorSettings) -> EventLog:
+    return EventLog(
+        settings.redis_url,
+        settings.partitions,
+        max_bytes=settings.log_max_bytes,
+        site_share=settings.log_max_site_share,
+        timeout_ms=settings.redis_timeout_ms,
+        max_concurrent_appends=settings.max_concurrent_rpcs,
+        ack_replicas=settings.log_ack_replicas,
+        allows_non_durable=settings.allow_non_durable_redis,
+    )
+
+
+async def check_stores(settings: CollectorSettings) -> AsyncIterator[str]:
+    """What `footfall-collector check --stores` finds."""
+    log = _open_log(settings)
+    try:
+        yield await log.report()
+    finally:
+        await log.close()
+
+
 def main() -> None:
     """Run the service; the entry point `footfall-collector`."""
     about = "Take events into the log until SIGTERM or SIGINT."
-    settings = command_line.parse("footfall-collector", about, CollectorSettings)
+    settings = command_line.parse("footfall-collector", about, CollectorSettings, check_stores)
     run(settings, "collector", partial(collect, settings))
 
 
