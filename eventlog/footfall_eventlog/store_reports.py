@@ -1,4 +1,4 @@
-"""What the command `check --stores` says of Redis and MongoDB. It knows no driver: services pass the errors of theirs."""
+"""What the command `check --stores` says of Redis and MongoDB. It knows no driver: services pass errors."""
 
 import asyncio
 from collections.abc import Sequence

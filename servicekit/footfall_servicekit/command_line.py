@@ -67,7 +67,7 @@ def _check(distribution: str, settings: type[ServerT], check_stores: CheckStores
     parser.add_argument(
         "--stores",
         action="store_true",
-        help="also connect to the stores, without writing. Exits with 1 when one does not answer, with 2 when it is wrong",
+        help="also connect to the stores, without writing. Exits with 1 if one does not answer, with 2 if it is wrong",
     )
     options = parser.parse_args(arguments)
     for name, nearest in unknown_variables(settings, os.environ).items():

@@ -5,6 +5,7 @@ from functools import partial
 
 from footfall.collector.v1 import collector_service_pb2_grpc as collector_grpc
 from footfall_eventlog.site_groups import SiteGroups
+from footfall_eventlog.sites_following import follow_sites
 from footfall_servicekit import command_line
 from footfall_servicekit.channel import open_channel
 from footfall_servicekit.process import run, serve
@@ -32,7 +33,7 @@ async def collect(settings: CollectorSettings) -> int:
     log = _open_log(settings)
     channel = open_channel(settings.identity_target, settings.client_tls)
     history = open_channel(settings.history_target, settings.client_tls)
-    site_groups = SiteGroups.load(settings.sites_file)
+    sites, site_groups = Sites.load(settings.sites_file), SiteGroups.load(settings.sites_file)
     redactor = Redactor(settings.redact_keys.split(","), emails=settings.redact_emails)
     categories = CategoriesFile(settings.categories_file)
     user_id_keys = [key.strip() for key in settings.user_id_keys.split(",") if key.strip()]
@@ -40,7 +41,7 @@ async def collect(settings: CollectorSettings) -> int:
     # With mutual TLS only gateways may call Collect (access.py).
     is_gateway_known = settings.grpc_tls_client_ca_file is not None
     admission = Admission(
-        Sites.load(settings.sites_file),
+        sites,
         redactor,
         max_event_age_ms=settings.max_event_age_days * DAY_MS,
         token_rules=TokenRules(
@@ -74,7 +75,12 @@ async def collect(settings: CollectorSettings) -> int:
         access=ACCESS,
         frequent=["Collect"],
         ready=log.is_ready,
-        background=[log.check, categories.watch, policy.watch],
+        background=[
+            log.check,
+            categories.watch,
+            policy.watch,
+            partial(follow_sites, settings.sites_file, (SiteGroups.load, site_groups.take), (Sites.load, sites.take)),
+        ],
         close=[channel.close, history.close, log.close],
     )
     return await serve(server)

@@ -13,6 +13,7 @@ from footfall_eventlog.gaps_command import ABOUT_GAPS, run_gaps
 from footfall_eventlog.log import HISTORY_GROUP
 from footfall_eventlog.settings import DAY_MS, MINUTE_MS
 from footfall_eventlog.site_groups import SiteGroups
+from footfall_eventlog.sites_following import follow_sites
 from footfall_eventlog.store_reports import redis_report
 from footfall_servicekit import command_line
 from footfall_servicekit.background import repeat
@@ -160,6 +161,7 @@ async def keep_history(settings: HistorySettings) -> int:
         ready=is_ready,
         background=[
             log.check,
+            partial(follow_sites, settings.sites_file, (SiteGroups.load, site_groups.take)),
             store.prepare,
             consume,
             checkpoints.run,

@@ -13,6 +13,8 @@ from footfall_eventlog.gaps_command import ABOUT_GAPS, run_gaps
 from footfall_eventlog.log import LIVE_GROUP, RECORDS_GROUP
 from footfall_eventlog.partitions import PartitionedRedis
 from footfall_eventlog.settings import DAY_MS, MINUTE_MS
+from footfall_eventlog.site_groups import SiteGroups
+from footfall_eventlog.sites_following import follow_sites
 from footfall_eventlog.store_reports import redis_report
 from footfall_servicekit import command_line
 from footfall_servicekit.background import repeat
@@ -160,6 +162,7 @@ async def identify(settings: IdentitySettings) -> int:
         background=[
             partial(partitions.redis.check, needs_waitaof=bool(settings.log_ack_replicas)),
             partial(_prepare, links, directory, linker, settings.sharing_limits),
+            partial(follow_sites, settings.sites_file, (SiteGroups.load, service.site_groups.take)),
             eraser.restore,
             relinker.run,
             feed.run,
