@@ -15,7 +15,8 @@ def run(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="footfall-gateway audit-hash",
         description="Print the hash of an id as in the `subject_hashes` of log lines, under each key of "
-        "GATEWAY_AUDIT_KEY. Without an id: the hashes of all ids in an identity's export, which is read from standard input.",
+        "GATEWAY_AUDIT_KEY. Without an id: the hashes of all ids in an identity's export, which is read from standard "
+        "input.",
     )
     kinds = ["identity", "contact", "visit", "session", "page", "event"]
     parser.add_argument("kind", nargs="?", choices=kinds, help="kind of the id")
