@@ -125,7 +125,7 @@ async def test_all_attributions_of_demo_visitors_are_right_and_a_wrong_one_is_fo
 async def send_demo(suite: Suite, count: int) -> int:
     """Send the visits of demo visitors, all at the same time of day. Returns how many events there are."""
     sent = 0
-    chance = random.Random(18)
+    chance = random.Random(18)  # noqa: S311 - no secrets
 
     async def send(http: httpx.AsyncClient) -> None:
         nonlocal sent
