@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Final
 
 from footfall_eventlog.settings import MINUTE_MS
+from footfall_eventlog.store_reports import redis_report
 from footfall_history.event_log import TRANSIENT_LOG_ERRORS
 from footfall_history.storage import TRANSIENT_STORE_ERRORS
 from footfall_identity.presence import PresenceRule
 from footfall_servicekit import logs
-from footfall_servicekit.background import RefusalError
+from footfall_servicekit.background import NotReadyError, RefusalError
 from footfall_timeline import LaterVersionError
 
 from footfall_ops.attributions import Attributions, Difference
@@ -29,7 +30,6 @@ from footfall_ops.repartition import repartition
 from footfall_ops.restore import PARTS, restore
 from footfall_ops.stores import OpsSettings, Stores, now_ms, opened
 
-_TIMEOUT_S: Final = 10.0
 _NICENESS: Final = 10
 """How much the processor prefers other processes."""
 _MAX_PARTITIONS: Final = 100
@@ -51,11 +51,11 @@ def _run(command: Awaitable[int]) -> int:
         return asyncio.run(run())
     except KeyboardInterrupt:
         say("Interrupted.")
-    except (RefusalError, LaterVersionError) as error:
+    except (NotReadyError, RefusalError, LaterVersionError) as error:
         say(str(error))
     except TRANSIENT_STORE_ERRORS:
         say("MongoDB does not answer. Check MONGO_URL and run the command again.")
-    except (*TRANSIENT_LOG_ERRORS, TimeoutError):
+    except TRANSIENT_LOG_ERRORS:
         say("Redis does not answer, or has no room. Check REDIS_URL and `maxmemory`, and run the command again.")
     except REDIS_REFUSALS as error:
         say(f"Redis refuses a command: {error}")
@@ -167,9 +167,9 @@ def _partitions(text: str) -> int:
 async def _verify(settings: OpsSettings, options: argparse.Namespace) -> int:
     os.nice(_NICENESS)
     async with opened(settings) as stores:
-        async with asyncio.timeout(_TIMEOUT_S):
-            await stores.redis.check(is_trial=True)
-            await stores.tombstones.check()
+        await redis_report(stores.redis)
+        await stores.store.report()
+        await stores.tombstones.check()
         left = await _verify_attributions(stores, options)
         if not options.skip_live:
             left += await _compare_live_state(settings, stores, options.rate)

@@ -18,6 +18,7 @@ from typing import Any, Final
 from footfall_eventlog.checkpoint_store import order_of
 from footfall_eventlog.log import HISTORY_GROUP, STREAM_PREFIX, stream_key
 from footfall_eventlog.partitions import PartitionedRedis
+from footfall_eventlog.store_reports import redis_report
 from footfall_eventlog.stream import mark_key
 
 from footfall_ops import redis_copy
@@ -50,7 +51,8 @@ async def backup(settings: OpsSettings, path: Path, *, with_keys: bool) -> int:
     """Write a backup into a new folder. Returns the exit code."""
     folder, files = Folder(path), dict[str, SavedFile]()
     async with opened(settings) as stores:
-        await stores.log.check()
+        await redis_report(stores.redis)
+        await stores.store.report()
         folder.create()
         if with_keys:
             _write_keys(folder, os.environ)

@@ -13,7 +13,7 @@ from footfall_history.storage import TOUCH_INTERVAL_MS, Document, Store, event_t
 from footfall_identity.partitions import PartitionKeys
 from footfall_identity.presence import PresenceRule
 from footfall_identity.visit_record import VisitRecord
-from footfall_timeline import from_fields, order_key, partition
+from footfall_timeline import from_fields, partition
 
 from footfall_ops.attributions import Difference
 from footfall_ops.stores import now_ms
@@ -79,16 +79,15 @@ class LiveState:
     async def _differences(self, visit_ids: Iterable[str]) -> dict[str, str]:
         """By visit, how live state and history differ."""
         ids = [*visit_ids]
-        live_key = order_key(now_ms() - self._rule.idle_ms, "")
+        live_ms = now_ms() - self._rule.idle_ms
         documents = await self._store.find_visits({"_id": {"$in": ids}}, len(ids), _VISIT_FIELDS)
         stored = {document["_id"]: document for document in documents}
         last = await self._store.last_events(stored, _IS_LIVE, ["visit_id", "order_key"])
         records = await self._records(ids)
         found = {}
         for visit_id in ids:
-            last_key = last[visit_id]["order_key"] if visit_id in last else ""
-            text = _difference(stored.get(visit_id), records.get(visit_id), last_key, is_live=last_key >= live_key)
-            if text:
+            last_ms = event_time_ms(last[visit_id]["order_key"]) if visit_id in last else 0
+            if text := _difference(stored.get(visit_id), records.get(visit_id), last_ms, live_ms):
                 found[visit_id] = text
         return found
 
@@ -108,12 +107,16 @@ class LiveState:
         return records
 
 
-def _difference(stored: Mapping[str, Any] | None, record: VisitRecord | None, last_key: str, *, is_live: bool) -> str:
-    """How live state and history differ about a visit; empty if they do not."""
+def _difference(stored: Mapping[str, Any] | None, record: VisitRecord | None, last_ms: int, live_ms: int) -> str:
+    """How live state and history differ about a visit; empty if they do not.
+
+    `last_ms`: its last event in history. `live_ms`: a visit with an event since this time is live.
+    """
     if stored is None:
         return "" if record is None else "history does not have the visit"
     if record is None:
-        return "live state does not have the visit" if is_live else ""
+        return "live state does not have the visit" if last_ms >= live_ms else ""
     wrong = [] if from_fields(stored["timeline"].items()) == record.timeline else ["timeline"]
-    wrong += ["last event"] if is_live and event_time_ms(last_key) != record.last_ms else []
+    is_live = max(last_ms, record.last_ms) >= live_ms
+    wrong += ["last event"] if is_live and last_ms != record.last_ms else []
     return f"live state and history differ: {', '.join(wrong)}" if wrong else ""

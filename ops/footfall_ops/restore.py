@@ -5,6 +5,7 @@ does not change. The marks of checkpoints are left out. So identity takes Redis 
 live state again from history.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any, Final, Literal
 
 from footfall_eventlog.checkpoint_store import checkpoint_key, order_of
 from footfall_eventlog.log import HISTORY_GROUP, stream_key
+from footfall_eventlog.partitions import PartitionedRedis
+from footfall_eventlog.store_reports import redis_report
 from footfall_eventlog.stream import PAYLOAD_FIELD
 from footfall_history.dead_letters import DeadLetter, DeadLetterQueue
 from footfall_history.storage import TOUCH_INTERVAL_MS
@@ -37,7 +40,7 @@ Part = Literal["redis", "mongodb"]
 PARTS: Final[tuple[Part, ...]] = ("redis", "mongodb")
 
 _CHECKPOINTS: Final = ("history_checkpoints", "identity_checkpoints")
-_RECORDS_PER_CALL: Final = 100
+_RECORDS_PER_CALL: Final = 500
 _BYTES_PER_CALL: Final = 1024 * 1024
 _CLOCKS_DIFFER_MS: Final = 60_000
 
@@ -49,7 +52,8 @@ async def restore(
     folder = Folder(path)
     manifest = folder.read_manifest()
     async with opened(settings) as stores, opened_database(settings) as database:
-        await stores.redis.check(is_trial=True)
+        await redis_report(stores.redis)
+        await stores.store.report()
         _check_settings(settings, stores, manifest)
         await require_stopped(stores.redis)
         await _check_ages(stores, database, folder, manifest, parts, accepts_gap=accepts_gap)
@@ -182,43 +186,43 @@ async def _keep_count_of_removed(client: Any, start: LogStart) -> None:
 
 
 class _Writer:
-    """Writes records of one partition together."""
+    """Writes many records of a partition together, in their order."""
 
-    def __init__(self, redis: Any) -> None:
+    def __init__(self, redis: PartitionedRedis) -> None:
         self._redis = redis
-        self._number = 0
-        self._records: list[SavedKey | SavedEntry | SavedSlowBatch] = []
-        self._size = 0
+        self._waiting: dict[int, list[SavedKey | SavedEntry | SavedSlowBatch]] = defaultdict(list)
+        self._count = self._size = 0
 
     async def add(self, number: int, record: SavedKey | SavedEntry | SavedSlowBatch) -> None:
         """Write a record soon."""
-        if number != self._number:
-            await self.flush()
-            self._number = number
-        self._records.append(record)
+        self._waiting[number].append(record)
+        self._count += 1
         self._size += len(record.value if isinstance(record, SavedKey) else record.payload)
-        if self._size >= _BYTES_PER_CALL or len(self._records) >= _RECORDS_PER_CALL:
+        if self._size >= _BYTES_PER_CALL or self._count >= _RECORDS_PER_CALL:
             await self.flush()
 
     async def flush(self) -> None:
         """Write those that wait."""
-        pipeline = self._redis[self._number].pipeline(transaction=False)
-        for record in self._records:
-            match record:
-                case SavedKey():
-                    redis_copy.put(pipeline, record.key, record.expires_ms, record.value)
-                case SavedEntry():
-                    pipeline.xadd(stream_key(self._number), {PAYLOAD_FIELD: record.payload}, id=record.id)
-                case SavedSlowBatch():
-                    pipeline.xadd(stream_key(self._number), {PAYLOAD_FIELD: record.payload})
-        self._records, self._size = [], 0
-        await pipeline.execute()
+        for number, records in self._waiting.items():
+            pipeline, log = self._redis[number].pipeline(transaction=False), stream_key(number)
+            for record in records:
+                match record:
+                    case SavedKey():
+                        redis_copy.put(pipeline, record.key, record.expires_ms, record.value)
+                    case SavedEntry():
+                        pipeline.xadd(log, {PAYLOAD_FIELD: record.payload}, id=record.id)
+                    case SavedSlowBatch():
+                        pipeline.xadd(log, {PAYLOAD_FIELD: record.payload})
+            await pipeline.execute()
+        self._waiting.clear()
+        self._count = self._size = 0
 
 
 async def _correct(stores: Stores, manifest: Manifest) -> None:
     """Correct the attributions of visits that changed while their events and they themselves were read."""
+    say("Making the indexes of history.")
     await stores.store.prepare()
-    found = Attributions(stores.store, stores.tombstones, lambda _: None, repairs=True)
+    found = Attributions(stores.store, stores.tombstones, lambda _: None, repairs=True, is_alone=True)
     progress = Progress(lambda: f"{found.visits:,} visits verified that changed during the backup")
     since_ms = min(manifest.unstored_since_ms, manifest.began_ms) - TOUCH_INTERVAL_MS - _CLOCKS_DIFFER_MS
     async for _ in found.of_touched(since_ms):
