@@ -66,7 +66,7 @@ Partitions = Annotated[
         "PARTITIONS",
         1,
         "Parts of the event log and of the live state. The first start on an empty Redis fixes the number; later a "
-        "service with another number does not start.",
+        "service with another number does not start. `footfall-ops repartition` changes it.",
         ge=1,
         le=100,
     ),

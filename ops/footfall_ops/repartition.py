@@ -35,7 +35,7 @@ _SWITCHING: Final = ">>"
 _MEMBERS_PER_CALL: Final = 500
 _ENTRIES_PER_CALL: Final = 200
 _BYTES_PER_CALL: Final = 1024 * 1024
-_FORGOTTEN: Final = ("changes:", "checkpoint:", "code:", "codes:", "code-tries:", "slow:")
+_FORGOTTEN: Final = ("changes:", "checkpoint:", "code:", "codes:", "code-tries:", "log:probe:", "slow:")
 """Prefixes of keys of a partition that are not copied. Clients of streams begin again; visitors get new codes."""
 
 
