@@ -57,13 +57,42 @@ def put(pipeline: Any, key: bytes, expires_ms: int, value: bytes) -> None:
     pipeline.restore(key, max(expires_ms, 0), value, replace=True, absttl=expires_ms > 0)
 
 
-async def remove(redis: PartitionedRedis, pattern: str = _OF_A_PARTITION) -> int:
-    """Remove the keys of partitions whose names are like a pattern. Returns how many there were."""
-    count = 0
-    for node in redis.nodes():
-        async for key in node.client.scan_iter(match=pattern, count=_KEYS_PER_SCAN):
-            count += await node.client.unlink(key)
-    return count
+async def remove(redis: PartitionedRedis, pattern: str = _OF_A_PARTITION) -> None:
+    """Remove the keys of partitions whose names are like a pattern."""
+    async for keys in keys_like(redis, pattern):
+        pipelines = Pipelines(redis)
+        for key in keys:
+            pipelines[number_in(key)].unlink(key)
+        await pipelines.execute()
+
+
+class Pipelines:
+    """Commands for several partitions: one round trip for each of them."""
+
+    def __init__(self, redis: PartitionedRedis) -> None:
+        self._redis = redis
+        self._pipelines: dict[int, Any] = {}
+
+    def __getitem__(self, number: int) -> Any:
+        """The pipeline of a partition."""
+        if number not in self._pipelines:
+            self._pipelines[number] = self._redis[number].pipeline(transaction=False)
+        return self._pipelines[number]
+
+    async def execute(self) -> None:
+        """Execute all commands. Raises REDIS_REFUSALS."""
+        for pipeline in self._pipelines.values():
+            await pipeline.execute()
+
+
+async def scored_sets(client: Any, keys: list[bytes]) -> list[tuple[bytes, list[tuple[bytes, float]], int]]:
+    """Name, members with scores, and time of expiry (ms since the epoch, -1: never) of small sorted sets."""
+    pipeline = client.pipeline(transaction=False)
+    for key in keys:
+        pipeline.zrange(key, 0, -1, withscores=True)
+        pipeline.execute_command("PEXPIRETIME", key)
+    answers = await pipeline.execute()
+    return [*zip(keys, answers[::2], answers[1::2], strict=True)]
 
 
 async def entries(client: Any, key: str, until_id: str = "+", from_id: str = "-") -> AsyncIterator[tuple[str, bytes]]:

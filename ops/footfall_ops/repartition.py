@@ -171,43 +171,46 @@ class _Move:
 
     async def _copy_live_state(self) -> None:
         async for group in redis_copy.keys_like(self._old, "visit:*"):
-            for key, expires_ms, value in await redis_copy.dump(self._old[redis_copy.number_in(group[0])], group):
-                if (to := self._place_of(key)) != redis_copy.number_in(key):
-                    pipeline = self._new[to].pipeline(transaction=False)
-                    redis_copy.put(pipeline, redis_copy.renamed(key, to), expires_ms, value)
-                    await pipeline.execute()
+            pipelines = redis_copy.Pipelines(self._new)
+            for key, expires_ms, value in await redis_copy.dump(self._client_of(group), group):
+                if (to := self._place_of(_visit_in(key))) != redis_copy.number_in(key):
+                    redis_copy.put(pipelines[to], redis_copy.renamed(key, to), expires_ms, value)
                 self._note()
+            await pipelines.execute()
         for number in self._old.numbers:
             for name in _visit_sets(PartitionKeys(number)):
                 await self._copy_set(number, name.encode())
         async for group in redis_copy.keys_like(self._old, "person:*"):
-            for key in group:
-                await self._copy_set(redis_copy.number_in(key), key)
+            pipelines = redis_copy.Pipelines(self._new)
+            for key, members, expires_ms in await redis_copy.scored_sets(self._client_of(group), group):
+                for member, score in members:
+                    if (to := self._place_of(member)) != redis_copy.number_in(key):
+                        copy = redis_copy.renamed(key, to)
+                        pipelines[to].zadd(copy, {member: score})
+                        pipelines[to].pexpireat(copy, expires_ms, gt=True)
+                        pipelines[to].pexpireat(copy, expires_ms, nx=True)
+            await pipelines.execute()
 
-    def _place_of(self, key: bytes) -> int:
-        """The new partition of the visit in the name of a key."""
-        return partition(key.decode().partition("}:")[2], self._count)
+    def _client_of(self, keys: list[bytes]) -> Any:
+        """A client for keys of one node: of former partitions, or of next ones that are being written."""
+        number = redis_copy.number_in(keys[0])
+        return self._old[number] if number in self._old.numbers else self._new[number]
+
+    def _place_of(self, visit_id: bytes) -> int:
+        """The new partition of a visit."""
+        return partition(visit_id.decode(), self._count)
 
     async def _copy_set(self, number: int, key: bytes) -> None:
         """Copy the visits of a sorted set to the sets of their partitions."""
-        client = self._old[number]
-        expires_ms = await client.execute_command("PEXPIRETIME", key)
-        members: dict[int, dict[bytes, float]] = {}
-        async for member, score in client.zscan_iter(key, count=_MEMBERS_PER_CALL):
-            to = partition(member.decode(), self._count)
-            if to != number:
-                members.setdefault(to, {})[member] = score
-                if len(members[to]) == _MEMBERS_PER_CALL:
-                    await self._add_to_set(to, key, members.pop(to), expires_ms)
-        for to, scores in members.items():
-            await self._add_to_set(to, key, scores, expires_ms)
-
-    async def _add_to_set(self, to: int, key: bytes, scores: dict[bytes, float], expires_ms: int) -> None:
-        copy = redis_copy.renamed(key, to)
-        await self._new[to].zadd(copy, scores)
-        if expires_ms > 0:
-            await self._new[to].pexpireat(copy, expires_ms, gt=True)
-            await self._new[to].pexpireat(copy, expires_ms, nx=True)
+        pipelines, count = redis_copy.Pipelines(self._new), 0
+        async for member, score in self._old[number].zscan_iter(key, count=_MEMBERS_PER_CALL):
+            if (to := self._place_of(member)) != number:
+                pipelines[to].zadd(redis_copy.renamed(key, to), {member: score})
+                count += 1
+            if count == _MEMBERS_PER_CALL:
+                await pipelines.execute()
+                count = 0
+        await pipelines.execute()
 
     # Switch
 
@@ -225,30 +228,41 @@ class _Move:
     async def _remove_moved(self) -> None:
         """Remove what was copied to other partitions."""
         async for group in redis_copy.keys_like(self._old, "visit:*"):
+            pipelines = redis_copy.Pipelines(self._old)
             for key in group:
-                if self._place_of(key) != redis_copy.number_in(key):
-                    await self._old[redis_copy.number_in(key)].unlink(key)
+                if (number := redis_copy.number_in(key)) != self._place_of(_visit_in(key)):
+                    pipelines[number].unlink(key)
+            await pipelines.execute()
         for number in self._old.numbers:
             for name in _visit_sets(PartitionKeys(number)):
-                await self._remove_members(number, name.encode())
+                await self._remove_members(number, name)
             letters = [letter async for letter in self._old_letters.in_partition(number)]
             await self._old_letters.remove([one for one in letters if self._place_of_letter(one.id) != number])
             if number >= self._count:
                 await redis_copy.remove(self._old, redis_copy.pattern_of("tombstones:", number))
         async for group in redis_copy.keys_like(self._old, "person:*"):
-            for key in group:
-                await self._remove_members(redis_copy.number_in(key), key)
+            pipelines = redis_copy.Pipelines(self._old)
+            for key, members, _ in await redis_copy.scored_sets(self._client_of(group), group):
+                number = redis_copy.number_in(key)
+                if moved := [member for member, _ in members if self._place_of(member) != number]:
+                    pipelines[number].zrem(key, *moved)
+            await pipelines.execute()
 
-    async def _remove_members(self, number: int, key: bytes) -> None:
-        client, members = self._old[number], list[bytes]()
+    async def _remove_members(self, number: int, key: str) -> None:
+        client, pipelines, count = self._old[number], redis_copy.Pipelines(self._old), 0
         async for member, _ in client.zscan_iter(key, count=_MEMBERS_PER_CALL):
-            if partition(member.decode(), self._count) != number:
-                members.append(member)
-            if len(members) == _MEMBERS_PER_CALL:
-                await client.zrem(key, *members)
-                members = []
-        if members:
-            await client.zrem(key, *members)
+            if self._place_of(member) != number:
+                pipelines[number].zrem(key, member)
+                count += 1
+            if count == _MEMBERS_PER_CALL:
+                await pipelines.execute()
+                count = 0
+        await pipelines.execute()
+
+
+def _visit_in(key: bytes) -> bytes:
+    """The visit in the name of a key."""
+    return key.partition(b"}:")[2]
 
 
 def _visit_sets(keys: PartitionKeys) -> list[str]:
@@ -298,7 +312,6 @@ class _Stream:
         self._client = client
         self._key = key
         self._last = (0, 0)
-        self._positions: list[tuple[int, str, int]] = []
         self._waiting: list[tuple[str, bytes]] = []
         self._size = 0
         self._added = 0
