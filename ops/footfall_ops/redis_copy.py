@@ -62,7 +62,8 @@ async def remove(redis: PartitionedRedis, pattern: str = _OF_A_PARTITION) -> Non
     async for keys in keys_like(redis, pattern):
         pipelines = Pipelines(redis)
         for key in keys:
-            pipelines[number_in(key)].unlink(key)
+            if number_in(key) in redis.numbers:  # else it is left of a greater number of partitions, and never read
+                pipelines[number_in(key)].unlink(key)
         await pipelines.execute()
 
 

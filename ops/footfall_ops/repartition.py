@@ -187,8 +187,9 @@ class _Move:
                     if (to := self._place_of(member)) != redis_copy.number_in(key):
                         copy = redis_copy.renamed(key, to)
                         pipelines[to].zadd(copy, {member: score})
-                        pipelines[to].pexpireat(copy, expires_ms, gt=True)
-                        pipelines[to].pexpireat(copy, expires_ms, nx=True)
+                        if expires_ms > 0:
+                            pipelines[to].pexpireat(copy, expires_ms, gt=True)
+                            pipelines[to].pexpireat(copy, expires_ms, nx=True)
             await pipelines.execute()
 
     def _client_of(self, keys: list[bytes]) -> Any:
