@@ -1,6 +1,7 @@
 """`footfall-ops repartition` moves the log, what waits beside it, and live state to other partitions."""
 
 import uuid
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -144,3 +145,40 @@ def test_an_entry_is_split_by_what_it_holds() -> None:
     assert parts_of(erasure, COUNT, erasures) == dict.fromkeys(range(COUNT), erasure)
     assert parts_of(erasure, COUNT, erasures) == {}, "it is in the log of each former partition"
     assert parts_of(b"malformed", COUNT, set()) == {0: b"malformed"}
+
+
+@pytest.mark.long
+async def test_on_a_cluster_visits_move_between_nodes_and_a_backup_comes_back(
+    ops: Ops, cluster: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("REDIS_URL", cluster[0])
+    stories = [Story(f"person {number}") for number in range(30)]
+    ids = {story.visit_id for story in stories}
+    former, later = (Partitions(cluster[0], count, timeout_ms=TIMEOUT_MS) for count in (4, 7))
+    await former.redis.check()
+    await merge(visitor_store(former), *stories)
+    for story in stories:
+        number = partition(story.visit_id, 4)
+        await former.redis[number].xadd(log_of(number), {"b": story.entry().SerializeToString()})
+    monkeypatch.setenv("PARTITIONS", "4")
+
+    assert await ops("repartition", 7) == 0
+    await later.redis.check()
+    monkeypatch.setenv("PARTITIONS", "7")
+
+    async def is_complete() -> None:
+        assert (await visitor_store(later).get(ids)).keys() == ids
+        logged = set()
+        for number in range(7):
+            for _, fields in await later.redis[number].xrange(log_of(number)):
+                logged |= {event.visit_id for event in EventBatch.FromString(fields[b"b"]).events}
+            members = await later.redis[number].zrange(f"live:{{p{number:02d}}}:known", 0, -1)
+            assert {one.decode() for one in members} == {one for one in ids if partition(one, 7) == number}
+        assert logged == ids
+
+    await is_complete()
+    assert await ops("backup", tmp_path / "backup") == 0
+    assert await ops("restore", tmp_path / "backup", "--replace") == 0
+    await is_complete()
+    for partitions in (former, later):
+        await partitions.redis.aclose()
