@@ -11,6 +11,7 @@ import shutil
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +21,7 @@ from footfall_eventlog.log import HISTORY_GROUP, STREAM_PREFIX, stream_key
 from footfall_eventlog.partitions import PartitionedRedis
 from footfall_eventlog.store_reports import redis_report
 from footfall_eventlog.stream import mark_key
+from footfall_history.dead_letters import DeadLetterQueue
 
 from footfall_ops import redis_copy
 from footfall_ops.folder import (
@@ -33,6 +35,7 @@ from footfall_ops.folder import (
     SavedFile,
     SavedKey,
     SavedSlowBatch,
+    Writer,
     file_of,
 )
 from footfall_ops.mongo_copy import Database
@@ -120,7 +123,7 @@ async def _write_redis(
     return moment_ms, starts
 
 
-async def _write_dead_letters(redis: PartitionedRedis, letters: Any, file: Any) -> None:
+async def _write_dead_letters(redis: PartitionedRedis, letters: DeadLetterQueue, file: Writer) -> None:
     for number in redis.numbers:
         async for letter in letters.in_partition(number):
             file.add(SavedDeadLetter(number, letter.id, letter.created_ms, letter.reason, letter.payload))
@@ -145,10 +148,14 @@ async def _write_mongo(database: Database, folder: Folder, files: dict[str, Save
     names = await database.names()
     for name in [*(name for name in _FIRST if name in names), *(name for name in names if name not in _FIRST)]:
         with folder.written(file_of(name), files) as file:
-            progress = Progress(lambda name=name, file=file: f"MongoDB: {name}: {file.records:,} documents")
+            progress = Progress(partial(_documents_line, name, file))
             async for document in database.documents(name):
                 file.add_bytes(document)
                 progress.report()
+
+
+def _documents_line(name: str, file: Writer) -> str:
+    return f"MongoDB: {name}: {file.records:,} documents"
 
 
 def _write_keys(folder: Folder, environment: Mapping[str, str]) -> None:

@@ -126,7 +126,7 @@ class _HashingFile:
         self._file.flush()
 
 
-class _Writer:
+class Writer:
     """Writes records into a compressed file."""
 
     def __init__(self, file: gzip.GzipFile) -> None:
@@ -157,13 +157,13 @@ class Folder:
             raise RefusalError(f"{self.path}: must be a new or an empty folder")
 
     @contextmanager
-    def written(self, name: str, files: dict[str, SavedFile]) -> Iterator[_Writer]:
+    def written(self, name: str, files: dict[str, SavedFile]) -> Iterator[Writer]:
         """Write a file; it is in `files` afterwards."""
         (self.path / name).parent.mkdir(mode=0o700, exist_ok=True)
         with open(_private(self.path / name), "wb") as raw:
             hashing = _HashingFile(raw)
-            with gzip.GzipFile(filename="", mode="wb", fileobj=hashing, compresslevel=_FAST, mtime=0) as file:  # type: ignore[call-overload]
-                writer = _Writer(file)
+            with gzip.GzipFile(filename="", mode="wb", fileobj=hashing, compresslevel=_FAST, mtime=0) as file:
+                writer = Writer(file)
                 yield writer
             raw.flush()
             os.fsync(raw.fileno())
@@ -211,7 +211,7 @@ class Folder:
 
     def records(self) -> Iterator[Record]:
         """The records of Redis, in the order in which they were written."""
-        decode = msgspec.msgpack.Decoder(Record).decode  # type: ignore[var-annotated,arg-type]
+        decode = msgspec.msgpack.Decoder(Record).decode
         with gzip.open(self.path / REDIS_FILE, "rb") as file:
             while head := file.read(_LENGTH.size):
                 yield decode(file.read(_LENGTH.unpack(head)[0]))

@@ -293,7 +293,7 @@ def parts_of(payload: bytes, count: int, erasures: set[str]) -> dict[int, bytes]
     rest = EventBatch()
     rest.CopyFrom(batch)
     for name in ("events", "contexts", "erasure", "interaction"):
-        rest.ClearField(name)  # type: ignore[arg-type]  # a name of a field
+        rest.ClearField(name)
     if batch.HasField("interaction"):
         number = partition(interaction_key(batch.interaction), count)
         parts.setdefault(number, EventBatch()).interaction.CopyFrom(batch.interaction)
