@@ -47,7 +47,9 @@ class LiveState:
             yield await self._compare([document["_id"] for document in documents])
         for number in self._redis.numbers:
             async for visit_ids in self._live_in(number):
-                yield await self._compare(visit_ids)
+                where = {"_id": {"$in": visit_ids}, "touched_ms": {"$gte": since_ms}}
+                compared = {one["_id"] for one in await self._store.find_visits(where, len(visit_ids), ["start_key"])}
+                yield await self._compare([visit_id for visit_id in visit_ids if visit_id not in compared])
 
     async def _live_in(self, number: int) -> AsyncIterator[list[str]]:
         """The live visits of a partition by Redis, in groups."""

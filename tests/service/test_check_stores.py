@@ -77,8 +77,13 @@ async def test_another_number_of_partitions_is_wrong(
     assert "PARTITIONS is 1, but the data in this Redis was made with 4" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("service", SERVICES)
-@pytest.mark.parametrize(("setting", "scheme"), [("REDIS_URL", "redis"), ("MONGO_URL", "mongodb")])
+@pytest.mark.parametrize(
+    ("service", "setting", "scheme"),
+    [
+        *((service, "REDIS_URL", "redis") for service in SERVICES),
+        *((service, "MONGO_URL", "mongodb") for service in ("identity", "history")),
+    ],
+)
 async def test_a_store_that_does_not_answer_is_named(
     check: Check,
     service: str,
@@ -88,8 +93,6 @@ async def test_a_store_that_does_not_answer_is_named(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    if setting == "MONGO_URL" and STORES[service] == 1:
-        pytest.skip("it does not use MongoDB")
     [unused_port] = free_ports(1)
     monkeypatch.setenv(setting, f"{scheme}://127.0.0.1:{unused_port}")
     monkeypatch.setenv(f"{service.upper()}_MONGO_TIMEOUT_MS", "200")

@@ -36,7 +36,7 @@ async def test_exactly_the_event_is_found_whose_attribution_was_changed(
     said = capsys.readouterr()
     assert said.out == ""
     assert "60 visits with 420 events verified, 0 differences." in said.err
-    assert "120 live visits compared, 0 differences." in said.err  # as history lists them, and as Redis does
+    assert "60 live visits compared, 0 differences." in said.err
 
     story = stories[7]
     place = {"visit_id": story.visit_id, "event_id": story.event_id(3)}
@@ -85,8 +85,9 @@ async def test_live_visits_that_differ_are_found(
     shorter.events.pop()
     await merge(live, shorter)
     assert await ops("verify") == 1
-    found = {tuple(line.split("\t")) for line in capsys.readouterr().out.splitlines()}
-    assert found == {
+    found = [tuple(line.split("\t")) for line in capsys.readouterr().out.splitlines()]
+    assert len(found) == 4
+    assert {*found} == {
         ("live", stories[0].visit_id, "live state does not have the visit"),
         ("live", stories[1].visit_id, "live state and history differ: timeline"),
         ("live", shorter.visit_id, "live state and history differ: timeline, last event"),
