@@ -1,5 +1,6 @@
 """Reads and writes what Footfall keeps in Redis, key by key: the only module that knows the client of Redis."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from typing import Any, Final
@@ -12,7 +13,7 @@ from redis.exceptions import ResponseError
 STREAM: Final = b"stream"
 
 _KEYS_PER_SCAN: Final = 500
-_KEYS_PER_CALL: Final = 100
+_KEYS_PER_CALL: Final = 500
 _ENTRIES_PER_READ: Final = 8
 """An entry may have 1 MiB."""
 _OF_A_PARTITION: Final = "*{p[0-9][0-9]}*"
@@ -82,8 +83,7 @@ class Pipelines:
 
     async def execute(self) -> None:
         """Execute all commands. Raises REDIS_REFUSALS."""
-        for pipeline in self._pipelines.values():
-            await pipeline.execute()
+        await asyncio.gather(*(pipeline.execute() for pipeline in self._pipelines.values()))
 
 
 async def scored_sets(client: Any, keys: list[bytes]) -> list[tuple[bytes, list[tuple[bytes, float]], int]]:

@@ -172,9 +172,10 @@ class _Move:
     async def _copy_live_state(self) -> None:
         async for group in redis_copy.keys_like(self._old, "visit:*"):
             pipelines = redis_copy.Pipelines(self._new)
-            for key, expires_ms, value in await redis_copy.dump(self._client_of(group), group):
-                if (to := self._place_of(_visit_in(key))) != redis_copy.number_in(key):
-                    redis_copy.put(pipelines[to], redis_copy.renamed(key, to), expires_ms, value)
+            elsewhere = [key for key in group if self._place_of(_visit_in(key)) != redis_copy.number_in(key)]
+            for key, expires_ms, value in await redis_copy.dump(self._client_of(group), elsewhere):
+                to = self._place_of(_visit_in(key))
+                redis_copy.put(pipelines[to], redis_copy.renamed(key, to), expires_ms, value)
                 self._note()
             await pipelines.execute()
         for number in self._old.numbers:
