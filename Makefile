@@ -57,6 +57,8 @@ lint: install ## check format, style, imports, the contract, and the words of th
 	@$(bin)/ruff check --quiet .
 	@$(bin)/lint-imports --no-logo
 	@PATH="$(bin):$$PATH" python protos/generate.py --check
+	@$(bin)/yamllint --strict docker-compose.yml docker-compose.tls.yml deploy
+	@$(bin)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml docker-compose.tls.yml
 	@cd protos && $(bin)/buf lint && $(bin)/buf breaking --against released.binpb
 	@$(bin)/python -m docs.prose bench deploy docs eventlog gateway ops servicekit services tests timeline
 

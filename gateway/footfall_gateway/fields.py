@@ -54,8 +54,6 @@ SiteName = Annotated[
     Meta(description="The website.", extra_json_schema={"pattern": f"^{SITE_NAME.pattern}$"}),
 ]
 PageUrl = Annotated[str, Meta(description="The address of the page; null: not known.")]
-PageTitle = Annotated[
-    str, Meta(description="The title of the page; null: not known.", extra_json_schema={"maxLength": 256})
-]
+PageTitle = Annotated[str, Meta(description="The title of the page, as sent; null: not known.")]
 Category = Annotated[str, Meta(description="Categories, separated by semicolons; empty: none.")]
 NextPageToken = Annotated[str, Meta(description="Where the next page begins, for `page_token`; null on the last one.")]

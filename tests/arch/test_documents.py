@@ -139,6 +139,7 @@ CONSTANTS = {
     ),
     *(variable(ContactsSettings, field) for field in ContactsSettings.model_fields),
     *DEFAULT_PORTS,
+    *re.findall(r"\$\{(\w+):\?", (ROOT / "docker-compose.yml").read_text(encoding="utf-8")),
     "DATA_DIR",
     *re.findall(r"`(FOOTFALL_\w+)`", PAGES["docs/ops/settings.md"].text),
     *(value for file in CONTRACT for value in enum_values(file)),

@@ -14,14 +14,15 @@ from deploy.embedded import DEFAULT_PORTS, ROOT, Credentials, suite_environment
 from docs.generate.__main__ import outdated
 from docs.generate.settings import renamed_variables
 from tests.arch.house import SERVICES, own_dependencies, secrets_of, settings_class
+from tests.tools.kustomize import render
 
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 COMPOSE_TLS: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.tls.yml").read_text(encoding="utf-8"))
-KUBERNETES: dict[tuple[str, str], Any] = {
-    (document["kind"], document["metadata"]["name"]): document
-    for document in yaml.safe_load_all((ROOT / "deploy" / "kubernetes.yaml").read_text(encoding="utf-8"))
+OVERLAYS: dict[str, dict[tuple[str, str], Any]] = {
+    folder.name: {(document["kind"], document["metadata"]["name"]): document for document in render(folder)}
+    for folder in (ROOT / "deploy" / "kubernetes" / "overlays").iterdir()
 }
-KUBERNETES_TLS: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "kustomization.yaml").read_text(encoding="utf-8"))
+KUBERNETES = OVERLAYS["small"]
 BACKING = {"valkey": 6379, "mongo": 27017}
 
 every_service = pytest.mark.parametrize("service", SERVICES)
@@ -109,12 +110,7 @@ def test_compose_tells_a_service_only_what_it_reads_and_everything_that_differs(
 
 @pytest.mark.parametrize("service", [service for service in SERVICES if service != "gateway"])
 def test_containers_without_tls_say_that_they_are(service: str) -> None:
-    [config] = [
-        document
-        for document in yaml.safe_load_all((ROOT / "deploy" / "kubernetes.yaml").read_text(encoding="utf-8"))
-        if document["kind"] == "ConfigMap"
-    ]
-    for told in (COMPOSE["services"][service]["environment"], config["data"]):
+    for told in (COMPOSE["services"][service]["environment"], KUBERNETES["ConfigMap", "footfall"]["data"]):
         assert told["ALLOW_INSECURE_GRPC"] == "true", "an image listens to all: its service would not start"
 
 
@@ -123,7 +119,7 @@ def test_addresses_in_compose_are_those_of_its_containers(service: str) -> None:
     ports = BACKING | {name: DEFAULT_PORTS[f"{name.upper()}_PORT"] for name in SERVICES}
     for name, value in COMPOSE["services"][service]["environment"].items():
         if name.endswith(("_URL", "_TARGET")):
-            host, port = re.fullmatch(r"(?:redis://|mongodb://|dns:///)(\w+):(\d+)", value).groups()  # type: ignore[union-attr]
+            host, port = re.fullmatch(r"(?:\w+://.+@|dns:///)(\w+):(\d+)", value).groups()  # type: ignore[union-attr]
             assert host in COMPOSE["services"]
             assert int(port) == ports[host]
 
@@ -149,9 +145,8 @@ def test_compose_and_kubernetes_tell_a_service_all_settings_of_tls(service: str)
     assert set(added["environment"]) == known
     if service != "gateway":
         assert added["healthcheck"]["test"][-1] in COMPOSE["services"][service]["healthcheck"]["test"]
-    [patch] = [patch for patch in KUBERNETES_TLS["patches"] if patch["target"]["name"] == service]
-    values = {step["path"].rpartition("/")[2]: step["value"] for step in yaml.safe_load(patch["patch"])}
-    assert {one["name"] for one in values["env"]} == known
+    [container] = OVERLAYS["mtls"]["Deployment", service]["spec"]["template"]["spec"]["containers"]
+    assert {one["name"] for one in container["env"]} == known
 
 
 @every_service
@@ -192,7 +187,11 @@ def test_a_container_can_do_nothing_that_the_service_does_not_need(service: str)
     told = COMPOSE["services"][service]
     assert (told["read_only"], told["cap_drop"], told["security_opt"]) == (True, ["ALL"], ["no-new-privileges:true"])
     pod = KUBERNETES["Deployment", service]["spec"]["template"]["spec"]
-    assert pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    assert pod["securityContext"] == {
+        "runAsNonRoot": True,
+        "runAsUser": 10001,
+        "seccompProfile": {"type": "RuntimeDefault"},
+    }
     assert not pod["automountServiceAccountToken"]
     [container] = pod["containers"]
     assert container["securityContext"] == {
@@ -207,3 +206,11 @@ def test_compose_starts_redis_with_the_settings_of_the_embedded_run() -> None:
     [file] = [volume.split(":") for volume in valkey["volumes"] if volume.startswith("./")]
     assert file[0] == "./deploy/valkey.conf"
     assert valkey["command"][:2] == ["valkey-server", file[1]]
+
+
+def test_the_stores_of_compose_have_passwords() -> None:
+    valkey, mongo = (COMPOSE["services"][name] for name in ("valkey", "mongo"))
+    assert valkey["configs"][0]["target"] == valkey["command"][valkey["command"].index("--include") + 1]
+    assert COMPOSE["configs"]["redis-password"]["content"] == "requirepass ${REDIS_PASSWORD}"
+    for asked in (valkey["environment"]["REDISCLI_AUTH"], mongo["environment"]["MONGO_INITDB_ROOT_PASSWORD"]):
+        assert ":?" in asked, "without a value Compose must not start"

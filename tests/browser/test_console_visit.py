@@ -380,9 +380,10 @@ async def test_hostile_texts_fit_every_width(browser: Browser, suite: Suite) -> 
     long_id = f"{uuid.uuid4().hex}{'W' * 268}"
     visit, user = str(uuid.uuid4()), f"{RIGHT_TO_LEFT}{long_id}"
     async with suite.http() as http, console(browser, suite) as page:
-        sent = entered(visit, "T" * 300, now_ms(), url=f"javascript:{'u' * 300}")
-        more = event("N" * 200, visit, now_ms(), data={"k" * 200: "v" * 2_000, "x": RIGHT_TO_LEFT})
-        await send(http, sent, event("SignIn", visit, now_ms(), user), more)
+        at_ms = now_ms()
+        sent = entered(visit, "T" * 300, at_ms, url=f"javascript:{'u' * 300}")
+        more = on(sent, "N" * 200, at_ms, **{"k" * 200: "v" * 2_000, "x": RIGHT_TO_LEFT})
+        await send(http, sent, on(sent, "SignIn", at_ms, user), more)
         await stored(http, visit, 3)
         opened = await open_visit(page, visit)
         for fold in ("Why we say so", "Contact and decisions", "Technical"):

@@ -70,7 +70,7 @@ def test_another_subject_replaces_the_first() -> None:
     record = merged(update(20, visit_id="v", site="shop"), update(10, phone="+4930123"))
     assert [*record.about] == ["visit_id", "v", "", "shop"]
     document = record.document("")
-    assert ("phone" in document, document["visit_id"], document["site"]) == (False, "v", "shop")
+    assert (document["subject"], document["site"]) == ("visit_id:v", "shop")
 
 
 def test_without_a_reported_start_the_first_update_is_the_beginning() -> None:

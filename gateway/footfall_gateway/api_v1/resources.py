@@ -18,7 +18,6 @@ from footfall_gateway.fields import (
     IdentityId,
     JsonObject,
     NextPageToken,
-    PageTitle,
     PageUrl,
     SiteName,
     Time,
@@ -162,7 +161,10 @@ class Visitor(msgspec.Struct, rename="camel"):
         PageUrl | None,
         Meta(description="The address of the page that the visitor is on, or was on last; null: not known."),
     ]
-    title: Annotated[PageTitle | None, Meta(description="The title of that page; null: not known, or no longer.")]
+    title: Annotated[
+        Annotated[str, Meta(extra_json_schema={"maxLength": 256})] | None,
+        Meta(description="The title of that page, truncated; null: not known, or no longer."),
+    ]
     page_enter_time: Annotated[
         Time | None, Meta(description="When the visitor entered that page (ms); null: not known, or it is closed.")
     ]

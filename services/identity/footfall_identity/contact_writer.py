@@ -4,7 +4,10 @@ That identities have to be linked again is stored with a single contact (`is_sta
 note (`WrittenBatch`). So after a kill at any moment `Relinker` finds what is left to be done.
 """
 
+import asyncio
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 from uuid import uuid4
 
@@ -31,6 +34,9 @@ _CONTACTS_PER_WRITE: Final = 25
 _CONTACTS_PER_READ: Final = 1_000
 _DELETIONS_PER_CALL: Final = 1_000
 """As many as a call deletes within its time limit."""
+_MAX_REMEMBERED: Final = 100_000
+"""Ids of contacts to be deleted that are kept between two calls."""
+_READING_KEPT_S: Final = 300.0
 _NOTED_MS: Final = 20_000
 """Less than the time after which other processes look at the note of a batch."""
 
@@ -76,6 +82,8 @@ class ContactWriter:
         self._phone_region = phone_region
         self._memory = memory
         self._max_deleted_percent = max_deleted_percent
+        self._reading: _Reading | None = None
+        self._deleting = asyncio.Lock()
 
     async def write_one(self, change: ContactChange) -> ContactRecord | None:
         """Make one change; return the contact, None if there is none.
@@ -165,12 +173,17 @@ class ContactWriter:
     ) -> FinishedSync:
         """Delete contacts that were not sent in a generation, a limited number.
 
+        The first call reads all contacts. If it is given up meanwhile, the next one waits for the same reading.
+
         Raises RequestError (FAILED_PRECONDITION) for too great a share of all contacts, without deleting any.
         """
         sync = await self._latest(generation)
         unsent = await self._unsent(sync)
         limit = max_deleted_percent or self._max_deleted_percent
-        if unsent.number * 100 > unsent.total * limit:
+        is_refused = unsent.number * 100 > unsent.total * limit
+        if is_refused or validate_only:
+            self._reading = None
+        if is_refused:
             raise RequestError.failed_precondition(
                 "TOO_MANY_DELETIONS",
                 f"{unsent.number} of {unsent.total} contacts were not sent; to delete more than {limit} % of them, set "
@@ -178,20 +191,33 @@ class ContactWriter:
             )
         if validate_only:
             return FinishedSync(0, unsent.number, unsent.total - unsent.number)
-        deletions = [
-            ContactChange(contact_id=contact_id, given=None, creates=False, before_ms=sync.start_ms)
-            for contact_id in unsent.first_ids
-        ]
-        deleted = 0
-        for start in range(0, len(deletions), _CONTACTS_PER_WRITE):
-            # A later synchronization may have begun meanwhile, and have been sent these contacts.
-            await self._latest(generation)
-            written = await self._write_some(deletions[start : start + _CONTACTS_PER_WRITE])
-            deleted += sum(one.result is ContactResult.DELETED for one in written)
+        async with self._deleting:
+            deleted = await self._delete(sync, unsent)
         await self._links.wait_for_journal()
+        if not unsent.ids:
+            self._reading = None
         _log.info("contacts that were not sent are deleted", generation=generation, contacts=deleted)
-        remaining = unsent.number - len(unsent.first_ids)
-        return FinishedSync(deleted, remaining, unsent.total - deleted - remaining)
+        return FinishedSync(deleted, unsent.number, unsent.total - unsent.number)
+
+    async def _delete(self, sync: ContactSync, unsent: "_Unsent") -> int:
+        deleted, left = 0, _DELETIONS_PER_CALL
+        while ids := unsent.ids[: min(_CONTACTS_PER_WRITE, left)]:
+            # A later synchronization may have begun meanwhile, or these contacts may have been sent after all.
+            await self._latest(sync.generation)
+            sent = await self._links.sent_of(sync.generation, ids)
+            written = await self._write_some(
+                [
+                    ContactChange(contact_id=one, given=None, creates=False, before_ms=sync.start_ms)
+                    for one in ids
+                    if one not in sent
+                ]
+            )
+            count = sum(one.result is ContactResult.DELETED for one in written)
+            deleted += count
+            unsent.total -= count
+            del unsent.ids[: len(ids)]
+            left -= len(ids)
+        return deleted
 
     async def _latest(self, generation: int) -> ContactSync:
         """Return the synchronization of this generation if it is the latest one."""
@@ -202,9 +228,16 @@ class ContactWriter:
         return sync
 
     async def _unsent(self, sync: ContactSync) -> "_Unsent":
+        """What was read for this synchronization a moment ago, or is being read; else read it."""
+        reading = self._reading
+        if reading is None or not reading.serves(sync.generation):
+            task = asyncio.create_task(self._read_unsent(sync))
+            reading = self._reading = _Reading(sync.generation, time.monotonic(), task)
+        return await asyncio.shield(reading.task)
+
+    async def _read_unsent(self, sync: ContactSync) -> "_Unsent":
         """Read all contacts and all that were sent, both by id."""
-        number = total = 0
-        first_ids: list[str] = []
+        unsent = _Unsent()
         sent: set[str] = set()
         pages = self._links.sent_ids(sync.generation, _CONTACTS_PER_READ)
         page: list[str] | None = [""]
@@ -213,22 +246,41 @@ class ContactWriter:
                 page = await anext(pages, None)
                 sent.update(page or ())
             existing = [mark for mark in marks if not mark.is_deleted]
-            unsent = [
+            ids = [
                 mark.contact_id for mark in existing if mark.update_ms < sync.start_ms and mark.contact_id not in sent
             ]
             sent.intersection_update(page or ())  # earlier ones are of contacts that have been read
-            total += len(existing)
-            number += len(unsent)
-            first_ids += unsent[: _DELETIONS_PER_CALL - len(first_ids)]
-        return _Unsent(first_ids, number, total)
+            unsent.total += len(existing)
+            kept = ids[: _MAX_REMEMBERED - len(unsent.ids)]
+            unsent.ids += kept
+            unsent.more += len(ids) - len(kept)
+        return unsent
 
 
-class _Unsent(NamedTuple):
-    """The first contacts that were not sent, the number of such contacts, and the number of all contacts."""
+@dataclass
+class _Unsent:
+    """Contacts that were not sent: the first ids, and the number of further ones. `total`: of all contacts."""
 
-    first_ids: list[str]
-    number: int
-    total: int
+    ids: list[str] = field(default_factory=list)
+    more: int = 0
+    total: int = 0
+
+    @property
+    def number(self) -> int:
+        return len(self.ids) + self.more
+
+
+class _Reading(NamedTuple):
+    """A reading of the contacts that were not sent in a generation. `began_s`: by the monotonic clock."""
+
+    generation: int
+    began_s: float
+    task: "asyncio.Task[_Unsent]"
+
+    def serves(self, generation: int) -> bool:
+        if generation != self.generation or (self.task.done() and (self.task.cancelled() or self.task.exception())):
+            return False
+        return not self.task.done() or time.monotonic() < self.began_s + _READING_KEPT_S
 
 
 def _require_latest(latest: ContactSync, generation: int) -> None:

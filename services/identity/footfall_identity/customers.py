@@ -89,17 +89,16 @@ class Customers:
             page = await self._directory.find(conditions, sites, position, MAX_CANDIDATES - len(found))
             found += page.contacts
             position = page.position
+        merged = None
         if not sites:
-            found = await self._merged(found)
+            merged = await self._links.merged_contacts([], [one.contact_id for one in found])
+            leading = [*dict.fromkeys(merged.resolved(one.contact_id) for one in found)]
+            if leading != [one.contact_id for one in found]:
+                found = await self._contacts(leading)
         if len(found) == 1:
             linked = await self._links.linked_to(found[0].contact_id, "", _MAX_IDENTITIES + 1, sites)
-            return await self._with_visitors(await self._of_contact(found[0], linked, sites), linked, sites)
+            return await self._with_visitors(await self._of_contact(found[0], linked, sites, merged), linked, sites)
         return pb.GetCustomerResponse(candidates=map(messages.contact, found))
-
-    async def _merged(self, found: list[ContactRecord]) -> list[ContactRecord]:
-        """Return the contacts that these lead to, each once."""
-        merged = await self._links.merged_contacts([], [one.contact_id for one in found])
-        return await self._contacts(dict.fromkeys(merged.resolved(one.contact_id) for one in found))
 
     async def _by_contact(self, contact_id: str, sites: list[str]) -> pb.GetCustomerResponse:
         named, merged = contact_id, None

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from uuid import uuid4
 
 import msgspec
+import pymongo
 from footfall_eventlog.checkpoint_store import CheckpointStore
 from footfall_eventlog.settings import mongo_url_check
 from footfall_eventlog.store_reports import mongo_problem, mongo_report
@@ -73,6 +74,7 @@ _LAST_DECISION: Final[Mapping[str, Any]] = {"decisions": {"$slice": -1}, "contac
 TRANSIENT_STORE_ERRORS: Final = (ConnectionFailure, ExecutionTimeout, WriteConcernError)
 """What `LinkStore.checkpoints` raises for errors that may pass: no answer, or a write that is not confirmed."""
 _PAUSE_AFTER_FAILURE_S: Final = 1.0
+_LONG_READ_S: Final = 120.0
 # For building an index, which may take hours. The time to connect is also that for heartbeats: when one is late, the
 # driver closes the connection. The client is not motor: a process ends after the threads of motor, which wait.
 _WITHOUT_TIME_LIMIT: Final[Mapping[str, Any]] = {"connectTimeoutMS": 30_000, "socketTimeoutMS": None, "timeoutMS": None}
@@ -435,6 +437,13 @@ class LinkStore:
             else:
                 self._first_sent = generation
 
+    async def sent_of(self, generation: int, contact_ids: Sequence[str]) -> set[str]:
+        """Return those of these contacts that were sent in a synchronization."""
+        marks = {_sent_id(generation, contact_id): contact_id for contact_id in contact_ids}
+        async with _translating_errors():
+            found = await find_any(self._sent, "_id", marks)
+        return {marks[document["_id"]] for document in found}
+
     async def forget_sent(self, contact_ids: Sequence[str]) -> None:
         """Remove the marks of contacts that were deleted, of the latest synchronization."""
         if sync := await self.contact_sync():
@@ -640,11 +649,15 @@ class LinkStore:
 
 
 async def _read_by_id(query: Any, size: int) -> AsyncIterator[list[dict[str, Any]]]:
-    """Yield what a query finds. One query, because SecantusDB examines all documents for each range of ids."""
+    """Yield what a query finds. One query, because SecantusDB examines all documents for each range of ids.
+
+    SecantusDB reads all that a query finds before its first answer, so the time limit is not that of other commands.
+    """
     cursor = query.sort("_id", 1).batch_size(size)
     while True:
         async with _translating_errors():
-            documents = await cursor.to_list(size)
+            with pymongo.timeout(_LONG_READ_S):
+                documents = await cursor.to_list(size)
         if not documents:
             return
         yield documents

@@ -20,7 +20,7 @@ from footfall_servicekit.settings import load
 
 from footfall_history.event_log import TRANSIENT_LOG_ERRORS, EventLog
 from footfall_history.settings import HistorySettings
-from footfall_history.storage import TRANSIENT_STORE_ERRORS, Store
+from footfall_history.storage import TRANSIENT_STORE_ERRORS, Store, subject_id
 
 _TIMEOUT_S: Final = 10.0
 # Shorter ids occur within hashes and numbers, so they must not touch another letter or digit.
@@ -108,13 +108,16 @@ async def _in_mongodb(store: Store, pattern: re.Pattern[bytes], identity: str) -
 
 
 def _why_in_mongodb(collection: str, document: Mapping[str, Any], identity: str) -> str:
-    subjects = [document.get(field) for field in ("identity_id", "contact_id", "phone")]
     names = [document.get(field) for field in ("_id", "identity_id", "names_identity_id")]
     if collection == "contacts":
         return "a contact of the contact center, until it is deleted"
     if collection == "generic_values":
         return "a value that other identities give"
-    if collection == "interactions" and identity not in subjects and "visit_id" not in document:
+    if (
+        collection == "interactions"
+        and document["subject"].partition(":")[2] != identity
+        and not subject_id(document, "visit_id")
+    ):
         return "content of an interaction with another person"
     if collection in {"events", "identities"} and identity not in names:
         return "content of another visitor's event or of another identity"

@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Collection, Coroutine, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from footfall.history.v1 import customer_context_pb2 as parts
 from footfall.history.v1 import history_service_pb2 as pb
@@ -73,6 +73,17 @@ class _Search:
         """Name parts that did not answer."""
         named = {*self.answer.unavailable_parts, *missing}
         self.answer.unavailable_parts[:] = sorted(named)
+
+
+class _Visits(NamedTuple):
+    """Stored visits of a person.
+
+    `recent`: those that may have events of the last 24 hours, the last active first. `all_ids`: the ids of all, the
+    newest first; None if there are more than were read.
+    """
+
+    recent: Sequence[Document]
+    all_ids: Sequence[str] | None
 
 
 class CustomerContexts:
@@ -167,7 +178,7 @@ class CustomerContexts:
     async def _read_parts(self, search: _Search, step_s: float) -> None:
         """Add live visits, pages, events and interactions. A part that fails is named."""
         # Awaited with `shield`: a part whose time ends must not cancel it for the others.
-        visits = asyncio.create_task(self._visits(search))
+        visits = asyncio.create_task(self._find_visits(search))
         activity = (parts.CONTEXT_PART_PAGES, parts.CONTEXT_PART_EVENTS)
         try:
             await asyncio.gather(
@@ -183,30 +194,37 @@ class CustomerContexts:
                     live.page_start_time.CopyFrom(one.page.start_time)
                     break
 
-    async def _visits(self, search: _Search) -> list[Document]:
-        """The visits of the person that may have events of the last 24 hours, the last active first."""
+    async def _find_visits(self, search: _Search) -> _Visits:
+        """The visits of the person, and those that may have events of the last 24 hours."""
         seen, ids = site_filter(search.sites), search.identity_ids
         found: dict[str, Document] = {}
+        all_ids: list[str] | None = []
         if search.visit_ids:
             asked = {"_id": await self._stored_id(search)} | seen
             found |= {one["_id"]: one for one in await self._store.find_visits(asked, 1)}
             if not ids:  # identity does not answer, or the visitor is Anonymous
                 ids += [owner for one in found.values() if (owner := _owner(one))]
         if ids:
+            named = {"identities": {"$in": ids} if len(ids) > 1 else ids[0]} | seen
+            visits = await self._store.find_visits(named, _MAX_VISITS + 1, newest_first=True)
+            all_ids = [one["_id"] for one in visits]
+            if len(visits) > _MAX_VISITS:
+                all_ids = None
+                visits = await self._store.find_visits(named | {"staff": {"$ne": True}}, _MAX_VISITS, newest_first=True)
             # As in `_show_person`.
-            named = {"identities": {"$in": ids} if len(ids) > 1 else ids[0], "staff": {"$ne": True}} | seen
-            visits = await self._store.find_visits(named, _MAX_VISITS, newest_first=True)
-            found |= {one["_id"]: one for one in visits}
+            found |= {one["_id"]: one for one in visits if not one.get("staff")}
         recent = [one for one in found.values() if last_possible_ms(one) >= _now_ms() - _DAY_MS]
-        return sorted(recent, key=last_possible_ms, reverse=True)
+        return _Visits(sorted(recent, key=last_possible_ms, reverse=True), all_ids)
 
-    async def _add_live_visits(self, search: _Search, visits: "asyncio.Task[list[Document]]") -> None:
+    async def _add_live_visits(self, search: _Search, visits: "asyncio.Task[_Visits]") -> None:
         """Add the visits that go on: first those that identity knows, because history may lag or not answer."""
         self._show_live_visits(search)
         since_ms = _now_ms() - self._idle_ms
         asked = {visit_id for visit_id, _ in search.visitors}
         going_on = [
-            resources.shown_id(one) for one in await asyncio.shield(visits) if last_possible_ms(one) >= since_ms
+            resources.shown_id(one)
+            for one in (await asyncio.shield(visits)).recent
+            if last_possible_ms(one) >= since_ms
         ]
         wanted = [*dict.fromkeys(one for one in going_on if one not in asked)][:_MAX_LIVE_VISITS]
         for visitor in await asyncio.gather(*(self._visitor(search, visit_id) for visit_id in wanted)):
@@ -225,22 +243,22 @@ class CustomerContexts:
         is_own = visitor.identity_id in search.identity_ids or (search.is_by_visit and not search.identity_ids)
         return is_own and visitor.last_event_time.ToMilliseconds() >= _now_ms() - self._idle_ms
 
-    async def _add_activity(self, search: _Search, visits: "asyncio.Task[list[Document]]") -> None:
+    async def _add_activity(self, search: _Search, visits: "asyncio.Task[_Visits]") -> None:
         """Add pages and events."""
         ids, answer = search.identity_ids, search.answer
         found = await self._activity.read(
-            await asyncio.shield(visits), ids, search.sites, time_key(_now_ms() - _DAY_MS)
+            (await asyncio.shield(visits)).recent, ids, search.sites, time_key(_now_ms() - _DAY_MS)
         )
         for page in found.pages:
             answer.pages.add(page=page, before_sign_in=bool(ids) and not page.identity_id)
         for event in found.events:
             answer.events.add(event=event, before_sign_in=bool(ids) and not event.stamp.identity_id)
 
-    async def _add_interactions(self, search: _Search, visits: "asyncio.Task[list[Document]] | None") -> None:
+    async def _add_interactions(self, search: _Search, visits: "asyncio.Task[_Visits] | None") -> None:
         """Add the newest interactions, as many as fit into half of the answer."""
         answer, request = search.answer, search.request
-        if visits:
-            await asyncio.shield(visits)  # it finds the identity of a visit while identity does not answer
+        # It finds the identity of a visit while identity does not answer.
+        known = (await asyncio.shield(visits)).all_ids if visits else None
         if not self._max_interactions or (answer.status == parts.CONTEXT_STATUS_AMBIGUOUS and not search.identity_ids):
             return
         contact_ids, numbers = {answer.contact.contact_id, *search.merged_ids}, [*answer.contact.phone_numbers]
@@ -251,7 +269,7 @@ class CustomerContexts:
         phones = self._interactions.phones_of(numbers)
         person = Person(search.identity_ids, sorted(contact_ids - {""}), phones, visit_ids)
         window, size = Window("", "", self._max_interactions, newest_first=True), 0
-        for interaction in (await self._interactions.of_person(person, window, search.sites)).items:
+        for interaction in (await self._interactions.of_person(person, window, search.sites, visits=known)).items:
             interaction.ClearField("data_json")
             size += interaction.ByteSize()
             if size > _MAX_BYTES // 2:

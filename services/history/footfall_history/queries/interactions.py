@@ -5,7 +5,7 @@ that arrives late needs no change of interactions.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from itertools import chain
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
@@ -20,12 +20,12 @@ from footfall_history.identity_client import Context, IdentityClient
 from footfall_history.parts import stream_in_parts
 from footfall_history.queries import filters, resources
 from footfall_history.queries.filters import Page, Window, site_filter
-from footfall_history.storage import Document, InteractionRecord, Store, Tombstones
+from footfall_history.storage import Document, InteractionRecord, Store, Tombstones, subject, subject_id
 
 _MAX_IDENTITIES: Final = 1_000
 _MAX_SCOPES: Final = 1_000
 """Groups of sites that have an interaction with one id."""
-_VISITS_PER_QUERY: Final = 50
+_SUBJECTS_PER_QUERY: Final = 50
 _INTERACTIONS_PER_READ: Final = 50
 _OF_NO_SITE: Final = ""
 
@@ -82,9 +82,9 @@ class InteractionReader:
 
     async def _is_seen(self, document: Document, sites: Sequence[str], context: Context) -> bool:
         """Whether an interaction of no site is about an identity or a contact that these sites have seen."""
-        if identity_id := document.get("identity_id"):
+        if identity_id := subject_id(document, "identity_id"):
             return identity_id in (await self._identity.get([identity_id], context, sites))[0]
-        if contact_id := document.get("contact_id"):
+        if contact_id := subject_id(document, "contact_id"):
             try:
                 await self._identity.person(contact_id, context, sites, max_identities=1)
             except RequestError as error:
@@ -112,7 +112,7 @@ class InteractionReader:
             case None:
                 return await self._page([conditions | site_filter(sites, site)], window, None)
             case "visit_id":
-                where = {"visit_id": request.visit_id} | conditions | site_filter(sites, site)
+                where = {"subject": subject("visit_id", request.visit_id)} | conditions | site_filter(sites, site)
                 return await self._page([where], window, None)
             case "identity_id":
                 identity_id = filters.parse_identity_id(request.identity_id)
@@ -129,7 +129,8 @@ class InteractionReader:
 
     async def has_any(self, field: str, value: str, sites: Sequence[str] = ()) -> bool:
         """Whether an interaction names this visit, identity or contact."""
-        return bool(await self._store.find_interactions({field: value} | site_filter(sites), 1, ["_id"]))
+        about = {"subject": subject(field, value)}
+        return bool(await self._store.find_interactions(about | site_filter(sites), 1, ["_id"]))
 
     async def of_person(
         self,
@@ -139,30 +140,32 @@ class InteractionReader:
         *,
         site: str = "",
         conditions: Mapping[str, Any] | None = None,
+        visits: Sequence[str] | None = None,
     ) -> Page[Interaction]:
-        """The interactions of a person in a window."""
+        """The interactions of a person in a window. `visits`: all of its identities, the newest first, if known."""
         seen = site_filter(sites, site)
-        visible = [site_filter([*sites, _OF_NO_SITE], site) if sites else seen] if person.with_unsited else []
-        found = [("identity_id", person.identity_ids), ("contact_id", person.contact_ids), ("phone", person.phones)]
-        wheres: list[Document] = [
-            {field: {"$in": [*values]}, **(conditions or {}), **condition}
-            for field, values in found
-            if values
-            for condition in visible
+        visible = site_filter([*sites, _OF_NO_SITE], site) if sites else seen
+        if visits is None:
+            visits = await self._visits_of(person.identity_ids, seen)
+        in_visits = [subject("visit_id", one) for one in {*person.visit_ids, *visits[: self._max_visits]}]
+        named = [("identity_id", person.identity_ids), ("contact_id", person.contact_ids), ("phone", person.phones)]
+        own = [subject(kind, value) for kind, values in named for value in values] if person.with_unsited else []
+        wheres = [
+            {"subject": {"$in": group}} | dict(conditions or {}) | condition
+            for subjects, condition in (
+                [(own + in_visits, seen)] if visible == seen else [(own, visible), (in_visits, seen)]
+            )
+            for group in _groups(subjects)
         ]
-        visits = [*dict.fromkeys([*person.visit_ids, *await self._visits_of(person.identity_ids, seen)])]
-        for start in range(0, len(visits), _VISITS_PER_QUERY):
-            group = visits[start : start + _VISITS_PER_QUERY]
-            wheres.append({"visit_id": {"$in": group}, **(conditions or {}), **seen})
         return await self._page(wheres, window, None if person.visit_ids else {*person.identity_ids})
 
     async def each_of_identity(self, identity_id: str, sites: Sequence[str]) -> AsyncIterator[Interaction]:
         """All interactions that name an identity, or a visit while it belonged to the identity."""
         seen = site_filter(sites)
-        async for document in self._store.each_interaction({"identity_id": identity_id} | seen):
+        async for document in self._store.each_interaction({"subject": subject("identity_id", identity_id)} | seen):
             yield interaction_message(document, "")
-        async for visits in self._store.visit_groups({"identities": identity_id} | seen, _VISITS_PER_QUERY):
-            where = {"visit_id": {"$in": [visit["_id"] for visit in visits]}} | seen
+        async for visits in self._store.visit_groups({"identities": identity_id} | seen, _SUBJECTS_PER_QUERY):
+            where = {"subject": {"$in": [subject("visit_id", visit["_id"]) for visit in visits]}} | seen
             async for part in stream_in_parts(self._store.each_interaction(where), _INTERACTIONS_PER_READ):
                 for document, owner in await self._owned(part):
                     if owner == identity_id:
@@ -202,7 +205,7 @@ class InteractionReader:
         keyed = [
             (document["order_key"], interaction_message(document, owner))
             for document, owner in await self._owned(found)
-            if owners is None or "visit_id" not in document or owner in owners
+            if owners is None or not subject_id(document, "visit_id") or owner in owners
         ]
         page = window.cut(keyed)
         return page if page.next_key else Page(page.items, next_key)
@@ -215,14 +218,20 @@ class InteractionReader:
 
     async def _owned(self, documents: Sequence[Document]) -> list[tuple[Document, str]]:
         """Interactions with the identity that those about visits belong to, without those of erased identities."""
-        visits = await self._tombstones.read_visits({one["visit_id"] for one in documents if "visit_id" in one})
+        ids = [subject_id(document, "visit_id") for document in documents]
+        visits = await self._tombstones.read_visits({*ids} - {""})
         owned = []
-        for document in documents:
-            visit = visits.get(document.get("visit_id", ""))
+        for document, visit_id in zip(documents, ids, strict=True):
+            visit = visits.get(visit_id)
             owner = visit.owner_at(document["order_key"]) if visit else ""
             if owner is not None:
                 owned.append((document, owner))
         return owned
+
+
+def _groups(subjects: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(subjects), _SUBJECTS_PER_QUERY):
+        yield subjects[start : start + _SUBJECTS_PER_QUERY]
 
 
 def interactions_window(request: pb.ListInteractionsRequest) -> Window:

@@ -27,7 +27,7 @@ from footfall_history.storage.documents import (
 )
 from footfall_history.storage.event_cursor import EventCursor
 from footfall_history.storage.indexes import Need, index_names
-from footfall_history.storage.interactions import SUBJECTS, InteractionRecord
+from footfall_history.storage.interactions import InteractionRecord, subject, subject_id
 from footfall_history.storage.marks import (
     CONFLICT,
     IGNORED,

@@ -61,14 +61,11 @@ _INDEXES: Final = (
     # whose user ids name no person.
     Index("visits", ("identity_hashes",), Need.REST),
     Index("events", ("names_hash",), Need.REST, is_partial=True),
-    # Interactions in order: of all, of a site, of a subject, or of an agent; those that an erasure removes. None is
-    # partial, because SecantusDB uses no partial index for `$in`.
+    # Interactions in order: of all, of a site, about any of several subjects, or of an agent; those that an erasure
+    # removes.
     Index("interactions", ("order_key",), Need.REST),
     Index("interactions", ("site", "order_key"), Need.REST),
-    Index("interactions", ("visit_id", "order_key"), Need.REST),
-    Index("interactions", ("identity_id", "order_key"), Need.REST),
-    Index("interactions", ("contact_id", "order_key"), Need.REST),
-    Index("interactions", ("phone", "order_key"), Need.REST),
+    Index("interactions", ("subject", "order_key"), Need.REST),
     Index("interactions", ("agent", "order_key"), Need.REST),
     Index("interactions", ("subject_hash", "order_key"), Need.REST),
     # Scorecards of a site by day.

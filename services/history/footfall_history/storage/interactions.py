@@ -13,11 +13,24 @@ from footfall_eventlog.interactions import interaction_key
 
 from footfall_history.storage.documents import TIME_DIGITS, Document
 
-SUBJECTS: Final = ("visit_id", "identity_id", "contact_id", "phone")
-"""What an interaction may be about. A document has the field of its own subject alone."""
 _ABOUT: Final = "about"
 _TEXTS: Final = ("agent", "queue", "disposition", "note", "data_json")
 _TIMES: Final = ("start_time", "end_time")
+
+
+def subject(kind: str, value: str) -> str:
+    """What an interaction is about, as its document has it: a visit, an identity, a contact or a telephone number.
+
+    `kind`: `visit_id`, `identity_id`, `contact_id` or `phone`.
+    """
+    return f"{kind}:{value}"
+
+
+def subject_id(document: Mapping[str, Any], kind: str) -> str:
+    """The id of what an interaction is about; empty if it is about something of another kind."""
+    found, _, value = document["subject"].partition(":")
+    return value if found == kind else ""
+
 
 Value = Any
 """A text, bytes, a number (of the channel, or milliseconds since the epoch), or the list that `about` is."""
@@ -103,7 +116,7 @@ class InteractionRecord:
             "order_key": self.order_key,
             "agent": self.get("agent"),
             "site": site,
-            kind: value,
+            "subject": subject(kind, value),
             "subject_hash": subject_hash,
             "first_ms": self.first_ms,
             "fields": {name: [*field] for name, field in self.fields.items()},

@@ -9,6 +9,7 @@ from footfall_timeline import Attribution, order_key
 
 from footfall_history.storage.documents import Document, attribution_fields, erasable, event_time_ms, is_system
 from footfall_history.storage.event_cursor import EventCursor
+from footfall_history.storage.interactions import subject
 from footfall_history.storage.store import REATTRIBUTION_FIELDS, EventQuery, Reattribution, Store
 from footfall_history.storage.tombstones import Tombstones
 from footfall_history.storage.visit import Visit
@@ -92,9 +93,10 @@ async def erase_in_visit(
         naming = _cursor(store, visit, {"names_identity_id": identity}, "", upper)
         while events := await naming.take(_EVENTS_PER_READ):
             count += await store.erase_naming([event["_id"] for event in events], identity)
-        async for interaction in store.each_interaction({"visit_id": visit_id}):
+        about = {"subject": subject("visit_id", visit_id)}
+        async for interaction in store.each_interaction(about):
             if visit.owner_at(interaction["order_key"]) is None:
-                interaction_count += await store.remove_interactions({"_id": interaction["_id"], "visit_id": visit_id})
+                interaction_count += await store.remove_interactions({"_id": interaction["_id"]} | about)
     await _replace(store, tombstones, visit_id, lambda visit: visit.without_identity(identity))
     return is_changed, count, interaction_count
 

@@ -63,6 +63,7 @@ from pymongo.write_concern import WriteConcern
 from footfall_history.storage.documents import DEVICE_FIELDS, NO_REVISION, Document, erasable, ignored_in
 from footfall_history.storage.event_cursor import EventCursor
 from footfall_history.storage.indexes import INDEXES, Need, index_names
+from footfall_history.storage.interactions import subject
 
 
 class TemporaryRefusalError(PyMongoError):
@@ -523,7 +524,7 @@ class Store:
         Returns the number of events. Visits are removed last, so that an interrupted sweep finds them again.
         """
         self._require_index(self.visits, ["start_key"])
-        self._require_index(self.interactions, ["visit_id"])
+        self._require_index(self.interactions, ["subject"])
         upper = {"$lt": order_key(at_ms, "")}
         removed = 0
         fields = ["_id", "touched_ms", "last_key"]
@@ -534,7 +535,7 @@ class Store:
             in_use = await self.last_keys(visits)
             over = [visit["_id"] for visit in visits if visit["_id"] not in in_use and visit["touched_ms"] < at_ms]
             if over:
-                await self.interactions.delete_many({"visit_id": {"$in": over}})
+                await self.interactions.delete_many({"subject": {"$in": [subject("visit_id", one) for one in over]}})
                 await self.visits.delete_many({"_id": {"$in": over}, "touched_ms": {"$lt": at_ms}})
         return removed
 

@@ -1,0 +1,121 @@
+"""The Kubernetes files are valid by the schemas, and agree with the suite that they start and with each other."""
+
+import tomllib
+from typing import Any
+
+import kubernetes_validate  # type: ignore[import-untyped]
+import pytest
+import yaml  # type: ignore[import-untyped]
+
+from deploy.embedded import DEFAULT_PORTS, ROOT
+from tests.arch.house import SERVICES
+from tests.tools.kustomize import Document, render
+
+FOLDER = ROOT / "deploy" / "kubernetes"
+OVERLAYS = {folder.name: render(folder) for folder in (FOLDER / "overlays").iterdir()}
+KUBERNETES = "1.32"
+"""The version of the schemas. The `sleep` of a container's `preStop` needs 1.30."""
+
+every_overlay = pytest.mark.parametrize("overlay", sorted(OVERLAYS))
+every_service = pytest.mark.parametrize("service", SERVICES)
+
+
+def of_kind(overlay: str, kind: str) -> dict[str, Document]:
+    """By name, the documents of a kind."""
+    return {one["metadata"]["name"]: one for one in OVERLAYS[overlay] if one["kind"] == kind}
+
+
+def container(overlay: str, service: str) -> dict[str, Any]:
+    [found] = of_kind(overlay, "Deployment")[service]["spec"]["template"]["spec"]["containers"]
+    assert isinstance(found, dict)
+    return found
+
+
+@every_overlay
+def test_every_document_is_valid_by_the_schemas_of_kubernetes(overlay: str) -> None:
+    assert sorted(of_kind(overlay, "Deployment")) == sorted(SERVICES)
+    for document in OVERLAYS[overlay]:
+        if document["kind"] != "ServiceMonitor":  # of the Prometheus operator, not of Kubernetes
+            kubernetes_validate.validate(document, KUBERNETES, strict=True)
+
+
+@every_overlay
+@every_service
+def test_images_have_the_version_of_the_suite(overlay: str, service: str) -> None:
+    project = tomllib.loads((SERVICES[service] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert container(overlay, service)["image"] == f"footfall-{service}:{project['version']}"
+
+
+@every_overlay
+@every_service
+def test_ports_are_those_of_the_service_and_of_its_metrics(overlay: str, service: str) -> None:
+    settings = of_kind(overlay, "ConfigMap")["footfall"]["data"]
+    ports = {DEFAULT_PORTS[f"{service.upper()}_PORT"]}
+    if service != "gateway":
+        ports.add(int(settings[f"{service.upper()}_METRICS_PORT"]))
+    assert {one["containerPort"] for one in container(overlay, service)["ports"]} == ports
+    assert {one["port"] for one in of_kind(overlay, "Service")[service]["spec"]["ports"]} == ports
+    policy = of_kind(overlay, "NetworkPolicy")[service]["spec"]
+    assert {port["port"] for rule in policy["ingress"] for port in rule["ports"]} == ports
+
+
+@every_overlay
+def test_a_service_may_reach_exactly_the_services_that_let_it_in(overlay: str) -> None:
+    policies = of_kind(overlay, "NetworkPolicy")
+    calls = {
+        (service, to["podSelector"]["matchLabels"]["app"])
+        for service in SERVICES
+        for rule in policies[service]["spec"]["egress"]
+        for to in rule.get("to", ())
+    }
+    callers = {
+        (source["podSelector"]["matchLabels"]["app"], service)
+        for service in SERVICES
+        for rule in policies[service]["spec"]["ingress"]
+        for source in rule.get("from", ())
+        if "app" in source.get("podSelector", {}).get("matchLabels", {})
+    }
+    assert len(calls) > 5
+    assert calls == callers
+    everything = policies["footfall-nobody"]["spec"]
+    assert everything["policyTypes"] == ["Ingress", "Egress"]
+    assert not everything.keys() & {"ingress", "egress"}
+
+
+@every_overlay
+@every_service
+def test_what_selects_pods_finds_them(overlay: str, service: str) -> None:
+    deployment = of_kind(overlay, "Deployment")[service]["spec"]
+    labels = deployment["template"]["metadata"]["labels"].items()
+    selectors = [
+        deployment["selector"]["matchLabels"],
+        of_kind(overlay, "Service")[service]["spec"]["selector"],
+        of_kind(overlay, "PodDisruptionBudget")[service]["spec"]["selector"]["matchLabels"],
+        of_kind(overlay, "NetworkPolicy")[service]["spec"]["podSelector"]["matchLabels"],
+        of_kind(overlay, "NetworkPolicy")["footfall-nobody"]["spec"]["podSelector"]["matchLabels"],
+    ]
+    for selector in selectors:
+        assert selector.items() <= labels
+    if overlay != "small":
+        monitor, of_service = of_kind(overlay, "ServiceMonitor")[service]["spec"], of_kind(overlay, "Service")[service]
+        assert monitor["selector"]["matchLabels"].items() <= of_service["metadata"]["labels"].items()
+        ports = {one["name"] for one in of_service["spec"]["ports"]}
+        assert {one["port"] for one in monitor["endpoints"]} <= ports
+        scaler = of_kind(overlay, "HorizontalPodAutoscaler")[service]["spec"]
+        assert scaler["scaleTargetRef"]["name"] == service
+        assert "replicas" not in deployment
+
+
+def test_autoscaling_asks_for_metrics_that_the_services_have() -> None:
+    page = (ROOT / "docs" / "ops" / "metrics.md").read_text(encoding="utf-8")
+    for scaler in of_kind("large", "HorizontalPodAutoscaler").values():
+        for metric in scaler["spec"]["metrics"]:
+            if metric["type"] == "External":
+                assert f"`{metric['external']['metric']['name']}`" in page
+
+
+def test_no_file_of_kubernetes_is_left_out() -> None:
+    for file in FOLDER.rglob("*.yaml"):
+        if file.name != "kustomization.yaml":
+            resources = yaml.safe_load((file.parent / "kustomization.yaml").read_text(encoding="utf-8"))["resources"]
+            assert file.name in resources
