@@ -76,9 +76,9 @@ SitesFile = Annotated[
     shared(
         "SITES_FILE",
         None,
-        "TOML file of the sites, with their groups, origins and sign-in keys. A changed file is read within a second; a "
-        "malformed change is logged and ignored. Unset: every valid name is a site, all sites share their visits, and "
-        "every SignIn is believed.",
+        "TOML file of the sites, with their groups, origins and sign-in keys. A changed file is read within a second; "
+        "a malformed change is logged and ignored. Unset: every valid name is a site, all sites share their visits, "
+        "and every SignIn is believed.",
     ),
 ]
 """Each service adds the reader of the part of the file that it needs, with `readable_by`."""

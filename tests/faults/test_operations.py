@@ -116,6 +116,7 @@ async def test_all_attributions_of_demo_visitors_are_right_and_a_wrong_one_is_fo
     assert f"with {sent:,} events verified, 0 differences" in said
     async with opened(suite) as store:
         wrong = await store.events.find_one({"event_name": "AddToCart", "state": 3})
+        assert wrong
         await store.events.update_one({"_id": wrong["_id"]}, {"$set": {"state": 2}})
     place = f"{wrong['visit_id']}/{wrong['event_id']}"
     code, differences, _ = await ops(suite, "verify", "--skip-live")
