@@ -67,7 +67,7 @@ Partitions = Annotated[
         "PARTITIONS",
         1,
         "Parts of the event log and of the live state. The first start on an empty Redis fixes the number; later a "
-        "service with another number does not start.",
+        "service with another number does not start. `footfall-ops repartition` changes it.",
         ge=1,
         le=100,
     ),
@@ -77,8 +77,9 @@ SitesFile = Annotated[
     shared(
         "SITES_FILE",
         None,
-        "TOML file of the sites, with their groups, origins and sign-in keys. Unset: every valid name is a site, all "
-        "sites share their visits, and every SignIn is believed.",
+        "TOML file of the sites, with their groups, origins and sign-in keys. A changed file is read within a second; "
+        "a malformed change is logged and ignored. Unset: every valid name is a site, all sites share their visits, "
+        "and every SignIn is believed.",
     ),
 ]
 """Each service adds the reader of the part of the file that it needs, with `readable_by`."""

@@ -28,6 +28,10 @@ class SiteGroups:
         """Read SITES_FILE. A site without a group is a group of its own. Raises SitesFileError."""
         return cls({site.name: site.group or site.name for site in read_sites(file)}) if file else cls()
 
+    def take(self, other: Self) -> None:
+        """Become the groups of another state of the file."""
+        self._groups = other._groups
+
     def stored_id(self, visit_id: str, site: str) -> str:
         """The id of the stored visit that pages of this site mean by `visit_id`."""
         group = self._groups.get(site)

@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Self, TypeVar
 
 import msgspec
 
@@ -59,6 +59,11 @@ class Sites(Generic[SiteT]):
         self._sites = {site.name: site for site in sites}
         self._unlisted = unlisted
         self._find_cached = lru_cache(maxsize=4_096)(self._find)
+
+    def take(self, other: Self) -> None:
+        """Become the sites of another state of the file."""
+        self._sites = other._sites
+        self._find_cached.cache_clear()
 
     @property
     def are_listed(self) -> bool:

@@ -60,6 +60,7 @@ def build(
     beacons: BeaconEndpoint,
     probes: Probes,
     *,
+    site_groups: SiteGroups,
     links: Links,
     codes: VisitCodes,
     bodies: BodyReader,
@@ -70,7 +71,6 @@ def build(
 
     Raises:
         DslFileError: DSL_FILE cannot be used.
-        SitesFileError: SITES_FILE cannot be used.
 
     """
     authenticator = Authenticator(
@@ -83,11 +83,11 @@ def build(
         max_queued_hashes=settings.max_queued_hashes,
         sessions=sessions,
     )
-    gate = Gate(authenticator, Audit(settings.audit_secret), bodies)
+    gate = Gate(authenticator, Audit(next(iter(settings.audit_secrets), "")), bodies)
     lookup = Lookup(backends)
     history = [
         *HistoryReads(backends, lookup).operations(),
-        *HistoryWrites(intake, lookup, SiteGroups.load(settings.sites_file)).operations(),
+        *HistoryWrites(intake, lookup, site_groups).operations(),
     ]
     footfall = [
         *VisitorsApi(backends).operations(),

@@ -11,8 +11,10 @@ from functools import partial
 
 import structlog
 import uvicorn
+from footfall_eventlog.site_groups import SiteGroups
 from footfall_eventlog.sites import load_sites
 from footfall_servicekit import metrics as process_metrics
+from footfall_eventlog.sites_following import follow_sites
 from footfall_servicekit.background import repeat
 from footfall_servicekit.process import Process, serve
 from footfall_servicekit.tls import KeyPair
@@ -90,7 +92,7 @@ class Gateway(Process):
             link_memory_s=settings.used_link_retention_s,
         )
         bodies = BodyReader(settings.body_timeout_ms / 1000, settings.max_body_bytes_in_flight)
-        sites = load_sites(settings.sites_file)
+        sites, site_groups = load_sites(settings.sites_file), SiteGroups.load(settings.sites_file)
         beacons = BeaconEndpoint(intake, sites, limiter, bodies, settings.max_gzip_ratio)
         sessions = Sessions(
             settings.redis_url,
@@ -105,6 +107,7 @@ class Gateway(Process):
             intake,
             beacons,
             self._probes,
+            site_groups=site_groups,
             links=Links(limiter, beacons.cors),
             codes=VisitCodes(backends.create_visit_code, sites, limiter, beacons.cors),
             bodies=bodies,
@@ -122,6 +125,9 @@ class Gateway(Process):
             settings,
             background=[
                 self._serve,
+                partial(
+                    follow_sites, settings.sites_file, (SiteGroups.load, site_groups.take), (load_sites, sites.take)
+                ),
                 partial(repeat, min(LOOK_EVERY_S, limit_s), (), connections.look, limit_s),
                 partial(repeat, SHARE_EVERY_S, (), limiter.share),
             ],

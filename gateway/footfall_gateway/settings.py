@@ -16,6 +16,7 @@ from pydantic_settings import SettingsConfigDict
 from footfall_gateway.auth import check_keys_file
 from footfall_gateway.browser import check_dsl_file
 
+_MIN_KEY_LENGTH = 16
 _PATH = "(/[A-Za-z0-9._~-]+)+"
 
 
@@ -33,6 +34,12 @@ def _check_proxies(proxies: str) -> str:
             rule = "must be addresses or networks such as 10.0.0.0/8, without bits behind the prefix"
             raise ValueError(rule) from None
     return proxies
+
+
+def _check_audit_keys(keys: SecretStr | None) -> SecretStr | None:
+    if keys and any(len(key) < _MIN_KEY_LENGTH for key in keys.get_secret_value().split(",")):
+        raise ValueError(f"must be keys of {_MIN_KEY_LENGTH} characters or more, separated by commas")
+    return keys
 
 
 class GatewaySettings(ProcessSettings):
@@ -102,9 +109,11 @@ class GatewaySettings(ProcessSettings):
     max_sessions: int = Field(default=1_000, ge=1, le=100_000)
     """Sessions of the console at the same time, at all gateways together. At the limit a new session ends the one that
     has been without activity for the longest time."""
-    audit_key: SecretStr | None = Field(default=None, min_length=16)
-    """Secret of the keyed hashes (`subject_hashes`) that name persons and visits in log lines. All gateways need the
-    same one. Unset: a log line names the caller, and not the person."""
+    audit_key: Annotated[SecretStr | None, AfterValidator(_check_audit_keys)] = None
+    """Secret of the keyed hashes (`subject_hashes`) that name persons and visits in log lines, of 16 characters at
+    least. All gateways need the same one. After a change also the former ones, separated by commas: log lines get
+    hashes under the first, and `footfall-gateway audit-hash` prints those under each. Unset: a log line names the
+    caller, and not the person."""
     allow_anonymous: Annotated[bool, OldName("*OPEN_API")] = False
     """Serve the data routes and `/api/v1` to everyone, without authentication."""
     trusted_proxies: Annotated[
@@ -160,9 +169,9 @@ class GatewaySettings(ProcessSettings):
     its connection is closed."""
 
     @property
-    def audit_secret(self) -> str:
-        """The audit key, empty when there is none."""
-        return self.audit_key.get_secret_value() if self.audit_key else ""
+    def audit_secrets(self) -> list[str]:
+        """The audit key, and after it the former ones. Empty when there is none."""
+        return self.audit_key.get_secret_value().split(",") if self.audit_key else []
 
     def problems(self) -> Iterator[str]:
         """What is wrong between settings of the gateway."""

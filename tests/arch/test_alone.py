@@ -1,6 +1,7 @@
 """Each service stands alone: its wheel and what it declares, in an empty environment, start, answer and end in order.
 
-So does the client: its callers can check types with what it declares.
+So do the client, whose callers can check types with what it declares, and the command of operators, which explains
+itself.
 
 Versions come from requirements.txt; a package used but not declared is missing here.
 """
@@ -17,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from deploy.embedded import ROOT
-from tests.arch.house import SERVICES, own_dependencies
+from tests.arch.house import PROGRAMS, SERVICES, own_dependencies
 from tests.tools.eventually import eventually
 from tests.tools.ports import free_ports
 
@@ -31,7 +32,7 @@ DISTRIBUTIONS = ["protos", "timeline", "servicekit", "eventlog", "client"]
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of all wheels, built from the sources."""
     folder = tmp_path_factory.mktemp("wheels")
-    sources = [*(ROOT / name for name in DISTRIBUTIONS), *SERVICES.values()]
+    sources = [*(ROOT / name for name in DISTRIBUTIONS), *PROGRAMS.values()]
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir"]
     subprocess.run([*build, folder, *sources], check=True)
     return folder
@@ -122,6 +123,13 @@ async def test_a_service_installs_alone_starts_answers_and_ends_in_order(
         await eventually(answers, timeout=60, every=0.2)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=30) == 0
+
+
+@pytest.mark.parametrize("installed", ["ops"], indirect=True)
+def test_the_command_of_operators_installs_alone(installed: tuple[str, Path]) -> None:
+    _, scripts = installed
+    said = subprocess.run([scripts / "footfall-ops", "--help"], check=True, capture_output=True, text=True).stdout
+    assert "repartition" in said
 
 
 def http_status(port: int, path: str) -> int | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from deploy.embedded import ROOT
-from tests.arch.house import EVENTLOG, SERVICEKIT, SERVICES, imports, package
+from tests.arch.house import EVENTLOG, PROGRAMS, SERVICEKIT, SERVICES, imports, package
 
 DOMAIN = re.compile(
     r"visit|beacon|identit|contact|sign_?(in|out)|timeline|transition|collector|history|gateway|tracker", re.IGNORECASE
@@ -38,10 +38,10 @@ def test_the_service_kit_stays_small() -> None:
     assert sum(bool(line.strip()) for line in lines) <= 2_330
 
 
-@pytest.mark.parametrize("service", SERVICES)
-def test_each_store_is_known_to_one_file_of_a_service(service: str) -> None:
-    assert len(importers(package(service), "motor", "pymongo", "bson", "gridfs")) <= 1
-    assert len(importers(package(service), "redis", "hiredis")) <= 1
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_each_store_is_known_to_one_file_of_a_program(program: str) -> None:
+    assert len(importers(package(program), "motor", "pymongo", "bson", "gridfs")) <= 1
+    assert len(importers(package(program), "redis", "hiredis")) <= 1
 
 
 def test_redis_is_known_to_two_files_of_the_event_log_and_no_store_to_the_service_kit() -> None:
@@ -57,7 +57,7 @@ def test_grpc_is_known_to_the_service_and_to_the_one_file_that_calls_neighbours(
 
 def test_logging_is_configured_in_the_service_kit_alone() -> None:
     configures = re.compile(r"structlog\.(configure|stdlib\.recreate_defaults)|logging\.(basicConfig|config)")
-    folders = [SERVICEKIT.parent, EVENTLOG.parent, ROOT / "timeline", *SERVICES.values()]
+    folders = [SERVICEKIT.parent, EVENTLOG.parent, ROOT / "timeline", *PROGRAMS.values()]
     found = {
         file.relative_to(ROOT).as_posix()
         for folder in folders

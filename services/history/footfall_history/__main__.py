@@ -14,6 +14,8 @@ from footfall_eventlog.keys import KeyCallers
 from footfall_eventlog.log import HISTORY_GROUP
 from footfall_eventlog.settings import DAY_MS, MINUTE_MS
 from footfall_eventlog.site_groups import SiteGroups
+from footfall_eventlog.sites_following import follow_sites
+from footfall_eventlog.store_reports import redis_report
 from footfall_servicekit import command_line
 from footfall_servicekit.background import repeat
 from footfall_servicekit.command_line import Command
@@ -162,6 +164,7 @@ async def keep_history(settings: HistorySettings) -> int:
         ready=is_ready,
         background=[
             log.check,
+            partial(follow_sites, settings.sites_file, (SiteGroups.load, site_groups.take)),
             store.prepare,
             consume,
             checkpoints.run,
@@ -192,6 +195,19 @@ async def _open_checkpoints() -> AsyncIterator[CheckpointStore]:
         await store.close()
 
 
+async def check_stores(settings: HistorySettings) -> AsyncIterator[str]:
+    """What `footfall-history check --stores` finds."""
+    store = Store.open(settings.mongo_url, settings.mongo_database, settings.mongo_timeout_ms)
+    log = EventLog(settings.redis_url, settings.partitions, settings.redis_timeout_ms)
+    try:
+        yield await redis_report(log.redis)
+        yield await store.report()
+        await Tombstones(store, settings.erasure_secret).check()
+    finally:
+        await log.close()
+        await store.close()
+
+
 def main() -> None:
     """Run the service or one of its commands; the entry point `footfall-history`."""
     commands = {
@@ -201,7 +217,7 @@ def main() -> None:
         "verify-erasure": Command("search the stores for what remains of an identity", run_verify_erasure),
     }
     about = "Keep what visitors do, and answer about it, until SIGTERM or SIGINT."
-    settings = command_line.parse("footfall-history", about, HistorySettings, commands)
+    settings = command_line.parse("footfall-history", about, HistorySettings, check_stores, commands)
     run(settings, "history", partial(keep_history, settings))
 
 

@@ -17,6 +17,7 @@ import pymongo
 from footfall_eventlog.checkpoint_store import CheckpointStore
 from footfall_eventlog.settings import mongo_url_check
 from footfall_servicekit import metrics
+from footfall_eventlog.store_reports import mongo_problem, mongo_report
 from footfall_servicekit.channel import time_left
 from footfall_servicekit.errors import RequestError
 from footfall_servicekit.failure_log import FailureLog
@@ -212,6 +213,18 @@ class LinkStore:
                 await indexed.create_index([(field, 1) for field in fields], sparse=name != _SEARCH_INDEX)
 
             await Indexes(_INDEXES).make(create)
+
+    async def report(self) -> str:
+        """Return a line about MongoDB and its indexes. Raises RefusalError and NotReadyError."""
+        database, existing = self._identities.database, set[str]()
+        try:
+            version = (await self._client.server_info())["version"]
+            for collection in {name.partition(".")[0] for name in _INDEXES}:
+                for about in (await database[collection].index_information()).values():
+                    existing.add(".".join([collection, *(field for field, _ in about["key"])]))
+        except PyMongoError as error:
+            raise mongo_problem(error) from None
+        return mongo_report(version, [name for name in _INDEXES if name not in existing])
 
     async def get(self, identity_ids: Iterable[str], sites: Sequence[str] = ()) -> dict[str, IdentityRecord]:
         """Return the known ones of these identities, by id."""

@@ -29,9 +29,10 @@ from typing import Any, Final, NamedTuple, Self, TypeVar
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from footfall_eventlog.checkpoint_store import CheckpointStore
-from footfall_eventlog.events import PAGE_ENTERED, PAGE_EXITED, TRANSITION_KINDS
+from footfall_eventlog.events import PAGE_ENTERED, PAGE_EXITED
 from footfall_eventlog.settings import mongo_url_check
 from footfall_servicekit import metrics
+from footfall_eventlog.store_reports import mongo_problem, mongo_report
 from footfall_servicekit.background import NotReadyError
 from footfall_servicekit.failure_log import FailureLog
 from footfall_servicekit.indexes import Indexes, IndexMissingError
@@ -273,6 +274,15 @@ class Store:
             for about in (await self._database[collection].index_information()).values()
         }
         return {name: (index.collection, index.fields) in found for name, index in INDEXES.items()}
+
+    async def report(self) -> str:
+        """A line about MongoDB and its indexes. Raises RefusalError and NotReadyError."""
+        try:
+            version = (await self._client.server_info())["version"]
+            indexes = await self.list_indexes()
+        except (*TRANSIENT_STORE_ERRORS, PyMongoError) as error:
+            raise mongo_problem(error) from None
+        return mongo_report(version, [name for name, exists in indexes.items() if not exists])
 
     async def is_ready(self) -> bool:
         """Whether MongoDB answers. Raises NotReadyError while an index is missing that most queries need."""
@@ -671,16 +681,15 @@ class Store:
 
         return EventCursor(read, lower, upper, None, key="start_key")
 
-    def identifying_events(
-        self, visit_ids: Iterable[str], fields: Sequence[str], size: int
+    def events_of(
+        self, visit_ids: Iterable[str], where: Mapping[str, Any], fields: Sequence[str], size: int
     ) -> AsyncIterator[list[Document]]:
-        """The SignIn, UserInfo and SignOut events of a few visits, by visit id and order key.
+        """The matching events of a few visits, by visit id and order key.
 
         They come with these fields in groups of up to `size`, fetched as they are needed.
         """
         self._require_index(self.events, ["visit_id"])
-        where = {"visit_id": {"$in": [*visit_ids]}, "event_name": {"$in": [*TRANSITION_KINDS]}}
-        found = self.events.find(where, fields, batch_size=size)
+        found = self.events.find({"visit_id": {"$in": [*visit_ids]}, **where}, fields, batch_size=size)
         return _in_groups(found.sort([("visit_id", ASCENDING), ("order_key", ASCENDING)]), size)
 
     async def first_start_key(self, where: Document) -> str | None:
