@@ -20,9 +20,13 @@ class Cors:
     def __init__(self, sites: Sites[Site]) -> None:
         self._sites = sites
         self._cache: dict[bytes, RawHeaders] = {}
+        self._changes = sites.changes
 
     def headers(self, origin: bytes) -> RawHeaders:
         """The headers of a response to a page of this origin, which is named only when the page may read it."""
+        if self._changes != self._sites.changes:
+            self._cache.clear()
+            self._changes = self._sites.changes
         cached = self._cache.get(origin)
         if cached is None:
             if not _ORIGIN.fullmatch(origin):

@@ -218,9 +218,9 @@ class BeaconEndpoint:
 
     def _confirmation(self, origin: bytes) -> Response:
         """The response to a beacon of this origin that is stored completely."""
-        response = self._confirmations.get(origin)
-        if response is None:
-            response = Response(204, self.cors.headers(origin))
+        response, headers = self._confirmations.get(origin), self.cors.headers(origin)
+        if response is None or response.headers is not headers:
+            response = Response(204, headers)
             if len(origin) <= MAX_ORIGIN_LENGTH:
                 if len(self._confirmations) >= _MAX_CONFIRMATIONS:
                     self._confirmations.clear()
