@@ -10,7 +10,7 @@ from unittest.mock import Mock
 
 from footfall_eventlog import keys
 from footfall_eventlog.keys import KeyScope
-from footfall_gateway.api_v1 import ContactsApi, LiveApi, PrivacyApi, ReceiptsApi, VisitorsApi
+from footfall_gateway.api_v1 import ContactsApi, CountsApi, HealthApi, LiveApi, PrivacyApi, ReceiptsApi, VisitorsApi
 from footfall_gateway.history_api import HistoryReads, HistoryWrites
 from footfall_gateway.http import Operation
 
@@ -53,9 +53,11 @@ def _scopes() -> str:
         ],
         "/api/v1": [
             *VisitorsApi(unused).operations(),
+            *CountsApi(unused).operations(),
             *ContactsApi(unused, unused).operations(),
             *PrivacyApi(unused).operations(),
             *ReceiptsApi(unused).operations(),
+            *HealthApi(unused, "redis://localhost").operations(),
             *LiveApi(unused, unused, settings, Event()).operations(),  # type: ignore[arg-type]
         ],
     }

@@ -29,7 +29,7 @@ class KeyScope(StrEnum):
     READ = "read"
     """Read history, live state and contacts."""
     INGEST = "ingest"
-    """Store visits and events, including transitions (SignIn, UserInfo, SignOut)."""
+    """Store visits and events, including transitions (SignIn, UserInfo, SignOut), and replay dead letters."""
     CONTACTS = "contacts"
     """Write contacts, links and interactions."""
     ERASE = "erase"

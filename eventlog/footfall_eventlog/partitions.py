@@ -198,6 +198,11 @@ def connection_pool(
     )
 
 
+def redis_client(url: str, key: str, *, timeout_ms: int) -> Any:  # its commands have types that mix sync and async
+    """A client for a key and all keys with its hash tag, without connecting. The caller closes it."""
+    return Redis.from_pool(connection_pool(url, key, timeout_ms=timeout_ms))
+
+
 def check_url(url: str) -> str:
     """Return the URL. Raises ValueError for a URL that redis-py cannot use."""
     try:

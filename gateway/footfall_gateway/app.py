@@ -10,6 +10,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from footfall_gateway.api_v1 import (
     ContactsApi,
     ContextApi,
+    CountsApi,
+    HealthApi,
     InteractionsApi,
     LiveApi,
     PrivacyApi,
@@ -65,6 +67,7 @@ def build(
     codes: VisitCodes,
     bodies: BodyReader,
     sessions: Sessions,
+    health: HealthApi,
     stopping: asyncio.Event,
 ) -> ASGIApp:
     """The application. Endless responses end when `stopping` is set.
@@ -91,6 +94,7 @@ def build(
     ]
     footfall = [
         *VisitorsApi(backends).operations(),
+        *CountsApi(backends).operations(),
         *ContactsApi(backends, gate.audit).operations(),
         *SharingApi(backends).operations(),
         *ContextApi(backends).operations(),
@@ -98,6 +102,7 @@ def build(
         *PrivacyApi(backends).operations(),
         *QualityApi(backends).operations(),
         *ReceiptsApi(backends).operations(),
+        *health.operations(),
         *LiveApi(backends, authenticator, settings, stopping).operations(),
         *SessionApi(authenticator).operations(),
     ]

@@ -11,16 +11,19 @@ from functools import partial
 
 import structlog
 import uvicorn
+from footfall_eventlog.process_records import ProcessRecord
 from footfall_eventlog.site_groups import SiteGroups
 from footfall_eventlog.sites import load_sites
-from footfall_servicekit import metrics as process_metrics
 from footfall_eventlog.sites_following import follow_sites
+from footfall_servicekit import metrics as process_metrics
 from footfall_servicekit.background import repeat
+from footfall_servicekit.metrics import BACKGROUND_FAILURES
 from footfall_servicekit.process import Process, serve
 from footfall_servicekit.tls import KeyPair
 from starlette.types import ASGIApp
 
-from footfall_gateway import app
+from footfall_gateway import app, metrics
+from footfall_gateway.api_v1 import HealthApi
 from footfall_gateway.auth import Sessions
 from footfall_gateway.backends import Backends
 from footfall_gateway.beacons import (
@@ -39,6 +42,7 @@ from footfall_gateway.browser import Links, VisitCodes
 from footfall_gateway.http import BodyReader
 from footfall_gateway.https import STRICT_TRANSPORT_SECURITY, https_context
 from footfall_gateway.probes import Probes
+from footfall_gateway.recent import RECENT
 from footfall_gateway.settings import GatewaySettings
 
 _BACKLOG = 2_048
@@ -100,6 +104,21 @@ class Gateway(Process):
             longest_s=settings.max_session_hours * 3_600,
             most=settings.max_sessions,
         )
+        record = ProcessRecord(
+            "gateway",
+            settings.redis_url,
+            counted={
+                "events": metrics.EVENTS,
+                "beacons": metrics.BEACONS,
+                "lost_by_browsers": metrics.CLIENT_DROPPED_EVENTS,
+                "collect_seconds": metrics.COLLECT_SECONDS,
+                "query_seconds": metrics.REQUEST_SECONDS,
+                "background_failures": BACKGROUND_FAILURES,
+            },
+            numbers={"connections": metrics.CONNECTIONS, "live_streams": metrics.LIVE_STREAMS},
+            notes=lambda: {"refused": RECENT.refused, "slowest": RECENT.slowest},
+        )
+        health = HealthApi(backends, settings.redis_url)
         stopping = asyncio.Event()
         application = app.build(
             settings,
@@ -112,6 +131,7 @@ class Gateway(Process):
             codes=VisitCodes(backends.create_visit_code, sites, limiter, beacons.cors),
             bodies=bodies,
             sessions=sessions,
+            health=health,
             stopping=stopping,
         )
         connections = OpenConnections(
@@ -130,8 +150,9 @@ class Gateway(Process):
                 ),
                 partial(repeat, min(LOOK_EVERY_S, limit_s), (), connections.look, limit_s),
                 partial(repeat, SHARE_EVERY_S, (), limiter.share),
+                record.run,
             ],
-            close=[intake.close, limiter.close, sessions.close, backends.close],
+            close=[intake.close, limiter.close, sessions.close, record.close, health.close, backends.close],
             stopping=stopping,
         )
 

@@ -60,6 +60,8 @@ ALLOWED = {
     "ImportIdentities": {"history"},
     "CreateVisitCode": {"gateway"},
     "EraseIdentity": {"gateway"},
+    "ListDeadLetters": {"gateway"},
+    "ReplayDeadLetters": {"gateway"},
     "StreamLiveVisits": {"identity"},
 }
 ROLES = ["gateway", "collector", "identity", "history", "contact-center", "stranger"]

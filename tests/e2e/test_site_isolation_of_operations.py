@@ -45,6 +45,8 @@ SEEN: dict[str, str] = {
     "listPageEvents": f"GET {DATA}/pages/{{page}}/events",
     "getEvent": f"GET {DATA}/events/{{event}}",
     "listVisitors": f"GET {V1}/visitors?page_size=1000",
+    "countVisitors": f"GET {V1}/visitors/counts",
+    "getVisitorMinutes": f"GET {V1}/visitors/minutes",
     "getVisitor": f"GET {V1}/visits/{{visit}}/visitor",
     "explainVisit": f"GET {V1}/visits/{{visit}}/explain",
     "getReceipt": f"GET {V1}/receipts/{{visit}}/{{event}}",
@@ -60,6 +62,7 @@ SEEN: dict[str, str] = {
     "listRenames": f"GET {V1}/renames?identityId={{person}}",
 }
 """What a key of a site sees of that site alone."""
+NUMBERS = {"countVisitors", "getVisitorMinutes"}
 REFUSED: dict[str, str] = {
     "listIdentities": f"GET {DATA}/identities",
     "exportIdentity": f"GET {V1}/identities/{{person}}/export",
@@ -80,6 +83,9 @@ REFUSED: dict[str, str] = {
     "listGenericValues": f"GET {V1}/generic-values",
     "decideGenericValue": f"PUT {V1}/generic-values/{{person}}",
     "listSharedIdentities": f"GET {V1}/shared-identities",
+    "getSystemHealth": f"GET {V1}/health",
+    "listDeadLetters": f"GET {V1}/dead-letters",
+    "replayDeadLetters": f"POST {V1}/dead-letters:replay",
 }
 """What belongs to no site, and so is not for such keys, whether it is there or not."""
 ELSEWHERE = {
@@ -111,6 +117,8 @@ RPCS: dict[str, dict[str, Any]] = {
     "CreateVisitCode": {"visitId": "{visit}"},
     "GetCustomer": {"identityId": "{person}"},
     "ListVisitors": {"pageSize": 1000},
+    "CountVisitors": {},
+    "GetVisitorMinutes": {},
     "GetIdentity": {"identityId": "{person}"},
     "BatchGetIdentities": {"identityIds": ["{person}"]},
     "ListIdentities": {"pageSize": 1000},
@@ -142,7 +150,7 @@ RPCS: dict[str, dict[str, Any]] = {
 """What an RPC answers when it is asked for a site: that of the site alone."""
 LISTS = {"GetCustomer", "GetCustomerContext", "ListVisitors", "BatchGetIdentities", "ListIdentities", "ListContacts"}
 LISTS |= {"ListVisits", "ListIdentityIds", "StreamRelated", "ExportIdentity", "ListScorecards"}
-LISTS |= {"ListRenames", "BatchGetNames"}
+LISTS |= {"ListRenames", "BatchGetNames", "CountVisitors", "GetVisitorMinutes"}
 """Those that answer nothing, and not NOT_FOUND, about what is not there."""
 ENDLESS = {"WatchVisitors", "StreamEvents"}
 OF_NO_SITE = {
@@ -151,6 +159,7 @@ OF_NO_SITE = {
     *("BatchUpsertContacts", "BatchDeleteContacts", "FinishContactSync"),
     *("RenameIdentity", "UndoRename", "MergeContacts", "UndoMerge", "ListMerges"),
     *("ListGenericValues", "DecideGenericValue"),
+    *("ListDeadLetters", "ReplayDeadLetters"),
 }
 """What cannot be asked for a site. The gateway asks none of it for a client that is limited to sites."""
 
@@ -245,6 +254,7 @@ async def asked(client: httpx.AsyncClient, question: str, trace: Trace) -> httpx
         "contacts:batch": {"contacts": [{"contactId": trace.contact}]},
         "contacts:batchDelete": {"contactIds": [trace.contact]},
         "contacts:finishSync": {"generation": 1},
+        "dead-letters:replay": {"all": True},
         f"/generic-values/{trace.person}": {"allowed": True},
     }
     body = next((body for end, body in bodies.items() if path.endswith(end)), {})
@@ -272,7 +282,7 @@ async def test_a_key_of_a_site_is_answered_what_is_of_that_site_by_every_operati
                 answer = await asked(client, question, trace)
                 assert answer.status_code == 200, name
                 assert found(answer.text, scene.foreign(site)) == [], name
-            if name in {"listVisitors", "listVisits", "listContacts", "getQuality", "listRenames"}:
+            if name in {"listVisitors", "listVisits", "listContacts", "getQuality", "listRenames"} | NUMBERS:
                 continue
             unknown = await asked(client, question, UNKNOWN)
             hidden = await asked(client, question, scene.own[other])
@@ -292,6 +302,18 @@ async def test_a_key_of_a_site_is_answered_the_scorecards_of_that_site(scene: Sc
         assert (await of_both.get(f"{V1}/quality")).status_code == 400
         one = (await of_both.get(f"{V1}/quality?site={site}")).json()["scorecards"]
         assert {card["site"] for card in one} == {site}
+
+
+@pytest.mark.parametrize("site", ["shop", "bank"])
+async def test_a_key_of_a_site_is_answered_the_numbers_of_that_site(scene: Scene, site: str) -> None:
+    [other] = scene.own.keys() - {site}
+    async with client_of(scene.suite, site) as client:
+        counts = (await client.get(f"{V1}/visitors/counts")).json()
+        assert [one["site"] for one in counts["sites"]] == [site]
+        assert counts["total"]["here"] == counts["sites"][0]["here"] > 0
+        assert (await client.get(f"{V1}/visitors/minutes?site={other}")).status_code == 403
+        for query in ("", f"?site={site}"):
+            assert len((await client.get(f"{V1}/visitors/minutes{query}")).json()["series"]) == 1
 
 
 @pytest.mark.parametrize("site", ["shop", "bank"])

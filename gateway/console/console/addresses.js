@@ -32,7 +32,7 @@ export function visitIdOf(text) {
 }
 
 /**
- * What an address names: `view` (live, quality, visit, person), the `id` in it, and the `filters` of the list. undefined: it is
+ * What an address names: `view` (live, quality, health, visit, person), the `id` in it, and the `filters` of the list. undefined: it is
  * not the address of a view.
  */
 export function viewAt({ pathname, search, hash }) {
@@ -41,7 +41,7 @@ export function viewAt({ pathname, search, hash }) {
   const given = new URLSearchParams(search);
   const filters = Object.fromEntries(FILTERS.map((name) => [name, given.get(name) || '']));
   if (!view || view === 'index.html') return hash.length > 1 ? { view: 'visit', id: hash.slice(1), filters } : { view: 'live', id: '', filters };
-  if (['live', 'quality'].includes(view) && !rest.join('')) return { view, id: '', filters };
+  if (['live', 'quality', 'health'].includes(view) && !rest.join('')) return { view, id: '', filters };
   if (!['visit', 'person'].includes(view) || rest.length !== 1 || !rest[0]) return undefined;
   try {
     return { view, id: decodeURIComponent(rest[0]), filters };

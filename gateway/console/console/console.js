@@ -8,6 +8,8 @@ import { ContactNames } from './names.js';
 import { PersonView } from './person.js';
 import { QualityView } from './quality.js';
 import { Search } from './search.js';
+import { HealthView } from './health.js';
+import { Series, seriesFigure } from './series.js';
 import { callerName, callerSites, hasSession, keepAlive, may, resume, signIn, signOut } from './session.js';
 import { VisitView } from './visit.js';
 import { Visitors } from './visitors.js';
@@ -24,6 +26,11 @@ const list = new VisitorList({
   open: openVisit,
   filtered: (filter) => go(isAt('visit') ? visitAddress(visit.visitId, filter) : liveAddress(filter), { replace: true }),
   nameOf: (contactId) => names.of(contactId),
+  readMore: () => visitors.readMore(following.signal).catch((error) => following.signal.aborted || problem(error.message)),
+});
+const series = new Series(part('totals').parentElement.insertBefore(seriesFigure(), part('filters')), {
+  counted: (counts) => visitors.takeCounts(counts),
+  needsCounts: () => !visitors.isComplete,
 });
 const visit = new VisitView(part('visit'), {
   close: () => go(liveAddress(visitors.filter)),
@@ -43,6 +50,7 @@ const person = new PersonView(part('person'), {
 });
 const search = new Search({ input: part('find'), found: part('found'), go, onSite: (text, most) => visitors.find(text, most) });
 const quality = new QualityView(part('quality'), { close: () => go(liveAddress(visitors.filter)) });
+const health = new HealthView(part('health'), part('to-health'), { close: () => go(liveAddress(visitors.filter)), may });
 
 let following = new AbortController();
 
@@ -67,28 +75,37 @@ function showView() {
   const { view, id, filters } = viewAt(location) || {};
   const visitId = view === 'visit' ? visitIdOf(id) : undefined;
   const before = visit.visitId;
-  for (const name of ['live', 'quality']) part(`to-${name}`).setAttribute('aria-current', view === name ? 'page' : 'false');
+  for (const name of ['live', 'quality', 'health']) part(`to-${name}`).setAttribute('aria-current', view === name ? 'page' : 'false');
   notice(whyNothing(view, visitId));
   if (filters) {
     list.set(filters);
+    series.show(filters);
     visitors.show(filters, following.signal).catch((error) => following.signal.aborted || problem(error.message));
   }
   const personId = view === 'person' ? id : '';
   const isQuality = view === 'quality' && may('read');
+  const isHealth = view === 'health' && seesHealth();
   document.body.classList.toggle('has-visit', Boolean(visitId));
   document.body.classList.toggle('has-person', Boolean(personId));
   list.mark(visitId);
-  entitle(visitId ? visitTitle(visitId) : personId || (view === 'live' ? liveTitle(filters) : isQuality ? 'Quality' : 'Not found'));
+  entitle(visitId ? visitTitle(visitId) : personId || (view === 'live' ? liveTitle(filters) : isQuality ? 'Quality' : isHealth ? 'Health' : 'Not found'));
   if ((visitId || '') !== (before || '')) visit.show(visitId || '');
   if (personId !== (person.id || '')) person.show(personId);
   if (isQuality === quality.root.hidden) quality.show(isQuality);
-  if (!visitId && !personId && !isQuality && before) list.focus(before);
+  if (isHealth === health.root.hidden) health.show(isHealth);
+  if (!visitId && !personId && !isQuality && !isHealth && before) list.focus(before);
+}
+
+/** Whether these credentials may see what concerns all websites. */
+function seesHealth() {
+  return may('read') && callerSites().length === 0;
 }
 
 /** Why there is nothing to see, as a sentence; empty: there is. */
 function whyNothing(view, visitId) {
   if (!may('read')) return 'This key may not read. Sign out, and sign in with a key that has the scope “read”.';
   if (view === 'visit' && !visitId) return 'This address names no visit: the id of a visit has 32 hexadecimal digits. Find the person or visit with the box above.';
+  if (view === 'health' && !seesHealth()) return 'This key may see some websites only. Health concerns all of them.';
   return view ? '' : 'The console has no page at this address. Find a person or visit with the box above, or go to Live.';
 }
 
@@ -114,6 +131,7 @@ async function work() {
   visitors.sites = callerSites();
   part('sign-in').hidden = true;
   for (const name of ['work', 'live', 'search', 'to-live', 'to-quality']) part(name).hidden = false;
+  part('to-health').hidden = !seesHealth();
   part('caller').hidden = !hasSession();
   part('caller').firstElementChild.textContent = callerName();
   say('', 'Connecting');
@@ -122,6 +140,8 @@ async function work() {
     say('no', 'Not live');
     return;
   }
+  series.follow(signal);
+  if (seesHealth()) health.follow(signal);
   try {
     await follow(visitors.sites, signal, {
       live: (isNew) => {
@@ -174,10 +194,11 @@ function leave(message = '') {
   visit.show('');
   person.show('');
   quality.show(false);
+  health.show(false);
   visitors.forget();
   names.forget();
   list.draw();
-  for (const name of ['work', 'live', 'search', 'to-live', 'to-quality', 'caller']) part(name).hidden = true;
+  for (const name of ['work', 'live', 'search', 'to-live', 'to-quality', 'to-health', 'caller']) part(name).hidden = true;
   part('sign-in').hidden = false;
   part('sign-in-problem').textContent = message;
   entitle('Sign in');

@@ -18,9 +18,10 @@ export class VisitorList {
   /**
    * `parts`: the elements totals, others, form, rows, held, count, more, empty. Calls `open(visitId)` for the visit that the
    * user chooses, and `filtered(filter)` when the user has changed the filters. `nameOf(contactId)`: a name, if known.
+   * `readMore()`: reads further visitors, at the end of the list.
    */
-  constructor({ visitors, parts, open, filtered, nameOf }) {
-    Object.assign(this, { visitors, open, filtered, nameOf }, parts);
+  constructor({ visitors, parts, open, filtered, nameOf, readMore }) {
+    Object.assign(this, { visitors, open, filtered, nameOf, readMore }, parts);
     this.drawn = new Map(); // by visit: its row, and what the row shows
     this.most = ROWS;
     this.pointedAt = -Infinity;
@@ -73,8 +74,11 @@ export class VisitorList {
     this.drawing ||= setTimeout(() => this.draw(), DRAW_MS);
   }
 
-  drawMore() {
-    if (this.most >= this.visitors.shown().length) return;
+  async drawMore() {
+    if (this.most >= this.visitors.shown().length) {
+      if (this.visitors.isComplete) return;
+      await this.readMore();
+    }
     this.most += ROWS;
     this.draw();
   }
@@ -141,9 +145,10 @@ export class VisitorList {
   }
 
   counted(all, wanted) {
-    const { known, isComplete } = this.visitors;
+    const { known, isComplete, counts } = this.visitors;
     const shown = wanted.length < all.length ? `the first ${numbers.format(wanted.length)} of ` : '';
-    const more = isComplete ? '' : `; of more visitors, the ${numbers.format(known.size)} who came last are read`;
+    const inAll = counts ? `${numbers.format(counts.total.here)} are here; ` : '';
+    const more = isComplete ? '' : `; ${inAll}the ${numbers.format(known.size)} who came last are read`;
     return `${shown}${numbers.format(all.length)} ${all.length === 1 ? 'visitor' : 'visitors'}${more}`;
   }
 
@@ -173,8 +178,9 @@ export class VisitorList {
     shown.forEach((total, number) => TOTALS.forEach(([state, words], place) => {
       this.drawTotal(this.totals.children[number].children[place], total, state, `${numbers.format(total[state || 'here'])} ${words}`);
     }));
-    const others = rest.reduce((sum, { here }) => sum + here, 0);
-    this.others.textContent = rest.length ? `and ${numbers.format(others)} here on ${numbers.format(rest.length)} other sites` : '';
+    const unnamed = this.visitors.unnamed();
+    const others = rest.reduce((sum, { here }) => sum + here, unnamed);
+    this.others.textContent = unnamed ? `and ${numbers.format(others)} here on other sites` : rest.length ? `and ${numbers.format(others)} here on ${numbers.format(rest.length)} other sites` : '';
   }
 
   drawTotal(button, { site }, state, text) {

@@ -3,7 +3,8 @@
 import { ask, query } from './api.js';
 
 const PAGE_SIZE = 1000; // the API's largest page
-const MOST_KEPT = 10000;
+const MOST_KEPT = 10000; // at first; each further page that is asked for makes it more
+const MOST_EVER = 50000;
 const REFRESH_MS = 300000; // corrects what the live stream has not reported
 const ORDERS = { '': latestFirst, waiting: longestFirst };
 
@@ -21,6 +22,9 @@ export class Visitors {
     this.known = new Map(); // by visit: the visitor of the API, with the last event
     this.seenSites = new Set();
     this.loading = Promise.resolve();
+    this.most = MOST_KEPT;
+    this.next = undefined; // the page that follows, if not all are read
+    this.counts = undefined; // of the server, while not all are known
     this.late = undefined; // while the list is being read: the messages that arrive meanwhile
     this.isComplete = true; // whether all visitors are known
     this.isRead = false;
@@ -53,7 +57,8 @@ export class Visitors {
         const answer = await ask(`/api/v1/visitors${query({ ...asked, page_token: token })}`, { signal });
         read.push(...answer.visitors);
         token = answer.nextPageToken;
-      } while (token && read.length < MOST_KEPT);
+      } while (token && read.length < this.most);
+      this.next = token && { ...asked, page_token: token };
       const before = this.known;
       this.known = new Map();
       for (const visitor of read) this.take(visitor, before.get(visitor.visitId));
@@ -67,6 +72,32 @@ export class Visitors {
         this.refreshing = setTimeout(() => this.load(signal).catch(() => {}), REFRESH_MS); // the live stream reports errors
       }
     }
+    this.changed();
+  }
+
+  /** Read the next page, if not all visitors are known. Throws a Problem. */
+  async readMore(signal) {
+    const asked = this.next;
+    if (!asked || this.late || this.known.size >= MOST_EVER) return;
+    this.next = undefined;
+    let answer;
+    try {
+      answer = await ask(`/api/v1/visitors${query(asked)}`, { signal });
+    } catch (problem) {
+      this.next ||= asked;
+      throw problem;
+    }
+    if (signal.aborted || this.late) return;
+    this.most = this.known.size + PAGE_SIZE;
+    this.next = answer.nextPageToken && { ...asked, page_token: answer.nextPageToken };
+    for (const visitor of answer.visitors) this.take(visitor);
+    this.isComplete = !this.next && !asked.state && !this.filter.site;
+    this.changed();
+  }
+
+  /** Take the numbers of visitors that the server has counted. */
+  takeCounts(counts) {
+    this.counts = counts;
     this.changed();
   }
 
@@ -88,7 +119,7 @@ export class Visitors {
       this.known.delete(visitor.visitId);
       return;
     }
-    if (!known.visitId && this.known.size >= MOST_KEPT) {
+    if (!known.visitId && this.known.size >= this.most) {
       this.isComplete = false;
       return;
     }
@@ -123,8 +154,18 @@ export class Visitors {
       .sort((one, other) => isGone(one) - isGone(other) || compare(one, other));
   }
 
-  /** How many are here, by website and state: the chosen website, then the others, most first. */
+  /**
+   * How many are here, by website and state: the chosen website, then the others, most first. Counted here while all
+   * visitors are known, so that each change shows immediately; else by the server.
+   */
   totals() {
+    const isOther = ({ site }) => (site === this.filter.site ? 0 : 1);
+    if (!this.isComplete && this.counts) {
+      return this.counts.sites
+        .filter(({ site }) => !this.sites.length || this.sites.includes(site))
+        .map(({ site, here, anonymous, recognized, authenticated }) => ({ site, here, ANONYMOUS: anonymous, RECOGNIZED: recognized, AUTHENTICATED: authenticated }))
+        .sort((one, other) => isOther(one) - isOther(other));
+    }
     const bySite = new Map();
     for (const visitor of this.known.values()) {
       if (isGone(visitor)) continue;
@@ -133,8 +174,12 @@ export class Visitors {
       total.here += 1;
       total[visitor.state] += 1;
     }
-    const isOther = ({ site }) => (site === this.filter.site ? 0 : 1);
     return [...bySite.values()].sort((one, other) => isOther(one) - isOther(other) || other.here - one.here || (one.site < other.site ? -1 : 1));
+  }
+
+  /** How many are here on websites of which the server does not say it. */
+  unnamed() {
+    return this.isComplete || !this.counts || this.sites.length ? 0 : this.counts.otherSites.here;
   }
 
   /** Visitors whose identity or page has this text, or whose visit begins with it; those who are here first. */

@@ -1,7 +1,9 @@
-"""Footfall's own REST API: visitors, contacts, contexts, interactions, privacy, quality, receipts, live, sessions."""
+"""Footfall's own REST API: visitors and their numbers, contacts, interactions, privacy, quality, live, health, ..."""
 
 from footfall_gateway.api_v1.contacts import ContactsApi
 from footfall_gateway.api_v1.context import ContextApi
+from footfall_gateway.api_v1.counts import CountsApi
+from footfall_gateway.api_v1.health import HealthApi
 from footfall_gateway.api_v1.interactions import InteractionsApi
 from footfall_gateway.api_v1.live import LiveApi
 from footfall_gateway.api_v1.privacy import PrivacyApi

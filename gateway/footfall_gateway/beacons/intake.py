@@ -16,6 +16,7 @@ from footfall_gateway import metrics
 from footfall_gateway.beacons.batcher import Batcher, Bounds, QueueFullError
 from footfall_gateway.beacons.envelope import Envelope, IgnoredUserId, Rejection, shortened_id, to_int64
 from footfall_gateway.problem import Problem
+from footfall_gateway.recent import RECENT
 
 _CONTEXT_BYTES = 256
 """Approximate size of a request's own fields (user agent, origin, address) on the wire."""
@@ -111,6 +112,7 @@ class Intake:
         """
         for rejection in envelope.rejections:
             metrics.EVENTS.labels("rejected", rejection.reason).inc()
+            RECENT.note_refused(rejection.reason, envelope.site or "", "", rejection.message)
         count = len(envelope.events)
         if not count:
             refused = asyncio.get_running_loop().create_future()
@@ -234,6 +236,8 @@ def _findings(envelope: Envelope, outcomes: Iterator[collector.Outcome]) -> list
             findings.append(IgnoredUserId(position, event_id, reason, outcome.message))
         elif outcome.status == collector.OUTCOME_STATUS_REJECTED:
             findings.append(Rejection(position, event_id, _reason(outcome), outcome.message))
+            site = event.site or envelope.site or ""
+            RECENT.note_refused(_reason(outcome), site, event.event_name or "", outcome.message)
         elif outcome.status not in (collector.OUTCOME_STATUS_STORED, collector.OUTCOME_STATUS_SUPPRESSED):
             findings.append(Rejection(position, event_id, "unavailable", "event: not stored, send it again", True))
     return findings

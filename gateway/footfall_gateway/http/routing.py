@@ -23,6 +23,7 @@ from footfall_gateway.auth import EVERYBODY, Audit, Authenticator, KeyScope, Pri
 from footfall_gateway.http.bodies import BodyReader, ClientGoneError, require_plain
 from footfall_gateway.http.includes import Includes, parse_includes
 from footfall_gateway.problem import ErrorStyle, Problem, format_error
+from footfall_gateway.recent import RECENT
 
 Query = TypeVar("Query", bound=msgspec.Struct)
 Body = TypeVar("Body")
@@ -342,6 +343,8 @@ def _record(operation: Operation[Any, Any] | None, status: int, seconds: float, 
     name = operation.name if operation else "none"
     metrics.REQUESTS.labels(name, str(status)).inc()
     metrics.REQUEST_SECONDS.labels(name).observe(seconds)
+    if operation and operation.required_scope:
+        RECENT.note_answered(name, status, seconds, logs.request_id.get())
     write = _log.info if operation and operation.required_scope else _log.debug  # probes come every few seconds
     write(
         "request",

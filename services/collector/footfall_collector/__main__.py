@@ -5,13 +5,16 @@ from functools import partial
 
 from footfall.collector.v1 import collector_service_pb2_grpc as collector_grpc
 from footfall_eventlog.keys import KeyCallers
+from footfall_eventlog.process_records import ProcessRecord
 from footfall_eventlog.site_groups import SiteGroups
 from footfall_eventlog.sites_following import follow_sites
 from footfall_servicekit import command_line
 from footfall_servicekit.channel import open_channel
+from footfall_servicekit.metrics import BACKGROUND_FAILURES
 from footfall_servicekit.process import run, serve
 from footfall_servicekit.server import Server
 
+from footfall_collector import metrics
 from footfall_collector.access import ACCESS, SCOPES
 from footfall_collector.admission import DAY_MS, Admission
 from footfall_collector.categories import CategoriesFile
@@ -70,6 +73,16 @@ async def collect(settings: CollectorSettings) -> int:
         partitions=settings.partitions,
     )
     service = CollectorService(pipeline, interactions, settings.identity_timeout_ms / 1000)
+    record = ProcessRecord(
+        "collector",
+        settings.redis_url,
+        counted={"background_failures": BACKGROUND_FAILURES},
+        numbers={
+            "log_bytes": metrics.LOG_BYTES,
+            "log_bound_bytes": metrics.LOG_BOUND_BYTES,
+            "appends_fail_since": metrics.APPENDS_FAIL_SINCE,
+        },
+    )
     server = Server(
         settings,
         {SERVICE_NAME: partial(collector_grpc.add_CollectorServiceServicer_to_server, service)},
@@ -82,9 +95,10 @@ async def collect(settings: CollectorSettings) -> int:
             log.check,
             categories.watch,
             policy.watch,
+            record.run,
             partial(follow_sites, settings.sites_file, (SiteGroups.load, site_groups.take), (Sites.load, sites.take)),
         ],
-        close=[channel.close, history.close, log.close],
+        close=[channel.close, history.close, record.close, log.close],
     )
     return await serve(server)
 

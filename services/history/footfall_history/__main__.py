@@ -12,18 +12,22 @@ from footfall_eventlog.checkpoints import Checkpoints
 from footfall_eventlog.gaps_command import ABOUT_GAPS, run_gaps
 from footfall_eventlog.keys import KeyCallers
 from footfall_eventlog.log import HISTORY_GROUP
+from footfall_eventlog.metrics import STREAM_GAPS, STREAM_LOST, STREAM_STORE_WENT_BACK
+from footfall_eventlog.process_records import ProcessRecord
 from footfall_eventlog.settings import DAY_MS, MINUTE_MS
 from footfall_eventlog.site_groups import SiteGroups
 from footfall_eventlog.sites_following import follow_sites
 from footfall_eventlog.store_reports import redis_report
 from footfall_servicekit import command_line
-from footfall_servicekit.background import repeat
+from footfall_servicekit.background import NotReadyError, repeat
 from footfall_servicekit.command_line import Command
+from footfall_servicekit.metrics import BACKGROUND_FAILURES, INDEXES
 from footfall_servicekit.process import run, serve
 from footfall_servicekit.server import Server
 from footfall_servicekit.settings import load
 from footfall_timeline import LaterVersionError
 
+from footfall_history import metrics
 from footfall_history.access import ACCESS, SCOPES
 from footfall_history.consumer_lag import ConsumerLag
 from footfall_history.dead_letters import DeadLetterQueue, run_dead_letters
@@ -45,6 +49,7 @@ SERVICE_NAME = "footfall.history.v1.HistoryService"
 _COUNT_EVERY_S: Final = 5.0
 _TRIM_EVERY_S: Final = 30.0
 _SWEEP_EVERY_S: Final = 600.0
+_STORE_ANSWERS_S: Final = 1.5  # less than a check of readiness may take, so that the reason names the store
 
 
 async def keep_history(settings: HistorySettings) -> int:
@@ -120,10 +125,17 @@ async def keep_history(settings: HistorySettings) -> int:
         site_groups,
         contexts,
         interactions,
+        settings.max_event_age_days * DAY_MS,
     )
 
     async def is_ready() -> bool:
-        return await store.is_ready() and await log.is_ready()
+        if not await log.is_ready():
+            raise NotReadyError("Redis does not answer")
+        try:
+            async with asyncio.timeout(_STORE_ANSWERS_S):
+                return await store.is_ready()
+        except (*TRANSIENT_STORE_ERRORS, TimeoutError):
+            raise NotReadyError("MongoDB does not answer") from None
 
     async def consume() -> None:
         await tombstones.check()  # before events of an erased person could be merged
@@ -155,6 +167,25 @@ async def keep_history(settings: HistorySettings) -> int:
         errors = (*TRANSIENT_STORE_ERRORS, LaterVersionError)
         await repeat(settings.scorecard_interval_s, errors, scorecards.run)
 
+    record = ProcessRecord(
+        "history",
+        settings.redis_url,
+        counted={
+            "history_events": metrics.EVENTS,
+            "conflicts": metrics.CONFLICTING_DUPLICATES,
+            "lost_entries": STREAM_LOST,
+            "went_back": STREAM_STORE_WENT_BACK,
+            "background_failures": BACKGROUND_FAILURES,
+        },
+        numbers={
+            "lag_seconds": metrics.LAG_SECONDS,
+            "dead_letters": metrics.DEAD_LETTERS,
+            "oldest_dead_letter": metrics.OLDEST_DEAD_LETTER,
+            "slow_visits": metrics.SLOW_VISITS,
+            "gaps": STREAM_GAPS,
+            "missing_indexes": INDEXES.labels("missing"),
+        },
+    )
     server = Server(
         settings,
         {SERVICE_NAME: partial(history_grpc.add_HistoryServiceServicer_to_server, service)},
@@ -174,12 +205,13 @@ async def keep_history(settings: HistorySettings) -> int:
             ),
             remove_expired,
             count_visits,
+            record.run,
             *(
                 partial(repeat, _COUNT_EVERY_S, TRANSIENT_LOG_ERRORS, update)
                 for update in (dead_letters.update_metrics, slow.update_metrics, consumer_lag.update)
             ),
         ],
-        close=[identity_client.close, log.close, store.close],
+        close=[identity_client.close, record.close, log.close, store.close],
         stopping=stopping,
     )
     return await serve(server)

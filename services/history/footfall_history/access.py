@@ -28,7 +28,8 @@ _CONTACT_CENTER: Final = [
 
 ACCESS: AccessTable = {
     # An erasure has two halves, here and in identity. Only the gateway calls both, with an API key's permission.
-    "gateway": [*_CONTACT_CENTER, "EraseIdentity"],
+    # It also shows dead letters to operators.
+    "gateway": [*_CONTACT_CENTER, "EraseIdentity", "ListDeadLetters", "ReplayDeadLetters"],
     "contact-center": _CONTACT_CENTER,
     "collector": ["GetVisit"],
     "identity": ["ExplainVisit", "StreamLiveVisits"],

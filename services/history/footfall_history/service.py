@@ -19,7 +19,7 @@ from google.protobuf.message import Message
 from grpc.aio import ServicerContext
 
 from footfall_history import queries
-from footfall_history.dead_letters import DeadLetterQueue
+from footfall_history.dead_letters import DeadLetterQueue, list_dead_letters, replay_dead_letters
 from footfall_history.erasure import Eraser
 from footfall_history.event_log import TRANSIENT_LOG_ERRORS
 from footfall_history.event_streams import EventStreams
@@ -108,6 +108,7 @@ class HistoryService(HistoryServiceServicer):
     site_groups: SiteGroups
     contexts: CustomerContexts
     interactions: InteractionReader
+    max_event_age_ms: int
 
     @_unary
     async def GetVisit(self, request: pb.GetVisitRequest, _context: Context) -> pb.GetVisitResponse:  # noqa: N802
@@ -295,6 +296,20 @@ class HistoryService(HistoryServiceServicer):
         """Scorecards by site and day."""
         self._widen_sites(request)
         return await list_scorecards(self.store, request)
+
+    @_unary
+    async def ListDeadLetters(  # noqa: N802
+        self, request: pb.ListDeadLettersRequest, _context: Context
+    ) -> pb.ListDeadLettersResponse:
+        """Dead letters, without what visitors have sent in them."""
+        return await list_dead_letters(self.dead_letters, request, self.max_event_age_ms)
+
+    @_unary
+    async def ReplayDeadLetters(  # noqa: N802
+        self, request: pb.ReplayDeadLettersRequest, _context: Context
+    ) -> pb.ReplayDeadLettersResponse:
+        """Append dead letters to the event log again."""
+        return await replay_dead_letters(self.dead_letters, request, self.max_event_age_ms)
 
     @_streaming
     def StreamEvents(  # noqa: N802

@@ -12,7 +12,9 @@ from footfall_eventlog.checkpoints import Checkpoints
 from footfall_eventlog.gaps_command import ABOUT_GAPS, run_gaps
 from footfall_eventlog.keys import KeyCallers
 from footfall_eventlog.log import LIVE_GROUP, RECORDS_GROUP
+from footfall_eventlog.metrics import STREAM_GAPS, STREAM_LAG, STREAM_LOST, STREAM_STORE_WENT_BACK
 from footfall_eventlog.partitions import PartitionedRedis
+from footfall_eventlog.process_records import ProcessRecord
 from footfall_eventlog.settings import DAY_MS, MINUTE_MS
 from footfall_eventlog.site_groups import SiteGroups
 from footfall_eventlog.sites_following import follow_sites
@@ -21,10 +23,12 @@ from footfall_servicekit import command_line
 from footfall_servicekit.background import repeat
 from footfall_servicekit.command_line import Command
 from footfall_servicekit.errors import RequestError
+from footfall_servicekit.metrics import BACKGROUND_FAILURES, INDEXES
 from footfall_servicekit.process import run, serve
 from footfall_servicekit.server import Server
 from footfall_servicekit.settings import load
 
+from footfall_identity import metrics
 from footfall_identity.access import ACCESS, SCOPES
 from footfall_identity.change_feed import ChangeFeed
 from footfall_identity.contact_directory import ContactDirectory
@@ -47,6 +51,7 @@ from footfall_identity.service import IdentityService
 from footfall_identity.settings import IdentitySettings
 from footfall_identity.sharing_check import apply_limits
 from footfall_identity.visit_codes import VisitCodes
+from footfall_identity.visitor_counts import VisitorCounts
 from footfall_identity.visitor_notices import VisitorNotices
 from footfall_identity.visitor_store import VisitorStore
 
@@ -82,6 +87,13 @@ async def identify(settings: IdentitySettings) -> int:
     )
     index = IdentityIndex(partitions, visitors)
     lists = LiveLists(partitions, visitors)
+    counts = VisitorCounts(
+        partitions,
+        visitors,
+        max_sites=settings.counted_sites,
+        retention_days=settings.minute_retention_days,
+        idle_ms=settings.visit_idle_minutes * MINUTE_MS,
+    )
     notices = VisitorNotices(
         partitions,
         visitors,
@@ -139,6 +151,7 @@ async def identify(settings: IdentitySettings) -> int:
         visitors,
         links,
         live=LiveVisitors(visitors, lists),
+        counts=counts,
         directory=directory,
         codes=codes,
         linker=linker,
@@ -155,6 +168,22 @@ async def identify(settings: IdentitySettings) -> int:
         ),
         *partitions.log_readers(RECORDS_GROUP, consumer.handle, entries=_RECORDS_ENTRIES, gather_ms=_RECORDS_GATHER_MS),
     ]
+    record = ProcessRecord(
+        "identity",
+        settings.redis_url,
+        counted={
+            "lost_entries": STREAM_LOST,
+            "went_back": STREAM_STORE_WENT_BACK,
+            "background_failures": BACKGROUND_FAILURES,
+        },
+        numbers={
+            "unread_entries": STREAM_LAG,
+            "gaps": STREAM_GAPS,
+            "rebuilding": metrics.REBUILDING,
+            "pending_relinks": metrics.PENDING_RELINKS,
+            "missing_indexes": INDEXES.labels("missing"),
+        },
+    )
     server = Server(
         settings,
         {SERVICE_NAME: partial(identity_grpc.add_IdentityServiceServicer_to_server, service)},
@@ -170,12 +199,14 @@ async def identify(settings: IdentitySettings) -> int:
             eraser.restore,
             relinker.run,
             feed.run,
+            counts.run,
             *(partial(repeat, _SWEEP_EVERY_S, RequestError, _sweep, notices, visitors, n) for n in partitions.numbers),
             *(partial(repeat, _SWEEP_EVERY_S, RequestError, lists.repair, n) for n in partitions.numbers),
             *(reader.run for reader in readers),
             checkpoints.run,
+            record.run,
         ],
-        close=[history.close, links.close, partitions.redis.aclose],
+        close=[history.close, links.close, record.close, partitions.redis.aclose],
         stopping=stopping,
     )
     return await serve(server)

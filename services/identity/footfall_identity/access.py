@@ -7,6 +7,8 @@ from footfall_servicekit.access import AccessTable
 _READ: Final = [
     "GetVisitor",
     "ListVisitors",
+    "CountVisitors",
+    "GetVisitorMinutes",
     "WatchVisitors",
     "GetIdentity",
     "BatchGetIdentities",

@@ -16,8 +16,8 @@ import msgspec
 import pymongo
 from footfall_eventlog.checkpoint_store import CheckpointStore
 from footfall_eventlog.settings import mongo_url_check
-from footfall_servicekit import metrics
 from footfall_eventlog.store_reports import mongo_problem, mongo_report
+from footfall_servicekit import metrics
 from footfall_servicekit.channel import time_left
 from footfall_servicekit.errors import RequestError
 from footfall_servicekit.failure_log import FailureLog

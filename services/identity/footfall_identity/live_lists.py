@@ -23,6 +23,8 @@ _STARTS: Final = 2**40
 _FIRST_START_MS: Final = 1_600_000_000_000
 _SITE_SLOTS: Final = 512
 _STATES: Final = 4
+END_OF_LIVE: Final = _STATES * _STARTS
+"""In the list by start, visits in the phase LIVE have scores below this."""
 
 _REPAIRED_PER_READ: Final = 200
 _MARGIN: Final = 50  # visits by which a partition may have more than its share of a page

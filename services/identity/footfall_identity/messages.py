@@ -25,6 +25,7 @@ from footfall_identity.known_contact import NO_CONTACT, KnownContact
 from footfall_identity.matching import ATTRIBUTES, MatchKey, Rule, rule_and_text
 from footfall_identity.redirects import Names, Redirect, RedirectDecision
 from footfall_identity.visit_record import VisitRecord
+from footfall_identity.visitor_counts import Minute, StateCounts
 
 ATTRIBUTE_CODES: Final = {
     "EmailAddress": contact_pb2.LINK_ATTRIBUTE_EMAIL_ADDRESS,
@@ -43,6 +44,32 @@ def timestamp(milliseconds: int) -> Timestamp:
 def state(of: State) -> visitor_pb2.VisitorState.ValueType:
     """Convert a state; the numbers are the same."""
     return visitor_pb2.VisitorState.ValueType(of)
+
+
+def visitor_count(site: str, counts: StateCounts) -> visitor_pb2.VisitorCount:
+    """Convert the numbers of visitors of a site; "": of several."""
+    return visitor_pb2.VisitorCount(
+        site=site,
+        anonymous_count=counts.anonymous,
+        recognized_count=counts.recognized,
+        authenticated_count=counts.authenticated,
+    )
+
+
+def visitor_series(site: str, minutes: Iterable[Minute]) -> visitor_pb2.VisitorSeries:
+    """Convert the minutes of a site; "": of several together."""
+    return visitor_pb2.VisitorSeries(
+        site=site,
+        minutes=[
+            visitor_pb2.VisitorMinute(
+                start_time=timestamp(start_ms),
+                anonymous_count=counts.anonymous,
+                recognized_count=counts.recognized,
+                authenticated_count=counts.authenticated,
+            )
+            for start_ms, counts in minutes
+        ],
+    )
 
 
 def visitor(

@@ -50,6 +50,7 @@ class PartitionKeys:
         self.tombstones = f"tombstones:{tag}"
         self.code = f"code:{tag}:"
         self.codes = f"codes:{tag}"
+        self.minutes = f"minutes:{tag}:"
         self.code_tries = f"code-tries:{tag}:"
         self.log = stream_key(number)
 

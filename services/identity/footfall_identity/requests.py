@@ -14,6 +14,7 @@ from footfall.identity.v1.identity_service_pb2 import (
     BatchUpsertContactsRequest,
     DeleteContactRequest,
     FinishContactSyncRequest,
+    GetVisitorMinutesRequest,
     ListContactsRequest,
     ListVisitorsRequest,
     MergeContactsRequest,
@@ -32,6 +33,7 @@ from footfall.identity.v1.visitor_pb2 import (
 )
 from footfall_eventlog.admitted import InvalidEventError, transition_of
 from footfall_eventlog.events import MAX_EVENTS, MAX_IDENTITY_LENGTH
+from footfall_eventlog.settings import MINUTE_MS
 from footfall_servicekit.errors import RequestError
 from footfall_timeline import State, Transition, normalize_uuid
 from google.protobuf.message import Message
@@ -45,6 +47,7 @@ from footfall_identity.live_visitors import ONLY_PRESENT, VisitorFilter
 from footfall_identity.matching import email_key, name_key, phone_key
 from footfall_identity.presence import Presence
 from footfall_identity.visit_codes import CODE_DIGITS
+from footfall_identity.visitor_counts import MAX_MINUTES
 from footfall_identity.watch_filter import WatchFilter
 
 MAX_IDENTITIES: Final = 1_000
@@ -56,6 +59,7 @@ MAX_VALUES_PER_PAGE: Final = 100
 _MAX_NUMBERS: Final = 10
 _MAX_VALUE_ID_LENGTH: Final = 64
 _MAX_SITES: Final = 100
+_MAX_SERIES: Final = 10
 _MAX_WATCHED: Final = 1_000
 
 _Number = TypeVar("_Number", bound=IntEnum)
@@ -245,6 +249,17 @@ def _uuid(field: str, text: str) -> str:
         return normalize_uuid(text)
     except ValueError:
         raise RequestError.invalid(field, "must be a UUID") from None
+
+
+def minutes(request: GetVisitorMinutesRequest, at_ms: int) -> tuple[list[str], int, int]:
+    """Return the sites asked for (empty: all together), and from and until when their minutes are, at `at_ms`."""
+    if len(request.in_sites) > _MAX_SERIES:
+        raise RequestError.invalid("in_sites", f"must have at most {_MAX_SERIES} items")
+    until_ms = request.end_time.ToMilliseconds() if request.HasField("end_time") else at_ms
+    from_ms = request.start_time.ToMilliseconds() if request.HasField("start_time") else until_ms - 60 * MINUTE_MS
+    if not 0 <= until_ms - from_ms <= MAX_MINUTES * MINUTE_MS:
+        raise RequestError.invalid("start_time", f"must be at most {MAX_MINUTES:,} minutes before end_time")
+    return [*request.in_sites], from_ms, until_ms
 
 
 def live_position(text: str | None) -> Position | None:

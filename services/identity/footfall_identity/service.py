@@ -41,6 +41,7 @@ from footfall_identity.requests import ContactItem
 from footfall_identity.settings import IdentitySettings
 from footfall_identity.visit_codes import VisitCodes
 from footfall_identity.visit_record import VisitRecord, visit_updates
+from footfall_identity.visitor_counts import VisitorCounts
 from footfall_identity.visitor_store import VisitorStore, now_ms
 from footfall_identity.watch_filter import WatchFilter
 
@@ -62,6 +63,7 @@ class IdentityService(IdentityServiceServicer):
         links: LinkStore,
         *,
         live: LiveVisitors,
+        counts: VisitorCounts,
         directory: ContactDirectory,
         codes: VisitCodes,
         linker: Linker,
@@ -77,6 +79,7 @@ class IdentityService(IdentityServiceServicer):
         self._links = links
         self._persons = Persons(links)
         self._live = live
+        self._counts = counts
         self._directory = directory
         self._linker = linker
         self._relinker = relinker
@@ -148,6 +151,26 @@ class IdentityService(IdentityServiceServicer):
             visitors=visitors[:count],
             next_page_token=paging.encode("{}-{}".format(*below), fingerprint) if below else "",
         )
+
+    async def CountVisitors(self, request: pb.CountVisitorsRequest, _context: Context) -> pb.CountVisitorsResponse:  # noqa: N802
+        """Count the visitors who are on the website, by site and state."""
+        sites = self._site_groups.sharing(request.sites)
+        counted = await self._counts.now()
+        named, others = self._counts.named(counted, sites)
+        return pb.CountVisitorsResponse(
+            count_time=messages.timestamp(counted.at_ms),
+            counts=[messages.visitor_count(site, counts) for site, counts in named],
+            others=None if sites else messages.visitor_count("", others),
+        )
+
+    async def GetVisitorMinutes(  # noqa: N802
+        self, request: pb.GetVisitorMinutesRequest, _context: Context
+    ) -> pb.GetVisitorMinutesResponse:
+        """Return how many visitors were on websites in past minutes."""
+        wanted, from_ms, until_ms = requests.minutes(request, now_ms())
+        found = await self._counts.minutes(wanted, self._site_groups.sharing(request.sites), from_ms, until_ms)
+        series = zip(wanted or [""], found, strict=True)
+        return pb.GetVisitorMinutesResponse(series=[messages.visitor_series(site, minutes) for site, minutes in series])
 
     async def WatchVisitors(  # noqa: N802
         self, request: pb.WatchVisitorsRequest, _context: Context

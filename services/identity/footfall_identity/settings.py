@@ -77,6 +77,12 @@ class IdentitySettings(ReaderSettings):
     leave_after_ms: int = Field(default=5_000, ge=0, le=600_000)
     """How long after leaving the last page a visitor counts as LEFT, unless a page is entered. Events that a page sends
     in this time after its PageExited do not open it."""
+    counted_sites: int = Field(default=100, ge=1, le=120)
+    """Sites whose visitors are counted each by itself, those with most visitors; the others are counted together.
+    Matters without `SITES_FILE`, when any sender can make up sites."""
+    minute_retention_days: int = Field(default=8, ge=1, le=60)
+    """How long the numbers of visitors of each minute are kept in Redis: about 150 bytes a minute, and 30 more for each
+    site with visitors. Less than 8 days: the console cannot compare with the week before."""
     visit_code_minutes: int = Field(default=10, ge=1, le=60)
     """How long a code that a visitor reads to an agent finds the visit."""
     max_visit_codes: int = Field(default=10_000, ge=1, le=100_000)

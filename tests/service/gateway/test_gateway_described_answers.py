@@ -65,6 +65,7 @@ def requests_of(visit_id: str, contact_id: str) -> dict[str, dict[str, Any]]:
         "mergeContacts": {"json": {"contactId": f"other-{contact_id}"}},
         "decideGenericValue": {"json": {"allowed": True}},
         "recordInteraction": {"json": {"interactionId": f"call-{visit_id}", "visitId": visit_id}},
+        "replayDeadLetters": {"json": {"all": True}},
         "useLink": {"params": {"name": link}},
         "createVisitCode": {"params": {"visitID": visit_id}},
         "renewCookie": {"params": {"id": str(uuid.uuid4()), "domain": "shop.example"}, "headers": shop},
@@ -294,7 +295,7 @@ async def send_faulty_requests(description: Description, file: Path, capsys: pyt
         await caller.all_get(413, but=("getPixel",), headers=json_type, content=b" " * (1024 * 1024 + 1))
         for query in (pixel([{}] * 1_001), "a" * 65_000):
             await caller.call(description["getPixel"], params={"e": query})
-        ingesting = ("createVisit", "createEvent")
+        ingesting = ("createVisit", "createEvent", "replayDeadLetters")
         await caller.all_get(403, but=(*ingesting, *SESSIONS), auth=None, headers=tokens[KeyScope.INGEST])
         for name in SESSIONS[1:]:
             elsewhere = await caller.call(description[name], headers={"Origin": "https://elsewhere.example"})
@@ -325,7 +326,7 @@ async def reach_limits(description: Description) -> None:
 async def call_without_services(description: Description) -> None:
     """Requests to a gateway whose services are unreachable, of an earlier version, or silent."""
     async with gateway_before(UNREACHABLE, description) as caller:
-        without_services = ("getMetrics", "renewCookie", "useLink", *SESSIONS)
+        without_services = ("getMetrics", "getSystemHealth", "renewCookie", "useLink", *SESSIONS)
         await caller.all_get(503, but=without_services)
         assert (await caller.call(description["useLink"])).status_code == 409
     older = grpc.aio.server()

@@ -185,6 +185,7 @@ async def stub(
         SiteGroups(),
         contexts,
         interactions,
+        7 * 86_400_000,
     )
     add = partial(history_grpc.add_HistoryServiceServicer_to_server, service)
     server = Server(HistorySettings(port=0, drain_delay_ms=0, never_erase=True), {SERVICE_NAME: add}, stopping=stopping)

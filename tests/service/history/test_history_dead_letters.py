@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
+import grpc
 import pytest
 from footfall.event.v1.event_pb2 import Event, EventBatch
+from footfall.history.v1 import history_service_pb2 as pb
 from footfall_eventlog.stream import Entry
 from footfall_history import metrics
 from footfall_history.dead_letters.queue import DeadLetterQueue, DeadLettersFullError
@@ -12,6 +14,7 @@ from footfall_history.event_log import EventLog
 from footfall_history.ingest.attribution import Attributor
 from footfall_history.ingest.consumer import LogConsumer
 from footfall_history.storage.arrivals import Unstorable
+from footfall_servicekit.errors import details_of
 from footfall_timeline import partition
 
 from tests.tools.batches import context, new_uuid
@@ -132,3 +135,46 @@ async def test_a_replayed_dead_letter_moves_to_the_log_of_its_visit(redis_databa
     assert EventBatch.FromString(fields[b"b"]) == mended
     assert await redis.keys("aside*") == []
     await log.close()
+
+
+async def test_dead_letters_are_listed_in_pages_and_replayed_over_grpc(
+    stub: Any, dead_letters: DeadLetterQueue, log: EventLog
+) -> None:
+    at_ms = now_ms()
+    good, old = (logged(event("SignIn", new_uuid(), ms, "dana", site="shop")) for ms in (at_ms, at_ms - 8 * DAY_MS))
+    bad = unfit()
+    for one in (good, old, bad):
+        await put(dead_letters, one)
+    ids = {name: f"{one.visit_id}/{one.event_id}" for name, one in (("good", good), ("old", old), ("bad", bad))}
+
+    listed: list[pb.DeadLetterSummary] = []
+    token = ""
+    while True:
+        page = await stub.ListDeadLetters(pb.ListDeadLettersRequest(page_size=2, page_token=token))
+        listed += page.dead_letters
+        if not (token := page.next_page_token):
+            break
+    assert {one.dead_letter_id: bool(one.problem) for one in listed} == {
+        ids["good"]: False,
+        ids["old"]: True,
+        ids["bad"]: True,
+    }
+    assert {one.reason for one in listed} == {"a reason"}
+    assert "dana" not in str(listed)
+
+    entries = sum([await log.client(number).xlen(f"log:{{p{number:02d}}}") for number in range(log.partitions)])
+    answer = await stub.ReplayDeadLetters(pb.ReplayDeadLettersRequest(all=True))
+    assert [*answer.replayed_ids] == [ids["good"]]
+    assert {one.dead_letter_id for one in answer.refused} == {ids["old"], ids["bad"]}
+    after = sum([await log.client(number).xlen(f"log:{{p{number:02d}}}") for number in range(log.partitions)])
+    assert after == entries + 1
+    again = await stub.ReplayDeadLetters(pb.ReplayDeadLettersRequest(dead_letter_ids=[ids["good"], ids["old"]]))
+    assert [*again.replayed_ids] == []
+    assert [one.dead_letter_id for one in again.refused] == [ids["old"]]
+
+
+@pytest.mark.parametrize("asked", [{}, {"dead_letter_ids": ["x"], "all": True}, {"dead_letter_ids": ["x"] * 1_001}])
+async def test_what_to_replay_must_be_said(stub: Any, asked: dict[str, Any]) -> None:
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await stub.ReplayDeadLetters(pb.ReplayDeadLettersRequest(**asked))
+    assert [field for field, _ in details_of(raised.value).violations] == ["dead_letter_ids"]

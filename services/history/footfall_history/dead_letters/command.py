@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import sys
-import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -100,7 +99,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 async def _list(queue: DeadLetterQueue, _options: argparse.Namespace) -> int:
-    async for letter in _all(queue):
+    async for letter in queue.everything():
         _print(_line(letter))
     return 0
 
@@ -148,25 +147,12 @@ async def _replay(queue: DeadLetterQueue, options: argparse.Namespace) -> int:
     """
     exit_code = 0
     async for letter in _selected(queue, options):
-        try:
-            _check_replay(letter, options.max_age_ms)
-        except RepairError as error:
-            sys.stderr.write(f"{letter.id}: not replayed: {error}\n")
+        if problem := repair.why_not_replayed(letter, options.max_age_ms):
+            sys.stderr.write(f"{letter.id}: not replayed: {problem}\n")
             exit_code = 1
-        else:
-            if await queue.replay(letter):
-                _print(letter.id)
+        elif await queue.replay(letter):
+            _print(letter.id)
     return exit_code
-
-
-def _check_replay(letter: DeadLetter, max_age_ms: int) -> None:
-    if letter.interaction:
-        return
-    if letter.batch is None:
-        raise RepairError("it holds no event; repair or discard it")
-    repair.check(letter.batch)
-    if letter.batch.events[0].event_time_ms < time.time_ns() // 1_000_000 - max_age_ms:
-        raise RepairError("the event is older than MAX_EVENT_AGE_DAYS; discard it")
 
 
 async def _discard(queue: DeadLetterQueue, options: argparse.Namespace) -> int:
@@ -178,16 +164,10 @@ async def _discard(queue: DeadLetterQueue, options: argparse.Namespace) -> int:
 
 async def _selected(queue: DeadLetterQueue, options: argparse.Namespace) -> AsyncIterator[DeadLetter]:
     if options.all:
-        async for letter in _all(queue):
+        async for letter in queue.everything():
             yield letter
     for letter_id in options.ids:
         yield await _find(queue, letter_id)
-
-
-async def _all(queue: DeadLetterQueue) -> AsyncIterator[DeadLetter]:
-    for number in range(queue.partitions):
-        async for letter in queue.in_partition(number):
-            yield letter
 
 
 async def _find(queue: DeadLetterQueue, letter_id: str) -> DeadLetter:

@@ -185,6 +185,12 @@ class DeadLetterQueue:
             for letter in await self._read(number, ids[start : start + _LETTERS_PER_READ]):
                 yield letter
 
+    async def everything(self) -> AsyncIterator[DeadLetter]:
+        """All dead letters: by partition, then in order of creation."""
+        for number in range(self.partitions):
+            async for letter in self.in_partition(number):
+                yield letter
+
     async def _read(self, number: int, ids: Collection[tuple[str, float]]) -> list[DeadLetter]:
         """Those of these that have not been removed since."""
         pipeline = self._redis(number).pipeline(transaction=False)

@@ -1,6 +1,7 @@
 """Turns the event of a dead letter into JSON that an operator can change, and such JSON into an event."""
 
 import base64
+import time
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -8,6 +9,8 @@ import msgspec
 from footfall.event.v1.event_pb2 import Event, EventBatch
 from footfall_eventlog.admitted import InvalidEventError, transition_of
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
+
+from footfall_history.dead_letters.queue import DeadLetter
 
 _HARMLESS: Final = ("visit_id", "event_id", "event_name", "site", "event_time_ms", "transition", "assurance")
 """Fields of an event that contain nothing about a person."""
@@ -74,6 +77,25 @@ def check(batch: EventBatch) -> None:
         raise RepairError(str(error)) from None
     if event.data_json and not _is_object(event.data_json):
         raise RepairError("data is no JSON object")
+
+
+def why_not_replayed(letter: DeadLetter, max_age_ms: int) -> str:
+    """Why a dead letter cannot be replayed as it is; empty: it can be.
+
+    Identity has forgotten the visit of an event that is older than admission accepts, and would begin a new one; and a
+    duplicate that history stored may have expired.
+    """
+    if letter.interaction:
+        return ""
+    if letter.batch is None:
+        return "it holds no event; repair or discard it"
+    try:
+        check(letter.batch)
+    except RepairError as error:
+        return str(error)
+    if letter.batch.events[0].event_time_ms < time.time_ns() // 1_000_000 - max_age_ms:
+        return "the event is older than MAX_EVENT_AGE_DAYS; discard it"
+    return ""
 
 
 def check_change(old: EventBatch | None, new: EventBatch) -> None:

@@ -31,8 +31,8 @@ from bson.raw_bson import RawBSONDocument
 from footfall_eventlog.checkpoint_store import CheckpointStore
 from footfall_eventlog.events import PAGE_ENTERED, PAGE_EXITED
 from footfall_eventlog.settings import mongo_url_check
-from footfall_servicekit import metrics
 from footfall_eventlog.store_reports import mongo_problem, mongo_report
+from footfall_servicekit import metrics
 from footfall_servicekit.background import NotReadyError
 from footfall_servicekit.failure_log import FailureLog
 from footfall_servicekit.indexes import Indexes, IndexMissingError

@@ -134,6 +134,16 @@ class HistoryServiceStub(object):
                 request_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.ListScorecardsRequest.SerializeToString,
                 response_deserializer=footfall_dot_history_dot_v1_dot_history__service__pb2.ListScorecardsResponse.FromString,
                 _registered_method=True)
+        self.ListDeadLetters = channel.unary_unary(
+                '/footfall.history.v1.HistoryService/ListDeadLetters',
+                request_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.ListDeadLettersRequest.SerializeToString,
+                response_deserializer=footfall_dot_history_dot_v1_dot_history__service__pb2.ListDeadLettersResponse.FromString,
+                _registered_method=True)
+        self.ReplayDeadLetters = channel.unary_unary(
+                '/footfall.history.v1.HistoryService/ReplayDeadLetters',
+                request_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.ReplayDeadLettersRequest.SerializeToString,
+                response_deserializer=footfall_dot_history_dot_v1_dot_history__service__pb2.ReplayDeadLettersResponse.FromString,
+                _registered_method=True)
         self.StreamEvents = channel.unary_stream(
                 '/footfall.history.v1.HistoryService/StreamEvents',
                 request_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.StreamEventsRequest.SerializeToString,
@@ -381,6 +391,27 @@ class HistoryServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListDeadLetters(self, request, context):
+        """Lists dead letters: events and interactions that could not be stored, oldest first within a partition, without what
+        visitors have sent in them. Kept for EVENT_RETENTION_DAYS until replayed or discarded. Of all websites.
+
+        Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReplayDeadLetters(self, request, context):
+        """Appends dead letters to the event log again, for history and identity to read, and removes them. What still cannot
+        be stored becomes a dead letter again. An event that is invalid, or older than MAX_EVENT_AGE_DAYS, stays, and the
+        answer says why: `footfall-history dead-letters` repairs and discards. Safe to repeat.
+
+        Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def StreamEvents(self, request, context):
         """Streams events as they arrive in the event log, from now on or after `resume_token`. At least once: an event may
         come again after resuming. Events of one visit come in the order of arrival, which need not be that of
@@ -526,6 +557,16 @@ def add_HistoryServiceServicer_to_server(servicer, server):
                     servicer.ListScorecards,
                     request_deserializer=footfall_dot_history_dot_v1_dot_history__service__pb2.ListScorecardsRequest.FromString,
                     response_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.ListScorecardsResponse.SerializeToString,
+            ),
+            'ListDeadLetters': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDeadLetters,
+                    request_deserializer=footfall_dot_history_dot_v1_dot_history__service__pb2.ListDeadLettersRequest.FromString,
+                    response_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.ListDeadLettersResponse.SerializeToString,
+            ),
+            'ReplayDeadLetters': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReplayDeadLetters,
+                    request_deserializer=footfall_dot_history_dot_v1_dot_history__service__pb2.ReplayDeadLettersRequest.FromString,
+                    response_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.ReplayDeadLettersResponse.SerializeToString,
             ),
             'StreamEvents': grpc.unary_stream_rpc_method_handler(
                     servicer.StreamEvents,
@@ -1022,6 +1063,60 @@ class HistoryService(object):
             '/footfall.history.v1.HistoryService/ListScorecards',
             footfall_dot_history_dot_v1_dot_history__service__pb2.ListScorecardsRequest.SerializeToString,
             footfall_dot_history_dot_v1_dot_history__service__pb2.ListScorecardsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDeadLetters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/footfall.history.v1.HistoryService/ListDeadLetters',
+            footfall_dot_history_dot_v1_dot_history__service__pb2.ListDeadLettersRequest.SerializeToString,
+            footfall_dot_history_dot_v1_dot_history__service__pb2.ListDeadLettersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplayDeadLetters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/footfall.history.v1.HistoryService/ReplayDeadLetters',
+            footfall_dot_history_dot_v1_dot_history__service__pb2.ReplayDeadLettersRequest.SerializeToString,
+            footfall_dot_history_dot_v1_dot_history__service__pb2.ReplayDeadLettersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -187,6 +187,19 @@ class HistoryServiceStub:
 
     Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
     """
+    ListDeadLetters: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.ListDeadLettersRequest, _history_service_pb2.ListDeadLettersResponse]
+    """Lists dead letters: events and interactions that could not be stored, oldest first within a partition, without what
+    visitors have sent in them. Kept for EVENT_RETENTION_DAYS until replayed or discarded. Of all websites.
+
+    Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
+    """
+    ReplayDeadLetters: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.ReplayDeadLettersRequest, _history_service_pb2.ReplayDeadLettersResponse]
+    """Appends dead letters to the event log again, for history and identity to read, and removes them. What still cannot
+    be stored becomes a dead letter again. An event that is invalid, or older than MAX_EVENT_AGE_DAYS, stays, and the
+    answer says why: `footfall-history dead-letters` repairs and discards. Safe to repeat.
+
+    Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
+    """
     StreamEvents: _grpc.UnaryStreamMultiCallable[_history_service_pb2.StreamEventsRequest, _history_service_pb2.StreamEventsResponse]
     """Streams events as they arrive in the event log, from now on or after `resume_token`. At least once: an event may
     come again after resuming. Events of one visit come in the order of arrival, which need not be that of
@@ -388,6 +401,19 @@ class HistoryServiceAsyncStub(HistoryServiceStub):
     websites by name have one.
 
     Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
+    """
+    ListDeadLetters: _aio.UnaryUnaryMultiCallable[_history_service_pb2.ListDeadLettersRequest, _history_service_pb2.ListDeadLettersResponse]  # type: ignore[assignment]
+    """Lists dead letters: events and interactions that could not be stored, oldest first within a partition, without what
+    visitors have sent in them. Kept for EVENT_RETENTION_DAYS until replayed or discarded. Of all websites.
+
+    Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
+    """
+    ReplayDeadLetters: _aio.UnaryUnaryMultiCallable[_history_service_pb2.ReplayDeadLettersRequest, _history_service_pb2.ReplayDeadLettersResponse]  # type: ignore[assignment]
+    """Appends dead letters to the event log again, for history and identity to read, and removes them. What still cannot
+    be stored becomes a dead letter again. An event that is invalid, or older than MAX_EVENT_AGE_DAYS, stays, and the
+    answer says why: `footfall-history dead-letters` repairs and discards. Safe to repeat.
+
+    Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
     """
     StreamEvents: _aio.UnaryStreamMultiCallable[_history_service_pb2.StreamEventsRequest, _history_service_pb2.StreamEventsResponse]  # type: ignore[assignment]
     """Streams events as they arrive in the event log, from now on or after `resume_token`. At least once: an event may
@@ -689,6 +715,31 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         websites by name have one.
 
         Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
+        """
+
+    @_abc_1.abstractmethod
+    def ListDeadLetters(
+        self,
+        request: _history_service_pb2.ListDeadLettersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_history_service_pb2.ListDeadLettersResponse, _abc.Awaitable[_history_service_pb2.ListDeadLettersResponse]]:
+        """Lists dead letters: events and interactions that could not be stored, oldest first within a partition, without what
+        visitors have sent in them. Kept for EVENT_RETENTION_DAYS until replayed or discarded. Of all websites.
+
+        Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def ReplayDeadLetters(
+        self,
+        request: _history_service_pb2.ReplayDeadLettersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_history_service_pb2.ReplayDeadLettersResponse, _abc.Awaitable[_history_service_pb2.ReplayDeadLettersResponse]]:
+        """Appends dead letters to the event log again, for history and identity to read, and removes them. What still cannot
+        be stored becomes a dead letter again. An event that is invalid, or older than MAX_EVENT_AGE_DAYS, stays, and the
+        answer says why: `footfall-history dead-letters` repairs and discards. Safe to repeat.
+
+        Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod

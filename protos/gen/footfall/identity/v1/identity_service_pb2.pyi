@@ -354,6 +354,134 @@ class ListVisitorsResponse(_message.Message):
 Global___ListVisitorsResponse: _TypeAlias = ListVisitorsResponse  # noqa: Y015
 
 @_typing.final
+class CountVisitorsRequest(_message.Message):
+    """Which visitors to count."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SITES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only what was seen on these websites or on others of their groups (SITES_FILE). Empty: on all."""
+
+    def __init__(
+        self,
+        *,
+        sites: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sites", b"sites"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountVisitorsRequest: _TypeAlias = CountVisitorsRequest  # noqa: Y015
+
+@_typing.final
+class CountVisitorsResponse(_message.Message):
+    """How many visitors are on the website."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNT_TIME_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    OTHERS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def count_time(self) -> _timestamp_pb2.Timestamp:
+        """When they were counted."""
+
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedCompositeFieldContainer[_visitor_pb2.VisitorCount]:
+        """The visitors of each website with any, most visitors first, then by name."""
+
+    @_builtins.property
+    def others(self) -> _visitor_pb2.VisitorCount:
+        """The visitors of websites that are not named, because IDENTITY_COUNTED_SITES others have more. Its `site` is empty.
+        Absent with `sites`.
+        """
+
+    def __init__(
+        self,
+        *,
+        count_time: _timestamp_pb2.Timestamp | None = ...,
+        counts: _abc.Iterable[_visitor_pb2.VisitorCount] | None = ...,
+        others: _visitor_pb2.VisitorCount | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["count_time", b"count_time", "others", b"others"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count_time", b"count_time", "counts", b"counts", "others", b"others"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountVisitorsResponse: _TypeAlias = CountVisitorsResponse  # noqa: Y015
+
+@_typing.final
+class GetVisitorMinutesRequest(_message.Message):
+    """Which minutes, and of which websites."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IN_SITES_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    SITES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def in_sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """A series for each of these websites. Empty: one for all that `sites` allows together. At most 10."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Minutes that began at this time or later. Absent: an hour before `end_time`."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Minutes that began before this time, at most 1,440. Absent: now."""
+
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only what was seen on these websites or on others of their groups (SITES_FILE). Empty: on all."""
+
+    def __init__(
+        self,
+        *,
+        in_sites: _abc.Iterable[_builtins.str] | None = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        sites: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "in_sites", b"in_sites", "sites", b"sites", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetVisitorMinutesRequest: _TypeAlias = GetVisitorMinutesRequest  # noqa: Y015
+
+@_typing.final
+class GetVisitorMinutesResponse(_message.Message):
+    """The series asked for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def series(self) -> _containers.RepeatedCompositeFieldContainer[_visitor_pb2.VisitorSeries]:
+        """A series for each website of `in_sites`, in that order, or one of all together."""
+
+    def __init__(
+        self,
+        *,
+        series: _abc.Iterable[_visitor_pb2.VisitorSeries] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["series", b"series"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetVisitorMinutesResponse: _TypeAlias = GetVisitorMinutesResponse  # noqa: Y015
+
+@_typing.final
 class WatchVisitorsRequest(_message.Message):
     """Which changes to stream."""
 

@@ -60,6 +60,16 @@ class IdentityServiceStub(object):
                 request_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.ListVisitorsRequest.SerializeToString,
                 response_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.ListVisitorsResponse.FromString,
                 _registered_method=True)
+        self.CountVisitors = channel.unary_unary(
+                '/footfall.identity.v1.IdentityService/CountVisitors',
+                request_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.CountVisitorsRequest.SerializeToString,
+                response_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.CountVisitorsResponse.FromString,
+                _registered_method=True)
+        self.GetVisitorMinutes = channel.unary_unary(
+                '/footfall.identity.v1.IdentityService/GetVisitorMinutes',
+                request_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.GetVisitorMinutesRequest.SerializeToString,
+                response_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.GetVisitorMinutesResponse.FromString,
+                _registered_method=True)
         self.WatchVisitors = channel.unary_stream(
                 '/footfall.identity.v1.IdentityService/WatchVisitors',
                 request_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.WatchVisitorsRequest.SerializeToString,
@@ -257,6 +267,30 @@ class IdentityServiceServicer(object):
         contacts of the visitors are UNKNOWN then.
 
         Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE, LATER_VERSION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CountVisitors(self, request, context):
+        """Counts the visitors who are on the website now (PRESENT), by website and state, without visits of staff. Each visitor
+        is counted once, however many there are.
+
+        Visitors are not counted again within 2 s, nor within 50 times as long as counting took: `count_time`. The
+        IDENTITY_COUNTED_SITES websites with most visitors are named.
+
+        Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE, LATER_VERSION.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetVisitorMinutes(self, request, context):
+        """Returns how many visitors were on websites in past minutes, by state, as CountVisitors counted them once in each
+        minute. Kept for IDENTITY_MINUTE_RETENTION_DAYS, also over restarts. However many processes of identity there are,
+        each minute is counted once. A minute in which none could count is left out, not 0.
+
+        Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -648,6 +682,16 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     request_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.ListVisitorsRequest.FromString,
                     response_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.ListVisitorsResponse.SerializeToString,
             ),
+            'CountVisitors': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountVisitors,
+                    request_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.CountVisitorsRequest.FromString,
+                    response_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.CountVisitorsResponse.SerializeToString,
+            ),
+            'GetVisitorMinutes': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetVisitorMinutes,
+                    request_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.GetVisitorMinutesRequest.FromString,
+                    response_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.GetVisitorMinutesResponse.SerializeToString,
+            ),
             'WatchVisitors': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchVisitors,
                     request_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.WatchVisitorsRequest.FromString,
@@ -886,6 +930,60 @@ class IdentityService(object):
             '/footfall.identity.v1.IdentityService/ListVisitors',
             footfall_dot_identity_dot_v1_dot_identity__service__pb2.ListVisitorsRequest.SerializeToString,
             footfall_dot_identity_dot_v1_dot_identity__service__pb2.ListVisitorsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountVisitors(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/footfall.identity.v1.IdentityService/CountVisitors',
+            footfall_dot_identity_dot_v1_dot_identity__service__pb2.CountVisitorsRequest.SerializeToString,
+            footfall_dot_identity_dot_v1_dot_identity__service__pb2.CountVisitorsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetVisitorMinutes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/footfall.identity.v1.IdentityService/GetVisitorMinutes',
+            footfall_dot_identity_dot_v1_dot_identity__service__pb2.GetVisitorMinutesRequest.SerializeToString,
+            footfall_dot_identity_dot_v1_dot_identity__service__pb2.GetVisitorMinutesResponse.FromString,
             options,
             channel_credentials,
             insecure,

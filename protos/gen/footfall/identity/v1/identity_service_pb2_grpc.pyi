@@ -73,6 +73,22 @@ class IdentityServiceStub:
 
     Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE, LATER_VERSION.
     """
+    CountVisitors: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.CountVisitorsRequest, _identity_service_pb2.CountVisitorsResponse]
+    """Counts the visitors who are on the website now (PRESENT), by website and state, without visits of staff. Each visitor
+    is counted once, however many there are.
+
+    Visitors are not counted again within 2 s, nor within 50 times as long as counting took: `count_time`. The
+    IDENTITY_COUNTED_SITES websites with most visitors are named.
+
+    Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE, LATER_VERSION.
+    """
+    GetVisitorMinutes: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.GetVisitorMinutesRequest, _identity_service_pb2.GetVisitorMinutesResponse]
+    """Returns how many visitors were on websites in past minutes, by state, as CountVisitors counted them once in each
+    minute. Kept for IDENTITY_MINUTE_RETENTION_DAYS, also over restarts. However many processes of identity there are,
+    each minute is counted once. A minute in which none could count is left out, not 0.
+
+    Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
+    """
     WatchVisitors: _grpc.UnaryStreamMultiCallable[_identity_service_pb2.WatchVisitorsRequest, _identity_service_pb2.WatchVisitorsResponse]
     """Streams the changes of visitors as they happen, from now on or after `resume_token`: anonymous visitors too. Changes
     of one visit come in order, each once for each stream. So the last message of a visitor says what GetVisitor says,
@@ -370,6 +386,22 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     contacts of the visitors are UNKNOWN then.
 
     Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE, LATER_VERSION.
+    """
+    CountVisitors: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.CountVisitorsRequest, _identity_service_pb2.CountVisitorsResponse]  # type: ignore[assignment]
+    """Counts the visitors who are on the website now (PRESENT), by website and state, without visits of staff. Each visitor
+    is counted once, however many there are.
+
+    Visitors are not counted again within 2 s, nor within 50 times as long as counting took: `count_time`. The
+    IDENTITY_COUNTED_SITES websites with most visitors are named.
+
+    Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE, LATER_VERSION.
+    """
+    GetVisitorMinutes: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.GetVisitorMinutesRequest, _identity_service_pb2.GetVisitorMinutesResponse]  # type: ignore[assignment]
+    """Returns how many visitors were on websites in past minutes, by state, as CountVisitors counted them once in each
+    minute. Kept for IDENTITY_MINUTE_RETENTION_DAYS, also over restarts. However many processes of identity there are,
+    each minute is counted once. A minute in which none could count is left out, not 0.
+
+    Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
     """
     WatchVisitors: _aio.UnaryStreamMultiCallable[_identity_service_pb2.WatchVisitorsRequest, _identity_service_pb2.WatchVisitorsResponse]  # type: ignore[assignment]
     """Streams the changes of visitors as they happen, from now on or after `resume_token`: anonymous visitors too. Changes
@@ -683,6 +715,34 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         contacts of the visitors are UNKNOWN then.
 
         Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE, LATER_VERSION.
+        """
+
+    @_abc_1.abstractmethod
+    def CountVisitors(
+        self,
+        request: _identity_service_pb2.CountVisitorsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.CountVisitorsResponse, _abc.Awaitable[_identity_service_pb2.CountVisitorsResponse]]:
+        """Counts the visitors who are on the website now (PRESENT), by website and state, without visits of staff. Each visitor
+        is counted once, however many there are.
+
+        Visitors are not counted again within 2 s, nor within 50 times as long as counting took: `count_time`. The
+        IDENTITY_COUNTED_SITES websites with most visitors are named.
+
+        Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE, LATER_VERSION.
+        """
+
+    @_abc_1.abstractmethod
+    def GetVisitorMinutes(
+        self,
+        request: _identity_service_pb2.GetVisitorMinutesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.GetVisitorMinutesResponse, _abc.Awaitable[_identity_service_pb2.GetVisitorMinutesResponse]]:
+        """Returns how many visitors were on websites in past minutes, by state, as CountVisitors counted them once in each
+        minute. Kept for IDENTITY_MINUTE_RETENTION_DAYS, also over restarts. However many processes of identity there are,
+        each minute is counted once. A minute in which none could count is left out, not 0.
+
+        Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod

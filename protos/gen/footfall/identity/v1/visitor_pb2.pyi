@@ -3,10 +3,12 @@
 isort:skip_file
 The live state of a visit: who the visitor is now."""
 
+from collections import abc as _abc
 from footfall.event.v1 import event_pb2 as _event_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
@@ -259,3 +261,103 @@ class Visitor(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Visitor: _TypeAlias = Visitor  # noqa: Y015
+
+@_typing.final
+class VisitorCount(_message.Message):
+    """How many visitors are or were on a website, by state."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SITE_FIELD_NUMBER: _builtins.int
+    ANONYMOUS_COUNT_FIELD_NUMBER: _builtins.int
+    RECOGNIZED_COUNT_FIELD_NUMBER: _builtins.int
+    AUTHENTICATED_COUNT_FIELD_NUMBER: _builtins.int
+    site: _builtins.str
+    """The website. Empty: several together."""
+    anonymous_count: _builtins.int
+    """Visitors who are ANONYMOUS."""
+    recognized_count: _builtins.int
+    """Visitors who are RECOGNIZED."""
+    authenticated_count: _builtins.int
+    """Visitors who are AUTHENTICATED."""
+    def __init__(
+        self,
+        *,
+        site: _builtins.str = ...,
+        anonymous_count: _builtins.int = ...,
+        recognized_count: _builtins.int = ...,
+        authenticated_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymous_count", b"anonymous_count", "authenticated_count", b"authenticated_count", "recognized_count", b"recognized_count", "site", b"site"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VisitorCount: _TypeAlias = VisitorCount  # noqa: Y015
+
+@_typing.final
+class VisitorSeries(_message.Message):
+    """How many visitors were on a website in each of several minutes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SITE_FIELD_NUMBER: _builtins.int
+    MINUTES_FIELD_NUMBER: _builtins.int
+    site: _builtins.str
+    """The website. Empty: all that the caller asked about together."""
+    @_builtins.property
+    def minutes(self) -> _containers.RepeatedCompositeFieldContainer[Global___VisitorMinute]:
+        """The minutes that were counted, in order. A minute is left out if none could count in it, or if this website was then
+        not among the IDENTITY_COUNTED_SITES with most visitors.
+        """
+
+    def __init__(
+        self,
+        *,
+        site: _builtins.str = ...,
+        minutes: _abc.Iterable[Global___VisitorMinute] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["minutes", b"minutes", "site", b"site"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VisitorSeries: _TypeAlias = VisitorSeries  # noqa: Y015
+
+@_typing.final
+class VisitorMinute(_message.Message):
+    """How many visitors were there when a minute was counted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_TIME_FIELD_NUMBER: _builtins.int
+    ANONYMOUS_COUNT_FIELD_NUMBER: _builtins.int
+    RECOGNIZED_COUNT_FIELD_NUMBER: _builtins.int
+    AUTHENTICATED_COUNT_FIELD_NUMBER: _builtins.int
+    anonymous_count: _builtins.int
+    """Visitors who were ANONYMOUS."""
+    recognized_count: _builtins.int
+    """Visitors who were RECOGNIZED."""
+    authenticated_count: _builtins.int
+    """Visitors who were AUTHENTICATED."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When the minute began."""
+
+    def __init__(
+        self,
+        *,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        anonymous_count: _builtins.int = ...,
+        recognized_count: _builtins.int = ...,
+        authenticated_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymous_count", b"anonymous_count", "authenticated_count", b"authenticated_count", "recognized_count", b"recognized_count", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VisitorMinute: _TypeAlias = VisitorMinute  # noqa: Y015

@@ -1,0 +1,328 @@
+// The view of health, for operators: what works, what does not, what that means, and what a person must do. A dot in the
+// navigation says the same in one word.
+
+import { Problem, ask, query } from './api.js';
+import { ago, counted, element, moment, span, table } from './dom.js';
+import { patchChildren } from './patch.js';
+
+const LOOK_MS = 5000; // while the view is open
+const GLANCE_MS = 15000; // for the dot alone
+const TIMEOUT_MS = 5000;
+const MOST_LETTERS = 20;
+const PART_NAMES = { gateway: 'Gateway', collector: 'Collector', identity: 'Identity', history: 'History', redis: 'Redis', mongodb: 'MongoDB' };
+const STATES = { ok: 'well', failed: 'failed', unknown: 'not known' };
+const REPAIR = '.venv/bin/footfall-history dead-letters repair ID --set FIELD=JSON';
+
+const numbers = new Intl.NumberFormat();
+const n = (value) => (value === null || value === undefined ? 'not known' : numbers.format(value));
+const megabytes = (bytes) => `${numbers.format(Math.round(bytes / 1048576))} MB`;
+const ms = (value) => (value === null ? 'none' : value < 1000 ? `${n(value)} ms` : `${(value / 1000).toFixed(1)} s`);
+
+export class HealthView {
+  /** `link`: the entry in the navigation, which gets the dot. Calls `close()` to leave. `may(scope)`: of the caller. */
+  constructor(root, link, { close, may }) {
+    Object.assign(this, { root, link, close, may });
+    root.addEventListener('keydown', (event) => {
+      if (event.key === 'Escape') close();
+    });
+    root.addEventListener('click', (event) => this.act(event.target.closest('button')));
+    this.dot();
+  }
+
+  /** Look from now on, until `signal` is aborted. */
+  follow(signal) {
+    this.signal = signal;
+    this.answer = this.letters = this.trouble = this.answeredAt = undefined;
+    signal.addEventListener('abort', () => clearTimeout(this.looking), { once: true });
+    this.look();
+  }
+
+  /** Show or hide the view. */
+  show(isShown) {
+    this.root.hidden = !isShown;
+    document.body.classList.toggle('has-health', isShown);
+    this.root.replaceChildren();
+    clearInterval(this.ticking);
+    if (!isShown) return;
+    this.title = element('h2', { tabindex: '-1' });
+    this.looked = element('span', { class: 'soft' });
+    this.said = element('p', { class: 'said', role: 'status' });
+    this.content = element('div', {});
+    this.root.append(
+      element('div', { class: 'bar' }, this.title, this.looked,
+        element('button', { type: 'button', class: 'quiet', 'data-do': 'copy' }, 'Copy for a ticket'),
+        element('button', { type: 'button', class: 'quiet', 'data-do': 'close' }, 'Close')),
+      this.said,
+      this.content,
+    );
+    this.draw();
+    this.title.focus();
+    this.ticking = setInterval(() => this.tick(), 1000);
+    if (this.signal && !this.signal.aborted) this.look();
+  }
+
+  /** Ask now, and again after a while. */
+  async look() {
+    clearTimeout(this.looking);
+    const { signal } = this;
+    const turn = this.turn = {};
+    if (!document.hidden) {
+      try {
+        const answer = await ask('/api/v1/health', { signal, timeoutMs: TIMEOUT_MS });
+        if (turn !== this.turn || signal.aborted) return;
+        Object.assign(this, { answer, trouble: undefined, answeredAt: Date.now() });
+        if (!this.root.hidden && answer.backlog.deadLetters) this.readLetters();
+      } catch (problem) {
+        if (turn !== this.turn || signal.aborted) return;
+        if (!(problem instanceof Problem)) throw problem;
+        this.trouble = [sentence(problem.message), ...(problem.status >= 500 ? await reasons(signal) : [])].join(' ');
+        if (turn !== this.turn || signal.aborted) return;
+      }
+      this.dot();
+      this.draw();
+    }
+    this.looking = setTimeout(() => this.look(), this.root.hidden ? GLANCE_MS : LOOK_MS);
+  }
+
+  /** The state in one word, also for the dot. */
+  get word() {
+    if (this.trouble) return 'Health is not known';
+    return this.answer ? this.answer.word : 'Looking';
+  }
+
+  get state() {
+    if (this.trouble || !this.answer) return 'unknown';
+    return this.answer.problems.length ? 'attention' : 'well';
+  }
+
+  dot() {
+    const key = `${this.state} ${this.word}`;
+    if (this.link.dataset.shown === key) return;
+    this.link.dataset.shown = key;
+    this.link.title = this.word;
+    this.link.replaceChildren('Health ', element('span', { class: `dot ${this.state}`, 'aria-hidden': 'true' }), element('span', { class: 'unseen' }, this.word));
+  }
+
+  tick() {
+    const since = this.answer && this.answer.since;
+    this.looked.replaceChildren(...[since && 'counts since ', since && moment(since), this.answeredAt && `, looked ${ago(this.answeredAt)}`].filter(Boolean));
+  }
+
+  draw() {
+    if (this.root.hidden) return;
+    patchChildren(this.title, [element('span', { class: `dot ${this.state}`, 'aria-hidden': 'true' }), document.createTextNode(` ${this.word}`)]);
+    const old = this.answeredAt ? ` Below is what it said ${ago(this.answeredAt)}.` : '';
+    this.say(this.trouble ? `${this.trouble}${old}` : this.done || '', Boolean(this.trouble));
+    this.content.classList.toggle('old', Boolean(this.trouble));
+    this.tick();
+    if (this.answer) patchChildren(this.content, this.sections(this.answer));
+  }
+
+  say(text, isProblem) {
+    this.said.className = isProblem ? 'said problem' : 'said soft';
+    if (this.said.textContent !== text) this.said.textContent = text;
+  }
+
+  sections({ problems, parts, backlog, events, speed, starts }) {
+    return [
+      ...problems.map(problemPart),
+      element('h3', {}, 'Parts'),
+      table('Parts', ['Part', 'State', 'Beacons are', 'Queries', 'Processes', 'Last start'], parts.map(partRow), true),
+      element('h3', {}, 'What waits'),
+      waits(backlog),
+      ...(events ? eventParts(events) : []),
+      ...this.letterParts(backlog.deadLetters),
+      ...(speed ? speedParts(speed) : []),
+      ...(starts ? startParts(starts) : []),
+    ];
+  }
+
+  letterParts(count) {
+    if (!count) return [];
+    const mayReplay = this.may('ingest');
+    const rows = (this.letters || []).map((letter) => [
+      moment(letter.createTime), letter.site || '–', letter.eventName || '–', letter.reason,
+      letter.problem === letter.reason ? 'repair it first' : letter.problem || (mayReplay ? element('button', { type: 'button', class: 'quiet', 'data-do': 'replay', 'data-id': letter.deadLetterId, 'data-key': letter.deadLetterId }, 'Replay') : ''),
+    ]);
+    return [
+      element('h3', {}, `Dead letters: ${n(count)}`),
+      element('p', { class: 'soft' }, 'These events could not be stored. Repair the cause or the event, then replay it. Personal data is shown by the command alone.'),
+      commandPart(REPAIR),
+      this.letters ? table('Dead letters', ['Since', 'Site', 'Event', 'Reason', ''], rows) : '',
+      mayReplay ? element('p', {}, element('button', { type: 'button', class: 'quiet', 'data-do': 'replay-all' }, 'Replay all')) : '',
+    ].filter(Boolean);
+  }
+
+  async readLetters() {
+    const { signal } = this;
+    const answer = await ask(`/api/v1/dead-letters${query({ page_size: MOST_LETTERS })}`, { signal, timeoutMs: TIMEOUT_MS }).catch(() => undefined);
+    if (!answer || signal.aborted) return;
+    this.letters = answer.deadLetters;
+    this.draw();
+  }
+
+  async act(button) {
+    const what = button && button.dataset.do;
+    if (what === 'close') this.close();
+    if (what === 'copy') this.copy(this.ticket(), 'The state of health');
+    if (what === 'copy-command') this.copy(button.dataset.text, 'The command');
+    if (what === 'replay') this.replay({ deadLetterIds: [button.dataset.id] });
+    if (what === 'replay-all') this.replay({ all: true });
+  }
+
+  async replay(body) {
+    this.tell('Replaying…');
+    try {
+      const { replayedIds, refused } = await ask('/api/v1/dead-letters:replay', { method: 'POST', body });
+      const stay = refused.length ? ` ${counted(refused.length, 'stays', 'stay')}: ${refused[0].problem}.` : '';
+      this.tell(`${counted(replayedIds.length, 'dead letter')} replayed.${stay}`);
+      this.letters = this.letters && this.letters.filter(({ deadLetterId }) => !replayedIds.includes(deadLetterId));
+    } catch (problem) {
+      this.tell(`Not replayed: ${problem.message}`);
+    }
+    this.look();
+  }
+
+  async copy(text, what) {
+    try {
+      await navigator.clipboard.writeText(text);
+      this.tell(`${what} is copied.`);
+    } catch {
+      this.tell('The browser does not allow copying.');
+    }
+  }
+
+  tell(text) {
+    this.done = text;
+    this.draw();
+  }
+
+  /** All of it as text. */
+  ticket() {
+    const { answer } = this;
+    const lines = [`Footfall at ${location.origin}, ${new Date().toISOString()}: ${this.word}`];
+    if (this.trouble) lines.push(this.trouble);
+    if (!answer) return lines.join('\n');
+    const at = (time) => (time ? new Date(time).toISOString() : 'not known');
+    lines.push(`State of ${at(answer.time)}, counts since ${at(answer.since)}`, '');
+    for (const { text, commands, page } of answer.problems) lines.push(`! ${text}`, ...commands.map((command) => `    ${command}`), `    ${page}`);
+    for (const one of answer.parts) lines.push(`${PART_NAMES[one.name]}: ${STATES[one.state]}, ${one.says}`);
+    lines.push('', 'What waits:', JSON.stringify(answer.backlog));
+    if (answer.events) {
+      const { slices, refused, ...counts } = answer.events;
+      lines.push('', 'Events:', JSON.stringify(counts));
+      for (const { reason, count, example } of refused) lines.push(`refused ${reason}: ${count}${example ? `, last ${at(example.time)} ${example.message}` : ''}`);
+    }
+    if (answer.speed) lines.push('', 'Speed:', JSON.stringify(answer.speed));
+    for (const { part, host, time, before, endTime } of answer.starts || []) lines.push(`${at(time)} ${part} started on ${host}${before ? `, the one before ${before} at ${at(endTime)}` : ''}`);
+    return lines.join('\n');
+  }
+}
+
+function sentence(text) {
+  return `${text[0].toUpperCase()}${text.slice(1)}${text.endsWith('.') ? '' : '.'}`;
+}
+
+/** Why services do not serve, asked without a session, which needs Redis. */
+async function reasons(signal) {
+  try {
+    const answer = await fetch('/readyz', { signal });
+    return Object.entries((await answer.json()).reasons).map(([name, reason]) => `${PART_NAMES[name] || name}: ${reason}.`);
+  } catch {
+    return [];
+  }
+}
+
+function problemPart({ text, commands, page }) {
+  return element('div', { class: 'must-do' }, element('p', {}, element('strong', {}, text)), commands.map(commandPart),
+    element('p', { class: 'soft' }, 'What to do: ', element('code', {}, page)));
+}
+
+function commandPart(command) {
+  return element('p', { class: 'command' }, element('code', {}, command),
+    element('button', { type: 'button', class: 'quiet', 'data-do': 'copy-command', 'data-text': command, 'aria-label': `Copy ${command}` }, 'Copy'));
+}
+
+function partRow({ name, state, says, beacons, queries, processes, startTime }) {
+  const dot = element('span', { class: `dot ${{ ok: 'well', failed: 'attention' }[state] || 'unknown'}`, 'aria-hidden': 'true' });
+  return [PART_NAMES[name], [dot, ` ${STATES[state]}: ${says}`], beacons, queries, processes === null ? '–' : n(processes), startTime ? moment(startTime) : '–'];
+}
+
+function waits({ historyLagSeconds, identityUnreadEntries, logBytes, logBoundBytes, slowVisits, deadLetters, oldestDeadLetterTime }) {
+  const lag = historyLagSeconds === null ? 'not known' : historyLagSeconds < 1 ? 'less than 1 s' : span(historyLagSeconds * 1000);
+  const log = logBytes === null ? 'not known' : `${megabytes(logBytes)} of ${megabytes(logBoundBytes)}`;
+  return list([
+    ['History is behind by', lag],
+    ['Entries that identity has not read', n(identityUnreadEntries)],
+    ['Event log', log],
+    ['Slow visits', n(slowVisits)],
+    ['Dead letters', oldestDeadLetterTime ? [`${n(deadLetters)}, the oldest from `, moment(oldestDeadLetterTime)] : n(deadLetters)],
+  ]);
+}
+
+function eventParts({ stored, suppressed, unavailable, refused, duplicate, unstorable, dropped, lostByBrowsers, beaconsRefused, slices }) {
+  const all = refused.reduce((sum, { count }) => sum + count, 0);
+  const errors = Object.entries(beaconsRefused).map(([status, count]) => `${n(count)} with ${status}`).join(', ');
+  return [
+    element('h3', {}, 'Events'),
+    bars(slices),
+    list([
+      ['Stored', n(stored)],
+      ['Refused', n(all)],
+      ['Suppressed, because the visitor objects', n(suppressed)],
+      ['To come again', n(unavailable)],
+      ['Came again, stored once', n(duplicate)],
+      ['Became dead letters', n(unstorable)],
+      ['Dropped', n(dropped)],
+      ['Lost by browsers', n(lostByBrowsers)],
+      ['Beacons answered with an error', errors || '0'],
+    ]),
+    refused.length ? table('Refused events', ['Refused because', 'Number', 'Last', 'Site', 'Event', 'What is wrong'], refused.map(refusedRow), true) : '',
+  ].filter(Boolean);
+}
+
+function refusedRow({ reason, count, example }) {
+  const { time, site, eventName, message } = example || {};
+  return [element('code', {}, reason), n(count), time ? moment(time) : '–', site || '–', eventName || '–', message || '–'];
+}
+
+/** Stored and refused events by ten minutes: a bar each, and the same in words. */
+function bars(slices) {
+  const most = Math.max(1, ...slices.map(({ stored, refused }) => stored + refused));
+  const height = (count) => ((100 * count) / most).toFixed(1);
+  const svg = (tag, attributes, ...children) => {
+    const made = document.createElementNS('http://www.w3.org/2000/svg', tag);
+    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+    made.append(...children);
+    return made;
+  };
+  const picture = svg('svg', { viewBox: `0 0 ${Math.max(36, slices.length)} 100`, preserveAspectRatio: 'none', 'aria-hidden': 'true' },
+    ...slices.flatMap(({ stored, refused }, number) => [
+      svg('rect', { class: 'stored', x: number, y: 100 - height(stored + refused), width: 0.8, height: height(stored) }),
+      svg('rect', { class: 'refused', x: number, y: 100 - height(refused), width: 0.8, height: height(refused) }),
+    ]));
+  const last = slices.at(-2) || slices.at(-1);
+  const words = last ? `${n(last.stored)} stored and ${n(last.refused)} refused in the last ten minutes; at most ${n(most)} in ten minutes.` : 'No events yet.';
+  return element('figure', { class: 'bars' }, picture, element('figcaption', { class: 'soft' }, words));
+}
+
+function speedParts({ queryP95Milliseconds, beaconP95Milliseconds, slowest }) {
+  const rows = slowest.map(({ operation, milliseconds, time, status, requestId }) => [element('code', {}, operation), ms(milliseconds), moment(time), String(status), element('code', {}, requestId)]);
+  return [
+    element('h3', {}, 'Speed'),
+    list([['95 of 100 queries took at most', ms(queryP95Milliseconds)], ['95 of 100 beacons took at most', ms(beaconP95Milliseconds)]]),
+    rows.length ? table('Slowest requests', ['Slowest requests', 'Took', 'At', 'Status', 'Request id in the logs'], rows, true) : '',
+  ].filter(Boolean);
+}
+
+function startParts(starts) {
+  const rows = starts.map(({ part, host, time, before, endTime }) => [
+    moment(time), `${PART_NAMES[part] || part} on ${host}`,
+    before ? [before === 'died' ? 'the one before died, or was cut off, at ' : 'the one before was stopped at ', moment(endTime)] : 'the first one',
+  ]);
+  return [element('h3', {}, 'Starts'), table('Starts', ['Started', 'Process', 'After'], rows, true)];
+}
+
+function list(pairs) {
+  return element('dl', {}, pairs.flatMap(([name, value]) => [element('dt', {}, name), element('dd', {}, value)]));
+}

@@ -1,0 +1,148 @@
+"""The views of numbers in the console: health for operators, and the visitors of the last hour for supervisors."""
+
+import re
+import time
+import uuid
+from typing import Any
+
+import pytest
+from footfall.event.v1 import event_pb2
+from footfall.event.v1.event_pb2 import EventBatch
+from footfall_gateway.commands import keys as keys_command
+from playwright.async_api import Browser, expect
+from redis.asyncio import Redis
+
+from tests.browser.test_console import console, sign_in
+from tests.tools.eventually import eventually
+from tests.tools.suite import Program, Suite
+from tests.tools.visits import event, now_ms
+
+MINUTE_MS = 60_000
+
+
+async def test_health_says_what_works_and_what_was_refused(browser: Browser, suite: Suite) -> None:
+    visit = str(uuid.uuid4())
+    async with suite.http() as http:
+        old = event("PageEntered", visit, now_ms() - 10 * 86_400_000, site="shop")
+        late = {"sentAt": now_ms(), "events": [old]}
+        assert (await http.post("/beacon", json=late)).status_code == 400
+    async with console(browser, suite, permissions=["clipboard-read", "clipboard-write"]) as page:
+        link = page.get_by_role("link", name="Health")
+        await expect(link).to_contain_text(re.compile("All well|needs? you"))
+        await link.click()
+        await expect(page).to_have_url(re.compile("/console/health$"))
+        await expect(page).to_have_title("Health · Footfall")
+        shown = page.get_by_role("region", name="Health", exact=True)
+        parts = shown.get_by_role("region", name="Parts").get_by_role("row")
+        await expect(parts).to_have_count(7)
+        await expect(parts.filter(has_text="History")).to_contain_text("well: serves")
+        refused = shown.get_by_role("region", name="Refused events").get_by_role("row").filter(has_text="too_old")
+        await expect(refused).to_contain_text("PageEntered")
+        await shown.get_by_role("button", name="Copy for a ticket").click()
+        await expect(shown.get_by_role("status")).to_have_text("The state of health is copied.")
+        ticket = await page.evaluate("navigator.clipboard.readText()")
+        assert "History: well, serves" in ticket
+        assert "refused too_old: " in ticket
+        assert visit not in ticket
+        await page.keyboard.press("Escape")
+        await expect(page).to_have_url(re.compile("/console/live"))
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        ("history", "past visits, pages and events are not answered"),
+        pytest.param(
+            "identity", "who is on the site now, identities and contacts are not answered", marks=pytest.mark.long
+        ),
+        pytest.param("gateway", "The gateway has not answered for 5 s.", marks=pytest.mark.long),
+    ],
+)
+async def test_what_hangs_is_said_in_words_within_20_seconds(
+    browser: Browser, suite: Suite, program: Program, words: str
+) -> None:
+    async with console(browser, suite, at="health") as page:
+        shown = page.get_by_role("region", name="Health", exact=True)
+        await expect(shown.get_by_role("region", name="Parts")).to_contain_text("well: serves")
+        with suite.frozen(program):
+            began = time.monotonic()
+            await expect(shown).to_contain_text(words, timeout=20_000)
+            assert time.monotonic() - began < 20
+            wrong = re.compile("Health is not known" if program == "gateway" else "needs? you")
+            await expect(shown.get_by_role("heading", level=2)).to_have_text(wrong)
+            await expect(page.get_by_role("link", name="Health")).to_contain_text(wrong)
+        await expect(shown).not_to_contain_text(words)
+        await expect(page.locator("#live")).to_have_text("Live")
+
+
+async def test_a_dead_letter_is_replayed(browser: Browser, suite: Suite) -> None:
+    visit = str(uuid.uuid4())
+    async with Redis.from_url(suite.redis_url) as redis:
+        # An event that history cannot read, as a later version might write it, and one that it can by now.
+        await redis.xadd("log:{p00}", {"b": batch_with(visit, transition=9).SerializeToString()})
+        async with console(browser, suite, at="health") as page:
+            shown = page.get_by_role("region", name="Health", exact=True)
+            row = shown.get_by_role("region", name="Dead letters").get_by_role("row").filter(has_text="PageEntered")
+            await expect(row).to_be_visible()
+            await expect(shown.locator(".must-do")).to_contain_text("could not be stored")
+            await expect(row.get_by_role("button", name="Replay")).to_have_count(0)
+            [key] = [name async for name in redis.scan_iter(f"aside:{{p00}}:{visit}/*")]
+            await redis.hset(key, "b", batch_with(visit).SerializeToString())
+            await row.get_by_role("button", name="Replay").click()
+            await expect(shown.get_by_role("status")).to_have_text("1 dead letter replayed.")
+            await expect(shown.get_by_role("region", name="Dead letters")).to_have_count(0)
+    async with suite.http() as http:
+
+        async def stored() -> None:
+            assert (await http.get(f"/server/data/visits/{visit}/events")).status_code == 200
+
+        await eventually(stored)
+
+
+def batch_with(visit: str, **more: Any) -> EventBatch:
+    at = now_ms()
+    return EventBatch(
+        contexts=[event_pb2.EventContext(received_time_ms=at)],
+        events=[
+            event_pb2.Event(
+                event_id="11111111-1111-4111-8111-111111111111",
+                event_name="PageEntered",
+                event_type=event_pb2.EVENT_TYPE_SYSTEM,
+                visit_id=visit,
+                site="shop",
+                timestamp_ms=at,
+                event_time_ms=at,
+                received_time_ms=at,
+                data_json=b"{}",
+                **more,
+            )
+        ],
+    )
+
+
+async def test_the_last_hour_is_beside_the_week_before(browser: Browser, suite: Suite) -> None:
+    site = f"shop-{uuid.uuid4().hex[:8]}"
+    this_minute = now_ms() // MINUTE_MS
+    async with Redis.from_url(suite.redis_url) as redis:
+        for number in range(5, 30):
+            for at, here in ((this_minute - number, 100 + number), (this_minute - number - 7 * 24 * 60, 90)):
+                await redis.hset(f"minutes:{{p00}}:{at}", mapping={"": f"{here} 0 9 0", site: f"{here - 10} 0 10"})
+    async with console(browser, suite, at=f"live?site={site}") as page:
+        figure = page.get_by_role("figure")
+        await expect(figure).to_contain_text("Last hour: ")
+        await expect(figure).to_contain_text(re.compile(r"Usual for \w+ \d.*, a week before: 90\."))
+        await expect(figure.locator("path")).to_have_count(2)
+        await page.goto(f"/console/live?site={site}&state=AUTHENTICATED")
+        await expect(figure).to_contain_text(re.compile(r"a week before: 10\."))
+
+
+async def test_a_key_of_some_sites_is_offered_no_health(
+    browser: Browser, suite: Suite, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["create", "one site", "--scope", "read", "--site", "shop"]
+    assert keys_command.run(arguments, suite.data_dir / "keys.json") == 0
+    token = capsys.readouterr().out.split()[-1]
+    async with console(browser, suite, at="health", signed_in=False) as page:
+        await sign_in(page, "", token)
+        await expect(page.get_by_role("alert").filter(has_text="Health concerns all of them.")).to_be_visible()
+        await expect(page.get_by_role("link", name="Health")).to_have_count(0)
