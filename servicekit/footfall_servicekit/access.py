@@ -70,7 +70,7 @@ class Access:
 
     def _sites_of_role(self, method: str, name: str, context: "grpc.aio.ServicerContext[Any, Any]") -> frozenset[str]:
         names = _names(context)
-        grants = self._grants or [Grant(each, each) for each in names]
+        grants = self._grants or [Grant(each, each) for each in sorted(names)]
         found = [each for each in grants if each.name in names and name in self._roles.get(each.role, ())]
         if not found:
             _log.warning("a client called a method that its role may not call", method=method, names=sorted(names))

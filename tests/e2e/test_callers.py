@@ -12,11 +12,12 @@ from footfall.history.v1 import history_service_pb2 as history
 from footfall.history.v1.history_service_pb2_grpc import HistoryServiceStub
 from footfall.identity.v1 import identity_service_pb2 as identity
 from footfall.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
-from footfall_eventlog.keys import Key, KeyFile, KeyScope, new_token
+from footfall_eventlog.keys import KeyScope
 from footfall_servicekit.errors import details_of
 
 from tests.tools.contacts import imported
 from tests.tools.eventually import eventually
+from tests.tools.keys import new_key
 from tests.tools.sites import SITES
 from tests.tools.suite import Suite, running_suite
 from tests.tools.visits import event, now_ms
@@ -30,24 +31,13 @@ class Named(NamedTuple):
     token: Path
     """Of the suite's own processes."""
 
-    def new_token(self, name: str, scopes: list[KeyScope], *sites: str) -> str:
-        """The token of a new key."""
-        return new_key(self.keys, name, scopes, *sites)
-
-
-def new_key(keys: Path, name: str, scopes: list[KeyScope], *sites: str) -> str:
-    token, key_id, kept = new_token()
-    with KeyFile(keys).changing() as written:
-        written[key_id] = Key(id=key_id, name=name, hash=kept, scopes=scopes, sites=[*sites], create_ms=now_ms())
-    return token
-
 
 @pytest.fixture(scope="module")
 def named(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Named]:
     folder = tmp_path_factory.mktemp("keys")
     keys, token, sites = folder / "keys.json", folder / "token", folder / "sites.toml"
     sites.write_text(SITES)
-    token.write_text(new_key(keys, "suite", [*KeyScope]))
+    token.write_text(new_key(keys, "suite", KeyScope))
     settings = {"GRPC_KEYS_FILE": str(keys), "GRPC_TOKEN_FILE": str(token), "GATEWAY_KEYS_FILE": str(keys)}
     settings["SITES_FILE"] = str(sites)
     with running_suite(tmp_path_factory.mktemp("named"), settings, is_mutual_tls=False) as suite:
@@ -71,7 +61,8 @@ async def test_services_call_each_other_and_a_key_sees_its_site_over_grpc_as_ove
             beacon = event("SignIn", visit_id, now_ms(), f"dana-{site}") | {"site": site}
             assert (await http.post("/beacon", json=beacon)).status_code == 204
         assert (await http.get("/server/data/identities")).status_code == 200
-    everything, token = named.new_token("audit", [KeyScope.READ]), named.new_token("desk", [KeyScope.READ], "shop")
+    everything = new_key(named.keys, "audit", [KeyScope.READ])
+    token = new_key(named.keys, "desk", [KeyScope.READ], ["shop"])
     async with named.suite.channel("history") as channel, named.suite.channel("identity") as live:
         stub = HistoryServiceStub(channel)
 

@@ -10,7 +10,7 @@ import pytest
 from footfall.collector.v1 import collector_service_pb2 as pb
 from footfall.collector.v1 import collector_service_pb2_grpc as pb_grpc
 from footfall.event.v1.interaction_pb2 import InteractionUpdate
-from footfall_eventlog.keys import Key, KeyCallers, KeyFile, KeyScope, new_token
+from footfall_eventlog.keys import KeyCallers, KeyFile, KeyScope, new_token
 from footfall_servicekit import logs
 from footfall_servicekit.channel import forwarded, show_token
 from footfall_servicekit.errors import details_of
@@ -18,15 +18,16 @@ from footfall_servicekit.server import Server
 from footfall_servicekit.settings import ServiceSettings
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # ships none
 
+from tests.service.test_servicekit_tls import Answering
+from tests.tools.keys import new_key
 from tests.tools.visits import now_ms
 
 SERVICE = "footfall.collector.v1.CollectorService"
 SCOPES = {"ingest": ["Collect"], "contacts": ["RecordInteraction"]}
 
 
-class Answering(pb_grpc.CollectorServiceServicer):
-    async def Collect(self, _request: pb.CollectRequest, _context: Any) -> pb.CollectResponse:  # noqa: N802
-        return pb.CollectResponse()
+class Naming(Answering):
+    """Answers who calls."""
 
     async def RecordInteraction(  # noqa: N802
         self, request: pb.RecordInteractionRequest, _context: Any
@@ -39,7 +40,7 @@ class Answering(pb_grpc.CollectorServiceServicer):
 async def serving(keys: Path) -> AsyncIterator[grpc.aio.Channel]:
     """A server without TLS whose callers show keys; gives a channel."""
     add: Callable[[grpc.aio.Server], None] = lambda server: pb_grpc.add_CollectorServiceServicer_to_server(  # noqa: E731
-        Answering(), server
+        Naming(), server
     )
     server = Server(ServiceSettings(drain_delay_ms=0), {SERVICE: add}, scopes=SCOPES, find_caller=KeyCallers(keys).find)
     port = await server.start()
@@ -48,23 +49,6 @@ async def serving(keys: Path) -> AsyncIterator[grpc.aio.Channel]:
             yield channel
     finally:
         await server.stop()
-
-
-def new_key(keys: Path, *scopes: KeyScope, sites: tuple[str, ...] = (), expire_ms: int | None = None) -> str:
-    """Write a key; return its token."""
-    token, key_id, kept = new_token()
-    key = Key(
-        id=key_id,
-        name="desk",
-        hash=kept,
-        scopes=[*scopes],
-        sites=[*sites],
-        create_ms=now_ms(),
-        expire_ms=expire_ms,
-    )
-    with KeyFile(keys).changing() as written:
-        written[key_id] = key
-    return token
 
 
 async def seen(channel: grpc.aio.Channel, token: str, *sites: str) -> str:
@@ -81,9 +65,9 @@ async def seen(channel: grpc.aio.Channel, token: str, *sites: str) -> str:
 
 async def test_a_caller_needs_a_valid_key_with_a_scope_for_the_method(tmp_path: Path) -> None:
     keys = tmp_path / "keys.json"
-    good = new_key(keys, KeyScope.CONTACTS)
-    reading = new_key(keys, KeyScope.READ)
-    expired = new_key(keys, KeyScope.CONTACTS, expire_ms=now_ms() - 1)
+    good = new_key(keys, "desk", [KeyScope.CONTACTS])
+    reading = new_key(keys, "desk", [KeyScope.READ])
+    expired = new_key(keys, "desk", [KeyScope.CONTACTS], expire_ms=now_ms() - 1)
     invented, _, _ = new_token()
     async with serving(keys) as channel:
         assert await seen(channel, good) == f"desk ({good[4:16]}): "
@@ -98,7 +82,7 @@ async def test_a_caller_needs_a_valid_key_with_a_scope_for_the_method(tmp_path: 
 
 async def test_a_key_with_sites_sees_these_alone(tmp_path: Path) -> None:
     keys = tmp_path / "keys.json"
-    token = new_key(keys, KeyScope.CONTACTS, KeyScope.INGEST, sites=("shop", "blog"))
+    token = new_key(keys, "desk", [KeyScope.CONTACTS, KeyScope.INGEST], ["shop", "blog"])
     async with serving(keys) as channel:
         assert (await seen(channel, token)).endswith(": blog,shop")
         assert (await seen(channel, token, "shop")).endswith(": shop")
@@ -113,7 +97,7 @@ async def test_a_process_shows_the_token_in_its_file_also_a_new_one(tmp_path: Pa
     keys, own = tmp_path / "keys.json", tmp_path / "token"
     try:
         for _ in range(2):
-            own.write_text(f"{new_key(keys, KeyScope.CONTACTS)}\n")
+            own.write_text(f"{new_key(keys, 'desk', [KeyScope.CONTACTS])}\n")
             if not forwarded():
                 show_token(own)
             async with serving(keys) as channel:
