@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
+from deploy.demo_people import write_once_ready
 from deploy.embedded import (
     DEFAULT_PORTS,
     Credentials,
@@ -148,6 +149,7 @@ def main() -> int:
         sys.stderr.write(f"{refusal}\n")
         return 1
     announce(environment, new_credentials=new)
+    write_once_ready(gateway_url(os.environ | environment), credentials, data_dir)
     return run_supervisord(environment)
 
 

@@ -11,6 +11,7 @@ from footfall_servicekit.settings import OldName, ServiceSettings, shared
 from footfall_servicekit.values import Accepts, DatabaseName, StoreUrl, Target, readable_by
 from pydantic import AfterValidator, Field, SecretStr
 
+from footfall_eventlog.attention import AttentionRules
 from footfall_eventlog.identity_policy import IdentityPolicy
 from footfall_eventlog.keys import check_keys_file
 from footfall_eventlog.partitions import check_url
@@ -103,6 +104,17 @@ GrpcKeysFile = Annotated[
         "File of the API keys, the same as `GATEWAY_KEYS_FILE`. A gRPC caller may then show the token of a key, whose "
         "scopes and sites count. Without mutual TLS it must do so, also the services of the suite (`GRPC_TOKEN_FILE`). "
         "A changed file is read again. Unset: callers show no keys.",
+    ),
+]
+AttentionFile = Annotated[
+    Path | None,
+    readable_by(AttentionRules.load),
+    shared(
+        "ATTENTION_FILE",
+        None,
+        "TOML file of the rules by which the console says who needs a look: pages, and events that happen repeatedly. "
+        "Gateway and identity need the same one. Unset: error pages, repeated failures and searches, and ten minutes "
+        "on a page of payment.",
     ),
 ]
 MaxEventAgeDays = Annotated[

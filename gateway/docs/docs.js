@@ -117,7 +117,7 @@ function schemaNames(part, names = new Set()) {
 function showSchema(name) {
   return element('details', {},
     element('summary', {}, element('code', {}, name), ` ${plain(description.components.schemas[name].description)}`),
-    element('pre', {}, sketch({ $ref: name })));
+    element('pre', { tabindex: '0' }, sketch({ $ref: name })));
 }
 
 function field(parameter) {
@@ -238,7 +238,7 @@ function showOperation(operation) {
     element('p', { class: 'meta' }, operation['x-scope'] ? `Needs the scope ${operation['x-scope']}.` : operation.security.length ? 'Needs credentials of any scope.' : 'Needs no authentication.'),
     form, answer,
     content ? element('h3', {}, 'Body') : '',
-    content ? element('pre', {}, sketch(content.schema)) : '',
+    content ? element('pre', { tabindex: '0' }, sketch(content.schema)) : '',
     element('h3', {}, 'Responses'),
     element('table', {}, element('tbody', {}, ...Object.entries(operation.responses).map(answerRow))),
     element('h3', {}, 'Objects'),
@@ -258,7 +258,7 @@ function answerRow([status, described]) {
   const schemas = Object.values(response.content || {}).map((one) => one.schema).filter(Boolean);
   const isError = status >= '400';
   return element('tr', {}, element('td', {}, status),
-    element('td', {}, plain(response.description), schemas.length && !isError ? element('pre', {}, sketch(schemas[0])) : ''));
+    element('td', {}, plain(response.description), schemas.length && !isError ? element('pre', { tabindex: '0' }, sketch(schemas[0])) : ''));
 }
 
 function authorization() {

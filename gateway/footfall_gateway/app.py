@@ -2,12 +2,14 @@
 
 import asyncio
 
+from footfall_eventlog.attention import AttentionRules
 from footfall_eventlog.site_groups import SiteGroups
 from starlette.responses import RedirectResponse
 from starlette.routing import BaseRoute, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from footfall_gateway.api_v1 import (
+    AttentionApi,
     ContactsApi,
     ContextApi,
     CountsApi,
@@ -74,6 +76,7 @@ def build(
 
     Raises:
         DslFileError: DSL_FILE cannot be used.
+        AttentionFileError: ATTENTION_FILE cannot be used.
 
     """
     authenticator = Authenticator(
@@ -95,6 +98,7 @@ def build(
     footfall = [
         *VisitorsApi(backends).operations(),
         *CountsApi(backends).operations(),
+        *AttentionApi(AttentionRules.load(settings.attention_file)).operations(),
         *ContactsApi(backends, gate.audit).operations(),
         *SharingApi(backends).operations(),
         *ContextApi(backends).operations(),
@@ -126,7 +130,8 @@ def _files(settings: GatewaySettings, description: bytes) -> Files:
     known.update(folder_files("/docs", asset_folder("docs")))
     for page in ("demo", "console"):
         known.update(folder_files(f"/{page}", asset_folder("console") / page))
-    return Files(known, dict.fromkeys(DSL_PATHS, DslFile(settings.dsl_file).current), views="/console/")
+    embedders = [*filter(None, map(str.strip, settings.console_frame_ancestors.split(",")))]
+    return Files(known, dict.fromkeys(DSL_PATHS, DslFile(settings.dsl_file).current), "/console/", embedders)
 
 
 def _dispatcher(beacons: BeaconEndpoint, files: Files, router: Router) -> ASGIApp:

@@ -103,6 +103,7 @@ class Gateway(Process):
             idle_s=settings.session_idle_minutes * 60,
             longest_s=settings.max_session_hours * 3_600,
             most=settings.max_sessions,
+            link_s=settings.session_link_seconds,
         )
         record = ProcessRecord(
             "gateway",

@@ -6,7 +6,7 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated
 
-from footfall_eventlog.settings import IdentityTarget, RedisUrl, SitesFile, VisitIdleMinutes
+from footfall_eventlog.settings import AttentionFile, IdentityTarget, RedisUrl, SitesFile, VisitIdleMinutes
 from footfall_eventlog.sites import load_sites
 from footfall_servicekit.settings import OldName, Port, ProcessSettings, pair_problems, shared
 from footfall_servicekit.values import Accepts, Target, readable_by
@@ -24,6 +24,13 @@ def _check_paths(text: str) -> str:
     if not re.fullmatch(f"({_PATH}(, *{_PATH})*)?", text):
         raise ValueError("must be paths like /onlinechat, separated by commas")
     return text
+
+
+def _check_origins(origins: str) -> str:
+    for origin in filter(None, map(str.strip, origins.split(","))):
+        if not re.fullmatch(r"https?://(\*\.)?[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?", origin):
+            raise ValueError("must be origins like https://desk.example.com, separated by commas")
+    return origins
 
 
 def _check_proxies(proxies: str) -> str:
@@ -58,6 +65,7 @@ class GatewaySettings(ProcessSettings):
     history_target: Target = shared("HISTORY_TARGET", "127.0.0.1:50053")
     """gRPC address of history."""
     sites_file: Annotated[SitesFile, readable_by(load_sites)]
+    attention_file: AttentionFile
     dsl_file: Annotated[Path | None, readable_by(check_dsl_file)] = shared("DSL_FILE", None)
     """File `domain-model.xml` (DSL) for the tracking script. A changed file is read. Unset: the built-in one, with the
     rule `Timeout-30`."""
@@ -109,6 +117,13 @@ class GatewaySettings(ProcessSettings):
     max_sessions: int = Field(default=1_000, ge=1, le=100_000)
     """Sessions of the console at the same time, at all gateways together. At the limit a new session ends the one that
     has been without activity for the longest time."""
+    session_link_seconds: int = Field(default=60, ge=5, le=3_600)
+    """Time in which a link of `createSessionLink` begins a session."""
+    console_frame_ancestors: Annotated[str, AfterValidator(_check_origins), Accepts("origins, separated by commas")] = (
+        ""
+    )
+    """Origins of pages that may show the compact view of a visit in a frame, such as `https://desk.example.com`. Unset:
+    no page may. Other views of the console cannot be embedded."""
     audit_key: Annotated[SecretStr | None, AfterValidator(_check_audit_keys)] = None
     """Secret of the keyed hashes (`subject_hashes`) that name persons and visits in log lines, of 16 characters at
     least. All gateways need the same one. After a change also the former ones, separated by commas: log lines get

@@ -13,7 +13,7 @@ from tests.tools.suite import Suite
 
 DANA = {
     "userID": "dana@example.com", "firstName": "Dana", "lastName": "Oak", "email": "dana@example.com",
-    "phone": "+12025550100",
+    "phone": "+12025550190",
 }  # fmt: skip
 KETTLE = {"sku": "kettle", "name": "Gooseneck kettle", "price": 94}
 BOUGHT: list[tuple[str, str, dict[str, Any] | None]] = [

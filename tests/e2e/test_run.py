@@ -8,6 +8,7 @@ import time
 import uuid
 from pathlib import Path
 
+import httpx
 import pytest
 
 from deploy.embedded import ROOT, is_ready
@@ -37,6 +38,23 @@ def assert_ended(run: Run, pids: list[int], asked_at: float) -> None:
         assert not is_ready(f"http://127.0.0.1:{port}")
 
 
+async def a_sign_in_at_the_demo_shop_is_linked(http: httpx.AsyncClient) -> None:
+    """`make run` has put the shop's customers into the directory."""
+    await eventually(lambda: is_contact(http, "demo-dana"))
+    sent = event("SignIn", str(uuid.uuid4()), now_ms(), "dana@example.com", data={"email": "dana@example.com"})
+    assert (await http.post("/beacon", json=sent)).status_code == 204
+
+    async def is_linked() -> bool:
+        visitor = (await http.get(f"/api/v1/visits/{sent['visitID']}/visitor")).json()
+        return bool(visitor["contactId"] == "demo-dana")
+
+    await eventually(is_linked)
+
+
+async def is_contact(http: httpx.AsyncClient, contact_id: str) -> bool:
+    return (await http.get(f"/api/v1/contacts/{contact_id}")).status_code == 200
+
+
 @pytest.mark.timeout(300)
 async def test_a_run_says_where_to_look_survives_a_kill_stops_clean_and_finds_its_data_again(tmp_path: Path) -> None:
     visit_id = str(uuid.uuid4())
@@ -58,6 +76,7 @@ async def test_a_run_says_where_to_look_survives_a_kill_stops_clean_and_finds_it
         async with suite.http() as http:
             answer = await http.post("/beacon", json=event("PageEntered", visit_id, now_ms()))
             assert answer.status_code == 204
+            await a_sign_in_at_the_demo_shop_is_linked(http)
         assert open_to_others(data_dir) == []
         pids, asked_at = all_pids(suite), time.monotonic()
         first.process.send_signal(signal.SIGTERM)

@@ -3,8 +3,9 @@
 import { query } from './api.js';
 
 const ROOT = '/console/';
+const VIEWS = { visit: 'visit', visits: 'visit', person: 'person' };
 const VISIT = /^\{?([0-9a-f]{8})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{12})\}?$/i;
-const FILTERS = ['site', 'state', 'page', 'sort'];
+const FILTERS = ['site', 'state', 'page', 'sort', 'look', 'bots'];
 
 /** Of the list of visitors, with its filters. */
 export function liveAddress(filters = {}) {
@@ -42,9 +43,9 @@ export function viewAt({ pathname, search, hash }) {
   const filters = Object.fromEntries(FILTERS.map((name) => [name, given.get(name) || '']));
   if (!view || view === 'index.html') return hash.length > 1 ? { view: 'visit', id: hash.slice(1), filters } : { view: 'live', id: '', filters };
   if (['live', 'quality', 'health'].includes(view) && !rest.join('')) return { view, id: '', filters };
-  if (!['visit', 'person'].includes(view) || rest.length !== 1 || !rest[0]) return undefined;
+  if (!Object.hasOwn(VIEWS, view) || rest.length !== 1 || !rest[0]) return undefined;
   try {
-    return { view, id: decodeURIComponent(rest[0]), filters };
+    return { view: VIEWS[view], id: decodeURIComponent(rest[0]), filters };
   } catch {
     return undefined;
   }

@@ -1,5 +1,9 @@
 // Requests to the API. A response becomes JSON, or a Problem.
 
+import { t } from './text.js';
+
+let session = '1'; // the cookie signs in
+
 const TIMEOUT_MS = 30000; // until an answer begins; longer than the gateway's own limits
 
 /** An error response. `status` is 0 without a response; `retryMs` is set by Retry-After. */
@@ -11,14 +15,19 @@ export class Problem extends Error {
   }
 }
 
+/** Sign in by the token of a session from now on, and not by a cookie. */
+export function signInBy(token) {
+  session = token;
+}
+
 /**
- * Send a request, signed in by the cookie of the session. Throws a Problem unless the response is a 2xx.
+ * Send a request, signed in by the session. Throws a Problem unless the response is a 2xx.
  *
  * The header makes the cookie count: pages of other origins cannot send it. `timeoutMs`: the most until the answer
  * begins; 0: any time.
  */
 export async function request(path, { method = 'GET', body, headers = {}, signal, timeoutMs = TIMEOUT_MS } = {}) {
-  const sent = { 'X-Footfall-Session': '1', ...headers };
+  const sent = { 'X-Footfall-Session': session, ...headers };
   if (body !== undefined) sent['Content-Type'] = 'application/json';
   const late = new AbortController();
   const waiting = timeoutMs ? setTimeout(() => late.abort(), timeoutMs) : undefined;
@@ -27,9 +36,9 @@ export async function request(path, { method = 'GET', body, headers = {}, signal
   try {
     response = await fetch(path, { method, headers: sent, body: body && JSON.stringify(body), signal: either, credentials: 'same-origin', keepalive: method !== 'GET' });
   } catch (error) {
-    if (late.signal.aborted && !(signal && signal.aborted)) throw new Problem(0, `The gateway has not answered for ${timeoutMs / 1000} s.`);
+    if (late.signal.aborted && !(signal && signal.aborted)) throw new Problem(0, t('The gateway has not answered for {seconds} s.', { seconds: timeoutMs / 1000 }));
     if (error.name === 'AbortError') throw error;
-    throw new Problem(0, 'The gateway does not answer. Check the network connection.');
+    throw new Problem(0, t('The gateway does not answer. Check the network connection.'));
   } finally {
     clearTimeout(waiting);
   }

@@ -1,6 +1,8 @@
 // The console: sign-in, the address of each view, and the live stream.
 
 import { liveAddress, viewAt, visitAddress, visitIdOf } from './addresses.js';
+import { Attention } from './attention.js';
+import { isCompact, postHeight, takeLink } from './compact.js';
 import { STATES } from './dom.js';
 import { VisitorList } from './list.js';
 import { follow } from './live.js';
@@ -10,18 +12,23 @@ import { QualityView } from './quality.js';
 import { Search } from './search.js';
 import { HealthView } from './health.js';
 import { Series, seriesFigure } from './series.js';
-import { callerName, callerSites, hasSession, keepAlive, may, resume, signIn, signOut } from './session.js';
+import { callerName, callerSites, hasSession, keepAlive, may, resume, signIn, signOut, useLink } from './session.js';
+import { t, translate } from './text.js';
 import { VisitView } from './visit.js';
 import { Visitors } from './visitors.js';
 
 const part = (id) => document.getElementById(id);
 
-const visitors = new Visitors({ changed: () => list.drawSoon() });
+translate(document);
+
+const attention = new Attention();
+const visitors = new Visitors({ changed: () => list.drawSoon(), attention });
 const names = new ContactNames({ changed: () => list.drawSoon() });
 const list = new VisitorList({
   visitors,
   parts: {
-    totals: part('totals'), others: part('others'), form: part('filters'), rows: part('visitors'), held: part('held'), count: part('count'), more: part('more'), empty: part('empty'),
+    totals: part('totals'), others: part('others'), needs: part('needs'), form: part('filters'), announced: part('announced'),
+    rows: part('visitors'), held: part('held'), count: part('count'), more: part('more'), empty: part('empty'),
   },
   open: openVisit,
   filtered: (filter) => go(isAt('visit') ? visitAddress(visit.visitId, filter) : liveAddress(filter), { replace: true }),
@@ -33,10 +40,11 @@ const series = new Series(part('totals').parentElement.insertBefore(seriesFigure
   needsCounts: () => !visitors.isComplete,
 });
 const visit = new VisitView(part('visit'), {
-  close: () => go(liveAddress(visitors.filter)),
+  close: () => isCompact || go(liveAddress(visitors.filter)),
   changed: () => load(following.signal),
   failed: problem,
   rowOf: (visitId) => visitors.known.get(visitId),
+  isCompact,
   named: (words) => isAt('visit') && entitle([words, visitors.known.get(visit.visitId)?.site].filter(Boolean).join(' · ')),
   may,
 });
@@ -77,7 +85,7 @@ function showView() {
   const before = visit.visitId;
   for (const name of ['live', 'quality', 'health']) part(`to-${name}`).setAttribute('aria-current', view === name ? 'page' : 'false');
   notice(whyNothing(view, visitId));
-  if (filters) {
+  if (filters && !isCompact) {
     list.set(filters);
     series.show(filters);
     visitors.show(filters, following.signal).catch((error) => following.signal.aborted || problem(error.message));
@@ -88,7 +96,7 @@ function showView() {
   document.body.classList.toggle('has-visit', Boolean(visitId));
   document.body.classList.toggle('has-person', Boolean(personId));
   list.mark(visitId);
-  entitle(visitId ? visitTitle(visitId) : personId || (view === 'live' ? liveTitle(filters) : isQuality ? 'Quality' : isHealth ? 'Health' : 'Not found'));
+  entitle(visitId ? visitTitle(visitId) : personId || (view === 'live' ? liveTitle(filters) : isQuality ? t('Quality') : isHealth ? t('Health') : t('Not found')));
   if ((visitId || '') !== (before || '')) visit.show(visitId || '');
   if (personId !== (person.id || '')) person.show(personId);
   if (isQuality === quality.root.hidden) quality.show(isQuality);
@@ -103,20 +111,20 @@ function seesHealth() {
 
 /** Why there is nothing to see, as a sentence; empty: there is. */
 function whyNothing(view, visitId) {
-  if (!may('read')) return 'This key may not read. Sign out, and sign in with a key that has the scope “read”.';
-  if (view === 'visit' && !visitId) return 'This address names no visit: the id of a visit has 32 hexadecimal digits. Find the person or visit with the box above.';
-  if (view === 'health' && !seesHealth()) return 'This key may see some websites only. Health concerns all of them.';
-  return view ? '' : 'The console has no page at this address. Find a person or visit with the box above, or go to Live.';
+  if (!may('read')) return t('This key may not read. Sign out, and sign in with a key that has the scope “read”.');
+  if (view === 'visit' && !visitId) return t('This address names no visit: the id of a visit has 32 hexadecimal digits. Find the person or visit with the box above.');
+  if (view === 'health' && !seesHealth()) return t('This key may see some websites only. Health concerns all of them.');
+  return view ? '' : t('The console has no page at this address. Find a person or visit with the box above, or go to Live.');
 }
 
 function visitTitle(visitId) {
   const known = visitors.known.get(visitId);
-  if (!known) return `Visit ${visitId.slice(0, 8)}`;
-  return `${(known.contactId && names.of(known.contactId)) || known.identityId || `Visitor ${visitId.slice(0, 8)}`} · ${known.site}`;
+  if (!known) return t('Visit {id}', { id: visitId.slice(0, 8) });
+  return `${(known.contactId && names.of(known.contactId)) || known.identityId || t('Visitor {id}', { id: visitId.slice(0, 8) })} · ${known.site}`;
 }
 
-function liveTitle({ site, state, page }) {
-  return ['Live', site, STATES[state], page].filter(Boolean).join(' · ');
+function liveTitle({ site, state, page, look }) {
+  return [t('Live'), site, STATES[state], page, look && t('Needs a look')].filter(Boolean).join(' · ');
 }
 
 function entitle(words) {
@@ -130,40 +138,46 @@ async function work() {
   const { signal } = following;
   visitors.sites = callerSites();
   part('sign-in').hidden = true;
-  for (const name of ['work', 'live', 'search', 'to-live', 'to-quality']) part(name).hidden = false;
-  part('to-health').hidden = !seesHealth();
-  part('caller').hidden = !hasSession();
+  for (const name of ['work', 'live', ...(isCompact ? [] : ['search', 'to-live', 'to-quality'])]) part(name).hidden = false;
+  part('to-health').hidden = isCompact || !seesHealth();
+  part('caller').hidden = isCompact || !hasSession();
   part('caller').firstElementChild.textContent = callerName();
-  say('', 'Connecting');
+  say('', t('Connecting'));
   showView();
   if (!may('read')) {
-    say('no', 'Not live');
+    say('no', t('Not live'));
     return;
   }
-  series.follow(signal);
-  if (seesHealth()) health.follow(signal);
+  if (isCompact && !visit.visitId) return;
+  if (!isCompact) {
+    attention.load(signal).then(() => list.drawSoon(), () => {}); // the live stream reports errors
+    series.follow(signal);
+    if (seesHealth()) health.follow(signal);
+  }
   try {
-    await follow(visitors.sites, signal, {
+    await follow({ site: visitors.sites, visitId: isCompact ? visit.visitId : '' }, signal, {
       live: (isNew) => {
-        say('yes', 'Live');
+        say('yes', t('Live'));
         if (isNew) load(signal);
       },
       message: (kind, data) => {
-        visitors.tell(kind, data);
+        if (!isCompact) visitors.tell(kind, data);
         visit.tell(kind === 'transition' ? data.visitor.visitId : data.event.visitID, kind, data);
       },
-      quiet: (seconds) => say('old', `No news for ${seconds} s`),
+      quiet: (seconds) => say('old', t('No news for {seconds} s', { seconds })),
       lost: (error, waitMs) => {
-        if (waitMs) say('no', `Not live: ${error ? error.message : 'the stream has ended.'} Reconnecting in ${Math.ceil(waitMs / 1000)} s`);
+        const trouble = error ? error.message : t('the stream has ended.');
+        if (waitMs) say('no', t('Not live: {trouble} Reconnecting in {seconds} s', { trouble, seconds: Math.ceil(waitMs / 1000) }));
       },
     });
   } catch (error) {
     if (error.status === 401) ended();
-    else say('no', 'Not live'), problem(error.message);
+    else say('no', t('Not live')), problem(error.message);
   }
 }
 
 async function load(signal) {
+  if (isCompact) return;
   try {
     await visitors.load(signal);
     problem('');
@@ -197,16 +211,22 @@ function leave(message = '') {
   health.show(false);
   visitors.forget();
   names.forget();
+  attention.forget();
   list.draw();
   for (const name of ['work', 'live', 'search', 'to-live', 'to-quality', 'to-health', 'caller']) part(name).hidden = true;
+  if (isCompact) {
+    part('work').hidden = false;
+    notice(message || t('This view needs a link that has not been used. Open it again from your desktop.'));
+    return;
+  }
   part('sign-in').hidden = false;
   part('sign-in-problem').textContent = message;
-  entitle('Sign in');
+  entitle(t('Sign in'));
   part('sign-in-form').elements.user.focus();
 }
 
 function ended() {
-  if (!part('work').hidden) leave('The session has ended. Sign in again.');
+  if (!part('work').hidden) leave(isCompact ? t('The session has ended. Open this view again from your desktop.') : t('The session has ended. Sign in again.'));
 }
 
 async function enter(event) {
@@ -216,7 +236,7 @@ async function enter(event) {
   try {
     await signIn(user.value, secret.value);
   } catch (error) {
-    part('sign-in-problem').textContent = error.status === 401 ? 'Unknown user, password or token.' : error.message;
+    part('sign-in-problem').textContent = error.status === 401 ? t('Unknown user, password or token.') : error.message;
     secret.select();
     return;
   }
@@ -229,7 +249,7 @@ async function quit() {
   const told = signOut().catch((error) => error);
   leave();
   const error = await told;
-  if (error) part('sign-in-problem').textContent = `You are not signed out at the gateway: ${error.message} Close the browser, or sign out again later.`;
+  if (error) part('sign-in-problem').textContent = t('You are not signed out at the gateway: {trouble} Close the browser, or sign out again later.', { trouble: error.message });
 }
 
 /** Follow a link to a view without loading the page again. */
@@ -237,6 +257,11 @@ function followLink(event) {
   const link = event.target.closest('a[href]');
   if (!link || event.defaultPrevented || event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
   if (link.target || link.download || link.origin !== location.origin || !viewAt(link) || part('work').hidden) return;
+  if (isCompact) {
+    link.target = '_blank'; // the frame shows this one visit
+    link.rel = 'noopener';
+    return;
+  }
   event.preventDefault();
   if (link.href !== location.href) go(link.href);
 }
@@ -248,9 +273,13 @@ addEventListener('popstate', showView);
 addEventListener('hashchange', showView);
 keepAlive(ended);
 
+document.body.classList.toggle('is-compact', isCompact);
+if (isCompact) postHeight();
 try {
-  await resume(); // with GATEWAY_ALLOW_ANONYMOUS no sign-in is needed
+  const link = isCompact && takeLink();
+  if (link) await useLink(link);
+  else await resume(); // with GATEWAY_ALLOW_ANONYMOUS no sign-in is needed
   work();
 } catch (error) {
-  leave(error.status === 401 ? '' : error.message);
+  leave([401, 404].includes(error.status) ? '' : error.message); // 404: the link has been used
 }

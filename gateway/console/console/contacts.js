@@ -4,6 +4,7 @@ import { Problem, ask, path, query } from './api.js';
 import { element } from './dom.js';
 import { patchChildren } from './patch.js';
 import { troubleOf } from './source.js';
+import { figure, t } from './text.js';
 
 const PAUSE_MS = 250; // after the last key, until contacts are searched for
 const MOST_FOUND = 10;
@@ -33,7 +34,7 @@ export async function contactsOf(ids, signal) {
 }
 
 /** Contacts to choose from, each with a button; values that not all of them have stand out. */
-export function choices(contacts, verb = 'Link') {
+export function choices(contacts) {
   const shared = (values) => values.reduce((all, of) => all.filter((value) => of.includes(value)));
   const alike = contacts.length < 2 ? undefined : {
     emailAddresses: shared(contacts.map((one) => one.emailAddresses)),
@@ -47,20 +48,20 @@ export function choices(contacts, verb = 'Link') {
       element('span', { class: 'soft' },
         contact.emailAddresses.map((text) => [' ', value('emailAddresses', text)]),
         contact.phoneNumbers.map((text) => [' ', value('phoneNumbers', text)]),
-        contact.emailAddresses.length + contact.phoneNumbers.length ? '' : ' no address and no number')),
+        contact.emailAddresses.length + contact.phoneNumbers.length ? '' : [' ', t('no address and no number')])),
     element('button', {
       type: 'button', class: 'quiet', 'data-do': 'link', 'data-contact': contact.contactId, 'data-name': nameOf(contact),
-      'aria-label': `${verb} to ${nameOf(contact)}, ${[contact.contactId, ...contact.emailAddresses].join(', ')}`,
-    }, verb))));
+      'aria-label': t('Link to {contact}', { contact: [nameOf(contact), contact.contactId, ...contact.emailAddresses].join(', ') }),
+    }, t('Link')))));
 }
 
 /** A box to search for a contact in, with what is found below. Its buttons have `data-do="link"`. */
 export class ContactFinder {
   constructor() {
-    this.input = element('input', { type: 'search', name: 'contact', autocomplete: 'off', placeholder: 'Name, e-mail address or telephone number' });
+    this.input = element('input', { type: 'search', name: 'contact', autocomplete: 'off', placeholder: t('Name, e-mail address or telephone number') });
     this.said = element('p', { class: 'soft', role: 'status' });
     this.found = element('div', {});
-    this.root = element('div', { class: 'finder' }, element('label', {}, 'Find a contact', this.input), this.said, this.found);
+    this.root = element('div', { class: 'finder' }, element('label', {}, t('Find a contact'), this.input), this.said, this.found);
     this.input.addEventListener('input', () => {
       clearTimeout(this.pausing);
       this.pausing = setTimeout(() => this.find(), PAUSE_MS);
@@ -83,8 +84,9 @@ export class ContactFinder {
     try {
       const contacts = await findContacts(text, signal);
       if (signal.aborted) return;
-      const more = contacts.length === MOST_FOUND ? ` The first ${MOST_FOUND}: type more.` : '';
-      this.show(contacts.length ? `${contacts.length} found.${more}` : 'No contact has this name, address, number or id.', contacts);
+      const more = contacts.length === MOST_FOUND ? ` ${t('These are the first; type more.')}` : '';
+      const words = contacts.length ? t('{count} found.', { count: figure(contacts.length) }) + more : t('No contact has this name, address, number or id.');
+      this.show(words, contacts);
     } catch (problem) {
       if (!signal.aborted) this.show(troubleOf(problem, 'identity'), []);
     }

@@ -1,5 +1,7 @@
 // Elements and texts for values. Values that visitors have sent become text, never markup and never a link.
 
+import { locale, t } from './text.js';
+
 // Characters that are not seen, or that reorder what stands beside them. Line breaks and tabs are only space.
 const UNSEEN = /([\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\u{e0000}-\u{e007f}])/u;
 
@@ -19,7 +21,7 @@ export function element(tag, attributes, ...children) {
 export function table(name, heads, rows, hasRowHeads = false) {
   const cell = (content, number) => (hasRowHeads && number === 0 ? element('th', { scope: 'row' }, content) : element('td', {}, content));
   return element('div', { class: 'scroll', tabindex: '0', role: 'region', 'aria-label': name }, element('table', {},
-    element('thead', {}, element('tr', {}, heads.map((head) => element('th', { scope: 'col' }, head)))),
+    element('thead', {}, element('tr', {}, heads.map((head) => (head ? element('th', { scope: 'col' }, head) : element('td', {}))))),
     element('tbody', {}, rows.map((cells) => element('tr', {}, cells.map(cell))))));
 }
 
@@ -41,16 +43,25 @@ function codePoint(character) {
   return `U+${character.codePointAt(0).toString(16).toUpperCase().padStart(4, '0')}`;
 }
 
-export const STATES = { ANONYMOUS: 'Anonymous', RECOGNIZED: 'Recognized', AUTHENTICATED: 'Authenticated' };
+export const STATES = { ANONYMOUS: t('Anonymous'), RECOGNIZED: t('Recognized'), AUTHENTICATED: t('Authenticated') };
 
 /**
  * A visitor's state, shown by word, shape and colour; with an assurance also whether it is verified. Only a visitor who
  * is signed in can be.
  */
 export function badge(state, assurance) {
-  const isVerified = state === 'AUTHENTICATED' && assurance === 'proven';
-  const sure = assurance && state !== 'ANONYMOUS' ? `, ${isVerified ? '' : 'not '}verified` : '';
-  return element('span', { class: `badge ${state.toLowerCase()}${isVerified ? ' proven' : ''}` }, STATES[state] || state, sure);
+  const proven = isVerified(state, assurance) ? ' proven' : '';
+  return element('span', { class: `badge ${state.toLowerCase()}${proven}` }, stateWords(state, assurance));
+}
+
+/** The words of a badge. */
+export function stateWords(state, assurance) {
+  const isSaid = assurance && state !== 'ANONYMOUS';
+  return [STATES[state] || state, isSaid && (isVerified(state, assurance) ? t('verified') : t('not verified'))].filter(Boolean).join(', ');
+}
+
+function isVerified(state, assurance) {
+  return state === 'AUTHENTICATED' && assurance === 'proven';
 }
 
 /** The beginning of an id, with the whole id as title. */
@@ -68,20 +79,25 @@ export function place(url) {
   }
 }
 
-const today = new Intl.DateTimeFormat(undefined, { timeStyle: 'medium' });
-const otherDay = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'medium' });
+const today = new Intl.DateTimeFormat(locale, { timeStyle: 'medium' });
+const otherDay = new Intl.DateTimeFormat(locale, { dateStyle: 'medium', timeStyle: 'medium' });
 
 /** A time of day, with the date unless it is today. */
 export function moment(ms) {
   const date = new Date(ms);
-  const shown = date.toDateString() === new Date().toDateString() ? today : otherDay;
-  return element('time', { datetime: date.toISOString(), title: otherDay.format(date) }, shown.format(date));
+  return element('time', { datetime: date.toISOString(), title: otherDay.format(date) }, momentWords(ms));
 }
 
-const dayNames = new Intl.RelativeTimeFormat('en', { numeric: 'auto' });
-const ofThisYear = new Intl.DateTimeFormat(undefined, { weekday: 'short', day: 'numeric', month: 'short' });
-const ofOtherYears = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium' });
-const clock = new Intl.DateTimeFormat(undefined, { timeStyle: 'short' });
+/** The same as a text. */
+export function momentWords(ms) {
+  const date = new Date(ms);
+  return (date.toDateString() === new Date().toDateString() ? today : otherDay).format(date);
+}
+
+const dayNames = new Intl.RelativeTimeFormat(locale, { numeric: 'auto' });
+const ofThisYear = new Intl.DateTimeFormat(locale, { weekday: 'short', day: 'numeric', month: 'short' });
+const ofOtherYears = new Intl.DateTimeFormat(locale, { dateStyle: 'medium' });
+const clock = new Intl.DateTimeFormat(locale, { timeStyle: 'short' });
 
 /** A day and time for reading: 10:43, yesterday 10:43, or a date. */
 export function day(ms) {
@@ -98,24 +114,20 @@ export function day(ms) {
 /** A length of time in one unit, or in hours and minutes. */
 export function span(ms) {
   const seconds = Math.max(0, Math.round(ms / 1000));
-  if (seconds < 60) return `${seconds} s`;
-  if (seconds < 3600) return `${Math.floor(seconds / 60)} min`;
-  if (seconds < 86400) return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`;
-  return `${Math.floor(seconds / 86400)} d`;
+  const [minutes, hours] = [Math.floor(seconds / 60), Math.floor(seconds / 3600)];
+  if (seconds < 60) return t('{seconds} s', { seconds });
+  if (minutes < 60) return t('{minutes} min', { minutes });
+  if (hours < 24) return t('{hours} h {minutes} min', { hours, minutes: minutes % 60 });
+  return t('{days} d', { days: Math.floor(hours / 24) });
 }
 
 /** The time since then, in one unit. */
 export function ago(ms) {
   const seconds = Math.max(0, Math.round((Date.now() - ms) / 1000));
-  if (seconds < 5) return 'now';
-  if (seconds < 60) return `${seconds} s ago`;
-  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ago`;
-  return `${Math.floor(seconds / 3600)} h ago`;
-}
-
-/** A number with its noun. */
-export function counted(number, one, several = `${one}s`) {
-  return `${number} ${number === 1 ? one : several}`;
+  if (seconds < 5) return t('now');
+  if (seconds < 60) return t('{seconds} s ago', { seconds });
+  if (seconds < 3600) return t('{minutes} min ago', { minutes: Math.floor(seconds / 60) });
+  return t('{hours} h ago', { hours: Math.floor(seconds / 3600) });
 }
 
 /** Whether an element is a box with something typed in it, which Escape empties. */

@@ -1,10 +1,11 @@
 // Erases a person: says what goes and what stays, asks for the name, erases, looks a second time, and gives a receipt.
 
 import { Problem, ask, path, query } from './api.js';
-import { counted, element, seen } from './dom.js';
+import { element, seen } from './dom.js';
 import { folded } from './journey.js';
 import { save } from './save.js';
 import { troubleOf } from './source.js';
+import { counted, locale, parts, t } from './text.js';
 
 const PENDING_MS = 2000; // until the erasure is asked for again, while history has not done it
 const MOST_TRIES = 30;
@@ -13,7 +14,7 @@ export class Eraser {
   /** `me()`: the user's name. `done()`: is called when something was erased. */
   constructor({ me, done }) {
     Object.assign(this, { me, done });
-    this.root = element('section', { class: 'erase', 'aria-label': 'Erase', hidden: true });
+    this.root = element('section', { class: 'erase', 'aria-label': t('Erase'), hidden: true });
   }
 
   close() {
@@ -28,24 +29,24 @@ export class Eraser {
   open({ name, contact, mayEraseContact, identities, isMore }) {
     const tick = (value, isTicked, ...words) => element('li', {}, element('label', {}, element('input', { type: 'checkbox', name: 'what', value, checked: isTicked }), ' ', words));
     const typed = element('input', { name: 'typed', autocomplete: 'off', required: true });
-    const send = element('button', { class: 'danger', disabled: true }, 'Erase for ever');
+    const send = element('button', { class: 'danger', disabled: true }, t('Erase for ever'));
     this.said = element('p', { role: 'status' });
     const form = element('form', {},
-      element('h3', {}, 'Erase ', element('bdi', {}, name)),
-      element('p', {}, element('strong', {}, 'Goes')),
+      element('h3', {}, parts('Erase {name}', { name: element('bdi', {}, name) })),
+      element('p', {}, element('strong', {}, t('Goes'))),
       element('ul', {},
-        identities.map(({ identityId, visits }) => tick(`identity ${identityId}`, true, 'the identity ', element('bdi', {}, identityId), visits === undefined ? '' : `, ${counted(visits, 'visit')}`, element('span', { class: 'soft' }, ': profile, links, live state, interactions, and of its events address, title, data and browser'))),
-        contact && mayEraseContact ? tick('contact', false, 'also the contact ', element('bdi', {}, name), ', ', element('code', {}, contact.contactId), element('span', { class: 'soft' }, ', of the contact center’s directory')) : ''),
-      element('p', {}, element('strong', {}, 'Stays')),
+        identities.map(({ identityId, visits }) => tick(`identity ${identityId}`, true, parts('the identity {identity}', { identity: element('bdi', {}, identityId) }), visits === undefined ? '' : `, ${counted(visits, 'visit')}`, element('span', { class: 'soft' }, ': ', t('profile, links, live state, interactions, and of its events address, title, data and browser')))),
+        contact && mayEraseContact ? tick('contact', false, parts('also the contact {name}, {contact}, of the contact center’s directory', { name: element('bdi', {}, name), contact: element('code', {}, contact.contactId) })) : ''),
+      element('p', {}, element('strong', {}, t('Stays'))),
       element('ul', { class: 'soft' },
-        contact ? element('li', {}, mayEraseContact ? 'the contact, unless it is ticked' : 'the contact: these credentials may not remove it') : '',
-        isMore ? element('li', {}, 'further identities of the contact: erase these first, then the others') : '',
-        element('li', {}, 'of each event its ids, times, type and site, without the person'),
-        element('li', {}, 'the event log, for some minutes: the receipt says until when'),
-        element('li', {}, 'a mark that this person was erased, and audit lines: keyed hashes'),
-        element('li', {}, 'backups, and other systems such as the shop’s orders')),
-      element('label', {}, 'To erase, type ', element('strong', {}, name), typed),
-      element('p', { class: 'actions' }, send, element('button', { type: 'button', class: 'quiet', onclick: () => this.close() }, 'Cancel')),
+        contact ? element('li', {}, mayEraseContact ? t('the contact, unless it is ticked') : t('the contact: these credentials may not remove it')) : '',
+        isMore ? element('li', {}, t('further identities of the contact: erase these first, then the others')) : '',
+        element('li', {}, t('of each event its ids, times, type and site, without the person')),
+        element('li', {}, t('the event log, for some minutes: the receipt says until when')),
+        element('li', {}, t('a mark that this person was erased, and audit lines: keyed hashes')),
+        element('li', {}, t('backups, and other systems such as the shop’s orders'))),
+      element('label', {}, element('span', {}, parts('To erase, type {name}', { name: element('strong', {}, name) })), typed),
+      element('p', { class: 'actions' }, send, element('button', { type: 'button', class: 'quiet', onclick: () => this.close() }, t('Cancel'))),
       this.said);
     const isName = (text) => (plain(name) ? plain(text) === plain(name) : text === name);
     const plain = (text) => folded(text.replace(/[\p{C}]/gu, ' ')).replace(/\s+/g, ' ').trim();
@@ -64,7 +65,7 @@ export class Eraser {
       }).catch((problem) => {
         if (!(problem instanceof Problem)) throw problem;
         send.disabled = false;
-        this.say(`Not everything is erased. ${troubleOf(problem, 'identity')} Erase again: what is done already stays done.`, true);
+        this.say(t('Not everything is erased. {trouble} Erase again: what is done already stays done.', { trouble: troubleOf(problem, 'identity') }), true);
       });
     });
     this.root.replaceChildren(form);
@@ -75,7 +76,7 @@ export class Eraser {
 
   async erase(what) {
     const { name, identityIds, contact } = what;
-    this.say('Erasing…');
+    this.say(t('Erasing…'));
     const counts = { visits: 0, events: 0, interactions: 0, links: 0, liveVisits: 0 };
     let cleanTime = 0;
     let pending = 0;
@@ -86,7 +87,7 @@ export class Eraser {
       pending += erased.history === 'pending' ? 1 : 0;
     }
     if (contact) await ask(path(['/api/v1/contacts/', ''], contact.contactId), { method: 'DELETE' }).catch(unlessMissing);
-    this.say('Looking a second time…');
+    this.say(t('Looking a second time…'));
     const erasedAt = Date.now();
     const found = await this.look(identityIds, contact);
     this.receipt({ ...what, name, counts, cleanTime, pending, erasedAt, found });
@@ -98,7 +99,7 @@ export class Eraser {
     const first = await ask(path(['/api/v1/identities/', ''], identityId), { method: 'DELETE' });
     let last = first;
     for (let tried = 1; last.history === 'pending' && tried < MOST_TRIES; tried += 1) {
-      this.say('Waiting for history…');
+      this.say(t('Waiting for {service}…', { service: t('history') }));
       await new Promise((resolve) => { setTimeout(resolve, PENDING_MS); });
       last = await ask(path(['/api/v1/identities/', ''], identityId), { method: 'DELETE' });
     }
@@ -116,42 +117,43 @@ export class Eraser {
     for (const identityId of identityIds) {
       const presences = ['PRESENT', 'LEFT', 'ENDED'].map((one) => `&presence=${one}`).join('');
       await Promise.all([
-        check('the identity', path(['/server/data/identities/', ''], identityId)),
-        check('visits', path(['/server/data/identities/', '/visits'], identityId)),
-        check('events', path(['/server/data/identities/', '/events'], identityId)),
-        check('link decisions', path(['/api/v1/identities/', '/links'], identityId), 'links'),
-        check('interactions', `/api/v1/interactions${query({ identityId })}`, 'interactions'),
-        check('live visitors', `/api/v1/visitors${query({ identityId })}${presences}`, 'visitors'),
+        check(t('the identity'), path(['/server/data/identities/', ''], identityId)),
+        check(t('visits'), path(['/server/data/identities/', '/visits'], identityId)),
+        check(t('events'), path(['/server/data/identities/', '/events'], identityId)),
+        check(t('link decisions'), path(['/api/v1/identities/', '/links'], identityId), 'links'),
+        check(t('interactions'), `/api/v1/interactions${query({ identityId })}`, 'interactions'),
+        check(t('live visitors'), `/api/v1/visitors${query({ identityId })}${presences}`, 'visitors'),
       ]);
     }
-    if (contact) await check('the contact', path(['/api/v1/contacts/', ''], contact.contactId));
+    if (contact) await check(t('the contact'), path(['/api/v1/contacts/', ''], contact.contactId));
     return [...new Set(left)];
   }
 
   receipt({ name, identityIds, contact, kept, counts, cleanTime, pending, erasedAt, found }) {
-    const time = (ms) => new Date(ms).toLocaleString(undefined, { dateStyle: 'long', timeStyle: 'long' });
+    const time = (ms) => new Date(ms).toLocaleString(locale, { dateStyle: 'long', timeStyle: 'long' });
+    const secondLook = t('Second look');
     const facts = [
-      ['Person', name],
-      ['Identities erased', identityIds.join(', ') || 'none'],
-      ['Contact', contact ? `${contact.contactId}, erased` : kept ? `${kept.contactId}, kept in the contact center’s directory` : 'none was linked'],
-      ['By', this.me() || 'a user without a name'],
-      ['When', time(erasedAt)],
-      ['Counts', [counted(counts.visits, 'visit'), counted(counts.events, 'event'), counted(counts.interactions, 'interaction'), counted(counts.links, 'link decision'), counted(counts.liveVisits, 'live visit')].join(', ')],
-      ...(pending ? [['History', 'has not answered; it erases its data by itself. Look again later.']] : []),
-      ['Second look', `${found.length ? `still found: ${found.join(', ')}` : 'nothing found'}, ${time(Date.now())}, by all queries about these ids`],
-      ...(cleanTime ? [['Event log', `holds nothing of it any more from ${time(cleanTime)} on, if history and identity have read it by then`]] : []),
-      ['In the stores', 'after that time an operator searches all of Redis and MongoDB with: footfall-history verify-erasure -'],
+      [t('Person'), name],
+      [t('Identities erased'), identityIds.join(', ') || t('none')],
+      [t('Contact'), contact ? t('{contact}, erased', { contact: contact.contactId }) : kept ? t('{contact}, kept in the contact center’s directory', { contact: kept.contactId }) : t('none was linked')],
+      [t('By'), this.me() || t('a user without a name')],
+      [t('When'), time(erasedAt)],
+      [t('Counts'), [counted(counts.visits, 'visit'), counted(counts.events, 'event'), counted(counts.interactions, 'interaction'), counted(counts.links, 'link decision'), counted(counts.liveVisits, 'live visit')].join(', ')],
+      ...(pending ? [[t('History'), t('has not answered; it erases its data by itself. Look again later.')]] : []),
+      [secondLook, `${found.length ? t('still found: {what}', { what: found.join(', ') }) : t('nothing found')}, ${t('{time}, by all queries about these ids', { time: time(Date.now()) })}`],
+      ...(cleanTime ? [[t('Event log'), t('holds nothing of it any more from {time} on, if history and identity have read it by then', { time: time(cleanTime) })]] : []),
+      [t('In the stores'), t('after that time an operator searches all of Redis and MongoDB with: footfall-history verify-erasure -')],
     ];
-    const text = ['Receipt of an erasure', '', ...facts.map(([key, value]) => `${key}: ${seen(value)}`), ''].join('\n');
-    const title = element('h3', { tabindex: '-1' }, 'Receipt of an erasure');
+    const text = [t('Receipt of an erasure'), '', ...facts.map(([key, value]) => `${key}: ${seen(value)}`), ''].join('\n');
+    const title = element('h3', { tabindex: '-1' }, t('Receipt of an erasure'));
     this.root.replaceChildren(element('div', { class: 'receipt' },
       title,
-      element('dl', {}, facts.flatMap(([key, value]) => [element('dt', {}, key), element('dd', { class: key === 'Second look' && found.length ? 'problem' : undefined }, value)])),
-      element('p', { class: 'soft' }, 'This receipt names the person: keep it where such records are kept.'),
+      element('dl', {}, facts.flatMap(([key, value]) => [element('dt', {}, key), element('dd', { class: key === secondLook && found.length ? 'problem' : undefined }, value)])),
+      element('p', { class: 'soft' }, t('This receipt names the person: keep it where such records are kept.')),
       element('p', { class: 'actions' },
-        element('button', { type: 'button', onclick: () => print() }, 'Print'),
-        element('button', { type: 'button', class: 'quiet', onclick: () => save(new Blob([text], { type: 'text/plain' }), `erasure ${new Date(erasedAt).toISOString().slice(0, 19).replaceAll(':', '-')}.txt`) }, 'Save'),
-        element('button', { type: 'button', class: 'quiet', onclick: () => this.close() }, 'Close'))));
+        element('button', { type: 'button', onclick: () => print() }, t('Print')),
+        element('button', { type: 'button', class: 'quiet', onclick: () => save(new Blob([text], { type: 'text/plain' }), `${t('erasure')} ${new Date(erasedAt).toISOString().slice(0, 19).replaceAll(':', '-')}.txt`) }, t('Save')),
+        element('button', { type: 'button', class: 'quiet', onclick: () => this.close() }, t('Close')))));
     title.focus();
   }
 

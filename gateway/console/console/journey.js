@@ -3,6 +3,7 @@
 
 import { element, moment, place, seen, span } from './dom.js';
 import { arrange, patch } from './patch.js';
+import { counted, figure, locale, parts, t } from './text.js';
 
 const DRAW_MS = 100; // changes within this time are drawn together
 const FAST_MS = 10000; // pages that are left sooner, RUN of them in a row, are shown as one line
@@ -17,34 +18,37 @@ const MOST_LETTERS = 80; // of a value in a line; all of it is in the data
 const SYSTEM = new Set(['VisitStarted', 'PageEntered', 'PageExited', 'SignIn', 'SignOut', 'UserInfo']);
 const NAMES_A_PERSON = new Set(['SignIn', 'SignOut', 'UserInfo']);
 const MONEY = new Set(['total', 'price', 'value', 'amount']);
-const CHANNELS = { VOICE: 'Call', CHAT: 'Chat', EMAIL: 'E-mail', CALLBACK: 'Callback', MESSAGE: 'Message', COBROWSE: 'Co-browsing', OTHER: 'Interaction' };
+/** What an interaction is called, by its channel. */
+export const CHANNELS = {
+  VOICE: t('Call'), CHAT: t('Chat'), EMAIL: t('E-mail'), CALLBACK: t('Callback'), MESSAGE: t('Message'), COBROWSE: t('Co-browsing'), OTHER: t('Interaction'),
+};
 
 export class Journey {
-  /** `scroller`: the element that scrolls the journey. */
-  constructor(scroller) {
+  /** `scroller`: the element that scrolls the journey. `most`: entries that are drawn at first. */
+  constructor(scroller, most = MOST_ENTRIES) {
     this.scroller = scroller;
     this.events = new Map(); // by id, as the History API gives them
     this.steps = new Map(); // by event id: the transition that it is the evidence of
     this.interactions = [];
     this.visitor = undefined;
     this.drawn = new Map(); // by key: the element of an entry, and what it shows
-    this.search = element('input', { type: 'search', name: 'find', autocomplete: 'off', placeholder: 'find' });
+    this.search = element('input', { type: 'search', name: 'find', autocomplete: 'off', placeholder: t('find') });
     this.found = element('output', { class: 'soft', role: 'status' });
     this.news = element('button', { type: 'button', class: 'news', hidden: true, onclick: () => this.showNews() });
     this.tools = element('form', { class: 'tools', onsubmit: (event) => event.preventDefault() },
-      element('h3', {}, 'Journey'),
-      element('fieldset', {}, element('legend', { class: 'unseen' }, 'Pages by'),
-        element('label', {}, element('input', { type: 'radio', name: 'by', value: 'title', checked: true }), element('span', {}, 'Titles')),
-        element('label', {}, element('input', { type: 'radio', name: 'by', value: 'url' }), element('span', {}, 'URLs'))),
-      element('label', {}, element('input', { type: 'checkbox', name: 'business', checked: true }), ' business'),
-      element('label', {}, element('input', { type: 'checkbox', name: 'system' }), ' system'),
-      element('label', { class: 'search' }, element('span', { class: 'unseen' }, 'Find in the journey'), this.search),
+      element('h3', {}, t('Journey')),
+      element('fieldset', {}, element('legend', { class: 'unseen' }, t('Pages by')),
+        element('label', {}, element('input', { type: 'radio', name: 'by', value: 'title', checked: true }), element('span', {}, t('Titles'))),
+        element('label', {}, element('input', { type: 'radio', name: 'by', value: 'url' }), element('span', {}, t('URLs')))),
+      element('label', {}, element('input', { type: 'checkbox', name: 'business', checked: true }), ' ', t('business')),
+      element('label', {}, element('input', { type: 'checkbox', name: 'system' }), ' ', t('system')),
+      element('label', { class: 'search' }, element('span', { class: 'unseen' }, t('Find in the journey')), this.search),
       this.found);
     this.list = element('ol', { class: 'entries' });
     this.more = element('button', { type: 'button', class: 'quiet', hidden: true, onclick: () => this.showMore() });
-    this.most = MOST_ENTRIES;
+    this.most = most;
     this.mostOf = new Map(); // by page: how many of its events are drawn
-    this.root = element('section', { class: 'journey', 'aria-label': 'Journey' }, this.tools, this.news, this.list, this.more);
+    this.root = element('section', { class: 'journey', 'aria-label': t('Journey') }, this.tools, this.news, this.list, this.more);
     this.list.addEventListener('click', ({ target }) => this.showEarlier(target.closest('[data-page]')));
     this.tools.addEventListener('input', () => this.draw());
     this.list.addEventListener('toggle', (event) => this.fill(event.target), true); // it does not bubble
@@ -68,7 +72,7 @@ export class Journey {
     this.ordered = undefined;
     if (isNews && !this.isOnTop) {
       this.newCount = (this.news.hidden ? 0 : this.newCount) + count;
-      this.news.textContent = `${this.newCount} new ↑`;
+      this.news.textContent = t('{count} new', { count: figure(this.newCount) }) + ' ↑';
       this.news.hidden = false;
     }
     this.drawSoon();
@@ -133,9 +137,9 @@ export class Journey {
     const all = wanted.text ? shown : runsOf(shown);
     arrange(this.list, all.slice(0, this.most).map((entry) => (entry.pages ? this.run(entry, item, used) : item(entry))));
     this.more.hidden = all.length <= this.most;
-    this.more.textContent = `${all.length - this.most} earlier`;
+    this.more.textContent = t('{count} earlier', { count: figure(all.length - this.most) });
     for (const key of [...this.drawn.keys()].filter((one) => !used.has(one))) this.drawn.delete(key);
-    this.found.textContent = wanted.text ? `${shown.length} of ${entries.length}` : '';
+    this.found.textContent = wanted.text ? t('{count} of {total}', { count: figure(shown.length), total: figure(entries.length) }) : '';
   }
 
   /** The page entries with their events, and the people in the order in which they were named. */
@@ -170,7 +174,7 @@ export class Journey {
       page.person = page.events.at(-1).person;
       page.isOpen = page === open;
       page.spent = page.left ? page.left.timestamp - page.begun : page.isOpen || !next ? undefined : next.start - page.start;
-      page.stay = page.isOpen ? `still here, ${span(Date.now() - (this.visitor.pageEnterTime || page.start))}` : page.left ? span(page.spent) : '';
+      page.stay = page.isOpen ? t('still here, {time}', { time: span(Date.now() - (this.visitor.pageEnterTime || page.start)) }) : page.left ? span(page.spent) : '';
       if (page.entered) next = page;
     }
     return { pages: ordered, people };
@@ -196,7 +200,8 @@ export class Journey {
     used.add(key);
     const length = pages[0].start - pages.at(-1).start;
     const isTooFast = length / pages.length < TOO_FAST_MS;
-    const words = `${pages.length} pages in ${span(length)}${isTooFast ? ', too fast for a person' : ''}`;
+    const many = t('{count} pages in {time}', { count: figure(pages.length), time: span(length) });
+    const words = isTooFast ? t('{pages}, too fast for a person', { pages: many }) : many;
     const line = element('summary', {}, moment(pages.at(-1).start), ' ', words);
     let drawn = this.drawn.get(key);
     if (!drawn) {
@@ -207,7 +212,7 @@ export class Journey {
     }
     patch(drawn.details.firstChild, line);
     const shown = drawn.details.open ? pages.slice(0, this.most) : [];
-    const rest = shown.length && pages.length > shown.length ? [element('li', { class: 'soft' }, `and ${pages.length - shown.length} earlier`)] : [];
+    const rest = shown.length && pages.length > shown.length ? [element('li', { class: 'soft' }, t('and {count} earlier', { count: figure(pages.length - shown.length) }))] : [];
     arrange(drawn.list, [...shown.map(item), ...rest]);
     return drawn.item;
   }
@@ -273,14 +278,14 @@ function pageItem({ key, start, title, url, stay, isOpen, isNowhere, entered, ev
   const where = place(url);
   const line = element('p', { class: 'line' },
     moment(start), ' ',
-    isNowhere ? element('span', { class: 'soft' }, 'without a page') : element('span', { class: 'what', title: url },
-      element('span', { class: 'title' }, title || where || 'a page without address'),
+    isNowhere ? element('span', { class: 'soft' }, t('without a page')) : element('span', { class: 'what', title: url },
+      element('span', { class: 'title' }, title || where || t('a page without address')),
       element('span', { class: 'url' }, url || title)),
     ' ', element('span', { class: isOpen ? 'stay open' : 'stay' }, stay),
-    isNowhere ? '' : allOf((entered || events[0].event).eventID, 'All data of this page'));
+    isNowhere ? '' : allOf((entered || events[0].event).eventID, t('All data of this page')));
   return element('li', { class: 'page', 'data-key': key, 'data-person': isMany && person >= 0 ? person % 5 : undefined }, line,
     shown.length ? element('ol', { class: 'events' },
-      shown.length > most ? element('li', { 'data-key': 'earlier' }, element('button', { type: 'button', class: 'quiet', 'data-page': key }, `${shown.length - most} earlier`)) : '',
+      shown.length > most ? element('li', { 'data-key': 'earlier' }, element('button', { type: 'button', class: 'quiet', 'data-page': key }, t('{count} earlier', { count: figure(shown.length - most) }))) : '',
       repeatsOf(shown.slice(-most)).map((one) => (one.length < REPEATS ? one.map(eventItem) : repeatItem(one)))) : '');
 }
 
@@ -299,7 +304,7 @@ function repeatItem(events) {
   const [{ event, at }] = events;
   return element('li', { class: 'repeat', 'data-key': `repeat-${event.eventID}` },
     element('details', {},
-      element('summary', {}, moment(at), ' ', `${events.length} × `, element('bdi', { class: 'name' }, event.eventName || 'erased')),
+      element('summary', {}, moment(at), ' ', `${figure(events.length)} × `, element('bdi', { class: 'name' }, event.eventName || t('erased'))),
       element('ol', { class: 'events' }, events.map(eventItem))));
 }
 
@@ -307,34 +312,37 @@ function eventItem({ event, at, step }) {
   if (NAMES_A_PERSON.has(event.eventName)) return personItem({ event, at, step });
   const isSystem = SYSTEM.has(event.eventName);
   return element('li', { class: isSystem ? 'event system' : 'event', 'data-key': event.eventID, title: hint(event.data) },
-    moment(at), ' ', element('bdi', { class: 'name' }, event.eventName || 'erased'), values(event.data), ' ', allOf(event.eventID, `All data of ${event.eventName}`));
+    moment(at), ' ', element('bdi', { class: 'name' }, event.eventName || t('erased')), values(event.data), ' ', allOf(event.eventID, t('All data of {event}', { event: event.eventName })));
 }
 
 /** A line across the journey where the visitor has said who they are, or has signed out. */
 function personItem({ event, at, step }) {
   const { after, before, assurance, rule, warning } = step || {};
   const named = (after && after.identityId) || text(event.data.userID);
-  const sure = assurance === 'proven' ? ', verified' : assurance ? ', not verified' : '';
+  const sure = assurance ? [', ', assurance === 'proven' ? t('verified') : t('not verified')] : '';
   const isSame = step && after.state === before.state && after.identityId === before.identityId && after.sessionId === before.sessionId;
-  const words = rule === 'ignored' ? ['says a user id that names nobody']
-    : event.eventName === 'SignOut' ? ['signed out']
-      : [isSame ? 'named again as ' : event.eventName === 'SignIn' && !(after && after.state !== 'AUTHENTICATED') ? 'signed in as ' : 'recognized as ', element('bdi', {}, named), sure];
+  const person = element('bdi', {}, named);
+  const words = rule === 'ignored' ? t('says a user id that names nobody')
+    : event.eventName === 'SignOut' ? t('signed out')
+      : isSame ? parts('named again as {person}', { person })
+        : event.eventName === 'SignIn' && !(after && after.state !== 'AUTHENTICATED') ? parts('signed in as {person}', { person }) : parts('recognized as {person}', { person });
+  const isSure = rule !== 'ignored' && event.eventName !== 'SignOut';
   return element('li', { class: 'person', 'data-key': event.eventID },
-    moment(at), ' ', element('span', {}, words, warning ? element('span', { class: 'problem' }, ` ${warning}`) : ''),
-    allOf(event.eventID, `All data of ${event.eventName}`));
+    moment(at), ' ', element('span', {}, words, isSure ? sure : '', warning ? element('span', { class: 'problem' }, ' ', t(warning)) : ''),
+    allOf(event.eventID, t('All data of {event}', { event: event.eventName })));
 }
 
 function reportItem({ key, report }) {
   const { channel, agent, queue, startTime, endTime, disposition, note } = report;
-  const facts = [agent && `with ${agent}`, queue, endTime ? span(endTime - startTime) : 'not ended', disposition].filter(Boolean).join(', ');
+  const facts = [agent && t('with {agent}', { agent }), queue, endTime ? span(endTime - startTime) : t('not ended'), disposition].filter(Boolean).join(', ');
   return element('li', { class: 'report', 'data-key': key }, element('p', { class: 'line' },
     moment(startTime), ' ', element('span', { class: 'what' }, CHANNELS[channel] || CHANNELS.OTHER, ' ', element('span', { class: 'soft' }, facts)),
-    allOf(key, 'All data of this interaction')), note ? element('p', { class: 'note' }, note) : '');
+    allOf(key, t('All data of this interaction'))), note ? element('p', { class: 'note' }, note) : '');
 }
 
 /** A fold for everything that is known of an event; it is filled when it is opened. */
 function allOf(id, label) {
-  return element('details', { class: 'all', 'data-key': `all-${id}`, 'data-all': id, 'data-kept': true }, element('summary', { 'aria-label': label, title: 'all data' }, '⋯'));
+  return element('details', { class: 'all', 'data-key': `all-${id}`, 'data-all': id, 'data-kept': true }, element('summary', { 'aria-label': label, title: t('all data') }, '⋯'));
 }
 
 /** The first values of an event, with money as money. */
@@ -345,9 +353,9 @@ function values(data) {
 
 function shortValue(key, value, currency) {
   if (MONEY.has(key) && typeof value === 'number' && typeof currency === 'string' && /^[A-Z]{3}$/.test(currency)) {
-    return new Intl.NumberFormat(undefined, { style: 'currency', currency }).format(value);
+    return new Intl.NumberFormat(locale, { style: 'currency', currency }).format(value);
   }
-  if (Array.isArray(value)) return value.length === 1 ? '1 entry' : `${value.length} entries`;
+  if (Array.isArray(value)) return counted(value.length, 'entry', 'entries');
   return short(typeof value === 'object' ? JSON.stringify(value) : String(value));
 }
 

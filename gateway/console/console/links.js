@@ -2,19 +2,21 @@
 
 import { wayOf } from './certainty.js';
 import { moment, table } from './dom.js';
+import { t } from './text.js';
 
 const MOST_CANDIDATES = 5;
+const STATUSES = { linked: t('linked'), unlinked: t('unlinked'), ambiguous: t('ambiguous') };
 
 /** All decisions, newest first; of several identities with their ids. */
 export function linkTable(links, withIdentity = false) {
   if (!links.length) return '';
-  const heads = ['When', 'What', 'Contact', 'How', 'By', ...(withIdentity ? ['Identity'] : [])];
-  return table('Decisions', heads, links.map((link) => [
+  const heads = [t('When'), t('What'), t('Contact'), t('How'), t('By'), ...(withIdentity ? [t('Identity')] : [])];
+  return table(t('Decisions'), heads, links.map((link) => [
     moment(link.createTime),
-    link.endTime === null ? `${link.status}, in force` : link.status,
+    link.endTime === null ? t('{status}, in force', { status: STATUSES[link.status] || link.status }) : STATUSES[link.status] || link.status,
     link.contactId || link.candidateContactIds.slice(0, MOST_CANDIDATES).join(', '),
     link.status === 'linked' ? wayOf(link).words : '',
-    link.actor === 'rule' ? 'a rule' : link.actor,
+    link.actor === 'rule' ? t('a rule') : link.actor,
     ...(withIdentity ? [link.identityId] : []),
   ]));
 }

@@ -1,24 +1,27 @@
-// Draws the list of visitors: totals that are filters, filters, and rows that keep their place while the user points.
+// Draws the list of visitors: totals and who needs a look, which are filters, the other filters, and rows that keep their
+// place while the user points.
 
-import { ago, badge, element, moment, place, shortened, span } from './dom.js';
-import { isGone } from './visitors.js';
+import { lookWords } from './attention.js';
+import { ago, badge, element, moment, place, shortened, span, stateWords } from './dom.js';
+import { patchChildren } from './patch.js';
+import { counted, figure, parts, t } from './text.js';
+import { ANY, isGone } from './visitors.js';
 
 const DRAW_MS = 500; // changes within this time are drawn together
 const ROWS = 100; // drawn at first, and more at the end of the list
 const MOST_TOTALS = 4;
 const HELD_MS = 10000; // a pointer that rests for so long does not hold the order
 const COLUMNS = ['state', 'page', 'stay', 'last', 'site'];
-const TOTALS = [['', 'here'], ['AUTHENTICATED', 'authenticated'], ['RECOGNIZED', 'recognized'], ['ANONYMOUS', 'anonymous']];
+const TOTALS = [['', t('here')], ['AUTHENTICATED', t('authenticated')], ['RECOGNIZED', t('recognized')], ['ANONYMOUS', t('anonymous')]];
 const STATE_NAMES = Object.fromEntries(TOTALS);
 
 const calm = matchMedia('(prefers-reduced-motion: reduce)');
-const numbers = new Intl.NumberFormat();
 
 export class VisitorList {
   /**
-   * `parts`: the elements totals, others, form, rows, held, count, more, empty. Calls `open(visitId)` for the visit that the
-   * user chooses, and `filtered(filter)` when the user has changed the filters. `nameOf(contactId)`: a name, if known.
-   * `readMore()`: reads further visitors, at the end of the list.
+   * `parts`: the elements totals, others, needs, form, announced, rows, held, count, more, empty. Calls `open(visitId)`
+   * for the visit that the user chooses, and `filtered(filter)` when the user has changed the filters.
+   * `nameOf(contactId)`: a name, if known. `readMore()`: reads further visitors, at the end of the list.
    */
   constructor({ visitors, parts, open, filtered, nameOf, readMore }) {
     Object.assign(this, { visitors, open, filtered, nameOf, readMore }, parts);
@@ -34,6 +37,7 @@ export class VisitorList {
     this.form.addEventListener('change', () => this.read());
     this.form.addEventListener('submit', (event) => event.preventDefault());
     this.totals.addEventListener('click', (event) => this.choose(event.target.closest('button')));
+    this.needs.addEventListener('click', (event) => this.look(event.target.closest('button')));
     this.empty.addEventListener('click', (event) => this.choose(event.target.closest('button')));
     new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && this.drawMore()).observe(this.more);
     setInterval(() => this.drawSoon(), 5000); // "ago", and for how long
@@ -41,7 +45,7 @@ export class VisitorList {
 
   /** Show these filters in the form. */
   set(filter) {
-    const { state, site, page, sort } = this.form.elements;
+    const { state, site, page, sort, look, bots } = this.form.elements;
     if (JSON.stringify(filter) !== JSON.stringify(this.visitors.filter)) {
       this.most = ROWS;
       this.isForced = true;
@@ -50,23 +54,35 @@ export class VisitorList {
     state.value = filter.state;
     site.value = filter.site;
     sort.value = filter.sort;
+    look.value = filter.look;
+    bots.checked = Boolean(filter.bots);
     if (page !== document.activeElement) page.value = filter.page;
   }
 
   /** Take the filters of the form. */
   read() {
-    const { state, site, page, sort } = this.form.elements;
-    this.filtered({ state: state.value, site: site.value, page: page.value.trim(), sort: sort.value });
+    const { state, site, page, sort, look, bots } = this.form.elements;
+    this.filtered({ state: state.value, site: site.value, page: page.value.trim(), sort: sort.value, look: look.value, bots: bots.checked ? '1' : '' });
   }
 
   /** Take the filter of a button; one that is pressed already shows all. */
   choose(button) {
     if (!button) return;
-    const { state, site, page } = this.form.elements;
+    const { state, site, page, look, bots } = this.form.elements;
     const isPressed = button.getAttribute('aria-pressed') === 'true';
     state.value = isPressed ? '' : button.dataset.state;
     site.value = isPressed ? '' : button.dataset.site;
-    if (button.dataset.page !== undefined) page.value = button.dataset.page;
+    if (button.dataset.page !== undefined) {
+      page.value = look.value = '';
+      bots.checked = false;
+    }
+    this.read();
+  }
+
+  /** Show only who needs a look for the reason of a button; one that is pressed already shows all. */
+  look(button) {
+    if (!button) return;
+    this.form.elements.look.value = button.getAttribute('aria-pressed') === 'true' ? '' : button.dataset.look;
     this.read();
   }
 
@@ -96,10 +112,12 @@ export class VisitorList {
       this.arrange(wanted);
       this.held.hidden = true;
     }
-    this.isForced = false;
     this.count.textContent = this.counted(all, wanted);
     this.sayNone(all);
+    if (this.isForced) this.announced.textContent = this.empty.hidden ? this.count.textContent : this.empty.dataset.text;
+    this.isForced = false;
     this.drawTotals();
+    this.drawNeeds();
     this.drawSites(this.visitors.filter.site);
   }
 
@@ -120,9 +138,8 @@ export class VisitorList {
   }
 
   sayHeld({ moved, come }) {
-    const news = [moved && `${moved} would move`, come && `${come} have come or gone`].filter(Boolean).join(', ');
-    const why = this.rows.matches(':focus-within') ? 'a row has the focus' : 'you point at the list';
-    const text = `Order held while ${why}: ${news}.`;
+    const news = [moved && t('{count} would move', { count: figure(moved) }), come && t('{count} have come or gone', { count: figure(come) })].filter(Boolean).join(', ');
+    const text = this.rows.matches(':focus-within') ? t('Order held while a row has the focus: {news}.', { news }) : t('Order held while you point at the list: {news}.', { news });
     const said = this.held.firstElementChild;
     if (said.textContent !== text) said.textContent = text;
     this.held.hidden = false;
@@ -146,23 +163,28 @@ export class VisitorList {
 
   counted(all, wanted) {
     const { known, isComplete, counts } = this.visitors;
-    const shown = wanted.length < all.length ? `the first ${numbers.format(wanted.length)} of ` : '';
-    const inAll = counts ? `${numbers.format(counts.total.here)} are here; ` : '';
-    const more = isComplete ? '' : `; ${inAll}the ${numbers.format(known.size)} who came last are read`;
-    return `${shown}${numbers.format(all.length)} ${all.length === 1 ? 'visitor' : 'visitors'}${more}`;
+    const visitors = counted(all.length, 'visitor');
+    const shown = wanted.length < all.length ? t('the first {count} of {visitors}', { count: figure(wanted.length), visitors }) : visitors;
+    if (isComplete) return shown;
+    const inAll = counts ? `${t('{count} are here', { count: figure(counts.total.here) })}; ` : '';
+    return `${shown}; ${inAll}${t('of more visitors, the {count} who came last are read', { count: figure(known.size) })}`;
   }
 
   sayNone(all) {
-    const { state, site, page } = this.visitors.filter;
+    const { state, site, page, look, bots } = this.visitors.filter;
     const text = [
-      'Nobody is here', state && `who is ${STATE_NAMES[state] || state}`, site && `on the site ${site}`, page && `on a page with “${page}”`,
+      bots ? t('No robot is here') : t('Nobody is here'),
+      look && t('who needs a look'),
+      state && t('who is {state}', { state: STATE_NAMES[state] || state }),
+      site && t('on the site {site}', { site }),
+      page && t('on a page with “{page}”', { page }),
     ].filter(Boolean).join(' ');
     this.empty.hidden = all.length > 0 || !this.visitors.isRead;
     if (this.empty.hidden || this.empty.dataset.text === text) return;
     this.empty.dataset.text = text;
-    this.empty.replaceChildren(`${text}. `, state || site || page
-      ? element('button', { type: 'button', class: 'quiet', 'data-state': '', 'data-site': '', 'data-page': '' }, 'Show all')
-      : element('a', { href: '/demo/' }, 'Open the demo shop to see yourself here.'));
+    this.empty.replaceChildren(`${text}. `, state || site || page || look || bots
+      ? element('button', { type: 'button', class: 'quiet', 'data-state': '', 'data-site': '', 'data-page': '' }, t('Show all'))
+      : element('a', { href: '/demo/' }, t('Open the demo shop to see yourself here.')));
   }
 
   /** Draw a line a site. Its buttons stay the same elements, so that no click on a number that changes is lost. */
@@ -176,11 +198,29 @@ export class VisitorList {
       this.totals.append(element('li', {}, TOTALS.map(() => element('button', { type: 'button' }, element('strong', {}), element('span', {})))));
     }
     shown.forEach((total, number) => TOTALS.forEach(([state, words], place) => {
-      this.drawTotal(this.totals.children[number].children[place], total, state, `${numbers.format(total[state || 'here'])} ${words}`);
+      this.drawTotal(this.totals.children[number].children[place], total, state, `${figure(total[state || 'here'])} ${words}`);
     }));
     const unnamed = this.visitors.unnamed();
     const others = rest.reduce((sum, { here }) => sum + here, unnamed);
-    this.others.textContent = unnamed ? `and ${numbers.format(others)} here on other sites` : rest.length ? `and ${numbers.format(others)} here on ${numbers.format(rest.length)} other sites` : '';
+    const words = unnamed ? 'and {count} here on other sites' : 'and {count} here on {sites} other sites';
+    this.others.textContent = unnamed || rest.length ? t(words, { count: figure(others), sites: figure(rest.length) }) : '';
+  }
+
+  /** Draw how many need a look, and why. */
+  drawNeeds() {
+    const { all, byRule } = this.visitors.needs();
+    const { look } = this.visitors.filter;
+    const button = (name, words) => element('button', { type: 'button', class: 'total', 'data-key': name, 'data-look': name, 'aria-pressed': String(look === name) }, words);
+    this.needs.hidden = !all && !look;
+    patchChildren(this.needs, [
+      button(ANY, t('Needs a look ({count})', { count: figure(all) })),
+      ...[...byRule].filter(([, count]) => count).map(([name, count]) => button(name, `${figure(count)} ${t(name)}`)),
+      look && look !== ANY && !byRule.get(look) ? button(look, `${figure(0)} ${t(look)}`) : '',
+    ]);
+    const { botCount } = this.visitors;
+    const { bots } = this.form.elements;
+    bots.nextElementSibling.textContent = t('robots ({count})', { count: figure(botCount) });
+    bots.closest('label').hidden = !botCount && !bots.checked;
   }
 
   drawTotal(button, { site }, state, text) {
@@ -200,7 +240,7 @@ export class VisitorList {
     const shown = names.join('\n');
     if (select.dataset.shown === shown) return;
     select.dataset.shown = shown;
-    select.replaceChildren(element('option', { value: '' }, 'all'), ...names.map((name) => element('option', { value: name }, name)));
+    select.replaceChildren(element('option', { value: '' }, t('all')), ...names.map((name) => element('option', { value: name }, name)));
     select.value = chosen;
   }
 
@@ -212,8 +252,9 @@ export class VisitorList {
     drawn.row.classList.toggle('chosen', isChosen);
     drawn.row.classList.toggle('has-left', Boolean(isGone(visitor)));
     drawn.button.setAttribute('aria-expanded', String(isChosen));
+    const looks = lookWords(this.visitors.attention.of(visitor));
     this.drawWho(visitor, drawn);
-    this.cells(visitor).forEach(([name, shown, make], number) => {
+    this.cells(visitor, looks).forEach(([name, shown, make], number) => {
       const key = JSON.stringify(shown);
       if (drawn.shown[name] === key) return;
       drawn.shown[name] = key;
@@ -236,30 +277,34 @@ export class VisitorList {
   }
 
   /** The first cell stays the same element, because its button may have the focus. */
-  drawWho({ visitId, identityId, contactId, contactStatus, contactCandidates }, { button, more, shown }) {
+  drawWho(visitor, { button, more, shown }) {
+    const { visitId, identityId, contactId, contactStatus, contactCandidates } = visitor;
     const name = contactId ? this.nameOf(contactId) : undefined;
-    const key = JSON.stringify([name, identityId, contactId, contactStatus, contactCandidates]);
+    const state = stateWords(visitor.state, visitor.assurance);
+    const key = JSON.stringify([name, identityId, contactId, contactStatus, contactCandidates, state]);
     if (shown.who === key) return;
     shown.who = key;
     const title = [name, identityId, contactId].filter(Boolean).join(', ');
     button.replaceChildren(
-      title ? element('span', { title }, name || identityId || contactId) : element('span', { class: 'soft' }, 'Visitor'), shortened(visitId));
+      title ? element('span', { title }, name || identityId || contactId) : element('span', { class: 'soft' }, t('Visitor')), ' ', shortened(visitId),
+      element('span', { class: 'unseen' }, ', ', state)); // what is pressed says it too
     more.replaceChildren(...(name && identityId ? [element('span', { title }, identityId)] : [{
-      AMBIGUOUS: `${contactCandidates || 'several'} contacts match`,
-      RECOGNIZED_ONLY: 'looks like a contact',
+      AMBIGUOUS: contactCandidates ? t('{count} contacts match', { count: figure(contactCandidates) }) : t('several contacts match'),
+      RECOGNIZED_ONLY: t('looks like a contact'),
     }[contactStatus] || '']));
   }
 
   /** The other cells of a row: name, what is shown, and how that is made. */
-  cells({ presence, leaveTime, state, assurance, site, url, title, pageEnterTime, eventName, lastEventTime }) {
+  cells({ presence, leaveTime, state, assurance, site, url, title, pageEnterTime, eventName, lastEventTime }, looks) {
     const left = presence === 'LEFT' ? leaveTime || lastEventTime : undefined;
     const stay = !left && pageEnterTime ? span(Date.now() - pageEnterTime) : '–';
     const since = ago(lastEventTime);
     return [
       ['state', [state, assurance], () => badge(state, assurance)],
-      ['page', [url, title], () => (url ? element('span', { title: url }, String(title || place(url))) : none())],
+      ['page', [url, title, looks], () => [
+        looks ? [element('span', { class: 'look', title: looks }, looks), ' '] : '', url ? element('span', { title: url }, String(title || place(url))) : none()]],
       ['stay', stay, () => stay],
-      ['last', [left, eventName, since], () => (left ? ['left ', moment(left)] : [eventName || '', element('span', { class: 'soft' }, ` ${since}`)])],
+      ['last', [left, eventName, since], () => (left ? parts('left {time}', { time: moment(left) }) : [eventName || '', element('span', { class: 'soft' }, ` ${since}`)])],
       ['site', site, () => element('span', { title: site }, site)],
     ];
   }

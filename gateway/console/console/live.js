@@ -1,6 +1,7 @@
 // Messages of /api/v1/live, with reconnects. (EventSource cannot send the header of a session.)
 
 import { Problem, query, request } from './api.js';
+import { t } from './text.js';
 
 const FIRST_PAUSE_MS = 1000;
 const LAST_PAUSE_MS = 30000;
@@ -9,14 +10,14 @@ const QUIET_MS = 20000; // longer than the usual interval of heartbeats: what is
 const SILENCE_MS = 60000; // without anything for so long the connection is lost
 
 /**
- * Follow the live stream until `signal` is aborted.
+ * Follow the live stream of what meets a filter (`site`, `visitId`), until `signal` is aborted.
  *
  * Calls `on.live(isNew)` when a stream is connected (`isNew`: it does not continue an earlier one), and again after
  * silence, `on.message(event, data)`, `on.quiet(seconds)` each second while nothing arrives, not even a heartbeat, and
  * `on.lost(problem, pauseMs)` when the stream has ended and reconnects after a pause. Throws a Problem when a reconnect
  * cannot help.
  */
-export async function follow(sites, signal, on) {
+export async function follow(filter, signal, on) {
   let lastId = '';
   let failures = 0;
   while (!signal.aborted) {
@@ -24,7 +25,7 @@ export async function follow(sites, signal, on) {
     let stoodAt = Infinity;
     const silence = new Silence(on);
     try {
-      for await (const message of messages(sites, lastId, signal, silence)) {
+      for await (const message of messages(filter, lastId, signal, silence)) {
         if (message.id && stoodAt === Infinity) {
           stoodAt = performance.now();
           on.live(!lastId);
@@ -34,7 +35,7 @@ export async function follow(sites, signal, on) {
       }
     } catch (error) {
       if (signal.aborted) return;
-      problem = error instanceof Problem ? error : new Problem(0, 'The connection was lost.');
+      problem = error instanceof Problem ? error : new Problem(0, t('The connection was lost.'));
       if (problem.status === 409) lastId = ''; // the missed messages are no longer available
       else if ([400, 401, 403].includes(problem.status)) throw problem;
     } finally {
@@ -79,10 +80,10 @@ class Silence {
 }
 
 /** The messages of one connection. */
-async function* messages(sites, lastId, signal, silence) {
+async function* messages(filter, lastId, signal, silence) {
   const headers = lastId ? { 'Last-Event-ID': lastId } : {};
   const either = AbortSignal.any([signal, silence.signal]);
-  const response = await request(`/api/v1/live${query({ site: sites, pages: 'true' })}`, { headers, signal: either, timeoutMs: 0 });
+  const response = await request(`/api/v1/live${query({ ...filter, pages: 'true' })}`, { headers, signal: either, timeoutMs: 0 });
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = '';
   for (let read = await reader.read(); !read.done; read = await reader.read()) {

@@ -5,12 +5,14 @@ import { Problem, ask, path, query, request } from './api.js';
 import { visitAddress } from './addresses.js';
 import { wayOf } from './certainty.js';
 import { nameOf } from './contacts.js';
-import { counted, day, element, hasText, moment, place, span } from './dom.js';
+import { day, element, hasText, moment, place, span } from './dom.js';
 import { Eraser } from './erase.js';
+import { CHANNELS } from './journey.js';
 import { patchChildren } from './patch.js';
 import { save } from './save.js';
 import { Source, troubleOf } from './source.js';
 import { linkTable } from './links.js';
+import { counted, figure, parts, t } from './text.js';
 import { Undo } from './undo.js';
 import { earlierVisits, newestFirst } from './visits.js';
 
@@ -29,7 +31,7 @@ export class PersonView {
   constructor(root, { close, changed = () => {}, failed = () => {}, may = () => true, me = () => '', named = () => {} }) {
     Object.assign(this, { root, close, tellChanged: changed, failed, may, me, named });
     this.undo = new Undo({
-      failed: (problem) => this.say(`Not done: ${troubleOf(problem, 'identity')}`, true),
+      failed: (problem) => this.say(t('Not done: {trouble}', { trouble: troubleOf(problem, 'identity') }), true),
       changed: () => this.decided(),
     });
     this.eraser = new Eraser({ me, done: () => { this.sources.who.load(); this.tellChanged(); } });
@@ -109,7 +111,7 @@ export class PersonView {
     const { answer } = this.sources.who;
     if (!answer) return this.id;
     if (answer.contact) return nameOf(answer.contact);
-    return answer.isDevice ? `Device ${this.id.slice(0, 8)}` : answer.identities[0].identityId;
+    return answer.isDevice ? t('Device {id}', { id: this.id.slice(0, 8) }) : answer.identities[0].identityId;
   }
 
   /** All visits that have been read, newest first. */
@@ -120,11 +122,11 @@ export class PersonView {
   draw() {
     const { who } = this.sources;
     const isUnknown = who.isMissing;
-    patchChildren(this.title, [...element('p', {}, isUnknown ? 'Nobody found' : this.name).childNodes]);
-    this.named(isUnknown ? 'Nobody found' : this.name);
+    patchChildren(this.title, [...element('p', {}, isUnknown ? t('Nobody found') : this.name).childNodes]);
+    this.named(isUnknown ? t('Nobody found') : this.name);
     patchChildren(this.actions, this.buttons());
     if (!who.answer || isUnknown) {
-      const words = isUnknown ? ['Nothing is stored under ', element('code', {}, this.id), '. Look for a name, an e-mail address or an identity as the website sends it.'] : who.trouble || '…';
+      const words = isUnknown ? parts('Nothing is stored under {id}. Look for a name, an e-mail address or an identity as the website sends it.', { id: element('code', {}, this.id) }) : who.trouble || '…';
       patchChildren(this.parts.summary, [element('p', { class: who.trouble ? 'problem' : 'soft' }, words)]);
       for (const name of ['identities', 'visits', 'interactions', 'changes']) patchChildren(this.parts[name], []);
       return;
@@ -140,9 +142,9 @@ export class PersonView {
     const { answer, isMissing } = this.sources.who;
     const isPerson = answer && !isMissing && answer.identities.length;
     return [
-      isPerson ? button('export', 'Export file') : '',
-      isPerson && this.may('erase') ? button('erase', 'Erase…') : '',
-      button('close', 'Close'),
+      isPerson ? button('export', t('Export file')) : '',
+      isPerson && this.may('erase') ? button('erase', t('Erase…')) : '',
+      button('close', t('Close')),
     ].filter(Boolean);
   }
 
@@ -152,17 +154,17 @@ export class PersonView {
     const isRead = [...this.ofIdentity.values()].every((of) => of.visits.answeredAt);
     const now = here.answer ? here.answer.visitors : [];
     const facts = [
-      visits.length && isRead ? ['first seen ', day(visits.at(-1).startDate)] : '',
-      visits.length ? ['last visit ', day(visits[0].startDate)] : '',
-      isRead ? `${this.hasMore ? 'more than ' : ''}${counted(visits.length, 'visit')}` : '',
-      isDevice ? '' : `${nextPageToken ? 'more than ' : ''}${counted(identities.length, 'identity', 'identities')}`,
+      visits.length && isRead ? parts('first seen {time}', { time: day(visits.at(-1).startDate) }) : '',
+      visits.length ? parts('last visit {time}', { time: day(visits[0].startDate) }) : '',
+      isRead ? atLeast(counted(visits.length, 'visit'), this.hasMore) : '',
+      isDevice ? '' : atLeast(counted(identities.length, 'identity', 'identities'), nextPageToken),
     ].filter(Boolean);
     return [
-      contact ? element('p', {}, 'Contact ', element('code', {}, contact.contactId), [...contact.emailAddresses, ...contact.phoneNumbers].map((value) => [' · ', element('bdi', {}, value)])) : element('p', { class: 'soft' }, isDevice ? 'A device: the visits of one browser.' : 'Not linked to a contact.'),
+      contact ? element('p', {}, t('Contact'), ' ', element('code', {}, contact.contactId), [...contact.emailAddresses, ...contact.phoneNumbers].map((value) => [' · ', element('bdi', {}, value)])) : element('p', { class: 'soft' }, isDevice ? t('A device: the visits of one browser.') : t('Not linked to a contact.')),
       who.trouble ? element('p', { class: 'problem' }, who.trouble) : '',
       here.trouble ? element('p', { class: 'problem' }, here.trouble) : '',
-      ...now.map((visitor) => element('p', { class: 'here', 'data-key': visitor.visitId }, 'On the site now: ', element('a', { href: visitAddress(visitor.visitId) }, visitor.title || place(visitor.url || '') || 'see the visit'), ' · ', element('bdi', {}, visitor.site))),
-      here.answer && !now.length ? element('p', { class: 'soft' }, 'Not on the site now.') : '',
+      ...now.map((visitor) => element('p', { class: 'here', 'data-key': visitor.visitId }, t('On the site now:'), ' ', element('a', { href: visitAddress(visitor.visitId) }, visitor.title || place(visitor.url || '') || t('see the visit')), ' · ', element('bdi', {}, visitor.site))),
+      here.answer && !now.length ? element('p', { class: 'soft' }, t('Not on the site now.')) : '',
       element('p', {}, facts.flatMap((fact, number) => [number ? ' · ' : '', fact])),
     ].filter(Boolean);
   }
@@ -173,7 +175,7 @@ export class PersonView {
 
   identities({ identities, isDevice }) {
     if (isDevice) return [];
-    return [element('h3', {}, 'Identities'), element('ul', { class: 'identities' }, identities.map(({ identityId }) => {
+    return [element('h3', {}, t('Identities')), element('ul', { class: 'identities' }, identities.map(({ identityId }) => {
       const of = this.ofIdentity.get(identityId);
       const inForce = of && of.links.answer && of.links.answer.links.find(({ endTime }) => endTime === null);
       const isLinked = inForce && inForce.status === 'linked';
@@ -184,13 +186,13 @@ export class PersonView {
       const data = { 'data-identity': identityId, 'data-contact': isLinked ? inForce.contactId : undefined };
       return element('li', { 'data-key': identityId },
         element('strong', {}, identityId), ' ',
-        way ? element('span', { class: `way ${way.kind}` }, way.words) : of && of.links.answeredAt ? element('span', { class: 'soft' }, 'not linked') : '', ' ',
+        way ? element('span', { class: `way ${way.kind}` }, way.words) : of && of.links.answeredAt ? element('span', { class: 'soft' }, t('not linked')) : '', ' ',
         element('span', { class: 'soft' }, count), ' ',
-        canChange && inForce.rule !== 'manual' ? button('confirm', 'Confirm', data) : '', ' ',
-        canChange ? button('unlink', 'Unlink', data) : '',
+        canChange && inForce.rule !== 'manual' ? button('confirm', t('Confirm'), data) : '', ' ',
+        canChange ? button('unlink', t('Unlink'), data) : '',
         way && way.todo ? element('span', { class: 'soft' }, ' ', way.todo) : '',
         trouble ? element('span', { class: 'problem' }, ' ', trouble) : '');
-    })), identities.length > MOST_IDENTITIES ? element('p', { class: 'soft' }, `Decisions and visits of the first ${MOST_IDENTITIES} identities are shown.`) : ''].filter(Boolean);
+    })), identities.length > MOST_IDENTITIES ? element('p', { class: 'soft' }, t('Decisions and visits of the first {count} identities are shown.', { count: figure(MOST_IDENTITIES) })) : ''].filter(Boolean);
   }
 
   cards() {
@@ -208,19 +210,19 @@ export class PersonView {
       source.about(visitId);
     }
     return [
-      element('h3', {}, 'Visits'),
+      element('h3', {}, t('Visits')),
       shown.length ? element('ul', { class: 'cards' }, shown.map((visit) => element('li', { 'data-key': visit.visitId },
         element('a', { href: visitAddress(visit.visitId) }, moment(visit.startDate)), ' ',
-        element('span', { class: 'soft' }, visit.endDate ? span(visit.endDate - visit.startDate) : 'open', siteOf(this.marks.get(visit.visitId).answer)),
-        element('p', { class: 'marks' }, marksOf(this.marks.get(visit.visitId)))))) : element('p', { class: 'soft' }, isOpen ? '…' : 'No visit is stored.'),
-      visits.length > this.most ? button('more', `${visits.length - this.most} more`) : '',
+        element('span', { class: 'soft' }, visit.endDate ? span(visit.endDate - visit.startDate) : t('open'), siteOf(this.marks.get(visit.visitId).answer)),
+        element('p', { class: 'marks' }, marksOf(this.marks.get(visit.visitId)))))) : element('p', { class: 'soft' }, isOpen ? '…' : t('No visit is stored.')),
+      visits.length > this.most ? button('more', t('{count} more', { count: figure(visits.length - this.most) })) : '',
     ].filter(Boolean);
   }
 
   changes({ identities }) {
     const all = [...this.ofIdentity].flatMap(([identityId, { links }]) => (links && links.answer ? links.answer.links.map((link) => ({ ...link, identityId })) : []));
     if (!all.length) return [];
-    return [element('h3', {}, 'Changes'), linkTable(all.sort((one, other) => other.createTime - one.createTime), identities.length > 1)];
+    return [element('h3', {}, t('Changes')), linkTable(all.sort((one, other) => other.createTime - one.createTime), identities.length > 1)];
   }
 
   act(event) {
@@ -234,8 +236,8 @@ export class PersonView {
     }
     if (what === 'export') this.export();
     if (what === 'erase') this.erase();
-    if (what === 'confirm') this.decide(`${identity} will be confirmed.`, identity, { method: 'PUT', body: { contactId: contact } });
-    if (what === 'unlink') this.decide(`${identity} will be unlinked.`, identity, { method: 'DELETE' });
+    if (what === 'confirm') this.decide(t('{identity} will be confirmed.', { identity }), identity, { method: 'PUT', body: { contactId: contact } });
+    if (what === 'unlink') this.decide(t('{identity} will be unlinked.', { identity }), identity, { method: 'DELETE' });
   }
 
   decide(words, identityId, options) {
@@ -256,7 +258,7 @@ export class PersonView {
   /** Save everything that is stored of the identities, as it is exported, in one file. */
   async export() {
     const { identities, nextPageToken } = this.sources.who.answer;
-    this.say('Exporting…');
+    this.say(t('Exporting…'));
     try {
       const files = [];
       for (const { identityId } of identities) {
@@ -265,11 +267,12 @@ export class PersonView {
       }
       const file = new Blob(files, { type: 'application/x-ndjson' });
       save(file, `footfall ${this.name} ${new Date().toISOString().slice(0, 10)}.ndjson`);
-      this.say(`Saved: one JSON object a line, ${Math.ceil(file.size / 1024)} kB.${nextPageToken ? ` Only the first ${identities.length} identities: the person has more.` : ''}`);
+      const rest = nextPageToken ? ` ${t('Only the first {count} identities: the person has more.', { count: figure(identities.length) })}` : '';
+      this.say(t('Saved: one JSON object a line, {size} kB.', { size: figure(Math.ceil(file.size / 1024)) }) + rest);
     } catch (problem) {
       if (problem.name === 'AbortError') return;
-      const words = problem instanceof Problem ? troubleOf(problem, 'history') : 'The answer was cut off.';
-      this.say(`Nothing was saved. ${words}`, true);
+      const words = problem instanceof Problem ? troubleOf(problem, 'history') : t('The answer was cut off.');
+      this.say(`${t('Nothing was saved.')} ${words}`, true);
     }
   }
 
@@ -316,6 +319,10 @@ async function whoIs(id, signal) {
   return { identities: [], isDevice: true };
 }
 
+function atLeast(count, isMore) {
+  return isMore ? t('more than {count}', { count }) : count;
+}
+
 function button(what, words, more = {}) {
   return element('button', { type: 'button', class: 'quiet', 'data-key': what + (more['data-identity'] || ''), 'data-do': what, ...more }, words);
 }
@@ -332,12 +339,12 @@ function marksOf({ answer, trouble, isOpen }) {
   if (isOpen) return '…';
   const counts = new Map();
   for (const { eventName } of answer || []) counts.set(eventName, (counts.get(eventName) || 0) + 1);
-  return [...counts].map(([name, count]) => element('span', { class: 'mark', 'data-key': name }, name || 'erased', count > 1 ? ` ×${count}` : ''));
+  return [...counts].map(([name, count]) => element('span', { class: 'mark', 'data-key': name }, name || t('erased'), count > 1 ? ` ×${count}` : ''));
 }
 
 function reports(interactions) {
   if (!interactions || !interactions.length) return [];
-  return [element('h3', {}, 'Interactions'), element('ul', { class: 'cards' }, interactions.map((one) => element('li', { 'data-key': one.interactionId },
-    moment(one.startTime), ' ', [one.channel, one.agent, one.disposition].filter(Boolean).join(', '),
+  return [element('h3', {}, t('Interactions')), element('ul', { class: 'cards' }, interactions.map((one) => element('li', { 'data-key': one.interactionId },
+    moment(one.startTime), ' ', [CHANNELS[one.channel] || CHANNELS.OTHER, one.agent, one.disposition].filter(Boolean).join(', '),
     one.note ? element('p', {}, one.note) : '')))];
 }

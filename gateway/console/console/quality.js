@@ -2,52 +2,53 @@
 
 import { ask, query } from './api.js';
 import { element, table } from './dom.js';
+import { figure, locale, t } from './text.js';
 
 const DAYS = 28;
 const DAY_MS = 86400000;
 const PAGE_SIZE = 1000; // the API's largest page
 const MOST_PAGES = 5; // 28 days of 178 websites
 
-const percent = new Intl.NumberFormat(undefined, { style: 'percent', maximumFractionDigits: 1 });
+const percent = new Intl.NumberFormat(locale, { style: 'percent', maximumFractionDigits: 1 });
 
 const sum = (buckets) => buckets.reduce((total, { count }) => total + count, 0);
 const upTo = (buckets, bound) => sum(buckets.filter((one) => one.upTo !== null && one.upTo <= bound));
-const part = ({ count, share }) => (share === null ? count : `${count} (${percent.format(share)})`);
+const part = ({ count, share }) => (share === null ? figure(count) : `${figure(count)} (${percent.format(share)})`);
 const partOf = (count, of) => part({ count, share: of ? count / of : null });
 
 // Name, value of a scorecard, and what to do about it.
 const MEASURES = [
-  ['Visits', (card) => card.visits,
-    'If there are far fewer than a week before, look whether the script is still on all pages and beacons are answered.'],
-  ['Anonymous', (card) => part(card.anonymous),
-    'If it rises after a release, pages no longer send SignIn or UserInfo: open such a visit and look at its events.'],
-  ['Recognized', (card) => part(card.recognized),
-    'Send SignIn and not only UserInfo where users sign in, because only a SignIn authenticates.'],
-  ['Authenticated', (card) => part(card.authenticated),
-    'If it falls, SignIn events are missing, or their user ids are ignored: see the ignored user ids.'],
-  ['Proven, of authenticated', (card) => part(card.proven),
-    'Let the website sign its sign-ins, because any page can send a SignIn without a token.'],
-  ['Identified within a minute, of identified', ({ recognitionSeconds: { buckets } }) => partOf(upTo(buckets, 60), sum(buckets)),
-    'Send SignIn or UserInfo on the first page on which the user is known.'],
-  ['Visits with an ignored user id', (card) => part(card.ignored),
-    'Correct the page or template that sends these values; they are listed below.'],
-  ['Devices with several identities', ({ identitiesPerDevice: { buckets } }) => partOf(sum(buckets) - upTo(buckets, 1), sum(buckets)),
-    'Some are shared computers; many devices with more than five point to kiosks, or agents who sign in for customers.'],
-  ['Identities on more than five devices', ({ devicesPerIdentity: { buckets } }) => partOf(sum(buckets) - upTo(buckets, 5), sum(buckets)),
-    'An id that many devices send may belong to nobody: correct the page, or add the id to the placeholders of the identity policy.'],
-  ['Visits with late events', (card) => partOf(sum(card.lateSeconds.buckets), card.visits),
-    'Many of them point to an outage between browsers and gateway; the events count all the same.'],
-  ['Visits with repeated events', (card) => partOf(card.repeated, card.visits),
-    'Each event counts once; many repetitions mean that answers of the gateway come late or do not arrive.'],
-  ['Visits with conflicting events', (card) => partOf(card.conflicts, card.visits),
-    'Let the page make a new eventID for every event, because only the first of two events with one id is stored.'],
+  [t('Visits'), (card) => figure(card.visits),
+    t('If there are far fewer than a week before, look whether the script is still on all pages and beacons are answered.')],
+  [t('Anonymous'), (card) => part(card.anonymous),
+    t('If it rises after a release, pages no longer send SignIn or UserInfo: open such a visit and look at its events.')],
+  [t('Recognized'), (card) => part(card.recognized),
+    t('Send SignIn and not only UserInfo where users sign in, because only a SignIn authenticates.')],
+  [t('Authenticated'), (card) => part(card.authenticated),
+    t('If it falls, SignIn events are missing, or their user ids are ignored: see the ignored user ids.')],
+  [t('Proven, of authenticated'), (card) => part(card.proven),
+    t('Let the website sign its sign-ins, because any page can send a SignIn without a token.')],
+  [t('Identified within a minute, of identified'), ({ recognitionSeconds: { buckets } }) => partOf(upTo(buckets, 60), sum(buckets)),
+    t('Send SignIn or UserInfo on the first page on which the user is known.')],
+  [t('Visits with an ignored user id'), (card) => part(card.ignored),
+    t('Correct the page or template that sends these values; they are listed below.')],
+  [t('Devices with several identities'), ({ identitiesPerDevice: { buckets } }) => partOf(sum(buckets) - upTo(buckets, 1), sum(buckets)),
+    t('Some are shared computers; many devices with more than five point to kiosks, or agents who sign in for customers.')],
+  [t('Identities on more than five devices'), ({ devicesPerIdentity: { buckets } }) => partOf(sum(buckets) - upTo(buckets, 5), sum(buckets)),
+    t('An id that many devices send may belong to nobody: correct the page, or add the id to the placeholders of the identity policy.')],
+  [t('Visits with late events'), (card) => partOf(sum(card.lateSeconds.buckets), card.visits),
+    t('Many of them point to an outage between browsers and gateway; the events count all the same.')],
+  [t('Visits with repeated events'), (card) => partOf(card.repeated, card.visits),
+    t('Each event counts once; many repetitions mean that answers of the gateway come late or do not arrive.')],
+  [t('Visits with conflicting events'), (card) => partOf(card.conflicts, card.visits),
+    t('Let the page make a new eventID for every event, because only the first of two events with one id is stored.')],
 ];
 
 const REASONS = {
-  blank: 'blank',
-  placeholder: 'a placeholder',
-  template: 'a template that was not filled',
-  empty_hash: 'the hash of an empty text',
+  blank: t('blank'),
+  placeholder: t('a placeholder'),
+  template: t('a template that was not filled'),
+  empty_hash: t('the hash of an empty text'),
 };
 
 export class QualityView {
@@ -67,14 +68,14 @@ export class QualityView {
     document.body.classList.toggle('has-quality', isShown);
     this.root.replaceChildren();
     if (!isShown) return;
-    const title = element('h2', { tabindex: '-1' }, 'Quality of identification');
-    this.site = element('input', { name: 'quality-site', list: 'quality-sites', placeholder: 'the largest', autocomplete: 'off', onchange: () => this.load() });
+    const title = element('h2', { tabindex: '-1' }, t('Quality of identification'));
+    this.site = element('input', { name: 'quality-site', list: 'quality-sites', placeholder: t('the largest'), autocomplete: 'off', onchange: () => this.load() });
     this.sites = element('datalist', { id: 'quality-sites' });
     this.said = element('p', { role: 'status' });
     this.content = element('div', {});
     this.root.append(
-      element('div', { class: 'bar' }, title, element('label', { class: 'site' }, 'Site ', this.site), this.sites,
-        element('button', { type: 'button', class: 'quiet', onclick: this.close }, 'Close')),
+      element('div', { class: 'bar' }, title, element('label', { class: 'site' }, t('Site'), ' ', this.site), this.sites,
+        element('button', { type: 'button', class: 'quiet', onclick: this.close }, t('Close'))),
       this.said,
       this.content,
     );
@@ -119,22 +120,23 @@ export class QualityView {
     const largest = ofLastDay.reduce((one, other) => (other.visits > one.visits ? other : one), ofLastDay[0]);
     if (!largest) {
       this.content.replaceChildren();
-      this.say('No day has been counted yet. A day is counted an hour after its end in UTC.');
+      this.say(t('No day has been counted yet. A day is counted an hour after its end in UTC.'));
       return;
     }
     const days = cards.filter(({ site }) => site === largest.site).reverse();
     const [card] = days;
     const weekBefore = days.find(({ day }) => Date.parse(card.day) - Date.parse(day) === 7 * DAY_MS);
-    this.say(`${card.site} on ${card.day} (UTC)${card.isFinal ? '' : ', without events that have not arrived yet'}.`);
+    const facts = { site: card.site, day: card.day };
+    this.say(card.isFinal ? t('{site} on {day} (UTC).', facts) : t('{site} on {day} (UTC), without events that have not arrived yet.', facts));
     this.content.replaceChildren(
-      headed(['', card.day, 'A week before', 'What to do'], MEASURES.map(([name, value, advice]) => (
+      measures(['', card.day, t('A week before'), t('What to do')], MEASURES.map(([name, value, advice]) => (
         [name, value(card), weekBefore ? value(weekBefore) : none(), advice]))),
       ...ignoredPart(card),
-      ...histogramPart('Visits that were identified, by seconds from their first event', card.recognitionSeconds),
-      ...histogramPart('Devices by number of identities', card.identitiesPerDevice),
-      ...histogramPart('Identities by number of devices', card.devicesPerIdentity),
-      element('h3', {}, 'By day'),
-      headed(['Day', ...MEASURES.map(([name]) => name)], days.map((each) => [each.day, ...MEASURES.map(([, value]) => value(each))])),
+      ...histogramPart(t('Visits that were identified, by seconds from their first event'), card.recognitionSeconds),
+      ...histogramPart(t('Devices by number of identities'), card.identitiesPerDevice),
+      ...histogramPart(t('Identities by number of devices'), card.devicesPerIdentity),
+      element('h3', {}, t('By day')),
+      headed([t('Day'), ...MEASURES.map(([name]) => name)], days.map((each) => [each.day, ...MEASURES.map(([, value]) => value(each))])),
     );
   }
 
@@ -147,10 +149,10 @@ export class QualityView {
 function ignoredPart({ ignoredUserIds, ignoredPlaceholders }) {
   if (!ignoredUserIds.length) return [];
   return [
-    element('h3', {}, 'Ignored user ids'),
-    headed(['The user id is', 'Visits'], [
-      ...ignoredUserIds.map(({ reason, visits }) => [REASONS[reason] || reason, visits]),
-      ...ignoredPlaceholders.map(({ value, visits }) => [element('code', {}, value), visits]),
+    element('h3', {}, t('Ignored user ids')),
+    headed([t('The user id is'), t('Visits')], [
+      ...ignoredUserIds.map(({ reason, visits }) => [REASONS[reason] || reason, figure(visits)]),
+      ...ignoredPlaceholders.map(({ value, visits }) => [element('code', {}, value), figure(visits)]),
     ]),
   ];
 }
@@ -159,18 +161,25 @@ function histogramPart(name, { buckets, sampledOneIn }) {
   const total = sum(buckets);
   if (!total) return [];
   const rows = buckets.map(({ upTo: bound, count }, number) => {
-    const label = bound === null ? `more than ${buckets[number - 1].upTo}` : `up to ${bound}`;
-    return [label, count, element('meter', { min: 0, max: total, value: count, 'aria-label': percent.format(count / total) })];
+    const label = bound === null ? t('more than {count}', { count: figure(buckets[number - 1].upTo) }) : t('up to {count}', { count: figure(bound) });
+    return [label, figure(count), element('meter', { min: 0, max: total, value: count, 'aria-label': percent.format(count / total) })];
   });
   return [
     element('h3', {}, name),
-    headed(['', 'Number', ''], rows),
-    sampledOneIn > 1 ? element('p', { class: 'soft' }, `Estimated from one in ${sampledOneIn}.`) : '',
+    headed(['', t('Number'), ''], rows),
+    sampledOneIn > 1 ? element('p', { class: 'soft' }, t('Estimated from one in {count}.', { count: figure(sampledOneIn) })) : '',
   ].filter(Boolean);
 }
 
 function none() {
   return element('span', { class: 'soft' }, '–');
+}
+
+/** A table with advice in its last column. */
+function measures(heads, rows) {
+  const made = headed(heads, rows);
+  made.classList.add('measures');
+  return made;
 }
 
 /** A table whose region is named by its heads, with the first cell of each row as its head. */

@@ -5,6 +5,7 @@ import { personAddress, visitAddress, visitIdOf } from './addresses.js';
 import { nameOf } from './contacts.js';
 import { STATES, ago, day, element, place } from './dom.js';
 import { callerSites } from './session.js';
+import { figure, parts, t } from './text.js';
 
 const WAIT_MS = 250; // after the last key
 const PATIENCE_MS = 2000; // for parts that are slow to answer, after Enter
@@ -74,7 +75,7 @@ export class Search {
   questions(text, signal) {
     if (visitIdOf(text)) return [this.visit(visitIdOf(text), signal)];
     const asked = [this.identity(text, signal)];
-    if (CODE.test(text)) this.add({ key: 'code', name: `Code ${text}`, detail: 'that a visitor reads out; it can be used once', open: () => this.code(text) });
+    if (CODE.test(text)) this.add({ key: 'code', name: t('Code {code}', { code: text }), detail: t('that a visitor reads out; it can be used once'), open: () => this.code(text) });
     if (text.includes('@')) asked.push(this.contacts({ email: text }, signal));
     else if (NUMBER.test(text)) asked.push(this.contacts({ phone: text }, signal));
     else if (/[\p{L}\d]/u.test(text)) asked.push(this.contacts({ name: text }, signal));
@@ -89,13 +90,13 @@ export class Search {
     }
     const visit = await ask(path(['/server/data/visits/', ''], visitId), { signal }).catch(unlessMissing);
     if (!visit || signal.aborted) return;
-    this.add({ key: visitId, name: `Visit ${visitId.slice(0, 8)}`, detail: visitId, address: visitAddress(visitId), presence: lastSeen(visit.endDate || visit.startDate) });
+    this.add({ key: visitId, name: t('Visit {id}', { id: visitId.slice(0, 8) }), detail: visitId, address: visitAddress(visitId), presence: lastSeen(visit.endDate || visit.startDate) });
   }
 
   async contacts(wanted, signal) {
     const answer = await ask(`/api/v1/contacts${query({ ...wanted, page_size: MOST })}`, { signal });
     if (signal.aborted) return;
-    if (answer.nextPageToken && answer.contacts.length >= MOST) this.note(`Only the first ${MOST} contacts are shown.`);
+    if (answer.nextPageToken && answer.contacts.length >= MOST) this.note(t('Only the first {count} contacts are shown.', { count: figure(MOST) }));
     await Promise.all(answer.contacts.map((contact) => {
       this.add(ofContact(contact));
       return this.presence(contact.contactId, signal);
@@ -121,7 +122,7 @@ export class Search {
     if (callerSites().length > 1) return [];
     const person = await ask(path(['/api/v1/contacts/', '/person'], contactId), { signal });
     const times = person.identities.flatMap(({ visits }) => visits || []).map((visit) => visit.endDate || visit.startDate);
-    return times.length ? lastSeen(times.reduce((one, other) => Math.max(one, other))) : ['not seen yet'];
+    return times.length ? lastSeen(times.reduce((one, other) => Math.max(one, other))) : [t('not seen yet')];
   }
 
   async identity(text, signal) {
@@ -138,7 +139,7 @@ export class Search {
     const [last] = context.pages;
     const seen = last ? lastSeen(last.page.endDate || last.page.startDate) : [];
     this.add({
-      key: `identity ${text}`, name: identity.name || text, detail: context.status === 'ambiguous' ? 'several contacts match' : 'no contact', about: text,
+      key: `identity ${text}`, name: identity.name || text, detail: context.status === 'ambiguous' ? t('several contacts match') : t('no contact'), about: text,
       address: personAddress(text), ...(visit ? where(visit.visitor) : { presence: seen }),
     });
   }
@@ -153,7 +154,7 @@ export class Search {
         this.leave(visitAddress(visit.visitor.visitId));
         return;
       }
-      this.note('No visit has this code, or the code has been used.');
+      this.note(t('No visit has this code, or the code has been used.'));
     } catch (problem) {
       if (!(problem instanceof Problem)) throw problem;
       this.note(problem.message);
@@ -191,10 +192,9 @@ export class Search {
 
   draw() {
     const options = [...this.options.values()].sort((one, other) => nearness(one) - nearness(other));
-    const made = options.map((option, number) => element('li', {
-      id: `found-${number}`, role: 'option', 'aria-selected': String(number === this.active), 'data-key': option.key,
+    const made = options.map((option, number) => element('li', { role: 'none', 'data-key': option.key }, element('a', {
+      id: `found-${number}`, role: 'option', 'aria-selected': String(number === this.active), href: option.address, tabindex: '-1',
     },
-    element('a', { href: option.address, tabindex: '-1' },
       element('span', { class: 'about' }, element('strong', {}, option.name), option.about ? element('bdi', {}, option.about) : '', element('span', { class: 'soft' }, option.detail)),
       element('span', { class: option.isHere ? 'here' : 'soft' }, option.presence || ''))));
     this.found.firstElementChild.replaceChildren(...made);
@@ -205,9 +205,10 @@ export class Search {
 
   words(count) {
     const notes = [...this.notes].map((text) => element('p', {}, text));
-    if (this.isAsking) return [...notes, element('p', {}, 'Searching…')];
-    if (count || notes.length) return notes;
-    return [element('p', {}, `Nobody is found with “${this.input.value.trim()}”. An e-mail address, a number and an id have to be whole; a name need only be begun.`)];
+    if (this.isAsking) return [...notes, element('p', {}, t('Searching…'))];
+    if (count) return [...notes, element('p', { class: 'unseen' }, t('{count} found.', { count: figure(count) }))];
+    if (notes.length) return notes;
+    return [element('p', {}, t('Nobody is found with “{text}”. An e-mail address, a number and an id have to be whole; a name need only be begun.', { text: this.input.value.trim() }))];
   }
 
   show() {
@@ -292,7 +293,7 @@ function nearness({ isHere, open }) {
 function ofVisitor(visitor) {
   const { visitId, identityId, contactId, state } = visitor;
   return {
-    key: visitId, address: visitAddress(visitId), name: identityId || `Visitor ${visitId.slice(0, 8)}`, detail: [STATES[state], contactId].filter(Boolean).join(', '),
+    key: visitId, address: visitAddress(visitId), name: identityId || t('Visitor {id}', { id: visitId.slice(0, 8) }), detail: [STATES[state], contactId].filter(Boolean).join(', '),
     contactId, ...where(visitor),
   };
 }
@@ -310,9 +311,9 @@ function where(visitor) {
   const { visitId, site, title, url, presence, leaveTime, lastEventTime } = visitor;
   if (presence === 'PRESENT') {
     const page = title || (url && place(url));
-    return { visitId, isHere: true, presence: [['on the site now', site, page].filter(Boolean).join(' · ')], address: visitAddress(visitId) };
+    return { visitId, isHere: true, presence: [[t('on the site now'), site, page].filter(Boolean).join(' · ')], address: visitAddress(visitId) };
   }
-  if (presence === 'LEFT') return { visitId, presence: [`left ${ago(leaveTime || lastEventTime)} · ${site}`], address: visitAddress(visitId) };
+  if (presence === 'LEFT') return { visitId, presence: [parts('left {time}', { time: ago(leaveTime || lastEventTime) }), ` · ${site}`], address: visitAddress(visitId) };
   return { visitId, presence: lastSeen(lastEventTime) };
 }
 
@@ -321,7 +322,7 @@ function rank(visitor) {
 }
 
 function lastSeen(ms) {
-  return ['last seen ', day(ms)];
+  return parts('last seen {time}', { time: day(ms) });
 }
 
 /** undefined for a 404. */

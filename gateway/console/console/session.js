@@ -1,6 +1,7 @@
-// Who works at this console, and what he or she may do. The session is a cookie that no script can read.
+// Who works at this console, and what he or she may do. The session is a cookie that no script can read; in a frame, where
+// browsers keep cookies back, a token that a link has given.
 
-import { Problem, ask } from './api.js';
+import { Problem, ask, signInBy } from './api.js';
 
 const PATH = '/api/v1/session';
 const CONTINUE_MS = 60000; // the user's activity is reported once in this time at most
@@ -11,6 +12,12 @@ let caller;
 /** Find the session of this browser. Throws a Problem; with status 401 there is none. */
 export async function resume() {
   caller = await ask(PATH);
+}
+
+/** Begin a session by a link, which can be used once. Throws a Problem. */
+export async function useLink(token) {
+  caller = await ask(`${PATH}/links/use`, { method: 'POST', body: { token } });
+  signInBy(caller.session);
 }
 
 /** Begin a session. Without a user, the secret is an API key's token. Throws a Problem. */

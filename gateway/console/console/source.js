@@ -1,13 +1,17 @@
 // One question to the API, with its last good answer. It is asked again while it fails.
 
 import { Problem } from './api.js';
+import { momentWords } from './dom.js';
+import { t } from './text.js';
 
 const SLOW_MS = 2000; // without an answer for so long, the part says that it waits
 const RETRY_MS = 5000;
 
+const SERVICES = { identity: t('the identity service'), history: t('history'), 'identity or history': t('the identity service or history') };
+
 export class Source {
   /**
-   * `service`: who answers, for people. `ask(subject, signal)`: sends the question. `changed()`: is called when the
+   * `service`: who answers: one of SERVICES. `ask(subject, signal)`: sends the question. `changed()`: is called when the
    * answer or the trouble has changed.
    */
   constructor({ service, ask, changed, signal }) {
@@ -77,9 +81,9 @@ export class Source {
 
   /** What is wrong, in words; undefined: nothing. */
   get trouble() {
-    if (!this.problem) return this.isSlow ? `Waiting for ${this.service}…` : undefined;
+    if (!this.problem) return this.isSlow ? t('Waiting for {service}…', { service: SERVICES[this.service] }) : undefined;
     const words = troubleOf(this.problem, this.service);
-    return this.answeredAt ? `${words} Shown is what it said at ${new Date(this.answeredAt).toLocaleTimeString()}.` : words;
+    return this.answeredAt ? t('{trouble} Shown is what it said at {time}.', { trouble: words, time: momentWords(this.answeredAt) }) : words;
   }
 
   /** Whether neither an answer nor an error has come yet. */
@@ -94,8 +98,11 @@ function isTransient({ status }) {
 
 /** An error as a sentence that says who does not answer. */
 export function troubleOf({ status, message }, service) {
-  if (status === 0) return 'The gateway does not answer.';
-  if ([502, 503, 504].includes(status)) return `${service[0].toUpperCase()}${service.slice(1)} does not answer.`;
-  if (status === 403) return 'These credentials may not see or change it.';
+  if (status === 0) return t('The gateway does not answer.');
+  if ([502, 503, 504].includes(status)) {
+    const words = t('{service} does not answer.', { service: SERVICES[service] });
+    return words[0].toUpperCase() + words.slice(1);
+  }
+  if (status === 403) return t('These credentials may not see or change it.');
   return message;
 }

@@ -2,6 +2,7 @@
 // that is made and unmade would rule its contact out.)
 
 import { element } from './dom.js';
+import { t } from './text.js';
 
 const UNDO_MS = 10000;
 
@@ -11,8 +12,8 @@ export class Undo {
     Object.assign(this, { failed, changed });
     this.words = element('span', { role: 'status' });
     this.left = element('span', { class: 'soft', 'aria-hidden': 'true' });
-    this.button = element('button', { type: 'button', class: 'quiet', onclick: () => this.undo() }, 'Undo');
-    this.now = element('button', { type: 'button', class: 'quiet', onclick: () => this.commit() }, 'Send now');
+    this.button = element('button', { type: 'button', class: 'quiet', onclick: () => this.undo() }, t('Undo'));
+    this.now = element('button', { type: 'button', class: 'quiet', onclick: () => this.commit() }, t('Send now'));
     this.root = element('p', { class: 'undo', hidden: true }, this.words, this.button, this.now, this.left);
     addEventListener('pagehide', () => this.commit());
   }
@@ -31,7 +32,7 @@ export class Undo {
 
   count() {
     const seconds = Math.ceil((this.until - Date.now()) / 1000);
-    this.left.textContent = `in ${Math.max(0, seconds)} s`;
+    this.left.textContent = t('in {seconds} s', { seconds: Math.max(0, seconds) });
     if (seconds <= 0) this.commit();
   }
 

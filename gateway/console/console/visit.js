@@ -5,11 +5,12 @@ import { ask, path, query, request } from './api.js';
 import { personAddress, visitAddress } from './addresses.js';
 import { advice, assuranceWords, sessionAssurance, wayOf } from './certainty.js';
 import { ContactFinder, choices, contactsOf, nameOf } from './contacts.js';
-import { badge, counted, day, element, hasText, moment, place, shortened, span } from './dom.js';
+import { badge, day, element, hasText, moment, place, shortened, span } from './dom.js';
 import { Journey } from './journey.js';
 import { linkTable } from './links.js';
 import { patchChildren } from './patch.js';
 import { Source, troubleOf } from './source.js';
+import { counted, figure, parts, t } from './text.js';
 import { Undo } from './undo.js';
 import { earlierVisits } from './visits.js';
 
@@ -20,17 +21,18 @@ const OVERLAP_S = 60; // events of the last seconds are asked for again, because
 const REFRESH_MS = 15000; // finds what the live stream has not reported
 const TICK_MS = 10000; // updates how long
 const SHOWN_BEFORE = 3;
+const COMPACT_ENTRIES = 5; // of the journey, until more are asked for
 
 export class VisitView {
   /**
    * `close()`: leaves the visit. `changed()`: is called after a link has changed. `failed(words)`: after one could not be
    * changed, when the visit is no longer shown. `rowOf(visitId)`: what the list knows of it. `may(scope)`: whether the
-   * user's credentials have a scope. `named(words)`: what the visit is called.
+   * user's credentials have a scope. `named(words)`: what the visit is called. `isCompact`: the view is in a frame.
    */
-  constructor(root, { close, changed, failed = () => {}, rowOf = () => undefined, may = () => true, named = () => {} }) {
-    Object.assign(this, { root, close, changed, failed, rowOf, may, named });
+  constructor(root, { close, changed, failed = () => {}, rowOf = () => undefined, may = () => true, named = () => {}, isCompact = false }) {
+    Object.assign(this, { root, close, changed, failed, rowOf, may, named, isCompact });
     this.undo = new Undo({
-      failed: (problem) => this.say(`Not done: ${troubleOf(problem, 'identity')}`, true),
+      failed: (problem) => this.say(t('Not done: {trouble}', { trouble: troubleOf(problem, 'identity') }), true),
       changed: () => this.decided(),
     });
     root.addEventListener('keydown', (event) => {
@@ -55,19 +57,19 @@ export class VisitView {
     const row = this.rowOf(visitId);
     this.visitor = row && { ...row, ...row.page };
     this.readAt = this.nextEvents = undefined;
-    this.journey = new Journey(this.root);
+    this.journey = new Journey(this.root, this.isCompact ? COMPACT_ENTRIES : undefined);
     this.finder = new ContactFinder();
     this.build();
     this.question();
     this.journey.follow(this.visitor);
     this.draw();
-    this.title.focus();
+    if (!this.isCompact) this.title.focus(); // the page around a frame has the focus
     this.ticking = setInterval(() => this.tick(), TICK_MS);
     this.refreshing = setInterval(() => document.hidden || this.refresh(), REFRESH_MS);
   }
 
   build() {
-    this.title = element('h2', { tabindex: '-1' });
+    this.title = element(this.isCompact ? 'h1' : 'h2', { tabindex: '-1' });
     this.links = element('div', { class: 'actions' });
     this.said = element('p', { class: 'said', role: 'status' });
     const part = (name) => element('div', { class: name });
@@ -81,8 +83,8 @@ export class VisitView {
       this.parts.trouble,
       this.journey.root,
       fold(this.whyWords, this.parts.why),
-      fold('Contact and decisions', this.parts.standing, this.finderPlace),
-      fold('Technical', this.parts.technical),
+      fold(t('Contact and decisions'), this.parts.standing, this.finderPlace),
+      fold(t('Technical'), this.parts.technical),
     );
   }
 
@@ -236,7 +238,7 @@ export class VisitView {
     const { explained, contact, stored, visitor } = this.sources;
     const isUnknown = visitor.isMissing && explained.isMissing && stored.isMissing && !this.visitor;
     const assurance = sessionAssurance(known, explained.answer && explained.answer.transitions);
-    const name = isUnknown ? 'No such visit' : this.name();
+    const name = isUnknown ? t('No such visit') : this.name();
     patchChildren(this.title, [...element('p', {}, name).childNodes]);
     this.named(name);
     this.root.classList.toggle('is-unknown', isUnknown);
@@ -252,30 +254,32 @@ export class VisitView {
     const { contact } = this.sources;
     const { identityId } = this.known;
     if (contact.answer) return nameOf(contact.answer);
-    return identityId || `Visitor ${this.visitId.slice(0, 4)}`;
+    return identityId || t('Visitor {id}', { id: this.visitId.slice(0, 4) });
   }
 
   actions() {
     const { identityId, contactId, globalVisitId } = this.known;
     const person = contactId || identityId || globalVisitId;
     return [
-      person ? element('a', { 'data-key': 'person', class: 'button', href: personAddress(person) }, 'Person') : '',
-      action('copy', 'Copy link', { 'data-copy': new URL(visitAddress(this.visitId), location.href).href }),
-      element('button', { type: 'button', class: 'quiet', 'data-key': 'close', 'data-do': 'close', 'aria-label': 'Close the visit' }, 'Close'),
+      person ? element('a', { 'data-key': 'person', class: 'button', href: personAddress(person) }, t('Person')) : '',
+      action('copy', t('Copy link'), { 'data-copy': new URL(visitAddress(this.visitId), location.href).href }),
+      this.isCompact
+        ? element('a', { 'data-key': 'console', class: 'button', href: visitAddress(this.visitId) }, t('Open in the console'))
+        : element('button', { type: 'button', class: 'quiet', 'data-key': 'close', 'data-do': 'close', 'aria-label': t('Close the visit') }, t('Close')),
     ].filter(Boolean);
   }
 
   sure(known, assurance) {
     const { contact } = this.sources;
-    if (!known.state) return [element('p', { class: 'soft' }, 'Who it is: not known yet.')];
+    if (!known.state) return [element('p', { class: 'soft' }, t('Who it is: not known yet.'))];
     const reach = contact.answer ? [...contact.answer.emailAddresses, ...contact.answer.phoneNumbers] : [];
     const way = this.inForce && this.inForce.status === 'linked' && wayOf(this.inForce);
     return [
       element('p', { class: 'state' }, badge(known.state, assurance), ' ', element('span', {}, advice(known.state, assurance))),
       way ? element('p', { class: 'state' },
-        element('span', { class: `way ${way.kind}` }, 'Contact ', element('bdi', {}, known.contactId || this.inForce.contactId), ' ', way.words),
+        element('span', { class: `way ${way.kind}` }, parts('Contact {contact} {way}', { contact: element('bdi', {}, known.contactId || this.inForce.contactId), way: way.words })),
         way.todo ? [' ', way.todo] : '', ' ',
-        this.may('contacts') && !this.undo.isWaiting ? action('unlink', 'Not this person') : '') : '',
+        this.may('contacts') && !this.undo.isWaiting ? action('unlink', t('Not this person')) : '') : '',
       reach.length ? element('p', { class: 'reach' }, reach.map((value) => element('span', { 'data-key': value }, element('bdi', {}, value), ' ', copying(value)))) : '',
     ].filter(Boolean);
   }
@@ -283,9 +287,9 @@ export class VisitView {
   facts(known) {
     const people = this.people();
     return [element('dl', {},
-      people.length > 1 ? [element('dt', {}, 'Shared'), element('dd', { class: 'shared' }, `${people.length} people used this computer: `, people.flatMap((who, number) => [number ? ', ' : '', element('bdi', {}, who)]))] : '',
-      element('dt', {}, 'Now'), element('dd', { class: 'now' }, this.now(known)),
-      element('dt', {}, 'Before'), element('dd', { class: 'before' }, this.before(known)))];
+      people.length > 1 ? [element('dt', {}, t('Shared')), element('dd', { class: 'shared' }, t('{count} people used this computer:', { count: figure(people.length) }), ' ', people.flatMap((who, number) => [number ? ', ' : '', element('bdi', {}, who)]))] : '',
+      element('dt', {}, t('Now')), element('dd', { class: 'now' }, this.now(known)),
+      element('dt', {}, t('Before')), element('dd', { class: 'before' }, this.before(known)))];
   }
 
   /** The identities that this visit has named, in order. */
@@ -300,37 +304,40 @@ export class VisitView {
     const page = url ? [element('strong', {}, title || place(url)), ' '] : [];
     const address = url ? [' ', element('span', { class: 'soft address' }, url), ' ', copying(url)] : [];
     const { answer } = browser;
-    const device = answer ? [' · ', [answer.family, answer.os].filter(Boolean).join(', ') || 'browser not known', answer.bot ? ', a robot' : ''] : [];
+    const device = answer ? [' · ', [answer.family, answer.os].filter(Boolean).join(', ') || t('browser not known'), answer.bot ? `, ${t('a robot')}` : ''] : [];
     const on = site ? [' · ', element('bdi', {}, site)] : [];
     if (presence === 'PRESENT') {
-      return [page.length ? page : 'On the site, page not known', pageEnterTime ? `for ${span(Date.now() - pageEnterTime)}` : '', address, on, device, this.cameFrom()];
+      return [page.length ? page : [t('On the site, page not known'), ' '], pageEnterTime ? t('for {time}', { time: span(Date.now() - pageEnterTime) }) : '', address, on, device, this.cameFrom()];
     }
-    if (!presence) return [this.sources.visitor.isOpen ? '…' : 'Not on the site.', on, device, this.cameFrom()];
-    return [presence === 'LEFT' ? 'Left ' : 'Ended ', leaveTime ? day(leaveTime) : '', page.length ? [', last on ', page] : '', address, on, device, this.cameFrom()];
+    if (!presence) return [this.sources.visitor.isOpen ? '…' : t('Not on the site.'), on, device, this.cameFrom()];
+    return [presence === 'LEFT' ? t('Left') : t('Ended'), ' ', leaveTime ? day(leaveTime) : '', page.length ? [', ', parts('last on {page}', { page })] : '', address, on, device, this.cameFrom()];
   }
 
   cameFrom() {
     const first = [...this.journey.events.values()].find(({ eventName }) => eventName === 'PageEntered');
     const from = first && typeof first.data.referrer === 'string' && hostOf(first.data.referrer);
-    return from && from !== hostOf(first.url) ? [' · came from ', element('bdi', {}, from)] : [];
+    return from && from !== hostOf(first.url) ? [' · ', parts('came from {host}', { host: element('bdi', {}, from) })] : [];
   }
 
   before(known) {
     const { before } = this.sources;
     const { identityId, contactId, globalVisitId } = known;
     if (before.trouble) return element('span', { class: before.problem ? 'problem' : 'soft' }, before.trouble);
-    if (before.isMissing) return 'No visit before.';
-    if (!before.answer) return element('span', { class: 'soft' }, before.subject || this.sources.stored.isOpen ? '…' : 'No visit of this device is known.');
+    if (before.isMissing) return t('No visit before.');
+    if (!before.answer) return element('span', { class: 'soft' }, before.subject || this.sources.stored.isOpen ? '…' : t('No visit of this device is known.'));
     const { others: { earlier, later }, sources: { lastUsers } } = this;
-    const whose = identityId ? '' : ' on this device';
     const all = (words) => [' · ', element('a', { 'data-key': words, href: personAddress(contactId || identityId || globalVisitId) }, words)];
-    const shown = earlier.slice(0, SHOWN_BEFORE).map((visit) => element('a', { 'data-key': visit.visitId, href: visitAddress(visit.visitId) }, day(visit.startDate), visit.endDate ? `, ${span(visit.endDate - visit.startDate)}` : ', open'));
+    const shown = earlier.slice(0, SHOWN_BEFORE).map((visit) => element('a', { 'data-key': visit.visitId, href: visitAddress(visit.visitId) }, day(visit.startDate), ', ', visit.endDate ? span(visit.endDate - visit.startDate) : t('open')));
+    const count = counted(earlier.length, 'visit');
+    const many = before.answer.isMore ? t('more than {count}', { count }) : count;
+    const some = identityId ? many : t('{visits} on this device', { visits: many });
+    const none = identityId ? t('No visit before.') : t('No visit before on this device.');
     return [
-      earlier.length ? `${before.answer.isMore ? 'more than ' : ''}${counted(earlier.length, 'visit')}${whose}: ` : `No visit before${whose}.`,
+      earlier.length ? `${some}: ` : none,
       shown.flatMap((link, number) => (number ? [' · ', link] : [link])),
-      earlier.length > SHOWN_BEFORE ? all('all') : '',
-      later ? all(`${later} later`) : '',
-      !identityId && lastUsers.answer ? [' · last as ', element('bdi', {}, lastUsers.answer.at(-1).identityId)] : '',
+      earlier.length > SHOWN_BEFORE ? all(t('all')) : '',
+      later ? all(t('{count} later', { count: figure(later) })) : '',
+      !identityId && lastUsers.answer ? [' · ', parts('last as {person}', { person: element('bdi', {}, lastUsers.answer.at(-1).identityId) })] : '',
     ];
   }
 
@@ -341,11 +348,11 @@ export class VisitView {
     if (!inForce || inForce.status === 'linked' || !inForce.candidateCount) return [];
     const found = candidates.answer || [];
     const isOne = inForce.status === 'unlinked' && inForce.candidateCount === 1 && found.length === 1;
-    const words = isOne ? ['Not matched: looks like ', element('strong', {}, nameOf(found[0])), '. Link?']
-      : inForce.status === 'ambiguous' ? `${inForce.candidateCount} contacts match. Which one is it?`
-        : `Not matched: looks like one of ${inForce.candidateCount} contacts. Link?`;
+    const words = isOne ? parts('Not matched: looks like {person}. Link?', { person: element('strong', {}, nameOf(found[0])) })
+      : inForce.status === 'ambiguous' ? t('{count} contacts match. Which one is it?', { count: figure(inForce.candidateCount) })
+        : t('Not matched: looks like one of {count} contacts. Link?', { count: figure(inForce.candidateCount) });
     return [element('div', { class: 'ask' },
-      element('p', {}, words, inForce.status === 'unlinked' ? element('span', { class: 'soft' }, ' The page has named the e-mail address; nobody has signed in with it.') : ''),
+      element('p', {}, words, inForce.status === 'unlinked' ? element('span', { class: 'soft' }, ' ', t('The page has named the e-mail address; nobody has signed in with it.')) : ''),
       candidates.trouble ? element('p', { class: 'problem' }, candidates.trouble) : '',
       this.may('contacts') ? choices(found) : '')];
   }
@@ -360,30 +367,31 @@ export class VisitView {
     const { events: { answer }, reported } = this.sources;
     return [
       ...[...troubled].map(([service, { problem, trouble }]) => element('p', { class: problem ? 'problem' : 'soft', role: 'status', 'data-key': service }, trouble)),
-      answer && answer.isMore ? element('p', { class: 'soft' }, `The first ${this.journey.events.size} events are shown. `, action('more', 'More')) : '',
-      reported.answer && reported.answer.nextPageToken ? element('p', { class: 'soft' }, 'Only the newest interactions are shown.') : '',
-      answer && !this.journey.events.size ? element('p', { class: 'soft' }, 'No events are stored yet.') : '',
+      answer && answer.isMore ? element('p', { class: 'soft' }, t('The first {count} events are shown.', { count: figure(this.journey.events.size) }), ' ', action('more', t('More'))) : '',
+      reported.answer && reported.answer.nextPageToken ? element('p', { class: 'soft' }, t('Only the newest interactions are shown.')) : '',
+      answer && !this.journey.events.size ? element('p', { class: 'soft' }, t('No events are stored yet.')) : '',
     ].filter(Boolean);
   }
 
   drawFolds(known) {
     const { explained, links } = this.sources;
     const steps = explained.answer ? explained.answer.transitions : [];
-    patchChildren(this.whyWords, [document.createTextNode(`Why we say so${explained.answer ? ` (${counted(steps.length, 'step')})` : ''}`)]);
+    patchChildren(this.whyWords, [document.createTextNode(`${t('Why we say so')}${explained.answer ? ` (${counted(steps.length, 'step')})` : ''}`)]);
     patchChildren(this.parts.why, [
-      steps.length ? element('ol', { class: 'steps' }, steps.map(step)) : element('p', { class: 'soft' }, explained.isOpen ? '…' : explained.trouble || 'No event has said who this is.'),
-      explained.answer && explained.answer.truncated ? element('p', { class: 'soft' }, 'This visit has had more transitions than are kept. Only the earliest count.') : '',
+      steps.length ? element('ol', { class: 'steps' }, steps.map(step)) : element('p', { class: 'soft' }, explained.isOpen ? '…' : explained.trouble || t('No event has said who this is.')),
+      explained.answer && explained.answer.truncated ? element('p', { class: 'soft' }, t('This visit has had more transitions than are kept. Only the earliest count.')) : '',
     ].filter(Boolean));
     patchChildren(this.parts.standing, [
-      element('p', {}, known.identityId ? standing(links, this.inForce) : 'This visitor has no identity yet. Only an identity can be linked to a contact.'),
+      element('p', {}, known.identityId ? standing(links, this.inForce) : t('This visitor has no identity yet. Only an identity can be linked to a contact.')),
       linkTable(links.answer ? links.answer.links : []),
-      links.answer && links.answer.nextPageToken ? element('p', { class: 'soft' }, 'Only the newest decisions are shown.') : '',
+      links.answer && links.answer.nextPageToken ? element('p', { class: 'soft' }, t('Only the newest decisions are shown.')) : '',
     ].filter(Boolean));
     this.finderPlace.hidden = !known.identityId || !this.may('contacts');
     patchChildren(this.parts.technical, [element('dl', {}, [
-      ['Visit', this.visitId], ['Device', known.globalVisitId], ['Session', known.sessionId], ['Identity', known.identityId], ['Contact', known.contactId],
-      ['Site', known.site], ['Last event', known.lastEventTime && moment(known.lastEventTime)], ['Open pages', known.openPageCount === undefined ? undefined : String(known.openPageCount)],
-      ['Browser', this.sources.browser.answer && this.sources.browser.answer.userAgent],
+      [t('Visit'), this.visitId], [t('Device'), known.globalVisitId], [t('Session'), known.sessionId], [t('Identity'), known.identityId], [t('Contact'), known.contactId],
+      [t('Site'), known.site], [t('Last event'), known.lastEventTime && moment(known.lastEventTime)],
+      [t('Open pages'), known.openPageCount === undefined ? undefined : figure(known.openPageCount)],
+      [t('Browser'), this.sources.browser.answer && this.sources.browser.answer.userAgent],
     ].filter(([, value]) => value).flatMap(([name, value]) => [
       element('dt', {}, name), element('dd', {}, value instanceof Node ? value : [element('code', {}, value), ' ', copying(value)])]))]);
   }
@@ -407,12 +415,13 @@ export class VisitView {
   link(contactId, name) {
     const { identityId } = this.known;
     this.finder.clear();
-    this.decide(`Will be linked to ${name}.`, path(['/api/v1/identities/', '/contact'], identityId), { method: 'PUT', body: { contactId } });
+    this.decide(t('Will be linked to {name}.', { name }), path(['/api/v1/identities/', '/contact'], identityId), { method: 'PUT', body: { contactId } });
   }
 
   unlink() {
     const { contact } = this.sources;
-    this.decide(`Will be unlinked from ${contact.answer ? nameOf(contact.answer) : 'this contact'}.`, path(['/api/v1/identities/', '/contact'], this.known.identityId), { method: 'DELETE' });
+    const name = contact.answer ? nameOf(contact.answer) : this.inForce.contactId;
+    this.decide(t('Will be unlinked from {name}.', { name }), path(['/api/v1/identities/', '/contact'], this.known.identityId), { method: 'DELETE' });
   }
 
   decide(words, address, options) {
@@ -447,20 +456,20 @@ function action(what, words, more = {}) {
 
 function copying(value) {
   if (!navigator.clipboard) return '';
-  return element('button', { type: 'button', class: 'copy', 'data-do': 'copy', 'data-copy': value, 'aria-label': `Copy ${value}` }, 'copy');
+  return element('button', { type: 'button', class: 'copy', 'data-do': 'copy', 'data-copy': value, 'aria-label': t('Copy {value}', { value }) }, t('copy'));
 }
 
 async function copyText(value, say) {
   try {
     await navigator.clipboard.writeText(value);
-    say('Copied.');
+    say(t('Copied.'));
   } catch {
-    say(`Copy it by hand: ${value}`);
+    say(t('Copy it by hand: {value}', { value }));
   }
 }
 
 function unknownVisit(visitId) {
-  return element('p', {}, 'No visit has the id ', element('code', {}, visitId), '. If it has just begun, it appears here in a few seconds; otherwise look in the list, or check the id.');
+  return element('p', {}, parts('No visit has the id {id}. If it has just begun, it appears here in a few seconds; otherwise look in the list, or check the id.', { id: element('code', {}, visitId) }));
 }
 
 function hostOf(url) {
@@ -475,18 +484,18 @@ function step({ rule, effect, assurance, assuranceReason, ignoredReason, policyV
   const [{ eventName, eventTime, eventId }] = evidence;
   const codes = [rule, assuranceReason, ignoredReason, policyVersion].filter(Boolean).join(', ');
   return element('li', { 'data-key': eventId },
-    element('p', {}, moment(eventTime), ' ', element('strong', {}, eventName || 'an event that is not stored'), ' ', badge(before.state), ' → ', badge(after.state, assurance), ' ', element('bdi', {}, after.identityId || '')),
-    element('p', {}, effect),
+    element('p', {}, moment(eventTime), ' ', element('strong', {}, eventName || t('an event that is not stored')), ' ', badge(before.state), ' → ', badge(after.state, assurance), ' ', element('bdi', {}, after.identityId || '')),
+    element('p', {}, t(effect)),
     assurance ? element('p', { class: `assurance ${assurance}` }, assuranceWords(assurance, assuranceReason)) : '',
-    warning ? element('p', { class: 'problem' }, warning) : '',
-    element('details', { 'data-key': `rule-${eventId}` }, element('summary', {}, 'Rule'), element('code', {}, codes), ' ', shortened(eventId, 36)));
+    warning ? element('p', { class: 'problem' }, t(warning)) : '',
+    element('details', { 'data-key': `rule-${eventId}` }, element('summary', {}, t('Rule')), element('code', {}, codes), ' ', shortened(eventId, 36)));
 }
 
 function standing({ isOpen, trouble, isMissing }, inForce) {
   if (trouble) return element('span', { class: 'problem' }, trouble);
   if (isOpen) return '…';
-  if (!inForce || isMissing) return 'Not linked: no contact matches.';
-  if (inForce.status === 'linked') return ['Linked to ', element('strong', {}, inForce.contactId), ', ', wayOf(inForce).words, ', ', day(inForce.createTime), '.'];
-  if (inForce.status === 'ambiguous') return `Not linked: ${inForce.candidateCount} contacts match.`;
-  return inForce.rule === 'manual' ? ['Unlinked by ', element('bdi', {}, inForce.actor), ', ', day(inForce.createTime), '.'] : 'Not linked.';
+  if (!inForce || isMissing) return t('Not linked: no contact matches.');
+  if (inForce.status === 'linked') return parts('Linked to {contact}, {way}, {time}.', { contact: element('strong', {}, inForce.contactId), way: wayOf(inForce).words, time: day(inForce.createTime) });
+  if (inForce.status === 'ambiguous') return t('Not linked: {count} contacts match.', { count: figure(inForce.candidateCount) });
+  return inForce.rule === 'manual' ? parts('Unlinked by {actor}, {time}.', { actor: element('bdi', {}, inForce.actor), time: day(inForce.createTime) }) : t('Not linked.');
 }

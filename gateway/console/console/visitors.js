@@ -1,18 +1,21 @@
 // The visitors on the site now, by the list of visitors and the live stream; which of them are shown, and in what order.
 
 import { ask, query } from './api.js';
+import { together } from './attention.js';
 
 const PAGE_SIZE = 1000; // the API's largest page
 const MOST_KEPT = 10000; // at first; each further page that is asked for makes it more
 const MOST_EVER = 50000;
 const REFRESH_MS = 300000; // corrects what the live stream has not reported
+/** The filter of all who need a look. */
+export const ANY = 'any';
 const ORDERS = { '': latestFirst, waiting: longestFirst };
 
 export class Visitors {
-  /** Calls `changed()` when there is something else to draw. */
-  constructor({ changed }) {
-    this.changed = changed;
-    this.filter = { site: '', state: '', page: '', sort: '' };
+  /** Calls `changed()` when there is something else to draw. `attention`: the rules of who needs a look. */
+  constructor({ changed, attention }) {
+    Object.assign(this, { changed, attention });
+    this.filter = { site: '', state: '', page: '', sort: '', look: '', bots: '' };
     this.sites = []; // the only websites that are asked for; empty: all
     this.forget();
   }
@@ -125,7 +128,8 @@ export class Visitors {
     }
     const title = visitor.title || (visitor.url === known.url ? known.title : null);
     const lastEventTime = Math.max(visitor.lastEventTime, known.lastEventTime || 0);
-    this.known.set(visitor.visitId, { ...known, ...visitor, title, lastEventTime });
+    const notableEvents = together(known.notableEvents || [], visitor.notableEvents);
+    this.known.set(visitor.visitId, { ...known, ...visitor, title, lastEventTime, notableEvents });
   }
 
   /** Take an event: it is the visitor's last one. Who and where the visitor is, transitions say. */
@@ -133,7 +137,8 @@ export class Visitors {
     const known = this.known.get(event.visitID);
     const happened = Math.min(event.timestamp, event.serverTimestamp);
     if (!known || happened < known.lastEventTime - 1000) return;
-    this.known.set(event.visitID, { ...known, lastEventTime: Math.max(happened, known.lastEventTime), eventName: event.eventName });
+    const notableEvents = this.attention.withEvent(known.notableEvents, event);
+    this.known.set(event.visitID, { ...known, lastEventTime: Math.max(happened, known.lastEventTime), eventName: event.eventName, notableEvents });
   }
 
   /** The websites to choose from. */
@@ -141,13 +146,14 @@ export class Visitors {
     return [...new Set([...this.sites, ...this.seenSites, this.filter.site].filter(Boolean))].sort();
   }
 
-  /** The visitors to show, in order: those who are here, then those who have left. */
+  /** The visitors to show, in order: those who are here, then those who have left. Robots are shown alone. */
   shown() {
-    const { state, site } = this.filter;
+    const { state, site, look, bots } = this.filter;
     const wanted = folded(this.filter.page);
     const isShown = (visitor) => (
-      (!state || visitor.state === state) && (!site || visitor.site === site)
-      && (!wanted || folded(visitor.title || '').includes(wanted) || folded(visitor.url || '').includes(wanted)));
+      Boolean(bots) === visitor.bot && (!state || visitor.state === state) && (!site || visitor.site === site)
+      && (!wanted || folded(visitor.title || '').includes(wanted) || folded(visitor.url || '').includes(wanted))
+      && (!look || this.attention.of(visitor).some(({ name }) => look === ANY || look === name)));
     const compare = ORDERS[this.filter.sort] || latestFirst;
     return [...this.known.values()]
       .filter(isShown)
@@ -168,7 +174,7 @@ export class Visitors {
     }
     const bySite = new Map();
     for (const visitor of this.known.values()) {
-      if (isGone(visitor)) continue;
+      if (isGone(visitor) || visitor.bot) continue;
       let total = bySite.get(visitor.site);
       if (!total) bySite.set(visitor.site, total = { site: visitor.site, here: 0, ANONYMOUS: 0, RECOGNIZED: 0, AUTHENTICATED: 0 });
       total.here += 1;
@@ -180,6 +186,24 @@ export class Visitors {
   /** How many are here on websites of which the server does not say it. */
   unnamed() {
     return this.isComplete || !this.counts || this.sites.length ? 0 : this.counts.otherSites.here;
+  }
+
+  /** How many people who are here need a look, by rule and together, on the chosen website. */
+  needs() {
+    const byRule = new Map(this.attention.names.map((name) => [name, 0]));
+    let all = 0;
+    for (const visitor of this.known.values()) {
+      if (this.filter.site && visitor.site !== this.filter.site) continue;
+      const met = this.attention.of(visitor);
+      for (const { name } of met) byRule.set(name, byRule.get(name) + 1);
+      all += met.length ? 1 : 0;
+    }
+    return { all, byRule };
+  }
+
+  /** How many robots are known. */
+  get botCount() {
+    return [...this.known.values()].reduce((sum, { bot }) => sum + (bot ? 1 : 0), 0);
   }
 
   /** Visitors whose identity or page has this text, or whose visit begins with it; those who are here first. */

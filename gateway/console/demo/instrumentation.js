@@ -3,6 +3,7 @@
 var _gt = _gt || [];
 _gt.push(['config', {
   dslResource: location.origin + '/server/resources/dsl/domain-model.xml',
+  site: 'demo-shop',
   debug: false,
   languageCode: document.documentElement.lang,
   httpEndpoint: location.origin,

@@ -41,8 +41,8 @@ const CATALOGUE = [
 
 /** The sample customers. Their buttons sign in without a password. @type {Customer[]} */
 const CUSTOMERS = [
-  { userID: 'dana@example.com', firstName: 'Dana', lastName: 'Oak', email: 'dana@example.com', phone: '+12025550100' },
-  { userID: 'robin@example.com', firstName: 'Robin', lastName: 'Hale', email: 'robin@example.com', phone: '+12025550101' },
+  { userID: 'dana@example.com', firstName: 'Dana', lastName: 'Oak', email: 'dana@example.com', phone: '+12025550190' },
+  { userID: 'robin@example.com', firstName: 'Robin', lastName: 'Hale', email: 'robin@example.com', phone: '+12025550191' },
 ];
 
 const SHIPPING = 6;
@@ -175,7 +175,8 @@ function visitorState() {
 /** Says above the page that it is a demonstration, and who the visitor is. */
 function showBar() {
   /** @type {any} */ (window)._gt.push(['getIDs', (/** @type {{visitID: string}} */ { visitID }) => {
-    const bar = document.createElement('p');
+    const bar = document.createElement('aside');
+    bar.setAttribute('aria-label', 'About this demonstration');
     bar.className = 'bar';
     bar.innerHTML = `A demonstration. You are visit ${visitID.slice(0, 8)}: <strong>${visitorState()}</strong>
       <a href="/console/visit/${visitID}" target="console">See yourself in the console</a>`;
@@ -209,7 +210,7 @@ function product() {
   if (!shown) return `<section class="narrow"><h1>This product does not exist.</h1><a class="button" href="./">All six</a></section>`;
   track('ProductViewed', { sku: shown.id, name: shown.name, price: shown.price });
   return `
-    <nav class="crumbs"><a href="./">Catalogue</a> / ${shown.kind}</nav>
+    <nav class="crumbs" aria-label="You are here"><a href="./">Catalogue</a> / ${shown.kind}</nav>
     <section class="product">
       <img src="img/${shown.id}.svg" alt="" width="480" height="480">
       <div>

@@ -1,5 +1,6 @@
 """Footfall's own REST API: visitors and their numbers, contacts, interactions, privacy, quality, live, health, ..."""
 
+from footfall_gateway.api_v1.attention import AttentionApi
 from footfall_gateway.api_v1.contacts import ContactsApi
 from footfall_gateway.api_v1.context import ContextApi
 from footfall_gateway.api_v1.counts import CountsApi

@@ -114,6 +114,14 @@ LastName = Annotated[Name, Meta(description="The last name; empty: not known.")]
 Title = Annotated[Name, Meta(description="The title, for instance `Dr.`; empty: none.")]
 
 
+class NotableEvent(msgspec.Struct, rename="camel"):
+    """An event that a rule of `ATTENTION_FILE` counts."""
+
+    event_id: EventId
+    event_name: Annotated[str, Meta(description="The name of the event, at most 64 characters of it.")]
+    event_time: Annotated[Time, Meta(description="When it happened, with the clock corrected (ms).")]
+
+
 class Visitor(msgspec.Struct, rename="camel"):
     """The live state of a visitor."""
 
@@ -177,6 +185,11 @@ class Visitor(msgspec.Struct, rename="camel"):
         ),
     ]
     staff: Staff
+    bot: Annotated[bool, Meta(description="Whether at least one event has the user agent of a known robot.")]
+    notable_events: Annotated[
+        list[NotableEvent],
+        Meta(description="The latest events that a rule of `ATTENTION_FILE` counts, in order.", max_length=20),
+    ]
 
 
 class Visitors(msgspec.Struct, rename="camel"):
@@ -710,6 +723,10 @@ def visitor(live: visitor_pb2.Visitor) -> Visitor:
         page_enter_time=milliseconds(live.page_enter_time) if live.HasField("page_enter_time") else None,
         assurance=assurance(live.assurance),
         staff=live.staff,
+        bot=live.bot,
+        notable_events=[
+            NotableEvent(one.event_id, one.event_name, milliseconds(one.event_time)) for one in live.notable_events
+        ],
     )
 
 

@@ -8,7 +8,7 @@ import hmac
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -181,6 +181,37 @@ class Authenticator:
             return ""
         return await self._sessions.begin(principal.key_id, secret)
 
+    async def make_link(self, principal: Principal) -> str:
+        """Make a link that begins a session once, for reading, and return its token; empty: none is needed.
+
+        Raises Problem 403 for a client with a session, which could go on for ever by links, and 503 while sessions are
+        not available.
+        """
+        if principal.session_id:
+            raise Problem(403, "a session cannot make links: send the credentials of a user or key")
+        secret = self._secret(principal.key_id, self._keys())
+        if self._sessions is None or self._allows_anonymous or secret is None:
+            return ""
+        return await self._sessions.make_link(principal.key_id, secret)
+
+    async def use_link(self, token: str) -> tuple[str, Principal]:
+        """Begin a session by a link; return its token and the client.
+
+        Raises:
+            Problem: 404, the link has been used or has expired; 503, sessions are not available.
+
+        """
+        keys = self._keys()
+        link = await self._sessions.use_link(token) if self._sessions else None
+        secret = self._secret(link.key_id, keys) if link else None
+        if not self._sessions or not link or secret is None or not link.is_of(secret):
+            raise Problem(404, "no such link: it has been used or has expired")
+        session = await self._sessions.begin(link.key_id, secret, is_reader=True)
+        found = await self._session_principal(session, keys)
+        if found is None:
+            raise _unauthorized(by_session=True)
+        return session, found
+
     async def continue_session(self, token: str) -> None:
         """Let a session go on, because its user is active. Raises Problem 503 while sessions are not available."""
         if self._sessions:
@@ -195,6 +226,11 @@ class Authenticator:
     def session_idle_s(self) -> int | None:
         """How long a session goes on without its user; None: there are no sessions."""
         return self._sessions.idle_s if self._sessions and not self._allows_anonymous else None
+
+    @property
+    def link_s(self) -> int:
+        """For how long a link begins a session; 0: there are no links."""
+        return self._sessions.link_s if self._sessions and not self._allows_anonymous else 0
 
     def validity(self, principal: Principal) -> Callable[[], bool]:
         """A function that returns whether a client may go on: its key is neither changed, revoked nor expired.
@@ -218,8 +254,10 @@ class Authenticator:
         if not session or secret is None or not session.is_of(secret):
             return None
         if not session.key_id:
-            return Principal(self._user, frozenset(KeyScope), session_id=session.id)
-        return _holder_of(keys[session.key_id], session.id)
+            found = Principal(self._user, frozenset(KeyScope), session_id=session.id)
+        else:
+            found = _holder_of(keys[session.key_id], session.id)
+        return replace(found, scopes=found.scopes & {KeyScope.READ}) if session.is_reader else found
 
     def _secret(self, key_id: str, keys: dict[str, Key]) -> str | None:
         """What only the holders of a credential and this gateway know; None: the credential is not valid."""

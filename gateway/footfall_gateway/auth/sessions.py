@@ -1,8 +1,8 @@
-"""Sessions of people at the console: a cookie has a random token, and Redis has the hash and a proof for it.
+"""Sessions of people at the console: a cookie or a header has a random token, and Redis the hash and a proof for it.
 
 All gateways share the sessions. Redis has the hash of a token, which signs in at no gateway. The proof is keyed by the
 token, and is of the secret of the credential. So a writer of Redis who does not know that secret cannot make a session
-(docs/adr/0040).
+(docs/adr/0040). A link that begins a session once, and only for reading, is stored in the same way (docs/adr/0046).
 """
 
 import hashlib
@@ -23,7 +23,8 @@ from redis.exceptions import RedisError
 from footfall_gateway.problem import Problem
 
 SESSION_HEADER: Final = "X-Footfall-Session"
-"""A request with this header signs in by its cookie. Pages of other origins cannot send it."""
+"""A request with this header signs in by the token in it, or else by its cookie. Pages of other origins cannot send
+it."""
 SESSION_COOKIE: Final = "footfall_session"
 
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]{43}")
@@ -39,34 +40,39 @@ Answer = TypeVar("Answer")
 
 
 class _Record(msgspec.Struct, frozen=True):
-    """A session as stored. `key_id` empty: of API_USER."""
+    """A session or a link as stored. `key_id` empty: of API_USER. `is_reader`: it allows nothing but reading."""
 
     key_id: str
     proof: str
     last_ms: int
     """When the session ends at the latest."""
+    is_reader: bool = False
 
 
 class Session(NamedTuple):
-    """A session that goes on: its name in Redis, and the credential that it was begun with."""
+    """A session that goes on, or a link: its name in Redis, and the credential that it was begun with."""
 
     id: str
     key_id: str
     token: str
     proof: str
+    is_reader: bool
 
     def is_of(self, secret: str) -> bool:
         """Whether it was begun with the credential that has this secret."""
-        return hmac.compare_digest(self.proof, _proof(self.token, secret))
+        return hmac.compare_digest(self.proof, _proof(self.token, secret, is_reader=self.is_reader))
 
 
 def session_token(headers: Mapping[str, str]) -> str | None:
-    """The token in the cookie of a request; empty: there is none. None: the request does not sign in by a cookie.
+    """The token in the header or cookie of a request; empty: there is none. None: the request does not sign in by one.
 
     `headers` have names in lower case.
     """
-    if SESSION_HEADER.lower() not in headers:
+    given = headers.get(SESSION_HEADER.lower())
+    if given is None:
         return None
+    if _TOKEN.fullmatch(given):
+        return given
     try:
         found = SimpleCookie(headers.get("cookie", "")).get(SESSION_COOKIE)
     except CookieError:
@@ -84,12 +90,13 @@ def session_cookie(token: str, *, is_secure: bool) -> str:
 class Sessions:
     """The sessions of this deployment. All methods raise Problem 503 while Redis does not answer."""
 
-    def __init__(self, redis_url: str, *, idle_s: int, longest_s: int, most: int) -> None:
+    def __init__(self, redis_url: str, *, idle_s: int, longest_s: int, most: int, link_s: int) -> None:
         """`idle_s`: a session ends so long after it was continued, and in any case after `longest_s`.
 
-        At `most` sessions, the one that would end first makes room for a new one.
+        At `most` sessions, the one that would end first makes room for a new one. A link begins a session for `link_s`.
         """
         self.idle_s = idle_s
+        self.link_s = link_s
         self._longest_ms = longest_s * 1000
         self._most = most
         # Commands of redis-py are typed as sync or async together.
@@ -97,12 +104,12 @@ class Sessions:
         self._ends: dict[str, float] = {}
         """When the sessions that were used at this gateway end, as far as it knows, by the clock of `monotonic`."""
 
-    async def begin(self, key_id: str, secret: str) -> str:
-        """Begin a session with a credential, and return its token."""
+    async def begin(self, key_id: str, secret: str, *, is_reader: bool = False) -> str:
+        """Begin a session with a credential, and return its token. `is_reader`: it allows nothing but reading."""
         token = secrets.token_urlsafe(32)
         session_id = _id(token)
         now_ms = _now_ms()
-        record = _Record(key_id, _proof(token, secret), now_ms + self._longest_ms)
+        record = _Record(key_id, _proof(token, secret, is_reader=is_reader), now_ms + self._longest_ms, is_reader)
         await self._ask(self._redis.set(_key(session_id), msgspec.json.encode(record), px=self.idle_s * 1000))
         await self._note_end(session_id, now_ms + self.idle_s * 1000)
         await self._ask(self._redis.zremrangebyscore(_ENDS, 0, now_ms))
@@ -124,7 +131,23 @@ class Sessions:
         if len(self._ends) >= self._most:
             self._ends.clear()  # their streams end, and begin again
         self._ends[session_id] = time.monotonic() + left_ms / 1000
-        return Session(session_id, record.key_id, token, record.proof)
+        return Session(session_id, record.key_id, token, record.proof, record.is_reader)
+
+    async def make_link(self, key_id: str, secret: str) -> str:
+        """Make a link with a credential, and return its token."""
+        token = secrets.token_urlsafe(32)
+        record = _Record(key_id, _proof(token, secret, is_reader=True), _now_ms() + self.link_s * 1000, is_reader=True)
+        await self._ask(self._redis.set(_link_key(_id(token)), msgspec.json.encode(record), px=self.link_s * 1000))
+        return token
+
+    async def use_link(self, token: str) -> Session | None:
+        """Use a link up; None: it has been used or has expired, or there was none."""
+        key = _link_key(_id(token))
+        raw = await self._ask(self._redis.get(key))
+        if raw is None or not await self._ask(self._redis.delete(key)):  # 0: another request has used it
+            return None
+        record = msgspec.json.decode(raw, type=_Record)
+        return Session(_id(token), record.key_id, token, record.proof, record.is_reader)
 
     async def go_on(self, token: str) -> None:
         """Let a session go on, because its user is active. Does nothing if it has ended."""
@@ -178,8 +201,13 @@ def _key(session_id: str) -> str:
     return f"{_TAG}:{session_id}"
 
 
-def _proof(token: str, secret: str) -> str:
-    return hmac.digest(token.encode(), secret.encode(), hashlib.sha256).hex()
+def _link_key(link_id: str) -> str:
+    return f"{_TAG}:link:{link_id}"
+
+
+def _proof(token: str, secret: str, *, is_reader: bool) -> str:
+    proven = f"reader:{secret}" if is_reader else secret  # so that a writer of Redis makes no more of it
+    return hmac.digest(token.encode(), proven.encode(), hashlib.sha256).hex()
 
 
 def _now_ms() -> int:

@@ -3,7 +3,7 @@
 import gzip
 import hashlib
 import mimetypes
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs
@@ -14,10 +14,9 @@ from starlette.types import Receive, Scope, Send
 
 from footfall_gateway.problem import PROBLEM_DETAILS, Problem
 
-PAGE_POLICY = (
-    "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; "
-    "frame-ancestors 'none'"
-)
+_SOURCES = "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'"
+
+PAGE_POLICY = f"{_SOURCES}; frame-ancestors 'none'"
 """Content-Security-Policy of every page: no other origins, no inline scripts, no frames."""
 
 DEMO_POLICY = f"{PAGE_POLICY}; script-src 'self' 'unsafe-eval'"
@@ -55,12 +54,17 @@ class Files:
     """An ASGI application that serves files. Those of `changing` are read by a function for each request.
 
     `views`: a folder whose page is served for addresses below the folder too, such as `/console/visit/123`. Its script
-    shows what the address names.
+    shows what the address names. Pages of `embedders`, a list of origins, may show the compact view of a visit.
     """
 
     def __init__(
-        self, files: Mapping[str, BrowserFile], changing: Mapping[str, Callable[[], BrowserFile]], views: str = ""
+        self,
+        files: Mapping[str, BrowserFile],
+        changing: Mapping[str, Callable[[], BrowserFile]],
+        views: str = "",
+        embedders: Sequence[str] = (),
     ) -> None:
+        self._compact_policy = f"{_SOURCES}; frame-ancestors {' '.join(embedders)}" if embedders else PAGE_POLICY
         self._files = files
         self._changing = changing
         self._views = views
@@ -80,11 +84,19 @@ class Files:
         if file is None and f"{path}/" not in self._files:
             file = self._files[self._views]
         # The page of a folder has links relative to the folder.
-        response = _response(file, scope) if file else RedirectResponse(f"{path}/", 308)
+        response = _response(file, scope, self._policy(scope)) if file else RedirectResponse(f"{path}/", 308)
         await response(scope, receive, send)
 
+    def _policy(self, scope: Scope) -> str:
+        path = scope["path"]
+        if path.startswith("/demo/"):
+            return DEMO_POLICY
+        is_compact = parse_qs(scope["query_string"].decode("latin-1")).get("view") == ["compact"]
+        is_visit = bool(self._views) and path.startswith((f"{self._views}visit/", f"{self._views}visits/"))
+        return self._compact_policy if is_visit and is_compact else PAGE_POLICY
 
-def _response(file: BrowserFile, scope: Scope) -> Response:
+
+def _response(file: BrowserFile, scope: Scope, policy: str) -> Response:
     if scope["method"] not in {"GET", "HEAD"}:
         return PROBLEM_DETAILS.response(Problem(405, "method not allowed; use GET or HEAD", allow="GET, HEAD"))
     asked = Headers(scope=scope)
@@ -100,7 +112,6 @@ def _response(file: BrowserFile, scope: Scope) -> Response:
         "x-content-type-options": "nosniff",
     }
     if file.content_type.startswith(_DOCUMENTS):
-        policy = DEMO_POLICY if scope["path"].startswith("/demo/") else PAGE_POLICY
         headers |= {"content-security-policy": policy, "referrer-policy": "same-origin"}
     if headers["etag"] in (tag.strip() for tag in asked.get("if-none-match", "").split(",")):
         return Response(status_code=304, headers=headers)

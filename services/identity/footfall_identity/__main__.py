@@ -7,6 +7,7 @@ from functools import partial
 from typing import Final
 
 from footfall.identity.v1 import identity_service_pb2_grpc as identity_grpc
+from footfall_eventlog.attention import AttentionRules
 from footfall_eventlog.checkpoint_store import CheckpointStore
 from footfall_eventlog.checkpoints import Checkpoints
 from footfall_eventlog.gaps_command import ABOUT_GAPS, run_gaps
@@ -162,10 +163,9 @@ async def identify(settings: IdentitySettings) -> int:
         contacts=contacts,
         history=history,
     )
+    live = LiveStateConsumer(visitors, AttentionRules.load(settings.attention_file))
     readers = [
-        *partitions.log_readers(
-            LIVE_GROUP, LiveStateConsumer(visitors).handle, entries=_LIVE_ENTRIES, gather_ms=_LIVE_GATHER_MS
-        ),
+        *partitions.log_readers(LIVE_GROUP, live.handle, entries=_LIVE_ENTRIES, gather_ms=_LIVE_GATHER_MS),
         *partitions.log_readers(RECORDS_GROUP, consumer.handle, entries=_RECORDS_ENTRIES, gather_ms=_RECORDS_GATHER_MS),
     ]
     record = ProcessRecord(

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from itertools import chain, islice
 
 import structlog
 from footfall.event.v1.event_pb2 import Erasure, Event
 from footfall_eventlog.admitted import InvalidEventError, is_valid_erasure, transition_of
+from footfall_eventlog.attention import AttentionRules
 from footfall_eventlog.log import decode
 from footfall_eventlog.stream import Entry
 from footfall_timeline import State, Transition
@@ -17,7 +18,7 @@ from footfall_identity import metrics
 from footfall_identity.erasure import Eraser
 from footfall_identity.identity_record import IdentityMention, VisitStatus
 from footfall_identity.record_writer import Mentions, RecordWriter
-from footfall_identity.visit_record import VisitRecord, visit_updates
+from footfall_identity.visit_record import VisitRecord, VisitUpdate, visit_updates
 from footfall_identity.visitor_store import VisitorStore
 
 # Processed before other tasks of the event loop run: a few milliseconds each.
@@ -36,17 +37,31 @@ class LiveStateConsumer:
     It has a consumer group of its own, so that live state does not wait for MongoDB.
     """
 
-    def __init__(self, visitors: VisitorStore) -> None:
+    def __init__(self, visitors: VisitorStore, attention: AttentionRules) -> None:
+        """`attention`: the rules that say which events are notable."""
         self._visitors = visitors
+        self._is_notable = attention.name_check()
 
     async def handle(self, _number: int, entries: list[Entry]) -> None:
         """Merge all events of these entries. Raises RequestError (UNAVAILABLE) while Redis is unavailable.
 
         Invalid entries and events are counted, logged and skipped.
         """
-        admitted = chain.from_iterable(map(_admitted_events, entries))
+        bots: set[str] = set()
+        admitted = chain.from_iterable(_admitted_events(entry, bots) for entry in entries)
         while part := [*islice(admitted, _EVENTS_PER_TURN)]:
-            await self._visitors.merge(visit_updates(part))
+            await self._visitors.merge(self._marked(visit_updates(part), part, bots))
+
+    def _marked(self, updates: list[VisitUpdate], part: Iterable[Admitted], bots: Collection[str]) -> list[VisitUpdate]:
+        """Mark the visits of robots in these updates, and add the notable events."""
+        for update in updates:
+            update.is_bot = update.visit_id in bots
+        notable = [event for event, _ in part if self._is_notable(event.event_name)]
+        if notable:
+            by_visit = {update.visit_id: update for update in updates}
+            for event in notable:
+                by_visit[event.visit_id].add_notable(event)
+        return updates
 
 
 class RecordConsumer:
@@ -117,13 +132,17 @@ def _status_of(visit: VisitRecord) -> tuple[VisitStatus, Iterator[str]]:
     return VisitStatus(visit.visit_id, visit.rev, signed_in), identities
 
 
-def _admitted_events(entry: Entry) -> Iterator[Admitted]:
+def _admitted_events(entry: Entry, bots: set[str]) -> Iterator[Admitted]:
+    """Yield the valid events of an entry, and add the visits of those that a robot has sent to `bots`."""
     batch = decode(entry)
     if batch is None:
         metrics.LOG_SKIPPED.inc()
         _log.error("skipped an entry of the event log that is no EventBatch", entry=entry.id)
         return
+    from_bots = {index for index, context in enumerate(batch.contexts) if context.bot}
     for position, event in enumerate(batch.events):
+        if from_bots and event.context_index in from_bots:
+            bots.add(event.visit_id)
         try:
             yield event, transition_of(event)
         except InvalidEventError as error:

@@ -6,9 +6,10 @@
 -- ARGV  live_after_ms, retention_ms, refresh_ms, changelog_max_entries, now_ms, prefix of the keys of the identity
 --       index, most transitions of a visit, '1' to erase with an identity what a visit did before its first transition,
 --       short_retention_ms, most pages of a visit, leave_ms. Then for each visit a MessagePack array: first_ms,
---       last_ms, site, global_visit_id, page, title, transitions, received_ms, browser_visit_id, 1 if one of the events
---       is one of staff, and the fields of each page (footfall_identity.pages.PageUpdate). The transitions are a flat
---       list: event id, entry, hash of its identity or ''.
+--       last_ms, site, global_visit_id, page, title, transitions, received_ms, browser_visit_id, the sum of the flags
+--       that an event sets (2: one of staff, 4: one of a robot), the notable events, and the fields of each page
+--       (footfall_identity.pages.PageUpdate). The transitions are a flat list: event id, entry, hash of its identity or
+--       ''. So are the notable events: time, event id, name.
 -- Returns a list of {visit id, 1 if its timeline changed, 1 if the index must be refreshed, 1 if transitions had to
 -- be left out for the first time}, only for visits with a 1.
 --
@@ -31,6 +32,8 @@
 -- summary has the open and the closed pages as two texts of records, because tables cost more to pack. A list has the
 -- number, address and title of open pages that were entered, except where both are those of the visit.
 --
+-- Of the notable events, which a rule of ATTENTION_FILE counts, the latest are kept.
+--
 -- Pages are ranked by their latest event; a PageEntered or PageExited counts as if it were leave_ms later. The pages of
 -- the lowest ranks beyond most_pages are forgotten. If an event brings such a page back, its time alone decides whether
 -- the page is closed (docs/adr/0032), so the result does not depend on the order of events.
@@ -46,8 +49,9 @@ local most, erases_anonymous, short_retention_ms = tonumber(ARGV[7]), ARGV[8] ==
 local most_pages, leave_ms = tonumber(ARGV[10]), tonumber(ARGV[11])
 local recent_after_ms = now_ms - short_retention_ms
 local FIRST_MS, LAST_MS, REV, DEVICE, SITE, PAGE, TITLE, BOUND, RECEIVED_MS, FLAGS = 1, 2, 3, 4, 5, 6, 7, 8, 9, 11
-local CLOSED, OPEN, TEXTS = 12, 13, 14
-local HAS_ERASED, IS_STAFF = 1, 2  -- flags; their sum is stored, false for none
+local CLOSED, OPEN, TEXTS, NOTABLE = 12, 13, 14, 15
+local HAS_ERASED, IS_STAFF, IS_BOT = 1, 2, 4  -- flags; their sum is stored, false for none
+local MOST_NOTABLE = 20
 local CLOSED_PAGE, CLOSED_BYTES = '>I4I6', 10  -- number, exited_ms
 local OPEN_PAGE, OPEN_BYTES = '>I4I6I6I6', 22  -- number, active_ms, exited_ms, entered_ms
 local PAGE_FIELDS = 6  -- of an update
@@ -352,6 +356,7 @@ end
 -- Removes from a summary what comes from the erased parts of a visit: page, title, and the device if no identity
 -- remains. footfall_history.storage.visit does the same with events. Of two events of one time, both count.
 local function remove_erased(key, summary)
+  summary[NOTABLE] = nil
   unfold_texts(summary)
   local moments, is_named, first, is_signed_in, is_erased = {}, false, nil, false, false
   for _, one in ipairs(transitions_of(key)) do
@@ -457,7 +462,21 @@ end
 -- Removes from a summary what only answers about recent visitors need.
 local function remove_page(summary)
   summary[PAGE], summary[TITLE], summary[DEVICE] = {0, ''}, {0, '', ''}, ''
-  summary[CLOSED], summary[OPEN], summary[TEXTS] = '', '', {}
+  summary[CLOSED], summary[OPEN], summary[TEXTS], summary[NOTABLE] = '', '', {}, nil
+end
+
+-- Keeps the latest of the known and the given notable events.
+local function merge_notable(summary, given)
+  local all, known = summary[NOTABLE] or {}, {}
+  for _, one in ipairs(all) do known[table.concat(one, ' ')] = true end
+  for i = 1, #given, 3 do
+    local one = {given[i], given[i + 1], given[i + 2]}
+    local text = table.concat(one, ' ')
+    if not known[text] then all[#all + 1], known[text] = one, true end
+  end
+  table.sort(all, list_less)
+  while #all > MOST_NOTABLE do table.remove(all, 1) end
+  summary[NOTABLE] = all
 end
 
 -- Writes a hash again. Redis stores a small one as a list, but not one that had a long value before.
@@ -536,6 +555,7 @@ end
 
 local function pack_summary(summary)
   fold_texts(summary)
+  if summary[NOTABLE] then return cmsgpack.pack(summary) end
   if #summary[TEXTS] == 0 then summary[TEXTS] = nil end
   if summary[OPEN] == '' and summary[CLOSED] == '' then
     summary[FLAGS], summary[CLOSED], summary[OPEN] = summary[FLAGS] or nil, nil, nil
@@ -546,7 +566,7 @@ end
 -- Returns the summary before this update, decoded, with the update; nil if it is of a later version. Then what the lists
 -- have of the visit before the update (start, site, device and phase), and the kinds of changes for watchers.
 local function merge_summary(visit, old, update)
-  local first_ms, last_ms, site, device, page, title, _, received_ms, browser_visit_id, is_staff = unpack(update, 1, 10)
+  local first_ms, last_ms, site, device, page, title, _, received_ms, browser_visit_id, flags = unpack(update, 1, 10)
   local summary = old and read_summary(old) or
     not old and {first_ms, last_ms, 0, device, site, page, title, '', received_ms, browser_visit_id}
   if not summary then return nil end
@@ -568,9 +588,11 @@ local function merge_summary(visit, old, update)
   if new_page[2] ~= summary[PAGE][2] or new_title[2] ~= summary[TITLE][2] then unfold_texts(summary) end
   summary[PAGE], summary[TITLE] = new_page, new_title
   local closed_before = summary[CLOSED]
-  merge_pages(summary, update, 11)
-  local becomes_staff = is_staff == 1 and not has_flag(summary, IS_STAFF)
+  if #update[11] > 0 then merge_notable(summary, update[11]) end
+  merge_pages(summary, update, 12)
+  local becomes_staff = flags % 4 == IS_STAFF and not has_flag(summary, IS_STAFF)
   if becomes_staff then set_flag(summary, IS_STAFF) end
+  if flags >= IS_BOT then set_flag(summary, IS_BOT) end
   local kinds = ''
   if summary[LAST_MS] >= live_after_ms then
     if not was_live then

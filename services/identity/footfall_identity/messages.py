@@ -99,6 +99,11 @@ def visitor(
         open_page_count=record.open_page_count,
         page_enter_time=timestamp(record.page_enter_ms) if record.page_enter_ms else None,
         staff=record.is_staff,
+        bot=record.is_bot,
+        notable_events=[
+            visitor_pb2.NotableEvent(event_id=one.event_id, event_name=one.name, event_time=timestamp(one.time_ms))
+            for one in record.notable
+        ],
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Annotated
 
 from footfall_eventlog.settings import (
+    AttentionFile,
     HistoryTarget,
     IdentityPolicyFile,
     LogAckReplicas,
@@ -43,6 +44,7 @@ class IdentitySettings(ReaderSettings):
     """Keys with a last name, likewise."""
     # Not used: the collector applies the policy. Known, because its name begins like the settings of identity.
     identity_policy_file: IdentityPolicyFile
+    attention_file: AttentionFile
     log_ack_replicas: LogAckReplicas
     contact_timeout_ms: int = Field(default=1_000, ge=1, le=30_000)
     """Time that an answer about live visitors waits for their contacts in MongoDB. Then it is sent without them."""

@@ -34,7 +34,20 @@ class Title(msgspec.Struct, array_like=True, frozen=True, order=True):
     url: str = ""
 
 
-_STAFF = 2  # of the flags in a summary
+# Of the flags in a summary.
+_STAFF = 2
+_BOT = 4
+
+_MAX_NOTABLE_NAME = 64
+
+
+class NotableEvent(msgspec.Struct, array_like=True, frozen=True):
+    """An event that a rule of ATTENTION_FILE counts."""
+
+    time_ms: int
+    event_id: str
+    name: str
+
 
 _NO_PAGE = Page()
 _NO_TITLE = Title()
@@ -45,7 +58,9 @@ class VisitUpdate:
     """What a batch of events adds to one visit. Merging updates gives the same result in any order.
 
     `site` is the site of the event that was received first, at `received_ms`, a time that senders cannot set. `pages`
-    are the page entries of the events, by page id. `is_staff`: one of the events is marked as one of staff.
+    are the page entries of the events, by page id. `is_staff`: one of the events is marked as one of staff. `is_bot`:
+    one comes from a robot. `notable` are the events that a rule of ATTENTION_FILE counts, as a flat list of time in
+    milliseconds, event id and name.
     """
 
     visit_id: str
@@ -60,6 +75,8 @@ class VisitUpdate:
     transitions: list[Transition] = field(default_factory=list)
     pages: dict[str, PageUpdate] = field(default_factory=dict)
     is_staff: bool = False
+    is_bot: bool = False
+    notable: list[int | str] = field(default_factory=list)
 
     @classmethod
     def of_transitions(cls, record: "VisitRecord", transitions: list[Transition]) -> "VisitUpdate":
@@ -90,6 +107,7 @@ class VisitUpdate:
             [*from_fields(visit.timeline.items())],
             page_updates(visit.pages),
             visit.staff,
+            visit.bot,
         )
 
     def add(self, event: Event, transition: Transition | None) -> None:
@@ -113,6 +131,15 @@ class VisitUpdate:
         if event.staff_reason:
             self.is_staff = True
 
+    def add_notable(self, event: Event) -> None:
+        """Add an event that a rule of ATTENTION_FILE counts."""
+        self.notable += (event.event_time_ms, event.event_id, event.event_name[:_MAX_NOTABLE_NAME])
+
+    @property
+    def flags(self) -> int:
+        """The flags that the events set, as merge_visits.lua takes them."""
+        return _STAFF * self.is_staff + _BOT * self.is_bot
+
 
 def visit_updates(events: Iterable[tuple[Event, Transition | None]]) -> list[VisitUpdate]:
     """Return one update per visit for these events with their transitions."""
@@ -134,7 +161,8 @@ class Summary(msgspec.Struct, array_like=True, frozen=True):
     `rev` counts the changes of the timeline. `bound` is the greatest rank of a transition that is kept, empty until one
     had to be left out. `received_ms` is when the first event, which decides the site, was received; 0 if an early
     version wrote it. `browser_visit_id` is empty if the visit has the id that the browser sent. `flags` is a sum: 1 if
-    the timeline has erased transitions, 2 if the visit is one of staff. The pages are as the script writes them.
+    the timeline has erased transitions, 2 if the visit is one of staff, 4 if a robot has sent an event. The pages are
+    as the script writes them.
     """
 
     first_ms: int
@@ -151,6 +179,7 @@ class Summary(msgspec.Struct, array_like=True, frozen=True):
     closed_pages: msgspec.Raw = NO_TEXT
     open_pages: msgspec.Raw = NO_TEXT
     page_texts: tuple[PageTexts, ...] = ()
+    notable: tuple[NotableEvent, ...] = ()
 
     @classmethod
     def read(cls, raw: bytes) -> "Summary":
@@ -193,7 +222,8 @@ class VisitRecord:
     `is_truncated`: the visit has had more transitions than are kept; the others do not count. `url` and `title` are
     those of the page that the visitor is on, or else of the last event that has an address. The visitor entered the
     page at `page_enter_ms`; 0: not known. `last_exit_ms` is when the last of the closed pages was closed; 0: none is.
-    `is_staff`: at least one of the events is one of staff.
+    `is_staff`: at least one of the events is one of staff. `is_bot`: at least one comes from a robot. `notable`: the
+    latest events that a rule of ATTENTION_FILE counts, in order.
     """
 
     visit_id: str
@@ -213,6 +243,8 @@ class VisitRecord:
     last_exit_ms: int = 0
     presence: Presence = Presence.PRESENT
     is_staff: bool = False
+    is_bot: bool = False
+    notable: tuple[NotableEvent, ...] = ()
 
     @property
     def shown_id(self) -> str:
@@ -257,6 +289,8 @@ class VisitRecord:
             exit_ms,
             rule.presence(last_ms=summary.last_ms, open_count=open_count, last_exit_ms=exit_ms, now_ms=now_ms),
             bool(summary.flags & _STAFF),
+            bool(summary.flags & _BOT),
+            summary.notable,
         )
 
 

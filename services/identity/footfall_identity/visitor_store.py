@@ -141,7 +141,7 @@ class VisitorStore:
         for transition in update.transitions:
             transitions += (transition.event_id, encode(transition), self.hash_of(transition.identity))
         first_ms, last_ms, site, device = update.first_ms, update.last_ms, update.site, update.global_visit_id
-        others = update.received_ms, update.browser_visit_id, int(update.is_staff)
+        others = update.received_ms, update.browser_visit_id, update.flags, update.notable
         pages = latest_pages(update.pages.values(), limit=self._max_pages, leave_ms=self.presence_rule.leave_ms)
         of_pages = chain.from_iterable(map(msgspec.structs.astuple, pages))
         return _pack((first_ms, last_ms, site, device, update.page, update.title, transitions, *others, *of_pages))

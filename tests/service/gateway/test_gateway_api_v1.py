@@ -66,6 +66,8 @@ async def test_the_live_state_of_a_visitor(http: httpx.AsyncClient) -> None:
         "pageEnterTime": at_ms,
         "assurance": None,
         "staff": False,
+        "bot": False,
+        "notableEvents": [],
     }
 
 

@@ -135,6 +135,24 @@ async def test_every_page_refuses_frames_inline_scripts_and_other_hosts(http: ht
             assert not re.search(r"<script(?![^>]*\bsrc=)|<style|\s(on\w+|style)=|javascript:", answer.text), path
 
 
+async def test_only_allowed_pages_may_embed_and_only_the_compact_view_of_a_visit() -> None:
+    parents = "https://desk.example.com, https://*.crm.example"
+    async with running_gateway(console_frame_ancestors=parents) as http:
+
+        async def ancestors(path: str) -> str:
+            policy = (await http.get(path)).headers["Content-Security-Policy"]
+            return str(policy.partition("frame-ancestors ")[2].partition(";")[0])
+
+        allowed = parents.replace(",", "")
+        for path in ("/console/visits/x?view=compact", "/console/visit/x?view=compact"):
+            assert await ancestors(path) == allowed
+        for path in (
+            "/console/visits/x", "/console/visits/x?view=compact&view=full", "/console/live?view=compact",
+            "/console/?view=compact", "/demo/?view=compact", "/docs/?view=compact",
+        ):  # fmt: skip
+            assert await ancestors(path) == "'none'", path
+
+
 async def test_api_responses_are_not_cached_not_sniffed_and_not_shown_as_a_page(http: httpx.AsyncClient) -> None:
     for path, methods in (await http.get("/openapi.json")).json()["paths"].items():
         for method in methods:

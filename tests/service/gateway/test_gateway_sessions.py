@@ -215,6 +215,57 @@ async def test_with_open_access_no_session_is_needed(gateway: Running) -> None:
         assert (await browser.delete(SESSION, headers=BY_COOKIE)).status_code == 204
 
 
+LINKS = f"{SESSION}/links"
+
+
+async def used(http: httpx.AsyncClient, token: str) -> httpx.Response:
+    """Use a link, as the page in a frame does: without credentials and cookies."""
+    async with browser_at(http) as frame:
+        return await frame.post(f"{LINKS}/use", json={"token": token})
+
+
+async def test_a_link_begins_one_session_that_reads_what_its_key_reads(gateway: Running, file: Path) -> None:
+    token = made_key(file, KeyScope.READ, KeyScope.CONTACTS, sites=("shop",))
+    async with gateway() as http, browser_at(http) as desktop, browser_at(http) as frame:
+        desktop.headers["Authorization"] = f"Bearer {token}"
+        link = (await desktop.post(LINKS)).json()
+        assert link["validSeconds"] == 60
+        begun = await used(http, link["token"])
+        assert (begun.status_code, "set-cookie" in begun.headers) == (200, False)
+        session = begun.json().pop("session")
+        assert begun.json() | {"session": session} == {
+            "name": "desk", "scopes": ["read"], "sites": ["shop"], "idleSeconds": 1800, "session": session,
+        }  # fmt: skip
+        assert (await used(http, link["token"])).status_code == 404, "once"
+
+        frame.headers[SESSION_HEADER] = session
+        assert (await frame.get(VISIT)).status_code == 404
+        assert (await frame.get("/server/data/identities")).status_code == 403
+        assert (await frame.put("/api/v1/contacts/x", json={})).status_code == 403
+        assert (await frame.post(SESSION)).status_code == 200
+        refused = await frame.post(LINKS)
+        assert (refused.status_code, "session" in refused.json()["detail"]) == (403, True)
+        assert (await frame.delete(SESSION)).status_code == 204
+        assert (await frame.get(VISIT)).status_code == 401
+
+
+async def test_a_link_that_has_expired_or_whose_key_has_changed_begins_nothing(gateway: Running, redis: Any) -> None:
+    async with gateway(session_link_seconds=20) as http:
+        token = (await http.post(LINKS)).json()["token"]
+        [key] = [name async for name in redis.scan_iter("{session}:link:*")]
+        assert token.encode() not in key + await redis.get(key)
+        assert 0 < await redis.pttl(key) <= 20_000
+        kept = json.loads(await redis.get(key))
+        await redis.set(key, json.dumps(kept | {"is_reader": False}))
+        assert (await used(http, token)).status_code == 404, "what it may is proven too"
+        assert (await used(http, token)).status_code == 404
+        assert (await used(http, "A" * 43)).status_code == 404
+        assert (await used(http, "")).status_code == 404
+    async with gateway(allow_anonymous=True) as http:
+        assert (await http.post(LINKS)).json() == {"token": None, "validSeconds": 0}
+        assert (await used(http, "A" * 43)).status_code == 404
+
+
 def test_the_cookie_of_a_page_without_https_is_sent_without_it() -> None:
     assert session_cookie("x", is_secure=False) == f"{SESSION_COOKIE}=x; Path=/; HttpOnly; SameSite=Strict"
     assert session_cookie("", is_secure=True).endswith("; SameSite=Strict; Max-Age=0; Secure")

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from footfall.event.v1.event_pb2 import Event, EventBatch
+from footfall.event.v1.event_pb2 import Event, EventBatch, EventContext
 from footfall.event.v1.interaction_pb2 import InteractionUpdate
 from footfall_eventlog.admitted import transition_of
+from footfall_eventlog.attention import AttentionRules
 from footfall_eventlog.stream import Entry
 from footfall_identity.identity_record import IdentityRecord
 from footfall_identity.link_store import LinkStore
 from footfall_identity.log_consumers import LiveStateConsumer, RecordConsumer
+from footfall_identity.visit_record import VisitUpdate
 from footfall_identity.visitor_store import VisitorStore
 from footfall_servicekit.errors import RequestError
 from footfall_timeline import State, VisitState, merge, order_key
@@ -139,8 +141,40 @@ async def test_records_use_identifying_events_and_live_state_all_events(
     await consumer.handle(0, [events])
     assert (await store.get([visit_id]))[visit_id].last_ms == at
     assert "ann" in await links.get(["ann"])
-    await LiveStateConsumer(store).handle(0, [events])
+    await LiveStateConsumer(store, AttentionRules.load(None)).handle(0, [events])
     assert (await store.get([visit_id]))[visit_id].last_ms == at + 5
+
+
+async def test_live_state_has_robots_and_the_latest_events_that_a_rule_counts(store: VisitorStore) -> None:
+    robot, person, at = new_id(), new_id(), now_ms()
+    names = ["PaymentFailed", "AddToCart", *["SearchStarted"] * 25]
+    events = [admitted(name, person, at + number) for number, name in enumerate(names)]
+    seen = admitted("PageEntered", robot, at)
+    seen.context_index = 1
+    batch = EventBatch(events=[*events, seen], contexts=[EventContext(), EventContext(bot=True)])
+    entries = [
+        Entry("1-0", batch.SerializeToString()),
+        entry(*events[:9]),
+        entry(admitted("PageEntered", robot, at + 1)),
+    ]
+    live = LiveStateConsumer(store, AttentionRules.load(None))
+    expected = [(at + number, name) for number, name in enumerate(names) if name != "AddToCart"][-20:]
+    for order in (entries, [*reversed(entries), *entries]):
+        await live.handle(0, order)
+        found = await store.get([robot, person])
+        assert (found[robot].is_bot, found[robot].is_staff, found[person].is_bot) == (True, False, False)
+        assert [(one.time_ms, one.name) for one in found[person].notable] == expected
+
+
+async def test_an_erasure_forgets_what_a_rule_counts(store: VisitorStore) -> None:
+    visit_id, at = new_id(), now_ms()
+    live = LiveStateConsumer(store, AttentionRules.load(None))
+    await live.handle(0, [entry(admitted("SignIn", visit_id, at, "ann"), admitted("PaymentFailed", visit_id, at + 1))])
+    found = (await store.get([visit_id]))[visit_id]
+    assert [one.name for one in found.notable] == ["PaymentFailed"]
+    erased = [transition._replace(identity="") for transition in found.timeline]
+    await store.merge([VisitUpdate.of_transitions(found, erased)])
+    assert (await store.get([visit_id]))[visit_id].notable == ()
 
 
 async def test_interactions_change_nothing(redis: Any, consumer: RecordConsumer, store: VisitorStore) -> None:
@@ -149,7 +183,7 @@ async def test_interactions_change_nothing(redis: Any, consumer: RecordConsumer,
     before = {key: await redis.dump(key) for key in await redis.keys()}
     update = InteractionUpdate(interaction_id="call", visit_id=visit_id, note="calls again")
     entries = [Entry("1-0", EventBatch(interaction=update).SerializeToString())]
-    await LiveStateConsumer(store).handle(0, entries)
+    await LiveStateConsumer(store, AttentionRules.load(None)).handle(0, entries)
     await consumer.handle(0, entries)
     assert {key: await redis.dump(key) for key in await redis.keys()} == before
 

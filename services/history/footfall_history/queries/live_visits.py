@@ -98,6 +98,7 @@ def _message(visit: Document, last: Document, paged: Mapping[str, Any], titled: 
         title_time_ms=_time_ms(titled),
         timeline=visit["timeline"],
         staff=visit.get("staff", False),
+        bot=visit.get("bot", False),
     )
 
 

@@ -31,7 +31,7 @@ PAGE_FIELDS: Final = (
 """The fields of a PageEntered event that a page needs. `data_json`, which may be large, is not among them."""
 EVIDENCE_FIELDS: Final = ("event_id", "event_name", "assurance_reason", "ignored_reason", "policy_version")
 """The fields of an event that an explanation needs."""
-_SIMILAR: Final = (
+SIMILAR: Final = (
     "Another identity of this visit differs from this one only in case, white space or invisible characters. They are "
     "two identities: the page should always send the same spelling."
 )
@@ -149,7 +149,7 @@ def explanation(step: Step, event: Document, rev: int, *, has_similar: bool) -> 
         effect=EFFECTS[step.rule],
         ignored_reason=IgnoredReason.ValueType(event.get("ignored_reason", 0) if step.rule is Rule.IGNORED else 0),
         policy_version=event.get("policy_version", ""),
-        warning=_SIMILAR if has_similar else "",
+        warning=SIMILAR if has_similar else "",
     )
 
 

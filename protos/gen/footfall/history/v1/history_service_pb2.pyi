@@ -2025,6 +2025,7 @@ class LiveVisit(_message.Message):
     TIMELINE_FIELD_NUMBER: _builtins.int
     PAGES_FIELD_NUMBER: _builtins.int
     STAFF_FIELD_NUMBER: _builtins.int
+    BOT_FIELD_NUMBER: _builtins.int
     visit_id: _builtins.str
     """The visit, by the id in the event log."""
     browser_visit_id: _builtins.str
@@ -2051,6 +2052,8 @@ class LiveVisit(_message.Message):
     """When that event happened. 0 without a title."""
     staff: _builtins.bool
     """The visit is one of staff."""
+    bot: _builtins.bool
+    """The user agent of at least one event is that of a known robot."""
     @_builtins.property
     def timeline(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The timeline, as footfall_timeline.to_fields writes it."""
@@ -2077,10 +2080,11 @@ class LiveVisit(_message.Message):
         timeline: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         pages: _abc.Iterable[Global___LiveVisit.Page] | None = ...,
         staff: _builtins.bool = ...,
+        bot: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["browser_visit_id", b"browser_visit_id", "first_event_time_ms", b"first_event_time_ms", "first_received_time_ms", b"first_received_time_ms", "global_visit_id", b"global_visit_id", "last_event_time_ms", b"last_event_time_ms", "pages", b"pages", "site", b"site", "staff", b"staff", "timeline", b"timeline", "title", b"title", "title_time_ms", b"title_time_ms", "title_url", b"title_url", "url", b"url", "url_time_ms", b"url_time_ms", "visit_id", b"visit_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bot", b"bot", "browser_visit_id", b"browser_visit_id", "first_event_time_ms", b"first_event_time_ms", "first_received_time_ms", b"first_received_time_ms", "global_visit_id", b"global_visit_id", "last_event_time_ms", b"last_event_time_ms", "pages", b"pages", "site", b"site", "staff", b"staff", "timeline", b"timeline", "title", b"title", "title_time_ms", b"title_time_ms", "title_url", b"title_url", "url", b"url", "url_time_ms", b"url_time_ms", "visit_id", b"visit_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

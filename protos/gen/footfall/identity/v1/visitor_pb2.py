@@ -26,7 +26,7 @@ from footfall.event.v1 import event_pb2 as footfall_dot_event_dot_v1_dot_event__
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"footfall/identity/v1/visitor.proto\x12\x14\x66ootfall.identity.v1\x1a\x1d\x66ootfall/event/v1/event.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa4\x05\n\x07Visitor\x12\x10\n\x08visit_id\x18\x01 \x01(\t\x12\x17\n\x0fglobal_visit_id\x18\x02 \x01(\t\x12\x0c\n\x04site\x18\x03 \x01(\t\x12\x31\n\x05state\x18\x04 \x01(\x0e\x32\".footfall.identity.v1.VisitorState\x12\x13\n\x0bidentity_id\x18\x05 \x01(\t\x12\x12\n\nsession_id\x18\x06 \x01(\t\x12\x12\n\ncontact_id\x18\x07 \x01(\t\x12\x33\n\x0flast_event_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\tassurance\x18\t \x01(\x0e\x32\x1c.footfall.event.v1.Assurance\x12.\n\nstart_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03url\x18\x0b \x01(\t\x12\r\n\x05title\x18\x0c \x01(\t\x12\x1a\n\x12timeline_truncated\x18\r \x01(\x08\x12\x37\n\x08presence\x18\x0e \x01(\x0e\x32%.footfall.identity.v1.VisitorPresence\x12.\n\nleave_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fopen_page_count\x18\x10 \x01(\x05\x12;\n\x0e\x63ontact_status\x18\x11 \x01(\x0e\x32#.footfall.identity.v1.ContactStatus\x12\x1f\n\x17\x63ontact_candidate_count\x18\x12 \x01(\x05\x12\x33\n\x0fpage_enter_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05staff\x18\x14 \x01(\x08\"l\n\x0cVisitorCount\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x17\n\x0f\x61nonymous_count\x18\x02 \x01(\x05\x12\x18\n\x10recognized_count\x18\x03 \x01(\x05\x12\x1b\n\x13\x61uthenticated_count\x18\x04 \x01(\x05\"S\n\rVisitorSeries\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x34\n\x07minutes\x18\x02 \x03(\x0b\x32#.footfall.identity.v1.VisitorMinute\"\x8f\x01\n\rVisitorMinute\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0f\x61nonymous_count\x18\x02 \x01(\x05\x12\x18\n\x10recognized_count\x18\x03 \x01(\x05\x12\x1b\n\x13\x61uthenticated_count\x18\x04 \x01(\x05*\x89\x01\n\x0cVisitorState\x12\x1d\n\x19VISITOR_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17VISITOR_STATE_ANONYMOUS\x10\x01\x12\x1c\n\x18VISITOR_STATE_RECOGNIZED\x10\x02\x12\x1f\n\x1bVISITOR_STATE_AUTHENTICATED\x10\x03*\x88\x01\n\x0fVisitorPresence\x12 \n\x1cVISITOR_PRESENCE_UNSPECIFIED\x10\x00\x12\x1c\n\x18VISITOR_PRESENCE_PRESENT\x10\x01\x12\x19\n\x15VISITOR_PRESENCE_LEFT\x10\x02\x12\x1a\n\x16VISITOR_PRESENCE_ENDED\x10\x03*v\n\x0bStaffFilter\x12\x1c\n\x18STAFF_FILTER_UNSPECIFIED\x10\x00\x12\x18\n\x14STAFF_FILTER_EXCLUDE\x10\x01\x12\x18\n\x14STAFF_FILTER_INCLUDE\x10\x02\x12\x15\n\x11STAFF_FILTER_ONLY\x10\x03*\xc1\x01\n\rContactStatus\x12\x1e\n\x1a\x43ONTACT_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43ONTACT_STATUS_NONE\x10\x01\x12\x19\n\x15\x43ONTACT_STATUS_LINKED\x10\x02\x12\x1c\n\x18\x43ONTACT_STATUS_AMBIGUOUS\x10\x03\x12\x1a\n\x16\x43ONTACT_STATUS_UNKNOWN\x10\x04\x12\"\n\x1e\x43ONTACT_STATUS_RECOGNIZED_ONLY\x10\x05\x42P\n\x14\x66ootfall.identity.v1P\x01Z\x1f\x66ootfall/identity/v1;identityv1\xaa\x02\x14\x46ootfall.Identity.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"footfall/identity/v1/visitor.proto\x12\x14\x66ootfall.identity.v1\x1a\x1d\x66ootfall/event/v1/event.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xed\x05\n\x07Visitor\x12\x10\n\x08visit_id\x18\x01 \x01(\t\x12\x17\n\x0fglobal_visit_id\x18\x02 \x01(\t\x12\x0c\n\x04site\x18\x03 \x01(\t\x12\x31\n\x05state\x18\x04 \x01(\x0e\x32\".footfall.identity.v1.VisitorState\x12\x13\n\x0bidentity_id\x18\x05 \x01(\t\x12\x12\n\nsession_id\x18\x06 \x01(\t\x12\x12\n\ncontact_id\x18\x07 \x01(\t\x12\x33\n\x0flast_event_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\tassurance\x18\t \x01(\x0e\x32\x1c.footfall.event.v1.Assurance\x12.\n\nstart_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03url\x18\x0b \x01(\t\x12\r\n\x05title\x18\x0c \x01(\t\x12\x1a\n\x12timeline_truncated\x18\r \x01(\x08\x12\x37\n\x08presence\x18\x0e \x01(\x0e\x32%.footfall.identity.v1.VisitorPresence\x12.\n\nleave_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fopen_page_count\x18\x10 \x01(\x05\x12;\n\x0e\x63ontact_status\x18\x11 \x01(\x0e\x32#.footfall.identity.v1.ContactStatus\x12\x1f\n\x17\x63ontact_candidate_count\x18\x12 \x01(\x05\x12\x33\n\x0fpage_enter_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05staff\x18\x14 \x01(\x08\x12\x0b\n\x03\x62ot\x18\x15 \x01(\x08\x12:\n\x0enotable_events\x18\x16 \x03(\x0b\x32\".footfall.identity.v1.NotableEvent\"d\n\x0cNotableEvent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x12\n\nevent_name\x18\x02 \x01(\t\x12.\n\nevent_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"l\n\x0cVisitorCount\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x17\n\x0f\x61nonymous_count\x18\x02 \x01(\x05\x12\x18\n\x10recognized_count\x18\x03 \x01(\x05\x12\x1b\n\x13\x61uthenticated_count\x18\x04 \x01(\x05\"S\n\rVisitorSeries\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x34\n\x07minutes\x18\x02 \x03(\x0b\x32#.footfall.identity.v1.VisitorMinute\"\x8f\x01\n\rVisitorMinute\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0f\x61nonymous_count\x18\x02 \x01(\x05\x12\x18\n\x10recognized_count\x18\x03 \x01(\x05\x12\x1b\n\x13\x61uthenticated_count\x18\x04 \x01(\x05*\x89\x01\n\x0cVisitorState\x12\x1d\n\x19VISITOR_STATE_UNSPECIFIED\x10\x00\x12\x1b\n\x17VISITOR_STATE_ANONYMOUS\x10\x01\x12\x1c\n\x18VISITOR_STATE_RECOGNIZED\x10\x02\x12\x1f\n\x1bVISITOR_STATE_AUTHENTICATED\x10\x03*\x88\x01\n\x0fVisitorPresence\x12 \n\x1cVISITOR_PRESENCE_UNSPECIFIED\x10\x00\x12\x1c\n\x18VISITOR_PRESENCE_PRESENT\x10\x01\x12\x19\n\x15VISITOR_PRESENCE_LEFT\x10\x02\x12\x1a\n\x16VISITOR_PRESENCE_ENDED\x10\x03*v\n\x0bStaffFilter\x12\x1c\n\x18STAFF_FILTER_UNSPECIFIED\x10\x00\x12\x18\n\x14STAFF_FILTER_EXCLUDE\x10\x01\x12\x18\n\x14STAFF_FILTER_INCLUDE\x10\x02\x12\x15\n\x11STAFF_FILTER_ONLY\x10\x03*\xc1\x01\n\rContactStatus\x12\x1e\n\x1a\x43ONTACT_STATUS_UNSPECIFIED\x10\x00\x12\x17\n\x13\x43ONTACT_STATUS_NONE\x10\x01\x12\x19\n\x15\x43ONTACT_STATUS_LINKED\x10\x02\x12\x1c\n\x18\x43ONTACT_STATUS_AMBIGUOUS\x10\x03\x12\x1a\n\x16\x43ONTACT_STATUS_UNKNOWN\x10\x04\x12\"\n\x1e\x43ONTACT_STATUS_RECOGNIZED_ONLY\x10\x05\x42P\n\x14\x66ootfall.identity.v1P\x01Z\x1f\x66ootfall/identity/v1;identityv1\xaa\x02\x14\x46ootfall.Identity.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,20 +34,22 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'footfall.identity.v1.visito
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\024footfall.identity.v1P\001Z\037footfall/identity/v1;identityv1\252\002\024Footfall.Identity.V1'
-  _globals['_VISITORSTATE']._serialized_start=1145
-  _globals['_VISITORSTATE']._serialized_end=1282
-  _globals['_VISITORPRESENCE']._serialized_start=1285
-  _globals['_VISITORPRESENCE']._serialized_end=1421
-  _globals['_STAFFFILTER']._serialized_start=1423
-  _globals['_STAFFFILTER']._serialized_end=1541
-  _globals['_CONTACTSTATUS']._serialized_start=1544
-  _globals['_CONTACTSTATUS']._serialized_end=1737
+  _globals['_VISITORSTATE']._serialized_start=1320
+  _globals['_VISITORSTATE']._serialized_end=1457
+  _globals['_VISITORPRESENCE']._serialized_start=1460
+  _globals['_VISITORPRESENCE']._serialized_end=1596
+  _globals['_STAFFFILTER']._serialized_start=1598
+  _globals['_STAFFFILTER']._serialized_end=1716
+  _globals['_CONTACTSTATUS']._serialized_start=1719
+  _globals['_CONTACTSTATUS']._serialized_end=1912
   _globals['_VISITOR']._serialized_start=125
-  _globals['_VISITOR']._serialized_end=801
-  _globals['_VISITORCOUNT']._serialized_start=803
-  _globals['_VISITORCOUNT']._serialized_end=911
-  _globals['_VISITORSERIES']._serialized_start=913
-  _globals['_VISITORSERIES']._serialized_end=996
-  _globals['_VISITORMINUTE']._serialized_start=999
-  _globals['_VISITORMINUTE']._serialized_end=1142
+  _globals['_VISITOR']._serialized_end=874
+  _globals['_NOTABLEEVENT']._serialized_start=876
+  _globals['_NOTABLEEVENT']._serialized_end=976
+  _globals['_VISITORCOUNT']._serialized_start=978
+  _globals['_VISITORCOUNT']._serialized_end=1086
+  _globals['_VISITORSERIES']._serialized_start=1088
+  _globals['_VISITORSERIES']._serialized_end=1171
+  _globals['_VISITORMINUTE']._serialized_start=1174
+  _globals['_VISITORMINUTE']._serialized_end=1317
 # @@protoc_insertion_point(module_scope)

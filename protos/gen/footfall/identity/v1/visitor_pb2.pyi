@@ -175,6 +175,8 @@ class Visitor(_message.Message):
     CONTACT_CANDIDATE_COUNT_FIELD_NUMBER: _builtins.int
     PAGE_ENTER_TIME_FIELD_NUMBER: _builtins.int
     STAFF_FIELD_NUMBER: _builtins.int
+    BOT_FIELD_NUMBER: _builtins.int
+    NOTABLE_EVENTS_FIELD_NUMBER: _builtins.int
     visit_id: _builtins.str
     """The visit, by the id that the browser gave it."""
     global_visit_id: _builtins.str
@@ -214,6 +216,8 @@ class Visitor(_message.Message):
     """
     staff: _builtins.bool
     """The visit is one of staff: at least one of its events is (`Event.staff_reason`)."""
+    bot: _builtins.bool
+    """The user agent of at least one event is that of a known robot."""
     @_builtins.property
     def last_event_time(self) -> _timestamp_pb2.Timestamp:
         """When the visit's last event happened."""
@@ -229,6 +233,13 @@ class Visitor(_message.Message):
     @_builtins.property
     def page_enter_time(self) -> _timestamp_pb2.Timestamp:
         """When the visitor entered the page of `url`. Absent when it is not known, and when the page is not open."""
+
+    @_builtins.property
+    def notable_events(self) -> _containers.RepeatedCompositeFieldContainer[Global___NotableEvent]:
+        """The latest events of the visit that a rule of ATTENTION_FILE counts, in order, at most 20. Empty after an erasure,
+        and from about IDENTITY_ANONYMOUS_RETENTION_MINUTES after the visit has ended. When live state was built again from
+        history, those from before are missing.
+        """
 
     def __init__(
         self,
@@ -253,14 +264,48 @@ class Visitor(_message.Message):
         contact_candidate_count: _builtins.int = ...,
         page_enter_time: _timestamp_pb2.Timestamp | None = ...,
         staff: _builtins.bool = ...,
+        bot: _builtins.bool = ...,
+        notable_events: _abc.Iterable[Global___NotableEvent] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_event_time", b"last_event_time", "leave_time", b"leave_time", "page_enter_time", b"page_enter_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assurance", b"assurance", "contact_candidate_count", b"contact_candidate_count", "contact_id", b"contact_id", "contact_status", b"contact_status", "global_visit_id", b"global_visit_id", "identity_id", b"identity_id", "last_event_time", b"last_event_time", "leave_time", b"leave_time", "open_page_count", b"open_page_count", "page_enter_time", b"page_enter_time", "presence", b"presence", "session_id", b"session_id", "site", b"site", "staff", b"staff", "start_time", b"start_time", "state", b"state", "timeline_truncated", b"timeline_truncated", "title", b"title", "url", b"url", "visit_id", b"visit_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assurance", b"assurance", "bot", b"bot", "contact_candidate_count", b"contact_candidate_count", "contact_id", b"contact_id", "contact_status", b"contact_status", "global_visit_id", b"global_visit_id", "identity_id", b"identity_id", "last_event_time", b"last_event_time", "leave_time", b"leave_time", "notable_events", b"notable_events", "open_page_count", b"open_page_count", "page_enter_time", b"page_enter_time", "presence", b"presence", "session_id", b"session_id", "site", b"site", "staff", b"staff", "start_time", b"start_time", "state", b"state", "timeline_truncated", b"timeline_truncated", "title", b"title", "url", b"url", "visit_id", b"visit_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Visitor: _TypeAlias = Visitor  # noqa: Y015
+
+@_typing.final
+class NotableEvent(_message.Message):
+    """An event that a rule of ATTENTION_FILE counts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    EVENT_NAME_FIELD_NUMBER: _builtins.int
+    EVENT_TIME_FIELD_NUMBER: _builtins.int
+    event_id: _builtins.str
+    """The event."""
+    event_name: _builtins.str
+    """Its name, at most 64 characters of it."""
+    @_builtins.property
+    def event_time(self) -> _timestamp_pb2.Timestamp:
+        """When it happened."""
+
+    def __init__(
+        self,
+        *,
+        event_id: _builtins.str = ...,
+        event_name: _builtins.str = ...,
+        event_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "event_name", b"event_name", "event_time", b"event_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NotableEvent: _TypeAlias = NotableEvent  # noqa: Y015
 
 @_typing.final
 class VisitorCount(_message.Message):
