@@ -154,7 +154,7 @@ class IdentityService(IdentityServiceServicer):
 
     async def CountVisitors(self, request: pb.CountVisitorsRequest, _context: Context) -> pb.CountVisitorsResponse:  # noqa: N802
         """Count the visitors who are on the website, by site and state."""
-        sites = self._site_groups.sharing(request.sites)
+        sites = self.site_groups.sharing(request.sites)
         counted = await self._counts.now()
         named, others = self._counts.named(counted, sites)
         return pb.CountVisitorsResponse(
@@ -168,7 +168,7 @@ class IdentityService(IdentityServiceServicer):
     ) -> pb.GetVisitorMinutesResponse:
         """Return how many visitors were on websites in past minutes."""
         wanted, from_ms, until_ms = requests.minutes(request, now_ms())
-        found = await self._counts.minutes(wanted, self._site_groups.sharing(request.sites), from_ms, until_ms)
+        found = await self._counts.minutes(wanted, self.site_groups.sharing(request.sites), from_ms, until_ms)
         series = zip(wanted or [""], found, strict=True)
         return pb.GetVisitorMinutesResponse(series=[messages.visitor_series(site, minutes) for site, minutes in series])
 

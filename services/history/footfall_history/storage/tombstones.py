@@ -50,7 +50,7 @@ class Tombstones:
     async def changed_visits(self, visit_ids: Iterable[str]) -> dict[str, Visit]:
         """Those of these visits that are no longer of revision 0. Raises TRANSIENT_STORE_ERRORS."""
         return {
-            document["_id"]: Visit.from_document(document, erases_anonymous=self._erases_anonymous)
+            document["_id"]: Visit.from_document(document, erases_anonymous=self.erases_anonymous)
             for document in await self._store.changed_visits(visit_ids)
         }
 
