@@ -63,8 +63,14 @@ async def test_a_visitor_is_shown_as_of_a_moment_and_as_known_then(suite: Suite)
         assert (await http.get(f"/api/v1/visits/{uuid.uuid4()}/visitor", params={"asOf": 1})).status_code == 404
 
     async with suite.channel("identity") as channel:
-        request = pb.GetVisitorRequest(visit_id=visit)
+        stub, request = IdentityServiceStub(channel), pb.GetVisitorRequest(visit_id=visit)
+        request.as_of_time.FromMilliseconds(now_ms())
+        assert (await stub.GetVisitor(request)).visitor.identity_id == person
+        request.sites.append("another.example")
+        with pytest.raises(grpc.aio.AioRpcError) as missing:
+            await stub.GetVisitor(request)
+        assert details_of(missing.value).reason == "RESOURCE_NOT_FOUND"
         request.as_of_time.nanos = -1
         with pytest.raises(grpc.aio.AioRpcError) as refused:
-            await IdentityServiceStub(channel).GetVisitor(request)
+            await stub.GetVisitor(request)
         assert details_of(refused.value).violations[0][0] == "as_of_time"
