@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.tools.eventually import eventually
@@ -18,16 +19,15 @@ async def test_a_new_site_is_accepted_and_its_visits_are_found(tmp_path: Path) -
         async with suite.http() as http:
             visit_id = new_id()
 
-            async def send() -> str:
-                sent = event("SignIn", visit_id, now_ms(), "dana", site="bank")
-                answer = await http.post("/beacon", json=sent)
-                return answer.text if answer.status_code == 200 else ""
+            async def send() -> httpx.Response:
+                return await http.post("/beacon", json=event("SignIn", visit_id, now_ms(), "dana", site="bank"))
 
-            assert "unknown_site" in await send()
+            refused = await send()
+            assert (refused.status_code, "unknown_site" in refused.text) == (400, True)
             sites.write_text(sites.read_text() + SITE.format("bank", "banks"))
 
             async def is_accepted() -> bool:
-                return await send() == ""
+                return (await send()).status_code == 204
 
             await eventually(is_accepted)
             for path in (f"/server/data/visits/{visit_id}", f"/api/v1/visits/{visit_id}/visitor"):
