@@ -16,7 +16,9 @@ from tests.tools.suite import Suite
 from tests.tools.trackers import SDKS, Message, Sdk, Visit, random_visit
 from tests.tools.visits import live_state, now_ms, scattered
 
-VISITS = 4
+pytestmark = pytest.mark.long
+
+VISITS = 10
 DAY_MS = 86_400_000
 
 

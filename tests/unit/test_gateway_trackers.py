@@ -404,7 +404,7 @@ MATOMO: list[tuple[Item, list[tuple[str, Item]]]] = [
         {"url": PAGE, "search": "loan", "search_count": "3"},
         [("Search", {"keyword": "loan", "count": "3"})],
     ),
-    ({"url": PAGE, "link": "https://x/"}, [("LinkClicked", {"url": "https://x/"})]),
+    ({"url": PAGE, "link": "https://x/"}, [("Outlink", {"url": "https://x/"})]),
     ({"url": PAGE, "download": "https://x/f.pdf"}, [("Download", {"url": "https://x/f.pdf"})]),
     ({"url": PAGE, "idgoal": "3", "revenue": "9"}, [("Goal", {"goal": "3", "revenue": "9"})]),
     ({"url": PAGE, "idgoal": "0", "ec_id": "77", "revenue": "9"}, [("Order", {"orderId": "77", "revenue": "9"})]),

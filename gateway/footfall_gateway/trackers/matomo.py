@@ -27,7 +27,7 @@ _EVENT: Final = {"e_c": "category", "e_n": "name", "e_v": "value"}
 _ORDER: Final = {"ec_id": "orderId", "revenue": "revenue", "ec_tx": "tax", "ec_sh": "shipping", "ec_items": "items"}
 _ACTIONS: Final = (
     ("search", "Search", {"search": "keyword", "search_cat": "category", "search_count": "count"}),
-    ("link", "LinkClicked", {"link": "url"}),
+    ("link", "Outlink", {"link": "url"}),
     ("download", "Download", {"download": "url"}),
     ("ec_id", "Order", _ORDER),
     ("idgoal", "Goal", {"idgoal": "goal", "revenue": "revenue"}),

@@ -73,7 +73,7 @@ class _Message(msgspec.Struct, rename="camel"):
     event: str | None = None
     name: str | None = None
     category: str | None = None
-    anonymous_id: str | None = None
+    anonymous_id: SentId = None
     user_id: SentId = None
     group_id: SentId = None
     message_id: str | None = None
@@ -129,7 +129,7 @@ def _tracked(message: _Message, text: bytes, request: Request) -> Tracked | None
     return Tracked(
         name,
         message.message_id or text.decode(),
-        message.anonymous_id or of_user(user),
+        id_text(message.anonymous_id) or of_user(user),
         at_ms,
         session=id_text(context.session_id),
         user=user,
