@@ -206,7 +206,7 @@ export class HealthView {
     const at = (time) => (time ? new Date(time).toISOString() : 'not known');
     lines.push(`State of ${at(answer.time)}, counts since ${at(answer.since)}`, '');
     for (const { text, commands, page } of answer.problems) lines.push(`! ${text}`, ...commands.map((command) => `    ${command}`), `    ${page}`);
-    for (const one of answer.parts) lines.push(`${PART_NAMES[one.name]}: ${STATES[one.state]}, ${one.says}`);
+    for (const one of answer.parts) lines.push(`${PART_NAMES[one.name]}: ${one.state}, ${one.says}`);
     lines.push('', 'What waits:', JSON.stringify(answer.backlog));
     if (answer.events) {
       const { slices, refused, ...counts } = answer.events;
