@@ -34,7 +34,7 @@ from footfall_collector.sites import Site, Sites
 
 DAY_MS: Final = 86_400_000
 SLICE_BYTES: Final = MAX_EVENT_BYTES // 2
-"""Bytes admitted without a pause, unless one event is larger: at most 5 ms for the most expensive content known."""
+"""Bytes admitted together, unless one event is larger: at most 5 ms for the most expensive content known."""
 _MAX_TITLE_LENGTH: Final = 256
 _TRACKER_PAGE_ID_LENGTH: Final = 32
 _CLOCK_TOLERANCE_MS: Final = 5_000

@@ -87,7 +87,7 @@ class Pipeline:
         """Admit a batch in slices. After each slice of large beacons, pause for as long as the slice took.
 
         `sleep(0)` would not do: another call needs many turns of the event loop, and each would wait for a slice. But
-        it does for a batch of small beacons, which should not wait for anything else.
+        it does for a batch of small beacons: most calls are such batches, and pauses would only delay them.
         """
         excluded: dict[int, collector.Outcome] = {}
         started = time.thread_time()  # CPU time: the clock also runs while other processes have the processor
