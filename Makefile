@@ -1,7 +1,7 @@
 # Every command of the house. No logic in here: it is in the files that are called.
 
 bin := $(CURDIR)/.venv/bin
-distributions := protos timeline servicekit eventlog services/collector services/identity services/history gateway
+distributions := protos timeline servicekit eventlog services/collector services/identity services/history gateway client ops
 compile := $(bin)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header
 
 .PHONY: help install run demo test test-long chaos bench bench-history bench-contacts bench-hostile soak lint types docs-test proto released reference settings requirements audit screenshots wheels up
@@ -29,6 +29,7 @@ test-long: install ## run the tests that `make test` leaves out: replicas, upgra
 	@deploy/install-chromium
 	@deploy/install-jquery
 	@deploy/install-node
+	@deploy/install-prometheus
 	@$(bin)/pytest -m long --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 chaos: install ## inject faults under load, count what is lost (nothing), and write docs/ops/reliability.md (10 minutes, Linux)
@@ -60,7 +61,7 @@ lint: install ## check format, style, imports, the contract, and the words of th
 	@$(bin)/yamllint --strict docker-compose.yml docker-compose.tls.yml deploy
 	@$(bin)/check-jsonschema --quiet --builtin-schema vendor.compose-spec docker-compose.yml docker-compose.tls.yml
 	@cd protos && $(bin)/buf lint && $(bin)/buf breaking --against released.binpb
-	@$(bin)/python -m docs.prose bench deploy docs eventlog gateway servicekit services tests timeline
+	@$(bin)/python -m docs.prose bench client deploy docs eventlog gateway ops servicekit services tests timeline
 
 types: install ## check types
 	@$(bin)/mypy $(distributions) deploy bench docs tests

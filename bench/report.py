@@ -154,6 +154,11 @@ def _ingest_costs(ingest: Ingest) -> list[str]:
         f"Without indexes but `_id` the bare server takes {ingest.bare_without_indexes:,.0f} documents a second.",
         f"CPU of ingest a document: history {ingest.cpu_us['history']:.0f} µs,",
         f"the MongoDB-wire server {ingest.cpu_us['mongo']:.0f} µs, of the bare insert {ingest.cpu_us['bare']:.0f} µs.",
+        "",
+        *table(
+            "what an insert of a document takes less without this index|CPU of the MongoDB-wire server, µs",
+            [(name, f"{cost:.0f}") for name, cost in ingest.index_us.items()],
+        ),
     ]
 
 

@@ -8,8 +8,9 @@ from itertools import pairwise
 from typing import Any
 from unittest.mock import Mock
 
+from footfall_eventlog import keys
+from footfall_eventlog.keys import KeyScope
 from footfall_gateway.api_v1 import ContactsApi, CountsApi, HealthApi, LiveApi, PrivacyApi, ReceiptsApi, VisitorsApi
-from footfall_gateway.auth import KeyScope, keys
 from footfall_gateway.history_api import HistoryReads, HistoryWrites
 from footfall_gateway.http import Operation
 

@@ -69,8 +69,13 @@ class Gap(NamedTuple):
     is_confirmed: bool = False
 
 
+def checkpoint_key(number: int, partitions: int) -> str:
+    """The key of a partition's checkpoint. With another number of partitions it is another part of the visits."""
+    return f"{number}/{partitions}"
+
+
 class CheckpointStore:
-    """Methods raise what the driver raises. `key` names a partition."""
+    """Methods raise what the driver raises. `key` names a partition, see `checkpoint_key`."""
 
     def __init__(self, checkpoints: Any, gaps: Any) -> None:
         """Use two collections, whose writes wait for the journal."""
@@ -101,6 +106,10 @@ class CheckpointStore:
         condition = {"_id": key, **known._asdict()}
         answer = await self._checkpoints.update_one(condition, {"$set": new._asdict()})
         return bool(answer.matched_count)
+
+    async def forget(self) -> None:
+        """Remove all checkpoints: the log is another one now."""
+        await self._checkpoints.delete_many({})
 
     async def put_gap(self, gap: Gap) -> None:
         """Store a gap. One that was stored before is replaced."""

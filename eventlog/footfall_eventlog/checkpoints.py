@@ -36,7 +36,14 @@ from footfall_servicekit.mongo_errors import is_transient
 
 from footfall_eventlog import metrics
 from footfall_eventlog.checkpoint_marks import Mark, Marks
-from footfall_eventlog.checkpoint_store import Checkpoint, CheckpointStore, Gap, Position, order_of
+from footfall_eventlog.checkpoint_store import (
+    Checkpoint,
+    CheckpointStore,
+    Gap,
+    Position,
+    checkpoint_key,
+    order_of,
+)
 from footfall_eventlog.log import stream_key
 from footfall_eventlog.partitions import TRANSIENT_ERRORS, PartitionedRedis
 
@@ -153,8 +160,7 @@ class Checkpoints:
         return False
 
     def _key(self, number: int) -> str:
-        """The key of a partition in MongoDB. With another number of partitions it is another part of the visits."""
-        return f"{number}/{len(self._redis.numbers)}"
+        return checkpoint_key(number, len(self._redis.numbers))
 
     async def _renew(self, number: int, known: Checkpoint | None, mark: Mark) -> bool:
         """Give this state of Redis an epoch of its own; return False if another process has changed the mark."""

@@ -1,8 +1,10 @@
 """The event log: its streams in Redis, the consumer groups that read it, and what an entry holds."""
 
-from typing import Final
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import Final, TypeAlias
 
 from footfall.event.v1.event_pb2 import EventBatch
+from footfall_servicekit import tracing
 from google.protobuf.message import DecodeError
 
 from footfall_eventlog.partitions import hash_tag
@@ -18,6 +20,9 @@ GROUPS: Final = (RECORDS_GROUP, LIVE_GROUP, HISTORY_GROUP)
 
 STREAM_PREFIX: Final = "log:"
 
+EntriesHandler: TypeAlias = Callable[[int, list[Entry]], Awaitable[None]]
+"""Handles entries of a partition, by its number."""
+
 
 def stream_key(partition: int) -> str:
     """The stream of a partition."""
@@ -30,3 +35,21 @@ def decode(entry: Entry) -> EventBatch | None:
         return EventBatch.FromString(entry.payload)
     except DecodeError:
         return None
+
+
+def traced(group: str, handle: EntriesHandler) -> EntriesHandler:
+    """The handler of a group, in a span that belongs to the traces of the requests in the entries."""
+    if not tracing.is_on():
+        return handle
+
+    async def handle_traced(number: int, entries: list[Entry]) -> None:
+        with tracing.work(f"read by {group}", _contexts(entries), "consumer", partition=number, entries=len(entries)):
+            await handle(number, entries)
+
+    return handle_traced
+
+
+def _contexts(entries: Iterable[Entry]) -> Iterator[str]:
+    for entry in entries:
+        for context in (decode(entry) or EventBatch()).contexts:
+            yield context.traceparent

@@ -24,11 +24,20 @@ STREAM_LOST = Counter(
 )
 STREAM_LAG = Gauge(
     "footfall_stream_lag_entries",
-    "Consumer lag: entries that no consumer of the group has read.",
+    "Consumer lag: entries that no consumer of the group has read. Each process shows that of all groups, as for "
+    "`footfall_stream_lag_seconds`: of several processes take the greatest.",
+    ["stream", "group"],
+)
+STREAM_LAG_SECONDS = Gauge(
+    "footfall_stream_lag_seconds",
+    "Age of the oldest entry that the consumer group has not handled; 0 if there is none. Each process that reads the "
+    "event log shows the lag of all groups, every five seconds, so also of a service that does not run.",
     ["stream", "group"],
 )
 STREAM_PENDING = Gauge(
-    "footfall_stream_pending_entries", "Entries that a consumer has read and not acknowledged.", ["stream", "group"]
+    "footfall_stream_pending_entries",
+    "Entries that a consumer has read and not acknowledged. Each process shows those of all groups.",
+    ["stream", "group"],
 )
 STREAM_TRIMMED = Counter(
     "footfall_stream_trimmed_total",

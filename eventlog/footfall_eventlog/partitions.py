@@ -8,6 +8,7 @@ MOVED, no setting is needed, and a node that is down makes only its own partitio
 import asyncio
 import random
 import re
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -15,10 +16,12 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import structlog
+from footfall_servicekit import metrics
 from footfall_servicekit.background import RefusalError
 from footfall_servicekit.failure_log import FailureLog
 from redis import exceptions as redis_errors
 from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio.client import Pipeline
 from redis.asyncio.connection import Connection, SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -52,6 +55,7 @@ Version = tuple[int, ...]
 MIN_VERSION: Final = 7, 0
 """The first version of Redis whose XAUTOCLAIM returns deleted entries, and that counts all entries ever added."""
 MIN_VERSION_WITH_WAITAOF: Final = 7, 2
+_WAITING: Final = {"XREAD", "XREADGROUP"}
 
 _RETRY_S: Final = 0.5
 _PING_S: Final = 1.0
@@ -153,6 +157,27 @@ class _RedirectedTlsConnection(_RedirectedConnection, SSLConnection):
     pass
 
 
+class _MeasuredRedis(Redis):
+    """A client that measures its commands. A read of the log may wait for entries, so it is not measured."""
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        started = time.perf_counter()
+        try:
+            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]  # redis-py lacks it
+        finally:
+            if args[0] not in _WAITING:
+                metrics.store_seconds("redis", args[0]).observe(time.perf_counter() - started)
+
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
+        return _MeasuredPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+
+
+class _MeasuredPipeline(Pipeline):
+    async def execute(self, *args: Any, **options: Any) -> list[Any]:
+        with metrics.store_seconds("redis", "PIPELINE").time():
+            return await super().execute(*args, **options)
+
+
 def connection_pool(
     url: str, key: str, *, timeout_ms: int, max_connections: int | None = None, slot_map: SlotMap | None = None
 ) -> ConnectionPool:
@@ -236,7 +261,7 @@ class PartitionedRedis:
             connections = connection_pool(
                 url, key, timeout_ms=timeout_ms, max_connections=max_connections, slot_map=self._slot_map
             )
-            return Redis.from_pool(connections)
+            return _MeasuredRedis.from_pool(connections)
 
         self._clients = [client(hash_tag(number)) for number in range(count)]
         self._count_client = client(PARTITION_COUNT_KEY)
@@ -258,17 +283,18 @@ class PartitionedRedis:
             found[self._slot_map.node_of(self._slots[number])].append(number)
         return [Node(address, self._clients[group[0]], group) for address, group in found.items()]
 
-    async def check(self, *, needs_waitaof: bool = False) -> None:
+    async def check(self, *, needs_waitaof: bool = False, is_trial: bool = False) -> None:
         """Wait until Redis answers, then check the number of partitions of its data, and its version.
 
-        The first process that finds Redis empty writes its number. Raises RefusalError when one of them is wrong, or
-        when Redis refuses the user, password or database of REDIS_URL.
+        The first process that finds Redis empty writes its number, unless it is a trial. Raises RefusalError when one
+        of them is wrong, or when Redis refuses the user, password or database of REDIS_URL.
         """
-        mine = len(self._clients)
+        mine = str(len(self._clients))
         while not self.is_checked:
             try:
-                await self._count_client.set(PARTITION_COUNT_KEY, mine, nx=True)
-                made_with = int(await self._count_client.get(PARTITION_COUNT_KEY))
+                if not is_trial:
+                    await self._count_client.set(PARTITION_COUNT_KEY, mine, nx=True)
+                made_with = await self.made_with() or mine
             except redis_errors.AuthenticationError:
                 raise RefusalError("REDIS_URL: Redis does not accept its user and password") from None
             except TRANSIENT_ERRORS as error:
@@ -282,21 +308,38 @@ class PartitionedRedis:
                     raise
                 raise RefusalError("REDIS_URL: Redis does not have the database of this number") from None
             _unavailable.worked("Redis")
+            if not made_with.isdecimal():
+                raise RefusalError(
+                    f"the number of partitions of the data in this Redis is being changed ({made_with}): finish "
+                    "`footfall-ops repartition` first"
+                )
             if made_with != mine:
                 raise RefusalError(
                     f"PARTITIONS is {mine}, but the data in this Redis was made with {made_with}. Set "
                     f"PARTITIONS={made_with} for every service, or start with an empty Redis."
                 )
-            await self._find_nodes()
+            await self.find_nodes()
             for node in self.nodes():
                 await _check_node(node, MIN_VERSION_WITH_WAITAOF if needs_waitaof else MIN_VERSION)
             self.is_checked = True
+
+    async def made_with(self) -> str:
+        """The number of partitions that the data in Redis was made with; empty for an empty Redis.
+
+        While it is being changed: the former number, `>` while data are copied or `>>` after that, and the next number.
+        """
+        found = await self._count_client.get(PARTITION_COUNT_KEY)
+        return found.decode() if found else ""
+
+    async def note_made_with(self, text: str) -> None:
+        """Write what `made_with` returns. Raises TRANSIENT_ERRORS."""
+        await self._count_client.set(PARTITION_COUNT_KEY, text)
 
     async def keep_count(self) -> None:
         """Write the number of partitions again if Redis has lost it. Raises TRANSIENT_ERRORS."""
         await self._count_client.set(PARTITION_COUNT_KEY, len(self._clients), nx=True)
 
-    async def _find_nodes(self) -> None:
+    async def find_nodes(self) -> None:
         """Send one command to each partition, so that a redirection names its node."""
         asking = (client.exists(hash_tag(number)) for number, client in enumerate(self._clients))
         await asyncio.gather(*asking, return_exceptions=True)

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, SecretStr
 
 from footfall_eventlog.attention import AttentionRules
 from footfall_eventlog.identity_policy import IdentityPolicy
+from footfall_eventlog.keys import check_keys_file
 from footfall_eventlog.partitions import check_url
 from footfall_eventlog.phone_numbers import check_region
 from footfall_eventlog.site_groups import SiteGroups
@@ -67,7 +68,7 @@ Partitions = Annotated[
         "PARTITIONS",
         1,
         "Parts of the event log and of the live state. The first start on an empty Redis fixes the number; later a "
-        "service with another number does not start.",
+        "service with another number does not start. `footfall-ops repartition` changes it.",
         ge=1,
         le=100,
     ),
@@ -77,8 +78,9 @@ SitesFile = Annotated[
     shared(
         "SITES_FILE",
         None,
-        "TOML file of the sites, with their groups, origins and sign-in keys. Unset: every valid name is a site, all "
-        "sites share their visits, and every SignIn is believed.",
+        "TOML file of the sites, with their groups, origins and sign-in keys. A changed file is read within a second; "
+        "a malformed change is logged and ignored. Unset: every valid name is a site, all sites share their visits, "
+        "and every SignIn is believed.",
     ),
 ]
 """Each service adds the reader of the part of the file that it needs, with `readable_by`."""
@@ -91,6 +93,17 @@ IdentityPolicyFile = Annotated[
         "TOML file of the identity policy: the keys with the user id, the values that name no person, and who is "
         "staff, by site. The collector reads a changed file within a second; a malformed change is logged and ignored. "
         "`footfall-import` needs the same file. Unset: the default values, and no staff.",
+    ),
+]
+GrpcKeysFile = Annotated[
+    Path | None,
+    readable_by(check_keys_file),
+    shared(
+        "GRPC_KEYS_FILE",
+        None,
+        "File of the API keys, the same as `GATEWAY_KEYS_FILE`. A gRPC caller may then show the token of a key, whose "
+        "scopes and sites count. Without mutual TLS it must do so, also the services of the suite (`GRPC_TOKEN_FILE`). "
+        "A changed file is read again. Unset: callers show no keys.",
     ),
 ]
 AttentionFile = Annotated[
@@ -170,6 +183,7 @@ class ReaderSettings(ServiceSettings):
     mongo_database: Annotated[DatabaseName, shared("MONGO_DATABASE", "footfall", "Database in that MongoDB.")]
     partitions: Partitions
     sites_file: Annotated[SitesFile, readable_by(SiteGroups.load)]
+    grpc_keys_file: GrpcKeysFile
     max_event_age_days: MaxEventAgeDays
     live_retention_days: LiveRetentionDays
     max_transitions_per_visit: Annotated[int, OldName("VISIT_TRANSITIONS")] = shared(

@@ -28,9 +28,14 @@ class SiteGroups:
         """Read SITES_FILE. A site without a group is a group of its own. Raises SitesFileError."""
         return cls({site.name: site.group or site.name for site in read_sites(file)}) if file else cls()
 
+    def take(self, other: Self) -> None:
+        """Become the groups of another state of the file."""
+        self._groups = other._groups
+
     def stored_id(self, visit_id: str, site: str) -> str:
         """The id of the stored visit that pages of this site mean by `visit_id`."""
-        return scoped_visit_id(visit_id, self._groups.get(site, ""))
+        group = self._groups.get(site)
+        return scoped_visit_id(visit_id, group) if group else visit_id
 
     def group_of(self, site: str) -> str:
         """The group of a site; the site itself when it has none."""

@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Self, TypeVar
 
 import msgspec
 
@@ -58,7 +58,15 @@ class Sites(Generic[SiteT]):
         """`unlisted` makes a site of a name where no sites are listed."""
         self._sites = {site.name: site for site in sites}
         self._unlisted = unlisted
+        self.changes = 0
+        """How often the file has been read again. What was concluded from the sites before is no longer right."""
         self._find_cached = lru_cache(maxsize=4_096)(self._find)
+
+    def take(self, other: Self) -> None:
+        """Become the sites of another state of the file."""
+        self._sites = other._sites
+        self._find_cached.cache_clear()
+        self.changes += 1
 
     @property
     def are_listed(self) -> bool:

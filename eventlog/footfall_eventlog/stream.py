@@ -75,6 +75,26 @@ end
 return redis.call('XTRIM', KEYS[1], 'MINID', '=', bound)
 """
 
+# Returns for each group: name, entries that are read and not acknowledged, entries that are not read (-1: not known,
+# after entries were removed from the middle), and the age in milliseconds of the oldest of both.
+_MEASURE_GROUPS = """
+local now = redis.call('TIME')
+local now_ms = now[1] * 1000 + math.floor(now[2] / 1000)
+local found = {}
+for _, group in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+  local about = {}
+  for i = 1, #group, 2 do about[group[i]] = group[i + 1] end
+  local oldest = about.pending > 0 and redis.call('XPENDING', KEYS[1], about.name)[2]
+  if not oldest then
+    local unread = redis.call('XRANGE', KEYS[1], '(' .. about['last-delivered-id'], '+', 'COUNT', 1)[1]
+    oldest = unread and unread[1]
+  end
+  local age_ms = oldest and math.max(0, now_ms - tonumber(oldest:match('^%d+'))) or 0
+  found[#found + 1] = {about.name, about.pending, about.lag or -1, age_ms}
+end
+return found
+"""
+
 
 class Entry(NamedTuple):
     """One entry of a stream: its id (`<ms>-<seq>`, the order of the stream) and its payload."""
@@ -133,8 +153,6 @@ class StreamReader:
         self._failures = metrics.STREAM_FAILURES.labels(stream, group)
         self._reclaimed = metrics.STREAM_RECLAIMED.labels(stream, group)
         self._lost = metrics.STREAM_LOST.labels(stream, group)
-        self._lag = metrics.STREAM_LAG.labels(stream, group)
-        self._pending = metrics.STREAM_PENDING.labels(stream, group)
 
     async def run(self) -> None:
         """Read until cancelled; failures of Redis and of the handler are retried. The current batch may end (3 s)."""
@@ -229,12 +247,12 @@ class StreamReader:
                 self._count_lost(len(removed))
             if cursor == b"0-0":
                 break
-        [about] = [
-            group for group in await self._redis.xinfo_groups(self._stream) if group["name"].decode() == self._group
-        ]
-        self._pending.set(about["pending"])
-        if about["lag"] is not None:  # unknown after entries were removed from the middle
-            self._lag.set(about["lag"])
+        for name, pending, lag, age_ms in await self._redis.eval(_MEASURE_GROUPS, 1, self._stream):
+            labels = self._stream, name.decode()
+            metrics.STREAM_PENDING.labels(*labels).set(pending)
+            metrics.STREAM_LAG_SECONDS.labels(*labels).set(age_ms / 1000)
+            if lag >= 0:
+                metrics.STREAM_LAG.labels(*labels).set(lag)
         await self._redis.eval(_REMOVE_IDLE_CONSUMERS, 1, self._stream, self._group, _REMOVED_AFTER_IDLE_MS)
 
     async def _acknowledge_lost(self, ids: list[bytes]) -> None:

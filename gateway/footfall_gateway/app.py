@@ -50,6 +50,7 @@ from footfall_gateway.http import (
 from footfall_gateway.probes import Probes
 from footfall_gateway.problem import HISTORY_ERRORS, PROBLEM_DETAILS, Problem
 from footfall_gateway.settings import GatewaySettings
+from footfall_gateway.trackers import TrackerEndpoint
 
 HISTORY_PREFIXES = ("/server/data", "/backend/data")
 """Of Genesys Web Engagement 8.5 and 8.1."""
@@ -63,6 +64,7 @@ def build(
     beacons: BeaconEndpoint,
     probes: Probes,
     *,
+    site_groups: SiteGroups,
     links: Links,
     codes: VisitCodes,
     bodies: BodyReader,
@@ -74,7 +76,6 @@ def build(
 
     Raises:
         DslFileError: DSL_FILE cannot be used.
-        SitesFileError: SITES_FILE cannot be used.
         AttentionFileError: ATTENTION_FILE cannot be used.
 
     """
@@ -88,11 +89,11 @@ def build(
         max_queued_hashes=settings.max_queued_hashes,
         sessions=sessions,
     )
-    gate = Gate(authenticator, Audit(settings.audit_secret), bodies)
+    gate = Gate(authenticator, Audit(next(iter(settings.audit_secrets), "")), bodies)
     lookup = Lookup(backends)
     history = [
         *HistoryReads(backends, lookup).operations(),
-        *HistoryWrites(intake, lookup, SiteGroups.load(settings.sites_file)).operations(),
+        *HistoryWrites(intake, lookup, site_groups).operations(),
     ]
     footfall = [
         *VisitorsApi(backends).operations(),
@@ -135,11 +136,14 @@ def _files(settings: GatewaySettings, description: bytes) -> Files:
 
 def _dispatcher(beacons: BeaconEndpoint, files: Files, router: Router) -> ASGIApp:
     """An application that routes by the raw path: `%2F` in an id separates no segments, which are decoded later."""
+    trackers = TrackerEndpoint(beacons)
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
         if path in BeaconEndpoint.paths:
             await beacons(scope, receive, send)
+        elif path in trackers:
+            await trackers(scope, receive, send)
         elif path in files:
             await files(scope, receive, send)
         else:

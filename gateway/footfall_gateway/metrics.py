@@ -13,6 +13,12 @@ CLIENT_DROPPED_EVENTS = Counter(
     "footfall_gateway_client_dropped_events_total",
     "Events that tracking scripts report as dropped before they were stored: too old, too many, or refused.",
 )
+TRACKER_REQUESTS = Counter(
+    "footfall_gateway_tracker_requests_total",
+    "Answered requests of trackers of other makers, by protocol (`segment`, `posthog`, `snowplow`, `matomo`) and HTTP "
+    "status.",
+    ["protocol", "status"],
+)
 BATCH_EVENTS = Histogram(
     "footfall_gateway_batch_events",
     "Events of a `Collect` call.",

@@ -5,14 +5,15 @@ from typing import Annotated
 
 import msgspec
 from msgspec import Meta
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, REGISTRY
+from prometheus_client.exposition import choose_encoder
 from starlette.responses import Response
 
 from footfall_gateway.backends import Backends
 from footfall_gateway.http import Api, Call, NoQuery, Operation, json_response
 from footfall_gateway.problem import PROBLEM_DETAILS
 
-_METRICS = CONTENT_TYPE_LATEST
+_METRICS = CONTENT_TYPE_PLAIN_0_0_4
 
 
 class Health(msgspec.Struct):
@@ -79,9 +80,10 @@ class Probes:
             reasons["gateway"] = "it stops"
         return json_response(Readiness(not reasons, services, reasons), 503 if reasons else 200)
 
-    async def metrics(self, _call: Call[NoQuery, None]) -> Response:
-        """Metrics in the Prometheus text format."""
-        return Response(generate_latest(), headers={"content-type": CONTENT_TYPE_LATEST})
+    async def metrics(self, call: Call[NoQuery, None]) -> Response:
+        """Metrics in the Prometheus text format, or in that of OpenMetrics if `Accept` asks for it."""
+        encode, media_type = choose_encoder(call.headers.get("accept", ""))
+        return Response(encode(REGISTRY), headers={"content-type": media_type})
 
 
 def _readiness(

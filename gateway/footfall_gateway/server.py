@@ -12,7 +12,10 @@ from functools import partial
 import structlog
 import uvicorn
 from footfall_eventlog.process_records import ProcessRecord
+from footfall_eventlog.site_groups import SiteGroups
 from footfall_eventlog.sites import load_sites
+from footfall_eventlog.sites_following import follow_sites
+from footfall_servicekit import metrics as process_metrics
 from footfall_servicekit.background import repeat
 from footfall_servicekit.metrics import BACKGROUND_FAILURES
 from footfall_servicekit.process import Process, serve
@@ -93,8 +96,8 @@ class Gateway(Process):
             link_memory_s=settings.used_link_retention_s,
         )
         bodies = BodyReader(settings.body_timeout_ms / 1000, settings.max_body_bytes_in_flight)
-        sites = load_sites(settings.sites_file)
-        beacons = BeaconEndpoint(intake, sites, limiter, bodies)
+        sites, site_groups = load_sites(settings.sites_file), SiteGroups.load(settings.sites_file)
+        beacons = BeaconEndpoint(intake, sites, limiter, bodies, settings.max_gzip_ratio)
         sessions = Sessions(
             settings.redis_url,
             idle_s=settings.session_idle_minutes * 60,
@@ -124,6 +127,7 @@ class Gateway(Process):
             intake,
             beacons,
             self._probes,
+            site_groups=site_groups,
             links=Links(limiter, beacons.cors),
             codes=VisitCodes(backends.create_visit_code, sites, limiter, beacons.cors),
             bodies=bodies,
@@ -142,6 +146,9 @@ class Gateway(Process):
             settings,
             background=[
                 self._serve,
+                partial(
+                    follow_sites, settings.sites_file, (SiteGroups.load, site_groups.take), (load_sites, sites.take)
+                ),
                 partial(repeat, min(LOOK_EVERY_S, limit_s), (), connections.look, limit_s),
                 partial(repeat, SHARE_EVERY_S, (), limiter.share),
                 record.run,
@@ -157,6 +164,7 @@ class Gateway(Process):
         self._listener = socket.create_server((host, self._settings.port), family=family, backlog=_BACKLOG)
         port: int = self._listener.getsockname()[1]
         self._has_ended.clear()
+        process_metrics.READY.set(1)
         _log.info("listening", port=port)
         return port
 
@@ -170,6 +178,7 @@ class Gateway(Process):
 
     def _report_stopping(self) -> None:
         self._probes.is_stopping = True
+        process_metrics.READY.set(0)
 
     async def _drain(self, grace_s: float) -> None:  # noqa: ARG002 - in uvicorn's configuration
         self._server.should_exit = True

@@ -16,6 +16,7 @@ from pydantic_settings import SettingsConfigDict
 from footfall_gateway.auth import check_keys_file
 from footfall_gateway.browser import check_dsl_file
 
+_MIN_KEY_LENGTH = 16
 _PATH = "(/[A-Za-z0-9._~-]+)+"
 
 
@@ -40,6 +41,12 @@ def _check_proxies(proxies: str) -> str:
             rule = "must be addresses or networks such as 10.0.0.0/8, without bits behind the prefix"
             raise ValueError(rule) from None
     return proxies
+
+
+def _check_audit_keys(keys: SecretStr | None) -> SecretStr | None:
+    if keys and any(len(key) < _MIN_KEY_LENGTH for key in keys.get_secret_value().split(",")):
+        raise ValueError(f"must be keys of {_MIN_KEY_LENGTH} characters or more, separated by commas")
+    return keys
 
 
 class GatewaySettings(ProcessSettings):
@@ -117,9 +124,11 @@ class GatewaySettings(ProcessSettings):
     )
     """Origins of pages that may show the compact view of a visit in a frame, such as `https://desk.example.com`. Unset:
     no page may. Other views of the console cannot be embedded."""
-    audit_key: SecretStr | None = Field(default=None, min_length=16)
-    """Secret of the keyed hashes (`subject_hashes`) that name persons and visits in log lines. All gateways need the
-    same one. Unset: a log line names the caller, and not the person."""
+    audit_key: Annotated[SecretStr | None, AfterValidator(_check_audit_keys)] = None
+    """Secret of the keyed hashes (`subject_hashes`) that name persons and visits in log lines, of 16 characters at
+    least. All gateways need the same one. After a change also the former ones, separated by commas: log lines get
+    hashes under the first, and `footfall-gateway audit-hash` prints those under each. Unset: a log line names the
+    caller, and not the person."""
     allow_anonymous: Annotated[bool, OldName("*OPEN_API")] = False
     """Serve the data routes and `/api/v1` to everyone, without authentication."""
     trusted_proxies: Annotated[
@@ -136,17 +145,22 @@ class GatewaySettings(ProcessSettings):
     """Time that a beacon waits for further beacons while other batches are being sent. If none is, the beacon waits
     only half as long as the last batch took, if that is shorter."""
     max_batches_in_flight: Annotated[int, OldName("*GROUPS_IN_FLIGHT")] = Field(default=4, ge=1, le=256)
-    """Batches that are being sent at the same time, without those of large bodies. Further batches wait."""
+    """Batches that are being sent at the same time, without those of large bodies. As many more have the beacons with a
+    SignIn, UserInfo or SignOut, so that the others do not wait for identity. Further batches wait."""
     max_queued_events: Annotated[int, OldName("*WAITING_EVENTS")] = Field(default=25_000, ge=1_000, le=10_000_000)
-    """Events that wait for their batch, and as many more in large bodies. At the limit beacons are answered 503."""
+    """Events that wait for their batch: so many in large bodies, as many in beacons with a SignIn, UserInfo or SignOut,
+    and as many in all others. At the limit beacons are answered 503."""
     max_queued_bytes: Annotated[int, OldName("*WAITING_BYTES")] = Field(
         default=32 * 1024 * 1024, ge=1024 * 1024, le=1024**4
     )
-    """Bytes that wait for their batch, and as many more in large bodies. At the limit beacons are answered 503."""
+    """Bytes that wait for their batch: so many in large bodies, as many in beacons with a SignIn, UserInfo or SignOut,
+    and as many in all others. At the limit beacons are answered 503."""
     max_body_bytes_in_flight: Annotated[int, OldName("*READING_BYTES")] = Field(
         default=64 * 1024 * 1024, ge=1024 * 1024, le=1024**4
     )
     """Bytes of the bodies that are arriving at the same time. At the limit requests are answered 503."""
+    max_gzip_ratio: int = Field(default=100, ge=1, le=1_000)
+    """Bytes of a beacon for each byte of its body with `Content-Encoding: gzip`. A beacon of more is answered 413."""
     max_connections: Annotated[int, OldName("*CONNECTIONS")] = Field(default=10_000, ge=1, le=1_000_000)
     """Connections that are open at the same time, at most as many as the system's limit of open files allows. When few
     are left, connections without a complete request are closed. Requests on further connections are answered 503."""
@@ -170,9 +184,9 @@ class GatewaySettings(ProcessSettings):
     its connection is closed."""
 
     @property
-    def audit_secret(self) -> str:
-        """The audit key, empty when there is none."""
-        return self.audit_key.get_secret_value() if self.audit_key else ""
+    def audit_secrets(self) -> list[str]:
+        """The audit key, and after it the former ones. Empty when there is none."""
+        return self.audit_key.get_secret_value().split(",") if self.audit_key else []
 
     def problems(self) -> Iterator[str]:
         """What is wrong between settings of the gateway."""

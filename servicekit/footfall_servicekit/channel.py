@@ -8,13 +8,16 @@ import resource
 import time
 from contextvars import ContextVar
 from functools import partial
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, ClassVar, cast
 
 import grpc
 from grpc.aio import Channel, ServicerContext
 
 from footfall_servicekit import logs
+from footfall_servicekit.reloading import ReloadingFile
 from footfall_servicekit.tls import ClientTls, channel_credentials
+from footfall_servicekit.tracing import TRACEPARENT_KEY
 
 Options = list[tuple[str, int | str]]
 
@@ -168,7 +171,24 @@ def time_left(margin_s: float = 0.2) -> float | None:
     return None if until is None else max(0.0, until - margin_s - time.monotonic())
 
 
+class _Own:
+    """What this process shows to the services that it calls."""
+
+    token: ClassVar[ReloadingFile[str] | None] = None
+
+
+def show_token(file: Path | None) -> None:
+    """Show the token in a file to the services that are called. Raises OSError when it cannot be read."""
+    _Own.token = ReloadingFile(lambda: file.read_bytes().decode("ascii", "ignore").strip(), [file]) if file else None
+
+
 def forwarded() -> tuple[tuple[str, str], ...]:
-    """Metadata with the id of the request that is being served, under which the called service logs the call."""
-    current = logs.request_id.get()
-    return ((REQUEST_ID_KEY, current),) if current else ()
+    """Metadata of a call: id and trace of the request that is being served, and the token of this process."""
+    metadata: tuple[tuple[str, str], ...] = ()
+    if current := logs.request_id.get():
+        metadata = ((REQUEST_ID_KEY, current),)
+    if trace := logs.traceparent.get():
+        metadata = (*metadata, (TRACEPARENT_KEY, trace))
+    if _Own.token:
+        metadata = (*metadata, ("authorization", f"Bearer {_Own.token.current()}"))
+    return metadata

@@ -16,8 +16,8 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError
 
-from footfall_servicekit import health, logs, metrics
-from footfall_servicekit.access import Access
+from footfall_servicekit import health, logs, metrics, tracing
+from footfall_servicekit.access import Access, limit
 from footfall_servicekit.channel import ANSWER_ENCODING_KEY, REQUEST_ID_KEY, caller_waits_until
 from footfall_servicekit.errors import RequestError
 from footfall_servicekit.failure_log import FailureLog
@@ -33,6 +33,8 @@ _FULL_RETRY_MS = 1_000
 _GZIP = b"\x1f\x8b"  # no message of protobuf begins so
 _OUTAGES = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED}
 """Codes of calls that fail because of the state of this server or its stores, so that many fail in the same way."""
+_FAILURES = _OUTAGES | {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.UNIMPLEMENTED}
+"""Codes of calls that fail by no fault of their caller."""
 
 
 class ServerInterceptor(grpc.aio.ServerInterceptor):
@@ -51,7 +53,8 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         """Set the limits of a server.
 
         A unary call is ended after `ceiling_s`; a stream may last as long as its caller wants. With `access`, a caller
-        must have a role that may call the method. Of the methods in `frequent`, only failures are logged at level info.
+        must be allowed to call the method, and a request is limited to the sites of its caller. Of the methods in
+        `frequent`, only failures are logged at level info.
 
         Each method in `frequent` serves `max_calls` calls concurrently, and so do all other unary methods together. A
         streaming method serves `max_streams` streams. So no method is refused because of calls of another group.
@@ -115,9 +118,11 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
 
         # gRPC sends callers the full text of what fails outside the handler, so single messages are converted inside.
         async def behave(request: Any, context: Context) -> Any:
-            if self._access:
-                self._access.check(method, context)
-            answer = await behaviour(request if streams_requests else self._parsed(request, parse), context)
+            sites = self._access.check(method, context) if self._access else None
+            message = request if streams_requests else self._parsed(request, parse)
+            if sites:
+                limit(message, sites)
+            answer = await behaviour(message, context)
             return answer if streams_answers else serialize(answer)
 
         ceiling_s = None if streams_answers else self._ceiling_s
@@ -209,12 +214,20 @@ class _Call:
         self._ended = {code: metrics.RPC_CALLS.labels(method, code.name) for code in grpc.StatusCode}
         is_health = method.startswith(f"/{health.SERVICE_NAME}/")
         self._quiet = set(grpc.StatusCode) if is_health else _OUTAGES | ({grpc.StatusCode.OK} if is_frequent else set())
+        self._makes_trace = not (is_health or is_frequent)
+        service, _, name = method.removeprefix("/").partition("/")
+        self._about = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name}
 
     async def serve(self, request: Any, context: Context) -> Any:
         """Run the handler. gRPC calls this in a task of its own."""
         sent = dict(context.invocation_metadata() or ())
         request_id = _request_id(sent)
         logs.request_id.set(request_id)
+        trace = tracing.valid(sent.get(tracing.TRACEPARENT_KEY))
+        span = None
+        if tracing.is_on():
+            span = tracing.begin(self._method[1:], trace, makes_trace=self._makes_trace, **self._about)
+        logs.traceparent.set(span.traceparent if span else trace)
         sent_back = ((REQUEST_ID_KEY, request_id),)
         context.set_trailing_metadata(sent_back)
         if compressed := sent.get(ANSWER_ENCODING_KEY) == "gzip":
@@ -244,6 +257,8 @@ class _Call:
             return answer
         finally:
             self._record(code, reason, time.perf_counter() - started)
+            if span:
+                span.end(failed=code in _FAILURES, **{"rpc.grpc.status_code": code.value[0]})
 
     async def _answer(self, request: Any, context: Context) -> Any:
         limit = asyncio.timeout(self._ceiling_s)

@@ -1,9 +1,28 @@
 """Metrics of every process, each with its meaning, and the port that serves them."""
 
+import platform
 import threading
+from functools import cache
+from importlib.metadata import version
 from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import Counter, Gauge, Histogram, start_http_server
+from prometheus_client import (
+    GC_COLLECTOR,
+    PLATFORM_COLLECTOR,
+    PROCESS_COLLECTOR,
+    REGISTRY,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    start_http_server,
+)
+
+BUILD_INFO = Gauge(
+    "footfall_build_info",
+    "Always 1: which service a process is, its version, and that of Python.",
+    ["service", "version", "python"],
+)
 
 RPC_CALLS = Counter(
     "footfall_rpc_calls_total",
@@ -33,10 +52,31 @@ INDEX_BUILD_STARTED = Gauge(
     "The index that is being built, and since when, in seconds since 1970-01-01. No value while none is.",
     ["index"],
 )
+STORE_SECONDS = Histogram(
+    "footfall_store_seconds",
+    "Time from a command to a store (`redis` or `mongodb`) to its answer. `PIPELINE` is several commands that are sent "
+    "together. Reads that wait for new entries of the event log do not count.",
+    ["store", "command"],
+    buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
+)
+
+
+@cache
+def store_seconds(store: str, command: str) -> Histogram:
+    """The times of one command of a store."""
+    return STORE_SECONDS.labels(store, command)
+
+
+def describe_process(service: str) -> None:
+    """Say what this process is, and give the metrics of its memory, processor and files our prefix. Call once."""
+    for unprefixed in (PROCESS_COLLECTOR, PLATFORM_COLLECTOR, GC_COLLECTOR):
+        REGISTRY.unregister(unprefixed)
+    ProcessCollector(namespace="footfall")
+    BUILD_INFO.labels(service, version("footfall-servicekit"), platform.python_version()).set(1)
 
 
 class MetricsPort:
-    """The HTTP port that Prometheus reads, served by its own thread."""
+    """The HTTP port that Prometheus reads, served by its own thread. It has OpenMetrics for clients that accept it."""
 
     def __init__(self, host: str, port: int) -> None:
         """Listen. Raises OSError when the port is taken."""

@@ -14,7 +14,7 @@ import structlog
 import uvloop
 from google.protobuf.internal import api_implementation
 
-from footfall_servicekit import logs
+from footfall_servicekit import logs, metrics, tracing
 from footfall_servicekit.background import Background, Work, name_of
 from footfall_servicekit.failure_log import FailureLog
 from footfall_servicekit.settings import ProcessSettings, renamed, unknown_variables
@@ -128,17 +128,20 @@ async def serve(process: Process) -> int:
 
 @contextmanager
 def _signals_request(request_stop: Callable[[], None]) -> Iterator[None]:
-    """Let SIGTERM and SIGINT request a stop. Afterwards they do nothing: the process is about to end."""
+    """Let SIGTERM and SIGINT request a stop, and SIGUSR1 change the log level.
+
+    Afterwards they do nothing: the process is about to end.
+    """
     loop = asyncio.get_running_loop()
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    for number in numbers:
-        loop.add_signal_handler(number, request_stop)
+    handlers = {signal.SIGTERM: request_stop, signal.SIGINT: request_stop, signal.SIGUSR1: logs.toggle_debug}
+    for number, handler in handlers.items():
+        loop.add_signal_handler(number, handler)
     try:
         yield
     finally:
         # The loop never forgets a handler, nor what the handler refers to: gRPC with TLS would wait for two seconds at
         # the end of the process for its channels and servers to be released.
-        for number in numbers:
+        for number in handlers:
             loop.add_signal_handler(number, _do_nothing)
 
 
@@ -149,6 +152,8 @@ def _do_nothing() -> None:
 def run(settings: ProcessSettings, service_name: str, main: Callable[[], Coroutine[Any, Any, int]]) -> None:
     """Run the main coroutine of a process on uvloop, and exit with what it returns."""
     logs.configure(service_name, settings.log_level)
+    metrics.describe_process(service_name)
+    tracing.configure(service_name, settings.traces_endpoint, settings.trace_share)
     FailureLog.interval_s = settings.failure_log_interval_s
     for each in renamed(type(settings), os.environ):
         used = each.new if each.is_ignored else each.old
@@ -160,4 +165,6 @@ def run(settings: ProcessSettings, service_name: str, main: Callable[[], Corouti
     # Imported objects are never freed. A full garbage collection over them takes 10 to 40 ms, while calls wait.
     gc.collect()
     gc.freeze()
-    sys.exit(uvloop.run(main()))
+    exit_code = uvloop.run(main())
+    tracing.close()
+    sys.exit(exit_code)

@@ -12,6 +12,7 @@ from grpc_health.v1 import health_pb2_grpc  # type: ignore[import-untyped]  # sh
 
 from footfall_servicekit.access import Access, AccessTable
 from footfall_servicekit.background import NotReadyError, Work
+from footfall_servicekit.callers import FindCaller
 from footfall_servicekit.channel import server_options
 from footfall_servicekit.health import SERVICE_NAME as HEALTH_NAME
 from footfall_servicekit.health import Health
@@ -41,10 +42,10 @@ async def _always_ready() -> bool:
 class Server(Process):
     """A process that serves gRPC.
 
-    `access` is enforced where clients must show certificates. Of `frequent`, the methods that are called for every
-    batch, only failures are logged at level info, and each has a limit of its own. `ready` says whether the process can
-    do its work; an exception counts as no, and health shows the text of a NotReadyError. `background`, `close` and
-    `stopping`: see `Process`.
+    `access`, by roles, is enforced where clients must show certificates; `scopes`, with `find_caller`, where they show
+    API keys. Of `frequent`, the methods that are called for every batch, only failures are logged at level info, and
+    each has a limit of its own. `ready` says whether the process can do its work; an exception counts as no, and health
+    shows the text of a NotReadyError. `background`, `close` and `stopping`: see `Process`.
     """
 
     def __init__(
@@ -53,6 +54,8 @@ class Server(Process):
         servicers: Servicers,
         *,
         access: AccessTable = MappingProxyType({}),
+        scopes: AccessTable = MappingProxyType({}),
+        find_caller: FindCaller | None = None,
         frequent: Collection[str] = (),
         ready: Callable[[], Awaitable[bool]] = _always_ready,
         background: Sequence[Work] = (),
@@ -67,7 +70,11 @@ class Server(Process):
         )
         self._settings = settings
         self._servicers = servicers
-        self._access = Access(access, settings.client_roles) if settings.grpc_tls_client_ca_file else None
+        has_certificates = settings.grpc_tls_client_ca_file is not None
+        self._access = None
+        if has_certificates or find_caller:
+            grants = settings.client_roles
+            self._access = Access(access, grants, scopes, find_caller, has_certificates=has_certificates)
         self._frequent = frequent
         self._ready = ready
         self._health = Health(servicers)

@@ -17,14 +17,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from difflib import get_close_matches
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import BeforeValidator, Field, FilePath, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from footfall_servicekit.callers import Grant
+from footfall_servicekit.channel import show_token
 from footfall_servicekit.reloading import reason_of
 from footfall_servicekit.tls import ClientTls, KeyPair, check_authorities, server_context
-from footfall_servicekit.values import Accepts, Host, listening_problems
+from footfall_servicekit.values import Accepts, Host, HttpUrl, listening_problems, readable_by
 
 Port = Annotated[int, Field(ge=0, le=65535, description="Port to listen on. 0: a free port, which is logged.")]
 
@@ -65,6 +69,13 @@ class ProcessSettings(BaseSettings):
     failure_log_interval_s: int = shared("FAILURE_LOG_INTERVAL_S", 30, ge=1, le=3_600)
     """Time between two log lines about a failure that goes on. Its end is logged after a third of this time without a
     failure."""
+    traces_endpoint: HttpUrl | None = shared("OTEL_EXPORTER_OTLP_ENDPOINT", None)
+    """Where traces are sent, by OTLP over HTTP. Needs the extra `otel` of the distribution, which the images have. The
+    variables `OTEL_*` of OpenTelemetry for headers, certificates and time limits of the exporter count as well. Give it
+    to all services. Unset: no traces are made."""
+    trace_share: float = shared("TRACE_SHARE", 0.1, ge=0, le=1)
+    """Share of the requests and calls from outside that are traced, 0 to 1. A trace that has begun goes on in all
+    services."""
     drain_delay_ms: Annotated[int, OldName("*LAME_DUCK_MS")] = Field(default=500, ge=0, le=60_000)
     """Time from reporting that the process stops, to refusing new calls. Load balancers need it to choose another
     process."""
@@ -77,6 +88,9 @@ class ProcessSettings(BaseSettings):
     """Certificate chain (PEM) for gRPC, as server and as client. A changed file is read again."""
     grpc_tls_key_file: FilePath | None = None
     """Private key (PEM, not encrypted) of that certificate."""
+    grpc_token_file: Annotated[FilePath | None, readable_by(Path.read_bytes)] = shared("GRPC_TOKEN_FILE", None)
+    """File with the token that is shown to the gRPC services, where they have `GRPC_KEYS_FILE`. That of the suite's own
+    processes needs a key with all scopes and sites. A changed file is read again."""
 
     @model_validator(mode="before")
     @classmethod
@@ -92,6 +106,8 @@ class ProcessSettings(BaseSettings):
         if self.grpc_tls_cert_file and not self.grpc_tls_ca_file:
             yield f"GRPC_TLS_CA_FILE: must be set where {variable(type(self), 'grpc_tls_cert_file')} is"
         yield from _authorities_problems(self, "grpc_tls_ca_file")
+        if self.traces_endpoint and not find_spec("opentelemetry"):
+            yield "OTEL_EXPORTER_OTLP_ENDPOINT: needs OpenTelemetry, which is not installed: the extra `otel`"
 
     @model_validator(mode="after")
     def _has_no_problems(self) -> Self:
@@ -138,9 +154,11 @@ class ServiceSettings(ProcessSettings):
     grpc_tls_client_ca_file: FilePath | None = shared("GRPC_TLS_CLIENT_CA_FILE", None)
     """Certificate authorities (PEM) that sign the certificates of gRPC clients (mutual TLS). A client without such a
     certificate is refused. Unset: clients need no certificate."""
-    grpc_client_roles: Annotated[str, Accepts("`name=role`, separated by commas")] = shared("GRPC_CLIENT_ROLES", "")
+    grpc_client_roles: Annotated[str, Accepts("`name=role` or `name=role/site/...`, separated by commas")] = shared(
+        "GRPC_CLIENT_ROLES", ""
+    )
     """Roles of the clients with mutual TLS. A name is a URI or DNS name in the client's certificate, or its common name
-    if it has neither. Unset: each name is itself a role."""
+    if it has neither. With sites behind the role the client sees these alone. Unset: each name is itself a role."""
     allow_insecure_grpc: bool = shared("ALLOW_INSECURE_GRPC", False)
     """Start without TLS on an address that other machines can reach. Only for a private network of the services."""
 
@@ -164,15 +182,19 @@ class ServiceSettings(ProcessSettings):
             yield f"{certificate}: must be set where GRPC_TLS_CLIENT_CA_FILE is"
         if self.grpc_client_roles and not self.grpc_tls_client_ca_file:
             yield "GRPC_CLIENT_ROLES: needs GRPC_TLS_CLIENT_CA_FILE, without which clients have no names"
-        if not all(name and role for name, role in self.client_roles):
-            yield "GRPC_CLIENT_ROLES: must be `name=role`, separated by commas"
+        if not all(grant.name and grant.role and all(grant.sites) for grant in self.client_roles):
+            yield "GRPC_CLIENT_ROLES: must be `name=role` or `name=role/site/...`, separated by commas"
         yield from _authorities_problems(self, "grpc_tls_client_ca_file")
 
     @property
-    def client_roles(self) -> list[tuple[str, str]]:
-        """Pairs of a name in certificates and a role of callers with that name."""
-        pairs = (item.strip().rpartition("=") for item in self.grpc_client_roles.split(",") if item.strip())
-        return [(name, role) for name, _, role in pairs]
+    def client_roles(self) -> list[Grant]:
+        """The roles of callers by the names in their certificates."""
+        grants = []
+        for item in filter(None, map(str.strip, self.grpc_client_roles.split(","))):
+            name, _, rest = item.rpartition("=")
+            role, *sites = rest.split("/")
+            grants.append(Grant(name, role, frozenset(sites)))
+        return grants
 
 
 _SIMILARITY = 0.88
@@ -261,6 +283,8 @@ def _report_old_names(cls: type[BaseSettings]) -> None:
 
 def _unless_wrong(settings: SettingsT | None, problems: list[str]) -> SettingsT:
     if settings and not problems:
+        if isinstance(settings, ProcessSettings):
+            show_token(settings.grpc_token_file)
         return settings
     sys.stderr.write("".join(f"{line}\n" for line in ("The settings are wrong:", *(f"  {each}" for each in problems))))
     raise SystemExit(2)

@@ -32,6 +32,12 @@ def _check_target(target: str) -> str:
     return target
 
 
+def _check_http_url(url: str) -> str:
+    if not re.fullmatch(r"https?://[^/?#@\s]+(/[^?#@\s]*)?", url):
+        raise ValueError("must be `http://host:port` or `https://host:port`, without user and password")
+    return url
+
+
 def _check_database_name(name: str) -> str:
     if not re.fullmatch(r'[^/\\. "$*<>:|?\0]{1,63}', name):
         raise ValueError('must have 1 to 63 letters, and no space or any of / \\ . " $ * < > : | ?')
@@ -50,6 +56,8 @@ StoreUrl = Annotated[str, AfterValidator(_check_store_url), Accepts("a URL")]
 
 Target = Annotated[str, AfterValidator(_check_target), Accepts("`host:port` or `dns:///host:port`")]
 """Address of a gRPC service for its clients."""
+
+HttpUrl = Annotated[str, AfterValidator(_check_http_url), Accepts("`http://host:port` or `https://...`")]
 
 DatabaseName = Annotated[str, AfterValidator(_check_database_name), Accepts("a name of 1 to 63 characters")]
 

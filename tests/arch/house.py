@@ -26,13 +26,15 @@ SERVICES = {
     "history": ROOT / "services" / "history",
     "gateway": ROOT / "gateway",
 }
+PROGRAMS = {**SERVICES, "ops": ROOT / "ops"}
+"""What is installed alone: the services, and the command of operators."""
 SERVICEKIT = ROOT / "servicekit" / "footfall_servicekit"
 EVENTLOG = ROOT / "eventlog" / "footfall_eventlog"
 
 
-def package(service: str) -> Path:
-    """The folder of a service's Python package."""
-    return SERVICES[service] / f"footfall_{service}"
+def package(program: str) -> Path:
+    """The folder of a program's Python package."""
+    return PROGRAMS[program] / f"footfall_{program}"
 
 
 def imports(folder: Path) -> Iterator[Imports]:
@@ -61,8 +63,8 @@ def secrets_of(service: str, *, with_urls: bool = False) -> set[str]:
     }
 
 
-def own_dependencies(service: str) -> list[str]:
-    """The distributions of this house that a service declares it needs, without their prefix."""
-    project = tomllib.loads((SERVICES[service] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+def own_dependencies(program: str) -> list[str]:
+    """The distributions of this house that a program declares it needs, without their prefix."""
+    project = tomllib.loads((PROGRAMS[program] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     names = (requirement.partition(">=")[0] for requirement in project["dependencies"])
     return sorted(name.removeprefix("footfall-") for name in names if name.startswith("footfall-"))

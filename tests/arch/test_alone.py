@@ -1,5 +1,8 @@
 """Each service stands alone: its wheel and what it declares, in an empty environment, start, answer and end in order.
 
+So do the client, whose callers can check types with what it declares, and the command of operators, which explains
+itself.
+
 Versions come from requirements.txt; a package used but not declared is missing here.
 """
 
@@ -15,21 +18,21 @@ from pathlib import Path
 import pytest
 
 from deploy.embedded import ROOT
-from tests.arch.house import SERVICES, own_dependencies
+from tests.arch.house import PROGRAMS, SERVICES, own_dependencies
 from tests.tools.eventually import eventually
 from tests.tools.ports import free_ports
 
 pytestmark = pytest.mark.long
 
 SCRIPTS = Path(sys.executable).parent
-DISTRIBUTIONS = ["protos", "timeline", "servicekit", "eventlog"]
+DISTRIBUTIONS = ["protos", "timeline", "servicekit", "eventlog", "client"]
 
 
 @pytest.fixture(scope="session")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of all wheels, built from the sources."""
     folder = tmp_path_factory.mktemp("wheels")
-    sources = [*(ROOT / name for name in DISTRIBUTIONS), *SERVICES.values()]
+    sources = [*(ROOT / name for name in DISTRIBUTIONS), *PROGRAMS.values()]
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir"]
     subprocess.run([*build, folder, *sources], check=True)
     return folder
@@ -40,17 +43,46 @@ def installed(request: pytest.FixtureRequest, wheels: Path, tmp_path: Path) -> t
     """A service and the scripts folder of an environment with nothing else in it."""
     service: str = request.param
     own = [*own_dependencies(service), service]
-    files = [next(wheels.glob(f"footfall_{name}-*.whl")) for name in own]
     environment = tmp_path / "environment"
+    install(environment, wheels, own, "requirements.txt")
     uv = str(SCRIPTS / "uv")
-    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, environment], check=True)
-    install = [uv, "pip", "install", "--quiet", f"--python={environment}", "--constraint=requirements.txt"]
-    subprocess.run([*install, *files], cwd=ROOT, check=True)
     freeze = [uv, "pip", "freeze", "--quiet", f"--python={environment}"]
     versions = subprocess.run(freeze, check=True, capture_output=True, text=True).stdout.splitlines()
     pinned = (ROOT / "requirements.txt").read_text(encoding="utf-8")
     assert [line for line in versions if not line.startswith("footfall-") and f"{line} " not in pinned] == []
     return service, environment / "bin"
+
+
+def install(environment: Path, wheels: Path, own: list[str], constraints: str, *others: str) -> None:
+    """Make an environment with distributions of this house, what they declare, and others."""
+    files = [next(wheels.glob(f"footfall_{name}-*.whl")) for name in own]
+    uv = str(SCRIPTS / "uv")
+    subprocess.run([uv, "venv", "--quiet", "--python", sys.executable, environment], check=True)
+    command = [uv, "pip", "install", "--quiet", f"--python={environment}", f"--constraint={constraints}"]
+    subprocess.run([*command, *files, *others], cwd=ROOT, check=True)
+
+
+def test_code_that_uses_the_client_passes_mypy_in_strict_mode_with_what_it_declares(
+    wheels: Path, tmp_path: Path
+) -> None:
+    environment = tmp_path / "environment"
+    install(environment, wheels, ["client", "protos"], "requirements-dev.txt", "mypy")
+    scripts = [ROOT / "docs" / "examples" / f"{name}.py" for name in ("live_visitors", "contact_center")]
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text(scripts[0].read_text(encoding="utf-8").replace("change.before", "change.visitor.url"))
+    misspelled = tmp_path / "misspelled.py"
+    misspelled.write_text(scripts[0].read_text(encoding="utf-8").replace("live_visitors", "all_visitors"))
+    check = [str(environment / "bin" / "mypy"), "--strict", f"--cache-dir={tmp_path / 'cache'}", "--config-file="]
+    ended = subprocess.run([*check, *scripts], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout
+    ended = subprocess.run([*check, wrong, misspelled], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert 'has incompatible type "str"; expected "Visitor | None"' in ended.stdout
+    assert '"Footfall" has no attribute "all_visitors"' in ended.stdout
+    listed = [str(environment / "bin" / "python"), "-c", "import footfall, sys; print(footfall.__path__[0])"]
+    folder = Path(subprocess.run(listed, check=True, capture_output=True, text=True).stdout.strip())
+    shipped = {file.relative_to(folder).as_posix() for file in folder.rglob("*.proto")}
+    contract = ROOT / "protos" / "footfall"
+    assert shipped == {file.relative_to(contract).as_posix() for file in contract.rglob("*.proto")} != set()
 
 
 @contextmanager
@@ -91,6 +123,13 @@ async def test_a_service_installs_alone_starts_answers_and_ends_in_order(
         await eventually(answers, timeout=60, every=0.2)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=30) == 0
+
+
+@pytest.mark.parametrize("installed", ["ops"], indirect=True)
+def test_the_command_of_operators_installs_alone(installed: tuple[str, Path]) -> None:
+    _, scripts = installed
+    said = subprocess.run([scripts / "footfall-ops", "--help"], check=True, capture_output=True, text=True).stdout
+    assert "repartition" in said
 
 
 def http_status(port: int, path: str) -> int | None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Mapping
+from functools import cache
 from typing import Final
 
 import footfall_collector.access
@@ -56,12 +57,16 @@ GENERAL: Final = {
     "MALFORMED_MESSAGE",
     "MESSAGE_TOO_LARGE",
     "NOT_IMPLEMENTED",
+    "KEY_NOT_VALID",
     "ROLE_NOT_ALLOWED",
+    "SCOPE_MISSING",
+    "SITE_NOT_ALLOWED",
     "TOO_MANY_CALLS",
 }
 """The reasons that every method may give, as the README says."""
 
 
+@cache
 def reasons() -> dict[str, str]:
     """By reason of an error, the services that give it."""
     return dict(re.findall(r"^\| `(\w+)` \| `\w+` \| ([^|]+) \|", error_reasons(), re.MULTILINE))

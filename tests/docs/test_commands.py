@@ -40,6 +40,7 @@ NOT_RUN = {
         "a cluster, and a copy of the file with your images and secrets",
     ],
     "docs/ops/run.md": ["the suite of docker-compose.yml, and a server to import from"],
+    "docs/ops/stores.md": ["up to a minute"],
     "docs/ops/tls.md": [
         "Docker with Compose, and API_USER, API_PASSWORD, ERASURE_KEY and GATEWAY_AUDIT_KEY in the environment",
         "a cluster, and the certificates made above",

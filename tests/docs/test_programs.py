@@ -10,9 +10,9 @@ from pathlib import Path
 
 import jwt
 import pytest
+from footfall_client import SERVICE_CONFIG
 from footfall_servicekit import channel
 
-from docs.examples.contact_center import SERVICE_CONFIG
 from docs.pages import pages
 from tests.tools.contact_center import CLIENTS, answers, watching
 from tests.tools.eventually import eventually
@@ -110,5 +110,5 @@ async def test_the_grpc_client_shows_a_caller_a_chat_and_all_visitors(
             await eventually(lambda: watched.shows(other)[-1]["identity"] == "dana@example.com")
 
 
-def test_the_examples_have_the_service_config_of_footfall_itself() -> None:
+def test_clients_have_the_service_config_of_footfall_itself() -> None:
     assert json.loads(channel._SERVICE_CONFIG) == SERVICE_CONFIG

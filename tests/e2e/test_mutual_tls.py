@@ -51,6 +51,7 @@ ALLOWED = {
     "Collect": {"gateway"},
     "ResolveEvents": {"collector"},
     "GetVisit": {"collector", *PEOPLE},
+    "ExplainVisit": {"identity", *PEOPLE},
     "BatchGetIdentities": {"history", *PEOPLE},
     "BatchGetNames": {"history", *PEOPLE},
     "GetPerson": {"history", *PEOPLE},

@@ -107,6 +107,20 @@ async def test_who_may_see_all_finds_the_visit_that_arrived_first_and_by_site_th
         assert await ids(http, path, "eventID") == {first["eventID"]}
 
 
+async def test_what_another_tracker_sends_is_of_the_site_of_its_key(isolated: Suite) -> None:
+    visit, dana = str(uuid.uuid4()), f"dana-{uuid.uuid4()}"
+    message = {"type": "page", "anonymousId": str(uuid.uuid4()), "context": {"sessionId": visit}, "messageId": visit}
+    identify = message | {"type": "identify", "userId": dana, "messageId": str(uuid.uuid4())}
+    async with client_of(isolated, "bank") as bank, client_of(isolated, "shop") as shop:
+        for key, sent in (("bank", message), ("shop", identify)):
+            answer = await shop.post("/v1/batch", json={"batch": [sent]}, auth=httpx.BasicAuth(key, ""))
+            assert answer.status_code == 200, answer.text
+        assert (await live_state(bank, visit))["state"] == "ANONYMOUS"
+        assert (await live_state(shop, visit))["identityId"] == dana
+        unknown = await shop.post("/v1/batch", json={"batch": [message], "writeKey": "other"})
+        assert (unknown.status_code, unknown.json()["rejected"][0]["reason"]) == (400, "unknown_site")
+
+
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("mine", ["shop", "bank"])
 async def test_each_site_s_answers_are_those_of_a_suite_that_saw_its_events_alone(

@@ -22,15 +22,18 @@ SUBCOMMANDS = {
     ("history", "gaps"): ["list", "confirm"],
     ("history", "dead-letters"): ["list", "show", "repair", "replay", "discard"],
 }
+OPS = ["backup", "restore", "verify", "rebuild-live", "repartition"]
 EVERY_COMMAND = [
     *([service] for service in SERVICES),
     *([service, command] for service, commands in COMMANDS.items() for command in commands),
+    *(["ops", command] for command in OPS),
     *([*command, name] for command, names in SUBCOMMANDS.items() for name in names),
 ]
 MODULES = [
     "footfall_history",
     "footfall_history.importing",
     "footfall_history.policies",
+    "footfall_ops",
     "deploy.run",
     "bench",
     "bench.soak",

@@ -1,6 +1,7 @@
 """A group of readers handles every entry of a stream when readers die, and removes none too early."""
 
 import asyncio
+import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from footfall_eventlog.partitions import connection_pool
 from footfall_eventlog.stream import PAYLOAD_FIELD, Entry, StreamReader, trim
+from prometheus_client import REGISTRY
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -211,6 +213,30 @@ async def test_entries_removed_before_they_were_handled_are_given_up(redis: Any,
     async with running(one):
         await eventually(lambda: handler.payloads == [b"kept"])
     assert await pending(redis, stream) == 0
+
+
+async def test_a_reader_shows_the_lag_of_every_group_also_of_one_that_nobody_reads(redis: Any, stream: str) -> None:
+    await redis.xgroup_create(stream, "stopped", id="0", mkstream=True)
+    await redis.xgroup_create(stream, "died", id="0")
+    minute_ago = int(time.time() * 1000) - 60_000
+    await redis.xadd(stream, {PAYLOAD_FIELD: b"old"}, id=f"{minute_ago}-0")
+    await redis.xreadgroup("died", "consumer", {stream: ">"})
+    await append(redis, stream, b"new")
+
+    def shown(name: str, group: str) -> float:
+        value = REGISTRY.get_sample_value(f"footfall_stream_{name}", {"stream": stream, "group": group})
+        assert value is not None
+        return value
+
+    def complete() -> None:
+        for group, unread, pending_count in (("stopped", 2, 0), ("died", 1, 1), (GROUP, 0, 0)):
+            assert (shown("lag_entries", group), shown("pending_entries", group)) == (unread, pending_count)
+        assert 60 <= shown("lag_seconds", "stopped") < 180
+        assert 60 <= shown("lag_seconds", "died") < 180
+        assert shown("lag_seconds", GROUP) == 0
+
+    async with running(StreamReader(redis, stream, GROUP, Handler(), min_idle_ms=100)):
+        await eventually(complete)
 
 
 async def test_readers_that_are_long_gone_are_forgotten_but_never_one_that_holds_entries(

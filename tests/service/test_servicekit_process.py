@@ -149,14 +149,45 @@ async def test_every_line_is_json_and_quotes_no_exception_unless_debugging() -> 
         assert "ada@example.com" in (await eventually(lambda: process.line("it failed")))["stack"]
 
 
+async def test_a_signal_lets_the_process_log_at_level_debug_and_another_one_no_longer() -> None:
+    async with running() as process:
+        port = await process.port()
+
+        async def checked(level: str) -> None:
+            """A check of its health after the level has changed is logged at level debug."""
+            changes = [line for line in process.lines if line["event"] == "the log level has changed"]
+            assert [line["log_level"] for line in changes][-1:] == [level]
+            async with open_channel(f"127.0.0.1:{port}") as channel:
+                request = health_pb2.HealthCheckRequest()
+                await health_pb2_grpc.HealthStub(channel).Check(request, timeout=10)
+
+        process.process.send_signal(signal.SIGUSR1)
+        await eventually(lambda: checked("debug"))
+        await eventually(lambda: process.line("rpc"))
+        process.process.send_signal(signal.SIGUSR1)
+        await eventually(lambda: checked("info"))
+        process.process.terminate()
+        assert await asyncio.wait_for(process.process.wait(), 30) == 0
+    changed = [number for number, line in enumerate(process.lines) if line["event"] == "the log level has changed"]
+    assert [line["event"] for line in process.lines[changed[1] :] if line["level"] == "debug"] == []
+
+
 async def test_metrics_are_served_only_on_a_port_that_is_set() -> None:
     [metrics_port] = free_ports(1)
     async with running(TRIAL_METRICS_PORT=str(metrics_port)) as process:
         await process.port()
         await eventually(lambda: process.line("serving"))
         async with httpx.AsyncClient() as client:
-            text = (await client.get(f"http://127.0.0.1:{metrics_port}/metrics")).text
+            url = f"http://127.0.0.1:{metrics_port}/metrics"
+            text = (await client.get(url)).text
+            open_metrics = await client.get(url, headers={"accept": "application/openmetrics-text; version=1.0.0"})
     assert "footfall_process_ready 1.0" in text
+    assert 'footfall_build_info{python="' in text
+    assert [
+        line for line in text.splitlines() if not line.startswith(("# HELP footfall_", "# TYPE footfall_", "footfall_"))
+    ] == []
+    assert open_metrics.headers["content-type"].startswith("application/openmetrics-text")
+    assert open_metrics.text.endswith("# EOF\n")
     assert process.line("listening")["metrics_port"] == metrics_port
     async with running() as process:
         await process.port()

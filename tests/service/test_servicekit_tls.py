@@ -11,6 +11,7 @@ import pytest
 from cryptography import x509
 from footfall.collector.v1 import collector_service_pb2 as pb
 from footfall.collector.v1 import collector_service_pb2_grpc as pb_grpc
+from footfall.event.v1.interaction_pb2 import InteractionUpdate
 from footfall_servicekit.channel import open_channel
 from footfall_servicekit.errors import details_of
 from footfall_servicekit.server import Server
@@ -21,7 +22,7 @@ from deploy.certificates import Authority
 from tests.tools.eventually import eventually
 
 SERVICE = "footfall.collector.v1.CollectorService"
-ACCESS = {"writer": ["Collect"], "reader": []}
+ACCESS = {"writer": ["Collect", "RecordInteraction"], "reader": []}
 
 
 class Answering(pb_grpc.CollectorServiceServicer):
@@ -29,9 +30,9 @@ class Answering(pb_grpc.CollectorServiceServicer):
         return pb.CollectResponse()
 
     async def RecordInteraction(  # noqa: N802
-        self, _request: pb.RecordInteractionRequest, _context: Any
+        self, request: pb.RecordInteractionRequest, _context: Any
     ) -> pb.RecordInteractionResponse:
-        return pb.RecordInteractionResponse()
+        return pb.RecordInteractionResponse(interaction=InteractionUpdate(note=",".join(request.sites)))
 
 
 @asynccontextmanager
@@ -91,6 +92,26 @@ async def test_names_in_a_certificate_give_roles(
         pair = KeyPair(*authority.issue(common_name, names))
         async with open_channel(target, ClientTls(authority.file, pair)) as channel:
             assert await reason(channel) == ("" if is_allowed else "ROLE_NOT_ALLOWED")
+
+
+async def test_a_role_with_sites_is_limited_to_them(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    async with serving(authority, "crm.example=writer/shop/blog") as target:
+        pair = KeyPair(*authority.issue("client", [DNS("crm.example")]))
+        async with open_channel(target, ClientTls(authority.file, pair)) as channel:
+            record = pb_grpc.CollectorServiceStub(channel).RecordInteraction
+
+            async def seen(*sites: str) -> str:
+                answer = await record(pb.RecordInteractionRequest(sites=sites), timeout=10)
+                note: str = answer.interaction.note
+                return note
+
+            assert await seen() == "blog,shop"
+            assert await seen("shop") == "shop"
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await seen("shop", "docs")
+            assert details_of(refused.value).reason == "SITE_NOT_ALLOWED"
+            assert await reason(channel) == "SITE_NOT_ALLOWED", "Collect knows no limit of sites"
 
 
 async def test_a_clients_new_certificate_counts_soon_and_no_call_is_lost(tmp_path: Path) -> None:

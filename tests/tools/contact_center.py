@@ -18,11 +18,11 @@ from tests.tools.suite import Suite
 
 _EXAMPLES = ROOT / "docs" / "examples"
 _BIN = ROOT / ".venv" / "bin"  # deploy/install-node puts Node there, where the machine has none
-_NODE = shutil.which("node", path=f"{_BIN}{os.pathsep}{os.environ.get('PATH', '')}") or "node"
+NODE = shutil.which("node", path=f"{_BIN}{os.pathsep}{os.environ.get('PATH', '')}") or "node"
 CLIENTS: Mapping[str, list[str]] = MappingProxyType(
     {
         "python": [sys.executable, str(_EXAMPLES / "contact_center.py")],
-        "node": [_NODE, str(_EXAMPLES / "node" / "contact_center.js")],
+        "node": [NODE, str(_EXAMPLES / "node" / "contact_center.js")],
     }
 )
 """The command of each client."""

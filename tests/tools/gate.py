@@ -49,7 +49,11 @@ class Gate:
         self._is_flowing.set()
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there_reader, there_writer = await asyncio.open_connection(*self._behind)
+        try:
+            there_reader, there_writer = await asyncio.open_connection(*self._behind)
+        except ConnectionError:
+            writer.close()
+            return
         ends = [(reader, there_writer), (there_reader, writer)]
         pipes = [asyncio.create_task(_pipe(*pair, self._is_flowing)) for pair in ends]
         self._tasks.update(pipes)

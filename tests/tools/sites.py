@@ -5,10 +5,11 @@ from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 
 import httpx
-from footfall_gateway.auth.keys import Key, KeyFile, KeyScope, new_token
+from footfall_eventlog.keys import KeyScope
 
+from tests.tools.keys import new_key
 from tests.tools.suite import Suite, running_suite
-from tests.tools.visits import Event, now_ms
+from tests.tools.visits import Event
 
 SITES = """
 [[site]]
@@ -32,12 +33,7 @@ def running_suite_of_sites(folder: Path) -> AbstractContextManager[Suite]:
 @asynccontextmanager
 async def client_of(suite: Suite, *sites: str) -> AsyncIterator[httpx.AsyncClient]:
     """A client with a key that may do everything, on these sites."""
-    token, key_id, token_hash = new_token()
-    key = Key(
-        id=key_id, name="-".join(sites), hash=token_hash, scopes=list(KeyScope), sites=list(sites), create_ms=now_ms()
-    )
-    with KeyFile(Path(suite.environment["GATEWAY_KEYS_FILE"])).changing() as keys:
-        keys[key_id] = key
+    token = new_key(Path(suite.environment["GATEWAY_KEYS_FILE"]), "-".join(sites), KeyScope, sites)
     async with suite.http(auth=None, headers={"Authorization": f"Bearer {token}"}) as http:
         yield http
 

@@ -368,6 +368,10 @@ contexts = st.builds(
 )
 
 
+def test_a_too_large_event_is_rejected() -> None:
+    assert rejected(message(data={"text": "x" * 65_536})) == "too_large"
+
+
 def test_an_event_whose_admission_fails_is_rejected_alone() -> None:
     def category_of(event: Event) -> str:
         if event.event_name == "Broken":

@@ -1,10 +1,11 @@
 """The reader of bodies: all bodies together are bounded."""
 
 import asyncio
+import gzip
 from typing import Any
 
 import pytest
-from footfall_gateway.http.bodies import BodyReader, ClientGoneError
+from footfall_gateway.http.bodies import MAX_BODY, BodyReader, ClientGoneError, unpack
 from footfall_gateway.problem import Problem
 
 
@@ -52,3 +53,24 @@ async def test_bodies_beyond_the_limit_are_refused_until_others_are_complete(lea
     again = Arriving(b"3" * 1_000)
     again.end()
     assert await bodies.read(again.receive) == b"3" * 1_000
+
+
+def test_a_body_is_unpacked_up_to_its_limits() -> None:
+    text = bytes(range(256)) * 40
+    packed = gzip.compress(text)
+    assert unpack("gzip", packed, max_ratio=100) == unpack("", text, max_ratio=1) == text
+    ratio = len(text) // len(packed)
+    assert unpack("GZip", packed, max_ratio=ratio + 1) == text
+    for body, most, status in (
+        (packed, ratio, 413),
+        (gzip.compress(b" " * (MAX_BODY + 1)), 1_000_000, 413),
+        (packed[:-1], 100, 400),
+        (packed + packed, 100, 400),
+        (packed + b"x", 100, 400),
+        (packed[:20] + b"x" + packed[21:], 100, 400),
+        (b"", 100, 400),
+    ):
+        with pytest.raises(Problem) as refused:
+            unpack("gzip", body, most)
+        assert refused.value.status == status
+    assert len(unpack("gzip", gzip.compress(b" " * MAX_BODY), 1_000_000)) == MAX_BODY

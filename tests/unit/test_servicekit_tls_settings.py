@@ -54,7 +54,7 @@ THE_PAIR = "TRIAL_GRPC_TLS_CERT_FILE and TRIAL_GRPC_TLS_KEY_FILE"
         ({"GRPC_TLS_CLIENT_CA_FILE": "ca"}, "TRIAL_GRPC_TLS_CERT_FILE: must be set where GRPC_TLS_CLIENT_CA_FILE is"),
         (MUTUAL | {"GRPC_TLS_CLIENT_CA_FILE": "text"}, "GRPC_TLS_CLIENT_CA_FILE: must hold certificates, in PEM"),
         (TLS | {"GRPC_CLIENT_ROLES": "a=b"}, "GRPC_CLIENT_ROLES: needs GRPC_TLS_CLIENT_CA_FILE"),
-        (MUTUAL | {"GRPC_CLIENT_ROLES": "crm"}, "GRPC_CLIENT_ROLES: must be `name=role`, separated by commas"),
+        (MUTUAL | {"GRPC_CLIENT_ROLES": "crm"}, "GRPC_CLIENT_ROLES: must be `name=role` or `name=role/site/...`"),
     ],
 )
 def test_what_does_not_fit_together_is_named_with_its_rule(
@@ -98,12 +98,12 @@ def test_a_name_is_a_uri_too_and_may_have_several_roles(monkeypatch: pytest.Monk
     for name, value in MUTUAL.items():
         monkeypatch.setenv(name, files[value])
     monkeypatch.setenv(
-        "GRPC_CLIENT_ROLES", "spiffe://house/ns/a=b/sa/crm=reader, crm.example=reader,crm.example=writer,"
+        "GRPC_CLIENT_ROLES", "spiffe://house/ns/a=b/sa/crm=reader, crm.example=reader,crm.example=writer/shop/blog,"
     )
-    assert load(Settings).client_roles == [
-        ("spiffe://house/ns/a=b/sa/crm", "reader"),
-        ("crm.example", "reader"),
-        ("crm.example", "writer"),
+    assert [tuple(grant) for grant in load(Settings).client_roles] == [
+        ("spiffe://house/ns/a=b/sa/crm", "reader", set()),
+        ("crm.example", "reader", set()),
+        ("crm.example", "writer", {"shop", "blog"}),
     ]
 
 

@@ -28,6 +28,7 @@ from footfall_timeline import (
     partition,
     session_id,
     to_fields,
+    until,
 )
 from hypothesis import given
 from hypothesis import strategies as st
@@ -307,6 +308,13 @@ class TestVisitState:
             running.move_to(reversed(timeline))
             assert running.attribution == VisitState(VISIT, timeline).attribution
 
+    @given(timelines, st.integers(0, 30))
+    def test_a_visitor_at_a_moment_is_what_the_steps_until_then_say(self, timeline: Timeline, at_ms: int) -> None:
+        steps = VisitState(VISIT, timeline).steps
+        assert VisitState(VISIT, until(timeline, at_ms)).steps == [
+            step for step in steps if step.transition.event_time_ms <= at_ms
+        ]
+
     @given(timelines)
     def test_a_session_is_open_exactly_while_authenticated(self, timeline: Timeline) -> None:
         found = VisitState(VISIT, timeline)
@@ -323,7 +331,11 @@ class TestIds:
         assert normalize_uuid(VISIT.upper()) == VISIT
 
     @pytest.mark.parametrize(
-        "text", ["", "x", VISIT[:-1], "{" + VISIT + "}", "6b0d549b-6f03475a9600a35a099950d8", "٣" * 32]
+        "text",
+        [
+            *("", "x", VISIT[:-1], "{" + VISIT + "}", "6b0d549b-6f03475a9600a35a099950d8", "٣" * 32),
+            *(VISIT.replace("-", " "), VISIT.replace("-", "") + "  ", " " * 32, "0x" + "0" * 30, "-" * 36),
+        ],
     )
     def test_what_is_no_uuid_is_refused(self, text: str) -> None:
         with pytest.raises(ValueError, match="not a UUID"):

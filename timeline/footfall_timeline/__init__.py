@@ -23,6 +23,7 @@ from footfall_timeline.transitions import (
     from_fields,
     merge,
     to_fields,
+    until,
 )
 from footfall_timeline.visit_state import (
     ANONYMOUS,

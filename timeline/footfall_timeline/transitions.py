@@ -84,6 +84,12 @@ def by_event(timeline: Timeline) -> Timeline:
     return tuple(found.values())
 
 
+def until(timeline: Timeline, event_time_ms: int) -> Timeline:
+    """The entries of events that had happened at that time. An event happens at the earliest time of its entries."""
+    events = {transition.event_id for transition in timeline if transition.event_time_ms <= event_time_ms}
+    return tuple(transition for transition in timeline if transition.event_id in events)
+
+
 def erase(timeline: Iterable[Transition], identity: str, erase_time_ms: int) -> Timeline:
     """The timeline with the mark of an erased person wherever it named `identity` up to that moment."""
     return tuple(

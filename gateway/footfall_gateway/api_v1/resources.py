@@ -152,10 +152,11 @@ class Visitor(msgspec.Struct, rename="camel"):
     ]
     last_event_time: Annotated[Time, Meta(description="When the last event of the visit happened (ms).")]
     presence: Annotated[
-        Presence,
+        Presence | None,
         Meta(
             description="`PRESENT`: a page is open, or none is known to have been closed. `LEFT`: all known pages have "
-            "been closed for `IDENTITY_LEAVE_AFTER_MS`. `ENDED`: the last event is more than `VISIT_IDLE_MINUTES` ago."
+            "been closed for `IDENTITY_LEAVE_AFTER_MS`. `ENDED`: the last event is more than `VISIT_IDLE_MINUTES` ago. "
+            "null: with `asOf` or `knownAt`."
         ),
     ]
     leave_time: Annotated[
@@ -714,7 +715,7 @@ def visitor(live: visitor_pb2.Visitor) -> Visitor:
         contact_status=_CONTACT_STATUS_NAMES.get(live.contact_status, "UNKNOWN"),
         contact_candidates=live.contact_candidate_count,
         last_event_time=milliseconds(live.last_event_time),
-        presence=_PRESENCE_NAMES.get(live.presence, "PRESENT"),
+        presence=_PRESENCE_NAMES.get(live.presence),
         leave_time=milliseconds(live.leave_time) if live.HasField("leave_time") else None,
         open_page_count=live.open_page_count,
         url=live.url or None,

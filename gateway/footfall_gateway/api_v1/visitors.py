@@ -5,12 +5,13 @@ from typing import Annotated, Any, Final
 import msgspec
 from footfall.history.v1 import history_service_pb2 as history
 from footfall.identity.v1 import identity_service_pb2 as identity
+from footfall_eventlog.events import MAX_EVENT_TIME_MS
 from msgspec import UNSET, Meta, UnsetType
 from starlette.responses import Response
 
 from footfall_gateway.api_v1 import resources
 from footfall_gateway.backends import Backends
-from footfall_gateway.http import Call, NoQuery, Operation, json_response
+from footfall_gateway.http import Call, Operation, json_response
 
 _MAX_TRANSITIONS: Final = 2_000
 """The largest MAX_TRANSITIONS_PER_VISIT, so that a response without `page_size` is complete."""
@@ -56,8 +57,34 @@ class VisitorsQuery(msgspec.Struct):
     page_token: Annotated[str, Meta(description="`nextPageToken` of the previous response.")] = ""
 
 
-class ExplainQuery(msgspec.Struct):
-    """One page of a timeline."""
+AsOf = Annotated[
+    int,
+    Meta(
+        description="Who the visitor was at this time (ms). Default: after the last transition.",
+        ge=0,
+        le=MAX_EVENT_TIME_MS,
+    ),
+]
+KnownAt = Annotated[
+    int,
+    Meta(
+        description="As known at this time (ms): only what the server had received by then counts. Default: as known "
+        "now. What was erased since is missing.",
+        ge=0,
+        le=MAX_EVENT_TIME_MS,
+    ),
+]
+
+
+class VisitorQuery(msgspec.Struct):
+    """A moment to look back at."""
+
+    as_of: AsOf | UnsetType = msgspec.field(name="asOf", default=UNSET)
+    known_at: KnownAt | UnsetType = msgspec.field(name="knownAt", default=UNSET)
+
+
+class ExplainQuery(VisitorQuery):
+    """One page of a timeline, as at a moment."""
 
     page_size: (
         Annotated[int, Meta(description="Maximum number of transitions. Default: all.", ge=1, le=1_000)] | UnsetType
@@ -77,7 +104,7 @@ class VisitorsApi:
         """The operations."""
         return [
             Operation("listVisitors", "GET", "/visitors", self.visitors, VisitorsQuery, resources.Visitors),
-            Operation("getVisitor", "GET", "/visits/{visitId}/visitor", self.visitor, NoQuery, resources.Visitor),
+            Operation("getVisitor", "GET", "/visits/{visitId}/visitor", self.visitor, VisitorQuery, resources.Visitor),
             Operation(
                 "explainVisit", "GET", "/visits/{visitId}/explain", self.explain, ExplainQuery, resources.Explanation
             ),
@@ -106,9 +133,14 @@ class VisitorsApi:
         found = [resources.visitor(live) for live in response.visitors]
         return json_response(resources.Visitors(found, response.next_page_token or None))
 
-    async def visitor(self, call: Call[NoQuery, None]) -> Response:
-        """The live state of a visit: transitions when their beacon is answered, everything else within 300 ms."""
+    async def visitor(self, call: Call[VisitorQuery, None]) -> Response:
+        """The live state of a visit: transitions when their beacon is answered, everything else within 300 ms.
+
+        With `asOf` or `knownAt`, who the visitor was at that moment, from history. The contact is that of now; presence
+        and page are null.
+        """
         request = identity.GetVisitorRequest(visit_id=call.uuid("visitId", "visit"))
+        _set_moment(request, call.query)
         live = await self._ask(self._identity.GetVisitor, request, call.principal, is_live=True)
         return json_response(resources.visitor(live.visitor))
 
@@ -120,6 +152,7 @@ class VisitorsApi:
         query = call.query
         limit = query.page_size or _MAX_TRANSITIONS
         request = history.ExplainVisitRequest(visit_id=call.uuid("visitId", "visit"), page_token=query.page_token)
+        _set_moment(request, query)
         transitions: list[resources.Transition] = []
         while True:  # history returns fewer at a time when user ids are long
             request.page_size = limit - len(transitions)
@@ -129,3 +162,10 @@ class VisitorsApi:
             if not request.page_token or len(transitions) >= limit:
                 break
         return json_response(resources.explanation(response.visit, transitions, request.page_token))
+
+
+def _set_moment(request: identity.GetVisitorRequest | history.ExplainVisitRequest, query: VisitorQuery) -> None:
+    if query.as_of is not UNSET:
+        request.as_of_time.FromMilliseconds(query.as_of)
+    if query.known_at is not UNSET:
+        request.known_at_time.FromMilliseconds(query.known_at)

@@ -12,22 +12,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
-from limits import RateLimitItemPerMinute
-from limits.aio.storage import MemoryStorage
-from limits.aio.strategies import FixedWindowRateLimiter
-
-from footfall_gateway.addresses import network
-from footfall_gateway.auth.keys import (
+from footfall_eventlog.keys import (
     Key,
     KeyFile,
     KeyScope,
     KeysFileError,
     fast_hash,
-    is_slow_hash,
     key_id_of,
     matches_hash,
-    matches_slow_hash,
 )
+from limits import RateLimitItemPerMinute
+from limits.aio.storage import MemoryStorage
+from limits.aio.strategies import FixedWindowRateLimiter
+
+from footfall_gateway.addresses import network
+from footfall_gateway.auth.keys import is_slow_hash, matches_slow_hash
 from footfall_gateway.auth.sessions import Sessions
 from footfall_gateway.problem import Problem
 

@@ -42,6 +42,9 @@ class _RefusedError(Exception):
 class BoundedConnection(HttpToolsProtocol):
     """uvicorn's connection with limits for malformed, oversized and slow requests."""
 
+    fields: dict[bytes, bytes]
+    """The fields of the newest request; the last one of those with the same name."""
+
     # The state of a new connection.
     _is_in_head = True
     _is_between_requests = False  # a new connection without a request counts as slow
@@ -102,8 +105,12 @@ class BoundedConnection(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
-        """The request is complete; this chunk may contain a part of the next one."""
+        """The request is complete."""
         super().on_message_complete()
+        self._end_request()
+
+    def _end_request(self) -> None:
+        # This chunk may contain a part of the next request.
         self._is_between_requests, self._request_bytes = True, self._chunk_bytes
         self._waits_since = None
 
@@ -161,8 +168,8 @@ class BoundedConnection(HttpToolsProtocol):
         super().on_headers_complete()
 
     def _check_head(self) -> None:
-        names = [name for name, _ in self.headers]
-        if len(names) > MAX_FIELDS or (
+        fields = self.fields = dict(self.headers)
+        if len(self.headers) > MAX_FIELDS or (
             self._request_bytes > MAX_FIELDS_BYTES and self._fields_bytes() > MAX_FIELDS_BYTES
         ):
             self._refusal = 431
@@ -174,20 +181,21 @@ class BoundedConnection(HttpToolsProtocol):
             raise _RefusedError
         if len(self.pipeline) >= MAX_PIPELINED:
             raise _RefusedError
-        if b"expect" in names:
+        if b"expect" in fields:
             values = {value.lower() for name, value in self.headers if name == b"expect"}
             self.expect_100_continue = b"100-continue" in values
-        if (names.count(b"host") != 1 or b"transfer-encoding" in names) and not self._has_one_meaning(names):
+        is_plain = b"host" in fields and b"transfer-encoding" not in fields and len(fields) == len(self.headers)
+        if not is_plain and not self._has_one_meaning():
             raise _RefusedError
 
     def _fields_bytes(self) -> int:
         return sum(len(name) + len(value) for name, value in self.headers)
 
-    def _has_one_meaning(self, names: list[bytes]) -> bool:
+    def _has_one_meaning(self) -> bool:
         """RFC 9112: 3.2, one Host; 6.1, no Transfer-Encoding in HTTP/1.0. Compressed bodies are not supported."""
         is_old = self.parser.get_http_version() == "1.0"
         encodings = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
-        hosts = names.count(b"host")
+        hosts = [name for name, _ in self.headers].count(b"host")
         return hosts <= 1 and (is_old or hosts == 1) and (not encodings or (encodings == [b"chunked"] and not is_old))
 
     def _may_wait_s(self, limit_s: float) -> float:

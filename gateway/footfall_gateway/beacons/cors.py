@@ -20,9 +20,13 @@ class Cors:
     def __init__(self, sites: Sites[Site]) -> None:
         self._sites = sites
         self._cache: dict[bytes, RawHeaders] = {}
+        self._changes = sites.changes
 
     def headers(self, origin: bytes) -> RawHeaders:
         """The headers of a response to a page of this origin, which is named only when the page may read it."""
+        if self._changes != self._sites.changes:
+            self._cache.clear()
+            self._changes = self._sites.changes
         cached = self._cache.get(origin)
         if cached is None:
             if not _ORIGIN.fullmatch(origin):
@@ -33,11 +37,11 @@ class Cors:
             cached = self._cache[origin] = [(b"access-control-allow-origin", origin), *_VARY] if may_read else _VARY
         return cached
 
-    def preflight(self, origin: bytes) -> RawHeaders:
-        """The headers of a response to OPTIONS."""
+    def preflight(self, origin: bytes, allowed: bytes = b"content-type, content-encoding, traceparent") -> RawHeaders:
+        """The headers of a response to OPTIONS. `allowed`: the fields that a request may have."""
         return [
             *self.headers(origin),
             (b"access-control-allow-methods", b"POST"),
-            (b"access-control-allow-headers", b"content-type"),
+            (b"access-control-allow-headers", allowed),
             (b"access-control-max-age", b"86400"),  # a day
         ]

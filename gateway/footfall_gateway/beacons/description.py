@@ -82,14 +82,14 @@ _EXAMPLE: Final = {
 }
 _ERRORS: Final = {
     400: "No event is stored, and sending the same again does not help.",
-    413: "The beacon has more than 1 MiB or 1,000 events. Send it in parts.",
+    413: "The beacon has more than 1 MiB or 1,000 events. Send it in parts. Or it is packed too tightly.",
     429: "Too many events or bytes from this address or for this site. Wait for `Retry-After`.",
     500: "Footfall has a fault.",
     503: "It is not known whether events are stored. Send the beacon again after `Retry-After`; that is safe.",
 }
 _POST_ERRORS: Final = {
     408: "The body took too long to arrive. Send the beacon again.",
-    415: "The Content-Type is neither application/json nor text/plain, or the body is compressed.",
+    415: "The Content-Type is neither application/json nor text/plain, or the Content-Encoding is not gzip.",
 }
 
 

@@ -206,12 +206,7 @@ def decode_beacon(body: bytes) -> Envelope:
         TooManyEventsError: more than 1,000 events.
 
     """
-    if not body.isascii():
-        body = body.removeprefix(BOM_UTF8)
-        try:
-            body.decode()
-        except UnicodeDecodeError:
-            raise BeaconError("the body is not UTF-8") from None
+    body = utf8_body(body)
     if envelope := _decode_fast(body):
         return envelope
     try:
@@ -220,9 +215,20 @@ def decode_beacon(body: bytes) -> Envelope:
         # A page that cuts a text within an emoji sends half of a surrogate pair. Only that character is lost.
         pass
     try:
-        return _decode_each(_without_lone_surrogates(body))
+        return _decode_each(without_lone_surrogates(body))
     except msgspec.DecodeError:
         raise BeaconError("the body is not JSON") from None
+
+
+def utf8_body(body: bytes) -> bytes:
+    """The body without a byte order mark. Raises BeaconError when it is not UTF-8."""
+    if not body.isascii():
+        body = body.removeprefix(BOM_UTF8)
+        try:
+            body.decode()
+        except UnicodeDecodeError:
+            raise BeaconError("the body is not UTF-8") from None
+    return body
 
 
 def _decode_each(body: bytes) -> Envelope:
@@ -238,7 +244,7 @@ def _decode_each(body: bytes) -> Envelope:
     return _decode_events(items, batch)
 
 
-def _without_lone_surrogates(body: bytes) -> bytes:
+def without_lone_surrogates(body: bytes) -> bytes:
     """The body with U+FFFD in place of its first halves of surrogate pairs."""
     hidden = body.replace(rb"\\", _HIDDEN)  # now each backslash begins an escape
     return _LONE_SURROGATE.sub(rb"\\ufffd", hidden, count=_MAX_SURROGATES).translate(_SHOWN_AGAIN)
@@ -268,16 +274,20 @@ def _decode_fast(body: bytes) -> Envelope | None:
 def _split(body: bytes) -> tuple[Sequence[bytes | msgspec.Raw], _Batch]:
     """The items of a body, at most MAX_EVENTS + 1. Raises BeaconError, DecodeError and RecursionError."""
     if body.lstrip(b" \t\r\n").startswith(b"["):
-        return _items(body), _Batch()
+        return array_items(body), _Batch()
     try:
         batch = _decode_batch(body)
     except msgspec.ValidationError as error:
         raise BeaconError(format_error(error)) from None
     events = bytes(batch.events)
-    return ([body] if events in {b"", b"null"} else _items(events)), batch
+    return ([body] if events in {b"", b"null"} else array_items(events)), batch
 
 
-def _items(array: bytes) -> list[msgspec.Raw]:
+def array_items(array: bytes) -> list[msgspec.Raw]:
+    """The items of a JSON array but null, at most MAX_EVENTS + 1.
+
+    Raises BeaconError, DecodeError and RecursionError.
+    """
     try:
         items = msgspec.structs.astuple(_decode_array(array))
     except msgspec.ValidationError as error:

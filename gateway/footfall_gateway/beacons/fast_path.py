@@ -15,12 +15,12 @@ import structlog
 from starlette.types import Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.flow_control import service_unavailable
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from footfall_gateway import metrics
 from footfall_gateway.beacons.connection import BoundedConnection
 from footfall_gateway.beacons.cors import RawHeaders
-from footfall_gateway.beacons.endpoint import BeaconEndpoint, Client, PendingBeacon, Response
+from footfall_gateway.beacons.endpoint import BeaconEndpoint, Client, PendingBeacon, Response, header_lines
 from footfall_gateway.beacons.open_connections import OpenConnections
 
 _HEALTH_PATHS: Final = {"/healthz", "/readyz", "/readyz/beacons", "/readyz/queries"}  # are always answered
@@ -37,7 +37,7 @@ def beacon_protocol(
     proxies = ProxyHeadersMiddleware(_nothing, trusted_proxies) if trusted_proxies else None  # type: ignore[arg-type]  # its types name TypedDicts
     prefixes = filter(None, path_prefixes.encode().replace(b" ", b"").split(b","))
     front = _FrontProxy(proxies, sorted(prefixes, key=len, reverse=True))
-    return partial(_BeaconProtocol, endpoint, front, open_connections=open_connections)
+    return partial(_BeaconProtocol, endpoint, front, _ServerLines(), open_connections=open_connections)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +70,19 @@ async def _nothing(_scope: Scope, _receive: Receive, _send: Send) -> None:
     pass
 
 
+class _ServerLines:
+    """The lines of the headers that every response has. uvicorn makes a new list of them every second, for the date."""
+
+    def __init__(self) -> None:
+        self._headers: RawHeaders = []
+        self._lines = b""
+
+    def of(self, headers: RawHeaders) -> bytes:
+        if headers is not self._headers:
+            self._headers, self._lines = headers, header_lines(headers)
+        return self._lines
+
+
 class _Beacon:
     """A beacon that is served without ASGI, with what uvicorn's connection uses of the cycle of a request."""
 
@@ -77,7 +90,7 @@ class _Beacon:
     message_event = asyncio.Event()  # nothing waits for it
     response_started = False
 
-    def __init__(self, *, keep_alive: bool) -> None:
+    def __init__(self, keep_alive: bool) -> None:
         self.keep_alive = keep_alive
         self.disconnected = self.more_body = self.response_complete = False
 
@@ -87,10 +100,13 @@ class _BeaconProtocol(BoundedConnection):
     _held_body = b""
     _unsent: tuple[_Beacon, Response] | None = None
 
-    def __init__(self, endpoint: BeaconEndpoint, front: _FrontProxy, **uvicorn_arguments: Any) -> None:
+    def __init__(
+        self, endpoint: BeaconEndpoint, front: _FrontProxy, server_lines: _ServerLines, **uvicorn_arguments: Any
+    ) -> None:
         super().__init__(**uvicorn_arguments)
         self._endpoint = endpoint
         self._front = front
+        self._server_lines = server_lines
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -139,10 +155,11 @@ class _BeaconProtocol(BoundedConnection):
         if fields is None:
             super().on_message_complete()
             return
-        beacon = _Beacon(keep_alive=self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive())
+        beacon = _Beacon(self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive())
         self.cycle = self._served = cast("RequestResponseCycle", beacon)
-        super().on_message_complete()
-        begun = self._endpoint.begin(self._front.client(self.client, fields), fields, body)
+        self._end_request()
+        begun = self._endpoint.begin(self._front.client(self.client, fields), self.fields, body)
+        self.fields = {}  # an idle connection keeps nothing of its last request
         if isinstance(begun, Response):
             self.loop.call_soon(self._respond, beacon, begun)  # behind it there may be requests in the same chunk
         else:
@@ -165,11 +182,9 @@ class _BeaconProtocol(BoundedConnection):
         if self.flow.write_paused:
             self._unsent = beacon, response
             return
-        fields = [*self.server_state.default_headers, *response.all_headers()]
-        if not beacon.keep_alive:
-            fields.append((b"connection", b"close"))
-        lines = [b"%b: %b\r\n" % field for field in fields]
-        self.transport.write(b"".join([STATUS_LINE[response.status], *lines, b"\r\n", response.body]))
+        server_lines = self._server_lines.of(self.server_state.default_headers)
+        end = b"\r\n" if beacon.keep_alive else b"connection: close\r\n\r\n"
+        self.transport.write(b"".join([response.head(), server_lines, end, response.body]))
         beacon.response_complete = True
         if not beacon.keep_alive:
             self.transport.close()

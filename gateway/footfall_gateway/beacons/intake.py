@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from footfall.collector.v1 import collector_service_pb2 as collector
 from footfall.event.v1.event_pb2 import EventBatch, IgnoredReason
+from footfall_eventlog.events import TRANSITION_KINDS
+from footfall_servicekit import logs, tracing
 from prometheus_client import Counter
 
 from footfall_gateway import metrics
@@ -74,8 +76,9 @@ class Outcome(NamedTuple):
 class Intake:
     """Stores events of beacons and of POSTs.
 
-    The collector needs much longer for a large body than for a page's few events. Large bodies therefore have a batcher
-    of their own, with one batch in flight, so that they do not delay the others.
+    The collector needs much longer for a large body than for a page's few events, and before it answers a SignIn,
+    UserInfo or SignOut, it waits for identity. Both kinds of beacons therefore have batchers of their own, so that they
+    do not delay the others. Of large bodies one batch is in flight.
     """
 
     def __init__(
@@ -84,10 +87,11 @@ class Intake:
         bounds: Bounds,
         large_size: int,
     ) -> None:
-        """A body of more than `large_size` bytes is large. The `bounds` apply to each of the two batchers."""
+        """A body of more than `large_size` bytes is large. The `bounds` apply to each of the three batchers."""
         self._collect = collect
         self._large_size = large_size
         self._batcher: Batcher[Beacon, list[Finding]] = Batcher(self._send, bounds)
+        self._identifying_batcher: Batcher[Beacon, list[Finding]] = Batcher(self._send, bounds)
         self._large_batcher: Batcher[Beacon, list[Finding]] = Batcher(self._send, replace(bounds, max_in_flight=1))
 
     async def store(self, sender: Sender, envelope: Envelope, size: int) -> Outcome:
@@ -114,12 +118,22 @@ class Intake:
             refused = asyncio.get_running_loop().create_future()
             refused.set_result([])
             return refused
-        batcher = self._batcher if size <= self._large_size else self._large_batcher
         try:
-            return batcher.submit(Beacon(sender, envelope), count, size + _CONTEXT_BYTES)
+            findings = self._batcher_of(envelope, size).submit(Beacon(sender, envelope), count, size + _CONTEXT_BYTES)
         except QueueFullError:
             _unavailable.inc(count)
             raise Problem(503, "too many events are waiting; try again", retry_s=_FULL_RETRY_S) from None
+        if tracing.is_on():
+            _trace(sender, count, findings)
+        return findings
+
+    def _batcher_of(self, envelope: Envelope, size: int) -> Batcher[Beacon, list[Finding]]:
+        if size > self._large_size:
+            return self._large_batcher
+        for event in envelope.events:
+            if event.event_name in TRANSITION_KINDS:
+                return self._identifying_batcher
+        return self._batcher
 
     def outcome(self, envelope: Envelope, findings: list[Finding]) -> Outcome:
         """The outcome of a beacon, given what the collector reported of its events. To be called once."""
@@ -133,9 +147,14 @@ class Intake:
 
     async def close(self) -> None:
         """Refuse new beacons, and return when the others have their outcome."""
-        await asyncio.gather(self._batcher.close(), self._large_batcher.close())
+        batchers = (self._batcher, self._identifying_batcher, self._large_batcher)
+        await asyncio.gather(*(batcher.close() for batcher in batchers))
 
     async def _send(self, beacons: list[Beacon]) -> list[list[Finding]]:
+        with tracing.work("send a batch", (sender.traceparent for sender, _ in beacons), "client"):
+            return await self._send_batch(beacons)
+
+    async def _send_batch(self, beacons: list[Beacon]) -> list[list[Finding]]:
         request = collector.CollectRequest(batch=batch_of(beacons))
         count = len(request.batch.events)
         metrics.BATCH_EVENTS.observe(count)
@@ -158,6 +177,19 @@ class Intake:
         if response.stored_count != count and len(response.outcomes) != count:
             raise Problem(503, "the event log did not confirm every event; send them again", retry_s=_FULL_RETRY_S)
         return response
+
+
+def _trace(sender: Sender, count: int, findings: asyncio.Future[list[Finding]]) -> None:
+    """Begin the span of a beacon, if it is traced, and end it with its outcome. Its batch is sent later.
+
+    An event of a request to an API belongs to the trace of that request.
+    """
+    if request := logs.traceparent.get():
+        sender.traceparent = request
+        return
+    span, sender.traceparent = tracing.begin_outside("beacon", sender.traceparent, events=count)
+    if span:
+        findings.add_done_callback(lambda done: span.end(failed=done.cancelled() or done.exception() is not None))
 
 
 def batch_of(beacons: list[Beacon]) -> EventBatch:

@@ -14,8 +14,9 @@ def run(arguments: list[str]) -> int:
     """Carry out `footfall-gateway audit-hash`, and return the exit code."""
     parser = argparse.ArgumentParser(
         prog="footfall-gateway audit-hash",
-        description="Print the hash of an id as in the `subject_hashes` of log lines. Without an id: the hashes of all "
-        "ids in an identity's export, which is read from standard input.",
+        description="Print the hash of an id as in the `subject_hashes` of log lines, under each key of "
+        "GATEWAY_AUDIT_KEY. Without an id: the hashes of all ids in an identity's export, which is read from standard "
+        "input.",
     )
     kinds = ["identity", "contact", "visit", "session", "page", "event"]
     parser.add_argument("kind", nargs="?", choices=kinds, help="kind of the id")
@@ -23,15 +24,15 @@ def run(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     if options.kind and not options.id:
         parser.error(f"{options.kind}: must be given with an id")
-    key = load(GatewaySettings).audit_secret
-    if not key:
+    audits = [Audit(key) for key in load(GatewaySettings).audit_secrets]
+    if not audits:
         sys.stderr.write("GATEWAY_AUDIT_KEY is not set: set it to the key of the gateways that wrote the log.\n")
         return 2
-    audit = Audit(key)
     if options.kind:
-        found = {audit.hash(f"{options.kind}Id", options.id or "")}
+        found = {audit.hash(f"{options.kind}Id", options.id or "") for audit in audits}
     else:
-        found = {one for line in sys.stdin.buffer for one in audit.hashes(msgspec.json.decode(line))}
+        exported = map(msgspec.json.decode, sys.stdin.buffer)
+        found = {one for line in exported for audit in audits for one in audit.hashes(line)}
     sys.stdout.writelines(f"{one}\n" for one in sorted(found))
     return 0
 

@@ -1,6 +1,6 @@
 """Building blocks of the HTTP APIs: operations, routes, OpenAPI, bodies, files, server-sent events."""
 
-from footfall_gateway.http.bodies import MAX_BODY, MAX_DISCARDED, BodyReader, ClientGoneError, require_plain
+from footfall_gateway.http.bodies import MAX_BODY, MAX_DISCARDED, BodyReader, ClientGoneError, require_plain, unpack
 from footfall_gateway.http.includes import Includes
 from footfall_gateway.http.openapi import CONNECTION_ERRORS, ERROR_HEADERS, Schema, Unrouted, describe, with_body
 from footfall_gateway.http.routing import Api, Call, Gate, NoQuery, Operation, json_response, routes

@@ -1,6 +1,7 @@
-"""Reads the bodies of requests, with limits for size, time and all bodies together."""
+"""Reads the bodies of requests, with limits for size, time, compression and all bodies together."""
 
 import asyncio
+import zlib
 from typing import Final
 
 from footfall_eventlog.events import MAX_BATCH_BYTES
@@ -13,16 +14,49 @@ MAX_DISCARDED: Final = 8 * 1024 * 1024
 """Bytes of an oversized body that are read, so that its sender receives the 413 instead of a connection reset."""
 
 
+_IDENTITY: Final = {"", "identity"}
+_GZIP_WINDOW: Final = 16 + zlib.MAX_WBITS
+"""For zlib: the header and the checksum of gzip."""
+
+
 class ClientGoneError(Exception):
     """The client has closed the connection."""
 
 
 def require_plain(content_encoding: str) -> None:
     """Raises Problem 415 for a compressed body, which is not supported."""
-    if content_encoding.lower() not in {"", "identity"}:
+    if content_encoding.lower() not in _IDENTITY:
         raise Problem(
             415, "Content-Encoding: must be identity (send the body uncompressed)", accept_encoding="identity"
         )
+
+
+def unpack(content_encoding: str, body: bytes, max_ratio: int) -> bytes:
+    """The body without its `Content-Encoding`, `identity` or `gzip`.
+
+    No more than MAX_BODY bytes are unpacked, and no more than `max_ratio` for each byte of the body.
+
+    Raises:
+        Problem: 415, another encoding; 400, the body is not gzip; 413, it is larger unpacked.
+
+    """
+    encoding = content_encoding.lower()
+    if encoding in _IDENTITY:
+        return body
+    if encoding != "gzip":
+        raise Problem(415, "Content-Encoding: must be gzip or identity", accept_encoding="gzip, identity")
+    unpacker = zlib.decompressobj(_GZIP_WINDOW)
+    try:
+        unpacked = unpacker.decompress(body, min(MAX_BODY, max_ratio * len(body)) + 1)
+    except zlib.error:
+        raise Problem(400, "the body is not gzip") from None
+    if len(unpacked) > MAX_BODY:
+        raise Problem(413, f"the body has more than {MAX_BODY} bytes unpacked")
+    if len(unpacked) > max_ratio * len(body):
+        raise Problem(413, f"the body has more than {max_ratio} times its size unpacked; send it uncompressed")
+    if not unpacker.eof or unpacker.unused_data:
+        raise Problem(400, "the body is not one complete gzip file")
+    return unpacked
 
 
 class BodyReader:

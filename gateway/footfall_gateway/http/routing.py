@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, unquote
 
 import msgspec
 import structlog
-from footfall_servicekit import logs
+from footfall_servicekit import logs, tracing
 from footfall_timeline import normalize_uuid
 from starlette.responses import Response
 from starlette.routing import Route
@@ -180,12 +180,18 @@ class _PathEndpoint:
         logs.request_id.set(_given_or_new_request_id(headers))
         operation = self._operations.get("GET" if scope["method"] == "HEAD" else scope["method"])
         subject = _RequestSubject()
+        trace, span = tracing.valid(headers.get(tracing.TRACEPARENT_KEY)), None
+        if operation and operation.required_scope:
+            span, trace = tracing.begin_outside(operation.name, trace)
+        logs.traceparent.set(trace)
         try:
             if operation is None:
                 response = self._options_or_405(scope["method"])
             else:
                 response = await operation.handler(await self._decode_call(operation, scope, headers, receive, subject))
         except ClientGoneError:
+            if span:
+                span.end(failed=True)
             return
         except Problem as problem:
             response = self._style.response(problem)
@@ -193,6 +199,8 @@ class _PathEndpoint:
             _log.exception("request failed", operation=operation and operation.name)
             response = self._style.response(Problem(500, "internal error"))
         _record(operation, response.status_code, time.perf_counter() - started, subject)
+        if span:
+            span.end(failed=response.status_code >= 500, **{"http.response.status_code": response.status_code})
         response.headers["x-request-id"] = logs.request_id.get()
         for name, value in _COMMON_HEADERS:
             response.headers.setdefault(name, value)

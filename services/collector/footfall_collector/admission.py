@@ -5,6 +5,7 @@ only on the batch, the current time and the configuration.
 """
 
 from collections.abc import Callable, Iterator, Sequence, Set
+from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
@@ -32,8 +33,8 @@ from footfall_collector.sign_in_token import TokenRules, TokenVerdict, verify_to
 from footfall_collector.sites import Site, Sites
 
 DAY_MS: Final = 86_400_000
-SLICE_BYTES: Final = MAX_EVENT_BYTES
-"""Bytes admitted without a pause: at most 5 ms for the most expensive content known. A larger event is rejected."""
+SLICE_BYTES: Final = MAX_EVENT_BYTES // 2
+"""Bytes admitted together, unless one event is larger: at most 5 ms for the most expensive content known."""
 _MAX_TITLE_LENGTH: Final = 256
 _TRACKER_PAGE_ID_LENGTH: Final = 32
 _CLOCK_TOLERANCE_MS: Final = 5_000
@@ -42,8 +43,11 @@ _SIGN_IN = event_pb2.TRANSITION_KIND_SIGN_IN
 _SIGN_OUT = event_pb2.TRANSITION_KIND_SIGN_OUT
 _NO_GROUPS: Final = SiteGroups()
 _DEFAULT_POLICY: Final = IdentityPolicy()
-_OF_TRANSITION: Final = ("transition", "identity_id", "assurance", "assurance_reason")
 _OF_ADMISSION: Final = (
+    "transition",
+    "identity_id",
+    "assurance",
+    "assurance_reason",
     "proven_json",
     "token_id",
     "assurance_reason_code",
@@ -51,6 +55,7 @@ _OF_ADMISSION: Final = (
     "policy_version",
     "ignored_keys",
 )
+_of_admission = attrgetter(*_OF_ADMISSION)
 _UNPROVEN: Final = {
     event_pb2.TRANSITION_KIND_USER_INFO: (event_pb2.ASSURANCE_CLAIMED, "user_info"),
     _SIGN_IN: (event_pb2.ASSURANCE_CLAIMED, "no_key"),
@@ -80,6 +85,7 @@ def _rejection(reason: collector.RejectReason.ValueType, message: str) -> collec
 _BOT = _rejection(collector.REJECT_REASON_BOT, "User-Agent: belongs to a robot, which this site rejects")
 _TOO_OLD = _rejection(collector.REJECT_REASON_TOO_OLD, "timestamp: must not be older than MAX_EVENT_AGE_DAYS")
 _UNKNOWN_SITE = _rejection(collector.REJECT_REASON_UNKNOWN_SITE, "site: must be known and allow the page's origin")
+_TOO_LARGE = _rejection(collector.REJECT_REASON_TOO_LARGE, "event: larger than 64 KiB")
 _NO_CONTEXT = _rejection(
     collector.REJECT_REASON_MALFORMED, "context_index: must be the position of a context in the batch"
 )
@@ -154,8 +160,12 @@ class Admission:
             slice_bytes += size
             try:
                 index = event.context_index
-                has_context = index < len(requests)
-                outcome = self._admit(event, requests[index], staff.sites, now_ms) if has_context else _NO_CONTEXT
+                if size > MAX_EVENT_BYTES:  # all that follows relies on it
+                    outcome: collector.Outcome | None = _TOO_LARGE
+                elif index >= len(requests):
+                    outcome = _NO_CONTEXT
+                else:
+                    outcome = self._admit(event, requests[index], staff.sites, now_ms)
             except Exception as error:
                 self._failed.failed("admission", exc_info=error, error=type(error).__name__)
                 outcome = _FAILED
@@ -220,12 +230,11 @@ class Admission:
 
     def _identify(self, event: Event, site: Site, now_ms: int) -> collector.Outcome | None:
         """Set transition, identity and assurance. Values that the sender has put into these fields are overwritten."""
-        for field in _OF_ADMISSION:
-            event.ClearField(field)
+        if any(_of_admission(event)):  # it costs less to look than to clear
+            for field in _OF_ADMISSION:
+                event.ClearField(field)
         kind = TRANSITION_KINDS.get(event.event_name)
         if kind is None:
-            for of_transition in _OF_TRANSITION:
-                event.ClearField(of_transition)
             return None
         policy = self._policy_of(site.name)
         user = extract_user(event, policy.user_id_keys)

@@ -17,6 +17,7 @@ from footfall_eventlog.partitions import (
     is_forbidden,
 )
 from footfall_eventlog.sites import DEFAULT_SITE
+from footfall_eventlog.store_reports import redis_report
 from footfall_eventlog.stream import PAYLOAD_FIELD, trim
 from footfall_servicekit.background import NotReadyError, RefusalError
 from footfall_servicekit.failure_log import FailureLog
@@ -133,6 +134,12 @@ class EventLog:
                 await self._check_replicas(node)
             except RedisError as error:  # durability is checked again before the first append to this node
                 _log.warning("cannot check a node of Redis", host=node.address.host, error=type(error).__name__)
+
+    async def report(self) -> str:
+        """Check all that `check` does, without writing. Returns a line. Raises RefusalError and NotReadyError."""
+        line = await redis_report(self._redis, needs_waitaof=bool(self._ack_replicas))
+        await self.check()
+        return line
 
     async def _check_durability(self, node: Node) -> None:
         if node.address in self._durable_nodes:

@@ -1,4 +1,4 @@
-"""Checks and normalises the fields of an event: STEPS, in the order in which admission runs them."""
+"""Checks and normalises the fields of an event of at most 64 KiB: STEPS, in the order in which admission runs them."""
 
 import re
 from collections.abc import Callable
@@ -15,7 +15,6 @@ from footfall_eventlog.events import (
     MAX_DATA_DEPTH,
     MAX_DATA_KEY_LENGTH,
     MAX_DATA_KEYS,
-    MAX_EVENT_BYTES,
     MAX_EVENT_NAME_LENGTH,
     MAX_LANGUAGE_CODE_LENGTH,
     MAX_PAGE_ID_LENGTH,
@@ -44,11 +43,6 @@ _known_uuid = lru_cache(maxsize=16_384)(normalize_uuid)
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 _decode_text = msgspec.json.Decoder(str).decode
 _check_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-
-
-def limit_size(event: Event) -> str | None:
-    """Limit the size of the event. Runs first: all other steps rely on it."""
-    return "event: larger than 64 KiB" if event.ByteSize() > MAX_EVENT_BYTES else None
 
 
 def normalize_event_id(event: Event) -> str | None:
@@ -162,7 +156,6 @@ def _keys_fit(json: str) -> bool:
 
 
 STEPS: Final[tuple[tuple[Step, collector.RejectReason.ValueType], ...]] = (
-    (limit_size, collector.REJECT_REASON_TOO_LARGE),
     (normalize_event_id, collector.REJECT_REASON_INVALID_EVENT_ID),
     (normalize_visit_id, collector.REJECT_REASON_INVALID_VISIT_ID),
     (normalize_global_visit_id, collector.REJECT_REASON_INVALID_GLOBAL_VISIT_ID),

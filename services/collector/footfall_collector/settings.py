@@ -6,6 +6,7 @@ from typing import Annotated
 
 from footfall_eventlog.events import USER_ID_KEYS
 from footfall_eventlog.settings import (
+    GrpcKeysFile,
     HistoryTarget,
     IdentityPolicyFile,
     IdentityTarget,
@@ -56,6 +57,7 @@ class CollectorSettings(ServiceSettings):
     max_event_age_days: MaxEventAgeDays
     live_retention_days: LiveRetentionDays
     sites_file: Annotated[SitesFile, readable_by(Sites.load)]
+    grpc_keys_file: GrpcKeysFile
     identity_policy_file: IdentityPolicyFile
     categories_file: Annotated[Path | None, readable_by(Categories.load)] = shared("CATEGORIES_FILE", None)
     """TOML file of categories for events that come without one. A changed file is read within a second; a malformed

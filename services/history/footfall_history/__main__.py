@@ -10,11 +10,14 @@ from footfall.history.v1 import history_service_pb2_grpc as history_grpc
 from footfall_eventlog.checkpoint_store import CheckpointStore
 from footfall_eventlog.checkpoints import Checkpoints
 from footfall_eventlog.gaps_command import ABOUT_GAPS, run_gaps
+from footfall_eventlog.keys import KeyCallers
 from footfall_eventlog.log import HISTORY_GROUP
 from footfall_eventlog.metrics import STREAM_GAPS, STREAM_LOST, STREAM_STORE_WENT_BACK
 from footfall_eventlog.process_records import ProcessRecord
 from footfall_eventlog.settings import DAY_MS, MINUTE_MS
 from footfall_eventlog.site_groups import SiteGroups
+from footfall_eventlog.sites_following import follow_sites
+from footfall_eventlog.store_reports import redis_report
 from footfall_servicekit import command_line
 from footfall_servicekit.background import NotReadyError, repeat
 from footfall_servicekit.command_line import Command
@@ -25,7 +28,7 @@ from footfall_servicekit.settings import load
 from footfall_timeline import LaterVersionError
 
 from footfall_history import metrics
-from footfall_history.access import ACCESS
+from footfall_history.access import ACCESS, SCOPES
 from footfall_history.consumer_lag import ConsumerLag
 from footfall_history.dead_letters import DeadLetterQueue, run_dead_letters
 from footfall_history.erasure import Eraser, run_verify_erasure
@@ -187,9 +190,12 @@ async def keep_history(settings: HistorySettings) -> int:
         settings,
         {SERVICE_NAME: partial(history_grpc.add_HistoryServiceServicer_to_server, service)},
         access=ACCESS,
+        scopes=SCOPES,
+        find_caller=KeyCallers(settings.grpc_keys_file).find if settings.grpc_keys_file else None,
         ready=is_ready,
         background=[
             log.check,
+            partial(follow_sites, settings.sites_file, (SiteGroups.load, site_groups.take)),
             store.prepare,
             consume,
             checkpoints.run,
@@ -221,6 +227,19 @@ async def _open_checkpoints() -> AsyncIterator[CheckpointStore]:
         await store.close()
 
 
+async def check_stores(settings: HistorySettings) -> AsyncIterator[str]:
+    """What `footfall-history check --stores` finds."""
+    store = Store.open(settings.mongo_url, settings.mongo_database, settings.mongo_timeout_ms)
+    log = EventLog(settings.redis_url, settings.partitions, settings.redis_timeout_ms)
+    try:
+        yield await redis_report(log.redis)
+        yield await store.report()
+        await Tombstones(store, settings.erasure_secret).check()
+    finally:
+        await log.close()
+        await store.close()
+
+
 def main() -> None:
     """Run the service or one of its commands; the entry point `footfall-history`."""
     commands = {
@@ -230,7 +249,7 @@ def main() -> None:
         "verify-erasure": Command("search the stores for what remains of an identity", run_verify_erasure),
     }
     about = "Keep what visitors do, and answer about it, until SIGTERM or SIGINT."
-    settings = command_line.parse("footfall-history", about, HistorySettings, commands)
+    settings = command_line.parse("footfall-history", about, HistorySettings, check_stores, commands)
     run(settings, "history", partial(keep_history, settings))
 
 

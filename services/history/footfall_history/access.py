@@ -1,4 +1,4 @@
-"""The methods that each client role may call when mutual TLS is configured."""
+"""Which roles and scopes may call which methods of HistoryService."""
 
 from typing import Final
 
@@ -32,5 +32,8 @@ ACCESS: AccessTable = {
     "gateway": [*_CONTACT_CENTER, "EraseIdentity", "ListDeadLetters", "ReplayDeadLetters"],
     "contact-center": _CONTACT_CENTER,
     "collector": ["GetVisit"],
-    "identity": ["StreamLiveVisits"],
+    "identity": ["ExplainVisit", "StreamLiveVisits"],
 }
+
+SCOPES: AccessTable = {"read": [*_CONTACT_CENTER, "StreamLiveVisits"], "erase": ["EraseIdentity"]}
+"""The methods that each scope of an API key may call."""

@@ -1,12 +1,12 @@
 """The event log in Redis as history reads it: the only module of history with Redis commands for its streams."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from functools import partial
 from itertools import chain
 from typing import Any, Final
 
 from footfall_eventlog.checkpoint_store import Position, order_of
-from footfall_eventlog.log import GROUPS, HISTORY_GROUP, stream_key
+from footfall_eventlog.log import GROUPS, HISTORY_GROUP, EntriesHandler, stream_key, traced
 from footfall_eventlog.partitions import TRANSIENT_ERRORS, PartitionedRedis
 from footfall_eventlog.stream import PAYLOAD_FIELD, Entry, StreamReader, stream_info, trim
 
@@ -36,14 +36,14 @@ class EventLog:
         """The Redis client for keys of a partition, for what history stores beside the log."""
         return self.redis[number]
 
-    def readers(self, handle: Callable[[int, list[Entry]], Awaitable[None]], load_gather_ms: int) -> list[StreamReader]:
+    def readers(self, handle: EntriesHandler, load_gather_ms: int) -> list[StreamReader]:
         """A reader for each partition that passes batches to `handle` with the partition's number."""
         return [
             StreamReader(
                 self.redis[number],
                 stream_key(number),
                 HISTORY_GROUP,
-                partial(handle, number),
+                partial(traced(HISTORY_GROUP, handle), number),
                 batch=_ENTRIES_PER_BATCH,
                 load_gather_ms=load_gather_ms,
             )
@@ -54,6 +54,11 @@ class EventLog:
         """The position after the last entry of a partition."""
         about = await self._about(number)
         return Position(about["last-generated-id"].decode(), about["entries-added"])
+
+    async def first_position(self, number: int) -> Position:
+        """The position before the oldest entry of a partition."""
+        about = await self._about(number)
+        return Position("0-0", about["entries-added"] - about["length"])
 
     async def holds_all_after(self, number: int, position: Position) -> bool:
         """Whether every entry after a position still exists. Entries are removed in order, oldest first."""

@@ -98,7 +98,7 @@ class EventStreams:
         if request.visit_id:
             visit_ids = frozenset(self._site_groups.candidates(parse_uuid(request.visit_id, "visit_id"), sites))
         event_filter = EventFilter(request.site, visit_ids, frozenset(sites))
-        positions = await self._begin(visit_ids, request.resume_token)
+        positions = await self._begin(visit_ids, request.resume_token, from_oldest=request.from_oldest)
         if request.announce_progress:
             yield StreamEventsResponse(resume_token=_token(positions))
         reading = {
@@ -126,12 +126,13 @@ class EventStreams:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _begin(self, visit_ids: Collection[str], token: str) -> Positions:
+    async def _begin(self, visit_ids: Collection[str], token: str, *, from_oldest: bool) -> Positions:
         """The positions to begin at, in the partitions that have the visits."""
         count = self._log.partitions
         numbers = sorted({partition(visit_id, count) for visit_id in visit_ids}) or range(count)
         if not token:
-            return {number: await self._log.last_position(number) for number in numbers}
+            begin = self._log.first_position if from_oldest else self._log.last_position
+            return {number: await begin(number) for number in numbers}
         positions = _positions(token)
         if positions.keys() != set(numbers):
             raise RequestError.invalid("resume_token", "must be used with the same visit_id, or also without one")

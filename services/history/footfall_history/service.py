@@ -121,9 +121,12 @@ class HistoryService(HistoryServiceServicer):
     @_unary
     async def ExplainVisit(self, request: pb.ExplainVisitRequest, _context: Context) -> pb.ExplainVisitResponse:  # noqa: N802
         """The timeline of a visit."""
+        moment = queries.parse_moment(request)
         message, visit = await self._visit(request)
         window = queries.page_window(request, default_size=_TIMELINE_PAGE_SIZE)
-        page = await self.reader.explanations(visit, window)
+        visit = await self.reader.seen(visit, moment)
+        queries.set_attribution(message, visit.visit_state.attribution)
+        page = await self.reader.explanations(visit, window, moment)
         return queries.with_next_token(
             pb.ExplainVisitResponse(visit=message, explanations=page.items), request, page.next_key
         )

@@ -11,10 +11,15 @@ from footfall_eventlog.attention import AttentionRules
 from footfall_eventlog.checkpoint_store import CheckpointStore
 from footfall_eventlog.checkpoints import Checkpoints
 from footfall_eventlog.gaps_command import ABOUT_GAPS, run_gaps
+from footfall_eventlog.keys import KeyCallers
 from footfall_eventlog.log import LIVE_GROUP, RECORDS_GROUP
 from footfall_eventlog.metrics import STREAM_GAPS, STREAM_LAG, STREAM_LOST, STREAM_STORE_WENT_BACK
+from footfall_eventlog.partitions import PartitionedRedis
 from footfall_eventlog.process_records import ProcessRecord
 from footfall_eventlog.settings import DAY_MS, MINUTE_MS
+from footfall_eventlog.site_groups import SiteGroups
+from footfall_eventlog.sites_following import follow_sites
+from footfall_eventlog.store_reports import redis_report
 from footfall_servicekit import command_line
 from footfall_servicekit.background import repeat
 from footfall_servicekit.command_line import Command
@@ -25,12 +30,12 @@ from footfall_servicekit.server import Server
 from footfall_servicekit.settings import load
 
 from footfall_identity import metrics
-from footfall_identity.access import ACCESS
+from footfall_identity.access import ACCESS, SCOPES
 from footfall_identity.change_feed import ChangeFeed
 from footfall_identity.contact_directory import ContactDirectory
 from footfall_identity.contact_record import RequestMemory
 from footfall_identity.contact_writer import ContactWriter
-from footfall_identity.erasure import Eraser
+from footfall_identity.erasure import Eraser, check_key
 from footfall_identity.generic_values import SharingLimits
 from footfall_identity.history_client import HistoryClient
 from footfall_identity.identity_index import IdentityIndex
@@ -156,6 +161,7 @@ async def identify(settings: IdentitySettings) -> int:
         feed=feed,
         writer=writer,
         contacts=contacts,
+        history=history,
     )
     live = LiveStateConsumer(visitors, AttentionRules.load(settings.attention_file))
     readers = [
@@ -182,11 +188,14 @@ async def identify(settings: IdentitySettings) -> int:
         settings,
         {SERVICE_NAME: partial(identity_grpc.add_IdentityServiceServicer_to_server, service)},
         access=ACCESS,
+        scopes=SCOPES,
+        find_caller=KeyCallers(settings.grpc_keys_file).find if settings.grpc_keys_file else None,
         frequent=["ResolveEvents"],
         ready=partitions.redis.is_ready,
         background=[
             partial(partitions.redis.check, needs_waitaof=bool(settings.log_ack_replicas)),
             partial(_prepare, links, directory, linker, settings.sharing_limits),
+            partial(follow_sites, settings.sites_file, (SiteGroups.load, service.site_groups.take)),
             eraser.restore,
             relinker.run,
             feed.run,
@@ -221,15 +230,32 @@ async def _prepare(links: LinkStore, directory: ContactDirectory, linker: Linker
 
 
 @asynccontextmanager
-async def _open_checkpoints() -> AsyncIterator[CheckpointStore]:
-    settings = load(IdentitySettings)
+async def _open_links(settings: IdentitySettings) -> AsyncIterator[LinkStore]:
     links = LinkStore(
         settings.mongo_url, settings.mongo_database, timeout_ms=settings.mongo_timeout_ms, erasure_secret=""
     )
     try:
-        yield links.checkpoints
+        yield links
     finally:
         await links.close()
+
+
+@asynccontextmanager
+async def _open_checkpoints() -> AsyncIterator[CheckpointStore]:
+    async with _open_links(load(IdentitySettings)) as links:
+        yield links.checkpoints
+
+
+async def check_stores(settings: IdentitySettings) -> AsyncIterator[str]:
+    """What `footfall-identity check --stores` finds."""
+    redis = PartitionedRedis(settings.redis_url, settings.partitions, timeout_ms=settings.redis_timeout_ms)
+    try:
+        yield await redis_report(redis, needs_waitaof=bool(settings.log_ack_replicas))
+    finally:
+        await redis.aclose()
+    async with _open_links(settings) as links:
+        yield await links.report()
+        check_key(settings.erasure_secret, await links.tombstones())
 
 
 def main() -> None:
@@ -238,7 +264,7 @@ def main() -> None:
     commands = {
         "gaps": Command(ABOUT_GAPS, partial(run_gaps, "identity", _open_checkpoints, TRANSIENT_STORE_ERRORS)),
     }
-    settings = command_line.parse("footfall-identity", about, IdentitySettings, commands)
+    settings = command_line.parse("footfall-identity", about, IdentitySettings, check_stores, commands)
     run(settings, "identity", partial(identify, settings))
 
 

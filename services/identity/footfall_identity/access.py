@@ -1,10 +1,10 @@
-"""Which roles may call which methods of IdentityService, under mutual TLS."""
+"""Which roles and scopes may call which methods of IdentityService."""
 
 from typing import Final
 
 from footfall_servicekit.access import AccessTable
 
-_CONTACT_CENTER: Final = [
+_READ: Final = [
     "GetVisitor",
     "ListVisitors",
     "CountVisitors",
@@ -13,28 +13,31 @@ _CONTACT_CENTER: Final = [
     "GetIdentity",
     "BatchGetIdentities",
     "ListIdentities",
+    "GetContact",
+    "ListContacts",
+    "ListContactLinks",
+    "ListGenericValues",
+    "GetPerson",
+    "ListRenames",
+    "BatchGetNames",
+    "ListMerges",
+]
+_WRITE: Final = [
     "UpsertContact",
     "UpdateContact",
     "BatchUpsertContacts",
     "BatchDeleteContacts",
     "FinishContactSync",
-    "GetContact",
-    "ListContacts",
     "DeleteContact",
     "LinkContact",
     "UnlinkContact",
-    "ListContactLinks",
-    "ListGenericValues",
     "DecideGenericValue",
-    "GetPerson",
     "RenameIdentity",
     "UndoRename",
-    "ListRenames",
-    "BatchGetNames",
     "MergeContacts",
     "UndoMerge",
-    "ListMerges",
 ]
+_CONTACT_CENTER: Final = [*_READ, *_WRITE]
 
 ACCESS: AccessTable = {
     "collector": ["GetVisitor", "ResolveEvents"],
@@ -51,3 +54,11 @@ ACCESS: AccessTable = {
     "gateway": [*_CONTACT_CENTER, "CreateVisitCode", "EraseIdentity"],
     "contact-center": _CONTACT_CENTER,
 }
+
+SCOPES: AccessTable = {
+    "read": [*_READ, "GetCustomer"],
+    "contacts": [*_WRITE, "ImportIdentities"],
+    "ingest": ["ResolveEvents", "CreateVisitCode"],
+    "erase": ["EraseIdentity"],
+}
+"""The methods that each scope of an API key may call."""

@@ -13,7 +13,7 @@ from footfall.identity.v1 import identity_service_pb2 as pb
 from footfall.identity.v1.contact_pb2 import Contact
 from footfall.identity.v1.identity_service_pb2_grpc import IdentityServiceStub
 from footfall_eventlog.settings import IdentityTarget
-from footfall_servicekit.channel import open_channel
+from footfall_servicekit.channel import forwarded, open_channel
 from footfall_servicekit.errors import details_of
 from footfall_servicekit.settings import ProcessSettings, load
 from google.protobuf.message import Message
@@ -51,7 +51,7 @@ def main() -> None:
         prog="footfall-contacts",
         description="Manage the contacts of a running identity service.",
         epilog="Environment: IDENTITY_TARGET is the gRPC target of identity; for TLS, set GRPC_TLS_CA_FILE, "
-        "CONTACTS_GRPC_TLS_CERT_FILE and CONTACTS_GRPC_TLS_KEY_FILE.",
+        "CONTACTS_GRPC_TLS_CERT_FILE and CONTACTS_GRPC_TLS_KEY_FILE; where callers need a key, GRPC_TOKEN_FILE.",
     )
     command = parser.add_subparsers(metavar="COMMAND", required=True).add_parser(
         "import",
@@ -191,7 +191,7 @@ class ContactsImport:
         while True:
             self._report_progress()
             try:
-                return await method(request, timeout=_CALL_TIMEOUT_S)
+                return await method(request, timeout=_CALL_TIMEOUT_S, metadata=forwarded())
             except grpc.aio.AioRpcError as error:
                 details = details_of(error)
                 if details.code not in _TRANSIENT_CODES or time.monotonic() >= give_up_at:

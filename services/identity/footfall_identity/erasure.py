@@ -50,7 +50,7 @@ class Eraser:
         self._links = links
         self._linker = linker
         self._secret = secret
-        self._key_check = identity_hash(secret, "").hex()[:16] if secret else ""
+        self._key_check = _key_check(secret)
         self._ack_replicas = ack_replicas
 
     async def erase(self, identity_id: str, actor: str) -> EraseIdentityResponse:
@@ -157,16 +157,12 @@ class Eraser:
         while True:
             try:
                 tombstones = await self._links.tombstones()
-                self._check_key(tombstones)
+                check_key(self._secret, tombstones)
                 await self._restore(tombstones)
             except RequestError:
                 await asyncio.sleep(_RETRY_S)
             else:
                 return
-
-    def _check_key(self, tombstones: list[Tombstone]) -> None:
-        if any(tombstone.key_check != self._key_check for tombstone in tombstones):
-            raise RefusalError("ERASURE_KEY: identities were erased in this database with another key; set that one")
 
     async def _restore(self, tombstones: list[Tombstone]) -> None:
         hashes = {tombstone.hash for tombstone in tombstones}
@@ -178,6 +174,16 @@ class Eraser:
             for number in self._partitions.numbers:
                 await self._erase_visits(number, erasure)
             await self._erase_identities(await self._links.find_by_hash(tombstone.hash), erasure)
+
+
+def check_key(secret: str, tombstones: list[Tombstone]) -> None:
+    """Raise RefusalError if a tombstone was made with another erasure key."""
+    if any(tombstone.key_check != _key_check(secret) for tombstone in tombstones):
+        raise RefusalError("ERASURE_KEY: identities were erased in this database with another key; set that one")
+
+
+def _key_check(secret: str) -> str:
+    return identity_hash(secret, "").hex()[:16] if secret else ""
 
 
 def _times(identity_id: str, visits: list[VisitRecord], record: IdentityRecord) -> list[int]:

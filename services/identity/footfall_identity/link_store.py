@@ -16,6 +16,8 @@ import msgspec
 import pymongo
 from footfall_eventlog.checkpoint_store import CheckpointStore
 from footfall_eventlog.settings import mongo_url_check
+from footfall_eventlog.store_reports import mongo_problem, mongo_report
+from footfall_servicekit import metrics
 from footfall_servicekit.channel import time_left
 from footfall_servicekit.errors import RequestError
 from footfall_servicekit.failure_log import FailureLog
@@ -33,6 +35,7 @@ from pymongo.errors import (
     PyMongoError,
     WriteConcernError,
 )
+from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 from pymongo.uri_parser import parse_uri
 
 from footfall_identity.contact_record import ContactMark, ContactRecord, ContactSync, WrittenBatch
@@ -126,6 +129,19 @@ class Givers(NamedTuple):
     proven: int
 
 
+class _Stopwatch(CommandListener):
+    """Measures the commands of a client."""
+
+    def started(self, event: CommandStartedEvent) -> None:
+        """Nothing is measured yet."""
+
+    def succeeded(self, event: CommandSucceededEvent) -> None:
+        metrics.store_seconds("mongodb", event.command_name).observe(event.duration_micros / 1_000_000)
+
+    def failed(self, event: CommandFailedEvent) -> None:
+        metrics.store_seconds("mongodb", event.command_name).observe(event.duration_micros / 1_000_000)
+
+
 class LinkStore:
     """Reads and writes records. Unless said otherwise, methods raise RequestError (UNAVAILABLE) for transient errors.
 
@@ -154,6 +170,7 @@ class LinkStore:
             connectTimeoutMS=timeout_ms,
             socketTimeoutMS=timeout_ms,
             timeoutMS=timeout_ms,  # of an operation with its repetitions
+            event_listeners=[_Stopwatch()],
         )
         self._open_builder: Any = partial(
             AsyncMongoClient, url, serverSelectionTimeoutMS=timeout_ms, **_WITHOUT_TIME_LIMIT
@@ -196,6 +213,18 @@ class LinkStore:
                 await indexed.create_index([(field, 1) for field in fields], sparse=name != _SEARCH_INDEX)
 
             await Indexes(_INDEXES).make(create)
+
+    async def report(self) -> str:
+        """Return a line about MongoDB and its indexes. Raises RefusalError and NotReadyError."""
+        database, existing = self._identities.database, set[str]()
+        try:
+            version = (await self._client.server_info())["version"]
+            for collection in {name.partition(".")[0] for name in _INDEXES}:
+                for about in (await database[collection].index_information()).values():
+                    existing.add(".".join([collection, *(field for field, _ in about["key"])]))
+        except PyMongoError as error:
+            raise mongo_problem(error) from None
+        return mongo_report(version, [name for name in _INDEXES if name not in existing])
 
     async def get(self, identity_ids: Iterable[str], sites: Sequence[str] = ()) -> dict[str, IdentityRecord]:
         """Return the known ones of these identities, by id."""

@@ -6,6 +6,7 @@ from itertools import chain, zip_longest
 from typing import Final
 
 from footfall.event.v1 import event_pb2
+from footfall.history.v1 import visit_pb2
 from footfall.identity.v1 import contact_pb2, identity_pb2, redirect_pb2, visitor_pb2
 from footfall_timeline import Attribution, State
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -103,6 +104,27 @@ def visitor(
             visitor_pb2.NotableEvent(event_id=one.event_id, event_name=one.name, event_time=timestamp(one.time_ms))
             for one in record.notable
         ],
+    )
+
+
+def past_visitor(visit: visit_pb2.Visit, contacts: Mapping[str, KnownContact]) -> visitor_pb2.Visitor:
+    """Convert what history says of a visit at a moment; `contacts` are those of now, by identity."""
+    contact = contacts.get(visit.identity_id, NO_CONTACT)
+    return visitor_pb2.Visitor(
+        visit_id=visit.visit_id,
+        global_visit_id=visit.global_visit_id,
+        site=visit.site,
+        state=visit.state,
+        identity_id=visit.identity_id,
+        session_id=visit.active_session_id,
+        contact_id=contact.contact_id,
+        contact_status=visitor_pb2.ContactStatus.ValueType(contact.status),
+        contact_candidate_count=contact.candidate_count,
+        last_event_time=visit.last_event_time,
+        assurance=visit.assurance,
+        start_time=visit.start_time,
+        timeline_truncated=visit.timeline_truncated,
+        staff=visit.staff,
     )
 
 

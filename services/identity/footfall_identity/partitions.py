@@ -8,9 +8,9 @@ from importlib.resources import files
 from typing import Any, Final
 
 import structlog
-from footfall_eventlog.log import stream_key
+from footfall_eventlog.log import EntriesHandler, stream_key, traced
 from footfall_eventlog.partitions import TRANSIENT_ERRORS, Node, PartitionedRedis, hash_tag
-from footfall_eventlog.stream import PAYLOAD_FIELD, Entry, StreamReader
+from footfall_eventlog.stream import PAYLOAD_FIELD, StreamReader
 from footfall_servicekit.channel import time_left
 from footfall_servicekit.errors import RequestError
 from footfall_servicekit.failure_log import FailureLog
@@ -100,13 +100,16 @@ class Partitions:
             await asyncio.gather(*map(execute_on, self.redis.nodes({number for number, *_ in commands})))
         return answers
 
-    def log_readers(
-        self, group: str, handle: Callable[[int, list[Entry]], Awaitable[None]], *, entries: int, gather_ms: int
-    ) -> list[StreamReader]:
+    def log_readers(self, group: str, handle: EntriesHandler, *, entries: int, gather_ms: int) -> list[StreamReader]:
         """Return a reader for the log of each partition; `handle` gets its number and at most `entries` entries."""
         return [
             StreamReader(
-                self.redis[number], keys.log, group, partial(handle, number), batch=entries, gather_ms=gather_ms
+                self.redis[number],
+                keys.log,
+                group,
+                partial(traced(group, handle), number),
+                batch=entries,
+                gather_ms=gather_ms,
             )
             for number, keys in enumerate(self.keys)
         ]

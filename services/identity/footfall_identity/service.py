@@ -26,6 +26,7 @@ from footfall_identity.contact_writer import ContactWriter
 from footfall_identity.customers import Customers
 from footfall_identity.erasure import Eraser
 from footfall_identity.generic_values import GenericValue
+from footfall_identity.history_client import HistoryClient
 from footfall_identity.identity_record import IdentityRecord
 from footfall_identity.link_store import LinkStore
 from footfall_identity.linker import Linker
@@ -71,6 +72,7 @@ class IdentityService(IdentityServiceServicer):
         feed: ChangeFeed,
         writer: RecordWriter,
         contacts: ContactWriter,
+        history: HistoryClient,
     ) -> None:
         self._settings = settings
         self._visitors = visitors
@@ -85,15 +87,16 @@ class IdentityService(IdentityServiceServicer):
         self._feed = feed
         self._writer = writer
         self._contacts = contacts
+        self._history = history
         self._validating = asyncio.Lock()
-        self._site_groups = SiteGroups.load(settings.sites_file)
+        self.site_groups = SiteGroups.load(settings.sites_file)
         self._codes = codes
         self._customers = Customers(
             visitors,
             links,
             directory,
             codes,
-            self._site_groups,
+            self.site_groups,
             phone_region=settings.phone_region,
             copy_name=settings.copy_name,
             max_devices=settings.max_devices_per_day,
@@ -106,9 +109,16 @@ class IdentityService(IdentityServiceServicer):
         metrics.TIMELINES_CHANGED.inc(len(changed))
         return pb.ResolveEventsResponse()
 
-    async def GetVisitor(self, request: pb.GetVisitorRequest, _context: Context) -> pb.GetVisitorResponse:  # noqa: N802
-        """Return the live state of a visit. The contact is unknown while MongoDB is unavailable."""
-        sites = self._site_groups.sharing(request.sites)
+    async def GetVisitor(self, request: pb.GetVisitorRequest, context: Context) -> pb.GetVisitorResponse:  # noqa: N802
+        """Return the state of a visit, live or at a moment. The contact is unknown while MongoDB is unavailable."""
+        sites = self.site_groups.sharing(request.sites)
+        if request.HasField("as_of_time") or request.HasField("known_at_time"):
+            visit_id = requests.visit_id(request.visit_id)
+            visit = await self._history.visit_at(request, context)
+            if visit is None:
+                raise RequestError.not_found("Visitor", visit_id)
+            contacts = await self._links.known_contacts([visit.identity_id], sites)
+            return pb.GetVisitorResponse(visitor=messages.past_visitor(visit, contacts))
         record = await self._visit(request.visit_id, sites)
         contacts = await self._links.known_contacts([record.visit_state.attribution.identity], sites)
         return pb.GetVisitorResponse(visitor=messages.visitor(record, contacts))
@@ -116,7 +126,7 @@ class IdentityService(IdentityServiceServicer):
     async def _visit(self, given: str, sites: list[str]) -> VisitRecord:
         """Return a visit that was seen on one of these sites (empty: on any). Raises RequestError."""
         visit_id = requests.visit_id(given)
-        record = await find_visit(self._visitors, self._site_groups, visit_id, sites)
+        record = await find_visit(self._visitors, self.site_groups, visit_id, sites)
         if record is None:
             raise RequestError.not_found("Visitor", visit_id)
         return record
@@ -124,7 +134,7 @@ class IdentityService(IdentityServiceServicer):
     async def ListVisitors(self, request: pb.ListVisitorsRequest, _context: Context) -> pb.ListVisitorsResponse:  # noqa: N802
         """List visitors, latest start of the visit first. A page may be short although there are more."""
         fingerprint = paging.fingerprint(request)
-        size, sites = paging.page_size(request.page_size), self._site_groups.sharing(request.sites)
+        size, sites = paging.page_size(request.page_size), self.site_groups.sharing(request.sites)
         below = requests.live_position(paging.decode(request.page_token, fingerprint))
         wanted = requests.visitor_filter(request, sites)
         if request.contact_id:
@@ -144,7 +154,7 @@ class IdentityService(IdentityServiceServicer):
 
     async def CountVisitors(self, request: pb.CountVisitorsRequest, _context: Context) -> pb.CountVisitorsResponse:  # noqa: N802
         """Count the visitors who are on the website, by site and state."""
-        sites = self._site_groups.sharing(request.sites)
+        sites = self.site_groups.sharing(request.sites)
         counted = await self._counts.now()
         named, others = self._counts.named(counted, sites)
         return pb.CountVisitorsResponse(
@@ -158,7 +168,7 @@ class IdentityService(IdentityServiceServicer):
     ) -> pb.GetVisitorMinutesResponse:
         """Return how many visitors were on websites in past minutes."""
         wanted, from_ms, until_ms = requests.minutes(request, now_ms())
-        found = await self._counts.minutes(wanted, self._site_groups.sharing(request.sites), from_ms, until_ms)
+        found = await self._counts.minutes(wanted, self.site_groups.sharing(request.sites), from_ms, until_ms)
         series = zip(wanted or [""], found, strict=True)
         return pb.GetVisitorMinutesResponse(series=[messages.visitor_series(site, minutes) for site, minutes in series])
 
@@ -166,7 +176,7 @@ class IdentityService(IdentityServiceServicer):
         self, request: pb.WatchVisitorsRequest, _context: Context
     ) -> AsyncIterator[pb.WatchVisitorsResponse]:
         """Stream changes of visitors as they happen, each with a token to resume after it."""
-        sites = self._site_groups.sharing(request.sites)
+        sites = self.site_groups.sharing(request.sites)
         wanted = requests.watch_filter(request, sites)
         listed = self._listed(wanted, sites) if request.list_first else None
         async for message in self._feed.watch(request, wanted, listed):
@@ -195,7 +205,7 @@ class IdentityService(IdentityServiceServicer):
             linked = [await self._links.linked_ids(one, sites, requests.MAX_IDENTITIES) for one in wanted.contacts]
             conditions = conditions.of_identities(chain.from_iterable(linked))
         if wanted.visit_ids is not None:
-            ids = {stored for one in wanted.visit_ids for stored in self._site_groups.candidates(one, sites)}
+            ids = {stored for one in wanted.visit_ids for stored in self.site_groups.candidates(one, sites)}
             records = await self._visitors.get(ids)
             yield [record for record in records.values() if conditions.matches(record)]
             return
@@ -209,7 +219,7 @@ class IdentityService(IdentityServiceServicer):
     async def GetIdentity(self, request: pb.GetIdentityRequest, _context: Context) -> pb.GetIdentityResponse:  # noqa: N802
         """Return an identity that an event has named."""
         identity_id = requests.identity_id(request.identity_id)
-        person = await self._persons.find(identity_id, self._site_groups.sharing(request.sites))
+        person = await self._persons.find(identity_id, self.site_groups.sharing(request.sites))
         if person.record is None:
             raise RequestError.not_found("Identity", identity_id)
         identity = self._identity(person.record)
@@ -226,7 +236,7 @@ class IdentityService(IdentityServiceServicer):
         if len(ids) > requests.MAX_IDENTITIES:
             raise RequestError.invalid("identity_ids", f"must have at most {requests.MAX_IDENTITIES} items")
         response, size = pb.BatchGetIdentitiesResponse(), 0
-        sites = self._site_groups.sharing(request.sites)
+        sites = self.site_groups.sharing(request.sites)
         for start in range(0, len(ids), _IDENTITIES_PER_READ):
             part = ids[start : start + _IDENTITIES_PER_READ]
             found = await self._links.get(part, sites)
@@ -252,7 +262,7 @@ class IdentityService(IdentityServiceServicer):
         fingerprint = paging.fingerprint(request)
         size = paging.page_size(request.page_size)
         after = paging.decode(request.page_token, fingerprint)
-        sites = self._site_groups.sharing(request.sites)
+        sites = self.site_groups.sharing(request.sites)
         above_devices = self._settings.max_devices_per_day if request.shared_only else None
         records = await self._links.page(after or "", size + 1, request.location, sites, above_devices=above_devices)
         identities, token = await self._page(records, size, fingerprint, sites)
@@ -334,7 +344,7 @@ class IdentityService(IdentityServiceServicer):
 
     async def GetContact(self, request: pb.GetContactRequest, _context: Context) -> pb.GetContactResponse:  # noqa: N802
         """Return a contact."""
-        contact, _ = await self._contact(request.contact_id, self._site_groups.sharing(request.sites))
+        contact, _ = await self._contact(request.contact_id, self.site_groups.sharing(request.sites))
         pending = 0 if request.sites else await self._relinker.pending_count(contact)
         return pb.GetContactResponse(
             contact=messages.contact(contact),
@@ -347,7 +357,7 @@ class IdentityService(IdentityServiceServicer):
         fingerprint = paging.fingerprint(request)
         page = await self._directory.find(
             requests.contact_filter(request, self._settings.phone_region),
-            self._site_groups.sharing(request.sites),
+            self.site_groups.sharing(request.sites),
             requests.contacts_position(paging.decode(request.page_token, fingerprint)),
             paging.page_size(request.page_size),
         )
@@ -419,7 +429,7 @@ class IdentityService(IdentityServiceServicer):
         fingerprint = paging.fingerprint(request)
         size = paging.page_size(request.page_size)
         older = requests.links_position(paging.decode(request.page_token, fingerprint))
-        record = (await self._links.get([identity_id], self._site_groups.sharing(request.sites))).get(identity_id)
+        record = (await self._links.get([identity_id], self.site_groups.sharing(request.sites))).get(identity_id)
         if record is None:
             raise RequestError.not_found("Identity", identity_id)
         links = messages.contact_links(record)
@@ -460,7 +470,7 @@ class IdentityService(IdentityServiceServicer):
         fingerprint = paging.fingerprint(request)
         size = paging.page_size(request.page_size, default=_PERSON_PAGE)
         after = paging.decode(request.page_token, fingerprint)
-        sites = self._site_groups.sharing(request.sites)
+        sites = self.site_groups.sharing(request.sites)
         contact, records = await self._contact(request.contact_id, sites, after=after or "", size=size + 1)
         identities, token = await self._page(records, size, fingerprint, sites)
         response = pb.GetPersonResponse(
@@ -489,7 +499,7 @@ class IdentityService(IdentityServiceServicer):
 
     async def ListRenames(self, request: pb.ListRenamesRequest, _context: Context) -> pb.ListRenamesResponse:  # noqa: N802
         """List renames by the old name. With `sites`, those between names that these sites know."""
-        sites = self._site_groups.sharing(request.sites)
+        sites = self.site_groups.sharing(request.sites)
         of_names = None
         if request.identity_id:
             identity_id = requests.identity_id(request.identity_id)
@@ -520,7 +530,7 @@ class IdentityService(IdentityServiceServicer):
         ids = request.identity_ids
         if len(ids) > requests.MAX_IDENTITIES:
             raise RequestError.invalid("identity_ids", f"must have at most {requests.MAX_IDENTITIES} items")
-        names = await self._persons.names(ids, self._site_groups.sharing(request.sites))
+        names = await self._persons.names(ids, self.site_groups.sharing(request.sites))
         found = [
             IdentityNames(identity_id=one, current_identity_id=names.current(one), identity_ids=names.together(one))
             for one in ids
@@ -558,7 +568,7 @@ class IdentityService(IdentityServiceServicer):
         self, request: pb.CreateVisitCodeRequest, _context: Context
     ) -> pb.CreateVisitCodeResponse:
         """Return the code of a visit that was seen."""
-        record = await self._visit(request.visit_id, self._site_groups.sharing(request.sites))
+        record = await self._visit(request.visit_id, self.site_groups.sharing(request.sites))
         code = await self._codes.create(record.visit_id)
         return pb.CreateVisitCodeResponse(code=code.code, valid_seconds=code.valid_ms // 1000)
 

@@ -14,7 +14,7 @@ from footfall_collector.redact import Redactor
 from footfall_collector.service_clients import IdentityClient
 from footfall_collector.sites import Sites
 
-from tests.tools.batches import batch, message
+from tests.tools.batches import batch, context, message
 
 CARDS = {"text": "4111111111111111," * 3_500}
 
@@ -48,6 +48,31 @@ async def test_a_small_batch_overtakes_a_large_one_that_is_being_admitted(
     assert appended[0] < SLICE_BYTES < appended[1]
 
 
+@pytest.mark.parametrize("beacons", [1, 200])
+async def test_only_large_beacons_pause_between_slices(
+    log: EventLog, monkeypatch: pytest.MonkeyPatch, beacons: int
+) -> None:
+    pauses: list[float] = []
+    sleep = asyncio.sleep
+
+    async def note(seconds: float) -> None:
+        pauses.append(seconds)
+        await sleep(0)
+
+    sent = batch(
+        *(message("Form", {"text": "x" * 700}, context_index=number % beacons) for number in range(200)),
+        contexts=[context() for _ in range(beacons)],
+    )
+    async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
+        pipeline = Pipeline(
+            Admission(Sites(), Redactor(), max_event_age_ms=DAY_MS), log, IdentityClient(channel), partitions=1
+        )
+        monkeypatch.setattr("footfall_collector.pipeline.asyncio.sleep", note)
+        assert (await pipeline.collect(sent, lambda: 1.0)).stored_count == 200
+    assert len(pauses) > 3
+    assert all(pause > 0 for pause in pauses) if beacons == 1 else not any(pauses)
+
+
 def test_admission_in_slices_gives_the_same_result() -> None:
     admission = Admission(Sites(), Redactor(), max_event_age_ms=DAY_MS)
     sent = batch(*(message("Form", CARDS if number % 2 else {}) for number in range(16)), message(""), message())
@@ -55,6 +80,6 @@ def test_admission_in_slices_gives_the_same_result() -> None:
     same.CopyFrom(sent)
     excluded: dict[int, collector.Outcome] = {}
     stops = sum(1 for _ in admission.admit_in_slices(same, now, excluded))
-    assert stops == 7
+    assert stops == 16
     assert excluded == admission.admit(sent, now)
     assert same == sent

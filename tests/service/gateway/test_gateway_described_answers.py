@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 import httpx
 import pytest
-from footfall_gateway.auth.keys import KeyScope
+from footfall_eventlog.keys import KeyScope
 from footfall_gateway.commands import keys as keys_command
 
 from tests.service.gateway.conftest import before, running_gateway

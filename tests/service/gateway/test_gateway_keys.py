@@ -13,8 +13,9 @@ import httpx
 import msgspec
 import pytest
 from argon2 import PasswordHasher
+from footfall_eventlog.keys import Key, KeyFile, KeyScope, new_token
 from footfall_gateway.auth.authenticator import Authenticator
-from footfall_gateway.auth.keys import Key, KeyFile, KeyScope, matches_slow_hash, new_token
+from footfall_gateway.auth.keys import matches_slow_hash
 from footfall_gateway.commands import keys as keys_command
 from footfall_gateway.problem import Problem
 

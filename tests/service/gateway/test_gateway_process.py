@@ -79,6 +79,16 @@ async def test_sharing_rate_limits_continues_after_an_unexpected_error(
         assert await failures(http, "RateLimiter.share") == 1
 
 
+async def test_metrics_are_open_metrics_for_who_accepts_them() -> None:
+    async with running_gateway() as http:
+        answer = await http.get("/metrics", headers={"accept": "application/openmetrics-text; version=1.0.0"})
+        assert answer.headers["content-type"].startswith("application/openmetrics-text")
+        assert answer.text.endswith("# EOF\n")
+        plain = await http.get("/metrics", headers={"accept": "*/*"})
+        assert plain.headers["content-type"].startswith("text/plain")
+        assert "\nfootfall_process_ready 1.0\n" in plain.text
+
+
 async def failures(http: httpx.AsyncClient, work: str) -> float:
     text = (await http.get("/metrics")).text
     found = re.search(rf'^footfall_background_failures_total{{work="{work}"}} (.+)$', text, re.MULTILINE)

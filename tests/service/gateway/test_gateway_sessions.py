@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from footfall_gateway.auth.keys import Key, KeyFile, KeyScope, new_token
+from footfall_eventlog.keys import Key, KeyFile, KeyScope, new_token
 from footfall_gateway.auth.sessions import SESSION_COOKIE, SESSION_HEADER, session_cookie
 
 from tests.service.gateway.conftest import running_gateway

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 import structlog
-from footfall_gateway.auth.keys import Key, KeyFile, KeyScope, new_token
+from footfall_eventlog.keys import Key, KeyFile, KeyScope, new_token
 from footfall_timeline import page_id, session_id
 
 from tests.service.gateway.conftest import before, running_gateway

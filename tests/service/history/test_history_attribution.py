@@ -138,6 +138,24 @@ async def assert_attributed_right(store: Store, events: list[Event], most: int =
     assert visit["start_key"] == order_key(min(event["timestamp"] for event in events), visit_id)
 
 
+async def test_a_process_that_remembers_a_visit_as_anonymous_notices_that_another_has_changed_it(
+    attributor: Attributor, store: Store, tombstones: Tombstones
+) -> None:
+    visit_id, at = str(uuid.uuid4()), now_ms() - 60_000
+    pages = [event("PageEntered", visit_id, at + offset) for offset in (0, 20, 30)]
+    await attributor.store([entry(pages[:1])])
+    other = Attributor(store, tombstones, max_transitions=1_000)
+    await other.store([entry([event("SignIn", visit_id, at + 10, "ann")])])
+    for page in pages[1:]:
+        await attributor.store([entry([page])])
+    stored = {found["event_id"]: found async for found in store.events.find({"visit_id": visit_id})}
+    assert [stored[normalize_uuid(page["eventID"])]["state"] for page in pages] == [
+        State.ANONYMOUS,
+        State.AUTHENTICATED,
+        State.AUTHENTICATED,
+    ]
+
+
 @pytest.mark.parametrize("together", [True, False])
 @pytest.mark.parametrize("later_first", [True, False])
 async def test_an_event_admitted_with_two_times_has_the_earlier_one(

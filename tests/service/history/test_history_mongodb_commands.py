@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import pytest
+from footfall.event.v1.event_pb2 import EventBatch
 from footfall.history.v1 import history_service_pb2 as pb
 from footfall_eventlog.site_groups import SiteGroups
 from footfall_history.dead_letters.queue import DeadLetterQueue
@@ -15,7 +16,7 @@ from footfall_history.ingest import last_keys
 from footfall_history.ingest.attribution import Attributor, EffortLimit
 from footfall_history.queries import filters
 from footfall_history.queries.export import Exporter
-from footfall_history.queries.filters import Window
+from footfall_history.queries.filters import Moment, Window
 from footfall_history.queries.interactions import InteractionReader, Person
 from footfall_history.queries.reader import Reader
 from footfall_history.queries.related import EVENT, IDENTITY, PAGE, SESSION, VISIT, RelatedItems
@@ -213,12 +214,31 @@ async def test_storing_takes_as_many_commands_for_many_visits_as_for_few(
         for command in commands:
             await assert_indexed(watched.store, command)
     assert counts[0] == counts[1]
-    # Read visits, begin them, look for tombstones, insert events, read visits again, look for stretches, journal.
-    assert counts[0] == ["find", "insert", "find", "insert", "find", "find", "update"]
+    # Read visits, begin them, look for tombstones, insert events, read visits again, journal.
+    assert counts[0] == ["find", "insert", "find", "insert", "find", "update"]
     more = [entry([event("AddToCart", story.visit_id, now_ms())]) for story in watched.stories]
     with watched.commands() as commands:
         await watched.attributor.store(more, USUAL)
     assert [next(iter(command)) for command in commands] == ["insert", "find", "update"]
+
+
+async def test_of_anonymous_visits_that_have_not_changed_nothing_is_read_again(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(last_keys, "EVENTS_PER_NOTE", 1_000_000)
+    visit_ids = [str(uuid.uuid4()) for _ in range(60)]  # more than are read with one command
+
+    def pages() -> list[EventBatch]:
+        return [entry([event("PageEntered", visit_id, now_ms())]) for visit_id in visit_ids]
+
+    await watched.attributor.store(pages(), USUAL)
+    watched.listener.answered = 0
+    with watched.commands() as commands:
+        await watched.attributor.store(pages(), USUAL)
+    assert [next(iter(command)) for command in commands] == ["insert", "find", "update"]
+    for command in commands:
+        await assert_indexed(watched.store, command)
+    assert watched.listener.answered == 0
 
 
 async def test_late_transitions_and_duplicates_use_indexes(watched: Watched) -> None:
@@ -259,7 +279,8 @@ async def stay(watched: Watched, events: int) -> Stay:
 
 async def explain_visit(reader: Reader, stay: Stay) -> None:
     _, visit = await reader.visit(stay.visit_id) or pytest.fail("is not known")
-    assert (await reader.explanations(visit, Window("", "", 1_000))).items
+    moment = Moment(known_at_ms=now_ms())
+    assert (await reader.explanations(await reader.seen(visit, moment), Window("", "", 1_000), moment)).items
 
 
 ABOUT_A_STAY: dict[str, Callable[[Reader, Stay, Window], Awaitable[Any]]] = {

@@ -50,6 +50,19 @@ async def test_late_events_of_an_expired_visit_begin_it_again(store: Store, attr
     assert [found["identity_id"] async for found in events] == ["ann"]
 
 
+async def test_an_anonymous_visit_that_expired_while_it_was_remembered_is_begun_again(
+    store: Store, attributor: Attributor
+) -> None:
+    old = now_ms() - HORIZON_MS - DAY_MS
+    story = Story("ann", old, received_time_ms=old)
+    await attributor.store([entry(story.events[:2], received_time_ms=old)])
+    await sweep(store, KEPT_MS)
+    assert await store.read_visits([story.visit_id]) == []
+    await attributor.store([entry([event("AddToCart", story.visit_id, now_ms())])])
+    [visit] = await store.read_visits([story.visit_id])
+    assert visit["rev"] == 0
+
+
 async def test_a_visit_that_another_process_began_again_is_not_the_remembered_one_of_that_revision(
     store: Store, tombstones: Tombstones, attributor: Attributor
 ) -> None:

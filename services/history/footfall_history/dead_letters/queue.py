@@ -143,6 +143,10 @@ class DeadLetterQueue:
         _log.error("a malformed log entry became a dead letter", partition=number, entry=entry.id, reason=reason)
         await self._put(number, {f"entry/{entry.id}": (entry.payload, reason)}, _now_ms())
 
+    async def put_back(self, letter: DeadLetter) -> None:
+        """Store a dead letter that was read before, perhaps of another Redis. Raises DeadLettersFullError."""
+        await self._put(letter.partition, {letter.id: (letter.payload, letter.reason)}, letter.created_ms)
+
     async def _put(self, number: int, letters: Mapping[str, tuple[bytes, str]], created_ms: int) -> PutResult:
         if not letters:
             return PutResult(0, 0)

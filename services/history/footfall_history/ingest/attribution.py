@@ -28,7 +28,13 @@ merged, and the writer of T finds E in step 5.
   that was inserted before T was merged. Later events are read again by their own writer.
 - Deferred visits: for these the protocol has not begun, or ended early as in a crash. It begins again when their events
   come again, in any order.
-- A visit that expires in between: step 4 does not find it, and the protocol begins again for it.
+- Anonymous visits: step 4 reads only those that are no longer of revision 0, which always is the empty timeline. So a
+  start or a mark that another process has written is not noticed. No attribution follows from these, and writing them
+  again changes nothing.
+- A visit that expires in between: step 4 does not find it, and the protocol begins again for it. An anonymous visit
+  with a recent receipt is not looked for, because it does not expire.
+- Visits that step 1 has begun: every event of them is inserted after that, and so with their transitions. Step 5 does
+  not look for others.
 - MongoDB goes back to an earlier state: then revisions no longer form one chain. A batch that is attributed by a lost
   revision was delivered before its group was set back. So its events come again, see `Attributor.distrust_revisions`.
 - Events that come again with an earlier time: they are moved between steps 3 and 4 and lose their attribution, so they
@@ -37,13 +43,15 @@ merged, and the writer of T finds E in step 5.
 A crash at any point leaves the entries unacknowledged, and every step can be repeated.
 """
 
+import time
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from footfall.event.v1.event_pb2 import EventBatch
+from footfall_eventlog.settings import DAY_MS
 
 from footfall_history import metrics
 from footfall_history.ingest.last_keys import sampled_last_keys
@@ -74,6 +82,8 @@ _MAX_REATTRIBUTIONS: Final = 1_000
 # Without a limit on the effort, so that the commands of others do not wait behind a long one.
 _INSERTS_PER_COMMAND: Final = 100
 _NO_MARK: Final[Mapping[str, Any]] = MappingProxyType({})
+# An event is kept for some days (HistorySettings.problems) and its visit as long. The difference is for clocks.
+_DOES_NOT_EXPIRE_MS: Final = DAY_MS
 
 
 class EffortLimit(NamedTuple):
@@ -107,12 +117,14 @@ class Attributor:
         self._max_transitions = max_transitions
         self._cache: OrderedDict[str, Visit] = OrderedDict()
         self._cache_size = 0
+        self._times_forgotten = 0
         self._trusts_revisions = True
 
     def forget(self) -> None:
-        """Forget all visits: MongoDB may have gone back to an earlier state."""
+        """Forget all visits, also those being stored: MongoDB may have gone back to an earlier state."""
         self._cache.clear()
         self._cache_size = 0
+        self._times_forgotten += 1
 
     def distrust_revisions(self) -> None:
         """From now on, attribute each event that comes again by the visit's timeline of then, not only an outdated one.
@@ -131,6 +143,8 @@ class Attributor:
         stored: set[str] = set()
         deferred: set[str] = set()
         unstorable: list[Unstorable] = []
+        finished: dict[str, Visit] = {}
+        times_forgotten = self._times_forgotten
         arrivals = group_by_visit(batches, unstorable)
         while arrivals:
             # Those in the cache may be of an earlier revision.
@@ -138,20 +152,15 @@ class Attributor:
             visits |= await self._tombstones.read_visits(arrivals.keys() - visits.keys())
             if effort_limit:
                 deferred |= self._defer_long(arrivals, visits, effort_limit.transitions)
-            erase_times = await self._merge(arrivals, visits, unstorable)
+            erase_times, begun = await self._merge(arrivals, visits, unstorable)
             per_command = None if effort_limit else _INSERTS_PER_COMMAND
             duplicates = await self._insert(arrivals, visits, erase_times, stored, unstorable, per_command=per_command)
             known = await self._earliest(arrivals, duplicates)
             await self._add_marks(arrivals, visits, known)
             await self._store.note_last_keys(sampled_last_keys(arrivals))
-            current = {
-                visit_id: visit
-                for visit_id, visit in (await self._tombstones.read_visits(arrivals, visits)).items()
-                # Otherwise the visit expired and another writer has begun it again.
-                if visit.merged(arrivals[visit_id].transitions, self._max_transitions) is visit
-            }
+            current = await self._read_again(arrivals, visits)
             limit = effort_limit.reattributions if effort_limit else _MAX_REATTRIBUTIONS
-            outdated = await self._reattribute(arrivals, visits, current, known, limit)
+            outdated = await self._reattribute(arrivals, visits, current, known, begun, limit=limit)
             to_erase = {
                 visit_id: erase_times.keys() & (visit.identities | arrivals[visit_id].named)
                 for visit_id, visit in current.items()
@@ -160,11 +169,13 @@ class Attributor:
                 deferred |= outdated.keys() | {visit_id for visit_id, identities in to_erase.items() if identities}
             else:
                 await self._finish(current, outdated, to_erase, erase_times)
-            self._add_to_cache(current.values())
+            finished |= current
             arrivals = {visit_id: arrival for visit_id, arrival in arrivals.items() if visit_id not in current}
             for visit_id in arrivals:
                 self._drop_from_cache(visit_id)
         await self._store.journal()
+        if times_forgotten == self._times_forgotten:
+            self._add_to_cache(finished.values())  # not before they are on disk, because step 4 may rely on it
         stored_count = sum(visit_of(id_) not in deferred for id_ in stored) if deferred else len(stored)
         return StoreResult(stored_count, [one for one in unstorable if one.event.visit_id not in deferred], deferred)
 
@@ -192,25 +203,32 @@ class Attributor:
             for identity in identities:
                 await erase_in_visit(self._store, self._tombstones, visit_id, identity, erase_times[identity])
 
-    async def _merge(self, arrivals: Arrivals, visits: dict[str, Visit], unstorable: list[Unstorable]) -> EraseTimes:
-        """Steps 1 and 2. Removes refused visits from `arrivals`. Returns the erased identities among those named.
+    async def _merge(
+        self, arrivals: Arrivals, visits: dict[str, Visit], unstorable: list[Unstorable]
+    ) -> tuple[EraseTimes, set[str]]:
+        """Steps 1 and 2. Removes refused visits from `arrivals`.
+
+        Returns the erased identities among those named, and the visits that did not exist before.
 
         Tombstones are read after merging, and an eraser reads visits after storing the tombstone. So at least one of
         the two sees the other, and an erased identity does not come back.
         """
-        await self._change(arrivals, visits, {}, unstorable)
+        begun = await self._change(arrivals, visits, {}, unstorable)
         named = set().union(*(arrival.named for arrival in arrivals.values()))
         erase_times = await self._tombstones.erase_times(named)
         if erase_times:
+            # What is erased depends on the start, which another process may have written since the visit was cached.
+            to_erase = [visit_id for visit_id, visit in visits.items() if erase_times.keys() & visit.identities]
+            visits |= await self._tombstones.read_visits(to_erase, visits)
             await self._change(arrivals, visits, erase_times, unstorable)
         await self._move(arrivals, visits)
-        return erase_times
+        return erase_times, begun
 
     async def _change(
         self, arrivals: Arrivals, visits: dict[str, Visit], erase_times: EraseTimes, unstorable: list[Unstorable]
-    ) -> None:
-        """Merge and erase in `visits` and in the store, until nothing is left to change."""
-        open_ids = set(arrivals)
+    ) -> set[str]:
+        """Merge and erase in `visits` and in the store, until nothing is left to change. Returns the visits begun."""
+        open_ids, all_begun = set(arrivals), set[str]()
         while open_ids:
             begun, changed = self._plan(arrivals, visits, open_ids, erase_times)
             refusals = await self._store.begin_visits(
@@ -220,6 +238,7 @@ class Attributor:
                 [(visit_id, self._tombstones.timeline_fields(visit)) for visit_id, visit in changed.items()]
             )
             open_ids = refusals.duplicates
+            all_begun |= begun.keys() - open_ids
             visits |= {visit_id: visit for visit_id, visit in begun.items() if visit_id not in open_ids}
             if written + len(refused) == len(changed):
                 newly = [id_ for id_ in changed if changed[id_].is_truncated and not visits[id_].is_truncated]
@@ -234,8 +253,9 @@ class Attributor:
             for visit_id in open_ids:
                 visits.pop(visit_id, None)
             visits |= await self._tombstones.read_visits(open_ids)
+        return all_begun
 
-    async def _move(self, arrivals: Arrivals, visits: Mapping[str, Visit]) -> None:
+    async def _move(self, arrivals: Arrivals, visits: dict[str, Visit]) -> None:
         """Store what is not in the timeline: an earlier start or first receipt, staff, and at times the last receipt.
 
         A visit that was stored before first receipts were has no `site_key`, and keeps its site.
@@ -251,7 +271,17 @@ class Attributor:
                 touched[visit_id] = arrival.received_ms
             if arrival.is_staff and not visit.is_staff:
                 of_staff.append(visit_id)
-        await self._store.move_visits(starts, touched, max(touched.values(), default=0), origins, of_staff)
+        touched_ms = max(touched.values(), default=0)
+        await self._store.move_visits(starts, touched, touched_ms, origins, of_staff)
+        for visit_id in {*starts, *origins, *touched, *of_staff}:
+            visit = visits[visit_id]
+            if not _may_expire(visit):
+                visits[visit_id] = replace(
+                    visit,
+                    start={**visit.start, **starts.get(visit_id, {}), **origins.get(visit_id, {})},
+                    touched_ms=touched_ms if visit_id in touched else visit.touched_ms,
+                    is_staff=visit.is_staff or visit_id in of_staff,
+                )
 
     async def _insert(
         self,
@@ -296,7 +326,7 @@ class Attributor:
             known[document_id] |= {"order_key": key, "rev": NO_REVISION}
         return known
 
-    async def _add_marks(self, arrivals: Arrivals, visits: Mapping[str, Visit], known: Mapping[str, Document]) -> None:
+    async def _add_marks(self, arrivals: Arrivals, visits: dict[str, Visit], known: Mapping[str, Document]) -> None:
         """Note at visits what is remarkable about their events. Most events have nothing remarkable and cost nothing.
 
         Before step 4, so that the cached visit has the marks and they are not written again.
@@ -309,6 +339,24 @@ class Attributor:
             for mark in marks - visits[visit_id].marks:
                 to_mark[mark].append(visit_id)
         await self._store.add_marks(to_mark)
+        for mark, visit_ids in to_mark.items():
+            for visit_id in visit_ids:
+                visits[visit_id] = replace(visits[visit_id], marks=visits[visit_id].marks | {mark})
+
+    async def _read_again(self, arrivals: Arrivals, visits: Mapping[str, Visit]) -> dict[str, Visit]:
+        """Step 4. Returns the visits as they are now, without those that expired in between."""
+        anonymous = {id_: visit for id_, visit in visits.items() if visit.rev == 0 and not _may_expire(visit)}
+        current = {
+            **anonymous,
+            **await self._tombstones.changed_visits(anonymous),
+            **await self._tombstones.read_visits(visits.keys() - anonymous.keys(), visits),
+        }
+        return {
+            visit_id: visit
+            for visit_id, visit in current.items()
+            # Otherwise the visit expired and another writer has begun it again.
+            if visit.merged(arrivals[visit_id].transitions, self._max_transitions) is visit
+        }
 
     async def _reattribute(
         self,
@@ -316,16 +364,18 @@ class Attributor:
         visits: Mapping[str, Visit],
         current: Mapping[str, Visit],
         known: Mapping[str, Document],
+        begun: Collection[str],
+        *,
         limit: int,
     ) -> dict[str, str]:
-        """Step 5. `known`: events that had been stored before.
+        """Step 5. `known`: events that had been stored before. `begun`: visits that step 1 has begun.
 
         Returns the visits that may have more than about `limit` outdated events, each with the key to continue from.
         """
         from_keys = {
             visit_id: key
             for visit_id, visit in current.items()
-            if (key := visit.first_key_of(arrivals[visit_id].transitions))
+            if visit_id not in begun and (key := visit.first_key_of(arrivals[visit_id].transitions))
         }
         reattributions, cut = await find_reattributions(self._store, current, from_keys, limit)
         conflicts = set().union(*(arrival.conflicts for arrival in arrivals.values()))
@@ -370,6 +420,10 @@ class Attributor:
             elif visit is not known:
                 changed[visit_id] = replace(visit, rev=known.rev + 1)
         return begun, changed
+
+
+def _may_expire(visit: Visit) -> bool:
+    return visit.touched_ms < time.time_ns() // 1_000_000 - _DOES_NOT_EXPIRE_MS
 
 
 def _size(visit: Visit) -> int:

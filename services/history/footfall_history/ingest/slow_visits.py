@@ -18,7 +18,7 @@ the visit. So one process does the work, and when it dies another repeats it.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from itertools import chain
 from typing import Final, NamedTuple
 
@@ -173,6 +173,17 @@ class SlowVisits:
         keys = _due_key(number), _bytes_key(number), _items_key(number, lease.name)
         arguments = lease.name, lease.until_ms, done_count, due_ms, lease.size
         await self._redis(number).eval(_RELEASE, len(keys), *keys, *arguments)
+
+    async def waiting(self, number: int) -> AsyncIterator[bytes]:
+        """The batches of a partition that wait, as in the log, and perhaps some twice: others are added meanwhile."""
+        redis = self._redis(number)
+        for name in await redis.zrange(_due_key(number), 0, -1):
+            last = -1
+            # From the end, because those that are done leave at the beginning.
+            while items := await redis.lrange(_items_key(number, name.decode()), last - _ITEMS_PER_READ + 1, last):
+                for item in reversed(items):
+                    yield item
+                last -= _ITEMS_PER_READ
 
     async def is_empty(self, number: int) -> bool:
         """Whether no visit of a partition waits."""

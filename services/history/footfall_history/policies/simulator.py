@@ -22,12 +22,13 @@ from footfall_history.policies import report as form
 from footfall_history.policies.comparison import MAX_PAIRS, OTHER_USER, VisitChange, VisitComparison
 from footfall_history.policies.decisions import ERASED, EVENT_FIELDS, JudgedEvent, judge
 from footfall_history.policies.identity_pairs import CHANGES, IdentityPairs
-from footfall_history.storage import Document, EventQuery, Store, Tombstones, Visit, event_time_ms
+from footfall_history.storage import Document, Store, Tombstones, Visit, event_time_ms, events_of_visits
 
 VISIT_FIELDS: Final = (
     *("rev", "timeline", "identities", "start_key", "site_key", "touched_ms", "truncated"),
     *("browser_visit_id", "site", "last_key"),
 )
+_IDENTIFYING: Final[Document] = {"event_name": {"$in": [*TRANSITION_KINDS]}}
 # A visit may have 2,000 transitions, and an event 64 KiB.
 _VISITS_PER_READ: Final = 50
 _EVENTS_PER_READ: Final = 100
@@ -172,23 +173,9 @@ class Simulator:
 
     async def _judged(self, visits: Sequence[Document]) -> AsyncIterator[list[tuple[str, JudgedEvent]]]:
         """The events of these visits that identify, judged. Those of one visit come together, by order key."""
-        async for documents in self._events(visits):
+        async for documents in events_of_visits(self._store, visits, _IDENTIFYING, EVENT_FIELDS, _EVENTS_PER_READ):
             events = [(one["visit_id"], judge(one, self._policy.of_site, self._signing_sites)) for one in documents]
             yield await self._with_erasures(events)
-
-    async def _events(self, visits: Sequence[Document]) -> AsyncIterator[list[Document]]:
-        """The events themselves. Those of a long visit are read by ranges of keys, since most do not identify."""
-        is_long = {visit["_id"]: "last_key" in visit for visit in visits}
-        if short := [visit_id for visit_id, long in is_long.items() if not long]:
-            async for documents in self._store.identifying_events(short, EVENT_FIELDS, _EVENTS_PER_READ):
-                yield documents
-        for visit in visits:
-            if is_long[visit["_id"]]:
-                start_ms = event_time_ms(visit["start_key"])
-                query = EventQuery({"visit_id": visit["_id"]}, {"event_name": {"$in": [*TRANSITION_KINDS]}}, start_ms)
-                cursor = self._store.events_in_order(query, "", "", EVENT_FIELDS)
-                while documents := await cursor.take(_EVENTS_PER_READ):
-                    yield documents
 
     async def _with_erasures(self, events: list[tuple[str, JudgedEvent]]) -> list[tuple[str, JudgedEvent]]:
         """The events, where those that name an erased person only under the policy are erased as it would be then."""

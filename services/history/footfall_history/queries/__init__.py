@@ -9,6 +9,7 @@ from footfall_history.queries.filters import (
     page_window,
     parse_contact_id,
     parse_identity_id,
+    parse_moment,
     parse_parent,
     parse_uuid,
     session_conditions,
@@ -23,5 +24,5 @@ from footfall_history.queries.live_visits import LiveVisits
 from footfall_history.queries.reader import Reader
 from footfall_history.queries.receipts import receipt
 from footfall_history.queries.related import RelatedItems
-from footfall_history.queries.resources import association_message, event_key, page_key
+from footfall_history.queries.resources import association_message, event_key, page_key, set_attribution
 from footfall_history.queries.user_agents import user_agent

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from footfall.history.v1 import history_service_pb2 as pb
 from footfall_eventlog.events import MAX_EVENT_TIME_MS, MAX_IDENTITY_LENGTH
@@ -150,15 +150,36 @@ def with_next_page(response: Response, request: Message, next_key: str) -> Respo
 
 
 def _scope_key(scope: pb.Scope, field: str) -> str:
-    if not scope.HasField(field):  # type: ignore[arg-type]
-        return ""
-    moment: Timestamp = getattr(scope, field)
-    try:
-        nanoseconds = moment.ToNanoseconds()
-    except ValueError:
-        raise RequestError.invalid(f"scope.{field}", "must be a time in the years 1 to 9999") from None
+    nanoseconds = _nanoseconds(scope, field, f"scope.{field}")
     # Events have whole milliseconds, so a bound with a fraction means the next whole one.
-    return time_key(-(-nanoseconds // 1_000_000))
+    return "" if nanoseconds is None else time_key(-(-nanoseconds // 1_000_000))
+
+
+def _nanoseconds(message: Any, field: str, path: str) -> int | None:
+    """A time in nanoseconds since the epoch; None if it is not given. Raises RequestError."""
+    if not message.HasField(field):
+        return None
+    given: Timestamp = getattr(message, field)
+    try:
+        return given.ToNanoseconds()
+    except ValueError:
+        raise RequestError.invalid(path, "must be a time in the years 1 to 9999") from None
+
+
+class Moment(NamedTuple):
+    """A moment to look back at, in milliseconds since the epoch: what had happened, and what had been received.
+
+    None: no limit.
+    """
+
+    as_of_ms: int | None = None
+    known_at_ms: int | None = None
+
+
+def parse_moment(request: pb.ExplainVisitRequest) -> Moment:
+    """The moment of a request. Raises RequestError."""
+    times = (_nanoseconds(request, field, field) for field in ("as_of_time", "known_at_time"))
+    return Moment(*(None if time is None else time // 1_000_000 for time in times))
 
 
 def time_key(at_ms: int) -> str:

@@ -8,6 +8,7 @@ import asyncio
 import time
 from bisect import insort
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from operator import itemgetter
 from typing import Final
@@ -15,10 +16,10 @@ from typing import Final
 from footfall.history.v1 import visit_pb2 as pb
 from footfall_eventlog.events import PAGE_ENTERED
 from footfall_servicekit import paging
-from footfall_timeline import Session, Step, order_key
+from footfall_timeline import Session, Step, order_key, until
 
 from footfall_history.queries import resources
-from footfall_history.queries.filters import Page, Window, site_filter
+from footfall_history.queries.filters import Moment, Page, Window, site_filter, time_key
 from footfall_history.storage import (
     TIME_DIGITS,
     Document,
@@ -206,15 +207,30 @@ class Reader:
             return bool(await self._session(parent_id, sites))
         return bool(await self._store.page_keys([parent_id], site_filter(sites)))
 
-    async def explanations(self, visit: Visit, window: Window) -> Page[pb.Explanation]:
-        """The transitions of a visit, and its events whose user ids were ignored, each with its event."""
+    async def seen(self, visit: Visit, moment: Moment) -> Visit:
+        """A visit with the transitions that had happened and been received at a moment."""
+        timeline = visit.timeline if moment.as_of_ms is None else until(visit.timeline, moment.as_of_ms)
+        if moment.known_at_ms is not None:
+            ids = [document_id(visit.visit_id, transition.event_id) for transition in timeline]
+            events = await self._store.read_events(ids, ("event_id", "received_ms"))
+            received = {event["event_id"] for event in events if event["received_ms"] <= moment.known_at_ms}
+            timeline = tuple(transition for transition in timeline if transition.event_id in received)
+        return replace(visit, timeline=timeline)
+
+    async def explanations(self, visit: Visit, window: Window, moment: Moment) -> Page[pb.Explanation]:
+        """The transitions of a visit `seen` at a moment, and ignored events, each with its event."""
         inside = (step for step in visit.visit_state.steps if window.contains(step.transition.order_key))
         steps = [*islice(inside, window.size + 1)]
         ids = [document_id(visit.visit_id, step.transition.event_id) for step in steps[: window.size]]
         fields = ("order_key", *resources.EVIDENCE_FIELDS)
+        conditions: Document = {"order_key": window.bounds}
+        if moment.as_of_ms is not None:
+            conditions["order_key"] |= {"$lt": time_key(moment.as_of_ms + 1)}
+        if moment.known_at_ms is not None:
+            conditions["received_ms"] = {"$lte": moment.known_at_ms}
         found, ignored = await asyncio.gather(
             self._store.read_events(ids, fields),
-            self._store.ignored_events(visit.visit_id, window.bounds, window.size + 1, fields),
+            self._store.ignored_events(visit.visit_id, conditions, window.size + 1, fields),
         )
         evidence = {event["event_id"]: event for event in found}
         similar = resources.similar_identities(visit)

@@ -42,26 +42,32 @@ RULE_CODES: Final = {rule: pb.TransitionRule.Value(f"TRANSITION_RULE_{rule.name}
 def visit_message(document: Mapping[str, Any], last_key: str | None, now_ms: int, idle_ms: int) -> pb.Visit:
     """A visit. `last_key`: order key of its last event (None: all have expired). `idle_ms` without events end it."""
     visit = Visit.from_document(document)
-    attribution = visit.visit_state.attribution
     start_ms = event_time_ms(document["start_key"])
     last_ms = event_time_ms(last_key) if last_key else start_ms
-    return pb.Visit(
+    message = pb.Visit(
         visit_id=shown_id(document),
         scoped_visit_id=visit.visit_id if "browser_visit_id" in document else "",
         global_visit_id=document.get("global_visit_id", ""),
         site=document.get("site", ""),
         start_time=timestamp(start_ms),
         last_event_time=timestamp(last_ms),
-        active_session_id=attribution.session_id,
         user_agent_id=document.get("user_agent_id", ""),
         user_agent=document.get("user_agent", ""),
-        state=VisitorState.ValueType(attribution.state),
-        identity_id=attribution.identity,
         revision=visit.rev,
         ended=now_ms - last_ms > idle_ms,
         timeline_truncated=visit.is_truncated,
         staff=visit.is_staff,
     )
+    set_attribution(message, visit.visit_state.attribution)
+    return message
+
+
+def set_attribution(message: pb.Visit, attribution: Attribution) -> None:
+    """Say in a visit who the visitor is."""
+    message.state = VisitorState.ValueType(attribution.state)
+    message.identity_id = attribution.identity
+    message.active_session_id = attribution.session_id
+    message.assurance = AssuranceValue.ValueType(attribution.assurance)
 
 
 def shown_id(document: Mapping[str, Any]) -> str:

@@ -3,7 +3,14 @@
 `store` is the only module that talks to MongoDB. The modules of documents and timelines do no I/O.
 """
 
-from footfall_history.storage.arrivals import Arrival, Arrivals, Unstorable, group_by_visit, split_by_visit
+from footfall_history.storage.arrivals import (
+    Arrival,
+    Arrivals,
+    Unstorable,
+    group_by_visit,
+    split_by_visit,
+    split_events,
+)
 from footfall_history.storage.documents import (
     IMPORTED,
     NO_REVISION,
@@ -11,6 +18,7 @@ from footfall_history.storage.documents import (
     TOUCH_INTERVAL_MS,
     Document,
     assurance_reason_code,
+    attribution_fields,
     document_id,
     event_time_ms,
     has_same_content,
@@ -36,6 +44,7 @@ from footfall_history.storage.reattribution import (
     find_reattributions,
     reattributions_of,
 )
-from footfall_history.storage.store import TRANSIENT_STORE_ERRORS, EventQuery, Store, check_url
+from footfall_history.storage.store import REATTRIBUTION_FIELDS, TRANSIENT_STORE_ERRORS, EventQuery, Store, check_url
 from footfall_history.storage.tombstones import EraseTimes, Tombstones
 from footfall_history.storage.visit import Visit
+from footfall_history.storage.visit_events import events_of_visits

@@ -1,8 +1,8 @@
 """What batches from the event log bring for each visit."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from footfall.event.v1.event_pb2 import Event, EventBatch, EventContext
 from footfall_eventlog.admitted import InvalidEventError, transition_of
@@ -10,6 +10,8 @@ from footfall_timeline import Transition, order_key
 
 from footfall_history.storage.documents import DEVICE_FIELDS, Document, event_document
 from footfall_history.storage.marks import CONFLICT, marks_of, marks_of_repetition
+
+Key = TypeVar("Key", bound=Hashable)
 
 _START_FIELDS: Final = ("browser_visit_id", *DEVICE_FIELDS)
 
@@ -114,19 +116,25 @@ def group_by_visit(batches: Iterable[EventBatch], unstorable: list[Unstorable]) 
 
 def split_by_visit(batches: Iterable[EventBatch], visit_ids: Collection[str]) -> dict[str, EventBatch]:
     """One batch for each of these visits, with all its events and their contexts."""
-    parts: dict[str, EventBatch] = {}
+    return split_events(batches, lambda event: event.visit_id if event.visit_id in visit_ids else None)
+
+
+def split_events(batches: Iterable[EventBatch], key_of: Callable[[Event], Key | None]) -> dict[Key, EventBatch]:
+    """One batch for each key, with the events that have it and their contexts. Events without a key are left out."""
+    parts: dict[Key, EventBatch] = {}
     for batch in batches:
-        positions: dict[tuple[str, int], int] = {}
+        positions: dict[tuple[Key, int], int] = {}
         for event in batch.events:
-            if event.visit_id not in visit_ids:
+            key = key_of(event)
+            if key is None:
                 continue
-            part = parts.setdefault(event.visit_id, EventBatch())
-            key = event.visit_id, event.context_index
-            if key not in positions:
-                positions[key] = len(part.contexts)
+            part = parts.setdefault(key, EventBatch())
+            place = key, event.context_index
+            if place not in positions:
+                positions[place] = len(part.contexts)
                 part.contexts.append(context_of(event, batch))
             part.events.add().CopyFrom(event)
-            part.events[-1].context_index = positions[key]
+            part.events[-1].context_index = positions[place]
     return parts
 
 

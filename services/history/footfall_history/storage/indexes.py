@@ -75,8 +75,7 @@ _INDEXES: Final = (
     Index("visits", ("user_agent", "start_key"), Need.REST),
 )
 INDEXES: Final = {index.name: index for index in _INDEXES}
-"""All but those on `_id`, by name, in the order in which they are made. Each costs SecantusDB about 50 µs a document
-written, a partial one 13 µs for a document that stays out of it."""
+"""All but those on `_id`, by name, in the order in which they are made. `make bench` measures what each costs."""
 
 
 def index_names(*needs: Need) -> list[str]:

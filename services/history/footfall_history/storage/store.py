@@ -29,8 +29,10 @@ from typing import Any, Final, NamedTuple, Self, TypeVar
 from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from footfall_eventlog.checkpoint_store import CheckpointStore
-from footfall_eventlog.events import PAGE_ENTERED, PAGE_EXITED, TRANSITION_KINDS
+from footfall_eventlog.events import PAGE_ENTERED, PAGE_EXITED
 from footfall_eventlog.settings import mongo_url_check
+from footfall_eventlog.store_reports import mongo_problem, mongo_report
+from footfall_servicekit import metrics
 from footfall_servicekit.background import NotReadyError
 from footfall_servicekit.failure_log import FailureLog
 from footfall_servicekit.indexes import Indexes, IndexMissingError
@@ -55,7 +57,7 @@ from pymongo.errors import (
     PyMongoError,
     WriteConcernError,
 )
-from pymongo.monitoring import CommandListener
+from pymongo.monitoring import CommandFailedEvent, CommandListener, CommandStartedEvent, CommandSucceededEvent
 from pymongo.uri_parser import parse_uri
 from pymongo.write_concern import WriteConcern
 
@@ -78,9 +80,11 @@ TRANSIENT_STORE_ERRORS: Final = (ConnectionFailure, WriteConcernError, Temporary
 index that a query needs. A later attempt may succeed."""
 
 _DUPLICATE_KEY: Final = 11000
-# SecantusDB compares each document with each id of an `$in`. Measured: 0.1 ms per id in a group of 50, 0.7 ms in one of
-# 500. So ids are queried in small groups, concurrently.
+# SecantusDB compares each document that meets the other conditions with each id of an `$in`. Measured: 0.1 ms per id in
+# a group of 50, 0.7 ms in one of 500. So ids are queried in small groups, concurrently.
 _IDS_PER_QUERY: Final = 50
+_IDS_PER_RARE_QUERY: Final = 1_000
+"""Of which hardly any document meets the other conditions."""
 # Bulk writes may take long, but a frozen server must not block a caller for longer.
 _SOCKET_TIMEOUT_MS: Final = 30_000
 # For building an index, which may take hours. The time to connect is also that for heartbeats: when one is late, the
@@ -94,6 +98,9 @@ _LARGE_BATCH: Final = 100_000
 _UPDATES_PER_COMMAND: Final = 50
 _EVENTS_PER_COMMAND: Final = 250
 
+_INGESTED_FIELDS: Final = (
+    *("rev", "timeline", "identities", "start_key", "site_key", "touched_ms", "truncated", "staff", "marks"),
+)
 _ANY: Final[Mapping[str, Any]] = MappingProxyType({})
 _LEASE: Final = "lease"
 
@@ -177,6 +184,19 @@ def _with_classified_errors(store: type[Class]) -> type[Class]:
     return store
 
 
+class _Stopwatch(CommandListener):
+    """Measures the commands of a client."""
+
+    def started(self, event: CommandStartedEvent) -> None:
+        """Nothing is measured yet."""
+
+    def succeeded(self, event: CommandSucceededEvent) -> None:
+        metrics.store_seconds("mongodb", event.command_name).observe(event.duration_micros / 1_000_000)
+
+    def failed(self, event: CommandFailedEvent) -> None:
+        metrics.store_seconds("mongodb", event.command_name).observe(event.duration_micros / 1_000_000)
+
+
 @_with_classified_errors
 class Store:
     """History's part of one MongoDB database. Methods raise TRANSIENT_STORE_ERRORS."""
@@ -221,7 +241,7 @@ class Store:
 
         `prefers_secondaries`: read from secondaries if there are any, for work that may see an earlier state.
         """
-        options: Any = {"serverSelectionTimeoutMS": timeout_ms, "event_listeners": listeners}
+        options: Any = {"serverSelectionTimeoutMS": timeout_ms, "event_listeners": [*listeners, _Stopwatch()]}
         client: AsyncIOMotorClient[Any] = AsyncIOMotorClient(
             url, connectTimeoutMS=timeout_ms, socketTimeoutMS=_SOCKET_TIMEOUT_MS, **options
         )
@@ -255,6 +275,15 @@ class Store:
         }
         return {name: (index.collection, index.fields) in found for name, index in INDEXES.items()}
 
+    async def report(self) -> str:
+        """A line about MongoDB and its indexes. Raises RefusalError and NotReadyError."""
+        try:
+            version = (await self._client.server_info())["version"]
+            indexes = await self.list_indexes()
+        except (*TRANSIENT_STORE_ERRORS, PyMongoError) as error:
+            raise mongo_problem(error) from None
+        return mongo_report(version, [name for name, exists in indexes.items() if not exists])
+
     async def is_ready(self) -> bool:
         """Whether MongoDB answers. Raises NotReadyError while an index is missing that most queries need."""
         needed = {*index_names(Need.LOG, Need.READY)}
@@ -287,8 +316,14 @@ class Store:
 
     async def read_visits(self, visit_ids: Iterable[str]) -> list[Document]:
         """The visits with these ids that exist, without the fields that only queries need."""
-        fields = ["rev", "timeline", "identities", "start_key", "site_key", "touched_ms", "truncated", "staff", "marks"]
-        return await _find_by(self.visits, "_id", visit_ids, fields)
+        return await _find_by(self.visits, "_id", visit_ids, _INGESTED_FIELDS)
+
+    async def changed_visits(self, visit_ids: Iterable[str]) -> list[Document]:
+        """Those of these visits that are no longer of revision 0, as `read_visits`. Hardly any should be."""
+        changed = {"rev": {"$gt": 0}}
+        return await _find_by(
+            self.visits, "_id", visit_ids, _INGESTED_FIELDS, first=changed, group_size=_IDS_PER_RARE_QUERY
+        )
 
     async def begin_visits(self, documents: Sequence[Document]) -> Refusals:
         """Store new visits."""
@@ -394,9 +429,9 @@ class Store:
         At most `limit` per group of 50 visits.
         """
         self._require_index(self.events, ["visit_id"])
-        where: Document = {"order_key": {"$gte": from_key}, "rev": {"$lt": rev}}
+        outdated = {"rev": {"$lt": rev}, "order_key": {"$gte": from_key}}
         fields = ["visit_id", "rev", *REATTRIBUTION_FIELDS]
-        return await _find_by(self.events, "visit_id", visit_ids, fields, where=where, limit=limit)
+        return await _find_by(self.events, "visit_id", visit_ids, fields, first=outdated, limit=limit)
 
     async def reattribute(self, reattributions: Iterable[Reattribution]) -> int:
         """Attribute events again whose attribution is of an earlier revision. Returns how many there were.
@@ -623,10 +658,10 @@ class Store:
         return {id_: found for id_, found in zip(ids, await asyncio.gather(*queries), strict=True) if found}
 
     async def ignored_events(
-        self, visit_id: str, bounds: Document, limit: int, fields: Sequence[str]
+        self, visit_id: str, conditions: Document, limit: int, fields: Sequence[str]
     ) -> list[Document]:
-        """The first events of a visit whose user ids name no person, within bounds of the order key."""
-        where: Document = {"names_hash": ignored_in(visit_id), "order_key": bounds}
+        """The first events of a visit whose user ids name no person and that meet further conditions."""
+        where: Document = {"names_hash": ignored_in(visit_id)} | conditions
         self._require_index(self.events, where)
         return await _first(self.events, "order_key", where, limit, fields)
 
@@ -646,16 +681,15 @@ class Store:
 
         return EventCursor(read, lower, upper, None, key="start_key")
 
-    def identifying_events(
-        self, visit_ids: Iterable[str], fields: Sequence[str], size: int
+    def events_of(
+        self, visit_ids: Iterable[str], where: Mapping[str, Any], fields: Sequence[str], size: int
     ) -> AsyncIterator[list[Document]]:
-        """The SignIn, UserInfo and SignOut events of a few visits, by visit id and order key.
+        """The matching events of a few visits, by visit id and order key.
 
         They come with these fields in groups of up to `size`, fetched as they are needed.
         """
         self._require_index(self.events, ["visit_id"])
-        where = {"visit_id": {"$in": [*visit_ids]}, "event_name": {"$in": [*TRANSITION_KINDS]}}
-        found = self.events.find(where, fields, batch_size=size)
+        found = self.events.find({"visit_id": {"$in": [*visit_ids]}, **where}, fields, batch_size=size)
         return _in_groups(found.sort([("visit_id", ASCENDING), ("order_key", ASCENDING)]), size)
 
     async def first_start_key(self, where: Document) -> str | None:
@@ -853,14 +887,20 @@ async def _find_by(
     values: Iterable[str],
     fields: Sequence[str] | None = None,
     *,
-    where: Document | None = None,
+    first: Mapping[str, Any] = _ANY,
+    where: Mapping[str, Any] = _ANY,
     limit: int = 0,
+    group_size: int = _IDS_PER_QUERY,
 ) -> list[Document]:
+    """The documents with one of these values in a field. SecantusDB checks conditions in their order.
+
+    `first`: conditions that most documents do not meet, on fields that no index begins with. `where`: others.
+    """
     queries = [
-        collection.find({field: {"$in": group}} | (where or {}), fields, batch_size=_LARGE_BATCH)
+        collection.find({**first, field: {"$in": group}, **where}, fields, batch_size=_LARGE_BATCH)
         .limit(limit)
         .to_list(None)
-        for group in _groups([*values])
+        for group in _groups([*values], group_size)
     ]
     return [document for found in await asyncio.gather(*queries) for document in found]
 

@@ -24,7 +24,7 @@ class Tombstones:
     def __init__(self, store: Store, erasure_key: str, *, erases_anonymous: bool = True) -> None:
         """`erases_anonymous`: erase with an identity also what the visit did before it named this identity first."""
         self._store = store
-        self._erases_anonymous = erases_anonymous
+        self.erases_anonymous = erases_anonymous
         self._key = erasure_key
         self.has_key = bool(erasure_key)
         self.key_check = identity_hash(erasure_key, "").hex()[:16] if erasure_key else ""
@@ -43,9 +43,16 @@ class Tombstones:
         for document in await self._store.read_visits(visit_ids):
             visit = known.get(document["_id"])
             if not (visit and visit.is_as_stored(document)):
-                visit = Visit.from_document(document, erases_anonymous=self._erases_anonymous)
+                visit = Visit.from_document(document, erases_anonymous=self.erases_anonymous)
             visits[visit.visit_id] = visit
         return visits
+
+    async def changed_visits(self, visit_ids: Iterable[str]) -> dict[str, Visit]:
+        """Those of these visits that are no longer of revision 0. Raises TRANSIENT_STORE_ERRORS."""
+        return {
+            document["_id"]: Visit.from_document(document, erases_anonymous=self.erases_anonymous)
+            for document in await self._store.changed_visits(visit_ids)
+        }
 
     def merged(
         self, visit_id: str, known: Visit | None, arrival: Arrival, erase_times: EraseTimes, limit: int
@@ -58,7 +65,7 @@ class Tombstones:
                 start,
                 arrival.received_ms,
                 arrival.marks,
-                erases_anonymous=self._erases_anonymous,
+                erases_anonymous=self.erases_anonymous,
                 is_staff=arrival.is_staff,
             )
         return known.merged(arrival.transitions, limit).with_erasures(erase_times)

@@ -72,6 +72,8 @@ class ExplainVisitRequest(_message.Message):
     VISIT_ID_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    AS_OF_TIME_FIELD_NUMBER: _builtins.int
+    KNOWN_AT_TIME_FIELD_NUMBER: _builtins.int
     SITES_FIELD_NUMBER: _builtins.int
     visit_id: _builtins.str
     """The visit: a UUID, dashed or as 32 hexadecimal digits. Required."""
@@ -82,6 +84,16 @@ class ExplainVisitRequest(_message.Message):
     page.
     """
     @_builtins.property
+    def as_of_time(self) -> _timestamp_pb2.Timestamp:
+        """Only what happened at or before this time: who the visitor was then. Absent: up to the last transition."""
+
+    @_builtins.property
+    def known_at_time(self) -> _timestamp_pb2.Timestamp:
+        """Only what the server had received at or before this time: as known then. Absent: as known now. An event that was
+        sent again counts from its first receipt on, as it is now. What was erased since is missing.
+        """
+
+    @_builtins.property
     def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only what was seen on these websites or on others of their groups (SITES_FILE). Empty: on all."""
 
@@ -91,11 +103,13 @@ class ExplainVisitRequest(_message.Message):
         visit_id: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        as_of_time: _timestamp_pb2.Timestamp | None = ...,
+        known_at_time: _timestamp_pb2.Timestamp | None = ...,
         sites: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "known_at_time", b"known_at_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token", "sites", b"sites", "visit_id", b"visit_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "known_at_time", b"known_at_time", "page_size", b"page_size", "page_token", b"page_token", "sites", b"sites", "visit_id", b"visit_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -114,7 +128,9 @@ class ExplainVisitResponse(_message.Message):
     """Token of the next page. Empty on the last one."""
     @_builtins.property
     def visit(self) -> _visit_pb2.Visit:
-        """The visit. On every page."""
+        """The visit. On every page. With `as_of_time` or `known_at_time`, state, identity, session and assurance are those of
+        that moment.
+        """
 
     @_builtins.property
     def explanations(self) -> _containers.RepeatedCompositeFieldContainer[_visit_pb2.Explanation]:
@@ -1658,6 +1674,7 @@ class StreamEventsRequest(_message.Message):
     VISIT_ID_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     ANNOUNCE_PROGRESS_FIELD_NUMBER: _builtins.int
+    FROM_OLDEST_FIELD_NUMBER: _builtins.int
     SITES_FIELD_NUMBER: _builtins.int
     JSON_AS_TEXT_FIELD_NUMBER: _builtins.int
     site: _builtins.str
@@ -1669,6 +1686,10 @@ class StreamEventsRequest(_message.Message):
     announce_progress: _builtins.bool
     """Also send messages with nothing but `resume_token`: one immediately, which says where the stream begins, and
     further ones after events that the filters leave out. So a caller that stores the last token can always resume.
+    """
+    from_oldest: _builtins.bool
+    """Begin with the oldest event that the event log still holds. Ignored with `resume_token`. What it no longer holds is
+    stored, so a caller that lists the events of a visit after the stream has begun misses none.
     """
     json_as_text: _builtins.bool
     """JSON of events in `data_text` and `proven_text` instead of bytes."""
@@ -1683,12 +1704,13 @@ class StreamEventsRequest(_message.Message):
         visit_id: _builtins.str = ...,
         resume_token: _builtins.str = ...,
         announce_progress: _builtins.bool = ...,
+        from_oldest: _builtins.bool = ...,
         sites: _abc.Iterable[_builtins.str] | None = ...,
         json_as_text: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["announce_progress", b"announce_progress", "json_as_text", b"json_as_text", "resume_token", b"resume_token", "site", b"site", "sites", b"sites", "visit_id", b"visit_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["announce_progress", b"announce_progress", "from_oldest", b"from_oldest", "json_as_text", b"json_as_text", "resume_token", b"resume_token", "site", b"site", "sites", b"sites", "visit_id", b"visit_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

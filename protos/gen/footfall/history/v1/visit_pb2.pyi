@@ -119,6 +119,7 @@ class Visit(_message.Message):
     USER_AGENT_DETAILS_FIELD_NUMBER: _builtins.int
     TIMELINE_TRUNCATED_FIELD_NUMBER: _builtins.int
     STAFF_FIELD_NUMBER: _builtins.int
+    ASSURANCE_FIELD_NUMBER: _builtins.int
     SCOPED_VISIT_ID_FIELD_NUMBER: _builtins.int
     visit_id: _builtins.str
     """The visit, by the id that the browser gave it. All answers name visits by this id."""
@@ -144,6 +145,8 @@ class Visit(_message.Message):
     """The visit has had more transitions than MAX_TRANSITIONS_PER_VISIT. Only the earliest of them count."""
     staff: _builtins.bool
     """The visit is one of staff: at least one of its events is (`Event.staff_reason`)."""
+    assurance: _event_pb2.Assurance.ValueType
+    """How far the identification after the last transition can be trusted. Unspecified when Anonymous."""
     scoped_visit_id: _builtins.str
     """An id that is unique over all websites. With SITES_FILE two websites may have visits with the same visit_id;
     requests take this id in its place. Empty: visit_id is unique.
@@ -180,11 +183,12 @@ class Visit(_message.Message):
         user_agent_details: Global___UserAgent | None = ...,
         timeline_truncated: _builtins.bool = ...,
         staff: _builtins.bool = ...,
+        assurance: _event_pb2.Assurance.ValueType = ...,
         scoped_visit_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_event_time", b"last_event_time", "start_time", b"start_time", "user_agent_details", b"user_agent_details"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_session_id", b"active_session_id", "ended", b"ended", "global_visit_id", b"global_visit_id", "identity_id", b"identity_id", "last_event_time", b"last_event_time", "revision", b"revision", "scoped_visit_id", b"scoped_visit_id", "site", b"site", "staff", b"staff", "start_time", b"start_time", "state", b"state", "timeline_truncated", b"timeline_truncated", "user_agent", b"user_agent", "user_agent_details", b"user_agent_details", "user_agent_id", b"user_agent_id", "visit_id", b"visit_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_session_id", b"active_session_id", "assurance", b"assurance", "ended", b"ended", "global_visit_id", b"global_visit_id", "identity_id", b"identity_id", "last_event_time", b"last_event_time", "revision", b"revision", "scoped_visit_id", b"scoped_visit_id", "site", b"site", "staff", b"staff", "start_time", b"start_time", "state", b"state", "timeline_truncated", b"timeline_truncated", "user_agent", b"user_agent", "user_agent_details", b"user_agent_details", "user_agent_id", b"user_agent_id", "visit_id", b"visit_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

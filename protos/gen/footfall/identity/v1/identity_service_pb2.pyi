@@ -185,9 +185,21 @@ class GetVisitorRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     VISIT_ID_FIELD_NUMBER: _builtins.int
+    AS_OF_TIME_FIELD_NUMBER: _builtins.int
+    KNOWN_AT_TIME_FIELD_NUMBER: _builtins.int
     SITES_FIELD_NUMBER: _builtins.int
     visit_id: _builtins.str
     """The visit: a UUID, dashed or as 32 hexadecimal digits. Required."""
+    @_builtins.property
+    def as_of_time(self) -> _timestamp_pb2.Timestamp:
+        """Who the visitor was at this time, as far as history has stored the visit. Absent: now, unless known_at_time is given.
+        The contact is that of now. Presence, page and times of leaving are not known for a time in the past.
+        """
+
+    @_builtins.property
+    def known_at_time(self) -> _timestamp_pb2.Timestamp:
+        """Only what the server had received at or before this time, as ExplainVisit explains. Absent: as known now."""
+
     @_builtins.property
     def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only what was seen on these websites or on others of their groups (SITES_FILE). Empty: on all."""
@@ -196,11 +208,13 @@ class GetVisitorRequest(_message.Message):
         self,
         *,
         visit_id: _builtins.str = ...,
+        as_of_time: _timestamp_pb2.Timestamp | None = ...,
+        known_at_time: _timestamp_pb2.Timestamp | None = ...,
         sites: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "known_at_time", b"known_at_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["sites", b"sites", "visit_id", b"visit_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_time", b"as_of_time", "known_at_time", b"known_at_time", "sites", b"sites", "visit_id", b"visit_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

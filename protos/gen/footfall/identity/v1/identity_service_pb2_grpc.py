@@ -248,7 +248,7 @@ class IdentityServiceServicer(object):
 
         NOT_FOUND: the visit is not known. A visit with a SignIn, UserInfo or SignOut is forgotten LIVE_RETENTION_DAYS (and
         up to a day more) after its last event. Other visits are forgotten at most IDENTITY_ANONYMOUS_RETENTION_MINUTES after
-        they have ended.
+        they have ended. With `as_of_time` or `known_at_time` history answers, for as long as it keeps the visit.
 
         Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE, LATER_VERSION.
         """

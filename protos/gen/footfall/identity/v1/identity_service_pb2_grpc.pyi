@@ -57,7 +57,7 @@ class IdentityServiceStub:
 
     NOT_FOUND: the visit is not known. A visit with a SignIn, UserInfo or SignOut is forgotten LIVE_RETENTION_DAYS (and
     up to a day more) after its last event. Other visits are forgotten at most IDENTITY_ANONYMOUS_RETENTION_MINUTES after
-    they have ended.
+    they have ended. With `as_of_time` or `known_at_time` history answers, for as long as it keeps the visit.
 
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE, LATER_VERSION.
     """
@@ -371,7 +371,7 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
 
     NOT_FOUND: the visit is not known. A visit with a SignIn, UserInfo or SignOut is forgotten LIVE_RETENTION_DAYS (and
     up to a day more) after its last event. Other visits are forgotten at most IDENTITY_ANONYMOUS_RETENTION_MINUTES after
-    they have ended.
+    they have ended. With `as_of_time` or `known_at_time` history answers, for as long as it keeps the visit.
 
     Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE, LATER_VERSION.
     """
@@ -694,7 +694,7 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
 
         NOT_FOUND: the visit is not known. A visit with a SignIn, UserInfo or SignOut is forgotten LIVE_RETENTION_DAYS (and
         up to a day more) after its last event. Other visits are forgotten at most IDENTITY_ANONYMOUS_RETENTION_MINUTES after
-        they have ended.
+        they have ended. With `as_of_time` or `known_at_time` history answers, for as long as it keeps the visit.
 
         Errors: INVALID_FIELD, RESOURCE_NOT_FOUND, DEPENDENCY_UNAVAILABLE, LATER_VERSION.
         """

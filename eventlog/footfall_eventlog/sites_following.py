@@ -1,0 +1,31 @@
+"""Follows SITES_FILE while a process runs."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from footfall_servicekit.reloading import ReloadingFile
+
+LOOK_EVERY_S: Final = 1.0
+
+
+async def follow_sites(file: Path | None, *parts: tuple[Callable[[Path], Any], Callable[[Any], None]]) -> None:
+    """Read the file when it changes, until cancelled, and pass what each part loads to what takes it, all together.
+
+    Returns immediately if there is no file. A changed file that cannot be used is logged, and what was taken before
+    stays in use. Raises SitesFileError for the first one.
+    """
+    if file is None:
+        return
+
+    def take(loaded: list[Any]) -> None:
+        for (_, take_part), value in zip(parts, loaded, strict=True):
+            take_part(value)
+
+    watched = ReloadingFile(lambda: [load(file) for load, _ in parts], [file])
+    take(watched.latest)  # it may have changed since the start
+    while True:
+        await asyncio.sleep(LOOK_EVERY_S)
+        if (loaded := await asyncio.to_thread(watched.renewed)) is not None:
+            take(loaded)

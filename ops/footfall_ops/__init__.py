@@ -1,0 +1,1 @@
+"""The command `footfall-ops`: what an operator does with the stores of a whole deployment."""
