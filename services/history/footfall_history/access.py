@@ -35,5 +35,9 @@ ACCESS: AccessTable = {
     "identity": ["ExplainVisit", "StreamLiveVisits"],
 }
 
-SCOPES: AccessTable = {"read": [*_CONTACT_CENTER, "StreamLiveVisits"], "erase": ["EraseIdentity"]}
+SCOPES: AccessTable = {
+    "read": [*_CONTACT_CENTER, "StreamLiveVisits", "ListDeadLetters"],
+    "ingest": ["ReplayDeadLetters"],
+    "erase": ["EraseIdentity"],
+}
 """The methods that each scope of an API key may call."""
