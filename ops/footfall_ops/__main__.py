@@ -13,6 +13,7 @@ from typing import Final
 
 from footfall_eventlog.settings import MINUTE_MS
 from footfall_eventlog.store_reports import redis_report
+from footfall_history.arguments import moment, rate
 from footfall_history.event_log import TRANSIENT_LOG_ERRORS
 from footfall_history.storage import TRANSIENT_STORE_ERRORS
 from footfall_identity.presence import PresenceRule
@@ -109,10 +110,10 @@ def _parser() -> argparse.ArgumentParser:
         description="Compute the attribution of each stored event again from the timeline of its visit, and compare "
         "live state with history. Prints each difference, and exits with 1 if there is any.",
     )
-    command.add_argument("--from", type=_moment, dest="from_ms", metavar="TIME", help="only visits that began since")
+    command.add_argument("--from", type=moment, dest="from_ms", metavar="TIME", help="only visits that began since")
     command.add_argument(
         "--to",
-        type=_moment,
+        type=moment,
         dest="to_ms",
         metavar="TIME",
         help="only visits that began before; times are like 2026-11-28 or 2026-11-28T10:00+01:00, in UTC without an "
@@ -120,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--site", action="append", default=[], dest="sites", help="only of this site; repeatable")
     command.add_argument("--skip-live", action="store_true", help="do not compare live state")
-    command.add_argument("--rate", type=_rate, metavar="VISITS", help="visits per second at most")
+    command.add_argument("--rate", type=rate, metavar="VISITS", help="visits per second at most")
     command.add_argument("--repair", action="store_true", help="correct wrong attributions; live state stays as it is")
     command.set_defaults(run=_verify)
 
@@ -141,21 +142,6 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("partitions", type=_partitions, help=f"the new number, 1 to {_MAX_PARTITIONS}")
     command.set_defaults(run=lambda settings, options: repartition(settings, options.partitions))
     return parser
-
-
-def _moment(text: str) -> int:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError("must be a time, such as 2026-11-28T10:00") from None
-    return max(0, int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000))
-
-
-def _rate(text: str) -> float:
-    rate = float(text)
-    if not 0 < rate < float("inf"):
-        raise argparse.ArgumentTypeError("must be greater than 0")
-    return rate
 
 
 def _partitions(text: str) -> int:

@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import math
 import os
 import sqlite3
 import sys
@@ -22,6 +21,7 @@ from footfall_servicekit.background import RefusalError
 from footfall_servicekit.settings import load
 from footfall_timeline import LaterVersionError
 
+from footfall_history.arguments import moment, rate
 from footfall_history.policies.identity_pairs import IdentityPairs
 from footfall_history.policies.page import to_html
 from footfall_history.policies.report import Report, summary, to_json
@@ -76,10 +76,10 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Needs the environment variables of the history service.",
     )
     simulate.add_argument("--policy", type=Path, required=True, metavar="FILE", help="the file to try")
-    simulate.add_argument("--from", type=_moment, dest="from_ms", metavar="TIME", help="only visits that began since")
+    simulate.add_argument("--from", type=moment, dest="from_ms", metavar="TIME", help="only visits that began since")
     simulate.add_argument(
         "--to",
-        type=_moment,
+        type=moment,
         dest="to_ms",
         metavar="TIME",
         help="only visits that began before; times are like 2026-11-28 or 2026-11-28T10:00+01:00, in UTC without an "
@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
         "--largest", type=_count, default=100, metavar="COUNT", help="identities of each kind of change (default: 100)"
     )
     simulate.add_argument(
-        "--rate", type=_rate, metavar="VISITS", help="visits per second at most; half of the time it always pauses"
+        "--rate", type=rate, metavar="VISITS", help="visits per second at most; half of the time it always pauses"
     )
     simulate.add_argument(
         "--user-id-keys",
@@ -110,25 +110,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _moment(text: str) -> int:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError("must be a time, such as 2026-11-28T10:00") from None
-    return max(0, int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000))
-
-
 def _count(text: str) -> int:
     if not (text.isdecimal() and int(text) <= _MAX_LISTED):
         raise argparse.ArgumentTypeError(f"must be 0 to {_MAX_LISTED:,}")
     return int(text)
-
-
-def _rate(text: str) -> float:
-    rate = float(text)
-    if not 0 < rate < math.inf:
-        raise argparse.ArgumentTypeError("must be greater than 0")
-    return rate
 
 
 def _keys(text: str) -> list[str]:
