@@ -37,12 +37,12 @@ NOT_RUN = {
     "docs/dev/performance.md": ["wrk (bench/install-wrk), three minutes, and a machine with nothing else to do"],
     "docs/ops/deploy.md": [
         "Docker with Compose; keep the secrets: ERASURE_KEY can never change",
-        "a cluster, and a copy of the file with your images and secrets",
+        "a cluster, and a copy of the folder with your images and secrets",
     ],
     "docs/ops/run.md": ["the suite of docker-compose.yml, and a server to import from"],
     "docs/ops/stores.md": ["up to a minute"],
     "docs/ops/tls.md": [
-        "Docker with Compose, and API_USER, API_PASSWORD, ERASURE_KEY and GATEWAY_AUDIT_KEY in the environment",
+        "Docker with Compose, and these variables in the environment:",
         "a cluster, and the certificates made above",
     ],
 }
