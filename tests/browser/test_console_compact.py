@@ -30,6 +30,8 @@ async def test_a_desktop_shows_a_visit_by_a_link_that_is_used_once(shop_browser:
             port = gateway.base_url.port
             address = f"http://footfall.example:{port}/console/visits/{visit.replace('-', '')}?view=compact"
             page = await shop_browser.new_page()
+            asked: list[str] = []
+            page.on("request", lambda request: asked.append(urlsplit(request.url).path))
             await page.goto(desktop)
             token = (await gateway.post("/api/v1/session/links")).json()["token"]
             await page.evaluate(SHOW, f"{address}#link={token}")
@@ -42,6 +44,8 @@ async def test_a_desktop_shows_a_visit_by_a_link_that_is_used_once(shop_browser:
             await page.wait_for_function("Number(document.querySelector('iframe').height) > 200")
             inner = page.frames[1]
             assert token not in inner.url
+            assert "/api/v1/live" in asked
+            assert not {"/api/v1/health", "/api/v1/visitors", "/api/v1/visitors/minutes"} & {*asked}
             assert await inner.evaluate("document.documentElement.scrollHeight <= innerHeight")
             await send(http, entered(visit, "Checkout", at + 1_000))
             await expect(frame.locator(".now")).to_contain_text("Checkout")

@@ -124,6 +124,9 @@ async def test_the_views_are_in_the_language_and_time_zone_of_the_browser(browse
         await expect(opened.locator(".page time").first).to_have_text(f"{shown:%H:%M:%S}")
         await opened.get_by_text("Warum wir das sagen").click()
         await expect(opened.locator(".why")).to_contain_text("Der Besucher ist angemeldet, und eine Sitzung beginnt.")
+        await page.evaluate(GO_TO, "/console/health")
+        parts = page.get_by_role("region", name="Zustand", exact=True).get_by_role("region", name="Teile")
+        await expect(parts.get_by_role("row").filter(has_text="History")).to_contain_text("in Ordnung: arbeitet")
         # Tomorrow it is of another day.
         await page.clock.install(time=(now + DAY_MS) / 1000)
         moment = await page.evaluate("(ms) => import('/console/dom.js').then((dom) => dom.momentWords(ms))", now)

@@ -12,6 +12,7 @@ const TIMEOUT_MS = 5000;
 const MOST_LETTERS = 20;
 const PART_NAMES = { gateway: 'Gateway', collector: 'Collector', identity: 'Identity', history: 'History', redis: 'Redis', mongodb: 'MongoDB' };
 const STATES = { ok: t('well'), failed: t('failed'), unknown: t('not known') };
+const SAYS = { serves: t('serves'), answers: t('answers') }; // what else a part says is English
 // By code, what a person must do. Texts that are not here are those of the gateway, in English.
 const PROBLEMS = {
   history_lags: ({ count }) => t('History is {count} s behind: queries lack the newest events.', { count: figure(count) }),
@@ -26,7 +27,7 @@ const REPAIR = '.venv/bin/footfall-history dead-letters repair ID --set FIELD=JS
 
 const n = (value) => (value === null || value === undefined ? t('not known') : figure(value));
 const megabytes = (bytes) => `${figure(Math.round(bytes / 1048576))} MB`;
-const ms = (value) => (value === null ? t('none') : value < 1000 ? `${n(value)} ms` : `${figure(Math.round(value / 100) / 10)} s`);
+const ms = (value) => (value === null ? '–' : value < 1000 ? `${n(value)} ms` : `${figure(Math.round(value / 100) / 10)} s`);
 
 export class HealthView {
   /** `link`: the entry in the navigation, which gets the dot. Calls `close()` to leave. `may(scope)`: of the caller. */
@@ -116,8 +117,10 @@ export class HealthView {
   }
 
   tick() {
-    const since = this.answer && this.answer.since;
-    this.looked.replaceChildren(...[since && parts('counts since {time}', { time: moment(since) }), this.answeredAt && t(', looked {when}', { when: ago(this.answeredAt) })].flat().filter(Boolean));
+    if (!this.answer) return;
+    const { since } = this.answer;
+    const when = ago(this.answeredAt);
+    this.looked.replaceChildren(...(since ? parts('counts since {time}, looked {when}', { time: moment(since), when }) : parts('looked {when}', { when })));
   }
 
   draw() {
@@ -262,7 +265,7 @@ function commandPart(command) {
 
 function partRow({ name, state, says, beacons, queries, processes, startTime }) {
   const dot = element('span', { class: `dot ${{ ok: 'well', failed: 'attention' }[state] || 'unknown'}`, 'aria-hidden': 'true' });
-  return [PART_NAMES[name], [dot, ` ${STATES[state]}: ${says}`], t(beacons), t(queries), processes === null ? '–' : n(processes), startTime ? moment(startTime) : '–'];
+  return [PART_NAMES[name], [dot, ` ${STATES[state]}: ${SAYS[says] || says}`], t(beacons), t(queries), processes === null ? '–' : n(processes), startTime ? moment(startTime) : '–'];
 }
 
 function waits({ historyLagSeconds, identityUnreadEntries, logBytes, logBoundBytes, slowVisits, deadLetters, oldestDeadLetterTime }) {
@@ -305,8 +308,8 @@ function refusedRow({ reason, count, example }) {
 
 /** Stored and refused events by ten minutes: a bar each, and the same in words. */
 function bars(slices) {
-  const most = Math.max(1, ...slices.map(({ stored, refused }) => stored + refused));
-  const height = (count) => ((100 * count) / most).toFixed(1);
+  const most = Math.max(0, ...slices.map(({ stored, refused }) => stored + refused));
+  const height = (count) => ((100 * count) / (most || 1)).toFixed(1);
   const svg = (tag, attributes, ...children) => {
     const made = document.createElementNS('http://www.w3.org/2000/svg', tag);
     for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);

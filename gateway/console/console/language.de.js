@@ -422,8 +422,8 @@ export default {
 
   // Health, and the last hour
   'repair it first': 'erst berichtigen',
-  ', looked {when}': ', nachgesehen {when}',
-  'counts since {time}': 'gezählt seit {time}',
+  'looked {when}': 'nachgesehen {when}',
+  'counts since {time}, looked {when}': 'gezählt seit {time}, nachgesehen {when}',
   '{count}, the oldest from {time}': '{count}, das älteste von {time}',
   'the one before died, or was cut off, at {time}': 'der vorige starb oder war abgeschnitten um {time}',
   'the one before was stopped at {time}': 'der vorige wurde angehalten um {time}',
@@ -514,6 +514,8 @@ export default {
   'thing needs you': 'Sache ist zu tun',
   'things need you': 'Sachen sind zu tun',
   'well': 'in Ordnung',
+  'serves': 'arbeitet',
+  'answers': 'antwortet',
   'who is on the site now is not answered, and no person can sign in at the console': 'wer gerade da ist, wird nicht beantwortet, und niemand kann sich an der Konsole anmelden',
   'who is on the site now, identities and contacts are not answered': 'wer gerade da ist, Identitäten und Kontakte werden nicht beantwortet',
   '{count} are here': '{count} sind hier',

@@ -7,11 +7,14 @@ from typing import Any
 
 import grpc
 import pytest
+from footfall.event.v1.event_pb2 import Event
 from footfall.identity.v1 import identity_service_pb2 as pb
+from footfall_eventlog.admitted import transition_of
 from footfall_identity import visitor_counts
 from footfall_identity.live_lists import LiveLists
 from footfall_identity.live_visitors import ONLY_PRESENT, LiveVisitors, VisitorFilter
 from footfall_identity.partitions import Partitions
+from footfall_identity.visit_record import visit_updates
 from footfall_identity.visitor_counts import Minute, StateCounts, VisitorCounts
 from footfall_identity.visitor_store import VisitorStore
 from footfall_servicekit.errors import details_of
@@ -45,6 +48,13 @@ async def listed(partitions: Partitions, store: VisitorStore) -> dict[str, State
     return {site: StateCounts(*(seen[site, state] for state in (1, 2, 3))) for site in {site for site, _ in seen}}
 
 
+async def merged(store: VisitorStore, events: list[Event], *, is_bot: bool) -> None:
+    """Merge the events of one visit, of a robot or a person."""
+    [update] = visit_updates((event, transition_of(event)) for event in events)
+    update.is_bot = is_bot
+    await store.merge([update])
+
+
 async def test_the_counts_are_those_of_the_whole_list(partitions: Partitions, store: VisitorStore) -> None:
     chance = random.Random(EXAMPLES)  # noqa: S311
     for number in range(2 * EXAMPLES):
@@ -54,9 +64,11 @@ async def test_the_counts_are_those_of_the_whole_list(partitions: Partitions, st
         for event in events:
             event.site = SITES[number % 2]
             event.staff_reason = int(number % 7 == 0)  # type: ignore[assignment]
-        await resolve(store, *events)
-    many = new_id()  # its state is not in the lists
-    await resolve(store, *(admitted("SignIn", many, now_ms() - n, "ann", site="shop") for n in range(40)))
+        await merged(store, events, is_bot=number % 5 == 0)
+    for is_bot in (False, True):  # so many events that their state is not in the lists
+        many = new_id()
+        events = [admitted("SignIn", many, now_ms() - n, "ann", site="shop") for n in range(40)]
+        await merged(store, events, is_bot=is_bot)
 
     async def same() -> None:  # a visitor may leave between the two
         counted = await counts_of(partitions, store).now()
