@@ -48,6 +48,8 @@ TRANSIENT_ERRORS: Final = (
 
 Any other error of Redis means that the command is wrong, and will fail again.
 """
+ANY_ERRORS: Final = (*TRANSIENT_ERRORS, redis_errors.RedisError)
+"""For work that may fail in any way without harm: other work says what is wrong."""
 
 PARTITION_COUNT_KEY: Final = "log:partitions"
 

@@ -18,7 +18,7 @@ import msgspec
 from footfall_servicekit.background import repeat
 from prometheus_client.metrics import MetricWrapperBase
 
-from footfall_eventlog.partitions import TRANSIENT_ERRORS, redis_client
+from footfall_eventlog.partitions import ANY_ERRORS, redis_client
 
 REPORT_EVERY_S: Final = 5.0
 SLICE_MS: Final = 600_000
@@ -95,10 +95,10 @@ class ProcessRecord:
 
     async def run(self) -> None:
         """Background work: report every few seconds."""
-        await repeat(REPORT_EVERY_S, TRANSIENT_ERRORS, self.report)
+        await repeat(REPORT_EVERY_S, ANY_ERRORS, self.report)
 
     async def report(self, *, is_last: bool = False) -> None:
-        """Report now. Raises TRANSIENT_ERRORS; the next report makes up for it."""
+        """Report now. Raises ANY_ERRORS; the next report makes up for it."""
         now = _now_ms()
         self._count(now)
         unwritten = dict(self._unwritten)
@@ -121,7 +121,7 @@ class ProcessRecord:
 
     async def close(self) -> None:
         """Report that the process has stopped, if Redis answers, and close the connection."""
-        with suppress(*TRANSIENT_ERRORS):
+        with suppress(*ANY_ERRORS):
             await self.report(is_last=True)
         await self._redis.aclose()
 

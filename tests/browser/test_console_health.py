@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from tests.browser.test_console import console, sign_in
 from tests.tools.eventually import eventually
 from tests.tools.suite import Program, Suite
+from tests.tools.variants import further
 from tests.tools.visits import event, now_ms
 
 MINUTE_MS = 60_000
@@ -51,11 +52,9 @@ async def test_health_says_what_works_and_what_was_refused(browser: Browser, sui
 @pytest.mark.parametrize(
     ("program", "words"),
     [
-        ("history", "past visits, pages and events are not answered"),
-        pytest.param(
-            "identity", "who is on the site now, identities and contacts are not answered", marks=pytest.mark.long
-        ),
-        pytest.param("gateway", "The gateway has not answered for 5 s.", marks=pytest.mark.long),
+        further("history", "past visits, pages and events are not answered"),
+        further("identity", "who is on the site now, identities and contacts are not answered"),
+        further("gateway", "The gateway has not answered for 5 s."),
     ],
 )
 async def test_what_hangs_is_said_in_words_within_20_seconds(

@@ -342,6 +342,11 @@ async def test_a_person_is_shown_exported_and_erased(browser: Browser, suite: Su
         await send(http, entered(visit, "Loans", now_ms() - 1_000), event("AddToCart", visit, now_ms() - 500))
         await send(http, event("SignIn", visit, now_ms(), identity, data={"email": identity}))
         await stored(http, visit, 3)
+
+        async def linked() -> None:
+            assert (await http.get(f"/api/v1/visits/{visit}/visitor")).json()["contactId"] == contact
+
+        await eventually(linked)
         opened = await open_person(page, identity)
         await expect(opened.get_by_role("heading", level=2)).to_have_text(name)
         await expect(opened.locator(".identities")).to_contain_text("by e-mail address, not verified")

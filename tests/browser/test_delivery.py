@@ -42,7 +42,7 @@ async def fired_just_before_leaving(visitor: Visitor) -> None:
     await visitor.open()
     visit_id = (await ids(visitor.page))["visitID"]
     await visitor.page.evaluate("_gt.push(['event', 'Probe', { data: { n: 0 } }]); location.href = 'about:blank'")
-    await everything_stored_once(visitor, visit_id, probes=1, within_s=15)
+    await everything_stored_once(visitor, visit_id, probes=1, within_s=40)
 
 
 async def outage(visitor: Visitor, fault: Fault) -> None:
@@ -129,7 +129,7 @@ async def offline_and_online_again(visitor: Visitor) -> None:
     await raise_events(visitor.page, 3)
     await asyncio.sleep(4)
     await visitor.context.set_offline(False)
-    await everything_stored_once(visitor, visit_id, probes=3, within_s=15)
+    await everything_stored_once(visitor, visit_id, probes=3, within_s=40)
 
 
 CASES: list[Case] = [

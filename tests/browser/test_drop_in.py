@@ -9,6 +9,7 @@ from tests.browser.fault_proxy import FaultProxy, running_fault_proxy, to_gatewa
 from tests.browser.visitor import Event, Visitor, ids, names_on_the_wire, queue_is_empty, sent_at_once, visiting
 from tests.tools.eventually import eventually
 from tests.tools.suite import Suite
+from tests.tools.variants import further
 
 # Loaders like those of GWE.
 LOAD = """
@@ -77,7 +78,7 @@ PAGES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", [one if one == "the snippet of 8.5" else further(one) for one in PAGES])
 async def test_events_rules_and_states(browser: Browser, suite: Suite, name: str) -> None:
     script, business, sign_in = PAGES[name]
     html = f"<!doctype html><title>Loans</title><script>{script}</script><body>Loans"
@@ -135,9 +136,9 @@ async def scopes(visitor: Visitor, visit_id: str, scope: str = "Authenticated") 
     "path",
     [
         "/tracker.js",
-        "/onlinechat/tracker.js?v=/server/resources/",
+        further("/onlinechat/tracker.js?v=/server/resources/"),
         "/onlinechat/server/resources/js/build/GPEJ.min.js?_=1",
-        "/frontend/resources/js/build/GTC.js?a/b",
+        further("/frontend/resources/js/build/GTC.js?a/b"),
     ],
 )
 async def test_without_an_endpoint_events_go_to_the_host_of_the_script(

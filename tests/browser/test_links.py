@@ -11,6 +11,7 @@ from tests.browser.visitor import Visitor, ids, names_on_the_wire, sent_at_once,
 from tests.browser.website import page
 from tests.tools.eventually import eventually
 from tests.tools.suite import Suite
+from tests.tools.variants import further
 
 SHOP, PAY = "www.shop.example", "pay.example"
 LINKED = "{ linkDomains: ['shop.example', 'pay.example'] }"
@@ -75,14 +76,14 @@ async def press_enter(tab: Page, selector: str) -> Page:
     ("go", "rest"),
     [
         (lambda tab: click(tab, "#link"), "/cart?size=2&name=a%20b+c#top"),
-        (lambda tab: press_enter(tab, "#link"), "/cart?size=2&name=a%20b+c#top"),
-        (lambda tab: click_for_a_tab(tab, "#link", button="middle"), "/cart?size=2&name=a%20b+c#top"),
-        (lambda tab: click_for_a_tab(tab, "#link", modifiers=["Control"]), "/cart?size=2&name=a%20b+c#top"),
+        further(lambda tab: press_enter(tab, "#link"), "/cart?size=2&name=a%20b+c#top"),
+        further(lambda tab: click_for_a_tab(tab, "#link", button="middle"), "/cart?size=2&name=a%20b+c#top"),
+        further(lambda tab: click_for_a_tab(tab, "#link", modifiers=["Control"]), "/cart?size=2&name=a%20b+c#top"),
         (lambda tab: click(tab, "#below b"), "/"),
-        (lambda tab: click(tab, "#named"), "/?size=2"),
-        (lambda tab: click(tab, "#get button"), "/cart?action=1"),
+        further(lambda tab: click(tab, "#named"), "/?size=2"),
+        further(lambda tab: click(tab, "#get button"), "/cart?action=1"),
         (lambda tab: click(tab, "#post button"), "/cart?size=2"),
-        (lambda tab: click(tab, "#button button"), "/cart"),
+        further(lambda tab: click(tab, "#button button"), "/cart"),
     ],
     ids=["click", "key", "middle click", "control", "sub-domain", "named already", "get", "post", "formaction"],
 )
@@ -162,11 +163,11 @@ async def follow(tab: Page, visitor: Visitor, host: str, to: str) -> None:
     ("host", "age_ms", "path", "is_taken"),
     [
         (SHOP, 0, "/cart", True),
-        (SHOP, 110_000, "/cart", True),
+        further(SHOP, 110_000, "/cart", True),
         (SHOP, 130_000, "/cart", False),
-        (SHOP, -130_000, "/cart", False),
+        further(SHOP, -130_000, "/cart", False),
         ("evil.example", 0, "/cart", False),
-        ("shop.example.evil.example", 0, "/cart", False),
+        further("shop.example.evil.example", 0, "/cart", False),
         (SHOP, 0, "/unlinked", False),
     ],
 )

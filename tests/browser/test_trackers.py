@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import grpc
+import pytest
 from footfall.history.v1 import history_service_pb2, history_service_pb2_grpc
 from footfall_gateway.trackers.translation import as_uuid
 from footfall_timeline import State
@@ -114,6 +115,7 @@ async def test_segment(browser: Browser, suite: Suite) -> None:
     await comes_out(suite, of_session(unknown, session), BEFORE[0])
 
 
+@pytest.mark.long
 async def test_rudderstack(browser: Browser, suite: Suite) -> None:
     user = f"dana-{uuid.uuid4()}"
     script = """async ([gateway, user]) => {
@@ -141,6 +143,7 @@ async def test_rudderstack(browser: Browser, suite: Suite) -> None:
         await comes_out(suite, of_session(*unknown), BEFORE[0])
 
 
+@pytest.mark.long
 async def test_posthog(browser: Browser, suite: Suite) -> None:
     user = f"dana-{uuid.uuid4()}"
     script = """async ([gateway, user]) => {
@@ -168,6 +171,7 @@ async def test_posthog(browser: Browser, suite: Suite) -> None:
         await comes_out(suite, unknown, BEFORE[0])
 
 
+@pytest.mark.long
 async def test_snowplow(browser: Browser, suite: Suite) -> None:
     user = f"dana-{uuid.uuid4()}"
     script = """async ([gateway, user]) => {
@@ -197,6 +201,7 @@ async def test_snowplow(browser: Browser, suite: Suite) -> None:
         await comes_out(suite, unknown, BEFORE[0])
 
 
+@pytest.mark.long
 async def test_matomo(suite: Suite) -> None:
     """With Matomo's tracker for Node: no package has the script for browsers."""
     user, device = f"dana-{uuid.uuid4()}", uuid.uuid4().hex[:16]

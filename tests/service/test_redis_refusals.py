@@ -156,7 +156,7 @@ async def test_a_service_that_is_given_one_ends_and_says_so(redis_url: str, tmp_
     async with running_service("collector", tmp_path, REDIS_URL=f"{redis_url}/100000") as running:
         assert await asyncio.to_thread(running.process.wait, 20) == 2
         assert '"problem": "REDIS_URL: Redis does not have the database of this number"' in running.output()
-        assert "stack" not in running.output()
+        assert "stack" not in running.output(), running.output()
 
 
 async def test_what_redis_says_of_an_event_is_not_logged() -> None:

@@ -255,11 +255,21 @@ def minutes(request: GetVisitorMinutesRequest, at_ms: int) -> tuple[list[str], i
     """Return the sites asked for (empty: all together), and from and until when their minutes are, at `at_ms`."""
     if len(request.in_sites) > _MAX_SERIES:
         raise RequestError.invalid("in_sites", f"must have at most {_MAX_SERIES} items")
-    until_ms = request.end_time.ToMilliseconds() if request.HasField("end_time") else at_ms
-    from_ms = request.start_time.ToMilliseconds() if request.HasField("start_time") else until_ms - 60 * MINUTE_MS
+    until_ms = _time_ms(request, "end_time", at_ms)
+    from_ms = _time_ms(request, "start_time", until_ms - 60 * MINUTE_MS)
     if not 0 <= until_ms - from_ms <= MAX_MINUTES * MINUTE_MS:
         raise RequestError.invalid("start_time", f"must be at most {MAX_MINUTES:,} minutes before end_time")
     return [*request.in_sites], from_ms, until_ms
+
+
+def _time_ms(request: GetVisitorMinutesRequest, field: str, default_ms: int) -> int:
+    if not request.HasField(field):  # type: ignore[arg-type]
+        return default_ms
+    try:
+        at_ms: int = getattr(request, field).ToMilliseconds()
+    except ValueError:
+        raise RequestError.invalid(field, "must be a time from the years 1 to 9999") from None
+    return at_ms
 
 
 def live_position(text: str | None) -> Position | None:

@@ -30,7 +30,7 @@ UNKNOWN = dict.fromkeys(IDS, str(uuid.uuid4()))
 MALFORMED = dict.fromkeys(IDS, "unknown")
 LAST = ("unlinkContact", "deleteContact", "eraseIdentity")
 """Called after all others, in this order, because they remove what the others read."""
-SESSIONS = ("getCaller", "beginSession", "endSession")
+SESSIONS = ("getCaller", "beginSession", "endSession", "createSessionLink", "useSessionLink")
 """They need no scope."""
 NOT_PROVOKED = {("eraseIdentity", 409)}
 """Beside 500. It needs services without ERASURE_KEY."""
@@ -67,6 +67,7 @@ def requests_of(visit_id: str, contact_id: str) -> dict[str, dict[str, Any]]:
         "recordInteraction": {"json": {"interactionId": f"call-{visit_id}", "visitId": visit_id}},
         "replayDeadLetters": {"json": {"all": True}},
         "useLink": {"params": {"name": link}},
+        "useSessionLink": {"json": {"token": "a" * 43}},
         "createVisitCode": {"params": {"visitID": visit_id}},
         "renewCookie": {"params": {"id": str(uuid.uuid4()), "domain": "shop.example"}, "headers": shop},
     }
@@ -235,6 +236,8 @@ async def call_the_whole_suite(suite: Suite, description: Description) -> None:
             if operation.name in {"watchLive", *LAST}:
                 continue
             request = requests_of(visit_id, site).get(operation.name, {})
+            if operation.name == "useSessionLink":
+                request = {"json": {"token": (await caller.call(description["createSessionLink"])).json()["token"]}}
             included = dict.fromkeys((name for name in operation.parameters if name.startswith("include_")), "true")
             answer = await caller.call_until_answered(operation, ids, **({"params": included} | request))
             assert answer.is_success, (operation.name, answer.text)
@@ -297,7 +300,7 @@ async def send_faulty_requests(description: Description, file: Path, capsys: pyt
             await caller.call(description["getPixel"], params={"e": query})
         ingesting = ("createVisit", "createEvent", "replayDeadLetters")
         await caller.all_get(403, but=(*ingesting, *SESSIONS), auth=None, headers=tokens[KeyScope.INGEST])
-        for name in SESSIONS[1:]:
+        for name in ("beginSession", "endSession", "createSessionLink"):
             elsewhere = await caller.call(description[name], headers={"Origin": "https://elsewhere.example"})
             assert elsewhere.status_code == 403, name
         for name in ingesting:

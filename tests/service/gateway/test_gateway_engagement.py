@@ -48,7 +48,7 @@ async def test_a_chat_client_is_asked_not_to_retry(http: httpx.AsyncClient, path
     preflight = await http.options(path, headers=ORIGIN | asked)
     assert (preflight.status_code, preflight.headers["Access-Control-Allow-Headers"]) == (
         204,
-        "content-type, traceparent",
+        "content-type, content-encoding, traceparent",
     )
     assert may_be_read_with_credentials(preflight)
     answer = await http.post(path, json=[HANDSHAKE], headers=ORIGIN)

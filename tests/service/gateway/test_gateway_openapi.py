@@ -111,15 +111,15 @@ async def test_a_generated_client_reads_a_visit(suite: Suite, tmp_path: Path, mo
     (tmp_path / "config.yaml").write_text("post_hooks: []\n")  # its formatters
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "openapi_python_client", "generate", "--path=openapi.json", "--config=config.yaml",
-        "--meta=none", "--output-path=footfall_client",
+        "--meta=none", "--output-path=generated_client",
         cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
     out, _ = await process.communicate()
     assert process.returncode == 0, out.decode()
     monkeypatch.syspath_prepend(tmp_path)
-    clients, models = import_module("footfall_client"), import_module("footfall_client.models")
-    visits = import_module("footfall_client.api.history.list_identity_visits")
-    visitors = import_module("footfall_client.api.footfall.list_visitors")
+    clients, models = import_module("generated_client"), import_module("generated_client.models")
+    visits = import_module("generated_client.api.history.list_identity_visits")
+    visitors = import_module("generated_client.api.footfall.list_visitors")
 
     def client(*credentials: str) -> Any:
         token = base64.b64encode(":".join(credentials).encode()).decode()

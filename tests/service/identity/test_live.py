@@ -1,10 +1,8 @@
 """Live visitors and their transitions as contact-center services see them."""
 
 import asyncio
-import re
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
-from types import SimpleNamespace
+from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
@@ -20,7 +18,6 @@ from footfall_identity.watch_filter import WatchFilter
 from footfall_servicekit.errors import ErrorDetails, RequestError, details_of
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # type: ignore[import-untyped]  # ships none
 
-from deploy.embedded import ROOT
 from tests.service.identity.conftest import visitor_store
 from tests.tools.eventually import eventually
 from tests.tools.identity import admitted, new_id, resolve
@@ -116,29 +113,6 @@ async def test_each_transition_is_reported_with_the_previous_state(shared_stub: 
     ]
     assert abs(watched.messages[0].change_time.ToMilliseconds() - now_ms()) < 60_000
     await watched.end()
-
-
-async def test_the_readme_lists_and_then_watches_without_a_gap(shared_stub: Any) -> None:
-    [code] = re.findall(r"```python\n(.*?)```", (ROOT / "protos" / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    names: dict[str, Any] = {}
-    exec(code, names)  # noqa: S102 - what the README gives readers to run
-    early, late = new_id(), new_id()
-    before = [admitted("UserInfo", early, now_ms(), "ann")]
-    meanwhile = [admitted("SignIn", early, now_ms(), "ann"), admitted("SignIn", late, now_ms(), "bob")]
-
-    async def list_visitors(request: pb.ListVisitorsRequest) -> pb.ListVisitorsResponse:
-        page: pb.ListVisitorsResponse = await shared_stub.ListVisitors(request)
-        await shared_stub.ResolveEvents(pb.ResolveEventsRequest(events=meanwhile))
-        return page
-
-    await shared_stub.ResolveEvents(pb.ResolveEventsRequest(events=before))
-    identity = SimpleNamespace(WatchVisitors=shared_stub.WatchVisitors, ListVisitors=list_visitors)
-    async with aclosing(names["live_visitors"](identity)) as live:
-        visitors = await anext(live)
-        assert (visitors[early].state, late in visitors) == (RECOGNIZED, False)
-        while visitors[early].state != AUTHENTICATED or late not in visitors:
-            visitors = await anext(live)
-        assert (visitors[early].identity_id, visitors[late].identity_id) == ("ann", "bob")
 
 
 async def test_a_watcher_resumes_after_any_message_and_misses_nothing(shared_stub: Any, site: str) -> None:
