@@ -6,8 +6,8 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 
-def in_parts(items: Iterable[Item], limit: int, size_of: Callable[[Item], int]) -> Iterator[list[Item]]:
-    """The items in order, in lists that end when the sizes of their items reach a limit."""
+def in_parts(items: Iterable[Item], limit: int, size_of: Callable[[Item], int] = lambda _: 1) -> Iterator[list[Item]]:
+    """The items in order, in lists that end when the sizes of their items reach a limit. By default each has size 1."""
     part: list[Item] = []
     size = 0
     for item in items:
@@ -23,7 +23,7 @@ def in_parts(items: Iterable[Item], limit: int, size_of: Callable[[Item], int]) 
 async def stream_in_parts(
     items: AsyncIterator[Item], limit: int, size_of: Callable[[Item], int] = lambda _: 1
 ) -> AsyncIterator[list[Item]]:
-    """The same for items that arrive one by one. By default each has the size 1."""
+    """The same for items that arrive one by one."""
     part: list[Item] = []
     size = 0
     async for item in items:

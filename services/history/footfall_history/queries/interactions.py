@@ -5,7 +5,7 @@ that arrives late needs no change of interactions.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from itertools import chain
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
@@ -17,7 +17,7 @@ from footfall_eventlog.phone_numbers import e164
 from footfall_servicekit.errors import RequestError
 
 from footfall_history.identity_client import Context, IdentityClient
-from footfall_history.parts import stream_in_parts
+from footfall_history.parts import in_parts, stream_in_parts
 from footfall_history.queries import filters, resources
 from footfall_history.queries.filters import Page, Window, site_filter
 from footfall_history.storage import Document, InteractionRecord, Store, Tombstones, subject, subject_id
@@ -155,7 +155,7 @@ class InteractionReader:
             for subjects, condition in (
                 [(own + in_visits, seen)] if visible == seen else [(own, visible), (in_visits, seen)]
             )
-            for group in _groups(subjects)
+            for group in in_parts(subjects, _SUBJECTS_PER_QUERY)
         ]
         return await self._page(wheres, window, None if person.visit_ids else {*person.identity_ids})
 
@@ -227,11 +227,6 @@ class InteractionReader:
             if owner is not None:
                 owned.append((document, owner))
         return owned
-
-
-def _groups(subjects: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(subjects), _SUBJECTS_PER_QUERY):
-        yield subjects[start : start + _SUBJECTS_PER_QUERY]
 
 
 def interactions_window(request: pb.ListInteractionsRequest) -> Window:
