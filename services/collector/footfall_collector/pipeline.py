@@ -90,9 +90,9 @@ class Pipeline:
         it does for a batch of small beacons: most calls are such batches, and pauses would only delay them.
         """
         excluded: dict[int, collector.Outcome] = {}
+        has_large_beacons = batch.ByteSize() > _LARGE_BEACON_BYTES * len(batch.contexts)
         started = time.thread_time()  # CPU time: the clock also runs while other processes have the processor
         for _ in self._admission.admit_in_slices(batch, time.time_ns() // 1_000_000, excluded):
-            has_large_beacons = batch.ByteSize() > _LARGE_BEACON_BYTES * len(batch.contexts)
             await asyncio.sleep(time.thread_time() - started if has_large_beacons else 0)
             started = time.thread_time()
         return excluded
