@@ -1,7 +1,11 @@
 """The tables of all settings, from the classes that the services read them with."""
 
+import ast
+import inspect
+import textwrap
 from collections.abc import Iterator
 from enum import Enum
+from itertools import pairwise
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, NamedTuple, get_args, get_origin
@@ -48,12 +52,27 @@ class Setting(NamedTuple):
 
 def settings_of(cls: type[ProcessSettings]) -> Iterator[Setting]:
     """Every setting of a service."""
-    prefix = str(cls.model_config.get("env_prefix", ""))
+    prefix, meanings = str(cls.model_config.get("env_prefix", "")), meanings_of(cls)
     for field_name, field in cls.model_fields.items():
         name = variable(cls, field_name)
         generic = f"*_{name.removeprefix(prefix)}" if field.validation_alias is None else name
-        meaning = " ".join((field.description or "").split())
-        yield Setting(generic, _default(name, field), _accepts(name, field), meaning)
+        yield Setting(generic, _default(name, field), _accepts(name, field), meanings[field_name])
+
+
+def meanings_of(cls: type[ProcessSettings]) -> dict[str, str]:
+    """The description of each setting of a service: that of its type, or the docstring below its field.
+
+    pydantic can read such docstrings too, but would parse the source code at each start of a process.
+    """
+    meanings = {name: field.description or "" for name, field in cls.model_fields.items()}
+    for each in reversed(cls.__mro__[: cls.__mro__.index(ProcessSettings) + 1]):
+        tree = ast.parse(textwrap.dedent(inspect.getsource(each)))
+        body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
+        for field, docstring in pairwise(body):
+            match field, docstring:
+                case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str() as text)):
+                    meanings[name] = text
+    return {name: " ".join(text.split()) for name, text in meanings.items()}
 
 
 def tables() -> dict[str, str]:

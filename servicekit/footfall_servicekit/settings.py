@@ -55,7 +55,6 @@ class ProcessSettings(BaseSettings):
         frozen=True,
         env_ignore_empty=True,  # a variable set to nothing is a variable not set
         hide_input_in_errors=True,
-        use_attribute_docstrings=True,  # they describe the settings, in the table of settings too
         validate_by_name=True,  # tests give a shared setting by its field's name
     )
 

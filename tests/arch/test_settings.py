@@ -12,7 +12,7 @@ from footfall_servicekit.settings import unknown_variables, variable
 
 from deploy.embedded import DEFAULT_PORTS, ROOT, Credentials, suite_environment
 from docs.generate.__main__ import outdated
-from docs.generate.settings import renamed_variables
+from docs.generate.settings import meanings_of, renamed_variables
 from tests.arch.house import SERVICES, own_dependencies, secrets_of, settings_class
 from tests.tools.kustomize import render
 
@@ -51,8 +51,7 @@ def test_generated_tables_are_up_to_date() -> None:
 def test_the_page_of_settings_has_every_variable_of_a_service(service: str) -> None:
     page = (ROOT / "docs" / "ops" / "settings.md").read_text(encoding="utf-8")
     assert [name for name in variables(service) if f"`{name}`" not in page] == []
-    fields = settings_class(service).model_fields
-    assert [name for name, field in fields.items() if not field.description] == []
+    assert [name for name, meaning in meanings_of(settings_class(service)).items() if not meaning] == []
 
 
 def test_every_metric_has_the_prefix_of_the_suite() -> None:
