@@ -260,10 +260,12 @@ async def test_a_page_left_before_it_was_parsed_counts(browser: Browser, suite: 
 
 
 async def test_back_forward_cache(suite: Suite) -> None:
-    # Playwright turns that cache off in a browser it starts, so this takes another one.
+    # Playwright turns that cache off in a browser it starts, and the headless shell has it off: this takes another one.
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
-            executable_path=CHROMIUM, args=FLAGS, ignore_default_args=["--disable-back-forward-cache"]
+            executable_path=CHROMIUM,
+            args=[*FLAGS, "--enable-bfcache"],
+            ignore_default_args=["--disable-back-forward-cache"],
         )
         try:
             await comes_back_from_the_cache(browser, suite)
