@@ -286,7 +286,8 @@ class LinkStore:
                 records = _writer(documents, sites)
                 characters += sum(len(value.value) for record in records for value in record.profile)
                 found += records
-            await cursor.close()
+            if cursor.alive:
+                await cursor.close()
         return found
 
     async def known_contacts(

@@ -227,6 +227,8 @@ class CustomerContexts:
             if last_possible_ms(one) >= since_ms
         ]
         wanted = [*dict.fromkeys(one for one in going_on if one not in asked)][:_MAX_LIVE_VISITS]
+        if not wanted:
+            return
         for visitor in await asyncio.gather(*(self._visitor(search, visit_id) for visit_id in wanted)):
             if visitor:
                 search.visitors[visitor.visit_id, visitor.site] = visitor

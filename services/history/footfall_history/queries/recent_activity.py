@@ -4,7 +4,7 @@ Of most visits one command reads all events, those of the last few short ones to
 picked from them.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import islice
 from operator import itemgetter
 from typing import Final, NamedTuple
@@ -100,7 +100,8 @@ class RecentActivity:
         entries, events = _own(documents, owners)
         if not are_all_read and (len(entries) < MAX_PAGES or len(events) < MAX_EVENTS):
             return await self._searched(query, owners, since_key)
-        found = _of(entries, events, await self._reader.page_messages(entries))
+        pages = await self._reader.page_messages(entries)
+        found = _newest((pages[one["_id"]] for one in entries if one["_id"] in pages), events)
         if not are_all_read and len(found.pages) < MAX_PAGES:  # some pages were entered twice
             return await self._searched(query, owners, since_key)
         return found
@@ -122,7 +123,10 @@ class RecentActivity:
 
 def _activity(whole: Sequence[Document], owners: Collection[str], since_key: str) -> Activity:
     """The pages and events of these owners since a key. `whole`: all events of a visit, newest first."""
-    return _of(*_own([one for one in whole if one["order_key"] >= since_key], owners), _pages(whole))
+    entries, events = _own([one for one in whole if one["order_key"] >= since_key], owners)
+    exits = _exits(whole)
+    entered = (resources.page_message(one, exits[one["_id"]]) for one in entries if one["_id"] in exits)
+    return _newest(entered, events)
 
 
 def _own(documents: Sequence[Document], owners: Collection[str]) -> tuple[list[Document], list[Document]]:
@@ -132,10 +136,9 @@ def _own(documents: Sequence[Document], owners: Collection[str]) -> tuple[list[D
     return entries, [one for one in own if _is_business(one)]
 
 
-def _of(entries: Sequence[Document], events: Sequence[Document], pages: Mapping[str, pb.Page]) -> Activity:
-    """The pages that these events entered first, and the newest of the events."""
-    entered = [pages[one["_id"]] for one in entries if one["_id"] in pages]
-    return Activity(entered, [stored_event(one) for one in islice(events, MAX_EVENTS)])
+def _newest(pages: Iterable[pb.Page], events: Iterable[Document]) -> Activity:
+    """The first ones of these pages and business events."""
+    return Activity([*islice(pages, MAX_PAGES)], [stored_event(one) for one in islice(events, MAX_EVENTS)])
 
 
 def _is_short(visit: Document) -> bool:
@@ -155,12 +158,18 @@ def last_possible_ms(visit: Document) -> int:
 
 def _owners(document: Document, identity_ids: Collection[str]) -> set[str]:
     """Whose events of a visit count: the person's, and anonymous ones ("") if the visit named this person first."""
+    owners = {*identity_ids}
+    if owners.issuperset(document["identities"]):
+        return owners | {""}
     first = Visit.from_document(document).first_named
-    return {*identity_ids} | ({""} if not first or first in identity_ids else set())
+    return owners | ({""} if not first or first in owners else set())
 
 
-def _pages(documents: Sequence[Document]) -> dict[str, pb.Page]:
-    """The pages of a visit by the document id of their first PageEntered. `documents`: all events, newest first."""
+def _exits(documents: Sequence[Document]) -> dict[str, str]:
+    """By document id of the first PageEntered of each page of a visit, the key of the page's last PageExited after it.
+
+    Empty if there is none. `documents`: all events of the visit, newest first.
+    """
     entered: dict[str, Document] = {}
     exited: dict[str, str] = {}
     for event in reversed(documents):
@@ -171,8 +180,8 @@ def _pages(documents: Sequence[Document]) -> dict[str, pb.Page]:
             entered.setdefault(page_id, event)
         elif event.get("event_name") == PAGE_EXITED:
             exited[page_id] = event["order_key"]
-    pages = {}
+    exits = {}
     for page_id, event in entered.items():
         last_exit = exited.get(page_id, "")
-        pages[event["_id"]] = resources.page_message(event, last_exit if last_exit > event["order_key"] else "")
-    return pages
+        exits[event["_id"]] = last_exit if last_exit > event["order_key"] else ""
+    return exits
