@@ -276,7 +276,7 @@ class LinkStore:
         found: list[IdentityRecord] = []
         characters = 0
         async with _translating_errors():
-            cursor = (
+            cursor: Any = (
                 self._identities.find(query | _site_filter(sites))
                 .sort("_id", 1)
                 .limit(size)

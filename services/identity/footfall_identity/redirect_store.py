@@ -5,7 +5,7 @@ names may together form a circle or exceed the limit. Each is therefore checked 
 sees the other, and taken back if it breaks a rule.
 
 Most deployments have no redirects, and most answers depend on that. So a process may remember for a moment that there
-are none. Whoever decides the first one answers only when no process remembers that any longer.
+are none. The first decision is answered only when no process remembers that any longer.
 """
 
 import asyncio
@@ -51,8 +51,8 @@ class RedirectStore:
     async def names(self, wanted: Iterable[str], *, may_remember: bool = False) -> Names:
         """Return the redirects in force between these names and all that mean the same as one of them.
 
-        `may_remember`: those that were answered to who decided them are enough. Who writes a record by what is read
-        here needs all that are stored.
+        `may_remember`: the decisions that have been answered are enough. A write that depends on the names needs all
+        decisions that are stored.
         """
         leads_to: dict[str, str] = {}
         known: set[str] = set()
