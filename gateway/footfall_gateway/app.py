@@ -5,7 +5,7 @@ import asyncio
 from footfall_eventlog.attention import AttentionRules
 from footfall_eventlog.site_groups import SiteGroups
 from starlette.responses import RedirectResponse
-from starlette.routing import BaseRoute, Router
+from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from footfall_gateway.api_v1 import (
@@ -137,6 +137,8 @@ def _files(settings: GatewaySettings, description: bytes) -> Files:
 def _dispatcher(beacons: BeaconEndpoint, files: Files, router: Router) -> ASGIApp:
     """An application that routes by the raw path: `%2F` in an id separates no segments, which are decoded later."""
     trackers = TrackerEndpoint(beacons)
+    # The router tries one pattern after the other.
+    fixed = {route.path: route for route in router.routes if isinstance(route, Route) and "{" not in route.path}
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
@@ -147,8 +149,12 @@ def _dispatcher(beacons: BeaconEndpoint, files: Files, router: Router) -> ASGIAp
         elif path in files:
             await files(scope, receive, send)
         else:
-            scope["path"] = scope["raw_path"].decode("ascii")
-            await router(scope, receive, send)
+            path = scope["path"] = scope["raw_path"].decode("ascii")
+            if path in fixed:
+                scope["path_params"] = {}
+                await fixed[path].handle(scope, receive, send)
+            else:
+                await router(scope, receive, send)
 
     return dispatch
 

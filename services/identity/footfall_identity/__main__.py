@@ -65,6 +65,7 @@ _LIVE_GATHER_MS: Final = 150
 _RECORDS_ENTRIES: Final = 32
 _RECORDS_GATHER_MS: Final = 250
 
+_REMEMBER_REDIRECTS_MS: Final = 250
 _COMPLETE_EVERY_S: Final = 30.0
 _SWEEP_EVERY_S: Final = 60.0
 
@@ -107,6 +108,7 @@ async def identify(settings: IdentitySettings) -> int:
         timeout_ms=settings.mongo_timeout_ms,
         contact_timeout_ms=settings.contact_timeout_ms,
         max_names=settings.max_names,
+        remember_ms=_REMEMBER_REDIRECTS_MS,
         erasure_secret=secret,
         notices=notices,
     )

@@ -1,7 +1,7 @@
 """What identity knows of a customer: contact or candidates, identities with their links, and the last visits."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from footfall.identity.v1 import identity_service_pb2 as pb
@@ -91,7 +91,7 @@ class Customers:
             position = page.position
         merged = None
         if not sites:
-            merged = await self._links.merged_contacts([], [one.contact_id for one in found])
+            merged = await self._merged([one.contact_id for one in found])
             leading = [*dict.fromkeys(merged.resolved(one.contact_id) for one in found)]
             if leading != [one.contact_id for one in found]:
                 found = await self._contacts(leading)
@@ -103,7 +103,7 @@ class Customers:
     async def _by_contact(self, contact_id: str, sites: list[str]) -> pb.GetCustomerResponse:
         named, merged = contact_id, None
         if not sites:
-            merged = await self._links.merged_contacts([named])
+            merged = await self._merged([named])
             contact_id = merged.resolved(named)
         contact, linked = await self._contact(contact_id, sites)
         # A contact that none of the sites knows is answered like one that does not exist.
@@ -169,6 +169,11 @@ class Customers:
         names = await self._persons.names([one.identity_id for one in identities], sites)
         messages.add_current_names(identities, names)
 
+    async def _merged(self, contact_ids: Collection[str]) -> MergedContacts:
+        """Return the merges of these contacts."""
+        merges = await self._links.merges.names(contact_ids, may_remember=True)
+        return MergedContacts(merges, await self._links.keys_of_contacts(merges.all))
+
     async def _contacts(self, contact_ids: Iterable[str]) -> list[ContactRecord]:
         """Return those of these contacts that exist, in the order given."""
         contact_ids = [*contact_ids]
@@ -200,7 +205,7 @@ class Customers:
             has_more_identities=len(linked) > _MAX_IDENTITIES,
         )
         if not sites:
-            merged = merged or await self._links.merged_contacts([contact.contact_id])
+            merged = merged or await self._merged([contact.contact_id])
             answer.merged_contact_ids.extend({*merged.together(contact.contact_id)} - {contact.contact_id})
             answer.merged_contact_ids.sort()
         await self._add_current_names(answer, sites)

@@ -158,11 +158,13 @@ class LinkStore:
         erasure_secret: str,
         contact_timeout_ms: int = 1_000,
         max_names: int = MAX_NAMES,
+        remember_ms: int = 0,
         notices: VisitorNotices | None = None,
     ) -> None:
         """Create the store without connecting. `notices` are written of contacts of identities that change.
 
-        `max_names`: names that may mean the same person, and contacts that may be merged into one.
+        `max_names`: names that may mean the same person, and contacts that may be merged into one. `remember_ms`: see
+        RedirectStore.
         """
         self._client: Any = AsyncIOMotorClient(
             url,
@@ -191,9 +193,12 @@ class LinkStore:
             store.get_collection("identity_gaps", write_concern=journaled),
         )
         self.relinks = RelinkStore(store["identity_relinks"], _translating_errors)
-        self.renames = RedirectStore(store["identity_renames"], _translating_errors, max_names)
+        redirects = partial(
+            RedirectStore, translating_errors=_translating_errors, max_names=max_names, remember_ms=remember_ms
+        )
+        self.renames = redirects(store["identity_renames"])
         """Of identities."""
-        self.merges = RedirectStore(store["contact_merges"], _translating_errors, max_names)
+        self.merges = redirects(store["contact_merges"])
         """Of contacts."""
         self.generic_values = GenericValueStore(store["generic_values"], _translating_errors)
         self._retry_at = 0.0
@@ -271,7 +276,7 @@ class LinkStore:
         found: list[IdentityRecord] = []
         characters = 0
         async with _translating_errors():
-            cursor = (
+            cursor: Any = (
                 self._identities.find(query | _site_filter(sites))
                 .sort("_id", 1)
                 .limit(size)
@@ -281,7 +286,8 @@ class LinkStore:
                 records = _writer(documents, sites)
                 characters += sum(len(value.value) for record in records for value in record.profile)
                 found += records
-            await cursor.close()
+            if cursor.alive:
+                await cursor.close()
         return found
 
     async def known_contacts(

@@ -39,7 +39,7 @@ class Persons:
 
     async def names(self, identity_ids: Iterable[str], sites: Sequence[str]) -> Names:
         """Return which of these identities and of the other names of the same persons lead to which."""
-        names = await self._links.renames.names(identity_ids)
+        names = await self._links.renames.names(identity_ids, may_remember=True)
         return names.among(await self._links.visible(names.all, sites)) if names and sites else names
 
     async def find(self, identity_id: str, sites: Sequence[str]) -> Person:

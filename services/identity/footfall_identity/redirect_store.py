@@ -3,11 +3,16 @@
 A redirect is one write, so of two decisions about a name one finds that of the other. Two decisions about different
 names may together form a circle or exceed the limit. Each is therefore checked once more after it is written, when it
 sees the other, and taken back if it breaks a rule.
+
+Most deployments have no redirects, and most answers depend on that. So a process may remember for a moment that there
+are none. The first decision is answered only when no process remembers that any longer.
 """
 
+import asyncio
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
 import msgspec
@@ -17,27 +22,44 @@ from msgspec.structs import replace
 from footfall_identity.documents import find_any, has_replaced
 from footfall_identity.redirects import Names, Redirect, decided, forgetting, undone
 
+_CLOCKS_MS: Final = 60_000
+"""The clocks of the servers differ by less than this."""
+
 
 class RedirectStore:
     """The redirects of one kind. All methods raise RequestError (UNAVAILABLE) while MongoDB is unavailable."""
 
     def __init__(
-        self, redirects: Any, translating_errors: Callable[[], AbstractAsyncContextManager[None]], max_names: int
+        self,
+        redirects: Any,
+        translating_errors: Callable[[], AbstractAsyncContextManager[None]],
+        max_names: int,
+        *,
+        remember_ms: int = 0,
     ) -> None:
         """Use a collection, and the caller's way to convert errors of its driver.
 
-        `max_names`: how many names may mean the same.
+        `max_names`: how many names may mean the same. `remember_ms`: how long it may be remembered that there are no
+        redirects. It must be the same in all processes.
         """
         self._redirects = redirects
         self._translating_errors = translating_errors
         self.max_names = max_names
+        self._remember_s = remember_ms / 1000
+        self._none_until_s = 0.0
 
-    async def names(self, wanted: Iterable[str]) -> Names:
-        """Return the redirects in force between these names and all that mean the same as one of them."""
+    async def names(self, wanted: Iterable[str], *, may_remember: bool = False) -> Names:
+        """Return the redirects in force between these names and all that mean the same as one of them.
+
+        `may_remember`: the decisions that have been answered are enough. A write that depends on the names needs all
+        decisions that are stored.
+        """
         leads_to: dict[str, str] = {}
         known: set[str] = set()
         further = {*wanted}
-        if further and not await self._are_any_in_force():
+        if not further or (may_remember and time.monotonic() < self._none_until_s):
+            return Names({})
+        if not await self._are_any_in_force():
             return Names({})
         while further:
             known |= further
@@ -48,8 +70,11 @@ class RedirectStore:
 
     async def _are_any_in_force(self) -> bool:
         """Return whether there is any redirect: for SecantusDB, this is much cheaper than to look for many names."""
+        asked_s = time.monotonic()
         async with self._translating_errors():
-            return await self._redirects.find_one({"ends": {"$gt": ""}}, {"_id": 1}) is not None
+            are_any = await self._redirects.find_one({"ends": {"$gt": ""}}, {"_id": 1}) is not None
+        self._none_until_s = 0.0 if are_any else asked_s + self._remember_s
+        return are_any
 
     async def _with_any(
         self, field: str, values: Iterable[str], fields: dict[str, int] | None = None
@@ -66,12 +91,13 @@ class RedirectStore:
     async def decide(self, from_id: str, to_id: str, actor: str, now_ms: int) -> Redirect:
         """Let a name lead to another; return its record, unchanged if it does so already.
 
-        Raises RequestError (FAILED_PRECONDITION) if it leads to a third one, if the other leads to it, or if too many
-        names would mean the same.
+        Every process that answers afterwards knows it. Raises RequestError (FAILED_PRECONDITION) if it leads to a third
+        one, if the other leads to it, or if too many names would mean the same.
         """
         while True:
             before = await self.get(from_id)
             if before and before.to_id == to_id:
+                await self._wait_until_known(now_ms)
                 return before
             if before and before.to_id:
                 raise RequestError.failed_precondition(
@@ -86,7 +112,17 @@ class RedirectStore:
         except RequestError:
             await self._take_back(before, written)
             raise
+        await self._wait_until_known(now_ms)
         return written
+
+    async def _wait_until_known(self, now_ms: int) -> None:
+        """Wait until no process remembers that there are no redirects. None does if one has been in force for long."""
+        if not self._remember_s:
+            return
+        async with self._translating_errors():
+            document = await self._redirects.find_one({"ends": {"$gt": ""}})
+        if document is None or msgspec.convert(document, Redirect).decisions[-1].at_ms > now_ms - _CLOCKS_MS:
+            await asyncio.sleep(self._remember_s)
 
     def _check(self, names: Names, from_id: str, to_id: str) -> None:
         if names.current(to_id, among=[from_id]) == from_id or names.has_circle(from_id):

@@ -3,6 +3,7 @@
 import asyncio
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
@@ -66,17 +67,22 @@ async def test_what_an_agent_does_as_the_customer_is_shown_only_for_the_visit_of
     assert visit.staff
 
 
-async def test_the_events_of_a_short_visit_are_read_with_one_command(
-    stub: Any, attributor: Attributor, listener: Listener
+@pytest.mark.parametrize(("visits", "reads_events"), [(1, ["aggregate"]), (3, ["find"]), (4, ["find", "aggregate"])])
+async def test_of_a_few_short_visits_each_part_is_read_with_one_command(
+    stub: Any, attributor: Attributor, listener: Listener, visits: int, reads_events: list[str]
 ) -> None:
-    dana = Story("dana@shop.example")
-    await attributor.store([dana.entry()])
-    await stub.GetCustomerContext(pb.GetCustomerContextRequest(identity_id=dana.person))  # connects
+    stories = [Story("dana@shop.example", now_ms() - n * 60_000) for n in range(1, visits + 1)]
+    await attributor.store([story.entry() for story in stories])
+    await stub.GetCustomerContext(pb.GetCustomerContextRequest(identity_id="dana@shop.example"))  # connects
     listener.commands.clear()
-    found = await stub.GetCustomerContext(pb.GetCustomerContextRequest(identity_id=dana.person))
-    assert [one.page.page_id for one in found.pages] == [dana.cart, dana.loans]
-    of_events = [next(iter(command)) for command in listener.commands if "events" in command.values()]
-    assert of_events == ["aggregate"]
+    found = await stub.GetCustomerContext(pb.GetCustomerContextRequest(identity_id="dana@shop.example"))
+    assert [one.page.page_id for one in found.pages] == [page for one in stories for page in (one.cart, one.loans)]
+    assert [one.before_sign_in for one in found.pages] == [False, True] * visits
+    assert [one.event.event.event_id for one in found.events] == [one.event_id(3) for one in stories]
+    reads: defaultdict[str, list[str]] = defaultdict(list)
+    for command in listener.commands:
+        reads[next(iter(command.values()))].append(next(iter(command)))
+    assert reads == {"visits": ["find"], "events": reads_events, "interactions": ["find"]}
 
 
 @pytest.mark.parametrize("minutes", [1, 200])
@@ -97,6 +103,18 @@ async def test_a_visit_with_many_events_shows_the_newest_of_each_kind(
     listed = await stub.ListPages(pb.ListPagesRequest(visit_id=visit, page_size=10, order_by="start_time desc"))
     assert [one.page for one in found.pages] == [*listed.pages]
     assert [one.event.event.event_time_ms for one in found.events] == [one["timestamp"] for one in cart[:4:-1]]
+
+
+async def test_visits_with_too_many_events_to_be_read_together_show_the_newest_ones(
+    stub: Any, attributor: Attributor
+) -> None:
+    person, at_ms = f"{uuid.uuid4()}@shop.example", now_ms() - 300_000
+    for visit, start_ms in ((str(uuid.uuid4()), at_ms), (str(uuid.uuid4()), at_ms + 50_000)):
+        pages = [event("PageEntered", visit, start_ms + n * 1_000, pageID=f"{n:032X}") for n in range(1, 60)]
+        await attributor.store([entry([event("SignIn", visit, start_ms, person), *pages])])
+    found = await stub.GetCustomerContext(pb.GetCustomerContextRequest(identity_id=person))
+    listed = await stub.ListPages(pb.ListPagesRequest(identity_id=person, page_size=10, order_by="start_time desc"))
+    assert [one.page for one in found.pages] == [*listed.pages]
 
 
 async def test_nothing_of_another_site_person_or_day_is_shown(stub: Any, attributor: Attributor) -> None:

@@ -7,13 +7,14 @@ import pytest
 from footfall.identity.v1 import identity_service_pb2 as pb
 from footfall_eventlog.site_groups import SiteGroups
 from footfall_identity.contact_directory import ContactDirectory
-from footfall_identity.contact_record import ContactRecord, with_match_keys
+from footfall_identity.contact_record import ContactRecord, with_match_keys, with_search_keys
 from footfall_identity.customers import Customers
 from footfall_identity.identity_record import Association, IdentityRecord, SiteAssociation
 from footfall_identity.link_store import LinkStore
 from footfall_identity.partitions import Partitions
 from footfall_identity.visit_codes import VisitCodes
 from footfall_identity.visitor_store import VisitorStore
+from footfall_servicekit import metrics
 from footfall_timeline import order_key
 
 from tests.tools.identity import admitted, new_id, resolve
@@ -25,15 +26,23 @@ Make = Callable[..., Customers]
 
 @pytest.fixture
 def make(partitions: Partitions, store: VisitorStore, links: LinkStore) -> Make:
-    """Answers about customers; keywords replace a store."""
+    """Answers about customers; keywords replace a part."""
 
-    def make(visitors: VisitorStore = store, contacts: LinkStore = links) -> Customers:
+    def make(
+        visitors: VisitorStore = store, contacts: LinkStore = links, directory: ContactDirectory | None = None
+    ) -> Customers:
         codes = VisitCodes(
             partitions, visitors, life_ms=60_000, max_codes=100, max_wrong_per_minute=5, max_wrong_of_all=5
         )
-        directory = ContactDirectory(contacts)
         return Customers(
-            visitors, contacts, directory, codes, SiteGroups(), phone_region=None, copy_name=False, max_devices=20
+            visitors,
+            contacts,
+            directory or ContactDirectory(contacts),
+            codes,
+            SiteGroups(),
+            phone_region=None,
+            copy_name=False,
+            max_devices=20,
         )
 
     return make
@@ -64,6 +73,32 @@ async def test_a_contact_has_its_20_identities_latest_first_for_the_sites_that_k
     assert (await make().find(pb.GetCustomerRequest(contact_id="c-1", sites=["shop"]))).HasField("contact")
     for hidden in ({"contact_id": "c-1", "sites": ["bank"]}, {"contact_id": "c-2"}, {"identity_id": "nobody"}):
         assert await make().find(pb.GetCustomerRequest(**hidden)) == pb.GetCustomerResponse()
+
+
+@pytest.mark.parametrize("customer", [{"phone": "+49301234567"}, {"contact_id": "c-1"}, {"identity_id": "person-02"}])
+async def test_who_it_is_takes_few_commands_where_nothing_was_renamed_or_merged(
+    make: Make, links: LinkStore, mongo_url: str, mongo_database: str, customer: dict[str, Any]
+) -> None:
+    contact = with_search_keys(with_match_keys(ContactRecord(contact_id="c-1", phone_numbers=("+49301234567",)), None))
+    await links.replace_contacts([(None, contact)])
+    await links.replace([(None, identity(2, "c-1"))])
+    remembering = LinkStore(mongo_url, mongo_database, timeout_ms=20_000, erasure_secret="", remember_ms=60_000)
+    directory = ContactDirectory(remembering)
+    await directory.complete()
+    customers, request = make(contacts=remembering, directory=directory), pb.GetCustomerRequest(**customer)
+    await customers.find(request)
+    before = commands()
+    found = await customers.find(request)
+    assert (found.contact.contact_id, [one.identity.identity_id for one in found.identities]) == ("c-1", ["person-02"])
+    # The contact and its identities; before them the identity that is asked for.
+    assert commands() - before == (3 if "identity_id" in customer else 2)
+    await remembering.close()
+
+
+def commands() -> float:
+    """How many commands this process has sent to MongoDB."""
+    [family] = metrics.STORE_SECONDS.collect()
+    return sum(one.value for one in family.samples if one.name.endswith("_count") and one.labels["store"] == "mongodb")
 
 
 async def test_without_the_store_of_contacts_the_visit_and_its_identity_are_known(

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import time
 import uuid
 from collections.abc import Awaitable, Callable
 
@@ -143,6 +144,26 @@ async def test_of_renames_at_the_same_time_none_makes_a_circle_or_exceeds_the_li
         assert not any(names.has_circle(f"{name}{mark}") for name in "abcdef")
         assert all(len(names.together(f"{name}{mark}")) <= 4 for name in "abcdef")
         assert len(names.leads_to) == sum(isinstance(one, Redirect) for one in outcomes)
+
+
+@pytest.mark.parametrize("kind", ["renames", "merges"])
+async def test_a_decision_counts_in_every_process_when_it_is_answered(
+    mongo_url: str, mongo_database: str, kind: str
+) -> None:
+    made = [
+        LinkStore(mongo_url, mongo_database, timeout_ms=20_000, erasure_secret="", remember_ms=1_000) for _ in range(2)
+    ]
+    here, there = (getattr(one, kind) for one in made)
+    assert not await there.names(["a"], may_remember=True)
+    await here.decide("a", "b", "crm", now_ms())
+    assert (await there.names(["a"], may_remember=True)).current("a") == "b"
+    await here.undo("a", "crm", now_ms())
+    await here.decide("a", "b", "crm", now_ms() - 120_000)
+    began = time.monotonic()
+    await here.decide("c", "d", "crm", now_ms())
+    assert time.monotonic() - began < 1, "no process remembers that there was none two minutes ago"
+    for one in made:
+        await one.close()
 
 
 async def test_of_one_name_the_newest_decisions_are_kept(links: LinkStore) -> None:

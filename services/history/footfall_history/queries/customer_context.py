@@ -127,7 +127,7 @@ class CustomerContexts:
         if search.identity_ids or (search.visit_ids and search.answer.status != parts.CONTEXT_STATUS_NOT_FOUND):
             await self._read_parts(search, step_s)
         else:
-            await _part(search, _INTERACTIONS, self._add_interactions(search, None), step_s)
+            await _part(search, _INTERACTIONS, self._add_interactions(search, None), _now_s() + step_s)
         search.answer.explanation = explanation(request, search.answer)
         _limit(search.answer)
         return search.answer
@@ -178,13 +178,11 @@ class CustomerContexts:
     async def _read_parts(self, search: _Search, step_s: float) -> None:
         """Add live visits, pages, events and interactions. A part that fails is named."""
         # Awaited with `shield`: a part whose time ends must not cancel it for the others.
-        visits = asyncio.create_task(self._find_visits(search))
-        activity = (parts.CONTEXT_PART_PAGES, parts.CONTEXT_PART_EVENTS)
+        visits, until_s = asyncio.create_task(self._find_visits(search)), _now_s() + step_s
         try:
             await asyncio.gather(
-                _part(search, (parts.CONTEXT_PART_VISITS,), self._add_live_visits(search, visits), step_s),
-                _part(search, activity, self._add_activity(search, visits), step_s),
-                _part(search, _INTERACTIONS, self._add_interactions(search, visits), step_s),
+                _part(search, (parts.CONTEXT_PART_VISITS,), self._add_live_visits(search, visits), until_s),
+                self._add_stored(search, visits, until_s),
             )
         finally:
             visits.cancel()
@@ -227,6 +225,8 @@ class CustomerContexts:
             if last_possible_ms(one) >= since_ms
         ]
         wanted = [*dict.fromkeys(one for one in going_on if one not in asked)][:_MAX_LIVE_VISITS]
+        if not wanted:
+            return
         for visitor in await asyncio.gather(*(self._visitor(search, visit_id) for visit_id in wanted)):
             if visitor:
                 search.visitors[visitor.visit_id, visitor.site] = visitor
@@ -242,6 +242,12 @@ class CustomerContexts:
         """Whether a visit goes on, and its visitor is this person."""
         is_own = visitor.identity_id in search.identity_ids or (search.is_by_visit and not search.identity_ids)
         return is_own and visitor.last_event_time.ToMilliseconds() >= _now_ms() - self._idle_ms
+
+    async def _add_stored(self, search: _Search, visits: "asyncio.Task[_Visits]", until_s: float) -> None:
+        """Add what the store has. Not together: SecantusDB needs more CPU for two commands at the same time."""
+        activity = (parts.CONTEXT_PART_PAGES, parts.CONTEXT_PART_EVENTS)
+        await _part(search, activity, self._add_activity(search, visits), until_s)
+        await _part(search, _INTERACTIONS, self._add_interactions(search, visits), until_s)
 
     async def _add_activity(self, search: _Search, visits: "asyncio.Task[_Visits]") -> None:
         """Add pages and events."""
@@ -337,11 +343,11 @@ def _has_only_candidates(link: contact_pb2.ContactLink) -> bool:
 
 
 async def _part(
-    search: _Search, named: Sequence[parts.ContextPart.ValueType], adding: Coroutine[Any, Any, None], step_s: float
+    search: _Search, named: Sequence[parts.ContextPart.ValueType], adding: Coroutine[Any, Any, None], until_s: float
 ) -> None:
     """Add parts, or name them if this fails or takes too long."""
     try:
-        async with asyncio.timeout(step_s):
+        async with asyncio.timeout_at(until_s):
             await adding
     except _UNAVAILABLE:
         search.lacks(*named)
@@ -381,6 +387,11 @@ def _limit(answer: pb.GetCustomerContextResponse) -> None:
         else:
             del answer.visits[-1]
         answer.truncated = True
+
+
+def _now_s() -> float:
+    """The present time of the event loop."""
+    return asyncio.get_running_loop().time()
 
 
 def _now_ms() -> int:

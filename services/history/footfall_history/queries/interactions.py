@@ -173,7 +173,7 @@ class InteractionReader:
 
     def phones_of(self, numbers: Collection[str]) -> list[str]:
         """The numbers of a contact in E.164 form."""
-        return sorted({e164(number, self._phone_region) for number in numbers} - {""})
+        return sorted({e164(number, self._phone_region) for number in {*numbers}} - {""})
 
     async def _person_of(self, contact_id: str, sites: Sequence[str], context: Context) -> Person:
         try:
@@ -197,11 +197,18 @@ class InteractionReader:
         self, wheres: Sequence[Document], window: Window, owners: Collection[str] | None
     ) -> Page[Interaction]:
         """A page of what matches any of several filters. `owners`: to whom interactions about visits must belong."""
-        keys = await asyncio.gather(*(self._keys(where, window) for where in wheres))
-        in_order = sorted(chain.from_iterable(keys), reverse=window.newest_first)  # an interaction matches one filter
-        next_key = in_order[window.size][0] if len(in_order) > window.size else ""
-        found = await self._store.read_interactions(key for _, key in in_order[: window.size])
-        found.sort(key=itemgetter("order_key"), reverse=window.newest_first)
+        if len(wheres) == 1:
+            found = await self._find(wheres[0], window)
+            next_key = found[window.size]["order_key"] if len(found) > window.size else ""
+            found = found[: window.size]
+        else:
+            keys = await asyncio.gather(*(self._find(where, window, ["order_key"]) for where in wheres))
+            in_order = sorted(
+                ((one["order_key"], one["_id"]) for one in chain.from_iterable(keys)), reverse=window.newest_first
+            )
+            next_key = in_order[window.size][0] if len(in_order) > window.size else ""
+            found = await self._store.read_interactions(key for _, key in in_order[: window.size])
+            found.sort(key=itemgetter("order_key"), reverse=window.newest_first)
         keyed = [
             (document["order_key"], interaction_message(document, owner))
             for document, owner in await self._owned(found)
@@ -210,11 +217,11 @@ class InteractionReader:
         page = window.cut(keyed)
         return page if page.next_key else Page(page.items, next_key)
 
-    async def _keys(self, where: Document, window: Window) -> list[tuple[str, str]]:
-        """The order keys and ids of what matches a filter, one more than fit into the window."""
-        where, fields = where | {"order_key": window.bounds}, ["order_key"]
-        found = await self._store.find_interactions(where, window.size + 1, fields, newest_first=window.newest_first)
-        return [(one["order_key"], one["_id"]) for one in found]
+    async def _find(self, where: Document, window: Window, fields: Sequence[str] | None = None) -> list[Document]:
+        """What matches a filter, one more than fit into the window: all fields or these."""
+        if window.lower or window.upper or not where:
+            where = where | {"order_key": window.bounds}
+        return await self._store.find_interactions(where, window.size + 1, fields, newest_first=window.newest_first)
 
     async def _owned(self, documents: Sequence[Document]) -> list[tuple[Document, str]]:
         """Interactions with the identity that those about visits belong to, without those of erased identities."""
