@@ -80,10 +80,11 @@ _LONG_READ_S: Final = 120.0
 # For building an index, which may take hours. The time to connect is also that for heartbeats: when one is late, the
 # driver closes the connection. The client is not motor: a process ends after the threads of motor, which wait.
 _WITHOUT_TIME_LIMIT: Final[Mapping[str, Any]] = {"connectTimeoutMS": 30_000, "socketTimeoutMS": None, "timeoutMS": None}
-# Not sparse: it also finds contacts without search keys.
+# Not sparse: it also finds contacts without search keys. Contacts are matched by it too: an index on `keys` would cost
+# each write of a contact as much again.
 _SEARCH_INDEX: Final = "contacts.search_keys._id"
 _INDEXES: Final = (
-    "contacts.keys._id",
+    _SEARCH_INDEX,
     "identities.keys._id",
     "identities.proven_keys._id",
     "generic_values.is_stale",
@@ -100,7 +101,6 @@ _INDEXES: Final = (
     "contact_merges.is_due",
     "identities.device_peak",
     "generic_values.value_id",
-    _SEARCH_INDEX,
 )
 """Collection and fields of each, in the order in which they are made: those that linking needs first."""
 
@@ -421,10 +421,10 @@ class LinkStore:
             document = await self._batches.find_one({"at_ms": {"$lt": before_ms}})
         return msgspec.convert(document, WrittenBatch) if document else None
 
-    async def remove_batch(self, batch_id: str) -> None:
-        """Remove a batch whose identities are linked."""
+    async def remove_batches(self, batch_ids: Sequence[str]) -> None:
+        """Remove batches whose identities are linked."""
         async with _translating_errors():
-            await self._batches.delete_one({"_id": batch_id})
+            await self._batches.delete_many({"_id": {"$in": batch_ids}})
 
     async def contact_marks(self, size: int) -> AsyncIterator[list[ContactMark]]:
         """Yield the marks of all contacts, by id, `size` at a time."""
@@ -529,7 +529,7 @@ class LinkStore:
         return dict(zip(limits, found, strict=True))
 
     async def _matches(self, key: str, limit: int) -> Matches:
-        query = {"keys": key}
+        query = {"search_keys": key}
         documents = await self._contacts.find(query, {"_id": 1}).sort("_id", 1).limit(limit).to_list(None)
         total = len(documents)
         if total == limit:
