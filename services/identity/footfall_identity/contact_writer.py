@@ -84,6 +84,7 @@ class ContactWriter:
         self._max_deleted_percent = max_deleted_percent
         self._reading: _Reading | None = None
         self._deleting = asyncio.Lock()
+        self._storing = asyncio.Lock()
 
     async def write_one(self, change: ContactChange) -> ContactRecord | None:
         """Make one change; return the contact, None if there is none.
@@ -147,7 +148,8 @@ class ContactWriter:
         batch = WrittenBatch(batch_id=uuid4().hex, at_ms=now_ms(), contacts=stale)
         if stale:
             await self._links.note_batch(batch)
-        stored = await self._links.store_contacts([(before, unmarked(before, after)) for before, after in pairs])
+        async with self._storing:  # SecantusDB takes longer for two such writes at a time than one after the other
+            stored = await self._links.store_contacts([(before, unmarked(before, after)) for before, after in pairs])
         if stale:
             if now_ms() - batch.at_ms > _NOTED_MS:  # another process may have removed the note too early
                 await self._links.note_batch(replace(batch, at_ms=now_ms()))

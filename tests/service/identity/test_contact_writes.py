@@ -328,6 +328,7 @@ async def test_a_synchronization_deletes_what_was_not_sent_but_not_too_much(
 async def test_the_end_of_a_synchronization_deletes_nothing_after_a_later_one_has_begun(
     links: LinkStore, relinker: Relinker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(contact_writer_module, "_CONTACTS_PER_WRITE", 25)
     writer = contact_writer(links, relinker)
     await send(writer, 1, people(range(60)))
     await send(writer, 2, people(range(1)))
