@@ -130,4 +130,6 @@ class ContactDirectory:
 
 
 def _completed(record: ContactRecord) -> ContactRecord:
-    return replace(with_search_keys(record), is_stale=True, stale_keys=tuple(sorted({*record.keys, *record.stale_keys})))
+    return replace(
+        with_search_keys(record), is_stale=True, stale_keys=tuple(sorted({*record.keys, *record.stale_keys}))
+    )

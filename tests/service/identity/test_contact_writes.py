@@ -337,7 +337,7 @@ async def test_the_end_of_a_synchronization_deletes_nothing_after_a_later_one_ha
     async def meanwhile(pairs: Any) -> Any:
         monkeypatch.setattr(links, "store_contacts", store)
         stored = await store(pairs)
-        await send(writer, 3, people(range(60)))
+        await send(contact_writer(links, relinker), 3, people(range(60)))
         return stored
 
     monkeypatch.setattr(links, "store_contacts", meanwhile)
