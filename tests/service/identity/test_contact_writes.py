@@ -304,6 +304,8 @@ async def test_a_synchronization_deletes_what_was_not_sent_but_not_too_much(
     assert set(await send(writer, 3, people(range(50)))) == {ContactResult.UNCHANGED}
     assert await reason(writer.finish_sync(2)) == "SYNC_SUPERSEDED"
     assert await reason(send(writer, 2, people(range(1)))) == "SYNC_SUPERSEDED"
+    marks = [one for one in await links._identities.database.list_collection_names() if "sync_marks" in one]
+    assert marks == ["contact_sync_marks_3"]
     await send(writer, 4, people(range(50)))  # killed, and begun again
     await send(writer, 4, people(range(90)))
     await writer.write([change("c095", title="changed by somebody else meanwhile")])
