@@ -55,7 +55,7 @@ async def test_stores_that_can_be_used_are_described_and_not_changed(
 async def test_indexes_that_the_start_would_make_are_named(
     check: Check, mongo_url: str, mongo_database: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for service, index in (("history", "events.visit_id"), ("identity", "contacts.keys._id")):
+    for service, index in (("history", "events.visit_id"), ("identity", "contacts.search_keys._id")):
         assert await check(service) == 0
         assert f"the start makes these indexes: {index}" in capsys.readouterr().err
     store = Store.open(mongo_url, mongo_database, 20_000)

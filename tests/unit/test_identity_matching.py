@@ -1,6 +1,7 @@
 """Matching of identities and contacts: keys, the order of rules, and manual decisions."""
 
 import pytest
+from email_validator import EmailNotValidError, validate_email
 from footfall.event.v1.event_pb2 import Event
 from footfall_identity.identity_record import IdentityRecord
 from footfall_identity.link_decisions import (
@@ -26,6 +27,8 @@ from footfall_identity.matching import (
     phone_key,
 )
 from footfall_timeline import Assurance, Kind, Transition
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 EVENT = "00000000-0000-4000-8000-000000000001"
 VISIT = "d23f0824-128b-4f33-8c5c-7fd0a6a3a450"
@@ -82,6 +85,23 @@ def test_an_invalid_address_has_no_key(text: str) -> None:
     assert email_key(text) == ""
     assert phone_key(text, "DE") == ""
     assert name_key(text, "") == ""
+
+
+@settings(max_examples=2_000)
+@given(
+    st.one_of(
+        st.emails(),
+        st.text("aB1.-_+'@\"< \u00fc\u0301", max_size=12).map(lambda text: f"{text}@shop.example"),
+        st.text("aB1.-@[]n\u00fc", max_size=12).map(lambda text: f"Ann.Lee@{text}.example"),
+        st.sampled_from(["a@xn--mnchen-3ya.de", "a@xn--a.de", "a@ab--c.de", "a@localhost", f"a@{'b' * 64}.example"]),
+    )
+)
+def test_the_key_of_an_address_is_as_the_library_normalizes_it(text: str) -> None:
+    try:
+        expected = f"email:{validate_email(text.strip(), check_deliverability=False).normalized.casefold()}"
+    except EmailNotValidError:
+        expected = ""
+    assert email_key(text) == (expected if len(text) <= 254 else "")
 
 
 def test_a_national_number_needs_a_region() -> None:

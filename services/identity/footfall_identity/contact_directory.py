@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 import msgspec
 import structlog
 from footfall_servicekit.errors import RequestError
+from msgspec.structs import replace
 
 from footfall_identity.contact_names import begin_all, stored_beginning
 from footfall_identity.contact_record import ContactRecord, with_search_keys
@@ -113,15 +114,22 @@ class ContactDirectory:
     async def complete(self) -> None:
         """Give search keys to contacts that an earlier version has written. Several processes may do it together.
 
-        Needs the index that `LinkStore.prepare` makes.
+        Their identities are linked again: without search keys no rule finds a contact. Needs the index that
+        `LinkStore.prepare` makes.
         """
         count = 0
         while records := await self._links.contacts_without_search_keys(_COMPLETED_PER_WRITE):
             if not count:
                 _log.info("contacts of an earlier version get their search keys")
             # A contact that is changed meanwhile is found again if it still has none.
-            await self._links.replace_contacts([(record, with_search_keys(record)) for record in records])
+            await self._links.replace_contacts([(record, _completed(record)) for record in records])
             count += len(records)
         self._is_complete = True
         if count:
             _log.info("all contacts have their search keys", contacts=count)
+
+
+def _completed(record: ContactRecord) -> ContactRecord:
+    return replace(
+        with_search_keys(record), is_stale=True, stale_keys=tuple(sorted({*record.keys, *record.stale_keys}))
+    )

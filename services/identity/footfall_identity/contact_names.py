@@ -3,7 +3,7 @@
 import unicodedata
 from typing import Final
 
-_BEGINNING_LENGTHS: Final = (1, 2, 3, 5, 8)
+_BEGINNING_LENGTHS: Final = (1, 3, 5, 8)
 """Lengths of the beginnings that are stored: few, because each is one more entry of an index."""
 
 _LETTERS: Final = str.maketrans(

@@ -29,7 +29,7 @@ from footfall_identity.link_store import LinkStore
 from footfall_identity.relinking import Relinker
 from footfall_identity.visitor_store import now_ms
 
-_CONTACTS_PER_WRITE: Final = 25
+_CONTACTS_PER_WRITE: Final = 100
 """Few enough that a query about a visitor does not wait long for the event loop or for MongoDB."""
 _CONTACTS_PER_READ: Final = 1_000
 _DELETIONS_PER_CALL: Final = 1_000
@@ -84,6 +84,7 @@ class ContactWriter:
         self._max_deleted_percent = max_deleted_percent
         self._reading: _Reading | None = None
         self._deleting = asyncio.Lock()
+        self._storing = asyncio.Lock()
 
     async def write_one(self, change: ContactChange) -> ContactRecord | None:
         """Make one change; return the contact, None if there is none.
@@ -147,7 +148,8 @@ class ContactWriter:
         batch = WrittenBatch(batch_id=uuid4().hex, at_ms=now_ms(), contacts=stale)
         if stale:
             await self._links.note_batch(batch)
-        stored = await self._links.store_contacts([(before, unmarked(before, after)) for before, after in pairs])
+        async with self._storing:  # SecantusDB takes longer for two such writes at a time than one after the other
+            stored = await self._links.store_contacts([(before, unmarked(before, after)) for before, after in pairs])
         if stale:
             if now_ms() - batch.at_ms > _NOTED_MS:  # another process may have removed the note too early
                 await self._links.note_batch(replace(batch, at_ms=now_ms()))

@@ -63,8 +63,7 @@ MAX_MATCHES: Final = 10_000
 _DUPLICATE_KEY: Final = 11_000
 _CONTACT_SYNC: Final = "contact_sync"
 _SHARING_LIMITS: Final = "sharing_limits"
-_GENERATION_DIGITS: Final = 19
-_REMOVED_MARKS: Final = 5
+_SENT: Final = "contact_sync_marks"
 # Few enough to stay within the time limit on a busy server.
 _CHANGES_PER_WRITE: Final = 100
 # Identities with some match keys that are read to be counted. If there are more, the server counts those of each key.
@@ -80,10 +79,11 @@ _LONG_READ_S: Final = 120.0
 # For building an index, which may take hours. The time to connect is also that for heartbeats: when one is late, the
 # driver closes the connection. The client is not motor: a process ends after the threads of motor, which wait.
 _WITHOUT_TIME_LIMIT: Final[Mapping[str, Any]] = {"connectTimeoutMS": 30_000, "socketTimeoutMS": None, "timeoutMS": None}
-# Not sparse: it also finds contacts without search keys.
+# Not sparse: it also finds contacts without search keys. Contacts are matched by it too: an index on `keys` would cost
+# each write of a contact as much again.
 _SEARCH_INDEX: Final = "contacts.search_keys._id"
 _INDEXES: Final = (
-    "contacts.keys._id",
+    _SEARCH_INDEX,
     "identities.keys._id",
     "identities.proven_keys._id",
     "generic_values.is_stale",
@@ -100,7 +100,6 @@ _INDEXES: Final = (
     "contact_merges.is_due",
     "identities.device_peak",
     "generic_values.value_id",
-    _SEARCH_INDEX,
 )
 """Collection and fields of each, in the order in which they are made: those that linking needs first."""
 
@@ -186,7 +185,6 @@ class LinkStore:
         journaled = WriteConcern(**{**store.write_concern.document, "j": True})
         self._tombstones = store.get_collection("identity_tombstones", write_concern=journaled)
         self._marks = store.get_collection("identity_marks", write_concern=journaled)
-        self._sent = store["contact_sync_marks"]
         self._batches = store["contact_batches"]
         self.checkpoints = CheckpointStore(
             store.get_collection("identity_checkpoints", write_concern=journaled),
@@ -202,8 +200,10 @@ class LinkStore:
         """Of contacts."""
         self.generic_values = GenericValueStore(store["generic_values"], _translating_errors)
         self._retry_at = 0.0
-        self._first_sent = 0
-        """The synchronization of which this process knows that there are no marks of earlier ones."""
+
+    def _sent(self, generation: int) -> Any:
+        """Marks of the contacts that were sent in a synchronization: a collection, which is fast to remove."""
+        return self._identities.database[f"{_SENT}_{generation}"]
 
     async def prepare(self) -> None:
         """Make the indexes, and return when all exist. Until then, a query may be slow or reach the time limit.
@@ -373,7 +373,7 @@ class LinkStore:
             if before is None:
                 writes.append(InsertOne(document))
                 continue
-            condition = {"_id": document["_id"], "rev": before.rev}
+            condition = {"_id": document["_id"], "rev": _equals(before.rev)}
             writes.append(DeleteOne(condition) if after.is_blank else ReplaceOne(condition, document))
         if not writes:
             return True
@@ -427,10 +427,10 @@ class LinkStore:
             document = await self._batches.find_one({"at_ms": {"$lt": before_ms}})
         return msgspec.convert(document, WrittenBatch) if document else None
 
-    async def remove_batch(self, batch_id: str) -> None:
-        """Remove a batch whose identities are linked."""
+    async def remove_batches(self, batch_ids: Sequence[str]) -> None:
+        """Remove batches whose identities are linked."""
         async with _translating_errors():
-            await self._batches.delete_one({"_id": batch_id})
+            await self._batches.delete_many({"_id": {"$in": batch_ids}})
 
     async def contact_marks(self, size: int) -> AsyncIterator[list[ContactMark]]:
         """Yield the marks of all contacts, by id, `size` at a time."""
@@ -439,47 +439,32 @@ class LinkStore:
             yield [msgspec.convert(document, ContactMark) for document in documents]
 
     async def mark_sent(self, generation: int, contact_ids: Sequence[str]) -> None:
-        """Note that contacts were sent in a synchronization. Marks of contacts, which their writers do not touch.
-
-        Also removes several times as many marks of earlier synchronizations, until there are none.
-        """
-        marks = [{"_id": _sent_id(generation, contact_id)} for contact_id in contact_ids]
-        earlier = {"_id": {"$lt": _sent_id(generation, "")}}
+        """Note that contacts were sent in a synchronization. Marks of contacts, which their writers do not touch."""
+        marks = [{"_id": contact_id} for contact_id in contact_ids]
         async with _translating_errors():
             try:
-                await self._sent.insert_many(marks, ordered=False)
+                await self._sent(generation).insert_many(marks, ordered=False)
             except BulkWriteError as error:
                 if any(failure["code"] != _DUPLICATE_KEY for failure in error.details["writeErrors"]):
                     raise
-            if generation == self._first_sent:
-                return
-            old = await self._sent.find(earlier).sort("_id", 1).limit(_REMOVED_MARKS * len(marks)).to_list(None)
-            if old:
-                await self._sent.delete_many({"_id": {"$lte": old[-1]["_id"]}})
-            else:
-                self._first_sent = generation
 
     async def sent_of(self, generation: int, contact_ids: Sequence[str]) -> set[str]:
         """Return those of these contacts that were sent in a synchronization."""
-        marks = {_sent_id(generation, contact_id): contact_id for contact_id in contact_ids}
         async with _translating_errors():
-            found = await find_any(self._sent, "_id", marks)
-        return {marks[document["_id"]] for document in found}
+            found = await find_any(self._sent(generation), "_id", contact_ids)
+        return {document["_id"] for document in found}
 
     async def forget_sent(self, contact_ids: Sequence[str]) -> None:
         """Remove the marks of contacts that were deleted, of the latest synchronization."""
         if sync := await self.contact_sync():
             async with _translating_errors():
-                await self._sent.bulk_write(
-                    [DeleteOne({"_id": _sent_id(sync.generation, contact_id)}) for contact_id in contact_ids],
-                    ordered=False,
-                )
+                deletions = [DeleteOne({"_id": contact_id}) for contact_id in contact_ids]
+                await self._sent(sync.generation).bulk_write(deletions, ordered=False)
 
     async def sent_ids(self, generation: int, size: int) -> AsyncIterator[list[str]]:
         """Yield the contacts that were sent in a synchronization, by id, `size` at a time."""
-        query = self._sent.find({"_id": {"$gte": _sent_id(generation, ""), "$lt": _sent_id(generation + 1, "")}})
-        async for documents in _read_by_id(query, size):
-            yield [document["_id"][_GENERATION_DIGITS + 1 :] for document in documents]
+        async for documents in _read_by_id(self._sent(generation).find({}), size):
+            yield [document["_id"] for document in documents]
 
     async def contact_sync(self) -> ContactSync | None:
         """Return the latest synchronization of contacts."""
@@ -488,13 +473,24 @@ class LinkStore:
         return msgspec.convert(document, ContactSync) if document else None
 
     async def begin_contact_sync(self, sync: ContactSync) -> ContactSync:
-        """Store a synchronization unless a later one is known; return the latest."""
+        """Store a synchronization unless a later one is known; return the latest. Removes the marks of earlier ones."""
         document = {"_id": _CONTACT_SYNC} | msgspec.to_builtins(sync)
         async with _translating_errors():
             with suppress(DuplicateKeyError):  # there is one already
                 await self._marks.insert_one(document)
             await self._marks.replace_one({"_id": _CONTACT_SYNC, "generation": {"$lt": sync.generation}}, document)
-        return await self.contact_sync() or sync
+        latest = await self.contact_sync() or sync
+        with suppress(RequestError):  # what takes longer than a command is done by the store, or by the next call
+            await self._remove_sent_before(latest.generation)
+        return latest
+
+    async def _remove_sent_before(self, generation: int) -> None:
+        database = self._identities.database
+        async with _translating_errors():
+            for name in await database.list_collection_names():
+                collection, _, number = name.rpartition("_")
+                if name == _SENT or (collection == _SENT and int(number) < generation):
+                    await database.drop_collection(name)
 
     async def contacts_after(
         self, contact_id: str, limit: int, search_key: str = "", skip: int = 0
@@ -535,7 +531,7 @@ class LinkStore:
         return dict(zip(limits, found, strict=True))
 
     async def _matches(self, key: str, limit: int) -> Matches:
-        query = {"keys": key}
+        query = {"search_keys": key}
         documents = await self._contacts.find(query, {"_id": 1}).sort("_id", 1).limit(limit).to_list(None)
         total = len(documents)
         if total == limit:
@@ -685,8 +681,9 @@ async def _read_by_id(query: Any, size: int) -> AsyncIterator[list[dict[str, Any
         yield documents
 
 
-def _sent_id(generation: int, contact_id: str) -> str:
-    return f"{generation:0{_GENERATION_DIGITS}}:{contact_id}"
+def _equals(text: str) -> dict[str, Any]:
+    """Return a condition beside that on `_id`. For one on the text itself, SecantusDB reads its indexes ten times."""
+    return {"$all": [text]}
 
 
 def _changing_contacts(

@@ -44,13 +44,14 @@ _TURN_MS: Final = 10_000
 _CONTACTS_PER_STEP: Final = 50
 _MAX_QUEUED: Final = 10_000
 """Contacts that a process remembers; it finds the others by their mark."""
-_COHORTS_PER_QUERY: Final = 50
+_COHORTS_PER_QUERY: Final = 200
 _SWEEP_EVERY_S: Final = 10.0
 _LEFT_BEHIND_MS: Final = 10_000
 """A mark that is older than this is found by every process."""
 _BATCH_WRITTEN_MS: Final = 60_000
 """By then the contacts of a batch are stored, or never will be: no call lasts as long."""
-_MAX_QUEUED_BATCHES: Final = 1_000
+_BATCHES_PER_STEP: Final = 5
+_MAX_QUEUED_BATCHES: Final = 250
 """Batches that a process remembers; it finds the others by their notes."""
 _LOOK_EVERY_S: Final = 5.0
 _POLL_S: Final = 0.1
@@ -151,15 +152,15 @@ class Relinker:
                 if self._queued:
                     await _paced(attempt(RequestError, self._link_next))
                 if self._batches:
-                    await _paced(attempt(RequestError, self._link_next_batch))
+                    await _paced(attempt(RequestError, self._link_next_batches))
 
-    async def _link_next_batch(self) -> None:
-        """Link the identities of the first batch in the queue. After a failure, its note is found again."""
-        await self._link_batch(self._batches.pop(next(iter(self._batches))))
+    async def _link_next_batches(self) -> None:
+        """Link the identities of the first batches in the queue. After a failure, their notes are found again."""
+        await self._link_batches([self._batches.pop(one) for one in [*self._batches][:_BATCHES_PER_STEP]])
 
-    async def _link_batch(self, batch: WrittenBatch) -> None:
-        await self._link_affected(batch.contacts)
-        await self._links.remove_batch(batch.batch_id)
+    async def _link_batches(self, batches: Sequence[WrittenBatch]) -> None:
+        await self._link_affected([contact for batch in batches for contact in batch.contacts])
+        await self._links.remove_batches([batch.batch_id for batch in batches])
 
     async def _link_next(self) -> None:
         """Link the identities of the first contacts in the queue. After a failure, their marks are found again."""
@@ -243,10 +244,8 @@ class Relinker:
         if len(cohorts) == 1:
             is_all = len(members) < _READ_AHEAD
             return {cohorts[0]: len(members) if is_all else await self._links.count_members(cohorts[0])}
-        large: dict[Cohort, int] = {}
-        for cohort in cohorts:
-            large |= await self._link_small([cohort])
-        return large
+        half = len(cohorts) // 2
+        return await self._link_small(cohorts[:half]) | await self._link_small(cohorts[half:])
 
     async def _relink(self, identity_ids: Sequence[str]) -> None:
         await self._linker.relink(identity_ids)
@@ -315,7 +314,7 @@ class Relinker:
         while stale := await self._links.stale_contacts(_CONTACTS_PER_STEP, before_ms):
             await _paced(self._link(stale))
         while batch := await self._links.next_batch(before_ms - _BATCH_WRITTEN_MS):
-            await _paced(self._link_batch(batch))
+            await _paced(self._link_batches([batch]))
         while await self._linker.generic_values.announce_left_behind(_CONTACTS_PER_STEP, before_ms):
             pass
 

@@ -304,6 +304,8 @@ async def test_a_synchronization_deletes_what_was_not_sent_but_not_too_much(
     assert set(await send(writer, 3, people(range(50)))) == {ContactResult.UNCHANGED}
     assert await reason(writer.finish_sync(2)) == "SYNC_SUPERSEDED"
     assert await reason(send(writer, 2, people(range(1)))) == "SYNC_SUPERSEDED"
+    marks = [one for one in await links._identities.database.list_collection_names() if "sync_marks" in one]
+    assert marks == ["contact_sync_marks_3"]
     await send(writer, 4, people(range(50)))  # killed, and begun again
     await send(writer, 4, people(range(90)))
     await writer.write([change("c095", title="changed by somebody else meanwhile")])
@@ -328,6 +330,7 @@ async def test_a_synchronization_deletes_what_was_not_sent_but_not_too_much(
 async def test_the_end_of_a_synchronization_deletes_nothing_after_a_later_one_has_begun(
     links: LinkStore, relinker: Relinker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(contact_writer_module, "_CONTACTS_PER_WRITE", 25)
     writer = contact_writer(links, relinker)
     await send(writer, 1, people(range(60)))
     await send(writer, 2, people(range(1)))
@@ -336,7 +339,7 @@ async def test_the_end_of_a_synchronization_deletes_nothing_after_a_later_one_ha
     async def meanwhile(pairs: Any) -> Any:
         monkeypatch.setattr(links, "store_contacts", store)
         stored = await store(pairs)
-        await send(writer, 3, people(range(60)))
+        await send(contact_writer(links, relinker), 3, people(range(60)))
         return stored
 
     monkeypatch.setattr(links, "store_contacts", meanwhile)

@@ -221,7 +221,7 @@ async def test_a_contact_of_an_earlier_version_is_found_after_it_got_its_search_
 ) -> None:
     directory = ContactDirectory(links)
     for number in range(120):
-        current = await contacts.upsert(ContactRecord(contact_id=f"{number:03}", last_name="Lee"))
+        current = await contacts.upsert(ContactRecord(contact_id=f"{number:03}", first_name="Kim", last_name="Lee"))
         stored = await links.contact(current.contact_id)
         assert await links.replace_contact(stored, msgspec.structs.replace(current, search_keys=(), is_stale=False))
 
@@ -233,6 +233,8 @@ async def test_a_contact_of_an_earlier_version_is_found_after_it_got_its_search_
         await ids()
     await asyncio.gather(directory.complete(), directory.complete())
     assert await ids() == [f"{number:03}" for number in range(120)]
+    completed = await links.contacts_after("", 1_000)
+    assert {(one.is_stale, one.stale_keys == one.keys) for one in completed} == {(True, True)}, "they are linked again"
 
 
 async def test_a_search_among_many_gives_short_pages_that_name_no_hidden_contact(

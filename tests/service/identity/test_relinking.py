@@ -101,6 +101,7 @@ async def test_a_number_of_5000_identities_and_2000_contacts(running_identity: R
         async with process.stub() as stub:
             await asyncio.gather(*(write_all(stub) for _ in range(10)))
             assert median(shared_s) < 2 * median(own_s) + 0.5
+            assert max(shared_s) < max(1, 2 * max(own_s)), "a second, unless every write is slow on this machine"
 
             other = contact_pb2.Contact(contact_id="ann", email_addresses=[ADDRESS])
             await stub.UpsertContact(pb.UpsertContactRequest(contact=other, wait_ms=10_000))
