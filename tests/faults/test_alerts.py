@@ -156,7 +156,10 @@ INVENTED: Final = [
     Invented(
         "FootfallLinksFall",
         "1h",
-        {f'{_LINKS}{{site="shop",links="all"}}': "1000x250", f'{_LINKS}{{site="shop",links="linked"}}': "600x200 200x50"},
+        {
+            f'{_LINKS}{{site="shop",links="all"}}': "1000x250",
+            f'{_LINKS}{{site="shop",links="linked"}}': "600x200 200x50",
+        },
         "190h",
         "210h",
     ),

@@ -575,7 +575,7 @@ class LinkStore:
             return int(await self._identities.count_documents(query, limit=limit))
 
     async def count_shared(self, max_devices: int, limit: int) -> int:
-        """Return the number of identities that were used on more devices on one of their latest days, at most `limit`."""
+        """Return the number of identities used on more devices on one of their latest days, at most `limit`."""
         return await self._count({"device_peak": {"$gt": max_devices}}, limit)
 
     async def count_givers(self, keys: Iterable[str], limit: int) -> dict[str, Givers]:

@@ -273,7 +273,7 @@ def _evidence(
 
 
 def link_counts(records: Iterable[IdentityRecord], *, max_devices: int) -> identity_service_pb2.CountLinksResponse:
-    """Count identities by how they are linked. They are shared if they were used on more than `max_devices` on a day."""
+    """Count identities by how they are linked. Shared ones were used on more than `max_devices` devices on a day."""
     named = [record for record in records if record.first_ms is not None]
     in_force = [record.decisions[-1] for record in named if record.decisions]
     return identity_service_pb2.CountLinksResponse(

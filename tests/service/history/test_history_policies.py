@@ -329,7 +329,7 @@ async def test_a_caller_tries_a_policy_until_it_is_done_or_cancelled(
         slow.cancel()
 
         async def ended() -> None:
-            assert not Path(f"/proc/{worker}").exists()
+            assert worker not in children(history.process.pid)
 
         await eventually(ended)
         request.sites.append("bank")

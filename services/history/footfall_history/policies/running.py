@@ -32,9 +32,10 @@ class Trial(NamedTuple):
 
 
 class TellProgress(Protocol):
-    """Takes what has been counted so far."""
+    """Something that takes what has been counted so far."""
 
-    def __call__(self, counts: Counts, *, is_last: bool) -> None: ...
+    def __call__(self, counts: Counts, *, is_last: bool) -> None:
+        """Take it after each group of visits, and in the end."""
 
 
 class _SignedSite(msgspec.Struct):

@@ -3,7 +3,6 @@
 So a trial of minutes neither delays other calls nor the event log, and needs no memory of this process.
 """
 
-import asyncio
 import math
 import sys
 import time

@@ -73,9 +73,7 @@ class ScorecardCounter:
     Methods raise TRANSIENT_STORE_ERRORS, and LaterVersionError for a visit that a later version has written.
     """
 
-    def __init__(
-        self, store: Store, limits: ScorecardLimits, count_links: CountLinks, *, rest: float = _REST
-    ) -> None:
+    def __init__(self, store: Store, limits: ScorecardLimits, count_links: CountLinks, *, rest: float = _REST) -> None:
         """`rest`: how long to rest after each step, as a multiple of the time that it took."""
         self._store = store
         self._limits = limits
