@@ -62,7 +62,7 @@ class IgnoredPlaceholder(msgspec.Struct, rename="camel"):
     visits: Annotated[int, Meta(description="How many visits.", ge=0)]
 
 
-class Links(msgspec.Struct, rename="camel"):
+class IdentityLinks(msgspec.Struct, rename="camel"):
     """How identities were linked to contacts when they were counted. One may count in several of these."""
 
     identities: Annotated[int, Meta(description="All identities.", ge=0)]
@@ -112,7 +112,7 @@ class Scorecard(msgspec.Struct, rename="camel"):
         Histogram, Meta(description="Identities, by the number of devices whose visits named them; without 0.")
     ]
     links: Annotated[
-        Links | None,
+        IdentityLinks | None,
         Meta(description="How the identities that these visits named were linked; null: that could not be counted."),
     ]
     ignored: Annotated[Share, Meta(description="Visits with an ignored user id, of all visits.")]
@@ -223,9 +223,9 @@ def _scorecard(found: scorecard_pb2.Scorecard) -> Scorecard:
     )
 
 
-def _links(found: scorecard_pb2.LinkCounts) -> Links:
+def _links(found: scorecard_pb2.LinkCounts) -> IdentityLinks:
     total = found.identity_count
-    return Links(
+    return IdentityLinks(
         total,
         _share(found.linked_count, total),
         _share(found.ambiguous_count, total),

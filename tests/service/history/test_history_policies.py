@@ -352,7 +352,7 @@ async def test_a_caller_tries_a_policy_until_it_is_done_or_cancelled(
 
 
 async def answers_of(stub: Any, request: pb.SimulatePolicyRequest) -> tuple[int, Report]:
-    """How many visits the last progress tells, and the report."""
+    """How many visits the last progress reports, and the report."""
     answers = [one async for one in stub.SimulatePolicy(request)]
     [*_, last] = [one.progress for one in answers if one.HasField("progress")]
     return last.visit_count, msgspec.json.decode(b"".join(one.report_part for one in answers), type=Report)
