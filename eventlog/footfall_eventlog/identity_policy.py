@@ -129,23 +129,34 @@ class IdentityPolicy:
         """Read IDENTITY_POLICY_FILE (None: the defaults alone). Raises IdentityPolicyError."""
         return cls(_read(file) if file else None, user_id_keys=user_id_keys)
 
+    @classmethod
+    def parse(cls, text: str, name: str, user_id_keys: Sequence[str] = USER_ID_KEYS) -> Self:
+        """The policy of a text, which errors call by a name. Raises IdentityPolicyError."""
+        return cls(_parse(text, name), user_id_keys=user_id_keys)
+
     def of_site(self, site: str) -> SitePolicy:
         """The policy of a site."""
         return self._sites.get(site, self._default)
 
 
 def _read(file: Path) -> PolicyForm:
-    text = ""
     try:
         text = file.read_text(encoding="utf-8")
-        form = msgspec.convert(tomllib.loads(text), PolicyForm)
     except OSError as error:
         raise IdentityPolicyError(f"{file}: {error.strerror}") from None
-    except msgspec.ValidationError as error:
-        raise IdentityPolicyError(_located(file, text, str(error))) from None
-    except ValueError as error:  # not UTF-8, or not TOML, whose errors name line and column
+    except ValueError as error:  # not UTF-8
         raise IdentityPolicyError(f"{file}: {error}") from None
-    problems = [f"{file}:{_line(text, *place)}: {rule}" for place, rule in _problems(form)]
+    return _parse(text, str(file))
+
+
+def _parse(text: str, name: str) -> PolicyForm:
+    try:
+        form = msgspec.convert(tomllib.loads(text), PolicyForm)
+    except msgspec.ValidationError as error:
+        raise IdentityPolicyError(_located(name, text, str(error))) from None
+    except ValueError as error:  # not TOML: the error names line and column
+        raise IdentityPolicyError(f"{name}: {error}") from None
+    problems = [f"{name}:{_line(text, *place)}: {rule}" for place, rule in _problems(form)]
     if problems:
         raise IdentityPolicyError("\n".join(problems))
     return form
@@ -191,7 +202,7 @@ def _common(placeholders: Iterable[str], persons: Iterable[str]) -> list[str]:
     return [value for value in persons if compared(value) in known]
 
 
-def _located(file: Path, text: str, message: str) -> str:
+def _located(name: str, text: str, message: str) -> str:
     """An error of the form, with the line of the value that is wrong."""
     found = _ERROR.fullmatch(message)
     rule, path = found.groups() if found else (message, "")
@@ -199,7 +210,7 @@ def _located(file: Path, text: str, message: str) -> str:
     key = re.match(r"\.(\w+)", path[site.end() :] if site else path)
     named = re.search(r"`(\w+)`", rule)  # a key that is missing or not known
     line = _line(text, int(site[1]) if site else -1, key[1] if key else named[1] if named else "", "")
-    return f"{file}:{line}: {path.lstrip('.') + ': ' if path else ''}{rule}"
+    return f"{name}:{line}: {path.lstrip('.') + ': ' if path else ''}{rule}"
 
 
 def _line(text: str, site: int, key: str, value: str) -> int:

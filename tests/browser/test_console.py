@@ -198,3 +198,36 @@ async def test_the_quality_of_a_day_is_shown_with_what_to_do(browser: Browser, s
         await page.keyboard.press("Escape")
         await expect(opened).to_be_hidden()
         await expect(page.locator("#list")).to_be_visible()
+
+
+async def test_what_too_many_share_is_listed_and_may_be_allowed(browser: Browser, suite: Suite) -> None:
+    mark = uuid.uuid4().hex[:8]
+    office, kiosk = f"office-{mark}@shop.example", f"kiosk-{mark}"
+    sent = [
+        event("SignIn", str(uuid.uuid4()), now_ms(), f"person-{mark}-{number}", data={"email": office})
+        for number in range(21)
+    ]
+    sent += [event("SignIn", str(uuid.uuid4()), now_ms(), kiosk, globalVisitID=str(uuid.uuid4())) for _ in range(21)]
+    async with suite.http() as http:
+        assert (await http.post("/beacon", json=sent)).status_code == 204
+
+        async def known() -> None:
+            values = (await http.get("/api/v1/generic-values", params={"page_size": 100})).json()["values"]
+            assert office in {one["value"] for one in values}
+            identities = (await http.get("/api/v1/shared-identities")).json()["identities"]
+            assert kiosk in {one["identityId"] for one in identities}
+
+        await eventually(known, timeout=30)
+    async with console(browser, suite, at="quality") as page:
+        row = page.get_by_role("region", name="Values that too many identities give").get_by_role("row")
+        row = row.filter(has_text=office)
+        await expect(row).to_contain_text("21")
+        await expect(row).to_contain_text("only where a token proves it")
+        await row.get_by_role("button", name=f"Allow {office}").click()
+        await expect(row).to_contain_text("yes, allowed by")
+        await row.get_by_role("button", name=f"Forbid {office}").click()
+        await expect(row.get_by_role("button", name=f"Allow {office}")).to_be_visible()
+        shared = page.get_by_role("region", name="Identities on too many devices")
+        await expect(shared.get_by_role("row").filter(has_text=kiosk)).to_contain_text("21 on ")
+        await shared.get_by_role("link", name=kiosk).click()
+        await expect(page.get_by_role("region", name="Person", exact=True)).to_contain_text(kiosk)

@@ -145,3 +145,6 @@ async def test_a_key_of_some_sites_is_offered_no_health(
         await sign_in(page, "", token)
         await expect(page.get_by_role("alert").filter(has_text="Health concerns all of them.")).to_be_visible()
         await expect(page.get_by_role("link", name="Health")).to_have_count(0)
+        await page.get_by_role("link", name="Quality").click()
+        await expect(page.get_by_role("heading", name="Quality of identification")).to_be_visible()
+        await expect(page.get_by_role("alert").filter(has_text=re.compile("."))).to_have_count(0)

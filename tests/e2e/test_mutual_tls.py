@@ -56,6 +56,7 @@ ALLOWED = {
     "BatchGetNames": {"history", *PEOPLE},
     "GetPerson": {"history", *PEOPLE},
     "GetVisitor": {"collector", "history", *PEOPLE},
+    "CountLinks": {"history"},
     "GetCustomer": {"history"},
     "ImportIdentities": {"history"},
     "CreateVisitCode": {"gateway"},

@@ -23,6 +23,11 @@ async def is_counted(http: httpx.AsyncClient, site: str) -> None:
     assert await cards_of(http, site)
 
 
+async def is_linked(http: httpx.AsyncClient, person: str) -> None:
+    links = (await http.get(f"/api/v1/identities/{person}/links")).json()["links"]
+    assert links[0]["contactId"]
+
+
 async def test_a_day_that_is_over_is_counted_and_shown(suite: Suite) -> None:
     site, device, at_ms = f"shop-{uuid.uuid4().hex[:8]}", str(uuid.uuid4()), now_ms() - 2 * DAY_MS
     person, same = f"dana-{site}@shop.example", {"site": site, "globalVisitID": device}
@@ -36,7 +41,10 @@ async def test_a_day_that_is_over_is_counted_and_shown(suite: Suite) -> None:
         event("PageEntered", str(uuid.uuid4()), now_ms(), **same),
     ]
     async with suite.http() as http:
+        contact = {"emailAddresses": [person]}
+        assert (await http.put(f"/api/v1/contacts/{site}", json=contact)).status_code == 200
         await send_past(http, *sent)
+        await eventually(partial(is_linked, http, person), timeout=20)
         await recount(suite, day_of_ms(at_ms))
         await eventually(partial(is_counted, http, site), timeout=30)
         [card] = await cards_of(http, site)
@@ -47,6 +55,9 @@ async def test_a_day_that_is_over_is_counted_and_shown(suite: Suite) -> None:
         assert card["recognitionSeconds"]["buckets"][:2] == [{"upTo": 1, "count": 1}, {"upTo": 10, "count": 1}]
         assert card["identitiesPerDevice"]["buckets"][1] == {"upTo": 2, "count": 1}
         assert card["devicesPerIdentity"]["buckets"][0] == {"upTo": 1, "count": 2}
+        share = {"linked": 0.5, "ambiguous": 0.0, "generic": 0.0, "shared": 0.0}
+        assert {name: card["links"][name]["share"] for name in share} == share
+        assert (card["links"]["identities"], card["links"]["sampledOneIn"]) == (2, 1)
         assert card["ignoredUserIds"] == [{"reason": "placeholder", "visits": 1}]
         assert card["ignoredPlaceholders"] == [{"value": "undefined", "visits": 1}]
         assert card["lateSeconds"]["buckets"][-1] == {"upTo": None, "count": 4}

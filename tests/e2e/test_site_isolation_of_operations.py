@@ -149,10 +149,11 @@ RPCS: dict[str, dict[str, Any]] = {
     "ListInteractions": {"identityId": "{person}"},
     "ExportIdentity": {"identityId": "{person}"},
     "ListScorecards": {},
+    "SimulatePolicy": {"policy": 'version = "1"\nplaceholders = ["{person}"]'},
 }
 """What an RPC answers when it is asked for a site: that of the site alone."""
 LISTS = {"GetCustomer", "GetCustomerContext", "ListVisitors", "BatchGetIdentities", "ListIdentities", "ListContacts"}
-LISTS |= {"ListVisits", "ListIdentityIds", "StreamRelated", "ExportIdentity", "ListScorecards"}
+LISTS |= {"ListVisits", "ListIdentityIds", "StreamRelated", "ExportIdentity", "ListScorecards", "SimulatePolicy"}
 LISTS |= {"ListRenames", "BatchGetNames", "CountVisitors", "GetVisitorMinutes"}
 """Those that answer nothing, and not NOT_FOUND, about what is not there."""
 ENDLESS = {"WatchVisitors", "StreamEvents"}
@@ -161,7 +162,7 @@ OF_NO_SITE = {
     *("UpsertContact", "UpdateContact", "DeleteContact", "LinkContact", "UnlinkContact", "EraseIdentity"),
     *("BatchUpsertContacts", "BatchDeleteContacts", "FinishContactSync"),
     *("RenameIdentity", "UndoRename", "MergeContacts", "UndoMerge", "ListMerges"),
-    *("ListGenericValues", "DecideGenericValue"),
+    *("ListGenericValues", "DecideGenericValue", "CountLinks"),
     *("ListDeadLetters", "ReplayDeadLetters"),
 }
 """What cannot be asked for a site. The gateway asks none of it for a client that is limited to sites."""
@@ -341,7 +342,7 @@ async def answered(scene: Scene, name: str, site: str, trace: Trace) -> str:
     request = ParseDict(fields, getattr(module, f"{name}Request")(sites=[site]))
     async with scene.suite.channel(service) as channel:
         stub = IdentityServiceStub(channel) if is_identity else HistoryServiceStub(channel)
-        call = getattr(stub, name)(request, timeout=5)
+        call = getattr(stub, name)(request, timeout=30)
         try:
             answers = [one async for one in call] if isinstance(call, grpc.aio.UnaryStreamCall) else [await call]
         except grpc.aio.AioRpcError as error:

@@ -113,6 +113,7 @@ class Invented(NamedTuple):
 
 
 _VISITS: Final = "footfall_history_scorecard_visits"
+_LINKS: Final = "footfall_history_scorecard_links"
 _STORE: Final = 'footfall_store_seconds_bucket{store="redis",command="GET"'
 _OLDEST: Final = "footfall_identity_pending_relinks_oldest_timestamp_seconds"
 INVENTED: Final = [
@@ -148,6 +149,16 @@ INVENTED: Final = [
         {
             f'{_VISITS}{{site="shop",state="ANONYMOUS"}}': "100x200 400x50",
             f'{_VISITS}{{site="shop",state="AUTHENTICATED"}}': "900x250",
+        },
+        "190h",
+        "210h",
+    ),
+    Invented(
+        "FootfallLinksFall",
+        "1h",
+        {
+            f'{_LINKS}{{site="shop",links="all"}}': "1000x250",
+            f'{_LINKS}{{site="shop",links="linked"}}': "600x200 200x50",
         },
         "190h",
         "210h",

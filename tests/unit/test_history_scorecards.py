@@ -4,7 +4,7 @@ import random
 from collections import defaultdict
 from itertools import pairwise
 
-from footfall_history.scorecards.tally import SIZE_BOUNDS, SizesByKey
+from footfall_history.scorecards.tally import SIZE_BOUNDS, Sample, SizesByKey
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -52,3 +52,19 @@ def test_memory_is_bounded_and_the_estimate_is_close() -> None:
     two, three = sizes.sizes(SIZE_BOUNDS)[1:3]
     assert abs(two - 20_000) < 4_000
     assert abs(three - 20_000) < 4_000
+
+
+@given(st.lists(st.integers(0, 500), max_size=300), st.integers(5, 50), st.randoms(use_true_random=False))
+def test_a_sample_of_texts_is_bounded_and_depends_on_the_set_alone(
+    numbers: list[int], limit: int, chance: random.Random
+) -> None:
+    samples = []
+    for order in (numbers, chance.sample(numbers * 2, 2 * len(numbers))):
+        sample = Sample(limit)
+        for number in order:
+            sample.add(f"person {number}")
+        samples.append((sample.one_in, sorted(sample.texts)))
+    assert samples[0] == samples[1]
+    one_in, kept = samples[0]
+    assert len(kept) <= limit
+    assert one_in > 1 or len(kept) == len(set(numbers))

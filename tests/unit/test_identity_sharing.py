@@ -1,6 +1,7 @@
 """What identities share with others: devices by day, and match keys that are not used."""
 
 import random
+from collections import Counter
 from itertools import permutations
 from typing import Any
 
@@ -221,6 +222,28 @@ def test_keys_that_are_no_longer_given_are_remembered_until_they_are_counted(ord
     newest_so_far = {max(order[: place + 1]) for place in range(3)}
     assert {*record.left_keys} == {f"phone:+4930123456{7 + number}" for number in newest_so_far - {2}}
     assert with_match_result(record, decide(MatchKeys(), {}), 1).left_keys == ()
+
+
+def test_1000_identities_with_one_number_are_decided_alike_in_100_orders() -> None:
+    """The fold of events and the rules alone. With stores and several processes: test_generic_values.py."""
+    people = [f"person {number:04}" for number in range(1_000)]
+    said = [(person, mention(AT_MS + 1, new_id(), phone="030 1234567")) for person in people]
+    said += [(person, mention(AT_MS, new_id(), phone=f"030 2{place:06}")) for place, person in enumerate(people)]
+    contacts = {PHONE: Matches(("the office",), 1)}
+    chance = random.Random(26)  # noqa: S311 - repeatable, not secret
+    for _ in range(100):
+        chance.shuffle(said)
+        records = {person: IdentityRecord(identity_id=person) for person in people}
+        for person, one in said:
+            records[person] = with_mentions(records[person], [one], ())
+        given = Counter(key for record in records.values() for key in record.keys)
+        assert given == {PHONE: 1_000}, "the newest number of each counts"
+        for generic, status in (({PHONE: CLAIMED}, Status.UNLINKED), (dict[str, int](), Status.LINKED)):
+            found = {
+                match_contact(record.match_keys, "", (), {}, contacts, sharing=Sharing(generic)).status
+                for record in records.values()
+            }
+            assert found == {status}, "allowed by hand, links return"
 
 
 @pytest.mark.parametrize(

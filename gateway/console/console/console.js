@@ -57,7 +57,7 @@ const person = new PersonView(part('person'), {
   may,
 });
 const search = new Search({ input: part('find'), found: part('found'), go, onSite: (text, most) => visitors.find(text, most) });
-const quality = new QualityView(part('quality'), { close: () => go(liveAddress(visitors.filter)) });
+const quality = new QualityView(part('quality'), { close: () => go(liveAddress(visitors.filter)), may, seesAll: seesHealth });
 const health = new HealthView(part('health'), part('to-health'), { close: () => go(liveAddress(visitors.filter)), may });
 
 let following = new AbortController();

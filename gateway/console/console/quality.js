@@ -1,7 +1,8 @@
-// The view of quality: how many visits of each day were identified, and what to do about each number.
+// The view of quality: how many visits of each day were identified, what too many share, and what to do about it.
 
 import { ask, query } from './api.js';
 import { element, table } from './dom.js';
+import { SharedParts } from './shared.js';
 import { figure, locale, t } from './text.js';
 
 const DAYS = 28;
@@ -14,6 +15,7 @@ const percent = new Intl.NumberFormat(locale, { style: 'percent', maximumFractio
 const sum = (buckets) => buckets.reduce((total, { count }) => total + count, 0);
 const upTo = (buckets, bound) => sum(buckets.filter((one) => one.upTo !== null && one.upTo <= bound));
 const part = ({ count, share }) => (share === null ? figure(count) : `${figure(count)} (${percent.format(share)})`);
+const ofLinks = (links, name) => (links && links[name] ? part(links[name]) : none());
 const partOf = (count, of) => part({ count, share: of ? count / of : null });
 
 // Name, value of a scorecard, and what to do about it.
@@ -36,6 +38,14 @@ const MEASURES = [
     t('Some are shared computers; many devices with more than five point to kiosks, or agents who sign in for customers.')],
   [t('Identities on more than five devices'), ({ devicesPerIdentity: { buckets } }) => partOf(sum(buckets) - upTo(buckets, 5), sum(buckets)),
     t('An id that many devices send may belong to nobody: correct the page, or add the id to the placeholders of the identity policy.')],
+  [t('Linked to a contact, of identities'), ({ links }) => ofLinks(links, 'linked'),
+    t('If it falls, sign-ins no longer send the e-mail address, number or name, or contacts are no longer synchronized.')],
+  [t('Several contacts match, of identities'), ({ links }) => ofLinks(links, 'ambiguous'),
+    t('Merge contacts that are one person, or link the identity by hand.')],
+  [t('A value that too many give, of identities'), ({ links }) => ofLinks(links, 'generic'),
+    t('Rules did not link by it. The values are listed below.')],
+  [t('Used on too many devices, of identities'), ({ links }) => ofLinks(links, 'shared'),
+    t('Rules link them only by what a token proves. They are listed below.')],
   [t('Visits with late events'), (card) => partOf(sum(card.lateSeconds.buckets), card.visits),
     t('Many of them point to an outage between browsers and gateway; the events count all the same.')],
   [t('Visits with repeated events'), (card) => partOf(card.repeated, card.visits),
@@ -52,9 +62,9 @@ const REASONS = {
 };
 
 export class QualityView {
-  /** Calls `close()` to leave the view. */
-  constructor(root, { close }) {
-    Object.assign(this, { root, close });
+  /** Calls `close()` to leave the view. `may(scope)`, `seesAll()`: of the caller, whether of all websites. */
+  constructor(root, { close, may, seesAll }) {
+    Object.assign(this, { root, close, may, seesAll });
     root.addEventListener('keydown', (event) => {
       if (event.key === 'Escape') close();
     });
@@ -73,13 +83,16 @@ export class QualityView {
     this.sites = element('datalist', { id: 'quality-sites' });
     this.said = element('p', { role: 'status' });
     this.content = element('div', {});
+    const shared = element('div', {});
     this.root.append(
       element('div', { class: 'bar' }, title, element('label', { class: 'site' }, t('Site'), ' ', this.site), this.sites,
         element('button', { type: 'button', class: 'quiet', onclick: this.close }, t('Close'))),
       this.said,
       this.content,
+      shared,
     );
     title.focus();
+    if (this.seesAll()) new SharedParts(shared, this.may).load(this.leaving.signal);
     await this.load();
   }
 

@@ -20,9 +20,9 @@ _REASONS: Final = {number: name.removeprefix("IGNORED_REASON_").lower() for name
 
 
 class Share(msgspec.Struct, rename="camel"):
-    """A number of visits, and which part of others they are."""
+    """A number, and which part of others it is."""
 
-    count: Annotated[int, Meta(description="How many visits.", ge=0)]
+    count: Annotated[int, Meta(description="How many.", ge=0)]
     share: Annotated[float | None, Meta(description="Part of them, from 0 to 1; null: there are none.")]
 
 
@@ -62,6 +62,31 @@ class IgnoredPlaceholder(msgspec.Struct, rename="camel"):
     visits: Annotated[int, Meta(description="How many visits.", ge=0)]
 
 
+class IdentityLinks(msgspec.Struct, rename="camel"):
+    """How identities were linked to contacts when they were counted. One may count in several of these."""
+
+    identities: Annotated[int, Meta(description="All identities.", ge=0)]
+    linked: Annotated[Share, Meta(description="Identities that are linked to one contact, of all.")]
+    ambiguous: Annotated[Share, Meta(description="Identities that the same rule finds several contacts for, of all.")]
+    generic: Annotated[
+        Share | None,
+        Meta(
+            description="Identities with a value that contacts have too, and that rules did not use because too many "
+            "identities give it, of all. null: the key is limited to sites."
+        ),
+    ]
+    shared: Annotated[
+        Share | None,
+        Meta(
+            description="Identities that were used on too many devices on one day, of all. null: the key is limited to "
+            "sites."
+        ),
+    ]
+    sampled_one_in: Annotated[
+        int, Meta(description="1: the counts are exact. More: estimates from one of so many.", ge=1)
+    ]
+
+
 class Scorecard(msgspec.Struct, rename="camel"):
     """The visits of one website that began on one day. Holds no personal data."""
 
@@ -85,6 +110,10 @@ class Scorecard(msgspec.Struct, rename="camel"):
     ]
     devices_per_identity: Annotated[
         Histogram, Meta(description="Identities, by the number of devices whose visits named them; without 0.")
+    ]
+    links: Annotated[
+        IdentityLinks | None,
+        Meta(description="How the identities that these visits named were linked; null: that could not be counted."),
     ]
     ignored: Annotated[Share, Meta(description="Visits with an ignored user id, of all visits.")]
     ignored_user_ids: Annotated[
@@ -182,6 +211,7 @@ def _scorecard(found: scorecard_pb2.Scorecard) -> Scorecard:
         recognition_seconds=_histogram(found.recognition_seconds),
         identities_per_device=_histogram(found.identities_per_device),
         devices_per_identity=_histogram(found.devices_per_identity),
+        links=_links(found.links) if found.HasField("links") else None,
         ignored=_share(found.ignored_count, visits),
         ignored_user_ids=[
             IgnoredUserIds(_REASONS.get(one.reason, str(one.reason)), one.visit_count) for one in found.ignored_user_ids
@@ -190,6 +220,18 @@ def _scorecard(found: scorecard_pb2.Scorecard) -> Scorecard:
         late_seconds=_histogram(found.late_seconds),
         repeated=found.repeated_count,
         conflicts=found.conflict_count,
+    )
+
+
+def _links(found: scorecard_pb2.LinkCounts) -> IdentityLinks:
+    total = found.identity_count
+    return IdentityLinks(
+        total,
+        _share(found.linked_count, total),
+        _share(found.ambiguous_count, total),
+        _share(found.generic_count, total) if found.HasField("generic_count") else None,
+        _share(found.shared_count, total) if found.HasField("shared_count") else None,
+        found.sampled_one_in,
     )
 
 

@@ -37,6 +37,7 @@ from footfall_history.event_streams import EventStreams
 from footfall_history.identity_client import IdentityClient
 from footfall_history.indexes_command import run_indexes
 from footfall_history.ingest import Attributor, EffortLimit, InteractionWriter, LogConsumer, SlowVisits
+from footfall_history.policies import PolicyTrials
 from footfall_history.queries import CustomerContexts, Exporter, InteractionReader, LiveVisits, Reader
 from footfall_history.retention import sweep
 from footfall_history.scorecards import ScorecardCounter, ScorecardLimits
@@ -125,6 +126,7 @@ async def keep_history(settings: HistorySettings) -> int:
         site_groups,
         contexts,
         interactions,
+        PolicyTrials(),
         settings.max_event_age_days * DAY_MS,
     )
 
@@ -160,6 +162,7 @@ async def keep_history(settings: HistorySettings) -> int:
             max_sites=settings.scorecard_max_sites,
             sample_size=settings.scorecard_sample_size,
         ),
+        identity_client.count_links,
     )
 
     async def count_visits() -> None:

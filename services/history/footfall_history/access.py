@@ -22,6 +22,7 @@ _CONTACT_CENTER: Final = [
     "GetInteraction",
     "ListInteractions",
     "ListScorecards",
+    "SimulatePolicy",
     "StreamEvents",
     "ExportIdentity",
 ]

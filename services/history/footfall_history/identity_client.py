@@ -8,6 +8,8 @@ from footfall.identity.v1.identity_pb2 import Identity
 from footfall.identity.v1.identity_service_pb2 import (
     BatchGetIdentitiesRequest,
     BatchGetNamesRequest,
+    CountLinksRequest,
+    CountLinksResponse,
     GetPersonRequest,
     ImportIdentitiesRequest,
 )
@@ -23,6 +25,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 _RETRY_MS: Final = 1_000
 _IMPORT_TIMEOUT_S: Final = 30.0
+_COUNT_TIMEOUT_S: Final = 10.0
 
 
 class Person(NamedTuple):
@@ -52,6 +55,7 @@ class IdentityClient:
         self._timeout_s = timeout_ms / 1000
         self._max_identities = max_identities_per_contact
         self._failed = FailureLog("identity does not answer; the response has ids only", "service")
+        self._count_failed = FailureLog("identity does not answer; the scorecards have no links", "service")
         self._names_failed = FailureLog("identity does not answer; only the name of the request is listed", "service")
 
     async def get(
@@ -144,6 +148,16 @@ class IdentityClient:
             if details.reason == "TOO_MANY_WRONG_CODES":
                 raise RequestError.exhausted(details.message, details.retry_ms or _RETRY_MS, details.reason) from error
             raise ConnectionError(f"identity answers {details.code.name}") from error
+
+    async def count_links(self, identity_ids: Sequence[str]) -> CountLinksResponse | None:
+        """How these identities, at most 1,000, are linked to contacts; None when the service does not answer."""
+        try:
+            answer = await self.stub.CountLinks(CountLinksRequest(identity_ids=identity_ids), timeout=_COUNT_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            self._count_failed.failed("identity", code=error.code().name)
+            return None
+        self._count_failed.worked("identity")
+        return answer
 
     async def import_identities(self, request: ImportIdentitiesRequest) -> None:
         """Send identities from imported visits. Raises ConnectionError when the service refuses or does not answer."""

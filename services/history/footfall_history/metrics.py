@@ -67,6 +67,13 @@ SCORECARD_IDENTITIES = Gauge(
     "this one.",
     ["site", "devices"],
 )
+SCORECARD_LINKS = Gauge(
+    "footfall_history_scorecard_links",
+    "Identities that visits of that day named, by how they were linked to contacts when the visits were counted: all "
+    "(`all`), `linked`, `ambiguous`, with a `generic` value that rules did not use, or `shared`. Estimates if there "
+    "are more than 1,000. Missing if identity did not answer.",
+    ["site", "links"],
+)
 SCORECARD_LATE = Gauge(
     "footfall_history_scorecard_late_visits",
     "Visits of that day with an event that arrived more than five minutes after it happened.",

@@ -25,6 +25,7 @@ from footfall_history.event_log import TRANSIENT_LOG_ERRORS
 from footfall_history.event_streams import EventStreams
 from footfall_history.identity_client import IdentityClient, PersonNames
 from footfall_history.parts import in_parts, stream_in_parts
+from footfall_history.policies import PolicyTrials
 from footfall_history.queries import (
     CustomerContexts,
     Exporter,
@@ -108,6 +109,7 @@ class HistoryService(HistoryServiceServicer):
     site_groups: SiteGroups
     contexts: CustomerContexts
     interactions: InteractionReader
+    policy_trials: PolicyTrials
     max_event_age_ms: int
 
     @_unary
@@ -296,6 +298,13 @@ class HistoryService(HistoryServiceServicer):
         """Scorecards by site and day."""
         self._widen_sites(request)
         return await list_scorecards(self.store, request)
+
+    @_streaming
+    def SimulatePolicy(  # noqa: N802
+        self, request: pb.SimulatePolicyRequest, _context: Context
+    ) -> AsyncGenerator[pb.SimulatePolicyResponse, None]:
+        """How far a trial of a policy is, then its report."""
+        return self.policy_trials.simulate(request, self.site_groups.sharing(request.sites))
 
     @_unary
     async def ListDeadLetters(  # noqa: N802

@@ -50,7 +50,7 @@ from footfall_identity.record_writer import RecordWriter
 from footfall_identity.relinking import Relinker
 from footfall_identity.service import IdentityService
 from footfall_identity.settings import IdentitySettings
-from footfall_identity.sharing_check import apply_limits
+from footfall_identity.sharing_check import apply_limits, update_metrics
 from footfall_identity.visit_codes import VisitCodes
 from footfall_identity.visitor_counts import VisitorCounts
 from footfall_identity.visitor_notices import VisitorNotices
@@ -229,6 +229,7 @@ async def _prepare(links: LinkStore, directory: ContactDirectory, linker: Linker
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(repeat(_COMPLETE_EVERY_S, RequestError, directory.complete))
         tasks.create_task(repeat(_COMPLETE_EVERY_S, RequestError, apply_limits, links, linker, limits))
+        tasks.create_task(repeat(_COMPLETE_EVERY_S, RequestError, update_metrics, links, limits))
 
 
 @asynccontextmanager

@@ -44,6 +44,7 @@ ACCESS: AccessTable = {
     "history": [
         "BatchGetIdentities",
         "BatchGetNames",
+        "CountLinks",
         "GetCustomer",
         "GetPerson",
         "GetVisitor",
@@ -56,7 +57,7 @@ ACCESS: AccessTable = {
 }
 
 SCOPES: AccessTable = {
-    "read": [*_READ, "GetCustomer"],
+    "read": [*_READ, "CountLinks", "GetCustomer"],
     "contacts": [*_WRITE, "ImportIdentities"],
     "ingest": ["ResolveEvents", "CreateVisitCode"],
     "erase": ["EraseIdentity"],

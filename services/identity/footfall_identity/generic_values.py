@@ -91,6 +91,12 @@ class GenericValueStore:
             query = self._values.find({"value_id": {"$gt": after}}).sort("value_id", 1).limit(size)
             return _values(await query.to_list(None))
 
+    async def count(self, limit: int) -> int:
+        """Return the number of values that rules do not use, at most `limit`."""
+        query = {"assurance": {"$gt": 0}, "is_allowed": {"$ne": True}}
+        async with self._translating_errors():
+            return int(await self._values.count_documents(query, limit=limit))
+
     async def put(self, before: GenericValue | None, after: GenericValue) -> GenericValue | None:
         """Replace a value (None: insert it); a blank one is removed. Return it as it is stored.
 

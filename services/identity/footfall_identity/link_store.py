@@ -314,6 +314,12 @@ class LinkStore:
                 found[document["_id"]] = KnownContact.of(msgspec.convert(decision, Decision), sites)
         return found
 
+    async def in_force(self, identity_ids: Iterable[str]) -> list[IdentityRecord]:
+        """Return of the known ones of these identities what they share with others, and the decision in force."""
+        fields = {"first_ms": 1, "device_peak": 1, "decisions": {"$slice": -1}}
+        async with _translating_errors():
+            return _writer(await self._with_any("_id", identity_ids, fields), ())
+
     async def linked_ids(self, contact_id: str, sites: Sequence[str], size: int) -> list[str]:
         """Return the first `size` identities that are linked to a contact, by id."""
         query = {"contact_id": contact_id} | _site_filter(sites)
@@ -569,6 +575,10 @@ class LinkStore:
             if limit is None:
                 return int(await self._identities.count_documents(query))
             return int(await self._identities.count_documents(query, limit=limit))
+
+    async def count_shared(self, max_devices: int, limit: int) -> int:
+        """Return the number of identities used on more devices on one of their latest days, at most `limit`."""
+        return await self._count({"device_peak": {"$gt": max_devices}}, limit)
 
     async def count_givers(self, keys: Iterable[str], limit: int) -> dict[str, Givers]:
         """Return how many identities give each of these match keys: the exact number if it is below `limit`."""

@@ -7,7 +7,7 @@ from typing import Final
 
 from footfall.event.v1 import event_pb2
 from footfall.history.v1 import visit_pb2
-from footfall.identity.v1 import contact_pb2, identity_pb2, redirect_pb2, visitor_pb2
+from footfall.identity.v1 import contact_pb2, identity_pb2, identity_service_pb2, redirect_pb2, visitor_pb2
 from footfall_timeline import Attribution, State
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -22,7 +22,7 @@ from footfall_identity.identity_record import (
     text_value,
 )
 from footfall_identity.known_contact import NO_CONTACT, KnownContact
-from footfall_identity.matching import ATTRIBUTES, MatchKey, Rule, rule_and_text
+from footfall_identity.matching import ATTRIBUTES, MatchKey, Rule, Status, UnusedReason, rule_and_text
 from footfall_identity.redirects import Names, Redirect, RedirectDecision
 from footfall_identity.visit_record import VisitRecord
 from footfall_identity.visitor_counts import Minute, StateCounts
@@ -270,6 +270,21 @@ def _evidence(
             assurance=event_pb2.Assurance.ValueType(match_key.assurance),
             unused_reason=unused,
         )
+
+
+def link_counts(records: Iterable[IdentityRecord], *, max_devices: int) -> identity_service_pb2.CountLinksResponse:
+    """Count identities by how they are linked. Shared ones were used on more than `max_devices` devices on a day."""
+    named = [record for record in records if record.first_ms is not None]
+    in_force = [record.decisions[-1] for record in named if record.decisions]
+    return identity_service_pb2.CountLinksResponse(
+        identity_count=len(named),
+        linked_count=sum(one.status is Status.LINKED for one in in_force),
+        ambiguous_count=sum(one.status is Status.AMBIGUOUS for one in in_force),
+        generic_count=sum(
+            any(unused.reason is UnusedReason.GENERIC_VALUE for unused in one.unused) for one in in_force
+        ),
+        shared_count=sum(record.is_shared(max_devices) for record in named),
+    )
 
 
 def generic_value(value: GenericValue, identity_count: int) -> contact_pb2.GenericValue:

@@ -35,6 +35,16 @@ OLDEST_PENDING_RELINK = Gauge(
     "footfall_identity_pending_relinks_oldest_timestamp_seconds",
     "Since when the oldest of them waits, in seconds since the epoch. 0 while none does.",
 )
+GENERIC_VALUES = Gauge(
+    "footfall_identity_generic_values",
+    "E-mail addresses, telephone numbers and names that rules do not use, because too many identities give them, at "
+    "most 1,000. Without those that a person has allowed. Counted every 30 s. The same in every process.",
+)
+SHARED_IDENTITIES = Gauge(
+    "footfall_identity_shared_identities",
+    "Identities that were used on more than `IDENTITY_MAX_DEVICES_PER_DAY` devices on one of their latest days, at "
+    "most 1,000. Counted every 30 s. The same in every process.",
+)
 REBUILDING = Gauge(
     "footfall_identity_rebuilding_partitions",
     "Partitions whose live state is being built again from history, because Redis has lost some of it or may have. "

@@ -109,6 +109,13 @@ def identity_id(text: str) -> str:
     return _text("identity_id", text, MAX_IDENTITY_LENGTH)
 
 
+def several_ids(ids: Sequence[str]) -> Sequence[str]:
+    """Return the ids of several identities, which may be unknown."""
+    if len(ids) > MAX_IDENTITIES:
+        raise RequestError.invalid("identity_ids", f"must have at most {MAX_IDENTITIES} items")
+    return ids
+
+
 def contact_id(text: str) -> str:
     """Return a contact id."""
     return _text("contact_id", text, MAX_TEXT_LENGTH)

@@ -232,9 +232,7 @@ class IdentityService(IdentityServiceServicer):
         self, request: pb.BatchGetIdentitiesRequest, _context: Context
     ) -> pb.BatchGetIdentitiesResponse:
         """Return the known ones of these identities in the order given, and the ids that did not fit."""
-        ids = request.identity_ids
-        if len(ids) > requests.MAX_IDENTITIES:
-            raise RequestError.invalid("identity_ids", f"must have at most {requests.MAX_IDENTITIES} items")
+        ids = requests.several_ids(request.identity_ids)
         response, size = pb.BatchGetIdentitiesResponse(), 0
         sites = self.site_groups.sharing(request.sites)
         for start in range(0, len(ids), _IDENTITIES_PER_READ):
@@ -527,9 +525,7 @@ class IdentityService(IdentityServiceServicer):
 
     async def BatchGetNames(self, request: pb.BatchGetNamesRequest, _context: Context) -> pb.BatchGetNamesResponse:  # noqa: N802
         """Return the names of persons that have several."""
-        ids = request.identity_ids
-        if len(ids) > requests.MAX_IDENTITIES:
-            raise RequestError.invalid("identity_ids", f"must have at most {requests.MAX_IDENTITIES} items")
+        ids = requests.several_ids(request.identity_ids)
         names = await self._persons.names(ids, self.site_groups.sharing(request.sites))
         found = [
             IdentityNames(identity_id=one, current_identity_id=names.current(one), identity_ids=names.together(one))
@@ -563,6 +559,11 @@ class IdentityService(IdentityServiceServicer):
     async def GetCustomer(self, request: pb.GetCustomerRequest, _context: Context) -> pb.GetCustomerResponse:  # noqa: N802
         """Return what is known of a customer."""
         return await self._customers.find(request)
+
+    async def CountLinks(self, request: pb.CountLinksRequest, _context: Context) -> pb.CountLinksResponse:  # noqa: N802
+        """Count how identities are linked."""
+        records = await self._links.in_force(requests.several_ids(request.identity_ids))
+        return messages.link_counts(records, max_devices=self._settings.max_devices_per_day)
 
     async def CreateVisitCode(  # noqa: N802
         self, request: pb.CreateVisitCodeRequest, _context: Context

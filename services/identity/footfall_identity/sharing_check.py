@@ -1,4 +1,7 @@
-"""Judges all identities again when the limits of sharing are others than before, or an earlier version had none."""
+"""Judges all identities again when the limits of sharing are others than before, or an earlier version had none.
+
+Also counts for the metrics what is shared too much.
+"""
 
 import asyncio
 import time
@@ -6,12 +9,14 @@ from typing import Final
 
 import structlog
 
+from footfall_identity import metrics
 from footfall_identity.generic_values import SharingLimits
 from footfall_identity.identity_record import IdentityRecord, with_derived_fields
 from footfall_identity.link_store import LinkStore
 from footfall_identity.linker import Linker
 
 _PER_STEP: Final = 100
+_MOST_COUNTED: Final = 1_000
 
 _log = structlog.get_logger()
 
@@ -51,3 +56,9 @@ async def _judge(
         if former and record.is_shared(former.max_devices_per_day) != record.is_shared(limits.max_devices_per_day)
     ]
     await linker.relink({*outdated, *crossing})
+
+
+async def update_metrics(links: LinkStore, limits: SharingLimits) -> None:
+    """Count what is shared too much. Raises RequestError (UNAVAILABLE) while MongoDB is unavailable."""
+    metrics.GENERIC_VALUES.set(await links.generic_values.count(_MOST_COUNTED))
+    metrics.SHARED_IDENTITIES.set(await links.count_shared(limits.max_devices_per_day, _MOST_COUNTED))

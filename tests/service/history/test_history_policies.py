@@ -17,9 +17,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import grpc
 import msgspec
 import pytest
 from footfall.event.v1.event_pb2 import Event, EventBatch, EventContext
+from footfall.history.v1 import history_service_pb2 as pb
 from footfall_collector.admission import DAY_MS, Admission
 from footfall_collector.redact import Redactor
 from footfall_collector.sites import Sites
@@ -34,12 +36,16 @@ from footfall_history.storage.documents import Document, event_time_ms
 from footfall_history.storage.store import Store
 from footfall_history.storage.tombstones import Tombstones
 from footfall_history.storage.visit import Visit
+from footfall_servicekit.errors import details_of
 from footfall_timeline import State
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from tests.service.history.conftest import ERASURE_KEY, Listener
 from tests.tools.attributions import attribution_at
 from tests.tools.batches import context, message
+from tests.tools.eventually import eventually
 from tests.tools.identity_changes import identity_changes
+from tests.tools.process import Running
 from tests.tools.visits import now_ms
 
 MAX_TRANSITIONS = 6
@@ -290,6 +296,71 @@ async def test_the_report_is_the_difference_of_two_histories(
         assert reported(same)["changes"] == {"state": 0, "identity": 0, "course": 0}
         assert all(row.before == row.after for row in same.decisions)
         assert (same.examples, same.evidence, same.identities.before) == ([], [], same.identities.after)
+
+
+async def test_visits_of_staff_are_left_out(store: Store, policies: tuple[IdentityPolicy, IdentityPolicy]) -> None:
+    former = IdentityPolicy.parse(FORMER + '[[site]]\nname = "desk"\nstaff = true\n', "former")
+    at_ms = now_ms() - 60_000
+    rules = Admission(Sites(), Redactor(), max_event_age_ms=7 * DAY_MS, staff_rules=lambda: former.staff)
+    events = [message("SignIn", {"userID": "kiosk"}, site=site, timestamp_ms=at_ms) for site in ("desk", "shop")]
+    sent = EventBatch(contexts=[EventContext()], events=events)
+    assert rules.admit(sent, now_ms()) == {}
+    await Attributor(store, Tombstones(store, ERASURE_KEY), max_transitions=MAX_TRANSITIONS).store([sent])
+    report = await simulated(store, policies[1])
+    assert (report.visits, report.staff_visits, report.changed_visits.state) == (1, 1, 1)
+
+
+async def test_a_caller_tries_a_policy_until_it_is_done_or_cancelled(
+    running_history: Running, store: Store, policies: tuple[IdentityPolicy, IdentityPolicy]
+) -> None:
+    former, tried = policies
+    await fill(store, Traffic(150), former)
+    async with running_history(MAX_TRANSITIONS_PER_VISIT=MAX_TRANSITIONS) as history, history.stub() as stub:
+        request = pb.SimulatePolicyRequest(policy=TRIED, max_examples=3, max_identities=1_000)
+        visits, report = await answers_of(stub, request)
+        assert visits == report.visits == 150
+        assert reported(report) == reported(await simulated(store, tried))
+        slow = stub.SimulatePolicy(pb.SimulatePolicyRequest(policy=TRIED, visits_per_second=1))
+        assert 0 < (await slow.read()).progress.visit_count < 150
+        [worker] = children(history.process.pid)
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.SimulatePolicy(request).read()
+        assert details_of(refused.value).reason == "LIMIT_REACHED"
+        slow.cancel()
+
+        async def ended() -> None:
+            assert worker not in children(history.process.pid)
+
+        await eventually(ended)
+        request.sites.append("bank")
+        request.policy = 'version = "1"'
+        _, report = await answers_of(stub, request)
+        assert report.sites == ["bank"]
+        assert 0 < report.visits < 150
+        for wrong, field in (
+            ({"policy": "placeholders = 7"}, "policy"),
+            ({"start_time": Timestamp(seconds=10**15)}, "start_time"),
+            ({"user_id_keys": [""]}, "user_id_keys"),
+            ({"max_examples": -1}, "max_examples"),
+            ({"visits_per_second": float("nan")}, "visits_per_second"),
+        ):
+            asked: dict[str, Any] = {"policy": TRIED} | wrong  # type: ignore[operator]
+            with pytest.raises(grpc.aio.AioRpcError) as invalid:
+                await stub.SimulatePolicy(pb.SimulatePolicyRequest(**asked)).read()
+            assert [name for name, _ in details_of(invalid.value).violations] == [field]
+        assert "Traceback" not in history.output()
+
+
+async def answers_of(stub: Any, request: pb.SimulatePolicyRequest) -> tuple[int, Report]:
+    """How many visits the last progress reports, and the report."""
+    answers = [one async for one in stub.SimulatePolicy(request)]
+    [*_, last] = [one.progress for one in answers if one.HasField("progress")]
+    return last.visit_count, msgspec.json.decode(b"".join(one.report_part for one in answers), type=Report)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started."""
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 READS = {"aggregate", "find", "getMore", "killCursors"}

@@ -7,17 +7,18 @@ import itertools
 import os
 import random
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
 import pytest
 from footfall.event.v1.event_pb2 import STAFF_REASON_SITE
 from footfall.history.v1 import history_service_pb2 as pb
+from footfall.identity.v1.identity_service_pb2 import CountLinksResponse
 from footfall_eventlog.settings import DAY_MS
 from footfall_history.erasure.eraser import Eraser
 from footfall_history.ingest.attribution import Attributor
-from footfall_history.scorecards.counting import ScorecardCounter, ScorecardLimits
+from footfall_history.scorecards.counting import CountLinks, ScorecardCounter, ScorecardLimits
 from footfall_history.storage.store import Store
 from footfall_history.storage.tombstones import Tombstones
 from footfall_servicekit.errors import details_of
@@ -44,8 +45,17 @@ Make = Callable[..., ScorecardCounter]
 
 @pytest.fixture
 def counter(store: Store) -> Make:
-    """Makes counters of that store, which do not rest; keywords replace limits."""
-    return lambda **limits: ScorecardCounter(store, LIMITS._replace(**limits), rest=0)
+    """Makes counters of that store, which do not rest and know no links; keywords replace limits."""
+
+    def make(count_links: CountLinks = unknown_links, **limits: int) -> ScorecardCounter:
+        return ScorecardCounter(store, LIMITS._replace(**limits), count_links, rest=0)
+
+    return make
+
+
+async def unknown_links(_identity_ids: Sequence[str]) -> CountLinksResponse | None:
+    """Identity does not answer."""
+    return None
 
 
 async def cards(store: Store, **where: Any) -> dict[tuple[str, str], dict[str, Any]]:
@@ -141,6 +151,57 @@ async def test_visits_of_staff_do_not_count(store: Store, attributor: Attributor
     await counter().count(now_ms())
     [card] = [card for (day, _), card in (await cards(store)).items() if day == day_of_ms(at_ms)]
     assert sum(card["states"]) == 1
+
+
+async def test_the_links_of_the_identities_of_a_day_are_counted(
+    stub: Any, store: Store, attributor: Attributor, counter: Make
+) -> None:
+    at_ms, asked = two_days_ago(), list[list[str]]()
+
+    async def count_links(identity_ids: Sequence[str]) -> CountLinksResponse:
+        asked.append(sorted(identity_ids))
+        return CountLinksResponse(
+            identity_count=len(identity_ids), linked_count=3, ambiguous_count=2, generic_count=1, shared_count=4
+        )
+
+    people = ["ann", "bob", "eve", "dan"]
+    await attributor.store([visit_at(at_ms + number, user=person) for number, person in enumerate([*people, "ann"])])
+    await attributor.store([visit_at(at_ms, "bank"), visit_at(at_ms, user="agent", staffReason=STAFF_REASON_SITE)])
+    await counter(count_links).count(now_ms())
+    assert asked == [sorted(people)]
+
+    async def links(site: str, **request: Any) -> dict[str, int] | None:
+        day = day_of_ms(at_ms)
+        answer = await stub.ListScorecards(pb.ListScorecardsRequest(site=site, from_day=day, to_day=day, **request))
+        [card] = answer.scorecards
+        return {field.name: value for field, value in card.links.ListFields()} if card.HasField("links") else None
+
+    known = {"identity_count": 4, "linked_count": 3, "ambiguous_count": 2, "sampled_one_in": 1}
+    assert await links("shop") == known | {"generic_count": 1, "shared_count": 4}
+    assert await links("shop", sites=["shop"]) == known
+    assert await links("bank") == {"generic_count": 0, "shared_count": 0, "sampled_one_in": 1}
+    await counter().count(now_ms() + 2 * DAY_MS)
+    assert await links("shop") is None, "identity did not answer"
+
+
+async def test_the_links_of_very_many_identities_are_estimated(
+    store: Store, attributor: Attributor, counter: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("footfall_history.scorecards.tally._MAX_IDENTITIES", 20)
+    counts = list[int]()
+
+    async def count_links(identity_ids: Sequence[str]) -> CountLinksResponse:
+        counts.append(len(identity_ids))
+        return CountLinksResponse(identity_count=len(identity_ids), linked_count=1)
+
+    at_ms = two_days_ago()
+    await attributor.store([visit_at(at_ms + number, user=f"person {number}") for number in range(100)])
+    await counter(count_links).count(now_ms())
+    card = (await cards(store))[day_of_ms(at_ms), "shop"]
+    one_in = card["links_sampled_one_in"]
+    assert one_in >= 4
+    assert 0 < counts[0] <= 20
+    assert (card["links"]["all"], card["links"]["linked"]) == (counts[0] * one_in, one_in)
 
 
 async def test_only_the_first_sites_by_name_have_scorecards(

@@ -14,6 +14,7 @@ from footfall.event.v1.event_pb2 import ASSURANCE_CLAIMED, Event
 from footfall.identity.v1 import contact_pb2
 from footfall.identity.v1 import identity_service_pb2 as pb
 from footfall_eventlog.admitted import transition_of
+from footfall_identity import metrics
 from footfall_identity.contact_record import ContactRecord
 from footfall_identity.erasure import Eraser
 from footfall_identity.generic_values import GenericValue, SharingLimits
@@ -26,7 +27,7 @@ from footfall_identity.partitions import Partitions
 from footfall_identity.record_writer import RecordWriter
 from footfall_identity.relinking import Relinker
 from footfall_identity.sharing import GenericValues
-from footfall_identity.sharing_check import apply_limits
+from footfall_identity.sharing_check import apply_limits, update_metrics
 from footfall_identity.visitor_notices import VisitorNotices
 from footfall_identity.visitor_store import VisitorStore
 from footfall_servicekit.errors import RequestError
@@ -169,6 +170,20 @@ async def test_an_erasure_counts_and_leaves_nothing(site: Site, eraser: Eraser) 
         await eraser.erase(person, "officer")
     await site.relinker.finish()
     assert await site.links.page("", 10, "") == []
+
+
+async def test_metrics_count_what_is_shared_too_much(site: Site) -> None:
+    await make_generic(site)
+    await site.arrive(*(sign_in("kiosk", device=new_id()) for _ in range(4)))
+
+    async def shown() -> tuple[float, float]:
+        await update_metrics(site.links, LIMITS)
+        return metrics.GENERIC_VALUES._value.get(), metrics.SHARED_IDENTITIES._value.get()
+
+    assert await shown() == (1, 1)
+    [value] = await site.links.generic_values.page("", 10)
+    await site.linker.generic_values.decide(value.value_id, "agent", is_allowed=True)
+    assert await shown() == (0, 1)
 
 
 async def test_a_decision_by_hand_lets_links_return_and_ends_with_the_last_giver(site: Site, eraser: Eraser) -> None:
@@ -441,6 +456,8 @@ async def test_a_service_lists_and_decides_generic_values_and_lists_shared_ident
         assert (value.rule, value.value) == (contact_pb2.LINK_RULE_PHONE_NUMBER, "+49301234567")
         assert (value.assurance, value.allowed, value.actor) == (ASSURANCE_CLAIMED, False, "")
         await eventually(partial(are, {("", 1)}), timeout=30)
+        of_people = pb.CountLinksRequest(identity_ids=PEOPLE)
+        assert await stub.CountLinks(of_people) == pb.CountLinksResponse(identity_count=4, generic_count=4)
         [link] = (await stub.ListContactLinks(pb.ListContactLinksRequest(identity_id=PEOPLE[0], page_size=1))).links
         [unused] = link.unused_evidence
         assert unused.attribute_code == contact_pb2.LINK_ATTRIBUTE_PHONE_NUMBER
@@ -451,6 +468,8 @@ async def test_a_service_lists_and_decides_generic_values_and_lists_shared_ident
         assert (decided_now.allowed, decided_now.actor) == (True, "agent")
         await eventually(partial(are, {("c1", 0)}), timeout=30)
 
+        counted = pb.CountLinksRequest(identity_ids=[*PEOPLE, "kiosk", "nobody"])
+        assert await stub.CountLinks(counted) == pb.CountLinksResponse(identity_count=5, linked_count=4, shared_count=1)
         [shared] = (await stub.ListIdentities(pb.ListIdentitiesRequest(shared_only=True))).identities
         assert (shared.identity_id, shared.shared) == ("kiosk", True)
         assert [day.device_count for day in shared.device_days] == [3]
@@ -464,6 +483,7 @@ async def test_a_service_lists_and_decides_generic_values_and_lists_shared_ident
             (pb.DecideGenericValueRequest(actor="agent"), stub.DecideGenericValue, "value_id"),
             (pb.DecideGenericValueRequest(value_id="x"), stub.DecideGenericValue, "actor"),
             (pb.ListGenericValuesRequest(page_token="x"), stub.ListGenericValues, "page_token"),
+            (pb.CountLinksRequest(identity_ids=["x"] * 1_001), stub.CountLinks, "identity_ids"),
         ):
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await method(request)

@@ -1,4 +1,6 @@
-"""The command `footfall-policy`: checks an identity policy, and tries it on stored visits.
+"""Trying identity policies on stored visits: the command `footfall-policy`, and trials for callers of the service.
 
-No other folder imports from it.
+`simulator` compares, `running` runs a trial in a process of its own, and `trials` starts such processes for callers.
 """
+
+from footfall_history.policies.trials import PolicyTrials

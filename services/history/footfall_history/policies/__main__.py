@@ -5,45 +5,31 @@ import asyncio
 import os
 import sqlite3
 import sys
-import tempfile
 import time
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import msgspec
 from footfall_eventlog.events import USER_ID_KEYS
 from footfall_eventlog.identity_policy import IdentityPolicy, IdentityPolicyError
-from footfall_eventlog.sites import SitesFileError, parse_sites_file
+from footfall_eventlog.sites import SitesFileError
 from footfall_servicekit import logs
 from footfall_servicekit.background import RefusalError
 from footfall_servicekit.settings import load
 from footfall_timeline import LaterVersionError
 
 from footfall_history.arguments import moment, rate
-from footfall_history.policies.identity_pairs import IdentityPairs
 from footfall_history.policies.page import to_html
-from footfall_history.policies.report import Report, summary, to_json
-from footfall_history.policies.simulator import Pace, Range, Simulator
+from footfall_history.policies.report import summary, to_json
+from footfall_history.policies.running import Trial, try_policy
+from footfall_history.policies.simulator import Counts, Range
 from footfall_history.settings import HistorySettings
-from footfall_history.storage import TRANSIENT_STORE_ERRORS, Store, Tombstones
+from footfall_history.storage import TRANSIENT_STORE_ERRORS
 
-_TIMEOUT_S: Final = 10.0
 _REPORT_EVERY_S: Final = 5.0
 _MAX_LISTED: Final = 1_000
 """Largest number of examples, and of identities, of each kind of change: memory holds them."""
-_NICENESS: Final = 10
-"""How much the processor prefers other processes: this one gets the time that they leave."""
-
-
-class _SignedSite(msgspec.Struct):
-    name: str
-    keys: list[Any] = []
-
-
-class _SitesFile(msgspec.Struct):
-    site: list[_SignedSite] = []
 
 
 def main() -> None:
@@ -131,12 +117,11 @@ def _check(policy: IdentityPolicy, _options: argparse.Namespace) -> int:
 def _simulate(policy: IdentityPolicy, options: argparse.Namespace) -> int:
     settings = load(HistorySettings)
     logs.configure("history", "critical")  # errors are written to standard error instead
-    os.nice(_NICENESS)
     to_ms = time.time_ns() // 1_000_000 if options.to_ms is None else options.to_ms
     visits = Range(options.from_ms, to_ms, options.sites)
+    trial = Trial(policy, visits, options.examples, options.largest, options.rate)
     try:
-        os.environ.setdefault("SQLITE_TMPDIR", tempfile.gettempdir())
-        report = asyncio.run(_report(settings, policy, visits, options))
+        report = asyncio.run(try_policy(settings, trial, _Progress().report))
         for file, content in ((options.json, to_json), (options.html, to_html)):
             if file:
                 _write(file, content(report))
@@ -158,51 +143,18 @@ def _simulate(policy: IdentityPolicy, options: argparse.Namespace) -> int:
     return 1
 
 
-async def _report(
-    settings: HistorySettings, policy: IdentityPolicy, visits: Range, options: argparse.Namespace
-) -> Report:
-    store = Store.open(settings.mongo_url, settings.mongo_database, settings.mongo_timeout_ms, prefers_secondaries=True)
-    tombstones = Tombstones(store, settings.erasure_secret, erases_anonymous=settings.erase_anonymous_events)
-    try:
-        async with asyncio.timeout(_TIMEOUT_S):
-            await tombstones.check()
-        with IdentityPairs() as pairs:
-            simulator = Simulator(
-                store,
-                tombstones,
-                pairs,
-                policy,
-                _signing_sites(settings.sites_file),
-                max_transitions=settings.max_transitions_per_visit,
-                max_examples=options.examples,
-            )
-            progress = _Progress(simulator)
-            await simulator.run(visits, Pace(options.rate), progress.report)
-            progress.report(is_last=True)
-            return simulator.report(visits, options.largest)
-    finally:
-        await store.close()
-
-
-def _signing_sites(file: Path | None) -> frozenset[str]:
-    """The sites where only a SignIn with a valid token authenticates."""
-    listed = parse_sites_file(file, _SitesFile).site if file else []
-    return frozenset(site.name for site in listed if site.keys)
-
-
 class _Progress:
     """Reports on standard error how far a simulation is and how fast, now and then."""
 
-    def __init__(self, simulator: Simulator) -> None:
-        self._counts = simulator.counts
+    def __init__(self) -> None:
         self._started = self._reported_at = time.monotonic()
 
-    def report(self, *, is_last: bool = False) -> None:
+    def report(self, counts: Counts, *, is_last: bool) -> None:
         """Report if it is time to."""
         now = time.monotonic()
         if is_last or now - self._reported_at >= _REPORT_EVERY_S:
             self._reported_at = now
-            counts, seconds = self._counts, max(now - self._started, 0.001)
+            seconds = max(now - self._started, 0.001)
             until = datetime.fromtimestamp(counts.last_start_ms / 1000, UTC).isoformat(timespec="seconds")
             sys.stderr.write(
                 f"{counts.visits:,} visits with {counts.events:,} events that identify, until {until}: "

@@ -58,7 +58,8 @@ def to_html(report: Report) -> bytes:
         f"<h1>What the policy {_shown(report.policy_version)} changes</h1>",
         _paragraph(
             f"{report.visits:,} visits of {sites} that began from {report.from_time or 'the first one'} to "
-            f"{report.to_time}, with {report.events:,} SignIn, UserInfo and SignOut events. Made at "
+            f"{report.to_time}, with {report.events:,} SignIn, UserInfo and SignOut events. "
+            f"{report.staff_visits:,} visits of staff are left out. Made at "
             f"{report.create_time} in {report.seconds:,} s. Nothing was written."
         ),
         _paragraph("This page contains personal data.", "note"),

@@ -178,7 +178,8 @@ class Report(msgspec.Struct, kw_only=True):
     to_time: Annotated[Moment, Meta(description="Visits that began before it.")]
     sites: Annotated[list[str], Meta(description="Sites of the visits; empty: all.")]
     seconds: Annotated[float, Meta(description="How long it took.")]
-    visits: Annotated[Count, Meta(description="Visits read.")]
+    visits: Annotated[Count, Meta(description="Visits of customers.")]
+    staff_visits: Annotated[Count, Meta(description="Visits of staff, which are left out.")]
     events: Annotated[Count, Meta(description="SignIn, UserInfo and SignOut events of these visits.")]
     states: list[StateCount]
     changed_visits: ChangedVisits
@@ -224,6 +225,8 @@ def summary(report: Report) -> str:
     lines += [
         f"{one.before} -> {one.after}: {one.events:,} events" for one in report.decisions if one.before != one.after
     ]
+    if report.staff_visits:
+        lines.append(f"Left out: {report.staff_visits:,} visits of staff.")
     if uncertain := sum(msgspec.structs.astuple(report.doubts)):
         lines.append(f"Not certain: {uncertain:,} decisions.")
     return "".join(f"{line}\n" for text in lines for line in textwrap.wrap(text, 110))

@@ -26,7 +26,7 @@ from footfall_history.storage import Document, Store, Tombstones, Visit, event_t
 
 VISIT_FIELDS: Final = (
     *("rev", "timeline", "identities", "start_key", "site_key", "touched_ms", "truncated"),
-    *("browser_visit_id", "site", "last_key"),
+    *("browser_visit_id", "site", "last_key", "staff"),
 )
 _IDENTIFYING: Final[Document] = {"event_name": {"$in": [*TRANSITION_KINDS]}}
 # A visit may have 2,000 transitions, and an event 64 KiB.
@@ -95,6 +95,7 @@ class Counts:
     """What has been counted so far."""
 
     visits: int = 0
+    staff_visits: int = 0
     events: int = 0
     last_start_ms: int = 0
     versions: Counter[str] = field(default_factory=Counter)
@@ -143,7 +144,10 @@ class Simulator:
         cursor = self._store.visits_in_order(where, lower, order_key(visits.to_ms, ""), VISIT_FIELDS)
         began = time.monotonic()
         while documents := await cursor.take(_VISITS_PER_READ):
-            await self._compare(documents)
+            customers = [document for document in documents if not document.get("staff")]
+            self.counts.staff_visits += len(documents) - len(customers)
+            self.counts.last_start_ms = event_time_ms(documents[-1]["start_key"])
+            await self._compare(customers)
             progress()
             await pace.pause(len(documents), time.monotonic() - began)
             began = time.monotonic()
@@ -215,7 +219,6 @@ class Simulator:
         counts = self.counts
         counts.visits += 1
         counts.events += comparison.events
-        counts.last_start_ms = event_time_ms(document["start_key"])
         counts.doubts["expired"] += comparison.expired
         counts.doubts.update({doubt.value: count for doubt, count in comparison.doubts.items()})
         before, after = comparison.before, comparison.after
@@ -240,6 +243,7 @@ class Simulator:
             sites=[*visits.sites],
             seconds=round(time.monotonic() - self._started, 1),
             visits=counts.visits,
+            staff_visits=counts.staff_visits,
             events=counts.events,
             states=[
                 form.StateCount(before.name, after.name, count)

@@ -8,12 +8,13 @@ that took, so that the log and queries come first.
 import asyncio
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 import structlog
 from footfall.event.v1.event_pb2 import IgnoredReason
+from footfall.identity.v1.identity_service_pb2 import CountLinksResponse
 from footfall_eventlog.settings import DAY_MS, MINUTE_MS
 from footfall_timeline import State, order_key
 from prometheus_client import Gauge
@@ -33,6 +34,14 @@ _MAX_REST_S: Final = 5.0
 # A site without visits for longer is taken to be gone. Before, it gets scorecards with zeros, so that a fall shows.
 _EMPTY_DAYS: Final = 7
 _ALL: Final = "more"
+_LINKS: Final = {
+    "all": "identity_count",
+    **{name: f"{name}_count" for name in ("linked", "ambiguous", "generic", "shared")},
+}
+"""The fields of CountLinksResponse, by the name under which each is stored and shown."""
+
+CountLinks = Callable[[Sequence[str]], Awaitable[CountLinksResponse | None]]
+"""Counts how identities are linked to contacts; None when that is not known."""
 
 _log = structlog.get_logger()
 
@@ -64,10 +73,11 @@ class ScorecardCounter:
     Methods raise TRANSIENT_STORE_ERRORS, and LaterVersionError for a visit that a later version has written.
     """
 
-    def __init__(self, store: Store, limits: ScorecardLimits, *, rest: float = _REST) -> None:
+    def __init__(self, store: Store, limits: ScorecardLimits, count_links: CountLinks, *, rest: float = _REST) -> None:
         """`rest`: how long to rest after each step, as a multiple of the time that it took."""
         self._store = store
         self._limits = limits
+        self._count_links = count_links
         self._rest = rest
         self._holder = uuid.uuid4().hex
         self._leased_until_ms = 0
@@ -137,13 +147,13 @@ class ScorecardCounter:
             visits = await begun.take(_VISITS_PER_READ)
             is_last = len(visits) < _VISITS_PER_READ
             await self._add(tallies, visits)
-            await self._keep_lease()
-            await asyncio.sleep(min(self._rest * (time.monotonic() - started), _MAX_REST_S))
+            await self._end_step(started)
         for site in await self._empty_sites(day_ms):
             self._tally_of(tallies, site)
         about = {"day": day, "counted_ms": now_ms, "is_final": self._is_final(day_ms, now_ms)}
         scorecards = [
-            {"_id": f"{day}/{site}", "site": site, **about, **tally.document()} for site, tally in tallies.items()
+            {"_id": f"{day}/{site}", "site": site, **about, **tally.document(), **await self._links(tally)}
+            for site, tally in tallies.items()
         ]
         await self._store.write_scorecards(day, now_ms, scorecards)
         _log.info("counted the visits of a day", day=day, sites=len(scorecards))
@@ -158,6 +168,16 @@ class ScorecardCounter:
             if transitions > _TRANSITIONS_PER_TURN:
                 transitions = 0
                 await asyncio.sleep(0)
+
+    async def _links(self, tally: Tally) -> Document:
+        """How the identities of a tally are linked, as it is stored; nothing when identity does not answer."""
+        started, sample = time.monotonic(), tally.identities
+        counts = await self._count_links(sample.texts) if sample.texts else CountLinksResponse()
+        await self._end_step(started)
+        if counts is None:
+            return {}
+        links = {name: getattr(counts, count) * sample.one_in for name, count in _LINKS.items()}
+        return {"links": links, "links_sampled_one_in": sample.one_in}
 
     def _tally_of(self, tallies: dict[str, Tally], site: str) -> Tally | None:
         """The tally of a site; None if there are `max_sites` before it by name.
@@ -181,6 +201,10 @@ class ScorecardCounter:
         day, first_day = day_of(day_ms), day_of(day_ms - _EMPTY_DAYS * DAY_MS)
         known = await self._store.find_scorecards({"_id": {"$gte": first_day, "$lt": f"{day}~"}}, 0)
         return {each["site"] for each in known if each["day"] == day or any(each["states"])}
+
+    async def _end_step(self, started: float) -> None:
+        await self._keep_lease()
+        await asyncio.sleep(min(self._rest * (time.monotonic() - started), _MAX_REST_S))
 
     async def _keep_lease(self) -> None:
         now_ms = time.time_ns() // 1_000_000
@@ -222,6 +246,8 @@ def _values_of(scorecard: Document) -> Iterator[tuple[Gauge, tuple[str, ...], fl
         yield metrics.SCORECARD_DEVICES, (site, str(bound)), count
     for bound, count in zip(sizes, scorecard["devices_per_identity"], strict=True):
         yield metrics.SCORECARD_IDENTITIES, (site, str(bound)), count
+    for name, count in scorecard.get("links", {}).items():
+        yield metrics.SCORECARD_LINKS, (site, name), count
     yield metrics.SCORECARD_LATE, (site,), sum(scorecard["late"])
     yield metrics.SCORECARD_REPEATED, (site,), scorecard["repeated"]
 

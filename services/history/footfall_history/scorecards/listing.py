@@ -26,7 +26,8 @@ async def list_scorecards(store: Store, request: pb.ListScorecardsRequest) -> pb
     bounds = {"$gte": max(window.lower, from_day), "$lt": f"{to_day}~" if to_day else ":"}
     where = site_filter(request.sites, request.site) | {"_id": bounds}
     found = await store.find_scorecards(where, window.size + 1)
-    page = window.cut([(document["_id"], _message(document)) for document in found])
+    is_limited = bool(request.sites)
+    page = window.cut([(document["_id"], _message(document, is_limited=is_limited)) for document in found])
     return with_next_token(pb.ListScorecardsResponse(scorecards=page.items), request, page.next_key)
 
 
@@ -44,7 +45,7 @@ def _is_in_calendar(day: str) -> bool:
     return True
 
 
-def _message(document: Document) -> scorecard_pb2.Scorecard:
+def _message(document: Document, *, is_limited: bool) -> scorecard_pb2.Scorecard:
     anonymous, recognized, authenticated = document["states"]
     message = scorecard_pb2.Scorecard(
         site=document["site"],
@@ -76,6 +77,11 @@ def _message(document: Document) -> scorecard_pb2.Scorecard:
         ignored_count=document["ignored"],
     )
     message.count_time.FromMilliseconds(document["counted_ms"])
+    if links := document.get("links"):
+        message.links.identity_count, message.links.sampled_one_in = links["all"], document["links_sampled_one_in"]
+        message.links.linked_count, message.links.ambiguous_count = links["linked"], links["ambiguous"]
+        if not is_limited:  # others may be those of other sites
+            message.links.generic_count, message.links.shared_count = links["generic"], links["shared"]
     return message
 
 

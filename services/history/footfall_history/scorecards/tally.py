@@ -27,6 +27,8 @@ VISIT_FIELDS: Final = ("site", "global_visit_id", "timeline", "marks", "staff")
 RECOGNITION_BOUNDS_S: Final = (1, 10, 60, 300, 1_800, 3_600)
 SIZE_BOUNDS: Final = (1, 2, 3, 5, 10, 20)
 """Upper bounds of the buckets for identities per device and devices per identity."""
+_MAX_IDENTITIES: Final = 1_000
+"""Identities of which it is asked how they are linked: as many as identity counts in one call."""
 
 
 class Tally:
@@ -39,6 +41,8 @@ class Tally:
         self._recognition = [0] * (len(RECOGNITION_BOUNDS_S) + 1)
         self._identities = SizesByKey(sample_size)
         self._devices = SizesByKey(sample_size)
+        self.identities = Sample(_MAX_IDENTITIES)
+        """Those that visits named, or some of them."""
         self._late = [0] * len(LATE_S)
         self._ignored = 0
         self._marks: Counter[str] = Counter()
@@ -54,8 +58,10 @@ class Tally:
             # Not negative: the visit's start is moved to its earliest event, but a moment later than the transition.
             delay_ms = max(0, named[0].event_time_ms - event_time_ms(visit["start_key"]))
             self._recognition[bisect_left(RECOGNITION_BOUNDS_S, delay_ms / 1000)] += 1
-        if device := visit.get("global_visit_id"):
-            for identity in {transition.identity for transition in named}:
+        device = visit.get("global_visit_id")
+        for identity in {transition.identity for transition in named}:
+            self.identities.add(identity)
+            if device:
                 self._identities.add(device, identity)
                 self._devices.add(identity, device)
         marks = visit.get("marks", ())
@@ -118,6 +124,33 @@ class SizesByKey:
         """How many keys have up to so many values, by bound, and how many have more; estimates if `one_in` is not 1."""
         found = Counter(bisect_left(bounds, len(values)) for values in self._values.values())
         return [found[number] * self.one_in for number in range(len(bounds) + 1)]
+
+
+class Sample:
+    """Different texts in bounded memory: with more than `limit`, those whose hash is a multiple of `one_in`.
+
+    As in SizesByKey, these depend on the set of texts only.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._kept: dict[int, str] = {}
+        self.one_in = 1
+
+    def add(self, text: str) -> None:
+        """Add a text, again or for the first time."""
+        hashed = _hash(text)
+        if hashed % self.one_in:
+            return
+        self._kept[hashed] = text
+        while len(self._kept) > self._limit:
+            self.one_in *= 2
+            self._kept = {other: one for other, one in self._kept.items() if not other % self.one_in}
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts that are kept."""
+        return [*self._kept.values()]
 
 
 def _hash(text: str) -> int:

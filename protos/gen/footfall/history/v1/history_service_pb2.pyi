@@ -1509,6 +1509,126 @@ class ListScorecardsResponse(_message.Message):
 Global___ListScorecardsResponse: _TypeAlias = ListScorecardsResponse  # noqa: Y015
 
 @_typing.final
+class SimulatePolicyRequest(_message.Message):
+    """A policy to try, and on which visits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    USER_ID_KEYS_FIELD_NUMBER: _builtins.int
+    MAX_EXAMPLES_FIELD_NUMBER: _builtins.int
+    MAX_IDENTITIES_FIELD_NUMBER: _builtins.int
+    VISITS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    SITES_FIELD_NUMBER: _builtins.int
+    policy: _builtins.str
+    """The policy, as the text of an IDENTITY_POLICY_FILE. Required."""
+    max_examples: _builtins.int
+    """At most so many example visits of each kind of change. 0 means 5. More than 1,000 means 1,000."""
+    max_identities: _builtins.int
+    """At most so many identities of each kind of change. 0 means 100. More than 1,000 means 1,000."""
+    visits_per_second: _builtins.float
+    """At most so many visits a second, beside the pauses. 0: no limit."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Only visits that began at or after this time. Absent: from the first one on."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Only visits that began before this time. Absent: now."""
+
+    @_builtins.property
+    def user_id_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Keys with the user id where the policy gives none: COLLECTOR_USER_ID_KEYS, if it is set. Empty: its default."""
+
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only visits of these websites or of others of their groups (SITES_FILE). Empty: of all."""
+
+    def __init__(
+        self,
+        *,
+        policy: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        user_id_keys: _abc.Iterable[_builtins.str] | None = ...,
+        max_examples: _builtins.int = ...,
+        max_identities: _builtins.int = ...,
+        visits_per_second: _builtins.float = ...,
+        sites: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "max_examples", b"max_examples", "max_identities", b"max_identities", "policy", b"policy", "sites", b"sites", "start_time", b"start_time", "user_id_keys", b"user_id_keys", "visits_per_second", b"visits_per_second"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SimulatePolicyRequest: _TypeAlias = SimulatePolicyRequest  # noqa: Y015
+
+@_typing.final
+class SimulatePolicyResponse(_message.Message):
+    """How far a trial is, or a part of its report."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    REPORT_PART_FIELD_NUMBER: _builtins.int
+    report_part: _builtins.bytes
+    """A part of the report. All parts together are JSON in UTF-8, as docs/policy-report.schema.json describes it."""
+    @_builtins.property
+    def progress(self) -> Global___SimulationProgress:
+        """How far it is: about every second."""
+
+    def __init__(
+        self,
+        *,
+        progress: Global___SimulationProgress | None = ...,
+        report_part: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["part", b"part", "progress", b"progress", "report_part", b"report_part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["part", b"part", "progress", b"progress", "report_part", b"report_part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["progress", "report_part"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___SimulatePolicyResponse: _TypeAlias = SimulatePolicyResponse  # noqa: Y015
+
+@_typing.final
+class SimulationProgress(_message.Message):
+    """How far a trial of a policy is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VISIT_COUNT_FIELD_NUMBER: _builtins.int
+    EVENT_COUNT_FIELD_NUMBER: _builtins.int
+    LAST_START_TIME_FIELD_NUMBER: _builtins.int
+    visit_count: _builtins.int
+    """Visits that have been read."""
+    event_count: _builtins.int
+    """SignIn, UserInfo and SignOut events of these."""
+    @_builtins.property
+    def last_start_time(self) -> _timestamp_pb2.Timestamp:
+        """When the last one of them began: visits are read in this order. Absent before the first one."""
+
+    def __init__(
+        self,
+        *,
+        visit_count: _builtins.int = ...,
+        event_count: _builtins.int = ...,
+        last_start_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["last_start_time", b"last_start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_count", b"event_count", "last_start_time", b"last_start_time", "visit_count", b"visit_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SimulationProgress: _TypeAlias = SimulationProgress  # noqa: Y015
+
+@_typing.final
 class ListDeadLettersRequest(_message.Message):
     """Which page of dead letters."""
 

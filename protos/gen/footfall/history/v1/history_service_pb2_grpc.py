@@ -134,6 +134,11 @@ class HistoryServiceStub(object):
                 request_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.ListScorecardsRequest.SerializeToString,
                 response_deserializer=footfall_dot_history_dot_v1_dot_history__service__pb2.ListScorecardsResponse.FromString,
                 _registered_method=True)
+        self.SimulatePolicy = channel.unary_stream(
+                '/footfall.history.v1.HistoryService/SimulatePolicy',
+                request_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.SimulatePolicyRequest.SerializeToString,
+                response_deserializer=footfall_dot_history_dot_v1_dot_history__service__pb2.SimulatePolicyResponse.FromString,
+                _registered_method=True)
         self.ListDeadLetters = channel.unary_unary(
                 '/footfall.history.v1.HistoryService/ListDeadLetters',
                 request_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.ListDeadLettersRequest.SerializeToString,
@@ -391,6 +396,19 @@ class HistoryServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SimulatePolicy(self, request, context):
+        """Tries an identity policy: runs the stored visits of a time under it, and reports what it would change. Writes
+        nothing. Streams how far it is, and in the end the report, which contains personal data. Ends when the caller
+        cancels. Runs in a process of its own, with a low priority and pauses as long as its work.
+
+        RESOURCE_EXHAUSTED (LIMIT_REACHED): this process of history tries a policy already; has RetryInfo.
+
+        Errors: INVALID_FIELD, LIMIT_REACHED, DEPENDENCY_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListDeadLetters(self, request, context):
         """Lists dead letters: events and interactions that could not be stored, oldest first within a partition, without what
         visitors have sent in them. Kept for EVENT_RETENTION_DAYS until replayed or discarded. Of all websites.
@@ -557,6 +575,11 @@ def add_HistoryServiceServicer_to_server(servicer, server):
                     servicer.ListScorecards,
                     request_deserializer=footfall_dot_history_dot_v1_dot_history__service__pb2.ListScorecardsRequest.FromString,
                     response_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.ListScorecardsResponse.SerializeToString,
+            ),
+            'SimulatePolicy': grpc.unary_stream_rpc_method_handler(
+                    servicer.SimulatePolicy,
+                    request_deserializer=footfall_dot_history_dot_v1_dot_history__service__pb2.SimulatePolicyRequest.FromString,
+                    response_serializer=footfall_dot_history_dot_v1_dot_history__service__pb2.SimulatePolicyResponse.SerializeToString,
             ),
             'ListDeadLetters': grpc.unary_unary_rpc_method_handler(
                     servicer.ListDeadLetters,
@@ -1063,6 +1086,33 @@ class HistoryService(object):
             '/footfall.history.v1.HistoryService/ListScorecards',
             footfall_dot_history_dot_v1_dot_history__service__pb2.ListScorecardsRequest.SerializeToString,
             footfall_dot_history_dot_v1_dot_history__service__pb2.ListScorecardsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SimulatePolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/footfall.history.v1.HistoryService/SimulatePolicy',
+            footfall_dot_history_dot_v1_dot_history__service__pb2.SimulatePolicyRequest.SerializeToString,
+            footfall_dot_history_dot_v1_dot_history__service__pb2.SimulatePolicyResponse.FromString,
             options,
             channel_credentials,
             insecure,

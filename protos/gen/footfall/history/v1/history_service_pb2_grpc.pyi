@@ -187,6 +187,15 @@ class HistoryServiceStub:
 
     Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
     """
+    SimulatePolicy: _grpc.UnaryStreamMultiCallable[_history_service_pb2.SimulatePolicyRequest, _history_service_pb2.SimulatePolicyResponse]
+    """Tries an identity policy: runs the stored visits of a time under it, and reports what it would change. Writes
+    nothing. Streams how far it is, and in the end the report, which contains personal data. Ends when the caller
+    cancels. Runs in a process of its own, with a low priority and pauses as long as its work.
+
+    RESOURCE_EXHAUSTED (LIMIT_REACHED): this process of history tries a policy already; has RetryInfo.
+
+    Errors: INVALID_FIELD, LIMIT_REACHED, DEPENDENCY_UNAVAILABLE.
+    """
     ListDeadLetters: _grpc.UnaryUnaryMultiCallable[_history_service_pb2.ListDeadLettersRequest, _history_service_pb2.ListDeadLettersResponse]
     """Lists dead letters: events and interactions that could not be stored, oldest first within a partition, without what
     visitors have sent in them. Kept for EVENT_RETENTION_DAYS until replayed or discarded. Of all websites.
@@ -401,6 +410,15 @@ class HistoryServiceAsyncStub(HistoryServiceStub):
     websites by name have one.
 
     Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
+    """
+    SimulatePolicy: _aio.UnaryStreamMultiCallable[_history_service_pb2.SimulatePolicyRequest, _history_service_pb2.SimulatePolicyResponse]  # type: ignore[assignment]
+    """Tries an identity policy: runs the stored visits of a time under it, and reports what it would change. Writes
+    nothing. Streams how far it is, and in the end the report, which contains personal data. Ends when the caller
+    cancels. Runs in a process of its own, with a low priority and pauses as long as its work.
+
+    RESOURCE_EXHAUSTED (LIMIT_REACHED): this process of history tries a policy already; has RetryInfo.
+
+    Errors: INVALID_FIELD, LIMIT_REACHED, DEPENDENCY_UNAVAILABLE.
     """
     ListDeadLetters: _aio.UnaryUnaryMultiCallable[_history_service_pb2.ListDeadLettersRequest, _history_service_pb2.ListDeadLettersResponse]  # type: ignore[assignment]
     """Lists dead letters: events and interactions that could not be stored, oldest first within a partition, without what
@@ -715,6 +733,21 @@ class HistoryServiceServicer(metaclass=_abc_1.ABCMeta):
         websites by name have one.
 
         Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT.
+        """
+
+    @_abc_1.abstractmethod
+    def SimulatePolicy(
+        self,
+        request: _history_service_pb2.SimulatePolicyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_history_service_pb2.SimulatePolicyResponse], _abc.AsyncIterator[_history_service_pb2.SimulatePolicyResponse]]:
+        """Tries an identity policy: runs the stored visits of a time under it, and reports what it would change. Writes
+        nothing. Streams how far it is, and in the end the report, which contains personal data. Ends when the caller
+        cancels. Runs in a process of its own, with a low priority and pauses as long as its work.
+
+        RESOURCE_EXHAUSTED (LIMIT_REACHED): this process of history tries a policy already; has RetryInfo.
+
+        Errors: INVALID_FIELD, LIMIT_REACHED, DEPENDENCY_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod

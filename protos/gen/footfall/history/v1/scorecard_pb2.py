@@ -26,7 +26,7 @@ from footfall.event.v1 import event_pb2 as footfall_dot_event_dot_v1_dot_event__
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#footfall/history/v1/scorecard.proto\x12\x13\x66ootfall.history.v1\x1a\x1d\x66ootfall/event/v1/event.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa0\x05\n\tScorecard\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x0b\n\x03\x64\x61y\x18\x02 \x01(\t\x12.\n\ncount_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08is_final\x18\x04 \x01(\x08\x12\x13\n\x0bvisit_count\x18\x05 \x01(\x03\x12\x17\n\x0f\x61nonymous_count\x18\x06 \x01(\x03\x12\x18\n\x10recognized_count\x18\x07 \x01(\x03\x12\x1b\n\x13\x61uthenticated_count\x18\x08 \x01(\x03\x12\x14\n\x0cproven_count\x18\t \x01(\x03\x12;\n\x13recognition_seconds\x18\n \x01(\x0b\x32\x1e.footfall.history.v1.Histogram\x12=\n\x15identities_per_device\x18\x0b \x01(\x0b\x32\x1e.footfall.history.v1.Histogram\x12<\n\x14\x64\x65vices_per_identity\x18\x0c \x01(\x0b\x32\x1e.footfall.history.v1.Histogram\x12=\n\x10ignored_user_ids\x18\r \x03(\x0b\x32#.footfall.history.v1.IgnoredUserIds\x12\x45\n\x14ignored_placeholders\x18\x0e \x03(\x0b\x32\'.footfall.history.v1.IgnoredPlaceholder\x12\x34\n\x0clate_seconds\x18\x0f \x01(\x0b\x32\x1e.footfall.history.v1.Histogram\x12\x16\n\x0erepeated_count\x18\x10 \x01(\x03\x12\x16\n\x0e\x63onflict_count\x18\x11 \x01(\x03\x12\x15\n\rignored_count\x18\x12 \x01(\x03\"Z\n\tHistogram\x12\x35\n\x07\x62uckets\x18\x01 \x03(\x0b\x32$.footfall.history.v1.HistogramBucket\x12\x16\n\x0esampled_one_in\x18\x02 \x01(\x03\"5\n\x0fHistogramBucket\x12\x13\n\x0bupper_bound\x18\x01 \x01(\x03\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\"W\n\x0eIgnoredUserIds\x12\x30\n\x06reason\x18\x01 \x01(\x0e\x32 .footfall.event.v1.IgnoredReason\x12\x13\n\x0bvisit_count\x18\x02 \x01(\x03\"8\n\x12IgnoredPlaceholder\x12\r\n\x05value\x18\x01 \x01(\t\x12\x13\n\x0bvisit_count\x18\x02 \x01(\x03\x42L\n\x13\x66ootfall.history.v1P\x01Z\x1d\x66ootfall/history/v1;historyv1\xaa\x02\x13\x46ootfall.History.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#footfall/history/v1/scorecard.proto\x12\x13\x66ootfall.history.v1\x1a\x1d\x66ootfall/event/v1/event.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd0\x05\n\tScorecard\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x0b\n\x03\x64\x61y\x18\x02 \x01(\t\x12.\n\ncount_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08is_final\x18\x04 \x01(\x08\x12\x13\n\x0bvisit_count\x18\x05 \x01(\x03\x12\x17\n\x0f\x61nonymous_count\x18\x06 \x01(\x03\x12\x18\n\x10recognized_count\x18\x07 \x01(\x03\x12\x1b\n\x13\x61uthenticated_count\x18\x08 \x01(\x03\x12\x14\n\x0cproven_count\x18\t \x01(\x03\x12;\n\x13recognition_seconds\x18\n \x01(\x0b\x32\x1e.footfall.history.v1.Histogram\x12=\n\x15identities_per_device\x18\x0b \x01(\x0b\x32\x1e.footfall.history.v1.Histogram\x12<\n\x14\x64\x65vices_per_identity\x18\x0c \x01(\x0b\x32\x1e.footfall.history.v1.Histogram\x12=\n\x10ignored_user_ids\x18\r \x03(\x0b\x32#.footfall.history.v1.IgnoredUserIds\x12\x45\n\x14ignored_placeholders\x18\x0e \x03(\x0b\x32\'.footfall.history.v1.IgnoredPlaceholder\x12\x34\n\x0clate_seconds\x18\x0f \x01(\x0b\x32\x1e.footfall.history.v1.Histogram\x12\x16\n\x0erepeated_count\x18\x10 \x01(\x03\x12\x16\n\x0e\x63onflict_count\x18\x11 \x01(\x03\x12\x15\n\rignored_count\x18\x12 \x01(\x03\x12.\n\x05links\x18\x13 \x01(\x0b\x32\x1f.footfall.history.v1.LinkCounts\"\xc5\x01\n\nLinkCounts\x12\x16\n\x0eidentity_count\x18\x01 \x01(\x03\x12\x14\n\x0clinked_count\x18\x02 \x01(\x03\x12\x17\n\x0f\x61mbiguous_count\x18\x03 \x01(\x03\x12\x1a\n\rgeneric_count\x18\x04 \x01(\x03H\x00\x88\x01\x01\x12\x19\n\x0cshared_count\x18\x05 \x01(\x03H\x01\x88\x01\x01\x12\x16\n\x0esampled_one_in\x18\x06 \x01(\x03\x42\x10\n\x0e_generic_countB\x0f\n\r_shared_count\"Z\n\tHistogram\x12\x35\n\x07\x62uckets\x18\x01 \x03(\x0b\x32$.footfall.history.v1.HistogramBucket\x12\x16\n\x0esampled_one_in\x18\x02 \x01(\x03\"5\n\x0fHistogramBucket\x12\x13\n\x0bupper_bound\x18\x01 \x01(\x03\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\"W\n\x0eIgnoredUserIds\x12\x30\n\x06reason\x18\x01 \x01(\x0e\x32 .footfall.event.v1.IgnoredReason\x12\x13\n\x0bvisit_count\x18\x02 \x01(\x03\"8\n\x12IgnoredPlaceholder\x12\r\n\x05value\x18\x01 \x01(\t\x12\x13\n\x0bvisit_count\x18\x02 \x01(\x03\x42L\n\x13\x66ootfall.history.v1P\x01Z\x1d\x66ootfall/history/v1;historyv1\xaa\x02\x13\x46ootfall.History.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,13 +35,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\023footfall.history.v1P\001Z\035footfall/history/v1;historyv1\252\002\023Footfall.History.V1'
   _globals['_SCORECARD']._serialized_start=125
-  _globals['_SCORECARD']._serialized_end=797
-  _globals['_HISTOGRAM']._serialized_start=799
-  _globals['_HISTOGRAM']._serialized_end=889
-  _globals['_HISTOGRAMBUCKET']._serialized_start=891
-  _globals['_HISTOGRAMBUCKET']._serialized_end=944
-  _globals['_IGNOREDUSERIDS']._serialized_start=946
-  _globals['_IGNOREDUSERIDS']._serialized_end=1033
-  _globals['_IGNOREDPLACEHOLDER']._serialized_start=1035
-  _globals['_IGNOREDPLACEHOLDER']._serialized_end=1091
+  _globals['_SCORECARD']._serialized_end=845
+  _globals['_LINKCOUNTS']._serialized_start=848
+  _globals['_LINKCOUNTS']._serialized_end=1045
+  _globals['_HISTOGRAM']._serialized_start=1047
+  _globals['_HISTOGRAM']._serialized_end=1137
+  _globals['_HISTOGRAMBUCKET']._serialized_start=1139
+  _globals['_HISTOGRAMBUCKET']._serialized_end=1192
+  _globals['_IGNOREDUSERIDS']._serialized_start=1194
+  _globals['_IGNOREDUSERIDS']._serialized_end=1281
+  _globals['_IGNOREDPLACEHOLDER']._serialized_start=1283
+  _globals['_IGNOREDPLACEHOLDER']._serialized_end=1339
 # @@protoc_insertion_point(module_scope)

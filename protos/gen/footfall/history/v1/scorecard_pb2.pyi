@@ -44,6 +44,7 @@ class Scorecard(_message.Message):
     REPEATED_COUNT_FIELD_NUMBER: _builtins.int
     CONFLICT_COUNT_FIELD_NUMBER: _builtins.int
     IGNORED_COUNT_FIELD_NUMBER: _builtins.int
+    LINKS_FIELD_NUMBER: _builtins.int
     site: _builtins.str
     """The website of the visits."""
     day: _builtins.str
@@ -98,6 +99,12 @@ class Scorecard(_message.Message):
         is no bucket for less: the first one counts more than 300 and up to 3,600 seconds.
         """
 
+    @_builtins.property
+    def links(self) -> Global___LinkCounts:
+        """How the identities that these visits named were linked to contacts when the visits were counted. Absent: identity did
+        not answer then, or an earlier version has counted.
+        """
+
     def __init__(
         self,
         *,
@@ -119,14 +126,66 @@ class Scorecard(_message.Message):
         repeated_count: _builtins.int = ...,
         conflict_count: _builtins.int = ...,
         ignored_count: _builtins.int = ...,
+        links: Global___LinkCounts | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["count_time", b"count_time", "devices_per_identity", b"devices_per_identity", "identities_per_device", b"identities_per_device", "late_seconds", b"late_seconds", "recognition_seconds", b"recognition_seconds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["count_time", b"count_time", "devices_per_identity", b"devices_per_identity", "identities_per_device", b"identities_per_device", "late_seconds", b"late_seconds", "links", b"links", "recognition_seconds", b"recognition_seconds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymous_count", b"anonymous_count", "authenticated_count", b"authenticated_count", "conflict_count", b"conflict_count", "count_time", b"count_time", "day", b"day", "devices_per_identity", b"devices_per_identity", "identities_per_device", b"identities_per_device", "ignored_count", b"ignored_count", "ignored_placeholders", b"ignored_placeholders", "ignored_user_ids", b"ignored_user_ids", "is_final", b"is_final", "late_seconds", b"late_seconds", "proven_count", b"proven_count", "recognition_seconds", b"recognition_seconds", "recognized_count", b"recognized_count", "repeated_count", b"repeated_count", "site", b"site", "visit_count", b"visit_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anonymous_count", b"anonymous_count", "authenticated_count", b"authenticated_count", "conflict_count", b"conflict_count", "count_time", b"count_time", "day", b"day", "devices_per_identity", b"devices_per_identity", "identities_per_device", b"identities_per_device", "ignored_count", b"ignored_count", "ignored_placeholders", b"ignored_placeholders", "ignored_user_ids", b"ignored_user_ids", "is_final", b"is_final", "late_seconds", b"late_seconds", "links", b"links", "proven_count", b"proven_count", "recognition_seconds", b"recognition_seconds", "recognized_count", b"recognized_count", "repeated_count", b"repeated_count", "site", b"site", "visit_count", b"visit_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Scorecard: _TypeAlias = Scorecard  # noqa: Y015
+
+@_typing.final
+class LinkCounts(_message.Message):
+    """How identities are linked to contacts. One identity may count in several of these."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDENTITY_COUNT_FIELD_NUMBER: _builtins.int
+    LINKED_COUNT_FIELD_NUMBER: _builtins.int
+    AMBIGUOUS_COUNT_FIELD_NUMBER: _builtins.int
+    GENERIC_COUNT_FIELD_NUMBER: _builtins.int
+    SHARED_COUNT_FIELD_NUMBER: _builtins.int
+    SAMPLED_ONE_IN_FIELD_NUMBER: _builtins.int
+    identity_count: _builtins.int
+    """All identities of which identity knows."""
+    linked_count: _builtins.int
+    """Identities that are linked to one contact."""
+    ambiguous_count: _builtins.int
+    """Identities that the same rule finds several contacts for."""
+    generic_count: _builtins.int
+    """Identities with a value that contacts have too, and that rules did not use because too many identities give it.
+    Counted over all websites: absent with `sites`.
+    """
+    shared_count: _builtins.int
+    """Identities that were used on too many devices on one day. Counted over all websites: absent with `sites`."""
+    sampled_one_in: _builtins.int
+    """1: the counts are exact. More: they are estimates from one of so many identities, because there are more than 1,000."""
+    def __init__(
+        self,
+        *,
+        identity_count: _builtins.int = ...,
+        linked_count: _builtins.int = ...,
+        ambiguous_count: _builtins.int = ...,
+        generic_count: _builtins.int | None = ...,
+        shared_count: _builtins.int | None = ...,
+        sampled_one_in: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_generic_count", b"_generic_count", "_shared_count", b"_shared_count", "generic_count", b"generic_count", "shared_count", b"shared_count"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_generic_count", b"_generic_count", "_shared_count", b"_shared_count", "ambiguous_count", b"ambiguous_count", "generic_count", b"generic_count", "identity_count", b"identity_count", "linked_count", b"linked_count", "sampled_one_in", b"sampled_one_in", "shared_count", b"shared_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__generic_count: _TypeAlias = _typing.Literal["generic_count"]  # noqa: Y015
+    _WhichOneofArgType__generic_count: _TypeAlias = _typing.Literal["_generic_count", b"_generic_count"]  # noqa: Y015
+    _WhichOneofReturnType__shared_count: _TypeAlias = _typing.Literal["shared_count"]  # noqa: Y015
+    _WhichOneofArgType__shared_count: _TypeAlias = _typing.Literal["_shared_count", b"_shared_count"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__generic_count) -> _WhichOneofReturnType__generic_count | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__shared_count) -> _WhichOneofReturnType__shared_count | None: ...
+
+Global___LinkCounts: _TypeAlias = LinkCounts  # noqa: Y015
 
 @_typing.final
 class Histogram(_message.Message):

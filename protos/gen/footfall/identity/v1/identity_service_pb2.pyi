@@ -2070,6 +2070,68 @@ class GetCustomerResponse(_message.Message):
 Global___GetCustomerResponse: _TypeAlias = GetCustomerResponse  # noqa: Y015
 
 @_typing.final
+class CountLinksRequest(_message.Message):
+    """Names several identities."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDENTITY_IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def identity_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The identities, at most 1,000."""
+
+    def __init__(
+        self,
+        *,
+        identity_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identity_ids", b"identity_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountLinksRequest: _TypeAlias = CountLinksRequest  # noqa: Y015
+
+@_typing.final
+class CountLinksResponse(_message.Message):
+    """How identities are linked now. One identity may count in several of these."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDENTITY_COUNT_FIELD_NUMBER: _builtins.int
+    LINKED_COUNT_FIELD_NUMBER: _builtins.int
+    AMBIGUOUS_COUNT_FIELD_NUMBER: _builtins.int
+    GENERIC_COUNT_FIELD_NUMBER: _builtins.int
+    SHARED_COUNT_FIELD_NUMBER: _builtins.int
+    identity_count: _builtins.int
+    """Those of the request that events have named."""
+    linked_count: _builtins.int
+    """Of these, identities that are linked to one contact."""
+    ambiguous_count: _builtins.int
+    """Identities that the same rule finds several contacts for."""
+    generic_count: _builtins.int
+    """Identities with a value that contacts have too, and that rules did not use because it is a GenericValue."""
+    shared_count: _builtins.int
+    """Identities that are `shared`."""
+    def __init__(
+        self,
+        *,
+        identity_count: _builtins.int = ...,
+        linked_count: _builtins.int = ...,
+        ambiguous_count: _builtins.int = ...,
+        generic_count: _builtins.int = ...,
+        shared_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ambiguous_count", b"ambiguous_count", "generic_count", b"generic_count", "identity_count", b"identity_count", "linked_count", b"linked_count", "shared_count", b"shared_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CountLinksResponse: _TypeAlias = CountLinksResponse  # noqa: Y015
+
+@_typing.final
 class CreateVisitCodeRequest(_message.Message):
     """Names a visit that a page has."""
 

@@ -175,6 +175,11 @@ class IdentityServiceStub(object):
                 request_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.GetCustomerRequest.SerializeToString,
                 response_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.GetCustomerResponse.FromString,
                 _registered_method=True)
+        self.CountLinks = channel.unary_unary(
+                '/footfall.identity.v1.IdentityService/CountLinks',
+                request_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.CountLinksRequest.SerializeToString,
+                response_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.CountLinksResponse.FromString,
+                _registered_method=True)
         self.CreateVisitCode = channel.unary_unary(
                 '/footfall.identity.v1.IdentityService/CreateVisitCode',
                 request_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.CreateVisitCodeRequest.SerializeToString,
@@ -565,6 +570,16 @@ class IdentityServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CountLinks(self, request, context):
+        """Counts how identities are linked to contacts, over all websites. For history only, which puts it into scorecards.
+        Identities that no event has named do not count.
+
+        Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateVisitCode(self, request, context):
         """Makes a code of 6 digits for a visit, which the visitor reads to an agent. For the gateway only, which asks for the
         page of the visitor. A visit has one code at a time. A code that is not used yet and has half of its life left is
@@ -796,6 +811,11 @@ def add_IdentityServiceServicer_to_server(servicer, server):
                     servicer.GetCustomer,
                     request_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.GetCustomerRequest.FromString,
                     response_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.GetCustomerResponse.SerializeToString,
+            ),
+            'CountLinks': grpc.unary_unary_rpc_method_handler(
+                    servicer.CountLinks,
+                    request_deserializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.CountLinksRequest.FromString,
+                    response_serializer=footfall_dot_identity_dot_v1_dot_identity__service__pb2.CountLinksResponse.SerializeToString,
             ),
             'CreateVisitCode': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateVisitCode,
@@ -1551,6 +1571,33 @@ class IdentityService(object):
             '/footfall.identity.v1.IdentityService/GetCustomer',
             footfall_dot_identity_dot_v1_dot_identity__service__pb2.GetCustomerRequest.SerializeToString,
             footfall_dot_identity_dot_v1_dot_identity__service__pb2.GetCustomerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CountLinks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/footfall.identity.v1.IdentityService/CountLinks',
+            footfall_dot_identity_dot_v1_dot_identity__service__pb2.CountLinksRequest.SerializeToString,
+            footfall_dot_identity_dot_v1_dot_identity__service__pb2.CountLinksResponse.FromString,
             options,
             channel_credentials,
             insecure,

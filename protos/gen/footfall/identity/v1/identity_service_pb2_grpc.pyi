@@ -274,6 +274,12 @@ class IdentityServiceStub:
 
     Errors: INVALID_FIELD, TOO_MANY_WRONG_CODES, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT, LATER_VERSION.
     """
+    CountLinks: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.CountLinksRequest, _identity_service_pb2.CountLinksResponse]
+    """Counts how identities are linked to contacts, over all websites. For history only, which puts it into scorecards.
+    Identities that no event has named do not count.
+
+    Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
+    """
     CreateVisitCode: _grpc.UnaryUnaryMultiCallable[_identity_service_pb2.CreateVisitCodeRequest, _identity_service_pb2.CreateVisitCodeResponse]
     """Makes a code of 6 digits for a visit, which the visitor reads to an agent. For the gateway only, which asks for the
     page of the visitor. A visit has one code at a time. A code that is not used yet and has half of its life left is
@@ -587,6 +593,12 @@ class IdentityServiceAsyncStub(IdentityServiceStub):
     INDEX_BEING_BUILT: as in ListContacts.
 
     Errors: INVALID_FIELD, TOO_MANY_WRONG_CODES, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT, LATER_VERSION.
+    """
+    CountLinks: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.CountLinksRequest, _identity_service_pb2.CountLinksResponse]  # type: ignore[assignment]
+    """Counts how identities are linked to contacts, over all websites. For history only, which puts it into scorecards.
+    Identities that no event has named do not count.
+
+    Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
     """
     CreateVisitCode: _aio.UnaryUnaryMultiCallable[_identity_service_pb2.CreateVisitCodeRequest, _identity_service_pb2.CreateVisitCodeResponse]  # type: ignore[assignment]
     """Makes a code of 6 digits for a visit, which the visitor reads to an agent. For the gateway only, which asks for the
@@ -1054,6 +1066,18 @@ class IdentityServiceServicer(metaclass=_abc_1.ABCMeta):
         INDEX_BEING_BUILT: as in ListContacts.
 
         Errors: INVALID_FIELD, TOO_MANY_WRONG_CODES, DEPENDENCY_UNAVAILABLE, INDEX_BEING_BUILT, LATER_VERSION.
+        """
+
+    @_abc_1.abstractmethod
+    def CountLinks(
+        self,
+        request: _identity_service_pb2.CountLinksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_identity_service_pb2.CountLinksResponse, _abc.Awaitable[_identity_service_pb2.CountLinksResponse]]:
+        """Counts how identities are linked to contacts, over all websites. For history only, which puts it into scorecards.
+        Identities that no event has named do not count.
+
+        Errors: INVALID_FIELD, DEPENDENCY_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod

@@ -1,0 +1,84 @@
+"""Runs one trial of a policy from the settings of history, with a low priority."""
+
+import asyncio
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol
+
+import msgspec
+from footfall_eventlog.identity_policy import IdentityPolicy
+from footfall_eventlog.sites import parse_sites_file
+
+from footfall_history.policies.identity_pairs import IdentityPairs
+from footfall_history.policies.report import Report
+from footfall_history.policies.simulator import Counts, Pace, Range, Simulator
+from footfall_history.settings import HistorySettings
+from footfall_history.storage import Store, Tombstones
+
+_TIMEOUT_S: Final = 10.0
+_NICENESS: Final = 10
+"""How much the processor prefers other processes: this one gets the time that they leave."""
+
+
+class Trial(NamedTuple):
+    """A policy, the visits to run under it, and how much of it is listed. `rate`: of Pace."""
+
+    policy: IdentityPolicy
+    visits: Range
+    max_examples: int
+    largest: int
+    rate: float | None
+
+
+class TellProgress(Protocol):
+    """Something that takes what has been counted so far."""
+
+    def __call__(self, counts: Counts, *, is_last: bool) -> None:
+        """Take it after each group of visits, and in the end."""
+
+
+class _SignedSite(msgspec.Struct):
+    name: str
+    keys: list[Any] = []
+
+
+class _SitesFile(msgspec.Struct):
+    site: list[_SignedSite] = []
+
+
+async def try_policy(settings: HistorySettings, trial: Trial, tell: TellProgress) -> Report:
+    """Run a trial in this process, which does nothing else.
+
+    Raises TRANSIENT_STORE_ERRORS, TimeoutError, RefusalError, LaterVersionError, SitesFileError, and
+    sqlite3.OperationalError if the temporary file cannot be written.
+    """
+    os.nice(_NICENESS)
+    os.environ.setdefault("SQLITE_TMPDIR", tempfile.gettempdir())
+    store = Store.open(settings.mongo_url, settings.mongo_database, settings.mongo_timeout_ms, prefers_secondaries=True)
+    tombstones = Tombstones(store, settings.erasure_secret, erases_anonymous=settings.erase_anonymous_events)
+    try:
+        async with asyncio.timeout(_TIMEOUT_S):
+            await tombstones.check()
+        with IdentityPairs() as pairs:
+            simulator = Simulator(
+                store,
+                tombstones,
+                pairs,
+                trial.policy,
+                _signing_sites(settings.sites_file),
+                max_transitions=settings.max_transitions_per_visit,
+                max_examples=trial.max_examples,
+            )
+            counts = simulator.counts
+            await simulator.run(trial.visits, Pace(trial.rate), lambda: tell(counts, is_last=False))
+            tell(counts, is_last=True)
+            return simulator.report(trial.visits, trial.largest)
+    finally:
+        await store.close()
+
+
+def _signing_sites(file: Path | None) -> frozenset[str]:
+    """The sites where only a SignIn with a valid token authenticates."""
+    listed = parse_sites_file(file, _SitesFile).site if file else []
+    return frozenset(site.name for site in listed if site.keys)
