@@ -74,10 +74,10 @@ async def test_what_hangs_is_said_in_words_within_20_seconds(
         await expect(page.locator("#live")).to_have_text("Live")
 
 
-async def test_a_dead_letter_is_replayed(browser: Browser, suite: Suite) -> None:
+async def test_a_dead_letter_is_repaired_and_replayed(browser: Browser, suite: Suite) -> None:
     visit = str(uuid.uuid4())
     async with Redis.from_url(suite.redis_url) as redis:
-        # An event that history cannot read, as a later version might write it, and one that it can by now.
+        # An event that history cannot read, as a later version might write it.
         await redis.xadd("log:{p00}", {"b": batch_with(visit, transition=9).SerializeToString()})
         async with console(browser, suite, at="health") as page:
             shown = page.get_by_role("region", name="Health", exact=True)
@@ -85,8 +85,17 @@ async def test_a_dead_letter_is_replayed(browser: Browser, suite: Suite) -> None
             await expect(row).to_be_visible()
             await expect(shown.locator(".must-do").filter(has_text="could not be stored")).to_be_visible()
             await expect(row.get_by_role("button", name="Replay")).to_have_count(0)
-            [key] = [name async for name in redis.scan_iter(f"aside:{{p00}}:{visit}/*")]
-            await redis.hset(key, "b", batch_with(visit).SerializeToString())
+            await row.get_by_role("button", name="Repair").click()
+            await expect(shown.get_by_label("Field")).to_be_focused()
+            await expect(shown.locator("form pre")).to_contain_text(visit)
+            await page.keyboard.type("transition")
+            await page.keyboard.press("Tab")
+            await page.keyboard.type("nonsense")
+            await page.keyboard.press("Enter")
+            await expect(shown.get_by_role("alert")).to_contain_text("transition: is no value of this field")
+            await shown.get_by_label("Value").fill("")
+            await page.keyboard.press("Enter")
+            await expect(shown.get_by_role("status")).to_have_text("Changed. It can be replayed now.")
             await row.get_by_role("button", name="Replay").click()
             await expect(shown.get_by_role("status")).to_have_text("1 replayed.")
             await expect(shown.get_by_role("region", name="Dead letters")).to_have_count(0)
