@@ -61,7 +61,9 @@ PEOPLE: Final = tuple(
         "email": f"customer-{number:03}@mail.example",
         "phone": f"+1202555{number:04}",
     }
-    for number, (first, last) in enumerate((first, last) for last in _INVENTED["lastNames"] for first in _INVENTED["firstNames"])
+    for number, (first, last) in enumerate(
+        (first, last) for last in _INVENTED["lastNames"] for first in _INVENTED["firstNames"]
+    )
 )
 
 

@@ -1,4 +1,4 @@
-"""The views of numbers in the console: health for operators, and the visitors of the last hour for supervisors."""
+"""The view of health in the console, for operators."""
 
 import re
 import time
@@ -17,8 +17,6 @@ from tests.tools.eventually import eventually
 from tests.tools.suite import Program, Suite
 from tests.tools.variants import further
 from tests.tools.visits import event, now_ms
-
-MINUTE_MS = 60_000
 
 
 async def test_health_says_what_works_and_what_was_refused(browser: Browser, suite: Suite) -> None:
@@ -126,22 +124,6 @@ def batch_with(visit: str, **more: Any) -> EventBatch:
             )
         ],
     )
-
-
-async def test_the_last_hour_is_beside_the_week_before(browser: Browser, suite: Suite) -> None:
-    site = f"shop-{uuid.uuid4().hex[:8]}"
-    this_minute = now_ms() // MINUTE_MS
-    async with Redis.from_url(suite.redis_url) as redis:
-        for number in range(5, 30):
-            for at, here in ((this_minute - number, 100 + number), (this_minute - number - 7 * 24 * 60, 90)):
-                await redis.hset(f"minutes:{{p00}}:{at}", mapping={"": f"{here} 0 9 0", site: f"{here - 10} 0 10"})
-    async with console(browser, suite, at=f"live?site={site}") as page:
-        figure = page.get_by_role("figure")
-        await expect(figure).to_contain_text("Last hour: ")
-        await expect(figure).to_contain_text(re.compile(r"Usual for \w+ \d.*, a week before: 90\."))
-        await expect(figure.locator("path")).to_have_count(2)
-        await page.goto(f"/console/live?site={site}&state=AUTHENTICATED")
-        await expect(figure).to_contain_text(re.compile(r"a week before: 10\."))
 
 
 async def test_a_key_of_some_sites_is_offered_no_health(

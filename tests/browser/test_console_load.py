@@ -1,4 +1,4 @@
-"""The console with 5,000 live visitors and 300 events a second: it stays fluent, small and exact, and costs no beacon."""
+"""The console with 5,000 visitors and 300 events a second: it stays fluent, small and exact, and costs no beacon."""
 
 import asyncio
 import itertools
@@ -112,7 +112,7 @@ async def full_suite(folder: Path) -> AsyncIterator[tuple[Suite, httpx.AsyncClie
 @pytest.mark.timeout(400)
 async def test_five_thousand_visitors_and_three_hundred_events_a_second(browser: Browser, tmp_path: Path) -> None:
     async with full_suite(tmp_path) as (suite, http, pages, stuck):
-        happening = happenings(pages, random.Random(1))
+        happening = happenings(pages, random.Random(1))  # noqa: S311 - no secrets
         alone = await load(suite, http, happening, SECONDS // 3)
         async with console(browser, suite) as page:
             await page.set_viewport_size(FIRST_SCREEN)
@@ -138,7 +138,10 @@ async def test_five_thousand_visitors_and_three_hundred_events_a_second(browser:
             watched = await loading
             tasks = sorted(await page.evaluate("tasks"))
             grown = await heap_bytes(page) / heap
-            numbers = [*await page.locator("#totals .total:first-child").all_inner_texts(), await page.inner_text("#others")]
+            numbers = [
+                *await page.locator("#totals .total:first-child").all_inner_texts(),
+                await page.inner_text("#others"),
+            ]
         here = [int(re.findall(r"([\d,]+) here", words)[0].replace(",", "")) for words in numbers]
         assert sum(here) == VISITORS, numbers
         assert max(tasks, default=0) <= LONGEST_TASK_MS, tasks[-20:]

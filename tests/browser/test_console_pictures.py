@@ -51,7 +51,10 @@ async def test_each_view_fits_in_each_mode(browser: Browser, suite: Suite, folde
     site, user, contact = f"shop{tag}", f"dana-{tag}@example.com", f"C-{tag}"
     async with Redis.from_url(suite.redis_url) as redis:
         for number in range(60):
-            for minute, here in ((now_ms() // MINUTE_MS - number, 2), (now_ms() // MINUTE_MS - number - 7 * 24 * 60, 3)):
+            for minute, here in (
+                (now_ms() // MINUTE_MS - number, 2),
+                (now_ms() // MINUTE_MS - number - 7 * 24 * 60, 3),
+            ):
                 await redis.hset(f"minutes:{{p00}}:{minute}", mapping={site: f"{here} 0 {number % 4}"})
     async with suite.http() as http, console(browser, suite, at=f"live?site={site}", **MODES[mode]) as page:
         visit = await happened(http, site, user, contact)
